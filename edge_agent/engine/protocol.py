@@ -1,0 +1,291 @@
+"""Every message on the pipe between the agent and its worker, and their one codec.
+
+One message is one line of JSON. The agent writes commands on the worker's standard input, the worker writes events on
+its standard output; its standard error is for llama.cpp's log. A worker can be driven by hand: nothing but JSON lines.
+A command that cannot be decoded is the agent's bug and ends the worker; a request that cannot be served is an event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+_TYPE_FIELD = "type"
+
+
+class Finish(StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    LABELS = "labels"
+    SCHEMA = "schema"
+
+
+class RefusalCode(StrEnum):
+    """The caller's mistakes that only the worker can see, because they are counted in tokens."""
+
+    TOO_LONG = "too_long"
+    BAD_FIELD = "bad_field"
+
+
+class FailureCode(StrEnum):
+    NO_VALID_OUTPUT = "no_valid_output"
+    INTERNAL = "internal"
+
+
+# ---- parts of commands ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Sizes of the engine; None = chosen by the worker for the machine it finds."""
+
+    context_tokens: int | None = None
+    max_active: int = 4
+    threads: int | None = None
+    prefill_threads: int | None = None
+    batch_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPrefix:
+    """The text of a task that no request changes: decoded once, shared by all its requests.
+
+    user_head: the text of the user message before the first thing taken from the input.
+    """
+
+    task: str
+    system: str | None
+    user_head: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatMessage:
+    """One turn. All of its content is text to the tokenizer: it never becomes a control token."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelsPlan:
+    """Score these labels, generate nothing."""
+
+    kind: Literal["labels"] = "labels"
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaPlan:
+    """Write JSON that validates against this JSON Schema (2020-12, root object, local $ref only)."""
+
+    kind: Literal["schema"] = "schema"
+    schema: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPlan:
+    """Write text until end of turn, a stop string or `max_tokens`."""
+
+    kind: Literal["text"] = "text"
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """temperature 0 = the most probable token; top_k 0, top_p 1 and min_p 0 = not applied; seed None = a random one."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+
+
+# ---- commands: agent to worker --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """The first command, exactly once: open the model, decode the tasks' prefixes, then say Ready (or LoadFailed)."""
+
+    type: Literal["load"] = "load"
+    model_path: str
+    settings: EngineSettings
+    tasks: tuple[TaskPrefix, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetTasks:
+    """After a reload: these are the tasks now. Requests that run keep what they have."""
+
+    type: Literal["set_tasks"] = "set_tasks"
+    tasks: tuple[TaskPrefix, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Answer one request. Ends in exactly one Finished, Refused, Failed or Cancelled with the same `id`.
+
+    max_reasoning_tokens: None = bounded by max_tokens alone.
+    """
+
+    type: Literal["run"] = "run"
+    id: int
+    task: str
+    messages: tuple[ChatMessage, ...]
+    plan: Annotated[LabelsPlan | SchemaPlan | TextPlan, Field(discriminator="kind")]
+    sampling: Sampling = Sampling()
+    max_tokens: int = 256
+    max_reasoning_tokens: int | None = None
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Stop working on a request; answered by Cancelled, unless its end is under way already. Unknown ids are ignored."""
+
+    type: Literal["cancel"] = "cancel"
+    id: int
+
+
+# ---- events: worker to agent ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """The model answers.
+
+    repacked_mb: weights copied to the layout of fast kernels, MiB; 0.0 = none, None = the library did not say.
+    cpu_variant: the CPU features compiled into the library that runs, as its own system info names them.
+    """
+
+    type: Literal["ready"] = "ready"
+    pid: int
+    context_tokens: int
+    max_active: int
+    threads: int
+    prefill_threads: int
+    batch_tokens: int
+    vocabulary: int
+    cpu_variant: str
+    repacked_mb: float | None
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadFailed:
+    """The model cannot be opened; the worker exits with 1 after this."""
+
+    type: Literal["load_failed"] = "load_failed"
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partial:
+    """Text that came since the last Partial of this request; only with `stream`. Never cuts a UTF-8 character."""
+
+    type: Literal["partial"] = "partial"
+    id: int
+    delta: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """An answer.
+
+    text: the text, or for a SchemaPlan the JSON text, or for a LabelsPlan None.
+    scores: label -> probability (sum 1), for a LabelsPlan.
+    reasoning: the thought of a reasoning model, kept apart from `text`; None where there was none.
+    prefill_ms, decode_ms: from the start of this request's first step to its first token, and from there to its end.
+    batch: the largest number of requests that shared a step with this one, itself included.
+    """
+
+    type: Literal["finished"] = "finished"
+    id: int
+    finish: Finish
+    text: str | None
+    scores: dict[str, float] | None
+    reasoning: str | None
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    prefill_ms: float
+    decode_ms: float
+    batch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The caller's mistake; the message names the field, the value and what is allowed."""
+
+    type: Literal["refused"] = "refused"
+    id: int
+    code: RefusalCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Our mistake, or an answer that would not validate."""
+
+    type: Literal["failed"] = "failed"
+    id: int
+    code: FailureCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled:
+    type: Literal["cancelled"] = "cancelled"
+    id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Sent about once a second and whenever the worker becomes idle: totals since its start, and proof that it lives.
+
+    rows_total counts sequences over all steps, so rows_total / steps_total is the mean width.
+    prefill_s, decode_s: seconds spent in steps that held any prefill, and in those that held none.
+    """
+
+    type: Literal["progress"] = "progress"
+    active: int
+    steps_total: int
+    rows_total: int
+    prompt_tokens_total: int
+    cached_tokens_total: int
+    completion_tokens_total: int
+    prefill_s: float
+    decode_s: float
+
+
+Command = Load | SetTasks | Run | Cancel
+Event = Ready | LoadFailed | Partial | Finished | Refused | Failed | Cancelled | Progress
+
+_COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator=_TYPE_FIELD)])
+_EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator=_TYPE_FIELD)])
+
+
+def encode_command(command: Command) -> bytes:
+    """One line, newline included."""
+    return _COMMANDS.dump_json(command) + b"\n"
+
+
+def decode_command(line: bytes) -> Command:
+    """Raises pydantic.ValidationError for anything that is not a command."""
+    return _COMMANDS.validate_json(line)
+
+
+def encode_event(event: Event) -> bytes:
+    """One line, newline included."""
+    return _EVENTS.dump_json(event) + b"\n"
+
+
+def decode_event(line: bytes) -> Event:
+    """Raises pydantic.ValidationError for anything that is not an event."""
+    return _EVENTS.validate_json(line)
