@@ -1,0 +1,480 @@
+"""START HERE. Builds every part of the daemon, starts them, gives each event to the part it is for, stops them.
+
+One thread, that of `Agent.run`, owns all state. The network threads (mqtt_link), the reader of the worker's pipe
+(engine/process) and the signal handlers only put events into its inbox.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_agent.board.generic import GenericBoard, resident_mb
+from edge_agent.clock import timestamp
+from edge_agent.commands import Authority, CommandError, cancel_fields, drain_fields, encode_result, parse_command
+from edge_agent.config import Config, ConfigError, load_config
+from edge_agent.dispatcher import Dispatcher
+from edge_agent.engine.process import EngineProcess, WorkerExited
+from edge_agent.engine.protocol import (
+    Cancelled,
+    EngineSettings,
+    Event,
+    Failed,
+    Finished,
+    Load,
+    LoadFailed,
+    Partial,
+    Progress,
+    Ready,
+    Refused,
+    SetTasks,
+)
+from edge_agent.faults import shown
+from edge_agent.health import Facts, Throughput, health_document
+from edge_agent.messages import encode
+from edge_agent.model_store import Model
+from edge_agent.mqtt_link import Connected, Disconnected, Inbound, LinkEvent, MqttLink, Publication
+from edge_agent.presence import Presence, State, info_document
+from edge_agent.systemd_notify import notify
+from edge_agent.tasks import load_tasks
+from edge_agent.topics import reply_topic_fault
+
+log = logging.getLogger(__name__)
+
+MAX_INBOX = 1000
+# A signal handler can only raise a flag: this is how long the loop may overlook it.
+LONGEST_WAIT_S = 0.25
+REPUBLISH_AFTER_S = 2.0
+# First and longest pause before a new worker; a worker that lived this long before it died starts at the first again.
+RESTART_AFTER_S = (1.0, 30.0)
+STABLE_AFTER_S = 60.0
+GOODBYE_S = 5.0
+
+
+class Agent:
+    """The daemon. `run` returns its exit code: 0 stopped, 1 failed."""
+
+    def __init__(self, config: Config, config_path: Path, model: Model) -> None:
+        self._config = config
+        self._config_path = config_path
+        self._topics = config.topics
+        self._model = model
+        self._inbox: queue.Queue[LinkEvent | Event | WorkerExited] = queue.Queue(MAX_INBOX)
+        self._tasks = load_tasks(config)
+        self._presence = Presence(self._topics)
+        self._board = GenericBoard(config.board.root, config.models_dir)
+        self._authority = _authority(config)
+        prefix = f"{config.device.site}.{config.device.id}"
+        self._data = MqttLink(f"{prefix}.data", config.mqtt, self._inbox.put, is_persistent=True)
+        # Commands that came while this connection was down are stale: it starts clean each time.
+        self._control = MqttLink(f"{prefix}.control", config.mqtt, self._inbox.put, will=self._presence.will)
+        self._engine: EngineProcess | None = None
+        self._worker: Ready | None = None
+        self._dispatcher = Dispatcher(config, self._tasks, self._publish_reply, self._send)
+        self._dispatcher.model = model.name
+        self._throughput = Throughput()
+        self._timers: dict[str, float] = {}
+        self._started_at = time.monotonic()
+        self._data_lost_at: float | None = self._started_at
+        self._control_connected_at: float | None = None
+        self._received = self._published = self._retained_dropped = 0
+        self._worker_restarts = 0
+        self._restart_after_s = RESTART_AFTER_S[0]
+        self._ready_at: float | None = None
+        self._sequence = 0
+        self._signals = 0
+        self._signals_handled = 0
+        self._is_stopping = False
+        self._drain_done: Callable[[int], None] | None = None
+        self._exit_code: int | None = None
+
+
+    def run(self) -> int:
+        """Runs until a signal has drained the agent, or the model cannot be loaded."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_hang_up)
+        self._start_worker()
+        self._control.set_subscriptions({self._topics.all_commands, self._topics.state})
+        self._data.set_subscriptions(self._dispatcher.filters)
+        self._control.start()
+        self._data.start()
+        self._timers["health"] = time.monotonic()
+        try:
+            while self._exit_code is None:
+                self._step()
+        finally:
+            self._stop()
+        return self._exit_code
+
+    def _step(self) -> None:
+        now = time.monotonic()
+        wake_up_at = [now + LONGEST_WAIT_S, *self._timers.values()]
+        deadline_at = self._dispatcher.next_wake_up_at()
+        if deadline_at is not None:
+            wake_up_at.append(deadline_at)
+        try:
+            event = self._inbox.get(timeout=max(0.0, min(wake_up_at) - now))
+        except queue.Empty:
+            event = None
+        now = time.monotonic()
+        try:
+            if event is not None:
+                self._handle(event, now)
+            self._tick(now)
+        except Exception:
+            # One message that we have a bug for must not take the board off the bus.
+            log.exception("an event could not be handled")
+
+    def _handle(self, event: LinkEvent | Event | WorkerExited, now: float) -> None:
+        match event:
+            case Inbound():
+                self._hear(event, now)
+            case Finished() | Refused() | Failed() | Cancelled():
+                self._dispatcher.answered(event, now)
+            case Partial():
+                self._dispatcher.partial(event)
+            case Progress():
+                self._throughput.count(event)
+            case Connected():
+                self._on_connected(event.link, now)
+            case Disconnected():
+                self._on_disconnected(event, now)
+            case Ready():
+                self._on_ready(event, now)
+            case LoadFailed(message=message):
+                log.error("the model cannot be loaded: %s", message)
+                self._set_state(State.OFFLINE, f"model-load-failed: {message}")
+                self._exit_code = 1
+            case WorkerExited():
+                self._on_worker_exited(event, now)
+
+    def _tick(self, now: float) -> None:
+        self._dispatcher.expire(now)
+        if self._signals > self._signals_handled:
+            self._signals_handled += 1
+            self._on_stop_signal(now)
+        for name, at in list(self._timers.items()):
+            if at > now:
+                continue
+            del self._timers[name]
+            match name:
+                case "health":
+                    self._publish_health()
+                    self._timers["health"] = now + self._config.health.interval_s
+                case "republish":
+                    self._publish_retained()
+                case "restart":
+                    self._start_worker()
+                case "drain":
+                    cancelled = self._dispatcher.cancel_all("the drain ran out of time", now)
+                    log.info("drain ran out of time cancelled=%d", cancelled)
+                    self._end_drain(cancelled)
+                case "reload":
+                    self._reload_on_signal()
+        if self._drain_done is not None and self._dispatcher.is_idle:
+            self._end_drain(0)
+
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        self._signals += 1
+
+    def _on_hang_up(self, _number: int, _frame: object) -> None:
+        self._timers["reload"] = 0.0
+
+    def _on_stop_signal(self, now: float) -> None:
+        if self._is_stopping:
+            self._dispatcher.cancel_all("the agent was told twice to stop", now)
+            self._exit_code = 0
+            return
+        self._is_stopping = True
+        notify("STOPPING=1")
+        log.info("stopping waiting=%d active=%d", len(self._dispatcher.queue), self._dispatcher.active)
+        self._begin_drain("stopping", self._config.queue.drain_timeout_s, now, self._exit_after_drain)
+
+    def _exit_after_drain(self, _cancelled: int) -> None:
+        self._exit_code = 0
+
+
+    def _hear(self, inbound: Inbound, now: float) -> None:
+        self._received += 1
+        try:
+            if inbound.topic == self._topics.state:
+                self._mend_state(inbound, now)
+            elif inbound.retain:
+                # A retained request or command would come again at every reconnect: it is old by definition.
+                self._retained_dropped += 1
+                log.info("retained message dropped topic=%r", inbound.topic)
+            elif inbound.link is self._control:
+                self._command(inbound, now)
+            else:
+                self._dispatcher.hear(inbound, now)
+        finally:
+            inbound.link.acknowledge(inbound)
+
+    def _mend_state(self, inbound: Inbound, now: float) -> None:
+        """A late will of a connection before this one must not be the last word on our state."""
+        if inbound.payload != self._presence.birth().payload and self._presence.state is not State.OFFLINE:
+            self._timers.setdefault("republish", now + REPUBLISH_AFTER_S)
+
+    def _publish_reply(self, publication: Publication) -> None:
+        self._published += self._data.publish(publication)
+
+    def _publish_document(
+        self, topic: str, document: dict[str, Any], *, retain: bool, expiry_s: int | None = None
+    ) -> None:
+        publication = Publication(
+            topic=topic, payload=encode(document), retain=retain, expiry_s=expiry_s, content_type="application/json"
+        )
+        self._published += self._control.publish(publication)
+
+
+    def _on_connected(self, link: MqttLink, now: float) -> None:
+        log.info("connected client=%s", link.client_id)
+        if link is self._data:
+            self._data_lost_at = None
+            return
+        self._control_connected_at = now
+        self._publish_retained()
+        # A broker that lost its retained messages at a restart may lose ours to the same start: say it once more.
+        self._timers["republish"] = now + REPUBLISH_AFTER_S
+
+    def _on_disconnected(self, event: Disconnected, now: float) -> None:
+        log.warning("disconnected client=%s reason=%s", event.link.client_id, event.reason)
+        if event.link is self._data:
+            self._data_lost_at = self._data_lost_at or now
+        else:
+            self._control_connected_at = None
+
+    def _publish_retained(self) -> None:
+        self._published += self._control.publish(self._presence.birth())
+        document = info_document(self._config, self._board, self._model, self._tasks, self._worker)
+        self._publish_document(self._topics.info, document, retain=True)
+        self._publish_health()
+
+    def _set_state(self, state: State, reason: str | None) -> None:
+        self._presence.state, self._presence.reason = state, reason
+        log.info("state=%s reason=%s", state.value, reason)
+        self._published += self._control.publish(self._presence.birth())
+
+    def _publish_health(self) -> None:
+        interval_s = self._config.health.interval_s
+        self._publish_document(
+            self._topics.health, health_document(self._facts()), retain=True, expiry_s=max(1, round(3 * interval_s))
+        )
+        notify(f"STATUS={self._presence.state.value}, {self._dispatcher.active} running")
+
+    def _facts(self) -> Facts:
+        now = time.monotonic()
+        self._sequence += 1
+        links = (self._data, self._control)
+        return Facts(
+            ts=timestamp(),
+            session=self._presence.session,
+            seq=self._sequence,
+            uptime_s=now - self._started_at,
+            connected_s=None if self._control_connected_at is None else now - self._control_connected_at,
+            reconnects=sum(max(0, link.connects - 1) for link in links),
+            received=self._received,
+            published=self._published,
+            queued_out=sum(link.queued for link in links),
+            dropped=sum(link.dropped for link in links) + self._retained_dropped,
+            data_lost_s=None if self._data_lost_at is None else now - self._data_lost_at,
+            queue_depth=len(self._dispatcher.queue),
+            queue_capacity=self._dispatcher.queue.capacity,
+            oldest_ms=self._dispatcher.queue.oldest_ms(now),
+            active=self._dispatcher.active,
+            is_draining=self._dispatcher.is_draining,
+            is_loaded=self._worker is not None,
+            statistics=self._dispatcher.statistics,
+            throughput=self._throughput,
+            reading=self._board.read(),
+            agent_rss_mb=resident_mb(),
+            worker_rss_mb=resident_mb(self._worker.pid) if self._worker else None,
+            worker=self._worker,
+            worker_restarts=self._worker_restarts,
+            model=self._model.bundle_name,
+        )
+
+
+    def _start_worker(self) -> None:
+        settings = self._config.engine
+        load = Load(
+            model_path=str(self._model.path),
+            settings=EngineSettings(
+                context_tokens=settings.context_tokens,
+                max_active=settings.max_active,
+                threads=settings.threads,
+                prefill_threads=settings.prefill_threads,
+                batch_tokens=settings.batch_tokens,
+            ),
+            tasks=tuple(task.prefix() for task in self._tasks.values()),
+        )
+        self._throughput.worker_started()
+        self._engine = EngineProcess(load, self._inbox.put)
+        self._engine.start()
+
+    def _send(self, command: Any) -> None:
+        if self._engine is not None:
+            self._engine.send(command)
+
+    def _on_ready(self, ready: Ready, now: float) -> None:
+        is_first = self._presence.state is State.OFFLINE
+        self._worker, self._ready_at = ready, now
+        self._dispatcher.slots = ready.max_active
+        log.info("model ready load_s=%.1f threads=%d repacked_mb=%s", ready.load_s, ready.threads, ready.repacked_mb)
+        if is_first and not self._is_stopping:
+            self._set_state(State.ONLINE, None)
+            notify("READY=1")
+        else:
+            self._publish_document(
+                self._topics.event("worker-restarted"),
+                {"ts": timestamp(), "restarts": self._worker_restarts, "pid": ready.pid},
+                retain=False,
+            )
+        self._publish_retained()
+        self._dispatcher.fill(now)
+
+    def _on_worker_exited(self, event: WorkerExited, now: float) -> None:
+        if self._ready_at is not None and now - self._ready_at > STABLE_AFTER_S:
+            self._restart_after_s = RESTART_AFTER_S[0]
+        self._worker = self._ready_at = None
+        self._dispatcher.worker_lost(f"exit code {event.returncode}", now)
+        if self._exit_code is not None:
+            return
+        log.error(
+            "worker ended code=%s restart_in_s=%.1f log=%s",
+            event.returncode, self._restart_after_s, shown(list(event.log_tail)[-3:]),
+        )  # fmt: skip
+        self._worker_restarts += 1
+        self._timers["restart"] = now + self._restart_after_s
+        self._restart_after_s = min(2 * self._restart_after_s, RESTART_AFTER_S[1])
+
+
+    def _command(self, inbound: Inbound, now: float) -> None:
+        operation = self._topics.operation_of_command(inbound.topic)
+        if operation is None:
+            return
+        fields: dict[str, Any] = {}
+
+        def answer(data: Any = None, error: CommandError | None = None) -> None:
+            topic = inbound.response_topic
+            if topic is None or reply_topic_fault(topic, self._config.reply_topics):
+                topic = self._topics.command_result(operation)
+            self._published += self._control.publish(
+                Publication(
+                    topic=topic,
+                    payload=encode_result(fields.get("id"), data, error),
+                    correlation=inbound.correlation,
+                    content_type="application/json",
+                )
+            )
+
+        try:
+            fields = parse_command(inbound.payload)
+            if operation not in ("ping", "health", "drain", "resume", "cancel", "reload"):
+                raise CommandError("unknown_command", f"command: there is no {shown(operation)}")
+            if operation not in self._config.commands.allow:
+                allowed = ", ".join(self._config.commands.allow)
+                raise CommandError("not_allowed", f"command: {operation} is not enabled here; enabled: {allowed}")
+            self._authority.check(operation, fields, time.time())
+            self._execute(operation, fields, answer, now)
+        except CommandError as error:
+            log.info("command refused op=%s code=%s: %s", operation, error.code, error.message)
+            answer(error=error)
+
+    def _execute(self, operation: str, fields: dict[str, Any], answer: Callable[..., None], now: float) -> None:
+        log.info("command op=%s", operation)
+        match operation:
+            case "ping":
+                answer({"ts": timestamp(), "session": self._presence.session})
+            case "health":
+                self._publish_health()
+                answer({"seq": self._sequence})
+            case "drain":
+                timeout_s = drain_fields(fields).timeout_s
+                self._begin_drain(
+                    "drain command",
+                    self._config.queue.drain_timeout_s if timeout_s is None else timeout_s,
+                    now,
+                    lambda cancelled: answer({"cancelled": cancelled}),
+                )
+            case "resume":
+                if self._is_stopping:
+                    raise CommandError("stopping", "the agent is stopping and cannot resume")
+                self._end_drain(0)
+                self._dispatcher.is_draining = False
+                if self._presence.state is State.DRAINING:
+                    self._set_state(State.ONLINE, None)
+                answer({})
+            case "cancel":
+                wanted = cancel_fields(fields)
+                cancelled = self._dispatcher.cancel(wanted.request_id, wanted.reply_to, now)
+                if cancelled == 0:
+                    raise CommandError("not_found", f"request_id: nothing waits or runs as {shown(wanted.request_id)}")
+                answer({"cancelled": cancelled})
+            case "reload":
+                answer(self._reload())
+
+    def _begin_drain(self, reason: str, timeout_s: float, now: float, done: Callable[[int], None]) -> None:
+        self._end_drain(0)
+        self._dispatcher.is_draining = True
+        if self._presence.state is not State.OFFLINE:
+            self._set_state(State.DRAINING, reason)
+        self._drain_done = done
+        self._timers["drain"] = now + timeout_s
+
+    def _end_drain(self, cancelled: int) -> None:
+        """Every request has its answer, or the drain was called off."""
+        self._timers.pop("drain", None)
+        done, self._drain_done = self._drain_done, None
+        if done is not None:
+            done(cancelled)
+
+    def _reload(self) -> dict[str, Any]:
+        """Takes over what can change while running; says what needs a restart. Raises CommandError."""
+        try:
+            config = load_config(self._config_path)
+        except ConfigError as error:
+            raise CommandError("bad_config", "; ".join(error.faults)) from error
+        live = {"tasks", "queue", "health", "commands"}
+        changed = [name for name in type(config).model_fields if getattr(config, name) != getattr(self._config, name)]
+        config = self._config.model_copy(update={name: getattr(config, name) for name in live})
+        if config.commands.key_file != self._config.commands.key_file:
+            self._authority = _authority(config)
+        self._config = config
+        self._tasks = load_tasks(config)
+        self._dispatcher.reconfigure(config, self._tasks)
+        self._send(SetTasks(tasks=tuple(task.prefix() for task in self._tasks.values())))
+        self._data.set_subscriptions(self._dispatcher.filters)
+        self._publish_retained()
+        return {
+            "applied": [name for name in changed if name in live],
+            "needs_restart": [name for name in changed if name not in live],
+        }
+
+    def _reload_on_signal(self) -> None:
+        try:
+            log.info("reloaded %s", self._reload())
+        except CommandError as error:
+            log.warning("reload refused, the configuration stays as it was: %s", error.message)
+
+
+    def _stop(self) -> None:
+        """Replies first, the farewell next, the worker last."""
+        self._data.stop(GOODBYE_S)
+        if self._exit_code == 0:
+            self._set_state(State.STOPPED, None)
+        self._control.stop(GOODBYE_S)
+        if self._engine is not None:
+            self._engine.stop(GOODBYE_S)
+
+
+def _authority(config: Config) -> Authority:
+    key_file = config.commands.key_file
+    return Authority(None if key_file is None else key_file.read_bytes().strip())

@@ -1,0 +1,73 @@
+"""`edge-agent ask`: one request over MQTT, as any client would send it."""
+
+from __future__ import annotations
+
+import json
+import queue
+import secrets
+import time
+from typing import Any
+
+from edge_agent.config import MqttConfig
+from edge_agent.messages import NotJsonError, encode, parse_json
+from edge_agent.mqtt_link import Connected, Disconnected, Inbound, LinkEvent, MqttLink, Publication
+from edge_agent.topics import Topics, ask_reply_topic
+
+# How long after its deadline an answer that says so may still be under way.
+GRACE_S = 5.0
+
+
+class NoAnswerError(Exception):
+    """No broker, or no reply in time."""
+
+
+def input_of(text: str) -> Any:
+    """A command line's INPUT: an object or array where it is one in JSON, else the text itself."""
+    try:
+        value = parse_json(text)
+    except NotJsonError:
+        return text
+    return value if isinstance(value, (dict, list)) else text
+
+
+def ask(
+    mqtt: MqttConfig, topics: Topics, task: str, value: Any, *, deadline_ms: int, fields: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Sends one request and gives the terminal reply. fields: further envelope fields. Raises NoAnswerError."""
+    unique = secrets.token_hex(8)
+    reply_topic = ask_reply_topic(topics.root, unique)
+    events: queue.Queue[LinkEvent] = queue.Queue()
+    link = MqttLink(f"ask-{unique}", mqtt, events.put)
+    # A board that does not allow this reply topic says so on the task's default one.
+    link.set_subscriptions({reply_topic, topics.response(task)})
+    link.start()
+    envelope = {**(fields or {}), "id": unique, "input": value, "reply_to": reply_topic, "deadline_ms": deadline_ms}
+    request = Publication(topic=topics.request(task), payload=encode(envelope), content_type="application/json")
+    give_up_at = time.monotonic() + deadline_ms / 1000 + GRACE_S
+    where = f"{mqtt.host}:{mqtt.effective_port}"
+    is_sent = False
+    try:
+        while True:
+            try:
+                event = events.get(timeout=max(0.0, give_up_at - time.monotonic()))
+            except queue.Empty:
+                raise NoAnswerError(
+                    f"no reply from {topics.base} within {deadline_ms / 1000 + GRACE_S:.1f} s (broker {where})"
+                    if is_sent
+                    else f"no connection to the broker {where}"
+                ) from None
+            match event:
+                case Connected() if not is_sent:
+                    link.publish(request)
+                    is_sent = True
+                case Disconnected(reason=reason) if not is_sent:
+                    raise NoAnswerError(f"no connection to the broker {where}: {reason}")
+                case Inbound():
+                    link.acknowledge(event)
+                    reply = json.loads(event.payload)
+                    if reply.get("id") == unique and reply.get("status") != "partial":
+                        return dict(reply)
+                case _:
+                    pass
+    finally:
+        link.stop(1.0)

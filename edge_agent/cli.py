@@ -1,0 +1,155 @@
+"""Commands and exit codes (contract §5)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from edge_agent import __version__
+from edge_agent.config import DEFAULT_PATH, Config, ConfigError, load_config
+from edge_agent.faults import printable
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_OTHER_STATUS = 2
+EXIT_USAGE = 64
+EXIT_CONFIG = 78
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="edge-agent", description="An LLM inference node on a factory's MQTT bus.")
+    parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="the daemon")
+    _add_config(run)
+
+    check = commands.add_parser("check-config", help="lists every fault of a configuration file")
+    check.add_argument("file", type=Path, nargs="?", metavar="FILE")
+    _add_config(check)
+
+    ask = commands.add_parser("ask", help="sends one request over MQTT and prints the reply")
+    _add_config(ask)
+    ask.add_argument("task", metavar="TASK")
+    ask.add_argument("input", metavar="INPUT", help="text, or a JSON object or array; - reads standard input")
+    ask.add_argument("--deadline-ms", type=_positive, default=60_000, help="default: %(default)s")
+    ask.add_argument("--priority", type=int, choices=range(10))
+    ask.add_argument("--options", type=_json_object, help='a JSON object, such as \'{"max_tokens": 64}\'')
+
+    doctor = commands.add_parser("doctor", help="checks whether this board can serve this configuration")
+    _add_config(doctor)
+    doctor.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+
+    demo = commands.add_parser("demo", help="broker, model, agent and sensors on this machine: real answers")
+    demo.add_argument("--protocol", choices=("5", "3.1.1"), default="5", help="MQTT version (default: %(default)s)")
+    demo.add_argument("--port", type=_positive, help="the broker's port on 127.0.0.1 (default: a free one)")
+    demo.add_argument("--work", type=Path, metavar="DIR", help="where the converted model is kept")
+    demo.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"should be 1 or more (got {value})")
+    return value
+
+
+def _json_object(text: str) -> dict[str, object]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("should be a JSON object")
+    return value
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of the console script; gives the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        match options.command:
+            case "run":
+                return _run(options.config)
+            case "check-config":
+                return _check_config(options.file or options.config)
+            case "ask":
+                return _ask(options)
+            case "doctor":
+                from edge_agent.doctor import doctor  # noqa: PLC0415 - only this command pays for it
+
+                return doctor(options.config, as_json=options.json)
+            case _:
+                from edge_agent.demo.demo import demo  # noqa: PLC0415 - needs the extra `demo`
+
+                return demo(options.protocol, options.port, options.work, keep=options.keep)
+    except ConfigError as error:
+        for fault in error.faults:
+            print(printable(f"{error.path}: {fault}"), file=sys.stderr)
+        return EXIT_CONFIG
+    except KeyboardInterrupt:
+        return EXIT_FAILED
+
+
+def _set_up_log(config: Config) -> None:
+    # journald and docker add the time themselves.
+    logging.basicConfig(level=config.log.level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+def _run(path: Path) -> int:
+    from edge_agent.agent import Agent  # noqa: PLC0415 - check-config needs none of it
+    from edge_agent.model_store import ModelError, open_model  # noqa: PLC0415
+
+    config = load_config(path)
+    _set_up_log(config)
+    missing = [f"{key}: cannot be read (got {file})" for key, file in config.secret_files() if not file.is_file()]
+    if missing:
+        raise ConfigError(path, missing)
+    chosen = config.models["default"]
+    try:
+        model = open_model("default", chosen.path, chosen.public_key)
+    except ModelError as error:
+        print(printable(f"edge-agent: {error}"), file=sys.stderr)
+        return EXIT_FAILED
+    return Agent(config, path, model).run()
+
+
+def _check_config(path: Path) -> int:
+    load_config(path)
+    print(printable(f"{path}: good"))
+    return EXIT_OK
+
+
+def _ask(options: argparse.Namespace) -> int:
+    from edge_agent.ask import NoAnswerError, ask, input_of  # noqa: PLC0415
+
+    config = load_config(options.config)
+    text = sys.stdin.read() if options.input == "-" else options.input
+    fields = {
+        name: value for name in ("priority", "options") if (value := getattr(options, name)) is not None
+    }
+    try:
+        reply = ask(
+            config.mqtt, config.topics, options.task, input_of(text), deadline_ms=options.deadline_ms, fields=fields
+        )
+    except NoAnswerError as error:
+        print(printable(f"edge-agent: {error}"), file=sys.stderr)
+        return EXIT_FAILED
+    print(json.dumps(reply, ensure_ascii=False, indent=2))
+    return EXIT_OK if reply["status"] == "ok" else EXIT_OTHER_STATUS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

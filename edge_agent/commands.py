@@ -1,0 +1,120 @@
+"""PURE. Commands from the bus: who may, whether it is well formed, and what to answer. The agent does the deeds."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections import OrderedDict
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+
+from edge_agent.faults import first_fault, shown
+from edge_agent.messages import NotJsonError, encode, parse_json
+
+MAX_AGE_S = 60.0
+_MAX_NONCES = 4096
+
+
+class CommandError(Exception):
+    """The command is not carried out."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class DrainFields(_Fields):
+    timeout_s: Annotated[float, Field(ge=0, le=3600, strict=True)] | None = None
+
+
+class CancelFields(_Fields):
+    request_id: StrictStr | StrictInt
+    reply_to: StrictStr | None = None
+
+
+def parse_command(payload: bytes) -> dict[str, Any]:
+    """The command's fields; an empty payload has none. Raises CommandError."""
+    try:
+        value = parse_json(payload.decode("utf-8")) if payload.strip() else {}
+    except UnicodeDecodeError as error:
+        raise CommandError("not_utf8", f"payload: should be UTF-8 ({error.reason} at byte {error.start})") from error
+    except NotJsonError as error:
+        raise CommandError("bad_json", f"payload: should be strict JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CommandError("bad_field", f"payload: should be an object (got {shown(value)})")
+    return value
+
+
+def drain_fields(fields: dict[str, Any]) -> DrainFields:
+    """Raises CommandError."""
+    try:
+        return DrainFields.model_validate(fields)
+    except ValidationError as error:
+        raise CommandError("bad_field", first_fault(error)) from error
+
+
+def cancel_fields(fields: dict[str, Any]) -> CancelFields:
+    """Raises CommandError."""
+    try:
+        return CancelFields.model_validate(fields)
+    except ValidationError as error:
+        raise CommandError("bad_field", first_fault(error)) from error
+
+
+def encode_result(identity: Any, data: Any = None, error: CommandError | None = None) -> bytes:
+    """The reply on `cmd/<op>/result`."""
+    return encode(
+        {
+            "id": identity,
+            "status": "failed" if error else "ok",
+            "error": {"code": error.code, "message": error.message} if error else None,
+            "data": data,
+        }
+    )
+
+
+def _seconds(ts: object) -> float | None:
+    try:
+        moment = datetime.fromisoformat(ts) if isinstance(ts, str) else None
+    except ValueError:
+        return None
+    return None if moment is None or moment.tzinfo is None else moment.timestamp()
+
+
+class Authority:
+    """Refuses commands without a fresh HMAC, where a key is configured (contract §5). Times are seconds since 1970."""
+
+    def __init__(self, key: bytes | None) -> None:
+        self._key = key
+        self._nonces: OrderedDict[str, float] = OrderedDict()
+
+    def check(self, operation: str, fields: dict[str, Any], now: float) -> None:
+        """Raises CommandError(unauthorized)."""
+        if self._key is None:
+            return
+        signed = dict(fields)
+        given, ts, nonce = signed.pop("hmac", None), _seconds(signed.get("ts")), signed.get("nonce")
+        if not isinstance(given, str) or not isinstance(nonce, str) or not nonce:
+            raise CommandError("unauthorized", "hmac, nonce: should be strings; this board wants signed commands")
+        if ts is None or abs(now - ts) > MAX_AGE_S:
+            raise CommandError("unauthorized", f"ts: should be an RFC 3339 time within {MAX_AGE_S:.0f} s of now")
+        if not hmac.compare_digest(given.lower().encode(), self.sign(operation, signed).encode()):
+            raise CommandError("unauthorized", "hmac: does not fit the command")
+        if nonce in self._nonces:
+            raise CommandError("unauthorized", "nonce: seen before")
+        self._nonces[nonce] = now
+        while len(self._nonces) > _MAX_NONCES or next(iter(self._nonces.values())) < now - 2 * MAX_AGE_S:
+            self._nonces.popitem(last=False)
+
+    def sign(self, operation: str, fields: dict[str, Any]) -> str:
+        """Hex HMAC-SHA-256 over `<operation>\\n` and the canonical JSON of the fields."""
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hmac.new(self._key or b"", f"{operation}\n{canonical}".encode(), hashlib.sha256).hexdigest()

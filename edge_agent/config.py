@@ -1,0 +1,342 @@
+"""The configuration: one pydantic model per TOML table. `load_config` gives a Config, or every fault at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import socket
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import jsonschema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import ErrorDetails
+
+from edge_agent import templates, topics
+from edge_agent.engine.schema_grammar import check_schema
+from edge_agent.faults import fault_text, field_name, shown
+
+DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
+BUILT_IN_TASK = "generate"
+# Host names that images ship with: fifty boards called "raspberrypi" would take over each other's session.
+UNNAMED_HOSTS = frozenset(
+    (
+        *("localhost", "raspberrypi", "debian", "ubuntu", "orangepi", "orangepi5", "rock-5b", "rock5b", "armbian"),
+        *("radxa", "jetson", "tegra-ubuntu", "nvidia", "linux", "pi", "none"),
+    )
+)
+CommandName = Literal["ping", "health", "drain", "resume", "cancel", "reload"]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `faults` names each fault with its key, its value and what is allowed."""
+
+    def __init__(self, path: Path, faults: list[str]) -> None:
+        super().__init__(f"{path}: " + "; ".join(faults))
+        self.path = path
+        self.faults = faults
+
+
+def _from_folder(path: Path, info: ValidationInfo) -> Path:
+    folder: Path = info.context["folder"] if info.context else Path()
+    return folder / path.expanduser()
+
+
+_T = TypeVar("_T")
+ConfigPath = Annotated[Path, AfterValidator(_from_folder)]
+Name = Annotated[str, StringConstraints(pattern=topics.NAME_PATTERN)]
+TopicFilter = Annotated[str, AfterValidator(lambda text: _refuse(topics.filter_fault(text), text))]
+
+
+def _refuse(fault: str | None, value: _T) -> _T:
+    if fault:
+        raise ValueError(fault)
+    return value
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _host_name(value: object) -> object:
+    if value is not None:
+        return value
+    host = socket.gethostname().split(".")[0]
+    if host.lower() in UNNAMED_HOSTS or not re.match(topics.NAME_PATTERN, host):
+        raise ValueError(f"required: the host name {shown(host)} does not tell this board from others")
+    return host
+
+
+class DeviceConfig(Table):
+    site: Name
+    id: Annotated[Name, BeforeValidator(_host_name)] = Field(default=None, validate_default=True)
+
+
+class TlsConfig(Table):
+    ca_file: ConfigPath | None = None
+    cert_file: ConfigPath | None = None
+    key_file: ConfigPath | None = None
+
+
+class MqttConfig(Table):
+    host: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[^\s/]+$")] = "localhost"
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    protocol: Literal["5", "3.1.1"] = "5"
+    root: Annotated[str, StringConstraints(min_length=1, max_length=256)] = "edgeai/v1"
+    username: str | None = None
+    password_file: ConfigPath | None = None
+    reply_topics: tuple[TopicFilter, ...] | None = Field(default=None, strict=False)
+    tls: TlsConfig | None = None
+
+    @field_validator("root")
+    @classmethod
+    def _check_root(cls, root: str) -> str:
+        fault = topics.name_fault(root)
+        if root.startswith(("$", "/")) or root.endswith("/"):
+            fault = "a root does not start with '$' or '/' nor end with '/'"
+        return _refuse(fault, root)
+
+    @property
+    def effective_port(self) -> int:
+        return self.port or (8883 if self.tls else 1883)
+
+
+class ModelConfig(Table):
+    path: ConfigPath
+    public_key: ConfigPath | None = None
+
+
+class EngineConfig(Table):
+    """None = calibrated for the board and the model."""
+
+    context_tokens: Annotated[int, Field(ge=256, le=131072)] | None = None
+    max_active: Annotated[int, Field(ge=1, le=32)] = 4
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    prefill_threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    batch_tokens: Annotated[int, Field(ge=32, le=2048)] | None = None
+
+
+class QueueConfig(Table):
+    capacity: Annotated[int, Field(ge=1, le=10000)] = 64
+    default_deadline_ms: Annotated[int, Field(ge=1, le=86_400_000)] = 60_000
+    dedup_window_s: Annotated[float, Field(ge=0, le=86400)] = 300.0
+    max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] = 65536
+    drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 20.0
+
+
+class TaskBase(Table):
+    system: str | None = None
+    template: str = "{{ input }}"
+    model: str = "default"
+    max_tokens: Annotated[int, Field(ge=1, le=32768)] = 256
+    deadline_ms: Annotated[int, Field(ge=1, le=86_400_000)] | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    subscribe: tuple[TopicFilter, ...] = Field(default=(), strict=False)
+    publish: str | None = None
+    keep: Literal["all", "latest"] = "all"
+
+    @field_validator("template")
+    @classmethod
+    def _check_template(cls, template: str) -> str:
+        return _refuse(templates.template_fault(template), template)
+
+    @field_validator("model")
+    @classmethod
+    def _check_model(cls, model: str, info: ValidationInfo) -> str:
+        models = info.context["models"] if info.context else [model]
+        return _refuse(None if model in models else f"allowed are the [models.NAME] tables: {', '.join(models)}", model)
+
+    @field_validator("publish")
+    @classmethod
+    def _check_publish(cls, publish: str | None, info: ValidationInfo) -> str | None:
+        if publish is None or "subscribe" not in info.data:
+            return publish
+        if not info.data["subscribe"]:
+            raise ValueError("only goes with `subscribe`: it says where answers to those topics go")
+        wildcards = min(len(re.findall(r"[+#]", topic_filter)) for topic_filter in info.data["subscribe"])
+        return _refuse(topics.publish_pattern_fault(publish, wildcards), publish)
+
+
+class ClassifyTask(TaskBase):
+    kind: Literal["classify"]
+    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=200, strict=False)]
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not label.strip() for label in labels):
+            raise ValueError("labels are non-empty strings")
+        if len(set(labels)) < len(labels):
+            repeated = sorted({label for label in labels if labels.count(label) > 1})
+            raise ValueError(f"labels are distinct; repeated: {shown(repeated)}")
+        return labels
+
+
+def _schema_table(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str):
+        path = _from_folder(Path(value), info)
+        try:
+            value = json.loads(path.read_bytes())
+        except OSError as error:
+            raise ValueError(f"a table, or the name of a JSON file that can be read ({error.strerror})") from error
+        except ValueError as error:
+            raise ValueError(f"a table, or the name of a JSON file; this one is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError("a table, or the name of a JSON file that holds an object")  # noqa: TRY004 - for pydantic
+    try:
+        jsonschema.Draft202012Validator.check_schema(value)
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"not a JSON Schema (2020-12): {error.json_path}: {error.message}") from error
+    return _refuse(check_schema(value), value)
+
+
+class ExtractTask(TaskBase):
+    kind: Literal["extract"]
+    output_schema: Annotated[dict[str, Any], BeforeValidator(_schema_table)] = Field(alias="schema")
+
+
+class GenerateTask(TaskBase):
+    kind: Literal["generate"]
+
+
+TaskConfig = Annotated[ClassifyTask | ExtractTask | GenerateTask, Field(discriminator="kind")]
+_TASK_TABLES: dict[str, type[TaskBase]] = {"classify": ClassifyTask, "extract": ExtractTask, "generate": GenerateTask}
+
+
+class CommandsConfig(Table):
+    allow: tuple[CommandName, ...] = Field(default=("ping", "health"), strict=False)
+    key_file: ConfigPath | None = None
+
+
+class BoardConfig(Table):
+    root: ConfigPath = Path("/")
+
+
+class HealthConfig(Table):
+    interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
+
+
+class GovernorConfig(Table):
+    """Has no keys yet."""
+
+
+class HomeAssistantConfig(Table):
+    """Has no keys yet."""
+
+
+class LogConfig(Table):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Config(Table):
+    models_dir: ConfigPath = Path("/var/lib/edge-agent/models")
+    device: DeviceConfig
+    mqtt: MqttConfig = MqttConfig()
+    models: Annotated[dict[Name, ModelConfig], Field(min_length=1)]
+    engine: EngineConfig = EngineConfig()
+    queue: QueueConfig = QueueConfig()
+    tasks: dict[Name, TaskConfig] = Field(default_factory=dict)
+    commands: CommandsConfig = CommandsConfig()
+    board: BoardConfig = BoardConfig()
+    health: HealthConfig = HealthConfig()
+    governor: GovernorConfig = GovernorConfig()
+    homeassistant: HomeAssistantConfig = HomeAssistantConfig()
+    log: LogConfig = LogConfig()
+
+    @field_validator("models")
+    @classmethod
+    def _check_models(cls, models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
+        if set(models) != {"default"}:
+            raise ValueError("one model is supported, and its table is [models.default]")
+        return models
+
+    @property
+    def topics(self) -> topics.Topics:
+        return topics.Topics(self.mqtt.root, self.device.site, self.device.id)
+
+    def secret_files(self) -> list[tuple[str, Path]]:
+        """Files that `run` reads at its start, by key. On a board they may come later than the configuration."""
+        tls = self.mqtt.tls or TlsConfig()
+        files = {
+            "mqtt.password_file": self.mqtt.password_file,
+            "mqtt.tls.ca_file": tls.ca_file,
+            "mqtt.tls.cert_file": tls.cert_file,
+            "mqtt.tls.key_file": tls.key_file,
+            "commands.key_file": self.commands.key_file,
+        }
+        return [(key, file) for key, file in files.items() if file is not None]
+
+    @property
+    def reply_topics(self) -> tuple[str, ...]:
+        return self.topics.default_reply_topics if self.mqtt.reply_topics is None else self.mqtt.reply_topics
+
+
+def load_config(path: Path) -> Config:
+    """Reads and checks a configuration file.
+
+    Raises ConfigError naming every fault: unreadable, not TOML, unknown keys, wrong values.
+    """
+    try:
+        raw: dict[str, Any] = tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise ConfigError(path, [f"cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(path, [f"is not TOML: {error}"]) from error
+    tasks = raw.get("tasks")
+    built_in = tasks.get(BUILT_IN_TASK) if isinstance(tasks, dict) else None
+    faults: list[str] = []
+    if isinstance(built_in, dict) and built_in.setdefault("kind", "generate") != "generate":
+        faults.append(f'tasks.{BUILT_IN_TASK}.kind: should be "generate" (got {shown(built_in["kind"])})')
+    models = raw.get("models")
+    context = {"folder": path.absolute().parent, "models": list(models) if isinstance(models, dict) else []}
+    try:
+        config = Config.model_validate(raw, context=context)
+    except ValidationError as error:
+        raise ConfigError(path, faults + [_fault(e, raw) for e in error.errors(include_url=False)]) from error
+    if faults:
+        raise ConfigError(path, faults)
+    return config
+
+
+def _fault(error: ErrorDetails, raw: dict[str, Any]) -> str:
+    location = error["loc"]
+    if location[0] == "tasks" and len(location) > 2 and location[2] in _TASK_TABLES:
+        location = (*location[:2], *location[3:])  # the branch of the union is not a key
+    name = field_name(location)
+    if error["type"] == "extra_forbidden":
+        allowed = _allowed_keys(location[:-1], raw)
+        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+        hint = f"did you mean `{close[0]}`? " if close else ""
+        return f"{name}: unknown key (got {shown(error['input'])}); {hint}allowed: {', '.join(sorted(allowed))}"
+    if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        kind = error["input"].get("kind") if isinstance(error["input"], dict) else error["input"]
+        return f"{name}.kind: should be one of {', '.join(_TASK_TABLES)} (got {shown(kind)})"
+    return fault_text(error, name)
+
+
+def _allowed_keys(table: tuple[int | str, ...], raw: dict[str, Any]) -> list[str]:
+    model: type[BaseModel] = Config
+    if table[:1] == ("tasks",):
+        model = _TASK_TABLES[raw["tasks"][table[1]]["kind"]]
+    elif table[:1] == ("models",):
+        model = ModelConfig
+    else:
+        for part in table:
+            annotation = model.model_fields[str(part)].annotation
+            model = TlsConfig if annotation == TlsConfig | None else annotation  # type: ignore[assignment]
+    return [field.alias or name for name, field in model.model_fields.items()]

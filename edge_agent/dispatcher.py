@@ -1,0 +1,453 @@
+"""One request's way through the agent: heard, checked, queued, run, answered. Belongs to the agent's thread alone."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge_agent import topics as topic_names
+from edge_agent.clock import timestamp
+from edge_agent.config import Config
+from edge_agent.duplicates import Duplicates, Key, key_of, may_be_duplicate
+from edge_agent.engine.protocol import (
+    Cancel,
+    Cancelled,
+    Command,
+    Failed,
+    FailureCode,
+    Finished,
+    Partial,
+    RefusalCode,
+    Refused,
+)
+from edge_agent.faults import shown
+from edge_agent.messages import (
+    Code,
+    Envelope,
+    Error,
+    ModelName,
+    Origin,
+    Outcome,
+    Refusal,
+    Status,
+    Timing,
+    Usage,
+    encode_partial,
+    encode_reply,
+    parse_bare,
+    parse_json,
+    parse_payload,
+)
+from edge_agent.mqtt_link import Inbound, Publication
+from edge_agent.request_queue import Request, RequestQueue
+from edge_agent.statistics import Statistics
+from edge_agent.tasks import Task
+
+log = logging.getLogger(__name__)
+
+Answer = Finished | Refused | Failed | Cancelled
+# A request that was running when its worker died is run once more; if that worker dies too, the request may be why.
+MAX_ATTEMPTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Active:
+    request: Request
+    key: Key
+    # Set once the caller has its answer (expired, cancelled) and the worker has been told to stop.
+    is_answered: bool = False
+
+
+class Dispatcher:
+    """Owns the queue and what runs. `publish` sends a message, `send` asks the worker; neither blocks."""
+
+    def __init__(
+        self,
+        config: Config,
+        tasks: dict[str, Task],
+        publish: Callable[[Publication], object],
+        send: Callable[[Command], object],
+    ) -> None:
+        self.statistics = Statistics()
+        self.model: ModelName | None = None
+        self.slots = 0
+        self.is_draining = False
+        self._publish = publish
+        self._send = send
+        self._numbers = 0
+        self._active: dict[int, _Active] = {}
+        self._keys: dict[int, Key] = {}
+        self._configure(config, tasks)
+        self.queue = RequestQueue(config.queue.capacity)
+        self._duplicates = Duplicates(config.queue.dedup_window_s)
+
+    def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
+        """New tasks and limits; requests that wait or run keep what they came with."""
+        self._configure(config, tasks)
+        self.queue.capacity = config.queue.capacity
+        self._duplicates.window_s = config.queue.dedup_window_s
+
+    def _configure(self, config: Config, tasks: dict[str, Task]) -> None:
+        self._config = config
+        self._topics = config.topics
+        self._tasks = tasks
+
+    @property
+    def filters(self) -> set[str]:
+        """What the data connection listens to."""
+        return {self._topics.all_requests}.union(*(task.config.subscribe for task in self._tasks.values()))
+
+    @property
+    def active(self) -> int:
+        return len(self._active)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._active and not len(self.queue)
+
+
+    def hear(self, inbound: Inbound, now: float) -> None:
+        """Takes in one message from the data connection. It is answered, now or later, whatever it is."""
+        name = self._topics.task_of_request(inbound.topic)
+        if name is not None:
+            self._hear_request(name, inbound, now)
+            return
+        for task in self._tasks.values():
+            for topic_filter in task.config.subscribe:
+                values = topic_names.wildcard_values(topic_filter, inbound.topic)
+                if values is not None:
+                    self._hear_reading(task, values, inbound, now)
+                    break
+
+    def _hear_request(self, name: str, inbound: Inbound, now: float) -> None:
+        default_topic = self._topics.response(name)
+        origin = self._origin(name, default_topic, inbound)
+        try:
+            self._check_size(inbound)
+            envelope, refusal = self._parse(inbound)
+            origin = self._origin(name, default_topic, inbound, envelope)
+            wanted_topic = inbound.response_topic or (envelope.reply_to if envelope else None)
+            if wanted_topic is not None:
+                fault = topic_names.reply_topic_fault(wanted_topic, self._config.reply_topics)
+                if fault:
+                    field = "response topic" if inbound.response_topic else "reply_to"
+                    raise Refusal(Code.REPLY_TOPIC_REFUSED, f"{field}: {fault} (got {shown(wanted_topic)})")
+                origin = self._origin(name, wanted_topic, inbound, envelope)
+            if refusal is not None:
+                raise refusal
+            assert envelope is not None
+            task = self._tasks.get(name)
+            if task is None:
+                raise Refusal(Code.UNKNOWN_TASK, f"task: should be one of {', '.join(self._tasks)} (got {shown(name)})")
+            self._admit(task, origin, envelope, inbound, now)
+        except Refusal as refused:
+            self._refuse(origin, inbound, refused, now)
+
+    def _check_size(self, inbound: Inbound) -> None:
+        allowed = self._config.queue.max_payload_bytes
+        if len(inbound.payload) > allowed:
+            raise Refusal(
+                Code.TOO_LONG, f"payload: should have at most {allowed} bytes (got {len(inbound.payload)})"
+            )
+
+    def _parse(self, inbound: Inbound) -> tuple[Envelope | None, Refusal | None]:
+        """An envelope, or why there is none; with what can still be told of who asks and where to answer."""
+        try:
+            return parse_payload(inbound.payload, inbound.content_type), None
+        except Refusal as refusal:
+            return _salvage(inbound.payload), refusal
+
+    def _hear_reading(self, task: Task, values: tuple[str, ...], inbound: Inbound, now: float) -> None:
+        pattern = task.config.publish
+        topic = topic_names.fill_publish_pattern(pattern, values) if pattern else self._topics.response(task.name)
+        origin = self._origin(task.name, topic, inbound)
+        try:
+            self._check_size(inbound)
+            self._admit(task, origin, parse_bare(inbound.payload, inbound.content_type), inbound, now)
+        except Refusal as refused:
+            self._refuse(origin, inbound, refused, now)
+
+    def _origin(self, task: str, reply_topic: str, inbound: Inbound, envelope: Envelope | None = None) -> Origin:
+        identity: str | int | None = envelope.id if envelope else None
+        is_given = identity is not None
+        if identity is None and inbound.correlation is not None:
+            identity = _as_text(inbound.correlation)
+        return Origin(
+            task=task,
+            reply_topic=reply_topic,
+            correlation=inbound.correlation,
+            id=secrets.token_hex(8) if identity is None else identity,
+            is_id_given=is_given,
+        )
+
+
+    def _admit(self, task: Task, origin: Origin, envelope: Envelope, inbound: Inbound, now: float) -> None:
+        """Queues a request, joins it to its twin, or repeats a known answer. Raises Refusal."""
+        key = key_of(origin, inbound.payload)
+        if may_be_duplicate(origin, is_redelivery=inbound.duplicate):
+            twin = self._duplicates.find(key, now)
+            if twin is not None:
+                self.statistics.duplicates_total += 1
+                if isinstance(twin, Request):
+                    if not inbound.duplicate:
+                        twin.followers.append(origin)
+                else:
+                    self._reply(origin, twin, repeat=True)
+                return
+        deadline_at = self._deadline_at(task, envelope, inbound)
+        self._numbers += 1
+        request = Request(
+            number=self._numbers,
+            origin=origin,
+            run=task.run(self._numbers, envelope),
+            arrived_at=inbound.received_at,
+            deadline_at=deadline_at,
+            priority=task.config.priority if envelope.priority is None else envelope.priority,
+            include_reasoning=envelope.options.reasoning == "include",
+            min_score=task.min_score,
+            supersedes=(task.name, inbound.topic + "\n" + origin.reply_topic) if task.config.keep == "latest" else None,
+        )
+        if deadline_at <= now:
+            raise Refusal(Code.DEADLINE, "the deadline had passed on arrival")
+        if self.is_draining:
+            raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", self._retry_after_s())
+        if request.supersedes is not None:
+            self._supersede(request.supersedes, now)
+        if self.queue.is_full:
+            code, why = (Code.QUEUE_FULL, "") if self.slots else (Code.LOADING, " while the model is being loaded")
+            message = f"all {self.queue.capacity} places of the queue are taken{why}"
+            raise Refusal(code, message, self._retry_after_s())
+        self._keys[request.number] = key
+        self._duplicates.begin(key, request, now)
+        self.queue.add(request)
+        self.statistics.accepted_total += 1
+        self.fill(now)
+
+    def _deadline_at(self, task: Task, envelope: Envelope, inbound: Inbound) -> float:
+        limit_ms = envelope.deadline_ms or task.config.deadline_ms or self._config.queue.default_deadline_ms
+        if inbound.expiry_s is not None:
+            limit_ms = min(limit_ms, inbound.expiry_s * 1000)
+        return inbound.received_at + limit_ms / 1000
+
+    def _supersede(self, source: tuple[str, str], now: float) -> None:
+        error = Error(code=Code.SUPERSEDED, message="a newer reading of the same source has come")
+        for request in self.queue.remove(lambda waiting: waiting.supersedes == source):
+            self._end(request, Outcome.refused(error, _timing(request, now)), now)
+
+    def _refuse(self, origin: Origin, inbound: Inbound, refusal: Refusal, now: float) -> None:
+        log.info(
+            "request refused task=%s id=%r code=%s: %s",
+            origin.task, origin.id, refusal.error.code.value, refusal.error.message,
+        )  # fmt: skip
+        outcome = Outcome.refused(refusal.error, Timing(total_ms=(now - inbound.received_at) * 1000))
+        if outcome.status is Status.INVALID and may_be_duplicate(origin, is_redelivery=inbound.duplicate):
+            self._duplicates.end(key_of(origin, inbound.payload), outcome, now)
+        self.statistics.count(outcome, now)
+        self._reply(origin, outcome)
+
+    def _retry_after_s(self) -> float:
+        """An honest guess: the time that what waits here has taken lately, half a second at least."""
+        per_request_s = self.statistics.seconds_per_request
+        wait_s = 1.0 if per_request_s is None else per_request_s * (len(self.queue) + len(self._active))
+        return round(max(0.5, math.ceil(wait_s * 10) / 10), 1)
+
+
+    def fill(self, now: float) -> None:
+        """Gives free slots of the worker to those who wait."""
+        self.expire(now)
+        while len(self._active) < self.slots:
+            request = self.queue.take()
+            if request is None:
+                return
+            request.started_at = now
+            request.attempts += 1
+            self._active[request.number] = _Active(request, self._keys[request.number])
+            self._send(request.run)
+
+    def expire(self, now: float) -> None:
+        """Answers every request whose deadline has passed, waiting or running."""
+        error = Error(code=Code.DEADLINE, message="the deadline has passed")
+        for request in self.queue.expire(now):
+            self._end(request, Outcome.refused(error, _timing(request, now)), now)
+        for active in list(self._active.values()):
+            if active.request.deadline_at <= now and not active.is_answered:
+                self._abandon(active, error, now)
+
+    def _abandon(self, active: _Active, error: Error, now: float) -> None:
+        """The caller is answered at once; the slot is free when the worker has let go."""
+        self._active[active.request.number] = _Active(active.request, active.key, is_answered=True)
+        self._send(Cancel(id=active.request.number))
+        self._end(active.request, Outcome.refused(error, _timing(active.request, now)), now)
+
+    def next_wake_up_at(self) -> float | None:
+        """When `expire` next has something to do."""
+        times = [a.request.deadline_at for a in self._active.values() if not a.is_answered]
+        waiting = self.queue.next_deadline_at()
+        return min(times if waiting is None else [*times, waiting], default=None)
+
+    def cancel(self, request_id: str | int, reply_topic: str | None, now: float) -> int:
+        """Cancels every request that goes by this id (and replies to this topic, if given); how many there were."""
+
+        def is_meant(request: Request) -> bool:
+            origin = request.origin
+            return origin.id == request_id and reply_topic in (None, origin.reply_topic)
+
+        return self._cancel_where(is_meant, Error(code=Code.CANCELLED, message="cancelled by command"), now)
+
+    def cancel_all(self, message: str, now: float) -> int:
+        return self._cancel_where(lambda _: True, Error(code=Code.CANCELLED, message=message), now)
+
+    def _cancel_where(self, is_meant: Callable[[Request], bool], error: Error, now: float) -> int:
+        waiting = self.queue.remove(is_meant)
+        for request in waiting:
+            self._end(request, Outcome.refused(error, _timing(request, now)), now)
+        running = [a for a in self._active.values() if not a.is_answered and is_meant(a.request)]
+        for active in running:
+            self._abandon(active, error, now)
+        return len(waiting) + len(running)
+
+    def worker_lost(self, reason: str, now: float) -> None:
+        """What ran is run once more by the next worker, and then given up."""
+        self.slots = 0
+        active, self._active = self._active, {}
+        for entry in active.values():
+            request = entry.request
+            if entry.is_answered:
+                continue
+            if request.attempts < MAX_ATTEMPTS:
+                self.queue.add(request)
+            else:
+                error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
+                self._end(request, Outcome.refused(error, _timing(request, now)), now)
+
+
+    def partial(self, event: Partial) -> None:
+        active = self._active.get(event.id)
+        if active is None or active.is_answered:
+            return
+        request = active.request
+        payload = encode_partial(request.origin, request.partials, event.delta)
+        request.partials += 1
+        self._publish(
+            Publication(
+                topic=request.origin.reply_topic,
+                payload=payload,
+                qos=0,
+                correlation=request.origin.correlation,
+                content_type="application/json",
+            )
+        )
+
+    def answered(self, event: Answer, now: float) -> None:
+        """The worker is done with a request: its slot is free, and the caller gets the answer."""
+        active = self._active.pop(event.id, None)
+        if active is not None and not active.is_answered:
+            self._end(active.request, self._outcome(active.request, event, now), now)
+        self.fill(now)
+
+    def _outcome(self, request: Request, event: Answer, now: float) -> Outcome:
+        match event:
+            case Finished():
+                return self._finished(request, event, now)
+            case Refused(code=RefusalCode.TOO_LONG, message=message):
+                return Outcome.refused(Error(code=Code.TOO_LONG, message=message), _timing(request, now))
+            case Refused(message=message):
+                return Outcome.refused(Error(code=Code.BAD_FIELD, message=message), _timing(request, now))
+            case Failed(code=FailureCode.NO_VALID_OUTPUT, message=message):
+                return Outcome.refused(Error(code=Code.NO_VALID_OUTPUT, message=message), _timing(request, now))
+            case Failed(message=message):
+                return Outcome.refused(Error(code=Code.INTERNAL, message=message), _timing(request, now))
+            case Cancelled():
+                error = Error(code=Code.INTERNAL, message="the engine gave the request up unasked")
+                return Outcome.refused(error, _timing(request, now))
+
+    def _finished(self, request: Request, event: Finished, now: float) -> Outcome:
+        output: str | dict[str, object] | None = event.text
+        degraded: tuple[str, ...] = ()
+        if event.scores is not None:
+            best = max(event.scores, key=lambda label: event.scores[label])  # type: ignore[index]
+            output = best
+            if event.scores[best] < request.min_score:
+                output, degraded = None, ("unsure",)
+        elif event.finish == "schema":
+            output = parse_json(event.text or "")
+        return Outcome(
+            status=Status.OK,
+            output=output,
+            scores=event.scores and {label: round(p, 6) for label, p in event.scores.items()},
+            finish=event.finish.value,
+            reasoning=event.reasoning if request.include_reasoning else None,
+            degraded=degraded,
+            model=self.model,
+            usage=Usage(
+                prompt_tokens=event.prompt_tokens,
+                cached_tokens=event.cached_tokens,
+                completion_tokens=event.completion_tokens,
+            ),
+            timing=_timing(request, now, event),
+        )
+
+    def _end(self, request: Request, outcome: Outcome, now: float) -> None:
+        self._duplicates.end(self._keys.pop(request.number), outcome, now)
+        self.statistics.count(outcome, now)
+        if outcome.error is not None:
+            log.info(
+                "request ended task=%s id=%r status=%s code=%s: %s",
+                request.origin.task, request.origin.id, outcome.status.value,
+                outcome.error.code.value, outcome.error.message,
+            )  # fmt: skip
+        self._reply(request.origin, outcome)
+        for follower in request.followers:
+            self._reply(follower, outcome, repeat=True)
+
+    def _reply(self, origin: Origin, outcome: Outcome, *, repeat: bool = False) -> None:
+        self._publish(
+            Publication(
+                topic=origin.reply_topic,
+                payload=encode_reply(origin, outcome, device=self._topics.device, ts=timestamp(), repeat=repeat),
+                correlation=origin.correlation,
+                content_type="application/json",
+            )
+        )
+
+
+def _as_text(correlation: bytes) -> str:
+    """Correlation Data as an id: its text, or hex if it is not UTF-8."""
+    try:
+        return correlation.decode("utf-8")
+    except UnicodeDecodeError:
+        return correlation.hex()
+
+
+def _salvage(payload: bytes) -> Envelope | None:
+    """What can still be read of who asks (id, reply_to) in an envelope with some other field wrong."""
+    try:
+        value = parse_json(payload.decode("utf-8"))
+    except ValueError:
+        return None
+    if not isinstance(value, dict):
+        return None
+    kept: Envelope | None = None
+    for name in ("id", "reply_to"):
+        if name in value:
+            try:
+                one = Envelope.model_validate({"input": None, name: value[name]})
+            except ValueError:
+                continue
+            kept = one if kept is None else kept.model_copy(update={name: getattr(one, name)})
+    return kept
+
+
+def _timing(request: Request, now: float, event: Finished | None = None) -> Timing:
+    return Timing(
+        queued_ms=((request.started_at or now) - request.arrived_at) * 1000,
+        prefill_ms=event.prefill_ms if event else None,
+        decode_ms=event.decode_ms if event else None,
+        total_ms=(now - request.arrived_at) * 1000,
+        batch=event.batch if event else None,
+    )
+
+

@@ -1,0 +1,83 @@
+"""PURE. Which requests are one and the same: a client's retry, or the broker's redelivery."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from edge_agent.messages import Origin, Outcome, Status
+from edge_agent.request_queue import Request
+
+MAX_REMEMBERED = 4096
+MAX_REMEMBERED_BYTES = 8 * 1024 * 1024
+
+Key = tuple[str, str, str, bytes]
+
+
+def key_of(origin: Origin, payload: bytes) -> Key:
+    """What makes two requests one: task, reply topic, the client's correlation, payload."""
+    correlation = f"{origin.id!r}" if origin.is_id_given else ""
+    if origin.correlation is not None:
+        correlation += f" {origin.correlation.hex()}"
+    return (origin.task, origin.reply_topic, correlation, hashlib.sha256(payload).digest())
+
+
+def may_be_duplicate(origin: Origin, *, is_redelivery: bool) -> bool:
+    """Without a correlation of the client's, equal payloads are equal readings, unless the broker delivers again."""
+    return origin.is_id_given or origin.correlation is not None or is_redelivery
+
+
+@dataclass(slots=True)
+class _Entry:
+    at: float
+    request: Request | None
+    outcome: Outcome | None
+    size: int
+
+
+class Duplicates:
+    """What was asked and answered within the window, bounded in number and bytes (the oldest are forgotten first)."""
+
+    def __init__(self, window_s: float) -> None:
+        self.window_s = window_s
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._bytes = 0
+
+    def find(self, key: Key, now: float) -> Request | Outcome | None:
+        """The running request or the recorded outcome that answers this one too; None = it is to be run."""
+        self._forget_old(now)
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        return entry.request or entry.outcome
+
+    def begin(self, key: Key, request: Request, now: float) -> None:
+        """This request is waiting or running."""
+        self._drop(key)
+        self._entries[key] = _Entry(now, request, None, 0)
+
+    def end(self, key: Key, outcome: Outcome, now: float) -> None:
+        """`ok` and `invalid` are kept to be given again; after any other end the question may be asked anew."""
+        self._drop(key)
+        if outcome.status in (Status.OK, Status.INVALID):
+            size = len(str(outcome.output)) + len(outcome.reasoning or "") + 512
+            self._entries[key] = _Entry(now, None, outcome, size)
+            self._bytes += size
+        self._forget_old(now)
+
+    def _drop(self, key: Key) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry.size
+
+    def _forget_old(self, now: float) -> None:
+        expired: list[Key] = []
+        for key, entry in self._entries.items():
+            is_over = len(self._entries) - len(expired) > MAX_REMEMBERED or self._bytes > MAX_REMEMBERED_BYTES
+            if not is_over and entry.at + self.window_s > now:
+                break
+            if entry.request is None:
+                expired.append(key)
+        for key in expired:
+            self._drop(key)

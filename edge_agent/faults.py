@@ -1,0 +1,59 @@
+"""How a fault in someone's input is told: the field, the value, what is allowed. The same for configuration and bus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+MAX_SHOWN_VALUE = 80
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped: safe for a terminal and a log line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shown(value: object) -> str:
+    """A value from outside as it may be printed: JSON where possible, one line, cut to MAX_SHOWN_VALUE characters."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        text = repr(value)
+    text = printable(text)
+    return text if len(text) <= MAX_SHOWN_VALUE else text[: MAX_SHOWN_VALUE - 1] + "…"
+
+
+def field_name(location: Iterable[int | str], tags: frozenset[str] = frozenset()) -> str:
+    """`tasks.pump.labels[2]`; `tags` are the names that pydantic puts into a location for the branch of a union."""
+    name = ""
+    for part in location:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif part not in tags:
+            name += f".{part}" if name else part
+    return name
+
+
+def fault_text(error: ErrorDetails, name: str) -> str:
+    """`<name>: <what is wrong or allowed> (got <value>)`."""
+    if error["type"] == "missing":
+        return f"{name}: required, but missing"
+    if error["type"] == "value_error":
+        reason = str(error.get("ctx", {}).get("error", error["msg"]))
+    else:
+        reason = error["msg"].replace("Input should", "should", 1)
+    if error["type"] == "model_type":
+        reason = "should be a table of named values"
+    value: Any = error["input"]
+    return f"{name}: {reason} (got {shown(value)})"
+
+
+def first_fault(error: ValidationError, prefix: str = "") -> str:
+    """The first fault of a message from the bus, as one sentence."""
+    details = error.errors(include_url=False)[0]
+    location = (prefix, *details["loc"]) if prefix else details["loc"]
+    return fault_text(details, field_name(location))

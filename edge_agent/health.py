@@ -1,0 +1,189 @@
+"""PURE. Facts of every part -> the health document (contract §4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge_agent.board.generic import BoardReading
+from edge_agent.engine.protocol import Progress, Ready
+from edge_agent.statistics import Statistics, percentile
+
+DATA_LOST_AFTER_S = 10.0
+
+
+@dataclass(slots=True)
+class Throughput:
+    """Totals of the inference work over all workers, and the rates of the latest interval."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    decode_tok_s: float | None = None
+    prefill_tok_s: float | None = None
+    batch_avg: float | None = None
+    _last: Progress | None = field(default=None, repr=False)
+
+    def worker_started(self) -> None:
+        """The next worker counts from zero."""
+        self._last = None
+
+    def count(self, progress: Progress) -> None:
+        last = self._last
+        prompt = progress.prompt_tokens_total - (last.prompt_tokens_total if last else 0)
+        cached = progress.cached_tokens_total - (last.cached_tokens_total if last else 0)
+        completion = progress.completion_tokens_total - (last.completion_tokens_total if last else 0)
+        steps = progress.steps_total - (last.steps_total if last else 0)
+        rows = progress.rows_total - (last.rows_total if last else 0)
+        prefill_s = progress.prefill_s - (last.prefill_s if last else 0.0)
+        decode_s = progress.decode_s - (last.decode_s if last else 0.0)
+        self.prompt_tokens += prompt
+        self.cached_tokens += cached
+        self.completion_tokens += completion
+        # A rate is told from intervals that had such work; it stays at the last one known.
+        if completion and decode_s > 0:
+            self.decode_tok_s = round(completion / decode_s, 2)
+        if prompt > cached and prefill_s > 0:
+            self.prefill_tok_s = round((prompt - cached) / prefill_s, 2)
+        if steps:
+            self.batch_avg = round(rows / steps, 2)
+        self._last = progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything that a health document is made of. Times are seconds, sizes as named; None = unknown."""
+
+    ts: str | None
+    session: str
+    seq: int
+    uptime_s: float
+    connected_s: float | None
+    reconnects: int
+    received: int
+    published: int
+    queued_out: int
+    dropped: int
+    data_lost_s: float | None
+    queue_depth: int
+    queue_capacity: int
+    oldest_ms: float | None
+    active: int
+    is_draining: bool
+    is_loaded: bool
+    statistics: Statistics
+    throughput: Throughput
+    reading: BoardReading
+    agent_rss_mb: float | None
+    worker_rss_mb: float | None
+    worker: Ready | None
+    worker_restarts: int
+    model: str
+
+
+def reasons(facts: Facts) -> tuple[str, list[str]]:
+    """`overall`, and why it is not ok."""
+    critical: list[str] = []
+    degraded: list[str] = []
+    if facts.data_lost_s is not None and facts.data_lost_s >= DATA_LOST_AFTER_S:
+        critical.append("data-connection-lost")
+    if not facts.is_loaded:
+        critical.append("model-not-loaded")
+    if facts.is_draining:
+        degraded.append("draining")
+    if facts.queue_depth >= facts.queue_capacity:
+        degraded.append("queue-full")
+    if facts.reading.errors:
+        degraded.append("sensor-errors")
+    overall = "critical" if critical else "degraded" if degraded else "ok"
+    return overall, critical + degraded
+
+
+def health_document(facts: Facts) -> dict[str, Any]:
+    """The whole document; what this board cannot tell is null."""
+    overall, why = reasons(facts)
+    statistics, throughput, reading, worker = facts.statistics, facts.throughput, facts.reading, facts.worker
+    is_headroom_known = reading.soc_c is not None and reading.limit_c is not None
+    return {
+        "ts": facts.ts,
+        "session": facts.session,
+        "seq": facts.seq,
+        "uptime_s": round(facts.uptime_s, 1),
+        "overall": overall,
+        "reasons": why,
+        "mqtt": {
+            "connected_s": _rounded(facts.connected_s, 1),
+            "reconnects": facts.reconnects,
+            "received": facts.received,
+            "published": facts.published,
+            "queued_out": facts.queued_out,
+            "dropped": facts.dropped,
+        },
+        "queue": {
+            "depth": facts.queue_depth,
+            "capacity": facts.queue_capacity,
+            "oldest_ms": _rounded(facts.oldest_ms, 1),
+            "accepted_total": statistics.accepted_total,
+            "rejected_total": statistics.rejected_total,
+            "expired_total": statistics.expired_total,
+            "duplicates_total": statistics.duplicates_total,
+        },
+        "inference": {
+            "active": facts.active,
+            "requests_total": statistics.requests_total,
+            "failed_total": statistics.failed_total,
+            "prompt_tokens_total": throughput.prompt_tokens,
+            "completion_tokens_total": throughput.completion_tokens,
+            "cached_tokens_total": throughput.cached_tokens,
+            "decode_tok_s": throughput.decode_tok_s,
+            "prefill_tok_s": throughput.prefill_tok_s,
+            "batch_avg": throughput.batch_avg,
+            "latency_ms": {f"p{p}": _rounded(percentile(statistics.latency_ms, p), 1) for p in (50, 95, 99)},
+            "queued_ms": {f"p{p}": _rounded(percentile(statistics.queued_ms, p), 1) for p in (50, 95)},
+        },
+        "thermal": {
+            "soc_c": reading.soc_c,
+            "limit_c": reading.limit_c,
+            "headroom_c": round(reading.limit_c - reading.soc_c, 1) if is_headroom_known else None,  # type: ignore[operator]
+            "zones": reading.zones,
+            "throttled_now": None,
+            "throttled_since_boot": None,
+            "causes": [],
+        },
+        "power": {
+            "watts": None,
+            "scope": "none",
+            "source": None,
+            "undervoltage_now": None,
+            "undervoltage_since_boot": None,
+            "joules_total": None,
+            "joules_per_token": None,
+        },
+        "cpu": {
+            "load1": reading.load1,
+            "percent": reading.cpu_percent,
+            "freq_mhz": reading.freq_mhz,
+            "freq_max_mhz": reading.freq_max_mhz,
+        },
+        "memory": {
+            "total_mb": reading.memory_total_mb,
+            "available_mb": reading.memory_available_mb,
+            "agent_rss_mb": facts.agent_rss_mb,
+            "worker_rss_mb": facts.worker_rss_mb,
+            "swap_used_mb": reading.swap_used_mb,
+        },
+        "disk": {"free_mb": reading.disk_free_mb},
+        "worker": {
+            "pid": worker.pid if worker else None,
+            "restarts": facts.worker_restarts,
+            "model": facts.model,
+            "cpu_variant": worker.cpu_variant if worker else None,
+            "repacked_mb": worker.repacked_mb if worker else None,
+        },
+        "governor": {"level": None, "limits": {}, "reason": None},
+        "sensor_errors": reading.errors,
+    }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

@@ -1,0 +1,178 @@
+"""Bundles: a model is opened only if every file of its manifest is there as listed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from edge_agent.faults import first_fault, shown
+from edge_agent.messages import ModelName
+
+MODEL_FILE = "model.gguf"
+MANIFEST_FILE = "manifest.json"
+# Files beside the manifest that it does not list itself.
+_UNLISTED = frozenset((MANIFEST_FILE, "manifest.sig"))
+_GGUF_MAGIC = b"GGUF"
+_MAX_MANIFEST_BYTES = 4_000_000
+_QUANTIZATION = re.compile(r"(?i)[-_.]((?:i?q\d+(?:_[0-9a-z]+)*)|bf16|f16|f32)$")
+
+
+class ModelError(Exception):
+    """The model cannot be opened; the message names the file and what is wrong with it."""
+
+
+class _ListedFile(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str
+    version: int
+    architecture: Literal["qwen2"]
+    quantization: str
+    licence: str | None = None
+    files: dict[str, _ListedFile]
+    context_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A checked model. size_bytes and sha256 are those of model.gguf. warning: what an operator should know of it."""
+
+    key: str
+    path: Path
+    bundle_name: str
+    version: int | None
+    sha256: str
+    quantization: str
+    size_bytes: int
+    licence: str | None
+    context_length: int | None
+    warning: str | None = None
+
+    @property
+    def name(self) -> ModelName:
+        return ModelName(name=self.key, sha256=self.sha256, quantization=self.quantization)
+
+    def describe(self) -> dict[str, Any]:
+        """For `info`."""
+        return {
+            "name": self.key,
+            "bundle": self.bundle_name,
+            "version": self.version,
+            "sha256": self.sha256,
+            "quantization": self.quantization,
+            "size_bytes": self.size_bytes,
+            "licence": self.licence,
+            "context_length": self.context_length,
+            "warning": self.warning,
+        }
+
+
+def open_model(key: str, path: Path, public_key: Path | None = None) -> Model:
+    """Checks a bundle folder, or a bare .gguf; reads every byte once. Raises ModelError."""
+    if public_key is not None:
+        raise ModelError(f"models.{key}.public_key: signatures cannot be checked by this version: remove the key")
+    if path.is_dir():
+        return _open_bundle(key, path)
+    if not path.is_file():
+        raise ModelError(f"models.{key}.path: no such bundle or file: {path}")
+    if path.suffix != ".gguf":
+        raise ModelError(f"models.{key}.path: should be a bundle folder or a .gguf file (got {shown(path.name)})")
+    _check_magic(path)
+    return Model(
+        key=key,
+        path=path,
+        bundle_name=path.stem,
+        version=None,
+        sha256=_sha256(path),
+        quantization=_quantization_of(path),
+        size_bytes=path.stat().st_size,
+        licence=None,
+        context_length=None,
+        warning="a bare .gguf: no manifest vouches for it",
+    )
+
+
+def _open_bundle(key: str, folder: Path) -> Model:
+    manifest = _read_manifest(folder / MANIFEST_FILE)
+    for name in manifest.files:
+        if "/" in name or "\\" in name or name in ("", ".", ".."):
+            raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files are plain names in the folder (got {shown(name)})")
+    if MODEL_FILE not in manifest.files:
+        raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files: {MODEL_FILE} is required, but missing")
+    strangers = sorted(p.name for p in folder.iterdir() if p.name not in _UNLISTED and p.name not in manifest.files)
+    if strangers:
+        raise ModelError(f"{folder.name}: the manifest does not list {shown(strangers)}")
+    for name, listed in manifest.files.items():
+        _check_file(folder / name, listed)
+    _check_magic(folder / MODEL_FILE)
+    return Model(
+        key=key,
+        path=folder / MODEL_FILE,
+        bundle_name=manifest.name,
+        version=manifest.version,
+        sha256=manifest.files[MODEL_FILE].sha256,
+        quantization=manifest.quantization.upper(),
+        size_bytes=manifest.files[MODEL_FILE].bytes,
+        licence=manifest.licence,
+        context_length=manifest.context_length,
+    )
+
+
+def _read_manifest(path: Path) -> _Manifest:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_MANIFEST_BYTES + 1)
+        if len(data) > _MAX_MANIFEST_BYTES:
+            raise ModelError(f"{path.parent.name}/{path.name}: should have at most {_MAX_MANIFEST_BYTES} bytes")
+        return _Manifest.model_validate(json.loads(data))
+    except OSError as error:
+        raise ModelError(f"{path.parent.name}/{path.name}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ModelError(f"{path.parent.name}/{path.name}: {first_fault(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path.parent.name}/{path.name}: is not JSON: {error}") from error
+
+
+def _check_file(path: Path, listed: _ListedFile) -> None:
+    name = f"{path.parent.name}/{path.name}"
+    if path.is_symlink() or not path.is_file():
+        raise ModelError(f"{name}: listed in the manifest, but not there as a file")
+    size = path.stat().st_size
+    if size != listed.bytes:
+        raise ModelError(f"{name}: should have {listed.bytes} bytes (got {size})")
+    found = _sha256(path)
+    if found != listed.sha256:
+        raise ModelError(f"{name}: should have sha256 {listed.sha256} (got {found})")
+
+
+def _check_magic(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[:4] != _GGUF_MAGIC or len(head) < 8 or struct.unpack("<I", head[4:])[0] not in (2, 3):
+        raise ModelError(f"{path.name}: should be a GGUF file of version 2 or 3 (it begins with {head[:8].hex()})")
+
+
+def _quantization_of(path: Path) -> str:
+    """A bare file's type as its name tells it (`…-q4_k_m.gguf`), else "unknown"."""
+    found = _QUANTIZATION.search(path.stem)
+    return found.group(1).upper() if found else "unknown"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,306 @@
+"""The only importer of paho: one connection to the broker that comes back by itself. The agent holds two of them.
+
+Threads: paho's network thread calls the callbacks here; they only put events into the agent's inbox. `publish`,
+`acknowledge` and `set_subscriptions` may be called from the agent's thread at any time.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edge_agent.config import MqttConfig
+
+log = logging.getLogger(__name__)
+
+KEEPALIVE_S = 10
+SESSION_EXPIRY_S = 3600
+WILL_DELAY_S = 5
+BACK_OFF_S = (1.0, 15.0)
+# Messages that wait for a PUBACK or for a connection. Past this, a reply is counted as dropped.
+MAX_QUEUED = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """One message to send. expiry_s, correlation, content_type, response_topic travel at MQTT 5 only."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    expiry_s: int | None = None
+    correlation: bytes | None = None
+    content_type: str | None = None
+    response_topic: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """One message as it came. received_at: seconds of the monotonic clock. epoch: the connection it came on."""
+
+    link: MqttLink
+    topic: str
+    payload: bytes
+    retain: bool
+    duplicate: bool
+    response_topic: str | None
+    correlation: bytes | None
+    content_type: str | None
+    expiry_s: int | None
+    received_at: float
+    epoch: int
+    packet_id: int
+    qos: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    link: MqttLink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnected:
+    """The connection was lost, or an attempt failed. reason: the broker's or the system's own words."""
+
+    link: MqttLink
+    reason: str
+
+
+LinkEvent = Inbound | Connected | Disconnected
+
+
+class MqttLink:
+    """One connection.
+
+    will: asked for at each attempt, because a will names its session. is_persistent: the broker keeps what comes while
+    this connection is down; without it each connection starts clean.
+    """
+
+    def __init__(
+        self,
+        client_id: str,
+        config: MqttConfig,
+        deliver: Callable[[LinkEvent], None],
+        *,
+        will: Callable[[], Publication] | None = None,
+        is_persistent: bool = False,
+    ) -> None:
+        self.client_id = client_id
+        self.is_connected = False
+        self.connects = 0
+        self.dropped = 0
+        self._is_v5 = config.protocol == "5"
+        self._config = config
+        self._deliver = deliver
+        self._will = will
+        self._filters: frozenset[str] = frozenset()
+        self._lock = threading.Lock()
+        protocol = MQTTProtocolVersion.MQTTv5 if self._is_v5 else MQTTProtocolVersion.MQTTv311
+        # paho's default of a clean start at the first connect would throw away what the broker kept for us.
+        self._is_persistent = is_persistent
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=protocol,
+            manual_ack=True,
+            clean_session=None if self._is_v5 else not is_persistent,
+        )
+        self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = self._on_connect_fail
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_message = self._on_message
+        self._client.on_pre_connect = self._on_pre_connect
+        self._client.max_queued_messages_set(MAX_QUEUED)
+        if config.username is not None or config.password_file is not None:
+            password = None if config.password_file is None else _read_secret(config.password_file)
+            self._client.username_pw_set(config.username or "", password)
+        if config.tls is not None:
+            self._client.tls_set_context(_tls_context(config))
+
+    def start(self) -> None:
+        """Connects in the background, and again whenever the connection is lost."""
+        self._set_back_off()
+        arguments: dict[str, Any] = {}
+        if self._is_v5:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            # A will can only be delayed as long as its session lives.
+            properties.SessionExpiryInterval = SESSION_EXPIRY_S if self._is_persistent else WILL_DELAY_S
+            arguments = {"clean_start": not self._is_persistent, "properties": properties}
+        self._client.connect_async(self._config.host, self._config.effective_port, KEEPALIVE_S, **arguments)
+        self._client.loop_start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Sends what waits for at most timeout_s, says goodbye, ends the network thread."""
+        deadline = time.monotonic() + timeout_s
+        idle = threading.Event()
+        while self.is_connected and self.queued > 0 and time.monotonic() < deadline:
+            idle.wait(0.01)
+        self._client.disconnect()
+        # loop_stop() alone waits for ever on a frozen broker.
+        stopper = threading.Thread(target=self._client.loop_stop, name=f"{self.client_id}-stop", daemon=True)
+        stopper.start()
+        stopper.join(max(0.5, deadline - time.monotonic()))
+
+    @property
+    def queued(self) -> int:
+        """Messages not yet confirmed by the broker."""
+        return len(self._client._out_messages)  # noqa: SLF001 - paho offers no other way to see its queue
+
+    def set_subscriptions(self, filters: Iterable[str]) -> None:
+        """These are the subscriptions from now on, at this and every later connection."""
+        wanted = frozenset(filters)
+        with self._lock:
+            added, removed = wanted - self._filters, self._filters - wanted
+            self._filters = wanted
+        if self.is_connected:
+            for topic_filter in sorted(removed):
+                self._client.unsubscribe(topic_filter)
+            self._subscribe(added)
+
+    def publish(self, publication: Publication) -> bool:
+        """Hands a message over; while offline it waits. False: dropped, because too many wait or the topic is bad."""
+        try:
+            info = self._client.publish(
+                publication.topic,
+                publication.payload,
+                qos=publication.qos,
+                retain=publication.retain,
+                properties=self._properties(publication, PacketTypes.PUBLISH),
+            )
+        except ValueError as error:
+            log.warning("publication dropped topic=%r reason=%s", publication.topic, error)
+            self.dropped += 1
+            return False
+        # MQTT_ERR_NO_CONN means "queued" at QoS 1 and "lost" at QoS 0.
+        is_lost = info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE or (
+            publication.qos == 0 and info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS
+        )
+        self.dropped += is_lost
+        return not is_lost
+
+    def acknowledge(self, inbound: Inbound) -> None:
+        """Takes the message off the broker's hands; void once the connection it came on is gone."""
+        if inbound.qos > 0 and inbound.epoch == self.connects and self.is_connected:
+            self._client.ack(inbound.packet_id, inbound.qos)
+
+
+    def _on_pre_connect(self, _client: paho.Client, _userdata: object) -> None:
+        if self._will is None:
+            return
+        try:
+            will = self._will()
+            properties = self._properties(will, PacketTypes.WILLMESSAGE)
+            if properties is not None:
+                properties.WillDelayInterval = WILL_DELAY_S
+            self._client.will_set(will.topic, will.payload, will.qos, will.retain, properties)
+        except Exception:
+            log.exception("no will could be set client=%s", self.client_id)
+
+    def _on_connect(
+        self, _client: paho.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
+    ) -> None:
+        if reason.is_failure:
+            self._deliver(Disconnected(link=self, reason=str(reason)))
+            return
+        self.connects += 1
+        self.is_connected = True
+        with self._lock:
+            filters = self._filters
+        self._subscribe(filters)
+        self._deliver(Connected(link=self))
+
+    def _on_connect_fail(self, _client: paho.Client, _userdata: object) -> None:
+        self._deliver(Disconnected(link=self, reason="the broker cannot be reached"))
+
+    def _on_disconnect(
+        self, _client: paho.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
+    ) -> None:
+        was_connected, self.is_connected = self.is_connected, False
+        if was_connected:
+            self._set_back_off()
+            self._deliver(Disconnected(link=self, reason=str(reason)))
+
+    def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
+        try:
+            properties = message.properties if self._is_v5 else None
+            self._deliver(
+                Inbound(
+                    link=self,
+                    topic=message.topic,
+                    payload=bytes(message.payload),
+                    retain=message.retain,
+                    duplicate=message.dup,
+                    response_topic=getattr(properties, "ResponseTopic", None),
+                    correlation=getattr(properties, "CorrelationData", None),
+                    content_type=getattr(properties, "ContentType", None),
+                    expiry_s=getattr(properties, "MessageExpiryInterval", None),
+                    received_at=time.monotonic(),
+                    epoch=self.connects,
+                    packet_id=message.mid,
+                    qos=message.qos,
+                )
+            )
+        except Exception:
+            log.exception("message lost client=%s", self.client_id)
+
+
+    def _subscribe(self, filters: Iterable[str]) -> None:
+        for topic_filter in sorted(filters):
+            if self._is_v5:
+                options = SubscribeOptions(
+                    qos=1, retainAsPublished=False, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND
+                )
+                self._client.subscribe(topic_filter, options=options)
+            else:
+                self._client.subscribe(topic_filter, qos=1)
+
+    def _properties(self, publication: Publication, packet_type: int) -> Properties | None:
+        if not self._is_v5:
+            return None
+        properties = Properties(packet_type)  # type: ignore[no-untyped-call]
+        if publication.expiry_s is not None:
+            properties.MessageExpiryInterval = publication.expiry_s
+        if publication.correlation is not None:
+            properties.CorrelationData = publication.correlation
+        if publication.content_type is not None:
+            properties.ContentType = publication.content_type
+        if publication.response_topic is not None:
+            properties.ResponseTopic = publication.response_topic
+        return properties
+
+    def _set_back_off(self) -> None:
+        # paho doubles its delay but knows no jitter: fifty boards would knock at a returning broker in step.
+        shortest, longest = BACK_OFF_S
+        self._client.reconnect_delay_set(
+            shortest * random.uniform(0.5, 1.5),  # type: ignore[arg-type]  # noqa: S311
+            longest * random.uniform(0.5, 1.0),  # type: ignore[arg-type]  # noqa: S311
+        )
+
+
+def _tls_context(config: MqttConfig) -> ssl.SSLContext:
+    tls = config.tls
+    assert tls is not None
+    context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.cert_file is not None:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    return context
+
+
+def _read_secret(path: Path) -> str:
+    return path.read_text(encoding="utf-8").rstrip("\n")

@@ -1,0 +1,53 @@
+"""PURE. What health says of requests: totals since the start, and percentiles of the latest ones."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from edge_agent.messages import Outcome, Status
+
+WINDOW = 512
+_SMOOTHING = 0.2
+
+
+def percentile(values: Iterable[float], percent: float) -> float | None:
+    """The smallest value that at least `percent` of the values do not exceed; None of none."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    return ordered[max(0, -(-len(ordered) * int(percent) // 100) - 1)]
+
+
+class Statistics:
+    """Counts ends of requests. latency and queued: milliseconds of the latest WINDOW answered ones."""
+
+    def __init__(self) -> None:
+        self.requests_total = 0
+        self.accepted_total = 0
+        self.rejected_total = 0
+        self.expired_total = 0
+        self.duplicates_total = 0
+        self.failed_total = 0
+        self.latency_ms: deque[float] = deque(maxlen=WINDOW)
+        self.queued_ms: deque[float] = deque(maxlen=WINDOW)
+        self.seconds_per_request: float | None = None
+        self._last_answer_at: float | None = None
+
+    def count(self, outcome: Outcome, now: float) -> None:
+        """One request has ended so."""
+        self.requests_total += 1
+        self.rejected_total += outcome.status is Status.BUSY
+        self.expired_total += outcome.status is Status.EXPIRED
+        self.failed_total += outcome.status is Status.FAILED
+        total_ms = outcome.timing.total_ms
+        if outcome.status is not Status.OK or total_ms is None:
+            return
+        self.latency_ms.append(total_ms)
+        self.queued_ms.append(outcome.timing.queued_ms or 0.0)
+        # Between two answers lies one request's share of the engine, unless the engine was idle in between.
+        last = self._last_answer_at
+        share_s = total_ms / 1000 if last is None else min(total_ms / 1000, now - last)
+        before = self.seconds_per_request
+        self.seconds_per_request = share_s if before is None else before + _SMOOTHING * (share_s - before)
+        self._last_answer_at = now

@@ -1,0 +1,18 @@
+"""Tells systemd how the service is (sd_notify(3)); does nothing elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+
+def notify(*assignments: str) -> None:
+    """Sends lines such as `READY=1`; a notification that cannot be sent is none of the service's troubles."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as channel:
+        channel.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
+        channel.sendall("\n".join(assignments).encode())

@@ -1,0 +1,89 @@
+"""PURE. A task's user message: Jinja in the sandbox over one variable, `input`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+import jinja2.meta
+from jinja2 import nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from edge_agent.faults import printable, shown
+
+
+class TemplateInputError(Exception):
+    """The input does not have what the template needs; the message names it."""
+
+
+def compact_json(value: object) -> str:
+    """JSON without blanks, keys in their order, characters as they are."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _as_text(value: Any) -> Any:
+    """How a value of the input is printed: text as it is, everything else as JSON (`true`, not `True`)."""
+    if isinstance(value, bool) or value is None or isinstance(value, (Mapping, list, tuple)):
+        return compact_json(value)
+    return value
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        # A reading with a key "items" or "values" means its own value, never the method of dict.
+        if isinstance(obj, Mapping):
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
+
+
+class _Missing(jinja2.StrictUndefined):
+    @property
+    def _undefined_message(self) -> str:
+        return f"input has no {shown(self._undefined_name)}, which the task's template needs"
+
+
+_ENVIRONMENT = _Environment(undefined=_Missing, finalize=_as_text, keep_trailing_newline=True)
+
+
+@lru_cache(maxsize=256)
+def _compiled(template: str) -> jinja2.Template:
+    return _ENVIRONMENT.from_string(template)
+
+
+def template_fault(template: str) -> str | None:
+    """What is wrong with a template, or None."""
+    try:
+        tree = _ENVIRONMENT.parse(template)
+        _compiled(template)
+    except jinja2.TemplateError as error:
+        return f"not a Jinja template: {error}"
+    unknown = jinja2.meta.find_undeclared_variables(tree) - {"input"}
+    if unknown:
+        return f"the only variable is `input`; unknown: {', '.join(sorted(unknown))}"
+    return None
+
+
+def constant_head(template: str) -> str:
+    """The text before the first thing that depends on the input: the same in every rendering."""
+    head = ""
+    for node in _ENVIRONMENT.parse(template).body:
+        if not isinstance(node, nodes.Output):
+            return head
+        for part in node.nodes:
+            if not isinstance(part, nodes.TemplateData):
+                return head
+            head += part.data
+    return head
+
+
+def render(template: str, value: object) -> str:
+    """The user message for an input (text, object or list as parsed from JSON). Raises TemplateInputError."""
+    try:
+        return _compiled(template).render(input=value)
+    except jinja2.UndefinedError as error:
+        raise TemplateInputError(printable(str(error))) from error
+    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, RecursionError) as error:
+        raise TemplateInputError(f"the task's template does not fit this input: {printable(str(error))}") from error

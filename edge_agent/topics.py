@@ -1,0 +1,177 @@
+"""Every topic name. Nobody else joins strings with "/"."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+HOME_ASSISTANT_STATUS = "homeassistant/status"
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics of one board."""
+
+    root: str
+    site: str
+    device: str
+
+    @property
+    def base(self) -> str:
+        return f"{self.root}/{self.site}/{self.device}"
+
+    @property
+    def state(self) -> str:
+        return f"{self.base}/state"
+
+    @property
+    def info(self) -> str:
+        return f"{self.base}/info"
+
+    @property
+    def health(self) -> str:
+        return f"{self.base}/health"
+
+    def alarm(self, name: str) -> str:
+        return f"{self.base}/alarm/{name}"
+
+    def event(self, name: str) -> str:
+        return f"{self.base}/event/{name}"
+
+    def request(self, task: str) -> str:
+        return f"{self.base}/infer/{task}/request"
+
+    def response(self, task: str) -> str:
+        return f"{self.base}/infer/{task}/response"
+
+    def command(self, operation: str) -> str:
+        return f"{self.base}/cmd/{operation}"
+
+    def command_result(self, operation: str) -> str:
+        return f"{self.base}/cmd/{operation}/result"
+
+    @property
+    def all_requests(self) -> str:
+        return self.request("+")
+
+    @property
+    def all_commands(self) -> str:
+        return self.command("+")
+
+    @property
+    def default_reply_topics(self) -> tuple[str, ...]:
+        """Where replies may go unless the configuration says otherwise."""
+        return (f"{self.base}/infer/+/response/#", f"{self.root}/reply/#")
+
+    def task_of_request(self, topic: str) -> str | None:
+        """The task that a request topic names, or None for any other topic."""
+        return self._middle(topic, "infer/", "/request")
+
+    def operation_of_command(self, topic: str) -> str | None:
+        return self._middle(topic, "cmd/", "")
+
+    def _middle(self, topic: str, head: str, tail: str) -> str | None:
+        head = f"{self.base}/{head}"
+        if not (topic.startswith(head) and topic.endswith(tail) and len(topic) > len(head) + len(tail)):
+            return None
+        middle = topic[len(head) : len(topic) - len(tail)]
+        return None if "/" in middle else middle
+
+
+def board_filter(root: str, site: str, device: str, leaf: str) -> str:
+    """A filter over boards, `+` standing for any site or device."""
+    return f"{root}/{site}/{device}/{leaf}"
+
+
+def ask_reply_topic(root: str, unique: str) -> str:
+    """A private reply topic of one run of `edge-agent ask`."""
+    return f"{root}/reply/ask/{unique}"
+
+
+def filter_fault(topic_filter: str) -> str | None:
+    """What is wrong with a subscription filter (MQTT 5 §4.7), or None."""
+    if not topic_filter or len(topic_filter.encode("utf-8", "surrogatepass")) > 65535:
+        return "a topic filter has 1 to 65535 bytes"
+    if _has_forbidden_characters(topic_filter):
+        return "a topic filter holds no control characters"
+    levels = topic_filter.split("/")
+    if any("#" in level and level != "#" for level in levels) or "#" in levels[:-1]:
+        return "'#' stands alone and at the end of a topic filter"
+    if any("+" in level and level != "+" for level in levels):
+        return "'+' stands alone between the '/' of a topic filter"
+    return None
+
+
+def name_fault(topic: str) -> str | None:
+    """What is wrong with a topic that somebody wants published to, or None."""
+    if not topic or len(topic.encode("utf-8", "surrogatepass")) > 65535:
+        return "a topic has 1 to 65535 bytes"
+    if "+" in topic or "#" in topic:
+        return "a reply topic holds no wildcards"
+    if _has_forbidden_characters(topic):
+        return "a topic holds no control characters"
+    return None
+
+
+def _has_forbidden_characters(text: str) -> bool:
+    return any(ord(c) < 0x20 or 0x7F <= ord(c) <= 0x9F or 0xD800 <= ord(c) <= 0xDFFF for c in text)
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """True if a topic falls under a filter (MQTT 5 §4.7; wildcards do not match a leading `$`)."""
+    return wildcard_values(topic_filter, topic) is not None
+
+
+def wildcard_values(topic_filter: str, topic: str) -> tuple[str, ...] | None:
+    """What the filter's wildcards stand for in this topic, in order; None if the topic does not fall under it."""
+    if topic.startswith("$") and topic_filter[:1] in ("+", "#"):
+        return None
+    values: list[str] = []
+    filter_levels, levels = topic_filter.split("/"), topic.split("/")
+    for i, expected in enumerate(filter_levels):
+        if expected == "#":
+            return (*values, "/".join(levels[i:]))
+        if i >= len(levels):
+            return None
+        if expected == "+":
+            values.append(levels[i])
+        elif expected != levels[i]:
+            return None
+    return tuple(values) if len(levels) == len(filter_levels) else None
+
+
+_PLACEHOLDER = re.compile(r"\{(\d+)\}")
+
+
+def publish_pattern_fault(pattern: str, wildcards: int) -> str | None:
+    """What is wrong with a task's `publish`, given how many wildcards its `subscribe` filters have, or None."""
+    fault = name_fault(_PLACEHOLDER.sub("x", pattern))
+    if fault:
+        return fault
+    for number in _PLACEHOLDER.findall(pattern):
+        if not 1 <= int(number) <= wildcards:
+            return f"{{n}} stands for the n-th wildcard of every subscribe filter, n from 1 to {wildcards}"
+    return None
+
+
+def fill_publish_pattern(pattern: str, values: tuple[str, ...]) -> str:
+    """`plant/{1}/triage` with the values of the wildcards put in."""
+    return _PLACEHOLDER.sub(lambda found: values[int(found.group(1)) - 1], pattern)
+
+
+def reply_topic_fault(topic: str, allowed: tuple[str, ...]) -> str | None:
+    """Why a reply may not go there, or None: an agent that publishes wherever it is told is a confused deputy."""
+    fault = name_fault(topic)
+    if fault:
+        return fault
+    levels = topic.split("/")
+    if topic.startswith("$"):
+        return "a reply topic does not start with '$'"
+    if levels[-1] == "request":
+        return "a reply topic does not end in '/request'"
+    if "cmd" in levels[:-1]:
+        return "a reply topic does not lie below a 'cmd/'"
+    if not any(matches(topic_filter, topic) for topic_filter in allowed):
+        return f"allowed are: {', '.join(allowed)}"
+    return None
