@@ -1,0 +1,3 @@
+"""Offline converter: a Hugging Face checkpoint becomes a model bundle, without torch."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,158 @@
+"""Bundle folders on disk: written beside their place and moved there whole, and verified."""
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError, ConvertError, printable
+from .manifest import FILE, SIGNATURE_FILE
+from .strict_json import parse_object
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
+
+
+def check_target(target: Path, *, replace: bool) -> None:
+    """ConvertError unless a bundle may be written at `target`.
+
+    With `replace` an older bundle or an empty folder may stand there; nothing else is ever deleted.
+    """
+    shown = printable(str(target))
+    if not os.path.lexists(target):
+        return
+    if not replace:
+        raise ConvertError(f"{shown}: exists already; --force replaces it")
+    if target.is_symlink() or not target.is_dir() or not ((target / FILE).is_file() or not any(target.iterdir())):
+        raise ConvertError(f"{shown}: not a bundle (a folder with {FILE}), so --force does not replace it")
+
+
+@contextmanager
+def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
+    """A temporary folder beside `target` to write files into; on success it becomes `target` in one step, synced.
+
+    If the body raises, whatever it is, the folder is removed and `target` is as it was. What a killed conversion of the
+    same target left behind is removed too.
+    """
+    check_target(target, replace=replace)
+    parent = target.resolve().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}.partial-"
+    _remove_leftovers(parent, prefix)
+    folder = parent / f"{prefix}{secrets.token_hex(4)}"
+    folder.mkdir()
+    lock = -1
+    try:
+        # Held as long as we live: it tells a leftover from a conversion that is running.
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+        for path in folder.iterdir():
+            _sync(path)
+        _sync(folder)
+        check_target(target, replace=replace)
+        _move(folder, parent / target.name, replace=replace)
+        _sync(parent)
+    finally:
+        # After an exchange this is the older bundle.
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock >= 0:
+            os.close(lock)
+
+
+def verify_bundle(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The manifest of a bundle and the list of faults found, empty if it is whole.
+
+    A fault is a file that is missing, changed, not listed, or listed under a name that leaves the folder. Signatures
+    are not looked at. Raises ConvertError if there is no manifest to go by.
+    """
+    try:
+        manifest = parse_object((folder / FILE).read_bytes(), FILE)
+    except OSError as error:
+        raise ConvertError(f"{printable(str(folder / FILE))}: cannot be read: {error.strerror}") from None
+    except CheckpointError as error:
+        raise ConvertError(str(error)) from None
+    files = manifest.get("files")
+    if manifest.get("schema") != 1 or not isinstance(files, dict) or not files:
+        raise ConvertError(f"{FILE}: not a manifest of schema 1 that lists files")
+    faults = []
+    for name, entry in sorted(files.items()):
+        if "/" in name or "\\" in name or name in ("", ".", ".."):
+            faults.append(f"{printable(name)}: not a plain file name")
+        elif (fault := _file_fault(folder / name, entry)) is not None:
+            faults.append(f"{printable(name)}: {fault}")
+    faults += [
+        f"{printable(path.name)}: not listed in {FILE}"
+        for path in sorted(folder.iterdir())
+        if path.name not in files and path.name not in (FILE, SIGNATURE_FILE)
+    ]
+    return manifest, faults
+
+
+def _file_fault(path: Path, entry: Any) -> str | None:
+    if not isinstance(entry, dict) or type(entry.get("bytes")) is not int or not isinstance(entry.get("sha256"), str):
+        return f"{FILE} gives no sha256 and bytes for it"
+    if path.is_symlink() or not path.is_file():
+        return "missing, or not a regular file"
+    if path.stat().st_size != entry["bytes"]:
+        return f"{path.stat().st_size} bytes, {FILE} says {entry['bytes']}"
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return None if found == entry["sha256"] else f"SHA-256 {found}, {FILE} says {printable(entry['sha256'])}"
+
+
+def _remove_leftovers(parent: Path, prefix: str) -> None:
+    for path in parent.iterdir():
+        if not path.name.startswith(prefix) or path.is_symlink() or not path.is_dir():
+            continue
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+            finally:
+                os.close(fd)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _move(folder: Path, target: Path, *, replace: bool) -> None:
+    """Rename `folder` to `target`; an older bundle there ends up under the name of `folder`."""
+    exchange = replace and target.exists()
+    if _rename_with_flags(folder, target, _RENAME_EXCHANGE if exchange else _RENAME_NOREPLACE):
+        return
+    # A file system or C library without these flags: two steps, and a moment without a bundle between them.
+    if exchange:
+        old = folder.with_name(f"{folder.name}-old")
+        target.rename(old)
+        folder.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        folder.rename(target)
+
+
+def _rename_with_flags(source: Path, target: Path, flags: int) -> bool:
+    """Whether Linux's renameat2 did it; False where it is not available."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:
+        return False
+    if function(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(flags)) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (22, 38):  # EINVAL: the file system lacks the flag; ENOSYS: the kernel lacks the call
+        return False
+    raise OSError(code, os.strerror(code), str(target))

@@ -1,0 +1,150 @@
+"""A Hugging Face checkpoint folder: which files belong to it, and what they hash to.
+
+Reads nothing but plain file names inside the folder. Symbolic links are followed, because the Hugging Face cache is
+made of them. Pickle formats (pytorch_model.bin) are never opened: loading one runs its code.
+"""
+
+import hashlib
+import re
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from .errors import CheckpointError, printable
+from .safetensors import SafetensorsFile, StoredTensor
+from .strict_json import MAX_JSON_BYTES, parse_object
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,200}\.safetensors")
+_REVISION = re.compile(r"[0-9a-f]{40}")
+
+
+class Checkpoint:
+    """An open checkpoint: `tensors` by checkpoint name over all shards, small files through `read` and `read_object`.
+
+    Raises CheckpointError if a shard is missing or damaged, or if the index and the shards disagree.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise CheckpointError(f"{printable(str(folder))}: no such checkpoint folder")
+        self.folder = folder
+        self._small_files: dict[str, str] = {}
+        self._weight_map: dict[str, str] | None = None
+        with ExitStack() as stack:
+            self._shards = [stack.enter_context(SafetensorsFile(folder / name)) for name in self._shard_names()]
+            self.tensors = self._merge()
+            self._close = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close.close()
+
+    def read(self, name: str) -> bytes | None:
+        """Content of a small file of the checkpoint, None if there is none; from then on it counts as a source file."""
+        path = self.folder / name
+        if not path.exists():
+            return None
+        if not path.is_file():
+            raise CheckpointError(f"{printable(name)}: not a regular file")
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_JSON_BYTES + 1)
+        except OSError as error:
+            raise CheckpointError(f"{printable(name)}: cannot be read: {error.strerror}") from None
+        if len(data) > MAX_JSON_BYTES:
+            raise CheckpointError(f"{printable(name)}: longer than the {MAX_JSON_BYTES} bytes allowed")
+        self._small_files[name] = hashlib.sha256(data).hexdigest()
+        return data
+
+    def read_text(self, name: str) -> str | None:
+        """Like `read`, as UTF-8 text."""
+        data = self.read(name)
+        if data is None:
+            return None
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{printable(name)}: not UTF-8 at byte {error.start}") from None
+
+    def read_object(self, name: str) -> dict[str, Any] | None:
+        """Like `read`, as a JSON object."""
+        data = self.read(name)
+        return None if data is None else parse_object(data, name)
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of all shards together."""
+        return sum(shard.nbytes for shard in self._shards)
+
+    def source_hashes(self, stop: threading.Event) -> dict[str, str]:
+        """Hex SHA-256 of every file read so far and of every shard; reads all shards, gives up when `stop` is set."""
+        return self._small_files | {shard.name: shard.sha256(stop) for shard in self._shards}
+
+    def revision(self) -> str | None:
+        """The commit this checkpoint was downloaded at, None where the folder does not tell.
+
+        Either the folder is a snapshot in a Hugging Face cache (`snapshots/<commit>`), or a download into a plain
+        folder left the commit in `.cache/huggingface/download/config.json.metadata`.
+        """
+        folder = self.folder.resolve()
+        if folder.parent.name == "snapshots" and _REVISION.fullmatch(folder.name):
+            return folder.name
+        note = folder / ".cache" / "huggingface" / "download" / "config.json.metadata"
+        try:
+            with note.open(encoding="ascii") as file:
+                first = file.readline(64).strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+        return first if _REVISION.fullmatch(first) else None
+
+    def _shard_names(self) -> list[str]:
+        index = self.read_object(INDEX)
+        single = (self.folder / SINGLE).exists()
+        if index is None:
+            if single:
+                return [SINGLE]
+            if any(self.folder.glob("*.safetensors")):
+                raise CheckpointError(f"{INDEX}: missing, and there is no {SINGLE} either")
+            raise CheckpointError(f"{SINGLE}: missing; only safetensors checkpoints are supported")
+        weight_map = index.get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{INDEX}: weight_map must be an object that maps tensor names to file names")
+        for tensor, name in weight_map.items():
+            if not isinstance(name, str) or not _SHARD_NAME.fullmatch(name):
+                raise CheckpointError(
+                    f"{INDEX}: weight_map puts {printable(tensor)} into {printable(str(name))}, "
+                    "allowed are plain names that end in .safetensors"
+                )
+        names = sorted(set(weight_map.values()))
+        if single and names != [SINGLE]:
+            raise CheckpointError(f"{SINGLE}: present beside {INDEX}, which does not list it; remove one of the two")
+        missing = [name for name in names if not (self.folder / name).exists()]
+        if missing:
+            listed = ", ".join(printable(name) for name in missing[:3]) + (", …" if len(missing) > 3 else "")
+            raise CheckpointError(f"{listed}: missing, {INDEX} lists {len(names)} files")
+        self._weight_map = weight_map
+        return names
+
+    def _merge(self) -> dict[str, StoredTensor]:
+        tensors: dict[str, StoredTensor] = {}
+        for shard in self._shards:
+            for name, tensor in shard.tensors.items():
+                if name in tensors:
+                    raise CheckpointError(f"{shard.name}: tensor {printable(name)} is in {tensors[name].file.name} too")
+                tensors[name] = tensor
+        if self._weight_map is not None:
+            for name, file in self._weight_map.items():
+                if name not in tensors:
+                    raise CheckpointError(f"{file}: tensor {printable(name)} is missing, {INDEX} lists it there")
+                if tensors[name].file.name != file:
+                    raise CheckpointError(
+                        f"{INDEX}: weight_map puts {printable(name)} into {file}, it is in {tensors[name].file.name}"
+                    )
+            for name in tensors.keys() - self._weight_map.keys():
+                raise CheckpointError(f"{tensors[name].file.name}: tensor {printable(name)} is not listed in {INDEX}")
+        return tensors

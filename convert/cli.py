@@ -1,0 +1,221 @@
+"""`edge-convert`: arguments, output and exit codes (0 done, 1 failed, 2 usage, 65 bad checkpoint)."""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from . import __version__
+from .bundle import check_target, verify_bundle
+from .checkpoint import Checkpoint
+from .conversion import Options, Plan, Written, make_plan, write_bundle
+from .errors import CheckpointError, ConvertError, printable
+from .manifest import MODEL_FILE
+from .progress import ProgressLine
+from .recipe import Quantization
+
+PROGRAM = "edge-convert"
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_BAD_CHECKPOINT = 0, 1, 2, 65
+MAX_NAME_LENGTH = 128
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """A signal asked us to stop; not an Exception, so that no handler of errors takes it for one."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; argparse exits by itself with 2, or 0 for --help and --version."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    is_verify = words[:1] == ["verify"]
+    try:
+        with _stopping_signals():
+            return _verify(words[1:]) if is_verify else _convert(words)
+    except CheckpointError as error:
+        _complain(error)
+        return EXIT_BAD_CHECKPOINT
+    except ConvertError as error:
+        _complain(error)
+    except OSError as error:
+        _complain(f"{printable(str(error.filename))}: {error.strerror}" if error.filename else error.strerror or error)
+    except Interrupted as error:
+        _complain(f"stopped by {error}; nothing was written")
+    return EXIT_FAILED
+
+
+def _complain(message: object) -> None:
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
+
+
+@contextmanager
+def _stopping_signals() -> Iterator[None]:
+    """While it lasts, the signals that end a program raise Interrupted, so that `finally` clears up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for stopping in _STOPPING:  # a second one must not interrupt the clearing up
+            signal.signal(stopping, signal.SIG_IGN)
+        raise Interrupted(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, stop) for number in _STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _name(text: str) -> str:
+    if not 1 <= len(text) <= MAX_NAME_LENGTH or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"must be 1 to {MAX_NAME_LENGTH} printable characters")
+    return text
+
+
+def _version(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:12]) <= 1 << 31 or len(text) > 10:
+        raise argparse.ArgumentTypeError(
+            "must be an integer from 1 to 2147483648; it rises with every release of a model"
+        )
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    types = [quantization.value for quantization in Quantization]
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Converts a checkpoint of Qwen2, Qwen2.5 or DeepSeek-R1-Distill-Qwen into a model bundle.",
+        epilog=f"`{PROGRAM} verify BUNDLE` checks the hashes of a bundle.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", type=Path, help="folder with config.json and safetensors files"
+    )
+    parser.add_argument("--out", metavar="BUNDLE", type=Path, help="folder to create")
+    parser.add_argument("--type", required=True, type=str.lower, choices=types, help="type of the weights")
+    parser.add_argument("--name", type=_name, help="name of the model (default: the checkpoint's own, else `model`)")
+    parser.add_argument(
+        "--model-version", metavar="N", type=_version, default=1, help="version in the manifest (default: 1)"
+    )
+    parser.add_argument(
+        "--licence", type=_name, help="licence of the model (default: what README.md of the checkpoint says)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace a bundle that exists")
+    parser.add_argument("--dry-run", action="store_true", help="print each tensor's type and bytes, write nothing")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    return parser
+
+
+def _convert(words: list[str]) -> int:
+    parser = _parser()
+    given = parser.parse_args(words)
+    if given.out is None and not given.dry_run:
+        parser.error("the following arguments are required: --out")
+    if given.out is not None and given.out.name in ("", ".."):
+        parser.error(f"argument --out: {printable(str(given.out))} does not name a new folder")
+    started = time.monotonic()
+    if not given.dry_run:
+        check_target(given.out, replace=given.force)
+    options = Options(Quantization(given.type), given.name, given.model_version, given.licence)
+    with Checkpoint(given.checkpoint) as checkpoint:
+        plan = make_plan(checkpoint, options)
+        for warning in plan.warnings:
+            _complain(f"warning: {warning}")
+        if given.dry_run:
+            _print_plan(plan, as_json=given.json)
+            return EXIT_OK
+        with closing(ProgressLine(sys.stderr, plan.data_bytes)) as progress:
+            written = write_bundle(checkpoint, plan, given.out, replace=given.force, progress=progress.add)
+    _print_summary(plan, written, given.out, time.monotonic() - started, as_json=given.json)
+    return EXIT_OK
+
+
+def _print_plan(plan: Plan, *, as_json: bool) -> None:
+    if as_json:
+        tensors = [
+            {"name": info.name, "type": info.kind.name, "shape": list(info.shape), "bytes": info.nbytes}
+            for info in plan.infos
+        ]
+        _print_json(_common(plan) | {"tensors": tensors})
+        return
+    width = max(len(info.name) for info in plan.infos)
+    for info in plan.infos:
+        print(f"{info.name:{width}}  {info.kind.name:6}  {info.nbytes:>12}")
+    _print_histogram(plan)
+
+
+def _print_summary(plan: Plan, written: Written, target: Path, seconds: float, *, as_json: bool) -> None:
+    if as_json:
+        facts = {
+            "bundle": str(target),
+            "files": {MODEL_FILE: {"sha256": written.model.sha256, "bytes": written.model.nbytes}},
+            "manifest_sha256": written.manifest.sha256,
+            "peak_rss_bytes": _peak_rss_bytes(),
+            "seconds": round(seconds, 3),
+        }
+        _print_json(_common(plan) | facts)
+        return
+    print(f"{printable(str(target))}: {printable(plan.name)} version {plan.version}, {plan.quantization.name}")
+    _print_histogram(plan)
+    print(f"{MODEL_FILE}  {written.model.nbytes} bytes  sha256 {written.model.sha256}  {seconds:.1f} s")
+
+
+def _print_histogram(plan: Plan) -> None:
+    for name, counts in plan.histogram().items():
+        print(f"{counts['tensors']:>5} {name:6}  {counts['bytes']:>12}")
+    print(f"{len(plan.infos):>5} tensors {plan.data_bytes:>12} bytes")
+
+
+def _common(plan: Plan) -> dict[str, Any]:
+    return {
+        "name": plan.name,
+        "version": plan.version,
+        "licence": plan.licence,
+        "quantization": plan.quantization.name,
+        "types": plan.histogram(),
+        "tensor_bytes": plan.data_bytes,
+        "warnings": plan.warnings,
+    }
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, sort_keys=True))
+
+
+def _peak_rss_bytes() -> int | None:
+    """Largest resident set of this process since it was started, None where /proc does not tell.
+
+    getrusage would not do: after fork and exec its figure begins with the parent's.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+
+
+def _verify(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} verify", description="Checks a bundle's files against its manifest."
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    given = parser.parse_args(words)
+    manifest, faults = verify_bundle(given.bundle)
+    if given.json:
+        _print_json({"bundle": str(given.bundle), "ok": not faults, "faults": faults})
+    for fault in faults:
+        _complain(f"{printable(str(given.bundle))}: {fault}")
+    if not faults and not given.json:
+        shown = f"{printable(str(manifest.get('name')))} version {printable(str(manifest.get('version')))}"
+        print(f"{printable(str(given.bundle))}: {shown}, {len(manifest['files'])} files as listed")
+    return EXIT_FAILED if faults else EXIT_OK

@@ -1,0 +1,206 @@
+"""The converter's one job from end to end. START HERE: `make_plan` reads and decides, `write_bundle` does it."""
+
+import hashlib
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from gguf import size_label
+
+from . import ggml
+from .bundle import check_target, new_bundle
+from .chat_template import ChatTemplates, read_chat_templates
+from .checkpoint import Checkpoint
+from .config import FILE as CONFIG_FILE
+from .config import MODEL_TYPE, ModelConfig, parse_config
+from .errors import CheckpointError, ConvertError, printable
+from .ggml import GgmlType
+from .gguf_file import Entry, TensorInfo, architecture_entries, general_entries, tokenizer_entries, write_gguf
+from .manifest import FILE as MANIFEST_FILE
+from .manifest import MODEL_FILE, BundleFile, Manifest
+from .model_card import read_licence
+from .quantize import Quantizer
+from .recipe import Quantization, tensor_types
+from .special_tokens import CONFIG_FILE as TOKENIZER_CONFIG_FILE
+from .special_tokens import FILE as TOKENIZER_FILE
+from .tensors import ModelTensor, map_tensors, stray_output
+from .tokenizer import parse_tokenizer
+
+GENERATION_FILE = "generation_config.json"
+DEFAULT_NAME = "model"
+MAX_THREADS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the caller decides; `name` and `licence` default to what the checkpoint states."""
+
+    quantization: Quantization
+    name: str | None = None
+    version: int = 1
+    licence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that will be written, but for the tensors' data. `warnings` are for the operator."""
+
+    name: str
+    version: int
+    licence: str | None
+    quantization: Quantization
+    config: ModelConfig
+    templates: ChatTemplates
+    tensors: list[ModelTensor]
+    infos: list[TensorInfo]
+    entries: list[Entry]
+    warnings: list[str]
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of all tensors in the GGUF file, without metadata and padding."""
+        return sum(info.nbytes for info in self.infos)
+
+    def histogram(self) -> dict[str, dict[str, int]]:
+        """Type name → number of tensors and their bytes."""
+        tensors, nbytes = Counter[str](), Counter[str]()
+        for info in self.infos:
+            tensors[info.kind.name] += 1
+            nbytes[info.kind.name] += info.nbytes
+        return {name: {"tensors": tensors[name], "bytes": nbytes[name]} for name in sorted(tensors)}
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A bundle that has been written: its manifest.json and its model.gguf."""
+
+    manifest: BundleFile
+    model: BundleFile
+
+
+def make_plan(checkpoint: Checkpoint, options: Options) -> Plan:
+    """Read all of the checkpoint but its weights and decide every byte's meaning.
+
+    Raises CheckpointError for a checkpoint that is damaged, inconsistent or of another architecture.
+    """
+    config = parse_config(_required(checkpoint, CONFIG_FILE))
+    tensors = map_tensors(config, checkpoint.tensors)
+    tokenizer_config = checkpoint.read_object(TOKENIZER_CONFIG_FILE) or {}
+    tokenizer = parse_tokenizer(
+        _required(checkpoint, TOKENIZER_FILE), tokenizer_config, config.special_token_ids, config.vocab_size
+    )
+    templates = read_chat_templates(checkpoint, tokenizer_config)
+    generation = checkpoint.read_object(GENERATION_FILE) or {}
+    licence = options.licence or read_licence(checkpoint)
+    name = options.name or config.origin or DEFAULT_NAME
+    types = tensor_types(options.quantization, config, tensors)
+    infos = [_info(tensor, types[tensor.name]) for tensor in tensors]
+    parameters = sum(prod(tensor.shape) for tensor in tensors)
+    entries = general_entries(
+        name, licence, size_label(parameters, parameters, 0, 0), options.quantization.file_type, generation
+    )
+    warnings = [stray_output(config, checkpoint.tensors)]
+    if config.sliding_window is not None and config.sliding_window < config.context_length:
+        warnings.append(
+            f"{CONFIG_FILE}: sliding_window {config.sliding_window} cannot be expressed for {MODEL_TYPE}; "
+            "longer contexts will differ from transformers"
+        )
+    return Plan(
+        name=name,
+        version=options.version,
+        licence=licence,
+        quantization=options.quantization,
+        config=config,
+        templates=templates,
+        tensors=tensors,
+        infos=infos,
+        entries=entries + architecture_entries(config) + tokenizer_entries(tokenizer, templates),
+        warnings=[warning for warning in warnings if warning is not None],
+    )
+
+
+def write_bundle(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    target: Path,
+    *,
+    replace: bool = False,
+    threads: int | None = None,
+    progress: Callable[[str, int], None] = lambda _name, _nbytes: None,
+) -> Written:
+    """Convert and write the bundle at `target`, whole or not at all; `progress` hears each tensor's name and bytes.
+
+    Raises ConvertError if `target` may not be written or the disk is too small, CheckpointError if the weights turn out
+    to be damaged.
+    """
+    check_target(target, replace=replace)
+    library = ggml.load()
+    stop = threading.Event()
+    with new_bundle(target, replace=replace) as folder, ThreadPoolExecutor(1, thread_name_prefix="hash") as hasher:
+        _check_space(folder, plan)
+        try:
+            # The hash waits for the disk, the quantizers for the processor.
+            source_hashes = hasher.submit(checkpoint.source_hashes, stop)
+            with Quantizer(library, threads or _processors()) as quantizer:
+                model = _write_model(folder / MODEL_FILE, plan, quantizer, progress)
+            manifest = _manifest(checkpoint, plan, model, source_hashes.result()).encode()
+        finally:
+            stop.set()
+        (folder / MANIFEST_FILE).write_bytes(manifest)
+    return Written(manifest=BundleFile(hashlib.sha256(manifest).hexdigest(), len(manifest)), model=model)
+
+
+def _write_model(path: Path, plan: Plan, quantizer: Quantizer, progress: Callable[[str, int], None]) -> BundleFile:
+    def parts(tensor: ModelTensor, kind: GgmlType) -> Iterator[memoryview]:
+        for part in quantizer.encode(tensor, kind):
+            yield part
+            progress(tensor.name, len(part))
+
+    data = (parts(tensor, info.kind) for tensor, info in zip(plan.tensors, plan.infos, strict=True))
+    return BundleFile(*write_gguf(path, plan.entries, plan.infos, data))
+
+
+def _manifest(checkpoint: Checkpoint, plan: Plan, model: BundleFile, source_hashes: dict[str, str]) -> Manifest:
+    return Manifest(
+        name=plan.name,
+        version=plan.version,
+        architecture=MODEL_TYPE,
+        quantization=plan.quantization.name,
+        licence=plan.licence,
+        files={MODEL_FILE: model},
+        source_files=source_hashes,
+        revision=checkpoint.revision(),
+        types={info.name: info.kind.name for info in plan.infos},
+        context_length=plan.config.context_length,
+        chat_template_sha256=plan.templates.default_sha256,
+    )
+
+
+def _info(tensor: ModelTensor, kind: GgmlType) -> TensorInfo:
+    return TensorInfo(tensor.name, kind, tensor.shape, tensor.rows * ggml.row_bytes(kind, tensor.columns))
+
+
+def _required(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    value = checkpoint.read_object(name)
+    if value is None:
+        raise CheckpointError(f"{name}: missing in {printable(str(checkpoint.folder))}")
+    return value
+
+
+def _check_space(folder: Path, plan: Plan) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < plan.data_bytes:
+        raise ConvertError(f"{printable(str(folder.parent))}: {free} bytes free, the model takes {plan.data_bytes}")
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return min(MAX_THREADS, len(os.sched_getaffinity(0)))
+    return min(MAX_THREADS, os.cpu_count() or 1)

@@ -1,0 +1,35 @@
+"""The line that shows a conversion's progress on a terminal."""
+
+import time
+from typing import TextIO
+
+REDRAW_S = 0.1
+
+
+class ProgressLine:
+    """One line on `stream` that is drawn over itself, and nothing at all where `stream` is no terminal."""
+
+    def __init__(self, stream: TextIO, total_bytes: int) -> None:
+        self._stream = stream
+        self._total = max(1, total_bytes)
+        self._done = 0
+        self._is_shown = stream.isatty()
+        self._started = time.monotonic()
+        self._drawn = 0.0
+
+    def add(self, name: str, nbytes: int) -> None:
+        """Count `nbytes` written of the tensor `name`."""
+        self._done += nbytes
+        now = time.monotonic()
+        if not self._is_shown or now - self._drawn < REDRAW_S:
+            return
+        self._drawn = now
+        rate = self._done / 1e6 / max(now - self._started, 1e-3)
+        self._stream.write(f"\r\x1b[K{100 * self._done // self._total:3d} %  {rate:6.1f} MB/s  {name}")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Remove the line."""
+        if self._is_shown:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()

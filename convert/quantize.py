@@ -1,0 +1,106 @@
+"""Tensor data from the checkpoint to GGUF, slab by slab: BF16, F16 or F32 → F32 → the tensor's type."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+
+from .errors import CheckpointError, ConvertError, printable
+from .ggml import Ggml, GgmlType, row_bytes
+from .safetensors import Dtype, StoredTensor
+from .tensors import ModelTensor
+
+SLAB_F32_BYTES = 16 << 20  # at most this much F32 at a time; larger slabs were not faster, and cancelling waits for one
+_SAME = {Dtype.BF16: GgmlType.BF16, Dtype.F16: GgmlType.F16, Dtype.F32: GgmlType.F32}
+# Exponent bits; where all are set, the number is an infinity or no number.
+_EXPONENT: dict[GgmlType, tuple[type[np.unsignedinteger[Any]], int]] = {
+    GgmlType.BF16: (np.uint16, 0x7F80),
+    GgmlType.F16: (np.uint16, 0x7C00),
+    GgmlType.F32: (np.uint32, 0x7F800000),
+}
+
+
+class Quantizer:
+    """Converts one tensor after the other in buffers of its own; memory does not grow with the tensors.
+
+    `threads` share the rows of each slab; rows are independent, so the bytes do not depend on their number.
+    """
+
+    def __init__(self, ggml: Ggml, threads: int, slab_f32_bytes: int = SLAB_F32_BYTES) -> None:
+        self._ggml = ggml
+        self._threads = threads
+        self._slab_elements = slab_f32_bytes // 4
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="quantize")
+        self._raw, self._f32, self._encoded = (np.empty(0, np.uint8) for _ in range(3))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def encode(self, tensor: ModelTensor, kind: GgmlType) -> Iterator[memoryview]:
+        """The tensor's bytes as `kind`, in parts of whole rows; each part is valid until the next is asked for.
+
+        Raises CheckpointError for a weight that is infinite or not a number, ConvertError for one that `kind` cannot
+        hold: F16 ends at 65504, and what overflows there is an infinity that makes the model's output garbage.
+        """
+        rows_per_slab = max(1, self._slab_elements // tensor.columns)
+        for first in range(0, tensor.rows, rows_per_slab):
+            rows = min(rows_per_slab, tensor.rows - first)
+            yield self._encode_slab(tensor, kind, first, rows)
+
+    def _encode_slab(self, tensor: ModelTensor, kind: GgmlType, first: int, rows: int) -> memoryview:
+        source, columns = tensor.source, tensor.columns
+        raw_row, out_row = columns * source.dtype.nbytes, row_bytes(kind, columns)
+        raw = self._raw = _at_least(self._raw, rows * raw_row)
+        source.read_into(raw.data[: rows * raw_row], first * raw_row)
+        if _SAME[source.dtype] is kind:
+            self._check_source(source, raw[: rows * raw_row], first, columns)
+            return raw.data[: rows * raw_row]
+        f32 = self._f32 = _at_least(self._f32, rows * columns * 4)
+        out = self._encoded = _at_least(self._encoded, rows * out_row)
+
+        def work(begin: int, end: int) -> None:
+            part = raw[begin * raw_row : end * raw_row]
+            self._check_source(source, part, first + begin, columns)
+            address, target, count = part.ctypes.data, f32.ctypes.data + begin * columns * 4, (end - begin) * columns
+            if source.dtype is Dtype.BF16:
+                self._ggml.bf16_to_f32(address, target, count)
+            elif source.dtype is Dtype.F16:
+                self._ggml.f16_to_f32(address, target, count)
+            else:
+                target = address
+            try:
+                self._ggml.quantize(kind, target, out.ctypes.data + begin * out_row, end - begin, columns)
+            except ValueError as error:
+                raise ConvertError(f"tensor {printable(source.name)}: {error}") from None
+            if kind in _EXPONENT and _first_not_finite(out[begin * out_row : end * out_row], kind) is not None:
+                raise ConvertError(
+                    f"tensor {printable(source.name)}: numbers too large for {kind.name}; use bf16 instead"
+                )
+
+        bounds = sorted({rows * i // self._threads for i in range(self._threads + 1)})
+        list(self._pool.map(lambda span: work(*span), list(pairwise(bounds))))
+        return out.data[: rows * out_row]
+
+    def _check_source(self, source: StoredTensor, raw: np.ndarray[Any, Any], first_row: int, columns: int) -> None:
+        at = _first_not_finite(raw, _SAME[source.dtype])
+        if at is not None:
+            row, column = divmod(at, columns)
+            raise CheckpointError(
+                f"{printable(source.file.name)}: tensor {printable(source.name)} holds an infinity or NaN "
+                f"in row {first_row + row}, column {column}; only finite numbers are allowed"
+            )
+
+
+def _at_least(buffer: np.ndarray[Any, Any], nbytes: int) -> np.ndarray[Any, Any]:
+    return buffer if buffer.nbytes >= nbytes else np.empty(nbytes, np.uint8)
+
+
+def _first_not_finite(data: np.ndarray[Any, Any], kind: GgmlType) -> int | None:
+    word, mask = _EXPONENT[kind]
+    exponents = data.view(word) & word(mask)
+    return int(np.argmax(exponents == mask)) if int(exponents.max()) == mask else None

@@ -1,0 +1,186 @@
+"""Hardened reader of one safetensors file.
+
+The format: 8 bytes little-endian header length, a JSON header, then the tensor data, without gaps and without overlap
+(safetensors format specification; the 2023 Trail of Bits audit lists what goes wrong where that is not checked).
+
+Data is read with pread and not through a mapping: a file that shrinks or a disk that fails under a mapping kills the
+process with SIGBUS, which would leave half a bundle behind; and the memory used is what it seems to be.
+"""
+
+import hashlib
+import os
+import stat
+import struct
+import threading
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
+from pathlib import Path
+from typing import Any, Self
+
+from .errors import CheckpointError, printable
+from .strict_json import MAX_JSON_BYTES, parse_object
+
+MAX_DIMENSIONS = 8
+HASH_BLOCK_BYTES = 1 << 20
+
+
+class Dtype(Enum):
+    """Number formats that a checkpoint may hold, by their safetensors names."""
+
+    BF16 = "BF16"
+    F16 = "F16"
+    F32 = "F32"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes per element."""
+        return 4 if self is Dtype.F32 else 2
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where a tensor lies: `offset` counts from the start of the file, `shape` is in checkpoint order (rows first)."""
+
+    name: str
+    dtype: Dtype
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+    file: "SafetensorsFile"
+
+    def read_into(self, buffer: memoryview, start: int) -> None:
+        """Fill `buffer` with the tensor's bytes from `start` on; CheckpointError if the file ends early."""
+        if start < 0 or start + len(buffer) > self.nbytes:
+            raise ValueError(f"{len(buffer)} bytes at {start} are outside of {self.name}, which has {self.nbytes}")
+        self.file.read_into(buffer, self.offset + start)
+
+
+class SafetensorsFile:
+    """One open safetensors file whose header has been checked completely.
+
+    `tensors` maps each name to its place. Everything, including `sha256`, is read through the one descriptor opened
+    here, so that replacing the file meanwhile cannot mix two checkpoints. Raises CheckpointError for any violation.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.name
+        self._shown = printable(path.name)
+        try:
+            # Without O_NONBLOCK, a FIFO of that name would hold us here for ever.
+            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise CheckpointError(f"{self._shown}: the file is missing") from None
+        except OSError as error:
+            raise CheckpointError(f"{self._shown}: cannot be opened: {error.strerror}") from None
+        try:
+            self.nbytes = self._size()
+            self.tensors = self._read_header()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._fd)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer` from `offset` on; CheckpointError if the file is shorter than it was when opened."""
+        done = 0
+        while done < len(buffer):
+            try:
+                count = os.preadv(self._fd, [buffer[done:]], offset + done)
+            except OSError as error:
+                raise CheckpointError(f"{self._shown}: reading at {offset + done} failed: {error.strerror}") from None
+            if count == 0:
+                raise CheckpointError(f"{self._shown}: the file ends at byte {offset + done}, it had {self.nbytes}")
+            done += count
+
+    def sha256(self, stop: threading.Event) -> str:
+        """Hex SHA-256 of the whole file, read in blocks; meaningless if `stop` was set meanwhile."""
+        digest, block = hashlib.sha256(), memoryview(bytearray(HASH_BLOCK_BYTES))
+        for offset in range(0, self.nbytes, HASH_BLOCK_BYTES):
+            if stop.is_set():
+                break
+            part = block[: min(HASH_BLOCK_BYTES, self.nbytes - offset)]
+            self.read_into(part, offset)
+            digest.update(part)
+        return digest.hexdigest()
+
+    def _size(self) -> int:
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError(f"{self._shown}: not a regular file")
+        return status.st_size
+
+    def _read_header(self) -> dict[str, StoredTensor]:
+        if self.nbytes < 8:
+            raise CheckpointError(f"{self._shown}: {self.nbytes} bytes, a safetensors file has at least 8")
+        prefix = bytearray(8)
+        self.read_into(memoryview(prefix), 0)
+        (length,) = struct.unpack("<Q", prefix)
+        if length > MAX_JSON_BYTES:
+            raise CheckpointError(f"{self._shown}: header of {length} bytes, at most {MAX_JSON_BYTES} are allowed")
+        if length > self.nbytes - 8:
+            raise CheckpointError(f"{self._shown}: truncated: header of {length} bytes in a file of {self.nbytes}")
+        text = bytearray(length)
+        self.read_into(memoryview(text), 8)
+        if not text.startswith(b"{"):
+            raise CheckpointError(f"{self._shown}: the header does not start with '{{', so this is no safetensors file")
+        header = parse_object(bytes(text), f"{self._shown}: header")
+        metadata = header.pop("__metadata__", {})
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise CheckpointError(f"{self._shown}: __metadata__ must map strings to strings")
+        tensors = {name: self._check_entry(name, entry, data_start=8 + length) for name, entry in header.items()}
+        self._check_layout(list(tensors.values()), 8 + length)
+        return tensors
+
+    def _check_entry(self, name: str, entry: Any, data_start: int) -> StoredTensor:
+        where = f"{self._shown}: tensor {printable(name)}"
+        if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+            raise CheckpointError(f"{where}: the entry must hold exactly dtype, shape and data_offsets")
+        try:
+            dtype = Dtype(entry["dtype"])
+        except ValueError:
+            allowed = ", ".join(d.value for d in Dtype)
+            raise CheckpointError(f"{where}: dtype {printable(str(entry['dtype']))}, allowed are {allowed}") from None
+        shape, offsets = entry["shape"], entry["data_offsets"]
+        if not _are_sizes(shape) or not 1 <= len(shape) <= MAX_DIMENSIONS or 0 in shape:
+            raise CheckpointError(
+                f"{where}: shape {printable(str(shape))}, allowed are 1 to {MAX_DIMENSIONS} positive integers"
+            )
+        if not _are_sizes(offsets) or len(offsets) != 2:
+            raise CheckpointError(f"{where}: data_offsets {printable(str(offsets))}, two integers are expected")
+        begin, end = offsets
+        nbytes = prod(shape) * dtype.nbytes
+        if end - begin != nbytes:
+            raise CheckpointError(
+                f"{where}: {end - begin} bytes between its data_offsets, "
+                f"dtype {dtype.value} and shape {printable(str(shape))} need {printable(str(nbytes))}"
+            )
+        return StoredTensor(name, dtype, tuple(shape), data_start + begin, nbytes, self)
+
+    def _check_layout(self, tensors: list[StoredTensor], data_start: int) -> None:
+        at, before = data_start, "the header"
+        for tensor in sorted(tensors, key=lambda t: t.offset):
+            if tensor.offset != at:
+                fault = "overlaps" if tensor.offset < at else "leaves a gap after"
+                raise CheckpointError(
+                    f"{self._shown}: tensor {printable(tensor.name)} {fault} {printable(before)}: "
+                    f"it begins at {tensor.offset - data_start}, {at - data_start} is expected"
+                )
+            at, before = at + tensor.nbytes, tensor.name
+        if at != self.nbytes:
+            fault = "truncated" if at > self.nbytes else "has bytes after the last tensor"
+            raise CheckpointError(f"{self._shown}: {fault}: {self.nbytes} bytes, the header describes {at}")
+
+
+def _are_sizes(value: Any) -> bool:
+    # bool is an int to Python but not to JSON.
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)

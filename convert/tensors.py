@@ -1,0 +1,116 @@
+"""Which tensors a Qwen2 model has: checkpoint names and shapes to GGUF names, in the order they are written."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .config import ModelConfig
+from .errors import CheckpointError, printable
+from .safetensors import StoredTensor
+
+OUTPUT = "output.weight"
+TOKEN_EMBD = "token_embd.weight"  # noqa: S105 - a tensor's name
+_HF_OUTPUT = "lm_head.weight"
+_HF_EMBD = "model.embed_tokens.weight"
+COMPARE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTensor:
+    """One tensor of the GGUF file. `shape` is in checkpoint order: rows first, columns (contiguous) last."""
+
+    name: str
+    shape: tuple[int, ...]
+    source: StoredTensor
+
+    @property
+    def columns(self) -> int:
+        """Elements per row, what block sizes must divide."""
+        return self.shape[-1]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows; 1 for a vector."""
+        return 1 if len(self.shape) == 1 else self.shape[0]
+
+    @property
+    def is_quantizable(self) -> bool:
+        """Whether the recipe may choose its type; vectors, norms and biases stay F32 as upstream has them."""
+        return len(self.shape) > 1
+
+
+def map_tensors(config: ModelConfig, stored: dict[str, StoredTensor]) -> list[ModelTensor]:
+    """Every tensor of the model in GGUF order, which is the same however the checkpoint is cut into shards.
+
+    CheckpointError if one is missing, has another shape than config.json says, or is unknown. `lm_head.weight` of a
+    model with tied embeddings is left out: transformers ignores it, llama.cpp would use it (see `stray_output`).
+    """
+    expected = dict(_expected(config))
+    for hf_name, (_, shape) in expected.items():
+        tensor = stored.get(hf_name)
+        if tensor is None:
+            extra = " (tie_word_embeddings is false)" if hf_name == _HF_OUTPUT else ""
+            raise CheckpointError(f"tensor {hf_name}: missing in the checkpoint{extra}")
+        if tensor.shape != shape:
+            raise CheckpointError(
+                f"{printable(tensor.file.name)}: tensor {hf_name} has shape {printable(str(list(tensor.shape)))}, "
+                f"config.json asks for {list(shape)}"
+            )
+    for name, tensor in stored.items():
+        if name not in expected and not _is_ignored(name, config):
+            raise CheckpointError(
+                f"{printable(tensor.file.name)}: tensor {printable(name)} is not part of a Qwen2 model"
+            )
+    return [ModelTensor(name, shape, stored[hf_name]) for hf_name, (name, shape) in expected.items()]
+
+
+def stray_output(config: ModelConfig, stored: dict[str, StoredTensor]) -> str | None:
+    """A warning if a model with tied embeddings carries an output matrix that is not its embedding, else None.
+
+    Reads both matrices once, and only when there is an `lm_head.weight` to be dropped.
+    """
+    head, embedding = stored.get(_HF_OUTPUT), stored[_HF_EMBD]
+    if not config.tied_embeddings or head is None:
+        return None
+    differs = (head.dtype, head.shape) != (embedding.dtype, embedding.shape)
+    first, second = bytearray(COMPARE_BYTES), bytearray(COMPARE_BYTES)
+    for start in range(0, embedding.nbytes, COMPARE_BYTES):
+        if differs:
+            break
+        size = min(COMPARE_BYTES, embedding.nbytes - start)
+        head.read_into(memoryview(first)[:size], start)
+        embedding.read_into(memoryview(second)[:size], start)
+        differs = first[:size] != second[:size]
+    if not differs:
+        return None
+    return (
+        f"{_HF_OUTPUT} differs from the embedding although config.json ties them (tie_word_embeddings is true); "
+        "it is left out, as transformers does"
+    )
+
+
+def _is_ignored(name: str, config: ModelConfig) -> bool:
+    return name.endswith(".rotary_emb.inv_freq") or (name == _HF_OUTPUT and config.tied_embeddings)
+
+
+def _expected(config: ModelConfig) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
+    hidden, feed_forward, kv = config.embedding_length, config.feed_forward_length, config.kv_length
+    yield _HF_EMBD, (TOKEN_EMBD, (config.vocab_size, hidden))
+    for i in range(config.block_count):
+        for hf_part, part, shape in (
+            ("input_layernorm.weight", "attn_norm.weight", (hidden,)),
+            ("self_attn.q_proj.weight", "attn_q.weight", (hidden, hidden)),
+            ("self_attn.q_proj.bias", "attn_q.bias", (hidden,)),
+            ("self_attn.k_proj.weight", "attn_k.weight", (kv, hidden)),
+            ("self_attn.k_proj.bias", "attn_k.bias", (kv,)),
+            ("self_attn.v_proj.weight", "attn_v.weight", (kv, hidden)),
+            ("self_attn.v_proj.bias", "attn_v.bias", (kv,)),
+            ("self_attn.o_proj.weight", "attn_output.weight", (hidden, hidden)),
+            ("post_attention_layernorm.weight", "ffn_norm.weight", (hidden,)),
+            ("mlp.gate_proj.weight", "ffn_gate.weight", (feed_forward, hidden)),
+            ("mlp.up_proj.weight", "ffn_up.weight", (feed_forward, hidden)),
+            ("mlp.down_proj.weight", "ffn_down.weight", (hidden, feed_forward)),
+        ):
+            yield f"model.layers.{i}.{hf_part}", (f"blk.{i}.{part}", shape)
+    yield "model.norm.weight", ("output_norm.weight", (hidden,))
+    if not config.tied_embeddings:
+        yield _HF_OUTPUT, (OUTPUT, (config.vocab_size, hidden))
