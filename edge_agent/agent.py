@@ -93,7 +93,6 @@ class Agent:
         self._drain_done: Callable[[int], None] | None = None
         self._exit_code: int | None = None
 
-
     def run(self) -> int:
         """Runs until a signal has drained the agent, or the model cannot be loaded."""
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -180,7 +179,6 @@ class Agent:
         if self._drain_done is not None and self._dispatcher.is_idle:
             self._end_drain(0)
 
-
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._signals += 1
 
@@ -199,7 +197,6 @@ class Agent:
 
     def _exit_after_drain(self, _cancelled: int) -> None:
         self._exit_code = 0
-
 
     def _hear(self, inbound: Inbound, now: float) -> None:
         self._received += 1
@@ -232,7 +229,6 @@ class Agent:
             topic=topic, payload=encode(document), retain=retain, expiry_s=expiry_s, content_type="application/json"
         )
         self._published += self._control.publish(publication)
-
 
     def _on_connected(self, link: MqttLink, now: float) -> None:
         log.info("connected client=%s", link.client_id)
@@ -301,7 +297,6 @@ class Agent:
             model=self._model.bundle_name,
         )
 
-
     def _start_worker(self) -> None:
         settings = self._config.engine
         load = Load(
@@ -354,7 +349,6 @@ class Agent:
         self._worker_restarts += 1
         self._timers["restart"] = now + self._restart_after_s
         self._restart_after_s = min(2 * self._restart_after_s, RESTART_AFTER_S[1])
-
 
     def _command(self, inbound: Inbound, now: float) -> None:
         operation = self._topics.operation_of_command(inbound.topic)
@@ -463,7 +457,6 @@ class Agent:
             log.info("reloaded %s", self._reload())
         except CommandError as error:
             log.warning("reload refused, the configuration stays as it was: %s", error.message)
-
 
     def _stop(self) -> None:
         """Replies first, the farewell next, the worker last."""

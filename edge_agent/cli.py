@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("input", metavar="INPUT", help="text, or a JSON object or array; - reads standard input")
     ask.add_argument("--deadline-ms", type=_positive, default=60_000, help="default: %(default)s")
     ask.add_argument("--priority", type=int, choices=range(10))
-    ask.add_argument("--options", type=_json_object, help='a JSON object, such as \'{"max_tokens": 64}\'')
+    ask.add_argument("--options", type=_json_object, help="a JSON object, such as '{\"max_tokens\": 64}'")
 
     doctor = commands.add_parser("doctor", help="checks whether this board can serve this configuration")
     _add_config(doctor)
@@ -137,9 +137,7 @@ def _ask(options: argparse.Namespace) -> int:
 
     config = load_config(options.config)
     text = sys.stdin.read() if options.input == "-" else options.input
-    fields = {
-        name: value for name in ("priority", "options") if (value := getattr(options, name)) is not None
-    }
+    fields = {name: value for name in ("priority", "options") if (value := getattr(options, name)) is not None}
     try:
         reply = ask(
             config.mqtt, config.topics, options.task, input_of(text), deadline_ms=options.deadline_ms, fields=fields

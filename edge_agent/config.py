@@ -55,7 +55,7 @@ def _from_folder(path: Path, info: ValidationInfo) -> Path:
 
 
 _T = TypeVar("_T")
-ConfigPath = Annotated[Path, AfterValidator(_from_folder)]
+ConfigPath = Annotated[Path, Field(strict=False), AfterValidator(_from_folder)]
 Name = Annotated[str, StringConstraints(pattern=topics.NAME_PATTERN)]
 TopicFilter = Annotated[str, AfterValidator(lambda text: _refuse(topics.filter_fault(text), text))]
 
@@ -320,7 +320,7 @@ def _fault(error: ErrorDetails, raw: dict[str, Any]) -> str:
     name = field_name(location)
     if error["type"] == "extra_forbidden":
         allowed = _allowed_keys(location[:-1], raw)
-        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+        close = difflib.get_close_matches(str(location[-1]), allowed, n=1, cutoff=0.75)
         hint = f"did you mean `{close[0]}`? " if close else ""
         return f"{name}: unknown key (got {shown(error['input'])}); {hint}allowed: {', '.join(sorted(allowed))}"
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):

@@ -108,7 +108,6 @@ class Dispatcher:
     def is_idle(self) -> bool:
         return not self._active and not len(self.queue)
 
-
     def hear(self, inbound: Inbound, now: float) -> None:
         """Takes in one message from the data connection. It is answered, now or later, whatever it is."""
         name = self._topics.task_of_request(inbound.topic)
@@ -149,9 +148,7 @@ class Dispatcher:
     def _check_size(self, inbound: Inbound) -> None:
         allowed = self._config.queue.max_payload_bytes
         if len(inbound.payload) > allowed:
-            raise Refusal(
-                Code.TOO_LONG, f"payload: should have at most {allowed} bytes (got {len(inbound.payload)})"
-            )
+            raise Refusal(Code.TOO_LONG, f"payload: should have at most {allowed} bytes (got {len(inbound.payload)})")
 
     def _parse(self, inbound: Inbound) -> tuple[Envelope | None, Refusal | None]:
         """An envelope, or why there is none; with what can still be told of who asks and where to answer."""
@@ -182,7 +179,6 @@ class Dispatcher:
             id=secrets.token_hex(8) if identity is None else identity,
             is_id_given=is_given,
         )
-
 
     def _admit(self, task: Task, origin: Origin, envelope: Envelope, inbound: Inbound, now: float) -> None:
         """Queues a request, joins it to its twin, or repeats a known answer. Raises Refusal."""
@@ -254,7 +250,6 @@ class Dispatcher:
         wait_s = 1.0 if per_request_s is None else per_request_s * (len(self.queue) + len(self._active))
         return round(max(0.5, math.ceil(wait_s * 10) / 10), 1)
 
-
     def fill(self, now: float) -> None:
         """Gives free slots of the worker to those who wait."""
         self.expire(now)
@@ -322,7 +317,6 @@ class Dispatcher:
             else:
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
                 self._end(request, Outcome.refused(error, _timing(request, now)), now)
-
 
     def partial(self, event: Partial) -> None:
         active = self._active.get(event.id)
@@ -449,5 +443,3 @@ def _timing(request: Request, now: float, event: Finished | None = None) -> Timi
         total_ms=(now - request.arrived_at) * 1000,
         batch=event.batch if event else None,
     )
-
-

@@ -45,7 +45,9 @@ def fault_text(error: ErrorDetails, name: str) -> str:
     if error["type"] == "value_error":
         reason = str(error.get("ctx", {}).get("error", error["msg"]))
     else:
-        reason = error["msg"].replace("Input should", "should", 1)
+        reason = error["msg"].replace("Input should", "should", 1).replace("String should", "should", 1)
+    if error["type"] == "path_type":
+        reason = "should be a path"
     if error["type"] == "model_type":
         reason = "should be a table of named values"
     value: Any = error["input"]

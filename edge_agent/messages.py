@@ -235,9 +235,7 @@ def parse_payload(payload: bytes, content_type: str | None) -> Envelope:
     except ValidationError as error:
         raise Refusal(Code.BAD_FIELD, first_fault(error)) from error
     if not isinstance(envelope.input, (str, dict, list)):
-        raise Refusal(
-            Code.BAD_FIELD, f"input: should be a string, an object or an array (got {shown(envelope.input)})"
-        )
+        raise Refusal(Code.BAD_FIELD, f"input: should be a string, an object or an array (got {shown(envelope.input)})")
     if envelope.input == "":
         raise Refusal(Code.BAD_FIELD, 'input: should not be empty (got "")')
     return envelope

@@ -198,7 +198,6 @@ class MqttLink:
         if inbound.qos > 0 and inbound.epoch == self.connects and self.is_connected:
             self._client.ack(inbound.packet_id, inbound.qos)
 
-
     def _on_pre_connect(self, _client: paho.Client, _userdata: object) -> None:
         if self._will is None:
             return
@@ -257,7 +256,6 @@ class MqttLink:
             )
         except Exception:
             log.exception("message lost client=%s", self.client_id)
-
 
     def _subscribe(self, filters: Iterable[str]) -> None:
         for topic_filter in sorted(filters):

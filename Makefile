@@ -1,0 +1,32 @@
+# Two commands do everything on a fresh machine with Python >= 3.11, a C++ compiler and make: `make demo`, `make test`.
+
+PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do command -v $$v && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test check bench test-parity clean
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "edge-agent needs Python 3.11 or newer, this is $$($(PYTHON) --version): make PYTHON=python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing; llama.cpp is compiled here, which takes about 5 minutes on 2 cores"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/edge-agent demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+# Style and types; `ruff format` decides how a line looks.
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

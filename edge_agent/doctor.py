@@ -1,0 +1,239 @@
+"""`edge-agent doctor`: can this board serve this configuration? Each check says what it found and what to do."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from edge_agent import __version__
+from edge_agent.board.generic import GenericBoard, cores, machine
+from edge_agent.clock import timestamp
+from edge_agent.config import Config, ConfigError, load_config
+from edge_agent.engine.process import EngineProcess, WorkerExited
+from edge_agent.engine.protocol import EngineSettings, Event, Load, LoadFailed, Ready
+from edge_agent.faults import printable
+from edge_agent.model_store import Model, ModelError, open_model
+from edge_agent.mqtt_link import Connected, LinkEvent, MqttLink
+
+LOAD_TIMEOUT_S = 300.0
+BROKER_TIMEOUT_S = 5.0
+MIN_DISK_FREE_MB = 500.0
+# Feature of the core -> how llama.cpp's system info names it when the library was built to use it.
+_KERNEL_FEATURES = {
+    "asimddp": "DOTPROD",
+    "i8mm": "MATMUL_INT8",
+    "sve": "SVE",
+    "avx2": "AVX2",
+    "avx512_vnni": "AVX512_VNNI",
+}
+
+
+class Verdict(StrEnum):
+    GOOD = "good"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of the report. advice: what to do; None where nothing is to be done."""
+
+    name: str
+    verdict: Verdict
+    found: str
+    advice: str | None = None
+
+
+def doctor(config_path: Path, *, as_json: bool) -> int:
+    """Prints the report; 1 if a check failed."""
+    checks: list[Check] = []
+    for check in _checks(config_path):
+        checks.append(check)
+        if not as_json:
+            _print(check)
+    if as_json:
+        print(json.dumps({"version": __version__, "checks": [asdict(check) for check in checks]}, indent=2))
+    return 1 if any(check.verdict is Verdict.FAILED for check in checks) else 0
+
+
+def _print(check: Check) -> None:
+    print(f"{check.verdict.value:8} {check.name:14} {printable(check.found)}")
+    if check.advice:
+        print(f"{'':23} → {printable(check.advice)}")
+    sys.stdout.flush()
+
+
+def _checks(config_path: Path) -> Iterator[Check]:
+    try:
+        config = load_config(config_path)
+    except ConfigError as error:
+        yield Check(
+            name="configuration",
+            verdict=Verdict.FAILED,
+            found=f"{config_path}: " + "; ".join(error.faults),
+            advice="mend the file; `edge-agent check-config` lists the faults one by one",
+        )
+        return
+    yield Check(name="configuration", verdict=Verdict.GOOD, found=str(config_path))
+    board = GenericBoard(config.board.root, config.models_dir)
+    yield _board(board)
+    yield _clock()
+    yield _disk(config)
+    yield _broker(config)
+    chosen = config.models["default"]
+    try:
+        model = open_model("default", chosen.path, chosen.public_key)
+    except ModelError as error:
+        yield Check(name="model", verdict=Verdict.FAILED, found=str(error), advice="copy the bundle to the board again")
+        return
+    yield Check(
+        name="model",
+        verdict=Verdict.WARNING if model.warning else Verdict.GOOD,
+        found=f"{model.bundle_name} {model.quantization}, {model.size_bytes / 1e6:.1f} MB, "
+        f"sha256 {model.sha256[:12]}… {'(not vouched for)' if model.warning else 'as listed'}",
+        advice="make a bundle of it with edge-convert" if model.warning else None,
+    )
+    yield _memory(board, model)
+    yield from _engine(board, config, model)
+
+
+def _board(board: GenericBoard) -> Check:
+    features = [name for name in _KERNEL_FEATURES if name in board.cpu_features()]
+    found = f"{board.model() or machine()}, {cores()} cores, {', '.join(features) or 'no fast kernels known'}"
+    return Check(name="board", verdict=Verdict.GOOD, found=found)
+
+
+def _clock() -> Check:
+    now = timestamp()
+    if now is None:
+        return Check(
+            name="clock",
+            verdict=Verdict.WARNING,
+            found=f"not set ({time.strftime('%Y-%m-%d', time.gmtime())})",
+            advice="times are null until it is; enable systemd-timesyncd with a server that this network reaches",
+        )
+    return Check(name="clock", verdict=Verdict.GOOD, found=now)
+
+
+def _disk(config: Config) -> Check:
+    folder = next(path for path in (config.models_dir, *config.models_dir.parents) if path.is_dir())
+    free_mb = shutil.disk_usage(folder).free / 1e6
+    if free_mb < MIN_DISK_FREE_MB:
+        return Check(
+            name="disk",
+            verdict=Verdict.WARNING,
+            found=f"{free_mb:.0f} MB free at {folder}",
+            advice=f"free at least {MIN_DISK_FREE_MB:.0f} MB",
+        )
+    return Check(name="disk", verdict=Verdict.GOOD, found=f"{free_mb:.0f} MB free at {folder}")
+
+
+def _memory(board: GenericBoard, model: Model) -> Check:
+    available_mb = board.read().memory_available_mb
+    # Weights once as pages of the file and once repacked, and the context.
+    needed_mb = 2 * model.size_bytes / 1e6 + 150
+    if available_mb is None:
+        return Check(name="memory", verdict=Verdict.SKIPPED, found="/proc/meminfo does not say what is available")
+    found = f"{available_mb:.0f} MB available, about {needed_mb:.0f} MB needed at most"
+    if available_mb < needed_mb:
+        advice = "stop other services, choose a smaller quantization or a board with more memory"
+        return Check(name="memory", verdict=Verdict.WARNING, found=found, advice=advice)
+    return Check(name="memory", verdict=Verdict.GOOD, found=found)
+
+
+def _broker(config: Config) -> Check:
+    where = f"{config.mqtt.host}:{config.mqtt.effective_port}"
+    missing = [f"{key} ({file})" for key, file in config.secret_files() if not file.is_file()]
+    if missing:
+        return Check(
+            name="broker",
+            verdict=Verdict.FAILED,
+            found=f"cannot be read: {', '.join(missing)}",
+            advice="put them there",
+        )
+    try:
+        with socket.create_connection((config.mqtt.host, config.mqtt.effective_port), BROKER_TIMEOUT_S):
+            pass
+    except OSError as error:
+        return Check(
+            name="broker",
+            verdict=Verdict.FAILED,
+            found=f"{where} cannot be reached: {error}",
+            advice="check mqtt.host and mqtt.port, the network and the broker's listener",
+        )
+    events: queue.Queue[LinkEvent] = queue.Queue()
+    link = MqttLink(f"{config.device.site}.{config.device.id}.doctor", config.mqtt, events.put)
+    try:
+        link.start()
+        event = events.get(timeout=BROKER_TIMEOUT_S)
+    except queue.Empty:
+        return Check(
+            name="broker",
+            verdict=Verdict.FAILED,
+            found=f"{where} does not answer a CONNECT of MQTT {config.mqtt.protocol}",
+            advice="check mqtt.protocol and mqtt.tls against the broker's listener",
+        )
+    except (OSError, ValueError) as error:
+        return Check(name="broker", verdict=Verdict.FAILED, found=f"{where}: {error}", advice="check mqtt.tls")
+    finally:
+        link.stop(1.0)
+    if isinstance(event, Connected):
+        tls = "with TLS" if config.mqtt.tls else "without TLS"
+        return Check(name="broker", verdict=Verdict.GOOD, found=f"{where}, MQTT {config.mqtt.protocol}, {tls}")
+    return Check(
+        name="broker",
+        verdict=Verdict.FAILED,
+        found=f"{where} refuses the connection: {getattr(event, 'reason', event)}",
+        advice="check mqtt.username, mqtt.password_file and the broker's access list",
+    )
+
+
+def _engine(board: GenericBoard, config: Config, model: Model) -> Iterator[Check]:
+    """Loads the model in a worker, as `run` does."""
+    events: queue.Queue[Event | WorkerExited] = queue.Queue()
+    settings = EngineSettings(context_tokens=config.engine.context_tokens, max_active=config.engine.max_active)
+    engine = EngineProcess(Load(model_path=str(model.path), settings=settings), events.put)
+    engine.start()
+    try:
+        event = events.get(timeout=LOAD_TIMEOUT_S)
+    except queue.Empty:
+        event = LoadFailed(message=f"no answer within {LOAD_TIMEOUT_S:.0f} s")
+    finally:
+        engine.stop(5.0)
+    if not isinstance(event, Ready):
+        why = event.message if isinstance(event, LoadFailed) else str(event)
+        advice = "check the model with `edge-convert verify`, and the memory that is free"
+        yield Check(name="engine", verdict=Verdict.FAILED, found=f"the model does not load: {why}", advice=advice)
+        return
+    yield Check(
+        name="engine",
+        verdict=Verdict.GOOD,
+        found=f"loaded in {event.load_s:.1f} s, {event.context_tokens} tokens of context, {event.threads} threads",
+    )
+    features = set(board.cpu_features())
+    unused = [name for name, kernel in _KERNEL_FEATURES.items() if name in features and kernel not in event.cpu_variant]
+    if unused:
+        yield Check(
+            name="kernels",
+            verdict=Verdict.FAILED,
+            found=f"the cores have {', '.join(unused)}, but llama.cpp was built without",
+            advice="install a llama-cpp-python wheel that was built for these cores",
+        )
+    else:
+        yield Check(name="kernels", verdict=Verdict.GOOD, found=event.cpu_variant)
+    repacked = event.repacked_mb
+    yield Check(
+        name="repack",
+        verdict=Verdict.SKIPPED if repacked is None else Verdict.WARNING if repacked == 0 else Verdict.GOOD,
+        found="the library does not say" if repacked is None else f"{repacked:.1f} MiB of weights in fast layout",
+        advice="Q4_0 and IQ4_NL weights have the fast kernels" if repacked == 0 else None,
+    )
