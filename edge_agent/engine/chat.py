@@ -1,0 +1,189 @@
+"""Messages to prompt tokens through the model's own chat template; text of messages never becomes a control token.
+
+The template runs as transformers' apply_chat_template runs it. Before it does, every place of a message that spells a
+special token is cut by a private marker; the rendered text is split there and tokenized piece by piece. So no piece of
+a message spells a special token, while a message without any is tokenized exactly as the whole text would be.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Any, NoReturn, Protocol
+
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from edge_agent.engine.protocol import ChatMessage, TaskPrefix
+
+_logger = logging.getLogger(__name__)
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+THOUGHT_START = "<think>"
+THOUGHT_END = "</think>"
+
+# Unicode noncharacters: they carry no meaning in interchanged text, and are replaced where a caller sends them.
+_CUT = "\ufdd0"
+_END_OF_HEAD = "\ufdd1"
+_REPLACEMENT = "\ufffd"
+
+
+class ChatError(Exception):
+    """The model's chat template does not take these messages; the message is the template's own."""
+
+
+class Vocabulary(Protocol):
+    """What a chat needs from a model."""
+
+    @property
+    def bos(self) -> int: ...
+    @property
+    def eos(self) -> int: ...
+    @property
+    def adds_bos(self) -> bool: ...
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]: ...
+    def piece(self, token: int) -> bytes: ...
+    def special_texts(self) -> frozenset[str]: ...
+    def chat_template(self) -> str | None: ...
+
+
+class Chat:
+    """Renders and tokenizes for one model."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        source = vocabulary.chat_template()
+        if source is None:
+            _logger.warning("the model carries no chat template; ChatML is used")
+            source = CHATML
+        self.is_reasoning = THOUGHT_END in source
+        self._specials = _Specials(vocabulary.special_texts())
+        self._template = _environment().from_string(source)
+        self._bos_text = _text(vocabulary, vocabulary.bos)
+        self._eos_text = _text(vocabulary, vocabulary.eos)
+
+    def prompt(self, messages: Sequence[ChatMessage], *, thinks: bool) -> tuple[list[int], bool]:
+        """Tokens of the prompt, and whether it ends inside a thought that the template opened.
+
+        thinks: False closes such a thought at once, for answers that leave no room for one.
+        Raises ChatError.
+        """
+        rendered = self._render([(message.role, message.content) for message in messages], thinks=thinks)
+        is_open = self.is_reasoning and rendered.rstrip().endswith(THOUGHT_START)
+        if is_open and not thinks:
+            rendered = f"{rendered.rstrip()}\n\n{THOUGHT_END}\n\n"
+            is_open = False
+        return self._tokenize(rendered), is_open
+
+    def prefix(self, task: TaskPrefix) -> list[int]:
+        """Tokens that the prompts of a task begin with, except that the last one may differ where its text goes on.
+
+        Empty if the template does not take the task's messages in this form.
+        """
+        system = [("system", task.system)] if task.system is not None else []
+        head = self._specials.cut(_clean(task.user_head))
+        try:
+            rendered = self._render_clean(
+                [*((role, self._specials.cut(_clean(text))) for role, text in system), ("user", head + _END_OF_HEAD)],
+                thinks=True,
+            )
+        except ChatError:
+            return []
+        text, mark, _ = rendered.partition(_END_OF_HEAD)
+        return self._tokenize(text) if mark else []
+
+    def _render(self, messages: Iterable[tuple[str, str]], *, thinks: bool) -> str:
+        return self._render_clean([(role, self._specials.cut(_clean(text))) for role, text in messages], thinks=thinks)
+
+    def _render_clean(self, messages: Iterable[tuple[str, str]], *, thinks: bool) -> str:
+        try:
+            return self._template.render(
+                messages=[{"role": role, "content": content} for role, content in messages],
+                add_generation_prompt=True,
+                bos_token=self._bos_text,
+                eos_token=self._eos_text,
+                # Qwen3 and its kin: the template itself then writes an empty thought.
+                enable_thinking=thinks,
+                tools=None,
+            )
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise ChatError(str(error) or type(error).__name__) from error
+
+    def _tokenize(self, rendered: str) -> list[int]:
+        vocabulary = self._vocabulary
+        pieces = (vocabulary.tokenize(text, parse_special=True) for text in rendered.split(_CUT))
+        tokens = [token for piece in pieces for token in piece]
+        # Templates that write the BOS and models that add one: never two (deepseek-ai/DeepSeek-R1 #68).
+        if vocabulary.adds_bos and vocabulary.bos >= 0 and tokens[:1] != [vocabulary.bos]:
+            tokens.insert(0, vocabulary.bos)
+        return tokens
+
+
+class _Specials:
+    """Where a text spells a special token, or would with the text of a neighbouring message."""
+
+    def __init__(self, texts: frozenset[str]) -> None:
+        # A text of one character cannot be cut; the longest first only to keep the pattern's order stable.
+        texts = frozenset(text for text in texts if len(text) > 1)
+        ordered = sorted(texts, key=lambda text: (-len(text), text))
+        # A look-ahead finds overlapping places too.
+        self._whole = re.compile(f"(?=({'|'.join(map(re.escape, ordered))}))") if ordered else None
+        self._heads = frozenset(text[:length] for text in texts for length in range(2, len(text)))
+        self._tails = frozenset(text[1:] for text in texts)
+        self._longest = max(map(len, texts), default=0)
+
+    def cut(self, text: str) -> str:
+        """The text with a marker after the first character of each such place."""
+        if self._whole is None or not text:
+            return text
+        places = {match.start() + 1 for match in self._whole.finditer(text)}
+        places |= {
+            len(text) - length + 1
+            for length in range(2, min(self._longest, len(text) + 1))
+            if text[-length:] in self._heads
+        }
+        if any(text[:length] in self._tails for length in range(2, min(self._longest, len(text) + 1))):
+            places.add(1)
+        if not places:
+            return text
+        edges = [0, *sorted(places), len(text)]
+        return _CUT.join(text[start:end] for start, end in pairwise(edges))
+
+
+def _clean(text: str) -> str:
+    # Qwen's tokenizer.json normalizes to NFC, llama.cpp does not.
+    text = unicodedata.normalize("NFC", text)
+    return text.replace(_CUT, _REPLACEMENT).replace(_END_OF_HEAD, _REPLACEMENT)
+
+
+def _text(vocabulary: Vocabulary, token: int) -> str:
+    return vocabulary.piece(token).decode(errors="replace") if token >= 0 else ""
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+def _to_json(value: object, **options: Any) -> str:
+    return json.dumps(value, **{"ensure_ascii": False, **options})
+
+
+def _raise_exception(message: Any) -> NoReturn:
+    raise TemplateError(str(message))
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().astimezone().strftime(pattern)

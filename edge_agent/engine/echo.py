@@ -1,0 +1,296 @@
+"""A deterministic engine without a model: queue, overload and cancel can be tried with it on any machine.
+
+Chosen by a model path `echo:`; `echo:step_ms=20` makes each step take 20 ms, `echo:load_ms=500` the start. A token is a
+word. Labels: the first label that the last user message contains gets 0.9, else all the same. Schema: the smallest
+instance. Text: the last user message, word by word.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import jsonschema
+
+from edge_agent.engine.engine import EngineFacts
+from edge_agent.engine.protocol import (
+    Cancelled,
+    Event,
+    Failed,
+    FailureCode,
+    Finish,
+    Finished,
+    LabelsPlan,
+    Load,
+    Partial,
+    Progress,
+    RefusalCode,
+    Refused,
+    Run,
+    SchemaPlan,
+    TaskPrefix,
+    TextPlan,
+)
+from edge_agent.engine.schema_grammar import SchemaError, to_gbnf, validator
+from edge_agent.engine.text_stream import TextStream
+
+SCHEME = "echo:"
+_CONTEXT_TOKENS = 4096
+_LIKELY = 0.9
+_OPTIONS = ("step_ms", "load_ms")
+
+
+class EchoPathError(ValueError):
+    """A model path that begins with `echo:` and goes on with something unknown."""
+
+
+@dataclass(slots=True)
+class _Request:
+    run: Run
+    prompt_tokens: int
+    cached_tokens: int
+    words: list[str]
+    text: TextStream
+    written: int = 0
+    started_at: float | None = None
+    first_token_at: float | None = None
+    batch: int = 0
+
+
+@dataclass(slots=True)
+class _Totals:
+    steps: int = 0
+    rows: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+
+@dataclass(slots=True)
+class EchoEngine:
+    """An Engine. Raises EchoPathError for options that it does not know."""
+
+    load: Load
+    _options: dict[str, float] = field(init=False)
+    _requests: dict[int, _Request] = field(default_factory=dict)
+    _prefixes: dict[str, int] = field(default_factory=dict)
+    _totals: _Totals = field(default_factory=_Totals)
+    # Never set: its `wait` is a pause.
+    _pause: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._options = _parse_options(self.load.model_path)
+        self._pause.wait(self._options["load_ms"] / 1000)
+        self.set_tasks(self.load.tasks)
+
+    @property
+    def facts(self) -> EngineFacts:
+        settings = self.load.settings
+        return EngineFacts(
+            context_tokens=settings.context_tokens or _CONTEXT_TOKENS,
+            max_active=settings.max_active,
+            threads=settings.threads or 1,
+            prefill_threads=settings.prefill_threads or 1,
+            batch_tokens=settings.batch_tokens or 256,
+            vocabulary=0,
+            cpu_variant="echo",
+            repacked_mb=None,
+        )
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._requests)
+
+    def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
+        self._prefixes = {task.task: _count(task.system or "") + _count(task.user_head) for task in tasks}
+
+    def add(self, run: Run) -> Event | None:
+        if run.id in self._requests:
+            raise ValueError(f"request id {run.id} is in use")
+        prompt = sum(_count(message.content) for message in run.messages)
+        context = self.facts.context_tokens
+        extra = run.max_tokens if not isinstance(run.plan, LabelsPlan) else 0
+        if prompt + extra > context:
+            message = f"prompt of {prompt} tokens and max_tokens {extra} are {prompt + extra} tokens; "
+            return Refused(id=run.id, code=RefusalCode.TOO_LONG, message=f"{message}the context has {context}")
+        stop = run.plan.stop if isinstance(run.plan, TextPlan) else ()
+        words = re.findall(r"\s*\S+", _last_user_text(run)) if isinstance(run.plan, TextPlan) else []
+        cached = min(self._prefixes.get(run.task, 0), max(prompt - 1, 0))
+        self._requests[run.id] = _Request(run, prompt, cached, words, TextStream(stop=stop))
+        return None
+
+    def cancel(self, request_id: int) -> Event | None:
+        return Cancelled(id=request_id) if self._requests.pop(request_id, None) else None
+
+    def step(self) -> list[Event]:
+        began = perf_counter()
+        active = list(self._requests.values())[: self.load.settings.max_active]
+        if not active:
+            return []
+        self._pause.wait(self._options["step_ms"] / 1000)
+        has_prefill = False
+        events: list[Event] = []
+        for request in active:
+            request.batch = max(request.batch, len(active))
+            if request.started_at is None:
+                request.started_at = began
+                has_prefill = True
+                self._totals.prompt_tokens += request.prompt_tokens
+                self._totals.cached_tokens += request.cached_tokens
+                request.first_token_at = perf_counter()
+                if isinstance(request.run.plan, TextPlan):
+                    continue
+            events += self._advance(request)
+        self._totals.steps += 1
+        self._totals.rows += len(active)
+        elapsed = perf_counter() - began
+        self._totals.prefill_s += elapsed if has_prefill else 0.0
+        self._totals.decode_s += 0.0 if has_prefill else elapsed
+        return events
+
+    def _advance(self, request: _Request) -> list[Event]:
+        plan = request.run.plan
+        if isinstance(plan, LabelsPlan):
+            return [self._finish(request, Finish.LABELS, scores=_scores(plan, _last_user_text(request.run)))]
+        if isinstance(plan, SchemaPlan):
+            return [self._answer_schema(request, plan)]
+        return self._write_word(request)
+
+    def _answer_schema(self, request: _Request, plan: SchemaPlan) -> Event:
+        try:
+            to_gbnf(plan.schema)
+            instance = _smallest(plan.schema, plan.schema)
+            validator(plan.schema).validate(instance)
+        except SchemaError as error:
+            return self._fail(request, FailureCode.INTERNAL, str(error))
+        except jsonschema.ValidationError as error:
+            return self._fail(request, FailureCode.NO_VALID_OUTPUT, error.message[:200])
+        return self._finish(request, Finish.SCHEMA, text=json.dumps(instance, separators=(",", ":")))
+
+    def _fail(self, request: _Request, code: FailureCode, message: str) -> Failed:
+        del self._requests[request.run.id]
+        return Failed(id=request.run.id, code=code, message=message)
+
+    def _write_word(self, request: _Request) -> list[Event]:
+        if request.words:
+            request.text.write(request.words.pop(0).encode())
+            request.written += 1
+            self._totals.completion_tokens += 1
+        finish = None
+        if request.text.is_stopped or not request.words:
+            finish = Finish.STOP
+        elif request.written >= request.run.max_tokens:
+            finish = Finish.LENGTH
+        if finish is not None:
+            request.text.end()
+        events: list[Event] = []
+        if request.run.stream and (delta := request.text.take_delta()):
+            events.append(Partial(id=request.run.id, delta=delta))
+        if finish is not None:
+            events.append(self._finish(request, finish, text=request.text.text))
+        return events
+
+    def _finish(
+        self, request: _Request, finish: Finish, *, text: str | None = None, scores: dict[str, float] | None = None
+    ) -> Finished:
+        del self._requests[request.run.id]
+        started, first = request.started_at, request.first_token_at
+        assert started is not None
+        assert first is not None
+        return Finished(
+            id=request.run.id,
+            finish=finish,
+            text=text,
+            scores=scores,
+            reasoning=None,
+            prompt_tokens=request.prompt_tokens,
+            cached_tokens=request.cached_tokens,
+            completion_tokens=request.written,
+            prefill_ms=(first - started) * 1000,
+            decode_ms=(perf_counter() - first) * 1000,
+            batch=request.batch,
+        )
+
+    def progress(self) -> Progress:
+        totals = self._totals
+        return Progress(
+            active=min(len(self._requests), self.load.settings.max_active),
+            steps_total=totals.steps,
+            rows_total=totals.rows,
+            prompt_tokens_total=totals.prompt_tokens,
+            cached_tokens_total=totals.cached_tokens,
+            completion_tokens_total=totals.completion_tokens,
+            prefill_s=totals.prefill_s,
+            decode_s=totals.decode_s,
+        )
+
+    def close(self) -> None:
+        self._requests.clear()
+
+
+def _parse_options(path: str) -> dict[str, float]:
+    options = dict.fromkeys(_OPTIONS, 0.0)
+    for pair in filter(None, path.removeprefix(SCHEME).split(",")):
+        name, _, value = pair.partition("=")
+        if name not in options or not value.isdecimal():
+            raise EchoPathError(f"model path {path!r}: {pair!r} is not one of {', '.join(_OPTIONS)} = milliseconds")
+        options[name] = float(value)
+    return options
+
+
+def _count(text: str) -> int:
+    return len(text.split())
+
+
+def _last_user_text(run: Run) -> str:
+    return next((message.content for message in reversed(run.messages) if message.role == "user"), "")
+
+
+def _scores(plan: LabelsPlan, text: str) -> dict[str, float]:
+    likely = next((label for label in plan.labels if label in text), None)
+    if likely is None or len(plan.labels) == 1:
+        return dict.fromkeys(plan.labels, 1 / len(plan.labels))
+    rest = (1 - _LIKELY) / (len(plan.labels) - 1)
+    return {label: _LIKELY if label == likely else rest for label in plan.labels}
+
+
+def _smallest(schema: Any, root: Mapping[str, Any]) -> Any:
+    """A small instance; valid for the simple schemas that tasks have, else the validator finds out."""
+    if not isinstance(schema, Mapping):
+        return None
+    if "$ref" in schema:
+        found: Any = root
+        for step in schema["$ref"].removeprefix("#").split("/")[1:]:
+            found = found[step.replace("~1", "/").replace("~0", "~")]
+        return _smallest(found, root)
+    if "const" in schema:
+        return schema["const"]
+    if "enum" in schema:
+        return schema["enum"][0]
+    for keyword in ("anyOf", "oneOf"):
+        if keyword in schema:
+            return _smallest(schema[keyword][0], root)
+    kind = schema.get("type", "object" if "properties" in schema else "null")
+    return _smallest_of_type(kind if isinstance(kind, str) else kind[0], schema, root)
+
+
+def _smallest_of_type(kind: str, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
+    if kind == "object":
+        properties = schema.get("properties", {})
+        required = [key for key in properties if key in schema.get("required", ())]
+        return {key: _smallest(properties[key], root) for key in required}
+    if kind == "array":
+        return [_smallest(schema.get("items", {}), root)] * int(schema.get("minItems", 0))
+    if kind == "string":
+        return "x" * int(schema.get("minLength", 0))
+    if kind in {"integer", "number"}:
+        low = schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
+        return min(low, schema.get("maximum", low))
+    return False if kind == "boolean" else None

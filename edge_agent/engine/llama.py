@@ -1,0 +1,428 @@
+"""The only importer of llama_cpp: a model with one context, every call checked before it reaches C++.
+
+llama.cpp aborts the process on caller mistakes (a batch too large, too many outputs, a sequence id out of range, a
+token that the grammar refuses), so each of them is a Python exception here. One instance per process, one thread.
+Source of the calls' rules: include/llama.h and src/llama-context.cpp of llama.cpp as vendored by llama-cpp-python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+# Read by ggml at its first abort: without it ggml forks a debugger to print a backtrace.
+os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+
+import llama_cpp
+
+from edge_agent.engine.llama_log import LlamaLog
+
+Logits = npt.NDArray[np.float32]
+# struct llama_token_data
+Candidates = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+
+_ATTRIBUTES_PARSED_AS_SPECIAL = (
+    llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+)
+_LIBRARY_FOLDER = Path(llama_cpp.__file__).parent / "lib"
+# KV cells are handed out and padded in steps of this many (llama_kv_cache::get_padding).
+_CONTEXT_STEP = 256
+
+
+class ModelError(Exception):
+    """The model file cannot be opened or used; the message says why."""
+
+
+class DecodeError(Exception):
+    """llama_decode failed: what the cache holds is unknown until `reset`."""
+
+
+class GrammarError(Exception):
+    """llama.cpp does not take this grammar."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextSizes:
+    """Sizes of a context. context_tokens: KV cells shared by all sequences, None = the model's length, at most 4096."""
+
+    context_tokens: int | None
+    batch_tokens: int
+    sequences: int
+    outputs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive tokens of one sequence; `outputs` are the offsets into `tokens` after which logits are wanted."""
+
+    seq_id: int
+    position: int
+    tokens: Sequence[int]
+    outputs: Sequence[int] = ()
+
+
+class Llama:
+    """A model and its context.
+
+    Raises ModelError if the file is missing, is no GGUF, is of an architecture that cannot share prefixes, or does not
+    fit into memory.
+    """
+
+    def __init__(self, path: str, sizes: ContextSizes) -> None:
+        self.log = LlamaLog()
+        # The C library keeps this pointer: it must live as long as the process may log.
+        self._log_callback = llama_cpp.llama_log_callback(self._on_log)
+        llama_cpp.llama_log_set(self._log_callback, ctypes.c_void_p(0))
+        _load_backends()
+        llama_cpp.llama_backend_init()
+        self._context: Any = None
+        self._model: Any = None
+        if not Path(path).is_file():
+            raise ModelError(f"model file {path!r} does not exist")
+        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), llama_cpp.llama_model_default_params())
+        if not self._model:
+            raise ModelError(f"model file {path!r} cannot be loaded: {self._last_errors()}")
+        if llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model):
+            raise ModelError(f"model file {path!r} has a recurrent architecture, which cannot share prompt prefixes")
+        if llama_cpp.llama_model_has_encoder(self._model) or not llama_cpp.llama_model_has_decoder(self._model):
+            raise ModelError(f"model file {path!r} is not a decoder-only language model")
+        self._vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
+        wanted = sizes.context_tokens or min(llama_cpp.llama_model_n_ctx_train(self._model), 4096)
+        self._cells = -(-wanted // _CONTEXT_STEP) * _CONTEXT_STEP
+        self.batch_tokens = min(sizes.batch_tokens, self._cells)
+        self.sequences = sizes.sequences
+        # llama.cpp aborts at creation when there are more sequences than outputs.
+        self.outputs = min(max(sizes.outputs, sizes.sequences), max(self.batch_tokens, sizes.sequences))
+        self.batch_tokens = max(self.batch_tokens, self.outputs)
+        self._lengths = [0] * self.sequences
+        self._pieces: dict[int, bytes] = {}
+        self._batch = _Batch(self.batch_tokens)
+        self._row_has_logits = np.zeros(self.batch_tokens, dtype=np.bool_)
+        self.reset()
+
+    @property
+    def context_tokens(self) -> int:
+        return self._cells
+
+    @property
+    def cpu_variant(self) -> str:
+        """CPU features compiled into the library that runs, as `llama_print_system_info` words them."""
+        words: str = llama_cpp.llama_print_system_info().decode(errors="replace")
+        return words.strip(" |")
+
+    def _on_log(self, level: int, text: bytes, _user_data: object) -> None:
+        self.log.write(level, text.decode(errors="replace"))
+
+    def _last_errors(self) -> str:
+        return "; ".join(self.log.errors) or "llama.cpp gave no reason"
+
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        """Tokens of `text` alone: neither BOS nor EOS is added. User-defined tokens are always parsed (llama.cpp)."""
+        data = text.encode()
+        room = len(data) + 8
+        buffer = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(self._vocabulary, data, len(data), buffer, room, False, parse_special)
+        if count < 0:
+            raise ModelError(f"the tokenizer wants {-count} tokens for {len(data)} bytes")
+        return buffer[:count]
+
+    def piece(self, token: int) -> bytes:
+        """Bytes that a token stands for, a control token's text included; a character may span several tokens."""
+        found = self._pieces.get(token)
+        if found is None:
+            found = self._pieces[token] = self._read_piece(token)
+        return found
+
+    def _read_piece(self, token: int) -> bytes:
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, size, 0, True)
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count
+
+    def is_control(self, token: int) -> bool:
+        return bool(llama_cpp.llama_vocab_is_control(self._vocabulary, token))
+
+    def is_end(self, token: int) -> bool:
+        """Whether the model ends its turn with this token."""
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
+
+    @property
+    def end_of_turn(self) -> int:
+        token: int = llama_cpp.llama_vocab_eot(self._vocabulary)
+        return token if token >= 0 else self.eos
+
+    @property
+    def bos(self) -> int:
+        """-1 = none."""
+        return int(llama_cpp.llama_vocab_bos(self._vocabulary))
+
+    @property
+    def eos(self) -> int:
+        """-1 = none."""
+        return int(llama_cpp.llama_vocab_eos(self._vocabulary))
+
+    @property
+    def adds_bos(self) -> bool:
+        return bool(llama_cpp.llama_vocab_get_add_bos(self._vocabulary))
+
+    def special_texts(self) -> frozenset[str]:
+        """Texts that the tokenizer turns into one special token wherever they stand."""
+        get_attribute, vocabulary = llama_cpp.llama_vocab_get_attr, self._vocabulary
+        texts = (
+            llama_cpp.llama_vocab_get_text(vocabulary, token).decode(errors="replace")
+            for token in range(self.vocabulary_size)
+            if get_attribute(vocabulary, token) & _ATTRIBUTES_PARSED_AS_SPECIAL
+        )
+        return frozenset(text for text in texts if text)
+
+    def chat_template(self) -> str | None:
+        """The Jinja source stored with the model."""
+        source = llama_cpp.llama_model_chat_template(self._model, None)
+        return source.decode(errors="replace") if source else None
+
+    def reset(self) -> None:
+        """A new, empty context. Raises ModelError if there is no memory for it."""
+        if self._context:
+            llama_cpp.llama_free(self._context)
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = self._cells
+        params.n_batch = params.n_ubatch = self.batch_tokens
+        params.n_seq_max = self.sequences
+        params.n_outputs_max = self.outputs
+        params.n_outputs_max_per_seq = 0
+        params.kv_unified = True
+        params.no_perf = True
+        self._context = llama_cpp.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise ModelError(f"no context of {self._cells} tokens: {self._last_errors()}")
+        self._cells = llama_cpp.llama_n_ctx(self._context)
+        self._memory: Any = llama_cpp.llama_get_memory(self._context)
+        self._lengths = [0] * self.sequences
+        self._row_has_logits[:] = False
+
+    def length(self, seq_id: int) -> int:
+        """Tokens that the cache holds for this sequence."""
+        return self._lengths[self._checked_sequence(seq_id)]
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """The empty sequence `target` begins with the first `length` tokens of `source`, whose cells both then hold."""
+        available, held = self.length(source), self.length(target)
+        if held or not 0 <= length <= available:
+            raise ValueError(f"cannot share {length} of {available} tokens with a sequence that holds {held}")
+        if length:
+            llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
+            self._lengths[target] = length
+
+    def forget(self, seq_id: int) -> None:
+        if self.length(seq_id):
+            llama_cpp.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
+            self._lengths[seq_id] = 0
+
+    def _checked_sequence(self, seq_id: int) -> int:
+        if not 0 <= seq_id < self.sequences:
+            raise ValueError(f"sequence id {seq_id} is not below {self.sequences}")
+        return seq_id
+
+    def decode(self, pieces: Sequence[Piece], *, threads: int) -> list[int]:
+        """Decode these pieces in one pass; gives the row of each piece's first token.
+
+        Raises ValueError for a batch that llama.cpp would abort on, DecodeError when it fails.
+        """
+        self._check(pieces)
+        starts = self._batch.fill(pieces)
+        self._row_has_logits[:] = False
+        for piece, start in zip(pieces, starts, strict=True):
+            for offset in piece.outputs:
+                self._row_has_logits[start + offset] = True
+        # A batch of two tokens or more runs with the second number.
+        llama_cpp.llama_set_n_threads(self._context, threads, threads)
+        result = llama_cpp.llama_decode(self._context, self._batch.struct)
+        if result != 0:
+            raise DecodeError(f"llama_decode gave {result} for {self._batch.struct.n_tokens} tokens")
+        for piece in pieces:
+            self._lengths[piece.seq_id] += len(piece.tokens)
+        return starts
+
+    def _check(self, pieces: Sequence[Piece]) -> None:
+        tokens = sum(len(piece.tokens) for piece in pieces)
+        if not 0 < tokens <= self.batch_tokens:
+            raise ValueError(f"a batch of {tokens} tokens is not in 1…{self.batch_tokens}")
+        outputs = sum(len(piece.outputs) for piece in pieces)
+        if outputs > self.outputs:
+            raise ValueError(f"{outputs} outputs are more than {self.outputs}")
+        if len({piece.seq_id for piece in pieces}) != len(pieces):
+            raise ValueError("a sequence has two pieces in one batch")
+        for piece in pieces:
+            held = self.length(piece.seq_id)
+            if piece.position != held:
+                raise ValueError(f"sequence {piece.seq_id} holds {held} tokens, not {piece.position}")
+            if piece.position + len(piece.tokens) > self._cells:
+                raise ValueError(f"sequence {piece.seq_id} outgrows the context of {self._cells} tokens")
+            if not all(0 <= offset < len(piece.tokens) for offset in piece.outputs):
+                raise ValueError(f"outputs {piece.outputs} are not among {len(piece.tokens)} tokens")
+            if not all(0 <= token < self.vocabulary_size for token in piece.tokens):
+                raise ValueError(f"a token is not below {self.vocabulary_size}")
+
+    def logits(self, row: int) -> Logits:
+        """Logits [vocabulary] after this row of the last batch: a view that the next `decode` overwrites."""
+        self._check_row(row)
+        pointer = llama_cpp.llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
+
+    def _check_row(self, row: int) -> None:
+        if not (0 <= row < self.batch_tokens and self._row_has_logits[row]):
+            raise ValueError(f"row {row} of the last batch has no logits")
+
+    def sample(self, chain: SamplerChain, row: int) -> int:
+        self._check_row(row)
+        return int(llama_cpp.llama_sampler_sample(chain.pointer, self._context, row))
+
+    def grammar(self, gbnf: str) -> Grammar:
+        """Raises GrammarError with llama.cpp's reason."""
+        pointer = llama_cpp.llama_sampler_init_grammar(self._vocabulary, gbnf.encode(), b"root")
+        # A NULL pointer object is falsy, yet not None.
+        if not pointer:
+            raise GrammarError(self._last_errors())
+        return Grammar(pointer)
+
+    def close(self) -> None:
+        if self._context:
+            llama_cpp.llama_free(self._context)
+            self._context = None
+        if self._model:
+            llama_cpp.llama_model_free(self._model)
+            self._model = None
+
+
+class SamplerChain:
+    """llama.cpp's samplers for one request, in llama.cpp's usual order. Close it with the request."""
+
+    def __init__(self, *, top_k: int, top_p: float, min_p: float, temperature: float, seed: int) -> None:
+        self.pointer: Any = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        links: list[Any] = []
+        if top_k > 0:
+            links.append(llama_cpp.llama_sampler_init_top_k(top_k))
+        if top_p < 1.0:
+            links.append(llama_cpp.llama_sampler_init_top_p(top_p, 1))
+        if min_p > 0.0:
+            links.append(llama_cpp.llama_sampler_init_min_p(min_p, 1))
+        links.append(llama_cpp.llama_sampler_init_temp(temperature))
+        links.append(llama_cpp.llama_sampler_init_dist(seed))
+        for link in links:
+            llama_cpp.llama_sampler_chain_add(self.pointer, link)
+
+    def pick(self, candidates: npt.NDArray[np.void]) -> int:
+        """One of these candidates (dtype Candidates, C-contiguous; reordered)."""
+        array = _candidate_array(candidates)
+        llama_cpp.llama_sampler_apply(self.pointer, ctypes.byref(array))
+        return int(array.data[array.selected].id)
+
+    def close(self) -> None:
+        if self.pointer:
+            llama_cpp.llama_sampler_free(self.pointer)
+            self.pointer = None
+
+
+class Grammar:
+    """State of a grammar after the tokens accepted so far. Never part of a chain: masking a vocabulary costs 18 ms."""
+
+    def __init__(self, pointer: Any) -> None:
+        self._pointer = pointer
+        self._one = np.zeros(1, dtype=Candidates)
+
+    def clone(self) -> Self:
+        """An independent copy in the same state."""
+        return type(self)(llama_cpp.llama_sampler_clone(self._pointer))
+
+    def allows(self, token: int) -> bool:
+        """Whether the next token may be this one; about 1 µs."""
+        self._one[0] = (token, 0.0, 0.0)
+        self.mask(self._one)
+        return bool(np.isfinite(self._one["logit"][0]))
+
+    def mask(self, candidates: npt.NDArray[np.void]) -> None:
+        """Logits of candidates (dtype Candidates, C-contiguous) that may not come next become minus infinity."""
+        array = _candidate_array(candidates)
+        llama_cpp.llama_sampler_apply(self._pointer, ctypes.byref(array))
+
+    def accept(self, token: int) -> None:
+        """Take the token. Raises ValueError for one that is not allowed: llama.cpp would end the process."""
+        if not self.allows(token):
+            raise ValueError(f"the grammar does not allow token {token} here")
+        llama_cpp.llama_sampler_accept(self._pointer, token)
+
+    def close(self) -> None:
+        if self._pointer:
+            llama_cpp.llama_sampler_free(self._pointer)
+            self._pointer = None
+
+
+class _Batch:
+    """A llama_batch over numpy memory, so that a piece is written by slices."""
+
+    def __init__(self, size: int) -> None:
+        self._token = np.zeros(size, dtype=np.int32)
+        self._position = np.zeros(size, dtype=np.int32)
+        self._sequence_count = np.ones(size, dtype=np.int32)
+        self._sequence = np.zeros(size, dtype=np.int32)
+        self._logits = np.zeros(size, dtype=np.int8)
+        base = self._sequence.ctypes.data
+        self._sequence_pointers = np.arange(base, base + 4 * size, 4, dtype=np.uintp)
+        # ctypes tells the types of fields nowhere else.
+        fields: dict[str, Any] = {field[0]: field[1] for field in llama_cpp.llama_batch._fields_}
+        self.struct = llama_cpp.llama_batch()
+        for name, array in (
+            ("token", self._token),
+            ("pos", self._position),
+            ("n_seq_id", self._sequence_count),
+            ("seq_id", self._sequence_pointers),
+            ("logits", self._logits),
+        ):
+            setattr(self.struct, name, ctypes.cast(array.ctypes.data, fields[name]))
+
+    def fill(self, pieces: Sequence[Piece]) -> list[int]:
+        starts, row = [], 0
+        for piece in pieces:
+            count = len(piece.tokens)
+            rows = slice(row, row + count)
+            self._token[rows] = piece.tokens
+            self._position[rows] = np.arange(piece.position, piece.position + count)
+            self._sequence[rows] = piece.seq_id
+            self._logits[rows] = 0
+            for offset in piece.outputs:
+                self._logits[row + offset] = 1
+            starts.append(row)
+            row += count
+        self.struct.n_tokens = row
+        return starts
+
+
+def _candidate_array(candidates: npt.NDArray[np.void]) -> Any:
+    data = ctypes.cast(candidates.ctypes.data, llama_cpp.llama_token_data_p)
+    return llama_cpp.llama_token_data_array(data, len(candidates), -1, False)
+
+
+def _load_backends() -> None:
+    """Builds with GGML_BACKEND_DL load no CPU backend by themselves.
+
+    It must be the libggml that libllama links to, hence the versioned name: another file would be a second copy.
+    """
+    library = _LIBRARY_FOLDER / "libggml.so.0"
+    if not library.exists():
+        return
+    ggml = ctypes.CDLL(str(library))
+    ggml.ggml_backend_reg_count.restype = ctypes.c_size_t
+    if ggml.ggml_backend_reg_count() == 0:
+        ggml.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
+        ggml.ggml_backend_load_all_from_path(os.fsencode(_LIBRARY_FOLDER))

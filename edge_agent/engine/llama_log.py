@@ -1,0 +1,53 @@
+"""llama.cpp's log: whole lines into Python's logging, and the facts that it gives nowhere else."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import deque
+
+_logger = logging.getLogger(__name__)
+
+# enum ggml_log_level in ggml/include/ggml.h; CONT (5) continues the line before. A failed call is reported by whoever
+# made it, so llama.cpp's own levels come one step down.
+_PYTHON_LEVELS = {0: logging.DEBUG, 1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
+_GGML_ERROR = 4
+_GGML_CONT = 5
+_REPACK_BUFFER = re.compile(r"_REPACK model buffer size =\s*([0-9.]+) MiB")
+
+
+class LlamaLog:
+    """Joins the pieces that llama.cpp writes into lines."""
+
+    def __init__(self) -> None:
+        self._partial = ""
+        self._level = 0
+        self.errors: deque[str] = deque(maxlen=5)
+        self._repacked_mb = 0.0
+        self._buffers_seen = False
+
+    @property
+    def repacked_mb(self) -> float | None:
+        """MiB of weights in repacked layout as logged at load; None = no buffer size was logged at all."""
+        return self._repacked_mb if self._buffers_seen else None
+
+    def write(self, level: int, text: str) -> None:
+        """Take a piece as llama.cpp gives it; a line ends with its newline."""
+        if level != _GGML_CONT:
+            self._level = level
+        self._partial += text
+        *lines, self._partial = self._partial.split("\n")
+        for line in lines:
+            self._take_line(line.rstrip())
+
+    def _take_line(self, line: str) -> None:
+        # Progress dots and blank lines say nothing.
+        if not line.strip("."):
+            return
+        _logger.log(_PYTHON_LEVELS.get(self._level, logging.DEBUG), "%s", line)
+        if self._level == _GGML_ERROR:
+            self.errors.append(line)
+        if "model buffer size" in line:
+            self._buffers_seen = True
+            if match := _REPACK_BUFFER.search(line):
+                self._repacked_mb += float(match.group(1))

@@ -1,0 +1,174 @@
+"""The child process: commands on standard input, events on standard output, one step of the engine after another."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import BinaryIO
+
+from pydantic import ValidationError
+
+from edge_agent.engine.echo import SCHEME, EchoEngine
+from edge_agent.engine.engine import Engine
+from edge_agent.engine.protocol import (
+    Cancel,
+    Command,
+    Event,
+    Load,
+    LoadFailed,
+    Ready,
+    Run,
+    SetTasks,
+    decode_command,
+    encode_event,
+)
+
+_logger = logging.getLogger(__name__)
+
+_PROGRESS_S = 1.0
+# Of all processes on the board the worker holds most memory and is the one that is restarted.
+_OOM_SCORE_RAISE = 300
+_PR_SET_NAME = 15  # linux/prctl.h
+
+
+def main() -> int:
+    """Serve until standard input ends (0), or the model cannot be opened or is lost (1)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Libraries that print must not spoil the events: from here on descriptor 1 is the log.
+    events = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    _raise_oom_score()
+    _name_thread("engine-steps")
+    commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(sys.stdin.buffer, commands), name="engine-commands", daemon=True).start()
+    try:
+        return _run(commands, lambda event: _write(events, event))
+    except BrokenPipeError:
+        return 0
+    except Exception:
+        _logger.exception("the engine is lost")
+        return 1
+
+
+def _run(commands: queue.SimpleQueue[Command], emit: Callable[[Event], None]) -> int:
+    load = commands.get()
+    if not isinstance(load, Load):
+        _logger.error("the first command must be load, not %s", load.type)
+        return 1
+    began = perf_counter()
+    try:
+        engine = _open_engine(load)
+    except Exception as error:
+        _logger.exception("model %r cannot be opened", load.model_path)
+        emit(LoadFailed(message=str(error) or type(error).__name__))
+        return 1
+    facts = engine.facts
+    emit(
+        Ready(
+            pid=os.getpid(),
+            context_tokens=facts.context_tokens,
+            max_active=facts.max_active,
+            threads=facts.threads,
+            prefill_threads=facts.prefill_threads,
+            batch_tokens=facts.batch_tokens,
+            vocabulary=facts.vocabulary,
+            cpu_variant=facts.cpu_variant,
+            repacked_mb=facts.repacked_mb,
+            load_s=perf_counter() - began,
+        )
+    )
+    _serve(engine, commands, emit)
+    return 0
+
+
+def _open_engine(load: Load) -> Engine:
+    if load.model_path.startswith(SCHEME):
+        return EchoEngine(load)
+    # An echo worker must start where the native library is missing or does not fit the CPU.
+    from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
+
+    return LlamaEngine(load)
+
+
+def _serve(engine: Engine, commands: queue.SimpleQueue[Command], emit: Callable[[Event], None]) -> None:
+    reported_at = perf_counter()
+    while True:
+        for command in _waiting_commands(commands, timeout_s=0.0 if engine.has_work else _PROGRESS_S):
+            for event in _obey(engine, command):
+                emit(event)
+        was_busy = engine.has_work
+        if was_busy:
+            for event in engine.step():
+                emit(event)
+        now = perf_counter()
+        if now - reported_at >= _PROGRESS_S or (was_busy and not engine.has_work):
+            emit(engine.progress())
+            reported_at = now
+
+
+def _waiting_commands(commands: queue.SimpleQueue[Command], *, timeout_s: float) -> list[Command]:
+    found: list[Command] = []
+    try:
+        if timeout_s:
+            found.append(commands.get(timeout=timeout_s))
+        while True:
+            found.append(commands.get_nowait())
+    except queue.Empty:
+        return found
+
+
+def _obey(engine: Engine, command: Command) -> list[Event]:
+    event: Event | None = None
+    if isinstance(command, Run):
+        event = engine.add(command)
+    elif isinstance(command, Cancel):
+        event = engine.cancel(command.id)
+    elif isinstance(command, SetTasks):
+        engine.set_tasks(command.tasks)
+    else:
+        raise TypeError("load is only allowed as the first command")
+    return [] if event is None else [event]
+
+
+def _read(source: BinaryIO, commands: queue.SimpleQueue[Command]) -> None:
+    """Ends the process at the end of input, at once: nothing that is left in memory is worth keeping."""
+    _name_thread("engine-commands")
+    for line in source:
+        try:
+            commands.put(decode_command(line))
+        except ValidationError:
+            _logger.exception("not a command")
+            os._exit(1)
+    os._exit(0)
+
+
+def _write(events: BinaryIO, event: Event) -> None:
+    data = memoryview(encode_event(event))
+    while data:
+        data = data[events.write(data) :]
+
+
+def _raise_oom_score() -> None:
+    path = Path("/proc/self/oom_score_adj")
+    try:
+        path.write_text(str(min(int(path.read_text()) + _OOM_SCORE_RAISE, 1000)), encoding="ascii")
+    except OSError:
+        _logger.debug("no oom_score_adj here", exc_info=True)
+
+
+def _name_thread(name: str) -> None:
+    """What `top -H` shows; Python names its threads for itself only."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
