@@ -49,7 +49,13 @@ class ConfigError(Exception):
         self.faults = faults
 
 
+# Not a file: the deterministic engine that tries every other part without a model (engine/echo.py).
+ECHO_MODEL = "echo:"
+
+
 def _from_folder(path: Path, info: ValidationInfo) -> Path:
+    if str(path).startswith(ECHO_MODEL):
+        return path
     folder: Path = info.context["folder"] if info.context else Path()
     return folder / path.expanduser()
 

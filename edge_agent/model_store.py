@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from edge_agent.config import ECHO_MODEL
 from edge_agent.faults import first_fault, shown
 from edge_agent.messages import ModelName
 
@@ -86,6 +87,8 @@ def open_model(key: str, path: Path, public_key: Path | None = None) -> Model:
     """Checks a bundle folder, or a bare .gguf; reads every byte once. Raises ModelError."""
     if public_key is not None:
         raise ModelError(f"models.{key}.public_key: signatures cannot be checked by this version: remove the key")
+    if str(path).startswith(ECHO_MODEL):
+        return _echo_model(key, path)
     if path.is_dir():
         return _open_bundle(key, path)
     if not path.is_file():
@@ -104,6 +107,21 @@ def open_model(key: str, path: Path, public_key: Path | None = None) -> Model:
         licence=None,
         context_length=None,
         warning="a bare .gguf: no manifest vouches for it",
+    )
+
+
+def _echo_model(key: str, path: Path) -> Model:
+    return Model(
+        key=key,
+        path=path,
+        bundle_name="echo",
+        version=None,
+        sha256=hashlib.sha256(b"").hexdigest(),
+        quantization="none",
+        size_bytes=0,
+        licence=None,
+        context_length=None,
+        warning="no model: a deterministic engine for trying the agent",
     )
 
 

@@ -1,0 +1,103 @@
+"""Real processes that tests start: mosquitto and the agent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+WAIT_S = 60.0
+
+
+def wait_until(is_so: Any, what: str, timeout_s: float = WAIT_S) -> None:
+    """Waits for a condition; fails the test by name if it never comes."""
+    give_up_at = time.monotonic() + timeout_s
+    while not is_so():
+        if time.monotonic() > give_up_at:
+            raise AssertionError(f"{what}: not within {timeout_s} s")
+        time.sleep(0.01)
+
+
+class Mosquitto:
+    """A mosquitto of our own on one port of 127.0.0.1, for both MQTT versions."""
+
+    # Debian installs it where an ordinary user's PATH does not look.
+    SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+
+    def __init__(self, folder: Path, port: int, extra: str = "") -> None:
+        self.port = port
+        self._folder = folder
+        self._config = folder / "mosquitto.conf"
+        self._config.write_text(
+            f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type error\n"
+            f"max_queued_messages 100000\n{extra}",
+            encoding="utf-8",
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        program = shutil.which("mosquitto", path=self.SEARCH_PATH)
+        assert program is not None
+        self._process = subprocess.Popen([program, "-c", str(self._config)])
+        wait_until(self._is_listening, "mosquitto listens")
+
+    def stop(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(WAIT_S)
+
+    def _is_listening(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 0.2):
+                return True
+        except OSError:
+            return False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class AgentProcess:
+    """`edge-agent run` as a process. Its log is kept beside its configuration."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+        self._log_path = config.with_suffix(".log")
+        self._log = self._log_path.open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "edge_agent", "run", "--config", str(config)], stdout=self._log, stderr=self._log
+        )
+
+    @property
+    def log(self) -> str:
+        return self._log_path.read_text(encoding="utf-8", errors="replace")
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = WAIT_S) -> int:
+        return self.process.wait(timeout_s)
+
+    def stop(self) -> int:
+        """SIGTERM, and SIGKILL for an agent that does not listen; its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(WAIT_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise AssertionError(f"the agent did not stop on SIGTERM; its log:\n{self.log}") from None
+            finally:
+                self._log.close()
+        return self.process.returncode
