@@ -17,7 +17,7 @@ from typing import Any
 
 import jsonschema
 
-from edge_agent.engine.engine import EngineFacts
+from edge_agent.engine.engine import EngineFacts, Totals
 from edge_agent.engine.protocol import (
     Cancelled,
     Event,
@@ -63,17 +63,6 @@ class _Request:
 
 
 @dataclass(slots=True)
-class _Totals:
-    steps: int = 0
-    rows: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-
-
-@dataclass(slots=True)
 class EchoEngine:
     """An Engine. Raises EchoPathError for options that it does not know."""
 
@@ -81,7 +70,7 @@ class EchoEngine:
     _options: dict[str, float] = field(init=False)
     _requests: dict[int, _Request] = field(default_factory=dict)
     _prefixes: dict[str, int] = field(default_factory=dict)
-    _totals: _Totals = field(default_factory=_Totals)
+    _totals: Totals = field(default_factory=Totals)
     # Never set: its `wait` is a pause.
     _pause: threading.Event = field(default_factory=threading.Event)
 
@@ -148,11 +137,7 @@ class EchoEngine:
                 if isinstance(request.run.plan, TextPlan):
                     continue
             events += self._advance(request)
-        self._totals.steps += 1
-        self._totals.rows += len(active)
-        elapsed = perf_counter() - began
-        self._totals.prefill_s += elapsed if has_prefill else 0.0
-        self._totals.decode_s += 0.0 if has_prefill else elapsed
+        self._totals.count_step(rows=len(active), elapsed_s=perf_counter() - began, has_prefill=has_prefill)
         return events
 
     def _advance(self, request: _Request) -> list[Event]:
@@ -219,17 +204,7 @@ class EchoEngine:
         )
 
     def progress(self) -> Progress:
-        totals = self._totals
-        return Progress(
-            active=min(len(self._requests), self.load.settings.max_active),
-            steps_total=totals.steps,
-            rows_total=totals.rows,
-            prompt_tokens_total=totals.prompt_tokens,
-            cached_tokens_total=totals.cached_tokens,
-            completion_tokens_total=totals.completion_tokens,
-            prefill_s=totals.prefill_s,
-            decode_s=totals.decode_s,
-        )
+        return self._totals.progress(min(len(self._requests), self.load.settings.max_active))
 
     def close(self) -> None:
         self._requests.clear()

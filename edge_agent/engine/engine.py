@@ -22,6 +22,39 @@ class EngineFacts:
     repacked_mb: float | None
 
 
+@dataclass(slots=True)
+class Totals:
+    """Counts since the engine's start; see Progress."""
+
+    steps: int = 0
+    rows: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+    def count_step(self, *, rows: int, elapsed_s: float, has_prefill: bool) -> None:
+        self.steps += 1
+        self.rows += rows
+        if has_prefill:
+            self.prefill_s += elapsed_s
+        else:
+            self.decode_s += elapsed_s
+
+    def progress(self, active: int) -> Progress:
+        return Progress(
+            active=active,
+            steps_total=self.steps,
+            rows_total=self.rows,
+            prompt_tokens_total=self.prompt_tokens,
+            cached_tokens_total=self.cached_tokens,
+            completion_tokens_total=self.completion_tokens,
+            prefill_s=self.prefill_s,
+            decode_s=self.decode_s,
+        )
+
+
 class Engine(Protocol):
     """Answers requests step by step. Used by one thread; nothing blocks longer than one step.
 

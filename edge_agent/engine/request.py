@@ -1,0 +1,80 @@
+"""What the engine keeps of a request while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edge_agent.engine.answer_plan import Branch
+from edge_agent.engine.answers import LabelAnswer, TextAnswer
+from edge_agent.engine.llama import Piece
+from edge_agent.engine.prefix_cache import Prefix
+from edge_agent.engine.protocol import Run
+from edge_agent.engine.scheduler import Want
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """Tokens of one sequence: `done` of them are in the cache; logits are wanted after those at `outputs`.
+
+    branch, prefix: what it decodes, where it is not a request's own prompt and answer.
+    """
+
+    seq_id: int
+    tokens: list[int]
+    outputs: tuple[int, ...] = ()
+    done: int = 0
+    branch: Branch | None = None
+    prefix: Prefix | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.done == len(self.tokens)
+
+    def want(self, key: int) -> Want:
+        """What it waits to have decoded."""
+        ahead = tuple(index - self.done for index in self.outputs if index >= self.done)
+        return Want(key, len(self.tokens) - self.done, ahead)
+
+    def piece(self, count: int) -> Piece:
+        """Its next `count` tokens."""
+        end = self.done + count
+        inside = [index - self.done for index in self.outputs if self.done <= index < end]
+        return Piece(self.seq_id, self.done, self.tokens[self.done : end], inside)
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One Run with its prompt's tokens and the answer that forms.
+
+    stream: its place in the context, None while it waits; prefix: the pinned one that it shares.
+    branches: label branches that run now; branches_left: those that wait for a sequence id.
+    Times in seconds of `perf_counter`; batch as in Finished.
+    """
+
+    run: Run
+    prompt: list[int]
+    answer: LabelAnswer | TextAnswer
+    stream: Stream | None = None
+    prefix: Prefix | None = None
+    cached_tokens: int = 0
+    branches: list[Stream] = field(default_factory=list)
+    branches_left: list[Branch] = field(default_factory=list)
+    started_at: float | None = None
+    first_token_at: float | None = None
+    batch: int = 0
+
+    def __post_init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what the model said so far; only before anything was written."""
+        self.first_token_at = None
+        if isinstance(self.answer, LabelAnswer):
+            self.branches_left = list(self.answer.tree.branches)
+
+    def extra_cells(self, parallel_branches: int) -> int:
+        """KV cells needed at worst beyond the prompt's, with this many label branches at once."""
+        if isinstance(self.answer, TextAnswer):
+            return self.run.max_tokens
+        lengths = sorted((len(branch.tokens) for branch in self.answer.tree.branches), reverse=True)
+        return sum(lengths[:parallel_branches])
