@@ -122,7 +122,9 @@ class Client:
             found = self._arrived.wait_for(
                 lambda: next((m for m in self.on(topic) if is_wanted(m.json)), None), timeout_s
             )
-        assert found is not None, f"nothing like that on {topic} within {timeout_s} s: {[m.payload for m in self.on(topic)]}"
+        assert found is not None, (
+            f"nothing like that on {topic} within {timeout_s} s: {[m.payload for m in self.on(topic)]}"
+        )
         assert isinstance(found, Message)
         return found
 

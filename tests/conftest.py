@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,9 +13,11 @@ import pytest
 
 from edge_agent.demo.broker import free_port, start_broker
 from edge_agent.demo.readings import checkpoint_folder
-from tests.processes import AgentProcess, Mosquitto
 from tests.client import Client
+from tests.processes import AgentProcess, Mosquitto
+from tests.site import Site, site_config
 
+_NUMBERS = itertools.count(1)
 NO_MOSQUITTO = "needs the broker mosquitto: apt-get install mosquitto mosquitto-clients"
 
 
@@ -36,19 +38,17 @@ def protocol(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="session")
-def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    """The real thing, for tests that only it can pass."""
-    if shutil.which("mosquitto", path=Mosquitto.SEARCH_PATH) is None:
+@pytest.fixture
+def require_mosquitto() -> None:
+    """For tests that only the real thing can pass."""
+    if not Mosquitto.is_installed():
         pytest.skip(NO_MOSQUITTO)
-    with Mosquitto(tmp_path_factory.mktemp("mosquitto"), free_port()) as broker:
-        yield broker
 
 
 @pytest.fixture(scope="session")
 def broker_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], int]]:
     """The port of a broker for an MQTT version: mosquitto where it is installed, else the embedded one."""
-    if shutil.which("mosquitto", path=Mosquitto.SEARCH_PATH) is not None:
+    if Mosquitto.is_installed():
         with Mosquitto(tmp_path_factory.mktemp("mosquitto"), free_port()) as broker:
             yield lambda _protocol: broker.port
         return
@@ -101,3 +101,50 @@ def connect(broker_port: Callable[[str], int]) -> Iterator[Callable[..., Client]
     yield make
     for client in clients:
         client.close()
+
+
+@pytest.fixture
+def start_site(
+    start_agent: Callable[..., AgentProcess], connect: Callable[..., Client], broker_port: Callable[[str], int]
+) -> Callable[..., Site]:
+    """Starts an agent of its own name and waits until it is online."""
+
+    def start(
+        protocol: str, *, model: str = "echo:", more: str = "", device: str | None = None, port: int | None = None
+    ) -> Site:
+        device = device or f"board{next(_NUMBERS)}"
+        port = port or broker_port(protocol)
+        base = f"edgeai/v1/test/{device}"
+        client = connect(protocol, port=port)
+        client.subscribe(f"{base}/#", "plant/#", "edgeai/v1/reply/#", "elsewhere/#")
+        agent = start_agent(site_config(device, port, protocol, model, more), name=device)
+        client.wait_for(f"{base}/state", lambda state: state["state"] == "online")
+        return Site(base, protocol, port, agent, client)
+
+    return start
+
+
+@pytest.fixture
+def site(start_site: Callable[..., Site], protocol: str) -> Iterator[Site]:
+    """An agent at each MQTT version; it must have nothing to warn of."""
+    site = start_site(protocol)
+    yield site
+    assert site.agent.stop() == 0
+    bad = [line for line in site.agent.log.splitlines() if line.startswith(("WARNING", "ERROR")) or "Traceback" in line]
+    assert not bad, bad
+
+
+@pytest.fixture(scope="module")
+def shared_site(broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One agent for many small questions, at MQTT 3.1.1."""
+    device, port = f"board{next(_NUMBERS)}", broker_port("3.1.1")
+    base = f"edgeai/v1/test/{device}"
+    client = Client(port, "3.1.1")
+    client.subscribe(f"{base}/#")
+    path = tmp_path_factory.mktemp("agent") / "config.toml"
+    path.write_text(site_config(device, port, "3.1.1", "echo:"), encoding="utf-8")
+    agent = AgentProcess(path)
+    client.wait_for(f"{base}/state", lambda state: state["state"] == "online")
+    yield Site(base, "3.1.1", port, agent, client)
+    client.close()
+    assert agent.stop() == 0

@@ -41,6 +41,10 @@ class Mosquitto:
         )
         self._process: subprocess.Popen[bytes] | None = None
 
+    @classmethod
+    def is_installed(cls) -> bool:
+        return shutil.which("mosquitto", path=cls.SEARCH_PATH) is not None
+
     def start(self) -> None:
         program = shutil.which("mosquitto", path=self.SEARCH_PATH)
         assert program is not None
@@ -90,6 +94,7 @@ class AgentProcess:
 
     def stop(self) -> int:
         """SIGTERM, and SIGKILL for an agent that does not listen; its exit code."""
+        self._log.close()
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -98,6 +103,4 @@ class AgentProcess:
                 self.process.kill()
                 self.process.wait()
                 raise AssertionError(f"the agent did not stop on SIGTERM; its log:\n{self.log}") from None
-            finally:
-                self._log.close()
         return self.process.returncode

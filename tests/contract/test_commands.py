@@ -1,0 +1,129 @@
+"""`cmd/<op>` over a real broker, at both MQTT versions."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.site import Site
+
+ALL = '[commands]\nallow = ["ping", "health", "drain", "resume", "cancel", "reload"]\n'
+SLOW = "echo:step_ms=50"
+
+
+def command(site: Site, operation: str, fields: dict[str, Any] | None = None, **arguments: Any) -> dict[str, Any]:
+    topic = f"{site.base}/cmd/{operation}/result"
+    before = len(site.client.on(topic))
+    site.client.publish(f"{site.base}/cmd/{operation}", fields or {}, **arguments)
+    return site.client.wait(topic, count=before + 1)[before].json
+
+
+def test_ping_is_answered_with_its_id(site: Site) -> None:
+    result = command(site, "ping", {"id": "p1"})
+    assert (result["id"], result["status"], result["error"]) == ("p1", "ok", None)
+
+
+def test_health_command_publishes_at_once(site: Site) -> None:
+    heard = len(site.client.on(f"{site.base}/health"))
+    assert command(site, "health", {"id": 1})["status"] == "ok"
+    site.client.wait(f"{site.base}/health", count=heard + 1, timeout_s=2)
+
+
+def test_mqtt5_response_topic_of_a_command_is_used_if_allowed(start_site: Callable[..., Site]) -> None:
+    site = start_site("5")
+    site.client.publish(f"{site.base}/cmd/ping", {"id": 5}, response_topic="edgeai/v1/reply/c", correlation=b"c")
+    assert site.client.wait("edgeai/v1/reply/c")[0].correlation == b"c"
+    site.client.publish(f"{site.base}/cmd/ping", {"id": 6}, response_topic="elsewhere/c")
+    assert site.client.wait(f"{site.base}/cmd/ping/result")[0].json["id"] == 6
+
+
+@pytest.mark.parametrize(
+    ("operation", "payload", "code"),
+    [
+        ("explode", b"{}", "unknown_command"),
+        ("drain", b"{}", "not_allowed"),
+        ("ping", b"\xff", "not_utf8"),
+        ("ping", b"{", "bad_json"),
+        ("ping", b"[]", "bad_field"),
+    ],
+)
+def test_bad_command_fails_with_its_code(shared_site: Site, operation: str, payload: bytes, code: str) -> None:
+    topic = f"{shared_site.base}/cmd/{operation}/result"
+    before = len(shared_site.client.on(topic))
+    shared_site.client.publish(f"{shared_site.base}/cmd/{operation}", payload)
+    result = shared_site.client.wait(topic, count=before + 1)[before].json
+    assert (result["status"], result["error"]["code"]) == ("failed", code)
+
+
+def test_cancel_ends_a_waiting_and_a_running_request(start_site: Callable[..., Site], protocol: str) -> None:
+    site = start_site(protocol, model=SLOW, more=ALL + "[engine]\nmax_active = 1\n")
+    for name in ("running", "waiting"):
+        site.client.publish(site.request("generate"), {"input": "word " * 200, "id": name})
+    for name in ("waiting", "running"):
+        assert command(site, "cancel", {"id": name, "request_id": name})["data"] == {"cancelled": 1}
+    replies = {m.json["id"]: m.json for m in site.client.wait(site.response("generate"), count=2)}
+    assert {reply["status"] for reply in replies.values()} == {"cancelled"}
+    assert {reply["error"]["code"] for reply in replies.values()} == {"cancelled"}
+    assert command(site, "cancel", {"request_id": "running"})["error"]["code"] == "not_found"
+    assert command(site, "cancel", {"request_id": []})["error"]["code"] == "bad_field"
+    assert site.ask("triage", "normal")["status"] == "ok"
+
+
+def test_drain_refuses_new_requests_until_resume(start_site: Callable[..., Site], protocol: str) -> None:
+    site = start_site(protocol, model=SLOW, more=ALL)
+    site.client.publish(site.request("generate"), {"input": "one two three", "id": "before"})
+    assert command(site, "drain", {"timeout_s": 30})["data"] == {"cancelled": 0}
+    assert site.next_terminal(site.response("generate"), 0)["status"] == "ok"
+    refused = site.ask("triage", "normal")
+    assert (refused["status"], refused["error"]["code"]) == ("busy", "draining")
+    assert refused["error"]["retry_after_s"] > 0
+    site.client.wait_for(f"{site.base}/state", lambda state: state["state"] == "draining")
+    assert command(site, "resume")["status"] == "ok"
+    assert site.ask("triage", "bearing fault")["status"] == "ok"
+
+
+def test_drain_that_runs_out_of_time_cancels_what_is_left(start_site: Callable[..., Site], protocol: str) -> None:
+    site = start_site(protocol, model=SLOW, more=ALL)
+    site.client.publish(site.request("generate"), {"input": "word " * 200, "id": "long"})
+    assert command(site, "drain", {"timeout_s": 0.3})["data"] == {"cancelled": 1}
+    reply = site.next_terminal(site.response("generate"), 0)
+    assert (reply["status"], reply["error"]["code"]) == ("cancelled", "cancelled")
+
+
+def test_reload_takes_new_tasks_and_refuses_a_bad_configuration(start_site: Callable[..., Site], protocol: str) -> None:
+    site = start_site(protocol, more=ALL)
+    path: Path = site.agent.config
+    old = path.read_text(encoding="utf-8")
+    assert site.ask("added", "x")["error"]["code"] == "unknown_task"
+    path.write_text(old + '[tasks.added]\nkind = "classify"\nlabels = ["a", "b"]\nsubscribe = ["plant/+/x"]\n', "utf-8")
+    assert command(site, "reload")["data"] == {"applied": ["tasks"], "needs_restart": []}
+    assert site.ask("added", "b")["output"] == "b"
+    site.client.publish("plant/p1/x", "a")
+    assert site.next_terminal(site.response("added"), 2)["output"] == "a"
+    path.write_text(old + "[queue]\ncapacity = 0\n", encoding="utf-8")
+    result = command(site, "reload")
+    assert result["error"]["code"] == "bad_config"
+    assert "queue.capacity" in result["error"]["message"]
+    assert site.ask("added", "b")["status"] == "ok"
+
+
+def test_signed_commands_are_checked_where_a_key_is_configured(
+    start_site: Callable[..., Site], tmp_path: Path, protocol: str
+) -> None:
+    key = secrets.token_hex(16)
+    (tmp_path / "key").write_text(key + "\n", encoding="utf-8")
+    site = start_site(protocol, more='[commands]\nkey_file = "key"\n')
+    assert command(site, "ping", {"id": 1})["error"]["code"] == "unauthorized"
+    fields = {"id": 2, "ts": datetime.now(UTC).isoformat(), "nonce": secrets.token_hex(8)}
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    fields["hmac"] = hmac.new(key.encode(), f"ping\n{canonical}".encode(), hashlib.sha256).hexdigest()
+    assert command(site, "ping", fields)["status"] == "ok"
+    assert command(site, "ping", fields)["error"]["code"] == "unauthorized"

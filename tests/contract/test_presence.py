@@ -1,0 +1,73 @@
+"""`state`, `info` and `health` over a real broker, at both MQTT versions."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from tests.client import Client
+from tests.site import Site
+
+HEALTH_FIELDS = {
+    *("ts", "session", "seq", "uptime_s", "overall", "reasons", "mqtt", "queue", "inference", "thermal", "power"),
+    *("cpu", "memory", "disk", "worker", "governor", "sensor_errors"),
+}
+
+
+def test_state_is_retained_and_goes_from_starting_to_stopped(
+    start_site: Callable[..., Site], connect: Callable[..., Client], protocol: str
+) -> None:
+    site = start_site(protocol)
+    late = connect(protocol)
+    late.subscribe(f"{site.base}/state")
+    state = late.wait(f"{site.base}/state")[0]
+    assert state.retain
+    assert state.json["state"] == "online"
+    assert set(state.json) == {"state", "session", "connected_at", "reason", "version"}
+    assert site.agent.stop() == 0
+    site.client.wait_for(f"{site.base}/state", lambda document: document["state"] == "stopped")
+    states = [message.json["state"] for message in site.client.on(f"{site.base}/state")]
+    order = [name for i, name in enumerate(states) if i == 0 or states[i - 1] != name]
+    assert order in (["offline", "online", "draining", "stopped"], ["online", "draining", "stopped"])
+
+
+def test_killed_agent_leaves_its_will_with_the_session_of_its_birth(
+    start_site: Callable[..., Site], protocol: str
+) -> None:
+    site = start_site(protocol)
+    birth = site.client.wait_for(f"{site.base}/state", lambda document: document["state"] == "online").json
+    site.agent.signal(signal.SIGKILL)
+    will = site.client.wait_for(f"{site.base}/state", lambda document: document["reason"] == "connection-lost", 20)
+    assert will.json["state"] == "offline"
+    assert will.json["session"] == birth["session"]
+    assert will.json["connected_at"] == birth["connected_at"]
+
+
+def test_foreign_word_on_our_state_is_mended(site: Site) -> None:
+    site.client.publish(f"{site.base}/state", {"state": "offline", "session": "a dead one"}, retain=True)
+    before = len(site.client.on(f"{site.base}/state"))
+    messages = site.client.wait(f"{site.base}/state", count=before + 1, timeout_s=10)
+    assert messages[-1].json["state"] == "online"
+
+
+def test_info_tells_what_the_board_can_do(site: Site) -> None:
+    info = site.client.wait_for(f"{site.base}/info", lambda document: document["limits"]["max_active"] is not None).json
+    assert info["schema"] == 1
+    assert info["tasks"]["triage"]["labels"] == ["normal", "bearing fault", "cavitation"]
+    assert "generate" in info["tasks"]
+    assert {"name", "sha256", "quantization", "size_bytes", "licence"} <= set(info["models"][0])
+    assert info["versions"]["edge_agent"]
+
+
+def test_health_has_every_field_and_never_0_for_unknown(site: Site) -> None:
+    site.ask("triage", "normal")
+    message = site.client.wait_for(f"{site.base}/health", lambda document: document["worker"]["pid"] is not None)
+    health = message.json
+    assert set(health) == HEALTH_FIELDS
+    assert health["power"]["watts"] is None
+    assert health["power"]["scope"] == "none"
+    assert health["memory"]["agent_rss_mb"] > 0
+    if site.protocol == "5":
+        assert message.expiry_s is not None
+        assert message.expiry_s <= 30
+    assert health["overall"] in ("ok", "degraded"), health["reasons"]

@@ -1,0 +1,209 @@
+"""The daemon as a process: its exit codes, and how it takes blows."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_agent.demo.broker import free_port
+from tests.client import Client
+from tests.processes import AgentProcess, Mosquitto, wait_until
+from tests.site import Site, site_config
+
+
+def edge_agent(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edge_agent", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def worker_pid(site: Site) -> int:
+    site.client.publish(f"{site.base}/cmd/health", b"")
+    message = site.client.wait_for(f"{site.base}/health", lambda health: health["worker"]["pid"] is not None)
+    return int(message.json["worker"]["pid"])
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    return stat.rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_version_and_usage_have_their_exit_codes() -> None:
+    assert edge_agent("--version").returncode == 0
+    assert edge_agent("fly").returncode == 64
+    assert edge_agent("ask", "only-a-task").returncode == 64
+    assert edge_agent().returncode == 64
+
+
+def test_five_mistakes_are_all_reported_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        '[device]\nsite = "hall 1"\nid = "b"\n[mqtt]\nport = 70000\nhots = "x"\n[models.default]\npath = "m"\n'
+        '[tasks.t]\nkind = "classify"\nlabels = ["one"]\n[queue]\ncapacity = "many"\n',
+        encoding="utf-8",
+    )
+    for command in (("check-config", path), ("run", "--config", path)):
+        done = edge_agent(*command)
+        assert done.returncode == 78
+        lines = done.stderr.splitlines()
+        for key in ("device.site", "mqtt.port", "mqtt.hots", "tasks.t.labels", "queue.capacity"):
+            assert sum(f": {key}:" in line for line in lines) == 1, done.stderr
+        assert len(lines) == 5
+
+
+@pytest.mark.parametrize("text", [None, "[device", "\xff\xfe"])
+def test_configuration_that_cannot_be_read_is_78(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "config.toml"
+    if text is not None:
+        path.write_bytes(text.encode("latin-1"))
+    done = edge_agent("run", "--config", path)
+    assert done.returncode == 78
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_model_that_is_not_as_its_manifest_says_is_not_opened(tmp_path: Path, demo_bundle: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for file in demo_bundle.iterdir():
+        (bundle / file.name).write_bytes(file.read_bytes())
+    with (bundle / "model.gguf").open("r+b") as model:
+        model.seek(-1, os.SEEK_END)
+        last = model.read(1)
+        model.seek(-1, os.SEEK_END)
+        model.write(bytes([last[0] ^ 1]))
+    path = tmp_path / "config.toml"
+    path.write_text(site_config("b", free_port(), "5", str(bundle)), encoding="utf-8")
+    done = edge_agent("run", "--config", path)
+    assert done.returncode == 1
+    assert "sha256" in done.stderr
+
+
+@pytest.mark.parametrize("protocol", ["5"])
+def test_killed_worker_costs_no_request(start_site: Callable[..., Site], protocol: str) -> None:
+    site = start_site(protocol, model="echo:step_ms=20")
+    pid = worker_pid(site)
+    for number in range(3):
+        site.client.publish(site.request("generate"), {"input": "word " * 20, "id": number})
+    site.client.publish(f"{site.base}/cmd/health", b"")
+    site.client.wait_for(f"{site.base}/health", lambda health: health["inference"]["active"] == 3)
+    os.kill(pid, signal.SIGKILL)
+    replies = [message.json for message in site.client.wait(site.response("generate"), count=3)]
+    assert {reply["status"] for reply in replies} == {"ok"}
+    event = site.client.wait(f"{site.base}/event/worker-restarted")[0].json
+    assert event["restarts"] == 1
+    assert site.ask("triage", "normal")["status"] == "ok"
+    assert "worker ended" in site.agent.log
+
+
+@pytest.mark.parametrize("protocol", ["5"])
+def test_request_that_loses_the_worker_twice_is_given_up(start_site: Callable[..., Site], protocol: str) -> None:
+    site = start_site(protocol, model="echo:step_ms=100")
+    site.client.publish(site.request("generate"), {"input": "word " * 500, "id": "heavy"})
+    for loss in (1, 2):
+        site.client.wait_for(f"{site.base}/health", lambda health: health["inference"]["active"] == 1)
+        site.client.messages.clear()
+        pid = worker_pid(site)
+        os.kill(pid, signal.SIGKILL)
+        if loss == 1:
+            site.client.wait(f"{site.base}/event/worker-restarted")
+    reply = site.next_terminal(site.response("generate"), 0)
+    assert (reply["status"], reply["error"]["code"]) == ("failed", "engine_lost")
+
+
+def test_sigterm_lets_running_requests_finish(start_site: Callable[..., Site], protocol: str) -> None:
+    site = start_site(protocol, model="echo:step_ms=20")
+    site.client.publish(site.request("generate"), {"input": "word " * 30, "id": 1})
+    wait_until(lambda: '"active":1' in health_text(site), "the request runs")
+    assert site.agent.stop() == 0
+    assert site.next_terminal(site.response("generate"), 0)["status"] == "ok"
+
+
+def health_text(site: Site) -> str:
+    site.client.publish(f"{site.base}/cmd/health", b"")
+    time.sleep(0.05)
+    return site.client.on(f"{site.base}/health")[-1].payload.decode()
+
+
+def test_second_sigterm_cancels_at_once(start_site: Callable[..., Site], protocol: str) -> None:
+    site = start_site(protocol, model="echo:step_ms=100")
+    site.client.publish(site.request("generate"), {"input": "word " * 500, "id": 1})
+    wait_until(lambda: '"active":1' in health_text(site), "the request runs")
+    site.agent.signal(signal.SIGTERM)
+    site.client.wait_for(f"{site.base}/state", lambda state: state["state"] == "draining")
+    site.agent.signal(signal.SIGTERM)
+    assert site.agent.wait(15) == 0
+    assert site.next_terminal(site.response("generate"), 0)["status"] == "cancelled"
+
+
+def test_worker_does_not_outlive_a_killed_agent(start_site: Callable[..., Site]) -> None:
+    site = start_site("5")
+    pid = worker_pid(site)
+    site.agent.signal(signal.SIGKILL)
+    site.agent.wait()
+    wait_until(lambda: not is_running(pid), "the worker ends", 10)
+
+
+def test_agent_without_a_broker_waits_and_still_stops(start_agent: Callable[..., AgentProcess]) -> None:
+    agent = start_agent(site_config("lonely", free_port(), "5", "echo:"))
+    wait_until(lambda: "model ready" in agent.log, "the model is ready")
+    started = time.monotonic()
+    assert agent.stop() == 0
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.mosquitto
+def test_agent_finds_its_broker_again_and_tells_its_state_anew(
+    tmp_path: Path, require_mosquitto: None, start_site: Callable[..., Site]
+) -> None:
+    with Mosquitto(tmp_path, free_port()) as broker:
+        site = start_site("5", port=broker.port)
+        session = site.client.on(f"{site.base}/state")[-1].json["session"]
+        broker.stop()
+        wait_until(lambda: site.agent.log.count("disconnected") >= 2, "the agent notices")
+        broker.start()
+        late = Client(broker.port, "5")
+        late.subscribe(f"{site.base}/#")
+        state = late.wait_for(f"{site.base}/state", lambda document: document["state"] == "online", 20).json
+        assert state["session"] != session
+        late.wait(f"{site.base}/info")
+        wait_until(lambda: site.agent.log.count(".data") >= 3, "the data connection is back, too", 20)
+        late.publish(site.request("triage"), "bearing fault")
+        assert late.wait(site.response("triage"))[0].json["status"] == "ok"
+        late.close()
+        assert site.agent.stop() == 0
+
+
+def test_ask_prints_the_reply_and_tells_by_its_exit_code(start_site: Callable[..., Site], protocol: str) -> None:
+    site = start_site(protocol)
+    good = edge_agent("ask", "--config", site.agent.config, "triage", '{"note":"bearing fault"}')
+    assert good.returncode == 0
+    assert '"bearing fault"' in good.stdout
+    assert edge_agent("ask", "--config", site.agent.config, "nonsense", "x").returncode == 2
+    site.agent.stop()
+    silent = edge_agent("ask", "--config", site.agent.config, "triage", "x", "--deadline-ms", "100")
+    assert silent.returncode == 1
+    assert re.search("no reply", silent.stderr)
+
+
+def test_doctor_judges_a_board_that_is_ready_and_one_whose_broker_is_gone(
+    tmp_path: Path, broker_port: Callable[[str], int], demo_bundle: Path
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(site_config("d", broker_port("5"), "5", str(demo_bundle)), encoding="utf-8")
+    good = edge_agent("doctor", "--config", path)
+    assert good.returncode == 0, good.stdout
+    path.write_text(site_config("d", free_port(), "5", str(demo_bundle)), encoding="utf-8")
+    bad = edge_agent("doctor", "--json", "--config", path)
+    assert bad.returncode == 1
+    assert '"name": "broker"' in bad.stdout
