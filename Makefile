@@ -4,7 +4,7 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do command 
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench test-parity clean
+.PHONY: setup demo test check bench test-parity test-clients clean
 
 setup: $(VENV)/ready
 
@@ -22,11 +22,20 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
+# Clients that we did not write, MQTT.js among them (needs mosquitto-clients, node and npm).
+test-clients: setup
+	npm install --silent --no-fund --no-audit --prefix build/mqtt_js mqtt@5
+	EDGE_AGENT_MQTT_JS=$(CURDIR)/build/mqtt_js $(BIN)/python -m pytest tests/system/test_third_party_clients.py
+
 # Style and types; `ruff format` decides how a line looks.
 check: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# Requests per second through the whole agent: make bench MODEL=path-of-a-bundle-or-gguf
+bench: setup
+	$(BIN)/python -m tests.bench $(or $(MODEL),$(error say which model: make bench MODEL=path))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -163,9 +163,8 @@ def test_agent_without_a_broker_waits_and_still_stops(start_agent: Callable[...,
 
 
 @pytest.mark.mosquitto
-def test_agent_finds_its_broker_again_and_tells_its_state_anew(
-    tmp_path: Path, require_mosquitto: None, start_site: Callable[..., Site]
-) -> None:
+@pytest.mark.usefixtures("require_mosquitto")
+def test_agent_finds_its_broker_again_and_tells_its_state_anew(tmp_path: Path, start_site: Callable[..., Site]) -> None:
     with Mosquitto(tmp_path, free_port()) as broker:
         site = start_site("5", port=broker.port)
         session = site.client.on(f"{site.base}/state")[-1].json["session"]
