@@ -2,11 +2,14 @@
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import hashlib
 import os
 import secrets
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,7 @@ from .errors import CheckpointError, ConvertError, printable
 from .manifest import FILE, SIGNATURE_FILE
 from .strict_json import parse_object
 
+STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
@@ -59,11 +63,13 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
             _sync(path)
         _sync(folder)
         check_target(target, replace=replace)
-        _move(folder, parent / target.name, replace=replace)
+        with _undisturbed():
+            _move(folder, parent / target.name, replace=replace)
         _sync(parent)
     finally:
-        # After an exchange this is the older bundle.
-        shutil.rmtree(folder, ignore_errors=True)
+        with _undisturbed():
+            # After an exchange this is the older bundle.
+            shutil.rmtree(folder, ignore_errors=True)
         if lock >= 0:
             os.close(lock)
 
@@ -122,6 +128,20 @@ def _remove_leftovers(parent: Path, prefix: str) -> None:
                 os.close(fd)
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignore the signals that end a program for the moment that renaming and clearing up take."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPPING_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _sync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -139,7 +159,11 @@ def _move(folder: Path, target: Path, *, replace: bool) -> None:
     if exchange:
         old = folder.with_name(f"{folder.name}-old")
         target.rename(old)
-        folder.rename(target)
+        try:
+            folder.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     else:
         folder.rename(target)
@@ -153,6 +177,6 @@ def _rename_with_flags(source: Path, target: Path, flags: int) -> bool:
     if function(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(flags)) == 0:
         return True
     code = ctypes.get_errno()
-    if code in (22, 38):  # EINVAL: the file system lacks the flag; ENOSYS: the kernel lacks the call
+    if code in (errno.EINVAL, errno.ENOSYS):  # the file system lacks the flag, or the kernel the call
         return False
     raise OSError(code, os.strerror(code), str(target))

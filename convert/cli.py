@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from . import __version__
-from .bundle import check_target, verify_bundle
+from .bundle import STOPPING_SIGNALS, check_target, verify_bundle
 from .checkpoint import Checkpoint
 from .conversion import Options, Plan, Written, make_plan, write_bundle
 from .errors import CheckpointError, ConvertError, printable
@@ -24,7 +24,6 @@ from .recipe import Quantization
 PROGRAM = "edge-convert"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_BAD_CHECKPOINT = 0, 1, 2, 65
 MAX_NAME_LENGTH = 128
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _complain(f"{printable(str(error.filename))}: {error.strerror}" if error.filename else error.strerror or error)
     except Interrupted as error:
-        _complain(f"stopped by {error}; nothing was written")
+        _complain(f"stopped by {error}; nothing half written is left")
     return EXIT_FAILED
 
 
@@ -62,11 +61,11 @@ def _stopping_signals() -> Iterator[None]:
         return
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        for stopping in _STOPPING:  # a second one must not interrupt the clearing up
+        for stopping in STOPPING_SIGNALS:  # a second one must not interrupt the clearing up
             signal.signal(stopping, signal.SIG_IGN)
         raise Interrupted(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, stop) for number in _STOPPING}
+    before = {number: signal.signal(number, stop) for number in STOPPING_SIGNALS}
     try:
         yield
     finally:

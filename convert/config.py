@@ -189,8 +189,8 @@ def _flag(raw: dict[str, Any], field: str, *, default: bool) -> bool:
 
 def _positive(raw: dict[str, Any], field: str, default: float | None, parent: str = "") -> float:
     value: Any = raw.get(field, default)
-    # Past F32's range the GGUF writer would fail late, after minutes of work.
-    if type(value) not in (int, float) or not isfinite(value) or not 0 < value < 1e30:
+    # Beyond that it would be zero or too large for GGUF's F32.
+    if type(value) not in (int, float) or not isfinite(value) or not 1e-30 < value < 1e30:
         raise _wrong(f"{parent}.{field}" if parent else field, value, "a positive number")
     return float(value)
 

@@ -123,8 +123,7 @@ def _added_tokens(raw: dict[str, Any], config: dict[str, Any]) -> dict[int, tupl
 
 
 def _added_entries(raw: dict[str, Any], config: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    entries = raw.get("added_tokens") or []
-    decoder = config.get("added_tokens_decoder") or {}
+    entries, decoder = raw.get("added_tokens", []), config.get("added_tokens_decoder", {})
     if not isinstance(entries, list) or not isinstance(decoder, dict):
         raise CheckpointError(f"{FILE}: added_tokens must be a list and {CONFIG_FILE}: added_tokens_decoder an object")
     for entry in entries:
