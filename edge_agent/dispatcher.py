@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import secrets
@@ -144,6 +145,9 @@ class Dispatcher:
             self._admit(task, origin, envelope, inbound, now)
         except Refusal as refused:
             self._refuse(origin, inbound, refused, now)
+        except Exception:
+            log.exception("a request could not be taken in task=%s", name)
+            self._refuse(origin, inbound, Refusal(Code.INTERNAL, "the request met a fault of the agent"), now)
 
     def _check_size(self, inbound: Inbound) -> None:
         allowed = self._config.queue.max_payload_bytes
@@ -339,7 +343,13 @@ class Dispatcher:
         """The worker is done with a request: its slot is free, and the caller gets the answer."""
         active = self._active.pop(event.id, None)
         if active is not None and not active.is_answered:
-            self._end(active.request, self._outcome(active.request, event, now), now)
+            try:
+                outcome = self._outcome(active.request, event, now)
+            except Exception:
+                log.exception("an answer could not be read id=%r", active.request.origin.id)
+                error = Error(code=Code.INTERNAL, message="the answer met a fault of the agent")
+                outcome = Outcome.refused(error, _timing(active.request, now))
+            self._end(active.request, outcome, now)
         self.fill(now)
 
     def _outcome(self, request: Request, event: Answer, now: float) -> Outcome:
@@ -367,7 +377,7 @@ class Dispatcher:
             if event.scores[best] < request.min_score:
                 output, degraded = None, ("unsure",)
         elif event.finish == "schema":
-            output = parse_json(event.text or "")
+            output = json.loads(event.text or "")  # the worker has validated it
         return Outcome(
             status=Status.OK,
             output=output,
