@@ -54,7 +54,7 @@ def _from_value(value: Any, where: str) -> ChatTemplates:
     default, named = None, dict[str, str]()
     for choice in choices if isinstance(choices, list) else [None]:
         name, text = (choice.get("name"), choice.get("template")) if isinstance(choice, dict) else (None, None)
-        if not isinstance(name, str) or not name or not isinstance(text, str):
+        if not isinstance(name, str) or not name.isprintable() or not name or not isinstance(text, str):
             raise CheckpointError(f"{where}: chat_template must be a text, or a list of objects with name and template")
         try:
             text.encode("utf-8")

@@ -15,6 +15,7 @@ from typing import Any
 from . import __version__
 from .bundle import STOPPING_SIGNALS, check_target, verify_bundle
 from .checkpoint import Checkpoint
+from .config import MAX_NAME_LENGTH
 from .conversion import Options, Plan, Written, make_plan, write_bundle
 from .errors import CheckpointError, ConvertError, printable
 from .manifest import MODEL_FILE
@@ -23,7 +24,6 @@ from .recipe import Quantization
 
 PROGRAM = "edge-convert"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_BAD_CHECKPOINT = 0, 1, 2, 65
-MAX_NAME_LENGTH = 128
 
 
 class Interrupted(BaseException):
@@ -65,7 +65,9 @@ def _stopping_signals() -> Iterator[None]:
             signal.signal(stopping, signal.SIG_IGN)
         raise Interrupted(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, stop) for number in STOPPING_SIGNALS}
+    # What nohup or a shell's background job had us ignore stays ignored.
+    heard = [number for number in STOPPING_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ FILE = "config.json"
 ARCHITECTURE = "Qwen2ForCausalLM"
 MODEL_TYPE = "qwen2"
 SPECIAL_TOKENS = ("bos", "eos", "unk", "sep", "pad", "mask")
+MAX_NAME_LENGTH = 128
 # Far above any published model; they keep one row of F32 below a slab and every product below 2^63.
 _LIMITS = {
     "num_hidden_layers": 1024,
@@ -83,6 +84,8 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
     rope = raw.get(field) or {}
     if not isinstance(rope, dict):
         raise _wrong(field, rope, "an object or null")
+    if any(isinstance(value, dict) for value in rope.values()):
+        raise _wrong(field, rope, "one set of values for all layers")
     return ModelConfig(
         block_count=_size(raw, "num_hidden_layers"),
         context_length=_size(raw, "max_position_embeddings"),
@@ -166,7 +169,7 @@ def _sliding_window(raw: dict[str, Any]) -> int | None:
 
 def _origin(value: Any) -> str | None:
     last = value.replace("\\", "/").rstrip("/").rpartition("/")[2] if isinstance(value, str) else ""
-    return last if last.isprintable() and last not in ("", ".", "..") else None
+    return last if last.isprintable() and len(last) <= MAX_NAME_LENGTH and last not in ("", ".", "..") else None
 
 
 def _wrong(field: str, value: Any, allowed: str) -> CheckpointError:

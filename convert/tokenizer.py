@@ -123,7 +123,9 @@ def _added_tokens(raw: dict[str, Any], config: dict[str, Any]) -> dict[int, tupl
 
 
 def _added_entries(raw: dict[str, Any], config: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    entries, decoder = raw.get("added_tokens", []), config.get("added_tokens_decoder", {})
+    entries, decoder = raw.get("added_tokens"), config.get("added_tokens_decoder")
+    entries = [] if entries is None else entries
+    decoder = {} if decoder is None else decoder
     if not isinstance(entries, list) or not isinstance(decoder, dict):
         raise CheckpointError(f"{FILE}: added_tokens must be a list and {CONFIG_FILE}: added_tokens_decoder an object")
     for entry in entries:

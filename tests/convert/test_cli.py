@@ -276,7 +276,14 @@ def slow_checkpoint(tmp_path: Path) -> Path:
 
 
 def start_and_wait_for_half_a_model(checkpoint: Path, folder: Path) -> subprocess.Popen[str]:
-    arguments = command(checkpoint, "--out", folder / "b", "--type", "iq4_nl")
+    # Whoever runs the tests may have us ignore signals; the child would inherit that.
+    program = (
+        "import runpy, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "runpy.run_module('convert', run_name='__main__')\n"
+    )
+    arguments = [sys.executable, "-c", program, *command(checkpoint, "--out", folder / "b", "--type", "iq4_nl")[3:]]
     process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 60
     while not any(path.stat().st_size for path in folder.glob(".b.partial-*/model.gguf")):
@@ -317,3 +324,19 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
         peaks.append(json.loads(result.stdout)["peak_rss_bytes"])
     assert peaks[1] < peaks[0] + 60_000_000
     assert peaks[1] < 600_000_000
+
+
+def test_an_ignored_hangup_stays_ignored_as_nohup_wants_it(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang_up(*_: object) -> int:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return 1
+
+    monkeypatch.setattr("convert.cli._peak_rss_bytes", hang_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run(capsys, checkpoint, "--out", tmp_path / "b", "--type", "q4_0", "--json")[0] == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

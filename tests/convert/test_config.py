@@ -98,6 +98,7 @@ def test_quantized_and_multimodal_checkpoints_are_refused(field: str) -> None:
         ("hidden_act", "gelu"),
         ("is_causal", False),
         ("rope_scaling", [4]),
+        ("rope_parameters", {"full_attention": {"rope_theta": 1e6}}),
     ],
 )
 def test_a_number_that_makes_no_model_is_refused_with_field_value_and_what_is_allowed(field: str, value: Any) -> None:
@@ -165,6 +166,7 @@ def test_a_list_of_end_tokens_is_left_to_generation_as_upstream_does() -> None:
         ("", None),
         ("..", None),
         ("a\x1b[2J", None),
+        ("a" * 129, None),
         (3, None),
     ],
 )
