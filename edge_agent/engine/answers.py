@@ -134,7 +134,6 @@ class TextAnswer:
 
     def _end(self, finish: Finish) -> None:
         self._text.end()
-        # A stop string may show only now that nothing is held back.
         self.finish = finish
 
     def close(self) -> None:

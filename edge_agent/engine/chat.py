@@ -65,8 +65,9 @@ class Chat:
         if source is None:
             _logger.warning("the model carries no chat template; ChatML is used")
             source = CHATML
-        self.is_reasoning = THOUGHT_END in source
-        self._specials = _Specials(vocabulary.special_texts())
+        specials = vocabulary.special_texts()
+        self.is_reasoning = THOUGHT_END in source or THOUGHT_END in specials
+        self._specials = _Specials(specials)
         self._template = _environment().from_string(source)
         self._bos_text = _text(vocabulary, vocabulary.bos)
         self._eos_text = _text(vocabulary, vocabulary.eos)
@@ -77,7 +78,7 @@ class Chat:
         thinks: False closes such a thought at once, for answers that leave no room for one.
         Raises ChatError.
         """
-        rendered = self._render([(message.role, message.content) for message in messages], thinks=thinks)
+        rendered = self._render([(message.role, self._cut(message.content)) for message in messages], thinks=thinks)
         is_open = self.is_reasoning and rendered.rstrip().endswith(THOUGHT_START)
         if is_open and not thinks:
             rendered = f"{rendered.rstrip()}\n\n{THOUGHT_END}\n\n"
@@ -89,22 +90,20 @@ class Chat:
 
         Empty if the template does not take the task's messages in this form.
         """
-        system = [("system", task.system)] if task.system is not None else []
-        head = self._specials.cut(_clean(task.user_head))
+        messages = [("user", self._cut(task.user_head) + _END_OF_HEAD)]
+        if task.system is not None:
+            messages.insert(0, ("system", self._cut(task.system)))
         try:
-            rendered = self._render_clean(
-                [*((role, self._specials.cut(_clean(text))) for role, text in system), ("user", head + _END_OF_HEAD)],
-                thinks=True,
-            )
+            rendered = self._render(messages, thinks=True)
         except ChatError:
             return []
         text, mark, _ = rendered.partition(_END_OF_HEAD)
         return self._tokenize(text) if mark else []
 
-    def _render(self, messages: Iterable[tuple[str, str]], *, thinks: bool) -> str:
-        return self._render_clean([(role, self._specials.cut(_clean(text))) for role, text in messages], thinks=thinks)
+    def _cut(self, text: str) -> str:
+        return self._specials.cut(_clean(text))
 
-    def _render_clean(self, messages: Iterable[tuple[str, str]], *, thinks: bool) -> str:
+    def _render(self, messages: Iterable[tuple[str, str]], *, thinks: bool) -> str:
         try:
             return self._template.render(
                 messages=[{"role": role, "content": content} for role, content in messages],
@@ -151,7 +150,7 @@ class _Specials:
             for length in range(2, min(self._longest, len(text) + 1))
             if text[-length:] in self._heads
         }
-        if any(text[:length] in self._tails for length in range(2, min(self._longest, len(text) + 1))):
+        if any(text[:length] in self._tails for length in range(1, min(self._longest, len(text) + 1))):
             places.add(1)
         if not places:
             return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import jsonschema
 
@@ -68,10 +69,11 @@ class Intake:
         if tree is None:
             if len(self._trees) >= _MAX_KEPT:
                 del self._trees[next(iter(self._trees))]
-            llama = self._llama
-            tree = LabelTree(labels, lambda label: llama.tokenize(label, parse_special=False), llama.end_of_turn)
-            self._trees[labels] = tree
+            tree = self._trees[labels] = LabelTree(labels, self._label_tokens, self._llama.end_of_turn)
         return tree
+
+    def _label_tokens(self, label: str) -> list[int]:
+        return self._llama.tokenize(unicodedata.normalize("NFC", label), parse_special=False)
 
     def _grammar(self, plan: SchemaPlan) -> tuple[Grammar, jsonschema.Draft202012Validator]:
         # Not sorted: the order of keys is the order in which they are written.

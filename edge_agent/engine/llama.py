@@ -34,6 +34,7 @@ _ATTRIBUTES_PARSED_AS_SPECIAL = (
 _LIBRARY_FOLDER = Path(llama_cpp.__file__).parent / "lib"
 # KV cells are handed out and padded in steps of this many (llama_kv_cache::get_padding).
 _CONTEXT_STEP = 256
+_MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
 
 
 class ModelError(Exception):
@@ -84,6 +85,10 @@ class Llama:
         llama_cpp.llama_backend_init()
         self._context: Any = None
         self._model: Any = None
+        if sizes.sequences > _MAX_SEQUENCES:
+            raise ModelError(
+                f"{sizes.sequences} sequences are more than llama.cpp's {_MAX_SEQUENCES}: lower max_active"
+            )
         if not Path(path).is_file():
             raise ModelError(f"model file {path!r} does not exist")
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), llama_cpp.llama_model_default_params())

@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
 
 from pydantic import ValidationError
 
@@ -97,10 +96,10 @@ class EngineProcess:
         All events have been delivered when it returns. Not to be called from `deliver`.
         """
         process = self._started()
-        _close(process.stdin, self._write_lock)
         try:
+            self._close_input(timeout_s)
             process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
+        except (TimeoutError, subprocess.TimeoutExpired):
             _logger.warning("worker %d did not end within %.1f s and is killed", process.pid, timeout_s)
             process.kill()
         self._event_thread.join()
@@ -108,6 +107,19 @@ class EngineProcess:
     def kill(self) -> None:
         """SIGKILL, for a worker that does not answer; WorkerExited follows."""
         self._started().kill()
+
+    def _close_input(self, timeout_s: float) -> None:
+        """Raises TimeoutError while a `send` waits for a worker that does not read."""
+        process = self._started()
+        assert process.stdin is not None
+        if not self._write_lock.acquire(timeout=timeout_s):
+            raise TimeoutError
+        try:
+            process.stdin.close()
+        except BrokenPipeError:
+            _logger.debug("the worker left input unread")
+        finally:
+            self._write_lock.release()
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -132,7 +144,7 @@ class EngineProcess:
             process.kill()
             returncode = process.wait()
         self._log_thread.join()
-        _close(process.stdin, self._write_lock)
+        self._close_input(_END_S)
         process.stdout.close()
         self._deliver(WorkerExited(returncode=returncode, log_tail=tuple(self._tail)))
 
@@ -144,13 +156,3 @@ class EngineProcess:
             self._tail.append(text)
             _logger.debug("worker %d: %s", process.pid, text)
         process.stderr.close()
-
-
-def _close(stream: IO[bytes] | None, lock: threading.Lock) -> None:
-    if stream is None:
-        return
-    with lock:
-        try:
-            stream.close()
-        except BrokenPipeError:
-            _logger.debug("the worker left input unread")

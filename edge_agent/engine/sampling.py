@@ -11,6 +11,8 @@ from edge_agent.engine.protocol import Sampling
 
 # Most tokens that a grammar refuses have an allowed one close behind: a full mask costs 18 ms for a large vocabulary.
 _FIRST_CANDIDATES = 128
+# The last 32-bit number means "random" to llama.cpp.
+_SEEDS = 2**32 - 1
 
 
 class NumericError(Exception):
@@ -33,7 +35,7 @@ class TokenPicker:
                 top_p=sampling.top_p,
                 min_p=sampling.min_p,
                 temperature=sampling.temperature,
-                seed=secrets.randbits(32) if sampling.seed is None else sampling.seed & 0xFFFFFFFF,
+                seed=secrets.randbelow(_SEEDS) if sampling.seed is None else sampling.seed % _SEEDS,
             )
 
     @property

@@ -17,9 +17,9 @@ from referencing import Registry
 
 _BASE_RULES = {
     "ws": '" "?',
-    # No lone surrogates: JSON allows them, UTF-8 does not.
+    # Ranges that end with Unicode, and no lone surrogates, written out or escaped: UTF-8 has no place for them.
     "char": (
-        r'[^"\\\x00-\x1F\x7F] | "\\" (["\\/bfnrt] '
+        r'[\x20-\x21\x23-\x5B\x5D-\x7E\x80-\uD7FF\uE000-\U0010FFFF] | "\\" (["\\/bfnrt] '
         r'| "u" ([0-9a-cA-CefEF] [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F] | [dD] [0-7] [0-9a-fA-F] [0-9a-fA-F]))'
     ),
     "string": r'"\"" char* "\""',

@@ -171,4 +171,7 @@ def _name_thread(name: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    returncode = main()
+    sys.stderr.flush()
+    # An orderly shutdown of the interpreter aborts, for the other thread still reads standard input.
+    os._exit(returncode)

@@ -1,0 +1,48 @@
+"""Fixtures for the engine: the demonstration model, and engines to try the same contract on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# As the agent starts its worker: read when the library is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from edge_agent.engine.echo import EchoEngine
+from edge_agent.engine.engine import Engine
+from edge_agent.engine.llama_engine import LlamaEngine
+from edge_agent.engine.protocol import EngineSettings, Load, TaskPrefix
+from tests.engine.runs import TASK
+
+
+@pytest.fixture(scope="session")
+def model_path(demo_bundle: Path) -> str:
+    return str(demo_bundle / "model.gguf")
+
+
+@pytest.fixture
+def open_llama(model_path: str) -> Iterator[Callable[..., LlamaEngine]]:
+    """Opens engines over the demonstration model; closed at the end of the test."""
+    opened: list[LlamaEngine] = []
+
+    def open_(*, tasks: tuple[TaskPrefix, ...] = (TASK,), **settings: int) -> LlamaEngine:
+        chosen = {"context_tokens": 1024, "threads": 1, "prefill_threads": 2, **settings}
+        opened.append(LlamaEngine(Load(model_path=model_path, settings=EngineSettings(**chosen), tasks=tasks)))
+        return opened[-1]
+
+    yield open_
+    for engine in opened:
+        engine.close()
+
+
+@pytest.fixture(params=["echo", "llama"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine that ships."""
+    if request.param == "llama":
+        opened: LlamaEngine = request.getfixturevalue("open_llama")()
+        return opened
+    settings = EngineSettings(context_tokens=1024)
+    return EchoEngine(Load(model_path="echo:", settings=settings, tasks=(TASK,)))

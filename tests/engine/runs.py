@@ -1,0 +1,75 @@
+"""Requests that the engine's tests send, and what comes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge_agent.engine.engine import Engine
+from edge_agent.engine.protocol import (
+    Cancelled,
+    ChatMessage,
+    Event,
+    Failed,
+    Finished,
+    LabelsPlan,
+    Refused,
+    Run,
+    SchemaPlan,
+    TaskPrefix,
+    TextPlan,
+)
+
+END = (Finished, Refused, Failed, Cancelled)
+Plan = LabelsPlan | SchemaPlan | TextPlan
+LABELS = LabelsPlan(labels=("normal", "bearing fault", "bearing wear", "cavitation"))
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "pump": {"type": "string", "minLength": 1, "maxLength": 8},
+        "severity": {"type": "integer", "minimum": 1, "maximum": 5},
+        "urgent": {"type": "boolean"},
+    },
+    "required": ["pump", "severity", "urgent"],
+    "additionalProperties": False,
+}
+PLANS: tuple[Plan, ...] = (LABELS, TextPlan(), SchemaPlan(schema=SCHEMA))
+TASK = TaskPrefix(task="triage", system="You sort the readings of pumps.", user_head="Reading: ")
+
+
+def messages(text: str, task: TaskPrefix = TASK) -> tuple[ChatMessage, ...]:
+    system = () if task.system is None else (ChatMessage(role="system", content=task.system),)
+    return (*system, ChatMessage(role="user", content=task.user_head + text))
+
+
+def run(request_id: int, text: str, plan: Plan | None = None, **options: Any) -> Run:
+    """A request of the task above; writes 12 tokens at most unless it is told otherwise."""
+    options = {"max_tokens": 12, "messages": messages(text), **options}
+    return Run(id=request_id, task="triage", plan=plan or TextPlan(), **options)
+
+
+def answer_all(engine: Engine, *runs: Run) -> list[Event]:
+    """Every event until nothing is left to do."""
+    events = [event for one in runs if (event := engine.add(one)) is not None]
+    while engine.has_work:
+        events += engine.step()
+    return events
+
+
+def ends(events: list[Event]) -> dict[int, Event]:
+    """Request id -> its terminal event; more than one is a mistake."""
+    found: dict[int, Event] = {}
+    for event in events:
+        if isinstance(event, END):
+            assert event.id not in found, f"request {event.id} ended twice"
+            found[event.id] = event
+    return found
+
+
+def finished(engine: Engine, *runs: Run) -> dict[int, Finished]:
+    """Request id -> its answer, for requests that must all be answered."""
+    answers = {}
+    for request_id, event in ends(answer_all(engine, *runs)).items():
+        assert isinstance(event, Finished), event
+        answers[request_id] = event
+    assert answers.keys() == {one.id for one in runs}
+    return answers

@@ -1,0 +1,138 @@
+"""What every engine promises, tried on the echo and on the model alike."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edge_agent.engine.engine import Engine
+from edge_agent.engine.protocol import (
+    Cancelled,
+    Finish,
+    Finished,
+    LabelsPlan,
+    Partial,
+    RefusalCode,
+    Refused,
+    SchemaPlan,
+)
+from edge_agent.engine.schema_grammar import validator
+from tests.engine.runs import END, LABELS, PLANS, SCHEMA, answer_all, ends, finished, run
+
+
+def test_labels_are_scored_and_nothing_is_written(engine: Engine) -> None:
+    answer = finished(engine, run(1, "cavitation at P-3", LABELS))[1]
+
+    assert answer.finish is Finish.LABELS
+    assert answer.scores is not None
+    assert list(answer.scores) == list(LABELS.labels)
+    assert sum(answer.scores.values()) == pytest.approx(1.0, abs=0.001)
+    assert (answer.text, answer.reasoning, answer.completion_tokens) == (None, None, 0)
+    assert answer.prompt_tokens > answer.cached_tokens > 0
+
+
+def test_two_hundred_labels_are_scored(engine: Engine) -> None:
+    plan = LabelsPlan(labels=tuple(f"state {number} of pump {number % 7}" for number in range(200)))
+
+    answer = finished(engine, run(1, "x", plan))[1]
+
+    assert answer.scores is not None
+    assert len(answer.scores) == 200
+    assert sum(answer.scores.values()) == pytest.approx(1.0, abs=0.001)
+
+
+def test_an_extract_validates_against_its_schema(engine: Engine) -> None:
+    answer = finished(engine, run(1, "P-3 vibrates", SchemaPlan(schema=SCHEMA), max_tokens=100))[1]
+
+    assert answer.finish is Finish.SCHEMA
+    assert answer.text is not None
+    validator(SCHEMA).validate(json.loads(answer.text))
+
+
+def test_text_ends_at_max_tokens(engine: Engine) -> None:
+    answer = finished(engine, run(1, "a b c d e f", max_tokens=2))[1]
+
+    assert answer.finish is Finish.LENGTH
+    assert answer.completion_tokens == 2
+
+
+def test_partials_add_up_to_the_text(engine: Engine) -> None:
+    events = answer_all(engine, run(1, "one two three", stream=True), run(2, "four five six"))
+
+    deltas = [event.delta for event in events if isinstance(event, Partial)]
+    assert {event.id for event in events if isinstance(event, Partial)} <= {1}
+    end = ends(events)[1]
+    assert isinstance(end, Finished)
+    assert end.text
+    assert "".join(deltas) == end.text
+    assert isinstance(events[-1], END)
+
+
+def test_the_same_request_has_the_same_answer(engine: Engine) -> None:
+    first = finished(engine, run(1, "vibration 7 mm/s"))[1]
+    second = finished(engine, run(2, "vibration 7 mm/s"))[2]
+
+    assert first.text == second.text
+
+
+def test_more_requests_than_places_are_all_answered_in_shared_steps(engine: Engine) -> None:
+    runs = [run(number, f"pump {number}", PLANS[number % 3], max_tokens=60) for number in range(20)]
+
+    answers = finished(engine, *runs)
+
+    assert max(answer.batch for answer in answers.values()) == engine.facts.max_active
+    progress = engine.progress()
+    assert progress.active == 0
+    assert progress.rows_total / progress.steps_total > 1.5
+    assert progress.completion_tokens_total == sum(answer.completion_tokens for answer in answers.values())
+    assert progress.cached_tokens_total == sum(answer.cached_tokens for answer in answers.values())
+
+
+def test_what_never_fits_the_context_is_refused_with_the_figures(engine: Engine) -> None:
+    end = ends(answer_all(engine, run(1, "x " * 1100)))[1]
+
+    assert isinstance(end, Refused)
+    assert end.code is RefusalCode.TOO_LONG
+    assert "max_tokens 12" in end.message
+    assert "the context has 1024" in end.message
+
+
+def test_answers_of_prompt_and_max_tokens_up_to_the_context_are_taken(engine: Engine) -> None:
+    prompt = finished(engine, run(1, "a b", max_tokens=1))[1].prompt_tokens
+    room = engine.facts.context_tokens - prompt
+
+    refused = engine.add(run(2, "a b", max_tokens=room + 1))
+    assert isinstance(refused, Refused)
+    assert engine.add(run(3, "a b", max_tokens=room)) is None
+    engine.step()
+    assert isinstance(engine.cancel(3), Cancelled)
+
+
+def test_cancel_ends_a_request_that_waits_and_one_that_runs(engine: Engine) -> None:
+    runs = [run(number, "one two three four five six seven", max_tokens=200) for number in range(6)]
+    for one in runs:
+        assert engine.add(one) is None
+    early = engine.step()
+
+    assert engine.cancel(0) == Cancelled(id=0)
+    assert engine.cancel(5) == Cancelled(id=5)
+    assert engine.cancel(0) is None
+    assert engine.cancel(99) is None
+    events = early
+    while engine.has_work:
+        events += engine.step()
+    assert sorted(ends(events)) == [1, 2, 3, 4]
+
+
+def test_an_id_that_is_in_use_is_the_caller_s_bug(engine: Engine) -> None:
+    engine.add(run(1, "a"))
+
+    with pytest.raises(ValueError, match="id 1 is in use"):
+        engine.add(run(1, "b"))
+    engine.cancel(1)
+
+
+def test_an_engine_without_requests_has_nothing_to_do(engine: Engine) -> None:
+    assert not engine.has_work
+    assert engine.step() == []

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from edge_agent.engine.scheduler import Admission, Reservation, Take, Want, next_batch
+
+
+def test_sequences_that_write_come_before_prompts_and_prompts_fill_the_rest() -> None:
+    wants = [Want(0, 1, (0,)), Want(1, 1, (0,)), Want(2, 500, (499,)), Want(3, 40, (39,))]
+
+    assert next_batch(wants, tokens=256, outputs=8) == [Take(0, 1), Take(1, 1), Take(2, 254)]
+
+
+def test_a_long_prompt_ends_and_the_next_one_begins_in_the_same_step() -> None:
+    assert next_batch([Want(2, 100, (99,)), Want(3, 400, (399,))], tokens=256, outputs=8) == [
+        Take(2, 100),
+        Take(3, 156),
+    ]
+
+
+def test_without_rows_for_logits_a_prompt_stops_before_its_last_token() -> None:
+    wants = [Want(0, 1, (0,)), Want(1, 1, (0,)), Want(2, 10, (9,))]
+
+    assert next_batch(wants, tokens=256, outputs=2) == [Take(0, 1), Take(1, 1), Take(2, 9)]
+
+
+def test_a_branch_is_cut_before_the_first_output_that_has_no_row() -> None:
+    assert next_batch([Want(0, 4, (1, 3))], tokens=256, outputs=1) == [Take(0, 3)]
+    assert next_batch([Want(0, 1, (0,)), Want(1, 1, (0,))], tokens=256, outputs=1) == [Take(0, 1)]
+
+
+def test_nothing_wanted_is_no_batch() -> None:
+    assert next_batch([], tokens=256, outputs=8) == []
+
+
+def timeline(admission: Admission, requests: dict[int, int], *, pinned: int = 0) -> list[int]:
+    """The requests that start now, given what each would reserve."""
+    started = []
+    while (key := admission.head()) is not None and admission.start(Reservation(key, requests[key]), pinned):
+        started.append(key)
+    return started
+
+
+def test_requests_join_while_places_and_cells_last_and_when_one_leaves() -> None:
+    admission = Admission(max_active=2, cells=1000)
+    requests = {1: 300, 2: 300, 3: 300}
+    for key in requests:
+        admission.offer(key)
+
+    assert timeline(admission, requests) == [1, 2]
+    assert (admission.active, admission.waiting, admission.free_cells(0)) == (2, 1, 400)
+    assert timeline(admission, requests) == []
+    admission.leave(1)
+    assert timeline(admission, requests) == [3]
+
+
+def test_a_head_that_does_not_fit_keeps_its_place_and_starts_when_there_is_room() -> None:
+    admission = Admission(max_active=4, cells=1000)
+    requests = {1: 600, 2: 600, 3: 10}
+    for key in requests:
+        admission.offer(key)
+
+    assert timeline(admission, requests) == [1]
+    admission.leave(1)
+    assert timeline(admission, requests) == [2, 3]
+
+
+def test_pinned_prefixes_take_cells_away() -> None:
+    admission = Admission(max_active=4, cells=1000)
+    admission.offer(1)
+
+    assert timeline(admission, {1: 900}, pinned=200) == []
+    assert timeline(admission, {1: 900}, pinned=100) == [1]
+
+
+def test_a_request_that_is_put_back_is_the_first_to_start_again() -> None:
+    admission = Admission(max_active=1, cells=1000)
+    for key in (1, 2):
+        admission.offer(key)
+    assert timeline(admission, {1: 1, 2: 1}) == [1]
+
+    admission.put_back(1)
+
+    assert timeline(admission, {1: 1, 2: 1}) == [1]
+
+
+def test_a_waiting_request_can_leave_and_an_unknown_one_is_ignored() -> None:
+    admission = Admission(max_active=1, cells=10)
+    admission.offer(1)
+
+    admission.leave(1)
+    admission.leave(7)
+
+    assert admission.head() is None

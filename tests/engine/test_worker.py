@@ -1,0 +1,281 @@
+"""Real worker processes, through the parent's end of the pipe."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from edge_agent.engine.process import EngineProcess, WorkerExited
+from edge_agent.engine.protocol import (
+    Cancel,
+    Cancelled,
+    EngineSettings,
+    Event,
+    Finished,
+    Load,
+    LoadFailed,
+    Partial,
+    Progress,
+    Ready,
+    SetTasks,
+    encode_command,
+)
+from tests.engine.runs import LABELS, TASK, run
+
+WAIT_S = 30.0
+Wanted = TypeVar("Wanted")
+
+
+class Worker:
+    """A process and the events that came from it."""
+
+    def __init__(self, model_path: str, **settings: int) -> None:
+        self.events: queue.SimpleQueue[Event | WorkerExited] = queue.SimpleQueue()
+        load = Load(model_path=model_path, settings=EngineSettings(**settings), tasks=(TASK,))
+        self.process = EngineProcess(load, self.events.put)
+        self.process.start()
+
+    def wait_for(self, kind: type[Wanted]) -> Wanted:
+        """The next event of this kind; anything before it is dropped."""
+        while True:
+            event = self.events.get(timeout=WAIT_S)
+            if isinstance(event, kind):
+                return event
+            assert not isinstance(event, WorkerExited), event
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Worker]]:
+    workers: list[Worker] = []
+
+    def start_(model_path: str = "echo:", **settings: int) -> Worker:
+        workers.append(Worker(model_path, **settings))
+        return workers[-1]
+
+    yield start_
+    for worker in workers:
+        worker.process.stop(WAIT_S)
+
+
+def test_a_worker_says_ready_answers_and_ends_with_its_input(start: Callable[..., Worker], model_path: str) -> None:
+    worker = start(model_path, context_tokens=512, max_active=2)
+
+    ready = worker.wait_for(Ready)
+    assert ready.pid == worker.process.pid
+    assert (ready.context_tokens, ready.max_active) == (512, 2)
+    assert ready.cpu_variant
+    assert ready.repacked_mb is not None
+    worker.process.send(run(7, "cavitation", LABELS))
+    answer = worker.wait_for(Finished)
+    assert answer.id == 7
+    assert answer.cached_tokens > 0
+
+    worker.process.stop(WAIT_S)
+    exited = worker.wait_for(WorkerExited)
+    assert exited.returncode == 0
+
+
+def test_progress_comes_when_the_work_is_done_and_while_nothing_happens(start: Callable[..., Worker]) -> None:
+    worker = start()
+    worker.process.send(run(1, "a b c"))
+
+    worker.wait_for(Finished)
+    done = worker.wait_for(Progress)
+    assert (done.active, done.completion_tokens_total) == (0, 4)
+    assert worker.wait_for(Progress) == done
+
+
+def test_requests_that_arrive_while_others_run_share_their_steps(start: Callable[..., Worker]) -> None:
+    worker = start("echo:step_ms=20")
+    worker.process.send(run(1, "a b c d e f g h", stream=True))
+    worker.wait_for(Partial)
+    worker.process.send(run(2, "x y", stream=False))
+
+    assert worker.wait_for(Finished).id == 2
+    assert worker.wait_for(Finished).batch == 2
+
+
+def test_a_cancelled_request_ends_between_two_steps(start: Callable[..., Worker]) -> None:
+    worker = start("echo:step_ms=20")
+    worker.process.send(run(1, "a " * 500, stream=True, max_tokens=600))
+    worker.wait_for(Partial)
+    worker.process.send(Cancel(id=1))
+    worker.process.send(Cancel(id=77))
+
+    assert worker.wait_for(Cancelled).id == 1
+    worker.process.send(run(2, "b"))
+    assert worker.wait_for(Finished).text == "Reading: b"
+
+
+def test_tasks_can_change_while_it_runs(start: Callable[..., Worker]) -> None:
+    worker = start()
+    worker.process.send(SetTasks(tasks=()))
+    worker.process.send(run(1, "b"))
+
+    assert worker.wait_for(Finished).cached_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nothing.gguf", "does not exist"),
+        ("echo:speed=3", "'speed=3' is not one of step_ms, load_ms"),
+    ],
+)
+def test_a_model_that_cannot_be_opened_is_told_and_ends_the_worker(
+    start: Callable[..., Worker], path: str, message: str
+) -> None:
+    worker = start(path)
+
+    assert message in worker.wait_for(LoadFailed).message
+    exited = worker.wait_for(WorkerExited)
+    assert exited.returncode == 1
+    assert any("cannot be opened" in line for line in exited.log_tail)
+
+
+def test_a_worker_that_is_killed_is_told_with_its_signal(start: Callable[..., Worker]) -> None:
+    worker = start("echo:step_ms=20")
+    worker.process.send(run(1, "a " * 500, stream=True, max_tokens=600))
+    worker.wait_for(Partial)
+    assert worker.process.pid is not None
+
+    os.kill(worker.process.pid, signal.SIGKILL)
+
+    assert worker.wait_for(WorkerExited).returncode == -signal.SIGKILL
+    worker.process.send(run(2, "b"))
+
+
+def test_ctrl_c_is_left_to_the_agent(start: Callable[..., Worker]) -> None:
+    worker = start()
+    worker.wait_for(Ready)
+    assert worker.process.pid is not None
+
+    os.kill(worker.process.pid, signal.SIGINT)
+    worker.process.send(run(1, "b"))
+
+    assert worker.wait_for(Finished).id == 1
+
+
+@pytest.mark.expects_warning
+def test_a_worker_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deaf = tmp_path / "deaf"
+    deaf.write_text("#!/bin/sh\nexec sleep 600\n", encoding="utf-8")
+    deaf.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(deaf))
+    worker = Worker("echo:")
+
+    worker.process.stop(0.1)
+
+    assert worker.wait_for(WorkerExited).returncode == -signal.SIGKILL
+
+
+@pytest.mark.expects_warning
+def test_a_worker_that_reads_nothing_cannot_block_the_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deaf = tmp_path / "deaf"
+    deaf.write_text("#!/bin/sh\nexec sleep 600\n", encoding="utf-8")
+    deaf.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(deaf))
+    worker = Worker("echo:")
+    filling = threading.Thread(target=worker.process.send, args=(run(1, "x" * 1_000_000),))
+    filling.start()
+    while not worker.process._write_lock.locked():
+        filling.join(0.01)
+
+    worker.process.stop(0.1)
+
+    filling.join(WAIT_S)
+    assert worker.wait_for(WorkerExited).returncode == -signal.SIGKILL
+
+
+@pytest.mark.expects_warning
+def test_output_that_is_no_event_ends_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    babbling = tmp_path / "babbling"
+    babbling.write_text("#!/bin/sh\necho hello\nexec sleep 600\n", encoding="utf-8")
+    babbling.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(babbling))
+    worker = Worker("echo:")
+
+    assert worker.wait_for(WorkerExited).returncode == -signal.SIGKILL
+    assert "wrote no event: b'hello" in caplog.text
+    worker.process.stop(WAIT_S)
+
+
+def test_end_of_input_ends_a_worker_that_still_loads(start: Callable[..., Worker]) -> None:
+    worker = start("echo:load_ms=60000")
+
+    worker.process.stop(WAIT_S)
+
+    assert worker.wait_for(WorkerExited).returncode == 0
+
+
+def drive(*lines: bytes, keep_open: bool = True) -> tuple[int, bytes, bytes]:
+    """Return code, output and log of a worker that is driven by hand."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "edge_agent.engine.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(b"".join(lines))
+        process.stdin.flush()
+        if not keep_open:
+            process.stdin.close()
+        output, log = process.stdout.read(), process.stderr.read()
+        return process.wait(), output, log
+
+
+def first_load() -> bytes:
+    return encode_command(Load(model_path="echo:", settings=EngineSettings()))
+
+
+@pytest.mark.parametrize("line", [b"no json\n", b'{"type":"dance"}\n'])
+def test_what_is_no_command_ends_the_worker_with_a_traceback(line: bytes) -> None:
+    code, output, log = drive(first_load(), line)
+
+    assert code == 1
+    assert b"not a command" in log
+    assert b"not a command" not in output
+
+
+@pytest.mark.parametrize("commands", [(Cancel(id=1),), ("load", "load")])
+def test_load_is_the_first_command_and_only_that(commands: tuple[Any, ...]) -> None:
+    lines = [first_load() if command == "load" else encode_command(command) for command in commands]
+
+    code, _, log = drive(*lines)
+
+    assert code == 1
+    assert b"first command" in log
+
+
+def test_whatever_a_library_prints_stays_out_of_the_events(tmp_path: Path) -> None:
+    script = tmp_path / "printing.py"
+    script.write_text(
+        "import os, sys\nfrom edge_agent.engine import worker\n"
+        "worker._name_thread = lambda name: os.write(1, b'printed by a library\\n')\nsys.exit(worker.main())\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        input=b"",
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+
+    assert done.stdout == b""
+    assert b"printed by a library" in done.stderr
