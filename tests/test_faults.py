@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edge_agent.faults import MAX_SHOWN_VALUE, field_name, first_fault, printable, shown
+
+
+def test_control_characters_are_escaped_and_letters_are_not() -> None:
+    assert printable("Lager prüfen 轴承") == "Lager prüfen 轴承"
+    assert printable("a\x1b[2Jb\n\x00\x9bc") == "a\\x1b[2Jb\\n\\x00\\x9bc"
+
+
+def test_line_and_direction_marks_and_half_surrogates_are_escaped() -> None:
+    assert printable("\u2028\u202e\ud800") == "\\u2028\\u202e\\ud800"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a", '"a"'),
+        ("42", '"42"'),
+        (42, "42"),
+        (None, "null"),
+        (True, "true"),
+        ({"a": [1, "ü"]}, '{"a": [1, "ü"]}'),
+        (float("nan"), "NaN"),
+    ],
+)
+def test_values_are_shown_as_json(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_what_is_no_json_is_shown_as_python_writes_it() -> None:
+    assert shown({1, 2}) == "{1, 2}"
+    assert shown(b"\xff") == r"b'\xff'"
+
+
+def test_a_shown_value_is_one_line_of_bounded_length() -> None:
+    text = shown("x\n\x1b" * 1000)
+    assert len(text) == MAX_SHOWN_VALUE
+    assert text.endswith("…")
+    assert "\n" not in text
+    assert "\x1b" not in text
+
+
+def test_field_names_read_like_the_document() -> None:
+    assert field_name(("tasks", "pump", "labels", 2)) == "tasks.pump.labels[2]"
+    assert field_name(("options", "stop", 0)) == "options.stop[0]"
+    assert field_name(()) == ""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    number: int
+    text: str = "a"
+
+
+def _fault(value: Any, prefix: str = "") -> str:
+    with pytest.raises(ValidationError) as caught:
+        _Table.model_validate(value)
+    return first_fault(caught.value, prefix)
+
+
+def test_a_fault_names_field_value_and_what_is_allowed() -> None:
+    assert _fault({"number": "7"}) == 'number: should be a valid integer (got "7")'
+
+
+def test_a_missing_field_is_said_to_be_required() -> None:
+    assert _fault({}) == "number: required, but missing"
+
+
+def test_a_prefix_stands_before_the_field() -> None:
+    assert _fault({"number": 1, "text": 5}, "input") == "input.text: should be a valid string (got 5)"
+
+
+def test_a_value_where_a_table_belongs_is_told_so() -> None:
+    assert _fault(3, "input") == "input: should be a table of named values (got 3)"
