@@ -13,6 +13,11 @@ from gguf import GGMLQuantizationType
 _SILENT = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
 
 
+def silence_llama_cpp() -> None:
+    """No more lines from llama.cpp on stderr in this process."""
+    llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p(0))
+
+
 @contextmanager
 def _quiet_output() -> Iterator[None]:
     # A few lines go to the C library's stdout, past the log callback.
@@ -28,7 +33,7 @@ def _quiet_output() -> Iterator[None]:
 
 def quantize_natively(source: Path, target: Path, file_type: int, overrides: dict[str, str] | None = None) -> None:
     """Quantize the GGUF file `source` by upstream's code, in its default mix or with a type for each tensor named."""
-    llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p(0))
+    silence_llama_cpp()
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = file_type
     params.nthread = len(os.sched_getaffinity(0))
