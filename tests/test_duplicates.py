@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+
+from edge_agent.duplicates import MAX_REMEMBERED, MAX_REMEMBERED_BYTES, Duplicates, Key, key_of, may_be_duplicate
+from edge_agent.messages import Code, Error, Origin, Outcome, Status
+from tests.support import origin, request
+
+OK = Outcome(status=Status.OK, output="fine")
+
+
+def key(text: str = "a") -> Key:
+    return key_of(origin(id=text), b"payload")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (origin(task="report"), b"x"),
+        (origin(reply_topic="elsewhere"), b"x"),
+        (origin(id="b"), b"x"),
+        (origin(id=1), b"x"),
+        (origin(correlation=b"1"), b"x"),
+        (origin(), b"y"),
+    ],
+)
+def test_task_reply_topic_correlation_and_payload_tell_requests_apart(other: tuple[Origin, bytes]) -> None:
+    assert key_of(*other) != key_of(origin(), b"x")
+
+
+def test_the_id_1_and_the_id_text_1_are_two() -> None:
+    assert key_of(origin(id=1), b"x") != key_of(origin(id="1"), b"x")
+
+
+def test_a_generated_id_does_not_tell_requests_apart() -> None:
+    one, two = origin(id="f00d", is_id_given=False), origin(id="beef", is_id_given=False)
+    assert key_of(one, b"x") == key_of(two, b"x")
+
+
+def test_only_a_correlation_of_the_client_or_a_redelivery_makes_duplicates() -> None:
+    without = origin(is_id_given=False)
+    assert may_be_duplicate(origin(), is_redelivery=False)
+    assert may_be_duplicate(origin(is_id_given=False, correlation=b"1"), is_redelivery=False)
+    assert may_be_duplicate(without, is_redelivery=True)
+    assert not may_be_duplicate(without, is_redelivery=False)
+
+
+def test_a_running_request_is_found_until_it_ends() -> None:
+    duplicates, running = Duplicates(300.0), request()
+    assert duplicates.find(key(), 0.0) is None
+    duplicates.begin(key(), running, 0.0)
+    assert duplicates.find(key(), 1.0) is running
+
+
+@pytest.mark.parametrize(
+    "outcome", [OK, Outcome.refused(Error(code=Code.BAD_FIELD, message="m"))], ids=["ok", "invalid"]
+)
+def test_ok_and_invalid_are_given_again_within_the_window(outcome: Outcome) -> None:
+    duplicates = Duplicates(300.0)
+    duplicates.begin(key(), request(), 0.0)
+    duplicates.end(key(), outcome, 10.0)
+    assert duplicates.find(key(), 299.0) is outcome
+    assert duplicates.find(key(), 311.0) is None
+
+
+@pytest.mark.parametrize("code", [c for c in Code if c.status is not Status.INVALID])
+def test_after_any_other_end_the_question_is_asked_anew(code: Code) -> None:
+    duplicates = Duplicates(300.0)
+    duplicates.begin(key(), request(), 0.0)
+    duplicates.end(key(), Outcome.refused(Error(code=code, message="m")), 10.0)
+    assert duplicates.find(key(), 11.0) is None
+
+
+def test_only_so_many_answers_are_remembered_and_the_oldest_go_first() -> None:
+    duplicates = Duplicates(300.0)
+    for number in range(MAX_REMEMBERED + 5):
+        duplicates.end(key(str(number)), OK, 0.0)
+    assert duplicates.find(key("4"), 1.0) is None
+    assert duplicates.find(key("5"), 1.0) is OK
+
+
+def test_running_requests_are_never_forgotten() -> None:
+    duplicates, running = Duplicates(300.0), request()
+    duplicates.begin(key("running"), running, 0.0)
+    for number in range(MAX_REMEMBERED + 5):
+        duplicates.end(key(str(number)), OK, 0.0)
+    assert duplicates.find(key("running"), 1.0) is running
+
+
+def test_an_answer_larger_than_the_memory_is_not_remembered() -> None:
+    duplicates = Duplicates(300.0)
+    duplicates.end(key(), Outcome(status=Status.OK, output="x" * MAX_REMEMBERED_BYTES), 0.0)
+    assert duplicates.find(key(), 1.0) is None
+    duplicates.end(key("next"), OK, 1.0)
+    assert duplicates.find(key("next"), 2.0) is OK

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_agent.systemd_notify import notify
+
+
+@pytest.fixture
+def systemd() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.settimeout(5)
+        yield channel
+
+
+def test_assignments_arrive_as_lines(systemd: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    systemd.bind(str(tmp_path / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    notify("READY=1", "STATUS=online, 0 running")
+    assert systemd.recv(1000) == b"READY=1\nSTATUS=online, 0 running"
+
+
+def test_a_socket_without_a_file_is_reached(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"edge-agent-test-{secrets.token_hex(8)}"
+    systemd.bind(f"\0{name}")
+    monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+    notify("STOPPING=1")
+    assert systemd.recv(1000) == b"STOPPING=1"
+
+
+@pytest.mark.parametrize("address", [None, "", "relative", "/nonexistent/notify"])
+def test_without_systemd_nothing_happens(address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if address is None:
+        monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    else:
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+    notify("READY=1")
