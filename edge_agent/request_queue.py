@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -42,7 +41,6 @@ class RequestQueue:
         self.capacity = capacity
         self._heap: list[tuple[int, float, int, Request]] = []
         self._waiting: dict[int, Request] = {}
-        self._order = itertools.count()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -54,7 +52,7 @@ class RequestQueue:
     def add(self, request: Request) -> None:
         """Lets a request wait. The caller has seen that there is room; one put back after a crash may exceed it."""
         self._waiting[request.number] = request
-        heapq.heappush(self._heap, (request.priority, request.deadline_at, next(self._order), request))
+        heapq.heappush(self._heap, (request.priority, request.deadline_at, request.number, request))
 
     def take(self) -> Request | None:
         """The next request to run, or None."""

@@ -78,6 +78,14 @@ def test_a_request_put_back_is_given_out_again() -> None:
     assert queue.take() is lost
 
 
+def test_a_request_put_back_keeps_its_place_among_equals() -> None:
+    lost, other = request(), request()
+    queue = queue_of(lost, other)
+    assert queue.take() is lost
+    queue.add(lost)
+    assert drained(queue) == [lost, other]
+
+
 def test_the_oldest_is_the_one_that_arrived_first() -> None:
     queue = queue_of(request(arrived_at=3.0), request(arrived_at=1.0), request(arrived_at=2.0))
     assert queue.oldest_ms(4.5) == 3500.0
