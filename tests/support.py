@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import tomllib
+from functools import lru_cache
 from typing import Any, cast
 
 from edge_agent.config import Config
@@ -58,6 +59,7 @@ REPLY_FIELDS = {
 }
 
 
+@lru_cache
 def config(text: str = "") -> Config:
     """A configuration of the least that is required, and these lines."""
     return Config.model_validate(tomllib.loads(CONFIG + text))
