@@ -72,12 +72,15 @@ class Duplicates:
             self._bytes -= entry.size
 
     def _forget_old(self, now: float) -> None:
-        expired: list[Key] = []
+        forgotten: list[Key] = []
+        count, size = len(self._entries), self._bytes
         for key, entry in self._entries.items():
-            is_over = len(self._entries) - len(expired) > MAX_REMEMBERED or self._bytes > MAX_REMEMBERED_BYTES
+            is_over = count > MAX_REMEMBERED or size > MAX_REMEMBERED_BYTES
             if not is_over and entry.at + self.window_s > now:
                 break
             if entry.request is None:
-                expired.append(key)
-        for key in expired:
+                forgotten.append(key)
+                count -= 1
+                size -= entry.size
+        for key in forgotten:
             self._drop(key)

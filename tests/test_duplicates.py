@@ -79,6 +79,13 @@ def test_only_so_many_answers_are_remembered_and_the_oldest_go_first() -> None:
     assert duplicates.find(key("5"), 1.0) is OK
 
 
+def test_only_as_many_answers_are_forgotten_as_the_memory_needs() -> None:
+    duplicates, large = Duplicates(300.0), Outcome(status=Status.OK, output="x" * (MAX_REMEMBERED_BYTES // 4))
+    for number in range(5):
+        duplicates.end(key(str(number)), large, 0.0)
+    assert [duplicates.find(key(str(number)), 1.0) is large for number in range(5)] == [False, False, True, True, True]
+
+
 def test_running_requests_are_never_forgotten() -> None:
     duplicates, running = Duplicates(300.0), request()
     duplicates.begin(key("running"), running, 0.0)
