@@ -65,7 +65,7 @@ class Topics:
         return (f"{self.base}/infer/+/response/#", f"{self.root}/reply/#")
 
     def task_of_request(self, topic: str) -> str | None:
-        """The task that a request topic names, or None for any other topic."""
+        """The task that a request topic names ("" is a name, too: `+` matches it), or None for any other topic."""
         return self._middle(topic, "infer/", "/request")
 
     def operation_of_command(self, topic: str) -> str | None:
@@ -73,7 +73,7 @@ class Topics:
 
     def _middle(self, topic: str, head: str, tail: str) -> str | None:
         head = f"{self.base}/{head}"
-        if not (topic.startswith(head) and topic.endswith(tail) and len(topic) > len(head) + len(tail)):
+        if not (topic.startswith(head) and topic.endswith(tail) and len(topic) >= len(head) + len(tail)):
             return None
         middle = topic[len(head) : len(topic) - len(tail)]
         return None if "/" in middle else middle

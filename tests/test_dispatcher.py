@@ -130,6 +130,12 @@ class TestWhereRepliesGo:
         assert (desk.reply["status"], code_of(desk.reply), desk.reply["task"]) == ("invalid", "unknown_task", "no such")
         assert "triage" in message_of(desk.reply)
 
+    def test_a_task_without_a_name_is_an_unknown_one(self) -> None:
+        desk = Desk()
+        desk.ask("x", task="")
+        assert desk.publication.topic == f"{BASE}/infer//response"
+        assert code_of(desk.reply) == "unknown_task"
+
     def test_invalid_payloads_are_answered_where_the_properties_say(self) -> None:
         for payload in (b"\xff", b"{x", b""):
             desk = Desk()

@@ -48,6 +48,7 @@ def test_the_reply_topic_of_ask_is_allowed_by_default() -> None:
         (f"{BASE}/infer/pump/request", "pump"),
         (f"{BASE}/infer/no such task!/request", "no such task!"),
         (f"{BASE}/infer/request/request", "request"),
+        (f"{BASE}/infer//request", ""),
         (f"{BASE}/infer/pump/response", None),
         (f"{BASE}/infer/request", None),
         (f"{BASE}/infer/a/b/request", None),
@@ -65,6 +66,7 @@ def test_the_task_is_read_from_a_request_topic(topic: str, task: str | None) -> 
     [
         (f"{BASE}/cmd/ping", "ping"),
         (f"{BASE}/cmd/no-such", "no-such"),
+        (f"{BASE}/cmd/", ""),
         (f"{BASE}/cmd/ping/result", None),
         (f"{BASE}/cmd", None),
         (f"{BASE}/state", None),
