@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 Answer = Finished | Refused | Failed | Cancelled
 # A request that was running when its worker died is run once more; if that worker dies too, the request may be why.
 MAX_ATTEMPTS = 2
+# An envelope that is too long is still read for who asks, up to this size: longer ones cost too much time.
+MAX_SALVAGED_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,6 @@ class Dispatcher:
         default_topic = self._topics.response(name)
         origin = self._origin(name, default_topic, inbound)
         try:
-            self._check_size(inbound)
             envelope, refusal = self._parse(inbound)
             origin = self._origin(name, default_topic, inbound, envelope)
             wanted_topic = inbound.response_topic or (envelope.reply_to if envelope else None)
@@ -157,6 +158,7 @@ class Dispatcher:
     def _parse(self, inbound: Inbound) -> tuple[Envelope | None, Refusal | None]:
         """An envelope, or why there is none; with what can still be told of who asks and where to answer."""
         try:
+            self._check_size(inbound)
             return parse_payload(inbound.payload, inbound.content_type), None
         except Refusal as refusal:
             return _salvage(inbound.payload), refusal
@@ -428,6 +430,8 @@ def _as_text(correlation: bytes) -> str:
 
 def _salvage(payload: bytes) -> Envelope | None:
     """What can still be read of who asks (id, reply_to) in an envelope with some other field wrong."""
+    if len(payload) > MAX_SALVAGED_BYTES:
+        return None
     try:
         value = parse_json(payload.decode("utf-8"))
     except ValueError:

@@ -70,6 +70,12 @@ class TestWhoAsks:
         assert desk.publication.topic == "edgeai/v1/reply/me"
         assert desk.publication.correlation == b"c"
 
+    def test_so_does_an_envelope_that_is_too_long(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x" * 70_000, "id": "mine", "reply_to": "edgeai/v1/reply/me"})
+        assert code_of(desk.reply) == "too_long"
+        assert (desk.reply["id"], desk.publication.topic) == ("mine", "edgeai/v1/reply/me")
+
     def test_a_bad_id_is_not_echoed(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": ["a"]}, correlation=b"c")
@@ -137,7 +143,7 @@ class TestWhereRepliesGo:
         assert code_of(desk.reply) == "unknown_task"
 
     def test_invalid_payloads_are_answered_where_the_properties_say(self) -> None:
-        for payload in (b"\xff", b"{x", b""):
+        for payload in (b"\xff", b"{x", b"", b"x" * 70_000):
             desk = Desk()
             desk.ask(payload, response_topic="edgeai/v1/reply/me", correlation=b"c")
             assert desk.publication.topic == "edgeai/v1/reply/me"
