@@ -38,6 +38,7 @@ from edge_agent.messages import (
     Usage,
     encode_partial,
     encode_reply,
+    is_json,
     parse_bare,
     parse_json,
     parse_payload,
@@ -161,7 +162,7 @@ class Dispatcher:
             self._check_size(inbound)
             return parse_payload(inbound.payload, inbound.content_type), None
         except Refusal as refusal:
-            return _salvage(inbound.payload), refusal
+            return _salvage(inbound), refusal
 
     def _hear_reading(self, task: Task, values: tuple[str, ...], inbound: Inbound, now: float) -> None:
         pattern = task.config.publish
@@ -246,7 +247,14 @@ class Dispatcher:
         )  # fmt: skip
         outcome = Outcome.refused(refusal.error, Timing(total_ms=(now - inbound.received_at) * 1000))
         if outcome.status is Status.INVALID and may_be_duplicate(origin, is_redelivery=inbound.duplicate):
-            self._duplicates.end(key_of(origin, inbound.payload), outcome, now)
+            key = key_of(origin, inbound.payload)
+            twin = self._duplicates.find(key, now)
+            if isinstance(twin, Outcome):
+                self.statistics.duplicates_total += 1
+                self._reply(origin, twin, repeat=True)
+                return
+            if twin is None:
+                self._duplicates.end(key, outcome, now)
         self.statistics.count(outcome, now)
         self._reply(origin, outcome)
 
@@ -428,15 +436,16 @@ def _as_text(correlation: bytes) -> str:
         return correlation.hex()
 
 
-def _salvage(payload: bytes) -> Envelope | None:
+def _salvage(inbound: Inbound) -> Envelope | None:
     """What can still be read of who asks (id, reply_to) in an envelope with some other field wrong."""
-    if len(payload) > MAX_SALVAGED_BYTES:
+    if len(inbound.payload) > MAX_SALVAGED_BYTES:
         return None
     try:
-        value = parse_json(payload.decode("utf-8"))
+        text = inbound.payload.decode("utf-8")
+        value = parse_json(text) if is_json(text, inbound.content_type) else None
     except ValueError:
         return None
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or "input" not in value:
         return None
     kept: Envelope | None = None
     for name in ("id", "reply_to"):

@@ -76,6 +76,15 @@ class TestWhoAsks:
         assert code_of(desk.reply) == "too_long"
         assert (desk.reply["id"], desk.publication.topic) == ("mine", "edgeai/v1/reply/me")
 
+    @pytest.mark.parametrize(
+        ("payload", "content_type"),
+        [({"id": "a reading", "x": "x" * 70_000}, None), ({"input": "x" * 70_000, "id": "text"}, "text/plain")],
+    )
+    def test_what_is_no_envelope_tells_no_id(self, payload: dict[str, Any], content_type: str | None) -> None:
+        desk = Desk()
+        desk.ask(payload, correlation=b"c", content_type=content_type)
+        assert desk.reply["id"] == "c"
+
     def test_a_bad_id_is_not_echoed(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": ["a"]}, correlation=b"c")
@@ -446,6 +455,34 @@ class TestDuplicates:
         desk.dispatcher.answered(Refused(id=1, code=RefusalCode.TOO_LONG, message="m"), 1.0)
         desk.ask({"input": "x", "id": "a"}, at=2.0)
         assert [(code_of(r), r["repeat"]) for r in desk.replies] == [("too_long", False), ("too_long", True)]
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"payload": {"input": 5, "id": "a"}},
+            {"payload": "{broken", "correlation": b"a"},
+            {"payload": b"\xff", "correlation": b"a"},
+            {"payload": {"input": "x", "id": "a"}, "task": "nosuch"},
+            {"payload": {"input": "x", "id": "a"}, "response_topic": "elsewhere"},
+            {"payload": {"input": {"rpm": 1}, "id": "a"}, "task": "vibration"},
+        ],
+    )
+    def test_a_refusal_is_given_again(self, fields: dict[str, Any]) -> None:
+        desk = Desk()
+        desk.ask(**fields)
+        desk.ask(**fields, at=1.0)
+        first, second = desk.replies
+        assert first["status"] == "invalid"
+        assert second == {**first, "repeat": True, "ts": second["ts"]}
+        assert desk.dispatcher.statistics.duplicates_total == 1
+
+    def test_a_request_that_runs_and_became_invalid_by_a_reload_still_gets_its_answer(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"}, task="urgent")
+        desk.reconfigure("")
+        desk.ask({"input": "x", "id": "a"}, task="urgent", at=1.0)
+        desk.dispatcher.answered(finished(1), 2.0)
+        assert desk.statuses() == [("a", "invalid"), ("a", "ok")]
 
     def test_after_any_other_end_it_runs_anew(self) -> None:
         desk = Desk()
