@@ -22,6 +22,13 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
+# The converter against upstream's, tensor by tensor; makes an environment of its own below build/ (PyTorch, 3 GB).
+# make test-parity CHECKPOINT=dir [CHECKPOINT_SHARDED=dir]
+test-parity: setup
+	$(BIN)/python -m tests.parity $(or $(CHECKPOINT),$(error say which checkpoint: make test-parity CHECKPOINT=dir)) \
+	  $(if $(CHECKPOINT_SHARDED),--sharded $(CHECKPOINT_SHARDED))
+	$(BIN)/python -m tests.parity.large_checkpoint --layers 4
+
 # Clients that we did not write, MQTT.js among them (needs mosquitto-clients, node and npm).
 test-clients: setup
 	npm install --silent --no-fund --no-audit --prefix build/mqtt_js mqtt@5
