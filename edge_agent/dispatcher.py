@@ -57,6 +57,9 @@ MAX_ATTEMPTS = 2
 MAX_SALVAGED_BYTES = 1_000_000
 
 
+_DEADLINE_PASSED = Error(code=Code.DEADLINE, message="the deadline has passed")
+
+
 @dataclass(frozen=True, slots=True)
 class _Active:
     request: Request
@@ -148,7 +151,7 @@ class Dispatcher:
         except Refusal as refused:
             self._refuse(origin, inbound, refused, now)
         except Exception:
-            log.exception("a request could not be taken in task=%s", name)
+            log.exception("a request could not be taken in task=%r", name)
             self._refuse(origin, inbound, Refusal(Code.INTERNAL, "the request met a fault of the agent"), now)
 
     def _check_size(self, inbound: Inbound) -> None:
@@ -165,8 +168,8 @@ class Dispatcher:
             return _salvage(inbound), refusal
 
     def _hear_reading(self, task: Task, values: tuple[str, ...], inbound: Inbound, now: float) -> None:
-        pattern = task.config.publish
-        topic = topic_names.fill_publish_pattern(pattern, values) if pattern else self._topics.response(task.name)
+        # A wildcard may have matched an empty level, and a topic may not be empty.
+        topic = topic_names.fill_publish_pattern(task.config.publish or "", values) or self._topics.response(task.name)
         origin = self._origin(task.name, topic, inbound)
         try:
             self._check_size(inbound)
@@ -177,7 +180,7 @@ class Dispatcher:
     def _origin(self, task: str, reply_topic: str, inbound: Inbound, envelope: Envelope | None = None) -> Origin:
         identity: str | int | None = envelope.id if envelope else None
         is_given = identity is not None
-        if identity is None and inbound.correlation is not None:
+        if identity is None and inbound.correlation:
             identity = _as_text(inbound.correlation)
         return Origin(
             task=task,
@@ -242,7 +245,7 @@ class Dispatcher:
 
     def _refuse(self, origin: Origin, inbound: Inbound, refusal: Refusal, now: float) -> None:
         log.info(
-            "request refused task=%s id=%r code=%s: %s",
+            "request refused task=%r id=%r code=%s: %s",
             origin.task, origin.id, refusal.error.code.value, refusal.error.message,
         )  # fmt: skip
         outcome = Outcome.refused(refusal.error, Timing(total_ms=(now - inbound.received_at) * 1000))
@@ -278,12 +281,11 @@ class Dispatcher:
 
     def expire(self, now: float) -> None:
         """Answers every request whose deadline has passed, waiting or running."""
-        error = Error(code=Code.DEADLINE, message="the deadline has passed")
         for request in self.queue.expire(now):
-            self._end(request, Outcome.refused(error, _timing(request, now)), now)
+            self._end(request, Outcome.refused(_DEADLINE_PASSED, _timing(request, now)), now)
         for active in list(self._active.values()):
             if active.request.deadline_at <= now and not active.is_answered:
-                self._abandon(active, error, now)
+                self._abandon(active, _DEADLINE_PASSED, now)
 
     def _abandon(self, active: _Active, error: Error, now: float) -> None:
         """The caller is answered at once; the slot is free when the worker has let go."""
@@ -363,6 +365,8 @@ class Dispatcher:
         self.fill(now)
 
     def _outcome(self, request: Request, event: Answer, now: float) -> Outcome:
+        if request.deadline_at <= now:  # before `expire` came to know it
+            return Outcome.refused(_DEADLINE_PASSED, _timing(request, now))
         match event:
             case Finished():
                 return self._finished(request, event, now)
@@ -409,7 +413,7 @@ class Dispatcher:
         self.statistics.count(outcome, now)
         if outcome.error is not None:
             log.info(
-                "request ended task=%s id=%r status=%s code=%s: %s",
+                "request ended task=%r id=%r status=%s code=%s: %s",
                 request.origin.task, request.origin.id, outcome.status.value,
                 outcome.error.code.value, outcome.error.message,
             )  # fmt: skip
@@ -460,7 +464,7 @@ def _salvage(inbound: Inbound) -> Envelope | None:
 
 def _timing(request: Request, now: float, event: Finished | None = None) -> Timing:
     return Timing(
-        queued_ms=((request.started_at or now) - request.arrived_at) * 1000,
+        queued_ms=((now if request.started_at is None else request.started_at) - request.arrived_at) * 1000,
         prefill_ms=event.prefill_ms if event else None,
         decode_ms=event.decode_ms if event else None,
         total_ms=(now - request.arrived_at) * 1000,

@@ -48,10 +48,11 @@ class TestWhoAsks:
         desk.ask("x", task="nosuch", correlation=b"\xff\x00\x01")
         assert desk.reply["id"] == "ff0001"
 
-    def test_without_both_an_id_is_made_up_each_time(self) -> None:
+    @pytest.mark.parametrize("correlation", [None, b""])
+    def test_without_both_an_id_is_made_up_each_time(self, correlation: bytes | None) -> None:
         desk = Desk(slots=0)
-        for _ in range(3):
-            desk.ask("x", task="nosuch")
+        for payload in "xyz":
+            desk.ask(payload, task="nosuch", correlation=correlation)
         ids = {reply["id"] for reply in desk.replies}
         assert len(ids) == 3
         assert all(isinstance(one, str) and one for one in ids)
@@ -323,13 +324,20 @@ class TestDeadlines:
         assert desk.statuses() == [("a", "expired")]
         assert len(desk.publications) == 1
 
+    def test_an_answer_that_comes_after_the_deadline_is_worthless(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a", "deadline_ms": 1000})
+        desk.dispatcher.answered(finished(1), 1.001)
+        assert desk.statuses() == [("a", "expired")]
+        assert desk.dispatcher.is_idle
+
     def test_what_expired_in_the_queue_is_not_handed_to_a_free_slot(self) -> None:
         desk = Desk()
         desk.ask("x")
         desk.ask({"input": "y", "deadline_ms": 1000})
         desk.dispatcher.answered(finished(1), 5.0)
         assert len(desk.runs) == 1
-        assert [reply["status"] for reply in desk.replies] == ["ok", "expired"]
+        assert sorted(reply["status"] for reply in desk.replies) == ["expired", "ok"]
 
 
 class TestOrder:
@@ -359,6 +367,12 @@ class TestOrder:
         desk.dispatcher.answered(finished(4), 0.2)
         desk.dispatcher.answered(finished(2), 0.3)
         assert [run.messages[0].content for run in desk.runs] == ["running", "1", "5", "9"]
+
+    def test_the_time_in_the_queue_ends_when_it_is_handed_over(self) -> None:
+        desk = Desk()
+        desk.ask("x", at=0.0)
+        desk.dispatcher.answered(finished(1), 5.0)
+        assert desk.reply["timing"]["queued_ms"] == 0.0
 
     def test_as_many_run_as_there_are_slots(self) -> None:
         desk = Desk(slots=3)
@@ -481,7 +495,7 @@ class TestDuplicates:
         desk.ask({"input": "x", "id": "a"}, task="urgent")
         desk.reconfigure("")
         desk.ask({"input": "x", "id": "a"}, task="urgent", at=1.0)
-        desk.dispatcher.answered(finished(1), 2.0)
+        desk.dispatcher.answered(finished(1), 1.5)
         assert desk.statuses() == [("a", "invalid"), ("a", "ok")]
 
     def test_after_any_other_end_it_runs_anew(self) -> None:
@@ -822,6 +836,12 @@ class TestReadings:
     def test_without_publish_answers_go_to_the_response_topic_of_the_task(self) -> None:
         desk = Desk(tasks='[tasks.t]\nkind = "generate"\nsubscribe = ["plant/#"]\n')
         desk.dispatcher.hear(inbound("plant/1", "x"), 0.0)
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert desk.publication.topic == f"{BASE}/infer/t/response"
+
+    def test_an_answer_that_cannot_go_where_publish_says_goes_to_the_response_topic(self) -> None:
+        desk = Desk(tasks='[tasks.t]\nkind = "generate"\nsubscribe = ["plant/#"]\npublish = "{1}"\n')
+        desk.dispatcher.hear(inbound("plant", "x"), 0.0)
         desk.dispatcher.answered(finished(1), 1.0)
         assert desk.publication.topic == f"{BASE}/infer/t/response"
 
