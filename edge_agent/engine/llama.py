@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,9 +120,9 @@ class Llama:
 
     @property
     def cpu_variant(self) -> str:
-        """CPU features compiled into the library that runs, as `llama_print_system_info` words them."""
+        """CPU features compiled into the library that runs, under llama.cpp's names, separated by blanks."""
         words: str = llama_cpp.llama_print_system_info().decode(errors="replace")
-        return words.strip(" |")
+        return " ".join(re.findall(r"(\w+) = 1\b", words))
 
     def _on_log(self, level: int, text: bytes, _user_data: object) -> None:
         self.log.write(level, text.decode(errors="replace"))

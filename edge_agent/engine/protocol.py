@@ -37,9 +37,6 @@ class FailureCode(StrEnum):
     INTERNAL = "internal"
 
 
-# ---- parts of commands ----------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """Sizes of the engine; None = chosen by the worker for the machine it finds."""
@@ -106,12 +103,9 @@ class Sampling:
     seed: int | None = None
 
 
-# ---- commands: agent to worker --------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """The first command, exactly once: open the model, decode the tasks' prefixes, then say Ready (or LoadFailed)."""
+    """The first command, exactly once: open the model, decode the prefixes, then say Ready (or LoadFailed)."""
 
     type: Literal["load"] = "load"
     model_path: str
@@ -151,9 +145,6 @@ class Cancel:
 
     type: Literal["cancel"] = "cancel"
     id: int
-
-
-# ---- events: worker to agent ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
