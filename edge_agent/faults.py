@@ -27,13 +27,13 @@ def shown(value: object) -> str:
     return text if len(text) <= MAX_SHOWN_VALUE else text[: MAX_SHOWN_VALUE - 1] + "…"
 
 
-def field_name(location: Iterable[int | str], tags: frozenset[str] = frozenset()) -> str:
-    """`tasks.pump.labels[2]`; `tags` are the names that pydantic puts into a location for the branch of a union."""
+def field_name(location: Iterable[int | str]) -> str:
+    """`tasks.pump.labels[2]`."""
     name = ""
     for part in location:
         if isinstance(part, int):
             name += f"[{part}]"
-        elif part not in tags:
+        else:
             name += f".{part}" if name else part
     return name
 
@@ -54,8 +54,10 @@ def fault_text(error: ErrorDetails, name: str) -> str:
     return f"{name}: {reason} (got {shown(value)})"
 
 
-def first_fault(error: ValidationError, prefix: str = "") -> str:
-    """The first fault of a message from the bus, as one sentence."""
+def first_fault(error: ValidationError, prefix: str = "", known: Iterable[str] = ()) -> str:
+    """The first fault of a message from the bus, as one sentence. known: the keys where unknown ones are refused."""
     details = error.errors(include_url=False)[0]
-    location = (prefix, *details["loc"]) if prefix else details["loc"]
-    return fault_text(details, field_name(location))
+    name = field_name((prefix, *details["loc"]) if prefix else details["loc"])
+    if details["type"] == "extra_forbidden":
+        return f"{name}: unknown key, should be one of {', '.join(known)} (got {shown(details['input'])})"
+    return fault_text(details, name)

@@ -161,6 +161,12 @@ def _check_value(value: Any, levels: int) -> None:
             _check_value(item, levels - 1)
 
 
+def _refuse_null(value: object) -> object:
+    if value is None:
+        raise ValueError("should have a value or be left out")
+    return value
+
+
 class Options(BaseModel):
     """`options` of an envelope. None = the task's or the contract's default."""
 
@@ -177,6 +183,8 @@ class Options(BaseModel):
     )
     reasoning: Literal["drop", "include"] = "drop"
     max_reasoning_tokens: Annotated[int, Field(ge=0, le=32768)] | None = None
+
+    _check_null = field_validator("max_tokens", "seed", "max_reasoning_tokens", mode="before")(_refuse_null)
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -200,6 +208,8 @@ class Envelope(BaseModel):
     priority: Annotated[StrictInt, Field(ge=0, le=9)] | None = None
     stream: StrictBool = False
     options: Options = Options()
+
+    _check_null = field_validator("reply_to", "deadline_ms", "priority", mode="before")(_refuse_null)
 
     @field_validator("id", mode="before")
     @classmethod
@@ -233,7 +243,7 @@ def parse_payload(payload: bytes, content_type: str | None) -> Envelope:
     try:
         envelope = Envelope.model_validate(value)
     except ValidationError as error:
-        raise Refusal(Code.BAD_FIELD, first_fault(error)) from error
+        raise Refusal(Code.BAD_FIELD, first_fault(error, known=Options.model_fields)) from error
     if not isinstance(envelope.input, (str, dict, list)):
         raise Refusal(Code.BAD_FIELD, f"input: should be a string, an object or an array (got {shown(envelope.input)})")
     if envelope.input == "":

@@ -243,6 +243,14 @@ def test_a_wrong_field_is_named_with_its_value_and_what_is_allowed(field: str, v
     assert f"(got {json.dumps(value)[:40]}" in error.message
 
 
+@pytest.mark.parametrize("field", ["id", "reply_to", "deadline_ms", "priority", "stream", "options"])
+def test_null_is_no_value_for_any_field(field: str) -> None:
+    error = refusal(json.dumps({"input": "x", field: None}))
+    assert error.code is Code.BAD_FIELD
+    assert error.message.startswith(f"{field}: should ")
+    assert error.message.endswith("(got null)")
+
+
 def test_unknown_envelope_keys_are_ignored() -> None:
     assert parsed({"input": "x", "sent_by": "me", "Priority": 77}) == Envelope(input="x")
 
@@ -268,19 +276,26 @@ def test_every_option_is_taken() -> None:
     assert options.model_dump(mode="json") == given
 
 
+def test_an_unknown_option_is_a_bad_field_and_the_known_ones_are_named() -> None:
+    error = refusal('{"input":"x","options":{"temprature":0.5}}')
+    assert error.code is Code.BAD_FIELD
+    assert error.message.startswith("options.temprature: unknown key, should be one of max_tokens, temperature, top_p")
+    assert error.message.endswith("(got 0.5)")
+
+
 def test_stop_is_one_string_or_several() -> None:
     assert parsed({"input": "x", "options": {"stop": "END"}}).options.stop == ("END",)
     assert parsed({"input": "x", "options": {"stop": []}}).options.stop == ()
 
 
 WRONG_OPTIONS: dict[str, list[Any]] = {
-    "max_tokens": [0, -1, 1.5, "5", True, 10**9],
-    "temperature": [-0.1, 2.1, "0", True],
+    "max_tokens": [0, -1, 1.5, "5", True, 10**9, None],
+    "temperature": [-0.1, 2.1, "0", True, None],
     "top_p": [0, 1.1, -1, "1", True],
     "top_k": [-1, 1001, 1.5, "5", True],
     "min_p": [-0.1, 1.1, "0", True],
-    "seed": [-1, 2**32, 1.5, "1", True],
-    "stop": [5, True, {}, "", [""], [5], ["a"] * 9, "x" * 257],
+    "seed": [-1, 2**32, 1.5, "1", True, None],
+    "stop": [5, True, None, {}, "", [""], [5], ["a"] * 9, "x" * 257],
     "reasoning": ["keep", True, 1, "DROP"],
     "max_reasoning_tokens": [-1, 1.5, "1", True],
 }
