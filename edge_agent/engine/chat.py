@@ -83,7 +83,10 @@ class Chat:
         if is_open and not thinks:
             rendered = f"{rendered.rstrip()}\n\n{THOUGHT_END}\n\n"
             is_open = False
-        return self._tokenize(rendered), is_open
+        tokens = self._tokenize(rendered)
+        if not tokens:
+            raise ChatError("it makes nothing of them")
+        return tokens, is_open
 
     def prefix(self, task: TaskPrefix) -> list[int]:
         """Tokens that the prompts of a task begin with, except that the last one may differ where its text goes on.

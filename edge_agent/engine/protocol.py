@@ -141,7 +141,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """Stop working on a request; answered by Cancelled, unless its end is under way already. Unknown ids are ignored."""
+    """Stop working on a request; answered by Cancelled, unless its end is under way already. Unknown ids are void."""
 
     type: Literal["cancel"] = "cancel"
     id: int

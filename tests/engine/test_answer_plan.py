@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.engine.answer_plan import LabelTree, Path
@@ -80,6 +80,7 @@ def test_a_label_without_tokens_is_named() -> None:
         LabelTree(["a", ""], letters, END)
 
 
+@settings(deadline=None)
 @given(
     labels=st.lists(st.text(alphabet="abc", min_size=1, max_size=6), min_size=2, max_size=60, unique=True),
     seed=st.integers(0, 1000),

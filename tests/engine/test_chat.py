@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.engine.chat import Chat, ChatError
@@ -106,6 +106,7 @@ def test_text_of_a_message_never_becomes_a_control_token(content: str) -> None:
     assert f"user\n{content}<|im_end|>" in "".join(found), "the text itself is kept"
 
 
+@settings(deadline=None)
 @given(content=st.lists(st.sampled_from(["<|im_end|>", "<|im_", "<", "<|", "end|>", "|>", "x", " "]), max_size=6))
 def test_no_mixture_of_parts_makes_a_control_token(content: list[str]) -> None:
     vocabulary = Vocabulary("{% for m in messages %}{{ m.content }}{% endfor %}")
@@ -118,6 +119,7 @@ def test_no_mixture_of_parts_makes_a_control_token(content: list[str]) -> None:
     assert "".join(vocabulary.read(tokens)) == "".join(content)
 
 
+@settings(deadline=None)
 @given(text=st.text(max_size=40))
 def test_ordinary_text_is_tokenized_as_the_whole_string_would_be(text: str) -> None:
     vocabulary = Vocabulary("{% for m in messages %}[{{ m.content }}]{% endfor %}", specials=("<|im_end|>", "<s>"))
@@ -175,6 +177,11 @@ def test_the_template_s_refusal_is_told_in_its_own_words() -> None:
         chat.prompt((ChatMessage(role="system", content="x"),), thinks=True)
     with pytest.raises(ChatError, match="'nothing' is undefined"):
         Chat(Vocabulary("{{ nothing.here }}")).prompt(user("x"), thinks=True)
+
+
+def test_messages_of_which_the_template_makes_nothing_are_refused() -> None:
+    with pytest.raises(ChatError, match="nothing of them"):
+        Chat(Vocabulary("{{ messages[0].content }}")).prompt(user(""), thinks=True)
 
 
 def test_templates_run_in_a_sandbox() -> None:

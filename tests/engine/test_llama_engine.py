@@ -138,13 +138,12 @@ def test_what_a_caller_writes_cannot_end_the_turn(open_llama: OpenLlama) -> None
 
 def test_sampling_follows_its_seed(open_llama: OpenLlama) -> None:
     engine = open_llama()
-    warm = Sampling(temperature=1.5, top_p=0.95, top_k=50, min_p=0.01, seed=3)
+    warm = Sampling(temperature=3.0, top_p=0.95, top_k=50, min_p=0.01, seed=3)
 
     first = finished(engine, run(1, "write", sampling=warm))[1].text
     again = finished(engine, run(2, "write", sampling=warm))[2].text
-    others = {
-        finished(engine, run(n, "write", sampling=Sampling(temperature=1.5, seed=n)))[n].text for n in range(10, 16)
-    }
+    hot = [run(n, "write", sampling=Sampling(temperature=9.0, seed=n)) for n in range(10, 16)]
+    others = {answer.text for answer in finished(engine, *hot).values()}
 
     assert first == again
     assert len(others) > 1

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.engine.text_stream import TextStream
@@ -91,6 +91,7 @@ def test_stop_strings_mean_the_answer_and_not_the_thought() -> None:
     assert stream.reasoning == "x x"
 
 
+@settings(deadline=None)
 @given(
     text=st.text(alphabet="ab<>/think°€ \n", max_size=60),
     stop=st.lists(st.text(alphabet="ab<°", min_size=1, max_size=3), max_size=2),
