@@ -53,6 +53,8 @@ REPUBLISH_AFTER_S = 2.0
 # First and longest pause before a new worker; a worker that lived this long before it died starts at the first again.
 RESTART_AFTER_S = (1.0, 30.0)
 STABLE_AFTER_S = 60.0
+# Time to say on the bus why the agent is about to end.
+GIVE_UP_AFTER_S = 3.0
 GOODBYE_S = 5.0
 
 
@@ -149,7 +151,7 @@ class Agent:
             case LoadFailed(message=message):
                 log.error("the model cannot be loaded: %s", message)
                 self._set_state(State.OFFLINE, f"model-load-failed: {message}")
-                self._exit_code = 1
+                self._timers["give-up"] = now + GIVE_UP_AFTER_S
             case WorkerExited():
                 self._on_worker_exited(event, now)
 
@@ -176,6 +178,8 @@ class Agent:
                     self._end_drain(cancelled)
                 case "reload":
                     self._reload_on_signal()
+                case "give-up":
+                    self._exit_code = 1
         if self._drain_done is not None and self._dispatcher.is_idle:
             self._end_drain(0)
 
@@ -340,7 +344,7 @@ class Agent:
             self._restart_after_s = RESTART_AFTER_S[0]
         self._worker = self._ready_at = None
         self._dispatcher.worker_lost(f"exit code {event.returncode}", now)
-        if self._exit_code is not None:
+        if self._exit_code is not None or "give-up" in self._timers:
             return
         log.error(
             "worker ended code=%s restart_in_s=%.1f log=%s",

@@ -38,6 +38,7 @@ class Client:
     """Connected when made. Every message received is kept, in order."""
 
     def __init__(self, port: int, protocol: str) -> None:
+        self.port = port
         self.protocol = protocol
         self.messages: list[Message] = []
         self._arrived = threading.Condition()

@@ -89,6 +89,20 @@ def test_model_that_is_not_as_its_manifest_says_is_not_opened(tmp_path: Path, de
     assert "sha256" in done.stderr
 
 
+def test_model_that_llama_cpp_cannot_load_ends_the_agent_and_says_so_on_the_bus(
+    tmp_path: Path, start_agent: Callable[..., AgentProcess], connect: Callable[..., Client], protocol: str
+) -> None:
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + (3).to_bytes(4, "little") + b"\xff" * 100)
+    client = connect(protocol)
+    client.subscribe("edgeai/v1/test/broken/state")
+    agent = start_agent(site_config("broken", client.port, protocol, "broken.gguf"))
+    assert agent.wait(30) == 1
+    assert "the model cannot be loaded" in agent.log
+    states = [message.json for message in client.on("edgeai/v1/test/broken/state")]
+    assert {state["state"] for state in states} == {"offline"}
+    assert any((state["reason"] or "").startswith("model-load-failed") for state in states)
+
+
 @pytest.mark.parametrize("protocol", ["5"])
 def test_killed_worker_costs_no_request(start_site: Callable[..., Site], protocol: str) -> None:
     site = start_site(protocol, model="echo:step_ms=20")
