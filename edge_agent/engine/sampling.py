@@ -9,8 +9,9 @@ import numpy as np
 from edge_agent.engine.llama import Candidates, Grammar, Llama, Logits, SamplerChain
 from edge_agent.engine.protocol import Sampling
 
-# Most tokens that a grammar refuses have an allowed one close behind: a full mask costs 18 ms for a large vocabulary.
-_FIRST_CANDIDATES = 128
+# Most tokens that a grammar refuses have an allowed one close behind: masking so many candidates costs 0.5 and 1 ms,
+# all of a vocabulary of 152 thousand 15 ms.
+_CANDIDATES = (128, 4096)
 # The last 32-bit number means "random" to llama.cpp.
 _SEEDS = 2**32 - 1
 
@@ -58,19 +59,17 @@ class TokenPicker:
 
     def _pick_allowed(self, grammar: Grammar, logits: Logits) -> int:
         if self._chain is None:
-            best = np.argpartition(logits, -_FIRST_CANDIDATES)[-_FIRST_CANDIDATES:] if logits.size > 256 else None
-            if best is not None and (token := _best_allowed(grammar, logits, best)) is not None:
-                return token
-        everything = np.arange(logits.size, dtype=np.int32)
-        if self._chain is None:
-            token = _best_allowed(grammar, logits, everything)
-            if token is None:
-                raise NumericError("the grammar allows no token of the vocabulary")
-            return token
-        candidates = _masked(grammar, logits, everything)
+            for count in _CANDIDATES:
+                # The best allowed one of the most probable is the best allowed one of all.
+                likely = np.argpartition(logits, -count)[-count:] if count < logits.size else None
+                if likely is not None and (token := _best_allowed(grammar, logits, likely)) is not None:
+                    return token
+        candidates = _masked(grammar, logits, np.arange(logits.size))
         allowed = np.ascontiguousarray(candidates[np.isfinite(candidates["logit"])])
         if not allowed.size:
             raise NumericError("the grammar allows no token of the vocabulary")
+        if self._chain is None:
+            return int(allowed["id"][np.argmax(allowed["logit"])])
         return self._chain.pick(allowed)
 
     def close(self) -> None:

@@ -107,7 +107,11 @@ def test_text_of_a_message_never_becomes_a_control_token(content: str) -> None:
 
 
 @settings(deadline=None)
-@given(content=st.lists(st.sampled_from(["<|im_end|>", "<|im_", "<", "<|", "end|>", "|>", "x", " "]), max_size=6))
+@given(
+    content=st.lists(
+        st.sampled_from(["<|im_end|>", "<|im_", "<", "<|", "end|>", "|>", "x", " "]), min_size=1, max_size=6
+    )
+)
 def test_no_mixture_of_parts_makes_a_control_token(content: list[str]) -> None:
     vocabulary = Vocabulary("{% for m in messages %}{{ m.content }}{% endfor %}")
     chat = Chat(vocabulary)
