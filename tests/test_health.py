@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from edge_agent.board.generic import BoardReading
+from edge_agent.engine.protocol import Progress, Ready
+from edge_agent.health import Facts, Throughput, health_document, reasons
+from edge_agent.messages import Outcome, Status, Timing
+from edge_agent.statistics import Statistics
+
+UNKNOWN = BoardReading(
+    model=None,
+    soc_c=None,
+    limit_c=None,
+    zones={},
+    load1=None,
+    cpu_percent=None,
+    freq_mhz=None,
+    freq_max_mhz=None,
+    memory_total_mb=None,
+    memory_available_mb=None,
+    swap_used_mb=None,
+    disk_free_mb=None,
+)
+READY = Ready(
+    pid=77,
+    context_tokens=2048,
+    max_active=4,
+    threads=2,
+    prefill_threads=4,
+    batch_tokens=256,
+    vocabulary=1000,
+    cpu_variant="NEON = 1",
+    repacked_mb=0.0,
+    load_s=1.5,
+)
+
+
+def facts(**fields: Any) -> Facts:
+    known: dict[str, Any] = {
+        "ts": None,
+        "session": "s1",
+        "seq": 3,
+        "uptime_s": 12.345,
+        "connected_s": 10.0,
+        "reconnects": 0,
+        "received": 5,
+        "published": 6,
+        "queued_out": 0,
+        "dropped": 0,
+        "data_lost_s": None,
+        "queue_depth": 0,
+        "queue_capacity": 64,
+        "oldest_ms": None,
+        "active": 0,
+        "is_draining": False,
+        "is_loaded": True,
+        "statistics": Statistics(),
+        "throughput": Throughput(),
+        "reading": UNKNOWN,
+        "agent_rss_mb": 30.0,
+        "worker_rss_mb": None,
+        "worker": READY,
+        "worker_restarts": 0,
+        "model": "demo",
+    }
+    return Facts(**{**known, **fields})
+
+
+def progress(**fields: Any) -> Progress:
+    known: dict[str, Any] = {
+        "active": 1,
+        "steps_total": 10,
+        "rows_total": 25,
+        "prompt_tokens_total": 100,
+        "cached_tokens_total": 60,
+        "completion_tokens_total": 20,
+        "prefill_s": 0.5,
+        "decode_s": 2.0,
+    }
+    return Progress(**{**known, **fields})
+
+
+# The fields of contract §4.
+FIELDS: dict[str, set[str]] = {
+    "mqtt": {"connected_s", "reconnects", "received", "published", "queued_out", "dropped"},
+    "queue": {
+        *("depth", "capacity", "oldest_ms", "accepted_total", "rejected_total", "expired_total", "duplicates_total"),
+    },
+    "inference": {
+        *("active", "requests_total", "failed_total", "prompt_tokens_total", "completion_tokens_total"),
+        *("cached_tokens_total", "decode_tok_s", "prefill_tok_s", "batch_avg", "latency_ms", "queued_ms"),
+    },
+    "thermal": {"soc_c", "limit_c", "headroom_c", "zones", "throttled_now", "throttled_since_boot", "causes"},
+    "power": {
+        *("watts", "scope", "source", "undervoltage_now", "undervoltage_since_boot", "joules_total"),
+        "joules_per_token",
+    },
+    "cpu": {"load1", "percent", "freq_mhz", "freq_max_mhz"},
+    "memory": {"total_mb", "available_mb", "agent_rss_mb", "worker_rss_mb", "swap_used_mb"},
+    "disk": {"free_mb"},
+    "worker": {"pid", "restarts", "model", "cpu_variant", "repacked_mb"},
+    "governor": {"level", "limits", "reason"},
+}
+PLAIN = {"ts", "session", "seq", "uptime_s", "overall", "reasons", "sensor_errors"}
+
+
+@pytest.mark.parametrize("worker", [READY, None])
+def test_every_field_of_the_contract_is_there(worker: Ready | None) -> None:
+    document = health_document(facts(worker=worker, is_loaded=worker is not None))
+    assert set(document) == {*FIELDS, *PLAIN}
+    for name, fields in FIELDS.items():
+        assert set(document[name]) == fields, name
+    assert set(document["inference"]["latency_ms"]) == {"p50", "p95", "p99"}
+    assert set(document["inference"]["queued_ms"]) == {"p50", "p95"}
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_a_reading_that_does_not_exist_is_null_and_never_zero() -> None:
+    document = health_document(facts(connected_s=None))
+    for part in ("thermal", "power", "cpu", "disk", "governor"):
+        assert 0 not in document[part].values()
+    assert document["thermal"]["soc_c"] is None
+    assert document["thermal"]["headroom_c"] is None
+    assert document["memory"]["available_mb"] is None
+    assert document["mqtt"]["connected_s"] is None
+    assert document["queue"]["oldest_ms"] is None
+    assert document["inference"]["decode_tok_s"] is None
+    assert document["inference"]["latency_ms"] == {"p50": None, "p95": None, "p99": None}
+    assert document["power"]["scope"] == "none"
+
+
+def test_headroom_is_what_is_left_to_the_limit() -> None:
+    reading = BoardReading(**{**_fields(UNKNOWN), "soc_c": 61.37, "limit_c": 80.0})
+    assert health_document(facts(reading=reading))["thermal"]["headroom_c"] == 18.6
+
+
+def _fields(reading: BoardReading) -> dict[str, Any]:
+    return {name: getattr(reading, name) for name in BoardReading.__dataclass_fields__}
+
+
+def test_all_is_well() -> None:
+    assert reasons(facts()) == ("ok", [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "overall", "why"),
+    [
+        ({"data_lost_s": 9.9}, "ok", []),
+        ({"data_lost_s": 10.0}, "critical", ["data-connection-lost"]),
+        ({"is_loaded": False}, "critical", ["model-not-loaded"]),
+        ({"is_draining": True}, "degraded", ["draining"]),
+        ({"queue_depth": 64}, "degraded", ["queue-full"]),
+        ({"queue_depth": 63}, "ok", []),
+        ({"is_draining": True, "data_lost_s": 60.0}, "critical", ["data-connection-lost", "draining"]),
+    ],
+)
+def test_what_is_wrong_is_told(fields: dict[str, Any], overall: str, why: list[str]) -> None:
+    assert reasons(facts(**fields)) == (overall, why)
+
+
+def test_a_faulty_sensor_degrades_and_is_told() -> None:
+    reading = BoardReading(**{**_fields(UNKNOWN), "errors": {"thermal_zone0": "Input/output error"}})
+    document = health_document(facts(reading=reading))
+    assert (document["overall"], document["reasons"]) == ("degraded", ["sensor-errors"])
+    assert document["sensor_errors"] == {"thermal_zone0": "Input/output error"}
+
+
+def test_latencies_are_percentiles_of_the_answers() -> None:
+    statistics = Statistics()
+    for total_ms in range(1, 101):
+        statistics.count(
+            Outcome(status=Status.OK, timing=Timing(total_ms=float(total_ms), queued_ms=total_ms / 10)), 1.0
+        )
+    inference = health_document(facts(statistics=statistics))["inference"]
+    assert inference["latency_ms"] == {"p50": 50.0, "p95": 95.0, "p99": 99.0}
+    assert inference["queued_ms"] == {"p50": 5.0, "p95": 9.5}
+
+
+def test_rates_are_those_of_the_latest_interval() -> None:
+    throughput = Throughput()
+    throughput.count(progress())
+    assert (throughput.decode_tok_s, throughput.prefill_tok_s, throughput.batch_avg) == (10.0, 80.0, 2.5)
+    throughput.count(progress(completion_tokens_total=30, decode_s=2.5, steps_total=20, rows_total=45))
+    assert (throughput.decode_tok_s, throughput.prefill_tok_s, throughput.batch_avg) == (20.0, 80.0, 2.0)
+
+
+def test_an_idle_interval_leaves_the_rates_as_they_were() -> None:
+    throughput = Throughput()
+    throughput.count(progress())
+    throughput.count(progress(active=0))
+    assert (throughput.decode_tok_s, throughput.batch_avg) == (10.0, 2.5)
+
+
+def test_totals_go_on_over_a_new_worker() -> None:
+    throughput = Throughput()
+    throughput.count(progress())
+    throughput.worker_started()
+    throughput.count(progress(prompt_tokens_total=10, cached_tokens_total=0, completion_tokens_total=5))
+    assert (throughput.prompt_tokens, throughput.cached_tokens, throughput.completion_tokens) == (110, 60, 25)

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.model_store import ModelError, open_model
+
+GGUF = b"GGUF\x03\x00\x00\x00" + b"weights" * 10
+
+
+def listed(data: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def bundle(folder: Path, contents: dict[str, bytes] | None = None, **manifest: Any) -> Path:
+    """A good bundle, unless other contents or manifest fields are given."""
+    contents = {"model.gguf": GGUF} if contents is None else contents
+    folder.mkdir()
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    document = {
+        "schema": 1,
+        "name": "pump-demo",
+        "version": 3,
+        "architecture": "qwen2",
+        "quantization": "q8_0",
+        "licence": "Apache-2.0",
+        "files": {name: listed(data) for name, data in contents.items()},
+        "context_length": 2048,
+        "recipe": {"types": {}},
+        **manifest,
+    }
+    (folder / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
+    return folder
+
+
+def refusal(path: Path, public_key: Path | None = None) -> str:
+    with pytest.raises(ModelError) as caught:
+        open_model("default", path, public_key)
+    return str(caught.value)
+
+
+def test_a_bundle_whose_files_are_as_listed_opens(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "canaries.json": b"[]"})
+    (path / "manifest.sig").write_bytes(b"x" * 64)
+    model = open_model("default", path)
+    assert model.path == path / "model.gguf"
+    assert (model.name.name, model.name.sha256, model.name.quantization) == (
+        "default", hashlib.sha256(GGUF).hexdigest(), "Q8_0",
+    )  # fmt: skip
+    assert model.describe() == {
+        "name": "default",
+        "bundle": "pump-demo",
+        "version": 3,
+        "sha256": hashlib.sha256(GGUF).hexdigest(),
+        "quantization": "Q8_0",
+        "size_bytes": len(GGUF),
+        "licence": "Apache-2.0",
+        "context_length": 2048,
+        "warning": None,
+    }
+
+
+def test_a_changed_byte_is_found(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / "model.gguf").write_bytes(GGUF.replace(b"w", b"W", 1))
+    assert "demo/model.gguf: should have sha256" in refusal(path)
+
+
+def test_a_changed_byte_in_any_listed_file_is_found(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "canaries.json": b"[]"})
+    (path / "canaries.json").write_bytes(b"{}")
+    assert "demo/canaries.json: should have sha256" in refusal(path)
+
+
+def test_a_file_cut_short_is_found_by_its_size(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / "model.gguf").write_bytes(GGUF[:-1])
+    assert refusal(path) == f"demo/model.gguf: should have {len(GGUF)} bytes (got {len(GGUF) - 1})"
+
+
+def test_a_missing_file_is_found(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / "model.gguf").unlink()
+    assert "demo/model.gguf" in refusal(path)
+
+
+def test_a_link_is_no_file_of_the_bundle(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / "model.gguf").rename(tmp_path / "elsewhere.gguf")
+    (path / "model.gguf").symlink_to(tmp_path / "elsewhere.gguf")
+    assert "not there as a file" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["stranger.txt", ".hidden", "model.gguf~"])
+def test_a_file_that_the_manifest_does_not_list_is_refused(tmp_path: Path, name: str) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / name).write_bytes(b"")
+    assert f'does not list ["{name}"]' in refusal(path)
+
+
+def test_a_folder_in_a_bundle_is_refused(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / "more").mkdir()
+    assert 'does not list ["more"]' in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["../model.gguf", "..", ".", "", "/etc/passwd", "a/b", "a\\b"])
+def test_a_listed_name_that_leads_out_of_the_bundle_is_refused(tmp_path: Path, name: str) -> None:
+    path = bundle(tmp_path / "demo")
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    manifest["files"][name] = listed(b"")
+    (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert "plain names" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_listed_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    path = bundle(tmp_path / "demo")
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    manifest["files"][name] = listed(b"")
+    (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"schema": 2}, "schema: should be 1"),
+        ({"schema": "1"}, "schema: should be 1"),
+        ({"version": "3"}, "version: should be a valid integer"),
+        ({"version": True}, "version: should be a valid integer"),
+        ({"architecture": "llama"}, "architecture: should be 'qwen2'"),
+        ({"name": None}, "name: should be a valid string"),
+        ({"files": {}}, "model.gguf is required, but missing"),
+        ({"files": {"model.gguf": {"sha256": "XX", "bytes": 1}}}, "sha256: should match pattern"),
+        ({"files": {"model.gguf": {"sha256": "0" * 64, "bytes": -1}}}, "bytes: should be greater"),
+        ({"files": {"model.gguf": {"sha256": "0" * 64}}}, "bytes: required, but missing"),
+        ({"files": ["model.gguf"]}, "files: should be"),
+    ],
+)
+def test_a_bad_manifest_is_told_what_is_wrong(tmp_path: Path, fields: dict[str, Any], fault: str) -> None:
+    message = refusal(bundle(tmp_path / "demo", **fields))
+    assert message.startswith("demo/manifest.json: ")
+    assert fault in message
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[" * 100_000, b"5", b"null"])
+def test_a_manifest_that_is_no_json_object_is_refused(tmp_path: Path, text: bytes) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / "manifest.json").write_bytes(text)
+    assert refusal(path).startswith("demo/manifest.json: ")
+
+
+def test_a_manifest_of_absurd_size_is_not_read(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / "manifest.json").write_bytes(b" " * 4_000_001)
+    assert "at most 4000000 bytes" in refusal(path)
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
+    assert "manifest.json: cannot be read: No such file or directory" in refusal(tmp_path)
+
+
+def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
+    message = refusal(tmp_path / "nothing")
+    assert message.startswith("models.default.path: ")
+    assert "nothing" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "quantization"),
+    [
+        ("qwen2-0_5b-instruct-q4_k_m.gguf", "Q4_K_M"),
+        ("model.IQ4_NL.gguf", "IQ4_NL"),
+        ("model-bf16.gguf", "BF16"),
+        ("model_q8_0.gguf", "Q8_0"),
+        ("q8_0.gguf", "unknown"),
+        ("model.gguf", "unknown"),
+    ],
+)
+def test_a_bare_file_opens_with_a_warning(tmp_path: Path, name: str, quantization: str) -> None:
+    (tmp_path / name).write_bytes(GGUF)
+    model = open_model("default", tmp_path / name)
+    assert model.quantization == quantization
+    assert (model.sha256, model.size_bytes) == (hashlib.sha256(GGUF).hexdigest(), len(GGUF))
+    assert "bare .gguf" in str(model.warning)
+    assert (model.version, model.licence) == (None, None)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(GGUF)
+    assert 'a .gguf file (got "model.bin")' in refusal(tmp_path / "model.bin")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GGUF", b"GGML\x03\0\0\0", b"GGUF\x01\0\0\0", b"GGUF\0\0\0\x03", b"<html></html>"]
+)
+def test_what_only_calls_itself_gguf_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "model.gguf").write_bytes(data)
+    assert "should be a GGUF file" in refusal(tmp_path / "model.gguf")
+    assert "should be a GGUF file" in refusal(bundle(tmp_path / "demo", {"model.gguf": data}))
+
+
+def test_with_a_public_key_nothing_unsigned_opens(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(GGUF)
+    for path in (tmp_path / "model.gguf", bundle(tmp_path / "demo"), Path("echo:")):
+        assert "public_key" in refusal(path, tmp_path / "key.pem")
+
+
+def test_the_engine_without_a_model_says_what_it_is() -> None:
+    assert "no model" in str(open_model("default", Path("echo:")).warning)
