@@ -9,7 +9,7 @@ from collections import OrderedDict
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError, field_validator
 
 from edge_agent.faults import first_fault, shown
 from edge_agent.messages import NotJsonError, encode, parse_json
@@ -36,8 +36,15 @@ class DrainFields(_Fields):
 
 
 class CancelFields(_Fields):
-    request_id: StrictStr | StrictInt
+    request_id: str | int
     reply_to: StrictStr | None = None
+
+    @field_validator("request_id", mode="plain")
+    @classmethod
+    def _check_id(cls, value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise ValueError("should be a string or an integer")  # noqa: TRY004 - for pydantic
+        return value
 
 
 def parse_command(payload: bytes) -> dict[str, Any]:
@@ -100,6 +107,8 @@ class Authority:
         """Raises CommandError(unauthorized)."""
         if self._key is None:
             return
+        if not self._key:
+            raise CommandError("unauthorized", "the key file of this board is empty: no command can be signed for it")
         signed = dict(fields)
         given, ts, nonce = signed.pop("hmac", None), _seconds(signed.get("ts")), signed.get("nonce")
         if not isinstance(given, str) or not isinstance(nonce, str) or not nonce:
