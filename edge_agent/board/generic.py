@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -62,7 +63,7 @@ class GenericBoard:
             freq_max_mhz=_scaled(self._number(policy / "cpuinfo_max_freq", errors), 1000),
             memory_total_mb=total,
             memory_available_mb=memory.get("MemAvailable"),
-            swap_used_mb=None if swap_total is None or swap_free is None else swap_total - swap_free,
+            swap_used_mb=None if swap_total is None or swap_free is None else round(swap_total - swap_free, 1),
             disk_free_mb=self._disk_free(errors),
             errors=errors,
         )
@@ -121,14 +122,14 @@ class GenericBoard:
 
     def _load(self, errors: dict[str, str]) -> float | None:
         try:
-            return float((self._root / "proc/loadavg").read_text(encoding="utf-8").split()[0])
+            return _finite((self._root / "proc/loadavg").read_text(encoding="utf-8").split()[0])
         except (OSError, ValueError, IndexError) as error:
             errors["loadavg"] = _reason(error)
             return None
 
     def _number(self, path: Path, errors: dict[str, str]) -> float | None:
         try:
-            return float(path.read_text(encoding="utf-8"))
+            return _finite(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -168,6 +169,13 @@ def cores() -> int:
 
 def _scaled(value: float | None, divisor: float) -> float | None:
     return None if value is None else value / divisor
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):  # which JSON cannot tell
+        raise ValueError(f"not a number: {text.strip()!r}")
+    return value
 
 
 def _reason(error: Exception) -> str:
