@@ -89,6 +89,13 @@ def open_model(key: str, path: Path, public_key: Path | None = None) -> Model:
         raise ModelError(f"models.{key}.public_key: signatures cannot be checked by this version: remove the key")
     if str(path).startswith(ECHO_MODEL):
         return _echo_model(key, path)
+    try:
+        return _open_path(key, path)
+    except OSError as error:
+        raise ModelError(f"models.{key}.path: cannot be read: {error.strerror}") from error
+
+
+def _open_path(key: str, path: Path) -> Model:
     if path.is_dir():
         return _open_bundle(key, path)
     if not path.is_file():

@@ -192,6 +192,11 @@ def test_a_bare_file_opens_with_a_warning(tmp_path: Path, name: str, quantizatio
     assert (model.version, model.licence) == (None, None)
 
 
+def test_a_disk_that_cannot_be_read_is_told_like_any_other_fault(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").symlink_to("/proc/self/mem")
+    assert refusal(tmp_path / "model.gguf") == "models.default.path: cannot be read: Input/output error"
+
+
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(GGUF)
     assert 'a .gguf file (got "model.bin")' in refusal(tmp_path / "model.bin")
