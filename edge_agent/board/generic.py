@@ -153,10 +153,6 @@ def resident_mb(pid: int | None = None) -> float | None:
         return None
 
 
-def is_alive(pid: int) -> bool:
-    return psutil.pid_exists(pid)
-
-
 def machine() -> str:
     """The instruction set, as uname names it: aarch64, x86_64, …"""
     return platform.machine()
