@@ -60,7 +60,7 @@ def template_fault(template: str) -> str | None:
         _compiled(template)
     except jinja2.TemplateError as error:
         return f"not a Jinja template: {error}"
-    unknown = jinja2.meta.find_undeclared_variables(tree) - {"input"}
+    unknown = jinja2.meta.find_undeclared_variables(tree) - {"input", *_ENVIRONMENT.globals}
     if unknown:
         return f"the only variable is `input`; unknown: {', '.join(sorted(unknown))}"
     return None

@@ -86,7 +86,8 @@ def test_input_text_is_never_a_template() -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["", "plain", "{{ input }}", "{{ input.a | default(1) }}", "{% set x = 1 %}{{ x }}"]
+    "template",
+    ["", "plain", "{{ range(3) | list }}", "{{ input }}", "{{ input.a | default(1) }}", "{% set x = 1 %}{{ x }}"],
 )
 def test_good_templates_have_no_fault(template: str) -> None:
     assert template_fault(template) is None
