@@ -35,7 +35,7 @@ def field_name(location: Iterable[int | str]) -> str:
             name += f"[{part}]"
         else:
             name += f".{part}" if name else part
-    return name
+    return printable(name)
 
 
 def fault_text(error: ErrorDetails, name: str) -> str:
@@ -46,6 +46,10 @@ def fault_text(error: ErrorDetails, name: str) -> str:
         reason = str(error.get("ctx", {}).get("error", error["msg"]))
     else:
         reason = error["msg"].replace("Input should", "should", 1).replace("String should", "should", 1)
+    if error["type"] in ("tuple_type", "list_type"):
+        reason = "should be a list"
+    if error["type"] in ("too_short", "too_long"):
+        reason = reason[reason.index("should") :].split(" after validation")[0]  # without Python's word for a list
     if error["type"] == "path_type":
         reason = "should be a path"
     if error["type"] == "model_type":
