@@ -94,6 +94,13 @@ class TlsConfig(Table):
     cert_file: ConfigPath | None = None
     key_file: ConfigPath | None = None
 
+    @field_validator("key_file")
+    @classmethod
+    def _check_key_file(cls, key_file: Path | None, info: ValidationInfo) -> Path | None:
+        if key_file is not None and info.data.get("cert_file", key_file) is None:
+            raise ValueError("only goes with `cert_file`: it is the key of that certificate")
+        return key_file
+
 
 class MqttConfig(Table):
     host: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[^\s/]+$")] = "localhost"
@@ -296,7 +303,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError(path, [f"cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: absurd numbers, absurd nesting
         raise ConfigError(path, [f"is not TOML: {error}"]) from error
     tasks = raw.get("tasks")
     built_in = tasks.get(BUILT_IN_TASK) if isinstance(tasks, dict) else None

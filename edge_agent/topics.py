@@ -95,6 +95,8 @@ def filter_fault(topic_filter: str) -> str | None:
         return "a topic filter has 1 to 65535 bytes"
     if _has_forbidden_characters(topic_filter):
         return "a topic filter holds no control characters"
+    if topic_filter.startswith("$share/"):
+        return "shared subscriptions are not supported"
     levels = topic_filter.split("/")
     if any("#" in level and level != "#" for level in levels) or "#" in levels[:-1]:
         return "'#' stands alone and at the end of a topic filter"
@@ -108,7 +110,7 @@ def name_fault(topic: str) -> str | None:
     if not topic or len(topic.encode("utf-8", "surrogatepass")) > 65535:
         return "a topic has 1 to 65535 bytes"
     if "+" in topic or "#" in topic:
-        return "a reply topic holds no wildcards"
+        return "a topic holds no wildcards"
     if _has_forbidden_characters(topic):
         return "a topic holds no control characters"
     return None
