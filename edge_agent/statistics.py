@@ -11,12 +11,12 @@ WINDOW = 512
 _SMOOTHING = 0.2
 
 
-def percentile(values: Iterable[float], percent: float) -> float | None:
+def percentile(values: Iterable[float], percent: int) -> float | None:
     """The smallest value that at least `percent` of the values do not exceed; None of none."""
     ordered = sorted(values)
     if not ordered:
         return None
-    return ordered[max(0, -(-len(ordered) * int(percent) // 100) - 1)]
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 class Statistics:
