@@ -41,7 +41,9 @@ _PR_SET_NAME = 15  # linux/prctl.h
 
 def main() -> int:
     """Serve until standard input ends (0), or the model cannot be opened or is lost (1)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and a service manager's stop reach the whole group: the agent drains first, then ends this process itself.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     # Libraries that print must not spoil the events: from here on descriptor 1 is the log.
     events = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
