@@ -16,7 +16,10 @@ UNIT = Path(__file__).parents[1] / "systemd" / "edge-agent.service"
 def test_systemd_takes_the_unit_without_a_word(tmp_path: Path) -> None:
     # Only the program's place is not there on a machine that has it in a virtual environment.
     text, replaced = re.subn(
-        r"^ExecStart=/opt/edge-agent/bin/edge-agent ", "ExecStart=/bin/true ", UNIT.read_text("utf-8"), flags=re.M
+        r"^ExecStart=/opt/edge-agent/bin/edge-agent ",
+        "ExecStart=/bin/true ",
+        UNIT.read_text("utf-8"),
+        flags=re.MULTILINE,
     )
     assert replaced == 1
     (tmp_path / UNIT.name).write_text(text, encoding="utf-8")
