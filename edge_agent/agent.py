@@ -226,13 +226,10 @@ class Agent:
     def _publish_reply(self, publication: Publication) -> None:
         self._published += self._data.publish(publication)
 
-    def _publish_document(
-        self, topic: str, document: dict[str, Any], *, retain: bool, expiry_s: int | None = None
-    ) -> None:
-        publication = Publication(
-            topic=topic, payload=encode(document), retain=retain, expiry_s=expiry_s, content_type="application/json"
-        )
-        self._published += self._control.publish(publication)
+    def _announce(self, publication: Publication) -> None:
+        """What is true only now is not kept for later: at the next connection it is told anew, with its own session."""
+        if self._control.is_connected:
+            self._published += self._control.publish(publication)
 
     def _on_connected(self, link: MqttLink, now: float) -> None:
         log.info("connected client=%s", link.client_id)
@@ -252,21 +249,20 @@ class Agent:
             self._control_connected_at = None
 
     def _publish_retained(self) -> None:
-        self._published += self._control.publish(self._presence.birth())
+        self._announce(self._presence.birth())
         document = info_document(self._config, self._board, self._model, self._tasks, self._worker)
-        self._publish_document(self._topics.info, document, retain=True)
+        self._announce(_document(self._topics.info, document, retain=True))
         self._publish_health()
 
     def _set_state(self, state: State, reason: str | None) -> None:
         self._presence.state, self._presence.reason = state, reason
         log.info("state=%s reason=%s", state.value, reason)
-        self._published += self._control.publish(self._presence.birth())
+        self._announce(self._presence.birth())
 
     def _publish_health(self) -> None:
-        interval_s = self._config.health.interval_s
-        self._publish_document(
-            self._topics.health, health_document(self._facts()), retain=True, expiry_s=max(1, round(3 * interval_s))
-        )
+        expiry_s = max(1, round(3 * self._config.health.interval_s))
+        health = health_document(self._facts())
+        self._announce(_document(self._topics.health, health, retain=True, expiry_s=expiry_s))
         notify(f"STATUS={self._presence.state.value}, {self._dispatcher.active} running")
 
     def _facts(self) -> Facts:
@@ -331,11 +327,8 @@ class Agent:
             self._set_state(State.ONLINE, None)
             notify("READY=1")
         else:
-            self._publish_document(
-                self._topics.event("worker-restarted"),
-                {"ts": timestamp(), "restarts": self._worker_restarts, "pid": ready.pid},
-                retain=False,
-            )
+            event = {"ts": timestamp(), "restarts": self._worker_restarts, "pid": ready.pid}
+            self._published += self._control.publish(_document(self._topics.event("worker-restarted"), event))
         self._publish_retained()
         self._dispatcher.fill(now)
 
@@ -475,3 +468,11 @@ class Agent:
 def _authority(config: Config) -> Authority:
     key_file = config.commands.key_file
     return Authority(None if key_file is None else key_file.read_bytes().strip())
+
+
+def _document(
+    topic: str, document: dict[str, Any], *, retain: bool = False, expiry_s: int | None = None
+) -> Publication:
+    return Publication(
+        topic=topic, payload=encode(document), retain=retain, expiry_s=expiry_s, content_type="application/json"
+    )

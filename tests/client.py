@@ -123,9 +123,9 @@ class Client:
             found = self._arrived.wait_for(
                 lambda: next((m for m in self.on(topic) if is_wanted(m.json)), None), timeout_s
             )
-        assert found is not None, (
-            f"nothing like that on {topic} within {timeout_s} s: {[m.payload for m in self.on(topic)]}"
-        )
+        heard = self.on(topic)
+        last = heard[-1].payload[:500] if heard else None
+        assert found is not None, f"none of {len(heard)} messages on {topic} in {timeout_s} s is it; the last: {last!r}"
         assert isinstance(found, Message)
         return found
 

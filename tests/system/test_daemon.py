@@ -108,9 +108,8 @@ def test_killed_worker_costs_no_request(start_site: Callable[..., Site], protoco
     site = start_site(protocol, model="echo:step_ms=20")
     pid = worker_pid(site)
     for number in range(3):
-        site.client.publish(site.request("generate"), {"input": "word " * 20, "id": number})
-    site.client.publish(f"{site.base}/cmd/health", b"")
-    site.client.wait_for(f"{site.base}/health", lambda health: health["inference"]["active"] == 3)
+        site.client.publish(site.request("generate"), {"input": "word " * 100, "id": number})
+    wait_until(lambda: '"active":3' in health_text(site), "all three run")
     os.kill(pid, signal.SIGKILL)
     replies = [message.json for message in site.client.wait(site.response("generate"), count=3)]
     assert {reply["status"] for reply in replies} == {"ok"}
@@ -125,7 +124,7 @@ def test_request_that_loses_the_worker_twice_is_given_up(start_site: Callable[..
     site = start_site(protocol, model="echo:step_ms=100")
     site.client.publish(site.request("generate"), {"input": "word " * 500, "id": "heavy"})
     for loss in (1, 2):
-        site.client.wait_for(f"{site.base}/health", lambda health: health["inference"]["active"] == 1)
+        wait_until(lambda: '"active":1' in health_text(site), "the request runs")
         site.client.messages.clear()
         pid = worker_pid(site)
         os.kill(pid, signal.SIGKILL)
