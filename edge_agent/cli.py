@@ -114,9 +114,9 @@ def _run(path: Path) -> int:
 
     config = load_config(path)
     _set_up_log(config)
-    missing = [f"{key}: cannot be read (got {file})" for key, file in config.secret_files() if not file.is_file()]
-    if missing:
-        raise ConfigError(path, missing)
+    unreadable = config.unreadable_files()
+    if unreadable:
+        raise ConfigError(path, unreadable)
     chosen = config.models["default"]
     try:
         model = open_model("default", chosen.path, chosen.public_key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import socket
 import tomllib
@@ -36,7 +37,10 @@ UNNAMED_HOSTS = frozenset(
         *("radxa", "jetson", "tegra-ubuntu", "nvidia", "linux", "pi", "none"),
     )
 )
-CommandName = Literal["ping", "health", "drain", "resume", "cancel", "reload"]
+# The last three are known to the contract; this version answers them with unknown_command.
+CommandName = Literal[
+    "ping", "health", "drain", "resume", "cancel", "reload", "model-switch", "model-rollback", "quarantine-release"
+]
 
 
 class ConfigError(Exception):
@@ -275,8 +279,19 @@ class Config(Table):
     def topics(self) -> topics.Topics:
         return topics.Topics(self.mqtt.root, self.device.site, self.device.id)
 
-    def secret_files(self) -> list[tuple[str, Path]]:
-        """Files that `run` reads at its start, by key. On a board they may come later than the configuration."""
+    @field_validator("tasks")
+    @classmethod
+    def _check_loops(cls, tasks: dict[str, TaskConfig]) -> dict[str, TaskConfig]:
+        for name, task in tasks.items():
+            answer = topics.sample_of_publish_pattern(task.publish) if task.publish else None
+            for other, reader in tasks.items():
+                if answer and any(topics.matches(topic_filter, answer) for topic_filter in reader.subscribe):
+                    raise ValueError(f"{name}.publish: its answers would be readings of {other}.subscribe")
+        return tasks
+
+    def unreadable_files(self) -> list[str]:
+        """A fault for each file of keys and passwords that cannot be read. `run` asks at its start: on a board they may
+        come later than the configuration, so they are no faults of the configuration itself."""
         tls = self.mqtt.tls or TlsConfig()
         files = {
             "mqtt.password_file": self.mqtt.password_file,
@@ -285,7 +300,11 @@ class Config(Table):
             "mqtt.tls.key_file": tls.key_file,
             "commands.key_file": self.commands.key_file,
         }
-        return [(key, file) for key, file in files.items() if file is not None]
+        return [
+            f"{key}: should be a file that can be read (got {shown(str(file))})"
+            for key, file in files.items()
+            if file is not None and not (file.is_file() and os.access(file, os.R_OK))
+        ]
 
     @property
     def reply_topics(self) -> tuple[str, ...]:

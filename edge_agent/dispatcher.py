@@ -7,7 +7,7 @@ import logging
 import math
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_agent import topics as topic_names
 from edge_agent.clock import timestamp
@@ -58,6 +58,8 @@ MAX_SALVAGED_BYTES = 1_000_000
 
 
 _DEADLINE_PASSED = Error(code=Code.DEADLINE, message="the deadline has passed")
+_FAULT = "the request met a fault of the agent"
+_SUPERSEDED = Error(code=Code.SUPERSEDED, message="a newer reading of the same source has come")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Dispatcher:
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
         """New tasks and limits; requests that wait or run keep what they came with."""
         self._configure(config, tasks)
+        self._duplicates.forget_refusals()
         self.queue.capacity = config.queue.capacity
         self._duplicates.window_s = config.queue.dedup_window_s
 
@@ -120,13 +123,13 @@ class Dispatcher:
         name = self._topics.task_of_request(inbound.topic)
         if name is not None:
             self._hear_request(name, inbound, now)
-            return
-        for task in self._tasks.values():
-            for topic_filter in task.config.subscribe:
-                values = topic_names.wildcard_values(topic_filter, inbound.topic)
+        elif not self._topics.is_own(inbound.topic):  # a filter as wide as `#` must not make us answer our own words
+            for task in self._tasks.values():
+                matches = (topic_names.wildcard_values(wanted, inbound.topic) for wanted in task.config.subscribe)
+                values = next((found for found in matches if found is not None), None)
                 if values is not None:
                     self._hear_reading(task, values, inbound, now)
-                    break
+        self.fill(now)
 
     def _hear_request(self, name: str, inbound: Inbound, now: float) -> None:
         default_topic = self._topics.response(name)
@@ -151,8 +154,8 @@ class Dispatcher:
         except Refusal as refused:
             self._refuse(origin, inbound, refused, now)
         except Exception:
-            log.exception("a request could not be taken in task=%r", name)
-            self._refuse(origin, inbound, Refusal(Code.INTERNAL, "the request met a fault of the agent"), now)
+            log.exception(_FAULT)
+            self._refuse(origin, inbound, Refusal(Code.INTERNAL, _FAULT), now)
 
     def _check_size(self, inbound: Inbound) -> None:
         allowed = self._config.queue.max_payload_bytes
@@ -176,6 +179,9 @@ class Dispatcher:
             self._admit(task, origin, parse_bare(inbound.payload, inbound.content_type), inbound, now)
         except Refusal as refused:
             self._refuse(origin, inbound, refused, now)
+        except Exception:
+            log.exception(_FAULT)
+            self._refuse(origin, inbound, Refusal(Code.INTERNAL, _FAULT), now)
 
     def _origin(self, task: str, reply_topic: str, inbound: Inbound, envelope: Envelope | None = None) -> Origin:
         identity: str | int | None = envelope.id if envelope else None
@@ -228,9 +234,8 @@ class Dispatcher:
             raise Refusal(code, message, self._retry_after_s())
         self._keys[request.number] = key
         self._duplicates.begin(key, request, now)
-        self.queue.add(request)
         self.statistics.accepted_total += 1
-        self.fill(now)
+        self.queue.add(request)
 
     def _deadline_at(self, task: Task, envelope: Envelope, inbound: Inbound) -> float:
         limit_ms = envelope.deadline_ms or task.config.deadline_ms or self._config.queue.default_deadline_ms
@@ -239,9 +244,8 @@ class Dispatcher:
         return inbound.received_at + limit_ms / 1000
 
     def _supersede(self, source: tuple[str, str], now: float) -> None:
-        error = Error(code=Code.SUPERSEDED, message="a newer reading of the same source has come")
         for request in self.queue.remove(lambda waiting: waiting.supersedes == source):
-            self._end(request, Outcome.refused(error, _timing(request, now)), now)
+            self._end(request, Outcome.refused(_SUPERSEDED, _timing(request, now)), now)
 
     def _refuse(self, origin: Origin, inbound: Inbound, refusal: Refusal, now: float) -> None:
         log.info(
@@ -328,7 +332,11 @@ class Dispatcher:
             request = entry.request
             if entry.is_answered:
                 continue
-            if request.attempts < MAX_ATTEMPTS:
+            if request.supersedes is not None and self.queue.has(request.supersedes):
+                self._end(request, Outcome.refused(_SUPERSEDED, _timing(request, now)), now)
+            elif request.attempts < MAX_ATTEMPTS:
+                if request.partials:  # its caller has the beginning already, and is not told it twice
+                    request.run = replace(request.run, stream=False)
                 self.queue.add(request)
             else:
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")

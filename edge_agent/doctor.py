@@ -152,14 +152,9 @@ def _memory(board: GenericBoard, model: Model) -> Check:
 
 def _broker(config: Config) -> Check:
     where = f"{config.mqtt.host}:{config.mqtt.effective_port}"
-    missing = [f"{key} ({file})" for key, file in config.secret_files() if not file.is_file()]
-    if missing:
-        return Check(
-            name="broker",
-            verdict=Verdict.FAILED,
-            found=f"cannot be read: {', '.join(missing)}",
-            advice="put them there",
-        )
+    unreadable = config.unreadable_files()
+    if unreadable:
+        return Check(name="broker", verdict=Verdict.FAILED, found="; ".join(unreadable), advice="put them there")
     try:
         with socket.create_connection((config.mqtt.host, config.mqtt.effective_port), BROKER_TIMEOUT_S):
             pass

@@ -66,6 +66,11 @@ class Duplicates:
             self._bytes += size
         self._forget_old(now)
 
+    def forget_refusals(self) -> None:
+        """What was invalid may be valid under a new configuration."""
+        for key in [key for key, e in self._entries.items() if e.outcome and e.outcome.status is Status.INVALID]:
+            self._drop(key)
+
     def _drop(self, key: Key) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:

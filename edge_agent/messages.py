@@ -238,7 +238,9 @@ def parse_payload(payload: bytes, content_type: str | None) -> Envelope:
         value = parse_json(text)
     except NotJsonError as error:
         raise Refusal(Code.BAD_JSON, f"payload: should be strict JSON: {error}") from error
-    if not (isinstance(value, dict) and "input" in value):
+    if not isinstance(value, (dict, list)):
+        return Envelope(input=text)  # `42` is the text "42", whatever the Content Type
+    if isinstance(value, list) or "input" not in value:
         value = {"input": value}
     try:
         envelope = Envelope.model_validate(value)
@@ -246,8 +248,6 @@ def parse_payload(payload: bytes, content_type: str | None) -> Envelope:
         raise Refusal(Code.BAD_FIELD, first_fault(error, known=Options.model_fields)) from error
     if not isinstance(envelope.input, (str, dict, list)):
         raise Refusal(Code.BAD_FIELD, f"input: should be a string, an object or an array (got {shown(envelope.input)})")
-    if envelope.input == "":
-        raise Refusal(Code.BAD_FIELD, 'input: should not be empty (got "")')
     return envelope
 
 
@@ -260,9 +260,9 @@ def parse_bare(payload: bytes, content_type: str | None) -> Envelope:
         raise Refusal(Code.NOT_UTF8, f"payload: should be UTF-8 ({error.reason} at byte {error.start})") from error
     except NotJsonError as error:
         raise Refusal(Code.BAD_JSON, f"payload: should be strict JSON: {error}") from error
-    if value in ("", None) or not isinstance(value, (str, dict, list)):
-        raise Refusal(Code.BAD_FIELD, f"payload: should be text, an object or an array (got {shown(value)})")
-    return Envelope(input=value)
+    if not text:
+        raise Refusal(Code.BAD_FIELD, "payload: should not be empty")
+    return Envelope(input=value if isinstance(value, (dict, list)) else text)
 
 
 def is_json(text: str, content_type: str | None) -> bool:

@@ -76,7 +76,7 @@ class Model:
             "version": self.version,
             "sha256": self.sha256,
             "quantization": self.quantization,
-            "size_bytes": self.size_bytes,
+            "size": self.size_bytes,
             "licence": self.licence,
             "context_length": self.context_length,
             "warning": self.warning,

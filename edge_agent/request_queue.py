@@ -54,6 +54,10 @@ class RequestQueue:
         self._waiting[request.number] = request
         heapq.heappush(self._heap, (request.priority, request.deadline_at, request.number, request))
 
+    def has(self, source: tuple[str, str]) -> bool:
+        """Whether a request waits that makes older ones of this source void."""
+        return any(request.supersedes == source for request in self._waiting.values())
+
     def take(self) -> Request | None:
         """The next request to run, or None."""
         while self._heap:

@@ -26,6 +26,10 @@ def compact_json(value: object) -> str:
 
 def _as_text(value: Any) -> Any:
     """How a value of the input is printed: text as it is, everything else as JSON (`true`, not `True`)."""
+    if callable(value) and not isinstance(value, jinja2.Undefined):
+        # `input.items` of a reading without such a key is the method of dict.
+        name = getattr(value, "__name__", "such value")
+        raise jinja2.UndefinedError(f"input has no {shown(name)}, which the task's template needs")
     if isinstance(value, bool) or value is None or isinstance(value, (Mapping, list, tuple)):
         return compact_json(value)
     return value
@@ -34,8 +38,8 @@ def _as_text(value: Any) -> Any:
 class _Environment(ImmutableSandboxedEnvironment):
     def getattr(self, obj: Any, attribute: str) -> Any:
         # A reading with a key "items" or "values" means its own value, never the method of dict.
-        if isinstance(obj, Mapping):
-            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
         return super().getattr(obj, attribute)
 
 

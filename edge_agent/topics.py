@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
-HOME_ASSISTANT_STATUS = "homeassistant/status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,10 @@ class Topics:
         """Where replies may go unless the configuration says otherwise."""
         return (f"{self.base}/infer/+/response/#", f"{self.root}/reply/#")
 
+    def is_own(self, topic: str) -> bool:
+        """True for every topic of this board."""
+        return topic.startswith(f"{self.base}/")
+
     def task_of_request(self, topic: str) -> str | None:
         """The task that a request topic names ("" is a name, too: `+` matches it), or None for any other topic."""
         return self._middle(topic, "infer/", "/request")
@@ -77,11 +80,6 @@ class Topics:
             return None
         middle = topic[len(head) : len(topic) - len(tail)]
         return None if "/" in middle else middle
-
-
-def board_filter(root: str, site: str, device: str, leaf: str) -> str:
-    """A filter over boards, `+` standing for any site or device."""
-    return f"{root}/{site}/{device}/{leaf}"
 
 
 def ask_reply_topic(root: str, unique: str) -> str:
@@ -148,13 +146,18 @@ _PLACEHOLDER = re.compile(r"\{(\d+)\}")
 
 def publish_pattern_fault(pattern: str, wildcards: int) -> str | None:
     """What is wrong with a task's `publish`, given how many wildcards its `subscribe` filters have, or None."""
-    fault = name_fault(_PLACEHOLDER.sub("x", pattern))
+    fault = name_fault(sample_of_publish_pattern(pattern))
     if fault:
         return fault
     for number in _PLACEHOLDER.findall(pattern):
         if not 1 <= int(number) <= wildcards:
             return f"{{n}} stands for the n-th wildcard of every subscribe filter, n from 1 to {wildcards}"
     return None
+
+
+def sample_of_publish_pattern(pattern: str) -> str:
+    """A topic as the pattern may make it."""
+    return _PLACEHOLDER.sub("x", pattern)
 
 
 def fill_publish_pattern(pattern: str, values: tuple[str, ...]) -> str:

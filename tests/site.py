@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from tests.client import Client, Message
-from tests.processes import AgentProcess
+from tests.processes import WAIT_S, AgentProcess
 
 TASKS = """
 [tasks.triage]
@@ -54,6 +55,17 @@ class Site:
         with self.client._arrived:
             assert self.client._arrived.wait_for(lambda: len(self.terminal(topic)) > before, 30), f"no reply on {topic}"
         return self.terminal(topic)[before].json
+
+    def wait_until_active(self, count: int) -> None:
+        """Requests and commands travel on two connections: only health tells what has begun."""
+        topic = f"{self.base}/health"
+        give_up_at = time.monotonic() + WAIT_S
+        while time.monotonic() < give_up_at:
+            heard = len(self.client.on(topic))
+            self.client.publish(f"{self.base}/cmd/health", b"")
+            if self.client.wait(topic, count=heard + 1)[-1].json["inference"]["active"] == count:
+                return
+        raise AssertionError(f"never {count} requests active at once")
 
     def terminal(self, topic: str) -> list[Message]:
         return [message for message in self.client.on(topic) if message.json["status"] != "partial"]

@@ -138,7 +138,7 @@ def test_the_least_configuration_has_the_defaults_of_the_contract(tmp_path: Path
     assert config.board.root == Path("/")
     assert config.health.interval_s == 10.0
     assert config.tasks == {}
-    assert config.secret_files() == []
+    assert config.unreadable_files() == []
 
 
 def test_tls_is_turned_on_by_its_table(tmp_path: Path) -> None:
@@ -153,13 +153,27 @@ def test_relative_paths_start_at_the_configurations_folder(tmp_path: Path) -> No
     assert config.models["default"].path == tmp_path / "models/demo"
     assert config.models["default"].public_key == tmp_path / "key.pem"
     assert config.models_dir == Path("/srv/models")
-    assert config.secret_files() == [
-        ("mqtt.password_file", tmp_path / "secrets/password"),
-        ("mqtt.tls.ca_file", tmp_path / "ca.pem"),
-        ("mqtt.tls.cert_file", Path("/etc/ssl/board.pem")),
-        ("mqtt.tls.key_file", tmp_path / "board.key"),
-        ("commands.key_file", tmp_path / "commands.key"),
-    ]
+    places = {
+        "mqtt.password_file": tmp_path / "secrets/password",
+        "mqtt.tls.ca_file": tmp_path / "ca.pem",
+        "mqtt.tls.cert_file": Path("/etc/ssl/board.pem"),
+        "mqtt.tls.key_file": tmp_path / "board.key",
+        "commands.key_file": tmp_path / "commands.key",
+    }
+    told = config.unreadable_files()
+    assert [fault.split(":")[0] for fault in told] == list(places)
+    assert all(str(place) in fault or "…" in fault for place, fault in zip(places.values(), told, strict=True))
+    (tmp_path / "ca.pem").write_text("x", encoding="utf-8")
+    assert len(config.unreadable_files()) == len(told) - 1
+
+
+def test_answers_that_would_be_readings_again_are_refused(tmp_path: Path) -> None:
+    more = '[tasks.t]\nkind = "generate"\nsubscribe = ["plant/#"]\npublish = "plant/{1}/answer"\n'
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, more)
+    assert any(
+        fault.startswith("tasks: t.publish: its answers would be readings of t") for fault in caught.value.faults
+    )
 
 
 def test_the_echo_engine_is_no_path(tmp_path: Path) -> None:

@@ -778,6 +778,26 @@ class TestLostWorkers:
             desk.dispatcher.fill(now)
         assert desk.statuses() == [("a", "failed"), ("a", "failed")]
 
+    def test_a_stream_that_had_begun_is_not_told_twice(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": 1, "stream": True})
+        desk.dispatcher.partial(Partial(id=1, delta="fi"))
+        desk.dispatcher.worker_lost("killed", 1.0)
+        desk.dispatcher.slots = 1
+        desk.dispatcher.fill(2.0)
+        assert [run.stream for run in desk.runs] == [True, False]
+
+    def test_what_a_newer_reading_made_void_is_not_put_back(self) -> None:
+        tasks = '[tasks.newest]\nkind = "generate"\nkeep = "latest"\n'
+        desk = Desk(tasks=tasks)
+        desk.ask({"input": "old", "id": 1}, task="newest")
+        desk.ask({"input": "new", "id": 2}, task="newest", at=1.0)
+        desk.dispatcher.worker_lost("killed", 2.0)
+        desk.dispatcher.slots = 1
+        desk.dispatcher.fill(3.0)
+        desk.dispatcher.answered(finished(2), 4.0)
+        assert [(reply["id"], reply["status"]) for reply in desk.replies] == [(1, "cancelled"), (2, "ok")]
+
 
 class TestCancel:
     def test_waiting_and_running_requests_are_cancelled(self) -> None:
@@ -865,6 +885,14 @@ class TestReadings:
     def test_the_data_connection_listens_to_requests_and_sensors(self) -> None:
         assert Desk().dispatcher.filters == {f"{BASE}/infer/+/request", "plant/+/vibration"}
 
+    def test_our_own_words_are_no_readings_however_wide_the_filter(self) -> None:
+        desk = Desk(tasks='[tasks.all]\nkind = "generate"\nsubscribe = ["#"]\n')
+        desk.dispatcher.hear(inbound(f"{BASE}/infer/all/response", "an answer"), 0.0)
+        desk.dispatcher.hear(inbound(f"{BASE}/health", {"seq": 1}), 0.0)
+        assert desk.runs == []
+        desk.dispatcher.hear(inbound("plant/p1/vibration", "3.2"), 0.0)
+        assert len(desk.runs) == 1
+
 
 class TestReload:
     def test_new_tasks_and_limits_count_from_now_on(self) -> None:
@@ -878,6 +906,14 @@ class TestReload:
         desk.dispatcher.answered(finished(1), 1.0)
         desk.dispatcher.answered(finished(2), 1.0)
         assert desk.statuses()[2:] == [("old", "ok"), ("waiting", "ok")]
+
+    def test_what_was_refused_may_be_right_under_the_new_configuration(self) -> None:
+        desk = Desk(tasks="")
+        desk.ask({"input": "x", "id": 1}, task="added")
+        desk.reconfigure('[tasks.added]\nkind = "generate"\n')
+        desk.ask({"input": "x", "id": 1}, task="added", at=1.0)
+        desk.dispatcher.answered(finished(1), 2.0)
+        assert [reply["status"] for reply in desk.replies] == ["invalid", "ok"]
 
 
 class TestCounts:

@@ -58,7 +58,7 @@ def test_a_bundle_whose_files_are_as_listed_opens(tmp_path: Path) -> None:
         "version": 3,
         "sha256": hashlib.sha256(GGUF).hexdigest(),
         "quantization": "Q8_0",
-        "size_bytes": len(GGUF),
+        "size": len(GGUF),
         "licence": "Apache-2.0",
         "context_length": 2048,
         "warning": None,

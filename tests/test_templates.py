@@ -130,3 +130,14 @@ def test_every_rendering_begins_with_the_constant_head(template: str) -> None:
 
 def test_compact_json_keeps_order_and_characters() -> None:
     assert compact_json({"b": "ü轴", "a": 1}) == '{"b":"ü轴","a":1}'
+
+
+def test_pairs_of_a_reading_can_be_walked_through() -> None:
+    template = "{% for key, value in input.items() %}{{ key }}={{ value }};{% endfor %}"
+    assert render(template, {"a": 1, "b": True}) == "a=1;b=true;"
+
+
+def test_a_method_of_an_object_is_no_value_of_a_reading() -> None:
+    assert render("{{ input.items }}", {"items": 3}) == "3"
+    with pytest.raises(TemplateInputError, match="items"):
+        render("{{ input.items }}", {"a": 3})

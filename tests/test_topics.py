@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from edge_agent.topics import (
     Topics,
     ask_reply_topic,
-    board_filter,
     fill_publish_pattern,
     filter_fault,
     matches,
@@ -35,7 +34,9 @@ def test_every_topic_of_the_contract_lies_below_the_base() -> None:
     assert TOPICS.all_requests == f"{BASE}/infer/+/request"
     assert TOPICS.all_commands == f"{BASE}/cmd/+"
     assert TOPICS.default_reply_topics == (f"{BASE}/infer/+/response/#", "edgeai/v1/reply/#")
-    assert board_filter("edgeai/v1", "+", "+", "health") == "edgeai/v1/+/+/health"
+    assert TOPICS.is_own(f"{BASE}/state")
+    assert not TOPICS.is_own(BASE)
+    assert not TOPICS.is_own(f"{BASE}1/state")
 
 
 def test_the_reply_topic_of_ask_is_allowed_by_default() -> None:

@@ -67,6 +67,7 @@ def test_cancel_ends_a_waiting_and_a_running_request(start_site: Callable[..., S
     site = start_site(protocol, model=SLOW, more=ALL + "[engine]\nmax_active = 1\n")
     for name in ("running", "waiting"):
         site.client.publish(site.request("generate"), {"input": "word " * 200, "id": name})
+    site.wait_until_active(1)
     for name in ("waiting", "running"):
         assert command(site, "cancel", {"id": name, "request_id": name})["data"] == {"cancelled": 1}
     replies = {m.json["id"]: m.json for m in site.client.wait(site.response("generate"), count=2)}
@@ -79,7 +80,8 @@ def test_cancel_ends_a_waiting_and_a_running_request(start_site: Callable[..., S
 
 def test_drain_refuses_new_requests_until_resume(start_site: Callable[..., Site], protocol: str) -> None:
     site = start_site(protocol, model=SLOW, more=ALL)
-    site.client.publish(site.request("generate"), {"input": "one two three", "id": "before"})
+    site.client.publish(site.request("generate"), {"input": "word " * 20, "id": "before"})
+    site.wait_until_active(1)
     assert command(site, "drain", {"timeout_s": 30})["data"] == {"cancelled": 0}
     assert site.next_terminal(site.response("generate"), 0)["status"] == "ok"
     refused = site.ask("triage", "normal")
@@ -93,6 +95,7 @@ def test_drain_refuses_new_requests_until_resume(start_site: Callable[..., Site]
 def test_drain_that_runs_out_of_time_cancels_what_is_left(start_site: Callable[..., Site], protocol: str) -> None:
     site = start_site(protocol, model=SLOW, more=ALL)
     site.client.publish(site.request("generate"), {"input": "word " * 200, "id": "long"})
+    site.wait_until_active(1)
     assert command(site, "drain", {"timeout_s": 0.3})["data"] == {"cancelled": 1}
     reply = site.next_terminal(site.response("generate"), 0)
     assert (reply["status"], reply["error"]["code"]) == ("cancelled", "cancelled")

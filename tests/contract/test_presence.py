@@ -55,7 +55,7 @@ def test_info_tells_what_the_board_can_do(site: Site) -> None:
     assert info["schema"] == 1
     assert info["tasks"]["triage"]["labels"] == ["normal", "bearing fault", "cavitation"]
     assert "generate" in info["tasks"]
-    assert {"name", "sha256", "quantization", "size_bytes", "licence"} <= set(info["models"][0])
+    assert {"name", "sha256", "quantization", "size", "licence"} <= set(info["models"][0])
     assert info["versions"]["edge_agent"]
 
 

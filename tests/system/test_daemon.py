@@ -109,7 +109,7 @@ def test_killed_worker_costs_no_request(start_site: Callable[..., Site], protoco
     pid = worker_pid(site)
     for number in range(3):
         site.client.publish(site.request("generate"), {"input": "word " * 100, "id": number})
-    wait_until(lambda: '"active":3' in health_text(site), "all three run")
+    site.wait_until_active(3)
     os.kill(pid, signal.SIGKILL)
     replies = [message.json for message in site.client.wait(site.response("generate"), count=3)]
     assert {reply["status"] for reply in replies} == {"ok"}
@@ -124,7 +124,7 @@ def test_request_that_loses_the_worker_twice_is_given_up(start_site: Callable[..
     site = start_site(protocol, model="echo:step_ms=100")
     site.client.publish(site.request("generate"), {"input": "word " * 500, "id": "heavy"})
     for loss in (1, 2):
-        wait_until(lambda: '"active":1' in health_text(site), "the request runs")
+        site.wait_until_active(1)
         site.client.messages.clear()
         pid = worker_pid(site)
         os.kill(pid, signal.SIGKILL)
@@ -137,21 +137,15 @@ def test_request_that_loses_the_worker_twice_is_given_up(start_site: Callable[..
 def test_sigterm_lets_running_requests_finish(start_site: Callable[..., Site], protocol: str) -> None:
     site = start_site(protocol, model="echo:step_ms=20")
     site.client.publish(site.request("generate"), {"input": "word " * 30, "id": 1})
-    wait_until(lambda: '"active":1' in health_text(site), "the request runs")
+    site.wait_until_active(1)
     assert site.agent.stop() == 0
     assert site.next_terminal(site.response("generate"), 0)["status"] == "ok"
-
-
-def health_text(site: Site) -> str:
-    site.client.publish(f"{site.base}/cmd/health", b"")
-    time.sleep(0.05)
-    return site.client.on(f"{site.base}/health")[-1].payload.decode()
 
 
 def test_second_sigterm_cancels_at_once(start_site: Callable[..., Site], protocol: str) -> None:
     site = start_site(protocol, model="echo:step_ms=100")
     site.client.publish(site.request("generate"), {"input": "word " * 500, "id": 1})
-    wait_until(lambda: '"active":1' in health_text(site), "the request runs")
+    site.wait_until_active(1)
     site.agent.signal(signal.SIGTERM)
     site.client.wait_for(f"{site.base}/state", lambda state: state["state"] == "draining")
     site.agent.signal(signal.SIGTERM)
