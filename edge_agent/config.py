@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import os
 import re
@@ -281,12 +282,22 @@ class Config(Table):
 
     @field_validator("tasks")
     @classmethod
-    def _check_loops(cls, tasks: dict[str, TaskConfig]) -> dict[str, TaskConfig]:
+    def _check_filters(cls, tasks: dict[str, TaskConfig], info: ValidationInfo) -> dict[str, TaskConfig]:
         for name, task in tasks.items():
             answer = topics.sample_of_publish_pattern(task.publish) if task.publish else None
             for other, reader in tasks.items():
                 if answer and any(topics.matches(topic_filter, answer) for topic_filter in reader.subscribe):
                     raise ValueError(f"{name}.publish: its answers would be readings of {other}.subscribe")
+        filters = sorted(set().union(*(task.subscribe for task in tasks.values())))
+        if "mqtt" in info.data and "device" in info.data:
+            device: DeviceConfig = info.data["device"]
+            filters.append(topics.Topics(info.data["mqtt"].root, device.site, device.id).all_requests)
+        # A broker may deliver a message once for each filter that it falls under: it would be answered as often.
+        for one, other in itertools.combinations(filters, 2):
+            if topics.overlap(one, other):
+                raise ValueError(
+                    f"subscribe: {shown(one)} overlaps {shown(other)}; use the same filter, or separate ones"
+                )
         return tasks
 
     def unreadable_files(self) -> list[str]:

@@ -141,6 +141,21 @@ def wildcard_values(topic_filter: str, topic: str) -> tuple[str, ...] | None:
     return tuple(values) if len(levels) == len(filter_levels) else None
 
 
+def overlap(one: str, other: str) -> bool:
+    """True if some topic falls under both filters."""
+    mine, theirs = one.split("/"), other.split("/")
+    if (one[:1] in ("+", "#")) != (other[:1] in ("+", "#")) and "$" in (one[:1], other[:1]):
+        return False
+    for i in range(max(len(mine), len(theirs))):
+        left = mine[i] if i < len(mine) else None
+        right = theirs[i] if i < len(theirs) else None
+        if "#" in (left, right):
+            return True
+        if left is None or right is None or (left != right and "+" not in (left, right)):
+            return False
+    return True
+
+
 _PLACEHOLDER = re.compile(r"\{(\d+)\}")
 
 

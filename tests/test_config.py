@@ -354,3 +354,24 @@ def test_faults_hold_no_control_characters(tmp_path: Path) -> None:
     text = '"a\\u001bb" = "\\u001b[2J"\n[mqtt]\nhost = "\\u001b"\n'
     for found in faults(tmp_path, CONFIG, base=text):
         assert found.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("plant/#", "plant/+/x"), ("plant/+/x", "plant/a/+"), ("#", "plant/x"), ("+/a", "b/#")]
+)
+def test_overlapping_filters_are_refused(tmp_path: Path, one: str, other: str) -> None:
+    more = (
+        f'[tasks.a]\nkind = "generate"\nsubscribe = ["{one}"]\n[tasks.b]\nkind = "generate"\nsubscribe = ["{other}"]\n'
+    )
+    with pytest.raises(ConfigError, match="overlaps"):
+        load(tmp_path, more)
+
+
+def test_filter_over_our_own_requests_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="overlaps"):
+        load(tmp_path, '[tasks.a]\nkind = "generate"\nsubscribe = ["edgeai/#"]\n')
+
+
+def test_the_same_filter_may_serve_two_tasks(tmp_path: Path) -> None:
+    more = "".join(f'[tasks.{name}]\nkind = "generate"\nsubscribe = ["plant/+/x", "hall/#"]\n' for name in ("a", "b"))
+    assert set(load(tmp_path, more).tasks) == {"a", "b"}
