@@ -16,7 +16,8 @@ from typing import Any
 
 from edge_agent.board.generic import GenericBoard, resident_mb
 from edge_agent.clock import timestamp
-from edge_agent.commands import Authority, CommandError, cancel_fields, drain_fields, encode_result, parse_command
+from edge_agent.command_desk import CommandDesk
+from edge_agent.commands import CommandError
 from edge_agent.config import Config, ConfigError, load_config
 from edge_agent.dispatcher import Dispatcher
 from edge_agent.engine.process import EngineProcess, WorkerExited
@@ -42,7 +43,6 @@ from edge_agent.mqtt_link import Connected, Disconnected, Inbound, LinkEvent, Mq
 from edge_agent.presence import Presence, State, info_document
 from edge_agent.systemd_notify import notify
 from edge_agent.tasks import load_tasks
-from edge_agent.topics import reply_topic_fault
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +70,11 @@ class Agent:
         self._tasks = load_tasks(config)
         self._presence = Presence(self._topics)
         self._board = GenericBoard(config.board.root, config.models_dir)
-        self._authority = _authority(config)
         prefix = f"{config.device.site}.{config.device.id}"
         self._data = MqttLink(f"{prefix}.data", config.mqtt, self._inbox.put, is_persistent=True)
         # Commands that came while this connection was down are stale: it starts clean each time.
         self._control = MqttLink(f"{prefix}.control", config.mqtt, self._inbox.put, will=self._presence.will)
+        self._command_desk = CommandDesk(config, self._publish_result, self)
         self._engine: EngineProcess | None = None
         self._worker: Ready | None = None
         self._dispatcher = Dispatcher(config, self._tasks, self._publish_reply, self._send)
@@ -212,7 +212,7 @@ class Agent:
                 self._retained_dropped += 1
                 log.info("retained message dropped topic=%r", inbound.topic)
             elif inbound.link is self._control:
-                self._command(inbound, now)
+                self._command_desk.hear(inbound)
             else:
                 self._dispatcher.hear(inbound, now)
         finally:
@@ -225,6 +225,9 @@ class Agent:
 
     def _publish_reply(self, publication: Publication) -> None:
         self._published += self._data.publish(publication)
+
+    def _publish_result(self, publication: Publication) -> None:
+        self._published += self._control.publish(publication)
 
     def _announce(self, publication: Publication) -> None:
         """What is true only now is not kept for later: at the next connection it is told anew, with its own session."""
@@ -347,70 +350,50 @@ class Agent:
         self._timers["restart"] = now + self._restart_after_s
         self._restart_after_s = min(2 * self._restart_after_s, RESTART_AFTER_S[1])
 
-    def _command(self, inbound: Inbound, now: float) -> None:
-        operation = self._topics.operation_of_command(inbound.topic)
-        if operation is None:
-            return
-        fields: dict[str, Any] = {}
+    def ping(self) -> dict[str, Any]:
+        return {"ts": timestamp(), "session": self._presence.session}
 
-        def answer(data: Any = None, error: CommandError | None = None) -> None:
-            topic = inbound.response_topic
-            if topic is None or reply_topic_fault(topic, self._config.reply_topics):
-                topic = self._topics.command_result(operation)
-            self._published += self._control.publish(
-                Publication(
-                    topic=topic,
-                    payload=encode_result(fields.get("id"), data, error),
-                    correlation=inbound.correlation,
-                    content_type="application/json",
-                )
-            )
+    def report_health(self) -> dict[str, Any]:
+        self._publish_health()
+        return {"seq": self._sequence}
 
+    def drain(self, timeout_s: float | None, done: Callable[[int], None]) -> None:
+        limit_s = self._config.queue.drain_timeout_s if timeout_s is None else timeout_s
+        self._begin_drain("drain command", limit_s, time.monotonic(), done)
+
+    def resume(self) -> None:
+        if self._is_stopping:
+            raise CommandError("stopping", "the agent is stopping and cannot resume")
+        self._end_drain(0)
+        self._dispatcher.is_draining = False
+        if self._presence.state is State.DRAINING:
+            self._set_state(State.ONLINE, None)
+
+    def cancel(self, request_id: str | int, reply_to: str | None) -> int:
+        return self._dispatcher.cancel(request_id, reply_to, time.monotonic())
+
+    def reload(self) -> dict[str, Any]:
+        """Takes over what can change while running; says what needs a restart. Raises CommandError."""
         try:
-            fields = parse_command(inbound.payload)
-            if operation not in ("ping", "health", "drain", "resume", "cancel", "reload"):
-                raise CommandError("unknown_command", f"command: there is no {shown(operation)}")
-            if operation not in self._config.commands.allow:
-                allowed = ", ".join(self._config.commands.allow)
-                raise CommandError("not_allowed", f"command: {operation} is not enabled here; enabled: {allowed}")
-            self._authority.check(operation, fields, time.time())
-            self._execute(operation, fields, answer, now)
-        except CommandError as error:
-            log.info("command refused op=%s code=%s: %s", operation, error.code, error.message)
-            answer(error=error)
-
-    def _execute(self, operation: str, fields: dict[str, Any], answer: Callable[..., None], now: float) -> None:
-        log.info("command op=%s", operation)
-        match operation:
-            case "ping":
-                answer({"ts": timestamp(), "session": self._presence.session})
-            case "health":
-                self._publish_health()
-                answer({"seq": self._sequence})
-            case "drain":
-                timeout_s = drain_fields(fields).timeout_s
-                self._begin_drain(
-                    "drain command",
-                    self._config.queue.drain_timeout_s if timeout_s is None else timeout_s,
-                    now,
-                    lambda cancelled: answer({"cancelled": cancelled}),
-                )
-            case "resume":
-                if self._is_stopping:
-                    raise CommandError("stopping", "the agent is stopping and cannot resume")
-                self._end_drain(0)
-                self._dispatcher.is_draining = False
-                if self._presence.state is State.DRAINING:
-                    self._set_state(State.ONLINE, None)
-                answer({})
-            case "cancel":
-                wanted = cancel_fields(fields)
-                cancelled = self._dispatcher.cancel(wanted.request_id, wanted.reply_to, now)
-                if cancelled == 0:
-                    raise CommandError("not_found", f"request_id: nothing waits or runs as {shown(wanted.request_id)}")
-                answer({"cancelled": cancelled})
-            case "reload":
-                answer(self._reload())
+            config = load_config(self._config_path)
+            if unreadable := config.unreadable_files():
+                raise ConfigError(self._config_path, unreadable)
+        except ConfigError as error:
+            raise CommandError("bad_config", "; ".join(error.faults)) from error
+        live = {"tasks", "queue", "health", "commands"}
+        changed = [name for name in type(config).model_fields if getattr(config, name) != getattr(self._config, name)]
+        config = self._config.model_copy(update={name: getattr(config, name) for name in live})
+        self._command_desk.reconfigure(config)
+        self._config = config
+        self._tasks = load_tasks(config)
+        self._dispatcher.reconfigure(config, self._tasks)
+        self._send(SetTasks(tasks=tuple(task.prefix() for task in self._tasks.values())))
+        self._data.set_subscriptions(self._dispatcher.filters)
+        self._publish_retained()
+        return {
+            "applied": [name for name in changed if name in live],
+            "needs_restart": [name for name in changed if name not in live],
+        }
 
     def _begin_drain(self, reason: str, timeout_s: float, now: float, done: Callable[[int], None]) -> None:
         self._end_drain(0)
@@ -427,31 +410,9 @@ class Agent:
         if done is not None:
             done(cancelled)
 
-    def _reload(self) -> dict[str, Any]:
-        """Takes over what can change while running; says what needs a restart. Raises CommandError."""
-        try:
-            config = load_config(self._config_path)
-        except ConfigError as error:
-            raise CommandError("bad_config", "; ".join(error.faults)) from error
-        live = {"tasks", "queue", "health", "commands"}
-        changed = [name for name in type(config).model_fields if getattr(config, name) != getattr(self._config, name)]
-        config = self._config.model_copy(update={name: getattr(config, name) for name in live})
-        if config.commands.key_file != self._config.commands.key_file:
-            self._authority = _authority(config)
-        self._config = config
-        self._tasks = load_tasks(config)
-        self._dispatcher.reconfigure(config, self._tasks)
-        self._send(SetTasks(tasks=tuple(task.prefix() for task in self._tasks.values())))
-        self._data.set_subscriptions(self._dispatcher.filters)
-        self._publish_retained()
-        return {
-            "applied": [name for name in changed if name in live],
-            "needs_restart": [name for name in changed if name not in live],
-        }
-
     def _reload_on_signal(self) -> None:
         try:
-            log.info("reloaded %s", self._reload())
+            log.info("reloaded %s", self.reload())
         except CommandError as error:
             log.warning("reload refused, the configuration stays as it was: %s", error.message)
 
@@ -463,11 +424,6 @@ class Agent:
         self._control.stop(GOODBYE_S)
         if self._engine is not None:
             self._engine.stop(GOODBYE_S)
-
-
-def _authority(config: Config) -> Authority:
-    key_file = config.commands.key_file
-    return Authority(None if key_file is None else key_file.read_bytes().strip())
 
 
 def _document(

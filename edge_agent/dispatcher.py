@@ -1,15 +1,13 @@
-"""One request's way through the agent: heard, checked, queued, run, answered. Belongs to the agent's thread alone."""
+"""One request's way through the agent: admitted, queued, run, answered. Belongs to the agent's thread alone."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge_agent import topics as topic_names
 from edge_agent.clock import timestamp
 from edge_agent.config import Config
 from edge_agent.duplicates import Duplicates, Key, key_of, may_be_duplicate
@@ -24,7 +22,6 @@ from edge_agent.engine.protocol import (
     RefusalCode,
     Refused,
 )
-from edge_agent.faults import shown
 from edge_agent.messages import (
     Code,
     Envelope,
@@ -38,12 +35,9 @@ from edge_agent.messages import (
     Usage,
     encode_partial,
     encode_reply,
-    is_json,
-    parse_bare,
-    parse_json,
-    parse_payload,
 )
 from edge_agent.mqtt_link import Inbound, Publication
+from edge_agent.reception import Question, Reception, Unreadable
 from edge_agent.request_queue import Request, RequestQueue
 from edge_agent.statistics import Statistics
 from edge_agent.tasks import Task
@@ -53,9 +47,6 @@ log = logging.getLogger(__name__)
 Answer = Finished | Refused | Failed | Cancelled
 # A request that was running when its worker died is run once more; if that worker dies too, the request may be why.
 MAX_ATTEMPTS = 2
-# An envelope that is too long is still read for who asks, up to this size: longer ones cost too much time.
-MAX_SALVAGED_BYTES = 1_000_000
-
 
 _DEADLINE_PASSED = Error(code=Code.DEADLINE, message="the deadline has passed")
 _FAULT = "the request met a fault of the agent"
@@ -102,13 +93,13 @@ class Dispatcher:
 
     def _configure(self, config: Config, tasks: dict[str, Task]) -> None:
         self._config = config
-        self._topics = config.topics
-        self._tasks = tasks
+        self._device = config.device.id
+        self._reception = Reception(config, tasks)
 
     @property
     def filters(self) -> set[str]:
         """What the data connection listens to."""
-        return {self._topics.all_requests}.union(*(task.config.subscribe for task in self._tasks.values()))
+        return self._reception.filters
 
     @property
     def active(self) -> int:
@@ -119,85 +110,22 @@ class Dispatcher:
         return not self._active and not len(self.queue)
 
     def hear(self, inbound: Inbound, now: float) -> None:
-        """Takes in one message from the data connection. It is answered, now or later, whatever it is."""
-        name = self._topics.task_of_request(inbound.topic)
-        if name is not None:
-            self._hear_request(name, inbound, now)
-        elif not self._topics.is_own(inbound.topic):  # a filter as wide as `#` must not make us answer our own words
-            for task in self._tasks.values():
-                matches = (topic_names.wildcard_values(wanted, inbound.topic) for wanted in task.config.subscribe)
-                values = next((found for found in matches if found is not None), None)
-                if values is not None:
-                    self._hear_reading(task, values, inbound, now)
+        """Takes in one message from the data connection. Each request in it is answered, now or later."""
+        for heard in self._reception.read(inbound):
+            try:
+                if isinstance(heard, Unreadable):
+                    raise heard.refusal
+                self._admit(heard, inbound, now)
+            except Refusal as refused:
+                self._refuse(heard.origin, inbound, refused, now)
+            except Exception:
+                log.exception(_FAULT)
+                self._refuse(heard.origin, inbound, Refusal(Code.INTERNAL, _FAULT), now)
         self.fill(now)
 
-    def _hear_request(self, name: str, inbound: Inbound, now: float) -> None:
-        default_topic = self._topics.response(name)
-        origin = self._origin(name, default_topic, inbound)
-        try:
-            envelope, refusal = self._parse(inbound)
-            origin = self._origin(name, default_topic, inbound, envelope)
-            wanted_topic = inbound.response_topic or (envelope.reply_to if envelope else None)
-            if wanted_topic is not None:
-                fault = topic_names.reply_topic_fault(wanted_topic, self._config.reply_topics)
-                if fault:
-                    field = "response topic" if inbound.response_topic else "reply_to"
-                    raise Refusal(Code.REPLY_TOPIC_REFUSED, f"{field}: {fault} (got {shown(wanted_topic)})")
-                origin = self._origin(name, wanted_topic, inbound, envelope)
-            if refusal is not None:
-                raise refusal
-            assert envelope is not None
-            task = self._tasks.get(name)
-            if task is None:
-                raise Refusal(Code.UNKNOWN_TASK, f"task: should be one of {', '.join(self._tasks)} (got {shown(name)})")
-            self._admit(task, origin, envelope, inbound, now)
-        except Refusal as refused:
-            self._refuse(origin, inbound, refused, now)
-        except Exception:
-            log.exception(_FAULT)
-            self._refuse(origin, inbound, Refusal(Code.INTERNAL, _FAULT), now)
-
-    def _check_size(self, inbound: Inbound) -> None:
-        allowed = self._config.queue.max_payload_bytes
-        if len(inbound.payload) > allowed:
-            raise Refusal(Code.TOO_LONG, f"payload: should have at most {allowed} bytes (got {len(inbound.payload)})")
-
-    def _parse(self, inbound: Inbound) -> tuple[Envelope | None, Refusal | None]:
-        """An envelope, or why there is none; with what can still be told of who asks and where to answer."""
-        try:
-            self._check_size(inbound)
-            return parse_payload(inbound.payload, inbound.content_type), None
-        except Refusal as refusal:
-            return _salvage(inbound), refusal
-
-    def _hear_reading(self, task: Task, values: tuple[str, ...], inbound: Inbound, now: float) -> None:
-        # A wildcard may have matched an empty level, and a topic may not be empty.
-        topic = topic_names.fill_publish_pattern(task.config.publish or "", values) or self._topics.response(task.name)
-        origin = self._origin(task.name, topic, inbound)
-        try:
-            self._check_size(inbound)
-            self._admit(task, origin, parse_bare(inbound.payload, inbound.content_type), inbound, now)
-        except Refusal as refused:
-            self._refuse(origin, inbound, refused, now)
-        except Exception:
-            log.exception(_FAULT)
-            self._refuse(origin, inbound, Refusal(Code.INTERNAL, _FAULT), now)
-
-    def _origin(self, task: str, reply_topic: str, inbound: Inbound, envelope: Envelope | None = None) -> Origin:
-        identity: str | int | None = envelope.id if envelope else None
-        is_given = identity is not None
-        if identity is None and inbound.correlation:
-            identity = _as_text(inbound.correlation)
-        return Origin(
-            task=task,
-            reply_topic=reply_topic,
-            correlation=inbound.correlation,
-            id=secrets.token_hex(8) if identity is None else identity,
-            is_id_given=is_given,
-        )
-
-    def _admit(self, task: Task, origin: Origin, envelope: Envelope, inbound: Inbound, now: float) -> None:
+    def _admit(self, question: Question, inbound: Inbound, now: float) -> None:
         """Queues a request, joins it to its twin, or repeats a known answer. Raises Refusal."""
+        origin, task, envelope = question.origin, question.task, question.envelope
         key = key_of(origin, inbound.payload)
         if may_be_duplicate(origin, is_redelivery=inbound.duplicate):
             twin = self._duplicates.find(key, now)
@@ -433,41 +361,11 @@ class Dispatcher:
         self._publish(
             Publication(
                 topic=origin.reply_topic,
-                payload=encode_reply(origin, outcome, device=self._topics.device, ts=timestamp(), repeat=repeat),
+                payload=encode_reply(origin, outcome, device=self._device, ts=timestamp(), repeat=repeat),
                 correlation=origin.correlation,
                 content_type="application/json",
             )
         )
-
-
-def _as_text(correlation: bytes) -> str:
-    """Correlation Data as an id: its text, or hex if it is not UTF-8."""
-    try:
-        return correlation.decode("utf-8")
-    except UnicodeDecodeError:
-        return correlation.hex()
-
-
-def _salvage(inbound: Inbound) -> Envelope | None:
-    """What can still be read of who asks (id, reply_to) in an envelope with some other field wrong."""
-    if len(inbound.payload) > MAX_SALVAGED_BYTES:
-        return None
-    try:
-        text = inbound.payload.decode("utf-8")
-        value = parse_json(text) if is_json(text, inbound.content_type) else None
-    except ValueError:
-        return None
-    if not isinstance(value, dict) or "input" not in value:
-        return None
-    kept: Envelope | None = None
-    for name in ("id", "reply_to"):
-        if name in value:
-            try:
-                one = Envelope.model_validate({"input": None, name: value[name]})
-            except ValueError:
-                continue
-            kept = one if kept is None else kept.model_copy(update={name: getattr(one, name)})
-    return kept
 
 
 def _timing(request: Request, now: float, event: Finished | None = None) -> Timing:

@@ -1,0 +1,116 @@
+"""One command's way: heard, checked, carried out, answered. Belongs to the agent's thread alone."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from edge_agent.commands import Authority, CommandError, cancel_fields, drain_fields, encode_result, parse_command
+from edge_agent.config import Config
+from edge_agent.faults import shown
+from edge_agent.mqtt_link import Inbound, Publication
+from edge_agent.topics import reply_topic_fault
+
+log = logging.getLogger(__name__)
+
+OPERATIONS = ("ping", "health", "drain", "resume", "cancel", "reload")
+Answer = Callable[[dict[str, Any]], None]
+
+
+class Deeds(Protocol):
+    """What commands do; the agent can. Each gives the result's data, or raises CommandError."""
+
+    def ping(self) -> dict[str, Any]: ...
+    def report_health(self) -> dict[str, Any]: ...
+    def drain(self, timeout_s: float | None, done: Callable[[int], None]) -> None:
+        """done: called with how many requests were cancelled, once the last has its answer."""
+
+    def resume(self) -> None: ...
+    def cancel(self, request_id: str | int, reply_to: str | None) -> int: ...
+    def reload(self) -> dict[str, Any]: ...
+
+
+class CommandDesk:
+    """Hears commands under one configuration. Raises OSError if the key file cannot be read."""
+
+    def __init__(self, config: Config, publish: Callable[[Publication], object], deeds: Deeds) -> None:
+        self._publish = publish
+        self._deeds = deeds
+        self._authority = _authority(config)
+        self._config = config
+
+    def reconfigure(self, config: Config) -> None:
+        """Raises OSError if the key file cannot be read; nothing has changed then."""
+        if config.commands.key_file != self._config.commands.key_file:
+            self._authority = _authority(config)
+        self._config = config
+
+    def hear(self, inbound: Inbound) -> None:
+        """Takes in one message below `cmd/`. It gets exactly one result."""
+        operation = self._config.topics.operation_of_command(inbound.topic)
+        if operation is None:
+            return
+        fields: dict[str, Any] = {}
+
+        def answer(data: Any = None, error: CommandError | None = None) -> None:
+            topic = inbound.response_topic
+            if topic is None or reply_topic_fault(topic, self._config.reply_topics):
+                topic = self._config.topics.command_result(operation)
+            self._publish(
+                Publication(
+                    topic=topic,
+                    payload=encode_result(fields.get("id"), data, error),
+                    correlation=inbound.correlation,
+                    content_type="application/json",
+                )
+            )
+
+        try:
+            fields = parse_command(inbound.payload)
+            self._check(operation, fields)
+            self._execute(operation, fields, answer)
+        except CommandError as error:
+            log.info("command refused op=%r code=%s: %s", operation, error.code, error.message)
+            answer(error=error)
+        except Exception:
+            log.exception("command failed op=%r", operation)
+            answer(error=CommandError("internal", "the command met a fault of the agent"))
+
+    def _check(self, operation: str, fields: dict[str, Any]) -> None:
+        allowed = self._config.commands.allow
+        if operation not in OPERATIONS:
+            raise CommandError("unknown_command", f"command: there is no {shown(operation)}")
+        if operation not in allowed:
+            raise CommandError(
+                "not_allowed", f"command: {operation} is not enabled here; enabled: {', '.join(allowed)}"
+            )
+        self._authority.check(operation, fields, time.time())
+
+    def _execute(self, operation: str, fields: dict[str, Any], answer: Answer) -> None:
+        log.info("command op=%s", operation)
+        match operation:
+            case "ping":
+                answer(self._deeds.ping())
+            case "health":
+                answer(self._deeds.report_health())
+            case "drain":
+                timeout_s = drain_fields(fields).timeout_s
+                self._deeds.drain(timeout_s, lambda cancelled: answer({"cancelled": cancelled}))
+            case "resume":
+                self._deeds.resume()
+                answer({})
+            case "cancel":
+                wanted = cancel_fields(fields)
+                cancelled = self._deeds.cancel(wanted.request_id, wanted.reply_to)
+                if cancelled == 0:
+                    raise CommandError("not_found", f"request_id: nothing waits or runs as {shown(wanted.request_id)}")
+                answer({"cancelled": cancelled})
+            case "reload":
+                answer(self._deeds.reload())
+
+
+def _authority(config: Config) -> Authority:
+    key_file = config.commands.key_file
+    return Authority(None if key_file is None else key_file.read_bytes().strip())
