@@ -4,7 +4,7 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do command 
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench test-parity test-clients clean
+.PHONY: setup demo test check bench test-parity test-clients test-model clean
 
 setup: $(VENV)/ready
 
@@ -33,6 +33,11 @@ test-parity: setup
 test-clients: setup
 	npm install --silent --no-fund --no-audit --prefix build/mqtt_js mqtt@5
 	EDGE_AGENT_MQTT_JS=$(CURDIR)/build/mqtt_js $(BIN)/python -m pytest tests/system/test_third_party_clients.py
+
+# 200 requests at once against a queue of 16, on a model of your own: make test-model MODEL=path-of-a-bundle-or-gguf
+test-model: setup
+	EDGE_AGENT_MODEL=$(abspath $(or $(MODEL),$(error say which model: make test-model MODEL=path))) \
+	  $(BIN)/python -m pytest tests/contract/test_requests.py -k at_once
 
 # Style and types; `ruff format` decides how a line looks.
 check: setup
