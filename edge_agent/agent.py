@@ -246,6 +246,8 @@ class Agent:
 
     def _on_disconnected(self, event: Disconnected, now: float) -> None:
         log.warning("disconnected client=%s reason=%s", event.link.client_id, event.reason)
+        if "taken over" in event.reason:
+            log.error("another client connects as %s: two agents have the same site and id", event.link.client_id)
         if event.link is self._data:
             self._data_lost_at = self._data_lost_at or now
         else:

@@ -1,4 +1,4 @@
-"""Commands and exit codes (contract §5)."""
+"""Commands and exit codes."""
 
 from __future__ import annotations
 
@@ -31,20 +31,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="the daemon")
+    run = commands.add_parser(
+        "run", help="the daemon", description="Serves requests until SIGTERM. SIGHUP reloads the tasks."
+    )
     _add_config(run)
 
     check = commands.add_parser("check-config", help="lists every fault of a configuration file")
-    check.add_argument("file", type=Path, nargs="?", metavar="FILE")
+    check.add_argument("file", type=Path, nargs="?", metavar="FILE", help="the same as --config FILE")
     _add_config(check)
 
     ask = commands.add_parser("ask", help="sends one request over MQTT and prints the reply")
     _add_config(ask)
-    ask.add_argument("task", metavar="TASK")
+    ask.add_argument("task", metavar="TASK", help="a task of the configuration, or generate")
     ask.add_argument("input", metavar="INPUT", help="text, or a JSON object or array; - reads standard input")
-    ask.add_argument("--deadline-ms", type=_positive, default=60_000, help="default: %(default)s")
-    ask.add_argument("--priority", type=int, choices=range(10))
-    ask.add_argument("--options", type=_json_object, help="a JSON object, such as '{\"max_tokens\": 64}'")
+    ask.add_argument("--deadline-ms", type=_positive, default=60_000, metavar="MS", help="default: %(default)s")
+    ask.add_argument("--priority", type=int, choices=range(10), metavar="0-9", help="0 is most urgent")
+    ask.add_argument(
+        "--options", type=_json_object, metavar="JSON", help="a JSON object, such as '{\"max_tokens\": 64}'"
+    )
 
     doctor = commands.add_parser("doctor", help="checks whether this board can serve this configuration")
     _add_config(doctor)
@@ -52,8 +56,10 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="broker, model, agent and sensors on this machine: real answers")
     demo.add_argument("--protocol", choices=("5", "3.1.1"), default="5", help="MQTT version (default: %(default)s)")
-    demo.add_argument("--port", type=_positive, help="the broker's port on 127.0.0.1 (default: a free one)")
-    demo.add_argument("--work", type=Path, metavar="DIR", help="where the converted model is kept")
+    demo.add_argument("--port", type=_port, metavar="PORT", help="the broker's port on 127.0.0.1 (default: a free one)")
+    demo.add_argument(
+        "--work", type=Path, metavar="DIR", help="where the converted model is kept (default: the user's cache)"
+    )
     demo.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
     return parser
 
@@ -63,16 +69,24 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"should be 1 or more (got {value})")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"should be a whole number from 1 (got {text})")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"should be a port from 1 to 65535 (got {text})")
+    return int(text)
 
 
 def _json_object(text: str) -> dict[str, object]:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"should be a JSON object: {error}") from error
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError("should be a JSON object")
+        raise argparse.ArgumentTypeError(f"should be a JSON object (got {text})")
     return value
 
 
@@ -117,9 +131,8 @@ def _run(path: Path) -> int:
     unreadable = config.unreadable_files()
     if unreadable:
         raise ConfigError(path, unreadable)
-    chosen = config.models["default"]
     try:
-        model = open_model("default", chosen.path, chosen.public_key)
+        model = open_model("default", config.models["default"].path)
     except ModelError as error:
         print(printable(f"edge-agent: {error}"), file=sys.stderr)
         return EXIT_FAILED

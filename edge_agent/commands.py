@@ -97,7 +97,7 @@ def _seconds(ts: object) -> float | None:
 
 
 class Authority:
-    """Refuses commands without a fresh HMAC, where a key is configured (contract §5). Times are seconds since 1970."""
+    """Refuses commands without a fresh HMAC, where a key is configured. Times are seconds since 1970."""
 
     def __init__(self, key: bytes | None) -> None:
         self._key = key

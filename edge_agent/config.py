@@ -38,7 +38,7 @@ UNNAMED_HOSTS = frozenset(
         *("radxa", "jetson", "tegra-ubuntu", "nvidia", "linux", "pi", "none"),
     )
 )
-# The last three are known to the contract; this version answers them with unknown_command.
+# The last three are names to come; this version answers them with unknown_command.
 CommandName = Literal[
     "ping", "health", "drain", "resume", "cancel", "reload", "model-switch", "model-rollback", "quarantine-release"
 ]
@@ -134,6 +134,11 @@ class ModelConfig(Table):
     path: ConfigPath
     public_key: ConfigPath | None = None
 
+    @field_validator("public_key")
+    @classmethod
+    def _check_public_key(cls, _key: Path | None) -> None:
+        raise ValueError("this version cannot check signatures; leave the key out")
+
 
 class EngineConfig(Table):
     """None = calibrated for the board and the model."""
@@ -208,11 +213,11 @@ def _schema_table(value: object, info: ValidationInfo) -> object:
         try:
             value = json.loads(path.read_bytes())
         except OSError as error:
-            raise ValueError(f"a table, or the name of a JSON file that can be read ({error.strerror})") from error
+            raise ValueError(f"should be a table, or name a JSON file; {path}: {error.strerror}") from error
         except ValueError as error:
-            raise ValueError(f"a table, or the name of a JSON file; this one is not JSON: {error}") from error
+            raise ValueError(f"should be a table, or name a JSON file; {path} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError("a table, or the name of a JSON file that holds an object")  # noqa: TRY004 - for pydantic
+        raise ValueError("should be a table, or name a JSON file that holds an object")  # noqa: TRY004 - for pydantic
     return _refuse(check_schema(value), value)
 
 

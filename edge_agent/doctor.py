@@ -89,11 +89,15 @@ def _checks(config_path: Path) -> Iterator[Check]:
     yield _clock()
     yield _disk(config)
     yield _broker(config)
-    chosen = config.models["default"]
     try:
-        model = open_model("default", chosen.path, chosen.public_key)
+        model = open_model("default", config.models["default"].path)
     except ModelError as error:
-        yield Check(name="model", verdict=Verdict.FAILED, found=str(error), advice="copy the bundle to the board again")
+        yield Check(
+            name="model",
+            verdict=Verdict.FAILED,
+            found=str(error),
+            advice="put the bundle where models.default.path says, whole and unchanged",
+        )
         return
     yield Check(
         name="model",
@@ -221,7 +225,7 @@ def _engine(board: GenericBoard, config: Config, model: Model) -> Iterator[Check
             name="kernels",
             verdict=Verdict.FAILED,
             found=f"the cores have {', '.join(unused)}, but llama.cpp was built without",
-            advice="install a llama-cpp-python wheel that was built for these cores",
+            advice="build llama-cpp-python on this board, or install a wheel that was built for its cores",
         )
     else:
         yield Check(name="kernels", verdict=Verdict.GOOD, found=event.cpu_variant)
@@ -230,5 +234,7 @@ def _engine(board: GenericBoard, config: Config, model: Model) -> Iterator[Check
         name="repack",
         verdict=Verdict.SKIPPED if repacked is None else Verdict.WARNING if repacked == 0 else Verdict.GOOD,
         found="the library does not say" if repacked is None else f"{repacked:.1f} MiB of weights in fast layout",
-        advice="Q4_0 and IQ4_NL weights have the fast kernels" if repacked == 0 else None,
+        advice="none of these weights has a fast layout here; on ARM with dotprod q4_0, q8_0 and iq4_nl have one"
+        if repacked == 0
+        else None,
     )

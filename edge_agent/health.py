@@ -1,4 +1,4 @@
-"""PURE. Facts of every part -> the health document (contract §4)."""
+"""PURE. Facts of every part -> the health document."""
 
 from __future__ import annotations
 

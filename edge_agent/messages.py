@@ -168,7 +168,7 @@ def _refuse_null(value: object) -> object:
 
 
 class Options(BaseModel):
-    """`options` of an envelope. None = the task's or the contract's default."""
+    """`options` of an envelope. None = the task's or the usual default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -222,7 +222,7 @@ class Envelope(BaseModel):
 
 
 def parse_payload(payload: bytes, content_type: str | None) -> Envelope:
-    """What a request says: an envelope, or a bare input in an envelope of defaults (contract §2).
+    """What a request says: an envelope, or a bare input in an envelope of defaults.
 
     Raises Refusal with not_utf8, bad_json or bad_field.
     """
@@ -331,7 +331,7 @@ class Outcome:
 
 
 def encode_reply(origin: Origin, outcome: Outcome, *, device: str, ts: str | None, repeat: bool = False) -> bytes:
-    """The terminal reply: every top-level field is there, null where it does not apply (contract §3)."""
+    """The terminal reply: every top-level field is there, null where it does not apply."""
     error, model, usage, timing = outcome.error, outcome.model, outcome.usage, outcome.timing
     document = {
         "id": origin.id,

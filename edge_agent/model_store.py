@@ -83,10 +83,8 @@ class Model:
         }
 
 
-def open_model(key: str, path: Path, public_key: Path | None = None) -> Model:
+def open_model(key: str, path: Path) -> Model:
     """Checks a bundle folder, or a bare .gguf; reads every byte once. Raises ModelError."""
-    if public_key is not None:
-        raise ModelError(f"models.{key}.public_key: signatures cannot be checked by this version: remove the key")
     if str(path).startswith(ECHO_MODEL):
         return _echo_model(key, path)
     try:

@@ -63,7 +63,7 @@ class Task:
         try:
             text = render(self.config.template, value)
         except TemplateInputError as error:
-            raise Refusal(Code.BAD_FIELD, f"input: {error} (got {shown(value)})") from error
+            raise Refusal(Code.BAD_FIELD, f"{error} (got {shown(value)})") from error
         return (*system, ChatMessage(role="user", content=text))
 
     def run(self, number: int, envelope: Envelope) -> Run:

@@ -29,7 +29,7 @@ def _as_text(value: Any) -> Any:
     if callable(value) and not isinstance(value, jinja2.Undefined):
         # `input.items` of a reading without such a key is the method of dict.
         name = getattr(value, "__name__", "such value")
-        raise jinja2.UndefinedError(f"input has no {shown(name)}, which the task's template needs")
+        raise jinja2.UndefinedError(f"input: has no {shown(name)}, which the task's template needs")
     if isinstance(value, bool) or value is None or isinstance(value, (Mapping, list, tuple)):
         return compact_json(value)
     return value
@@ -46,7 +46,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 class _Missing(jinja2.StrictUndefined):
     @property
     def _undefined_message(self) -> str:
-        return f"input has no {shown(self._undefined_name)}, which the task's template needs"
+        return f"input: has no {shown(self._undefined_name)}, which the task's template needs"
 
 
 _ENVIRONMENT = _Environment(undefined=_Missing, finalize=_as_text, keep_trailing_newline=True)
@@ -90,4 +90,4 @@ def render(template: str, value: object) -> str:
     except jinja2.UndefinedError as error:
         raise TemplateInputError(printable(str(error))) from error
     except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, RecursionError) as error:
-        raise TemplateInputError(f"the task's template does not fit this input: {printable(str(error))}") from error
+        raise TemplateInputError(f"input: does not fit the task's template: {printable(str(error))}") from error

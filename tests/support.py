@@ -52,7 +52,7 @@ subscribe = ["plant/+/vibration"]
 publish = "plant/{1}/triage"
 """
 
-# Every top-level field of a terminal reply (contract §3).
+# Every top-level field of a terminal reply.
 REPLY_FIELDS = {
     *("id", "task", "device", "ts", "status", "output", "scores", "finish", "reasoning", "error", "degraded"),
     *("repeat", "model", "usage", "timing"),

@@ -38,7 +38,7 @@ def fault(folder: Path, text: str, *, base: str = CONFIG) -> str:
     return only
 
 
-# Every key of contract §5.
+# Every key.
 EVERYTHING = """
 models_dir = "/srv/models"
 [device]
@@ -58,7 +58,6 @@ cert_file = "/etc/ssl/board.pem"
 key_file = "board.key"
 [models.default]
 path = "models/demo"
-public_key = "key.pem"
 [engine]
 context_tokens = 4096
 max_active = 2
@@ -151,7 +150,6 @@ def test_relative_paths_start_at_the_configurations_folder(tmp_path: Path) -> No
     (tmp_path / "part.json").write_text('{"type": "object"}', encoding="utf-8")
     config = load(tmp_path, EVERYTHING, base="")
     assert config.models["default"].path == tmp_path / "models/demo"
-    assert config.models["default"].public_key == tmp_path / "key.pem"
     assert config.models_dir == Path("/srv/models")
     places = {
         "mqtt.password_file": tmp_path / "secrets/password",
@@ -257,9 +255,9 @@ FAULTS = [
     ('[tasks.x]\nkind = "classify"\nlabels = ["a", "b"]\nmin_score = 1.1', "tasks.x.min_score: should be less than"),
     ('[tasks.x]\nkind = "classify"\nlabels = ["a", "b"]\nmin_score = nan', "tasks.x.min_score: should be "),
     ('[tasks.x]\nkind = "extract"', "tasks.x.schema: required, but missing"),
-    ('[tasks.x]\nkind = "extract"\nschema = "none.json"', "(No such file or directory)"),
-    ('[tasks.x]\nkind = "extract"\nschema = "config.toml"', "this one is not JSON"),
-    ('[tasks.x]\nkind = "extract"\nschema = 5', "tasks.x.schema: a table, or the name of a JSON file"),
+    ('[tasks.x]\nkind = "extract"\nschema = "none.json"', "No such file or directory"),
+    ('[tasks.x]\nkind = "extract"\nschema = "config.toml"', "is not JSON"),
+    ('[tasks.x]\nkind = "extract"\nschema = 5', "tasks.x.schema: should be a table, or name a JSON file"),
     ('[tasks.x]\nkind = "extract"\nschema = { type = "array" }', "tasks.x.schema: "),
     ('[tasks.x]\nkind = "extract"\nschema = { type = "objct" }', "tasks.x.schema: "),
     ('[tasks.x]\nkind = "extract"\nschema = { type = "object", "$ref" = "http://x/y" }', "tasks.x.schema: "),
@@ -375,3 +373,9 @@ def test_filter_over_our_own_requests_is_refused(tmp_path: Path) -> None:
 def test_the_same_filter_may_serve_two_tasks(tmp_path: Path) -> None:
     more = "".join(f'[tasks.{name}]\nkind = "generate"\nsubscribe = ["plant/+/x", "hall/#"]\n' for name in ("a", "b"))
     assert set(load(tmp_path, more).tasks) == {"a", "b"}
+
+
+def test_a_key_that_could_not_be_used_is_refused(tmp_path: Path) -> None:
+    text = CONFIG.replace('path = "model.gguf"', 'path = "model.gguf"\npublic_key = "key.pem"')
+    with pytest.raises(ConfigError, match=r"models\.default\.public_key"):
+        load(tmp_path, text, base="")

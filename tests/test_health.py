@@ -84,7 +84,7 @@ def progress(**fields: Any) -> Progress:
     return Progress(**{**known, **fields})
 
 
-# The fields of contract §4.
+# Every field of a health document.
 FIELDS: dict[str, set[str]] = {
     "mqtt": {"connected_s", "reconnects", "received", "published", "queued_out", "dropped"},
     "queue": {

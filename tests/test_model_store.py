@@ -38,9 +38,9 @@ def bundle(folder: Path, contents: dict[str, bytes] | None = None, **manifest: A
     return folder
 
 
-def refusal(path: Path, public_key: Path | None = None) -> str:
+def refusal(path: Path) -> str:
     with pytest.raises(ModelError) as caught:
-        open_model("default", path, public_key)
+        open_model("default", path)
     return str(caught.value)
 
 
@@ -209,12 +209,6 @@ def test_what_only_calls_itself_gguf_is_refused(tmp_path: Path, data: bytes) -> 
     (tmp_path / "model.gguf").write_bytes(data)
     assert "should be a GGUF file" in refusal(tmp_path / "model.gguf")
     assert "should be a GGUF file" in refusal(bundle(tmp_path / "demo", {"model.gguf": data}))
-
-
-def test_with_a_public_key_nothing_unsigned_opens(tmp_path: Path) -> None:
-    (tmp_path / "model.gguf").write_bytes(GGUF)
-    for path in (tmp_path / "model.gguf", bundle(tmp_path / "demo"), Path("echo:")):
-        assert "public_key" in refusal(path, tmp_path / "key.pem")
 
 
 def test_the_engine_without_a_model_says_what_it_is() -> None:

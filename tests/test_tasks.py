@@ -88,7 +88,7 @@ def test_messages_are_for_the_built_in_only() -> None:
 
 def test_a_missing_variable_is_named_with_the_input() -> None:
     assert refusal(task("vibration"), {"rpm": 1}) == (
-        'input: input has no "hz", which the task\'s template needs (got {"rpm": 1})'
+        'input: has no "hz", which the task\'s template needs (got {"rpm": 1})'
     )
 
 

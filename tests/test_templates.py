@@ -56,7 +56,7 @@ def test_templates_read_the_input(template: str, text: str) -> None:
     ],
 )
 def test_a_variable_missing_from_the_input_is_named(template: str, value: Any, name: str) -> None:
-    with pytest.raises(TemplateInputError, match=f"input has no {name}"):
+    with pytest.raises(TemplateInputError, match=f"input: has no {name}"):
         render(template, value)
 
 

@@ -63,6 +63,9 @@ def demo(protocol: str, port: int | None, work: Path | None, *, keep: bool) -> i
     # One folder per user: a second demonstration finds the converted model there.
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     work = work or cache / "edge-agent" / "demo"
+    # A terminal that is closed ends the demonstration as Ctrl-C does: with its agent and its broker.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         work.mkdir(parents=True, exist_ok=True)
         bundle = _convert(work)
@@ -70,6 +73,9 @@ def demo(protocol: str, port: int | None, work: Path | None, *, keep: bool) -> i
             return _run(protocol, port or free_port(), bundle, Path(folder), keep=keep)
     except (DemoError, BrokerMissingError, OSError) as error:
         print(printable(f"edge-agent: {error}"), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("edge-agent: interrupted", file=sys.stderr)
         return 1
 
 
@@ -142,6 +148,8 @@ def _run(protocol: str, port: int, bundle: Path, folder: Path, *, keep: bool) ->
             _health(bus, topics)
             if keep:
                 _keep(config_path, topics, protocol, port, agent)
+                if agent.poll() is not None:
+                    raise DemoError(f"the agent has ended with {agent.returncode}")
             return 0 if are_all_ok else 1
     finally:
         broker.stop()
@@ -156,7 +164,7 @@ def _agent(config_path: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]
         try:
             yield agent
         finally:
-            agent.send_signal(signal.SIGTERM)
+            agent.terminate()
             try:
                 agent.wait(30)
             except subprocess.TimeoutExpired:
