@@ -8,12 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from edge_agent.command_desk import OPERATIONS
+from edge_agent.commands import Authority
 from edge_agent.config import ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig, load_config
 from edge_agent.demo.broker import free_port
 from edge_agent.demo.readings import checkpoint_folder
@@ -89,7 +92,9 @@ def test_reply_sample_has_the_fields_of_a_reply() -> None:
 @pytest.mark.skipif(
     shutil.which("mosquitto_rr") is None, reason="needs mosquitto_rr: apt-get install mosquitto-clients"
 )
-@pytest.mark.parametrize(("protocol", "wanted"), [("5", "mosquitto_rr"), ("3.1.1", "mosquitto_pub")])
+@pytest.mark.parametrize(
+    ("protocol", "wanted"), [("5", "mosquitto_rr"), ("5", "mosquitto_pub"), ("3.1.1", "mosquitto_pub")]
+)
 def test_request_samples_are_answered_by_the_demonstration(tmp_path: Path, protocol: str, wanted: str) -> None:
     (sample,) = (text for text in samples("sh") if wanted in text)
     port = free_port()
@@ -99,9 +104,9 @@ def test_request_samples_are_answered_by_the_demonstration(tmp_path: Path, proto
         demo = subprocess.Popen([*command, "--work", str(tmp_path)], stdout=output, stderr=output)
     try:
         wait_until(lambda: "until Ctrl-C" in log.read_text("utf-8") or demo.poll() is not None, "the demo is up", 120)
-        # The sample uses the default port and version of its clients.
-        version = "" if protocol == "5" else " -V 311"
-        script = re.sub(r"\b(mosquitto_\w+)", rf"\1 -p {port}{version}", sample)
+        # The samples use the default port, and the version of the demonstration's broker.
+        script = re.sub(r"\b(mosquitto_\w+)", rf"\1 -p {port}", sample)
+        script = script if protocol == "5" else script.replace("-V 5", "-V 311")
         done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True, timeout=60)
         reply = json.loads(done.stdout)
         assert reply["status"] == "ok", reply
@@ -125,7 +130,18 @@ def test_commands_for_a_board_exist() -> None:
         assert done.returncode == 0
 
 
+def test_signing_sample_is_accepted() -> None:
+    (sample,) = samples("python")
+    names: dict[str, Any] = {"key": b"secret"}
+    exec("import hashlib, hmac, json, secrets\nfrom datetime import UTC, datetime\n" + sample, names)
+    Authority(b"secret").check("ping", names["body"], time.time())
+
+
+def test_every_command_is_in_the_table() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", section("Commands"), flags=re.MULTILINE) == list(OPERATIONS)
+
+
 def test_make_targets_exist() -> None:
     makefile = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"`?make ([a-z-]+)", README):
+    for target in re.findall(r"(?:`|^)make ([a-z-]+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
