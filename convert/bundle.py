@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, ConvertError, printable
-from .manifest import FILE, SIGNATURE_FILE
+from .manifest import FILE, MODEL_FILE, SCHEMA, SIGNATURE_FILE
 from .strict_json import parse_object
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_UNLISTED = (FILE, SIGNATURE_FILE)
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
@@ -28,15 +29,29 @@ _RENAME_EXCHANGE = 2
 def check_target(target: Path, *, replace: bool) -> None:
     """ConvertError unless a bundle may be written at `target`.
 
-    With `replace` an older bundle or an empty folder may stand there; nothing else is ever deleted.
+    With `replace` an empty folder may stand there, or an older bundle, damaged or not, that holds nothing but its own
+    files; nothing else is ever deleted.
     """
     shown = printable(str(target))
     if not os.path.lexists(target):
         return
     if not replace:
         raise ConvertError(f"{shown}: exists already; --force replaces it")
-    if target.is_symlink() or not target.is_dir() or not ((target / FILE).is_file() or not any(target.iterdir())):
+    if target.is_symlink() or not target.is_dir():
         raise ConvertError(f"{shown}: not a bundle (a folder with {FILE}), so --force does not replace it")
+    found = sorted(target.iterdir())
+    if not found:
+        return
+    try:
+        files = _read_manifest(target)["files"]
+    except ConvertError as error:
+        raise ConvertError(f"{shown}: not a bundle ({error}), so --force does not replace it") from None
+    for path in found:
+        if (path.name not in files and path.name not in _UNLISTED) or path.is_symlink() or not path.is_file():
+            name = printable(path.name)
+            raise ConvertError(
+                f"{shown}: holds {name}, which is no file listed in {FILE}, so --force does not replace it"
+            )
 
 
 @contextmanager
@@ -80,15 +95,8 @@ def verify_bundle(folder: Path) -> tuple[dict[str, Any], list[str]]:
     A fault is a file that is missing, changed, not listed, or listed under a name that leaves the folder. Signatures
     are not looked at. Raises ConvertError if there is no manifest to go by.
     """
-    try:
-        manifest = parse_object((folder / FILE).read_bytes(), FILE)
-    except OSError as error:
-        raise ConvertError(f"{printable(str(folder / FILE))}: cannot be read: {error.strerror}") from None
-    except CheckpointError as error:
-        raise ConvertError(str(error)) from None
-    files = manifest.get("files")
-    if manifest.get("schema") != 1 or not isinstance(files, dict) or not files:
-        raise ConvertError(f"{FILE}: not a manifest of schema 1 that lists files")
+    manifest = _read_manifest(folder)
+    files = manifest["files"]
     faults = []
     for name, entry in sorted(files.items()):
         if "/" in name or "\\" in name or name in ("", ".", ".."):
@@ -98,9 +106,22 @@ def verify_bundle(folder: Path) -> tuple[dict[str, Any], list[str]]:
     faults += [
         f"{printable(path.name)}: not listed in {FILE}"
         for path in sorted(folder.iterdir())
-        if path.name not in files and path.name not in (FILE, SIGNATURE_FILE)
+        if path.name not in files and path.name not in _UNLISTED
     ]
     return manifest, faults
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = parse_object((folder / FILE).read_bytes(), FILE)
+    except OSError as error:
+        raise ConvertError(f"{FILE}: cannot be read: {error.strerror}") from None
+    except CheckpointError as error:
+        raise ConvertError(str(error)) from None
+    schema, files = manifest.get("schema"), manifest.get("files")
+    if type(schema) is not int or schema != SCHEMA or not isinstance(files, dict) or MODEL_FILE not in files:
+        raise ConvertError(f"{FILE}: not a manifest of schema {SCHEMA} that lists {MODEL_FILE}")
+    return manifest
 
 
 def _file_fault(path: Path, entry: Any) -> str | None:

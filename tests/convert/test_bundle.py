@@ -230,7 +230,11 @@ def test_an_existing_bundle_is_not_touched_without_force(checkpoint: Path, folde
 
 def test_force_replaces_a_bundle_and_leaves_nothing_of_it(checkpoint: Path, folder: Path) -> None:
     convert(checkpoint, folder / "b", name="old")
+    manifest = json.loads((folder / "b" / "manifest.json").read_bytes())
+    manifest["files"]["canaries.json"] = {"sha256": hashlib.sha256(b"[]").hexdigest(), "bytes": 2}
+    (folder / "b" / "manifest.json").write_text(json.dumps(manifest))
     (folder / "b" / "canaries.json").write_text("[]")
+    (folder / "b" / "manifest.sig").write_bytes(bytes(64))
     convert(checkpoint, folder / "b", name="new", replace=True)
     assert json.loads((folder / "b" / "manifest.json").read_bytes())["name"] == "new"
     assert [path.name for path in folder.iterdir()] == ["b"]
@@ -268,6 +272,55 @@ def test_force_deletes_nothing_that_is_not_a_bundle(checkpoint: Path, folder: Pa
         with pytest.raises(ConvertError, match="not a bundle"):
             convert(checkpoint, folder / name, replace=True)
     assert (folder / "home" / "letter.txt").read_text() == "dear"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"name": "pwa"}',
+        '{"schema": 1, "files": {}}',
+        '{"schema": 1, "files": {"precious": {}}}',
+        '{"schema": true, "files": {"model.gguf": {}, "precious": {}}}',
+    ],
+)
+def test_force_spares_a_folder_whose_manifest_is_not_that_of_a_bundle(
+    checkpoint: Path, folder: Path, text: str
+) -> None:
+    (folder / "web").mkdir()
+    (folder / "web" / "manifest.json").write_text(text)
+    (folder / "web" / "precious").write_text("x")
+    with pytest.raises(ConvertError, match=r"web: not a bundle \(manifest\.json: .*\), so --force does not replace it"):
+        convert(checkpoint, folder / "web", replace=True)
+    assert (folder / "web" / "precious").read_text() == "x"
+
+
+def test_force_spares_a_bundle_that_holds_something_of_somebody_else(checkpoint: Path, folder: Path) -> None:
+    convert(checkpoint, folder / "b", name="old")
+    (folder / "b" / "my\x1bnotes").write_text("x")
+    with pytest.raises(ConvertError, match=r"b: holds my\\x1bnotes, which is no file listed in manifest\.json"):
+        convert(checkpoint, folder / "b", replace=True)
+    assert (folder / "b" / "my\x1bnotes").read_text() == "x"
+
+
+def test_force_spares_a_folder_under_the_name_of_a_listed_file(checkpoint: Path, folder: Path) -> None:
+    convert(checkpoint, folder / "b", name="old")
+    (folder / "b" / "model.gguf").unlink()
+    (folder / "b" / "model.gguf").mkdir()
+    (folder / "b" / "model.gguf" / "precious").write_text("x")
+    with pytest.raises(ConvertError, match=r"holds model\.gguf, which is no file listed"):
+        convert(checkpoint, folder / "b", replace=True)
+    assert (folder / "b" / "model.gguf" / "precious").read_text() == "x"
+
+
+def test_force_replaces_a_damaged_bundle_and_an_empty_folder(checkpoint: Path, folder: Path) -> None:
+    convert(checkpoint, folder / "b", name="old")
+    (folder / "b" / "model.gguf").unlink()
+    (folder / "empty").mkdir()
+    for name in ("b", "empty"):
+        convert(checkpoint, folder / name, replace=True)
+        assert verify_bundle(folder / name)[1] == []
 
 
 def test_leftovers_of_a_killed_conversion_are_removed_and_those_of_a_running_one_are_not(
@@ -316,8 +369,9 @@ def test_a_changed_byte_a_missing_file_and_an_unlisted_file_are_faults(checkpoin
 
 @pytest.mark.parametrize("name", ["../model.gguf", "a/b", "..", ""])
 def test_a_listed_name_that_leaves_the_bundle_is_a_fault(folder: Path, name: str) -> None:
-    (folder / "manifest.json").write_text(json.dumps({"schema": 1, "files": {name: {"bytes": 0, "sha256": ""}}}))
-    assert "not a plain file name" in verify_bundle(folder)[1][0]
+    entry = {"bytes": 0, "sha256": ""}
+    (folder / "manifest.json").write_text(json.dumps({"schema": 1, "files": {name: entry, "model.gguf": entry}}))
+    assert any("not a plain file name" in fault for fault in verify_bundle(folder)[1])
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema": 2, "files": {}}', '{"schema": 1, "files": {}}'])
