@@ -1,7 +1,6 @@
 """config.json of a Qwen2 checkpoint, checked and reduced to what a GGUF file needs."""
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 from .errors import CheckpointError, printable
@@ -192,8 +191,8 @@ def _flag(raw: dict[str, Any], field: str, *, default: bool) -> bool:
 
 def _positive(raw: dict[str, Any], field: str, default: float | None, parent: str = "") -> float:
     value: Any = raw.get(field, default)
-    # Beyond that it would be zero or too large for GGUF's F32.
-    if type(value) not in (int, float) or not isfinite(value) or not 1e-30 < value < 1e30:
+    # Beyond that it would be zero or too large for GGUF's F32. Comparing takes integers that no float can hold too.
+    if type(value) not in (int, float) or not 1e-30 < value < 1e30:
         raise _wrong(f"{parent}.{field}" if parent else field, value, "a positive number")
     return float(value)
 

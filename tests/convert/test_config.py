@@ -94,6 +94,11 @@ def test_quantized_and_multimodal_checkpoints_are_refused(field: str) -> None:
         ("rms_norm_eps", "1e-6"),
         ("rope_theta", -1),
         ("rope_theta", 1e300),
+        pytest.param("rope_theta", 10**400, id="rope_theta-huge"),
+        pytest.param("rms_norm_eps", 10**400, id="rms_norm_eps-huge"),
+        ("rms_norm_eps", float("inf")),
+        ("rms_norm_eps", float("nan")),
+        pytest.param("hidden_size", 10**400, id="hidden_size-huge"),
         ("tie_word_embeddings", 1),
         ("hidden_act", "gelu"),
         ("is_causal", False),
@@ -120,6 +125,19 @@ def test_yarn_is_written_as_upstream_writes_it() -> None:
         "yarn_beta_fast": 32.0,
         "yarn_beta_slow": 1.0,
     }
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("factor", "original_max_position_embeddings", "extrapolation_factor"),
+        *("attention_factor", "attn_factor", "beta_fast", "beta_slow"),
+    ],
+)
+@pytest.mark.parametrize("value", [10**400, -(10**400)], ids=["huge", "hugely negative"])
+def test_a_huge_integer_in_the_rope_scaling_is_refused_by_name(field: str, value: int) -> None:
+    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    assert f"rope_scaling.{field} is " in refused(rope_scaling=scaling | {field: value})
 
 
 def test_linear_scaling_is_written_with_its_factor() -> None:
