@@ -5,6 +5,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateSyntaxError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
 from .checkpoint import Checkpoint
 from .errors import CheckpointError, printable
 from .special_tokens import CONFIG_FILE
@@ -30,7 +34,8 @@ class ChatTemplates:
 def read_chat_templates(checkpoint: Checkpoint, tokenizer_config: dict[str, Any]) -> ChatTemplates:
     """Templates from tokenizer_config.json, else chat_template.jinja (and its folder of more), else chat_template.json.
 
-    The order is upstream's. CheckpointError for a template that is not text.
+    The order is upstream's. CheckpointError for a template that is not text, and for a default one that the agent could
+    not compile; it never looks at the others.
     """
     stated = tokenizer_config.get("chat_template")
     if stated is not None:
@@ -43,7 +48,7 @@ def read_chat_templates(checkpoint: Checkpoint, tokenizer_config: dict[str, Any]
             {"name": name.removesuffix(".jinja"), "template": checkpoint.read_text(f"{MORE_FOLDER}/{name}")}
             for name in more
         ]
-        return _from_value([{"name": "default", "template": jinja}, *named], MORE_FOLDER)
+        return _from_value([{"name": "default", "template": jinja}, *named], JINJA_FILE)
     wrapped = checkpoint.read_object(JSON_FILE)
     value = None if wrapped is None else wrapped.get("chat_template")
     return ChatTemplates(None, {}) if value is None else _from_value(value, JSON_FILE)
@@ -65,4 +70,22 @@ def _from_value(value: Any, where: str) -> ChatTemplates:
         else:
             # The name becomes part of a GGUF key.
             named[re.sub(r"[^A-Za-z0-9]", "_", name)] = text
+    if default:
+        _check_syntax(default, where)
     return ChatTemplates(default or None, named)
+
+
+def _check_syntax(template: str, where: str) -> None:
+    # The settings are those of the agent's engine (and of transformers): they decide what compiles.
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    try:
+        environment.from_string(template)
+    except TemplateSyntaxError as error:
+        fault = f"line {error.lineno}: {error.message}"
+    except RecursionError:
+        fault = "nested too deeply"
+    except (SyntaxError, ValueError) as error:  # of the Python that Jinja makes of it
+        fault = str(error)
+    else:
+        return
+    raise CheckpointError(f"{where}: chat_template default cannot be used: {printable(fault)}")

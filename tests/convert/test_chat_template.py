@@ -55,6 +55,48 @@ def test_a_list_of_named_templates_is_read(folder: Path) -> None:
     assert read(folder, chat_template=named) == ChatTemplates("a", {"rag": "b"})
 
 
+BROKEN = {
+    "{% for m in messages %}\nab\n{% if %}": "line 3: Expected an expression",
+    "{{ messages": "line 1: unexpected end of template",
+    "{% generation %}{% endgeneration %}": "line 1: Encountered unknown tag 'generation'",
+    "{{ messages | no_such_filter }}": "line 1: No filter named 'no_such_filter'",
+    "{% break %}": "'break' outside loop",
+    "{% for a in b %}" * 30 + "{% endfor %}" * 30: "too many statically nested blocks",
+    "{{ " + "(" * 5000 + ")" * 5000 + " }}": "nested too deeply",
+    "{{ " + "1" * 5000 + " }}": "Exceeds the limit",
+}
+
+
+@pytest.mark.parametrize(("template", "fault"), BROKEN.items(), ids=BROKEN.values())
+def test_a_template_that_does_not_compile_is_refused_with_its_place(folder: Path, template: str, fault: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        read(folder, chat_template=template)
+    assert str(caught.value).startswith("tokenizer_config.json: chat_template default cannot be used: ")
+    assert fault in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "chat_template.json"])
+def test_a_broken_template_in_a_file_of_its_own_is_refused_under_the_files_name(folder: Path, name: str) -> None:
+    text = "{% if %}" if name.endswith("jinja") else json.dumps({"chat_template": "{% if %}"})
+    (folder / name).write_text(text)
+    with pytest.raises(CheckpointError, match=f"^{name}: chat_template default cannot be used: line 1: "):
+        read(folder)
+
+
+def test_a_template_with_all_that_the_agent_offers_compiles(folder: Path) -> None:
+    template = (
+        "{%- for m in messages -%}{% if m.role == 'x' %}{% continue %}{% endif %}{{ m | tojson }}{% break %}"
+        "{%- endfor -%}{{ raise_exception('no') }}{{ strftime_now('%Y') }}"
+    )
+    assert read(folder, chat_template=template).default == template
+
+
+def test_a_broken_template_that_chats_do_not_use_is_kept(folder: Path) -> None:
+    named = [{"name": "default", "template": "a"}, {"name": "rag", "template": "{% if %}"}]
+    assert read(folder, chat_template=named).named == {"rag": "{% if %}"}
+
+
 @pytest.mark.parametrize("value", [3, {"default": "a"}, [{"name": "default"}], [{"template": "a"}], ["a"], "\ud800"])
 def test_a_template_that_is_no_text_is_refused(folder: Path, value: Any) -> None:
     with pytest.raises(CheckpointError, match="chat_template"):
