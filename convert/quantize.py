@@ -20,6 +20,9 @@ _EXPONENT: dict[GgmlType, tuple[type[np.unsignedinteger[Any]], int]] = {
     GgmlType.F16: (np.uint16, 0x7C00),
     GgmlType.F32: (np.uint32, 0x7F800000),
 }
+# Q6_K ends at 65504 · 128 · 32. Some orders of magnitude later ggml's search for its scale overflows F32 and writes a
+# block of zeros, which validates.
+_Q6_K_END = float(1 << 30)
 
 
 class Quantizer:
@@ -66,15 +69,17 @@ class Quantizer:
         def work(begin: int, end: int) -> None:
             part = raw[begin * raw_row : end * raw_row]
             self._check_source(source, part, first + begin, columns)
-            address, target, count = part.ctypes.data, f32.ctypes.data + begin * columns * 4, (end - begin) * columns
+            numbers = f32[begin * columns * 4 : end * columns * 4].view(np.float32)
             if source.dtype is Dtype.BF16:
-                self._ggml.bf16_to_f32(address, target, count)
+                self._ggml.bf16_to_f32(part.ctypes.data, numbers.ctypes.data, numbers.size)
             elif source.dtype is Dtype.F16:
-                self._ggml.f16_to_f32(address, target, count)
+                self._ggml.f16_to_f32(part.ctypes.data, numbers.ctypes.data, numbers.size)
             else:
-                target = address
+                numbers = part.view(np.float32)
             try:
-                self._ggml.quantize(kind, target, out.ctypes.data + begin * out_row, end - begin, columns)
+                if kind is GgmlType.Q6_K and max(numbers.max(), -numbers.min()) > _Q6_K_END:
+                    raise ValueError(f"numbers too large for {kind.name}")
+                self._ggml.quantize(kind, numbers.ctypes.data, out.ctypes.data + begin * out_row, end - begin, columns)
             except ValueError as error:
                 raise ConvertError(f"tensor {printable(source.name)}: {error}") from None
             if kind in _EXPONENT and _first_not_finite(out[begin * out_row : end * out_row], kind) is not None:

@@ -98,6 +98,28 @@ def test_weights_too_large_for_a_blocks_scale_are_refused(tmp_path: Path, capfd:
     capfd.readouterr()  # ggml reports it too
 
 
+@pytest.mark.parametrize("kind", [kind for kind, elements in ggml.BLOCK_ELEMENTS.items() if elements > 1])
+@pytest.mark.parametrize("source", ["bf16", "f32"])
+@pytest.mark.parametrize("largest", [3e8, -3e8, 1e12, -1e17, 1e18, 3.38e38, -3.38e38])
+@pytest.mark.parametrize("count", [1, 256])
+def test_every_block_type_refuses_weights_beyond_its_scale_however_large(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: GgmlType, source: str, largest: float, count: int
+) -> None:
+    values = WEIGHTS.copy()
+    values[-1, -count:] = largest
+    with pytest.raises(ConvertError, match=f"tensor w: numbers too large for {kind.name}"):
+        encode(tmp_path, stored_as(source, values), kind)
+    capfd.readouterr()  # ggml reports most of them too
+
+
+def test_a_large_weight_that_q6_k_can_hold_is_taken(tmp_path: Path) -> None:
+    values = WEIGHTS.copy()
+    values[1, 1] = -2e8
+    encoded = np.frombuffer(encode(tmp_path, values, GgmlType.Q6_K), np.uint8)
+    decoded = gguf.quants.dequantize(encoded, gguf.GGMLQuantizationType.Q6_K)
+    assert decoded[256 + 1] == pytest.approx(-2e8, rel=0.02)
+
+
 def test_rows_that_are_not_whole_blocks_are_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="not whole blocks"):
         ggml.row_bytes(GgmlType.Q4_K, 896)
