@@ -8,6 +8,7 @@ instance. Text: the last user message, word by word.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import threading
 from collections.abc import Mapping
@@ -36,8 +37,11 @@ from edge_agent.engine.protocol import (
     TaskPrefix,
     TextPlan,
 )
-from edge_agent.engine.schema_grammar import SchemaError, to_gbnf, validator
+from edge_agent.engine.schema_grammar import to_gbnf, validator
+from edge_agent.engine.schema_limits import SchemaError, resolve
 from edge_agent.engine.text_stream import TextStream
+
+_logger = logging.getLogger(__name__)
 
 SCHEME = "echo:"
 _CONTEXT_TOKENS = 4096
@@ -136,9 +140,17 @@ class EchoEngine:
                 request.first_token_at = perf_counter()
                 if isinstance(request.run.plan, TextPlan):
                     continue
-            events += self._advance(request)
+            events += self._try_to_advance(request)
         self._totals.count_step(rows=len(active), elapsed_s=perf_counter() - began, has_prefill=has_prefill)
         return events
+
+    def _try_to_advance(self, request: _Request) -> list[Event]:
+        """A mistake of one request must not reach the others."""
+        try:
+            return self._advance(request)
+        except Exception as error:
+            _logger.exception("request %d failed", request.run.id)
+            return [self._fail(request, FailureCode.INTERNAL, str(error) or type(error).__name__)]
 
     def _advance(self, request: _Request) -> list[Event]:
         plan = request.run.plan
@@ -157,6 +169,8 @@ class EchoEngine:
             return self._fail(request, FailureCode.INTERNAL, str(error))
         except jsonschema.ValidationError as error:
             return self._fail(request, FailureCode.NO_VALID_OUTPUT, error.message[:200])
+        except RecursionError:
+            return self._fail(request, FailureCode.NO_VALID_OUTPUT, "the smallest instance of the schema has no end")
         return self._finish(request, Finish.SCHEMA, text=json.dumps(instance, separators=(",", ":")))
 
     def _fail(self, request: _Request, code: FailureCode, message: str) -> Failed:
@@ -241,10 +255,7 @@ def _smallest(schema: Any, root: Mapping[str, Any]) -> Any:
     if not isinstance(schema, Mapping):
         return None
     if "$ref" in schema:
-        found: Any = root
-        for step in schema["$ref"].removeprefix("#").split("/")[1:]:
-            found = found[step.replace("~1", "/").replace("~0", "~")]
-        return _smallest(found, root)
+        return _smallest(resolve(root, schema["$ref"], ("$ref",)), root)
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:
