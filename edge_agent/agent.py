@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ from edge_agent.engine.protocol import (
 from edge_agent.faults import shown
 from edge_agent.health import Facts, Throughput, health_document
 from edge_agent.messages import encode
-from edge_agent.model_store import Model
+from edge_agent.model_store import Model, ModelError, open_model
 from edge_agent.mqtt_link import Connected, Disconnected, Inbound, LinkEvent, MqttLink, Publication
 from edge_agent.presence import Presence, State, info_document
 from edge_agent.systemd_notify import notify
@@ -53,6 +54,9 @@ REPUBLISH_AFTER_S = 2.0
 # First and longest pause before a new worker; a worker that lived this long before it died starts at the first again.
 RESTART_AFTER_S = (1.0, 30.0)
 STABLE_AFTER_S = 60.0
+UNSTABLE_WINDOW_S = 60.0
+# Between two steps the worker tells of itself each second; the longest step is a full batch of a 3B model on a Pi 4.
+WORKER_SILENCE_S = 120.0
 # Time to say on the bus why the agent is about to end.
 GIVE_UP_AFTER_S = 3.0
 GOODBYE_S = 5.0
@@ -71,9 +75,9 @@ class Agent:
         self._presence = Presence(self._topics)
         self._board = GenericBoard(config.board.root, config.models_dir)
         prefix = f"{config.device.site}.{config.device.id}"
-        self._data = MqttLink(f"{prefix}.data", config.mqtt, self._inbox.put, is_persistent=True)
+        self._data = MqttLink(f"{prefix}.data", config.mqtt, self._deliver, is_persistent=True)
         # Commands that came while this connection was down are stale: it starts clean each time.
-        self._control = MqttLink(f"{prefix}.control", config.mqtt, self._inbox.put, will=self._presence.will)
+        self._control = MqttLink(f"{prefix}.control", config.mqtt, self._deliver, will=self._presence.will)
         self._command_desk = CommandDesk(config, self._publish_result, self)
         self._engine: EngineProcess | None = None
         self._worker: Ready | None = None
@@ -84,14 +88,16 @@ class Agent:
         self._started_at = time.monotonic()
         self._data_lost_at: float | None = self._started_at
         self._control_connected_at: float | None = None
-        self._received = self._published = self._retained_dropped = 0
+        self._received = self._published = self._ignored = 0
         self._worker_restarts = 0
         self._restart_after_s = RESTART_AFTER_S[0]
         self._ready_at: float | None = None
+        self._heard_of_worker_at = self._started_at
         self._sequence = 0
         self._signals = 0
         self._signals_handled = 0
         self._is_stopping = False
+        self._is_closed = threading.Event()
         self._drain_done: Callable[[int], None] | None = None
         self._exit_code: int | None = None
 
@@ -132,7 +138,18 @@ class Agent:
             # One message that we have a bug for must not take the board off the bus.
             log.exception("an event could not be handled")
 
+    def _deliver(self, event: LinkEvent | Event | WorkerExited) -> None:
+        """For the other threads: a full inbox slows them down; after the end nobody reads it, nor waits for it."""
+        while not self._is_closed.is_set():
+            try:
+                self._inbox.put(event, timeout=LONGEST_WAIT_S)
+            except queue.Full:
+                continue
+            return
+
     def _handle(self, event: LinkEvent | Event | WorkerExited, now: float) -> None:
+        if not isinstance(event, (Inbound, Connected, Disconnected)):
+            self._heard_of_worker_at = now
         match event:
             case Inbound():
                 self._hear(event, now)
@@ -149,14 +166,13 @@ class Agent:
             case Ready():
                 self._on_ready(event, now)
             case LoadFailed(message=message):
-                log.error("the model cannot be loaded: %s", message)
-                self._set_state(State.OFFLINE, f"model-load-failed: {message}")
-                self._timers["give-up"] = now + GIVE_UP_AFTER_S
+                self._on_load_failed(message, now)
             case WorkerExited():
                 self._on_worker_exited(event, now)
 
     def _tick(self, now: float) -> None:
         self._dispatcher.expire(now)
+        self._watch_worker(now)
         if self._signals > self._signals_handled:
             self._signals_handled += 1
             self._on_stop_signal(now)
@@ -171,7 +187,7 @@ class Agent:
                 case "republish":
                     self._publish_retained()
                 case "restart":
-                    self._start_worker()
+                    self._restart_worker(now)
                 case "drain":
                     cancelled = self._dispatcher.cancel_all("the drain ran out of time", now)
                     log.info("drain ran out of time cancelled=%d", cancelled)
@@ -209,12 +225,12 @@ class Agent:
                 self._mend_state(inbound, now)
             elif inbound.retain:
                 # A retained request or command would come again at every reconnect: it is old by definition.
-                self._retained_dropped += 1
+                self._ignored += 1
                 log.info("retained message dropped topic=%r", inbound.topic)
             elif inbound.link is self._control:
                 self._command_desk.hear(inbound)
-            else:
-                self._dispatcher.hear(inbound, now)
+            elif not self._dispatcher.hear(inbound, now):
+                self._ignored += 1
         finally:
             inbound.link.acknowledge(inbound)
 
@@ -223,8 +239,10 @@ class Agent:
         if inbound.payload != self._presence.birth().payload and self._presence.state is not State.OFFLINE:
             self._timers.setdefault("republish", now + REPUBLISH_AFTER_S)
 
-    def _publish_reply(self, publication: Publication) -> None:
-        self._published += self._data.publish(publication)
+    def _publish_reply(self, publication: Publication) -> bool:
+        is_taken = self._data.publish(publication)
+        self._published += is_taken
+        return is_taken
 
     def _publish_result(self, publication: Publication) -> None:
         self._published += self._control.publish(publication)
@@ -284,7 +302,8 @@ class Agent:
             received=self._received,
             published=self._published,
             queued_out=sum(link.queued for link in links),
-            dropped=sum(link.dropped for link in links) + self._retained_dropped,
+            dropped=sum(link.dropped for link in links) + self._ignored,
+            disconnects_lately=sum(now - at < UNSTABLE_WINDOW_S for link in links for at in link.disconnects),
             data_lost_s=None if self._data_lost_at is None else now - self._data_lost_at,
             queue_depth=len(self._dispatcher.queue),
             queue_capacity=self._dispatcher.queue.capacity,
@@ -316,8 +335,33 @@ class Agent:
             tasks=tuple(task.prefix() for task in self._tasks.values()),
         )
         self._throughput.worker_started()
-        self._engine = EngineProcess(load, self._inbox.put)
+        self._engine = EngineProcess(load, self._deliver)
         self._engine.start()
+        self._heard_of_worker_at = time.monotonic()
+
+    def _restart_worker(self, now: float) -> None:
+        """The model file is opened anew: if it is another one now, it must be as its manifest says, and be named so."""
+        try:
+            if not self._model.is_unchanged():
+                self._model = open_model("default", self._config.models["default"].path)
+                self._dispatcher.model = self._model.name
+            self._start_worker()
+        except (ModelError, OSError) as error:
+            log.warning("the worker cannot be started, restart_in_s=%.1f: %s", self._restart_after_s, error)
+            self._schedule_restart(now)
+
+    def _schedule_restart(self, now: float) -> None:
+        self._timers["restart"] = now + self._restart_after_s
+        self._restart_after_s = min(2 * self._restart_after_s, RESTART_AFTER_S[1])
+
+    def _watch_worker(self, now: float) -> None:
+        """A worker that owes an answer and says nothing is stopped or stuck: the next one runs what it left."""
+        if self._engine is None or now - self._heard_of_worker_at < WORKER_SILENCE_S:
+            return
+        if self._worker is not None and self._dispatcher.active:
+            log.error("worker silent_s=%.0f active=%d: it is killed", WORKER_SILENCE_S, self._dispatcher.active)
+            self._heard_of_worker_at = now
+            self._engine.kill()
 
     def _send(self, command: Any) -> None:
         if self._engine is not None:
@@ -328,14 +372,23 @@ class Agent:
         self._worker, self._ready_at = ready, now
         self._dispatcher.slots = ready.max_active
         log.info("model ready load_s=%.1f threads=%d repacked_mb=%s", ready.load_s, ready.threads, ready.repacked_mb)
-        if is_first and not self._is_stopping:
-            self._set_state(State.ONLINE, None)
+        if is_first:
+            is_draining = self._dispatcher.is_draining
+            self._set_state(State.DRAINING if is_draining else State.ONLINE, "drain" if is_draining else None)
             notify("READY=1")
         else:
             event = {"ts": timestamp(), "restarts": self._worker_restarts, "pid": ready.pid}
             self._published += self._control.publish(_document(self._topics.event("worker-restarted"), event))
         self._publish_retained()
         self._dispatcher.fill(now)
+
+    def _on_load_failed(self, message: str, now: float) -> None:
+        log.error("the model cannot be loaded: %s", message)
+        if self._presence.state is not State.OFFLINE:
+            return  # it was loaded before: the worker's end, which follows, leads to another try
+        self._set_state(State.OFFLINE, f"model-load-failed: {message}")
+        self._dispatcher.give_up(f"the model cannot be loaded: {message}", now)
+        self._timers["give-up"] = now + GIVE_UP_AFTER_S
 
     def _on_worker_exited(self, event: WorkerExited, now: float) -> None:
         if self._ready_at is not None and now - self._ready_at > STABLE_AFTER_S:
@@ -349,8 +402,7 @@ class Agent:
             event.returncode, self._restart_after_s, shown(list(event.log_tail)[-3:]),
         )  # fmt: skip
         self._worker_restarts += 1
-        self._timers["restart"] = now + self._restart_after_s
-        self._restart_after_s = min(2 * self._restart_after_s, RESTART_AFTER_S[1])
+        self._schedule_restart(now)
 
     def ping(self) -> dict[str, Any]:
         return {"ts": timestamp(), "session": self._presence.session}
@@ -420,6 +472,7 @@ class Agent:
 
     def _stop(self) -> None:
         """Replies first, the farewell next, the worker last."""
+        self._is_closed.set()
         self._data.stop(GOODBYE_S)
         if self._exit_code == 0:
             self._set_state(State.STOPPED, None)

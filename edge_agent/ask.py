@@ -30,6 +30,15 @@ def input_of(text: str) -> Any:
     return value if isinstance(value, (dict, list)) else text
 
 
+def _object(payload: bytes) -> dict[str, Any]:
+    """Anybody may publish anything on a reply topic."""
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def ask(
     mqtt: MqttConfig, topics: Topics, task: str, value: Any, *, deadline_ms: int, fields: dict[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -64,9 +73,9 @@ def ask(
                     raise NoAnswerError(f"no connection to the broker {where}: {reason}")
                 case Inbound():
                     link.acknowledge(event)
-                    reply = json.loads(event.payload)
+                    reply = _object(event.payload)
                     if reply.get("id") == unique and reply.get("status") != "partial":
-                        return dict(reply)
+                        return reply
                 case _:
                     pass
     finally:

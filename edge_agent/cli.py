@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from edge_agent import __version__
 from edge_agent.config import DEFAULT_PATH, Config, ConfigError, load_config
-from edge_agent.faults import printable
+from edge_agent.faults import printable, printable_json
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -123,6 +124,10 @@ def _set_up_log(config: Config) -> None:
 
 
 def _run(path: Path) -> int:
+    # Until the agent hears signals itself (its model is being checked), a stop is a stop and a reload comes too early.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(EXIT_OK))
     from edge_agent.agent import Agent  # noqa: PLC0415 - check-config needs none of it
     from edge_agent.model_store import ModelError, open_model  # noqa: PLC0415
 
@@ -150,6 +155,9 @@ def _ask(options: argparse.Namespace) -> int:
 
     config = load_config(options.config)
     text = sys.stdin.read() if options.input == "-" else options.input
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in options.task + text):
+        print("edge-agent: TASK and INPUT should be UTF-8", file=sys.stderr)
+        return EXIT_USAGE
     fields = {name: value for name in ("priority", "options") if (value := getattr(options, name)) is not None}
     try:
         reply = ask(
@@ -158,7 +166,7 @@ def _ask(options: argparse.Namespace) -> int:
     except NoAnswerError as error:
         print(printable(f"edge-agent: {error}"), file=sys.stderr)
         return EXIT_FAILED
-    print(json.dumps(reply, ensure_ascii=False, indent=2))
+    print(printable_json(reply))
     return EXIT_OK if reply["status"] == "ok" else EXIT_OTHER_STATUS
 
 

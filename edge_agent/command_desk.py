@@ -113,4 +113,4 @@ class CommandDesk:
 
 def _authority(config: Config) -> Authority:
     key_file = config.commands.key_file
-    return Authority(None if key_file is None else key_file.read_bytes().strip())
+    return Authority(None if key_file is None else key_file.read_bytes().strip(), since=time.time())

@@ -99,8 +99,10 @@ def _seconds(ts: object) -> float | None:
 class Authority:
     """Refuses commands without a fresh HMAC, where a key is configured. Times are seconds since 1970."""
 
-    def __init__(self, key: bytes | None) -> None:
+    def __init__(self, key: bytes | None, since: float = 0.0) -> None:
+        """since: when this agent started; the nonces of an earlier one are not remembered."""
         self._key = key
+        self._since = since
         self._nonces: OrderedDict[str, float] = OrderedDict()
 
     def check(self, operation: str, fields: dict[str, Any], now: float) -> None:
@@ -113,7 +115,7 @@ class Authority:
         given, ts, nonce = signed.pop("hmac", None), _seconds(signed.get("ts")), signed.get("nonce")
         if not isinstance(given, str) or not isinstance(nonce, str) or not nonce:
             raise CommandError("unauthorized", "hmac, nonce: should be strings; this board wants signed commands")
-        if ts is None or abs(now - ts) > MAX_AGE_S:
+        if ts is None or abs(now - ts) > MAX_AGE_S or ts < self._since:
             raise CommandError("unauthorized", f"ts: should be an RFC 3339 time within {MAX_AGE_S:.0f} s of now")
         if not hmac.compare_digest(given.lower().encode(), self.sign(operation, signed).encode()):
             raise CommandError("unauthorized", "hmac: does not fit the command")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import json
 import os
 import re
 import socket
@@ -28,6 +27,7 @@ from pydantic_core import ErrorDetails
 from edge_agent import templates, topics
 from edge_agent.engine.schema_grammar import check_schema
 from edge_agent.faults import fault_text, field_name, shown
+from edge_agent.messages import parse_json
 
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
 BUILT_IN_TASK = "generate"
@@ -61,7 +61,10 @@ def _from_folder(path: Path, info: ValidationInfo) -> Path:
     if str(path).startswith(ECHO_MODEL):
         return path
     folder: Path = info.context["folder"] if info.context else Path()
-    return folder / path.expanduser()
+    try:
+        return folder / path.expanduser()
+    except RuntimeError as error:  # `~nobody/…`
+        raise ValueError(f"should be a path: {error}") from error
 
 
 _T = TypeVar("_T")
@@ -211,7 +214,7 @@ def _schema_table(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
         path = _from_folder(Path(value), info)
         try:
-            value = json.loads(path.read_bytes())
+            value = parse_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ValueError(f"should be a table, or name a JSON file; {path}: {error.strerror}") from error
         except ValueError as error:

@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 Answer = Finished | Refused | Failed | Cancelled
 # A request that was running when its worker died is run once more; if that worker dies too, the request may be why.
 MAX_ATTEMPTS = 2
+# Clients that may wait for one answer by asking the same question again.
+MAX_FOLLOWERS = 100
 
 _DEADLINE_PASSED = Error(code=Code.DEADLINE, message="the deadline has passed")
 _FAULT = "the request met a fault of the agent"
@@ -62,13 +64,16 @@ class _Active:
 
 
 class Dispatcher:
-    """Owns the queue and what runs. `publish` sends a message, `send` asks the worker; neither blocks."""
+    """Owns the queue and what runs.
+
+    `publish` sends a message (False: it cannot be sent), `send` asks the worker; neither blocks.
+    """
 
     def __init__(
         self,
         config: Config,
         tasks: dict[str, Task],
-        publish: Callable[[Publication], object],
+        publish: Callable[[Publication], bool],
         send: Callable[[Command], object],
     ) -> None:
         self.statistics = Statistics()
@@ -109,9 +114,14 @@ class Dispatcher:
     def is_idle(self) -> bool:
         return not self._active and not len(self.queue)
 
-    def hear(self, inbound: Inbound, now: float) -> None:
-        """Takes in one message from the data connection. Each request in it is answered, now or later."""
+    def hear(self, inbound: Inbound, now: float) -> bool:
+        """Takes in one message from the data connection. Each request in it is answered, now or later.
+
+        False: nobody wants it; the broker may remember subscriptions of an earlier configuration.
+        """
+        is_for_us = False
         for heard in self._reception.read(inbound):
+            is_for_us = True
             try:
                 if isinstance(heard, Unreadable):
                     raise heard.refusal
@@ -122,16 +132,19 @@ class Dispatcher:
                 log.exception(_FAULT)
                 self._refuse(heard.origin, inbound, Refusal(Code.INTERNAL, _FAULT), now)
         self.fill(now)
+        return is_for_us
 
     def _admit(self, question: Question, inbound: Inbound, now: float) -> None:
         """Queues a request, joins it to its twin, or repeats a known answer. Raises Refusal."""
         origin, task, envelope = question.origin, question.task, question.envelope
-        key = key_of(origin, inbound.payload)
-        if may_be_duplicate(origin, is_redelivery=inbound.duplicate):
+        key = key_of(origin, inbound)
+        if may_be_duplicate(origin, inbound):
             twin = self._duplicates.find(key, now)
             if twin is not None:
                 self.statistics.duplicates_total += 1
                 if isinstance(twin, Request):
+                    if len(twin.followers) >= MAX_FOLLOWERS:
+                        raise Refusal(Code.QUEUE_FULL, "too many wait for this answer already", self._retry_after_s())
                     if not inbound.duplicate:
                         twin.followers.append(origin)
                 else:
@@ -181,8 +194,8 @@ class Dispatcher:
             origin.task, origin.id, refusal.error.code.value, refusal.error.message,
         )  # fmt: skip
         outcome = Outcome.refused(refusal.error, Timing(total_ms=(now - inbound.received_at) * 1000))
-        if outcome.status is Status.INVALID and may_be_duplicate(origin, is_redelivery=inbound.duplicate):
-            key = key_of(origin, inbound.payload)
+        if outcome.status is Status.INVALID and may_be_duplicate(origin, inbound):
+            key = key_of(origin, inbound)
             twin = self._duplicates.find(key, now)
             if isinstance(twin, Outcome):
                 self.statistics.duplicates_total += 1
@@ -209,7 +222,14 @@ class Dispatcher:
             request.started_at = now
             request.attempts += 1
             self._active[request.number] = _Active(request, self._keys[request.number])
-            self._send(request.run)
+            try:
+                self._send(request.run)
+            except Exception:
+                log.exception(_FAULT)
+                del self._active[request.number]
+                self._end(
+                    request, Outcome.refused(Error(code=Code.INTERNAL, message=_FAULT), _timing(request, now)), now
+                )
 
     def expire(self, now: float) -> None:
         """Answers every request whose deadline has passed, waiting or running."""
@@ -269,6 +289,13 @@ class Dispatcher:
             else:
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
                 self._end(request, Outcome.refused(error, _timing(request, now)), now)
+
+    def give_up(self, reason: str, now: float) -> None:
+        """There will be no worker: everything that waits is answered, and nothing new is taken."""
+        self.is_draining = True
+        error = Error(code=Code.ENGINE_LOST, message=reason)
+        for request in self.queue.remove(lambda _: True):
+            self._end(request, Outcome.refused(error, _timing(request, now)), now)
 
     def partial(self, event: Partial) -> None:
         active = self._active.get(event.id)
@@ -358,14 +385,16 @@ class Dispatcher:
             self._reply(follower, outcome, repeat=True)
 
     def _reply(self, origin: Origin, outcome: Outcome, *, repeat: bool = False) -> None:
-        self._publish(
-            Publication(
-                topic=origin.reply_topic,
-                payload=encode_reply(origin, outcome, device=self._device, ts=timestamp(), repeat=repeat),
-                correlation=origin.correlation,
-                content_type="application/json",
-            )
+        payload = encode_reply(origin, outcome, device=self._device, ts=timestamp(), repeat=repeat)
+        publication = Publication(
+            topic=origin.reply_topic,
+            payload=payload,
+            correlation=origin.correlation,
+            content_type="application/json",
         )
+        if not self._publish(publication) and outcome.error is None:
+            message = f"the reply of {len(payload)} bytes cannot be sent: the broker takes no message of this size"
+            self._reply(origin, Outcome.refused(Error(code=Code.INTERNAL, message=message), outcome.timing))
 
 
 def _timing(request: Request, now: float, event: Finished | None = None) -> Timing:

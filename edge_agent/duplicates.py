@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from edge_agent.messages import Origin, Outcome, Status
+from edge_agent.mqtt_link import Inbound
 from edge_agent.request_queue import Request
 
 MAX_REMEMBERED = 4096
@@ -15,17 +16,22 @@ MAX_REMEMBERED_BYTES = 8 * 1024 * 1024
 Key = tuple[str, str, str, bytes]
 
 
-def key_of(origin: Origin, payload: bytes) -> Key:
-    """What makes two requests one: task, reply topic, the client's correlation, payload."""
+def key_of(origin: Origin, inbound: Inbound) -> Key:
+    """What makes two requests one: task, reply topic, the client's correlation, payload (and how it is to be read).
+
+    Without a correlation of the client's, equal payloads are equal readings, not one question: only the broker's packet
+    id, which a redelivery keeps, makes them one.
+    """
     correlation = f"{origin.id!r}" if origin.is_id_given else ""
-    if origin.correlation is not None:
+    if origin.correlation:
         correlation += f" {origin.correlation.hex()}"
-    return (origin.task, origin.reply_topic, correlation, hashlib.sha256(payload).digest())
+    digest = hashlib.sha256(f"{inbound.content_type}\n".encode("utf-8", "surrogatepass") + inbound.payload).digest()
+    return (origin.task, origin.reply_topic, correlation or f"packet {inbound.packet_id}", digest)
 
 
-def may_be_duplicate(origin: Origin, *, is_redelivery: bool) -> bool:
-    """Without a correlation of the client's, equal payloads are equal readings, unless the broker delivers again."""
-    return origin.is_id_given or origin.correlation is not None or is_redelivery
+def may_be_duplicate(origin: Origin, inbound: Inbound) -> bool:
+    """Whether an equal request before this one may be the same one."""
+    return origin.is_id_given or bool(origin.correlation) or inbound.duplicate
 
 
 @dataclass(slots=True)

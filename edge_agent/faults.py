@@ -17,6 +17,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def printable_json(value: object) -> str:
+    """Indented JSON in which nothing can move a terminal's cursor: such characters are escaped as JSON escapes them."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
 def shown(value: object) -> str:
     """A value from outside as it may be printed: JSON where possible, one line, cut to MAX_SHOWN_VALUE characters."""
     try:

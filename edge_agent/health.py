@@ -10,6 +10,8 @@ from edge_agent.engine.protocol import Progress, Ready
 from edge_agent.statistics import Statistics, percentile
 
 DATA_LOST_AFTER_S = 10.0
+# Connections lost within the last minute.
+UNSTABLE_AFTER = 3
 
 
 @dataclass(slots=True)
@@ -64,6 +66,7 @@ class Facts:
     published: int
     queued_out: int
     dropped: int
+    disconnects_lately: int
     data_lost_s: float | None
     queue_depth: int
     queue_capacity: int
@@ -89,6 +92,8 @@ def reasons(facts: Facts) -> tuple[str, list[str]]:
         critical.append("data-connection-lost")
     if not facts.is_loaded:
         critical.append("model-not-loaded")
+    if facts.disconnects_lately >= UNSTABLE_AFTER:
+        degraded.append("connection-unstable")
     if facts.is_draining:
         degraded.append("draining")
     if facts.queue_depth >= facts.queue_capacity:

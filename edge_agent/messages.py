@@ -117,10 +117,11 @@ def _bounded_int(text: str) -> int:
 
 
 def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise NotJsonError(f"the key {shown(next(k for k in keys if keys.count(k) > 1))} occurs twice in one object")
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:
+            raise NotJsonError(f"the key {shown(key)} occurs twice in one object")
+        value[key] = item
     return value
 
 

@@ -63,6 +63,11 @@ class Model:
     licence: str | None
     context_length: int | None
     warning: str | None = None
+    stamp: tuple[int, int, int] | None = None
+
+    def is_unchanged(self) -> bool:
+        """Whether the file is still the one that was checked: same inode, size and time of change. Raises OSError."""
+        return self.stamp is None or self.stamp == _stamp(self.path)
 
     @property
     def name(self) -> ModelName:
@@ -112,6 +117,7 @@ def _open_path(key: str, path: Path) -> Model:
         licence=None,
         context_length=None,
         warning="a bare .gguf: no manifest vouches for it",
+        stamp=_stamp(path),
     )
 
 
@@ -153,6 +159,7 @@ def _open_bundle(key: str, folder: Path) -> Model:
         size_bytes=manifest.files[MODEL_FILE].bytes,
         licence=manifest.licence,
         context_length=manifest.context_length,
+        stamp=_stamp(folder / MODEL_FILE),
     )
 
 
@@ -194,6 +201,11 @@ def _quantization_of(path: Path) -> str:
     """A bare file's type as its name tells it (`…-q4_k_m.gguf`), else "unknown"."""
     found = _QUANTIZATION.search(path.stem)
     return found.group(1).upper() if found else "unknown"
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _sha256(path: Path) -> str:

@@ -11,6 +11,7 @@ import random
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,13 @@ KEEPALIVE_S = 10
 SESSION_EXPIRY_S = 3600
 WILL_DELAY_S = 5
 BACK_OFF_S = (1.0, 15.0)
-# Messages that wait for a PUBACK or for a connection. Past this, a reply is counted as dropped.
-MAX_QUEUED = 1000
+# Messages that wait for a PUBACK or for a connection; past this, they are dropped and counted. Larger than any queue.
+MAX_QUEUED = 20_000
+# A message that was first in line in so many connections that all broke at once is what breaks them.
+POISON_AFTER = 3
+SHORT_CONNECTION_S = 5.0
+# Of a packet, besides topic, payload and the variable properties.
+PACKET_OVERHEAD_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +110,10 @@ class MqttLink:
         self.is_connected = False
         self.connects = 0
         self.dropped = 0
+        self.disconnects: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
+        self._connected_at = 0.0
+        self._max_packet_bytes: int | None = None
+        self._suspect: tuple[int | None, int] = (None, 0)
         self._is_v5 = config.protocol == "5"
         self._config = config
         self._deliver = deliver
@@ -173,7 +183,17 @@ class MqttLink:
             self._subscribe(added)
 
     def publish(self, publication: Publication) -> bool:
-        """Hands a message over; while offline it waits. False: dropped, because too many wait or the topic is bad."""
+        """Hands a message over; while offline it waits.
+
+        False: dropped, because too many wait, the topic is bad, or the broker takes no packet of this size.
+        """
+        if self._max_packet_bytes is not None and _packet_bytes(publication) > self._max_packet_bytes:
+            log.error(
+                "message dropped topic=%r bytes=%d: the broker takes packets of at most %d bytes",
+                publication.topic, len(publication.payload), self._max_packet_bytes,
+            )  # fmt: skip
+            self.dropped += 1
+            return False
         try:
             info = self._client.publish(
                 publication.topic,
@@ -191,6 +211,10 @@ class MqttLink:
             publication.qos == 0 and info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS
         )
         self.dropped += is_lost
+        if is_lost and publication.qos > 0:
+            log.error(
+                "message dropped topic=%r: %d messages wait for the broker already", publication.topic, MAX_QUEUED
+            )
         return not is_lost
 
     def acknowledge(self, inbound: Inbound) -> None:
@@ -211,11 +235,13 @@ class MqttLink:
             log.exception("no will could be set client=%s", self.client_id)
 
     def _on_connect(
-        self, _client: paho.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
+        self, _client: paho.Client, _userdata: object, _flags: object, reason: ReasonCode, properties: object
     ) -> None:
         if reason.is_failure:
             self._deliver(Disconnected(link=self, reason=str(reason)))
             return
+        self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        self._connected_at = time.monotonic()
         self.connects += 1
         self.is_connected = True
         with self._lock:
@@ -231,8 +257,23 @@ class MqttLink:
     ) -> None:
         was_connected, self.is_connected = self.is_connected, False
         if was_connected:
+            self.disconnects.append(time.monotonic())
+            self._drop_poison()
             self._set_back_off()
             self._deliver(Disconnected(link=self, reason=str(reason)))
+
+    def _drop_poison(self) -> None:
+        """A broker that cannot stand a message closes the connection, and paho would send it again first, for ever."""
+        queue = self._client._out_messages  # noqa: SLF001 - as in `queued`
+        first = next(iter(queue), None)
+        is_short = time.monotonic() - self._connected_at < SHORT_CONNECTION_S
+        suspect, count = self._suspect
+        self._suspect = (first, count + 1 if first == suspect else 1) if is_short and first is not None else (None, 0)
+        if self._suspect[1] >= POISON_AFTER and first is not None:
+            message = queue.pop(first)
+            self._suspect = (None, 0)
+            self.dropped += 1
+            log.error("message dropped topic=%r: the broker closes the connection on it", message.topic)
 
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
         try:
@@ -288,6 +329,12 @@ class MqttLink:
             shortest * random.uniform(0.5, 1.5),  # type: ignore[arg-type]  # noqa: S311
             longest * random.uniform(0.5, 1.0),  # type: ignore[arg-type]  # noqa: S311
         )
+
+
+def _packet_bytes(publication: Publication) -> int:
+    variable = (publication.topic, publication.content_type or "", publication.response_topic or "")
+    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in variable)
+    return size + len(publication.payload) + len(publication.correlation or b"") + PACKET_OVERHEAD_BYTES
 
 
 def _tls_context(config: MqttConfig) -> ssl.SSLContext:

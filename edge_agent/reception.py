@@ -83,8 +83,10 @@ class Reception:
             return Unreadable(origin, refused)
 
     def _reading(self, task: Task, values: tuple[str, ...], inbound: Inbound) -> Question | Unreadable:
-        # A wildcard may have matched an empty level, and a topic may not be empty.
-        topic = topic_names.fill_publish_pattern(task.config.publish or "", values) or self._topics.response(task.name)
+        # What a wildcard stands for comes from outside: it may be nothing, or lead where replies must not go.
+        topic = topic_names.fill_publish_pattern(task.config.publish or "", values)
+        if topic_names.command_topic_fault(topic):
+            topic = self._topics.response(task.name)
         origin = _origin(task.name, topic, inbound)
         try:
             self._check_size(inbound)

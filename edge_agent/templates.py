@@ -36,6 +36,14 @@ def _as_text(value: Any) -> Any:
 
 
 class _Environment(ImmutableSandboxedEnvironment):
+    # The sandbox bounds neither `"x" * 1000000` nor `9 ** 9 ** 9`, and both may come from a reading.
+    intercepted_binops = frozenset(("*", "**"))
+
+    def call_binop(self, _context: Any, operator: str, left: Any, right: Any) -> Any:
+        if not (isinstance(left, (int, float)) and isinstance(right, (int, float))):
+            raise TypeError(f"{operator} takes two numbers")
+        return left * right if operator == "*" else float(left) ** right
+
     def getattr(self, obj: Any, attribute: str) -> Any:
         # A reading with a key "items" or "values" means its own value, never the method of dict.
         if isinstance(obj, Mapping) and attribute in obj:
@@ -64,6 +72,8 @@ def template_fault(template: str) -> str | None:
         _compiled(template)
     except jinja2.TemplateError as error:
         return f"not a Jinja template: {error}"
+    except (RecursionError, MemoryError):
+        return "not a Jinja template: it is nested too deeply"
     unknown = jinja2.meta.find_undeclared_variables(tree) - {"input", *_ENVIRONMENT.globals}
     if unknown:
         return f"the only variable is `input`; unknown: {', '.join(sorted(unknown))}"

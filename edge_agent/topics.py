@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+# Brokers close the connection on a topic that they find too long (mosquitto: 200 levels), and it would come again.
+MAX_TOPIC_BYTES = 4096
+MAX_LEVELS = 100
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 
 
@@ -105,17 +108,27 @@ def filter_fault(topic_filter: str) -> str | None:
 
 def name_fault(topic: str) -> str | None:
     """What is wrong with a topic that somebody wants published to, or None."""
-    if not topic or len(topic.encode("utf-8", "surrogatepass")) > 65535:
-        return "a topic has 1 to 65535 bytes"
+    if not topic or len(topic.encode("utf-8", "surrogatepass")) > MAX_TOPIC_BYTES:
+        return f"a topic has 1 to {MAX_TOPIC_BYTES} bytes"
+    if topic.count("/") >= MAX_LEVELS:
+        return f"a topic has at most {MAX_LEVELS} levels"
     if "+" in topic or "#" in topic:
         return "a topic holds no wildcards"
     if _has_forbidden_characters(topic):
-        return "a topic holds no control characters"
+        return "a topic holds no control characters and no noncharacters"
     return None
 
 
 def _has_forbidden_characters(text: str) -> bool:
-    return any(ord(c) < 0x20 or 0x7F <= ord(c) <= 0x9F or 0xD800 <= ord(c) <= 0xDFFF for c in text)
+    """Characters for which a broker may close the connection (MQTT 5 §1.5.4): control characters, noncharacters."""
+    return any(
+        code < 0x20
+        or 0x7F <= code <= 0x9F
+        or 0xD800 <= code <= 0xDFFF
+        or 0xFDD0 <= code <= 0xFDEF
+        or code & 0xFFFE == 0xFFFE
+        for code in map(ord, text)
+    )
 
 
 def matches(topic_filter: str, topic: str) -> bool:
@@ -161,7 +174,7 @@ _PLACEHOLDER = re.compile(r"\{(\d+)\}")
 
 def publish_pattern_fault(pattern: str, wildcards: int) -> str | None:
     """What is wrong with a task's `publish`, given how many wildcards its `subscribe` filters have, or None."""
-    fault = name_fault(sample_of_publish_pattern(pattern))
+    fault = command_topic_fault(sample_of_publish_pattern(pattern))
     if fault:
         return fault
     for number in _PLACEHOLDER.findall(pattern):
@@ -180,18 +193,21 @@ def fill_publish_pattern(pattern: str, values: tuple[str, ...]) -> str:
     return _PLACEHOLDER.sub(lambda found: values[int(found.group(1)) - 1], pattern)
 
 
-def reply_topic_fault(topic: str, allowed: tuple[str, ...]) -> str | None:
-    """Why a reply may not go there, or None: an agent that publishes wherever it is told is a confused deputy."""
-    fault = name_fault(topic)
-    if fault:
-        return fault
-    levels = topic.split("/")
+def command_topic_fault(topic: str) -> str | None:
+    """Why nothing that comes from outside may make us publish there, or None: a deputy must not be confused."""
     if topic.startswith("$"):
         return "a reply topic does not start with '$'"
+    levels = topic.split("/")
     if levels[-1] == "request":
         return "a reply topic does not end in '/request'"
     if "cmd" in levels[:-1]:
         return "a reply topic does not lie below a 'cmd/'"
-    if not any(matches(topic_filter, topic) for topic_filter in allowed):
+    return name_fault(topic)
+
+
+def reply_topic_fault(topic: str, allowed: tuple[str, ...]) -> str | None:
+    """Why a reply may not go to the topic that a request names, or None."""
+    fault = name_fault(topic) or command_topic_fault(topic)
+    if fault is None and not any(matches(topic_filter, topic) for topic_filter in allowed):
         return f"allowed are: {', '.join(allowed)}"
-    return None
+    return fault

@@ -85,6 +85,7 @@ def inbound(
     correlation: bytes | None = None,
     content_type: str | None = None,
     expiry_s: int | None = None,
+    packet_id: int = 1,
 ) -> Inbound:
     """One message as it comes from the broker at a time `at`."""
     if isinstance(payload, (dict, list)):
@@ -101,7 +102,7 @@ def inbound(
         expiry_s=expiry_s,
         received_at=at,
         epoch=1,
-        packet_id=1,
+        packet_id=packet_id,
         qos=1,
     )
 
@@ -162,10 +163,18 @@ class Desk:
     def __init__(self, text: str = "", *, tasks: str = TASKS, slots: int = 1) -> None:
         self.publications: list[Publication] = []
         self.commands: list[Command] = []
+        # What the broker takes, bytes of payload.
+        self.largest = 1_000_000
         settings = config(text + tasks)
-        self.dispatcher = Dispatcher(settings, load_tasks(settings), self.publications.append, self.commands.append)
+        self.dispatcher = Dispatcher(settings, load_tasks(settings), self._publish, self.commands.append)
         self.dispatcher.model = MODEL
         self.dispatcher.slots = slots
+
+    def _publish(self, publication: Publication) -> bool:
+        is_taken = len(publication.payload) <= self.largest
+        if is_taken:
+            self.publications.append(publication)
+        return is_taken
 
     def reconfigure(self, text: str) -> None:
         settings = config(text)

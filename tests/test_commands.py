@@ -205,3 +205,11 @@ def test_results_have_the_fields_of_the_contract() -> None:
         "id": 7, "status": "failed", "error": {"code": "unknown_command", "message": "m"}, "data": None,
     }  # fmt: skip
     assert json.loads(encode_result(None))["id"] is None
+
+
+def test_a_command_to_an_earlier_agent_is_not_carried_out_by_the_next() -> None:
+    authority = Authority(b"key", since=1000.0)
+    fields = {"id": 1, "ts": datetime.fromtimestamp(999.0, UTC).isoformat(), "nonce": "n"}
+    fields["hmac"] = authority.sign("ping", fields)
+    with pytest.raises(CommandError, match="ts"):
+        authority.check("ping", fields, 1001.0)

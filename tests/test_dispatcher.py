@@ -798,6 +798,46 @@ class TestLostWorkers:
         desk.dispatcher.answered(finished(2), 4.0)
         assert [(reply["id"], reply["status"]) for reply in desk.replies] == [(1, "cancelled"), (2, "ok")]
 
+    def test_without_a_worker_to_come_everything_that_waits_is_answered(self) -> None:
+        desk = Desk(slots=0)
+        for number in range(3):
+            desk.ask({"input": "x", "id": number})
+        desk.dispatcher.give_up("the model cannot be loaded", 1.0)
+        desk.ask({"input": "x", "id": 3}, at=2.0)
+        assert desk.statuses() == [(0, "failed"), (1, "failed"), (2, "failed"), (3, "busy")]
+        assert desk.dispatcher.is_idle
+
+    @pytest.mark.expects_warning
+    def test_a_request_that_cannot_be_sent_to_the_worker_is_answered_and_holds_no_slot(self) -> None:
+        def refuse(_command: object) -> None:
+            raise ValueError("no such character")
+
+        desk = Desk()
+        desk.dispatcher._send = refuse
+        desk.ask({"input": "x", "id": 1})
+        assert desk.statuses() == [(1, "failed")]
+        assert desk.dispatcher.is_idle
+
+
+class TestLargeReplies:
+    def test_a_reply_that_the_broker_does_not_take_is_said_to_be_so(self) -> None:
+        desk = Desk()
+        desk.largest = 1000
+        desk.ask({"input": "x", "id": 1})
+        desk.dispatcher.answered(finished(1, text="word " * 1000), 1.0)
+        assert desk.statuses() == [(1, "failed")]
+        assert "broker" in desk.reply["error"]["message"]
+
+
+class TestManyAskers:
+    def test_so_many_may_wait_for_one_answer_and_the_rest_hear_busy(self) -> None:
+        desk = Desk()
+        for _ in range(103):
+            desk.ask({"input": "x", "id": 1})
+        assert [reply["status"] for reply in desk.replies] == ["busy", "busy"]
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert len(desk.replies) == 103
+
 
 class TestCancel:
     def test_waiting_and_running_requests_are_cancelled(self) -> None:
@@ -889,6 +929,13 @@ class TestReadings:
         assert desk.runs == []
         desk.dispatcher.hear(inbound(f"{BASE}2/infer/all/response", "an answer of another board"), 0.0)
         assert len(desk.runs) == 1
+
+    @pytest.mark.parametrize("level", ["edgeai/v1/x/y/cmd/drain", "a/request", "$SYS/x"])
+    def test_a_wildcard_cannot_make_us_publish_where_replies_must_not_go(self, level: str) -> None:
+        desk = Desk(tasks='[tasks.t]\nkind = "generate"\nsubscribe = ["sensors/#"]\npublish = "{1}"\n')
+        desk.dispatcher.hear(inbound(f"sensors/{level}", "x"), 0.0)
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert desk.publication.topic == f"{BASE}/infer/t/response"
 
 
 class TestReload:

@@ -4,13 +4,13 @@ import pytest
 
 from edge_agent.duplicates import MAX_REMEMBERED, MAX_REMEMBERED_BYTES, Duplicates, Key, key_of, may_be_duplicate
 from edge_agent.messages import Code, Error, Origin, Outcome, Status
-from tests.support import origin, request
+from tests.support import inbound, origin, request
 
 OK = Outcome(status=Status.OK, output="fine")
 
 
 def key(text: str = "a") -> Key:
-    return key_of(origin(id=text), b"payload")
+    return key_of(origin(id=text), inbound("t", b"payload"))
 
 
 @pytest.mark.parametrize(
@@ -25,24 +25,24 @@ def key(text: str = "a") -> Key:
     ],
 )
 def test_task_reply_topic_correlation_and_payload_tell_requests_apart(other: tuple[Origin, bytes]) -> None:
-    assert key_of(*other) != key_of(origin(), b"x")
+    assert key_of(other[0], inbound("t", other[1])) != key_of(origin(), inbound("t", b"x"))
 
 
 def test_the_id_1_and_the_id_text_1_are_two() -> None:
-    assert key_of(origin(id=1), b"x") != key_of(origin(id="1"), b"x")
+    assert key_of(origin(id=1), inbound("t", b"x")) != key_of(origin(id="1"), inbound("t", b"x"))
 
 
 def test_a_generated_id_does_not_tell_requests_apart() -> None:
     one, two = origin(id="f00d", is_id_given=False), origin(id="beef", is_id_given=False)
-    assert key_of(one, b"x") == key_of(two, b"x")
+    assert key_of(one, inbound("t", b"x")) == key_of(two, inbound("t", b"x"))
 
 
 def test_only_a_correlation_of_the_client_or_a_redelivery_makes_duplicates() -> None:
     without = origin(is_id_given=False)
-    assert may_be_duplicate(origin(), is_redelivery=False)
-    assert may_be_duplicate(origin(is_id_given=False, correlation=b"1"), is_redelivery=False)
-    assert may_be_duplicate(without, is_redelivery=True)
-    assert not may_be_duplicate(without, is_redelivery=False)
+    assert may_be_duplicate(origin(), inbound("t", duplicate=False))
+    assert may_be_duplicate(origin(is_id_given=False, correlation=b"1"), inbound("t", duplicate=False))
+    assert may_be_duplicate(without, inbound("t", duplicate=True))
+    assert not may_be_duplicate(without, inbound("t", duplicate=False))
 
 
 def test_a_running_request_is_found_until_it_ends() -> None:
@@ -100,3 +100,22 @@ def test_an_answer_larger_than_the_memory_is_not_remembered() -> None:
     assert duplicates.find(key(), 1.0) is None
     duplicates.end(key("next"), OK, 1.0)
     assert duplicates.find(key("next"), 2.0) is OK
+
+
+def test_the_same_bytes_read_in_another_way_are_another_question() -> None:
+    text, document = (
+        inbound("t", b"{}", content_type="text/plain"),
+        inbound("t", b"{}", content_type="application/json"),
+    )
+    assert key_of(origin(), text) != key_of(origin(), document)
+
+
+def test_equal_readings_are_one_only_under_the_same_packet_id() -> None:
+    reading = origin(is_id_given=False)
+    first, again, other = (inbound("t", b"4", packet_id=number) for number in (7, 7, 8))
+    assert key_of(reading, first) == key_of(reading, again)
+    assert key_of(reading, first) != key_of(reading, other)
+
+
+def test_empty_correlation_data_is_none() -> None:
+    assert not may_be_duplicate(origin(is_id_given=False, correlation=b""), inbound("t"))

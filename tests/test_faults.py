@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edge_agent.faults import MAX_SHOWN_VALUE, field_name, first_fault, printable, shown
+from edge_agent.faults import MAX_SHOWN_VALUE, field_name, first_fault, printable, printable_json, shown
 
 
 def test_control_characters_are_escaped_and_letters_are_not() -> None:
@@ -79,3 +80,10 @@ def test_a_prefix_stands_before_the_field() -> None:
 
 def test_a_value_where_a_table_belongs_is_told_so() -> None:
     assert _fault(3, "input") == "input: should be a table of named values (got 3)"
+
+
+def test_json_for_a_terminal_moves_no_cursor_and_stays_json() -> None:
+    value = {"a": "\x9b2J\x7f\u202e é\n"}
+    text = printable_json(value)
+    assert json.loads(text) == value
+    assert all(c == "\n" or c.isprintable() for c in text)

@@ -51,6 +51,7 @@ def facts(**fields: Any) -> Facts:
         "published": 6,
         "queued_out": 0,
         "dropped": 0,
+        "disconnects_lately": 0,
         "data_lost_s": None,
         "queue_depth": 0,
         "queue_capacity": 64,
@@ -150,6 +151,7 @@ def test_all_is_well() -> None:
     ("fields", "overall", "why"),
     [
         ({"data_lost_s": 9.9}, "ok", []),
+        ({"disconnects_lately": 3}, "degraded", ["connection-unstable"]),
         ({"data_lost_s": 10.0}, "critical", ["data-connection-lost"]),
         ({"is_loaded": False}, "critical", ["model-not-loaded"]),
         ({"is_draining": True}, "degraded", ["draining"]),

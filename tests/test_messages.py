@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from typing import Any
 
 import pytest
@@ -420,3 +421,11 @@ def test_replies_are_compact_utf8() -> None:
     data = encode_partial(origin(), 0, "ü轴")
     assert "ü轴".encode() in data
     assert b", " not in data
+
+
+def test_an_object_of_many_keys_is_refused_as_quickly_as_it_is_read() -> None:
+    keys = [f'"{number}":0' for number in range(60_000)]
+    started = time.monotonic()
+    with pytest.raises(NotJsonError, match="occurs twice"):
+        parse_json("{" + ",".join([*keys, '"59999":1']) + "}")
+    assert time.monotonic() - started < 2

@@ -141,3 +141,13 @@ def test_a_method_of_an_object_is_no_value_of_a_reading() -> None:
     assert render("{{ input.items }}", {"items": 3}) == "3"
     with pytest.raises(TemplateInputError, match="items"):
         render("{{ input.items }}", {"a": 3})
+
+
+@pytest.mark.parametrize("template", ["{{ input.text * input.count }}", "{{ 9.0 ** 9999 }}"])
+def test_a_small_reading_cannot_become_a_large_prompt(template: str) -> None:
+    with pytest.raises(TemplateInputError):
+        render(template, {"text": "x" * 1000, "count": 1_000_000})
+
+
+def test_numbers_can_be_multiplied() -> None:
+    assert render("{{ input.a * 2 }} {{ input.a ** 2 }}", {"a": 3}) == "6 9.0"

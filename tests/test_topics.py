@@ -11,6 +11,7 @@ from edge_agent.topics import (
     filter_fault,
     matches,
     name_fault,
+    overlap,
     publish_pattern_fault,
     reply_topic_fault,
     wildcard_values,
@@ -187,7 +188,7 @@ def test_a_bad_filter_is_told_what_is_wrong(topic_filter: str, fault: str) -> No
 
 @pytest.mark.parametrize(
     ("topic", "fault"),
-    [("", "1 to 65535"), ("a" * 65536, "1 to 65535"), ("a/+", "wildcards"), ("#", "wildcards"), ("a\x7f", "control")],
+    [("", "1 to 4096"), ("a" * 65536, "1 to 4096"), ("a/+", "wildcards"), ("#", "wildcards"), ("a\x7f", "control")],
 )
 def test_a_topic_that_nothing_can_be_published_to_is_told_why(topic: str, fault: str) -> None:
     assert fault in str(name_fault(topic))
@@ -219,7 +220,7 @@ def test_a_reply_topic_off_the_list_is_refused_and_the_list_is_named(topic: str)
         ("x/+", "wildcards"),
         ("x/#", "wildcards"),
         ("$SYS/x", "'$'"),
-        ("", "1 to 65535"),
+        ("", "1 to 4096"),
     ],
 )
 def test_some_reply_topics_are_refused_even_if_listed(topic: str, fault: str) -> None:
@@ -244,7 +245,7 @@ def test_publish_patterns_put_wildcards_in() -> None:
         ("plant/{2}/x", 1, "from 1 to 1"),
         ("plant/{0}/x", 1, "from 1 to 1"),
         ("plant/+/x", 1, "wildcards"),
-        ("", 1, "1 to 65535"),
+        ("", 1, "1 to 4096"),
     ],
 )
 def test_a_bad_publish_pattern_is_told_what_is_wrong(pattern: str, wildcards: int, fault: str) -> None:
@@ -254,3 +255,25 @@ def test_a_bad_publish_pattern_is_told_what_is_wrong(pattern: str, wildcards: in
 def test_a_good_publish_pattern_has_no_fault() -> None:
     assert publish_pattern_fault("plant/{1}/triage/{2}", 2) is None
     assert publish_pattern_fault("plant/all", 0) is None
+
+
+@pytest.mark.parametrize("topic", ["edgeai/v1/reply/\uffff", "edgeai/v1/reply/\ufdd0", "edgeai/v1/reply" + "/a" * 200])
+def test_topics_that_brokers_close_the_connection_on_are_refused(topic: str) -> None:
+    assert reply_topic_fault(topic, ("edgeai/v1/reply/#",)) is not None
+    assert name_fault(topic) is not None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "do"),
+    [
+        ("a/b", "a/b", True),
+        ("a/#", "a", True),
+        ("a/+", "a/b/c", False),
+        ("+/b", "a/+", True),
+        ("#", "$SYS/x", False),
+        ("$SYS/#", "$SYS/+", True),
+    ],
+)
+def test_filters_overlap_where_one_topic_can_fall_under_both(one: str, other: str, *, do: bool) -> None:
+    assert overlap(one, other) is do
+    assert overlap(other, one) is do

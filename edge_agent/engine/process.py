@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -46,6 +47,9 @@ class EngineProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._write_lock = threading.Lock()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        # Written by a thread of its own: a worker that does not read must not stop whoever sends.
+        self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._write_thread = threading.Thread(target=self._write_commands, name="engine-writes", daemon=True)
         self._event_thread = threading.Thread(target=self._read_events, name="engine-events", daemon=True)
         self._log_thread = threading.Thread(target=self._read_log, name="engine-log", daemon=True)
 
@@ -76,19 +80,25 @@ class EngineProcess:
         )
         self._log_thread.start()
         self._event_thread.start()
+        self._write_thread.start()
         self.send(self._load)
 
     def send(self, command: Command) -> None:
-        """Write a command. If the worker is gone nothing happens here: WorkerExited follows."""
+        """Have a command written; never waits. If the worker is gone nothing happens here: WorkerExited follows."""
+        self._started()
+        self._outgoing.put(encode_command(command))
+
+    def _write_commands(self) -> None:
         process = self._started()
         assert process.stdin is not None
-        try:
-            with self._write_lock:
-                process.stdin.write(encode_command(command))
-                process.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            # ValueError: closed by `stop`.
-            _logger.debug("the worker does not read any more")
+        while (line := self._outgoing.get()) is not None:
+            try:
+                with self._write_lock:
+                    process.stdin.write(line)
+                    process.stdin.flush()
+            except (BrokenPipeError, ValueError):
+                # ValueError: closed by `stop`.
+                _logger.debug("the worker does not read any more")
 
     def stop(self, timeout_s: float) -> None:
         """End the worker: by the end of its input, and after `timeout_s` seconds by SIGKILL.
@@ -96,6 +106,7 @@ class EngineProcess:
         All events have been delivered when it returns. Not to be called from `deliver`.
         """
         process = self._started()
+        self._outgoing.put(None)
         try:
             self._close_input(timeout_s)
             process.wait(timeout_s)
@@ -144,6 +155,7 @@ class EngineProcess:
             process.kill()
             returncode = process.wait()
         self._log_thread.join()
+        self._outgoing.put(None)
         self._close_input(_END_S)
         process.stdout.close()
         self._deliver(WorkerExited(returncode=returncode, log_tail=tuple(self._tail)))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -213,3 +215,89 @@ def test_doctor_judges_a_board_that_is_ready_and_one_whose_broker_is_gone(
     bad = edge_agent("doctor", "--json", "--config", path)
     assert bad.returncode == 1
     assert '"name": "broker"' in bad.stdout
+
+
+@pytest.mark.expects_warning
+@pytest.mark.mosquitto
+@pytest.mark.usefixtures("require_mosquitto")
+def test_reply_that_the_broker_cannot_stand_costs_only_itself(
+    tmp_path: Path, start_site: Callable[..., Site], protocol: str
+) -> None:
+    """At MQTT 5 the broker says what it takes; at 3.1.1 it only closes the connection, again and again."""
+    with Mosquitto(tmp_path, free_port(), "max_packet_size 10850\n") as broker:
+        site = start_site(protocol, port=broker.port)
+        site.client.publish(
+            site.request("generate"), {"input": f"{'w' * 20} " * 500, "id": "large", "options": {"max_tokens": 600}}
+        )
+        if protocol == "5":
+            assert site.next_terminal(site.response("generate"), 0)["error"]["code"] == "internal"
+        else:
+            wait_until(lambda: "the broker closes the connection on it" in site.agent.log, "the message is given up")
+            wait_until(lambda: site.agent.log.count("connected client=test") > 5, "the connection is back")
+        for number in range(3):
+            site.client.publish(site.request("triage"), {"input": "normal", "id": number})
+        messages = site.client.wait(site.response("triage"), count=3)
+        assert {message.json["id"] for message in messages} == {0, 1, 2}
+        assert site.agent.stop() == 0
+
+
+def test_sigterm_in_a_flood_still_ends_the_agent(start_site: Callable[..., Site], protocol: str) -> None:
+    site = start_site(protocol, model="echo:step_ms=20")
+    is_over = threading.Event()
+
+    def flood() -> None:
+        while not is_over.is_set():
+            site.client._client.publish(site.request("triage"), b"normal", 0)
+            is_over.wait(0.0002)
+
+    flooder = threading.Thread(target=flood)
+    flooder.start()
+    try:
+        wait_until(lambda: len(site.client.on(site.response("triage"))) > 500, "the flood is answered")
+        site.agent.signal(signal.SIGTERM)
+        assert site.agent.wait(40) == 0
+    finally:
+        is_over.set()
+        flooder.join()
+
+
+def test_stopped_worker_holds_nobody_up(start_site: Callable[..., Site]) -> None:
+    site = start_site("5", more="[engine]\nmax_active = 2\n")
+    pid = worker_pid(site)
+    os.kill(pid, signal.SIGSTOP)
+    for number in range(2):
+        site.client.publish(site.request("triage"), {"input": "x" * 60_000, "id": number, "deadline_ms": 500})
+    replies = [message.json for message in site.client.wait(site.response("triage"), count=2, timeout_s=10)]
+    assert {reply["status"] for reply in replies} == {"expired"}
+    site.client.publish(f"{site.base}/cmd/ping", b"{}")
+    site.client.wait(f"{site.base}/cmd/ping/result", timeout_s=5)
+    assert site.agent.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_demonstration_takes_its_agent_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "edge_agent", "demo", "--keep", "--work", str(tmp_path)]
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        demo = subprocess.Popen(command, stdout=output, stderr=output)
+    wait_until(lambda: "until Ctrl-C" in log.read_text("utf-8"), "the demonstration is up", 120)
+    children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text(encoding="ascii").split()
+    demo.send_signal(number)
+    assert demo.wait(60) in (0, 1)
+    wait_until(lambda: not any(is_running(int(child)) for child in children), "broker and agent have ended", 20)
+
+
+def test_model_that_is_another_one_at_a_restart_is_named_as_what_it_is(
+    tmp_path: Path, demo_bundle: Path, start_site: Callable[..., Site]
+) -> None:
+    model = tmp_path / "model.gguf"
+    shutil.copy(demo_bundle / "model.gguf", model)
+    site = start_site("5", model=str(model))
+    first = site.ask("triage", "normal")
+    with model.open("ab") as file:
+        file.write(b"\0" * 32)  # still loads, but is another file
+    os.kill(worker_pid(site), signal.SIGKILL)
+    site.client.wait(f"{site.base}/event/worker-restarted")
+    second = site.ask("triage", "cavitation")
+    assert second["status"] == "ok"
+    assert second["model"]["sha256"] != first["model"]["sha256"]
