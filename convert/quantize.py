@@ -77,7 +77,7 @@ class Quantizer:
             else:
                 numbers = part.view(np.float32)
             try:
-                if kind is GgmlType.Q6_K and max(numbers.max(), -numbers.min()) > _Q6_K_END:
+                if kind is GgmlType.Q6_K and max(np.max(numbers), -np.min(numbers)) > _Q6_K_END:
                     raise ValueError(f"numbers too large for {kind.name}")
                 self._ggml.quantize(kind, numbers.ctypes.data, out.ctypes.data + begin * out_row, end - begin, columns)
             except ValueError as error:
