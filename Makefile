@@ -1,6 +1,8 @@
 # Two commands do everything on a fresh machine with Python >= 3.11, a C++ compiler and make: `make demo`, `make test`.
 
-PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do command -v $$v && break; done)
+# The newest that really runs and can make environments: a shim on the PATH may stand for one that is not there.
+PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
+  $$v -c 'import ensurepip, venv' 2>/dev/null && echo $$v && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 
