@@ -58,7 +58,6 @@ _SUPERSEDED = Error(code=Code.SUPERSEDED, message="a newer reading of the same s
 @dataclass(frozen=True, slots=True)
 class _Active:
     request: Request
-    key: Key
     # Set once the caller has its answer (expired, cancelled) and the worker has been told to stop.
     is_answered: bool = False
 
@@ -186,7 +185,7 @@ class Dispatcher:
 
     def _supersede(self, source: tuple[str, str], now: float) -> None:
         for request in self.queue.remove(lambda waiting: waiting.supersedes == source):
-            self._end(request, Outcome.refused(_SUPERSEDED, _timing(request, now)), now)
+            self._end_with(request, _SUPERSEDED, now)
 
     def _refuse(self, origin: Origin, inbound: Inbound, refusal: Refusal, now: float) -> None:
         log.info(
@@ -221,29 +220,27 @@ class Dispatcher:
                 return
             request.started_at = now
             request.attempts += 1
-            self._active[request.number] = _Active(request, self._keys[request.number])
+            self._active[request.number] = _Active(request)
             try:
                 self._send(request.run)
             except Exception:
                 log.exception(_FAULT)
                 del self._active[request.number]
-                self._end(
-                    request, Outcome.refused(Error(code=Code.INTERNAL, message=_FAULT), _timing(request, now)), now
-                )
+                self._end_with(request, Error(code=Code.INTERNAL, message=_FAULT), now)
 
     def expire(self, now: float) -> None:
         """Answers every request whose deadline has passed, waiting or running."""
         for request in self.queue.expire(now):
-            self._end(request, Outcome.refused(_DEADLINE_PASSED, _timing(request, now)), now)
+            self._end_with(request, _DEADLINE_PASSED, now)
         for active in list(self._active.values()):
             if active.request.deadline_at <= now and not active.is_answered:
                 self._abandon(active, _DEADLINE_PASSED, now)
 
     def _abandon(self, active: _Active, error: Error, now: float) -> None:
         """The caller is answered at once; the slot is free when the worker has let go."""
-        self._active[active.request.number] = _Active(active.request, active.key, is_answered=True)
+        self._active[active.request.number] = _Active(active.request, is_answered=True)
         self._send(Cancel(id=active.request.number))
-        self._end(active.request, Outcome.refused(error, _timing(active.request, now)), now)
+        self._end_with(active.request, error, now)
 
     def next_wake_up_at(self) -> float | None:
         """When `expire` next has something to do."""
@@ -266,7 +263,7 @@ class Dispatcher:
     def _cancel_where(self, is_meant: Callable[[Request], bool], error: Error, now: float) -> int:
         waiting = self.queue.remove(is_meant)
         for request in waiting:
-            self._end(request, Outcome.refused(error, _timing(request, now)), now)
+            self._end_with(request, error, now)
         running = [a for a in self._active.values() if not a.is_answered and is_meant(a.request)]
         for active in running:
             self._abandon(active, error, now)
@@ -281,21 +278,21 @@ class Dispatcher:
             if entry.is_answered:
                 continue
             if request.supersedes is not None and self.queue.has(request.supersedes):
-                self._end(request, Outcome.refused(_SUPERSEDED, _timing(request, now)), now)
+                self._end_with(request, _SUPERSEDED, now)
             elif request.attempts < MAX_ATTEMPTS:
                 if request.partials:  # its caller has the beginning already, and is not told it twice
                     request.run = replace(request.run, stream=False)
                 self.queue.add(request)
             else:
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
-                self._end(request, Outcome.refused(error, _timing(request, now)), now)
+                self._end_with(request, error, now)
 
     def give_up(self, reason: str, now: float) -> None:
         """There will be no worker: everything that waits is answered, and nothing new is taken."""
         self.is_draining = True
         error = Error(code=Code.ENGINE_LOST, message=reason)
         for request in self.queue.remove(lambda _: True):
-            self._end(request, Outcome.refused(error, _timing(request, now)), now)
+            self._end_with(request, error, now)
 
     def partial(self, event: Partial) -> None:
         active = self._active.get(event.id)
@@ -370,6 +367,9 @@ class Dispatcher:
             ),
             timing=_timing(request, now, event),
         )
+
+    def _end_with(self, request: Request, error: Error, now: float) -> None:
+        self._end(request, Outcome.refused(error, _timing(request, now)), now)
 
     def _end(self, request: Request, outcome: Outcome, now: float) -> None:
         self._duplicates.end(self._keys.pop(request.number), outcome, now)
