@@ -398,8 +398,9 @@ class Dispatcher:
 
 
 def _timing(request: Request, now: float, event: Finished | None = None) -> Timing:
+    started_at = event.started_at if event else request.started_at
     return Timing(
-        queued_ms=((now if request.started_at is None else request.started_at) - request.arrived_at) * 1000,
+        queued_ms=((now if started_at is None else started_at) - request.arrived_at) * 1000,
         prefill_ms=event.prefill_ms if event else None,
         decode_ms=event.decode_ms if event else None,
         total_ms=(now - request.arrived_at) * 1000,

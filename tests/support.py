@@ -144,6 +144,8 @@ def finished(number: int, **fields: Any) -> Finished:
         "prompt_tokens": 20,
         "cached_tokens": 15,
         "completion_tokens": 3,
+        "started_at": 0.0,
+        "share_s": 0.1,
         "prefill_ms": 150.0,
         "decode_ms": 50.0,
         "batch": 2,

@@ -592,7 +592,7 @@ class TestAnswers:
     def test_generate_gives_text(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"}, at=1.0)
-        desk.dispatcher.answered(finished(1), 1.25)
+        desk.dispatcher.answered(finished(1, started_at=1.0), 1.25)
         reply = desk.reply
         assert set(reply) == REPLY_FIELDS
         assert (reply["task"], reply["device"], reply["status"]) == ("generate", "board1", "ok")
@@ -608,7 +608,7 @@ class TestAnswers:
         desk.ask("x", at=1.0)
         desk.ask("y", at=1.5)
         desk.dispatcher.answered(finished(1), 3.0)
-        desk.dispatcher.answered(finished(2), 4.0)
+        desk.dispatcher.answered(finished(2, started_at=3.0), 4.0)
         assert desk.replies[1]["timing"]["queued_ms"] == 1500.0
         assert desk.replies[1]["timing"]["total_ms"] == 2500.0
 

@@ -35,6 +35,8 @@ READY = Ready(
     vocabulary=1000,
     cpu_variant="NEON = 1",
     repacked_mb=0.0,
+    prefill_tok_s=None,
+    decode_tok_s=None,
     load_s=1.5,
 )
 

@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import monotonic
 from typing import Any
 
 import jsonschema
@@ -63,6 +63,7 @@ class _Request:
     written: int = 0
     started_at: float | None = None
     first_token_at: float | None = None
+    share_s: float = 0.0
     batch: int = 0
 
 
@@ -123,25 +124,27 @@ class EchoEngine:
         return Cancelled(id=request_id) if self._requests.pop(request_id, None) else None
 
     def step(self) -> list[Event]:
-        began = perf_counter()
+        began = monotonic()
         active = list(self._requests.values())[: self.load.settings.max_active]
         if not active:
             return []
         self._pause.wait(self._options["step_ms"] / 1000)
         has_prefill = False
+        share_s = (monotonic() - began) / len(active)
         events: list[Event] = []
         for request in active:
             request.batch = max(request.batch, len(active))
+            request.share_s += share_s
             if request.started_at is None:
                 request.started_at = began
                 has_prefill = True
                 self._totals.prompt_tokens += request.prompt_tokens
                 self._totals.cached_tokens += request.cached_tokens
-                request.first_token_at = perf_counter()
+                request.first_token_at = monotonic()
                 if isinstance(request.run.plan, TextPlan):
                     continue
             events += self._try_to_advance(request)
-        self._totals.count_step(rows=len(active), elapsed_s=perf_counter() - began, has_prefill=has_prefill)
+        self._totals.count_step(rows=len(active), elapsed_s=monotonic() - began, has_prefill=has_prefill)
         return events
 
     def _try_to_advance(self, request: _Request) -> list[Event]:
@@ -213,7 +216,9 @@ class EchoEngine:
             cached_tokens=request.cached_tokens,
             completion_tokens=request.written,
             prefill_ms=(first - started) * 1000,
-            decode_ms=(perf_counter() - first) * 1000,
+            decode_ms=(monotonic() - first) * 1000,
+            started_at=started,
+            share_s=request.share_s,
             batch=request.batch,
         )
 

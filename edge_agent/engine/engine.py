@@ -20,6 +20,8 @@ class EngineFacts:
     vocabulary: int
     cpu_variant: str
     repacked_mb: float | None
+    prefill_tok_s: float | None = None
+    decode_tok_s: float | None = None
 
 
 @dataclass(slots=True)

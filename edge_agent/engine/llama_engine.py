@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from time import perf_counter
+from time import monotonic
 
 from edge_agent.engine.answers import InvalidOutputError, LabelAnswer, TextAnswer
 from edge_agent.engine.chat import ChatError
@@ -227,7 +227,7 @@ class LlamaEngine:
             yield None, stream
 
     def _run_batch(self, rows: list[_Row], counts: list[int]) -> list[Event]:
-        began = perf_counter()
+        began = monotonic()
         requests = [owner for owner in dict.fromkeys(owner for owner, _ in rows) if owner is not None]
         for request in requests:
             request.started_at = began if request.started_at is None else request.started_at
@@ -240,7 +240,8 @@ class LlamaEngine:
         except (DecodeError, ValueError):
             _logger.exception("a step failed; the context is rebuilt")
             return self._recover(requests)
-        now = perf_counter()
+        now = monotonic()
+        self._share_out(now - began, rows, counts)
         has_prefill = any(owner is None or owner.first_token_at is None for owner, _ in rows)
         events: list[Event] = []
         for (owner, stream), piece, start in zip(rows, pieces, starts, strict=True):
@@ -253,8 +254,14 @@ class LlamaEngine:
             # A branch of a request may have ended it a moment ago.
             if owner.run.id in self._requests:
                 events += self._read(owner, stream, [start + offset for offset in piece.outputs], now)
-        self._totals.count_step(rows=len(requests), elapsed_s=perf_counter() - began, has_prefill=has_prefill)
+        self._totals.count_step(rows=len(requests), elapsed_s=monotonic() - began, has_prefill=has_prefill)
         return events
+
+    def _share_out(self, elapsed_s: float, rows: list[_Row], counts: list[int]) -> None:
+        per_row_s = elapsed_s / sum(counts)
+        for (owner, _), count in zip(rows, counts, strict=True):
+            if owner is not None:
+                owner.share_s += count * per_row_s
 
     def _end_prefix(self, stream: Stream) -> None:
         if stream.is_done and stream.prefix is not None:
@@ -328,8 +335,10 @@ class LlamaEngine:
             prompt_tokens=len(request.prompt),
             cached_tokens=request.cached_tokens,
             completion_tokens=0 if text is None else text.completion_tokens,
+            started_at=started,
             prefill_ms=(first - started) * 1000,
-            decode_ms=(perf_counter() - first) * 1000,
+            decode_ms=(monotonic() - first) * 1000,
+            share_s=request.share_s,
             batch=request.batch,
         )
 

@@ -105,12 +105,18 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """The first command, exactly once: open the model, decode the prefixes, then say Ready (or LoadFailed)."""
+    """The first command, exactly once: open the model, decode the prefixes, then say Ready (or LoadFailed).
+
+    state_dir: a folder where what was measured and decoded is kept over restarts, for the model with this hash; None =
+    nothing is kept.
+    """
 
     type: Literal["load"] = "load"
     model_path: str
     settings: EngineSettings
     tasks: tuple[TaskPrefix, ...] = ()
+    model_sha256: str | None = None
+    state_dir: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +159,8 @@ class Ready:
 
     repacked_mb: weights copied to the layout of fast kernels, MiB; 0.0 = none, None = the library did not say.
     cpu_variant: the CPU features compiled into the library that runs, as its own system info names them.
+    prefill_tok_s: tokens per second of long prompts; decode_tok_s: of `max_active` answers written at once. Measured on
+    this machine with this model at some start; None = not measured.
     """
 
     type: Literal["ready"] = "ready"
@@ -165,6 +173,8 @@ class Ready:
     vocabulary: int
     cpu_variant: str
     repacked_mb: float | None
+    prefill_tok_s: float | None
+    decode_tok_s: float | None
     load_s: float
 
 
@@ -192,7 +202,9 @@ class Finished:
     text: the text, or for a SchemaPlan the JSON text, or for a LabelsPlan None.
     scores: label -> probability (sum 1), for a LabelsPlan.
     reasoning: the thought of a reasoning model, kept apart from `text`; None where there was none.
+    started_at: when its first step began, in seconds of the monotonic clock, which all processes share.
     prefill_ms, decode_ms: from the start of this request's first step to its first token, and from there to its end.
+    share_s: its share of the engine's time: of each step it was in, in proportion to its rows.
     batch: the largest number of requests that shared a step with this one, itself included.
     """
 
@@ -205,8 +217,10 @@ class Finished:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    started_at: float
     prefill_ms: float
     decode_ms: float
+    share_s: float
     batch: int
 
 

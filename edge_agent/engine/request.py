@@ -48,7 +48,7 @@ class Request:
 
     stream: its place in the context, None while it waits; prefix: the pinned one that it shares.
     branches: label branches that run now; branches_left: those that wait for a sequence id.
-    Times in seconds of `perf_counter`; batch as in Finished.
+    Times in seconds of the monotonic clock; share_s and batch as in Finished.
     """
 
     run: Run
@@ -61,6 +61,7 @@ class Request:
     branches_left: list[Branch] = field(default_factory=list)
     started_at: float | None = None
     first_token_at: float | None = None
+    share_s: float = 0.0
     batch: int = 0
 
     def __post_init__(self) -> None:

@@ -85,6 +85,8 @@ def _run(commands: queue.SimpleQueue[Command], emit: Callable[[Event], None]) ->
             vocabulary=facts.vocabulary,
             cpu_variant=facts.cpu_variant,
             repacked_mb=facts.repacked_mb,
+            prefill_tok_s=facts.prefill_tok_s,
+            decode_tok_s=facts.decode_tok_s,
             load_s=perf_counter() - began,
         )
     )
