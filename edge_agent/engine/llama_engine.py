@@ -274,7 +274,7 @@ class LlamaEngine:
             return self._llama.decode(pieces, threads=self._policy.threads(rows))
         padding = Piece(self._idle_id, 0, [self._idle_token] * idle)
         try:
-            return self._llama.decode([*pieces, padding], threads=self._policy.threads(rows + idle))
+            return self._llama.decode([*pieces, padding], threads=self._policy.threads(rows + idle))[:-1]
         finally:
             self._llama.forget(self._idle_id)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def open_llama(model_path: str) -> Iterator[Callable[..., LlamaEngine]]:
         tasks: tuple[TaskPrefix, ...] = (TASK,),
         state_dir: str | None = None,
         sha256: str | None = None,
-        **settings: int | None,
+        **settings: Any,
     ) -> LlamaEngine:
         # All that would be calibrated is given, so that tests run the same everywhere.
         chosen = {"context_tokens": 1024, "threads": 1, "prefill_threads": 2, "batch_tokens": 128, **settings}

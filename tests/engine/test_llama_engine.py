@@ -31,6 +31,7 @@ from edge_agent.engine.protocol import (
     TextPlan,
 )
 from edge_agent.engine.sampling import TokenPicker
+from edge_agent.engine.step_policy import StepCost, StepPolicy
 from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, ends, finished, messages, run
 
 OpenLlama = Callable[..., LlamaEngine]
@@ -351,6 +352,35 @@ def test_a_prefix_of_another_model_is_not_restored(open_llama: OpenLlama, tmp_pa
 
 def open_kept(open_llama: OpenLlama, folder: Path, sha256: str = "5ha") -> LlamaEngine:
     return open_llama(state_dir=str(folder), sha256=sha256)
+
+
+def test_idle_rows_change_no_answer_and_leave_nothing_behind(open_llama: OpenLlama) -> None:
+    runs = [run(number, f"pump {number} vibrates", plan, max_tokens=40) for number, plan in enumerate(PLANS)]
+    expected = finished(open_llama(), *runs)
+    engine = open_llama()
+    costs = [StepCost(rows, 2, 1.0) for rows in range(1, 64)] + [StepCost(64, 2, 0.1)]
+    engine._policy = StepPolicy(costs, threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
+    assert engine._policy.padded(3) == 64
+
+    answers = finished(engine, *runs)
+
+    assert engine._llama.length(engine._idle_id) == 0
+    for number, answer in answers.items():
+        assert answer.text == expected[number].text
+        assert answer.scores is None or answer.scores == pytest.approx(expected[number].scores, abs=0.02)
+
+
+def test_where_narrow_steps_are_better_the_requests_take_turns(open_llama: OpenLlama) -> None:
+    engine = open_llama(max_active=6)
+    costs = [StepCost(rows, 2, 0.01) for rows in (1, 2, 4)] + [StepCost(rows, 2, 1.0) for rows in (5, 6, 64)]
+    engine._policy = StepPolicy(costs, threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
+
+    answers = finished(engine, *(run(n, "write", max_tokens=20) for n in range(6)))
+
+    ends = sorted(answer.started_at + (answer.prefill_ms + answer.decode_ms) / 1000 for answer in answers.values())
+    assert len({answer.completion_tokens for answer in answers.values()}) == 1
+    assert engine.progress().rows_total / engine.progress().steps_total < 4.2
+    assert ends[-1] - ends[0] < 0.5 * (ends[-1] - min(answer.started_at for answer in answers.values()))
 
 
 def test_a_step_for_one_request_alone_is_interrupted_and_can_be_made_again(
