@@ -44,9 +44,9 @@ _logger = logging.getLogger(__name__)
 
 # Where the configuration says nothing: wide enough for every kernel, and 20 MB of buffers.
 _BATCH_TOKENS = 128
-_BRANCHES = 8
-# Each costs a row of logits (0.6 MB with Qwen's vocabulary), for llama.cpp keeps a row per sequence id.
-_PREFIXES = 16
+# Each sequence costs a row of logits (0.6 MB with Qwen's vocabulary), for llama.cpp keeps one per sequence id.
+_BRANCHES = 6
+_PREFIXES = 8
 # Prefixes take at most this share of the cells.
 _PREFIX_SHARE = 0.5
 
