@@ -169,7 +169,10 @@ class LlamaEngine:
         wants = [stream.want(key) for key, (_, stream) in enumerate(rows)]
         waiting = sum(want.count for want in wants)
         budget = min(waiting, max(self._policy.batch_tokens, self._max_active))
-        batch = next_batch(wants, tokens=self._policy.fitted(budget), outputs=self._llama.outputs)
+        # Only those that write can take turns: a prompt that waits would wait for ever for a wider step.
+        is_writing = all(owner is not None and owner.first_token_at is not None for owner, _ in rows)
+        tokens = self._policy.fitted(budget) if is_writing else budget
+        batch = next_batch(wants, tokens=tokens, outputs=self._llama.outputs)
         if not batch:
             return []
         return self._run_batch([rows[take.key] for take in batch], [take.count for take in batch])
