@@ -82,6 +82,7 @@ class LlamaEngine:
         self._prefixes = TaskPrefixes(self._llama, cache, _store(load, self._llama))
         self._requests: dict[int, Request] = {}
         self._is_short_of_cells = False
+        self._served = 0
         self._totals = Totals()
         # The request that has the step that runs to itself: read by `interrupt` from another thread.
         self._stepping: int | None = None
@@ -240,7 +241,8 @@ class LlamaEngine:
         for request in requests:
             request.started_at = began if request.started_at is None else request.started_at
             request.batch = max(request.batch, len(requests))
-            request.served_at = self._totals.steps
+            self._served += 1
+            request.served_at = self._served
         pieces = [stream.piece(count) for (_, stream), count in zip(rows, counts, strict=True)]
         owners = {None if owner is None else owner.run.id for owner, _ in rows}
         self._stepping = owners.pop() if len(owners) == 1 else None

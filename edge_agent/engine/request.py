@@ -49,7 +49,7 @@ class Request:
     stream: its place in the context, None while it waits; prefix: the task's one that it shares.
     branches: label branches that run now; branches_left: those that wait for a sequence id.
     Times in seconds of the monotonic clock; share_s and batch as in Finished.
-    served_at: the number of the last step that it had a row in.
+    served_at: a count of rows of all requests when it last had one: who has the lowest has waited longest.
     """
 
     run: Run
