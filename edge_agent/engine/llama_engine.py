@@ -173,7 +173,8 @@ class LlamaEngine:
         # Only those that write can take turns: a prompt that waits would wait for ever for a wider step.
         is_writing = all(owner is not None and owner.first_token_at is not None for owner, _ in rows)
         tokens = self._policy.fitted(budget) if is_writing else budget
-        batch = next_batch(wants, tokens=tokens, outputs=self._llama.outputs)
+        slack = 0 if is_writing else min(tokens // 4, self._llama.batch_tokens - tokens)
+        batch = next_batch(wants, tokens=tokens, outputs=self._llama.outputs, slack=slack)
         if not batch:
             return []
         return self._run_batch([rows[take.key] for take in batch], [take.count for take in batch])

@@ -27,15 +27,17 @@ class Take:
     count: int
 
 
-def next_batch(wants: Iterable[Want], *, tokens: int, outputs: int) -> list[Take]:
+def next_batch(wants: Iterable[Want], *, tokens: int, outputs: int, slack: int = 0) -> list[Take]:
     """Takes in the order of the wants, until the token budget or the rows for logits are used up.
 
+    slack: the budget may be passed by so many tokens if that completes the last want: a small rest would cost a step of
+    its own.
     The caller orders them: sequences that write first (they are one token each and a user waits), then label branches,
     then prompts by arrival.
     """
     batch = []
     for want in wants:
-        count = min(want.count, tokens)
+        count = want.count if want.count <= tokens + slack else tokens
         inside = sum(1 for offset in want.outputs if offset < count)
         if inside > outputs:
             # Stop before the first output that has no row left.
@@ -45,7 +47,7 @@ def next_batch(wants: Iterable[Want], *, tokens: int, outputs: int) -> list[Take
             batch.append(Take(want.key, count))
             tokens -= count
             outputs -= inside
-        if not tokens:
+        if tokens <= 0:
             break
     return batch
 
