@@ -17,7 +17,7 @@ _HIGH, _LOW = ((0xD800, 0xDBFF),), ((0xDC00, 0xDFFF),)
 _ASTRAL = 0x10000
 _ESCAPE = re.compile(
     rb"\\(?:(?P<short>[\"\\/bfnrt])|u(?P<high>[dD][89abAB][0-9a-fA-F]{2})\\u(?P<low>[dD][c-fC-F][0-9a-fA-F]{2})"
-    rb"|u(?P<plain>(?![dD][89abAB])[0-9a-fA-F]{4}))"
+    rb"|u(?P<plain>(?![dD][89a-fA-F])[0-9a-fA-F]{4}))"
 )
 _BEGUN_ESCAPE = re.compile(rb"\\(?:u(?P<digits>[0-9a-fA-F]{0,4})(?P<second>\\(?:u(?P<low>[0-9a-fA-F]{0,3}))?)?)?")
 # Code points by the number of bytes in UTF-8.

@@ -51,7 +51,8 @@ class NumberRules:
     def _is_within(self, value: Fraction) -> bool:
         is_high_enough = self.low is None or value > self.low or (value == self.low and not self.is_low_open)
         is_low_enough = self.high is None or value < self.high or (value == self.high and not self.is_high_open)
-        return is_high_enough and is_low_enough and value % self.multiple_of == 0
+        is_multiple = not self.is_integer or value % self.multiple_of == 0
+        return is_high_enough and is_low_enough and is_multiple
 
     def _can_become(self, text: str) -> bool:
         written = _WRITTEN.fullmatch(text)

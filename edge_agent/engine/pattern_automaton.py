@@ -2,7 +2,8 @@
 
 Patterns of a JSON Schema match anywhere in a string unless they are anchored (ECMA-262). Taken: literals, `.`, classes,
 `\\d \\w \\s` and their opposites, `\\t \\n \\r \\f \\v`, `\\xHH`, `\\uHHHH`, escaped punctuation, groups, alternatives,
-`* + ? {m} {m,} {m,n}` (lazy ones too), `^` and `$`. Not taken: lookaround, references, `\\b`, `\\p`, flags.
+`* + ? {m} {m,} {m,n}` (lazy ones too), `^` and `$`
+(a `^` behind a `$` matches nothing). Not taken: lookaround, references, `\\b`, `\\p`, flags.
 Construction: Thompson, "Regular expression search algorithm", CACM 11 (1968); sets of states are made as they come.
 """
 
@@ -301,11 +302,12 @@ class _Reader:
         if (ranges := escape_class(letter)) is not None:
             return ranges
         if letter in "xu":
-            digits = self._pattern[self._at : self._at + (2 if letter == "x" else 4)]
-            if not re.fullmatch(r"[0-9a-fA-F]{2}|[0-9a-fA-F]{4}", digits) or 0xD800 <= int(digits, 16) <= 0xDFFF:
+            size = 2 if letter == "x" else 4
+            found = re.compile(f"[0-9a-fA-F]{{{size}}}").match(self._pattern, self._at)
+            if found is None or not contains(EVERYTHING, int(found[0], 16)):
                 raise self._unsupported("an escaped number")
-            self._at += len(digits)
-            return ((int(digits, 16), int(digits, 16)),)
+            self._at = found.end()
+            return ((int(found[0], 16), int(found[0], 16)),)
         if letter in _CONTROLS:
             return ((ord(_CONTROLS[letter]), ord(_CONTROLS[letter])),)
         if letter.isalnum() or letter == "_" or not letter.isascii():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise, takewhile
+from operator import itemgetter
 
 import jsonschema
 import numpy as np
@@ -20,6 +21,10 @@ from edge_agent.engine.text_stream import TextStream
 from edge_agent.engine.text_tokens import TextTokens
 
 
+# A character of UTF-8 may be so many tokens, and cannot be left before the last.
+_LONGEST_CHARACTER = 4
+
+
 @dataclass(frozen=True, slots=True)
 class _Option:
     """A text that may come next, its tokens, and the step that follows."""
@@ -27,6 +32,25 @@ class _Option:
     text: str
     tokens: tuple[int, ...]
     then: Step
+
+
+def _by_begin(choice: Choice) -> Iterator[tuple[str, Step]]:
+    """What a choice's texts begin with, and what is left to choose behind it."""
+    for _, group in groupby(sorted(choice.options, key=itemgetter(0)), key=lambda option: option[0][0]):
+        options = list(group)
+        texts = [text for text, _ in options]
+        if len(options) == 1:
+            yield texts[0], options[0][1]()
+            continue
+        # Sorted, all between the first and the last begin with what these two have in common.
+        begin = _common_begin(texts[0], texts[-1])
+        if begin in texts:
+            begin = begin[0]
+        yield begin, Choice(tuple((text.removeprefix(begin), later) for text, later in options))
+
+
+def _common_begin(one: str, other: str) -> str:
+    return "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 class _HeldToSlot:
@@ -152,13 +176,14 @@ class PlannedAnswer:
     def _open(self, step: Choice) -> Iterator[_Option]:
         """The texts behind what is pending, each with the text that is forced after it."""
         texts = sorted(text for text, _ in step.options)
-        # A number that another begins with is told from it by what follows.
-        beginnings = {text for text, longer in pairwise(texts) if longer.startswith(text)}
+        # A value that another begins with is told from it by its end, which may be one token with what follows.
+        stems = ((text, other, text.rstrip('"')) for text, other in [*pairwise(texts), *pairwise(reversed(texts))])
+        beginnings = {text for text, other, stem in stems if other.startswith(stem)}
         for text, later in step.options:
             then = later()
             if text in beginnings and isinstance(then, Choice):
-                for end, after in then.options:
-                    yield self._option(text + end, after())
+                for begin, after in _by_begin(then):
+                    yield self._option(text + begin, after)
             else:
                 yield self._option(text, then)
 
@@ -194,8 +219,8 @@ class PlannedAnswer:
         return True
 
     def _has_to_leave(self, slot: Slot, step: Free) -> bool:
-        left = self._max_tokens - self._written
-        return slot.must_end or (left <= self._cost(step.then()) and slot.can_end)
+        left = self._max_tokens - self._written - self._cost(step.then())
+        return slot.must_end or (left < _LONGEST_CHARACTER and slot.can_end)
 
     def _cost(self, step: Step) -> int:
         """Tokens that it takes about at least to close the answer from this step on."""
