@@ -2,8 +2,8 @@
 
 Patterns of a JSON Schema match anywhere in a string unless they are anchored (ECMA-262). Taken: literals, `.`, classes,
 `\\d \\w \\s` and their opposites, `\\t \\n \\r \\f \\v`, `\\xHH`, `\\uHHHH`, escaped punctuation, groups, alternatives,
-`* + ? {m} {m,} {m,n}` (lazy ones too), `^` and `$`
-(a `^` behind a `$` matches nothing). Not taken: lookaround, references, `\\b`, `\\p`, flags.
+`* + ? {m} {m,} {m,n}` (lazy ones too), `^` and `$` (a `^` behind a `$` matches nothing). Not taken: lookaround,
+references, `\\b`, `\\p`, flags.
 Construction: Thompson, "Regular expression search algorithm", CACM 11 (1968); sets of states are made as they come.
 """
 
@@ -21,7 +21,7 @@ StateSet = frozenset[int]
 _Fragment = Callable[[int], int]
 
 _MAX_STATES = 1000
-# State sets times lengths that are worked out for one pattern.
+# Steps that are remembered.
 _MAX_KEPT_STEPS = 20_000
 _CONTROLS = {"t": "\t", "n": "\n", "r": "\r", "f": "\f", "v": "\v"}
 _QUANTIFIER = re.compile(r"(?:(?P<sign>[*+?])|\{(?P<low>\d{1,4})(?P<comma>,(?P<high>\d{1,4})?)?\})(?P<lazy>\??)")
@@ -42,10 +42,10 @@ class _State:
 
 
 class PatternAutomaton:
-    """Which strings match, character by character. Lengths count code points.
+    """Which strings match, character by character. Lengths count code points. Raises UnsupportedPatternError.
 
-    longest: the lengths that matter are at most the least length wanted plus the number of states, for whoever can
-    match with more can do so with fewer. Raises UnsupportedPatternError.
+    min_length: the greatest `least` that will be asked for. More characters than that and the number of states need not
+    be looked at: a longer match goes through a state twice, and is one without the way round too.
     """
 
     def __init__(self, pattern: str, *, min_length: int = 0) -> None:

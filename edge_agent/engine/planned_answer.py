@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise, takewhile
-from operator import itemgetter
 
 import jsonschema
 import numpy as np
@@ -13,13 +11,12 @@ import numpy.typing as npt
 
 from edge_agent.engine.answers import check_output
 from edge_agent.engine.llama import Llama
+from edge_agent.engine.plan_steps import Choice, End, Free, Literal, Step, continuations
 from edge_agent.engine.protocol import Finish
 from edge_agent.engine.sampling import TokenPicker
-from edge_agent.engine.schema_plan import Choice, End, Free, Literal, Step
 from edge_agent.engine.slots import Slot
 from edge_agent.engine.text_stream import TextStream
 from edge_agent.engine.text_tokens import TextTokens
-
 
 # A character of UTF-8 may be so many tokens, and cannot be left before the last.
 _LONGEST_CHARACTER = 4
@@ -32,25 +29,6 @@ class _Option:
     text: str
     tokens: tuple[int, ...]
     then: Step
-
-
-def _by_begin(choice: Choice) -> Iterator[tuple[str, Step]]:
-    """What a choice's texts begin with, and what is left to choose behind it."""
-    for _, group in groupby(sorted(choice.options, key=itemgetter(0)), key=lambda option: option[0][0]):
-        options = list(group)
-        texts = [text for text, _ in options]
-        if len(options) == 1:
-            yield texts[0], options[0][1]()
-            continue
-        # Sorted, all between the first and the last begin with what these two have in common.
-        begin = _common_begin(texts[0], texts[-1])
-        if begin in texts:
-            begin = begin[0]
-        yield begin, Choice(tuple((text.removeprefix(begin), later) for text, later in options))
-
-
-def _common_begin(one: str, other: str) -> str:
-    return "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 class _HeldToSlot:
@@ -158,7 +136,7 @@ class PlannedAnswer:
     def _choose(self, step: Choice, row: int | None) -> bool:
         """Walk down the tree of the options' tokens; False = logits are needed that are not there yet."""
         if self._options is None:
-            self._options, self._chosen = self._affordable(list(self._open(step))), 0
+            self._options, self._chosen = self._affordable(self._open(step)), 0
         while len(self._options) > 1:
             following = list(dict.fromkeys(option.tokens[self._chosen] for option in self._options))
             if len(following) > 1 and (row is None or self._tokens):
@@ -173,25 +151,10 @@ class PlannedAnswer:
         self._step, self._options = option.then, None
         return True
 
-    def _open(self, step: Choice) -> Iterator[_Option]:
-        """The texts behind what is pending, each with the text that is forced after it."""
-        texts = sorted(text for text, _ in step.options)
-        # A value that another begins with is told from it by its end, which may be one token with what follows.
-        stems = ((text, other, text.rstrip('"')) for text, other in [*pairwise(texts), *pairwise(reversed(texts))])
-        beginnings = {text for text, other, stem in stems if other.startswith(stem)}
-        for text, later in step.options:
-            then = later()
-            if text in beginnings and isinstance(then, Choice):
-                for begin, after in _by_begin(then):
-                    yield self._option(text + begin, after)
-            else:
-                yield self._option(text, then)
-
-    def _option(self, text: str, then: Step) -> _Option:
-        text = self._pending + text
-        while isinstance(then, Literal):
-            text, then = text + then.text, then.then()
-        return _Option(text, self._text_tokens.of(text), then)
+    def _open(self, step: Choice) -> list[_Option]:
+        """The texts behind what is pending."""
+        texts = ((self._pending + text, then) for text, then in continuations(step))
+        return [_Option(text, self._text_tokens.of(text), then) for text, then in texts]
 
     def _affordable(self, options: list[_Option]) -> list[_Option]:
         """Those after which the answer can be closed with the tokens that are left; all if there are none."""

@@ -45,7 +45,7 @@ def _steps(engine: LlamaEngine, plan: SchemaPlan, number: int = 1) -> int:
 
 def test_a_choice_costs_one_step_and_forced_text_none(open_llama: OpenLlama) -> None:
     engine = open_llama()
-    first_tokens = {tuple(engine._llama.tokenize(text, parse_special=False))[0] for text in ("wear", "leak", "none")}
+    first_tokens = {engine._intake._text_tokens.of(text)[0] for text in ("wear", "leak", "none")}
     assert len(first_tokens) == 3
 
     assert _steps(engine, SchemaPlan(schema=CHOICES)) == 3

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.number_slot import NumberSlot
+from edge_agent.engine.plan_steps import Choice, End, Literal, Step
 from edge_agent.engine.planned_answer import PlannedAnswer
 from edge_agent.engine.protocol import Finish, Sampling
 from edge_agent.engine.sampling import TokenPicker
 from edge_agent.engine.schema_grammar import check_schema, validator
-from edge_agent.engine.schema_plan import Choice, End, Literal, Step, plan
+from edge_agent.engine.schema_plan import plan
 from edge_agent.engine.text_tokens import TextTokens
 from tests.engine.runs import SCHEMA
 
