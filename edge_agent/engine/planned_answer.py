@@ -51,8 +51,9 @@ class _HeldToSlot:
 class PlannedAnswer:
     """Writes what a plan leaves open; forced text goes into the cache together with the tokens before it.
 
-    opening: tokens to decode right behind the prompt, up to the first decision. They and all forced tokens count as
-    completion tokens and toward max_tokens; where these run out, the answer is closed as soon as the schema lets it.
+    tokens: all that are decided so far, to be decoded behind the prompt; at first those up to the first decision.
+    Forced ones count as completion tokens and toward max_tokens like any other; where these run out, the answer is
+    closed as soon as the schema lets it.
     """
 
     reasoning = None
@@ -81,12 +82,11 @@ class PlannedAnswer:
         self._chosen = 0
         self._slot: Slot | None = None
         self._costs: dict[Step, int] = {}
-        self._tokens: list[int] = []
-        self._written = 0
+        self.tokens: list[int] = []
+        self._decoded = 0
         self.completion_tokens = 0
         self.finish: Finish | None = None
         self._advance(None)
-        self.opening, self._tokens = tuple(self._tokens), []
 
     @property
     def text(self) -> str:
@@ -100,13 +100,13 @@ class PlannedAnswer:
 
         Raises NumericError.
         """
-        self._tokens = []
+        self._decoded = len(self.tokens)
         self._advance(row)
-        if self.finish is None and self._written >= self._max_tokens:
+        if self.finish is None and self._left == 0:
             self.finish = Finish.LENGTH
-        self.completion_tokens = self._written
+        self.completion_tokens = len(self.tokens)
         if self.finish is None:
-            return self._tokens
+            return self.tokens[self._decoded :]
         self._text.end()
         return []
 
@@ -116,6 +116,15 @@ class PlannedAnswer:
 
     def close(self) -> None:
         self._picker.close()
+
+    @property
+    def _left(self) -> int:
+        return self._max_tokens - len(self.tokens)
+
+    @property
+    def _is_ahead(self) -> bool:
+        """Whether there are tokens after which no logits are known yet."""
+        return len(self.tokens) > self._decoded
 
     def _advance(self, row: int | None) -> None:
         """Take the steps that need no logits but those of this row, None = of no row."""
@@ -139,7 +148,7 @@ class PlannedAnswer:
             self._options, self._chosen = self._affordable(self._open(step)), 0
         while len(self._options) > 1:
             following = list(dict.fromkeys(option.tokens[self._chosen] for option in self._options))
-            if len(following) > 1 and (row is None or self._tokens):
+            if len(following) > 1 and (row is None or self._is_ahead):
                 return False
             token = following[0] if len(following) == 1 or row is None else self._picker.pick_among(row, following)
             self._options = [option for option in self._options if option.tokens[self._chosen] == token]
@@ -158,8 +167,7 @@ class PlannedAnswer:
 
     def _affordable(self, options: list[_Option]) -> list[_Option]:
         """Those after which the answer can be closed with the tokens that are left; all if there are none."""
-        left = self._max_tokens - self._written
-        return [option for option in options if len(option.tokens) + self._cost(option.then) <= left] or options
+        return [option for option in options if len(option.tokens) + self._cost(option.then) <= self._left] or options
 
     def _fill(self, step: Free, row: int | None) -> bool:
         """Write a slot's next token, if it has one; False = logits are needed that are not there yet."""
@@ -167,7 +175,7 @@ class PlannedAnswer:
             self._write_pending()
             self._slot = step.slot
         if not self._has_to_leave(self._slot, step):
-            if row is None or self._tokens:
+            if row is None or self._is_ahead:
                 return False
             token = self._picker.pick_allowed(row, _HeldToSlot(self._llama, self._slot))
             data, fed = self._llama.piece(token), self._slot.feed(self._llama.piece(token))
@@ -182,8 +190,8 @@ class PlannedAnswer:
         return True
 
     def _has_to_leave(self, slot: Slot, step: Free) -> bool:
-        left = self._max_tokens - self._written - self._cost(step.then())
-        return slot.must_end or (left < _LONGEST_CHARACTER and slot.can_end)
+        spare = self._left - self._cost(step.then())
+        return slot.must_end or (spare < _LONGEST_CHARACTER and slot.can_end)
 
     def _cost(self, step: Step) -> int:
         """Tokens that it takes about at least to close the answer from this step on."""
@@ -210,9 +218,8 @@ class PlannedAnswer:
 
     def _write(self, tokens: Sequence[int]) -> None:
         for token in tokens:
-            if self._written >= self._max_tokens:
+            if self._left == 0:
                 self.finish = Finish.LENGTH
                 return
-            self._written += 1
-            self._tokens.append(token)
+            self.tokens.append(token)
             self._text.write(self._llama.piece(token))

@@ -77,8 +77,8 @@ class Request:
 
     @property
     def opening(self) -> Sequence[int]:
-        """Tokens of the answer that are decoded with the prompt."""
-        return self.answer.opening if isinstance(self.answer, PlannedAnswer) else ()
+        """What of the answer is decided when the prompt is decoded: its opening, or what a failed step interrupted."""
+        return self.answer.tokens if isinstance(self.answer, PlannedAnswer) else ()
 
     def extra_cells(self, parallel_branches: int) -> int:
         """KV cells needed at worst beyond the prompt's, with this many label branches at once."""

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from edge_agent.engine.answers import TextAnswer
+from edge_agent.engine.llama import DecodeError
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.planned_answer import PlannedAnswer
-from edge_agent.engine.protocol import Failed, FailureCode, Finish, Partial, Sampling, SchemaPlan
+from edge_agent.engine.protocol import Failed, FailureCode, Finish, Finished, Partial, Sampling, SchemaPlan
 from tests.engine.runs import SCHEMA, answer_all, ends, finished, messages, run
 
 OpenLlama = Callable[..., LlamaEngine]
@@ -164,3 +165,33 @@ def test_a_schema_without_a_plan_is_written_under_its_grammar(open_llama: OpenLl
     text = finished(engine, run(1, "x", SchemaPlan(schema=node), max_tokens=60))[1].text
     assert text is not None
     assert json.loads(text)["name"] is not None
+
+
+@pytest.mark.expects_warning
+def test_an_answer_that_a_failed_step_interrupts_goes_on_where_it_was(
+    open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = SchemaPlan(schema=_schema(a={"type": "boolean"}, b={"const": "long text " * 20}, c={"type": "boolean"}))
+    engine = open_llama(batch_tokens=64, context_tokens=2048)
+    expected = finished(engine, run(1, "pump 1", plan, max_tokens=250))[1]
+    for number in range(4):
+        engine.add(run(number, "pump 1", plan, max_tokens=250))
+    # All that write want more than a batch has room for.
+    while sum(len(request.opening) > 64 for request in engine._requests.values()) < 2:
+        engine.step()
+
+    def fail(*_: object, **__: object) -> None:
+        raise DecodeError("llama_decode gave -3")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._llama, "decode", fail)
+        events = engine.step()
+    failed = len(events)
+    while engine.has_work:
+        events += engine.step()
+
+    answers = [end for end in ends(events).values() if isinstance(end, Finished)]
+    assert 0 < failed < 4
+    assert len(answers) == 4 - failed
+    for answer in answers:
+        assert (answer.text, answer.completion_tokens) == (expected.text, expected.completion_tokens)

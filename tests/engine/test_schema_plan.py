@@ -207,7 +207,7 @@ def test_forced_text_and_what_has_one_value_cost_no_step() -> None:
     schema = {"type": "object", "properties": properties, "required": list(properties)}
     answer = _answer(schema, RandomModel(1))
 
-    assert answer.opening == ()
+    assert answer.tokens == []
     assert _write(answer) == 1
     assert answer.text == '{"version":1,"unit":"mm/s","n":3}'
     assert answer.completion_tokens > 20
