@@ -189,6 +189,8 @@ def test_an_answer_that_a_failed_step_interrupts_goes_on_where_it_was(
     failed = len(events)
     while engine.has_work:
         events += engine.step()
+        for request in engine._requests.values():
+            assert request.stream is None or request.stream.tokens == [*request.prompt, *request.opening]
 
     answers = [end for end in ends(events).values() if isinstance(end, Finished)]
     assert 0 < failed < 4
