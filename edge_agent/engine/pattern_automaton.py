@@ -20,7 +20,7 @@ StateSet = frozenset[int]
 # Adds its states behind a state; gives the one it ends in.
 _Fragment = Callable[[int], int]
 
-_MAX_STATES = 1000
+_MAX_STATES = 500
 # Steps that are remembered.
 _MAX_KEPT_STEPS = 20_000
 _CONTROLS = {"t": "\t", "n": "\n", "r": "\r", "f": "\f", "v": "\v"}
@@ -121,7 +121,13 @@ class PatternAutomaton:
         ]
         layer = {state for state, length in enumerate(lengths) if length}
         for length in range(1, longest + 1):
-            layer = {state for state, reached in enumerate(targets) if not layer.isdisjoint(reached)}
+            longer = {state for state, reached in enumerate(targets) if not layer.isdisjoint(reached)}
+            if longer == layer:
+                every_length = (1 << longest + 1) - (1 << length)
+                for state in layer:
+                    lengths[state] |= every_length
+                break
+            layer = longer
             for state in layer:
                 lengths[state] |= 1 << length
         return lengths
@@ -205,7 +211,7 @@ class _Reader:
                 return loop
             end = self._linked(begin)
             for _ in range(high - low):
-                begin = atom(self._linked(begin))
+                begin = atom(begin)
                 self._link(begin, end)
             return end
 

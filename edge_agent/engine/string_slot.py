@@ -23,11 +23,11 @@ class StringRules:
     max_length: int | None = None
     pattern: PatternAutomaton | None = None
 
-    def least_more(self, length: int, states: StateSet) -> int | None:
-        """Characters that a string of this length lacks at least; None = it can never be whole."""
-        least: int | None = max(self.min_length - length, 0)
+    def least_more(self, length: int, states: StateSet, *, at_least: int = 0) -> int | None:
+        """Characters, so many or more, that a string of this length lacks at least; None = it can never be whole."""
+        least: int | None = max(self.min_length - length, at_least)
         if self.pattern is not None:
-            least = self.pattern.least_length(states, max(self.min_length - length, 0))
+            least = self.pattern.least_length(states, max(self.min_length - length, at_least))
         return least if least is not None and self._has_room(length + least) else None
 
     def least_more_within(self, length: int, states: StateSet, ranges: Ranges) -> int | None:
@@ -60,7 +60,7 @@ class StringSlot:
 
     @property
     def must_end(self) -> bool:
-        return not self.begun and self.rules.least_more_within(self.length, self.states, EVERYTHING) is None
+        return not self.begun and self.rules.least_more(self.length, self.states, at_least=1) is None
 
     @property
     def least_characters(self) -> int:
