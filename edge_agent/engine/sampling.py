@@ -12,9 +12,11 @@ import numpy.typing as npt
 from edge_agent.engine.llama import Candidates, Grammar, Llama, Logits, SamplerChain
 from edge_agent.engine.protocol import Sampling
 
-# Most tokens that are refused have an allowed one close behind. A grammar takes 1 and 15 ms to mask so many candidates
-# and all of a vocabulary of 152 thousand.
+# Most tokens that are refused have an allowed one close behind. A grammar takes 1 and 15 ms to mask 4096 candidates and
+# all of a vocabulary of 152 thousand.
 _FEW, _MANY = 128, 4096
+# Logits so close to the best are found in a tenth of the time that the 128 best take.
+_CLOSE = 8.0
 # The last 32-bit number means "random" to llama.cpp.
 _SEEDS = 2**32 - 1
 
@@ -74,13 +76,15 @@ class TokenPicker:
         if constraint.allows(token):
             return token
         logits = self._llama.logits(row)
+        if self._chain is None:
+            close = np.flatnonzero(logits > logits[token] - _CLOSE)
+            ordered: list[int] = close[np.argsort(-logits[close])].tolist()
+            for likely in ordered[:_FEW]:
+                if constraint.allows(likely):
+                    return likely
         for count in (_FEW, _MANY, logits.size):
-            likely = np.argpartition(logits, -count)[-count:] if count < logits.size else np.arange(logits.size)
-            if self._chain is None and count == _FEW:
-                # The best allowed one is mostly among the first: asking one by one is quicker than masking.
-                found = next((token for token in _by_logit(logits, likely) if constraint.allows(token)), None)
-            else:
-                found = self._pick_masked(constraint, logits, likely)
+            among = np.argpartition(logits, -count)[-count:] if count < logits.size else np.arange(logits.size)
+            found = self._pick_masked(constraint, logits, among)
             if found is not None:
                 return found
         raise NumericError("no token of the vocabulary is allowed")
@@ -120,9 +124,3 @@ def _candidates(tokens: Sequence[int] | npt.NDArray[np.integer], logits: Logits)
     candidates["id"] = tokens
     candidates["logit"] = logits
     return candidates
-
-
-def _by_logit(logits: Logits, tokens: npt.NDArray[np.integer]) -> list[int]:
-    """The most probable first."""
-    ordered: list[int] = tokens[np.argsort(logits[tokens])[::-1]].tolist()
-    return ordered

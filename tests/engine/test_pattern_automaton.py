@@ -6,7 +6,7 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.engine.pattern_automaton import PatternAutomaton, StateSet, UnsupportedPatternError
@@ -44,11 +44,13 @@ def _matches(automaton: PatternAutomaton, text: str) -> bool:
     return automaton.matches_here(_after(automaton, text))
 
 
+@settings(deadline=None)
 @given(PATTERNS, TEXTS)
 def test_it_matches_where_python_finds(pattern: str, text: str) -> None:
     assert _matches(PatternAutomaton(pattern), text) == bool(re.search(pattern, text))
 
 
+@settings(deadline=None)
 @given(PATTERNS, st.text("ab1", max_size=3), st.integers(0, 3))
 def test_the_least_length_is_that_of_the_shortest_text_that_matches(pattern: str, begin: str, least: int) -> None:
     found = [

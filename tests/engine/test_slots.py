@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edge_agent.engine.number_slot import NumberRules, NumberSlot
@@ -42,6 +42,7 @@ def _number(text: str, rules: NumberRules) -> NumberSlot | None:
     return _feed(NumberSlot(rules), text.encode())
 
 
+@settings(deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=8), is_ascii=st.booleans(), chance=st.randoms())
 def test_any_string_is_taken_however_it_is_cut(text: str, *, is_ascii: bool, chance: random.Random) -> None:
     content = json.dumps(text, ensure_ascii=is_ascii)[1:-1].encode()
@@ -55,6 +56,7 @@ def test_any_string_is_taken_however_it_is_cut(text: str, *, is_ascii: bool, cha
     assert slot.must_end
 
 
+@settings(deadline=None)
 @given(PATTERNS, st.integers(0, 4), st.integers(0, 6), st.randoms())
 def test_whatever_is_written_into_a_string_can_be_ended_within_its_rules(
     pattern: str, low: int, more: int, chance: random.Random
@@ -128,6 +130,7 @@ def _rules(low: float | None, high: float | None, *, is_integer: bool, **more: o
     return NumberRules(is_integer, *bounds, **more)  # type: ignore[arg-type]
 
 
+@settings(deadline=None)
 @given(
     low=_BOUNDS,
     high=_BOUNDS,
@@ -158,6 +161,7 @@ def test_whatever_digits_are_written_lead_to_a_number_within_the_bounds(
     assert not is_integer or value % step == 0
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**6), 10**6), st.integers(0, 4), st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6))
 def test_every_number_within_the_bounds_can_be_written(number: int, places: int, one: int, other: int) -> None:
     value, low, high = number / 10**places, min(one, other), max(one, other)
