@@ -2,7 +2,7 @@
 
 JSON is written compact, keys in the schema's order, required ones always. There is no plan for what would need more
 than that: recursion, objects with any keys, values of any type, unions whose members begin alike, patterns outside of
-the subset of `pattern_automaton`, `not`, `if`, `uniqueItems` and the like.
+the subset of `pattern_reader`, `not`, `if`, `uniqueItems` and the like.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from edge_agent.engine.json_writers import (
     Writer,
 )
 from edge_agent.engine.number_slot import NumberRules
-from edge_agent.engine.pattern_automaton import PatternAutomaton, UnsupportedPatternError
+from edge_agent.engine.pattern_automaton import PatternAutomaton
+from edge_agent.engine.pattern_reader import UnsupportedPatternError
 from edge_agent.engine.plan_steps import Step
 from edge_agent.engine.schema_grammar import implied_types, integer_bounds, validator
 from edge_agent.engine.schema_limits import SchemaError, resolve
