@@ -48,6 +48,17 @@ class NumberRules:
         # One digit too many for the span of what it may become was refused before: only the value itself is left.
         return (value != 0 or text[0] != "-") and self._is_within(value)
 
+    @property
+    def least_length(self) -> int:
+        """Characters of the number that is nearest to zero, about."""
+        if self.low is not None and self.low > 0:
+            nearest = str(math.floor(self.low) + 1 if self.is_low_open else math.ceil(self.low))
+        elif self.high is not None and self.high < 0:
+            nearest = str(math.ceil(self.high) - 1 if self.is_high_open else math.floor(self.high))
+        else:
+            nearest = "0"
+        return len(nearest) + len(str(self.multiple_of - 1)) - 1 + 2 * (not self.is_whole(nearest))
+
     def _is_within(self, value: Fraction) -> bool:
         is_high_enough = self.low is None or value > self.low or (value == self.low and not self.is_low_open)
         is_low_enough = self.high is None or value < self.high or (value == self.high and not self.is_high_open)
@@ -107,10 +118,7 @@ class NumberSlot:
 
     @property
     def least_characters(self) -> int:
-        if self.can_end:
-            return 0
-        bounds = [bound for bound in (self.rules.low, self.rules.high) if bound is not None]
-        return max(len(str(math.ceil(min(map(abs, bounds), default=0)))) - len(self.text), 1)
+        return 0 if self.can_end else max(self.rules.least_length - len(self.text), 1)
 
     def feed(self, data: bytes) -> tuple[Self, int] | None:
         text = self.text

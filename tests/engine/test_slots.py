@@ -201,6 +201,15 @@ def test_a_number_ends_before_a_mark_if_it_is_whole() -> None:
     assert slot.feed(b"42}\n") == (NumberSlot(slot.rules, "42"), 2)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "least"), [(None, None, 1), (5, 60, 1), (1000, None, 4), (None, -76, 3), (0.2, 0.7, 3), (-3, 3, 1)]
+)
+def test_a_number_knows_how_long_it_will_be_at_least(low: float | None, high: float | None, least: int) -> None:
+    slot = NumberSlot(_rules(low, high, is_integer=False))
+
+    assert slot.least_characters == least
+
+
 def test_a_number_to_which_nothing_can_be_added_must_end() -> None:
     whole = _number("60", _rules(10, 60, is_integer=True))
     longer = _number("6", _rules(1, 60, is_integer=True))
