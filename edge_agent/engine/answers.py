@@ -23,6 +23,19 @@ class InvalidOutputError(Exception):
     """What the model wrote does not validate against its schema."""
 
 
+def check_output(text: str, finish: Finish | None, schema: jsonschema.Draft202012Validator, max_tokens: int) -> None:
+    """Raises InvalidOutputError unless this is whole and keeps to the schema."""
+    if finish is not Finish.SCHEMA:
+        raise InvalidOutputError(f"max_tokens ({max_tokens}) ended the answer before its JSON was complete")
+    try:
+        schema.validate(json.loads(text))
+    except ValueError as error:
+        raise InvalidOutputError(f"the model's answer is no JSON: {error}") from error
+    except jsonschema.ValidationError as error:
+        where = ".".join(map(str, ["output", *error.absolute_path]))
+        raise InvalidOutputError(f"{where}: {error.message[:200]}") from error
+
+
 class LabelAnswer:
     """Collects the logits that the labels' tree asks for."""
 
@@ -109,15 +122,7 @@ class TextAnswer:
         """Raises InvalidOutputError unless the finished text keeps to the schema, where there is one."""
         if self._schema is None:
             return
-        if self.finish is not Finish.SCHEMA:
-            raise InvalidOutputError(f"max_tokens ({self._max_tokens}) ended the answer before its JSON was complete")
-        try:
-            self._schema.validate(json.loads(self.text))
-        except ValueError as error:
-            raise InvalidOutputError(f"the model's answer is no JSON: {error}") from error
-        except jsonschema.ValidationError as error:
-            where = ".".join(map(str, ["output", *error.absolute_path]))
-            raise InvalidOutputError(f"{where}: {error.message[:200]}") from error
+        check_output(self.text, self.finish, self._schema, self._max_tokens)
 
     def _write(self, token: int) -> None:
         self.completion_tokens += 1

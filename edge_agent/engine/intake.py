@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from dataclasses import dataclass
 
 import jsonschema
 
@@ -11,25 +12,37 @@ from edge_agent.engine.answer_plan import LabelTree
 from edge_agent.engine.answers import LabelAnswer, TextAnswer
 from edge_agent.engine.chat import THOUGHT_END, Chat
 from edge_agent.engine.llama import Grammar, Llama
+from edge_agent.engine.planned_answer import PlannedAnswer
 from edge_agent.engine.protocol import LabelsPlan, Run, SchemaPlan, TaskPrefix, TextPlan
 from edge_agent.engine.request import Request
 from edge_agent.engine.sampling import TokenPicker
 from edge_agent.engine.schema_grammar import to_gbnf, validator
+from edge_agent.engine.schema_plan import SchemaWriter, plan
 from edge_agent.engine.text_stream import TextStream
+from edge_agent.engine.text_tokens import TextTokens
 
 # Plans come from the tasks of a configuration; more than this many and the oldest is made again when it is needed.
 _MAX_KEPT = 64
 
 
+@dataclass(frozen=True, slots=True)
+class _Extract:
+    """How answers to one schema are written, by a plan where there is one, and checked."""
+
+    writer: SchemaWriter | Grammar
+    schema: jsonschema.Draft202012Validator
+
+
 class Intake:
-    """Keeps what requests of one task have in common: the trees of labels, the grammars of schemas."""
+    """Keeps what requests of one task have in common: the trees of labels, the plans or grammars of schemas."""
 
     def __init__(self, llama: Llama) -> None:
         self._llama = llama
         self._chat = Chat(llama)
         self._close_thought = llama.tokenize(f"{THOUGHT_END}\n\n", parse_special=True)
         self._trees: dict[tuple[str, ...], LabelTree] = {}
-        self._grammars: dict[str, tuple[Grammar, jsonschema.Draft202012Validator]] = {}
+        self._extracts: dict[str, _Extract] = {}
+        self._text_tokens = TextTokens(llama)
 
     def prefix(self, task: TaskPrefix) -> list[int]:
         """See Chat.prefix."""
@@ -44,16 +57,31 @@ class Intake:
         prompt, is_open = self._chat.prompt(run.messages, thinks=thinks)
         if isinstance(run.plan, LabelsPlan):
             return Request(run, prompt, LabelAnswer(self._tree(run.plan.labels)))
-        return Request(run, prompt, self._text_answer(run, run.plan, is_open=is_open))
+        if isinstance(run.plan, SchemaPlan):
+            return Request(run, prompt, self._schema_answer(run, run.plan))
+        text = TextStream(stop=run.plan.stop, is_reasoning=self._chat.is_reasoning, is_open=is_open)
+        return Request(run, prompt, self._text_answer(run, text))
 
-    def _text_answer(self, run: Run, plan: SchemaPlan | TextPlan, *, is_open: bool) -> TextAnswer:
-        grammar = schema = None
-        if isinstance(plan, SchemaPlan):
-            original, schema = self._grammar(plan)
-            grammar = original.clone()
-            text = TextStream()
-        else:
-            text = TextStream(stop=plan.stop, is_reasoning=self._chat.is_reasoning, is_open=is_open)
+    def _schema_answer(self, run: Run, plan: SchemaPlan) -> PlannedAnswer | TextAnswer:
+        extract = self._extract(plan)
+        if isinstance(extract.writer, Grammar):
+            return self._text_answer(run, TextStream(), extract.writer.clone(), extract.schema)
+        return PlannedAnswer(
+            self._llama,
+            TokenPicker(self._llama, run.sampling, None),
+            self._text_tokens,
+            extract.writer.start(),
+            max_tokens=run.max_tokens,
+            schema=extract.schema,
+        )
+
+    def _text_answer(
+        self,
+        run: Run,
+        text: TextStream,
+        grammar: Grammar | None = None,
+        schema: jsonschema.Draft202012Validator | None = None,
+    ) -> TextAnswer:
         return TextAnswer(
             self._llama,
             TokenPicker(self._llama, run.sampling, grammar),
@@ -75,17 +103,24 @@ class Intake:
     def _label_tokens(self, label: str) -> list[int]:
         return self._llama.tokenize(unicodedata.normalize("NFC", label), parse_special=False)
 
-    def _grammar(self, plan: SchemaPlan) -> tuple[Grammar, jsonschema.Draft202012Validator]:
+    def _extract(self, task: SchemaPlan) -> _Extract:
         # Not sorted: the order of keys is the order in which they are written.
-        key = json.dumps(plan.schema)
-        found = self._grammars.get(key)
+        key = json.dumps(task.schema)
+        found = self._extracts.get(key)
         if found is None:
-            if len(self._grammars) >= _MAX_KEPT:
-                self._grammars.pop(next(iter(self._grammars)))[0].close()
-            found = self._grammars[key] = (self._llama.grammar(to_gbnf(plan.schema)), validator(plan.schema))
+            if len(self._extracts) >= _MAX_KEPT:
+                self._close_writer(self._extracts.pop(next(iter(self._extracts))))
+            writer = plan(task.schema) if self._text_tokens.are_exact else None
+            found = self._extracts[key] = _Extract(
+                self._llama.grammar(to_gbnf(task.schema)) if writer is None else writer, validator(task.schema)
+            )
         return found
 
+    def _close_writer(self, extract: _Extract) -> None:
+        if isinstance(extract.writer, Grammar):
+            extract.writer.close()
+
     def close(self) -> None:
-        for grammar, _ in self._grammars.values():
-            grammar.close()
-        self._grammars.clear()
+        for extract in self._extracts.values():
+            self._close_writer(extract)
+        self._extracts.clear()

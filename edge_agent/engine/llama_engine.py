@@ -17,6 +17,7 @@ from edge_agent.engine.chat import ChatError
 from edge_agent.engine.engine import EngineFacts, Totals
 from edge_agent.engine.intake import Intake
 from edge_agent.engine.llama import ContextSizes, DecodeAbortedError, DecodeError, Llama, Piece
+from edge_agent.engine.planned_answer import PlannedAnswer
 from edge_agent.engine.prefix_cache import Prefix, PrefixCache
 from edge_agent.engine.prefix_store import PrefixStore
 from edge_agent.engine.protocol import (
@@ -200,7 +201,8 @@ class LlamaEngine:
         cells = len(request.prompt) - shared + request.extra_cells(_BRANCHES)
         if not self._admission.start(Reservation(request.run.id, cells), self._prefixes.cells):
             return False
-        stream = Stream(self._request_ids.pop(), list(request.prompt), (len(request.prompt) - 1,), shared)
+        tokens = [*request.prompt, *request.opening]
+        stream = Stream(self._request_ids.pop(), tokens, (len(tokens) - 1,), shared)
         if prefix is not None:
             self._prefixes.share(prefix, stream.seq_id, shared)
         request.stream, request.prefix, request.cached_tokens = stream, prefix, shared
@@ -261,12 +263,14 @@ class LlamaEngine:
         has_prefill = any(owner is None or owner.first_token_at is None for owner, _ in rows)
         events: list[Event] = []
         for (owner, stream), piece, start in zip(rows, pieces, starts, strict=True):
+            before = stream.done
             stream.done += len(piece.tokens)
             if owner is None:
                 self._prefixes.decoded(stream)
                 continue
             if owner.first_token_at is None:
-                self._totals.prompt_tokens += len(piece.tokens)
+                # What the answer begins with is no prompt.
+                self._totals.prompt_tokens += max(min(stream.done, len(owner.prompt)) - before, 0)
             # A branch of a request may have ended it a moment ago.
             if owner.run.id in self._requests:
                 events += self._read(owner, stream, [start + offset for offset in piece.outputs], now)
@@ -322,7 +326,9 @@ class LlamaEngine:
             return []
         return [self._finish(request, Finish.LABELS, scores=answer.scores())]
 
-    def _read_text(self, request: Request, answer: TextAnswer, stream: Stream, rows: list[int]) -> list[Event]:
+    def _read_text(
+        self, request: Request, answer: PlannedAnswer | TextAnswer, stream: Stream, rows: list[int]
+    ) -> list[Event]:
         before = answer.completion_tokens
         stream.tokens += answer.next_tokens(rows[0])
         stream.outputs = (len(stream.tokens) - 1,)
@@ -341,7 +347,7 @@ class LlamaEngine:
         request: Request,
         finish: Finish,
         *,
-        text: TextAnswer | None = None,
+        text: PlannedAnswer | TextAnswer | None = None,
         scores: dict[str, float] | None = None,
     ) -> Finished:
         started, first = request.started_at, request.first_token_at

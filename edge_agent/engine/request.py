@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edge_agent.engine.answer_plan import Branch
 from edge_agent.engine.answers import LabelAnswer, TextAnswer
 from edge_agent.engine.llama import Piece
+from edge_agent.engine.planned_answer import PlannedAnswer
 from edge_agent.engine.prefix_cache import Prefix
 from edge_agent.engine.protocol import Run
 from edge_agent.engine.scheduler import Want
@@ -54,7 +56,7 @@ class Request:
 
     run: Run
     prompt: list[int]
-    answer: LabelAnswer | TextAnswer
+    answer: LabelAnswer | PlannedAnswer | TextAnswer
     stream: Stream | None = None
     prefix: Prefix | None = None
     cached_tokens: int = 0
@@ -75,9 +77,14 @@ class Request:
         if isinstance(self.answer, LabelAnswer):
             self.branches_left = list(self.answer.tree.branches)
 
+    @property
+    def opening(self) -> Sequence[int]:
+        """What of the answer is decided when the prompt is decoded: its opening, or what a failed step interrupted."""
+        return self.answer.tokens if isinstance(self.answer, PlannedAnswer) else ()
+
     def extra_cells(self, parallel_branches: int) -> int:
         """KV cells needed at worst beyond the prompt's, with this many label branches at once."""
-        if isinstance(self.answer, TextAnswer):
+        if not isinstance(self.answer, LabelAnswer):
             return self.run.max_tokens
         lengths = sorted((len(branch.tokens) for branch in self.answer.tree.branches), reverse=True)
         return sum(lengths[:parallel_branches])

@@ -1,17 +1,22 @@
-"""The choice of the next token: greedy or by llama.cpp's samplers, held to a grammar where there is one."""
+"""The choice of the next token: greedy or by llama.cpp's samplers, held to what may come next."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_agent.engine.llama import Candidates, Grammar, Llama, Logits, SamplerChain
 from edge_agent.engine.protocol import Sampling
 
-# Most tokens that a grammar refuses have an allowed one close behind: masking so many candidates costs 0.5 and 1 ms,
-# all of a vocabulary of 152 thousand 15 ms.
-_CANDIDATES = (128, 4096)
+# Most tokens that are refused have an allowed one close behind. A grammar takes 1 and 15 ms to mask 4096 candidates and
+# all of a vocabulary of 152 thousand.
+_FEW, _MANY = 128, 4096
+# Logits so close to the best are found in a tenth of the time that the 128 best take.
+_CLOSE = 8.0
 # The last 32-bit number means "random" to llama.cpp.
 _SEEDS = 2**32 - 1
 
@@ -20,10 +25,20 @@ class NumericError(Exception):
     """The model's logits are not numbers."""
 
 
+class Constraint(Protocol):
+    """What the next token may be: a grammar, or a slot of a plan."""
+
+    def allows(self, token: int) -> bool: ...
+
+    def mask(self, candidates: npt.NDArray[np.void]) -> None:
+        """Logits of candidates (dtype Candidates, C-contiguous) that may not come next become minus infinity."""
+        ...
+
+
 class TokenPicker:
     """Picks the tokens of one request. Close it with the request.
 
-    grammar: a clone of its own; the picker closes it.
+    grammar: a clone of its own, which holds `pick`; the picker closes it.
     """
 
     def __init__(self, llama: Llama, sampling: Sampling, grammar: Grammar | None) -> None:
@@ -46,31 +61,56 @@ class TokenPicker:
 
     def pick(self, row: int) -> int:
         """The next token after this row of the last batch. Raises NumericError for a broken model."""
+        if self._grammar is None:
+            return self._pick_any(row)
+        token = self.pick_allowed(row, self._grammar)
+        self._grammar.accept(token)
+        return token
+
+    def pick_allowed(self, row: int, constraint: Constraint) -> int:
+        """The next token after this row that the constraint allows. Raises NumericError.
+
+        Sampled, it comes from the allowed ones among the 128 most probable, or of more if there are none.
+        """
+        token = self._pick_any(row)
+        if constraint.allows(token):
+            return token
+        logits = self._llama.logits(row)
+        if self._chain is None:
+            close = np.flatnonzero(logits > logits[token] - _CLOSE)
+            ordered: list[int] = close[np.argsort(-logits[close])].tolist()
+            for likely in ordered[:_FEW]:
+                if constraint.allows(likely):
+                    return likely
+        for count in (_FEW, _MANY, logits.size):
+            among = np.argpartition(logits, -count)[-count:] if count < logits.size else np.arange(logits.size)
+            found = self._pick_masked(constraint, logits, among)
+            if found is not None:
+                return found
+        raise NumericError("no token of the vocabulary is allowed")
+
+    def pick_among(self, row: int, tokens: Sequence[int]) -> int:
+        """One of these tokens after this row. Raises NumericError."""
+        logits = self._llama.logits(row)[np.asarray(tokens, dtype=np.intp)]
+        if not np.isfinite(logits).all():
+            raise NumericError(f"the logits of the tokens {list(tokens)} are {logits.tolist()}")
+        return tokens[int(np.argmax(logits))] if self._chain is None else self._chain.pick(_candidates(tokens, logits))
+
+    def _pick_any(self, row: int) -> int:
         logits = self._llama.logits(row)
         token = int(np.argmax(logits)) if self._chain is None else self._llama.sample(self._chain, row)
         # argmax gives the place of a NaN if there is one.
         if not np.isfinite(logits[token]):
             raise NumericError(f"the logit of token {token} is {logits[token]}")
-        if self._grammar is not None:
-            if not self._grammar.allows(token):
-                token = self._pick_allowed(self._grammar, logits)
-            self._grammar.accept(token)
         return token
 
-    def _pick_allowed(self, grammar: Grammar, logits: Logits) -> int:
-        if self._chain is None:
-            for count in _CANDIDATES:
-                # The best allowed one of the most probable is the best allowed one of all.
-                likely = np.argpartition(logits, -count)[-count:] if count < logits.size else None
-                if likely is not None and (token := _best_allowed(grammar, logits, likely)) is not None:
-                    return token
-        candidates = _masked(grammar, logits, np.arange(logits.size))
+    def _pick_masked(self, constraint: Constraint, logits: Logits, tokens: npt.NDArray[np.integer]) -> int | None:
+        candidates = _candidates(tokens, logits[tokens])
+        constraint.mask(candidates)
         allowed = np.ascontiguousarray(candidates[np.isfinite(candidates["logit"])])
         if not allowed.size:
-            raise NumericError("the grammar allows no token of the vocabulary")
-        if self._chain is None:
-            return int(allowed["id"][np.argmax(allowed["logit"])])
-        return self._chain.pick(allowed)
+            return None
+        return int(allowed["id"][np.argmax(allowed["logit"])]) if self._chain is None else self._chain.pick(allowed)
 
     def close(self) -> None:
         if self._chain is not None:
@@ -79,15 +119,8 @@ class TokenPicker:
             self._grammar.close()
 
 
-def _masked(grammar: Grammar, logits: Logits, tokens: np.typing.NDArray[np.integer]) -> np.typing.NDArray[np.void]:
+def _candidates(tokens: Sequence[int] | npt.NDArray[np.integer], logits: Logits) -> npt.NDArray[np.void]:
     candidates = np.zeros(len(tokens), dtype=Candidates)
     candidates["id"] = tokens
-    candidates["logit"] = logits[tokens]
-    grammar.mask(candidates)
+    candidates["logit"] = logits
     return candidates
-
-
-def _best_allowed(grammar: Grammar, logits: Logits, tokens: np.typing.NDArray[np.integer]) -> int | None:
-    candidates = _masked(grammar, logits, tokens)
-    best = int(np.argmax(candidates["logit"]))
-    return int(candidates["id"][best]) if np.isfinite(candidates["logit"][best]) else None

@@ -139,7 +139,7 @@ class _Converter:
             for index, part in enumerate(schema["allOf"]):
                 merged = _merged(merged, self._resolved(part, (*path, "allOf", str(index))))
             return self._visit(merged, (*path, "allOf"))
-        types = schema.get("type", _implied_types(schema))
+        types = schema.get("type", implied_types(schema))
         types = [types] if isinstance(types, str) else list(types)
         return self._either([self._visit_type(name, schema, path) for name in types], path)
 
@@ -226,7 +226,7 @@ class _Converter:
         return rf'"\"" char{{{low},{bound}}} "\""' if low or bound else "string"
 
     def _visit_integer(self, schema: Mapping[str, Any], path: Path) -> str:
-        low, high = _integer_bounds(schema, path)
+        low, high = integer_bounds(schema, path)
         if low is not None and high is not None and high - low < _MAX_LISTED:
             return f"({' | '.join(self._literal(value, path) for value in range(low, high + 1))})"
         return "natural" if low is not None and low >= 0 else "integer"
@@ -267,7 +267,7 @@ def _merged(base: Mapping[str, Any], part: Any) -> Any:
     return merged
 
 
-def _implied_types(schema: Mapping[str, Any]) -> Sequence[str]:
+def implied_types(schema: Mapping[str, Any]) -> Sequence[str]:
     if "properties" in schema or "required" in schema:
         return ("object",)
     if "items" in schema or "prefixItems" in schema:
@@ -295,7 +295,7 @@ def _number(schema: Mapping[str, Any], path: Path) -> str:
     return "natural fraction" if low >= 0 else "number"
 
 
-def _integer_bounds(schema: Mapping[str, Any], path: Path) -> tuple[int | None, int | None]:
+def integer_bounds(schema: Mapping[str, Any], path: Path) -> tuple[int | None, int | None]:
     lows = [math.ceil(schema["minimum"])] if "minimum" in schema else []
     lows += [math.floor(schema["exclusiveMinimum"]) + 1] if "exclusiveMinimum" in schema else []
     highs = [math.floor(schema["maximum"])] if "maximum" in schema else []
