@@ -308,6 +308,7 @@ class Agent:
             queue_depth=len(self._dispatcher.queue),
             queue_capacity=self._dispatcher.queue.capacity,
             oldest_ms=self._dispatcher.queue.oldest_ms(now),
+            estimated_wait_ms=self._dispatcher.estimated_wait_ms(now),
             active=self._dispatcher.active,
             is_draining=self._dispatcher.is_draining,
             is_loaded=self._worker is not None,
@@ -371,6 +372,7 @@ class Agent:
         is_first = self._presence.state is State.OFFLINE
         self._worker, self._ready_at = ready, now
         self._dispatcher.slots = ready.max_active
+        self._dispatcher.latency.set_rates(ready.prefill_tok_s, ready.decode_tok_s)
         log.info("model ready load_s=%.1f threads=%d repacked_mb=%s", ready.load_s, ready.threads, ready.repacked_mb)
         if is_first:
             is_draining = self._dispatcher.is_draining
