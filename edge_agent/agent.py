@@ -6,6 +6,7 @@ One thread, that of `Agent.run`, owns all state. The network threads (mqtt_link)
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import signal
@@ -70,7 +71,11 @@ class Agent:
         self._config_path = config_path
         self._topics = config.topics
         self._model = model
-        self._inbox: queue.Queue[LinkEvent | Event | WorkerExited] = queue.Queue(MAX_INBOX)
+        # Urgency, order of arrival, event: the worker's come first, or it would stand idle behind a flood of requests.
+        self._inbox: queue.PriorityQueue[tuple[bool, int, LinkEvent | Event | WorkerExited]] = queue.PriorityQueue(
+            MAX_INBOX
+        )
+        self._arrivals = itertools.count()
         self._tasks = load_tasks(config)
         self._presence = Presence(self._topics)
         self._board = GenericBoard(config.board.root, config.models_dir)
@@ -126,7 +131,7 @@ class Agent:
         if deadline_at is not None:
             wake_up_at.append(deadline_at)
         try:
-            event = self._inbox.get(timeout=max(0.0, min(wake_up_at) - now))
+            _, _, event = self._inbox.get(timeout=max(0.0, min(wake_up_at) - now))
         except queue.Empty:
             event = None
         now = time.monotonic()
@@ -140,9 +145,10 @@ class Agent:
 
     def _deliver(self, event: LinkEvent | Event | WorkerExited) -> None:
         """For the other threads: a full inbox slows them down; after the end nobody reads it, nor waits for it."""
+        entry = (isinstance(event, LinkEvent), next(self._arrivals), event)
         while not self._is_closed.is_set():
             try:
-                self._inbox.put(event, timeout=LONGEST_WAIT_S)
+                self._inbox.put(entry, timeout=LONGEST_WAIT_S)
             except queue.Full:
                 continue
             return

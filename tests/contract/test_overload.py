@@ -24,9 +24,7 @@ def test_at_ten_times_capacity_the_admitted_are_in_time_and_the_others_hear_busy
     mix = [(priority, deadline_ms) for deadline_ms in DEADLINES_MS for priority in PRIORITIES]
     per_s = 10 * CAPACITY_PER_S
     # From the first request on: nothing has been measured before.
-    fates = offer(
-        site.client, site.request("triage"), site.response("triage"), per_s=per_s, seconds=SECONDS, mix=mix
-    )
+    fates = offer(site.client, site.request("triage"), site.response("triage"), per_s=per_s, seconds=SECONDS, mix=mix)
     rows = {priority: row(priority, [fate for fate in fates if fate.priority == priority]) for priority in PRIORITIES}
     everyone = row(None, fates)
     print(table([*rows.values(), everyone]))
