@@ -174,7 +174,7 @@ class Dispatcher:
             )
         superseded, losers = self._admission(now).enter(request)
         self._keys[request.number] = key
-        self._duplicates.begin(key, request, now)
+        self._duplicates.begin(key, request)
         self.statistics.accepted_total += 1
         if superseded is not None:
             self._end_with(superseded, _SUPERSEDED, now)
