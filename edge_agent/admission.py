@@ -76,18 +76,15 @@ class Admission:
         return older, losers
 
     def withdraw(self) -> list[Loser]:
-        """Takes out those near the front that will likely miss their deadline; never the next one of an idle engine.
-
-        An idle engine runs whatever comes, so that an estimate that is too high heals.
-        """
+        """Takes out those near the front that will likely miss their deadline."""
         ahead = replace(self.running)
         losers: list[Loser] = []
         for request in islice(self.queue, WITHDRAW_DEPTH):
             expected = self.latency.expect(request.kind)
-            if ahead.count and expected is not None and not expected.is_stale(self.now):
+            if expected is not None and not expected.is_stale(self.now):
                 likely_s = ahead.likely_s(expected)
                 if self.now + likely_s > request.deadline_at:
-                    losers.append((request, self._too_late("delayed by others, now", request, likely_s)))
+                    losers.append((request, self._withdrawn("delayed, would now be", likely_s, request)))
                     continue
             ahead.wait(expected)
         for loser, _ in losers:
@@ -130,18 +127,18 @@ class Admission:
         return losers
 
     def _pushed_back(self, newcomer: Request) -> list[Loser]:
+        """The less urgent ones that a newcomer would make late. Raises Refusal if it, or others, would be late."""
         own = self.latency.expect(newcomer.kind)
+        if own is None:
+            return []
         before = self.running.after_all(self.queue.before(newcomer.place), self.latency)
-        takes_s = 0.0
-        if before.count and own is not None and not own.is_stale(self.now):
-            takes_s = before.cautious_s(own)
-            late_s = self.now + takes_s - newcomer.deadline_at
-            if late_s > 0:
-                # A backlog shrinks by a second in a second; a run that is too long by itself needs an idle engine.
-                is_backlog_why = late_s <= before.work_s
-                raise self._unreachable(
-                    newcomer, takes_s, _rounded_up(late_s) if is_backlog_why else self.retry_after_s
-                )
+        takes_s = before.cautious_s(own)
+        late_s = self.now + takes_s - newcomer.deadline_at
+        # An idle engine runs whatever comes, so that an estimate that is too high heals.
+        if late_s > 0 and before.count and not own.is_stale(self.now):
+            # A backlog shrinks by a second in a second; a run that is too long by itself needs an idle engine.
+            retry_after_s = _rounded_up(late_s) if late_s <= before.work_s else self.retry_after_s
+            raise Refusal(Code.DEADLINE_UNREACHABLE, self._too_late("would be", takes_s, newcomer), retry_after_s)
         after = replace(before)
         after.wait(own)
         losers: list[Loser] = []
@@ -152,22 +149,25 @@ class Admission:
                 if request.rank > newcomer.rank:
                     likely_s = after.likely_s(expected)
                     if likely_s > left_s:
-                        losers.append((request, self._too_late("displaced, now", request, likely_s)))
+                        losers.append((request, self._withdrawn("displaced, would now be", likely_s, request)))
                         continue
                 elif after.cautious_s(expected) > left_s >= (ends_s := before.cautious_s(expected)):
-                    raise self._unreachable(newcomer, takes_s, _rounded_up(ends_s))
+                    message = f"would be answered after about {takes_s * 1000:.0f} ms, within {newcomer.deadline}, "
+                    message += "but make an admitted request late"
+                    raise Refusal(Code.DEADLINE_UNREACHABLE, message, _rounded_up(ends_s))
             before.wait(expected)
             after.wait(expected)
         return losers
 
-    def _unreachable(self, newcomer: Request, takes_s: float, retry_after_s: float) -> Refusal:
-        message = f"would be answered in about {takes_s * 1000:.0f} ms, too late for {newcomer.deadline}"
-        return Refusal(Code.DEADLINE_UNREACHABLE, message, retry_after_s)
+    def _withdrawn(self, why: str, takes_s: float, request: Request) -> Error:
+        retry_after_s = _rounded_up(self.now + takes_s - request.deadline_at)
+        message = self._too_late(why, takes_s, request)
+        return Error(code=Code.DEADLINE_UNREACHABLE, message=message, retry_after_s=retry_after_s)
 
-    def _too_late(self, why: str, request: Request, takes_s: float) -> Error:
-        late_s = self.now + takes_s - request.deadline_at
-        message = f"{why} in about {takes_s * 1000:.0f} ms, too late for {request.deadline}"
-        return Error(code=Code.DEADLINE_UNREACHABLE, message=message, retry_after_s=_rounded_up(late_s))
+    def _too_late(self, why: str, takes_s: float, request: Request) -> str:
+        # Counted from its arrival, as its deadline is.
+        total_ms = (self.now + takes_s - request.arrived_at) * 1000
+        return f"{why} answered after about {total_ms:.0f} ms, too late for {request.deadline}"
 
 
 def _rounded_up(seconds: float) -> float:

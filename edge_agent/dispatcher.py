@@ -353,6 +353,7 @@ class Dispatcher:
                 error = Error(code=Code.INTERNAL, message="the answer met a fault of the agent")
                 outcome = Outcome.refused(error, _timing(active.request, now))
             self._end(active.request, outcome, now)
+        self.expire(now)
         self._displace(self._admission(now).withdraw(), now)
         self.fill(now)
 
