@@ -113,10 +113,9 @@ class Latency:
             return None
         if kind not in self._guessed:
             _, characters, tokens = kind
-            prompt_s = 2**characters / CHARACTERS_PER_TOKEN / self._prefill_tok_s
-            # `max_tokens` is what it may write at most.
-            written_s = 2**tokens / self._decode_tok_s if tokens else 0.0
-            self._guessed[kind] = Expectation(share_s=prompt_s + written_s)
+            prompt_s = _middle(characters) / CHARACTERS_PER_TOKEN / self._prefill_tok_s
+            # As if it wrote all that it may.
+            self._guessed[kind] = Expectation(share_s=prompt_s + _middle(tokens) / self._decode_tok_s)
         return self._guessed[kind]
 
     def deadline_ms(self, task: str) -> int | None:
@@ -129,3 +128,8 @@ class Latency:
             return None
         long_run_ms = measured.run_s(95, WINDOW) * 1000
         return round(min(max(DEADLINE_RUNS * long_run_ms, SHORTEST_DEADLINE_MS), LONGEST_DEADLINE_MS))
+
+
+def _middle(magnitude: int) -> float:
+    """Of the numbers with so many binary digits."""
+    return 0.75 * 2**magnitude if magnitude else 0.0

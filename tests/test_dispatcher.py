@@ -1076,6 +1076,18 @@ class TestReload:
 
 
 class TestCounts:
+    def test_the_wait_of_the_next_one_is_estimated(self) -> None:
+        desk = Desk()
+        assert desk.dispatcher.estimated_wait_ms(0.0) == 0.0
+        desk.ask("x")
+        assert desk.dispatcher.estimated_wait_ms(1.0) is None
+        desk.dispatcher.answered(finished(1, share_s=3.0), 3.0)
+        desk.ask("x", at=10.0)
+        desk.ask("x", at=10.0)
+        assert desk.dispatcher.estimated_wait_ms(11.0) == 5000.0
+        desk.dispatcher.worker_lost("killed", 12.0)
+        assert desk.dispatcher.estimated_wait_ms(12.0) is None
+
     def test_health_can_tell_what_happened(self) -> None:
         desk = Desk("[queue]\ncapacity = 1\n")
         desk.ask("x")

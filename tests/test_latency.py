@@ -101,15 +101,15 @@ def test_the_engines_rates_give_a_guess_until_there_is_a_measurement() -> None:
     latency.set_rates(100.0, 32.0)
     guess = latency.expect(("report", 9, 7))
     assert guess is not None
-    assert guess.share_s == pytest.approx(512 / 4 / 100 + 128 / 32)
+    assert guess.share_s == pytest.approx(384 / 4 / 100 + 96 / 32)
     assert guess.run_s(95, 2) == pytest.approx(2 * guess.share_s)
     labels = latency.expect(("triage", 9, 0))
     assert labels is not None
-    assert labels.share_s == pytest.approx(512 / 4 / 100)
+    assert labels.share_s == pytest.approx(384 / 4 / 100)
     latency.set_rates(200.0, 32.0)
     faster = latency.expect(("triage", 9, 0))
     assert faster is not None
-    assert faster.share_s == pytest.approx(512 / 4 / 200)
+    assert faster.share_s == pytest.approx(384 / 4 / 200)
     latency.measure(("report", 9, 7), share_s=0.5, run_s=1.0, batch=1, now=0.0)
     known = latency.expect(("report", 9, 7))
     assert known is not None
