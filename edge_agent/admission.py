@@ -67,16 +67,18 @@ class Admission:
         except Refusal:
             if older is not None:
                 self.queue.add(older)
-            self.queue.pass_over(newcomer)
+            self.queue.turn_away(newcomer)
             raise
         for loser, _ in losers:
-            self.queue.pass_over(loser)
+            self.queue.turn_away(loser)
             self.queue.drop(loser)
         self.queue.add(newcomer)
         return older, losers
 
     def withdraw(self) -> list[Loser]:
-        """Takes out those near the front that will likely miss their deadline."""
+        """Takes out those near the front that will likely miss their deadline, while there is a worker."""
+        if not self.running.slots:
+            return []
         ahead = replace(self.running)
         losers: list[Loser] = []
         for request in islice(self.queue, WITHDRAW_DEPTH):
@@ -95,17 +97,11 @@ class Admission:
         try:
             losers = self._weigh(newcomer)
         except Refusal:
-            if newcomer.rank == 0 or not self.queue.is_turn_due:
+            if not self.queue.is_turn_of(newcomer):
                 raise
-            rank, newcomer.rank = newcomer.rank, 0
-            try:
-                losers = self._weigh(newcomer)
-            except Refusal:
-                newcomer.rank = rank
-                raise
-            self.queue.use_turn()
-            return losers
-        if losers and self.queue.is_turn_due:
+            with self.queue.turn_for(newcomer):
+                return self._weigh(newcomer)
+        if any(self.queue.is_turn_of(loser) for loser, _ in losers):
             self.queue.promote()
             return self._weigh(newcomer)
         return losers
@@ -117,7 +113,9 @@ class Admission:
         """
         last = self.queue.least_urgent() if self.queue.is_full else None
         if last is not None and last.rank <= newcomer.rank:
-            code, why = (Code.QUEUE_FULL, "") if self.running.slots else (Code.LOADING, " while the model is loaded")
+            code, why = (
+                (Code.QUEUE_FULL, "") if self.running.slots else (Code.LOADING, " while the model is being loaded")
+            )
             message = f"all {self.queue.capacity} places of the queue are taken{why}"
             raise Refusal(code, message, self.retry_after_s)
         losers = self._pushed_back(newcomer) if self.running.slots else []

@@ -6,6 +6,7 @@ import bisect
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from edge_agent.engine.protocol import Run
@@ -21,7 +22,7 @@ Place = tuple[int, float, int]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Request:
-    """One admitted request. Times are seconds of the monotonic clock.
+    """One request, new, waiting or running. Times are seconds of the monotonic clock.
 
     run: what the worker is asked, complete but for nothing. attempts: how often it was handed to a worker.
     supersedes: requests with the same key are made void by a newer one (`keep = "latest"`), None = never.
@@ -65,11 +66,11 @@ class Request:
 
 
 class RequestQueue:
-    """At most `capacity` waiting requests. Every call takes `now`; nothing here knows the time.
+    """At most `capacity` waiting requests. Nothing here knows the time: calls that need it take `now`.
 
     No class starves: every TURN-th start that passes over somebody less urgent (who waits, or was turned away since the
     start before) is his turn. The earliest deadline of those passed over starts then; or, if none of them waits any
-    more, the next that would be turned away is let into the most urgent class. So whatever the flood, the most urgent
+    more, the next that would be turned away is let into the class that starts. So whatever the flood, the more urgent
     lose at most one start in TURN, and the others are not shut out. A class that rose with the time waited would bound
     neither: under overload, old lax requests would come before fresh urgent ones.
     """
@@ -82,8 +83,11 @@ class RequestQueue:
         self._latest: dict[Source, Request] = {}
         # Deadlines with the numbers of requests; those of requests that are gone are forgotten in time.
         self._deadlines: list[tuple[float, int]] = []
+        # Starts that passed over somebody since his last turn, the class of the latest start that was no turn, and the
+        # least urgent class of those turned away since.
         self._passed_over = 0
-        self._is_turned_away = False
+        self._starting_rank = 0
+        self._turned_away_rank = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -134,39 +138,51 @@ class RequestQueue:
         """The next request to run, or None."""
         if not self._places:
             return None
-        number = self._places[0][2]
-        is_passing_over = self._places[-1][0] > self._places[0][0]
-        if is_passing_over and self.is_turn_due:
-            number = self._passed_over_first(self._places[0][0])
+        rank, _, number = self._places[0]
+        is_passing_over = self._places[-1][0] > rank
+        if is_passing_over and self._is_turn_due:
+            number = self._first_behind(rank)
             self._passed_over = 0
-        elif is_passing_over or self._is_turned_away:
-            self._passed_over += 1
-        self._is_turned_away = False
+        else:
+            self._passed_over += is_passing_over or self._turned_away_rank > rank
+            self._starting_rank = rank
+        self._turned_away_rank = 0
         request = self._waiting[number]
         self.drop(request)
         return request
 
     @property
-    def is_turn_due(self) -> bool:
+    def _is_turn_due(self) -> bool:
         return self._passed_over >= TURN - 1
 
-    def pass_over(self, request: Request) -> None:
-        """Tells that this request, waiting or new, is turned away."""
-        self._is_turned_away |= request.rank > 0
+    def is_turn_of(self, request: Request) -> bool:
+        """Whether this request, waiting or new, need not be turned away: it is passed over, and a turn is due."""
+        return self._is_turn_due and request.rank > self._starting_rank
 
-    def use_turn(self) -> None:
-        """One that was to be turned away is let in as if it were in the most urgent class."""
+    def turn_away(self, request: Request) -> None:
+        """Tells that this request, waiting or new, had to go."""
+        self._turned_away_rank = max(self._turned_away_rank, request.rank)
+
+    @contextmanager
+    def turn_for(self, newcomer: Request) -> Iterator[None]:
+        """The newcomer is in the class that starts; an exception in this block gives the turn back."""
+        rank, newcomer.rank = newcomer.rank, self._starting_rank
+        try:
+            yield
+        except BaseException:
+            newcomer.rank = rank
+            raise
         self._passed_over = 0
 
     def promote(self) -> None:
-        """Uses the turn for the earliest deadline of those that wait and are not in the most urgent class."""
-        self.use_turn()
-        request = self._waiting[self._passed_over_first(0)]
+        """Uses the turn: the earliest deadline of those passed over (one waits) is in the class that starts now."""
+        request = self._waiting[self._first_behind(self._starting_rank)]
         self.drop(request)
-        request.rank = 0
+        request.rank = self._starting_rank
         self.add(request)
+        self._passed_over = 0
 
-    def _passed_over_first(self, rank: int) -> int:
+    def _first_behind(self, rank: int) -> int:
         """The earliest deadline of the classes less urgent than this one."""
         behind = bisect.bisect_left(self._places, (rank + 1,))
         return min(self._places[behind:], key=lambda place: place[1:])[2]

@@ -48,6 +48,12 @@ class Office:
         one = request(arrived_at=now, deadline_at=now + deadline_s, priority=priority)
         return self.admission(now).enter(one)[1]
 
+    def pass_over_until_a_turn_is_due(self, starting: int = 0) -> None:
+        for _ in range(TURN):
+            self.queue.add(request(priority=starting))
+            self.queue.turn_away(request(priority=9))
+            self.queue.take()
+
     def refused(self, deadline_s: float, priority: int = 5, now: float = 0.0) -> Error:
         waiting = list(self.queue)
         with pytest.raises(Refusal) as refusal:
@@ -229,6 +235,11 @@ class TestPromisesThatCannotBeKept:
         assert [loser for loser, _ in office.admission().withdraw()] == [hopeless]
         assert list(office.queue) == [next_one]
 
+    def test_while_there_is_no_worker_they_are_kept(self) -> None:
+        office = Office(slots=0)
+        office.queue.add(request(deadline_at=0.5))
+        assert office.admission().withdraw() == []
+
     def test_those_far_from_the_front_are_looked_at_later(self) -> None:
         office = Office(capacity=1000)
         office.running = 1
@@ -287,28 +298,36 @@ class TestTurns:
     def test_a_turn_does_not_help_one_that_would_be_late_all_the_same(self) -> None:
         office = Office()
         office.running = 1
-        for _ in range(TURN):
-            office.queue.add(request(priority=0))
-            office.queue.pass_over(request(priority=9))
-            office.queue.take()
-        assert office.queue.is_turn_due
+        office.pass_over_until_a_turn_is_due()
         office.enter(1.0 + 1.0, priority=0)
         error = office.refused(2.5, priority=9)
         assert error.code is Code.DEADLINE_UNREACHABLE
-        assert office.queue.is_turn_due
+        assert office.queue.is_turn_of(request(priority=9))
 
     def test_in_his_turn_one_stays_that_would_be_displaced(self) -> None:
         office = Office()
         office.running = 1
-        for _ in range(TURN):
-            office.queue.add(request(priority=0))
-            office.queue.pass_over(request(priority=9))
-            office.queue.take()
+        office.pass_over_until_a_turn_is_due()
         lax = office.enter(2.5, priority=9)
         assert office.refused(2.2, priority=0).code is Code.DEADLINE_UNREACHABLE
         assert list(office.queue) == [lax]
         assert lax.rank == 0
-        assert not office.queue.is_turn_due
+        assert not office.queue.is_turn_of(request(priority=9))
+
+    def test_equals_pass_nobody_over(self) -> None:
+        office = Office()
+        office.running = 1
+        for _ in range(3 * TURN):
+            office.enter(2.5)
+            office.refused(2.4)
+            office.queue.take()
+        assert not office.queue.is_turn_of(request(priority=5))
+
+    def test_a_turn_is_for_those_less_urgent_than_what_starts(self) -> None:
+        office = Office()
+        office.pass_over_until_a_turn_is_due(starting=5)
+        assert office.queue.is_turn_of(request(priority=6))
+        assert not office.queue.is_turn_of(request(priority=5))
 
 
 class TestWaits:
