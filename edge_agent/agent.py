@@ -340,6 +340,8 @@ class Agent:
                 batch_tokens=settings.batch_tokens,
             ),
             tasks=tuple(task.prefix() for task in self._tasks.values()),
+            model_sha256=self._model.name.sha256,
+            state_dir=str(self._config.state_dir),
         )
         self._throughput.worker_started()
         self._engine = EngineProcess(load, self._deliver)

@@ -265,6 +265,7 @@ class LogConfig(Table):
 
 class Config(Table):
     models_dir: ConfigPath = Path("/var/lib/edge-agent/models")
+    state_dir: ConfigPath = Path("/var/lib/edge-agent/state")
     device: DeviceConfig
     mqtt: MqttConfig = MqttConfig()
     models: Annotated[dict[Name, ModelConfig], Field(min_length=1)]

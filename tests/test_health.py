@@ -82,6 +82,8 @@ def progress(**fields: Any) -> Progress:
         "prompt_tokens_total": 100,
         "cached_tokens_total": 60,
         "completion_tokens_total": 20,
+        "prefix_hits_total": 4,
+        "prefix_misses_total": 1,
         "prefill_s": 0.5,
         "decode_s": 2.0,
     }

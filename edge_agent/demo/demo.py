@@ -106,6 +106,7 @@ def _convert(work: Path) -> Path:
 def _config(protocol: str, port: int, bundle: Path) -> str:
     """The configuration of the demonstration's agent, as a user would write it."""
     lines = [
+        f"state_dir = {json.dumps(str(bundle.parent / 'state'))}",
         "[device]",
         f'site = "{SITE}"',
         f'id = "{DEVICE}"',

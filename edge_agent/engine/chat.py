@@ -78,7 +78,7 @@ class Chat:
         thinks: False closes such a thought at once, for answers that leave no room for one.
         Raises ChatError.
         """
-        rendered = self._render([(message.role, self._cut(message.content)) for message in messages], thinks=thinks)
+        rendered = self._render([(message.role, self._cut(self._said(message))) for message in messages], thinks=thinks)
         is_open = self.is_reasoning and rendered.rstrip().endswith(THOUGHT_START)
         if is_open and not thinks:
             rendered = f"{rendered.rstrip()}\n\n{THOUGHT_END}\n\n"
@@ -102,6 +102,12 @@ class Chat:
             return []
         text, mark, _ = rendered.partition(_END_OF_HEAD)
         return self._tokenize(text) if mark else []
+
+    def _said(self, message: ChatMessage) -> str:
+        """Thoughts of earlier turns are left out, as the templates of reasoning models do; once cut, they could not."""
+        if self.is_reasoning and message.role == "assistant":
+            return message.content.rpartition(THOUGHT_END)[2]
+        return message.content
 
     def _cut(self, text: str) -> str:
         return self._specials.cut(_clean(text))

@@ -123,6 +123,9 @@ class EchoEngine:
     def cancel(self, request_id: int) -> Event | None:
         return Cancelled(id=request_id) if self._requests.pop(request_id, None) else None
 
+    def interrupt(self, request_id: int) -> None:
+        """A step has no part that belongs to one request."""
+
     def step(self) -> list[Event]:
         began = monotonic()
         active = list(self._requests.values())[: self.load.settings.max_active]
@@ -138,8 +141,8 @@ class EchoEngine:
             if request.started_at is None:
                 request.started_at = began
                 has_prefill = True
-                self._totals.prompt_tokens += request.prompt_tokens
-                self._totals.cached_tokens += request.cached_tokens
+                self._totals.count_start(request.cached_tokens)
+                self._totals.prompt_tokens += request.prompt_tokens - request.cached_tokens
                 request.first_token_at = monotonic()
                 if isinstance(request.run.plan, TextPlan):
                     continue

@@ -33,8 +33,19 @@ class Totals:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    prefix_hits: int = 0
+    prefix_misses: int = 0
     prefill_s: float = 0.0
     decode_s: float = 0.0
+
+    def count_start(self, cached_tokens: int) -> None:
+        """A request begins, with so much of its prompt from a task's prefix."""
+        self.prompt_tokens += cached_tokens
+        self.cached_tokens += cached_tokens
+        if cached_tokens:
+            self.prefix_hits += 1
+        else:
+            self.prefix_misses += 1
 
     def count_step(self, *, rows: int, elapsed_s: float, has_prefill: bool) -> None:
         self.steps += 1
@@ -52,6 +63,8 @@ class Totals:
             prompt_tokens_total=self.prompt_tokens,
             cached_tokens_total=self.cached_tokens,
             completion_tokens_total=self.completion_tokens,
+            prefix_hits_total=self.prefix_hits,
+            prefix_misses_total=self.prefix_misses,
             prefill_s=self.prefill_s,
             decode_s=self.decode_s,
         )
@@ -82,6 +95,10 @@ class Engine(Protocol):
 
     def cancel(self, request_id: int) -> Event | None:
         """Cancelled, or None for an id that is not in use."""
+        ...
+
+    def interrupt(self, request_id: int) -> None:
+        """From another thread: this request is about to be cancelled, a step for it alone may end early."""
         ...
 
     def step(self) -> list[Event]:

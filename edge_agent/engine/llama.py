@@ -36,6 +36,7 @@ _LIBRARY_FOLDER = Path(llama_cpp.__file__).parent / "lib"
 # KV cells are handed out and padded in steps of this many (llama_kv_cache::get_padding).
 _CONTEXT_STEP = 256
 _MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
+_ABORTED = 2  # llama_decode, include/llama.h
 
 
 class ModelError(Exception):
@@ -44,6 +45,10 @@ class ModelError(Exception):
 
 class DecodeError(Exception):
     """llama_decode failed: what the cache holds is unknown until `reset`."""
+
+
+class DecodeAbortedError(Exception):
+    """`abort` came while a batch was decoded: the cache is as before it."""
 
 
 class GrammarError(Exception):
@@ -108,6 +113,9 @@ class Llama:
         # llama.cpp aborts at creation when there are more sequences than outputs.
         self.outputs = min(max(sizes.outputs, sizes.sequences), max(self.batch_tokens, sizes.sequences))
         self.batch_tokens = max(self.batch_tokens, self.outputs)
+        # llama.cpp asks after each node of its graph: the C library's strlen of these two bytes needs no interpreter.
+        self._abort_text = ctypes.create_string_buffer(2)
+        self._abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.ggml_abort_callback)
         self._lengths = [0] * self.sequences
         self._pieces: dict[int, bytes] = {}
         self._batch = _Batch(self.batch_tokens)
@@ -117,6 +125,11 @@ class Llama:
     @property
     def context_tokens(self) -> int:
         return self._cells
+
+    @property
+    def build(self) -> str:
+        """What a decoded state depends on beside the model: the library and the context's sizes."""
+        return f"llama-cpp-python {llama_cpp.__version__}, {self.cpu_variant}, {self._cells} cells"
 
     @property
     def cpu_variant(self) -> str:
@@ -209,6 +222,8 @@ class Llama:
         params.n_outputs_max_per_seq = 0
         params.kv_unified = True
         params.no_perf = True
+        params.abort_callback = self._abort_callback
+        params.abort_callback_data = ctypes.cast(self._abort_text, ctypes.c_void_p)
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
             raise ModelError(f"no context of {self._cells} tokens: {self._last_errors()}")
@@ -235,6 +250,27 @@ class Llama:
             llama_cpp.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
             self._lengths[seq_id] = 0
 
+    def state(self, seq_id: int) -> bytes:
+        """What the cache holds of a sequence, for `restore` under the same model, build and sizes."""
+        size = llama_cpp.llama_state_seq_get_size(self._context, self._checked_sequence(seq_id))
+        buffer = (ctypes.c_uint8 * size)()
+        written = llama_cpp.llama_state_seq_get_data(self._context, buffer, size, seq_id)
+        return bytes(buffer[:written]) if written != size else bytes(buffer)
+
+    def restore(self, seq_id: int, state: bytes, length: int) -> bool:
+        """Fill an empty sequence with `length` tokens from `state`, whose origin the caller has checked; False if
+        llama.cpp refuses it."""
+        if self.length(seq_id):
+            raise ValueError(f"sequence {seq_id} is not empty")
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        read = llama_cpp.llama_state_seq_set_data(self._context, buffer, len(state), seq_id)
+        highest = llama_cpp.llama_memory_seq_pos_max(self._memory, seq_id)
+        if read != len(state) or highest != length - 1:
+            llama_cpp.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
+            return False
+        self._lengths[seq_id] = length
+        return True
+
     def _checked_sequence(self, seq_id: int) -> int:
         if not 0 <= seq_id < self.sequences:
             raise ValueError(f"sequence id {seq_id} is not below {self.sequences}")
@@ -243,9 +279,11 @@ class Llama:
     def decode(self, pieces: Sequence[Piece], *, threads: int) -> list[int]:
         """Decode these pieces in one pass; gives the row of each piece's first token.
 
-        Raises ValueError for a batch that llama.cpp would abort on, DecodeError when it fails.
+        Raises ValueError for a batch that llama.cpp would abort on, DecodeError when it fails, DecodeAbortedError.
         """
         self._check(pieces)
+        self.log.is_failure_expected = False
+        self._abort_text.value = b""
         starts = self._batch.fill(pieces)
         self._row_has_logits[:] = False
         for piece, start in zip(pieces, starts, strict=True):
@@ -254,11 +292,25 @@ class Llama:
         # A batch of two tokens or more runs with the second number.
         llama_cpp.llama_set_n_threads(self._context, threads, threads)
         result = llama_cpp.llama_decode(self._context, self._batch.struct)
+        if result == _ABORTED:
+            self._row_has_logits[:] = False
+            raise DecodeAbortedError
         if result != 0:
             raise DecodeError(f"llama_decode gave {result} for {self._batch.struct.n_tokens} tokens")
         for piece in pieces:
             self._lengths[piece.seq_id] += len(piece.tokens)
         return starts
+
+    def abort(self) -> None:
+        """End the `decode` that another thread is in, within one node of its graph (CPU only)."""
+        self.log.is_failure_expected = True
+        self._abort_text.value = b"!"
+
+    def decode_all(self, seq_id: int, tokens: Sequence[int], *, threads: int) -> None:
+        """Decode tokens of one sequence in as many steps as it takes. Raises as `decode`."""
+        for start in range(0, len(tokens), self.batch_tokens):
+            part = tokens[start : start + self.batch_tokens]
+            self.decode([Piece(seq_id, start, part)], threads=threads)
 
     def _check(self, pieces: Sequence[Piece]) -> None:
         tokens = sum(len(piece.tokens) for piece in pieces)

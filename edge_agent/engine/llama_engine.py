@@ -1,6 +1,6 @@
 """START HERE for the engine: one step after another, each a single llama_decode over all requests that have something.
 
-Sequence ids, from 0: one per running request, one per label branch, one per pinned prefix, and one to warm up with.
+Sequence ids, from 0: one per running request, one per label branch, one per task prefix, and one for idle rows.
 """
 
 from __future__ import annotations
@@ -8,14 +8,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from time import monotonic
 
+from edge_agent.engine import calibration
 from edge_agent.engine.answers import InvalidOutputError, LabelAnswer, TextAnswer
 from edge_agent.engine.chat import ChatError
 from edge_agent.engine.engine import EngineFacts, Totals
 from edge_agent.engine.intake import Intake
-from edge_agent.engine.llama import ContextSizes, DecodeError, Llama, Piece
-from edge_agent.engine.prefix_cache import PrefixCache
+from edge_agent.engine.llama import ContextSizes, DecodeAbortedError, DecodeError, Llama, Piece
+from edge_agent.engine.prefix_cache import Prefix, PrefixCache
+from edge_agent.engine.prefix_store import PrefixStore
 from edge_agent.engine.protocol import (
     Cancelled,
     Event,
@@ -34,17 +37,18 @@ from edge_agent.engine.protocol import (
 )
 from edge_agent.engine.request import Request, Stream
 from edge_agent.engine.scheduler import Admission, Reservation, next_batch
+from edge_agent.engine.step_policy import StepCost, StepPolicy
+from edge_agent.engine.task_prefixes import TaskPrefixes
 
 _logger = logging.getLogger(__name__)
 
-_BATCH_TOKENS = 256
-_BRANCHES = 8
-# Each costs a row of logits (0.6 MB with Qwen's vocabulary), for llama.cpp keeps a row per sequence id.
-_PREFIXES = 16
-# Pinned prefixes take at most this share of the cells.
-_PINNED_SHARE = 0.5
-# From so many rows on a batch is bound by arithmetic rather than by memory.
-_WIDE_BATCH = 8
+# Where the configuration says nothing: wide enough for every kernel, and 20 MB of buffers.
+_BATCH_TOKENS = 128
+# Each sequence costs a row of logits (0.6 MB with Qwen's vocabulary), for llama.cpp keeps one per sequence id.
+_BRANCHES = 6
+_PREFIXES = 8
+# Prefixes take at most this share of the cells.
+_PREFIX_SHARE = 0.5
 
 _Row = tuple[Request | None, Stream]
 
@@ -54,7 +58,6 @@ class LlamaEngine:
 
     def __init__(self, load: Load) -> None:
         settings = load.settings
-        cpus = len(os.sched_getaffinity(0))
         active = settings.max_active
         sequences = active + _BRANCHES + _PREFIXES + 1
         self._llama = Llama(
@@ -66,22 +69,25 @@ class LlamaEngine:
                 outputs=sequences,
             ),
         )
-        # Decoding is bound by memory, which two cores of a Pi 5 saturate; prefill is bound by arithmetic.
-        self._threads = settings.threads or (cpus if cpus <= 2 else max(2, cpus // 2))
-        self._prefill_threads = settings.prefill_threads or cpus
         self._max_active = active
         self._intake = Intake(self._llama)
         self._admission = Admission(max_active=active, cells=self._llama.context_tokens)
         self._request_ids = list(range(active))
         self._branch_ids = list(range(active, active + _BRANCHES))
-        self._prefixes = PrefixCache(
-            range(active + _BRANCHES, sequences - 1), max_cells=int(self._llama.context_tokens * _PINNED_SHARE)
+        self._idle_id = sequences - 1
+        self._idle_token = max(self._llama.eos, 0)
+        cache = PrefixCache(
+            range(active + _BRANCHES, self._idle_id), max_cells=int(self._llama.context_tokens * _PREFIX_SHARE)
         )
+        self._prefixes = TaskPrefixes(self._llama, cache, _store(load, self._llama))
         self._requests: dict[int, Request] = {}
-        self._prefix_streams: list[Stream] = []
-        self._is_head_blocked = False
+        self._is_short_of_cells = False
+        self._served = 0
         self._totals = Totals()
-        self._warm_up(sequences - 1)
+        # The request that has the step that runs to itself: read by `interrupt` from another thread.
+        self._stepping: int | None = None
+        self._warm_up()
+        self._policy = self._calibrate(load)
         self.set_tasks(load.tasks)
         while self.has_work:
             self.step()
@@ -91,26 +97,30 @@ class LlamaEngine:
         return EngineFacts(
             context_tokens=self._llama.context_tokens,
             max_active=self._max_active,
-            threads=self._threads,
-            prefill_threads=self._prefill_threads,
-            batch_tokens=self._llama.batch_tokens,
+            threads=self._policy.threads(1),
+            prefill_threads=self._policy.threads(self._policy.batch_tokens),
+            batch_tokens=self._policy.batch_tokens,
             vocabulary=self._llama.vocabulary_size,
             cpu_variant=self._llama.cpu_variant,
             repacked_mb=self._llama.log.repacked_mb,
+            prefill_tok_s=self._rows_per_s(self._policy.batch_tokens),
+            decode_tok_s=self._rows_per_s(self._max_active),
         )
+
+    def _rows_per_s(self, rows: int) -> float | None:
+        seconds = self._policy.seconds(rows)
+        return None if seconds is None else round(rows / seconds, 1)
 
     @property
     def has_work(self) -> bool:
-        return bool(self._requests or self._prefix_streams)
+        return bool(self._requests or self._prefixes.is_busy)
 
     def progress(self) -> Progress:
         return self._totals.progress(self._admission.active)
 
     def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
-        left_out = self._prefixes.want([self._intake.prefix(task) for task in tasks])
-        if left_out:
-            _logger.info("%d of %d task prefixes are not kept: no room in the context", left_out, len(tasks))
-        self._tend_prefixes()
+        self._prefixes.want({task.task: self._intake.prefix(task) for task in tasks})
+        self._prefixes.tend(self._free_cells)
 
     def add(self, run: Run) -> Event | None:
         if run.id in self._requests:
@@ -143,61 +153,58 @@ class LlamaEngine:
         self._remove(request)
         return Cancelled(id=request_id)
 
+    def interrupt(self, request_id: int) -> None:
+        """For the thread that reads commands: end the step that runs if it is for this request alone, to be cancelled.
+
+        Should it come too late, the next step is ended: nothing of it is lost, it is made again.
+        """
+        if self._stepping == request_id:
+            self._llama.abort()
+
     def step(self) -> list[Event]:
         self._start_waiting()
-        self._tend_prefixes()
+        if not self._is_short_of_cells:
+            self._prefixes.tend(self._free_cells)
         self._start_branches()
         rows = list(self._ordered_rows())
-        wants = (stream.want(key) for key, (_, stream) in enumerate(rows))
-        batch = next_batch(wants, tokens=self._llama.batch_tokens, outputs=self._llama.outputs)
+        wants = [stream.want(key) for key, (_, stream) in enumerate(rows)]
+        waiting = sum(want.count for want in wants)
+        budget = min(waiting, max(self._policy.batch_tokens, self._max_active))
+        # Only those that write can take turns: a prompt that waits would wait for ever for a wider step.
+        is_writing = all(owner is not None and owner.first_token_at is not None for owner, _ in rows)
+        tokens = self._policy.fitted(budget) if is_writing else budget
+        batch = next_batch(wants, tokens=tokens, outputs=self._llama.outputs)
         if not batch:
             return []
-        events = self._run_batch([rows[take.key] for take in batch], [take.count for take in batch])
-        self._tend_prefixes()
-        return events
+        return self._run_batch([rows[take.key] for take in batch], [take.count for take in batch])
+
+    @property
+    def _free_cells(self) -> int:
+        return self._admission.free_cells(self._prefixes.cells)
 
     def _start_waiting(self) -> None:
-        self._is_head_blocked = False
-        while (key := self._admission.head()) is not None:
+        self._is_short_of_cells = False
+        for key in self._admission.candidates():
             request = self._requests[key]
-            if self._start(request):
+            found = self._prefixes.find(request.run.task, request.prompt, self._free_cells)
+            if found is None:
                 continue
-            if not self._admission.active:
-                # Pinned prefixes must not keep out what would fit without them; they come back later.
-                for seq_id in self._prefixes.drop_idle():
-                    self._llama.forget(seq_id)
-                if self._start(request):
-                    continue
-            self._is_head_blocked = True
-            return
+            is_started = self._start(request, *found)
+            if not is_started and not self._admission.active:
+                self._prefixes.make_room()
+                is_started = self._start(request, None, 0)
+            self._is_short_of_cells |= not is_started
 
-    def _start(self, request: Request) -> bool:
-        prefix, shared = self._prefixes.match(request.prompt)
+    def _start(self, request: Request, prefix: Prefix | None, shared: int) -> bool:
         cells = len(request.prompt) - shared + request.extra_cells(_BRANCHES)
         if not self._admission.start(Reservation(request.run.id, cells), self._prefixes.cells):
             return False
         stream = Stream(self._request_ids.pop(), list(request.prompt), (len(request.prompt) - 1,), shared)
         if prefix is not None:
-            prefix.users += 1
-            self._llama.share(prefix.seq_id, stream.seq_id, shared)
+            self._prefixes.share(prefix, stream.seq_id, shared)
         request.stream, request.prefix, request.cached_tokens = stream, prefix, shared
-        self._totals.prompt_tokens += shared
-        self._totals.cached_tokens += shared
+        self._totals.count_start(shared)
         return True
-
-    def _tend_prefixes(self) -> None:
-        """Drop the prefixes that no task has any more, begin those that are missing and fit."""
-        for seq_id in self._prefixes.drop_unwanted():
-            self._llama.forget(seq_id)
-        if self._is_head_blocked:
-            return
-        while (prefix := self._prefixes.next_missing(self._admission.free_cells(self._prefixes.cells))) is not None:
-            stream = Stream(prefix.seq_id, list(prefix.tokens), prefix=prefix)
-            parent, shared = self._prefixes.parent(prefix)
-            if parent is not None:
-                self._llama.share(parent.seq_id, stream.seq_id, shared)
-                stream.done = shared
-            self._prefix_streams.append(stream)
 
     def _start_branches(self) -> None:
         for request in self._requests.values():
@@ -212,18 +219,20 @@ class LlamaEngine:
                 request.branches.append(stream)
 
     def _ordered_rows(self) -> Iterator[_Row]:
-        """Those that write, then label branches, then prompts by arrival, then prefixes."""
+        """Those that write, then label branches, then prefixes and prompts by arrival, then prefixes to come."""
         active = [(request, request.stream) for request in self._requests.values() if request.stream is not None]
-        for request, stream in active:
-            if request.first_token_at is not None and not stream.is_done:
-                yield request, stream
+        writing = [row for row in active if row[0].first_token_at is not None and not row[1].is_done]
+        # Where a step does not take all of them, they take turns.
+        yield from sorted(writing, key=lambda row: row[0].served_at)
         for request, _ in active:
             for branch in request.branches:
                 yield request, branch
+        for stream in self._prefixes.streams(awaited=True):
+            yield None, stream
         for request, stream in active:
             if request.first_token_at is None:
                 yield request, stream
-        for stream in self._prefix_streams:
+        for stream in self._prefixes.streams(awaited=False):
             yield None, stream
 
     def _run_batch(self, rows: list[_Row], counts: list[int]) -> list[Event]:
@@ -232,14 +241,20 @@ class LlamaEngine:
         for request in requests:
             request.started_at = began if request.started_at is None else request.started_at
             request.batch = max(request.batch, len(requests))
+            self._served += 1
+            request.served_at = self._served
         pieces = [stream.piece(count) for (_, stream), count in zip(rows, counts, strict=True)]
+        owners = {None if owner is None else owner.run.id for owner, _ in rows}
+        self._stepping = owners.pop() if len(owners) == 1 else None
         try:
-            starts = self._llama.decode(
-                pieces, threads=self._prefill_threads if sum(counts) >= _WIDE_BATCH else self._threads
-            )
+            starts = self._decode(pieces, sum(counts))
+        except DecodeAbortedError:
+            return []
         except (DecodeError, ValueError):
             _logger.exception("a step failed; the context is rebuilt")
             return self._recover(requests)
+        finally:
+            self._stepping = None
         now = monotonic()
         self._share_out(now - began, rows, counts)
         has_prefill = any(owner is None or owner.first_token_at is None for owner, _ in rows)
@@ -247,7 +262,7 @@ class LlamaEngine:
         for (owner, stream), piece, start in zip(rows, pieces, starts, strict=True):
             stream.done += len(piece.tokens)
             if owner is None:
-                self._end_prefix(stream)
+                self._prefixes.decoded(stream)
                 continue
             if owner.first_token_at is None:
                 self._totals.prompt_tokens += len(piece.tokens)
@@ -257,16 +272,22 @@ class LlamaEngine:
         self._totals.count_step(rows=len(requests), elapsed_s=monotonic() - began, has_prefill=has_prefill)
         return events
 
+    def _decode(self, pieces: list[Piece], rows: int) -> list[int]:
+        """One pass, with idle rows added where a wider kernel is faster. Raises as Llama.decode."""
+        idle = min(self._policy.padded(rows), self._llama.batch_tokens) - rows
+        if idle <= 0 or idle > self._free_cells:
+            return self._llama.decode(pieces, threads=self._policy.threads(rows))
+        padding = Piece(self._idle_id, 0, [self._idle_token] * idle)
+        try:
+            return self._llama.decode([*pieces, padding], threads=self._policy.threads(rows + idle))[:-1]
+        finally:
+            self._llama.forget(self._idle_id)
+
     def _share_out(self, elapsed_s: float, rows: list[_Row], counts: list[int]) -> None:
         per_row_s = elapsed_s / sum(counts)
         for (owner, _), count in zip(rows, counts, strict=True):
             if owner is not None:
                 owner.share_s += count * per_row_s
-
-    def _end_prefix(self, stream: Stream) -> None:
-        if stream.is_done and stream.prefix is not None:
-            self._prefix_streams.remove(stream)
-            self._prefixes.ready(stream.prefix)
 
     def _read(self, request: Request, stream: Stream, rows: list[int], now: float) -> list[Event]:
         """What a request makes of its logits: a mistake of one request must not reach the others."""
@@ -359,17 +380,13 @@ class LlamaEngine:
             self._request_ids.append(request.stream.seq_id)
             request.stream = None
         if request.prefix is not None:
-            request.prefix.users -= 1
+            self._prefixes.release(request.prefix)
             request.prefix = None
 
     def _recover(self, failed: list[Request]) -> list[Event]:
         """After a failed step: its requests end, all others begin anew in an empty context. Raises ModelError."""
         for request in failed:
             self._remove(request)
-        for stream in self._prefix_streams:
-            if stream.prefix is not None:
-                self._prefixes.give_up(stream.prefix)
-        self._prefix_streams.clear()
         for request in reversed(self._requests.values()):
             if request.stream is not None:
                 # Whoever writes has a row in every batch: these have not written anything yet.
@@ -377,17 +394,67 @@ class LlamaEngine:
                 self._admission.put_back(request.run.id)
                 request.begin_anew()
         self._llama.reset()
-        self._prefixes.drop_all()
+        self._prefixes.reset()
         message = "the model failed in this step"
         return [Failed(id=request.run.id, code=FailureCode.INTERNAL, message=message) for request in failed]
 
-    def _warm_up(self, seq_id: int) -> None:
+    def _warm_up(self) -> None:
         """One step that touches every weight, so that the first request does not wait for the disk."""
-        self._llama.decode([Piece(seq_id, 0, [max(self._llama.eos, 0)], [0])], threads=self._threads)
-        self._llama.forget(seq_id)
+        self._llama.decode([Piece(self._idle_id, 0, [self._idle_token], [0])], threads=_rule_of_threads()[1])
+        self._llama.forget(self._idle_id)
+
+    def _calibrate(self, load: Load) -> StepPolicy:
+        """By measurement at the first start on this machine with this model, unless the configuration says it all."""
+        settings = load.settings
+        threads, prefill_threads = _rule_of_threads()
+        costs: list[StepCost] = []
+        if None in (settings.threads, settings.prefill_threads, settings.batch_tokens):
+            costs = self._step_costs(load)
+        return StepPolicy(
+            costs,
+            threads=settings.threads or threads,
+            prefill_threads=settings.prefill_threads or prefill_threads,
+            batch_tokens=settings.batch_tokens,
+            most_rows=self._llama.batch_tokens,
+        )
+
+    def _step_costs(self, load: Load) -> list[StepCost]:
+        settings, llama = load.settings, self._llama
+        key = f"{load.model_sha256}, {llama.build}, {_cpus()} cpus, {settings}"
+        path = Path(load.state_dir) / "calibration.json" if load.state_dir and load.model_sha256 else None
+        if path is not None and (kept := calibration.load(path, key)):
+            return kept
+        counts = calibration.thread_counts(_cpus())
+        step = calibration.steps_of(llama, self._request_ids, self._idle_id)
+        costs = calibration.measure(
+            step,
+            threads=[settings.threads] if settings.threads else counts,
+            prefill_threads=[settings.prefill_threads] if settings.prefill_threads else counts,
+            most_rows=llama.batch_tokens,
+        )
+        llama.forget(self._idle_id)
+        if path is not None:
+            calibration.save(path, key, costs)
+        return costs
 
     def close(self) -> None:
         for request in list(self._requests.values()):
             self._remove(request)
         self._intake.close()
         self._llama.close()
+
+
+def _store(load: Load, llama: Llama) -> PrefixStore | None:
+    if not load.state_dir or not load.model_sha256:
+        return None
+    return PrefixStore(Path(load.state_dir) / "prefixes", f"{load.model_sha256}, {llama.build}")
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _rule_of_threads() -> tuple[int, int]:
+    """Decoding is bound by memory, which two cores of a Pi 5 saturate; prefill is bound by arithmetic."""
+    cpus = _cpus()
+    return (cpus if cpus <= 2 else max(2, cpus // 2)), cpus

@@ -255,6 +255,7 @@ class Progress:
     """Sent about once a second and whenever the worker becomes idle: totals since its start, and proof that it lives.
 
     rows_total counts sequences over all steps, so rows_total / steps_total is the mean width.
+    prefix_hits_total, prefix_misses_total: requests that shared tokens of a task's prefix, and those that shared none.
     prefill_s, decode_s: seconds spent in steps that held any prefill, and in those that held none.
     """
 
@@ -265,6 +266,8 @@ class Progress:
     prompt_tokens_total: int
     cached_tokens_total: int
     completion_tokens_total: int
+    prefix_hits_total: int
+    prefix_misses_total: int
     prefill_s: float
     decode_s: float
 

@@ -46,9 +46,10 @@ class Stream:
 class Request:
     """One Run with its prompt's tokens and the answer that forms.
 
-    stream: its place in the context, None while it waits; prefix: the pinned one that it shares.
+    stream: its place in the context, None while it waits; prefix: the task's one that it shares.
     branches: label branches that run now; branches_left: those that wait for a sequence id.
     Times in seconds of the monotonic clock; share_s and batch as in Finished.
+    served_at: a count of rows of all requests when it last had one: who has the lowest has waited longest.
     """
 
     run: Run
@@ -63,6 +64,7 @@ class Request:
     first_token_at: float | None = None
     share_s: float = 0.0
     batch: int = 0
+    served_at: int = 0
 
     def __post_init__(self) -> None:
         self.begin_anew()

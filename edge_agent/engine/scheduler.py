@@ -61,13 +61,17 @@ class Reservation:
 class Admission:
     """First come, first served; a request starts only when its worst case fits, so that a full cache cannot happen.
 
-    The head of the line keeps its place until it fits: what runs ends in bounded time, so it will.
+    Who does not fit yet may be overtaken by smaller ones, but so often only: then the others wait until it fits, which
+    it will, for what runs ends in bounded time.
     """
+
+    MOST_OVERTAKEN = 16
 
     def __init__(self, *, max_active: int, cells: int) -> None:
         self._max_active = max_active
         self._cells = cells
-        self._waiting: list[int] = []
+        # Request -> how often it was overtaken.
+        self._waiting: dict[int, int] = {}
         self._active: dict[int, int] = {}
 
     @property
@@ -82,26 +86,34 @@ class Admission:
         return self._cells - pinned_cells - sum(self._active.values())
 
     def offer(self, key: int) -> None:
-        self._waiting.append(key)
+        self._waiting[key] = 0
 
-    def head(self) -> int | None:
-        """The request that may start next, if there is a place."""
-        return self._waiting[0] if self._waiting and len(self._active) < self._max_active else None
+    def candidates(self) -> list[int]:
+        """The requests that may start next, in this order, if there is a place."""
+        if len(self._active) >= self._max_active:
+            return []
+        keys = list(self._waiting)
+        patient = next((at for at, key in enumerate(keys) if self._waiting[key] >= self.MOST_OVERTAKEN), len(keys))
+        return keys[: patient + 1]
 
     def start(self, reservation: Reservation, pinned_cells: int) -> bool:
-        """Whether the head started: False if its cells are not free now."""
-        if reservation.cells > self.free_cells(pinned_cells):
+        """Whether it started: False if there is no place, or its cells are not free now."""
+        if len(self._active) >= self._max_active or reservation.cells > self.free_cells(pinned_cells):
             return False
-        self._waiting.remove(reservation.key)
+        for key in self._waiting:
+            if key == reservation.key:
+                break
+            self._waiting[key] += 1
+        del self._waiting[reservation.key]
         self._active[reservation.key] = reservation.cells
         return True
 
     def put_back(self, key: int) -> None:
         """A request that had started waits again, before those that never did."""
         if self._active.pop(key, None) is not None:
-            self._waiting.insert(0, key)
+            self._waiting = {key: 0, **self._waiting}
 
     def leave(self, key: int) -> None:
         """The request has ended, or never began."""
-        if self._active.pop(key, None) is None and key in self._waiting:
-            self._waiting.remove(key)
+        if self._active.pop(key, None) is None:
+            self._waiting.pop(key, None)

@@ -50,8 +50,8 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     _raise_oom_score()
     _name_thread("engine-steps")
-    commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(sys.stdin.buffer, commands), name="engine-commands", daemon=True).start()
+    commands = _Commands()
+    threading.Thread(target=commands.read, args=(sys.stdin.buffer,), name="engine-commands", daemon=True).start()
     try:
         return _run(commands, lambda event: _write(events, event))
     except BrokenPipeError:
@@ -61,7 +61,48 @@ def main() -> int:
         return 1
 
 
-def _run(commands: queue.SimpleQueue[Command], emit: Callable[[Event], None]) -> int:
+class _Commands:
+    """What the agent asks, read by a thread of its own, so that a cancel can end the step that runs."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._engine: Engine | None = None
+
+    def interrupt(self, engine: Engine) -> None:
+        """From now on a cancel interrupts this engine."""
+        self._engine = engine
+
+    def get(self) -> Command:
+        """Waits for the next one."""
+        return self._queue.get()
+
+    def waiting(self, *, timeout_s: float) -> list[Command]:
+        """All that are there; waits at most so long for the first one."""
+        found: list[Command] = []
+        try:
+            if timeout_s:
+                found.append(self._queue.get(timeout=timeout_s))
+            while True:
+                found.append(self._queue.get_nowait())
+        except queue.Empty:
+            return found
+
+    def read(self, source: BinaryIO) -> None:
+        """Ends the process at the end of input, at once: nothing that is left in memory is worth keeping."""
+        _name_thread("engine-commands")
+        for line in source:
+            try:
+                command = decode_command(line)
+            except ValidationError:
+                _logger.exception("not a command")
+                os._exit(1)
+            self._queue.put(command)
+            if isinstance(command, Cancel) and self._engine is not None:
+                self._engine.interrupt(command.id)
+        os._exit(0)
+
+
+def _run(commands: _Commands, emit: Callable[[Event], None]) -> int:
     load = commands.get()
     if not isinstance(load, Load):
         _logger.error("the first command must be load, not %s", load.type)
@@ -73,6 +114,7 @@ def _run(commands: queue.SimpleQueue[Command], emit: Callable[[Event], None]) ->
         _logger.exception("model %r cannot be opened", load.model_path)
         emit(LoadFailed(message=str(error) or type(error).__name__))
         return 1
+    commands.interrupt(engine)
     facts = engine.facts
     emit(
         Ready(
@@ -103,10 +145,10 @@ def _open_engine(load: Load) -> Engine:
     return LlamaEngine(load)
 
 
-def _serve(engine: Engine, commands: queue.SimpleQueue[Command], emit: Callable[[Event], None]) -> None:
+def _serve(engine: Engine, commands: _Commands, emit: Callable[[Event], None]) -> None:
     reported_at = perf_counter()
     while True:
-        for command in _waiting_commands(commands, timeout_s=0.0 if engine.has_work else _PROGRESS_S):
+        for command in commands.waiting(timeout_s=0.0 if engine.has_work else _PROGRESS_S):
             for event in _obey(engine, command):
                 emit(event)
         was_busy = engine.has_work
@@ -117,17 +159,6 @@ def _serve(engine: Engine, commands: queue.SimpleQueue[Command], emit: Callable[
         if now - reported_at >= _PROGRESS_S or (was_busy and not engine.has_work):
             emit(engine.progress())
             reported_at = now
-
-
-def _waiting_commands(commands: queue.SimpleQueue[Command], *, timeout_s: float) -> list[Command]:
-    found: list[Command] = []
-    try:
-        if timeout_s:
-            found.append(commands.get(timeout=timeout_s))
-        while True:
-            found.append(commands.get_nowait())
-    except queue.Empty:
-        return found
 
 
 def _obey(engine: Engine, command: Command) -> list[Event]:
@@ -141,18 +172,6 @@ def _obey(engine: Engine, command: Command) -> list[Event]:
     else:
         raise TypeError("load is only allowed as the first command")
     return [] if event is None else [event]
-
-
-def _read(source: BinaryIO, commands: queue.SimpleQueue[Command]) -> None:
-    """Ends the process at the end of input, at once: nothing that is left in memory is worth keeping."""
-    _name_thread("engine-commands")
-    for line in source:
-        try:
-            commands.put(decode_command(line))
-        except ValidationError:
-            _logger.exception("not a command")
-            os._exit(1)
-    os._exit(0)
 
 
 def _write(events: BinaryIO, event: Event) -> None:

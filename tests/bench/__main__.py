@@ -57,7 +57,8 @@ def agent(model: str, folder: Path, widest: int) -> Iterator[Client]:
     tasks += f'[tasks.report]\nkind = "generate"\nsystem = {json.dumps(SYSTEM)}\nmax_tokens = {REPORT_TOKENS}\n'
     path = model if model.startswith(ECHO_MODEL) else str(Path(model).absolute())
     config.write_text(
-        f'[device]\nsite = "bench"\nid = "board"\n[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "3.1.1"\n'
+        'state_dir = "state"\n[device]\nsite = "bench"\nid = "board"\n'
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "3.1.1"\n'
         f"[models.default]\npath = {json.dumps(path)}\n[engine]\nmax_active = {widest}\n{tasks}",
         encoding="utf-8",
     )

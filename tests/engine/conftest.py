@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 # As the agent starts its worker: read when the library is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import Engine
@@ -28,9 +29,23 @@ def open_llama(model_path: str) -> Iterator[Callable[..., LlamaEngine]]:
     """Opens engines over the demonstration model; closed at the end of the test."""
     opened: list[LlamaEngine] = []
 
-    def open_(*, tasks: tuple[TaskPrefix, ...] = (TASK,), **settings: int) -> LlamaEngine:
-        chosen = {"context_tokens": 1024, "threads": 1, "prefill_threads": 2, **settings}
-        opened.append(LlamaEngine(Load(model_path=model_path, settings=EngineSettings(**chosen), tasks=tasks)))
+    def open_(
+        *,
+        tasks: tuple[TaskPrefix, ...] = (TASK,),
+        state_dir: str | None = None,
+        sha256: str | None = None,
+        **settings: Any,
+    ) -> LlamaEngine:
+        # All that would be calibrated is given, so that tests run the same everywhere.
+        chosen = {"context_tokens": 1024, "threads": 1, "prefill_threads": 2, "batch_tokens": 128, **settings}
+        load = Load(
+            model_path=model_path,
+            settings=EngineSettings(**chosen),
+            tasks=tasks,
+            model_sha256=sha256,
+            state_dir=state_dir,
+        )
+        opened.append(LlamaEngine(load))
         return opened[-1]
 
     yield open_

@@ -43,8 +43,8 @@ def messages(text: str, task: TaskPrefix = TASK) -> tuple[ChatMessage, ...]:
 
 def run(request_id: int, text: str, plan: Plan | None = None, **options: Any) -> Run:
     """A request of the task above; writes 12 tokens at most unless it is told otherwise."""
-    options = {"max_tokens": 12, "messages": messages(text), **options}
-    return Run(id=request_id, task="triage", plan=plan or TextPlan(), **options)
+    options = {"task": TASK.task, "max_tokens": 12, "messages": messages(text), **options}
+    return Run(id=request_id, plan=plan or TextPlan(), **options)
 
 
 def answer_all(engine: Engine, *runs: Run) -> list[Event]:

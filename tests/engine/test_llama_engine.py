@@ -16,6 +16,7 @@ from edge_agent.engine.protocol import (
     Cancelled,
     ChatMessage,
     EngineSettings,
+    Event,
     Failed,
     FailureCode,
     Finish,
@@ -30,6 +31,7 @@ from edge_agent.engine.protocol import (
     TextPlan,
 )
 from edge_agent.engine.sampling import TokenPicker
+from edge_agent.engine.step_policy import StepCost, StepPolicy
 from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, ends, finished, messages, run
 
 OpenLlama = Callable[..., LlamaEngine]
@@ -284,14 +286,151 @@ def test_after_a_reload_new_requests_share_the_new_prefix(open_llama: OpenLlama)
     assert finished(engine, run(3, "x", LABELS))[3].cached_tokens < 8, "the old one is gone"
 
 
-def test_many_tasks_leave_the_rest_unpinned_and_work(open_llama: OpenLlama, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    tasks = tuple(TaskPrefix(task=f"t{n}", system=f"{n} is the number", user_head="") for n in range(32))
+def test_more_tasks_than_prefixes_fit_take_turns(open_llama: OpenLlama) -> None:
+    tasks = tuple(
+        TaskPrefix(task=f"t{n}", system=f"{n} is the number of this task. " * 2, user_head="") for n in range(32)
+    )
+    engine = open_llama(tasks=tasks, context_tokens=2048)
 
-    engine = open_llama(tasks=tasks)
+    for _ in range(2):
+        answer = finished(engine, run(1, "x", LABELS, messages=messages("x", tasks[31]), task="t31"))[1]
+        assert answer.cached_tokens > 10
 
-    assert "of 32 task prefixes are not kept" in caplog.text
-    assert finished(engine, run(1, "x", LABELS, messages=messages("x", tasks[31])))[1].scores is not None
+
+def test_requests_that_come_together_with_a_new_prefix_decode_it_once(open_llama: OpenLlama) -> None:
+    new = TaskPrefix(task="new", system="This text was never seen before by anybody. " * 8, user_head="Value ")
+    length = len(open_llama(tasks=())._intake.prefix(new))
+    engine = open_llama(tasks=())
+    engine.set_tasks((new,))
+
+    answers = finished(engine, *(run(n, "x", LABELS, messages=messages(str(n), new), task="new") for n in range(4)))
+
+    assert all(answer.cached_tokens >= length - 1 for answer in answers.values())
+    computed = engine.progress().prompt_tokens_total - engine.progress().cached_tokens_total
+    assert computed < length, "only the readings were computed for the requests themselves"
+
+
+def test_prefixes_are_restored_from_disk(open_llama: OpenLlama, tmp_path: Path) -> None:
+    answers = [finished(open_kept(open_llama, tmp_path), run(1, "7 mm/s", LABELS))[1] for _ in range(2)]
+    assert answers[0].cached_tokens > 0
+    assert answers[1].scores == pytest.approx(answers[0].scores, abs=1e-6)
+
+    (kept,) = (tmp_path / "prefixes").iterdir()
+    before = kept.stat().st_mtime_ns
+    kept.write_bytes(kept.read_bytes()[:-1] + b"!")
+    answer = finished(open_kept(open_llama, tmp_path), run(1, "7 mm/s", LABELS))[1]
+
+    assert answer.scores == pytest.approx(answers[0].scores, abs=1e-6), "a damaged file is not believed"
+    assert kept.stat().st_mtime_ns > before, "and is made anew"
+
+
+def test_a_restored_prefix_is_not_decoded(
+    open_llama: OpenLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_kept(open_llama, tmp_path)
+    tokens: list[int] = []
+    decode = Llama.decode
+
+    def count(self: Llama, pieces: list[Piece], *, threads: int) -> list[int]:
+        tokens.extend(token for piece in pieces for token in piece.tokens)
+        return decode(self, pieces, threads=threads)
+
+    monkeypatch.setattr(Llama, "decode", count)
+    open_kept(open_llama, tmp_path)
+
+    assert len(tokens) == 1, "the dry step"
+
+
+def test_a_prefix_of_another_model_is_not_restored(open_llama: OpenLlama, tmp_path: Path) -> None:
+    open_kept(open_llama, tmp_path)
+    (kept,) = (tmp_path / "prefixes").iterdir()
+
+    open_kept(open_llama, tmp_path, sha256="another")
+
+    assert not kept.exists()
+
+
+def open_kept(open_llama: OpenLlama, folder: Path, sha256: str = "5ha") -> LlamaEngine:
+    return open_llama(state_dir=str(folder), sha256=sha256)
+
+
+def test_idle_rows_change_no_answer_and_leave_nothing_behind(open_llama: OpenLlama) -> None:
+    runs = [run(number, f"pump {number} vibrates", plan, max_tokens=40) for number, plan in enumerate(PLANS)]
+    expected = finished(open_llama(), *runs)
+    engine = open_llama()
+    costs = [StepCost(rows, 2, 1.0) for rows in range(1, 64)] + [StepCost(64, 2, 0.1)]
+    engine._policy = StepPolicy(costs, threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
+    assert engine._policy.padded(3) == 64
+
+    answers = finished(engine, *runs)
+
+    assert engine._llama.length(engine._idle_id) == 0
+    for number, answer in answers.items():
+        assert answer.text == expected[number].text
+        assert answer.scores is None or answer.scores == pytest.approx(expected[number].scores, abs=0.02)
+
+
+def test_where_narrow_steps_are_better_the_requests_take_turns(open_llama: OpenLlama) -> None:
+    engine = open_llama(max_active=6)
+    costs = [StepCost(rows, 2, 0.01) for rows in (1, 2, 4)] + [StepCost(rows, 2, 1.0) for rows in (5, 6, 64)]
+    engine._policy = StepPolicy(costs, threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
+
+    for number in range(6):
+        engine.add(run(number, "write", max_tokens=20))
+    while any(request.first_token_at is None for request in engine._requests.values()):
+        engine.step()
+    running: list[Any] = list(engine._requests.values())
+    before, written = engine.progress(), [request.answer.completion_tokens for request in running]
+    for _ in range(6):
+        engine.step()
+
+    after = engine.progress()
+    assert after.rows_total - before.rows_total == 4 * (after.steps_total - before.steps_total)
+    more = [request.answer.completion_tokens - count for request, count in zip(running, written, strict=True)]
+    assert (len(running), sum(more), max(more) - min(more)) == (6, 24, 0)
+
+
+def test_a_step_for_one_request_alone_is_interrupted_and_can_be_made_again(
+    open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_llama()
+    expected = finished(engine, run(1, "pump 3", LABELS))[1].scores
+    engine.add(run(2, "pump 3", LABELS))
+    batch = engine._llama._batch
+    fill = batch.fill
+
+    def fill_while_a_cancel_comes(pieces: list[Piece]) -> list[int]:
+        engine.interrupt(2)
+        return fill(pieces)
+
+    steps = engine.progress().steps_total
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "fill", fill_while_a_cancel_comes)
+        assert engine.step() == []
+    assert engine.progress().steps_total == steps, "the step did not come to its end"
+
+    events: list[Event] = []
+    while engine.has_work:
+        events += engine.step()
+    (answer,) = events
+    assert isinstance(answer, Finished)
+    assert answer.scores == pytest.approx(expected, abs=0.01)
+
+
+def test_a_step_that_others_share_is_not_interrupted(open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_llama()
+    engine.add(run(1, "pump 3", LABELS))
+    engine.add(run(2, "pump 4", LABELS))
+    batch = engine._llama._batch
+    fill = batch.fill
+
+    def fill_while_a_cancel_comes(pieces: list[Piece]) -> list[int]:
+        engine.interrupt(2)
+        return fill(pieces)
+
+    monkeypatch.setattr(batch, "fill", fill_while_a_cancel_comes)
+
+    assert ends(answer_all(engine)).keys() == {1, 2}
 
 
 @pytest.mark.expects_warning
@@ -339,7 +478,7 @@ def test_a_model_whose_logits_are_no_numbers_fails_the_request(
 
 def test_the_context_is_empty_again_after_every_kind_of_request(open_llama: OpenLlama) -> None:
     engine = open_llama()
-    pinned = {prefix.seq_id for prefix in engine._prefixes._resident}
+    pinned = {prefix.seq_id for prefix in engine._prefixes._cache._resident.values()}
     runs = [run(n, "x", plan, max_tokens=40) for n, plan in enumerate(PLANS)]
 
     finished(engine, *runs)

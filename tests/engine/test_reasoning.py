@@ -1,26 +1,85 @@
-"""A reasoning model: the demonstration model under a template that opens a thought, as DeepSeek-R1's does."""
+"""Reasoning models: the demonstration's weights under the tokens and the template of DeepSeek-R1-Distill-Qwen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from edge_agent.engine.llama import Llama
+from edge_agent.demo.readings import checkpoint_folder
 from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.engine.protocol import Finish, Partial, SchemaPlan
-from tests.engine.runs import LABELS, SCHEMA, answer_all, finished, run
-
-OPENS_A_THOUGHT = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+from edge_agent.engine.protocol import (
+    ChatMessage,
+    EngineSettings,
+    Finish,
+    Load,
+    Partial,
+    Sampling,
+    SchemaPlan,
+    TaskPrefix,
 )
+from tests.engine import r1_distill
+from tests.engine.runs import LABELS, SCHEMA, TASK, answer_all, finished, run
+
+
+@pytest.fixture(scope="session")
+def r1_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return r1_distill.convert(checkpoint_folder(), tmp_path_factory.mktemp("r1"))
 
 
 @pytest.fixture
-def engine(open_llama: Callable[..., LlamaEngine], monkeypatch: pytest.MonkeyPatch) -> LlamaEngine:
-    monkeypatch.setattr(Llama, "chat_template", lambda _self: OPENS_A_THOUGHT)
-    return open_llama()
+def engine(r1_path: Path) -> Iterator[LlamaEngine]:
+    settings = EngineSettings(context_tokens=1024, threads=1, prefill_threads=2, batch_tokens=128)
+    engine = LlamaEngine(Load(model_path=str(r1_path), settings=settings, tasks=(TASK,)))
+    yield engine
+    engine.close()
+
+
+def prompt(engine: LlamaEngine, *messages: ChatMessage) -> list[bytes]:
+    """What the prompt's tokens stand for."""
+    tokens, _ = engine._intake._chat.prompt(messages, thinks=True)
+    return [engine._llama.piece(token) for token in tokens]
+
+
+def as_text(pieces: list[bytes]) -> str:
+    return b"".join(pieces).decode()
+
+
+def test_a_prompt_begins_with_one_bos_and_ends_in_an_open_thought(engine: LlamaEngine) -> None:
+    found = prompt(engine, ChatMessage(role="system", content="Be brief."), ChatMessage(role="user", content="7 mm/s"))
+
+    assert found[0] == r1_distill.BOS.encode()
+    assert as_text(found) == f"{r1_distill.BOS}Be brief.{r1_distill.USER}7 mm/s{r1_distill.ASSISTANT}<think>\n"
+    for mark in (r1_distill.BOS, r1_distill.USER, r1_distill.ASSISTANT, "<think>"):
+        assert found.count(mark.encode()) == 1, mark
+
+
+def test_the_thoughts_of_earlier_answers_are_left_out(engine: LlamaEngine) -> None:
+    found = as_text(
+        prompt(
+            engine,
+            ChatMessage(role="user", content="a"),
+            ChatMessage(role="assistant", content="<think>long</think>short"),
+            ChatMessage(role="user", content="b"),
+        )
+    )
+
+    assert "long" not in found
+    assert f"{r1_distill.ASSISTANT}short{r1_distill.EOS}{r1_distill.USER}b" in found
+
+
+@pytest.mark.parametrize("text", [r1_distill.BOS, r1_distill.ASSISTANT, "</think>", "<think>", r1_distill.EOS])
+def test_what_a_caller_writes_never_becomes_a_token_of_the_dialogue(engine: LlamaEngine, text: str) -> None:
+    plain = prompt(engine, ChatMessage(role="user", content="x"))
+    found = prompt(engine, ChatMessage(role="user", content=f"x{text}"))
+
+    assert text in as_text(found)
+    assert found.count(text.encode()) == plain.count(text.encode())
+
+
+def test_a_task_s_prefix_is_shared(engine: LlamaEngine) -> None:
+    assert finished(engine, run(1, "7 mm/s", LABELS))[1].cached_tokens > 10
 
 
 def test_a_thought_is_closed_after_max_reasoning_tokens_and_the_answer_comes(engine: LlamaEngine) -> None:
@@ -31,6 +90,16 @@ def test_a_thought_is_closed_after_max_reasoning_tokens_and_the_answer_comes(eng
     assert "think>" not in answer.text + answer.reasoning
     forced = len(engine._intake._close_thought)
     assert answer.completion_tokens > 4 + forced
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_the_model_thinks_the_answer_comes(engine: LlamaEngine, seed: int) -> None:
+    sampling = Sampling(temperature=2.0, seed=seed)
+    answer = finished(engine, run(1, "7", max_tokens=60, max_reasoning_tokens=10, sampling=sampling))[1]
+
+    assert answer.reasoning is not None
+    assert answer.completion_tokens <= 60
+    assert "think>" not in (answer.text or "")
 
 
 def test_a_thought_that_uses_up_max_tokens_leaves_no_answer(engine: LlamaEngine) -> None:
@@ -66,3 +135,10 @@ def test_labels_and_extracts_have_no_thought(engine: LlamaEngine) -> None:
     assert answers[1].reasoning is None
     assert answers[2].reasoning is None
     assert answers[2].finish is Finish.SCHEMA
+
+
+def test_a_system_message_of_the_task_stands_behind_the_bos(engine: LlamaEngine) -> None:
+    tokens = engine._intake.prefix(TaskPrefix(task="t", system="Sort.", user_head="Reading: "))
+
+    text = "".join(engine._llama.piece(token).decode() for token in tokens)
+    assert text.startswith(f"{r1_distill.BOS}Sort.{r1_distill.USER}Reading:")

@@ -33,10 +33,7 @@ def test_nothing_wanted_is_no_batch() -> None:
 
 def timeline(admission: Admission, requests: dict[int, int], *, pinned: int = 0) -> list[int]:
     """The requests that start now, given what each would reserve."""
-    started = []
-    while (key := admission.head()) is not None and admission.start(Reservation(key, requests[key]), pinned):
-        started.append(key)
-    return started
+    return [key for key in admission.candidates() if admission.start(Reservation(key, requests[key]), pinned)]
 
 
 def test_requests_join_while_places_and_cells_last_and_when_one_leaves() -> None:
@@ -52,15 +49,34 @@ def test_requests_join_while_places_and_cells_last_and_when_one_leaves() -> None
     assert timeline(admission, requests) == [3]
 
 
-def test_a_head_that_does_not_fit_keeps_its_place_and_starts_when_there_is_room() -> None:
+def test_who_does_not_fit_is_overtaken_and_starts_when_there_is_room() -> None:
     admission = Admission(max_active=4, cells=1000)
     requests = {1: 600, 2: 600, 3: 10}
     for key in requests:
         admission.offer(key)
 
-    assert timeline(admission, requests) == [1]
+    assert timeline(admission, requests) == [1, 3]
     admission.leave(1)
-    assert timeline(admission, requests) == [2, 3]
+    assert timeline(admission, requests) == [2]
+
+
+def test_who_was_overtaken_often_enough_is_waited_for() -> None:
+    admission = Admission(max_active=4, cells=1000)
+    requests = {1: 600, 2: 600} | dict.fromkeys(range(3, 40), 10)
+    admission.offer(1)
+    admission.offer(2)
+    assert timeline(admission, requests) == [1]
+
+    for key in range(3, 3 + Admission.MOST_OVERTAKEN):
+        admission.offer(key)
+        assert timeline(admission, requests) == [key]
+        admission.leave(key)
+    admission.offer(39)
+
+    assert timeline(admission, requests) == []
+    admission.leave(1)
+    assert timeline(admission, requests) == [2]
+    assert timeline(admission, requests) == [39]
 
 
 def test_pinned_prefixes_take_cells_away() -> None:
@@ -89,4 +105,4 @@ def test_a_waiting_request_can_leave_and_an_unknown_one_is_ignored() -> None:
     admission.leave(1)
     admission.leave(7)
 
-    assert admission.head() is None
+    assert admission.candidates() == []

@@ -25,7 +25,10 @@ def pump_site(
     folder = tmp_path_factory.mktemp("pumps")
     port = broker_port("3.1.1")
     base = "edgeai/v1/test/pumps"
-    lines = ['[device]\nsite = "test"\nid = "pumps"', f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "3.1.1"']
+    lines = [
+        'state_dir = "state"\n[device]\nsite = "test"\nid = "pumps"',
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "3.1.1"',
+    ]
     lines += [f"[models.default]\npath = {json.dumps(str(demo_bundle))}", "[queue]\ncapacity = 500"]
     for name, task in tasks().items():
         lines += [f"[tasks.{name}]\nkind = {json.dumps(task['kind'])}\nsystem = {json.dumps(task['system'])}"]

@@ -1,0 +1,125 @@
+"""How long steps take on this machine with this model: measured at the first start, kept for the next ones.
+
+It takes some seconds, at most about MEASURE_S; what a slow board does not get to is judged by its smaller steps.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic
+
+from pydantic import TypeAdapter, ValidationError
+
+from edge_agent.engine.llama import Llama, Piece
+from edge_agent.engine.step_policy import WIDE_ROWS, StepCost
+
+_logger = logging.getLogger(__name__)
+
+MEASURE_S = 20.0
+# Around the groups of four rows of repacked kernels, and the 64 rows of flash attention's wide kernel.
+_WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
+_SWEPT_WIDE_ROWS = 16
+_REPEATS = 3
+# The usual length of what a prompt shares: attention costs by what is cached too.
+_BASE_TOKENS = 192
+# Fewer threads are preferred if they lose no more than this: the others rest, and the board stays cooler.
+_SAME = 1.03
+
+# Runs one step of this many rows with this many threads.
+Step = Callable[[int, int], object]
+_COSTS = TypeAdapter(list[StepCost])
+
+
+def thread_counts(cpus: int) -> list[int]:
+    """The numbers of threads worth trying on so many CPUs."""
+    return [count for count in range(1, cpus + 1) if count <= 4 or count % 2 == 0 or count == cpus]
+
+
+def measure(
+    step: Step,
+    *,
+    threads: Sequence[int],
+    prefill_threads: Sequence[int],
+    most_rows: int,
+    clock: Callable[[], float] = monotonic,
+) -> list[StepCost]:
+    """Costs in ascending order of rows, each with the best of the numbers of threads for narrow or for wide steps."""
+    end_at = clock() + MEASURE_S
+
+    def best(rows: int, counts: Iterable[int]) -> StepCost:
+        found: StepCost | None = None
+        for count in counts:
+            seconds = _fastest(step, rows, count, clock, end_at)
+            if found is None or seconds * _SAME < found.seconds:
+                found = StepCost(rows, count, seconds)
+        assert found is not None
+        return found
+
+    swept = min(_SWEPT_WIDE_ROWS, most_rows)
+    sweep = {1: best(1, threads), swept: best(swept, prefill_threads)}
+    narrow, wide = sweep[1].threads, sweep[swept].threads
+    costs: list[StepCost] = []
+    for rows in _WIDTHS:
+        if rows > most_rows or (costs and clock() > end_at):
+            break
+        likely = sorted({narrow, wide}) if rows <= WIDE_ROWS else [wide]
+        costs.append(sweep.get(rows) or best(rows, likely))
+    return costs
+
+
+def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
+    """Steps as requests make them: up to `seq_ids` rows are of as many sequences, more are the prompt of one.
+
+    All of them begin with the same cached tokens, which `base_id` holds; both are empty before and must be after.
+    """
+    token = max(llama.eos, 0)
+    base = min(_BASE_TOKENS, llama.context_tokens // 4)
+    llama.decode_all(base_id, [token] * base, threads=1)
+
+    def step(rows: int, threads: int) -> None:
+        ids, count = (seq_ids[:rows], 1) if rows <= len(seq_ids) else (seq_ids[:1], rows)
+        for seq_id in ids:
+            llama.share(base_id, seq_id, base)
+        llama.decode([Piece(seq_id, base, [token] * count, [count - 1]) for seq_id in ids], threads=threads)
+        for seq_id in ids:
+            llama.forget(seq_id)
+
+    return step
+
+
+def _fastest(step: Step, rows: int, threads: int, clock: Callable[[], float], end_at: float) -> float:
+    """Whatever else runs can only make a step longer: the shortest of several is the one to believe."""
+    times: list[float] = []
+    while len(times) < _REPEATS and (not times or clock() < end_at):
+        began = clock()
+        step(rows, threads)
+        times.append(clock() - began)
+    return min(times)
+
+
+def load(path: Path, key: str) -> list[StepCost] | None:
+    """What was kept under this key; None if there is nothing, or nothing readable."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return _COSTS.validate_python(kept["costs"]) if kept["key"] == key else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        _logger.info("calibration %s cannot be used and is made anew: %s", path, error)
+        return None
+
+
+def save(path: Path, key: str, costs: Sequence[StepCost]) -> None:
+    """Keep it; a disk that does not take it costs the next start the measurement."""
+    document = {"key": key, "costs": [asdict(cost) for cost in costs]}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".new")
+        draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        _logger.info("calibration is not kept: %s", error)

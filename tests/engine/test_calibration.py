@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_agent.engine import calibration
+from edge_agent.engine.llama_engine import LlamaEngine
+from edge_agent.engine.step_policy import StepCost
+
+
+class Board:
+    """A clock that only steps move on, by what they cost here."""
+
+    def __init__(self, cost_s: Callable[[int, int], float]) -> None:
+        self.cost_s = cost_s
+        self.now = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def step(self, rows: int, threads: int) -> None:
+        self.now += self.cost_s(rows, threads)
+
+    def costs(
+        self, threads: list[int], prefill_threads: list[int] | None = None, most_rows: int = 128
+    ) -> list[StepCost]:
+        return calibration.measure(
+            self.step,
+            threads=threads,
+            prefill_threads=prefill_threads or threads,
+            most_rows=most_rows,
+            clock=self.clock,
+        )
+
+
+def pi_5(rows: int, threads: int) -> float:
+    """Bound by memory up to 8 rows, where threads are in each other's way; by arithmetic beyond."""
+    return max(0.029 * (1 + 0.1 * abs(threads - 2)), rows * 0.012 / threads)
+
+
+def test_narrow_and_wide_steps_get_the_threads_that_are_fastest_for_them() -> None:
+    costs = {cost.rows: cost for cost in Board(pi_5).costs([1, 2, 3, 4])}
+
+    assert costs[1].threads == 2
+    assert costs[64].threads == 4
+    assert costs[64].seconds == pytest.approx(pi_5(64, 4))
+    assert list(costs) == sorted(costs)
+
+
+def test_where_more_threads_gain_nothing_the_fewer_are_taken() -> None:
+    assert {cost.threads for cost in Board(lambda rows, _: rows / 100).costs([1, 2, 4], most_rows=8)} == {1}
+
+
+def test_given_threads_are_not_tried_against_others() -> None:
+    costs = {cost.rows: cost.threads for cost in Board(pi_5).costs([1], [3])}
+
+    assert (costs[1], costs[128]) == (1, 3)
+
+
+def test_a_slow_board_is_not_measured_for_ever() -> None:
+    board = Board(lambda rows, _: rows * 0.5)
+
+    costs = board.costs([1, 2, 3, 4])
+
+    assert board.now < 5 * calibration.MEASURE_S
+    assert costs[0].rows == 1
+
+
+def test_thread_counts_worth_trying() -> None:
+    assert calibration.thread_counts(2) == [1, 2]
+    assert calibration.thread_counts(8) == [1, 2, 3, 4, 6, 8]
+    assert calibration.thread_counts(5) == [1, 2, 3, 4, 5]
+
+
+def test_what_was_measured_is_kept_for_the_same_key_only(tmp_path: Path) -> None:
+    path, costs = tmp_path / "state" / "calibration.json", [StepCost(1, 2, 0.02)]
+
+    calibration.save(path, "this model", costs)
+
+    assert calibration.load(path, "this model") == costs
+    assert calibration.load(path, "another") is None
+    assert calibration.load(tmp_path / "nothing.json", "this model") is None
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"key": "k", "costs": [{"rows": "x"}]}', "[1]"])
+def test_a_damaged_file_is_measured_anew(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(content)
+
+    assert calibration.load(path, "k") is None
+
+
+def test_an_engine_measures_once_and_remembers(
+    open_llama: Callable[..., LlamaEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"state_dir": str(tmp_path), "sha256": "5ha", "batch_tokens": None}
+    first = open_llama(**settings)
+    assert first.facts.prefill_tok_s is not None
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(calibration, "measure", fail)
+    again = open_llama(**settings)
+
+    assert again.facts == first.facts
