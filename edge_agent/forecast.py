@@ -37,7 +37,9 @@ class Ahead:
         self.count += 1
         self.is_known &= expected is not None
         if expected is not None:
-            self.work_s += max(0.0, expected.share_s - elapsed_s / beside)
+            # One that runs for longer than nearly all do tells that the engine is slow now: it needs as long again.
+            overdue_s = max(0.0, elapsed_s - expected.run_s(CAUTIOUS_PERCENT, beside))
+            self.work_s += max(0.0, expected.share_s - elapsed_s / beside) + overdue_s / beside
             self.variance += expected.variance
 
     def wait(self, expected: Expectation | None, count: int = 1) -> None:

@@ -34,20 +34,22 @@ def test_without_a_free_slot_the_work_ahead_comes_first() -> None:
     assert ahead.likely_s(expectation(0.5)) == pytest.approx(1 + 3 * 2 + 0.5)
 
 
-def test_work_that_runs_shrinks_with_its_part_of_the_engine_and_never_below_nothing() -> None:
-    for elapsed_s, left_s in ((0.0, 1.0), (1.0, 0.5), (2.0, 0.0), (50.0, 0.0)):
-        ahead = Ahead(slots=2)
-        ahead.run(expectation(1.0), elapsed_s=elapsed_s, beside=2)
-        assert ahead.work_s == pytest.approx(left_s)
+@pytest.mark.parametrize(("elapsed_s", "left_s"), [(0.0, 1.0), (1.0, 0.5), (2.0, 0.0), (6.0, 2.0)])
+def test_work_that_runs_shrinks_with_its_part_of_the_engine_until_it_is_overdue(
+    elapsed_s: float, left_s: float
+) -> None:
+    ahead = Ahead(slots=2)
+    ahead.run(expectation(1.0, run_s=2.0, batch=2), elapsed_s=elapsed_s, beside=2)
+    assert ahead.work_s == pytest.approx(left_s)
 
 
 def test_the_likely_estimate_does_not_count_what_runs_beside_twice() -> None:
     """Four run at once, one second of the engine each: in a steady state one ends each second, each runs for four."""
     ahead = Ahead(slots=4)
-    for elapsed_s in (0.0, 1.0, 2.0, 3.0):
-        ahead.run(expectation(1.0), elapsed_s=elapsed_s, beside=4)
-    assert ahead.work_s == pytest.approx(2.5)
     own = expectation(1.0, run_s=4.0, batch=4)
+    for elapsed_s in (0.0, 1.0, 2.0, 3.0):
+        ahead.run(own, elapsed_s=elapsed_s, beside=4)
+    assert ahead.work_s == pytest.approx(2.5)
     assert ahead.likely_s(own) == pytest.approx(2.5 - 1.5 + 4.0)
     assert ahead.cautious_s(own) == pytest.approx(2.5 + 4.0)
 
