@@ -6,7 +6,7 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench test-parity test-clients test-model clean
+.PHONY: setup demo test check bench bench-overload test-parity test-clients test-model clean
 
 setup: $(VENV)/ready
 
@@ -50,6 +50,10 @@ check: setup
 # Requests per second through the whole agent: make bench MODEL=path-of-a-bundle-or-gguf
 bench: setup
 	$(BIN)/python -m tests.bench $(or $(MODEL),$(error say which model: make bench MODEL=path))
+
+# Who is answered at ten times what the board can do: make bench-overload MODEL=path-of-a-bundle-or-gguf
+bench-overload: setup
+	$(BIN)/python -m tests.bench.overload $(or $(MODEL),$(error say which model: make bench-overload MODEL=path))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

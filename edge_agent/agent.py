@@ -6,6 +6,7 @@ One thread, that of `Agent.run`, owns all state. The network threads (mqtt_link)
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import signal
@@ -70,7 +71,11 @@ class Agent:
         self._config_path = config_path
         self._topics = config.topics
         self._model = model
-        self._inbox: queue.Queue[LinkEvent | Event | WorkerExited] = queue.Queue(MAX_INBOX)
+        # Urgency, order of arrival, event: the worker's come first, or it would stand idle behind a flood of requests.
+        self._inbox: queue.PriorityQueue[tuple[bool, int, LinkEvent | Event | WorkerExited]] = queue.PriorityQueue(
+            MAX_INBOX
+        )
+        self._arrivals = itertools.count()
         self._tasks = load_tasks(config)
         self._presence = Presence(self._topics)
         self._board = GenericBoard(config.board.root, config.models_dir)
@@ -126,7 +131,7 @@ class Agent:
         if deadline_at is not None:
             wake_up_at.append(deadline_at)
         try:
-            event = self._inbox.get(timeout=max(0.0, min(wake_up_at) - now))
+            _, _, event = self._inbox.get(timeout=max(0.0, min(wake_up_at) - now))
         except queue.Empty:
             event = None
         now = time.monotonic()
@@ -140,9 +145,10 @@ class Agent:
 
     def _deliver(self, event: LinkEvent | Event | WorkerExited) -> None:
         """For the other threads: a full inbox slows them down; after the end nobody reads it, nor waits for it."""
+        entry = (isinstance(event, LinkEvent), next(self._arrivals), event)
         while not self._is_closed.is_set():
             try:
-                self._inbox.put(event, timeout=LONGEST_WAIT_S)
+                self._inbox.put(entry, timeout=LONGEST_WAIT_S)
             except queue.Full:
                 continue
             return
@@ -308,6 +314,7 @@ class Agent:
             queue_depth=len(self._dispatcher.queue),
             queue_capacity=self._dispatcher.queue.capacity,
             oldest_ms=self._dispatcher.queue.oldest_ms(now),
+            estimated_wait_ms=self._dispatcher.estimated_wait_ms(now),
             active=self._dispatcher.active,
             is_draining=self._dispatcher.is_draining,
             is_loaded=self._worker is not None,
@@ -373,6 +380,7 @@ class Agent:
         is_first = self._presence.state is State.OFFLINE
         self._worker, self._ready_at = ready, now
         self._dispatcher.slots = ready.max_active
+        self._dispatcher.latency.set_rates(ready.prefill_tok_s, ready.decode_tok_s)
         log.info("model ready load_s=%.1f threads=%d repacked_mb=%s", ready.load_s, ready.threads, ready.repacked_mb)
         if is_first:
             is_draining = self._dispatcher.is_draining

@@ -155,7 +155,8 @@ class EngineConfig(Table):
 
 class QueueConfig(Table):
     capacity: Annotated[int, Field(ge=1, le=10000)] = 64
-    default_deadline_ms: Annotated[int, Field(ge=1, le=86_400_000)] = 60_000
+    # None = from the measured latency of the task (latency.py).
+    default_deadline_ms: Annotated[int, Field(ge=1, le=86_400_000)] | None = None
     dedup_window_s: Annotated[float, Field(ge=0, le=86400)] = 300.0
     max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] = 65536
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 20.0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from edge_agent.admission import Admission, Loser
 from edge_agent.clock import timestamp
 from edge_agent.config import Config
 from edge_agent.duplicates import Duplicates, Key, key_of, may_be_duplicate
@@ -22,6 +22,8 @@ from edge_agent.engine.protocol import (
     RefusalCode,
     Refused,
 )
+from edge_agent.forecast import Ahead
+from edge_agent.latency import LONGEST_DEADLINE_MS, Latency
 from edge_agent.messages import (
     Code,
     Envelope,
@@ -50,7 +52,6 @@ MAX_ATTEMPTS = 2
 # Clients that may wait for one answer by asking the same question again.
 MAX_FOLLOWERS = 100
 
-_DEADLINE_PASSED = Error(code=Code.DEADLINE, message="the deadline has passed")
 _FAULT = "the request met a fault of the agent"
 _SUPERSEDED = Error(code=Code.SUPERSEDED, message="a newer reading of the same source has come")
 
@@ -76,6 +77,7 @@ class Dispatcher:
         send: Callable[[Command], object],
     ) -> None:
         self.statistics = Statistics()
+        self.latency = Latency()
         self.model: ModelName | None = None
         self.slots = 0
         self.is_draining = False
@@ -143,13 +145,14 @@ class Dispatcher:
                 self.statistics.duplicates_total += 1
                 if isinstance(twin, Request):
                     if len(twin.followers) >= MAX_FOLLOWERS:
-                        raise Refusal(Code.QUEUE_FULL, "too many wait for this answer already", self._retry_after_s())
+                        message = "too many wait for this answer already"
+                        raise Refusal(Code.QUEUE_FULL, message, self._admission(now).retry_after_s)
                     if not inbound.duplicate:
                         twin.followers.append(origin)
                 else:
                     self._reply(origin, twin, repeat=True)
                 return
-        deadline_at = self._deadline_at(task, envelope, inbound)
+        deadline_at, deadline_from = self._deadline(task, envelope, inbound)
         self._numbers += 1
         request = Request(
             number=self._numbers,
@@ -157,35 +160,63 @@ class Dispatcher:
             run=task.run(self._numbers, envelope),
             arrived_at=inbound.received_at,
             deadline_at=deadline_at,
+            deadline_from=deadline_from,
             priority=task.config.priority if envelope.priority is None else envelope.priority,
             include_reasoning=envelope.options.reasoning == "include",
             min_score=task.min_score,
             supersedes=(task.name, inbound.topic + "\n" + origin.reply_topic) if task.config.keep == "latest" else None,
         )
         if deadline_at <= now:
-            raise Refusal(Code.DEADLINE, "the deadline had passed on arrival")
+            raise Refusal(Code.DEADLINE, f"{request.deadline} had passed on arrival")
         if self.is_draining:
-            raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", self._retry_after_s())
-        if request.supersedes is not None:
-            self._supersede(request.supersedes, now)
-        if self.queue.is_full:
-            code, why = (Code.QUEUE_FULL, "") if self.slots else (Code.LOADING, " while the model is being loaded")
-            message = f"all {self.queue.capacity} places of the queue are taken{why}"
-            raise Refusal(code, message, self._retry_after_s())
+            raise Refusal(
+                Code.DRAINING, "the agent is draining and takes no new requests", self._admission(now).retry_after_s
+            )
+        superseded, losers = self._admission(now).enter(request)
         self._keys[request.number] = key
-        self._duplicates.begin(key, request, now)
+        self._duplicates.begin(key, request)
         self.statistics.accepted_total += 1
-        self.queue.add(request)
+        if superseded is not None:
+            self._end_with(superseded, _SUPERSEDED, now)
+        self._displace(losers, now)
 
-    def _deadline_at(self, task: Task, envelope: Envelope, inbound: Inbound) -> float:
-        limit_ms = envelope.deadline_ms or task.config.deadline_ms or self._config.queue.default_deadline_ms
-        if inbound.expiry_s is not None:
-            limit_ms = min(limit_ms, inbound.expiry_s * 1000)
-        return inbound.received_at + limit_ms / 1000
+    def _deadline(self, task: Task, envelope: Envelope, inbound: Inbound) -> tuple[float, str]:
+        """When the answer becomes worthless, and who says so."""
+        limits_ms = {
+            "request": envelope.deadline_ms,
+            "task": task.config.deadline_ms,
+            "configuration": self._config.queue.default_deadline_ms,
+            "measured": self.latency.deadline_ms(task.name),
+            "default": LONGEST_DEADLINE_MS,
+        }
+        source, limit_ms = next((source, limit) for source, limit in limits_ms.items() if limit is not None)
+        if inbound.expiry_s is not None and inbound.expiry_s * 1000 < limit_ms:
+            source, limit_ms = "message expiry", inbound.expiry_s * 1000
+        return inbound.received_at + limit_ms / 1000, source
 
-    def _supersede(self, source: tuple[str, str], now: float) -> None:
-        for request in self.queue.remove(lambda waiting: waiting.supersedes == source):
-            self._end_with(request, _SUPERSEDED, now)
+    def _displace(self, losers: list[Loser], now: float) -> None:
+        self.statistics.displaced_total += len(losers)
+        for request, error in losers:
+            self._end_with(request, error, now)
+
+    def _running(self, now: float) -> Ahead:
+        ahead = Ahead(slots=self.slots)
+        for active in self._active.values():
+            if active.is_answered:  # the worker lets go of it at its next step
+                ahead.count += 1
+            else:
+                request = active.request
+                started_at = now if request.started_at is None else request.started_at
+                ahead.run(self.latency.expect(request.kind), now - started_at, len(self._active))
+        return ahead
+
+    def _admission(self, now: float) -> Admission:
+        return Admission(self.queue, self._running(now), self.latency, now)
+
+    def estimated_wait_ms(self, now: float) -> float | None:
+        """How long a request would wait that came after all that are here; None = unknown."""
+        wait_s = self._admission(now).wait_s
+        return None if wait_s is None else wait_s * 1000
 
     def _refuse(self, origin: Origin, inbound: Inbound, refusal: Refusal, now: float) -> None:
         log.info(
@@ -202,14 +233,8 @@ class Dispatcher:
                 return
             if twin is None:
                 self._duplicates.end(key, outcome, now)
-        self.statistics.count(outcome, now)
+        self.statistics.count(outcome)
         self._reply(origin, outcome)
-
-    def _retry_after_s(self) -> float:
-        """An honest guess: the time that what waits here has taken lately, half a second at least."""
-        per_request_s = self.statistics.seconds_per_request
-        wait_s = 1.0 if per_request_s is None else per_request_s * (len(self.queue) + len(self._active))
-        return round(max(0.5, math.ceil(wait_s * 10) / 10), 1)
 
     def fill(self, now: float) -> None:
         """Gives free slots of the worker to those who wait."""
@@ -231,10 +256,14 @@ class Dispatcher:
     def expire(self, now: float) -> None:
         """Answers every request whose deadline has passed, waiting or running."""
         for request in self.queue.expire(now):
-            self._end_with(request, _DEADLINE_PASSED, now)
+            self._end_with(request, _deadline_passed(request), now)
         for active in list(self._active.values()):
-            if active.request.deadline_at <= now and not active.is_answered:
-                self._abandon(active, _DEADLINE_PASSED, now)
+            request = active.request
+            if request.deadline_at <= now and not active.is_answered:
+                if request.started_at is not None:
+                    beside = len(self._active)
+                    self.latency.gave_up(request.kind, run_s=now - request.started_at, beside=beside, now=now)
+                self._abandon(active, _deadline_passed(request), now)
 
     def _abandon(self, active: _Active, error: Error, now: float) -> None:
         """The caller is answered at once; the slot is free when the worker has let go."""
@@ -277,7 +306,7 @@ class Dispatcher:
             request = entry.request
             if entry.is_answered:
                 continue
-            if request.supersedes is not None and self.queue.has(request.supersedes):
+            if request.supersedes is not None and self.queue.latest(request.supersedes) is not None:
                 self._end_with(request, _SUPERSEDED, now)
             elif request.attempts < MAX_ATTEMPTS:
                 if request.partials:  # its caller has the beginning already, and is not told it twice
@@ -314,6 +343,8 @@ class Dispatcher:
     def answered(self, event: Answer, now: float) -> None:
         """The worker is done with a request: its slot is free, and the caller gets the answer."""
         active = self._active.pop(event.id, None)
+        if active is not None and isinstance(event, Finished):
+            self._measure(active.request, event, now)
         if active is not None and not active.is_answered:
             try:
                 outcome = self._outcome(active.request, event, now)
@@ -322,11 +353,18 @@ class Dispatcher:
                 error = Error(code=Code.INTERNAL, message="the answer met a fault of the agent")
                 outcome = Outcome.refused(error, _timing(active.request, now))
             self._end(active.request, outcome, now)
+        self.expire(now)
+        self._displace(self._admission(now).withdraw(), now)
         self.fill(now)
+
+    def _measure(self, request: Request, event: Finished, now: float) -> None:
+        if request.started_at is not None:
+            run_s = now - request.started_at
+            self.latency.measure(request.kind, share_s=event.share_s, run_s=run_s, batch=event.batch, now=now)
 
     def _outcome(self, request: Request, event: Answer, now: float) -> Outcome:
         if request.deadline_at <= now:  # before `expire` came to know it
-            return Outcome.refused(_DEADLINE_PASSED, _timing(request, now))
+            return Outcome.refused(_deadline_passed(request), _timing(request, now))
         match event:
             case Finished():
                 return self._finished(request, event, now)
@@ -373,7 +411,7 @@ class Dispatcher:
 
     def _end(self, request: Request, outcome: Outcome, now: float) -> None:
         self._duplicates.end(self._keys.pop(request.number), outcome, now)
-        self.statistics.count(outcome, now)
+        self.statistics.count(outcome)
         if outcome.error is not None:
             log.info(
                 "request ended task=%r id=%r status=%s code=%s: %s",
@@ -406,3 +444,7 @@ def _timing(request: Request, now: float, event: Finished | None = None) -> Timi
         total_ms=(now - request.arrived_at) * 1000,
         batch=event.batch if event else None,
     )
+
+
+def _deadline_passed(request: Request) -> Error:
+    return Error(code=Code.DEADLINE, message=f"{request.deadline} has passed")

@@ -34,64 +34,59 @@ def may_be_duplicate(origin: Origin, inbound: Inbound) -> bool:
     return origin.is_id_given or bool(origin.correlation) or inbound.duplicate
 
 
-@dataclass(slots=True)
-class _Entry:
+@dataclass(frozen=True, slots=True)
+class _Ended:
     at: float
-    request: Request | None
-    outcome: Outcome | None
+    outcome: Outcome
     size: int
 
 
 class Duplicates:
-    """What was asked and answered within the window, bounded in number and bytes (the oldest are forgotten first)."""
+    """What is asked, and what was answered within the window: bounded in number and bytes, the oldest are forgotten
+    first."""
 
     def __init__(self, window_s: float) -> None:
         self.window_s = window_s
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._asked: dict[Key, Request] = {}
+        self._ended: OrderedDict[Key, _Ended] = OrderedDict()
         self._bytes = 0
 
     def find(self, key: Key, now: float) -> Request | Outcome | None:
         """The running request or the recorded outcome that answers this one too; None = it is to be run."""
         self._forget_old(now)
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        return entry.request or entry.outcome
+        if key in self._asked:
+            return self._asked[key]
+        return self._ended[key].outcome if key in self._ended else None
 
-    def begin(self, key: Key, request: Request, now: float) -> None:
+    def begin(self, key: Key, request: Request) -> None:
         """This request is waiting or running."""
         self._drop(key)
-        self._entries[key] = _Entry(now, request, None, 0)
+        self._asked[key] = request
 
     def end(self, key: Key, outcome: Outcome, now: float) -> None:
         """`ok` and `invalid` are kept to be given again; after any other end the question may be asked anew."""
         self._drop(key)
         if outcome.status in (Status.OK, Status.INVALID):
             size = len(str(outcome.output)) + len(outcome.reasoning or "") + 512
-            self._entries[key] = _Entry(now, None, outcome, size)
+            self._ended[key] = _Ended(now, outcome, size)
             self._bytes += size
         self._forget_old(now)
 
     def forget_refusals(self) -> None:
         """What was invalid may be valid under a new configuration."""
-        for key in [key for key, e in self._entries.items() if e.outcome and e.outcome.status is Status.INVALID]:
+        for key in [key for key, ended in self._ended.items() if ended.outcome.status is Status.INVALID]:
             self._drop(key)
 
     def _drop(self, key: Key) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._bytes -= entry.size
+        self._asked.pop(key, None)
+        ended = self._ended.pop(key, None)
+        if ended is not None:
+            self._bytes -= ended.size
 
     def _forget_old(self, now: float) -> None:
-        forgotten: list[Key] = []
-        count, size = len(self._entries), self._bytes
-        for key, entry in self._entries.items():
-            is_over = count > MAX_REMEMBERED or size > MAX_REMEMBERED_BYTES
-            if not is_over and entry.at + self.window_s > now:
-                break
-            if entry.request is None:
-                forgotten.append(key)
-                count -= 1
-                size -= entry.size
-        for key in forgotten:
+        while self._ended:
+            key, oldest = next(iter(self._ended.items()))
+            is_over = len(self._ended) > MAX_REMEMBERED or self._bytes > MAX_REMEMBERED_BYTES
+            if not is_over and oldest.at + self.window_s > now:
+                return
             self._drop(key)

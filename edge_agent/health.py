@@ -71,6 +71,7 @@ class Facts:
     queue_depth: int
     queue_capacity: int
     oldest_ms: float | None
+    estimated_wait_ms: float | None
     active: int
     is_draining: bool
     is_loaded: bool
@@ -128,8 +129,10 @@ def health_document(facts: Facts) -> dict[str, Any]:
             "depth": facts.queue_depth,
             "capacity": facts.queue_capacity,
             "oldest_ms": _rounded(facts.oldest_ms, 1),
+            "estimated_wait_ms": _rounded(facts.estimated_wait_ms, 1),
             "accepted_total": statistics.accepted_total,
             "rejected_total": statistics.rejected_total,
+            "displaced_total": statistics.displaced_total,
             "expired_total": statistics.expired_total,
             "duplicates_total": statistics.duplicates_total,
         },

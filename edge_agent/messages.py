@@ -41,6 +41,7 @@ class Code(StrEnum):
     """`error.code` of a reply; each belongs to one status."""
 
     QUEUE_FULL = "queue_full"
+    DEADLINE_UNREACHABLE = "deadline_unreachable"
     LOADING = "loading"
     DRAINING = "draining"
     DEADLINE = "deadline"
@@ -63,6 +64,7 @@ class Code(StrEnum):
 
 _STATUS_OF_CODE = {
     Code.QUEUE_FULL: Status.BUSY,
+    Code.DEADLINE_UNREACHABLE: Status.BUSY,
     Code.LOADING: Status.BUSY,
     Code.DRAINING: Status.BUSY,
     Code.DEADLINE: Status.EXPIRED,

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from edge_agent.messages import Outcome, Status
 
 WINDOW = 512
-_SMOOTHING = 0.2
 
 
 def percentile(values: Iterable[float], percent: int) -> float | None:
@@ -26,15 +25,14 @@ class Statistics:
         self.requests_total = 0
         self.accepted_total = 0
         self.rejected_total = 0
+        self.displaced_total = 0
         self.expired_total = 0
         self.duplicates_total = 0
         self.failed_total = 0
         self.latency_ms: deque[float] = deque(maxlen=WINDOW)
         self.queued_ms: deque[float] = deque(maxlen=WINDOW)
-        self.seconds_per_request: float | None = None
-        self._last_answer_at: float | None = None
 
-    def count(self, outcome: Outcome, now: float) -> None:
+    def count(self, outcome: Outcome) -> None:
         """One request has ended so."""
         self.requests_total += 1
         self.rejected_total += outcome.status is Status.BUSY
@@ -45,9 +43,3 @@ class Statistics:
             return
         self.latency_ms.append(total_ms)
         self.queued_ms.append(outcome.timing.queued_ms or 0.0)
-        # Between two answers lies one request's share of the engine, unless the engine was idle in between.
-        last = self._last_answer_at
-        share_s = total_ms / 1000 if last is None else min(total_ms / 1000, now - last)
-        before = self.seconds_per_request
-        self.seconds_per_request = share_s if before is None else before + _SMOOTHING * (share_s - before)
-        self._last_answer_at = now

@@ -207,13 +207,63 @@ class TestWhatIsRefused:
         assert (desk.reply["status"], code_of(desk.reply)) == ("busy", "queue_full")
         assert desk.reply["error"]["retry_after_s"] >= 0.5
 
-    def test_the_time_to_come_back_grows_with_the_work_that_waits(self) -> None:
+    def test_the_time_to_come_back_is_that_of_the_work_that_is_here(self) -> None:
         desk = Desk("[queue]\ncapacity = 4\n")
         desk.ask("x")
-        desk.dispatcher.answered(finished(1), 3.0)
+        desk.dispatcher.answered(finished(1, share_s=3.0), 3.0)
         for _ in range(6):
             desk.ask("x", at=10.0)
         assert desk.replies[-1]["error"]["retry_after_s"] == 15.0
+
+    def test_a_deadline_that_cannot_be_met_is_busy_and_says_why_and_when_to_come_back(self) -> None:
+        desk = Desk()
+        desk.ask("x")
+        desk.dispatcher.answered(finished(1, share_s=3.0), 3.0)
+        desk.ask("x", at=10.0)
+        desk.ask("x", at=10.0)
+        desk.ask({"input": "x", "id": "hurried", "deadline_ms": 5000}, at=10.0)
+        reply = desk.replies[-1]
+        assert (reply["id"], reply["status"], code_of(reply)) == ("hurried", "busy", "deadline_unreachable")
+        assert set(reply) == REPLY_FIELDS
+        assert (
+            message_of(reply) == "would be answered after about 6000 ms, too late for the deadline of 5000 ms (request)"
+        )
+        assert reply["error"]["retry_after_s"] == 1.0
+        # The caller comes back when it was told to, and gets its answer in time.
+        desk.ask({"input": "x", "id": "hurried", "deadline_ms": 5000}, at=11.0)
+        desk.dispatcher.answered(finished(2, share_s=3.0), 13.0)
+        desk.dispatcher.answered(finished(desk.runs[-1].id, share_s=3.0), 15.9)
+        assert desk.statuses()[-1] == ("hurried", "ok")
+
+    def test_a_bad_payload_is_invalid_even_where_a_good_one_would_be_busy(self) -> None:
+        desk = Desk("[queue]\ncapacity = 1\n")
+        desk.ask("x")
+        desk.ask("x")
+        desk.ask({"rpm": 1}, task="vibration")
+        assert (desk.reply["status"], code_of(desk.reply)) == ("invalid", "bad_field")
+
+    def test_the_less_urgent_hear_at_once_that_they_were_displaced(self) -> None:
+        desk = Desk("[queue]\ncapacity = 1\n")
+        desk.ask({"input": "x", "id": "running"})
+        desk.ask({"input": "x", "id": "lax", "priority": 6})
+        desk.ask({"input": "x", "id": "lax", "priority": 6}, at=0.5)
+        desk.ask({"input": "x", "id": "urgent", "priority": 0}, at=1.0)
+        assert desk.statuses() == [("lax", "busy"), ("lax", "busy")]
+        assert [reply["repeat"] for reply in desk.replies] == [False, True]
+        assert {code_of(reply) for reply in desk.replies} == {"queue_full"}
+        assert desk.dispatcher.statistics.displaced_total == 1
+        desk.dispatcher.answered(finished(1), 2.0)
+        desk.dispatcher.answered(finished(desk.runs[-1].id), 3.0)
+        assert desk.statuses()[2:] == [("running", "ok"), ("urgent", "ok")]
+
+    def test_who_will_miss_his_deadline_hears_so_before_it_passes(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "first"})
+        desk.ask({"input": "x", "id": "second"})
+        desk.ask({"input": "x", "id": "third", "deadline_ms": 4000})
+        desk.dispatcher.answered(finished(1, share_s=3.0), 3.0)
+        assert sorted(desk.statuses()) == [("first", "ok"), ("third", "busy")]
+        assert [run.messages[0].content for run in desk.runs] == ["x", "x"]
 
     def test_requests_wait_for_the_model_and_those_too_many_hear_that_it_is_loading(self) -> None:
         desk = Desk("[queue]\ncapacity = 1\n", slots=0)
@@ -272,6 +322,50 @@ class TestDeadlines:
         desk = Desk("[queue]\ndefault_deadline_ms = 1500\n")
         desk.ask("x", at=100.0)
         assert desk.dispatcher.next_wake_up_at() == 101.5
+
+    def test_without_one_it_follows_from_the_runs_that_were_measured(self) -> None:
+        desk = Desk()
+        desk.ask("x")
+        desk.dispatcher.answered(finished(1), 2.0)
+        desk.ask("x", at=100.0)
+        assert desk.dispatcher.next_wake_up_at() == 116.0
+        desk.ask("x", task="triage", at=100.0)
+        assert [waiting.deadline_at for waiting in desk.dispatcher.queue] == [160.0]
+
+    @pytest.mark.parametrize(
+        ("task", "envelope", "expiry_s", "configured", "told"),
+        [
+            ("generate", {"deadline_ms": 1000}, None, "", "1000 ms (request)"),
+            ("urgent", {}, None, "", "2000 ms (task)"),
+            ("generate", {}, None, "[queue]\ndefault_deadline_ms = 1500\n", "1500 ms (configuration)"),
+            ("generate", {}, None, "", "60000 ms (default)"),
+            ("generate", {"deadline_ms": 9000}, 3, "", "3000 ms (message expiry)"),
+        ],
+    )
+    def test_who_named_the_deadline_is_told_when_it_has_passed(
+        self, task: str, envelope: dict[str, Any], expiry_s: int | None, configured: str, told: str
+    ) -> None:
+        desk = Desk(configured)
+        desk.ask({"input": "x", **envelope}, task=task, expiry_s=expiry_s)
+        desk.dispatcher.expire(60.0)
+        assert message_of(desk.reply) == f"the deadline of {told} has passed"
+
+    def test_so_it_is_where_it_was_measured(self) -> None:
+        desk = Desk()
+        desk.ask("x")
+        desk.dispatcher.answered(finished(1), 1.0)
+        desk.ask({"input": "x", "id": "a"}, at=10.0)
+        desk.dispatcher.expire(18.0)
+        assert message_of(desk.replies[-1]) == "the deadline of 8000 ms (measured) has passed"
+
+    def test_a_request_that_never_ends_in_time_is_not_admitted_for_ever(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "deadline_ms": 1000})
+        desk.dispatcher.expire(1.0)
+        desk.ask("x", at=1.0)
+        desk.dispatcher.answered(Cancelled(id=1), 1.1)
+        desk.ask({"input": "x", "deadline_ms": 900}, at=1.2)
+        assert code_of(desk.replies[-1]) == "deadline_unreachable"
 
     def test_expired_request_is_rejected_not_run(self) -> None:
         desk = Desk()
@@ -399,6 +493,27 @@ class TestNewestOnly:
         desk.ask({"input": "x", "id": "old"}, task="newest")
         desk.ask({"input": "y", "id": "new"}, task="newest")
         assert desk.statuses() == [("old", "cancelled")]
+
+    def test_readings_that_come_faster_than_answers_do_not_starve(self) -> None:
+        desk = Desk()
+        desk.ask("busy")
+        desk.ask({"input": "reading 0", "deadline_ms": 5000}, task="newest")
+        for number in range(1, 5):
+            desk.ask({"input": "other", "deadline_ms": 5000}, at=0.1 * number)
+            desk.ask({"input": f"reading {number}", "deadline_ms": 5000}, task="newest", at=0.1 * number)
+        desk.dispatcher.answered(finished(1, share_s=0.01), 0.6)
+        assert desk.runs[-1].messages[0].content == "reading 4"
+
+    def test_a_reading_that_is_refused_leaves_the_older_one_waiting(self) -> None:
+        desk = Desk()
+        desk.ask("x", task="newest")
+        desk.dispatcher.answered(finished(1, share_s=2.0), 2.0)
+        desk.ask("busy", at=3.0)
+        desk.ask({"input": "old", "id": "old"}, task="newest", at=3.0)
+        desk.ask({"input": "new", "id": "new", "deadline_ms": 500}, task="newest", at=3.0)
+        assert desk.statuses()[1:] == [("new", "busy")]
+        desk.dispatcher.answered(finished(2, share_s=2.0), 5.0)
+        assert desk.runs[-1].messages[0].content == "old"
 
     def test_each_reply_topic_has_its_own_latest(self) -> None:
         desk = Desk()
@@ -961,6 +1076,18 @@ class TestReload:
 
 
 class TestCounts:
+    def test_the_wait_of_the_next_one_is_estimated(self) -> None:
+        desk = Desk()
+        assert desk.dispatcher.estimated_wait_ms(0.0) == 0.0
+        desk.ask("x")
+        assert desk.dispatcher.estimated_wait_ms(1.0) is None
+        desk.dispatcher.answered(finished(1, share_s=3.0), 3.0)
+        desk.ask("x", at=10.0)
+        desk.ask("x", at=10.0)
+        assert desk.dispatcher.estimated_wait_ms(11.0) == 5000.0
+        desk.dispatcher.worker_lost("killed", 12.0)
+        assert desk.dispatcher.estimated_wait_ms(12.0) is None
+
     def test_health_can_tell_what_happened(self) -> None:
         desk = Desk("[queue]\ncapacity = 1\n")
         desk.ask("x")

@@ -48,7 +48,7 @@ def test_only_a_correlation_of_the_client_or_a_redelivery_makes_duplicates() -> 
 def test_a_running_request_is_found_until_it_ends() -> None:
     duplicates, running = Duplicates(300.0), request()
     assert duplicates.find(key(), 0.0) is None
-    duplicates.begin(key(), running, 0.0)
+    duplicates.begin(key(), running)
     assert duplicates.find(key(), 1.0) is running
 
 
@@ -57,7 +57,7 @@ def test_a_running_request_is_found_until_it_ends() -> None:
 )
 def test_ok_and_invalid_are_given_again_within_the_window(outcome: Outcome) -> None:
     duplicates = Duplicates(300.0)
-    duplicates.begin(key(), request(), 0.0)
+    duplicates.begin(key(), request())
     duplicates.end(key(), outcome, 10.0)
     assert duplicates.find(key(), 299.0) is outcome
     assert duplicates.find(key(), 311.0) is None
@@ -66,7 +66,7 @@ def test_ok_and_invalid_are_given_again_within_the_window(outcome: Outcome) -> N
 @pytest.mark.parametrize("code", [c for c in Code if c.status is not Status.INVALID])
 def test_after_any_other_end_the_question_is_asked_anew(code: Code) -> None:
     duplicates = Duplicates(300.0)
-    duplicates.begin(key(), request(), 0.0)
+    duplicates.begin(key(), request())
     duplicates.end(key(), Outcome.refused(Error(code=code, message="m")), 10.0)
     assert duplicates.find(key(), 11.0) is None
 
@@ -88,7 +88,7 @@ def test_only_as_many_answers_are_forgotten_as_the_memory_needs() -> None:
 
 def test_running_requests_are_never_forgotten() -> None:
     duplicates, running = Duplicates(300.0), request()
-    duplicates.begin(key("running"), running, 0.0)
+    duplicates.begin(key("running"), running)
     for number in range(MAX_REMEMBERED + 5):
         duplicates.end(key(str(number)), OK, 0.0)
     assert duplicates.find(key("running"), 1.0) is running

@@ -58,6 +58,7 @@ def facts(**fields: Any) -> Facts:
         "queue_depth": 0,
         "queue_capacity": 64,
         "oldest_ms": None,
+        "estimated_wait_ms": None,
         "active": 0,
         "is_draining": False,
         "is_loaded": True,
@@ -94,6 +95,7 @@ FIELDS: dict[str, set[str]] = {
     "mqtt": {"connected_s", "reconnects", "received", "published", "queued_out", "dropped"},
     "queue": {
         *("depth", "capacity", "oldest_ms", "accepted_total", "rejected_total", "expired_total", "duplicates_total"),
+        *("estimated_wait_ms", "displaced_total"),
     },
     "inference": {
         *("active", "requests_total", "failed_total", "prompt_tokens_total", "completion_tokens_total"),
@@ -133,6 +135,7 @@ def test_a_reading_that_does_not_exist_is_null_and_never_zero() -> None:
     assert document["memory"]["available_mb"] is None
     assert document["mqtt"]["connected_s"] is None
     assert document["queue"]["oldest_ms"] is None
+    assert document["queue"]["estimated_wait_ms"] is None
     assert document["inference"]["decode_tok_s"] is None
     assert document["inference"]["latency_ms"] == {"p50": None, "p95": None, "p99": None}
     assert document["power"]["scope"] == "none"
@@ -178,9 +181,7 @@ def test_a_faulty_sensor_degrades_and_is_told() -> None:
 def test_latencies_are_percentiles_of_the_answers() -> None:
     statistics = Statistics()
     for total_ms in range(1, 101):
-        statistics.count(
-            Outcome(status=Status.OK, timing=Timing(total_ms=float(total_ms), queued_ms=total_ms / 10)), 1.0
-        )
+        statistics.count(Outcome(status=Status.OK, timing=Timing(total_ms=float(total_ms), queued_ms=total_ms / 10)))
     inference = health_document(facts(statistics=statistics))["inference"]
     assert inference["latency_ms"] == {"p50": 50.0, "p95": 95.0, "p99": 99.0}
     assert inference["queued_ms"] == {"p50": 5.0, "p95": 9.5}

@@ -32,8 +32,8 @@ def test_a_percentile_is_not_exceeded_by_that_share_of_the_values(values: list[f
 def test_each_end_is_counted_where_it_belongs() -> None:
     statistics = Statistics()
     for code in (Code.QUEUE_FULL, Code.DRAINING, Code.DEADLINE, Code.INTERNAL, Code.BAD_FIELD, Code.CANCELLED):
-        statistics.count(Outcome.refused(Error(code=code, message="m")), 1.0)
-    statistics.count(answer(100.0), 1.0)
+        statistics.count(Outcome.refused(Error(code=code, message="m")))
+    statistics.count(answer(100.0))
     assert statistics.requests_total == 7
     assert (statistics.rejected_total, statistics.expired_total, statistics.failed_total) == (2, 1, 1)
 
@@ -41,27 +41,12 @@ def test_each_end_is_counted_where_it_belongs() -> None:
 def test_latencies_are_those_of_the_latest_answers() -> None:
     statistics = Statistics()
     for number in range(WINDOW + 10):
-        statistics.count(answer(float(number), queued_ms=float(number) / 2), float(number))
+        statistics.count(answer(float(number), queued_ms=float(number) / 2))
     assert min(statistics.latency_ms) == 10.0
     assert max(statistics.queued_ms) == (WINDOW + 9) / 2
 
 
 def test_refusals_do_not_flatter_the_latencies() -> None:
     statistics = Statistics()
-    statistics.count(Outcome.refused(Error(code=Code.QUEUE_FULL, message="m"), Timing(total_ms=0.1)), 1.0)
+    statistics.count(Outcome.refused(Error(code=Code.QUEUE_FULL, message="m"), Timing(total_ms=0.1)))
     assert not statistics.latency_ms
-    assert statistics.seconds_per_request is None
-
-
-def test_a_request_alone_costs_all_of_its_time() -> None:
-    statistics = Statistics()
-    statistics.count(answer(2000.0), 10.0)
-    statistics.count(answer(2000.0), 100.0)
-    assert statistics.seconds_per_request == pytest.approx(2.0)
-
-
-def test_requests_in_parallel_share_the_engine() -> None:
-    statistics = Statistics()
-    for number in range(100):
-        statistics.count(answer(2000.0), 10.0 + 0.5 * number)
-    assert statistics.seconds_per_request == pytest.approx(0.5, rel=0.01)

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_agent.config import ECHO_MODEL
 from edge_agent.demo.broker import free_port, start_broker
 from tests.client import Client
 from tests.processes import AgentProcess
@@ -48,16 +49,17 @@ class Measurement:
 
 
 @contextmanager
-def agent(model: Path, folder: Path, widest: int) -> Iterator[Client]:
+def agent(model: str, folder: Path, widest: int) -> Iterator[Client]:
     port = free_port()
     broker = start_broker("3.1.1", port, folder)
     config = folder / "config.toml"
     tasks = f'[tasks.triage]\nkind = "classify"\nsystem = {json.dumps(SYSTEM)}\nlabels = {json.dumps(LABELS)}\n'
     tasks += f'[tasks.report]\nkind = "generate"\nsystem = {json.dumps(SYSTEM)}\nmax_tokens = {REPORT_TOKENS}\n'
+    path = model if model.startswith(ECHO_MODEL) else str(Path(model).absolute())
     config.write_text(
         'state_dir = "state"\n[device]\nsite = "bench"\nid = "board"\n'
         f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "3.1.1"\n'
-        f"[models.default]\npath = {json.dumps(str(model.absolute()))}\n[engine]\nmax_active = {widest}\n{tasks}",
+        f"[models.default]\npath = {json.dumps(path)}\n[engine]\nmax_active = {widest}\n{tasks}",
         encoding="utf-8",
     )
     client = Client(port, "3.1.1")
@@ -92,7 +94,7 @@ def one_run(client: Client, task: str, clients: int, requests: int, tag: str) ->
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a bundle or a .gguf")
+    parser.add_argument("model", metavar="MODEL", help="a bundle or a .gguf")
     parser.add_argument("--clients", default="1,4,8")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=16)

@@ -218,7 +218,9 @@ def test_200_requests_at_once_against_a_queue_of_16_get_one_reply_each(
     assert set(statuses) == {"ok", "busy"}
     assert statuses["ok"] >= 16
     busy = [reply for reply in replies if reply["status"] == "busy"]
-    assert all(reply["error"]["code"] == "queue_full" and reply["error"]["retry_after_s"] > 0 for reply in busy)
+    # A slow model cannot answer even those that would find a place.
+    assert {reply["error"]["code"] for reply in busy} <= {"queue_full", "deadline_unreachable"}
+    assert all(reply["error"]["retry_after_s"] > 0 for reply in busy)
 
 
 def test_late_requests_expire_waiting_or_running(start_site: Callable[..., Site], protocol: str) -> None:

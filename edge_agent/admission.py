@@ -1,0 +1,172 @@
+"""PURE. Who may wait: whether a newcomer can be answered within its deadline, and who has to go for it.
+
+An admission is a promise, so it is given by a cautious estimate, and only a more urgent class may break it. Whoever is
+pushed beyond his deadline, or out of a full queue, by one that is more urgent is told at once, while he can still ask
+elsewhere; a newcomer that would do so to its own class is refused itself. Without such a reason a promise is withdrawn
+only when even the likely estimate misses the deadline: the engine's time then goes to those who can still be answered.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from edge_agent.forecast import Ahead
+from edge_agent.latency import Latency
+from edge_agent.messages import Code, Error, Refusal
+from edge_agent.request_queue import Request, RequestQueue
+
+SHORTEST_RETRY_S = 0.1
+# Said while nothing is known of how long requests take.
+UNKNOWN_RETRY_S = 1.0
+# How far from the front of the queue promises are looked at again; the others when they come nearer.
+WITHDRAW_DEPTH = 100
+
+# One that has been taken out of the queue, and what its caller is told.
+Loser = tuple[Request, Error]
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Decisions at one moment. running: what the engine has to do for those that run; with no slots, nothing is known
+    of when it will."""
+
+    queue: RequestQueue
+    running: Ahead
+    latency: Latency
+    now: float
+
+    @property
+    def wait_s(self) -> float | None:
+        """How long one that came last would wait; None = unknown."""
+        backlog = self.running.after_all(self.queue.kinds, self.latency)
+        if backlog.count < backlog.slots:
+            return 0.0
+        return backlog.work_s if backlog.slots and backlog.is_known else None
+
+    @property
+    def retry_after_s(self) -> float:
+        """When everything that is here will have been done."""
+        backlog = self.running.after_all(self.queue.kinds, self.latency)
+        return _rounded_up(backlog.work_s if backlog.work_s or backlog.is_known else UNKNOWN_RETRY_S)
+
+    def enter(self, newcomer: Request) -> tuple[Request | None, list[Loser]]:
+        """Puts a newcomer into the queue. Gives the older reading that it supersedes, and those that had to go for it.
+
+        Raises Refusal(queue_full, loading, deadline_unreachable); then all who wait still do, the older reading too.
+        """
+        older = None if newcomer.supersedes is None else self.queue.latest(newcomer.supersedes)
+        if older is not None:
+            # In its place: readings that come faster than answers would else supersede each other for ever.
+            self.queue.drop(older)
+            newcomer.due_at = min(newcomer.due_at, older.due_at)
+            newcomer.rank = min(newcomer.rank, older.rank)
+        try:
+            losers = self._weigh_with_turns(newcomer)
+        except Refusal:
+            if older is not None:
+                self.queue.add(older)
+            self.queue.turn_away(newcomer)
+            raise
+        for loser, _ in losers:
+            self.queue.turn_away(loser)
+            self.queue.drop(loser)
+        self.queue.add(newcomer)
+        return older, losers
+
+    def withdraw(self) -> list[Loser]:
+        """Takes out those near the front that will likely miss their deadline, while there is a worker."""
+        if not self.running.slots:
+            return []
+        ahead = replace(self.running)
+        losers: list[Loser] = []
+        for request in islice(self.queue, WITHDRAW_DEPTH):
+            expected = self.latency.expect(request.kind)
+            if expected is not None and not expected.is_stale(self.now):
+                likely_s = ahead.likely_s(expected)
+                if self.now + likely_s > request.deadline_at:
+                    losers.append((request, self._withdrawn("delayed, would now be", likely_s, request)))
+                    continue
+            ahead.wait(expected)
+        for loser, _ in losers:
+            self.queue.drop(loser)
+        return losers
+
+    def _weigh_with_turns(self, newcomer: Request) -> list[Loser]:
+        try:
+            losers = self._weigh(newcomer)
+        except Refusal:
+            if not self.queue.is_turn_of(newcomer):
+                raise
+            with self.queue.turn_for(newcomer):
+                return self._weigh(newcomer)
+        if any(self.queue.is_turn_of(loser) for loser, _ in losers):
+            self.queue.promote()
+            return self._weigh(newcomer)
+        return losers
+
+    def _weigh(self, newcomer: Request) -> list[Loser]:
+        """Who has to go for a newcomer, all of them less urgent. Raises Refusal.
+
+        Takes time in proportion to the fewer of those before and behind it; if it can be admitted, to those behind it.
+        """
+        last = self.queue.least_urgent() if self.queue.is_full else None
+        if last is not None and last.rank <= newcomer.rank:
+            code, why = (
+                (Code.QUEUE_FULL, "") if self.running.slots else (Code.LOADING, " while the model is being loaded")
+            )
+            message = f"all {self.queue.capacity} places of the queue are taken{why}"
+            raise Refusal(code, message, self.retry_after_s)
+        losers = self._pushed_back(newcomer) if self.running.slots else []
+        if last is not None and not losers:
+            message = f"displaced by a more urgent request: all {self.queue.capacity} places of the queue are taken"
+            losers = [(last, Error(code=Code.QUEUE_FULL, message=message, retry_after_s=self.retry_after_s))]
+        return losers
+
+    def _pushed_back(self, newcomer: Request) -> list[Loser]:
+        """The less urgent ones that a newcomer would make late. Raises Refusal if it, or others, would be late."""
+        own = self.latency.expect(newcomer.kind)
+        if own is None:
+            return []
+        before = self.running.after_all(self.queue.before(newcomer.place), self.latency)
+        takes_s = before.cautious_s(own)
+        late_s = self.now + takes_s - newcomer.deadline_at
+        # An idle engine runs whatever comes, so that an estimate that is too high heals.
+        if late_s > 0 and before.count and not own.is_stale(self.now):
+            # A backlog shrinks by a second in a second; a run that is too long by itself needs an idle engine.
+            retry_after_s = _rounded_up(late_s) if late_s <= before.work_s else self.retry_after_s
+            raise Refusal(Code.DEADLINE_UNREACHABLE, self._too_late("would be", takes_s, newcomer), retry_after_s)
+        after = replace(before)
+        after.wait(own)
+        losers: list[Loser] = []
+        for request in self.queue.behind(newcomer.place):
+            expected = self.latency.expect(request.kind)
+            if expected is not None and not expected.is_stale(self.now):
+                left_s = request.deadline_at - self.now
+                if request.rank > newcomer.rank:
+                    likely_s = after.likely_s(expected)
+                    if likely_s > left_s:
+                        losers.append((request, self._withdrawn("displaced, would now be", likely_s, request)))
+                        continue
+                elif after.cautious_s(expected) > left_s >= (ends_s := before.cautious_s(expected)):
+                    message = f"would be answered after about {takes_s * 1000:.0f} ms, within {newcomer.deadline}, "
+                    message += "but make an admitted request late"
+                    raise Refusal(Code.DEADLINE_UNREACHABLE, message, _rounded_up(ends_s))
+            before.wait(expected)
+            after.wait(expected)
+        return losers
+
+    def _withdrawn(self, why: str, takes_s: float, request: Request) -> Error:
+        retry_after_s = _rounded_up(self.now + takes_s - request.deadline_at)
+        message = self._too_late(why, takes_s, request)
+        return Error(code=Code.DEADLINE_UNREACHABLE, message=message, retry_after_s=retry_after_s)
+
+    def _too_late(self, why: str, takes_s: float, request: Request) -> str:
+        # Counted from its arrival, as its deadline is.
+        total_ms = (self.now + takes_s - request.arrived_at) * 1000
+        return f"{why} answered after about {total_ms:.0f} ms, too late for {request.deadline}"
+
+
+def _rounded_up(seconds: float) -> float:
+    return max(SHORTEST_RETRY_S, math.ceil(seconds * 10) / 10)

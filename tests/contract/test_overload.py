@@ -1,0 +1,80 @@
+"""Ten times what the engine can do, deadlines and priorities mixed: who is answered, who hears busy, and how soon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tests.bench.overload import offer, row, table
+from tests.site import Site
+
+# Four requests share a step of 80 ms, and a step begins with whatever is there: about 25 requests per second.
+STEP_MS = 80
+CAPACITY_PER_S = 25
+SECONDS = 4
+PRIORITIES = (0, 5, 9)
+DEADLINES_MS = (400, 1000, 2000, 5000)
+
+
+def test_at_ten_times_capacity_the_admitted_are_in_time_and_the_others_hear_busy_at_once(
+    start_site: Callable[..., Site], protocol: str
+) -> None:
+    site = start_site(protocol, model=f"echo:step_ms={STEP_MS}")
+    mix = [(priority, deadline_ms) for deadline_ms in DEADLINES_MS for priority in PRIORITIES]
+    per_s = 10 * CAPACITY_PER_S
+    # From the first request on: nothing has been measured before.
+    fates = offer(site.client, site.request("triage"), site.response("triage"), per_s=per_s, seconds=SECONDS, mix=mix)
+    rows = {priority: row(priority, [fate for fate in fates if fate.priority == priority]) for priority in PRIORITIES}
+    everyone = row(None, fates)
+    print(table([*rows.values(), everyone]))
+    assert {fate.status for fate in fates} <= {"ok", "busy", "expired"}
+    assert everyone.in_time_share is not None
+    assert everyone.in_time_share >= 0.95
+    # The engine is not left idle by too much caution.
+    assert everyone.in_time >= 0.6 * CAPACITY_PER_S * SECONDS
+    # Urgent ones come first, and yet nobody is shut out.
+    assert rows[0].in_time > 5 * max(rows[5].in_time, rows[9].in_time)
+    assert rows[5].in_time + rows[9].in_time > 0
+    assert everyone.busy_p50_ms is not None
+    assert everyone.busy_p50_ms <= 20
+    assert all(fate.retry_after_s and fate.retry_after_s <= 10 for fate in fates if fate.status == "busy")
+
+    reply = site.ask("triage", {"input": "normal", "id": "after", "priority": 9, "deadline_ms": 2000})
+    assert reply["status"] == "ok"
+    site.client.publish(f"{site.base}/cmd/health", b"")
+    displaced, refused = everyone.displaced, everyone.offered - everyone.admitted
+    site.client.wait_for(
+        f"{site.base}/health",
+        lambda health: (
+            health["queue"]["displaced_total"] == displaced
+            and health["queue"]["rejected_total"] == displaced + refused
+            and health["queue"]["estimated_wait_ms"] == 0
+        ),
+    )
+
+
+def test_the_least_urgent_is_answered_within_a_flood_of_the_most_urgent(start_site: Callable[..., Site]) -> None:
+    site = start_site("5", model=f"echo:step_ms={STEP_MS}")
+    mix = [(0, 2000)] * 49 + [(9, 5000)]
+    fates = offer(
+        site.client, site.request("triage"), site.response("triage"), per_s=3 * CAPACITY_PER_S, seconds=3, mix=mix
+    )
+    print(table([row(priority, [fate for fate in fates if fate.priority == priority]) for priority in (0, 9)]))
+    assert any(fate.is_in_time for fate in fates if fate.priority == 9)
+
+
+def test_who_comes_back_when_he_was_told_to_is_answered_in_time(start_site: Callable[..., Site]) -> None:
+    site = start_site("5", model="echo:step_ms=300", more="[engine]\nmax_active = 1\n")
+    site.ask("triage", "normal")
+    for number in range(4):
+        site.client.publish(site.request("triage"), {"input": "normal", "id": number})
+    hurried = {"input": "normal", "priority": 9, "deadline_ms": 800}
+    site.client.publish(site.request("triage"), {**hurried, "id": "first"})
+    refused = site.client.wait_for(site.response("triage"), lambda reply: reply["id"] == "first").json
+    assert (refused["status"], refused["error"]["code"]) == ("busy", "deadline_unreachable")
+    retry_after_s = refused["error"]["retry_after_s"]
+    assert 0 < retry_after_s < 5
+    time.sleep(retry_after_s)
+    site.client.publish(site.request("triage"), {**hurried, "id": "again"})
+    answered = site.client.wait_for(site.response("triage"), lambda reply: reply["id"] == "again")
+    assert answered.json["status"] == "ok"

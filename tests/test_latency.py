@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.engine.protocol import ChatMessage, LabelsPlan, Run, TextPlan
+from edge_agent.latency import STALE_AFTER_S, WINDOW, Expectation, Kind, Latency, kind_of
+
+KIND: Kind = ("report", 5, 9)
+OTHER: Kind = ("report", 5, 3)
+
+
+def run(user: str, **fields: Any) -> Run:
+    messages = (ChatMessage(role="system", content="s" * 1000), ChatMessage(role="user", content=user))
+    return Run(**{"id": 1, "task": "report", "messages": messages, "plan": TextPlan(), **fields})
+
+
+def measured(*values: tuple[float, float, int], at: float = 0.0) -> Expectation:
+    expected = Expectation()
+    for share_s, run_s, batch in values:
+        expected.measure(share_s=share_s, run_s=run_s, batch=batch, now=at)
+    return expected
+
+
+def test_a_kind_is_the_task_and_the_sizes_that_count() -> None:
+    assert kind_of(run("x" * 20)) == kind_of(run("y" * 31))
+    assert kind_of(run("x" * 20)) != kind_of(run("x" * 32))
+    assert kind_of(run("x", max_tokens=16)) != kind_of(run("x", max_tokens=256))
+    assert kind_of(run("x")) != kind_of(run("x", task="other"))
+
+
+def test_labels_are_not_written_so_their_number_of_tokens_does_not_count() -> None:
+    plan = LabelsPlan(labels=("a", "b"))
+    assert kind_of(run("x", plan=plan, max_tokens=16)) == kind_of(run("x", plan=plan, max_tokens=256))
+
+
+def test_the_first_shares_are_averaged_and_later_ones_smoothed() -> None:
+    assert measured((1.0, 1, 1), (3.0, 1, 1)).share_s == pytest.approx(2.0)
+    expected = measured(*[(1.0, 1.0, 1)] * 50, (11.0, 1.0, 1))
+    assert expected.share_s == pytest.approx(2.0)
+    assert expected.variance == pytest.approx(0.9 * 0.1 * 100)
+
+
+def test_shares_that_are_all_the_same_have_no_variance() -> None:
+    assert measured(*[(0.5, 1.0, 1)] * 20).variance == pytest.approx(0.0)
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=100))
+def test_the_mean_stays_between_what_was_measured(shares: list[float]) -> None:
+    expected = measured(*[(share, 1.0, 1) for share in shares])
+    assert min(shares) - 1e-9 <= expected.share_s <= max(shares) + 1e-9
+    assert expected.variance >= 0
+
+
+def test_a_run_is_judged_by_those_that_had_as_few_beside_them() -> None:
+    expected = measured(*[(0.1, 0.1, 1)] * 10, *[(0.1, 0.4, 4)] * 10)
+    assert expected.run_s(90, 1) == 0.1
+    assert expected.run_s(90, 4) == 0.4
+
+
+def test_runs_that_were_all_wider_are_better_than_none() -> None:
+    assert measured((0.1, 0.4, 4)).run_s(50, 1) == 0.4
+
+
+def test_what_was_known_of_runs_changes_with_the_next_one() -> None:
+    expected = measured((0.1, 0.1, 1))
+    assert expected.run_s(95, 1) == 0.1
+    expected.measure(share_s=0.1, run_s=0.7, batch=1, now=0.0)
+    assert expected.run_s(95, 1) == 0.7
+
+
+def test_runs_are_forgotten_after_a_while() -> None:
+    assert measured((0.1, 9.0, 1), *[(0.1, 0.1, 1)] * WINDOW).run_s(100, 1) == 0.1
+
+
+def test_a_measurement_grows_stale_and_a_guess_does_not() -> None:
+    expected = measured((0.1, 0.1, 1), at=100.0)
+    assert not expected.is_stale(100.0 + STALE_AFTER_S - 1)
+    assert expected.is_stale(100.0 + STALE_AFTER_S)
+    assert not Expectation(share_s=1.0).is_stale(1e9)
+
+
+def test_nothing_is_expected_of_what_is_unknown() -> None:
+    assert Latency().expect(KIND) is None
+
+
+def test_another_kind_of_the_task_is_better_than_nothing() -> None:
+    latency = Latency()
+    latency.measure(KIND, share_s=0.5, run_s=1.0, batch=1, now=0.0)
+    assert latency.expect(OTHER) is not None
+    latency.measure(OTHER, share_s=0.1, run_s=0.1, batch=1, now=0.0)
+    assert [e and e.share_s for e in map(latency.expect, (KIND, OTHER))] == [0.5, 0.1]
+    assert latency.expect(("another task", 5, 9)) is None
+
+
+def test_the_engines_rates_give_a_guess_until_there_is_a_measurement() -> None:
+    latency = Latency()
+    latency.set_rates(100.0, 32.0)
+    guess = latency.expect(("report", 9, 7))
+    assert guess is not None
+    assert guess.share_s == pytest.approx(384 / 4 / 100 + 96 / 32)
+    assert guess.run_s(95, 2) == pytest.approx(2 * guess.share_s)
+    labels = latency.expect(("triage", 9, 0))
+    assert labels is not None
+    assert labels.share_s == pytest.approx(384 / 4 / 100)
+    latency.set_rates(200.0, 32.0)
+    faster = latency.expect(("triage", 9, 0))
+    assert faster is not None
+    assert faster.share_s == pytest.approx(384 / 4 / 200)
+    latency.measure(("report", 9, 7), share_s=0.5, run_s=1.0, batch=1, now=0.0)
+    known = latency.expect(("report", 9, 7))
+    assert known is not None
+    assert known.share_s == 0.5
+
+
+@pytest.mark.parametrize("rates", [(None, 10.0), (10.0, None), (None, None)])
+def test_without_both_rates_nothing_is_guessed(rates: tuple[float | None, float | None]) -> None:
+    latency = Latency()
+    latency.set_rates(*rates)
+    assert latency.expect(KIND) is None
+
+
+def test_a_request_that_ran_out_of_time_tells_that_it_takes_longer() -> None:
+    latency = Latency()
+    latency.gave_up(KIND, run_s=2.0, beside=2, now=0.0)
+    expected = latency.expect(KIND)
+    assert expected is not None
+    assert (expected.share_s, expected.run_s(50, 2)) == (1.0, 2.0)
+
+
+def test_one_that_was_handed_over_just_before_its_deadline_tells_nothing() -> None:
+    latency = Latency()
+    latency.measure(KIND, share_s=1.0, run_s=2.0, batch=2, now=0.0)
+    latency.gave_up(KIND, run_s=0.1, beside=2, now=0.0)
+    expected = latency.expect(KIND)
+    assert expected is not None
+    assert expected.share_s == 1.0
+
+
+@pytest.mark.parametrize(("run_s", "deadline_ms"), [(0.02, 5_000), (1.0, 8_000), (30.0, 60_000)])
+def test_the_default_deadline_is_eight_long_runs_within_bounds(run_s: float, deadline_ms: int) -> None:
+    latency = Latency()
+    assert latency.deadline_ms("report") is None
+    for _ in range(20):
+        latency.measure(KIND, share_s=run_s, run_s=run_s, batch=1, now=0.0)
+    assert latency.deadline_ms("report") == deadline_ms
+    assert latency.deadline_ms("another") is None
