@@ -6,7 +6,7 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench bench-overload test-parity test-clients test-model clean
+.PHONY: setup demo test check bench bench-overload test-parity test-clients test-model bench-labels clean
 
 setup: $(VENV)/ready
 
@@ -54,6 +54,10 @@ bench: setup
 # Who is answered at ten times what the board can do: make bench-overload MODEL=path-of-a-bundle-or-gguf
 bench-overload: setup
 	$(BIN)/python -m tests.bench.overload $(or $(MODEL),$(error say which model: make bench-overload MODEL=path))
+
+# How far label scores are from how often the labels are right: make bench-labels MODEL=path-of-a-gguf
+bench-labels: setup
+	$(BIN)/python -m tests.bench.calibration_error $(or $(MODEL),$(error say which model: make bench-labels MODEL=path))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

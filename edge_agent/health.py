@@ -21,6 +21,8 @@ class Throughput:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    prefix_hits: int = 0
+    prefix_misses: int = 0
     decode_tok_s: float | None = None
     prefill_tok_s: float | None = None
     batch_avg: float | None = None
@@ -39,6 +41,8 @@ class Throughput:
         rows = progress.rows_total - (last.rows_total if last else 0)
         prefill_s = progress.prefill_s - (last.prefill_s if last else 0.0)
         decode_s = progress.decode_s - (last.decode_s if last else 0.0)
+        self.prefix_hits += progress.prefix_hits_total - (last.prefix_hits_total if last else 0)
+        self.prefix_misses += progress.prefix_misses_total - (last.prefix_misses_total if last else 0)
         self.prompt_tokens += prompt
         self.cached_tokens += cached
         self.completion_tokens += completion
@@ -143,6 +147,8 @@ def health_document(facts: Facts) -> dict[str, Any]:
             "prompt_tokens_total": throughput.prompt_tokens,
             "completion_tokens_total": throughput.completion_tokens,
             "cached_tokens_total": throughput.cached_tokens,
+            "prefix_hits_total": throughput.prefix_hits,
+            "prefix_misses_total": throughput.prefix_misses,
             "decode_tok_s": throughput.decode_tok_s,
             "prefill_tok_s": throughput.prefill_tok_s,
             "batch_avg": throughput.batch_avg,
