@@ -6,7 +6,7 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench bench-overload test-parity test-clients test-model bench-labels clean
+.PHONY: setup demo test check bench bench-overload test-parity test-clients test-model bench-labels bench-cancel clean
 
 setup: $(VENV)/ready
 
@@ -58,6 +58,10 @@ bench-overload: setup
 # How far label scores are from how often the labels are right: make bench-labels MODEL=path-of-a-gguf
 bench-labels: setup
 	$(BIN)/python -m tests.bench.calibration_error $(or $(MODEL),$(error say which model: make bench-labels MODEL=path))
+
+# How soon a cancelled request costs nothing any more: make bench-cancel MODEL=path-of-a-gguf
+bench-cancel: setup
+	$(BIN)/python -m tests.bench.cancel $(or $(MODEL),$(error say which model: make bench-cancel MODEL=path))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
