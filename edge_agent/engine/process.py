@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import queue
 import subprocess
 import sys
@@ -15,15 +14,12 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from edge_agent.engine.environment import library_environment
 from edge_agent.engine.protocol import Command, Event, Load, decode_event, encode_command
 
 _logger = logging.getLogger(__name__)
 
 _TAIL_LINES = 20
-# How long threads of a step wait awake for each other, about 50 us. Asleep at once they decode 1.2 to 1.6 times slower;
-# awake for ever, 2 threads on 2 cores decode 18 times slower once anything else wants a core. A turn of libgomp's loop
-# is a `pause` (40 ns) on x86 and a nanosecond elsewhere.
-_SPINS = {"x86_64": "1000", "aarch64": "30000"}
 # A worker that has closed its output is about to end; one that is not is killed.
 _END_S = 5.0
 
@@ -69,8 +65,7 @@ class EngineProcess:
             **os.environ,
             # The child imports what the parent imported, from wherever it was started.
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "GGML_NO_BACKTRACE": "1",
-            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", _SPINS.get(platform.machine(), _SPINS["x86_64"])),
+            **library_environment(),
         }
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "edge_agent.engine.worker"],

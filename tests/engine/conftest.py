@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-# As the agent starts its worker: read when the library is loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+from edge_agent.engine.environment import library_environment
+
+# As the agent starts its worker: read when the library is loaded, which these imports do.
+os.environ.update(library_environment())
 
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import Engine
