@@ -6,7 +6,7 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench test-parity test-clients test-model clean
+.PHONY: setup demo test check bench bench-agent test-parity test-clients test-model clean
 
 setup: $(VENV)/ready
 
@@ -47,9 +47,13 @@ check: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Requests per second through the whole agent: make bench MODEL=path-of-a-bundle-or-gguf
+# What this board can do: make bench MODEL=path-of-a-bundle-or-gguf
 bench: setup
-	$(BIN)/python -m tests.bench $(or $(MODEL),$(error say which model: make bench MODEL=path))
+	$(BIN)/edge-agent bench --model $(or $(MODEL),$(error say which model: make bench MODEL=path))
+
+# Requests per second through the whole agent and a broker: make bench-agent MODEL=path-of-a-bundle-or-gguf
+bench-agent: setup
+	$(BIN)/python -m tests.bench $(or $(MODEL),$(error say which model: make bench-agent MODEL=path))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
