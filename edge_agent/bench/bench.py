@@ -48,7 +48,9 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
         progress.clear()
     except (BenchError, ModelError, OSError) as error:
         progress.clear()
-        print(printable(f"edge-agent: {error}"), file=sys.stderr)
+        # On the command line the model is no key of a configuration.
+        told = str(error) if model_path is None else str(error).removeprefix("models.default.path: ")
+        print(printable(f"edge-agent: {told}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         progress.clear()

@@ -15,7 +15,8 @@ _SYSTEM = (
     "below 2.8 mm/s and 70 °C at 5 to 7 bar. Strong vibration at the usual temperature is imbalance; vibration "
     "together with a bearing above 80 °C is a bearing fault. Pressure that is low and unsteady at full speed is "
     "cavitation; a current above 15 A at low speed is overload; pressure that falls at the usual current and speed is "
-    "a leak. Judge the whole reading, not one value of it, and do not guess causes that it does not show. "
+    "a leak. Judge the whole reading, not one value of it, and do not guess causes that it does not show. A "
+    "value that is missing is unknown, not zero. "
 )
 _SCHEMA = {
     "type": "object",

@@ -100,13 +100,26 @@ def test_a_bad_configuration_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "reason"), [("nothing.gguf", "no such bundle or file: nothing.gguf"), ("echo:", "echo: is no model")]
+    ("model", "told"),
+    [
+        ("nothing.gguf", "edge-agent: no such bundle or file: nothing.gguf\n"),
+        ("echo:", "edge-agent: echo: is no model: there is nothing to measure; give one with --model\n"),
+    ],
 )
-def test_what_cannot_be_measured_is_a_failure(model: str, reason: str) -> None:
+def test_what_cannot_be_measured_is_a_failure(model: str, told: str) -> None:
     done = bench("--model", model)
 
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+
+
+def test_a_model_that_does_not_load_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+    model = tmp_path / "cut.gguf"
+    model.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(64))
+    done = bench("--model", str(model))
+
     assert (done.returncode, done.stdout) == (1, "")
-    assert reason in done.stderr
+    assert done.stderr.startswith("edge-agent: the model does not load: ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_settings_of_the_configuration_are_measured(demo_bundle: Path, tmp_path: Path) -> None:
