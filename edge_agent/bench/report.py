@@ -17,7 +17,7 @@ _UNKNOWN = "–"
 _TASK_WIDTHS = (8, 12, 8, 8, 8, 10, 8, 7)
 _RATE_WIDTH = 7
 # The agent takes a narrower step if it loses little by it; more is a measurement that something disturbed.
-_DOUBTFUL_LOSS = 1.3
+_DOUBTFUL_LOSS = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
