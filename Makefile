@@ -6,7 +6,8 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench bench-overload test-parity test-clients test-model bench-labels bench-cancel clean
+.PHONY: setup demo test check test-parity test-clients test-model \
+  bench bench-agent bench-overload bench-labels bench-cancel clean
 
 setup: $(VENV)/ready
 
@@ -47,9 +48,13 @@ check: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Requests per second through the whole agent: make bench MODEL=path-of-a-bundle-or-gguf
+# What this board can do: make bench MODEL=path-of-a-bundle-or-gguf
 bench: setup
-	$(BIN)/python -m tests.bench $(or $(MODEL),$(error say which model: make bench MODEL=path))
+	$(BIN)/edge-agent bench --model $(or $(MODEL),$(error say which model: make bench MODEL=path))
+
+# Requests per second through the whole agent and a broker: make bench-agent MODEL=path-of-a-bundle-or-gguf
+bench-agent: setup
+	$(BIN)/python -m tests.bench $(or $(MODEL),$(error say which model: make bench-agent MODEL=path))
 
 # Who is answered at ten times what the board can do: make bench-overload MODEL=path-of-a-bundle-or-gguf
 bench-overload: setup

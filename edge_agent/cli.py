@@ -55,6 +55,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(doctor)
     doctor.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
+    bench = commands.add_parser(
+        "bench",
+        help="measures this board with a model: requests, tokens, memory",
+        description="Requests/s and latencies of three tasks, tokens/s by threads and width of a step, memory, starts. "
+        "Stop the agent's service before: two models at once measure each other.",
+    )
+    measured = bench.add_mutually_exclusive_group()
+    _add_config(measured)
+    measured.add_argument("--model", type=Path, metavar="PATH", help="a bundle or a .gguf, with default settings")
+    bench.add_argument("--quick", action="store_true", help="one round instead of some minutes")
+    bench.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+
     demo = commands.add_parser("demo", help="broker, model, agent and sensors on this machine: real answers")
     demo.add_argument("--protocol", choices=("5", "3.1.1"), default="5", help="MQTT version (default: %(default)s)")
     demo.add_argument("--port", type=_port, metavar="PORT", help="the broker's port on 127.0.0.1 (default: a free one)")
@@ -65,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
+def _add_config(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
 
 
@@ -106,6 +118,10 @@ def main(arguments: list[str] | None = None) -> int:
                 from edge_agent.doctor import doctor  # noqa: PLC0415 - only this command pays for it
 
                 return doctor(options.config, as_json=options.json)
+            case "bench":
+                from edge_agent.bench.bench import bench  # noqa: PLC0415 - only this command pays for it
+
+                return bench(options.config, options.model, is_quick=options.quick, as_json=options.json)
             case _:
                 from edge_agent.demo.demo import demo  # noqa: PLC0415 - needs the extra `demo`
 

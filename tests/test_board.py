@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from edge_agent.board.generic import GenericBoard, cores, machine, resident_mb
+from edge_agent.board.generic import GenericBoard, cores, machine, process_memory, resident_mb
 
 RASPBERRY_PI = {
     "proc/device-tree/model": b"Raspberry Pi 5 Model B Rev 1.0\0",
@@ -166,3 +167,21 @@ def test_this_machine_can_be_read() -> None:
 
 def test_a_process_that_is_gone_has_no_size() -> None:
     assert resident_mb(2**22 + 1) is None
+
+
+def test_memory_of_a_process_is_told_by_what_is_behind_it() -> None:
+    before = process_memory(os.getpid())
+    ballast = bytearray(os.urandom(1)) * (32 * 2**20)
+    after = process_memory(os.getpid())
+
+    assert before is not None
+    assert after is not None
+    assert len(ballast) / 2**20 - 4 < after.anonymous_mib - before.anonymous_mib < 48
+    assert after.file_mib > 0
+
+
+def test_a_process_that_is_gone_has_no_memory() -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+
+    assert process_memory(process.pid) is None

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +17,8 @@ from time import monotonic
 from pydantic import TypeAdapter, ValidationError
 
 from edge_agent.engine.llama import Llama, Piece
-from edge_agent.engine.step_policy import WIDE_ROWS, StepCost
+from edge_agent.engine.protocol import Load
+from edge_agent.engine.step_policy import WIDE_ROWS, StepCost, StepPolicy
 
 _logger = logging.getLogger(__name__)
 
@@ -34,9 +37,57 @@ Step = Callable[[int, int], object]
 _COSTS = TypeAdapter(list[StepCost])
 
 
+def step_policy(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> StepPolicy:
+    """As measured at the first start on this machine with this model, unless the configuration says it all.
+
+    seq_ids, base_id: as `steps_of` takes them.
+    """
+    settings = load.settings
+    costs: list[StepCost] = []
+    if None in (settings.threads, settings.prefill_threads, settings.batch_tokens):
+        costs = _step_costs(load, llama, seq_ids, base_id)
+    return StepPolicy(
+        costs,
+        # Decoding is bound by memory, which two cores of a Pi 5 saturate; prefill is bound by arithmetic.
+        threads=settings.threads or max(min(cpus(), 2), cpus() // 2),
+        prefill_threads=settings.prefill_threads or cpus(),
+        batch_tokens=settings.batch_tokens,
+        most_rows=llama.batch_tokens,
+    )
+
+
+def _step_costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> list[StepCost]:
+    settings = load.settings
+    key = f"{load.model_sha256}, {llama.build}, {cpus()} cpus, {settings}"
+    path = Path(load.state_dir) / "calibration.json" if load.state_dir and load.model_sha256 else None
+    if path is not None and (kept := load_costs(path, key)):
+        return kept
+    counts = thread_counts(cpus())
+    costs = measure(
+        steps_of(llama, seq_ids, base_id),
+        threads=[settings.threads] if settings.threads else counts,
+        prefill_threads=[settings.prefill_threads] if settings.prefill_threads else counts,
+        most_rows=widest_step(llama),
+    )
+    llama.forget(base_id)
+    if path is not None:
+        save_costs(path, key, costs)
+    return costs
+
+
+def cpus() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def thread_counts(cpus: int) -> list[int]:
     """The numbers of threads worth trying on so many CPUs."""
     return [count for count in range(1, cpus + 1) if count <= 4 or count % 2 == 0 or count == cpus]
+
+
+def widest_step(llama: Llama) -> int:
+    """The most rows that a step of `steps_of` can have."""
+    return min(llama.batch_tokens, llama.context_tokens - _base_tokens(llama))
 
 
 def measure(
@@ -53,7 +104,7 @@ def measure(
     def best(rows: int, counts: Iterable[int]) -> StepCost:
         found: StepCost | None = None
         for count in counts:
-            seconds = _fastest(step, rows, count, clock, end_at)
+            seconds = fastest(step, rows, count, clock=clock, end_at=end_at)
             if found is None or seconds * _SAME < found.seconds:
                 found = StepCost(rows, count, seconds)
         assert found is not None
@@ -77,7 +128,7 @@ def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
     All of them begin with the same cached tokens, which `base_id` holds; both are empty before and must be after.
     """
     token = max(llama.eos, 0)
-    base = min(_BASE_TOKENS, llama.context_tokens // 4)
+    base = _base_tokens(llama)
     llama.decode_all(base_id, [token] * base, threads=1)
 
     def step(rows: int, threads: int) -> None:
@@ -91,8 +142,17 @@ def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
     return step
 
 
-def _fastest(step: Step, rows: int, threads: int, clock: Callable[[], float], end_at: float) -> float:
-    """Whatever else runs can only make a step longer: the shortest of several is the one to believe."""
+def _base_tokens(llama: Llama) -> int:
+    return min(_BASE_TOKENS, llama.context_tokens // 4)
+
+
+def fastest(
+    step: Step, rows: int, threads: int, *, clock: Callable[[], float] = monotonic, end_at: float = math.inf
+) -> float:
+    """Seconds of one step. Whatever else runs can only make it longer: the shortest of several is the one to believe.
+
+    After `end_at` of the clock it is not tried again.
+    """
     times: list[float] = []
     while len(times) < _REPEATS and (not times or clock() < end_at):
         began = clock()
@@ -101,7 +161,7 @@ def _fastest(step: Step, rows: int, threads: int, clock: Callable[[], float], en
     return min(times)
 
 
-def load(path: Path, key: str) -> list[StepCost] | None:
+def load_costs(path: Path, key: str) -> list[StepCost] | None:
     """What was kept under this key; None if there is nothing, or nothing readable."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -113,7 +173,7 @@ def load(path: Path, key: str) -> list[StepCost] | None:
         return None
 
 
-def save(path: Path, key: str, costs: Sequence[StepCost]) -> None:
+def save_costs(path: Path, key: str, costs: Sequence[StepCost]) -> None:
     """Keep it; a disk that does not take it costs the next start the measurement."""
     document = {"key": key, "costs": [asdict(cost) for cost in costs]}
     try:

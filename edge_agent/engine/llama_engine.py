@@ -6,7 +6,6 @@ Sequence ids, from 0: one per running request, one per label branch, one per tas
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -22,6 +21,7 @@ from edge_agent.engine.prefix_cache import Prefix, PrefixCache
 from edge_agent.engine.prefix_store import PrefixStore
 from edge_agent.engine.protocol import (
     Cancelled,
+    EngineSettings,
     Event,
     Failed,
     FailureCode,
@@ -38,7 +38,6 @@ from edge_agent.engine.protocol import (
 )
 from edge_agent.engine.request import Request, Stream
 from edge_agent.engine.scheduler import Admission, Reservation, next_batch
-from edge_agent.engine.step_policy import StepCost, StepPolicy
 from edge_agent.engine.task_prefixes import TaskPrefixes
 
 _logger = logging.getLogger(__name__)
@@ -54,28 +53,30 @@ _PREFIX_SHARE = 0.5
 _Row = tuple[Request | None, Stream]
 
 
+def context_sizes(settings: EngineSettings) -> ContextSizes:
+    """The context that an engine with these settings opens."""
+    sequences = settings.max_active + _BRANCHES + _PREFIXES + 1
+    return ContextSizes(
+        context_tokens=settings.context_tokens,
+        batch_tokens=settings.batch_tokens or _BATCH_TOKENS,
+        sequences=sequences,
+        outputs=sequences,
+    )
+
+
 class LlamaEngine:
     """An Engine over a GGUF model. Raises ModelError if it cannot be opened; is warm when constructed."""
 
     def __init__(self, load: Load) -> None:
         settings = load.settings
-        active = settings.max_active
-        sequences = active + _BRANCHES + _PREFIXES + 1
-        self._llama = Llama(
-            load.model_path,
-            ContextSizes(
-                context_tokens=settings.context_tokens,
-                batch_tokens=settings.batch_tokens or _BATCH_TOKENS,
-                sequences=sequences,
-                outputs=sequences,
-            ),
-        )
+        active, sizes = settings.max_active, context_sizes(settings)
+        self._llama = Llama(load.model_path, sizes)
         self._max_active = active
         self._intake = Intake(self._llama)
         self._admission = Admission(max_active=active, cells=self._llama.context_tokens)
         self._request_ids = list(range(active))
         self._branch_ids = list(range(active, active + _BRANCHES))
-        self._idle_id = sequences - 1
+        self._idle_id = sizes.sequences - 1
         self._idle_token = max(self._llama.eos, 0)
         cache = PrefixCache(
             range(active + _BRANCHES, self._idle_id), max_cells=int(self._llama.context_tokens * _PREFIX_SHARE)
@@ -88,7 +89,7 @@ class LlamaEngine:
         # The request that has the step that runs to itself: read by `interrupt` from another thread.
         self._stepping: int | None = None
         self._warm_up()
-        self._policy = self._calibrate(load)
+        self._policy = calibration.step_policy(load, self._llama, self._request_ids, self._idle_id)
         self.set_tasks(load.tasks)
         while self.has_work:
             self.step()
@@ -407,42 +408,8 @@ class LlamaEngine:
 
     def _warm_up(self) -> None:
         """One step that touches every weight, so that the first request does not wait for the disk."""
-        self._llama.decode([Piece(self._idle_id, 0, [self._idle_token], [0])], threads=_rule_of_threads()[1])
+        self._llama.decode([Piece(self._idle_id, 0, [self._idle_token], [0])], threads=calibration.cpus())
         self._llama.forget(self._idle_id)
-
-    def _calibrate(self, load: Load) -> StepPolicy:
-        """By measurement at the first start on this machine with this model, unless the configuration says it all."""
-        settings = load.settings
-        threads, prefill_threads = _rule_of_threads()
-        costs: list[StepCost] = []
-        if None in (settings.threads, settings.prefill_threads, settings.batch_tokens):
-            costs = self._step_costs(load)
-        return StepPolicy(
-            costs,
-            threads=settings.threads or threads,
-            prefill_threads=settings.prefill_threads or prefill_threads,
-            batch_tokens=settings.batch_tokens,
-            most_rows=self._llama.batch_tokens,
-        )
-
-    def _step_costs(self, load: Load) -> list[StepCost]:
-        settings, llama = load.settings, self._llama
-        key = f"{load.model_sha256}, {llama.build}, {_cpus()} cpus, {settings}"
-        path = Path(load.state_dir) / "calibration.json" if load.state_dir and load.model_sha256 else None
-        if path is not None and (kept := calibration.load(path, key)):
-            return kept
-        counts = calibration.thread_counts(_cpus())
-        step = calibration.steps_of(llama, self._request_ids, self._idle_id)
-        costs = calibration.measure(
-            step,
-            threads=[settings.threads] if settings.threads else counts,
-            prefill_threads=[settings.prefill_threads] if settings.prefill_threads else counts,
-            most_rows=llama.batch_tokens,
-        )
-        llama.forget(self._idle_id)
-        if path is not None:
-            calibration.save(path, key, costs)
-        return costs
 
     def close(self) -> None:
         for request in list(self._requests.values()):
@@ -455,13 +422,3 @@ def _store(load: Load, llama: Llama) -> PrefixStore | None:
     if not load.state_dir or not load.model_sha256:
         return None
     return PrefixStore(Path(load.state_dir) / "prefixes", f"{load.model_sha256}, {llama.build}")
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-def _rule_of_threads() -> tuple[int, int]:
-    """Decoding is bound by memory, which two cores of a Pi 5 saturate; prefill is bound by arithmetic."""
-    cpus = _cpus()
-    return (cpus if cpus <= 2 else max(2, cpus // 2)), cpus

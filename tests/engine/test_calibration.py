@@ -77,11 +77,11 @@ def test_thread_counts_worth_trying() -> None:
 def test_what_was_measured_is_kept_for_the_same_key_only(tmp_path: Path) -> None:
     path, costs = tmp_path / "state" / "calibration.json", [StepCost(1, 2, 0.02)]
 
-    calibration.save(path, "this model", costs)
+    calibration.save_costs(path, "this model", costs)
 
-    assert calibration.load(path, "this model") == costs
-    assert calibration.load(path, "another") is None
-    assert calibration.load(tmp_path / "nothing.json", "this model") is None
+    assert calibration.load_costs(path, "this model") == costs
+    assert calibration.load_costs(path, "another") is None
+    assert calibration.load_costs(tmp_path / "nothing.json", "this model") is None
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"key": "k", "costs": [{"rows": "x"}]}', "[1]"])
@@ -89,7 +89,7 @@ def test_a_damaged_file_is_measured_anew(tmp_path: Path, content: str) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(content)
 
-    assert calibration.load(path, "k") is None
+    assert calibration.load_costs(path, "k") is None
 
 
 def test_an_engine_measures_once_and_remembers(
@@ -106,3 +106,9 @@ def test_an_engine_measures_once_and_remembers(
     again = open_llama(**settings)
 
     assert again.facts == first.facts
+
+
+def test_a_context_that_is_no_longer_than_a_step_is_measured_too(open_llama: Callable[..., LlamaEngine]) -> None:
+    engine = open_llama(context_tokens=256, batch_tokens=256, threads=None)
+
+    assert engine.facts.decode_tok_s is not None

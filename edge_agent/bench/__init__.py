@@ -1,0 +1,1 @@
+"""`edge-agent bench`: what this board can do with this model."""

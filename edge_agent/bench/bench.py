@@ -1,0 +1,126 @@
+"""`edge-agent bench`: measures this board with a model, tells it as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from edge_agent import __version__
+from edge_agent.bench.report import Report, document, table
+from edge_agent.bench.results import BoardResult
+from edge_agent.bench.tasks import FULL, QUICK, BenchError, Say, measure_tasks
+from edge_agent.board.generic import GenericBoard, cores, machine
+from edge_agent.clock import timestamp
+from edge_agent.config import ECHO_MODEL, EngineConfig, load_config
+from edge_agent.engine.environment import library_environment
+from edge_agent.engine.protocol import EngineSettings, Load
+from edge_agent.faults import printable
+from edge_agent.model_store import ModelError, open_model
+
+_MOST_STEP_ROUNDS = 5
+_STEP_BUDGET_S, _QUICK_STEP_BUDGET_S = 60.0, 2.0
+
+
+def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json: bool) -> int:
+    """Prints what was measured; 1 if there is nothing to measure.
+
+    model_path: a bundle or a .gguf with the default settings, instead of the configuration's. Raises ConfigError.
+    """
+    # Whoever ends it, ends it as Ctrl-C does: with its worker and its folder.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    progress = Progress()
+    try:
+        if model_path is None:
+            config = load_config(config_path)
+            path, engine, root = config.models["default"].path, config.engine, config.board.root
+        else:
+            path, engine, root = model_path, EngineConfig(), Path("/")
+        board = GenericBoard(root, Path("/"))
+        with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as folder:
+            report = _measure(
+                board, path, EngineSettings(**engine.model_dump()), Path(folder), is_quick=is_quick, say=progress.say
+            )
+        progress.clear()
+    except (BenchError, ModelError, OSError) as error:
+        progress.clear()
+        # On the command line the model is no key of a configuration.
+        told = str(error) if model_path is None else str(error).removeprefix("models.default.path: ")
+        print(printable(f"edge-agent: {told}"), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        progress.clear()
+        print("edge-agent: interrupted", file=sys.stderr)
+        return 1
+    print(json.dumps(document(report), indent=2, ensure_ascii=False) if as_json else table(report))
+    return 0
+
+
+class Progress:
+    """One line on standard error that is written over, where somebody sees it."""
+
+    def __init__(self) -> None:
+        self._is_shown = sys.stderr.isatty()
+
+    def say(self, text: str) -> None:
+        if self._is_shown:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        self.say("")
+
+
+def _measure(
+    board: GenericBoard, path: Path, settings: EngineSettings, folder: Path, *, is_quick: bool, say: Say
+) -> Report:
+    """Raises BenchError, ModelError, OSError."""
+    if str(path).startswith(ECHO_MODEL):
+        raise BenchError(f"{path} is no model: there is nothing to measure; give one with --model")
+    before = board.read()
+    say("the model is checked")
+    model = open_model("default", path)
+    load = Load(
+        model_path=str(model.path),
+        settings=settings,
+        model_sha256=model.sha256,
+        state_dir=str(folder),
+    )
+    tasks, worker, ready = measure_tasks(load, QUICK if is_quick else FULL, say)
+    os.environ.update(library_environment())
+    from edge_agent.bench.steps import measure_steps  # noqa: PLC0415 - loads llama.cpp, which reads the environment
+    from edge_agent.engine.llama import ModelError as LlamaError  # noqa: PLC0415
+
+    try:
+        steps = measure_steps(
+            load,
+            rounds=_MOST_STEP_ROUNDS,
+            budget_s=_QUICK_STEP_BUDGET_S if is_quick else _STEP_BUDGET_S,
+            say=say,
+        )
+    except LlamaError as error:
+        raise BenchError(str(error)) from error
+    return Report(
+        version=__version__,
+        ts=timestamp(),
+        is_quick=is_quick,
+        board=BoardResult(
+            name=board.model() or machine(),
+            machine=machine(),
+            cores=cores(),
+            cpu_variant=ready.cpu_variant,
+            load1=before.load1,
+            soc_before_c=before.soc_c,
+            soc_after_c=board.read().soc_c,
+        ),
+        model=model,
+        settings=settings,
+        context_tokens=ready.context_tokens,
+        max_active=ready.max_active,
+        tasks=tuple(tasks),
+        steps=steps,
+        worker=worker,
+    )

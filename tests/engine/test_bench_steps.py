@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from edge_agent.bench.steps import decode_widths, prefill_widths, sweep
+
+
+class Board:
+    """A clock that only steps move on: each costs this long per row, divided by the threads."""
+
+    def __init__(self, *row_s: float) -> None:
+        self.row_s = list(row_s)
+        self.now = 0.0
+        self.said: list[str] = []
+
+    def step(self, rows: int, threads: int) -> None:
+        self.now += (self.row_s.pop(0) if len(self.row_s) > 1 else self.row_s[0]) * rows / threads
+
+    def sweep(
+        self, widths: list[int], counts: list[int], *, rounds: int, budget_s: float
+    ) -> dict[int, dict[int, float]]:
+        clock = lambda: self.now  # noqa: E731
+        return sweep(self.step, widths, counts, rounds=rounds, budget_s=budget_s, say=self.said.append, clock=clock)
+
+
+def test_each_width_is_measured_with_each_number_of_threads() -> None:
+    rates = Board(0.01).sweep([1, 4], [1, 2], rounds=1, budget_s=60)
+
+    assert rates == {
+        1: {1: pytest.approx(100), 2: pytest.approx(200)},
+        4: {1: pytest.approx(100), 2: pytest.approx(200)},
+    }
+
+
+def test_a_slow_round_is_forgotten() -> None:
+    rates = Board(*[0.5] * 3, 0.01).sweep([1], [1], rounds=2, budget_s=60)
+
+    assert rates == {1: {1: pytest.approx(100)}}
+
+
+def test_a_slow_board_has_its_narrow_steps_measured_and_the_rest_left_out() -> None:
+    rates = Board(1.0).sweep([1, 64], [1, 2], rounds=5, budget_s=2)
+
+    assert rates == {1: {1: 1.0, 2: 2.0}, 64: {}}
+
+
+def test_there_are_no_more_rounds_than_asked_for() -> None:
+    board = Board(0.01)
+    board.sweep([1], [1], rounds=3, budget_s=1e9)
+
+    assert len(board.said) == 3
+
+
+def test_decode_widths_are_powers_of_two_up_to_what_is_answered_at_once() -> None:
+    assert decode_widths(1) == [1]
+    assert decode_widths(4) == [1, 2, 4]
+    assert decode_widths(6) == [1, 2, 4, 6]
+
+
+def test_prefill_widths_go_up_to_the_widest_step_and_have_the_agents_own() -> None:
+    assert prefill_widths(128, 64) == [16, 64, 128]
+    assert prefill_widths(320, 96) == [16, 64, 96, 128, 256, 320]
+    assert prefill_widths(40, 40) == [16, 40]

@@ -1,0 +1,140 @@
+"""`edge-agent bench` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.processes import wait_until
+
+COMMAND = [sys.executable, "-m", "edge_agent", "bench"]
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_quick_bench_measures_a_real_model(demo_bundle: Path) -> None:
+    done = bench("--model", str(demo_bundle), "--quick", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    told = json.loads(done.stdout)
+    assert set(told) == {
+        *("version", "ts", "quick", "summary", "board", "model", "engine", "tasks", "steps", "worker"),
+    }
+    assert told["model"]["bundle"] == "pump-demo"
+    assert [(task["task"], task["clients"]) for task in told["tasks"]] == [
+        (task, clients) for task in ("classify", "extract", "generate") for clients in (1, 4)
+    ]
+    for task in told["tasks"]:
+        assert task["failed"] == 0, task["failure"]
+        assert task["requests_per_s"] > 0
+        assert 0 < task["p50_ms"] <= task["p95_ms"] <= task["p99_ms"]
+        # The system text is decoded once; the reading is each request's own.
+        assert 0.5 < task["cached_share"] < 1
+        assert task["joules_per_request"] is None
+    written = {task["task"]: task["completion_tokens"] for task in told["tasks"]}
+    assert written["classify"] == 0
+    assert 0 < written["generate"] <= 32
+    decode, prefill = told["steps"]["decode"], told["steps"]["prefill"]
+    assert [step["rows"] for step in decode] == [1, 2, 4]
+    assert {16, 64, 128, told["engine"]["batch_tokens"]} == {step["rows"] for step in prefill}
+    assert all(rate > 0 for step in (*decode, *prefill) for rate in step["tokens_per_s"].values())
+    assert decode[0]["fastest_threads"] is not None
+    worker = told["worker"]
+    assert worker["anonymous_mib"] > 5
+    assert worker["file_mib"] > 5
+    assert min(worker["first_start_s"], worker["later_start_s"]) > 0
+
+
+@pytest.fixture
+def running(demo_bundle: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with (tmp_path / "errors").open("wb") as errors:
+        process = subprocess.Popen(
+            [*COMMAND, "--model", str(demo_bundle)],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+        )
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_ends_it_leaves_nothing_behind(
+    running: subprocess.Popen[bytes], tmp_path: Path, number: signal.Signals
+) -> None:
+    parent = psutil.Process(running.pid)
+    wait_until(parent.children, "the worker runs")
+    worker = parent.children()[0]
+
+    running.send_signal(number)
+
+    assert running.wait(30) == 1
+    assert (tmp_path / "errors").read_text("utf-8") == "edge-agent: interrupted\n"
+    assert not worker.is_running()
+    assert [path.name for path in tmp_path.iterdir()] == ["errors"]
+
+
+def test_model_and_configuration_exclude_each_other(tmp_path: Path) -> None:
+    assert bench("--model", "model.gguf", "--config", str(tmp_path / "config.toml")).returncode == 64
+
+
+def test_a_bad_configuration_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[device]\nsite = 1\n", encoding="utf-8")
+    done = bench("--config", str(path))
+
+    assert done.returncode == 78
+    assert "device.site" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("nothing.gguf", "edge-agent: no such bundle or file: nothing.gguf\n"),
+        ("echo:", "edge-agent: echo: is no model: there is nothing to measure; give one with --model\n"),
+    ],
+)
+def test_what_cannot_be_measured_is_a_failure(model: str, told: str) -> None:
+    done = bench("--model", model)
+
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+
+
+def test_a_model_that_does_not_load_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+    model = tmp_path / "cut.gguf"
+    model.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(64))
+    done = bench("--model", str(model))
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("edge-agent: the model does not load: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_settings_of_the_configuration_are_measured(demo_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        f'[device]\nsite = "s"\nid = "d"\n[models.default]\npath = {json.dumps(str(demo_bundle))}\n'
+        "[engine]\ncontext_tokens = 512\nmax_active = 2\nthreads = 1\nprefill_threads = 2\nbatch_tokens = 64\n",
+        encoding="utf-8",
+    )
+    done = bench("--config", str(path), "--quick", "--json")
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["engine"]["context_tokens"] == 512
+    assert told["engine"]["batch_tokens"] == 64
+    assert {task["clients"] for task in told["tasks"]} == {1, 2}
+    assert {step["chosen_threads"] for step in told["steps"]["decode"]} == {1}
+    assert {step["chosen_threads"] for step in told["steps"]["prefill"]} == {2}
