@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import resource
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,8 @@ from edge_agent.engine.step_policy import WIDE_ROWS, StepCost, StepPolicy
 _logger = logging.getLogger(__name__)
 
 MEASURE_S = 20.0
+# Seen are 6 to 30 on a quiet machine and 400 to 1000 beside one busy process: what is measured then is not kept.
+QUIET_PREEMPTIONS_PER_S = 150.0
 # Around the groups of four rows of repacked kernels, and the 64 rows of flash attention's wide kernel.
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 _SWEPT_WIDE_ROWS = 16
@@ -63,6 +66,7 @@ def _step_costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) 
     if path is not None and (kept := load_costs(path, key)):
         return kept
     counts = thread_counts(cpus())
+    began, preempted = monotonic(), preemptions()
     costs = measure(
         steps_of(llama, seq_ids, base_id),
         threads=[settings.threads] if settings.threads else counts,
@@ -70,9 +74,17 @@ def _step_costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) 
         most_rows=widest_step(llama),
     )
     llama.forget(base_id)
-    if path is not None:
+    preempted_per_s = (preemptions() - preempted) / (monotonic() - began)
+    if preempted_per_s > QUIET_PREEMPTIONS_PER_S:
+        _logger.info("the board was busy (%.0f preemptions/s): steps are measured again next time", preempted_per_s)
+    elif path is not None:
         save_costs(path, key, costs)
     return costs
+
+
+def preemptions() -> int:
+    """How often something else took a core away from this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def cpus() -> int:

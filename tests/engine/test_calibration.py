@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,7 @@ def test_an_engine_measures_once_and_remembers(
     open_llama: Callable[..., LlamaEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"state_dir": str(tmp_path), "sha256": "5ha", "batch_tokens": None}
+    monkeypatch.setattr(calibration, "preemptions", lambda: 0)
     first = open_llama(**settings)
     assert first.facts.prefill_tok_s is not None
 
@@ -112,3 +114,15 @@ def test_a_context_that_is_no_longer_than_a_step_is_measured_too(open_llama: Cal
     engine = open_llama(context_tokens=256, batch_tokens=256, threads=None)
 
     assert engine.facts.decode_tok_s is not None
+
+
+def test_what_was_measured_on_a_busy_board_is_not_kept(
+    open_llama: Callable[..., LlamaEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = itertools.count(step=1_000_000)
+    monkeypatch.setattr(calibration, "preemptions", lambda: next(counts))
+
+    engine = open_llama(state_dir=str(tmp_path), sha256="5ha", batch_tokens=None)
+
+    assert engine.facts.prefill_tok_s is not None, "it is used all the same"
+    assert not (tmp_path / "calibration.json").exists()
