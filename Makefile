@@ -6,7 +6,7 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench test-parity test-clients test-model clean
+.PHONY: setup demo test check bench bench-compare test-parity test-clients test-model clean
 
 setup: $(VENV)/ready
 
@@ -50,6 +50,10 @@ check: setup
 # Requests per second through the whole agent: make bench MODEL=path-of-a-bundle-or-gguf
 bench: setup
 	$(BIN)/python -m tests.bench $(or $(MODEL),$(error say which model: make bench MODEL=path))
+
+# The same workload on llama-server, built below build/ from the binding's own sources: make bench-compare MODEL=path
+bench-compare: setup
+	$(BIN)/python -m tests.bench.compare $(or $(MODEL),$(error say which model: make bench-compare MODEL=path))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -29,6 +29,8 @@ from tests.processes import AgentProcess
 BASE = "edgeai/v1/bench/board"
 _START_S = 300.0
 _ANSWER_S = 300.0
+# An agent that has ended answers nothing more.
+_LOOK_S = 5.0
 _ENGINE = {
     "threads": THREADS,
     "prefill_threads": THREADS,
@@ -65,10 +67,20 @@ class Asker(Client):
         self._client.publish(
             f"{BASE}/infer/{task}/request", json.dumps({"id": request_id, "input": value}, ensure_ascii=False), qos=1
         )
-        reply = inbox.get(timeout=_ANSWER_S)
+        reply = self._next(inbox, task)
         if reply["status"] != "ok":
             raise NotOkError(f"{task} was answered {json.dumps(reply)}")
         return reply
+
+    def _next(self, inbox: SimpleQueue[dict[str, Any]], task: str) -> dict[str, Any]:
+        for _ in range(int(_ANSWER_S / _LOOK_S)):
+            try:
+                return inbox.get(timeout=_LOOK_S)
+            except Empty:
+                state = self.on(f"{BASE}/state")[-1].json["state"]
+                if state != "online":
+                    raise NotOkError(f"{task} was not answered: the agent is {state}") from None
+        raise NotOkError(f"{task} was not answered within {_ANSWER_S} s")
 
 
 class AgentSide:
