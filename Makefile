@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup demo test check test-parity test-clients test-model \
-  bench bench-agent bench-overload bench-labels bench-cancel clean
+  bench bench-agent bench-compare bench-overload bench-labels bench-cancel clean
 
 setup: $(VENV)/ready
 
@@ -67,6 +67,10 @@ bench-labels: setup
 # How soon a cancelled request costs nothing any more: make bench-cancel MODEL=path-of-a-gguf
 bench-cancel: setup
 	$(BIN)/python -m tests.bench.cancel $(or $(MODEL),$(error say which model: make bench-cancel MODEL=path))
+
+# The same workload on llama-server, built below build/ from the binding's own sources: make bench-compare MODEL=path
+bench-compare: setup
+	$(BIN)/python -m tests.bench.compare $(or $(MODEL),$(error say which model: make bench-compare MODEL=path))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -13,15 +13,22 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge_agent.config import ECHO_MODEL
+from edge_agent.demo.broker import free_port, start_broker
 from edge_agent.statistics import percentile
-from tests.bench.__main__ import BASE, TASKS, agent
+from tests.bench.workload import SYSTEM, Kind
 from tests.client import Client
-from tests.processes import wait_until
+from tests.processes import AgentProcess, wait_until
+
+BASE = "edgeai/v1/bench/board"
+TASKS = ("triage", "report")
+_REPORT_TOKENS = 32
 
 SETTLE_S = 60.0
 
@@ -137,6 +144,34 @@ def reading(number: int) -> dict[str, int]:
 
 def numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
+
+
+@contextmanager
+def agent(model: str, folder: Path, width: int) -> Iterator[Client]:
+    """An agent that is online with the two tasks and the queue as it is by default, and its client."""
+    port = free_port()
+    broker = start_broker("3.1.1", port, folder)
+    config = folder / "config.toml"
+    labels = json.dumps(list(Kind.CLASSIFY.labels))
+    tasks = f'[tasks.triage]\nkind = "classify"\nsystem = {json.dumps(SYSTEM)}\nlabels = {labels}\n'
+    tasks += f'[tasks.report]\nkind = "generate"\nsystem = {json.dumps(SYSTEM)}\nmax_tokens = {_REPORT_TOKENS}\n'
+    path = model if model.startswith(ECHO_MODEL) else str(Path(model).absolute())
+    config.write_text(
+        'state_dir = "state"\n[device]\nsite = "bench"\nid = "board"\n'
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "3.1.1"\n'
+        f"[models.default]\npath = {json.dumps(path)}\n[engine]\nmax_active = {width}\n{tasks}",
+        encoding="utf-8",
+    )
+    client = Client(port, "3.1.1")
+    client.subscribe(f"{BASE}/#")
+    process = AgentProcess(config)
+    try:
+        client.wait_for(f"{BASE}/state", lambda state: state["state"] == "online", 300)
+        yield client
+    finally:
+        client.close()
+        process.stop()
+        broker.stop()
 
 
 def main() -> int:

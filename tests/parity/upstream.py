@@ -1,15 +1,12 @@
 """Upstream's converter, taken from the llama-cpp-python source package and run in an environment of its own."""
 
 import ast
-import importlib.metadata
 import os
 import re
-import subprocess
-import sys
-import tarfile
 from pathlib import Path
 
-PACKAGE = "llama-cpp-python"
+from tests.llama_sources import fetch_sources, make_environment, run_program
+
 # Upstream's own pins (its requirements folder) where they matter for the result; torch only carries bytes.
 REQUIREMENTS = (
     "torch",
@@ -25,8 +22,8 @@ class Upstream:
     """The converter of the llama.cpp that the installed binding vendors; `work` keeps what was installed."""
 
     def __init__(self, work: Path, python: Path | None) -> None:
-        self._root = _sources(work)
-        self._python = python if python is not None else _environment(work)
+        self._root = fetch_sources(work) / "vendor" / "llama.cpp"
+        self._python = python if python is not None else make_environment(work / "venv", REQUIREMENTS)
 
     def convert(self, checkpoint: Path, target: Path, out_type: str, *, vocab_only: bool = False) -> None:
         """Write the GGUF file `target`; raises with the converter's last output if it fails."""
@@ -37,7 +34,7 @@ class Upstream:
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_OFFLINE": "1",
         }
-        _run(command + ["--vocab-only"] * vocab_only, environment)
+        run_program(command + ["--vocab-only"] * vocab_only, environment)
 
     def sample_text(self) -> str:
         """The text that upstream tokenizes to recognise a pre-tokenizer."""
@@ -56,34 +53,3 @@ class Upstream:
 
     def _recogniser(self) -> str:
         return (self._root / "conversion" / "base.py").read_text("utf-8")
-
-
-def _sources(work: Path) -> Path:
-    version = importlib.metadata.version(PACKAGE)
-    root = work / f"llama_cpp_python-{version}" / "vendor" / "llama.cpp"
-    if not root.is_dir():
-        archive = work / f"llama_cpp_python-{version}.tar.gz"
-        if not archive.is_file():
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", PACKAGE]
-            _run([*command, "--dest", str(work), f"{PACKAGE}=={version}"], dict(os.environ))
-        with tarfile.open(archive) as tar:
-            tar.extractall(work, filter="data")
-    return root
-
-
-def _environment(work: Path) -> Path:
-    venv = work / "venv"
-    python = venv / "bin" / "python"
-    done = venv / "complete"
-    if not done.is_file():
-        _run([sys.executable, "-m", "venv", "--clear", str(venv)], dict(os.environ))
-        _run([str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS], dict(os.environ))
-        done.touch()
-    return python
-
-
-def _run(command: list[str], environment: dict[str, str]) -> None:
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        tail = "\n".join((result.stdout + result.stderr).splitlines()[-20:])
-        raise SystemExit(f"{' '.join(command)}\nfailed with {result.returncode}:\n{tail}")

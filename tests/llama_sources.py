@@ -1,0 +1,56 @@
+"""Source package of the installed llama-cpp-python, with the llama.cpp that it vendors."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGE = "llama-cpp-python"
+
+
+def fetch_sources(work: Path) -> Path:
+    """The unpacked source package of the version that is installed here, below `work`; fetched with pip once.
+
+    Raises SystemExit if pip cannot fetch it.
+    """
+    version = importlib.metadata.version(PACKAGE)
+    root = work / f"llama_cpp_python-{version}"
+    if not (root / "vendor" / "llama.cpp").is_dir():
+        archive = work / f"llama_cpp_python-{version}.tar.gz"
+        if not archive.is_file():
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", PACKAGE]
+            run_program([*command, "--dest", str(work), f"{PACKAGE}=={version}"])
+        with tarfile.open(archive) as tar:
+            tar.extractall(work, filter="data")
+    return root
+
+
+def make_environment(venv: Path, requirements: Sequence[str]) -> Path:
+    """The Python of an environment with these packages; made once. Raises SystemExit if that fails."""
+    python = venv / "bin" / "python"
+    done = venv / "complete"
+    if not done.is_file():
+        run_program([sys.executable, "-m", "venv", "--clear", str(venv)])
+        run_program([str(python), "-m", "pip", "install", "--quiet", *requirements])
+        done.touch()
+    return python
+
+
+def run_program(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
+    """What it wrote to standard output. Raises SystemExit with its last lines if it fails."""
+    result = subprocess.run(
+        command,
+        env=dict(os.environ) if environment is None else environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode != 0:
+        tail = "\n".join((result.stdout + result.stderr).splitlines()[-20:])
+        raise SystemExit(f"{' '.join(command)}\nfailed with {result.returncode}:\n{tail}")
+    return result.stdout
