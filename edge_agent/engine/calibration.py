@@ -11,7 +11,7 @@ import math
 import os
 import resource
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
 
@@ -35,9 +35,27 @@ _BASE_TOKENS = 192
 # Fewer threads are preferred if they lose no more than this: the others rest, and the board stays cooler.
 _SAME = 1.03
 
+# Where the buffers of a step lie to each other follows from the room for logits, and on some machines a wide step then
+# takes a fifth longer or less (Q4_0 with AMX: slow for 17-24 and 33-40 rows, fast for 9-16 and 25-32).
+_MORE_OUTPUTS = 8
+_LAYOUT_ROWS = 64
+_LAYOUT_GAIN = 1.05
+# Whose steps take longer has no time to try, and is bound by its arithmetic anyway.
+_LAYOUT_S = 1.0
+
 # Runs one step of this many rows with this many threads.
 Step = Callable[[int, int], object]
-_COSTS = TypeAdapter(list[StepCost])
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """outputs: rows of logits to make room for; costs: in ascending order of rows."""
+
+    outputs: int
+    costs: list[StepCost]
+
+
+_CALIBRATION = TypeAdapter(Calibration)
 
 
 def step_policy(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> StepPolicy:
@@ -48,7 +66,10 @@ def step_policy(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) 
     settings = load.settings
     costs: list[StepCost] = []
     if None in (settings.threads, settings.prefill_threads, settings.batch_tokens):
-        costs = _step_costs(load, llama, seq_ids, base_id)
+        found = _calibration(load, llama, seq_ids, base_id)
+        costs = found.costs
+        if llama.outputs != found.outputs:
+            llama.resize(found.outputs)
     return StepPolicy(
         costs,
         # Decoding is bound by memory, which two cores of a Pi 5 saturate; prefill is bound by arithmetic.
@@ -59,14 +80,15 @@ def step_policy(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) 
     )
 
 
-def _step_costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> list[StepCost]:
+def _calibration(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> Calibration:
     settings = load.settings
     key = f"{load.model_sha256}, {llama.build}, {cpus()} cpus, {settings}"
     path = Path(load.state_dir) / "calibration.json" if load.state_dir and load.model_sha256 else None
-    if path is not None and (kept := load_costs(path, key)):
+    if path is not None and (kept := load_calibration(path, key)):
         return kept
     counts = thread_counts(cpus())
     began, preempted = monotonic(), preemptions()
+    _choose_layout(llama, seq_ids, base_id, threads=settings.prefill_threads or cpus())
     costs = measure(
         steps_of(llama, seq_ids, base_id),
         threads=[settings.threads] if settings.threads else counts,
@@ -74,12 +96,28 @@ def _step_costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) 
         most_rows=widest_step(llama),
     )
     llama.forget(base_id)
+    found = Calibration(llama.outputs, costs)
     preempted_per_s = (preemptions() - preempted) / (monotonic() - began)
     if preempted_per_s > QUIET_PREEMPTIONS_PER_S:
         _logger.info("the board was busy (%.0f preemptions/s): steps are measured again next time", preempted_per_s)
     elif path is not None:
-        save_costs(path, key, costs)
-    return costs
+        save_calibration(path, key, found)
+    return found
+
+
+def _choose_layout(llama: Llama, seq_ids: Sequence[int], base_id: int, *, threads: int) -> None:
+    """Leaves the context with the room for logits with which a wide step is faster, and empty."""
+    rows = min(_LAYOUT_ROWS, widest_step(llama))
+    fewest = llama.outputs
+    plain_s = fastest(steps_of(llama, seq_ids, base_id), rows, threads, end_at=monotonic() + _LAYOUT_S)
+    llama.forget(base_id)
+    if plain_s > _LAYOUT_S or fewest + _MORE_OUTPUTS > llama.batch_tokens:
+        return
+    llama.resize(fewest + _MORE_OUTPUTS)
+    other_s = fastest(steps_of(llama, seq_ids, base_id), rows, threads)
+    llama.forget(base_id)
+    if other_s * _LAYOUT_GAIN > plain_s:
+        llama.resize(fewest)
 
 
 def preemptions() -> int:
@@ -173,11 +211,11 @@ def fastest(
     return min(times)
 
 
-def load_costs(path: Path, key: str) -> list[StepCost] | None:
+def load_calibration(path: Path, key: str) -> Calibration | None:
     """What was kept under this key; None if there is nothing, or nothing readable."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return _COSTS.validate_python(kept["costs"]) if kept["key"] == key else None
+        return _CALIBRATION.validate_python(kept["calibration"]) if kept["key"] == key else None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
@@ -185,9 +223,9 @@ def load_costs(path: Path, key: str) -> list[StepCost] | None:
         return None
 
 
-def save_costs(path: Path, key: str, costs: Sequence[StepCost]) -> None:
+def save_calibration(path: Path, key: str, found: Calibration) -> None:
     """Keep it; a disk that does not take it costs the next start the measurement."""
-    document = {"key": key, "costs": [asdict(cost) for cost in costs]}
+    document = {"key": key, "calibration": asdict(found)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(".new")

@@ -1,4 +1,4 @@
-"""What llama.cpp and libgomp read from the environment, once, when they are loaded into a process."""
+"""What llama.cpp, libgomp and numpy read from the environment, once, when they are loaded into a process."""
 
 from __future__ import annotations
 
@@ -16,5 +16,7 @@ def library_environment() -> dict[str, str]:
     return {
         # Without it ggml forks a debugger at an abort, to print a backtrace.
         "GGML_NO_BACKTRACE": "1",
+        # numpy's BLAS would start threads of its own, which nothing here needs.
+        "OPENBLAS_NUM_THREADS": "1",
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", _SPINS.get(platform.machine(), _SPINS["x86_64"])),
     }

@@ -210,6 +210,14 @@ class Llama:
         source = llama_cpp.llama_model_chat_template(self._model, None)
         return source.decode(errors="replace") if source else None
 
+    def resize(self, outputs: int) -> None:
+        """A new, empty context with room for the logits of so many rows, at least one for each sequence.
+
+        Raises ModelError if there is no memory for it.
+        """
+        self.outputs = max(outputs, self.sequences)
+        self.reset()
+
     def reset(self) -> None:
         """A new, empty context. Raises ModelError if there is no memory for it."""
         if self._context:

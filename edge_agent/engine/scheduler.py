@@ -30,14 +30,16 @@ class Take:
 def next_batch(wants: Iterable[Want], *, tokens: int, outputs: int, slack: int = 0) -> list[Take]:
     """Takes in the order of the wants, until the token budget or the rows for logits are used up.
 
-    slack: the budget may be passed by so many tokens if that completes the last want: a small rest would cost a step of
-    its own.
+    slack: the budget may be passed by so many tokens if nothing is left then: a small rest would cost a step of its
+    own.
     The caller orders them: sequences that write first (they are one token each and a user waits), then label branches,
     then prompts by arrival.
     """
     batch = []
+    wants = list(wants)
     for want in wants:
-        count = want.count if want.count <= tokens + slack else tokens
+        is_last = want is wants[-1]
+        count = want.count if is_last and want.count <= tokens + slack else min(want.count, tokens)
         inside = sum(1 for offset in want.outputs if offset < count)
         if inside > outputs:
             # Stop before the first output that has no row left.

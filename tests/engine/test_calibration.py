@@ -76,21 +76,24 @@ def test_thread_counts_worth_trying() -> None:
 
 
 def test_what_was_measured_is_kept_for_the_same_key_only(tmp_path: Path) -> None:
-    path, costs = tmp_path / "state" / "calibration.json", [StepCost(1, 2, 0.02)]
+    path = tmp_path / "state" / "calibration.json"
+    found = calibration.Calibration(24, [StepCost(1, 2, 0.02)])
 
-    calibration.save_costs(path, "this model", costs)
+    calibration.save_calibration(path, "this model", found)
 
-    assert calibration.load_costs(path, "this model") == costs
-    assert calibration.load_costs(path, "another") is None
-    assert calibration.load_costs(tmp_path / "nothing.json", "this model") is None
+    assert calibration.load_calibration(path, "this model") == found
+    assert calibration.load_calibration(path, "another") is None
+    assert calibration.load_calibration(tmp_path / "nothing.json", "this model") is None
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"key": "k", "costs": [{"rows": "x"}]}', "[1]"])
+@pytest.mark.parametrize(
+    "content", ["", "{}", '{"key": "k", "calibration": {"outputs": 1, "costs": [{"rows": "x"}]}}', "[1]"]
+)
 def test_a_damaged_file_is_measured_anew(tmp_path: Path, content: str) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(content)
 
-    assert calibration.load_costs(path, "k") is None
+    assert calibration.load_calibration(path, "k") is None
 
 
 def test_an_engine_measures_once_and_remembers(

@@ -27,11 +27,12 @@ def test_a_branch_is_cut_before_the_first_output_that_has_no_row() -> None:
     assert next_batch([Want(0, 1, (0,)), Want(1, 1, (0,))], tokens=256, outputs=1) == [Take(0, 1)]
 
 
-def test_a_small_rest_is_taken_beyond_the_budget_and_ends_the_batch() -> None:
-    wants = [Want(0, 10, (9,)), Want(1, 60, (59,)), Want(2, 5, (4,))]
+def test_a_small_rest_is_taken_beyond_the_budget_if_nothing_is_left_then() -> None:
+    wants = [Want(0, 10, (9,)), Want(1, 60, (59,))]
 
     assert next_batch(wants, tokens=64, outputs=8, slack=16) == [Take(0, 10), Take(1, 60)]
     assert next_batch(wants, tokens=64, outputs=8, slack=5) == [Take(0, 10), Take(1, 54)]
+    assert next_batch([*wants, Want(2, 5)], tokens=64, outputs=8, slack=16) == [Take(0, 10), Take(1, 54)]
 
 
 def test_nothing_wanted_is_no_batch() -> None:
