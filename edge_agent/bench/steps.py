@@ -6,13 +6,13 @@ Importing this loads llama.cpp: the process must have `library_environment` befo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import takewhile
 from time import monotonic
 
 from edge_agent.bench.results import StepResult, StepResults
 from edge_agent.bench.tasks import Say
 from edge_agent.engine import calibration
-from edge_agent.engine.calibration import Step
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.llama_engine import context_sizes
 from edge_agent.engine.protocol import Load
@@ -37,9 +37,13 @@ def measure_steps(load: Load, *, rounds: int, budget_s: float, say: Say) -> Step
 
         def measured(kind: str, widths: Sequence[int], seq_ids: Sequence[int]) -> tuple[StepResult, ...]:
             step = calibration.steps_of(llama, seq_ids, base_id)
+
+            def run(rows: int, threads: int) -> None:
+                step(rows, rows if kind == "decode" else 1, threads)
+
             chosen = {_chosen(policy, rows, kind)[0] for rows in widths}
             counts = _thread_counts(calibration.cpus(), chosen)
-            rates = sweep(step, widths, counts, rounds=rounds, budget_s=budget_s, say=lambda at: say(f"{kind}: {at}"))
+            rates = sweep(run, widths, counts, rounds=rounds, budget_s=budget_s, say=lambda at: say(f"{kind}: {at}"))
             llama.forget(base_id)
             return tuple(_result(policy, rows, kind, rates[rows]) for rows in widths)
 
@@ -52,7 +56,7 @@ def measure_steps(load: Load, *, rounds: int, budget_s: float, say: Say) -> Step
 
 
 def sweep(
-    step: Step,
+    step: Callable[[int, int], object],
     widths: Sequence[int],
     counts: Sequence[int],
     *,
@@ -63,7 +67,8 @@ def sweep(
 ) -> dict[int, dict[int, float]]:
     """Tokens per second by rows, then by threads: the best of all rounds, which go on until the time is over.
 
-    The first cell is always measured; narrow steps come first, for they are quick.
+    step: runs one of so many rows with so many threads. The first cell is always measured; narrow steps come first,
+    for they are quick.
     """
     rates: dict[int, dict[int, float]] = {rows: {} for rows in widths}
     end_at = clock() + budget_s
@@ -73,7 +78,8 @@ def sweep(
                 if clock() > end_at and any(rates.values()):
                     return rates
                 say(f"round {number + 1}, rows: {rows}, threads: {threads}")
-                rate = rows / calibration.fastest(step, rows, threads, clock=clock, end_at=end_at)
+                taken_s = calibration.fastest(partial(step, rows, threads), clock=clock, end_at=end_at)
+                rate = rows / taken_s
                 rates[rows][threads] = max(rate, rates[rows].get(threads, 0.0))
     return rates
 
@@ -98,7 +104,8 @@ def _thread_counts(cpus: int, chosen: Iterable[int]) -> list[int]:
 
 def _chosen(policy: StepPolicy, rows: int, kind: str) -> tuple[int, int]:
     """Threads and rows of what the agent makes of a step."""
-    width = policy.padded(policy.fitted(rows)) if kind == "decode" else rows
+    fitted = policy.fitted(rows, rows)
+    width = policy.padded(fitted, fitted)[0] if kind == "decode" else rows
     return policy.threads(width), width
 
 

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edge_agent.engine.llama import Llama, Piece
 from edge_agent.engine.protocol import Load
-from edge_agent.engine.step_policy import WIDE_ROWS, StepCost, StepPolicy
+from edge_agent.engine.step_policy import WIDE_ROWS, HeadCost, StepCost, StepPolicy
 
 _logger = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ QUIET_PREEMPTIONS_PER_S = 150.0
 # Around the groups of four rows of repacked kernels, and the 64 rows of flash attention's wide kernel.
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 _SWEPT_WIDE_ROWS = 16
+# Around the groups of rows of the output matrix's kernels.
+_OUTPUTS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
 _REPEATS = 3
 # The usual length of what a prompt shares: attention costs by what is cached too.
 _BASE_TOKENS = 192
@@ -43,16 +45,17 @@ _LAYOUT_GAIN = 1.05
 # Whose steps take longer has no time to try, and is bound by its arithmetic anyway.
 _LAYOUT_S = 1.0
 
-# Runs one step of this many rows with this many threads.
-Step = Callable[[int, int], object]
+# Runs one step of this many rows, with logits after so many of them, with this many threads.
+Step = Callable[[int, int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """outputs: rows of logits to make room for; costs: in ascending order of rows."""
+    """outputs: rows of logits to make room for; costs, heads: in ascending order."""
 
     outputs: int
     costs: list[StepCost]
+    heads: list[HeadCost]
 
 
 _CALIBRATION = TypeAdapter(Calibration)
@@ -65,13 +68,15 @@ def step_policy(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) 
     """
     settings = load.settings
     costs: list[StepCost] = []
+    heads: list[HeadCost] = []
     if None in (settings.threads, settings.prefill_threads, settings.batch_tokens):
         found = _calibration(load, llama, seq_ids, base_id)
-        costs = found.costs
+        costs, heads = found.costs, found.heads
         if llama.outputs != found.outputs:
             llama.resize(found.outputs)
     return StepPolicy(
         costs,
+        heads,
         # Decoding is bound by memory, which two cores of a Pi 5 saturate; prefill is bound by arithmetic.
         threads=settings.threads or max(min(cpus(), 2), cpus() // 2),
         prefill_threads=settings.prefill_threads or cpus(),
@@ -89,14 +94,15 @@ def _calibration(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int)
     counts = thread_counts(cpus())
     began, preempted = monotonic(), preemptions()
     _choose_layout(llama, seq_ids, base_id, threads=settings.prefill_threads or cpus())
-    costs = measure(
+    costs, heads = measure(
         steps_of(llama, seq_ids, base_id),
         threads=[settings.threads] if settings.threads else counts,
         prefill_threads=[settings.prefill_threads] if settings.prefill_threads else counts,
         most_rows=widest_step(llama),
+        most_outputs=llama.outputs,
     )
     llama.forget(base_id)
-    found = Calibration(llama.outputs, costs)
+    found = Calibration(llama.outputs, costs, heads)
     preempted_per_s = (preemptions() - preempted) / (monotonic() - began)
     if preempted_per_s > QUIET_PREEMPTIONS_PER_S:
         _logger.info("the board was busy (%.0f preemptions/s): steps are measured again next time", preempted_per_s)
@@ -109,14 +115,18 @@ def _choose_layout(llama: Llama, seq_ids: Sequence[int], base_id: int, *, thread
     """Leaves the context with the room for logits with which a wide step is faster, and empty."""
     rows = min(_LAYOUT_ROWS, widest_step(llama))
     fewest = llama.outputs
-    plain_s = fastest(steps_of(llama, seq_ids, base_id), rows, threads, end_at=monotonic() + _LAYOUT_S)
-    llama.forget(base_id)
+
+    def wide_step_s() -> float:
+        step = steps_of(llama, seq_ids, base_id)
+        seconds = fastest(lambda: step(rows, 1, threads), end_at=monotonic() + _LAYOUT_S)
+        llama.forget(base_id)
+        return seconds
+
+    plain_s = wide_step_s()
     if plain_s > _LAYOUT_S or fewest + _MORE_OUTPUTS > llama.batch_tokens:
         return
     llama.resize(fewest + _MORE_OUTPUTS)
-    other_s = fastest(steps_of(llama, seq_ids, base_id), rows, threads)
-    llama.forget(base_id)
-    if other_s * _LAYOUT_GAIN > plain_s:
+    if wide_step_s() * _LAYOUT_GAIN > plain_s:
         llama.resize(fewest)
 
 
@@ -146,17 +156,21 @@ def measure(
     threads: Sequence[int],
     prefill_threads: Sequence[int],
     most_rows: int,
+    most_outputs: int,
     clock: Callable[[], float] = monotonic,
-) -> list[StepCost]:
-    """Costs in ascending order of rows, each with the best of the numbers of threads for narrow or for wide steps."""
+) -> tuple[list[StepCost], list[HeadCost]]:
+    """Costs in ascending order, those of rows with the best of the numbers of threads for narrow or for wide steps."""
     end_at = clock() + MEASURE_S
+
+    def seconds(rows: int, outputs: int, count: int) -> float:
+        return fastest(lambda: step(rows, outputs, count), clock=clock, end_at=end_at)
 
     def best(rows: int, counts: Iterable[int]) -> StepCost:
         found: StepCost | None = None
         for count in counts:
-            seconds = fastest(step, rows, count, clock=clock, end_at=end_at)
-            if found is None or seconds * _SAME < found.seconds:
-                found = StepCost(rows, count, seconds)
+            taken_s = seconds(rows, 0, count)
+            if found is None or taken_s * _SAME < found.seconds:
+                found = StepCost(rows, count, taken_s)
         assert found is not None
         return found
 
@@ -164,12 +178,20 @@ def measure(
     sweep = {1: best(1, threads), swept: best(swept, prefill_threads)}
     narrow, wide = sweep[1].threads, sweep[swept].threads
     costs: list[StepCost] = []
+    heads: list[HeadCost] = []
     for rows in _WIDTHS:
         if rows > most_rows or (costs and clock() > end_at):
             break
         likely = sorted({narrow, wide}) if rows <= WIDE_ROWS else [wide]
         costs.append(sweep.get(rows) or best(rows, likely))
-    return costs
+        if rows == swept:
+            # Of narrow steps, which are quick, and before the wide ones, for which there may be no time.
+            for outputs in _OUTPUTS:
+                if outputs > min(most_outputs, swept) or clock() > end_at:
+                    break
+                more_s = seconds(swept, outputs, wide) - sweep[swept].seconds
+                heads.append(HeadCost(outputs, max(0.0, more_s)))
+    return costs, heads
 
 
 def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
@@ -181,13 +203,18 @@ def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
     base = _base_tokens(llama)
     llama.decode_all(base_id, [token] * base, threads=1)
 
-    def step(rows: int, threads: int) -> None:
-        ids, count = (seq_ids[:rows], 1) if rows <= len(seq_ids) else (seq_ids[:1], rows)
-        for seq_id in ids:
-            llama.share(base_id, seq_id, base)
-        llama.decode([Piece(seq_id, base, [token] * count, [count - 1]) for seq_id in ids], threads=threads)
-        for seq_id in ids:
-            llama.forget(seq_id)
+    def step(rows: int, outputs: int, threads: int) -> None:
+        if rows <= len(seq_ids):
+            pieces = [
+                Piece(seq_id, base, [token], (0,) if at < outputs else ()) for at, seq_id in enumerate(seq_ids[:rows])
+            ]
+        else:
+            pieces = [Piece(seq_ids[0], base, [token] * rows, range(rows - outputs, rows))]
+        for piece in pieces:
+            llama.share(base_id, piece.seq_id, base)
+        llama.decode(pieces, threads=threads)
+        for piece in pieces:
+            llama.forget(piece.seq_id)
 
     return step
 
@@ -196,9 +223,7 @@ def _base_tokens(llama: Llama) -> int:
     return min(_BASE_TOKENS, llama.context_tokens // 4)
 
 
-def fastest(
-    step: Step, rows: int, threads: int, *, clock: Callable[[], float] = monotonic, end_at: float = math.inf
-) -> float:
+def fastest(step: Callable[[], object], *, clock: Callable[[], float] = monotonic, end_at: float = math.inf) -> float:
     """Seconds of one step. Whatever else runs can only make it longer: the shortest of several is the one to believe.
 
     After `end_at` of the clock it is not tried again.
@@ -206,7 +231,7 @@ def fastest(
     times: list[float] = []
     while len(times) < _REPEATS and (not times or clock() < end_at):
         began = clock()
-        step(rows, threads)
+        step()
         times.append(clock() - began)
     return min(times)
 

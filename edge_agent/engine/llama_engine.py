@@ -105,12 +105,12 @@ class LlamaEngine:
             vocabulary=self._llama.vocabulary_size,
             cpu_variant=self._llama.cpu_variant,
             repacked_mb=self._llama.log.repacked_mb,
-            prefill_tok_s=self._rows_per_s(self._policy.batch_tokens),
-            decode_tok_s=self._rows_per_s(self._max_active),
+            prefill_tok_s=self._rows_per_s(self._policy.batch_tokens, outputs=1),
+            decode_tok_s=self._rows_per_s(self._max_active, outputs=self._max_active),
         )
 
-    def _rows_per_s(self, rows: int) -> float | None:
-        seconds = self._policy.seconds(rows)
+    def _rows_per_s(self, rows: int, *, outputs: int) -> float | None:
+        seconds = self._policy.seconds(*self._policy.padded(rows, outputs))
         return None if seconds is None else round(rows / seconds, 1)
 
     @property
@@ -174,7 +174,8 @@ class LlamaEngine:
         budget = min(waiting, max(self._policy.batch_tokens, self._max_active))
         # Only those that write can take turns: a prompt that waits would wait for ever for a wider step.
         is_writing = all(owner is not None and owner.first_token_at is not None for owner, _ in rows)
-        tokens = self._policy.fitted(budget) if is_writing else budget
+        outputs = sum(len(want.outputs) for want in wants)
+        tokens = self._policy.fitted(budget, min(outputs, budget)) if is_writing else budget
         slack = 0 if is_writing else min(tokens // 4, self._llama.batch_tokens - tokens)
         batch = next_batch(wants, tokens=tokens, outputs=self._llama.outputs, slack=slack)
         if not batch:
@@ -251,7 +252,7 @@ class LlamaEngine:
         owners = {None if owner is None else owner.run.id for owner, _ in rows}
         self._stepping = owners.pop() if len(owners) == 1 else None
         try:
-            starts = self._decode(pieces, sum(counts))
+            starts = self._decode(pieces)
         except DecodeAbortedError:
             return []
         except (DecodeError, ValueError):
@@ -278,14 +279,17 @@ class LlamaEngine:
         self._totals.count_step(rows=len(requests), elapsed_s=monotonic() - began, has_prefill=has_prefill)
         return events
 
-    def _decode(self, pieces: list[Piece], rows: int) -> list[int]:
-        """One pass, with idle rows added where a wider kernel is faster. Raises as Llama.decode."""
-        idle = min(self._policy.padded(rows), self._llama.batch_tokens) - rows
-        if idle <= 0 or idle > self._free_cells:
+    def _decode(self, pieces: list[Piece]) -> list[int]:
+        """One pass, with idle rows added where wider kernels are faster. Raises as Llama.decode."""
+        rows = sum(len(piece.tokens) for piece in pieces)
+        outputs = sum(len(piece.outputs) for piece in pieces)
+        padded_rows, padded_outputs = self._policy.padded(rows, outputs)
+        idle = padded_rows - rows
+        if not 0 < idle <= self._free_cells:
             return self._llama.decode(pieces, threads=self._policy.threads(rows))
-        padding = Piece(self._idle_id, 0, [self._idle_token] * idle)
+        padding = Piece(self._idle_id, 0, [self._idle_token] * idle, range(padded_outputs - outputs))
         try:
-            return self._llama.decode([*pieces, padding], threads=self._policy.threads(rows + idle))[:-1]
+            return self._llama.decode([*pieces, padding], threads=self._policy.threads(padded_rows))[:-1]
         finally:
             self._llama.forget(self._idle_id)
 

@@ -2,12 +2,13 @@
 
 A step's cost is no straight line of its rows: repacked kernels work on groups of four rows, flash attention changes
 its kernel at 64 rows (GGML_FA_TILE_Q), and threads that help a wide step slow a narrow one down where memory is the
-limit. So nothing is derived from the name of a board: calibration.py measures, and this decides.
+limit. Nor is that of the rows whose logits are wanted: the output matrix has a kernel of its own (of a Q8_0 on x86 it
+does 8 rows faster than 5). So nothing is derived from the name of a board: calibration.py measures, and this decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,22 +23,39 @@ WIDE_ROWS = 8
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """One step with this many rows took so long with its best number of threads."""
+    """One step with this many rows, no logits wanted, took so long with its best number of threads."""
 
     rows: int
     threads: int
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class HeadCost:
+    """Logits after this many of a step's rows took so much longer."""
+
+    outputs: int
+    seconds: float
+
+
 class StepPolicy:
-    """costs: in ascending order of rows; empty = nothing was measured, `threads` and `prefill_threads` are the rule."""
+    """costs, heads: in ascending order; none = nothing was measured, `threads` and `prefill_threads` are the rule."""
 
     def __init__(
-        self, costs: Sequence[StepCost], *, threads: int, prefill_threads: int, batch_tokens: int | None, most_rows: int
+        self,
+        costs: Sequence[StepCost],
+        heads: Sequence[HeadCost],
+        *,
+        threads: int,
+        prefill_threads: int,
+        batch_tokens: int | None,
+        most_rows: int,
     ) -> None:
         self._costs = tuple(costs)
+        self._heads = tuple(heads)
         self._threads = threads
         self._prefill_threads = prefill_threads
+        self._most_rows = most_rows
         self.batch_tokens = batch_tokens or self._efficient_rows(most_rows)
 
     def threads(self, rows: int) -> int:
@@ -47,33 +65,60 @@ class StepPolicy:
             return below[-1].threads
         return self._prefill_threads if rows >= WIDE_ROWS else self._threads
 
-    def seconds(self, rows: int) -> float | None:
-        """Between two measured sizes a step costs what those below let expect; None = nothing was measured."""
+    def seconds(self, rows: int, outputs: int) -> float | None:
+        """What a step takes with logits after so many of its rows; None = nothing was measured."""
+        return self._cost(rows, outputs) if self._costs else None
+
+    def fitted(self, rows: int, outputs: int) -> int:
+        """The rows to take of so many that wait: fewer, where the kernels then get through more of them per second."""
         if not self._costs:
-            return None
+            return rows
+
+        def rate(count: int) -> float:
+            return count / self._cost(*self.padded(count, min(outputs, count)))
+
+        best = max((cost.rows for cost in self._costs if cost.rows < rows), key=rate, default=rows)
+        return best if rate(best) > _WORTH_IT * rate(rows) else rows
+
+    def padded(self, rows: int, outputs: int) -> tuple[int, int]:
+        """The rows and outputs to make of so many: more, where wider kernels are faster although some rows are idle.
+
+        An output that is added is one of an idle row.
+        """
+        if not self._costs:
+            return rows, outputs
+        best = min(self._paddings(rows, outputs), key=lambda sizes: self._cost(*sizes))
+        return best if _WORTH_IT * self._cost(*best) < self._cost(rows, outputs) else (rows, outputs)
+
+    def _paddings(self, rows: int, outputs: int) -> Iterator[tuple[int, int]]:
+        more = [head.outputs for head in self._heads if head.outputs > outputs] if outputs else []
+        for count in (outputs, *more):
+            least = rows + count - outputs
+            if count > outputs and least > self._most_rows:
+                break
+            yield least, count
+            yield from ((cost.rows, count) for cost in self._costs if cost.rows > least)
+
+    def _cost(self, rows: int, outputs: int) -> float:
+        return self._body(rows) + self._head(outputs)
+
+    def _body(self, rows: int) -> float:
+        """Between two measured sizes a step costs what those below let expect."""
         for low, high in pairwise(self._costs):
             if low.rows <= rows < high.rows:
                 return low.seconds + (rows - low.rows) * self._seconds_per_row(low)
         last = self._costs[-1]
         return last.seconds + (rows - last.rows) * self._seconds_per_row(last)
 
-    def fitted(self, rows: int) -> int:
-        """The rows to take of so many that wait: fewer, where the kernels then get through more of them per second."""
-        plain = self.seconds(rows)
-        if plain is None:
-            return rows
-        best = max((cost for cost in self._costs if cost.rows < rows), key=_rows_per_s, default=None)
-        if best is not None and _rows_per_s(best) > _WORTH_IT * rows / plain:
-            return best.rows
-        return rows
-
-    def padded(self, rows: int) -> int:
-        """The rows to make of so many: more, where a wider kernel is faster although some of its rows are idle."""
-        plain = self.seconds(rows)
-        if plain is None:
-            return rows
-        best = min((cost for cost in self._costs if cost.rows > rows), key=lambda cost: cost.seconds, default=None)
-        return best.rows if best is not None and _WORTH_IT * best.seconds < plain else rows
+    def _head(self, outputs: int) -> float:
+        """Between two measured numbers it costs what the larger one does, beyond them in proportion."""
+        if not self._heads or not outputs:
+            return 0.0
+        for head in self._heads:
+            if head.outputs >= outputs:
+                return head.seconds
+        last = self._heads[-1]
+        return last.seconds * outputs / last.outputs
 
     def _seconds_per_row(self, low: StepCost) -> float:
         before = [cost for cost in self._costs if cost.rows < low.rows]

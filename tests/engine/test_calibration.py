@@ -8,32 +8,44 @@ import pytest
 
 from edge_agent.engine import calibration
 from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.engine.step_policy import StepCost
+from edge_agent.engine.step_policy import HeadCost, StepCost
 
 
 class Board:
     """A clock that only steps move on, by what they cost here."""
 
-    def __init__(self, cost_s: Callable[[int, int], float]) -> None:
+    def __init__(self, cost_s: Callable[[int, int], float], head_s: Callable[[int], float] = lambda _: 0.0) -> None:
         self.cost_s = cost_s
+        self.head_s = head_s
         self.now = 0.0
 
     def clock(self) -> float:
         return self.now
 
-    def step(self, rows: int, threads: int) -> None:
-        self.now += self.cost_s(rows, threads)
+    def step(self, rows: int, outputs: int, threads: int) -> None:
+        self.now += self.cost_s(rows, threads) + self.head_s(outputs)
 
-    def costs(
-        self, threads: list[int], prefill_threads: list[int] | None = None, most_rows: int = 128
-    ) -> list[StepCost]:
+    def measure(
+        self,
+        threads: list[int],
+        prefill_threads: list[int] | None = None,
+        *,
+        most_rows: int = 128,
+        most_outputs: int = 16,
+    ) -> tuple[list[StepCost], list[HeadCost]]:
         return calibration.measure(
             self.step,
             threads=threads,
             prefill_threads=prefill_threads or threads,
             most_rows=most_rows,
+            most_outputs=most_outputs,
             clock=self.clock,
         )
+
+    def costs(
+        self, threads: list[int], prefill_threads: list[int] | None = None, *, most_rows: int = 128
+    ) -> list[StepCost]:
+        return self.measure(threads, prefill_threads, most_rows=most_rows)[0]
 
 
 def pi_5(rows: int, threads: int) -> float:
@@ -52,6 +64,16 @@ def test_narrow_and_wide_steps_get_the_threads_that_are_fastest_for_them() -> No
 
 def test_where_more_threads_gain_nothing_the_fewer_are_taken() -> None:
     assert {cost.threads for cost in Board(lambda rows, _: rows / 100).costs([1, 2, 4], most_rows=8)} == {1}
+
+
+def test_logits_are_measured_apart_from_the_rows_as_far_as_there_is_room() -> None:
+    board = Board(pi_5, lambda outputs: 0.1 * outputs)
+
+    costs, heads = board.measure([1, 2], most_outputs=7)
+
+    assert costs[0].seconds == pytest.approx(0.029)
+    assert [head.outputs for head in heads] == [1, 2, 3, 4, 5, 6, 7]
+    assert [head.seconds for head in heads] == pytest.approx([0.1 * head.outputs for head in heads])
 
 
 def test_given_threads_are_not_tried_against_others() -> None:
@@ -77,7 +99,7 @@ def test_thread_counts_worth_trying() -> None:
 
 def test_what_was_measured_is_kept_for_the_same_key_only(tmp_path: Path) -> None:
     path = tmp_path / "state" / "calibration.json"
-    found = calibration.Calibration(24, [StepCost(1, 2, 0.02)])
+    found = calibration.Calibration(24, [StepCost(1, 2, 0.02)], [HeadCost(1, 0.01)])
 
     calibration.save_calibration(path, "this model", found)
 
@@ -87,7 +109,7 @@ def test_what_was_measured_is_kept_for_the_same_key_only(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", '{"key": "k", "calibration": {"outputs": 1, "costs": [{"rows": "x"}]}}', "[1]"]
+    "content", ["", "{}", '{"key": "k", "calibration": {"outputs": 1, "costs": [{"rows": "x"}], "heads": []}}', "[1]"]
 )
 def test_a_damaged_file_is_measured_anew(tmp_path: Path, content: str) -> None:
     path = tmp_path / "calibration.json"

@@ -31,7 +31,7 @@ from edge_agent.engine.protocol import (
     TextPlan,
 )
 from edge_agent.engine.sampling import TokenPicker
-from edge_agent.engine.step_policy import StepCost, StepPolicy
+from edge_agent.engine.step_policy import HeadCost, StepCost, StepPolicy
 from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, ends, finished, messages, run
 
 OpenLlama = Callable[..., LlamaEngine]
@@ -359,8 +359,9 @@ def test_idle_rows_change_no_answer_and_leave_nothing_behind(open_llama: OpenLla
     expected = finished(open_llama(), *runs)
     engine = open_llama()
     costs = [StepCost(rows, 2, 1.0) for rows in range(1, 64)] + [StepCost(64, 2, 0.1)]
-    engine._policy = StepPolicy(costs, threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
-    assert engine._policy.padded(3) == 64
+    heads = [HeadCost(3, 1.0), HeadCost(12, 0.1)]
+    engine._policy = StepPolicy(costs, heads, threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
+    assert engine._policy.padded(3, 3) == (64, 12)
 
     answers = finished(engine, *runs)
 
@@ -373,7 +374,7 @@ def test_idle_rows_change_no_answer_and_leave_nothing_behind(open_llama: OpenLla
 def test_where_narrow_steps_are_better_the_requests_take_turns(open_llama: OpenLlama) -> None:
     engine = open_llama(max_active=6)
     costs = [StepCost(rows, 2, 0.01) for rows in (1, 2, 4)] + [StepCost(rows, 2, 1.0) for rows in (5, 6, 64)]
-    engine._policy = StepPolicy(costs, threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
+    engine._policy = StepPolicy(costs, [], threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
 
     for number in range(6):
         engine.add(run(number, "write", max_tokens=20))
