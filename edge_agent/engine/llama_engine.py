@@ -37,7 +37,7 @@ from edge_agent.engine.protocol import (
     TaskPrefix,
 )
 from edge_agent.engine.request import Request, Stream
-from edge_agent.engine.scheduler import Admission, Reservation, next_batch
+from edge_agent.engine.scheduler import Admission, Reservation, Turn, Turns, next_batch
 from edge_agent.engine.task_prefixes import TaskPrefixes
 
 _logger = logging.getLogger(__name__)
@@ -49,6 +49,11 @@ _BRANCHES = 6
 _PREFIXES = 8
 # Prefixes take at most this share of the cells.
 _PREFIX_SHARE = 0.5
+
+# From so many rows on flash attention works on tiles (GGML_FA_TILE_Q).
+_WIDE_ROWS = 64
+# Who writes waits about this long at most for prompts that come between.
+_STALL_S = 0.5
 
 _Row = tuple[Request | None, Stream]
 
@@ -90,6 +95,8 @@ class LlamaEngine:
         self._stepping: int | None = None
         self._warm_up()
         self._policy = calibration.step_policy(load, self._llama, self._request_ids, self._idle_id)
+        prompt_step_s = self._policy.seconds(self._policy.batch_tokens, 1) or _STALL_S
+        self._turns = Turns(_WIDE_ROWS, max(1, int(_STALL_S / prompt_step_s)))
         self.set_tasks(load.tasks)
         while self.has_work:
             self.step()
@@ -168,15 +175,19 @@ class LlamaEngine:
         if not self._is_short_of_cells:
             self._prefixes.tend(self._free_cells)
         self._start_branches()
-        rows = list(self._ordered_rows())
+        writing, prompts = list(self._writing_rows()), list(self._prompt_rows())
+        match self._turns.take(_tokens_of(writing), _tokens_of(prompts)):
+            case Turn.WRITING:
+                prompts = []
+            case Turn.PROMPTS:
+                writing = []
+        rows = writing + prompts
         wants = [stream.want(key) for key, (_, stream) in enumerate(rows)]
-        waiting = sum(want.count for want in wants)
-        budget = min(waiting, max(self._policy.batch_tokens, self._max_active))
+        budget = min(_tokens_of(rows), max(self._policy.batch_tokens, self._max_active))
+        outputs = min(sum(len(want.outputs) for want in wants), budget)
         # Only those that write can take turns: a prompt that waits would wait for ever for a wider step.
-        is_writing = all(owner is not None and owner.first_token_at is not None for owner, _ in rows)
-        outputs = sum(len(want.outputs) for want in wants)
-        tokens = self._policy.fitted(budget, min(outputs, budget)) if is_writing else budget
-        slack = 0 if is_writing else min(tokens // 4, self._llama.batch_tokens - tokens)
+        tokens = budget if prompts else self._policy.fitted(budget, outputs)
+        slack = min(tokens // 4, self._llama.batch_tokens - tokens) if prompts else 0
         batch = next_batch(wants, tokens=tokens, outputs=self._llama.outputs, slack=slack)
         if not batch:
             return []
@@ -223,20 +234,24 @@ class LlamaEngine:
                 self._llama.share(request.stream.seq_id, stream.seq_id, start)
                 request.branches.append(stream)
 
-    def _ordered_rows(self) -> Iterator[_Row]:
-        """Those that write, then label branches, then prefixes and prompts by arrival, then prefixes to come."""
-        active = [(request, request.stream) for request in self._requests.values() if request.stream is not None]
-        writing = [row for row in active if row[0].first_token_at is not None and not row[1].is_done]
+    def _writing_rows(self) -> Iterator[_Row]:
+        """Those that write, then label branches."""
+        writing = [request for request in self._requests.values() if request.first_token_at is not None]
         # Where a step does not take all of them, they take turns.
-        yield from sorted(writing, key=lambda row: row[0].served_at)
-        for request, _ in active:
+        for request in sorted(writing, key=lambda request: request.served_at):
+            if request.stream is not None and not request.stream.is_done:
+                yield request, request.stream
+        for request in writing:
             for branch in request.branches:
                 yield request, branch
+
+    def _prompt_rows(self) -> Iterator[_Row]:
+        """Prefixes that requests wait for and prompts by arrival, then prefixes to come."""
         for stream in self._prefixes.streams(awaited=True):
             yield None, stream
-        for request, stream in active:
-            if request.first_token_at is None:
-                yield request, stream
+        for request in self._requests.values():
+            if request.stream is not None and request.first_token_at is None:
+                yield request, request.stream
         for stream in self._prefixes.streams(awaited=False):
             yield None, stream
 
@@ -420,6 +435,11 @@ class LlamaEngine:
             self._remove(request)
         self._intake.close()
         self._llama.close()
+
+
+def _tokens_of(rows: list[_Row]) -> int:
+    """How many wait to be decoded."""
+    return sum(len(stream.tokens) - stream.done for _, stream in rows)
 
 
 def _store(load: Load, llama: Llama) -> PrefixStore | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,38 @@ def next_batch(wants: Iterable[Want], *, tokens: int, outputs: int, slack: int =
         if tokens <= 0:
             break
     return batch
+
+
+class Turn(Enum):
+    """Whose rows a step takes."""
+
+    ALL = auto()
+    WRITING = auto()
+    PROMPTS = auto()
+
+
+class Turns:
+    """Narrow steps are for all; where one would be wide, prompts and those that write have steps of their own.
+
+    From `wide_rows` rows on attention works on tiles of rows and cells, and leaves out only cells that no row of a tile
+    sees: a few rows of requests that write make all the others look at those requests' cells too.
+    Prompts come first, for the more requests write together the less each row costs, but for `most_prompt_steps` steps
+    at most.
+    """
+
+    def __init__(self, wide_rows: int, most_prompt_steps: int) -> None:
+        self._wide_rows = wide_rows
+        self._most_prompt_steps = most_prompt_steps
+        self._prompt_steps = 0
+
+    def take(self, writing: int, prompts: int) -> Turn:
+        """Whose turn it is, where so many tokens of either kind wait."""
+        if not writing or not prompts or writing + prompts < self._wide_rows:
+            turn = Turn.ALL
+        else:
+            turn = Turn.PROMPTS if self._prompt_steps < self._most_prompt_steps else Turn.WRITING
+        self._prompt_steps = self._prompt_steps + 1 if turn is Turn.PROMPTS else 0
+        return turn
 
 
 @dataclass(frozen=True, slots=True)

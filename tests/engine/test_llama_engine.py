@@ -391,6 +391,28 @@ def test_where_narrow_steps_are_better_the_requests_take_turns(open_llama: OpenL
     assert (len(running), sum(more), max(more) - min(more)) == (6, 24, 0)
 
 
+def test_those_that_write_have_their_turn_while_prompts_keep_coming(open_llama: OpenLlama) -> None:
+    engine = open_llama(max_active=4, context_tokens=4096, batch_tokens=64)
+    engine.add(run(0, "write", max_tokens=12))
+    while engine._requests[0].first_token_at is None:
+        engine.step()
+
+    answer: Any = engine._requests[0].answer
+    waited = most_waited = 0
+    for number in range(1, 100):
+        while len(engine._requests) < 4:
+            engine.add(run(100 * number + len(engine._requests), "vibrates " * 200, LABELS))
+        before = answer.completion_tokens
+        engine.step()
+        if 0 not in engine._requests:
+            break
+        waited = 0 if answer.completion_tokens > before else waited + 1
+        most_waited = max(most_waited, waited)
+
+    assert 0 not in engine._requests
+    assert 0 < most_waited <= engine._turns._most_prompt_steps
+
+
 def test_a_step_for_one_request_alone_is_interrupted_and_can_be_made_again(
     open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from edge_agent.engine.scheduler import Admission, Reservation, Take, Want, next_batch
+from edge_agent.engine.scheduler import Admission, Reservation, Take, Turn, Turns, Want, next_batch
 
 
 def test_sequences_that_write_come_before_prompts_and_prompts_fill_the_rest() -> None:
@@ -114,3 +114,25 @@ def test_a_waiting_request_can_leave_and_an_unknown_one_is_ignored() -> None:
     admission.leave(7)
 
     assert admission.candidates() == []
+
+
+def test_narrow_steps_are_for_all() -> None:
+    turns = Turns(64, most_prompt_steps=2)
+
+    assert turns.take(8, 55) is Turn.ALL
+    assert turns.take(0, 500) is Turn.ALL
+    assert turns.take(70, 0) is Turn.ALL
+
+
+def test_wide_steps_are_for_prompts_or_for_those_that_write_who_wait_for_a_bounded_time() -> None:
+    turns = Turns(64, most_prompt_steps=2)
+
+    assert [turns.take(8, 500) for _ in range(5)] == [
+        Turn.PROMPTS,
+        Turn.PROMPTS,
+        Turn.WRITING,
+        Turn.PROMPTS,
+        Turn.PROMPTS,
+    ]
+    assert turns.take(8, 10) is Turn.ALL
+    assert turns.take(8, 500) is Turn.PROMPTS, "whoever writes has had a step"
