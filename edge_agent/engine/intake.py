@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jsonschema
 
+from edge_agent.engine.answer_guess import AnswerGuess
 from edge_agent.engine.answer_plan import LabelTree
 from edge_agent.engine.answers import LabelAnswer, TextAnswer
 from edge_agent.engine.chat import THOUGHT_END, Chat
@@ -27,10 +28,11 @@ _MAX_KEPT = 64
 
 @dataclass(frozen=True, slots=True)
 class _Extract:
-    """How answers to one schema are written, by a plan where there is one, and checked."""
+    """How answers to one schema are written, by a plan where there is one, and checked; and what they were lately."""
 
     writer: SchemaWriter | Grammar
     schema: jsonschema.Draft202012Validator
+    guess: AnswerGuess = field(default_factory=AnswerGuess)
 
 
 class Intake:
@@ -73,6 +75,7 @@ class Intake:
             extract.writer.start(),
             max_tokens=run.max_tokens,
             schema=extract.schema,
+            guess=extract.guess,
         )
 
     def _text_answer(

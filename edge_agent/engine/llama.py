@@ -253,6 +253,15 @@ class Llama:
             llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
             self._lengths[target] = length
 
+    def cut(self, seq_id: int, length: int) -> None:
+        """Keep only the first `length` tokens of a sequence."""
+        held = self.length(seq_id)
+        if not 0 <= length <= held:
+            raise ValueError(f"sequence {seq_id} cannot be cut to {length} of {held} tokens")
+        if length < held:
+            llama_cpp.llama_memory_seq_rm(self._memory, seq_id, length, -1)
+            self._lengths[seq_id] = length
+
     def forget(self, seq_id: int) -> None:
         if self.length(seq_id):
             llama_cpp.llama_memory_seq_rm(self._memory, seq_id, -1, -1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -214,8 +215,7 @@ class LlamaEngine:
         cells = len(request.prompt) - shared + request.extra_cells(_BRANCHES)
         if not self._admission.start(Reservation(request.run.id, cells), self._prefixes.cells):
             return False
-        tokens = [*request.prompt, *request.opening]
-        stream = Stream(self._request_ids.pop(), tokens, (len(tokens) - 1,), shared)
+        stream = request.start(self._request_ids.pop(), shared)
         if prefix is not None:
             self._prefixes.share(prefix, stream.seq_id, shared)
         request.stream, request.prefix, request.cached_tokens = stream, prefix, shared
@@ -295,16 +295,16 @@ class LlamaEngine:
         return events
 
     def _decode(self, pieces: list[Piece]) -> list[int]:
-        """One pass, with idle rows added where wider kernels are faster. Raises as Llama.decode."""
+        """One pass, with idle rows and outputs added where wider kernels are faster. Raises as Llama.decode."""
         rows = sum(len(piece.tokens) for piece in pieces)
         outputs = sum(len(piece.outputs) for piece in pieces)
         padded_rows, padded_outputs = self._policy.padded(rows, outputs)
-        idle = padded_rows - rows
-        if not 0 < idle <= self._free_cells:
-            return self._llama.decode(pieces, threads=self._policy.threads(rows))
-        padding = Piece(self._idle_id, 0, [self._idle_token] * idle, range(padded_outputs - outputs))
+        if padded_rows - rows > self._free_cells:
+            padded_rows, padded_outputs = rows, outputs
+        padding = [Piece(self._idle_id, 0, [self._idle_token] * (padded_rows - rows))] if padded_rows > rows else []
+        padded = _with_outputs([*pieces, *padding], padded_outputs - outputs)
         try:
-            return self._llama.decode([*pieces, padding], threads=self._policy.threads(padded_rows))[:-1]
+            return self._llama.decode(padded, threads=self._policy.threads(padded_rows))[: len(pieces)]
         finally:
             self._llama.forget(self._idle_id)
 
@@ -321,7 +321,7 @@ class LlamaEngine:
                 request.first_token_at = now
             if isinstance(request.answer, LabelAnswer):
                 return self._read_labels(request, request.answer, stream, rows)
-            return self._read_text(request, request.answer, stream, rows) if rows else []
+            return self._read_text(request, request.answer, stream, rows)
         except InvalidOutputError as error:
             code, message = FailureCode.NO_VALID_OUTPUT, str(error)
         except Exception as error:
@@ -350,8 +350,11 @@ class LlamaEngine:
         self, request: Request, answer: PlannedAnswer | TextAnswer, stream: Stream, rows: list[int]
     ) -> list[Event]:
         before = answer.completion_tokens
-        stream.tokens += answer.next_tokens(rows[0])
-        stream.outputs = (len(stream.tokens) - 1,)
+        for row in rows:
+            following = answer.next_tokens(row)
+            if answer.finish is not None or not stream.decide(following):
+                break
+        self._llama.cut(stream.seq_id, stream.done)
         self._totals.completion_tokens += answer.completion_tokens - before
         if answer.finish is not None:
             answer.check()
@@ -440,6 +443,16 @@ class LlamaEngine:
 def _tokens_of(rows: list[_Row]) -> int:
     """How many wait to be decoded."""
     return sum(len(stream.tokens) - stream.done for _, stream in rows)
+
+
+def _with_outputs(pieces: list[Piece], count: int) -> list[Piece]:
+    """The same with logits after so many more of their rows, from the last one on."""
+    found: list[Piece] = []
+    for piece in reversed(pieces):
+        spare = [offset for offset in range(len(piece.tokens)) if offset not in piece.outputs][:count]
+        count -= len(spare)
+        found.append(replace(piece, outputs=[*piece.outputs, *spare]) if spare else piece)
+    return found[::-1]
 
 
 def _store(load: Load, llama: Llama) -> PrefixStore | None:

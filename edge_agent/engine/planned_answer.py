@@ -9,6 +9,7 @@ import jsonschema
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.engine.answer_guess import AnswerGuess, Draft
 from edge_agent.engine.answers import check_output
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.plan_steps import Choice, End, Free, Literal, Step, continuations
@@ -52,8 +53,9 @@ class PlannedAnswer:
     """Writes what a plan leaves open; forced text goes into the cache together with the tokens before it.
 
     tokens: all that are decided so far, to be decoded behind the prompt; at first those up to the first decision.
-    Forced ones count as completion tokens and toward max_tokens like any other; where these run out, the answer is
-    closed as soon as the schema lets it.
+    decisions: the offsets of those after which something was decided; -1 = after the prompt.
+    Forced tokens count as completion tokens and toward max_tokens like any other; where these run out, the answer is
+    closed as soon as the schema lets it. guess: learns from the answer when it is complete.
     """
 
     reasoning = None
@@ -67,6 +69,7 @@ class PlannedAnswer:
         *,
         max_tokens: int,
         schema: jsonschema.Draft202012Validator,
+        guess: AnswerGuess,
     ) -> None:
         self._llama = llama
         self._picker = picker
@@ -82,7 +85,9 @@ class PlannedAnswer:
         self._chosen = 0
         self._slot: Slot | None = None
         self._costs: dict[Step, int] = {}
+        self._guess = guess
         self.tokens: list[int] = []
+        self.decisions: list[int] = []
         self._decoded = 0
         self.completion_tokens = 0
         self.finish: Finish | None = None
@@ -101,6 +106,7 @@ class PlannedAnswer:
         Raises NumericError.
         """
         self._decoded = len(self.tokens)
+        self.decisions.append(self._decoded - 1)
         self._advance(row)
         if self.finish is None and self._left == 0:
             self.finish = Finish.LENGTH
@@ -108,11 +114,17 @@ class PlannedAnswer:
         if self.finish is None:
             return self.tokens[self._decoded :]
         self._text.end()
+        if self.finish is Finish.SCHEMA:
+            self._guess.learn(Draft(tuple(self.tokens), tuple(self.decisions)))
         return []
 
     def check(self) -> None:
         """Raises InvalidOutputError unless the finished text keeps to the schema."""
         check_output(self.text, self.finish, self._schema, self._max_tokens)
+
+    def draft(self) -> Draft:
+        """What is decided, and behind it what will probably be decided next."""
+        return self._guess.behind(self.tokens, self._max_tokens)
 
     def close(self) -> None:
         self._picker.close()
@@ -167,7 +179,12 @@ class PlannedAnswer:
 
     def _affordable(self, options: list[_Option]) -> list[_Option]:
         """Those after which the answer can be closed with the tokens that are left; all if there are none."""
-        return [option for option in options if len(option.tokens) + self._cost(option.then) <= self._left] or options
+        # What is free may begin with a sign or a part of a character and then takes more than its least.
+        for spare in (_LONGEST_CHARACTER, 0):
+            limit = self._left - spare
+            if found := [option for option in options if len(option.tokens) + self._cost(option.then) <= limit]:
+                return found
+        return options
 
     def _fill(self, step: Free, row: int | None) -> bool:
         """Write a slot's next token, if it has one; False = logits are needed that are not there yet."""

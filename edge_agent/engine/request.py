@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from edge_agent.engine.answer_guess import Draft, common_beginning
 from edge_agent.engine.answer_plan import Branch
 from edge_agent.engine.answers import LabelAnswer, TextAnswer
 from edge_agent.engine.llama import Piece
@@ -19,6 +20,7 @@ class Stream:
     """Tokens of one sequence: `done` of them are in the cache; logits are wanted after those at `outputs`.
 
     branch, prefix: what it decodes, where it is not a request's own prompt and answer.
+    read: of `outputs`, how many have been read; tokens behind the one that is read next are only guessed.
     """
 
     seq_id: int
@@ -27,6 +29,7 @@ class Stream:
     done: int = 0
     branch: Branch | None = None
     prefix: Prefix | None = None
+    read: int = 0
 
     @property
     def is_done(self) -> bool:
@@ -42,6 +45,23 @@ class Stream:
         end = self.done + count
         inside = [index - self.done for index in self.outputs if self.done <= index < end]
         return Piece(self.seq_id, self.done, self.tokens[self.done : end], inside)
+
+    def decide(self, following: Sequence[int]) -> bool:
+        """These tokens follow the output that is read next. Whether logits after the last of them are there or wanted.
+
+        If not, what was guessed is dropped: then `done` may be less than the cache holds, which is to be cut.
+        """
+        start = self.outputs[self.read] + 1
+        end = start + len(following)
+        self.read += 1
+        if self.tokens[start:end] == list(following) and self.outputs[self.read : self.read + 1] == (end - 1,):
+            return True
+        same = len(common_beginning(self.tokens[start:], following))
+        self.tokens[start:] = following
+        # Logits are only to be had of what is decoded now.
+        self.done = min(self.done, start + same, end - 1)
+        self.outputs, self.read = (end - 1,), 0
+        return False
 
 
 @dataclass(slots=True, eq=False)
@@ -77,10 +97,12 @@ class Request:
         if isinstance(self.answer, LabelAnswer):
             self.branches_left = list(self.answer.tree.branches)
 
-    @property
-    def opening(self) -> Sequence[int]:
-        """What of the answer is decided when the prompt is decoded: its opening, or what a failed step interrupted."""
-        return self.answer.tokens if isinstance(self.answer, PlannedAnswer) else ()
+    def start(self, seq_id: int, shared: int) -> Stream:
+        """Its place in the context, where `shared` tokens of its prompt are already; behind the prompt stands what is
+        decided of the answer, and what is guessed."""
+        draft = self.answer.draft() if isinstance(self.answer, PlannedAnswer) else Draft(decisions=(-1,))
+        outputs = tuple(len(self.prompt) + at for at in draft.decisions)
+        return Stream(seq_id, [*self.prompt, *draft.tokens], outputs, shared)
 
     def extra_cells(self, parallel_branches: int) -> int:
         """KV cells needed at worst beyond the prompt's, with this many label branches at once."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 # A choice other than the plain one must promise this much, for measurements on a busy board scatter.
-_WORTH_IT = 1.1
+_WORTH_IT = 1.05
 # A smaller step than the most efficient one is preferred up to this loss: cancel and deadlines act between steps.
 _EFFICIENT = 0.9
 _FEWEST_BUDGET_ROWS = 16
@@ -55,7 +55,6 @@ class StepPolicy:
         self._heads = tuple(heads)
         self._threads = threads
         self._prefill_threads = prefill_threads
-        self._most_rows = most_rows
         self.batch_tokens = batch_tokens or self._efficient_rows(most_rows)
 
     def threads(self, rows: int) -> int:
@@ -81,23 +80,17 @@ class StepPolicy:
         return best if rate(best) > _WORTH_IT * rate(rows) else rows
 
     def padded(self, rows: int, outputs: int) -> tuple[int, int]:
-        """The rows and outputs to make of so many: more, where wider kernels are faster although some rows are idle.
-
-        An output that is added is one of an idle row.
-        """
+        """The rows and outputs to make of so many: more, where wider kernels are faster although some of it is idle."""
         if not self._costs:
             return rows, outputs
         best = min(self._paddings(rows, outputs), key=lambda sizes: self._cost(*sizes))
         return best if _WORTH_IT * self._cost(*best) < self._cost(rows, outputs) else (rows, outputs)
 
     def _paddings(self, rows: int, outputs: int) -> Iterator[tuple[int, int]]:
+        wider = [cost.rows for cost in self._costs if cost.rows > rows]
         more = [head.outputs for head in self._heads if head.outputs > outputs] if outputs else []
         for count in (outputs, *more):
-            least = rows + count - outputs
-            if count > outputs and least > self._most_rows:
-                break
-            yield least, count
-            yield from ((cost.rows, count) for cost in self._costs if cost.rows > least)
+            yield from ((width, count) for width in (rows, *wider) if width >= count)
 
     def _cost(self, rows: int, outputs: int) -> float:
         return self._body(rows) + self._head(outputs)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.engine.answer_guess import AnswerGuess
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.number_slot import NumberSlot
 from edge_agent.engine.plan_steps import Choice, End, Literal, Step
@@ -84,7 +85,9 @@ def _answer(schema: dict[str, Any], model: RandomModel, *, max_tokens: int = 300
     tokens = TextTokens(llama)
     assert tokens.are_exact
     picker = TokenPicker(llama, Sampling(), None)
-    return PlannedAnswer(llama, picker, tokens, writer.start(), max_tokens=max_tokens, schema=validator(schema))
+    return PlannedAnswer(
+        llama, picker, tokens, writer.start(), max_tokens=max_tokens, schema=validator(schema), guess=AnswerGuess()
+    )
 
 
 def _write(answer: PlannedAnswer) -> int:
@@ -165,6 +168,18 @@ def test_whatever_a_model_likes_its_answer_is_valid(schema: dict[str, Any], seed
     answer.check()
     assert answer.text == answer.take_delta()
     assert json.dumps(json.loads(answer.text), ensure_ascii=False).count("\n") == 0
+
+
+@pytest.mark.parametrize("max_tokens", range(200, 212))
+def test_an_endless_list_of_signed_numbers_is_closed_in_time(max_tokens: int) -> None:
+    numbers = {"type": "array", "items": {"type": "array", "items": {"type": "integer"}, "minItems": 1}}
+    schema = {"type": "object", "properties": {"x": numbers}, "required": ["x"], "additionalProperties": False}
+
+    for seed in range(8):
+        answer = _answer(schema, RandomModel(seed, likes=b"aeA1 -[,"), max_tokens=max_tokens)
+        _write(answer)
+
+        assert answer.finish is Finish.SCHEMA
 
 
 @settings(deadline=None)

@@ -52,17 +52,15 @@ def test_idle_rows_are_added_where_a_wider_kernel_is_faster() -> None:
 def test_logits_are_added_where_they_are_faster_to_compute() -> None:
     zen = policy(ZEN, heads=ZEN_HEADS)
 
-    assert [zen.padded(rows, rows) for rows in (1, 2, 4, 5, 8)] == [(1, 1), (2, 2), (4, 4), (5, 5), (8, 8)]
-    assert [zen.padded(rows, rows) for rows in (6, 7)] == [(8, 8)] * 2
-    assert zen.padded(30, 6) == (32, 8), "each added output is of an idle row"
+    assert [zen.padded(rows, rows) for rows in (1, 2, 4, 8)] == [(1, 1), (2, 2), (4, 4), (8, 8)]
+    assert [zen.padded(rows, rows) for rows in (5, 6, 7)] == [(8, 8)] * 3
+    assert zen.padded(64, 6) == (64, 8)
     assert [zen.fitted(rows, rows) for rows in range(1, 9)] == [1, 2, 3, 4, 4, 6, 7, 8]
     assert zen.seconds(8, 8) == pytest.approx(0.0348)
 
 
-def test_a_step_is_not_widened_beyond_the_widest() -> None:
-    narrow = policy(ZEN, heads=ZEN_HEADS, most_rows=7)
-
-    assert narrow.padded(7, 7) == (7, 7)
+def test_there_are_no_more_logits_than_rows() -> None:
+    assert policy({1: 6.0, 7: 21.0, 64: 86.0}, heads=ZEN_HEADS).padded(7, 7) == (7, 7)
 
 
 def test_logits_between_and_beyond_what_was_measured() -> None:
