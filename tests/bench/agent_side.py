@@ -31,7 +31,7 @@ _START_S = 300.0
 _ANSWER_S = 300.0
 # An agent that has ended answers nothing more.
 _LOOK_S = 5.0
-_ENGINE = {
+ENGINE = {
     "threads": THREADS,
     "prefill_threads": THREADS,
     "max_active": CLIENTS,
@@ -122,7 +122,7 @@ class AgentSide:
 
 
 @contextmanager
-def running_agent(model: Path, folder: Path, tasks: str, engine: dict[str, int] = _ENGINE) -> Iterator[AgentSide]:
+def running_agent(model: Path, folder: Path, tasks: str, engine: dict[str, int]) -> Iterator[AgentSide]:
     """An agent that is online, with the embedded broker between it and the client."""
     port = free_port()
     broker = start_broker("3.1.1", port, folder)

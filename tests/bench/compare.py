@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from edge_agent.model_store import MODEL_FILE
-from tests.bench.agent_side import NotOkError, running_agent, workload_tasks
+from tests.bench.agent_side import ENGINE, NotOkError, running_agent, workload_tasks
 from tests.bench.build import build_programs, check_programs, example_server
 from tests.bench.example_server import PythonServer
 from tests.bench.figures import table
@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=32, help="of each kind in each run (%(default)s)")
     parser.add_argument("--parts", default=",".join(Rounds.PARTS), help=f"of {', '.join(Rounds.PARTS)}")
+    parser.add_argument("--batch-tokens", type=int, help="the agent's engine.batch_tokens; default: as it measures")
     parser.add_argument("--no-example", action="store_true", help="leave out llama-cpp-python's example server")
     parser.add_argument("--binaries", type=Path, help="a folder with llama.cpp's programs, instead of building them")
     parser.add_argument("--work", type=Path, default=Path("build/bench"), help="keeps what was built (%(default)s)")
@@ -50,7 +51,8 @@ def main() -> int:
         python_server = None
         if example is not None and {"extract", "generate"} & set(parts):
             python_server = stack.enter_context(closing(PythonServer(example, model, folder)))
-        agent = stack.enter_context(running_agent(options.model, folder, workload_tasks()))
+        engine = ENGINE if options.batch_tokens is None else {**ENGINE, "batch_tokens": options.batch_tokens}
+        agent = stack.enter_context(running_agent(options.model, folder, workload_tasks(), engine))
         rounds = Rounds(Sides(agent, server, python_server, programs, model), parts, requests=options.requests)
         try:
             for number in range(options.rounds):

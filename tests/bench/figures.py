@@ -57,12 +57,21 @@ def ratios(mine: Sequence[float], theirs: Sequence[float]) -> list[float]:
     return [one / other for one, other in zip(mine, theirs, strict=True)]
 
 
-def at_equal_text(ratio: Sequence[float], my_tokens: Sequence[float], their_tokens: Sequence[float]) -> list[float]:
-    """Ratios of rates where both may word a text as they like: lower as far as mine is shorter, never higher.
+def at_equal_text(
+    ratio: Sequence[float],
+    *,
+    my_rate: Sequence[float],
+    my_tokens: Sequence[float],
+    their_tokens: Sequence[float],
+    my_tokens_per_s: Sequence[float],
+) -> list[float]:
+    """Ratios of rates where both may word a text as they like: lower by the time that as much text as theirs would have
+    taken me, never higher.
 
-    That is less than fair to me: not all of an answer's time goes into its free text.
+    my_tokens_per_s: at which I write texts under the same load, prompts included: that makes them dearer than they are.
     """
-    return [value * min(1.0, mine / theirs) for value, mine, theirs in zip(ratio, my_tokens, their_tokens, strict=True)]
+    rounds = zip(ratio, my_rate, my_tokens, their_tokens, my_tokens_per_s, strict=True)
+    return [value / (1 + max(0.0, theirs - mine) * rate / speed) for value, rate, mine, theirs, speed in rounds]
 
 
 def table(rows: Sequence[Row]) -> str:

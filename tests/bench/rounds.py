@@ -37,7 +37,10 @@ class Sides:
 
 @dataclass
 class Measured:
-    """By round: runs by side, kind and clients, and what was measured beside them. Memory in MiB."""
+    """By round: runs by side, kind and clients, and what was measured beside them. Memory in MiB.
+
+    text_speeds: by clients, tokens per second at which the agent writes texts.
+    """
 
     runs: dict[tuple[str, Kind, int], list[Run]] = field(default_factory=lambda: defaultdict(list))
     prefill_limit: list[float] = field(default_factory=list)
@@ -47,6 +50,7 @@ class Measured:
     agent_mb: list[float] = field(default_factory=list)
     server_mb: list[float] = field(default_factory=list)
     free_tokens: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    text_speeds: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     constant_tokens: dict[Kind, int] = field(default_factory=dict)
     burst_tokens: int = 0
     others_cpus: list[float] = field(default_factory=list)
@@ -125,6 +129,9 @@ class Rounds:
                 answers = self.measured.runs[side.name, Kind.EXTRACT, width][-1].answers
                 count = sum(self._sides.server.count_text_tokens(answer) for answer in answers)
                 self.measured.free_tokens[side.name, width].append(count / len(answers))
+            questions = readings(CLIENTS, seed=f"{seed} text")
+            written = ask_all(self._sides.agent, Kind.GENERATE, questions, clients=width)
+            self.measured.text_speeds[width].append(written.tokens_per_s)
 
     def _generate(self, both: list[Side], seed: str) -> None:
         everybody = both if self._sides.example is None else [*both, self._sides.example]

@@ -37,7 +37,12 @@ def test_rounds_that_only_one_side_ran_are_refused() -> None:
 
 
 def test_a_shorter_text_of_ours_lowers_the_ratio_and_a_longer_one_does_not_raise_it() -> None:
-    assert at_equal_text([2.0, 2.0], my_tokens=[3.0, 6.0], their_tokens=[6.0, 3.0]) == [1.0, 2.0]
+    found = at_equal_text(
+        [2.0, 2.0], my_rate=[5.0, 5.0], my_tokens=[3.0, 6.0], their_tokens=[6.0, 3.0], my_tokens_per_s=[30.0, 30.0]
+    )
+
+    # 0.2 s for an answer, 0.1 s more for three more tokens.
+    assert found == pytest.approx([2.0 / 1.5, 2.0])
 
 
 def test_the_table_says_which_targets_are_missed() -> None:

@@ -95,13 +95,18 @@ def _extract_rows(measured: Measured) -> list[Row]:
             if (side, Kind.EXTRACT, width) not in measured.runs:
                 continue
             theirs = [run.requests_per_s for run in measured.runs[side, Kind.EXTRACT, width]]
-            texts = measured.free_tokens[_OURS, width], measured.free_tokens[side, width]
             found += [
                 row(f"  {side}", theirs, "1/s"),
-                row("  its tokens of free text", texts[1], "tokens"),
+                row("  its tokens of free text", measured.free_tokens[side, width], "tokens"),
                 row(
                     f"extract: ratio to {side} at {width}",
-                    at_equal_text(ratios(ours, theirs), *texts),
+                    at_equal_text(
+                        ratios(ours, theirs),
+                        my_rate=ours,
+                        my_tokens=measured.free_tokens[_OURS, width],
+                        their_tokens=measured.free_tokens[side, width],
+                        my_tokens_per_s=measured.text_speeds[width],
+                    ),
                     at_least=at_least,
                 ),
             ]
