@@ -177,7 +177,8 @@ class LlamaEngine:
             self._prefixes.tend(self._free_cells)
         self._start_branches()
         writing, prompts = list(self._writing_rows()), list(self._prompt_rows())
-        match self._turns.take(_tokens_of(writing), _tokens_of(prompts)):
+        ends_one = _tokens_of(prompts[:1]) <= self._policy.batch_tokens
+        match self._turns.take(_tokens_of(writing), _tokens_of(prompts), ends_one=ends_one):
             case Turn.WRITING:
                 prompts = []
             case Turn.PROMPTS:

@@ -68,8 +68,8 @@ class Turns:
 
     From `wide_rows` rows on attention works on tiles of rows and cells, and leaves out only cells that no row of a tile
     sees: a few rows of requests that write make all the others look at those requests' cells too.
-    Prompts come first, for the more requests write together the less each row costs, but for `most_prompt_steps` steps
-    at most.
+    Prompts that end come first, for the more requests write together the less each row costs, but `most_prompt_steps`
+    steps in a row at most. A long prompt gets every other step: it must not stop those that already write.
     """
 
     def __init__(self, wide_rows: int, most_prompt_steps: int) -> None:
@@ -77,12 +77,13 @@ class Turns:
         self._most_prompt_steps = most_prompt_steps
         self._prompt_steps = 0
 
-    def take(self, writing: int, prompts: int) -> Turn:
-        """Whose turn it is, where so many tokens of either kind wait."""
+    def take(self, writing: int, prompts: int, *, ends_one: bool) -> Turn:
+        """Whose turn it is, where so many tokens of either kind wait. ends_one: a step for prompts would end one."""
         if not writing or not prompts or writing + prompts < self._wide_rows:
             turn = Turn.ALL
         else:
-            turn = Turn.PROMPTS if self._prompt_steps < self._most_prompt_steps else Turn.WRITING
+            most = self._most_prompt_steps if ends_one else 1
+            turn = Turn.PROMPTS if self._prompt_steps < most else Turn.WRITING
         self._prompt_steps = self._prompt_steps + 1 if turn is Turn.PROMPTS else 0
         return turn
 
