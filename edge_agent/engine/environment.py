@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
 
@@ -20,3 +22,11 @@ def library_environment() -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", _SPINS.get(platform.machine(), _SPINS["x86_64"])),
     }
+
+
+def return_freed_memory() -> None:
+    """Give the system back what loading a model needed and freed; glibc alone keeps it, other C libraries cannot."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -43,8 +43,8 @@ from edge_agent.engine.task_prefixes import TaskPrefixes
 
 _logger = logging.getLogger(__name__)
 
-# Where the configuration says nothing: wide enough for every kernel, and 20 MB of buffers.
-_BATCH_TOKENS = 128
+# Where the configuration says nothing: wide enough for every kernel, and 30 MB of buffers.
+_BATCH_TOKENS = 256
 # Each sequence costs a row of logits (0.6 MB with Qwen's vocabulary), for llama.cpp keeps one per sequence id.
 _BRANCHES = 6
 _PREFIXES = 8
@@ -177,7 +177,8 @@ class LlamaEngine:
             self._prefixes.tend(self._free_cells)
         self._start_branches()
         writing, prompts = list(self._writing_rows()), list(self._prompt_rows())
-        ends_one = _tokens_of(prompts[:1]) <= self._policy.batch_tokens
+        most = self._policy.batch_tokens if writing else self._policy.prompt_batch_tokens
+        ends_one = _tokens_of(prompts[:1]) <= most
         match self._turns.take(_tokens_of(writing), _tokens_of(prompts), ends_one=ends_one):
             case Turn.WRITING:
                 prompts = []
@@ -185,7 +186,7 @@ class LlamaEngine:
                 writing = []
         rows = writing + prompts
         wants = [stream.want(key) for key, (_, stream) in enumerate(rows)]
-        budget = min(_tokens_of(rows), max(self._policy.batch_tokens, self._max_active))
+        budget = min(_tokens_of(rows), max(most, self._max_active))
         outputs = min(sum(len(want.outputs) for want in wants), budget)
         # Only those that write can take turns: a prompt that waits would wait for ever for a wider step.
         tokens = budget if prompts else self._policy.fitted(budget, outputs)

@@ -14,8 +14,11 @@ from itertools import pairwise
 
 # A choice other than the plain one must promise this much, for measurements on a busy board scatter.
 _WORTH_IT = 1.05
-# A smaller step than the most efficient one is preferred up to this loss: cancel and deadlines act between steps.
+# A smaller step than the most efficient one is preferred up to this loss where it keeps others waiting.
 _EFFICIENT = 0.9
+# A step of nothing but prompts is as wide as is efficient up to this time: who comes meanwhile waits for its end.
+_LONGEST_PROMPT_STEP_S = 0.4
+_AS_GOOD = 0.95
 _FEWEST_BUDGET_ROWS = 16
 # From so many rows on a batch is bound by arithmetic rather than by memory.
 WIDE_ROWS = 8
@@ -39,7 +42,10 @@ class HeadCost:
 
 
 class StepPolicy:
-    """costs, heads: in ascending order; none = nothing was measured, `threads` and `prefill_threads` are the rule."""
+    """costs, heads: in ascending order; none = nothing was measured, `threads` and `prefill_threads` are the rule.
+
+    batch_tokens: the rows of a step that others wait for; prompt_batch_tokens: of one of nothing but prompts.
+    """
 
     def __init__(
         self,
@@ -56,6 +62,7 @@ class StepPolicy:
         self._threads = threads
         self._prefill_threads = prefill_threads
         self.batch_tokens = batch_tokens or self._efficient_rows(most_rows)
+        self.prompt_batch_tokens = batch_tokens or self._prompt_rows(most_rows)
 
     def threads(self, rows: int) -> int:
         """How many threads a step of this many rows runs with."""
@@ -124,6 +131,13 @@ class StepPolicy:
         sizes = [cost for cost in self._costs if _FEWEST_BUDGET_ROWS <= cost.rows <= most_rows]
         best = max(map(_rows_per_s, sizes), default=0.0)
         return next((cost.rows for cost in sizes if _rows_per_s(cost) >= _EFFICIENT * best), most_rows)
+
+    def _prompt_rows(self, most_rows: int) -> int:
+        """The widest of the best steps: what a step costs beside its rows is paid less often."""
+        sizes = [cost for cost in self._costs if self.batch_tokens <= cost.rows <= most_rows]
+        short = [cost for cost in sizes if cost.seconds <= _LONGEST_PROMPT_STEP_S]
+        best = max(map(_rows_per_s, short), default=0.0)
+        return max((cost.rows for cost in short if _rows_per_s(cost) >= _AS_GOOD * best), default=self.batch_tokens)
 
 
 def _rows_per_s(cost: StepCost) -> float:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from edge_agent.engine.echo import SCHEME, EchoEngine
 from edge_agent.engine.engine import Engine
+from edge_agent.engine.environment import return_freed_memory
 from edge_agent.engine.protocol import (
     Cancel,
     Command,
@@ -114,6 +115,7 @@ def _run(commands: _Commands, emit: Callable[[Event], None]) -> int:
         _logger.exception("model %r cannot be opened", load.model_path)
         emit(LoadFailed(message=str(error) or type(error).__name__))
         return 1
+    return_freed_memory()
     commands.interrupt(engine)
     facts = engine.facts
     emit(

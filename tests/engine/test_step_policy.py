@@ -84,9 +84,17 @@ def test_the_smallest_step_that_is_nearly_as_efficient_is_the_budget() -> None:
     assert policy({1: 5.0, 16: 10.0, 64: 20.0, 128: 30.0, 256: 50.0}, most_rows=128).batch_tokens == 128
 
 
+def test_a_step_of_nothing_but_prompts_is_the_widest_of_the_best_that_nobody_waits_long_for() -> None:
+    assert policy({16: 50.0, 64: 98.0, 128: 171.0, 256: 333.0}).prompt_batch_tokens == 256
+    assert policy({16: 50.0, 64: 98.0, 128: 171.0, 256: 401.0}).prompt_batch_tokens == 128, "longer than 0.4 s"
+    assert policy({16: 50.0, 64: 90.0, 128: 195.0, 256: 395.0}).prompt_batch_tokens == 64, "wider is worse"
+    assert policy({16: 800.0, 64: 2500.0}).prompt_batch_tokens == policy({16: 800.0, 64: 2500.0}).batch_tokens
+
+
 def test_a_configured_budget_is_kept() -> None:
-    costs = [StepCost(1, 1, 0.02), StepCost(64, 1, 0.1)]
-    assert StepPolicy(costs, [], threads=1, prefill_threads=1, batch_tokens=32, most_rows=128).batch_tokens == 32
+    costs = [StepCost(1, 1, 0.02), StepCost(64, 1, 0.1), StepCost(128, 1, 0.15)]
+    found = StepPolicy(costs, [], threads=1, prefill_threads=1, batch_tokens=32, most_rows=128)
+    assert (found.batch_tokens, found.prompt_batch_tokens) == (32, 32)
 
 
 def test_threads_are_those_of_the_nearest_smaller_measured_step() -> None:
