@@ -47,7 +47,7 @@ def test_a_quick_bench_measures_a_real_model(demo_bundle: Path) -> None:
     assert 0 < written["generate"] <= 32
     decode, prefill = told["steps"]["decode"], told["steps"]["prefill"]
     assert [step["rows"] for step in decode] == [1, 2, 4]
-    assert {16, 64, 128, told["engine"]["batch_tokens"]} == {step["rows"] for step in prefill}
+    assert {16, 64, 128, 256, told["engine"]["batch_tokens"]} == {step["rows"] for step in prefill}
     assert all(rate > 0 for step in (*decode, *prefill) for rate in step["tokens_per_s"].values())
     assert decode[0]["fastest_threads"] is not None
     worker = told["worker"]
@@ -82,7 +82,8 @@ def test_whoever_ends_it_leaves_nothing_behind(
 
     assert running.wait(30) == 1
     assert (tmp_path / "errors").read_text("utf-8") == "edge-agent: interrupted\n"
-    assert not worker.is_running()
+    # If it was interrupted in the middle of starting it, the worker ends by itself: its commands have ended.
+    wait_until(lambda: not worker.is_running(), "the worker ends")
     assert [path.name for path in tmp_path.iterdir()] == ["errors"]
 
 
