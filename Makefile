@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup demo test check test-parity test-clients test-model \
-  bench bench-agent bench-compare bench-overload bench-labels bench-cancel clean
+  bench bench-agent bench-compare bench-overload bench-labels bench-cancel bench-grammar clean
 
 setup: $(VENV)/ready
 
@@ -67,6 +67,10 @@ bench-labels: setup
 # How soon a cancelled request costs nothing any more: make bench-cancel MODEL=path-of-a-gguf
 bench-cancel: setup
 	$(BIN)/python -m tests.bench.cancel $(or $(MODEL),$(error say which model: make bench-cancel MODEL=path))
+
+# What holding a free token to its schema costs: make bench-grammar MODEL=path-of-a-gguf
+bench-grammar: setup
+	$(BIN)/python -m tests.bench.grammar_cost $(or $(MODEL),$(error say which model: make bench-grammar MODEL=path))
 
 # The same workload on llama-server, built below build/ from the binding's own sources: make bench-compare MODEL=path
 bench-compare: setup
