@@ -205,13 +205,19 @@ class LlamaEngine:
         for key in self._admission.candidates():
             request = self._requests[key]
             found = self._prefixes.find(request.run.task, request.prompt, self._free_cells)
-            if found is None:
+            is_started = found is not None and self._start(request, *found)
+            if is_started:
                 continue
-            is_started = self._start(request, *found)
-            if not is_started and not self._admission.active:
+            if self._admission.active:
+                self._is_short_of_cells |= found is not None
+                continue
+            if found is not None:
                 self._prefixes.make_room()
                 is_started = self._start(request, None, 0)
-            self._is_short_of_cells |= not is_started
+            if not is_started:
+                # Nobody's end makes room for it: no other prefix may take what it waits for.
+                self._is_short_of_cells = True
+                return
 
     def _start(self, request: Request, prefix: Prefix | None, shared: int) -> bool:
         cells = len(request.prompt) - shared + request.extra_cells(_BRANCHES)
@@ -237,13 +243,12 @@ class LlamaEngine:
                 request.branches.append(stream)
 
     def _writing_rows(self) -> Iterator[_Row]:
-        """Those that write, then label branches."""
+        """Those that write, and label branches."""
         writing = [request for request in self._requests.values() if request.first_token_at is not None]
         # Where a step does not take all of them, they take turns.
         for request in sorted(writing, key=lambda request: request.served_at):
             if request.stream is not None and not request.stream.is_done:
                 yield request, request.stream
-        for request in writing:
             for branch in request.branches:
                 yield request, branch
 
@@ -416,12 +421,19 @@ class LlamaEngine:
             request.prefix = None
 
     def _recover(self, failed: list[Request]) -> list[Event]:
-        """After a failed step: its requests end, all others begin anew in an empty context. Raises ModelError."""
+        """After a failed step its requests end, all others begin anew in an empty context. Raises ModelError.
+
+        Those that write text end, too: half of an answer, its sampler and its grammar cannot begin anew.
+        """
+        failed = failed + [
+            request
+            for request in self._requests.values()
+            if request not in failed and request.first_token_at is not None and isinstance(request.answer, TextAnswer)
+        ]
         for request in failed:
             self._remove(request)
         for request in reversed(self._requests.values()):
             if request.stream is not None:
-                # Whoever writes has a row in every batch: these have not written anything yet.
                 self._release(request)
                 self._admission.put_back(request.run.id)
                 request.begin_anew()

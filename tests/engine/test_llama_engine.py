@@ -457,6 +457,68 @@ def test_a_step_that_others_share_is_not_interrupted(open_llama: OpenLlama, monk
 
 
 @pytest.mark.expects_warning
+def test_text_that_was_being_written_ends_with_a_failed_step_of_others_and_is_not_written_twice(
+    open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_llama()
+    engine.add(run(1, "pump 1", max_tokens=40))
+    while not engine._requests[1].answer.text:  # type: ignore[union-attr]
+        engine.step()
+    engine.add(run(2, "long " * 200, LABELS))
+    decode = engine._llama.decode
+
+    def fail(pieces: list[Piece], *, threads: int) -> list[int]:
+        if len(pieces) == 1 and len(pieces[0].tokens) > 60:
+            raise DecodeError("llama_decode gave -3")
+        return decode(pieces, threads=threads)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._llama, "decode", fail)
+        found = ends(answer_all(engine))
+
+    assert isinstance(found[1], Failed)
+    assert isinstance(found[2], Failed)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_large_requests_of_several_tasks_do_not_take_each_others_room_for_ever(
+    open_llama: OpenLlama, first: int
+) -> None:
+    tasks = [
+        TaskPrefix(task=name, system=system * 8, user_head="Reading: ")
+        for name, system in (("a", "You sort the readings of pumps. "), ("b", "Other words about machines here. "))
+    ]
+    engine = open_llama(tasks=(), context_tokens=512, batch_tokens=32)
+    engine.set_tasks(tuple(tasks))
+    for number in range(3):
+        task = tasks[(number + first) % 2]
+        told = engine.add(
+            run(number, "pump 1", task=task.task, messages=messages("pump 1", task), max_tokens=512 - 180)
+        )
+        assert told is None
+
+    events: list[Event] = []
+    for _ in range(3 * 512):
+        events += engine.step()
+
+    assert ends(events).keys() == {0, 1, 2}
+
+
+def test_label_branches_take_turns_with_those_that_write(
+    open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_llama(max_active=4)
+    monkeypatch.setattr(engine._policy, "fitted", lambda rows, _outputs: min(rows, 2))
+    for number in range(3):
+        engine.add(run(number, f"pump {number}", max_tokens=40))
+    engine.add(run(3, "pump 3", LabelsPlan(labels=tuple(f"bearing fault {number}" for number in range(10)))))
+
+    order = list(ends(answer_all(engine)))
+
+    assert order[0] == 3, "it needs the fewest steps"
+
+
+@pytest.mark.expects_warning
 def test_after_a_failed_step_its_requests_fail_and_the_others_begin_anew(
     open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
