@@ -1,0 +1,33 @@
+"""`edge-agent demo` as a user meets it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from edge_agent.demo.broker import free_port
+from tests.processes import wait_until
+
+
+def test_ctrl_c_ends_a_demonstration_that_stays_up_quietly(tmp_path: Path) -> None:
+    printed = tmp_path / "printed"
+    with printed.open("wb") as file:
+        # A terminal's Ctrl-C reaches the whole group, the demonstration's agent too.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edge_agent", "demo", "--keep", "--port", str(free_port())],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: "until Ctrl-C" in printed.read_text("utf-8"), "the demonstration stays up", 60)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert "edge-agent:" not in printed.read_text("utf-8")
