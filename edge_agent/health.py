@@ -41,14 +41,15 @@ class Throughput:
         rows = progress.rows_total - (last.rows_total if last else 0)
         prefill_s = progress.prefill_s - (last.prefill_s if last else 0.0)
         decode_s = progress.decode_s - (last.decode_s if last else 0.0)
+        decoded = progress.decoded_tokens_total - (last.decoded_tokens_total if last else 0)
         self.prefix_hits += progress.prefix_hits_total - (last.prefix_hits_total if last else 0)
         self.prefix_misses += progress.prefix_misses_total - (last.prefix_misses_total if last else 0)
         self.prompt_tokens += prompt
         self.cached_tokens += cached
         self.completion_tokens += completion
         # A rate is told from intervals that had such work; it stays at the last one known.
-        if completion and decode_s > 0:
-            self.decode_tok_s = round(completion / decode_s, 2)
+        if decoded and decode_s > 0:
+            self.decode_tok_s = round(decoded / decode_s, 2)
         if prompt > cached and prefill_s > 0:
             self.prefill_tok_s = round((prompt - cached) / prefill_s, 2)
         if steps:

@@ -86,6 +86,7 @@ def progress(**fields: Any) -> Progress:
         "prefix_misses_total": 1,
         "prefill_s": 0.5,
         "decode_s": 2.0,
+        "decoded_tokens_total": 20,
     }
     return Progress(**{**known, **fields})
 
@@ -192,8 +193,16 @@ def test_rates_are_those_of_the_latest_interval() -> None:
     throughput = Throughput()
     throughput.count(progress())
     assert (throughput.decode_tok_s, throughput.prefill_tok_s, throughput.batch_avg) == (10.0, 80.0, 2.5)
-    throughput.count(progress(completion_tokens_total=30, decode_s=2.5, steps_total=20, rows_total=45))
+    throughput.count(progress(decoded_tokens_total=30, decode_s=2.5, steps_total=20, rows_total=45))
     assert (throughput.decode_tok_s, throughput.prefill_tok_s, throughput.batch_avg) == (20.0, 80.0, 2.0)
+
+
+def test_text_that_a_plan_forces_is_no_speed_of_decoding() -> None:
+    throughput = Throughput()
+    throughput.count(progress(completion_tokens_total=5000))
+    assert throughput.decode_tok_s == 10.0
+    throughput.count(progress(completion_tokens_total=6000))
+    assert throughput.decode_tok_s == 10.0
 
 
 def test_an_idle_interval_leaves_the_rates_as_they_were() -> None:

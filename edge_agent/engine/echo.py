@@ -147,7 +147,9 @@ class EchoEngine:
                 if isinstance(request.run.plan, TextPlan):
                     continue
             events += self._try_to_advance(request)
-        self._totals.count_step(rows=len(active), elapsed_s=monotonic() - began, has_prefill=has_prefill)
+        self._totals.count_step(
+            rows=len(active), tokens=len(active), elapsed_s=monotonic() - began, has_prefill=has_prefill
+        )
         return events
 
     def _try_to_advance(self, request: _Request) -> list[Event]:

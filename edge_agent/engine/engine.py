@@ -37,6 +37,7 @@ class Totals:
     prefix_misses: int = 0
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    decoded_tokens: int = 0
 
     def count_start(self, cached_tokens: int) -> None:
         """A request begins, with so much of its prompt from a task's prefix."""
@@ -47,13 +48,15 @@ class Totals:
         else:
             self.prefix_misses += 1
 
-    def count_step(self, *, rows: int, elapsed_s: float, has_prefill: bool) -> None:
+    def count_step(self, *, rows: int, tokens: int, elapsed_s: float, has_prefill: bool) -> None:
+        """rows: sequences; tokens: of all of them, without idle ones."""
         self.steps += 1
         self.rows += rows
         if has_prefill:
             self.prefill_s += elapsed_s
         else:
             self.decode_s += elapsed_s
+            self.decoded_tokens += tokens
 
     def progress(self, active: int) -> Progress:
         return Progress(
@@ -67,6 +70,7 @@ class Totals:
             prefix_misses_total=self.prefix_misses,
             prefill_s=self.prefill_s,
             decode_s=self.decode_s,
+            decoded_tokens_total=self.decoded_tokens,
         )
 
 

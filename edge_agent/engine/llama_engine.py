@@ -298,7 +298,9 @@ class LlamaEngine:
             # A branch of a request may have ended it a moment ago.
             if owner.run.id in self._requests:
                 events += self._read(owner, stream, [start + offset for offset in piece.outputs], now)
-        self._totals.count_step(rows=len(requests), elapsed_s=monotonic() - began, has_prefill=has_prefill)
+        self._totals.count_step(
+            rows=len(requests), tokens=sum(counts), elapsed_s=monotonic() - began, has_prefill=has_prefill
+        )
         return events
 
     def _decode(self, pieces: list[Piece]) -> list[int]:
