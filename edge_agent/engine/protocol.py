@@ -257,7 +257,7 @@ class Progress:
     rows_total counts sequences over all steps, so rows_total / steps_total is the mean width.
     prefix_hits_total, prefix_misses_total: requests that shared tokens of a task's prefix, and those that shared none.
     prefill_s, decode_s: seconds spent in steps that held any prefill, and in those that held none.
-    decoded_tokens_total: tokens that the model took in the latter; fewer than the completion tokens where a plan forces text.
+    decoded_tokens_total: tokens that the model took in the latter; not those of answers that a plan forces or guesses.
     """
 
     type: Literal["progress"] = "progress"
