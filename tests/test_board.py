@@ -175,7 +175,8 @@ def test_memory_of_a_process_is_told_by_what_is_behind_it() -> None:
     before = process_memory(os.getpid())
     # Not from the heap, which may have that much to spare.
     with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as ballast:
-        ballast.write(os.urandom(1) * size)
+        for page in range(0, size, mmap.PAGESIZE):
+            ballast[page] = 1
         after = process_memory(os.getpid())
 
     assert before is not None
