@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_agent.board.generic import BoardReading
+from edge_agent.engine.engine import Totals
 from edge_agent.engine.protocol import Progress, Ready
 from edge_agent.statistics import Statistics, percentile
 
 DATA_LOST_AFTER_S = 10.0
 # Connections lost within the last minute.
 UNSTABLE_AFTER = 3
+
+_NOTHING = Totals().progress(active=0)
 
 
 @dataclass(slots=True)
@@ -26,24 +29,24 @@ class Throughput:
     decode_tok_s: float | None = None
     prefill_tok_s: float | None = None
     batch_avg: float | None = None
-    _last: Progress | None = field(default=None, repr=False)
+    _last: Progress = field(default=_NOTHING, repr=False)
 
     def worker_started(self) -> None:
         """The next worker counts from zero."""
-        self._last = None
+        self._last = _NOTHING
 
     def count(self, progress: Progress) -> None:
         last = self._last
-        prompt = progress.prompt_tokens_total - (last.prompt_tokens_total if last else 0)
-        cached = progress.cached_tokens_total - (last.cached_tokens_total if last else 0)
-        completion = progress.completion_tokens_total - (last.completion_tokens_total if last else 0)
-        steps = progress.steps_total - (last.steps_total if last else 0)
-        rows = progress.rows_total - (last.rows_total if last else 0)
-        prefill_s = progress.prefill_s - (last.prefill_s if last else 0.0)
-        decode_s = progress.decode_s - (last.decode_s if last else 0.0)
-        decoded = progress.decoded_tokens_total - (last.decoded_tokens_total if last else 0)
-        self.prefix_hits += progress.prefix_hits_total - (last.prefix_hits_total if last else 0)
-        self.prefix_misses += progress.prefix_misses_total - (last.prefix_misses_total if last else 0)
+        prompt = progress.prompt_tokens_total - last.prompt_tokens_total
+        cached = progress.cached_tokens_total - last.cached_tokens_total
+        completion = progress.completion_tokens_total - last.completion_tokens_total
+        steps = progress.steps_total - last.steps_total
+        rows = progress.rows_total - last.rows_total
+        prefill_s = progress.prefill_s - last.prefill_s
+        decode_s = progress.decode_s - last.decode_s
+        decoded = progress.decoded_tokens_total - last.decoded_tokens_total
+        self.prefix_hits += progress.prefix_hits_total - last.prefix_hits_total
+        self.prefix_misses += progress.prefix_misses_total - last.prefix_misses_total
         self.prompt_tokens += prompt
         self.cached_tokens += cached
         self.completion_tokens += completion

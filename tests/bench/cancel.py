@@ -45,14 +45,21 @@ class Worker:
         load = Load(model_path=str(model), settings=EngineSettings(max_active=OTHERS + 1))
         self.process = EngineProcess(load, lambda event: self.events.put((time.monotonic(), event)))
         self.process.start()
+        self.running: set[int] = set()
         if not isinstance(self.next(LOAD_S)[1], Ready):
             raise SystemExit("the worker cannot load the model")
+
+    def start(self, request: Run) -> None:
+        self.running.add(request.id)
+        self.process.send(request)
 
     def next(self, timeout_s: float = 60) -> tuple[float, Event | WorkerExited]:
         while True:
             at, event = self.events.get(timeout=timeout_s)
             if isinstance(event, WorkerExited):
                 raise SystemExit(f"the worker ended: {event.log_tail[-3:]}")
+            if isinstance(event, Finished | Cancelled):
+                self.running.discard(event.id)
             if not isinstance(event, Progress):
                 return at, event
 
@@ -73,7 +80,7 @@ def run(number: int, words: int, *, stream: bool = False) -> Run:
 
 def cancel(worker: Worker, number: int, pause_s: float) -> float:
     """Milliseconds from the cancel of a long prompt, some time after its start, to its end."""
-    worker.process.send(run(number, LONG))
+    worker.start(run(number, LONG))
     time.sleep(pause_s)  # into the middle of some step
     asked_at = time.monotonic()
     worker.process.send(Cancel(id=number))
@@ -82,7 +89,7 @@ def cancel(worker: Worker, number: int, pause_s: float) -> float:
         if isinstance(event, Cancelled) and event.id == number:
             return (at - asked_at) * 1000
         if isinstance(event, Finished) and event.id != number:
-            worker.process.send(run(event.id + OTHERS, 5, stream=True))
+            worker.start(run(event.id + OTHERS, 5, stream=True))
         elif not isinstance(event, Partial):
             raise SystemExit(f"the request was not cancelled: {event}")
 
@@ -113,15 +120,15 @@ def main() -> int:
     pauses = [0.15 + 0.037 * number for number in range(options.times)]
     alone = [cancel(worker, 100 + number, pause) for number, pause in enumerate(pauses)]
     for number in range(OTHERS):
-        worker.process.send(run(number, 5, stream=True))
+        worker.start(run(number, 5, stream=True))
     beside = [cancel(worker, 200 + number, pause) for number, pause in enumerate(pauses)]
-    for number in range(100):  # those that run, and the others that began when one ended
+    for number in worker.running:
         worker.process.send(Cancel(id=number))
     gaps_ms(worker, time.monotonic() + 1)
     for number in range(10, 10 + OTHERS):
-        worker.process.send(run(number, 5, stream=True))
+        worker.start(run(number, 5, stream=True))
     quiet = gaps_ms(worker, time.monotonic() + 3)
-    worker.process.send(run(300, LONG))
+    worker.start(run(300, LONG))
     time.sleep(0.1)
     worker.process.send(Cancel(id=300))
     disturbed = gaps_ms(worker, time.monotonic() + 3)
