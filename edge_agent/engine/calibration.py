@@ -10,15 +10,16 @@ import logging
 import math
 import os
 import resource
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
 from pydantic import TypeAdapter, ValidationError
 
 from edge_agent.engine.llama import Llama, Piece
-from edge_agent.engine.protocol import Load
+from edge_agent.engine.protocol import EngineSettings, Load
 from edge_agent.engine.step_policy import WIDE_ROWS, HeadCost, StepCost, StepPolicy
 
 _logger = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 _SWEPT_WIDE_ROWS = 16
 # Around the groups of rows of the output matrix's kernels.
 _OUTPUTS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
-_REPEATS = 3
+_ROUNDS = 2
+_REPEATS = 2
 # The usual length of what a prompt shares: attention costs by what is cached too.
 _BASE_TOKENS = 192
 # Fewer threads are preferred if they lose no more than this: the others rest, and the board stays cooler.
@@ -62,18 +64,22 @@ _CALIBRATION = TypeAdapter(Calibration)
 
 
 def step_policy(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> StepPolicy:
-    """As measured at the first start on this machine with this model, unless the configuration says it all.
+    """As measured at the first start on this machine with this model, with what the configuration says instead.
 
     seq_ids, base_id: as `steps_of` takes them.
     """
-    settings = load.settings
-    costs: list[StepCost] = []
-    heads: list[HeadCost] = []
-    if None in (settings.threads, settings.prefill_threads, settings.batch_tokens):
-        found = _calibration(load, llama, seq_ids, base_id)
-        costs, heads = found.costs, found.heads
-        if llama.outputs != found.outputs:
-            llama.resize(found.outputs)
+    found = _calibration(load, llama, seq_ids, base_id)
+    if llama.outputs != found.outputs:
+        llama.resize(found.outputs)
+    return _policy(load.settings, llama, found.costs, found.heads)
+
+
+def unmeasured_policy(settings: EngineSettings, llama: Llama) -> StepPolicy:
+    """The same steps on every machine: those of the configuration, none of them padded or narrowed."""
+    return _policy(settings, llama, [], [])
+
+
+def _policy(settings: EngineSettings, llama: Llama, costs: Sequence[StepCost], heads: Sequence[HeadCost]) -> StepPolicy:
     return StepPolicy(
         costs,
         heads,
@@ -161,37 +167,64 @@ def measure(
 ) -> tuple[list[StepCost], list[HeadCost]]:
     """Costs in ascending order, those of rows with the best of the numbers of threads for narrow or for wide steps."""
     end_at = clock() + MEASURE_S
+    swept = min(_SWEPT_WIDE_ROWS, most_rows)
+    times = _Times()
 
-    def seconds(rows: int, outputs: int, count: int) -> float:
-        return fastest(lambda: step(rows, outputs, count), clock=clock, end_at=end_at)
+    def sizes() -> Iterator[tuple[int, int, Iterable[int]]]:
+        """Rows, outputs and the numbers of threads to try, by what is known so far."""
+        yield 1, 0, threads
+        yield swept, 0, prefill_threads
+        narrow, wide = times.best(1).threads, times.best(swept).threads
+        for rows in _WIDTHS:
+            if rows <= most_rows and rows not in {1, swept}:
+                yield rows, 0, {narrow, wide} if rows <= WIDE_ROWS else {wide}
+            if rows == swept:
+                # Of narrow steps, which are quick, and before the wide ones, for which there may be no time.
+                yield from ((swept, outputs, {wide}) for outputs in _OUTPUTS if outputs <= min(most_outputs, swept))
 
-    def best(rows: int, counts: Iterable[int]) -> StepCost:
+    # In turns: what else the machine does for a while falls on all of them.
+    for _ in range(_ROUNDS):
+        for rows, outputs, counts in sizes():
+            for count in counts:
+                is_needed = rows in {1, swept} and not times.has(rows)
+                if is_needed or clock() <= end_at:
+                    taken_s = fastest(partial(step, rows, outputs, count), _REPEATS, clock=clock, end_at=end_at)
+                    times.add(rows, outputs, count, taken_s)
+    return times.costs(), times.heads(swept)
+
+
+class _Times:
+    """The shortest seconds of steps of so many rows, with so many outputs and threads."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[int, int], dict[int, float]] = {}
+
+    def add(self, rows: int, outputs: int, threads: int, seconds: float) -> None:
+        by_threads = self._seconds.setdefault((rows, outputs), {})
+        by_threads[threads] = min(seconds, by_threads.get(threads, math.inf))
+
+    def has(self, rows: int) -> bool:
+        return (rows, 0) in self._seconds
+
+    def best(self, rows: int) -> StepCost:
+        """Without outputs; of more threads than others only if they gain enough."""
         found: StepCost | None = None
-        for count in counts:
-            taken_s = seconds(rows, 0, count)
-            if found is None or taken_s * _SAME < found.seconds:
-                found = StepCost(rows, count, taken_s)
+        for threads, seconds in sorted(self._seconds[rows, 0].items()):
+            if found is None or seconds * _SAME < found.seconds:
+                found = StepCost(rows, threads, seconds)
         assert found is not None
         return found
 
-    swept = min(_SWEPT_WIDE_ROWS, most_rows)
-    sweep = {1: best(1, threads), swept: best(swept, prefill_threads)}
-    narrow, wide = sweep[1].threads, sweep[swept].threads
-    costs: list[StepCost] = []
-    heads: list[HeadCost] = []
-    for rows in _WIDTHS:
-        if rows > most_rows or (costs and clock() > end_at):
-            break
-        likely = sorted({narrow, wide}) if rows <= WIDE_ROWS else [wide]
-        costs.append(sweep.get(rows) or best(rows, likely))
-        if rows == swept:
-            # Of narrow steps, which are quick, and before the wide ones, for which there may be no time.
-            for outputs in _OUTPUTS:
-                if outputs > min(most_outputs, swept) or clock() > end_at:
-                    break
-                more_s = seconds(swept, outputs, wide) - sweep[swept].seconds
-                heads.append(HeadCost(outputs, max(0.0, more_s)))
-    return costs, heads
+    def costs(self) -> list[StepCost]:
+        return [self.best(rows) for rows, outputs in sorted(self._seconds) if not outputs]
+
+    def heads(self, rows: int) -> list[HeadCost]:
+        """Of steps of so many rows."""
+        plain = self.best(rows)
+        found = [
+            (outputs, seconds.get(plain.threads)) for (_, outputs), seconds in sorted(self._seconds.items()) if outputs
+        ]
+        return [HeadCost(outputs, max(0.0, more - plain.seconds)) for outputs, more in found if more is not None]
 
 
 def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
@@ -223,13 +256,19 @@ def _base_tokens(llama: Llama) -> int:
     return min(_BASE_TOKENS, llama.context_tokens // 4)
 
 
-def fastest(step: Callable[[], object], *, clock: Callable[[], float] = monotonic, end_at: float = math.inf) -> float:
+def fastest(
+    step: Callable[[], object],
+    repeats: int = 3,
+    *,
+    clock: Callable[[], float] = monotonic,
+    end_at: float = math.inf,
+) -> float:
     """Seconds of one step. Whatever else runs can only make it longer: the shortest of several is the one to believe.
 
     After `end_at` of the clock it is not tried again.
     """
     times: list[float] = []
-    while len(times) < _REPEATS and (not times or clock() < end_at):
+    while len(times) < repeats and (not times or clock() < end_at):
         began = clock()
         step()
         times.append(clock() - began)

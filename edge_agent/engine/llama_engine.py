@@ -71,9 +71,12 @@ def context_sizes(settings: EngineSettings) -> ContextSizes:
 
 
 class LlamaEngine:
-    """An Engine over a GGUF model. Raises ModelError if it cannot be opened; is warm when constructed."""
+    """An Engine over a GGUF model. Raises ModelError if it cannot be opened; is warm when constructed.
 
-    def __init__(self, load: Load) -> None:
+    is_measured: False = its steps are not measured, and the same on every machine.
+    """
+
+    def __init__(self, load: Load, *, is_measured: bool = True) -> None:
         settings = load.settings
         active, sizes = settings.max_active, context_sizes(settings)
         self._llama = Llama(load.model_path, sizes)
@@ -95,7 +98,11 @@ class LlamaEngine:
         # The request that has the step that runs to itself: read by `interrupt` from another thread.
         self._stepping: int | None = None
         self._warm_up()
-        self._policy = calibration.step_policy(load, self._llama, self._request_ids, self._idle_id)
+        self._policy = (
+            calibration.step_policy(load, self._llama, self._request_ids, self._idle_id)
+            if is_measured
+            else calibration.unmeasured_policy(settings, self._llama)
+        )
         prompt_step_s = self._policy.seconds(self._policy.batch_tokens, 1) or _STALL_S
         self._turns = Turns(_WIDE_ROWS, max(1, int(_STALL_S / prompt_step_s)))
         self.set_tasks(load.tasks)

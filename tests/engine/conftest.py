@@ -36,9 +36,10 @@ def open_llama(model_path: str) -> Iterator[Callable[..., LlamaEngine]]:
         tasks: tuple[TaskPrefix, ...] = (TASK,),
         state_dir: str | None = None,
         sha256: str | None = None,
+        is_measured: bool = False,
         **settings: Any,
     ) -> LlamaEngine:
-        # All that would be calibrated is given, so that tests run the same everywhere.
+        # All that would be measured is given, so that tests run the same everywhere.
         chosen = {"context_tokens": 1024, "threads": 1, "prefill_threads": 2, "batch_tokens": 128, **settings}
         load = Load(
             model_path=model_path,
@@ -47,7 +48,7 @@ def open_llama(model_path: str) -> Iterator[Callable[..., LlamaEngine]]:
             model_sha256=sha256,
             state_dir=state_dir,
         )
-        opened.append(LlamaEngine(load))
+        opened.append(LlamaEngine(load, is_measured=is_measured))
         return opened[-1]
 
     yield open_

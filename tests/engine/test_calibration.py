@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,25 @@ def test_logits_are_measured_apart_from_the_rows_as_far_as_there_is_room() -> No
     assert [head.seconds for head in heads] == pytest.approx([0.1 * head.outputs for head in heads])
 
 
+def test_what_disturbs_one_size_for_a_while_leaves_no_mark() -> None:
+    board = Board(pi_5)
+    quiet = board.costs([1, 2])
+    busy_until = 0.0
+
+    def disturbed(rows: int, threads: int) -> float:
+        nonlocal busy_until
+        if rows == 8 and not busy_until:
+            busy_until = board.now + 0.9
+        return pi_5(rows, threads) * (3 if board.now < busy_until else 1)
+
+    board.cost_s = disturbed
+
+    costs = board.costs([1, 2])
+    assert busy_until
+    assert [cost.threads for cost in costs] == [cost.threads for cost in quiet]
+    assert [cost.seconds for cost in costs] == pytest.approx([cost.seconds for cost in quiet])
+
+
 def test_given_threads_are_not_tried_against_others() -> None:
     costs = {cost.rows: cost.threads for cost in Board(pi_5).costs([1], [3])}
 
@@ -121,7 +141,8 @@ def test_a_damaged_file_is_measured_anew(tmp_path: Path, content: str) -> None:
 def test_an_engine_measures_once_and_remembers(
     open_llama: Callable[..., LlamaEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"state_dir": str(tmp_path), "sha256": "5ha", "batch_tokens": None}
+    # Although the configuration says what it can: which widths are worth it it cannot say.
+    settings: dict[str, Any] = {"state_dir": str(tmp_path), "sha256": "5ha", "is_measured": True}
     monkeypatch.setattr(calibration, "preemptions", lambda: 0)
     first = open_llama(**settings)
     assert first.facts.prefill_tok_s is not None
@@ -136,7 +157,7 @@ def test_an_engine_measures_once_and_remembers(
 
 
 def test_a_context_that_is_no_longer_than_a_step_is_measured_too(open_llama: Callable[..., LlamaEngine]) -> None:
-    engine = open_llama(context_tokens=256, batch_tokens=256, threads=None)
+    engine = open_llama(context_tokens=256, batch_tokens=256, is_measured=True)
 
     assert engine.facts.decode_tok_s is not None
 
@@ -147,7 +168,7 @@ def test_what_was_measured_on_a_busy_board_is_not_kept(
     counts = itertools.count(step=1_000_000)
     monkeypatch.setattr(calibration, "preemptions", lambda: next(counts))
 
-    engine = open_llama(state_dir=str(tmp_path), sha256="5ha", batch_tokens=None)
+    engine = open_llama(state_dir=str(tmp_path), sha256="5ha", is_measured=True)
 
     assert engine.facts.prefill_tok_s is not None, "it is used all the same"
     assert not (tmp_path / "calibration.json").exists()

@@ -31,7 +31,7 @@ def r1_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def engine(r1_path: Path) -> Iterator[LlamaEngine]:
     settings = EngineSettings(context_tokens=1024, threads=1, prefill_threads=2, batch_tokens=128)
-    engine = LlamaEngine(Load(model_path=str(r1_path), settings=settings, tasks=(TASK,)))
+    engine = LlamaEngine(Load(model_path=str(r1_path), settings=settings, tasks=(TASK,)), is_measured=False)
     yield engine
     engine.close()
 
