@@ -227,6 +227,10 @@ class EchoEngine:
             batch=request.batch,
         )
 
+    @property
+    def linger_s(self) -> float:
+        return 0.0
+
     def progress(self) -> Progress:
         return self._totals.progress(min(len(self._requests), self.load.settings.max_active))
 

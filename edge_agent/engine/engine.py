@@ -89,6 +89,11 @@ class Engine(Protocol):
         """Whether `step` would do anything."""
         ...
 
+    @property
+    def linger_s(self) -> float:
+        """How long the next step had better wait for requests that are about to come; 0 = it should begin now."""
+        ...
+
     def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
         """These tasks' prefixes are shared from now on; they are decoded by the next steps."""
         ...

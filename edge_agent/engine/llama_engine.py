@@ -38,7 +38,7 @@ from edge_agent.engine.protocol import (
     TaskPrefix,
 )
 from edge_agent.engine.request import Request, Stream
-from edge_agent.engine.scheduler import Admission, Reservation, Turn, Turns, next_batch
+from edge_agent.engine.scheduler import Admission, Linger, Reservation, Turn, Turns, next_batch
 from edge_agent.engine.task_prefixes import TaskPrefixes
 
 _logger = logging.getLogger(__name__)
@@ -55,6 +55,10 @@ _PREFIX_SHARE = 0.5
 _WIDE_ROWS = 64
 # Who writes waits about this long at most for prompts that come between.
 _STALL_S = 0.5
+
+# What waiting for the next requests may cost of a step's time.
+_LINGER_SHARE = 0.02
+_LONGEST_LINGER_S = 0.01
 
 _Row = tuple[Request | None, Stream]
 
@@ -93,6 +97,7 @@ class LlamaEngine:
         self._prefixes = TaskPrefixes(self._llama, cache, _store(load, self._llama))
         self._requests: dict[int, Request] = {}
         self._is_short_of_cells = False
+        self._linger = Linger(_LINGER_SHARE, _LONGEST_LINGER_S)
         self._served = 0
         self._totals = Totals()
         # The request that has the step that runs to itself: read by `interrupt` from another thread.
@@ -132,6 +137,13 @@ class LlamaEngine:
     def has_work(self) -> bool:
         return bool(self._requests or self._prefixes.is_busy)
 
+    @property
+    def linger_s(self) -> float:
+        # Whoever writes waits for nobody, and a full step for nothing.
+        is_writing = any(request.first_token_at is not None for request in self._requests.values())
+        is_full = _tokens_of(list(self._prompt_rows())) >= self._policy.prompt_batch_tokens
+        return 0.0 if is_writing or is_full else self._linger.seconds(monotonic())
+
     def progress(self) -> Progress:
         return self._totals.progress(self._admission.active)
 
@@ -161,6 +173,7 @@ class LlamaEngine:
             return Refused(id=run.id, code=RefusalCode.TOO_LONG, message=message)
         self._requests[run.id] = request
         self._admission.offer(run.id)
+        self._linger.came()
         return None
 
     def cancel(self, request_id: int) -> Event | None:
@@ -308,6 +321,8 @@ class LlamaEngine:
         self._totals.count_step(
             rows=len(requests), tokens=sum(counts), elapsed_s=monotonic() - began, has_prefill=has_prefill
         )
+        if ended := sum(isinstance(event, (Finished, Failed)) for event in events):
+            self._linger.answered(ended, step_s=now - began, now=monotonic())
         return events
 
     def _decode(self, pieces: list[Piece]) -> list[int]:

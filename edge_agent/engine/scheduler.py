@@ -88,6 +88,33 @@ class Turns:
         return turn
 
 
+class Linger:
+    """Waits a moment for the next requests of those whose answers a step gave, so that they share a step.
+
+    Clients that ask again when they are answered would else come just after the next step has begun. One that comes
+    alone never waits, for only as many are waited for as were answered.
+    """
+
+    def __init__(self, share: float, longest_s: float) -> None:
+        self._share = share
+        self._longest_s = longest_s
+        self._missing = 0
+        self._until = 0.0
+
+    def answered(self, count: int, *, step_s: float, now: float) -> None:
+        """A step of so many seconds ended so many requests."""
+        self._missing = count
+        self._until = now + min(self._share * step_s, self._longest_s)
+
+    def came(self) -> None:
+        """A request came, or one more than was waited for."""
+        self._missing -= 1
+
+    def seconds(self, now: float) -> float:
+        """How long to wait for more; 0 = not at all."""
+        return max(0.0, self._until - now) if self._missing > 0 else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """KV cells that a request may need at worst, beyond those it shares with a pinned prefix."""

@@ -31,6 +31,7 @@ from edge_agent.engine.protocol import (
     TextPlan,
 )
 from edge_agent.engine.sampling import TokenPicker
+from edge_agent.engine.scheduler import Linger
 from edge_agent.engine.step_policy import HeadCost, StepCost, StepPolicy
 from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, ends, finished, messages, run
 
@@ -75,6 +76,33 @@ def test_requests_in_one_batch_answer_as_they_do_alone(open_llama: OpenLlama) ->
         assert together[one.id].text == alone.text
         if alone.scores is not None:
             assert together[one.id].scores == pytest.approx(alone.scores, abs=0.02)
+
+
+def test_a_step_waits_for_the_next_requests_of_those_whose_answers_it_follows(open_llama: OpenLlama) -> None:
+    engine = open_llama()
+    engine._linger = Linger(share=1e6, longest_s=60.0)
+    together = [run(number, f"pump {number}", LABELS) for number in range(2)]
+    assert all(answer.batch == 2 for answer in finished(engine, *together).values())
+
+    engine.add(run(2, "pump 0 again", LABELS))
+    assert engine.linger_s > 1
+    engine.add(run(3, "pump 1 again", LABELS))
+
+    assert engine.linger_s == 0
+
+
+def test_who_writes_waits_for_no_other_s_next_request(open_llama: OpenLlama) -> None:
+    engine = open_llama()
+    engine.add(run(0, "write", max_tokens=40))
+    while engine._requests[0].first_token_at is None:
+        engine.step()
+    engine._linger = Linger(share=1e6, longest_s=60.0)
+    engine.add(run(1, "7 mm/s", LABELS))
+    while 1 in engine._requests:
+        engine.step()
+    assert 0 in engine._requests
+
+    assert engine.linger_s == 0
 
 
 def test_prompts_longer_than_a_batch_are_decoded_in_steps_between_which_others_write(open_llama: OpenLlama) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from edge_agent.engine.scheduler import Admission, Reservation, Take, Turn, Turns, Want, next_batch
+import pytest
+
+from edge_agent.engine.scheduler import Admission, Linger, Reservation, Take, Turn, Turns, Want, next_batch
 
 
 def test_sequences_that_write_come_before_prompts_and_prompts_fill_the_rest() -> None:
@@ -147,3 +149,25 @@ def test_a_long_prompt_gets_every_other_step() -> None:
         Turn.PROMPTS,
         Turn.WRITING,
     ]
+
+
+def test_as_many_are_waited_for_as_were_answered() -> None:
+    linger = Linger(share=0.02, longest_s=0.01)
+    assert linger.seconds(now=5.0) == 0
+
+    linger.answered(2, step_s=0.2, now=10.0)
+
+    assert linger.seconds(now=10.001) == pytest.approx(0.003)
+    linger.came()
+    assert linger.seconds(now=10.001) == pytest.approx(0.003)
+    linger.came()
+    assert linger.seconds(now=10.001) == 0
+
+
+def test_nobody_is_waited_for_longer_than_it_is_worth() -> None:
+    linger = Linger(share=0.02, longest_s=0.01)
+
+    linger.answered(8, step_s=0.2, now=10.0)
+    assert linger.seconds(now=10.004) == 0
+    linger.answered(8, step_s=60.0, now=20.0)
+    assert linger.seconds(now=20.0) == pytest.approx(0.01)
