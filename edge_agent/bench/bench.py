@@ -19,7 +19,7 @@ from edge_agent.config import ECHO_MODEL, EngineConfig, load_config
 from edge_agent.engine.environment import library_environment
 from edge_agent.engine.protocol import EngineSettings, Load
 from edge_agent.faults import printable
-from edge_agent.model_store import ModelError, open_model
+from edge_agent.model_store import MANIFEST_FILE, ModelError, open_model
 
 _MOST_STEP_ROUNDS = 5
 _STEP_BUDGET_S, _QUICK_STEP_BUDGET_S = 60.0, 2.0
@@ -80,6 +80,9 @@ def _measure(
     """Raises BenchError, ModelError, OSError."""
     if str(path).startswith(ECHO_MODEL):
         raise BenchError(f"{path} is no model: there is nothing to measure; give one with --model")
+    bundles = sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST_FILE}"))
+    if bundles and not (path / MANIFEST_FILE).exists():
+        raise BenchError(f"{path} is a folder of bundles: did you mean {' or '.join(map(str, bundles))}?")
     before = board.read()
     say("the model is checked")
     model = open_model("default", path)

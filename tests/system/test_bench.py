@@ -112,6 +112,19 @@ def test_what_cannot_be_measured_is_a_failure(model: str, told: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
 
 
+def test_a_folder_of_bundles_is_answered_with_their_names(tmp_path: Path) -> None:
+    for name in ("pump-q8_0", "pump-q4_0"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").touch()
+    (tmp_path / "notes").mkdir()
+    done = bench("--model", str(tmp_path))
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"edge-agent: {tmp_path} is a folder of bundles: did you mean {tmp_path}/pump-q4_0 or {tmp_path}/pump-q8_0?\n"
+    )
+
+
 def test_a_model_that_does_not_load_is_a_failure_with_its_reason(tmp_path: Path) -> None:
     model = tmp_path / "cut.gguf"
     model.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(64))
