@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.bench.bench import Progress
 from edge_agent.bench.report import COLUMNS, Report, document, table
 from edge_agent.bench.results import (
     Answer,
@@ -243,6 +245,35 @@ def test_the_document_is_json_with_threads_as_names() -> None:
         "chosen_rows": 1,
         "fastest_threads": 2,
     }
+
+
+def test_a_log_gets_a_line_per_phase_and_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    progress = Progress(clock=lambda: now)
+    for now, text in (  # noqa: B007 - the clock reads it
+        (0.0, "the worker starts"),
+        (1.0, "tasks: round 1"),
+        (2.0, "tasks: round 2"),
+        (10.9, "tasks: round 3"),
+        (11.0, "tasks: round 4"),
+        (12.0, "decode: round 1"),
+    ):
+        progress.say(text)
+    progress.clear()
+
+    assert capsys.readouterr().err == "the worker starts\ntasks: round 1\ntasks: round 4\ndecode: round 1\n"
+
+
+def test_a_terminal_gets_one_line_that_is_written_over(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress = Progress()
+    progress.say("tasks: round 1")
+    progress.say("tasks: round 2")
+    progress.clear()
+
+    assert capsys.readouterr().err == "\r\x1b[Ktasks: round 1\r\x1b[Ktasks: round 2\r\x1b[K"
 
 
 ECHO = Load(model_path="echo:", settings=EngineSettings())

@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 from edge_agent import __version__
 from edge_agent.bench.report import Report, document, table
@@ -22,6 +24,7 @@ from edge_agent.faults import printable
 from edge_agent.model_store import MANIFEST_FILE, ModelError, open_model
 
 _MOST_STEP_ROUNDS = 5
+_LINE_EVERY_S = 10.0
 _STEP_BUDGET_S, _QUICK_STEP_BUDGET_S = 60.0, 2.0
 
 
@@ -61,17 +64,31 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
 
 
 class Progress:
-    """One line on standard error that is written over, where somebody sees it."""
+    """On a terminal one line that is written over; elsewhere a line per phase, and at most one more every 10 s."""
 
-    def __init__(self) -> None:
-        self._is_shown = sys.stderr.isatty()
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._clock = clock
+        self._phase: str | None = None
+        self._next_at = 0.0
 
     def say(self, text: str) -> None:
-        if self._is_shown:
+        """text: the phase, or `phase: where in it`."""
+        if self._is_terminal:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        elif self._is_due(text.partition(":")[0]):
+            print(text, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        self.say("")
+        if self._is_terminal:
+            self.say("")
+
+    def _is_due(self, phase: str) -> bool:
+        now = self._clock()
+        if phase == self._phase and now < self._next_at:
+            return False
+        self._phase, self._next_at = phase, now + _LINE_EVERY_S
+        return True
 
 
 def _measure(

@@ -26,7 +26,10 @@ def test_a_quick_bench_measures_a_real_model(demo_bundle: Path) -> None:
     done = bench("--model", str(demo_bundle), "--quick", "--json")
 
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert list(dict.fromkeys(line.partition(":")[0] for line in done.stderr.splitlines())) == [
+        *("the model is checked", "the worker starts and measures its steps", "tasks", "the worker starts again"),
+        *("decode", "prefill"),
+    ]
     told = json.loads(done.stdout)
     assert set(told) == {
         *("version", "ts", "quick", "summary", "board", "model", "engine", "tasks", "steps", "worker"),
@@ -81,7 +84,7 @@ def test_whoever_ends_it_leaves_nothing_behind(
     running.send_signal(number)
 
     assert running.wait(30) == 1
-    assert (tmp_path / "errors").read_text("utf-8") == "edge-agent: interrupted\n"
+    assert (tmp_path / "errors").read_text("utf-8").endswith("\nedge-agent: interrupted\n")
     assert not worker.is_running()
     assert [path.name for path in tmp_path.iterdir()] == ["errors"]
 
@@ -109,7 +112,8 @@ def test_a_bad_configuration_is_named(tmp_path: Path) -> None:
 def test_what_cannot_be_measured_is_a_failure(model: str, told: str) -> None:
     done = bench("--model", model)
 
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.removeprefix("the model is checked\n") == told
 
 
 def test_a_folder_of_bundles_is_answered_with_their_names(tmp_path: Path) -> None:
@@ -131,8 +135,7 @@ def test_a_model_that_does_not_load_is_a_failure_with_its_reason(tmp_path: Path)
     done = bench("--model", str(model))
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("edge-agent: the model does not load: ")
-    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.splitlines()[-1].startswith("edge-agent: the model does not load: ")
 
 
 def test_settings_of_the_configuration_are_measured(demo_bundle: Path, tmp_path: Path) -> None:
