@@ -33,9 +33,10 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
 
     model_path: a bundle or a .gguf with the default settings, instead of the configuration's. Raises ConfigError.
     """
-    # Whoever ends it, ends it as Ctrl-C does: with its worker and its folder.
+    # Whoever ends it, ends it as Ctrl-C does: with its worker and its folder. What nohup has it ignore stays ignored.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     progress = Progress()
     try:
         if model_path is None:

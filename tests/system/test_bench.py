@@ -89,6 +89,19 @@ def test_whoever_ends_it_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["errors"]
 
 
+def test_what_nohup_ignores_does_not_end_it(demo_bundle: Path) -> None:
+    command = ["nohup", *COMMAND, "--model", str(demo_bundle), "--quick", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while process.stderr.readline() != "the worker starts and measures its steps\n":
+            assert process.poll() is None
+        process.send_signal(signal.SIGHUP)
+        output, _ = process.communicate(timeout=120)
+
+    assert process.returncode == 0
+    assert json.loads(output)["quick"] is True
+
+
 def test_model_and_configuration_exclude_each_other(tmp_path: Path) -> None:
     assert bench("--model", "model.gguf", "--config", str(tmp_path / "config.toml")).returncode == 64
 
