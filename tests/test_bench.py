@@ -52,6 +52,25 @@ def test_latencies_are_of_all_rounds() -> None:
     assert (result.p50_ms, result.p95_ms, result.p99_ms) == (50.0, 95.0, 99.0)
 
 
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        (2, (None, None, None)),
+        (3, (2.0, None, None)),
+        (19, (10.0, None, None)),
+        (20, (10.0, 19.0, None)),
+        (99, (50.0, 95.0, None)),
+        (100, (50.0, 95.0, 99.0)),
+    ],
+)
+def test_a_percentile_is_neither_the_fastest_nor_the_slowest_answer(
+    answers: int, told: tuple[float | None, ...]
+) -> None:
+    result = task_result("classify", 1, [Round(1.0, tuple(answered(*(n / 1000 for n in range(1, answers + 1)))))])
+
+    assert (result.p50_ms, result.p95_ms, result.p99_ms) == told
+
+
 def test_tokens_are_counted_by_what_they_cost() -> None:
     answers = [
         *answered(0.1, prompt_tokens=100, cached_tokens=80, completion_tokens=10),
@@ -66,10 +85,10 @@ def test_tokens_are_counted_by_what_they_cost() -> None:
 
 def test_a_failed_request_counts_as_asked_and_not_as_answered() -> None:
     failed = Failed(id=2, code=FailureCode.NO_VALID_OUTPUT, message="cut off")
-    result = task_result("extract", 1, [Round(1.0, (*answered(0.1), Answer(9.0, failed)))])
+    result = task_result("extract", 1, [Round(1.0, (*answered(0.1, 0.1, 0.1), Answer(9.0, failed)))])
 
-    assert (result.requests, result.failed, result.failure) == (2, 1, "cut off")
-    assert (result.requests_per_s, result.p99_ms) == (1.0, 100.0)
+    assert (result.requests, result.failed, result.failure) == (4, 1, "cut off")
+    assert (result.requests_per_s, result.p50_ms) == (3.0, 100.0)
 
 
 def test_of_no_answer_there_is_no_latency() -> None:
@@ -160,6 +179,14 @@ def test_what_the_agent_chooses_is_marked_and_what_was_not_measured_is_no_number
 
     assert "     1   20.1  *34.2" in lines
     assert "     3  *40.0      –  in steps of 4" in lines
+
+
+def test_the_table_tells_how_many_answers_a_percentile_needs() -> None:
+    lines = table(report()).splitlines()
+
+    assert "p50 needs 3, p95 needs 20, p99 needs 100." in "".join(lines)
+    many = task_result("classify", 1, [Round(1.0, tuple(answered(*[0.5] * 100)))])
+    assert "needs" not in table(report(tasks=(many,)))
 
 
 def test_without_a_power_reading_the_table_says_so_and_json_says_null() -> None:

@@ -41,7 +41,9 @@ def test_a_quick_bench_measures_a_real_model(demo_bundle: Path) -> None:
     for task in told["tasks"]:
         assert task["failed"] == 0, task["failure"]
         assert task["requests_per_s"] > 0
-        assert 0 < task["p50_ms"] <= task["p95_ms"] <= task["p99_ms"]
+        percentiles = [task[name] for name in ("p50_ms", "p95_ms", "p99_ms") if task[name] is not None]
+        assert task["p50_ms"] > 0
+        assert percentiles == sorted(percentiles)
         # The system text is decoded once; the reading is each request's own.
         assert 0.5 < task["cached_share"] < 1
         assert task["joules_per_request"] is None
