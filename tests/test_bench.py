@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge_agent.bench.bench import Progress
 from edge_agent.bench.report import COLUMNS, Report, document, table
 from edge_agent.bench.results import (
     Answer,
@@ -18,9 +24,10 @@ from edge_agent.bench.results import (
     WorkerResult,
     task_result,
 )
-from edge_agent.bench.tasks import client_counts
+from edge_agent.bench.tasks import client_counts, started
 from edge_agent.bench.workload import TASKS, run
-from edge_agent.engine.protocol import EngineSettings, Failed, FailureCode, LabelsPlan, SchemaPlan, TextPlan
+from edge_agent.engine.process import EngineProcess
+from edge_agent.engine.protocol import EngineSettings, Failed, FailureCode, LabelsPlan, Load, SchemaPlan, TextPlan
 from edge_agent.engine.schema_grammar import check_schema
 from edge_agent.model_store import Model
 from tests.support import finished
@@ -45,6 +52,25 @@ def test_latencies_are_of_all_rounds() -> None:
     assert (result.p50_ms, result.p95_ms, result.p99_ms) == (50.0, 95.0, 99.0)
 
 
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        (2, (None, None, None)),
+        (3, (2.0, None, None)),
+        (19, (10.0, None, None)),
+        (20, (10.0, 19.0, None)),
+        (99, (50.0, 95.0, None)),
+        (100, (50.0, 95.0, 99.0)),
+    ],
+)
+def test_a_percentile_is_neither_the_fastest_nor_the_slowest_answer(
+    answers: int, told: tuple[float | None, ...]
+) -> None:
+    result = task_result("classify", 1, [Round(1.0, tuple(answered(*(n / 1000 for n in range(1, answers + 1)))))])
+
+    assert (result.p50_ms, result.p95_ms, result.p99_ms) == told
+
+
 def test_tokens_are_counted_by_what_they_cost() -> None:
     answers = [
         *answered(0.1, prompt_tokens=100, cached_tokens=80, completion_tokens=10),
@@ -59,10 +85,10 @@ def test_tokens_are_counted_by_what_they_cost() -> None:
 
 def test_a_failed_request_counts_as_asked_and_not_as_answered() -> None:
     failed = Failed(id=2, code=FailureCode.NO_VALID_OUTPUT, message="cut off")
-    result = task_result("extract", 1, [Round(1.0, (*answered(0.1), Answer(9.0, failed)))])
+    result = task_result("extract", 1, [Round(1.0, (*answered(0.1, 0.1, 0.1), Answer(9.0, failed)))])
 
-    assert (result.requests, result.failed, result.failure) == (2, 1, "cut off")
-    assert (result.requests_per_s, result.p99_ms) == (1.0, 100.0)
+    assert (result.requests, result.failed, result.failure) == (4, 1, "cut off")
+    assert (result.requests_per_s, result.p50_ms) == (3.0, 100.0)
 
 
 def test_of_no_answer_there_is_no_latency() -> None:
@@ -155,6 +181,14 @@ def test_what_the_agent_chooses_is_marked_and_what_was_not_measured_is_no_number
     assert "     3  *40.0      –  in steps of 4" in lines
 
 
+def test_the_table_tells_how_many_answers_a_percentile_needs() -> None:
+    lines = table(report()).splitlines()
+
+    assert "p50 needs 3, p95 needs 20, p99 needs 100." in "".join(lines)
+    many = task_result("classify", 1, [Round(1.0, tuple(answered(*[0.5] * 100)))])
+    assert "needs" not in table(report(tasks=(many,)))
+
+
 def test_without_a_power_reading_the_table_says_so_and_json_says_null() -> None:
     assert "Power is not measured here" in table(report())
     tasks: list[dict[str, Any]] = document(report())["tasks"]
@@ -238,3 +272,99 @@ def test_the_document_is_json_with_threads_as_names() -> None:
         "chosen_rows": 1,
         "fastest_threads": 2,
     }
+
+
+def test_a_log_gets_a_line_per_phase_and_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    progress = Progress(clock=lambda: now)
+    for now, text in (  # noqa: B007 - the clock reads it
+        (0.0, "the worker starts"),
+        (1.0, "tasks: round 1"),
+        (2.0, "tasks: round 2"),
+        (10.9, "tasks: round 3"),
+        (11.0, "tasks: round 4"),
+        (12.0, "decode: round 1"),
+    ):
+        progress.say(text)
+    progress.clear()
+
+    assert capsys.readouterr().err == "the worker starts\ntasks: round 1\ntasks: round 4\ndecode: round 1\n"
+
+
+def test_a_terminal_gets_one_line_that_is_written_over(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress = Progress()
+    progress.say("tasks: round 1")
+    progress.say("tasks: round 2")
+    progress.clear()
+
+    assert capsys.readouterr().err == "\r\x1b[Ktasks: round 1\r\x1b[Ktasks: round 2\r\x1b[K"
+
+
+ECHO = Load(model_path="echo:", settings=EngineSettings())
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Every process that is started. SIGINT interrupts, whatever the shell of these tests has it do."""
+    processes: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        processes.append(popen(*arguments, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield processes
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("place", [(subprocess, "Popen"), (EngineProcess, "send"), (EngineProcess, "stop")])
+@pytest.mark.parametrize("is_before", [True, False])
+def test_an_interrupt_while_a_worker_starts_or_stops_leaves_none(
+    workers: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], *, is_before: bool
+) -> None:
+    interrupted = getattr(*place)
+
+    def interrupting(*arguments: Any, **options: Any) -> Any:
+        if is_before:
+            interrupt()
+        result = interrupted(*arguments, **options)
+        if not is_before:
+            interrupt()
+        return result
+
+    monkeypatch.setattr(*place, interrupting)
+    with pytest.raises(KeyboardInterrupt), started(ECHO) as worker:
+        worker.ready()
+
+    assert [worker.returncode for worker in workers] == [0]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_ends_the_wait_for_a_worker(workers: list[subprocess.Popen[bytes]]) -> None:
+    timer = threading.Timer(0.2, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt), started(replace(ECHO, model_path="echo:load_ms=60000")) as worker:
+        worker.ready()
+
+    assert [worker.returncode for worker in workers] == [0]
+
+
+def test_a_thread_that_is_not_interrupted_starts_workers_as_well(workers: list[subprocess.Popen[bytes]]) -> None:
+    def start() -> None:
+        with started(ECHO) as worker:
+            worker.ready()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+
+    assert [worker.returncode for worker in workers] == [0]

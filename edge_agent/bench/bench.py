@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 from edge_agent import __version__
 from edge_agent.bench.report import Report, document, table
@@ -19,9 +21,10 @@ from edge_agent.config import ECHO_MODEL, EngineConfig, load_config
 from edge_agent.engine.environment import library_environment
 from edge_agent.engine.protocol import EngineSettings, Load
 from edge_agent.faults import printable
-from edge_agent.model_store import ModelError, open_model
+from edge_agent.model_store import MANIFEST_FILE, ModelError, open_model
 
 _MOST_STEP_ROUNDS = 5
+_LINE_EVERY_S = 10.0
 _STEP_BUDGET_S, _QUICK_STEP_BUDGET_S = 60.0, 2.0
 
 
@@ -30,9 +33,10 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
 
     model_path: a bundle or a .gguf with the default settings, instead of the configuration's. Raises ConfigError.
     """
-    # Whoever ends it, ends it as Ctrl-C does: with its worker and its folder.
+    # Whoever ends it, ends it as Ctrl-C does: with its worker and its folder. What nohup has it ignore stays ignored.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     progress = Progress()
     try:
         if model_path is None:
@@ -61,17 +65,31 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
 
 
 class Progress:
-    """One line on standard error that is written over, where somebody sees it."""
+    """On a terminal one line that is written over; elsewhere a line per phase, and at most one more every 10 s."""
 
-    def __init__(self) -> None:
-        self._is_shown = sys.stderr.isatty()
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._clock = clock
+        self._phase: str | None = None
+        self._next_at = 0.0
 
     def say(self, text: str) -> None:
-        if self._is_shown:
+        """text: the phase, or `phase: where in it`."""
+        if self._is_terminal:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        elif self._is_due(text.partition(":")[0]):
+            print(text, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        self.say("")
+        if self._is_terminal:
+            self.say("")
+
+    def _is_due(self, phase: str) -> bool:
+        now = self._clock()
+        if phase == self._phase and now < self._next_at:
+            return False
+        self._phase, self._next_at = phase, now + _LINE_EVERY_S
+        return True
 
 
 def _measure(
@@ -80,6 +98,9 @@ def _measure(
     """Raises BenchError, ModelError, OSError."""
     if str(path).startswith(ECHO_MODEL):
         raise BenchError(f"{path} is no model: there is nothing to measure; give one with --model")
+    bundles = sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST_FILE}"))
+    if bundles and not (path / MANIFEST_FILE).exists():
+        raise BenchError(f"{path} is a folder of bundles: did you mean {' or '.join(map(str, bundles))}?")
     before = board.read()
     say("the model is checked")
     model = open_model("default", path)

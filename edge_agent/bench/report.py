@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edge_agent.bench.results import BoardResult, StepResult, StepResults, TaskResult, WorkerResult
+from edge_agent.bench.results import FEWEST_ANSWERS, BoardResult, StepResult, StepResults, TaskResult, WorkerResult
 from edge_agent.engine.protocol import EngineSettings
 from edge_agent.faults import printable
 from edge_agent.model_store import Model
@@ -141,6 +141,9 @@ def _task_table(results: Sequence[TaskResult]) -> Iterator[str]:
             _UNKNOWN if result.cached_share is None else f"{result.cached_share:.0%}",
             str(result.requests),
         )
+    if any(result.p99_ms is None for result in results):
+        needs = ", ".join(f"p{percent} needs {fewest}" for percent, fewest in FEWEST_ANSWERS.items())
+        yield f"A percentile of too few answers is {_UNKNOWN}: {needs}."
     for result in results:
         if result.failed:
             what = f"{result.task}, {result.clients} clients: {result.failed} of {result.requests} failed: "

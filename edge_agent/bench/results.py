@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from edge_agent.engine.protocol import Failed, Finished, Refused
 from edge_agent.statistics import percentile
 
+# Of fewer answers a percentile is just the fastest or the slowest of them.
+FEWEST_ANSWERS = {50: 3, 95: 20, 99: 100}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
@@ -75,7 +78,8 @@ class TaskResult:
     """Of all rounds of a task with so many clients, each of which asks again when it is answered.
 
     Rates are medians over the rounds, for a round in which the machine did something else says little of this board;
-    latencies are of all requests that were answered. failure: why the latest of the failed ones failed.
+    latencies are of all requests that were answered, None where those are fewer than FEWEST_ANSWERS. failure: why the
+    latest of the failed ones failed.
     joules_*: energy, where the board can measure its power.
     """
 
@@ -108,7 +112,10 @@ def task_result(task: str, clients: int, rounds: Sequence[Round]) -> TaskResult:
     rates = [len(_finished(round_)) / round_.elapsed_s for round_ in rounds]
     written = [sum(event.completion_tokens for event in _finished(round_)) / round_.elapsed_s for round_ in rounds]
     prompt_tokens = sum(event.prompt_tokens for event in finished)
-    p50, p95, p99 = (_rounded(percentile(latencies_ms, percent), 1) for percent in (50, 95, 99))
+    p50, p95, p99 = (
+        _rounded(percentile(latencies_ms, percent), 1) if len(latencies_ms) >= fewest else None
+        for percent, fewest in FEWEST_ANSWERS.items()
+    )
     return TaskResult(
         task=task,
         clients=clients,

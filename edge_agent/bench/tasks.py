@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import queue
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
-from types import TracebackType
-from typing import Self
 
 from edge_agent.bench.results import Answer, Round, TaskResult, WorkerResult, task_result
 from edge_agent.bench.workload import TASKS, run
@@ -28,6 +29,7 @@ from edge_agent.engine.protocol import (
 from edge_agent.tasks import Task
 
 Say = Callable[[str], None]
+_Heard = Event | WorkerExited | KeyboardInterrupt
 
 _LOAD_TIMEOUT_S = 600.0
 # The worker tells of itself every second while it is alive; a step is shorter than this on every board.
@@ -49,22 +51,16 @@ class Effort:
 
 
 FULL = Effort(rounds=2, requests_per_client=4, budget_s=60.0)
-QUICK = Effort(rounds=1, requests_per_client=2, budget_s=3.0)
+# Three: a single client's median needs as many.
+QUICK = Effort(rounds=1, requests_per_client=3, budget_s=3.0)
 
 
 class Worker:
     """A worker process whose events are taken one by one. Raises BenchError if it ends or says nothing."""
 
-    def __init__(self, load: Load) -> None:
-        self._events: queue.SimpleQueue[Event | WorkerExited] = queue.SimpleQueue()
-        self._process = EngineProcess(load, self._events.put)
-
-    def __enter__(self) -> Self:
-        self._process.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._process.stop(_STOP_S)
+    def __init__(self, process: EngineProcess, events: queue.SimpleQueue[_Heard]) -> None:
+        self._process = process
+        self._events = events
 
     @property
     def pid(self) -> int | None:
@@ -103,10 +99,57 @@ class Worker:
             event = self._events.get(timeout=timeout_s)
         except queue.Empty:
             raise BenchError(f"the worker said nothing for {timeout_s:.0f} s") from None
+        if isinstance(event, KeyboardInterrupt):
+            raise event
         if isinstance(event, WorkerExited):
             tail = "; ".join(event.log_tail[-3:])
             raise BenchError(f"the worker ended with {event.returncode}: {tail}")
         return event
+
+
+@contextmanager
+def started(load: Load) -> Iterator[Worker]:
+    """A worker that is stopped at the end.
+
+    Ctrl-C is heard among the worker's events or at the end, not while the worker starts or stops. Raises OSError.
+    """
+    events: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
+    process = EngineProcess(load, events.put)
+    with _interrupts_held(lambda: events.put(KeyboardInterrupt())):
+        process.start()
+        try:
+            yield Worker(process, events)
+        finally:
+            process.stop(_STOP_S)
+
+
+@contextmanager
+def _interrupts_held(tell: Callable[[], None]) -> Iterator[None]:
+    """What would raise KeyboardInterrupt calls `tell` instead, and raises it at the end, unless something else does."""
+    came: list[int] = []
+
+    def hold(number: int, _frame: object) -> None:
+        came.append(number)
+        tell()
+
+    held = _interrupts()
+    try:
+        # A handler of Python's is not inherited by the worker, as an ignored or a blocked signal would be.
+        for number in held:
+            signal.signal(number, hold)
+        yield
+    finally:
+        for number in held:
+            signal.signal(number, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _interrupts() -> list[signal.Signals]:
+    """Signals that interrupt this thread: only the main one hears any."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return [number for number in signal.valid_signals() if signal.getsignal(number) is signal.default_int_handler]
 
 
 def measure_tasks(load: Load, effort: Effort, say: Say) -> tuple[list[TaskResult], WorkerResult, Ready]:
@@ -117,14 +160,14 @@ def measure_tasks(load: Load, effort: Effort, say: Say) -> tuple[list[TaskResult
     load = replace(load, tasks=tuple(task.prefix() for task in TASKS.values()))
     say("the worker starts and measures its steps")
     began = monotonic()
-    with Worker(load) as worker:
+    with started(load) as worker:
         ready = worker.ready()
         first_start_s = monotonic() - began
         results = _rounds(worker, client_counts(load.settings.max_active), effort, say)
         memory = process_memory(worker.pid or 0)
     say("the worker starts again")
     began = monotonic()
-    with Worker(load) as worker:
+    with started(load) as worker:
         worker.ready()
         later_start_s = monotonic() - began
     return (

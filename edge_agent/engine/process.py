@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import queue
@@ -60,7 +61,7 @@ class EngineProcess:
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Start the worker and send it Load. Once only. Raises OSError if no process can be started."""
+        """Start the worker and send it Load. Once only. Raises OSError if no process or thread can be started."""
         environment = {
             **os.environ,
             # The child imports what the parent imported, from wherever it was started.
@@ -76,9 +77,15 @@ class EngineProcess:
             # Ctrl-C in a terminal is for the agent.
             process_group=0,
         )
-        self._log_thread.start()
-        self._event_thread.start()
-        self._write_thread.start()
+        try:
+            for thread in (self._log_thread, self._event_thread, self._write_thread):
+                thread.start()
+        except BaseException as error:
+            with self._process:
+                self._process.kill()
+            if isinstance(error, RuntimeError):
+                raise OSError(errno.EAGAIN, str(error)) from error
+            raise
         self.send(self._load)
 
     def send(self, command: Command) -> None:

@@ -211,6 +211,25 @@ def test_output_that_is_no_event_ends_the_worker(
     worker.process.stop(WAIT_S)
 
 
+@pytest.mark.parametrize("failing", ["engine-log", "engine-events", "engine-writes"])
+def test_a_worker_without_its_threads_is_not_started(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    start = threading.Thread.start
+
+    def start_or_fail(thread: threading.Thread) -> None:
+        if thread.name == failing:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_fail)
+    process = EngineProcess(Load(model_path="echo:", settings=EngineSettings()), lambda _: None)
+
+    with pytest.raises(OSError, match="can't start new thread"):
+        process.start()
+
+    assert process._process is not None
+    assert process._process.returncode == -signal.SIGKILL
+
+
 def test_end_of_input_ends_a_worker_that_still_loads(start: Callable[..., Worker]) -> None:
     worker = start("echo:load_ms=60000")
 
