@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +24,7 @@ os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 import llama_cpp
 
+from edge_agent.engine.first_bytes import FirstBytes
 from edge_agent.engine.llama_log import LlamaLog
 
 Logits = npt.NDArray[np.float32]
@@ -36,6 +38,8 @@ _LIBRARY_FOLDER = Path(llama_cpp.__file__).parent / "lib"
 # KV cells are handed out and padded in steps of this many (llama_kv_cache::get_padding).
 _CONTEXT_STEP = 256
 _MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
+# More of them are first looked at by their first bytes: masking a token takes about 0.1 us.
+_FEW_CANDIDATES = 512
 _ABORTED = 2  # llama_decode, include/llama.h
 
 
@@ -369,7 +373,22 @@ class Llama:
         # A NULL pointer object is falsy, yet not None.
         if not pointer:
             raise GrammarError(self._last_errors())
-        return Grammar(pointer)
+        return Grammar(pointer, self)
+
+    @cached_property
+    def first_bytes(self) -> FirstBytes:
+        """Of the texts of all tokens, but for those that end a turn. Read at first use, which takes about 0.2 s."""
+        size = 64
+        buffer = ctypes.create_string_buffer(size)
+        found = FirstBytes(self.vocabulary_size)
+        for token in range(self.vocabulary_size):
+            if self.is_end(token):
+                continue
+            count = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, size, 0, True)
+            # Of a text that is longer than the buffer nothing is written.
+            text = buffer.raw[:count] if count >= 0 else self._read_piece(token)
+            found.add(token, text)
+        return found
 
     def close(self) -> None:
         if self._context:
@@ -412,13 +431,14 @@ class SamplerChain:
 class Grammar:
     """State of a grammar after the tokens accepted so far. Never part of a chain: masking a vocabulary costs 18 ms."""
 
-    def __init__(self, pointer: Any) -> None:
+    def __init__(self, pointer: Any, llama: Llama) -> None:
         self._pointer = pointer
+        self._llama = llama
         self._one = np.zeros(1, dtype=Candidates)
 
     def clone(self) -> Self:
         """An independent copy in the same state."""
-        return type(self)(llama_cpp.llama_sampler_clone(self._pointer))
+        return type(self)(llama_cpp.llama_sampler_clone(self._pointer), self._llama)
 
     def allows(self, token: int) -> bool:
         """Whether the next token may be this one; about 1 µs."""
@@ -428,6 +448,22 @@ class Grammar:
 
     def mask(self, candidates: npt.NDArray[np.void]) -> None:
         """Logits of candidates (dtype Candidates, C-contiguous) that may not come next become minus infinity."""
+        if candidates.size <= _FEW_CANDIDATES:
+            self._mask(candidates)
+            return
+        possible = self._llama.first_bytes.possible(candidates["id"], self._allowed)
+        rest = candidates[possible]
+        self._mask(rest)
+        candidates["logit"] = -np.inf
+        candidates["logit"][possible] = rest["logit"]
+
+    def _allowed(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        candidates = np.zeros(tokens.size, dtype=Candidates)
+        candidates["id"] = tokens
+        self._mask(candidates)
+        return np.isfinite(candidates["logit"])
+
+    def _mask(self, candidates: npt.NDArray[np.void]) -> None:
         array = _candidate_array(candidates)
         llama_cpp.llama_sampler_apply(self._pointer, ctypes.byref(array))
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_agent.engine.llama import ContextSizes, DecodeError, GrammarError, Llama, ModelError, Piece
+from edge_agent.engine.llama import Candidates, ContextSizes, DecodeError, GrammarError, Llama, ModelError, Piece
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.protocol import (
     Cancelled,
@@ -653,6 +653,31 @@ def test_rows_grammars_and_sequences_are_checked_before_the_library_sees_them(ll
     with pytest.raises(ValueError, match="does not allow token"):
         grammar.accept(token)
     grammar.close()
+
+
+def test_a_whole_vocabulary_is_masked_as_token_by_token(llama: Llama) -> None:
+    random = np.random.default_rng(7)
+    states = 0
+    for gbnf in (
+        r'root ::= "{\"name\":\"" [^"\\\x00-\x1f]{1,12} "\"}"',
+        "root ::= [ü-ÿ]{2,4} [一-龥]+ | [0-9]{1,3} root?",
+    ):
+        for _ in range(20):
+            grammar = llama.grammar(gbnf)
+            for _ in range(12):
+                mask = np.zeros(llama.vocabulary_size, dtype=Candidates)
+                mask["id"] = random.permutation(llama.vocabulary_size)
+                grammar.mask(mask)
+                allowed: set[int] = set(mask["id"][np.isfinite(mask["logit"])].tolist())
+                assert allowed == {token for token in range(llama.vocabulary_size) if grammar.allows(token)}
+                going_on = [token for token in sorted(allowed) if not llama.is_end(token)]
+                states += 1
+                if not going_on:
+                    break
+                # Tokens that are only part of a character, too.
+                grammar.accept(int(random.choice(going_on)))
+            grammar.close()
+    assert states > 100
 
 
 @pytest.mark.expects_warning
