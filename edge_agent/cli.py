@@ -147,7 +147,7 @@ def _run(path: Path) -> int:
     from edge_agent.agent import Agent  # noqa: PLC0415 - check-config needs none of it
     from edge_agent.model_store import ModelError, open_model  # noqa: PLC0415
 
-    config = load_config(path)
+    config = load_config(path, needs_model=True)
     _set_up_log(config)
     unreadable = config.unreadable_files()
     if unreadable:
@@ -161,7 +161,7 @@ def _run(path: Path) -> int:
 
 
 def _check_config(path: Path) -> int:
-    load_config(path)
+    load_config(path, needs_model=True)
     print(printable(f"{path}: good"))
     return EXIT_OK
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -42,6 +43,12 @@ def field_name(location: Iterable[int | str]) -> str:
         else:
             name += f".{part}" if name else part
     return printable(name)
+
+
+def closest(word: str, names: Iterable[str]) -> str | None:
+    """The name that was most likely meant: first one of the same letters, which change places easily; None = none."""
+    close = difflib.get_close_matches(word, names, n=5, cutoff=0.75)
+    return next((name for name in close if sorted(name) == sorted(word)), next(iter(close), None))
 
 
 def fault_text(error: ErrorDetails, name: str) -> str:

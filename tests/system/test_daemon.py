@@ -51,7 +51,7 @@ def test_version_and_usage_have_their_exit_codes() -> None:
 def test_five_mistakes_are_all_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(
-        '[device]\nsite = "hall 1"\nid = "b"\n[mqtt]\nport = 70000\nhots = "x"\n[models.default]\npath = "m"\n'
+        '[device]\nsite = "hall 1"\nid = "b"\n[mqtt]\nport = 70000\nhots = "x"\n[models.default]\npath = "echo:"\n'
         '[tasks.t]\nkind = "classify"\nlabels = ["one"]\n[queue]\ncapacity = "many"\n',
         encoding="utf-8",
     )
@@ -62,6 +62,15 @@ def test_five_mistakes_are_all_reported_at_once(tmp_path: Path) -> None:
         for key in ("device.site", "mqtt.port", "mqtt.hots", "tasks.t.labels", "queue.capacity"):
             assert sum(f": {key}:" in line for line in lines) == 1, done.stderr
         assert len(lines) == 5
+
+
+def test_model_that_is_not_there_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(site_config("b", free_port(), "5", "no-such-bundle"), encoding="utf-8")
+    for command in (("check-config", path), ("run", "--config", path)):
+        done = edge_agent(*command)
+        assert done.returncode == 78
+        assert re.search(r": models\.default\.path: should be .*\(got \"no-such-bundle\"\)\n$", done.stderr)
 
 
 @pytest.mark.parametrize("text", [None, "[device", "\xff\xfe"])
