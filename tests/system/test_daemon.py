@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -226,6 +227,18 @@ def test_doctor_judges_a_board_that_is_ready_and_one_whose_broker_is_gone(
     bad = edge_agent("doctor", "--json", "--config", path)
     assert bad.returncode == 1
     assert '"name": "broker"' in bad.stdout
+
+
+def test_doctor_tells_the_memory_that_agent_and_worker_will_hold(
+    demo_bundle: Path, start_site: Callable[..., Site]
+) -> None:
+    site = start_site("5", model=str(demo_bundle))
+    health = site.client.wait_for(f"{site.base}/health", lambda health: health["memory"]["worker_rss_mb"] is not None)
+    held_mb = health.json["memory"]["agent_rss_mb"] + health.json["memory"]["worker_rss_mb"]
+    report = json.loads(edge_agent("doctor", "--json", "--config", site.agent.config).stdout)
+    (found,) = (check["found"] for check in report["checks"] if check["name"] == "memory")
+    (told,) = re.findall(r"(\d+) MB resident", found)
+    assert int(told) == pytest.approx(held_mb, rel=0.15)
 
 
 @pytest.mark.expects_warning
