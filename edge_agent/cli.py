@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(ask)
     ask.add_argument("task", metavar="TASK", help="a task of the configuration, or generate")
     ask.add_argument("input", metavar="INPUT", help="text, or a JSON object or array; - reads standard input")
+    ask.add_argument("--text", action="store_true", help="INPUT is text, even if it begins with { or [")
     ask.add_argument("--deadline-ms", type=_positive, default=60_000, metavar="MS", help="default: %(default)s")
     ask.add_argument("--priority", type=int, choices=range(10), metavar="0-9", help="0 is most urgent")
     ask.add_argument(
@@ -168,17 +169,21 @@ def _check_config(path: Path) -> int:
 
 def _ask(options: argparse.Namespace) -> int:
     from edge_agent.ask import NoAnswerError, ask, input_of  # noqa: PLC0415
+    from edge_agent.messages import NotJsonError  # noqa: PLC0415
 
     config = load_config(options.config)
     text = sys.stdin.read() if options.input == "-" else options.input
     if any(0xD800 <= ord(character) <= 0xDFFF for character in options.task + text):
         print("edge-agent: TASK and INPUT should be UTF-8", file=sys.stderr)
         return EXIT_USAGE
+    try:
+        given = text if options.text else input_of(text)
+    except NotJsonError as error:
+        print(printable(f"edge-agent: INPUT is not JSON: {error}; --text sends it as it is"), file=sys.stderr)
+        return EXIT_USAGE
     fields = {name: value for name in ("priority", "options") if (value := getattr(options, name)) is not None}
     try:
-        reply = ask(
-            config.mqtt, config.topics, options.task, input_of(text), deadline_ms=options.deadline_ms, fields=fields
-        )
+        reply = ask(config.mqtt, config.topics, options.task, given, deadline_ms=options.deadline_ms, fields=fields)
     except NoAnswerError as error:
         print(printable(f"edge-agent: {error}"), file=sys.stderr)
         return EXIT_FAILED

@@ -207,9 +207,14 @@ def test_agent_finds_its_broker_again_and_tells_its_state_anew(tmp_path: Path, s
 def test_ask_prints_the_reply_and_tells_by_its_exit_code(start_site: Callable[..., Site], protocol: str) -> None:
     site = start_site(protocol)
     good = edge_agent("ask", "--config", site.agent.config, "triage", '{"note":"bearing fault"}')
-    assert good.returncode == 0
+    assert good.returncode == 0, good.stdout
     assert '"bearing fault"' in good.stdout
     assert edge_agent("ask", "--config", site.agent.config, "nonsense", "x").returncode == 2
+    broken = edge_agent("ask", "--config", site.agent.config, "triage", '{"note": normal}')
+    assert broken.returncode == 64
+    assert broken.stderr.startswith("edge-agent: INPUT is not JSON: ")
+    assert "--text" in broken.stderr
+    assert edge_agent("ask", "--config", site.agent.config, "--text", "triage", '{"note": normal}').returncode == 0
     site.agent.stop()
     silent = edge_agent("ask", "--config", site.agent.config, "triage", "x", "--deadline-ms", "100")
     assert silent.returncode == 1
