@@ -162,7 +162,9 @@ def _run(path: Path) -> int:
 
 
 def _check_config(path: Path) -> int:
-    load_config(path, needs_model=True)
+    config = load_config(path, needs_model=True)
+    for hint in (*config.hints(), *(f"{fault}; `run` needs it" for fault in config.unreadable_files())):
+        print(printable(f"{path}: hint: {hint}"), file=sys.stderr)
     print(printable(f"{path}: good"))
     return EXIT_OK
 

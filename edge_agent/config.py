@@ -231,6 +231,12 @@ class ClassifyTask(TaskBase):
             raise ValueError(f"labels are distinct; repeated: {shown(repeated)}")
         return labels
 
+    @property
+    def names_a_label(self) -> bool:
+        """Whether its own text tells the model at least one of the labels."""
+        text = f"{self.system or ''} {self.template}".casefold()
+        return any(label.casefold() in text for label in self.labels)
+
 
 def _schema_table(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
@@ -319,6 +325,15 @@ class Config(Table):
             f"{key}: should be a file that can be read (got {shown(str(file))})"
             for key, file in files.items()
             if file is not None and not _is_readable(file)
+        ]
+
+    def hints(self) -> list[str]:
+        """What is no fault, but likely not meant."""
+        return [
+            f"{field_name(('tasks', name, 'labels'))}: neither `system` nor `template` names one; "
+            "the model answers better if it is told what to choose from"
+            for name, task in self.tasks.items()
+            if isinstance(task, ClassifyTask) and not task.names_a_label
         ]
 
     @property

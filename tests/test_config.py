@@ -210,6 +210,21 @@ def test_what_may_be_a_model(tmp_path: Path, file: str, model: str, is_good: boo
             load_config(path, needs_model=True)
 
 
+@pytest.mark.parametrize(
+    ("more", "is_told"),
+    [
+        ("", True),
+        ('system = "Name the condition."', True),
+        ('template = "{{ input }}: is it worn?"', True),
+        ('system = "Normal or bearing fault?"', False),
+        ('template = "{{ input }}: normal or not?"', False),
+    ],
+)
+def test_labels_that_the_model_is_not_told_are_a_hint(tmp_path: Path, more: str, is_told: bool) -> None:  # noqa: FBT001
+    hints = load(tmp_path, f'[tasks.x]\nkind = "classify"\nlabels = ["normal", "bearing fault"]\n{more}\n').hints()
+    assert [hint.split(":")[0] for hint in hints] == ["tasks.x.labels"] * is_told
+
+
 def test_the_echo_engine_is_no_path(tmp_path: Path) -> None:
     config = load(tmp_path, '[device]\nsite = "s"\nid = "d"\n[models.default]\npath = "echo:"\n', base="")
     assert str(config.models["default"].path) == "echo:"

@@ -74,6 +74,15 @@ def test_model_that_is_not_there_is_a_fault_of_the_configuration(tmp_path: Path)
         assert re.search(r": models\.default\.path: should be .*\(got \"no-such-bundle\"\)\n$", done.stderr)
 
 
+def test_hints_leave_a_configuration_good(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(site_config("b", free_port(), "5", "echo:", '[commands]\nkey_file = "key"\n'), encoding="utf-8")
+    done = edge_agent("check-config", path)
+    assert (done.returncode, done.stdout) == (0, f"{path}: good\n")
+    hints = re.findall(r": hint: ([a-z_.]+): ", done.stderr)
+    assert hints == ["tasks.triage.labels", "tasks.vibration.labels", "commands.key_file"]
+
+
 @pytest.mark.parametrize("text", [None, "[device", "\xff\xfe"])
 def test_configuration_that_cannot_be_read_is_78(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "config.toml"
