@@ -354,10 +354,11 @@ def load_config(path: Path, *, needs_model: bool = False) -> Config:
         raise ConfigError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
     except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: absurd numbers, absurd nesting
         raise ConfigError(path, [f"is not TOML: {error}"]) from error
-    tasks, models = _tables(raw, "tasks"), _tables(raw, "models")
+    tasks = {name: task for name, task in _below(raw, "tasks").items() if isinstance(task, dict)}
+    models = list(_below(raw, "models"))
     # What goes together is checked beside pydantic, which asks only after everything else is right: one round for all.
     faults = [*_built_in_faults(tasks), *_models_faults(models), *_topics_faults(tasks, raw)]
-    context = {"folder": path.absolute().parent, "models": list(models), "needs_model": needs_model}
+    context = {"folder": path.absolute().parent, "models": models, "needs_model": needs_model}
     try:
         config = Config.model_validate(raw, context=context)
     except ValidationError as error:
@@ -367,10 +368,10 @@ def load_config(path: Path, *, needs_model: bool = False) -> Config:
     return config
 
 
-def _tables(raw: dict[str, Any], key: str) -> dict[str, dict[str, Any]]:
-    """The tables below a key; whatever else stands there is pydantic's to refuse."""
-    below = raw.get(key)
-    return {name: table for name, table in below.items() if isinstance(table, dict)} if isinstance(below, dict) else {}
+def _below(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    """What stands in a table; that it is none is pydantic's to say."""
+    table = raw.get(key)
+    return table if isinstance(table, dict) else {}
 
 
 def _built_in_faults(tasks: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -379,9 +380,9 @@ def _built_in_faults(tasks: dict[str, dict[str, Any]]) -> Iterator[str]:
         yield f'tasks.{BUILT_IN_TASK}.kind: should be "generate" (got {shown(built_in["kind"])})'
 
 
-def _models_faults(models: dict[str, dict[str, Any]]) -> Iterator[str]:
-    if models and set(models) != {"default"}:
-        yield f"models: one model is supported, and its table is [models.default] (got {shown(list(models))})"
+def _models_faults(models: list[str]) -> Iterator[str]:
+    if models and models != ["default"]:
+        yield f"models: one model is supported, and its table is [models.default] (got {shown(models)})"
 
 
 def _own_requests(raw: dict[str, Any]) -> str | None:
@@ -416,10 +417,10 @@ def _topics_faults(tasks: dict[str, dict[str, Any]], raw: dict[str, Any]) -> Ite
     for name, task in tasks.items():
         publish = task.get("publish")
         answer = topics.sample_of_publish_pattern(publish) if isinstance(publish, str) else ""
-        reader = next((key for text, key in filters.items() if answer and topics.matches(text, answer)), None)
-        if reader:
-            key = field_name(("tasks", name, "publish"))
-            yield f"{key}: its answers would be readings of {reader}; use another topic (got {shown(publish)})"
+        readers = [key for text, key in filters.items() if answer and topics.matches(text, answer)]
+        if readers:
+            reason = f"its answers would be readings of {', '.join(readers)}; use another topic"
+            yield f"{field_name(('tasks', name, 'publish'))}: {reason} (got {shown(publish)})"
     # A broker may deliver a message once for each filter that it falls under: it would be answered as often.
     requests = _own_requests(raw)
     for text, key in filters.items():
@@ -435,6 +436,8 @@ def _faults(error: ErrorDetails, raw: dict[str, Any], context: dict[str, Any]) -
     location = error["loc"]
     if location[0] == "tasks" and len(location) > 2 and location[2] in _TASK_TABLES:
         location = (*location[:2], *location[3:])  # the branch of the union is not a key
+    if location[-1] == "[key]":
+        location = location[:-1]  # the fault is in the name itself
     name = field_name(location)
     if error["type"] == "extra_forbidden":
         allowed = _allowed_keys(location[:-1], raw)

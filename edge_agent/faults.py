@@ -65,7 +65,7 @@ def fault_text(error: ErrorDetails, name: str) -> str:
         reason = reason[reason.index("should") :].split(" after validation")[0]  # without Python's word for a list
     if error["type"] == "path_type":
         reason = "should be a path"
-    if error["type"] == "model_type":
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         reason = "should be a table of named values"
     value: Any = error["input"]
     return f"{name}: {reason} (got {shown(value)})"
