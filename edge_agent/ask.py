@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from edge_agent.config import MqttConfig
-from edge_agent.messages import NotJsonError, encode, parse_json
+from edge_agent.messages import encode, is_json, parse_json
 from edge_agent.mqtt_link import Connected, Disconnected, Inbound, LinkEvent, MqttLink, Publication
 from edge_agent.topics import Topics, ask_reply_topic
 
@@ -22,12 +22,8 @@ class NoAnswerError(Exception):
 
 
 def input_of(text: str) -> Any:
-    """A command line's INPUT: an object or array where it is one in JSON, else the text itself."""
-    try:
-        value = parse_json(text)
-    except NotJsonError:
-        return text
-    return value if isinstance(value, (dict, list)) else text
+    """A command line's INPUT: what begins like a JSON object or array is one, else it is text. Raises NotJsonError."""
+    return parse_json(text) if is_json(text, None) else text
 
 
 def _object(payload: bytes) -> dict[str, Any]:

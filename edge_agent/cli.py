@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(ask)
     ask.add_argument("task", metavar="TASK", help="a task of the configuration, or generate")
     ask.add_argument("input", metavar="INPUT", help="text, or a JSON object or array; - reads standard input")
+    ask.add_argument("--text", action="store_true", help="INPUT is text, even if it begins with { or [")
     ask.add_argument("--deadline-ms", type=_positive, default=60_000, metavar="MS", help="default: %(default)s")
     ask.add_argument("--priority", type=int, choices=range(10), metavar="0-9", help="0 is most urgent")
     ask.add_argument(
@@ -147,7 +148,7 @@ def _run(path: Path) -> int:
     from edge_agent.agent import Agent  # noqa: PLC0415 - check-config needs none of it
     from edge_agent.model_store import ModelError, open_model  # noqa: PLC0415
 
-    config = load_config(path)
+    config = load_config(path, needs_model=True)
     _set_up_log(config)
     unreadable = config.unreadable_files()
     if unreadable:
@@ -161,24 +162,30 @@ def _run(path: Path) -> int:
 
 
 def _check_config(path: Path) -> int:
-    load_config(path)
+    config = load_config(path, needs_model=True)
+    for hint in (*config.hints(), *(f"{fault}; `run` needs it" for fault in config.unreadable_files())):
+        print(printable(f"{path}: hint: {hint}"), file=sys.stderr)
     print(printable(f"{path}: good"))
     return EXIT_OK
 
 
 def _ask(options: argparse.Namespace) -> int:
     from edge_agent.ask import NoAnswerError, ask, input_of  # noqa: PLC0415
+    from edge_agent.messages import NotJsonError  # noqa: PLC0415
 
     config = load_config(options.config)
     text = sys.stdin.read() if options.input == "-" else options.input
     if any(0xD800 <= ord(character) <= 0xDFFF for character in options.task + text):
         print("edge-agent: TASK and INPUT should be UTF-8", file=sys.stderr)
         return EXIT_USAGE
+    try:
+        given = text if options.text else input_of(text)
+    except NotJsonError as error:
+        print(printable(f"edge-agent: INPUT is not JSON: {error}; --text sends it as it is"), file=sys.stderr)
+        return EXIT_USAGE
     fields = {name: value for name in ("priority", "options") if (value := getattr(options, name)) is not None}
     try:
-        reply = ask(
-            config.mqtt, config.topics, options.task, input_of(text), deadline_ms=options.deadline_ms, fields=fields
-        )
+        reply = ask(config.mqtt, config.topics, options.task, given, deadline_ms=options.deadline_ms, fields=fields)
     except NoAnswerError as error:
         print(printable(f"edge-agent: {error}"), file=sys.stderr)
         return EXIT_FAILED

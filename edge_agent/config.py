@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import os
 import re
 import socket
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -26,7 +26,7 @@ from pydantic_core import ErrorDetails
 
 from edge_agent import templates, topics
 from edge_agent.engine.schema_grammar import check_schema
-from edge_agent.faults import fault_text, field_name, shown
+from edge_agent.faults import closest, fault_text, field_name, shown
 from edge_agent.messages import parse_json
 
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
@@ -133,9 +133,30 @@ class MqttConfig(Table):
         return self.port or (8883 if self.tls else 1883)
 
 
+def _is_readable(file: Path) -> bool:
+    try:
+        return file.is_file() and os.access(file, os.R_OK)
+    except OSError:  # a folder on the way to it may not be entered
+        return False
+
+
+def _may_be_model(path: Path) -> bool:
+    """Whether a model can be opened there at all; whether it is sound, only reading every byte of it tells."""
+    if str(path).startswith(ECHO_MODEL):
+        return True
+    return _is_readable(path / "manifest.json") or (path.suffix == ".gguf" and _is_readable(path))
+
+
 class ModelConfig(Table):
     path: ConfigPath
     public_key: ConfigPath | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _check_path(cls, path: Path, info: ValidationInfo) -> Path:
+        if info.context and info.context["needs_model"] and not _may_be_model(path):
+            raise ValueError(f"should be a bundle folder or a .gguf file that can be read; {path} is neither")
+        return path
 
     @field_validator("public_key")
     @classmethod
@@ -210,6 +231,12 @@ class ClassifyTask(TaskBase):
             raise ValueError(f"labels are distinct; repeated: {shown(repeated)}")
         return labels
 
+    @property
+    def names_a_label(self) -> bool:
+        """Whether its own text tells the model at least one of the labels."""
+        text = f"{self.system or ''} {self.template}".casefold()
+        return any(label.casefold() in text for label in self.labels)
+
 
 def _schema_table(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
@@ -279,36 +306,9 @@ class Config(Table):
     homeassistant: HomeAssistantConfig = HomeAssistantConfig()
     log: LogConfig = LogConfig()
 
-    @field_validator("models")
-    @classmethod
-    def _check_models(cls, models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
-        if set(models) != {"default"}:
-            raise ValueError("one model is supported, and its table is [models.default]")
-        return models
-
     @property
     def topics(self) -> topics.Topics:
         return topics.Topics(self.mqtt.root, self.device.site, self.device.id)
-
-    @field_validator("tasks")
-    @classmethod
-    def _check_filters(cls, tasks: dict[str, TaskConfig], info: ValidationInfo) -> dict[str, TaskConfig]:
-        for name, task in tasks.items():
-            answer = topics.sample_of_publish_pattern(task.publish) if task.publish else None
-            for other, reader in tasks.items():
-                if answer and any(topics.matches(topic_filter, answer) for topic_filter in reader.subscribe):
-                    raise ValueError(f"{name}.publish: its answers would be readings of {other}.subscribe")
-        filters = sorted(set().union(*(task.subscribe for task in tasks.values())))
-        if "mqtt" in info.data and "device" in info.data:
-            device: DeviceConfig = info.data["device"]
-            filters.append(topics.Topics(info.data["mqtt"].root, device.site, device.id).all_requests)
-        # A broker may deliver a message once for each filter that it falls under: it would be answered as often.
-        for one, other in itertools.combinations(filters, 2):
-            if topics.overlap(one, other):
-                raise ValueError(
-                    f"subscribe: {shown(one)} overlaps {shown(other)}; use the same filter, or separate ones"
-                )
-        return tasks
 
     def unreadable_files(self) -> list[str]:
         """A fault for each file of keys and passwords that cannot be read. `run` asks at its start: on a board they may
@@ -324,7 +324,16 @@ class Config(Table):
         return [
             f"{key}: should be a file that can be read (got {shown(str(file))})"
             for key, file in files.items()
-            if file is not None and not (file.is_file() and os.access(file, os.R_OK))
+            if file is not None and not _is_readable(file)
+        ]
+
+    def hints(self) -> list[str]:
+        """What is no fault, but likely not meant."""
+        return [
+            f"{field_name(('tasks', name, 'labels'))}: neither `system` nor `template` names one; "
+            "the model answers better if it is told what to choose from"
+            for name, task in self.tasks.items()
+            if isinstance(task, ClassifyTask) and not task.names_a_label
         ]
 
     @property
@@ -332,10 +341,10 @@ class Config(Table):
         return self.topics.default_reply_topics if self.mqtt.reply_topics is None else self.mqtt.reply_topics
 
 
-def load_config(path: Path) -> Config:
-    """Reads and checks a configuration file.
+def load_config(path: Path, *, needs_model: bool = False) -> Config:
+    """Reads and checks a configuration file. needs_model: its model must be there, which a client does without.
 
-    Raises ConfigError naming every fault: unreadable, not TOML, unknown keys, wrong values.
+    Raises ConfigError naming every fault: unreadable, not TOML, unknown keys, wrong values, tasks that clash.
     """
     try:
         raw: dict[str, Any] = tomllib.loads(path.read_bytes().decode())
@@ -345,36 +354,113 @@ def load_config(path: Path) -> Config:
         raise ConfigError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
     except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: absurd numbers, absurd nesting
         raise ConfigError(path, [f"is not TOML: {error}"]) from error
-    tasks = raw.get("tasks")
-    built_in = tasks.get(BUILT_IN_TASK) if isinstance(tasks, dict) else None
-    faults: list[str] = []
-    if isinstance(built_in, dict) and built_in.setdefault("kind", "generate") != "generate":
-        faults.append(f'tasks.{BUILT_IN_TASK}.kind: should be "generate" (got {shown(built_in["kind"])})')
-    models = raw.get("models")
-    context = {"folder": path.absolute().parent, "models": list(models) if isinstance(models, dict) else []}
+    tasks = {name: task for name, task in _below(raw, "tasks").items() if isinstance(task, dict)}
+    models = list(_below(raw, "models"))
+    # What goes together is checked beside pydantic, which asks only after everything else is right: one round for all.
+    faults = [*_built_in_faults(tasks), *_models_faults(models), *_topics_faults(tasks, raw)]
+    context = {"folder": path.absolute().parent, "models": models, "needs_model": needs_model}
     try:
         config = Config.model_validate(raw, context=context)
     except ValidationError as error:
-        raise ConfigError(path, faults + [_fault(e, raw) for e in error.errors(include_url=False)]) from error
+        faults += [fault for e in error.errors(include_url=False) for fault in _faults(e, raw, context)]
     if faults:
         raise ConfigError(path, faults)
     return config
 
 
-def _fault(error: ErrorDetails, raw: dict[str, Any]) -> str:
+def _below(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    """What stands in a table; that it is none is pydantic's to say."""
+    table = raw.get(key)
+    return table if isinstance(table, dict) else {}
+
+
+def _built_in_faults(tasks: dict[str, dict[str, Any]]) -> Iterator[str]:
+    built_in = tasks.get(BUILT_IN_TASK)
+    if built_in is not None and built_in.setdefault("kind", "generate") != "generate":
+        yield f'tasks.{BUILT_IN_TASK}.kind: should be "generate" (got {shown(built_in["kind"])})'
+
+
+def _models_faults(models: list[str]) -> Iterator[str]:
+    if models and models != ["default"]:
+        yield f"models: one model is supported, and its table is [models.default] (got {shown(models)})"
+
+
+def _own_requests(raw: dict[str, Any]) -> str | None:
+    """The filter of the agent's own requests; None while one of the keys that it is made of is wrong."""
+    device, mqtt = raw.get("device"), raw.get("mqtt", {})
+    try:
+        device = DeviceConfig.model_validate(_only(device, ("site", "id")))
+        mqtt = MqttConfig.model_validate(_only(mqtt, ("root",)))
+    except ValidationError:
+        return None
+    return topics.Topics(mqtt.root, device.site, device.id).all_requests
+
+
+def _only(table: object, keys: Iterable[str]) -> object:
+    return {key: table[key] for key in keys if key in table} if isinstance(table, dict) else table
+
+
+def _filters(tasks: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Each filter that is right, and the key that names it first: the same one may serve several tasks."""
+    filters: dict[str, str] = {}
+    for name, task in tasks.items():
+        given = task.get("subscribe")
+        for number, text in enumerate(given if isinstance(given, list) else ()):
+            if isinstance(text, str) and topics.filter_fault(text) is None:
+                filters.setdefault(text, field_name(("tasks", name, "subscribe", number)))
+    return filters
+
+
+def _topics_faults(tasks: dict[str, dict[str, Any]], raw: dict[str, Any]) -> Iterator[str]:
+    """Where tasks would hear each other, themselves or the agent's own requests."""
+    filters = _filters(tasks)
+    for name, task in tasks.items():
+        publish = task.get("publish")
+        answer = topics.sample_of_publish_pattern(publish) if isinstance(publish, str) else ""
+        readers = [key for text, key in filters.items() if answer and topics.matches(text, answer)]
+        if readers:
+            reason = f"its answers would be readings of {', '.join(readers)}; use another topic"
+            yield f"{field_name(('tasks', name, 'publish'))}: {reason} (got {shown(publish)})"
+    # A broker may deliver a message once for each filter that it falls under: it would be answered as often.
+    requests = _own_requests(raw)
+    for text, key in filters.items():
+        if requests and topics.overlap(text, requests):
+            yield f"{key}: overlaps {requests}, where requests come; use other topics (got {shown(text)})"
+    for (one, owner), (other, key) in itertools.combinations(filters.items(), 2):
+        if topics.overlap(one, other):
+            rule = "use the same filter, or separate ones"
+            yield f"{key}: overlaps {shown(one)} of {owner}; {rule} (got {shown(other)})"
+
+
+def _faults(error: ErrorDetails, raw: dict[str, Any], context: dict[str, Any]) -> Iterator[str]:
     location = error["loc"]
     if location[0] == "tasks" and len(location) > 2 and location[2] in _TASK_TABLES:
         location = (*location[:2], *location[3:])  # the branch of the union is not a key
+    if location[-1] == "[key]":
+        location = location[:-1]  # the fault is in the name itself
     name = field_name(location)
     if error["type"] == "extra_forbidden":
         allowed = _allowed_keys(location[:-1], raw)
-        close = difflib.get_close_matches(str(location[-1]), allowed, n=1, cutoff=0.75)
-        hint = f"did you mean `{close[0]}`? " if close else ""
-        return f"{name}: unknown key (got {shown(error['input'])}); {hint}allowed: {', '.join(sorted(allowed))}"
-    if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        close = closest(str(location[-1]), allowed)
+        hint = f"did you mean `{close}`? " if close else ""
+        yield f"{name}: unknown key (got {shown(error['input'])}); {hint}allowed: {', '.join(sorted(allowed))}"
+    elif error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         kind = error["input"].get("kind") if isinstance(error["input"], dict) else error["input"]
-        return f"{name}.kind: should be one of {', '.join(_TASK_TABLES)} (got {shown(kind)})"
-    return fault_text(error, name)
+        yield f"{name}.kind: should be one of {', '.join(_TASK_TABLES)} (got {shown(kind)})"
+        yield from _common_faults(error["input"], name, context)
+    else:
+        yield fault_text(error, name)
+
+
+def _common_faults(task: object, name: str, context: dict[str, Any]) -> Iterator[str]:
+    """What is wrong in a task of no known kind with the keys that tasks of every kind have."""
+    if not isinstance(task, dict):
+        return
+    try:
+        TaskBase.model_validate(_only(task, TaskBase.model_fields), context=context)
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            yield fault_text(details, f"{name}.{field_name(details['loc'])}")
 
 
 def _allowed_keys(table: tuple[int | str, ...], raw: dict[str, Any]) -> list[str]:

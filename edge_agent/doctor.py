@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from edge_agent import __version__
-from edge_agent.board.generic import GenericBoard, cores, machine
+from edge_agent.board.generic import GenericBoard, cores, machine, resident_mb
 from edge_agent.clock import timestamp
 from edge_agent.config import Config, ConfigError, load_config
 from edge_agent.engine.process import EngineProcess, WorkerExited
@@ -106,7 +106,6 @@ def _checks(config_path: Path) -> Iterator[Check]:
         f"sha256 {model.sha256[:12]}… {'(not vouched for)' if model.warning else 'as listed'}",
         advice="make a bundle of it with edge-convert" if model.warning else None,
     )
-    yield _memory(board, model)
     yield from _engine(board, config, model)
 
 
@@ -141,14 +140,19 @@ def _disk(config: Config) -> Check:
     return Check(name="disk", verdict=Verdict.GOOD, found=f"{free_mb:.0f} MB free at {folder}")
 
 
-def _memory(board: GenericBoard, model: Model) -> Check:
-    available_mb = board.read().memory_available_mb
-    # Weights once as pages of the file and once repacked, and the context.
-    needed_mb = 2 * model.size_bytes / 1e6 + 150
+def _memory(available_mb: float | None, worker_mb: float | None) -> Check:
+    """Measured, not estimated: what is held depends on model and context. This process stands for the agent."""
+    own_mb = resident_mb()
     if available_mb is None:
         return Check(name="memory", verdict=Verdict.SKIPPED, found="/proc/meminfo does not say what is available")
-    found = f"{available_mb:.0f} MB available, about {needed_mb:.0f} MB needed at most"
-    if available_mb < needed_mb:
+    if worker_mb is None or own_mb is None:
+        return Check(name="memory", verdict=Verdict.SKIPPED, found=f"{available_mb:.0f} MB available")
+    held_mb = worker_mb + own_mb
+    found = (
+        f"{available_mb:.0f} MB available before loading, {held_mb:.0f} MB resident after it: "
+        f"worker {worker_mb:.0f} MB with the mapped pages of the weights, agent about {own_mb:.0f} MB"
+    )
+    if available_mb < held_mb:
         advice = "stop other services, choose a smaller quantization or a board with more memory"
         return Check(name="memory", verdict=Verdict.WARNING, found=found, advice=advice)
     return Check(name="memory", verdict=Verdict.GOOD, found=found)
@@ -201,13 +205,18 @@ def _engine(board: GenericBoard, config: Config, model: Model) -> Iterator[Check
     events: queue.Queue[Event | WorkerExited] = queue.Queue()
     settings = EngineSettings(context_tokens=config.engine.context_tokens, max_active=config.engine.max_active)
     engine = EngineProcess(Load(model_path=str(model.path), settings=settings), events.put)
+    available_mb = board.read().memory_available_mb
+    worker_mb = None
     engine.start()
     try:
         event = events.get(timeout=LOAD_TIMEOUT_S)
+        if isinstance(event, Ready):
+            worker_mb = resident_mb(event.pid)
     except queue.Empty:
         event = LoadFailed(message=f"no answer within {LOAD_TIMEOUT_S:.0f} s")
     finally:
         engine.stop(5.0)
+    yield _memory(available_mb, worker_mb)
     if not isinstance(event, Ready):
         why = event.message if isinstance(event, LoadFailed) else str(event)
         advice = "check the model with `edge-convert verify`, and the memory that is free"

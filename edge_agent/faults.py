@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -44,6 +45,12 @@ def field_name(location: Iterable[int | str]) -> str:
     return printable(name)
 
 
+def closest(word: str, names: Iterable[str]) -> str | None:
+    """The name that was most likely meant: first one of the same letters, which change places easily; None = none."""
+    close = difflib.get_close_matches(word, names, n=5, cutoff=0.75)
+    return next((name for name in close if sorted(name) == sorted(word)), next(iter(close), None))
+
+
 def fault_text(error: ErrorDetails, name: str) -> str:
     """`<name>: <what is wrong or allowed> (got <value>)`."""
     if error["type"] == "missing":
@@ -58,7 +65,7 @@ def fault_text(error: ErrorDetails, name: str) -> str:
         reason = reason[reason.index("should") :].split(" after validation")[0]  # without Python's word for a list
     if error["type"] == "path_type":
         reason = "should be a path"
-    if error["type"] == "model_type":
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         reason = "should be a table of named values"
     value: Any = error["input"]
     return f"{name}: {reason} (got {shown(value)})"

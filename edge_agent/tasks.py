@@ -28,6 +28,12 @@ class _Messages(BaseModel):
     messages: list[_Message] = Field(min_length=1, max_length=256)
 
 
+_BUILT_IN_TAKES = (
+    f'the built-in task `{BUILT_IN_TASK}` takes text, or {{"messages": [{{"role": "user", "content": "…"}}, …]}}; '
+    "readings are for configured tasks"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """A configured task, or the built-in `generate`."""
@@ -52,8 +58,8 @@ class Task:
         """The chat for an input. Raises Refusal(bad_field)."""
         system = () if self.config.system is None else (ChatMessage(role="system", content=self.config.system),)
         if self.name == BUILT_IN_TASK and not isinstance(value, str):
-            if not isinstance(value, dict):
-                raise Refusal(Code.BAD_FIELD, f"input: should be a string or {{messages}} (got {shown(value)})")
+            if not isinstance(value, dict) or "messages" not in value:
+                raise Refusal(Code.BAD_FIELD, f"input: {_BUILT_IN_TAKES} (got {shown(value)})")
             try:
                 given = _Messages.model_validate(value).messages
             except ValidationError as error:

@@ -168,11 +168,61 @@ def test_relative_paths_start_at_the_configurations_folder(tmp_path: Path) -> No
 
 def test_answers_that_would_be_readings_again_are_refused(tmp_path: Path) -> None:
     more = '[tasks.t]\nkind = "generate"\nsubscribe = ["plant/#"]\npublish = "plant/{1}/answer"\n'
-    with pytest.raises(ConfigError) as caught:
-        load(tmp_path, more)
-    assert any(
-        fault.startswith("tasks: t.publish: its answers would be readings of t") for fault in caught.value.faults
+    assert fault(tmp_path, more) == (
+        "tasks.t.publish: its answers would be readings of tasks.t.subscribe[0]; use another topic "
+        '(got "plant/{1}/answer")'
     )
+
+
+def test_a_model_that_is_not_there_is_a_fault_where_it_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(CONFIG + "[mqtt]\nport = 0\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, needs_model=True)
+    rule = "should be a bundle folder or a .gguf file that can be read"
+    assert sorted(caught.value.faults) == [
+        f'models.default.path: {rule}; {tmp_path / "model.gguf"} is neither (got "model.gguf")',
+        "mqtt.port: should be greater than or equal to 1 (got 0)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "is_good"),
+    [
+        ("model.gguf", "model.gguf", True),
+        ("model.bin", "model.bin", False),
+        ("bundle/manifest.json", "bundle", True),
+        ("checkpoint/config.json", "checkpoint", False),
+        ("model.gguf", "model.gguf/model.gguf", False),
+        ("model.gguf", "echo:step_ms=2", True),
+        ("model.gguf", "a\\u0000.gguf", False),
+    ],
+)
+def test_what_may_be_a_model(tmp_path: Path, file: str, model: str, is_good: bool) -> None:  # noqa: FBT001
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(b"")
+    path = tmp_path / "config.toml"
+    path.write_text(CONFIG.replace("model.gguf", model), encoding="utf-8")
+    if is_good:
+        assert load_config(path, needs_model=True).models
+    else:
+        with pytest.raises(ConfigError, match=r"models\.default\.path: should be a bundle folder or a \.gguf file"):
+            load_config(path, needs_model=True)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_told"),
+    [
+        ("", True),
+        ('system = "Name the condition."', True),
+        ('template = "{{ input }}: is it worn?"', True),
+        ('system = "Normal or bearing fault?"', False),
+        ('template = "{{ input }}: normal or not?"', False),
+    ],
+)
+def test_labels_that_the_model_is_not_told_are_a_hint(tmp_path: Path, more: str, is_told: bool) -> None:  # noqa: FBT001
+    hints = load(tmp_path, f'[tasks.x]\nkind = "classify"\nlabels = ["normal", "bearing fault"]\n{more}\n').hints()
+    assert [hint.split(":")[0] for hint in hints] == ["tasks.x.labels"] * is_told
 
 
 def test_the_echo_engine_is_no_path(tmp_path: Path) -> None:
@@ -214,6 +264,47 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     }
 
 
+def test_what_does_not_go_together_is_told_beside_faults_of_single_keys(tmp_path: Path) -> None:
+    text = """
+    [device]
+    site = "hall1"
+    id = "board1"
+    [mqtt]
+    port = 0
+    [models.default]
+    [models.second]
+    path = "x"
+    [tasks.a]
+    kind = "generate"
+    priority = 10
+    subscribe = ["plant/+/x", "edgeai/v1/#", "a#"]
+    publish = "hall/a"
+    [tasks.b]
+    kind = "clasify"
+    deadline_ms = 0
+    subscribe = ["plant/#"]
+    [tasks.c]
+    kind = "classify"
+    subscribe = ["hall/+"]
+    """
+    found = faults(tmp_path, text, base="")
+    assert {line.split(":")[0] for line in found} == {
+        *("mqtt.port", "models", "models.default.path", "tasks.a.priority", "tasks.a.subscribe[1]"),
+        *("tasks.a.subscribe[2]", "tasks.a.publish", "tasks.b.kind", "tasks.b.deadline_ms", "tasks.b.subscribe[0]"),
+        "tasks.c.labels",
+    }
+    assert len(found) == 11
+    assert (
+        'tasks.b.subscribe[0]: overlaps "plant/+/x" of tasks.a.subscribe[0]; use the same filter, or separate ones '
+        '(got "plant/#")'
+    ) in found
+
+
+def test_the_agents_own_requests_are_not_looked_for_while_its_name_is_wrong(tmp_path: Path) -> None:
+    more = '[tasks.a]\nkind = "generate"\nsubscribe = ["edgeai/#"]\n'
+    assert fault(tmp_path, more, base=CONFIG.replace('"hall1"', '"hall 1"')).startswith("device.site: ")
+
+
 FAULTS = [
     ("[mqtt]\nport = 70000", "mqtt.port: should be less than or equal to 65535 (got 70000)"),
     ("[mqtt]\nport = true", "mqtt.port: should be a valid integer (got true)"),
@@ -232,11 +323,13 @@ FAULTS = [
     ('[log]\nlevel = "debug"', "log.level: should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR' (got \"debug\")"),
     ('[commands]\nallow = ["ping", "reboot"]', "commands.allow[1]: should be 'ping', "),
     ("[governor]\nx = 1", "governor.x: unknown key (got 1)"),
-    ("tasks = 5", "tasks: should be a valid dictionary (got 5)"),
-    ('[tasks."my task"]\nkind = "generate"', "tasks.my task"),
+    ("tasks = 5", "tasks: should be a table of named values (got 5)"),
+    ('[tasks."my task"]\nkind = "generate"', "tasks.my task: should match pattern"),
+    ("[tasks]\nx = 5", "tasks.x: should be a table of named values (got 5)"),
     ("[tasks.x]\n", "tasks.x.kind: should be one of classify, extract, generate (got null)"),
     ('[tasks.x]\nkind = "generate"\nlabels = ["a", "b"]', 'tasks.x.labels: unknown key (got ["a", "b"])'),
     ('[tasks.x]\nkind = "generate"\ntempalte = ""', "did you mean `template`?"),
+    ("[mqtt]\nprot = 1883", "did you mean `port`?"),
     ('[tasks.x]\nkind = "generate"\ntemplate = "{{ temperature }}"', "the only variable is `input`"),
     ('[tasks.x]\nkind = "generate"\nmodel = "big"', "tasks.x.model: allowed are the [models.NAME] tables: default"),
     ('[tasks.x]\nkind = "generate"\nkeep = "newest"', "tasks.x.keep: should be 'all' or 'latest' (got \"newest\")"),
@@ -263,7 +356,10 @@ FAULTS = [
     ('[tasks.x]\nkind = "extract"\nschema = { type = "objct" }', "tasks.x.schema: "),
     ('[tasks.x]\nkind = "extract"\nschema = { type = "object", "$ref" = "http://x/y" }', "tasks.x.schema: "),
     ('[tasks.generate]\nkind = "extract"\nschema = { type = "object" }', 'tasks.generate.kind: should be "generate"'),
-    ('[models.second]\npath = "x"', "models: one model is supported"),
+    (
+        '[models.second]\npath = "x"',
+        'models: one model is supported, and its table is [models.default] (got ["default", "second"])',
+    ),
     ("[models.default.extra]\nx = 1", "models.default.extra: unknown key"),
 ]
 
@@ -369,6 +465,11 @@ def test_overlapping_filters_are_refused(tmp_path: Path, one: str, other: str) -
 def test_filter_over_our_own_requests_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="overlaps"):
         load(tmp_path, '[tasks.a]\nkind = "generate"\nsubscribe = ["edgeai/#"]\n')
+
+
+def test_not_even_the_very_filter_of_our_own_requests_is_taken(tmp_path: Path) -> None:
+    more = f'[tasks.a]\nkind = "generate"\nsubscribe = ["{BASE}/infer/+/request"]\n'
+    assert fault(tmp_path, more).startswith(f"tasks.a.subscribe[0]: overlaps {BASE}/infer/+/request, where requests")
 
 
 def test_the_same_filter_may_serve_two_tasks(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -59,11 +60,16 @@ def test_the_callers_system_turn_replaces_that_of_the_task() -> None:
     assert turns(one, given) == [("system", "Be long."), ("user", "x")]
 
 
+@pytest.mark.parametrize("value", [{}, [], {"vibration": 3}])
+def test_a_reading_for_the_built_in_is_told_what_it_takes(value: Any) -> None:
+    message = refusal(task(), value)
+    assert message.startswith('input: the built-in task `generate` takes text, or {"messages": ')
+    assert message.endswith(f"(got {json.dumps(value)})")
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({}, "input.messages: required, but missing"),
-        ([], "input: should be a string or {messages} (got [])"),
         ({"messages": []}, "input.messages: should have at least 1 item (got [])"),
         ({"messages": "x"}, 'input.messages: should be a list (got "x")'),
         ({"messages": [{"content": "x"}]}, "input.messages[0].role: required, but missing"),

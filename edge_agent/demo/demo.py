@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from edge_agent.mqtt_link import Inbound, LinkEvent, MqttLink, Publication
 from edge_agent.topics import Topics
 
 SITE, DEVICE = "demo", "board1"
-PUMPS = 4
+PUMPS = ("pump-1", "pump-2", "pump-3", "pump-4")
 READINGS_PER_PUMP = 3
 QUANTIZATION = "q8_0"
 START_TIMEOUT_S = 120.0
@@ -199,7 +199,7 @@ def _wait_until_online(bus: _Bus, topics: Topics, agent: subprocess.Popen[bytes]
 
 
 def _chosen() -> list[HeldOutReading]:
-    """Readings for the table: one of each condition first, as sensors print them."""
+    """Readings for the table: one of each condition first, as sensors print them, in turns of the pumps."""
     rows = [row for row in held_out() if row.variant == "standard" and not row.borderline]
     chosen: list[HeldOutReading] = []
     seen: dict[str, int] = {}
@@ -207,19 +207,24 @@ def _chosen() -> list[HeldOutReading]:
         if seen.get(row.fault, 0) < 2:
             seen[row.fault] = seen.get(row.fault, 0) + 1
             chosen.append(row)
-    return chosen[: PUMPS * READINGS_PER_PUMP]
+    return [_read_by(PUMPS[n % len(PUMPS)], row) for n, row in enumerate(chosen[: len(PUMPS) * READINGS_PER_PUMP])]
+
+
+def _read_by(pump: str, row: HeldOutReading) -> HeldOutReading:
+    """The reading under the name of the pump on whose topic it is published."""
+    payload = {**json.loads(row.payload), "machine": pump}
+    return replace(row, payload=json.dumps(payload, separators=(",", ":")))
 
 
 def _triage(bus: _Bus, protocol: str) -> bool:
     """Sensors publish bare readings on their own topics, all at once; answers come on theirs."""
     readings = _chosen()
-    by_pump = {f"pump-{n + 1}": readings[n::PUMPS] for n in range(PUMPS)}
+    by_pump = {pump: readings[n :: len(PUMPS)] for n, pump in enumerate(PUMPS)}
     for at in range(READINGS_PER_PUMP):
         for pump, rows in by_pump.items():
             bus.link.publish(Publication(topic=f"plant/{pump}/reading", payload=rows[at].payload.encode()))
-    _say(
-        f"{len(readings)} readings from {PUMPS} sensors on plant/<pump>/reading, MQTT {protocol}, answered on …/triage"
-    )
+    what = f"{len(readings)} readings from {len(PUMPS)} sensors"
+    _say(f"{what} on plant/<pump>/reading, MQTT {protocol}, answered on …/triage")
     _say("pump    mm/s   °C      A     bar    rpm   answer          probability  is right     ms  batch")
     are_all_ok = True
     for pump, rows in by_pump.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -51,7 +52,7 @@ def test_version_and_usage_have_their_exit_codes() -> None:
 def test_five_mistakes_are_all_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(
-        '[device]\nsite = "hall 1"\nid = "b"\n[mqtt]\nport = 70000\nhots = "x"\n[models.default]\npath = "m"\n'
+        '[device]\nsite = "hall 1"\nid = "b"\n[mqtt]\nport = 70000\nhots = "x"\n[models.default]\npath = "echo:"\n'
         '[tasks.t]\nkind = "classify"\nlabels = ["one"]\n[queue]\ncapacity = "many"\n',
         encoding="utf-8",
     )
@@ -62,6 +63,24 @@ def test_five_mistakes_are_all_reported_at_once(tmp_path: Path) -> None:
         for key in ("device.site", "mqtt.port", "mqtt.hots", "tasks.t.labels", "queue.capacity"):
             assert sum(f": {key}:" in line for line in lines) == 1, done.stderr
         assert len(lines) == 5
+
+
+def test_model_that_is_not_there_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(site_config("b", free_port(), "5", "no-such-bundle"), encoding="utf-8")
+    for command in (("check-config", path), ("run", "--config", path)):
+        done = edge_agent(*command)
+        assert done.returncode == 78
+        assert re.search(r": models\.default\.path: should be .*\(got \"no-such-bundle\"\)\n$", done.stderr)
+
+
+def test_hints_leave_a_configuration_good(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(site_config("b", free_port(), "5", "echo:", '[commands]\nkey_file = "key"\n'), encoding="utf-8")
+    done = edge_agent("check-config", path)
+    assert (done.returncode, done.stdout) == (0, f"{path}: good\n")
+    hints = re.findall(r": hint: ([a-z_.]+): ", done.stderr)
+    assert hints == ["tasks.triage.labels", "tasks.vibration.labels", "commands.key_file"]
 
 
 @pytest.mark.parametrize("text", [None, "[device", "\xff\xfe"])
@@ -197,9 +216,14 @@ def test_agent_finds_its_broker_again_and_tells_its_state_anew(tmp_path: Path, s
 def test_ask_prints_the_reply_and_tells_by_its_exit_code(start_site: Callable[..., Site], protocol: str) -> None:
     site = start_site(protocol)
     good = edge_agent("ask", "--config", site.agent.config, "triage", '{"note":"bearing fault"}')
-    assert good.returncode == 0
+    assert good.returncode == 0, good.stdout
     assert '"bearing fault"' in good.stdout
     assert edge_agent("ask", "--config", site.agent.config, "nonsense", "x").returncode == 2
+    broken = edge_agent("ask", "--config", site.agent.config, "triage", '{"note": normal}')
+    assert broken.returncode == 64
+    assert broken.stderr.startswith("edge-agent: INPUT is not JSON: ")
+    assert "--text" in broken.stderr
+    assert edge_agent("ask", "--config", site.agent.config, "--text", "triage", '{"note": normal}').returncode == 0
     site.agent.stop()
     silent = edge_agent("ask", "--config", site.agent.config, "triage", "x", "--deadline-ms", "100")
     assert silent.returncode == 1
@@ -217,6 +241,18 @@ def test_doctor_judges_a_board_that_is_ready_and_one_whose_broker_is_gone(
     bad = edge_agent("doctor", "--json", "--config", path)
     assert bad.returncode == 1
     assert '"name": "broker"' in bad.stdout
+
+
+def test_doctor_tells_the_memory_that_agent_and_worker_will_hold(
+    demo_bundle: Path, start_site: Callable[..., Site]
+) -> None:
+    site = start_site("5", model=str(demo_bundle))
+    health = site.client.wait_for(f"{site.base}/health", lambda health: health["memory"]["worker_rss_mb"] is not None)
+    held_mb = health.json["memory"]["agent_rss_mb"] + health.json["memory"]["worker_rss_mb"]
+    report = json.loads(edge_agent("doctor", "--json", "--config", site.agent.config).stdout)
+    (found,) = (check["found"] for check in report["checks"] if check["name"] == "memory")
+    (told,) = re.findall(r"(\d+) MB resident", found)
+    assert int(told) == pytest.approx(held_mb, rel=0.15)
 
 
 @pytest.mark.expects_warning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,13 @@ import sys
 from pathlib import Path
 
 from edge_agent.demo.broker import free_port
+from edge_agent.demo.demo import PUMPS, READINGS_PER_PUMP, _chosen
 from tests.processes import wait_until
+
+
+def test_a_reading_names_the_pump_on_whose_topic_it_comes() -> None:
+    names = [json.loads(reading.payload)["machine"] for reading in _chosen()]
+    assert names == [*PUMPS] * READINGS_PER_PUMP
 
 
 def test_ctrl_c_ends_a_demonstration_that_stays_up_quietly(tmp_path: Path) -> None:
