@@ -20,6 +20,8 @@ from edge_agent.request_queue import Request, RequestQueue
 SHORTEST_RETRY_S = 0.1
 # Said while nothing is known of how long requests take.
 UNKNOWN_RETRY_S = 1.0
+# Said while draining, at the least: a drain ends by a command or by a new start, and nobody knows when.
+DRAINING_RETRY_S = 10.0
 # How far from the front of the queue promises are looked at again; the others when they come nearer.
 WITHDRAW_DEPTH = 100
 

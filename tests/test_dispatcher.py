@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.admission import DRAINING_RETRY_S
 from edge_agent.dispatcher import Answer
 from edge_agent.engine.protocol import (
     Cancelled,
@@ -282,6 +283,7 @@ class TestWhatIsRefused:
         desk.ask({"input": "x", "id": "third"}, at=1.0)
         assert desk.statuses() == [("third", "busy")]
         assert code_of(desk.replies[0]) == "draining"
+        assert desk.replies[0]["error"]["retry_after_s"] == DRAINING_RETRY_S
         desk.dispatcher.answered(finished(1), 2.0)
         desk.dispatcher.answered(finished(2), 3.0)
         assert desk.statuses()[1:] == [("first", "ok"), ("second", "ok")]
