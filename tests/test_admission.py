@@ -156,7 +156,8 @@ class TestWhoHasToGo:
         tight, loose = office.enter(2.5, priority=5), office.enter(60.0, priority=5)
         ((loser, error),) = office.displaced_by(2.0, priority=0)
         assert loser is tight
-        assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, 0.5)
+        # The one that runs, the urgent one, and the loose one of its class.
+        assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, 3.0)
         assert (
             error.message
             == "displaced, would now be answered after about 3000 ms, too late for the deadline of 2500 ms (request)"
@@ -171,6 +172,25 @@ class TestWhoHasToGo:
         kept = office.enter(3.5)
         assert len(office.displaced_by(2.0, priority=0)) == 1
         assert list(office.queue)[-1] is kept
+
+    def test_a_displaced_one_comes_back_when_its_class_and_the_more_urgent_are_done(self) -> None:
+        office = Office()
+        office.running = 1
+        for _ in range(4):
+            office.enter(60.0, priority=0)
+        office.enter(6.5, priority=5)
+        for _ in range(3):
+            office.enter(60.0, priority=6)
+        ((_, error),) = office.displaced_by(6.4, priority=0)
+        assert error.retry_after_s == 6.0
+
+    def test_who_is_displaced_together_leaves_no_work(self) -> None:
+        office = Office()
+        office.running = 1
+        for _ in range(2):
+            office.queue.add(request(deadline_at=2.5, priority=5))
+        losers = office.displaced_by(2.0, priority=0)
+        assert [error.retry_after_s for _, error in losers] == [2.0, 2.0]
 
     def test_in_a_full_queue_the_last_of_a_less_urgent_class_makes_room(self) -> None:
         office = Office(capacity=2)
@@ -225,6 +245,7 @@ class TestPromisesThatCannotBeKept:
         ((loser, error),) = office.admission().withdraw()
         assert loser is late
         assert "delayed, would now be answered after about 2000 ms, too late" in error.message
+        assert error.retry_after_s == 2.0
         assert list(office.queue) == [fine]
 
     def test_the_engine_is_not_given_what_it_cannot_end_in_time(self) -> None:
