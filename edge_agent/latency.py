@@ -72,6 +72,10 @@ class Expectation:
             self._percentiles[percent, beside] = known
         return known
 
+    @property
+    def is_guess(self) -> bool:
+        return self.measured_at is None
+
     def is_stale(self, now: float) -> bool:
         return self.measured_at is not None and now - self.measured_at >= STALE_AFTER_S
 
@@ -114,8 +118,7 @@ class Latency:
         if kind not in self._guessed:
             _, characters, tokens = kind
             prompt_s = _middle(characters) / CHARACTERS_PER_TOKEN / self._prefill_tok_s
-            # As if it wrote all that it may.
-            self._guessed[kind] = Expectation(share_s=prompt_s + _middle(tokens) / self._decode_tok_s)
+            self._guessed[kind] = Expectation(share_s=prompt_s + _mean_written(tokens) / self._decode_tok_s)
         return self._guessed[kind]
 
     def deadline_ms(self, task: str) -> int | None:
@@ -133,3 +136,11 @@ class Latency:
 def _middle(magnitude: int) -> float:
     """Of the numbers with so many binary digits."""
     return 0.75 * 2**magnitude if magnitude else 0.0
+
+
+def _mean_written(magnitude: int) -> float:
+    """Tokens of an answer of which only its bound is known: each magnitude up to it is as likely.
+
+    Few answers are as long as they may be: who reckons with that refuses most of the first flood, for nothing.
+    """
+    return (2**magnitude - 1) / magnitude if magnitude else 0.0

@@ -112,6 +112,14 @@ class TestWhoIsAdmitted:
         for _ in range(50):
             office.enter(0.01)
 
+    def test_the_first_flood_is_not_refused_for_answers_as_long_as_they_may_be(self) -> None:
+        office = Office(share_s=None, slots=4)
+        office.latency.set_rates(800.0, 120.0)
+        office.running = 4
+        for _ in range(4):
+            office.enter(6.0)
+        assert office.refused(0.5).code is Code.DEADLINE_UNREACHABLE
+
     def test_what_was_measured_long_ago_refuses_nobody(self) -> None:
         office = Office()
         office.running = 1

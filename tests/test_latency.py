@@ -101,7 +101,7 @@ def test_the_engines_rates_give_a_guess_until_there_is_a_measurement() -> None:
     latency.set_rates(100.0, 32.0)
     guess = latency.expect(("report", 9, 7))
     assert guess is not None
-    assert guess.share_s == pytest.approx(384 / 4 / 100 + 96 / 32)
+    assert guess.share_s == pytest.approx(384 / 4 / 100 + 127 / 7 / 32)
     assert guess.run_s(95, 2) == pytest.approx(2 * guess.share_s)
     labels = latency.expect(("triage", 9, 0))
     assert labels is not None
@@ -114,6 +114,15 @@ def test_the_engines_rates_give_a_guess_until_there_is_a_measurement() -> None:
     known = latency.expect(("report", 9, 7))
     assert known is not None
     assert known.share_s == 0.5
+
+
+def test_a_guess_does_not_reckon_with_an_answer_as_long_as_it_may_be() -> None:
+    latency = Latency()
+    latency.set_rates(1000.0, 100.0)
+    guesses = [latency.expect(kind_of(run("x", max_tokens=tokens))) for tokens in (1, 16, 256)]
+    shares = [guess.share_s for guess in guesses if guess]
+    assert shares == sorted(shares)
+    assert shares[-1] < 256 / 100 / 4
 
 
 @pytest.mark.parametrize("rates", [(None, 10.0), (10.0, None), (None, None)])
