@@ -147,13 +147,14 @@ class Admission:
 
     def _pushed_back(self, newcomer: Request) -> list[_Notice]:
         """The less urgent ones that a newcomer would make late. Raises Refusal if it, or others, would be late."""
+        self._refuse_hopeless(newcomer)
         own = self.latency.expect(newcomer.kind)
         if own is None:
             return []
         before = self.running.after_all(self.queue.before(newcomer.place), self.latency)
         takes_s = before.cautious_s(own)
         late_s = self.now + takes_s - newcomer.deadline_at
-        # An idle engine runs whatever comes, so that an estimate that is too high heals.
+        # An idle engine runs whatever is not hopeless, so that an estimate that is too high heals.
         if late_s > 0 and before.count and not own.is_stale(self.now):
             # A backlog shrinks by a second in a second; a run that is too long by itself needs an idle engine.
             retry_after_s = _rounded_up(late_s) if late_s <= before.work_s else self.retry_after_s
@@ -177,6 +178,17 @@ class Admission:
             before.wait(expected)
             after.wait(expected)
         return notices
+
+    def _refuse_hopeless(self, newcomer: Request) -> None:
+        """Raises Refusal if it would be late even on an idle engine, by what was seen of one lately."""
+        least = self.latency.least(newcomer.kind, self.now)
+        if least is None or self.now + least.least_s <= newcomer.deadline_at:
+            return
+        message = f"takes at least {least.least_s * 1000:.0f} ms even when nothing else runs, "
+        message += f"too long for {newcomer.deadline}"
+        # Nothing is gained by waiting, but that from then on one is tried all the same.
+        retry_after_s = max(self.retry_after_s, _rounded_up(least.believed_until - self.now))
+        raise Refusal(Code.DEADLINE_UNREACHABLE, message, retry_after_s)
 
     def _withdrawn(self, why: str, takes_s: float, request: Request) -> _Notice:
         return request, Code.DEADLINE_UNREACHABLE, self._too_late(why, takes_s, request)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge_agent.admission import WITHDRAW_DEPTH, Admission
 from edge_agent.forecast import Ahead
-from edge_agent.latency import STALE_AFTER_S, Latency
+from edge_agent.latency import BELIEVED_PER_RUN_S, STALE_AFTER_S, Latency
 from edge_agent.messages import Code, Error, Refusal
 from edge_agent.request_queue import TURN, Request, RequestQueue
 from tests.support import request
@@ -63,8 +63,29 @@ class Office:
 
 
 class TestWhoIsAdmitted:
-    def test_an_idle_engine_takes_whatever_comes(self) -> None:
-        assert Office().enter(0.001)
+    def test_an_idle_engine_takes_whatever_is_not_hopeless(self) -> None:
+        office = Office()
+        office.latency.measure(KIND, share_s=3.0, run_s=3.0, batch=1, now=0.0)
+        assert office.latency.expect(KIND).share_s == 2.0  # type: ignore[union-attr]
+        office.enter(1.0)
+
+    def test_a_deadline_that_not_even_an_idle_engine_can_meet_is_refused_until_one_is_to_be_tried(self) -> None:
+        office = Office()
+        error = office.refused(0.02)
+        assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, BELIEVED_PER_RUN_S)
+        assert error.message == (
+            "takes at least 1000 ms even when nothing else runs, too long for the deadline of 20 ms (request)"
+        )
+        office.enter(0.02, now=BELIEVED_PER_RUN_S)
+
+    def test_one_that_is_hopeless_is_told_so_whatever_is_before_it(self) -> None:
+        office = Office()
+        office.running = 1
+        for _ in range(7):
+            office.enter(60.0)
+        error = office.refused(0.5)
+        assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, 8.0)
+        assert "even when nothing else runs" in error.message
 
     def test_a_deadline_that_can_be_met_is(self) -> None:
         office = Office()
@@ -77,9 +98,9 @@ class TestWhoIsAdmitted:
         office.running = 1
         for _ in range(3):
             office.enter(60.0)
-        error = office.refused(0.5)
-        assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, 4.0)
-        assert error.message == "would be answered after about 2000 ms, too late for the deadline of 500 ms (request)"
+        error = office.refused(1.5)
+        assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, 0.5)
+        assert error.message == "would be answered after about 2000 ms, too late for the deadline of 1500 ms (request)"
 
     def test_only_those_who_come_first_count(self) -> None:
         office = Office()
@@ -104,7 +125,8 @@ class TestWhoIsAdmitted:
         office.running = 1
         for _ in range(3):
             office.enter(60.0)
-        assert office.refused(0.9).retry_after_s == 4.0
+        office.latency.measure(KIND, share_s=3.0, run_s=3.0, batch=1, now=0.0)
+        assert office.refused(1.9).retry_after_s == 8.0
 
     def test_the_unknown_is_admitted(self) -> None:
         office = Office(share_s=None)
@@ -238,7 +260,7 @@ class TestWhoHasToGo:
         office.running = 1
         old = office.enter(5.0, supersedes=("t", "s"))
         with pytest.raises(Refusal):
-            office.admission().enter(request(deadline_at=0.5, supersedes=("t", "s")))
+            office.admission().enter(request(deadline_at=1.5, supersedes=("t", "s")))
         assert list(office.queue) == [old]
         assert office.queue.latest(("t", "s")) is old
 
