@@ -2,6 +2,7 @@
 
 Two figures, because an engine that batches has two: a request's share of the engine's time, which adds up over the
 requests before it, and its run from the hand-over to its end, which is longer the more run beside it.
+And a bound: what it takes at the least, which tells what deadlines are hopeless even if it waits for nobody.
 """
 
 from __future__ import annotations
