@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge_agent.admission import Admission, Loser
+from edge_agent.admission import DRAINING_RETRY_S, Admission, Loser
 from edge_agent.clock import timestamp
 from edge_agent.config import Config
 from edge_agent.duplicates import Duplicates, Key, key_of, may_be_duplicate
@@ -169,9 +169,8 @@ class Dispatcher:
         if deadline_at <= now:
             raise Refusal(Code.DEADLINE, f"{request.deadline} had passed on arrival")
         if self.is_draining:
-            raise Refusal(
-                Code.DRAINING, "the agent is draining and takes no new requests", self._admission(now).retry_after_s
-            )
+            message = "the agent is draining and takes no new requests"
+            raise Refusal(Code.DRAINING, message, max(DRAINING_RETRY_S, self._admission(now).retry_after_s))
         superseded, losers = self._admission(now).enter(request)
         self._keys[request.number] = key
         self._duplicates.begin(key, request)

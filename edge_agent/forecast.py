@@ -64,6 +64,9 @@ class Ahead:
 
     def cautious_s(self, own: Expectation) -> float:
         """How long until a request is answered, in nearly all cases."""
+        if own.is_guess:
+            # As likely too long as too short: caution on top of it would only refuse more.
+            return self.likely_s(own)
         run_s = max(own.run_s(CAUTIOUS_PERCENT, self._beside), own.share_s * self._beside)
         if self.count < self.slots:
             return run_s

@@ -2,11 +2,12 @@
 
 Two figures, because an engine that batches has two: a request's share of the engine's time, which adds up over the
 requests before it, and its run from the hand-over to its end, which is longer the more run beside it.
+And a bound: what it takes at the least, which tells what deadlines are hopeless even if it waits for nobody.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
 from edge_agent.engine.protocol import LabelsPlan, Run
@@ -18,6 +19,10 @@ WINDOW = 64
 SMOOTHING = 0.1
 # What was measured longer ago is not held against a newcomer: nothing else would show that it takes less by now.
 STALE_AFTER_S = 60.0
+# What requests take at the least is believed for so long per run that showed it, but no longer than STALE_AFTER_S.
+BELIEVED_PER_RUN_S = 5.0
+# One that was cut off is taken to need so much longer at the least: else the same deadline would be tried at once.
+CUT_OFF_SHORT = 1.1
 # Of ordinary text, for requests of which nothing alike was measured.
 CHARACTERS_PER_TOKEN = 4
 # A default deadline is so many long runs, within these bounds.
@@ -72,8 +77,51 @@ class Expectation:
             self._percentiles[percent, beside] = known
         return known
 
+    @property
+    def is_guess(self) -> bool:
+        return self.measured_at is None
+
     def is_stale(self, now: float) -> bool:
         return self.measured_at is not None and now - self.measured_at >= STALE_AFTER_S
+
+
+@dataclass(slots=True)
+class Least:
+    """What requests of one kind take even while nothing else runs, as was seen lately.
+
+    least_s: the fastest of the latest runs that ended. Of one that shared its steps it is its share: alone it takes
+    longer. While none ends, it is how long the last one got before it was cut off.
+    believed_until: from then on one is tried that it speaks against. So a run that was slow by chance shuts others out
+    for seconds, and what many runs have shown is tried once a minute.
+    """
+
+    least_s: float = 0.0
+    believed_until: float = 0.0
+    # How many shared a step with it, and its share in seconds.
+    _ended: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    _cuts_in_a_row: int = 0
+
+    def ended(self, *, share_s: float, batch: int, now: float) -> None:
+        self._ended.append((batch, share_s))
+        self._cuts_in_a_row = 0
+        self._believe(min(self._alone or [share_s for _, share_s in self._ended]), len(self._ended), now)
+
+    def cut_off(self, run_s: float, now: float) -> None:
+        """One that ran alone was told to stop after run_s."""
+        least_s = CUT_OFF_SHORT * run_s
+        is_known_better = self._alone and not self._cuts_in_a_row
+        if now < self.believed_until and (is_known_better or least_s <= self.least_s):
+            return
+        self._cuts_in_a_row += 1
+        self._believe(least_s, self._cuts_in_a_row, now)
+
+    @property
+    def _alone(self) -> list[float]:
+        return [share_s for batch, share_s in self._ended if batch == 1]
+
+    def _believe(self, least_s: float, runs: int, now: float) -> None:
+        self.least_s = least_s
+        self.believed_until = now + min(STALE_AFTER_S, BELIEVED_PER_RUN_S * runs)
 
 
 class Latency:
@@ -82,6 +130,7 @@ class Latency:
     def __init__(self) -> None:
         self._measured: dict[Kind | str, Expectation] = {}
         self._guessed: dict[Kind, Expectation] = {}
+        self._least: defaultdict[Kind, Least] = defaultdict(Least)
         self._prefill_tok_s: float | None = None
         self._decode_tok_s: float | None = None
 
@@ -92,6 +141,10 @@ class Latency:
 
     def measure(self, kind: Kind, *, share_s: float, run_s: float, batch: int, now: float) -> None:
         """A request has taken this long: see Expectation."""
+        self._least[kind].ended(share_s=share_s, batch=batch, now=now)
+        self._learn(kind, share_s=share_s, run_s=run_s, batch=batch, now=now)
+
+    def _learn(self, kind: Kind, *, share_s: float, run_s: float, batch: int, now: float) -> None:
         for key in (kind, kind[0]):
             self._measured.setdefault(key, Expectation()).measure(share_s=share_s, run_s=run_s, batch=batch, now=now)
 
@@ -100,13 +153,20 @@ class Latency:
 
         Requests that never make their deadline would else never be measured, and be admitted for ever.
         """
+        if beside == 1:
+            self._least[kind].cut_off(run_s, now)
         expected = self.expect(kind)
         if expected is None or expected.run_s(90, beside) < run_s:
-            self.measure(kind, share_s=run_s / beside, run_s=run_s, batch=beside, now=now)
+            self._learn(kind, share_s=run_s / beside, run_s=run_s, batch=beside, now=now)
 
     def expect(self, kind: Kind) -> Expectation | None:
         """By what was measured of the kind, else of its task, else by the engine's rates; None = unknown."""
         return self._measured.get(kind) or self._measured.get(kind[0]) or self._guess(kind)
+
+    def least(self, kind: Kind, now: float) -> Least | None:
+        """What a request takes even on an idle engine; None = unknown, or not to be believed any more."""
+        least = self._least.get(kind)
+        return least if least is not None and now < least.believed_until else None
 
     def _guess(self, kind: Kind) -> Expectation | None:
         if self._prefill_tok_s is None or self._decode_tok_s is None:
@@ -114,8 +174,7 @@ class Latency:
         if kind not in self._guessed:
             _, characters, tokens = kind
             prompt_s = _middle(characters) / CHARACTERS_PER_TOKEN / self._prefill_tok_s
-            # As if it wrote all that it may.
-            self._guessed[kind] = Expectation(share_s=prompt_s + _middle(tokens) / self._decode_tok_s)
+            self._guessed[kind] = Expectation(share_s=prompt_s + _mean_written(tokens) / self._decode_tok_s)
         return self._guessed[kind]
 
     def deadline_ms(self, task: str) -> int | None:
@@ -133,3 +192,11 @@ class Latency:
 def _middle(magnitude: int) -> float:
     """Of the numbers with so many binary digits."""
     return 0.75 * 2**magnitude if magnitude else 0.0
+
+
+def _mean_written(magnitude: int) -> float:
+    """Tokens of an answer of which only its bound is known: each magnitude up to it is as likely.
+
+    Few answers are as long as they may be: who reckons with that refuses most of the first flood, for nothing.
+    """
+    return (2**magnitude - 1) / magnitude if magnitude else 0.0

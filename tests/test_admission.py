@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge_agent.admission import WITHDRAW_DEPTH, Admission
 from edge_agent.forecast import Ahead
-from edge_agent.latency import STALE_AFTER_S, Latency
+from edge_agent.latency import BELIEVED_PER_RUN_S, STALE_AFTER_S, Latency
 from edge_agent.messages import Code, Error, Refusal
 from edge_agent.request_queue import TURN, Request, RequestQueue
 from tests.support import request
@@ -63,8 +63,29 @@ class Office:
 
 
 class TestWhoIsAdmitted:
-    def test_an_idle_engine_takes_whatever_comes(self) -> None:
-        assert Office().enter(0.001)
+    def test_an_idle_engine_takes_whatever_is_not_hopeless(self) -> None:
+        office = Office()
+        office.latency.measure(KIND, share_s=3.0, run_s=3.0, batch=1, now=0.0)
+        assert office.latency.expect(KIND).share_s == 2.0  # type: ignore[union-attr]
+        office.enter(1.0)
+
+    def test_a_deadline_that_not_even_an_idle_engine_can_meet_is_refused_until_one_is_to_be_tried(self) -> None:
+        office = Office()
+        error = office.refused(0.02)
+        assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, BELIEVED_PER_RUN_S)
+        assert error.message == (
+            "takes at least 1000 ms even when nothing else runs, too long for the deadline of 20 ms (request)"
+        )
+        office.enter(0.02, now=BELIEVED_PER_RUN_S)
+
+    def test_one_that_is_hopeless_is_told_so_whatever_is_before_it(self) -> None:
+        office = Office()
+        office.running = 1
+        for _ in range(7):
+            office.enter(60.0)
+        error = office.refused(0.5)
+        assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, 8.0)
+        assert "even when nothing else runs" in error.message
 
     def test_a_deadline_that_can_be_met_is(self) -> None:
         office = Office()
@@ -77,9 +98,9 @@ class TestWhoIsAdmitted:
         office.running = 1
         for _ in range(3):
             office.enter(60.0)
-        error = office.refused(0.5)
-        assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, 4.0)
-        assert error.message == "would be answered after about 2000 ms, too late for the deadline of 500 ms (request)"
+        error = office.refused(1.5)
+        assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, 0.5)
+        assert error.message == "would be answered after about 2000 ms, too late for the deadline of 1500 ms (request)"
 
     def test_only_those_who_come_first_count(self) -> None:
         office = Office()
@@ -104,13 +125,22 @@ class TestWhoIsAdmitted:
         office.running = 1
         for _ in range(3):
             office.enter(60.0)
-        assert office.refused(0.9).retry_after_s == 4.0
+        office.latency.measure(KIND, share_s=3.0, run_s=3.0, batch=1, now=0.0)
+        assert office.refused(1.9).retry_after_s == 8.0
 
     def test_the_unknown_is_admitted(self) -> None:
         office = Office(share_s=None)
         office.running = 1
         for _ in range(50):
             office.enter(0.01)
+
+    def test_the_first_flood_is_not_refused_for_answers_as_long_as_they_may_be(self) -> None:
+        office = Office(share_s=None, slots=4)
+        office.latency.set_rates(800.0, 120.0)
+        office.running = 4
+        for _ in range(4):
+            office.enter(6.0)
+        assert office.refused(0.5).code is Code.DEADLINE_UNREACHABLE
 
     def test_what_was_measured_long_ago_refuses_nobody(self) -> None:
         office = Office()
@@ -156,7 +186,8 @@ class TestWhoHasToGo:
         tight, loose = office.enter(2.5, priority=5), office.enter(60.0, priority=5)
         ((loser, error),) = office.displaced_by(2.0, priority=0)
         assert loser is tight
-        assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, 0.5)
+        # The one that runs, the urgent one, and the loose one of its class.
+        assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, 3.0)
         assert (
             error.message
             == "displaced, would now be answered after about 3000 ms, too late for the deadline of 2500 ms (request)"
@@ -171,6 +202,25 @@ class TestWhoHasToGo:
         kept = office.enter(3.5)
         assert len(office.displaced_by(2.0, priority=0)) == 1
         assert list(office.queue)[-1] is kept
+
+    def test_a_displaced_one_comes_back_when_its_class_and_the_more_urgent_are_done(self) -> None:
+        office = Office()
+        office.running = 1
+        for _ in range(4):
+            office.enter(60.0, priority=0)
+        office.enter(6.5, priority=5)
+        for _ in range(3):
+            office.enter(60.0, priority=6)
+        ((_, error),) = office.displaced_by(6.4, priority=0)
+        assert error.retry_after_s == 6.0
+
+    def test_who_is_displaced_together_leaves_no_work(self) -> None:
+        office = Office()
+        office.running = 1
+        for _ in range(2):
+            office.queue.add(request(deadline_at=2.5, priority=5))
+        losers = office.displaced_by(2.0, priority=0)
+        assert [error.retry_after_s for _, error in losers] == [2.0, 2.0]
 
     def test_in_a_full_queue_the_last_of_a_less_urgent_class_makes_room(self) -> None:
         office = Office(capacity=2)
@@ -210,7 +260,7 @@ class TestWhoHasToGo:
         office.running = 1
         old = office.enter(5.0, supersedes=("t", "s"))
         with pytest.raises(Refusal):
-            office.admission().enter(request(deadline_at=0.5, supersedes=("t", "s")))
+            office.admission().enter(request(deadline_at=1.5, supersedes=("t", "s")))
         assert list(office.queue) == [old]
         assert office.queue.latest(("t", "s")) is old
 
@@ -225,6 +275,7 @@ class TestPromisesThatCannotBeKept:
         ((loser, error),) = office.admission().withdraw()
         assert loser is late
         assert "delayed, would now be answered after about 2000 ms, too late" in error.message
+        assert error.retry_after_s == 2.0
         assert list(office.queue) == [fine]
 
     def test_the_engine_is_not_given_what_it_cannot_end_in_time(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.admission import DRAINING_RETRY_S
 from edge_agent.dispatcher import Answer
 from edge_agent.engine.protocol import (
     Cancelled,
@@ -282,6 +283,7 @@ class TestWhatIsRefused:
         desk.ask({"input": "x", "id": "third"}, at=1.0)
         assert desk.statuses() == [("third", "busy")]
         assert code_of(desk.replies[0]) == "draining"
+        assert desk.replies[0]["error"]["retry_after_s"] == DRAINING_RETRY_S
         desk.dispatcher.answered(finished(1), 2.0)
         desk.dispatcher.answered(finished(2), 3.0)
         assert desk.statuses()[1:] == [("first", "ok"), ("second", "ok")]
@@ -366,6 +368,44 @@ class TestDeadlines:
         desk.dispatcher.answered(Cancelled(id=1), 1.1)
         desk.ask({"input": "x", "deadline_ms": 900}, at=1.2)
         assert code_of(desk.replies[-1]) == "deadline_unreachable"
+
+    def test_what_an_idle_engine_cannot_do_in_time_is_busy_at_once_and_not_expired_later(self) -> None:
+        desk = Desk()
+        desk.ask("x")
+        desk.dispatcher.answered(finished(1, share_s=0.1, batch=1), 0.1)
+        desk.ask({"input": "x", "id": "hurried", "deadline_ms": 20}, at=1.0)
+        assert desk.statuses()[1:] == [("hurried", "busy")]
+        assert code_of(desk.replies[-1]) == "deadline_unreachable"
+        assert len(desk.runs) == 1
+        desk.ask({"input": "x", "id": "fair", "deadline_ms": 200}, at=1.0)
+        desk.dispatcher.answered(finished(desk.runs[-1].id, share_s=0.1), 1.1)
+        assert desk.statuses()[2:] == [("fair", "ok")]
+
+    def test_one_slow_run_does_not_shut_out_those_after_it(self) -> None:
+        desk = Desk()
+        desk.ask("x")
+        desk.dispatcher.answered(finished(1, share_s=9.0, batch=1), 9.0)
+        statuses = []
+        for second in range(10, 20):
+            sent = len(desk.runs)
+            desk.ask({"input": "x", "id": second, "deadline_ms": 500}, at=second)
+            if len(desk.runs) > sent:
+                desk.dispatcher.answered(finished(desk.runs[-1].id, share_s=0.1, batch=1), second + 0.1)
+            statuses.append(desk.replies[-1]["status"])
+        assert statuses == ["busy"] * 4 + ["ok"] * 6
+
+    def test_those_that_never_end_are_cut_off_seldom(self) -> None:
+        desk = Desk()
+        for second in range(100):
+            sent = len(desk.runs)
+            desk.ask({"input": "x", "id": second, "deadline_ms": 20}, at=second)
+            if len(desk.runs) > sent:
+                desk.dispatcher.expire(second + 0.0199999)
+                desk.dispatcher.expire(second + 0.021)
+                desk.dispatcher.answered(Cancelled(id=desk.runs[-1].id), second + 0.05)
+        counts = Counter(reply["status"] for reply in desk.replies)
+        assert counts["busy"] > 90
+        assert counts["expired"] > 3
 
     def test_expired_request_is_rejected_not_run(self) -> None:
         desk = Desk()

@@ -65,6 +65,13 @@ def test_caution_grows_with_the_spread_of_what_is_ahead() -> None:
         assert ahead.cautious_s(own) == pytest.approx(4 + 1 + margin_s)
 
 
+def test_a_guess_is_not_topped_by_caution() -> None:
+    guess = Expectation(share_s=1.0)
+    ahead = Ahead(slots=4)
+    ahead.wait(guess, count=6)
+    assert ahead.cautious_s(guess) == ahead.likely_s(guess) == pytest.approx(6 - 1.5 + 4)
+
+
 def test_what_is_unknown_is_counted_and_said_to_be_so() -> None:
     ahead = Ahead(slots=1)
     ahead.wait(expectation(1.0))

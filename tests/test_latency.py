@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.engine.protocol import ChatMessage, LabelsPlan, Run, TextPlan
-from edge_agent.latency import STALE_AFTER_S, WINDOW, Expectation, Kind, Latency, kind_of
+from edge_agent.latency import BELIEVED_PER_RUN_S, STALE_AFTER_S, WINDOW, Expectation, Kind, Latency, kind_of
 
 KIND: Kind = ("report", 5, 9)
 OTHER: Kind = ("report", 5, 3)
@@ -101,7 +101,7 @@ def test_the_engines_rates_give_a_guess_until_there_is_a_measurement() -> None:
     latency.set_rates(100.0, 32.0)
     guess = latency.expect(("report", 9, 7))
     assert guess is not None
-    assert guess.share_s == pytest.approx(384 / 4 / 100 + 96 / 32)
+    assert guess.share_s == pytest.approx(384 / 4 / 100 + 127 / 7 / 32)
     assert guess.run_s(95, 2) == pytest.approx(2 * guess.share_s)
     labels = latency.expect(("triage", 9, 0))
     assert labels is not None
@@ -114,6 +114,15 @@ def test_the_engines_rates_give_a_guess_until_there_is_a_measurement() -> None:
     known = latency.expect(("report", 9, 7))
     assert known is not None
     assert known.share_s == 0.5
+
+
+def test_a_guess_does_not_reckon_with_an_answer_as_long_as_it_may_be() -> None:
+    latency = Latency()
+    latency.set_rates(1000.0, 100.0)
+    guesses = [latency.expect(kind_of(run("x", max_tokens=tokens))) for tokens in (1, 16, 256)]
+    shares = [guess.share_s for guess in guesses if guess]
+    assert shares == sorted(shares)
+    assert shares[-1] < 256 / 100 / 4
 
 
 @pytest.mark.parametrize("rates", [(None, 10.0), (10.0, None), (None, None)])
@@ -138,6 +147,84 @@ def test_one_that_was_handed_over_just_before_its_deadline_tells_nothing() -> No
     expected = latency.expect(KIND)
     assert expected is not None
     assert expected.share_s == 1.0
+
+
+def ended(latency: Latency, *shares_s: float, batch: int = 1, at: float = 0.0) -> None:
+    for share_s in shares_s:
+        latency.measure(KIND, share_s=share_s, run_s=share_s * batch, batch=batch, now=at)
+
+
+def least_s(latency: Latency, now: float, kind: Kind = KIND) -> float | None:
+    least = latency.least(kind, now)
+    return None if least is None else least.least_s
+
+
+def test_the_least_a_request_takes_is_what_the_fastest_of_its_kind_took() -> None:
+    latency = Latency()
+    assert least_s(latency, 0.0) is None
+    ended(latency, 0.3, 0.1, 0.2)
+    assert least_s(latency, 0.0) == 0.1
+    assert least_s(latency, 0.0, OTHER) is None
+
+
+def test_of_requests_that_ran_together_it_is_their_share_until_one_ran_alone() -> None:
+    latency = Latency()
+    ended(latency, 0.03, batch=4)
+    assert least_s(latency, 0.0) == 0.03
+    ended(latency, 0.1)
+    ended(latency, 0.02, batch=4)
+    assert least_s(latency, 0.0) == 0.1
+
+
+def test_it_is_believed_the_longer_the_more_runs_have_shown_it() -> None:
+    latency = Latency()
+    ended(latency, 9.0)
+    assert least_s(latency, BELIEVED_PER_RUN_S - 0.1) == 9.0
+    assert least_s(latency, BELIEVED_PER_RUN_S) is None
+    ended(latency, *[0.1] * 50)
+    assert least_s(latency, STALE_AFTER_S - 0.1) == 0.1
+    assert least_s(latency, STALE_AFTER_S) is None
+
+
+def test_a_trial_that_was_cut_off_speaks_against_deadlines_as_short_as_its_own_alone() -> None:
+    latency = Latency()
+    ended(latency, *[0.1] * 50)
+    latency.gave_up(KIND, run_s=0.02, beside=1, now=60.0)
+    least = least_s(latency, 60.0)
+    assert least is not None
+    assert 0.02 < least < 0.03
+    ended(latency, 0.08, at=61.0)
+    assert least_s(latency, 61.0) == 0.08
+
+
+def test_trials_that_fail_become_rare() -> None:
+    latency, now, trials = Latency(), 0.0, 0
+    while now < 600.0:
+        if least_s(latency, now) is None:
+            latency.gave_up(KIND, run_s=0.02, beside=1, now=now)
+            trials += 1
+        now += 1.0
+    assert trials < 20
+
+
+def test_one_that_was_cut_off_refuses_nobody_whom_faster_ones_speak_for() -> None:
+    latency = Latency()
+    ended(latency, 0.1)
+    latency.gave_up(KIND, run_s=2.0, beside=1, now=1.0)
+    assert least_s(latency, 1.0) == 0.1
+
+
+def test_one_that_was_cut_off_beside_others_tells_nothing_of_running_alone() -> None:
+    latency = Latency()
+    latency.gave_up(KIND, run_s=2.0, beside=2, now=0.0)
+    assert least_s(latency, 0.0) is None
+
+
+def test_a_longer_trial_raises_the_least_and_a_shorter_one_does_not_lower_it() -> None:
+    latency = Latency()
+    for run_s in (0.5, 1.0, 0.1):
+        latency.gave_up(KIND, run_s=run_s, beside=1, now=0.0)
+    assert least_s(latency, 0.0) == pytest.approx(1.1)
 
 
 @pytest.mark.parametrize(("run_s", "deadline_ms"), [(0.02, 5_000), (1.0, 8_000), (30.0, 60_000)])

@@ -159,8 +159,8 @@ class Ready:
 
     repacked_mb: weights copied to the layout of fast kernels, MiB; 0.0 = none, None = the library did not say.
     cpu_variant: the CPU features compiled into the library that runs, as its own system info names them.
-    prefill_tok_s: tokens per second of long prompts; decode_tok_s: of `max_active` answers written at once. Measured on
-    this machine with this model at some start; None = not measured.
+    prefill_tok_s: tokens per second of long prompts while nobody writes; decode_tok_s: of `max_active` answers written
+    at once. Measured on this machine with this model at some start; None = not measured.
     """
 
     type: Literal["ready"] = "ready"

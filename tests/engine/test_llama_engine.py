@@ -399,6 +399,15 @@ def test_idle_rows_change_no_answer_and_leave_nothing_behind(open_llama: OpenLla
         assert answer.scores is None or answer.scores == pytest.approx(expected[number].scores, abs=0.02)
 
 
+def test_the_rate_of_prompts_is_that_of_the_steps_that_prompts_are_decoded_in(open_llama: OpenLlama) -> None:
+    engine = open_llama()
+    costs = [StepCost(rows, 2, seconds) for rows, seconds in ((16, 0.05), (64, 0.1), (256, 0.38))]
+    engine._policy = StepPolicy(costs, [], threads=1, prefill_threads=2, batch_tokens=None, most_rows=256)
+    assert (engine._policy.batch_tokens, engine._policy.prompt_batch_tokens) == (64, 256)
+
+    assert engine.facts.prefill_tok_s == pytest.approx(256 / 0.38, abs=0.1)
+
+
 def test_where_narrow_steps_are_better_the_requests_take_turns(open_llama: OpenLlama) -> None:
     engine = open_llama(max_active=6)
     costs = [StepCost(rows, 2, 0.01) for rows in (1, 2, 4)] + [StepCost(rows, 2, 1.0) for rows in (5, 6, 64)]
