@@ -8,6 +8,7 @@ Source of the calls' rules: include/llama.h and src/llama-context.cpp of llama.c
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -38,8 +39,6 @@ _LIBRARY_FOLDER = Path(llama_cpp.__file__).parent / "lib"
 # KV cells are handed out and padded in steps of this many (llama_kv_cache::get_padding).
 _CONTEXT_STEP = 256
 _MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
-# More of them are first looked at by their first bytes: masking a token takes about 0.1 us.
-_FEW_CANDIDATES = 512
 _ABORTED = 2  # llama_decode, include/llama.h
 
 
@@ -172,6 +171,17 @@ class Llama:
             if count >= 0:
                 return buffer.raw[:count]
             size = -count
+
+    @cached_property
+    def first_bytes(self) -> FirstBytes:
+        """Of all tokens but those that end a turn. Read at first use, which takes about 0.2 s."""
+        buffer = ctypes.create_string_buffer(64)
+        texts = []
+        for token in range(self.vocabulary_size):
+            count = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, True)
+            text = buffer.raw[:count] if count >= 0 else self._read_piece(token)
+            texts.append(b"" if self.is_end(token) else text)
+        return FirstBytes(texts)
 
     def is_control(self, token: int) -> bool:
         return bool(llama_cpp.llama_vocab_is_control(self._vocabulary, token))
@@ -373,22 +383,7 @@ class Llama:
         # A NULL pointer object is falsy, yet not None.
         if not pointer:
             raise GrammarError(self._last_errors())
-        return Grammar(pointer, self)
-
-    @cached_property
-    def first_bytes(self) -> FirstBytes:
-        """Of the texts of all tokens, but for those that end a turn. Read at first use, which takes about 0.2 s."""
-        size = 64
-        buffer = ctypes.create_string_buffer(size)
-        found = FirstBytes(self.vocabulary_size)
-        for token in range(self.vocabulary_size):
-            if self.is_end(token):
-                continue
-            count = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, size, 0, True)
-            # Of a text that is longer than the buffer nothing is written.
-            text = buffer.raw[:count] if count >= 0 else self._read_piece(token)
-            found.add(token, text)
-        return found
+        return Grammar(pointer)
 
     def close(self) -> None:
         if self._context:
@@ -431,39 +426,27 @@ class SamplerChain:
 class Grammar:
     """State of a grammar after the tokens accepted so far. Never part of a chain: masking a vocabulary costs 18 ms."""
 
-    def __init__(self, pointer: Any, llama: Llama) -> None:
+    is_quick = True
+
+    def __init__(self, pointer: Any) -> None:
         self._pointer = pointer
-        self._llama = llama
-        self._one = np.zeros(1, dtype=Candidates)
+        self._one = llama_cpp.llama_token_data()
+        self._just_one = ctypes.byref(
+            llama_cpp.llama_token_data_array(data=ctypes.pointer(self._one), size=1, selected=-1, sorted=False)
+        )
 
     def clone(self) -> Self:
         """An independent copy in the same state."""
-        return type(self)(llama_cpp.llama_sampler_clone(self._pointer), self._llama)
+        return type(self)(llama_cpp.llama_sampler_clone(self._pointer))
 
     def allows(self, token: int) -> bool:
-        """Whether the next token may be this one; about 1 µs."""
-        self._one[0] = (token, 0.0, 0.0)
-        self.mask(self._one)
-        return bool(np.isfinite(self._one["logit"][0]))
+        """Whether the next token may be this one; some microseconds."""
+        self._one.id, self._one.logit = ctypes.c_int32(token), 0.0
+        llama_cpp.llama_sampler_apply(self._pointer, self._just_one)
+        return math.isfinite(self._one.logit)
 
     def mask(self, candidates: npt.NDArray[np.void]) -> None:
         """Logits of candidates (dtype Candidates, C-contiguous) that may not come next become minus infinity."""
-        if candidates.size <= _FEW_CANDIDATES:
-            self._mask(candidates)
-            return
-        possible = self._llama.first_bytes.possible(candidates["id"], self._allowed)
-        rest = candidates[possible]
-        self._mask(rest)
-        candidates["logit"] = -np.inf
-        candidates["logit"][possible] = rest["logit"]
-
-    def _allowed(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-        candidates = np.zeros(tokens.size, dtype=Candidates)
-        candidates["id"] = tokens
-        self._mask(candidates)
-        return np.isfinite(candidates["logit"])
-
-    def _mask(self, candidates: npt.NDArray[np.void]) -> None:
         array = _candidate_array(candidates)
         llama_cpp.llama_sampler_apply(self._pointer, ctypes.byref(array))
 

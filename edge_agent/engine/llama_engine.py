@@ -467,7 +467,8 @@ class LlamaEngine:
         return [Failed(id=request.run.id, code=FailureCode.INTERNAL, message=message) for request in failed]
 
     def _warm_up(self) -> None:
-        """One step that touches every weight, so that the first request does not wait for the disk."""
+        """One step that touches every weight, and what a grammar needs: the first request waits for neither."""
+        _ = self._llama.first_bytes
         self._llama.decode([Piece(self._idle_id, 0, [self._idle_token], [0])], threads=calibration.cpus())
         self._llama.forget(self._idle_id)
 

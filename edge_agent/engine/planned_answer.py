@@ -35,6 +35,8 @@ class _Option:
 class _HeldToSlot:
     """The Constraint that a slot is: of a token that ends it, the part before its end must be content."""
 
+    is_quick = False
+
     def __init__(self, llama: Llama, slot: Slot) -> None:
         self._llama = llama
         self._slot = slot

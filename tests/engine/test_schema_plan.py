@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.engine.answer_guess import AnswerGuess
+from edge_agent.engine.first_bytes import FirstBytes
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.number_slot import NumberSlot
 from edge_agent.engine.plan_steps import Choice, End, Literal, Step
@@ -56,6 +57,7 @@ class RandomModel:
         self._likes = [token for token, piece in enumerate(self._pieces) if piece in likes and piece]
         self._bias = bias
         self.vocabulary_size = len(self._pieces)
+        self.first_bytes = FirstBytes(self._pieces)
 
     def logits(self, _row: int) -> npt.NDArray[np.float32]:
         logits = self._noise.normal(size=self.vocabulary_size).astype(np.float32)
