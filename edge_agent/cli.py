@@ -148,7 +148,7 @@ def _run(path: Path) -> int:
     from edge_agent.agent import Agent  # noqa: PLC0415 - check-config needs none of it
     from edge_agent.model_store import ModelError, open_model  # noqa: PLC0415
 
-    config = load_config(path, needs_model=True)
+    config = load_config(path)
     _set_up_log(config)
     unreadable = config.unreadable_files()
     if unreadable:
@@ -162,7 +162,7 @@ def _run(path: Path) -> int:
 
 
 def _check_config(path: Path) -> int:
-    config = load_config(path, needs_model=True)
+    config = load_config(path)
     for hint in (*config.hints(), *(f"{fault}; `run` needs it" for fault in config.unreadable_files())):
         print(printable(f"{path}: hint: {hint}"), file=sys.stderr)
     print(printable(f"{path}: good"))

@@ -151,13 +151,6 @@ class ModelConfig(Table):
     path: ConfigPath
     public_key: ConfigPath | None = None
 
-    @field_validator("path")
-    @classmethod
-    def _check_path(cls, path: Path, info: ValidationInfo) -> Path:
-        if info.context and info.context["needs_model"] and not _may_be_model(path):
-            raise ValueError(f"should be a bundle folder or a .gguf file that can be read; {path} is neither")
-        return path
-
     @field_validator("public_key")
     @classmethod
     def _check_public_key(cls, _key: Path | None) -> None:
@@ -311,8 +304,10 @@ class Config(Table):
         return topics.Topics(self.mqtt.root, self.device.site, self.device.id)
 
     def unreadable_files(self) -> list[str]:
-        """A fault for each file of keys and passwords that cannot be read. `run` asks at its start: on a board they may
-        come later than the configuration, so they are no faults of the configuration itself."""
+        """A fault for each file of keys and passwords, and for the model, where it cannot be read.
+
+        `run` asks at its start: on a board they may come later than the configuration, so they are no faults of it.
+        """
         tls = self.mqtt.tls or TlsConfig()
         files = {
             "mqtt.password_file": self.mqtt.password_file,
@@ -321,11 +316,18 @@ class Config(Table):
             "mqtt.tls.key_file": tls.key_file,
             "commands.key_file": self.commands.key_file,
         }
-        return [
+        faults = [
             f"{key}: should be a file that can be read (got {shown(str(file))})"
             for key, file in files.items()
             if file is not None and not _is_readable(file)
         ]
+        faults += [
+            f"{field_name(('models', name, 'path'))}: should be a bundle folder or a .gguf file that can be read "
+            f"(got {shown(str(model.path))})"
+            for name, model in self.models.items()
+            if not _may_be_model(model.path)
+        ]
+        return faults
 
     def hints(self) -> list[str]:
         """What is no fault, but likely not meant."""
@@ -341,8 +343,8 @@ class Config(Table):
         return self.topics.default_reply_topics if self.mqtt.reply_topics is None else self.mqtt.reply_topics
 
 
-def load_config(path: Path, *, needs_model: bool = False) -> Config:
-    """Reads and checks a configuration file. needs_model: its model must be there, which a client does without.
+def load_config(path: Path) -> Config:
+    """Reads and checks a configuration file.
 
     Raises ConfigError naming every fault: unreadable, not TOML, unknown keys, wrong values, tasks that clash.
     """
@@ -358,7 +360,7 @@ def load_config(path: Path, *, needs_model: bool = False) -> Config:
     models = list(_below(raw, "models"))
     # What goes together is checked beside pydantic, which asks only after everything else is right: one round for all.
     faults = [*_built_in_faults(tasks), *_models_faults(models), *_topics_faults(tasks, raw)]
-    context = {"folder": path.absolute().parent, "models": models, "needs_model": needs_model}
+    context = {"folder": path.absolute().parent, "models": models}
     try:
         config = Config.model_validate(raw, context=context)
     except ValidationError as error:

@@ -65,13 +65,18 @@ def test_five_mistakes_are_all_reported_at_once(tmp_path: Path) -> None:
         assert len(lines) == 5
 
 
-def test_model_that_is_not_there_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_is_hinted_at_and_ends_the_daemon_for_good(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(site_config("b", free_port(), "5", "no-such-bundle"), encoding="utf-8")
-    for command in (("check-config", path), ("run", "--config", path)):
-        done = edge_agent(*command)
-        assert done.returncode == 78
-        assert re.search(r": models\.default\.path: should be .*\(got \"no-such-bundle\"\)\n$", done.stderr)
+    told = r"models\.default\.path: should be .*\(got \".*no-such-bundle\"\)"
+
+    checked, done = edge_agent("check-config", path), edge_agent("run", "--config", path)
+
+    # It may come to the board later, or never be on the machine where this is checked.
+    assert checked.returncode == 0
+    assert re.search(rf": hint: {told}; `run` needs it\n", checked.stderr)
+    assert done.returncode == 78
+    assert re.search(rf": {told}\n$", done.stderr)
 
 
 def test_hints_leave_a_configuration_good(tmp_path: Path) -> None:
