@@ -36,13 +36,15 @@ _ROUNDS = 2
 _REPEATS = 2
 # The usual length of what a prompt shares: attention costs by what is cached too.
 _BASE_TOKENS = 192
+# Of each request's own: a wide step is of several, whose rows look at each other's cells where tiles hold both.
+_PROMPT_TOKENS = 48
 # Fewer threads are preferred if they lose no more than this: the others rest, and the board stays cooler.
 _SAME = 1.03
 
 # Where the buffers of a step lie to each other follows from the room for logits, and on some machines a wide step then
-# takes a fifth longer or less (Q4_0 with AMX: slow for 17-24 and 33-40 rows, fast for 9-16 and 25-32).
+# takes a fifth longer or less (Q4_0 with AMX: slow with room for 23, 35 or 39 rows, fast for 27, 31 or 43).
 _MORE_OUTPUTS = 8
-_LAYOUT_ROWS = 64
+_LAYOUT_ROWS = 128
 _LAYOUT_GAIN = 1.05
 # Whose steps take longer has no time to try, and is bound by its arithmetic anyway.
 _LAYOUT_S = 1.0
@@ -121,19 +123,20 @@ def _choose_layout(llama: Llama, seq_ids: Sequence[int], base_id: int, *, thread
     """Leaves the context with the room for logits with which a wide step is faster, and empty."""
     rows = min(_LAYOUT_ROWS, widest_step(llama))
     fewest = llama.outputs
-
-    def wide_step_s() -> float:
-        step = steps_of(llama, seq_ids, base_id)
-        seconds = fastest(lambda: step(rows, 1, threads), end_at=monotonic() + _LAYOUT_S)
-        llama.forget(base_id)
-        return seconds
-
-    plain_s = wide_step_s()
-    if plain_s > _LAYOUT_S or fewest + _MORE_OUTPUTS > llama.batch_tokens:
+    if fewest + _MORE_OUTPUTS > llama.batch_tokens:
         return
-    llama.resize(fewest + _MORE_OUTPUTS)
-    if wide_step_s() * _LAYOUT_GAIN > plain_s:
-        llama.resize(fewest)
+    taken_s = dict.fromkeys((fewest, fewest + _MORE_OUTPUTS), math.inf)
+    for _ in range(_ROUNDS):
+        for outputs in taken_s:
+            llama.resize(outputs)
+            step = steps_of(llama, seq_ids, base_id)
+            seconds = fastest(partial(step, rows, 1, threads), _REPEATS, end_at=monotonic() + _LAYOUT_S)
+            taken_s[outputs] = min(seconds, taken_s[outputs])
+            if seconds > _LAYOUT_S:
+                llama.resize(fewest)
+                return
+    is_worth_it = taken_s[fewest + _MORE_OUTPUTS] * _LAYOUT_GAIN < taken_s[fewest]
+    llama.resize(fewest + _MORE_OUTPUTS if is_worth_it else fewest)
 
 
 def preemptions() -> int:
@@ -228,7 +231,7 @@ class _Times:
 
 
 def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
-    """Steps as requests make them: up to `seq_ids` rows are of as many sequences, more are the prompt of one.
+    """Steps as requests make them: up to `seq_ids` rows are of as many sequences, more are prompts of _PROMPT_TOKENS.
 
     All of them begin with the same cached tokens, which `base_id` holds; both are empty before and must be after.
     """
@@ -237,12 +240,11 @@ def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
     llama.decode_all(base_id, [token] * base, threads=1)
 
     def step(rows: int, outputs: int, threads: int) -> None:
-        if rows <= len(seq_ids):
-            pieces = [
-                Piece(seq_id, base, [token], (0,) if at < outputs else ()) for at, seq_id in enumerate(seq_ids[:rows])
-            ]
-        else:
-            pieces = [Piece(seq_ids[0], base, [token] * rows, range(rows - outputs, rows))]
+        count = rows if rows <= len(seq_ids) else min(-(-rows // _PROMPT_TOKENS), len(seq_ids))
+        pieces = [
+            Piece(seq_id, base, [token] * size, range(size - logits, size))
+            for seq_id, size, logits in zip(seq_ids, _shares(rows, count), _shares(outputs, count), strict=False)
+        ]
         for piece in pieces:
             llama.share(base_id, piece.seq_id, base)
         llama.decode(pieces, threads=threads)
@@ -250,6 +252,11 @@ def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
             llama.forget(piece.seq_id)
 
     return step
+
+
+def _shares(number: int, count: int) -> list[int]:
+    """It in so many parts that are as good as equal."""
+    return [number // count + (at < number % count) for at in range(count)]
 
 
 def _base_tokens(llama: Llama) -> int:

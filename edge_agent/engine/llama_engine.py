@@ -174,6 +174,7 @@ class LlamaEngine:
         self._requests[run.id] = request
         self._admission.offer(run.id)
         self._linger.came()
+        self._start_waiting()
         return None
 
     def cancel(self, request_id: int) -> Event | None:

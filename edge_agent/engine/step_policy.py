@@ -18,7 +18,7 @@ _WORTH_IT = 1.05
 _EFFICIENT = 0.9
 # A step of nothing but prompts is as wide as is efficient up to this time: who comes meanwhile waits for its end.
 _LONGEST_PROMPT_STEP_S = 0.4
-_AS_GOOD = 0.95
+_AS_GOOD = 0.9
 _FEWEST_BUDGET_ROWS = 16
 # From so many rows on a batch is bound by arithmetic rather than by memory.
 WIDE_ROWS = 8
