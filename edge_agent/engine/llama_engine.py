@@ -108,7 +108,7 @@ class LlamaEngine:
             if is_measured
             else calibration.unmeasured_policy(settings, self._llama)
         )
-        prompt_step_s = self._policy.seconds(self._policy.batch_tokens, 1) or _STALL_S
+        prompt_step_s = self._policy.seconds(self._policy.prompt_batch_tokens, 1) or _STALL_S
         self._turns = Turns(_WIDE_ROWS, max(1, int(_STALL_S / prompt_step_s)))
         self.set_tasks(load.tasks)
         while self.has_work:
@@ -198,13 +198,15 @@ class LlamaEngine:
             self._prefixes.tend(self._free_cells)
         self._start_branches()
         writing, prompts = list(self._writing_rows()), list(self._prompt_rows())
-        most = self._policy.batch_tokens if writing else self._policy.prompt_batch_tokens
-        ends_one = _tokens_of(prompts[:1]) <= most
+        ends_one = _tokens_of(prompts[:1]) <= self._policy.prompt_batch_tokens
+        # A step that only makes others wait, and ends no prompt for it, is a short one.
+        is_wide = ends_one or not writing
         match self._turns.take(_tokens_of(writing), _tokens_of(prompts), ends_one=ends_one):
             case Turn.WRITING:
                 prompts = []
             case Turn.PROMPTS:
                 writing = []
+        most = self._policy.prompt_batch_tokens if is_wide and not writing else self._policy.batch_tokens
         rows = writing + prompts
         wants = [stream.want(key) for key, (_, stream) in enumerate(rows)]
         budget = min(_tokens_of(rows), max(most, self._max_active))

@@ -431,6 +431,24 @@ def test_where_narrow_steps_are_better_the_requests_take_turns(open_llama: OpenL
     assert (len(running), sum(more), max(more) - min(more)) == (6, 24, 0)
 
 
+def test_prompts_that_end_are_taken_together_before_others_write_on(open_llama: OpenLlama) -> None:
+    engine = open_llama(max_active=4, context_tokens=2048, batch_tokens=256, tasks=())
+    costs = [StepCost(rows, 2, 0.001 * rows) for rows in (1, 8)] + [StepCost(rows, 2, 0.1) for rows in (64, 128, 256)]
+    engine._policy = StepPolicy(costs, [], threads=1, prefill_threads=2, batch_tokens=None, most_rows=256)
+    engine._policy.batch_tokens = 64
+    engine.add(run(0, "write", max_tokens=100))
+    while engine._requests[0].first_token_at is None:
+        engine.step()
+
+    for number in (1, 2, 3):
+        engine.add(run(number, f"pump {number} vibrates " * 6, max_tokens=8))
+    waiting = sum(len(engine._requests[number].prompt) for number in (1, 2, 3))
+    assert 128 < waiting <= 256
+    engine.step()
+
+    assert all(request.first_token_at is not None for request in engine._requests.values())
+
+
 def test_those_that_write_have_their_turn_while_prompts_keep_coming(open_llama: OpenLlama) -> None:
     engine = open_llama(max_active=4, context_tokens=4096, batch_tokens=64)
     engine.add(run(0, "write", max_tokens=12))
