@@ -48,6 +48,10 @@ class ValuesWriter(Writer):
             raise UnplannedError
         self._texts = dict.fromkeys(json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in values)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(self._texts)
+
     def leads(self, then: Later) -> Leads:
         return [(text, then) for text in self._texts]
 
@@ -110,6 +114,35 @@ class ArrayWriter(Writer):
 
         later = Later(make)
         return later
+
+
+class DistinctItemsWriter(Writer):
+    """An array of distinct ones of these texts; low, high: bounds of the number of items."""
+
+    def __init__(self, texts: Sequence[str], low: int, high: int) -> None:
+        if low > len(texts):
+            raise UnplannedError
+        self._texts = texts
+        self._low = low
+        self._high = min(high, len(texts))
+
+    def leads(self, then: Later) -> Leads:
+        end: Leads = [] if self._low else [("[]", then)]
+        return end + self._items("[", self._texts, then) if self._high else end
+
+    def _items(self, before: str, left: Sequence[str], then: Later) -> Leads:
+        """One of the texts that are left."""
+        return [
+            (before + text, self._rest([*left[:place], *left[place + 1 :]], then)) for place, text in enumerate(left)
+        ]
+
+    def _rest(self, left: Sequence[str], then: Later) -> Later:
+        def make() -> Step:
+            count = len(self._texts) - len(left)
+            options: Leads = [("]", then)] if count >= self._low else []
+            return _choice(options + (self._items(",", left, then) if count < self._high else []))
+
+        return Later(make)
 
 
 class TupleWriter(Writer):

@@ -2,7 +2,7 @@
 
 JSON is written compact, keys in the schema's order, required ones always. There is no plan for what would need more
 than that: recursion, objects with any keys, values of any type, unions whose members begin alike, patterns outside of
-the subset of `pattern_reader`, `not`, `if`, `uniqueItems` and the like.
+the subset of `pattern_reader`, `not`, `if`, `uniqueItems` of other than a few values, and the like.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from edge_agent.engine.json_writers import (
     THE_END,
     ArrayWriter,
+    DistinctItemsWriter,
     NumberWriter,
     ObjectWriter,
     StringWriter,
@@ -60,7 +61,7 @@ _ANNOTATIONS = frozenset(
 )
 _KEYWORDS = {
     "object": frozenset(("additionalProperties", "maxProperties", "minProperties", "properties", "required")),
-    "array": frozenset(("items", "maxItems", "minItems", "prefixItems")),
+    "array": frozenset(("items", "maxItems", "minItems", "prefixItems", "uniqueItems")),
     "string": frozenset(("maxLength", "minLength", "pattern")),
     "integer": frozenset(("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf")),
     "number": frozenset(("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf")),
@@ -140,6 +141,8 @@ class _Compiler:
 
     def _visit_array(self, rules: Mapping[str, Any]) -> Writer:
         low, high = int(rules.get("minItems", 0)), rules.get("maxItems")
+        if rules.get("uniqueItems", False):
+            return self._visit_distinct(rules, low, high)
         if "prefixItems" in rules:
             # As in the grammar: exactly the tuple.
             items = [self.visit(item) for item in rules["prefixItems"]]
@@ -149,6 +152,16 @@ class _Compiler:
         if high == 0:
             return ArrayWriter(None, 0, 0)
         return ArrayWriter(self.visit(rules.get("items", True)), low, None if high is None else int(high))
+
+    def _visit_distinct(self, rules: Mapping[str, Any], low: int, high: Any) -> Writer:
+        items = None if "prefixItems" in rules else self.visit(rules.get("items", True))
+        if not isinstance(items, ValuesWriter):
+            raise UnplannedError
+        values = [json.loads(text) for text in items.texts]
+        # 1 and 1.0 are two texts of one value.
+        if not validator({"uniqueItems": True}).is_valid(values):
+            raise UnplannedError
+        return DistinctItemsWriter(items.texts, low, len(values) if high is None else int(high))
 
 
 def _only(rules: Mapping[str, Any], keyword: str) -> Any:

@@ -113,9 +113,15 @@ def _integers(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def _leaves(draw: st.DrawFn) -> dict[str, Any]:
-    kind = draw(st.sampled_from(["enum", "const", "string", "pattern", "integer", "number", "boolean", "nullable"]))
+    kinds = ["enum", "const", "distinct", "string", "pattern", "integer", "number", "boolean", "nullable"]
+    kind = draw(st.sampled_from(kinds))
     if kind == "enum":
         return {"enum": draw(st.lists(_VALUES, min_size=1, max_size=6, unique_by=json.dumps))}
+    if kind == "distinct":
+        values = draw(st.lists(_VALUES, min_size=1, max_size=6, unique_by=json.dumps))
+        low = draw(st.integers(0, len(values)))
+        high = draw(st.sampled_from([{}, {"maxItems": low + draw(st.integers(0, 3))}]))
+        return {"type": "array", "items": {"enum": values}, "uniqueItems": True, "minItems": low, **high}
     if kind == "const":
         return {"const": draw(_VALUES)}
     if kind == "string":
@@ -293,7 +299,9 @@ def test_schemas_that_have_a_plan(schema: dict[str, Any]) -> None:
         _object({"$ref": "#"}),
         _object({"type": "object", "additionalProperties": {"type": "string"}}),
         _object({"type": "array"}),
-        _object({"type": "array", "items": {"type": "boolean"}, "uniqueItems": True}),
+        _object({"type": "array", "items": {"type": "string"}, "uniqueItems": True}),
+        _object({"type": "array", "items": {"enum": [1, 1.0]}, "uniqueItems": True}),
+        _object({"type": "array", "items": {"type": "boolean"}, "uniqueItems": True, "minItems": 3}),
         _object({"type": "array", "items": {"type": "boolean"}, "contains": {"const": True}}),
         _object({"type": "string", "pattern": r"^a(?=b)"}),
         _object({"type": "string", "pattern": "^a{3}$", "maxLength": 2}),
