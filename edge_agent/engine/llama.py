@@ -176,12 +176,18 @@ class Llama:
     def first_bytes(self) -> FirstBytes:
         """Of all tokens but those that end a turn. Read at first use, which takes about 0.2 s."""
         buffer = ctypes.create_string_buffer(64)
-        texts = []
+        first = np.full(self.vocabulary_size, FirstBytes.NONE, dtype=np.int16)
+        single: dict[int, int] = {}
         for token in range(self.vocabulary_size):
             count = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, True)
-            text = buffer.raw[:count] if count >= 0 else self._read_piece(token)
-            texts.append(b"" if self.is_end(token) else text)
-        return FirstBytes(texts)
+            if count == 0 or self.is_end(token):
+                continue
+            # Of a text that is longer than the buffer nothing is written.
+            byte = ord(buffer[0]) if count > 0 else self._read_piece(token)[0]
+            first[token] = byte
+            if count == 1:
+                single[byte] = token
+        return FirstBytes(first, single)
 
     def is_control(self, token: int) -> bool:
         return bool(llama_cpp.llama_vocab_is_control(self._vocabulary, token))

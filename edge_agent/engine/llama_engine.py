@@ -56,9 +56,9 @@ _WIDE_ROWS = 64
 # Who writes waits about this long at most for prompts that come between.
 _STALL_S = 0.5
 
-# What waiting for the next requests may cost of a step's time.
-_LINGER_SHARE = 0.02
-_LONGEST_LINGER_S = 0.01
+# On x86 agent, broker and client need about 2 ms for an answer and the next question, one after the other.
+_LINGER_SHARE = 0.3
+_LINGER_WAY_S = 0.004
 
 _Row = tuple[Request | None, Stream]
 
@@ -97,7 +97,7 @@ class LlamaEngine:
         self._prefixes = TaskPrefixes(self._llama, cache, _store(load, self._llama))
         self._requests: dict[int, Request] = {}
         self._is_short_of_cells = False
-        self._linger = Linger(_LINGER_SHARE, _LONGEST_LINGER_S)
+        self._linger = Linger(_LINGER_SHARE, _LINGER_WAY_S)
         self._served = 0
         self._totals = Totals()
         # The request that has the step that runs to itself: read by `interrupt` from another thread.
@@ -139,10 +139,8 @@ class LlamaEngine:
 
     @property
     def linger_s(self) -> float:
-        # Whoever writes waits for nobody, and a full step for nothing.
-        is_writing = any(request.first_token_at is not None for request in self._requests.values())
         is_full = _tokens_of(list(self._prompt_rows())) >= self._policy.prompt_batch_tokens
-        return 0.0 if is_writing or is_full else self._linger.seconds(monotonic())
+        return 0.0 if is_full else self._linger.seconds(monotonic())
 
     def progress(self) -> Progress:
         return self._totals.progress(self._admission.active)
@@ -325,7 +323,8 @@ class LlamaEngine:
             rows=len(requests), tokens=sum(counts), elapsed_s=monotonic() - began, has_prefill=has_prefill
         )
         if ended := sum(isinstance(event, (Finished, Failed)) for event in events):
-            self._linger.answered(ended, step_s=now - began, now=monotonic())
+            running = self._admission.active + ended
+            self._linger.answered(ended, of=running, step_s=now - began, now=monotonic())
         return events
 
     def _decode(self, pieces: list[Piece]) -> list[int]:

@@ -93,18 +93,21 @@ class Linger:
 
     Clients that ask again when they are answered would else come just after the next step has begun. One that comes
     alone never waits, for only as many are waited for as were answered.
+
+    share: of the time of a step, for which the places of those who were answered may stay empty; way_s: for each of
+    them, how long an answer's way to its client and the next question's way back may take.
     """
 
-    def __init__(self, share: float, longest_s: float) -> None:
+    def __init__(self, share: float, way_s: float) -> None:
         self._share = share
-        self._longest_s = longest_s
+        self._way_s = way_s
         self._missing = 0
         self._until = 0.0
 
-    def answered(self, count: int, *, step_s: float, now: float) -> None:
-        """A step of so many seconds ended so many requests."""
+    def answered(self, count: int, *, of: int, step_s: float, now: float) -> None:
+        """A step of so many seconds ended `count` of so many requests."""
         self._missing = count
-        self._until = now + min(self._share * step_s, self._longest_s)
+        self._until = now + count * min(self._share * step_s / of, self._way_s)
 
     def came(self) -> None:
         """A request came, or one more than was waited for."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 # A choice other than the plain one must promise this much, for measurements on a busy board scatter.
@@ -20,6 +21,7 @@ _EFFICIENT = 0.9
 _LONGEST_PROMPT_STEP_S = 0.4
 _AS_GOOD = 0.9
 _FEWEST_BUDGET_ROWS = 16
+_MOST_SIZES = 4096
 # From so many rows on a batch is bound by arithmetic rather than by memory.
 WIDE_ROWS = 8
 
@@ -63,6 +65,9 @@ class StepPolicy:
         self._prefill_threads = prefill_threads
         self.batch_tokens = batch_tokens or self._efficient_rows(most_rows)
         self.prompt_batch_tokens = batch_tokens or self._prompt_rows(most_rows)
+        # Asked at every step, about few sizes.
+        self.fitted = lru_cache(_MOST_SIZES)(self._fitted)
+        self.padded = lru_cache(_MOST_SIZES)(self._padded)
 
     def threads(self, rows: int) -> int:
         """How many threads a step of this many rows runs with."""
@@ -75,7 +80,7 @@ class StepPolicy:
         """What a step takes with logits after so many of its rows; None = nothing was measured."""
         return self._cost(rows, outputs) if self._costs else None
 
-    def fitted(self, rows: int, outputs: int) -> int:
+    def _fitted(self, rows: int, outputs: int) -> int:
         """The rows to take of so many that wait: fewer, where the kernels then get through more of them per second."""
         if not self._costs:
             return rows
@@ -86,7 +91,7 @@ class StepPolicy:
         best = max((cost.rows for cost in self._costs if cost.rows < rows), key=rate, default=rows)
         return best if rate(best) > _WORTH_IT * rate(rows) else rows
 
-    def padded(self, rows: int, outputs: int) -> tuple[int, int]:
+    def _padded(self, rows: int, outputs: int) -> tuple[int, int]:
         """The rows and outputs to make of so many: more, where wider kernels are faster although some of it is idle."""
         if not self._costs:
             return rows, outputs

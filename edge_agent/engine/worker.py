@@ -150,11 +150,13 @@ def _open_engine(load: Load) -> Engine:
 def _serve(engine: Engine, commands: _Commands, emit: Callable[[Event], None]) -> None:
     reported_at = perf_counter()
     while True:
-        for command in commands.waiting(timeout_s=engine.linger_s if engine.has_work else _PROGRESS_S):
+        waiting = commands.waiting(timeout_s=engine.linger_s if engine.has_work else _PROGRESS_S)
+        for command in waiting:
             for event in _obey(engine, command):
                 emit(event)
         was_busy = engine.has_work
-        if was_busy and not engine.linger_s:
+        # To prepare a request takes a millisecond: what came meanwhile shares the step with it.
+        if was_busy and not waiting and not engine.linger_s:
             for event in engine.step():
                 emit(event)
         now = perf_counter()

@@ -83,7 +83,7 @@ def test_requests_in_one_batch_answer_as_they_do_alone(open_llama: OpenLlama) ->
 
 def test_a_step_waits_for_the_next_requests_of_those_whose_answers_it_follows(open_llama: OpenLlama) -> None:
     engine = open_llama()
-    engine._linger = Linger(share=1e6, longest_s=60.0)
+    engine._linger = Linger(share=1e6, way_s=60.0)
     together = [run(number, f"pump {number}", LABELS) for number in range(2)]
     assert all(answer.batch == 2 for answer in finished(engine, *together).values())
 
@@ -94,16 +94,14 @@ def test_a_step_waits_for_the_next_requests_of_those_whose_answers_it_follows(op
     assert engine.linger_s == 0
 
 
-def test_who_writes_waits_for_no_other_s_next_request(open_llama: OpenLlama) -> None:
-    engine = open_llama()
-    engine.add(run(0, "write", max_tokens=40))
-    while engine._requests[0].first_token_at is None:
-        engine.step()
-    engine._linger = Linger(share=1e6, longest_s=60.0)
-    engine.add(run(1, "7 mm/s", LABELS))
-    while 1 in engine._requests:
-        engine.step()
-    assert 0 in engine._requests
+def test_a_step_that_is_full_waits_for_nobody(open_llama: OpenLlama) -> None:
+    engine = open_llama(batch_tokens=64)
+    engine._linger = Linger(share=1e6, way_s=60.0)
+    finished(engine, *(run(number, f"pump {number}", LABELS) for number in range(3)))
+
+    engine.add(run(3, "pump 0 again", LABELS))
+    assert engine.linger_s > 1
+    engine.add(run(4, "pump 1 again " * 20, LABELS))
 
     assert engine.linger_s == 0
 

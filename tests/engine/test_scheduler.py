@@ -152,22 +152,22 @@ def test_a_long_prompt_gets_every_other_step() -> None:
 
 
 def test_as_many_are_waited_for_as_were_answered() -> None:
-    linger = Linger(share=0.02, longest_s=0.01)
+    linger = Linger(share=0.2, way_s=0.01)
     assert linger.seconds(now=5.0) == 0
 
-    linger.answered(2, step_s=0.2, now=10.0)
+    linger.answered(2, of=8, step_s=0.1, now=10.0)
 
-    assert linger.seconds(now=10.001) == pytest.approx(0.003)
+    assert linger.seconds(now=10.001) == pytest.approx(0.004)
     linger.came()
-    assert linger.seconds(now=10.001) == pytest.approx(0.003)
+    assert linger.seconds(now=10.001) == pytest.approx(0.004)
     linger.came()
     assert linger.seconds(now=10.001) == 0
 
 
 def test_nobody_is_waited_for_longer_than_it_is_worth() -> None:
-    linger = Linger(share=0.02, longest_s=0.01)
+    linger = Linger(share=0.2, way_s=0.01)
 
-    linger.answered(8, step_s=0.2, now=10.0)
-    assert linger.seconds(now=10.004) == 0
-    linger.answered(8, step_s=60.0, now=20.0)
-    assert linger.seconds(now=20.0) == pytest.approx(0.01)
+    linger.answered(1, of=8, step_s=0.1, now=10.0)
+    assert linger.seconds(now=10.003) == 0
+    linger.answered(3, of=8, step_s=60.0, now=20.0)
+    assert linger.seconds(now=20.0) == pytest.approx(0.03)

@@ -57,7 +57,8 @@ class RandomModel:
         self._likes = [token for token, piece in enumerate(self._pieces) if piece in likes and piece]
         self._bias = bias
         self.vocabulary_size = len(self._pieces)
-        self.first_bytes = FirstBytes(self._pieces)
+        first = [piece[0] if piece else FirstBytes.NONE for piece in self._pieces]
+        self.first_bytes = FirstBytes(np.array(first, dtype=np.int16), {byte: byte for byte in range(256)})
 
     def logits(self, _row: int) -> npt.NDArray[np.float32]:
         logits = self._noise.normal(size=self.vocabulary_size).astype(np.float32)
