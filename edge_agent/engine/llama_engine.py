@@ -48,6 +48,8 @@ _BATCH_TOKENS = 256
 # Each sequence costs a row of logits (0.6 MB with Qwen's vocabulary), for llama.cpp keeps one per sequence id.
 _BRANCHES = 6
 _PREFIXES = 8
+# Of a step, for a row of logits that was ever used holds 1.2 MB: where it is computed, and where it is read.
+_MOST_OUTPUTS = 16
 # Prefixes take at most this share of the cells.
 _PREFIX_SHARE = 0.5
 
@@ -212,7 +214,8 @@ class LlamaEngine:
         # Only those that write can take turns: a prompt that waits would wait for ever for a wider step.
         tokens = budget if prompts else self._policy.fitted(budget, outputs)
         slack = min(tokens // 4, self._llama.batch_tokens - tokens) if prompts else 0
-        batch = next_batch(wants, tokens=tokens, outputs=self._llama.outputs, slack=slack)
+        most_outputs = min(self._llama.outputs, max(_MOST_OUTPUTS, self._max_active))
+        batch = next_batch(wants, tokens=tokens, outputs=most_outputs, slack=slack)
         if not batch:
             return []
         return self._run_batch([rows[take.key] for take in batch], [take.count for take in batch])
