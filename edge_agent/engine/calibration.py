@@ -61,6 +61,16 @@ class Calibration:
     costs: list[StepCost]
     heads: list[HeadCost]
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether it can have been measured."""
+        rows, outputs = [cost.rows for cost in self.costs], [head.outputs for head in self.heads]
+        is_ascending = all(sizes == sorted(set(sizes)) and min(sizes, default=1) > 0 for sizes in (rows, outputs))
+        is_timed = all(0 < cost.seconds < math.inf and cost.threads > 0 for cost in self.costs)
+        return bool(self.outputs > 0 and rows and is_ascending and is_timed) and all(
+            0 <= head.seconds < math.inf for head in self.heads
+        )
+
 
 _CALIBRATION = TypeAdapter(Calibration)
 
@@ -286,12 +296,16 @@ def load_calibration(path: Path, key: str) -> Calibration | None:
     """What was kept under this key; None if there is nothing, or nothing readable."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return _CALIBRATION.validate_python(kept["calibration"]) if kept["key"] == key else None
+        found = _CALIBRATION.validate_python(kept["calibration"]) if kept["key"] == key else None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         _logger.info("calibration %s cannot be used and is made anew: %s", path, error)
         return None
+    if found is not None and not found.is_sound:
+        _logger.info("calibration %s holds what no measurement gives and is made anew", path)
+        return None
+    return found
 
 
 def save_calibration(path: Path, key: str, found: Calibration) -> None:

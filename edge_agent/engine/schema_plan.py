@@ -70,6 +70,8 @@ _KEYWORDS = {
 }
 # Integers between bounds this close are a choice.
 _MAX_LISTED = 256
+# Of distinct items every choice is followed by one among the others: the steps that are looked at grow with the cube.
+_MAX_DISTINCT = 16
 # Optional keys are one choice, whose texts are compared at each of them.
 _MAX_OPTIONAL = 64
 
@@ -155,7 +157,7 @@ class _Compiler:
 
     def _visit_distinct(self, rules: Mapping[str, Any], low: int, high: Any) -> Writer:
         items = None if "prefixItems" in rules else self.visit(rules.get("items", True))
-        if not isinstance(items, ValuesWriter):
+        if not isinstance(items, ValuesWriter) or len(items.texts) > _MAX_DISTINCT:
             raise UnplannedError
         values = [json.loads(text) for text in items.texts]
         # 1 and 1.0 are two texts of one value.

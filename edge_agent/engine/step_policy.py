@@ -134,8 +134,10 @@ class StepPolicy:
     def _efficient_rows(self, most_rows: int) -> int:
         """The smallest step that gets through nearly as many rows per second as the best one."""
         sizes = [cost for cost in self._costs if _FEWEST_BUDGET_ROWS <= cost.rows <= most_rows]
-        best = max(map(_rows_per_s, sizes), default=0.0)
-        return next((cost.rows for cost in sizes if _rows_per_s(cost) >= _EFFICIENT * best), most_rows)
+        # Others wait for it: no wide step is worth more than that.
+        short = [cost for cost in sizes if cost.seconds <= _LONGEST_PROMPT_STEP_S] or sizes[:1]
+        best = max(map(_rows_per_s, short), default=0.0)
+        return next((cost.rows for cost in short if _rows_per_s(cost) >= _EFFICIENT * best), most_rows)
 
     def _prompt_rows(self, most_rows: int) -> int:
         """The widest of the best steps: what a step costs beside its rows is paid less often."""

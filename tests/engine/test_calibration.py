@@ -138,6 +138,26 @@ def test_a_damaged_file_is_measured_anew(tmp_path: Path, content: str) -> None:
     assert calibration.load_calibration(path, "k") is None
 
 
+@pytest.mark.parametrize(
+    ("outputs", "cost", "more"),
+    [
+        (23, StepCost(1, 1, 0.0), []),
+        (23, StepCost(1, 1, float("nan")), []),
+        (23, StepCost(1, 0, 0.01), []),
+        (0, StepCost(1, 1, 0.01), []),
+        (23, StepCost(2, 1, 0.01), [StepCost(1, 1, 0.01)]),
+    ],
+)
+def test_what_cannot_have_been_measured_is_measured_anew(
+    tmp_path: Path, outputs: int, cost: StepCost, more: list[StepCost]
+) -> None:
+    path = tmp_path / "calibration.json"
+    calibration.save_calibration(path, "k", calibration.Calibration(outputs, [cost, *more], []))
+    assert path.exists()
+
+    assert calibration.load_calibration(path, "k") is None
+
+
 def test_an_engine_measures_once_and_remembers(
     open_llama: Callable[..., LlamaEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

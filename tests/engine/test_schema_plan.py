@@ -302,6 +302,7 @@ def test_schemas_that_have_a_plan(schema: dict[str, Any]) -> None:
         _object({"type": "array"}),
         _object({"type": "array", "items": {"type": "string"}, "uniqueItems": True}),
         _object({"type": "array", "items": {"enum": [1, 1.0]}, "uniqueItems": True}),
+        _object({"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 17}, "uniqueItems": True}),
         _object({"type": "array", "items": {"type": "boolean"}, "uniqueItems": True, "minItems": 3}),
         _object({"type": "array", "items": {"type": "boolean"}, "contains": {"const": True}}),
         _object({"type": "string", "pattern": r"^a(?=b)"}),

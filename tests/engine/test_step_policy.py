@@ -84,6 +84,11 @@ def test_the_smallest_step_that_is_nearly_as_efficient_is_the_budget() -> None:
     assert policy({1: 5.0, 16: 10.0, 64: 20.0, 128: 30.0, 256: 50.0}, most_rows=128).batch_tokens == 128
 
 
+def test_a_budget_that_others_would_wait_long_for_is_not_taken() -> None:
+    assert policy({16: 300.0, 64: 900.0, 128: 1200.0, 256: 1300.0}).batch_tokens == 16
+    assert policy({16: 100.0, 64: 390.0, 128: 410.0, 256: 420.0}).batch_tokens == 16
+
+
 def test_a_step_of_nothing_but_prompts_is_the_widest_of_the_best_that_nobody_waits_long_for() -> None:
     assert policy({16: 50.0, 64: 98.0, 128: 171.0, 256: 333.0}).prompt_batch_tokens == 256
     assert policy({16: 50.0, 64: 98.0, 128: 171.0, 256: 401.0}).prompt_batch_tokens == 128, "longer than 0.4 s"

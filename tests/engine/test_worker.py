@@ -10,10 +10,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 
+from edge_agent.engine import worker as worker_module
+from edge_agent.engine.engine import Totals
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import (
     Cancel,
@@ -27,6 +29,7 @@ from edge_agent.engine.protocol import (
     Progress,
     Ready,
     SetTasks,
+    TaskPrefix,
     encode_command,
 )
 from tests.engine.runs import LABELS, TASK, run
@@ -298,3 +301,36 @@ def test_whatever_a_library_prints_stays_out_of_the_events(tmp_path: Path) -> No
 
     assert done.stdout == b""
     assert b"printed by a library" in done.stderr
+
+
+def test_commands_without_end_do_not_put_steps_off() -> None:
+    class EnoughStepsError(Exception):
+        pass
+
+    class Commands:
+        asked = 0
+
+        def waiting(self, *, timeout_s: float) -> list[SetTasks]:
+            assert timeout_s == 0.0
+            self.asked += 1
+            assert self.asked < 100
+            return [SetTasks(tasks=())]
+
+    class Engine:
+        has_work = True
+        linger_s = 0.0
+        steps = 0
+
+        def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None: ...
+
+        def step(self) -> list[Event]:
+            self.steps += 1
+            if self.steps == 10:
+                raise EnoughStepsError
+            return []
+
+        def progress(self) -> Progress:
+            return Totals().progress(active=1)
+
+    with pytest.raises(EnoughStepsError):
+        worker_module._serve(cast("Any", Engine()), cast("Any", Commands()), lambda _: None)
