@@ -141,8 +141,9 @@ class LlamaEngine:
 
     @property
     def linger_s(self) -> float:
-        is_full = _tokens_of(list(self._prompt_rows())) >= self._policy.prompt_batch_tokens
-        return 0.0 if is_full else self._linger.seconds(monotonic())
+        seconds = self._linger.seconds(monotonic())
+        is_full = seconds > 0 and _tokens_of(list(self._prompt_rows())) >= self._policy.prompt_batch_tokens
+        return 0.0 if is_full else seconds
 
     def progress(self) -> Progress:
         return self._totals.progress(self._admission.active)

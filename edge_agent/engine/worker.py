@@ -150,14 +150,12 @@ def _open_engine(load: Load) -> Engine:
 def _serve(engine: Engine, commands: _Commands, emit: Callable[[Event], None]) -> None:
     reported_at = perf_counter()
     while True:
-        for command in commands.waiting(timeout_s=engine.linger_s if engine.has_work else _PROGRESS_S):
-            for event in _obey(engine, command):
-                emit(event)
         # To prepare a request takes milliseconds: what came meanwhile shares the step with it. Once only, for others
         # wait for the step, and commands may come without end.
-        for command in commands.waiting(timeout_s=0.0):
-            for event in _obey(engine, command):
-                emit(event)
+        for timeout_s in (engine.linger_s if engine.has_work else _PROGRESS_S, 0.0):
+            for command in commands.waiting(timeout_s=timeout_s):
+                for event in _obey(engine, command):
+                    emit(event)
         was_busy = engine.has_work
         if was_busy and not engine.linger_s:
             for event in engine.step():
