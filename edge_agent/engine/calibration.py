@@ -178,7 +178,10 @@ def measure(
     most_outputs: int,
     clock: Callable[[], float] = monotonic,
 ) -> tuple[list[StepCost], list[HeadCost]]:
-    """Costs in ascending order, those of rows with the best of the numbers of threads for narrow or for wide steps."""
+    """Costs in ascending order, those of rows with the best of the numbers of threads for narrow or for wide steps.
+
+    Where only one number is given it is a wish, and the other kind's is not tried instead.
+    """
     end_at = clock() + MEASURE_S
     swept = min(_SWEPT_WIDE_ROWS, most_rows)
     times = _Times()
@@ -190,7 +193,8 @@ def measure(
         narrow, wide = times.best(1).threads, times.best(swept).threads
         for rows in _WIDTHS:
             if rows <= most_rows and rows not in {1, swept}:
-                yield rows, 0, {narrow, wide} if rows <= WIDE_ROWS else {wide}
+                own, is_wish = (narrow, len(threads) == 1) if rows < WIDE_ROWS else (wide, len(prefill_threads) == 1)
+                yield rows, 0, {own} if is_wish or rows > WIDE_ROWS else {narrow, wide}
             if rows == swept:
                 # Of narrow steps, which are quick, and before the wide ones, for which there may be no time.
                 yield from ((swept, outputs, {wide}) for outputs in _OUTPUTS if outputs <= min(most_outputs, swept))

@@ -97,9 +97,18 @@ def test_what_disturbs_one_size_for_a_while_leaves_no_mark() -> None:
 
 
 def test_given_threads_are_not_tried_against_others() -> None:
-    costs = {cost.rows: cost.threads for cost in Board(pi_5).costs([1], [3])}
+    costs = Board(lambda rows, _: rows / 1000).costs([2], [3])
 
-    assert (costs[1], costs[128]) == (1, 3)
+    assert {cost.rows: cost.threads for cost in costs} == {cost.rows: 2 if cost.rows < 8 else 3 for cost in costs}
+
+
+def test_of_threads_given_for_one_kind_only_the_other_finds_its_own() -> None:
+    def threads_of_4_and_8(threads: list[int], prefill_threads: list[int]) -> list[int]:
+        costs = Board(pi_5).costs(threads, prefill_threads)
+        return [cost.threads for cost in costs if cost.rows in {4, 8}]
+
+    assert threads_of_4_and_8([1], [1, 2, 4]) == [1, 4]
+    assert threads_of_4_and_8([1, 2, 4], [1]) == [2, 1]
 
 
 def test_a_slow_board_is_not_measured_for_ever() -> None:

@@ -167,5 +167,6 @@ def test_settings_of_the_configuration_are_measured(demo_bundle: Path, tmp_path:
     assert told["engine"]["context_tokens"] == 512
     assert told["engine"]["batch_tokens"] == 64
     assert {task["clients"] for task in told["tasks"]} == {1, 2}
-    assert {step["chosen_threads"] for step in told["steps"]["decode"]} == {1}
+    # A narrow step that a wide one beats, be it by accident, is run as that.
+    assert all(step["chosen_threads"] == (1 if step["chosen_rows"] < 8 else 2) for step in told["steps"]["decode"])
     assert {step["chosen_threads"] for step in told["steps"]["prefill"]} == {2}
