@@ -12,10 +12,11 @@ from edge_agent.engine.answer_guess import AnswerGuess
 from edge_agent.engine.answer_plan import LabelTree
 from edge_agent.engine.answers import LabelAnswer, TextAnswer
 from edge_agent.engine.chat import THOUGHT_END, Chat
-from edge_agent.engine.llama import Grammar, Llama
+from edge_agent.engine.llama import Llama
 from edge_agent.engine.planned_answer import PlannedAnswer
 from edge_agent.engine.protocol import LabelsPlan, Run, SchemaPlan, TaskPrefix, TextPlan
 from edge_agent.engine.request import Request
+from edge_agent.engine.samplers import Grammar
 from edge_agent.engine.sampling import TokenPicker
 from edge_agent.engine.schema_grammar import to_gbnf, validator
 from edge_agent.engine.schema_plan import SchemaWriter, plan

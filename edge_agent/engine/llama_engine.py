@@ -6,7 +6,6 @@ Sequence ids, from 0: one per running request, one per label branch, one per tas
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -17,6 +16,7 @@ from edge_agent.engine.chat import ChatError
 from edge_agent.engine.engine import EngineFacts, Totals
 from edge_agent.engine.intake import Intake
 from edge_agent.engine.llama import ContextSizes, DecodeAbortedError, DecodeError, Llama, Piece
+from edge_agent.engine.next_step import NextStep, Row
 from edge_agent.engine.planned_answer import PlannedAnswer
 from edge_agent.engine.prefix_cache import Prefix, PrefixCache
 from edge_agent.engine.prefix_store import PrefixStore
@@ -38,7 +38,8 @@ from edge_agent.engine.protocol import (
     TaskPrefix,
 )
 from edge_agent.engine.request import Request, Stream
-from edge_agent.engine.scheduler import Admission, Linger, Reservation, Turn, Turns, next_batch
+from edge_agent.engine.scheduler import Admission, Linger, Reservation
+from edge_agent.engine.step_policy import StepPolicy
 from edge_agent.engine.task_prefixes import TaskPrefixes
 
 _logger = logging.getLogger(__name__)
@@ -48,21 +49,12 @@ _BATCH_TOKENS = 256
 # Each sequence costs a row of logits (0.6 MB with Qwen's vocabulary), for llama.cpp keeps one per sequence id.
 _BRANCHES = 6
 _PREFIXES = 8
-# Of a step, for a row of logits that was ever used holds 1.2 MB: where it is computed, and where it is read.
-_MOST_OUTPUTS = 16
 # Prefixes take at most this share of the cells.
 _PREFIX_SHARE = 0.5
-
-# From so many rows on flash attention works on tiles (GGML_FA_TILE_Q).
-_WIDE_ROWS = 64
-# Who writes waits about this long at most for prompts that come between.
-_STALL_S = 0.5
 
 # On x86 agent, broker and client need about 2 ms for an answer and the next question, one after the other.
 _LINGER_SHARE = 0.3
 _LINGER_WAY_S = 0.004
-
-_Row = tuple[Request | None, Stream]
 
 
 def context_sizes(settings: EngineSettings) -> ContextSizes:
@@ -100,18 +92,22 @@ class LlamaEngine:
         self._requests: dict[int, Request] = {}
         self._is_short_of_cells = False
         self._linger = Linger(_LINGER_SHARE, _LINGER_WAY_S)
-        self._served = 0
         self._totals = Totals()
         # The request that has the step that runs to itself: read by `interrupt` from another thread.
         self._stepping: int | None = None
         self._warm_up()
-        self._policy = (
+        policy = (
             calibration.step_policy(load, self._llama, self._request_ids, self._idle_id)
             if is_measured
             else calibration.unmeasured_policy(settings, self._llama)
         )
-        prompt_step_s = self._policy.seconds(self._policy.prompt_batch_tokens, 1) or _STALL_S
-        self._turns = Turns(_WIDE_ROWS, max(1, int(_STALL_S / prompt_step_s)))
+        self._next_step = NextStep(
+            policy,
+            self._prefixes,
+            max_active=active,
+            most_rows=self._llama.batch_tokens,
+            most_outputs=self._llama.outputs,
+        )
         self.set_tasks(load.tasks)
         while self.has_work:
             self.step()
@@ -136,14 +132,17 @@ class LlamaEngine:
         return None if seconds is None else round(rows / seconds, 1)
 
     @property
+    def _policy(self) -> StepPolicy:
+        return self._next_step.policy
+
+    @property
     def has_work(self) -> bool:
         return bool(self._requests or self._prefixes.is_busy)
 
     @property
     def linger_s(self) -> float:
         seconds = self._linger.seconds(monotonic())
-        is_full = seconds > 0 and _tokens_of(list(self._prompt_rows())) >= self._policy.prompt_batch_tokens
-        return 0.0 if is_full else seconds
+        return 0.0 if seconds and self._next_step.is_full(self._requests.values()) else seconds
 
     def progress(self) -> Progress:
         return self._totals.progress(self._admission.active)
@@ -198,28 +197,8 @@ class LlamaEngine:
         if not self._is_short_of_cells:
             self._prefixes.tend(self._free_cells)
         self._start_branches()
-        writing, prompts = list(self._writing_rows()), list(self._prompt_rows())
-        ends_one = _tokens_of(prompts[:1]) <= self._policy.prompt_batch_tokens
-        # A step that only makes others wait, and ends no prompt for it, is a short one.
-        is_wide = ends_one or not writing
-        match self._turns.take(_tokens_of(writing), _tokens_of(prompts), ends_one=ends_one):
-            case Turn.WRITING:
-                prompts = []
-            case Turn.PROMPTS:
-                writing = []
-        most = self._policy.prompt_batch_tokens if is_wide and not writing else self._policy.batch_tokens
-        rows = writing + prompts
-        wants = [stream.want(key) for key, (_, stream) in enumerate(rows)]
-        budget = min(_tokens_of(rows), max(most, self._max_active))
-        outputs = min(sum(len(want.outputs) for want in wants), budget)
-        # Only those that write can take turns: a prompt that waits would wait for ever for a wider step.
-        tokens = budget if prompts else self._policy.fitted(budget, outputs)
-        slack = min(tokens // 4, self._llama.batch_tokens - tokens) if prompts else 0
-        most_outputs = min(self._llama.outputs, max(_MOST_OUTPUTS, self._max_active))
-        batch = next_batch(wants, tokens=tokens, outputs=most_outputs, slack=slack)
-        if not batch:
-            return []
-        return self._run_batch([rows[take.key] for take in batch], [take.count for take in batch])
+        batch = self._next_step.choose(self._requests.values())
+        return self._run_batch([row for row, _ in batch], [count for _, count in batch]) if batch else []
 
     @property
     def _free_cells(self) -> int:
@@ -267,34 +246,12 @@ class LlamaEngine:
                 self._llama.share(request.stream.seq_id, stream.seq_id, start)
                 request.branches.append(stream)
 
-    def _writing_rows(self) -> Iterator[_Row]:
-        """Those that write, and label branches."""
-        writing = [request for request in self._requests.values() if request.first_token_at is not None]
-        # Where a step does not take all of them, they take turns.
-        for request in sorted(writing, key=lambda request: request.served_at):
-            if request.stream is not None and not request.stream.is_done:
-                yield request, request.stream
-            for branch in request.branches:
-                yield request, branch
-
-    def _prompt_rows(self) -> Iterator[_Row]:
-        """Prefixes that requests wait for and prompts by arrival, then prefixes to come."""
-        for stream in self._prefixes.streams(awaited=True):
-            yield None, stream
-        for request in self._requests.values():
-            if request.stream is not None and request.first_token_at is None:
-                yield request, request.stream
-        for stream in self._prefixes.streams(awaited=False):
-            yield None, stream
-
-    def _run_batch(self, rows: list[_Row], counts: list[int]) -> list[Event]:
+    def _run_batch(self, rows: list[Row], counts: list[int]) -> list[Event]:
         began = monotonic()
         requests = [owner for owner in dict.fromkeys(owner for owner, _ in rows) if owner is not None]
         for request in requests:
             request.started_at = began if request.started_at is None else request.started_at
             request.batch = max(request.batch, len(requests))
-            self._served += 1
-            request.served_at = self._served
         pieces = [stream.piece(count) for (_, stream), count in zip(rows, counts, strict=True)]
         owners = {None if owner is None else owner.run.id for owner, _ in rows}
         self._stepping = owners.pop() if len(owners) == 1 else None
@@ -345,7 +302,7 @@ class LlamaEngine:
         finally:
             self._llama.forget(self._idle_id)
 
-    def _share_out(self, elapsed_s: float, rows: list[_Row], counts: list[int]) -> None:
+    def _share_out(self, elapsed_s: float, rows: list[Row], counts: list[int]) -> None:
         per_row_s = elapsed_s / sum(counts)
         for (owner, _), count in zip(rows, counts, strict=True):
             if owner is not None:
@@ -483,11 +440,6 @@ class LlamaEngine:
             self._remove(request)
         self._intake.close()
         self._llama.close()
-
-
-def _tokens_of(rows: list[_Row]) -> int:
-    """How many wait to be decoded."""
-    return sum(len(stream.tokens) - stream.done for _, stream in rows)
 
 
 def _with_outputs(pieces: list[Piece], count: int) -> list[Piece]:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.engine.first_bytes import Tokens
-from edge_agent.engine.llama import Candidates, Grammar, Llama, Logits, SamplerChain
+from edge_agent.engine.llama import Llama, Logits
 from edge_agent.engine.protocol import Sampling
+from edge_agent.engine.samplers import Candidates, Grammar, SamplerChain
 
 # Most tokens that are refused have an allowed one close behind. A grammar takes 0.4 ms to mask 4096 candidates, and 17
 # for all of a vocabulary of 152 thousand; a slot ten times as long.

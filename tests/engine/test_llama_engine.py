@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from edge_agent.engine.first_bytes import Tokens
-from edge_agent.engine.llama import ContextSizes, DecodeError, Grammar, GrammarError, Llama, ModelError, Piece
+from edge_agent.engine.llama import ContextSizes, DecodeError, Llama, ModelError, Piece
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.protocol import (
     Cancelled,
@@ -33,6 +33,7 @@ from edge_agent.engine.protocol import (
     TaskPrefix,
     TextPlan,
 )
+from edge_agent.engine.samplers import Grammar, GrammarError
 from edge_agent.engine.sampling import TokenPicker
 from edge_agent.engine.scheduler import Linger
 from edge_agent.engine.step_policy import HeadCost, StepCost, StepPolicy
@@ -389,7 +390,7 @@ def test_idle_rows_change_no_answer_and_leave_nothing_behind(open_llama: OpenLla
     engine = open_llama()
     costs = [StepCost(rows, 2, 1.0) for rows in range(1, 64)] + [StepCost(64, 2, 0.1)]
     heads = [HeadCost(3, 1.0), HeadCost(12, 0.1)]
-    engine._policy = StepPolicy(costs, heads, threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
+    engine._next_step.policy = StepPolicy(costs, heads, threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
     assert engine._policy.padded(3, 3) == (64, 12)
 
     answers = finished(engine, *runs)
@@ -403,7 +404,7 @@ def test_idle_rows_change_no_answer_and_leave_nothing_behind(open_llama: OpenLla
 def test_the_rate_of_prompts_is_that_of_the_steps_that_prompts_are_decoded_in(open_llama: OpenLlama) -> None:
     engine = open_llama()
     costs = [StepCost(rows, 2, seconds) for rows, seconds in ((16, 0.05), (64, 0.1), (256, 0.38))]
-    engine._policy = StepPolicy(costs, [], threads=1, prefill_threads=2, batch_tokens=None, most_rows=256)
+    engine._next_step.policy = StepPolicy(costs, [], threads=1, prefill_threads=2, batch_tokens=None, most_rows=256)
     assert (engine._policy.batch_tokens, engine._policy.prompt_batch_tokens) == (64, 256)
 
     assert engine.facts.prefill_tok_s == pytest.approx(256 / 0.38, abs=0.1)
@@ -412,7 +413,7 @@ def test_the_rate_of_prompts_is_that_of_the_steps_that_prompts_are_decoded_in(op
 def test_where_narrow_steps_are_better_the_requests_take_turns(open_llama: OpenLlama) -> None:
     engine = open_llama(max_active=6)
     costs = [StepCost(rows, 2, 0.01) for rows in (1, 2, 4)] + [StepCost(rows, 2, 1.0) for rows in (5, 6, 64)]
-    engine._policy = StepPolicy(costs, [], threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
+    engine._next_step.policy = StepPolicy(costs, [], threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
 
     for number in range(6):
         engine.add(run(number, "write", max_tokens=20))
@@ -432,7 +433,7 @@ def test_where_narrow_steps_are_better_the_requests_take_turns(open_llama: OpenL
 def test_prompts_that_end_are_taken_together_before_others_write_on(open_llama: OpenLlama) -> None:
     engine = open_llama(max_active=4, context_tokens=2048, batch_tokens=256, tasks=())
     costs = [StepCost(rows, 2, 0.001 * rows) for rows in (1, 8)] + [StepCost(rows, 2, 0.1) for rows in (64, 128, 256)]
-    engine._policy = StepPolicy(costs, [], threads=1, prefill_threads=2, batch_tokens=None, most_rows=256)
+    engine._next_step.policy = StepPolicy(costs, [], threads=1, prefill_threads=2, batch_tokens=None, most_rows=256)
     engine._policy.batch_tokens = 64
     engine.add(run(0, "write", max_tokens=100))
     while engine._requests[0].first_token_at is None:
@@ -466,7 +467,7 @@ def test_those_that_write_have_their_turn_while_prompts_keep_coming(open_llama: 
         most_waited = max(most_waited, waited)
 
     assert 0 not in engine._requests
-    assert 0 < most_waited <= engine._turns._most_prompt_steps
+    assert 0 < most_waited <= engine._next_step._turns._most_prompt_steps
 
 
 def test_a_step_for_one_request_alone_is_interrupted_and_can_be_made_again(
