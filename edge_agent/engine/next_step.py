@@ -37,6 +37,7 @@ class NextStep:
         prompt_step_s = policy.seconds(policy.prompt_batch_tokens, 1) or _STALL_S
         self._turns = Turns(_WIDE_ROWS, max(1, int(_STALL_S / prompt_step_s)))
         self._served = 0
+        self._is_shortest_first = False
 
     def is_full(self, requests: Collection[Request]) -> bool:
         """Whether prompts alone fill it."""
@@ -65,6 +66,8 @@ class NextStep:
         tokens = budget if prompts else self.policy.fitted(budget, outputs)
         slack = min(tokens // 4, self._most_rows - tokens) if prompts else 0
         batch = next_batch(wants, tokens=tokens, outputs=self._most_outputs, slack=slack)
+        if prompts:
+            self._is_shortest_first = not self._is_shortest_first
         for take in batch:
             owner, _ = rows[take.key]
             if owner is not None:
@@ -73,10 +76,16 @@ class NextStep:
         return [(rows[take.key], take.count) for take in batch]
 
     def _prompts(self, requests: Collection[Request]) -> list[Row]:
-        """Prefixes that requests wait for and prompts by arrival, then prefixes to come."""
+        """Prefixes that requests wait for and prompts by arrival, but every other time the shortest first.
+
+        So a long one does not hold up those behind it, nor they it for ever. Then prefixes to come.
+        """
         awaited, to_come = ([(None, s) for s in self._prefixes.streams(awaited=flag)] for flag in (True, False))
         own = [(owner, s) for owner in requests if (s := owner.stream) is not None and owner.first_token_at is None]
-        return [*awaited, *own, *to_come]
+        prompts: list[Row] = [*awaited, *own]
+        if self._is_shortest_first:
+            prompts.sort(key=lambda row: _tokens_of([row]))
+        return [*prompts, *to_come]
 
 
 def _writing(requests: Collection[Request]) -> list[Row]:

@@ -448,6 +448,30 @@ def test_prompts_that_end_are_taken_together_before_others_write_on(open_llama: 
     assert all(request.first_token_at is not None for request in engine._requests.values())
 
 
+def test_a_long_prompt_does_not_hold_up_short_ones_behind_it(open_llama: OpenLlama) -> None:
+    engine = open_llama(max_active=4, context_tokens=4096, batch_tokens=64, tasks=())
+    engine.add(run(0, "vibrates " * 300, LABELS))
+    engine.step()
+    for number in (1, 2, 3):
+        engine.add(run(number, f"pump {number}", max_tokens=1))
+    shorts = sum(len(engine._requests[number].prompt) for number in (1, 2, 3))
+    for _ in range(2 * -(-shorts // 64)):
+        engine.step()
+
+    assert list(engine._requests) == [0]
+
+
+def test_a_long_prompt_has_every_other_step_while_short_ones_keep_coming(open_llama: OpenLlama) -> None:
+    engine = open_llama(max_active=4, context_tokens=4096, batch_tokens=64, tasks=())
+    engine.add(run(0, "vibrates " * 300, LABELS))
+    for number in range(1, 2 * -(-len(engine._requests[0].prompt) // 64) + 1):
+        while len(engine._requests) < 4:
+            engine.add(run(100 * number + len(engine._requests), "pump 7 vibrates " * 5, max_tokens=1))
+        engine.step()
+
+    assert 0 not in engine._requests
+
+
 def test_those_that_write_have_their_turn_while_prompts_keep_coming(open_llama: OpenLlama) -> None:
     engine = open_llama(max_active=4, context_tokens=4096, batch_tokens=64)
     engine.add(run(0, "write", max_tokens=12))
@@ -580,11 +604,15 @@ def test_after_a_failed_step_its_requests_fail_and_the_others_begin_anew(
     open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = open_llama(batch_tokens=64)
-    expected = finished(engine, run(3, "pump 3", LABELS))[3].scores
+    reading = "pump 3 " * 20
+    expected = finished(engine, run(3, reading, LABELS))[3].scores
     engine.add(run(1, "long " * 200, LABELS))
     engine.add(run(2, "long " * 200, LABELS))
-    engine.add(run(3, "pump 3", LABELS))
-    engine.step()
+    engine.add(run(3, reading, LABELS))
+    begun: Any = engine._requests[3]
+    while begun.stream is None or begun.stream.done == begun.cached_tokens:
+        engine.step()
+    assert not begun.stream.is_done
 
     def fail(*_: object, **__: object) -> None:
         raise DecodeError("llama_decode gave -3")
@@ -600,7 +628,7 @@ def test_after_a_failed_step_its_requests_fail_and_the_others_begin_anew(
     assert isinstance(found[2], Finished)
     assert isinstance(found[3], Finished)
     assert found[3].scores == pytest.approx(expected, abs=0.01)
-    again = finished(engine, run(4, "pump 3", LABELS))[4]
+    again = finished(engine, run(4, reading, LABELS))[4]
     assert again.cached_tokens > 0, "the prefixes are decoded again"
 
 
