@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ from tests.processes import AgentProcess, Mosquitto
 from tests.site import Site, site_config
 
 _NUMBERS = itertools.count(1)
+# A shell starts what is to run in the background with SIGINT ignored, and every program started here would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 NO_MOSQUITTO = "needs the broker mosquitto: apt-get install mosquitto mosquitto-clients"
 
 
