@@ -329,23 +329,18 @@ class Agent:
         )
 
     def _start_worker(self) -> None:
-        settings = self._config.engine
         load = Load(
             model_path=str(self._model.path),
-            settings=EngineSettings(
-                context_tokens=settings.context_tokens,
-                max_active=settings.max_active,
-                threads=settings.threads,
-                prefill_threads=settings.prefill_threads,
-                batch_tokens=settings.batch_tokens,
-            ),
+            settings=EngineSettings(**self._config.engine.model_dump()),
             tasks=tuple(task.prefix() for task in self._tasks.values()),
             model_sha256=self._model.name.sha256,
             state_dir=str(self._config.state_dir),
         )
         self._throughput.worker_started()
-        self._engine = EngineProcess(load, self._deliver)
-        self._engine.start()
+        engine = EngineProcess(load, self._deliver)
+        engine.start()
+        # Only one that was started can be stopped.
+        self._engine = engine
         self._heard_of_worker_at = time.monotonic()
 
     def _restart_worker(self, now: float) -> None:

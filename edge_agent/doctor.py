@@ -203,7 +203,7 @@ def _broker(config: Config) -> Check:
 def _engine(board: GenericBoard, config: Config, model: Model) -> Iterator[Check]:
     """Loads the model in a worker, as `run` does."""
     events: queue.Queue[Event | WorkerExited] = queue.Queue()
-    settings = EngineSettings(context_tokens=config.engine.context_tokens, max_active=config.engine.max_active)
+    settings = EngineSettings(**config.engine.model_dump())
     engine = EngineProcess(Load(model_path=str(model.path), settings=settings), events.put)
     available_mb = board.read().memory_available_mb
     worker_mb = None

@@ -19,7 +19,7 @@ from tests.processes import AgentProcess, Mosquitto
 from tests.site import Site, site_config
 
 _NUMBERS = itertools.count(1)
-# A shell starts what is to run in the background with SIGINT ignored, and every program started here would inherit that.
+# What a shell starts in the background has SIGINT ignored, and every program started here would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NO_MOSQUITTO = "needs the broker mosquitto: apt-get install mosquitto mosquitto-clients"

@@ -95,7 +95,7 @@ class TokenPicker:
 
     def _likely(self, constraint: Constraint, logits: Logits) -> Iterator[npt.NDArray[np.integer]]:
         """Tokens to pick from: the next ones where nothing of these is allowed, at last all that may be."""
-        if not constraint.is_quick:
+        if self._chain is not None and not constraint.is_quick:
             yield _most_probable(logits, _FEW)
         possible = self._llama.first_bytes.possible(lambda tokens: _allowed(constraint, tokens))
         for count in (_FEW, _MANY, possible.size):
