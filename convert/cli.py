@@ -13,14 +13,14 @@ from types import FrameType
 from typing import Any
 
 from . import __version__
-from .bundle import STOPPING_SIGNALS, check_target, verify_bundle
-from .checkpoint import Checkpoint
-from .config import MAX_NAME_LENGTH
 from .conversion import Options, Plan, Written, make_plan, write_bundle
 from .errors import CheckpointError, ConvertError, printable
-from .manifest import MODEL_FILE
 from .progress import ProgressLine
-from .recipe import Quantization
+from .read.checkpoint import Checkpoint
+from .read.config import MAX_NAME_LENGTH
+from .weights.recipe import Quantization
+from .write.bundle import STOPPING_SIGNALS, check_target, verify_bundle
+from .write.manifest import MODEL_FILE
 
 PROGRAM = "edge-convert"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_BAD_CHECKPOINT = 0, 1, 2, 65

@@ -14,24 +14,24 @@ from typing import Any
 
 from gguf import size_label
 
-from . import ggml
-from .bundle import check_target, new_bundle
-from .chat_template import ChatTemplates, read_chat_templates
-from .checkpoint import Checkpoint
-from .config import FILE as CONFIG_FILE
-from .config import MODEL_TYPE, ModelConfig, parse_config
 from .errors import CheckpointError, ConvertError, printable
-from .ggml import GgmlType
-from .gguf_file import Entry, TensorInfo, architecture_entries, general_entries, tokenizer_entries, write_gguf
-from .manifest import FILE as MANIFEST_FILE
-from .manifest import MODEL_FILE, BundleFile, Manifest
-from .model_card import read_licence
-from .quantize import Quantizer
-from .recipe import Quantization, tensor_types
-from .special_tokens import CONFIG_FILE as TOKENIZER_CONFIG_FILE
-from .special_tokens import FILE as TOKENIZER_FILE
-from .tensors import ModelTensor, map_tensors, stray_output
-from .tokenizer import parse_tokenizer
+from .read.chat_template import ChatTemplates, read_chat_templates
+from .read.checkpoint import Checkpoint
+from .read.config import FILE as CONFIG_FILE
+from .read.config import MODEL_TYPE, ModelConfig, parse_config
+from .read.model_card import read_licence
+from .read.special_tokens import CONFIG_FILE as TOKENIZER_CONFIG_FILE
+from .read.special_tokens import FILE as TOKENIZER_FILE
+from .read.tensors import ModelTensor, map_tensors, stray_output
+from .read.tokenizer import parse_tokenizer
+from .weights import ggml
+from .weights.ggml import GgmlType
+from .weights.quantize import Quantizer
+from .weights.recipe import Quantization, tensor_types
+from .write.bundle import check_target, new_bundle
+from .write.gguf_file import Entry, TensorInfo, architecture_entries, general_entries, tokenizer_entries, write_gguf
+from .write.manifest import FILE as MANIFEST_FILE
+from .write.manifest import MODEL_FILE, BundleFile, Manifest
 
 GENERATION_FILE = "generation_config.json"
 DEFAULT_NAME = "model"

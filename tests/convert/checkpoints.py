@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.tokenizer import SPLIT_REGEX
+from convert.read.tokenizer import SPLIT_REGEX
 
 Array = np.ndarray[Any, Any]
 MERGED = (("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"), ("Ġ", "w"))

@@ -11,12 +11,12 @@ from typing import Any
 import llama_cpp
 import pytest
 
-from convert import bundle as bundle_module
-from convert.bundle import new_bundle, verify_bundle
-from convert.checkpoint import Checkpoint
 from convert.conversion import Options, make_plan, write_bundle
 from convert.errors import CheckpointError, ConvertError
-from convert.recipe import Quantization
+from convert.read.checkpoint import Checkpoint
+from convert.weights.recipe import Quantization
+from convert.write import bundle as bundle_module
+from convert.write.bundle import new_bundle, verify_bundle
 from tests.convert.checkpoints import make_checkpoint
 from tests.convert.gguf_reading import read_gguf
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from convert.chat_template import ChatTemplates, read_chat_templates
-from convert.checkpoint import Checkpoint
 from convert.errors import CheckpointError
+from convert.read.chat_template import ChatTemplates, read_chat_templates
+from convert.read.checkpoint import Checkpoint
 from tests.convert.checkpoints import make_checkpoint
 
 

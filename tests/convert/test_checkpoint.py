@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.checkpoint import INDEX, Checkpoint
 from convert.errors import CheckpointError
+from convert.read.checkpoint import INDEX, Checkpoint
 from tests.convert.checkpoints import make_checkpoint, write_safetensors
 
 SECOND = "model-00002-of-00003.safetensors"

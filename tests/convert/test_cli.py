@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from convert import ggml
 from convert.cli import main
+from convert.weights import ggml
 from tests.convert.checkpoints import make_checkpoint, write_sparse_checkpoint
 from tests.convert.gguf_reading import read_gguf
 

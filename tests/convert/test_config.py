@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from convert.config import ModelConfig, parse_config
 from convert.errors import CheckpointError
-from convert.gguf_file import architecture_entries
+from convert.read.config import ModelConfig, parse_config
+from convert.write.gguf_file import architecture_entries
 from tests.convert.checkpoints import make_checkpoint
 
 

@@ -6,12 +6,12 @@ import gguf
 import numpy as np
 import pytest
 
-from convert import ggml
 from convert.errors import CheckpointError, ConvertError
-from convert.ggml import GgmlType
-from convert.quantize import Quantizer
-from convert.safetensors import SafetensorsFile
-from convert.tensors import ModelTensor
+from convert.read.safetensors import SafetensorsFile
+from convert.read.tensors import ModelTensor
+from convert.weights import ggml
+from convert.weights.ggml import GgmlType
+from convert.weights.quantize import Quantizer
 from tests.convert.checkpoints import Array, to_bf16, write_safetensors
 
 RANDOM = np.random.default_rng(3)

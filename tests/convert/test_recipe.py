@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from convert.checkpoint import Checkpoint
 from convert.conversion import Options, make_plan, write_bundle
-from convert.recipe import Quantization
+from convert.read.checkpoint import Checkpoint
+from convert.weights.recipe import Quantization
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
 from tests.convert.gguf_reading import Gguf, read_gguf
 from tests.convert.native_quantizer import quantize_natively

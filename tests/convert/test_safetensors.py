@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convert.errors import CheckpointError
-from convert.safetensors import Dtype, SafetensorsFile
+from convert.read.safetensors import Dtype, SafetensorsFile
 from tests.convert.checkpoints import Array, pack_safetensors, safetensors_bytes
 
 GOOD: dict[str, Array] = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.arange(4, dtype=np.uint16)}

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from convert.config import parse_config
 from convert.errors import CheckpointError
-from convert.tokenizer import Tokenizer, TokenType, parse_tokenizer
+from convert.read.config import parse_config
+from convert.read.tokenizer import Tokenizer, TokenType, parse_tokenizer
 from tests.convert.checkpoints import BYTE_LEVEL, CheckpointFiles, make_checkpoint
 
 R1_BOS, R1_EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from convert.recipe import Quantization
+from convert.weights.recipe import Quantization
 from tests.convert.gguf_reading import read_gguf
 from tests.convert.native_quantizer import quantize_natively
 

@@ -7,10 +7,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from .errors import CheckpointError, ConvertError, printable
+from ..errors import CheckpointError, ConvertError, printable
+from ..read.safetensors import Dtype, StoredTensor
+from ..read.tensors import ModelTensor
 from .ggml import Ggml, GgmlType, row_bytes
-from .safetensors import Dtype, StoredTensor
-from .tensors import ModelTensor
 
 SLAB_F32_BYTES = 16 << 20  # at most this much F32 at a time; larger slabs were not faster, and cancelling waits for one
 _SAME = {Dtype.BF16: GgmlType.BF16, Dtype.F16: GgmlType.F16, Dtype.F32: GgmlType.F32}

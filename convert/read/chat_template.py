@@ -9,8 +9,8 @@ from jinja2 import TemplateSyntaxError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from ..errors import CheckpointError, printable
 from .checkpoint import Checkpoint
-from .errors import CheckpointError, printable
 from .special_tokens import CONFIG_FILE
 
 JINJA_FILE = "chat_template.jinja"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import CheckpointError, printable
+from ..errors import CheckpointError, printable
 
 FILE = "config.json"
 ARCHITECTURE = "Qwen2ForCausalLM"

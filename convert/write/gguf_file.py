@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 
-from .chat_template import ChatTemplates
-from .config import MODEL_TYPE, ModelConfig
-from .ggml import GgmlType
-from .tokenizer import Tokenizer
+from ..read.chat_template import ChatTemplates
+from ..read.config import MODEL_TYPE, ModelConfig
+from ..read.tokenizer import Tokenizer
+from ..weights.ggml import GgmlType
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 _U32, _I32, _F32 = GGUFValueType.UINT32, GGUFValueType.INT32, GGUFValueType.FLOAT32

@@ -10,7 +10,7 @@ from enum import IntEnum
 from functools import cache
 from pathlib import Path
 
-from .errors import ConvertError
+from ..errors import ConvertError
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _FILE = ("ggml-base" if sys.platform == "win32" else "libggml-base") + _SUFFIX

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, ConvertError, printable
+from ..errors import CheckpointError, ConvertError, printable
+from ..read.strict_json import parse_object
 from .manifest import FILE, MODEL_FILE, SCHEMA, SIGNATURE_FILE
-from .strict_json import parse_object
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _UNLISTED = (FILE, SIGNATURE_FILE)

@@ -7,7 +7,8 @@ import platform
 from dataclasses import dataclass
 from typing import Any
 
-from . import __version__, ggml
+from .. import __version__
+from ..weights import ggml
 
 FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from .errors import CheckpointError, printable
+from ..errors import CheckpointError, printable
 from .safetensors import SafetensorsFile, StoredTensor
 from .strict_json import MAX_JSON_BYTES, parse_object
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..errors import CheckpointError, printable
 from .config import ModelConfig
-from .errors import CheckpointError, printable
 from .safetensors import StoredTensor
 
 OUTPUT = "output.weight"

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import CheckpointError, printable
 from .config import SPECIAL_TOKENS
-from .errors import CheckpointError, printable
 
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"

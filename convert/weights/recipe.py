@@ -7,9 +7,9 @@ Source: src/llama-quant.cpp of the llama.cpp that llama-cpp-python 0.3.36 vendor
 from collections.abc import Iterable
 from enum import Enum
 
-from .config import ModelConfig
+from ..read.config import ModelConfig
+from ..read.tensors import OUTPUT, TOKEN_EMBD, ModelTensor
 from .ggml import BLOCK_ELEMENTS, GgmlType
-from .tensors import OUTPUT, TOKEN_EMBD, ModelTensor
 
 
 class Quantization(Enum):

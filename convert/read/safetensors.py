@@ -18,7 +18,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Self
 
-from .errors import CheckpointError, printable
+from ..errors import CheckpointError, printable
 from .strict_json import MAX_JSON_BYTES, parse_object
 
 MAX_DIMENSIONS = 8

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from .errors import CheckpointError, printable
+from ..errors import CheckpointError, printable
 from .special_tokens import CONFIG_FILE, FILE, R1_BOS, SpecialTokens, read_special_tokens, wrong
 
 SPLIT_REGEX = (

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from .errors import CheckpointError, printable
+from ..errors import CheckpointError, printable
 
 MAX_JSON_BYTES = (
     100_000_000  # the limit that the safetensors format sets for its header; tokenizer.json stays far below

@@ -1,0 +1,1 @@
+"""What is read: a checkpoint folder, its weights, its configuration and its tokenizer."""

@@ -1,0 +1,1 @@
+"""What is written: a GGUF file in a bundle, whole or not at all."""
