@@ -34,13 +34,17 @@ _Notice = tuple[Request, Code, str]
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Decisions at one moment. running: what the engine has to do for those that run; with no slots, nothing is known
-    of when it will."""
+    """Decisions at one moment.
+
+    running: what the engine has to do for those that run; no slots = there is no engine.
+    loading_s: how long until there is one again, None = unknown.
+    """
 
     queue: RequestQueue
     running: Ahead
     latency: Latency
     now: float
+    loading_s: float | None = None
 
     @property
     def wait_s(self) -> float | None:
@@ -57,7 +61,8 @@ class Admission:
 
     def _done_after_s(self, waiting: Mapping[Kind, int]) -> float:
         backlog = self.running.after_all(waiting, self.latency)
-        return _rounded_up(backlog.work_s if backlog.work_s or backlog.is_known else UNKNOWN_RETRY_S)
+        work_s = backlog.work_s if backlog.work_s or backlog.is_known else UNKNOWN_RETRY_S
+        return _rounded_up(work_s + (self.loading_s or 0.0))
 
     def enter(self, newcomer: Request) -> tuple[Request | None, list[Loser]]:
         """Puts a newcomer into the queue. Gives the older reading that it supersedes, and those that had to go for it.
@@ -84,9 +89,17 @@ class Admission:
         return older, self._losers(notices)
 
     def withdraw(self) -> list[Loser]:
-        """Takes out those near the front that will likely miss their deadline, while there is a worker."""
-        if not self.running.slots:
-            return []
+        """Takes out those near the front that will likely miss their deadline; without an engine, those whose deadline
+        comes before it."""
+        notices = self._likely_late() if self.running.slots else self._all_too_early()
+        for loser, _, _ in notices:
+            self.queue.drop(loser)
+        return self._losers(notices)
+
+    def _all_too_early(self) -> list[_Notice]:
+        return [(request, Code.LOADING, why) for request in self.queue if (why := self._too_early(request))]
+
+    def _likely_late(self) -> list[_Notice]:
         ahead = replace(self.running)
         notices: list[_Notice] = []
         for request in islice(self.queue, WITHDRAW_DEPTH):
@@ -97,9 +110,7 @@ class Admission:
                     notices.append(self._withdrawn("delayed, would now be", likely_s, request))
                     continue
             ahead.wait(expected)
-        for loser, _, _ in notices:
-            self.queue.drop(loser)
-        return self._losers(notices)
+        return notices
 
     def _losers(self, notices: list[_Notice]) -> list[Loser]:
         """They may come back when all that is here of their class, and of more urgent ones, will have been done.
@@ -132,6 +143,8 @@ class Admission:
 
         Takes time in proportion to the fewer of those before and behind it; if it can be admitted, to those behind it.
         """
+        if why := self._too_early(newcomer):
+            raise Refusal(Code.LOADING, why, self.retry_after_s)
         last = self.queue.least_urgent() if self.queue.is_full else None
         if last is not None and last.rank <= newcomer.rank:
             code, why = (
@@ -189,6 +202,12 @@ class Admission:
         # Nothing is gained by waiting, but that from then on one is tried all the same.
         retry_after_s = max(self.retry_after_s, _rounded_up(least.believed_until - self.now))
         raise Refusal(Code.DEADLINE_UNREACHABLE, message, retry_after_s)
+
+    def _too_early(self, request: Request) -> str | None:
+        """What tells one whose deadline comes before there is an engine again; None = it does not."""
+        if self.loading_s is None or self.now + self.loading_s <= request.deadline_at:
+            return None
+        return f"the model is being loaded, for about {self.loading_s:.1f} s more, too late for {request.deadline}"
 
     def _withdrawn(self, why: str, takes_s: float, request: Request) -> _Notice:
         return request, Code.DEADLINE_UNREACHABLE, self._too_late(why, takes_s, request)

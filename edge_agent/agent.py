@@ -97,6 +97,8 @@ class Agent:
         self._worker_restarts = 0
         self._restart_after_s = RESTART_AFTER_S[0]
         self._ready_at: float | None = None
+        # How long a worker that died takes to be replaced; None = none was ever ready.
+        self._reload_s: float | None = None
         self._heard_of_worker_at = self._started_at
         self._sequence = 0
         self._signals = 0
@@ -335,12 +337,14 @@ class Agent:
             tasks=tuple(task.prefix() for task in self._tasks.values()),
             model_sha256=self._model.name.sha256,
             state_dir=str(self._config.state_dir),
+            is_restart=self._worker_restarts > 0,
         )
         self._throughput.worker_started()
         engine = EngineProcess(load, self._deliver)
         engine.start()
         # Only one that was started can be stopped.
         self._engine = engine
+        log.info("worker pid=%s loads %s; its steps are measured if they never were", engine.pid, self._model.path)
         self._heard_of_worker_at = time.monotonic()
 
     def _restart_worker(self, now: float) -> None:
@@ -374,6 +378,7 @@ class Agent:
     def _on_ready(self, ready: Ready, now: float) -> None:
         is_first = self._presence.state is State.OFFLINE
         self._worker, self._ready_at = ready, now
+        self._reload_s = ready.load_s - ready.measure_s
         self._dispatcher.slots = ready.max_active
         self._dispatcher.latency.set_rates(ready.prefill_tok_s, ready.decode_tok_s)
         log.info("model ready load_s=%.1f threads=%d repacked_mb=%s", ready.load_s, ready.threads, ready.repacked_mb)
@@ -399,7 +404,8 @@ class Agent:
         if self._ready_at is not None and now - self._ready_at > STABLE_AFTER_S:
             self._restart_after_s = RESTART_AFTER_S[0]
         self._worker = self._ready_at = None
-        self._dispatcher.worker_lost(f"exit code {event.returncode}", now)
+        ready_at = None if self._reload_s is None else now + self._restart_after_s + self._reload_s
+        self._dispatcher.worker_lost(f"exit code {event.returncode}", now, ready_at=ready_at)
         if self._exit_code is not None or "give-up" in self._timers:
             return
         log.error(

@@ -52,6 +52,8 @@ MAX_ATTEMPTS = 2
 # Clients that may wait for one answer by asking the same question again.
 MAX_FOLLOWERS = 100
 
+# Who named a deadline, where nobody did.
+_MEASURED, _DEFAULT = "measured", "default"
 _FAULT = "the request met a fault of the agent"
 _SUPERSEDED = Error(code=Code.SUPERSEDED, message="a newer reading of the same source has come")
 
@@ -80,6 +82,8 @@ class Dispatcher:
         self.latency = Latency()
         self.model: ModelName | None = None
         self.slots = 0
+        # While there is no worker: when there will be one; None = unknown.
+        self._ready_at: float | None = None
         self.is_draining = False
         self._publish = publish
         self._send = send
@@ -185,8 +189,8 @@ class Dispatcher:
             "request": envelope.deadline_ms,
             "task": task.config.deadline_ms,
             "configuration": self._config.queue.default_deadline_ms,
-            "measured": self.latency.deadline_ms(task.name),
-            "default": LONGEST_DEADLINE_MS,
+            _MEASURED: self.latency.deadline_ms(task.name),
+            _DEFAULT: LONGEST_DEADLINE_MS,
         }
         source, limit_ms = next((source, limit) for source, limit in limits_ms.items() if limit is not None)
         if inbound.expiry_s is not None and inbound.expiry_s * 1000 < limit_ms:
@@ -210,7 +214,8 @@ class Dispatcher:
         return ahead
 
     def _admission(self, now: float) -> Admission:
-        return Admission(self.queue, self._running(now), self.latency, now)
+        loading_s = None if self.slots or self._ready_at is None else max(0.0, self._ready_at - now)
+        return Admission(self.queue, self._running(now), self.latency, now, loading_s)
 
     def estimated_wait_ms(self, now: float) -> float | None:
         """How long a request would wait that came after all that are here; None = unknown."""
@@ -297,9 +302,14 @@ class Dispatcher:
             self._abandon(active, error, now)
         return len(waiting) + len(running)
 
-    def worker_lost(self, reason: str, now: float) -> None:
-        """What ran is run once more by the next worker, and then given up."""
+    def worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:
+        """What ran is run once more by the next worker, and then given up.
+
+        ready_at: when the next one will be ready, None = unknown. Deadlines that nobody named are put off until then;
+        others that come before it are answered now.
+        """
         self.slots = 0
+        self._ready_at = ready_at
         active, self._active = self._active, {}
         for entry in active.values():
             request = entry.request
@@ -314,6 +324,9 @@ class Dispatcher:
             else:
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
                 self._end_with(request, error, now)
+        if ready_at is not None:
+            self.queue.postpone(lambda request: request.deadline_from in {_MEASURED, _DEFAULT}, ready_at - now)
+        self._displace(self._admission(now).withdraw(), now)
 
     def give_up(self, reason: str, now: float) -> None:
         """There will be no worker: everything that waits is answered, and nothing new is taken."""

@@ -81,7 +81,7 @@ class RequestQueue:
         self._waiting: dict[int, Request] = {}
         self._kinds: Counter[Kind] = Counter()
         self._latest: dict[Source, Request] = {}
-        # Deadlines with the numbers of requests; those of requests that are gone are forgotten in time.
+        # Deadlines with the numbers of requests; those that are not true any more are forgotten in time.
         self._deadlines: list[tuple[float, int]] = []
         # Starts that passed over somebody since his last turn, the class of the latest start that was no turn, and the
         # least urgent class of those turned away since.
@@ -197,7 +197,7 @@ class RequestQueue:
         if request.supersedes is not None and self._latest.get(request.supersedes) is request:
             del self._latest[request.supersedes]
         if len(self._deadlines) > 2 * len(self._waiting) + 16:
-            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._waiting]
+            self._deadlines = [entry for entry in self._deadlines if self._is_current(*entry)]
             heapq.heapify(self._deadlines)
 
     def remove(self, is_unwanted: Callable[[Request], bool]) -> list[Request]:
@@ -215,10 +215,20 @@ class RequestQueue:
             self.drop(expired[-1])
         return expired
 
+    def postpone(self, is_meant: Callable[[Request], bool], seconds: float) -> None:
+        """Gives waiting requests so much more time. Their places stay."""
+        for request in filter(is_meant, self._waiting.values()):
+            request.deadline_at += seconds
+            heapq.heappush(self._deadlines, (request.deadline_at, request.number))
+
     def next_deadline_at(self) -> float | None:
-        while self._deadlines and self._deadlines[0][1] not in self._waiting:
+        while self._deadlines and not self._is_current(*self._deadlines[0]):
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
+
+    def _is_current(self, deadline_at: float, number: int) -> bool:
+        request = self._waiting.get(number)
+        return request is not None and request.deadline_at == deadline_at
 
     def oldest_ms(self, now: float) -> float | None:
         """How long the longest waiting request has waited; None while none waits."""

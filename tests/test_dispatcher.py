@@ -912,6 +912,34 @@ class TestLostWorkers:
         desk.dispatcher.expire(5.0)
         assert desk.statuses() == [("a", "expired")]
 
+    def test_who_cannot_wait_for_the_next_worker_is_told(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "short", "deadline_ms": 3000})
+        desk.ask({"input": "y", "id": "long", "deadline_ms": 9000})
+        desk.dispatcher.worker_lost("killed", 1.0, ready_at=5.0)
+        assert desk.statuses() == [("short", "busy")]
+        assert code_of(desk.replies[-1]) == "loading"
+        assert "for about 4.0 s more, too late for the deadline of 3000 ms (request)" in message_of(desk.replies[-1])
+
+        desk.ask({"input": "z", "id": "new", "deadline_ms": 1000}, at=3.0)
+        assert desk.statuses()[1:] == [("new", "busy")]
+        assert code_of(desk.replies[-1]) == "loading"
+        assert desk.replies[-1]["error"]["retry_after_s"] >= 2.0
+
+        desk.ask({"input": "z", "id": "late", "deadline_ms": 1000}, at=5.5)
+        assert len(desk.replies) == 2, "it may be ready at any moment"
+
+    def test_a_deadline_that_nobody_named_does_not_end_while_the_worker_is_replaced(self) -> None:
+        desk = Desk()
+        desk.dispatcher.latency.measure(("generate", 1, 0), share_s=1.0, run_s=1.0, batch=1, now=0.0)
+        for name in ("a", "b"):
+            desk.ask({"input": "x", "id": name}, task="generate")
+        desk.dispatcher.worker_lost("killed", 1.0, ready_at=21.0)
+        desk.dispatcher.expire(27.9)
+        assert desk.replies == []
+        desk.dispatcher.expire(28.0)
+        assert desk.statuses() == [("a", "expired"), ("b", "expired")]
+
     def test_one_that_was_answered_already_is_not_run_again(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"})

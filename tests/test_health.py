@@ -38,6 +38,7 @@ READY = Ready(
     prefill_tok_s=None,
     decode_tok_s=None,
     load_s=1.5,
+    measure_s=0.0,
 )
 
 

@@ -1,6 +1,7 @@
 """How long steps take on this machine with this model: measured at the first start, kept for the next ones.
 
-It takes some seconds, at most about MEASURE_S; what a slow board does not get to is judged by its smaller steps.
+It takes some seconds, at most about MEASURE_S; what a slow board does not get to is judged by its smaller steps. What
+was measured while the board was busy is measured again at the next start, but not when a worker died.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from edge_agent.engine.step_policy import WIDE_ROWS, HeadCost, StepCost, StepPol
 _logger = logging.getLogger(__name__)
 
 MEASURE_S = 20.0
-# Seen are 6 to 30 on a quiet machine and 400 to 1000 beside one busy process: what is measured then is not kept.
+# Seen are 6 to 30 on a quiet machine and 400 to 1000 beside one busy process.
 QUIET_PREEMPTIONS_PER_S = 150.0
 # Around the groups of four rows of repacked kernels, and the 64 rows of flash attention's wide kernel.
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
@@ -55,8 +56,12 @@ Step = Callable[[int, int, int], object]
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """outputs: rows of logits to make room for; costs, heads: in ascending order."""
+    """outputs: rows of logits to make room for; costs, heads: in ascending order.
 
+    is_quiet: nothing else kept the board busy meanwhile.
+    """
+
+    is_quiet: bool
     outputs: int
     costs: list[StepCost]
     heads: list[HeadCost]
@@ -107,7 +112,9 @@ def _calibration(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int)
     settings = load.settings
     key = f"{load.model_sha256}, {llama.build}, {cpus()} cpus, {settings}"
     path = Path(load.state_dir) / "calibration.json" if load.state_dir and load.model_sha256 else None
-    if path is not None and (kept := load_calibration(path, key)):
+    kept = load_calibration(path, key) if path is not None else None
+    # Whoever waits for a worker that died waits long enough.
+    if kept is not None and (kept.is_quiet or load.is_restart):
         return kept
     counts = thread_counts(cpus())
     began, preempted = monotonic(), preemptions()
@@ -120,11 +127,11 @@ def _calibration(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int)
         most_outputs=llama.outputs,
     )
     llama.forget(base_id)
-    found = Calibration(llama.outputs, costs, heads)
     preempted_per_s = (preemptions() - preempted) / (monotonic() - began)
-    if preempted_per_s > QUIET_PREEMPTIONS_PER_S:
+    found = Calibration(preempted_per_s <= QUIET_PREEMPTIONS_PER_S, llama.outputs, costs, heads)
+    if not found.is_quiet:
         _logger.info("the board was busy (%.0f preemptions/s): steps are measured again next time", preempted_per_s)
-    elif path is not None:
+    if path is not None:
         save_calibration(path, key, found)
     return found
 

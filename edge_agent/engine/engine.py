@@ -22,6 +22,7 @@ class EngineFacts:
     repacked_mb: float | None
     prefill_tok_s: float | None = None
     decode_tok_s: float | None = None
+    measure_s: float = 0.0
 
 
 @dataclass(slots=True)

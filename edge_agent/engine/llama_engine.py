@@ -96,11 +96,13 @@ class LlamaEngine:
         # The request that has the step that runs to itself: read by `interrupt` from another thread.
         self._stepping: int | None = None
         self._warm_up()
+        began = monotonic()
         policy = (
             calibration.step_policy(load, self._llama, self._request_ids, self._idle_id)
             if is_measured
             else calibration.unmeasured_policy(settings, self._llama)
         )
+        self._measure_s = monotonic() - began
         self._next_step = NextStep(
             policy,
             self._prefixes,
@@ -125,6 +127,7 @@ class LlamaEngine:
             repacked_mb=self._llama.log.repacked_mb,
             prefill_tok_s=self._rows_per_s(self._policy.prompt_batch_tokens, outputs=1),
             decode_tok_s=self._rows_per_s(self._max_active, outputs=self._max_active),
+            measure_s=self._measure_s,
         )
 
     def _rows_per_s(self, rows: int, *, outputs: int) -> float | None:

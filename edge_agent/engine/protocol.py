@@ -108,7 +108,7 @@ class Load:
     """The first command, exactly once: open the model, decode the prefixes, then say Ready (or LoadFailed).
 
     state_dir: a folder where what was measured and decoded is kept over restarts, for the model with this hash; None =
-    nothing is kept.
+    nothing is kept. is_restart: the worker before it died.
     """
 
     type: Literal["load"] = "load"
@@ -117,6 +117,7 @@ class Load:
     tasks: tuple[TaskPrefix, ...] = ()
     model_sha256: str | None = None
     state_dir: str | None = None
+    is_restart: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +162,7 @@ class Ready:
     cpu_variant: the CPU features compiled into the library that runs, as its own system info names them.
     prefill_tok_s: tokens per second of long prompts while nobody writes; decode_tok_s: of `max_active` answers written
     at once. Measured on this machine with this model at some start; None = not measured.
+    load_s: how long it took to be ready; measure_s: of that, to measure steps, which a restart does not.
     """
 
     type: Literal["ready"] = "ready"
@@ -176,6 +178,7 @@ class Ready:
     prefill_tok_s: float | None
     decode_tok_s: float | None
     load_s: float
+    measure_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,6 +132,7 @@ def _run(commands: _Commands, emit: Callable[[Event], None]) -> int:
             prefill_tok_s=facts.prefill_tok_s,
             decode_tok_s=facts.decode_tok_s,
             load_s=perf_counter() - began,
+            measure_s=facts.measure_s,
         )
     )
     _serve(engine, commands, emit)

@@ -37,6 +37,7 @@ def open_llama(model_path: str) -> Iterator[Callable[..., LlamaEngine]]:
         state_dir: str | None = None,
         sha256: str | None = None,
         is_measured: bool = False,
+        is_restart: bool = False,
         **settings: Any,
     ) -> LlamaEngine:
         # All that would be measured is given, so that tests run the same everywhere.
@@ -47,6 +48,7 @@ def open_llama(model_path: str) -> Iterator[Callable[..., LlamaEngine]]:
             tasks=tasks,
             model_sha256=sha256,
             state_dir=state_dir,
+            is_restart=is_restart,
         )
         opened.append(LlamaEngine(load, is_measured=is_measured))
         return opened[-1]
