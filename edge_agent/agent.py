@@ -21,6 +21,7 @@ from edge_agent.clock import timestamp
 from edge_agent.command_desk import CommandDesk
 from edge_agent.commands import CommandError
 from edge_agent.config import Config, ConfigError, load_config
+from edge_agent.config_files import file_faults
 from edge_agent.dispatcher import Dispatcher
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import (
@@ -435,8 +436,8 @@ class Agent:
         """Takes over what can change while running; says what needs a restart. Raises CommandError."""
         try:
             config = load_config(self._config_path)
-            if unreadable := config.unreadable_files():
-                raise ConfigError(self._config_path, unreadable)
+            if faults := file_faults(config):
+                raise ConfigError(self._config_path, faults)
         except ConfigError as error:
             raise CommandError("bad_config", "; ".join(error.faults)) from error
         live = {"tasks", "queue", "health", "commands"}

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from edge_agent import __version__
 from edge_agent.config import DEFAULT_PATH, Config, ConfigError, load_config
+from edge_agent.config_files import file_faults
 from edge_agent.faults import printable, printable_json
 
 EXIT_OK = 0
@@ -150,9 +151,8 @@ def _run(path: Path) -> int:
 
     config = load_config(path)
     _set_up_log(config)
-    unreadable = config.unreadable_files()
-    if unreadable:
-        raise ConfigError(path, unreadable)
+    if faults := file_faults(config):
+        raise ConfigError(path, faults)
     try:
         model = open_model("default", config.models["default"].path)
     except ModelError as error:
@@ -163,7 +163,7 @@ def _run(path: Path) -> int:
 
 def _check_config(path: Path) -> int:
     config = load_config(path)
-    for hint in (*config.hints(), *(f"{fault}; `run` needs it" for fault in config.unreadable_files())):
+    for hint in (*config.hints(), *(f"{fault}; `run` needs it" for fault in file_faults(config))):
         print(printable(f"{path}: hint: {hint}"), file=sys.stderr)
     print(printable(f"{path}: good"))
     return EXIT_OK

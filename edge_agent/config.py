@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import socket
 import tomllib
@@ -131,20 +130,6 @@ class MqttConfig(Table):
     @property
     def effective_port(self) -> int:
         return self.port or (8883 if self.tls else 1883)
-
-
-def _is_readable(file: Path) -> bool:
-    try:
-        return file.is_file() and os.access(file, os.R_OK)
-    except OSError:  # a folder on the way to it may not be entered
-        return False
-
-
-def _may_be_model(path: Path) -> bool:
-    """Whether a model can be opened there at all; whether it is sound, only reading every byte of it tells."""
-    if str(path).startswith(ECHO_MODEL):
-        return True
-    return _is_readable(path / "manifest.json") or (path.suffix == ".gguf" and _is_readable(path))
 
 
 class ModelConfig(Table):
@@ -302,32 +287,6 @@ class Config(Table):
     @property
     def topics(self) -> topics.Topics:
         return topics.Topics(self.mqtt.root, self.device.site, self.device.id)
-
-    def unreadable_files(self) -> list[str]:
-        """A fault for each file of keys and passwords, and for the model, where it cannot be read.
-
-        `run` asks at its start: on a board they may come later than the configuration, so they are no faults of it.
-        """
-        tls = self.mqtt.tls or TlsConfig()
-        files = {
-            "mqtt.password_file": self.mqtt.password_file,
-            "mqtt.tls.ca_file": tls.ca_file,
-            "mqtt.tls.cert_file": tls.cert_file,
-            "mqtt.tls.key_file": tls.key_file,
-            "commands.key_file": self.commands.key_file,
-        }
-        faults = [
-            f"{key}: should be a file that can be read (got {shown(str(file))})"
-            for key, file in files.items()
-            if file is not None and not _is_readable(file)
-        ]
-        faults += [
-            f"{field_name(('models', name, 'path'))}: should be a bundle folder or a .gguf file that can be read "
-            f"(got {shown(str(model.path))})"
-            for name, model in self.models.items()
-            if not _may_be_model(model.path)
-        ]
-        return faults
 
     def hints(self) -> list[str]:
         """What is no fault, but likely not meant."""

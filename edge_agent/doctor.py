@@ -17,6 +17,7 @@ from edge_agent import __version__
 from edge_agent.board.generic import GenericBoard, cores, machine, resident_mb
 from edge_agent.clock import timestamp
 from edge_agent.config import Config, ConfigError, load_config
+from edge_agent.config_files import file_faults
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import EngineSettings, Event, Load, LoadFailed, Ready
 from edge_agent.faults import printable
@@ -160,7 +161,7 @@ def _memory(available_mb: float | None, worker_mb: float | None) -> Check:
 
 def _broker(config: Config) -> Check:
     where = f"{config.mqtt.host}:{config.mqtt.effective_port}"
-    unreadable = config.unreadable_files()
+    unreadable = file_faults(config)
     if unreadable:
         return Check(name="broker", verdict=Verdict.FAILED, found="; ".join(unreadable), advice="put them there")
     try:

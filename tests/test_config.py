@@ -15,6 +15,7 @@ from edge_agent.config import (
     GenerateTask,
     load_config,
 )
+from edge_agent.config_files import file_faults
 from tests.support import BASE, CONFIG
 
 
@@ -138,7 +139,7 @@ def test_the_least_configuration_has_the_defaults_of_the_contract(tmp_path: Path
     assert config.board.root == Path("/")
     assert config.health.interval_s == 10.0
     assert config.tasks == {}
-    assert [fault.partition(":")[0] for fault in config.unreadable_files()] == ["models.default.path"]
+    assert [fault.partition(":")[0] for fault in file_faults(config)] == ["models.default.path"]
 
 
 def test_tls_is_turned_on_by_its_table(tmp_path: Path) -> None:
@@ -160,11 +161,11 @@ def test_relative_paths_start_at_the_configurations_folder(tmp_path: Path) -> No
         "commands.key_file": tmp_path / "commands.key",
         "models.default.path": tmp_path / "models/demo",
     }
-    told = config.unreadable_files()
+    told = file_faults(config)
     assert [fault.split(":")[0] for fault in told] == list(places)
     assert all(str(place) in fault or "…" in fault for place, fault in zip(places.values(), told, strict=True))
-    (tmp_path / "ca.pem").write_text("x", encoding="utf-8")
-    assert len(config.unreadable_files()) == len(told) - 1
+    (tmp_path / "commands.key").write_text("x", encoding="utf-8")
+    assert len(file_faults(config)) == len(told) - 1
 
 
 def test_answers_that_would_be_readings_again_are_refused(tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_what_may_be_a_model(tmp_path: Path, file: str, model: str, is_good: boo
     path = tmp_path / "config.toml"
     path.write_text(CONFIG.replace("model.gguf", model), encoding="utf-8")
 
-    faults = load_config(path).unreadable_files()
+    faults = file_faults(load_config(path))
 
     rule = "models.default.path: should be a bundle folder or a .gguf file that can be read (got "
     assert [fault.startswith(rule) for fault in faults] == ([] if is_good else [True])

@@ -88,6 +88,24 @@ def test_hints_leave_a_configuration_good(tmp_path: Path) -> None:
     assert hints == ["tasks.triage.labels", "tasks.vibration.labels", "commands.key_file"]
 
 
+def test_a_certificate_that_is_none_is_named_and_does_not_end_doctor_early(tmp_path: Path, demo_bundle: Path) -> None:
+    path = tmp_path / "config.toml"
+    text = site_config("b", free_port(), "5", str(demo_bundle), '[mqtt.tls]\nca_file = "ca.pem"\n')
+    path.write_text(text, encoding="utf-8")
+    (tmp_path / "ca.pem").write_text("none\n", encoding="utf-8")
+    told = r"mqtt\.tls\.ca_file: should be a file of certificates in PEM, but .*\(got \"/.*\)"
+
+    checked, done = edge_agent("check-config", path), edge_agent("run", "--config", path)
+    report = json.loads(edge_agent("doctor", "--json", "--config", path).stdout)
+
+    assert re.search(rf": hint: {told}; `run` needs it\n", checked.stderr)
+    assert done.returncode == 78
+    assert re.fullmatch(rf"\S+: {told}\n", done.stderr)
+    verdicts = {check["name"]: check["verdict"] for check in report["checks"]}
+    assert verdicts["broker"] == "failed"
+    assert verdicts["model"] == verdicts["engine"] == "good"
+
+
 @pytest.mark.parametrize("text", [None, "[device", "\xff\xfe"])
 def test_configuration_that_cannot_be_read_is_78(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "config.toml"
