@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from edge_agent import __version__
 from edge_agent.config import DEFAULT_PATH, Config, ConfigError, load_config
-from edge_agent.config_files import file_faults
+from edge_agent.config_files import broker_file_faults, file_faults
 from edge_agent.faults import printable, printable_json
 
 EXIT_OK = 0
@@ -174,6 +174,8 @@ def _ask(options: argparse.Namespace) -> int:
     from edge_agent.messages import NotJsonError  # noqa: PLC0415
 
     config = load_config(options.config)
+    if faults := broker_file_faults(config.mqtt):
+        raise ConfigError(options.config, faults)
     text = sys.stdin.read() if options.input == "-" else options.input
     if any(0xD800 <= ord(character) <= 0xDFFF for character in options.task + text):
         print("edge-agent: TASK and INPUT should be UTF-8", file=sys.stderr)

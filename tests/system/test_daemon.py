@@ -253,6 +253,16 @@ def test_ask_prints_the_reply_and_tells_by_its_exit_code(start_site: Callable[..
     assert re.search("no reply", silent.stderr)
 
 
+@pytest.mark.parametrize("keys", ['username = "u"\npassword_file', "[mqtt.tls]\nca_file"])
+def test_ask_names_a_file_that_its_connection_lacks(tmp_path: Path, keys: str) -> None:
+    path = tmp_path / "config.toml"
+    text = site_config("b", free_port(), "5", "no-model-is-needed-here")
+    path.write_text(text.replace("[models", f'{keys} = "missing"\n[models'), encoding="utf-8")
+    done = edge_agent("ask", "--config", path, "triage", "x")
+    assert done.returncode == 78
+    assert re.fullmatch(r"\S+: mqtt\.\S+_file: should be a file that can be read \(got .*\)\n", done.stderr)
+
+
 def test_doctor_judges_a_board_that_is_ready_and_one_whose_broker_is_gone(
     tmp_path: Path, broker_port: Callable[[str], int], demo_bundle: Path
 ) -> None:
