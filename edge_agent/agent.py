@@ -42,7 +42,7 @@ from edge_agent.faults import shown
 from edge_agent.health import Facts, Throughput, health_document
 from edge_agent.messages import encode
 from edge_agent.model_store import Model, ModelError, open_model
-from edge_agent.mqtt_link import Connected, Disconnected, Inbound, LinkEvent, MqttLink, Publication
+from edge_agent.mqtt_link import Broken, Connected, Disconnected, Inbound, LinkEvent, MqttLink, Publication
 from edge_agent.presence import Presence, State, info_document
 from edge_agent.systemd_notify import notify
 from edge_agent.tasks import load_tasks
@@ -94,6 +94,7 @@ class Agent:
         self._started_at = time.monotonic()
         self._data_lost_at: float | None = self._started_at
         self._control_connected_at: float | None = None
+        self._told: set[tuple[MqttLink, str]] = set()  # why a connection that is still down could not be made
         self._received = self._published = self._ignored = 0
         self._worker_restarts = 0
         self._restart_after_s = RESTART_AFTER_S[0]
@@ -261,6 +262,7 @@ class Agent:
 
     def _on_connected(self, link: MqttLink, now: float) -> None:
         log.info("connected client=%s", link.client_id)
+        self._told = {(other, reason) for other, reason in self._told if other is not link}
         if link is self._data:
             self._data_lost_at = None
             return
@@ -270,7 +272,15 @@ class Agent:
         self._timers["republish"] = now + REPUBLISH_AFTER_S
 
     def _on_disconnected(self, event: Disconnected, now: float) -> None:
-        log.warning("disconnected client=%s reason=%s", event.link.client_id, event.reason)
+        if event.broken is Broken.LOST:
+            log.warning("disconnected client=%s reason=%s", event.link.client_id, event.reason)
+        elif (event.link, event.reason) not in self._told:
+            # A broker that is away for a night is no news at each attempt.
+            self._told.add((event.link, event.reason))
+            log.warning(
+                "not connected client=%s broker=%s reason=%s: it is tried again until it succeeds",
+                event.link.client_id, event.link.broker, event.reason,
+            )  # fmt: skip
         if "taken over" in event.reason:
             log.error("another client connects as %s: two agents have the same site and id", event.link.client_id)
         if event.link is self._data:

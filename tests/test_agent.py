@@ -8,6 +8,7 @@ from edge_agent.agent import Agent
 from edge_agent.engine.process import EngineProcess
 from edge_agent.engine.protocol import Cancelled
 from edge_agent.model_store import open_model
+from edge_agent.mqtt_link import Broken, Connected, Disconnected
 from tests.support import config, inbound
 
 
@@ -19,6 +20,26 @@ def test_the_workers_events_come_before_requests_that_wait_and_each_kind_in_orde
         agent._deliver(request)
         agent._deliver(event)
     assert [agent._inbox.get()[2] for _ in range(4)] == [*events, *requests]
+
+
+@pytest.mark.expects_warning
+def test_why_there_is_no_connection_is_told_once_until_there_was_one(caplog: pytest.LogCaptureFixture) -> None:
+    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    refused = Disconnected(link=agent._data, broken=Broken.NOT_REACHED, reason="Connection refused")
+    lost = Disconnected(link=agent._data, broken=Broken.LOST, reason="Unspecified error")
+    silent = Disconnected(link=agent._data, broken=Broken.NOT_ANSWERED, reason="no answer")
+
+    for event in (refused, refused, silent, refused, Connected(link=agent._data), lost, refused, silent, refused):
+        agent._handle(event, 1.0)
+
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told[0] == (
+        "not connected client=hall1.board1.data broker=localhost:1883 reason=Connection refused: "
+        "it is tried again until it succeeds"
+    )
+    assert [text.split("reason=")[1].split(":")[0] for text in told] == [
+        "Connection refused", "no answer", "Unspecified error", "Connection refused", "no answer",
+    ]  # fmt: skip
 
 
 @pytest.mark.expects_warning
