@@ -16,13 +16,13 @@ from pathlib import Path
 from edge_agent import __version__
 from edge_agent.board.generic import GenericBoard, cores, machine, resident_mb
 from edge_agent.clock import timestamp
-from edge_agent.config import Config, ConfigError, load_config
-from edge_agent.config_files import file_faults
+from edge_agent.config import Config, ConfigError, MqttConfig, load_config
+from edge_agent.config_files import broker_file_faults, command_file_faults
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import EngineSettings, Event, Load, LoadFailed, Ready
 from edge_agent.faults import printable
 from edge_agent.model_store import Model, ModelError, open_model
-from edge_agent.mqtt_link import Connected, LinkEvent, MqttLink
+from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent, MqttLink
 
 LOAD_TIMEOUT_S = 300.0
 BROKER_TIMEOUT_S = 5.0
@@ -89,7 +89,14 @@ def _checks(config_path: Path) -> Iterator[Check]:
     yield _board(board)
     yield _clock()
     yield _disk(config)
-    yield _broker(config)
+    yield _broker(config.mqtt, f"{config.device.site}.{config.device.id}.doctor")
+    if faults := command_file_faults(config):
+        yield Check(
+            name="commands",
+            verdict=Verdict.FAILED,
+            found="; ".join(faults),
+            advice="put the key there that commands are signed with, or leave commands.key_file out",
+        )
     try:
         model = open_model("default", config.models["default"].path)
     except ModelError as error:
@@ -159,46 +166,50 @@ def _memory(available_mb: float | None, worker_mb: float | None) -> Check:
     return Check(name="memory", verdict=Verdict.GOOD, found=found)
 
 
-def _broker(config: Config) -> Check:
-    where = f"{config.mqtt.host}:{config.mqtt.effective_port}"
-    unreadable = file_faults(config)
-    if unreadable:
-        return Check(name="broker", verdict=Verdict.FAILED, found="; ".join(unreadable), advice="put them there")
+def _broker(mqtt: MqttConfig, client_id: str) -> Check:
+    where = f"{mqtt.host}:{mqtt.effective_port}"
+
+    def failed(found: str, advice: str) -> Check:
+        return Check(name="broker", verdict=Verdict.FAILED, found=found, advice=advice)
+
+    if faults := broker_file_faults(mqtt):
+        return failed("; ".join(faults), "mend these files, or what the configuration says of them; then ask again")
     try:
-        with socket.create_connection((config.mqtt.host, config.mqtt.effective_port), BROKER_TIMEOUT_S):
+        with socket.create_connection((mqtt.host, mqtt.effective_port), BROKER_TIMEOUT_S):
             pass
     except OSError as error:
-        return Check(
-            name="broker",
-            verdict=Verdict.FAILED,
-            found=f"{where} cannot be reached: {error}",
-            advice="check mqtt.host and mqtt.port, the network and the broker's listener",
-        )
+        advice = "check mqtt.host and mqtt.port, the network and the broker's listener"
+        return failed(f"{where} cannot be reached: {error.strerror or error}", advice)
     events: queue.Queue[LinkEvent] = queue.Queue()
-    link = MqttLink(f"{config.device.site}.{config.device.id}.doctor", config.mqtt, events.put)
+    link = MqttLink(client_id, mqtt, events.put)
     try:
         link.start()
         event = events.get(timeout=BROKER_TIMEOUT_S)
     except queue.Empty:
-        return Check(
-            name="broker",
-            verdict=Verdict.FAILED,
-            found=f"{where} does not answer a CONNECT of MQTT {config.mqtt.protocol}",
-            advice="check mqtt.protocol and mqtt.tls against the broker's listener",
-        )
-    except (OSError, ValueError) as error:
-        return Check(name="broker", verdict=Verdict.FAILED, found=f"{where}: {error}", advice="check mqtt.tls")
+        event = None
     finally:
         link.stop(1.0)
-    if isinstance(event, Connected):
-        tls = "with TLS" if config.mqtt.tls else "without TLS"
-        return Check(name="broker", verdict=Verdict.GOOD, found=f"{where}, MQTT {config.mqtt.protocol}, {tls}")
-    return Check(
-        name="broker",
-        verdict=Verdict.FAILED,
-        found=f"{where} refuses the connection: {getattr(event, 'reason', event)}",
-        advice="check mqtt.username, mqtt.password_file and the broker's access list",
-    )
+    tls = "with TLS" if mqtt.tls else "without TLS"
+    match event:
+        case Connected():
+            return Check(name="broker", verdict=Verdict.GOOD, found=f"{where}, MQTT {mqtt.protocol}, {tls}")
+        case Disconnected(broken=Broken.REFUSED):
+            advice = "check mqtt.username, mqtt.password_file and the broker's access list"
+            return failed(f"{where} refuses the connection: {event.reason}", advice)
+        case Disconnected(broken=Broken.NOT_REACHED) if mqtt.tls:
+            return failed(
+                f"{where} can be reached, but not with TLS: {event.reason}",
+                "check that mqtt.port is the broker's TLS listener (mostly 8883), that mqtt.tls.ca_file vouches for "
+                "its certificate and that mqtt.host is a name in it; or leave [mqtt.tls] out",
+            )
+        case Disconnected(broken=Broken.NOT_REACHED):
+            return failed(f"{where} cannot be reached: {event.reason}", "check the broker, and ask again")
+        case _:
+            also = "a client's certificate (mqtt.tls.cert_file)" if mqtt.tls else "TLS ([mqtt.tls], mostly port 8883)"
+            return failed(
+                f"{where} does not answer a CONNECT of MQTT {mqtt.protocol} {tls}",
+                f"check mqtt.protocol, and whether the broker's listener wants {also}",
+            )
 
 
 def _engine(board: GenericBoard, config: Config, model: Model) -> Iterator[Check]:

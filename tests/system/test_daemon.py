@@ -279,6 +279,28 @@ def test_doctor_judges_a_board_that_is_ready_and_one_whose_broker_is_gone(
     assert '"name": "broker"' in bad.stdout
 
 
+def test_doctor_asks_the_broker_whatever_becomes_of_model_and_commands(
+    tmp_path: Path, broker_port: Callable[[str], int]
+) -> None:
+    path = tmp_path / "config.toml"
+    text = site_config("d", broker_port("5"), "5", "none", '[commands]\nkey_file = "none"\n')
+    path.write_text(text, encoding="utf-8")
+    report = json.loads(edge_agent("doctor", "--json", "--config", path).stdout)
+    verdicts = {check["name"]: check["verdict"] for check in report["checks"]}
+    assert (verdicts["broker"], verdicts["commands"], verdicts["model"]) == ("good", "failed", "failed")
+
+
+def test_doctor_tells_a_listener_without_tls_from_a_broker_that_refuses(
+    tmp_path: Path, broker_port: Callable[[str], int]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(site_config("d", broker_port("5"), "5", "none", "[mqtt.tls]\n"), encoding="utf-8")
+    report = json.loads(edge_agent("doctor", "--json", "--config", path).stdout)
+    (check,) = (check for check in report["checks"] if check["name"] == "broker")
+    assert re.search(r":\d+ can be reached, but not with TLS: .", check["found"])
+    assert "mqtt.port is the broker's TLS listener" in check["advice"]
+
+
 def test_doctor_tells_the_memory_that_agent_and_worker_will_hold(
     demo_bundle: Path, start_site: Callable[..., Site]
 ) -> None:
