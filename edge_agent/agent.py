@@ -38,7 +38,7 @@ from edge_agent.engine.protocol import (
     Refused,
     SetTasks,
 )
-from edge_agent.faults import shown
+from edge_agent.faults import how_ended, last_words
 from edge_agent.health import Facts, Throughput, health_document
 from edge_agent.messages import encode
 from edge_agent.model_store import Model, ModelError, open_model
@@ -410,12 +410,13 @@ class Agent:
         if self._ready_at is not None and now - self._ready_at > STABLE_AFTER_S:
             self._restart_after_s = RESTART_AFTER_S[0]
         self._worker = self._ready_at = None
-        self._dispatcher.worker_lost(f"exit code {event.returncode}", now)
+        how = how_ended(event.returncode)
+        self._dispatcher.worker_lost(how, now)
         if self._exit_code is not None or "give-up" in self._timers:
             return
         log.error(
-            "worker ended code=%s restart_in_s=%.1f log=%s",
-            event.returncode, self._restart_after_s, shown(list(event.log_tail)[-3:]),
+            "worker ended: %s restart_in_s=%.1f log=%s",
+            how, self._restart_after_s, last_words(event.log_tail) or "nothing",
         )  # fmt: skip
         self._worker_restarts += 1
         self._schedule_restart(now)

@@ -20,7 +20,7 @@ from edge_agent.config import Config, ConfigError, MqttConfig, load_config
 from edge_agent.config_files import broker_file_faults, command_file_faults
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import EngineSettings, Event, Load, LoadFailed, Ready
-from edge_agent.faults import printable
+from edge_agent.faults import how_ended, last_words, printable
 from edge_agent.model_store import Model, ModelError, open_model
 from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent, MqttLink
 
@@ -230,7 +230,13 @@ def _engine(board: GenericBoard, config: Config, model: Model) -> Iterator[Check
         engine.stop(5.0)
     yield _memory(available_mb, worker_mb)
     if not isinstance(event, Ready):
-        why = event.message if isinstance(event, LoadFailed) else str(event)
+        match event:
+            case LoadFailed(message=why):
+                pass
+            case WorkerExited():
+                why = f"{how_ended(event.returncode)} {last_words(event.log_tail)}".strip()
+            case _:
+                why = str(event)
         advice = "check the model with `edge-convert verify`, and the memory that is free"
         yield Check(name="engine", verdict=Verdict.FAILED, found=f"the model does not load: {why}", advice=advice)
         return

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.agent import Agent
-from edge_agent.engine.process import EngineProcess
+from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import Cancelled
 from edge_agent.model_store import open_model
 from edge_agent.mqtt_link import Broken, Connected, Disconnected
@@ -56,3 +56,16 @@ def test_a_worker_that_cannot_be_started_is_tried_again_and_does_not_stop_the_en
 
     assert agent._timers["restart"] > 100
     agent._stop()
+
+
+@pytest.mark.expects_warning
+def test_the_end_of_a_worker_is_told_by_its_signal_and_without_what_went_well(caplog: pytest.LogCaptureFixture) -> None:
+    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+
+    agent._handle(WorkerExited(returncode=-9, log_tail=("INFO engine: loaded", "INFO engine: warm")), 1.0)
+    agent._handle(WorkerExited(returncode=1, log_tail=("INFO engine: loaded", "MemoryError")), 2.0)
+
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "worker ended: killed by SIGKILL restart_in_s=1.0 log=nothing",
+        "worker ended: exit code 1 restart_in_s=2.0 log=MemoryError",
+    ]
