@@ -215,6 +215,21 @@ def test_labels_that_the_model_is_not_told_are_a_hint(tmp_path: Path, more: str,
     assert [hint.split(":")[0] for hint in hints] == ["tasks.x.labels"] * is_told
 
 
+def test_a_command_of_a_later_version_is_a_hint_and_is_not_enabled(tmp_path: Path) -> None:
+    config = load(tmp_path, '[commands]\nallow = ["model-switch", "ping"]\n')
+    (hint,) = config.hints()
+    assert hint.startswith("commands.allow[0]: this version has no command model-switch, ")
+    assert hint.endswith("; it has ping, health, drain, resume, cancel, reload")
+    assert config.commands.enabled == ("ping",)
+
+
+def test_tables_of_a_later_version_are_taken_but_not_suggested(tmp_path: Path) -> None:
+    told = fault(tmp_path, "[governer]\nx = 1\n", base="[governor]\n[homeassistant]\n" + CONFIG)
+    assert told.startswith("governer: unknown key ")
+    assert "governor" not in told
+    assert "homeassistant" not in told
+
+
 def test_the_echo_engine_is_no_path(tmp_path: Path) -> None:
     config = load(tmp_path, '[device]\nsite = "s"\nid = "d"\n[models.default]\npath = "echo:"\n', base="")
     assert str(config.models["default"].path) == "echo:"
@@ -311,8 +326,12 @@ FAULTS = [
     ("[queue]\ndefault_deadline_ms = 1.5", "queue.default_deadline_ms: should be a valid integer (got 1.5)"),
     ("[health]\ninterval_s = 0", "health.interval_s: should be greater than or equal to 0.1 (got 0)"),
     ('[log]\nlevel = "debug"', "log.level: should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR' (got \"debug\")"),
-    ('[commands]\nallow = ["ping", "reboot"]', "commands.allow[1]: should be 'ping', "),
-    ("[governor]\nx = 1", "governor.x: unknown key (got 1)"),
+    (
+        '[commands]\nallow = ["ping", "reboot"]',
+        'commands.allow[1]: should be one of ping, health, drain, resume, cancel, reload (got "reboot")',
+    ),
+    ("[commands]\nallow = [5]", "commands.allow[0]: should be a valid string (got 5)"),
+    ("[governor]\nx = 1", "governor.x: unknown key (got 1); this version has no keys there"),
     ("tasks = 5", "tasks: should be a table of named values (got 5)"),
     ('[tasks."my task"]\nkind = "generate"', "tasks.my task: should match pattern"),
     ("[tasks]\nx = 5", "tasks.x: should be a table of named values (got 5)"),

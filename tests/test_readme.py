@@ -15,9 +15,17 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from edge_agent.command_desk import OPERATIONS
 from edge_agent.commands import Authority
-from edge_agent.config import ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig, load_config
+from edge_agent.config import (
+    COMMANDS,
+    ClassifyTask,
+    Config,
+    ExtractTask,
+    GenerateTask,
+    ModelConfig,
+    TlsConfig,
+    load_config,
+)
 from edge_agent.demo.broker import free_port
 from edge_agent.demo.readings import checkpoint_folder
 from edge_agent.messages import Code, Options, Origin, Outcome, Status, encode_reply
@@ -138,7 +146,7 @@ def test_signing_sample_is_accepted() -> None:
 
 
 def test_every_command_is_in_the_table() -> None:
-    assert re.findall(r"^\| `(\w+)` \|", section("Commands"), flags=re.MULTILINE) == list(OPERATIONS)
+    assert re.findall(r"^\| `(\w+)` \|", section("Commands"), flags=re.MULTILINE) == list(COMMANDS)
 
 
 def test_make_targets_exist() -> None:
