@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from edge_agent.config import ECHO_MODEL, Config, MqttConfig, TlsConfig
-from edge_agent.faults import field_name, shown
+from edge_agent.config import Config, MqttConfig, TlsConfig
+from edge_agent.faults import field_name, shown_path
+from edge_agent.model_store import path_fault
 
 
 def file_faults(config: Config) -> list[str]:
@@ -41,9 +42,8 @@ def command_file_faults(config: Config) -> list[str]:
 
 def _model_faults(config: Config) -> Iterator[str]:
     for name, model in config.models.items():
-        if not _may_be_model(model.path):
-            key = field_name(("models", name, "path"))
-            yield f"{key}: should be a bundle folder or a .gguf file that can be read (got {shown(str(model.path))})"
+        if fault := path_fault(model.path):
+            yield f"{field_name(('models', name, 'path'))}: {fault}"
 
 
 def _fault(key: str, file: Path | None, look: Callable[[Path], str | None] = lambda _file: None) -> str | None:
@@ -51,7 +51,7 @@ def _fault(key: str, file: Path | None, look: Callable[[Path], str | None] = lam
     if file is None:
         return None
     fault = look(file) if _is_readable(file) else "should be a file that can be read"
-    return f"{key}: {fault} (got {shown(str(file))})" if fault else None
+    return f"{key}: {fault} (got {shown_path(file)})" if fault else None
 
 
 def _is_readable(file: Path) -> bool:
@@ -59,13 +59,6 @@ def _is_readable(file: Path) -> bool:
         return file.is_file() and os.access(file, os.R_OK)
     except OSError:  # a folder on the way to it may not be entered
         return False
-
-
-def _may_be_model(path: Path) -> bool:
-    """Whether a model can be opened there at all; whether it is sound, only reading every byte of it tells."""
-    if str(path).startswith(ECHO_MODEL):
-        return True
-    return _is_readable(path / "manifest.json") or (path.suffix == ".gguf" and _is_readable(path))
 
 
 def _no_text(file: Path) -> str | None:

@@ -100,12 +100,8 @@ def _checks(config_path: Path) -> Iterator[Check]:
     try:
         model = open_model("default", config.models["default"].path)
     except ModelError as error:
-        yield Check(
-            name="model",
-            verdict=Verdict.FAILED,
-            found=str(error),
-            advice="put the bundle where models.default.path says, whole and unchanged",
-        )
+        advice = "make models.default.path name a bundle made by edge-convert, whole and unchanged"
+        yield Check(name="model", verdict=Verdict.FAILED, found=str(error), advice=advice)
         return
     yield Check(
         name="model",

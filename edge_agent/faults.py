@@ -6,6 +6,7 @@ import difflib
 import json
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -36,6 +37,11 @@ def shown(value: object) -> str:
         text = repr(value)
     text = printable(text)
     return text if len(text) <= MAX_SHOWN_VALUE else text[: MAX_SHOWN_VALUE - 1] + "…"
+
+
+def shown_path(path: Path) -> str:
+    """A path in quotes, and whole: its end tells most."""
+    return f'"{printable(str(path))}"'
 
 
 def how_ended(returncode: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edge_agent.config import ECHO_MODEL
-from edge_agent.faults import first_fault, shown
+from edge_agent.faults import first_fault, shown, shown_path
 from edge_agent.messages import ModelName
 
 MODEL_FILE = "model.gguf"
 MANIFEST_FILE = "manifest.json"
 # Files beside the manifest that it does not list itself.
 _UNLISTED = frozenset((MANIFEST_FILE, "manifest.sig"))
+_EXPECTED = "the folder of a bundle, as edge-convert makes it, or a .gguf file"
 _GGUF_MAGIC = b"GGUF"
 _MAX_MANIFEST_BYTES = 4_000_000
 _QUANTIZATION = re.compile(r"(?i)[-_.]((?:i?q\d+(?:_[0-9a-z]+)*)|bf16|f16|f32)$")
@@ -98,13 +100,39 @@ def open_model(key: str, path: Path) -> Model:
         raise ModelError(f"models.{key}.path: cannot be read: {error.strerror}") from error
 
 
+def path_fault(path: Path) -> str | None:
+    """Why no model can be opened there at all; None = it may be sound, which only reading every byte of it tells."""
+    if str(path).startswith(ECHO_MODEL):
+        return None
+    try:
+        reason = _path_reason(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
+        reason = f"does not exist; should be {_EXPECTED}"
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    return f"{shown_path(path)} {reason}" if reason else None
+
+
+def _path_reason(path: Path) -> str | None:
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) and path.suffix == ".gguf":
+        path.open("rb").close()
+        return None
+    if not stat.S_ISDIR(mode):
+        return f"should be {_EXPECTED}"
+    if (path / MANIFEST_FILE).is_file():
+        (path / MANIFEST_FILE).open("rb").close()
+        return None
+    if (path / "config.json").is_file() and any(path.glob("*.safetensors")):
+        return "is a Hugging Face checkpoint; make a bundle of it: edge-convert FOLDER --out BUNDLE --type q4_0"
+    return f"is a folder without {MANIFEST_FILE}; should be {_EXPECTED}"
+
+
 def _open_path(key: str, path: Path) -> Model:
+    if fault := path_fault(path):
+        raise ModelError(f"models.{key}.path: {fault}")
     if path.is_dir():
         return _open_bundle(key, path)
-    if not path.is_file():
-        raise ModelError(f"models.{key}.path: no such bundle or file: {path}")
-    if path.suffix != ".gguf":
-        raise ModelError(f"models.{key}.path: should be a bundle folder or a .gguf file (got {shown(path.name)})")
     _check_magic(path)
     return Model(
         key=key,

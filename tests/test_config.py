@@ -163,7 +163,7 @@ def test_relative_paths_start_at_the_configurations_folder(tmp_path: Path) -> No
     }
     told = file_faults(config)
     assert [fault.split(":")[0] for fault in told] == list(places)
-    assert all(str(place) in fault or "…" in fault for place, fault in zip(places.values(), told, strict=True))
+    assert all(str(place) in fault for place, fault in zip(places.values(), told, strict=True))
     (tmp_path / "commands.key").write_text("x", encoding="utf-8")
     assert len(file_faults(config)) == len(told) - 1
 
@@ -174,30 +174,6 @@ def test_answers_that_would_be_readings_again_are_refused(tmp_path: Path) -> Non
         "tasks.t.publish: its answers would be readings of tasks.t.subscribe[0]; use another topic "
         '(got "plant/{1}/answer")'
     )
-
-
-@pytest.mark.parametrize(
-    ("file", "model", "is_good"),
-    [
-        ("model.gguf", "model.gguf", True),
-        ("model.bin", "model.bin", False),
-        ("bundle/manifest.json", "bundle", True),
-        ("checkpoint/config.json", "checkpoint", False),
-        ("model.gguf", "model.gguf/model.gguf", False),
-        ("model.gguf", "echo:step_ms=2", True),
-        ("model.gguf", "a\\u0000.gguf", False),
-    ],
-)
-def test_what_may_be_a_model(tmp_path: Path, file: str, model: str, is_good: bool) -> None:  # noqa: FBT001
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_bytes(b"")
-    path = tmp_path / "config.toml"
-    path.write_text(CONFIG.replace("model.gguf", model), encoding="utf-8")
-
-    faults = file_faults(load_config(path))
-
-    rule = "models.default.path: should be a bundle folder or a .gguf file that can be read (got "
-    assert [fault.startswith(rule) for fault in faults] == ([] if is_good else [True])
 
 
 @pytest.mark.parametrize(
