@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from edge_agent import __version__
 from edge_agent.config import DEFAULT_PATH, Config, ConfigError, load_config
-from edge_agent.config_files import broker_file_faults, file_faults
+from edge_agent.config_files import broker_file_faults, file_faults, model_hints
 from edge_agent.faults import printable, printable_json
 
 EXIT_OK = 0
@@ -163,7 +163,9 @@ def _run(path: Path) -> int:
 
 def _check_config(path: Path) -> int:
     config = load_config(path)
-    for hint in (*config.hints(), *(f"{fault}; `run` needs it" for fault in file_faults(config))):
+    needed = [f"{fault}; `run` needs it" for fault in file_faults(config)]
+    refused = [f"{fault}; `run` refuses it" for fault in model_hints(config)]
+    for hint in (*config.hints(), *needed, *refused):
         print(printable(f"{path}: hint: {hint}"), file=sys.stderr)
     print(printable(f"{path}: good"))
     return EXIT_OK

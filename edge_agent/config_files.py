@@ -13,12 +13,19 @@ from pathlib import Path
 
 from edge_agent.config import Config, MqttConfig, TlsConfig
 from edge_agent.faults import field_name, shown_path
-from edge_agent.model_store import path_fault
+from edge_agent.model_store import content_fault, path_fault
 
 
 def file_faults(config: Config) -> list[str]:
     """A fault for each file of keys, certificates and passwords, and for the model, that `run` could not use."""
     return [*broker_file_faults(config.mqtt), *command_file_faults(config), *_model_faults(config)]
+
+
+def model_hints(config: Config) -> list[str]:
+    """Why models that can be read would not be opened, as far as a glance tells; `run` reads every byte of them."""
+    models = ((field_name(("models", name, "path")), model.path) for name, model in config.models.items())
+    faults = ((key, content_fault(path)) for key, path in models if path_fault(path) is None)
+    return [f"{key}: {fault}" for key, fault in faults if fault]
 
 
 def broker_file_faults(mqtt: MqttConfig) -> list[str]:

@@ -128,6 +128,22 @@ def _path_reason(path: Path) -> str | None:
     return f"is a folder without {MANIFEST_FILE}; should be {_EXPECTED}"
 
 
+def content_fault(path: Path) -> str | None:
+    """What else than its hashes keeps a model from being opened, where `path_fault` finds nothing: reads only heads."""
+    if str(path).startswith(ECHO_MODEL):
+        return None
+    try:
+        if path.is_dir():
+            _check_listing(path)
+        else:
+            _check_magic(path)
+    except ModelError as error:
+        return str(error)
+    except OSError as error:
+        return f"{shown_path(path)} cannot be read: {error.strerror}"
+    return None
+
+
 def _open_path(key: str, path: Path) -> Model:
     if fault := path_fault(path):
         raise ModelError(f"models.{key}.path: {fault}")
@@ -165,18 +181,11 @@ def _echo_model(key: str, path: Path) -> Model:
 
 
 def _open_bundle(key: str, folder: Path) -> Model:
-    manifest = _read_manifest(folder / MANIFEST_FILE)
-    for name in manifest.files:
-        if "/" in name or "\\" in name or name in ("", ".", ".."):
-            raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files are plain names in the folder (got {shown(name)})")
-    if MODEL_FILE not in manifest.files:
-        raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files: {MODEL_FILE} is required, but missing")
-    strangers = sorted(p.name for p in folder.iterdir() if p.name not in _UNLISTED and p.name not in manifest.files)
-    if strangers:
-        raise ModelError(f"{folder.name}: the manifest does not list {shown(strangers)}")
+    manifest = _check_listing(folder)
     for name, listed in manifest.files.items():
-        _check_file(folder / name, listed)
-    _check_magic(folder / MODEL_FILE)
+        found = _sha256(folder / name)
+        if found != listed.sha256:
+            raise ModelError(f"{folder.name}/{name}: should have sha256 {listed.sha256} (got {found})")
     return Model(
         key=key,
         path=folder / MODEL_FILE,
@@ -189,6 +198,23 @@ def _open_bundle(key: str, folder: Path) -> Model:
         context_length=manifest.context_length,
         stamp=_stamp(folder / MODEL_FILE),
     )
+
+
+def _check_listing(folder: Path) -> _Manifest:
+    """All of a bundle but the hashes."""
+    manifest = _read_manifest(folder / MANIFEST_FILE)
+    for name in manifest.files:
+        if "/" in name or "\\" in name or name in ("", ".", ".."):
+            raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files are plain names in the folder (got {shown(name)})")
+    if MODEL_FILE not in manifest.files:
+        raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files: {MODEL_FILE} is required, but missing")
+    strangers = sorted(p.name for p in folder.iterdir() if p.name not in _UNLISTED and p.name not in manifest.files)
+    if strangers:
+        raise ModelError(f"{folder.name}: the manifest does not list {shown(strangers)}")
+    for name, listed in manifest.files.items():
+        _check_size(folder / name, listed)
+    _check_magic(folder / MODEL_FILE)
+    return manifest
 
 
 def _read_manifest(path: Path) -> _Manifest:
@@ -206,16 +232,13 @@ def _read_manifest(path: Path) -> _Manifest:
         raise ModelError(f"{path.parent.name}/{path.name}: is not JSON: {error}") from error
 
 
-def _check_file(path: Path, listed: _ListedFile) -> None:
+def _check_size(path: Path, listed: _ListedFile) -> None:
     name = f"{path.parent.name}/{path.name}"
     if path.is_symlink() or not path.is_file():
         raise ModelError(f"{name}: listed in the manifest, but not there as a file")
     size = path.stat().st_size
     if size != listed.bytes:
         raise ModelError(f"{name}: should have {listed.bytes} bytes (got {size})")
-    found = _sha256(path)
-    if found != listed.sha256:
-        raise ModelError(f"{name}: should have sha256 {listed.sha256} (got {found})")
 
 
 def _check_magic(path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_agent.faults import shown_path
-from edge_agent.model_store import ModelError, open_model, path_fault
+from edge_agent.model_store import ModelError, content_fault, open_model, path_fault
 
 GGUF = b"GGUF\x03\x00\x00\x00" + b"weights" * 10
 
@@ -250,6 +250,21 @@ def test_what_only_calls_itself_gguf_is_refused(tmp_path: Path, data: bytes) -> 
     (tmp_path / "model.gguf").write_bytes(data)
     assert "should be a GGUF file" in refusal(tmp_path / "model.gguf")
     assert "should be a GGUF file" in refusal(bundle(tmp_path / "demo", {"model.gguf": data}))
+
+
+def test_a_glance_finds_everything_but_a_wrong_hash(tmp_path: Path) -> None:
+    good, other = (bundle(tmp_path / name) for name in ("good", "other"))
+    (other / "model.gguf").write_bytes(GGUF.replace(b"w", b"W", 1))
+    short, html = bundle(tmp_path / "short"), tmp_path / "html.gguf"
+    (short / "model.gguf").write_bytes(GGUF[:-1])
+    html.write_bytes(b"<html></html>")
+    stranger = bundle(tmp_path / "stranger")
+    (stranger / "note.txt").write_bytes(b"")
+
+    assert content_fault(good) is content_fault(other) is content_fault(Path("echo:")) is None
+    assert content_fault(short) == f"short/model.gguf: should have {len(GGUF)} bytes (got {len(GGUF) - 1})"
+    assert str(content_fault(html)).startswith("html.gguf: should be a GGUF file of version 2 or 3 ")
+    assert str(content_fault(stranger)).startswith("stranger: the manifest does not list ")
 
 
 def test_the_engine_without_a_model_says_what_it_is() -> None:

@@ -106,6 +106,16 @@ def test_a_certificate_that_is_none_is_named_and_does_not_end_doctor_early(tmp_p
     assert verdicts["model"] == verdicts["engine"] == "good"
 
 
+def test_a_model_that_run_would_refuse_is_hinted_at(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    (tmp_path / "m.gguf").write_bytes(b"<html></html>")
+    path.write_text(site_config("b", free_port(), "5", "m.gguf"), encoding="utf-8")
+    done = edge_agent("check-config", path)
+    assert done.returncode == 0
+    rule = r"m\.gguf: should be a GGUF file of version 2 or 3 \(it begins with 3c68746d6c3e3c2f\)"
+    assert re.search(rf": hint: models\.default\.path: {rule}; `run` refuses it\n", done.stderr)
+
+
 @pytest.mark.parametrize("text", [None, "[device", "\xff\xfe"])
 def test_configuration_that_cannot_be_read_is_78(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "config.toml"
