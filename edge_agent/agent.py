@@ -461,10 +461,10 @@ class Agent:
         self._send(SetTasks(tasks=tuple(task.prefix() for task in self._tasks.values())))
         self._data.set_subscriptions(self._dispatcher.filters)
         self._publish_retained()
-        return {
-            "applied": [name for name in changed if name in live],
-            "needs_restart": [name for name in changed if name not in live],
-        }
+        applied = [name for name in changed if name in live]
+        needs_restart = [name for name in changed if name not in live]
+        log.info("reloaded applied=%s needs_restart=%s", ",".join(applied) or "-", ",".join(needs_restart) or "-")
+        return {"applied": applied, "needs_restart": needs_restart}
 
     def _begin_drain(self, reason: str, timeout_s: float, now: float, done: Callable[[int], None]) -> None:
         self._end_drain(0)
@@ -483,7 +483,7 @@ class Agent:
 
     def _reload_on_signal(self) -> None:
         try:
-            log.info("reloaded %s", self.reload())
+            self.reload()
         except CommandError as error:
             log.warning("reload refused, the configuration stays as it was: %s", error.message)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.agent import Agent
+from edge_agent.config import load_config
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import Cancelled
 from edge_agent.model_store import open_model
@@ -69,3 +70,18 @@ def test_the_end_of_a_worker_is_told_by_its_signal_and_without_what_went_well(ca
         "worker ended: killed by SIGKILL restart_in_s=1.0 log=nothing",
         "worker ended: exit code 1 restart_in_s=2.0 log=MemoryError",
     ]
+
+
+def test_a_reload_by_signal_is_told_on_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    path = tmp_path / "config.toml"
+    text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
+    path.write_text(text, encoding="utf-8")
+    agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
+    path.write_text(text + "[queue]\ncapacity = 3\n[health]\ninterval_s = 5\n[engine]\nthreads = 1\n", encoding="utf-8")
+
+    agent._on_hang_up(1, None)
+    agent._tick(1.0)
+
+    told = [record.getMessage() for record in caplog.records if "reload" in record.getMessage()]
+    assert told == ["reloaded applied=queue,health needs_restart=engine"]

@@ -115,6 +115,8 @@ def test_reload_takes_new_tasks_and_refuses_a_bad_configuration(start_site: Call
     assert site.ask("added", "x")["error"]["code"] == "unknown_task"
     path.write_text(old + '[tasks.added]\nkind = "classify"\nlabels = ["a", "b"]\nsubscribe = ["plant/+/x"]\n', "utf-8")
     assert command(site, "reload")["data"] == {"applied": ["tasks"], "needs_restart": []}
+    assert site.agent.log.count("reload") == 2  # that it was asked for, and what it did
+    assert "reloaded applied=tasks needs_restart=-\n" in site.agent.log
     assert site.ask("added", "b")["output"] == "b"
     site.client.publish("plant/p1/x", "a")
     assert site.next_terminal(site.response("added"), 2)["output"] == "a"
