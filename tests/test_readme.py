@@ -82,6 +82,12 @@ def test_every_topic_of_the_table_is_ours_and_none_is_missing() -> None:
     assert {f"{topics.base}/{name}" for name in shown} == ours
 
 
+def test_where_replies_may_go_is_told_beside_the_first_requests() -> None:
+    text = section("One request")
+    assert all(f"`{topic}`" in text for topic in Topics("<root>", "<site>", "<device>").default_reply_topics)
+    assert "reply_topic_refused" in text
+
+
 def test_every_error_code_and_option_is_named() -> None:
     text = section("A request, field by field")
     assert all(f"`{code.value}`" in text for code in Code)
