@@ -129,8 +129,10 @@ def main(arguments: list[str] | None = None) -> int:
 
                 return demo(options.protocol, options.port, options.work, keep=options.keep)
     except ConfigError as error:
+        is_unnamed = error.path == DEFAULT_PATH and isinstance(error.__cause__, FileNotFoundError)
+        hint = "; --config FILE names another" if is_unnamed else ""
         for fault in error.faults:
-            print(printable(f"{error.path}: {fault}"), file=sys.stderr)
+            print(printable(f"{error.path}: {fault}{hint}"), file=sys.stderr)
         return EXIT_CONFIG
     except KeyboardInterrupt:
         return EXIT_FAILED

@@ -81,7 +81,9 @@ def _checks(config_path: Path) -> Iterator[Check]:
             name="configuration",
             verdict=Verdict.FAILED,
             found=f"{config_path}: " + "; ".join(error.faults),
-            advice="mend the file; `edge-agent check-config` lists the faults one by one",
+            advice="name the configuration with --config FILE"
+            if isinstance(error.__cause__, FileNotFoundError)
+            else "mend the file; `edge-agent check-config` lists the faults one by one",
         )
         return
     yield Check(name="configuration", verdict=Verdict.GOOD, found=str(config_path))
@@ -113,9 +115,15 @@ def _checks(config_path: Path) -> Iterator[Check]:
     yield from _engine(board, config, model)
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def _board(board: GenericBoard) -> Check:
     features = [name for name in _KERNEL_FEATURES if name in board.cpu_features()]
-    found = f"{board.model() or machine()}, {cores()} cores, {', '.join(features) or 'no fast kernels known'}"
+    found = (
+        f"{board.model() or machine()}, {_counted(cores(), 'core')}, {', '.join(features) or 'no fast kernels known'}"
+    )
     return Check(name="board", verdict=Verdict.GOOD, found=found)
 
 
@@ -239,7 +247,8 @@ def _engine(board: GenericBoard, config: Config, model: Model) -> Iterator[Check
     yield Check(
         name="engine",
         verdict=Verdict.GOOD,
-        found=f"loaded in {event.load_s:.1f} s, {event.context_tokens} tokens of context, {event.threads} threads",
+        found=f"loaded in {event.load_s:.1f} s, {event.context_tokens} tokens of context, "
+        f"{_counted(event.threads, 'thread')}",
     )
     features = set(board.cpu_features())
     unused = [name for name, kernel in _KERNEL_FEATURES.items() if name in features and kernel not in event.cpu_variant]

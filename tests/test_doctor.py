@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent import doctor
 from edge_agent.config import MqttConfig
-from edge_agent.doctor import Check, Verdict, _broker, _memory
+from edge_agent.doctor import Check, Verdict, _broker, _counted, _memory
 from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent
 from tests.test_mqtt_link import hangs_up
 
@@ -77,3 +77,12 @@ def test_files_that_the_connection_lacks_are_named(tmp_path: Path) -> None:
     check = _broker(MqttConfig(password_file=tmp_path / "none"), "doctor")
     assert check.verdict is Verdict.FAILED
     assert check.found.startswith("mqtt.password_file: should be a file that can be read")
+
+
+def test_a_configuration_that_is_not_there_is_to_be_named(tmp_path: Path) -> None:
+    (check,) = doctor._checks(tmp_path / "none.toml")
+    assert check.advice == "name the configuration with --config FILE"
+
+
+def test_one_thread_is_no_threads() -> None:
+    assert [_counted(count, "thread") for count in (1, 2)] == ["1 thread", "2 threads"]
