@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edge_agent.config import ECHO_MODEL
-from edge_agent.faults import first_fault, shown
+from edge_agent.faults import first_fault, shown, shown_path
 from edge_agent.messages import ModelName
 
 MODEL_FILE = "model.gguf"
 MANIFEST_FILE = "manifest.json"
 # Files beside the manifest that it does not list itself.
 _UNLISTED = frozenset((MANIFEST_FILE, "manifest.sig"))
+_EXPECTED = "the folder of a bundle, as edge-convert makes it, or a .gguf file"
 _GGUF_MAGIC = b"GGUF"
 _MAX_MANIFEST_BYTES = 4_000_000
 _QUANTIZATION = re.compile(r"(?i)[-_.]((?:i?q\d+(?:_[0-9a-z]+)*)|bf16|f16|f32)$")
@@ -98,13 +100,55 @@ def open_model(key: str, path: Path) -> Model:
         raise ModelError(f"models.{key}.path: cannot be read: {error.strerror}") from error
 
 
+def path_fault(path: Path) -> str | None:
+    """Why no model can be opened there at all; None = it may be sound, which only reading every byte of it tells."""
+    if str(path).startswith(ECHO_MODEL):
+        return None
+    try:
+        reason = _path_reason(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
+        reason = f"does not exist; should be {_EXPECTED}"
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    return f"{shown_path(path)} {reason}" if reason else None
+
+
+def _path_reason(path: Path) -> str | None:
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) and path.suffix == ".gguf":
+        path.open("rb").close()
+        return None
+    if not stat.S_ISDIR(mode):
+        return f"should be {_EXPECTED}"
+    if (path / MANIFEST_FILE).is_file():
+        (path / MANIFEST_FILE).open("rb").close()
+        return None
+    if (path / "config.json").is_file() and any(path.glob("*.safetensors")):
+        return "is a Hugging Face checkpoint; make a bundle of it: edge-convert FOLDER --out BUNDLE --type q4_0"
+    return f"is a folder without {MANIFEST_FILE}; should be {_EXPECTED}"
+
+
+def content_fault(path: Path) -> str | None:
+    """What else than its hashes keeps a model from being opened, where `path_fault` finds nothing: reads only heads."""
+    if str(path).startswith(ECHO_MODEL):
+        return None
+    try:
+        if path.is_dir():
+            _check_listing(path)
+        else:
+            _check_magic(path)
+    except ModelError as error:
+        return str(error)
+    except OSError as error:
+        return f"{shown_path(path)} cannot be read: {error.strerror}"
+    return None
+
+
 def _open_path(key: str, path: Path) -> Model:
+    if fault := path_fault(path):
+        raise ModelError(f"models.{key}.path: {fault}")
     if path.is_dir():
         return _open_bundle(key, path)
-    if not path.is_file():
-        raise ModelError(f"models.{key}.path: no such bundle or file: {path}")
-    if path.suffix != ".gguf":
-        raise ModelError(f"models.{key}.path: should be a bundle folder or a .gguf file (got {shown(path.name)})")
     _check_magic(path)
     return Model(
         key=key,
@@ -137,18 +181,11 @@ def _echo_model(key: str, path: Path) -> Model:
 
 
 def _open_bundle(key: str, folder: Path) -> Model:
-    manifest = _read_manifest(folder / MANIFEST_FILE)
-    for name in manifest.files:
-        if "/" in name or "\\" in name or name in ("", ".", ".."):
-            raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files are plain names in the folder (got {shown(name)})")
-    if MODEL_FILE not in manifest.files:
-        raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files: {MODEL_FILE} is required, but missing")
-    strangers = sorted(p.name for p in folder.iterdir() if p.name not in _UNLISTED and p.name not in manifest.files)
-    if strangers:
-        raise ModelError(f"{folder.name}: the manifest does not list {shown(strangers)}")
+    manifest = _check_listing(folder)
     for name, listed in manifest.files.items():
-        _check_file(folder / name, listed)
-    _check_magic(folder / MODEL_FILE)
+        found = _sha256(folder / name)
+        if found != listed.sha256:
+            raise ModelError(f"{folder.name}/{name}: should have sha256 {listed.sha256} (got {found})")
     return Model(
         key=key,
         path=folder / MODEL_FILE,
@@ -161,6 +198,23 @@ def _open_bundle(key: str, folder: Path) -> Model:
         context_length=manifest.context_length,
         stamp=_stamp(folder / MODEL_FILE),
     )
+
+
+def _check_listing(folder: Path) -> _Manifest:
+    """All of a bundle but the hashes."""
+    manifest = _read_manifest(folder / MANIFEST_FILE)
+    for name in manifest.files:
+        if "/" in name or "\\" in name or name in ("", ".", ".."):
+            raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files are plain names in the folder (got {shown(name)})")
+    if MODEL_FILE not in manifest.files:
+        raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files: {MODEL_FILE} is required, but missing")
+    strangers = sorted(p.name for p in folder.iterdir() if p.name not in _UNLISTED and p.name not in manifest.files)
+    if strangers:
+        raise ModelError(f"{folder.name}: the manifest does not list {shown(strangers)}")
+    for name, listed in manifest.files.items():
+        _check_size(folder / name, listed)
+    _check_magic(folder / MODEL_FILE)
+    return manifest
 
 
 def _read_manifest(path: Path) -> _Manifest:
@@ -178,16 +232,13 @@ def _read_manifest(path: Path) -> _Manifest:
         raise ModelError(f"{path.parent.name}/{path.name}: is not JSON: {error}") from error
 
 
-def _check_file(path: Path, listed: _ListedFile) -> None:
+def _check_size(path: Path, listed: _ListedFile) -> None:
     name = f"{path.parent.name}/{path.name}"
     if path.is_symlink() or not path.is_file():
         raise ModelError(f"{name}: listed in the manifest, but not there as a file")
     size = path.stat().st_size
     if size != listed.bytes:
         raise ModelError(f"{name}: should have {listed.bytes} bytes (got {size})")
-    found = _sha256(path)
-    if found != listed.sha256:
-        raise ModelError(f"{name}: should have sha256 {listed.sha256} (got {found})")
 
 
 def _check_magic(path: Path) -> None:

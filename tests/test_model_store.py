@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.model_store import ModelError, open_model
+from edge_agent.faults import shown_path
+from edge_agent.model_store import ModelError, content_fault, open_model, path_fault
 
 GGUF = b"GGUF\x03\x00\x00\x00" + b"weights" * 10
 
@@ -163,7 +164,47 @@ def test_a_manifest_of_absurd_size_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
-    assert "manifest.json: cannot be read: No such file or directory" in refusal(tmp_path)
+    assert refusal(tmp_path).startswith(
+        f"models.default.path: {shown_path(tmp_path)} is a folder without manifest.json; "
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "fault"),
+    [
+        ("model.gguf", "model.gguf", None),
+        ("model.gguf", "echo:step_ms=2", None),
+        ("bundle/manifest.json", "bundle", None),
+        ("model.bin", "model.bin", "should be the folder of a bundle"),
+        ("bundle/model.gguf", "bundle", "is a folder without manifest.json; should be the folder of a bundle"),
+        ("checkpoint/config.json", "checkpoint", "is a folder without manifest.json; should be the folder of a bundle"),
+        ("folder.gguf/model.bin", "folder.gguf", "is a folder without manifest.json; should be the folder of a bundle"),
+        ("model.gguf", "none.gguf", "does not exist; should be the folder of a bundle"),
+        ("model.gguf", "model.gguf/model.gguf", "does not exist; should be the folder of a bundle"),
+        ("model.gguf", "a\0.gguf", "does not exist; should be the folder of a bundle"),
+    ],
+)
+def test_what_may_be_a_model_is_known_without_reading_it(
+    tmp_path: Path, file: str, model: str, fault: str | None
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(b"")
+    told = path_fault(Path(model) if model.startswith("echo:") else tmp_path / model)
+    if fault is None:
+        assert told is None
+    else:
+        assert told is not None
+        assert told.startswith(f"{shown_path(tmp_path / model)} {fault}")
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "model-00001-of-00002.safetensors"])
+def test_a_checkpoint_is_told_how_to_be_a_bundle(tmp_path: Path, weights: str) -> None:
+    for name in ("config.json", weights):
+        (tmp_path / name).write_bytes(b"")
+    assert refusal(tmp_path).startswith(
+        f"models.default.path: {shown_path(tmp_path)} is a Hugging Face checkpoint; make a bundle of it: "
+        "edge-convert FOLDER --out BUNDLE --type q4_0"
+    )
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -199,7 +240,7 @@ def test_a_disk_that_cannot_be_read_is_told_like_any_other_fault(tmp_path: Path)
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(GGUF)
-    assert 'a .gguf file (got "model.bin")' in refusal(tmp_path / "model.bin")
+    assert "should be the folder of a bundle" in refusal(tmp_path / "model.bin")
 
 
 @pytest.mark.parametrize(
@@ -209,6 +250,21 @@ def test_what_only_calls_itself_gguf_is_refused(tmp_path: Path, data: bytes) -> 
     (tmp_path / "model.gguf").write_bytes(data)
     assert "should be a GGUF file" in refusal(tmp_path / "model.gguf")
     assert "should be a GGUF file" in refusal(bundle(tmp_path / "demo", {"model.gguf": data}))
+
+
+def test_a_glance_finds_everything_but_a_wrong_hash(tmp_path: Path) -> None:
+    good, other = (bundle(tmp_path / name) for name in ("good", "other"))
+    (other / "model.gguf").write_bytes(GGUF.replace(b"w", b"W", 1))
+    short, html = bundle(tmp_path / "short"), tmp_path / "html.gguf"
+    (short / "model.gguf").write_bytes(GGUF[:-1])
+    html.write_bytes(b"<html></html>")
+    stranger = bundle(tmp_path / "stranger")
+    (stranger / "note.txt").write_bytes(b"")
+
+    assert content_fault(good) is content_fault(other) is content_fault(Path("echo:")) is None
+    assert content_fault(short) == f"short/model.gguf: should have {len(GGUF)} bytes (got {len(GGUF) - 1})"
+    assert str(content_fault(html)).startswith("html.gguf: should be a GGUF file of version 2 or 3 ")
+    assert str(content_fault(stranger)).startswith("stranger: the manifest does not list ")
 
 
 def test_the_engine_without_a_model_says_what_it_is() -> None:
