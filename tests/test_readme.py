@@ -129,11 +129,22 @@ def test_request_samples_are_answered_by_the_demonstration(tmp_path: Path, proto
         assert demo.wait(60) in (0, 1), log.read_text("utf-8")
 
 
-def test_converter_sample_writes_a_bundle(tmp_path: Path) -> None:
-    (sample,) = (text for text in samples("sh") if "edge-convert" in text)
+@pytest.mark.parametrize(("wanted", "told"), [("--type", "IQ4_NL"), ("--budget", "KL divergence")])
+def test_converter_samples_write_a_bundle(wanted: str, told: str, tmp_path: Path) -> None:
+    (sample,) = (text for text in samples("sh") if "edge-convert" in text and wanted in text)
     (tmp_path / "Qwen2.5-0.5B-Instruct").symlink_to(checkpoint_folder())
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    subprocess.run(["bash", "-ec", sample], cwd=tmp_path, check=True, env={**os.environ, "PATH": path}, timeout=120)
+    environment = {**os.environ, "PATH": path, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-ec", sample],
+        cwd=tmp_path,
+        check=True,
+        env=environment,
+        timeout=120,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert told in done.stdout
     assert (tmp_path / "qwen2.5-0.5b" / "manifest.json").is_file()
 
 
