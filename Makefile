@@ -6,7 +6,7 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check test-parity test-clients test-model \
+.PHONY: setup demo test check test-parity test-quality test-clients test-model \
   bench bench-agent bench-compare bench-overload bench-labels bench-cancel bench-grammar clean
 
 setup: $(VENV)/ready
@@ -31,6 +31,11 @@ test-parity: setup
 	$(BIN)/python -m tests.parity $(or $(CHECKPOINT),$(error say which checkpoint: make test-parity CHECKPOINT=dir)) \
 	  $(if $(CHECKPOINT_SHARDED),--sharded $(CHECKPOINT_SHARDED))
 	$(BIN)/python -m tests.parity.large_checkpoint --layers 4
+
+# Sizes and divergences beside upstream's quantizers: make test-quality CHECKPOINT=dir [EVAL=file]
+test-quality: setup
+	$(BIN)/python -m tests.quality $(or $(CHECKPOINT),$(error say which checkpoint: make test-quality CHECKPOINT=dir)) \
+	  $(if $(EVAL),--eval $(EVAL))
 
 # Clients that we did not write, MQTT.js among them (needs mosquitto-clients, node and npm).
 test-clients: setup

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGE = "llama-cpp-python"
+_FLAGS = (
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DLLAMA_BUILD_TESTS=OFF",
+    "-DLLAMA_BUILD_EXAMPLES=OFF",
+    "-DLLAMA_BUILD_APP=OFF",
+    "-DLLAMA_USE_PREBUILT_UI=OFF",
+    "-DLLAMA_OPENSSL=OFF",
+)
 
 
 def fetch_sources(work: Path) -> Path:
@@ -28,6 +37,18 @@ def fetch_sources(work: Path) -> Path:
         with tarfile.open(archive) as tar:
             tar.extractall(work, filter="data")
     return root
+
+
+def build_llama_cpp(work: Path, programs: Sequence[str]) -> Path:
+    """The folder with these programs of llama.cpp; built once below `work`, which takes minutes. Raises SystemExit."""
+    source = fetch_sources(work) / "vendor" / "llama.cpp"
+    build = work / "llama.cpp"
+    if not all((build / "bin" / program).is_file() for program in programs):
+        cmake = shutil.which("cmake") or str(make_environment(work / "cmake", ("cmake",)).with_name("cmake"))
+        run_program([cmake, "-S", str(source), "-B", str(build), *_FLAGS])
+        jobs = str(len(os.sched_getaffinity(0)))
+        run_program([cmake, "--build", str(build), "--parallel", jobs, "--target", *programs])
+    return build / "bin"
 
 
 def make_environment(venv: Path, requirements: Sequence[str]) -> Path:

@@ -125,6 +125,11 @@ class Runner:
             raise ConvertError(f"the tokenizer wants {-count} tokens for {len(data)} bytes")
         return list(buffer[:count])
 
+    def piece(self, token: int) -> bytes:
+        """What a token stands for."""
+        buffer = ctypes.create_string_buffer(256)
+        return buffer.raw[: llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, True)]
+
     def logits(self, tokens: Sequence[int], first: int = 0) -> Floats:
         """Logits [len(tokens) - first, vocabulary] after each token from `first` on: a view until the next call.
 

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.llama_sources import fetch_sources, make_environment, run_program
+from tests.llama_sources import build_llama_cpp, fetch_sources, make_environment
 
 PROGRAMS = ("llama-server", "llama-bench", "llama-batched-bench")
-_FLAGS = (
-    "-DCMAKE_BUILD_TYPE=Release",
-    "-DLLAMA_BUILD_TESTS=OFF",
-    "-DLLAMA_BUILD_EXAMPLES=OFF",
-    "-DLLAMA_BUILD_APP=OFF",
-    "-DLLAMA_USE_PREBUILT_UI=OFF",
-    "-DLLAMA_OPENSSL=OFF",
-)
 # What examples/server/server.py names as its dependencies; the binding itself is the one that the agent runs with.
 _EXAMPLE_PACKAGES = ("fastapi", "jinja2", "numpy", "openai", "pydantic", "safetensors", "uvicorn", "websockets")
 
@@ -32,15 +22,8 @@ class ExampleServer:
 
 
 def build_programs(work: Path) -> Path:
-    """The folder with PROGRAMS; built once below `work`, which takes some minutes. Raises SystemExit."""
-    source = fetch_sources(work) / "vendor" / "llama.cpp"
-    build = work / "llama.cpp"
-    if not all((build / "bin" / program).is_file() for program in PROGRAMS):
-        cmake = shutil.which("cmake") or str(make_environment(work / "cmake", ("cmake",)).with_name("cmake"))
-        run_program([cmake, "-S", str(source), "-B", str(build), *_FLAGS])
-        jobs = str(len(os.sched_getaffinity(0)))
-        run_program([cmake, "--build", str(build), "--parallel", jobs, "--target", *PROGRAMS])
-    return check_programs(build / "bin")
+    """The folder with PROGRAMS. Raises SystemExit."""
+    return check_programs(build_llama_cpp(work, PROGRAMS))
 
 
 def check_programs(folder: Path) -> Path:
