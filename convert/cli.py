@@ -20,7 +20,8 @@ from .read.checkpoint import Checkpoint
 from .read.config import MAX_NAME_LENGTH
 from .weights.recipe import Quantization
 from .write.bundle import STOPPING_SIGNALS, check_target, verify_bundle
-from .write.manifest import MODEL_FILE
+from .write.manifest import MODEL_FILE, SIGNATURE_FILE
+from .write.signature import read_private_key, read_public_key
 
 PROGRAM = "edge-convert"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_BAD_CHECKPOINT = 0, 1, 2, 65
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Converts a checkpoint of Qwen2, Qwen2.5 or DeepSeek-R1-Distill-Qwen into a model bundle.",
-        epilog=f"`{PROGRAM} verify BUNDLE` checks the hashes of a bundle.",
+        epilog=f"`{PROGRAM} verify BUNDLE` checks the hashes of a bundle, and its signature.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
@@ -109,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--licence", type=_name, help="licence of the model (default: what README.md of the checkpoint says)"
+    )
+    parser.add_argument(
+        "--sign",
+        metavar="KEY.pem",
+        type=Path,
+        help="Ed25519 private key (PEM, no passphrase) to sign the bundle with",
     )
     parser.add_argument("--force", action="store_true", help="replace a bundle that exists")
     parser.add_argument("--dry-run", action="store_true", help="print each tensor's type and bytes, write nothing")
@@ -126,6 +133,7 @@ def _convert(words: list[str]) -> int:
     started = time.monotonic()
     if not given.dry_run:
         check_target(given.out, replace=given.force)
+    sign = None if given.sign is None else read_private_key(given.sign, "--sign").sign
     options = Options(Quantization(given.type), given.name, given.model_version, given.licence)
     with Checkpoint(given.checkpoint) as checkpoint:
         plan = make_plan(checkpoint, options)
@@ -135,8 +143,8 @@ def _convert(words: list[str]) -> int:
             _print_plan(plan, as_json=given.json)
             return EXIT_OK
         with closing(ProgressLine(sys.stderr, plan.data_bytes)) as progress:
-            written = write_bundle(checkpoint, plan, given.out, replace=given.force, progress=progress.add)
-    _print_summary(plan, written, given.out, time.monotonic() - started, as_json=given.json)
+            written = write_bundle(checkpoint, plan, given.out, replace=given.force, sign=sign, progress=progress.add)
+    _print_summary(plan, written, given.out, time.monotonic() - started, is_signed=sign is not None, as_json=given.json)
     return EXIT_OK
 
 
@@ -154,7 +162,9 @@ def _print_plan(plan: Plan, *, as_json: bool) -> None:
     _print_histogram(plan)
 
 
-def _print_summary(plan: Plan, written: Written, target: Path, seconds: float, *, as_json: bool) -> None:
+def _print_summary(
+    plan: Plan, written: Written, target: Path, seconds: float, *, is_signed: bool, as_json: bool
+) -> None:
     if as_json:
         facts = {
             "bundle": str(target),
@@ -162,10 +172,12 @@ def _print_summary(plan: Plan, written: Written, target: Path, seconds: float, *
             "manifest_sha256": written.manifest.sha256,
             "peak_rss_bytes": _peak_rss_bytes(),
             "seconds": round(seconds, 3),
+            "signed": is_signed,
         }
         _print_json(_common(plan) | facts)
         return
-    print(f"{printable(str(target))}: {printable(plan.name)} version {plan.version}, {plan.quantization.name}")
+    signed = ", signed" if is_signed else ""
+    print(f"{printable(str(target))}: {printable(plan.name)} version {plan.version}, {plan.quantization.name}{signed}")
     _print_histogram(plan)
     print(f"{MODEL_FILE}  {written.model.nbytes} bytes  sha256 {written.model.sha256}  {seconds:.1f} s")
 
@@ -206,17 +218,29 @@ def _peak_rss_bytes() -> int | None:
 
 def _verify(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} verify", description="Checks a bundle's files against its manifest."
+        prog=f"{PROGRAM} verify",
+        description="Checks a bundle's files against its manifest, and the manifest against its signature.",
+        allow_abbrev=False,
     )
     parser.add_argument("bundle", metavar="BUNDLE", type=Path)
+    parser.add_argument(
+        "--public-key",
+        metavar="KEY.pub.pem",
+        type=Path,
+        help="Ed25519 public key (PEM) of who must have signed the bundle; without it no signature is checked",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     given = parser.parse_args(words)
-    manifest, faults = verify_bundle(given.bundle)
+    key = None if given.public_key is None else read_public_key(given.public_key, "--public-key")
+    manifest, faults = verify_bundle(given.bundle, key)
+    is_signed, is_checked = (given.bundle / SIGNATURE_FILE).is_file(), key is not None
     if given.json:
-        _print_json({"bundle": str(given.bundle), "ok": not faults, "faults": faults})
+        facts = {"bundle": str(given.bundle), "ok": not faults, "faults": faults}
+        _print_json(facts | {"signed": is_signed, "signature_checked": is_checked})
     for fault in faults:
         _complain(f"{printable(str(given.bundle))}: {fault}")
     if not faults and not given.json:
+        signed = "signed" if is_checked else "signed, not checked" if is_signed else "not signed"
         shown = f"{printable(str(manifest.get('name')))} version {printable(str(manifest.get('version')))}"
-        print(f"{printable(str(given.bundle))}: {shown}, {len(manifest['files'])} files as listed")
+        print(f"{printable(str(given.bundle))}: {shown}, {len(manifest['files'])} files as listed, {signed}")
     return EXIT_FAILED if faults else EXIT_OK

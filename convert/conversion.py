@@ -31,7 +31,7 @@ from .weights.recipe import Quantization, tensor_types
 from .write.bundle import check_target, new_bundle
 from .write.gguf_file import Entry, TensorInfo, architecture_entries, general_entries, tokenizer_entries, write_gguf
 from .write.manifest import FILE as MANIFEST_FILE
-from .write.manifest import MODEL_FILE, BundleFile, Manifest
+from .write.manifest import MODEL_FILE, SIGNATURE_FILE, BundleFile, Manifest
 
 GENERATION_FILE = "generation_config.json"
 DEFAULT_NAME = "model"
@@ -132,10 +132,13 @@ def write_bundle(
     target: Path,
     *,
     replace: bool = False,
+    sign: Callable[[bytes], bytes] | None = None,
     threads: int | None = None,
     progress: Callable[[str, int], None] = lambda _name, _nbytes: None,
 ) -> Written:
     """Convert and write the bundle at `target`, whole or not at all; `progress` hears each tensor's name and bytes.
+
+    `sign` makes the bundle's signature of the manifest's bytes; None leaves it unsigned.
 
     Raises ConvertError if `target` may not be written or the disk is too small, CheckpointError if the weights turn out
     to be damaged.
@@ -154,6 +157,8 @@ def write_bundle(
         finally:
             stop.set()
         (folder / MANIFEST_FILE).write_bytes(manifest)
+        if sign is not None:
+            (folder / SIGNATURE_FILE).write_bytes(sign(manifest))
     return Written(manifest=BundleFile(hashlib.sha256(manifest).hexdigest(), len(manifest)), model=model)
 
 
