@@ -154,7 +154,7 @@ def _run(path: Path) -> int:
     if unreadable:
         raise ConfigError(path, unreadable)
     try:
-        model = open_model("default", config.models["default"].path)
+        model = open_model("default", config.models["default"].path, config.models["default"].public_key)
     except ModelError as error:
         print(printable(f"edge-agent: {error}"), file=sys.stderr)
         return EXIT_FAILED

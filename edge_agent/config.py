@@ -28,6 +28,7 @@ from edge_agent import templates, topics
 from edge_agent.engine.schema_grammar import check_schema
 from edge_agent.faults import closest, fault_text, field_name, shown
 from edge_agent.messages import parse_json
+from edge_agent.signatures import public_key_fault
 
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
 BUILT_IN_TASK = "generate"
@@ -150,11 +151,6 @@ def _may_be_model(path: Path) -> bool:
 class ModelConfig(Table):
     path: ConfigPath
     public_key: ConfigPath | None = None
-
-    @field_validator("public_key")
-    @classmethod
-    def _check_public_key(cls, _key: Path | None) -> None:
-        raise ValueError("this version cannot check signatures; leave the key out")
 
 
 class EngineConfig(Table):
@@ -304,7 +300,7 @@ class Config(Table):
         return topics.Topics(self.mqtt.root, self.device.site, self.device.id)
 
     def unreadable_files(self) -> list[str]:
-        """A fault for each file of keys and passwords, and for the model, where it cannot be read.
+        """A fault for each file of keys and passwords, and for the model, where it cannot be used.
 
         `run` asks at its start: on a board they may come later than the configuration, so they are no faults of it.
         """
@@ -326,6 +322,11 @@ class Config(Table):
             f"(got {shown(str(model.path))})"
             for name, model in self.models.items()
             if not _may_be_model(model.path)
+        ]
+        faults += [
+            f"{field_name(('models', name, 'public_key'))}: {fault} (got {shown(str(model.public_key))})"
+            for name, model in self.models.items()
+            if model.public_key is not None and (fault := public_key_fault(model.public_key))
         ]
         return faults
 

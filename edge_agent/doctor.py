@@ -34,6 +34,11 @@ _KERNEL_FEATURES = {
     "avx2": "AVX2",
     "avx512_vnni": "AVX512_VNNI",
 }
+_VOUCHED = {
+    "good": "as listed, signed",
+    "unchecked": "as listed; signed, not checked without models.default.public_key",
+    None: "as listed, not signed",
+}
 
 
 class Verdict(StrEnum):
@@ -89,21 +94,23 @@ def _checks(config_path: Path) -> Iterator[Check]:
     yield _clock()
     yield _disk(config)
     yield _broker(config)
+    configured = config.models["default"]
     try:
-        model = open_model("default", config.models["default"].path)
+        model = open_model("default", configured.path, configured.public_key)
     except ModelError as error:
         yield Check(
             name="model",
             verdict=Verdict.FAILED,
             found=str(error),
-            advice="put the bundle where models.default.path says, whole and unchanged",
+            advice="put the bundle where models.default.path says, whole and unchanged"
+            + (", and the key of who signed it where models.default.public_key says" if configured.public_key else ""),
         )
         return
     yield Check(
         name="model",
         verdict=Verdict.WARNING if model.warning else Verdict.GOOD,
         found=f"{model.bundle_name} {model.quantization}, {model.size_bytes / 1e6:.1f} MB, "
-        f"sha256 {model.sha256[:12]}… {'(not vouched for)' if model.warning else 'as listed'}",
+        f"sha256 {model.sha256[:12]}… {'(not vouched for)' if model.warning else _VOUCHED[model.signature]}",
         advice="make a bundle of it with edge-convert" if model.warning else None,
     )
     yield from _engine(board, config, model)

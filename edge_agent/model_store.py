@@ -1,25 +1,28 @@
-"""Bundles: a model is opened only if every file of its manifest is there as listed."""
+"""Bundles: a model is opened only if every file of its manifest is there as listed, and signed where a key is given."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edge_agent.config import ECHO_MODEL
 from edge_agent.faults import first_fault, shown
-from edge_agent.messages import ModelName
+from edge_agent.messages import ModelName, parse_json
+from edge_agent.signatures import SIGNATURE_FILE, KeyFileError, read_public_key, signature_fault
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 MODEL_FILE = "model.gguf"
 MANIFEST_FILE = "manifest.json"
 # Files beside the manifest that it does not list itself.
-_UNLISTED = frozenset((MANIFEST_FILE, "manifest.sig"))
+_UNLISTED = frozenset((MANIFEST_FILE, SIGNATURE_FILE))
 _GGUF_MAGIC = b"GGUF"
 _MAX_MANIFEST_BYTES = 4_000_000
 _QUANTIZATION = re.compile(r"(?i)[-_.]((?:i?q\d+(?:_[0-9a-z]+)*)|bf16|f16|f32)$")
@@ -51,7 +54,10 @@ class _Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A checked model. size_bytes and sha256 are those of model.gguf. warning: what an operator should know of it."""
+    """A checked model. size_bytes and sha256 are those of model.gguf. warning: what an operator should know of it.
+
+    signature: "unchecked" where no key is configured; None = there is none.
+    """
 
     key: str
     path: Path
@@ -62,6 +68,7 @@ class Model:
     size_bytes: int
     licence: str | None
     context_length: int | None
+    signature: Literal["good", "unchecked"] | None = None
     warning: str | None = None
     stamp: tuple[int, int, int] | None = None
 
@@ -84,23 +91,33 @@ class Model:
             "size": self.size_bytes,
             "licence": self.licence,
             "context_length": self.context_length,
+            "signature": self.signature,
             "warning": self.warning,
         }
 
 
-def open_model(key: str, path: Path) -> Model:
-    """Checks a bundle folder, or a bare .gguf; reads every byte once. Raises ModelError."""
-    if str(path).startswith(ECHO_MODEL):
-        return _echo_model(key, path)
+def open_model(key: str, path: Path, public_key: Path | None = None) -> Model:
+    """Checks a bundle folder, or a bare .gguf; reads every byte once. Raises ModelError.
+
+    With the file of a public key, only a bundle opens that was signed with its other half.
+    """
     try:
-        return _open_path(key, path)
+        return _open_path(key, path, None if public_key is None else read_public_key(public_key))
+    except KeyFileError as error:
+        raise ModelError(f"models.{key}.public_key: {error} (got {shown(str(public_key))})") from error
     except OSError as error:
         raise ModelError(f"models.{key}.path: cannot be read: {error.strerror}") from error
 
 
-def _open_path(key: str, path: Path) -> Model:
+def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None) -> Model:
+    is_echo = str(path).startswith(ECHO_MODEL)
+    if signer is not None and (is_echo or path.is_file()):
+        rule = f"should be a signed bundle, as models.{key}.public_key asks for"
+        raise ModelError(f"models.{key}.path: {rule} (got {shown(path.name)})")
+    if is_echo:
+        return _echo_model(key, path)
     if path.is_dir():
-        return _open_bundle(key, path)
+        return _open_bundle(key, path, signer)
     if not path.is_file():
         raise ModelError(f"models.{key}.path: no such bundle or file: {path}")
     if path.suffix != ".gguf":
@@ -136,8 +153,11 @@ def _echo_model(key: str, path: Path) -> Model:
     )
 
 
-def _open_bundle(key: str, folder: Path) -> Model:
-    manifest = _read_manifest(folder / MANIFEST_FILE)
+def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None) -> Model:
+    data = _read_manifest(folder / MANIFEST_FILE)
+    # Before anything is made of these bytes.
+    signature = _check_signature(key, folder / SIGNATURE_FILE, data, signer)
+    manifest = _parse_manifest(folder / MANIFEST_FILE, data)
     for name in manifest.files:
         if "/" in name or "\\" in name or name in ("", ".", ".."):
             raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files are plain names in the folder (got {shown(name)})")
@@ -159,23 +179,39 @@ def _open_bundle(key: str, folder: Path) -> Model:
         size_bytes=manifest.files[MODEL_FILE].bytes,
         licence=manifest.licence,
         context_length=manifest.context_length,
+        signature=signature,
         stamp=_stamp(folder / MODEL_FILE),
     )
 
 
-def _read_manifest(path: Path) -> _Manifest:
+def _read_manifest(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_MANIFEST_BYTES + 1)
-        if len(data) > _MAX_MANIFEST_BYTES:
-            raise ModelError(f"{path.parent.name}/{path.name}: should have at most {_MAX_MANIFEST_BYTES} bytes")
-        return _Manifest.model_validate(json.loads(data))
     except OSError as error:
         raise ModelError(f"{path.parent.name}/{path.name}: cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_MANIFEST_BYTES:
+        raise ModelError(f"{path.parent.name}/{path.name}: should have at most {_MAX_MANIFEST_BYTES} bytes")
+    return data
+
+
+def _parse_manifest(path: Path, data: bytes) -> _Manifest:
+    try:
+        return _Manifest.model_validate(parse_json(data.decode()))
     except ValidationError as error:
         raise ModelError(f"{path.parent.name}/{path.name}: {first_fault(error)}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelError(f"{path.parent.name}/{path.name}: is not JSON: {error}") from error
+
+
+def _check_signature(
+    key: str, path: Path, manifest: bytes, signer: Ed25519PublicKey | None
+) -> Literal["good", "unchecked"] | None:
+    if signer is None:
+        return "unchecked" if path.is_file() else None
+    if fault := signature_fault(path, manifest, signer):
+        raise ModelError(f"{path.parent.name}/{path.name}: {fault}; models.{key}.public_key requires a good signature")
+    return "good"
 
 
 def _check_file(path: Path, listed: _ListedFile) -> None:

@@ -15,6 +15,7 @@ from edge_agent.config import (
     GenerateTask,
     load_config,
 )
+from tests.keys import NO_PUBLIC_KEYS, write_keys
 from tests.support import BASE, CONFIG
 
 
@@ -58,6 +59,7 @@ cert_file = "/etc/ssl/board.pem"
 key_file = "board.key"
 [models.default]
 path = "models/demo"
+public_key = "signer.pub.pem"
 [engine]
 context_tokens = 4096
 max_active = 2
@@ -159,6 +161,7 @@ def test_relative_paths_start_at_the_configurations_folder(tmp_path: Path) -> No
         "mqtt.tls.key_file": tmp_path / "board.key",
         "commands.key_file": tmp_path / "commands.key",
         "models.default.path": tmp_path / "models/demo",
+        "models.default.public_key": tmp_path / "signer.pub.pem",
     }
     told = config.unreadable_files()
     assert [fault.split(":")[0] for fault in told] == list(places)
@@ -466,7 +469,14 @@ def test_the_same_filter_may_serve_two_tasks(tmp_path: Path) -> None:
     assert set(load(tmp_path, more).tasks) == {"a", "b"}
 
 
-def test_a_key_that_could_not_be_used_is_refused(tmp_path: Path) -> None:
-    text = CONFIG.replace('path = "model.gguf"', 'path = "model.gguf"\npublic_key = "key.pem"')
-    with pytest.raises(ConfigError, match=r"models\.default\.public_key"):
-        load(tmp_path, text, base="")
+def test_what_is_wrong_with_the_key_for_signatures_is_told(tmp_path: Path) -> None:
+    config = load(tmp_path, "", base=CONFIG.replace('"model.gguf"', '"echo:"\npublic_key = "k.pem"'))
+
+    def told() -> list[str]:
+        return [fault.partition(" (got ")[0] for fault in config.unreadable_files()]
+
+    assert told() == ["models.default.public_key: should be a file that can be read"]
+    (tmp_path / "k.pem").write_bytes(NO_PUBLIC_KEYS["EC"])
+    assert told() == ["models.default.public_key: should be an Ed25519 public key, but holds a key of another kind"]
+    write_keys(tmp_path)[1].rename(tmp_path / "k.pem")
+    assert told() == []
