@@ -21,6 +21,7 @@ from edge_agent.clock import timestamp
 from edge_agent.command_desk import CommandDesk
 from edge_agent.commands import CommandError
 from edge_agent.config import Config, ConfigError, load_config
+from edge_agent.config_files import file_faults
 from edge_agent.dispatcher import Dispatcher
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import (
@@ -37,11 +38,11 @@ from edge_agent.engine.protocol import (
     Refused,
     SetTasks,
 )
-from edge_agent.faults import shown
+from edge_agent.faults import how_ended, last_words
 from edge_agent.health import Facts, Throughput, health_document
 from edge_agent.messages import encode
 from edge_agent.model_store import Model, ModelError, open_model
-from edge_agent.mqtt_link import Connected, Disconnected, Inbound, LinkEvent, MqttLink, Publication
+from edge_agent.mqtt_link import Broken, Connected, Disconnected, Inbound, LinkEvent, MqttLink, Publication
 from edge_agent.presence import Presence, State, info_document
 from edge_agent.systemd_notify import notify
 from edge_agent.tasks import load_tasks
@@ -93,6 +94,7 @@ class Agent:
         self._started_at = time.monotonic()
         self._data_lost_at: float | None = self._started_at
         self._control_connected_at: float | None = None
+        self._told: set[tuple[MqttLink, str]] = set()  # why a connection that is still down could not be made
         self._received = self._published = self._ignored = 0
         self._worker_restarts = 0
         self._restart_after_s = RESTART_AFTER_S[0]
@@ -262,6 +264,7 @@ class Agent:
 
     def _on_connected(self, link: MqttLink, now: float) -> None:
         log.info("connected client=%s", link.client_id)
+        self._told = {(other, reason) for other, reason in self._told if other is not link}
         if link is self._data:
             self._data_lost_at = None
             return
@@ -271,7 +274,15 @@ class Agent:
         self._timers["republish"] = now + REPUBLISH_AFTER_S
 
     def _on_disconnected(self, event: Disconnected, now: float) -> None:
-        log.warning("disconnected client=%s reason=%s", event.link.client_id, event.reason)
+        if event.broken is Broken.LOST:
+            log.warning("disconnected client=%s reason=%s", event.link.client_id, event.reason)
+        elif (event.link, event.reason) not in self._told:
+            # A broker that is away for a night is no news at each attempt.
+            self._told.add((event.link, event.reason))
+            log.warning(
+                "not connected client=%s broker=%s reason=%s: it is tried again until it succeeds",
+                event.link.client_id, event.link.broker, event.reason,
+            )  # fmt: skip
         if "taken over" in event.reason:
             log.error("another client connects as %s: two agents have the same site and id", event.link.client_id)
         if event.link is self._data:
@@ -405,13 +416,14 @@ class Agent:
         if self._ready_at is not None and now - self._ready_at > STABLE_AFTER_S:
             self._restart_after_s = RESTART_AFTER_S[0]
         self._worker = self._ready_at = None
+        how = how_ended(event.returncode)
         ready_at = None if self._reload_s is None else now + self._restart_after_s + self._reload_s
-        self._dispatcher.worker_lost(f"exit code {event.returncode}", now, ready_at=ready_at)
+        self._dispatcher.worker_lost(how, now, ready_at=ready_at)
         if self._exit_code is not None or "give-up" in self._timers:
             return
         log.error(
-            "worker ended code=%s restart_in_s=%.1f log=%s",
-            event.returncode, self._restart_after_s, shown(list(event.log_tail)[-3:]),
+            "worker ended: %s restart_in_s=%.1f log=%s",
+            how, self._restart_after_s, last_words(event.log_tail) or "nothing",
         )  # fmt: skip
         self._worker_restarts += 1
         self._schedule_restart(now)
@@ -442,8 +454,8 @@ class Agent:
         """Takes over what can change while running; says what needs a restart. Raises CommandError."""
         try:
             config = load_config(self._config_path)
-            if unreadable := config.unreadable_files():
-                raise ConfigError(self._config_path, unreadable)
+            if faults := file_faults(config):
+                raise ConfigError(self._config_path, faults)
         except ConfigError as error:
             raise CommandError("bad_config", "; ".join(error.faults)) from error
         live = {"tasks", "queue", "health", "commands"}
@@ -456,10 +468,10 @@ class Agent:
         self._send(SetTasks(tasks=tuple(task.prefix() for task in self._tasks.values())))
         self._data.set_subscriptions(self._dispatcher.filters)
         self._publish_retained()
-        return {
-            "applied": [name for name in changed if name in live],
-            "needs_restart": [name for name in changed if name not in live],
-        }
+        applied = [name for name in changed if name in live]
+        needs_restart = [name for name in changed if name not in live]
+        log.info("reloaded applied=%s needs_restart=%s", ",".join(applied) or "-", ",".join(needs_restart) or "-")
+        return {"applied": applied, "needs_restart": needs_restart}
 
     def _begin_drain(self, reason: str, timeout_s: float, now: float, done: Callable[[int], None]) -> None:
         self._end_drain(0)
@@ -478,7 +490,7 @@ class Agent:
 
     def _reload_on_signal(self) -> None:
         try:
-            log.info("reloaded %s", self.reload())
+            self.reload()
         except CommandError as error:
             log.warning("reload refused, the configuration stays as it was: %s", error.message)
 

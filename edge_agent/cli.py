@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from edge_agent import __version__
 from edge_agent.config import DEFAULT_PATH, Config, ConfigError, load_config
+from edge_agent.config_files import broker_file_faults, file_faults, model_hints
 from edge_agent.faults import printable, printable_json
 
 EXIT_OK = 0
@@ -128,8 +129,10 @@ def main(arguments: list[str] | None = None) -> int:
 
                 return demo(options.protocol, options.port, options.work, keep=options.keep)
     except ConfigError as error:
+        is_unnamed = error.path == DEFAULT_PATH and isinstance(error.__cause__, FileNotFoundError)
+        hint = "; --config FILE names another" if is_unnamed else ""
         for fault in error.faults:
-            print(printable(f"{error.path}: {fault}"), file=sys.stderr)
+            print(printable(f"{error.path}: {fault}{hint}"), file=sys.stderr)
         return EXIT_CONFIG
     except KeyboardInterrupt:
         return EXIT_FAILED
@@ -150,9 +153,8 @@ def _run(path: Path) -> int:
 
     config = load_config(path)
     _set_up_log(config)
-    unreadable = config.unreadable_files()
-    if unreadable:
-        raise ConfigError(path, unreadable)
+    if faults := file_faults(config):
+        raise ConfigError(path, faults)
     try:
         model = open_model("default", config.models["default"].path, config.models["default"].public_key)
     except ModelError as error:
@@ -163,7 +165,9 @@ def _run(path: Path) -> int:
 
 def _check_config(path: Path) -> int:
     config = load_config(path)
-    for hint in (*config.hints(), *(f"{fault}; `run` needs it" for fault in config.unreadable_files())):
+    needed = [f"{fault}; `run` needs it" for fault in file_faults(config)]
+    refused = [f"{fault}; `run` refuses it" for fault in model_hints(config)]
+    for hint in (*config.hints(), *needed, *refused):
         print(printable(f"{path}: hint: {hint}"), file=sys.stderr)
     print(printable(f"{path}: good"))
     return EXIT_OK
@@ -174,6 +178,8 @@ def _ask(options: argparse.Namespace) -> int:
     from edge_agent.messages import NotJsonError  # noqa: PLC0415
 
     config = load_config(options.config)
+    if faults := broker_file_faults(config.mqtt):
+        raise ConfigError(options.config, faults)
     text = sys.stdin.read() if options.input == "-" else options.input
     if any(0xD800 <= ord(character) <= 0xDFFF for character in options.task + text):
         print("edge-agent: TASK and INPUT should be UTF-8", file=sys.stderr)

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from edge_agent.commands import Authority, CommandError, cancel_fields, drain_fields, encode_result, parse_command
-from edge_agent.config import Config
+from edge_agent.config import COMMANDS, Config
 from edge_agent.faults import shown
 from edge_agent.mqtt_link import Inbound, Publication
 from edge_agent.topics import reply_topic_fault
 
 log = logging.getLogger(__name__)
 
-OPERATIONS = ("ping", "health", "drain", "resume", "cancel", "reload")
 Answer = Callable[[dict[str, Any]], None]
 
 
@@ -79,12 +78,12 @@ class CommandDesk:
             answer(error=CommandError("internal", "the command met a fault of the agent"))
 
     def _check(self, operation: str, fields: dict[str, Any]) -> None:
-        allowed = self._config.commands.allow
-        if operation not in OPERATIONS:
+        enabled = self._config.commands.enabled
+        if operation not in COMMANDS:
             raise CommandError("unknown_command", f"command: there is no {shown(operation)}")
-        if operation not in allowed:
+        if operation not in enabled:
             raise CommandError(
-                "not_allowed", f"command: {operation} is not enabled here; enabled: {', '.join(allowed)}"
+                "not_allowed", f"command: {operation} is not enabled here; enabled: {', '.join(enabled) or 'none'}"
             )
         self._authority.check(operation, fields, time.time())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import socket
 import tomllib
@@ -28,7 +27,6 @@ from edge_agent import templates, topics
 from edge_agent.engine.schema_grammar import check_schema
 from edge_agent.faults import closest, fault_text, field_name, shown
 from edge_agent.messages import parse_json
-from edge_agent.signatures import public_key_fault
 
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
 BUILT_IN_TASK = "generate"
@@ -39,10 +37,10 @@ UNNAMED_HOSTS = frozenset(
         *("radxa", "jetson", "tegra-ubuntu", "nvidia", "linux", "pi", "none"),
     )
 )
-# The last three are names to come; this version answers them with unknown_command.
-CommandName = Literal[
-    "ping", "health", "drain", "resume", "cancel", "reload", "model-switch", "model-rollback", "quarantine-release"
-]
+COMMANDS = ("ping", "health", "drain", "resume", "cancel", "reload")
+# Names to come: a configuration that is written for them loads, but nobody is told to use them.
+_COMMANDS_TO_COME = ("model-switch", "model-rollback", "quarantine-release")
+_TABLES_TO_COME = ("governor", "homeassistant")
 
 
 class ConfigError(Exception):
@@ -132,20 +130,6 @@ class MqttConfig(Table):
     @property
     def effective_port(self) -> int:
         return self.port or (8883 if self.tls else 1883)
-
-
-def _is_readable(file: Path) -> bool:
-    try:
-        return file.is_file() and os.access(file, os.R_OK)
-    except OSError:  # a folder on the way to it may not be entered
-        return False
-
-
-def _may_be_model(path: Path) -> bool:
-    """Whether a model can be opened there at all; whether it is sound, only reading every byte of it tells."""
-    if str(path).startswith(ECHO_MODEL):
-        return True
-    return _is_readable(path / "manifest.json") or (path.suffix == ".gguf" and _is_readable(path))
 
 
 class ModelConfig(Table):
@@ -254,9 +238,19 @@ TaskConfig = Annotated[ClassifyTask | ExtractTask | GenerateTask, Field(discrimi
 _TASK_TABLES: dict[str, type[TaskBase]] = {"classify": ClassifyTask, "extract": ExtractTask, "generate": GenerateTask}
 
 
+def _check_command(name: str) -> str:
+    is_known = name in (*COMMANDS, *_COMMANDS_TO_COME)
+    return _refuse(None if is_known else f"should be one of {', '.join(COMMANDS)}", name)
+
+
 class CommandsConfig(Table):
-    allow: tuple[CommandName, ...] = Field(default=("ping", "health"), strict=False)
+    allow: tuple[Annotated[str, AfterValidator(_check_command)], ...] = Field(default=("ping", "health"), strict=False)
     key_file: ConfigPath | None = None
+
+    @property
+    def enabled(self) -> tuple[str, ...]:
+        """Those of `allow` that this version has."""
+        return tuple(name for name in self.allow if name in COMMANDS)
 
 
 class BoardConfig(Table):
@@ -299,44 +293,19 @@ class Config(Table):
     def topics(self) -> topics.Topics:
         return topics.Topics(self.mqtt.root, self.device.site, self.device.id)
 
-    def unreadable_files(self) -> list[str]:
-        """A fault for each file of keys and passwords, and for the model, where it cannot be used.
-
-        `run` asks at its start: on a board they may come later than the configuration, so they are no faults of it.
-        """
-        tls = self.mqtt.tls or TlsConfig()
-        files = {
-            "mqtt.password_file": self.mqtt.password_file,
-            "mqtt.tls.ca_file": tls.ca_file,
-            "mqtt.tls.cert_file": tls.cert_file,
-            "mqtt.tls.key_file": tls.key_file,
-            "commands.key_file": self.commands.key_file,
-        }
-        faults = [
-            f"{key}: should be a file that can be read (got {shown(str(file))})"
-            for key, file in files.items()
-            if file is not None and not _is_readable(file)
-        ]
-        faults += [
-            f"{field_name(('models', name, 'path'))}: should be a bundle folder or a .gguf file that can be read "
-            f"(got {shown(str(model.path))})"
-            for name, model in self.models.items()
-            if not _may_be_model(model.path)
-        ]
-        faults += [
-            f"{field_name(('models', name, 'public_key'))}: {fault} (got {shown(str(model.public_key))})"
-            for name, model in self.models.items()
-            if model.public_key is not None and (fault := public_key_fault(model.public_key))
-        ]
-        return faults
-
     def hints(self) -> list[str]:
         """What is no fault, but likely not meant."""
-        return [
+        hints = [
             f"{field_name(('tasks', name, 'labels'))}: neither `system` nor `template` names one; "
             "the model answers better if it is told what to choose from"
             for name, task in self.tasks.items()
             if isinstance(task, ClassifyTask) and not task.names_a_label
+        ]
+        return hints + [
+            f"commands.allow[{number}]: this version has no command {name}, and refuses it as unknown_command; "
+            f"it has {', '.join(COMMANDS)}"
+            for number, name in enumerate(self.commands.allow)
+            if name not in COMMANDS
         ]
 
     @property
@@ -446,7 +415,8 @@ def _faults(error: ErrorDetails, raw: dict[str, Any], context: dict[str, Any]) -
         allowed = _allowed_keys(location[:-1], raw)
         close = closest(str(location[-1]), allowed)
         hint = f"did you mean `{close}`? " if close else ""
-        yield f"{name}: unknown key (got {shown(error['input'])}); {hint}allowed: {', '.join(sorted(allowed))}"
+        rule = f"{hint}allowed: {', '.join(sorted(allowed))}" if allowed else "this version has no keys there"
+        yield f"{name}: unknown key (got {shown(error['input'])}); {rule}"
     elif error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         kind = error["input"].get("kind") if isinstance(error["input"], dict) else error["input"]
         yield f"{name}.kind: should be one of {', '.join(_TASK_TABLES)} (got {shown(kind)})"
@@ -476,4 +446,5 @@ def _allowed_keys(table: tuple[int | str, ...], raw: dict[str, Any]) -> list[str
         for part in table:
             annotation = model.model_fields[str(part)].annotation
             model = TlsConfig if annotation == TlsConfig | None else annotation  # type: ignore[assignment]
-    return [field.alias or name for name, field in model.model_fields.items()]
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    return [name for name in names if model is not Config or name not in _TABLES_TO_COME]

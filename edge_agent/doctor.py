@@ -16,12 +16,13 @@ from pathlib import Path
 from edge_agent import __version__
 from edge_agent.board.generic import GenericBoard, cores, machine, resident_mb
 from edge_agent.clock import timestamp
-from edge_agent.config import Config, ConfigError, load_config
+from edge_agent.config import Config, ConfigError, MqttConfig, load_config
+from edge_agent.config_files import broker_file_faults, command_file_faults
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import EngineSettings, Event, Load, LoadFailed, Ready
-from edge_agent.faults import printable
+from edge_agent.faults import how_ended, last_words, printable
 from edge_agent.model_store import Model, ModelError, open_model
-from edge_agent.mqtt_link import Connected, LinkEvent, MqttLink
+from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent, MqttLink
 
 LOAD_TIMEOUT_S = 300.0
 BROKER_TIMEOUT_S = 5.0
@@ -85,7 +86,9 @@ def _checks(config_path: Path) -> Iterator[Check]:
             name="configuration",
             verdict=Verdict.FAILED,
             found=f"{config_path}: " + "; ".join(error.faults),
-            advice="mend the file; `edge-agent check-config` lists the faults one by one",
+            advice="name the configuration with --config FILE"
+            if isinstance(error.__cause__, FileNotFoundError)
+            else "mend the file; `edge-agent check-config` lists the faults one by one",
         )
         return
     yield Check(name="configuration", verdict=Verdict.GOOD, found=str(config_path))
@@ -93,18 +96,22 @@ def _checks(config_path: Path) -> Iterator[Check]:
     yield _board(board)
     yield _clock()
     yield _disk(config)
-    yield _broker(config)
+    yield _broker(config.mqtt, f"{config.device.site}.{config.device.id}.doctor")
+    if faults := command_file_faults(config):
+        yield Check(
+            name="commands",
+            verdict=Verdict.FAILED,
+            found="; ".join(faults),
+            advice="put the key there that commands are signed with, or leave commands.key_file out",
+        )
     configured = config.models["default"]
     try:
         model = open_model("default", configured.path, configured.public_key)
     except ModelError as error:
-        yield Check(
-            name="model",
-            verdict=Verdict.FAILED,
-            found=str(error),
-            advice="put the bundle where models.default.path says, whole and unchanged"
-            + (", and the key of who signed it where models.default.public_key says" if configured.public_key else ""),
-        )
+        advice = "make models.default.path name a bundle made by edge-convert, whole and unchanged"
+        if configured.public_key is not None:
+            advice += ", and models.default.public_key the public key of who signed it"
+        yield Check(name="model", verdict=Verdict.FAILED, found=str(error), advice=advice)
         return
     yield Check(
         name="model",
@@ -116,9 +123,15 @@ def _checks(config_path: Path) -> Iterator[Check]:
     yield from _engine(board, config, model)
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def _board(board: GenericBoard) -> Check:
     features = [name for name in _KERNEL_FEATURES if name in board.cpu_features()]
-    found = f"{board.model() or machine()}, {cores()} cores, {', '.join(features) or 'no fast kernels known'}"
+    found = (
+        f"{board.model() or machine()}, {_counted(cores(), 'core')}, {', '.join(features) or 'no fast kernels known'}"
+    )
     return Check(name="board", verdict=Verdict.GOOD, found=found)
 
 
@@ -165,46 +178,50 @@ def _memory(available_mb: float | None, worker_mb: float | None) -> Check:
     return Check(name="memory", verdict=Verdict.GOOD, found=found)
 
 
-def _broker(config: Config) -> Check:
-    where = f"{config.mqtt.host}:{config.mqtt.effective_port}"
-    unreadable = config.unreadable_files()
-    if unreadable:
-        return Check(name="broker", verdict=Verdict.FAILED, found="; ".join(unreadable), advice="put them there")
+def _broker(mqtt: MqttConfig, client_id: str) -> Check:
+    where = f"{mqtt.host}:{mqtt.effective_port}"
+
+    def failed(found: str, advice: str) -> Check:
+        return Check(name="broker", verdict=Verdict.FAILED, found=found, advice=advice)
+
+    if faults := broker_file_faults(mqtt):
+        return failed("; ".join(faults), "mend these files, or what the configuration says of them; then ask again")
     try:
-        with socket.create_connection((config.mqtt.host, config.mqtt.effective_port), BROKER_TIMEOUT_S):
+        with socket.create_connection((mqtt.host, mqtt.effective_port), BROKER_TIMEOUT_S):
             pass
     except OSError as error:
-        return Check(
-            name="broker",
-            verdict=Verdict.FAILED,
-            found=f"{where} cannot be reached: {error}",
-            advice="check mqtt.host and mqtt.port, the network and the broker's listener",
-        )
+        advice = "check mqtt.host and mqtt.port, the network and the broker's listener"
+        return failed(f"{where} cannot be reached: {error.strerror or error}", advice)
     events: queue.Queue[LinkEvent] = queue.Queue()
-    link = MqttLink(f"{config.device.site}.{config.device.id}.doctor", config.mqtt, events.put)
+    link = MqttLink(client_id, mqtt, events.put)
     try:
         link.start()
         event = events.get(timeout=BROKER_TIMEOUT_S)
     except queue.Empty:
-        return Check(
-            name="broker",
-            verdict=Verdict.FAILED,
-            found=f"{where} does not answer a CONNECT of MQTT {config.mqtt.protocol}",
-            advice="check mqtt.protocol and mqtt.tls against the broker's listener",
-        )
-    except (OSError, ValueError) as error:
-        return Check(name="broker", verdict=Verdict.FAILED, found=f"{where}: {error}", advice="check mqtt.tls")
+        event = None
     finally:
         link.stop(1.0)
-    if isinstance(event, Connected):
-        tls = "with TLS" if config.mqtt.tls else "without TLS"
-        return Check(name="broker", verdict=Verdict.GOOD, found=f"{where}, MQTT {config.mqtt.protocol}, {tls}")
-    return Check(
-        name="broker",
-        verdict=Verdict.FAILED,
-        found=f"{where} refuses the connection: {getattr(event, 'reason', event)}",
-        advice="check mqtt.username, mqtt.password_file and the broker's access list",
-    )
+    tls = "with TLS" if mqtt.tls else "without TLS"
+    match event:
+        case Connected():
+            return Check(name="broker", verdict=Verdict.GOOD, found=f"{where}, MQTT {mqtt.protocol}, {tls}")
+        case Disconnected(broken=Broken.REFUSED):
+            advice = "check mqtt.username, mqtt.password_file and the broker's access list"
+            return failed(f"{where} refuses the connection: {event.reason}", advice)
+        case Disconnected(broken=Broken.NOT_REACHED) if mqtt.tls:
+            return failed(
+                f"{where} can be reached, but not with TLS: {event.reason}",
+                "check that mqtt.port is the broker's TLS listener (mostly 8883), that mqtt.tls.ca_file vouches for "
+                "its certificate and that mqtt.host is a name in it; or leave [mqtt.tls] out",
+            )
+        case Disconnected(broken=Broken.NOT_REACHED):
+            return failed(f"{where} cannot be reached: {event.reason}", "check the broker, and ask again")
+        case _:
+            also = "a client's certificate (mqtt.tls.cert_file)" if mqtt.tls else "TLS ([mqtt.tls], mostly port 8883)"
+            return failed(
+                f"{where} does not answer a CONNECT of MQTT {mqtt.protocol} {tls}",
+                f"check mqtt.protocol, and whether the broker's listener wants {also}",
+            )
 
 
 def _engine(board: GenericBoard, config: Config, model: Model) -> Iterator[Check]:
@@ -225,14 +242,21 @@ def _engine(board: GenericBoard, config: Config, model: Model) -> Iterator[Check
         engine.stop(5.0)
     yield _memory(available_mb, worker_mb)
     if not isinstance(event, Ready):
-        why = event.message if isinstance(event, LoadFailed) else str(event)
+        match event:
+            case LoadFailed(message=why):
+                pass
+            case WorkerExited():
+                why = f"{how_ended(event.returncode)} {last_words(event.log_tail)}".strip()
+            case _:
+                why = str(event)
         advice = "check the model with `edge-convert verify`, and the memory that is free"
         yield Check(name="engine", verdict=Verdict.FAILED, found=f"the model does not load: {why}", advice=advice)
         return
     yield Check(
         name="engine",
         verdict=Verdict.GOOD,
-        found=f"loaded in {event.load_s:.1f} s, {event.context_tokens} tokens of context, {event.threads} threads",
+        found=f"loaded in {event.load_s:.1f} s, {event.context_tokens} tokens of context, "
+        f"{_counted(event.threads, 'thread')}",
     )
     features = set(board.cpu_features())
     unused = [name for name, kernel in _KERNEL_FEATURES.items() if name in features and kernel not in event.cpu_variant]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import difflib
 import json
+import signal
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 MAX_SHOWN_VALUE = 80
+_IDLE_LEVELS = ("DEBUG ", "INFO ")
+_LAST_WORDS = 4
+_MAX_LOG_LINE = 300
 
 
 def printable(text: str) -> str:
@@ -32,6 +37,30 @@ def shown(value: object) -> str:
         text = repr(value)
     text = printable(text)
     return text if len(text) <= MAX_SHOWN_VALUE else text[: MAX_SHOWN_VALUE - 1] + "…"
+
+
+def shown_path(path: Path) -> str:
+    """A path in quotes, and whole: its end tells most."""
+    return f'"{printable(str(path))}"'
+
+
+def how_ended(returncode: int) -> str:
+    """How a process ended: `killed by SIGKILL`, `exit code 1`. returncode: as subprocess gives it."""
+    if returncode >= 0:
+        return f"exit code {returncode}"
+    try:
+        return f"killed by {signal.Signals(-returncode).name}"
+    except ValueError:  # a real-time signal has no name of its own
+        return f"killed by signal {-returncode}"
+
+
+def last_words(log: Iterable[str]) -> str:
+    """What a log's last lines tell of an end, on one line: warnings and worse, and lines without a level.
+
+    The latter are a traceback or llama.cpp's word at an abort, which nothing can log any more.
+    """
+    lines = [line for line in log if line.strip() and not line.startswith(_IDLE_LEVELS)][-_LAST_WORDS:]
+    return " | ".join(printable(line.strip())[:_MAX_LOG_LINE] for line in lines)
 
 
 def field_name(location: Iterable[int | str]) -> str:

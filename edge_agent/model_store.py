@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edge_agent.config import ECHO_MODEL
-from edge_agent.faults import first_fault, shown
+from edge_agent.faults import first_fault, shown, shown_path
 from edge_agent.messages import ModelName, parse_json
-from edge_agent.signatures import SIGNATURE_FILE, KeyFileError, read_public_key, signature_fault
+from edge_agent.signatures import SIGNATURE_FILE, KeyFileError, public_key_fault, read_public_key, signature_fault
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -23,6 +24,7 @@ MODEL_FILE = "model.gguf"
 MANIFEST_FILE = "manifest.json"
 # Files beside the manifest that it does not list itself.
 _UNLISTED = frozenset((MANIFEST_FILE, SIGNATURE_FILE))
+_EXPECTED = "the folder of a bundle, as edge-convert makes it, or a .gguf file"
 _GGUF_MAGIC = b"GGUF"
 _MAX_MANIFEST_BYTES = 4_000_000
 _QUANTIZATION = re.compile(r"(?i)[-_.]((?:i?q\d+(?:_[0-9a-z]+)*)|bf16|f16|f32)$")
@@ -99,29 +101,80 @@ class Model:
 def open_model(key: str, path: Path, public_key: Path | None = None) -> Model:
     """Checks a bundle folder, or a bare .gguf; reads every byte once. Raises ModelError.
 
-    With the file of a public key, only a bundle opens that was signed with its other half.
+    public_key: the file of a key; then only a bundle opens that was signed with its other half.
     """
     try:
         return _open_path(key, path, None if public_key is None else read_public_key(public_key))
     except KeyFileError as error:
-        raise ModelError(f"models.{key}.public_key: {error} (got {shown(str(public_key))})") from error
+        raise ModelError(f"models.{key}.public_key: {error} (got {shown_path(public_key or Path())})") from error
     except OSError as error:
         raise ModelError(f"models.{key}.path: cannot be read: {error.strerror}") from error
 
 
+def path_fault(path: Path) -> str | None:
+    """Why no model can be opened there at all; None = it may be sound, which only reading every byte of it tells."""
+    if str(path).startswith(ECHO_MODEL):
+        return None
+    try:
+        reason = _path_reason(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
+        reason = f"does not exist; should be {_EXPECTED}"
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    return f"{shown_path(path)} {reason}" if reason else None
+
+
+def _path_reason(path: Path) -> str | None:
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) and path.suffix == ".gguf":
+        path.open("rb").close()
+        return None
+    if not stat.S_ISDIR(mode):
+        return f"should be {_EXPECTED}"
+    if (path / MANIFEST_FILE).is_file():
+        (path / MANIFEST_FILE).open("rb").close()
+        return None
+    if (path / "config.json").is_file() and any(path.glob("*.safetensors")):
+        return "is a Hugging Face checkpoint; make a bundle of it: edge-convert FOLDER --out BUNDLE --type q4_0"
+    return f"is a folder without {MANIFEST_FILE}; should be {_EXPECTED}"
+
+
+def content_fault(path: Path, public_key: Path | None = None) -> str | None:
+    """What else than its hashes keeps a model from being opened, where `path_fault` finds nothing: reads only heads.
+
+    A key that cannot be used is a fault of its own, and keeps signatures from being looked at.
+    """
+    signer = None if public_key is None or public_key_fault(public_key) else read_public_key(public_key)
+    if fault := _unsigned_fault(path, signer):
+        return fault
+    if str(path).startswith(ECHO_MODEL):
+        return None
+    try:
+        if path.is_dir():
+            _check_listing(path, signer)
+        else:
+            _check_magic(path)
+    except ModelError as error:
+        return str(error)
+    except OSError as error:
+        return f"{shown_path(path)} cannot be read: {error.strerror}"
+    return None
+
+
+def _unsigned_fault(path: Path, signer: Ed25519PublicKey | None) -> str | None:
+    """A key asks for a bundle: nothing else has a signature."""
+    if signer is None or (path.is_dir() and not str(path).startswith(ECHO_MODEL)):
+        return None
+    return f"{shown_path(path)} should be a signed bundle, as `public_key` asks for"
+
+
 def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None) -> Model:
-    is_echo = str(path).startswith(ECHO_MODEL)
-    if signer is not None and (is_echo or path.is_file()):
-        rule = f"should be a signed bundle, as models.{key}.public_key asks for"
-        raise ModelError(f"models.{key}.path: {rule} (got {shown(path.name)})")
-    if is_echo:
+    if fault := path_fault(path) or _unsigned_fault(path, signer):
+        raise ModelError(f"models.{key}.path: {fault}")
+    if str(path).startswith(ECHO_MODEL):
         return _echo_model(key, path)
     if path.is_dir():
         return _open_bundle(key, path, signer)
-    if not path.is_file():
-        raise ModelError(f"models.{key}.path: no such bundle or file: {path}")
-    if path.suffix != ".gguf":
-        raise ModelError(f"models.{key}.path: should be a bundle folder or a .gguf file (got {shown(path.name)})")
     _check_magic(path)
     return Model(
         key=key,
@@ -154,21 +207,11 @@ def _echo_model(key: str, path: Path) -> Model:
 
 
 def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None) -> Model:
-    data = _read_manifest(folder / MANIFEST_FILE)
-    # Before anything is made of these bytes.
-    signature = _check_signature(key, folder / SIGNATURE_FILE, data, signer)
-    manifest = _parse_manifest(folder / MANIFEST_FILE, data)
-    for name in manifest.files:
-        if "/" in name or "\\" in name or name in ("", ".", ".."):
-            raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files are plain names in the folder (got {shown(name)})")
-    if MODEL_FILE not in manifest.files:
-        raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files: {MODEL_FILE} is required, but missing")
-    strangers = sorted(p.name for p in folder.iterdir() if p.name not in _UNLISTED and p.name not in manifest.files)
-    if strangers:
-        raise ModelError(f"{folder.name}: the manifest does not list {shown(strangers)}")
+    manifest, signature = _check_listing(folder, signer)
     for name, listed in manifest.files.items():
-        _check_file(folder / name, listed)
-    _check_magic(folder / MODEL_FILE)
+        found = _sha256(folder / name)
+        if found != listed.sha256:
+            raise ModelError(f"{folder.name}/{name}: should have sha256 {listed.sha256} (got {found})")
     return Model(
         key=key,
         path=folder / MODEL_FILE,
@@ -182,6 +225,28 @@ def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None) -> Mod
         signature=signature,
         stamp=_stamp(folder / MODEL_FILE),
     )
+
+
+def _check_listing(
+    folder: Path, signer: Ed25519PublicKey | None
+) -> tuple[_Manifest, Literal["good", "unchecked"] | None]:
+    """All of a bundle but the hashes; what it lists, and what is known of its signature."""
+    data = _read_manifest(folder / MANIFEST_FILE)
+    # Before anything is made of these bytes.
+    signature = _check_signature(folder / SIGNATURE_FILE, data, signer)
+    manifest = _parse_manifest(folder / MANIFEST_FILE, data)
+    for name in manifest.files:
+        if "/" in name or "\\" in name or name in ("", ".", ".."):
+            raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files are plain names in the folder (got {shown(name)})")
+    if MODEL_FILE not in manifest.files:
+        raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files: {MODEL_FILE} is required, but missing")
+    strangers = sorted(p.name for p in folder.iterdir() if p.name not in _UNLISTED and p.name not in manifest.files)
+    if strangers:
+        raise ModelError(f"{folder.name}: the manifest does not list {shown(strangers)}")
+    for name, listed in manifest.files.items():
+        _check_size(folder / name, listed)
+    _check_magic(folder / MODEL_FILE)
+    return manifest, signature
 
 
 def _read_manifest(path: Path) -> bytes:
@@ -205,25 +270,22 @@ def _parse_manifest(path: Path, data: bytes) -> _Manifest:
 
 
 def _check_signature(
-    key: str, path: Path, manifest: bytes, signer: Ed25519PublicKey | None
+    path: Path, manifest: bytes, signer: Ed25519PublicKey | None
 ) -> Literal["good", "unchecked"] | None:
     if signer is None:
         return "unchecked" if path.is_file() else None
     if fault := signature_fault(path, manifest, signer):
-        raise ModelError(f"{path.parent.name}/{path.name}: {fault}; models.{key}.public_key requires a good signature")
+        raise ModelError(f"{path.parent.name}/{path.name}: {fault}; `public_key` requires a good signature")
     return "good"
 
 
-def _check_file(path: Path, listed: _ListedFile) -> None:
+def _check_size(path: Path, listed: _ListedFile) -> None:
     name = f"{path.parent.name}/{path.name}"
     if path.is_symlink() or not path.is_file():
         raise ModelError(f"{name}: listed in the manifest, but not there as a file")
     size = path.stat().st_size
     if size != listed.bytes:
         raise ModelError(f"{name}: should have {listed.bytes} bytes (got {size})")
-    found = _sha256(path)
-    if found != listed.sha256:
-        raise ModelError(f"{name}: should have sha256 {listed.sha256} (got {found})")
 
 
 def _check_magic(path: Path) -> None:

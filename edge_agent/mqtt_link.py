@@ -10,11 +10,13 @@ import logging
 import random
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +82,21 @@ class Connected:
     link: MqttLink
 
 
+class Broken(StrEnum):
+    """How far a connection had come when it broke."""
+
+    NOT_REACHED = "not reached"  # no TCP connection, or no TLS over it
+    NOT_ANSWERED = "not answered"  # the broker closed it, or said nothing to our CONNECT
+    REFUSED = "refused"
+    LOST = "lost"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disconnected:
     """The connection was lost, or an attempt failed. reason: the broker's or the system's own words."""
 
     link: MqttLink
+    broken: Broken
     reason: str
 
 
@@ -109,6 +121,7 @@ class MqttLink:
     ) -> None:
         self.client_id = client_id
         self.is_connected = False
+        self._is_unanswered = False
         self.connects = 0
         self.dropped = 0
         self.disconnects: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
@@ -144,6 +157,11 @@ class MqttLink:
             self._client.username_pw_set(config.username or "", password)
         if config.tls is not None:
             self._client.tls_set_context(_tls_context(config))
+
+    @property
+    def broker(self) -> str:
+        """Host and port."""
+        return f"{self._config.host}:{self._config.effective_port}"
 
     def start(self) -> None:
         """Connects in the background, and again whenever the connection is lost."""
@@ -226,6 +244,7 @@ class MqttLink:
             self._client.ack(inbound.packet_id, inbound.qos)
 
     def _on_pre_connect(self, _client: paho.Client, _userdata: object) -> None:
+        self._is_unanswered = True
         if self._will is None:
             return
         try:
@@ -240,8 +259,9 @@ class MqttLink:
     def _on_connect(
         self, _client: paho.Client, _userdata: object, _flags: object, reason: ReasonCode, properties: object
     ) -> None:
+        self._is_unanswered = False
         if reason.is_failure:
-            self._deliver(Disconnected(link=self, reason=str(reason)))
+            self._deliver(Disconnected(link=self, broken=Broken.REFUSED, reason=str(reason)))
             return
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
         self._connected_at = time.monotonic()
@@ -253,17 +273,22 @@ class MqttLink:
         self._deliver(Connected(link=self))
 
     def _on_connect_fail(self, _client: paho.Client, _userdata: object) -> None:
-        self._deliver(Disconnected(link=self, reason="the broker cannot be reached"))
+        # paho calls this while it handles the error, and does not tell it.
+        self._deliver(Disconnected(link=self, broken=Broken.NOT_REACHED, reason=_words(sys.exception())))
 
     def _on_disconnect(
         self, _client: paho.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
         was_connected, self.is_connected = self.is_connected, False
+        was_unanswered, self._is_unanswered = self._is_unanswered, False
         if was_connected:
             self.disconnects.append(time.monotonic())
             self._drop_poison()
             self._set_back_off()
-            self._deliver(Disconnected(link=self, reason=str(reason)))
+            self._deliver(Disconnected(link=self, broken=Broken.LOST, reason=str(reason)))
+        elif was_unanswered:
+            reason_told = f"no answer to a CONNECT of MQTT {self._config.protocol}"
+            self._deliver(Disconnected(link=self, broken=Broken.NOT_ANSWERED, reason=reason_told))
 
     def _drop_poison(self) -> None:
         """A broker that cannot stand a message closes the connection, and paho would send it again first, for ever."""
@@ -344,6 +369,14 @@ class MqttLink:
 def _send_at_once(_client: paho.Client, _userdata: object, connection: Any) -> None:
     # Nagle's algorithm holds a reply back until the broker's kernel has acknowledged the packet before: up to 40 ms.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _words(error: BaseException | None) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return f"TLS: {error.reason.replace('_', ' ').lower()}"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _packet_bytes(publication: Publication) -> int:

@@ -92,7 +92,7 @@ def info_document(
             "max_payload_bytes": config.queue.max_payload_bytes,
             "default_deadline_ms": config.queue.default_deadline_ms,
             "reply_topics": list(config.reply_topics),
-            "commands": list(config.commands.allow),
+            "commands": list(config.commands.enabled),
         },
         "engine": {
             "threads": worker.threads if worker else None,

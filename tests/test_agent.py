@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from edge_agent.agent import Agent
-from edge_agent.engine.process import EngineProcess
+from edge_agent.config import load_config
+from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import Cancelled
 from edge_agent.model_store import open_model
+from edge_agent.mqtt_link import Broken, Connected, Disconnected
 from tests.support import config, inbound
 
 
@@ -19,6 +21,26 @@ def test_the_workers_events_come_before_requests_that_wait_and_each_kind_in_orde
         agent._deliver(request)
         agent._deliver(event)
     assert [agent._inbox.get()[2] for _ in range(4)] == [*events, *requests]
+
+
+@pytest.mark.expects_warning
+def test_why_there_is_no_connection_is_told_once_until_there_was_one(caplog: pytest.LogCaptureFixture) -> None:
+    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    refused = Disconnected(link=agent._data, broken=Broken.NOT_REACHED, reason="Connection refused")
+    lost = Disconnected(link=agent._data, broken=Broken.LOST, reason="Unspecified error")
+    silent = Disconnected(link=agent._data, broken=Broken.NOT_ANSWERED, reason="no answer")
+
+    for event in (refused, refused, silent, refused, Connected(link=agent._data), lost, refused, silent, refused):
+        agent._handle(event, 1.0)
+
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told[0] == (
+        "not connected client=hall1.board1.data broker=localhost:1883 reason=Connection refused: "
+        "it is tried again until it succeeds"
+    )
+    assert [text.split("reason=")[1].split(":")[0] for text in told] == [
+        "Connection refused", "no answer", "Unspecified error", "Connection refused", "no answer",
+    ]  # fmt: skip
 
 
 @pytest.mark.expects_warning
@@ -35,3 +57,31 @@ def test_a_worker_that_cannot_be_started_is_tried_again_and_does_not_stop_the_en
 
     assert agent._timers["restart"] > 100
     agent._stop()
+
+
+@pytest.mark.expects_warning
+def test_the_end_of_a_worker_is_told_by_its_signal_and_without_what_went_well(caplog: pytest.LogCaptureFixture) -> None:
+    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+
+    agent._handle(WorkerExited(returncode=-9, log_tail=("INFO engine: loaded", "INFO engine: warm")), 1.0)
+    agent._handle(WorkerExited(returncode=1, log_tail=("INFO engine: loaded", "MemoryError")), 2.0)
+
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "worker ended: killed by SIGKILL restart_in_s=1.0 log=nothing",
+        "worker ended: exit code 1 restart_in_s=2.0 log=MemoryError",
+    ]
+
+
+def test_a_reload_by_signal_is_told_on_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    path = tmp_path / "config.toml"
+    text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
+    path.write_text(text, encoding="utf-8")
+    agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
+    path.write_text(text + "[queue]\ncapacity = 3\n[health]\ninterval_s = 5\n[engine]\nthreads = 1\n", encoding="utf-8")
+
+    agent._on_hang_up(1, None)
+    agent._tick(1.0)
+
+    told = [record.getMessage() for record in caplog.records if "reload" in record.getMessage()]
+    assert told == ["reloaded applied=queue,health needs_restart=engine"]

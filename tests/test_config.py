@@ -15,7 +15,7 @@ from edge_agent.config import (
     GenerateTask,
     load_config,
 )
-from tests.keys import NO_PUBLIC_KEYS, write_keys
+from edge_agent.config_files import file_faults
 from tests.support import BASE, CONFIG
 
 
@@ -140,7 +140,7 @@ def test_the_least_configuration_has_the_defaults_of_the_contract(tmp_path: Path
     assert config.board.root == Path("/")
     assert config.health.interval_s == 10.0
     assert config.tasks == {}
-    assert [fault.partition(":")[0] for fault in config.unreadable_files()] == ["models.default.path"]
+    assert [fault.partition(":")[0] for fault in file_faults(config)] == ["models.default.path"]
 
 
 def test_tls_is_turned_on_by_its_table(tmp_path: Path) -> None:
@@ -163,11 +163,11 @@ def test_relative_paths_start_at_the_configurations_folder(tmp_path: Path) -> No
         "models.default.path": tmp_path / "models/demo",
         "models.default.public_key": tmp_path / "signer.pub.pem",
     }
-    told = config.unreadable_files()
+    told = file_faults(config)
     assert [fault.split(":")[0] for fault in told] == list(places)
-    assert all(str(place) in fault or "…" in fault for place, fault in zip(places.values(), told, strict=True))
-    (tmp_path / "ca.pem").write_text("x", encoding="utf-8")
-    assert len(config.unreadable_files()) == len(told) - 1
+    assert all(str(place) in fault for place, fault in zip(places.values(), told, strict=True))
+    (tmp_path / "commands.key").write_text("x", encoding="utf-8")
+    assert len(file_faults(config)) == len(told) - 1
 
 
 def test_answers_that_would_be_readings_again_are_refused(tmp_path: Path) -> None:
@@ -176,30 +176,6 @@ def test_answers_that_would_be_readings_again_are_refused(tmp_path: Path) -> Non
         "tasks.t.publish: its answers would be readings of tasks.t.subscribe[0]; use another topic "
         '(got "plant/{1}/answer")'
     )
-
-
-@pytest.mark.parametrize(
-    ("file", "model", "is_good"),
-    [
-        ("model.gguf", "model.gguf", True),
-        ("model.bin", "model.bin", False),
-        ("bundle/manifest.json", "bundle", True),
-        ("checkpoint/config.json", "checkpoint", False),
-        ("model.gguf", "model.gguf/model.gguf", False),
-        ("model.gguf", "echo:step_ms=2", True),
-        ("model.gguf", "a\\u0000.gguf", False),
-    ],
-)
-def test_what_may_be_a_model(tmp_path: Path, file: str, model: str, is_good: bool) -> None:  # noqa: FBT001
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_bytes(b"")
-    path = tmp_path / "config.toml"
-    path.write_text(CONFIG.replace("model.gguf", model), encoding="utf-8")
-
-    faults = load_config(path).unreadable_files()
-
-    rule = "models.default.path: should be a bundle folder or a .gguf file that can be read (got "
-    assert [fault.startswith(rule) for fault in faults] == ([] if is_good else [True])
 
 
 @pytest.mark.parametrize(
@@ -215,6 +191,21 @@ def test_what_may_be_a_model(tmp_path: Path, file: str, model: str, is_good: boo
 def test_labels_that_the_model_is_not_told_are_a_hint(tmp_path: Path, more: str, is_told: bool) -> None:  # noqa: FBT001
     hints = load(tmp_path, f'[tasks.x]\nkind = "classify"\nlabels = ["normal", "bearing fault"]\n{more}\n').hints()
     assert [hint.split(":")[0] for hint in hints] == ["tasks.x.labels"] * is_told
+
+
+def test_a_command_of_a_later_version_is_a_hint_and_is_not_enabled(tmp_path: Path) -> None:
+    config = load(tmp_path, '[commands]\nallow = ["model-switch", "ping"]\n')
+    (hint,) = config.hints()
+    assert hint.startswith("commands.allow[0]: this version has no command model-switch, ")
+    assert hint.endswith("; it has ping, health, drain, resume, cancel, reload")
+    assert config.commands.enabled == ("ping",)
+
+
+def test_tables_of_a_later_version_are_taken_but_not_suggested(tmp_path: Path) -> None:
+    told = fault(tmp_path, "[governer]\nx = 1\n", base="[governor]\n[homeassistant]\n" + CONFIG)
+    assert told.startswith("governer: unknown key ")
+    assert "governor" not in told
+    assert "homeassistant" not in told
 
 
 def test_the_echo_engine_is_no_path(tmp_path: Path) -> None:
@@ -313,8 +304,12 @@ FAULTS = [
     ("[queue]\ndefault_deadline_ms = 1.5", "queue.default_deadline_ms: should be a valid integer (got 1.5)"),
     ("[health]\ninterval_s = 0", "health.interval_s: should be greater than or equal to 0.1 (got 0)"),
     ('[log]\nlevel = "debug"', "log.level: should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR' (got \"debug\")"),
-    ('[commands]\nallow = ["ping", "reboot"]', "commands.allow[1]: should be 'ping', "),
-    ("[governor]\nx = 1", "governor.x: unknown key (got 1)"),
+    (
+        '[commands]\nallow = ["ping", "reboot"]',
+        'commands.allow[1]: should be one of ping, health, drain, resume, cancel, reload (got "reboot")',
+    ),
+    ("[commands]\nallow = [5]", "commands.allow[0]: should be a valid string (got 5)"),
+    ("[governor]\nx = 1", "governor.x: unknown key (got 1); this version has no keys there"),
     ("tasks = 5", "tasks: should be a table of named values (got 5)"),
     ('[tasks."my task"]\nkind = "generate"', "tasks.my task: should match pattern"),
     ("[tasks]\nx = 5", "tasks.x: should be a table of named values (got 5)"),
@@ -467,16 +462,3 @@ def test_not_even_the_very_filter_of_our_own_requests_is_taken(tmp_path: Path) -
 def test_the_same_filter_may_serve_two_tasks(tmp_path: Path) -> None:
     more = "".join(f'[tasks.{name}]\nkind = "generate"\nsubscribe = ["plant/+/x", "hall/#"]\n' for name in ("a", "b"))
     assert set(load(tmp_path, more).tasks) == {"a", "b"}
-
-
-def test_what_is_wrong_with_the_key_for_signatures_is_told(tmp_path: Path) -> None:
-    config = load(tmp_path, "", base=CONFIG.replace('"model.gguf"', '"echo:"\npublic_key = "k.pem"'))
-
-    def told() -> list[str]:
-        return [fault.partition(" (got ")[0] for fault in config.unreadable_files()]
-
-    assert told() == ["models.default.public_key: should be a file that can be read"]
-    (tmp_path / "k.pem").write_bytes(NO_PUBLIC_KEYS["EC"])
-    assert told() == ["models.default.public_key: should be an Ed25519 public key, but holds a key of another kind"]
-    write_keys(tmp_path)[1].rename(tmp_path / "k.pem")
-    assert told() == []

@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edge_agent.faults import MAX_SHOWN_VALUE, field_name, first_fault, printable, printable_json, shown
+from edge_agent.faults import (
+    MAX_SHOWN_VALUE,
+    field_name,
+    first_fault,
+    how_ended,
+    last_words,
+    printable,
+    printable_json,
+    shown,
+)
 
 
 def test_control_characters_are_escaped_and_letters_are_not() -> None:
@@ -87,3 +96,26 @@ def test_json_for_a_terminal_moves_no_cursor_and_stays_json() -> None:
     text = printable_json(value)
     assert json.loads(text) == value
     assert all(c == "\n" or c.isprintable() for c in text)
+
+
+@pytest.mark.parametrize(
+    ("returncode", "text"),
+    [(0, "exit code 0"), (1, "exit code 1"), (-9, "killed by SIGKILL"), (-50, "killed by signal 50")],
+)
+def test_how_a_process_ended_names_its_signal(returncode: int, text: str) -> None:
+    assert how_ended(returncode) == text
+
+
+def test_of_a_log_the_last_warnings_tracebacks_and_aborts_are_told() -> None:
+    idle = ["INFO edge_agent.engine.x: loaded", "DEBUG edge_agent.engine.x: CPU model buffer size = 5 MiB", ""]
+    abort = "/build/ggml/src/ggml.c:1234: GGML_ASSERT(a->ne[0] == b->ne[0]) failed"
+    traceback = [
+        "Traceback (most recent call last):",
+        '  File "worker.py", line 9, in main',
+        "    x()",
+        "KeyError: 'a\x1b'",
+    ]
+    assert last_words(idle) == ""
+    assert last_words([*idle, "WARNING llama: careful", abort]) == f"WARNING llama: careful | {abort}"
+    assert last_words([*traceback, *idle]).endswith("in main | x() | KeyError: 'a\\x1b'")
+    assert len(last_words(["x" * 10_000] * 20)) < 2000

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.model_store import ModelError, open_model
+from edge_agent.faults import shown_path
+from edge_agent.model_store import ModelError, content_fault, open_model, path_fault
 from edge_agent.signatures import signature_fault
 from tests.keys import sign, write_keys
 
@@ -176,7 +177,47 @@ def test_a_manifest_of_absurd_size_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
-    assert "manifest.json: cannot be read: No such file or directory" in refusal(tmp_path)
+    assert refusal(tmp_path).startswith(
+        f"models.default.path: {shown_path(tmp_path)} is a folder without manifest.json; "
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "fault"),
+    [
+        ("model.gguf", "model.gguf", None),
+        ("model.gguf", "echo:step_ms=2", None),
+        ("bundle/manifest.json", "bundle", None),
+        ("model.bin", "model.bin", "should be the folder of a bundle"),
+        ("bundle/model.gguf", "bundle", "is a folder without manifest.json; should be the folder of a bundle"),
+        ("checkpoint/config.json", "checkpoint", "is a folder without manifest.json; should be the folder of a bundle"),
+        ("folder.gguf/model.bin", "folder.gguf", "is a folder without manifest.json; should be the folder of a bundle"),
+        ("model.gguf", "none.gguf", "does not exist; should be the folder of a bundle"),
+        ("model.gguf", "model.gguf/model.gguf", "does not exist; should be the folder of a bundle"),
+        ("model.gguf", "a\0.gguf", "does not exist; should be the folder of a bundle"),
+    ],
+)
+def test_what_may_be_a_model_is_known_without_reading_it(
+    tmp_path: Path, file: str, model: str, fault: str | None
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(b"")
+    told = path_fault(Path(model) if model.startswith("echo:") else tmp_path / model)
+    if fault is None:
+        assert told is None
+    else:
+        assert told is not None
+        assert told.startswith(f"{shown_path(tmp_path / model)} {fault}")
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "model-00001-of-00002.safetensors"])
+def test_a_checkpoint_is_told_how_to_be_a_bundle(tmp_path: Path, weights: str) -> None:
+    for name in ("config.json", weights):
+        (tmp_path / name).write_bytes(b"")
+    assert refusal(tmp_path).startswith(
+        f"models.default.path: {shown_path(tmp_path)} is a Hugging Face checkpoint; make a bundle of it: "
+        "edge-convert FOLDER --out BUNDLE --type q4_0"
+    )
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -212,7 +253,7 @@ def test_a_disk_that_cannot_be_read_is_told_like_any_other_fault(tmp_path: Path)
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(GGUF)
-    assert 'a .gguf file (got "model.bin")' in refusal(tmp_path / "model.bin")
+    assert "should be the folder of a bundle" in refusal(tmp_path / "model.bin")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +265,22 @@ def test_what_only_calls_itself_gguf_is_refused(tmp_path: Path, data: bytes) -> 
     assert "should be a GGUF file" in refusal(bundle(tmp_path / "demo", {"model.gguf": data}))
 
 
-REQUIRED = "models.default.public_key requires a good signature"
+def test_a_glance_finds_everything_but_a_wrong_hash(tmp_path: Path) -> None:
+    good, other = (bundle(tmp_path / name) for name in ("good", "other"))
+    (other / "model.gguf").write_bytes(GGUF.replace(b"w", b"W", 1))
+    short, html = bundle(tmp_path / "short"), tmp_path / "html.gguf"
+    (short / "model.gguf").write_bytes(GGUF[:-1])
+    html.write_bytes(b"<html></html>")
+    stranger = bundle(tmp_path / "stranger")
+    (stranger / "note.txt").write_bytes(b"")
+
+    assert content_fault(good) is content_fault(other) is content_fault(Path("echo:")) is None
+    assert content_fault(short) == f"short/model.gguf: should have {len(GGUF)} bytes (got {len(GGUF) - 1})"
+    assert str(content_fault(html)).startswith("html.gguf: should be a GGUF file of version 2 or 3 ")
+    assert str(content_fault(stranger)).startswith("stranger: the manifest does not list ")
+
+
+REQUIRED = "`public_key` requires a good signature"
 NOT_SIGNED_SO = "signed with another key, or the manifest is not the one that was signed"
 
 
@@ -310,10 +366,20 @@ def test_the_manifest_is_read_once_so_that_what_was_signed_is_what_counts(
 def test_with_a_key_nothing_opens_but_a_bundle(tmp_path: Path) -> None:
     _, public = write_keys(tmp_path)
     (tmp_path / "model.gguf").write_bytes(GGUF)
-    rule = "models.default.path: should be a signed bundle, as models.default.public_key asks for"
-    assert refusal(tmp_path / "model.gguf", public) == f'{rule} (got "model.gguf")'
-    assert refusal(Path("echo:"), public) == f'{rule} (got "echo:")'
-    assert "no such bundle or file" in refusal(tmp_path / "none", public)
+    rule = "should be a signed bundle, as `public_key` asks for"
+    for path in (tmp_path / "model.gguf", Path("echo:")):
+        assert refusal(path, public) == f"models.default.path: {shown_path(path)} {rule}"
+        assert content_fault(path, public) == f"{shown_path(path)} {rule}"
+    assert "does not exist" in refusal(tmp_path / "none", public)
+
+
+def test_a_glance_finds_a_signature_that_is_not_good_but_no_key_that_is_none(tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path)
+    path = bundle(tmp_path / "demo")
+    assert content_fault(path, public) == f"demo/manifest.sig: not there as a file; {REQUIRED}"
+    assert content_fault(path, private) is None
+    sign(path, private)
+    assert content_fault(path, public) is None
 
 
 def test_a_key_that_cannot_be_used_opens_nothing(tmp_path: Path) -> None:

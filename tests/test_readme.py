@@ -15,9 +15,17 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from edge_agent.command_desk import OPERATIONS
 from edge_agent.commands import Authority
-from edge_agent.config import ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig, load_config
+from edge_agent.config import (
+    COMMANDS,
+    ClassifyTask,
+    Config,
+    ExtractTask,
+    GenerateTask,
+    ModelConfig,
+    TlsConfig,
+    load_config,
+)
 from edge_agent.demo.broker import free_port
 from edge_agent.demo.readings import checkpoint_folder
 from edge_agent.messages import Code, Options, Origin, Outcome, Status, encode_reply
@@ -73,6 +81,12 @@ def test_every_topic_of_the_table_is_ours_and_none_is_missing() -> None:
         topics.command_result("<op>"),
     }
     assert {f"{topics.base}/{name}" for name in shown} == ours
+
+
+def test_where_replies_may_go_is_told_beside_the_first_requests() -> None:
+    text = section("One request")
+    assert all(f"`{topic}`" in text for topic in Topics("<root>", "<site>", "<device>").default_reply_topics)
+    assert "reply_topic_refused" in text
 
 
 def test_every_error_code_and_option_is_named() -> None:
@@ -150,7 +164,7 @@ def test_signing_sample_is_accepted() -> None:
 
 
 def test_every_command_is_in_the_table() -> None:
-    assert re.findall(r"^\| `(\w+)` \|", section("Commands"), flags=re.MULTILINE) == list(OPERATIONS)
+    assert re.findall(r"^\| `(\w+)` \|", section("Commands"), flags=re.MULTILINE) == list(COMMANDS)
 
 
 def test_make_targets_exist() -> None:

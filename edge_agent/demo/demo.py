@@ -60,15 +60,11 @@ class _Bus:
 
 def demo(protocol: str, port: int | None, work: Path | None, *, keep: bool) -> int:
     """Runs the demonstration; 0 if every reading was answered `ok`."""
-    # One folder per user: a second demonstration finds the converted model there.
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    work = work or cache / "edge-agent" / "demo"
     # A terminal that is closed ends the demonstration as Ctrl-C does: with its agent and its broker.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        bundle = _convert(work)
+        bundle = _convert(_work_folder(work))
         with tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as folder:
             return _run(protocol, port or free_port(), bundle, Path(folder), keep=keep)
     except (DemoError, BrokerMissingError, OSError) as error:
@@ -77,6 +73,18 @@ def demo(protocol: str, port: int | None, work: Path | None, *, keep: bool) -> i
     except KeyboardInterrupt:
         print("edge-agent: interrupted", file=sys.stderr)
         return 1
+
+
+def _work_folder(given: Path | None) -> Path:
+    """One per user, unless it was given: a second demonstration finds the converted model there. Raises DemoError."""
+    try:
+        work = given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-agent" / "demo"
+        work.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows a home for this account
+        raise DemoError(f"there is no folder for the converted model: {error}; name one with --work DIR") from error
+    if not os.access(work, os.W_OK | os.X_OK):
+        raise DemoError(f"the converted model cannot be kept in {work}; name another folder with --work DIR")
+    return work
 
 
 def _say(text: str) -> None:

@@ -63,6 +63,13 @@ def test_bad_command_fails_with_its_code(shared_site: Site, operation: str, payl
     assert (result["status"], result["error"]["code"]) == ("failed", code)
 
 
+def test_commands_of_a_later_version_are_not_told_as_enabled(start_site: Callable[..., Site]) -> None:
+    site = start_site("5", more='[commands]\nallow = ["ping", "model-switch"]\n')
+    assert command(site, "drain")["error"]["message"].endswith("enabled: ping")
+    assert command(site, "model-switch")["error"]["code"] == "unknown_command"
+    assert site.client.wait(f"{site.base}/info")[-1].json["limits"]["commands"] == ["ping"]
+
+
 def test_cancel_ends_a_waiting_and_a_running_request(start_site: Callable[..., Site], protocol: str) -> None:
     site = start_site(protocol, model=SLOW, more=ALL + "[engine]\nmax_active = 1\n")
     for name in ("running", "waiting"):
@@ -108,6 +115,8 @@ def test_reload_takes_new_tasks_and_refuses_a_bad_configuration(start_site: Call
     assert site.ask("added", "x")["error"]["code"] == "unknown_task"
     path.write_text(old + '[tasks.added]\nkind = "classify"\nlabels = ["a", "b"]\nsubscribe = ["plant/+/x"]\n', "utf-8")
     assert command(site, "reload")["data"] == {"applied": ["tasks"], "needs_restart": []}
+    assert site.agent.log.count("reload") == 2  # that it was asked for, and what it did
+    assert "reloaded applied=tasks needs_restart=-\n" in site.agent.log
     assert site.ask("added", "b")["output"] == "b"
     site.client.publish("plant/p1/x", "a")
     assert site.next_terminal(site.response("added"), 2)["output"] == "a"

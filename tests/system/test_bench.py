@@ -120,7 +120,7 @@ def test_a_bad_configuration_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "told"),
     [
-        ("nothing.gguf", "edge-agent: no such bundle or file: nothing.gguf\n"),
+        ("nothing.gguf", 'edge-agent: "nothing.gguf" does not exist; '),
         ("echo:", "edge-agent: echo: is no model: there is nothing to measure; give one with --model\n"),
     ],
 )
@@ -128,7 +128,7 @@ def test_what_cannot_be_measured_is_a_failure(model: str, told: str) -> None:
     done = bench("--model", model)
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.removeprefix("the model is checked\n") == told
+    assert done.stderr.removeprefix("the model is checked\n").startswith(told)
 
 
 def test_a_folder_of_bundles_is_answered_with_their_names(tmp_path: Path) -> None:

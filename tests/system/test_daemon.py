@@ -68,7 +68,7 @@ def test_five_mistakes_are_all_reported_at_once(tmp_path: Path) -> None:
 def test_a_model_that_is_not_there_is_hinted_at_and_ends_the_daemon_for_good(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(site_config("b", free_port(), "5", "no-such-bundle"), encoding="utf-8")
-    told = r"models\.default\.path: should be .*\(got \".*no-such-bundle\"\)"
+    told = r"models\.default\.path: \".*\" does not exist; should be the folder of a bundle.*"
 
     checked, done = edge_agent("check-config", path), edge_agent("run", "--config", path)
 
@@ -86,6 +86,34 @@ def test_hints_leave_a_configuration_good(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"{path}: good\n")
     hints = re.findall(r": hint: ([a-z_.]+): ", done.stderr)
     assert hints == ["tasks.triage.labels", "tasks.vibration.labels", "commands.key_file"]
+
+
+def test_a_certificate_that_is_none_is_named_and_does_not_end_doctor_early(tmp_path: Path, demo_bundle: Path) -> None:
+    path = tmp_path / "config.toml"
+    text = site_config("b", free_port(), "5", str(demo_bundle), '[mqtt.tls]\nca_file = "ca.pem"\n')
+    path.write_text(text, encoding="utf-8")
+    (tmp_path / "ca.pem").write_text("none\n", encoding="utf-8")
+    told = r"mqtt\.tls\.ca_file: should be a file of certificates in PEM, but .*\(got \"/.*\)"
+
+    checked, done = edge_agent("check-config", path), edge_agent("run", "--config", path)
+    report = json.loads(edge_agent("doctor", "--json", "--config", path).stdout)
+
+    assert re.search(rf": hint: {told}; `run` needs it\n", checked.stderr)
+    assert done.returncode == 78
+    assert re.fullmatch(rf"\S+: {told}\n", done.stderr)
+    verdicts = {check["name"]: check["verdict"] for check in report["checks"]}
+    assert verdicts["broker"] == "failed"
+    assert verdicts["model"] == verdicts["engine"] == "good"
+
+
+def test_a_model_that_run_would_refuse_is_hinted_at(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    (tmp_path / "m.gguf").write_bytes(b"<html></html>")
+    path.write_text(site_config("b", free_port(), "5", "m.gguf"), encoding="utf-8")
+    done = edge_agent("check-config", path)
+    assert done.returncode == 0
+    rule = r"m\.gguf: should be a GGUF file of version 2 or 3 \(it begins with 3c68746d6c3e3c2f\)"
+    assert re.search(rf": hint: models\.default\.path: {rule}; `run` refuses it\n", done.stderr)
 
 
 @pytest.mark.parametrize("text", [None, "[device", "\xff\xfe"])
@@ -188,8 +216,11 @@ def test_worker_does_not_outlive_a_killed_agent(start_site: Callable[..., Site])
 
 
 def test_agent_without_a_broker_waits_and_still_stops(start_agent: Callable[..., AgentProcess]) -> None:
-    agent = start_agent(site_config("lonely", free_port(), "5", "echo:"))
+    port = free_port()
+    agent = start_agent(site_config("lonely", port, "5", "echo:"))
     wait_until(lambda: "model ready" in agent.log, "the model is ready")
+    told = f"broker=127.0.0.1:{port} reason=Connection refused: it is tried again"
+    wait_until(lambda: agent.log.count(told) == 2, "both connections say why they are not there")
     started = time.monotonic()
     assert agent.stop() == 0
     assert time.monotonic() - started < 15
@@ -235,6 +266,16 @@ def test_ask_prints_the_reply_and_tells_by_its_exit_code(start_site: Callable[..
     assert re.search("no reply", silent.stderr)
 
 
+@pytest.mark.parametrize("keys", ['username = "u"\npassword_file', "[mqtt.tls]\nca_file"])
+def test_ask_names_a_file_that_its_connection_lacks(tmp_path: Path, keys: str) -> None:
+    path = tmp_path / "config.toml"
+    text = site_config("b", free_port(), "5", "no-model-is-needed-here")
+    path.write_text(text.replace("[models", f'{keys} = "missing"\n[models'), encoding="utf-8")
+    done = edge_agent("ask", "--config", path, "triage", "x")
+    assert done.returncode == 78
+    assert re.fullmatch(r"\S+: mqtt\.\S+_file: should be a file that can be read \(got .*\)\n", done.stderr)
+
+
 def test_doctor_judges_a_board_that_is_ready_and_one_whose_broker_is_gone(
     tmp_path: Path, broker_port: Callable[[str], int], demo_bundle: Path
 ) -> None:
@@ -246,6 +287,28 @@ def test_doctor_judges_a_board_that_is_ready_and_one_whose_broker_is_gone(
     bad = edge_agent("doctor", "--json", "--config", path)
     assert bad.returncode == 1
     assert '"name": "broker"' in bad.stdout
+
+
+def test_doctor_asks_the_broker_whatever_becomes_of_model_and_commands(
+    tmp_path: Path, broker_port: Callable[[str], int]
+) -> None:
+    path = tmp_path / "config.toml"
+    text = site_config("d", broker_port("5"), "5", "none", '[commands]\nkey_file = "none"\n')
+    path.write_text(text, encoding="utf-8")
+    report = json.loads(edge_agent("doctor", "--json", "--config", path).stdout)
+    verdicts = {check["name"]: check["verdict"] for check in report["checks"]}
+    assert (verdicts["broker"], verdicts["commands"], verdicts["model"]) == ("good", "failed", "failed")
+
+
+def test_doctor_tells_a_listener_without_tls_from_a_broker_that_refuses(
+    tmp_path: Path, broker_port: Callable[[str], int]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(site_config("d", broker_port("5"), "5", "none", "[mqtt.tls]\n"), encoding="utf-8")
+    report = json.loads(edge_agent("doctor", "--json", "--config", path).stdout)
+    (check,) = (check for check in report["checks"] if check["name"] == "broker")
+    assert re.search(r":\d+ can be reached, but not with TLS: .", check["found"])
+    assert "mqtt.port is the broker's TLS listener" in check["advice"]
 
 
 def test_doctor_tells_the_memory_that_agent_and_worker_will_hold(

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from edge_agent.demo.broker import free_port
 from edge_agent.demo.demo import PUMPS, READINGS_PER_PUMP, _chosen
 from tests.processes import wait_until
@@ -17,6 +19,19 @@ from tests.processes import wait_until
 def test_a_reading_names_the_pump_on_whose_topic_it_comes() -> None:
     names = [json.loads(reading.payload)["machine"] for reading in _chosen()]
     assert names == [*PUMPS] * READINGS_PER_PUMP
+
+
+@pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME"])
+def test_a_home_that_takes_no_model_is_told_with_the_remedy(variable: str) -> None:
+    command = [sys.executable, "-m", "edge_agent", "demo"]
+    environment = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
+    done = subprocess.run(
+        command, env={**environment, variable: "/dev/null"}, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("edge-agent: there is no folder for the converted model: ")
+    assert line.endswith("; name one with --work DIR")
 
 
 def test_ctrl_c_ends_a_demonstration_that_stays_up_quietly(tmp_path: Path) -> None:

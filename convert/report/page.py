@@ -1,0 +1,255 @@
+"""PURE. quality.html of a bundle: one page for people, without scripts, that loads nothing from anywhere."""
+
+import math
+from collections.abc import Iterator
+
+from . import plots, tables
+from .figures import NO_BREAK, megabytes, percent, significant, with_error
+from .markup import NOTHING, Markup, element, escaped, joined
+from .quality import Divergence, Perplexity, Quality, Size, Speed, Tensor
+from .style import STYLE
+
+FILE = "quality.html"
+# Even if some text were taken for markup after all, the browser would load and run nothing.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def page(quality: Quality, title: str) -> str:
+    """The whole document. A part that quality does not have leaves out its section."""
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", escaped(f"{title}: quality")),
+        element("style", Markup(STYLE)),
+    )
+    main = element(
+        "main",
+        element("h1", escaped(title)),
+        element("p", escaped(_lead(quality)), class_="lead"),
+        _cards(quality),
+        *_sections(quality),
+        _method(quality),
+    )
+    return f"<!DOCTYPE html>\n{element('html', head, element('body', main), lang='en')}\n"
+
+
+def _lead(quality: Quality) -> str:
+    kind = f" ({quality.reference.type})" if quality.reference else ""
+    if quality.divergence is None:
+        return f"What is known of this quantized model beside the unquantized one{kind}."
+    return (
+        f"At {percent(quality.divergence.top1_agreement)} of all places in the text this quantized model would write "
+        f"the same next token as the unquantized one{kind}; on average its predictions are "
+        f"{with_error(quality.divergence.mean, quality.divergence.error)} nats away."
+    )
+
+
+def _cards(quality: Quality) -> Markup:
+    cards = list(_headline(quality))
+    return element("dl", *cards, class_="cards") if cards else NOTHING
+
+
+def _headline(quality: Quality) -> Iterator[Markup]:
+    if divergence := quality.divergence:
+        is_known = divergence.error is not None
+        below = "nats, mean and its standard error" if is_known else "nats, mean"
+        mean, *error = with_error(divergence.mean, divergence.error).partition(" ")
+        yield _card("KL divergence", mean, below, more="".join(error))
+        yield _card("Same first choice", percent(divergence.top1_agreement), "of all positions")
+    if perplexity := quality.perplexity:
+        interval = (
+            f"{perplexity.low:.4f} to {perplexity.high:.4f} (95{NO_BREAK}%)" if perplexity.low else "1 is no loss"
+        )
+        yield _card("Perplexity ratio", f"{perplexity.ratio:.4f}", interval)
+    if own := quality.own_size:
+        ram = "" if own.ram_bytes is None else f"and {megabytes(own.ram_bytes)} MB of RAM beside it"
+        yield _card("Size of the file", f"{megabytes(own.bytes)} MB", ram)
+    if speeds := sorted(quality.speeds, key=lambda speed: speed.tokens_per_s):
+        slow, fast = speeds[0], speeds[-1]
+        told, boards = significant(slow.tokens_per_s), slow.board
+        if fast is not slow:
+            told, boards = f"{told} – {significant(fast.tokens_per_s)}", f"{boards} to {fast.board}"
+        yield _card("Speed ", told, f"tokens/s at most, {boards}", badge="PREDICTED")
+
+
+def _card(name: str, value: str, below: str, *, more: str = "", badge: str = "") -> Markup:
+    return element(
+        "div",
+        element("dt", escaped(name), element("span", escaped(badge), class_="predicted") if badge else NOTHING),
+        element("dd", escaped(value), element("small", escaped(more)) if more else NOTHING, class_="value"),
+        element("dd", escaped(below)) if below else NOTHING,
+        class_="card",
+    )
+
+
+def _sections(quality: Quality) -> Iterator[Markup]:
+    if quality.divergence or quality.perplexity:
+        yield _section(
+            "What the figures mean", *_meaning(quality.divergence, quality.perplexity, has_tasks=bool(quality.tasks))
+        )
+    if quality.tasks:
+        yield _section(
+            "Answers to tasks",
+            _paragraph("How often the answer to an example was right. Both models answered the same examples."),
+            tables.task_table(quality.tasks),
+        )
+    if quality.sizes:
+        yield _section(
+            "Size and divergence",
+            _paragraph(_beside_others(quality)),
+            plots.size_plot(quality.sizes),
+            tables.size_table(quality.sizes),
+        )
+    if quality.tensors:
+        yield _section(
+            "Where the divergence comes from",
+            _paragraph(_most_of_it(quality.tensors)),
+            plots.tensor_plot(quality.tensors),
+            tables.kind_table(quality.tensors),
+            tables.tensor_table(quality.tensors),
+        )
+    if quality.speeds:
+        yield _section(
+            "Speed, predicted",
+            _paragraph(_about_speeds(quality.speeds)),
+            plots.speed_plot(quality.speeds),
+            tables.speed_table(quality.speeds),
+        )
+    if quality.divergence or quality.perplexity:
+        yield _section(
+            "All figures of the comparison",
+            tables.both(
+                tables.divergence_table(quality.divergence) if quality.divergence else NOTHING,
+                tables.perplexity_table(quality.perplexity) if quality.perplexity else NOTHING,
+            ),
+        )
+
+
+def _section(title: str, *parts: Markup | None) -> Markup:
+    return element("section", element("h2", escaped(title)), *(part for part in parts if part))
+
+
+def _paragraph(text: str) -> Markup:
+    return element("p", escaped(text)) if text else NOTHING
+
+
+def _meaning(divergence: Divergence | None, perplexity: Perplexity | None, *, has_tasks: bool) -> Iterator[Markup]:
+    if divergence:
+        less = 1 - math.exp(-divergence.mean)
+        yield _paragraph(
+            "Think of the unquantized model as the calibrated instrument and of this bundle as the cheap sensor beside "
+            "it. At every position of a text a model gives each possible next token a probability. The KL divergence "
+            "tells how far the bundle's probabilities are from the original's: 0 nats is the same reading, and a mean "
+            f"of {significant(divergence.mean)} nats makes what the original would have written typically "
+            f"{percent(less)} less probable. A few large deviations pull the mean up: half of all positions stay below "
+            f"{significant(divergence.median)} nats, one in a hundred exceeds {significant(divergence.p99)}."
+        )
+        yield _paragraph(
+            "The same first choice is what can be seen in answers: models that always write their most probable token "
+            f"write the same one at {percent(divergence.top1_agreement)} of all positions{_one_in(divergence)}. "
+            "Usually these are places where two tokens are about equally probable. What that does to answers "
+            f"{'is told by the tasks below' if has_tasks else 'only examples of your own tasks can tell'}."
+        )
+    if perplexity:
+        yield _paragraph(_about_perplexity(perplexity))
+
+
+def _one_in(divergence: Divergence) -> str:
+    missed = 1 - divergence.top1_agreement
+    return f", a different one at about one in {round(1 / missed):,}" if missed > 0 else ""
+
+
+def _about_perplexity(perplexity: Perplexity) -> str:
+    told = (
+        "Perplexity is how many tokens a model is undecided between on average when it reads the text: "
+        f"{significant(perplexity.own)} here, {significant(perplexity.reference)} unquantized. "
+    )
+    if perplexity.low is not None and perplexity.high is not None and perplexity.low <= 1 <= perplexity.high:
+        return told + "The interval of their ratio holds 1: this text shows no difference between the two."
+    change = abs(perplexity.ratio - 1)
+    return told + f"That is {percent(change)} {'more' if perplexity.ratio > 1 else 'less'}."
+
+
+def _beside_others(quality: Quality) -> str:
+    own = quality.own_size
+    others = [size for size in quality.sizes if not size.is_own and size.divergence]
+    if own is None or not own.divergence or not others:
+        return ""
+    nearest = min(others, key=lambda size: abs(size.bytes - own.bytes))
+    assert nearest.divergence is not None
+    factor = nearest.divergence / own.divergence
+    told = (
+        f"Nearest in size is {nearest.name}: this bundle is {_percent_of(own, nearest)} and its divergence is "
+        f"{significant(max(factor, 1 / factor), 2)} times {'smaller' if factor > 1 else 'larger'}."
+    )
+    better = [size.name for size in others if size.bytes <= own.bytes and (size.divergence or 0) <= own.divergence]
+    if better:
+        return f"{told} Both smaller and closer: {', '.join(better)}."
+    return f"{told} None of the others is both smaller and closer."
+
+
+def _percent_of(own: Size, other: Size) -> str:
+    change = own.bytes / other.bytes - 1 if other.bytes else 0
+    if abs(change) < 0.0005:
+        return "as large"
+    return f"{percent(abs(change))} {'larger' if change > 0 else 'smaller'}"
+
+
+def _most_of_it(tensors: tuple[Tensor, ...]) -> str:
+    known = sorted((tensor for tensor in tensors if tensor.divergence), key=lambda tensor: -(tensor.divergence or 0))
+    total = sum(tensor.divergence or 0 for tensor in known)
+    told = "Each tensor alone was quantized while all others stayed as they were, and the divergence measured."
+    if not known:
+        return told if any(tensor.divergence is not None for tensor in tensors) else ""
+    half, count = 0.0, 0
+    for tensor in known:
+        half, count = half + (tensor.divergence or 0), count + 1
+        if half >= total / 2:
+            break
+    return (
+        f"{told} Half of the sum comes from {count} of {len(known)} tensors; the largest part of one tensor is "
+        f"{percent((known[0].divergence or 0) / total)}, that of {known[0].name}."
+    )
+
+
+def _about_speeds(speeds: tuple[Speed, ...]) -> str:
+    nbytes = speeds[0].bandwidth_gb_s * 1e9 / speeds[0].tokens_per_s
+    return (
+        "PREDICTED, not measured. For each token of an answer the board reads the model's weights from memory once, "
+        f"here about {significant(nbytes / 1e6)} MB, so one request cannot be answered faster than the memory's "
+        "bandwidth allows. Boards reach a part of it only, a Raspberry Pi 4 less than half: measure yours "
+        "with edge-agent bench. Several requests at once share each reading and are faster together."
+    )
+
+
+def _method(quality: Quality) -> Markup:
+    lines = []
+    if texts := quality.texts:
+        lines.append(
+            element(
+                "p",
+                escaped(
+                    f"Text: {texts.name}, {texts.tokens:,} tokens, compared at {texts.positions:,} positions, SHA-256 "
+                ),
+                element("code", escaped(texts.sha256)),
+            )
+        )
+    if reference := quality.reference:
+        lines.append(
+            element(
+                "p",
+                escaped(f"Unquantized model: {reference.type}, SHA-256 of its file "),
+                element("code", escaped(reference.file_sha256)),
+            )
+        )
+    if quality.divergence:
+        lines.append(
+            _paragraph(
+                "KL divergence at a position is the sum over the vocabulary of p · ln(p / q), p being the unquantized "
+                "model's probability of a token and q the bundle's. MB are millions of bytes."
+            )
+        )
+    lines.append(_paragraph("The same figures for programs: quality.json."))
+    return element("footer", element("h2", escaped("Method")), joined(lines))

@@ -1,0 +1,91 @@
+"""A quality.json as a 24-layer Qwen2.5-0.5B would have it: real shapes and sizes, plausible divergences."""
+
+import math
+
+from convert.report.boards import predicted_speeds
+from convert.report.quality import Divergence, Perplexity, Quality, Reference, Size, Speed, Task, Tensor, Texts
+
+HIDDEN, FEED_FORWARD, KEYS, VOCABULARY = 896, 4864, 128, 151936
+BYTES_PER_WEIGHT = {"Q8_0": 1.0625, "IQ4_NL": 0.5625, "Q4_0": 0.5625, "Q5_1": 0.75, "F32": 4.0}
+WEIGHTS = {
+    "attn_q": HIDDEN * HIDDEN,
+    "attn_k": HIDDEN * KEYS,
+    "attn_v": HIDDEN * KEYS,
+    "attn_output": HIDDEN * HIDDEN,
+    "ffn_gate": HIDDEN * FEED_FORWARD,
+    "ffn_up": HIDDEN * FEED_FORWARD,
+    "ffn_down": HIDDEN * FEED_FORWARD,
+}
+# How much a kind of tensor adds, in nats at 4 bits, in a layer in the middle.
+_WEIGHT_OF = {
+    "attn_q": 2.1e-5,
+    "attn_k": 3.4e-5,
+    "attn_v": 1.9e-4,
+    "attn_output": 5.2e-5,
+    "ffn_gate": 1.1e-4,
+    "ffn_up": 1.4e-4,
+    "ffn_down": 2.9e-4,
+}
+
+
+def make_tensors(layers: int = 24, *, output: bool = False) -> tuple[Tensor, ...]:
+    tensors = [tensor("token_embd.weight", "Q8_0", VOCABULARY * HIDDEN, 3.1e-4)]
+    if output:
+        tensors.append(tensor("output.weight", "Q8_0", VOCABULARY * HIDDEN, 6.4e-4))
+    for layer in range(layers):
+        depth = layer / (layers - 1)
+        edge = 1 + 4 * math.exp(-layer / 1.5) + 1.5 * math.exp((depth - 1) * 12)
+        for kind, weights in WEIGHTS.items():
+            wavy = 1 + 0.35 * math.sin(2.4 * layer + 5 * len(kind))
+            chosen = "IQ4_NL"
+            if kind == "attn_v" or (kind == "ffn_down" and layer in (0, 1, layers - 1)):
+                chosen = "Q8_0"
+            elif kind == "ffn_down" and layer % 3 == 2:
+                chosen = "Q5_1"
+            gain = {"IQ4_NL": 1.0, "Q5_1": 0.3, "Q8_0": 0.02}[chosen]
+            tensors.append(tensor(f"blk.{layer}.{kind}.weight", chosen, weights, _WEIGHT_OF[kind] * edge * wavy * gain))
+        tensors.append(tensor(f"blk.{layer}.attn_norm.weight", "F32", HIDDEN, None))
+        tensors.append(tensor(f"blk.{layer}.attn_q.bias", "F32", HIDDEN, None))
+    return tuple(tensors)
+
+
+def tensor(name: str, kind: str, weights: int, divergence: float | None) -> Tensor:
+    """A tensor of so many weights, its divergence with three digits."""
+    nbytes = round(weights * BYTES_PER_WEIGHT[kind])
+    return Tensor(
+        name=name, type=kind, bytes=nbytes, divergence=None if divergence is None else float(f"{divergence:.3g}")
+    )
+
+
+def make_quality(layers: int = 24) -> Quality:
+    """All parts of it."""
+    tensors = make_tensors(layers)
+    nbytes = sum(tensor.bytes for tensor in tensors) + 5_900_000
+    return Quality(
+        reference=Reference(file_sha256="5c" * 32, type="BF16"),
+        texts=Texts(name="evaluation", sha256="e7" * 32, tokens=24_576, positions=24_552),
+        divergence=Divergence(
+            mean=0.0214, error=0.0006, median=0.0061, p90=0.0498, p99=0.243, max=3.17, top1_agreement=0.9381
+        ),
+        perplexity=Perplexity(ratio=1.0117, low=1.0082, high=1.0153, own=14.27, reference=14.105),
+        tasks=(
+            Task(name="pump state", kind="classify", examples=400, accuracy=0.9375, reference_accuracy=0.9425),
+            Task(name="alarm text", kind="extract", examples=250, accuracy=0.884, reference_accuracy=0.88),
+            Task(name="shift log", kind="classify", examples=120, accuracy=0.9, reference_accuracy=None),
+        ),
+        tensors=tensors,
+        sizes=(
+            Size(name="Q8_0", bytes=531_068_000, ram_bytes=74_200_000, divergence=0.00092, is_own=False),
+            Size(name="Q6_K", bytes=505_736_000, ram_bytes=74_000_000, divergence=0.0034, is_own=False),
+            Size(name="Q5_K_M", bytes=420_086_000, ram_bytes=73_000_000, divergence=0.0163, is_own=False),
+            Size(name="Q4_K_M", bytes=397_808_000, ram_bytes=72_000_000, divergence=0.0352, is_own=False),
+            Size(name="IQ4_NL", bytes=352_400_000, ram_bytes=None, divergence=0.0548, is_own=False),
+            Size(name="Q4_0", bytes=352_970_000, ram_bytes=275_000_000, divergence=0.0871, is_own=False),
+            Size(name="this bundle", bytes=nbytes, ram_bytes=71_300_000, divergence=0.0214, is_own=True),
+        ),
+        speeds=make_speeds(tensors),
+    )
+
+
+def make_speeds(tensors: tuple[Tensor, ...]) -> tuple[Speed, ...]:
+    return predicted_speeds(sum(tensor.bytes for tensor in tensors))

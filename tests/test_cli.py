@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent import cli
+
+
+@pytest.mark.parametrize("arguments", [["ask", "triage", "x"], ["run"], ["check-config"]])
+def test_without_the_default_configuration_the_option_for_another_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    monkeypatch.setattr(cli, "DEFAULT_PATH", tmp_path / "config.toml")
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert cli.main(arguments) == cli.EXIT_CONFIG
+    told = f"{tmp_path}/config.toml: cannot be read: No such file or directory; --config FILE names another\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_configuration_that_was_named_is_not_asked_for_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["ask", "--config", str(tmp_path / "none"), "triage", "x"]) == cli.EXIT_CONFIG
+    assert "--config" not in capsys.readouterr().err
