@@ -2,25 +2,31 @@
 
 import argparse
 import json
+import os
+import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from . import __version__
-from .conversion import Options, Plan, Written, make_plan, write_bundle
+from .conversion import Options, Plan, Written, make_plan, processors, write_bundle
 from .errors import CheckpointError, ConvertError, printable
-from .progress import ProgressLine
+from .progress import ProgressLine, StageLine
 from .read.checkpoint import Checkpoint
 from .read.config import MAX_NAME_LENGTH
+from .report import page
+from .report import quality as quality_file
+from .tune.candidates import Target
 from .weights.recipe import Quantization
 from .write.bundle import STOPPING_SIGNALS, check_target, verify_bundle
-from .write.manifest import MODEL_FILE, SIGNATURE_FILE
+from .write.manifest import FILE as MANIFEST_FILE
+from .write.manifest import IMPORTANCE_FILE, MODEL_FILE, SIGNATURE_FILE
 from .write.signature import read_private_key, read_public_key
 
 PROGRAM = "edge-convert"
@@ -34,10 +40,11 @@ class Interrupted(BaseException):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; argparse exits by itself with 2, or 0 for --help and --version."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    is_verify = words[:1] == ["verify"]
+    commands = {"verify": _verify, "evaluate": _evaluate}
+    command = commands.get(words[0]) if words else None
     try:
         with _stopping_signals():
-            return _verify(words[1:]) if is_verify else _convert(words)
+            return _convert(words) if command is None else command(words[1:])
     except CheckpointError as error:
         _complain(error)
         return EXIT_BAD_CHECKPOINT
@@ -82,6 +89,14 @@ def _name(text: str) -> str:
     return text
 
 
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*(MB|MiB|GB|GiB|)", text)
+    units = {"": 1, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
+    if match is None or (nbytes := int(float(match[1]) * units[match[2]])) < 1:
+        raise argparse.ArgumentTypeError("must be a number of bytes, or a number with MB, MiB, GB or GiB")
+    return nbytes
+
+
 def _version(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:12]) <= 1 << 31 or len(text) > 10:
         raise argparse.ArgumentTypeError(
@@ -95,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Converts a checkpoint of Qwen2, Qwen2.5 or DeepSeek-R1-Distill-Qwen into a model bundle.",
-        epilog=f"`{PROGRAM} verify BUNDLE` checks the hashes of a bundle, and its signature.",
+        epilog=f"`{PROGRAM} verify BUNDLE` checks the hashes of a bundle and its signature; "
+        f"`{PROGRAM} evaluate BUNDLE --against REFERENCE` measures how far its predictions are from those of the "
+        "unquantized model.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
@@ -103,7 +120,35 @@ def _parser() -> argparse.ArgumentParser:
         "checkpoint", metavar="CHECKPOINT", type=Path, help="folder with config.json and safetensors files"
     )
     parser.add_argument("--out", metavar="BUNDLE", type=Path, help="folder to create")
-    parser.add_argument("--type", required=True, type=str.lower, choices=types, help="type of the weights")
+    parser.add_argument(
+        "--type",
+        type=str.lower,
+        choices=types,
+        help="type of the weights; auto (with --budget): the best for the bytes",
+    )
+    auto = parser.add_argument_group("with --type auto, which --budget stands for")
+    auto.add_argument(
+        "--budget", metavar="SIZE", type=_size, help="bytes of model.gguf, or with MB (10^6) or MiB (2^20)"
+    )
+    auto.add_argument(
+        "--target",
+        choices=[target.value for target in Target],
+        default=Target.ANY.value,
+        help="whose fast kernels the types must have (default: any)",
+    )
+    auto.add_argument(
+        "--calibration", metavar="FILE", type=Path, nargs="+", help="texts to tune on (default: those that come along)"
+    )
+    auto.add_argument(
+        "--eval", metavar="FILE", type=Path, help="texts to judge the result by (default: those that come along)"
+    )
+    auto.add_argument("--seed", metavar="N", type=int, default=0, help="order of the texts (default: 0)")
+    auto.add_argument(
+        "--work",
+        metavar="DIR",
+        type=Path,
+        help="where what was measured is kept for the next budget (default: a cache)",
+    )
     parser.add_argument("--name", type=_name, help="name of the model (default: the checkpoint's own, else `model`)")
     parser.add_argument(
         "--model-version", metavar="N", type=_version, default=1, help="version in the manifest (default: 1)"
@@ -128,14 +173,24 @@ def _convert(words: list[str]) -> int:
     given = parser.parse_args(words)
     if given.out is None and not given.dry_run:
         parser.error("the following arguments are required: --out")
+    is_auto = given.type == Quantization.AUTO.value or (given.type is None and given.budget is not None)
+    if given.type is None and not is_auto:
+        parser.error("the following arguments are required: --type, or --budget")
+    if is_auto and given.budget is None:
+        parser.error("--type auto needs --budget")
+    if not is_auto and given.budget is not None:
+        parser.error(f"--budget goes with --type auto, not {given.type}")
     if given.out is not None and given.out.name in ("", ".."):
         parser.error(f"argument --out: {printable(str(given.out))} does not name a new folder")
     started = time.monotonic()
     if not given.dry_run:
         check_target(given.out, replace=given.force)
     sign = None if given.sign is None else read_private_key(given.sign, "--sign").sign
-    options = Options(Quantization(given.type), given.name, given.model_version, given.licence)
+    quantization = Quantization.AUTO if is_auto else Quantization(given.type)
+    options = Options(quantization, given.name, given.model_version, given.licence)
     with Checkpoint(given.checkpoint) as checkpoint:
+        if is_auto:
+            return _convert_automatically(checkpoint, options, given, sign, started)
         plan = make_plan(checkpoint, options)
         for warning in plan.warnings:
             _complain(f"warning: {warning}")
@@ -144,8 +199,56 @@ def _convert(words: list[str]) -> int:
             return EXIT_OK
         with closing(ProgressLine(sys.stderr, plan.data_bytes)) as progress:
             written = write_bundle(checkpoint, plan, given.out, replace=given.force, sign=sign, progress=progress.add)
-    _print_summary(plan, written, given.out, time.monotonic() - started, is_signed=sign is not None, as_json=given.json)
+    _print_summary(plan, written, given.out, time.monotonic() - started, as_json=given.json)
     return EXIT_OK
+
+
+def _convert_automatically(
+    checkpoint: Checkpoint,
+    options: Options,
+    given: argparse.Namespace,
+    sign: Callable[[bytes], bytes] | None,
+    started: float,
+) -> int:
+    # It loads llama.cpp, which nothing else needs.
+    from .automatic import Wish, choose, judge  # noqa: PLC0415
+    from .measure.texts import calibration_files, evaluation_files, read_texts  # noqa: PLC0415
+
+    wish = Wish(
+        budget=given.budget,
+        target=Target(given.target),
+        calibration=read_texts(given.calibration or calibration_files()),
+        evaluation=read_texts([given.eval] if given.eval else evaluation_files()),
+        seed=given.seed,
+        work=given.work or _cache_folder(),
+    )
+    with closing(StageLine(sys.stderr)) as stages:
+        choice = choose(checkpoint, options, wish, stages.show)
+        for warning in choice.plan.warnings:
+            _complain(f"warning: {warning}")
+        if given.dry_run:
+            stages.close()
+            _print_plan(choice.plan, as_json=given.json)
+            return EXIT_OK
+
+        def more(model: Path) -> dict[str, bytes]:
+            quality = judge(choice, model, wish, stages.show)
+            return {
+                quality_file.FILE: quality.encode(),
+                page.FILE: page.page(quality, choice.plan.name).encode(),
+                IMPORTANCE_FILE: choice.tuned.importance.read_bytes(),
+            }
+
+        written = write_bundle(
+            checkpoint, choice.plan, given.out, replace=given.force, sign=sign, encoded=choice.tuned.encoded, more=more
+        )
+    _print_summary(choice.plan, written, given.out, time.monotonic() - started, as_json=given.json)
+    return EXIT_OK
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "edge-agent" / "convert"
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> None:
@@ -162,9 +265,7 @@ def _print_plan(plan: Plan, *, as_json: bool) -> None:
     _print_histogram(plan)
 
 
-def _print_summary(
-    plan: Plan, written: Written, target: Path, seconds: float, *, is_signed: bool, as_json: bool
-) -> None:
+def _print_summary(plan: Plan, written: Written, target: Path, seconds: float, *, as_json: bool) -> None:
     if as_json:
         facts = {
             "bundle": str(target),
@@ -172,11 +273,11 @@ def _print_summary(
             "manifest_sha256": written.manifest.sha256,
             "peak_rss_bytes": _peak_rss_bytes(),
             "seconds": round(seconds, 3),
-            "signed": is_signed,
+            "signed": written.is_signed,
         }
         _print_json(_common(plan) | facts)
         return
-    signed = ", signed" if is_signed else ""
+    signed = ", signed" if written.is_signed else ""
     print(f"{printable(str(target))}: {printable(plan.name)} version {plan.version}, {plan.quantization.name}{signed}")
     _print_histogram(plan)
     print(f"{MODEL_FILE}  {written.model.nbytes} bytes  sha256 {written.model.sha256}  {seconds:.1f} s")
@@ -244,3 +345,64 @@ def _verify(words: list[str]) -> int:
         shown = f"{printable(str(manifest.get('name')))} version {printable(str(manifest.get('version')))}"
         print(f"{printable(str(given.bundle))}: {shown}, {len(manifest['files'])} files as listed, {signed}")
     return EXIT_FAILED if faults else EXIT_OK
+
+
+def _evaluate(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} evaluate", description="Measures how far a bundle's predictions are from a reference's."
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder with a model.gguf, or a .gguf")
+    parser.add_argument(
+        "--against", metavar="REFERENCE", type=Path, required=True, help="its checkpoint, or a bundle or .gguf of it"
+    )
+    parser.add_argument("--eval", metavar="FILE", type=Path, help="texts to judge by (default: those that come along)")
+    parser.add_argument("--work", metavar="DIR", type=Path, help="where the reference is kept (default: a cache)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    given = parser.parse_args(words)
+    # They load llama.cpp.
+    from .automatic import reference_model  # noqa: PLC0415
+    from .evaluation import evaluate  # noqa: PLC0415
+    from .measure.texts import evaluation_files, read_texts  # noqa: PLC0415
+
+    texts = read_texts([given.eval] if given.eval else evaluation_files())
+    work = given.work or _cache_folder()
+    with closing(StageLine(sys.stderr)) as stages:
+        stages.show("reading", 0.0)
+        reference, kind = _gguf(given.against), _quantization(given.against)
+        if reference is None:
+            with Checkpoint(given.against) as checkpoint:
+                (reference, work), kind = reference_model(checkpoint, work), "BF16"
+        quality = evaluate(
+            _gguf(given.bundle) or given.bundle,
+            reference,
+            kind,
+            texts,
+            work=work,
+            threads=processors(),
+            progress=stages.show,
+        )
+    if given.json:
+        print(quality.encode().decode())
+        return EXIT_OK
+    divergence, perplexity = quality.divergence, quality.perplexity
+    assert divergence is not None
+    assert perplexity is not None
+    print(f"KL divergence    {divergence.mean:.5f} ± {divergence.error:.5f} nats, p99 {divergence.p99:.4f}")
+    print(f"same first token {100 * divergence.top1_agreement:.1f} %")
+    print(f"perplexity       {perplexity.ratio:.4f} of the reference's ({perplexity.low:.4f}–{perplexity.high:.4f})")
+    return EXIT_OK
+
+
+def _gguf(path: Path) -> Path | None:
+    """The model file that a bundle or a file's own path means; None = it is neither."""
+    if path.is_file():
+        return path
+    return path / MODEL_FILE if (path / MODEL_FILE).is_file() else None
+
+
+def _quantization(bundle: Path) -> str:
+    """As its manifest names it."""
+    try:
+        return str(json.loads((bundle / MANIFEST_FILE).read_text(encoding="utf-8"))["quantization"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"

@@ -5,7 +5,7 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -31,11 +31,12 @@ from .weights.recipe import Quantization, tensor_types
 from .write.bundle import check_target, new_bundle
 from .write.gguf_file import Entry, TensorInfo, architecture_entries, general_entries, tokenizer_entries, write_gguf
 from .write.manifest import FILE as MANIFEST_FILE
-from .write.manifest import MODEL_FILE, SIGNATURE_FILE, BundleFile, Manifest
+from .write.manifest import IMPORTANCE_FILE, MODEL_FILE, SIGNATURE_FILE, BundleFile, Manifest
 
 GENERATION_FILE = "generation_config.json"
 DEFAULT_NAME = "model"
 MAX_THREADS = 16
+_COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +84,13 @@ class Written:
 
     manifest: BundleFile
     model: BundleFile
+    is_signed: bool
 
 
-def make_plan(checkpoint: Checkpoint, options: Options) -> Plan:
+def make_plan(checkpoint: Checkpoint, options: Options, *, types: Mapping[str, GgmlType] | None = None) -> Plan:
     """Read all of the checkpoint but its weights and decide every byte's meaning.
 
+    types: of every matrix, instead of those that the quantization is known by.
     Raises CheckpointError for a checkpoint that is damaged, inconsistent or of another architecture.
     """
     config = parse_config(_required(checkpoint, CONFIG_FILE))
@@ -100,8 +103,9 @@ def make_plan(checkpoint: Checkpoint, options: Options) -> Plan:
     generation = checkpoint.read_object(GENERATION_FILE) or {}
     licence = options.licence or read_licence(checkpoint)
     name = options.name or config.origin or DEFAULT_NAME
-    types = tensor_types(options.quantization, config, tensors)
-    infos = [_info(tensor, types[tensor.name]) for tensor in tensors]
+    if types is None:
+        types = tensor_types(options.quantization, config, tensors)
+    infos = [_info(tensor, types.get(tensor.name, GgmlType.F32)) for tensor in tensors]
     parameters = sum(prod(tensor.shape) for tensor in tensors)
     entries = general_entries(
         name, licence, size_label(parameters, parameters, 0, 0), options.quantization.file_type, generation
@@ -134,12 +138,14 @@ def write_bundle(
     replace: bool = False,
     sign: Callable[[bytes], bytes] | None = None,
     threads: int | None = None,
+    encoded: Callable[[str, GgmlType], Path] | None = None,
+    more: Callable[[Path], Mapping[str, bytes]] = lambda _model: {},
     progress: Callable[[str, int], None] = lambda _name, _nbytes: None,
 ) -> Written:
     """Convert and write the bundle at `target`, whole or not at all; `progress` hears each tensor's name and bytes.
 
-    `sign` makes the bundle's signature of the manifest's bytes; None leaves it unsigned.
-
+    encoded: files of matrices that are there already as the plan wants them; more: further files of the bundle by name,
+    given the finished model; sign: makes the signature of the manifest's bytes, None = the bundle has none.
     Raises ConvertError if `target` may not be written or the disk is too small, CheckpointError if the weights turn out
     to be damaged.
     """
@@ -151,20 +157,32 @@ def write_bundle(
         try:
             # The hash waits for the disk, the quantizers for the processor.
             source_hashes = hasher.submit(checkpoint.source_hashes, stop)
-            with Quantizer(library, threads or _processors()) as quantizer:
-                model = _write_model(folder / MODEL_FILE, plan, quantizer, progress)
-            manifest = _manifest(checkpoint, plan, model, source_hashes.result()).encode()
+            with Quantizer(library, threads or processors()) as quantizer:
+                model = _write_model(folder / MODEL_FILE, plan, quantizer, encoded, progress)
+            files = {MODEL_FILE: model}
+            for name, content in more(folder / MODEL_FILE).items():
+                (folder / name).write_bytes(content)
+                files[name] = BundleFile(hashlib.sha256(content).hexdigest(), len(content))
+            manifest = _manifest(checkpoint, plan, files, source_hashes.result()).encode()
         finally:
             stop.set()
         (folder / MANIFEST_FILE).write_bytes(manifest)
         if sign is not None:
             (folder / SIGNATURE_FILE).write_bytes(sign(manifest))
-    return Written(manifest=BundleFile(hashlib.sha256(manifest).hexdigest(), len(manifest)), model=model)
+    stored = BundleFile(hashlib.sha256(manifest).hexdigest(), len(manifest))
+    return Written(manifest=stored, model=model, is_signed=sign is not None)
 
 
-def _write_model(path: Path, plan: Plan, quantizer: Quantizer, progress: Callable[[str, int], None]) -> BundleFile:
+def _write_model(
+    path: Path,
+    plan: Plan,
+    quantizer: Quantizer,
+    encoded: Callable[[str, GgmlType], Path] | None,
+    progress: Callable[[str, int], None],
+) -> BundleFile:
     def parts(tensor: ModelTensor, kind: GgmlType) -> Iterator[memoryview]:
-        for part in quantizer.encode(tensor, kind):
+        stored = encoded(tensor.name, kind) if encoded is not None and tensor.is_quantizable else None
+        for part in quantizer.encode(tensor, kind) if stored is None else _file_parts(stored):
             yield part
             progress(tensor.name, len(part))
 
@@ -172,19 +190,28 @@ def _write_model(path: Path, plan: Plan, quantizer: Quantizer, progress: Callabl
     return BundleFile(*write_gguf(path, plan.entries, plan.infos, data))
 
 
-def _manifest(checkpoint: Checkpoint, plan: Plan, model: BundleFile, source_hashes: dict[str, str]) -> Manifest:
+def _file_parts(path: Path) -> Iterator[memoryview]:
+    with path.open("rb") as file:
+        while part := file.read(_COPY_BYTES):
+            yield memoryview(part)
+
+
+def _manifest(
+    checkpoint: Checkpoint, plan: Plan, files: dict[str, BundleFile], source_hashes: dict[str, str]
+) -> Manifest:
     return Manifest(
         name=plan.name,
         version=plan.version,
         architecture=MODEL_TYPE,
         quantization=plan.quantization.name,
         licence=plan.licence,
-        files={MODEL_FILE: model},
+        files=files,
         source_files=source_hashes,
         revision=checkpoint.revision(),
         types={info.name: info.kind.name for info in plan.infos},
         context_length=plan.config.context_length,
         chat_template_sha256=plan.templates.default_sha256,
+        imatrix_sha256=files[IMPORTANCE_FILE].sha256 if IMPORTANCE_FILE in files else None,
     )
 
 
@@ -205,7 +232,8 @@ def _check_space(folder: Path, plan: Plan) -> None:
         raise ConvertError(f"{printable(str(folder.parent))}: {free} bytes free, the model takes {plan.data_bytes}")
 
 
-def _processors() -> int:
+def processors() -> int:
+    """Those that this process may use, at most MAX_THREADS."""
     if hasattr(os, "sched_getaffinity"):
         return min(MAX_THREADS, len(os.sched_getaffinity(0)))
     return min(MAX_THREADS, os.cpu_count() or 1)

@@ -33,3 +33,31 @@ class ProgressLine:
         if self._is_shown:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
+
+
+class StageLine:
+    """The same for work of several kinds: what is done now, and the share that is done; in a log one line per kind."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._is_terminal = stream.isatty()
+        self._kind = ""
+        self._drawn = 0.0
+
+    def show(self, what: str, share: float) -> None:
+        """share: from 0 to 1. The first word of `what` is its kind."""
+        now = time.monotonic()
+        kind = what.partition(" ")[0]
+        if self._is_terminal and now - self._drawn >= REDRAW_S:
+            self._drawn = now
+            self._stream.write(f"\r\x1b[K{100 * share:3.0f} %  {what}")
+        elif not self._is_terminal and kind != self._kind:
+            self._stream.write(f"{kind}\n")
+        self._kind = kind
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Remove the line."""
+        if self._is_terminal:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()

@@ -29,11 +29,13 @@ from edge_agent.config import (
 from edge_agent.demo.broker import free_port
 from edge_agent.demo.readings import checkpoint_folder
 from edge_agent.messages import Code, Options, Origin, Outcome, Status, encode_reply
-from edge_agent.model_store import open_model
 from edge_agent.topics import Topics
 from tests.processes import wait_until
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+NEEDS_OPENSSL = pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="needs the program openssl: apt-get install openssl"
+)
 
 
 def samples(language: str) -> list[str]:
@@ -130,23 +132,30 @@ def test_request_samples_are_answered_by_the_demonstration(tmp_path: Path, proto
         assert demo.wait(60) in (0, 1), log.read_text("utf-8")
 
 
-def run_converter_sample(tmp_path: Path, sample: str) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "bundle", "told"),
+    [
+        ("--type iq4_nl --name", "qwen2.5-0.5b", "IQ4_NL"),
+        ("--budget", "qwen2.5-0.5b", "KL divergence"),
+        pytest.param("--sign", "qwen2.5-0.5b-signed", "1 files as listed, signed\n", marks=NEEDS_OPENSSL),
+    ],
+)
+def test_converter_samples_write_a_bundle(wanted: str, bundle: str, told: str, tmp_path: Path) -> None:
+    (sample,) = (text for text in samples("sh") if "edge-convert" in text and wanted in text)
     (tmp_path / "Qwen2.5-0.5B-Instruct").symlink_to(checkpoint_folder())
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    subprocess.run(["bash", "-ec", sample], cwd=tmp_path, check=True, env={**os.environ, "PATH": path}, timeout=120)
-
-
-def test_converter_sample_writes_a_bundle(tmp_path: Path) -> None:
-    (sample,) = (text for text in samples("sh") if "edge-convert" in text and "openssl" not in text)
-    run_converter_sample(tmp_path, sample)
-    assert (tmp_path / "qwen2.5-0.5b" / "manifest.json").is_file()
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program openssl: apt-get install openssl")
-def test_signing_sample_makes_a_bundle_that_the_agent_opens_with_the_key(tmp_path: Path) -> None:
-    (sample,) = (text for text in samples("sh") if "openssl" in text)
-    run_converter_sample(tmp_path, sample)
-    assert open_model("default", tmp_path / "qwen2.5-0.5b-signed", tmp_path / "signer.pub.pem").signature == "good"
+    environment = {**os.environ, "PATH": path, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-ec", sample],
+        cwd=tmp_path,
+        check=True,
+        env=environment,
+        timeout=120,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert told in done.stdout
+    assert (tmp_path / bundle / "manifest.json").is_file()
 
 
 def test_commands_for_a_board_exist() -> None:

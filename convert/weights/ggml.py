@@ -6,6 +6,7 @@
 import ctypes
 import importlib.util
 import sys
+from collections.abc import Callable
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
@@ -103,6 +104,9 @@ class Ggml:
             function = getattr(library, name)
             function.restype, function.argtypes = result, list(arguments)
         self._library = library
+        self._to_float: dict[GgmlType, Callable[[int, int, int], None]] = {
+            kind: _to_float(library, kind) for kind in GgmlType if kind is not GgmlType.F32
+        }
         for kind in GgmlType:
             elements = BLOCK_ELEMENTS[kind]
             found = (library.ggml_blck_size(kind), library.ggml_row_size(kind, elements))
@@ -117,18 +121,46 @@ class Ggml:
         """Widen `count` F16 numbers, exactly."""
         self._library.ggml_fp16_to_fp32_row(source, target, count)
 
-    def quantize(self, kind: GgmlType, source: int, target: int, rows: int, columns: int) -> None:
-        """Turn `rows` × `columns` F32 numbers at `source` into rows of `kind` at `target`, without importance matrix.
+    def dequantize(self, kind: GgmlType, source: int, target: int, count: int) -> None:
+        """Turn whole blocks of `kind`, `count` elements of them, into F32 numbers."""
+        self._to_float[kind](source, target, count)
 
+    def quantize(
+        self, kind: GgmlType, source: int, target: int, rows: int, columns: int, *, importance: int | None = None
+    ) -> None:
+        """Turn `rows` × `columns` F32 numbers at `source` into rows of `kind` at `target`.
+
+        importance: address of as many F32 numbers as there are columns, the weight of a squared error in each.
         Raises ValueError if a block of the result has a scale that is not finite, as upstream's quantizer does.
         """
         expected = rows * row_bytes(kind, columns)
-        written = self._library.ggml_quantize_chunk(kind, source, target, 0, rows, columns, None)
+        written = self._library.ggml_quantize_chunk(kind, source, target, 0, rows, columns, importance)
         if written != expected:
             raise RuntimeError(f"ggml_quantize_chunk wrote {written} bytes of {kind.name}, expected {expected}")
         # For plain numbers the caller looks itself: ggml would add a line of its own to stderr.
         if BLOCK_ELEMENTS[kind] > 1 and not self._library.ggml_validate_row_data(kind, target, written):
             raise ValueError(f"numbers too large for {kind.name}")
+
+
+class _Traits(ctypes.Structure):
+    """struct ggml_type_traits"""
+
+    _fields_ = (
+        ("type_name", ctypes.c_char_p),
+        ("blck_size", ctypes.c_int64),
+        ("blck_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)),
+        ("from_float_ref", ctypes.c_void_p),
+    )
+
+
+def _to_float(library: ctypes.CDLL, kind: GgmlType) -> Callable[[int, int, int], None]:
+    library.ggml_get_type_traits.restype = ctypes.POINTER(_Traits)
+    library.ggml_get_type_traits.argtypes = [ctypes.c_int]
+    function: Callable[[int, int, int], None] = library.ggml_get_type_traits(kind).contents.to_float
+    return function
 
 
 @cache

@@ -23,6 +23,7 @@ class Quantization(Enum):
     Q4_K_M = "q4_k_m"
     Q4_0 = "q4_0"
     IQ4_NL = "iq4_nl"
+    AUTO = "auto"
 
     @property
     def file_type(self) -> int:
@@ -39,6 +40,7 @@ _FILE_TYPE = {
     Quantization.Q4_K_M: 15,
     Quantization.Q4_0: 2,
     Quantization.IQ4_NL: 25,
+    Quantization.AUTO: 1024,  # LLAMA_FTYPE_GUESSED: what the tensors say
 }
 _BODY = {
     Quantization.BF16: GgmlType.BF16,

@@ -13,6 +13,7 @@ from ..weights import ggml
 FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
 MODEL_FILE = "model.gguf"
+IMPORTANCE_FILE = "imatrix.gguf"
 SCHEMA = 1
 
 

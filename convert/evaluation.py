@@ -1,0 +1,90 @@
+"""What a model is worth beside another one, measured on the same texts."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from .errors import ConvertError
+from .measure.divergence import Divergence as Positions
+from .measure.divergence import Predictions, compare, load, predict, save
+from .measure.runner import Runner
+from .measure.texts import CHUNK_TOKENS, Texts, chunks
+from .report.quality import Divergence, Perplexity, Quality, Reference
+from .report.quality import Texts as JudgedBy
+from .tune.tuning import Progress
+
+# About 4 000 positions: the mean is then known within some percent.
+EVALUATION_CHUNKS = 16
+_Z95 = 1.96
+
+
+def evaluate(
+    model: Path, reference: Path, kind: str, texts: Texts, *, work: Path, threads: int, progress: Progress
+) -> Quality:
+    """model, reference: GGUF files; kind: the reference's type. work: a folder where what it predicts is kept.
+
+    Raises ConvertError if one cannot be run, or they have other vocabularies.
+    """
+    with reference.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    progress("measuring the reference", 0.0)
+    predictions = _predictions(reference, work / f"{sha256[:16]}-{texts.sha256[:16]}.npz", texts, threads)
+    progress("measuring the model", 0.5)
+    with Runner(model, chunk_tokens=CHUNK_TOKENS, threads=threads) as runner:
+        if (most := max(max(int(np.max(one.ids)), *one.tokens) for one in predictions)) >= runner.vocabulary:
+            raise ConvertError(f"the reference has a token {most}, the model's vocabulary only {runner.vocabulary}")
+        positions = compare(runner, predictions)
+    return Quality(
+        reference=Reference(file_sha256=sha256, type=kind),
+        texts=JudgedBy(
+            name=texts.name,
+            sha256=texts.sha256,
+            tokens=sum(len(one.tokens) for one in predictions),
+            positions=len(positions.divergence),
+        ),
+        divergence=_divergence(positions),
+        perplexity=_perplexity(positions),
+    )
+
+
+def _predictions(reference: Path, kept: Path, texts: Texts, threads: int) -> list[Predictions]:
+    try:
+        return load(kept)
+    except (OSError, ValueError, KeyError):
+        # Nothing, or nothing readable, is there: it is made anew.
+        kept.parent.mkdir(parents=True, exist_ok=True)
+    with Runner(reference, chunk_tokens=CHUNK_TOKENS, threads=threads) as runner:
+        found = predict(runner, chunks(texts, runner, seed=0, most=EVALUATION_CHUNKS))
+    draft = kept.with_suffix(".new")
+    save(draft, found)
+    draft.replace(kept)
+    return found
+
+
+def _divergence(positions: Positions) -> Divergence:
+    values = positions.divergence
+    median, p90, p99 = (float(value) for value in np.percentile(values, [50, 90, 99]))
+    return Divergence(
+        mean=positions.mean,
+        error=float(values.std() / len(values) ** 0.5),
+        median=median,
+        p90=p90,
+        p99=p99,
+        max=float(np.max(values)),
+        top1_agreement=float(positions.agrees.mean()),
+    )
+
+
+def _perplexity(positions: Positions) -> Perplexity:
+    """The ratio's interval follows from the change at each position, which scatters less than either perplexity."""
+    change = -positions.next_log_change
+    mean, error = float(change.mean()), float(change.std() / len(change) ** 0.5)
+    own = float(np.exp(-positions.next_log.mean()))
+    return Perplexity(
+        ratio=float(np.exp(mean)),
+        low=float(np.exp(mean - _Z95 * error)),
+        high=float(np.exp(mean + _Z95 * error)),
+        own=own,
+        reference=own / float(np.exp(mean)),
+    )

@@ -1,0 +1,87 @@
+"""Importance matrices: how much each input of a matrix matters, in the GGUF format of llama.cpp's `llama-imatrix`.
+
+A file holds sums and counts, so that several are merged by adding. Source: tools/imatrix/imatrix.cpp.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from gguf import GGUFReader, GGUFWriter
+
+from ..errors import ConvertError, printable
+from .runner import Floats
+
+_SUM, _COUNT = ".in_sum2", ".counts"
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """sums: of each matrix the squares of its inputs [columns], summed up; counts: over so many tokens.
+
+    datasets: names of the texts; chunks: how many of `chunk_tokens` there were.
+    """
+
+    sums: Mapping[str, Floats]
+    counts: Mapping[str, float]
+    datasets: tuple[str, ...]
+    chunks: int
+    chunk_tokens: int
+
+    def write(self, path: Path) -> None:
+        """Matrices in the order of their names."""
+        writer = GGUFWriter(path, "")
+        writer.kv_data[0].clear()
+        writer.add_string("general.type", "imatrix")
+        writer.add_array("imatrix.datasets", list(self.datasets))
+        writer.add_uint32("imatrix.chunk_count", self.chunks)
+        writer.add_uint32("imatrix.chunk_size", self.chunk_tokens)
+        for name in sorted(self.sums):
+            writer.add_tensor(name + _SUM, np.asarray(self.sums[name], np.float32)[None, :])
+            writer.add_tensor(name + _COUNT, np.full((1, 1), self.counts[name], np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+def read_importance(path: Path) -> Importance:
+    """Raises ConvertError if the file is none."""
+    try:
+        reader = GGUFReader(path)
+        fields = {name: field.contents() for name, field in reader.fields.items()}
+        tensors = {tensor.name: np.array(tensor.data, np.float32).reshape(-1) for tensor in reader.tensors}
+        names = [name.removesuffix(_SUM) for name in tensors if name.endswith(_SUM)]
+        if fields.get("general.type") != "imatrix" or not names:
+            raise ValueError("it holds no importance matrix")
+        return Importance(
+            sums={name: tensors[name + _SUM] for name in names},
+            counts={name: float(tensors[name + _COUNT][0]) for name in names},
+            datasets=tuple(fields["imatrix.datasets"]),
+            chunks=int(fields["imatrix.chunk_count"]),
+            chunk_tokens=int(fields["imatrix.chunk_size"]),
+        )
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise ConvertError(f"{printable(str(path))}: not an importance matrix: {error}") from None
+
+
+def merge(several: Iterable[Importance]) -> Importance:
+    """As if all texts had been one corpus. Raises ConvertError if they are of different models."""
+    first, *others = several
+    sums: dict[str, npt.NDArray[np.float64]] = {name: values.astype(np.float64) for name, values in first.sums.items()}
+    counts = dict(first.counts)
+    for other in others:
+        for name, values in other.sums.items():
+            if name in sums and len(sums[name]) != len(values):
+                raise ConvertError(f"importance matrices of different models: {name} has {len(values)} columns in one")
+            sums[name] = sums[name] + values if name in sums else values.astype(np.float64)
+            counts[name] = counts.get(name, 0.0) + other.counts[name]
+    return Importance(
+        sums={name: values.astype(np.float32) for name, values in sums.items()},
+        counts=counts,
+        datasets=tuple(name for one in (first, *others) for name in one.datasets),
+        chunks=sum(one.chunks for one in (first, *others)),
+        chunk_tokens=first.chunk_tokens,
+    )

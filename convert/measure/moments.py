@@ -1,0 +1,62 @@
+"""What the matrices of a model are multiplied with: second moments of their inputs over a corpus.
+
+They are summed up by one thread per matrix, in the order of the texts: the sums do not depend on the number of threads.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+
+import numpy as np
+
+from .runner import Floats, Runner
+
+# Matrices that stand side by side, and have the same input.
+_SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}
+
+
+def input_of(name: str) -> str:
+    """The matrix whose moments are this one's too."""
+    for part, same in _SAME_INPUT.items():
+        name = name.replace(f".{part}.", f".{same}.")
+    return name
+
+
+def second_moments(
+    runner: Runner,
+    texts: Iterable[Sequence[int]],
+    names: Iterable[str],
+    *,
+    threads: int,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, Floats]:
+    """Σ x·xᵀ [columns, columns] of the inputs of these matrices, by `input_of` their names, over all tokens.
+
+    progress: called after each text.
+    """
+    wanted = list(dict.fromkeys(map(input_of, names)))
+    sums: dict[str, Floats] = {}
+
+    def add(name: str, inputs: Floats) -> None:
+        product = inputs.T @ inputs
+        if name in sums:
+            sums[name] += product
+        else:
+            sums[name] = product
+
+    with ExitStack() as stack:
+        pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(threads)]
+        pool_of = {name: pools[at % threads] for at, name in enumerate(wanted)}
+        for tokens in texts:
+            futures: list[Future[None]] = []
+
+            def hear(name: str, inputs: Floats, futures: list[Future[None]] = futures) -> None:
+                if name in pool_of:
+                    futures.append(pool_of[name].submit(add, name, np.array(inputs)))
+
+            runner.watch(tokens, hear)
+            wait(futures)
+            for future in futures:
+                future.result()
+            progress()
+    return sums

@@ -1,0 +1,201 @@
+"""Runs a GGUF model on texts: the only importer of llama_cpp in the converter.
+
+Matrix products are watched through llama.cpp's `cb_eval`: before each node it asks whether somebody wants to see it.
+Source: include/llama.h and ggml/include/ggml.h of the llama.cpp that llama-cpp-python 0.3.36 vendors.
+"""
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ConvertError, printable
+from ..weights.ggml import GgmlType
+
+Floats = npt.NDArray[np.float32]
+# Hears the name of a matrix, and what it is multiplied with: [tokens, columns], valid only during the call.
+Hear = Callable[[str, Floats], None]
+
+_MUL_MAT, _GET_ROWS = 29, 40  # enum ggml_op
+_NO_MMAP = 0  # LLAMA_LOAD_MODE_NONE
+_SUFFIX = ".weight"
+
+
+class _Tensor(ctypes.Structure):
+    """struct ggml_tensor"""
+
+
+_Tensor._fields_ = [
+    ("type", ctypes.c_int),
+    ("buffer", ctypes.c_void_p),
+    ("ne", ctypes.c_int64 * 4),
+    ("nb", ctypes.c_size_t * 4),
+    ("op", ctypes.c_int),
+    ("op_params", ctypes.c_int32 * 16),
+    ("flags", ctypes.c_int32),
+    ("src", ctypes.POINTER(_Tensor) * 10),
+    ("view_src", ctypes.POINTER(_Tensor)),
+    ("view_offs", ctypes.c_size_t),
+    ("data", ctypes.c_void_p),
+    ("name", ctypes.c_char * 64),
+    ("extra", ctypes.c_void_p),
+    ("padding", ctypes.c_char * 8),
+]
+_EvalCallback = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.POINTER(_Tensor), ctypes.c_bool, ctypes.c_void_p)
+
+
+class Runner:
+    """A model and a context of `chunk_tokens`; one text at a time, each from an empty context.
+
+    is_writable: the weights lie in memory of their own, in the layout of the file, and may be written: see `weights`.
+    Raises ConvertError if the model cannot be loaded.
+    """
+
+    def __init__(self, path: Path, *, chunk_tokens: int, threads: int, is_writable: bool = False) -> None:
+        self._context: Any = None
+        self._model: Any = None
+        # The C library keeps these pointers.
+        self._log_callback = llama_cpp.llama_log_callback(_ignore_log)
+        self._eval_callback = _EvalCallback(self._on_node)
+        self._hear: Hear | None = None
+        self._is_looking = False
+        self._fault: BaseException | None = None
+        llama_cpp.llama_log_set(self._log_callback, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+        params = llama_cpp.llama_model_default_params()
+        if is_writable:
+            # Kernels with a layout of their own would read a copy.
+            params.load_mode, params.use_extra_bufts = _NO_MMAP, False
+        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        if not self._model:
+            raise ConvertError(f"{printable(str(path))}: llama.cpp cannot load this model")
+        self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(chunk_tokens, threads))
+        if not self._context:
+            raise ConvertError(f"{printable(str(path))}: no memory for a context of {chunk_tokens} tokens")
+        self._memory: Any = llama_cpp.llama_get_memory(self._context)
+        self._batch: Any = llama_cpp.llama_batch_init(chunk_tokens, 0, 1)
+        self._addresses: dict[str, tuple[int, int, int]] = {}
+        if is_writable:
+            self._find_weights()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _context_params(self, chunk_tokens: int, threads: int) -> Any:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = params.n_batch = params.n_ubatch = chunk_tokens
+        params.n_seq_max = 1
+        params.n_threads = params.n_threads_batch = threads
+        # It cuts the work by the number of threads, on which then the last bits of the result depend.
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.no_perf = True
+        params.cb_eval = ctypes.cast(self._eval_callback, llama_cpp.ggml_backend_sched_eval_callback)
+        return params
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja source stored with the model."""
+        source = llama_cpp.llama_model_chat_template(self._model, None)
+        return source.decode(errors="replace") if source else None
+
+    @property
+    def bos_text(self) -> str:
+        """As chat templates write it; empty if the model has none."""
+        token = llama_cpp.llama_vocab_bos(self._vocab)
+        # Asked for a token that is not there, llama.cpp ends the process.
+        return llama_cpp.llama_vocab_get_text(self._vocab, token).decode(errors="replace") if token >= 0 else ""
+
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        """Tokens of the text alone, without BOS."""
+        data = text.encode()
+        room = len(data) + 8
+        buffer = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), buffer, room, False, parse_special)
+        if count < 0:
+            raise ConvertError(f"the tokenizer wants {-count} tokens for {len(data)} bytes")
+        return list(buffer[:count])
+
+    def logits(self, tokens: Sequence[int], first: int = 0) -> Floats:
+        """Logits [len(tokens) - first, vocabulary] after each token from `first` on: a view until the next call.
+
+        Raises ConvertError if llama.cpp fails.
+        """
+        llama_cpp.llama_memory_clear(self._memory, True)
+        batch = self._batch
+        batch.n_tokens = len(tokens)
+        for at, token in enumerate(tokens):
+            batch.token[at], batch.pos[at], batch.n_seq_id[at], batch.logits[at] = token, at, 1, at >= first
+            batch.seq_id[at][0] = 0
+        result = llama_cpp.llama_decode(self._context, batch)
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
+        if result != 0:
+            raise ConvertError(f"llama_decode gave {result} for {len(tokens)} tokens")
+        pointer = llama_cpp.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(pointer, shape=(len(tokens) - first, self.vocabulary))
+
+    def watch(self, tokens: Sequence[int], hear: Hear) -> None:
+        """Runs the tokens, and tells of every matrix what it is multiplied with. Raises what `hear` raises."""
+        self._hear = hear
+        try:
+            self.logits(tokens)
+        finally:
+            self._hear = None
+
+    def weights(self, name: str) -> npt.NDArray[np.uint16]:
+        """A BF16 matrix's bits [rows, columns], to be read and written. Raises KeyError for one that is not there."""
+        address, rows, columns = self._addresses[name]
+        return np.ctypeslib.as_array((ctypes.c_uint16 * (rows * columns)).from_address(address)).reshape(rows, columns)
+
+    def _find_weights(self) -> None:
+        self._is_looking = True
+        self.logits([0])
+        self._is_looking = False
+
+    def _note(self, matrix: _Tensor) -> None:
+        if matrix.type == GgmlType.BF16:
+            self._addresses[matrix.name.decode()] = (matrix.data, matrix.ne[1], matrix.ne[0])
+
+    def _on_node(self, pointer: Any, is_question: bool, _user_data: object) -> bool:  # noqa: FBT001 - C calls it
+        """The answer to a question is whether to stop after this node; after it, whether to go on."""
+        node = pointer.contents
+        if node.op not in {_MUL_MAT, _GET_ROWS} or not node.src[0].contents.name.endswith(_SUFFIX.encode()):
+            return not is_question
+        if is_question:
+            if self._is_looking:
+                self._note(node.src[0].contents)
+            return self._hear is not None and node.op == _MUL_MAT
+        inputs = node.src[1].contents
+        columns, tokens = inputs.ne[0], inputs.ne[1]
+        numbers = np.ctypeslib.as_array((ctypes.c_float * (columns * tokens)).from_address(inputs.data))
+        try:
+            assert self._hear is not None
+            self._hear(node.src[0].contents.name.decode(), numbers.reshape(tokens, columns))
+        except BaseException as error:  # noqa: BLE001 - ctypes would print it and go on
+            self._fault = error
+            return False
+        return True
+
+    def close(self) -> None:
+        if self._context:
+            llama_cpp.llama_batch_free(self._batch)
+            llama_cpp.llama_free(self._context)
+            self._context = None
+        if self._model:
+            llama_cpp.llama_model_free(self._model)
+            self._model = None
+
+
+def _ignore_log(_level: int, _text: bytes, _user_data: object) -> None:
+    """What goes wrong is told by what the calls give."""

@@ -1,0 +1,132 @@
+"""Texts to tune and to judge a model by, as chunks of tokens that it has seen nothing before."""
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ..errors import ConvertError, printable
+from .runner import Runner
+
+# Long enough for a conversation, short enough for the memory of a step's logits.
+CHUNK_TOKENS = 512
+_FOLDER = Path(__file__).parents[1] / "texts"
+_ROLES = {"system", "user", "assistant"}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A plain text, or a conversation: role and content of each message."""
+
+    text: str = ""
+    messages: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """sha256: hex, of the files' content one after the other."""
+
+    name: str
+    sha256: str
+    documents: list[Document]
+
+
+def calibration_files() -> list[Path]:
+    """Our own, to tune on: factory and general, English and Chinese."""
+    return sorted((_FOLDER / "calibration").glob("*.jsonl"))
+
+
+def evaluation_files() -> list[Path]:
+    """Our own, to judge by: none of it is among those to tune on."""
+    return sorted((_FOLDER / "evaluation").glob("*.jsonl"))
+
+
+def read_texts(paths: Sequence[Path]) -> Texts:
+    """A `.jsonl` holds one document per line, `{"text": …}` or `{"messages": [{"role", "content"}, …]}`; any other file
+    is one plain text. Raises ConvertError."""
+    digest = hashlib.sha256()
+    documents: list[Document] = []
+    for path in paths:
+        try:
+            data = path.read_bytes()
+            content = data.decode("utf-8")
+        except OSError as error:
+            raise ConvertError(f"{printable(str(path))}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise ConvertError(f"{printable(str(path))}: not UTF-8 at byte {error.start}") from None
+        digest.update(data)
+        if path.suffix == ".jsonl":
+            lines = [(number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+            documents += [_document(line, f"{printable(str(path))}: line {number}") for number, line in lines]
+        else:
+            documents.append(Document(text=content))
+    return Texts("+".join(path.stem for path in paths), digest.hexdigest(), documents)
+
+
+def _document(line: str, where: str) -> Document:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise ConvertError(f"{where}: not JSON: {error}") from None
+    match value:
+        case {"text": str(text)}:
+            return Document(text=text)
+        case {"messages": [_, *_] as messages}:
+            return Document(messages=tuple(_message(message, where) for message in messages))
+    raise ConvertError(f'{where}: must be an object with "text", or with "messages" that are not empty')
+
+
+def _message(value: Any, where: str) -> tuple[str, str]:
+    match value:
+        case {"role": str(role), "content": str(content)} if role in _ROLES:
+            return role, content
+    raise ConvertError(f"{where}: a message has a role ({', '.join(sorted(_ROLES))}) and a content")
+
+
+def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[int]]:
+    """At most so many chunks of CHUNK_TOKENS: the documents in an order that the seed decides, one after the other.
+
+    Conversations are written by the model's chat template; a model without gets their contents alone. Raises
+    ConvertError if they are less than one chunk.
+    """
+    documents = list(texts.documents)
+    random.Random(seed).shuffle(documents)  # noqa: S311 - an order that can be had again
+    template = runner.chat_template
+    render = None if template is None else _environment().from_string(template)
+    tokens: list[int] = []
+    for document in documents:
+        if len(tokens) >= most * CHUNK_TOKENS:
+            break
+        if not document.messages:
+            tokens += runner.tokenize(document.text + "\n\n", parse_special=False)
+        elif render is None:
+            text = "\n\n".join(content for _, content in document.messages)
+            tokens += runner.tokenize(text + "\n\n", parse_special=False)
+        else:
+            messages = [{"role": role, "content": content} for role, content in document.messages]
+            try:
+                text = render.render(messages=messages, bos_token=runner.bos_text, add_generation_prompt=False)
+            except TemplateError as error:
+                raise ConvertError(f"the chat template does not take a conversation of {texts.name}: {error}") from None
+            tokens += runner.tokenize(text, parse_special=True)
+    found = [tokens[at : at + CHUNK_TOKENS] for at in range(0, len(tokens) - CHUNK_TOKENS + 1, CHUNK_TOKENS)][:most]
+    if not found:
+        raise ConvertError(f"{texts.name}: {len(tokens)} tokens; at least {CHUNK_TOKENS} are needed")
+    return found
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+
+    def fail(message: str) -> None:
+        raise TemplateError(message)
+
+    environment.globals["raise_exception"] = fail
+    return environment

@@ -1,0 +1,150 @@
+"""`--type auto` and `evaluate`, on the demonstration model."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convert.cli import main
+from convert.measure.importance import read_importance
+from convert.report.quality import decode
+from edge_agent.demo.readings import checkpoint_folder
+from edge_agent.model_store import open_model
+from tests.convert.checkpoints import make_checkpoint
+from tests.convert.gguf_reading import read_gguf
+from tests.keys import write_keys
+
+FAST = {"IQ4_NL", "Q8_0", "Q5_K", "Q6_K"}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+def convert(*arguments: object) -> int:
+    try:
+        return main([str(argument) for argument in (checkpoint_folder(), *arguments)])
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else -1
+
+
+def test_a_budget_is_kept_and_used_and_more_of_it_diverges_less(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    divergences = []
+    for budget in (1_700_000, 2_300_000):
+        bundle = tmp_path / str(budget)
+        assert convert("--budget", budget, "--out", bundle, "--work", work) == 0
+        size = (bundle / "model.gguf").stat().st_size
+        assert 0.97 * budget < size <= budget
+
+        quality = decode((bundle / "quality.json").read_bytes())
+        assert quality.divergence is not None
+        assert quality.texts is not None
+        assert quality.own_size is not None
+        assert quality.own_size.bytes == size
+        divergences.append(quality.divergence.mean)
+        types = {tensor.name: tensor.type for tensor in quality.tensors}
+        assert {kind for name, kind in types.items() if name.startswith("blk.")} <= FAST
+        stored = read_gguf(bundle / "model.gguf").types()
+        assert all(stored[name] == kind for name, kind in types.items())
+        assert set(read_importance(bundle / "imatrix.gguf").sums) >= {"token_embd.weight", "blk.3.ffn_down.weight"}
+        HTMLParser().feed((bundle / "quality.html").read_text("utf-8"))
+        model = open_model("default", bundle)
+        assert model.warning is None
+    assert 0 < divergences[1] < divergences[0]
+    assert "measuring" in capsys.readouterr().err
+
+
+def test_it_diverges_less_than_the_usual_mix_of_the_same_size(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual, own = tmp_path / "usual", tmp_path / "own"
+    assert convert("--type", "iq4_nl", "--out", usual) == 0
+    budget = (usual / "model.gguf").stat().st_size
+    assert convert("--budget", budget, "--out", own, "--work", work) == 0
+    capsys.readouterr()
+    found: list[float] = []
+    for bundle in (usual, own):
+        against: list[object] = ["evaluate", bundle, "--against", checkpoint_folder(), "--work", work, "--json"]
+        assert main([str(word) for word in against]) == 0
+        told: dict[str, Any] = json.loads(capsys.readouterr().out)
+        found.append(told["divergence"]["mean"])
+
+    assert found[1] < 0.5 * found[0]
+
+
+def test_a_second_budget_costs_no_measurement(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert convert("--budget", "2MB", "--dry-run", "--json", "--work", work) == 0
+    first = json.loads(capsys.readouterr().out)
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a model was run")
+
+    monkeypatch.setattr("convert.measure.runner.Runner.__init__", fail)
+    assert convert("--budget", "2.2MB", "--dry-run", "--json", "--work", work) == 0
+    second = json.loads(capsys.readouterr().out)
+
+    assert first["quantization"] == second["quantization"] == "AUTO"
+    assert first["tensor_bytes"] < second["tensor_bytes"] <= 2_200_000
+
+
+def test_a_bundle_of_a_budget_is_signed_with_all_its_files(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    private, public = write_keys(tmp_path)
+    assert convert("--budget", "2MB", "--out", tmp_path / "b", "--work", work, "--sign", private, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["signed"] is True
+    assert open_model("default", tmp_path / "b", public).signature == "good"
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr("convert.automatic.processors", lambda threads=threads: threads)
+        bundle = tmp_path / str(threads)
+        assert convert("--budget", "1.9MB", "--out", bundle, "--work", tmp_path / f"work{threads}") == 0
+        models.append([(bundle / name).read_bytes() for name in ("model.gguf", "manifest.json", "imatrix.gguf")])
+    capsys.readouterr()
+
+    assert models[0] == models[1] == models[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--budget", "100kB"], 2, "must be a number of bytes, or a number with MB, MiB, GB or GiB"),
+        (["--budget", "100000"], 1, "--budget 100000: too small; at least "),
+        (["--type", "auto"], 2, "--type auto needs --budget"),
+        (["--type", "q4_0", "--budget", "2MB"], 2, "--budget goes with --type auto, not q4_0"),
+        ([], 2, "the following arguments are required: --type, or --budget"),
+        (["--budget", "2MB", "--target", "avr"], 2, "invalid choice: 'avr'"),
+        (["--budget", "2MB", "--calibration", "nothing.txt"], 1, "nothing.txt: No such file"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(
+    words: list[str], code: int, told: str, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(*words, "--out", tmp_path / "b", "--work", work) == code
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_reference_with_another_vocabulary_is_refused(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = make_checkpoint().write(tmp_path / "checkpoint")
+    assert main([str(small), "--type", "q8_0", "--out", str(tmp_path / "small")]) == 0
+    words = ["evaluate", tmp_path / "small", "--against", checkpoint_folder(), "--work", work]
+
+    assert main([str(word) for word in words]) == 1
+    assert "the model's vocabulary only 320" in capsys.readouterr().err

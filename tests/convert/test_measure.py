@@ -1,0 +1,184 @@
+"""A model on texts: what its matrices are multiplied with, and how far another one is from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convert.errors import ConvertError
+from convert.measure.divergence import compare, load, predict, save
+from convert.measure.importance import Importance, merge, read_importance
+from convert.measure.moments import second_moments
+from convert.measure.runner import Runner
+from convert.measure.texts import CHUNK_TOKENS, calibration_files, chunks, evaluation_files, read_texts
+
+
+@pytest.fixture(scope="module")
+def model(demo_bundle: Path) -> Path:
+    return demo_bundle / "model.gguf"
+
+
+@pytest.fixture
+def runner(model: Path) -> Iterator[Runner]:
+    with Runner(model, chunk_tokens=CHUNK_TOKENS, threads=2, is_writable=True) as opened:
+        yield opened
+
+
+def tokens_of(runner: Runner, count: int) -> list[int]:
+    return [int(token) for token in np.random.default_rng(1).integers(0, runner.vocabulary, count)]
+
+
+def test_a_product_is_that_of_the_inputs_and_the_weights(runner: Runner) -> None:
+    seen: dict[str, np.ndarray] = {}
+    tokens = tokens_of(runner, 40)
+
+    runner.watch(tokens, lambda name, inputs: seen.__setitem__(name, inputs.copy()))
+
+    embedding = (runner.weights("token_embd.weight").astype(np.uint32) << 16).view(np.float32)
+    products = seen["token_embd.weight"] @ embedding.T
+    np.testing.assert_allclose(products, runner.logits(tokens), atol=0.05, rtol=0.02)
+    assert {"blk.0.attn_q.weight", "blk.0.attn_output.weight", "blk.0.ffn_down.weight"} <= set(seen)
+    np.testing.assert_array_equal(seen["blk.0.ffn_gate.weight"], seen["blk.0.ffn_up.weight"])
+
+
+def test_what_the_hearer_raises_is_raised(runner: Runner) -> None:
+    def fail(_name: str, _inputs: object) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        runner.watch([1, 2, 3], fail)
+    assert runner.logits([1, 2, 3]).shape == (3, runner.vocabulary)
+
+
+def test_weights_that_are_written_are_those_that_run(runner: Runner) -> None:
+    tokens = tokens_of(runner, 20)
+    before = runner.logits(tokens).copy()
+    bits = runner.weights("blk.0.ffn_down.weight")
+    kept = bits.copy()
+
+    bits[:] = 0
+    assert np.abs(runner.logits(tokens) - before).max() > 0.01
+    bits[:] = kept
+
+    np.testing.assert_array_equal(runner.logits(tokens), before)
+
+
+def test_moments_are_the_same_whatever_the_number_of_threads(model: Path) -> None:
+    found = []
+    for threads in (1, 3):
+        with Runner(model, chunk_tokens=CHUNK_TOKENS, threads=threads) as runner:
+            texts = [tokens_of(runner, 100), tokens_of(runner, 64)]
+            names = [f"blk.0.{part}.weight" for part in ("attn_q", "attn_v", "ffn_gate", "ffn_up", "ffn_down")]
+            found.append(second_moments(runner, texts, names, threads=threads))
+
+    one, three = found
+    assert set(one) == {f"blk.0.{part}.weight" for part in ("attn_q", "ffn_gate", "ffn_down")}
+    for name, moments in one.items():
+        np.testing.assert_array_equal(moments, three[name])
+        assert np.min(np.linalg.eigvalsh(moments)) > -1e-2 * np.max(moments)
+
+
+def test_a_model_does_not_diverge_from_itself_and_does_from_a_damaged_one(runner: Runner) -> None:
+    texts = [tokens_of(runner, 100)]
+    reference = predict(runner, texts)
+
+    same = compare(runner, reference)
+    runner.weights("blk.0.ffn_down.weight")[:] = 0
+    other = compare(runner, reference)
+
+    assert same.mean == pytest.approx(0, abs=1e-6)
+    assert same.agrees.all()
+    assert len(same.divergence) == 49, "the first half is only read, and after the last token nothing is known"
+    assert other.mean > 0.01
+
+
+def test_the_kept_tokens_tell_nearly_all_of_the_divergence(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [tokens_of(runner, 300)]
+    means = []
+    for top in (64, runner.vocabulary):
+        monkeypatch.setattr("convert.measure.divergence.TOP", top)
+        reference = predict(runner, texts)
+        bits = runner.weights("blk.0.ffn_down.weight")
+        kept = bits.copy()
+        bits[:] = bits & 0xFFC0
+        means.append(compare(runner, reference).mean)
+        bits[:] = kept
+
+    kept_only, full = means
+    assert full > 0
+    assert kept_only <= full * 1.0001
+    assert kept_only == pytest.approx(full, rel=0.02)
+
+
+def test_predictions_are_kept(runner: Runner, tmp_path: Path) -> None:
+    reference = predict(runner, [tokens_of(runner, 30)], read_share=0.1)
+    save(tmp_path / "kept.npz", reference)
+
+    (again,) = load(tmp_path / "kept.npz")
+
+    assert (again.tokens, again.first) == (reference[0].tokens, 3)
+    np.testing.assert_array_equal(again.logs, reference[0].logs)
+    assert compare(runner, [again]).mean == pytest.approx(0, abs=1e-6)
+
+
+def test_the_texts_that_come_along_are_cut_the_same_way_for_the_same_seed(runner: Runner) -> None:
+    texts = read_texts(calibration_files())
+
+    first, again, other = (chunks(texts, runner, seed=seed, most=4) for seed in (0, 0, 1))
+
+    assert first == again != other
+    assert [len(chunk) for chunk in first] == [CHUNK_TOKENS] * 4
+    assert read_texts(evaluation_files()).sha256 != texts.sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.jsonl", b'{"text": 5}\n', 'a.jsonl: line 1: must be an object with "text", or with "messages"'),
+        ("a.jsonl", b'{"text": "x"}\n{"messages": [{"role": "boss", "content": "x"}]}', "line 2: a message has a role"),
+        ("a.jsonl", b"{", "line 1: not JSON"),
+        ("a.txt", b"\xff", "not UTF-8 at byte 0"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_named(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConvertError, match=told):
+        read_texts([tmp_path / name])
+    with pytest.raises(ConvertError, match="No such file"):
+        read_texts([tmp_path / "nothing.txt"])
+
+
+def test_too_little_text_is_told(runner: Runner, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("short")
+    with pytest.raises(ConvertError, match=r"a: \d+ tokens; at least 512 are needed"):
+        chunks(read_texts([tmp_path / "a.txt"]), runner, seed=0, most=1)
+
+
+def importance(name: str, *values: float, count: float) -> Importance:
+    return Importance({name: np.array(values, np.float32)}, {name: count}, ("t",), 1, 512)
+
+
+def test_importance_is_written_read_and_merged_exactly(tmp_path: Path) -> None:
+    first, second = (
+        importance("blk.0.attn_q.weight", 1, 2, count=512),
+        importance("blk.0.attn_q.weight", 3, 5, count=100),
+    )
+    first.write(tmp_path / "imatrix.gguf")
+
+    merged = merge([read_importance(tmp_path / "imatrix.gguf"), second])
+
+    assert merged.sums["blk.0.attn_q.weight"].tolist() == [4, 7]
+    assert merged.counts == {"blk.0.attn_q.weight": 612}
+    assert (merged.chunks, merged.datasets) == (2, ("t", "t"))
+    with pytest.raises(ConvertError, match="different models"):
+        merge([first, importance("blk.0.attn_q.weight", 1, count=1)])
+
+
+def test_what_is_no_importance_matrix_is_refused(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    for path in (tmp_path / "a.gguf", model):
+        with pytest.raises(ConvertError, match="not an importance matrix"):
+            read_importance(path)
