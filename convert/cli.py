@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -26,7 +26,8 @@ from .tune.candidates import Target
 from .weights.recipe import Quantization
 from .write.bundle import STOPPING_SIGNALS, check_target, verify_bundle
 from .write.manifest import FILE as MANIFEST_FILE
-from .write.manifest import IMPORTANCE_FILE, MODEL_FILE
+from .write.manifest import IMPORTANCE_FILE, MODEL_FILE, SIGNATURE_FILE
+from .write.signature import read_private_key, read_public_key
 
 PROGRAM = "edge-convert"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_BAD_CHECKPOINT = 0, 1, 2, 65
@@ -109,8 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Converts a checkpoint of Qwen2, Qwen2.5 or DeepSeek-R1-Distill-Qwen into a model bundle.",
-        epilog=f"`{PROGRAM} verify BUNDLE` checks the hashes of a bundle; `{PROGRAM} evaluate BUNDLE --against "
-        "REFERENCE` measures how far its predictions are from those of the unquantized model.",
+        epilog=f"`{PROGRAM} verify BUNDLE` checks the hashes of a bundle and its signature; "
+        f"`{PROGRAM} evaluate BUNDLE --against REFERENCE` measures how far its predictions are from those of the "
+        "unquantized model.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
@@ -154,6 +156,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--licence", type=_name, help="licence of the model (default: what README.md of the checkpoint says)"
     )
+    parser.add_argument(
+        "--sign",
+        metavar="KEY.pem",
+        type=Path,
+        help="Ed25519 private key (PEM, no passphrase) to sign the bundle with",
+    )
     parser.add_argument("--force", action="store_true", help="replace a bundle that exists")
     parser.add_argument("--dry-run", action="store_true", help="print each tensor's type and bytes, write nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
@@ -177,11 +185,12 @@ def _convert(words: list[str]) -> int:
     started = time.monotonic()
     if not given.dry_run:
         check_target(given.out, replace=given.force)
+    sign = None if given.sign is None else read_private_key(given.sign, "--sign").sign
     quantization = Quantization.AUTO if is_auto else Quantization(given.type)
     options = Options(quantization, given.name, given.model_version, given.licence)
     with Checkpoint(given.checkpoint) as checkpoint:
         if is_auto:
-            return _convert_automatically(checkpoint, options, given, started)
+            return _convert_automatically(checkpoint, options, given, sign, started)
         plan = make_plan(checkpoint, options)
         for warning in plan.warnings:
             _complain(f"warning: {warning}")
@@ -189,12 +198,18 @@ def _convert(words: list[str]) -> int:
             _print_plan(plan, as_json=given.json)
             return EXIT_OK
         with closing(ProgressLine(sys.stderr, plan.data_bytes)) as progress:
-            written = write_bundle(checkpoint, plan, given.out, replace=given.force, progress=progress.add)
+            written = write_bundle(checkpoint, plan, given.out, replace=given.force, sign=sign, progress=progress.add)
     _print_summary(plan, written, given.out, time.monotonic() - started, as_json=given.json)
     return EXIT_OK
 
 
-def _convert_automatically(checkpoint: Checkpoint, options: Options, given: argparse.Namespace, started: float) -> int:
+def _convert_automatically(
+    checkpoint: Checkpoint,
+    options: Options,
+    given: argparse.Namespace,
+    sign: Callable[[bytes], bytes] | None,
+    started: float,
+) -> int:
     # It loads llama.cpp, which nothing else needs.
     from .automatic import Wish, choose, judge  # noqa: PLC0415
     from .measure.texts import calibration_files, evaluation_files, read_texts  # noqa: PLC0415
@@ -225,7 +240,7 @@ def _convert_automatically(checkpoint: Checkpoint, options: Options, given: argp
             }
 
         written = write_bundle(
-            checkpoint, choice.plan, given.out, replace=given.force, encoded=choice.tuned.encoded, more=more
+            checkpoint, choice.plan, given.out, replace=given.force, sign=sign, encoded=choice.tuned.encoded, more=more
         )
     _print_summary(choice.plan, written, given.out, time.monotonic() - started, as_json=given.json)
     return EXIT_OK
@@ -258,10 +273,12 @@ def _print_summary(plan: Plan, written: Written, target: Path, seconds: float, *
             "manifest_sha256": written.manifest.sha256,
             "peak_rss_bytes": _peak_rss_bytes(),
             "seconds": round(seconds, 3),
+            "signed": written.is_signed,
         }
         _print_json(_common(plan) | facts)
         return
-    print(f"{printable(str(target))}: {printable(plan.name)} version {plan.version}, {plan.quantization.name}")
+    signed = ", signed" if written.is_signed else ""
+    print(f"{printable(str(target))}: {printable(plan.name)} version {plan.version}, {plan.quantization.name}{signed}")
     _print_histogram(plan)
     print(f"{MODEL_FILE}  {written.model.nbytes} bytes  sha256 {written.model.sha256}  {seconds:.1f} s")
 
@@ -302,19 +319,31 @@ def _peak_rss_bytes() -> int | None:
 
 def _verify(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} verify", description="Checks a bundle's files against its manifest."
+        prog=f"{PROGRAM} verify",
+        description="Checks a bundle's files against its manifest, and the manifest against its signature.",
+        allow_abbrev=False,
     )
     parser.add_argument("bundle", metavar="BUNDLE", type=Path)
+    parser.add_argument(
+        "--public-key",
+        metavar="KEY.pub.pem",
+        type=Path,
+        help="Ed25519 public key (PEM) of who must have signed the bundle; without it no signature is checked",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     given = parser.parse_args(words)
-    manifest, faults = verify_bundle(given.bundle)
+    key = None if given.public_key is None else read_public_key(given.public_key, "--public-key")
+    manifest, faults = verify_bundle(given.bundle, key)
+    is_signed, is_checked = (given.bundle / SIGNATURE_FILE).is_file(), key is not None
     if given.json:
-        _print_json({"bundle": str(given.bundle), "ok": not faults, "faults": faults})
+        facts = {"bundle": str(given.bundle), "ok": not faults, "faults": faults}
+        _print_json(facts | {"signed": is_signed, "signature_checked": is_checked})
     for fault in faults:
         _complain(f"{printable(str(given.bundle))}: {fault}")
     if not faults and not given.json:
+        signed = "signed" if is_checked else "signed, not checked" if is_signed else "not signed"
         shown = f"{printable(str(manifest.get('name')))} version {printable(str(manifest.get('version')))}"
-        print(f"{printable(str(given.bundle))}: {shown}, {len(manifest['files'])} files as listed")
+        print(f"{printable(str(given.bundle))}: {shown}, {len(manifest['files'])} files as listed, {signed}")
     return EXIT_FAILED if faults else EXIT_OK
 
 

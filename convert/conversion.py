@@ -31,7 +31,7 @@ from .weights.recipe import Quantization, tensor_types
 from .write.bundle import check_target, new_bundle
 from .write.gguf_file import Entry, TensorInfo, architecture_entries, general_entries, tokenizer_entries, write_gguf
 from .write.manifest import FILE as MANIFEST_FILE
-from .write.manifest import IMPORTANCE_FILE, MODEL_FILE, BundleFile, Manifest
+from .write.manifest import IMPORTANCE_FILE, MODEL_FILE, SIGNATURE_FILE, BundleFile, Manifest
 
 GENERATION_FILE = "generation_config.json"
 DEFAULT_NAME = "model"
@@ -84,6 +84,7 @@ class Written:
 
     manifest: BundleFile
     model: BundleFile
+    is_signed: bool
 
 
 def make_plan(checkpoint: Checkpoint, options: Options, *, types: Mapping[str, GgmlType] | None = None) -> Plan:
@@ -135,6 +136,7 @@ def write_bundle(
     target: Path,
     *,
     replace: bool = False,
+    sign: Callable[[bytes], bytes] | None = None,
     threads: int | None = None,
     encoded: Callable[[str, GgmlType], Path] | None = None,
     more: Callable[[Path], Mapping[str, bytes]] = lambda _model: {},
@@ -143,7 +145,7 @@ def write_bundle(
     """Convert and write the bundle at `target`, whole or not at all; `progress` hears each tensor's name and bytes.
 
     encoded: files of matrices that are there already as the plan wants them; more: further files of the bundle by name,
-    given the finished model.
+    given the finished model; sign: makes the signature of the manifest's bytes, None = the bundle has none.
     Raises ConvertError if `target` may not be written or the disk is too small, CheckpointError if the weights turn out
     to be damaged.
     """
@@ -165,7 +167,10 @@ def write_bundle(
         finally:
             stop.set()
         (folder / MANIFEST_FILE).write_bytes(manifest)
-    return Written(manifest=BundleFile(hashlib.sha256(manifest).hexdigest(), len(manifest)), model=model)
+        if sign is not None:
+            (folder / SIGNATURE_FILE).write_bytes(sign(manifest))
+    stored = BundleFile(hashlib.sha256(manifest).hexdigest(), len(manifest))
+    return Written(manifest=stored, model=model, is_signed=sign is not None)
 
 
 def _write_model(

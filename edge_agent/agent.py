@@ -362,7 +362,8 @@ class Agent:
         """The model file is opened anew: if it is another one now, it must be as its manifest says, and be named so."""
         try:
             if not self._model.is_unchanged():
-                self._model = open_model("default", self._config.models["default"].path)
+                configured = self._config.models["default"]
+                self._model = open_model("default", configured.path, configured.public_key)
                 self._dispatcher.model = self._model.name
             self._start_worker()
         except (ModelError, OSError) as error:

@@ -156,7 +156,7 @@ def _run(path: Path) -> int:
     if faults := file_faults(config):
         raise ConfigError(path, faults)
     try:
-        model = open_model("default", config.models["default"].path)
+        model = open_model("default", config.models["default"].path, config.models["default"].public_key)
     except ModelError as error:
         print(printable(f"edge-agent: {error}"), file=sys.stderr)
         return EXIT_FAILED

@@ -136,11 +136,6 @@ class ModelConfig(Table):
     path: ConfigPath
     public_key: ConfigPath | None = None
 
-    @field_validator("public_key")
-    @classmethod
-    def _check_public_key(cls, _key: Path | None) -> None:
-        raise ValueError("this version cannot check signatures; leave the key out")
-
 
 class EngineConfig(Table):
     """None = calibrated for the board and the model."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from edge_agent.config import Config, MqttConfig, TlsConfig
 from edge_agent.faults import field_name, shown_path
 from edge_agent.model_store import content_fault, path_fault
+from edge_agent.signatures import public_key_fault
 
 
 def file_faults(config: Config) -> list[str]:
@@ -23,9 +24,11 @@ def file_faults(config: Config) -> list[str]:
 
 def model_hints(config: Config) -> list[str]:
     """Why models that can be read would not be opened, as far as a glance tells; `run` reads every byte of them."""
-    models = ((field_name(("models", name, "path")), model.path) for name, model in config.models.items())
-    faults = ((key, content_fault(path)) for key, path in models if path_fault(path) is None)
-    return [f"{key}: {fault}" for key, fault in faults if fault]
+    return [
+        f"{field_name(('models', name, 'path'))}: {fault}"
+        for name, model in config.models.items()
+        if path_fault(model.path) is None and (fault := content_fault(model.path, model.public_key))
+    ]
 
 
 def broker_file_faults(mqtt: MqttConfig) -> list[str]:
@@ -51,6 +54,8 @@ def _model_faults(config: Config) -> Iterator[str]:
     for name, model in config.models.items():
         if fault := path_fault(model.path):
             yield f"{field_name(('models', name, 'path'))}: {fault}"
+        if key := _fault(field_name(("models", name, "public_key")), model.public_key, public_key_fault):
+            yield key
 
 
 def _fault(key: str, file: Path | None, look: Callable[[Path], str | None] = lambda _file: None) -> str | None:

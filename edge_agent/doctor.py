@@ -35,6 +35,11 @@ _KERNEL_FEATURES = {
     "avx2": "AVX2",
     "avx512_vnni": "AVX512_VNNI",
 }
+_VOUCHED = {
+    "good": "as listed, signed",
+    "unchecked": "as listed; signed, not checked without models.default.public_key",
+    None: "as listed, not signed",
+}
 
 
 class Verdict(StrEnum):
@@ -99,17 +104,20 @@ def _checks(config_path: Path) -> Iterator[Check]:
             found="; ".join(faults),
             advice="put the key there that commands are signed with, or leave commands.key_file out",
         )
+    configured = config.models["default"]
     try:
-        model = open_model("default", config.models["default"].path)
+        model = open_model("default", configured.path, configured.public_key)
     except ModelError as error:
         advice = "make models.default.path name a bundle made by edge-convert, whole and unchanged"
+        if configured.public_key is not None:
+            advice += ", and models.default.public_key the public key of who signed it"
         yield Check(name="model", verdict=Verdict.FAILED, found=str(error), advice=advice)
         return
     yield Check(
         name="model",
         verdict=Verdict.WARNING if model.warning else Verdict.GOOD,
         found=f"{model.bundle_name} {model.quantization}, {model.size_bytes / 1e6:.1f} MB, "
-        f"sha256 {model.sha256[:12]}… {'(not vouched for)' if model.warning else 'as listed'}",
+        f"sha256 {model.sha256[:12]}… {'(not vouched for)' if model.warning else _VOUCHED[model.signature]}",
         advice="make a bundle of it with edge-convert" if model.warning else None,
     )
     yield from _engine(board, config, model)

@@ -1,26 +1,29 @@
-"""Bundles: a model is opened only if every file of its manifest is there as listed."""
+"""Bundles: a model is opened only if every file of its manifest is there as listed, and signed where a key is given."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edge_agent.config import ECHO_MODEL
 from edge_agent.faults import first_fault, shown, shown_path
-from edge_agent.messages import ModelName
+from edge_agent.messages import ModelName, parse_json
+from edge_agent.signatures import SIGNATURE_FILE, KeyFileError, public_key_fault, read_public_key, signature_fault
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 MODEL_FILE = "model.gguf"
 MANIFEST_FILE = "manifest.json"
 # Files beside the manifest that it does not list itself.
-_UNLISTED = frozenset((MANIFEST_FILE, "manifest.sig"))
+_UNLISTED = frozenset((MANIFEST_FILE, SIGNATURE_FILE))
 _EXPECTED = "the folder of a bundle, as edge-convert makes it, or a .gguf file"
 _GGUF_MAGIC = b"GGUF"
 _MAX_MANIFEST_BYTES = 4_000_000
@@ -53,7 +56,10 @@ class _Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A checked model. size_bytes and sha256 are those of model.gguf. warning: what an operator should know of it."""
+    """A checked model. size_bytes and sha256 are those of model.gguf. warning: what an operator should know of it.
+
+    signature: "unchecked" where no key is configured; None = there is none.
+    """
 
     key: str
     path: Path
@@ -64,6 +70,7 @@ class Model:
     size_bytes: int
     licence: str | None
     context_length: int | None
+    signature: Literal["good", "unchecked"] | None = None
     warning: str | None = None
     stamp: tuple[int, int, int] | None = None
 
@@ -86,16 +93,20 @@ class Model:
             "size": self.size_bytes,
             "licence": self.licence,
             "context_length": self.context_length,
+            "signature": self.signature,
             "warning": self.warning,
         }
 
 
-def open_model(key: str, path: Path) -> Model:
-    """Checks a bundle folder, or a bare .gguf; reads every byte once. Raises ModelError."""
-    if str(path).startswith(ECHO_MODEL):
-        return _echo_model(key, path)
+def open_model(key: str, path: Path, public_key: Path | None = None) -> Model:
+    """Checks a bundle folder, or a bare .gguf; reads every byte once. Raises ModelError.
+
+    public_key: the file of a key; then only a bundle opens that was signed with its other half.
+    """
     try:
-        return _open_path(key, path)
+        return _open_path(key, path, None if public_key is None else read_public_key(public_key))
+    except KeyFileError as error:
+        raise ModelError(f"models.{key}.public_key: {error} (got {shown_path(public_key or Path())})") from error
     except OSError as error:
         raise ModelError(f"models.{key}.path: cannot be read: {error.strerror}") from error
 
@@ -128,13 +139,19 @@ def _path_reason(path: Path) -> str | None:
     return f"is a folder without {MANIFEST_FILE}; should be {_EXPECTED}"
 
 
-def content_fault(path: Path) -> str | None:
-    """What else than its hashes keeps a model from being opened, where `path_fault` finds nothing: reads only heads."""
+def content_fault(path: Path, public_key: Path | None = None) -> str | None:
+    """What else than its hashes keeps a model from being opened, where `path_fault` finds nothing: reads only heads.
+
+    A key that cannot be used is a fault of its own, and keeps signatures from being looked at.
+    """
+    signer = None if public_key is None or public_key_fault(public_key) else read_public_key(public_key)
+    if fault := _unsigned_fault(path, signer):
+        return fault
     if str(path).startswith(ECHO_MODEL):
         return None
     try:
         if path.is_dir():
-            _check_listing(path)
+            _check_listing(path, signer)
         else:
             _check_magic(path)
     except ModelError as error:
@@ -144,11 +161,20 @@ def content_fault(path: Path) -> str | None:
     return None
 
 
-def _open_path(key: str, path: Path) -> Model:
-    if fault := path_fault(path):
+def _unsigned_fault(path: Path, signer: Ed25519PublicKey | None) -> str | None:
+    """A key asks for a bundle: nothing else has a signature."""
+    if signer is None or (path.is_dir() and not str(path).startswith(ECHO_MODEL)):
+        return None
+    return f"{shown_path(path)} should be a signed bundle, as `public_key` asks for"
+
+
+def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None) -> Model:
+    if fault := path_fault(path) or _unsigned_fault(path, signer):
         raise ModelError(f"models.{key}.path: {fault}")
+    if str(path).startswith(ECHO_MODEL):
+        return _echo_model(key, path)
     if path.is_dir():
-        return _open_bundle(key, path)
+        return _open_bundle(key, path, signer)
     _check_magic(path)
     return Model(
         key=key,
@@ -180,8 +206,8 @@ def _echo_model(key: str, path: Path) -> Model:
     )
 
 
-def _open_bundle(key: str, folder: Path) -> Model:
-    manifest = _check_listing(folder)
+def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None) -> Model:
+    manifest, signature = _check_listing(folder, signer)
     for name, listed in manifest.files.items():
         found = _sha256(folder / name)
         if found != listed.sha256:
@@ -196,13 +222,19 @@ def _open_bundle(key: str, folder: Path) -> Model:
         size_bytes=manifest.files[MODEL_FILE].bytes,
         licence=manifest.licence,
         context_length=manifest.context_length,
+        signature=signature,
         stamp=_stamp(folder / MODEL_FILE),
     )
 
 
-def _check_listing(folder: Path) -> _Manifest:
-    """All of a bundle but the hashes."""
-    manifest = _read_manifest(folder / MANIFEST_FILE)
+def _check_listing(
+    folder: Path, signer: Ed25519PublicKey | None
+) -> tuple[_Manifest, Literal["good", "unchecked"] | None]:
+    """All of a bundle but the hashes; what it lists, and what is known of its signature."""
+    data = _read_manifest(folder / MANIFEST_FILE)
+    # Before anything is made of these bytes.
+    signature = _check_signature(folder / SIGNATURE_FILE, data, signer)
+    manifest = _parse_manifest(folder / MANIFEST_FILE, data)
     for name in manifest.files:
         if "/" in name or "\\" in name or name in ("", ".", ".."):
             raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files are plain names in the folder (got {shown(name)})")
@@ -214,22 +246,37 @@ def _check_listing(folder: Path) -> _Manifest:
     for name, listed in manifest.files.items():
         _check_size(folder / name, listed)
     _check_magic(folder / MODEL_FILE)
-    return manifest
+    return manifest, signature
 
 
-def _read_manifest(path: Path) -> _Manifest:
+def _read_manifest(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_MANIFEST_BYTES + 1)
-        if len(data) > _MAX_MANIFEST_BYTES:
-            raise ModelError(f"{path.parent.name}/{path.name}: should have at most {_MAX_MANIFEST_BYTES} bytes")
-        return _Manifest.model_validate(json.loads(data))
     except OSError as error:
         raise ModelError(f"{path.parent.name}/{path.name}: cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_MANIFEST_BYTES:
+        raise ModelError(f"{path.parent.name}/{path.name}: should have at most {_MAX_MANIFEST_BYTES} bytes")
+    return data
+
+
+def _parse_manifest(path: Path, data: bytes) -> _Manifest:
+    try:
+        return _Manifest.model_validate(parse_json(data.decode()))
     except ValidationError as error:
         raise ModelError(f"{path.parent.name}/{path.name}: {first_fault(error)}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelError(f"{path.parent.name}/{path.name}: is not JSON: {error}") from error
+
+
+def _check_signature(
+    path: Path, manifest: bytes, signer: Ed25519PublicKey | None
+) -> Literal["good", "unchecked"] | None:
+    if signer is None:
+        return "unchecked" if path.is_file() else None
+    if fault := signature_fault(path, manifest, signer):
+        raise ModelError(f"{path.parent.name}/{path.name}: {fault}; `public_key` requires a good signature")
+    return "good"
 
 
 def _check_size(path: Path, listed: _ListedFile) -> None:

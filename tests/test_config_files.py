@@ -7,6 +7,7 @@ import pytest
 from edge_agent.config import load_config
 from edge_agent.config_files import file_faults
 from tests.certificates import CERTIFICATE, KEY, KEY_WITH_PASSPHRASE, OTHER_KEY
+from tests.keys import write_keys
 
 NO_CERTIFICATES = "should be a file of certificates in PEM, but none can be read from it"
 NO_KEY = "should be the private key of mqtt.tls.cert_file, in PEM and without a passphrase"
@@ -21,12 +22,13 @@ FILES = {
 }
 
 
-def told(folder: Path, text: str) -> list[str]:
+def told(folder: Path, text: str, *, model: str = "") -> list[str]:
     """The faults of files, each without its folder."""
     for name, content in FILES.items():
         (folder / name).write_text(content, encoding="utf-8")
     path = folder / "config.toml"
-    path.write_text(f'[device]\nsite = "s"\nid = "d"\n[models.default]\npath = "echo:"\n{text}\n', encoding="utf-8")
+    top = '[device]\nsite = "s"\nid = "d"\n[models.default]\npath = "echo:"\n'
+    path.write_text(f"{top}{model}\n{text}\n", encoding="utf-8")
     return [fault.partition(" (got ")[0] for fault in file_faults(load_config(path))]
 
 
@@ -58,6 +60,23 @@ def test_what_is_wrong_with_certificates_and_keys_is_told_by_key(tmp_path: Path,
     found = told(tmp_path, f"[mqtt.tls]\n{keys}")
     assert len(found) == len(faults)
     assert all(one.startswith(other) for one, other in zip(found, faults, strict=True)), found
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("key.pub.pem", None),
+        ("none", "should be a file that can be read"),
+        ("key.pem", "holds a private key, which belongs on no board; `openssl pkey -in KEY.pem -pubout` writes the "),
+        ("key", "holds a private key"),
+        ("certificate", "should be an Ed25519 public key in PEM, but none can be read from it"),
+    ],
+)
+def test_the_key_for_signatures_is_a_public_one(tmp_path: Path, name: str, fault: str | None) -> None:
+    write_keys(tmp_path)
+    found = told(tmp_path, "", model=f'public_key = "{name}"')
+    assert len(found) == (fault is not None)
+    assert all(one.startswith(f"models.default.public_key: {fault}") for one in found)
 
 
 def test_a_password_is_text(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from edge_agent.faults import shown_path
 from edge_agent.model_store import ModelError, content_fault, open_model, path_fault
+from edge_agent.signatures import signature_fault
+from tests.keys import sign, write_keys
 
 GGUF = b"GGUF\x03\x00\x00\x00" + b"weights" * 10
 
@@ -39,9 +42,9 @@ def bundle(folder: Path, contents: dict[str, bytes] | None = None, **manifest: A
     return folder
 
 
-def refusal(path: Path) -> str:
+def refusal(path: Path, public_key: Path | None = None) -> str:
     with pytest.raises(ModelError) as caught:
-        open_model("default", path)
+        open_model("default", path, public_key)
     return str(caught.value)
 
 
@@ -62,6 +65,7 @@ def test_a_bundle_whose_files_are_as_listed_opens(tmp_path: Path) -> None:
         "size": len(GGUF),
         "licence": "Apache-2.0",
         "context_length": 2048,
+        "signature": "unchecked",
         "warning": None,
     }
 
@@ -148,6 +152,15 @@ def test_a_bad_manifest_is_told_what_is_wrong(tmp_path: Path, fields: dict[str, 
     message = refusal(bundle(tmp_path / "demo", **fields))
     assert message.startswith("demo/manifest.json: ")
     assert fault in message
+
+
+def test_a_manifest_that_two_readers_may_understand_differently_is_refused(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo")
+    data = (path / "manifest.json").read_bytes()
+    (path / "manifest.json").write_bytes(data.replace(b"{", b'{"schema": 1, ', 1))
+    assert refusal(path) == 'demo/manifest.json: is not JSON: the key "schema" occurs twice in one object'
+    (path / "manifest.json").write_bytes(data.decode().encode("utf-16"))
+    assert refusal(path).startswith("demo/manifest.json: is not JSON: 'utf-8' codec can't decode")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[" * 100_000, b"5", b"null"])
@@ -265,6 +278,115 @@ def test_a_glance_finds_everything_but_a_wrong_hash(tmp_path: Path) -> None:
     assert content_fault(short) == f"short/model.gguf: should have {len(GGUF)} bytes (got {len(GGUF) - 1})"
     assert str(content_fault(html)).startswith("html.gguf: should be a GGUF file of version 2 or 3 ")
     assert str(content_fault(stranger)).startswith("stranger: the manifest does not list ")
+
+
+REQUIRED = "`public_key` requires a good signature"
+NOT_SIGNED_SO = "signed with another key, or the manifest is not the one that was signed"
+
+
+def test_a_bundle_opens_that_was_signed_with_the_other_half_of_the_key(tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path)
+    path = bundle(tmp_path / "demo")
+    assert open_model("default", path).signature is None
+    sign(path, private)
+    assert open_model("default", path, public).signature == "good"
+    assert open_model("default", path, public).warning is None
+    assert open_model("default", path).signature == "unchecked"
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda path: flip(path / "manifest.json", 40), NOT_SIGNED_SO),
+        (lambda path: (path / "manifest.json").write_bytes(b"not even JSON"), NOT_SIGNED_SO),
+        (lambda path: flip(path / "manifest.sig", 0), NOT_SIGNED_SO),
+        (lambda path: flip(path / "manifest.sig", 63), NOT_SIGNED_SO),
+        (lambda path: sign(path, write_keys(path.parent, "other")[0]), NOT_SIGNED_SO),
+        (lambda path: (path / "manifest.sig").write_bytes(bytes(63)), "should have 64 bytes (got 63)"),
+        (lambda path: (path / "manifest.sig").write_bytes(bytes(65)), "should have 64 bytes (got 65)"),
+        (lambda path: (path / "manifest.sig").write_bytes(b""), "should have 64 bytes (got 0)"),
+        (lambda path: (path / "manifest.sig").unlink(), "not there as a file"),
+    ],
+)
+def test_a_bundle_without_a_good_signature_is_refused(tmp_path: Path, damage: Callable[[Path], Any], told: str) -> None:
+    private, public = write_keys(tmp_path)
+    path = bundle(tmp_path / "demo")
+    sign(path, private)
+    damage(path)
+    assert refusal(path, public) == f"demo/manifest.sig: {told}; {REQUIRED}"
+
+
+def test_the_signature_of_another_bundle_is_refused(tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path)
+    other, path = bundle(tmp_path / "other", version=4), bundle(tmp_path / "demo")
+    sign(other, private)
+    (other / "manifest.sig").rename(path / "manifest.sig")
+    assert refusal(path, public) == f"demo/manifest.sig: {NOT_SIGNED_SO}; {REQUIRED}"
+
+
+def test_a_link_is_no_signature(tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path)
+    path = bundle(tmp_path / "demo")
+    sign(path, private)
+    (path / "manifest.sig").rename(tmp_path / "elsewhere")
+    (path / "manifest.sig").symlink_to(tmp_path / "elsewhere")
+    assert refusal(path, public) == f"demo/manifest.sig: not there as a file; {REQUIRED}"
+
+
+def test_a_good_signature_does_not_hide_a_changed_file(tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path)
+    path = bundle(tmp_path / "demo")
+    sign(path, private)
+    flip(path / "model.gguf", -1)
+    assert "demo/model.gguf: should have sha256" in refusal(path, public)
+
+
+def test_the_manifest_is_read_once_so_that_what_was_signed_is_what_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, public = write_keys(tmp_path)
+    path = bundle(tmp_path / "demo")
+    sign(path, private)
+
+    def and_then_somebody_writes(*arguments: Any) -> str | None:
+        found = signature_fault(*arguments)
+        (path / "manifest.json").write_bytes(b"{}")
+        return found
+
+    monkeypatch.setattr("edge_agent.model_store.signature_fault", and_then_somebody_writes)
+    assert open_model("default", path, public).bundle_name == "pump-demo"
+
+
+def test_with_a_key_nothing_opens_but_a_bundle(tmp_path: Path) -> None:
+    _, public = write_keys(tmp_path)
+    (tmp_path / "model.gguf").write_bytes(GGUF)
+    rule = "should be a signed bundle, as `public_key` asks for"
+    for path in (tmp_path / "model.gguf", Path("echo:")):
+        assert refusal(path, public) == f"models.default.path: {shown_path(path)} {rule}"
+        assert content_fault(path, public) == f"{shown_path(path)} {rule}"
+    assert "does not exist" in refusal(tmp_path / "none", public)
+
+
+def test_a_glance_finds_a_signature_that_is_not_good_but_no_key_that_is_none(tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path)
+    path = bundle(tmp_path / "demo")
+    assert content_fault(path, public) == f"demo/manifest.sig: not there as a file; {REQUIRED}"
+    assert content_fault(path, private) is None
+    sign(path, private)
+    assert content_fault(path, public) is None
+
+
+def test_a_key_that_cannot_be_used_opens_nothing(tmp_path: Path) -> None:
+    private, _ = write_keys(tmp_path)
+    told = refusal(bundle(tmp_path / "demo"), private)
+    assert told.startswith("models.default.public_key: holds a private key")
+    assert told.endswith('key.pem")')
 
 
 def test_the_engine_without_a_model_says_what_it_is() -> None:

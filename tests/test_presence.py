@@ -74,7 +74,7 @@ def test_info_tells_who_this_is_and_what_it_can_do(tmp_path: Path) -> None:
     assert document["cpu_features"] == []
     assert document["tasks"]["triage"]["labels"] == ["normal", "bearing fault"]
     assert "generate" in document["tasks"]
-    assert {"name", "sha256", "quantization", "licence"} <= set(document["models"][0])
+    assert {"name", "sha256", "quantization", "licence", "signature"} <= set(document["models"][0])
     assert document["limits"]["context_tokens"] == 2048
     assert document["limits"]["max_payload_bytes"] == 65536
     assert document["versions"]["edge_agent"] == __version__

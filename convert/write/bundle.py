@@ -1,5 +1,7 @@
 """Bundle folders on disk: written beside their place and moved there whole, and verified."""
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import errno
@@ -13,11 +15,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, ConvertError, printable
 from ..read.strict_json import parse_object
 from .manifest import FILE, MODEL_FILE, SCHEMA, SIGNATURE_FILE
+from .signature import signature_fault
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _UNLISTED = (FILE, SIGNATURE_FILE)
@@ -43,7 +49,7 @@ def check_target(target: Path, *, replace: bool) -> None:
     if not found:
         return
     try:
-        files = _read_manifest(target)["files"]
+        files = _read_manifest(target)[1]["files"]
     except ConvertError as error:
         raise ConvertError(f"{shown}: not a bundle ({error}), so --force does not replace it") from None
     for path in found:
@@ -89,15 +95,18 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
             os.close(lock)
 
 
-def verify_bundle(folder: Path) -> tuple[dict[str, Any], list[str]]:
+def verify_bundle(folder: Path, key: Ed25519PublicKey | None = None) -> tuple[dict[str, Any], list[str]]:
     """The manifest of a bundle and the list of faults found, empty if it is whole.
 
-    A fault is a file that is missing, changed, not listed, or listed under a name that leaves the folder. Signatures
-    are not looked at. Raises ConvertError if there is no manifest to go by.
+    A fault is a file that is missing, changed, not listed, or listed under a name that leaves the folder; with `key`
+    also a signature that is missing or not made with its other half. Raises ConvertError if there is no manifest to go
+    by.
     """
-    manifest = _read_manifest(folder)
+    data, manifest = _read_manifest(folder)
     files = manifest["files"]
     faults = []
+    if key is not None and (wrong := signature_fault(folder / SIGNATURE_FILE, data, key)) is not None:
+        faults.append(f"{SIGNATURE_FILE}: {wrong}")
     for name, entry in sorted(files.items()):
         if "/" in name or "\\" in name or name in ("", ".", ".."):
             faults.append(f"{printable(name)}: not a plain file name")
@@ -111,9 +120,11 @@ def verify_bundle(folder: Path) -> tuple[dict[str, Any], list[str]]:
     return manifest, faults
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path) -> tuple[bytes, dict[str, Any]]:
+    """Its bytes, which a signature is of, and what they say."""
     try:
-        manifest = parse_object((folder / FILE).read_bytes(), FILE)
+        data = (folder / FILE).read_bytes()
+        manifest = parse_object(data, FILE)
     except OSError as error:
         raise ConvertError(f"{FILE}: cannot be read: {error.strerror}") from None
     except CheckpointError as error:
@@ -121,7 +132,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     schema, files = manifest.get("schema"), manifest.get("files")
     if type(schema) is not int or schema != SCHEMA or not isinstance(files, dict) or MODEL_FILE not in files:
         raise ConvertError(f"{FILE}: not a manifest of schema {SCHEMA} that lists {MODEL_FILE}")
-    return manifest
+    return data, manifest
 
 
 def _file_fault(path: Path, entry: Any) -> str | None:

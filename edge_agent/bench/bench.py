@@ -17,7 +17,7 @@ from edge_agent.bench.results import BoardResult
 from edge_agent.bench.tasks import FULL, QUICK, BenchError, Say, measure_tasks
 from edge_agent.board.generic import GenericBoard, cores, machine
 from edge_agent.clock import timestamp
-from edge_agent.config import ECHO_MODEL, EngineConfig, load_config
+from edge_agent.config import ECHO_MODEL, EngineConfig, ModelConfig, load_config
 from edge_agent.engine.environment import library_environment
 from edge_agent.engine.protocol import EngineSettings, Load
 from edge_agent.faults import printable
@@ -41,13 +41,18 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
     try:
         if model_path is None:
             config = load_config(config_path)
-            path, engine, root = config.models["default"].path, config.engine, config.board.root
+            configured, engine, root = config.models["default"], config.engine, config.board.root
         else:
-            path, engine, root = model_path, EngineConfig(), Path("/")
+            configured, engine, root = ModelConfig.model_construct(path=model_path), EngineConfig(), Path("/")
         board = GenericBoard(root, Path("/"))
         with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as folder:
             report = _measure(
-                board, path, EngineSettings(**engine.model_dump()), Path(folder), is_quick=is_quick, say=progress.say
+                board,
+                configured,
+                EngineSettings(**engine.model_dump()),
+                Path(folder),
+                is_quick=is_quick,
+                say=progress.say,
             )
         progress.clear()
     except (BenchError, ModelError, OSError) as error:
@@ -93,9 +98,10 @@ class Progress:
 
 
 def _measure(
-    board: GenericBoard, path: Path, settings: EngineSettings, folder: Path, *, is_quick: bool, say: Say
+    board: GenericBoard, configured: ModelConfig, settings: EngineSettings, folder: Path, *, is_quick: bool, say: Say
 ) -> Report:
     """Raises BenchError, ModelError, OSError."""
+    path = configured.path
     if str(path).startswith(ECHO_MODEL):
         raise BenchError(f"{path} is no model: there is nothing to measure; give one with --model")
     bundles = sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST_FILE}"))
@@ -103,7 +109,7 @@ def _measure(
         raise BenchError(f"{path} is a folder of bundles: did you mean {' or '.join(map(str, bundles))}?")
     before = board.read()
     say("the model is checked")
-    model = open_model("default", path)
+    model = open_model("default", path, configured.public_key)
     load = Load(
         model_path=str(model.path),
         settings=settings,

@@ -16,6 +16,7 @@ from edge_agent.demo.readings import checkpoint_folder
 from edge_agent.model_store import open_model
 from tests.convert.checkpoints import make_checkpoint
 from tests.convert.gguf_reading import read_gguf
+from tests.keys import write_keys
 
 FAST = {"IQ4_NL", "Q8_0", "Q5_K", "Q6_K"}
 
@@ -93,6 +94,15 @@ def test_a_second_budget_costs_no_measurement(
 
     assert first["quantization"] == second["quantization"] == "AUTO"
     assert first["tensor_bytes"] < second["tensor_bytes"] <= 2_200_000
+
+
+def test_a_bundle_of_a_budget_is_signed_with_all_its_files(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    private, public = write_keys(tmp_path)
+    assert convert("--budget", "2MB", "--out", tmp_path / "b", "--work", work, "--sign", private, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["signed"] is True
+    assert open_model("default", tmp_path / "b", public).signature == "good"
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_threads(

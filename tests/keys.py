@@ -1,0 +1,90 @@
+"""Ed25519 keys in PEM, as openssl writes them, and files that are taken for such keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+# A curve that the library does not know, while openssl does.
+UNKNOWN_PRIVATE = b"""\
+-----BEGIN PRIVATE KEY-----
+ME4CAQAwEAYHKoZIzj0CAQYFK4EEAAYENzA1AgEBBA5zhV1GnwJQoKzC6fLv1qEg
+Ax4ABK6R0GaUSvyHGMPBG9ZMAWYN+I18RqbTS0zWVWA=
+-----END PRIVATE KEY-----
+"""
+UNKNOWN_PUBLIC = b"""\
+-----BEGIN PUBLIC KEY-----
+MDIwEAYHKoZIzj0CAQYFK4EEAAYDHgAErpHQZpRK/IcYw8Eb1kwBZg34jXxGptNL
+TNZVYA==
+-----END PUBLIC KEY-----
+"""
+
+
+def private_pem(key: Ed25519PrivateKey, encryption: KeySerializationEncryption | None = None) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption())
+
+
+def public_pem(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def write_keys(folder: Path, name: str = "key") -> tuple[Path, Path]:
+    """A new pair: NAME.pem and NAME.pub.pem."""
+    key = Ed25519PrivateKey.generate()
+    private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
+    private.write_bytes(private_pem(key))
+    public.write_bytes(public_pem(key))
+    return private, public
+
+
+def sign(bundle: Path, private: Path) -> None:
+    """Signs a bundle's manifest as it is now."""
+    key = load_pem_private_key(private.read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    (bundle / "manifest.sig").write_bytes(key.sign((bundle / "manifest.json").read_bytes()))
+
+
+def _mistakes() -> tuple[dict[str, bytes], dict[str, bytes]]:
+    key, ec, exchange = Ed25519PrivateKey.generate(), generate_private_key(SECP256R1()), X25519PrivateKey.generate()
+    pkcs8, spki = PrivateFormat.PKCS8, PublicFormat.SubjectPublicKeyInfo
+    private = {
+        "public": public_pem(key),
+        "encrypted": private_pem(key, BestAvailableEncryption(b"secret")),
+        "EC": ec.private_bytes(Encoding.PEM, pkcs8, NoEncryption()),
+        "X25519": exchange.private_bytes(Encoding.PEM, pkcs8, NoEncryption()),
+        "unknown": UNKNOWN_PRIVATE,
+        "DER": key.private_bytes(Encoding.DER, pkcs8, NoEncryption()),
+        "OpenSSH": key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()),
+        "cut short": private_pem(key)[:60],
+        "empty": b"",
+        "text": b"hello\n",
+    }
+    public = {
+        "private": private_pem(key),
+        "both": public_pem(key) + private_pem(key),
+        "EC": ec.public_key().public_bytes(Encoding.PEM, spki),
+        "X25519": exchange.public_key().public_bytes(Encoding.PEM, spki),
+        "unknown": UNKNOWN_PUBLIC,
+        "DER": key.public_key().public_bytes(Encoding.DER, spki),
+        "OpenSSH": key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+        "cut short": public_pem(key)[:60],
+        "empty": b"",
+        "text": b"hello\n",
+    }
+    return private, public
+
+
+# What is given by mistake where a private or a public key is expected.
+NO_PRIVATE_KEYS, NO_PUBLIC_KEYS = _mistakes()

@@ -1,0 +1,110 @@
+"""An agent that opens signed bundles only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_agent.demo.broker import free_port
+from tests.keys import NO_PUBLIC_KEYS, sign, write_keys
+from tests.processes import wait_until
+from tests.site import Site, site_config
+from tests.system.test_daemon import edge_agent, worker_pid
+
+KEY_LINE = 'public_key = "key.pub.pem"\n[tasks.triage]'
+
+
+def keyed_config(port: int, model: str | Path) -> str:
+    """A configuration whose `public_key` is beside it."""
+    return site_config("k", port, "5", str(model)).replace("[tasks.triage]", KEY_LINE, 1)
+
+
+@pytest.fixture
+def signed_bundle(tmp_path: Path, demo_bundle: Path) -> Path:
+    """Signed with key.pem, which lies beside it with key.pub.pem."""
+    bundle = Path(shutil.copytree(demo_bundle, tmp_path / "bundle"))
+    sign(bundle, write_keys(tmp_path)[0])
+    return bundle
+
+
+@pytest.mark.parametrize("protocol", ["5"])
+def test_signed_bundle_answers_and_an_unsigned_one_does_not_take_its_place(
+    signed_bundle: Path, demo_bundle: Path, start_site: Callable[..., Site], protocol: str
+) -> None:
+    model = f'{signed_bundle}"\npublic_key = "key.pub.pem'
+    site = start_site(protocol, model=model)
+    info = site.client.wait(f"{site.base}/info")[-1].json
+    assert info["models"][0]["signature"] == "good"
+    assert site.ask("triage", "normal")["status"] == "ok"
+
+    shutil.rmtree(signed_bundle)
+    shutil.copytree(demo_bundle, signed_bundle)
+    os.kill(worker_pid(site), signal.SIGKILL)
+
+    wait_until(lambda: "the worker cannot be started" in site.agent.log, "the bundle is refused")
+    assert "bundle/manifest.sig: not there as a file; `public_key` requires" in site.agent.log
+
+
+def test_unsigned_model_is_refused_in_one_line(tmp_path: Path, demo_bundle: Path) -> None:
+    write_keys(tmp_path)
+    path = tmp_path / "config.toml"
+    shutil.copytree(demo_bundle, tmp_path / "bundle")
+    for model, told in (
+        ("bundle", "bundle/manifest.sig: not there as a file; `public_key` requires a good signature"),
+        (
+            "bundle/model.gguf",
+            f'models.default.path: "{tmp_path}/bundle/model.gguf" should be a signed bundle, as `public_key` asks for',
+        ),
+    ):
+        path.write_text(keyed_config(free_port(), model), encoding="utf-8")
+        done = edge_agent("run", "--config", path)
+        assert (done.returncode, done.stderr) == (1, f"edge-agent: {told}\n")
+        done = edge_agent("bench", "--quick", "--config", path)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"edge-agent: {told}")
+        hint = f"{path}: hint: models.default.path: {told.removeprefix('models.default.path: ')}; `run` refuses it\n"
+        assert hint in edge_agent("check-config", path).stderr
+
+
+@pytest.mark.parametrize("kind", ["private", "EC", "text", None])
+def test_file_that_is_no_public_key_is_a_fault_of_the_configuration(
+    tmp_path: Path, signed_bundle: Path, kind: str | None
+) -> None:
+    path, key = tmp_path / "config.toml", tmp_path / "key.pub.pem"
+    path.write_text(keyed_config(free_port(), signed_bundle), encoding="utf-8")
+    key.unlink()
+    if kind is not None:
+        key.write_bytes(NO_PUBLIC_KEYS[kind])
+
+    checked, done = edge_agent("check-config", path), edge_agent("run", "--config", path)
+
+    (hint,) = (line for line in checked.stderr.splitlines() if "public_key" in line)
+    assert (done.returncode, done.stderr.count("\n")) == (78, 1)
+    assert done.stderr.startswith(f"{path}: models.default.public_key: ")
+    assert done.stderr.endswith(f'(got "{key}")\n')
+    assert hint == done.stderr.rstrip().replace(f"{path}: ", f"{path}: hint: ", 1) + "; `run` needs it"
+    checks = json.loads(edge_agent("doctor", "--json", "--config", path).stdout)["checks"]
+    (model,) = (check for check in checks if check["name"] == "model")
+    assert model["verdict"] == "failed"
+    assert model["found"].startswith("models.default.public_key: ")
+    assert "models.default.public_key" in model["advice"]
+
+
+def test_doctor_tells_whether_the_model_is_signed(tmp_path: Path, signed_bundle: Path) -> None:
+    path = tmp_path / "config.toml"
+
+    def found(config: str) -> str:
+        path.write_text(config, encoding="utf-8")
+        checks = json.loads(edge_agent("doctor", "--json", "--config", path).stdout)["checks"]
+        return next(str(check["found"]) for check in checks if check["name"] == "model")
+
+    assert found(keyed_config(free_port(), signed_bundle)).endswith("… as listed, signed")
+    unkeyed = site_config("k", free_port(), "5", str(signed_bundle))
+    assert found(unkeyed).endswith("… as listed; signed, not checked without models.default.public_key")
+    (signed_bundle / "manifest.sig").unlink()
+    assert found(unkeyed).endswith("… as listed, not signed")
