@@ -133,7 +133,6 @@ def _parser() -> argparse.ArgumentParser:
     auto.add_argument(
         "--target",
         choices=[target.value for target in Target],
-        default=Target.ANY.value,
         help="whose fast kernels the types must have (default: any)",
     )
     auto.add_argument(
@@ -142,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     auto.add_argument(
         "--eval", metavar="FILE", type=Path, help="texts to judge the result by (default: those that come along)"
     )
-    auto.add_argument("--seed", metavar="N", type=int, default=0, help="order of the texts (default: 0)")
+    auto.add_argument("--seed", metavar="N", type=int, help="order of the texts (default: 0)")
     auto.add_argument(
         "--work",
         metavar="DIR",
@@ -178,8 +177,9 @@ def _convert(words: list[str]) -> int:
         parser.error("the following arguments are required: --type, or --budget")
     if is_auto and given.budget is None:
         parser.error("--type auto needs --budget")
-    if not is_auto and given.budget is not None:
-        parser.error(f"--budget goes with --type auto, not {given.type}")
+    for name in ("budget", "target", "calibration", "eval", "seed", "work"):
+        if not is_auto and getattr(given, name) is not None:
+            parser.error(f"--{name} goes with --type auto, not {given.type}")
     if given.out is not None and given.out.name in ("", ".."):
         parser.error(f"argument --out: {printable(str(given.out))} does not name a new folder")
     started = time.monotonic()
@@ -216,10 +216,10 @@ def _convert_automatically(
 
     wish = Wish(
         budget=given.budget,
-        target=Target(given.target),
+        target=Target(given.target or Target.ANY),
         calibration=read_texts(given.calibration or calibration_files()),
         evaluation=read_texts([given.eval] if given.eval else evaluation_files()),
-        seed=given.seed,
+        seed=given.seed or 0,
         work=given.work or _cache_folder(),
     )
     with closing(StageLine(sys.stderr)) as stages:

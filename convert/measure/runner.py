@@ -59,13 +59,12 @@ class Runner:
     def __init__(self, path: Path, *, chunk_tokens: int, threads: int, is_writable: bool = False) -> None:
         self._context: Any = None
         self._model: Any = None
-        # The C library keeps these pointers.
-        self._log_callback = llama_cpp.llama_log_callback(_ignore_log)
+        # The context keeps this pointer.
         self._eval_callback = _EvalCallback(self._on_node)
         self._hear: Hear | None = None
         self._is_looking = False
         self._fault: BaseException | None = None
-        llama_cpp.llama_log_set(self._log_callback, ctypes.c_void_p(0))
+        llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         if is_writable:
@@ -204,3 +203,7 @@ class Runner:
 
 def _ignore_log(_level: int, _text: bytes, _user_data: object) -> None:
     """What goes wrong is told by what the calls give."""
+
+
+# The library keeps this pointer for as long as the process lives.
+_LOG_CALLBACK = llama_cpp.llama_log_callback(_ignore_log)

@@ -32,6 +32,8 @@ from .candidates import Target, candidates
 CALIBRATION_CHUNKS = 24
 # A matrix's divergence is measured on a text that was not tuned on, where it has read a little.
 _READ_SHARE = 0.125
+# The model runs on it once per matrix.
+_MEASURED_TOKENS = 256
 # Moments of so many matrices are held at once; a model with more is run several times.
 _MOMENTS_BYTES = 3 << 30
 _SLAB_ELEMENTS = 8 << 20
@@ -88,7 +90,7 @@ class Tuning:
             *seen, unseen = chunks(self.texts, runner, seed=self.seed, most=most)
             seen = seen or [unseen]
             losses = self._encode_all(runner, seen, tuned, ggml, progress)
-            divergences = self._measure_all(runner, unseen, tuned, ggml, progress)
+            divergences = self._measure_all(runner, unseen[:_MEASURED_TOKENS], tuned, ggml, progress)
         for tensor in self.matrices:
             kinds = candidates(self.target, tensor)
             tuned.options[tensor.name] = [
