@@ -39,7 +39,8 @@ class Feedback:
     def encode(self, ggml: Ggml, weights: Floats, kind: GgmlType) -> tuple[npt.NDArray[np.uint8], Floats]:
         """Encoded rows [rows, bytes], and what they stand for [rows, columns]. Raises ValueError as `Ggml.quantize`."""
         rows, columns = weights.shape
-        block = max(BLOCK_ELEMENTS[kind], 32)
+        # Plain numbers lose next to nothing, and their columns need not be whole blocks.
+        block = columns if BLOCK_ELEMENTS[kind] == 1 else BLOCK_ELEMENTS[kind]
         left = np.array(weights, np.float32)
         encoded = np.empty((rows, row_bytes(kind, columns)), np.uint8)
         decoded = np.empty_like(left)
