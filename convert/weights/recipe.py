@@ -25,6 +25,11 @@ class Quantization(Enum):
     IQ4_NL = "iq4_nl"
     AUTO = "auto"
 
+    @classmethod
+    def mixes(cls) -> list["Quantization"]:
+        """Those whose types follow from the name."""
+        return [quantization for quantization in cls if quantization is not cls.AUTO]
+
     @property
     def file_type(self) -> int:
         """`general.file_type`, llama.h's LLAMA_FTYPE."""
