@@ -1,41 +1,42 @@
-"""A certificate of localhost that signs itself, and keys: of no use but in tests."""
+"""A certificate of localhost that signs itself, and keys, made anew for each run of the tests."""
 
 from __future__ import annotations
 
-CERTIFICATE = """\
------BEGIN CERTIFICATE-----
-MIIBmjCCAUGgAwIBAgIUHqWRcmFbE6PTF9X76nIQzCarVLswCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyNTE3MzQ1N1oYDzIxMjYxMTAx
-MTczNDU3WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
-PQMBBwNCAAQ107rTR8r8lHAwawK3EqFdbH5gUvqlrqhCJZ/Dn7bjOZL0t13+nh/g
-alfLVfYP6P4G1L/IkC0+oGzYEQsgraYto28wbTAdBgNVHQ4EFgQUrpiAT+fXSAhg
-fZClpq3UpwFNNWswHwYDVR0jBBgwFoAUrpiAT+fXSAhgfZClpq3UpwFNNWswDwYD
-VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
-zj0EAwIDRwAwRAIgAtMhzFQyxZmxk9TKjCAAc63pSSoFKmHzGhIvXRg+q+MCICRq
-gKiYzLY1BS04PfzqtRbFxJ0EFfXEwL2SHYK7H8Ma
------END CERTIFICATE-----
-"""
-KEY = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg4hsJPg1tdmYu0DNP
-iRsk6iRRTGZdqJW8xmOSKF/24R+hRANCAAQ107rTR8r8lHAwawK3EqFdbH5gUvql
-rqhCJZ/Dn7bjOZL0t13+nh/galfLVfYP6P4G1L/IkC0+oGzYEQsgraYt
------END PRIVATE KEY-----
-"""
-KEY_WITH_PASSPHRASE = """\
------BEGIN ENCRYPTED PRIVATE KEY-----
-MIH0MF8GCSqGSIb3DQEFDTBSMDEGCSqGSIb3DQEFDDAkBBAOEOeZa3ngi5OXH80z
-glxvAgIIADAMBggqhkiG9w0CCQUAMB0GCWCGSAFlAwQBKgQQy5JRwXq/vA3ie3mr
-YCa+sQSBkCYrtlAYF2IB5ToBYx1c6kNMQbRl0qostImfpDVCtDDRAHjhFA9QKLKa
-I9rEF3cfXB7uApIQShcDzPCLV6p/wCwcC71oCW6xjaCzO6eF78BbBIyeciyMTog3
-82xfZrJUMg11nP/pftE4zQzjsTbGL+7Ys44QbeKlr/gzwBCnHGWlBBkDMdwc0q/U
-rWbS4xWaIg==
------END ENCRYPTED PRIVATE KEY-----
-"""
-OTHER_KEY = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg9T8T78XD/W6tKbpK
-WyRzZMD8CwBvmgWJL1cgbALzcIuhRANCAATsVaowFRUKjzw7Oyqz6xZLAwWwQiKO
-k9rtG2QD557Y98u8wLMAwm4ab5RDwHKUUBNj/8FgUPbG8AMSyfnVFX/s
------END PRIVATE KEY-----
-"""
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
+
+
+def _pem(key: ec.EllipticCurvePrivateKey, encryption: KeySerializationEncryption) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption).decode()
+
+
+def _certificate(key: ec.EllipticCurvePrivateKey) -> str:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder(issuer_name=name, subject_name=name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+_KEY = ec.generate_private_key(ec.SECP256R1())
+CERTIFICATE = _certificate(_KEY)
+KEY = _pem(_KEY, NoEncryption())
+KEY_WITH_PASSPHRASE = _pem(_KEY, BestAvailableEncryption(b"secret"))
+OTHER_KEY = _pem(ec.generate_private_key(ec.SECP256R1()), NoEncryption())
