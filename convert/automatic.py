@@ -90,11 +90,12 @@ def choose(checkpoint: Checkpoint, options: Options, wish: Wish, progress: Progr
 
 def reference_model(checkpoint: Checkpoint, work: Path) -> tuple[Path, Path]:
     """The checkpoint as BF16, and the folder of `work` for all that is kept of it."""
+    # First, for it reads all the files that are hashed.
+    plan = make_plan(checkpoint, Options(Quantization.BF16))
     made_of = json.dumps([checkpoint.source_hashes(threading.Event()), tools()], sort_keys=True)
     home = work / hashlib.sha256(made_of.encode()).hexdigest()[:16]
     reference = home / "reference"
     if not (reference / MODEL_FILE).is_file():
-        plan = make_plan(checkpoint, Options(Quantization.BF16))
         write_bundle(checkpoint, plan, reference, replace=True)
     return reference / MODEL_FILE, home
 
