@@ -30,6 +30,8 @@ from tests.llama_sources import build_llama_cpp, run_program
 
 PROGRAMS = ("llama-imatrix", "llama-quantize")
 UPSTREAM = ("Q4_0", "IQ4_NL", "Q4_K_M")
+# Some texts of CHUNK_TOKENS.
+_AGREEMENT_CHARACTERS = 12_000
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def _judge(name: str, model: Path, seconds: float, reference: Path, texts: Texts
     )
     assert quality.divergence is not None
     assert quality.perplexity is not None
+    _say(f"{name}: {quality.divergence.mean:.5f} nats")
     return Row(
         name=name,
         nbytes=model.stat().st_size,
@@ -139,8 +142,8 @@ def _judge(name: str, model: Path, seconds: float, reference: Path, texts: Texts
 def _agreement(programs: Path, reference: Path, work: Path) -> float:
     """The largest difference of a matrix's mean importance on one text, as a share of upstream's."""
     text, target = work / "agreement.txt", work / "agreement.imatrix.gguf"
-    (first, *_) = read_texts(evaluation_files()).documents
-    text.write_text(first.text + "\n\n", encoding="utf-8")
+    plain = [document.text for document in read_texts(evaluation_files()).documents if document.text]
+    text.write_text("\n\n".join(plain)[:_AGREEMENT_CHARACTERS], encoding="utf-8")
     _imatrix(programs, reference, text, target)
     theirs = read_importance(target)
     with Runner(reference, chunk_tokens=CHUNK_TOKENS, threads=processors()) as runner:
