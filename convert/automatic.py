@@ -12,7 +12,7 @@ from .errors import ConvertError
 from .evaluation import evaluate
 from .measure.texts import Texts
 from .read.checkpoint import Checkpoint
-from .read.tensors import TOKEN_EMBD, ModelTensor
+from .read.tensors import TOKEN_EMBD
 from .report.boards import predicted_speeds
 from .report.quality import Quality, Size, Tensor
 from .tune.allocation import Option, allocate
@@ -59,17 +59,12 @@ class Choice:
         """Of the matrices, in memory that is not the file's: copies in the layout of fast kernels."""
         return sum(option.nbytes for option in self.chosen.values() if option.kind in REPACKED)
 
-    @property
-    def file_bytes(self) -> int:
-        return _file_bytes(self.reference, self.plan, {name: one.nbytes for name, one in self.chosen.items()})
-
 
 def choose(checkpoint: Checkpoint, options: Options, wish: Wish, progress: Progress) -> Choice:
     """Measures what was not measured before. Raises CheckpointError, and ConvertError if the budget is too small."""
-    plan = make_plan(checkpoint, replace(options, quantization=Quantization.BF16))
-    matrices = [tensor for tensor in plan.tensors if tensor.is_quantizable]
     progress("reading", 0.0)
-    reference, home = reference_model(checkpoint, wish.work)
+    reference, home, plan = reference_model(checkpoint, wish.work)
+    matrices = [tensor for tensor in plan.tensors if tensor.is_quantizable]
     tuned = Tuning(
         reference=reference,
         matrices=matrices,
@@ -78,7 +73,9 @@ def choose(checkpoint: Checkpoint, options: Options, wish: Wish, progress: Progr
         seed=wish.seed,
         threads=processors(),
     ).run(home, ggml.load(), progress)
-    fixed = _file_bytes(reference, plan, dict.fromkeys((tensor.name for tensor in matrices), 0))
+    # Header and vectors are as long whatever the types of the matrices.
+    names = {tensor.name for tensor in matrices}
+    fixed = reference.stat().st_size - sum(_aligned(info.nbytes) for info in plan.infos if info.name in names)
     chosen = allocate(tuned.options, wish.budget - fixed)
     if chosen is None:
         least = fixed + sum(several[0].nbytes for several in tuned.options.values())
@@ -88,8 +85,8 @@ def choose(checkpoint: Checkpoint, options: Options, wish: Wish, progress: Progr
     return Choice(final, chosen, tuned, reference, home)
 
 
-def reference_model(checkpoint: Checkpoint, work: Path) -> tuple[Path, Path]:
-    """The checkpoint as BF16, and the folder of `work` for all that is kept of it."""
+def reference_model(checkpoint: Checkpoint, work: Path) -> tuple[Path, Path, Plan]:
+    """The checkpoint as BF16, the folder of `work` for all that is kept of it, and the plan that it was written by."""
     # First, for it reads all the files that are hashed.
     plan = make_plan(checkpoint, Options(Quantization.BF16))
     made_of = json.dumps([checkpoint.source_hashes(threading.Event()), tools()], sort_keys=True)
@@ -97,7 +94,7 @@ def reference_model(checkpoint: Checkpoint, work: Path) -> tuple[Path, Path]:
     reference = home / "reference"
     if not (reference / MODEL_FILE).is_file():
         write_bundle(checkpoint, plan, reference, replace=True)
-    return reference / MODEL_FILE, home
+    return reference / MODEL_FILE, home, plan
 
 
 def judge(choice: Choice, model: Path, wish: Wish, progress: Progress) -> Quality:
@@ -118,20 +115,6 @@ def judge(choice: Choice, model: Path, wish: Wish, progress: Progress) -> Qualit
         for name, option in choice.chosen.items()
     ]
     return replace(quality, tensors=tuple(tensors), sizes=(size,), speeds=predicted_speeds(choice.bytes_per_token))
-
-
-def _file_bytes(reference: Path, plan: Plan, matrices: Mapping[str, int]) -> int:
-    """Of model.gguf with so many bytes for each matrix: its header is as long whatever the types."""
-    header = reference.stat().st_size - sum(
-        _aligned(2 * tensor.rows * tensor.columns if tensor.is_quantizable else _vector_bytes(tensor))
-        for tensor in plan.tensors
-    )
-    vectors = sum(_aligned(_vector_bytes(tensor)) for tensor in plan.tensors if not tensor.is_quantizable)
-    return header + vectors + sum(map(_aligned, matrices.values()))
-
-
-def _vector_bytes(tensor: ModelTensor) -> int:
-    return 4 * tensor.rows * tensor.columns
 
 
 def _aligned(nbytes: int) -> int:

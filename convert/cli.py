@@ -371,7 +371,7 @@ def _evaluate(words: list[str]) -> int:
         reference, kind = _gguf(given.against), _quantization(given.against)
         if reference is None:
             with Checkpoint(given.against) as checkpoint:
-                (reference, work), kind = reference_model(checkpoint, work), "BF16"
+                (reference, work, _), kind = reference_model(checkpoint, work), "BF16"
         quality = evaluate(
             _gguf(given.bundle) or given.bundle,
             reference,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..errors import ConvertError, printable
+from ..read.chat_template import template_environment
 from .runner import Runner
 
 # Long enough for a conversation, short enough for the memory of a step's logits.
@@ -123,7 +123,7 @@ def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[i
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment = template_environment()
 
     def fail(message: str) -> None:
         raise TemplateError(message)

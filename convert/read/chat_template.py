@@ -75,11 +75,14 @@ def _from_value(value: Any, where: str) -> ChatTemplates:
     return ChatTemplates(default or None, named)
 
 
+def template_environment() -> ImmutableSandboxedEnvironment:
+    """With the settings of the agent's engine (and of transformers): they decide what compiles."""
+    return ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+
+
 def _check_syntax(template: str, where: str) -> None:
-    # The settings are those of the agent's engine (and of transformers): they decide what compiles.
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     try:
-        environment.from_string(template)
+        template_environment().from_string(template)
     except TemplateSyntaxError as error:
         fault = f"line {error.lineno}: {error.message}"
     except RecursionError:

@@ -2,7 +2,7 @@
 
 A matrix is judged by its products with its inputs x: the loss is the trace of E·G·Eᵀ for the error E and the second
 moments G = Σ x·xᵀ. Given the error of a block, the best the later columns can do is known (optimal brain surgeon;
-GPTQ, arXiv 2210.17323, does it column by column). By whole blocks the loss is the same within 1 %, and the rounding is
+GPTQ, arXiv 2210.17323, does it column by column). By whole blocks the loss is the same within 2 %, and the rounding is
 left to ggml, whatever the type.
 """
 

@@ -60,7 +60,7 @@ def main() -> int:
     programs = build_llama_cpp(given.programs, PROGRAMS)
     given.work.mkdir(parents=True, exist_ok=True)
     with Checkpoint(given.checkpoint) as checkpoint:
-        reference, home = reference_model(checkpoint, given.work)
+        reference, home, _ = reference_model(checkpoint, given.work)
     rows = [
         _judge(name, model, seconds, reference, texts, home)
         for name, model, seconds in (
