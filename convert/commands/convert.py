@@ -1,0 +1,230 @@
+"""`edge-convert CHECKPOINT`: a bundle of a named type, or the best for a budget of bytes."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..conversion import Options, Plan, Written, make_plan, write_bundle
+from ..errors import printable
+from ..progress import ProgressLine, StageLine
+from ..read.checkpoint import Checkpoint
+from ..report import page
+from ..report import quality as quality_file
+from ..tune.candidates import Target
+from ..weights.recipe import Quantization
+from ..write.bundle import check_target
+from ..write.manifest import IMPORTANCE_FILE, MODEL_FILE
+from ..write.signature import read_private_key
+from . import arguments
+from .terminal import EXIT_OK, PROGRAM, cache_folder, complain, print_json
+
+
+def _parser() -> argparse.ArgumentParser:
+    types = [quantization.value for quantization in Quantization]
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Converts a checkpoint of Qwen2, Qwen2.5 or DeepSeek-R1-Distill-Qwen into a model bundle.",
+        epilog=f"`{PROGRAM} verify BUNDLE` checks the hashes of a bundle and its signature; "
+        f"`{PROGRAM} evaluate BUNDLE --against REFERENCE` measures how far its predictions are from those of the "
+        "unquantized model.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", type=Path, help="folder with config.json and safetensors files"
+    )
+    parser.add_argument("--out", metavar="BUNDLE", type=Path, help="folder to create")
+    parser.add_argument(
+        "--type",
+        type=str.lower,
+        choices=types,
+        help="type of the weights; auto (with --budget): the best for the bytes",
+    )
+    auto = parser.add_argument_group("with --type auto, which --budget stands for")
+    auto.add_argument(
+        "--budget", metavar="SIZE", type=arguments.size, help="bytes of model.gguf, or with MB (10^6) or MiB (2^20)"
+    )
+    auto.add_argument(
+        "--target",
+        choices=[target.value for target in Target],
+        help="whose fast kernels the types must have (default: any)",
+    )
+    auto.add_argument(
+        "--calibration", metavar="FILE", type=Path, nargs="+", help="texts to tune on (default: those that come along)"
+    )
+    auto.add_argument(
+        "--eval", metavar="FILE", type=Path, help="texts to judge the result by (default: those that come along)"
+    )
+    auto.add_argument("--seed", metavar="N", type=int, help="order of the texts (default: 0)")
+    auto.add_argument(
+        "--work",
+        metavar="DIR",
+        type=Path,
+        help="where what was measured is kept for the next budget (default: a cache)",
+    )
+    parser.add_argument(
+        "--name", type=arguments.name, help="name of the model (default: the checkpoint's own, else `model`)"
+    )
+    parser.add_argument(
+        "--model-version", metavar="N", type=arguments.version, default=1, help="version in the manifest (default: 1)"
+    )
+    parser.add_argument(
+        "--licence", type=arguments.name, help="licence of the model (default: what README.md of the checkpoint says)"
+    )
+    parser.add_argument(
+        "--sign",
+        metavar="KEY.pem",
+        type=Path,
+        help="Ed25519 private key (PEM, no passphrase) to sign the bundle with",
+    )
+    parser.add_argument("--force", action="store_true", help="replace a bundle that exists")
+    parser.add_argument("--dry-run", action="store_true", help="print each tensor's type and bytes, write nothing")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    return parser
+
+
+def run(words: list[str]) -> int:
+    """Convert; see `--help`."""
+    parser = _parser()
+    given = parser.parse_args(words)
+    if given.out is None and not given.dry_run:
+        parser.error("the following arguments are required: --out")
+    is_auto = given.type == Quantization.AUTO.value or (given.type is None and given.budget is not None)
+    if given.type is None and not is_auto:
+        parser.error("the following arguments are required: --type, or --budget")
+    if is_auto and given.budget is None:
+        parser.error("--type auto needs --budget")
+    for name in ("budget", "target", "calibration", "eval", "seed", "work"):
+        if not is_auto and getattr(given, name) is not None:
+            parser.error(f"--{name} goes with --type auto, not {given.type}")
+    if given.out is not None and given.out.name in ("", ".."):
+        parser.error(f"argument --out: {printable(str(given.out))} does not name a new folder")
+    started = time.monotonic()
+    if not given.dry_run:
+        check_target(given.out, replace=given.force)
+    sign = None if given.sign is None else read_private_key(given.sign, "--sign").sign
+    quantization = Quantization.AUTO if is_auto else Quantization(given.type)
+    options = Options(quantization, given.name, given.model_version, given.licence)
+    with Checkpoint(given.checkpoint) as checkpoint:
+        if is_auto:
+            return _convert_automatically(checkpoint, options, given, sign, started)
+        plan = make_plan(checkpoint, options)
+        for warning in plan.warnings:
+            complain(f"warning: {warning}")
+        if given.dry_run:
+            _print_plan(plan, as_json=given.json)
+            return EXIT_OK
+        with closing(ProgressLine(sys.stderr, plan.data_bytes)) as progress:
+            written = write_bundle(checkpoint, plan, given.out, replace=given.force, sign=sign, progress=progress.add)
+    _print_summary(plan, written, given.out, time.monotonic() - started, as_json=given.json)
+    return EXIT_OK
+
+
+def _convert_automatically(
+    checkpoint: Checkpoint,
+    options: Options,
+    given: argparse.Namespace,
+    sign: Callable[[bytes], bytes] | None,
+    started: float,
+) -> int:
+    # It loads llama.cpp, which nothing else needs.
+    from ..automatic import Wish, choose, judge  # noqa: PLC0415
+    from ..measure.texts import calibration_files, evaluation_files, read_texts  # noqa: PLC0415
+
+    wish = Wish(
+        budget=given.budget,
+        target=Target(given.target or Target.ANY),
+        calibration=read_texts(given.calibration or calibration_files()),
+        evaluation=read_texts([given.eval] if given.eval else evaluation_files()),
+        seed=given.seed or 0,
+        work=given.work or cache_folder(),
+    )
+    with closing(StageLine(sys.stderr)) as stages:
+        choice = choose(checkpoint, options, wish, stages.show)
+        for warning in choice.plan.warnings:
+            complain(f"warning: {warning}")
+        if given.dry_run:
+            stages.close()
+            _print_plan(choice.plan, as_json=given.json)
+            return EXIT_OK
+
+        def more(model: Path) -> dict[str, bytes]:
+            quality = judge(choice, model, wish, stages.show)
+            return {
+                quality_file.FILE: quality.encode(),
+                page.FILE: page.page(quality, choice.plan.name).encode(),
+                IMPORTANCE_FILE: choice.tuned.importance.read_bytes(),
+            }
+
+        written = write_bundle(
+            checkpoint, choice.plan, given.out, replace=given.force, sign=sign, encoded=choice.tuned.encoded, more=more
+        )
+    _print_summary(choice.plan, written, given.out, time.monotonic() - started, as_json=given.json)
+    return EXIT_OK
+
+
+def _print_plan(plan: Plan, *, as_json: bool) -> None:
+    if as_json:
+        tensors = [
+            {"name": info.name, "type": info.kind.name, "shape": list(info.shape), "bytes": info.nbytes}
+            for info in plan.infos
+        ]
+        print_json(_common(plan) | {"tensors": tensors})
+        return
+    width = max(len(info.name) for info in plan.infos)
+    for info in plan.infos:
+        print(f"{info.name:{width}}  {info.kind.name:6}  {info.nbytes:>12}")
+    _print_histogram(plan)
+
+
+def _print_summary(plan: Plan, written: Written, target: Path, seconds: float, *, as_json: bool) -> None:
+    if as_json:
+        facts = {
+            "bundle": str(target),
+            "files": {MODEL_FILE: {"sha256": written.model.sha256, "bytes": written.model.nbytes}},
+            "manifest_sha256": written.manifest.sha256,
+            "peak_rss_bytes": _peak_rss_bytes(),
+            "seconds": round(seconds, 3),
+            "signed": written.is_signed,
+        }
+        print_json(_common(plan) | facts)
+        return
+    signed = ", signed" if written.is_signed else ""
+    print(f"{printable(str(target))}: {printable(plan.name)} version {plan.version}, {plan.quantization.name}{signed}")
+    _print_histogram(plan)
+    print(f"{MODEL_FILE}  {written.model.nbytes} bytes  sha256 {written.model.sha256}  {seconds:.1f} s")
+
+
+def _print_histogram(plan: Plan) -> None:
+    for name, counts in plan.histogram().items():
+        print(f"{counts['tensors']:>5} {name:6}  {counts['bytes']:>12}")
+    print(f"{len(plan.infos):>5} tensors {plan.data_bytes:>12} bytes")
+
+
+def _common(plan: Plan) -> dict[str, Any]:
+    return {
+        "name": plan.name,
+        "version": plan.version,
+        "licence": plan.licence,
+        "quantization": plan.quantization.name,
+        "types": plan.histogram(),
+        "tensor_bytes": plan.data_bytes,
+        "warnings": plan.warnings,
+    }
+
+
+def _peak_rss_bytes() -> int | None:
+    """Largest resident set of this process since it was started, None where /proc does not tell.
+
+    getrusage would not do: after fork and exec its figure begins with the parent's.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)

@@ -1,0 +1,76 @@
+"""`edge-convert evaluate BUNDLE --against REFERENCE`: how far a bundle's predictions are from a reference's."""
+
+import argparse
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from ..conversion import processors
+from ..progress import StageLine
+from ..read.checkpoint import Checkpoint
+from ..write.manifest import FILE as MANIFEST_FILE
+from ..write.manifest import MODEL_FILE
+from .terminal import EXIT_OK, PROGRAM, cache_folder
+
+
+def run(words: list[str]) -> int:
+    """Evaluate; see `--help`."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} evaluate", description="Measures how far a bundle's predictions are from a reference's."
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder with a model.gguf, or a .gguf")
+    parser.add_argument(
+        "--against", metavar="REFERENCE", type=Path, required=True, help="its checkpoint, or a bundle or .gguf of it"
+    )
+    parser.add_argument("--eval", metavar="FILE", type=Path, help="texts to judge by (default: those that come along)")
+    parser.add_argument("--work", metavar="DIR", type=Path, help="where the reference is kept (default: a cache)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    given = parser.parse_args(words)
+    # They load llama.cpp.
+    from ..automatic import reference_model  # noqa: PLC0415
+    from ..evaluation import evaluate  # noqa: PLC0415
+    from ..measure.texts import evaluation_files, read_texts  # noqa: PLC0415
+
+    texts = read_texts([given.eval] if given.eval else evaluation_files())
+    work = given.work or cache_folder()
+    with closing(StageLine(sys.stderr)) as stages:
+        stages.show("reading", 0.0)
+        reference, kind = _gguf(given.against), _quantization(given.against)
+        if reference is None:
+            with Checkpoint(given.against) as checkpoint:
+                (reference, work, _), kind = reference_model(checkpoint, work), "BF16"
+        quality = evaluate(
+            _gguf(given.bundle) or given.bundle,
+            reference,
+            kind,
+            texts,
+            work=work,
+            threads=processors(),
+            progress=stages.show,
+        )
+    if given.json:
+        print(quality.encode().decode())
+        return EXIT_OK
+    divergence, perplexity = quality.divergence, quality.perplexity
+    assert divergence is not None
+    assert perplexity is not None
+    print(f"KL divergence    {divergence.mean:.5f} ± {divergence.error:.5f} nats, p99 {divergence.p99:.4f}")
+    print(f"same first token {100 * divergence.top1_agreement:.1f} %")
+    print(f"perplexity       {perplexity.ratio:.4f} of the reference's ({perplexity.low:.4f}–{perplexity.high:.4f})")
+    return EXIT_OK
+
+
+def _gguf(path: Path) -> Path | None:
+    """The model file that a bundle or a file's own path means; None = it is neither."""
+    if path.is_file():
+        return path
+    return path / MODEL_FILE if (path / MODEL_FILE).is_file() else None
+
+
+def _quantization(bundle: Path) -> str:
+    """As its manifest names it."""
+    try:
+        return str(json.loads((bundle / MANIFEST_FILE).read_text(encoding="utf-8"))["quantization"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"
