@@ -139,15 +139,15 @@ def write_bundle(
     sign: Callable[[bytes], bytes] | None = None,
     threads: int | None = None,
     encoded: Callable[[str, GgmlType], Path] | None = None,
-    more: Callable[[Path], Mapping[str, bytes]] = lambda _model: {},
+    add_files: Callable[[Path], None] = lambda _folder: None,
     progress: Callable[[str, int], None] = lambda _name, _nbytes: None,
 ) -> Written:
     """Convert and write the bundle at `target`, whole or not at all; `progress` hears each tensor's name and bytes.
 
-    encoded: files of matrices that are there already as the plan wants them; more: further files of the bundle by name,
-    given the finished model; sign: makes the signature of the manifest's bytes, None = the bundle has none.
-    Raises ConvertError if `target` may not be written or the disk is too small, CheckpointError if the weights turn out
-    to be damaged.
+    encoded: files of matrices that are there already as the plan wants them. add_files: writes the bundle's further
+    files into a folder with the finished model. sign: makes the signature of the manifest's bytes, None = the bundle
+    has none. Raises ConvertError if `target` may not be written or the disk is too small, CheckpointError if the
+    weights turn out to be damaged.
     """
     check_target(target, replace=replace)
     library = ggml.load()
@@ -160,9 +160,8 @@ def write_bundle(
             with Quantizer(library, threads or processors()) as quantizer:
                 model = _write_model(folder / MODEL_FILE, plan, quantizer, encoded, progress)
             files = {MODEL_FILE: model}
-            for name, content in more(folder / MODEL_FILE).items():
-                (folder / name).write_bytes(content)
-                files[name] = BundleFile(hashlib.sha256(content).hexdigest(), len(content))
+            add_files(folder)
+            files |= {path.name: _stored(path) for path in folder.iterdir() if path.name not in files}
             manifest = _manifest(checkpoint, plan, files, source_hashes.result()).encode()
         finally:
             stop.set()
@@ -194,6 +193,11 @@ def _file_parts(path: Path) -> Iterator[memoryview]:
     with path.open("rb") as file:
         while part := file.read(_COPY_BYTES):
             yield memoryview(part)
+
+
+def _stored(path: Path) -> BundleFile:
+    with path.open("rb") as file:
+        return BundleFile(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
 
 
 def _manifest(

@@ -153,16 +153,20 @@ def _convert_automatically(
             _print_plan(choice.plan, as_json=given.json)
             return EXIT_OK
 
-        def more(model: Path) -> dict[str, bytes]:
-            quality = judge(choice, model, wish, stages.show)
-            return {
-                quality_file.FILE: quality.encode(),
-                page.FILE: page.page(quality, choice.plan.name).encode(),
-                IMPORTANCE_FILE: choice.tuned.importance.read_bytes(),
-            }
+        def add_files(folder: Path) -> None:
+            quality = judge(choice, folder / MODEL_FILE, wish, stages.show)
+            (folder / quality_file.FILE).write_bytes(quality.encode())
+            (folder / page.FILE).write_bytes(page.page(quality, choice.plan.name).encode())
+            (folder / IMPORTANCE_FILE).write_bytes(choice.tuned.importance.read_bytes())
 
         written = write_bundle(
-            checkpoint, choice.plan, given.out, replace=given.force, sign=sign, encoded=choice.tuned.encoded, more=more
+            checkpoint,
+            choice.plan,
+            given.out,
+            replace=given.force,
+            sign=sign,
+            encoded=choice.tuned.encoded,
+            add_files=add_files,
         )
     _print_summary(choice.plan, written, given.out, time.monotonic() - started, as_json=given.json)
     return EXIT_OK
