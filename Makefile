@@ -30,6 +30,7 @@ test: setup
 test-parity: setup
 	$(BIN)/python -m tests.parity $(or $(CHECKPOINT),$(error say which checkpoint: make test-parity CHECKPOINT=dir)) \
 	  $(if $(CHECKPOINT_SHARDED),--sharded $(CHECKPOINT_SHARDED))
+	$(BIN)/python -m tests.parity.cost $(CHECKPOINT)
 	$(BIN)/python -m tests.parity.large_checkpoint --layers 4
 
 # Sizes and divergences beside upstream's quantizers: make test-quality CHECKPOINT=dir [EVAL=file]

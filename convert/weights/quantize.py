@@ -13,6 +13,7 @@ from ..read.tensors import ModelTensor
 from .ggml import Ggml, GgmlType, row_bytes
 
 SLAB_F32_BYTES = 16 << 20  # at most this much F32 at a time; larger slabs were not faster, and cancelling waits for one
+_CHECK_WORDS = 1 << 16  # what is made of them stays in the cache
 _SAME = {Dtype.BF16: GgmlType.BF16, Dtype.F16: GgmlType.F16, Dtype.F32: GgmlType.F32}
 # Exponent bits; where all are set, the number is an infinity or no number.
 _EXPONENT: dict[GgmlType, tuple[type[np.unsignedinteger[Any]], int]] = {
@@ -107,5 +108,9 @@ def _at_least(buffer: np.ndarray[Any, Any], nbytes: int) -> np.ndarray[Any, Any]
 
 def _first_not_finite(data: np.ndarray[Any, Any], kind: GgmlType) -> int | None:
     word, mask = _EXPONENT[kind]
-    exponents = data.view(word) & word(mask)
-    return int(np.argmax(exponents == mask)) if int(exponents.max()) == mask else None
+    words = data.view(word)
+    for at in range(0, len(words), _CHECK_WORDS):
+        exponents = words[at : at + _CHECK_WORDS] & word(mask)
+        if int(exponents.max()) == mask:
+            return at + int(np.argmax(exponents == mask))
+    return None

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,7 @@ def write_gguf(
     give the same bytes.
     """
     writer = GGUFWriter(path, MODEL_TYPE)
+    hasher = ThreadPoolExecutor(1, thread_name_prefix="hash-model")
     try:
         for entry in entries:
             writer.add_key_value(entry.key, entry.value, entry.kind)
@@ -148,8 +150,9 @@ def write_gguf(
         for tensor, parts in zip(tensors, data, strict=True):
             written = 0
             for part in parts:
+                hashing = hasher.submit(digest.update, part)
                 out.write(part)
-                digest.update(part)
+                hashing.result()
                 written += len(part)
             if written != tensor.nbytes:
                 raise RuntimeError(f"{tensor.name}: {written} bytes instead of {tensor.nbytes}")
@@ -158,5 +161,6 @@ def write_gguf(
             digest.update(padding)
             total += written + len(padding)
     finally:
+        hasher.shutdown()
         writer.close()
     return digest.hexdigest(), total

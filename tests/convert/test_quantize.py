@@ -82,6 +82,13 @@ def test_a_weight_that_is_not_finite_is_refused_with_its_place(
         encode(tmp_path, stored_as(source, values), kind)
 
 
+def test_a_large_tensor_is_looked_at_to_its_end(tmp_path: Path) -> None:
+    values = np.zeros((1024, 256), np.float32)
+    values[1000, 255] = np.inf
+    with pytest.raises(CheckpointError, match="row 1000, column 255"):
+        encode(tmp_path, to_bf16(values), GgmlType.BF16, threads=1)
+
+
 def test_a_weight_too_large_for_f16_is_refused_and_bf16_named(tmp_path: Path) -> None:
     values = WEIGHTS.copy()
     values[1, 1] = 70000

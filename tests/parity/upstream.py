@@ -25,15 +25,16 @@ class Upstream:
         self._root = fetch_sources(work) / "vendor" / "llama.cpp"
         self._python = python if python is not None else make_environment(work / "venv", REQUIREMENTS)
 
-    def convert(self, checkpoint: Path, target: Path, out_type: str, *, vocab_only: bool = False) -> None:
-        """Write the GGUF file `target`; raises with the converter's last output if it fails."""
+    def command(self, checkpoint: Path, target: Path, out_type: str) -> tuple[list[str], dict[str, str]]:
+        """What converts to the GGUF file `target`, and the environment that it takes."""
         script = self._root / "convert_hf_to_gguf.py"
         command = [str(self._python), str(script), "--outtype", out_type, "--outfile", str(target), str(checkpoint)]
-        environment = os.environ | {
-            "PYTHONPATH": str(self._root / "gguf-py"),
-            "HF_HUB_OFFLINE": "1",
-            "TRANSFORMERS_OFFLINE": "1",
-        }
+        gguf = {"PYTHONPATH": str(self._root / "gguf-py")}
+        return command, os.environ | gguf | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+    def convert(self, checkpoint: Path, target: Path, out_type: str, *, vocab_only: bool = False) -> None:
+        """Write the GGUF file `target`; raises with the converter's last output if it fails."""
+        command, environment = self.command(checkpoint, target, out_type)
         run_program(command + ["--vocab-only"] * vocab_only, environment)
 
     def sample_text(self) -> str:
