@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import stat
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from edge_agent.config import ECHO_MODEL
 from edge_agent.faults import first_fault, shown, shown_path
+from edge_agent.gguf_header import HeaderError
+from edge_agent.gguf_model import ModelFacts, read_model_facts
 from edge_agent.messages import ModelName, parse_json
 from edge_agent.signatures import SIGNATURE_FILE, KeyFileError, public_key_fault, read_public_key, signature_fault
 
@@ -25,9 +25,7 @@ MANIFEST_FILE = "manifest.json"
 # Files beside the manifest that it does not list itself.
 _UNLISTED = frozenset((MANIFEST_FILE, SIGNATURE_FILE))
 _EXPECTED = "the folder of a bundle, as edge-convert makes it, or a .gguf file"
-_GGUF_MAGIC = b"GGUF"
 _MAX_MANIFEST_BYTES = 4_000_000
-_QUANTIZATION = re.compile(r"(?i)[-_.]((?:i?q\d+(?:_[0-9a-z]+)*)|bf16|f16|f32)$")
 
 
 class ModelError(Exception):
@@ -153,7 +151,7 @@ def content_fault(path: Path, public_key: Path | None = None) -> str | None:
         if path.is_dir():
             _check_listing(path, signer)
         else:
-            _check_magic(path)
+            _read_facts(path, path.name)
     except ModelError as error:
         return str(error)
     except OSError as error:
@@ -175,17 +173,17 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None) -> Model:
         return _echo_model(key, path)
     if path.is_dir():
         return _open_bundle(key, path, signer)
-    _check_magic(path)
+    facts = _read_facts(path, path.name)
     return Model(
         key=key,
         path=path,
         bundle_name=path.stem,
         version=None,
         sha256=_sha256(path),
-        quantization=_quantization_of(path),
+        quantization=facts.quantization,
         size_bytes=path.stat().st_size,
         licence=None,
-        context_length=None,
+        context_length=facts.context_length,
         warning="a bare .gguf: no manifest vouches for it",
         stamp=_stamp(path),
     )
@@ -245,7 +243,7 @@ def _check_listing(
         raise ModelError(f"{folder.name}: the manifest does not list {shown(strangers)}")
     for name, listed in manifest.files.items():
         _check_size(folder / name, listed)
-    _check_magic(folder / MODEL_FILE)
+    _read_facts(folder / MODEL_FILE, f"{folder.name}/{MODEL_FILE}")
     return manifest, signature
 
 
@@ -288,17 +286,12 @@ def _check_size(path: Path, listed: _ListedFile) -> None:
         raise ModelError(f"{name}: should have {listed.bytes} bytes (got {size})")
 
 
-def _check_magic(path: Path) -> None:
-    with path.open("rb") as file:
-        head = file.read(8)
-    if head[:4] != _GGUF_MAGIC or len(head) < 8 or struct.unpack("<I", head[4:])[0] not in (2, 3):
-        raise ModelError(f"{path.name}: should be a GGUF file of version 2 or 3 (it begins with {head[:8].hex()})")
-
-
-def _quantization_of(path: Path) -> str:
-    """A bare file's type as its name tells it (`…-q4_k_m.gguf`), else "unknown"."""
-    found = _QUANTIZATION.search(path.stem)
-    return found.group(1).upper() if found else "unknown"
+def _read_facts(path: Path, name: str) -> ModelFacts:
+    """Before any native code reads the file."""
+    try:
+        return read_model_facts(path)
+    except HeaderError as error:
+        raise ModelError(f"{name}: {error}") from error
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

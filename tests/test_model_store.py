@@ -11,9 +11,11 @@ import pytest
 from edge_agent.faults import shown_path
 from edge_agent.model_store import ModelError, content_fault, open_model, path_fault
 from edge_agent.signatures import signature_fault
+from tests.ggufs import MODEL_VALUES, STRING, WEIGHTS, gguf
 from tests.keys import sign, write_keys
 
-GGUF = b"GGUF\x03\x00\x00\x00" + b"weights" * 10
+GGUF = gguf()
+OTHER_WEIGHTS = gguf(data=WEIGHTS.replace(b"w", b"W", 1))
 
 
 def listed(data: bytes) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def test_a_bundle_whose_files_are_as_listed_opens(tmp_path: Path) -> None:
 
 def test_a_changed_byte_is_found(tmp_path: Path) -> None:
     path = bundle(tmp_path / "demo")
-    (path / "model.gguf").write_bytes(GGUF.replace(b"w", b"W", 1))
+    (path / "model.gguf").write_bytes(OTHER_WEIGHTS)
     assert "demo/model.gguf: should have sha256" in refusal(path)
 
 
@@ -226,24 +228,23 @@ def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "nothing" in message
 
 
-@pytest.mark.parametrize(
-    ("name", "quantization"),
-    [
-        ("qwen2-0_5b-instruct-q4_k_m.gguf", "Q4_K_M"),
-        ("model.IQ4_NL.gguf", "IQ4_NL"),
-        ("model-bf16.gguf", "BF16"),
-        ("model_q8_0.gguf", "Q8_0"),
-        ("q8_0.gguf", "unknown"),
-        ("model.gguf", "unknown"),
-    ],
-)
-def test_a_bare_file_opens_with_a_warning(tmp_path: Path, name: str, quantization: str) -> None:
-    (tmp_path / name).write_bytes(GGUF)
-    model = open_model("default", tmp_path / name)
-    assert model.quantization == quantization
+def test_a_bare_file_opens_with_a_warning_and_what_its_header_tells(tmp_path: Path) -> None:
+    path = tmp_path / "pumps-q4_0.gguf"
+    path.write_bytes(GGUF)
+    model = open_model("default", path)
+    assert (model.bundle_name, model.quantization, model.context_length) == ("pumps-q4_0", "Q8_0", 2048)
     assert (model.sha256, model.size_bytes) == (hashlib.sha256(GGUF).hexdigest(), len(GGUF))
     assert "bare .gguf" in str(model.warning)
     assert (model.version, model.licence) == (None, None)
+
+
+def test_a_model_that_native_code_should_not_see_is_refused_even_if_its_hash_is_right(tmp_path: Path) -> None:
+    cut, other = GGUF[:-1], gguf({**MODEL_VALUES, "general.architecture": (STRING, "llama")})
+    (tmp_path / "cut.gguf").write_bytes(cut)
+    assert refusal(tmp_path / "cut.gguf").startswith('cut.gguf: tensor "token_embd.weight": ends at byte ')
+    path = bundle(tmp_path / "demo", {"model.gguf": other})
+    told = 'demo/model.gguf: general.architecture: should be "qwen2" (got "llama")'
+    assert refusal(path) == content_fault(path) == told
 
 
 def test_a_disk_that_cannot_be_read_is_told_like_any_other_fault(tmp_path: Path) -> None:
@@ -267,7 +268,7 @@ def test_what_only_calls_itself_gguf_is_refused(tmp_path: Path, data: bytes) -> 
 
 def test_a_glance_finds_everything_but_a_wrong_hash(tmp_path: Path) -> None:
     good, other = (bundle(tmp_path / name) for name in ("good", "other"))
-    (other / "model.gguf").write_bytes(GGUF.replace(b"w", b"W", 1))
+    (other / "model.gguf").write_bytes(OTHER_WEIGHTS)
     short, html = bundle(tmp_path / "short"), tmp_path / "html.gguf"
     (short / "model.gguf").write_bytes(GGUF[:-1])
     html.write_bytes(b"<html></html>")

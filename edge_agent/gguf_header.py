@@ -1,0 +1,305 @@
+"""The header of a GGUF file: what it says of itself and where its tensors lie, checked before native code reads it.
+
+Nothing is believed: every count and length has a limit, and tensors lie one behind the other within the file, as
+llama.cpp wants them. Of arrays, which are nearly all of a header, only type and length are kept.
+Source: ggml/src/gguf.cpp and ggml/include/ggml.h of the llama.cpp that llama-cpp-python 0.3.36 vendors.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+from edge_agent.faults import shown
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+# A vocabulary of 152 000 tokens with its merges takes 6 MB.
+MAX_HEADER_BYTES = 32 << 20
+# Of names, and of values that are no arrays: what is kept.
+MAX_TEXT_BYTES = 4 << 20
+MAX_TENSORS = 10_000
+MAX_KEYS = 4_000
+MAX_KEY_BYTES = 256
+MAX_NAME_BYTES = 63
+MAX_STRING_BYTES = 1 << 20
+MAX_DIMENSIONS = 4
+MAX_ALIGNMENT = 1 << 16
+DEFAULT_ALIGNMENT = 32
+_ALIGNMENT_KEY = "general.alignment"
+_WINDOW_BYTES = 1 << 18
+
+# By the number that stands for a value's type.
+_SCALARS = {
+    0: struct.Struct("<B"),
+    1: struct.Struct("<b"),
+    2: struct.Struct("<H"),
+    3: struct.Struct("<h"),
+    4: struct.Struct("<I"),
+    5: struct.Struct("<i"),
+    6: struct.Struct("<f"),
+    7: struct.Struct("<B"),
+    10: struct.Struct("<Q"),
+    11: struct.Struct("<q"),
+    12: struct.Struct("<d"),
+}
+_U32, _BOOL, _STRING, _ARRAY = 4, 7, 8, 9
+_COUNT32, _COUNT64 = _SCALARS[4], _SCALARS[10]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """A tensor's numbers: `elements` of them are a block of `nbytes`."""
+
+    name: str
+    elements: int
+    nbytes: int
+
+
+# By enum ggml_type.
+TENSOR_TYPES = {
+    number: TensorType(name, elements, nbytes)
+    for number, name, elements, nbytes in (
+        (0, "F32", 1, 4),
+        (1, "F16", 1, 2),
+        (2, "Q4_0", 32, 18),
+        (3, "Q4_1", 32, 20),
+        (6, "Q5_0", 32, 22),
+        (7, "Q5_1", 32, 24),
+        (8, "Q8_0", 32, 34),
+        (10, "Q2_K", 256, 84),
+        (11, "Q3_K", 256, 110),
+        (12, "Q4_K", 256, 144),
+        (13, "Q5_K", 256, 176),
+        (14, "Q6_K", 256, 210),
+        (16, "IQ2_XXS", 256, 66),
+        (17, "IQ2_XS", 256, 74),
+        (18, "IQ3_XXS", 256, 98),
+        (19, "IQ1_S", 256, 50),
+        (20, "IQ4_NL", 32, 18),
+        (21, "IQ3_S", 256, 110),
+        (22, "IQ2_S", 256, 82),
+        (23, "IQ4_XS", 256, 136),
+        (29, "IQ1_M", 256, 56),
+        (30, "BF16", 1, 2),
+        (34, "TQ1_0", 256, 54),
+        (35, "TQ2_0", 256, 66),
+        (39, "MXFP4", 32, 17),
+    )
+}
+
+
+class HeaderError(Exception):
+    """No GGUF header, or none to be trusted; the message tells why, but not the file's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """kind: the number of its elements' type, as GGUF has it."""
+
+    kind: int
+    count: int
+
+
+Value = int | float | bool | str | Array
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """shape: as GGUF has it, columns first; offset: from the file's start, of `nbytes` bytes."""
+
+    name: str
+    type: TensorType
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """values: by key; tensors: in the order in which they lie in the file."""
+
+    version: int
+    values: dict[str, Value]
+    tensors: tuple[TensorInfo, ...]
+
+
+def read_header(path: Path) -> Header:
+    """Raises HeaderError for anything that llama.cpp would not read, or that is too large to be meant; OSError."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        if head[:4] != MAGIC or len(head) < 8 or _COUNT32.unpack(head[4:])[0] not in VERSIONS:
+            raise HeaderError(f"should be a GGUF file of version 2 or 3 (it begins with {head.hex()})")
+        (version,) = _COUNT32.unpack(head[4:])
+        reader = _Reader(file, os.fstat(file.fileno()).st_size, len(head))
+        tensors = reader.count(_COUNT64, MAX_TENSORS, "tensors")
+        values = _read_values(reader, reader.count(_COUNT64, MAX_KEYS, "keys"))
+        return Header(version, values, _read_tensors(reader, tensors, _alignment(values)))
+
+
+class _Reader:
+    """A window of the file that moves forward. Raises HeaderError where the header goes on behind the file's end."""
+
+    def __init__(self, file: BinaryIO, size: int, at: int) -> None:
+        self._file, self.size = file, size
+        self._window = b""
+        # Where the window begins, and how far in it, or behind it, the next byte is.
+        self._start, self._at = at, 0
+        self._text_bytes = 0
+
+    @property
+    def at(self) -> int:
+        """Bytes from the file's start."""
+        return self._start + self._at
+
+    def take(self, nbytes: int) -> bytes:
+        self._need(nbytes)
+        self._at += nbytes
+        return self._window[self._at - nbytes : self._at]
+
+    def number(self, form: struct.Struct) -> int | float:
+        (number,) = form.unpack(self.take(form.size))
+        return number  # type: ignore[no-any-return]
+
+    def count(self, form: struct.Struct, most: int, what: str) -> int:
+        count = int(self.number(form))
+        if count > most:
+            raise HeaderError(f"should have at most {most} {what} (got {count})")
+        return count
+
+    def text(self, most: int, what: str) -> str:
+        length = self.count(_COUNT64, most, f"bytes of {what}")
+        self._text_bytes += length
+        if self._text_bytes > MAX_TEXT_BYTES:
+            raise HeaderError(f"should have at most {MAX_TEXT_BYTES} bytes of names and text (got more with {what})")
+        try:
+            return self.take(length).decode()
+        except UnicodeDecodeError as error:
+            raise HeaderError(f"should have UTF-8 for {what} (byte {error.start} of it is none)") from None
+
+    def skip(self, nbytes: int) -> None:
+        self._check(nbytes)
+        self._at += nbytes
+
+    def skip_strings(self, count: int, what: str) -> None:
+        self._check(count * _COUNT64.size)
+        length_at = _COUNT64.unpack_from
+        while count:
+            self._need(_COUNT64.size)
+            window, at, last = self._window, self._at, len(self._window) - _COUNT64.size
+            while count and at <= last:
+                (length,) = length_at(window, at)
+                if length > MAX_STRING_BYTES:
+                    raise HeaderError(f"should have at most {MAX_STRING_BYTES} bytes of {what} (got {length})")
+                at += _COUNT64.size + length
+                count -= 1
+            self._at = at
+        self._check(0)
+
+    def _need(self, nbytes: int) -> None:
+        """Has so many bytes from the next one on in the window."""
+        self._check(nbytes)
+        if self._at + nbytes <= len(self._window):
+            return
+        self._start, self._at = self.at, 0
+        self._file.seek(self._start)
+        self._window = self._file.read(max(nbytes, _WINDOW_BYTES))
+        if len(self._window) < nbytes:
+            raise HeaderError(f"ends at byte {self._start + len(self._window)}, within its header")
+
+    def _check(self, nbytes: int) -> None:
+        end = self.at + nbytes
+        if end > self.size:
+            raise HeaderError(f"ends at byte {self.size}, within its header, which goes on to {end} at least")
+        if end > MAX_HEADER_BYTES:
+            raise HeaderError(f"should have a header of at most {MAX_HEADER_BYTES} bytes (got {end} at least)")
+
+
+def _read_values(reader: _Reader, count: int) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for _ in range(count):
+        key = reader.text(MAX_KEY_BYTES, "a key")
+        if not key or key in values:
+            raise HeaderError(f"should have every key once (got {shown(key)} again)" if key else "has an empty key")
+        values[key] = _read_value(reader, f"key {shown(key)}")
+    return values
+
+
+def _read_value(reader: _Reader, what: str) -> Value:
+    kind = int(reader.number(_COUNT32))
+    if kind == _STRING:
+        return reader.text(MAX_STRING_BYTES, what)
+    if kind == _ARRAY:
+        return _skip_array(reader, what)
+    if kind not in _SCALARS:
+        raise HeaderError(f"{what}: should have a type from 0 to 12 (got {kind})")
+    number = reader.number(_SCALARS[kind])
+    if kind != _BOOL:
+        return number
+    if number > 1:
+        raise HeaderError(f"{what}: should be 0 or 1 (got {number})")
+    return bool(number)
+
+
+def _skip_array(reader: _Reader, what: str) -> Array:
+    kind, count = int(reader.number(_COUNT32)), int(reader.number(_COUNT64))
+    if kind == _STRING:
+        reader.skip_strings(count, what)
+    elif kind in _SCALARS:
+        reader.skip(count * _SCALARS[kind].size)
+    else:
+        raise HeaderError(f"{what}: should be an array of numbers, truths or strings (its elements' type is {kind})")
+    return Array(kind, count)
+
+
+def _alignment(values: dict[str, Value]) -> int:
+    alignment = values.get(_ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
+    if type(alignment) is not int or not 8 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
+        raise HeaderError(
+            f"key {shown(_ALIGNMENT_KEY)}: should be a power of two from 8 to {MAX_ALIGNMENT} (got {shown(alignment)})"
+        )
+    return alignment
+
+
+def _read_tensors(reader: _Reader, count: int, alignment: int) -> tuple[TensorInfo, ...]:
+    found: dict[str, tuple[TensorType, tuple[int, ...], int]] = {}
+    for _ in range(count):
+        name = reader.text(MAX_NAME_BYTES, "a tensor's name")
+        if name in found:
+            raise HeaderError(f"should have every tensor once (got {shown(name)} again)")
+        found[name] = _read_tensor(reader, f"tensor {shown(name)}")
+    start = at = _aligned(reader.at, alignment)
+    tensors = []
+    for name, (kind, shape, offset) in found.items():
+        what, nbytes = f"tensor {shown(name)}", prod(shape) // kind.elements * kind.nbytes
+        if start + offset != at:
+            raise HeaderError(f"{what}: should begin at {at - start}, behind the one before it (got {offset})")
+        if at + nbytes > reader.size:
+            raise HeaderError(f"{what}: ends at byte {at + nbytes}, but the file at {reader.size}")
+        tensors.append(TensorInfo(name, kind, shape, at, nbytes))
+        at = _aligned(at + nbytes, alignment)
+    return tuple(tensors)
+
+
+def _read_tensor(reader: _Reader, what: str) -> tuple[TensorType, tuple[int, ...], int]:
+    dimensions = reader.count(_COUNT32, MAX_DIMENSIONS, f"dimensions of {what}")
+    shape = tuple(int(reader.number(_COUNT64)) for _ in range(dimensions))
+    if not shape or 0 in shape:
+        raise HeaderError(f"{what}: should have one dimension or more, none of them 0 (got {shown(shape)})")
+    number = int(reader.number(_COUNT32))
+    kind = TENSOR_TYPES.get(number)
+    if kind is None:
+        raise HeaderError(f"{what}: should have a type of weights that is known (got {number})")
+    if shape[0] % kind.elements:
+        raise HeaderError(
+            f"{what}: should have rows of whole blocks of {kind.name}, {kind.elements} numbers each (got {shape[0]})"
+        )
+    return kind, shape, int(reader.number(_COUNT64))
+
+
+def _aligned(at: int, alignment: int) -> int:
+    return -(-at // alignment) * alignment
