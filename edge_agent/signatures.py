@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 SIGNATURE_FILE = "manifest.sig"
 SIGNATURE_BYTES = 64
 # A key as openssl writes it has 113 bytes; no more is read of what may be anything.
-_MAX_KEY_BYTES = 10_000
+MAX_KEY_BYTES = 10_000
 
 
 class KeyFileError(Exception):
@@ -19,13 +19,17 @@ class KeyFileError(Exception):
 
 
 def read_public_key(file: Path) -> Ed25519PublicKey:
+    """The Ed25519 public key in a file. Raises KeyFileError."""
+    return parse_public_key(_read(file))
+
+
+def parse_public_key(pem: bytes) -> Ed25519PublicKey:
     """An Ed25519 public key in PEM, as `openssl pkey -pubout` writes it. Raises KeyFileError."""
     # 20 ms and 13 MB that only those pay who configure a key.
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
 
-    pem = _read(file)
     if b"PRIVATE KEY-----" in pem:
         hint = "`openssl pkey -in KEY.pem -pubout` writes the public one"
         raise KeyFileError(f"holds a private key, which belongs on no board; {hint}")
@@ -71,6 +75,6 @@ def _read(file: Path) -> bytes:
         if not file.is_file():
             raise KeyFileError("should be a file that can be read")
         with file.open("rb") as opened:
-            return opened.read(_MAX_KEY_BYTES)
+            return opened.read(MAX_KEY_BYTES)
     except OSError as error:
         raise KeyFileError(f"cannot be read: {error.strerror}") from error

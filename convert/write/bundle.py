@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_agent.signatures import signature_fault
+
 from ..errors import CheckpointError, ConvertError, printable
 from ..read.strict_json import parse_object
 from .manifest import FILE, MODEL_FILE, SCHEMA, SIGNATURE_FILE
-from .signature import signature_fault
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

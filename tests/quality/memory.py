@@ -1,0 +1,64 @@
+"""Memory that a model takes here beside its file: `python -m tests.quality.memory MODEL…` (bundles or .gguf files).
+
+A worker of the agent loads it, with the defaults of `[engine]`. `anonymous` is what is resident of it without pages of
+files, `repacked` of that what llama.cpp says to have copied out of the file for its kernels on this machine, `report`
+what the bundle's quality.json tells: what would be copied on the board that the bundle was made for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import queue
+from pathlib import Path
+
+from convert.report import quality
+from edge_agent.board.generic import ProcessMemory, process_memory
+from edge_agent.engine.process import EngineProcess, WorkerExited
+from edge_agent.engine.protocol import EngineSettings, Event, Load, Ready
+from edge_agent.model_store import open_model
+
+LOAD_TIMEOUT_S = 600.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.quality.memory", description=__doc__)
+    parser.add_argument("models", type=Path, nargs="+")
+    given = parser.parse_args()
+    print(f"{'MB of':32} {'file':>7} {'anonymous':>10} {'repacked':>9} {'rest':>7} {'report':>7}")
+    for path in given.models:
+        model = open_model("default", path)
+        memory, repacked_mib = _loaded(model.path)
+        anonymous, repacked = (mib * 1.048576 for mib in (memory.anonymous_mib, repacked_mib))
+        told = _told(path)
+        here = f"{anonymous:10.1f} {repacked:9.1f} {anonymous - repacked:7.1f}"
+        report = "–" if told is None else f"{told / 1e6:.1f}"
+        print(f"{path.name:32} {model.size_bytes / 1e6:7.1f} {here} {report:>7}", flush=True)
+    return 0
+
+
+def _loaded(model: Path) -> tuple[ProcessMemory, float]:
+    """Of a worker that has loaded it, and what is repacked of it in MiB."""
+    events: queue.Queue[Event | WorkerExited] = queue.Queue()
+    engine = EngineProcess(Load(model_path=str(model), settings=EngineSettings()), events.put)
+    engine.start()
+    try:
+        event = events.get(timeout=LOAD_TIMEOUT_S)
+        if not isinstance(event, Ready):
+            raise SystemExit(f"{model}: {event}")
+        memory = process_memory(event.pid)
+        assert memory is not None
+        return memory, event.repacked_mb or 0.0
+    finally:
+        engine.stop(5.0)
+
+
+def _told(path: Path) -> int | None:
+    try:
+        own = quality.decode((path / quality.FILE).read_bytes()).own_size
+    except OSError:
+        return None
+    return None if own is None else own.ram_bytes
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
