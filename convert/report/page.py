@@ -64,7 +64,7 @@ def _headline(quality: Quality) -> Iterator[Markup]:
         )
         yield _card("Perplexity ratio", f"{perplexity.ratio:.4f}", interval)
     if own := quality.own_size:
-        ram = "" if own.ram_bytes is None else f"and {megabytes(own.ram_bytes)} MB of RAM beside it"
+        ram = "" if own.ram_bytes is None else f"{megabytes(own.ram_bytes)} MB of it copied to RAM for fast kernels"
         yield _card("Size of the file", f"{megabytes(own.bytes)} MB", ram)
     if speeds := sorted(quality.speeds, key=lambda speed: speed.tokens_per_s):
         slow, fast = speeds[0], speeds[-1]

@@ -83,7 +83,9 @@ def size_table(sizes: Sequence[Size]) -> Markup:
         (size.name, megabytes(size.bytes), megabytes(size.ram_bytes), significant(size.divergence)) for size in ordered
     ]
     own = next((index for index, size in enumerate(ordered) if size.is_own), -1)
-    caption = "RAM is what the loaded model holds beside its file, which the system may drop and read again"
+    caption = (
+        "RAM is what is copied out of the file for kernels of the target, by its types; context and buffers add to it"
+    )
     return table(caption, ("quantized as", "file, MB", "RAM, MB", "mean divergence, nats"), rows, own=own)
 
 
