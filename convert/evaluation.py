@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import ConvertError
+from edge_agent.gguf_header import HeaderError
+from edge_agent.gguf_model import ModelFacts, read_model_facts
+
+from .errors import ConvertError, printable
 from .measure.divergence import Divergence as Positions
 from .measure.divergence import Predictions, compare, load, predict, save
 from .measure.runner import Runner
@@ -26,14 +29,13 @@ def evaluate(
 
     Raises ConvertError if one cannot be run, or they have other vocabularies.
     """
+    _check_vocabularies(model, reference)
     with reference.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     progress("measuring the reference", 0.0)
     predictions = _predictions(reference, work / f"{sha256[:16]}-{texts.sha256[:16]}.npz", texts, threads)
     progress("measuring the model", 0.5)
     with Runner(model, chunk_tokens=CHUNK_TOKENS, threads=threads) as runner:
-        if (most := max(max(int(np.max(one.ids)), *one.tokens) for one in predictions)) >= runner.vocabulary:
-            raise ConvertError(f"the reference has a token {most}, the model's vocabulary only {runner.vocabulary}")
         positions = compare(runner, predictions)
     return Quality(
         reference=Reference(file_sha256=sha256, type=kind),
@@ -46,6 +48,25 @@ def evaluate(
         divergence=_divergence(positions),
         perplexity=_perplexity(positions),
     )
+
+
+def model_facts(path: Path) -> ModelFacts:
+    """What the header of a GGUF file tells. Raises ConvertError."""
+    try:
+        return read_model_facts(path)
+    except HeaderError as error:
+        raise ConvertError(f"{printable(str(path))}: {error}") from None
+    except OSError as error:
+        raise ConvertError(f"{printable(str(path))}: cannot be read: {error.strerror}") from None
+
+
+def _check_vocabularies(model: Path, reference: Path) -> None:
+    own, other = model_facts(model).tokens, model_facts(reference).tokens
+    if own != other:
+        raise ConvertError(
+            f"{printable(str(model))}: has a vocabulary of {own} tokens, the reference {printable(str(reference))} "
+            f"one of {other}; only models of the same vocabulary can be compared"
+        )
 
 
 def _predictions(reference: Path, kept: Path, texts: Texts, threads: int) -> list[Predictions]:

@@ -50,10 +50,11 @@ _FILE_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """quantization: as llama.cpp calls the mix of types, else the type that most of its bytes have."""
+    """quantization: as llama.cpp calls the mix of types, else the type of most bytes; tokens: of its vocabulary."""
 
     quantization: str
     context_length: int
+    tokens: int
 
 
 def read_model_facts(path: Path) -> ModelFacts:
@@ -64,15 +65,15 @@ def read_model_facts(path: Path) -> ModelFacts:
         raise HeaderError(f'general.architecture: should be "{ARCHITECTURE}" (got {shown(architecture)})')
     if role != "model":
         raise HeaderError(f'general.type: should be "model" (got {shown(role)})')
-    _check_vocabulary(header)
+    tokens = _tokens(header)
     key = f"{ARCHITECTURE}.context_length"
     context_length = header.values.get(key)
     if type(context_length) is not int or context_length < 1:
         raise HeaderError(f"{key}: should be a number of tokens (got {shown(context_length)})")
-    return ModelFacts(_quantization(header), context_length)
+    return ModelFacts(_quantization(header), context_length, tokens)
 
 
-def _check_vocabulary(header: Header) -> None:
+def _tokens(header: Header) -> int:
     tokens = header.values.get(_TOKENS)
     if not isinstance(tokens, Array):
         raise HeaderError(f"{_TOKENS}: should be an array (got {shown(tokens)})")
@@ -81,6 +82,7 @@ def _check_vocabulary(header: Header) -> None:
         raise HeaderError(
             f"tensor {_EMBEDDING}: should have a row for each of {tokens.count} tokens (got {shown(shape)})"
         )
+    return tokens.count
 
 
 def _quantization(header: Header) -> str:

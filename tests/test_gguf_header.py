@@ -306,4 +306,4 @@ def test_a_model_tells_its_quantization_and_context(tmp_path: Path, data: bytes,
     path = tmp_path / "x.gguf"
     path.write_bytes(data)
     facts = read_model_facts(path)
-    assert (facts.quantization, facts.context_length) == (quantization, 2048)
+    assert (facts.quantization, facts.context_length, facts.tokens) == (quantization, 2048, 2)

@@ -1,15 +1,14 @@
 """`edge-convert evaluate BUNDLE --against REFERENCE`: how far a bundle's predictions are from a reference's."""
 
 import argparse
-import json
 import sys
 from contextlib import closing
 from pathlib import Path
 
 from ..conversion import processors
+from ..errors import ConvertError, printable
 from ..progress import StageLine
 from ..read.checkpoint import Checkpoint
-from ..write.manifest import FILE as MANIFEST_FILE
 from ..write.manifest import MODEL_FILE
 from .terminal import EXIT_OK, PROGRAM, cache_folder
 
@@ -29,19 +28,27 @@ def run(words: list[str]) -> int:
     given = parser.parse_args(words)
     # They load llama.cpp.
     from ..automatic import reference_model  # noqa: PLC0415
-    from ..evaluation import evaluate  # noqa: PLC0415
+    from ..evaluation import evaluate, model_facts  # noqa: PLC0415
     from ..measure.texts import evaluation_files, read_texts  # noqa: PLC0415
 
     texts = read_texts([given.eval] if given.eval else evaluation_files())
+    if (model := _gguf(given.bundle)) is None:
+        raise ConvertError(
+            f"{printable(str(given.bundle))}: should be a bundle, a folder with {MODEL_FILE}, or a .gguf file"
+        )
+    # Before a reference is made, which takes a while.
+    model_facts(model)
     work = given.work or cache_folder()
     with closing(StageLine(sys.stderr)) as stages:
         stages.show("reading", 0.0)
-        reference, kind = _gguf(given.against), _quantization(given.against)
-        if reference is None:
+        reference = _gguf(given.against)
+        if reference is not None:
+            kind = model_facts(reference).quantization
+        else:
             with Checkpoint(given.against) as checkpoint:
                 (reference, work, _), kind = reference_model(checkpoint, work), "BF16"
         quality = evaluate(
-            _gguf(given.bundle) or given.bundle,
+            model,
             reference,
             kind,
             texts,
@@ -66,11 +73,3 @@ def _gguf(path: Path) -> Path | None:
     if path.is_file():
         return path
     return path / MODEL_FILE if (path / MODEL_FILE).is_file() else None
-
-
-def _quantization(bundle: Path) -> str:
-    """As its manifest names it."""
-    try:
-        return str(json.loads((bundle / MANIFEST_FILE).read_text(encoding="utf-8"))["quantization"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unknown"

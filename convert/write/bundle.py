@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _UNLISTED = (FILE, SIGNATURE_FILE)
+# No more is read by the agent either; a model of 80 layers has 100 kB.
+_MAX_MANIFEST_BYTES = 4_000_000
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
@@ -103,7 +105,10 @@ def verify_bundle(folder: Path, key: Ed25519PublicKey | None = None) -> tuple[di
     also a signature that is missing or not made with its other half. Raises ConvertError if there is no manifest to go
     by.
     """
-    data, manifest = _read_manifest(folder)
+    try:
+        data, manifest = _read_manifest(folder)
+    except ConvertError as error:
+        raise ConvertError(f"{printable(str(folder))}: {error}") from None
     files = manifest["files"]
     faults = []
     if key is not None and (wrong := signature_fault(folder / SIGNATURE_FILE, data, key)) is not None:
@@ -123,8 +128,15 @@ def verify_bundle(folder: Path, key: Ed25519PublicKey | None = None) -> tuple[di
 
 def _read_manifest(folder: Path) -> tuple[bytes, dict[str, Any]]:
     """Its bytes, which a signature is of, and what they say."""
+    path = folder / FILE
     try:
-        data = (folder / FILE).read_bytes()
+        # A pipe would never end.
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise ConvertError(f"{FILE}: not a regular file")
+        with path.open("rb") as file:
+            data = file.read(_MAX_MANIFEST_BYTES + 1)
+        if len(data) > _MAX_MANIFEST_BYTES:
+            raise ConvertError(f"{FILE}: longer than the {_MAX_MANIFEST_BYTES} bytes allowed")
         manifest = parse_object(data, FILE)
     except OSError as error:
         raise ConvertError(f"{FILE}: cannot be read: {error.strerror}") from None

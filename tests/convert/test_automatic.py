@@ -14,7 +14,6 @@ from convert.measure.importance import read_importance
 from convert.report.quality import decode
 from edge_agent.demo.readings import checkpoint_folder
 from edge_agent.model_store import open_model
-from tests.convert.checkpoints import make_checkpoint
 from tests.convert.gguf_reading import read_gguf
 from tests.keys import write_keys
 
@@ -138,14 +137,3 @@ def test_what_cannot_be_meant_is_told(
     assert convert(*words, "--out", tmp_path / "b", "--work", work) == code
     assert told in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
-
-
-def test_a_reference_with_another_vocabulary_is_refused(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    small = make_checkpoint().write(tmp_path / "checkpoint")
-    assert main([str(small), "--type", "q8_0", "--out", str(tmp_path / "small")]) == 0
-    words = ["evaluate", tmp_path / "small", "--against", checkpoint_folder(), "--work", work]
-
-    assert main([str(word) for word in words]) == 1
-    assert "the model's vocabulary only 320" in capsys.readouterr().err

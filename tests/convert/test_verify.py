@@ -1,0 +1,96 @@
+"""`edge-convert verify` on folders that are no bundle, or an odd one: told at once, in lines that can be printed."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from convert.errors import ConvertError
+from convert.write.bundle import verify_bundle
+
+LISTED = {"sha256": hashlib.sha256(b"x").hexdigest(), "bytes": 1}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "b"
+    folder.mkdir()
+    (folder / "model.gguf").write_bytes(b"x")
+    write_manifest(folder)
+    return folder
+
+
+def write_manifest(bundle: Path, *more: str) -> None:
+    files = dict.fromkeys(("model.gguf", *more), LISTED)
+    manifest = {"schema": 1, "name": "n", "version": 1, "files": files}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def link(path: Path) -> None:
+    path.rename(path.parent.parent / "elsewhere")
+    path.symlink_to(path.parent.parent / "elsewhere")
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda manifest: manifest.unlink(), "manifest.json: cannot be read: No such file or directory"),
+        (link, "manifest.json: not a regular file"),
+        (pipe, "manifest.json: not a regular file"),
+        (lambda manifest: os.truncate(manifest, 1 << 40), "manifest.json: longer than the 4000000 bytes allowed"),
+        (lambda manifest: manifest.write_bytes(b"{\xff"), "manifest.json: not UTF-8 at byte 1"),
+        (lambda manifest: manifest.write_bytes(b"[" * 100_000), "manifest.json: nested too deeply"),
+        (
+            lambda manifest: manifest.write_bytes(b"{}"),
+            "manifest.json: not a manifest of schema 1 that lists model.gguf",
+        ),
+    ],
+)
+def test_a_folder_without_a_manifest_to_go_by_is_named(
+    bundle: Path, change: Callable[[Path], object], told: str
+) -> None:
+    change(bundle / "manifest.json")
+    with pytest.raises(ConvertError) as caught:
+        verify_bundle(bundle)
+    assert str(caught.value) == f"{bundle}: {told}"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("none", "none: missing, or not a regular file"),
+        ("a\0b", r"a\x00b: missing, or not a regular file"),
+        ("\ud800", r"\ud800: missing, or not a regular file"),
+        ("../x", "../x: not a plain file name"),
+        ("a\\b", r"a\b: not a plain file name"),
+        ("..", "..: not a plain file name"),
+        ("", ": not a plain file name"),
+    ],
+)
+def test_a_file_that_is_listed_but_cannot_be_there_is_a_fault(bundle: Path, name: str, told: str) -> None:
+    write_manifest(bundle, name)
+    assert verify_bundle(bundle)[1] == [told]
+
+
+def test_pipes_folders_links_and_strangers_are_faults(bundle: Path) -> None:
+    write_manifest(bundle, "folder", "link", "pipe")
+    (bundle / "folder").mkdir()
+    (bundle / "link").symlink_to("model.gguf")
+    os.mkfifo(bundle / "pipe")
+    (bundle / os.fsdecode(b"\xff\x1b[2J")).write_bytes(b"")
+    assert verify_bundle(bundle)[1] == [
+        *(f"{name}: missing, or not a regular file" for name in ("folder", "link", "pipe")),
+        r"\udcff\x1b[2J: not listed in manifest.json",
+    ]
+
+
+def test_a_whole_bundle_has_no_faults(bundle: Path) -> None:
+    assert verify_bundle(bundle)[1] == []
