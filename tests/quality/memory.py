@@ -1,8 +1,8 @@
-"""Memory that a model takes here beside its file: `python -m tests.quality.memory MODEL…` (bundles or .gguf files).
+"""Memory that a model takes here beside its file: `python -m tests.quality.memory MODEL.gguf…`.
 
 A worker of the agent loads it, with the defaults of `[engine]`. `anonymous` is what is resident of it without pages of
 files, `repacked` of that what llama.cpp says to have copied out of the file for its kernels on this machine, `report`
-what the bundle's quality.json tells: what would be copied on the board that the bundle was made for.
+what the quality.json beside it tells: what would be copied on the board that the bundle was made for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from convert.report import quality
 from edge_agent.board.generic import ProcessMemory, process_memory
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import EngineSettings, Event, Load, Ready
-from edge_agent.model_store import open_model
+from edge_agent.model_store import MODEL_FILE, open_model
 
 LOAD_TIMEOUT_S = 600.0
 
@@ -29,10 +29,11 @@ def main() -> int:
         model = open_model("default", path)
         memory, repacked_mib = _loaded(model.path)
         anonymous, repacked = (mib * 1.048576 for mib in (memory.anonymous_mib, repacked_mib))
-        told = _told(path)
+        told = _told(path.with_name(quality.FILE))
         here = f"{anonymous:10.1f} {repacked:9.1f} {anonymous - repacked:7.1f}"
         report = "–" if told is None else f"{told / 1e6:.1f}"
-        print(f"{path.name:32} {model.size_bytes / 1e6:7.1f} {here} {report:>7}", flush=True)
+        name = path.parent.name if path.name == MODEL_FILE else path.name
+        print(f"{name:32} {model.size_bytes / 1e6:7.1f} {here} {report:>7}", flush=True)
     return 0
 
 
@@ -52,9 +53,9 @@ def _loaded(model: Path) -> tuple[ProcessMemory, float]:
         engine.stop(5.0)
 
 
-def _told(path: Path) -> int | None:
+def _told(file: Path) -> int | None:
     try:
-        own = quality.decode((path / quality.FILE).read_bytes()).own_size
+        own = quality.decode(file.read_bytes()).own_size
     except OSError:
         return None
     return None if own is None else own.ram_bytes

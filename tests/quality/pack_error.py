@@ -19,6 +19,7 @@ from convert.evaluation import EVALUATION_CHUNKS
 from convert.measure.divergence import DRAWN, READ_SHARE, TOP, compare, predict, save
 from convert.measure.runner import Floats, Runner
 from convert.measure.texts import CHUNK_TOKENS, chunks, evaluation_files, read_texts
+from convert.write.manifest import MODEL_FILE
 
 LIMIT_ERROR = 0.02
 LIMIT_BYTES = 100_000_000
@@ -50,7 +51,7 @@ def main() -> int:
         error = float(compact.mean() / full.mean()) - 1
         tail = float(np.percentile(compact, 99) / np.percentile(full, 99)) - 1
         worst = max(worst, abs(error))
-        name = model.parent.name if model.name == "model.gguf" else model.name
+        name = model.parent.name if model.name == MODEL_FILE else model.name
         means = f"{compact.mean():9.5f} {full.mean():9.5f}"
         print(f"{name:32} {len(full):9} {means} {100 * error:16.2f} % {100 * tail:6.2f} %", flush=True)
     return 0 if worst < LIMIT_ERROR and nbytes < LIMIT_BYTES else 1
