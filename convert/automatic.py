@@ -22,9 +22,6 @@ from .weights import ggml
 from .weights.recipe import Quantization
 from .write.manifest import MODEL_FILE, tools
 
-# Tensors begin at multiples of this in the file.
-_ALIGNMENT = 32
-
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -73,16 +70,18 @@ def choose(checkpoint: Checkpoint, options: Options, wish: Wish, progress: Progr
         seed=wish.seed,
         threads=processors(),
     ).run(home, ggml.load(), progress)
+    smallest = {name: min(several, key=lambda option: option.nbytes) for name, several in tuned.options.items()}
+    draft = _with(make_plan(checkpoint, replace(options, quantization=Quantization.AUTO)), smallest)
     # Header and vectors are as long whatever the types of the matrices.
-    names = {tensor.name for tensor in matrices}
-    fixed = reference.stat().st_size - sum(_aligned(info.nbytes) for info in plan.infos if info.name in names)
-    chosen = allocate(tuned.options, wish.budget - fixed)
+    least = draft.file_bytes
+    chosen = allocate(tuned.options, wish.budget - least + sum(option.file_bytes for option in smallest.values()))
     if chosen is None:
-        least = fixed + sum(several[0].nbytes for several in tuned.options.values())
         raise ConvertError(f"--budget {wish.budget}: too small; at least {least} bytes are needed for this model")
-    types = {name: option.kind for name, option in chosen.items()}
-    final = make_plan(checkpoint, replace(options, quantization=Quantization.AUTO), types=types)
-    return Choice(final, chosen, tuned, reference, home)
+    return Choice(_with(draft, chosen), chosen, tuned, reference, home)
+
+
+def _with(plan: Plan, chosen: Mapping[str, Option]) -> Plan:
+    return plan.with_types({name: option.kind for name, option in chosen.items()})
 
 
 def reference_model(checkpoint: Checkpoint, work: Path) -> tuple[Path, Path, Plan]:
@@ -115,7 +114,3 @@ def judge(choice: Choice, model: Path, wish: Wish, progress: Progress) -> Qualit
         for name, option in choice.chosen.items()
     ]
     return replace(quality, tensors=tuple(tensors), sizes=(size,), speeds=predicted_speeds(choice.bytes_per_token))
-
-
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // _ALIGNMENT) * _ALIGNMENT

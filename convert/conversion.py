@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,15 @@ from .weights.ggml import GgmlType
 from .weights.quantize import Quantizer
 from .weights.recipe import Quantization, tensor_types
 from .write.bundle import check_target, new_bundle
-from .write.gguf_file import Entry, TensorInfo, architecture_entries, general_entries, tokenizer_entries, write_gguf
+from .write.gguf_file import (
+    Entry,
+    TensorInfo,
+    architecture_entries,
+    file_bytes,
+    general_entries,
+    tokenizer_entries,
+    write_gguf,
+)
 from .write.manifest import FILE as MANIFEST_FILE
 from .write.manifest import IMPORTANCE_FILE, MODEL_FILE, SIGNATURE_FILE, BundleFile, Manifest
 
@@ -69,6 +77,16 @@ class Plan:
         """Bytes of all tensors in the GGUF file, without metadata and padding."""
         return sum(info.nbytes for info in self.infos)
 
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of model.gguf."""
+        return file_bytes(self.entries, self.infos)
+
+    def with_types(self, types: Mapping[str, GgmlType]) -> "Plan":
+        """The same model, its matrices of these types."""
+        infos = [_info(tensor, types.get(tensor.name, GgmlType.F32)) for tensor in self.tensors]
+        return replace(self, infos=infos)
+
     def histogram(self) -> dict[str, dict[str, int]]:
         """Type name → number of tensors and their bytes."""
         tensors, nbytes = Counter[str](), Counter[str]()
@@ -87,10 +105,10 @@ class Written:
     is_signed: bool
 
 
-def make_plan(checkpoint: Checkpoint, options: Options, *, types: Mapping[str, GgmlType] | None = None) -> Plan:
+def make_plan(checkpoint: Checkpoint, options: Options) -> Plan:
     """Read all of the checkpoint but its weights and decide every byte's meaning.
 
-    types: of every matrix, instead of those that the quantization is known by.
+    As AUTO all matrices are BF16: see `Plan.with_types`.
     Raises CheckpointError for a checkpoint that is damaged, inconsistent or of another architecture.
     """
     config = parse_config(_required(checkpoint, CONFIG_FILE))
@@ -103,8 +121,7 @@ def make_plan(checkpoint: Checkpoint, options: Options, *, types: Mapping[str, G
     generation = checkpoint.read_object(GENERATION_FILE) or {}
     licence = options.licence or read_licence(checkpoint)
     name = options.name or config.origin or DEFAULT_NAME
-    if types is None:
-        types = tensor_types(options.quantization, config, tensors)
+    types = tensor_types(options.quantization, config, tensors)
     infos = [_info(tensor, types.get(tensor.name, GgmlType.F32)) for tensor in tensors]
     parameters = sum(prod(tensor.shape) for tensor in tensors)
     entries = general_entries(

@@ -56,6 +56,7 @@ _BODY = {
     Quantization.Q4_K_M: GgmlType.Q4_K,
     Quantization.Q4_0: GgmlType.Q4_0,
     Quantization.IQ4_NL: GgmlType.IQ4_NL,
+    Quantization.AUTO: GgmlType.BF16,  # until it is decided
 }
 # For rows that are not a multiple of 256 elements.
 _SMALLER_BLOCKS = {GgmlType.Q4_K: GgmlType.Q5_0, GgmlType.Q5_K: GgmlType.Q5_1, GgmlType.Q6_K: GgmlType.Q8_0}
@@ -75,7 +76,7 @@ def tensor_types(
 
 def _wanted(quantization: Quantization, config: ModelConfig, tensor: ModelTensor) -> GgmlType:
     body = _BODY[quantization]
-    if quantization in (Quantization.BF16, Quantization.F16):
+    if body in (GgmlType.BF16, GgmlType.F16):
         return body
     if tensor.name == OUTPUT or (tensor.name == TOKEN_EMBD and config.tied_embeddings):
         # The output matrix, or the embedding where it is used as such.

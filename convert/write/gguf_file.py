@@ -1,6 +1,7 @@
 """The GGUF file: its metadata as a list, and a writer that streams the tensors after it."""
 
 import hashlib
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+from gguf.constants import GGUF_DEFAULT_ALIGNMENT
+from gguf.gguf_writer import WriterState
 
 from ..read.chat_template import ChatTemplates
 from ..read.config import MODEL_TYPE, ModelConfig
@@ -121,6 +124,16 @@ def tokenizer_entries(tokenizer: Tokenizer, templates: ChatTemplates) -> list[En
     return entries
 
 
+def padded(nbytes: int) -> int:
+    """Bytes that so many take in the file: the next tensor begins at a multiple of the alignment."""
+    return -(-nbytes // GGUF_DEFAULT_ALIGNMENT) * GGUF_DEFAULT_ALIGNMENT
+
+
+def file_bytes(entries: Iterable[Entry], tensors: Sequence[TensorInfo]) -> int:
+    """Exactly what `write_gguf` will write."""
+    return len(_header(entries, tensors)) + sum(padded(tensor.nbytes) for tensor in tensors)
+
+
 def write_gguf(
     path: Path, entries: Iterable[Entry], tensors: Sequence[TensorInfo], data: Iterable[Iterator[memoryview]]
 ) -> tuple[str, int]:
@@ -129,24 +142,10 @@ def write_gguf(
     `data` yields, for each tensor in order, its bytes in parts; only one part is held at a time. The same arguments
     give the same bytes.
     """
-    writer = GGUFWriter(path, MODEL_TYPE)
-    hasher = ThreadPoolExecutor(1, thread_name_prefix="hash-model")
-    try:
-        for entry in entries:
-            writer.add_key_value(entry.key, entry.value, entry.kind)
-        for tensor in tensors:
-            kind = GGMLQuantizationType(tensor.kind.value)
-            writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, raw_dtype=kind)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        assert writer.fout is not None
-        out = writer.fout[0]
-        writer.write_padding(out, out.tell())
-        out.flush()
-        with path.open("rb") as header:
-            digest = hashlib.file_digest(header, "sha256")
-        total = out.tell()
+    header = _header(entries, tensors)
+    digest, total = hashlib.sha256(header), len(header)
+    with path.open("wb") as out, ThreadPoolExecutor(1, thread_name_prefix="hash-model") as hasher:
+        out.write(header)
         for tensor, parts in zip(tensors, data, strict=True):
             written = 0
             for part in parts:
@@ -156,11 +155,27 @@ def write_gguf(
                 written += len(part)
             if written != tensor.nbytes:
                 raise RuntimeError(f"{tensor.name}: {written} bytes instead of {tensor.nbytes}")
-            padding = bytes(-written % writer.data_alignment)
+            padding = bytes(padded(written) - written)
             out.write(padding)
             digest.update(padding)
             total += written + len(padding)
-    finally:
-        hasher.shutdown()
-        writer.close()
     return digest.hexdigest(), total
+
+
+def _header(entries: Iterable[Entry], tensors: Sequence[TensorInfo]) -> bytes:
+    """All that stands before the first tensor."""
+    writer = GGUFWriter(None, MODEL_TYPE)
+    for entry in entries:
+        writer.add_key_value(entry.key, entry.value, entry.kind)
+    for tensor in tensors:
+        kind = GGMLQuantizationType(tensor.kind.value)
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, raw_dtype=kind)
+    header = io.BytesIO()
+    # As if it had opened a file.
+    opened: Any = writer
+    opened.fout, opened.state = [header], WriterState.EMPTY
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    header.write(bytes(padded(header.tell()) - header.tell()))
+    return header.getvalue()

@@ -9,15 +9,16 @@ from convert.tune.allocation import Option, allocate
 from convert.weights.ggml import GgmlType
 
 SMALL, MIDDLE, LARGE = GgmlType.IQ4_NL, GgmlType.Q5_K, GgmlType.Q8_0
+UNIT = 32  # what the places of tensors in a file are multiples of
 
 
 def test_the_bytes_go_where_they_gain_most() -> None:
     options = {
-        "sensitive": [Option(SMALL, 100, 1.0), Option(LARGE, 200, 0.0)],
-        "robust": [Option(SMALL, 100, 0.1), Option(LARGE, 200, 0.0)],
+        "sensitive": [Option(SMALL, 100 * UNIT, 1.0), Option(LARGE, 200 * UNIT, 0.0)],
+        "robust": [Option(SMALL, 100 * UNIT, 0.1), Option(LARGE, 200 * UNIT, 0.0)],
     }
 
-    chosen = allocate(options, 300)
+    chosen = allocate(options, 300 * UNIT)
 
     assert chosen is not None
     assert {name: option.kind for name, option in chosen.items()} == {"sensitive": LARGE, "robust": SMALL}
@@ -25,27 +26,30 @@ def test_the_bytes_go_where_they_gain_most() -> None:
 
 def test_what_does_not_fit_is_passed_over_for_what_does() -> None:
     options = {
-        "large": [Option(SMALL, 1000, 5.0), Option(LARGE, 2000, 0.0)],
-        "small": [Option(SMALL, 10, 0.01), Option(LARGE, 20, 0.0)],
+        "large": [Option(SMALL, 1000 * UNIT, 5.0), Option(LARGE, 2000 * UNIT, 0.0)],
+        "small": [Option(SMALL, 10 * UNIT, 0.01), Option(LARGE, 20 * UNIT, 0.0)],
     }
 
-    chosen = allocate(options, 1030)
+    chosen = allocate(options, 1030 * UNIT)
 
     assert chosen is not None
     assert [chosen["large"].kind, chosen["small"].kind] == [SMALL, LARGE]
 
 
 def test_an_option_that_costs_more_and_diverges_no_less_is_never_taken() -> None:
-    options = {"one": [Option(SMALL, 100, 0.5), Option(MIDDLE, 150, 0.6), Option(LARGE, 200, 0.5)]}
+    options = {"one": [Option(SMALL, 100 * UNIT, 0.5), Option(MIDDLE, 150 * UNIT, 0.6), Option(LARGE, 200 * UNIT, 0.5)]}
 
-    chosen = allocate(options, 1000)
+    chosen = allocate(options, 1000 * UNIT)
 
     assert chosen is not None
     assert chosen["one"].kind is SMALL
 
 
 def test_less_than_the_smallest_is_no_choice() -> None:
-    assert allocate({"one": [Option(SMALL, 100, 0.5)]}, 99) is None
+    options = {"one": [Option(SMALL, 100 * UNIT - 5, 0.5)]}
+
+    assert allocate(options, 100 * UNIT - 1) is None, "the next tensor begins at a multiple"
+    assert allocate(options, 100 * UNIT) == {"one": options["one"][0]}
 
 
 def test_it_is_nearly_the_best_of_all_choices_and_never_over_the_budget() -> None:
@@ -56,25 +60,25 @@ def test_it_is_nearly_the_best_of_all_choices_and_never_over_the_budget() -> Non
                 Option(kind, nbytes, divergence)
                 for kind, nbytes, divergence in zip(
                     (SMALL, MIDDLE, LARGE),
-                    sorted(randoms.sample(range(10, 100), 3)),
+                    sorted(randoms.sample(range(10 * UNIT, 100 * UNIT), 3)),
                     sorted((randoms.random() for _ in range(3)), reverse=True),
                     strict=True,
                 )
             ]
             for number in range(7)
         }
-        budget = sum(several[0].nbytes for several in options.values()) + randoms.randrange(200)
+        budget = sum(several[0].file_bytes for several in options.values()) + randoms.randrange(200 * UNIT)
 
         chosen = allocate(options, budget)
 
         assert chosen is not None
-        assert sum(option.nbytes for option in chosen.values()) <= budget
+        assert sum(option.file_bytes for option in chosen.values()) <= budget
         found = sum(option.divergence for option in chosen.values())
         every = itertools.product(*options.values())
         best = min(
             sum(option.divergence for option in choice)
             for choice in every
-            if sum(option.nbytes for option in choice) <= budget
+            if sum(option.file_bytes for option in choice) <= budget
         )
         # The last step that does not fit is what greedy choice may lose.
         assert found <= best + max(several[0].divergence for several in options.values())
