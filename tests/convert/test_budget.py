@@ -52,7 +52,7 @@ def least(checkpoint: Checkpoint, folder: Path, name: str, licence: str | None) 
     return int(str(caught.value).partition("at least ")[2].split()[0])
 
 
-@pytest.mark.parametrize(("name", "licence"), NAMES)
+@pytest.mark.parametrize(("name", "licence"), NAMES, ids=("short", "long", "longest"))
 def test_a_file_is_within_the_budget_and_a_step_more_is_not(
     checkpoint: Checkpoint, folder: Path, name: str, licence: str | None
 ) -> None:
@@ -62,6 +62,8 @@ def test_a_file_is_within_the_budget_and_a_step_more_is_not(
 
         size = choice.plan.file_bytes
         assert size <= budget
+        assert chosen(checkpoint, folder, size, name, licence).plan.file_bytes == size
+        assert size == smallest or chosen(checkpoint, folder, size - 1, name, licence).plan.file_bytes < size
         for matrix, option in choice.chosen.items():
             steps = [
                 other.file_bytes - option.file_bytes
@@ -71,7 +73,7 @@ def test_a_file_is_within_the_budget_and_a_step_more_is_not(
             assert not steps or size + min(steps) > budget, matrix
 
 
-@pytest.mark.parametrize(("name", "licence"), NAMES)
+@pytest.mark.parametrize(("name", "licence"), NAMES, ids=("short", "long", "longest"))
 def test_the_least_budget_that_is_told_is_enough_to_the_byte(
     checkpoint: Checkpoint, folder: Path, tmp_path: Path, name: str, licence: str | None
 ) -> None:
