@@ -1,4 +1,4 @@
-"""`--type auto`: the most faithful model within a budget of bytes, out of types that the target's kernels run fast."""
+"""Matrices rounded by what they are multiplied with, to the types that suit a budget best, or to those of a name."""
 
 import hashlib
 import json
@@ -7,27 +7,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .comparison import bytes_per_token, plain_sizes, ram_bytes
 from .conversion import Options, Plan, make_plan, processors, write_bundle
 from .errors import ConvertError
 from .evaluation import evaluate
 from .measure.texts import Texts
 from .read.checkpoint import Checkpoint
-from .read.tensors import TOKEN_EMBD
 from .report.boards import predicted_speeds
 from .report.quality import Quality, Size, Tensor
 from .tune.allocation import Option, allocate
-from .tune.candidates import REPACKED, Target
-from .tune.tuning import Progress, Tuned, Tuning
+from .tune.candidates import Target, candidates
+from .tune.tuned import Tuned
+from .tune.tuning import Progress, Tuning
 from .weights import ggml
 from .weights.recipe import Quantization
 from .write.manifest import MODEL_FILE, tools
 
+# Of the time that judging takes, where nothing was measured before.
+_OWN_SHARE = 0.3
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """budget: bytes of model.gguf. work: a folder where what was measured is kept."""
+    """budget: bytes of model.gguf; None = whatever the quantization's own types take. target: whose kernels count.
 
-    budget: int
+    work: a folder where what was measured is kept.
+    """
+
+    budget: int | None
     target: Target
     calibration: Texts
     evaluation: Texts
@@ -37,7 +44,8 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """plan: what will be written, within the budget; chosen: of each matrix; home: the model's own folder of `work`."""
+    """plan: what will be written; chosen: of each matrix within a budget, else nothing; home: the model's own folder of
+    `work`."""
 
     plan: Plan
     chosen: Mapping[str, Option]
@@ -45,39 +53,36 @@ class Choice:
     reference: Path
     home: Path
 
-    @property
-    def bytes_per_token(self) -> int:
-        """What a decode step reads: of an embedding that is no output matrix one row only."""
-        is_read = {name: self.plan.config.tied_embeddings or name != TOKEN_EMBD for name in self.chosen}
-        return sum(option.nbytes for name, option in self.chosen.items() if is_read[name])
-
-    @property
-    def ram_bytes(self) -> int:
-        """Of the matrices, in memory that is not the file's: copies in the layout of fast kernels."""
-        return sum(option.nbytes for option in self.chosen.values() if option.kind in REPACKED)
-
 
 def choose(checkpoint: Checkpoint, options: Options, wish: Wish, progress: Progress) -> Choice:
-    """Measures what was not measured before. Raises CheckpointError, and ConvertError if the budget is too small."""
+    """Rounds and measures what was not before. Raises CheckpointError, and ConvertError if the budget is too small."""
     progress("reading", 0.0)
-    reference, home, plan = reference_model(checkpoint, wish.work)
+    reference, home, _ = reference_model(checkpoint, wish.work)
+    plan = make_plan(checkpoint, options)
     matrices = [tensor for tensor in plan.tensors if tensor.is_quantizable]
+    if wish.budget is None:
+        kinds = {info.name: [info.kind] for info in plan.infos}
+    else:
+        kinds = {tensor.name: candidates(wish.target, tensor) for tensor in matrices}
     tuned = Tuning(
         reference=reference,
         matrices=matrices,
-        target=wish.target,
+        kinds=kinds,
         texts=wish.calibration,
         seed=wish.seed,
+        ggml=ggml.load(),
         threads=processors(),
-    ).run(home, ggml.load(), progress)
-    smallest = {name: min(several, key=lambda option: option.nbytes) for name, several in tuned.options.items()}
-    draft = _with(make_plan(checkpoint, replace(options, quantization=Quantization.AUTO)), smallest)
+    ).run(home, progress, has_divergences=wish.budget is not None)
+    if wish.budget is None:
+        return Choice(plan, {}, tuned, reference, home)
+    several = {tensor.name: tuned.options(tensor, kinds[tensor.name]) for tensor in matrices}
+    smallest = {name: min(one, key=lambda option: option.nbytes) for name, one in several.items()}
     # Header and vectors are as long whatever the types of the matrices.
-    least = draft.file_bytes
-    chosen = allocate(tuned.options, wish.budget - least + sum(option.file_bytes for option in smallest.values()))
+    least = _with(plan, smallest).file_bytes
+    chosen = allocate(several, wish.budget - least + sum(option.file_bytes for option in smallest.values()))
     if chosen is None:
         raise ConvertError(f"--budget {wish.budget}: too small; at least {least} bytes are needed for this model")
-    return Choice(_with(draft, chosen), chosen, tuned, reference, home)
+    return Choice(_with(plan, chosen), chosen, tuned, reference, home)
 
 
 def _with(plan: Plan, chosen: Mapping[str, Option]) -> Plan:
@@ -96,21 +101,51 @@ def reference_model(checkpoint: Checkpoint, work: Path) -> tuple[Path, Path, Pla
     return reference / MODEL_FILE, home, plan
 
 
-def judge(choice: Choice, model: Path, wish: Wish, progress: Progress) -> Quality:
-    """What the finished model is worth, measured on texts that nothing was tuned on."""
+def judge(choice: Choice, checkpoint: Checkpoint, model: Path, wish: Wish, progress: Progress) -> Quality:
+    """What the finished model is worth, measured on texts that nothing was tuned on, and plain `--type` beside it."""
     quality = evaluate(
-        model, choice.reference, "BF16", wish.evaluation, work=choice.home, threads=processors(), progress=progress
+        model,
+        choice.reference,
+        "BF16",
+        wish.evaluation,
+        work=choice.home,
+        threads=processors(),
+        progress=lambda what, share: progress(what, _OWN_SHARE * share),
     )
     assert quality.divergence is not None
-    size = Size(
-        name=choice.plan.name,
+    own = Size(
+        name="--type auto" if wish.budget is not None else f"--type {choice.plan.quantization.value} --calibration",
         bytes=model.stat().st_size,
-        ram_bytes=choice.ram_bytes,
+        ram_bytes=ram_bytes(choice.plan, wish.target),
         divergence=quality.divergence.mean,
         is_own=True,
     )
-    tensors = [
-        Tensor(name=name, type=option.kind.name, bytes=option.nbytes, divergence=option.divergence)
-        for name, option in choice.chosen.items()
-    ]
-    return replace(quality, tensors=tuple(tensors), sizes=(size,), speeds=predicted_speeds(choice.bytes_per_token))
+    plain = plain_sizes(
+        checkpoint,
+        choice.plan,
+        target=wish.target,
+        reference=choice.reference,
+        texts=wish.evaluation,
+        home=choice.home,
+        progress=lambda what, share: progress(what, _OWN_SHARE + (1 - _OWN_SHARE) * share),
+    )
+    return replace(
+        quality,
+        tensors=_tensors(choice),
+        sizes=(own, *plain),
+        speeds=predicted_speeds(bytes_per_token(choice.plan)),
+    )
+
+
+def _tensors(choice: Choice) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(
+            name=info.name,
+            type=info.kind.name,
+            bytes=info.nbytes,
+            divergence=None if (option := choice.chosen.get(info.name)) is None else option.divergence,
+            is_scaled=option is not None and not option.is_measured,
+        )
+        for tensor, info in zip(choice.plan.tensors, choice.plan.infos, strict=True)
+        if tensor.is_quantizable
+    )

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from .commands import convert, evaluate, verify
+from .commands import convert, evaluate, merge_imatrix, verify
 from .commands.terminal import EXIT_BAD_CHECKPOINT, EXIT_FAILED, complain
 from .errors import CheckpointError, ConvertError, printable
 from .write.bundle import STOPPING_SIGNALS
 
-_COMMANDS = {"verify": verify.run, "evaluate": evaluate.run}
+_COMMANDS = {"verify": verify.run, "evaluate": evaluate.run, "merge-imatrix": merge_imatrix.run}
 
 
 class Interrupted(BaseException):

@@ -175,7 +175,7 @@ def write_bundle(
             # The hash waits for the disk, the quantizers for the processor.
             source_hashes = hasher.submit(checkpoint.source_hashes, stop)
             with Quantizer(library, threads or processors()) as quantizer:
-                model = _write_model(folder / MODEL_FILE, plan, quantizer, encoded, progress)
+                model = write_model(folder / MODEL_FILE, plan, quantizer, encoded=encoded, progress=progress)
             files = {MODEL_FILE: model}
             add_files(folder)
             files |= {path.name: _stored(path) for path in folder.iterdir() if path.name not in files}
@@ -189,13 +189,16 @@ def write_bundle(
     return Written(manifest=stored, model=model, is_signed=sign is not None)
 
 
-def _write_model(
+def write_model(
     path: Path,
     plan: Plan,
     quantizer: Quantizer,
-    encoded: Callable[[str, GgmlType], Path] | None,
-    progress: Callable[[str, int], None],
+    *,
+    encoded: Callable[[str, GgmlType], Path] | None = None,
+    progress: Callable[[str, int], None] = lambda _name, _nbytes: None,
 ) -> BundleFile:
+    """The GGUF file alone; as `write_bundle`."""
+
     def parts(tensor: ModelTensor, kind: GgmlType) -> Iterator[memoryview]:
         stored = encoded(tensor.name, kind) if encoded is not None and tensor.is_quantizable else None
         for part in quantizer.encode(tensor, kind) if stored is None else _file_parts(stored):

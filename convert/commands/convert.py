@@ -23,6 +23,8 @@ from ..write.signature import read_private_key
 from . import arguments
 from .terminal import EXIT_OK, PROGRAM, cache_folder, complain, print_json
 
+_UNROUNDED = (Quantization.BF16.value, Quantization.F16.value)
+
 
 def _parser() -> argparse.ArgumentParser:
     types = [quantization.value for quantization in Quantization]
@@ -31,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Converts a checkpoint of Qwen2, Qwen2.5 or DeepSeek-R1-Distill-Qwen into a model bundle.",
         epilog=f"`{PROGRAM} verify BUNDLE` checks the hashes of a bundle and its signature; "
         f"`{PROGRAM} evaluate BUNDLE --against REFERENCE` measures how far its predictions are from those of the "
-        "unquantized model.",
+        f"unquantized model; `{PROGRAM} merge-imatrix FILE … --out FILE` adds importance matrices up.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
@@ -54,18 +56,24 @@ def _parser() -> argparse.ArgumentParser:
         choices=[target.value for target in Target],
         help="whose fast kernels the types must have (default: any)",
     )
-    auto.add_argument(
-        "--calibration", metavar="FILE", type=Path, nargs="+", help="texts to tune on (default: those that come along)"
+    tuned = parser.add_argument_group("with --budget, or --calibration for another type")
+    tuned.add_argument(
+        "--calibration",
+        metavar="FILE",
+        type=Path,
+        nargs="*",
+        help="texts to tune on (default, and without a FILE: those that come along); with another type: rounds its "
+        "matrices so that they lose least on these texts",
     )
-    auto.add_argument(
+    tuned.add_argument(
         "--eval", metavar="FILE", type=Path, help="texts to judge the result by (default: those that come along)"
     )
-    auto.add_argument("--seed", metavar="N", type=int, help="order of the texts (default: 0)")
-    auto.add_argument(
+    tuned.add_argument("--seed", metavar="N", type=int, help="order of the texts (default: 0)")
+    tuned.add_argument(
         "--work",
         metavar="DIR",
         type=Path,
-        help="where what was measured is kept for the next budget (default: a cache)",
+        help="where what was measured is kept for the next time (default: a cache)",
     )
     parser.add_argument(
         "--name", type=arguments.name, help="name of the model (default: the checkpoint's own, else `model`)"
@@ -99,9 +107,17 @@ def run(words: list[str]) -> int:
         parser.error("the following arguments are required: --type, or --budget")
     if is_auto and given.budget is None:
         parser.error("--type auto needs --budget")
-    for name in ("budget", "target", "calibration", "eval", "seed", "work"):
-        if not is_auto and getattr(given, name) is not None:
-            parser.error(f"--{name} goes with --type auto, not {given.type}")
+    is_tuned = is_auto or given.calibration is not None
+    for name, is_meant, goes in (
+        ("budget", is_auto, "--type auto"),
+        ("target", is_auto, "--type auto"),
+        ("calibration", given.type not in _UNROUNDED, "a type that is rounded to"),
+        ("eval", is_tuned, "--budget or --calibration"),
+        ("seed", is_tuned, "--budget or --calibration"),
+        ("work", is_tuned, "--budget or --calibration"),
+    ):
+        if not is_meant and getattr(given, name) is not None:
+            parser.error(f"--{name} goes with {goes}, not {given.type}")
     if given.out is not None and given.out.name in ("", ".."):
         parser.error(f"argument --out: {printable(str(given.out))} does not name a new folder")
     started = time.monotonic()
@@ -111,8 +127,8 @@ def run(words: list[str]) -> int:
     quantization = Quantization.AUTO if is_auto else Quantization(given.type)
     options = Options(quantization, given.name, given.model_version, given.licence)
     with Checkpoint(given.checkpoint) as checkpoint:
-        if is_auto:
-            return _convert_automatically(checkpoint, options, given, sign, started)
+        if is_auto or (is_tuned and not given.dry_run):
+            return _convert_tuned(checkpoint, options, given, sign, started)
         plan = make_plan(checkpoint, options)
         for warning in plan.warnings:
             complain(f"warning: {warning}")
@@ -125,7 +141,7 @@ def run(words: list[str]) -> int:
     return EXIT_OK
 
 
-def _convert_automatically(
+def _convert_tuned(
     checkpoint: Checkpoint,
     options: Options,
     given: argparse.Namespace,
@@ -154,7 +170,7 @@ def _convert_automatically(
             return EXIT_OK
 
         def add_files(folder: Path) -> None:
-            quality = judge(choice, folder / MODEL_FILE, wish, stages.show)
+            quality = judge(choice, checkpoint, folder / MODEL_FILE, wish, stages.show)
             (folder / quality_file.FILE).write_bytes(quality.encode())
             (folder / page.FILE).write_bytes(page.page(quality, choice.plan.name).encode())
             (folder / IMPORTANCE_FILE).write_bytes(choice.tuned.importance.read_bytes())

@@ -3,12 +3,11 @@
 A file holds sums and counts, so that several are merged by adding. Source: tools/imatrix/imatrix.cpp.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from gguf import GGUFReader, GGUFWriter
 
 from ..errors import ConvertError, printable
@@ -67,21 +66,30 @@ def read_importance(path: Path) -> Importance:
         raise ConvertError(f"{printable(str(path))}: not an importance matrix: {error}") from None
 
 
-def merge(several: Iterable[Importance]) -> Importance:
-    """As if all texts had been one corpus. Raises ConvertError if they are of different models."""
-    first, *others = several
-    sums: dict[str, npt.NDArray[np.float64]] = {name: values.astype(np.float64) for name, values in first.sums.items()}
-    counts = dict(first.counts)
-    for other in others:
-        for name, values in other.sums.items():
-            if name in sums and len(sums[name]) != len(values):
-                raise ConvertError(f"importance matrices of different models: {name} has {len(values)} columns in one")
-            sums[name] = sums[name] + values if name in sums else values.astype(np.float64)
-            counts[name] = counts.get(name, 0.0) + other.counts[name]
+def merge(several: Mapping[str, Importance]) -> Importance:
+    """As if all texts had been one corpus; `several` by what an error shall call them.
+
+    Raises ConvertError if they are not of the same matrices.
+    """
+    (first_name, first), *others = several.items()
+    for name, other in others:
+        for matrix in sorted(first.sums.keys() | other.sums.keys()):
+            columns = [0 if (sums := one.sums.get(matrix)) is None else len(sums) for one in (first, other)]
+            if columns[0] != columns[1]:
+                raise ConvertError(
+                    f"{printable(name)}: of another model than {printable(first_name)}: {printable(matrix)} has "
+                    f"{columns[1]} columns here and {columns[0]} there"
+                )
+    ones = list(several.values())
     return Importance(
-        sums={name: values.astype(np.float32) for name, values in sums.items()},
-        counts=counts,
-        datasets=tuple(name for one in (first, *others) for name in one.datasets),
-        chunks=sum(one.chunks for one in (first, *others)),
+        sums={name: _sum([one.sums[name] for one in ones]) for name in first.sums},
+        counts={name: sum(one.counts[name] for one in ones) for name in first.sums},
+        datasets=tuple(name for one in ones for name in one.datasets),
+        chunks=sum(one.chunks for one in ones),
         chunk_tokens=first.chunk_tokens,
     )
+
+
+def _sum(several: list[Floats]) -> Floats:
+    """Rounded once, so that it does not depend on the order."""
+    return np.sum(several, axis=0, dtype=np.float64).astype(np.float32)

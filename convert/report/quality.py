@@ -76,19 +76,24 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """divergence: mean, in nats, where this tensor alone is quantized and all others are the reference's."""
+    """divergence: mean, in nats, where this tensor alone is quantized and all others are the reference's.
+
+    is_scaled: it was not measured with this type, but is what was measured with another one, scaled by how much less
+    the tensor's products with its inputs are changed.
+    """
 
     name: str
     type: str
     bytes: int
     divergence: float | None
+    is_scaled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """One way to quantize the model. bytes: of its file; ram_bytes: anonymous memory after it was loaded.
+    """One way to quantize the model. bytes: of its file; ram_bytes: of what is copied out of it when it is loaded.
 
-    divergence: mean, in nats. is_own: this is the bundle itself.
+    divergence: mean, in nats, measured. is_own: this is the bundle itself.
     """
 
     name: str
@@ -234,12 +239,13 @@ def _task(value: Any, where: str) -> Task:
 
 
 def _tensor(value: Any, where: str) -> Tensor:
-    fields = Fields(value, where, ("name", "type", "bytes", "divergence"))
+    fields = Fields(value, where, ("name", "type", "bytes", "divergence", "is_scaled"))
     return Tensor(
         name=fields.text("name"),
         type=fields.text("type"),
         bytes=fields.count("bytes"),
         divergence=fields.optional("divergence", fields.number),
+        is_scaled=fields.flag("is_scaled"),
     )
 
 

@@ -15,11 +15,12 @@ from ..write.gguf_file import padded
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One type for one tensor: its bytes, and its divergence in nats."""
+    """One type for one tensor: its bytes, and its divergence in nats, measured as this type or scaled from another."""
 
     kind: GgmlType
     nbytes: int
     divergence: float
+    is_measured: bool = True
 
     @property
     def file_bytes(self) -> int:

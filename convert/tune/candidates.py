@@ -24,16 +24,26 @@ _BODY = {
     # Nothing is repacked there.
     Target.ARMV8_0: (GgmlType.IQ4_NL, GgmlType.Q5_0, GgmlType.Q8_0, GgmlType.Q4_K, GgmlType.Q5_K, GgmlType.Q6_K),
     Target.DOTPROD: (GgmlType.IQ4_NL, GgmlType.Q8_0, GgmlType.Q4_K, GgmlType.Q5_K, GgmlType.Q6_K),
-    # IQ4_NL has kernels for the dot product only.
+    # IQ4_NL has no kernel with matrix instructions.
     Target.I8MM: (GgmlType.Q4_0, GgmlType.Q8_0, GgmlType.Q4_K, GgmlType.Q5_K, GgmlType.Q6_K),
 }
 _BODY[Target.ANY] = _BODY[Target.DOTPROD]
 # Few rows are looked up, and as the output matrix it is read once per step: one that is not repacked is held once, for
 # both. One that is repacked is held a second time, in memory of its own.
 _EMBEDDING = (GgmlType.IQ4_NL, GgmlType.Q5_0, GgmlType.Q5_1, GgmlType.Q5_K, GgmlType.Q6_K, GgmlType.Q8_0)
-REPACKED = frozenset(
-    {GgmlType.Q4_0, GgmlType.IQ4_NL, GgmlType.Q8_0, GgmlType.Q4_K, GgmlType.Q5_K, GgmlType.Q6_K}
-)  # fmt: skip
+_ROWS_AT_ONCE = {
+    GgmlType.Q4_0: 4,
+    GgmlType.IQ4_NL: 4,
+    GgmlType.Q8_0: 4,
+    GgmlType.Q4_K: 8,
+    GgmlType.Q5_K: 8,
+    GgmlType.Q6_K: 8,
+}
+
+
+def is_repacked(target: Target, kind: GgmlType, rows: int) -> bool:
+    """Whether a matrix of so many rows is copied there when it is multiplied with."""
+    return target is not Target.ARMV8_0 and kind in _ROWS_AT_ONCE and rows % _ROWS_AT_ONCE[kind] == 0
 
 
 def candidates(target: Target, tensor: ModelTensor) -> list[GgmlType]:

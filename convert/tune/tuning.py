@@ -1,14 +1,12 @@
-"""Every candidate type of every matrix, rounded with error feedback, and what each costs. START HERE for `--type auto`.
+"""Types of matrices, rounded with error feedback, and what each costs. START HERE for `--type auto`.
 
 The reference is the checkpoint as BF16. It runs on the calibration texts once, to see what its matrices are multiplied
 with; then each matrix is replaced by its smallest candidate, alone, and the model's divergence from itself is measured.
-The other candidates of a matrix diverge less by as much as their loss is smaller: both are quadratic in the error.
 What was measured is kept in a folder, so that another budget costs seconds.
 """
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +21,8 @@ from ..measure.runner import Floats, Runner
 from ..measure.texts import CHUNK_TOKENS, Texts, chunks
 from ..read.tensors import TOKEN_EMBD, ModelTensor
 from ..weights.feedback import Feedback, loss
-from ..weights.ggml import Ggml, GgmlType, row_bytes
-from ..write.manifest import IMPORTANCE_FILE
-from .allocation import Option
-from .candidates import Target, candidates
+from ..weights.ggml import Ggml, GgmlType
+from .tuned import Figures, Tuned
 
 # About 12 000 tokens.
 CALIBRATION_CHUNKS = 24
@@ -39,83 +35,79 @@ _MOMENTS_BYTES = 3 << 30
 _SLAB_ELEMENTS = 8 << 20
 # The embedding is looked up too, where every column counts as much; as a share of the mean moment.
 _EMBEDDING_RIDGE = 0.1
-_FILE, _ENCODED = "measured.json", "encoded"
+# Of the time, where divergences are measured too.
+_ROUNDING_SHARE = 0.6
 
+# Types of each matrix, by its name.
+Kinds = Mapping[str, Sequence[GgmlType]]
 # Hears what is done, and which share of all.
 Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
-    """options: for each matrix, what each type costs; folder: where the encoded matrices are."""
-
-    options: dict[str, list[Option]]
-    folder: Path
-
-    def encoded(self, name: str, kind: GgmlType) -> Path:
-        """The matrix's bytes as this type, row after row."""
-        return self.folder / _ENCODED / f"{name}.{kind.name}"
-
-    @property
-    def importance(self) -> Path:
-        """The importance matrix, as upstream's tools read it."""
-        return self.folder / IMPORTANCE_FILE
-
-
-@dataclass(frozen=True, slots=True)
 class Tuning:
-    """reference: the model as BF16; matrices: those that get a type.
+    """reference: the model as BF16; matrices: those that get a type; kinds: which each may get.
 
     threads: they change nothing but the time.
     """
 
     reference: Path
     matrices: Sequence[ModelTensor]
-    target: Target
+    kinds: Kinds
     texts: Texts
     seed: int
+    ggml: Ggml
     threads: int
 
-    def run(self, folder: Path, ggml: Ggml, progress: Progress) -> Tuned:
-        """Measures, or finds what was measured in `folder`, which is this reference's own. Raises ConvertError."""
-        name = hashlib.sha256(f"{self.target.value}, {self.texts.sha256}, {self.seed}".encode()).hexdigest()
-        home = folder / name[:16]
-        if (options := _read(home / _FILE)) is not None:
-            return Tuned(options, home)
-        (home / _ENCODED).mkdir(parents=True, exist_ok=True)
-        tuned = Tuned({}, home)
+    def run(self, folder: Path, progress: Progress, *, has_divergences: bool = True) -> Tuned:
+        """All matrices as all their types, and the divergence of the first type of each.
+
+        What `folder`, which is this reference's own, holds of it is not done again. Raises ConvertError.
+        """
+        name = hashlib.sha256(f"{self.texts.sha256}, {self.seed}".encode()).hexdigest()
+        tuned = Tuned.read(folder / name[:16])
+        unrounded = {
+            tensor.name: [kind for kind in self.kinds[tensor.name] if kind not in tuned.losses.get(tensor.name, {})]
+            for tensor in self.matrices
+        }
+        unmeasured = [
+            tensor
+            for tensor in self.matrices
+            if has_divergences and self.kinds[tensor.name][0] not in tuned.divergences.get(tensor.name, {})
+        ]
+        if not any(unrounded.values()) and not unmeasured:
+            return tuned
         progress("loading", 0.0)
         with Runner(self.reference, chunk_tokens=CHUNK_TOKENS, threads=self.threads, is_writable=True) as runner:
-            most = CALIBRATION_CHUNKS + 1
-            *seen, unseen = chunks(self.texts, runner, seed=self.seed, most=most)
-            seen = seen or [unseen]
-            losses = self._encode_all(runner, seen, tuned, ggml, progress)
-            divergences = self._measure_all(runner, unseen[:_MEASURED_TOKENS], tuned, ggml, progress)
-        for tensor in self.matrices:
-            kinds = candidates(self.target, tensor)
-            tuned.options[tensor.name] = [
-                Option(
-                    kind,
-                    tensor.rows * row_bytes(kind, tensor.columns),
-                    _scaled(divergences[tensor.name], losses[tensor.name, kind], losses[tensor.name, kinds[0]]),
-                )
-                for kind in kinds
-            ]
-        _write(home / _FILE, tuned.options)
+            *seen, unseen = chunks(self.texts, runner, seed=self.seed, most=CALIBRATION_CHUNKS + 1)
+            if any(unrounded.values()):
+                share = _ROUNDING_SHARE if unmeasured else 1.0
+                self._round(runner, seen or [unseen], unrounded, tuned, lambda what, at: progress(what, share * at))
+                tuned.write()
+            if unmeasured:
+                self._measure(runner, unseen[:_MEASURED_TOKENS], unmeasured, tuned, progress)
+                tuned.write()
         return tuned
 
-    def _encode_all(
-        self, runner: Runner, texts: Sequence[Sequence[int]], tuned: Tuned, ggml: Ggml, progress: Progress
-    ) -> dict[tuple[str, GgmlType], float]:
-        losses: dict[tuple[str, GgmlType], float] = {}
+    def _round(
+        self,
+        runner: Runner,
+        texts: Sequence[Sequence[int]],
+        kinds: Kinds,
+        tuned: Tuned,
+        progress: Progress,
+    ) -> None:
+        tuned.encoded("", GgmlType.F32).parent.mkdir(parents=True, exist_ok=True)
+        # The first run sees the inputs of all matrices, be there something to round or not.
+        is_first = not tuned.importance.is_file()
+        parts = list(_parts([tensor for tensor in self.matrices if is_first or kinds[tensor.name]]))
         squares: dict[str, Floats] = {}
-        parts = list(_parts(self.matrices))
-        done, steps = 0, len(parts) * len(texts) + len(self.matrices)
+        done, steps = 0, len(parts) * len(texts) + sum(map(len, parts))
 
         def step(what: str) -> None:
             nonlocal done
             done += 1
-            progress(what, 0.6 * done / steps)
+            progress(what, done / steps)
 
         for part in parts:
             names = [tensor.name for tensor in part]
@@ -127,66 +119,75 @@ class Tuning:
             for tensor in part:
                 sharing.setdefault(input_of(tensor.name), []).append(tensor)
 
-            def work(
-                item: tuple[str, list[ModelTensor]], moments: dict[str, Floats] = moments
-            ) -> dict[tuple[str, GgmlType], float]:
-                return self._encode(runner, item[1], moments.get(item[0]), tuned, ggml)
+            def work(item: tuple[str, list[ModelTensor]], moments: dict[str, Floats] = moments) -> Figures:
+                return self._encode(runner, item[1], moments.get(item[0]), kinds, tuned)
 
             with ThreadPoolExecutor(self.threads, thread_name_prefix="tune") as pool:
                 for found in pool.map(work, sharing.items()):
-                    losses |= found
-                    for name in {name for name, _ in found}:
+                    for name, losses in found.items():
+                        tuned.losses.setdefault(name, {}).update(losses)
                         step(f"rounding {name}")
-        Importance(
-            sums=squares,
-            counts=dict.fromkeys(squares, float(len(texts) * CHUNK_TOKENS)),
-            datasets=(self.texts.name,),
-            chunks=len(texts),
-            chunk_tokens=CHUNK_TOKENS,
-        ).write(tuned.importance)
-        return losses
+        if is_first:
+            Importance(
+                sums=squares,
+                counts=dict.fromkeys(squares, float(len(texts) * CHUNK_TOKENS)),
+                datasets=(self.texts.name,),
+                chunks=len(texts),
+                chunk_tokens=CHUNK_TOKENS,
+            ).write(tuned.importance)
 
     def _encode(
-        self, runner: Runner, tensors: Sequence[ModelTensor], moments: Floats | None, tuned: Tuned, ggml: Ggml
-    ) -> dict[tuple[str, GgmlType], float]:
-        """Matrices with the same input, as every candidate type; gives the losses."""
+        self,
+        runner: Runner,
+        tensors: Sequence[ModelTensor],
+        moments: Floats | None,
+        kinds: Kinds,
+        tuned: Tuned,
+    ) -> Figures:
+        """Matrices with the same input, as all their types; gives the losses."""
         columns = tensors[0].columns
         # A matrix that is only looked up in is multiplied with nothing.
         known = np.eye(columns, dtype=np.float32) if moments is None else moments
         is_embedding = tensors[0].name == TOKEN_EMBD
         feedback = Feedback(known, ridge=_EMBEDDING_RIDGE) if is_embedding else Feedback(known)
-        losses: dict[tuple[str, GgmlType], float] = {}
+        losses: Figures = {tensor.name: {} for tensor in tensors}
         rows_per_slab = max(1, _SLAB_ELEMENTS // columns)
         for tensor in tensors:
-            for kind in candidates(self.target, tensor):
+            for kind in kinds[tensor.name]:
                 total = 0.0
-                with tuned.encoded(tensor.name, kind).open("wb") as file:
+                target = tuned.encoded(tensor.name, kind)
+                draft = target.with_name(f"{target.name}.new")
+                with draft.open("wb") as file:
                     for first in range(0, tensor.rows, rows_per_slab):
-                        weights = _numbers(runner, tensor.name, ggml, first, rows_per_slab)
-                        encoded, decoded = feedback.encode(ggml, weights, kind)
+                        weights = _numbers(runner, tensor.name, self.ggml, first, rows_per_slab)
+                        encoded, decoded = feedback.encode(self.ggml, weights, kind)
                         total += loss(known, weights - decoded)
                         file.write(encoded.data)
-                losses[tensor.name, kind] = total
+                draft.replace(target)
+                losses[tensor.name][kind] = total
         return losses
 
-    def _measure_all(
-        self, runner: Runner, text: list[int], tuned: Tuned, ggml: Ggml, progress: Progress
-    ) -> dict[str, float]:
-        """The divergence of the model with one matrix as its smallest candidate, for each."""
+    def _measure(
+        self,
+        runner: Runner,
+        text: list[int],
+        tensors: Sequence[ModelTensor],
+        tuned: Tuned,
+        progress: Progress,
+    ) -> None:
+        """The divergence of the model with one matrix as the first of its types, for each."""
         reference = predict(runner, [text], read_share=_READ_SHARE)
-        found: dict[str, float] = {}
-        for at, tensor in enumerate(self.matrices):
-            progress(f"measuring {tensor.name}", 0.6 + 0.4 * at / len(self.matrices))
+        for at, tensor in enumerate(tensors):
+            progress(f"measuring {tensor.name}", _ROUNDING_SHARE + (1 - _ROUNDING_SHARE) * at / len(tensors))
             bits = runner.weights(tensor.name)
             before = bits.copy()
-            kind = candidates(self.target, tensor)[0]
+            kind = self.kinds[tensor.name][0]
             encoded = np.fromfile(tuned.encoded(tensor.name, kind), np.uint8)
             decoded = np.empty(bits.shape, np.float32)
-            ggml.dequantize(kind, encoded.ctypes.data, decoded.ctypes.data, decoded.size)
+            self.ggml.dequantize(kind, encoded.ctypes.data, decoded.ctypes.data, decoded.size)
             bits[:] = _to_bf16(decoded)
-            found[tensor.name] = max(0.0, compare(runner, reference).mean)
+            tuned.divergences.setdefault(tensor.name, {})[kind] = max(0.0, compare(runner, reference).mean)
             bits[:] = before
-        return found
 
 
 def _parts(matrices: Sequence[ModelTensor]) -> Iterator[list[ModelTensor]]:
@@ -204,10 +205,6 @@ def _parts(matrices: Sequence[ModelTensor]) -> Iterator[list[ModelTensor]]:
         yield part
 
 
-def _scaled(divergence: float, own_loss: float, measured_loss: float) -> float:
-    return divergence * own_loss / measured_loss if measured_loss > 0 else 0.0
-
-
 def _numbers(runner: Runner, name: str, ggml: Ggml, first: int, rows: int) -> Floats:
     """Rows of a matrix of the reference."""
     bits = runner.weights(name)[first : first + rows]
@@ -220,24 +217,3 @@ def _to_bf16(numbers: Floats) -> Any:
     """Rounded to nearest even, as bits."""
     bits = numbers.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def _write(path: Path, options: dict[str, list[Option]]) -> None:
-    value = {
-        name: [{"type": one.kind.name, "bytes": one.nbytes, "divergence": one.divergence} for one in several]
-        for name, several in options.items()
-    }
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
-
-
-def _read(path: Path) -> dict[str, list[Option]] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            name: [Option(GgmlType[one["type"]], int(one["bytes"]), float(one["divergence"])) for one in several]
-            for name, several in value.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None

@@ -105,6 +105,78 @@ def test_a_bundle_of_a_budget_is_signed_with_all_its_files(
     assert open_model("default", tmp_path / "b", public).signature == "good"
 
 
+def divergence_of(bundle: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> float:
+    against: list[object] = ["evaluate", bundle, "--against", checkpoint_folder(), "--work", work, "--json"]
+    capsys.readouterr()
+    assert main([str(word) for word in against]) == 0
+    found: float = json.loads(capsys.readouterr().out)["divergence"]["mean"]
+    return found
+
+
+def test_a_named_type_keeps_its_mix_and_diverges_less_when_its_matrices_are_rounded_for_texts(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, tuned = tmp_path / "plain", tmp_path / "tuned"
+    assert convert("--type", "q4_0", "--out", plain) == 0
+    assert convert("--type", "q4_0", "--calibration", "--out", tuned, "--work", work) == 0
+
+    assert read_gguf(tuned / "model.gguf").types() == read_gguf(plain / "model.gguf").types()
+    assert read_gguf(tuned / "model.gguf").values() == read_gguf(plain / "model.gguf").values()
+    manifest = json.loads((tuned / "manifest.json").read_text())
+    assert manifest["quantization"] == "Q4_0"
+    assert manifest["recipe"]["imatrix_sha256"] == manifest["files"]["imatrix.gguf"]["sha256"]
+    quality = decode((tuned / "quality.json").read_bytes())
+    assert quality.divergence is not None
+    assert {tensor.divergence for tensor in quality.tensors} == {None}
+    assert "--type q4_0 --calibration" in (tuned / "quality.html").read_text("utf-8")
+    before, after = (divergence_of(bundle, work, capsys) for bundle in (plain, tuned))
+    assert after == quality.divergence.mean < 0.7 * before
+    assert open_model("default", tuned).warning is None
+
+
+def test_what_a_bundle_is_worth_is_told_beside_what_a_type_alone_makes(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert("--budget", "2MB", "--out", tmp_path / "b", "--work", work, "--name", "a name of its own") == 0
+    quality = decode((tmp_path / "b" / "quality.json").read_bytes())
+    sizes = {size.name: size for size in quality.sizes}
+    assert list(sizes) == ["--type auto", *(f"--type {kind}" for kind in ("q4_0", "iq4_nl", "q4_k_m", "q8_0"))]
+
+    assert convert("--type", "iq4_nl", "--out", tmp_path / "plain", "--name", "a name of its own") == 0
+    told = sizes["--type iq4_nl"]
+    assert told.bytes == (tmp_path / "plain" / "model.gguf").stat().st_size
+    assert told.divergence == divergence_of(tmp_path / "plain", work, capsys)
+    assert [path for path in work.rglob("plain-*") if path.is_dir()] == []
+
+
+def test_what_was_rounded_for_one_wish_is_not_rounded_for_the_next(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert convert("--budget", "2MB", "--target", "armv8.6-i8mm", "--dry-run", "--work", work) == 0
+    assert convert("--type", "q4_0", "--calibration", "--out", tmp_path / "first", "--work", work) == 0
+    capsys.readouterr()
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("it was rounded again")
+
+    monkeypatch.setattr("convert.weights.feedback.Feedback.encode", fail)
+    assert convert("--type", "q4_0", "--calibration", "--out", tmp_path / "again", "--work", work) == 0
+    assert convert("--budget", "2MB", "--target", "armv8.6-i8mm", "--dry-run", "--work", work) == 0
+    models = [(tmp_path / name / "model.gguf").read_bytes() for name in ("first", "again")]
+    assert models[0] == models[1]
+    home = tmp_path / "fresh"
+    monkeypatch.undo()
+    assert convert("--type", "q4_0", "--calibration", "--out", tmp_path / "alone", "--work", home) == 0
+    for name in ("model.gguf", "quality.json", "imatrix.gguf"):
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "first" / name).read_bytes(), name
+
+
+def test_a_dry_run_of_a_named_type_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert convert("--type", "q4_0", "--calibration", "--dry-run", "--work", tmp_path / "none") == 0
+    assert "Q4_0" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_bytes_do_not_depend_on_the_number_of_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

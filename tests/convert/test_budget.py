@@ -13,7 +13,7 @@ from convert.conversion import Options
 from convert.errors import ConvertError
 from convert.measure.texts import calibration_files, evaluation_files, read_texts
 from convert.read.checkpoint import Checkpoint
-from convert.tune.candidates import Target
+from convert.tune.candidates import Target, candidates
 from convert.weights.recipe import Quantization
 from tests.convert.checkpoints import make_checkpoint
 
@@ -64,13 +64,16 @@ def test_a_file_is_within_the_budget_and_a_step_more_is_not(
         assert size <= budget
         assert chosen(checkpoint, folder, size, name, licence).plan.file_bytes == size
         assert size == smallest or chosen(checkpoint, folder, size - 1, name, licence).plan.file_bytes < size
-        for matrix, option in choice.chosen.items():
+        for tensor in choice.plan.tensors:
+            if not tensor.is_quantizable:
+                continue
+            option = choice.chosen[tensor.name]
             steps = [
                 other.file_bytes - option.file_bytes
-                for other in choice.tuned.options[matrix]
+                for other in choice.tuned.options(tensor, candidates(Target.ANY, tensor))
                 if other.divergence < option.divergence and other.nbytes > option.nbytes
             ]
-            assert not steps or size + min(steps) > budget, matrix
+            assert not steps or size + min(steps) > budget, tensor.name
 
 
 @pytest.mark.parametrize(("name", "licence"), NAMES, ids=("short", "long", "longest"))

@@ -182,13 +182,31 @@ def test_importance_is_written_read_and_merged_exactly(tmp_path: Path) -> None:
     )
     first.write(tmp_path / "imatrix.gguf")
 
-    merged = merge([read_importance(tmp_path / "imatrix.gguf"), second])
+    merged = merge({"a": read_importance(tmp_path / "imatrix.gguf"), "b": second})
 
     assert merged.sums["blk.0.attn_q.weight"].tolist() == [4, 7]
     assert merged.counts == {"blk.0.attn_q.weight": 612}
     assert (merged.chunks, merged.datasets) == (2, ("t", "t"))
-    with pytest.raises(ConvertError, match="different models"):
-        merge([first, importance("blk.0.attn_q.weight", 1, count=1)])
+
+
+def test_sums_are_rounded_once_whatever_the_order() -> None:
+    small, large = 2.0**-24, 1.0
+    parts = {name: importance("w", value, count=1) for name, value in (("a", large), ("b", small), ("c", small))}
+    backwards = dict(reversed(parts.items()))
+
+    assert merge(parts).sums["w"] == merge(backwards).sums["w"] == np.float32(large + 2 * small) > large
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (importance("w", 1, count=1), "w has 1 columns here and 2 there"),
+        (importance("v", 1, 2, count=1), "v has 2 columns here and 0 there"),
+    ],
+)
+def test_importance_of_different_models_is_not_merged(other: Importance, told: str) -> None:
+    with pytest.raises(ConvertError, match=f"b: of another model than a: {told}"):
+        merge({"a": importance("w", 1, 2, count=512), "b": other})
 
 
 def test_what_is_no_importance_matrix_is_refused(tmp_path: Path, model: Path) -> None:

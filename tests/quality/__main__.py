@@ -20,7 +20,7 @@ import numpy as np
 from convert.automatic import reference_model
 from convert.conversion import processors
 from convert.evaluation import evaluate
-from convert.measure.importance import read_importance
+from convert.measure.importance import merge, read_importance
 from convert.measure.moments import second_moments
 from convert.measure.runner import Floats, Runner
 from convert.measure.texts import CHUNK_TOKENS, Texts, calibration_files, chunks, evaluation_files, read_texts
@@ -69,8 +69,10 @@ def main() -> int:
         )
     ]
     agreement = _agreement(programs, reference, given.work)
+    is_merged_alike = _is_merged_alike(programs, reference, given.work)
     if given.json:
-        print(json.dumps({"models": [asdict(row) for row in rows], "imatrix_difference": agreement}))
+        facts = {"imatrix_difference": agreement, "is_merged_alike": is_merged_alike}
+        print(json.dumps({"models": [asdict(row) for row in rows]} | facts))
         return 0
     print(f"{'model':22} {'bytes':>12} {'KL divergence':>20} {'same first':>11} {'ppl ratio':>10} {'made in':>9}")
     for row in rows:
@@ -79,6 +81,7 @@ def main() -> int:
             f"{row.ratio:10.4f} {row.seconds:7.0f} s"
         )
     print(f"importance matrix: the means differ by {100 * agreement:.2f} % of upstream's at most")
+    print(f"merged importance matrices are {'the same' if is_merged_alike else 'OTHERS'} as upstream's")
     return 0
 
 
@@ -154,6 +157,20 @@ def _agreement(programs: Path, reference: Path, work: Path) -> float:
     return max(
         _difference(np.asarray(np.diag(moments), np.float32) / tokens, theirs.sums[name] / theirs.counts[name])
         for name, moments in own.items()
+    )
+
+
+def _is_merged_alike(programs: Path, reference: Path, work: Path) -> bool:
+    """Whether two files of upstream's, merged by us and by llama-imatrix, have the same sums and counts."""
+    files = [work / "upstream.imatrix.gguf", work / "agreement.imatrix.gguf"]
+    target = work / "merged.imatrix.gguf"
+    inputs = [word for file in files for word in ("--in-file", str(file))]
+    run_program([str(programs / "llama-imatrix"), "-m", str(reference), *inputs, "-o", str(target)])
+    theirs, own = read_importance(target), merge({str(file): read_importance(file) for file in files})
+    return (
+        theirs.counts == own.counts
+        and theirs.sums.keys() == own.sums.keys()
+        and all(np.array_equal(sums, own.sums[name]) for name, sums in theirs.sums.items())
     )
 
 

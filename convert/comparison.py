@@ -1,0 +1,100 @@
+"""What a model costs on a board, and what plain `--type` makes of the same checkpoint: measured, for the report."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .conversion import Options, Plan, make_plan, processors, write_model
+from .evaluation import evaluate
+from .measure.texts import Texts
+from .read.checkpoint import Checkpoint
+from .read.tensors import TOKEN_EMBD, ModelTensor
+from .report.quality import Size
+from .tune.candidates import Target, is_repacked
+from .tune.tuning import Progress
+from .weights import ggml
+from .weights.quantize import Quantizer
+from .weights.recipe import Quantization
+from .write.gguf_file import TensorInfo
+from .write.manifest import MODEL_FILE
+
+PLAIN = (Quantization.Q4_0, Quantization.IQ4_NL, Quantization.Q4_K_M, Quantization.Q8_0)
+
+
+def bytes_per_token(plan: Plan) -> int:
+    """What a decode step reads of the matrices: of an embedding that is no output matrix one row only."""
+    return sum(info.nbytes for _, info in _multiplied(plan))
+
+
+def ram_bytes(plan: Plan, target: Target) -> int:
+    """Of the matrices, in memory that is not the file's: copies in the layout of fast kernels."""
+    return sum(info.nbytes for tensor, info in _multiplied(plan) if is_repacked(target, info.kind, tensor.rows))
+
+
+def _multiplied(plan: Plan) -> Iterator[tuple[ModelTensor, TensorInfo]]:
+    for tensor, info in zip(plan.tensors, plan.infos, strict=True):
+        if tensor.is_quantizable and (plan.config.tied_embeddings or tensor.name != TOKEN_EMBD):
+            yield tensor, info
+
+
+def plain_sizes(
+    checkpoint: Checkpoint,
+    own: Plan,
+    *,
+    target: Target,
+    reference: Path,
+    texts: Texts,
+    home: Path,
+    progress: Progress,
+) -> list[Size]:
+    """The types of PLAIN as `--type` alone makes them, rounded without regard to any text.
+
+    own: the plan of what they stand beside. Each is written, run on the texts and removed again; its divergence is kept
+    in `home`, the reference's own folder.
+    """
+    kept = home / f"plain-{texts.sha256[:16]}.json"
+    divergences = _read(kept)
+    sizes: list[Size] = []
+    for at, quantization in enumerate(PLAIN):
+        progress(f"comparing with {quantization.value}", at / len(PLAIN))
+        plan = make_plan(checkpoint, Options(quantization, own.name, own.version, own.licence))
+        if quantization.name not in divergences:
+            divergences[quantization.name] = _divergence(plan, reference, texts, home)
+            _write(kept, divergences)
+        sizes.append(
+            Size(
+                name=f"--type {quantization.value}",
+                bytes=plan.file_bytes,
+                ram_bytes=ram_bytes(plan, target),
+                divergence=divergences[quantization.name],
+                is_own=False,
+            )
+        )
+    return sizes
+
+
+def _divergence(plan: Plan, reference: Path, texts: Texts, home: Path) -> float:
+    with TemporaryDirectory(dir=home, prefix="plain-") as folder:
+        model = Path(folder) / MODEL_FILE
+        with Quantizer(ggml.load(), processors()) as quantizer:
+            write_model(model, plan, quantizer)
+        quality = evaluate(
+            model, reference, "BF16", texts, work=home, threads=processors(), progress=lambda _what, _share: None
+        )
+    assert quality.divergence is not None
+    return quality.divergence.mean
+
+
+def _read(path: Path) -> dict[str, float]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return {name: float(divergence) for name, divergence in value.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _write(path: Path, divergences: dict[str, float]) -> None:
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(divergences, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    draft.replace(path)

@@ -1,0 +1,78 @@
+"""What was measured of a model's matrices, kept in a folder: the next budget, or a type by name, finds it there."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..read.tensors import ModelTensor
+from ..weights.ggml import GgmlType, row_bytes
+from ..write.manifest import IMPORTANCE_FILE
+from .allocation import Option
+
+_FILE, _ENCODED = "measured.json", "encoded"
+# Name of a matrix → type → figure.
+Figures = dict[str, dict[GgmlType, float]]
+
+
+@dataclass(slots=True)
+class Tuned:
+    """losses: of each matrix rounded to each type; divergences: of the model with that matrix alone rounded so, nats.
+
+    What has a loss has been encoded.
+    """
+
+    folder: Path
+    losses: Figures = field(default_factory=dict)
+    divergences: Figures = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Tuned":
+        """What the folder holds; nothing if it holds nothing that can be read."""
+        try:
+            value = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+            return cls(folder, _figures(value["losses"]), _figures(value["divergences"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return cls(folder)
+
+    def write(self) -> None:
+        parts = {"losses": self.losses, "divergences": self.divergences}
+        value = {
+            part: {name: {kind.name: figure for kind, figure in found.items()} for name, found in figures.items()}
+            for part, figures in parts.items()
+        }
+        draft = self.folder / f"{_FILE}.new"
+        draft.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        draft.replace(self.folder / _FILE)
+
+    def encoded(self, name: str, kind: GgmlType) -> Path:
+        """The matrix's bytes as this type, row after row."""
+        return self.folder / _ENCODED / f"{name}.{kind.name}"
+
+    @property
+    def importance(self) -> Path:
+        """The importance matrix, as upstream's tools read it."""
+        return self.folder / IMPORTANCE_FILE
+
+    def options(self, tensor: ModelTensor, kinds: Sequence[GgmlType]) -> list[Option]:
+        """What each type costs. Measured is the first; the others diverge less by as much as their loss is smaller:
+        both are quadratic in the error."""
+        measured, losses = self.divergences[tensor.name][kinds[0]], self.losses[tensor.name]
+        return [
+            Option(
+                kind=kind,
+                nbytes=tensor.rows * row_bytes(kind, tensor.columns),
+                divergence=_scaled(measured, losses[kind], losses[kinds[0]]),
+                is_measured=kind is kinds[0],
+            )
+            for kind in kinds
+        ]
+
+
+def _scaled(divergence: float, own_loss: float, measured_loss: float) -> float:
+    return divergence * own_loss / measured_loss if measured_loss > 0 else 0.0
+
+
+def _figures(value: Any) -> Figures:
+    return {name: {GgmlType[kind]: float(figure) for kind, figure in found.items()} for name, found in value.items()}

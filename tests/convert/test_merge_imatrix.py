@@ -1,0 +1,55 @@
+"""`merge-imatrix` as scripts meet it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convert.cli import main
+from convert.measure.importance import Importance, read_importance
+
+
+def write(path: Path, *values: float, count: float = 512) -> Path:
+    Importance({"w": np.array(values, np.float32)}, {"w": count}, (path.stem,), 1, 512).write(path)
+    return path
+
+
+def run(*words: object) -> int:
+    return main(["merge-imatrix", *map(str, words)])
+
+
+def test_several_files_become_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [write(tmp_path / f"{number}.gguf", number, 1) for number in range(3)]
+
+    assert run(*files, "--out", tmp_path / "all.gguf") == 0
+
+    assert capsys.readouterr().out == f"{tmp_path / 'all.gguf'}: 1 matrices, 1536 tokens, from 3 files\n"
+    merged = read_importance(tmp_path / "all.gguf")
+    assert (merged.sums["w"].tolist(), merged.counts, merged.chunks) == ([3, 3], {"w": 1536}, 3)
+    assert merged.datasets == ("0", "1", "2")
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_file_is_replaced_only_by_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = write(tmp_path / "a.gguf", 1), write(tmp_path / "b.gguf", 2)
+
+    assert run(first, second, "--out", first) == 1
+    assert "exists already; --force replaces it" in capsys.readouterr().err
+    assert run(first, second, "--out", first, "--force") == 0
+    assert read_importance(first).sums["w"].tolist() == [3]
+
+
+def test_what_cannot_be_merged_is_told_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, wider = write(tmp_path / "a.gguf", 1), write(tmp_path / "b.gguf", 1, 2)
+    for files, told in (
+        ((first, wider), f"{wider}: of another model than {first}: w has 2 columns here and 1 there"),
+        ((first, first), "named twice"),
+        ((first, tmp_path / "none.gguf"), "none.gguf: not an importance matrix"),
+    ):
+        assert run(*files, "--out", tmp_path / "c.gguf") == 1
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "c.gguf").exists()
