@@ -98,6 +98,7 @@ def _sections(quality: Quality) -> Iterator[Markup]:
     if quality.sizes:
         yield _section(
             "Size and divergence",
+            _paragraph(_about_sizes(quality)),
             _paragraph(_beside_others(quality)),
             plots.size_plot(quality.sizes),
             tables.size_table(quality.sizes),
@@ -172,6 +173,16 @@ def _about_perplexity(perplexity: Perplexity) -> str:
     return told + f"That is {percent(change)} {'more' if perplexity.ratio > 1 else 'less'}."
 
 
+def _about_sizes(quality: Quality) -> str:
+    others = [size for size in quality.sizes if not size.is_own]
+    if not others or not all(size.name.startswith("--type ") for size in others):
+        return ""
+    return (
+        "The others are what edge-convert with this --type and nothing else makes of the same checkpoint, which rounds "
+        "each weight by itself and knows no texts. All divergences here were measured, on the same texts."
+    )
+
+
 def _beside_others(quality: Quality) -> str:
     own = quality.own_size
     others = [size for size in quality.sizes if not size.is_own and size.divergence]
@@ -200,9 +211,18 @@ def _percent_of(own: Size, other: Size) -> str:
 def _most_of_it(tensors: tuple[Tensor, ...]) -> str:
     known = sorted((tensor for tensor in tensors if tensor.divergence), key=lambda tensor: -(tensor.divergence or 0))
     total = sum(tensor.divergence or 0 for tensor in known)
+    if not any(tensor.divergence is not None for tensor in tensors):
+        return "Which tensor adds how much was not measured."
     told = "Each tensor alone was quantized while all others stayed as they were, and the divergence measured."
+    if scaled := sum(tensor.is_scaled for tensor in tensors):
+        measured = sum(tensor.divergence is not None for tensor in tensors) - scaled
+        told += (
+            f" So it is for {measured} tensors with the type that they have. The other {scaled} were measured with "
+            "their smallest type, and the figure scaled by how much less the type that they have changes the tensor's "
+            "products with its inputs."
+        )
     if not known:
-        return told if any(tensor.divergence is not None for tensor in tensors) else ""
+        return told
     half, count = 0.0, 0
     for tensor in known:
         half, count = half + (tensor.divergence or 0), count + 1

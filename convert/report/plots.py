@@ -85,6 +85,7 @@ def _figure(drawing: Markup, caption: str) -> Markup:
 
 def _note(tensor: Tensor) -> str:
     divergence = "not measured" if tensor.divergence is None else f"{significant(tensor.divergence)} nats"
+    divergence += " (scaled)" if tensor.is_scaled else ""
     return f"{tensor.type}, {megabytes(tensor.bytes)} MB, {divergence}"
 
 

@@ -84,7 +84,8 @@ def size_table(sizes: Sequence[Size]) -> Markup:
     ]
     own = next((index for index, size in enumerate(ordered) if size.is_own), -1)
     caption = (
-        "RAM is what is copied out of the file for kernels of the target, by its types; context and buffers add to it"
+        "RAM is computed by types, not measured: what is copied out of the file for kernels of the target; context and "
+        "buffers add to it"
     )
     return table(caption, ("quantized as", "file, MB", "RAM, MB", "mean divergence, nats"), rows, own=own)
 
@@ -113,8 +114,17 @@ def kind_table(tensors: Sequence[Tensor]) -> Markup:
 
 
 def tensor_table(tensors: Sequence[Tensor]) -> Markup:
-    rows = [(tensor.name, tensor.type, f"{tensor.bytes:,}", significant(tensor.divergence)) for tensor in tensors]
-    made = table("One row per tensor", ("tensor", "type", "bytes", "divergence, nats"), rows, words=1)
+    rows = [
+        (
+            tensor.name,
+            tensor.type,
+            f"{tensor.bytes:,}",
+            significant(tensor.divergence),
+            UNKNOWN if tensor.divergence is None else "scaled" if tensor.is_scaled else "measured",
+        )
+        for tensor in tensors
+    ]
+    made = table("One row per tensor", ("tensor", "type", "bytes", "divergence, nats", "which was"), rows, words=1)
     return element("details", element("summary", escaped(f"All {len(tensors):,} tensors")), made)
 
 

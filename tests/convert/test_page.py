@@ -132,8 +132,9 @@ def test_the_tables_hold_the_figures_of_the_document() -> None:
     assert {name: (float(mb), float(nats)) for name, mb, _, nats in rows(text, "RAM is")} == {
         size.name: (round(size.bytes / 1e6, 1), size.divergence) for size in quality.sizes
     }
-    for tensor, (name, kind, nbytes, nats) in zip(quality.tensors, rows(text, "One row"), strict=True):
+    for tensor, (name, kind, nbytes, nats, how) in zip(quality.tensors, rows(text, "One row"), strict=True):
         assert (name, kind, nbytes) == (tensor.name, tensor.type, f"{tensor.bytes:,}")
+        assert how == ("–" if tensor.divergence is None else "measured")
         assert (None if nats == "–" else float(nats)) == tensor.divergence
     for speed, (board, rate, gb_s, source) in zip(quality.speeds, rows(text, "Bandwidth"), strict=True):
         assert (board, source) == (speed.board, speed.source)
@@ -194,6 +195,30 @@ def test_without_divergences_there_is_no_empty_plot() -> None:
     assert not [tag for tag, _ in found.tags if tag == "svg"]
     assert "What the figures mean" not in found.all_of("h2")
     assert "Where the divergence comes from" in found.all_of("h2")
+    assert "Which tensor adds how much was not measured." in found.text
+
+
+def test_a_figure_that_was_scaled_is_not_told_as_measured() -> None:
+    quality = make_quality()
+    tensors = tuple(
+        dataclasses.replace(tensor, is_scaled=tensor.type == "Q8_0" and tensor.divergence is not None)
+        for tensor in quality.tensors
+    )
+    scaled = {tensor.name for tensor in tensors if tensor.is_scaled}
+    text = page(dataclasses.replace(quality, tensors=tensors), "pump model")
+
+    assert {name for name, *_, how in rows(text, "One row") if how == "scaled"} == scaled
+    assert f"The other {len(scaled)} were measured with their smallest type" in Page(text).text
+    assert "nats (scaled)" in text
+    assert "were measured with their smallest type" not in Page(page(quality, "pump model")).text
+
+
+def test_what_others_are_is_told_where_a_type_alone_made_them() -> None:
+    quality = make_quality()
+    told = "what edge-convert with this --type and nothing else makes"
+    assert told not in Page(page(quality, "pump model")).text
+    named = tuple(dataclasses.replace(size, name=f"--type {size.name.lower()}") for size in quality.sizes)
+    assert told in Page(page(dataclasses.replace(quality, sizes=named), "pump model")).text
 
 
 def test_zeros_and_single_figures_can_be_shown() -> None:
