@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from .write.manifest import MODEL_FILE, tools
 
 # Of the time that judging takes, where nothing was measured before.
 _OWN_SHARE = 0.3
+_TOOLS_FILE = "tools.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,14 @@ def reference_model(checkpoint: Checkpoint, work: Path) -> tuple[Path, Path, Pla
     """The checkpoint as BF16, the folder of `work` for all that is kept of it, and the plan that it was written by."""
     # First, for it reads all the files that are hashed.
     plan = make_plan(checkpoint, Options(Quantization.BF16))
-    made_of = json.dumps([checkpoint.source_hashes(threading.Event()), tools()], sort_keys=True)
-    home = work / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    source = json.dumps(checkpoint.source_hashes(threading.Event()), sort_keys=True)
+    home = work / hashlib.sha256(source.encode()).hexdigest()[:16]
+    made_by, note = json.dumps(tools(), sort_keys=True), home / _TOOLS_FILE
+    if not note.is_file() or note.read_text("utf-8") != made_by:
+        # What other versions made of this checkpoint would lie there for ever.
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        note.write_text(made_by, "utf-8")
     reference = home / "reference"
     if not (reference / MODEL_FILE).is_file():
         write_bundle(checkpoint, plan, reference, replace=True)

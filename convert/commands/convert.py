@@ -11,7 +11,7 @@ from typing import Any
 from .. import __version__
 from ..conversion import Options, Plan, Written, make_plan, write_bundle
 from ..errors import printable
-from ..progress import ProgressLine, StageLine
+from ..progress import StageLine
 from ..read.checkpoint import Checkpoint
 from ..report import page
 from ..report import quality as quality_file
@@ -135,8 +135,10 @@ def run(words: list[str]) -> int:
         if given.dry_run:
             _print_plan(plan, as_json=given.json)
             return EXIT_OK
-        with closing(ProgressLine(sys.stderr, plan.data_bytes)) as progress:
-            written = write_bundle(checkpoint, plan, given.out, replace=given.force, sign=sign, progress=progress.add)
+        with closing(StageLine(sys.stderr, is_logged=False)) as line:
+            written = write_bundle(
+                checkpoint, plan, given.out, replace=given.force, sign=sign, progress=_writing(line, plan)
+            )
     _print_summary(plan, written, given.out, time.monotonic() - started, as_json=given.json)
     return EXIT_OK
 
@@ -182,10 +184,24 @@ def _convert_tuned(
             replace=given.force,
             sign=sign,
             encoded=choice.tuned.encoded,
+            progress=_writing(stages, choice.plan),
             add_files=add_files,
         )
     _print_summary(choice.plan, written, given.out, time.monotonic() - started, as_json=given.json)
     return EXIT_OK
+
+
+def _writing(line: StageLine, plan: Plan) -> Callable[[str, int], None]:
+    """Hears each tensor's name and the bytes written of it."""
+    started, done = time.monotonic(), 0
+
+    def add(name: str, nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        rate = done / 1e6 / max(time.monotonic() - started, 1e-3)
+        line.show(f"writing {name}  {rate:.1f} MB/s", done / max(1, plan.data_bytes))
+
+    return add
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,7 @@ def _message(value: Any, where: str) -> tuple[str, str]:
 def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[int]]:
     """At most so many chunks of CHUNK_TOKENS: the documents in an order that the seed decides, one after the other.
 
+    Text is normalized to NFC, as Qwen's tokenizer does and llama.cpp does not.
     Conversations are written by the model's chat template; a model without gets their contents alone. Raises
     ConvertError if they are less than one chunk.
     """
@@ -105,21 +107,25 @@ def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[i
         if len(tokens) >= most * CHUNK_TOKENS:
             break
         if not document.messages:
-            tokens += runner.tokenize(document.text + "\n\n", parse_special=False)
+            tokens += runner.tokenize(_normal(document.text) + "\n\n", parse_special=False)
         elif render is None:
             text = "\n\n".join(content for _, content in document.messages)
-            tokens += runner.tokenize(text + "\n\n", parse_special=False)
+            tokens += runner.tokenize(_normal(text) + "\n\n", parse_special=False)
         else:
             messages = [{"role": role, "content": content} for role, content in document.messages]
             try:
                 text = render.render(messages=messages, bos_token=runner.bos_text, add_generation_prompt=False)
             except TemplateError as error:
                 raise ConvertError(f"the chat template does not take a conversation of {texts.name}: {error}") from None
-            tokens += runner.tokenize(text, parse_special=True)
+            tokens += runner.tokenize(_normal(text), parse_special=True)
     found = [tokens[at : at + CHUNK_TOKENS] for at in range(0, len(tokens) - CHUNK_TOKENS + 1, CHUNK_TOKENS)][:most]
     if not found:
         raise ConvertError(f"{texts.name}: {len(tokens)} tokens; at least {CHUNK_TOKENS} are needed")
     return found
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

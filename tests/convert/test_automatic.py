@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from convert.automatic import reference_model
 from convert.cli import main
 from convert.measure.importance import read_importance
+from convert.read.checkpoint import Checkpoint
 from convert.report.quality import decode
 from edge_agent.demo.readings import checkpoint_folder
 from edge_agent.model_store import open_model
@@ -169,6 +171,23 @@ def test_what_was_rounded_for_one_wish_is_not_rounded_for_the_next(
     assert convert("--type", "q4_0", "--calibration", "--out", tmp_path / "alone", "--work", home) == 0
     for name in ("model.gguf", "quality.json", "imatrix.gguf"):
         assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "first" / name).read_bytes(), name
+
+
+def test_what_other_versions_made_of_a_checkpoint_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.txt").write_text("kept")
+    with Checkpoint(checkpoint_folder()) as checkpoint:
+        _, home, _ = reference_model(checkpoint, tmp_path)
+        (home / "encoded").write_text("stale")
+        assert reference_model(checkpoint, tmp_path)[1] == home
+        assert (home / "encoded").exists()
+
+        monkeypatch.setattr("convert.automatic.tools", lambda: {"edge-convert": "another"})
+        reference, again, _ = reference_model(checkpoint, tmp_path)
+
+    assert again == home
+    assert reference.is_file()
+    assert not (home / "encoded").exists()
+    assert (tmp_path / "mine.txt").exists()
 
 
 def test_a_dry_run_of_a_named_type_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

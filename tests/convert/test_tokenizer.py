@@ -1,10 +1,15 @@
 """tokenizer.json and tokenizer_config.json, in the forms that checkpoints of several years have them."""
 
+import json
+import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from convert.errors import CheckpointError
+from convert.measure.runner import Runner
+from convert.measure.texts import Document, Texts, chunks
 from convert.read.config import parse_config
 from convert.read.tokenizer import Tokenizer, TokenType, parse_tokenizer
 from tests.convert.checkpoints import BYTE_LEVEL, CheckpointFiles, make_checkpoint
@@ -203,3 +208,31 @@ def test_a_template_that_adds_another_token_than_bos_is_refused(files: Checkpoin
 def test_an_id_in_tokenizer_config_that_contradicts_tokenizer_json_is_refused(files: CheckpointFiles) -> None:
     files.tokenizer_config["added_tokens_decoder"] = {"300": {"content": "<|im_end|>", "special": True}}
     assert "contradicts" in refused(files)
+
+
+def golden() -> list[dict[str, Any]]:
+    """Made by tests/parity/golden_tokens.py."""
+    found: list[dict[str, Any]] = json.loads((Path(__file__).parent / "golden_tokens.json").read_text("utf-8"))
+    return found
+
+
+def test_llama_cpp_reads_texts_in_nfc_into_the_tokens_that_hugging_face_reads(demo_bundle: Path) -> None:
+    with Runner(demo_bundle / "model.gguf", chunk_tokens=32, threads=1) as runner:
+        for known in golden():
+            text = unicodedata.normalize("NFC", known["text"])
+            assert runner.tokenize(text, parse_special=True) == known["ids"], known["text"]
+    assert any(unicodedata.normalize("NFC", known["text"]) != known["text"] for known in golden())
+
+
+def test_texts_to_tune_on_are_read_in_nfc(demo_bundle: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Größe prüfen, café. " * 200) for form in ("NFC", "NFD"))
+    with Runner(demo_bundle / "model.gguf", chunk_tokens=32, threads=1) as runner:
+        first, second = (
+            chunks(Texts("t", "0", [Document(text=text), talk(text)]), runner, seed=0, most=20)
+            for text in (composed, decomposed)
+        )
+    assert first == second
+
+
+def talk(text: str) -> Document:
+    return Document(messages=(("user", text), ("assistant", text)))

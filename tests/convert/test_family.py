@@ -1,0 +1,136 @@
+"""All forms of the family through `--budget`: what llama.cpp computes is what Qwen2's definition in numpy computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convert.cli import main
+from convert.measure.runner import Runner
+from convert.measure.texts import Document, Texts, chunks
+from convert.report.quality import decode
+from tests.convert import qwen2
+from tests.convert.checkpoints import CheckpointFiles, make_checkpoint, to_bf16
+from tests.convert.gguf_reading import read_gguf
+from tests.convert.test_tokenizer import R1_BOS, added, r1_distill
+
+R1_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{{ '<think>' + m.content }}"
+    "{% else %}{{ '<｜User｜>' + m.content }}{% endif %}{% endfor %}"
+)
+
+
+def add_rows(files: CheckpointFiles) -> CheckpointFiles:
+    """Tokens of one's own, each with a row of the embedding."""
+    for at, text in enumerate(("<pump>", "<valve>")):
+        token = {"id": 318 + at, "content": text, "single_word": False, "lstrip": False, "rstrip": False}
+        files.tokenizer["added_tokens"].append(token | {"normalized": False, "special": False})
+    return files
+
+
+def stretch(files: CheckpointFiles) -> CheckpointFiles:
+    files.config["rope_scaling"] = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+    return files
+
+
+def distill(files: CheckpointFiles) -> CheckpointFiles:
+    r1_distill(files).tokenizer_config["chat_template"] = R1_TEMPLATE
+    files.config["rope_theta"] = 10000.0
+    return files
+
+
+def same(files: CheckpointFiles) -> CheckpointFiles:
+    return files
+
+
+# Heads and widths stand to each other as in the models; what K types need, columns of whole 256s, most have too.
+FORMS: dict[str, tuple[dict[str, Any], Callable[[CheckpointFiles], CheckpointFiles]]] = {
+    "0.5B": ({"heads": 14, "heads_kv": 2, "hidden": 224, "feed_forward": 512}, same),
+    "1.5B": ({"heads": 12, "heads_kv": 2, "hidden": 768, "feed_forward": 1024, "layers": 1}, same),
+    "3B": ({"heads": 16, "heads_kv": 2, "hidden": 256, "feed_forward": 768}, same),
+    "7B, untied": ({"heads": 28, "heads_kv": 4, "hidden": 1792, "feed_forward": 512, "layers": 1, "tied": False}, same),
+    "R1-Distill, untied": ({"heads": 12, "heads_kv": 2, "hidden": 192, "tied": False}, distill),
+    "added tokens, odd rows": ({"vocab_size": 321}, add_rows),
+    "YaRN": ({"heads": 4, "heads_kv": 2}, stretch),
+    "nothing fits a block": ({"heads": 5, "heads_kv": 1, "hidden": 80, "feed_forward": 144}, same),
+}
+
+
+def lively(files: CheckpointFiles) -> CheckpointFiles:
+    """With norms near 1, and attention that is not spread evenly: else positions would hardly matter."""
+    random = np.random.default_rng(3)
+    for name, bits in files.tensors.items():
+        values = (bits.astype(np.uint32) << 16).view(np.float32)
+        if "norm" in name:
+            files.tensors[name] = to_bf16(1 + 0.1 * random.standard_normal(values.shape, np.float32))
+        elif ".q_proj." in name or ".k_proj." in name:
+            width = np.float32(files.config["hidden_size"])
+            files.tensors[name] = to_bf16(values * np.float32(32) / np.sqrt(width))
+    return files
+
+
+@pytest.fixture(params=FORMS)
+def files(request: pytest.FixtureRequest) -> CheckpointFiles:
+    shape, change = FORMS[request.param]
+    return change(lively(make_checkpoint(**shape)))
+
+
+def run(model: Path, tokens: list[int]) -> qwen2.Floats:
+    with Runner(model, chunk_tokens=len(tokens), threads=2) as runner:
+        return runner.logits(tokens).copy()
+
+
+def test_a_model_of_a_budget_computes_what_its_checkpoint_says(
+    files: CheckpointFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("convert.tune.tuning.CALIBRATION_CHUNKS", 4)
+    monkeypatch.setattr("convert.evaluation.EVALUATION_CHUNKS", 1)
+    checkpoint = files.write(tmp_path / "checkpoint")
+    # About 5.5 bits for each weight.
+    budget = int(sum(bits.size for bits in files.tensors.values()) * 0.69) + 40_000
+    words = [checkpoint, "--budget", budget, "--out", tmp_path / "b", "--work", tmp_path / "work"]
+    has_blocks = files.config["hidden_size"] % 32 == 0
+    words[2] = budget if has_blocks else 3 * budget
+    assert main([str(word) for word in words]) == 0
+    capsys.readouterr()
+
+    tokens = [int(token) for token in np.random.default_rng(5).integers(0, files.config["vocab_size"], 96)]
+    expected = qwen2.logits(files.config, files.tensors, tokens)
+    (reference,) = (tmp_path / "work").glob("*/reference/model.gguf")
+    assert qwen2.divergence(expected, run(reference, tokens)) < 1e-4
+    own = qwen2.divergence(expected, run(tmp_path / "b" / "model.gguf", tokens))
+    print(own, decode((tmp_path / "b" / "quality.json").read_bytes()).divergence)
+    assert own < 0.02
+    assert read_gguf(tmp_path / "b" / "model.gguf").types().keys() >= {"token_embd.weight"}
+    assert ("output.weight" in read_gguf(tmp_path / "b" / "model.gguf").types()) != files.config["tie_word_embeddings"]
+
+
+def test_the_definition_in_numpy_tells_a_wrong_position_and_a_wrong_head() -> None:
+    files = stretch(lively(make_checkpoint(heads=4, heads_kv=2)))
+    tokens = list(range(96))
+    right = qwen2.logits(files.config, files.tensors, tokens)
+
+    for wrong in ({"rope_scaling": None}, {"rope_theta": 10000.0}, {"num_key_value_heads": 1}):
+        config = files.config | wrong
+        if wrong.get("num_key_value_heads"):
+            continue
+        assert qwen2.divergence(right, qwen2.logits(config, files.tensors, tokens)) > 1e-3
+
+
+def test_r1_distill_begins_once_and_thinks_in_one_token(tmp_path: Path) -> None:
+    files = distill(make_checkpoint(layers=1, tied=False))
+    assert main([str(files.write(tmp_path / "c")), "--type", "bf16", "--out", str(tmp_path / "b")]) == 0
+    stored = read_gguf(tmp_path / "b" / "model.gguf").values()
+    assert stored["tokenizer.ggml.add_bos_token"] is True
+    begin, think = added(files, R1_BOS)["id"], added(files, "<think>")["id"]
+    talk = Document(messages=(("user", "a" * 600), ("assistant", "b" * 600)))
+
+    with Runner(tmp_path / "b" / "model.gguf", chunk_tokens=512, threads=1) as runner:
+        first, second = chunks(Texts("t", "0", [talk]), runner, seed=0, most=2)
+
+    assert first[:2] == [begin, added(files, "<｜User｜>")["id"]]
+    assert [*first, *second].count(begin) == [*first, *second].count(think) == 1
