@@ -1,11 +1,7 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +20,9 @@ from edge_agent.bench.results import (
     WorkerResult,
     task_result,
 )
-from edge_agent.bench.tasks import client_counts, started
+from edge_agent.bench.tasks import client_counts
 from edge_agent.bench.workload import TASKS, run
-from edge_agent.engine.process import EngineProcess
-from edge_agent.engine.protocol import EngineSettings, Failed, FailureCode, LabelsPlan, Load, SchemaPlan, TextPlan
+from edge_agent.engine.protocol import EngineSettings, Failed, FailureCode, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.engine.schema_grammar import check_schema
 from edge_agent.model_store import Model
 from tests.support import finished
@@ -301,70 +296,3 @@ def test_a_terminal_gets_one_line_that_is_written_over(
     progress.clear()
 
     assert capsys.readouterr().err == "\r\x1b[Ktasks: round 1\r\x1b[Ktasks: round 2\r\x1b[K"
-
-
-ECHO = Load(model_path="echo:", settings=EngineSettings())
-
-
-def interrupt() -> None:
-    signal.raise_signal(signal.SIGINT)
-
-
-@pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Every process that is started. SIGINT interrupts, whatever the shell of these tests has it do."""
-    processes: list[subprocess.Popen[bytes]] = []
-    popen = subprocess.Popen
-
-    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
-        processes.append(popen(*arguments, **options))
-        return processes[-1]
-
-    monkeypatch.setattr(subprocess, "Popen", start)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield processes
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.parametrize("place", [(subprocess, "Popen"), (EngineProcess, "send"), (EngineProcess, "stop")])
-@pytest.mark.parametrize("is_before", [True, False])
-def test_an_interrupt_while_a_worker_starts_or_stops_leaves_none(
-    workers: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], *, is_before: bool
-) -> None:
-    interrupted = getattr(*place)
-
-    def interrupting(*arguments: Any, **options: Any) -> Any:
-        if is_before:
-            interrupt()
-        result = interrupted(*arguments, **options)
-        if not is_before:
-            interrupt()
-        return result
-
-    monkeypatch.setattr(*place, interrupting)
-    with pytest.raises(KeyboardInterrupt), started(ECHO) as worker:
-        worker.ready()
-
-    assert [worker.returncode for worker in workers] == [0]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_an_interrupt_ends_the_wait_for_a_worker(workers: list[subprocess.Popen[bytes]]) -> None:
-    timer = threading.Timer(0.2, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt), started(replace(ECHO, model_path="echo:load_ms=60000")) as worker:
-        worker.ready()
-
-    assert [worker.returncode for worker in workers] == [0]
-
-
-def test_a_thread_that_is_not_interrupted_starts_workers_as_well(workers: list[subprocess.Popen[bytes]]) -> None:
-    def start() -> None:
-        with started(ECHO) as worker:
-            worker.ready()
-
-    thread = threading.Thread(target=start)
-    thread.start()
-    thread.join()
-
-    assert [worker.returncode for worker in workers] == [0]

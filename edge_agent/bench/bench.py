@@ -14,10 +14,11 @@ from time import monotonic
 from edge_agent import __version__
 from edge_agent.bench.report import Report, document, table
 from edge_agent.bench.results import BoardResult
-from edge_agent.bench.tasks import FULL, QUICK, BenchError, Say, measure_tasks
+from edge_agent.bench.tasks import FULL, QUICK, Say, measure_tasks
 from edge_agent.board.generic import GenericBoard, cores, machine
 from edge_agent.clock import timestamp
 from edge_agent.config import ECHO_MODEL, EngineConfig, ModelConfig, load_config
+from edge_agent.engine.client import WorkerError
 from edge_agent.engine.environment import library_environment
 from edge_agent.engine.protocol import EngineSettings, Load
 from edge_agent.faults import printable
@@ -55,7 +56,7 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
                 say=progress.say,
             )
         progress.clear()
-    except (BenchError, ModelError, OSError) as error:
+    except (BenchError, WorkerError, ModelError, OSError) as error:
         progress.clear()
         # On the command line the model is no key of a configuration.
         told = str(error) if model_path is None else str(error).removeprefix("models.default.path: ")
@@ -67,6 +68,10 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
         return 1
     print(json.dumps(document(report), indent=2, ensure_ascii=False) if as_json else table(report))
     return 0
+
+
+class BenchError(Exception):
+    """There is nothing to measure; the message says why."""
 
 
 class Progress:
@@ -100,7 +105,7 @@ class Progress:
 def _measure(
     board: GenericBoard, configured: ModelConfig, settings: EngineSettings, folder: Path, *, is_quick: bool, say: Say
 ) -> Report:
-    """Raises BenchError, ModelError, OSError."""
+    """Raises BenchError, WorkerError, ModelError, OSError."""
     path = configured.path
     if str(path).startswith(ECHO_MODEL):
         raise BenchError(f"{path} is no model: there is nothing to measure; give one with --model")
