@@ -318,15 +318,8 @@ def load_config(path: Path) -> Config:
 
     Raises ConfigError naming every fault: unreadable, not TOML, unknown keys, wrong values, tasks that clash.
     """
-    try:
-        raw: dict[str, Any] = tomllib.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise ConfigError(path, [f"cannot be read: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
-    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: absurd numbers, absurd nesting
-        raise ConfigError(path, [f"is not TOML: {error}"]) from error
-    tasks = {name: task for name, task in _below(raw, "tasks").items() if isinstance(task, dict)}
+    raw = _read_toml(path)
+    tasks = _task_tables(raw)
     models = list(_below(raw, "models"))
     # What goes together is checked beside pydantic, which asks only after everything else is right: one round for all.
     faults = [*_built_in_faults(tasks), *_models_faults(models), *_topics_faults(tasks, raw)]
@@ -338,6 +331,60 @@ def load_config(path: Path) -> Config:
     if faults:
         raise ConfigError(path, faults)
     return config
+
+
+class _TasksOnly(BaseModel):
+    """What else a configuration holds is not looked at."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    tasks: Annotated[dict[Name, TaskConfig], Field(min_length=1)]
+
+
+def load_task_configs(path: Path) -> dict[str, TaskConfig]:
+    """The `[tasks.NAME]` tables of a configuration, whatever else it holds or lacks; a `.json` holds them by name.
+
+    Raises ConfigError naming every fault.
+    """
+    raw = {"tasks": _read_json(path)} if path.suffix == ".json" else _read_toml(path)
+    tasks = _task_tables(raw)
+    faults = [*_built_in_faults(tasks)]
+    models = [name for task in tasks.values() if isinstance(name := task.get("model", "default"), str)]
+    context = {"folder": path.absolute().parent, "models": models}
+    try:
+        found = _TasksOnly.model_validate(raw, context=context)
+    except ValidationError as error:
+        faults += [fault for e in error.errors(include_url=False) for fault in _faults(e, raw, context)]
+    if faults:
+        raise ConfigError(path, faults)
+    return found.tasks
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: absurd numbers, absurd nesting
+        raise ConfigError(path, [f"is not TOML: {error}"]) from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return parse_json(_read_text(path))
+    except ValueError as error:
+        raise ConfigError(path, [f"is not JSON: {error}"]) from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(path, [f"cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
+
+
+def _task_tables(raw: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: task for name, task in _below(raw, "tasks").items() if isinstance(task, dict)}
 
 
 def _below(raw: dict[str, Any], key: str) -> dict[str, Any]:

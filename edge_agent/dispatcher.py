@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -42,7 +41,7 @@ from edge_agent.mqtt_link import Inbound, Publication
 from edge_agent.reception import Question, Reception, Unreadable
 from edge_agent.request_queue import Request, RequestQueue
 from edge_agent.statistics import Statistics
-from edge_agent.tasks import Task
+from edge_agent.tasks import Task, output_of
 
 log = logging.getLogger(__name__)
 
@@ -393,22 +392,15 @@ class Dispatcher:
                 return Outcome.refused(error, _timing(request, now))
 
     def _finished(self, request: Request, event: Finished, now: float) -> Outcome:
-        output: str | dict[str, object] | None = event.text
-        degraded: tuple[str, ...] = ()
-        if event.scores is not None:
-            best = max(event.scores, key=lambda label: event.scores[label])  # type: ignore[index]
-            output = best
-            if event.scores[best] < request.min_score:
-                output, degraded = None, ("unsure",)
-        elif event.finish == "schema":
-            output = json.loads(event.text or "")  # the worker has validated it
+        output = output_of(event, request.min_score)
+        is_unsure = event.scores is not None and output is None
         return Outcome(
             status=Status.OK,
             output=output,
             scores=event.scores and {label: round(p, 6) for label, p in event.scores.items()},
             finish=event.finish.value,
             reasoning=event.reasoning if request.include_reasoning else None,
-            degraded=degraded,
+            degraded=("unsure",) if is_unsure else (),
             model=self.model,
             usage=Usage(
                 prompt_tokens=event.prompt_tokens,

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_agent.config import BUILT_IN_TASK, ClassifyTask, Config, ExtractTask, GenerateTask, TaskConfig
-from edge_agent.engine.protocol import ChatMessage, LabelsPlan, Run, Sampling, SchemaPlan, TaskPrefix, TextPlan
+from edge_agent.engine.protocol import (
+    ChatMessage,
+    Finish,
+    Finished,
+    LabelsPlan,
+    Run,
+    Sampling,
+    SchemaPlan,
+    TaskPrefix,
+    TextPlan,
+)
 from edge_agent.faults import first_fault, shown
 from edge_agent.messages import Code, Envelope, Refusal
 from edge_agent.templates import TemplateInputError, constant_head, render
@@ -122,6 +134,23 @@ class Task:
 
 def load_tasks(config: Config) -> dict[str, Task]:
     """Every task by name; the built-in `generate` is always there."""
-    tasks = {name: Task(name, task) for name, task in config.tasks.items()}
+    return with_built_in(config.tasks)
+
+
+def with_built_in(configs: Mapping[str, TaskConfig]) -> dict[str, Task]:
+    """The tasks by name, and the built-in `generate` where it is not configured."""
+    tasks = {name: Task(name, config) for name, config in configs.items()}
     tasks.setdefault(BUILT_IN_TASK, Task(BUILT_IN_TASK, GenerateTask(kind="generate")))
     return tasks
+
+
+def output_of(event: Finished, min_score: float) -> str | dict[str, Any] | None:
+    """What an answer is to the caller: text, an object or a label; None where no label reaches `min_score`."""
+    if event.scores is not None:
+        best = max(event.scores, key=event.scores.__getitem__)
+        return best if event.scores[best] >= min_score else None
+    if event.finish is Finish.SCHEMA:
+        # The worker has validated it.
+        output: dict[str, Any] = json.loads(event.text or "")
+        return output
+    return event.text

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from pathlib import Path
 
 from ..read.config import MAX_NAME_LENGTH
 
@@ -26,3 +27,16 @@ def version(text: str) -> int:
             "must be an integer from 1 to 2147483648; it rises with every release of a model"
         )
     return int(text)
+
+
+def add_tasks(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """--tasks and --labelled: the share of right answers."""
+    parser.add_argument(
+        "--tasks", metavar="CONFIG", type=Path, help="an agent's configuration, of which the [tasks.NAME] tables count"
+    )
+    parser.add_argument(
+        "--labelled",
+        metavar="FILE",
+        type=Path,
+        help='examples of these tasks, to tell the share of right answers; per line {"task", "input", "answer"}',
+    )

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="where what was measured is kept for the next time (default: a cache)",
     )
+    arguments.add_tasks(auto)
     parser.add_argument(
         "--name", type=arguments.name, help="name of the model (default: the checkpoint's own, else `model`)"
     )
@@ -112,12 +114,15 @@ def run(words: list[str]) -> int:
         ("budget", is_auto, "--type auto"),
         ("target", is_auto, "--type auto"),
         ("calibration", given.type not in _UNROUNDED, "a type that is rounded to"),
+        ("labelled", is_tuned, "--budget or --calibration"),
         ("eval", is_tuned, "--budget or --calibration"),
         ("seed", is_tuned, "--budget or --calibration"),
         ("work", is_tuned, "--budget or --calibration"),
     ):
         if not is_meant and getattr(given, name) is not None:
             parser.error(f"--{name} goes with {goes}, not {given.type}")
+    if (given.tasks is None) != (given.labelled is None):
+        parser.error("--tasks and --labelled go together")
     if given.out is not None and given.out.name in ("", ".."):
         parser.error(f"argument --out: {printable(str(given.out))} does not name a new folder")
     started = time.monotonic()
@@ -151,9 +156,12 @@ def _convert_tuned(
     started: float,
 ) -> int:
     # It loads llama.cpp, which nothing else needs.
+    from ..ask.labelled import judge_tasks, read_labelled  # noqa: PLC0415
+    from ..ask.requests import read_tasks  # noqa: PLC0415
     from ..automatic import Wish, choose, judge  # noqa: PLC0415
     from ..measure.texts import calibration_files, evaluation_files, read_texts  # noqa: PLC0415
 
+    examples = None if given.labelled is None else read_labelled(given.labelled, read_tasks(given.tasks))
     wish = Wish(
         budget=given.budget,
         target=Target(given.target or Target.ANY),
@@ -172,7 +180,19 @@ def _convert_tuned(
             return EXIT_OK
 
         def add_files(folder: Path) -> None:
-            quality = judge(choice, checkpoint, folder / MODEL_FILE, wish, stages.show)
+            model = folder / MODEL_FILE
+            quality = judge(choice, checkpoint, model, wish, stages.show)
+            if examples is not None:
+                assert quality.reference is not None
+                tasks = judge_tasks(
+                    model,
+                    choice.reference,
+                    quality.reference.file_sha256,
+                    examples,
+                    work=choice.home,
+                    progress=stages.show,
+                )
+                quality = replace(quality, tasks=tasks)
             (folder / quality_file.FILE).write_bytes(quality.encode())
             (folder / page.FILE).write_bytes(page.page(quality, choice.plan.name).encode())
             (folder / IMPORTANCE_FILE).write_bytes(choice.tuned.importance.read_bytes())

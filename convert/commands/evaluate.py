@@ -3,6 +3,7 @@
 import argparse
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from ..conversion import processors
@@ -10,6 +11,7 @@ from ..errors import ConvertError, printable
 from ..progress import StageLine
 from ..read.checkpoint import Checkpoint
 from ..write.manifest import MODEL_FILE
+from . import arguments
 from .terminal import EXIT_OK, PROGRAM, cache_folder
 
 
@@ -23,10 +25,15 @@ def run(words: list[str]) -> int:
         "--against", metavar="REFERENCE", type=Path, required=True, help="its checkpoint, or a bundle or .gguf of it"
     )
     parser.add_argument("--eval", metavar="FILE", type=Path, help="texts to judge by (default: those that come along)")
+    arguments.add_tasks(parser)
     parser.add_argument("--work", metavar="DIR", type=Path, help="where the reference is kept (default: a cache)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     given = parser.parse_args(words)
+    if (given.tasks is None) != (given.labelled is None):
+        parser.error("--tasks and --labelled go together")
     # They load llama.cpp.
+    from ..ask.labelled import judge_tasks, read_labelled  # noqa: PLC0415
+    from ..ask.requests import read_tasks  # noqa: PLC0415
     from ..automatic import reference_model  # noqa: PLC0415
     from ..evaluation import evaluate, model_facts  # noqa: PLC0415
     from ..measure.texts import evaluation_files, read_texts  # noqa: PLC0415
@@ -38,6 +45,7 @@ def run(words: list[str]) -> int:
         )
     # Before a reference is made, which takes a while.
     model_facts(model)
+    examples = None if given.labelled is None else read_labelled(given.labelled, read_tasks(given.tasks))
     work = given.work or cache_folder()
     with closing(StageLine(sys.stderr)) as stages:
         stages.show("reading", 0.0)
@@ -56,6 +64,11 @@ def run(words: list[str]) -> int:
             threads=processors(),
             progress=stages.show,
         )
+        if examples is not None:
+            assert quality.reference is not None
+            sha256 = quality.reference.file_sha256
+            tasks = judge_tasks(model, reference, sha256, examples, work=work, progress=stages.show)
+            quality = replace(quality, tasks=tasks)
     if given.json:
         print(quality.encode().decode())
         return EXIT_OK
@@ -65,6 +78,12 @@ def run(words: list[str]) -> int:
     print(f"KL divergence    {divergence.mean:.5f} ± {divergence.error:.5f} nats, p99 {divergence.p99:.4f}")
     print(f"same first token {100 * divergence.top1_agreement:.1f} %")
     print(f"perplexity       {perplexity.ratio:.4f} of the reference's ({perplexity.low:.4f}–{perplexity.high:.4f})")
+    for task in quality.tasks:
+        assert task.reference_accuracy is not None
+        print(
+            f"{printable(task.name):16} {100 * task.accuracy:.2f} % of {task.examples} answers right, "
+            f"the reference's {100 * task.reference_accuracy:.2f} %"
+        )
     return EXIT_OK
 
 

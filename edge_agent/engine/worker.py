@@ -145,7 +145,8 @@ def _open_engine(load: Load) -> Engine:
     # An echo worker must start where the native library is missing or does not fit the CPU.
     from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
 
-    return LlamaEngine(load)
+    # To measure pays where it is kept for the next start.
+    return LlamaEngine(load, is_measured=load.state_dir is not None)
 
 
 def _serve(engine: Engine, commands: _Commands, emit: Callable[[Event], None]) -> None:

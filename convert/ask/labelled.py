@@ -1,0 +1,133 @@
+"""Task accuracy: how many of a user's labelled examples a model answers right, asked as the agent asks on a board."""
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_agent.config import ClassifyTask, ExtractTask
+from edge_agent.engine.protocol import Finished, Refused
+from edge_agent.engine.schema_grammar import validator
+from edge_agent.faults import field_name, shown
+from edge_agent.tasks import Task, output_of
+
+from ..report.quality import Task as TaskQuality
+from ..tune.tuning import Progress
+from .model import opened
+from .requests import Request, Requests, read_requests
+
+
+def read_labelled(path: Path, tasks: dict[str, Task]) -> Requests:
+    """Lines of `{"task": …, "input": …, "answer": …}`, the answer a label or an object.
+
+    Raises ConvertError, also for an answer that the task can never give, or whose task is of the kind `generate`: of a
+    text nobody can say that it is right.
+    """
+    examples = read_requests(path, tasks)
+    for example in examples.requests:
+        if (fault := _answer_fault(example)) is not None:
+            raise example.wrong(fault)
+    return examples
+
+
+def judge_tasks(
+    model: Path, reference: Path, reference_sha256: str, examples: Requests, *, work: Path, progress: Progress
+) -> tuple[TaskQuality, ...]:
+    """The share of right answers of both models. work: a folder where the reference's are kept. Raises ConvertError."""
+    kept = work / f"{reference_sha256[:16]}-{examples.sha256[:16]}.json"
+    if (of_reference := _read(kept)) is None:
+        of_reference = _right_answers(reference, examples, lambda share: progress("asking the reference", share / 2))
+        _write(kept, of_reference)
+    of_model = _right_answers(model, examples, lambda share: progress("asking the model", 0.5 + share / 2))
+    counts = Counter(example.task.name for example in examples.requests)
+    return tuple(
+        TaskQuality(
+            name=name,
+            kind=task.kind,
+            examples=counts[name],
+            accuracy=of_model.get(name, 0) / counts[name],
+            reference_accuracy=of_reference.get(name, 0) / counts[name],
+        )
+        for name, task in examples.tasks.items()
+    )
+
+
+def is_right(output: Any, answer: Any) -> bool:
+    """A label that is the same; an object whose listed fields all are equal, whatever else it holds."""
+    if isinstance(answer, dict) and isinstance(output, dict):
+        return all(name in output and _is_equal(output[name], value) for name, value in answer.items())
+    return _is_equal(output, answer)
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    """As JSON has it: 1 is 1.0, but not true."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, str) and isinstance(other, str):
+        return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_equal, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_equal(one[name], value) for name, value in other.items())
+    return bool(one == other)
+
+
+def _answer_fault(example: Request) -> str | None:
+    """Why the model can never give this answer."""
+    if "answer" not in example.fields:
+        return "answer: required, but missing"
+    answer = example.fields["answer"]
+    match example.task.config:
+        case ClassifyTask(labels=labels):
+            known = {unicodedata.normalize("NFC", label) for label in labels}
+            if not isinstance(answer, str) or unicodedata.normalize("NFC", answer) not in known:
+                return f"answer: should be one of {', '.join(labels)} (got {shown(answer)})"
+        case ExtractTask(output_schema=schema):
+            if not isinstance(answer, dict) or not answer:
+                return f"answer: should be an object with the fields that count (got {shown(answer)})"
+            # What is not listed does not count, so it is not missing either.
+            error = next(validator({**schema, "required": []}).iter_errors(answer), None)
+            if error is not None:
+                return f"{field_name(('answer', *error.absolute_path))}: {error.message}"
+            known = set(schema.get("properties", answer))
+            if unknown := sorted(answer.keys() - known):
+                return f"answer: has {shown(unknown)}; the schema's fields are {', '.join(sorted(known))}"
+        case _:
+            return (
+                f"task: {shown(example.task.name)} is of the kind generate, whose answers are not judged; "
+                "allowed are tasks of the kinds classify and extract"
+            )
+    return None
+
+
+def _right_answers(model: Path, examples: Requests, progress: Callable[[float], None]) -> dict[str, int]:
+    """How many of each task; an answer that is not valid, or not sure enough, is not right."""
+    right: Counter[str] = Counter()
+    with opened(model, examples.tasks.values()) as worker:
+        for number, example in enumerate(examples.requests):
+            progress(number / len(examples.requests))
+            event = worker.ask(example.run(number))
+            if isinstance(event, Refused):
+                raise example.wrong(event.message)
+            if isinstance(event, Finished):
+                output = output_of(event, example.task.min_score)
+                right[example.task.name] += is_right(output, example.fields["answer"])
+    return dict(right)
+
+
+def _read(path: Path) -> dict[str, int] | None:
+    """None if nothing, or nothing readable, is there."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): int(count) for name, count in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _write(path: Path, right: dict[str, int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(right), encoding="utf-8")
+    draft.replace(path)

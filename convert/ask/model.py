@@ -1,0 +1,33 @@
+"""A model that answers requests, in the agent's own worker process."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from edge_agent.engine.client import Worker, WorkerError, started
+from edge_agent.engine.protocol import EngineSettings, Load
+from edge_agent.tasks import Task
+
+from ..errors import ConvertError, printable
+
+# The same on every machine: in long contexts flash attention cuts its work by the number of threads, on which then the
+# last bits of an answer depend.
+_SETTINGS = EngineSettings(max_active=1, threads=2, prefill_threads=2)
+
+
+def load_of(model: Path) -> Load:
+    """What the worker is told of a GGUF file. Nothing is kept, and no step is measured: each run is the same."""
+    return Load(model_path=str(model), settings=_SETTINGS)
+
+
+@contextmanager
+def opened(model: Path, tasks: Iterable[Task]) -> Iterator[Worker]:
+    """A worker that answers, to be asked one request at a time. Raises ConvertError if the model cannot be run."""
+    load = replace(load_of(model), tasks=tuple(task.prefix() for task in tasks))
+    try:
+        with started(load) as worker:
+            worker.ready()
+            yield worker
+    except WorkerError as error:
+        raise ConvertError(f"{printable(str(model))} cannot be run: {printable(str(error), limit=1000)}") from error

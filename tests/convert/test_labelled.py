@@ -1,0 +1,248 @@
+"""Task accuracy: labelled examples through the agent's own task code, on the demonstration model."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convert.ask.labelled import is_right, judge_tasks, read_labelled
+from convert.ask.requests import read_tasks
+from convert.cli import main
+from convert.errors import ConvertError
+from convert.report.quality import Task, decode
+from edge_agent.demo.readings import checkpoint_folder, held_out
+
+TASKS = """
+[tasks.state]
+kind = "classify"
+labels = ["normal", "défaut"]
+template = "{{ input.vibration }} mm/s"
+[tasks.report]
+kind = "extract"
+[tasks.report.schema]
+type = "object"
+required = ["fault", "stop", "where"]
+additionalProperties = false
+[tasks.report.schema.properties]
+fault = { enum = ["none", "bearing"] }
+stop = { type = "boolean" }
+where = { type = "object", properties = { hall = { type = "integer" } } }
+[tasks.say]
+kind = "generate"
+"""
+DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "demo" / "tasks.json"
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+READINGS = 100
+
+
+def write_tasks(folder: Path, text: str = TASKS) -> Path:
+    path = folder / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_lines(path: Path, *lines: object) -> Path:
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines), "utf-8")
+    return path
+
+
+def demo_examples(path: Path, count: int = READINGS) -> Path:
+    """Label and diagnosis of the first held-out readings; the free text of `action` does not count."""
+    lines: list[object] = []
+    for reading in held_out()[:count]:
+        judged = {name: reading.diagnosis[name] for name in ("fault", "severity", "stop")}
+        lines.append({"task": "machine-triage", "input": reading.payload, "answer": reading.fault})
+        lines.append({"task": "machine-diagnosis", "input": reading.payload, "answer": judged})
+    return write_lines(path, *lines)
+
+
+def run(*words: object) -> int:
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else -1
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ({"task": "state", "input": {"vibration": 1}}, "answer: required, but missing"),
+        ({"task": "state", "input": {"vibration": 1}, "answer": "bad"}, 'should be one of normal, défaut (got "bad")'),
+        ({"task": "state", "input": {"speed": 1}, "answer": "normal"}, 'input: has no "vibration"'),
+        ({"task": "stat", "input": "x", "answer": ""}, "task: should be one of state, report, say, generate"),
+        ({"task": "state", "input": 5, "answer": "normal"}, "input: should be a string, an object or an array (got 5)"),
+        ({"task": "state", "answer": "normal"}, "input: required, but missing"),
+        ({"task": "report", "input": "x", "answer": "none"}, "answer: should be an object with the fields that count"),
+        ({"task": "report", "input": "x", "answer": {"fault": "nome"}}, "answer.fault: 'nome' is not one of"),
+        ({"task": "report", "input": "x", "answer": {"where": {"hall": "A"}}}, "answer.where.hall: 'A' is not of type"),
+        ({"task": "report", "input": "x", "answer": {"falt": "none"}}, "'falt' was unexpected"),
+        ({"task": "say", "input": "x", "answer": "y"}, 'task: "say" is of the kind generate'),
+        ("{", "not JSON: "),
+        ("[1]", "should be an object with task and input (got [1])"),
+        ('{"task": "say", "task": "say"}', 'the key "task" occurs twice'),
+    ],
+)  # fmt: skip
+def test_a_line_that_cannot_be_meant_is_named(tmp_path: Path, line: object, told: str) -> None:
+    good = {"task": "state", "input": {"vibration": 1}, "answer": "normal"}
+    path = write_lines(tmp_path / "labelled.jsonl", good, "", line)
+    with pytest.raises(ConvertError) as caught:
+        read_labelled(path, read_tasks(write_tasks(tmp_path)))
+    assert str(caught.value).startswith(f"{path}:3: ")
+    assert told in str(caught.value)
+
+
+def test_what_else_a_line_holds_is_not_looked_at_and_letters_are_composed(tmp_path: Path) -> None:
+    line = {"task": "state", "input": {"vibration": "a b"}, "answer": "de\u0301faut", "shift": 3}
+    path = write_lines(tmp_path / "labelled.jsonl", json.dumps(line, ensure_ascii=False))
+    (example,) = read_labelled(path, read_tasks(write_tasks(tmp_path))).requests
+    assert example.run(1).messages[-1].content == "a b mm/s"
+
+
+@pytest.mark.parametrize("name", ["nothing.jsonl", "empty.jsonl"])
+def test_a_file_without_examples_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(ConvertError, match=name):
+        read_labelled(tmp_path / name, read_tasks(write_tasks(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[tasks.a]\nkind = 'classify'\nlabels = ['x']", "tasks.a.labels: should have at least 2 items"),
+        ("[tasks.a]\nkind = 'guess'", "tasks.a.kind: should be one of classify, extract, generate"),
+        ("[tasks.a]\nkind = 'generate'\nsistem = 'x'", "did you mean `system`"),
+        ("[models.default]\npath = 'm'", "tasks: required, but missing"),
+        ("[tasks", "is not TOML"),
+    ],
+)
+def test_tasks_are_read_with_the_agents_own_care(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConvertError) as caught:
+        read_tasks(write_tasks(tmp_path, text))
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("output", "answer", "expected"),
+    [
+        ("normal", "normal", True),
+        (None, "normal", False),
+        ({"a": 1, "b": 2}, {"a": 1.0}, True),
+        ({"a": 1}, {"a": True}, False),
+        ({"b": 2}, {"a": None}, False),
+        ({"a": {"x": [1, "é"]}}, {"a": {"x": [1, "e\u0301"]}}, True),
+        ({"a": {"x": 1, "y": 2}}, {"a": {"x": 1}}, False),
+        ({"a": [1]}, {"a": [1, 2]}, False),
+        ("{}", {"a": 1}, False),
+    ],
+)
+def test_an_answer_is_right_if_all_listed_fields_are_equal(output: Any, answer: Any, expected: bool) -> None:  # noqa: FBT001
+    assert is_right(output, answer) is expected
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+def judge(bundle: Path, work: Path, folder: Path) -> dict[str, Task]:
+    """By the checkpoint as BF16."""
+    reference = work / "bf16"
+    if not reference.exists():
+        assert run(checkpoint_folder(), "--type", "bf16", "--out", reference) == 0
+    examples = read_labelled(demo_examples(folder / "labelled.jsonl"), read_tasks(DEMO_TASKS))
+    tasks = judge_tasks(
+        bundle / "model.gguf", reference / "model.gguf", "0" * 64, examples, work=work, progress=lambda *_: None
+    )
+    return {task.name: task for task in tasks}
+
+
+@pytest.mark.parametrize("words", [["--type", "q4_0"], ["--type", "iq4_nl"], ["--budget", "1.55MB"]])
+def test_at_4_bits_the_demonstration_keeps_99_percent_of_its_task_accuracy(
+    words: list[str], work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--work", work] if "--budget" in words else []
+    assert run(checkpoint_folder(), *words, "--out", tmp_path / "b", *more) == 0
+    tasks = judge(tmp_path / "b", work, tmp_path)
+    capsys.readouterr()
+
+    assert (tmp_path / "b" / "model.gguf").stat().st_size < 1.6e6
+    for name, least in (("machine-triage", 0.97), ("machine-diagnosis", 0.95)):
+        task = tasks[name]
+        assert task.examples == READINGS
+        assert task.reference_accuracy is not None
+        assert task.reference_accuracy > least
+        assert task.accuracy >= 0.99 * task.reference_accuracy
+
+
+def test_an_answer_that_is_not_sure_enough_or_not_whole_is_not_right(work: Path, tmp_path: Path) -> None:
+    definitions = json.loads(DEMO_TASKS.read_text("utf-8"))
+    definitions["machine-triage"]["min_score"] = 1.0
+    definitions["machine-diagnosis"]["max_tokens"] = 3
+    (tmp_path / "tasks.json").write_text(json.dumps(definitions))
+    examples = read_labelled(demo_examples(tmp_path / "labelled.jsonl", 4), read_tasks(tmp_path / "tasks.json"))
+    assert run(checkpoint_folder(), "--type", "q8_0", "--out", tmp_path / "b") == 0
+    model = tmp_path / "b" / "model.gguf"
+    tasks = judge_tasks(model, model, "1" * 64, examples, work=work, progress=lambda *_: None)
+
+    assert [task.accuracy for task in tasks] == [0.0, 0.0]
+
+
+def test_the_report_of_a_budget_tells_it_and_evaluate_does(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled = demo_examples(tmp_path / "labelled.jsonl", 6)
+    words = ["--tasks", DEMO_TASKS, "--labelled", labelled, "--work", work]
+    assert run(checkpoint_folder(), "--budget", "1.9MB", "--out", tmp_path / "b", *words) == 0
+    tasks = decode((tmp_path / "b" / "quality.json").read_bytes()).tasks
+    assert [(task.name, task.kind, task.examples) for task in tasks] == [
+        ("machine-triage", "classify", 6),
+        ("machine-diagnosis", "extract", 6),
+    ]
+    assert "Share of right answers" in (tmp_path / "b" / "quality.html").read_text("utf-8")
+    capsys.readouterr()
+    assert run("evaluate", tmp_path / "b", "--against", checkpoint_folder(), *words) == 0
+    captured = capsys.readouterr()
+    assert "machine-triage   100.00 % of 6 answers right, the reference's 100.00 %" in captured.out
+    assert "asking" in captured.err
+
+
+def test_the_sample_of_the_readme_is_accepted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sample,) = re.findall(r"^edge-convert (evaluate .* --labelled .*)$", README, flags=re.MULTILINE)
+    (line,) = re.findall(r'`(\{"task":.*"answer".*?\})`', README)
+    (config,) = re.findall(r"^```toml\n(.*?\[tasks.pump-triage\].*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    write_tasks(tmp_path, config)
+    write_lines(tmp_path / "readings.jsonl", line)
+    (tmp_path / "Qwen2.5-0.5B-Instruct").symlink_to(checkpoint_folder())
+    assert run("Qwen2.5-0.5B-Instruct", "--type", "q8_0", "--out", "qwen2.5-0.5b") == 0
+    assert run(*sample.split()) == 0
+    assert "pump-triage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "b", "--against", "c", "--tasks", "t"],
+        ["evaluate", "b", "--against", "c", "--labelled", "l"],
+        ["c", "--out", "b", "--budget", "2MB", "--labelled", "l"],
+        ["c", "--out", "b", "--type", "q8_0", "--tasks", "t", "--labelled", "l"],
+    ],
+)
+def test_the_flags_go_together(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*words) == 2
+    assert "--labelled" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_run_is_told(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    examples = read_labelled(demo_examples(tmp_path / "labelled.jsonl", 1), read_tasks(DEMO_TASKS))
+    model = tmp_path / "model.gguf"
+    with pytest.raises(ConvertError, match=r"model\.gguf cannot be run: the model does not load"):
+        judge_tasks(model, model, "2" * 64, examples, work=work, progress=lambda *_: None)
