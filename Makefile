@@ -6,7 +6,7 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check test-parity test-quality test-figures test-clients test-model \
+.PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-clients test-model \
   bench bench-agent bench-compare bench-overload bench-labels bench-cancel bench-grammar clean
 
 setup: $(VENV)/ready
@@ -44,6 +44,10 @@ test-figures: setup
 	$(BIN)/python -m tests.quality.header $(or $(MODEL),$(error say which model: make test-figures MODEL=path-of-a-gguf))
 	$(BIN)/python -m tests.quality.memory $(MODEL)
 	$(if $(REFERENCE),$(BIN)/python -m tests.quality.pack_error $(REFERENCE) $(MODEL))
+
+# How canaries hold with other kernels, and fail on damaged models: make test-canaries CHECKPOINT=dir
+test-canaries: setup
+	$(BIN)/python -m tests.quality.canaries $(or $(CHECKPOINT),$(error say which checkpoint: make test-canaries CHECKPOINT=dir))
 
 # Clients that we did not write, MQTT.js among them (needs mosquitto-clients, node and npm).
 test-clients: setup

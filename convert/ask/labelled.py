@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge_agent.canaries import is_near
 from edge_agent.config import ClassifyTask, ExtractTask
 from edge_agent.engine.protocol import Finished, Refused
 from edge_agent.engine.schema_grammar import validator
@@ -57,21 +58,8 @@ def judge_tasks(
 def is_right(output: Any, answer: Any) -> bool:
     """A label that is the same; an object whose listed fields all are equal, whatever else it holds."""
     if isinstance(answer, dict) and isinstance(output, dict):
-        return all(name in output and _is_equal(output[name], value) for name, value in answer.items())
-    return _is_equal(output, answer)
-
-
-def _is_equal(one: Any, other: Any) -> bool:
-    """As JSON has it: 1 is 1.0, but not true."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, str) and isinstance(other, str):
-        return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_is_equal, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_is_equal(one[name], value) for name, value in other.items())
-    return bool(one == other)
+        return all(name in output and is_near(output[name], value, 0.0) for name, value in answer.items())
+    return is_near(output, answer, 0.0)
 
 
 def _answer_fault(example: Request) -> str | None:

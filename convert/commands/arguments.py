@@ -29,14 +29,18 @@ def version(text: str) -> int:
     return int(text)
 
 
-def add_tasks(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """--tasks and --labelled: the share of right answers."""
+def add_tasks(parser: argparse.ArgumentParser) -> None:
+    """--tasks."""
     parser.add_argument(
         "--tasks", metavar="CONFIG", type=Path, help="an agent's configuration, of which the [tasks.NAME] tables count"
     )
+
+
+def add_labelled(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """--labelled: the share of right answers."""
     parser.add_argument(
         "--labelled",
         metavar="FILE",
         type=Path,
-        help='examples of these tasks, to tell the share of right answers; per line {"task", "input", "answer"}',
+        help='examples of --tasks, to tell the share of right answers; per line {"task", "input", "answer"}',
     )

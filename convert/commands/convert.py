@@ -22,6 +22,7 @@ from ..write.bundle import check_target
 from ..write.manifest import IMPORTANCE_FILE, MODEL_FILE
 from ..write.signature import read_private_key
 from . import arguments
+from .asking import Questions, read_questions
 from .terminal import EXIT_OK, PROGRAM, cache_folder, complain, print_json
 
 _UNROUNDED = (Quantization.BF16.value, Quantization.F16.value)
@@ -76,7 +77,18 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="where what was measured is kept for the next time (default: a cache)",
     )
-    arguments.add_tasks(auto)
+    arguments.add_labelled(auto)
+    arguments.add_tasks(parser)
+    canaries = parser.add_mutually_exclusive_group()
+    canaries.add_argument(
+        "--canaries",
+        metavar="FILE",
+        type=Path,
+        help='requests of --tasks whose answers are recorded; per line {"task", "input"} (default: some of our own)',
+    )
+    canaries.add_argument(
+        "--no-canaries", action="store_true", help="record no answers, which takes seconds to minutes"
+    )
     parser.add_argument(
         "--name", type=arguments.name, help="name of the model (default: the checkpoint's own, else `model`)"
     )
@@ -121,30 +133,38 @@ def run(words: list[str]) -> int:
     ):
         if not is_meant and getattr(given, name) is not None:
             parser.error(f"--{name} goes with {goes}, not {given.type}")
-    if (given.tasks is None) != (given.labelled is None):
-        parser.error("--tasks and --labelled go together")
+    if (given.tasks is None) != (given.labelled is None and given.canaries is None):
+        parser.error("--tasks goes with --labelled or --canaries, and they with it")
     if given.out is not None and given.out.name in ("", ".."):
         parser.error(f"argument --out: {printable(str(given.out))} does not name a new folder")
     started = time.monotonic()
     if not given.dry_run:
         check_target(given.out, replace=given.force)
     sign = None if given.sign is None else read_private_key(given.sign, "--sign").sign
+    questions = read_questions(given, are_recorded=not (given.no_canaries or given.dry_run))
     quantization = Quantization.AUTO if is_auto else Quantization(given.type)
     options = Options(quantization, given.name, given.model_version, given.licence)
     with Checkpoint(given.checkpoint) as checkpoint:
         if is_auto or (is_tuned and not given.dry_run):
-            return _convert_tuned(checkpoint, options, given, sign, started)
+            return _convert_tuned(checkpoint, options, given, questions, sign=sign, started=started)
         plan = make_plan(checkpoint, options)
         for warning in plan.warnings:
             complain(f"warning: {warning}")
         if given.dry_run:
             _print_plan(plan, as_json=given.json)
             return EXIT_OK
+        warnings: list[str] = []
         with closing(StageLine(sys.stderr, is_logged=False)) as line:
             written = write_bundle(
-                checkpoint, plan, given.out, replace=given.force, sign=sign, progress=_writing(line, plan)
+                checkpoint,
+                plan,
+                given.out,
+                replace=given.force,
+                sign=sign,
+                progress=_writing(line, plan),
+                add_files=lambda folder: warnings.extend(questions.record(folder, line.show)),
             )
-    _print_summary(plan, written, given.out, time.monotonic() - started, as_json=given.json)
+    _print_summary(_warned(plan, warnings), written, given.out, time.monotonic() - started, as_json=given.json)
     return EXIT_OK
 
 
@@ -152,16 +172,16 @@ def _convert_tuned(
     checkpoint: Checkpoint,
     options: Options,
     given: argparse.Namespace,
+    questions: Questions,
+    *,
     sign: Callable[[bytes], bytes] | None,
     started: float,
 ) -> int:
     # It loads llama.cpp, which nothing else needs.
-    from ..ask.labelled import judge_tasks, read_labelled  # noqa: PLC0415
-    from ..ask.requests import read_tasks  # noqa: PLC0415
     from ..automatic import Wish, choose, judge  # noqa: PLC0415
     from ..measure.texts import calibration_files, evaluation_files, read_texts  # noqa: PLC0415
 
-    examples = None if given.labelled is None else read_labelled(given.labelled, read_tasks(given.tasks))
+    warnings: list[str] = []
     wish = Wish(
         budget=given.budget,
         target=Target(given.target or Target.ANY),
@@ -182,20 +202,11 @@ def _convert_tuned(
         def add_files(folder: Path) -> None:
             model = folder / MODEL_FILE
             quality = judge(choice, checkpoint, model, wish, stages.show)
-            if examples is not None:
-                assert quality.reference is not None
-                tasks = judge_tasks(
-                    model,
-                    choice.reference,
-                    quality.reference.file_sha256,
-                    examples,
-                    work=choice.home,
-                    progress=stages.show,
-                )
-                quality = replace(quality, tasks=tasks)
+            quality = questions.judge(quality, model, choice.reference, choice.home, stages.show)
             (folder / quality_file.FILE).write_bytes(quality.encode())
             (folder / page.FILE).write_bytes(page.page(quality, choice.plan.name).encode())
             (folder / IMPORTANCE_FILE).write_bytes(choice.tuned.importance.read_bytes())
+            warnings.extend(questions.record(folder, stages.show))
 
         written = write_bundle(
             checkpoint,
@@ -207,7 +218,7 @@ def _convert_tuned(
             progress=_writing(stages, choice.plan),
             add_files=add_files,
         )
-    _print_summary(choice.plan, written, given.out, time.monotonic() - started, as_json=given.json)
+    _print_summary(_warned(choice.plan, warnings), written, given.out, time.monotonic() - started, as_json=given.json)
     return EXIT_OK
 
 
@@ -222,6 +233,13 @@ def _writing(line: StageLine, plan: Plan) -> Callable[[str, int], None]:
         line.show(f"writing {name}  {rate:.1f} MB/s", done / max(1, plan.data_bytes))
 
     return add
+
+
+def _warned(plan: Plan, warnings: list[str]) -> Plan:
+    """The plan with what came up while it was carried out, which is told."""
+    for warning in warnings:
+        complain(f"warning: {warning}")
+    return replace(plan, warnings=[*plan.warnings, *warnings])
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> None:

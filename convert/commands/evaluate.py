@@ -3,7 +3,6 @@
 import argparse
 import sys
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 from ..conversion import processors
@@ -12,6 +11,7 @@ from ..progress import StageLine
 from ..read.checkpoint import Checkpoint
 from ..write.manifest import MODEL_FILE
 from . import arguments
+from .asking import read_questions
 from .terminal import EXIT_OK, PROGRAM, cache_folder
 
 
@@ -26,14 +26,13 @@ def run(words: list[str]) -> int:
     )
     parser.add_argument("--eval", metavar="FILE", type=Path, help="texts to judge by (default: those that come along)")
     arguments.add_tasks(parser)
+    arguments.add_labelled(parser)
     parser.add_argument("--work", metavar="DIR", type=Path, help="where the reference is kept (default: a cache)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     given = parser.parse_args(words)
     if (given.tasks is None) != (given.labelled is None):
         parser.error("--tasks and --labelled go together")
     # They load llama.cpp.
-    from ..ask.labelled import judge_tasks, read_labelled  # noqa: PLC0415
-    from ..ask.requests import read_tasks  # noqa: PLC0415
     from ..automatic import reference_model  # noqa: PLC0415
     from ..evaluation import evaluate, model_facts  # noqa: PLC0415
     from ..measure.texts import evaluation_files, read_texts  # noqa: PLC0415
@@ -45,7 +44,7 @@ def run(words: list[str]) -> int:
         )
     # Before a reference is made, which takes a while.
     model_facts(model)
-    examples = None if given.labelled is None else read_labelled(given.labelled, read_tasks(given.tasks))
+    questions = read_questions(given, are_recorded=False)
     work = given.work or cache_folder()
     with closing(StageLine(sys.stderr)) as stages:
         stages.show("reading", 0.0)
@@ -64,11 +63,7 @@ def run(words: list[str]) -> int:
             threads=processors(),
             progress=stages.show,
         )
-        if examples is not None:
-            assert quality.reference is not None
-            sha256 = quality.reference.file_sha256
-            tasks = judge_tasks(model, reference, sha256, examples, work=work, progress=stages.show)
-            quality = replace(quality, tasks=tasks)
+        quality = questions.judge(quality, model, reference, work, stages.show)
     if given.json:
         print(quality.encode().decode())
         return EXIT_OK

@@ -95,7 +95,7 @@ def _convert(work: Path) -> Path:
     """The bundle made from the bundled checkpoint; made again when the checkpoint or the converter is newer."""
     bundle = work / f"pump-{QUANTIZATION}"
     command = [sys.executable, "-m", "edge_convert", str(checkpoint_folder()), "--out", str(bundle)]
-    command += ["--type", QUANTIZATION, "--name", "pump-demo", "--licence", "apache-2.0", "--force"]
+    command += ["--type", QUANTIZATION, "--name", "pump-demo", "--licence", "apache-2.0", "--no-canaries", "--force"]
     manifest = bundle / "manifest.json"
     newest = max(file.stat().st_mtime for file in checkpoint_folder().iterdir())
     if manifest.is_file() and manifest.stat().st_mtime > newest:

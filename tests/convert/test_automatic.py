@@ -29,7 +29,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def convert(*arguments: object) -> int:
     try:
-        return main([str(argument) for argument in (checkpoint_folder(), *arguments)])
+        return main([str(argument) for argument in (checkpoint_folder(), *arguments, "--no-canaries")])
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else -1
 

@@ -61,8 +61,9 @@ def demo_examples(path: Path, count: int = READINGS) -> Path:
 
 
 def run(*words: object) -> int:
+    more = ["--no-canaries"] if {"--type", "--budget"} & {*words} else []
     try:
-        return main([str(word) for word in words])
+        return main([*map(str, words), *more])
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else -1
 
@@ -210,7 +211,7 @@ def test_the_report_of_a_budget_tells_it_and_evaluate_does(
     assert "asking" in captured.err
 
 
-def test_the_sample_of_the_readme_is_accepted(
+def test_the_samples_of_the_readme_are_accepted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (sample,) = re.findall(r"^edge-convert (evaluate .* --labelled .*)$", README, flags=re.MULTILINE)
@@ -224,6 +225,9 @@ def test_the_sample_of_the_readme_is_accepted(
     assert run("Qwen2.5-0.5B-Instruct", "--type", "q8_0", "--out", "qwen2.5-0.5b") == 0
     assert run(*sample.split()) == 0
     assert "pump-triage" in capsys.readouterr().out
+    canaries = re.findall(r"^edge-convert (.*--canaries.*)$", README, flags=re.MULTILINE)
+    assert [main(words.split()) for words in canaries] == [0, 0]
+    assert "answers as recorded" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_the_bytes_do_not_depend_on_who_converts_and_where(tmp_path: Path) -> No
     other |= {"HOME": str(tmp_path / "home"), "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "COLUMNS": "20"}
     odd = convert(second, tmp_path / "two", tmp_path / "home", other, umask=0o077)
     assert plain == odd
-    assert plain.keys() == {"manifest.json", "model.gguf"}
+    assert plain.keys() == {"canaries.json", "manifest.json", "model.gguf"}
 
 
 def convert(checkpoint: Path, bundle: Path, folder: Path, changes: dict[str, str], *, umask: int) -> dict[str, bytes]:

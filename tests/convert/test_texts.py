@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TEXTS = Path(__file__).parents[2] / "convert" / "texts"
-FILES = sorted(TEXTS.glob("*/*.jsonl"))
+FILES = sorted(path for name in ("calibration", "evaluation") for path in (TEXTS / name).glob("*.jsonl"))
 
 
 def documents(path: Path) -> list[dict[str, object]]:

@@ -58,5 +58,5 @@ def convert(checkpoint: Path, folder: Path) -> Path:
         (source / name).write_text(json.dumps(value, ensure_ascii=False), "utf-8")
     (source / "model.safetensors").symlink_to(checkpoint / "model.safetensors")
     command = [sys.executable, "-m", "edge_convert", str(source), "--out", str(bundle)]
-    subprocess.run([*command, "--type", "bf16", "--name", "r1-distill-tiny"], check=True)
+    subprocess.run([*command, "--type", "bf16", "--name", "r1-distill-tiny", "--no-canaries"], check=True)
     return bundle / "model.gguf"

@@ -117,6 +117,7 @@ def _convert(checkpoint: Path, bundle: Path, kind: str) -> dict[str, Any]:
         kind,
         "--force",
         "--json",
+        "--no-canaries",
     ]
     started = time.monotonic()
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -41,7 +41,8 @@ def main() -> int:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     upstream, environment = Upstream(given.work, given.python).command(given.checkpoint, out / "theirs.gguf", "bf16")
-    own = [sys.executable, "-m", "convert", str(given.checkpoint), "--out", str(out / "ours"), "--type", "bf16"]
+    own = [sys.executable, "-m", "convert", str(given.checkpoint), "--out", str(out / "ours")]
+    own += ["--type", "bf16", "--no-canaries"]
     programs = {"edge-convert": ([*own, "--force"], dict(os.environ)), "upstream": (upstream, environment)}
     costs: dict[str, list[Cost]] = {name: [] for name in programs}
     for _ in range(given.rounds):

@@ -33,7 +33,7 @@ def main() -> int:
     kind = ["--type", given.type]
     if given.budget is not None:
         kind = ["--budget", given.budget, "--work", str(folder / "work")]
-    result = subprocess.run([*command, *kind, "--json"], stdout=subprocess.PIPE, check=True)
+    result = subprocess.run([*command, *kind, "--no-canaries", "--json"], stdout=subprocess.PIPE, check=True)
     facts = json.loads(result.stdout)
     shutil.rmtree(folder)
     sizes = f"{source_bytes / 1e9:.2f} GB of BF16 to {facts['tensor_bytes'] / 1e9:.2f} GB of {facts['quantization']}"

@@ -118,7 +118,7 @@ def _own(checkpoint: Path, budgets: list[str], work: Path) -> Iterator[tuple[str
         _say(f"edge-convert --budget {budget}")
         began = time.monotonic()
         bundle = work / f"own-{budget}"
-        words = ["--budget", budget, "--out", str(bundle), "--work", str(work), "--force"]
+        words = ["--budget", budget, "--out", str(bundle), "--work", str(work), "--force", "--no-canaries"]
         run_program([sys.executable, "-m", "convert", str(checkpoint), *words])
         yield f"edge-convert {budget}", bundle / "model.gguf", time.monotonic() - began
 

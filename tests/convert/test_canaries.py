@@ -1,0 +1,255 @@
+"""Canaries: recorded from a finished bundle, the same however it is run, and not those of a damaged model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convert.ask import model as asked
+from convert.ask.canaries import differences, own_requests
+from convert.cli import main
+from edge_agent.canaries import decode
+from edge_agent.config import load_task_configs
+from edge_agent.demo.readings import checkpoint_folder, held_out
+from edge_agent.engine.protocol import Load
+from edge_agent.model_store import open_model
+from tests.convert.damage import DAMAGES, REFUSING_TEMPLATE, damaged, set_template
+
+DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "demo" / "tasks.json"
+
+
+def run(*words: object) -> int:
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else -1
+
+
+def demo_requests(path: Path, count: int = 6) -> Path:
+    """Each task of the demonstration on its first held-out readings, as labelled lines: their answers do not count."""
+    lines = [
+        {"task": task, "input": reading.payload, "answer": "?"}
+        for reading in held_out()[:count]
+        for task in json.loads(DEMO_TASKS.read_text("utf-8"))
+    ]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `own`, a bundle with our canaries, and `demo`, one with those of the demonstration's tasks."""
+    folder = tmp_path_factory.mktemp("canaries")
+    requests = demo_requests(folder / "requests.jsonl")
+    words = [checkpoint_folder(), "--type", "q4_0", "--out"]
+    assert run(*words, folder / "own") == 0
+    assert run(*words, folder / "demo", "--tasks", DEMO_TASKS, "--canaries", requests) == 0
+    return folder
+
+
+def ignore(_what: str, _share: float) -> None:
+    """Progress."""
+
+
+def test_a_bundle_holds_answers_of_each_kind_and_the_agent_opens_it(work: Path) -> None:
+    manifest = json.loads((work / "own" / "manifest.json").read_text("utf-8"))
+    assert sorted(manifest["files"]) == ["canaries.json", "model.gguf"]
+    assert open_model("default", work / "own").warning is None
+    canaries = decode((work / "own" / "canaries.json").read_bytes())
+    kinds = {canaries.tasks[canary.task].kind for canary in canaries.canaries}
+    assert kinds == {"classify", "extract", "generate"}
+    assert len(canaries.canaries) >= 10
+
+
+def test_what_is_recorded_is_right_and_needs_no_configuration(work: Path) -> None:
+    canaries = decode((work / "demo" / "canaries.json").read_bytes())
+    assert len(canaries.canaries) == 18
+    for index, reading in enumerate(held_out()[:6]):
+        triage, diagnosis, explanation = (canaries.canaries[3 * index + at].answer for at in range(3))
+        assert triage.scores is not None
+        assert max(triage.scores, key=triage.scores.__getitem__) == reading.fault
+        assert diagnosis.values is not None
+        assert diagnosis.values["fault"] == reading.diagnosis["fault"]
+        assert explanation.beginning
+    task = load_task_configs(DEMO_TASKS)["machine-diagnosis"]
+    stored = canaries.tasks["machine-diagnosis"]
+    assert (stored.system, stored.template) == (task.system, task.template)
+    assert canaries.run(1, 5).plan.kind == "schema"
+
+
+def test_the_same_bytes_come_out_again_whatever_the_number_of_threads(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convert.conversion.processors", lambda: 3)
+    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b") == 0
+    for name in ("canaries.json", "manifest.json"):
+        assert (tmp_path / "b" / name).read_bytes() == (work / "own" / name).read_bytes()
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "one thread": {"threads": 1, "prefill_threads": 1},
+    "three threads": {"threads": 3, "prefill_threads": 3},
+    "narrow steps": {"batch_tokens": 32},
+    "other requests beside": {"max_active": 4, "context_tokens": 2048},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("bundle", ["own", "demo"])
+def test_the_answers_hold_however_the_model_is_run(
+    work: Path, bundle: str, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_of(model: Path) -> Load:
+        load = asked_load_of(model)
+        return replace(load, settings=replace(load.settings, **VARIANTS[variant]))
+
+    asked_load_of = asked.load_of
+    monkeypatch.setattr(asked, "load_of", load_of)
+    assert differences(work / bundle, ignore) == []
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "iq4_nl"])
+def test_another_quantization_of_the_model_answers_mostly_alike(work: Path, tmp_path: Path, kind: str) -> None:
+    assert run(checkpoint_folder(), "--type", kind, "--out", tmp_path / "b", "--no-canaries") == 0
+    shutil.copy(work / "demo" / "canaries.json", tmp_path / "b")
+    assert len(differences(tmp_path / "b", ignore)) <= 2
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("bundle", ["own", "demo"])
+def test_a_damaged_model_answers_otherwise(work: Path, tmp_path: Path, bundle: str, damage: str) -> None:
+    checkpoint = damaged(checkpoint_folder(), tmp_path / "c", DAMAGES[damage])
+    assert run(checkpoint, "--type", "q4_0", "--out", tmp_path / "b", "--no-canaries") == 0
+    shutil.copy(work / bundle / "canaries.json", tmp_path / "b")
+    found = differences(tmp_path / "b", ignore)
+    # The demonstration model understands nothing of ours.
+    assert len(found) >= (3 if bundle == "demo" else 1), found
+
+
+def test_verify_asks_again(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("verify", work / "demo", "--canaries") == 0
+    assert "answers as recorded" in capsys.readouterr().out
+    bundle = tmp_path / "b"
+    shutil.copytree(work / "demo", bundle)
+    canaries = json.loads((bundle / "canaries.json").read_text("utf-8"))
+    canaries["canaries"][2]["answer"]["beginning"] = "Nothing of the kind"
+    (bundle / "canaries.json").write_text(json.dumps(canaries))
+    assert run("verify", bundle, "--canaries") == 1
+    assert "canaries.json: " in capsys.readouterr().err, "a changed file is not asked"
+    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    del manifest["files"]["canaries.json"]
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / "canaries.json").rename(tmp_path / "canaries.json")
+    assert run("verify", bundle, "--canaries") == 1
+    assert "canaries.json: cannot be read" in capsys.readouterr().err
+
+
+def test_recorded_answers_that_differ_are_told_by_verify(work: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "b"
+    shutil.copytree(work / "demo", bundle)
+    canaries = json.loads((bundle / "canaries.json").read_text("utf-8"))
+    canaries["canaries"][2]["answer"]["beginning"] = "Nothing of the kind"
+    (bundle / "canaries.json").write_text(json.dumps(canaries))
+    (told,) = differences(bundle, ignore)
+    assert told.startswith("canaries[2] (machine-explanation): the text is ")
+    assert 'recorded is "Nothing of the kind"' in told
+
+
+def test_without_canaries_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr(asked, "started", fail)
+    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b", "--no-canaries") == 0
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["manifest.json", "model.gguf"]
+
+
+def test_a_model_without_a_chat_template_is_asked_in_chatml(tmp_path: Path) -> None:
+    checkpoint = damaged(checkpoint_folder(), tmp_path / "c", lambda folder: set_template(folder, None))
+    assert run(checkpoint, "--type", "q4_0", "--out", tmp_path / "b") == 0
+    assert (tmp_path / "b" / "canaries.json").is_file()
+
+
+def test_a_template_that_takes_no_request_leaves_a_bundle_without_canaries(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = damaged(checkpoint_folder(), tmp_path / "c", lambda folder: set_template(folder, REFUSING_TEMPLATE))
+    assert run(checkpoint, "--type", "q4_0", "--out", tmp_path / "b", "--json") == 0
+    captured = capsys.readouterr()
+    assert "warning: the bundle has no canaries: the model answers none of them: " in captured.err
+    assert "no conversations" in captured.err
+    assert "no canaries" in json.loads(captured.out)["warnings"][0]
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["manifest.json", "model.gguf"]
+
+
+@pytest.fixture
+def cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asked, "load_of", lambda _: Load(model_path="/nowhere.gguf", settings=asked._SETTINGS))
+
+
+@pytest.mark.usefixtures("cannot_run")
+def test_a_model_that_cannot_be_run_is_converted_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b") == 0
+    assert "model.gguf cannot be run: the model does not load" in capsys.readouterr().err
+    assert open_model("default", tmp_path / "b").warning is None
+
+
+@pytest.mark.usefixtures("cannot_run")
+def test_who_wants_canaries_of_his_own_hears_that_there_can_be_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests = demo_requests(tmp_path / "requests.jsonl", 1)
+    words = ["--tasks", DEMO_TASKS, "--canaries", requests]
+    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b", *words) == 1
+    assert "canaries cannot be recorded: " in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_request_that_gives_no_canary_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    requests = demo_requests(tmp_path / "requests.jsonl", 1)
+    long = json.dumps({"task": "machine-triage", "input": "pump " * 5000})
+    requests.write_text(requests.read_text("utf-8") + long, "utf-8")
+    words = ["--tasks", DEMO_TASKS, "--canaries", requests]
+    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b", *words) == 0
+    assert f"canary left out: {requests}:4: prompt of " in capsys.readouterr().err
+    assert len(decode((tmp_path / "b" / "canaries.json").read_bytes()).canaries) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--canaries", "r"], 2, "--tasks goes with --labelled or --canaries"),
+        (["--tasks", "t"], 2, "--tasks goes with --labelled or --canaries"),
+        (["--tasks", DEMO_TASKS, "--canaries", "r", "--no-canaries"], 2, "not allowed with argument"),
+        (["--tasks", DEMO_TASKS, "--canaries", "none.jsonl"], 1, "none.jsonl: No such file"),
+        (["--tasks", DEMO_TASKS, "--canaries", "many.jsonl"], 1, "many.jsonl: 101 requests, at most 100 are allowed"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_before_anything_is_converted(
+    words: list[object],
+    code: int,
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("many.jsonl").write_text('{"task":"machine-triage","input":"x"}\n' * 101)
+    assert run(checkpoint_folder(), "--type", "q4_0", "--out", "b", *words) == code
+    assert told in capsys.readouterr().err
+    assert not Path("b").exists()
+
+
+def test_our_own_requests_are_of_each_kind_in_both_languages() -> None:
+    requests = own_requests()
+    kinds = [request.task.kind for request in requests.requests]
+    assert len(kinds) >= 10
+    assert set(kinds) == {"classify", "extract", "generate"}
+    assert {name.endswith("-zh") for name in requests.tasks} == {True, False}
