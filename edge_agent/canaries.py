@@ -100,8 +100,7 @@ class Canaries(_Part):
     def encode(self) -> bytes:
         """Compact JSON in UTF-8; equal canaries have equal bytes. Keys keep their order, as a schema needs it."""
         tasks = {
-            name: task.model_dump(mode="json", by_alias=True, include=_TASK_FIELDS)
-            for name, task in sorted(self.tasks.items())
+            name: task.model_dump(mode="json", by_alias=True, include=_TASK_FIELDS) for name, task in self.tasks.items()
         }
         value = {
             "canaries": [canary.model_dump(mode="json", exclude_unset=True) for canary in self.canaries],

@@ -83,9 +83,10 @@ def add_canaries(folder: Path, requests: Requests | None, progress: Progress) ->
     (folder / FILE).write_bytes(data)
     if requests is not None:
         return [f"canary left out: {reason}" for reason in recorded.left_out]
-    count = len(recorded.canaries.canaries)
     # Of ours a few may well be close for a model: nobody asked for these.
-    return [f"the bundle has only {count} canaries: {recorded.left_out[0]}"] if count < _FEWEST else []
+    if recorded.left_out and (count := len(recorded.canaries.canaries)) < _FEWEST:
+        return [f"the bundle has only {count} canaries: {recorded.left_out[0]}"]
+    return []
 
 
 def record(model: Path, requests: Requests, progress: Progress) -> Recorded:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from convert.ask import model as asked
-from convert.ask.canaries import differences, own_requests
+from convert.ask.canaries import _answer, add_canaries, differences, own_requests
 from convert.cli import main
-from edge_agent.canaries import decode
+from edge_agent.canaries import Answer, decode
 from edge_agent.config import load_task_configs
 from edge_agent.demo.readings import checkpoint_folder, held_out
-from edge_agent.engine.protocol import Load
+from edge_agent.engine.client import Worker
+from edge_agent.engine.protocol import Failed, FailureCode, Finish, Finished, Load, Run
 from edge_agent.model_store import open_model
 from tests.convert.damage import DAMAGES, REFUSING_TEMPLATE, damaged, set_template
+from tests.engine import r1_distill
+from tests.support import finished
 
 DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "demo" / "tasks.json"
 
@@ -245,6 +250,97 @@ def test_what_cannot_be_meant_is_told_before_anything_is_converted(
     assert run(checkpoint_folder(), "--type", "q4_0", "--out", "b", *words) == code
     assert told in capsys.readouterr().err
     assert not Path("b").exists()
+
+
+class FakeWorker:
+    """Gives these answers, one after the other."""
+
+    def __init__(self, *texts: str, finish: Finish = Finish.STOP) -> None:
+        self.texts = list(texts)
+        self.finish = finish
+        self.temperatures: list[float] = []
+
+    def ask(self, run: Run) -> Finished | Failed:
+        self.temperatures.append(run.sampling.temperature)
+        text = self.texts.pop(0)
+        if not text:
+            return Failed(id=run.id, code=FailureCode.NO_VALID_OUTPUT, message="cut off")
+        return finished(run.id, text=text, finish=self.finish)
+
+
+@pytest.mark.parametrize(
+    ("texts", "recorded"),
+    [
+        (["The valve is shut."] * 4, "The valve is shut."),
+        (["The valve is shut.", "The valve was open", "The valve is", "The valve is shut"], "The valve "),
+        (["阀门关闭", "阀门关上了", "阀门关闭", "阀门关闭"], "阀门关"),
+        (["The valve", "A valve", "The valve", "The valve"], None),
+        (["Shut", "Shut", "Shut", "Shut"], None),
+        (["The valve", "The valve", "", "The valve"], None),
+    ],
+)
+def test_a_text_is_recorded_up_to_the_first_close_choice(texts: list[str], recorded: str | None) -> None:
+    request = next(request for request in own_requests().requests if request.task.kind == "generate")
+    worker = FakeWorker(*texts)
+    answer = _answer(cast("Worker", worker), request.task, request)
+    assert worker.temperatures[0] == 0.0
+    if recorded is None:
+        assert isinstance(answer, str)
+        assert "close choices" in answer
+    else:
+        assert isinstance(answer, Answer)
+        assert answer.beginning == recorded
+        assert min(worker.temperatures[1:]) > 1
+
+
+def test_fields_are_recorded_that_hang_on_no_close_choice() -> None:
+    request = next(request for request in own_requests().requests if request.task.kind == "extract")
+    answers = [{"machine": "M", "urgent": True, "hours": hours, "where": {"hall": hall}} for hours, hall in
+               ((200, 1), (201, 2), (200, 1), (199, 1))]  # fmt: skip
+    worker = FakeWorker(*map(json.dumps, answers), finish=Finish.SCHEMA)
+    answer = _answer(cast("Worker", worker), request.task, request)
+    assert isinstance(answer, Answer)
+    assert answer.values == {"machine": "M", "urgent": True, "hours": 200}
+
+
+def test_few_canaries_of_our_own_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = own_requests()
+    long = replace(requests.requests[0], fields={"input": "pump " * 5000})
+    few = replace(requests, requests=[*requests.requests[:2], long])
+    monkeypatch.setattr("convert.ask.canaries.own_requests", lambda: few)
+    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b") == 0
+    assert "warning: the bundle has only 2 canaries" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_answers_are_recorded_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    pids: list[int | None] = []
+
+    def ask(self: Worker, _run: Run) -> Finished:
+        pids.append(self.pid)
+        os.kill(os.getpid(), number)
+        raise AssertionError("the signal was not heard")
+
+    monkeypatch.setattr(Worker, "ask", ask)
+    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b") == 1
+    assert f"stopped by {number.name}; nothing half written is left" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    (pid,) = pids
+    assert pid is not None
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_reasoning_model_answers_without_a_thought(tmp_path: Path) -> None:
+    """Else the thought would take all the tokens that an answer of a canary has."""
+    model = r1_distill.convert(checkpoint_folder(), tmp_path)
+    warnings = add_canaries(model.parent, None, ignore)
+    canaries = decode((model.parent / "canaries.json").read_bytes())
+    assert len(canaries.canaries) >= 6, warnings
+    assert {canaries.run(index, 0).max_reasoning_tokens for index in range(len(canaries.canaries))} == {0, None}
 
 
 def test_our_own_requests_are_of_each_kind_in_both_languages() -> None:

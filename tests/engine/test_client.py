@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,3 +109,8 @@ def test_a_worker_that_ends_is_told() -> None:
 def test_a_model_that_does_not_load_is_told() -> None:
     with started(replace(ECHO, model_path="/nowhere.gguf")) as worker, pytest.raises(WorkerError, match="nowhere"):
         worker.ready()
+
+
+def test_a_worker_that_keeps_nothing_measures_nothing(demo_bundle: Path) -> None:
+    with started(Load(model_path=str(demo_bundle / "model.gguf"), settings=EngineSettings())) as worker:
+        assert worker.ready().prefill_tok_s is None
