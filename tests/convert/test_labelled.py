@@ -97,10 +97,10 @@ def test_a_line_that_cannot_be_meant_is_named(tmp_path: Path, line: object, told
 
 
 def test_what_else_a_line_holds_is_not_looked_at_and_letters_are_composed(tmp_path: Path) -> None:
-    line = {"task": "state", "input": {"vibration": "a b"}, "answer": "de\u0301faut", "shift": 3}
+    line = {"task": "state", "input": {"vibration": "a\u2028b"}, "answer": "de\u0301faut", "shift": 3}
     path = write_lines(tmp_path / "labelled.jsonl", json.dumps(line, ensure_ascii=False))
     (example,) = read_labelled(path, read_tasks(write_tasks(tmp_path))).requests
-    assert example.run(1).messages[-1].content == "a b mm/s"
+    assert example.run(1).messages[-1].content == "a\u2028b mm/s"
 
 
 @pytest.mark.parametrize("name", ["nothing.jsonl", "empty.jsonl"])
@@ -197,7 +197,9 @@ def test_the_report_of_a_budget_tells_it_and_evaluate_does(
 ) -> None:
     labelled = demo_examples(tmp_path / "labelled.jsonl", 6)
     words = ["--tasks", DEMO_TASKS, "--labelled", labelled, "--work", work]
-    assert run(checkpoint_folder(), "--budget", "1.9MB", "--out", tmp_path / "b", *words) == 0
+    converted = [checkpoint_folder(), "--budget", "1.9MB", "--out", tmp_path / "b", *words, "--canaries", labelled]
+    assert main([str(word) for word in converted]) == 0
+    assert "canaries.json" in json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))["files"]
     tasks = decode((tmp_path / "b" / "quality.json").read_bytes()).tasks
     assert [(task.name, task.kind, task.examples) for task in tasks] == [
         ("machine-triage", "classify", 6),
