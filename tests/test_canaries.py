@@ -85,7 +85,7 @@ def test_requests_are_those_of_the_tasks_without_a_thought() -> None:
         ("tolerances", None, "tolerances: required, but missing"),
         ("canaries", [], "canaries: should have at least 1 item"),
         ("canaries", [DOCUMENT["canaries"][2]] * 101, "canaries: should have at most 100 items"),
-        ("canaries.0.task", "stat", 'canaries[0].task: should be one of order, say, state (got "stat")'),
+        ("canaries.0.task", "stat", 'canaries[0].task: should be one of state, order, say (got "stat")'),
         ("canaries.0.input", {}, 'canaries[0].input: has no "hz"'),
         ("canaries.0.input", 5, "canaries[0].input"),
         (
