@@ -105,14 +105,19 @@ class Written:
     is_signed: bool
 
 
+def read_tensors(checkpoint: Checkpoint) -> tuple[ModelConfig, list[ModelTensor]]:
+    """The model's shape and its tensors. Raises CheckpointError as `make_plan`."""
+    config = parse_config(_required(checkpoint, CONFIG_FILE))
+    return config, map_tensors(config, checkpoint.tensors)
+
+
 def make_plan(checkpoint: Checkpoint, options: Options) -> Plan:
     """Read all of the checkpoint but its weights and decide every byte's meaning.
 
     As AUTO all matrices are BF16: see `Plan.with_types`.
     Raises CheckpointError for a checkpoint that is damaged, inconsistent or of another architecture.
     """
-    config = parse_config(_required(checkpoint, CONFIG_FILE))
-    tensors = map_tensors(config, checkpoint.tensors)
+    config, tensors = read_tensors(checkpoint)
     tokenizer_config = checkpoint.read_object(TOKENIZER_CONFIG_FILE) or {}
     tokenizer = parse_tokenizer(
         _required(checkpoint, TOKENIZER_FILE), tokenizer_config, config.special_token_ids, config.vocab_size
@@ -157,6 +162,7 @@ def write_bundle(
     threads: int | None = None,
     encoded: Callable[[str, GgmlType], Path] | None = None,
     add_files: Callable[[Path], None] = lambda _folder: None,
+    more_sources: Mapping[str, str] | None = None,
     progress: Callable[[str, int], None] = lambda _name, _nbytes: None,
 ) -> Written:
     """Convert and write the bundle at `target`, whole or not at all; `progress` hears each tensor's name and bytes.
@@ -179,7 +185,7 @@ def write_bundle(
             files = {MODEL_FILE: model}
             add_files(folder)
             files |= {path.name: _stored(path) for path in folder.iterdir() if path.name not in files}
-            manifest = _manifest(checkpoint, plan, files, source_hashes.result()).encode()
+            manifest = _manifest(checkpoint, plan, files, {**source_hashes.result(), **(more_sources or {})}).encode()
         finally:
             stop.set()
         (folder / MANIFEST_FILE).write_bytes(manifest)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..adapters import add_lora, open_lora
 from ..conversion import Options, Plan, Written, make_plan, write_bundle
 from ..errors import printable
 from ..progress import StageLine
 from ..read.checkpoint import Checkpoint
+from ..read.lora import Lora
 from ..report import page
 from ..report import quality as quality_file
 from ..tune.candidates import Target
@@ -90,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
         "--no-canaries", action="store_true", help="record no answers, which takes seconds to minutes"
     )
     parser.add_argument(
+        "--lora", metavar="DIR", type=Path, help="PEFT folder of a LoRA adapter, to be applied together with the model"
+    )
+    parser.add_argument(
         "--name", type=arguments.name, help="name of the model (default: the checkpoint's own, else `model`)"
     )
     parser.add_argument(
@@ -144,9 +149,11 @@ def run(words: list[str]) -> int:
     questions = read_questions(given, are_recorded=not (given.no_canaries or given.dry_run))
     quantization = Quantization.AUTO if is_auto else Quantization(given.type)
     options = Options(quantization, given.name, given.model_version, given.licence)
-    with Checkpoint(given.checkpoint) as checkpoint:
+    with Checkpoint(given.checkpoint) as checkpoint, open_lora(given.lora, checkpoint) as lora:
+        for warning in lora.warnings if lora is not None else []:
+            complain(f"warning: {warning}")
         if is_auto or (is_tuned and not given.dry_run):
-            return _convert_tuned(checkpoint, options, given, questions, sign=sign, started=started)
+            return _convert_tuned(checkpoint, lora, options, given, questions, sign=sign, started=started)
         plan = make_plan(checkpoint, options)
         for warning in plan.warnings:
             complain(f"warning: {warning}")
@@ -155,6 +162,11 @@ def run(words: list[str]) -> int:
             return EXIT_OK
         warnings: list[str] = []
         with closing(StageLine(sys.stderr, is_logged=False)) as line:
+
+            def add_files(folder: Path) -> None:
+                add_lora(folder, lora, plan.name)
+                warnings.extend(questions.record(folder, line.show))
+
             written = write_bundle(
                 checkpoint,
                 plan,
@@ -162,7 +174,8 @@ def run(words: list[str]) -> int:
                 replace=given.force,
                 sign=sign,
                 progress=_writing(line, plan),
-                add_files=lambda folder: warnings.extend(questions.record(folder, line.show)),
+                add_files=add_files,
+                more_sources=lora.sources if lora is not None else {},
             )
     _print_summary(_warned(plan, warnings), written, given.out, time.monotonic() - started, as_json=given.json)
     return EXIT_OK
@@ -170,6 +183,7 @@ def run(words: list[str]) -> int:
 
 def _convert_tuned(
     checkpoint: Checkpoint,
+    lora: Lora | None,
     options: Options,
     given: argparse.Namespace,
     questions: Questions,
@@ -200,6 +214,7 @@ def _convert_tuned(
             return EXIT_OK
 
         def add_files(folder: Path) -> None:
+            add_lora(folder, lora, choice.plan.name)
             model = folder / MODEL_FILE
             quality = judge(choice, checkpoint, model, wish, stages.show)
             quality = questions.judge(quality, model, choice.reference, choice.home, stages.show)
@@ -217,6 +232,7 @@ def _convert_tuned(
             encoded=choice.tuned.encoded,
             progress=_writing(stages, choice.plan),
             add_files=add_files,
+            more_sources=lora.sources if lora is not None else {},
         )
     _print_summary(_warned(choice.plan, warnings), written, given.out, time.monotonic() - started, as_json=given.json)
     return EXIT_OK

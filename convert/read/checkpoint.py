@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from ..errors import CheckpointError, printable
 from .safetensors import SafetensorsFile, StoredTensor
-from .strict_json import MAX_JSON_BYTES, parse_object
+from .strict_json import parse_object, read_small_file
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -46,18 +46,9 @@ class Checkpoint:
 
     def read(self, name: str) -> bytes | None:
         """Content of a small file of the checkpoint, None if there is none; from then on it counts as a source file."""
-        path = self.folder / name
-        if not path.exists():
+        data = read_small_file(self.folder / name)
+        if data is None:
             return None
-        if not path.is_file():
-            raise CheckpointError(f"{printable(name)}: not a regular file")
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_JSON_BYTES + 1)
-        except OSError as error:
-            raise CheckpointError(f"{printable(name)}: cannot be read: {error.strerror}") from None
-        if len(data) > MAX_JSON_BYTES:
-            raise CheckpointError(f"{printable(name)}: longer than the {MAX_JSON_BYTES} bytes allowed")
         self._small_files[name] = hashlib.sha256(data).hexdigest()
         return data
 

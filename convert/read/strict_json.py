@@ -1,6 +1,7 @@
-"""Strict JSON for files that a stranger may have written."""
+"""Small files that a stranger may have written, and strict JSON in them."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, printable
@@ -24,6 +25,22 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not allowed in JSON")
+
+
+def read_small_file(path: Path) -> bytes | None:
+    """Its content, None if there is none. Raises CheckpointError, which names the file, for one that is too long."""
+    if not path.exists():
+        return None
+    if not path.is_file():
+        raise CheckpointError(f"{printable(path.name)}: not a regular file")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise CheckpointError(f"{printable(path.name)}: cannot be read: {error.strerror}") from None
+    if len(data) > MAX_JSON_BYTES:
+        raise CheckpointError(f"{printable(path.name)}: longer than the {MAX_JSON_BYTES} bytes allowed")
+    return data
 
 
 def parse_object(data: bytes, where: str) -> dict[str, Any]:

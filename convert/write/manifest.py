@@ -14,6 +14,8 @@ FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
 MODEL_FILE = "model.gguf"
 IMPORTANCE_FILE = "imatrix.gguf"
+ADAPTER_FILE = "adapter.gguf"
+REPAIR_FILE = "repair.gguf"
 SCHEMA = 1
 
 

@@ -1,0 +1,28 @@
+"""Adapters of a bundle: a user's own, made of a PEFT folder, and those that lie beside a model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .conversion import read_tensors
+from .read.checkpoint import Checkpoint
+from .read.lora import Lora
+from .write.adapter import write_adapter
+from .write.manifest import ADAPTER_FILE
+
+
+@contextmanager
+def open_lora(folder: Path | None, checkpoint: Checkpoint) -> Iterator[Lora | None]:
+    """Checked against the checkpoint; None = there is none. Raises CheckpointError."""
+    if folder is None:
+        yield None
+        return
+    config, tensors = read_tensors(checkpoint)
+    with Lora(folder, tensors, [config.origin, checkpoint.folder.resolve().name]) as lora:
+        yield lora
+
+
+def add_lora(folder: Path, lora: Lora | None, name: str) -> None:
+    """Write it into the folder of a bundle."""
+    if lora is not None:
+        write_adapter(folder / ADAPTER_FILE, name, lora.updates, alpha=lora.alpha)

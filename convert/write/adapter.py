@@ -1,0 +1,39 @@
+"""An adapter file: low-rank matrices that llama.cpp adds to the products of a model's own.
+
+Source: src/llama-adapter.cpp and convert_lora_to_gguf.py of the llama.cpp that llama-cpp-python 0.3.36 vendors.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from gguf import GGUFValueType
+
+from ..weights.ggml import GgmlType
+from ..weights.low_rank import LowRank
+from .gguf_file import Entry, TensorInfo, write_gguf
+
+_BYTES = 2
+
+
+def write_adapter(path: Path, name: str, updates: Sequence[LowRank], *, alpha: float | None = None) -> None:
+    """In F16. alpha: llama.cpp multiplies B·A with alpha / rank; None = with 1."""
+    entries = [
+        Entry("general.type", GGUFValueType.STRING, "adapter"),
+        Entry("general.name", GGUFValueType.STRING, name),
+        Entry("adapter.type", GGUFValueType.STRING, "lora"),
+    ]
+    if alpha is not None:
+        entries.append(Entry("adapter.lora.alpha", GGUFValueType.FLOAT32, alpha))
+    infos: list[TensorInfo] = []
+    for update in updates:
+        for side, shape in (("a", (update.rank, update.columns)), ("b", (update.rows, update.rank))):
+            nbytes = _BYTES * shape[0] * shape[1]
+            infos.append(TensorInfo(f"{update.name}.lora_{side}", GgmlType.F16, shape, nbytes))
+    write_gguf(path, entries, infos, _data(updates))
+
+
+def _data(updates: Sequence[LowRank]) -> Iterator[Iterator[memoryview]]:
+    for update in updates:
+        for numbers in (update.a, update.b):
+            yield iter([np.ascontiguousarray(numbers(), np.float16).data.cast("B")])
