@@ -347,6 +347,7 @@ class Agent:
             settings=EngineSettings(**self._config.engine.model_dump()),
             tasks=tuple(task.prefix() for task in self._tasks.values()),
             model_sha256=self._model.name.sha256,
+            adapters=self._model.adapters,
             state_dir=str(self._config.state_dir),
             is_restart=self._worker_restarts > 0,
         )

@@ -228,7 +228,7 @@ def _engine(board: GenericBoard, config: Config, model: Model) -> Iterator[Check
     """Loads the model in a worker, as `run` does."""
     events: queue.Queue[Event | WorkerExited] = queue.Queue()
     settings = EngineSettings(**config.engine.model_dump())
-    engine = EngineProcess(Load(model_path=str(model.path), settings=settings), events.put)
+    engine = EngineProcess(Load(model_path=str(model.path), settings=settings, adapters=model.adapters), events.put)
     available_mb = board.read().memory_available_mb
     worker_mb = None
     engine.start()

@@ -121,10 +121,11 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """values: by key; tensors: in the order in which they lie in the file."""
+    """values, and the numbers of their types: by key; tensors: in the order in which they lie in the file."""
 
     version: int
     values: dict[str, Value]
+    kinds: dict[str, int]
     tensors: tuple[TensorInfo, ...]
 
 
@@ -137,8 +138,8 @@ def read_header(path: Path) -> Header:
         (version,) = _COUNT32.unpack(head[4:])
         reader = _Reader(file, os.fstat(file.fileno()).st_size, len(head))
         tensors = reader.count(_COUNT64, MAX_TENSORS, "tensors")
-        values = _read_values(reader, reader.count(_COUNT64, MAX_KEYS, "keys"))
-        return Header(version, values, _read_tensors(reader, tensors, _alignment(values)))
+        values, kinds = _read_values(reader, reader.count(_COUNT64, MAX_KEYS, "keys"))
+        return Header(version, values, kinds, _read_tensors(reader, tensors, _alignment(values)))
 
 
 class _Reader:
@@ -219,18 +220,19 @@ class _Reader:
             raise HeaderError(f"should have a header of at most {MAX_HEADER_BYTES} bytes (got {end} at least)")
 
 
-def _read_values(reader: _Reader, count: int) -> dict[str, Value]:
+def _read_values(reader: _Reader, count: int) -> tuple[dict[str, Value], dict[str, int]]:
     values: dict[str, Value] = {}
+    kinds: dict[str, int] = {}
     for _ in range(count):
         key = reader.text(MAX_KEY_BYTES, "a key")
         if not key or key in values:
             raise HeaderError(f"should have every key once (got {shown(key)} again)" if key else "has an empty key")
-        values[key] = _read_value(reader, f"key {shown(key)}")
-    return values
+        kinds[key] = int(reader.number(_COUNT32))
+        values[key] = _read_value(reader, kinds[key], f"key {shown(key)}")
+    return values, kinds
 
 
-def _read_value(reader: _Reader, what: str) -> Value:
-    kind = int(reader.number(_COUNT32))
+def _read_value(reader: _Reader, kind: int, what: str) -> Value:
     if kind == _STRING:
         return reader.text(MAX_STRING_BYTES, what)
     if kind == _ARRAY:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edge_agent.config import ECHO_MODEL
+from edge_agent.engine.protocol import Adapter
 from edge_agent.faults import first_fault, shown, shown_path
 from edge_agent.gguf_header import HeaderError
 from edge_agent.gguf_model import ModelFacts, read_model_facts
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.gguf"
 MANIFEST_FILE = "manifest.json"
+# A user's own, and what makes up for the loss of quantization.
+ADAPTER_FILES = ("adapter.gguf", "repair.gguf")
 # Files beside the manifest that it does not list itself.
 _UNLISTED = frozenset((MANIFEST_FILE, SIGNATURE_FILE))
 _EXPECTED = "the folder of a bundle, as edge-convert makes it, or a .gguf file"
 _MAX_MANIFEST_BYTES = 4_000_000
+
+
+_Stamp = tuple[int, int, int]
 
 
 class ModelError(Exception):
@@ -55,6 +61,7 @@ class _Manifest(BaseModel):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A checked model. size_bytes and sha256 are those of model.gguf. warning: what an operator should know of it.
+    adapters: applied together, each of them checked as the model.
 
     signature: "unchecked" where no key is configured; None = there is none.
     """
@@ -70,11 +77,12 @@ class Model:
     context_length: int | None
     signature: Literal["good", "unchecked"] | None = None
     warning: str | None = None
-    stamp: tuple[int, int, int] | None = None
+    adapters: tuple[Adapter, ...] = ()
+    stamps: tuple[_Stamp, ...] | None = None
 
     def is_unchanged(self) -> bool:
-        """Whether the file is still the one that was checked: same inode, size and time of change. Raises OSError."""
-        return self.stamp is None or self.stamp == _stamp(self.path)
+        """Whether the files are still those that were checked: same inode, size and time of change. Raises OSError."""
+        return self.stamps is None or self.stamps == _stamps(self.path, self.adapters)
 
     @property
     def name(self) -> ModelName:
@@ -92,6 +100,7 @@ class Model:
             "licence": self.licence,
             "context_length": self.context_length,
             "signature": self.signature,
+            "adapters": [{"file": Path(one.path).name, "sha256": one.sha256} for one in self.adapters],
             "warning": self.warning,
         }
 
@@ -185,7 +194,7 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None) -> Model:
         licence=None,
         context_length=facts.context_length,
         warning="a bare .gguf: no manifest vouches for it",
-        stamp=_stamp(path),
+        stamps=_stamps(path, ()),
     )
 
 
@@ -210,6 +219,11 @@ def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None) -> Mod
         found = _sha256(folder / name)
         if found != listed.sha256:
             raise ModelError(f"{folder.name}/{name}: should have sha256 {listed.sha256} (got {found})")
+    adapters = tuple(
+        Adapter(path=str(folder / name), sha256=manifest.files[name].sha256)
+        for name in ADAPTER_FILES
+        if name in manifest.files
+    )
     return Model(
         key=key,
         path=folder / MODEL_FILE,
@@ -221,7 +235,8 @@ def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None) -> Mod
         licence=manifest.licence,
         context_length=manifest.context_length,
         signature=signature,
-        stamp=_stamp(folder / MODEL_FILE),
+        adapters=adapters,
+        stamps=_stamps(folder / MODEL_FILE, adapters),
     )
 
 
@@ -294,9 +309,9 @@ def _read_facts(path: Path, name: str) -> ModelFacts:
         raise ModelError(f"{name}: {error}") from error
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
-    return (status.st_ino, status.st_size, status.st_mtime_ns)
+def _stamps(model: Path, adapters: tuple[Adapter, ...]) -> tuple[_Stamp, ...]:
+    found = [path.stat() for path in (model, *(Path(adapter.path) for adapter in adapters))]
+    return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
 
 
 def _sha256(path: Path) -> str:

@@ -68,8 +68,31 @@ def test_a_bundle_whose_files_are_as_listed_opens(tmp_path: Path) -> None:
         "licence": "Apache-2.0",
         "context_length": 2048,
         "signature": "unchecked",
+        "adapters": [],
         "warning": None,
     }
+
+
+def test_adapters_of_a_bundle_are_found_among_its_files(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "repair.gguf": b"r", "adapter.gguf": b"a", "more.gguf": b"m"})
+    model = open_model("default", path)
+    assert [Path(adapter.path) for adapter in model.adapters] == [path / "adapter.gguf", path / "repair.gguf"]
+    assert model.describe()["adapters"] == [
+        {"file": "adapter.gguf", "sha256": hashlib.sha256(b"a").hexdigest()},
+        {"file": "repair.gguf", "sha256": hashlib.sha256(b"r").hexdigest()},
+    ]
+
+
+@pytest.mark.parametrize("name", ["model.gguf", "adapter.gguf"])
+def test_a_file_that_is_another_one_now_is_noticed(tmp_path: Path, name: str) -> None:
+    path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "adapter.gguf": b"a"})
+    model = open_model("default", path)
+    assert model.is_unchanged()
+
+    (tmp_path / "new").write_bytes((path / name).read_bytes())
+    (tmp_path / "new").rename(path / name)
+
+    assert not model.is_unchanged()
 
 
 def test_a_changed_byte_is_found(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from edge_agent.demo.broker import free_port
 from edge_agent.demo.readings import checkpoint_folder
 from edge_agent.messages import Code, Options, Origin, Outcome, Status, encode_reply
 from edge_agent.topics import Topics
+from tests.engine.adapters import demo_adapter
 from tests.processes import wait_until
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -137,12 +138,14 @@ def test_request_samples_are_answered_by_the_demonstration(tmp_path: Path, proto
     [
         ("--type iq4_nl --name", "qwen2.5-0.5b", "IQ4_NL"),
         ("--budget", "qwen2.5-0.5b", "KL divergence"),
+        ("--lora", "pumps", "Q4_0"),
         pytest.param("--sign", "qwen2.5-0.5b-signed", "2 files as listed, signed\n", marks=NEEDS_OPENSSL),
     ],
 )
 def test_converter_samples_write_a_bundle(wanted: str, bundle: str, told: str, tmp_path: Path) -> None:
     (sample,) = (text for text in samples("sh") if "edge-convert" in text and wanted in text)
     (tmp_path / "Qwen2.5-0.5B-Instruct").symlink_to(checkpoint_folder())
+    demo_adapter().write(tmp_path / "my-adapter")
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     environment = {**os.environ, "PATH": path, "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run(

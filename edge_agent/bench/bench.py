@@ -119,6 +119,7 @@ def _measure(
         model_path=str(model.path),
         settings=settings,
         model_sha256=model.sha256,
+        adapters=model.adapters,
         state_dir=str(folder),
     )
     tasks, worker, ready = measure_tasks(load, QUICK if is_quick else FULL, say)

@@ -30,7 +30,7 @@ def measure_steps(load: Load, *, rounds: int, budget_s: float, say: Say) -> Step
     load.state_dir: where the worker has kept its calibration: what the agent chooses is told by it.
     """
     settings = load.settings
-    llama = Llama(load.model_path, context_sizes(settings))
+    llama = Llama(load.model_path, context_sizes(settings), [adapter.path for adapter in load.adapters])
     try:
         ids, base_id = range(settings.max_active), llama.sequences - 1
         policy = calibration.step_policy(load, llama, ids, base_id)

@@ -110,7 +110,7 @@ def _policy(settings: EngineSettings, llama: Llama, costs: Sequence[StepCost], h
 
 def _calibration(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> Calibration:
     settings = load.settings
-    key = f"{load.model_sha256}, {llama.build}, {cpus()} cpus, {settings}"
+    key = f"{load.weights_sha256}, {llama.build}, {cpus()} cpus, {settings}"
     path = Path(load.state_dir) / "calibration.json" if load.state_dir and load.model_sha256 else None
     kept = load_calibration(path, key) if path is not None else None
     # Whoever waits for a worker that died waits long enough.

@@ -27,6 +27,8 @@ import llama_cpp
 from edge_agent.engine.first_bytes import FirstBytes
 from edge_agent.engine.llama_log import LlamaLog
 from edge_agent.engine.samplers import Grammar, GrammarError, SamplerChain
+from edge_agent.gguf_adapter import check_adapter
+from edge_agent.gguf_header import HeaderError
 
 Logits = npt.NDArray[np.float32]
 
@@ -75,11 +77,11 @@ class Piece:
 class Llama:
     """A model and its context.
 
-    Raises ModelError if the file is missing, is no GGUF, is of an architecture that cannot share prefixes, or does not
-    fit into memory.
+    adapters: files of low-rank adapters, all of which are applied. Raises ModelError if a file is missing, is no GGUF,
+    is of an architecture that cannot share prefixes, does not fit into memory or, for an adapter, to the model.
     """
 
-    def __init__(self, path: str, sizes: ContextSizes) -> None:
+    def __init__(self, path: str, sizes: ContextSizes, adapters: Sequence[str] = ()) -> None:
         self.log = LlamaLog()
         # The C library keeps this pointer: it must live as long as the process may log.
         self._log_callback = llama_cpp.llama_log_callback(self._on_log)
@@ -101,6 +103,8 @@ class Llama:
             raise ModelError(f"model file {path!r} has a recurrent architecture, which cannot share prompt prefixes")
         if llama_cpp.llama_model_has_encoder(self._model) or not llama_cpp.llama_model_has_decoder(self._model):
             raise ModelError(f"model file {path!r} is not a decoder-only language model")
+        # A context has room for what was loaded before it.
+        self._adapters = [self._load_adapter(adapter) for adapter in adapters]
         self._vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
         wanted = sizes.context_tokens or min(llama_cpp.llama_model_n_ctx_train(self._model), 4096)
@@ -118,6 +122,23 @@ class Llama:
         self._batch = _Batch(self.batch_tokens)
         self._row_has_logits = np.zeros(self.batch_tokens, dtype=np.bool_)
         self.reset()
+
+    def _load_adapter(self, path: str) -> Any:
+        try:
+            check_adapter(Path(path))
+        except HeaderError as error:
+            raise ModelError(f"adapter file {path!r}: {error}") from error
+        except OSError as error:
+            raise ModelError(f"adapter file {path!r} cannot be read: {error.strerror}") from error
+        adapter = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
+        if not adapter:
+            raise ModelError(f"adapter file {path!r} cannot be loaded: {self._last_errors()}")
+        return adapter
+
+    def _apply_adapters(self) -> None:
+        count = len(self._adapters)
+        pointers = (llama_cpp.llama_adapter_lora_p_ctypes * count)(*self._adapters)
+        llama_cpp.llama_set_adapters_lora(self._context, pointers, count, (ctypes.c_float * count)(*[1.0] * count))
 
     @property
     def context_tokens(self) -> int:
@@ -249,6 +270,7 @@ class Llama:
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
             raise ModelError(f"no context of {self._cells} tokens: {self._last_errors()}")
+        self._apply_adapters()
         self._cells = llama_cpp.llama_n_ctx(self._context)
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self._lengths = [0] * self.sequences

@@ -77,7 +77,7 @@ class LlamaEngine:
     def __init__(self, load: Load, *, is_measured: bool = True) -> None:
         settings = load.settings
         active, sizes = settings.max_active, context_sizes(settings)
-        self._llama = Llama(load.model_path, sizes)
+        self._llama = Llama(load.model_path, sizes, [adapter.path for adapter in load.adapters])
         self._max_active = active
         self._intake = Intake(self._llama)
         self._admission = Admission(max_active=active, cells=self._llama.context_tokens)
@@ -458,4 +458,4 @@ def _with_outputs(pieces: list[Piece], count: int) -> list[Piece]:
 def _store(load: Load, llama: Llama) -> PrefixStore | None:
     if not load.state_dir or not load.model_sha256:
         return None
-    return PrefixStore(Path(load.state_dir) / "prefixes", f"{load.model_sha256}, {llama.build}")
+    return PrefixStore(Path(load.state_dir) / "prefixes", f"{load.weights_sha256}, {llama.build}")

@@ -104,11 +104,20 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """The file of a low-rank adapter, which changes every answer."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """The first command, exactly once: open the model, decode the prefixes, then say Ready (or LoadFailed).
 
-    state_dir: a folder where what was measured and decoded is kept over restarts, for the model with this hash; None =
-    nothing is kept. is_restart: the worker before it died.
+    adapters: all of them are applied together. state_dir: a folder where what was measured and decoded is kept over
+    restarts, for the model with this hash and these adapters; None = nothing is kept. is_restart: the worker before it
+    died.
     """
 
     type: Literal["load"] = "load"
@@ -116,8 +125,16 @@ class Load:
     settings: EngineSettings
     tasks: tuple[TaskPrefix, ...] = ()
     model_sha256: str | None = None
+    adapters: tuple[Adapter, ...] = ()
     state_dir: str | None = None
     is_restart: bool = False
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """What the model computes depends on: its hash, and those of its adapters; None where that is not known."""
+        if self.model_sha256 is None:
+            return None
+        return "+".join((self.model_sha256, *(adapter.sha256 for adapter in self.adapters)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,14 @@
 """Small LoRA adapters of synthetic checkpoints, as PEFT saves them."""
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from convert.read.safetensors import SafetensorsFile
 from tests.convert.checkpoints import Array, to_bf16, write_safetensors
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -34,13 +36,14 @@ def make_adapter(
     alpha: float = 8,
     modules: tuple[str, ...] = MODULES,
     strength: float = 0.05,
+    seed: int = 3,
     ranks: dict[str, int] | None = None,
 ) -> AdapterFiles:
     """Random numbers, always the same. weights: name and shape of each tensor of the checkpoint.
 
     ranks: of modules of that name, where they have another one.
     """
-    random = np.random.default_rng(3)
+    random = np.random.default_rng(seed)
     files = AdapterFiles(
         {
             "peft_type": "LORA",
@@ -64,3 +67,34 @@ def make_adapter(
             numbers = random.standard_normal(size, np.float32) * np.float32(strength)
             files.tensors[f"{PREFIX}{module}.lora_{side}.weight"] = to_bf16(numbers)
     return files
+
+
+def read_tensors(checkpoint: Path) -> dict[str, Array]:
+    """F32, of a checkpoint in one BF16 file."""
+    with SafetensorsFile(checkpoint / "model.safetensors") as file:
+        found = {}
+        for name, stored in file.tensors.items():
+            raw = np.empty(stored.nbytes, np.uint8)
+            stored.read_into(raw.data, 0)
+            found[name] = to_f32(raw.view(np.uint16)).reshape(stored.shape)
+        return found
+
+
+def to_f32(bits: Array) -> Array:
+    """Of BF16 patterns."""
+    return np.asarray((bits.astype(np.uint32) << 16).view(np.float32))
+
+
+def write_merged(checkpoint: Path, adapters: list[AdapterFiles], folder: Path) -> Path:
+    """The checkpoint with the adapters' products added to its weights, in F32."""
+    tensors = read_tensors(checkpoint)
+    for adapter in adapters:
+        scale = adapter.config["lora_alpha"] / adapter.config["r"]
+        for name, bits in adapter.tensors.items():
+            if ".lora_A." in name:
+                b = to_f32(adapter.tensors[name.replace("lora_A", "lora_B")])
+                base = name.removeprefix(PREFIX).replace(".lora_A", "")
+                tensors[base] = (tensors[base] + scale * (b @ to_f32(bits))).astype(np.float32)
+    shutil.copytree(checkpoint, folder)
+    write_safetensors(folder / "model.safetensors", tensors)
+    return folder

@@ -1,0 +1,289 @@
+"""Adapters on the demonstration model: what they change, what is kept of them, and what must not reach llama.cpp."""
+
+from __future__ import annotations
+
+import queue
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_agent.demo.readings import checkpoint_folder
+from edge_agent.engine.llama import ContextSizes, Llama, ModelError, Piece
+from edge_agent.engine.llama_engine import LlamaEngine
+from edge_agent.engine.process import EngineProcess, WorkerExited
+from edge_agent.engine.protocol import EngineSettings, Event, Finished, Load, LoadFailed, Ready
+from edge_agent.gguf_adapter import check_adapter
+from edge_agent.gguf_header import HeaderError
+from edge_agent.model_store import open_model
+from tests.convert.adapters import AdapterFiles
+from tests.engine.adapters import bundle_with, convert, demo_adapter, merged_bundle, to_load
+from tests.engine.runs import LABELS, TASK, finished, run
+
+SIZES = ContextSizes(context_tokens=256, batch_tokens=64, sequences=4, outputs=4)
+WAIT_S = 60.0
+OpenEngine = Callable[..., LlamaEngine]
+
+
+@pytest.fixture(scope="module")
+def adapters() -> list[AdapterFiles]:
+    return [demo_adapter(), demo_adapter(seed=4, strength=0.04)]
+
+
+@pytest.fixture(scope="module")
+def bundles(adapters: list[AdapterFiles], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Of the same model, each with one of the adapters."""
+    return [bundle_with(adapter, tmp_path_factory.mktemp("adapted")) for adapter in adapters]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return convert(checkpoint_folder(), tmp_path_factory.mktemp("plain") / "bundle")
+
+
+def logits(model: Path, *adapters: Path) -> np.ndarray:
+    llama = Llama(str(model / "model.gguf"), SIZES, [str(path) for path in adapters])
+    try:
+        tokens = llama.tokenize("Reading: pump 7 vibrates at 12 mm/s and is hot.", parse_special=False)
+        (row,) = llama.decode([Piece(0, 0, tokens, [len(tokens) - 1])], threads=2)
+        # A context that is made anew has them too.
+        first = llama.logits(row + len(tokens) - 1).copy()
+        llama.reset()
+        (row,) = llama.decode([Piece(0, 0, tokens, [len(tokens) - 1])], threads=2)
+        np.testing.assert_array_equal(llama.logits(row + len(tokens) - 1), first)
+        return first
+    finally:
+        llama.close()
+
+
+def test_one_adapter_does_what_weights_with_its_product_do(
+    adapters: list[AdapterFiles], bundles: list[Path], plain: Path, tmp_path: Path
+) -> None:
+    merged = logits(merged_bundle(adapters[:1], tmp_path))
+
+    adapted = logits(plain, bundles[0] / "adapter.gguf")
+
+    assert np.abs(logits(plain) - merged).max() > 1, "it changes nothing"
+    np.testing.assert_allclose(adapted, merged, atol=0.05)
+
+
+def test_two_adapters_do_what_weights_with_both_products_do(
+    adapters: list[AdapterFiles], bundles: list[Path], plain: Path, tmp_path: Path
+) -> None:
+    merged = logits(merged_bundle(adapters, tmp_path))
+
+    both = logits(plain, *(bundle / "adapter.gguf" for bundle in bundles))
+
+    assert np.abs(logits(plain, bundles[0] / "adapter.gguf") - merged).max() > 1
+    np.testing.assert_allclose(both, merged, atol=0.05)
+
+
+@pytest.fixture
+def open_engine(plain: Path) -> Iterator[OpenEngine]:
+    opened: list[LlamaEngine] = []
+
+    def open_(state_dir: Path | None, *adapters: Path) -> LlamaEngine:
+        load = Load(
+            model_path=str(plain / "model.gguf"),
+            settings=EngineSettings(context_tokens=512, threads=1, prefill_threads=2, batch_tokens=128),
+            tasks=(TASK,),
+            model_sha256="5ha",
+            adapters=tuple(to_load(path / "adapter.gguf") for path in adapters),
+            state_dir=None if state_dir is None else str(state_dir),
+        )
+        opened.append(LlamaEngine(load, is_measured=False))
+        return opened[-1]
+
+    yield open_
+    for engine in opened:
+        engine.close()
+
+
+def test_what_is_kept_of_one_adapter_is_not_used_with_another(
+    open_engine: OpenEngine, bundles: list[Path], tmp_path: Path
+) -> None:
+    request = run(1, "pump 3 cavitates", LABELS)
+    expected = finished(open_engine(None, bundles[1]), request)[1]
+
+    for bundle in bundles:
+        answer = finished(open_engine(tmp_path, bundle), request)[1]
+
+    assert answer.scores == expected.scores
+    assert expected.scores != finished(open_engine(None, bundles[0]), request)[1].scores
+    assert len(list((tmp_path / "prefixes").iterdir())) == 1
+
+
+def test_what_is_kept_of_an_adapter_is_used_again(open_engine: OpenEngine, bundles: list[Path], tmp_path: Path) -> None:
+    open_engine(tmp_path, bundles[0])
+    (kept,) = (tmp_path / "prefixes").iterdir()
+    written = kept.stat().st_mtime_ns
+
+    open_engine(tmp_path, bundles[0])
+
+    assert kept.stat().st_mtime_ns == written
+
+
+def answer_of_worker(load: Load) -> Event | WorkerExited:
+    """To a request, or why there is none."""
+    events: queue.SimpleQueue[Event | WorkerExited] = queue.SimpleQueue()
+    process = EngineProcess(load, events.put)
+    process.start()
+    try:
+        event = events.get(timeout=WAIT_S)
+        if not isinstance(event, Ready):
+            return event
+        process.send(run(1, "pump 3 cavitates", LABELS))
+        while not isinstance(event := events.get(timeout=WAIT_S), Finished):
+            pass
+        return event
+    finally:
+        process.stop(WAIT_S)
+
+
+def test_a_worker_answers_with_the_adapter_of_its_bundle(
+    adapters: list[AdapterFiles], bundles: list[Path], tmp_path: Path
+) -> None:
+    answers = []
+    for bundle in (bundles[0], merged_bundle(adapters[:1], tmp_path)):
+        model = open_model("default", bundle)
+        settings = EngineSettings(context_tokens=512, threads=1, prefill_threads=2, batch_tokens=128)
+        load = Load(model_path=str(model.path), settings=settings, tasks=(TASK,), adapters=model.adapters)
+        event = answer_of_worker(load)
+        assert isinstance(event, Finished)
+        answers.append(event.scores)
+
+    assert answers[0] == pytest.approx(answers[1], abs=0.02)
+
+
+def header_with(key: str, kind: int, value: bytes) -> bytes:
+    """A file of no tensors with the keys that are needed and this one."""
+    texts = {"general.type": "adapter", "general.architecture": "qwen2", "adapter.type": "lora"}
+    entries = {name: (8, struct.pack("<Q", len(text)) + text.encode()) for name, text in texts.items()}
+    entries[key] = (kind, value)
+    data = struct.pack("<4sIQQ", b"GGUF", 3, 0, len(entries))
+    for name, (number, content) in entries.items():
+        data += struct.pack("<Q", len(name)) + name.encode() + struct.pack("<I", number) + content
+    return data
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"safetensors....................", "should be a GGUF file"),
+        (header_with("adapter.lora.alpha", 4, struct.pack("<I", 8)), "should be a finite number as F32 (got 8)"),
+        (header_with("adapter.lora.alpha", 12, struct.pack("<d", 8)), "should be a finite number as F32 (got 8.0)"),
+        (header_with("adapter.lora.alpha", 6, struct.pack("<f", np.nan)), "should be a finite number as F32 (got NaN)"),
+        (header_with("adapter.type", 8, text("control_vector")), 'should be "lora" (got "control_vector")'),
+        (header_with("general.type", 8, text("model")), 'general.type: should be "adapter" (got "model")'),
+        (header_with("general.type", 4, struct.pack("<I", 1)), 'general.type: should be "adapter" (got 1)'),
+        (header_with("general.architecture", 8, text("llama")), 'should be "qwen2" (got "llama")'),
+        (header_with("adapter.alora.invocation_tokens", 9, struct.pack("<IQ", 4, 0)), "for some prompts only"),
+        (header_with("x", 4, struct.pack("<I", 1)), "should have tensors (got none)"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_adapter_is_told_before_llama_cpp_reads_it(tmp_path: Path, data: bytes, told: str) -> None:
+    path = tmp_path / "adapter.gguf"
+    path.write_bytes(data)
+
+    with pytest.raises(HeaderError) as caught:
+        check_adapter(path)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (b"blk.1.attn_q.weight.lora_a", b"blk.1.attn_q.weight.lora_c", "should be the lora_a or lora_b of a matrix"),
+        (b"blk.1.attn_q.weight.lora_a", b"blk.9.attn_q.weight.lora_a", "same rank"),
+        (b"blk.1.attn_output.weight.lora", b"blk.1.attn_outpuX.weight.lora", "should be the lora_a or lora_b"),
+    ],
+)
+def test_tensors_that_would_not_be_applied_or_end_the_process_are_told(
+    bundles: list[Path], tmp_path: Path, old: bytes, new: bytes, told: str
+) -> None:
+    path = tmp_path / "adapter.gguf"
+    path.write_bytes((bundles[0] / "adapter.gguf").read_bytes().replace(old, new))
+
+    with pytest.raises(HeaderError, match=told):
+        check_adapter(path)
+
+
+@pytest.mark.expects_warning
+def test_what_llama_cpp_refuses_is_told_by_name(bundles: list[Path], plain: Path, tmp_path: Path) -> None:
+    whole = (bundles[0] / "adapter.gguf").read_bytes()
+    path = tmp_path / "adapter.gguf"
+    for data, told in (
+        (whole[:-1000], "but the file at"),
+        (whole.replace(b"blk.1.attn_q", b"blk.8.attn_q"), "does not exist in base model"),
+        (whole.replace(b"blk.1.attn_k", b"blk.1.attn_X").replace(b"blk.1.ffn_up", b"blk.1.attn_k"), "attn_X"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(ModelError) as caught:
+            Llama(str(plain / "model.gguf"), SIZES, [str(path)])
+        assert str(path) in str(caught.value)
+        assert told in str(caught.value)
+    with pytest.raises(ModelError, match="cannot be read: No such file"):
+        Llama(str(plain / "model.gguf"), SIZES, [str(tmp_path / "none")])
+
+
+def test_a_worker_with_a_broken_adapter_says_so(plain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "adapter.gguf"
+    path.write_bytes(header_with("adapter.lora.alpha", 4, struct.pack("<I", 8)))
+
+    event = answer_of_worker(
+        Load(model_path=str(plain / "model.gguf"), settings=EngineSettings(), adapters=(to_load(path),))
+    )
+
+    assert isinstance(event, LoadFailed)
+    assert "adapter.lora.alpha: should be a finite number as F32 (got 8)" in event.message
+
+
+_LOAD_ALL = """
+import sys
+from pathlib import Path
+from edge_agent.engine.llama import ContextSizes, Llama, ModelError, Piece
+model, folder = sys.argv[1:]
+loaded = refused = 0
+for path in sorted(Path(folder).iterdir()):
+    try:
+        llama = Llama(model, ContextSizes(context_tokens=256, batch_tokens=32, sequences=2, outputs=2), [str(path)])
+    except ModelError:
+        refused += 1
+        continue
+    llama.decode([Piece(0, 0, [1, 2, 3], [2])], threads=1)
+    llama.close()
+    loaded += 1
+print(loaded, refused)
+"""
+
+
+def test_no_damage_of_the_header_ends_the_process(bundles: list[Path], plain: Path, tmp_path: Path) -> None:
+    whole = (bundles[0] / "adapter.gguf").read_bytes()
+    keys, some = whole.index(b"blk.0"), whole.index(b"blk.1")
+    random = np.random.default_rng(5)
+    damages = [(at, int(random.integers(0, 14))) for at in range(0, keys, 4)]
+    damages += [(int(at), int(random.integers(0, 256))) for at in random.integers(keys, some, 20)]
+    for key in (b"general.type", b"general.architecture", b"adapter.type", b"adapter.lora.alpha"):
+        # Its type follows it.
+        damages += [(whole.index(key) + len(key), kind) for kind in range(14)]
+    for at, value in damages:
+        data = bytearray(whole)
+        data[at] = value
+        (tmp_path / f"{at}-{value}.gguf").write_bytes(data)
+    count = len(list(tmp_path.iterdir()))
+
+    words = [sys.executable, "-c", _LOAD_ALL, str(plain / "model.gguf"), str(tmp_path)]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stderr[-500:]
+    loaded, refused = map(int, result.stdout.split())
+    assert loaded + refused == count
+    assert refused > 50
