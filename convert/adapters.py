@@ -8,7 +8,7 @@ from .conversion import read_tensors
 from .read.checkpoint import Checkpoint
 from .read.lora import Lora
 from .write.adapter import write_adapter
-from .write.manifest import ADAPTER_FILE
+from .write.manifest import ADAPTER_FILE, REPAIR_FILE
 
 
 @contextmanager
@@ -20,6 +20,16 @@ def open_lora(folder: Path | None, checkpoint: Checkpoint) -> Iterator[Lora | No
     config, tensors = read_tensors(checkpoint)
     with Lora(folder, tensors, [config.origin, checkpoint.folder.resolve().name]) as lora:
         yield lora
+
+
+def adapters_beside(model: Path) -> list[Path]:
+    """The files of a bundle that are applied together with its model."""
+    return [path for name in (ADAPTER_FILE, REPAIR_FILE) if (path := model.with_name(name)).is_file()]
+
+
+def adapters_of_reference(model: Path) -> list[Path]:
+    """What an unquantized model needs to be compared with this one: the user's adapter, and no repair."""
+    return [path for path in adapters_beside(model) if path.name == ADAPTER_FILE]
 
 
 def add_lora(folder: Path, lora: Lora | None, name: str) -> None:

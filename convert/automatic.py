@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .adapters import adapters_beside, adapters_of_reference
 from .comparison import bytes_per_token, plain_sizes, ram_bytes
 from .conversion import Options, Plan, make_plan, processors, write_bundle
 from .errors import ConvertError
@@ -110,12 +111,15 @@ def reference_model(checkpoint: Checkpoint, work: Path) -> tuple[Path, Path, Pla
 
 
 def judge(choice: Choice, checkpoint: Checkpoint, model: Path, wish: Wish, progress: Progress) -> Quality:
-    """What the finished model is worth, measured on texts that nothing was tuned on, and plain `--type` beside it."""
+    """What the finished model is worth with the adapters beside it, measured on texts that nothing was tuned on, and
+    plain `--type` beside it."""
     quality = evaluate(
         model,
         choice.reference,
         "BF16",
         wish.evaluation,
+        adapters=adapters_beside(model),
+        reference_adapters=adapters_of_reference(model),
         work=choice.home,
         threads=processors(),
         progress=lambda what, share: progress(what, _OWN_SHARE * share),
@@ -133,6 +137,7 @@ def judge(choice: Choice, checkpoint: Checkpoint, model: Path, wish: Wish, progr
         choice.plan,
         target=wish.target,
         reference=choice.reference,
+        adapters=adapters_of_reference(model),
         texts=wish.evaluation,
         home=choice.home,
         progress=lambda what, share: progress(what, _OWN_SHARE + (1 - _OWN_SHARE) * share),

@@ -1,12 +1,12 @@
 """What a model costs on a board, and what plain `--type` makes of the same checkpoint: measured, for the report."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .conversion import Options, Plan, make_plan, processors, write_model
-from .evaluation import evaluate
+from .evaluation import evaluate, judged_by
 from .measure.texts import Texts
 from .read.checkpoint import Checkpoint
 from .read.tensors import TOKEN_EMBD, ModelTensor
@@ -44,23 +44,24 @@ def plain_sizes(
     *,
     target: Target,
     reference: Path,
+    adapters: Sequence[Path],
     texts: Texts,
     home: Path,
     progress: Progress,
 ) -> list[Size]:
     """The types of PLAIN as `--type` alone makes them, rounded without regard to any text.
 
-    own: the plan of what they stand beside. Each is written, run on the texts and removed again; its divergence is kept
-    in `home`, the reference's own folder.
+    own: the plan of what they stand beside; adapters: applied to all of them and to the reference. Each is written, run
+    on the texts and removed again; its divergence is kept in `home`, the reference's own folder.
     """
-    kept = home / f"plain-{texts.sha256[:16]}.json"
+    kept = home / f"plain-{judged_by(texts, adapters)}.json"
     divergences = _read(kept)
     sizes: list[Size] = []
     for at, quantization in enumerate(PLAIN):
         progress(f"comparing with {quantization.value}", at / len(PLAIN))
         plan = make_plan(checkpoint, Options(quantization, own.name, own.version, own.licence))
         if quantization.name not in divergences:
-            divergences[quantization.name] = _divergence(plan, reference, texts, home)
+            divergences[quantization.name] = _divergence(plan, reference, adapters, texts, home)
             _write(kept, divergences)
         sizes.append(
             Size(
@@ -74,13 +75,21 @@ def plain_sizes(
     return sizes
 
 
-def _divergence(plan: Plan, reference: Path, texts: Texts, home: Path) -> float:
+def _divergence(plan: Plan, reference: Path, adapters: Sequence[Path], texts: Texts, home: Path) -> float:
     with TemporaryDirectory(dir=home, prefix="plain-") as folder:
         model = Path(folder) / MODEL_FILE
         with Quantizer(ggml.load(), processors()) as quantizer:
             write_model(model, plan, quantizer)
         quality = evaluate(
-            model, reference, "BF16", texts, work=home, threads=processors(), progress=lambda _what, _share: None
+            model,
+            reference,
+            "BF16",
+            texts,
+            adapters=adapters,
+            reference_adapters=adapters,
+            work=home,
+            threads=processors(),
+            progress=lambda _what, _share: None,
         )
     assert quality.divergence is not None
     return quality.divergence.mean

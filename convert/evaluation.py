@@ -1,6 +1,7 @@
 """What a model is worth beside another one, measured on the same texts."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +24,29 @@ _Z95 = 1.96
 
 
 def evaluate(
-    model: Path, reference: Path, kind: str, texts: Texts, *, work: Path, threads: int, progress: Progress
+    model: Path,
+    reference: Path,
+    kind: str,
+    texts: Texts,
+    *,
+    adapters: Sequence[Path] = (),
+    reference_adapters: Sequence[Path] = (),
+    work: Path,
+    threads: int,
+    progress: Progress,
 ) -> Quality:
-    """model, reference: GGUF files; kind: the reference's type. work: a folder where what it predicts is kept.
+    """model, reference: GGUF files, each with the adapters that are applied to it; kind: the reference's type.
+    work: a folder where what it predicts is kept.
 
     Raises ConvertError if one cannot be run, or they have other vocabularies.
     """
     _check_vocabularies(model, reference)
-    with reference.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = _sha256(reference)
+    kept = work / f"{sha256[:16]}-{judged_by(texts, reference_adapters)}.npz"
     progress("measuring the reference", 0.0)
-    predictions = _predictions(reference, work / f"{sha256[:16]}-{texts.sha256[:16]}.npz", texts, threads)
+    predictions = _predictions(reference, reference_adapters, kept, texts, threads)
     progress("measuring the model", 0.5)
-    with Runner(model, chunk_tokens=CHUNK_TOKENS, threads=threads) as runner:
+    with Runner(model, chunk_tokens=CHUNK_TOKENS, threads=threads, adapters=adapters) as runner:
         positions = compare(runner, predictions)
     return Quality(
         reference=Reference(file_sha256=sha256, type=kind),
@@ -69,13 +80,25 @@ def _check_vocabularies(model: Path, reference: Path) -> None:
         )
 
 
-def _predictions(reference: Path, kept: Path, texts: Texts, threads: int) -> list[Predictions]:
+def judged_by(texts: Texts, adapters: Sequence[Path]) -> str:
+    """A name for what is kept of models with these adapters on these texts."""
+    return "-".join(sha256[:16] for sha256 in (*map(_sha256, adapters), texts.sha256))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _predictions(
+    reference: Path, adapters: Sequence[Path], kept: Path, texts: Texts, threads: int
+) -> list[Predictions]:
     try:
         return load(kept)
     except (OSError, ValueError, KeyError):
         # Nothing, or nothing readable, is there: it is made anew.
         kept.parent.mkdir(parents=True, exist_ok=True)
-    with Runner(reference, chunk_tokens=CHUNK_TOKENS, threads=threads) as runner:
+    with Runner(reference, chunk_tokens=CHUNK_TOKENS, threads=threads, adapters=adapters) as runner:
         found = predict(runner, chunks(texts, runner, seed=0, most=EVALUATION_CHUNKS))
     draft = kept.with_suffix(".new")
     save(draft, found)

@@ -5,6 +5,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from ..adapters import adapters_beside, adapters_of_reference
 from ..conversion import processors
 from ..errors import ConvertError, printable
 from ..progress import StageLine
@@ -20,9 +21,15 @@ def run(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} evaluate", description="Measures how far a bundle's predictions are from a reference's."
     )
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder with a model.gguf, or a .gguf")
     parser.add_argument(
-        "--against", metavar="REFERENCE", type=Path, required=True, help="its checkpoint, or a bundle or .gguf of it"
+        "bundle", metavar="BUNDLE", type=Path, help="folder with a model.gguf (and adapters), or a .gguf"
+    )
+    parser.add_argument(
+        "--against",
+        metavar="REFERENCE",
+        type=Path,
+        required=True,
+        help="its checkpoint (which then gets the bundle's adapter.gguf), or a bundle or .gguf as it is",
     )
     parser.add_argument("--eval", metavar="FILE", type=Path, help="texts to judge by (default: those that come along)")
     arguments.add_tasks(parser)
@@ -51,14 +58,18 @@ def run(words: list[str]) -> int:
         reference = _gguf(given.against)
         if reference is not None:
             kind = model_facts(reference).quantization
+            of_reference = adapters_beside(reference) if given.against.is_dir() else []
         else:
             with Checkpoint(given.against) as checkpoint:
                 (reference, work, _), kind = reference_model(checkpoint, work), "BF16"
+            of_reference = adapters_of_reference(model) if given.bundle.is_dir() else []
         quality = evaluate(
             model,
             reference,
             kind,
             texts,
+            adapters=adapters_beside(model) if given.bundle.is_dir() else [],
+            reference_adapters=of_reference,
             work=work,
             threads=processors(),
             progress=stages.show,

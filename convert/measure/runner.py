@@ -52,11 +52,19 @@ _EvalCallback = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.POINTER(_Tensor), ctypes.
 class Runner:
     """A model and a context of `chunk_tokens`; one text at a time, each from an empty context.
 
-    is_writable: the weights lie in memory of their own, in the layout of the file, and may be written: see `weights`.
-    Raises ConvertError if the model cannot be loaded.
+    adapters: files that are applied, all of them. is_writable: the weights lie in memory of their own, in the layout of
+    the file, and may be written: see `weights`. Raises ConvertError if the model or an adapter cannot be loaded.
     """
 
-    def __init__(self, path: Path, *, chunk_tokens: int, threads: int, is_writable: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        chunk_tokens: int,
+        threads: int,
+        adapters: Sequence[Path] = (),
+        is_writable: bool = False,
+    ) -> None:
         self._context: Any = None
         self._model: Any = None
         # The context keeps this pointer.
@@ -75,9 +83,12 @@ class Runner:
             raise ConvertError(f"{printable(str(path))}: llama.cpp cannot load this model")
         self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        # A context has room for what was loaded before it.
+        loaded = [self._load_adapter(adapter) for adapter in adapters]
         self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(chunk_tokens, threads))
         if not self._context:
             raise ConvertError(f"{printable(str(path))}: no memory for a context of {chunk_tokens} tokens")
+        self._apply(loaded)
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self._batch: Any = llama_cpp.llama_batch_init(chunk_tokens, 0, 1)
         self._addresses: dict[str, tuple[int, int, int]] = {}
@@ -100,6 +111,17 @@ class Runner:
         params.no_perf = True
         params.cb_eval = ctypes.cast(self._eval_callback, llama_cpp.ggml_backend_sched_eval_callback)
         return params
+
+    def _load_adapter(self, path: Path) -> Any:
+        adapter = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
+        if not adapter:
+            raise ConvertError(f"{printable(str(path))}: llama.cpp cannot load this adapter for this model")
+        return adapter
+
+    def _apply(self, adapters: Sequence[Any]) -> None:
+        pointers = (llama_cpp.llama_adapter_lora_p_ctypes * len(adapters))(*adapters)
+        scales = (ctypes.c_float * len(adapters))(*([1.0] * len(adapters)))
+        llama_cpp.llama_set_adapters_lora(self._context, pointers, len(adapters), scales)
 
     @property
     def chat_template(self) -> str | None:

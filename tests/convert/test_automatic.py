@@ -17,6 +17,7 @@ from convert.report.quality import decode
 from edge_agent.demo.readings import checkpoint_folder
 from edge_agent.model_store import open_model
 from tests.convert.gguf_reading import read_gguf
+from tests.engine.adapters import demo_adapter
 from tests.keys import write_keys
 
 FAST = {"IQ4_NL", "Q8_0", "Q5_K", "Q6_K"}
@@ -228,3 +229,15 @@ def test_what_cannot_be_meant_is_told(
     assert convert(*words, "--out", tmp_path / "b", "--work", work) == code
     assert told in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+
+
+def test_a_model_with_an_adapter_is_judged_beside_the_unquantized_one_with_it(work: Path, tmp_path: Path) -> None:
+    lora = demo_adapter().write(tmp_path / "lora")
+
+    assert convert("--budget", "2MB", "--out", tmp_path / "b", "--work", work, "--lora", lora) == 0
+
+    quality = decode((tmp_path / "b" / "quality.json").read_bytes())
+    assert quality.divergence is not None
+    assert 0 < quality.divergence.mean < 0.02
+    files = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))["files"]
+    assert {"model.gguf", "adapter.gguf", "quality.json", "imatrix.gguf"} <= files.keys()
