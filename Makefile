@@ -6,7 +6,7 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-clients test-model \
+.PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-repair test-clients test-model \
   bench bench-agent bench-compare bench-overload bench-labels bench-cancel bench-grammar clean
 
 setup: $(VENV)/ready
@@ -37,6 +37,10 @@ test-parity: setup
 test-quality: setup
 	$(BIN)/python -m tests.quality $(or $(CHECKPOINT),$(error say which checkpoint: make test-quality CHECKPOINT=dir)) \
 	  $(if $(EVAL),--eval $(EVAL))
+
+# What a low-rank repair regains for its bytes and its time: make test-repair CHECKPOINT=dir
+test-repair: setup
+	$(BIN)/python -m tests.quality.repair $(or $(CHECKPOINT),$(error say which checkpoint: make test-repair CHECKPOINT=dir))
 
 # What a model's header and the loaded model cost, and with its BF16 model as REFERENCE what compact packs of predictions
 # do: make test-figures MODEL=path-of-a-gguf [REFERENCE=path-of-a-gguf]
