@@ -1,7 +1,9 @@
 """Adapters of a bundle: a user's own, made of a PEFT folder, and those that lie beside a model."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from .conversion import read_tensors
@@ -22,6 +24,19 @@ def open_lora(folder: Path | None, checkpoint: Checkpoint) -> Iterator[Lora | No
         yield lora
 
 
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """A GGUF model with the adapters that are applied to it."""
+
+    model: Path
+    adapters: Sequence[Path] = ()
+
+    @property
+    def key(self) -> str:
+        """Of the adapters, for the name of what is kept; empty for none."""
+        return "".join(f"{sha256_of(path)[:16]}-" for path in self.adapters)
+
+
 def adapters_beside(model: Path) -> list[Path]:
     """The files of a bundle that are applied together with its model."""
     return [path for name in (ADAPTER_FILE, REPAIR_FILE) if (path := model.with_name(name)).is_file()]
@@ -30,6 +45,12 @@ def adapters_beside(model: Path) -> list[Path]:
 def adapters_of_reference(model: Path) -> list[Path]:
     """What an unquantized model needs to be compared with this one: the user's adapter, and no repair."""
     return [path for path in adapters_beside(model) if path.name == ADAPTER_FILE]
+
+
+def sha256_of(path: Path) -> str:
+    """Hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def add_lora(folder: Path, lora: Lora | None, name: str) -> None:

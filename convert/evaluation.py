@@ -1,6 +1,5 @@
 """What a model is worth beside another one, measured on the same texts."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 from edge_agent.gguf_header import HeaderError
 from edge_agent.gguf_model import ModelFacts, read_model_facts
 
+from .adapters import sha256_of
 from .errors import ConvertError, printable
 from .measure.divergence import Divergence as Positions
 from .measure.divergence import Predictions, compare, load, predict, save
@@ -41,7 +41,7 @@ def evaluate(
     Raises ConvertError if one cannot be run, or they have other vocabularies.
     """
     _check_vocabularies(model, reference)
-    sha256 = _sha256(reference)
+    sha256 = sha256_of(reference)
     kept = work / f"{sha256[:16]}-{judged_by(texts, reference_adapters)}.npz"
     progress("measuring the reference", 0.0)
     predictions = _predictions(reference, reference_adapters, kept, texts, threads)
@@ -82,12 +82,7 @@ def _check_vocabularies(model: Path, reference: Path) -> None:
 
 def judged_by(texts: Texts, adapters: Sequence[Path]) -> str:
     """A name for what is kept of models with these adapters on these texts."""
-    return "-".join(sha256[:16] for sha256 in (*map(_sha256, adapters), texts.sha256))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return "-".join(sha256[:16] for sha256 in (*map(sha256_of, adapters), texts.sha256))
 
 
 def _predictions(

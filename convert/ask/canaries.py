@@ -24,6 +24,7 @@ from edge_agent.engine.client import Worker
 from edge_agent.engine.protocol import Finish, Finished, Sampling
 from edge_agent.tasks import Task, output_of
 
+from ..adapters import adapters_beside
 from ..errors import ConvertError, printable
 from ..tune.tuning import Progress
 from ..write.manifest import MODEL_FILE
@@ -90,10 +91,10 @@ def add_canaries(folder: Path, requests: Requests | None, progress: Progress) ->
 
 
 def record(model: Path, requests: Requests, progress: Progress) -> Recorded:
-    """What a model answers. Raises ConvertError if it cannot be run."""
+    """What a model answers with the adapters beside it. Raises ConvertError if it cannot be run."""
     found: list[tuple[Task, Canary]] = []
     left_out: list[str] = []
-    with opened(model, requests.tasks.values()) as worker:
+    with opened(model, requests.tasks.values(), adapters_beside(model)) as worker:
         for number, request in enumerate(requests.requests):
             progress("recording answers", number / len(requests.requests))
             task = _shortened(request.task)
@@ -120,7 +121,8 @@ def differences(folder: Path, progress: Progress) -> list[str]:
     except OSError as error:
         raise ConvertError(f"{FILE}: cannot be read: {error.strerror}") from None
     found = []
-    with opened(folder / MODEL_FILE, (Task(name, config) for name, config in canaries.tasks.items())) as worker:
+    model, tasks = folder / MODEL_FILE, [Task(name, config) for name, config in canaries.tasks.items()]
+    with opened(model, tasks, adapters_beside(model)) as worker:
         for index in range(len(canaries.canaries)):
             progress("asking again", index / len(canaries.canaries))
             found.append(canaries.difference(index, worker.ask(canaries.run(index, index))))

@@ -14,6 +14,7 @@ from edge_agent.engine.schema_grammar import validator
 from edge_agent.faults import field_name, shown
 from edge_agent.tasks import Task, output_of
 
+from ..adapters import Adapted
 from ..report.quality import Task as TaskQuality
 from ..tune.tuning import Progress
 from .model import opened
@@ -34,10 +35,10 @@ def read_labelled(path: Path, tasks: dict[str, Task]) -> Requests:
 
 
 def judge_tasks(
-    model: Path, reference: Path, reference_sha256: str, examples: Requests, *, work: Path, progress: Progress
+    model: Adapted, reference: Adapted, reference_sha256: str, examples: Requests, *, work: Path, progress: Progress
 ) -> tuple[TaskQuality, ...]:
     """The share of right answers of both models. work: a folder where the reference's are kept. Raises ConvertError."""
-    kept = work / f"{reference_sha256[:16]}-{examples.sha256[:16]}.json"
+    kept = work / f"{reference_sha256[:16]}-{reference.key}{examples.sha256[:16]}.json"
     if (of_reference := _read(kept)) is None:
         of_reference = _right_answers(reference, examples, lambda share: progress("asking the reference", share / 2))
         _write(kept, of_reference)
@@ -90,10 +91,10 @@ def _answer_fault(example: Request) -> str | None:
     return None
 
 
-def _right_answers(model: Path, examples: Requests, progress: Callable[[float], None]) -> dict[str, int]:
+def _right_answers(model: Adapted, examples: Requests, progress: Callable[[float], None]) -> dict[str, int]:
     """How many of each task; an answer that is not valid, or not sure enough, is not right."""
     right: Counter[str] = Counter()
-    with opened(model, examples.tasks.values()) as worker:
+    with opened(model.model, examples.tasks.values(), model.adapters) as worker:
         for number, example in enumerate(examples.requests):
             progress(number / len(examples.requests))
             event = worker.ask(example.run(number))

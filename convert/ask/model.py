@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_agent.engine.client import Worker, WorkerError, started
-from edge_agent.engine.protocol import EngineSettings, Load
+from edge_agent.engine.protocol import Adapter, EngineSettings, Load
 from edge_agent.tasks import Task
 
+from ..adapters import sha256_of
 from ..errors import ConvertError, printable
 
 # The same on every machine: in long contexts flash attention cuts its work by the number of threads, on which then the
@@ -16,15 +17,19 @@ from ..errors import ConvertError, printable
 _SETTINGS = EngineSettings(max_active=1, threads=2, prefill_threads=2)
 
 
-def load_of(model: Path) -> Load:
+def load_of(model: Path, adapters: Iterable[Path] = ()) -> Load:
     """What the worker is told of a GGUF file. Nothing is kept, and no step is measured: each run is the same."""
-    return Load(model_path=str(model), settings=_SETTINGS)
+    told = tuple(Adapter(path=str(path), sha256=sha256_of(path)) for path in adapters)
+    return Load(model_path=str(model), settings=_SETTINGS, adapters=told)
 
 
 @contextmanager
-def opened(model: Path, tasks: Iterable[Task]) -> Iterator[Worker]:
-    """A worker that answers, to be asked one request at a time. Raises ConvertError if the model cannot be run."""
-    load = replace(load_of(model), tasks=tuple(task.prefix() for task in tasks))
+def opened(model: Path, tasks: Iterable[Task], adapters: Iterable[Path] = ()) -> Iterator[Worker]:
+    """A worker that answers with these adapters, to be asked one request at a time.
+
+    Raises ConvertError if the model cannot be run.
+    """
+    load = replace(load_of(model, adapters), tasks=tuple(task.prefix() for task in tasks))
     try:
         with started(load) as worker:
             worker.ready()

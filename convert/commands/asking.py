@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..adapters import Adapted
 from ..report.quality import Quality
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Questions:
     requests: Requests | None
     is_recorded: bool
 
-    def judge(self, quality: Quality, model: Path, reference: Path, work: Path, progress: Progress) -> Quality:
+    def judge(self, quality: Quality, model: Adapted, reference: Adapted, work: Path, progress: Progress) -> Quality:
         """The quality, with the share of right answers. work: where the reference's are kept. Raises ConvertError."""
         if self.examples is None:
             return quality

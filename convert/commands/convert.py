@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..adapters import add_lora, open_lora
+from ..adapters import Adapted, adapters_beside, adapters_of_reference, add_lora, open_lora
 from ..conversion import Options, Plan, Written, make_plan, write_bundle
 from ..errors import printable
 from ..progress import StageLine
@@ -217,7 +217,9 @@ def _convert_tuned(
             add_lora(folder, lora, choice.plan.name)
             model = folder / MODEL_FILE
             quality = judge(choice, checkpoint, model, wish, stages.show)
-            quality = questions.judge(quality, model, choice.reference, choice.home, stages.show)
+            own = Adapted(model, adapters_beside(model))
+            reference = Adapted(choice.reference, adapters_of_reference(model))
+            quality = questions.judge(quality, own, reference, choice.home, stages.show)
             (folder / quality_file.FILE).write_bytes(quality.encode())
             (folder / page.FILE).write_bytes(page.page(quality, choice.plan.name).encode())
             (folder / IMPORTANCE_FILE).write_bytes(choice.tuned.importance.read_bytes())

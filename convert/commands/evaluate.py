@@ -5,7 +5,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from ..adapters import adapters_beside, adapters_of_reference
+from ..adapters import Adapted, adapters_beside, adapters_of_reference
 from ..conversion import processors
 from ..errors import ConvertError, printable
 from ..progress import StageLine
@@ -63,18 +63,19 @@ def run(words: list[str]) -> int:
             with Checkpoint(given.against) as checkpoint:
                 (reference, work, _), kind = reference_model(checkpoint, work), "BF16"
             of_reference = adapters_of_reference(model) if given.bundle.is_dir() else []
+        own = Adapted(model, adapters_beside(model) if given.bundle.is_dir() else ())
         quality = evaluate(
             model,
             reference,
             kind,
             texts,
-            adapters=adapters_beside(model) if given.bundle.is_dir() else [],
+            adapters=own.adapters,
             reference_adapters=of_reference,
             work=work,
             threads=processors(),
             progress=stages.show,
         )
-        quality = questions.judge(quality, model, reference, work, stages.show)
+        quality = questions.judge(quality, own, Adapted(reference, of_reference), work, stages.show)
     if given.json:
         print(quality.encode().decode())
         return EXIT_OK

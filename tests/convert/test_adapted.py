@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convert.ask.canaries import differences
 from convert.cli import main
 from convert.errors import ConvertError
 from convert.measure.runner import Runner
@@ -63,3 +64,13 @@ def test_a_bundle_is_evaluated_with_its_adapters(
     assert divergence(bundle, merged, tmp_path, capsys) < 1e-3
     assert divergence(bundle, checkpoint_folder(), tmp_path, capsys) < 1e-3, "the checkpoint gets the adapter too"
     assert divergence(bundle / "model.gguf", bundle, tmp_path, capsys) > 0.02, "a file is taken as it is"
+
+
+def test_answers_are_recorded_with_the_adapter(tmp_path: Path) -> None:
+    bundle, lora = tmp_path / "b", demo_adapter(strength=0.2).write(tmp_path / "lora")
+    assert main([str(checkpoint_folder()), "--out", str(bundle), "--type", "f16", "--lora", str(lora)]) == 0
+
+    assert differences(bundle, lambda _what, _share: None) == []
+
+    (bundle / "adapter.gguf").unlink()
+    assert differences(bundle, lambda _what, _share: None)

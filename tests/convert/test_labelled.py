@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from convert.adapters import Adapted
 from convert.ask.labelled import is_right, judge_tasks, read_labelled
 from convert.ask.requests import read_tasks
 from convert.cli import main
@@ -156,7 +157,12 @@ def judge(bundle: Path, work: Path, folder: Path) -> dict[str, Task]:
         assert run(checkpoint_folder(), "--type", "bf16", "--out", reference) == 0
     examples = read_labelled(demo_examples(folder / "labelled.jsonl"), read_tasks(DEMO_TASKS))
     tasks = judge_tasks(
-        bundle / "model.gguf", reference / "model.gguf", "0" * 64, examples, work=work, progress=lambda *_: None
+        Adapted(bundle / "model.gguf"),
+        Adapted(reference / "model.gguf"),
+        "0" * 64,
+        examples,
+        work=work,
+        progress=lambda *_: None,
     )
     return {task.name: task for task in tasks}
 
@@ -187,7 +193,7 @@ def test_an_answer_that_is_not_sure_enough_or_not_whole_is_not_right(work: Path,
     examples = read_labelled(demo_examples(tmp_path / "labelled.jsonl", 4), read_tasks(tmp_path / "tasks.json"))
     assert run(checkpoint_folder(), "--type", "q8_0", "--out", tmp_path / "b") == 0
     model = tmp_path / "b" / "model.gguf"
-    tasks = judge_tasks(model, model, "1" * 64, examples, work=work, progress=lambda *_: None)
+    tasks = judge_tasks(Adapted(model), Adapted(model), "1" * 64, examples, work=work, progress=lambda *_: None)
 
     assert [task.accuracy for task in tasks] == [0.0, 0.0]
 
@@ -251,4 +257,4 @@ def test_a_model_that_cannot_be_run_is_told(work: Path, tmp_path: Path) -> None:
     examples = read_labelled(demo_examples(tmp_path / "labelled.jsonl", 1), read_tasks(DEMO_TASKS))
     model = tmp_path / "model.gguf"
     with pytest.raises(ConvertError, match=r"model\.gguf cannot be run: the model does not load"):
-        judge_tasks(model, model, "2" * 64, examples, work=work, progress=lambda *_: None)
+        judge_tasks(Adapted(model), Adapted(model), "2" * 64, examples, work=work, progress=lambda *_: None)

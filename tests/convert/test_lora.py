@@ -33,7 +33,7 @@ def adapter(checkpoint: CheckpointFiles) -> AdapterFiles:
 
 
 def convert(tmp_path: Path, checkpoint: CheckpointFiles, adapter: AdapterFiles, *more: str) -> int:
-    words = [str(checkpoint.write(tmp_path / "base")), "--out", str(tmp_path / "b"), "--type", "q8_0"]
+    words = [str(checkpoint.write(tmp_path / "base")), "--out", str(tmp_path / "b"), "--type", "q8_0", "--no-canaries"]
     return main([*words, "--lora", str(adapter.write(tmp_path / "lora")), *more])
 
 
@@ -282,7 +282,15 @@ def test_an_adapter_that_names_another_base_is_warned_about(
 def test_a_folder_that_is_no_adapter_is_refused(
     tmp_path: Path, checkpoint: CheckpointFiles, adapter: AdapterFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [str(checkpoint.write(tmp_path / "base")), "--out", str(tmp_path / "b"), "--type", "q8_0", "--lora"]
+    words = [
+        str(checkpoint.write(tmp_path / "base")),
+        "--out",
+        str(tmp_path / "b"),
+        "--type",
+        "q8_0",
+        "--no-canaries",
+        "--lora",
+    ]
     folder = adapter.write(tmp_path / "lora")
 
     assert main([*words, str(tmp_path / "nowhere")]) == 65

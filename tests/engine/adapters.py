@@ -19,7 +19,7 @@ def demo_adapter(seed: int = 3, strength: float = 0.06) -> AdapterFiles:
 
 def convert(checkpoint: Path, bundle: Path, *more: str) -> Path:
     """In F16."""
-    assert main([str(checkpoint), "--out", str(bundle), "--type", "f16", "--name", "pump", *more]) == 0
+    assert main([str(checkpoint), "--out", str(bundle), "--type", "f16", "--no-canaries", *more]) == 0
     return bundle
 
 
