@@ -27,6 +27,8 @@ from .write.manifest import MODEL_FILE, tools
 
 # Of the time that judging takes, where nothing was measured before.
 _OWN_SHARE = 0.3
+# Rises with what is measured, or how: figures that were kept before are not told beside others.
+_MEASUREMENTS = 2
 _TOOLS_FILE = "tools.json"
 
 
@@ -98,7 +100,7 @@ def reference_model(checkpoint: Checkpoint, work: Path) -> tuple[Path, Path, Pla
     plan = make_plan(checkpoint, Options(Quantization.BF16))
     source = json.dumps(checkpoint.source_hashes(threading.Event()), sort_keys=True)
     home = work / hashlib.sha256(source.encode()).hexdigest()[:16]
-    made_by, note = json.dumps(tools(), sort_keys=True), home / _TOOLS_FILE
+    made_by, note = json.dumps([_MEASUREMENTS, tools()], sort_keys=True), home / _TOOLS_FILE
     if not note.is_file() or note.read_text("utf-8") != made_by:
         # What other versions made of this checkpoint would lie there for ever.
         shutil.rmtree(home, ignore_errors=True)
