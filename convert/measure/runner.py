@@ -195,7 +195,15 @@ class Runner:
 
     def _on_node(self, pointer: Any, is_question: bool, _user_data: object) -> bool:  # noqa: FBT001 - C calls it
         """The answer to a question is whether to stop after this node; after it, whether to go on."""
-        node = pointer.contents
+        try:
+            return self._answer(pointer.contents, is_question=is_question)
+        except BaseException as error:  # noqa: BLE001 - ctypes would print it and go on, be it a signal's
+            self._fault = error
+            return is_question
+
+    def _answer(self, node: Any, *, is_question: bool) -> bool:
+        if self._fault is not None:
+            return is_question
         if node.op not in {_MUL_MAT, _GET_ROWS} or not node.src[0].contents.name.endswith(_SUFFIX.encode()):
             return not is_question
         if is_question:
@@ -205,12 +213,8 @@ class Runner:
         inputs = node.src[1].contents
         columns, tokens = inputs.ne[0], inputs.ne[1]
         numbers = np.ctypeslib.as_array((ctypes.c_float * (columns * tokens)).from_address(inputs.data))
-        try:
-            assert self._hear is not None
-            self._hear(node.src[0].contents.name.decode(), numbers.reshape(tokens, columns))
-        except BaseException as error:  # noqa: BLE001 - ctypes would print it and go on
-            self._fault = error
-            return False
+        assert self._hear is not None
+        self._hear(node.src[0].contents.name.decode(), numbers.reshape(tokens, columns))
         return True
 
     def close(self) -> None:

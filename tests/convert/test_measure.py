@@ -53,6 +53,17 @@ def test_what_the_hearer_raises_is_raised(runner: Runner) -> None:
     assert runner.logits([1, 2, 3]).shape == (3, runner.vocabulary)
 
 
+def test_what_a_signal_raises_between_two_matrices_is_raised(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Runner, "_answer", stop)
+    with pytest.raises(KeyboardInterrupt):
+        runner.logits([1, 2, 3])
+    monkeypatch.undo()
+    assert runner.logits([1, 2, 3]).shape == (3, runner.vocabulary)
+
+
 def test_weights_that_are_written_are_those_that_run(runner: Runner) -> None:
     tokens = tokens_of(runner, 20)
     before = runner.logits(tokens).copy()
