@@ -109,7 +109,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_the_answers_hold_however_the_model_is_run(
     work: Path, bundle: str, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load_of(model: Path) -> Load:
+    def load_of(model: Path, _adapters: object) -> Load:
         load = asked_load_of(model)
         return replace(load, settings=replace(load.settings, **VARIANTS[variant]))
 
@@ -194,7 +194,7 @@ def test_a_template_that_takes_no_request_leaves_a_bundle_without_canaries(
 
 @pytest.fixture
 def cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asked, "load_of", lambda _: Load(model_path="/nowhere.gguf", settings=asked._SETTINGS))
+    monkeypatch.setattr(asked, "load_of", lambda *_: Load(model_path="/nowhere.gguf", settings=asked._SETTINGS))
 
 
 @pytest.mark.usefixtures("cannot_run")
