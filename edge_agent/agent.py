@@ -1,7 +1,7 @@
 """START HERE. Builds every part of the daemon, starts them, gives each event to the part it is for, stops them.
 
 One thread, that of `Agent.run`, owns all state. The network threads (mqtt_link), the reader of the worker's pipe
-(engine/process) and the signal handlers only put events into its inbox.
+(engine/process), the monitor of the board and the signal handlers only put events into its inbox.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_agent.board.generic import GenericBoard, resident_mb
+from edge_agent.board.board import Board
+from edge_agent.board.monitor import Monitor
+from edge_agent.board.process import resident_mb
+from edge_agent.board.reading import BoardReading
 from edge_agent.clock import timestamp
 from edge_agent.command_desk import CommandDesk
 from edge_agent.commands import CommandError
@@ -63,6 +66,9 @@ WORKER_SILENCE_S = 120.0
 GIVE_UP_AFTER_S = 3.0
 GOODBYE_S = 5.0
 
+# What the other threads put into the inbox.
+InboxEvent = LinkEvent | Event | WorkerExited | BoardReading
+
 
 class Agent:
     """The daemon. `run` returns its exit code: 0 stopped, 1 failed."""
@@ -73,13 +79,13 @@ class Agent:
         self._topics = config.topics
         self._model = model
         # Urgency, order of arrival, event: the worker's come first, or it would stand idle behind a flood of requests.
-        self._inbox: queue.PriorityQueue[tuple[bool, int, LinkEvent | Event | WorkerExited]] = queue.PriorityQueue(
-            MAX_INBOX
-        )
+        self._inbox: queue.PriorityQueue[tuple[bool, int, InboxEvent]] = queue.PriorityQueue(MAX_INBOX)
         self._arrivals = itertools.count()
         self._tasks = load_tasks(config)
         self._presence = Presence(self._topics)
-        self._board = GenericBoard(config.board.root, config.models_dir)
+        self._board = Board(config.board.root, config.models_dir)
+        self._monitor = Monitor(self._board, self._deliver)
+        self._reading = BoardReading()
         prefix = f"{config.device.site}.{config.device.id}"
         self._data = MqttLink(f"{prefix}.data", config.mqtt, self._deliver, is_persistent=True)
         # Commands that came while this connection was down are stale: it starts clean each time.
@@ -115,6 +121,7 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGHUP, self._on_hang_up)
+        self._monitor.start()
         self._start_worker()
         self._control.set_subscriptions({self._topics.all_commands, self._topics.state})
         self._data.set_subscriptions(self._dispatcher.filters)
@@ -147,7 +154,7 @@ class Agent:
             # One message that we have a bug for must not take the board off the bus.
             log.exception("an event could not be handled")
 
-    def _deliver(self, event: LinkEvent | Event | WorkerExited) -> None:
+    def _deliver(self, event: InboxEvent) -> None:
         """For the other threads: a full inbox slows them down; after the end nobody reads it, nor waits for it."""
         entry = (isinstance(event, LinkEvent), next(self._arrivals), event)
         while not self._is_closed.is_set():
@@ -157,8 +164,8 @@ class Agent:
                 continue
             return
 
-    def _handle(self, event: LinkEvent | Event | WorkerExited, now: float) -> None:
-        if not isinstance(event, (Inbound, Connected, Disconnected)):
+    def _handle(self, event: InboxEvent, now: float) -> None:
+        if not isinstance(event, (Inbound, Connected, Disconnected, BoardReading)):
             self._heard_of_worker_at = now
         match event:
             case Inbound():
@@ -169,6 +176,8 @@ class Agent:
                 self._dispatcher.partial(event)
             case Progress():
                 self._throughput.count(event)
+            case BoardReading():
+                self._reading = event
             case Connected():
                 self._on_connected(event.link, now)
             case Disconnected():
@@ -183,6 +192,7 @@ class Agent:
     def _tick(self, now: float) -> None:
         self._dispatcher.expire(now)
         self._watch_worker(now)
+        self._monitor.supervise(now)
         if self._signals > self._signals_handled:
             self._signals_handled += 1
             self._on_stop_signal(now)
@@ -333,7 +343,7 @@ class Agent:
             is_loaded=self._worker is not None,
             statistics=self._dispatcher.statistics,
             throughput=self._throughput,
-            reading=self._board.read(),
+            reading=self._reading,
             agent_rss_mb=resident_mb(),
             worker_rss_mb=resident_mb(self._worker.pid) if self._worker else None,
             worker=self._worker,
@@ -498,6 +508,7 @@ class Agent:
     def _stop(self) -> None:
         """Replies first, the farewell next, the worker last."""
         self._is_closed.set()
+        self._monitor.stop()
         self._data.stop(GOODBYE_S)
         if self._exit_code == 0:
             self._set_state(State.STOPPED, None)

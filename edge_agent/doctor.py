@@ -14,7 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from edge_agent import __version__
-from edge_agent.board.generic import GenericBoard, cores, machine, resident_mb
+from edge_agent.board.board import Board
+from edge_agent.board.identity import cores, machine
+from edge_agent.board.process import resident_mb
 from edge_agent.clock import timestamp
 from edge_agent.config import Config, ConfigError, MqttConfig, load_config
 from edge_agent.config_files import broker_file_faults, command_file_faults
@@ -92,7 +94,7 @@ def _checks(config_path: Path) -> Iterator[Check]:
         )
         return
     yield Check(name="configuration", verdict=Verdict.GOOD, found=str(config_path))
-    board = GenericBoard(config.board.root, config.models_dir)
+    board = Board(config.board.root, config.models_dir)
     yield _board(board)
     yield _clock()
     yield _disk(config)
@@ -127,7 +129,7 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _board(board: GenericBoard) -> Check:
+def _board(board: Board) -> Check:
     features = [name for name in _KERNEL_FEATURES if name in board.cpu_features()]
     found = (
         f"{board.model() or machine()}, {_counted(cores(), 'core')}, {', '.join(features) or 'no fast kernels known'}"
@@ -224,12 +226,12 @@ def _broker(mqtt: MqttConfig, client_id: str) -> Check:
             )
 
 
-def _engine(board: GenericBoard, config: Config, model: Model) -> Iterator[Check]:
+def _engine(board: Board, config: Config, model: Model) -> Iterator[Check]:
     """Loads the model in a worker, as `run` does."""
     events: queue.Queue[Event | WorkerExited] = queue.Queue()
     settings = EngineSettings(**config.engine.model_dump())
     engine = EngineProcess(Load(model_path=str(model.path), settings=settings, adapters=model.adapters), events.put)
-    available_mb = board.read().memory_available_mb
+    available_mb = board.read().memory.available_mb
     worker_mb = None
     engine.start()
     try:

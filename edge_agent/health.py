@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_agent.board.generic import BoardReading
+from edge_agent.board.reading import BoardReading
 from edge_agent.engine.engine import Totals
 from edge_agent.engine.protocol import Progress, Ready
 from edge_agent.statistics import Statistics, percentile
@@ -107,7 +107,7 @@ def reasons(facts: Facts) -> tuple[str, list[str]]:
         degraded.append("draining")
     if facts.queue_depth >= facts.queue_capacity:
         degraded.append("queue-full")
-    if facts.reading.errors:
+    if facts.reading.has_faults:
         degraded.append("sensor-errors")
     overall = "critical" if critical else "degraded" if degraded else "ok"
     return overall, critical + degraded
@@ -117,7 +117,13 @@ def health_document(facts: Facts) -> dict[str, Any]:
     """The whole document; what this board cannot tell is null."""
     overall, why = reasons(facts)
     statistics, throughput, reading, worker = facts.statistics, facts.throughput, facts.reading, facts.worker
-    is_headroom_known = reading.soc_c is not None and reading.limit_c is not None
+    thermal, throttle, power, cpu, memory = (
+        reading.thermal,
+        reading.throttle,
+        reading.power,
+        reading.cpu,
+        reading.memory,
+    )
     return {
         "ts": facts.ts,
         "session": facts.session,
@@ -160,35 +166,37 @@ def health_document(facts: Facts) -> dict[str, Any]:
             "queued_ms": {f"p{p}": _rounded(percentile(statistics.queued_ms, p), 1) for p in (50, 95)},
         },
         "thermal": {
-            "soc_c": reading.soc_c,
-            "limit_c": reading.limit_c,
-            "headroom_c": round(reading.limit_c - reading.soc_c, 1) if is_headroom_known else None,  # type: ignore[operator]
-            "zones": reading.zones,
-            "throttled_now": None,
-            "throttled_since_boot": None,
-            "causes": [],
+            "soc_c": thermal.soc_c,
+            "limit_c": thermal.limit_c,
+            "headroom_c": _rounded(thermal.headroom_c, 1),
+            "zones": thermal.zones,
+            "fan_rpm": thermal.fan_rpm,
+            "throttled_now": throttle.now,
+            "throttled_since_boot": throttle.since_boot,
+            "causes": list(throttle.causes),
         },
         "power": {
-            "watts": None,
-            "scope": "none",
-            "source": None,
-            "undervoltage_now": None,
-            "undervoltage_since_boot": None,
+            "watts": power.watts,
+            "scope": power.scope,
+            "source": power.source,
+            "undervoltage_now": throttle.undervoltage_now,
+            "undervoltage_since_boot": throttle.undervoltage_since_boot,
             "joules_total": None,
             "joules_per_token": None,
         },
         "cpu": {
-            "load1": reading.load1,
-            "percent": reading.cpu_percent,
-            "freq_mhz": reading.freq_mhz,
-            "freq_max_mhz": reading.freq_max_mhz,
+            "load1": cpu.load1,
+            "percent": cpu.percent,
+            "freq_mhz": cpu.freq_mhz,
+            "freq_max_mhz": cpu.freq_max_mhz,
         },
         "memory": {
-            "total_mb": reading.memory_total_mb,
-            "available_mb": reading.memory_available_mb,
+            "total_mb": memory.total_mb,
+            "available_mb": memory.available_mb,
             "agent_rss_mb": facts.agent_rss_mb,
             "worker_rss_mb": facts.worker_rss_mb,
-            "swap_used_mb": reading.swap_used_mb,
+            "swap_used_mb": memory.swap_used_mb,
+            "cgroup_controller": memory.has_cgroup_controller,
         },
         "disk": {"free_mb": reading.disk_free_mb},
         "worker": {

@@ -9,7 +9,8 @@ from importlib import metadata
 from typing import Any
 
 from edge_agent import __version__
-from edge_agent.board.generic import GenericBoard, machine
+from edge_agent.board.board import Board
+from edge_agent.board.identity import machine
 from edge_agent.clock import timestamp
 from edge_agent.config import Config
 from edge_agent.engine.protocol import Ready
@@ -73,7 +74,7 @@ class Presence:
 
 
 def info_document(
-    config: Config, board: GenericBoard, model: Model, tasks: dict[str, Task], worker: Ready | None
+    config: Config, board: Board, model: Model, tasks: dict[str, Task], worker: Ready | None
 ) -> dict[str, Any]:
     """Who this is and what it can do."""
     return {

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.agent import Agent
+from edge_agent.board.reading import BoardReading
 from edge_agent.config import load_config
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import Cancelled
@@ -85,3 +86,14 @@ def test_a_reload_by_signal_is_told_on_one_line(tmp_path: Path, caplog: pytest.L
 
     told = [record.getMessage() for record in caplog.records if "reload" in record.getMessage()]
     assert told == ["reloaded applied=queue,health needs_restart=engine"]
+
+
+def test_the_agent_tells_what_its_monitor_read_and_takes_it_for_no_sign_of_life_of_the_worker() -> None:
+    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    heard_at = agent._heard_of_worker_at
+    reading = BoardReading(disk_free_mb=1.5)
+
+    agent._handle(reading, heard_at + 100.0)
+
+    assert agent._facts().reading is reading
+    assert agent._heard_of_worker_at == heard_at

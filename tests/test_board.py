@@ -1,192 +1,310 @@
 from __future__ import annotations
 
-import mmap
-import os
-import subprocess
+import errno
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from edge_agent.board.generic import GenericBoard, cores, machine, process_memory, resident_mb
+from edge_agent.board.board import Board
+from edge_agent.board.reading import BoardReading, Cause, Cpu, Memory, Power, Scope, Thermal, Throttle
+from tests.boards.trees import NAMES, Tree, load
 
-RASPBERRY_PI = {
-    "proc/device-tree/model": b"Raspberry Pi 5 Model B Rev 1.0\0",
-    "proc/cpuinfo": b"processor\t: 0\nFeatures\t: fp asimd asimddp\n\nprocessor\t: 1\nFeatures\t: fp\n",
-    "proc/meminfo": b"MemTotal:  8000000 kB\nMemAvailable:  6000000 kB\nSwapTotal: 100000 kB\nSwapFree: 40000 kB\n"
-    b"HugePages_Total:       0\n",
-    "proc/loadavg": b"0.52 0.58 0.59 1/467 12345\n",
-    "sys/class/thermal/thermal_zone0/type": b"cpu-thermal\n",
-    "sys/class/thermal/thermal_zone0/temp": b"48312\n",
-    "sys/class/thermal/thermal_zone0/trip_point_0_type": b"critical\n",
-    "sys/class/thermal/thermal_zone0/trip_point_0_temp": b"110000\n",
-    "sys/class/thermal/thermal_zone0/trip_point_1_type": b"passive\n",
-    "sys/class/thermal/thermal_zone0/trip_point_1_temp": b"80000\n",
-    "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": b"1500000\n",
-    "sys/devices/system/cpu/cpufreq/policy0/cpuinfo_max_freq": b"2400000\n",
+NEVER = Throttle(now=False, since_boot=False, undervoltage_now=False, undervoltage_since_boot=False)
+PI5 = BoardReading(
+    thermal=Thermal(soc_c=61.15, limit_c=80.0, zones={"cpu-thermal": 61.15}, fan_rpm=4012),
+    throttle=NEVER,
+    cpu=Cpu(load1=2.11, freq_mhz=2400.0, freq_max_mhz=2400.0),
+    memory=Memory(total_mb=8454.0, available_mb=6246.8, swap_used_mb=127.3, has_cgroup_controller=False),
+)
+RK3588_MEMORY = Memory(total_mb=16507.1, available_mb=14245.9, swap_used_mb=0.0, has_cgroup_controller=True)
+RK3588_CPU = Cpu(load1=3.9, freq_mhz=2112.0, freq_max_mhz=2304.0)
+OFF = ("cv0-thermal (thermal_zone2)", "cv1-thermal (thermal_zone3)", "cv2-thermal (thermal_zone4)")
+# What the first reading of each tree is, without the free space of the disk.
+EXPECTED = {
+    "pi4": BoardReading(
+        thermal=Thermal(soc_c=47.225, limit_c=80.0, zones={"cpu-thermal": 47.225}),
+        throttle=NEVER,
+        cpu=Cpu(load1=0.08, freq_mhz=600.0, freq_max_mhz=1800.0),
+        memory=Memory(total_mb=3977.6, available_mb=3494.5, swap_used_mb=0.0, has_cgroup_controller=False),
+    ),
+    "pi5": PI5,
+    "pi5-throttled": replace(
+        PI5,
+        thermal=Thermal(soc_c=84.4, limit_c=80.0, zones={"cpu-thermal": 84.4}),
+        throttle=replace(NEVER, now=True, since_boot=True, causes=(Cause.THERMAL, Cause.CAP)),
+        cpu=replace(PI5.cpu, freq_mhz=1500.0),
+    ),
+    "pi5-undervoltage": replace(
+        PI5,
+        throttle=Throttle(
+            now=True,
+            since_boot=True,
+            causes=(Cause.UNDERVOLTAGE,),
+            undervoltage_now=True,
+            undervoltage_since_boot=True,
+        ),
+        cpu=replace(PI5.cpu, freq_mhz=1500.0),
+    ),
+    "rk3588-mainline": BoardReading(
+        thermal=Thermal(
+            soc_c=80.384,
+            limit_c=85.0,
+            zones={
+                "package-thermal": 74.0,
+                "bigcore0-thermal": 78.538,
+                "bigcore2-thermal": 80.384,
+                "littlecore-thermal": 75.769,
+                "center-thermal": 72.076,
+                "gpu-thermal": 71.153,
+                "npu-thermal": 71.153,
+            },
+        ),
+        throttle=Throttle(now=False, since_boot=False),
+        power=Power(watts=11.875, scope=Scope.BOARD, source="ina226"),
+        cpu=RK3588_CPU,
+        memory=RK3588_MEMORY,
+    ),
+    "rk3588-vendor": BoardReading(
+        thermal=Thermal(
+            soc_c=86.0,
+            limit_c=85.0,
+            zones={
+                "soc-thermal": 86.0,
+                "bigcore0-thermal": 87.846,
+                "bigcore1-thermal": 88.769,
+                "littlecore-thermal": 85.076,
+                "center-thermal": 82.307,
+                "gpu-thermal": 80.461,
+                "npu-thermal": 80.461,
+            },
+        ),
+        throttle=Throttle(now=True, since_boot=True, causes=(Cause.THERMAL,)),
+        cpu=RK3588_CPU,
+        memory=RK3588_MEMORY,
+    ),
+    "orin-nano": BoardReading(
+        thermal=Thermal(
+            soc_c=63.781,
+            limit_c=95.0,
+            zones={
+                "cpu-thermal": 63.625,
+                "gpu-thermal": 61.312,
+                "soc0-thermal": 60.75,
+                "soc1-thermal": 61.968,
+                "soc2-thermal": 61.125,
+                "tj-thermal": 63.781,
+            },
+            fan_rpm=2140,
+        ),
+        # 37 events of instantaneous current since boot; whether there are any now, the next reading tells.
+        throttle=Throttle(now=False, since_boot=True, undervoltage_since_boot=False),
+        power=Power(watts=9.25, scope=Scope.MODULE, source="ina3221 VDD_IN"),
+        cpu=Cpu(load1=2.3, freq_mhz=1344.0, freq_max_mhz=1510.4),
+        memory=Memory(total_mb=7990.1, available_mb=5019.9, swap_used_mb=102.4, has_cgroup_controller=True),
+        errors=dict.fromkeys(OFF, "Resource temporarily unavailable"),
+        offline=frozenset(OFF),
+    ),
+    "x86-laptop": BoardReading(
+        thermal=Thermal(
+            soc_c=56.0,
+            zones={"acpitz": 27.8, "INT3400 Thermal": 20.0, "acpitz#2": 29.8, "x86_pkg_temp": 56.0},
+            fan_rpm=2873,
+        ),
+        throttle=Throttle(now=False, since_boot=False),
+        cpu=Cpu(load1=0.52, freq_mhz=1800.123, freq_max_mhz=4200.0),
+        memory=Memory(total_mb=16554.5, available_mb=10149.9, swap_used_mb=0.0, has_cgroup_controller=True),
+        errors={"iwlwifi_1 (thermal_zone4)": "No data available"},
+        offline=frozenset({"iwlwifi_1 (thermal_zone4)"}),
+    ),
+    "container": BoardReading(cpu=Cpu(load1=0.0), memory=Memory(total_mb=1036.3, available_mb=819.2)),
 }
-ZONE = "sys/class/thermal/thermal_zone0"
 
 
-def board(root: Path, files: dict[str, bytes | None]) -> GenericBoard:
-    """The Raspberry Pi with some files changed, or taken away (None)."""
-    for name, content in {**RASPBERRY_PI, **files}.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if content is not None:
-            path.write_bytes(content)
-    return GenericBoard(root, root)
+def read(tree: Tree, root: Path) -> BoardReading:
+    """The first reading of a board like this, without the free space of this machine's disk."""
+    tree.write(root)
+    with pytest.MonkeyPatch.context() as patch:
+        tree.inject(patch, root)
+        return replace(Board(root, root).read(), disk_free_mb=None)
 
 
-def failing(root: Path, name: str) -> None:
-    """Makes a file fail with EIO when it is read, as a sensor does whose bus is stuck."""
-    (root / name).unlink()
-    (root / name).symlink_to("/proc/self/mem")
+@pytest.mark.parametrize("name", NAMES)
+def test_each_recorded_board_is_read_whole(name: str, tmp_path: Path) -> None:
+    assert read(load(name), tmp_path) == EXPECTED[name]
 
 
-def test_a_board_tells_all_that_it_has(tmp_path: Path) -> None:
-    reading = board(tmp_path, {}).read()
-    assert reading.model == "Raspberry Pi 5 Model B Rev 1.0"
-    assert (reading.soc_c, reading.limit_c, reading.zones) == (48.312, 80.0, {"cpu-thermal": 48.312})
-    assert reading.load1 == 0.52
-    assert (reading.freq_mhz, reading.freq_max_mhz) == (1500.0, 2400.0)
-    assert (reading.memory_total_mb, reading.memory_available_mb, reading.swap_used_mb) == (8192.0, 6144.0, 61.4)
-    assert reading.disk_free_mb is not None
-    assert reading.cpu_percent is None
-    assert reading.errors == {}
+def test_each_board_that_is_expected_is_recorded() -> None:
+    assert sorted(EXPECTED) == NAMES
 
 
-def test_the_features_of_the_first_core_are_told(tmp_path: Path) -> None:
-    assert board(tmp_path, {}).cpu_features() == ["asimd", "asimddp", "fp"]
-    assert board(tmp_path, {"proc/cpuinfo": b"flags\t\t: sse avx\n"}).cpu_features() == ["avx", "sse"]
-    assert board(tmp_path, {"proc/cpuinfo": b"nothing\n"}).cpu_features() == []
+@pytest.mark.parametrize("name", NAMES)
+def test_boards_that_are_well_have_no_faults(name: str) -> None:
+    assert not EXPECTED[name].has_faults
 
 
-def test_what_a_board_does_not_have_is_none_and_no_error(tmp_path: Path) -> None:
-    (tmp_path / "sys").mkdir()
-    (tmp_path / "proc").mkdir()
-    bare = GenericBoard(tmp_path, tmp_path)
-    reading = bare.read()
-    assert bare.model() is None
-    assert bare.cpu_features() == []
-    assert reading.zones == {}
-    assert (reading.model, reading.soc_c, reading.limit_c, reading.freq_mhz, reading.freq_max_mhz) == (None,) * 5
-    assert not any("freq" in name or "thermal" in name for name in reading.errors)
-
-
-def test_memory_and_load_that_every_linux_has_are_missed(tmp_path: Path) -> None:
-    reading = GenericBoard(tmp_path, tmp_path).read()
-    assert set(reading.errors) == {"meminfo", "loadavg"}
-    assert (reading.memory_total_mb, reading.swap_used_mb, reading.load1) == (None, None, None)
-
-
-@pytest.mark.parametrize("garbage", [b"", b"\n", b"warm\n", b"\xff\xfe", b"nan", b"inf", b"4 8 3"])
-def test_garbage_is_an_error_and_no_reading(tmp_path: Path, garbage: bytes) -> None:
-    reading = board(
-        tmp_path,
-        {
-            f"{ZONE}/temp": garbage,
-            "proc/loadavg": b"heavy" if garbage == b"4 8 3" else garbage,
-            "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": garbage,
-        },
-    ).read()
-    assert (reading.soc_c, reading.zones, reading.load1, reading.freq_mhz) == (None, {}, None, None)
-    assert set(reading.errors) == {"thermal_zone0", "loadavg", "scaling_cur_freq"}
-    assert reading.freq_max_mhz == 2400.0
-    assert reading.memory_total_mb == 8192.0
-
-
-def test_a_file_that_fails_when_read_is_an_error_and_the_others_stay(tmp_path: Path) -> None:
-    one = board(tmp_path, {})
-    for name in (f"{ZONE}/temp", "proc/meminfo", "proc/loadavg"):
-        failing(tmp_path, name)
-    failing(tmp_path, "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq")
-    reading = one.read()
-    assert reading.errors == dict.fromkeys(
-        ("thermal_zone0", "meminfo", "loadavg", "scaling_cur_freq"), "Input/output error"
-    )
-    assert (reading.soc_c, reading.memory_total_mb, reading.load1, reading.freq_mhz) == (None,) * 4
-    assert reading.freq_max_mhz == 2400.0
-
-
-def test_a_zone_without_a_type_does_not_hide_the_others(tmp_path: Path) -> None:
-    reading = board(
-        tmp_path,
-        {
-            "sys/class/thermal/thermal_zone1/temp": b"50000",
-            "sys/class/thermal/thermal_zone2/type": b"gpu-thermal",
-            "sys/class/thermal/thermal_zone2/temp": b"-5000",
-        },
-    ).read()
-    assert reading.zones == {"cpu-thermal": 48.312, "gpu-thermal": -5.0}
-    assert reading.errors == {"thermal_zone1": "No such file or directory"}
-
-
-def test_a_trip_point_that_cannot_be_read_leaves_the_temperature(tmp_path: Path) -> None:
-    reading = board(tmp_path, {f"{ZONE}/trip_point_1_temp": b"hot"}).read()
-    assert (reading.soc_c, reading.limit_c) == (48.312, None)
-    assert set(reading.errors) == {"thermal_zone0/trip_point_1_type"}
-
-
-def test_without_a_passive_trip_point_there_is_no_limit(tmp_path: Path) -> None:
-    assert board(tmp_path, {f"{ZONE}/trip_point_1_type": b"active\n"}).read().limit_c is None
-
-
-def test_the_best_known_zone_stands_for_the_soc(tmp_path: Path) -> None:
-    files: dict[str, bytes | None] = {
-        f"{ZONE}/type": b"gpu-thermal\n",
-        "sys/class/thermal/thermal_zone1/type": b"package-thermal",
-        "sys/class/thermal/thermal_zone1/temp": b"61000",
-    }
-    assert board(tmp_path, files).read().soc_c == 61.0
-
-
-def test_zones_of_unknown_names_are_told_but_stand_for_nothing(tmp_path: Path) -> None:
-    reading = board(tmp_path, {f"{ZONE}/type": b"battery\n"}).read()
-    assert (reading.soc_c, reading.limit_c) == (None, None)
-    assert reading.zones == {"battery": 48.312}
-
-
-def test_a_board_without_swap_uses_none_of_it(tmp_path: Path) -> None:
-    meminfo = b"MemTotal: 1000000 kB\nMemAvailable: 500000 kB\n"
-    assert board(tmp_path, {"proc/meminfo": meminfo}).read().swap_used_mb is None
-    meminfo += b"SwapTotal: 0 kB\nSwapFree: 0 kB\n"
-    assert board(tmp_path, {"proc/meminfo": meminfo}).read().swap_used_mb == 0.0
+def test_rates_are_known_from_the_second_reading_on(tmp_path: Path) -> None:
+    load("x86-laptop").write(tmp_path)
+    board = Board(tmp_path, tmp_path)
+    assert (board.read().cpu.percent, board.read().power) == (None, Power())
+    (tmp_path / "proc/stat").write_text("cpu  94755 150 13140 946270 5530 0 145 0 0 0\n")
+    reading = board.read()
+    assert reading.cpu.percent == 70.0
+    assert board.read().cpu.percent is None
 
 
 def test_the_disk_of_a_folder_that_is_not_made_yet_is_that_of_its_parent(tmp_path: Path) -> None:
-    assert GenericBoard(tmp_path, tmp_path / "models" / "later").read().disk_free_mb is not None
+    assert Board(tmp_path, tmp_path / "models" / "later").read().disk_free_mb is not None
+
+
+def test_memory_and_load_that_every_linux_has_are_missed(tmp_path: Path) -> None:
+    reading = Board(tmp_path, tmp_path).read()
+    assert set(reading.errors) == {"meminfo", "loadavg", "cpu"}
+    assert reading.has_faults
+    assert replace(reading, errors={}, disk_free_mb=None) == BoardReading()
 
 
 def test_this_machine_can_be_read() -> None:
-    reading = GenericBoard(Path("/"), Path("/")).read()
-    assert reading.cpu_percent is not None
-    assert reading.memory_total_mb
-    assert machine()
-    assert cores() >= 1
-    assert resident_mb(os.getpid())
+    reading = Board(Path("/"), Path("/")).read()
+    assert reading.memory.total_mb
+    assert reading.memory.available_mb
+    assert reading.cpu.load1 is not None
+    assert reading.disk_free_mb
 
 
-def test_a_process_that_is_gone_has_no_size() -> None:
-    assert resident_mb(2**22 + 1) is None
+def test_a_sensor_that_appears_later_is_read_and_one_that_goes_is_no_error(tmp_path: Path) -> None:
+    load("pi4").write(tmp_path)
+    board = Board(tmp_path, tmp_path)
+    assert board.read().power == Power()
+    chip = tmp_path / "sys/class/hwmon/hwmon2"
+    chip.mkdir()
+    for name, content in {"name": "ina219", "in1_input": "5000", "curr1_input": "700"}.items():
+        (chip / name).write_text(content)
+    assert board.read().power == Power(watts=3.5, scope=Scope.BOARD, source="ina219")
+    for path in chip.iterdir():
+        path.unlink()
+    chip.rmdir()
+    reading = board.read()
+    assert (reading.power, reading.errors) == (Power(), {})
 
 
-def test_memory_of_a_process_is_told_by_what_is_behind_it() -> None:
-    size = 32 * 2**20
-    before = process_memory(os.getpid())
-    # Not from the heap, which may have that much to spare.
-    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as ballast:
-        for page in range(0, size, mmap.PAGESIZE):
-            ballast[page] = 1
-        after = process_memory(os.getpid())
-
-    assert before is not None
-    assert after is not None
-    assert size / 2**20 - 4 < after.anonymous_mib - before.anonymous_mib < 48
-    assert after.file_mib > 0
+def test_of_several_zones_of_a_type_one_that_fails_does_not_rename_the_others(tmp_path: Path) -> None:
+    tree = load("x86-laptop")
+    tree.faults["sys/class/thermal/thermal_zone0/temp"] = errno.EIO
+    reading = read(tree, tmp_path)
+    assert {name: c for name, c in reading.thermal.zones.items() if "acpitz" in name} == {"acpitz#2": 29.8}
+    assert reading.errors["acpitz (thermal_zone0)"] == "Input/output error"
+    assert reading.has_faults
 
 
-def test_a_process_that_is_gone_has_no_memory() -> None:
-    process = subprocess.Popen(["true"])
-    process.wait()
+BAD = (
+    b"",
+    b"\n",
+    b"garbage\n",
+    b"\xff\xfe\0",
+    b"nan",
+    b"inf",
+    b"-256000\n",
+    b"99999999999\n",
+    b"0xZZ",
+    b"1 2 3",
+    b"1_0",
+)
+ERRNOS = (errno.EAGAIN, errno.EINVAL, errno.ENODATA, errno.EIO, errno.EACCES, errno.ENODEV)
+# A folder's file becomes a folder, a link that leads nowhere.
+ODD = ("missing", "folder", "dangling", *BAD, *ERRNOS)
 
-    assert process_memory(process.pid) is None
+
+def spoil(tree: Tree, root: Path, name: str, how: object) -> None:
+    tree.faults.pop(name, None)
+    path = root / name
+    if path.is_file():
+        path.unlink()
+    match how:
+        case "folder":
+            path.mkdir()
+        case "dangling":
+            path.symlink_to("nowhere")
+        case bytes(content):
+            path.write_bytes(content)
+        case int(number):
+            path.touch()
+            tree.faults[name] = number
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_of_an_odd_tree_every_value_is_right_or_null(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    name = data.draw(st.sampled_from(NAMES))
+    tree, root = load(name), tmp_path_factory.mktemp(name)
+    tree.write(root)
+    paths = sorted({*tree.files, *tree.faults})
+    for path in data.draw(st.lists(st.sampled_from(paths), min_size=1, max_size=6, unique=True)):
+        # A name says what is measured, and a wrong one cannot be told from another right one.
+        is_name = path.endswith(("_label", "/name", "/type"))
+        ways = [how for how in ODD if not (is_name and isinstance(how, bytes) and how.strip())]
+        spoil(tree, root, path, data.draw(st.sampled_from(ways)))
+    with pytest.MonkeyPatch.context() as patch:
+        tree.inject(patch, root)
+        board = Board(root, root)
+        assert_right_or_null(board.read(), EXPECTED[name])
+        board.read()
+
+
+def assert_right_or_null(reading: BoardReading, right: BoardReading) -> None:
+    temperatures = set(right.thermal.zones.values())
+    assert set(reading.thermal.zones.values()) <= temperatures
+    assert reading.thermal.soc_c in {None, *temperatures}
+    assert reading.thermal.limit_c in {
+        None,
+        right.thermal.limit_c,
+        *({95.0} if "acpitz" in right.thermal.zones else {}),
+    }
+    assert reading.thermal.fan_rpm in {None, right.thermal.fan_rpm}
+    for part in ("throttle", "cpu", "memory"):
+        for field in type(getattr(right, part)).__dataclass_fields__:
+            if field == "causes":
+                assert set(reading.throttle.causes) <= set(right.throttle.causes)
+            else:
+                assert getattr(getattr(reading, part), field) in (None, getattr(getattr(right, part), field)), field
+    assert reading.power.watts in (None, right.power.watts)
+    assert reading.power.scope in (Scope.NONE, right.power.scope)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_numbers_of_zones_and_chips_mean_nothing(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    name = data.draw(st.sampled_from(NAMES))
+    tree, root = load(name), tmp_path_factory.mktemp(name)
+    for prefix in ("sys/class/thermal/thermal_zone", "sys/class/hwmon/hwmon", "sys/class/thermal/cooling_device"):
+        renumber(tree, prefix, data.draw(st.permutations(range(20))))
+    reading = read(tree, root)
+    right = EXPECTED[name]
+    assert sorted(reading.thermal.zones.values()) == sorted(right.thermal.zones.values())
+    assert len(reading.errors) == len(right.errors)
+    same: dict[str, Any] = {"errors": {}, "offline": frozenset()}
+    assert replace(reading, thermal=without_zones(reading), **same) == replace(
+        right, thermal=without_zones(right), **same
+    )
+
+
+def without_zones(reading: BoardReading) -> Thermal:
+    return replace(reading.thermal, zones={})
+
+
+def renumber(tree: Tree, prefix: str, numbers: list[int]) -> None:
+    def renamed(path: str) -> str:
+        number, slash, rest = path.removeprefix(prefix).partition("/")
+        return f"{prefix}{numbers[int(number)]}{slash}{rest}" if path.startswith(prefix) else path
+
+    def all_renamed(files: Mapping[str, Any]) -> dict[str, Any]:
+        return {renamed(path): content for path, content in files.items()}
+
+    tree.files, tree.faults = all_renamed(tree.files), all_renamed(tree.faults)
+    tree.folders = {renamed(folder) for folder in tree.folders}

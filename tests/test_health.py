@@ -5,26 +5,12 @@ from typing import Any
 
 import pytest
 
-from edge_agent.board.generic import BoardReading
+from edge_agent.board.reading import BoardReading, Cause, Cpu, Memory, Power, Scope, Thermal, Throttle
 from edge_agent.engine.protocol import Progress, Ready
 from edge_agent.health import Facts, Throughput, health_document, reasons
 from edge_agent.messages import Outcome, Status, Timing
 from edge_agent.statistics import Statistics
 
-UNKNOWN = BoardReading(
-    model=None,
-    soc_c=None,
-    limit_c=None,
-    zones={},
-    load1=None,
-    cpu_percent=None,
-    freq_mhz=None,
-    freq_max_mhz=None,
-    memory_total_mb=None,
-    memory_available_mb=None,
-    swap_used_mb=None,
-    disk_free_mb=None,
-)
 READY = Ready(
     pid=77,
     context_tokens=2048,
@@ -65,7 +51,7 @@ def facts(**fields: Any) -> Facts:
         "is_loaded": True,
         "statistics": Statistics(),
         "throughput": Throughput(),
-        "reading": UNKNOWN,
+        "reading": BoardReading(),
         "agent_rss_mb": 30.0,
         "worker_rss_mb": None,
         "worker": READY,
@@ -104,13 +90,15 @@ FIELDS: dict[str, set[str]] = {
         *("cached_tokens_total", "decode_tok_s", "prefill_tok_s", "batch_avg", "latency_ms", "queued_ms"),
         *("prefix_hits_total", "prefix_misses_total"),
     },
-    "thermal": {"soc_c", "limit_c", "headroom_c", "zones", "throttled_now", "throttled_since_boot", "causes"},
+    "thermal": {
+        *("soc_c", "limit_c", "headroom_c", "zones", "throttled_now", "throttled_since_boot", "causes", "fan_rpm"),
+    },
     "power": {
         *("watts", "scope", "source", "undervoltage_now", "undervoltage_since_boot", "joules_total"),
         "joules_per_token",
     },
     "cpu": {"load1", "percent", "freq_mhz", "freq_max_mhz"},
-    "memory": {"total_mb", "available_mb", "agent_rss_mb", "worker_rss_mb", "swap_used_mb"},
+    "memory": {"total_mb", "available_mb", "agent_rss_mb", "worker_rss_mb", "swap_used_mb", "cgroup_controller"},
     "disk": {"free_mb"},
     "worker": {"pid", "restarts", "model", "cpu_variant", "repacked_mb"},
     "governor": {"level", "limits", "reason"},
@@ -145,12 +133,57 @@ def test_a_reading_that_does_not_exist_is_null_and_never_zero() -> None:
 
 
 def test_headroom_is_what_is_left_to_the_limit() -> None:
-    reading = BoardReading(**{**_fields(UNKNOWN), "soc_c": 61.37, "limit_c": 80.0})
+    reading = BoardReading(thermal=Thermal(soc_c=61.37, limit_c=80.0))
     assert health_document(facts(reading=reading))["thermal"]["headroom_c"] == 18.6
 
 
-def _fields(reading: BoardReading) -> dict[str, Any]:
-    return {name: getattr(reading, name) for name in BoardReading.__dataclass_fields__}
+def test_what_the_board_says_is_told() -> None:
+    reading = BoardReading(
+        thermal=Thermal(soc_c=84.4, limit_c=80.0, zones={"cpu-thermal": 84.4}, fan_rpm=0),
+        throttle=Throttle(
+            now=True,
+            since_boot=True,
+            causes=(Cause.UNDERVOLTAGE, Cause.THERMAL),
+            undervoltage_now=True,
+            undervoltage_since_boot=True,
+        ),
+        power=Power(watts=4.511, scope=Scope.RAILS, source="pmic"),
+        cpu=Cpu(load1=3.9, percent=99.5, freq_mhz=1500.0, freq_max_mhz=2400.0),
+        memory=Memory(total_mb=8454.0, available_mb=6246.8, swap_used_mb=0.0, has_cgroup_controller=False),
+        disk_free_mb=12345.6,
+    )
+    document = json.loads(json.dumps(health_document(facts(reading=reading, worker_rss_mb=700.0))))
+    assert {name: document[name] for name in ("thermal", "power", "cpu", "memory", "disk")} == {
+        "thermal": {
+            "soc_c": 84.4,
+            "limit_c": 80.0,
+            "headroom_c": -4.4,
+            "zones": {"cpu-thermal": 84.4},
+            "fan_rpm": 0,
+            "throttled_now": True,
+            "throttled_since_boot": True,
+            "causes": ["undervoltage", "thermal"],
+        },
+        "power": {
+            "watts": 4.511,
+            "scope": "rails",
+            "source": "pmic",
+            "undervoltage_now": True,
+            "undervoltage_since_boot": True,
+            "joules_total": None,
+            "joules_per_token": None,
+        },
+        "cpu": {"load1": 3.9, "percent": 99.5, "freq_mhz": 1500.0, "freq_max_mhz": 2400.0},
+        "memory": {
+            "total_mb": 8454.0,
+            "available_mb": 6246.8,
+            "agent_rss_mb": 30.0,
+            "worker_rss_mb": 700.0,
+            "swap_used_mb": 0.0,
+            "cgroup_controller": False,
+        },
+        "disk": {"free_mb": 12345.6},
+    }
 
 
 def test_all_is_well() -> None:
@@ -175,10 +208,16 @@ def test_what_is_wrong_is_told(fields: dict[str, Any], overall: str, why: list[s
 
 
 def test_a_faulty_sensor_degrades_and_is_told() -> None:
-    reading = BoardReading(**{**_fields(UNKNOWN), "errors": {"thermal_zone0": "Input/output error"}})
+    reading = BoardReading(errors={"thermal_zone0": "Input/output error"})
     document = health_document(facts(reading=reading))
     assert (document["overall"], document["reasons"]) == ("degraded", ["sensor-errors"])
     assert document["sensor_errors"] == {"thermal_zone0": "Input/output error"}
+
+
+def test_a_sensor_that_is_off_is_told_and_degrades_nothing() -> None:
+    errors = {"cv0-thermal": "Resource temporarily unavailable"}
+    document = health_document(facts(reading=BoardReading(errors=errors, offline=frozenset(errors))))
+    assert (document["overall"], document["sensor_errors"]) == ("ok", errors)
 
 
 def test_latencies_are_percentiles_of_the_answers() -> None:

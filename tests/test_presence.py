@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent import __version__
-from edge_agent.board.generic import GenericBoard
+from edge_agent.board.board import Board
 from edge_agent.engine.protocol import Ready
 from edge_agent.model_store import open_model
 from edge_agent.mqtt_link import Publication
@@ -63,7 +63,7 @@ def test_a_draining_board_says_so() -> None:
 
 def info(tmp_path: Path, worker: Ready | None) -> dict[str, Any]:
     settings = config(TASKS)
-    board = GenericBoard(tmp_path, tmp_path)
+    board = Board(tmp_path, tmp_path)
     return info_document(settings, board, open_model("default", Path("echo:")), load_tasks(settings), worker)
 
 

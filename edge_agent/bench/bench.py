@@ -15,7 +15,8 @@ from edge_agent import __version__
 from edge_agent.bench.report import Report, document, table
 from edge_agent.bench.results import BoardResult
 from edge_agent.bench.tasks import FULL, QUICK, Say, measure_tasks
-from edge_agent.board.generic import GenericBoard, cores, machine
+from edge_agent.board.board import Board
+from edge_agent.board.identity import cores, machine
 from edge_agent.clock import timestamp
 from edge_agent.config import ECHO_MODEL, EngineConfig, ModelConfig, load_config
 from edge_agent.engine.client import WorkerError
@@ -45,7 +46,7 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
             configured, engine, root = config.models["default"], config.engine, config.board.root
         else:
             configured, engine, root = ModelConfig.model_construct(path=model_path), EngineConfig(), Path("/")
-        board = GenericBoard(root, Path("/"))
+        board = Board(root, Path("/"))
         with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as folder:
             report = _measure(
                 board,
@@ -103,7 +104,7 @@ class Progress:
 
 
 def _measure(
-    board: GenericBoard, configured: ModelConfig, settings: EngineSettings, folder: Path, *, is_quick: bool, say: Say
+    board: Board, configured: ModelConfig, settings: EngineSettings, folder: Path, *, is_quick: bool, say: Say
 ) -> Report:
     """Raises BenchError, WorkerError, ModelError, OSError."""
     path = configured.path
@@ -145,9 +146,9 @@ def _measure(
             machine=machine(),
             cores=cores(),
             cpu_variant=ready.cpu_variant,
-            load1=before.load1,
-            soc_before_c=before.soc_c,
-            soc_after_c=board.read().soc_c,
+            load1=before.cpu.load1,
+            soc_before_c=before.thermal.soc_c,
+            soc_after_c=board.read().thermal.soc_c,
         ),
         model=model,
         settings=settings,

@@ -9,7 +9,7 @@ from time import monotonic
 
 from edge_agent.bench.results import Answer, Round, TaskResult, WorkerResult, task_result
 from edge_agent.bench.workload import TASKS, run
-from edge_agent.board.generic import process_memory
+from edge_agent.board.process import process_memory
 from edge_agent.engine.client import Worker, started
 from edge_agent.engine.protocol import Load, Ready, Run
 from edge_agent.tasks import Task

@@ -1,0 +1,93 @@
+"""Load and frequency of the cores."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.board.files import entries, read_text, read_within
+
+_FASTEST_KHZ = 20_000_000
+_LOAD = re.compile(r"([0-9]{1,6}\.[0-9]+) [0-9.]+ [0-9.]+ [0-9]+/[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReading:
+    load1: float
+
+
+@dataclass(frozen=True, slots=True)
+class BusyReading:
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrequencyReading:
+    mhz: float
+    max_mhz: float
+
+
+class Load:
+    key = name = "loadavg"
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / "proc/loadavg"
+
+    def read(self, faults: dict[str, str]) -> LoadReading:  # noqa: ARG002
+        text = read_text(self._path)
+        match = _LOAD.match(text)
+        if match is None:
+            raise ValueError(f"not a load: {text[:40]!r}")
+        return LoadReading(float(match[1]))
+
+
+class Busy:
+    """Time that the cores did not idle, since the reading before."""
+
+    key = name = "cpu"
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / "proc/stat"
+        self._last: tuple[int, int] | None = None
+
+    def read(self, faults: dict[str, str]) -> BusyReading | None:  # noqa: ARG002
+        last, self._last = self._last, None
+        first, *rest = read_text(self._path).partition("\n")[0].split()
+        # user nice system idle iowait irq softirq steal; guest time is in user time.
+        times = [int(time) for time in rest[:8]]
+        if first != "cpu" or len(times) < 4:
+            raise ValueError("no line `cpu` with times")
+        idle, total = sum(times[3:5]), sum(times)
+        self._last = idle, total
+        if last is None or total <= last[1]:
+            return None
+        return BusyReading(percent=round(min(100.0, max(0.0, 100 * (1 - (idle - last[0]) / (total - last[1])))), 1))
+
+
+class Frequency:
+    """Of the fastest cores: a board has a policy for each kind of core."""
+
+    key = name = "cpufreq"
+
+    def __init__(self, root: Path) -> None:
+        self._folder = root / "sys/devices/system/cpu/cpufreq"
+        self._fastest: tuple[int, Path] | None = None
+
+    def read(self, faults: dict[str, str]) -> FrequencyReading | None:  # noqa: ARG002
+        if self._fastest is None:
+            policies = [name for name in entries(self._folder) if re.fullmatch(r"policy\d+", name)]
+            self._fastest = max(
+                (
+                    (read_within(self._folder / name / "cpuinfo_max_freq", 1, _FASTEST_KHZ), self._folder / name)
+                    for name in policies
+                ),
+                default=None,
+                key=lambda found: found[0],
+            )
+        if self._fastest is None:
+            return None
+        max_khz, policy = self._fastest
+        return FrequencyReading(
+            mhz=read_within(policy / "scaling_cur_freq", 1, _FASTEST_KHZ) / 1000, max_mhz=max_khz / 1000
+        )

@@ -1,0 +1,119 @@
+"""Chips that the kernel lists in /sys/class/hwmon, by their name: their numbers change from boot to boot.
+
+Units: mV, mA, µW, rpm (kernel: Documentation/hwmon/sysfs-interface.rst).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.board.files import entries, if_there, read_integer, read_name, read_text, read_within
+from edge_agent.board.power import PowerReading, plausible_watts
+from edge_agent.board.reading import Scope
+from edge_agent.board.throttle import OverCurrentReading, UndervoltageReading
+
+_INA2XX = re.compile(r"ina(209|219|220|226|230|231|232|233|234|236|237|238|260)")
+# The rail that feeds all others, on a Jetson's module.
+_MODULE_INPUTS = ("VDD_IN", "POM_5V_IN")
+_INA3221_CHANNELS = (1, 2, 3)  # the others are shunts and their sum
+_FASTEST_FAN_RPM = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class FanReading:
+    rpm: float
+
+
+Reading = PowerReading | FanReading | UndervoltageReading | OverCurrentReading
+
+
+class HwmonChip:
+    """One chip. What it is, is read once; after a fault again, for another chip may have taken its number."""
+
+    def __init__(self, folder: Path) -> None:
+        self.key = folder.name
+        self._folder = folder
+        self._chip: str | None = None
+        self._fans: list[Path] = []
+        self._is_identified = False
+
+    @property
+    def name(self) -> str:
+        return f"{self._chip} ({self.key})" if self._chip else self.key
+
+    @property
+    def may_throttle(self) -> bool:
+        """Whether it may be one that tells of throttling or undervoltage."""
+        return self._chip in (None, "rpi_volt", "soctherm_oc")
+
+    def read(self, faults: dict[str, str]) -> Reading | None:  # noqa: ARG002
+        if not self._is_identified:
+            self._chip = None
+            self._chip = read_name(self._folder / "name")
+            self._fans = [self._folder / name for name in entries(self._folder) if re.fullmatch(r"fan\d+_input", name)]
+            self._is_identified = True
+        try:
+            return self._read()
+        except (OSError, ValueError):
+            self._is_identified = False
+            raise
+
+    def _read(self) -> Reading | None:
+        match self._chip:
+            case "rpi_volt":
+                alarm = if_there(read_integer, self._folder / "in0_lcrit_alarm")
+                if alarm not in (None, 0, 1):
+                    raise ValueError(f"in0_lcrit_alarm: absurd: {alarm}")
+                return None if alarm is None else UndervoltageReading(is_low=bool(alarm))
+            case "soctherm_oc":
+                return self._over_current()
+            case "ina3221":
+                return self._ina3221()
+            case str(chip) if _INA2XX.fullmatch(chip):
+                return PowerReading(plausible_watts(self._ina2xx_watts()), Scope.BOARD, chip)
+        if self._fans:
+            return FanReading(rpm=max(read_within(fan, 0, _FASTEST_FAN_RPM) for fan in self._fans))
+        return None
+
+    def _number(self, name: str) -> int | None:
+        return if_there(read_integer, self._folder / name)
+
+    def _ina2xx_watts(self) -> float:
+        """The chip's own product, for it knows its shunt; channel 0 is the shunt's voltage."""
+        power_uw = self._number("power1_input")
+        if power_uw is not None:
+            return power_uw / 1e6
+        return read_integer(self._folder / "in1_input") * read_integer(self._folder / "curr1_input") / 1e6
+
+    def _ina3221(self) -> PowerReading | None:
+        """It has no file of power: bus voltage by current, of the module's input or of all channels that are in use."""
+        labels = {channel: if_there(read_text, self._folder / f"in{channel}_label") for channel in _INA3221_CHANNELS}
+        if any(labels.values()) and not all(labels.values()):
+            raise ValueError(f"labels of some channels only: {labels}")  # the module's input may be one of the others
+        watts: dict[str, float] = {}
+        for channel, label in labels.items():
+            if re.search(r"\bNC\b", label or "") or self._number(f"in{channel}_enable") == 0:
+                continue
+            voltage_mv = read_integer(self._folder / f"in{channel}_input")
+            current_ma = read_integer(self._folder / f"curr{channel}_input")
+            watts[label or f"channel {channel}"] = plausible_watts(voltage_mv * current_ma / 1e6)
+        for label in _MODULE_INPUTS:
+            if label in watts:
+                return PowerReading(watts[label], Scope.MODULE, f"ina3221 {label}")
+        return PowerReading(sum(watts.values()), Scope.RAILS, "ina3221") if watts else None
+
+    def _over_current(self) -> OverCurrentReading | None:
+        """Of the alarms that throttle; numbered as on a Jetson Orin (NVIDIA: Platform Power and Performance)."""
+        alarms = (1, 2, 3)
+        counts = [self._number(f"oc{alarm}_event_cnt") for alarm in alarms]
+        if all(count is None for count in counts):
+            return None
+        if any(count is None or count < 0 for count in counts):
+            raise ValueError(f"oc*_event_cnt: absurd: {counts}")
+        undervoltage, average, instantaneous = (
+            count or 0 if self._number(f"oc{alarm}_throt_en") != 0 else 0
+            for alarm, count in zip(alarms, counts, strict=True)
+        )
+        return OverCurrentReading(undervoltage=undervoltage, over_current=average + instantaneous)

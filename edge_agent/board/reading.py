@@ -1,0 +1,99 @@
+"""PURE. What a board says of itself at one time. None = unknown or not there; a 0 was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Cause(StrEnum):
+    """Why a board is slowed down."""
+
+    UNDERVOLTAGE = "undervoltage"
+    THERMAL = "thermal"
+    OVER_CURRENT = "over-current"
+    CAP = "cap"
+
+
+class Scope(StrEnum):
+    """What a measurement of power comprises, the most comprehensive first."""
+
+    BOARD = "board"
+    MODULE = "module"
+    RAILS = "rails"
+    SOC = "soc"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thermal:
+    """zones: °C by type. limit_c: where kernel or firmware begin to slow the SoC down for its heat."""
+
+    soc_c: float | None = None
+    limit_c: float | None = None
+    zones: Mapping[str, float] = field(default_factory=dict)
+    fan_rpm: float | None = None
+
+    @property
+    def headroom_c(self) -> float | None:
+        return None if self.soc_c is None or self.limit_c is None else self.limit_c - self.soc_c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throttle:
+    """since_boot: the firmware's word where it keeps one, else what was seen since this program started.
+
+    causes: of what is now; undervoltage also while nothing is slowed down for it yet.
+    """
+
+    now: bool | None = None
+    since_boot: bool | None = None
+    causes: tuple[Cause, ...] = ()
+    undervoltage_now: bool | None = None
+    undervoltage_since_boot: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Power:
+    watts: float | None = None
+    scope: Scope = Scope.NONE
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cpu:
+    """freq_mhz, freq_max_mhz: of the fastest cores. percent: since the reading before."""
+
+    load1: float | None = None
+    percent: float | None = None
+    freq_mhz: float | None = None
+    freq_max_mhz: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """MB = 10⁶ bytes. has_cgroup_controller: whether the kernel can hold a service to a memory limit."""
+
+    total_mb: float | None = None
+    available_mb: float | None = None
+    swap_used_mb: float | None = None
+    has_cgroup_controller: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardReading:
+    """errors: why, by sensor. offline: those of them that never said anything, being switched off or closed to us."""
+
+    thermal: Thermal = Thermal()
+    throttle: Throttle = Throttle()
+    power: Power = Power()
+    cpu: Cpu = Cpu()
+    memory: Memory = Memory()
+    disk_free_mb: float | None = None
+    errors: Mapping[str, str] = field(default_factory=dict)
+    offline: frozenset[str] = frozenset()
+
+    @property
+    def has_faults(self) -> bool:
+        return bool(self.errors.keys() - self.offline)

@@ -1,0 +1,112 @@
+"""PURE. One answer to whether, and why, a board is slowed down, from what its firmware and kernel say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_agent.board.reading import Cause, Throttle
+
+# Bits of a Raspberry Pi's firmware (raspberrypi/documentation, graphics-utilities.adoc).
+UNDERVOLTAGE, CAPPED, THROTTLED, SOFT_LIMIT = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_SLOWED = CAPPED | THROTTLED | SOFT_LIMIT
+_SINCE_BOOT = 16  # the same bits, this much higher
+ALL_BITS = 0xF | 0xF << _SINCE_BOOT
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareBits:
+    """As `vcgencmd get_throttled` gives them."""
+
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class CoolingReading:
+    """is_active: the kernel slows cores, or another unit of the SoC, down to cool it."""
+
+    is_active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UndervoltageReading:
+    """is_low: the supply was too low within the last two seconds (kernel: drivers/hwmon/raspberrypi-hwmon.c)."""
+
+    is_low: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OverCurrentReading:
+    """Events since boot that slowed a Jetson's SoC down: by undervoltage, and by average or instantaneous current."""
+
+    undervoltage: int
+    over_current: int
+
+
+class ThrottleModel:
+    """Keeps what was seen: the driver rpi_volt clears the firmware's bits every two seconds, other boards keep none."""
+
+    def __init__(self) -> None:
+        self._was_throttled = False
+        self._was_undervoltage = False
+        self._counted: OverCurrentReading | None = None
+
+    def update(
+        self,
+        firmware: FirmwareBits | None,
+        alarms: Sequence[UndervoltageReading],
+        cooling: Sequence[CoolingReading],
+        over_current: OverCurrentReading | None,
+        *,
+        is_blind: bool = False,
+    ) -> Throttle:
+        """Of one reading. None, or empty: there is no such source. is_blind: one that there is does not answer."""
+        causes: set[Cause] = set()
+        throttled: list[bool] = []
+        undervoltage = [alarm.is_low for alarm in alarms]
+        if firmware is not None:
+            bits, before = firmware.bits, firmware.bits >> _SINCE_BOOT
+            is_low = bool(bits & UNDERVOLTAGE)
+            throttled.append(bool(bits & _SLOWED))
+            undervoltage.append(is_low)
+            self._was_throttled |= bool(before & _SLOWED)
+            self._was_undervoltage |= bool(before & UNDERVOLTAGE)
+            if bits & CAPPED:
+                causes.add(Cause.CAP)
+            # Low voltage throttles as heat does, and sets the same bit.
+            if bits & SOFT_LIMIT or (bits & THROTTLED and not is_low):
+                causes.add(Cause.THERMAL)
+        if cooling:
+            throttled.append(any(device.is_active for device in cooling))
+            if throttled[-1]:
+                causes.add(Cause.THERMAL)
+        if over_current is not None:
+            self._was_throttled |= over_current.undervoltage + over_current.over_current > 0
+            self._was_undervoltage |= over_current.undervoltage > 0
+            if self._counted is not None:
+                is_low = over_current.undervoltage > self._counted.undervoltage
+                is_over = over_current.over_current > self._counted.over_current
+                throttled.append(is_low or is_over)
+                undervoltage.append(is_low)
+                if is_over:
+                    causes.add(Cause.OVER_CURRENT)
+            self._counted = over_current
+        if any(undervoltage):
+            causes.add(Cause.UNDERVOLTAGE)
+        self._was_throttled |= any(throttled)
+        self._was_undervoltage |= any(undervoltage)
+        is_counted = over_current is not None
+        return Throttle(
+            now=_known(any(throttled), is_told=bool(throttled), is_blind=is_blind),
+            since_boot=_known(self._was_throttled, is_told=bool(throttled) or is_counted, is_blind=is_blind),
+            causes=tuple(cause for cause in Cause if cause in causes),
+            undervoltage_now=_known(any(undervoltage), is_told=bool(undervoltage), is_blind=is_blind),
+            undervoltage_since_boot=_known(
+                self._was_undervoltage, is_told=bool(undervoltage) or is_counted, is_blind=is_blind
+            ),
+        )
+
+
+def _known(value: bool, *, is_told: bool, is_blind: bool) -> bool | None:  # noqa: FBT001
+    """What is true stays true whoever else is silent; that nothing is wrong takes every source's word."""
+    return True if value else False if is_told and not is_blind else None

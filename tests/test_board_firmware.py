@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from edge_agent.board import firmware
+from edge_agent.board.board import Board
+from edge_agent.board.firmware import PowerRails, ThrottleBits, property_of, rails
+from edge_agent.board.power import PowerReading
+from edge_agent.board.reading import Scope
+from edge_agent.board.throttle import FirmwareBits
+
+# As a Raspberry Pi 5 prints it; without its trailing lines the sums stay.
+PMIC = """\
+ 3V7_WL_SW_A current(0)=0.10247270A
+   3V3_SYS_A current(1)=0.10832820A
+  VDD_CORE_A current(7)=1.42880000A
+      HDMI_A current(22)=0.02002440A
+ 3V7_WL_SW_V volt(8)=3.71091200V
+   3V3_SYS_V volt(9)=3.30910500V
+  VDD_CORE_V volt(15)=0.90659250V
+      HDMI_V volt(23)=5.07860000V
+     EXT5V_V volt(24)=5.05716000V
+      BATT_V volt(25)=0.00000000V
+"""
+PMIC_WATTS = (
+    0.10247270 * 3.71091200 + 0.10832820 * 3.30910500 + 1.42880000 * 0.90659250 + 0.02002440 * 5.07860000
+)  # fmt: skip
+
+
+class Firmware:
+    """Stands where the kernel's ioctl stands, and checks the messages as the mailbox's protocol has them."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, device: Path) -> None:
+        self.bits = 0x50000
+        self.text = PMIC
+        self.error: OSError | None = None
+        self.code = 0x8000_0000
+        self.device = device
+        device.touch()
+        patch.setattr(firmware, "ioctl", self.ioctl)
+
+    def ioctl(self, file: int, request: int, message: bytearray, mutate: bool) -> int:  # noqa: FBT001
+        assert Path(f"/proc/self/fd/{file}").readlink() == self.device
+        assert mutate
+        assert request == 0xC008_6400  # _IOWR(100, 0, char *) with pointers of 8 bytes
+        size, code, tag, room, indicator = struct.unpack_from("=5I", message)
+        assert (size, code, indicator) == (len(message), 0, 0)
+        assert room == size - 24
+        assert message[-4:] == bytes(4)
+        if self.error is not None:
+            raise self.error
+        if tag == 0x0003_0046:
+            assert message[20:24] == bytes(4), "asked so, the firmware would clear bits"
+            struct.pack_into("=I", message, 20, self.bits)
+        else:
+            assert tag == 0x0003_0080
+            assert message[20:38] == bytes(4) + b"pmic_read_adc\0"
+            answer = self.text.encode() + b"\0"
+            message[24 : 24 + len(answer)] = answer
+        struct.pack_into("=I", message, 4, self.code)
+        return 0
+
+
+@pytest.fixture
+def pi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Firmware:
+    return Firmware(monkeypatch, tmp_path / "vcio")
+
+
+def test_throttle_bits_come_from_the_firmware(pi: Firmware) -> None:
+    assert ThrottleBits(Path("/"), pi.device).read({}) == FirmwareBits(0x50000)
+
+
+def test_what_the_firmware_does_not_answer_is_none(pi: Firmware) -> None:
+    pi.code = 0x8000_0001
+    with pytest.raises(ValueError, match="does not answer: 0x80000001"):
+        ThrottleBits(Path("/"), pi.device).read({})
+    pi.error = OSError(errno.ETIMEDOUT, "timed out")
+    with pytest.raises(OSError, match="timed out"):
+        PowerRails(pi.device).read({})
+
+
+def test_a_kernel_without_the_device_has_no_bits_and_no_rails(tmp_path: Path) -> None:
+    assert property_of(tmp_path / "vcio", 0x0003_0046, bytes(4)) is None
+    assert ThrottleBits(Path("/"), tmp_path / "vcio").read({}) is None
+    assert PowerRails(tmp_path / "vcio").read({}) is None
+
+
+def test_rails_are_volts_by_amperes_of_those_that_have_both(pi: Firmware) -> None:
+    reading = PowerRails(pi.device).read({})
+    assert reading is not None
+    assert reading.watts == pytest.approx(PMIC_WATTS)
+    assert reading == PowerReading(reading.watts, Scope.RAILS, "pmic")
+
+
+def test_a_board_whose_firmware_does_not_know_the_command_is_not_asked_again(pi: Firmware) -> None:
+    one = PowerRails(pi.device)
+    pi.text = 'error=1 error_msg="Command not registered"'
+    assert one.read({}) is None
+    pi.text = PMIC
+    assert one.read({}) is None
+
+
+def test_an_answer_without_rails_after_one_with_them_is_an_error(pi: Firmware) -> None:
+    one = PowerRails(pi.device)
+    one.read({})
+    pi.text = ""
+    with pytest.raises(ValueError, match="no rails"):
+        one.read({})
+    pi.text = PMIC
+    assert one.read({}) is not None
+
+
+@pytest.mark.parametrize("text", ["", "A_A current(0)=1.0A\n", "A_A current(0)=nanA\nA_V volt(1)=1.0V\n"])
+def test_no_pair_no_power(text: str) -> None:
+    assert rails(text) is None
+
+
+def test_absurd_rails_are_none() -> None:
+    with pytest.raises(ValueError, match="absurd"):
+        rails("A_A current(0)=1000.0A\nA_V volt(1)=5.0V\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "bits"),
+    [
+        ("get_throttled", "throttled=0x50005\n", 0x50005),
+        ("get_throttled", "0x4", 0x4),
+        ("sys/devices/platform/soc/soc:firmware/get_throttled", "50005\n", 0x50005),
+        ("sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled", "0", 0),
+    ],
+)
+def test_in_a_recorded_tree_the_bits_are_in_a_file(tmp_path: Path, path: str, text: str, bits: int) -> None:
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text(text)
+    assert ThrottleBits(tmp_path, None).read({}) == FirmwareBits(bits)
+
+
+@pytest.mark.parametrize("text", ["", "throttled=", "0xfffffffff", "many", "-1", "error=1"])
+def test_other_text_is_no_bits(tmp_path: Path, text: str) -> None:
+    (tmp_path / "get_throttled").write_text(text)
+    with pytest.raises(ValueError, match="not throttle bits"):
+        ThrottleBits(tmp_path, None).read({})
+
+
+def test_in_another_root_no_device_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = tmp_path / "proc/device-tree"
+    tree.mkdir(parents=True)
+    (tree / "model").write_text("Raspberry Pi 5 Model B Rev 1.0\0")
+    opened: list[str] = []
+    real = os.open
+
+    def spy(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        opened.append(str(path))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", spy)
+    Board(tmp_path, tmp_path).read()
+    assert opened
+    assert not [path for path in opened if not path.startswith(str(tmp_path))]

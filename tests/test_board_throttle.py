@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.board.board import Board
+from edge_agent.board.reading import Cause, Throttle
+from edge_agent.board.throttle import (
+    CoolingReading,
+    FirmwareBits,
+    OverCurrentReading,
+    ThrottleModel,
+    UndervoltageReading,
+)
+from tests.boards.trees import load
+
+COOL, COOLING = CoolingReading(is_active=False), CoolingReading(is_active=True)
+WELL, LOW = UndervoltageReading(is_low=False), UndervoltageReading(is_low=True)
+
+
+@pytest.mark.parametrize(
+    ("bits", "now", "since_boot", "causes"),
+    [
+        (0x0, False, False, ()),
+        (0x1, False, False, (Cause.UNDERVOLTAGE,)),
+        (0x2, True, True, (Cause.CAP,)),
+        (0x4, True, True, (Cause.THERMAL,)),
+        (0x8, True, True, (Cause.THERMAL,)),
+        (0x5, True, True, (Cause.UNDERVOLTAGE,)),
+        (0xD, True, True, (Cause.UNDERVOLTAGE, Cause.THERMAL)),
+        (0xE000E, True, True, (Cause.THERMAL, Cause.CAP)),
+        (0x10000, False, False, ()),
+        (0x20000, False, True, ()),
+        (0x40000, False, True, ()),
+        (0x80000, False, True, ()),
+    ],
+)
+def test_bits_of_the_firmware(bits: int, *, now: bool, since_boot: bool, causes: tuple[Cause, ...]) -> None:
+    throttle = ThrottleModel().update(FirmwareBits(bits), [], [], None)
+    assert (throttle.now, throttle.since_boot, throttle.causes) == (now, since_boot, causes)
+    assert throttle.undervoltage_now is bool(bits & 0x1)
+    assert throttle.undervoltage_since_boot is bool(bits & 0x10001)
+
+
+def test_what_was_seen_is_kept_when_the_kernel_clears_the_firmwares_bits() -> None:
+    model = ThrottleModel()
+    model.update(FirmwareBits(0x50005), [LOW], [], None)
+    assert model.update(FirmwareBits(0), [WELL], [], None) == Throttle(
+        now=False, since_boot=True, undervoltage_now=False, undervoltage_since_boot=True
+    )
+
+
+def test_undervoltage_is_whichever_source_says_so() -> None:
+    model = ThrottleModel()
+    assert model.update(FirmwareBits(0), [LOW], [], None).undervoltage_now
+    assert model.update(None, [WELL], [], None).undervoltage_now is False
+    assert model.update(FirmwareBits(1), [WELL], [], None).undervoltage_now
+
+
+def test_without_any_source_nothing_is_known() -> None:
+    assert ThrottleModel().update(None, [], [], None) == Throttle()
+
+
+def test_cooling_devices_that_are_at_work_throttle() -> None:
+    model = ThrottleModel()
+    assert model.update(None, [], [COOL, COOL], None) == Throttle(now=False, since_boot=False)
+    throttled = Throttle(now=True, since_boot=True, causes=(Cause.THERMAL,))
+    assert model.update(None, [], [COOL, COOLING], None) == throttled
+    assert model.update(None, [], [COOL], None) == Throttle(now=False, since_boot=True)
+
+
+def test_that_nothing_is_wrong_takes_every_sources_word() -> None:
+    model = ThrottleModel()
+    assert model.update(None, [], [COOL], None, is_blind=True) == Throttle()
+    assert model.update(None, [], [COOLING], None, is_blind=True).now is True
+    assert model.update(None, [], [COOL], None, is_blind=True) == Throttle(since_boot=True)
+
+
+def counts(undervoltage: int, over_current: int) -> OverCurrentReading:
+    return OverCurrentReading(undervoltage=undervoltage, over_current=over_current)
+
+
+def test_events_of_over_current_are_told_while_they_are_counted() -> None:
+    model = ThrottleModel()
+    first = model.update(None, [], [], counts(0, 37))
+    assert first == Throttle(since_boot=True, undervoltage_since_boot=False)
+    same = model.update(None, [], [], counts(0, 37))
+    assert same == Throttle(now=False, since_boot=True, undervoltage_now=False, undervoltage_since_boot=False)
+    more = model.update(None, [], [], counts(0, 40))
+    assert (more.now, more.causes, more.undervoltage_now) == (True, (Cause.OVER_CURRENT,), False)
+    low = model.update(None, [], [], counts(1, 40))
+    assert (low.now, low.causes, low.undervoltage_now) == (True, (Cause.UNDERVOLTAGE,), True)
+    assert model.update(None, [], [], counts(0, 0)).now is False  # the driver was loaded anew
+
+
+def test_alarms_that_do_not_throttle_are_not_counted(tmp_path: Path) -> None:
+    tree = load("orin-nano")
+    tree.files["sys/class/hwmon/hwmon3/oc3_throt_en"] = b"0\n"
+    tree.write(tmp_path)
+    assert Board(tmp_path, tmp_path).read().throttle.since_boot is False
+
+
+def test_counters_of_a_board_go_up(tmp_path: Path) -> None:
+    load("orin-nano").write(tmp_path)
+    board = Board(tmp_path, tmp_path)
+    board.read()
+    (tmp_path / "sys/class/hwmon/hwmon3/oc2_event_cnt").write_text("1\n")
+    assert board.read().throttle.causes == (Cause.OVER_CURRENT,)
+    assert board.read().throttle.now is False
+
+
+def test_a_cooling_device_that_fails_leaves_open_whether_the_board_is_throttled(tmp_path: Path) -> None:
+    load("rk3588-mainline").write(tmp_path)
+    board = Board(tmp_path, tmp_path)
+    assert board.read().throttle.now is False
+    (tmp_path / "sys/class/thermal/cooling_device1/cur_state").write_text("-22\n")
+    reading = board.read()
+    assert reading.throttle.now is None
+    assert reading.errors == {"cpufreq-cpu4 (cooling_device1)": "absurd: -22"}
+    (tmp_path / "sys/class/thermal/cooling_device4/cur_state").write_text("broken: no matter, it is a fan\n")
+    assert set(board.read().errors) == {"cpufreq-cpu4 (cooling_device1)"}
