@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from edge_agent.board.generic import process_memory
+from edge_agent.board.process import process_memory
 
 from .upstream import Upstream
 

@@ -12,7 +12,7 @@ import queue
 from pathlib import Path
 
 from convert.report import quality
-from edge_agent.board.generic import ProcessMemory, process_memory
+from edge_agent.board.process import ProcessMemory, process_memory
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import EngineSettings, Event, Load, Ready
 from edge_agent.model_store import MODEL_FILE, open_model

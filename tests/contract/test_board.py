@@ -1,0 +1,69 @@
+"""What health says of a board, over a real broker; the board is a recorded one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.boards.trees import load
+from tests.site import Site
+
+
+def start(start_site: Callable[..., Site], root: Path) -> Site:
+    return start_site("5", more=f'[board]\nroot = "{root}"\n')
+
+
+def health(site: Site, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    document: dict[str, Any] = site.client.wait_for(f"{site.base}/health", fits).json
+    return document
+
+
+def is_read(document: dict[str, Any]) -> bool:
+    return document["thermal"]["soc_c"] is not None and document["overall"] != "critical"
+
+
+def test_health_tells_that_and_why_a_board_is_throttled(start_site: Callable[..., Site], tmp_path: Path) -> None:
+    root = tmp_path / "board"
+    load("pi5-throttled").write(root)
+    site = start(start_site, root)
+    document = health(site, is_read)
+    assert document["thermal"] == {
+        "soc_c": 84.4,
+        "limit_c": 80.0,
+        "headroom_c": -4.4,
+        "zones": {"cpu-thermal": 84.4},
+        "fan_rpm": None,
+        "throttled_now": True,
+        "throttled_since_boot": True,
+        "causes": ["thermal", "cap"],
+    }
+    assert (document["power"]["scope"], document["power"]["watts"]) == ("none", None)
+    assert document["power"]["undervoltage_now"] is False
+    assert document["cpu"]["freq_mhz"] == 1500.0
+    assert document["memory"]["cgroup_controller"] is False
+    assert (document["overall"], document["sensor_errors"]) == ("ok", {})
+
+    (root / "sys/class/thermal/thermal_zone0/temp").write_text("79000\n")
+    (root / "get_throttled").write_text("throttled=0xe0000\n")
+    later = health(site, lambda document: document["thermal"]["soc_c"] == 79.0)["thermal"]
+    assert (later["throttled_now"], later["throttled_since_boot"], later["causes"]) == (False, True, [])
+
+
+def test_a_sensor_that_hangs_is_told_and_stops_neither_health_nor_answers(
+    start_site: Callable[..., Site], tmp_path: Path
+) -> None:
+    root = tmp_path / "board"
+    load("rk3588-mainline").write(root)
+    power = root / "sys/class/hwmon/hwmon8/power1_input"
+    power.unlink()
+    os.mkfifo(power)
+    site = start(start_site, root)
+    document = health(site, is_read)
+    assert document["sensor_errors"] == {"ina226 (hwmon8)": "hangs for more than 2 s"}
+    assert (document["overall"], document["reasons"]) == ("degraded", ["sensor-errors"])
+    assert (document["thermal"]["soc_c"], document["thermal"]["headroom_c"]) == (80.384, 4.6)
+    assert document["power"]["watts"] is None
+    assert site.ask("generate", "still there?")["status"] == "ok"
+    assert site.agent.stop() == 0
