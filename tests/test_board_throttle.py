@@ -6,6 +6,7 @@ import pytest
 
 from edge_agent.board.board import Board
 from edge_agent.board.reading import Cause, Throttle
+from edge_agent.board.thermal import CoolingDevice
 from edge_agent.board.throttle import (
     CoolingReading,
     FirmwareBits,
@@ -108,6 +109,30 @@ def test_counters_of_a_board_go_up(tmp_path: Path) -> None:
     (tmp_path / "sys/class/hwmon/hwmon3/oc2_event_cnt").write_text("1\n")
     assert board.read().throttle.causes == (Cause.OVER_CURRENT,)
     assert board.read().throttle.now is False
+
+
+@pytest.mark.parametrize(
+    ("cooling_type", "is_throttling"),
+    [
+        ("cpufreq-cpu0", True),
+        ("thermal-cpufreq-0", True),
+        ("devfreq-fb000000.gpu", True),
+        ("thermal-devfreq-0", True),
+        ("cpu-throttle-alert", True),
+        ("Processor", True),
+        ("pwm-fan", False),
+        ("hot-surface-alert", False),
+        ("intel_powerclamp", False),
+    ],
+)
+def test_what_slows_the_board_down_is_throttling_and_a_fan_is_not(
+    cooling_type: str, *, is_throttling: bool, tmp_path: Path
+) -> None:
+    device = tmp_path / "cooling_device7"
+    device.mkdir()
+    (device / "type").write_text(cooling_type + "\n")
+    (device / "cur_state").write_text("1\n")
+    assert CoolingDevice(device).read({}) == (COOLING if is_throttling else None)
 
 
 def test_a_cooling_device_that_fails_leaves_open_whether_the_board_is_throttled(tmp_path: Path) -> None:

@@ -149,7 +149,9 @@ class Board:
 
 
 def _may_throttle(sensor: Sensor) -> bool:
-    return isinstance(sensor, (CoolingDevice, ThrottleBits)) or (isinstance(sensor, HwmonChip) and sensor.may_throttle)
+    return isinstance(sensor, (CoolingDevice, ThrottleBits)) or (
+        isinstance(sensor, HwmonChip) and sensor.is_throttle_source
+    )
 
 
 def _all(kind: type[Part], parts: Iterable[object]) -> list[Part]:

@@ -38,21 +38,20 @@ class HwmonChip:
         self._chip: str | None = None
         self._fans: list[Path] = []
         self._is_identified = False
+        # Whether it is one that tells of throttling or undervoltage, by its files: its name may not be readable.
+        self.is_throttle_source = False
 
     @property
     def name(self) -> str:
         return f"{self._chip} ({self.key})" if self._chip else self.key
 
-    @property
-    def may_throttle(self) -> bool:
-        """Whether it may be one that tells of throttling or undervoltage."""
-        return self._chip in (None, "rpi_volt", "soctherm_oc")
-
     def read(self, faults: dict[str, str]) -> Reading | None:  # noqa: ARG002
         if not self._is_identified:
+            names = entries(self._folder)
+            self.is_throttle_source = not {"in0_lcrit_alarm", "oc1_event_cnt"}.isdisjoint(names)
+            self._fans = [self._folder / name for name in names if re.fullmatch(r"fan\d+_input", name)]
             self._chip = None
             self._chip = read_name(self._folder / "name")
-            self._fans = [self._folder / name for name in entries(self._folder) if re.fullmatch(r"fan\d+_input", name)]
             self._is_identified = True
         try:
             return self._read()

@@ -104,7 +104,8 @@ class Monitor:
         """Whether it is this sensor's turn."""
         with self._lock:
             failing = self._failing.get(sensor.key)
-            if failing is not None and (sensor.key in self._hanging or failing.rest > 0):
+            if failing is not None and failing.rest > 0:
+                # The rest of one that hangs begins when its read returns.
                 failing.rest -= sensor.key not in self._hanging
                 findings.note(failing.failure)
                 return False

@@ -27,7 +27,8 @@ _SOC_ZONES = (
 )
 _MOST_STATES = 10_000
 _LAST_RESORT = re.compile(r"acpitz")
-_THROTTLES = re.compile(r"(thermal-)?(cpufreq|devfreq)-.+|Processor")
+# The kernel's names old and new; those of NVIDIA's kernel, whose firmware does the throttling; those of ACPI.
+_THROTTLES = re.compile(r"(thermal-)?(cpufreq|devfreq)-.+|.+-throttle-alert|Processor")
 
 
 @dataclass(frozen=True, slots=True)
