@@ -40,7 +40,7 @@ UNNAMED_HOSTS = frozenset(
 COMMANDS = ("ping", "health", "drain", "resume", "cancel", "reload")
 # Names to come: a configuration that is written for them loads, but nobody is told to use them.
 _COMMANDS_TO_COME = ("model-switch", "model-rollback", "quarantine-release")
-_TABLES_TO_COME = ("governor", "homeassistant")
+_TABLES_TO_COME = ("homeassistant",)
 
 
 class ConfigError(Exception):
@@ -262,7 +262,11 @@ class HealthConfig(Table):
 
 
 class GovernorConfig(Table):
-    """Has no keys yet."""
+    """headroom_c: how far below the SoC's limit it slows down. memory_reserve_mb: None = 5 % of the memory."""
+
+    enabled: bool = True
+    headroom_c: Annotated[float, Field(ge=0.5, le=40)] = 2.0
+    memory_reserve_mb: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
 
 
 class HomeAssistantConfig(Table):

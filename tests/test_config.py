@@ -101,6 +101,9 @@ root = "/recorded"
 [health]
 interval_s = 2.5
 [governor]
+enabled = false
+headroom_c = 5
+memory_reserve_mb = 150
 [homeassistant]
 [log]
 level = "DEBUG"
@@ -125,6 +128,8 @@ def test_every_key_of_the_contract_is_taken(tmp_path: Path) -> None:
     assert isinstance(config.tasks["generate"], GenerateTask)
     assert config.tasks["generate"].max_tokens == 99
     assert config.health.interval_s == 2.5
+    governor = config.governor
+    assert (governor.enabled, governor.headroom_c, governor.memory_reserve_mb) == (False, 5.0, 150.0)
     assert config.log.level == "DEBUG"
 
 
@@ -202,9 +207,8 @@ def test_a_command_of_a_later_version_is_a_hint_and_is_not_enabled(tmp_path: Pat
 
 
 def test_tables_of_a_later_version_are_taken_but_not_suggested(tmp_path: Path) -> None:
-    told = fault(tmp_path, "[governer]\nx = 1\n", base="[governor]\n[homeassistant]\n" + CONFIG)
-    assert told.startswith("governer: unknown key ")
-    assert "governor" not in told
+    told = fault(tmp_path, "[homeasistant]\nx = 1\n", base="[homeassistant]\n" + CONFIG)
+    assert told.startswith("homeasistant: unknown key ")
     assert "homeassistant" not in told
 
 
@@ -309,7 +313,11 @@ FAULTS = [
         'commands.allow[1]: should be one of ping, health, drain, resume, cancel, reload (got "reboot")',
     ),
     ("[commands]\nallow = [5]", "commands.allow[0]: should be a valid string (got 5)"),
-    ("[governor]\nx = 1", "governor.x: unknown key (got 1); this version has no keys there"),
+    ("[homeassistant]\nx = 1", "homeassistant.x: unknown key (got 1); this version has no keys there"),
+    ("[governor]\nheadroom = 1", "governor.headroom: unknown key (got 1); did you mean `headroom_c`?"),
+    ("[governor]\nheadroom_c = 0", "governor.headroom_c: should be greater than or equal to 0.5 (got 0)"),
+    ("[governor]\nmemory_reserve_mb = -1", "governor.memory_reserve_mb: should be greater than or equal to 0 (got -1)"),
+    ("[governor]\nenabled = 1", "governor.enabled: should be a valid boolean (got 1)"),
     ("tasks = 5", "tasks: should be a table of named values (got 5)"),
     ('[tasks."my task"]\nkind = "generate"', "tasks.my task: should match pattern"),
     ("[tasks]\nx = 5", "tasks.x: should be a table of named values (got 5)"),
