@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-repair test-clients test-model \
-  bench bench-agent bench-compare bench-overload bench-labels bench-cancel bench-grammar clean
+  bench bench-agent bench-compare bench-overload bench-labels bench-cancel bench-grammar thermal clean
 
 setup: $(VENV)/ready
 
@@ -96,6 +96,10 @@ bench-grammar: setup
 # The same workload on llama-server, built below build/ from the binding's own sources: make bench-compare MODEL=path
 bench-compare: setup
 	$(BIN)/python -m tests.bench.compare $(or $(MODEL),$(error say which model: make bench-compare MODEL=path))
+
+# The governor on a simulated Raspberry Pi 5, with a fan and without; no board is measured.
+thermal: setup
+	$(BIN)/python -m tests.thermal
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -14,10 +14,11 @@ _LONGEST_STEP_S = 0.5
 
 @dataclass(slots=True)
 class Board:
-    """joules: at the wall; throttled_s: while the firmware held the clock below its full rate."""
+    """full_mhz: `arm_freq` of its config.txt. joules: at the wall. throttled_s: while the firmware limits the clock."""
 
     cooling: Cooling
     ambient_c: float
+    full_mhz: float = p.FULL_MHZ
     die_c: float = 0.0
     sink_c: float = 0.0
     fan: int = 0
@@ -38,11 +39,11 @@ class Board:
         """The clock that the firmware allows."""
         below = p.THROTTLE_MHZ_PER_K * max(0.0, self.die_c - p.THROTTLE_FROM_C)
         below += p.HARD_THROTTLE_MHZ_PER_K * max(0.0, self.die_c - p.HARD_LIMIT_C)
-        return max(p.LOWEST_MHZ, p.FULL_MHZ - below)
+        return min(self.full_mhz, max(p.LOWEST_MHZ, p.FULL_MHZ - below))
 
     @property
     def busy_share(self) -> float:
-        """What the cores take at this clock, of what they take at the full one."""
+        """What the cores take at this clock, of what they take at 2400 MHz."""
         mhz = self.mhz
         volts = p.LOWEST_V + (p.FULL_V - p.LOWEST_V) * (mhz - p.LOWEST_MHZ) / (p.FULL_MHZ - p.LOWEST_MHZ)
         return mhz / p.FULL_MHZ * (volts / p.FULL_V) ** 2
@@ -51,7 +52,7 @@ class Board:
         """Lets time pass while the board takes so much at the wall."""
         while seconds > 1e-9:
             step_s = min(seconds, _LONGEST_STEP_S)
-            if self.mhz < p.FULL_MHZ:
+            if self.die_c >= p.THROTTLE_FROM_C:
                 self.throttled_s += step_s
             self._heat(step_s, watts)
             self.joules += step_s * watts
