@@ -7,6 +7,14 @@ import os
 import socket
 
 
+def watchdog_interval_s() -> float | None:
+    """How often systemd wants to hear of this process (WatchdogSec=); None = it does not."""
+    usec, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", str(os.getpid()))
+    if not usec.isascii() or not usec.isdigit() or int(usec) == 0 or pid != str(os.getpid()):
+        return None
+    return int(usec) / 1_000_000
+
+
 def notify(*assignments: str) -> None:
     """Sends lines such as `READY=1`; a notification that cannot be sent is none of the service's troubles."""
     address = os.environ.get("NOTIFY_SOCKET", "")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.systemd_notify import notify
+from edge_agent.systemd_notify import notify, watchdog_interval_s
 
 
 @pytest.fixture
@@ -39,3 +40,19 @@ def test_without_systemd_nothing_happens(address: str | None, monkeypatch: pytes
     else:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
     notify("READY=1")
+
+
+@pytest.mark.parametrize(
+    ("usec", "pid", "expected"),
+    [("30000000", None, 30.0), ("500000", "own", 0.5), (None, None, None), ("0", None, None), ("x", None, None),
+     ("30000000", "1", None)],
+)  # fmt: skip
+def test_the_watchdog_is_fed_as_often_as_systemd_says(
+    usec: str | None, pid: str | None, expected: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("WATCHDOG_USEC", usec), ("WATCHDOG_PID", str(os.getpid()) if pid == "own" else pid)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    assert watchdog_interval_s() == expected

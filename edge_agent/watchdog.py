@@ -1,0 +1,42 @@
+"""PURE. Whether everything that the agent is made of still makes progress: only then systemd's watchdog is fed.
+
+The agent's own thread asks, so that it is alive goes without saying. A part that stands still for longer than it can
+be expected to is not healed from inside: systemd then ends the service and starts it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# A worker that says nothing is killed by the agent before that; this is for one that cannot be killed.
+WORKER_SILENCE_S = 180.0
+# The monitor goes around about once a second, and past sensors that hang.
+MONITOR_SILENCE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """network: by connection, whether its thread is at work. worker_silent_s: None = no worker is ready.
+
+    is_worker_coming: one loads, or will be started. monitor_silent_s: None = there is no monitor yet.
+    """
+
+    network: Mapping[str, bool]
+    worker_silent_s: float | None
+    is_worker_coming: bool
+    monitor_silent_s: float | None
+
+
+def stalled(vitals: Vitals) -> str | None:
+    """Which part stands still; None = all make progress."""
+    for name, is_at_work in vitals.network.items():
+        if not is_at_work:
+            return f"the network thread of {name} has ended or stands still"
+    if vitals.worker_silent_s is None and not vitals.is_worker_coming:
+        return "there is no worker, and none to come"
+    if vitals.worker_silent_s is not None and vitals.worker_silent_s > WORKER_SILENCE_S:
+        return f"the worker has said nothing for {vitals.worker_silent_s:.0f} s"
+    if vitals.monitor_silent_s is not None and vitals.monitor_silent_s > MONITOR_SILENCE_S:
+        return f"the board was not read for {vitals.monitor_silent_s:.0f} s"
+    return None
