@@ -34,6 +34,7 @@ from edge_agent.engine.protocol import (
     Refused,
     Run,
     SchemaPlan,
+    SetLimits,
     TaskPrefix,
     TextPlan,
 )
@@ -73,6 +74,7 @@ class EchoEngine:
 
     load: Load
     _options: dict[str, float] = field(init=False)
+    _most_active: int = field(init=False)
     _requests: dict[int, _Request] = field(default_factory=dict)
     _prefixes: dict[str, int] = field(default_factory=dict)
     _totals: Totals = field(default_factory=Totals)
@@ -82,6 +84,7 @@ class EchoEngine:
     def __post_init__(self) -> None:
         self._options = _parse_options(self.load.model_path)
         self._pause.wait(self._options["load_ms"] / 1000)
+        self._most_active = self.load.settings.max_active
         self.set_tasks(self.load.tasks)
 
     @property
@@ -128,7 +131,7 @@ class EchoEngine:
 
     def step(self) -> list[Event]:
         began = monotonic()
-        active = list(self._requests.values())[: self.load.settings.max_active]
+        active = list(self._requests.values())[: self._most_active]
         if not active:
             return []
         self._pause.wait(self._options["step_ms"] / 1000)
@@ -230,6 +233,10 @@ class EchoEngine:
     @property
     def linger_s(self) -> float:
         return 0.0
+
+    def set_limits(self, limits: SetLimits) -> None:
+        most = self.load.settings.max_active
+        self._most_active = most if limits.max_active is None else min(most, limits.max_active)
 
     def progress(self) -> Progress:
         return self._totals.progress(min(len(self._requests), self.load.settings.max_active))

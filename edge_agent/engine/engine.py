@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge_agent.engine.protocol import Event, Progress, Run, TaskPrefix
+from edge_agent.engine.protocol import Event, Progress, Run, SetLimits, TaskPrefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +97,10 @@ class Engine(Protocol):
 
     def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
         """These tasks' prefixes are shared from now on; they are decoded by the next steps."""
+        ...
+
+    def set_limits(self, limits: SetLimits) -> None:
+        """Holds from the next step on."""
         ...
 
     def add(self, run: Run) -> Event | None:

@@ -35,6 +35,7 @@ from edge_agent.engine.protocol import (
     RefusalCode,
     Refused,
     Run,
+    SetLimits,
     TaskPrefix,
 )
 from edge_agent.engine.request import Request, Stream
@@ -153,6 +154,13 @@ class LlamaEngine:
     def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
         self._prefixes.want({task.task: self._intake.prefix(task) for task in tasks})
         self._prefixes.tend(self._free_cells)
+
+    def set_limits(self, limits: SetLimits) -> None:
+        self._policy.limit(
+            threads=limits.threads, prefill_threads=limits.prefill_threads, batch_tokens=limits.batch_tokens
+        )
+        most = self._max_active if limits.max_active is None else limits.max_active
+        self._admission.max_active = min(self._max_active, most)
 
     def add(self, run: Run) -> Event | None:
         if run.id in self._requests:

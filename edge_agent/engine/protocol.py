@@ -146,6 +146,21 @@ class SetTasks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetLimits:
+    """From the next step on, until it is said anew: at most so much; None = as much as without it.
+
+    threads: of steps that write; prefill_threads: of wider ones; batch_tokens: rows of a step; max_active: requests
+    that start beside others. Those that run go on.
+    """
+
+    type: Literal["set_limits"] = "set_limits"
+    threads: int | None = None
+    prefill_threads: int | None = None
+    batch_tokens: int | None = None
+    max_active: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """Answer one request. Ends in exactly one Finished, Refused, Failed or Cancelled with the same `id`.
 
@@ -294,7 +309,7 @@ class Progress:
     decoded_tokens_total: int
 
 
-Command = Load | SetTasks | Run | Cancel
+Command = Load | SetTasks | SetLimits | Run | Cancel
 Event = Ready | LoadFailed | Partial | Finished | Refused | Failed | Cancelled | Progress
 
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator=_TYPE_FIELD)])

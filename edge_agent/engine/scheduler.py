@@ -136,7 +136,7 @@ class Admission:
     MOST_OVERTAKEN = 16
 
     def __init__(self, *, max_active: int, cells: int) -> None:
-        self._max_active = max_active
+        self.max_active = max_active
         self._cells = cells
         # Request -> how often it was overtaken.
         self._waiting: dict[int, int] = {}
@@ -158,7 +158,7 @@ class Admission:
 
     def candidates(self) -> list[int]:
         """The requests that may start next, in this order, if there is a place."""
-        if len(self._active) >= self._max_active:
+        if len(self._active) >= self.max_active:
             return []
         keys = list(self._waiting)
         patient = next((at for at, key in enumerate(keys) if self._waiting[key] >= self.MOST_OVERTAKEN), len(keys))
@@ -166,7 +166,7 @@ class Admission:
 
     def start(self, reservation: Reservation, pinned_cells: int) -> bool:
         """Whether it started: False if there is no place, or its cells are not free now."""
-        if len(self._active) >= self._max_active or reservation.cells > self.free_cells(pinned_cells):
+        if len(self._active) >= self.max_active or reservation.cells > self.free_cells(pinned_cells):
             return False
         for key in self._waiting:
             if key == reservation.key:

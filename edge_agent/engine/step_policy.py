@@ -63,18 +63,27 @@ class StepPolicy:
         self._heads = tuple(heads)
         self._threads = threads
         self._prefill_threads = prefill_threads
-        self.batch_tokens = batch_tokens or self._efficient_rows(most_rows)
-        self.prompt_batch_tokens = batch_tokens or self._prompt_rows(most_rows)
+        self._own_batch_tokens = batch_tokens or self._efficient_rows(most_rows)
+        self._own_prompt_batch_tokens = batch_tokens or self._prompt_rows(most_rows)
+        self.limit()
         # Asked at every step, about few sizes.
         self.fitted = lru_cache(_MOST_SIZES)(self._fitted)
         self.padded = lru_cache(_MOST_SIZES)(self._padded)
 
+    def limit(
+        self, *, threads: int | None = None, prefill_threads: int | None = None, batch_tokens: int | None = None
+    ) -> None:
+        """At most so many threads of narrow and of wide steps, and rows per step, until it is said anew."""
+        self._most_threads, self._most_prefill_threads = threads, prefill_threads
+        self.batch_tokens = _at_most(self._own_batch_tokens, batch_tokens)
+        self.prompt_batch_tokens = _at_most(self._own_prompt_batch_tokens, batch_tokens)
+
     def threads(self, rows: int) -> int:
         """How many threads a step of this many rows runs with."""
         below = [cost for cost in self._costs if cost.rows <= rows]
-        if below:
-            return below[-1].threads
-        return self._prefill_threads if rows >= WIDE_ROWS else self._threads
+        if rows >= WIDE_ROWS:
+            return _at_most(below[-1].threads if below else self._prefill_threads, self._most_prefill_threads)
+        return _at_most(below[-1].threads if below else self._threads, self._most_threads)
 
     def seconds(self, rows: int, outputs: int) -> float | None:
         """What a step takes with logits after so many of its rows; None = nothing was measured."""
@@ -141,10 +150,16 @@ class StepPolicy:
 
     def _prompt_rows(self, most_rows: int) -> int:
         """The widest of the best steps: what a step costs beside its rows is paid less often."""
-        sizes = [cost for cost in self._costs if self.batch_tokens <= cost.rows <= most_rows]
+        sizes = [cost for cost in self._costs if self._own_batch_tokens <= cost.rows <= most_rows]
         short = [cost for cost in sizes if cost.seconds <= _LONGEST_PROMPT_STEP_S]
         best = max(map(_rows_per_s, short), default=0.0)
-        return max((cost.rows for cost in short if _rows_per_s(cost) >= _AS_GOOD * best), default=self.batch_tokens)
+        return max(
+            (cost.rows for cost in short if _rows_per_s(cost) >= _AS_GOOD * best), default=self._own_batch_tokens
+        )
+
+
+def _at_most(value: int, limit: int | None) -> int:
+    return value if limit is None else min(value, limit)
 
 
 def _rows_per_s(cost: StepCost) -> float:

@@ -27,6 +27,7 @@ from edge_agent.engine.protocol import (
     LoadFailed,
     Ready,
     Run,
+    SetLimits,
     SetTasks,
     decode_command,
     encode_event,
@@ -176,6 +177,8 @@ def _obey(engine: Engine, command: Command) -> list[Event]:
         event = engine.cancel(command.id)
     elif isinstance(command, SetTasks):
         engine.set_tasks(command.tasks)
+    elif isinstance(command, SetLimits):
+        engine.set_limits(command)
     else:
         raise TypeError("load is only allowed as the first command")
     return [] if event is None else [event]

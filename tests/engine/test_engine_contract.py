@@ -16,6 +16,7 @@ from edge_agent.engine.protocol import (
     RefusalCode,
     Refused,
     SchemaPlan,
+    SetLimits,
 )
 from edge_agent.engine.schema_grammar import validator
 from tests.engine.runs import END, LABELS, PLANS, SCHEMA, answer_all, ends, finished, run
@@ -136,3 +137,20 @@ def test_an_id_that_is_in_use_is_the_caller_s_bug(engine: Engine) -> None:
 def test_an_engine_without_requests_has_nothing_to_do(engine: Engine) -> None:
     assert not engine.has_work
     assert engine.step() == []
+
+
+def test_a_limit_holds_from_the_next_step_on_and_those_that_run_go_on(engine: Engine) -> None:
+    def widest(first_id: int) -> int:
+        runs = [run(number, f"a b c d {number}", max_tokens=4) for number in range(first_id, first_id + 3)]
+        answers = [event for event in answer_all(engine, *runs) if isinstance(event, Finished)]
+        assert len(answers) == 3
+        return max(answer.batch for answer in answers)
+
+    for number in range(1, 4):
+        engine.add(run(number, f"a b c d {number}", max_tokens=4))
+    engine.step()
+    engine.set_limits(SetLimits(max_active=1))
+    assert len(ends(answer_all(engine))) == 3
+    assert widest(4) == 1
+    engine.set_limits(SetLimits())
+    assert widest(7) == 3

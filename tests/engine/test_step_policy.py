@@ -113,3 +113,15 @@ def test_without_measurements_steps_are_as_wide_as_what_waits_and_threads_follow
 
     assert (plain.batch_tokens, plain.fitted(7, 7), plain.padded(40, 1), plain.seconds(3, 3)) == (128, 7, (40, 1), None)
     assert [plain.threads(rows) for rows in (1, 7, 8, 128)] == [2, 2, 4, 4]
+
+
+def test_limits_hold_until_they_are_taken_back() -> None:
+    costs = [StepCost(1, 3, 0.1), StepCost(8, 4, 0.2), StepCost(64, 4, 0.4)]
+    found = StepPolicy(costs, [], threads=1, prefill_threads=1, batch_tokens=64, most_rows=64)
+    found.limit(threads=2, prefill_threads=3, batch_tokens=16)
+    assert (found.threads(1), found.threads(8), found.threads(64)) == (2, 3, 3)
+    assert (found.batch_tokens, found.prompt_batch_tokens) == (16, 16)
+    found.limit(threads=8, prefill_threads=8, batch_tokens=512)
+    assert (found.threads(1), found.threads(64), found.batch_tokens) == (3, 4, 64)
+    found.limit()
+    assert (found.threads(1), found.threads(64), found.batch_tokens) == (3, 4, 64)
