@@ -10,6 +10,7 @@ from edge_agent.admission import DRAINING_RETRY_S, Admission, Loser
 from edge_agent.clock import timestamp
 from edge_agent.config import Config
 from edge_agent.duplicates import Duplicates, Key, key_of, may_be_duplicate
+from edge_agent.energy import EnergyMeter
 from edge_agent.engine.protocol import (
     Cancel,
     Cancelled,
@@ -79,6 +80,7 @@ class Dispatcher:
     ) -> None:
         self.statistics = Statistics()
         self.latency = Latency()
+        self.energy = EnergyMeter()
         self.model: ModelName | None = None
         self.slots = 0
         # While there is no worker: when there will be one; None = unknown.
@@ -406,6 +408,7 @@ class Dispatcher:
                 prompt_tokens=event.prompt_tokens,
                 cached_tokens=event.cached_tokens,
                 completion_tokens=event.completion_tokens,
+                energy_j=self.energy.of_request(event.share_s),
             ),
             timing=_timing(request, now, event),
         )

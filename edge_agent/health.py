@@ -24,6 +24,7 @@ class Throughput:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    busy_s: float = 0.0
     prefix_hits: int = 0
     prefix_misses: int = 0
     decode_tok_s: float | None = None
@@ -49,6 +50,7 @@ class Throughput:
         self.prefix_misses += progress.prefix_misses_total - last.prefix_misses_total
         self.prompt_tokens += prompt
         self.cached_tokens += cached
+        self.busy_s += prefill_s + decode_s
         self.completion_tokens += completion
         # A rate is told from intervals that had such work; it stays at the last one known.
         if decoded and decode_s > 0:

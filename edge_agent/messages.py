@@ -355,7 +355,7 @@ def encode_reply(origin: Origin, outcome: Outcome, *, device: str, ts: str | Non
             "prompt_tokens": usage.prompt_tokens,
             "cached_tokens": usage.cached_tokens,
             "completion_tokens": usage.completion_tokens,
-            "energy_j": usage.energy_j,
+            "energy_j": None if usage.energy_j is None else round(usage.energy_j, 3),
         },
         "timing": {
             "queued_ms": _rounded(timing.queued_ms),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from edge_agent.admission import DRAINING_RETRY_S
 from edge_agent.dispatcher import Answer
+from edge_agent.energy import EnergySample
 from edge_agent.engine.protocol import (
     Cancelled,
     Failed,
@@ -757,6 +758,17 @@ class TestAnswers:
         assert reply["timing"] == {
             "queued_ms": 0.0, "prefill_ms": 150.0, "decode_ms": 50.0, "total_ms": 250.0, "batch": 2,
         }  # fmt: skip
+
+    def test_what_it_cost_is_told_where_power_is_measured(self) -> None:
+        desk = Desk()
+        for at in range(4):
+            desk.dispatcher.energy.add(EnergySample(at, 3.0, busy_s=0.0, tokens=0, is_active=False))
+        for at in range(4, 8):
+            desk.dispatcher.energy.add(EnergySample(at, 3.0 + 6.0, busy_s=at - 3.0, tokens=at, is_active=True))
+        desk.ask({"input": "x", "id": "a"}, at=8.0)
+        desk.dispatcher.answered(finished(1, share_s=0.1), 8.5)
+        # 21 J beyond idle power in 4 s of work.
+        assert desk.reply["usage"]["energy_j"] == pytest.approx(0.1 * 21.0 / 4.0, abs=0.001)
 
     def test_the_time_in_the_queue_is_told(self) -> None:
         desk = Desk()
