@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge_agent.alarm_board import AlarmBoard
 from edge_agent.board.board import Board
 from edge_agent.board.monitor import Monitor
 from edge_agent.board.process import resident_mb
@@ -45,7 +46,7 @@ from edge_agent.faults import how_ended, last_words
 from edge_agent.health import Facts, Throughput, health_document
 from edge_agent.messages import encode
 from edge_agent.model_store import Model, ModelError, open_model
-from edge_agent.mqtt_link import Broken, Connected, Disconnected, Inbound, LinkEvent, MqttLink, Publication
+from edge_agent.mqtt_link import TAKEN_OVER, Broken, Connected, Disconnected, Inbound, LinkEvent, MqttLink, Publication
 from edge_agent.presence import Presence, State, info_document
 from edge_agent.systemd_notify import notify
 from edge_agent.tasks import load_tasks
@@ -59,6 +60,9 @@ REPUBLISH_AFTER_S = 2.0
 # First and longest pause before a new worker; a worker that lived this long before it died starts at the first again.
 RESTART_AFTER_S = (1.0, 30.0)
 STABLE_AFTER_S = 60.0
+ALARMS_EVERY_S = 1.0
+# A watcher that was away for longer has no use for what happened before.
+EVENT_EXPIRY_S = 86_400
 UNSTABLE_WINDOW_S = 60.0
 # Between two steps the worker tells of itself each second; the longest step is a full batch of a 3B model on a Pi 4.
 WORKER_SILENCE_S = 120.0
@@ -86,6 +90,7 @@ class Agent:
         self._board = Board(config.board.root, config.models_dir)
         self._monitor = Monitor(self._board, self._deliver)
         self._reading = BoardReading()
+        self._alarms = AlarmBoard(self._topics, self._announce)
         prefix = f"{config.device.site}.{config.device.id}"
         self._data = MqttLink(f"{prefix}.data", config.mqtt, self._deliver, is_persistent=True)
         # Commands that came while this connection was down are stale: it starts clean each time.
@@ -103,6 +108,7 @@ class Agent:
         self._told: set[tuple[MqttLink, str]] = set()  # why a connection that is still down could not be made
         self._received = self._published = self._ignored = 0
         self._worker_restarts = 0
+        self._worker_end: str | None = None
         self._restart_after_s = RESTART_AFTER_S[0]
         self._ready_at: float | None = None
         # How long a worker that died takes to be replaced; None = none was ever ready.
@@ -127,7 +133,7 @@ class Agent:
         self._data.set_subscriptions(self._dispatcher.filters)
         self._control.start()
         self._data.start()
-        self._timers["health"] = time.monotonic()
+        self._timers["health"] = self._timers["alarms"] = time.monotonic()
         try:
             while self._exit_code is None:
                 self._step()
@@ -204,6 +210,9 @@ class Agent:
                 case "health":
                     self._publish_health()
                     self._timers["health"] = now + self._config.health.interval_s
+                case "alarms":
+                    self._look_for_alarms(now)
+                    self._timers["alarms"] = now + ALARMS_EVERY_S
                 case "republish":
                     self._publish_retained()
                 case "restart":
@@ -256,6 +265,8 @@ class Agent:
 
     def _mend_state(self, inbound: Inbound, now: float) -> None:
         """A late will of a connection before this one must not be the last word on our state."""
+        if session := self._presence.foreign_session(inbound.payload):
+            self._alarms.session_heard(session, now)
         if inbound.payload != self._presence.birth().payload and self._presence.state is not State.OFFLINE:
             self._timers.setdefault("republish", now + REPUBLISH_AFTER_S)
 
@@ -279,7 +290,7 @@ class Agent:
             self._data_lost_at = None
             return
         self._control_connected_at = now
-        self._publish_retained()
+        self._publish_retained(is_new_connection=True)
         # A broker that lost its retained messages at a restart may lose ours to the same start: say it once more.
         self._timers["republish"] = now + REPUBLISH_AFTER_S
 
@@ -293,15 +304,17 @@ class Agent:
                 "not connected client=%s broker=%s reason=%s: it is tried again until it succeeds",
                 event.link.client_id, event.link.broker, event.reason,
             )  # fmt: skip
-        if "taken over" in event.reason:
+        if event.reason == TAKEN_OVER:
             log.error("another client connects as %s: two agents have the same site and id", event.link.client_id)
+            self._alarms.client_taken_over(now)
         if event.link is self._data:
             self._data_lost_at = self._data_lost_at or now
         else:
             self._control_connected_at = None
 
-    def _publish_retained(self) -> None:
+    def _publish_retained(self, *, is_new_connection: bool = False) -> None:
         self._announce(self._presence.birth())
+        self._alarms.publish_all(time.monotonic(), self._presence.session, is_new_connection=is_new_connection)
         document = info_document(self._config, self._board, self._model, self._tasks, self._worker)
         self._announce(_document(self._topics.info, document, retain=True))
         self._publish_health()
@@ -316,6 +329,17 @@ class Agent:
         health = health_document(self._facts())
         self._announce(_document(self._topics.health, health, retain=True, expiry_s=expiry_s))
         notify(f"STATUS={self._presence.state.value}, {self._dispatcher.active} running")
+
+    def _look_for_alarms(self, now: float) -> None:
+        has_changed = self._alarms.look(
+            now,
+            session=self._presence.session,
+            reading=self._reading,
+            queue_depth=len(self._dispatcher.queue),
+            overloaded_total=self._dispatcher.statistics.overloaded_total,
+        )
+        if has_changed:
+            self._publish_health()
 
     def _facts(self) -> Facts:
         now = time.monotonic()
@@ -349,6 +373,7 @@ class Agent:
             worker=self._worker,
             worker_restarts=self._worker_restarts,
             model=self._model.bundle_name,
+            alarms=self._alarms.severities,
         )
 
     def _start_worker(self) -> None:
@@ -410,8 +435,9 @@ class Agent:
             self._set_state(State.DRAINING if is_draining else State.ONLINE, "drain" if is_draining else None)
             notify("READY=1")
         else:
-            event = {"ts": timestamp(), "restarts": self._worker_restarts, "pid": ready.pid}
-            self._published += self._control.publish(_document(self._topics.event("worker-restarted"), event))
+            event = {"ts": timestamp(), "restarts": self._worker_restarts, "pid": ready.pid, "reason": self._worker_end}
+            topic = self._topics.event("worker-restarted")
+            self._published += self._control.publish(_document(topic, event, expiry_s=EVENT_EXPIRY_S))
         self._publish_retained()
         self._dispatcher.fill(now)
 
@@ -437,6 +463,8 @@ class Agent:
             how, self._restart_after_s, last_words(event.log_tail) or "nothing",
         )  # fmt: skip
         self._worker_restarts += 1
+        self._worker_end = how
+        self._alarms.worker_ended(now)
         self._schedule_restart(now)
 
     def ping(self) -> dict[str, Any]:

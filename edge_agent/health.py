@@ -93,6 +93,8 @@ class Facts:
     worker: Ready | None
     worker_restarts: int
     model: str
+    # Alarms that are raised: severity by name.
+    alarms: dict[str, str] = field(default_factory=dict)
 
 
 def reasons(facts: Facts) -> tuple[str, list[str]]:
@@ -111,6 +113,8 @@ def reasons(facts: Facts) -> tuple[str, list[str]]:
         degraded.append("queue-full")
     if facts.reading.has_faults:
         degraded.append("sensor-errors")
+    for name, severity in facts.alarms.items():
+        (critical if severity == "critical" else degraded).append(name)
     overall = "critical" if critical else "degraded" if degraded else "ok"
     return overall, critical + degraded
 

@@ -31,10 +31,13 @@ from edge_agent.config import MqttConfig
 
 log = logging.getLogger(__name__)
 
-KEEPALIVE_S = 10
+# A broker finds a dead connection after 1.5 keepalives and a second or two, then the will waits for its delay: together
+# less than the 20 s that `state` may lag behind.
+KEEPALIVE_S = 8
 SESSION_EXPIRY_S = 3600
 WILL_DELAY_S = 5
 BACK_OFF_S = (1.0, 15.0)
+TAKEN_OVER = "Session taken over"
 # Messages that wait for a PUBACK or for a connection; past this, they are dropped and counted. Larger than any queue.
 MAX_QUEUED = 20_000
 # A message that was first in line in so many connections that all broke at once is what breaks them.
@@ -284,7 +287,7 @@ class MqttLink:
         if was_connected:
             self.disconnects.append(time.monotonic())
             self._drop_poison()
-            self._set_back_off()
+            self._set_back_off(is_taken_over=reason == TAKEN_OVER)
             self._deliver(Disconnected(link=self, broken=Broken.LOST, reason=str(reason)))
         elif was_unanswered:
             reason_told = f"no answer to a CONNECT of MQTT {self._config.protocol}"
@@ -357,9 +360,12 @@ class MqttLink:
             properties.ResponseTopic = publication.response_topic
         return properties
 
-    def _set_back_off(self) -> None:
+    def _set_back_off(self, *, is_taken_over: bool = False) -> None:
         # paho doubles its delay but knows no jitter: fifty boards would knock at a returning broker in step.
         shortest, longest = BACK_OFF_S
+        if is_taken_over:
+            # Two agents of one name would throw each other out every second, and lose requests each time.
+            shortest = longest / 1.5
         self._client.reconnect_delay_set(
             shortest * random.uniform(0.5, 1.5),  # type: ignore[arg-type]  # noqa: S311
             longest * random.uniform(0.5, 1.0),  # type: ignore[arg-type]  # noqa: S311

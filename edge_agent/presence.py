@@ -14,7 +14,7 @@ from edge_agent.board.identity import machine
 from edge_agent.clock import timestamp
 from edge_agent.config import Config
 from edge_agent.engine.protocol import Ready
-from edge_agent.messages import encode
+from edge_agent.messages import encode, parse_json
 from edge_agent.model_store import Model
 from edge_agent.mqtt_link import Publication
 from edge_agent.tasks import Task
@@ -43,6 +43,8 @@ class Presence:
 
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
+        # The end of every session of this process.
+        self._process = secrets.token_hex(4)
         self._session = _Session("", None)
         self.state = State.OFFLINE
         self.reason: str | None = "starting"
@@ -51,9 +53,18 @@ class Presence:
     def session(self) -> str:
         return self._session.name
 
+    def foreign_session(self, payload: bytes) -> str | None:
+        """The session that a word on our state tells, if it is none of this process."""
+        try:
+            document = parse_json(payload.decode("utf-8"))
+        except ValueError:
+            return None
+        session = document.get("session") if isinstance(document, dict) else None
+        return session if isinstance(session, str) and not session.endswith(self._process) else None
+
     def will(self) -> Publication:
         """The last will of the connection that is about to be made."""
-        self._session = _Session(secrets.token_hex(8), timestamp())
+        self._session = _Session(secrets.token_hex(4) + self._process, timestamp())
         return self._publication(State.OFFLINE, "connection-lost")
 
     def birth(self) -> Publication:

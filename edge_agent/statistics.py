@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from edge_agent.messages import Outcome, Status
+from edge_agent.messages import Code, Outcome, Status
 
 WINDOW = 512
+# More asked than can be answered, as far as one refusal tells.
+_OVERLOAD = (Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE)
 
 
 def percentile(values: Iterable[float], percent: int) -> float | None:
@@ -25,6 +27,7 @@ class Statistics:
         self.requests_total = 0
         self.accepted_total = 0
         self.rejected_total = 0
+        self.overloaded_total = 0
         self.displaced_total = 0
         self.expired_total = 0
         self.duplicates_total = 0
@@ -36,6 +39,7 @@ class Statistics:
         """One request has ended so."""
         self.requests_total += 1
         self.rejected_total += outcome.status is Status.BUSY
+        self.overloaded_total += outcome.error is not None and outcome.error.code in _OVERLOAD
         self.expired_total += outcome.status is Status.EXPIRED
         self.failed_total += outcome.status is Status.FAILED
         total_ms = outcome.timing.total_ms

@@ -200,6 +200,8 @@ def test_all_is_well() -> None:
         ({"is_draining": True}, "degraded", ["draining"]),
         ({"queue_depth": 64}, "degraded", ["queue-full"]),
         ({"queue_depth": 63}, "ok", []),
+        ({"alarms": {"throttled": "warning"}}, "degraded", ["throttled"]),
+        ({"is_draining": True, "alarms": {"disk-low": "critical"}}, "critical", ["disk-low", "draining"]),
         ({"is_draining": True, "data_lost_s": 60.0}, "critical", ["data-connection-lost", "draining"]),
     ],
 )

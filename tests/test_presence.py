@@ -55,6 +55,15 @@ def test_each_connection_has_a_session_of_its_own() -> None:
     assert len({read(one.will())["session"] for _ in range(5)}) == 5
 
 
+def test_a_session_of_another_process_is_told_from_our_own() -> None:
+    one, other = presence(), presence()
+    for _ in range(3):
+        assert one.foreign_session(one.will().payload) is None
+    assert one.foreign_session(other.will().payload) == other.session
+    for nonsense in (b"", b"offline", b"\xff", b"[]", b"{}", b'{"session":7}', b"[" * 100_000):
+        assert one.foreign_session(nonsense) is None
+
+
 def test_a_draining_board_says_so() -> None:
     one = presence()
     one.state, one.reason = State.DRAINING, "drain command"

@@ -79,6 +79,7 @@ def test_every_topic_of_the_table_is_ours_and_none_is_missing() -> None:
         topics.state,
         topics.info,
         topics.health,
+        topics.alarm("<name>"),
         topics.event("<name>"),
         topics.command("<op>"),
         topics.command_result("<op>"),

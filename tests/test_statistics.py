@@ -38,6 +38,14 @@ def test_each_end_is_counted_where_it_belongs() -> None:
     assert (statistics.rejected_total, statistics.expired_total, statistics.failed_total) == (2, 1, 1)
 
 
+def test_refusals_for_overload_are_counted_apart() -> None:
+    statistics = Statistics()
+    for code in (Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE, Code.DRAINING, Code.LOADING, Code.DEADLINE):
+        statistics.count(Outcome.refused(Error(code=code, message="m")))
+    statistics.count(answer(100.0))
+    assert statistics.overloaded_total == 2
+
+
 def test_latencies_are_those_of_the_latest_answers() -> None:
     statistics = Statistics()
     for number in range(WINDOW + 10):
