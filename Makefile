@@ -6,8 +6,8 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-repair test-clients test-model \
-  bench bench-agent bench-compare bench-overload bench-labels bench-cancel bench-grammar thermal clean
+.PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-repair test-clients \
+  test-homeassistant test-model bench bench-agent bench-compare bench-overload bench-labels bench-cancel bench-grammar thermal clean
 
 setup: $(VENV)/ready
 
@@ -57,6 +57,12 @@ test-canaries: setup
 test-clients: setup
 	npm install --silent --no-fund --no-audit --prefix build/mqtt_js mqtt@5
 	EDGE_AGENT_MQTT_JS=$(CURDIR)/build/mqtt_js $(BIN)/python -m pytest tests/system/test_third_party_clients.py
+
+# What a real Home Assistant makes of a board (needs mosquitto and Python >= 3.13; 1 GB below build/).
+test-homeassistant: setup
+	test -x build/homeassistant/bin/python || $(PYTHON) -m venv build/homeassistant
+	build/homeassistant/bin/python -m pip install --quiet --disable-pip-version-check 'homeassistant>=2025.10' 'paho-mqtt>=2.1'
+	$(BIN)/python -m tests.homeassistant build/homeassistant/bin/python
 
 # 200 requests at once against a queue of 16, on a model of your own: make test-model MODEL=path-of-a-bundle-or-gguf
 test-model: setup

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import queue
+import random
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 from edge_agent.alarm_board import AlarmBoard
 from edge_agent.board.board import Board
+from edge_agent.board.identity import machine
 from edge_agent.board.monitor import Monitor
 from edge_agent.board.process import resident_mb
 from edge_agent.board.reading import BoardReading
@@ -44,16 +46,19 @@ from edge_agent.engine.protocol import (
 )
 from edge_agent.faults import how_ended, last_words
 from edge_agent.health import Facts, Throughput, health_document
+from edge_agent.homeassistant import discovery
 from edge_agent.messages import encode
 from edge_agent.model_store import Model, ModelError, open_model
 from edge_agent.mqtt_link import TAKEN_OVER, Broken, Connected, Disconnected, Inbound, LinkEvent, MqttLink, Publication
 from edge_agent.presence import Presence, State, info_document
 from edge_agent.systemd_notify import notify
 from edge_agent.tasks import load_tasks
+from edge_agent.topics import discovery_status
 
 log = logging.getLogger(__name__)
 
 MAX_INBOX = 1000
+HOME_ASSISTANT_SPREAD_S = (1.0, 10.0)
 # A signal handler can only raise a flag: this is how long the loop may overlook it.
 LONGEST_WAIT_S = 0.25
 REPUBLISH_AFTER_S = 2.0
@@ -129,7 +134,10 @@ class Agent:
         signal.signal(signal.SIGHUP, self._on_hang_up)
         self._monitor.start()
         self._start_worker()
-        self._control.set_subscriptions({self._topics.all_commands, self._topics.state})
+        filters = {self._topics.all_commands, self._topics.state}
+        if self._config.homeassistant.enabled:
+            filters.add(discovery_status(self._config.homeassistant.prefix))
+        self._control.set_subscriptions(filters)
         self._data.set_subscriptions(self._dispatcher.filters)
         self._control.start()
         self._data.start()
@@ -213,7 +221,7 @@ class Agent:
                 case "alarms":
                     self._look_for_alarms(now)
                     self._timers["alarms"] = now + ALARMS_EVERY_S
-                case "republish":
+                case "republish" | "home-assistant":
                     self._publish_retained()
                 case "restart":
                     self._restart_worker(now)
@@ -252,6 +260,8 @@ class Agent:
         try:
             if inbound.topic == self._topics.state:
                 self._mend_state(inbound, now)
+            elif inbound.topic == discovery_status(self._config.homeassistant.prefix):
+                self._on_home_assistant(inbound, now)
             elif inbound.retain:
                 # A retained request or command would come again at every reconnect: it is old by definition.
                 self._ignored += 1
@@ -269,6 +279,12 @@ class Agent:
             self._alarms.session_heard(session, now)
         if inbound.payload != self._presence.birth().payload and self._presence.state is not State.OFFLINE:
             self._timers.setdefault("republish", now + REPUBLISH_AFTER_S)
+
+    def _on_home_assistant(self, inbound: Inbound, now: float) -> None:
+        """It has started and knows no states yet; not every board of a site tells it in the same second."""
+        if inbound.payload == b"online" and not inbound.retain:
+            spread_s = random.uniform(*HOME_ASSISTANT_SPREAD_S)  # noqa: S311
+            self._timers.setdefault("home-assistant", now + spread_s)
 
     def _publish_reply(self, publication: Publication) -> bool:
         is_taken = self._data.publish(publication)
@@ -317,6 +333,9 @@ class Agent:
         self._alarms.publish_all(time.monotonic(), self._presence.session, is_new_connection=is_new_connection)
         document = info_document(self._config, self._board, self._model, self._tasks, self._worker)
         self._announce(_document(self._topics.info, document, retain=True))
+        to_home_assistant = discovery(self._config, self._board.model() or machine())
+        if to_home_assistant and (to_home_assistant.payload or is_new_connection):
+            self._announce(to_home_assistant)
         self._publish_health()
 
     def _set_state(self, state: State, reason: str | None) -> None:

@@ -40,7 +40,6 @@ UNNAMED_HOSTS = frozenset(
 COMMANDS = ("ping", "health", "drain", "resume", "cancel", "reload")
 # Names to come: a configuration that is written for them loads, but nobody is told to use them.
 _COMMANDS_TO_COME = ("model-switch", "model-rollback", "quarantine-release")
-_TABLES_TO_COME = ("homeassistant",)
 
 
 class ConfigError(Exception):
@@ -78,6 +77,17 @@ def _refuse(fault: str | None, value: _T) -> _T:
     return value
 
 
+def _check_root(root: str) -> str:
+    fault = topics.name_fault(root)
+    if root.startswith(("$", "/")) or root.endswith("/"):
+        fault = "a root does not start with '$' or '/' nor end with '/'"
+    return _refuse(fault, root)
+
+
+# What other topics begin with.
+TopicRoot = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_check_root)]
+
+
 class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -113,19 +123,11 @@ class MqttConfig(Table):
     host: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[^\s/]+$")] = "localhost"
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     protocol: Literal["5", "3.1.1"] = "5"
-    root: Annotated[str, StringConstraints(min_length=1, max_length=256)] = "edgeai/v1"
+    root: TopicRoot = "edgeai/v1"
     username: str | None = None
     password_file: ConfigPath | None = None
     reply_topics: tuple[TopicFilter, ...] | None = Field(default=None, strict=False)
     tls: TlsConfig | None = None
-
-    @field_validator("root")
-    @classmethod
-    def _check_root(cls, root: str) -> str:
-        fault = topics.name_fault(root)
-        if root.startswith(("$", "/")) or root.endswith("/"):
-            fault = "a root does not start with '$' or '/' nor end with '/'"
-        return _refuse(fault, root)
 
     @property
     def effective_port(self) -> int:
@@ -270,7 +272,10 @@ class GovernorConfig(Table):
 
 
 class HomeAssistantConfig(Table):
-    """Has no keys yet."""
+    """enabled: None = nothing is said to Home Assistant; False = what was said before is taken back."""
+
+    enabled: bool | None = None
+    prefix: TopicRoot = "homeassistant"
 
 
 class LogConfig(Table):
@@ -466,7 +471,7 @@ def _faults(error: ErrorDetails, raw: dict[str, Any], context: dict[str, Any]) -
         allowed = _allowed_keys(location[:-1], raw)
         close = closest(str(location[-1]), allowed)
         hint = f"did you mean `{close}`? " if close else ""
-        rule = f"{hint}allowed: {', '.join(sorted(allowed))}" if allowed else "this version has no keys there"
+        rule = f"{hint}allowed: {', '.join(sorted(allowed))}"
         yield f"{name}: unknown key (got {shown(error['input'])}); {rule}"
     elif error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         kind = error["input"].get("kind") if isinstance(error["input"], dict) else error["input"]
@@ -497,5 +502,4 @@ def _allowed_keys(table: tuple[int | str, ...], raw: dict[str, Any]) -> list[str
         for part in table:
             annotation = model.model_fields[str(part)].annotation
             model = TlsConfig if annotation == TlsConfig | None else annotation  # type: ignore[assignment]
-    names = [field.alias or name for name, field in model.model_fields.items()]
-    return [name for name in names if model is not Config or name not in _TABLES_TO_COME]
+    return [field.alias or name for name, field in model.model_fields.items()]

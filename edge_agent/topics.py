@@ -85,6 +85,16 @@ class Topics:
         return None if "/" in middle else middle
 
 
+def discovery_config(prefix: str, object_id: str) -> str:
+    """Where Home Assistant learns of a device."""
+    return f"{prefix}/device/{object_id}/config"
+
+
+def discovery_status(prefix: str) -> str:
+    """Where Home Assistant says that it has started."""
+    return f"{prefix}/status"
+
+
 def ask_reply_topic(root: str, unique: str) -> str:
     """A private reply topic of one run of `edge-agent ask`."""
     return f"{root}/reply/ask/{unique}"

@@ -1,0 +1,56 @@
+"""What Home Assistant would hear of a board; `make test-homeassistant` asks a real one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+from edge_agent.agent import REPUBLISH_AFTER_S
+from tests.client import Client
+from tests.site import Site
+
+
+def test_a_board_is_told_of_at_each_start_of_home_assistant_and_forgotten_on_demand(
+    start_site: Callable[..., Site], connect: Callable[..., Client], protocol: str
+) -> None:
+    prefix = f"ha-{protocol.replace('.', '-')}"
+    client = connect(protocol)
+    client.subscribe(f"{prefix}/device/#")
+    # An old word of it, which comes with the subscription at MQTT 3.1.1.
+    client.publish(f"{prefix}/status", b"online", retain=True)
+    more = '[homeassistant]\nenabled = {}\nprefix = "' + prefix + '"\n'
+    site = start_site(protocol, more=more.format("true"))
+    topic = client_topic(client)
+    told = client.wait(topic)[0]
+    assert json.loads(told.payload)["state_topic"] == f"{site.base}/health"
+    # What a new connection and a new model are told anyway.
+    time.sleep(REPUBLISH_AFTER_S + 1)
+    before, infos = len(client.on(topic)), len(site.client.on(f"{site.base}/info"))
+
+    client.publish(f"{prefix}/status", b"offline")
+    client.publish(f"{prefix}/status", b"online")
+    started_at = time.monotonic()
+    client.wait(topic, count=before + 1, timeout_s=12)
+    assert time.monotonic() - started_at > 0.9
+    site.client.wait(f"{site.base}/info", count=infos + 1, timeout_s=2)
+    assert site.agent.stop() == 0
+    assert "retained message dropped" not in site.agent.log
+
+    device = site.base.rsplit("/", 1)[1]
+    start_site(protocol, more=more.format("false"), device=device)
+    client.wait(topic, count=before + 2)
+    assert client.on(topic)[-1].payload == b""
+    late = connect(protocol)
+    late.subscribe(f"{prefix}/device/#", "the/end")
+    late.publish("the/end", b"{}")
+    late.wait("the/end")
+    assert [message for message in late.messages if message.topic == topic] == []
+
+
+def client_topic(client: Client) -> str:
+    """Where the one board under the prefix is told of."""
+    with client._arrived:
+        assert client._arrived.wait_for(lambda: client.messages, 30)
+    (topic,) = {message.topic for message in client.messages}
+    return topic
