@@ -260,7 +260,7 @@ class Agent:
         try:
             if inbound.topic == self._topics.state:
                 self._mend_state(inbound, now)
-            elif inbound.topic == discovery_status(self._config.homeassistant.prefix):
+            elif self._is_from_home_assistant(inbound):
                 self._on_home_assistant(inbound, now)
             elif inbound.retain:
                 # A retained request or command would come again at every reconnect: it is old by definition.
@@ -279,6 +279,10 @@ class Agent:
             self._alarms.session_heard(session, now)
         if inbound.payload != self._presence.birth().payload and self._presence.state is not State.OFFLINE:
             self._timers.setdefault("republish", now + REPUBLISH_AFTER_S)
+
+    def _is_from_home_assistant(self, inbound: Inbound) -> bool:
+        # On the data connection it would be a reading of a task that listens there, too.
+        return inbound.link is self._control and inbound.topic == discovery_status(self._config.homeassistant.prefix)
 
     def _on_home_assistant(self, inbound: Inbound, now: float) -> None:
         """It has started and knows no states yet; not every board of a site tells it in the same second."""

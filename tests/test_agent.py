@@ -9,9 +9,11 @@ from edge_agent.board.reading import BoardReading
 from edge_agent.config import load_config
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import Cancelled
+from edge_agent.health import health_document
 from edge_agent.model_store import open_model
-from edge_agent.mqtt_link import Broken, Connected, Disconnected
-from tests.support import config, inbound
+from edge_agent.mqtt_link import TAKEN_OVER, Broken, Connected, Disconnected
+from edge_agent.presence import Presence
+from tests.support import BASE, config, inbound
 
 
 def test_the_workers_events_come_before_requests_that_wait_and_each_kind_in_order() -> None:
@@ -97,3 +99,34 @@ def test_the_agent_tells_what_its_monitor_read_and_takes_it_for_no_sign_of_life_
 
     assert agent._facts().reading is reading
     assert agent._heard_of_worker_at == heard_at
+
+
+@pytest.mark.expects_warning
+def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health() -> None:
+    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    agent._reading = BoardReading(disk_free_mb=10.0)
+    for number in range(3):
+        agent._handle(WorkerExited(returncode=-9, log_tail=()), float(number))
+    agent._handle(Disconnected(link=agent._data, broken=Broken.LOST, reason=TAKEN_OVER), 3.0)
+    # Nothing runs: it waits.
+    agent._dispatcher.hear(inbound(f"{BASE}/infer/generate/request", "text", at=3.0), 3.0)
+
+    for second in range(3, 43):
+        agent._dispatcher.statistics.overloaded_total += 1
+        agent._look_for_alarms(float(second))
+
+    wanted = {"worker-crash-loop", "duplicate-client-id", "disk-low", "queue-overload"}
+    assert set(agent._alarms.severities) == wanted
+    assert wanted <= set(health_document(agent._facts())["reasons"])
+
+
+@pytest.mark.expects_warning
+def test_another_agent_of_our_name_is_noticed_by_the_sessions_that_it_tells() -> None:
+    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    other = Presence(config().topics)
+    for now in (1.0, 2.0):
+        agent._presence.will()
+        agent._hear(inbound(f"{BASE}/state", agent._presence.birth().payload), now)
+        agent._hear(inbound(f"{BASE}/state", other.will().payload), now)
+    agent._look_for_alarms(2.0)
+    assert agent._alarms.severities == {"duplicate-client-id": "critical"}

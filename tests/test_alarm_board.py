@@ -156,3 +156,23 @@ def test_refusals_while_some_wait_are_an_overload_once_they_last(bus: Bus) -> No
 def test_refusals_while_nobody_waits_are_the_callers_own(bus: Bus) -> None:
     for second in range(100):
         assert not bus.look(float(second), depth=0, refused=second * 3)
+
+
+def test_an_overload_ends_when_nobody_was_refused_for_a_while(bus: Bus) -> None:
+    for second in range(40):
+        bus.look(float(second), depth=5, refused=second)
+    assert "queue-overload" in bus.retained
+    for second in range(40, 120):
+        bus.look(float(second), depth=5, refused=39)
+    assert bus.retained == {}
+
+
+def test_an_alarm_that_comes_again_has_a_begin_of_its_own(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    begins = []
+    for at in (0.0, 1000.0):
+        monkeypatch.setattr(time, "time", lambda at=at: 1_800_000_000.0 + at)
+        bus.board.client_taken_over(at)
+        bus.look(at)
+        begins.append(bus.retained["duplicate-client-id"]["since"])
+        bus.look(at + 200)
+    assert begins == ["2027-01-15T08:00:00.000Z", "2027-01-15T08:16:40.000Z"]

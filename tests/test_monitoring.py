@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from edge_agent.board.generic import BoardReading
+from edge_agent.board.reading import BoardReading, Thermal
 from edge_agent.demo.broker import free_port
 from edge_agent.health import health_document
 from edge_agent.topics import Topics, matches
 from tests.client import Client
 from tests.processes import Mosquitto, wait_until
-from tests.test_health import UNKNOWN, facts
+from tests.test_health import facts
 
 FOLDER = Path(__file__).parents[1] / "ansible/files/monitoring"
 EXPORTER = (FOLDER / "prometheus-mqtt-exporter.yaml").read_text(encoding="utf-8")
@@ -31,14 +31,7 @@ TELEGRAF = tomllib.loads((FOLDER / "telegraf.conf").read_text(encoding="utf-8"))
 (SUBSCRIPTION,) = TELEGRAF["inputs"]["mqtt_consumer"]
 # Name and path in the health document.
 METRICS = dict(re.findall(r"- prom_name: (\S+)\n    mqtt_name: (\S+)\n", EXPORTER))
-READING = BoardReading(
-    **{
-        **{name: getattr(UNKNOWN, name) for name in BoardReading.__dataclass_fields__},
-        "soc_c": 61.5,
-        "limit_c": 80.0,
-        "disk_free_mb": 9000.0,
-    }
-)
+READING = BoardReading(thermal=Thermal(soc_c=61.5, limit_c=80.0), disk_free_mb=9000.0)
 
 
 def health() -> dict[str, Any]:

@@ -168,8 +168,10 @@ def test_killed_worker_costs_no_request(start_site: Callable[..., Site], protoco
     os.kill(pid, signal.SIGKILL)
     replies = [message.json for message in site.client.wait(site.response("generate"), count=3)]
     assert {reply["status"] for reply in replies} == {"ok"}
-    event = site.client.wait(f"{site.base}/event/worker-restarted")[0].json
-    assert event["restarts"] == 1
+    event = site.client.wait(f"{site.base}/event/worker-restarted")[0]
+    assert (event.json["restarts"], event.json["reason"]) == (1, "killed by SIGKILL")
+    assert event.expiry_s is not None
+    assert not event.retain
     assert site.ask("triage", "normal")["status"] == "ok"
     assert "worker ended" in site.agent.log
 
