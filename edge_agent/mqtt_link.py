@@ -110,7 +110,8 @@ class MqttLink:
     """One connection.
 
     will: asked for at each attempt, because a will names its session. is_persistent: the broker keeps what comes while
-    this connection is down; without it each connection starts clean.
+    this connection is down; without it each connection starts clean. wants_retained: a subscription is answered with
+    what the broker has retained (at MQTT 3.1.1 it always is).
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class MqttLink:
         *,
         will: Callable[[], Publication] | None = None,
         is_persistent: bool = False,
+        wants_retained: bool = False,
     ) -> None:
         self.client_id = client_id
         self.is_connected = False
@@ -140,6 +142,9 @@ class MqttLink:
         protocol = MQTTProtocolVersion.MQTTv5 if self._is_v5 else MQTTProtocolVersion.MQTTv311
         # paho's default of a clean start at the first connect would throw away what the broker kept for us.
         self._is_persistent = is_persistent
+        self._retain_handling = (
+            SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if wants_retained else SubscribeOptions.RETAIN_DO_NOT_SEND
+        )
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
@@ -339,9 +344,7 @@ class MqttLink:
     def _subscribe(self, filters: Iterable[str]) -> None:
         for topic_filter in sorted(filters):
             if self._is_v5:
-                options = SubscribeOptions(
-                    qos=1, retainAsPublished=False, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND
-                )
+                options = SubscribeOptions(qos=1, retainAsPublished=False, retainHandling=self._retain_handling)
                 self._client.subscribe(topic_filter, options=options)
             else:
                 self._client.subscribe(topic_filter, qos=1)

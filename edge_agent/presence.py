@@ -103,6 +103,7 @@ def info_document(
             "queue_capacity": config.queue.capacity,
             "max_payload_bytes": config.queue.max_payload_bytes,
             "default_deadline_ms": config.queue.default_deadline_ms,
+            "health_interval_s": config.health.interval_s,
             "reply_topics": list(config.reply_topics),
             "commands": list(config.commands.enabled),
         },
