@@ -1,0 +1,1 @@
+"""`edge-agent watch`: all boards of a site in a terminal."""
