@@ -53,6 +53,30 @@ def _parser() -> argparse.ArgumentParser:
         "--options", type=_json_object, metavar="JSON", help="a JSON object, such as '{\"max_tokens\": 64}'"
     )
 
+    watch = commands.add_parser(
+        "watch",
+        help="live view of all boards of a site",
+        description="The boards of a site as they tell of themselves, worst first; with the configuration's broker and "
+        "site, or others. Keys: arrows, PgUp, PgDn scroll, s sorts, q ends.",
+    )
+    broker = watch.add_mutually_exclusive_group()
+    _add_config(broker)
+    broker.add_argument("--host", metavar="HOST", help="the broker; then no configuration is read")
+    watch.add_argument("--site", metavar="SITE", help="default: the configuration's")
+    watch.add_argument("--port", type=_port, metavar="PORT", help="default: 1883, with TLS 8883")
+    watch.add_argument("--protocol", choices=("5", "3.1.1"), help="MQTT version (default: 5)")
+    watch.add_argument("--root", metavar="TOPIC", help="default: edgeai/v1")
+    watch.add_argument("--username", metavar="NAME")
+    watch.add_argument("--password-file", metavar="FILE")
+    watch.add_argument("--tls", action="store_true", help="TLS, verified with the system's certificates")
+    for file in ("ca", "cert", "key"):
+        watch.add_argument(f"--{file}-file", metavar="FILE", help="TLS with this file, PEM")
+    watch.add_argument("--once", action="store_true", help="one look, as it is where standard output is no terminal")
+    watch.add_argument("--json", action="store_true", help="one look as a JSON object")
+    watch.add_argument(
+        "--wait", type=_seconds, default=3.0, metavar="S", help="one look: at most so long (default: %(default)s s)"
+    )
+
     doctor = commands.add_parser("doctor", help="checks whether this board can serve this configuration")
     _add_config(doctor)
     doctor.add_argument("--json", action="store_true", help="one JSON object instead of a table")
@@ -95,6 +119,16 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"should be seconds, up to 3600 (got {text})")
+    return value
+
+
 def _json_object(text: str) -> dict[str, object]:
     try:
         value = json.loads(text)
@@ -116,6 +150,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return _check_config(options.file or options.config)
             case "ask":
                 return _ask(options)
+            case "watch":
+                return _watch(options)
             case "doctor":
                 from edge_agent.doctor import doctor  # noqa: PLC0415 - only this command pays for it
 
@@ -130,7 +166,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return demo(options.protocol, options.port, options.work, keep=options.keep)
     except ConfigError as error:
         is_unnamed = error.path == DEFAULT_PATH and isinstance(error.__cause__, FileNotFoundError)
-        hint = "; --config FILE names another" if is_unnamed else ""
+        instead = ", or --host HOST --site SITE the boards to watch" if options.command == "watch" else ""
+        hint = f"; --config FILE names another{instead}" if is_unnamed else ""
         for fault in error.faults:
             print(printable(f"{error.path}: {fault}{hint}"), file=sys.stderr)
         return EXIT_CONFIG
@@ -197,6 +234,19 @@ def _ask(options: argparse.Namespace) -> int:
         return EXIT_FAILED
     print(printable_json(reply))
     return EXIT_OK if reply["status"] == "ok" else EXIT_OTHER_STATUS
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from edge_agent.watch.broker import BrokerError, broker_of  # noqa: PLC0415
+    from edge_agent.watch.watch import watch  # noqa: PLC0415
+
+    try:
+        mqtt, site = broker_of(options)
+    except BrokerError as error:
+        for fault in error.faults:
+            print(printable(f"edge-agent watch: {fault}"), file=sys.stderr)
+        return EXIT_USAGE
+    return watch(mqtt, site, is_once=options.once, as_json=options.json, wait_s=options.wait)
 
 
 if __name__ == "__main__":

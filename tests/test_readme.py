@@ -32,6 +32,7 @@ from edge_agent.messages import Code, Options, Origin, Outcome, Status, encode_r
 from edge_agent.topics import Topics
 from tests.engine.adapters import demo_adapter
 from tests.processes import wait_until
+from tests.watch.scenes import mixed_site, plain, view_of
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 NEEDS_OPENSSL = pytest.mark.skipif(
@@ -172,6 +173,11 @@ def test_signing_sample_is_accepted() -> None:
     names: dict[str, Any] = {"key": b"secret"}
     exec("import hashlib, hmac, json, secrets\nfrom datetime import UTC, datetime\n" + sample, names)
     Authority(b"secret").check("ping", names["body"], time.time())
+
+
+def test_what_watch_shows_is_what_it_draws() -> None:
+    (sample,) = samples("text")
+    assert sample.splitlines() == plain(view_of(mixed_site()))
 
 
 def test_every_command_is_in_the_table() -> None:

@@ -1,0 +1,228 @@
+"""`edge-agent watch` over a real broker: in a terminal, and for scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.demo.broker import free_port
+from edge_agent.mqtt_link import BACK_OFF_S
+from tests.client import Client
+from tests.processes import Mosquitto, wait_until
+from tests.site import Site, site_config
+from tests.watch import boards
+from tests.watch.terminal import Terminal
+
+pytestmark = [pytest.mark.mosquitto, pytest.mark.usefixtures("require_mosquitto")]
+
+LEAVE = b"\x1b[?1049l"
+SHOW_CURSOR = b"\x1b[?25h"
+
+
+@dataclass
+class Hall:
+    """A broker, and boards on it of which we play the part."""
+
+    broker: Mosquitto
+    client: Client
+    protocol: str
+
+    @property
+    def flags(self) -> list[str]:
+        where = ["--host", "127.0.0.1", "--port", str(self.broker.port), "--site", "test"]
+        return [*where, "--protocol", self.protocol]
+
+    def say(self, device: str, topic: str, payload: bytes, expiry_s: int | None = None) -> None:
+        self.client.publish(f"edgeai/v1/test/{device}/{topic}", payload, retain=True, expiry_s=expiry_s)
+
+    def play(self, device: str, **changes: Any) -> None:
+        now = time.time()
+        self.say(device, "info", boards.info(3600))
+        self.say(device, "state", boards.state(session=device, connected_at=now))
+        self.say(device, "health", boards.health(1, device, at=now, **changes), 10_800)
+
+
+@pytest.fixture
+def hall(tmp_path: Path, connect: Callable[..., Client], protocol: str) -> Iterator[Hall]:
+    with Mosquitto(tmp_path, free_port()) as broker:
+        yield Hall(broker, connect(protocol, port=broker.port), protocol)
+
+
+@pytest.fixture
+def agent(hall: Hall, start_site: Callable[..., Site]) -> Site:
+    """A real agent at the same broker."""
+    return start_site(hall.protocol, port=hall.broker.port, device="agent", more="[health]\ninterval_s = 1\n")
+
+
+def watch(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edge_agent", "watch", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **environment}
+    )
+
+
+def row_of(lines: list[str], device: str) -> list[str]:
+    return next((line.split() for line in lines if line.startswith(f"{device} ")), [])
+
+
+@pytest.mark.expects_warning
+def test_an_operator_sees_the_boards_live(hall: Hall, agent: Site) -> None:
+    hot = {"thermal__soc_c": 84.2, "thermal__headroom_c": 0.8, "thermal__throttled_now": True}
+    hall.play("press-04", overall="critical", thermal__causes=["thermal"], **hot)
+    hall.say("press-04", "alarm/overheating", boards.alarm("84.2 °C", severity="critical", session="press-04"))
+    hall.play("conveyor-01")
+    hall.say("evil", "state", b"\x1b[2J\x1b[31m{")
+    with Terminal(["watch", *hall.flags]) as terminal:
+        summary = "test  4 boards  1 CRITICAL  1 unknown  2 ok"
+        lines = terminal.wait_for(lambda lines: lines[0].startswith(summary) and lines[-1], "how the boards are")
+        assert row_of(lines, "agent")[1] == row_of(lines, "conveyor-01")[1] == "ok"
+        assert lines[2].split()[:5] == ["press-04", "CRITICAL", "84°", "1°", "thermal"]
+        assert lines[3].startswith("  !! overheating for ")
+        assert "state cannot be read" in lines[5]
+        assert lines[-1] == "q quit   s sort: worst first"
+
+        terminal.press("s")
+        lines = terminal.wait_for(lambda lines: "by name" in lines[-1], "sorted by name")
+        assert lines[2].startswith("agent")
+
+        terminal.resize(120, 10)
+        lines = terminal.wait_for(lambda lines: "REQ/S" in lines[1] and "q quit" in lines[-1], "resized")
+        assert len(lines) == 10
+        assert lines[0].startswith("test  4 boards")
+
+        agent.agent.signal(signal.SIGKILL)
+        terminal.wait_for(lambda lines: row_of(lines, "agent")[1:2] == ["OFFLINE"], "the agent's will")
+
+        hall.broker.stop()
+        lines = terminal.wait_for(lambda lines: lines[1].startswith("no connection to the broker"), "the loss is told")
+        assert row_of(lines, "conveyor-01")[1] == "ok"
+        hall.broker.start()
+        terminal.wait_for(lambda lines: not lines[1].startswith("no connection"), "connected again")
+        # The broker came back without what it had retained: nothing tells of these boards any more.
+        terminal.wait_for(lambda lines: not row_of(lines, "evil"), "forgotten")
+
+        terminal.press("q")
+        assert terminal.process.wait(10) == 0
+        assert LEAVE in terminal.written
+        assert SHOW_CURSOR in terminal.written
+        assert terminal.settings_now == terminal.settings
+
+
+@pytest.mark.parametrize("protocol", ["5"], indirect=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_ends_it_the_terminal_is_as_it_was(hall: Hall, number: signal.Signals) -> None:
+    hall.play("press-04")
+    with Terminal(["watch", *hall.flags]) as terminal:
+        terminal.wait_for(lambda lines: row_of(lines, "press-04"), "boards")
+        assert terminal.settings_now != terminal.settings
+        terminal.process.send_signal(number)
+        assert terminal.process.wait(10) == 0
+        wait_until(lambda: LEAVE in terminal.written, "the screen is given back")
+        assert SHOW_CURSOR in terminal.written
+        assert terminal.settings_now == terminal.settings
+
+
+def test_a_broker_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path, free_port())
+    with Terminal(["watch", "--host", "127.0.0.1", "--port", str(broker.port), "--site", "test"]) as terminal:
+        lines = terminal.wait_for(lambda lines: "Connection refused" in lines[1], "the reason")
+        assert lines[0].startswith("test  0 boards")
+        with broker:
+            lines = terminal.wait_for(lambda lines: "BOARD" in lines[1], f"connected within {BACK_OFF_S[1]} s")
+            assert "no board on edgeai/v1/test/+ yet" in lines[2]
+            terminal.press("q")
+            assert terminal.process.wait(10) == 0
+
+
+@pytest.mark.usefixtures("agent")
+def test_scripts_get_json(hall: Hall) -> None:
+    hall.play("press-04", power__watts=None)
+    hall.say("forgotten", "state", boards.state())
+    hall.say("forgotten", "health", boards.health(at=time.time() - 100))
+    done = watch(*hall.flags, "--once", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads(done.stdout)
+    assert document["site"] == "test"
+    by_name = {board["device"]: board for board in document["boards"]}
+    assert set(by_name) == {"press-04", "agent", "forgotten"}
+    assert (by_name["forgotten"]["level"], by_name["forgotten"]["soc_c"]) == ("stale", None)
+    assert by_name["press-04"]["watts"] is None
+    assert by_name["press-04"]["soc_c"] == 61.5
+    real = by_name["agent"]
+    assert (real["level"], real["state"], real["why"]) == ("ok", "online", [])
+    assert (real["queue_depth"], real["queue_capacity"]) == (0, 64)
+    assert real["health_age_s"] <= 3
+
+
+def test_fifty_boards_are_all_told(hall: Hall) -> None:
+    for number in range(50):
+        hall.play(f"board-{number:02}")
+    document = json.loads(watch(*hall.flags, "--json").stdout)
+    assert [board["level"] for board in document["boards"]] == ["ok"] * 50
+
+
+def test_where_no_terminal_is_there_is_one_look(hall: Hall) -> None:
+    hall.play("press-04")
+    done = watch(*hall.flags)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert row_of(lines, "press-04")[1] == "ok"
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("protocol", ["5"], indirect=True)
+def test_a_configuration_names_broker_and_site(hall: Hall, tmp_path: Path) -> None:
+    hall.play("press-04")
+    path = tmp_path / "watch.toml"
+    path.write_text(site_config("pc", hall.broker.port, "5", "echo:"), encoding="utf-8")
+    assert "press-04" in watch("--config", str(path), "--once").stdout
+    assert watch("--config", str(path), "--site", "elsewhere", "--once", "--wait", "0.5").returncode == 1
+
+
+@pytest.mark.parametrize("protocol", ["5"], indirect=True)
+def test_a_terminal_without_colours_or_unicode_shows_it_too(hall: Hall) -> None:
+    hall.play("press-04", thermal__throttled_now=True)
+    with Terminal(["watch", *hall.flags], NO_COLOR="1") as terminal:
+        terminal.wait_for(lambda lines: row_of(lines, "press-04")[1:2] == ["degraded"], "boards")
+        assert not re.search(rb"\x1b\[(?:\d+;)*[349][0-8](?:;\d+)*m", terminal.written)
+    done = watch(*hall.flags, "--once", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert row_of(done.stdout.splitlines(), "press-04")[1] == "degraded"
+
+
+@pytest.mark.parametrize("protocol", ["5"], indirect=True)
+def test_without_rich_only_json_is_told(hall: Hall) -> None:
+    hall.play("press-04")
+    without = "import sys; sys.modules['rich'] = None; from edge_agent.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", without, "watch", *hall.flags]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert shown.returncode == 1
+    assert "pip install 'edge-agent[watch]'" in shown.stderr
+    told = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False, timeout=60)
+    assert told.returncode == 0
+    assert json.loads(told.stdout)["boards"]
+
+
+def test_no_broker_and_no_board_have_an_exit_code(tmp_path: Path) -> None:
+    port = free_port()
+    flags = ["--host", "127.0.0.1", "--port", str(port), "--site", "test", "--json", "--wait", "0.5"]
+    done = watch(*flags)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"edge-agent: no connection to the broker 127.0.0.1:{port}: Connection refused\n"
+    with Mosquitto(tmp_path, port):
+        done = watch(*flags)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["boards"] == []
+    assert "no board on edgeai/v1/test/+" in done.stderr
