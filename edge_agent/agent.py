@@ -23,6 +23,7 @@ from edge_agent.board.identity import machine
 from edge_agent.board.monitor import Monitor
 from edge_agent.board.process import resident_mb
 from edge_agent.board.reading import BoardReading
+from edge_agent.board_control import BoardControl
 from edge_agent.clock import timestamp
 from edge_agent.command_desk import CommandDesk
 from edge_agent.commands import CommandError
@@ -94,7 +95,6 @@ class Agent:
         self._presence = Presence(self._topics)
         self._board = Board(config.board.root, config.models_dir)
         self._monitor = Monitor(self._board, self._deliver)
-        self._reading = BoardReading()
         self._alarms = AlarmBoard(self._topics, self._announce)
         prefix = f"{config.device.site}.{config.device.id}"
         self._data = MqttLink(f"{prefix}.data", config.mqtt, self._deliver, is_persistent=True)
@@ -106,6 +106,7 @@ class Agent:
         self._dispatcher = Dispatcher(config, self._tasks, self._publish_reply, self._send)
         self._dispatcher.model = model.name
         self._throughput = Throughput()
+        self._board_control = BoardControl(config.governor, self._dispatcher, self._throughput, self._send)
         self._timers: dict[str, float] = {}
         self._started_at = time.monotonic()
         self._data_lost_at: float | None = self._started_at
@@ -191,7 +192,8 @@ class Agent:
             case Progress():
                 self._throughput.count(event)
             case BoardReading():
-                self._reading = event
+                if self._board_control.observe(event, now):
+                    self._publish_health()
             case Connected():
                 self._on_connected(event.link, now)
             case Disconnected():
@@ -357,7 +359,7 @@ class Agent:
         has_changed = self._alarms.look(
             now,
             session=self._presence.session,
-            reading=self._reading,
+            reading=self._board_control.reading,
             queue_depth=len(self._dispatcher.queue),
             overloaded_total=self._dispatcher.statistics.overloaded_total,
         )
@@ -390,7 +392,9 @@ class Agent:
             is_loaded=self._worker is not None,
             statistics=self._dispatcher.statistics,
             throughput=self._throughput,
-            reading=self._reading,
+            reading=self._board_control.reading,
+            limits=self._dispatcher.limits,
+            energy=self._dispatcher.energy,
             agent_rss_mb=resident_mb(),
             worker_rss_mb=resident_mb(self._worker.pid) if self._worker else None,
             worker=self._worker,
@@ -451,6 +455,7 @@ class Agent:
         self._worker, self._ready_at = ready, now
         self._reload_s = ready.load_s - ready.measure_s
         self._dispatcher.slots = ready.max_active
+        self._board_control.worker_ready(ready)
         self._dispatcher.latency.set_rates(ready.prefill_tok_s, ready.decode_tok_s)
         log.info("model ready load_s=%.1f threads=%d repacked_mb=%s", ready.load_s, ready.threads, ready.repacked_mb)
         if is_first:

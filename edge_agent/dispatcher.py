@@ -21,8 +21,12 @@ from edge_agent.engine.protocol import (
     Partial,
     RefusalCode,
     Refused,
+    Run,
+    TextPlan,
 )
 from edge_agent.forecast import Ahead
+from edge_agent.governor import NO_LIMITS
+from edge_agent.governor_stages import RELAX_S
 from edge_agent.latency import LONGEST_DEADLINE_MS, Latency
 from edge_agent.messages import (
     Code,
@@ -81,6 +85,7 @@ class Dispatcher:
         self.statistics = Statistics()
         self.latency = Latency()
         self.energy = EnergyMeter()
+        self.limits = NO_LIMITS
         self.model: ModelName | None = None
         self.slots = 0
         # While there is no worker: when there will be one; None = unknown.
@@ -176,6 +181,9 @@ class Dispatcher:
         if self.is_draining:
             message = "the agent is draining and takes no new requests"
             raise Refusal(Code.DRAINING, message, max(DRAINING_RETRY_S, self._admission(now).retry_after_s))
+        if (cause := self.limits.refusal(request.priority)) is not None:
+            message = f"of priority {request.priority}, too little urgent while {self.limits.reason}"
+            raise Refusal(Code(cause.value), message, RELAX_S)
         superseded, losers = self._admission(now).enter(request)
         self._keys[request.number] = key
         self._duplicates.begin(key, request)
@@ -204,7 +212,7 @@ class Dispatcher:
             self._end_with(request, error, now)
 
     def _running(self, now: float) -> Ahead:
-        ahead = Ahead(slots=self.slots)
+        ahead = Ahead(slots=self._places)
         for active in self._active.values():
             if active.is_answered:  # the worker lets go of it at its next step
                 ahead.count += 1
@@ -213,6 +221,11 @@ class Dispatcher:
                 started_at = now if request.started_at is None else request.started_at
                 ahead.run(self.latency.expect(request.kind), now - started_at, len(self._active))
         return ahead
+
+    @property
+    def _places(self) -> int:
+        """How many requests may run at once."""
+        return self.slots if self.limits.max_active is None else min(self.slots, self.limits.max_active)
 
     def _admission(self, now: float) -> Admission:
         loading_s = None if self.slots or self._ready_at is None else max(0.0, self._ready_at - now)
@@ -244,7 +257,7 @@ class Dispatcher:
     def fill(self, now: float) -> None:
         """Gives free slots of the worker to those who wait."""
         self.expire(now)
-        while len(self._active) < self.slots:
+        while len(self._active) < self._places:
             request = self.queue.take()
             if request is None:
                 return
@@ -252,11 +265,18 @@ class Dispatcher:
             request.attempts += 1
             self._active[request.number] = _Active(request)
             try:
-                self._send(request.run)
+                self._send(self._limited(request.run))
             except Exception:
                 log.exception(_FAULT)
                 del self._active[request.number]
                 self._end_with(request, Error(code=Code.INTERNAL, message=_FAULT), now)
+
+    def _limited(self, run: Run) -> Run:
+        """Text may be shorter than was asked for; an object that is cut off would be worth nothing."""
+        most = self.limits.max_tokens
+        if most is None or run.max_tokens <= most or not isinstance(run.plan, TextPlan):
+            return run
+        return replace(run, max_tokens=most)
 
     def expire(self, now: float) -> None:
         """Answers every request whose deadline has passed, waiting or running."""
@@ -402,7 +422,7 @@ class Dispatcher:
             scores=event.scores and {label: round(p, 6) for label, p in event.scores.items()},
             finish=event.finish.value,
             reasoning=event.reasoning if request.include_reasoning else None,
-            degraded=("unsure",) if is_unsure else (),
+            degraded=(*(["unsure"] if is_unsure else []), *(cause.value for cause in self.limits.causes)),
             model=self.model,
             usage=Usage(
                 prompt_tokens=event.prompt_tokens,

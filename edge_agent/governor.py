@@ -49,7 +49,6 @@ class Sample:
     at_s: float
     soc_c: float | None = None
     limit_c: float | None = None
-    throttled_now: bool | None = None
     undervoltage_now: bool | None = None
     memory_available_mb: float | None = None
     memory_total_mb: float | None = None
@@ -70,11 +69,13 @@ class Limits:
     """What is allowed now; None = no limit.
 
     lowest_priority: requests with a larger number are refused; -1 = all are. cause: of the refusals, if there are any.
+    causes: of all that is limited.
     """
 
     level: Level = Level.NORMAL
     reason: str | None = None
     cause: Cause | None = None
+    causes: tuple[Cause, ...] = ()
     decode_threads: int | None = None
     prefill_threads: int | None = None
     batch_tokens: int | None = None
@@ -100,7 +101,7 @@ class Governor:
     """Fed with every sample, in order. capacity: may be set when the engine has told it.
 
     headroom_c: how far below the SoC's limit the first stage begins. memory_reserve_mb: what should stay available;
-    None = 5 % of the memory. Without `enabled` there are alarms, but no limits.
+    None = 5 % of the memory. Without `enabled` nothing is limited.
     """
 
     def __init__(
@@ -122,27 +123,13 @@ class Governor:
         self._power_stage_at = -math.inf
         self._smoothed = _Mean(_SMOOTHED_S)
         self._trend = _Mean(_TREND_S)
-        self._throttled_now = False
 
     def observe(self, sample: Sample) -> Limits:
         """The limits from now on; equal ones as long as nothing changes."""
-        self._throttled_now = sample.throttled_now is True
         self._feel_heat(sample)
         self._feel_power(sample)
         self._feel_memory(sample)
         return self._limits() if self._enabled else NO_LIMITS
-
-    @property
-    def alarms(self) -> list[str]:
-        """The names of those that are on."""
-        heat = self._heat.stage
-        is_on = {
-            "overheating": heat is not None and heat.level >= Level.HOT,
-            "throttled": self._throttled_now,
-            "undervoltage": self._power.at > 0,
-            "memory-low": self._memory.at > 0,
-        }
-        return [name for name, on in is_on.items() if on]
 
     def _feel_heat(self, sample: Sample) -> None:
         if sample.soc_c is None or sample.limit_c is None or not math.isfinite(sample.soc_c - sample.limit_c):
@@ -201,6 +188,7 @@ class Governor:
             level=max(stage.level for stage in stages),
             reason="; ".join(ladder.reason for ladder, _ in active),
             cause=cause,
+            causes=tuple(ladder.cause for ladder, _ in active),
             decode_threads=_share(min(stage.decode for stage in stages), full.decode_threads),
             prefill_threads=_share(min(stage.prefill for stage in stages), full.prefill_threads),
             batch_tokens=_share(min(stage.batch for stage in stages), full.batch_tokens),

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_agent.board.reading import BoardReading
+from edge_agent.energy import EnergyMeter
 from edge_agent.engine.engine import Totals
 from edge_agent.engine.protocol import Progress, Ready
+from edge_agent.governor import Limits
+from edge_agent.governor_stages import Level
 from edge_agent.statistics import Statistics, percentile
 
 DATA_LOST_AFTER_S = 10.0
@@ -88,6 +91,8 @@ class Facts:
     statistics: Statistics
     throughput: Throughput
     reading: BoardReading
+    limits: Limits
+    energy: EnergyMeter
     agent_rss_mb: float | None
     worker_rss_mb: float | None
     worker: Ready | None
@@ -111,6 +116,8 @@ def reasons(facts: Facts) -> tuple[str, list[str]]:
         degraded.append("draining")
     if facts.queue_depth >= facts.queue_capacity:
         degraded.append("queue-full")
+    if facts.limits.level is not Level.NORMAL:
+        degraded.append("limited")
     if facts.reading.has_faults:
         degraded.append("sensor-errors")
     for name, severity in facts.alarms.items():
@@ -187,8 +194,8 @@ def health_document(facts: Facts) -> dict[str, Any]:
             "source": power.source,
             "undervoltage_now": throttle.undervoltage_now,
             "undervoltage_since_boot": throttle.undervoltage_since_boot,
-            "joules_total": None,
-            "joules_per_token": None,
+            "joules_total": _rounded(facts.energy.joules_total, 1),
+            "joules_per_token": _rounded(facts.energy.joules_per_token, 4),
         },
         "cpu": {
             "load1": cpu.load1,
@@ -212,7 +219,7 @@ def health_document(facts: Facts) -> dict[str, Any]:
             "cpu_variant": worker.cpu_variant if worker else None,
             "repacked_mb": worker.repacked_mb if worker else None,
         },
-        "governor": {"level": None, "limits": {}, "reason": None},
+        "governor": facts.limits.as_health(),
         "sensor_errors": reading.errors,
     }
 

@@ -44,6 +44,9 @@ class Code(StrEnum):
     DEADLINE_UNREACHABLE = "deadline_unreachable"
     LOADING = "loading"
     DRAINING = "draining"
+    OVERHEATED = "overheated"
+    POWER_LIMITED = "power_limited"
+    MEMORY_LOW = "memory_low"
     DEADLINE = "deadline"
     NOT_UTF8 = "not_utf8"
     BAD_JSON = "bad_json"
@@ -67,6 +70,9 @@ _STATUS_OF_CODE = {
     Code.DEADLINE_UNREACHABLE: Status.BUSY,
     Code.LOADING: Status.BUSY,
     Code.DRAINING: Status.BUSY,
+    Code.OVERHEATED: Status.BUSY,
+    Code.POWER_LIMITED: Status.BUSY,
+    Code.MEMORY_LOW: Status.BUSY,
     Code.DEADLINE: Status.EXPIRED,
     Code.NOT_UTF8: Status.INVALID,
     Code.BAD_JSON: Status.INVALID,

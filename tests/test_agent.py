@@ -104,7 +104,7 @@ def test_the_agent_tells_what_its_monitor_read_and_takes_it_for_no_sign_of_life_
 @pytest.mark.expects_warning
 def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health() -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    agent._reading = BoardReading(disk_free_mb=10.0)
+    agent._handle(BoardReading(disk_free_mb=10.0), 0.0)
     for number in range(3):
         agent._handle(WorkerExited(returncode=-9, log_tail=()), float(number))
     agent._handle(Disconnected(link=agent._data, broken=Broken.LOST, reason=TAKEN_OVER), 3.0)

@@ -27,6 +27,8 @@ from edge_agent.engine.protocol import (
     Refused,
     TextPlan,
 )
+from edge_agent.governor import Limits
+from edge_agent.governor_stages import Cause, Level
 from tests.support import BASE, REPLY_FIELDS, Desk, code_of, finished, inbound, labelled, message_of
 
 RESPONSE = f"{BASE}/infer/generate/response"
@@ -1279,3 +1281,47 @@ def test_every_request_hears_exactly_one_terminal_reply(steps: list[tuple[str, A
     assert storm.desk.dispatcher.is_idle
     assert storm.desk.dispatcher.next_wake_up_at() is None
     assert not storm.desk.dispatcher._keys
+
+
+class TestLimits:
+    HOT = Limits(
+        level=Level.HOT,
+        reason="the SoC is near its limit of 80 °C",
+        cause=Cause.OVERHEATED,
+        causes=(Cause.OVERHEATED,),
+        max_active=1,
+        max_tokens=16,
+        lowest_priority=4,
+    )
+
+    def test_who_is_not_urgent_enough_hears_why_and_when_to_come_back(self) -> None:
+        desk = Desk()
+        desk.dispatcher.limits = self.HOT
+        desk.ask({"input": "x", "id": "a", "priority": 5})
+        error = desk.reply["error"]
+        assert (desk.reply["status"], error["code"]) == ("busy", "overheated")
+        assert "limit of 80 °C" in error["message"]
+        assert error["retry_after_s"] > 0
+        desk.ask({"input": "x", "id": "b", "priority": 4}, at=1.0)
+        assert desk.dispatcher.active == 1
+
+    def test_fewer_run_at_once_and_write_less(self) -> None:
+        desk = Desk(slots=4)
+        desk.dispatcher.limits = self.HOT
+        for number in range(3):
+            desk.ask({"input": f"{number}", "id": f"{number}", "priority": 0, "options": {"max_tokens": 100}})
+        assert desk.dispatcher.active == 1
+        assert desk.runs[0].max_tokens == 16
+
+    def test_an_object_is_not_cut_off(self) -> None:
+        desk = Desk()
+        desk.dispatcher.limits = self.HOT
+        desk.ask({"input": "x", "priority": 0, "options": {"max_tokens": 100}}, task="report")
+        assert desk.runs[0].max_tokens == 100
+
+    def test_an_answer_tells_what_it_was_given_under(self) -> None:
+        desk = Desk()
+        desk.dispatcher.limits = self.HOT
+        desk.ask({"input": "x", "id": "a", "priority": 0})
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert desk.reply["degraded"] == ["overheated"]

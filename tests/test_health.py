@@ -6,7 +6,11 @@ from typing import Any
 import pytest
 
 from edge_agent.board.reading import BoardReading, Cause, Cpu, Memory, Power, Scope, Thermal, Throttle
+from edge_agent.energy import EnergyMeter, EnergySample
 from edge_agent.engine.protocol import Progress, Ready
+from edge_agent.governor import NO_LIMITS, Limits
+from edge_agent.governor_stages import Cause as LimitedBy
+from edge_agent.governor_stages import Level
 from edge_agent.health import Facts, Throughput, health_document, reasons
 from edge_agent.messages import Outcome, Status, Timing
 from edge_agent.statistics import Statistics
@@ -52,6 +56,8 @@ def facts(**fields: Any) -> Facts:
         "statistics": Statistics(),
         "throughput": Throughput(),
         "reading": BoardReading(),
+        "limits": NO_LIMITS,
+        "energy": EnergyMeter(),
         "agent_rss_mb": 30.0,
         "worker_rss_mb": None,
         "worker": READY,
@@ -260,3 +266,23 @@ def test_totals_go_on_over_a_new_worker() -> None:
     throughput.worker_started()
     throughput.count(progress(prompt_tokens_total=10, cached_tokens_total=0, completion_tokens_total=5))
     assert (throughput.prompt_tokens, throughput.cached_tokens, throughput.completion_tokens) == (110, 60, 25)
+
+
+def test_what_the_governor_limits_is_told_and_why() -> None:
+    limits = Limits(
+        level=Level.HOT, reason="the SoC is near its limit of 80 °C", causes=(LimitedBy.OVERHEATED,), decode_threads=2
+    )
+    document = health_document(facts(limits=limits))
+    assert document["governor"] == {"level": "hot", "limits": {"decode_threads": 2}, "reason": limits.reason}
+    assert (document["overall"], document["reasons"]) == ("degraded", ["limited"])
+    assert health_document(facts())["governor"] == {"level": "normal", "limits": {}, "reason": None}
+
+
+def test_energy_is_that_of_the_meter() -> None:
+    meter = EnergyMeter()
+    for at in range(3):
+        meter.add(EnergySample(at, 4.0, busy_s=0.0, tokens=0, is_active=False))
+    for at in range(3, 6):
+        meter.add(EnergySample(at, 4.0 + 5.0, busy_s=at - 2.0, tokens=10 * at, is_active=True))
+    power = health_document(facts(energy=meter))["power"]
+    assert (power["joules_total"], power["joules_per_token"]) == (32.5, 0.25)
