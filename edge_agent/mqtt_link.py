@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 # A broker finds a dead connection after 1.5 keepalives and a second or two, then the will waits for its delay: together
 # less than the 20 s that `state` may lag behind.
-KEEPALIVE_S = 8
+KEEPALIVE_S = 7
 SESSION_EXPIRY_S = 3600
 WILL_DELAY_S = 5
 BACK_OFF_S = (1.0, 15.0)
