@@ -52,9 +52,10 @@ from edge_agent.messages import encode
 from edge_agent.model_store import Model, ModelError, open_model
 from edge_agent.mqtt_link import TAKEN_OVER, Broken, Connected, Disconnected, Inbound, LinkEvent, MqttLink, Publication
 from edge_agent.presence import Presence, State, info_document
-from edge_agent.systemd_notify import notify
+from edge_agent.systemd_notify import notify, watchdog_interval_s
 from edge_agent.tasks import load_tasks
 from edge_agent.topics import discovery_status
+from edge_agent.watchdog import Vitals, stalled
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,8 @@ class Agent:
         self._signals = 0
         self._signals_handled = 0
         self._is_stopping = False
+        self._watchdog_s = watchdog_interval_s()
+        self._stalled: str | None = None
         self._is_closed = threading.Event()
         self._drain_done: Callable[[int], None] | None = None
         self._exit_code: int | None = None
@@ -143,6 +146,8 @@ class Agent:
         self._control.start()
         self._data.start()
         self._timers["health"] = self._timers["alarms"] = time.monotonic()
+        if self._watchdog_s is not None:
+            self._timers["watchdog"] = time.monotonic()
         try:
             while self._exit_code is None:
                 self._step()
@@ -223,6 +228,8 @@ class Agent:
                 case "alarms":
                     self._look_for_alarms(now)
                     self._timers["alarms"] = now + ALARMS_EVERY_S
+                case "watchdog":
+                    self._feed_watchdog(now)
                 case "republish" | "home-assistant":
                     self._publish_retained()
                 case "restart":
@@ -237,6 +244,26 @@ class Agent:
                     self._exit_code = 1
         if self._drain_done is not None and self._dispatcher.is_idle:
             self._end_drain(0)
+
+    def _feed_watchdog(self, now: float) -> None:
+        """Three times as often as systemd wants: a step of ours may be late."""
+        assert self._watchdog_s is not None
+        self._timers["watchdog"] = now + self._watchdog_s / 3
+        is_worker_coming = "restart" in self._timers or (self._engine is not None and self._engine.is_running)
+        read_at = self._board_control.read_at
+        fault = stalled(
+            Vitals(
+                network={link.client_id: link.is_at_work for link in (self._data, self._control)},
+                worker_silent_s=None if self._worker is None else now - self._heard_of_worker_at,
+                is_worker_coming=is_worker_coming,
+                monitor_silent_s=now - (self._started_at if read_at is None else read_at),
+            )
+        )
+        if fault is None:
+            notify("WATCHDOG=1")
+        elif fault != self._stalled:
+            log.error("the watchdog is not fed: %s", fault)
+        self._stalled = fault
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._signals += 1

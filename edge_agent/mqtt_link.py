@@ -196,6 +196,12 @@ class MqttLink:
         stopper.join(max(0.5, deadline - time.monotonic()))
 
     @property
+    def is_at_work(self) -> bool:
+        """Whether the network thread lives: `is_connected` stays true when an exception has ended it."""
+        thread = self._client._thread  # noqa: SLF001 - paho offers no other way to see it
+        return thread is not None and thread.is_alive()
+
+    @property
     def queued(self) -> int:
         """Messages not yet confirmed by the broker."""
         return len(self._client._out_messages)  # noqa: SLF001 - paho offers no other way to see its queue

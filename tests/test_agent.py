@@ -130,3 +130,45 @@ def test_another_agent_of_our_name_is_noticed_by_the_sessions_that_it_tells() ->
         agent._hear(inbound(f"{BASE}/state", other.will().payload), now)
     agent._look_for_alarms(2.0)
     assert agent._alarms.severities == {"duplicate-client-id": "critical"}
+
+
+class Thread:
+    def __init__(self, *, is_alive: bool) -> None:
+        self.is_alive = lambda: is_alive
+
+
+@pytest.mark.expects_warning
+def test_the_watchdog_is_fed_while_all_parts_make_progress(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    notified: list[str] = []
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    monkeypatch.setattr("edge_agent.agent.notify", notified.append)
+    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    agent._timers["restart"] = agent._started_at + 1.0  # a worker will come
+
+    def feed(after_s: float, *, is_data_alive: bool = True) -> list[str]:
+        notified.clear()
+        agent._data._client._thread = Thread(is_alive=is_data_alive)  # type: ignore[assignment]
+        agent._control._client._thread = Thread(is_alive=True)  # type: ignore[assignment]
+        agent._feed_watchdog(agent._started_at + after_s)
+        return notified
+
+    assert feed(1.0) == ["WATCHDOG=1"]
+    assert agent._timers["watchdog"] == agent._started_at + 1.0 + 10.0
+    assert feed(2.0, is_data_alive=False) == []
+    assert feed(3.0, is_data_alive=False) == []
+    assert feed(4.0) == ["WATCHDOG=1"]
+    # Nobody reads the board.
+    assert feed(60.0) == []
+    agent._handle(BoardReading(), agent._started_at + 60.0)
+    assert feed(61.0) == ["WATCHDOG=1"]
+    # There is no worker, and none to come.
+    del agent._timers["restart"]
+    assert feed(62.0) == []
+    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert [text.split(": ", 1)[1] for text in told] == [
+        "the network thread of hall1.board1.data has ended or stands still",
+        "the board was not read for 60 s",
+        "there is no worker, and none to come",
+    ]

@@ -60,6 +60,11 @@ class EngineProcess:
         """None before `start`."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there is such a process."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start the worker and send it Load. Once only. Raises OSError if no process or thread can be started."""
         environment = {
