@@ -43,12 +43,34 @@ def test_health_tells_that_and_why_a_board_is_throttled(start_site: Callable[...
     assert document["power"]["undervoltage_now"] is False
     assert document["cpu"]["freq_mhz"] == 1500.0
     assert document["memory"]["cgroup_controller"] is False
-    assert (document["overall"], document["sensor_errors"]) == ("ok", {})
+    assert "limited" in document["reasons"]
+    assert document["sensor_errors"] == {}
 
     (root / "sys/class/thermal/thermal_zone0/temp").write_text("79000\n")
     (root / "get_throttled").write_text("throttled=0xe0000\n")
     later = health(site, lambda document: document["thermal"]["soc_c"] == 79.0)["thermal"]
     assert (later["throttled_now"], later["throttled_since_boot"], later["causes"]) == (False, True, [])
+
+
+def test_a_board_that_gets_hot_refuses_the_least_urgent_and_says_so(
+    start_site: Callable[..., Site], tmp_path: Path
+) -> None:
+    root = tmp_path / "board"
+    load("pi5").write(root)
+    site = start(start_site, root)
+    assert health(site, is_read)["governor"] == {"level": "normal", "limits": {}, "reason": None}
+    assert site.ask("generate", {"input": "cool", "priority": 9})["degraded"] == []
+
+    (root / "sys/class/thermal/thermal_zone0/temp").write_text("79150\n")
+    document = health(site, lambda document: document["governor"]["limits"].get("lowest_priority") == 5)
+    assert document["governor"]["level"] == "hot"
+    assert "limit of 80 °C" in document["governor"]["reason"]
+    refused = site.ask("generate", {"input": "hot", "priority": 6})
+    assert (refused["status"], refused["error"]["code"]) == ("busy", "overheated")
+    urgent = site.ask("generate", {"input": "hot but urgent", "priority": 0})
+    assert (urgent["status"], urgent["degraded"]) == ("ok", ["overheated"])
+    health(site, lambda document: "overheating" in document["reasons"])
+    assert site.client.on(f"{site.base}/alarm/overheating")[-1].json["value"] > 79
 
 
 def test_a_sensor_that_hangs_is_told_and_stops_neither_health_nor_answers(
