@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -410,3 +413,22 @@ def test_model_that_is_another_one_at_a_restart_is_named_as_what_it_is(
     second = site.ask("triage", "cavitation")
     assert second["status"] == "ok"
     assert second["model"]["sha256"] != first["model"]["sha256"]
+
+
+def test_systemd_s_watchdog_is_fed_by_an_agent_that_is_well(
+    start_site: Callable[..., Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "1500000")
+        site = start_site("5")
+        fed_at = [time.monotonic() for _ in range(40) if systemd.recv(1000) == b"WATCHDOG=1"][-5:]
+        site.agent.signal(signal.SIGSTOP)
+        while select.select([systemd], [], [], 1.5)[0]:
+            systemd.recv(1000)
+        site.agent.signal(signal.SIGCONT)
+        assert len(fed_at) == 5
+        assert max(later - before for before, later in itertools.pairwise(fed_at)) < 1.5
+        assert systemd.recv(1000)
