@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .adapters import adapters_beside, adapters_of_reference
-from .comparison import bytes_per_token, plain_sizes, ram_bytes
+from .board_cost import bytes_per_token, ram_bytes
+from .comparison import plain_sizes
 from .conversion import Options, Plan, make_plan, processors, write_bundle
 from .errors import ConvertError
 from .evaluation import evaluate

@@ -1,41 +1,24 @@
-"""What a model costs on a board, and what plain `--type` makes of the same checkpoint: measured, for the report."""
+"""What plain `--type` makes of the same checkpoint: measured, for the report."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from .board_cost import ram_bytes
 from .conversion import Options, Plan, make_plan, processors, write_model
 from .evaluation import evaluate, judged_by
 from .measure.texts import Texts
 from .read.checkpoint import Checkpoint
-from .read.tensors import TOKEN_EMBD, ModelTensor
 from .report.quality import Size
-from .tune.candidates import Target, is_repacked
+from .tune.candidates import Target
 from .tune.tuning import Progress
 from .weights import ggml
 from .weights.quantize import Quantizer
 from .weights.recipe import Quantization
-from .write.gguf_file import TensorInfo
 from .write.manifest import MODEL_FILE
 
 PLAIN = (Quantization.Q4_0, Quantization.IQ4_NL, Quantization.Q4_K_M, Quantization.Q8_0)
-
-
-def bytes_per_token(plan: Plan) -> int:
-    """What a decode step reads of the matrices: of an embedding that is no output matrix one row only."""
-    return sum(info.nbytes for _, info in _multiplied(plan))
-
-
-def ram_bytes(plan: Plan, target: Target) -> int:
-    """Of the matrices, in memory that is not the file's: copies in the layout of fast kernels."""
-    return sum(info.nbytes for tensor, info in _multiplied(plan) if is_repacked(target, info.kind, tensor.rows))
-
-
-def _multiplied(plan: Plan) -> Iterator[tuple[ModelTensor, TensorInfo]]:
-    for tensor, info in zip(plan.tensors, plan.infos, strict=True):
-        if tensor.is_quantizable and (plan.config.tied_embeddings or tensor.name != TOKEN_EMBD):
-            yield tensor, info
 
 
 def plain_sizes(

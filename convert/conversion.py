@@ -98,10 +98,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A bundle that has been written: its manifest.json and its model.gguf."""
+    """A bundle that has been written: its manifest.json, and the files that this lists."""
 
     manifest: BundleFile
-    model: BundleFile
+    files: Mapping[str, BundleFile]
     is_signed: bool
 
 
@@ -192,7 +192,7 @@ def write_bundle(
         if sign is not None:
             (folder / SIGNATURE_FILE).write_bytes(sign(manifest))
     stored = BundleFile(hashlib.sha256(manifest).hexdigest(), len(manifest))
-    return Written(manifest=stored, model=model, is_signed=sign is not None)
+    return Written(manifest=stored, files=files, is_signed=sign is not None)
 
 
 def write_model(

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from .. import __version__
 from ..adapters import Adapted, adapters_beside, adapters_of_reference, add_lora, open_lora
-from ..conversion import Options, Plan, Written, make_plan, write_bundle
+from ..conversion import Options, Plan, make_plan, write_bundle
 from ..errors import printable
 from ..progress import StageLine
 from ..read.checkpoint import Checkpoint
@@ -25,7 +24,8 @@ from ..write.manifest import IMPORTANCE_FILE, MODEL_FILE
 from ..write.signature import read_private_key
 from . import arguments
 from .asking import Questions, read_questions
-from .terminal import EXIT_OK, PROGRAM, cache_folder, complain, print_json
+from .summary import print_plan, print_summary
+from .terminal import EXIT_OK, PROGRAM, cache_folder, complain
 
 _UNROUNDED = (Quantization.BF16.value, Quantization.F16.value)
 
@@ -158,7 +158,7 @@ def run(words: list[str]) -> int:
         for warning in plan.warnings:
             complain(f"warning: {warning}")
         if given.dry_run:
-            _print_plan(plan, as_json=given.json)
+            print_plan(plan, Target.ANY, as_json=given.json)
             return EXIT_OK
         warnings: list[str] = []
         with closing(StageLine(sys.stderr, is_logged=False)) as line:
@@ -177,7 +177,8 @@ def run(words: list[str]) -> int:
                 add_files=add_files,
                 more_sources=lora.sources if lora is not None else {},
             )
-    _print_summary(_warned(plan, warnings), written, given.out, time.monotonic() - started, as_json=given.json)
+    seconds = time.monotonic() - started
+    print_summary(_warned(plan, warnings), written, Target.ANY, given.out, seconds, as_json=given.json)
     return EXIT_OK
 
 
@@ -210,7 +211,7 @@ def _convert_tuned(
             complain(f"warning: {warning}")
         if given.dry_run:
             stages.close()
-            _print_plan(choice.plan, as_json=given.json)
+            print_plan(choice.plan, wish.target, as_json=given.json)
             return EXIT_OK
 
         def add_files(folder: Path) -> None:
@@ -236,7 +237,8 @@ def _convert_tuned(
             add_files=add_files,
             more_sources=lora.sources if lora is not None else {},
         )
-    _print_summary(_warned(choice.plan, warnings), written, given.out, time.monotonic() - started, as_json=given.json)
+    seconds = time.monotonic() - started
+    print_summary(_warned(choice.plan, warnings), written, wish.target, given.out, seconds, as_json=given.json)
     return EXIT_OK
 
 
@@ -258,65 +260,3 @@ def _warned(plan: Plan, warnings: list[str]) -> Plan:
     for warning in warnings:
         complain(f"warning: {warning}")
     return replace(plan, warnings=[*plan.warnings, *warnings])
-
-
-def _print_plan(plan: Plan, *, as_json: bool) -> None:
-    if as_json:
-        tensors = [
-            {"name": info.name, "type": info.kind.name, "shape": list(info.shape), "bytes": info.nbytes}
-            for info in plan.infos
-        ]
-        print_json(_common(plan) | {"tensors": tensors})
-        return
-    width = max(len(info.name) for info in plan.infos)
-    for info in plan.infos:
-        print(f"{info.name:{width}}  {info.kind.name:6}  {info.nbytes:>12}")
-    _print_histogram(plan)
-
-
-def _print_summary(plan: Plan, written: Written, target: Path, seconds: float, *, as_json: bool) -> None:
-    if as_json:
-        facts = {
-            "bundle": str(target),
-            "files": {MODEL_FILE: {"sha256": written.model.sha256, "bytes": written.model.nbytes}},
-            "manifest_sha256": written.manifest.sha256,
-            "peak_rss_bytes": _peak_rss_bytes(),
-            "seconds": round(seconds, 3),
-            "signed": written.is_signed,
-        }
-        print_json(_common(plan) | facts)
-        return
-    signed = ", signed" if written.is_signed else ""
-    print(f"{printable(str(target))}: {printable(plan.name)} version {plan.version}, {plan.quantization.name}{signed}")
-    _print_histogram(plan)
-    print(f"{MODEL_FILE}  {written.model.nbytes} bytes  sha256 {written.model.sha256}  {seconds:.1f} s")
-
-
-def _print_histogram(plan: Plan) -> None:
-    for name, counts in plan.histogram().items():
-        print(f"{counts['tensors']:>5} {name:6}  {counts['bytes']:>12}")
-    print(f"{len(plan.infos):>5} tensors {plan.data_bytes:>12} bytes")
-
-
-def _common(plan: Plan) -> dict[str, Any]:
-    return {
-        "name": plan.name,
-        "version": plan.version,
-        "licence": plan.licence,
-        "quantization": plan.quantization.name,
-        "types": plan.histogram(),
-        "tensor_bytes": plan.data_bytes,
-        "warnings": plan.warnings,
-    }
-
-
-def _peak_rss_bytes() -> int | None:
-    """Largest resident set of this process since it was started, None where /proc does not tell.
-
-    getrusage would not do: after fork and exec its figure begins with the parent's.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)

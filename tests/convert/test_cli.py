@@ -341,7 +341,7 @@ def test_an_ignored_hangup_stays_ignored_as_nohup_wants_it(
         os.kill(os.getpid(), signal.SIGHUP)
         return 1
 
-    monkeypatch.setattr("convert.commands.convert._peak_rss_bytes", hang_up)
+    monkeypatch.setattr("convert.commands.summary._peak_rss_bytes", hang_up)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert run(capsys, checkpoint, "--out", tmp_path / "b", "--type", "q4_0", "--json")[0] == 0

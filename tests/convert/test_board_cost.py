@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from convert.comparison import bytes_per_token, ram_bytes
+from convert.board_cost import bytes_per_token, ram_bytes
 from convert.conversion import Options, Plan, make_plan
 from convert.read.checkpoint import Checkpoint
 from convert.tune.candidates import Target
