@@ -66,6 +66,7 @@ def _from_folder(path: Path, info: ValidationInfo) -> Path:
 
 
 _T = TypeVar("_T")
+_Validated = TypeVar("_Validated", bound=BaseModel)
 ConfigPath = Annotated[Path, Field(strict=False), AfterValidator(_from_folder)]
 Name = Annotated[str, StringConstraints(pattern=topics.NAME_PATTERN)]
 TopicFilter = Annotated[str, AfterValidator(lambda text: _refuse(topics.filter_fault(text), text))]
@@ -333,13 +334,7 @@ def load_config(path: Path) -> Config:
     # What goes together is checked beside pydantic, which asks only after everything else is right: one round for all.
     faults = [*_built_in_faults(tasks), *_models_faults(models), *_topics_faults(tasks, raw)]
     context = {"folder": path.absolute().parent, "models": models}
-    try:
-        config = Config.model_validate(raw, context=context)
-    except ValidationError as error:
-        faults += [fault for e in error.errors(include_url=False) for fault in _faults(e, raw, context)]
-    if faults:
-        raise ConfigError(path, faults)
-    return config
+    return _validated(Config, raw, context, path, faults)
 
 
 class _TasksOnly(BaseModel):
@@ -360,13 +355,21 @@ def load_task_configs(path: Path) -> dict[str, TaskConfig]:
     faults = [*_built_in_faults(tasks)]
     models = [name for task in tasks.values() if isinstance(name := task.get("model", "default"), str)]
     context = {"folder": path.absolute().parent, "models": models}
+    return _validated(_TasksOnly, raw, context, path, faults).tasks
+
+
+def _validated(
+    model: type[_Validated], raw: dict[str, Any], context: dict[str, Any], path: Path, faults: list[str]
+) -> _Validated:
+    """Raises ConfigError with these faults and those that the model finds."""
     try:
-        found = _TasksOnly.model_validate(raw, context=context)
+        found = model.model_validate(raw, context=context)
     except ValidationError as error:
-        faults += [fault for e in error.errors(include_url=False) for fault in _faults(e, raw, context)]
+        faults = faults + [fault for e in error.errors(include_url=False) for fault in _faults(e, raw, context)]
+        raise ConfigError(path, faults) from error
     if faults:
         raise ConfigError(path, faults)
-    return found.tasks
+    return found
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from edge_agent.messages import Envelope, NotJsonError, Refusal, parse_json
 from edge_agent.tasks import Task, with_built_in
 
 from ..errors import ConvertError, printable
+from ..read.text_file import numbered_lines, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +54,8 @@ def read_tasks(path: Path) -> dict[str, Task]:
 
 def read_requests(path: Path, tasks: dict[str, Task]) -> Requests:
     """Lines of `{"task": …, "input": …}`; what else they hold is kept in `fields`. Raises ConvertError."""
-    try:
-        data = path.read_bytes()
-        content = data.decode("utf-8")
-    except OSError as error:
-        raise ConvertError(f"{printable(str(path))}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConvertError(f"{printable(str(path))}: not UTF-8 at byte {error.start}") from None
-    # Not splitlines, which cuts at characters that a JSON string may hold.
-    lines = [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+    data, text = read_text(path)
+    lines = numbered_lines(text)
     if not lines:
         raise ConvertError(f"{printable(str(path))}: holds no requests")
     found = [_request(line, f"{printable(str(path))}:{number}", tasks) for number, line in lines]

@@ -14,6 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..errors import ConvertError, printable
 from ..read.chat_template import template_environment
+from ..read.text_file import numbered_lines, read_text
 from .runner import Runner
 
 # Long enough for a conversation, short enough for the memory of a step's logits.
@@ -55,17 +56,11 @@ def read_texts(paths: Sequence[Path]) -> Texts:
     digest = hashlib.sha256()
     documents: list[Document] = []
     for path in paths:
-        try:
-            data = path.read_bytes()
-            content = data.decode("utf-8")
-        except OSError as error:
-            raise ConvertError(f"{printable(str(path))}: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise ConvertError(f"{printable(str(path))}: not UTF-8 at byte {error.start}") from None
+        data, content = read_text(path)
         digest.update(data)
         if path.suffix == ".jsonl":
-            lines = [(number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
-            documents += [_document(line, f"{printable(str(path))}: line {number}") for number, line in lines]
+            where = printable(str(path))
+            documents += [_document(line, f"{where}: line {number}") for number, line in numbered_lines(content)]
         else:
             documents.append(Document(text=content))
     return Texts("+".join(path.stem for path in paths), digest.hexdigest(), documents)

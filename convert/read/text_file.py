@@ -1,0 +1,21 @@
+"""Text files of a user's: UTF-8, whole or line by line."""
+
+from pathlib import Path
+
+from ..errors import ConvertError, printable
+
+
+def read_text(path: Path) -> tuple[bytes, str]:
+    """The bytes, and the text that they are. Raises ConvertError."""
+    try:
+        data = path.read_bytes()
+        return data, data.decode("utf-8")
+    except OSError as error:
+        raise ConvertError(f"{printable(str(path))}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConvertError(f"{printable(str(path))}: not UTF-8 at byte {error.start}") from None
+
+
+def numbered_lines(text: str) -> list[tuple[int, str]]:
+    """Those that are not blank, from 1. Not as splitlines has them, which cuts at characters that JSON may hold."""
+    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
