@@ -22,8 +22,9 @@ $(VENV)/ready: pyproject.toml
 demo: setup
 	$(BIN)/edge-agent demo
 
+# Two at once, for a good part of the time they wait: for a broker, for a will, for an alarm.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # The converter against upstream's, tensor by tensor; makes an environment of its own below build/ (PyTorch, 3 GB).
 # make test-parity CHECKPOINT=dir [CHECKPOINT_SHARDED=dir]

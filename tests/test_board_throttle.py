@@ -145,3 +145,11 @@ def test_a_cooling_device_that_fails_leaves_open_whether_the_board_is_throttled(
     assert reading.errors == {"cpufreq-cpu4 (cooling_device1)": "absurd: -22"}
     (tmp_path / "sys/class/thermal/cooling_device4/cur_state").write_text("broken: no matter, it is a fan\n")
     assert set(board.read().errors) == {"cpufreq-cpu4 (cooling_device1)"}
+
+
+def test_a_counter_of_over_current_that_is_missing_leaves_throttling_unknown(tmp_path: Path) -> None:
+    tree = load("orin-nano")
+    del tree.files["sys/class/hwmon/hwmon3/oc1_event_cnt"]
+    tree.write(tmp_path)
+    throttle = Board(tmp_path, tmp_path).read().throttle
+    assert (throttle.now, throttle.since_boot) == (None, None)

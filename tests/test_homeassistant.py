@@ -123,7 +123,7 @@ def test_what_the_board_cannot_tell_is_unknown_and_never_0() -> None:
     # Home Assistant's word for unknown.
     unknown = {name for name, value in entities.items() if value == "None"}
     assert unknown == {
-        *("decode_rate", "latency_p95", "power", "energy", "soc_temperature", "headroom", "governor_level", "cpu"),
+        *("decode_rate", "latency_p95", "power", "energy", "soc_temperature", "headroom", "cpu"),
         *("memory_available", "disk_free", "throttled", "undervoltage"),
     }
 

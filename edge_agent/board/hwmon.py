@@ -27,6 +27,7 @@ class FanReading:
 
 
 Reading = PowerReading | FanReading | UndervoltageReading | OverCurrentReading
+_TELLS_OF_THROTTLING = re.compile(r"in0_lcrit_alarm|oc[1-3]_(event_cnt|throt_en)")
 
 
 class HwmonChip:
@@ -48,7 +49,7 @@ class HwmonChip:
     def read(self, faults: dict[str, str]) -> Reading | None:  # noqa: ARG002
         if not self._is_identified:
             names = entries(self._folder)
-            self.is_throttle_source = not {"in0_lcrit_alarm", "oc1_event_cnt"}.isdisjoint(names)
+            self.is_throttle_source = any(_TELLS_OF_THROTTLING.fullmatch(name) for name in names)
             self._fans = [self._folder / name for name in names if re.fullmatch(r"fan\d+_input", name)]
             self._chip = None
             self._chip = read_name(self._folder / "name")
