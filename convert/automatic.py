@@ -63,13 +63,17 @@ class Choice:
 def choose(checkpoint: Checkpoint, options: Options, wish: Wish, progress: Progress) -> Choice:
     """Rounds and measures what was not before. Raises CheckpointError, and ConvertError if the budget is too small."""
     progress("reading", 0.0)
-    reference, home, _ = reference_model(checkpoint, wish.work)
     plan = make_plan(checkpoint, options)
     matrices = [tensor for tensor in plan.tensors if tensor.is_quantizable]
     if wish.budget is None:
         kinds = {info.name: [info.kind] for info in plan.infos}
     else:
         kinds = {tensor.name: candidates(wish.target, tensor) for tensor in matrices}
+        # Header and vectors are as long whatever the types of the matrices.
+        least = plan.with_types({name: several[0] for name, several in kinds.items()}).file_bytes
+        if wish.budget < least:
+            raise ConvertError(f"--budget {wish.budget}: too small; at least {least} bytes are needed for this model")
+    reference, home, _ = reference_model(checkpoint, wish.work)
     tuned = Tuning(
         reference=reference,
         matrices=matrices,
@@ -82,17 +86,10 @@ def choose(checkpoint: Checkpoint, options: Options, wish: Wish, progress: Progr
     if wish.budget is None:
         return Choice(plan, {}, tuned, reference, home)
     several = {tensor.name: tuned.options(tensor, kinds[tensor.name]) for tensor in matrices}
-    smallest = {name: min(one, key=lambda option: option.nbytes) for name, one in several.items()}
-    # Header and vectors are as long whatever the types of the matrices.
-    least = _with(plan, smallest).file_bytes
-    chosen = allocate(several, wish.budget - least + sum(option.file_bytes for option in smallest.values()))
-    if chosen is None:
-        raise ConvertError(f"--budget {wish.budget}: too small; at least {least} bytes are needed for this model")
-    return Choice(_with(plan, chosen), chosen, tuned, reference, home)
-
-
-def _with(plan: Plan, chosen: Mapping[str, Option]) -> Plan:
-    return plan.with_types({name: option.kind for name, option in chosen.items()})
+    chosen = allocate(several, wish.budget - least + sum(one[0].file_bytes for one in several.values()))
+    assert chosen is not None
+    final = plan.with_types({name: option.kind for name, option in chosen.items()})
+    return Choice(final, chosen, tuned, reference, home)
 
 
 def reference_model(checkpoint: Checkpoint, work: Path) -> tuple[Path, Path, Plan]:

@@ -136,7 +136,7 @@ def test_request_samples_are_answered_by_the_demonstration(tmp_path: Path, proto
 @pytest.mark.parametrize(
     ("wanted", "bundle", "told"),
     [
-        ("--type iq4_nl --name", "qwen2.5-0.5b", "IQ4_NL"),
+        ("--type iq4_nl --name", "qwen2.5-0.5b-iq4_nl", "IQ4_NL"),
         ("--budget", "qwen2.5-0.5b", "KL divergence"),
         ("--lora", "pumps", "Q4_0"),
         pytest.param("--sign", "qwen2.5-0.5b-signed", "2 files as listed, signed\n", marks=NEEDS_OPENSSL),

@@ -17,6 +17,7 @@ from ..read.checkpoint import Checkpoint
 from ..read.lora import Lora
 from ..report import page
 from ..report import quality as quality_file
+from ..report.quality import Quality
 from ..tune.candidates import Target
 from ..weights.recipe import Quantization
 from ..write.bundle import check_target
@@ -24,7 +25,7 @@ from ..write.manifest import IMPORTANCE_FILE, MODEL_FILE
 from ..write.signature import read_private_key
 from . import arguments
 from .asking import Questions, read_questions
-from .summary import print_plan, print_summary
+from .summary import print_plan, print_quality, print_summary
 from .terminal import EXIT_OK, PROGRAM, cache_folder, complain
 
 _UNROUNDED = (Quantization.BF16.value, Quantization.F16.value)
@@ -58,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     auto.add_argument(
         "--target",
         choices=[target.value for target in Target],
-        help="whose fast kernels the types must have (default: any)",
+        help="whose fast kernels the types must have: armv8.0 for a Pi 4, armv8.2-dotprod for a Pi 5, RK3588 or Orin "
+        "(default: any, which is the latter)",
     )
     tuned = parser.add_argument_group("with --budget, or --calibration for another type")
     tuned.add_argument(
@@ -197,6 +199,7 @@ def _convert_tuned(
     from ..measure.texts import calibration_files, evaluation_files, read_texts  # noqa: PLC0415
 
     warnings: list[str] = []
+    judged: list[Quality] = []
     wish = Wish(
         budget=given.budget,
         target=Target(given.target or Target.ANY),
@@ -221,6 +224,7 @@ def _convert_tuned(
             own = Adapted(model, adapters_beside(model))
             reference = Adapted(choice.reference, adapters_of_reference(model))
             quality = questions.judge(quality, own, reference, choice.home, stages.show)
+            judged.append(quality)
             (folder / quality_file.FILE).write_bytes(quality.encode())
             (folder / page.FILE).write_bytes(page.page(quality, choice.plan.name).encode())
             (folder / IMPORTANCE_FILE).write_bytes(choice.tuned.importance.read_bytes())
@@ -239,6 +243,9 @@ def _convert_tuned(
         )
     seconds = time.monotonic() - started
     print_summary(_warned(choice.plan, warnings), written, wish.target, given.out, seconds, as_json=given.json)
+    if not given.json:
+        print_quality(judged[0])
+        print(f"more, with pictures: {printable(str(given.out / page.FILE))}")
     return EXIT_OK
 
 

@@ -13,6 +13,7 @@ from ..read.checkpoint import Checkpoint
 from ..write.manifest import MODEL_FILE
 from . import arguments
 from .asking import read_questions
+from .summary import print_quality
 from .terminal import EXIT_OK, PROGRAM, cache_folder
 
 
@@ -79,18 +80,7 @@ def run(words: list[str]) -> int:
     if given.json:
         print(quality.encode().decode())
         return EXIT_OK
-    divergence, perplexity = quality.divergence, quality.perplexity
-    assert divergence is not None
-    assert perplexity is not None
-    print(f"KL divergence    {divergence.mean:.5f} ± {divergence.error:.5f} nats, p99 {divergence.p99:.4f}")
-    print(f"same first token {100 * divergence.top1_agreement:.1f} %")
-    print(f"perplexity       {perplexity.ratio:.4f} of the reference's ({perplexity.low:.4f}–{perplexity.high:.4f})")
-    for task in quality.tasks:
-        assert task.reference_accuracy is not None
-        print(
-            f"{printable(task.name):16} {100 * task.accuracy:.2f} % of {task.examples} answers right, "
-            f"the reference's {100 * task.reference_accuracy:.2f} %"
-        )
+    print_quality(quality)
     return EXIT_OK
 
 

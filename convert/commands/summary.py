@@ -6,6 +6,7 @@ from typing import Any
 from ..board_cost import bytes_per_token, ram_bytes
 from ..conversion import Plan, Written
 from ..errors import printable
+from ..report.quality import Quality
 from ..tune.candidates import Target
 from .terminal import print_json
 
@@ -44,6 +45,22 @@ def print_summary(plan: Plan, written: Written, target: Target, folder: Path, se
     for name, file in sorted(written.files.items()):
         print(f"{name}  {file.nbytes} bytes  sha256 {file.sha256}")
     print(f"{seconds:.1f} s")
+
+
+def print_quality(quality: Quality) -> None:
+    """How far a model is from its reference, and what that means to tasks."""
+    divergence, perplexity = quality.divergence, quality.perplexity
+    assert divergence is not None
+    assert perplexity is not None
+    print(f"KL divergence    {divergence.mean:.5f} ± {divergence.error:.5f} nats, p99 {divergence.p99:.4f}")
+    print(f"same first token {100 * divergence.top1_agreement:.1f} %")
+    print(f"perplexity       {perplexity.ratio:.4f} of the reference's ({perplexity.low:.4f}–{perplexity.high:.4f})")
+    for task in quality.tasks:
+        assert task.reference_accuracy is not None
+        print(
+            f"{printable(task.name):16} {100 * task.accuracy:.2f} % of {task.examples} answers right, "
+            f"the reference's {100 * task.reference_accuracy:.2f} %"
+        )
 
 
 def _print_histogram(plan: Plan, target: Target) -> None:

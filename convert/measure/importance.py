@@ -76,9 +76,10 @@ def merge(several: Mapping[str, Importance]) -> Importance:
         for matrix in sorted(first.sums.keys() | other.sums.keys()):
             columns = [0 if (sums := one.sums.get(matrix)) is None else len(sums) for one in (first, other)]
             if columns[0] != columns[1]:
+                here, there = (f"{count} columns" if count else "no entry" for count in reversed(columns))
                 raise ConvertError(
-                    f"{printable(name)}: of another model than {printable(first_name)}: {printable(matrix)} has "
-                    f"{columns[1]} columns here and {columns[0]} there"
+                    f"{printable(name)}: does not fit to {printable(first_name)}: {printable(matrix)} has {here} here "
+                    f"and {there} there; all must be of the same matrices"
                 )
     ones = list(several.values())
     return Importance(

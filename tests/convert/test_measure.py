@@ -211,12 +211,12 @@ def test_sums_are_rounded_once_whatever_the_order() -> None:
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        (importance("w", 1, count=1), "w has 1 columns here and 2 there"),
-        (importance("v", 1, 2, count=1), "v has 2 columns here and 0 there"),
+        (importance("w", 1, count=1), "w has 1 columns here and 2 columns there"),
+        (importance("v", 1, 2, count=1), "v has 2 columns here and no entry there"),
     ],
 )
 def test_importance_of_different_models_is_not_merged(other: Importance, told: str) -> None:
-    with pytest.raises(ConvertError, match=f"b: of another model than a: {told}"):
+    with pytest.raises(ConvertError, match=f"b: does not fit to a: {told}"):
         merge({"a": importance("w", 1, 2, count=512), "b": other})
 
 

@@ -46,7 +46,7 @@ def test_what_cannot_be_merged_is_told_and_nothing_is_written(
 ) -> None:
     first, wider = write(tmp_path / "a.gguf", 1), write(tmp_path / "b.gguf", 1, 2)
     for files, told in (
-        ((first, wider), f"{wider}: of another model than {first}: w has 2 columns here and 1 there"),
+        ((first, wider), f"{wider}: does not fit to {first}: w has 2 columns here and 1 columns there"),
         ((first, first), "named twice"),
         ((first, tmp_path / "none.gguf"), "none.gguf: not an importance matrix"),
     ):
