@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConvertError, printable
+from ..stopping import is_stopping, native_call
 from ..weights.ggml import GgmlType
 
 Floats = npt.NDArray[np.float32]
@@ -72,6 +73,18 @@ class Runner:
         self._hear: Hear | None = None
         self._is_looking = False
         self._fault: BaseException | None = None
+        # It logs through a callback.
+        with native_call():
+            self._open(path, chunk_tokens, threads, adapters, is_writable=is_writable)
+        self._memory: Any = llama_cpp.llama_get_memory(self._context)
+        self._batch: Any = llama_cpp.llama_batch_init(chunk_tokens, 0, 1)
+        self._addresses: dict[str, tuple[int, int, int]] = {}
+        if is_writable:
+            self._find_weights()
+
+    def _open(
+        self, path: Path, chunk_tokens: int, threads: int, adapters: Sequence[Path], *, is_writable: bool
+    ) -> None:
         llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
@@ -89,11 +102,6 @@ class Runner:
         if not self._context:
             raise ConvertError(f"{printable(str(path))}: no memory for a context of {chunk_tokens} tokens")
         self._apply(loaded)
-        self._memory: Any = llama_cpp.llama_get_memory(self._context)
-        self._batch: Any = llama_cpp.llama_batch_init(chunk_tokens, 0, 1)
-        self._addresses: dict[str, tuple[int, int, int]] = {}
-        if is_writable:
-            self._find_weights()
 
     def __enter__(self) -> Self:
         return self
@@ -162,7 +170,8 @@ class Runner:
         for at, token in enumerate(tokens):
             batch.token[at], batch.pos[at], batch.n_seq_id[at], batch.logits[at] = token, at, 1, at >= first
             batch.seq_id[at][0] = 0
-        result = llama_cpp.llama_decode(self._context, batch)
+        with native_call():
+            result = llama_cpp.llama_decode(self._context, batch)
         fault, self._fault = self._fault, None
         if fault is not None:
             raise fault
@@ -197,12 +206,12 @@ class Runner:
         """The answer to a question is whether to stop after this node; after it, whether to go on."""
         try:
             return self._answer(pointer.contents, is_question=is_question)
-        except BaseException as error:  # noqa: BLE001 - ctypes would print it and go on, be it a signal's
+        except BaseException as error:  # noqa: BLE001 - ctypes would print it and go on
             self._fault = error
             return is_question
 
     def _answer(self, node: Any, *, is_question: bool) -> bool:
-        if self._fault is not None:
+        if self._fault is not None or is_stopping():
             return is_question
         if node.op not in {_MUL_MAT, _GET_ROWS} or not node.src[0].contents.name.endswith(_SUFFIX.encode()):
             return not is_question

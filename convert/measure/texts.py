@@ -57,6 +57,8 @@ def read_texts(paths: Sequence[Path]) -> Texts:
     documents: list[Document] = []
     for path in paths:
         data, content = read_text(path)
+        # How it is read, and what the importance matrix calls it, depends on the name; where it ends, on its length.
+        digest.update(f"{path.name}, {len(data)}\n".encode())
         digest.update(data)
         if path.suffix == ".jsonl":
             where = printable(str(path))
@@ -69,7 +71,11 @@ def read_texts(paths: Sequence[Path]) -> Texts:
 def _document(line: str, where: str) -> Document:
     try:
         value = json.loads(line)
-    except ValueError as error:
+        # Half a surrogate pair is no text.
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ConvertError(f"{where}: holds half a surrogate pair, which is no text") from None
+    except (ValueError, RecursionError) as error:
         raise ConvertError(f"{where}: not JSON: {error}") from None
     match value:
         case {"text": str(text)}:

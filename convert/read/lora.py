@@ -165,8 +165,10 @@ def _numbers(stored: StoredTensor, factor: float = 1.0) -> Floats:
             f"{FILE}: tensor {printable(stored.name)} holds an infinity or NaN in row {row}, column {column}; only "
             "finite numbers are allowed"
         )
-    numbers = numbers * np.float32(factor)
-    if (most := float(np.abs(numbers).max())) > _F16_MAX:
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = numbers * np.float32(factor)
+    # Not `>`, which is false of what is no number.
+    if not (most := float(np.abs(numbers).max())) <= _F16_MAX:
         raise CheckpointError(
             f"{FILE}: tensor {printable(stored.name)} holds {most:g}, allowed is what F16 holds, {_F16_MAX:g}"
         )

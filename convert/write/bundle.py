@@ -21,12 +21,12 @@ from edge_agent.signatures import signature_fault
 
 from ..errors import CheckpointError, ConvertError, printable
 from ..read.strict_json import parse_object
+from ..stopping import SIGNALS
 from .manifest import FILE, MODEL_FILE, SCHEMA, SIGNATURE_FILE
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _UNLISTED = (FILE, SIGNATURE_FILE)
 # No more is read by the agent either; a model of 80 layers has 100 kB.
 _MAX_MANIFEST_BYTES = 4_000_000
@@ -179,7 +179,7 @@ def _undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPPING_SIGNALS}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:
         yield
     finally:

@@ -194,6 +194,14 @@ def holding(value: float) -> np.ndarray:
         (drop(f"{Q0}.lora_B.weight"), f"{Q0}: lora_B.weight is missing"),
         (put(f"{Q0}.lora_A.weight", holding(np.nan)), "holds an infinity or NaN in row 1, column 7"),
         (put(f"{Q0}.lora_A.weight", holding(1e6)), "holds 1e+06, allowed is what F16 holds, 65504"),
+        # Infinity times 0.
+        (
+            lambda files: (
+                put(f"{Q0}.lora_B.weight", np.zeros((256, 4), np.float32))(files),
+                say(lora_alpha=1e-40, alpha_pattern={"q_proj": 8.0})(files),
+            ),
+            "holds nan, allowed is what F16 holds, 65504",
+        ),
         (put(f"{Q0}.lora_A.weight", np.zeros((4, 128), np.float32)), "has shape [4, 128], allowed is [4, 256]"),
         (put(f"{Q0}.lora_B.weight", np.zeros((64, 4), np.float32)), "has shape [64, 4], allowed is [256, 4]"),
         (put(f"{Q0}.lora_A.weight", np.zeros(4, np.float32)), "has shape [4], allowed is [4, 256]"),

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from convert.errors import ConvertError
+from convert.measure.texts import read_texts
+
 TEXTS = Path(__file__).parents[2] / "convert" / "texts"
 FILES = sorted(path for name in ("calibration", "evaluation") for path in (TEXTS / name).glob("*.jsonl"))
 
@@ -42,3 +45,27 @@ def test_no_document_that_judges_was_tuned_on() -> None:
 
 def test_the_calibration_texts_stay_small() -> None:
     assert sum(path.stat().st_size for path in FILES if path.parent.name == "calibration") <= 300_000
+
+
+def test_the_same_bytes_under_another_name_are_another_text(tmp_path: Path) -> None:
+    line = '{"text": "The pump is well."}\n'
+    for name in ("a.jsonl", "a.txt"):
+        (tmp_path / name).write_text(line, encoding="utf-8")
+    found = [read_texts([tmp_path / name]) for name in ("a.jsonl", "a.txt")]
+    assert [texts.documents[0].text for texts in found] == ["The pump is well.", line]
+    assert found[0].sha256 != found[1].sha256
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"text": "\\ud800"}', "line 2: holds half a surrogate pair"),
+        ("[" * 200_000, "line 2: not JSON"),
+        ('{"text": 5}', "line 2: must be an object"),
+    ],
+)
+def test_a_line_that_is_no_text_is_named(tmp_path: Path, line: str, told: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a b"}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(ConvertError, match=told):
+        read_texts([path])
