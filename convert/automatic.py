@@ -14,6 +14,7 @@ from .comparison import plain_sizes
 from .conversion import Options, Plan, make_plan, processors, write_bundle
 from .errors import ConvertError
 from .evaluation import evaluate
+from .kept import read_json, write_json
 from .measure.texts import Texts
 from .read.checkpoint import Checkpoint
 from .report.boards import predicted_speeds
@@ -98,16 +99,16 @@ def reference_model(checkpoint: Checkpoint, work: Path) -> tuple[Path, Path, Pla
     plan = make_plan(checkpoint, Options(Quantization.BF16))
     source = json.dumps(checkpoint.source_hashes(threading.Event()), sort_keys=True)
     home = work / hashlib.sha256(source.encode()).hexdigest()[:16]
-    made_by, note = json.dumps([_MEASUREMENTS, tools()], sort_keys=True), home / _TOOLS_FILE
-    if not note.is_file() or note.read_text("utf-8") != made_by:
+    made_by, note = {"measurements": _MEASUREMENTS, "tools": tools()}, home / _TOOLS_FILE
+    if read_json(note) != made_by:
         # What other versions made of this checkpoint would lie there for ever.
         shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True)
-        note.write_text(made_by, "utf-8")
+        write_json(note, made_by)
     reference = home / "reference"
-    if not (reference / MODEL_FILE).is_file():
+    model = reference / MODEL_FILE
+    if not model.is_file() or model.stat().st_size != plan.file_bytes:
         write_bundle(checkpoint, plan, reference, replace=True)
-    return reference / MODEL_FILE, home, plan
+    return model, home, plan
 
 
 def judge(choice: Choice, checkpoint: Checkpoint, model: Path, wish: Wish, progress: Progress) -> Quality:

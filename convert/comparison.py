@@ -1,13 +1,14 @@
 """What plain `--type` makes of the same checkpoint: measured, for the report."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from .board_cost import ram_bytes
 from .conversion import Options, Plan, make_plan, processors, write_model
 from .evaluation import evaluate, judged_by
+from .kept import figure, read_json, write_json
 from .measure.texts import Texts
 from .read.checkpoint import Checkpoint
 from .report.quality import Size
@@ -38,14 +39,14 @@ def plain_sizes(
     on the texts and removed again; its divergence is kept in `home`, the reference's own folder.
     """
     kept = home / f"plain-{judged_by(texts, adapters)}.json"
-    divergences = _read(kept)
+    divergences = _divergences(read_json(kept))
     sizes: list[Size] = []
     for at, quantization in enumerate(PLAIN):
         progress(f"comparing with {quantization.value}", at / len(PLAIN))
         plan = make_plan(checkpoint, Options(quantization, own.name, own.version, own.licence))
         if quantization.name not in divergences:
             divergences[quantization.name] = _divergence(plan, reference, adapters, texts, home)
-            _write(kept, divergences)
+            write_json(kept, divergences)
         sizes.append(
             Size(
                 name=f"--type {quantization.value}",
@@ -78,15 +79,8 @@ def _divergence(plan: Plan, reference: Path, adapters: Sequence[Path], texts: Te
     return quality.divergence.mean
 
 
-def _read(path: Path) -> dict[str, float]:
+def _divergences(value: Any) -> dict[str, float]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return {name: float(divergence) for name, divergence in value.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        return {name: figure(divergence) for name, divergence in value.items()}
+    except (ValueError, TypeError, OverflowError, AttributeError):
         return {}
-
-
-def _write(path: Path, divergences: dict[str, float]) -> None:
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(divergences, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    draft.replace(path)

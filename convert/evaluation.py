@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def _predictions(
 ) -> list[Predictions]:
     try:
         return load(kept)
-    except (OSError, ValueError, KeyError):
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
         # Nothing, or nothing readable, is there: it is made anew.
         kept.parent.mkdir(parents=True, exist_ok=True)
     with Runner(reference, chunk_tokens=CHUNK_TOKENS, threads=threads, adapters=adapters) as runner:

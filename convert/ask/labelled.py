@@ -1,6 +1,5 @@
 """Task accuracy: how many of a user's labelled examples a model answers right, asked as the agent asks on a board."""
 
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from edge_agent.faults import field_name, shown
 from edge_agent.tasks import Task, output_of
 
 from ..adapters import Adapted
+from ..kept import figure, read_json, write_json
 from ..report.quality import Task as TaskQuality
 from ..tune.tuning import Progress
 from .model import opened
@@ -39,9 +39,9 @@ def judge_tasks(
 ) -> tuple[TaskQuality, ...]:
     """The share of right answers of both models. work: a folder where the reference's are kept. Raises ConvertError."""
     kept = work / f"{reference_sha256[:16]}-{reference.key}{examples.sha256[:16]}.json"
-    if (of_reference := _read(kept)) is None:
+    if (of_reference := _counts(read_json(kept))) is None:
         of_reference = _right_answers(reference, examples, lambda share: progress("asking the reference", share / 2))
-        _write(kept, of_reference)
+        write_json(kept, of_reference)
     of_model = _right_answers(model, examples, lambda share: progress("asking the model", 0.5 + share / 2))
     counts = Counter(example.task.name for example in examples.requests)
     return tuple(
@@ -106,17 +106,8 @@ def _right_answers(model: Adapted, examples: Requests, progress: Callable[[float
     return dict(right)
 
 
-def _read(path: Path) -> dict[str, int] | None:
-    """None if nothing, or nothing readable, is there."""
+def _counts(value: Any) -> dict[str, int] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): int(count) for name, count in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        return {str(name): int(figure(count)) for name, count in value.items()}
+    except (ValueError, TypeError, OverflowError, AttributeError):
         return None
-
-
-def _write(path: Path, right: dict[str, int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(right), encoding="utf-8")
-    draft.replace(path)

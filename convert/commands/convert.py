@@ -12,6 +12,7 @@ from .. import __version__
 from ..adapters import Adapted, adapters_beside, adapters_of_reference, add_lora, open_lora
 from ..conversion import Options, Plan, make_plan, write_bundle
 from ..errors import printable
+from ..kept import sole_use
 from ..progress import StageLine
 from ..read.checkpoint import Checkpoint
 from ..read.lora import Lora
@@ -208,7 +209,7 @@ def _convert_tuned(
         seed=given.seed or 0,
         work=given.work or cache_folder(),
     )
-    with closing(StageLine(sys.stderr)) as stages:
+    with closing(StageLine(sys.stderr)) as stages, sole_use(wish.work, stages.show):
         choice = choose(checkpoint, options, wish, stages.show)
         for warning in choice.plan.warnings:
             complain(f"warning: {warning}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..adapters import Adapted, adapters_beside, adapters_of_reference
 from ..conversion import processors
 from ..errors import ConvertError, printable
+from ..kept import sole_use
 from ..progress import StageLine
 from ..read.checkpoint import Checkpoint
 from ..write.manifest import MODEL_FILE
@@ -54,7 +55,7 @@ def run(words: list[str]) -> int:
     model_facts(model)
     questions = read_questions(given, are_recorded=False)
     work = given.work or cache_folder()
-    with closing(StageLine(sys.stderr)) as stages:
+    with closing(StageLine(sys.stderr)) as stages, sole_use(work, stages.show):
         stages.show("reading", 0.0)
         reference = _gguf(given.against)
         if reference is not None:

@@ -1,11 +1,11 @@
 """What was measured of a model's matrices, kept in a folder: the next budget, or a type by name, finds it there."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..kept import figure, read_json, write_json
 from ..read.tensors import ModelTensor
 from ..weights.ggml import GgmlType, row_bytes
 from ..write.manifest import IMPORTANCE_FILE
@@ -30,25 +30,32 @@ class Tuned:
     @classmethod
     def read(cls, folder: Path) -> "Tuned":
         """What the folder holds; nothing if it holds nothing that can be read."""
+        value = read_json(folder / _FILE)
         try:
-            value = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             return cls(folder, _figures(value["losses"]), _figures(value["divergences"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, OverflowError, AttributeError):
             return cls(folder)
 
     def write(self) -> None:
         parts = {"losses": self.losses, "divergences": self.divergences}
         value = {
-            part: {name: {kind.name: figure for kind, figure in found.items()} for name, found in figures.items()}
+            part: {name: {kind.name: one for kind, one in found.items()} for name, found in figures.items()}
             for part, figures in parts.items()
         }
-        draft = self.folder / f"{_FILE}.new"
-        draft.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        draft.replace(self.folder / _FILE)
+        write_json(self.folder / _FILE, value)
 
     def encoded(self, name: str, kind: GgmlType) -> Path:
         """The matrix's bytes as this type, row after row."""
         return self.folder / _ENCODED / f"{name}.{kind.name}"
+
+    def has_encoded(self, tensor: ModelTensor, kind: GgmlType) -> bool:
+        """Whether its bytes as this type are there, all of them."""
+        path = self.encoded(tensor.name, kind)
+        return (
+            kind in self.losses.get(tensor.name, {})
+            and path.is_file()
+            and path.stat().st_size == tensor.rows * row_bytes(kind, tensor.columns)
+        )
 
     @property
     def importance(self) -> Path:
@@ -75,4 +82,4 @@ def _scaled(divergence: float, own_loss: float, measured_loss: float) -> float:
 
 
 def _figures(value: Any) -> Figures:
-    return {name: {GgmlType[kind]: float(figure) for kind, figure in found.items()} for name, found in value.items()}
+    return {name: {GgmlType[kind]: figure(one) for kind, one in found.items()} for name, found in value.items()}

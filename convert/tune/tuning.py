@@ -67,7 +67,7 @@ class Tuning:
         name = hashlib.sha256(f"{self.texts.sha256}, {self.seed}".encode()).hexdigest()
         tuned = Tuned.read(folder / name[:16])
         unrounded = {
-            tensor.name: [kind for kind in self.kinds[tensor.name] if kind not in tuned.losses.get(tensor.name, {})]
+            tensor.name: [kind for kind in self.kinds[tensor.name] if not tuned.has_encoded(tensor, kind)]
             for tensor in self.matrices
         }
         unmeasured = [
@@ -75,12 +75,13 @@ class Tuning:
             for tensor in self.matrices
             if has_divergences and self.kinds[tensor.name][0] not in tuned.divergences.get(tensor.name, {})
         ]
-        if not any(unrounded.values()) and not unmeasured:
+        is_unrounded = any(unrounded.values()) or not tuned.importance.is_file()
+        if not is_unrounded and not unmeasured:
             return tuned
         progress("loading", 0.0)
         with Runner(self.reference, chunk_tokens=CHUNK_TOKENS, threads=self.threads, is_writable=True) as runner:
             *seen, unseen = chunks(self.texts, runner, seed=self.seed, most=CALIBRATION_CHUNKS + 1)
-            if any(unrounded.values()):
+            if is_unrounded:
                 share = _ROUNDING_SHARE if unmeasured else 1.0
                 self._round(runner, seen or [unseen], unrounded, tuned, lambda what, at: progress(what, share * at))
                 tuned.write()

@@ -74,6 +74,20 @@ class Piece:
     outputs: Sequence[int] = ()
 
 
+class _Latest:
+    """Whose log it is: llama.cpp has one for the whole process, and tells nobody's name."""
+
+    log = LlamaLog()
+
+
+def _on_log(level: int, text: bytes, _user_data: object) -> None:
+    _Latest.log.write(level, text.decode(errors="replace"))
+
+
+# The library keeps this pointer for as long as the process lives.
+_LOG_CALLBACK = llama_cpp.llama_log_callback(_on_log)
+
+
 class Llama:
     """A model and its context.
 
@@ -83,9 +97,8 @@ class Llama:
 
     def __init__(self, path: str, sizes: ContextSizes, adapters: Sequence[str] = ()) -> None:
         self.log = LlamaLog()
-        # The C library keeps this pointer: it must live as long as the process may log.
-        self._log_callback = llama_cpp.llama_log_callback(self._on_log)
-        llama_cpp.llama_log_set(self._log_callback, ctypes.c_void_p(0))
+        _Latest.log = self.log
+        llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
         _load_backends()
         llama_cpp.llama_backend_init()
         self._context: Any = None
@@ -154,9 +167,6 @@ class Llama:
         """CPU features compiled into the library that runs, under llama.cpp's names, separated by blanks."""
         words: str = llama_cpp.llama_print_system_info().decode(errors="replace")
         return " ".join(re.findall(r"(\w+) = 1\b", words))
-
-    def _on_log(self, level: int, text: bytes, _user_data: object) -> None:
-        self.log.write(level, text.decode(errors="replace"))
 
     def _last_errors(self) -> str:
         return "; ".join(self.log.errors) or "llama.cpp gave no reason"

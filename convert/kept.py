@@ -1,0 +1,50 @@
+"""The folder of what was measured: files that may be missing or damaged, and one program at a time that uses it."""
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def sole_use(folder: Path, progress: Callable[[str, float], None]) -> Iterator[None]:
+    """While it lasts, others that want the folder wait: what they look for may be what is being measured. OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another conversion, which uses the same folder", 0.0)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def read_json(path: Path) -> Any:
+    """None if nothing, or nothing readable, is there: it is made anew."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.new")
+    draft.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def figure(value: Any) -> float:
+    """A number that was measured. Raises ValueError for what cannot be one, TypeError, OverflowError."""
+    number = float(value)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"no figure: {value!r:.50}")
+    return number
