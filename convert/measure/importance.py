@@ -14,6 +14,7 @@ from ..errors import ConvertError, printable
 from .runner import Floats
 
 _SUM, _COUNT = ".in_sum2", ".counts"
+_MOST_CHUNKS = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,29 @@ def read_importance(path: Path) -> Importance:
         names = [name.removesuffix(_SUM) for name in tensors if name.endswith(_SUM)]
         if fields.get("general.type") != "imatrix" or not names:
             raise ValueError("it holds no importance matrix")
-        return Importance(
+        found = Importance(
             sums={name: tensors[name + _SUM] for name in names},
             counts={name: float(tensors[name + _COUNT][0]) for name in names},
-            datasets=tuple(fields["imatrix.datasets"]),
+            datasets=tuple(map(str, fields["imatrix.datasets"])),
             chunks=int(fields["imatrix.chunk_count"]),
             chunk_tokens=int(fields["imatrix.chunk_size"]),
         )
-    except (OSError, ValueError, KeyError, IndexError) as error:
+        _check(found)
+    except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
         raise ConvertError(f"{printable(str(path))}: not an importance matrix: {error}") from None
+    return found
+
+
+def _check(found: Importance) -> None:
+    """Raises ValueError for what no texts can have given."""
+    if not (0 <= found.chunks <= _MOST_CHUNKS and 0 <= found.chunk_tokens <= _MOST_CHUNKS):
+        raise ValueError(f"chunks {found.chunks} of {found.chunk_tokens} tokens, allowed is 0 to {_MOST_CHUNKS} each")
+    for name, sums in found.sums.items():
+        # Not `<`, which is false of what is no number.
+        if not (np.isfinite(sums).all() and np.min(sums, initial=0.0) >= 0):
+            raise ValueError(f"{printable(name)}: the sums of squares must be finite, and not negative")
+        if not 0 < found.counts[name] < np.inf:
+            raise ValueError(f"{printable(name)}: count {found.counts[name]}, allowed is a finite number above 0")
 
 
 def merge(several: Mapping[str, Importance]) -> Importance:
@@ -82,13 +97,18 @@ def merge(several: Mapping[str, Importance]) -> Importance:
                     f"and {there} there; all must be of the same matrices"
                 )
     ones = list(several.values())
-    return Importance(
+    merged = Importance(
         sums={name: _sum([one.sums[name] for one in ones]) for name in first.sums},
         counts={name: sum(one.counts[name] for one in ones) for name in first.sums},
         datasets=tuple(name for one in ones for name in one.datasets),
         chunks=sum(one.chunks for one in ones),
         chunk_tokens=first.chunk_tokens,
     )
+    try:
+        _check(merged)
+    except ValueError as error:
+        raise ConvertError(f"the sum of all: {error}") from None
+    return merged
 
 
 def _sum(several: list[Floats]) -> Floats:

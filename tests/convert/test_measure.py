@@ -220,6 +220,27 @@ def test_importance_of_different_models_is_not_merged(other: Importance, told: s
         merge({"a": importance("w", 1, 2, count=512), "b": other})
 
 
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        (importance("w", 1, np.nan, count=1), "w: the sums of squares must be finite"),
+        (importance("w", 1, -1, count=1), "w: the sums of squares must be finite, and not negative"),
+        (importance("w", 1, 2, count=np.nan), "w: count nan"),
+        (importance("w", 1, 2, count=-3), r"w: count -3\.0, allowed is a finite number above 0"),
+    ],
+)
+def test_what_no_texts_can_have_given_is_refused(tmp_path: Path, odd: Importance, told: str) -> None:
+    odd.write(tmp_path / "a.gguf")
+    with pytest.raises(ConvertError, match=f"not an importance matrix: {told}"):
+        read_importance(tmp_path / "a.gguf")
+
+
+def test_more_chunks_than_the_format_can_tell_are_not_merged() -> None:
+    many = Importance({"w": np.ones(1, np.float32)}, {"w": 1.0}, ("t",), 2**32 - 1, 512)
+    with pytest.raises(ConvertError, match="the sum of all: chunks 8589934590"):
+        merge({"a": many, "b": many})
+
+
 def test_what_is_no_importance_matrix_is_refused(tmp_path: Path, model: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
     for path in (tmp_path / "a.gguf", model):
