@@ -484,7 +484,7 @@ class Agent:
         self._dispatcher.slots = ready.max_active
         self._board_control.worker_ready(ready)
         self._dispatcher.latency.set_rates(ready.prefill_tok_s, ready.decode_tok_s)
-        log.info("model ready load_s=%.1f threads=%d repacked_mb=%s", ready.load_s, ready.threads, ready.repacked_mb)
+        log.info("model ready load_s=%.1f threads=%d repacked_mib=%s", ready.load_s, ready.threads, ready.repacked_mib)
         if is_first:
             is_draining = self._dispatcher.is_draining
             self._set_state(State.DRAINING if is_draining else State.ONLINE, "drain" if is_draining else None)

@@ -271,7 +271,7 @@ def _engine(board: Board, config: Config, model: Model) -> Iterator[Check]:
         )
     else:
         yield Check(name="kernels", verdict=Verdict.GOOD, found=event.cpu_variant)
-    repacked = event.repacked_mb
+    repacked = event.repacked_mib
     yield Check(
         name="repack",
         verdict=Verdict.SKIPPED if repacked is None else Verdict.WARNING if repacked == 0 else Verdict.GOOD,

@@ -217,11 +217,15 @@ def health_document(facts: Facts) -> dict[str, Any]:
             "restarts": facts.worker_restarts,
             "model": facts.model,
             "cpu_variant": worker.cpu_variant if worker else None,
-            "repacked_mb": worker.repacked_mb if worker else None,
+            "repacked_mb": _megabytes(worker.repacked_mib) if worker else None,
         },
         "governor": facts.limits.as_health(),
         "sensor_errors": reading.errors,
     }
+
+
+def _megabytes(mib: float | None) -> float | None:
+    return None if mib is None else round(mib * 1.048576, 1)
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

@@ -24,7 +24,7 @@ READY = Ready(
     batch_tokens=256,
     vocabulary=1000,
     cpu_variant="NEON = 1",
-    repacked_mb=0.0,
+    repacked_mib=100.0,
     prefill_tok_s=None,
     decode_tok_s=None,
     load_s=1.5,
@@ -286,3 +286,7 @@ def test_energy_is_that_of_the_meter() -> None:
         meter.add(EnergySample(at, 4.0 + 5.0, busy_s=at - 2.0, tokens=10 * at, is_active=True))
     power = health_document(facts(energy=meter))["power"]
     assert (power["joules_total"], power["joules_per_token"]) == (32.5, 0.25)
+
+
+def test_sizes_are_in_megabytes() -> None:
+    assert health_document(facts())["worker"]["repacked_mb"] == 104.9

@@ -54,7 +54,7 @@ def measure_tasks(load: Load, effort: Effort, say: Say) -> tuple[list[TaskResult
         WorkerResult(
             anonymous_mib=None if memory is None else memory.anonymous_mib,
             file_mib=None if memory is None else memory.file_mib,
-            repacked_mib=ready.repacked_mb,
+            repacked_mib=ready.repacked_mib,
             first_start_s=round(first_start_s, 2),
             later_start_s=round(later_start_s, 2),
         ),

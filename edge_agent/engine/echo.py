@@ -98,7 +98,7 @@ class EchoEngine:
             batch_tokens=settings.batch_tokens or 256,
             vocabulary=0,
             cpu_variant="echo",
-            repacked_mb=None,
+            repacked_mib=None,
         )
 
     @property

@@ -19,7 +19,7 @@ class EngineFacts:
     batch_tokens: int
     vocabulary: int
     cpu_variant: str
-    repacked_mb: float | None
+    repacked_mib: float | None
     prefill_tok_s: float | None = None
     decode_tok_s: float | None = None
     measure_s: float = 0.0

@@ -125,7 +125,7 @@ class LlamaEngine:
             batch_tokens=self._policy.batch_tokens,
             vocabulary=self._llama.vocabulary_size,
             cpu_variant=self._llama.cpu_variant,
-            repacked_mb=self._llama.log.repacked_mb,
+            repacked_mib=self._llama.log.repacked_mib,
             prefill_tok_s=self._rows_per_s(self._policy.prompt_batch_tokens, outputs=1),
             decode_tok_s=self._rows_per_s(self._max_active, outputs=self._max_active),
             measure_s=self._measure_s,

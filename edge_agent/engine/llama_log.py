@@ -27,13 +27,13 @@ class LlamaLog:
         # Set while a call is made to fail on purpose.
         self.is_failure_expected = False
         self.errors: deque[str] = deque(maxlen=5)
-        self._repacked_mb = 0.0
+        self._repacked_mib = 0.0
         self._buffers_seen = False
 
     @property
-    def repacked_mb(self) -> float | None:
+    def repacked_mib(self) -> float | None:
         """MiB of weights in repacked layout as logged at load; None = no buffer size was logged at all."""
-        return self._repacked_mb if self._buffers_seen else None
+        return self._repacked_mib if self._buffers_seen else None
 
     def write(self, level: int, text: str) -> None:
         """Take a piece as llama.cpp gives it; a line ends with its newline."""
@@ -55,4 +55,4 @@ class LlamaLog:
         if match := _BUFFER.search(line):
             self._buffers_seen = True
             if match.group(1) not in _PLAIN_BUFFERS:
-                self._repacked_mb += float(match.group(2))
+                self._repacked_mib += float(match.group(2))

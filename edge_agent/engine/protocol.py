@@ -190,7 +190,7 @@ class Cancel:
 class Ready:
     """The model answers.
 
-    repacked_mb: weights copied to the layout of fast kernels, MiB; 0.0 = none, None = the library did not say.
+    repacked_mib: weights copied to the layout of fast kernels, MiB; 0.0 = none, None = the library did not say.
     cpu_variant: the CPU features compiled into the library that runs, as its own system info names them.
     prefill_tok_s: tokens per second of long prompts while nobody writes; decode_tok_s: of `max_active` answers written
     at once. Measured on this machine with this model at some start; None = not measured.
@@ -206,7 +206,7 @@ class Ready:
     batch_tokens: int
     vocabulary: int
     cpu_variant: str
-    repacked_mb: float | None
+    repacked_mib: float | None
     prefill_tok_s: float | None
     decode_tok_s: float | None
     load_s: float

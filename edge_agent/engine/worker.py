@@ -129,7 +129,7 @@ def _run(commands: _Commands, emit: Callable[[Event], None]) -> int:
             batch_tokens=facts.batch_tokens,
             vocabulary=facts.vocabulary,
             cpu_variant=facts.cpu_variant,
-            repacked_mb=facts.repacked_mb,
+            repacked_mib=facts.repacked_mib,
             prefill_tok_s=facts.prefill_tok_s,
             decode_tok_s=facts.decode_tok_s,
             load_s=perf_counter() - began,

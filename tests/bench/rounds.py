@@ -87,12 +87,12 @@ class Rounds:
             self.measured.latencies.append(idle_latency(sides.agent, requests=_IDLE_REQUESTS))
         if "memory" in self._parts:
             self._tell("memory")
-            health = sides.agent.health()["worker"]
+            repacked_mib = sides.agent.health()["worker"]["repacked_mb"] / 1.048576
             agent_mb = self._peak_mb(sides.agent, sides.agent.process.process.pid, seed)
-            self.measured.agent_mb.append(agent_mb - health["repacked_mb"])
+            self.measured.agent_mb.append(agent_mb - repacked_mib)
             # The same library repacks the same weights of the same file.
             server_mb = self._peak_mb(sides.server, sides.server.server.process.pid, seed)
-            self.measured.server_mb.append(server_mb - health["repacked_mb"])
+            self.measured.server_mb.append(server_mb - repacked_mib)
         if "burst" in self._parts:
             self._tell("cold burst")
             words = f"Site {number}. {_BURST_RULES}"

@@ -25,11 +25,11 @@ def test_pieces_become_lines_one_level_below_llama_cpp_s_own(caplog: pytest.LogC
 
 def test_repacked_weights_are_summed_and_none_means_that_nothing_was_said() -> None:
     log = LlamaLog()
-    assert log.repacked_mb is None
+    assert log.repacked_mib is None
     log.write(INFO, "load_tensors:   CPU_Mapped model buffer size =   137.94 MiB\n")
-    assert log.repacked_mb == 0.0
+    assert log.repacked_mib == 0.0
     log.write(INFO, "load_tensors:   CPU_REPACK model buffer size =   330.25 MiB\n")
-    assert log.repacked_mb == 330.25
+    assert log.repacked_mib == 330.25
 
 
 @pytest.mark.expects_warning

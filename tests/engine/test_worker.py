@@ -76,7 +76,7 @@ def test_a_worker_says_ready_answers_and_ends_with_its_input(start: Callable[...
     assert ready.pid == worker.process.pid
     assert (ready.context_tokens, ready.max_active) == (512, 2)
     assert ready.cpu_variant
-    assert ready.repacked_mb is not None
+    assert ready.repacked_mib is not None
     worker.process.send(run(7, "cavitation", LABELS))
     answer = worker.wait_for(Finished)
     assert answer.id == 7

@@ -48,7 +48,7 @@ def _loaded(model: Path) -> tuple[ProcessMemory, float]:
             raise SystemExit(f"{model}: {event}")
         memory = process_memory(event.pid)
         assert memory is not None
-        return memory, event.repacked_mb or 0.0
+        return memory, event.repacked_mib or 0.0
     finally:
         engine.stop(5.0)
 
