@@ -1,6 +1,5 @@
 """Adapters of a bundle: a user's own, made of a PEFT folder, and those that lie beside a model."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from .conversion import read_tensors
 from .read.checkpoint import Checkpoint
 from .read.lora import Lora
 from .write.adapter import write_adapter
-from .write.manifest import ADAPTER_FILE, REPAIR_FILE
+from .write.manifest import ADAPTER_FILE, REPAIR_FILE, sha256_of
 
 
 @contextmanager
@@ -45,12 +44,6 @@ def adapters_beside(model: Path) -> list[Path]:
 def adapters_of_reference(model: Path) -> list[Path]:
     """What an unquantized model needs to be compared with this one: the user's adapter, and no repair."""
     return [path for path in adapters_beside(model) if path.name == ADAPTER_FILE]
-
-
-def sha256_of(path: Path) -> str:
-    """Hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def add_lora(folder: Path, lora: Lora | None, name: str) -> None:

@@ -39,7 +39,7 @@ from .write.gguf_file import (
     write_gguf,
 )
 from .write.manifest import FILE as MANIFEST_FILE
-from .write.manifest import IMPORTANCE_FILE, MODEL_FILE, SIGNATURE_FILE, BundleFile, Manifest
+from .write.manifest import IMPORTANCE_FILE, MODEL_FILE, SIGNATURE_FILE, BundleFile, Manifest, sha256_of
 
 GENERATION_FILE = "generation_config.json"
 DEFAULT_NAME = "model"
@@ -184,7 +184,11 @@ def write_bundle(
                 model = write_model(folder / MODEL_FILE, plan, quantizer, encoded=encoded, progress=progress)
             files = {MODEL_FILE: model}
             add_files(folder)
-            files |= {path.name: _stored(path) for path in folder.iterdir() if path.name not in files}
+            files |= {
+                path.name: BundleFile(sha256_of(path), path.stat().st_size)
+                for path in folder.iterdir()
+                if path.name not in files
+            }
             manifest = _manifest(checkpoint, plan, files, {**source_hashes.result(), **(more_sources or {})}).encode()
         finally:
             stop.set()
@@ -219,11 +223,6 @@ def _file_parts(path: Path) -> Iterator[memoryview]:
     with path.open("rb") as file:
         while part := file.read(_COPY_BYTES):
             yield memoryview(part)
-
-
-def _stored(path: Path) -> BundleFile:
-    with path.open("rb") as file:
-        return BundleFile(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
 
 
 def _manifest(

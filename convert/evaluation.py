@@ -9,8 +9,8 @@ import numpy as np
 from edge_agent.gguf_header import HeaderError
 from edge_agent.gguf_model import ModelFacts, read_model_facts
 
-from .adapters import sha256_of
 from .errors import ConvertError, printable
+from .kept import new_file
 from .measure.divergence import Divergence as Positions
 from .measure.divergence import Predictions, compare, load, predict, save
 from .measure.runner import Runner
@@ -18,6 +18,7 @@ from .measure.texts import CHUNK_TOKENS, Texts, chunks
 from .report.quality import Divergence, Perplexity, Quality, Reference
 from .report.quality import Texts as JudgedBy
 from .tune.tuning import Progress
+from .write.manifest import sha256_of
 
 # About 4 000 positions: the mean is then known within some percent.
 EVALUATION_CHUNKS = 16
@@ -92,13 +93,11 @@ def _predictions(
     try:
         return load(kept)
     except (OSError, EOFError, ValueError, KeyError, BadZipFile):
-        # Nothing, or nothing readable, is there: it is made anew.
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        pass  # nothing, or nothing readable, is there: it is made anew
     with Runner(reference, chunk_tokens=CHUNK_TOKENS, threads=threads, adapters=adapters) as runner:
         found = predict(runner, chunks(texts, runner, seed=0, most=EVALUATION_CHUNKS))
-    draft = kept.with_suffix(".new")
-    save(draft, found)
-    draft.replace(kept)
+    with new_file(kept) as draft:
+        save(draft, found)
     return found
 
 

@@ -34,12 +34,18 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all."""
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A draft to write, which becomes the file if nothing fails: it is there whole, or as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.new")
-    draft.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    yield draft
     draft.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with new_file(path) as draft:
+        draft.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def figure(value: Any) -> float:

@@ -9,8 +9,8 @@ from edge_agent.engine.client import Worker, WorkerError, started
 from edge_agent.engine.protocol import Adapter, EngineSettings, Load
 from edge_agent.tasks import Task
 
-from ..adapters import sha256_of
 from ..errors import ConvertError, printable
+from ..write.manifest import sha256_of
 
 # The same on every machine: in long contexts flash attention cuts its work by the number of threads, on which then the
 # last bits of an answer depend.

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..kept import new_file
 from ..measure.divergence import compare, predict
 from ..measure.importance import Importance
 from ..measure.moments import input_of, second_moments
@@ -98,7 +99,6 @@ class Tuning:
         tuned: Tuned,
         progress: Progress,
     ) -> None:
-        tuned.encoded("", GgmlType.F32).parent.mkdir(parents=True, exist_ok=True)
         # The first run sees the inputs of all matrices, be there something to round or not.
         is_first = not tuned.importance.is_file()
         parts = list(_parts([tensor for tensor in self.matrices if is_first or kinds[tensor.name]]))
@@ -156,15 +156,12 @@ class Tuning:
         for tensor in tensors:
             for kind in kinds[tensor.name]:
                 total = 0.0
-                target = tuned.encoded(tensor.name, kind)
-                draft = target.with_name(f"{target.name}.new")
-                with draft.open("wb") as file:
+                with new_file(tuned.encoded(tensor.name, kind)) as draft, draft.open("wb") as file:
                     for first in range(0, tensor.rows, rows_per_slab):
                         weights = _numbers(runner, tensor.name, self.ggml, first, rows_per_slab)
                         encoded, decoded = feedback.encode(self.ggml, weights, kind)
                         total += loss(known, weights - decoded)
                         file.write(encoded.data)
-                draft.replace(target)
                 losses[tensor.name][kind] = total
         return losses
 

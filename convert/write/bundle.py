@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import hashlib
 import os
 import secrets
 import shutil
@@ -22,7 +21,7 @@ from edge_agent.signatures import signature_fault
 from ..errors import CheckpointError, ConvertError, printable
 from ..read.strict_json import parse_object
 from ..stopping import SIGNALS
-from .manifest import FILE, MODEL_FILE, SCHEMA, SIGNATURE_FILE
+from .manifest import FILE, MODEL_FILE, SCHEMA, SIGNATURE_FILE, sha256_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -155,8 +154,7 @@ def _file_fault(path: Path, entry: Any) -> str | None:
         return "missing, or not a regular file"
     if path.stat().st_size != entry["bytes"]:
         return f"{path.stat().st_size} bytes, {FILE} says {entry['bytes']}"
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     return None if found == entry["sha256"] else f"SHA-256 {found}, {FILE} says {printable(entry['sha256'])}"
 
 

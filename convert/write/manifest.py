@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
@@ -66,18 +67,22 @@ class Manifest:
         return text.encode("utf-8")
 
 
+def sha256_of(path: Path) -> str:
+    """Hex. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def tools() -> dict[str, str]:
     """Versions of what shaped the bytes.
 
     The quantizers' rounding depends on how they were compiled (fused multiply-add differs between x86 and ARM builds),
     so equal bytes are promised only for an equal library on an equal machine type.
     """
-    with ggml.library_path().open("rb") as library:
-        library_sha256 = hashlib.file_digest(library, "sha256").hexdigest()
     return {
         "edge-convert": __version__,
         "gguf": importlib.metadata.version("gguf"),
-        "libggml-base-sha256": library_sha256,
+        "libggml-base-sha256": sha256_of(ggml.library_path()),
         "llama-cpp-python": importlib.metadata.version("llama-cpp-python"),
         "machine": platform.machine(),
     }
