@@ -26,6 +26,7 @@ from .read.tensors import ModelTensor, map_tensors, stray_output
 from .read.tokenizer import parse_tokenizer
 from .weights import ggml
 from .weights.ggml import GgmlType
+from .weights.mix import mix_name
 from .weights.quantize import Quantizer
 from .weights.recipe import Quantization, tensor_types
 from .write.bundle import check_target, new_bundle
@@ -39,7 +40,7 @@ from .write.gguf_file import (
     write_gguf,
 )
 from .write.manifest import FILE as MANIFEST_FILE
-from .write.manifest import IMPORTANCE_FILE, MODEL_FILE, SIGNATURE_FILE, BundleFile, Manifest, sha256_of
+from .write.manifest import IMPORTANCE_FILE, MODEL_FILE, SIGNATURE_FILE, BundleFile, Manifest, measured, sha256_of
 
 GENERATION_FILE = "generation_config.json"
 DEFAULT_NAME = "model"
@@ -81,6 +82,25 @@ class Plan:
     def file_bytes(self) -> int:
         """Bytes of model.gguf."""
         return file_bytes(self.entries, self.infos)
+
+    @property
+    def matrix_bytes(self) -> dict[str, int]:
+        """Type name → bytes of the matrices of that type."""
+        nbytes = Counter[str]()
+        for tensor, info in zip(self.tensors, self.infos, strict=True):
+            if tensor.is_quantizable:
+                nbytes[info.kind.name] += info.nbytes
+        return dict(nbytes)
+
+    @property
+    def quantization_name(self) -> str:
+        """For the manifest: as llama.cpp calls the mix of types, or what an automatic one mostly is."""
+        return mix_name(self.matrix_bytes) if self.quantization is Quantization.AUTO else self.quantization.name
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Of all tensors' data, as llama.cpp counts them."""
+        return 8 * self.data_bytes / sum(prod(tensor.shape) for tensor in self.tensors)
 
     def with_types(self, types: Mapping[str, GgmlType]) -> "Plan":
         """The same model, its matrices of these types."""
@@ -189,7 +209,8 @@ def write_bundle(
                 for path in folder.iterdir()
                 if path.name not in files
             }
-            manifest = _manifest(checkpoint, plan, files, {**source_hashes.result(), **(more_sources or {})}).encode()
+            sources = {**source_hashes.result(), **(more_sources or {})}
+            manifest = _manifest(checkpoint, plan, files, sources, measured(folder)).encode()
         finally:
             stop.set()
         (folder / MANIFEST_FILE).write_bytes(manifest)
@@ -226,13 +247,17 @@ def _file_parts(path: Path) -> Iterator[memoryview]:
 
 
 def _manifest(
-    checkpoint: Checkpoint, plan: Plan, files: dict[str, BundleFile], source_hashes: dict[str, str]
+    checkpoint: Checkpoint,
+    plan: Plan,
+    files: dict[str, BundleFile],
+    source_hashes: dict[str, str],
+    quality: dict[str, Any] | None,
 ) -> Manifest:
     return Manifest(
         name=plan.name,
         version=plan.version,
         architecture=MODEL_TYPE,
-        quantization=plan.quantization.name,
+        quantization=plan.quantization_name,
         licence=plan.licence,
         files=files,
         source_files=source_hashes,
@@ -240,6 +265,7 @@ def _manifest(
         types={info.name: info.kind.name for info in plan.infos},
         context_length=plan.config.context_length,
         chat_template_sha256=plan.templates.default_sha256,
+        quality=quality,
         imatrix_sha256=files[IMPORTANCE_FILE].sha256 if IMPORTANCE_FILE in files else None,
     )
 

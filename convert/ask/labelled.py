@@ -14,7 +14,7 @@ from edge_agent.faults import field_name, shown
 from edge_agent.tasks import Task, output_of
 
 from ..adapters import Adapted
-from ..kept import figure, read_json, write_json
+from ..kept import read_json, write_json
 from ..report.quality import Task as TaskQuality
 from ..tune.tuning import Progress
 from .model import opened
@@ -39,20 +39,28 @@ def judge_tasks(
 ) -> tuple[TaskQuality, ...]:
     """The share of right answers of both models. work: a folder where the reference's are kept. Raises ConvertError."""
     kept = work / f"{reference_sha256[:16]}-{reference.key}{examples.sha256[:16]}.json"
-    if (of_reference := _counts(read_json(kept))) is None:
-        of_reference = _right_answers(reference, examples, lambda share: progress("asking the reference", share / 2))
+    if (of_reference := _verdicts(read_json(kept), len(examples.requests))) is None:
+        of_reference = _verdict_of_each(reference, examples, lambda share: progress("asking the reference", share / 2))
         write_json(kept, of_reference)
-    of_model = _right_answers(model, examples, lambda share: progress("asking the model", 0.5 + share / 2))
-    counts = Counter(example.task.name for example in examples.requests)
-    return tuple(
-        TaskQuality(
-            name=name,
-            kind=task.kind,
-            examples=counts[name],
-            accuracy=of_model.get(name, 0) / counts[name],
-            reference_accuracy=of_reference.get(name, 0) / counts[name],
-        )
-        for name, task in examples.tasks.items()
+    of_model = _verdict_of_each(model, examples, lambda share: progress("asking the model", 0.5 + share / 2))
+    pairs: dict[str, list[tuple[bool, bool]]] = {}
+    for example, own, other in zip(examples.requests, of_model, of_reference, strict=True):
+        pairs.setdefault(example.task.name, []).append((own, other))
+    return tuple(_task_quality(examples.tasks[name], found) for name, found in pairs.items())
+
+
+def _task_quality(task: Task, pairs: list[tuple[bool, bool]]) -> TaskQuality:
+    """pairs: of each example, whether the model and whether the reference is right."""
+    count = Counter(pairs)
+    both, gained, lost = count[True, True], count[True, False], count[False, True]
+    return TaskQuality(
+        name=task.name,
+        kind=task.kind,
+        examples=len(pairs),
+        accuracy=(both + gained) / len(pairs),
+        reference_accuracy=(both + lost) / len(pairs),
+        gained=gained,
+        lost=lost,
     )
 
 
@@ -91,23 +99,22 @@ def _answer_fault(example: Request) -> str | None:
     return None
 
 
-def _right_answers(model: Adapted, examples: Requests, progress: Callable[[float], None]) -> dict[str, int]:
-    """How many of each task; an answer that is not valid, or not sure enough, is not right."""
-    right: Counter[str] = Counter()
+def _verdict_of_each(model: Adapted, examples: Requests, progress: Callable[[float], None]) -> list[bool]:
+    """Whether its answer is right; one that is not valid, or not sure enough, is not."""
+    verdicts = []
     with opened(model.model, examples.tasks.values(), model.adapters) as worker:
         for number, example in enumerate(examples.requests):
             progress(number / len(examples.requests))
             event = worker.ask(example.run(number))
             if isinstance(event, Refused):
                 raise example.wrong(event.message)
-            if isinstance(event, Finished):
-                output = output_of(event, example.task.min_score)
-                right[example.task.name] += is_right(output, example.fields["answer"])
-    return dict(right)
+            output = output_of(event, example.task.min_score) if isinstance(event, Finished) else None
+            verdicts.append(is_right(output, example.fields["answer"]))
+    return verdicts
 
 
-def _counts(value: Any) -> dict[str, int] | None:
-    try:
-        return {str(name): int(figure(count)) for name, count in value.items()}
-    except (ValueError, TypeError, OverflowError, AttributeError):
-        return None
+def _verdicts(value: Any, count: int) -> list[bool] | None:
+    """What was kept; None for what is none."""
+    if isinstance(value, list) and len(value) == count and all(isinstance(one, bool) for one in value):
+        return value
+    return None

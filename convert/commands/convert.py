@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..adapters import Adapted, adapters_beside, adapters_of_reference, add_lora, open_lora
+from ..bundle_facts import bundle_facts
 from ..conversion import Options, Plan, make_plan, write_bundle
 from ..errors import printable
 from ..kept import sole_use
@@ -225,11 +226,12 @@ def _convert_tuned(
             own = Adapted(model, adapters_beside(model))
             reference = Adapted(choice.reference, adapters_of_reference(model))
             quality = questions.judge(quality, own, reference, choice.home, stages.show)
+            warnings.extend(questions.record(folder, stages.show))
+            quality = replace(quality, bundle=bundle_facts(choice.plan, wish.target, folder, wish.calibration))
             judged.append(quality)
             (folder / quality_file.FILE).write_bytes(quality.encode())
             (folder / page.FILE).write_bytes(page.page(quality, choice.plan.name).encode())
             (folder / IMPORTANCE_FILE).write_bytes(choice.tuned.importance.read_bytes())
-            warnings.extend(questions.record(folder, stages.show))
 
         written = write_bundle(
             checkpoint,

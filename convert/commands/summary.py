@@ -4,10 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from ..board_cost import bytes_per_token, ram_bytes
+from ..bundle_facts import count_canaries
 from ..conversion import Plan, Written
 from ..errors import printable
+from ..report.figures import NO_BREAK, percent, ratio, significant, value_and_error
 from ..report.quality import Quality
+from ..report.verdicts import difference_verdict, perplexity_verdict, points_of_right, share_of_right
 from ..tune.candidates import Target
+from ..weights.mix import told_mix
 from .terminal import print_json
 
 
@@ -31,6 +35,7 @@ def print_summary(plan: Plan, written: Written, target: Target, folder: Path, se
     if as_json:
         facts = {
             "bundle": str(folder),
+            "canaries": count_canaries(folder),
             "files": {name: {"sha256": file.sha256, "bytes": file.nbytes} for name, file in written.files.items()},
             "manifest_sha256": written.manifest.sha256,
             "peak_rss_bytes": _peak_rss_bytes(),
@@ -40,10 +45,11 @@ def print_summary(plan: Plan, written: Written, target: Target, folder: Path, se
         print_json(_common(plan, target) | facts)
         return
     signed = ", signed" if written.is_signed else ""
-    print(f"{printable(str(folder))}: {printable(plan.name)} version {plan.version}, {plan.quantization.name}{signed}")
+    print(f"{printable(str(folder))}: {printable(plan.name)} version {plan.version}{signed}")
     _print_histogram(plan, target)
     for name, file in sorted(written.files.items()):
         print(f"{name}  {file.nbytes} bytes  sha256 {file.sha256}")
+    print(f"canaries: {count_canaries(folder) or 'none'} recorded")
     print(f"{seconds:.1f} s")
 
 
@@ -52,24 +58,33 @@ def print_quality(quality: Quality) -> None:
     divergence, perplexity = quality.divergence, quality.perplexity
     assert divergence is not None
     assert perplexity is not None
-    print(f"KL divergence    {divergence.mean:.5f} ± {divergence.error:.5f} nats, p99 {divergence.p99:.4f}")
-    print(f"same first token {100 * divergence.top1_agreement:.1f} %")
-    print(f"perplexity       {perplexity.ratio:.4f} of the reference's ({perplexity.low:.4f}–{perplexity.high:.4f})")
-    for task in quality.tasks:
-        assert task.reference_accuracy is not None
-        print(
-            f"{printable(task.name):16} {100 * task.accuracy:.2f} % of {task.examples} answers right, "
-            f"the reference's {100 * task.reference_accuracy:.2f} %"
-        )
+    mean, error = value_and_error(divergence.mean, divergence.error)
+    known = f" ± {error}" if error else ""
+    lines = [
+        f"KL divergence    {mean}{known} nats, 99 % of all positions below {significant(divergence.p99)}",
+        f"same first token {percent(divergence.top1_agreement)}",
+        f"perplexity       {ratio(perplexity.ratio)} of the reference's: {perplexity_verdict(perplexity)}",
+    ]
+    names = [printable(task.name) for task in quality.tasks]
+    width = max(map(len, names), default=0)
+    for name, task in zip(names, quality.tasks, strict=True):
+        lines.append(f"{name:{width}} {task.right} of {task.examples} answers right, {share_of_right(task)}")
+        if task.reference_accuracy is not None:
+            told = f"{points_of_right(task)} points, {difference_verdict(task)}"
+            lines.append(f"{'':{width}} the reference: {percent(task.reference_accuracy)}, the difference {told}")
+    for line in lines:
+        # Nothing is broken here, and people look for spaces.
+        print(line.replace(NO_BREAK, " "))
 
 
 def _print_histogram(plan: Plan, target: Target) -> None:
     for name, counts in plan.histogram().items():
         print(f"{counts['tensors']:>5} {name:6}  {counts['bytes']:>12}")
     print(f"{len(plan.infos):>5} tensors {plan.data_bytes:>12} bytes, with the header {plan.file_bytes}")
+    print(f"{told_mix(plan.quantization_name, plan.matrix_bytes)}, {plan.bits_per_weight:.2f} bits per weight")
     print(
-        f"{bytes_per_token(plan)} bytes read per token; {ram_bytes(plan, target)} copied to memory for fast kernels, "
-        f"by types and target ({target.value}), not measured"
+        f"{bytes_per_token(plan)} bytes read per token; when loaded, {ram_bytes(plan, target)} bytes copied into "
+        f"anonymous memory for fast kernels (computed for target {target.value}, not measured)"
     )
 
 
@@ -78,7 +93,8 @@ def _common(plan: Plan, target: Target) -> dict[str, Any]:
         "name": plan.name,
         "version": plan.version,
         "licence": plan.licence,
-        "quantization": plan.quantization.name,
+        "quantization": plan.quantization_name,
+        "bits_per_weight": round(plan.bits_per_weight, 3),
         "types": plan.histogram(),
         "tensor_bytes": plan.data_bytes,
         "file_bytes": plan.file_bytes,

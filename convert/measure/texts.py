@@ -15,6 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ..errors import ConvertError, printable
 from ..read.chat_template import template_environment
 from ..read.text_file import numbered_lines, read_text
+from ..report.fields import MAX_TEXT_LENGTH
 from .runner import Runner
 
 # Long enough for a conversation, short enough for the memory of a step's logits.
@@ -33,7 +34,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """sha256: hex, of the files' content one after the other."""
+    """name: printable; sha256: hex, of the files' content one after the other."""
 
     name: str
     sha256: str
@@ -65,7 +66,8 @@ def read_texts(paths: Sequence[Path]) -> Texts:
             documents += [_document(line, f"{where}: line {number}") for number, line in numbered_lines(content)]
         else:
             documents.append(Document(text=content))
-    return Texts("+".join(path.stem for path in paths), digest.hexdigest(), documents)
+    name = printable("+".join(path.stem for path in paths), limit=MAX_TEXT_LENGTH - 1)
+    return Texts(name, digest.hexdigest(), documents)
 
 
 def _document(line: str, where: str) -> Document:

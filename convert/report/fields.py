@@ -15,18 +15,22 @@ Value = TypeVar("Value")
 class Fields:
     """One JSON object, whose path within its file is `where`. Every method raises CheckpointError."""
 
-    def __init__(self, value: Any, where: str, names: tuple[str, ...]) -> None:
-        """`names` are all fields that the object has to hold, and the only ones it may."""
+    def __init__(self, value: Any, where: str, names: tuple[str, ...], later: tuple[str, ...] = ()) -> None:
+        """`names` are all fields that the object has to hold, and with `later` the only ones it may.
+
+        later: what older files do not have, which is then null.
+        """
+        allowed = ", ".join((*names, *later))
         self.where = where
         if not isinstance(value, dict):
-            raise CheckpointError(f"{where} is {_shown(value)}, allowed is an object with {', '.join(names)}")
-        self._value = value
+            raise CheckpointError(f"{where} is {_shown(value)}, allowed is an object with {allowed}")
+        self._value = {**dict.fromkeys(later), **value}
         for name in names:
             if name not in value:
                 raise CheckpointError(f"{where}.{name} is missing; what is unknown is null")
         for name in value:
-            if name not in names:
-                raise CheckpointError(f"{where}.{printable(name)} is unknown, allowed is {', '.join(names)}")
+            if name not in names and name not in later:
+                raise CheckpointError(f"{where}.{printable(name)} is unknown, allowed is {allowed}")
 
     def text(self, name: str) -> str:
         """Printable text, not empty."""

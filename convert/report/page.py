@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterator
 
 from . import plots, tables
-from .figures import NO_BREAK, megabytes, percent, significant, with_error
+from .facts import fact_list, hash_list
+from .figures import megabytes, percent, ratio, significant, value_and_error
 from .markup import NOTHING, Markup, element, escaped, joined
 from .quality import Divergence, Perplexity, Quality, Size, Speed, Tensor
 from .style import STYLE
+from .verdicts import perplexity_verdict
 
 FILE = "quality.html"
 # Even if some text were taken for markup after all, the browser would load and run nothing.
@@ -29,6 +31,7 @@ def page(quality: Quality, title: str) -> str:
         element("h1", escaped(title)),
         element("p", escaped(_lead(quality)), class_="lead"),
         _cards(quality),
+        fact_list(quality),
         *_sections(quality),
         _method(quality),
     )
@@ -42,7 +45,7 @@ def _lead(quality: Quality) -> str:
     return (
         f"At {percent(quality.divergence.top1_agreement)} of all places in the text this quantized model would write "
         f"the same next token as the unquantized one{kind}; on average its predictions are "
-        f"{with_error(quality.divergence.mean, quality.divergence.error)} nats away."
+        f"{significant(quality.divergence.mean)} nats away."
     )
 
 
@@ -53,19 +56,16 @@ def _cards(quality: Quality) -> Markup:
 
 def _headline(quality: Quality) -> Iterator[Markup]:
     if divergence := quality.divergence:
-        is_known = divergence.error is not None
-        below = "nats, mean and its standard error" if is_known else "nats, mean"
-        mean, *error = with_error(divergence.mean, divergence.error).partition(" ")
-        yield _card("KL divergence", mean, below, more="".join(error))
+        mean, error = value_and_error(divergence.mean, divergence.error)
+        yield _card("KL divergence", mean, f"nats on average; standard error {error}" if error else "nats on average")
         yield _card("Same first choice", percent(divergence.top1_agreement), "of all positions")
     if perplexity := quality.perplexity:
-        interval = (
-            f"{perplexity.low:.4f} to {perplexity.high:.4f} (95{NO_BREAK}%)" if perplexity.low else "1 is no loss"
-        )
-        yield _card("Perplexity ratio", f"{perplexity.ratio:.4f}", interval)
+        yield _card("Perplexity ratio", ratio(perplexity.ratio), perplexity_verdict(perplexity))
     if own := quality.own_size:
-        ram = "" if own.ram_bytes is None else f"{megabytes(own.ram_bytes)} MB of it copied to RAM for fast kernels"
-        yield _card("Size of the file", f"{megabytes(own.bytes)} MB", ram)
+        copied = (
+            "" if own.ram_bytes is None else f"; loading copies {megabytes(own.ram_bytes)} MB of it into anonymous "
+        )
+        yield _card("model.gguf", f"{megabytes(own.bytes)} MB", f"on disk{copied and copied + 'memory (computed)'}")
     if speeds := sorted(quality.speeds, key=lambda speed: speed.tokens_per_s):
         slow, fast = speeds[0], speeds[-1]
         told, boards = significant(slow.tokens_per_s), slow.board
@@ -74,12 +74,12 @@ def _headline(quality: Quality) -> Iterator[Markup]:
         yield _card("Speed ", told, f"tokens/s at most, {boards}", badge="PREDICTED")
 
 
-def _card(name: str, value: str, below: str, *, more: str = "", badge: str = "") -> Markup:
+def _card(name: str, value: str, below: str, *, badge: str = "") -> Markup:
     return element(
         "div",
         element("dt", escaped(name), element("span", escaped(badge), class_="predicted") if badge else NOTHING),
-        element("dd", escaped(value), element("small", escaped(more)) if more else NOTHING, class_="value"),
-        element("dd", escaped(below)) if below else NOTHING,
+        element("dd", escaped(value), class_="value"),
+        element("dd", escaped(below)),
         class_="card",
     )
 
@@ -92,7 +92,10 @@ def _sections(quality: Quality) -> Iterator[Markup]:
     if quality.tasks:
         yield _section(
             "Answers to tasks",
-            _paragraph("How often the answer to an example was right. Both models answered the same examples."),
+            _paragraph(
+                "How often the answer to an example was right. Both models answered the same examples: where the "
+                "interval of the difference holds 0, no difference can be told from so few."
+            ),
             tables.task_table(quality.tasks),
         )
     if quality.sizes:
@@ -107,6 +110,7 @@ def _sections(quality: Quality) -> Iterator[Markup]:
         yield _section(
             "Where the divergence comes from",
             _paragraph(_most_of_it(quality.tensors)),
+            _paragraph(_sum_and_whole(quality)),
             plots.tensor_plot(quality.tensors),
             tables.kind_table(quality.tensors),
             tables.tensor_table(quality.tensors),
@@ -138,39 +142,32 @@ def _paragraph(text: str) -> Markup:
 
 def _meaning(divergence: Divergence | None, perplexity: Perplexity | None, *, has_tasks: bool) -> Iterator[Markup]:
     if divergence:
-        less = 1 - math.exp(-divergence.mean)
+        less = significant(100 * (1 - math.exp(-divergence.mean)), 2)
         yield _paragraph(
-            "Think of the unquantized model as the calibrated instrument and of this bundle as the cheap sensor beside "
-            "it. At every position of a text a model gives each possible next token a probability. The KL divergence "
-            "tells how far the bundle's probabilities are from the original's: 0 nats is the same reading, and a mean "
-            f"of {significant(divergence.mean)} nats makes what the original would have written typically "
-            f"{percent(less)} less probable. A few large deviations pull the mean up: half of all positions stay below "
-            f"{significant(divergence.median)} nats, one in a hundred exceeds {significant(divergence.p99)}."
+            "At every position of a text a model gives each possible next token a probability. The KL divergence tells "
+            f"how far the bundle's are from the unquantized model's. 0 nats is no difference; a mean of "
+            f"{significant(divergence.mean)} makes what the unquantized model would have written typically {less} % "
+            f"less probable. Half of all positions stay below {significant(divergence.median)} nats, one in a hundred "
+            f"exceeds {significant(divergence.p99)}."
         )
-        yield _paragraph(
-            "The same first choice is what can be seen in answers: models that always write their most probable token "
-            f"write the same one at {percent(divergence.top1_agreement)} of all positions{_one_in(divergence)}. "
-            "Usually these are places where two tokens are about equally probable. What that does to answers "
-            f"{'is told by the tasks below' if has_tasks else 'only examples of your own tasks can tell'}."
-        )
+        told = "is told by the tasks below" if has_tasks else "only examples of your own tasks can tell"
+        yield _paragraph(f"{_one_in(divergence)} What that does to answers {told}.")
     if perplexity:
-        yield _paragraph(_about_perplexity(perplexity))
+        yield _paragraph(
+            "Perplexity is how many tokens a model is undecided between on average when it reads the text: "
+            f"{significant(perplexity.own)} here, {significant(perplexity.reference)} unquantized. In their ratio "
+            "gains and losses at single positions cancel; the KL divergence counts both."
+        )
 
 
 def _one_in(divergence: Divergence) -> str:
     missed = 1 - divergence.top1_agreement
-    return f", a different one at about one in {round(1 / missed):,}" if missed > 0 else ""
-
-
-def _about_perplexity(perplexity: Perplexity) -> str:
-    told = (
-        "Perplexity is how many tokens a model is undecided between on average when it reads the text: "
-        f"{significant(perplexity.own)} here, {significant(perplexity.reference)} unquantized. "
+    if missed == 0:
+        return "A model that always writes its most probable token writes the same one at all positions."
+    return (
+        "A model that always writes its most probable token writes a different one at about one position in "
+        f"{round(1 / missed):,}, mostly where two tokens are about equally probable."
     )
-    if perplexity.low is not None and perplexity.high is not None and perplexity.low <= 1 <= perplexity.high:
-        return told + "The interval of their ratio holds 1: this text shows no difference between the two."
-    change = abs(perplexity.ratio - 1)
-    return told + f"That is {percent(change)} {'more' if perplexity.ratio > 1 else 'less'}."
 
 
 def _about_sizes(quality: Quality) -> str:
@@ -213,13 +210,13 @@ def _most_of_it(tensors: tuple[Tensor, ...]) -> str:
     total = sum(tensor.divergence or 0 for tensor in known)
     if not any(tensor.divergence is not None for tensor in tensors):
         return "Which tensor adds how much was not measured."
-    told = "Each tensor alone was quantized while all others stayed as they were, and the divergence measured."
+    told = "Each tensor alone was quantized, all others left as they were, and the divergence measured."
     if scaled := sum(tensor.is_scaled for tensor in tensors):
         measured = sum(tensor.divergence is not None for tensor in tensors) - scaled
         told += (
-            f" So it is for {measured} tensors with the type that they have. The other {scaled} were measured with "
-            "their smallest type, and the figure scaled by how much less the type that they have changes the tensor's "
-            "products with its inputs."
+            f" {measured} tensors were measured with the type that they have. The other {scaled} were measured with "
+            "their smallest type, and the figure scaled by how much less their own type changes the tensor's products "
+            "with its inputs."
         )
     if not known:
         return told
@@ -234,41 +231,36 @@ def _most_of_it(tensors: tuple[Tensor, ...]) -> str:
     )
 
 
+def _sum_and_whole(quality: Quality) -> str:
+    total = sum(tensor.divergence or 0 for tensor in quality.tensors)
+    if not total or quality.divergence is None:
+        return ""
+    return (
+        f"All parts together are {significant(total)} nats, the whole bundle is {significant(quality.divergence.mean)} "
+        "away: parts add up to first order only, since errors of several tensors cancel or strengthen each other, and "
+        "they were measured on a short piece of the calibration texts, the whole on the evaluation texts. Compare "
+        "parts with parts."
+    )
+
+
 def _about_speeds(speeds: tuple[Speed, ...]) -> str:
     nbytes = speeds[0].bandwidth_gb_s * 1e9 / speeds[0].tokens_per_s
     return (
-        "PREDICTED, not measured. For each token of an answer the board reads the model's weights from memory once, "
-        f"here about {significant(nbytes / 1e6)} MB, so one request cannot be answered faster than the memory's "
-        "bandwidth allows. Boards reach a part of it only, a Raspberry Pi 4 less than half: measure yours "
-        "with edge-agent bench. Several requests at once share each reading and are faster together."
+        "PREDICTED, not measured. For each token of an answer the board reads the model's weights once, here about "
+        f"{significant(nbytes / 1e6)} MB: one request cannot be answered faster than the memory's bandwidth allows, of "
+        "which boards reach a part, a Raspberry Pi 4 less than half. Measure yours with edge-agent bench. Several "
+        "requests at once share each reading."
     )
 
 
 def _method(quality: Quality) -> Markup:
-    lines = []
-    if texts := quality.texts:
-        lines.append(
-            element(
-                "p",
-                escaped(
-                    f"Text: {texts.name}, {texts.tokens:,} tokens, compared at {texts.positions:,} positions, SHA-256 "
-                ),
-                element("code", escaped(texts.sha256)),
-            )
-        )
-    if reference := quality.reference:
-        lines.append(
-            element(
-                "p",
-                escaped(f"Unquantized model: {reference.type}, SHA-256 of its file "),
-                element("code", escaped(reference.file_sha256)),
-            )
-        )
+    lines = [hash_list(quality)]
     if quality.divergence:
         lines.append(
             _paragraph(
                 "KL divergence at a position is the sum over the vocabulary of p · ln(p / q), p being the unquantized "
-                "model's probability of a token and q the bundle's. MB are millions of bytes."
+                "model's probability of a token and q the bundle's. Intervals take positions, and examples, as "
+                "independent of each other. MB are millions of bytes."
             )
         )
     lines.append(_paragraph("The same figures for programs: quality.json."))

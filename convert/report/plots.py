@@ -14,7 +14,12 @@ from .ticks import level, log_ticks
 def size_plot(sizes: Sequence[Size]) -> Markup | None:
     """Size against divergence, this bundle beside others."""
     points = [
-        Point(label_text(size.name), size.bytes / 1e6, size.divergence, is_own=size.is_own)
+        Point(
+            "this bundle" if size.is_own else label_text(size.name),
+            size.bytes / 1e6,
+            size.divergence,
+            is_own=size.is_own,
+        )
         for size in sizes
         if size.divergence
     ]
@@ -26,7 +31,7 @@ def size_plot(sizes: Sequence[Size]) -> Markup | None:
         about = About(name=f"sizes-{suffix}", title="Size of the file against divergence", description=told)
         return scatter(points, about=about, width=width, x_name="size, MB", y_name="mean divergence, nats (log scale)")
 
-    caption = "Down is closer to the unquantized model, left is smaller. The diamond is this bundle."
+    caption = "Down is closer to the unquantized model, left is smaller."
     if exact := [size.name for size in sizes if size.divergence == 0]:
         caption += f" Not drawn, for a divergence of 0 has no place on this scale: {', '.join(exact)}."
     return _figure(for_every_screen(draw), caption)
@@ -48,8 +53,11 @@ def tensor_plot(tensors: Sequence[Tensor]) -> Markup | None:
             note,
         )
 
-    cells = {place: cell(tensor, f"{tensor.name}: {_note(tensor)}") for place, tensor in model.by_layer.items()}
-    apart = {name: cell(tensor, _note(tensor)) for name, tensor in model.apart.items()}
+    cells = {
+        place: cell(tensor, f"{tensor.name}: {tensor.type}, {_size_and_divergence(tensor)}")
+        for place, tensor in model.by_layer.items()
+    }
+    apart = {name: cell(tensor, _size_and_divergence(tensor)) for name, tensor in model.apart.items()}
     rows = [kind for kind in KINDS if any(kind == found for found, _ in cells)]
 
     def draw(suffix: str, width: float) -> Markup:
@@ -83,10 +91,10 @@ def _figure(drawing: Markup, caption: str) -> Markup:
     return element("figure", drawing, element("figcaption", escaped(caption)))
 
 
-def _note(tensor: Tensor) -> str:
+def _size_and_divergence(tensor: Tensor) -> str:
     divergence = "not measured" if tensor.divergence is None else f"{significant(tensor.divergence)} nats"
     divergence += " (scaled)" if tensor.is_scaled else ""
-    return f"{tensor.type}, {megabytes(tensor.bytes)} MB, {divergence}"
+    return f"{megabytes(tensor.bytes)} MB, {divergence}"
 
 
 def _edges(values: Sequence[float]) -> tuple[float, ...]:

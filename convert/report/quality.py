@@ -12,9 +12,37 @@ from typing import Any
 from ..errors import CheckpointError
 from ..read.strict_json import parse_object
 from .fields import Fields
+from .intervals import difference_interval, share_interval
 
 FILE = "quality.json"
 SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunedOn:
+    """The texts that the matrices were rounded for; sha256: hex, of their files."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """What was judged. quantization: as in the manifest; bits_per_weight: of all tensors' data.
+
+    target: whose kernels its types were chosen for, and its sizes computed. calibration: None = nothing was rounded for
+    any text. adapter_sha256: hex, of its adapter.gguf; None = it has none. canaries: requests with recorded answers.
+    """
+
+    name: str
+    version: int
+    licence: str | None
+    quantization: str
+    bits_per_weight: float
+    target: str
+    calibration: TunedOn | None
+    adapter_sha256: str | None
+    canaries: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +90,43 @@ class Perplexity:
     own: float
     reference: float
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether chance alone may have made the ratio another one than 1."""
+        return self.low is not None and self.high is not None and self.low <= 1 <= self.high
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Share of right answers to a task's examples."""
+    """Share of right answers to a task's examples.
+
+    gained, lost: how many the bundle alone answers right, and how many the reference alone.
+    """
 
     name: str
     kind: str
     examples: int
     accuracy: float
     reference_accuracy: float | None
+    gained: int | None = None
+    lost: int | None = None
+
+    @property
+    def right(self) -> int:
+        """How many are right."""
+        return round(self.accuracy * self.examples)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy."""
+        return share_interval(self.right, self.examples)
+
+    @property
+    def difference_interval(self) -> tuple[float, float] | None:
+        """95 % interval of the accuracy less the reference's; None where the pairs are not known."""
+        if self.gained is None or self.lost is None:
+            return None
+        return difference_interval(self.gained, self.lost, self.examples)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +146,10 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """One way to quantize the model. bytes: of its file; ram_bytes: of what is copied out of it when it is loaded.
+    """One way to quantize the model. bytes: of its file, computed; divergence: mean, in nats, measured.
 
-    divergence: mean, in nats, measured. is_own: this is the bundle itself.
+    ram_bytes: computed, of what is copied out of the file into anonymous memory for the target's kernels when it is
+    loaded; context and buffers come on top. is_own: this is the bundle itself.
     """
 
     name: str
@@ -120,6 +176,7 @@ class Speed:
 class Quality:
     """What quality.json tells; a part that was not measured is None or empty."""
 
+    bundle: Bundle | None = None
     reference: Reference | None = None
     texts: Texts | None = None
     divergence: Divergence | None = None
@@ -152,10 +209,11 @@ def decode(data: bytes) -> Quality:
 
 def _quality(value: Any) -> Quality:
     names = ("schema", "reference", "texts", "divergence", "perplexity", "tasks", "tensors", "sizes", "speeds")
-    fields = Fields(value, FILE, names)
+    fields = Fields(value, FILE, names, later=("bundle",))
     if (schema := fields.count("schema")) != SCHEMA:
         raise fields.wrong("schema", schema, f"{SCHEMA}")
     quality = Quality(
+        bundle=fields.part("bundle", _bundle),
         reference=fields.part("reference", _reference),
         texts=fields.part("texts", _texts),
         divergence=fields.part("divergence", _divergence),
@@ -172,6 +230,27 @@ def _quality(value: Any) -> Quality:
     if sum(size.is_own for size in quality.sizes) > 1:
         raise CheckpointError(f"{FILE}.sizes: is_own is true more than once, allowed is once")
     return quality
+
+
+def _bundle(value: Any, where: str) -> Bundle:
+    names = ("name", "version", "licence", "quantization", "bits_per_weight", "target", "calibration")
+    fields = Fields(value, where, (*names, "adapter_sha256", "canaries"))
+    return Bundle(
+        name=fields.text("name"),
+        version=fields.count("version"),
+        licence=fields.optional("licence", fields.text),
+        quantization=fields.text("quantization"),
+        bits_per_weight=fields.positive("bits_per_weight"),
+        target=fields.text("target"),
+        calibration=fields.part("calibration", _tuned_on),
+        adapter_sha256=fields.optional("adapter_sha256", fields.sha256),
+        canaries=fields.count("canaries"),
+    )
+
+
+def _tuned_on(value: Any, where: str) -> TunedOn:
+    fields = Fields(value, where, ("name", "sha256"))
+    return TunedOn(name=fields.text("name"), sha256=fields.sha256("sha256"))
 
 
 def _reference(value: Any, where: str) -> Reference:
@@ -225,17 +304,28 @@ def _perplexity(value: Any, where: str) -> Perplexity:
 
 
 def _task(value: Any, where: str) -> Task:
-    fields = Fields(value, where, ("name", "kind", "examples", "accuracy", "reference_accuracy"))
-    examples = fields.count("examples")
-    if examples == 0:
-        raise fields.wrong("examples", examples, "1 or more")
-    return Task(
+    names = ("name", "kind", "examples", "accuracy", "reference_accuracy")
+    fields = Fields(value, where, names, later=("gained", "lost"))
+    task = Task(
         name=fields.text("name"),
         kind=fields.text("kind"),
-        examples=examples,
+        examples=fields.count("examples"),
         accuracy=fields.share("accuracy"),
         reference_accuracy=fields.optional("reference_accuracy", fields.share),
+        gained=fields.optional("gained", fields.count),
+        lost=fields.optional("lost", fields.count),
     )
+    if task.examples == 0:
+        raise fields.wrong("examples", task.examples, "1 or more")
+    if task.gained is None or task.lost is None or task.reference_accuracy is None:
+        if task.gained is not None or task.lost is not None:
+            raise fields.wrong("gained", task.gained, "a count where lost and reference_accuracy are there, else null")
+        return task
+    change = round((task.accuracy - task.reference_accuracy) * task.examples)
+    if task.gained - task.lost != change or task.gained + task.lost > task.examples:
+        allowed = f"lost + {change}, what accuracy and reference_accuracy differ by, and with lost at most examples"
+        raise fields.wrong("gained", task.gained, allowed)
+    return task
 
 
 def _tensor(value: Any, where: str) -> Tensor:

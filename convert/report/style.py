@@ -17,7 +17,7 @@ STYLE = """
   :root {
     --ground: #12171d; --raised: #1b222a; --ink: #e7ebef; --quiet: #a0acb8; --rule: #323c47;
     --own: #ff9a5a; --other: #8db4dc; --bar: #2b4560;
-    --heat-0: #1a232d; --heat-1: #1c3247; --heat-2: #1f4768; --heat-3: #265f8e;
+    --heat-0: #1a232d; --heat-1: #1d3850; --heat-2: #204d71; --heat-3: #265f8e;
     --heat-4: #5b98cf; --heat-5: #93c1ea; --heat-6: #d3e8fb;
     --heat-ink-0: #e7ebef; --heat-ink-1: #e7ebef; --heat-ink-2: #e7ebef; --heat-ink-3: #ffffff;
     --heat-ink-4: #0b1016; --heat-ink-5: #0b1016; --heat-ink-6: #0b1016;
@@ -36,7 +36,12 @@ p { margin: 6px 0 12px; max-width: 74ch; }
 .card dt { font-size: .82rem; color: var(--quiet); }
 .card dd { margin: 0; font-size: .82rem; color: var(--quiet); }
 .card dd.value { font-size: 1.4rem; line-height: 1.35; font-weight: 600; color: var(--ink); }
-.card dd.value small { font-size: .9rem; font-weight: 400; white-space: nowrap; }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 4px 32px;
+  margin: 20px 0 0; font-size: .9rem; }
+.facts div { display: grid; grid-template-columns: 9.5rem 1fr; gap: 12px; }
+.facts dt { color: var(--quiet); }
+.facts dd { margin: 0; overflow-wrap: anywhere; }
+p.quiet { font-size: .9rem; }
 .predicted { font-size: .72rem; font-weight: 700; letter-spacing: .04em; color: var(--own); }
 figure { margin: 14px 0 18px; }
 figcaption { font-size: .88rem; max-width: 84ch; margin-top: 4px; }
@@ -51,7 +56,8 @@ svg .mark.own { fill: var(--own); }
 svg .label.own { fill: var(--own); font-weight: 700; }
 svg .bar { fill: var(--bar); stroke: var(--other); stroke-dasharray: 4 3; }
 svg .halo { paint-order: stroke; stroke: var(--ground); stroke-width: 4px; stroke-linejoin: round; }
-svg .heat text { font-size: inherit; }
+svg .heat text, svg .note text { font-size: inherit; }
+svg .note text { fill: var(--quiet); }
 .legend rect { stroke: var(--rule); }
 svg .heat-none rect { fill: none; stroke: var(--rule); stroke-dasharray: 3 2; }
 svg .heat-none text { fill: var(--quiet); }
@@ -87,9 +93,9 @@ code { font-size: .92em; overflow-wrap: anywhere; }
   .card:last-child:nth-child(odd) { grid-column: 1 / -1; }
   table { font-size: .82rem; }
   th, td { padding-right: 7px; }
-  th { white-space: normal; }
+  th, td { white-space: normal; }
   thead th { font-size: .76rem; }
-  td.words { min-width: 9ch; }
+  td.words { min-width: 7ch; }
 }
 @media print {
   body { font-size: 10.5pt; }

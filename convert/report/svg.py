@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from .figures import is_plain, ten_to
 from .markup import NOTHING, Markup, element, escaped, joined
 from .ticks import log_ticks, round_ticks
 
@@ -95,8 +96,12 @@ def text_width(text: str, size: float = _TEXT_SIZE) -> float:
 
 
 def tick_text(value: float) -> str:
-    """A round number without superfluous zeros."""
-    return f"{value:,.12f}".rstrip("0").rstrip(".") if abs(value) >= 1e-6 or value == 0 else f"{value:.0e}"
+    """A round number without superfluous zeros; with a power of ten where it has many."""
+    if value == 0 or is_plain(value):
+        return f"{value:,.12f}".rstrip("0").rstrip(".")
+    mantissa, exponent = f"{value:.6e}".split("e")
+    factor = mantissa.rstrip("0").rstrip(".")
+    return ten_to(int(exponent)) if factor == "1" else f"{factor}×{ten_to(int(exponent))}"
 
 
 def scatter(points: Sequence[Point], *, about: About, width: float, x_name: str, y_name: str) -> Markup:
@@ -250,7 +255,9 @@ def grid(
     for name, cell in apart.items():
         content.append(_text(_ROW_NAMES_WIDTH - 8, top + 17, name, class_="tick", text_anchor="end"))
         content.append(_cell(_ROW_NAMES_WIDTH, top, cell_width, cell))
-        content.append(_text(_ROW_NAMES_WIDTH + cell_width + 8, top + 17, cell.note, class_="tick"))
+        x = _ROW_NAMES_WIDTH + cell_width + 8
+        note = _text(x, top + 17, cell.note)
+        content.append(element("g", note, class_="note", font_size=_size_within(width - x, cell.note, most=12)))
         top += _CELL_HEIGHT
     return _drawing(about, width, top + 2, content)
 
@@ -263,7 +270,7 @@ def _stripes(columns: Sequence[int], most: int) -> list[Sequence[int]]:
 
 
 def _cell(x: float, y: float, width: float, cell: Cell) -> Markup:
-    size = min(10.5, (width - 7) / (_EM_PER_CHARACTER * max(1, len(cell.text))))
+    size = _size_within(width - 7, cell.text, most=10.5)
     return element(
         "g",
         element("title", escaped(cell.note)),
@@ -272,6 +279,10 @@ def _cell(x: float, y: float, width: float, cell: Cell) -> Markup:
         font_size=size,
         class_="heat heat-none" if cell.level is None else f"heat heat-{cell.level}",
     )
+
+
+def _size_within(width: float, text: str, *, most: float) -> float:
+    return min(most, width / (_EM_PER_CHARACTER * max(1, len(text))))
 
 
 def _text(x: float, y: float, text: str, **attributes: str | float) -> Markup:

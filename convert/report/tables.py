@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from .figures import UNKNOWN, megabytes, percent, significant
+from .figures import UNKNOWN, megabytes, percent, ratio, significant
 from .markup import Markup, element, escaped, joined
 from .quality import Divergence, Perplexity, Size, Speed, Task, Tensor
 from .tensors import APART, KINDS, OTHERS, sort_tensors
+from .verdicts import points_of_right, share_of_right
 
 
 def table(
@@ -51,8 +52,12 @@ def divergence_table(divergence: Divergence) -> Markup:
 
 def perplexity_table(perplexity: Perplexity) -> Markup:
     rows = [
-        ("ratio", f"{perplexity.ratio:.4f}"),
-        *((("95 % interval", f"{perplexity.low:.4f} to {perplexity.high:.4f}"),) if perplexity.low else ()),
+        ("ratio", ratio(perplexity.ratio)),
+        *(
+            (("95 % interval", f"{ratio(perplexity.low)} to {ratio(perplexity.high)}"),)
+            if perplexity.low and perplexity.high
+            else ()
+        ),
         ("this bundle", significant(perplexity.own, 5)),
         ("unquantized model", significant(perplexity.reference, 5)),
     ]
@@ -62,32 +67,35 @@ def perplexity_table(perplexity: Perplexity) -> Markup:
 def task_table(tasks: Sequence[Task]) -> Markup:
     rows = [
         (
-            task.name,
-            task.kind,
-            f"{task.examples:,}",
-            percent(task.accuracy, 2),
-            percent(task.reference_accuracy, 2),
-            UNKNOWN
-            if task.reference_accuracy is None
-            else f"{100 * (task.accuracy - task.reference_accuracy):+.2f}".replace("-", "−"),
+            f"{task.name} ({task.kind})",
+            f"{task.right:,} of {task.examples:,}: {share_of_right(task)}",
+            percent(task.reference_accuracy),
+            UNKNOWN if task.reference_accuracy is None else points_of_right(task),
         )
         for task in tasks
     ]
-    head = ("task", "kind", "examples", "this bundle", "unquantized", "points")
-    return table("Share of right answers", head, rows, words=1)
+    head = ("task", "this bundle", "unquantized", "difference, points")
+    return table("Right answers, in brackets 95 % intervals", head, rows)
 
 
 def size_table(sizes: Sequence[Size]) -> Markup:
     ordered = sorted(sizes, key=lambda size: size.bytes)
     rows = [
-        (size.name, megabytes(size.bytes), megabytes(size.ram_bytes), significant(size.divergence)) for size in ordered
+        (
+            f"this bundle: {size.name}" if size.is_own else size.name,
+            megabytes(size.bytes),
+            megabytes(size.ram_bytes),
+            significant(size.divergence),
+        )
+        for size in ordered
     ]
     own = next((index for index, size in enumerate(ordered) if size.is_own), -1)
     caption = (
-        "RAM is computed by types, not measured: what is copied out of the file for kernels of the target; context and "
-        "buffers add to it"
+        "Copied on loading: from the file into anonymous memory, for kernels of the target. It is computed from types, "
+        "not measured; context and buffers add to it"
     )
-    return table(caption, ("quantized as", "file, MB", "RAM, MB", "mean divergence, nats"), rows, own=own)
+    head = ("quantized as", "file, MB", "copied on loading, MB", "mean divergence, nats")
+    return table(caption, head, rows, own=own)
 
 
 def kind_table(tensors: Sequence[Tensor]) -> Markup:
@@ -109,7 +117,7 @@ def kind_table(tensors: Sequence[Tensor]) -> Markup:
                 percent(sum(known) / total) if known and total else UNKNOWN,
             )
         )
-    head = ("kind of tensor", "tensors", "types", "MB", "sum, nats", "share")
+    head = ("kind of tensor", "count", "types", "MB", "sum, nats", "share")
     return table("By kind; the share is of the sum of all tensors' divergences", head, rows, words=2)
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..report.quality import FILE as QUALITY_FILE
 from ..weights import ggml
 
 FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
 MODEL_FILE = "model.gguf"
+CANARIES_FILE = "canaries.json"
 IMPORTANCE_FILE = "imatrix.gguf"
 ADAPTER_FILE = "adapter.gguf"
 REPAIR_FILE = "repair.gguf"
@@ -71,6 +73,15 @@ def sha256_of(path: Path) -> str:
     """Hex. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def measured(folder: Path) -> dict[str, Any] | None:
+    """Of the quality.json in a bundle's folder what tells of the whole model; None if there is none."""
+    path = folder / QUALITY_FILE
+    if not path.is_file():
+        return None
+    quality = json.loads(path.read_bytes())
+    return {name: quality[name] for name in ("reference", "texts", "divergence", "perplexity", "tasks")}
 
 
 def tools() -> dict[str, str]:

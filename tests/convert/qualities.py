@@ -3,7 +3,19 @@
 import math
 
 from convert.report.boards import predicted_speeds
-from convert.report.quality import Divergence, Perplexity, Quality, Reference, Size, Speed, Task, Tensor, Texts
+from convert.report.quality import (
+    Bundle,
+    Divergence,
+    Perplexity,
+    Quality,
+    Reference,
+    Size,
+    Speed,
+    Task,
+    Tensor,
+    Texts,
+    TunedOn,
+)
 
 HIDDEN, FEED_FORWARD, KEYS, VOCABULARY = 896, 4864, 128, 151936
 BYTES_PER_WEIGHT = {"Q8_0": 1.0625, "IQ4_NL": 0.5625, "Q4_0": 0.5625, "Q5_1": 0.75, "F32": 4.0}
@@ -62,6 +74,17 @@ def make_quality(layers: int = 24) -> Quality:
     tensors = make_tensors(layers)
     nbytes = sum(tensor.bytes for tensor in tensors) + 5_900_000
     return Quality(
+        bundle=Bundle(
+            name="pump model",
+            version=3,
+            licence="apache-2.0",
+            quantization="IQ4_NL-MIX",
+            bits_per_weight=5.921,
+            target="armv8.2-dotprod",
+            calibration=TunedOn(name="factory+general", sha256="ca" * 32),
+            adapter_sha256="ad" * 32,
+            canaries=8,
+        ),
         reference=Reference(file_sha256="5c" * 32, type="BF16"),
         texts=Texts(name="evaluation", sha256="e7" * 32, tokens=24_576, positions=24_552),
         divergence=Divergence(
@@ -69,7 +92,15 @@ def make_quality(layers: int = 24) -> Quality:
         ),
         perplexity=Perplexity(ratio=1.0117, low=1.0082, high=1.0153, own=14.27, reference=14.105),
         tasks=(
-            Task(name="pump state", kind="classify", examples=400, accuracy=0.9375, reference_accuracy=0.9425),
+            Task(
+                name="pump state",
+                kind="classify",
+                examples=400,
+                accuracy=0.9375,
+                reference_accuracy=0.9425,
+                gained=3,
+                lost=5,
+            ),
             Task(name="alarm text", kind="extract", examples=250, accuracy=0.884, reference_accuracy=0.88),
             Task(name="shift log", kind="classify", examples=120, accuracy=0.9, reference_accuracy=None),
         ),

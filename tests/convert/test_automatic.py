@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def convert(*arguments: object) -> int:
 def test_a_budget_is_kept_and_used_and_more_of_it_diverges_less(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    divergences = []
+    divergences, errors = [], ""
     for budget in (1_700_000, 2_300_000):
         bundle = tmp_path / str(budget)
         assert convert("--budget", budget, "--out", bundle, "--work", work) == 0
@@ -59,8 +60,20 @@ def test_a_budget_is_kept_and_used_and_more_of_it_diverges_less(
         HTMLParser().feed((bundle / "quality.html").read_text("utf-8"))
         model = open_model("default", bundle)
         assert model.warning is None
+        assert quality.bundle is not None
+        nbytes = Counter[str]()
+        for tensor in quality.tensors:
+            nbytes[tensor.type] += tensor.bytes
+        (most, _), *others = nbytes.most_common()
+        assert others
+        assert model.quantization == quality.bundle.quantization == f"{most}-MIX"
+        told, more = capsys.readouterr()
+        errors += more
+        assert f"{most}-MIX, mostly {most} and " in told
+        assert f", {quality.bundle.bits_per_weight:.2f} bits per weight\n" in told
+        assert "canaries: none recorded\n" in told
     assert 0 < divergences[1] < divergences[0]
-    assert "measuring" in capsys.readouterr().err
+    assert "measuring" in errors
 
 
 def test_it_diverges_less_than_the_usual_mix_of_the_same_size(
@@ -95,7 +108,8 @@ def test_a_second_budget_costs_no_measurement(
     assert convert("--budget", "2.2MB", "--dry-run", "--json", "--work", work) == 0
     second = json.loads(capsys.readouterr().out)
 
-    assert first["quantization"] == second["quantization"] == "AUTO"
+    assert {first["quantization"], second["quantization"]} <= {"IQ4_NL-MIX", "Q8_0-MIX"}
+    assert first["bits_per_weight"] < second["bits_per_weight"] < 8.6
     assert first["tensor_bytes"] < second["tensor_bytes"] <= 2_200_000
 
 
@@ -131,6 +145,9 @@ def test_a_named_type_keeps_its_mix_and_diverges_less_when_its_matrices_are_roun
     quality = decode((tuned / "quality.json").read_bytes())
     assert quality.divergence is not None
     assert {tensor.divergence for tensor in quality.tensors} == {None}
+    measured = json.loads((tuned / "quality.json").read_text())
+    assert manifest["quality"] == {name: measured[name] for name in manifest["quality"]}
+    assert manifest["quality"]["divergence"]["mean"] == quality.divergence.mean
     assert "--type q4_0 --calibration" in (tuned / "quality.html").read_text("utf-8")
     before, after = (divergence_of(bundle, work, capsys) for bundle in (plain, tuned))
     assert after == quality.divergence.mean < 0.7 * before
@@ -241,3 +258,5 @@ def test_a_model_with_an_adapter_is_judged_beside_the_unquantized_one_with_it(wo
     assert 0 < quality.divergence.mean < 0.02
     files = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))["files"]
     assert {"model.gguf", "adapter.gguf", "quality.json", "imatrix.gguf"} <= files.keys()
+    assert quality.bundle is not None
+    assert quality.bundle.adapter_sha256 == files["adapter.gguf"]["sha256"]

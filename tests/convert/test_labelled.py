@@ -198,6 +198,31 @@ def test_an_answer_that_is_not_sure_enough_or_not_whole_is_not_right(work: Path,
     assert [task.accuracy for task in tasks] == [0.0, 0.0]
 
 
+def test_examples_that_one_of_both_alone_answers_right_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(checkpoint_folder(), "--type", "q8_0", "--out", tmp_path / "b") == 0
+    capsys.readouterr()
+    examples = read_labelled(demo_examples(tmp_path / "labelled.jsonl", 5), read_tasks(DEMO_TASKS))
+    model = Adapted(tmp_path / "b" / "model.gguf")
+    home = tmp_path / "home"
+
+    def judged() -> list[tuple[float, float | None, int | None, int | None]]:
+        tasks = judge_tasks(model, model, "3" * 64, examples, work=home, progress=lambda *_: None)
+        return [(task.accuracy, task.reference_accuracy, task.gained, task.lost) for task in tasks]
+
+    assert judged() == [(1.0, 1.0, 0, 0)] * 2
+    (kept,) = home.iterdir()
+    of_reference = json.loads(kept.read_text())
+    # Triage and diagnosis take turns.
+    of_reference[0] = of_reference[2] = of_reference[3] = False
+    kept.write_text(json.dumps(of_reference))
+    assert judged() == [(1.0, 0.6, 2, 0), (1.0, 0.8, 1, 0)]
+    for damaged in ({"machine-triage": 5}, of_reference[1:], [1] * 10):
+        kept.write_text(json.dumps(damaged))
+        assert judged() == [(1.0, 1.0, 0, 0)] * 2
+
+
 def test_the_report_of_a_budget_tells_it_and_evaluate_does(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,16 +231,24 @@ def test_the_report_of_a_budget_tells_it_and_evaluate_does(
     converted = [checkpoint_folder(), "--budget", "1.9MB", "--out", tmp_path / "b", *words, "--canaries", labelled]
     assert main([str(word) for word in converted]) == 0
     assert "canaries.json" in json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))["files"]
-    tasks = decode((tmp_path / "b" / "quality.json").read_bytes()).tasks
-    assert [(task.name, task.kind, task.examples) for task in tasks] == [
-        ("machine-triage", "classify", 6),
-        ("machine-diagnosis", "extract", 6),
+    quality = decode((tmp_path / "b" / "quality.json").read_bytes())
+    recorded = len(json.loads((tmp_path / "b" / "canaries.json").read_bytes())["canaries"])
+    assert quality.bundle is not None
+    assert quality.bundle.canaries == recorded > 0
+    assert f"canaries: {recorded} recorded\n" in capsys.readouterr().out
+    assert [(task.name, task.kind, task.examples, task.gained, task.lost) for task in quality.tasks] == [
+        ("machine-triage", "classify", 6, 0, 0),
+        ("machine-diagnosis", "extract", 6, 0, 0),
     ]
-    assert "Share of right answers" in (tmp_path / "b" / "quality.html").read_text("utf-8")
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))
+    assert manifest["quality"]["tasks"] == json.loads((tmp_path / "b" / "quality.json").read_bytes())["tasks"]
+    assert "Right answers, in brackets" in (tmp_path / "b" / "quality.html").read_text("utf-8")
     capsys.readouterr()
     assert run("evaluate", tmp_path / "b", "--against", checkpoint_folder(), *words) == 0
     captured = capsys.readouterr()
-    assert "machine-triage   100.00 % of 6 answers right, the reference's 100.00 %" in captured.out
+    assert "machine-triage    6 of 6 answers right, 100.0 % (61.0 to 100.0)\n" in captured.out
+    compared = "the reference: 100.0 %, the difference 0.0 (−24.5 to +24.5) points, no difference that can be told\n"
+    assert compared in captured.out
     assert "asking" in captured.err
 
 

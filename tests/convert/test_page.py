@@ -12,6 +12,7 @@ import pytest
 from convert.report.page import page
 from convert.report.quality import Quality, Size, Task, Tensor
 from tests.convert.qualities import make_quality, make_tensors
+from tests.convert.test_figures import number
 
 HOSTILE = "<script src=//evil>&\"'</title><img src=x onerror=alert(1)>\N{RIGHT-TO-LEFT OVERRIDE}"
 
@@ -59,6 +60,12 @@ def rows(text: str, caption: str) -> Iterator[list[str]]:
         yield ["".join(cell.itertext()).replace("\N{NO-BREAK SPACE}", " ") for cell in row]
 
 
+def facts(quality: Quality) -> dict[str, str]:
+    root = ET.fromstring(page(quality, "pump model").removeprefix("<!DOCTYPE html>\n"))
+    (found,) = [one for one in root.iter("dl") if one.get("class") == "facts"]
+    return {row.findtext("dt") or "": row.findtext("dd") or "" for row in found}
+
+
 @pytest.mark.parametrize("layers", [24, 28, 48])
 def test_the_page_is_well_formed(layers: int) -> None:
     text = page(make_quality(layers), "pump model")
@@ -82,6 +89,7 @@ def test_text_from_outside_stays_text() -> None:
     quality = make_quality()
     assert quality.texts is not None
     assert quality.reference is not None
+    assert quality.bundle is not None
     hostile = dataclasses.replace(
         quality,
         reference=dataclasses.replace(quality.reference, type=HOSTILE),
@@ -93,6 +101,7 @@ def test_text_from_outside_stays_text() -> None:
             Tensor(name="output.weight", type=HOSTILE, bytes=1, divergence=0.1),
         ),
         sizes=(*quality.sizes, Size(name=HOSTILE, bytes=353_000_000, ram_bytes=None, divergence=0.05, is_own=False)),
+        bundle=dataclasses.replace(quality.bundle, licence=HOSTILE, quantization=HOSTILE, target=HOSTILE),
         speeds=tuple(dataclasses.replace(speed, board=HOSTILE, source=HOSTILE) for speed in quality.speeds),
     )
     text = page(hostile, HOSTILE)
@@ -124,23 +133,28 @@ def test_the_tables_hold_the_figures_of_the_document() -> None:
     assert perplexity is not None
     text = page(quality, "pump model")
     told = dict(rows(text, "KL divergence"))
-    assert [float(value) for value in list(told.values())[:-1]] == [
+    assert [number(value) for value in list(told.values())[:-1]] == [
         *(divergence.mean, divergence.error, divergence.median, divergence.p90, divergence.p99, divergence.max),
     ]
     assert told["same first choice"] == "93.81 %"
     assert [value for _, value in rows(text, "Perplexity")] == ["1.0117", "1.0082 to 1.0153", "14.270", "14.105"]
-    assert {name: (float(mb), float(nats)) for name, mb, _, nats in rows(text, "RAM is")} == {
-        size.name: (round(size.bytes / 1e6, 1), size.divergence) for size in quality.sizes
+    assert {name: (float(mb), number(nats)) for name, mb, _, nats in rows(text, "Copied on loading")} == {
+        ("this bundle: " if size.is_own else "") + size.name: (round(size.bytes / 1e6, 1), size.divergence)
+        for size in quality.sizes
     }
     for tensor, (name, kind, nbytes, nats, how) in zip(quality.tensors, rows(text, "One row"), strict=True):
         assert (name, kind, nbytes) == (tensor.name, tensor.type, f"{tensor.bytes:,}")
         assert how == ("–" if tensor.divergence is None else "measured")
-        assert (None if nats == "–" else float(nats)) == tensor.divergence
+        assert (None if nats == "–" else number(nats)) == tensor.divergence
     for speed, (board, rate, gb_s, source) in zip(quality.speeds, rows(text, "Bandwidth"), strict=True):
         assert (board, source) == (speed.board, speed.source)
         assert float(rate) == pytest.approx(speed.tokens_per_s, rel=5e-3)
         assert float(gb_s) == pytest.approx(speed.bandwidth_gb_s, rel=5e-3)
-    assert next(rows(text, "Share of right")) == ["pump state", "classify", "400", "93.75 %", "94.25 %", "−0.50"]
+    assert list(rows(text, "Right answers")) == [
+        ["pump state (classify)", "375 of 400: 93.8 % (90.9 to 95.7)", "94.2 %", "−0.5 (−2.0 to +1.0)"],
+        ["alarm text (extract)", "221 of 250: 88.4 % (83.8 to 91.8)", "88.0 %", "+0.4"],
+        ["shift log (classify)", "108 of 120: 90.0 % (83.3 to 94.2)", "–", "–"],
+    ]
     kinds = {kind: int(count) for kind, count, *_ in rows(text, "By kind")}
     assert sum(kinds.values()) == len(quality.tensors)
     assert kinds["ffn_down"] == 24
@@ -150,13 +164,49 @@ def test_the_headline_tells_the_main_figures() -> None:
     quality = make_quality()
     found = Page(page(quality, "pump model"))
     shown = found.text
-    assert "0.0214 ± 0.0006 nats" in shown
-    assert found.all_of("dd")[:3] == ["0.0214", "nats, mean and its standard error", "93.8 %"]
-    assert "1.0082 to 1.0153 (95 %)" in shown
+    assert found.all_of("dd")[:3] == ["0.0214", "nats on average; standard error 0.0006", "93.8 %"]
+    assert "95 % interval 1.0082 to 1.0153, above 1: a loss" in shown
+    assert "on disk; loading copies 71.3 MB of it into anonymous memory (computed)" in shown
     assert "365.6 MB" in shown
     assert "PREDICTED" in found.all_of("span")
     assert "e7" * 32 in shown
     assert "5c" * 32 in shown
+
+
+def test_what_the_bundle_is_is_told() -> None:
+    quality = make_quality()
+    assert quality.bundle is not None
+    assert facts(quality) == {
+        "Version": "3",
+        "Licence": "apache-2.0",
+        "Quantization": "IQ4_NL-MIX, mostly IQ4_NL and Q8_0; 5.92 bits per weight",
+        "Target": "armv8.2-dotprod (Pi 5, RK3588, Orin)",
+        "Adapter": "adapter.gguf, applied in all comparisons",
+        "Calibration texts": "factory + general",
+        "Evaluation texts": "evaluation: 24,552 of 24,576 tokens are compared",
+        "Compared with": "the unquantized model as BF16",
+        "Canaries": "8 requests with recorded answers",
+    }
+    assert {"ca" * 32, "ad" * 32} <= set(Page(page(quality, "pump model")).all_of("code"))
+    plain = dataclasses.replace(quality.bundle, licence=None, calibration=None, adapter_sha256=None, canaries=0)
+    told = facts(dataclasses.replace(quality, bundle=plain))
+    assert told["Licence"] == "not stated"
+    assert [told[name] for name in ("Adapter", "Calibration texts", "Canaries")] == ["none"] * 3
+
+
+def test_what_an_older_document_does_not_tell_is_said_to_be_unknown() -> None:
+    older = dataclasses.replace(make_quality(), bundle=None)
+    assert facts(older)["Quantization"] == "mostly IQ4_NL and Q8_0"
+    assert facts(older).keys() == {"Quantization", "Evaluation texts", "Compared with"}
+    unknown = "Version, licence, target, adapter, calibration texts and canaries are not known here"
+    assert unknown in Page(page(older, "pump model")).text
+    assert unknown not in Page(page(make_quality(), "pump model")).text
+
+
+def test_the_sum_of_the_parts_is_explained_beside_the_whole() -> None:
+    quality = make_quality()
+    total = sum(tensor.divergence or 0 for tensor in quality.tensors)
+    assert f"All parts together are {total:.4f} nats, the whole bundle is 0.0214 away" in Page(page(quality, "m")).text
 
 
 @pytest.mark.parametrize(

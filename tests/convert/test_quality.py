@@ -39,7 +39,7 @@ def test_the_document_is_canonical() -> None:
     content = json.loads(data)
     assert data == json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     assert content.keys() == {
-        *("schema", "reference", "texts", "divergence", "perplexity", "tasks", "tensors", "sizes", "speeds"),
+        *("schema", "bundle", "reference", "texts", "divergence", "perplexity", "tasks", "tensors", "sizes", "speeds"),
     }
     assert content["tasks"][2]["reference_accuracy"] is None
 
@@ -73,6 +73,15 @@ def test_integers_are_read_where_numbers_are_expected() -> None:
         ("perplexity.low", 1.2, "quality.json.perplexity.low is 1.2, allowed is at most ratio = 1.0117"),
         ("perplexity.high", 1.0, "quality.json.perplexity.high is 1.0, allowed is at least ratio = 1.0117"),
         ("perplexity.low", None, "quality.json.perplexity.high is 1.0153, allowed is an interval's end where low"),
+        ("bundle.canaries", None, "quality.json.bundle.canaries is null, allowed is an integer from 0"),
+        (
+            "bundle.calibration.sha256",
+            ...,
+            "quality.json.bundle.calibration.sha256 is missing; what is unknown is null",
+        ),
+        ("tasks.0.gained", 4, "quality.json.tasks[0].gained is 4, allowed is lost + -2, what accuracy and"),
+        ("tasks.0.lost", None, "quality.json.tasks[0].gained is 3, allowed is a count where lost and reference_acc"),
+        ("tasks.0.reference_accuracy", None, "quality.json.tasks[0].gained is 3, allowed is a count where lost"),
         ("tasks.0.examples", 0, "quality.json.tasks[0].examples is 0, allowed is 1 or more"),
         ("tasks.1.name", "pump state", "quality.json.tasks[1].name is 'pump state', allowed is a name not used"),
         ("tensors.3.bytes", 1.5, "quality.json.tensors[3].bytes is 1.5, allowed is an integer from 0"),
@@ -87,6 +96,19 @@ def test_anything_else_is_refused_with_the_field_the_value_and_what_is_allowed(
 ) -> None:
     with pytest.raises(CheckpointError, match=re.escape(message)):
         decode(changed(path, value))
+
+
+def test_what_older_converters_wrote_is_read() -> None:
+    content: Any = json.loads(make_quality().encode())
+    del content["bundle"]
+    for task in content["tasks"]:
+        del task["gained"], task["lost"]
+    quality = decode(json.dumps(content).encode())
+
+    assert quality.bundle is None
+    assert {(task.gained, task.lost, task.difference_interval) for task in quality.tasks} == {(None, None, None)}
+    assert quality.tensors == make_quality().tensors
+    assert json.loads(quality.encode())["bundle"] is None
 
 
 def test_what_could_not_be_read_again_is_not_written() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from convert.errors import ConvertError
 from convert.measure.texts import read_texts
+from convert.report.fields import MAX_TEXT_LENGTH
 
 TEXTS = Path(__file__).parents[2] / "convert" / "texts"
 FILES = sorted(path for name in ("calibration", "evaluation") for path in (TEXTS / name).glob("*.jsonl"))
@@ -69,3 +70,13 @@ def test_a_line_that_is_no_text_is_named(tmp_path: Path, line: str, told: str) -
     path.write_text('{"text": "a b"}\n' + line + "\n", encoding="utf-8")
     with pytest.raises(ConvertError, match=told):
         read_texts([path])
+
+
+def test_texts_of_many_or_strange_names_have_one_that_can_be_told(tmp_path: Path) -> None:
+    paths = [tmp_path / f"a\nb{number}.txt" for number in range(99)]
+    for path in paths:
+        path.write_text("text")
+    assert read_texts(paths[:1]).name == "a\\nb0"
+    name = read_texts(paths).name
+    assert name.isprintable()
+    assert len(name) <= MAX_TEXT_LENGTH
