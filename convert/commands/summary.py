@@ -45,11 +45,11 @@ def print_summary(plan: Plan, written: Written, target: Target, folder: Path, se
         print_json(_common(plan, target) | facts)
         return
     signed = ", signed" if written.is_signed else ""
-    print(f"{printable(str(folder))}: {printable(plan.name)} version {plan.version}{signed}")
+    print(f"{printable(str(folder))}: {printable(plan.name)} version {plan.version}, {plan.quantization_name}{signed}")
     _print_histogram(plan, target)
     for name, file in sorted(written.files.items()):
         print(f"{name}  {file.nbytes} bytes  sha256 {file.sha256}")
-    print(f"canaries: {count_canaries(folder) or 'none'} recorded")
+    print(f"canaries: {count_canaries(folder) or 'none'}")
     print(f"{seconds:.1f} s")
 
 

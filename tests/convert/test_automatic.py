@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -69,9 +70,9 @@ def test_a_budget_is_kept_and_used_and_more_of_it_diverges_less(
         assert model.quantization == quality.bundle.quantization == f"{most}-MIX"
         told, more = capsys.readouterr()
         errors += more
-        assert f"{most}-MIX, mostly {most} and " in told
+        assert re.search(f"^{most}-MIX, (mostly )?{most}( and |, )", told, re.MULTILINE)
         assert f", {quality.bundle.bits_per_weight:.2f} bits per weight\n" in told
-        assert "canaries: none recorded\n" in told
+        assert "canaries: none\n" in told
     assert 0 < divergences[1] < divergences[0]
     assert "measuring" in errors
 
