@@ -44,8 +44,9 @@ def print_summary(plan: Plan, written: Written, target: Target, folder: Path, se
         }
         print_json(_common(plan, target) | facts)
         return
-    signed = ", signed" if written.is_signed else ""
-    print(f"{printable(str(folder))}: {printable(plan.name)} version {plan.version}, {plan.quantization_name}{signed}")
+    told = f"{printable(plan.name)} version {plan.version}, {plan.quantization_name}"
+    licence = f"licence {printable(plan.licence)}" if plan.licence else "licence not stated"
+    print(f"{printable(str(folder))}: {told}, {licence}{', signed' if written.is_signed else ''}")
     _print_histogram(plan, target)
     for name, file in sorted(written.files.items()):
         print(f"{name}  {file.nbytes} bytes  sha256 {file.sha256}")

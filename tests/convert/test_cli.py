@@ -42,7 +42,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, checkpoint, "--out", tmp_path / "b", "--type", "q4_k_m", "--name", "pump")
     assert (code, err) == (0, "")
-    assert "pump version 1, Q4_K_M" in out
+    assert "pump version 1, Q4_K_M, licence not stated\n" in out
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["manifest.json", "model.gguf"]
     assert read_gguf(tmp_path / "b" / "model.gguf").values()["general.name"] == "pump"
 
