@@ -15,7 +15,7 @@ def size_plot(sizes: Sequence[Size]) -> Markup | None:
     """Size against divergence, this bundle beside others."""
     points = [
         Point(
-            "this bundle" if size.is_own else label_text(size.name),
+            "this bundle" if size.is_own else label_text(size.name.removeprefix("--type ")),
             size.bytes / 1e6,
             size.divergence,
             is_own=size.is_own,

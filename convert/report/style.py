@@ -85,6 +85,8 @@ code { font-size: .92em; overflow-wrap: anywhere; }
   main { padding: 20px 16px 36px; }
   .wide { display: none; }
   .narrow { display: block; max-width: 480px; }
+  th, td { white-space: normal; }
+  td.words { min-width: 7ch; }
 }
 @media screen and (max-width: 480px) {
   h1 { font-size: 1.4rem; }
@@ -93,9 +95,7 @@ code { font-size: .92em; overflow-wrap: anywhere; }
   .card:last-child:nth-child(odd) { grid-column: 1 / -1; }
   table { font-size: .82rem; }
   th, td { padding-right: 7px; }
-  th, td { white-space: normal; }
   thead th { font-size: .76rem; }
-  td.words { min-width: 7ch; }
 }
 @media print {
   body { font-size: 10.5pt; }

@@ -140,18 +140,20 @@ def scatter(points: Sequence[Point], *, about: About, width: float, x_name: str,
 def place_labels(
     names: Sequence[str], marks: Sequence[tuple[float, float]], area: Box, *, first: Sequence[bool]
 ) -> list[Box | None]:
-    """Where each mark's name fits without touching a mark, another name or the area's edge; None where it does not.
+    """Where each mark's name fits, and a line to it, without touching a mark, another name or the area's edge.
 
-    The ones that are `first` choose first.
+    None where none does. The ones that are `first` choose first.
     """
     taken = [Box(x - _POINT_RADIUS, y - _POINT_RADIUS, x + _POINT_RADIUS, y + _POINT_RADIUS) for x, y in marks]
     placed: list[Box | None] = [None] * len(names)
     for index in sorted(range(len(names)), key=lambda index: not first[index]):
         x, y = marks[index]
+        others = taken[:index] + taken[index + 1 :]
         for box in _places(x, y, text_width(names[index]), _TEXT_SIZE + 3):
-            if area.holds(box) and not any(box.overlaps(other) for other in taken):
+            needed = [box, *_leader_boxes(x, y, box)]
+            if area.holds(box) and not any(one.overlaps(other) for one in needed for other in others):
                 placed[index] = box
-                taken.append(box)
+                taken += needed
                 break
     return placed
 
@@ -169,10 +171,24 @@ def _places(x: float, y: float, width: float, height: float) -> list[Box]:
 
 
 def _leader(x: float, y: float, box: Box) -> Markup:
+    end = leader_end(x, y, box)
+    return NOTHING if end is None else element("line", class_="leader", x1=x, y1=y, x2=end[0], y2=end[1])
+
+
+def leader_end(x: float, y: float, box: Box) -> tuple[float, float] | None:
+    """Where the line from a mark to its name ends; None where the name stands so near that it needs none."""
     end_x, end_y = min(max(x, box.left), box.right), min(max(y, box.top + 3), box.bottom - 3)
-    if math.hypot(end_x - x, end_y - y) < _POINT_RADIUS + 8:
-        return NOTHING
-    return element("line", class_="leader", x1=x, y1=y, x2=end_x, y2=end_y)
+    return None if math.hypot(end_x - x, end_y - y) < _POINT_RADIUS + 8 else (end_x, end_y)
+
+
+def _leader_boxes(x: float, y: float, box: Box) -> list[Box]:
+    """What the line takes, in pieces of about two pixels."""
+    if (end := leader_end(x, y, box)) is None:
+        return []
+    pieces = math.ceil(math.hypot(end[0] - x, end[1] - y) / 2)
+    shares = [piece / pieces for piece in range(pieces)]
+    points = [(x + share * (end[0] - x), y + share * (end[1] - y)) for share in shares]
+    return [Box(at_x - 1, at_y - 1, at_x + 1, at_y + 1) for at_x, at_y in points]
 
 
 def _mark(x: float, y: float, point: Point) -> Markup:

@@ -15,7 +15,9 @@ def round_ticks(low: float, high: float, most: int) -> tuple[float, ...]:
         for step in _STEPS:
             first, last = math.ceil(low / scaled(step, exponent)), math.floor(high / scaled(step, exponent))
             if last - first < most:
-                return tuple(scaled(step * count, exponent) for count in range(first, last + 1))
+                ticks = (scaled(step * count, exponent) for count in range(first, last + 1))
+                # Where low and high are nearly the same, dividing rounds across them.
+                return tuple(tick for tick in ticks if low <= tick <= high) or (low,)
         exponent += 1
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convert.report.style import HEAT_LEVELS, STYLE
-from convert.report.svg import About, Bar, Box, Cell, Point, bars, grid, place_labels, scatter
+from convert.report.svg import About, Bar, Box, Cell, Point, bars, grid, leader_end, place_labels, scatter, text_width
 from convert.report.ticks import level, log_ticks, round_ticks
 
 ABOUT = About(name="plot", title="a plot", description="of points")
@@ -38,6 +38,9 @@ def test_round_ticks_read_as_people_write_them() -> None:
     assert round_ticks(342.1, 541.9, 5) == (350, 400, 450, 500)
     assert round_ticks(0, 0.31, 4) == (0, 0.1, 0.2, 0.3)
     assert round_ticks(7, 7, 4) == (7,)
+    assert all(
+        879609.9999999999 <= tick <= 879610.0000009999 for tick in round_ticks(879609.9999999999, 879610.0000009999, 6)
+    )
 
 
 @given(st.floats(1e-9, 1e9), st.floats(1.01, 1e12), st.integers(3, 12))
@@ -68,6 +71,24 @@ def test_labels_touch_no_other_label_no_mark_and_no_edge() -> None:
         assert all(area.holds(box) for box in boxes)
         assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
         assert not any(box.left < x < box.right and box.top < y < box.bottom for box in boxes for x, y in marks)
+        for (x, y), own in zip(marks, found, strict=True):
+            if own is None or (end := leader_end(x, y, own)) is None:
+                continue
+            line = [(x + share / 99 * (end[0] - x), y + share / 99 * (end[1] - y)) for share in range(99)]
+            crossed = [
+                box for box in boxes if any(box.left < a < box.right and box.top < b < box.bottom for a, b in line)
+            ]
+            assert crossed in ([], [own])
+
+
+def test_a_note_beside_a_cell_is_as_small_as_its_room_asks_for() -> None:
+    apart = {"output": Cell(2, "Q5_0", "1,093.6 MB, 2.74 × 10⁻⁵ nats (scaled)")}
+    for width, most in ((1040, 12.0), (340, 10.0)):
+        drawn = ET.fromstring(grid({}, apart, rows=(), column_name="layer", about=ABOUT, width=width))
+        (note,) = [group for group in drawn.iter("g") if group.attrib.get("class") == "note"]
+        assert float(note.attrib["font-size"]) <= most
+        (text,) = note.iter("text")
+        assert float(text.attrib["x"]) + text_width(text.text or "", float(note.attrib["font-size"])) <= width + 2
 
 
 def test_a_lower_divergence_is_drawn_lower_and_ours_in_another_shape() -> None:
