@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from .figures import megabytes, significant
+from .labels import label_text
 from .markup import NOTHING, Markup, element, escaped, joined
 from .quality import Size, Speed, Tensor
 from .style import HEAT_LEVELS
-from .svg import About, Bar, Cell, Point, bars, for_every_screen, grid, label_text, scatter, tick_text
+from .svg import About, Bar, Cell, Point, bars, for_every_screen, grid, scatter, tick_text
 from .tensors import KINDS, sort_tensors
 from .ticks import level, log_ticks
 

@@ -9,14 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .figures import is_plain, ten_to
+from .labels import EM_PER_CHARACTER, POINT_RADIUS, Box, leader_end, place_labels, text_width
 from .markup import NOTHING, Markup, element, escaped, joined
 from .ticks import log_ticks, round_ticks
 
-# Of the widest common interface fonts, so that a label is never wider than the room that was found for it.
-_EM_PER_CHARACTER = 0.6
-_TEXT_SIZE = 13
-_POINT_RADIUS = 6
-_LONGEST_LABEL = 24
 _CELL_HEIGHT = 26
 _ROW_NAMES_WIDTH = 84
 _LEAST_CELL_WIDTH = 39
@@ -62,39 +58,6 @@ class Cell:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A rectangle, y downwards."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def overlaps(self, other: "Box") -> bool:
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
-
-    def holds(self, other: "Box") -> bool:
-        return (
-            self.left <= other.left
-            and other.right <= self.right
-            and self.top <= other.top
-            and other.bottom <= self.bottom
-        )
-
-
-def label_text(name: str) -> str:
-    """A name as short as a drawing has room for."""
-    return name if len(name) <= _LONGEST_LABEL else name[: _LONGEST_LABEL - 1] + "…"
-
-
-def text_width(text: str, size: float = _TEXT_SIZE) -> float:
-    """An upper estimate; what draws the text is not known here."""
-    return len(text) * size * _EM_PER_CHARACTER
-
-
 def tick_text(value: float) -> str:
     """A round number without superfluous zeros; with a power of ten where it has many."""
     if value == 0 or is_plain(value):
@@ -137,66 +100,17 @@ def scatter(points: Sequence[Point], *, about: About, width: float, x_name: str,
     return _drawing(about, width, height, content)
 
 
-def place_labels(
-    names: Sequence[str], marks: Sequence[tuple[float, float]], area: Box, *, first: Sequence[bool]
-) -> list[Box | None]:
-    """Where each mark's name fits, and a line to it, without touching a mark, another name or the area's edge.
-
-    None where none does. The ones that are `first` choose first.
-    """
-    taken = [Box(x - _POINT_RADIUS, y - _POINT_RADIUS, x + _POINT_RADIUS, y + _POINT_RADIUS) for x, y in marks]
-    placed: list[Box | None] = [None] * len(names)
-    for index in sorted(range(len(names)), key=lambda index: not first[index]):
-        x, y = marks[index]
-        others = taken[:index] + taken[index + 1 :]
-        for box in _places(x, y, text_width(names[index]), _TEXT_SIZE + 3):
-            needed = [box, *_leader_boxes(x, y, box)]
-            if area.holds(box) and not any(one.overlaps(other) for one in needed for other in others):
-                placed[index] = box
-                taken += needed
-                break
-    return placed
-
-
-def _places(x: float, y: float, width: float, height: float) -> list[Box]:
-    # Right, left, above, below, then the corners, and all of that again farther away.
-    found = []
-    for far in (1, 16, 32, 48):
-        near = _POINT_RADIUS + 1 + far
-        sides = ((near, -height / 2), (-near - width, -height / 2), (-width / 2, -near - height), (-width / 2, near))
-        corners = ((far, -near - height), (-far - width, -near - height), (far, near), (-far - width, near))
-        for dx, dy in (*sides, *corners):
-            found.append(Box(x + dx, y + dy, x + dx + width, y + dy + height))
-    return found
-
-
 def _leader(x: float, y: float, box: Box) -> Markup:
     end = leader_end(x, y, box)
     return NOTHING if end is None else element("line", class_="leader", x1=x, y1=y, x2=end[0], y2=end[1])
 
 
-def leader_end(x: float, y: float, box: Box) -> tuple[float, float] | None:
-    """Where the line from a mark to its name ends; None where the name stands so near that it needs none."""
-    end_x, end_y = min(max(x, box.left), box.right), min(max(y, box.top + 3), box.bottom - 3)
-    return None if math.hypot(end_x - x, end_y - y) < _POINT_RADIUS + 8 else (end_x, end_y)
-
-
-def _leader_boxes(x: float, y: float, box: Box) -> list[Box]:
-    """What the line takes, in pieces of about two pixels."""
-    if (end := leader_end(x, y, box)) is None:
-        return []
-    pieces = math.ceil(math.hypot(end[0] - x, end[1] - y) / 2)
-    shares = [piece / pieces for piece in range(pieces)]
-    points = [(x + share * (end[0] - x), y + share * (end[1] - y)) for share in shares]
-    return [Box(at_x - 1, at_y - 1, at_x + 1, at_y + 1) for at_x, at_y in points]
-
-
 def _mark(x: float, y: float, point: Point) -> Markup:
     tip = element("title", escaped(point.name))
     if not point.is_own:
-        return element("g", tip, element("circle", class_="mark", cx=x, cy=y, r=_POINT_RADIUS - 1))
+        return element("g", tip, element("circle", class_="mark", cx=x, cy=y, r=POINT_RADIUS - 1))
     # Another shape, for those who do not see the colour.
-    r = _POINT_RADIUS + 2
+    r = POINT_RADIUS + 2
     path = f"M{x:.1f} {y - r:.1f}L{x + r:.1f} {y:.1f}L{x:.1f} {y + r:.1f}L{x - r:.1f} {y:.1f}Z"
     return element("g", tip, element("path", class_="mark own", d=path))
 
@@ -298,7 +212,7 @@ def _cell(x: float, y: float, width: float, cell: Cell) -> Markup:
 
 
 def _size_within(width: float, text: str, *, most: float) -> float:
-    return min(most, width / (_EM_PER_CHARACTER * max(1, len(text))))
+    return min(most, width / (EM_PER_CHARACTER * max(1, len(text))))
 
 
 def _text(x: float, y: float, text: str, **attributes: str | float) -> Markup:

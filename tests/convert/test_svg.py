@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convert.report.labels import Box, leader_end, place_labels, text_width
 from convert.report.style import HEAT_LEVELS, STYLE
-from convert.report.svg import About, Bar, Box, Cell, Point, bars, grid, leader_end, place_labels, scatter, text_width
+from convert.report.svg import About, Bar, Cell, Point, bars, grid, scatter
 from convert.report.ticks import level, log_ticks, round_ticks
 
 ABOUT = About(name="plot", title="a plot", description="of points")
