@@ -49,9 +49,11 @@ def how_ended(returncode: int) -> str:
     if returncode >= 0:
         return f"exit code {returncode}"
     try:
-        return f"killed by {signal.Signals(-returncode).name}"
+        name = signal.Signals(-returncode).name
     except ValueError:  # a real-time signal has no name of its own
         return f"killed by signal {-returncode}"
+    # See engine/bounded.py.
+    return f"killed by {name}" + (", its chat template did not end" if name == "SIGVTALRM" else "")
 
 
 def last_words(log: Iterable[str]) -> str:

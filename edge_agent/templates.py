@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
 import jinja2
 import jinja2.meta
 from jinja2 import nodes
+from jinja2.filters import do_format
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edge_agent.faults import printable, shown
@@ -35,20 +37,65 @@ def _as_text(value: Any) -> Any:
     return value
 
 
+# What fills a text up to a width; a thousand is more than a prompt needs.
+_PADDING = frozenset(("ljust", "rjust", "center", "zfill", "expandtabs", "indent"))
+_MOST_WIDTH = 1000
+_WIDE_FORMAT = re.compile(r"%[^a-zA-Z%]*(?:\*|[0-9]{4})")
+
+
+def _check_widths(values: Iterable[Any]) -> None:
+    for value in values:
+        if isinstance(value, int) and value > _MOST_WIDTH:
+            raise TypeError(f"a width should be at most {_MOST_WIDTH} (got {shown(value)})")
+
+
+def _check_format(text: object) -> None:
+    if isinstance(text, str) and _WIDE_FORMAT.search(text):
+        raise TypeError(f"a width in a format should be a number below {_MOST_WIDTH} (got {shown(text)})")
+
+
 class _Environment(ImmutableSandboxedEnvironment):
-    # The sandbox bounds neither `"x" * 1000000` nor `9 ** 9 ** 9`, and both may come from a reading.
-    intercepted_binops = frozenset(("*", "**"))
+    # The sandbox bounds none of `"x" * 1000000`, `9 ** 9 ** 9`, `"%99999999d" % 1` and `"x".ljust(10 ** 9)`; of all of
+    # them any part may come from a reading.
+    intercepted_binops = frozenset(("*", "**", "%"))
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name in _PADDING & self.filters.keys():
+            self.filters[name] = _narrow(self.filters[name])
+        self.filters["format"] = _format
 
     def call_binop(self, _context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "%":
+            _check_format(left)
+            return left % right
         if not (isinstance(left, (int, float)) and isinstance(right, (int, float))):
             raise TypeError(f"{operator} takes two numbers")
         return left * right if operator == "*" else float(left) ** right
+
+    def call(self, context: Any, called: Any, /, *values: Any, **named: Any) -> Any:
+        if getattr(called, "__name__", None) in _PADDING:
+            _check_widths((*values, *named.values()))
+        return super().call(context, called, *values, **named)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         # A reading with a key "items" or "values" means its own value, never the method of dict.
         if isinstance(obj, Mapping) and attribute in obj:
             return obj[attribute]
         return super().getattr(obj, attribute)
+
+
+def _narrow(pad: Callable[..., str]) -> Callable[..., str]:
+    def narrow(*values: Any, **named: Any) -> str:
+        _check_widths((*values[1:], *named.values()))
+        return pad(*values, **named)
+
+    return narrow
+
+
+def _format(text: Any, *values: Any, **named: Any) -> str:
+    _check_format(text)
+    return do_format(text, *values, **named)
 
 
 class _Missing(jinja2.StrictUndefined):
@@ -74,6 +121,12 @@ def template_fault(template: str) -> str | None:
         return f"not a Jinja template: {error}"
     except (RecursionError, MemoryError):
         return "not a Jinja template: it is nested too deeply"
+    calls = [(getattr(node.node, "attr", None), node.args) for node in tree.find_all(nodes.Call)]
+    calls += [(node.name, node.args) for node in tree.find_all(nodes.Filter)]
+    for name, given in calls:
+        widths = [part.value for part in given if isinstance(part, nodes.Const) and isinstance(part.value, int)]
+        if name in _PADDING and max(widths, default=0) > _MOST_WIDTH:
+            return f"the width of {name} should be at most {_MOST_WIDTH} (got {max(widths)})"
     unknown = jinja2.meta.find_undeclared_variables(tree) - {"input", *_ENVIRONMENT.globals}
     if unknown:
         return f"the only variable is `input`; unknown: {', '.join(sorted(unknown))}"

@@ -100,7 +100,13 @@ def test_json_for_a_terminal_moves_no_cursor_and_stays_json() -> None:
 
 @pytest.mark.parametrize(
     ("returncode", "text"),
-    [(0, "exit code 0"), (1, "exit code 1"), (-9, "killed by SIGKILL"), (-50, "killed by signal 50")],
+    [
+        (0, "exit code 0"),
+        (1, "exit code 1"),
+        (-9, "killed by SIGKILL"),
+        (-50, "killed by signal 50"),
+        (-26, "killed by SIGVTALRM, its chat template did not end"),
+    ],
 )
 def test_how_a_process_ended_names_its_signal(returncode: int, text: str) -> None:
     assert how_ended(returncode) == text

@@ -101,6 +101,8 @@ def test_good_templates_have_no_fault(template: str) -> None:
         ("{{ input | no_such_filter }}", "no_such_filter"),
         ("{{ inptu }}", "unknown: inptu"),
         ("{{ b }}{{ a }}", "unknown: a, b"),
+        ("{{ input.ljust(1001) }}", "the width of ljust should be at most 1000 (got 1001)"),
+        ("{% if input %}{{ input | center(99999) }}{% endif %}", "the width of center should be at most 1000"),
     ],
 )
 def test_a_bad_template_is_told_what_is_wrong(template: str, fault: str) -> None:
@@ -143,10 +145,38 @@ def test_a_method_of_an_object_is_no_value_of_a_reading() -> None:
         render("{{ input.items }}", {"a": 3})
 
 
-@pytest.mark.parametrize("template", ["{{ input.text * input.count }}", "{{ 9.0 ** 9999 }}"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ input.text * input.count }}",
+        "{{ 9.0 ** 9999 }}",
+        "{{ input.format % 60 }}",
+        "{{ input.starred % (input.count, 1) }}",
+        "{{ input.format | format(1) }}",
+        "{{ input.text.ljust(input.count) }}",
+        "{{ input['text'].rjust(width=input.count) }}",
+        "{{ 'x'.zfill(input.count) }}",
+        "{{ '\t'.expandtabs(10 ** 9 | int) }}",
+        "{{ input.text | center(input.count) }}",
+        "{{ input.text | indent(width=input.count) }}",
+    ],
+)
 def test_a_small_reading_cannot_become_a_large_prompt(template: str) -> None:
     with pytest.raises(TemplateInputError):
-        render(template, {"text": "x" * 1000, "count": 1_000_000})
+        render(template, {"text": "x" * 1000, "count": 1_000_000, "format": "%1000000d", "starred": "%*d"})
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ input % 60 }}", "5"),
+        ("{{ '%06.1f mm %d %%' % (input, 12345) }}", "0065.0 mm 12345 %"),
+        ("{{ '%5d' | format(input) }}", "   65"),
+        ("{{ 'x'.ljust(3) }}{{ 'y' | center(3) }}.", "x   y ."),
+    ],
+)
+def test_numbers_can_be_formatted(template: str, text: str) -> None:
+    assert render(template, 65) == text
 
 
 def test_numbers_can_be_multiplied() -> None:

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from edge_agent.engine.chat_template import ChatError, ChatTemplate, fault_of
 
 from ..errors import ConvertError, printable
-from ..read.chat_template import template_environment
 from ..read.text_file import numbered_lines, read_text
 from ..report.fields import MAX_TEXT_LENGTH
 from .runner import Runner
@@ -103,22 +101,20 @@ def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[i
     """
     documents = list(texts.documents)
     random.Random(seed).shuffle(documents)  # noqa: S311 - an order that can be had again
-    template = runner.chat_template
-    render = None if template is None else _environment().from_string(template)
+    template = _template(runner) if any(document.messages for document in documents) else None
     tokens: list[int] = []
     for document in documents:
         if len(tokens) >= most * CHUNK_TOKENS:
             break
         if not document.messages:
             tokens += runner.tokenize(_normal(document.text) + "\n\n", parse_special=False)
-        elif render is None:
+        elif template is None:
             text = "\n\n".join(content for _, content in document.messages)
             tokens += runner.tokenize(_normal(text) + "\n\n", parse_special=False)
         else:
-            messages = [{"role": role, "content": content} for role, content in document.messages]
             try:
-                text = render.render(messages=messages, bos_token=runner.bos_text, add_generation_prompt=False)
-            except TemplateError as error:
+                text = template.render(document.messages, bos_token=runner.bos_text, add_generation_prompt=False)
+            except ChatError as error:
                 raise ConvertError(f"the chat template does not take a conversation of {texts.name}: {error}") from None
             tokens += runner.tokenize(_normal(text), parse_special=True)
     found = [tokens[at : at + CHUNK_TOKENS] for at in range(0, len(tokens) - CHUNK_TOKENS + 1, CHUNK_TOKENS)][:most]
@@ -127,15 +123,14 @@ def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[i
     return found
 
 
+def _template(runner: Runner) -> ChatTemplate | None:
+    source = runner.chat_template
+    if source is None:
+        return None
+    if (fault := fault_of(source)) is not None:
+        raise ConvertError(f"the model's chat template cannot be used: {printable(fault)}")
+    return ChatTemplate(source)
+
+
 def _normal(text: str) -> str:
     return unicodedata.normalize("NFC", text)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = template_environment()
-
-    def fail(message: str) -> None:
-        raise TemplateError(message)
-
-    environment.globals["raise_exception"] = fail
-    return environment

@@ -5,9 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateSyntaxError
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from edge_agent.engine.chat_template import fault_of
 
 from ..errors import CheckpointError, printable
 from .checkpoint import Checkpoint
@@ -35,7 +33,7 @@ def read_chat_templates(checkpoint: Checkpoint, tokenizer_config: dict[str, Any]
     """Templates from tokenizer_config.json, else chat_template.jinja (and its folder of more), else chat_template.json.
 
     The order is upstream's. CheckpointError for a template that is not text, and for a default one that the agent could
-    not compile; it never looks at the others.
+    not use; it never looks at the others.
     """
     stated = tokenizer_config.get("chat_template")
     if stated is not None:
@@ -71,24 +69,10 @@ def _from_value(value: Any, where: str) -> ChatTemplates:
             # The name becomes part of a GGUF key.
             named[re.sub(r"[^A-Za-z0-9]", "_", name)] = text
     if default:
-        _check_syntax(default, where)
+        _check(default, where)
     return ChatTemplates(default or None, named)
 
 
-def template_environment() -> ImmutableSandboxedEnvironment:
-    """With the settings of the agent's engine (and of transformers): they decide what compiles."""
-    return ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-
-
-def _check_syntax(template: str, where: str) -> None:
-    try:
-        template_environment().from_string(template)
-    except TemplateSyntaxError as error:
-        fault = f"line {error.lineno}: {error.message}"
-    except RecursionError:
-        fault = "nested too deeply"
-    except (SyntaxError, ValueError) as error:  # of the Python that Jinja makes of it
-        fault = str(error)
-    else:
-        return
-    raise CheckpointError(f"{where}: chat_template default cannot be used: {printable(fault)}")
+def _check(template: str, where: str) -> None:
+    if (fault := fault_of(template)) is not None:
+        raise CheckpointError(f"{where}: chat_template default cannot be used: {printable(fault)}")

@@ -1,25 +1,20 @@
 """Messages to prompt tokens through the model's own chat template; text of messages never becomes a control token.
 
-The template runs as transformers' apply_chat_template runs it. Before it does, every place of a message that spells a
-special token is cut by a private marker; the rendered text is split there and tokenized piece by piece. So no piece of
-a message spells a special token, while a message without any is tokenized exactly as the whole text would be.
+Before the template runs, every place of a message that spells a special token is cut by a private marker; the rendered
+text is split there and tokenized piece by piece. So no piece of a message spells a special token, while a message
+without any is tokenized exactly as the whole text would be.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from itertools import pairwise
-from typing import Any, NoReturn, Protocol
+from typing import Protocol
 
-from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
+from edge_agent.engine.chat_template import CLOCK, ChatError, ChatTemplate, UnusableTemplateError
 from edge_agent.engine.protocol import ChatMessage, TaskPrefix
 
 _logger = logging.getLogger(__name__)
@@ -35,10 +30,6 @@ THOUGHT_END = "</think>"
 _CUT = "\ufdd0"
 _END_OF_HEAD = "\ufdd1"
 _REPLACEMENT = "\ufffd"
-
-
-class ChatError(Exception):
-    """The model's chat template does not take these messages; the message is the template's own."""
 
 
 class Vocabulary(Protocol):
@@ -57,7 +48,7 @@ class Vocabulary(Protocol):
 
 
 class Chat:
-    """Renders and tokenizes for one model."""
+    """Renders and tokenizes for one model. Raises ChatError for a template that nobody can use."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -67,8 +58,13 @@ class Chat:
             source = CHATML
         specials = vocabulary.special_texts()
         self.is_reasoning = THOUGHT_END in source or THOUGHT_END in specials
+        # Whether the same messages always make the same prompt.
+        self.is_timeless = CLOCK not in source
         self._specials = _Specials(specials)
-        self._template = _environment().from_string(source)
+        try:
+            self._template = ChatTemplate(source)
+        except UnusableTemplateError as error:
+            raise UnusableTemplateError(f"the model's chat template cannot be used: {error}") from error
         self._bos_text = _text(vocabulary, vocabulary.bos)
         self._eos_text = _text(vocabulary, vocabulary.eos)
 
@@ -113,18 +109,9 @@ class Chat:
         return self._specials.cut(_clean(text))
 
     def _render(self, messages: Iterable[tuple[str, str]], *, thinks: bool) -> str:
-        try:
-            return self._template.render(
-                messages=[{"role": role, "content": content} for role, content in messages],
-                add_generation_prompt=True,
-                bos_token=self._bos_text,
-                eos_token=self._eos_text,
-                # Qwen3 and its kin: the template itself then writes an empty thought.
-                enable_thinking=thinks,
-                tools=None,
-            )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-            raise ChatError(str(error) or type(error).__name__) from error
+        return self._template.render(
+            messages, bos_token=self._bos_text, eos_token=self._eos_text, enable_thinking=thinks
+        )
 
     def _tokenize(self, rendered: str) -> list[int]:
         vocabulary = self._vocabulary
@@ -175,23 +162,3 @@ def _clean(text: str) -> str:
 
 def _text(vocabulary: Vocabulary, token: int) -> str:
     return vocabulary.piece(token).decode(errors="replace") if token >= 0 else ""
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    return environment
-
-
-def _to_json(value: object, **options: Any) -> str:
-    return json.dumps(value, **{"ensure_ascii": False, **options})
-
-
-def _raise_exception(message: Any) -> NoReturn:
-    raise TemplateError(str(message))
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.now().astimezone().strftime(pattern)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import Event, Failed, Finished, Load, LoadFailed, Progress, Ready, Refused, Run
+from edge_agent.faults import how_ended
 
 Answered = Finished | Refused | Failed
 _Heard = Event | WorkerExited | KeyboardInterrupt
@@ -67,7 +68,7 @@ class Worker:
             raise event
         if isinstance(event, WorkerExited):
             tail = "; ".join(event.log_tail[-3:])
-            raise WorkerError(f"the worker ended with {event.returncode}: {tail}")
+            raise WorkerError(f"the worker ended ({how_ended(event.returncode)}): {tail}")
         return event
 
 

@@ -12,7 +12,7 @@ from time import monotonic
 
 from edge_agent.engine import calibration
 from edge_agent.engine.answers import InvalidOutputError, LabelAnswer, TextAnswer
-from edge_agent.engine.chat import ChatError
+from edge_agent.engine.chat_template import ChatError
 from edge_agent.engine.engine import EngineFacts, Totals
 from edge_agent.engine.intake import Intake
 from edge_agent.engine.llama import ContextSizes, DecodeAbortedError, DecodeError, Llama, Piece

@@ -92,16 +92,19 @@ class _Commands:
     def read(self, source: BinaryIO) -> None:
         """Ends the process at the end of input, at once: nothing that is left in memory is worth keeping."""
         _name_thread("engine-commands")
-        for line in source:
-            try:
+        returncode = 1
+        try:
+            for line in source:
                 command = decode_command(line)
-            except ValidationError:
-                _logger.exception("not a command")
-                os._exit(1)
-            self._queue.put(command)
-            if isinstance(command, Cancel) and self._engine is not None:
-                self._engine.interrupt(command.id)
-        os._exit(0)
+                self._queue.put(command)
+                if isinstance(command, Cancel) and self._engine is not None:
+                    self._engine.interrupt(command.id)
+            returncode = 0
+        except ValidationError:
+            _logger.exception("not a command")
+        finally:
+            # Also without memory, of which a chat template may take all there is: a deaf worker serves nobody.
+            os._exit(returncode)
 
 
 def _run(commands: _Commands, emit: Callable[[Event], None]) -> int:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.engine.chat import Chat, ChatError
+from edge_agent.engine.chat import Chat
+from edge_agent.engine.chat_template import ChatError
 from edge_agent.engine.protocol import ChatMessage, TaskPrefix
 
 # Of the form of DeepSeek-R1-Distill-Qwen's template: it writes the BOS and opens the thought.
@@ -193,6 +194,11 @@ def test_templates_run_in_a_sandbox() -> None:
 
     with pytest.raises(ChatError, match="unsafe"):
         chat.prompt(user("x"), thinks=True)
+
+
+def test_a_template_that_reads_the_clock_is_known() -> None:
+    assert Chat(Vocabulary(CHATML)).is_timeless
+    assert not Chat(Vocabulary("{{ strftime_now('%Y') }}")).is_timeless
 
 
 def test_templates_may_use_what_transformers_offers() -> None:

@@ -102,7 +102,7 @@ def test_a_worker_that_ends_is_told() -> None:
         worker.ready()
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(WorkerError, match="the worker ended with -9"):
+        with pytest.raises(WorkerError, match=r"the worker ended \(killed by SIGKILL\)"):
             worker.answer()
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from edge_agent.engine.chat_template import ChatTemplate
 from edge_agent.engine.first_bytes import Tokens
 from edge_agent.engine.llama import ContextSizes, DecodeError, Llama, ModelError, Piece
 from edge_agent.engine.llama_engine import LlamaEngine
@@ -242,9 +243,7 @@ def test_a_schema_without_a_grammar_fails_and_hurts_nobody_else(open_llama: Open
 
 def test_messages_that_the_template_refuses_are_the_caller_s_mistake(open_llama: OpenLlama) -> None:
     engine = open_llama()
-    engine._intake._chat._template = engine._intake._chat._template.environment.from_string(
-        "{{ raise_exception('roles must alternate') }}"
-    )
+    engine._intake._chat._template = ChatTemplate("{{ raise_exception('roles must alternate') }}")
 
     refused = engine.add(run(1, "x"))
 
