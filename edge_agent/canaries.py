@@ -65,12 +65,26 @@ class Answer(_Part):
 _PART_OF_KIND = {"classify": "scores", "extract": "values", "generate": "beginning"}
 
 
+class Prompt(_Part):
+    """What a tokenizer and a chat template make of a request: whole numbers, equal on all machines.
+
+    crc32: of the token ids and those of the model's ends, as in Finished.
+    """
+
+    tokens: Annotated[int, Field(ge=1)]
+    crc32: Annotated[int, Field(ge=0, lt=2**32)]
+
+
 class Canary(_Part):
-    """task: its name in the file; input: as a request's envelope holds it."""
+    """task: its name in the file; input: as a request's envelope holds it.
+
+    prompt: None where it depends on the time, and in older files.
+    """
 
     task: Name
     input: str | dict[str, Any] | list[Any]
     answer: Answer
+    prompt: Prompt | None = None
 
 
 def _table(value: object) -> object:
@@ -94,7 +108,7 @@ class Canaries(_Part):
     def difference(self, index: int, event: Finished | Refused | Failed) -> str | None:
         """How the worker's answer is not the recorded one; None = it is."""
         canary = self.canaries[index]
-        found = _difference(canary.answer, event, self.tolerances)
+        found = _prompt_difference(canary.prompt, event) or _difference(canary.answer, event, self.tolerances)
         return None if found is None else f"canaries[{index}] ({canary.task}): {found}"
 
     def encode(self) -> bytes:
@@ -149,6 +163,16 @@ def _fault(found: Canaries, index: int) -> str | None:
         found.run(index, 0)
     except Refusal as error:
         return error.error.message
+    return None
+
+
+def _prompt_difference(prompt: Prompt | None, event: Finished | Refused | Failed) -> str | None:
+    if prompt is None or not isinstance(event, Finished):
+        return None
+    if event.prompt_tokens != prompt.tokens:
+        return f"the prompt has {event.prompt_tokens} tokens, recorded are {prompt.tokens}"
+    if event.prompt_crc32 != prompt.crc32:
+        return f"of the prompt's {prompt.tokens} tokens, or those that end an answer, some are others than recorded"
     return None
 
 

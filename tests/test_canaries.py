@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.canaries import MAX_BYTES, Answer, Canaries, Canary, CanaryError, Tolerances, decode
+from edge_agent.canaries import MAX_BYTES, Answer, Canaries, Canary, CanaryError, Prompt, Tolerances, decode
 from edge_agent.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.engine.protocol import Failed, FailureCode, Finish, Finished, LabelsPlan, SchemaPlan, TextPlan
 from tests.support import finished
@@ -29,7 +29,7 @@ CANARIES = Canaries(
     canaries=(
         Canary(task="state", input={"hz": 50}, answer=Answer(scores={"good": 0.9, "bad": 0.1})),
         Canary(task="order", input="Grüße", answer=Answer(values={"where": "é", "stop": None, "hours": 200})),
-        Canary(task="say", input="x", answer=Answer(beginning="The valve")),
+        Canary(task="say", input="x", answer=Answer(beginning="The valve"), prompt=Prompt(tokens=20, crc32=5)),
     ),
 )
 DOCUMENT: dict[str, Any] = json.loads(CANARIES.encode())
@@ -98,6 +98,8 @@ def test_requests_are_those_of_the_tasks_without_a_thought() -> None:
         ("canaries.0.answer.scores", {"good": 0.5, "worse": 0.5}, "canaries[0].answer.scores: should have the labels"),
         ("canaries.1.answer.values", {}, "canaries[1].answer.values: should have at least 1 item"),
         ("canaries.2.answer.beginning", "", "canaries[2].answer.beginning: should have at least 1 character"),
+        ("canaries.2.prompt.tokens", 0, "canaries[2].prompt.tokens: should be greater than or equal to 1"),
+        ("canaries.2.prompt.crc32", 2**32, "canaries[2].prompt.crc32: should be less than 4294967296"),
         ("tasks.order.schema", "/etc/passwd", "tasks.order: schema should be an object"),
         ("tasks.order.schema", {"type": "array"}, "schema.type"),
         ("tasks.state.labels", ["one"], "labels: should have at least 2 items"),
@@ -144,8 +146,22 @@ ORDER = {"where": "é", "stop": None, "hours": 200, "note": "whatever"}
         (1, written(ORDER | {"hours": 197}), '"hours" is 197, recorded is 200'),
         (1, written(ORDER | {"stop": False}), '"stop" is false, recorded is null'),
         (1, written({"where": "é", "stop": None}), '"hours" is null, recorded is 200'),
-        (2, finished(1, text="The valve is shut."), None),
-        (2, finished(1, text="The pump"), 'the text is "The pump", recorded is "The valve" as its beginning'),
+        (2, finished(1, text="The valve is shut.", prompt_crc32=5), None),
+        (
+            2,
+            finished(1, text="The valve", prompt_tokens=21, prompt_crc32=5),
+            "the prompt has 21 tokens, recorded are 20",
+        ),
+        (
+            2,
+            finished(1, text="The valve", prompt_crc32=6),
+            "of the prompt's 20 tokens, or those that end an answer, some",
+        ),
+        (
+            2,
+            finished(1, text="The pump", prompt_crc32=5),
+            'the text is "The pump", recorded is "The valve" as its beginning',
+        ),
         (2, Failed(id=1, code=FailureCode.INTERNAL, message="no numbers"), "no answer: no numbers"),
     ],
 )
@@ -156,3 +172,10 @@ def test_an_answer_is_the_recorded_one_within_the_tolerance(index: int, event: F
     else:
         assert found is not None
         assert found.startswith(f"canaries[{index}] ({CANARIES.canaries[index].task}): {told}")
+
+
+def test_a_file_without_prompts_is_read_and_compares_none() -> None:
+    found = decode(json.dumps(changed("canaries.2.prompt", None)).encode())
+    assert found.canaries[2].prompt is None
+    assert found.difference(2, finished(1, text="The valve", prompt_tokens=7, prompt_crc32=7)) is None
+    assert b'"prompt"' not in found.encode()

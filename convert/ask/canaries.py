@@ -14,6 +14,7 @@ from edge_agent.canaries import (
     Canaries,
     Canary,
     CanaryError,
+    Prompt,
     Tolerances,
     canary_run,
     decode,
@@ -21,7 +22,7 @@ from edge_agent.canaries import (
 )
 from edge_agent.config import GenerateTask
 from edge_agent.engine.client import Worker
-from edge_agent.engine.protocol import Finish, Finished, Sampling
+from edge_agent.engine.protocol import Finish, Finished, Run, Sampling
 from edge_agent.tasks import Task, output_of
 
 from ..adapters import adapters_beside
@@ -98,11 +99,11 @@ def record(model: Path, requests: Requests, progress: Progress) -> Recorded:
         for number, request in enumerate(requests.requests):
             progress("recording answers", number / len(requests.requests))
             task = _shortened(request.task)
-            answer = _answer(worker, task, request)
-            if isinstance(answer, str):
-                left_out.append(f"{request.where}: {printable(answer)}")
+            canary = _canary(worker, task, request)
+            if isinstance(canary, str):
+                left_out.append(f"{request.where}: {printable(canary)}")
             else:
-                found.append((task, Canary(task=task.name, input=request.fields["input"], answer=answer)))
+                found.append((task, canary))
     if not found:
         return Recorded(None, left_out)
     tasks = {task.name: task.config for task, _ in found}
@@ -136,12 +137,22 @@ def _shortened(task: Task) -> Task:
     return replace(task, config=task.config.model_copy(update={"max_tokens": most}))
 
 
-def _answer(worker: Worker, task: Task, request: Request) -> Answer | str:
+def _canary(worker: Worker, task: Task, request: Request) -> Canary | str:
     """What is to be recorded of it, or why nothing is."""
-    run = canary_run(task, request.fields["input"], 0)
+    value = request.fields["input"]
+    run = canary_run(task, value, 0)
     event = worker.ask(run)
     if not isinstance(event, Finished):
         return event.message
+    answer = _answer(worker, run, event)
+    if isinstance(answer, str):
+        return answer
+    crc32 = event.prompt_crc32
+    prompt = None if crc32 is None else Prompt(tokens=event.prompt_tokens, crc32=crc32)
+    return Canary(task=task.name, input=value, answer=answer, prompt=prompt)
+
+
+def _answer(worker: Worker, run: Run, event: Finished) -> Answer | str:
     if event.scores is not None:
         return Answer(scores={label: round(score, 3) for label, score in event.scores.items()})
     probes = [worker.ask(replace(run, sampling=sampling)) for sampling in _PROBES]

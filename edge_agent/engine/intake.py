@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
 import unicodedata
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import jsonschema
@@ -50,6 +53,13 @@ class Intake:
     def prefix(self, task: TaskPrefix) -> list[int]:
         """See Chat.prefix."""
         return self._chat.prefix(task)
+
+    def prompt_crc32(self, prompt: Sequence[int]) -> int | None:
+        """See Finished."""
+        if not self._chat.is_timeless:
+            return None
+        tokens = (*prompt, self._llama.end_of_turn, self._llama.eos)
+        return zlib.crc32(struct.pack(f"<{len(tokens)}i", *tokens))
 
     def request(self, run: Run) -> Request:
         """Raises ChatError for messages that the model's template refuses.

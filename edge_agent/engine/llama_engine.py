@@ -396,6 +396,7 @@ class LlamaEngine:
             decode_ms=(monotonic() - first) * 1000,
             share_s=request.share_s,
             batch=request.batch,
+            prompt_crc32=self._intake.prompt_crc32(request.prompt),
         )
 
     def _remove(self, request: Request) -> None:

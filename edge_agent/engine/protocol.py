@@ -241,6 +241,8 @@ class Finished:
     prefill_ms, decode_ms: from the start of this request's first step to its first token, and from there to its end.
     share_s: its share of the engine's time: of each step it was in, in proportion to its rows.
     batch: the largest number of requests that shared a step with this one, itself included.
+    prompt_crc32: of the token ids of the prompt and, behind them, of the model's ends of a turn and of a text, 4 bytes
+    each, little-endian; None = the prompt depends on the time, or the engine knows no tokens.
     """
 
     type: Literal["finished"] = "finished"
@@ -257,6 +259,7 @@ class Finished:
     decode_ms: float
     share_s: float
     batch: int
+    prompt_crc32: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

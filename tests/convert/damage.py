@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +22,88 @@ REFUSING_TEMPLATE = "{{ raise_exception('no conversations') }}"
 
 def shuffle_weights(folder: Path, layers: int = 1) -> None:
     """The projections down of so many layers, the last ones, get their own numbers in another order."""
-    path = folder / "model.safetensors"
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header: dict[str, Any] = json.loads(file.read(length))
-    last = max(int(name.split(".")[2]) for name in header if name.startswith("model.layers."))
-    data = np.memmap(path, np.uint8, "r+", 8 + length)
-    for layer in range(last + 1 - layers, last + 1):
-        start, end = header[f"model.layers.{layer}.mlp.down_proj.weight"]["data_offsets"]
-        weights = data[start:end].view(np.uint16)
-        weights[:] = np.random.default_rng(layer).permutation(weights)
-    data.flush()
+    weights = _Weights(folder)
+    for layer in range(weights.layers - layers, weights.layers):
+        numbers = weights[f"model.layers.{layer}.mlp.down_proj.weight"]
+        numbers[:] = np.random.default_rng(layer).permutation(numbers)
+
+
+def zero_bias(folder: Path) -> None:
+    """The bias of the keys of a layer in the middle."""
+    weights = _Weights(folder)
+    weights[f"model.layers.{weights.layers // 2}.self_attn.k_proj.bias"][:] = 0
+
+
+def zero_query_bias(folder: Path) -> None:
+    weights = _Weights(folder)
+    weights[f"model.layers.{weights.layers // 2}.self_attn.q_proj.bias"][:] = 0
+
+
+class _Weights:
+    """The tensors of a checkpoint as their file holds them, to be written into: 16 bits each."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "model.safetensors"
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            self._header: dict[str, Any] = json.loads(file.read(length))
+        self._data = np.memmap(path, np.uint8, "r+", 8 + length)
+        self.layers = 1 + max(int(name.split(".")[2]) for name in self._header if name.startswith("model.layers."))
+
+    def __getitem__(self, name: str) -> np.ndarray[Any, np.dtype[np.uint16]]:
+        start, end = self._header[name]["data_offsets"]
+        return self._data[start:end].view(np.uint16)
 
 
 def shuffle_tokens(folder: Path) -> None:
     """A tenth of the tokenizer's tokens change places."""
-    path = folder / "tokenizer.json"
-    tokenizer = json.loads(path.read_text("utf-8"))
-    vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
-    chosen = random.Random(0).sample(sorted(vocabulary), len(vocabulary) // 10)
-    ids = [vocabulary[token] for token in chosen]
-    vocabulary |= dict(zip(chosen, ids[1:] + ids[:1], strict=True))
-    path.write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
+    _move_tokens(folder, lambda tokens: random.Random(0).sample(sorted(tokens), len(tokens) // 10))
+
+
+def swap_tokens(folder: Path) -> None:
+    """Two tokens that stand for one letter each."""
+    _move_tokens(folder, lambda _: ["e", "a"])
+
+
+def _move_tokens(folder: Path, choose: Callable[[dict[str, int]], list[str]]) -> None:
+    """Each of the chosen tokens gets the number of the next one."""
+    with _edited(folder / "tokenizer.json") as tokenizer:
+        vocabulary = tokenizer["model"]["vocab"]
+        chosen = choose(vocabulary)
+        ids = [vocabulary[token] for token in chosen]
+        vocabulary |= dict(zip(chosen, ids[1:] + ids[:1], strict=True))
+
+
+def swap_merges(folder: Path, first: int, count: int = 3) -> None:
+    """So many of the tokenizer's merges change places with as many others, which stand 100 places behind them."""
+    with _edited(folder / "tokenizer.json") as tokenizer:
+        merges = tokenizer["model"]["merges"]
+        for at in range(first, first + 10 * count, 10):
+            merges[at], merges[at + 100] = merges[at + 100], merges[at]
+
+
+def change_end(folder: Path) -> None:
+    """Another token ends a turn."""
+    with _edited(folder / "tokenizer_config.json") as config:
+        config["eos_token"] = "<|endoftext|>"
+
+
+def double_rope_base(folder: Path) -> None:
+    with _edited(folder / "config.json") as config:
+        config["rope_theta"] *= 2
 
 
 def set_template(folder: Path, template: str | None) -> None:
-    path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text("utf-8"))
-    config["chat_template"] = template
-    path.write_text(json.dumps(config), "utf-8")
+    with _edited(folder / "tokenizer_config.json") as config:
+        config["chat_template"] = template
+
+
+@contextmanager
+def _edited(path: Path) -> Iterator[dict[str, Any]]:
+    """What a JSON file holds, written back at the end."""
+    value = json.loads(path.read_text("utf-8"))
+    yield value
+    path.write_text(json.dumps(value, ensure_ascii=False), "utf-8")
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -57,6 +111,15 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "shuffled weights of two layers": lambda folder: shuffle_weights(folder, 2),
     "shuffled tokens": shuffle_tokens,
     "another chat template": lambda folder: set_template(folder, PLAIN_TEMPLATE),
+}
+SUBTLE_DAMAGES: dict[str, Callable[[Path], object]] = {
+    "the first merges swapped": lambda folder: swap_merges(folder, 0),
+    "later merges swapped": lambda folder: swap_merges(folder, 500),
+    "two tokens swapped": swap_tokens,
+    "another end token": change_end,
+    "rope base doubled": double_rope_base,
+    "one bias of keys zeroed": zero_bias,
+    "one bias of queries zeroed": zero_query_bias,
 }
 
 

@@ -13,15 +13,15 @@ from typing import Any, cast
 import pytest
 
 from convert.ask import model as asked
-from convert.ask.canaries import _answer, add_canaries, differences, own_requests
+from convert.ask.canaries import _canary, add_canaries, differences, own_requests
 from convert.cli import main
-from edge_agent.canaries import Answer, decode
+from edge_agent.canaries import Canary, decode
 from edge_agent.config import load_task_configs
 from edge_agent.demo.readings import checkpoint_folder, held_out
 from edge_agent.engine.client import Worker
 from edge_agent.engine.protocol import Failed, FailureCode, Finish, Finished, Load, Run
 from edge_agent.model_store import open_model
-from tests.convert.damage import DAMAGES, REFUSING_TEMPLATE, damaged, set_template
+from tests.convert.damage import DAMAGES, REFUSING_TEMPLATE, SUBTLE_DAMAGES, damaged, set_template
 from tests.engine import r1_distill
 from tests.support import finished
 
@@ -69,6 +69,9 @@ def test_a_bundle_holds_answers_of_each_kind_and_the_agent_opens_it(work: Path) 
     kinds = {canaries.tasks[canary.task].kind for canary in canaries.canaries}
     assert kinds == {"classify", "extract", "generate"}
     assert len(canaries.canaries) >= 10
+    prompts = [canary.prompt.tokens if canary.prompt else 0 for canary in canaries.canaries]
+    assert min(prompts) > 20
+    assert max(prompts) > 500
 
 
 def test_what_is_recorded_is_right_and_needs_no_configuration(work: Path) -> None:
@@ -134,6 +137,16 @@ def test_a_damaged_model_answers_otherwise(work: Path, tmp_path: Path, bundle: s
     found = differences(tmp_path / "b", ignore)
     # The demonstration model understands nothing of ours.
     assert len(found) >= (3 if bundle == "demo" else 1), found
+
+
+@pytest.mark.parametrize("damage", ["the first merges swapped", "two tokens swapped", "another end token"])
+def test_a_slightly_damaged_tokenizer_is_seen_by_its_tokens(work: Path, tmp_path: Path, damage: str) -> None:
+    checkpoint = damaged(checkpoint_folder(), tmp_path / "c", SUBTLE_DAMAGES[damage])
+    assert run(checkpoint, "--type", "q4_0", "--out", tmp_path / "b", "--no-canaries") == 0
+    shutil.copy(work / "own" / "canaries.json", tmp_path / "b")
+    found = differences(tmp_path / "b", ignore)
+    assert found
+    assert all("of the prompt's" in difference for difference in found)
 
 
 def test_verify_asks_again(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,14 +295,14 @@ class FakeWorker:
 def test_a_text_is_recorded_up_to_the_first_close_choice(texts: list[str], recorded: str | None) -> None:
     request = next(request for request in own_requests().requests if request.task.kind == "generate")
     worker = FakeWorker(*texts)
-    answer = _answer(cast("Worker", worker), request.task, request)
+    canary = _canary(cast("Worker", worker), request.task, request)
     assert worker.temperatures[0] == 0.0
     if recorded is None:
-        assert isinstance(answer, str)
-        assert "close choices" in answer
+        assert isinstance(canary, str)
+        assert "close choices" in canary
     else:
-        assert isinstance(answer, Answer)
-        assert answer.beginning == recorded
+        assert isinstance(canary, Canary)
+        assert canary.answer.beginning == recorded
         assert min(worker.temperatures[1:]) > 1
 
 
@@ -298,9 +311,9 @@ def test_fields_are_recorded_that_hang_on_no_close_choice() -> None:
     answers = [{"machine": "M", "urgent": True, "hours": hours, "where": {"hall": hall}} for hours, hall in
                ((200, 1), (201, 2), (200, 1), (199, 1))]  # fmt: skip
     worker = FakeWorker(*map(json.dumps, answers), finish=Finish.SCHEMA)
-    answer = _answer(cast("Worker", worker), request.task, request)
-    assert isinstance(answer, Answer)
-    assert answer.values == {"machine": "M", "urgent": True, "hours": 200}
+    canary = _canary(cast("Worker", worker), request.task, request)
+    assert isinstance(canary, Canary)
+    assert canary.answer.values == {"machine": "M", "urgent": True, "hours": 200}
 
 
 def test_few_canaries_of_our_own_are_told(

@@ -20,7 +20,7 @@ from edge_agent.canaries import FILE, Canaries, decode
 from edge_agent.engine.environment import library_environment
 from edge_agent.engine.protocol import EngineSettings, Failed, Finished, Load, Refused, Run
 from edge_agent.tasks import Task
-from tests.convert.damage import DAMAGES, damaged
+from tests.convert.damage import DAMAGES, SUBTLE_DAMAGES, damaged
 
 _ONE = {"max_active": 1, "threads": 2, "prefill_threads": 2}
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
@@ -53,7 +53,7 @@ def main() -> int:
             _print(variant, [text for text in found if text], f"scores off by {largest:.3f} at most")
         for kind in ("q8_0", "iq4_nl"):
             _check(given.checkpoint, kind, folder, f"the same model as {kind}")
-        for damage, function in DAMAGES.items():
+        for damage, function in (DAMAGES | SUBTLE_DAMAGES).items():
             _check(damaged(given.checkpoint, folder / "damaged", function), given.type, folder, damage)
             shutil.rmtree(folder / "damaged")
     return 0
