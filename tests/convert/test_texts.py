@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from convert.errors import ConvertError
-from convert.measure.texts import read_texts
+from convert.measure.runner import Runner
+from convert.measure.texts import chunks, read_texts
 from convert.report.fields import MAX_TEXT_LENGTH
 
 TEXTS = Path(__file__).parents[2] / "convert" / "texts"
@@ -80,3 +83,19 @@ def test_texts_of_many_or_strange_names_have_one_that_can_be_told(tmp_path: Path
     name = read_texts(paths).name
     assert name.isprintable()
     assert len(name) <= MAX_TEXT_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("{{ 'x'.ljust(10 ** 10) }}", "the model's chat template cannot be used: takes more than 64 MB of memory"),
+        ("{{ raise_exception('no') }}", "the chat template does not take a conversation of a: no"),
+    ],
+)
+def test_a_model_whose_template_writes_no_conversation_is_told(tmp_path: Path, template: str, fault: str) -> None:
+    line = '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}\n'
+    (tmp_path / "a.jsonl").write_text(line, encoding="utf-8")
+    runner = SimpleNamespace(chat_template=template, bos_text="")
+    with pytest.raises(ConvertError) as caught:
+        chunks(read_texts([tmp_path / "a.jsonl"]), cast("Runner", runner), seed=0, most=1)
+    assert str(caught.value) == fault
