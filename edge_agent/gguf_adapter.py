@@ -1,4 +1,4 @@
-"""Whether a GGUF file is an adapter that the agent's models can have, known from its header.
+"""Whether a GGUF file is an adapter that the agent's models can have: known from its header, and from its numbers.
 
 llama.cpp ends the process where a value is of another type than it expects, and leaves out what it does not use.
 Source: src/llama-adapter.cpp of the llama.cpp that llama-cpp-python 0.3.36 vendors.
@@ -6,17 +6,18 @@ Source: src/llama-adapter.cpp of the llama.cpp that llama-cpp-python 0.3.36 vend
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 
 from edge_agent.faults import shown
 from edge_agent.gguf_header import Header, HeaderError, read_header
-from edge_agent.gguf_model import ARCHITECTURE
+from edge_agent.gguf_numbers import check_numbers
+from edge_agent.gguf_qwen2 import ARCHITECTURE
 
-_F32, _STRING = 6, 8
 # As upstream's converter writes them.
 _NUMBER_TYPES = {"F32", "F16", "BF16", "Q8_0"}
+# Far beyond any that was trained with; F32 has more room than the products.
+_ALPHAS = 1e-9, 1e9
 # One of an embedding that is the output matrix too ends the process.
 _TENSOR = re.compile(
     r"((?:blk\.\d{1,4}\.(?:attn_q|attn_k|attn_v|attn_output|ffn_gate|ffn_up|ffn_down)|output)\.weight)\.lora_([ab])"
@@ -26,22 +27,22 @@ _ALPHA, _ACTIVATED = "adapter.lora.alpha", "adapter.alora.invocation_tokens"
 
 
 def check_adapter(path: Path) -> None:
-    """Raises HeaderError for a file that is no LoRA adapter of the architecture that the agent runs; OSError.
+    """Raises HeaderError for a file that is no LoRA adapter of the architecture that the agent runs, or holds a number
+    that is none; OSError.
 
     Whether it fits a model llama.cpp finds by itself.
     """
     header = read_header(path)
     _check_values(header)
     _check_tensors(header)
+    check_numbers(path, header.tensors)
 
 
 def _check_values(header: Header) -> None:
     for key, expected in _REQUIRED.items():
-        if (found := header.values.get(key)) != expected:
-            raise HeaderError(f'{key}: should be "{expected}" (got {shown(found)})')
-    alpha = header.values.get(_ALPHA, 0.0)
-    if header.kinds.get(_ALPHA, _F32) != _F32 or not isinstance(alpha, float) or not math.isfinite(alpha):
-        raise HeaderError(f"{_ALPHA}: should be a finite number as F32 (got {shown(alpha)})")
+        header.text(key, expected)
+    # llama.cpp takes 0 for "no scale".
+    header.number(_ALPHA, *_ALPHAS, default=1.0)
     if _ACTIVATED in header.values:
         raise HeaderError(f"{_ACTIVATED}: an adapter for some prompts only is not supported")
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
 from edge_agent.faults import shown
+from edge_agent.gguf_types import TENSOR_TYPES, TensorType
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -28,6 +30,8 @@ MAX_KEY_BYTES = 256
 MAX_NAME_BYTES = 63
 MAX_STRING_BYTES = 1 << 20
 MAX_DIMENSIONS = 4
+# What llama.cpp's buffers ask of the address that a file is mapped to.
+MIN_ALIGNMENT = 32
 MAX_ALIGNMENT = 1 << 16
 DEFAULT_ALIGNMENT = 32
 _ALIGNMENT_KEY = "general.alignment"
@@ -47,50 +51,9 @@ _SCALARS = {
     11: struct.Struct("<q"),
     12: struct.Struct("<d"),
 }
-_U32, _BOOL, _STRING, _ARRAY = 4, 7, 8, 9
+U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
+_KIND_NAMES = ("U8", "I8", "U16", "I16", "U32", "I32", "F32", "BOOL", "STRING", "ARRAY", "U64", "I64", "F64")
 _COUNT32, _COUNT64 = _SCALARS[4], _SCALARS[10]
-
-
-@dataclass(frozen=True, slots=True)
-class TensorType:
-    """A tensor's numbers: `elements` of them are a block of `nbytes`."""
-
-    name: str
-    elements: int
-    nbytes: int
-
-
-# By enum ggml_type.
-TENSOR_TYPES = {
-    number: TensorType(name, elements, nbytes)
-    for number, name, elements, nbytes in (
-        (0, "F32", 1, 4),
-        (1, "F16", 1, 2),
-        (2, "Q4_0", 32, 18),
-        (3, "Q4_1", 32, 20),
-        (6, "Q5_0", 32, 22),
-        (7, "Q5_1", 32, 24),
-        (8, "Q8_0", 32, 34),
-        (10, "Q2_K", 256, 84),
-        (11, "Q3_K", 256, 110),
-        (12, "Q4_K", 256, 144),
-        (13, "Q5_K", 256, 176),
-        (14, "Q6_K", 256, 210),
-        (16, "IQ2_XXS", 256, 66),
-        (17, "IQ2_XS", 256, 74),
-        (18, "IQ3_XXS", 256, 98),
-        (19, "IQ1_S", 256, 50),
-        (20, "IQ4_NL", 32, 18),
-        (21, "IQ3_S", 256, 110),
-        (22, "IQ2_S", 256, 82),
-        (23, "IQ4_XS", 256, 136),
-        (29, "IQ1_M", 256, 56),
-        (30, "BF16", 1, 2),
-        (34, "TQ1_0", 256, 54),
-        (35, "TQ2_0", 256, 66),
-        (39, "MXFP4", 32, 17),
-    )
-}
 
 
 class HeaderError(Exception):
@@ -99,10 +62,12 @@ class HeaderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """kind: the number of its elements' type, as GGUF has it."""
+    """kind: the number of its elements' type, as GGUF has it; offset: from the file's start, of `nbytes` bytes."""
 
     kind: int
     count: int
+    offset: int = field(default=0, compare=False)
+    nbytes: int = field(default=0, compare=False)
 
 
 Value = int | float | bool | str | Array
@@ -128,6 +93,58 @@ class Header:
     kinds: dict[str, int]
     tensors: tuple[TensorInfo, ...]
 
+    def integer(self, key: str, most: int, *, least: int = 1, default: int | None = None) -> int:
+        """A U32 of this range. default: where there is no such key; None = it is required. Raises HeaderError."""
+        value = self._value(key, U32, default)
+        if not isinstance(value, int) or not least <= value <= most:
+            allowed = str(least) if least == most else f"an integer from {least} to {most}"
+            raise self._wrong(key, f"{allowed} as U32", U32)
+        return value
+
+    def number(self, key: str, least: float, most: float, *, default: float | None = None) -> float:
+        """An F32 of this range, which NaN is not in. default: as above. Raises HeaderError."""
+        value = self._value(key, F32, default)
+        if not isinstance(value, float) or not least <= value <= most:
+            raise self._wrong(key, f"a number from {least:g} to {most:g} as F32", F32)
+        return value
+
+    def text(self, key: str, *allowed: str, default: str | None = None) -> str:
+        """One of these texts. default: as above. Raises HeaderError."""
+        value = self._value(key, STRING, default)
+        if not isinstance(value, str) or value not in allowed:
+            raise self._wrong(key, " or ".join(f'"{text}"' for text in allowed), STRING)
+        return value
+
+    def array(self, key: str, kind: int, count: int | None = None) -> Array:
+        """With elements of this type, and so many; None = any number. Raises HeaderError."""
+        value = self.values.get(key)
+        if not isinstance(value, Array) or value.kind != kind or count not in (None, value.count):
+            raise self._wrong(key, f"an array of {'' if count is None else f'{count} '}{_KIND_NAMES[kind]}", ARRAY)
+        return value
+
+    def _value(self, key: str, kind: int, default: Value | None) -> Value | None:
+        return self.values.get(key, default) if self.kinds.get(key, kind) == kind else None
+
+    def _wrong(self, key: str, allowed: str, kind: int) -> HeaderError:
+        value = self.values.get(key)
+        if isinstance(value, Array):
+            found = f"an array of {value.count} {_KIND_NAMES[value.kind]}"
+        else:
+            found = shown(value) + (f" as {_KIND_NAMES[self.kinds[key]]}" if self.kinds.get(key, kind) != kind else "")
+        return HeaderError(f"{key}: should be {allowed} (got {found})")
+
+
+def read_strings(path: Path, array: Array) -> Iterator[bytes]:
+    """An array's strings, from a file whose header is read. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(array.offset)
+        data = file.read(array.nbytes)
+    length_at, width, at = _COUNT64.unpack_from, _COUNT64.size, 0
+    while at + width <= len(data):
+        (length,) = length_at(data, at)
+        at += width + length
+        yield data[at - length : at]
+
 
 def read_header(path: Path) -> Header:
     """Raises HeaderError for anything that llama.cpp would not read, or that is too large to be meant; OSError."""
@@ -139,7 +156,7 @@ def read_header(path: Path) -> Header:
         reader = _Reader(file, os.fstat(file.fileno()).st_size, len(head))
         tensors = reader.count(_COUNT64, MAX_TENSORS, "tensors")
         values, kinds = _read_values(reader, reader.count(_COUNT64, MAX_KEYS, "keys"))
-        return Header(version, values, kinds, _read_tensors(reader, tensors, _alignment(values)))
+        return Header(version, values, kinds, _read_tensors(reader, tensors, _alignment(values, kinds)))
 
 
 class _Reader:
@@ -178,9 +195,13 @@ class _Reader:
         if self._text_bytes > MAX_TEXT_BYTES:
             raise HeaderError(f"should have at most {MAX_TEXT_BYTES} bytes of names and text (got more with {what})")
         try:
-            return self.take(length).decode()
+            found = self.take(length).decode()
         except UnicodeDecodeError as error:
             raise HeaderError(f"should have UTF-8 for {what} (byte {error.start} of it is none)") from None
+        # For llama.cpp a key, a name or a value ends there.
+        if "\0" in found:
+            raise HeaderError(f"should have no zero byte in {what}")
+        return found
 
     def skip(self, nbytes: int) -> None:
         self._check(nbytes)
@@ -233,14 +254,14 @@ def _read_values(reader: _Reader, count: int) -> tuple[dict[str, Value], dict[st
 
 
 def _read_value(reader: _Reader, kind: int, what: str) -> Value:
-    if kind == _STRING:
+    if kind == STRING:
         return reader.text(MAX_STRING_BYTES, what)
-    if kind == _ARRAY:
+    if kind == ARRAY:
         return _skip_array(reader, what)
     if kind not in _SCALARS:
         raise HeaderError(f"{what}: should have a type from 0 to 12 (got {kind})")
     number = reader.number(_SCALARS[kind])
-    if kind != _BOOL:
+    if kind != BOOL:
         return number
     if number > 1:
         raise HeaderError(f"{what}: should be 0 or 1 (got {number})")
@@ -249,20 +270,27 @@ def _read_value(reader: _Reader, kind: int, what: str) -> Value:
 
 def _skip_array(reader: _Reader, what: str) -> Array:
     kind, count = int(reader.number(_COUNT32)), int(reader.number(_COUNT64))
-    if kind == _STRING:
+    offset = reader.at
+    if kind == STRING:
         reader.skip_strings(count, what)
     elif kind in _SCALARS:
         reader.skip(count * _SCALARS[kind].size)
     else:
         raise HeaderError(f"{what}: should be an array of numbers, truths or strings (its elements' type is {kind})")
-    return Array(kind, count)
+    return Array(kind, count, offset, reader.at - offset)
 
 
-def _alignment(values: dict[str, Value]) -> int:
+def _alignment(values: dict[str, Value], kinds: dict[str, int]) -> int:
     alignment = values.get(_ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
-    if type(alignment) is not int or not 8 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
+    if (
+        kinds.get(_ALIGNMENT_KEY, U32) != U32
+        or not isinstance(alignment, int)
+        or not MIN_ALIGNMENT <= alignment <= MAX_ALIGNMENT
+        or alignment & (alignment - 1)
+    ):
         raise HeaderError(
-            f"key {shown(_ALIGNMENT_KEY)}: should be a power of two from 8 to {MAX_ALIGNMENT} (got {shown(alignment)})"
+            f"key {shown(_ALIGNMENT_KEY)}: should be a power of two from {MIN_ALIGNMENT} to {MAX_ALIGNMENT} as U32 "
+            f"(got {shown(alignment)})"
         )
     return alignment
 

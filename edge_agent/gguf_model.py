@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.faults import shown
-from edge_agent.gguf_header import Array, Header, HeaderError, read_header
+from edge_agent.gguf_header import Header, HeaderError, read_header
+from edge_agent.gguf_qwen2 import ARCHITECTURE, check_tensors, read_sizes
+from edge_agent.gguf_vocabulary import check_vocabulary
 
-ARCHITECTURE = "qwen2"
-_TOKENS, _EMBEDDING = "tokenizer.ggml.tokens", "token_embd.weight"
 # llama.h's enum llama_ftype; what is not here, like "guessed", is told by the tensors.
 _FILE_TYPES = {
     0: "F32",
@@ -48,6 +48,9 @@ _FILE_TYPES = {
 }
 
 
+_MAX_FILE_TYPE = 2**32 - 1
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """quantization: as llama.cpp calls the mix of types, else the type of most bytes; tokens: of its vocabulary."""
@@ -58,36 +61,25 @@ class ModelFacts:
 
 
 def read_model_facts(path: Path) -> ModelFacts:
-    """Raises HeaderError for a file that is no model of the architecture that the agent runs; OSError."""
+    """Raises HeaderError for a file that llama.cpp would not load as a qwen2 model, end the process on, or answer
+    something else with than its weights say; OSError."""
     header = read_header(path)
-    architecture, role = header.values.get("general.architecture"), header.values.get("general.type", "model")
-    if architecture != ARCHITECTURE:
-        raise HeaderError(f'general.architecture: should be "{ARCHITECTURE}" (got {shown(architecture)})')
-    if role != "model":
-        raise HeaderError(f'general.type: should be "model" (got {shown(role)})')
-    tokens = _tokens(header)
-    key = f"{ARCHITECTURE}.context_length"
-    context_length = header.values.get(key)
-    if type(context_length) is not int or context_length < 1:
-        raise HeaderError(f"{key}: should be a number of tokens (got {shown(context_length)})")
-    return ModelFacts(_quantization(header), context_length, tokens)
-
-
-def _tokens(header: Header) -> int:
-    tokens = header.values.get(_TOKENS)
-    if not isinstance(tokens, Array):
-        raise HeaderError(f"{_TOKENS}: should be an array (got {shown(tokens)})")
-    shape = next((tensor.shape for tensor in header.tensors if tensor.name == _EMBEDDING), None)
-    if shape is None or len(shape) != 2 or shape[1] != tokens.count:
+    header.text("general.architecture", ARCHITECTURE)
+    header.text("general.type", "model", default="model")
+    # Its other parts would be read from files beside it.
+    if header.values.get("split.count", 0) not in (0, 1):
         raise HeaderError(
-            f"tensor {_EMBEDDING}: should have a row for each of {tokens.count} tokens (got {shown(shape)})"
+            f"split.count: should be 1, the whole model in one file (got {shown(header.values['split.count'])})"
         )
-    return tokens.count
+    sizes = read_sizes(header)
+    tokens = check_vocabulary(path, header)
+    check_tensors(header, sizes, tokens)
+    return ModelFacts(_quantization(header), sizes.context, tokens)
 
 
 def _quantization(header: Header) -> str:
-    file_type = header.values.get("general.file_type")
-    if type(file_type) is int and file_type in _FILE_TYPES:
+    file_type = header.integer("general.file_type", _MAX_FILE_TYPE, least=0, default=_MAX_FILE_TYPE)
+    if file_type in _FILE_TYPES:
         return _FILE_TYPES[file_type]
     nbytes = Counter[str]()
     for tensor in header.tensors:

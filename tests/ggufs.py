@@ -4,20 +4,65 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
+
+from edge_agent.gguf_types import TENSOR_TYPES
 
 U32, I32, F32, BOOL, STRING, ARRAY, U64 = 4, 5, 6, 7, 8, 9, 10
 _FORMS = {0: "B", 1: "b", 2: "H", 3: "h", U32: "I", I32: "i", F32: "f", BOOL: "B", U64: "Q", 11: "q", 12: "d"}
+# A block of one head for keys, and two tokens.
 MODEL_VALUES: dict[str, tuple[int, Any]] = {
     "general.architecture": (STRING, "qwen2"),
     "general.file_type": (U32, 7),
+    "qwen2.block_count": (U32, 1),
     "qwen2.context_length": (U32, 2048),
+    "qwen2.embedding_length": (U32, 32),
+    "qwen2.feed_forward_length": (U32, 64),
+    "qwen2.attention.head_count": (U32, 2),
+    "qwen2.attention.head_count_kv": (U32, 1),
+    "qwen2.attention.layer_norm_rms_epsilon": (F32, 1e-6),
+    "tokenizer.ggml.model": (STRING, "gpt2"),
+    "tokenizer.ggml.pre": (STRING, "qwen2"),
     "tokenizer.ggml.tokens": (ARRAY, (STRING, ["a", "b"])),
+    "tokenizer.ggml.token_type": (ARRAY, (I32, [1, 3])),
+    "tokenizer.ggml.merges": (ARRAY, (STRING, ["a b"])),
+    "tokenizer.ggml.eos_token_id": (U32, 1),
 }
-WEIGHTS = b"weights " * 8
+MODEL_SHAPES: dict[str, tuple[int, ...]] = {
+    "token_embd.weight": (32, 2),
+    "blk.0.attn_norm.weight": (32,),
+    "blk.0.attn_q.weight": (32, 32),
+    "blk.0.attn_q.bias": (32,),
+    "blk.0.attn_k.weight": (32, 16),
+    "blk.0.attn_k.bias": (16,),
+    "blk.0.attn_v.weight": (32, 16),
+    "blk.0.attn_v.bias": (16,),
+    "blk.0.attn_output.weight": (32, 32),
+    "blk.0.ffn_norm.weight": (32,),
+    "blk.0.ffn_gate.weight": (32, 64),
+    "blk.0.ffn_up.weight": (32, 64),
+    "blk.0.ffn_down.weight": (64, 32),
+    "output_norm.weight": (32,),
+}
 # (name, type, shape with columns first, offset from where the tensors begin)
 Tensor = tuple[str, int, Sequence[int], int]
-MODEL_TENSORS: list[Tensor] = [("token_embd.weight", 0, (8, 2), 0)]
+
+
+def placed(shapes: Mapping[str, Sequence[int]], types: Mapping[str, int] | None = None) -> tuple[list[Tensor], int]:
+    """One behind the other, in F32 where no type is given; and how many bytes they take."""
+    tensors: list[Tensor] = []
+    at = 0
+    for name, shape in shapes.items():
+        number = (types or {}).get(name, 0)
+        kind = TENSOR_TYPES[number]
+        tensors.append((name, number, shape, at))
+        at += -(-prod(shape) // kind.elements * kind.nbytes // 32) * 32
+    return tensors, at
+
+
+MODEL_TENSORS, _NBYTES = placed(MODEL_SHAPES)
+WEIGHTS = b"weights " * (_NBYTES // 8)
 
 
 def text(value: str | bytes) -> bytes:
@@ -44,7 +89,7 @@ def gguf(
     alignment: int = 32,
     keys: int | None = None,
 ) -> bytes:
-    """A model that lacks too much to load, unless something else is given. keys: how many it says there are."""
+    """The smallest model there is, unless something else is given. keys: how many it says there are."""
     given = MODEL_VALUES if values is None else values
     tensors = MODEL_TENSORS if tensors is None else tensors
     head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(given) if keys is None else keys)
@@ -55,3 +100,15 @@ def gguf(
         dimensions = struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
         head += text(name) + dimensions + struct.pack("<IQ", kind, offset)
     return head + bytes(-len(head) % alignment) + data
+
+
+def changed_model(
+    values: Mapping[str, tuple[int, Any] | None] | None = None,
+    shapes: Mapping[str, Sequence[int] | None] | None = None,
+    types: Mapping[str, int] | None = None,
+) -> bytes:
+    """That model with other values and tensors; None = without."""
+    given = {**MODEL_VALUES, **(values or {})}
+    chosen = {**MODEL_SHAPES, **(shapes or {})}
+    tensors, nbytes = placed({name: shape for name, shape in chosen.items() if shape is not None}, types)
+    return gguf({key: value for key, value in given.items() if value is not None}, tensors, bytes(nbytes))

@@ -264,7 +264,7 @@ def test_a_bare_file_opens_with_a_warning_and_what_its_header_tells(tmp_path: Pa
 def test_a_model_that_native_code_should_not_see_is_refused_even_if_its_hash_is_right(tmp_path: Path) -> None:
     cut, other = GGUF[:-1], gguf({**MODEL_VALUES, "general.architecture": (STRING, "llama")})
     (tmp_path / "cut.gguf").write_bytes(cut)
-    assert refusal(tmp_path / "cut.gguf").startswith('cut.gguf: tensor "token_embd.weight": ends at byte ')
+    assert refusal(tmp_path / "cut.gguf").startswith('cut.gguf: tensor "output_norm.weight": ends at byte ')
     path = bundle(tmp_path / "demo", {"model.gguf": other})
     told = 'demo/model.gguf: general.architecture: should be "qwen2" (got "llama")'
     assert refusal(path) == content_fault(path) == told

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.ggufs import gguf
+from tests.ggufs import STRING, changed_model
 from tests.processes import wait_until
 
 COMMAND = [sys.executable, "-m", "edge_agent", "bench"]
@@ -146,8 +146,8 @@ def test_a_folder_of_bundles_is_answered_with_their_names(tmp_path: Path) -> Non
 
 
 def test_a_model_that_does_not_load_is_a_failure_with_its_reason(tmp_path: Path) -> None:
-    model = tmp_path / "few-keys.gguf"
-    model.write_bytes(gguf())
+    model = tmp_path / "unknown.gguf"
+    model.write_bytes(changed_model({"tokenizer.ggml.pre": (STRING, "none of these")}))
     done = bench("--model", str(model))
 
     assert (done.returncode, done.stdout) == (1, "")

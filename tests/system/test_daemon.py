@@ -21,7 +21,7 @@ import pytest
 
 from edge_agent.demo.broker import free_port
 from tests.client import Client
-from tests.ggufs import gguf
+from tests.ggufs import STRING, changed_model
 from tests.processes import AgentProcess, Mosquitto, wait_until
 from tests.site import Site, site_config
 
@@ -150,7 +150,7 @@ def test_model_that_is_not_as_its_manifest_says_is_not_opened(tmp_path: Path, de
 def test_model_that_llama_cpp_cannot_load_ends_the_agent_and_says_so_on_the_bus(
     tmp_path: Path, start_agent: Callable[..., AgentProcess], connect: Callable[..., Client], protocol: str
 ) -> None:
-    (tmp_path / "broken.gguf").write_bytes(gguf())
+    (tmp_path / "broken.gguf").write_bytes(changed_model({"tokenizer.ggml.pre": (STRING, "none of these")}))
     client = connect(protocol)
     client.subscribe("edgeai/v1/test/broken/state")
     agent = start_agent(site_config("broken", client.port, protocol, "broken.gguf"))
