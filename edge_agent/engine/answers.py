@@ -13,7 +13,7 @@ from edge_agent.engine.answer_plan import LabelTree, Path
 from edge_agent.engine.chat import THOUGHT_END, THOUGHT_START
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.protocol import Finish
-from edge_agent.engine.sampling import NumericError, TokenPicker
+from edge_agent.engine.sampling import TokenPicker
 from edge_agent.engine.text_stream import TextStream
 
 _THOUGHT_MARKS = (THOUGHT_START.encode(), THOUGHT_END.encode())
@@ -44,11 +44,8 @@ class LabelAnswer:
         self._logits: dict[Path, npt.NDArray[np.float32]] = {}
 
     def take(self, path: Path, row: npt.NDArray[np.float32]) -> None:
-        """The row [vocabulary] after the prompt and this path of label tokens. Raises NumericError."""
-        chosen = self.tree.choose(path, row)
-        if not np.isfinite(chosen).all():
-            raise NumericError(f"the logits of the labels are {chosen.tolist()}")
-        self._logits[path] = chosen
+        """The row [vocabulary] after the prompt and this path of label tokens."""
+        self._logits[path] = self.tree.choose(path, row)
 
     def scores(self) -> dict[str, float]:
         return self.tree.scores(self._logits.__getitem__)

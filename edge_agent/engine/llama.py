@@ -28,7 +28,8 @@ from edge_agent.engine.first_bytes import FirstBytes
 from edge_agent.engine.llama_log import LlamaLog
 from edge_agent.engine.samplers import Grammar, GrammarError, SamplerChain
 from edge_agent.gguf_adapter import check_adapter
-from edge_agent.gguf_header import HeaderError
+from edge_agent.gguf_header import HeaderError, read_header
+from edge_agent.gguf_numbers import check_numbers
 
 Logits = npt.NDArray[np.float32]
 
@@ -48,6 +49,10 @@ class ModelError(Exception):
 
 class DecodeError(Exception):
     """llama_decode failed: what the cache holds is unknown until `reset`."""
+
+
+class NumericError(Exception):
+    """The model's logits are not numbers."""
 
 
 class DecodeAbortedError(Exception):
@@ -109,6 +114,10 @@ class Llama:
             )
         if not Path(path).is_file():
             raise ModelError(f"model file {path!r} does not exist")
+        try:
+            check_numbers(Path(path), read_header(Path(path)).tensors)
+        except HeaderError as error:
+            raise ModelError(f"model file {path!r}: {error}") from error
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), llama_cpp.llama_model_default_params())
         if not self._model:
             raise ModelError(f"model file {path!r} cannot be loaded: {self._last_errors()}")
@@ -396,10 +405,18 @@ class Llama:
                 raise ValueError(f"a token is not below {self.vocabulary_size}")
 
     def logits(self, row: int) -> Logits:
-        """Logits [vocabulary] after this row of the last batch: a view that the next `decode` overwrites."""
+        """Logits [vocabulary] after this row of the last batch: a view that the next `decode` overwrites.
+
+        Raises NumericError unless all of them are finite.
+        """
         self._check_row(row)
         pointer = llama_cpp.llama_get_logits_ith(self._context, row)
-        return np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
+        found = np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
+        are_finite = np.isfinite(found)
+        if not are_finite.all():
+            token = int(np.argmin(are_finite))
+            raise NumericError(f"the model's logit of token {token} is {found[token]}, which is no finite number")
+        return found
 
     def _check_row(self, row: int) -> None:
         if not (0 <= row < self.batch_tokens and self._row_has_logits[row]):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.engine.first_bytes import Tokens
-from edge_agent.engine.llama import Llama, Logits
+from edge_agent.engine.llama import Llama, Logits, NumericError
 from edge_agent.engine.protocol import Sampling
 from edge_agent.engine.samplers import Candidates, Grammar, SamplerChain
 
@@ -21,10 +21,6 @@ _FEW, _MANY = 128, 4096
 _CLOSE = 8.0
 # The last 32-bit number means "random" to llama.cpp.
 _SEEDS = 2**32 - 1
-
-
-class NumericError(Exception):
-    """The model's logits are not numbers."""
 
 
 class Constraint(Protocol):
@@ -67,7 +63,7 @@ class TokenPicker:
     def pick(self, row: int) -> int:
         """The next token after this row of the last batch. Raises NumericError for a broken model."""
         if self._grammar is None:
-            return self._pick_any(row)
+            return self._pick_any(row, self._llama.logits(row))
         token = self.pick_allowed(row, self._grammar)
         self._grammar.accept(token)
         return token
@@ -77,10 +73,10 @@ class TokenPicker:
 
         Sampled, it comes from the allowed ones among the 128 most probable, or of more if there are none.
         """
-        token = self._pick_any(row)
+        logits = self._llama.logits(row)
+        token = self._pick_any(row, logits)
         if constraint.allows(token):
             return token
-        logits = self._llama.logits(row)
         if self._chain is None:
             close = np.flatnonzero(logits > logits[token] - _CLOSE)
             ordered: list[int] = close[np.argsort(-logits[close])].tolist()
@@ -104,17 +100,10 @@ class TokenPicker:
     def pick_among(self, row: int, tokens: Sequence[int]) -> int:
         """One of these tokens after this row. Raises NumericError."""
         logits = self._llama.logits(row)[np.asarray(tokens, dtype=np.intp)]
-        if not np.isfinite(logits).all():
-            raise NumericError(f"the logits of the tokens {list(tokens)} are {logits.tolist()}")
         return tokens[int(np.argmax(logits))] if self._chain is None else self._chain.pick(_candidates(tokens, logits))
 
-    def _pick_any(self, row: int) -> int:
-        logits = self._llama.logits(row)
-        token = int(np.argmax(logits)) if self._chain is None else self._llama.sample(self._chain, row)
-        # argmax gives the place of a NaN if there is one.
-        if not np.isfinite(logits[token]):
-            raise NumericError(f"the logit of token {token} is {logits[token]}")
-        return token
+    def _pick_any(self, row: int, logits: Logits) -> int:
+        return int(np.argmax(logits)) if self._chain is None else self._llama.sample(self._chain, row)
 
     def _pick_masked(self, constraint: Constraint, logits: Logits, tokens: npt.NDArray[np.integer]) -> int | None:
         candidates = _candidates(tokens, logits[tokens])

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from edge_agent.engine.llama import Logits
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.protocol import ChatMessage, EngineSettings, Load, Run, Sampling, SchemaPlan
 from edge_agent.engine.sampling import Constraint, TokenPicker
@@ -68,9 +69,9 @@ class Stopwatch:
         """From here on, all pickers of this process."""
         pick_any, pick_allowed, pick = TokenPicker._pick_any, TokenPicker.pick_allowed, TokenPicker.pick
 
-        def timed_any(picker: TokenPicker, row: int) -> int:
+        def timed_any(picker: TokenPicker, row: int, logits: Logits) -> int:
             began = perf_counter()
-            token = pick_any(picker, row)
+            token = pick_any(picker, row, logits)
             self._plain_ms = (perf_counter() - began) * 1000
             return token
 

@@ -18,7 +18,7 @@ from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import EngineSettings, Event, Finished, Load, LoadFailed, Ready
 from edge_agent.gguf_adapter import check_adapter
-from edge_agent.gguf_header import HeaderError
+from edge_agent.gguf_header import HeaderError, read_header
 from edge_agent.model_store import open_model
 from tests.convert.adapters import AdapterFiles
 from tests.engine.adapters import bundle_with, convert, demo_adapter, merged_bundle, to_load
@@ -178,12 +178,15 @@ def text(value: str) -> bytes:
     ("data", "told"),
     [
         (b"safetensors....................", "should be a GGUF file"),
-        (header_with("adapter.lora.alpha", 4, struct.pack("<I", 8)), "should be a finite number as F32 (got 8)"),
-        (header_with("adapter.lora.alpha", 12, struct.pack("<d", 8)), "should be a finite number as F32 (got 8.0)"),
-        (header_with("adapter.lora.alpha", 6, struct.pack("<f", np.nan)), "should be a finite number as F32 (got NaN)"),
+        (header_with("adapter.lora.alpha", 4, struct.pack("<I", 8)), "from 1e-09 to 1e+09 as F32 (got 8 as U32)"),
+        (header_with("adapter.lora.alpha", 12, struct.pack("<d", 8)), "as F32 (got 8.0 as F64)"),
+        (header_with("adapter.lora.alpha", 6, struct.pack("<f", np.nan)), "as F32 (got NaN)"),
+        (header_with("adapter.lora.alpha", 6, struct.pack("<f", 3e38)), "as F32 (got 3.0000000054977558e+38)"),
+        (header_with("adapter.lora.alpha", 6, struct.pack("<f", 1e-50)), "as F32 (got 0.0)"),
+        (header_with("adapter.lora.alpha", 6, struct.pack("<f", -8)), "as F32 (got -8.0)"),
         (header_with("adapter.type", 8, text("control_vector")), 'should be "lora" (got "control_vector")'),
         (header_with("general.type", 8, text("model")), 'general.type: should be "adapter" (got "model")'),
-        (header_with("general.type", 4, struct.pack("<I", 1)), 'general.type: should be "adapter" (got 1)'),
+        (header_with("general.type", 4, struct.pack("<I", 1)), 'general.type: should be "adapter" (got 1 as U32)'),
         (header_with("general.architecture", 8, text("llama")), 'should be "qwen2" (got "llama")'),
         (header_with("adapter.alora.invocation_tokens", 9, struct.pack("<IQ", 4, 0)), "for some prompts only"),
         (header_with("x", 4, struct.pack("<I", 1)), "should have tensors (got none)"),
@@ -216,6 +219,19 @@ def test_tensors_that_would_not_be_applied_or_end_the_process_are_told(
         check_adapter(path)
 
 
+@pytest.mark.parametrize("bits", [0x7C00, 0xFE00])
+def test_a_number_that_is_none_is_told_with_its_tensor(bundles: list[Path], tmp_path: Path, bits: int) -> None:
+    path = tmp_path / "adapter.gguf"
+    path.write_bytes((bundles[0] / "adapter.gguf").read_bytes())
+    tensor = read_header(path).tensors[3]
+    with path.open("r+b") as file:
+        file.seek(tensor.offset + tensor.nbytes - 2)
+        file.write(struct.pack("<H", bits))
+
+    with pytest.raises(HeaderError, match=rf"tensor {tensor.name}: should hold finite numbers only \(got 1 that"):
+        check_adapter(path)
+
+
 @pytest.mark.expects_warning
 def test_what_llama_cpp_refuses_is_told_by_name(bundles: list[Path], plain: Path, tmp_path: Path) -> None:
     whole = (bundles[0] / "adapter.gguf").read_bytes()
@@ -243,7 +259,7 @@ def test_a_worker_with_a_broken_adapter_says_so(plain: Path, tmp_path: Path) -> 
     )
 
     assert isinstance(event, LoadFailed)
-    assert "adapter.lora.alpha: should be a finite number as F32 (got 8)" in event.message
+    assert "adapter.lora.alpha: should be a number from 1e-09 to 1e+09 as F32 (got 8 as U32)" in event.message
 
 
 _LOAD_ALL = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Callable
 from functools import partial
@@ -38,7 +39,9 @@ from edge_agent.engine.samplers import Grammar, GrammarError
 from edge_agent.engine.sampling import TokenPicker
 from edge_agent.engine.scheduler import Linger
 from edge_agent.engine.step_policy import HeadCost, StepCost, StepPolicy
+from edge_agent.gguf_header import read_header
 from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, ends, finished, messages, run
+from tests.ggufs import STRING, changed_model
 
 OpenLlama = Callable[..., LlamaEngine]
 
@@ -632,17 +635,39 @@ def test_after_a_failed_step_its_requests_fail_and_the_others_begin_anew(
 
 
 @pytest.mark.expects_warning
-def test_a_model_whose_logits_are_no_numbers_fails_the_request(
-    open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_no_number_fails_the_request_and_the_next_is_answered(
+    open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch, wrong: float
 ) -> None:
     engine = open_llama()
-    broken = np.full(engine.facts.vocabulary, np.nan, dtype=np.float32)
-    monkeypatch.setattr(engine._llama, "logits", lambda _row: broken)
+    row = np.zeros(engine.facts.vocabulary, dtype=np.float32)
+    row[-1] = wrong
+    pointer = row.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    sampled = run(4, "d", sampling=Sampling(temperature=1.0))
+    schema = run(3, "c", SchemaPlan(schema=SCHEMA))
+    with monkeypatch.context() as patch:
+        patch.setattr("edge_agent.engine.llama.llama_cpp.llama_get_logits_ith", lambda *_: pointer)
+        found = ends(answer_all(engine, run(1, "a"), run(2, "b", LABELS), schema, sampled))
 
-    found = ends(answer_all(engine, run(1, "a"), run(2, "b", LABELS), run(3, "c", SchemaPlan(schema=SCHEMA))))
-
-    assert [event.code for event in found.values() if isinstance(event, Failed)] == [FailureCode.INTERNAL] * 3
+    told = {(event.code, event.message) for event in found.values() if isinstance(event, Failed)}
+    at = engine.facts.vocabulary - 1
+    assert told == {(FailureCode.INTERNAL, f"the model's logit of token {at} is {wrong}, which is no finite number")}
+    assert len(found) == 4
     assert engine.facts.max_active == len(engine._request_ids)
+    finished(engine, run(5, "a"), run(6, "b", LABELS))
+
+
+@pytest.mark.parametrize("name", ["blk.1.attn_norm.weight", "blk.0.ffn_up.weight"])
+def test_a_weight_that_is_no_number_keeps_a_model_from_opening(model_path: str, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(Path(model_path).read_bytes())
+    (tensor,) = (tensor for tensor in read_header(path).tensors if tensor.name == name)
+    with path.open("r+b") as file:
+        file.seek(tensor.offset)
+        file.write(b"\xff\xff\xff\x7f")
+
+    with pytest.raises(ModelError, match=rf"{name}: should hold finite numbers only"):
+        Llama(str(path), ContextSizes(context_tokens=256, batch_tokens=64, sequences=2, outputs=2))
 
 
 def test_the_context_is_empty_again_after_every_kind_of_request(open_llama: OpenLlama) -> None:
@@ -662,12 +687,14 @@ def test_a_file_that_is_no_model_is_told_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.expects_warning
-def test_a_broken_file_is_told_with_the_library_s_reason(tmp_path: Path, model_path: str) -> None:
-    garbage, short = tmp_path / "garbage.gguf", tmp_path / "short.gguf"
-    garbage.write_bytes(b"GARBAGE" * 100)
-    short.write_bytes(Path(model_path).read_bytes()[:-1000])
-
-    for path, reason in ((garbage, "magic"), (short, "not within the file bounds")):
+def test_a_broken_file_is_told_with_its_reason(tmp_path: Path, model_path: str) -> None:
+    path = tmp_path / "broken.gguf"
+    for data, reason in (
+        (b"GARBAGE" * 100, "should be a GGUF file"),
+        (Path(model_path).read_bytes()[:-1000], "ends at byte"),
+        (changed_model({"tokenizer.ggml.pre": (STRING, "none of these")}), "unknown pre-tokenizer type"),
+    ):
+        path.write_bytes(data)
         with pytest.raises(ModelError, match=reason):
             LlamaEngine(Load(model_path=str(path), settings=EngineSettings()))
 
