@@ -14,6 +14,9 @@ from typing import Any
 
 from gguf import size_label
 
+from edge_agent.gguf_header import HeaderError
+from edge_agent.gguf_model import read_model_facts
+
 from .errors import CheckpointError, ConvertError, printable
 from .read.chat_template import ChatTemplates, read_chat_templates
 from .read.checkpoint import Checkpoint
@@ -228,7 +231,7 @@ def write_model(
     encoded: Callable[[str, GgmlType], Path] | None = None,
     progress: Callable[[str, int], None] = lambda _name, _nbytes: None,
 ) -> BundleFile:
-    """The GGUF file alone; as `write_bundle`."""
+    """The GGUF file alone; as `write_bundle`. CheckpointError also for what the agent would not open."""
 
     def parts(tensor: ModelTensor, kind: GgmlType) -> Iterator[memoryview]:
         stored = encoded(tensor.name, kind) if encoded is not None and tensor.is_quantizable else None
@@ -237,7 +240,12 @@ def write_model(
             progress(tensor.name, len(part))
 
     data = (parts(tensor, info.kind) for tensor, info in zip(plan.tensors, plan.infos, strict=True))
-    return BundleFile(*write_gguf(path, plan.entries, plan.infos, data))
+    written = BundleFile(*write_gguf(path, plan.entries, plan.infos, data))
+    try:
+        read_model_facts(path)
+    except HeaderError as error:
+        raise CheckpointError(f"no model can be made of it that llama.cpp runs: {error}") from None
+    return written
 
 
 def _file_parts(path: Path) -> Iterator[memoryview]:

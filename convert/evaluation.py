@@ -6,15 +6,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from edge_agent.gguf_header import HeaderError
-from edge_agent.gguf_model import ModelFacts, read_model_facts
-
 from .errors import ConvertError, printable
 from .kept import new_file
 from .measure.divergence import Divergence as Positions
 from .measure.divergence import Predictions, compare, load, predict, save
 from .measure.runner import Runner
 from .measure.texts import CHUNK_TOKENS, Texts, chunks
+from .read.model_facts import model_facts
 from .report.quality import Divergence, Perplexity, Quality, Reference
 from .report.quality import Texts as JudgedBy
 from .tune.tuning import Progress
@@ -40,7 +38,7 @@ def evaluate(
     """model, reference: GGUF files, each with the adapters that are applied to it; kind: the reference's type.
     work: a folder where what it predicts is kept.
 
-    Raises ConvertError if one cannot be run, or they have other vocabularies.
+    Raises ConvertError if one cannot be run or computes no numbers, or they have other vocabularies.
     """
     _check_vocabularies(model, reference)
     sha256 = sha256_of(reference)
@@ -61,16 +59,6 @@ def evaluate(
         divergence=_divergence(positions),
         perplexity=_perplexity(positions),
     )
-
-
-def model_facts(path: Path) -> ModelFacts:
-    """What the header of a GGUF file tells. Raises ConvertError."""
-    try:
-        return read_model_facts(path)
-    except HeaderError as error:
-        raise ConvertError(f"{printable(str(path))}: {error}") from None
-    except OSError as error:
-        raise ConvertError(f"{printable(str(path))}: cannot be read: {error.strerror}") from None
 
 
 def _check_vocabularies(model: Path, reference: Path) -> None:

@@ -10,6 +10,7 @@ from edge_agent.engine.protocol import Adapter, EngineSettings, Load
 from edge_agent.tasks import Task
 
 from ..errors import ConvertError, printable
+from ..read.model_facts import model_facts
 from ..write.manifest import sha256_of
 
 # The same on every machine: in long contexts flash attention cuts its work by the number of threads, on which then the
@@ -29,6 +30,7 @@ def opened(model: Path, tasks: Iterable[Task], adapters: Iterable[Path] = ()) ->
 
     Raises ConvertError if the model cannot be run.
     """
+    model_facts(model)
     load = replace(load_of(model, adapters), tasks=tuple(task.prefix() for task in tasks))
     try:
         with started(load) as worker:

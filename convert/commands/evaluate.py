@@ -11,6 +11,7 @@ from ..errors import ConvertError, printable
 from ..kept import sole_use
 from ..progress import StageLine
 from ..read.checkpoint import Checkpoint
+from ..read.model_facts import model_facts
 from ..write.manifest import MODEL_FILE
 from . import arguments
 from .asking import read_questions
@@ -43,7 +44,7 @@ def run(words: list[str]) -> int:
         parser.error("--tasks and --labelled go together")
     # They load llama.cpp.
     from ..automatic import reference_model  # noqa: PLC0415
-    from ..evaluation import evaluate, model_facts  # noqa: PLC0415
+    from ..evaluation import evaluate  # noqa: PLC0415
     from ..measure.texts import evaluation_files, read_texts  # noqa: PLC0415
 
     texts = read_texts([given.eval] if given.eval else evaluation_files())

@@ -119,6 +119,8 @@ def load(path: Path) -> list[Predictions]:
     names = [field.name for field in fields(Predictions)]
     with np.load(path, allow_pickle=False) as arrays:
         kept = [{name: arrays[f"{at}.{name}"] for name in names} for at in range(len(arrays.files) // len(names))]
+    if not all(np.isfinite(array).all() for one in kept for array in one.values()):
+        raise ValueError("what is kept holds a number that is none")
     return [Predictions(**one | {"tokens": one["tokens"].tolist(), "first": int(one["first"])}) for one in kept]
 
 

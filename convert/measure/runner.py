@@ -10,9 +10,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import llama_cpp
 import numpy as np
 import numpy.typing as npt
+
+# Read by ggml at its first abort: without it ggml forks a debugger to print a backtrace.
+os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+
+import llama_cpp
+
+from edge_agent.gguf_adapter import check_adapter
+from edge_agent.gguf_header import HeaderError, read_header
+from edge_agent.gguf_numbers import check_numbers
 
 from ..errors import ConvertError, printable
 from ..stopping import is_stopping, native_call
@@ -66,6 +74,7 @@ class Runner:
         adapters: Sequence[Path] = (),
         is_writable: bool = False,
     ) -> None:
+        self._path = path
         self._context: Any = None
         self._model: Any = None
         # The context keeps this pointer.
@@ -87,6 +96,7 @@ class Runner:
     ) -> None:
         llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
+        _check_numbers(path)
         params = llama_cpp.llama_model_default_params()
         if is_writable:
             # Kernels with a layout of their own would read a copy.
@@ -121,6 +131,10 @@ class Runner:
         return params
 
     def _load_adapter(self, path: Path) -> Any:
+        try:
+            check_adapter(path)
+        except HeaderError as error:
+            raise ConvertError(f"{printable(str(path))}: {error}") from None
         adapter = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
         if not adapter:
             raise ConvertError(f"{printable(str(path))}: llama.cpp cannot load this adapter for this model")
@@ -162,7 +176,7 @@ class Runner:
     def logits(self, tokens: Sequence[int], first: int = 0) -> Floats:
         """Logits [len(tokens) - first, vocabulary] after each token from `first` on: a view until the next call.
 
-        Raises ConvertError if llama.cpp fails.
+        Raises ConvertError if llama.cpp fails, or one of them is no finite number.
         """
         llama_cpp.llama_memory_clear(self._memory, True)
         batch = self._batch
@@ -178,7 +192,11 @@ class Runner:
         if result != 0:
             raise ConvertError(f"llama_decode gave {result} for {len(tokens)} tokens")
         pointer = llama_cpp.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(pointer, shape=(len(tokens) - first, self.vocabulary))
+        found = np.ctypeslib.as_array(pointer, shape=(len(tokens) - first, self.vocabulary))
+        # Either is NaN where there is one.
+        if not np.isfinite((found.min(), found.max())).all():
+            raise ConvertError(f"{printable(str(self._path))}: computes logits that are no finite numbers")
+        return found
 
     def watch(self, tokens: Sequence[int], hear: Hear) -> None:
         """Runs the tokens, and tells of every matrix what it is multiplied with. Raises what `hear` raises."""
@@ -234,6 +252,13 @@ class Runner:
         if self._model:
             llama_cpp.llama_model_free(self._model)
             self._model = None
+
+
+def _check_numbers(path: Path) -> None:
+    try:
+        check_numbers(path, read_header(path).tensors)
+    except HeaderError as error:
+        raise ConvertError(f"{printable(str(path))}: {error}") from None
 
 
 def _ignore_log(_level: int, _text: bytes, _user_data: object) -> None:

@@ -10,14 +10,15 @@ ARCHITECTURE = "Qwen2ForCausalLM"
 MODEL_TYPE = "qwen2"
 SPECIAL_TOKENS = ("bos", "eos", "unk", "sep", "pad", "mask")
 MAX_NAME_LENGTH = 128
-# Far above any published model; they keep one row of F32 below a slab and every product below 2^63.
+# Far above any published model, and no more than llama.cpp takes; they keep one row of F32 below a slab and every
+# product below 2^63.
 _LIMITS = {
-    "num_hidden_layers": 1024,
+    "num_hidden_layers": 512,
     "hidden_size": 1 << 18,
     "intermediate_size": 1 << 20,
     "num_attention_heads": 1 << 12,
     "num_key_value_heads": 1 << 12,
-    "max_position_embeddings": 1 << 31,
+    "max_position_embeddings": (1 << 31) - 1,
     "vocab_size": 1 << 22,
     "head_dim": 1 << 12,
 }

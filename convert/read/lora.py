@@ -26,7 +26,7 @@ FILE = "adapter_model.safetensors"
 _PICKLE = "adapter_model.bin"
 _PREFIX = "base_model.model."
 _NAME = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
-_F16_MAX = float(np.finfo(np.float16).max)
+_F16_MIN, _F16_MAX = float(np.finfo(np.float16).smallest_subnormal), float(np.finfo(np.float16).max)
 _EMBEDDING, _OUTPUT = "model.embed_tokens", "lm_head"
 
 
@@ -149,7 +149,7 @@ def _other_base(config: LoraConfig, origins: Sequence[str | None]) -> str | None
 
 
 def _numbers(stored: StoredTensor, factor: float = 1.0) -> Floats:
-    """Times `factor`. Raises CheckpointError for a number that is not finite, or not in F16."""
+    """Times `factor`. Raises CheckpointError for a number that is not finite, or not in F16; or if all vanish there."""
     raw = np.empty(stored.nbytes, np.uint8)
     stored.read_into(raw.data, 0)
     match stored.dtype:
@@ -165,11 +165,15 @@ def _numbers(stored: StoredTensor, factor: float = 1.0) -> Floats:
             f"{FILE}: tensor {printable(stored.name)} holds an infinity or NaN in row {row}, column {column}; only "
             "finite numbers are allowed"
         )
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore"):
         numbers = numbers * np.float32(factor)
-    # Not `>`, which is false of what is no number.
-    if not (most := float(np.abs(numbers).max())) <= _F16_MAX:
+    if (most := float(np.abs(numbers).max())) > _F16_MAX:
         raise CheckpointError(
             f"{FILE}: tensor {printable(stored.name)} holds {most:g}, allowed is what F16 holds, {_F16_MAX:g}"
+        )
+    if 0 < most < _F16_MIN:
+        raise CheckpointError(
+            f"{FILE}: tensor {printable(stored.name)} holds nothing above {most:g}, allowed is what F16 holds, from "
+            f"{_F16_MIN:g}"
         )
     return numbers.reshape(stored.shape)

@@ -10,7 +10,7 @@ from ..errors import CheckpointError, printable
 
 FILE = "adapter_config.json"
 _MAX_RANK = 1 << 14
-_MAX_ALPHA = 1e6
+_MIN_ALPHA, _MAX_ALPHA = 1e-6, 1e6
 # Each of them, set, makes it something else than W + scale · B·A of the base model's own matrices.
 _MUST_BE_OFF = (
     "use_dora",
@@ -116,8 +116,8 @@ def _rank(value: Any, name: str) -> int:
 
 def _alpha(value: Any, name: str) -> float:
     # llama.cpp takes 0 for "no scale".
-    if type(value) not in (int, float) or not 0 < value <= _MAX_ALPHA:
-        raise _wrong(name, value, f"a number above 0, at most {_MAX_ALPHA:g}")
+    if type(value) not in (int, float) or not _MIN_ALPHA <= value <= _MAX_ALPHA:
+        raise _wrong(name, value, f"a number from {_MIN_ALPHA:g} to {_MAX_ALPHA:g}")
     return float(value)
 
 

@@ -1,11 +1,13 @@
 """`edge-convert evaluate` on what cannot be compared: told before anything is measured."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from convert.cli import main
+from edge_agent.gguf_header import read_header
 from tests.convert.checkpoints import make_checkpoint
 from tests.ggufs import gguf
 
@@ -57,3 +59,50 @@ def test_models_of_other_vocabularies_are_not_compared(
     checkpoint = make_checkpoint(layers=1).write(tmp_path / "checkpoint")
     code, told = evaluate(demo_bundle, checkpoint)
     assert (code, "one of 320; only models of the same vocabulary can be compared" in told) == (1, True)
+
+
+def spoilt(model: Path, path: Path, name: str) -> Path:
+    """The model with a number that is none at the end of this tensor."""
+    path.write_bytes(model.read_bytes())
+    (tensor,) = (tensor for tensor in read_header(path).tensors if tensor.name == name)
+    with path.open("r+b") as file:
+        file.seek(tensor.offset + tensor.nbytes - 2)
+        file.write(b"\xff\x7f")
+    return path
+
+
+def run_on_little(tmp_path: Path, bundle: Path, against: Path) -> int:
+    (tmp_path / "texts.txt").write_text("Pump 3 draws 4.2 A at 57 degrees. " * 100)
+    words = ["evaluate", bundle, "--against", against, "--eval", tmp_path / "texts.txt", "--work", tmp_path / "work"]
+    return main([*map(str, words), "--json"])
+
+
+@pytest.mark.parametrize("name", ["output_norm.weight", "blk.2.ffn_up.weight"])
+def test_a_model_of_what_is_no_number_is_told_by_name_and_has_no_figures(
+    tmp_path: Path, demo_bundle: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    bad = spoilt(demo_bundle / "model.gguf", tmp_path / "bad.gguf", name)
+
+    for pair in ((bad, demo_bundle), (demo_bundle, bad)):
+        assert run_on_little(tmp_path, *pair) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.splitlines()[-1] == (
+            f"edge-convert: {bad}: tensor {name}: should hold finite numbers only (got 1 that are not)"
+        )
+
+
+def test_a_model_whose_numbers_grow_beyond_all_bounds_is_told_by_name(
+    tmp_path: Path, demo_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = tmp_path / "large.gguf"
+    large.write_bytes((demo_bundle / "model.gguf").read_bytes())
+    (norm,) = (tensor for tensor in read_header(large).tensors if tensor.name == "output_norm.weight")
+    with large.open("r+b") as file:
+        file.seek(norm.offset)
+        file.write(struct.pack("<f", 3e38) * (norm.nbytes // 4))
+
+    assert run_on_little(tmp_path, large, demo_bundle) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"edge-convert: {large}: computes logits that are no finite numbers"
+    )

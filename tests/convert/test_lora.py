@@ -175,7 +175,10 @@ def holding(value: float) -> np.ndarray:
         (say(peft_type="IA3"), "adapter_config.json: peft_type is 'IA3', allowed is LORA"),
         (say(r=0), "adapter_config.json: r is 0, allowed is an integer from 1 to"),
         (say(r="8"), "adapter_config.json: r is '8'"),
-        (say(lora_alpha=0), "adapter_config.json: lora_alpha is 0, allowed is a number above 0"),
+        (say(lora_alpha=0), "adapter_config.json: lora_alpha is 0, allowed is a number from 1e-06 to 1e+06"),
+        (say(lora_alpha=1e-50), "adapter_config.json: lora_alpha is 1e-50, allowed is a number from 1e-06 to 1e+06"),
+        (say(lora_alpha=3e38), "adapter_config.json: lora_alpha is 3e+38"),
+        (say(lora_alpha=float("nan")), "adapter_config.json: "),
         (say(lora_alpha=None), "adapter_config.json: lora_alpha is None"),
         (say(bias="lora_only"), "adapter_config.json: bias is 'lora_only', allowed is none"),
         (say(use_dora=True), "adapter_config.json: use_dora is True, allowed is false"),
@@ -194,14 +197,8 @@ def holding(value: float) -> np.ndarray:
         (drop(f"{Q0}.lora_B.weight"), f"{Q0}: lora_B.weight is missing"),
         (put(f"{Q0}.lora_A.weight", holding(np.nan)), "holds an infinity or NaN in row 1, column 7"),
         (put(f"{Q0}.lora_A.weight", holding(1e6)), "holds 1e+06, allowed is what F16 holds, 65504"),
-        # Infinity times 0.
-        (
-            lambda files: (
-                put(f"{Q0}.lora_B.weight", np.zeros((256, 4), np.float32))(files),
-                say(lora_alpha=1e-40, alpha_pattern={"q_proj": 8.0})(files),
-            ),
-            "holds nan, allowed is what F16 holds, 65504",
-        ),
+        (put(f"{Q0}.lora_A.weight", holding(1e-9)), "holds nothing above 1e-09, allowed is what F16 holds, from 5.96"),
+        (say(lora_alpha=1e-6, alpha_pattern={"q_proj": 1e6}), "allowed is what F16 holds, 65504"),
         (put(f"{Q0}.lora_A.weight", np.zeros((4, 128), np.float32)), "has shape [4, 128], allowed is [4, 256]"),
         (put(f"{Q0}.lora_B.weight", np.zeros((64, 4), np.float32)), "has shape [64, 4], allowed is [256, 4]"),
         (put(f"{Q0}.lora_A.weight", np.zeros(4, np.float32)), "has shape [4], allowed is [4, 256]"),
