@@ -290,7 +290,7 @@ def _alignment(values: dict[str, Value], kinds: dict[str, int]) -> int:
     ):
         raise HeaderError(
             f"key {shown(_ALIGNMENT_KEY)}: should be a power of two from {MIN_ALIGNMENT} to {MAX_ALIGNMENT} as U32 "
-            f"(got {shown(alignment)})"
+            f"(got {shown(alignment)} as {_KIND_NAMES[kinds[_ALIGNMENT_KEY]]})"
         )
     return alignment
 

@@ -52,7 +52,7 @@ def test_a_model_runs_with_all_adapters_that_are_given(
 
 
 def test_what_is_no_adapter_is_told(bundle: Path) -> None:
-    with pytest.raises(ConvertError, match=r"model\.gguf: llama\.cpp cannot load this adapter"):
+    with pytest.raises(ConvertError, match=r"model\.gguf: general\.type: should be \"adapter\""):
         logits(bundle, bundle / "model.gguf")
 
 

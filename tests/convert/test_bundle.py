@@ -17,7 +17,7 @@ from convert.read.checkpoint import Checkpoint
 from convert.weights.recipe import Quantization
 from convert.write import bundle as bundle_module
 from convert.write.bundle import new_bundle, verify_bundle
-from tests.convert.checkpoints import make_checkpoint
+from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
 from tests.convert.gguf_reading import read_gguf
 
 
@@ -381,3 +381,38 @@ def test_a_folder_without_a_usable_manifest_cannot_be_verified(folder: Path, tex
     (folder / "manifest.json").write_text(text)
     with pytest.raises(ConvertError, match=r"manifest\.json"):
         verify_bundle(folder)
+
+
+def name_a_token_like_padding(files: CheckpointFiles) -> None:
+    token = dict(files.tokenizer["added_tokens"][0])
+    files.tokenizer["added_tokens"].append(token | {"id": 300, "content": "[PAD310]", "special": False})
+
+
+@pytest.mark.parametrize(
+    ("shape", "change", "told"),
+    [
+        ({}, name_a_token_like_padding, 'tokenizer.ggml.tokens: should have every token once (got "[PAD310]" as 310)'),
+        (
+            {"hidden": 96, "heads": 32, "heads_kv": 2},
+            lambda _files: None,
+            "qwen2.attention.head_count: should be a divisor of the embedding's 96 that leaves heads of an even length",
+        ),
+        (
+            {},
+            lambda files: files.config.update(rope_theta=0.5),
+            "qwen2.rope.freq_base: should be a number from 2 to 1e+30 as F32 (got 0.5)",
+        ),
+    ],
+)
+def test_what_the_agent_would_not_open_is_not_written(
+    tmp_path: Path, folder: Path, shape: dict[str, Any], change: Callable[[CheckpointFiles], None], told: str
+) -> None:
+    files = make_checkpoint(**shape)
+    change(files)
+    checkpoint = files.write(tmp_path / "checkpoint")
+
+    with pytest.raises(CheckpointError) as caught:
+        convert(checkpoint, folder / "b", quantization=Quantization.F16)
+
+    assert str(caught.value).startswith(f"no model can be made of it that llama.cpp runs: {told}")
+    assert not list(folder.iterdir())
