@@ -16,12 +16,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_agent.gguf_adapter import check_adapter
+from edge_agent.gguf_header import HeaderError, read_header
+from edge_agent.gguf_model import read_model_facts
+from edge_agent.gguf_numbers import check_numbers
 from edge_agent.signatures import signature_fault
 
 from ..errors import CheckpointError, ConvertError, printable
 from ..read.strict_json import parse_object
 from ..stopping import SIGNALS
-from .manifest import FILE, MODEL_FILE, SCHEMA, SIGNATURE_FILE, sha256_of
+from .manifest import ADAPTER_FILE, FILE, MODEL_FILE, REPAIR_FILE, SCHEMA, SIGNATURE_FILE, sha256_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -100,9 +104,9 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
 def verify_bundle(folder: Path, key: Ed25519PublicKey | None = None) -> tuple[dict[str, Any], list[str]]:
     """The manifest of a bundle and the list of faults found, empty if it is whole.
 
-    A fault is a file that is missing, changed, not listed, or listed under a name that leaves the folder; with `key`
-    also a signature that is missing or not made with its other half. Raises ConvertError if there is no manifest to go
-    by.
+    A fault is a file that is missing, changed, not listed, or listed under a name that leaves the folder, and a model
+    or adapter that the agent would not open; with `key` also a signature that is missing or not made with its other
+    half. Raises ConvertError if there is no manifest to go by.
     """
     try:
         data, manifest = _read_manifest(folder)
@@ -115,7 +119,7 @@ def verify_bundle(folder: Path, key: Ed25519PublicKey | None = None) -> tuple[di
     for name, entry in sorted(files.items()):
         if "/" in name or "\\" in name or name in ("", ".", ".."):
             faults.append(f"{printable(name)}: not a plain file name")
-        elif (fault := _file_fault(folder / name, entry)) is not None:
+        elif (fault := _file_fault(folder / name, entry) or _content_fault(folder / name)) is not None:
             faults.append(f"{printable(name)}: {fault}")
     faults += [
         f"{printable(path.name)}: not listed in {FILE}"
@@ -156,6 +160,18 @@ def _file_fault(path: Path, entry: Any) -> str | None:
         return f"{path.stat().st_size} bytes, {FILE} says {entry['bytes']}"
     found = sha256_of(path)
     return None if found == entry["sha256"] else f"SHA-256 {found}, {FILE} says {printable(entry['sha256'])}"
+
+
+def _content_fault(path: Path) -> str | None:
+    try:
+        if path.name == MODEL_FILE:
+            read_model_facts(path)
+            check_numbers(path, read_header(path).tensors)
+        elif path.name in (ADAPTER_FILE, REPAIR_FILE):
+            check_adapter(path)
+    except HeaderError as error:
+        return str(error)
+    return None
 
 
 def _remove_leftovers(parent: Path, prefix: str) -> None:

@@ -10,21 +10,26 @@ import pytest
 
 from convert.errors import ConvertError
 from convert.write.bundle import verify_bundle
+from tests.ggufs import MODEL_TENSORS, U32, changed_model, gguf
 
-LISTED = {"sha256": hashlib.sha256(b"x").hexdigest(), "bytes": 1}
+MODEL = gguf()
+
+
+def listed(data: bytes) -> dict[str, object]:
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     folder = tmp_path / "b"
     folder.mkdir()
-    (folder / "model.gguf").write_bytes(b"x")
+    (folder / "model.gguf").write_bytes(MODEL)
     write_manifest(folder)
     return folder
 
 
 def write_manifest(bundle: Path, *more: str) -> None:
-    files = dict.fromkeys(("model.gguf", *more), LISTED)
+    files = dict.fromkeys(("model.gguf", *more), listed(MODEL))
     manifest = {"schema": 1, "name": "n", "version": 1, "files": files}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
 
@@ -94,3 +99,32 @@ def test_pipes_folders_links_and_strangers_are_faults(bundle: Path) -> None:
 
 def test_a_whole_bundle_has_no_faults(bundle: Path) -> None:
     assert verify_bundle(bundle)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        (
+            "model.gguf",
+            changed_model({"qwen2.block_count": (U32, 600)}),
+            "qwen2.block_count: should be an integer from 1",
+        ),
+        (
+            "model.gguf",
+            gguf(data=b"\xff" * len(gguf())),
+            f"tensor {MODEL_TENSORS[0][0]}: should hold finite numbers only",
+        ),
+        ("adapter.gguf", MODEL, 'general.type: should be "adapter" (got null)'),
+        ("repair.gguf", b"junk", "should be a GGUF file"),
+    ],
+)
+def test_what_the_agent_would_not_open_is_a_fault_even_if_its_hash_is_right(
+    bundle: Path, name: str, data: bytes, told: str
+) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"][name] = listed(data)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / name).write_bytes(data)
+
+    (fault,) = verify_bundle(bundle)[1]
+    assert fault.startswith(f"{name}: {told}")
