@@ -66,13 +66,12 @@ class Throughput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """Everything that a health document is made of. Times are seconds, sizes as named; None = unknown."""
+class MqttFacts:
+    """connected_s: of the control connection. data_lost_s: for how long the other one is down. None = not so.
 
-    ts: str | None
-    session: str
-    seq: int
-    uptime_s: float
+    disconnects_lately: of both, within the last minute.
+    """
+
     connected_s: float | None
     reconnects: int
     received: int
@@ -81,6 +80,17 @@ class Facts:
     dropped: int
     disconnects_lately: int
     data_lost_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything that a health document is made of. Times are seconds, sizes as named; None = unknown."""
+
+    ts: str | None
+    session: str
+    seq: int
+    uptime_s: float
+    mqtt: MqttFacts
     queue_depth: int
     queue_capacity: int
     oldest_ms: float | None
@@ -106,11 +116,11 @@ def reasons(facts: Facts) -> tuple[str, list[str]]:
     """`overall`, and why it is not ok."""
     critical: list[str] = []
     degraded: list[str] = []
-    if facts.data_lost_s is not None and facts.data_lost_s >= DATA_LOST_AFTER_S:
+    if facts.mqtt.data_lost_s is not None and facts.mqtt.data_lost_s >= DATA_LOST_AFTER_S:
         critical.append("data-connection-lost")
     if not facts.is_loaded:
         critical.append("model-not-loaded")
-    if facts.disconnects_lately >= UNSTABLE_AFTER:
+    if facts.mqtt.disconnects_lately >= UNSTABLE_AFTER:
         degraded.append("connection-unstable")
     if facts.is_draining:
         degraded.append("draining")
@@ -145,12 +155,12 @@ def health_document(facts: Facts) -> dict[str, Any]:
         "overall": overall,
         "reasons": why,
         "mqtt": {
-            "connected_s": _rounded(facts.connected_s, 1),
-            "reconnects": facts.reconnects,
-            "received": facts.received,
-            "published": facts.published,
-            "queued_out": facts.queued_out,
-            "dropped": facts.dropped,
+            "connected_s": _rounded(facts.mqtt.connected_s, 1),
+            "reconnects": facts.mqtt.reconnects,
+            "received": facts.mqtt.received,
+            "published": facts.mqtt.published,
+            "queued_out": facts.mqtt.queued_out,
+            "dropped": facts.mqtt.dropped,
         },
         "queue": {
             "depth": facts.queue_depth,

@@ -7,13 +7,14 @@ import pytest
 from edge_agent.agent import Agent
 from edge_agent.board.reading import BoardReading
 from edge_agent.config import load_config
-from edge_agent.engine.process import EngineProcess, WorkerExited
+from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import Cancelled
 from edge_agent.health import health_document
 from edge_agent.model_store import open_model
 from edge_agent.mqtt_link import TAKEN_OVER, Broken, Connected, Disconnected
 from edge_agent.presence import Presence
 from tests.support import BASE, config, inbound
+from tests.test_health import READY
 
 
 def test_the_workers_events_come_before_requests_that_wait_and_each_kind_in_order() -> None:
@@ -29,11 +30,21 @@ def test_the_workers_events_come_before_requests_that_wait_and_each_kind_in_orde
 @pytest.mark.expects_warning
 def test_why_there_is_no_connection_is_told_once_until_there_was_one(caplog: pytest.LogCaptureFixture) -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    refused = Disconnected(link=agent._data, broken=Broken.NOT_REACHED, reason="Connection refused")
-    lost = Disconnected(link=agent._data, broken=Broken.LOST, reason="Unspecified error")
-    silent = Disconnected(link=agent._data, broken=Broken.NOT_ANSWERED, reason="no answer")
+    refused = Disconnected(link=agent._connections.data, broken=Broken.NOT_REACHED, reason="Connection refused")
+    lost = Disconnected(link=agent._connections.data, broken=Broken.LOST, reason="Unspecified error")
+    silent = Disconnected(link=agent._connections.data, broken=Broken.NOT_ANSWERED, reason="no answer")
 
-    for event in (refused, refused, silent, refused, Connected(link=agent._data), lost, refused, silent, refused):
+    for event in (
+        refused,
+        refused,
+        silent,
+        refused,
+        Connected(link=agent._connections.data),
+        lost,
+        refused,
+        silent,
+        refused,
+    ):
         agent._handle(event, 1.0)
 
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -44,35 +55,6 @@ def test_why_there_is_no_connection_is_told_once_until_there_was_one(caplog: pyt
     assert [text.split("reason=")[1].split(":")[0] for text in told] == [
         "Connection refused", "no answer", "Unspecified error", "Connection refused", "no answer",
     ]  # fmt: skip
-
-
-@pytest.mark.expects_warning
-def test_a_worker_that_cannot_be_started_is_tried_again_and_does_not_stop_the_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fail(_process: EngineProcess) -> None:
-        raise OSError("no more processes")
-
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    monkeypatch.setattr(EngineProcess, "start", fail)
-
-    agent._restart_worker(100.0)
-
-    assert agent._timers["restart"] > 100
-    agent._stop()
-
-
-@pytest.mark.expects_warning
-def test_the_end_of_a_worker_is_told_by_its_signal_and_without_what_went_well(caplog: pytest.LogCaptureFixture) -> None:
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-
-    agent._handle(WorkerExited(returncode=-9, log_tail=("INFO engine: loaded", "INFO engine: warm")), 1.0)
-    agent._handle(WorkerExited(returncode=1, log_tail=("INFO engine: loaded", "MemoryError")), 2.0)
-
-    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
-        "worker ended: killed by SIGKILL restart_in_s=1.0 log=nothing",
-        "worker ended: exit code 1 restart_in_s=2.0 log=MemoryError",
-    ]
 
 
 def test_a_reload_by_signal_is_told_on_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -92,13 +74,14 @@ def test_a_reload_by_signal_is_told_on_one_line(tmp_path: Path, caplog: pytest.L
 
 def test_the_agent_tells_what_its_monitor_read_and_takes_it_for_no_sign_of_life_of_the_worker() -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    heard_at = agent._heard_of_worker_at
+    agent._supervisor.became_ready(READY, 0.0)
     reading = BoardReading(disk_free_mb=1.5)
 
-    agent._handle(reading, heard_at + 100.0)
+    agent._handle(Cancelled(id=1), 10.0)
+    agent._handle(reading, 100.0)
 
-    assert agent._facts().reading is reading
-    assert agent._heard_of_worker_at == heard_at
+    assert agent._retained.facts().reading is reading
+    assert agent._supervisor.silent_s(100.0) == 90.0
 
 
 @pytest.mark.expects_warning
@@ -107,17 +90,17 @@ def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health() -> None:
     agent._handle(BoardReading(disk_free_mb=10.0), 0.0)
     for number in range(3):
         agent._handle(WorkerExited(returncode=-9, log_tail=()), float(number))
-    agent._handle(Disconnected(link=agent._data, broken=Broken.LOST, reason=TAKEN_OVER), 3.0)
+    agent._handle(Disconnected(link=agent._connections.data, broken=Broken.LOST, reason=TAKEN_OVER), 3.0)
     # Nothing runs: it waits.
     agent._dispatcher.hear(inbound(f"{BASE}/infer/generate/request", "text", at=3.0), 3.0)
 
     for second in range(3, 43):
         agent._dispatcher.statistics.overloaded_total += 1
-        agent._look_for_alarms(float(second))
+        agent._retained.look_for_alarms(float(second))
 
     wanted = {"worker-crash-loop", "duplicate-client-id", "disk-low", "queue-overload"}
-    assert set(agent._alarms.severities) == wanted
-    assert wanted <= set(health_document(agent._facts())["reasons"])
+    assert set(agent._retained.alarms.severities) == wanted
+    assert wanted <= set(health_document(agent._retained.facts())["reasons"])
 
 
 @pytest.mark.expects_warning
@@ -128,8 +111,8 @@ def test_another_agent_of_our_name_is_noticed_by_the_sessions_that_it_tells() ->
         agent._presence.will()
         agent._hear(inbound(f"{BASE}/state", agent._presence.birth().payload), now)
         agent._hear(inbound(f"{BASE}/state", other.will().payload), now)
-    agent._look_for_alarms(2.0)
-    assert agent._alarms.severities == {"duplicate-client-id": "critical"}
+    agent._retained.look_for_alarms(2.0)
+    assert agent._retained.alarms.severities == {"duplicate-client-id": "critical"}
 
 
 class Thread:
@@ -145,12 +128,12 @@ def test_the_watchdog_is_fed_while_all_parts_make_progress(
     monkeypatch.setenv("WATCHDOG_USEC", "30000000")
     monkeypatch.setattr("edge_agent.agent.notify", notified.append)
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    agent._timers["restart"] = agent._started_at + 1.0  # a worker will come
+    agent._supervisor.restart_at = agent._started_at + 1.0  # a worker will come
 
     def feed(after_s: float, *, is_data_alive: bool = True) -> list[str]:
         notified.clear()
-        agent._data._client._thread = Thread(is_alive=is_data_alive)  # type: ignore[assignment]
-        agent._control._client._thread = Thread(is_alive=True)  # type: ignore[assignment]
+        agent._connections.data._client._thread = Thread(is_alive=is_data_alive)  # type: ignore[assignment]
+        agent._connections.control._client._thread = Thread(is_alive=True)  # type: ignore[assignment]
         agent._feed_watchdog(agent._started_at + after_s)
         return notified
 
@@ -164,7 +147,7 @@ def test_the_watchdog_is_fed_while_all_parts_make_progress(
     agent._handle(BoardReading(), agent._started_at + 60.0)
     assert feed(61.0) == ["WATCHDOG=1"]
     # There is no worker, and none to come.
-    del agent._timers["restart"]
+    agent._supervisor.restart_at = None
     assert feed(62.0) == []
     told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert [text.split(": ", 1)[1] for text in told] == [

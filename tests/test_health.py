@@ -11,7 +11,7 @@ from edge_agent.engine.protocol import Progress, Ready
 from edge_agent.governor import NO_LIMITS, Limits
 from edge_agent.governor_stages import Cause as LimitedBy
 from edge_agent.governor_stages import Level
-from edge_agent.health import Facts, Throughput, health_document, reasons
+from edge_agent.health import Facts, MqttFacts, Throughput, health_document, reasons
 from edge_agent.messages import Outcome, Status, Timing
 from edge_agent.statistics import Statistics
 
@@ -32,12 +32,8 @@ READY = Ready(
 )
 
 
-def facts(**fields: Any) -> Facts:
+def mqtt(**fields: Any) -> MqttFacts:
     known: dict[str, Any] = {
-        "ts": None,
-        "session": "s1",
-        "seq": 3,
-        "uptime_s": 12.345,
         "connected_s": 10.0,
         "reconnects": 0,
         "received": 5,
@@ -46,6 +42,17 @@ def facts(**fields: Any) -> Facts:
         "dropped": 0,
         "disconnects_lately": 0,
         "data_lost_s": None,
+    }
+    return MqttFacts(**{**known, **fields})
+
+
+def facts(**fields: Any) -> Facts:
+    known: dict[str, Any] = {
+        "ts": None,
+        "session": "s1",
+        "seq": 3,
+        "uptime_s": 12.345,
+        "mqtt": mqtt(),
         "queue_depth": 0,
         "queue_capacity": 64,
         "oldest_ms": None,
@@ -124,7 +131,7 @@ def test_every_field_of_the_contract_is_there(worker: Ready | None) -> None:
 
 
 def test_a_reading_that_does_not_exist_is_null_and_never_zero() -> None:
-    document = health_document(facts(connected_s=None))
+    document = health_document(facts(mqtt=mqtt(connected_s=None)))
     for part in ("thermal", "power", "cpu", "disk", "governor"):
         assert 0 not in document[part].values()
     assert document["thermal"]["soc_c"] is None
@@ -199,16 +206,16 @@ def test_all_is_well() -> None:
 @pytest.mark.parametrize(
     ("fields", "overall", "why"),
     [
-        ({"data_lost_s": 9.9}, "ok", []),
-        ({"disconnects_lately": 3}, "degraded", ["connection-unstable"]),
-        ({"data_lost_s": 10.0}, "critical", ["data-connection-lost"]),
+        ({"mqtt": mqtt(data_lost_s=9.9)}, "ok", []),
+        ({"mqtt": mqtt(disconnects_lately=3)}, "degraded", ["connection-unstable"]),
+        ({"mqtt": mqtt(data_lost_s=10.0)}, "critical", ["data-connection-lost"]),
         ({"is_loaded": False}, "critical", ["model-not-loaded"]),
         ({"is_draining": True}, "degraded", ["draining"]),
         ({"queue_depth": 64}, "degraded", ["queue-full"]),
         ({"queue_depth": 63}, "ok", []),
         ({"alarms": {"throttled": "warning"}}, "degraded", ["throttled"]),
         ({"is_draining": True, "alarms": {"disk-low": "critical"}}, "critical", ["disk-low", "draining"]),
-        ({"is_draining": True, "data_lost_s": 60.0}, "critical", ["data-connection-lost", "draining"]),
+        ({"is_draining": True, "mqtt": mqtt(data_lost_s=60.0)}, "critical", ["data-connection-lost", "draining"]),
     ],
 )
 def test_what_is_wrong_is_told(fields: dict[str, Any], overall: str, why: list[str]) -> None:

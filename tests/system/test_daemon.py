@@ -37,6 +37,10 @@ def worker_pid(site: Site) -> int:
     return int(message.json["worker"]["pid"])
 
 
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
 def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -159,6 +163,33 @@ def test_model_that_llama_cpp_cannot_load_ends_the_agent_and_says_so_on_the_bus(
     states = [message.json for message in client.on("edgeai/v1/test/broken/state")]
     assert {state["state"] for state in states} == {"offline"}
     assert any((state["reason"] or "").startswith("model-load-failed") for state in states)
+
+
+def test_worker_that_dies_at_each_load_is_started_less_and_less_often_and_told_of(
+    start_agent: Callable[..., AgentProcess], connect: Callable[..., Client]
+) -> None:
+    base = "edgeai/v1/test/loop"
+    client = connect("5")
+    client.subscribe(f"{base}/#")
+    agent = start_agent(site_config("loop", client.port, "5", "echo:load_ms=600000"))
+    seen: list[int] = []
+    started_at: list[float] = []
+    while len(seen) < 4:
+        wait_until(lambda: set(children(agent.process.pid)) - set(seen), "another worker")
+        (pid,) = set(children(agent.process.pid)) - set(seen)
+        started_at.append(time.monotonic())
+        seen.append(pid)
+        os.kill(pid, signal.SIGKILL)
+    pauses = [later - sooner for sooner, later in itertools.pairwise(started_at)]
+    assert all(pause >= least for pause, least in zip(pauses, (0.9, 1.9, 3.9), strict=True)), pauses
+    told = client.wait_for(f"{base}/state", lambda state: "SIGKILL" in (state["reason"] or "")).json
+    reason = "model-load-failed: killed by SIGKILL; the worker is started again"
+    assert (told["state"], told["reason"]) == ("offline", reason)
+    topic = f"{base}/alarm/worker-crash-loop"
+    wait_until(lambda: any(message.payload for message in client.on(topic)), "the alarm", 10)
+    assert client.on(topic)[-1].json["severity"] == "critical"
+    assert {message.json["state"] for message in client.on(f"{base}/state")} == {"offline"}
+    assert agent.stop() == 0
 
 
 @pytest.mark.parametrize("protocol", ["5"])
@@ -393,10 +424,10 @@ def test_demonstration_takes_its_agent_with_it(tmp_path: Path, number: signal.Si
     with log.open("wb") as output:
         demo = subprocess.Popen(command, stdout=output, stderr=output)
     wait_until(lambda: "until Ctrl-C" in log.read_text("utf-8"), "the demonstration is up", 120)
-    children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text(encoding="ascii").split()
+    started = children(demo.pid)
     demo.send_signal(number)
     assert demo.wait(60) in (0, 1)
-    wait_until(lambda: not any(is_running(int(child)) for child in children), "broker and agent have ended", 20)
+    wait_until(lambda: not any(is_running(child) for child in started), "broker and agent have ended", 20)
 
 
 def test_model_that_is_another_one_at_a_restart_is_named_as_what_it_is(

@@ -1,0 +1,96 @@
+"""The agent's two connections to the broker: what goes out on which, and how they fare."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from edge_agent.config import Config
+from edge_agent.health import MqttFacts
+from edge_agent.mqtt_link import TAKEN_OVER, Broken, Disconnected, LinkEvent, MqttLink, Publication
+
+log = logging.getLogger(__name__)
+
+UNSTABLE_WINDOW_S = 60.0
+
+
+class Connections:
+    """Belongs to the agent's thread; `deliver` and `will` are called by the network threads.
+
+    data: requests, readings and replies. control: commands, state and all else that the board tells of itself.
+    """
+
+    def __init__(
+        self, config: Config, deliver: Callable[[LinkEvent], None], will: Callable[[], Publication], now: float
+    ) -> None:
+        prefix = f"{config.device.site}.{config.device.id}"
+        self.data = MqttLink(f"{prefix}.data", config.mqtt, deliver, is_persistent=True)
+        # Commands that came while this connection was down are stale: it starts clean each time.
+        self.control = MqttLink(f"{prefix}.control", config.mqtt, deliver, will=will)
+        self.received = self.ignored = 0
+        self._published = 0
+        self._data_lost_at: float | None = now
+        self._control_connected_at: float | None = None
+        self._told: set[tuple[MqttLink, str]] = set()  # why a connection that is still down could not be made
+
+    def start(self) -> None:
+        self.control.start()
+        self.data.start()
+
+    @property
+    def are_at_work(self) -> dict[str, bool]:
+        """Whether the thread of each is alive."""
+        return {link.client_id: link.is_at_work for link in (self.data, self.control)}
+
+    def reply(self, publication: Publication) -> bool:
+        """False: dropped."""
+        is_taken = self.data.publish(publication)
+        self._published += is_taken
+        return is_taken
+
+    def tell(self, publication: Publication) -> None:
+        """Results of commands, events: kept until the broker has them."""
+        self._published += self.control.publish(publication)
+
+    def announce(self, publication: Publication) -> None:
+        """What is true only now is not kept for later: at the next connection it is told anew, with its own session."""
+        if self.control.is_connected:
+            self.tell(publication)
+
+    def connected(self, link: MqttLink, now: float) -> None:
+        log.info("connected client=%s", link.client_id)
+        self._told = {(other, reason) for other, reason in self._told if other is not link}
+        if link is self.data:
+            self._data_lost_at = None
+        else:
+            self._control_connected_at = now
+
+    def disconnected(self, event: Disconnected, now: float) -> None:
+        if event.broken is Broken.LOST:
+            log.warning("disconnected client=%s reason=%s", event.link.client_id, event.reason)
+        elif (event.link, event.reason) not in self._told:
+            # A broker that is away for a night is no news at each attempt.
+            self._told.add((event.link, event.reason))
+            log.warning(
+                "not connected client=%s broker=%s reason=%s: it is tried again until it succeeds",
+                event.link.client_id, event.link.broker, event.reason,
+            )  # fmt: skip
+        if event.reason == TAKEN_OVER:
+            log.error("another client connects as %s: two agents have the same site and id", event.link.client_id)
+        if event.link is self.data:
+            self._data_lost_at = self._data_lost_at or now
+        else:
+            self._control_connected_at = None
+
+    def facts(self, now: float) -> MqttFacts:
+        links = (self.data, self.control)
+        return MqttFacts(
+            connected_s=None if self._control_connected_at is None else now - self._control_connected_at,
+            reconnects=sum(max(0, link.connects - 1) for link in links),
+            received=self.received,
+            published=self._published,
+            queued_out=sum(link.queued for link in links),
+            dropped=sum(link.dropped for link in links) + self.ignored,
+            disconnects_lately=sum(now - at < UNSTABLE_WINDOW_S for link in links for at in link.disconnects),
+            data_lost_s=None if self._data_lost_at is None else now - self._data_lost_at,
+        )

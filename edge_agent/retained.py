@@ -1,0 +1,132 @@
+"""The retained topics: what the board says of itself without being asked, and all of it to each broker it comes to."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from edge_agent.alarm_board import AlarmBoard
+from edge_agent.board.board import Board
+from edge_agent.board.identity import machine
+from edge_agent.board.process import resident_mb
+from edge_agent.board_control import BoardControl
+from edge_agent.clock import timestamp
+from edge_agent.config import Config
+from edge_agent.connections import Connections
+from edge_agent.dispatcher import Dispatcher
+from edge_agent.health import Facts, Throughput, health_document
+from edge_agent.homeassistant import discovery
+from edge_agent.messages import encode
+from edge_agent.mqtt_link import Publication
+from edge_agent.presence import Presence, State, info_document
+from edge_agent.supervisor import Supervisor
+from edge_agent.systemd_notify import notify
+from edge_agent.tasks import Task
+
+log = logging.getLogger(__name__)
+
+
+class RetainedTopics:
+    """Belongs to the agent's thread. What is published is what the parts say at that moment."""
+
+    def __init__(
+        self,
+        config: Config,
+        tasks: dict[str, Task],
+        *,
+        connections: Connections,
+        presence: Presence,
+        dispatcher: Dispatcher,
+        supervisor: Supervisor,
+        throughput: Throughput,
+        board: Board,
+        board_control: BoardControl,
+    ) -> None:
+        self.alarms = AlarmBoard(config.topics, connections.announce)
+        self.health_sequence = 0
+        self._config = config
+        self._tasks = tasks
+        self._connections = connections
+        self._presence = presence
+        self._dispatcher = dispatcher
+        self._supervisor = supervisor
+        self._throughput = throughput
+        self._board = board
+        self._board_control = board_control
+        self._started_at = time.monotonic()
+
+    def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
+        self._config, self._tasks = config, tasks
+
+    def publish_all(self, *, is_new_connection: bool = False) -> None:
+        """is_new_connection: the broker may also hold what an earlier process left there; that is ended."""
+        announce = self._connections.announce
+        announce(self._presence.birth())
+        self.alarms.publish_all(time.monotonic(), self._presence.session, is_new_connection=is_new_connection)
+        info = info_document(self._config, self._board, self._supervisor.model, self._tasks, self._supervisor.ready)
+        announce(json_publication(self._config.topics.info, info, retain=True))
+        to_home_assistant = discovery(self._config, self._board.model() or machine())
+        if to_home_assistant and (to_home_assistant.payload or is_new_connection):
+            announce(to_home_assistant)
+        self.publish_health()
+
+    def set_state(self, state: State, reason: str | None) -> None:
+        self._presence.state, self._presence.reason = state, reason
+        log.info("state=%s reason=%s", state.value, reason)
+        self._connections.announce(self._presence.birth())
+
+    def publish_health(self) -> None:
+        self.health_sequence += 1
+        expiry_s = max(1, round(3 * self._config.health.interval_s))
+        health = health_document(self.facts())
+        self._connections.announce(json_publication(self._config.topics.health, health, retain=True, expiry_s=expiry_s))
+        notify(f"STATUS={self._presence.state.value}, {self._dispatcher.active} running")
+
+    def look_for_alarms(self, now: float) -> None:
+        has_changed = self.alarms.look(
+            now,
+            session=self._presence.session,
+            reading=self._board_control.reading,
+            queue_depth=len(self._dispatcher.queue),
+            overloaded_total=self._dispatcher.statistics.overloaded_total,
+        )
+        if has_changed:
+            self.publish_health()
+
+    def facts(self) -> Facts:
+        now = time.monotonic()
+        worker = self._supervisor.ready
+        return Facts(
+            ts=timestamp(),
+            session=self._presence.session,
+            seq=self.health_sequence,
+            uptime_s=now - self._started_at,
+            mqtt=self._connections.facts(now),
+            queue_depth=len(self._dispatcher.queue),
+            queue_capacity=self._dispatcher.queue.capacity,
+            oldest_ms=self._dispatcher.queue.oldest_ms(now),
+            estimated_wait_ms=self._dispatcher.estimated_wait_ms(now),
+            active=self._dispatcher.active,
+            is_draining=self._dispatcher.is_draining,
+            is_loaded=worker is not None,
+            statistics=self._dispatcher.statistics,
+            throughput=self._throughput,
+            reading=self._board_control.reading,
+            limits=self._dispatcher.limits,
+            energy=self._dispatcher.energy,
+            agent_rss_mb=resident_mb(),
+            worker_rss_mb=resident_mb(worker.pid) if worker else None,
+            worker=worker,
+            worker_restarts=self._supervisor.restarts,
+            model=self._supervisor.model.bundle_name,
+            alarms=self.alarms.severities,
+        )
+
+
+def json_publication(
+    topic: str, document: dict[str, Any], *, retain: bool = False, expiry_s: int | None = None
+) -> Publication:
+    return Publication(
+        topic=topic, payload=encode(document), retain=retain, expiry_s=expiry_s, content_type="application/json"
+    )

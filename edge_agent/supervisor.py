@@ -1,0 +1,170 @@
+"""The worker's life: started, ready, silent or ended, and started again after a pause that grows.
+
+Decides about the worker process only; what its life means for requests and for the bus is the agent's to do.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge_agent.config import Config
+from edge_agent.engine.process import EngineProcess, WorkerExited
+from edge_agent.engine.protocol import Command, EngineSettings, Event, Load, Ready, SetTasks
+from edge_agent.faults import how_ended, last_words
+from edge_agent.model_store import Model, ModelError, open_model
+from edge_agent.tasks import Task
+
+log = logging.getLogger(__name__)
+
+# First and longest pause before a new worker; a worker that lived this long before it died starts at the first again.
+RESTART_AFTER_S = (1.0, 30.0)
+STABLE_AFTER_S = 60.0
+# Between two steps the worker tells of itself each second; the longest step is a full batch of a 3B model on a Pi 4.
+SILENCE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a worker ended. log: its last words on one line.
+
+    ready_at: when the next one is likely to answer; None = unknown, or there is none to come.
+    """
+
+    how: str
+    log: str
+    ready_at: float | None
+
+    def __str__(self) -> str:
+        return f"{self.how}: {self.log}" if self.log else self.how
+
+
+class Supervisor:
+    """One worker at a time, of one model. Belongs to the agent's thread. now: seconds of the monotonic clock.
+
+    deliver: as of EngineProcess.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: Model,
+        tasks: dict[str, Task],
+        deliver: Callable[[Event | WorkerExited], None],
+    ) -> None:
+        self.model = model
+        # What the worker has told of itself; None while none answers.
+        self.ready: Ready | None = None
+        self.restarts = 0
+        self.last_end: End | None = None
+        self.restart_at: float | None = None
+        # The first worker found the model unusable: no other one would do better.
+        self.has_given_up = False
+        self._config = config
+        self._tasks = tasks
+        self._deliver = deliver
+        self._process: EngineProcess | None = None
+        self._ready_at: float | None = None
+        # How long a worker that died takes to be replaced; None = none was ever ready.
+        self._reload_s: float | None = None
+        self._pause_s = RESTART_AFTER_S[0]
+        self._heard_at = 0.0
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether there is a worker, or will be one."""
+        return self.restart_at is not None or (self._process is not None and self._process.is_running)
+
+    def silent_s(self, now: float) -> float | None:
+        """None = no worker is ready."""
+        return None if self.ready is None else now - self._heard_at
+
+    def start(self, now: float) -> None:
+        """Raises OSError if there can be no process."""
+        load = Load(
+            model_path=str(self.model.path),
+            settings=EngineSettings(**self._config.engine.model_dump()),
+            tasks=tuple(task.prefix() for task in self._tasks.values()),
+            model_sha256=self.model.name.sha256,
+            adapters=self.model.adapters,
+            state_dir=str(self._config.state_dir),
+            is_restart=self.restarts > 0,
+        )
+        process = EngineProcess(load, self._deliver)
+        process.start()
+        # Only one that was started can be stopped.
+        self._process = process
+        self._heard_at = now
+        log.info("worker pid=%s loads %s; its steps are measured if they never were", process.pid, self.model.path)
+
+    def send(self, command: Command) -> None:
+        """Never waits. Without a worker nobody hears it."""
+        if self._process is not None:
+            self._process.send(command)
+
+    def set_tasks(self, tasks: dict[str, Task]) -> None:
+        """For the worker that runs, and for all after it."""
+        self._tasks = tasks
+        self.send(SetTasks(tasks=tuple(task.prefix() for task in tasks.values())))
+
+    def stop(self, timeout_s: float) -> None:
+        """For good, as EngineProcess does."""
+        if self._process is not None:
+            self._process.stop(timeout_s)
+
+    def heard(self, now: float) -> None:
+        """The worker gave a sign of life."""
+        self._heard_at = now
+
+    def became_ready(self, ready: Ready, now: float) -> None:
+        self.ready, self._ready_at = ready, now
+        self._reload_s = ready.load_s - ready.measure_s
+        log.info("model ready load_s=%.1f threads=%d repacked_mib=%s", ready.load_s, ready.threads, ready.repacked_mib)
+
+    def load_failed(self, message: str) -> None:
+        """Its end follows: a model that was loaded before is tried again."""
+        log.error("the model cannot be loaded: %s", message)
+        self.has_given_up = self._reload_s is None
+
+    def ended(self, event: WorkerExited, now: float) -> End:
+        if self._ready_at is not None and now - self._ready_at > STABLE_AFTER_S:
+            self._pause_s = RESTART_AFTER_S[0]
+        self.ready = self._ready_at = None
+        end = End(
+            how=how_ended(event.returncode),
+            log=last_words(event.log_tail),
+            ready_at=None if self._reload_s is None else now + self._pause_s + self._reload_s,
+        )
+        self.last_end = end
+        if not self.has_given_up:
+            log.error("worker ended: %s restart_in_s=%.1f log=%s", end.how, self._pause_s, end.log or "nothing")
+            self.restarts += 1
+            self._schedule(now)
+        return end
+
+    def watch(self, now: float, *, owes_answer: bool) -> None:
+        """To be called several times a second: a worker that is due is started, one that is stuck is killed."""
+        if self.restart_at is not None and now >= self.restart_at:
+            self.restart_at = None
+            self._restart(now)
+        silent_s = self.silent_s(now)
+        if owes_answer and self._process is not None and silent_s is not None and silent_s >= SILENCE_S:
+            log.error("worker silent_s=%.0f while it owes an answer: it is killed", SILENCE_S)
+            self._heard_at = now
+            self._process.kill()
+
+    def _restart(self, now: float) -> None:
+        """The model file is opened anew: if it is another one now, it must be as its manifest says, and be named so."""
+        try:
+            if not self.model.is_unchanged():
+                configured = self._config.models["default"]
+                self.model = open_model("default", configured.path, configured.public_key)
+            self.start(now)
+        except (ModelError, OSError) as error:
+            log.warning("the worker cannot be started, restart_in_s=%.1f: %s", self._pause_s, error)
+            self._schedule(now)
+
+    def _schedule(self, now: float) -> None:
+        self.restart_at = now + self._pause_s
+        self._pause_s = min(2 * self._pause_s, RESTART_AFTER_S[1])

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_agent import supervisor as supervisor_module
+from edge_agent.config import Config
+from edge_agent.engine.process import WorkerExited
+from edge_agent.engine.protocol import Command, Event, Load, SetTasks
+from edge_agent.model_store import open_model
+from edge_agent.supervisor import SILENCE_S, STABLE_AFTER_S, Supervisor
+from edge_agent.tasks import load_tasks
+from tests.support import config
+from tests.test_health import READY
+
+pytestmark = pytest.mark.expects_warning
+
+KILLED = WorkerExited(returncode=-9, log_tail=())
+LOAD_S = READY.load_s
+
+
+class Process:
+    """Stands for a worker process."""
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        self.commands: list[Command] = []
+        self.kills = 0
+        self.is_running = True
+        self.is_stopped = False
+        self.pid = 77
+
+    def send(self, command: Command) -> None:
+        self.commands.append(command)
+
+    def kill(self) -> None:
+        self.kills += 1
+
+    def stop(self, _timeout_s: float) -> None:
+        self.is_stopped = True
+
+
+class Nursery:
+    """A supervisor and the processes that it started."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, settings: Config, path: Path = Path("echo:")) -> None:
+        self.processes: list[Process] = []
+        self.faults: list[OSError] = []
+        nursery = self
+
+        class Started(Process):
+            def __init__(self, load: Load, _deliver: Callable[[Event | WorkerExited], None]) -> None:
+                super().__init__(load)
+
+            def start(self) -> None:
+                if nursery.faults:
+                    raise nursery.faults.pop()
+                nursery.processes.append(self)
+
+        patch.setattr(supervisor_module, "EngineProcess", Started)
+        model = open_model("default", path)
+        self.supervisor = Supervisor(settings, model, load_tasks(settings), lambda _: None)
+
+    def die(self, now: float) -> None:
+        self.processes[-1].is_running = False
+        self.supervisor.ended(KILLED, now)
+
+    def watch(self, since: float, until: float, *, owes_answer: bool = False) -> list[float]:
+        """Every quarter of a second; gives when a worker was started."""
+        started = []
+        for quarter in range(int((until - since) * 4) + 1):
+            before = len(self.processes)
+            self.supervisor.watch(since + quarter / 4, owes_answer=owes_answer)
+            if len(self.processes) > before:
+                started.append(since + quarter / 4)
+        return started
+
+
+@pytest.fixture
+def nursery(monkeypatch: pytest.MonkeyPatch) -> Nursery:
+    return Nursery(monkeypatch, config())
+
+
+def test_workers_that_die_at_load_follow_each_other_after_longer_and_longer_pauses(nursery: Nursery) -> None:
+    nursery.supervisor.start(0.0)
+    now, pauses = 0.0, []
+    for _ in range(8):
+        nursery.die(now)
+        (started_at,) = nursery.watch(now, now + 30.0)
+        pauses.append(started_at - now)
+        now = started_at
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    assert nursery.supervisor.restarts == 8
+    assert [process.load.is_restart for process in nursery.processes] == [False] + [True] * 8
+
+
+@pytest.mark.parametrize(("lived_s", "pause_s"), [(STABLE_AFTER_S, 4.0), (STABLE_AFTER_S + 1.0, 1.0)])
+def test_only_a_worker_that_lived_long_starts_at_the_shortest_pause_again(
+    nursery: Nursery, lived_s: float, pause_s: float
+) -> None:
+    nursery.supervisor.start(0.0)
+    for now in (0.0, 10.0):
+        nursery.die(now)
+        nursery.watch(now, now + 5.0)
+    nursery.supervisor.became_ready(READY, 20.0)
+    nursery.die(20.0 + lived_s)
+    assert nursery.supervisor.restart_at == 20.0 + lived_s + pause_s
+
+
+def test_when_the_next_worker_answers_is_known_once_one_did(nursery: Nursery) -> None:
+    one = nursery.supervisor
+    one.start(0.0)
+    assert one.ended(KILLED, 5.0).ready_at is None
+    nursery.watch(5.0, 6.0)
+    one.became_ready(READY, 8.0)
+    assert one.ready is READY
+    assert one.ended(KILLED, 9.0).ready_at == 9.0 + 2.0 + LOAD_S
+    assert one.ready is None
+
+
+def test_a_silent_worker_is_killed_once_and_only_if_it_owes_an_answer(nursery: Nursery) -> None:
+    one = nursery.supervisor
+    one.start(0.0)
+    # To load takes as long as it takes.
+    nursery.watch(0.0, SILENCE_S + 1.0, owes_answer=True)
+    one.became_ready(READY, 200.0)
+    one.heard(200.0)
+    nursery.watch(200.0, 200.0 + 2 * SILENCE_S)
+    (process,) = nursery.processes
+    assert process.kills == 0
+    one.heard(500.0)
+    nursery.watch(500.0, 500.0 + SILENCE_S - 1.0, owes_answer=True)
+    assert process.kills == 0
+    nursery.watch(500.0 + SILENCE_S, 530.0 + SILENCE_S, owes_answer=True)
+    assert process.kills == 1
+
+
+def test_a_model_that_cannot_be_loaded_is_given_up_at_first_and_tried_again_later(nursery: Nursery) -> None:
+    one = nursery.supervisor
+    one.start(0.0)
+    one.load_failed("not a model")
+    nursery.die(0.1)
+    assert one.has_given_up
+    assert (one.restart_at, one.restarts, one.is_coming) == (None, 0, False)
+
+
+def test_a_model_that_was_loaded_before_is_tried_again(nursery: Nursery) -> None:
+    one = nursery.supervisor
+    one.start(0.0)
+    one.became_ready(READY, 1.0)
+    nursery.die(2.0)
+    nursery.watch(2.0, 3.0)
+    one.load_failed("no memory")
+    nursery.die(3.5)
+    assert not one.has_given_up
+    assert one.restart_at == 5.5
+    assert one.is_coming
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again_later(nursery: Nursery) -> None:
+    one = nursery.supervisor
+    one.start(0.0)
+    nursery.die(0.0)
+    nursery.faults = [OSError("no more processes")]
+    assert nursery.watch(0.0, 10.0) == [3.0]
+    one.stop(1.0)
+    assert nursery.processes[-1].is_stopped
+
+
+def test_without_a_worker_nobody_is_asked_and_nobody_is_stopped(nursery: Nursery) -> None:
+    nursery.supervisor.set_tasks({})
+    nursery.supervisor.stop(1.0)
+    assert nursery.processes == []
+
+
+def test_tasks_are_for_the_worker_that_runs_and_for_the_next(nursery: Nursery) -> None:
+    nursery.supervisor.start(0.0)
+    tasks = load_tasks(config('[tasks.t]\nkind = "generate"\nsystem = "S"\n'))
+    nursery.supervisor.set_tasks(tasks)
+    wanted = tuple(task.prefix() for task in tasks.values())
+    assert nursery.processes[0].commands == [SetTasks(tasks=wanted)]
+    nursery.die(1.0)
+    nursery.watch(1.0, 2.0)
+    assert [len(process.load.tasks) for process in nursery.processes] == [1, 2]
+
+
+def test_the_end_of_a_worker_is_told_by_its_signal_and_without_what_went_well(
+    nursery: Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = nursery.supervisor
+    first = one.ended(WorkerExited(returncode=-9, log_tail=("INFO engine: loaded", "INFO engine: warm")), 1.0)
+    second = one.ended(WorkerExited(returncode=1, log_tail=("INFO engine: loaded", "MemoryError")), 2.0)
+
+    assert [str(end) for end in (first, second)] == ["killed by SIGKILL", "exit code 1: MemoryError"]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "worker ended: killed by SIGKILL restart_in_s=1.0 log=nothing",
+        "worker ended: exit code 1 restart_in_s=2.0 log=MemoryError",
+    ]
