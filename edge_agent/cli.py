@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
             case "watch":
                 return _watch(options)
             case "doctor":
-                from edge_agent.doctor import doctor  # noqa: PLC0415 - only this command pays for it
+                from edge_agent.doctor.doctor import doctor  # noqa: PLC0415 - only this command pays for it
 
                 return doctor(options.config, as_json=options.json)
             case "bench":

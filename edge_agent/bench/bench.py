@@ -17,6 +17,7 @@ from edge_agent.bench.results import BoardResult
 from edge_agent.bench.tasks import FULL, QUICK, Say, measure_tasks
 from edge_agent.board.board import Board
 from edge_agent.board.identity import cores, machine
+from edge_agent.board.monitor import read_once
 from edge_agent.clock import timestamp
 from edge_agent.config import ECHO_MODEL, EngineConfig, ModelConfig, load_config
 from edge_agent.engine.client import WorkerError
@@ -113,7 +114,7 @@ def _measure(
     bundles = sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST_FILE}"))
     if bundles and not (path / MANIFEST_FILE).exists():
         raise BenchError(f"{path} is a folder of bundles: did you mean {' or '.join(map(str, bundles))}?")
-    before = board.read()
+    before = read_once(board)
     say("the model is checked")
     model = open_model("default", path, configured.public_key)
     load = Load(
@@ -148,7 +149,7 @@ def _measure(
             cpu_variant=ready.cpu_variant,
             load1=before.cpu.load1,
             soc_before_c=before.thermal.soc_c,
-            soc_after_c=board.read().thermal.soc_c,
+            soc_after_c=read_once(board).thermal.soc_c,
         ),
         model=model,
         settings=settings,

@@ -44,7 +44,7 @@ class Thermal:
 class Throttle:
     """since_boot: the firmware's word where it keeps one, else what was seen since this program started.
 
-    causes: of what is now; undervoltage also while nothing is slowed down for it yet.
+    causes: of what is now; undervoltage also while nothing is slowed down for it yet. sources: who tells.
     """
 
     now: bool | None = None
@@ -52,6 +52,8 @@ class Throttle:
     causes: tuple[Cause, ...] = ()
     undervoltage_now: bool | None = None
     undervoltage_since_boot: bool | None = None
+    # What is told is the same, whoever tells it.
+    sources: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,6 +96,12 @@ class ThrottleModel:
         self._was_throttled |= any(throttled)
         self._was_undervoltage |= any(undervoltage)
         is_counted = over_current is not None
+        sources = {
+            "firmware": firmware is not None,
+            "supply alarm": bool(alarms),
+            "cooling devices": bool(cooling),
+            "over-current counters": is_counted,
+        }
         return Throttle(
             now=_known(any(throttled), is_told=bool(throttled), is_blind=is_blind),
             since_boot=_known(self._was_throttled, is_told=bool(throttled) or is_counted, is_blind=is_blind),
@@ -104,6 +110,7 @@ class ThrottleModel:
             undervoltage_since_boot=_known(
                 self._was_undervoltage, is_told=bool(undervoltage) or is_counted, is_blind=is_blind
             ),
+            sources=tuple(name for name, is_there in sources.items() if is_there),
         )
 
 

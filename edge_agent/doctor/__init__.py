@@ -1,0 +1,1 @@
+"""`edge-agent doctor`: can this board serve this configuration?"""

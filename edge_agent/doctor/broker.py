@@ -1,0 +1,59 @@
+"""Whether the broker can be reached, and takes the connection that the configuration makes."""
+
+from __future__ import annotations
+
+import queue
+import socket
+
+from edge_agent.config import MqttConfig
+from edge_agent.config_files import broker_file_faults
+from edge_agent.doctor.check import Check, Verdict
+from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent, MqttLink
+
+TIMEOUT_S = 5.0
+
+
+def broker(mqtt: MqttConfig, client_id: str) -> Check:
+    where = f"{mqtt.host}:{mqtt.effective_port}"
+
+    def failed(found: str, advice: str) -> Check:
+        return Check(name="broker", verdict=Verdict.FAILED, found=found, advice=advice)
+
+    if faults := broker_file_faults(mqtt):
+        return failed("; ".join(faults), "mend these files, or what the configuration says of them; then ask again")
+    try:
+        with socket.create_connection((mqtt.host, mqtt.effective_port), TIMEOUT_S):
+            pass
+    except OSError as error:
+        advice = "check mqtt.host and mqtt.port, the network and the broker's listener"
+        return failed(f"{where} cannot be reached: {error.strerror or error}", advice)
+    events: queue.Queue[LinkEvent] = queue.Queue()
+    link = MqttLink(client_id, mqtt, events.put)
+    try:
+        link.start()
+        event = events.get(timeout=TIMEOUT_S)
+    except queue.Empty:
+        event = None
+    finally:
+        link.stop(1.0)
+    tls = "with TLS" if mqtt.tls else "without TLS"
+    match event:
+        case Connected():
+            return Check(name="broker", verdict=Verdict.GOOD, found=f"{where}, MQTT {mqtt.protocol}, {tls}")
+        case Disconnected(broken=Broken.REFUSED):
+            advice = "check mqtt.username, mqtt.password_file and the broker's access list"
+            return failed(f"{where} refuses the connection: {event.reason}", advice)
+        case Disconnected(broken=Broken.NOT_REACHED) if mqtt.tls:
+            return failed(
+                f"{where} can be reached, but not with TLS: {event.reason}",
+                "check that mqtt.port is the broker's TLS listener (mostly 8883), that mqtt.tls.ca_file vouches for "
+                "its certificate and that mqtt.host is a name in it; or leave [mqtt.tls] out",
+            )
+        case Disconnected(broken=Broken.NOT_REACHED):
+            return failed(f"{where} cannot be reached: {event.reason}", "check the broker, and ask again")
+        case _:
+            also = "a client's certificate (mqtt.tls.cert_file)" if mqtt.tls else "TLS ([mqtt.tls], mostly port 8883)"
+            return failed(
+                f"{where} does not answer a CONNECT of MQTT {mqtt.protocol} {tls}",
+                f"check mqtt.protocol, and whether the broker's listener wants {also}",
+            )

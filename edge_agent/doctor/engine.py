@@ -1,0 +1,98 @@
+"""Whether the model loads as `run` loads it, in what memory, and with which kernels."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+
+from edge_agent.board.board import Board
+from edge_agent.board.process import resident_mb
+from edge_agent.config import Config
+from edge_agent.doctor.check import Check, Verdict, counted
+from edge_agent.engine.process import EngineProcess, WorkerExited
+from edge_agent.engine.protocol import EngineSettings, Event, Load, LoadFailed, Ready
+from edge_agent.faults import how_ended, last_words
+from edge_agent.model_store import Model
+
+LOAD_TIMEOUT_S = 300.0
+# Feature of the core -> how llama.cpp's system info names it when the library was built to use it.
+KERNEL_FEATURES = {
+    "asimddp": "DOTPROD",
+    "i8mm": "MATMUL_INT8",
+    "sve": "SVE",
+    "avx2": "AVX2",
+    "avx512_vnni": "AVX512_VNNI",
+}
+
+
+def engine(board: Board, config: Config, model: Model, available_mb: float | None) -> Iterator[Check]:
+    """Loads the model in a worker, as `run` does. available_mb: memory, before that."""
+    events: queue.Queue[Event | WorkerExited] = queue.Queue()
+    settings = EngineSettings(**config.engine.model_dump())
+    worker = EngineProcess(Load(model_path=str(model.path), settings=settings, adapters=model.adapters), events.put)
+    worker_mb = None
+    worker.start()
+    try:
+        event = events.get(timeout=LOAD_TIMEOUT_S)
+        if isinstance(event, Ready):
+            worker_mb = resident_mb(event.pid)
+    except queue.Empty:
+        event = LoadFailed(message=f"no answer within {LOAD_TIMEOUT_S:.0f} s")
+    finally:
+        worker.stop(5.0)
+    yield memory(available_mb, worker_mb)
+    if not isinstance(event, Ready):
+        match event:
+            case LoadFailed(message=why):
+                pass
+            case WorkerExited():
+                why = f"{how_ended(event.returncode)} {last_words(event.log_tail)}".strip()
+            case _:
+                why = str(event)
+        advice = "check the model with `edge-convert verify`, and the memory that is free"
+        yield Check(name="engine", verdict=Verdict.FAILED, found=f"the model does not load: {why}", advice=advice)
+        return
+    yield Check(
+        name="engine",
+        verdict=Verdict.GOOD,
+        found=f"loaded in {event.load_s:.1f} s, {event.context_tokens} tokens of context, "
+        f"{counted(event.threads, 'thread')}",
+    )
+    features = set(board.cpu_features())
+    unused = [name for name, kernel in KERNEL_FEATURES.items() if name in features and kernel not in event.cpu_variant]
+    if unused:
+        yield Check(
+            name="kernels",
+            verdict=Verdict.FAILED,
+            found=f"the cores have {', '.join(unused)}, but llama.cpp was built without",
+            advice="build llama-cpp-python on this board, or install a wheel that was built for its cores",
+        )
+    else:
+        yield Check(name="kernels", verdict=Verdict.GOOD, found=event.cpu_variant)
+    repacked = event.repacked_mib
+    yield Check(
+        name="repack",
+        verdict=Verdict.SKIPPED if repacked is None else Verdict.WARNING if repacked == 0 else Verdict.GOOD,
+        found="the library does not say" if repacked is None else f"{repacked:.1f} MiB of weights in fast layout",
+        advice="none of these weights has a fast layout here; on ARM with dotprod q4_0, q8_0 and iq4_nl have one"
+        if repacked == 0
+        else None,
+    )
+
+
+def memory(available_mb: float | None, worker_mb: float | None) -> Check:
+    """Measured, not estimated: what is held depends on model and context. This process stands for the agent."""
+    own_mb = resident_mb()
+    if available_mb is None:
+        return Check(name="memory", verdict=Verdict.SKIPPED, found="/proc/meminfo does not say what is available")
+    if worker_mb is None or own_mb is None:
+        return Check(name="memory", verdict=Verdict.SKIPPED, found=f"{available_mb:.0f} MB available")
+    held_mb = worker_mb + own_mb
+    found = (
+        f"{available_mb:.0f} MB available before loading, {held_mb:.0f} MB resident after it: "
+        f"worker {worker_mb:.0f} MB with the mapped pages of the weights, agent about {own_mb:.0f} MB"
+    )
+    if available_mb < held_mb:
+        advice = "stop other services, choose a smaller quantization or a board with more memory"
+        return Check(name="memory", verdict=Verdict.WARNING, found=found, advice=advice)
+    return Check(name="memory", verdict=Verdict.GOOD, found=found)
