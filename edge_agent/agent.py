@@ -347,6 +347,6 @@ class Agent:
         self._monitor.stop()
         self._connections.data.stop(GOODBYE_S)
         if self._exit_code == 0:
-            self._retained.set_state(State.STOPPED, None)
+            self._retained.say_stopped()
         self._connections.control.stop(GOODBYE_S)
         self._supervisor.stop(GOODBYE_S)

@@ -102,6 +102,11 @@ class AlarmBoard:
         for name in AlarmName if is_new_connection else list(self._alarms.raised):
             self._publish(name, now, session)
 
+    def withdraw(self) -> None:
+        """Ends what is raised on the bus, for nobody will look after it any more."""
+        for name in self._alarms.raised:
+            self._announce(Publication(topic=self._topics.alarm(name.value), payload=b"", retain=True))
+
     def _facts(self, now: float, reading: BoardReading) -> AlarmFacts:
         return AlarmFacts(
             soc_c=reading.thermal.soc_c,

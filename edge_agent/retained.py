@@ -81,6 +81,11 @@ class RetainedTopics:
         expiry_s = max(1, round(3 * self._config.health.interval_s))
         health = health_document(self.facts())
         self._connections.announce(json_publication(self._config.topics.health, health, retain=True, expiry_s=expiry_s))
+    def say_stopped(self) -> None:
+        """The last word of an orderly end. Alarms end after the state: nobody is to think that their cause is gone."""
+        self.set_state(State.STOPPED, None)
+        self.alarms.withdraw()
+
         notify(f"STATUS={self._presence.state.value}, {self._dispatcher.active} running")
 
     def look_for_alarms(self, now: float) -> None:

@@ -93,6 +93,21 @@ def test_a_killed_agent_is_offline_its_health_gone_its_alarm_void_and_the_next_o
     assert retained(broker.port, protocol, site.base)["state"]["state"] == "stopped"
 
 
+def test_an_agent_that_is_stopped_leaves_no_alarm_behind_and_says_first_that_it_is_gone(
+    tmp_path: Path, broker: Mosquitto, start_site: Callable[..., Site], protocol: str
+) -> None:
+    heat(tmp_path, 85.0)
+    site = start_site(protocol, port=broker.port, more=more(tmp_path))
+    wait_until(lambda: "alarm/overheating" in retained(broker.port, protocol, site.base), "the alarm", 20)
+    assert site.agent.stop() == 0
+    found = retained(broker.port, protocol, site.base)
+    assert found["state"]["state"] == "stopped"
+    assert not [name for name in found if name.startswith("alarm/")]
+    topics = [f"{site.base}/{name}" for name in ("state", "alarm/overheating")]
+    wait_until(lambda: not site.client.on(topics[1])[-1].payload, "its end")
+    assert [message.topic for message in site.client.messages if message.topic in topics][-2:] == topics
+
+
 def test_a_broker_that_forgot_everything_is_told_all_of_it_again(
     tmp_path: Path, broker: Mosquitto, start_site: Callable[..., Site], protocol: str
 ) -> None:
