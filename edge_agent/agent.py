@@ -102,6 +102,7 @@ class Agent:
             presence=self._presence,
             dispatcher=self._dispatcher,
             supervisor=self._supervisor,
+            board_control=self._board_control,
             retained=self._retained,
         )
         self._timers: dict[str, float] = {}
@@ -119,11 +120,7 @@ class Agent:
         signal.signal(signal.SIGHUP, self._on_hang_up)
         self._monitor.start()
         self._supervisor.start(time.monotonic())
-        filters = {self._topics.all_commands, self._topics.state}
-        if self._operations.config.homeassistant.enabled:
-            filters.add(discovery_status(self._operations.config.homeassistant.prefix))
-        self._connections.control.set_subscriptions(filters)
-        self._connections.data.set_subscriptions(self._dispatcher.filters)
+        self._connections.listen(self._operations.config, self._dispatcher.filters)
         self._connections.start()
         self._timers["health"] = self._timers["alarms"] = time.monotonic()
         if self._watchdog_s is not None:

@@ -29,6 +29,7 @@ class BoardControl:
         self.reading = BoardReading()
         # When the board was last read, in seconds of the monotonic clock.
         self.read_at: float | None = None
+        self._config = config
         self._governor = Governor(**config.model_dump())
         self._dispatcher = dispatcher
         self._throughput = throughput
@@ -37,6 +38,12 @@ class BoardControl:
     @property
     def limits(self) -> Limits:
         return self._dispatcher.limits
+
+    def reconfigure(self, config: GovernorConfig) -> None:
+        """From the next reading on: another governor, which begins with what the board feels then."""
+        if config != self._config:
+            self._config = config
+            self._governor = Governor(**config.model_dump(), capacity=self._governor.capacity)
 
     def worker_ready(self, ready: Ready) -> None:
         """Limits are shares of what this worker can do, and a new one knows of none."""

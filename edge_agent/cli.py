@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser(
-        "run", help="the daemon", description="Serves requests until SIGTERM. SIGHUP reloads the tasks."
+        "run", help="the daemon", description="Serves requests until SIGTERM. SIGHUP reloads the configuration."
     )
     _add_config(run)
 

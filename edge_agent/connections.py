@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from edge_agent.config import Config
 from edge_agent.health import MqttFacts
 from edge_agent.mqtt_link import TAKEN_OVER, Broken, Disconnected, LinkEvent, MqttLink, Publication
+from edge_agent.topics import discovery_status
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,14 @@ class Connections:
     def start(self) -> None:
         self.control.start()
         self.data.start()
+
+    def listen(self, config: Config, requests: Iterable[str]) -> None:
+        """From now on: to this configuration's commands, state and Home Assistant, and to these filters of requests."""
+        filters = {config.topics.all_commands, config.topics.state}
+        if config.homeassistant.enabled:
+            filters.add(discovery_status(config.homeassistant.prefix))
+        self.control.set_subscriptions(filters)
+        self.data.set_subscriptions(requests)
 
     @property
     def are_at_work(self) -> dict[str, bool]:

@@ -56,11 +56,17 @@ def discovery(config: Config, board_model: str) -> Publication | None:
     """The retained message; empty where the board is to be forgotten, None where nothing is to be said."""
     if config.homeassistant.enabled is None:
         return None
-    topic = discovery_config(config.homeassistant.prefix, object_id(config))
     if not config.homeassistant.enabled:
-        return Publication(topic=topic, payload=b"", retain=True)
+        return withdrawal(config)
+    topic = discovery_config(config.homeassistant.prefix, object_id(config))
     payload = encode(discovery_document(config, board_model))
     return Publication(topic=topic, payload=payload, retain=True, content_type="application/json")
+
+
+def withdrawal(config: Config) -> Publication:
+    """The retained message that has Home Assistant forget a board that it knows by this configuration."""
+    topic = discovery_config(config.homeassistant.prefix, object_id(config))
+    return Publication(topic=topic, payload=b"", retain=True)
 
 
 def object_id(config: Config) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge_agent.board_control import BoardControl
 from edge_agent.clock import timestamp
 from edge_agent.command_desk import CommandDesk
 from edge_agent.commands import CommandError
@@ -23,7 +24,7 @@ from edge_agent.tasks import load_tasks
 log = logging.getLogger(__name__)
 
 # What a reload takes over.
-_LIVE = ("tasks", "queue", "health", "commands")
+_LIVE = ("tasks", "queue", "health", "commands", "governor", "homeassistant")
 
 
 class Operations:
@@ -38,6 +39,7 @@ class Operations:
         presence: Presence,
         dispatcher: Dispatcher,
         supervisor: Supervisor,
+        board_control: BoardControl,
         retained: RetainedTopics,
     ) -> None:
         self.config = config
@@ -51,6 +53,7 @@ class Operations:
         self._presence = presence
         self._dispatcher = dispatcher
         self._supervisor = supervisor
+        self._board_control = board_control
         self._retained = retained
 
     def ping(self) -> dict[str, Any]:
@@ -105,9 +108,10 @@ class Operations:
         self.config = config
         tasks = load_tasks(config)
         self._dispatcher.reconfigure(config, tasks)
+        self._board_control.reconfigure(config.governor)
         self._retained.reconfigure(config, tasks)
         self._supervisor.set_tasks(tasks)
-        self._connections.data.set_subscriptions(self._dispatcher.filters)
+        self._connections.listen(config, self._dispatcher.filters)
         self._retained.publish_all()
         applied = [name for name in changed if name in _LIVE]
         needs_restart = [name for name in changed if name not in _LIVE]

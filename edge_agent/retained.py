@@ -16,7 +16,7 @@ from edge_agent.config import Config
 from edge_agent.connections import Connections
 from edge_agent.dispatcher import Dispatcher
 from edge_agent.health import Facts, Throughput, health_document
-from edge_agent.homeassistant import discovery
+from edge_agent.homeassistant import discovery, withdrawal
 from edge_agent.messages import encode
 from edge_agent.mqtt_link import Publication
 from edge_agent.presence import Presence, State, info_document
@@ -57,6 +57,11 @@ class RetainedTopics:
         self._started_at = time.monotonic()
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
+        """For the next `publish_all`. Home Assistant forgets at once what it is to know elsewhere or no more."""
+        before, after = self._config.homeassistant, config.homeassistant
+        if before.enabled and (after.enabled is False or after.prefix != before.prefix):
+            # Kept for a broker that is away: nobody would know of the old topic later.
+            self._connections.tell(withdrawal(self._config))
         self._config, self._tasks = config, tasks
 
     def publish_all(self, *, is_new_connection: bool = False) -> None:
@@ -76,16 +81,16 @@ class RetainedTopics:
         log.info("state=%s reason=%s", state.value, reason)
         self._connections.announce(self._presence.birth())
 
-    def publish_health(self) -> None:
-        self.health_sequence += 1
-        expiry_s = max(1, round(3 * self._config.health.interval_s))
-        health = health_document(self.facts())
-        self._connections.announce(json_publication(self._config.topics.health, health, retain=True, expiry_s=expiry_s))
     def say_stopped(self) -> None:
         """The last word of an orderly end. Alarms end after the state: nobody is to think that their cause is gone."""
         self.set_state(State.STOPPED, None)
         self.alarms.withdraw()
 
+    def publish_health(self) -> None:
+        self.health_sequence += 1
+        expiry_s = max(1, round(3 * self._config.health.interval_s))
+        health = health_document(self.facts())
+        self._connections.announce(json_publication(self._config.topics.health, health, retain=True, expiry_s=expiry_s))
         notify(f"STATUS={self._presence.state.value}, {self._dispatcher.active} running")
 
     def look_for_alarms(self, now: float) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edge_agent import homeassistant
 from edge_agent.agent import Agent
 from edge_agent.board.reading import BoardReading
 from edge_agent.config import load_config
@@ -11,7 +13,7 @@ from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import Cancelled
 from edge_agent.health import health_document
 from edge_agent.model_store import open_model
-from edge_agent.mqtt_link import TAKEN_OVER, Broken, Connected, Disconnected
+from edge_agent.mqtt_link import TAKEN_OVER, Broken, Connected, Disconnected, Publication
 from edge_agent.presence import Presence
 from tests.support import BASE, config, inbound
 from tests.test_health import READY
@@ -70,6 +72,48 @@ def test_a_reload_by_signal_is_told_on_one_line(tmp_path: Path, caplog: pytest.L
 
     told = [record.getMessage() for record in caplog.records if "reload" in record.getMessage()]
     assert told == ["reloaded applied=queue,health needs_restart=engine"]
+
+
+def test_a_reload_takes_over_governor_and_home_assistant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "config.toml"
+    text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
+
+    def reloaded(more: str) -> tuple[dict[str, Any], list[tuple[str, bool]], set[str]]:
+        """The answer; what Home Assistant is told, and whether it is anything; what is listened to besides our own."""
+        path.write_text(text + more, encoding="utf-8")
+        published.clear()
+        answer = agent._operations.reload()
+        told = [(publication.topic, bool(publication.payload)) for publication in published]
+        heard = {topic for topic in agent._connections.control._filters if not topic.startswith(BASE)}
+        return answer, [(topic, is_any) for topic, is_any in told if not topic.startswith(BASE)], heard
+
+    path.write_text(text, encoding="utf-8")
+    agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
+    published: list[Publication] = []
+
+    def publish(publication: Publication) -> bool:
+        published.append(publication)
+        return True
+
+    monkeypatch.setattr(agent._connections.control, "is_connected", True)
+    monkeypatch.setattr(agent._connections.control, "publish", publish)
+    name = homeassistant.object_id(load_config(path))
+
+    answer, told, heard = reloaded("[governor]\nheadroom_c = 9\n[homeassistant]\nenabled = true\n")
+    assert answer == {"applied": ["governor", "homeassistant"], "needs_restart": []}
+    assert told == [(f"homeassistant/device/{name}/config", True)]
+    assert heard == {"homeassistant/status"}
+    assert agent._board_control._config.headroom_c == 9
+
+    _, told, heard = reloaded('[homeassistant]\nenabled = true\nprefix = "ha"\n')
+    assert told == [(f"homeassistant/device/{name}/config", False), (f"ha/device/{name}/config", True)]
+    assert heard == {"ha/status"}
+
+    _, told, heard = reloaded('[homeassistant]\nenabled = false\nprefix = "ha"\n')
+    assert told == [(f"ha/device/{name}/config", False)]
+    assert heard == set()
+
+    assert reloaded("")[1:] == ([], set())
 
 
 def test_the_agent_tells_what_its_monitor_read_and_takes_it_for_no_sign_of_life_of_the_worker() -> None:

@@ -73,6 +73,26 @@ def test_a_worker_that_comes_new_hears_the_limits() -> None:
     assert desk.sent[-1] == limited != SetLimits()
 
 
+def test_another_governor_takes_over_at_the_next_reading_and_knows_what_the_worker_can_do() -> None:
+    desk = Desk()
+    desk.stay(at(79.0))
+    hot = desk.dispatcher.limits
+    desk.control.reconfigure(GovernorConfig(enabled=False))
+    assert desk.stay(at(79.0), begin=60, seconds=1) == 1
+    assert desk.dispatcher.limits.level is Level.NORMAL
+    assert desk.sent[-1] == SetLimits()
+    desk.control.reconfigure(GovernorConfig(headroom_c=20.0))
+    desk.stay(at(70.0), begin=120)
+    assert desk.dispatcher.limits.decode_threads == hot.decode_threads == 1
+
+
+def test_a_governor_that_stays_the_same_keeps_what_it_has_learned() -> None:
+    desk = Desk()
+    before = desk.control._governor
+    desk.control.reconfigure(GovernorConfig())
+    assert desk.control._governor is before
+
+
 def test_a_board_that_cools_is_free_again() -> None:
     desk = Desk()
     desk.stay(at(79.0))
