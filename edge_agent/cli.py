@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from edge_agent import __version__
-from edge_agent.config import DEFAULT_PATH, Config, ConfigError, load_config
+from edge_agent.config import Config
 from edge_agent.config_files import broker_file_faults, file_faults, model_hints
+from edge_agent.config_loader import DEFAULT_PATH, ConfigError, load_config
 from edge_agent.faults import printable, printable_json
 
 EXIT_OK = 0

@@ -12,8 +12,9 @@ from edge_agent.board_control import BoardControl
 from edge_agent.clock import timestamp
 from edge_agent.command_desk import CommandDesk
 from edge_agent.commands import CommandError
-from edge_agent.config import Config, ConfigError, load_config
+from edge_agent.config import Config
 from edge_agent.config_files import file_faults
+from edge_agent.config_loader import ConfigError, load_config
 from edge_agent.connections import Connections
 from edge_agent.dispatcher import Dispatcher
 from edge_agent.presence import Presence, State

@@ -8,7 +8,7 @@ import pytest
 from edge_agent import homeassistant
 from edge_agent.agent import Agent
 from edge_agent.board.reading import BoardReading
-from edge_agent.config import load_config
+from edge_agent.config_loader import load_config
 from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import Cancelled
 from edge_agent.health import health_document

@@ -7,15 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config import (
-    ClassifyTask,
-    Config,
-    ConfigError,
-    ExtractTask,
-    GenerateTask,
-    load_config,
-)
+from edge_agent.config import ClassifyTask, Config, ExtractTask, GenerateTask
 from edge_agent.config_files import file_faults
+from edge_agent.config_loader import ConfigError, load_config
 from tests.support import BASE, CONFIG
 
 

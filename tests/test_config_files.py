@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config import load_config
 from edge_agent.config_files import file_faults
+from edge_agent.config_loader import load_config
 from tests.certificates import CERTIFICATE, KEY, KEY_WITH_PASSPHRASE, OTHER_KEY
 from tests.keys import write_keys
 

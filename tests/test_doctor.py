@@ -12,7 +12,8 @@ from edge_agent.board import monitor as monitor_module
 from edge_agent.board.board import Board
 from edge_agent.board.monitor import read_once
 from edge_agent.board.reading import BoardReading
-from edge_agent.config import MqttConfig, load_config
+from edge_agent.config import MqttConfig
+from edge_agent.config_loader import load_config
 from edge_agent.doctor import broker as broker_module
 from edge_agent.doctor import doctor
 from edge_agent.doctor.broker import broker

@@ -16,16 +16,8 @@ import pytest
 from pydantic import BaseModel
 
 from edge_agent.commands import Authority
-from edge_agent.config import (
-    COMMANDS,
-    ClassifyTask,
-    Config,
-    ExtractTask,
-    GenerateTask,
-    ModelConfig,
-    TlsConfig,
-    load_config,
-)
+from edge_agent.config import COMMANDS, ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig
+from edge_agent.config_loader import load_config
 from edge_agent.demo.broker import free_port
 from edge_agent.demo.readings import checkpoint_folder
 from edge_agent.messages import Code, Options, Origin, Outcome, Status, encode_reply

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_agent.config import ConfigError, load_task_configs
+from edge_agent.config_loader import ConfigError, load_task_configs
 from edge_agent.engine.protocol import Run
 from edge_agent.faults import shown
 from edge_agent.messages import Envelope, NotJsonError, Refusal, parse_json

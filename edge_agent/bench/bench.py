@@ -19,7 +19,8 @@ from edge_agent.board.board import Board
 from edge_agent.board.identity import cores, machine
 from edge_agent.board.monitor import read_once
 from edge_agent.clock import timestamp
-from edge_agent.config import ECHO_MODEL, EngineConfig, ModelConfig, load_config
+from edge_agent.config import ECHO_MODEL, EngineConfig, ModelConfig
+from edge_agent.config_loader import load_config
 from edge_agent.engine.client import WorkerError
 from edge_agent.engine.environment import library_environment
 from edge_agent.engine.protocol import EngineSettings, Load

@@ -15,8 +15,9 @@ from edge_agent.board.identity import cores, machine
 from edge_agent.board.monitor import read_once
 from edge_agent.board.reading import BoardReading
 from edge_agent.clock import timestamp
-from edge_agent.config import Config, ConfigError, load_config
+from edge_agent.config import Config
 from edge_agent.config_files import command_file_faults
+from edge_agent.config_loader import ConfigError, load_config
 from edge_agent.doctor.broker import broker
 from edge_agent.doctor.check import Check, Verdict, counted
 from edge_agent.doctor.engine import KERNEL_FEATURES, engine

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edge_agent.config import ConfigError, MqttConfig, load_config
+from edge_agent.config import MqttConfig
 from edge_agent.config_files import broker_file_faults
+from edge_agent.config_loader import ConfigError, load_config
 from edge_agent.faults import fault_text, field_name, shown
 from edge_agent.topics import NAME_PATTERN
 
