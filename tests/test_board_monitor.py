@@ -13,8 +13,9 @@ import pytest
 
 from edge_agent.board import monitor as monitor_module
 from edge_agent.board.board import Board
-from edge_agent.board.monitor import Monitor
+from edge_agent.board.monitor import Monitor, read_once
 from edge_agent.board.reading import BoardReading
+from edge_agent.board.sensor import Findings
 from tests.boards.trees import Tree, load, passes
 from tests.test_board import EXPECTED
 
@@ -237,3 +238,17 @@ def test_a_reading_that_nobody_can_take_ends_nothing(tmp_path: Path, caplog: pyt
     wait_until(lambda: readings.qsize() > 2)
     one.stop()
     assert "the board could not be read" in caplog.text
+
+
+def test_who_reads_once_knows_rates_too() -> None:
+    assert read_once(Board(Path("/"), Path("/"))).cpu.percent is not None
+
+
+@pytest.mark.expects_warning
+def test_a_board_that_cannot_be_read_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_board: Board, _findings: Findings) -> BoardReading:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(monitor_module, "_READ_ONCE_S", 0.3)
+    monkeypatch.setattr(Board, "compose", fail)
+    assert read_once(Board(tmp_path, tmp_path)).errors == {"board": "not read within 0.3 s"}
