@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-repair test-clients \
-  test-homeassistant test-model bench bench-agent bench-compare bench-overload bench-labels bench-cancel bench-grammar thermal clean
+  test-homeassistant test-model chaos bench bench-agent bench-compare bench-overload bench-labels bench-cancel bench-grammar thermal clean
 
 setup: $(VENV)/ready
 
@@ -64,6 +64,11 @@ test-homeassistant: setup
 	test -x build/homeassistant/bin/python || $(PYTHON) -m venv build/homeassistant
 	build/homeassistant/bin/python -m pip install --quiet --disable-pip-version-check 'homeassistant>=2025.10' 'paho-mqtt>=2.1'
 	$(BIN)/python -m tests.homeassistant build/homeassistant/bin/python
+
+# Kills, cuts and freezes over real processes, and what became of each request (needs mosquitto; ten minutes):
+# make chaos [ARGUMENTS='--requests 1000 --faults 11 --seed 1 --protocol 3.1.1']
+chaos: setup
+	$(BIN)/python -m tests.chaos $(ARGUMENTS)
 
 # 200 requests at once against a queue of 16, on a model of your own: make test-model MODEL=path-of-a-bundle-or-gguf
 test-model: setup

@@ -19,9 +19,10 @@ from edge_agent.board.board import Board
 from edge_agent.board.monitor import Monitor
 from edge_agent.board.reading import BoardReading
 from edge_agent.board_control import BoardControl
-from edge_agent.clock import timestamp
+from edge_agent.clock import moment, timestamp
 from edge_agent.config import Config
 from edge_agent.connections import Connections
+from edge_agent.delivery import Delivery
 from edge_agent.dispatcher import Dispatcher
 from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import (
@@ -36,6 +37,7 @@ from edge_agent.engine.protocol import (
     Refused,
 )
 from edge_agent.health import Throughput
+from edge_agent.journal_sync import Synced
 from edge_agent.model_store import Model
 from edge_agent.mqtt_link import TAKEN_OVER, Connected, Disconnected, Inbound, LinkEvent, MqttLink
 from edge_agent.operations import Operations
@@ -62,7 +64,7 @@ GIVE_UP_AFTER_S = 3.0
 GOODBYE_S = 5.0
 
 # What the other threads put into the inbox.
-InboxEvent = LinkEvent | Event | WorkerExited | BoardReading
+InboxEvent = LinkEvent | Event | WorkerExited | BoardReading | Synced
 
 
 class Agent:
@@ -78,7 +80,9 @@ class Agent:
         self._presence = Presence(self._topics)
         self._connections = Connections(config, self._deliver, self._presence.will, self._started_at)
         self._supervisor = Supervisor(config, model, tasks, self._deliver)
-        self._dispatcher = Dispatcher(config, tasks, self._connections.reply, self._supervisor.send)
+        journal_dir = config.state_dir if config.queue.journal == "disk" else None
+        self._delivery = Delivery(journal_dir, self._connections.data, self._deliver)
+        self._dispatcher = Dispatcher(config, tasks, self._delivery, self._supervisor.send)
         self._dispatcher.model = model.name
         self._throughput = Throughput()
         board = Board(config.board.root, config.models_dir)
@@ -118,6 +122,8 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGHUP, self._on_hang_up)
+        self._delivery.start()
+        self._dispatcher.resume(moment(time.monotonic()))
         self._monitor.start()
         self._supervisor.start(time.monotonic())
         self._connections.listen(self._operations.config, self._dispatcher.filters)
@@ -148,6 +154,7 @@ class Agent:
         except Exception:
             # One message that we have a bug for must not take the board off the bus.
             log.exception("an event could not be handled")
+        self._delivery.flush(now)
 
     def _deliver(self, event: InboxEvent) -> None:
         """For the other threads: a full inbox slows them down; after the end nobody reads it, nor waits for it."""
@@ -160,7 +167,7 @@ class Agent:
             return
 
     def _handle(self, event: InboxEvent, now: float) -> None:
-        if not isinstance(event, (Inbound, Connected, Disconnected, BoardReading)):
+        if not isinstance(event, (Inbound, Connected, Disconnected, BoardReading, Synced)):
             self._supervisor.heard(now)
         match event:
             case Inbound():
@@ -184,6 +191,8 @@ class Agent:
                 self._on_load_failed(message, now)
             case WorkerExited():
                 self._on_worker_exited(event, now)
+            case Synced():
+                self._delivery.synced(event)
 
     def _tick(self, now: float) -> None:
         self._dispatcher.expire(now)
@@ -266,7 +275,10 @@ class Agent:
             elif not self._dispatcher.hear(inbound, now):
                 connections.ignored += 1
         finally:
-            inbound.link.acknowledge(inbound)
+            if inbound.link is connections.data:
+                self._delivery.received(inbound)
+            else:
+                inbound.link.acknowledge(inbound)
 
     def _mend_state(self, inbound: Inbound, now: float) -> None:
         """A late will of a connection before this one must not be the last word on our state."""
@@ -342,7 +354,9 @@ class Agent:
         """Replies first, the farewell next, the worker last."""
         self._is_closed.set()
         self._monitor.stop()
+        self._delivery.stop(GOODBYE_S)
         self._connections.data.stop(GOODBYE_S)
+        self._delivery.close()
         if self._exit_code == 0:
             self._retained.say_stopped()
         self._connections.control.stop(GOODBYE_S)

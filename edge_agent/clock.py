@@ -1,9 +1,12 @@
-"""The time of day, told only when it is known."""
+"""The time of day, told only when it is known; and moments that outlive the process, and the boot."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 
 # A board without a clock battery wakes up in 1970 or at its image's date. No time before this page was written is true.
 _EARLIEST = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
@@ -15,3 +18,36 @@ def timestamp(seconds: float | None = None) -> str | None:
     if seconds < _EARLIEST:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A point in time that another process can place. monotonic_s: of this boot's clock; wall_s: since 1970."""
+
+    boot: str
+    monotonic_s: float
+    wall_s: float
+
+    def placed(self, now: Moment) -> float:
+        """On the monotonic clock of `now`, in seconds; negative if it was before this boot.
+
+        After another boot only the time of day can tell. Where that was unset, it was at least before this boot.
+        """
+        if self.boot == now.boot:
+            return min(self.monotonic_s, now.monotonic_s)
+        is_known = min(self.wall_s, now.wall_s) >= _EARLIEST
+        elapsed_s = now.wall_s - self.wall_s if is_known else 0.0
+        return now.monotonic_s - max(elapsed_s, now.monotonic_s)
+
+
+def moment(monotonic_s: float) -> Moment:
+    """Of a time of this process's monotonic clock, not long ago."""
+    return Moment(_boot(), monotonic_s, time.time() - (time.monotonic() - monotonic_s))
+
+
+@cache
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:  # as good as a new boot at each start
+        return f"unknown {time.time_ns()}"

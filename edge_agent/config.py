@@ -141,6 +141,8 @@ class QueueConfig(Table):
     dedup_window_s: Annotated[float, Field(ge=0, le=86400)] = 300.0
     max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] = 65536
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 20.0
+    # Where requests and answers are kept until they are done with; in memory, they end with the agent.
+    journal: Literal["disk", "memory"] = "disk"
 
 
 class TaskBase(Table):

@@ -29,7 +29,6 @@ class Connections:
         # Commands that came while this connection was down are stale: it starts clean each time.
         self.control = MqttLink(f"{prefix}.control", config.mqtt, deliver, will=will)
         self.received = self.ignored = 0
-        self._published = 0
         self._data_lost_at: float | None = now
         self._control_connected_at: float | None = None
         self._told: set[tuple[MqttLink, str]] = set()  # why a connection that is still down could not be made
@@ -51,15 +50,9 @@ class Connections:
         """Whether the thread of each is alive."""
         return {link.client_id: link.is_at_work for link in (self.data, self.control)}
 
-    def reply(self, publication: Publication) -> bool:
-        """False: dropped."""
-        is_taken = self.data.publish(publication)
-        self._published += is_taken
-        return is_taken
-
     def tell(self, publication: Publication) -> None:
         """Results of commands, events: kept until the broker has them."""
-        self._published += self.control.publish(publication)
+        self.control.publish(publication)
 
     def announce(self, publication: Publication) -> None:
         """What is true only now is not kept for later: at the next connection it is told anew, with its own session."""
@@ -97,7 +90,7 @@ class Connections:
             connected_s=None if self._control_connected_at is None else now - self._control_connected_at,
             reconnects=sum(max(0, link.connects - 1) for link in links),
             received=self.received,
-            published=self._published,
+            published=sum(link.published for link in links),
             queued_out=sum(link.queued for link in links),
             dropped=sum(link.dropped for link in links) + self.ignored,
             disconnects_lately=sum(now - at < UNSTABLE_WINDOW_S for link in links for at in link.disconnects),

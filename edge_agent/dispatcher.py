@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from edge_agent.admission import DRAINING_RETRY_S, Admission, Loser
-from edge_agent.clock import timestamp
+from edge_agent.clock import Moment, timestamp
 from edge_agent.config import Config
+from edge_agent.delivery import Delivery
 from edge_agent.duplicates import Duplicates, Key, key_of, may_be_duplicate
 from edge_agent.energy import EnergyMeter
 from edge_agent.engine.protocol import (
@@ -33,18 +34,18 @@ from edge_agent.messages import (
     Envelope,
     Error,
     ModelName,
-    Origin,
     Outcome,
     Refusal,
     Status,
     Timing,
     Usage,
+    decode_reply,
     encode_partial,
     encode_reply,
 )
 from edge_agent.mqtt_link import Inbound, Publication
 from edge_agent.reception import Question, Reception, Unreadable
-from edge_agent.request_queue import Request, RequestQueue
+from edge_agent.request_queue import Asker, Request, RequestQueue
 from edge_agent.statistics import Statistics
 from edge_agent.tasks import Task, output_of
 
@@ -72,14 +73,14 @@ class _Active:
 class Dispatcher:
     """Owns the queue and what runs.
 
-    `publish` sends a message (False: it cannot be sent), `send` asks the worker; neither blocks.
+    `delivery` records and sends, `send` asks the worker; neither blocks.
     """
 
     def __init__(
         self,
         config: Config,
         tasks: dict[str, Task],
-        publish: Callable[[Publication], bool],
+        delivery: Delivery,
         send: Callable[[Command], object],
     ) -> None:
         self.statistics = Statistics()
@@ -91,14 +92,14 @@ class Dispatcher:
         # While there is no worker: when there will be one; None = unknown.
         self._ready_at: float | None = None
         self.is_draining = False
-        self._publish = publish
+        self.delivery = delivery
         self._send = send
         self._numbers = 0
         self._active: dict[int, _Active] = {}
         self._keys: dict[int, Key] = {}
         self._configure(config, tasks)
         self.queue = RequestQueue(config.queue.capacity)
-        self._duplicates = Duplicates(config.queue.dedup_window_s)
+        self._duplicates = Duplicates(config.queue.dedup_window_s, delivery.forget)
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
         """New tasks and limits; requests that wait or run keep what they came with."""
@@ -133,40 +134,61 @@ class Dispatcher:
         is_for_us = False
         for heard in self._reception.read(inbound):
             is_for_us = True
-            try:
-                if isinstance(heard, Unreadable):
-                    raise heard.refusal
-                self._admit(heard, inbound, now)
-            except Refusal as refused:
-                self._refuse(heard.origin, inbound, refused, now)
-            except Exception:
-                log.exception(_FAULT)
-                self._refuse(heard.origin, inbound, Refusal(Code.INTERNAL, _FAULT), now)
+            self._take_in(heard, inbound, self.delivery.accept(inbound, heard.origin.task), now)
         self.fill(now)
         return is_for_us
 
-    def _admit(self, question: Question, inbound: Inbound, now: float) -> None:
+    def resume(self, now: Moment) -> None:
+        """Takes over from the process before this one: its answers are known, its requests are run."""
+        for known in self.delivery.repeatable():
+            self._duplicates.end(known.key, decode_reply(known.reply), known.ended.placed(now), known.row)
+        for row, task, inbound in self.delivery.unanswered(now):
+            heard = [one for one in self._reception.read(inbound) if one.origin.task == task]
+            for one in heard:
+                self._take_in(one, inbound, row, now.monotonic_s, is_resumed=True)
+            if not heard:
+                log.warning("a reading is not answered task=%r: the task listens to its topic no more", task)
+                self.delivery.drop(row)
+
+    def _take_in(
+        self, heard: Question | Unreadable, inbound: Inbound, row: int | None, now: float, *, is_resumed: bool = False
+    ) -> None:
+        asker = Asker(heard.origin, row)
+        try:
+            if isinstance(heard, Unreadable):
+                raise heard.refusal
+            self._admit(heard, inbound, row, now, is_resumed=is_resumed)
+        except Refusal as refused:
+            self._refuse(asker, inbound, refused, now)
+        except Exception:
+            log.exception(_FAULT)
+            self._refuse(asker, inbound, Refusal(Code.INTERNAL, _FAULT), now)
+
+    def _admit(self, question: Question, inbound: Inbound, row: int | None, now: float, *, is_resumed: bool) -> None:
         """Queues a request, joins it to its twin, or repeats a known answer. Raises Refusal."""
         origin, task, envelope = question.origin, question.task, question.envelope
         key = key_of(origin, inbound)
         if may_be_duplicate(origin, inbound):
-            twin = self._duplicates.find(key, now)
+            twin = self._duplicates.find(key, now, is_redelivered=inbound.duplicate)
             if twin is not None:
                 self.statistics.duplicates_total += 1
                 if isinstance(twin, Request):
                     if len(twin.followers) >= MAX_FOLLOWERS:
                         message = "too many wait for this answer already"
                         raise Refusal(Code.QUEUE_FULL, message, self._admission(now).retry_after_s)
-                    if not inbound.duplicate:
-                        twin.followers.append(origin)
+                    if inbound.duplicate:
+                        self.delivery.drop(row)
+                    else:
+                        twin.followers.append(Asker(origin, row))
                 else:
-                    self._reply(origin, twin, repeat=True)
+                    self._reply(Asker(origin, row), twin, repeat=True)
                 return
         deadline_at, deadline_from = self._deadline(task, envelope, inbound)
         self._numbers += 1
         request = Request(
             number=self._numbers,
             origin=origin,
+            row=row,
             run=task.run(self._numbers, envelope),
             arrived_at=inbound.received_at,
             deadline_at=deadline_at,
@@ -178,6 +200,10 @@ class Dispatcher:
         )
         if deadline_at <= now:
             raise Refusal(Code.DEADLINE, f"{request.deadline} had passed on arrival")
+        if is_resumed:  # it was admitted before
+            self._begin(request, key)
+            self.queue.add(request)
+            return
         if self.is_draining:
             message = "the agent is draining and takes no new requests"
             raise Refusal(Code.DRAINING, message, max(DRAINING_RETRY_S, self._admission(now).retry_after_s))
@@ -185,12 +211,15 @@ class Dispatcher:
             message = f"of priority {request.priority}, too little urgent while {self.limits.reason}"
             raise Refusal(Code(cause.value), message, RELAX_S)
         superseded, losers = self._admission(now).enter(request)
-        self._keys[request.number] = key
-        self._duplicates.begin(key, request)
-        self.statistics.accepted_total += 1
+        self._begin(request, key)
         if superseded is not None:
             self._end_with(superseded, _SUPERSEDED, now)
         self._displace(losers, now)
+
+    def _begin(self, request: Request, key: Key) -> None:
+        self._keys[request.number] = key
+        self._duplicates.begin(key, request)
+        self.statistics.accepted_total += 1
 
     def _deadline(self, task: Task, envelope: Envelope, inbound: Inbound) -> tuple[float, str]:
         """When the answer becomes worthless, and who says so."""
@@ -236,23 +265,24 @@ class Dispatcher:
         wait_s = self._admission(now).wait_s
         return None if wait_s is None else wait_s * 1000
 
-    def _refuse(self, origin: Origin, inbound: Inbound, refusal: Refusal, now: float) -> None:
+    def _refuse(self, asker: Asker, inbound: Inbound, refusal: Refusal, now: float) -> None:
+        origin = asker.origin
         log.info(
             "request refused task=%r id=%r code=%s: %s",
             origin.task, origin.id, refusal.error.code.value, refusal.error.message,
         )  # fmt: skip
         outcome = Outcome.refused(refusal.error, Timing(total_ms=(now - inbound.received_at) * 1000))
-        if outcome.status is Status.INVALID and may_be_duplicate(origin, inbound):
-            key = key_of(origin, inbound)
-            twin = self._duplicates.find(key, now)
-            if isinstance(twin, Outcome):
-                self.statistics.duplicates_total += 1
-                self._reply(origin, twin, repeat=True)
-                return
-            if twin is None:
-                self._duplicates.end(key, outcome, now)
+        key = key_of(origin, inbound)
+        twin = self._duplicates.find(key, now)
+        is_duplicate = outcome.status is Status.INVALID and may_be_duplicate(origin, inbound)
+        if is_duplicate and isinstance(twin, Outcome):
+            self.statistics.duplicates_total += 1
+            self._reply(asker, twin, repeat=True)
+            return
         self.statistics.count(outcome)
-        self._reply(origin, outcome)
+        self._reply(asker, outcome, key=None if twin is not None else key)
+        if twin is None:
+            self._duplicates.end(key, outcome, now, asker.row)
 
     def fill(self, now: float) -> None:
         """Gives free slots of the worker to those who wait."""
@@ -363,7 +393,7 @@ class Dispatcher:
         request = active.request
         payload = encode_partial(request.origin, request.partials, event.delta)
         request.partials += 1
-        self._publish(
+        self.delivery.partial(
             Publication(
                 topic=request.origin.reply_topic,
                 payload=payload,
@@ -437,7 +467,7 @@ class Dispatcher:
         self._end(request, Outcome.refused(error, _timing(request, now)), now)
 
     def _end(self, request: Request, outcome: Outcome, now: float) -> None:
-        self._duplicates.end(self._keys.pop(request.number), outcome, now)
+        key = self._keys.pop(request.number)
         self.statistics.count(outcome)
         if outcome.error is not None:
             log.info(
@@ -445,11 +475,14 @@ class Dispatcher:
                 request.origin.task, request.origin.id, outcome.status.value,
                 outcome.error.code.value, outcome.error.message,
             )  # fmt: skip
-        self._reply(request.origin, outcome)
+        self._reply(Asker(request.origin, request.row), outcome, key=key)
         for follower in request.followers:
             self._reply(follower, outcome, repeat=True)
+        self._duplicates.end(key, outcome, now, request.row)
 
-    def _reply(self, origin: Origin, outcome: Outcome, *, repeat: bool = False) -> None:
+    def _reply(self, asker: Asker, outcome: Outcome, *, key: Key | None = None, repeat: bool = False) -> None:
+        """key: what the request is known by when it comes again."""
+        origin = asker.origin
         payload = encode_reply(origin, outcome, device=self._device, ts=timestamp(), repeat=repeat)
         publication = Publication(
             topic=origin.reply_topic,
@@ -457,9 +490,10 @@ class Dispatcher:
             correlation=origin.correlation,
             content_type="application/json",
         )
-        if not self._publish(publication) and outcome.error is None:
+        is_taken = self.delivery.reply(publication, row=asker.row, task=origin.task, key=key)
+        if not is_taken and outcome.error is None:
             message = f"the reply of {len(payload)} bytes cannot be sent: the broker takes no message of this size"
-            self._reply(origin, Outcome.refused(Error(code=Code.INTERNAL, message=message), outcome.timing))
+            self._reply(asker, Outcome.refused(Error(code=Code.INTERNAL, message=message), outcome.timing))
 
 
 def _timing(request: Request, now: float, event: Finished | None = None) -> Timing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.messages import Origin, Outcome, Status
@@ -12,8 +13,10 @@ from edge_agent.request_queue import Request
 
 MAX_REMEMBERED = 4096
 MAX_REMEMBERED_BYTES = 8 * 1024 * 1024
+MAX_OTHER_ENDS = 1024
 
-Key = tuple[str, str, str, bytes]
+# A digest of what makes two requests one.
+Key = bytes
 
 
 def key_of(origin: Origin, inbound: Inbound) -> Key:
@@ -25,8 +28,8 @@ def key_of(origin: Origin, inbound: Inbound) -> Key:
     correlation = f"{origin.id!r}" if origin.is_id_given else ""
     if origin.correlation:
         correlation += f" {origin.correlation.hex()}"
-    digest = hashlib.sha256(f"{inbound.content_type}\n".encode("utf-8", "surrogatepass") + inbound.payload).digest()
-    return (origin.task, origin.reply_topic, correlation or f"packet {inbound.packet_id}", digest)
+    asked = (origin.task, origin.reply_topic, correlation or f"packet {inbound.packet_id}", inbound.content_type)
+    return hashlib.sha256(f"{asked!r}\n".encode("utf-8", "surrogatepass") + inbound.payload).digest()
 
 
 def may_be_duplicate(origin: Origin, inbound: Inbound) -> bool:
@@ -38,55 +41,91 @@ def may_be_duplicate(origin: Origin, inbound: Inbound) -> bool:
 class _Ended:
     at: float
     outcome: Outcome
+    row: int | None
     size: int
 
 
-class Duplicates:
-    """What is asked, and what was answered within the window: bounded in number and bytes, the oldest are forgotten
-    first."""
+class _Outcomes:
+    """Of the latest requests: bounded in number and bytes, the oldest are forgotten first."""
 
-    def __init__(self, window_s: float) -> None:
-        self.window_s = window_s
-        self._asked: dict[Key, Request] = {}
+    def __init__(self, most: int, most_bytes: int, on_forget: Callable[[int | None], None]) -> None:
+        self._most, self._most_bytes = most, most_bytes
+        self._on_forget = on_forget
         self._ended: OrderedDict[Key, _Ended] = OrderedDict()
         self._bytes = 0
 
-    def find(self, key: Key, now: float) -> Request | Outcome | None:
-        """The running request or the recorded outcome that answers this one too; None = it is to be run."""
+    def get(self, key: Key) -> Outcome | None:
+        return self._ended[key].outcome if key in self._ended else None
+
+    def keep(self, key: Key, outcome: Outcome, at: float, row: int | None) -> None:
+        size = len(str(outcome.output)) + len(outcome.reasoning or "") + 512
+        self._ended[key] = _Ended(at, outcome, row, size)
+        self._bytes += size
+
+    def drop(self, key: Key) -> None:
+        ended = self._ended.pop(key, None)
+        if ended is not None:
+            self._bytes -= ended.size
+            self._on_forget(ended.row)
+
+    def of_status(self, status: Status) -> list[Key]:
+        return [key for key, ended in self._ended.items() if ended.outcome.status is status]
+
+    def drop_old(self, before: float) -> None:
+        while self._ended:
+            key, oldest = next(iter(self._ended.items()))
+            is_over = len(self._ended) > self._most or self._bytes > self._most_bytes
+            if not is_over and oldest.at > before:
+                return
+            self.drop(key)
+
+
+class Duplicates:
+    """What is asked, and how it ended within the window.
+
+    on_forget: hears the row of an end that is not told again.
+    """
+
+    def __init__(self, window_s: float, on_forget: Callable[[int | None], None] = lambda _: None) -> None:
+        self.window_s = window_s
+        self._asked: dict[Key, Request] = {}
+        self._answers = _Outcomes(MAX_REMEMBERED, MAX_REMEMBERED_BYTES, on_forget)
+        # Apart from the answers, which a flood of refusals must not push out.
+        self._other_ends = _Outcomes(MAX_OTHER_ENDS, MAX_REMEMBERED_BYTES, on_forget)
+
+    def find(self, key: Key, now: float, *, is_redelivered: bool = False) -> Request | Outcome | None:
+        """The running request or the recorded outcome that answers this one too; None = it is to be run.
+
+        `ok` and `invalid` answer whoever asks the same; any other end only the same message, which the broker brings
+        again: its caller has been told.
+        """
         self._forget_old(now)
         if key in self._asked:
             return self._asked[key]
-        return self._ended[key].outcome if key in self._ended else None
+        return self._answers.get(key) or (self._other_ends.get(key) if is_redelivered else None)
 
     def begin(self, key: Key, request: Request) -> None:
         """This request is waiting or running."""
         self._drop(key)
         self._asked[key] = request
 
-    def end(self, key: Key, outcome: Outcome, now: float) -> None:
-        """`ok` and `invalid` are kept to be given again; after any other end the question may be asked anew."""
+    def end(self, key: Key, outcome: Outcome, now: float, row: int | None = None) -> None:
+        """How it ended, and where that is recorded."""
         self._drop(key)
-        if outcome.status in (Status.OK, Status.INVALID):
-            size = len(str(outcome.output)) + len(outcome.reasoning or "") + 512
-            self._ended[key] = _Ended(now, outcome, size)
-            self._bytes += size
+        ends = self._answers if outcome.status in (Status.OK, Status.INVALID) else self._other_ends
+        ends.keep(key, outcome, now, row)
         self._forget_old(now)
 
     def forget_refusals(self) -> None:
         """What was invalid may be valid under a new configuration."""
-        for key in [key for key, ended in self._ended.items() if ended.outcome.status is Status.INVALID]:
+        for key in self._answers.of_status(Status.INVALID):
             self._drop(key)
 
     def _drop(self, key: Key) -> None:
         self._asked.pop(key, None)
-        ended = self._ended.pop(key, None)
-        if ended is not None:
-            self._bytes -= ended.size
+        self._answers.drop(key)
+        self._other_ends.drop(key)
 
     def _forget_old(self, now: float) -> None:
-        while self._ended:
-            key, oldest = next(iter(self._ended.items()))
-            is_over = len(self._ended) > MAX_REMEMBERED or self._bytes > MAX_REMEMBERED_BYTES
-            if not is_over and oldest.at + self.window_s > now:
-                return
-            self._drop(key)
+        self._answers.drop_old(now - self.window_s)
+        self._other_ends.drop_old(now - self.window_s)

@@ -108,6 +108,8 @@ class Facts:
     worker: Ready | None
     worker_restarts: int
     model: str
+    # Why requests do not outlive the agent although they should.
+    journal_fault: str | None = None
     # Alarms that are raised: severity by name.
     alarms: dict[str, str] = field(default_factory=dict)
 
@@ -122,6 +124,8 @@ def reasons(facts: Facts) -> tuple[str, list[str]]:
         critical.append("model-not-loaded")
     if facts.mqtt.disconnects_lately >= UNSTABLE_AFTER:
         degraded.append("connection-unstable")
+    if facts.journal_fault is not None:
+        degraded.append("requests-in-memory-only")
     if facts.is_draining:
         degraded.append("draining")
     if facts.queue_depth >= facts.queue_capacity:

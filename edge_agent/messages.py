@@ -17,6 +17,7 @@ from pydantic import (
     StrictInt,
     StrictStr,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
     field_validator,
 )
@@ -372,6 +373,14 @@ def encode_reply(origin: Origin, outcome: Outcome, *, device: str, ts: str | Non
         },
     }
     return encode(document)
+
+
+_OUTCOME = TypeAdapter(Outcome)
+
+
+def decode_reply(payload: bytes) -> Outcome:
+    """The outcome that a terminal reply of ours tells."""
+    return _OUTCOME.validate_json(payload)
 
 
 def encode_partial(origin: Origin, seq: int, delta: str) -> bytes:

@@ -128,7 +128,7 @@ class MqttLink:
         self.is_connected = False
         self._is_unanswered = False
         self.connects = 0
-        self.dropped = 0
+        self.published = self.dropped = 0
         self.disconnects: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
         self._connected_at = 0.0
         self._max_packet_bytes: int | None = None
@@ -139,6 +139,8 @@ class MqttLink:
         self._will = will
         self._filters: frozenset[str] = frozenset()
         self._lock = threading.Lock()
+        # Not through the inbox: paho calls with a lock held that `publish` needs, and the inbox may be full.
+        self._confirmed: deque[int] = deque(maxlen=2 * MAX_QUEUED)
         protocol = MQTTProtocolVersion.MQTTv5 if self._is_v5 else MQTTProtocolVersion.MQTTv311
         # paho's default of a clean start at the first connect would throw away what the broker kept for us.
         self._is_persistent = is_persistent
@@ -217,18 +219,22 @@ class MqttLink:
                 self._client.unsubscribe(topic_filter)
             self._subscribe(added)
 
-    def publish(self, publication: Publication) -> bool:
-        """Hands a message over; while offline it waits.
+    def takes(self, publication: Publication) -> bool:
+        """Whether it is not larger than the broker allows."""
+        return self._max_packet_bytes is None or _packet_bytes(publication) <= self._max_packet_bytes
 
-        False: dropped, because too many wait, the topic is bad, or the broker takes no packet of this size.
+    def publish(self, publication: Publication) -> int | None:
+        """Hands a message over; while offline it waits. Gives its number, for `take_confirmed`.
+
+        None: dropped, because too many wait, the topic is bad, or the broker takes no packet of this size.
         """
-        if self._max_packet_bytes is not None and _packet_bytes(publication) > self._max_packet_bytes:
+        if not self.takes(publication):
             log.error(
                 "message dropped topic=%r bytes=%d: the broker takes packets of at most %d bytes",
                 publication.topic, len(publication.payload), self._max_packet_bytes,
             )  # fmt: skip
             self.dropped += 1
-            return False
+            return None
         try:
             info = self._client.publish(
                 publication.topic,
@@ -240,7 +246,7 @@ class MqttLink:
         except ValueError as error:
             log.warning("publication dropped topic=%r reason=%s", publication.topic, error)
             self.dropped += 1
-            return False
+            return None
         # MQTT_ERR_NO_CONN means "queued" at QoS 1 and "lost" at QoS 0.
         is_lost = info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE or (
             publication.qos == 0 and info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -250,7 +256,12 @@ class MqttLink:
             log.error(
                 "message dropped topic=%r: %d messages wait for the broker already", publication.topic, MAX_QUEUED
             )
-        return not is_lost
+        self.published += not is_lost
+        return None if is_lost else info.mid
+
+    def take_confirmed(self) -> list[int]:
+        """Numbers of messages that the broker has, or never will, since the last call."""
+        return [self._confirmed.popleft() for _ in range(len(self._confirmed))]
 
     def acknowledge(self, inbound: Inbound) -> None:
         """Takes the message off the broker's hands; void once the connection it came on is gone."""
@@ -313,6 +324,7 @@ class MqttLink:
         self._suspect = (first, count + 1 if first == suspect else 1) if is_short and first is not None else (None, 0)
         if self._suspect[1] >= POISON_AFTER and first is not None:
             message = queue.pop(first)
+            self._confirmed.append(first)
             self._suspect = (None, 0)
             self.dropped += 1
             log.error("message dropped topic=%r: the broker closes the connection on it", message.topic)
@@ -340,7 +352,8 @@ class MqttLink:
         except Exception:
             log.exception("message lost client=%s", self.client_id)
 
-    def _on_publish(self, client: paho.Client, *_: object) -> None:
+    def _on_publish(self, client: paho.Client, _userdata: object, number: int, *_: object) -> None:
+        self._confirmed.append(number)
         # A PUBACK needs no answer that would carry our TCP acknowledgement, and a broker whose socket uses Nagle's
         # algorithm holds the next request back until it has that. The kernel forgets the option: it is set each time.
         connection: Any = client.socket()

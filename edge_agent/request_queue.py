@@ -20,11 +20,20 @@ Source = tuple[str, str]
 Place = tuple[int, float, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who is owed a terminal reply. row: where that is recorded (journal.py); None = nowhere."""
+
+    origin: Origin
+    row: int | None = None
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Request:
     """One request, new, waiting or running. Times are seconds of the monotonic clock.
 
-    run: what the worker is asked, complete but for nothing. attempts: how often it was handed to a worker.
+    row: as of Asker. run: what the worker is asked, complete but for nothing. attempts: how often it was handed to a
+    worker.
     supersedes: requests with the same key are made void by a newer one (`keep = "latest"`), None = never.
     deadline_from: who named the deadline, in words for its caller.
     due_at, rank: the deadline and the class that its place in the queue goes by.
@@ -32,6 +41,7 @@ class Request:
 
     number: int
     origin: Origin
+    row: int | None = None
     run: Run
     arrived_at: float
     deadline_at: float
@@ -44,7 +54,7 @@ class Request:
     attempts: int = 0
     partials: int = 0
     # Further askers of the same question (see duplicates.py): each gets a reply of its own.
-    followers: list[Origin] = field(default_factory=list)
+    followers: list[Asker] = field(default_factory=list)
     kind: Kind = field(init=False)
     rank: int = field(init=False)
     due_at: float = field(init=False)

@@ -113,6 +113,7 @@ class RetainedTopics:
             seq=self.health_sequence,
             uptime_s=now - self._started_at,
             mqtt=self._connections.facts(now),
+            journal_fault=self._dispatcher.delivery.fault,
             queue_depth=len(self._dispatcher.queue),
             queue_capacity=self._dispatcher.queue.capacity,
             oldest_ms=self._dispatcher.queue.oldest_ms(now),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import signal
@@ -30,12 +31,14 @@ class Mosquitto:
     # Debian installs it where an ordinary user's PATH does not look.
     SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 
-    def __init__(self, folder: Path, port: int, extra: str = "") -> None:
+    def __init__(self, folder: Path, port: int, extra: str = "", *, is_persistent: bool = False) -> None:
+        """is_persistent: sessions and their messages outlive it, unless it is killed."""
         self.port = port
         self._folder = folder
         self._config = folder / "mosquitto.conf"
         self._config.write_text(
-            f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type error\n"
+            f"listener {port} 127.0.0.1\nallow_anonymous true\nlog_type error\n"
+            f"{_persistence(folder) if is_persistent else 'persistence false'}\n"
             f"max_queued_messages 100000\n{extra}",
             encoding="utf-8",
         )
@@ -69,6 +72,11 @@ class Mosquitto:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _persistence(folder: Path) -> str:
+    # Started by root it would become a user who may not write there.
+    return f"persistence true\npersistence_location {folder}/\nuser {getpass.getuser()}"
 
 
 class AgentProcess:

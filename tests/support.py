@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import tomllib
+from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
 
 from edge_agent.config import Config
+from edge_agent.delivery import Delivery
 from edge_agent.dispatcher import Dispatcher
 from edge_agent.engine.protocol import Cancel, Command, Finish, Finished, Run
+from edge_agent.journal_sync import Synced
 from edge_agent.messages import ModelName, Origin
 from edge_agent.mqtt_link import Inbound, MqttLink, Publication
 from edge_agent.request_queue import Request
@@ -159,24 +163,52 @@ def labelled(number: int, **scores: float) -> Finished:
     return finished(number, finish=Finish.LABELS, text=None, scores=told, completion_tokens=0)
 
 
+class Outlet:
+    """Stands where the data connection stands: what was sent, and of that what the broker confirms."""
+
+    def __init__(self) -> None:
+        self.sent: list[Publication] = []
+        self.confirmed: list[int] = []
+        # What the broker takes, bytes of payload.
+        self.largest = 1_000_000
+        self.acknowledged: list[Inbound] = []
+
+    def takes(self, publication: Publication) -> bool:
+        return len(publication.payload) <= self.largest
+
+    def publish(self, publication: Publication) -> int | None:
+        self.sent.append(publication)
+        return len(self.sent)
+
+    def take_confirmed(self) -> list[int]:
+        confirmed, self.confirmed = self.confirmed, []
+        return confirmed
+
+    def acknowledge(self, inbound: Inbound) -> None:
+        self.acknowledged.append(inbound)
+
+
+def delivery(outlet: Outlet, path: Path | None = None, deliver: Callable[[Synced], None] = lambda _: None) -> Delivery:
+    return Delivery(path, cast("MqttLink", outlet), deliver)
+
+
 class Desk:
     """A dispatcher with what it published and what it asked of the worker."""
 
     def __init__(self, text: str = "", *, tasks: str = TASKS, slots: int = 1) -> None:
-        self.publications: list[Publication] = []
+        self.outlet = Outlet()
         self.commands: list[Command] = []
-        # What the broker takes, bytes of payload.
-        self.largest = 1_000_000
         settings = config(text + tasks)
-        self.dispatcher = Dispatcher(settings, load_tasks(settings), self._publish, self.commands.append)
+        self.delivery = delivery(self.outlet)
+        self.dispatcher = Dispatcher(settings, load_tasks(settings), self.delivery, self.commands.append)
         self.dispatcher.model = MODEL
         self.dispatcher.slots = slots
 
-    def _publish(self, publication: Publication) -> bool:
-        is_taken = len(publication.payload) <= self.largest
-        if is_taken:
-            self.publications.append(publication)
-        return is_taken
+    @property
+    def publications(self) -> list[Publication]:
+        """All that was sent."""
+        self.delivery.flush(0.0)
+        return self.outlet.sent
 
     def reconfigure(self, text: str) -> None:
         settings = config(text)

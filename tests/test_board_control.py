@@ -11,7 +11,7 @@ from edge_agent.dispatcher import Dispatcher
 from edge_agent.engine.protocol import Command, Ready, SetLimits
 from edge_agent.governor_stages import Level
 from edge_agent.health import Throughput
-from tests.support import config
+from tests.support import Outlet, config, delivery
 
 pytestmark = pytest.mark.expects_warning
 READY = Ready(
@@ -38,7 +38,7 @@ def at(soc_c: float, **fields: Any) -> BoardReading:
 class Desk:
     def __init__(self, **settings: Any) -> None:
         self.sent: list[Command] = []
-        self.dispatcher = Dispatcher(config(), {}, lambda _: True, self.sent.append)
+        self.dispatcher = Dispatcher(config(), {}, delivery(Outlet()), self.sent.append)
         self.throughput = Throughput()
         self.control = BoardControl(GovernorConfig(**settings), self.dispatcher, self.throughput, self.sent.append)
         self.control.worker_ready(READY)

@@ -1019,7 +1019,7 @@ class TestLostWorkers:
 class TestLargeReplies:
     def test_a_reply_that_the_broker_does_not_take_is_said_to_be_so(self) -> None:
         desk = Desk()
-        desk.largest = 1000
+        desk.outlet.largest = 1000
         desk.ask({"input": "x", "id": 1})
         desk.dispatcher.answered(finished(1, text="word " * 1000), 1.0)
         assert desk.statuses() == [(1, "failed")]

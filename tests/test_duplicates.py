@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.duplicates import MAX_REMEMBERED, MAX_REMEMBERED_BYTES, Duplicates, Key, key_of, may_be_duplicate
+from edge_agent.duplicates import (
+    MAX_OTHER_ENDS,
+    MAX_REMEMBERED,
+    MAX_REMEMBERED_BYTES,
+    Duplicates,
+    Key,
+    key_of,
+    may_be_duplicate,
+)
 from edge_agent.messages import Code, Error, Origin, Outcome, Status
 from tests.support import inbound, origin, request
 
@@ -67,8 +75,22 @@ def test_ok_and_invalid_are_given_again_within_the_window(outcome: Outcome) -> N
 def test_after_any_other_end_the_question_is_asked_anew(code: Code) -> None:
     duplicates = Duplicates(300.0)
     duplicates.begin(key(), request())
-    duplicates.end(key(), Outcome.refused(Error(code=code, message="m")), 10.0)
+    refused = Outcome.refused(Error(code=code, message="m"))
+    duplicates.end(key(), refused, 10.0)
     assert duplicates.find(key(), 11.0) is None
+    # But the broker may bring the very message once more.
+    assert duplicates.find(key(), 11.0, is_redelivered=True) is refused
+
+
+def test_a_flood_of_refusals_pushes_no_answer_out() -> None:
+    busy = Outcome.refused(Error(code=Code.QUEUE_FULL, message="m"))
+    forgotten: list[int | None] = []
+    duplicates = Duplicates(300.0, forgotten.append)
+    duplicates.end(key("answered"), OK, 0.0, 1)
+    for number in range(MAX_OTHER_ENDS + 3):
+        duplicates.end(key(str(number)), busy, 0.0, 10 + number)
+    assert duplicates.find(key("answered"), 1.0) is OK
+    assert forgotten == [10, 11, 12]
 
 
 def test_only_so_many_answers_are_remembered_and_the_oldest_go_first() -> None:

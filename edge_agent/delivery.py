@@ -1,0 +1,220 @@
+"""What was asked and what is answered, on its way to the disk and to the broker. Belongs to the agent's thread alone.
+
+In this order, whatever kills the agent in between: a request is recorded, run, and answered in the record; only then is
+its reply sent. So an answer that a caller may have is never found anew. The broker is told that we have the request
+(PUBACK, in order of arrival) once it would outlive a power cut; and its reply is kept until the broker has that.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from edge_agent.clock import Moment, moment
+from edge_agent.journal import FILE, Journal, JournalError, Repeatable, Unanswered
+from edge_agent.journal_sync import JournalSync, Synced
+from edge_agent.mqtt_link import Inbound, MqttLink, Publication
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+# A disk that was full or away may be back.
+TRY_AGAIN_S = 60.0
+
+
+class Delivery:
+    """`flush` is called when an event has been dealt with: nothing is recorded, sent or acknowledged before."""
+
+    def __init__(self, folder: Path | None, link: MqttLink, deliver: Callable[[Synced], None]) -> None:
+        """folder: of the journal; None = in memory only. deliver: hears of what is on the disk, from another thread."""
+        # Why nothing is kept on disk although it should be; None = as it should be.
+        self.fault: str | None = None
+        self._path = None if folder is None else folder / FILE
+        self._link = link
+        self._deliver = deliver
+        self._staged: list[tuple[int | None, Publication]] = []
+        self._sent: dict[int, int] = {}
+        self._received: list[Inbound] = []
+        self._unacknowledged: deque[tuple[int, Inbound]] = deque()
+        self._generation = 0
+        self._sync: JournalSync | None = None
+        self._try_at = 0.0
+        self._journal = Journal(None)
+
+    def start(self) -> None:
+        """Opens the journal; replies of an earlier process that the broker may not have are sent with the next ones."""
+        if self._path is not None:
+            self._open(self._path)
+        self._staged.extend(self._journal.undelivered())
+
+    def _open(self, path: Path) -> None:
+        try:
+            journal = Journal(path)
+        except (JournalError, OSError) as error:
+            self._fail(str(error))
+            return
+        self._journal, self._sync = journal, JournalSync(path, self._deliver)
+
+    def _return_to_disk(self, path: Path) -> None:
+        self._try_at = time.monotonic() + TRY_AGAIN_S
+        in_memory = self._journal
+        self._open(path)
+        if self._journal is in_memory:
+            return
+        try:
+            self._journal.take_over(in_memory)
+            self._journal.commit()
+        except JournalError as error:
+            self._journal.close()
+            self._journal = in_memory
+            self._fail(str(error))
+        else:
+            log.warning("requests are kept on disk again journal=%s", path)
+            self.fault = None
+            in_memory.close()
+
+    def unanswered(self, now: Moment) -> list[tuple[int, str, Inbound]]:
+        """What an earlier process left, to be answered by this one: row, task, and the message as if it came here."""
+        return [(left.row, left.task, self._inbound(left, now)) for left in self._journal.unanswered()]
+
+    def _inbound(self, left: Unanswered, now: Moment) -> Inbound:
+        return Inbound(
+            link=self._link,
+            topic=left.topic,
+            payload=left.payload,
+            retain=False,
+            duplicate=False,
+            response_topic=left.response_topic,
+            correlation=left.correlation,
+            content_type=left.content_type,
+            expiry_s=left.expiry_s,
+            received_at=left.arrived.placed(now),
+            epoch=0,  # it was acknowledged, or will come again
+            packet_id=left.packet_id,
+            qos=1,
+        )
+
+    def repeatable(self) -> list[Repeatable]:
+        """Answers that an earlier process gave."""
+        return list(self._journal.repeatable())
+
+    def accept(self, inbound: Inbound, task: str) -> int | None:
+        """A request that is to be answered; gives its row. None: at QoS 0 nothing is promised, nor kept."""
+        if inbound.qos == 0:
+            return None
+        return self._try(lambda journal: journal.accept(inbound, task, moment(inbound.received_at)))
+
+    def drop(self, row: int | None) -> None:
+        """It needs no answer of its own."""
+        if row is not None:
+            self._try(lambda journal: journal.drop(row))
+
+    def partial(self, publication: Publication) -> None:
+        """A piece of an answer, at once and at most once."""
+        self._link.publish(publication)
+
+    def reply(self, publication: Publication, *, row: int | None, task: str, key: bytes | None) -> bool:
+        """The terminal reply to a request. key: what repetitions are known by, None = the answer is not given again.
+
+        False: the broker takes no message of this size.
+        """
+        if not self._link.takes(publication):
+            return False
+        if row is not None:
+            ended = moment(time.monotonic())
+            self._try(lambda journal: journal.answer(row, task, publication, key, ended))
+        self._staged.append((row, publication))
+        return True
+
+    def forget(self, row: int | None) -> None:
+        """The answer is not given again."""
+        if row is not None:
+            self._try(lambda journal: journal.forget(row))
+
+    def received(self, inbound: Inbound) -> None:
+        """It has been dealt with, and is acknowledged when that is on the disk."""
+        self._received.append(inbound)
+
+    def flush(self, now: float) -> None:
+        """Commits, then sends; acknowledges what needs no disk."""
+        for confirmed in self._link.take_confirmed():
+            if (row := self._sent.pop(confirmed, None)) is not None:
+                self._confirm(row)
+        is_dirty = self._try(Journal.commit)
+        for owed, publication in self._staged:
+            number = self._link.publish(publication)
+            if owed is not None and number is not None:
+                self._sent[number] = owed
+            elif owed is not None:  # dropped, and told so by the connection
+                self._confirm(owed)
+        self._staged.clear()
+        if is_dirty or self._received:
+            self._acknowledge_when_safe()
+        if self._sync is None:
+            self._acknowledge(self._generation)
+        if self.fault is not None and self._path is not None and now >= self._try_at:
+            self._return_to_disk(self._path)
+
+    def _confirm(self, row: int) -> None:
+        self._try(lambda journal: journal.delivered(row))
+
+    def _acknowledge_when_safe(self) -> None:
+        self._generation += 1
+        is_urgent = bool(self._received)
+        self._unacknowledged.extend((self._generation, inbound) for inbound in self._received)
+        self._received.clear()
+        if self._sync is not None:
+            self._sync.want(self._generation, is_urgent=is_urgent)
+
+    def _acknowledge(self, generation: int) -> None:
+        while self._unacknowledged and self._unacknowledged[0][0] <= generation:
+            _, inbound = self._unacknowledged.popleft()
+            inbound.link.acknowledge(inbound)
+
+    def synced(self, event: Synced) -> None:
+        """The journal's thread has told."""
+        if event.fault is not None:
+            self._fail(event.fault)
+        self._acknowledge(event.generation)
+
+    def stop(self, timeout_s: float) -> None:
+        """The last of what was asked and answered: on the disk, handed to the connection, acknowledged."""
+        self.flush(0.0)
+        if self._sync is not None:
+            self._sync.stop(timeout_s)
+        self._acknowledge(self._generation)
+
+    def close(self) -> None:
+        """When the connection has sent what it could."""
+        self.flush(0.0)
+        self._journal.close()
+
+    def _try(self, act: Callable[[Journal], _T]) -> _T:
+        """A journal that fails is not worth an unanswered request: from then on all is kept in memory."""
+        try:
+            return act(self._journal)
+        except JournalError as error:
+            if self._journal.path is None:
+                raise
+            self._fail(str(error))
+            return act(self._journal)
+
+    def _fail(self, reason: str) -> None:
+        if self.fault is None:
+            log.error("requests are kept in memory only, and end with this agent journal=%s: %s", self._path, reason)
+        self.fault = reason
+        self._try_at = time.monotonic() + TRY_AGAIN_S
+        if self._sync is not None:
+            self._sync.stop(0.0)
+            self._sync = None
+        if self._journal.path is not None:
+            failed, self._journal = self._journal, Journal(None)
+            with suppress(JournalError):  # what cannot be read any more is in the parts that it is for, too
+                self._journal.take_over(failed)
+            failed.close()

@@ -1,0 +1,226 @@
+"""The only importer of sqlite3: requests and their answers, for as long as either may be asked for again.
+
+A row is a request: first as it came, then with its reply, until the broker has that and no repetition is due any more.
+What is committed outlives this process; that it outlives a power cut as well is up to journal_sync.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.clock import Moment
+from edge_agent.mqtt_link import Inbound, Publication
+
+log = logging.getLogger(__name__)
+
+# Its number is that of the tables' form: an agent with another form uses another file, and leaves this one alone.
+FILE = "requests-1.sqlite"
+WAL_SUFFIX = "-wal"
+REPLY_CONTENT_TYPE = "application/json"
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS requests (
+  number INTEGER PRIMARY KEY, task TEXT NOT NULL,
+  topic TEXT, payload BLOB, response_topic TEXT, correlation BLOB, content_type TEXT, expiry_s INTEGER,
+  packet_id INTEGER, boot TEXT NOT NULL, monotonic_s REAL NOT NULL, wall_s REAL NOT NULL,
+  reply_topic TEXT, reply BLOB, key BLOB, is_delivered INTEGER NOT NULL DEFAULT 0
+)"""
+
+JournalError = sqlite3.Error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unanswered:
+    """A request of an earlier process, as it came."""
+
+    row: int
+    task: str
+    topic: str
+    payload: bytes
+    response_topic: str | None
+    correlation: bytes | None
+    content_type: str | None
+    expiry_s: int | None
+    packet_id: int
+    arrived: Moment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeatable:
+    """An answer of an earlier process that a repeated request is given again. key: as duplicates.py has it."""
+
+    row: int
+    key: bytes
+    reply: bytes
+    ended: Moment
+
+
+class Journal:
+    """One file, or none. All methods but `close` raise JournalError."""
+
+    def __init__(self, path: Path | None) -> None:
+        """path: None = kept in memory, and gone with this process. Raises OSError too."""
+        self.path = path
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = _open(path)
+        weakref.finalize(self, self._connection.close)
+        # Since the last commit.
+        self._told: list[tuple[str, tuple[object, ...]]] = []
+        self._next_row = self._first_free_row()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def take_over(self, other: Journal) -> None:
+        """All that is in the other one, committed or not, instead of what is here."""
+        other._roll_back()
+        other._connection.backup(self._connection)
+        for statement, values in other._told:
+            self._execute(statement, values)
+        self._next_row = max(other._next_row, self._first_free_row())
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _first_free_row(self) -> int:
+        (last,) = self._connection.execute("SELECT coalesce(max(number), 0) FROM requests").fetchone()
+        return int(last) + 1
+
+    def accept(self, inbound: Inbound, task: str, arrived: Moment) -> int:
+        """A request that has come; gives its row."""
+        row, self._next_row = self._next_row, self._next_row + 1
+        self._execute(
+            "INSERT INTO requests (number, task, topic, payload, response_topic, correlation, content_type, expiry_s,"
+            " packet_id, boot, monotonic_s, wall_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (row, task, inbound.topic, inbound.payload, inbound.response_topic, inbound.correlation,
+             inbound.content_type, inbound.expiry_s, inbound.packet_id,
+             arrived.boot, arrived.monotonic_s, arrived.wall_s),
+        )  # fmt: skip
+        return row
+
+    def drop(self, row: int) -> None:
+        """It needs no answer of its own."""
+        self._execute("DELETE FROM requests WHERE number = ?", (row,))
+
+    def answer(self, row: int, task: str, reply: Publication, key: bytes | None, ended: Moment) -> None:
+        """Its reply, from now on instead of the request. key: None = it is not given again."""
+        self._execute(
+            "INSERT INTO requests (number, task, correlation, boot, monotonic_s, wall_s, reply_topic, reply, key)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET payload = NULL, topic = NULL,"
+            " boot = excluded.boot, monotonic_s = excluded.monotonic_s, wall_s = excluded.wall_s,"
+            " reply_topic = excluded.reply_topic, reply = excluded.reply, key = excluded.key",
+            (
+                row,
+                task,
+                reply.correlation,
+                ended.boot,
+                ended.monotonic_s,
+                ended.wall_s,
+                reply.topic,
+                reply.payload,
+                key,
+            ),
+        )
+
+    def delivered(self, row: int) -> None:
+        """The broker has the reply."""
+        self._execute("UPDATE requests SET is_delivered = 1 WHERE number = ?", (row,))
+        self._drop_done(row)
+
+    def forget(self, row: int) -> None:
+        """Its answer is not given again."""
+        self._execute("UPDATE requests SET key = NULL WHERE number = ?", (row,))
+        self._drop_done(row)
+
+    def _drop_done(self, row: int) -> None:
+        self._execute("DELETE FROM requests WHERE number = ? AND is_delivered AND key IS NULL", (row,))
+
+    def commit(self) -> bool:
+        """What was told is kept whatever becomes of this process. False: nothing was told since the last time."""
+        if not self._told:
+            return False
+        self._connection.execute("COMMIT")
+        self._told.clear()
+        return True
+
+    def unanswered(self) -> Iterator[Unanswered]:
+        """In the order in which they came."""
+        for (
+            row,
+            task,
+            topic,
+            payload,
+            response_topic,
+            correlation,
+            content_type,
+            expiry_s,
+            packet_id,
+            *at,
+        ) in self._connection.execute(
+            "SELECT number, task, topic, payload, response_topic, correlation, content_type, expiry_s, packet_id,"
+            " boot, monotonic_s, wall_s FROM requests WHERE reply IS NULL ORDER BY number"
+        ):
+            yield Unanswered(
+                row=row, task=task, topic=topic, payload=payload, response_topic=response_topic,
+                correlation=correlation, content_type=content_type, expiry_s=expiry_s, packet_id=packet_id,
+                arrived=Moment(*at),
+            )  # fmt: skip
+
+    def undelivered(self) -> Iterator[tuple[int, Publication]]:
+        """Rows with replies that the broker may not have, in order."""
+        for row, topic, payload, correlation in self._connection.execute(
+            "SELECT number, reply_topic, reply, correlation FROM requests"
+            " WHERE reply IS NOT NULL AND NOT is_delivered ORDER BY number"
+        ):
+            yield (
+                row,
+                Publication(topic=topic, payload=payload, correlation=correlation, content_type=REPLY_CONTENT_TYPE),
+            )
+
+    def repeatable(self) -> Iterator[Repeatable]:
+        """The oldest first."""
+        for row, key, reply, *at in self._connection.execute(
+            "SELECT number, key, reply, boot, monotonic_s, wall_s FROM requests WHERE key IS NOT NULL ORDER BY number"
+        ):
+            yield Repeatable(row=row, key=key, reply=reply, ended=Moment(*at))
+
+    def _execute(self, statement: str, values: tuple[object, ...]) -> None:
+        if not self._told:
+            self._connection.execute("BEGIN")
+        self._told.append((statement, values))
+        self._connection.execute(statement, values)
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    try:
+        return _connect(path)
+    except sqlite3.DatabaseError as error:
+        if path is None or isinstance(error, sqlite3.OperationalError):  # of the disk, not of what is in the file
+            raise
+        damaged = path.with_name(f"{path.name}.damaged")
+        path.replace(damaged)
+        log.error("the record of requests cannot be read, and is begun anew kept_as=%s: %s", damaged, error)  # noqa: TRY400
+        return _connect(path)
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    # Any thread may be the one that collects a journal nobody has closed.
+    connection = sqlite3.connect(path or ":memory:", timeout=1.0, isolation_level=None, check_same_thread=False)
+    try:
+        # Readers and checkpoints do not hold up the writer; a commit waits for no disk, and a checkpoint of this
+        # connection's would: journal_sync does both.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(_TABLE)
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,98 @@
+"""The thread that brings the journal to the disk: several requests at once, since a memory card stands few writes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.journal import WAL_SUFFIX
+
+# A request is acknowledged at the earliest so long after the one before it: what comes within shares one write.
+URGENT_EVERY_S = 0.1
+# What nobody waits for. After a power cut, answers of so long before it may have to be found anew.
+LAZY_EVERY_S = 1.0
+# Until then the file of changes grows; at ten times what a board can do, by a few MB a second.
+CHECKPOINT_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What was committed when this generation was asked for outlives a power cut. fault: why not; None = it does."""
+
+    generation: int
+    fault: str | None = None
+
+
+class JournalSync:
+    """Started at once. `deliver` is called by its thread."""
+
+    def __init__(self, path: Path, deliver: Callable[[Synced], None]) -> None:
+        self._path = path
+        self._deliver = deliver
+        self._wanted = threading.Condition()
+        self._generation = 0
+        self._due_at: float | None = None
+        self._synced_at = self._checkpointed_at = 0.0
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    def want(self, generation: int, *, is_urgent: bool) -> None:
+        """What is committed now is to be brought to the disk, and told as this generation (they rise)."""
+        with self._wanted:
+            self._generation = generation
+            due_at = self._synced_at + (URGENT_EVERY_S if is_urgent else LAZY_EVERY_S)
+            self._due_at = due_at if self._due_at is None else min(self._due_at, due_at)
+            self._wanted.notify()
+
+    def stop(self, timeout_s: float) -> None:
+        """After what was asked for last is on the disk."""
+        with self._wanted:
+            self._is_stopped = True
+            self._wanted.notify()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while (generation := self._next()) is not None:
+            try:
+                self._sync()
+            except (OSError, sqlite3.Error) as error:
+                self._deliver(Synced(generation, str(error)))
+            else:
+                self._deliver(Synced(generation))
+
+    def _next(self) -> int | None:
+        """Waits until it is time; None = this is the end."""
+        with self._wanted:
+            while self._due_at is None or (self._due_at > time.monotonic() and not self._is_stopped):
+                if self._is_stopped:
+                    return None
+                self._wanted.wait(None if self._due_at is None else max(0.0, self._due_at - time.monotonic()))
+            self._due_at, self._synced_at = None, time.monotonic()
+            return self._generation
+
+    def _sync(self) -> None:
+        _sync_file(Path(f"{self._path}{WAL_SUFFIX}"))
+        if self._checkpointed_at + CHECKPOINT_EVERY_S > time.monotonic():
+            return
+        if not self._checkpointed_at:
+            _sync_file(self._path.parent)  # the names of files that are new
+        self._checkpointed_at = time.monotonic()
+        connection = sqlite3.connect(self._path, timeout=1.0, isolation_level=None)
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        finally:
+            connection.close()
+
+
+def _sync_file(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,99 @@
+"""`python -m tests.chaos`: a storm of faults over real processes; what was asked, answered, lost, doubled, wrong.
+
+Exit code 1 if a promise was broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from edge_agent.demo.broker import free_port
+from tests.chaos.asker import Asker
+from tests.chaos.storm import FAULTS, Storm
+
+SHARES = {"worker killed": 50, "agent killed": 20, "broker restarted": 10, "network cut": 20, "broker frozen": 10}
+STUCK_AFTER_S = 120.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--faults", type=int, default=sum(SHARES.values()), help="of all kinds (default: %(default)s)")
+    parser.add_argument("--only", choices=FAULTS, help="one kind of fault")
+    parser.add_argument("--window", type=int, default=24, help="requests that are out at once (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--protocol", choices=("5", "3.1.1"), default="5")
+    parser.add_argument("--model", default="echo:step_ms=5", help="model of the agent (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, help="where logs and state stay (default: a temporary one)")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        return run(given, folder)
+
+
+def run(given: argparse.Namespace, folder: Path) -> int:
+    kinds = [given.only] if given.only else [kind for kind, share in SHARES.items() for _ in range(share)]
+    shuffled = random.Random(given.seed)
+    shuffled.shuffle(kinds)
+    if given.faults <= len(FAULTS):  # each kind as often as another
+        kinds = list(kinds if given.only else FAULTS)
+    faults = [kinds[number % len(kinds)] for number in range(given.faults)]
+    storm = Storm(folder, free_port(), given.protocol, given.model, given.seed)
+    asker = Asker(storm.port, given.protocol, storm.base, requests=given.requests, window=given.window, seed=given.seed)
+    assert asker.has_seen_agent.wait(60), "the agent does not come"
+    began = changed_at = time.monotonic()
+    struck: Counter[str] = Counter()
+    in_flight = 0
+    answered = 0
+    while not asker.is_done:
+        asker.fill()
+        asker.note_taken()
+        storm.check()
+        if asker.answered != answered:
+            answered, changed_at = asker.answered, time.monotonic()
+        due = (len(faults) - sum(struck.values())) and answered >= (sum(struck.values()) + 1) * given.requests // (
+            len(faults) + 1
+        )
+        if due:
+            fault = faults[sum(struck.values())]
+            in_flight += asker.ledger.unanswered
+            struck[fault] += 1
+            storm.strike(fault)
+        if sys.stderr.isatty():
+            print(f"\r{answered} answered, {sum(struck.values())} faults ", end="", file=sys.stderr)
+        if time.monotonic() - changed_at > STUCK_AFTER_S:
+            break
+        time.sleep(0.01)
+    time.sleep(2.0)  # what would still come a second time
+    asker.note_taken()
+    code = storm.stop()
+    asker.close()
+    verdict = asker.ledger.verdict()
+    is_good = verdict.is_good(in_flight) and code == 0 and sum(struck.values()) == len(faults)
+    if given.json:
+        print(json.dumps({**asdict(verdict), "faults": struck, "in_flight": in_flight, "good": is_good}))
+    else:
+        print(f"{time.monotonic() - began:.0f} s, MQTT {given.protocol}, seed {given.seed}")
+        for fault, count in sorted(struck.items()):
+            print(f"{count:6d} × {fault}")
+        for name, value in asdict(verdict).items():
+            print(f"{name:15} {value}")
+        print(f"{'in flight':15} {in_flight}  (at faults: as many duplicates are allowed)")
+        if lost := asker.ledger.lost():
+            print(f"lost: {', '.join(lost[:20])}")
+        print("every promise was kept" if is_good else "a promise was broken")
+    return 0 if is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""A short storm; `make chaos` is the long one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("require_mosquitto")
+
+
+def test_after_a_few_blows_every_request_is_answered_and_none_anew(protocol: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.chaos",
+        "--requests",
+        "120",
+        "--faults",
+        "5",
+        "--protocol",
+        protocol,
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    verdict = json.loads(done.stdout)
+    assert verdict["good"], verdict
+    assert done.returncode == 0
+    assert (verdict["answered"], verdict["lost"], verdict["inferred_again"]) == (120, 0, 0)

@@ -1,0 +1,274 @@
+"""What reaches the disk, the broker and the caller, in which order; and what is left for the next process."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from edge_agent.clock import moment
+from edge_agent.delivery import TRY_AGAIN_S
+from edge_agent.dispatcher import Dispatcher
+from edge_agent.journal import FILE, Journal
+from edge_agent.journal_sync import Synced
+from edge_agent.mqtt_link import Inbound, MqttLink
+from edge_agent.tasks import load_tasks
+from tests.processes import wait_until
+from tests.support import BASE, MODEL, TASKS, Outlet, config, delivery, finished, inbound
+
+REQUEST = f"{BASE}/infer/generate/request"
+
+
+class Board:
+    """An agent's part that knows of requests: what a process is, as far as they are concerned."""
+
+    def __init__(self, folder: Path | None, text: str = "") -> None:
+        self.outlet = Outlet()
+        self.synced: list[Synced] = []
+        self.delivery = delivery(self.outlet, folder, self.synced.append)
+        self.delivery.start()
+        settings = config(text + TASKS)
+        self.commands: list[object] = []
+        self.dispatcher = Dispatcher(settings, load_tasks(settings), self.delivery, self.commands.append)
+        self.dispatcher.model = MODEL
+        self.dispatcher.slots = 1
+        self.dispatcher.resume(moment(time.monotonic()))
+
+    def hear(self, payload: str, **fields: object) -> Inbound:
+        message = inbound(REQUEST, payload, at=time.monotonic(), **fields)  # type: ignore[arg-type]
+        object.__setattr__(message, "link", cast("MqttLink", self.outlet))
+        self.dispatcher.hear(message, time.monotonic())
+        self.delivery.received(message)
+        self.flush()
+        return message
+
+    def answer(self, number: int) -> None:
+        self.dispatcher.answered(finished(number), time.monotonic())
+        self.flush()
+
+    def flush(self) -> None:
+        self.delivery.flush(time.monotonic())
+
+    def hear_of_disk(self) -> None:
+        wait_until(lambda: self.synced, "the journal is on the disk", 5.0)
+        while self.synced:
+            self.delivery.synced(self.synced.pop(0))
+
+    @property
+    def replies(self) -> list[dict[str, object]]:
+        return [json.loads(publication.payload) for publication in self.outlet.sent]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def envelope(name: str) -> str:
+    return json.dumps({"id": name, "input": f"text of {name}"})
+
+
+def test_a_request_is_acknowledged_when_it_is_on_the_disk_and_not_before(folder: Path) -> None:
+    board = Board(folder)
+    messages = [board.hear(envelope(name)) for name in "ab"]
+    assert board.outlet.acknowledged == []
+    board.hear_of_disk()
+    if len(board.outlet.acknowledged) == 1:  # they came in two parts
+        board.hear_of_disk()
+    assert board.outlet.acknowledged == messages
+
+
+def test_in_memory_it_is_acknowledged_at_once() -> None:
+    board = Board(None)
+    message = board.hear(envelope("a"))
+    assert board.outlet.acknowledged == [message]
+
+
+def test_an_unanswered_request_is_run_by_the_next_process_with_its_first_arrival(folder: Path) -> None:
+    Board(folder).hear(envelope("a"))
+    time.sleep(0.05)
+
+    board = Board(folder)
+    board.dispatcher.fill(time.monotonic())
+    board.answer(1)
+
+    (reply,) = board.replies
+    assert (reply["id"], reply["status"], reply["repeat"]) == ("a", "ok", False)
+    timing = reply["timing"]
+    assert isinstance(timing, dict)
+    assert timing["total_ms"] >= 50
+
+
+def test_a_deadline_that_passed_while_there_was_no_process_is_told(folder: Path) -> None:
+    Board(folder).hear(json.dumps({"id": "a", "input": "x", "deadline_ms": 20}))
+    time.sleep(0.05)
+    board = Board(folder)
+    board.flush()
+    assert [(reply["id"], reply["status"]) for reply in board.replies] == [("a", "expired")]
+
+
+def test_a_reply_that_the_broker_did_not_confirm_is_sent_again_byte_for_byte(folder: Path) -> None:
+    first = Board(folder)
+    first.hear(envelope("a"))
+    first.answer(1)
+
+    again = Board(folder)
+    again.flush()
+    assert again.outlet.sent == first.outlet.sent
+    again.outlet.confirmed = [1]
+    again.flush()
+
+    third = Board(folder)
+    third.flush()
+    assert third.outlet.sent == []
+
+
+def test_a_recorded_answer_is_repeated_by_the_next_process_and_not_found_anew(folder: Path) -> None:
+    first = Board(folder)
+    first.hear(envelope("a"), packet_id=3)
+    first.answer(1)
+    first.outlet.confirmed = [1]
+    first.flush()
+
+    again = Board(folder)
+    again.hear(envelope("a"), packet_id=3, duplicate=True)
+    assert again.commands == []
+    (reply,) = again.replies
+    assert (reply["id"], reply["output"], reply["repeat"]) == ("a", "fine", True)
+
+
+def test_a_redelivery_of_what_the_next_process_runs_is_one_request(folder: Path) -> None:
+    Board(folder).hear("a bare reading", packet_id=3)
+    board = Board(folder)
+    board.hear("a bare reading", packet_id=3, duplicate=True)
+    board.answer(1)
+    assert len(board.replies) == 1
+    assert list(Board(folder).delivery.unanswered(moment(0.0))) == []
+
+
+def test_everyone_who_asked_the_same_is_answered_by_the_next_process(folder: Path) -> None:
+    first = Board(folder)
+    first.hear(envelope("a"), packet_id=1)
+    first.hear(envelope("a"), packet_id=2)
+    board = Board(folder)
+    board.dispatcher.fill(time.monotonic())
+    board.answer(1)
+    assert [reply["repeat"] for reply in board.replies] == [False, True]
+
+
+def test_a_refusal_outlives_the_process_too(folder: Path) -> None:
+    first = Board(folder)
+    first.hear('{"id": "a", "input": 5}')
+    again = Board(folder)
+    again.flush()
+    assert again.outlet.sent == first.outlet.sent
+    assert again.replies[0]["status"] == "invalid"
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_what_was_turned_away_is_told_so_again_when_the_broker_brings_it_again_and_not_run(
+    folder: Path, *, is_killed: bool
+) -> None:
+    board = Board(folder)
+    board.dispatcher.is_draining = True
+    board.hear("a reading", packet_id=4)
+    if is_killed:
+        board = Board(folder)
+    board.dispatcher.is_draining = False
+    board.hear("a reading", packet_id=4, duplicate=True)
+    assert board.commands == []
+    assert [(reply["status"], reply["repeat"]) for reply in board.replies] == [("busy", False), ("busy", True)]
+
+
+def test_nothing_of_a_request_at_qos_0_is_kept(folder: Path) -> None:
+    board = Board(folder)
+    message = inbound(REQUEST, "x", at=time.monotonic())
+    object.__setattr__(message, "qos", 0)
+    board.dispatcher.hear(message, time.monotonic())
+    board.flush()
+    assert list(Board(folder).delivery.unanswered(moment(0.0))) == []
+    board.answer(1)
+    assert len(board.replies) == 1
+
+
+def test_what_is_done_with_leaves_no_row(folder: Path) -> None:
+    board = Board(folder, "[queue]\ndedup_window_s = 0\n")
+    for number in range(1, 20):
+        board.hear(envelope(str(number)))
+        board.answer(number)
+        board.outlet.confirmed = [number]
+    board.flush()
+    board.flush()
+    journal = Journal(folder / FILE)
+    (count,) = journal._connection.execute("SELECT count(*) FROM requests").fetchone()
+    assert count == 0
+
+
+class Failing:
+    """A journal whose disk is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = True
+        commit = Journal.commit
+
+        def fail(journal: Journal) -> bool:
+            if journal.path is not None and self.is_full and journal._told:
+                raise sqlite3.OperationalError("database or disk is full")
+            return commit(journal)
+
+        monkeypatch.setattr(Journal, "commit", fail)
+
+
+@pytest.mark.expects_warning
+def test_with_a_full_disk_requests_are_answered_acknowledged_and_the_fault_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = Board(folder)
+    board.hear(envelope("a"))
+    disk = Failing(monkeypatch)
+
+    board.answer(1)
+    message = board.hear(envelope("b"))
+
+    assert board.delivery.fault == "database or disk is full"
+    assert [reply["id"] for reply in board.replies] == ["a"]
+    assert board.outlet.acknowledged[-1] == message
+
+    disk.is_full = False
+    board.delivery.flush(time.monotonic() + TRY_AGAIN_S + 1)
+    assert board.delivery.fault is None
+    # Only what is not done with is back on the disk.
+    assert [row for row, *_ in Board(folder).delivery.unanswered(moment(0.0))] == [2]
+
+
+@pytest.mark.expects_warning
+def test_a_journal_that_cannot_be_opened_keeps_nobody_from_an_answer(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    board = Board(tmp_path / "file")
+    board.hear(envelope("a"))
+    board.answer(1)
+    assert len(board.replies) == 1
+    assert board.delivery.fault is not None
+
+
+@pytest.mark.expects_warning
+def test_a_disk_that_does_not_take_what_was_written_is_a_fault(folder: Path) -> None:
+    board = Board(folder)
+    message = board.hear(envelope("a"))
+    board.delivery.synced(Synced(generation=1, fault="input/output error"))
+    assert board.delivery.fault == "input/output error"
+    assert board.outlet.acknowledged == [message]
+
+
+def test_at_the_end_what_is_committed_is_on_the_disk_and_acknowledged(folder: Path) -> None:
+    board = Board(folder)
+    message = board.hear(envelope("a"))
+    board.delivery.stop(5.0)
+    assert board.outlet.acknowledged == [message]
+    board.delivery.close()
+    assert not (folder / f"{FILE}-wal").exists()
+    assert [task for _, task, _ in Board(folder).delivery.unanswered(moment(0.0))] == ["generate"]

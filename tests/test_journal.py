@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from edge_agent.clock import Moment
+from edge_agent.journal import FILE, Journal
+from edge_agent.mqtt_link import Publication
+from tests.support import inbound
+
+AT = Moment("this boot", 5.0, 1.8e9)
+REPLY = Publication(topic="r", payload=b'{"id":1}', correlation=b"\xff", content_type="application/json")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / FILE
+
+
+def reopened(journal: Journal) -> Journal:
+    journal.commit()
+    return Journal(journal.path)
+
+
+def rows(journal: Journal) -> list[int]:
+    return [row for (row,) in journal._connection.execute("SELECT number FROM requests ORDER BY number")]
+
+
+def test_a_request_comes_back_as_it_was(path: Path) -> None:
+    journal = Journal(path)
+    message = inbound(
+        "t", b"\x00\xff", response_topic="r", correlation=b"\xfe", content_type="text/plain", expiry_s=9, packet_id=7
+    )
+    row = journal.accept(message, "triage", AT)
+    (left,) = reopened(journal).unanswered()
+    assert (left.row, left.task, left.arrived) == (row, "triage", AT)
+    for name in ("topic", "payload", "response_topic", "correlation", "content_type", "expiry_s", "packet_id"):
+        assert getattr(left, name) == getattr(message, name)
+
+
+def test_what_is_not_committed_is_not_there_after_a_kill(path: Path) -> None:
+    journal = Journal(path)
+    journal.accept(inbound("t", "x"), "triage", AT)
+    assert list(Journal(path).unanswered()) == []
+
+
+def test_requests_come_back_in_order_and_later_rows_are_new(path: Path) -> None:
+    journal = Journal(path)
+    for payload in ("a", "b", "c"):
+        journal.accept(inbound("t", payload), "triage", AT)
+    journal.drop(2)
+    again = reopened(journal)
+    assert [left.payload for left in again.unanswered()] == [b"a", b"c"]
+    assert again.accept(inbound("t", "d"), "triage", AT) == 4
+
+
+def test_an_answered_request_is_a_reply_until_the_broker_has_it(path: Path) -> None:
+    journal = Journal(path)
+    row = journal.accept(inbound("t", "x", correlation=b"\xff"), "triage", AT)
+    journal.answer(row, "triage", REPLY, None, AT)
+    again = reopened(journal)
+    assert list(again.unanswered()) == []
+    assert list(again.undelivered()) == [(row, REPLY)]
+    again.delivered(row)
+    assert rows(reopened(again)) == []
+
+
+@pytest.mark.parametrize("is_delivered_first", [True, False])
+def test_an_answer_to_give_again_stays_until_it_is_forgotten_and_delivered(
+    path: Path, *, is_delivered_first: bool
+) -> None:
+    journal = Journal(path)
+    row = journal.accept(inbound("t", "x"), "triage", AT)
+    journal.answer(row, "triage", REPLY, b"key", AT)
+    steps = [journal.delivered, journal.forget] if is_delivered_first else [journal.forget, journal.delivered]
+    steps[0](row)
+    again = reopened(journal)
+    assert [(known.row, known.key, known.reply, known.ended) for known in again.repeatable()] == (
+        [(row, b"key", REPLY.payload, AT)] if is_delivered_first else []
+    )
+    assert [row for row, _ in again.undelivered()] == ([] if is_delivered_first else [row])
+    steps[1](row)
+    assert rows(journal) == []
+
+
+def test_nothing_told_is_nothing_to_commit() -> None:
+    journal = Journal(None)
+    assert not journal.commit()
+    journal.drop(1)
+    assert journal.commit()
+    assert not journal.commit()
+
+
+def test_another_journal_takes_over_what_is_committed_and_what_is_not(path: Path) -> None:
+    journal = Journal(path)
+    journal.accept(inbound("t", "a"), "triage", AT)
+    journal.commit()
+    journal.accept(inbound("t", "b"), "triage", AT)
+    other = Journal(None)
+    other.take_over(journal)
+    assert [left.payload for left in other.unanswered()] == [b"a", b"b"]
+    assert other.accept(inbound("t", "c"), "triage", AT) == 3
+
+
+@pytest.mark.expects_warning
+def test_a_damaged_file_is_set_aside_and_begun_anew(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"no database at all" * 100)
+    journal = Journal(path)
+    assert rows(journal) == []
+    assert path.with_name(f"{FILE}.damaged").read_bytes().startswith(b"no database")
+
+
+def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises((OSError, sqlite3.Error)):
+        Journal(tmp_path / "file" / FILE)
