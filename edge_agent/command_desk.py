@@ -7,7 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from edge_agent.commands import Authority, CommandError, cancel_fields, drain_fields, encode_result, parse_command
+from edge_agent.commands import (
+    Authority,
+    CommandError,
+    cancel_fields,
+    drain_fields,
+    encode_result,
+    parse_command,
+    release_fields,
+)
 from edge_agent.config import COMMANDS, Config
 from edge_agent.faults import shown
 from edge_agent.mqtt_link import Inbound, Publication
@@ -29,6 +37,7 @@ class Deeds(Protocol):
     def resume(self) -> None: ...
     def cancel(self, request_id: str | int, reply_to: str | None) -> int: ...
     def reload(self) -> dict[str, Any]: ...
+    def release(self, fingerprint: str) -> None: ...
 
 
 class CommandDesk:
@@ -108,6 +117,9 @@ class CommandDesk:
                 answer({"cancelled": cancelled})
             case "reload":
                 answer(self._deeds.reload())
+            case "quarantine-release":
+                self._deeds.release(release_fields(fields).fingerprint)
+                answer({})
 
 
 def _authority(config: Config) -> Authority:

@@ -47,6 +47,10 @@ class CancelFields(_Fields):
         return value
 
 
+class ReleaseFields(_Fields):
+    fingerprint: Annotated[StrictStr, Field(pattern="^[0-9a-f]{16}$")]
+
+
 def parse_command(payload: bytes) -> dict[str, Any]:
     """The command's fields; an empty payload has none. Raises CommandError."""
     try:
@@ -72,6 +76,14 @@ def cancel_fields(fields: dict[str, Any]) -> CancelFields:
     """Raises CommandError."""
     try:
         return CancelFields.model_validate(fields)
+    except ValidationError as error:
+        raise CommandError("bad_field", first_fault(error)) from error
+
+
+def release_fields(fields: dict[str, Any]) -> ReleaseFields:
+    """Raises CommandError."""
+    try:
+        return ReleaseFields.model_validate(fields)
     except ValidationError as error:
         raise CommandError("bad_field", first_fault(error)) from error
 

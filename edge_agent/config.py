@@ -31,9 +31,9 @@ UNNAMED_HOSTS = frozenset(
         *("radxa", "jetson", "tegra-ubuntu", "nvidia", "linux", "pi", "none"),
     )
 )
-COMMANDS = ("ping", "health", "drain", "resume", "cancel", "reload")
+COMMANDS = ("ping", "health", "drain", "resume", "cancel", "reload", "quarantine-release")
 # Names to come: a configuration that is written for them loads, but nobody is told to use them.
-_COMMANDS_TO_COME = ("model-switch", "model-rollback", "quarantine-release")
+_COMMANDS_TO_COME = ("model-switch", "model-rollback")
 
 
 # Not a file: the deterministic engine that tries every other part without a model (engine/echo.py).

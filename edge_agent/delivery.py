@@ -19,6 +19,7 @@ from edge_agent.clock import Moment, moment
 from edge_agent.journal import FILE, Journal, JournalError, Repeatable, Unanswered
 from edge_agent.journal_sync import JournalSync, Synced
 from edge_agent.mqtt_link import Inbound, MqttLink, Publication
+from edge_agent.quarantine import Quarantined
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,17 @@ class Delivery:
     def repeatable(self) -> list[Repeatable]:
         """Answers that an earlier process gave."""
         return list(self._journal.repeatable())
+
+    def held(self) -> list[Quarantined]:
+        """What an earlier process was not to run again."""
+        return list(self._journal.held())
+
+    def hold(self, one: Quarantined) -> None:
+        """The next process is not to run it either."""
+        self._try(lambda journal: journal.hold(one))
+
+    def release(self, fingerprint: str) -> None:
+        self._try(lambda journal: journal.release(fingerprint))
 
     def accept(self, inbound: Inbound, task: str) -> int | None:
         """A request that is to be answered; gives its row. None: at QoS 0 nothing is promised, nor kept."""

@@ -44,6 +44,7 @@ from edge_agent.messages import (
     encode_reply,
 )
 from edge_agent.mqtt_link import Inbound, Publication
+from edge_agent.quarantine import Quarantine, Quarantined, fingerprint
 from edge_agent.reception import Question, Reception, Unreadable
 from edge_agent.request_queue import Asker, Request, RequestQueue
 from edge_agent.statistics import Statistics
@@ -92,6 +93,7 @@ class Dispatcher:
         # While there is no worker: when there will be one; None = unknown.
         self._ready_at: float | None = None
         self.is_draining = False
+        self.quarantine = Quarantine()
         self.delivery = delivery
         self._send = send
         self._numbers = 0
@@ -140,6 +142,8 @@ class Dispatcher:
 
     def resume(self, now: Moment) -> None:
         """Takes over from the process before this one: its answers are known, its requests are run."""
+        for held in self.delivery.held():
+            self.quarantine.hold(held)
         for known in self.delivery.repeatable():
             self._duplicates.end(known.key, decode_reply(known.reply), known.ended.placed(now), known.row)
         for row, task, inbound in self.delivery.unanswered(now):
@@ -198,6 +202,9 @@ class Dispatcher:
             min_score=task.min_score,
             supersedes=(task.name, inbound.topic + "\n" + origin.reply_topic) if task.config.keep == "latest" else None,
         )
+        if (held := self.quarantine.find(request.run)) is not None:
+            message = f"input: this one ended the engine twice (fingerprint {held.fingerprint}); it is not run again"
+            raise Refusal(Code.QUARANTINED, message)
         if deadline_at <= now:
             raise Refusal(Code.DEADLINE, f"{request.deadline} had passed on arrival")
         if is_resumed:  # it was admitted before
@@ -285,11 +292,17 @@ class Dispatcher:
             self._duplicates.end(key, outcome, now, asker.row)
 
     def fill(self, now: float) -> None:
-        """Gives free slots of the worker to those who wait."""
+        """Gives free slots of the worker to those who wait.
+
+        What ran when a worker died runs alone the second time: if it was not the cause, nobody else's request pays.
+        """
         self.expire(now)
-        while len(self._active) < self._places:
+        while len(self._active) < self._places and not self._is_suspect_running:
             request = self.queue.take()
             if request is None:
+                return
+            if request.attempts and self._active:
+                self.queue.add(request)
                 return
             request.started_at = now
             request.attempts += 1
@@ -300,6 +313,10 @@ class Dispatcher:
                 log.exception(_FAULT)
                 del self._active[request.number]
                 self._end_with(request, Error(code=Code.INTERNAL, message=_FAULT), now)
+
+    @property
+    def _is_suspect_running(self) -> bool:
+        return any(active.request.attempts == MAX_ATTEMPTS for active in self._active.values())
 
     def _limited(self, run: Run) -> Run:
         """Text may be shorter than was asked for; an object that is cut off would be worth nothing."""
@@ -373,11 +390,27 @@ class Dispatcher:
                     request.run = replace(request.run, stream=False)
                 self.queue.add(request)
             else:
+                self._hold(request)
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
                 self._end_with(request, error, now)
         if ready_at is not None:
             self.queue.postpone(lambda request: request.deadline_from in {_MEASURED, _DEFAULT}, ready_at - now)
         self._displace(self._admission(now).withdraw(), now)
+
+    def _hold(self, request: Request) -> None:
+        one = Quarantined(fingerprint(request.run), request.origin.task, timestamp())
+        log.error("request quarantined task=%r fingerprint=%s: it ended the worker twice", one.task, one.fingerprint)
+        for let_go in self.quarantine.hold(one):
+            self.delivery.release(let_go.fingerprint)
+        self.delivery.hold(one)
+
+    def release(self, fingerprint: str) -> bool:
+        """What is quarantined under it may be asked again. False: nothing is."""
+        is_held = self.quarantine.release(fingerprint)
+        if is_held:
+            self.delivery.release(fingerprint)
+            self._duplicates.forget_refusals()
+        return is_held
 
     def give_up(self, reason: str, now: float) -> None:
         """There will be no worker: everything that waits is answered, and nothing new is taken."""

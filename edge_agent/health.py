@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edge_agent.board.reading import BoardReading
@@ -11,6 +11,7 @@ from edge_agent.engine.engine import Totals
 from edge_agent.engine.protocol import Progress, Ready
 from edge_agent.governor import Limits
 from edge_agent.governor_stages import Level
+from edge_agent.quarantine import Quarantined
 from edge_agent.statistics import Statistics, percentile
 
 DATA_LOST_AFTER_S = 10.0
@@ -108,6 +109,7 @@ class Facts:
     worker: Ready | None
     worker_restarts: int
     model: str
+    quarantined: tuple[Quarantined, ...] = ()
     # Why requests do not outlive the agent although they should.
     journal_fault: str | None = None
     # Alarms that are raised: severity by name.
@@ -177,6 +179,7 @@ def health_document(facts: Facts) -> dict[str, Any]:
             "expired_total": statistics.expired_total,
             "duplicates_total": statistics.duplicates_total,
         },
+        "quarantine": [asdict(one) for one in facts.quarantined],
         "inference": {
             "active": facts.active,
             "requests_total": statistics.requests_total,

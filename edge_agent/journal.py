@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edge_agent.clock import Moment
 from edge_agent.mqtt_link import Inbound, Publication
+from edge_agent.quarantine import Quarantined
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ CREATE TABLE IF NOT EXISTS requests (
   packet_id INTEGER, boot TEXT NOT NULL, monotonic_s REAL NOT NULL, wall_s REAL NOT NULL,
   reply_topic TEXT, reply BLOB, key BLOB, is_delivered INTEGER NOT NULL DEFAULT 0
 )"""
+_QUARANTINE = "CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY KEY, task TEXT NOT NULL, since TEXT)"
 
 JournalError = sqlite3.Error
 
@@ -142,6 +144,18 @@ class Journal:
     def _drop_done(self, row: int) -> None:
         self._execute("DELETE FROM requests WHERE number = ? AND is_delivered AND key IS NULL", (row,))
 
+    def hold(self, one: Quarantined) -> None:
+        """It is not run again, by this process nor the next."""
+        self._execute("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", (one.fingerprint, one.task, one.since))
+
+    def release(self, fingerprint: str) -> None:
+        self._execute("DELETE FROM quarantine WHERE fingerprint = ?", (fingerprint,))
+
+    def held(self) -> Iterator[Quarantined]:
+        """The oldest first."""
+        for row in self._connection.execute("SELECT fingerprint, task, since FROM quarantine ORDER BY rowid"):
+            yield Quarantined(*row)
+
     def commit(self) -> bool:
         """What was told is kept whatever becomes of this process. False: nothing was told since the last time."""
         if not self._told:
@@ -220,6 +234,7 @@ def _connect(path: Path | None) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(_TABLE)
+        connection.execute(_QUARANTINE)
     except BaseException:
         connection.close()
         raise

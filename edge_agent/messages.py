@@ -55,6 +55,7 @@ class Code(StrEnum):
     UNKNOWN_TASK = "unknown_task"
     TOO_LONG = "too_long"
     REPLY_TOPIC_REFUSED = "reply_topic_refused"
+    QUARANTINED = "quarantined"
     CANCELLED = "cancelled"
     SUPERSEDED = "superseded"
     ENGINE_LOST = "engine_lost"
@@ -81,6 +82,7 @@ _STATUS_OF_CODE = {
     Code.UNKNOWN_TASK: Status.INVALID,
     Code.TOO_LONG: Status.INVALID,
     Code.REPLY_TOPIC_REFUSED: Status.INVALID,
+    Code.QUARANTINED: Status.INVALID,
     Code.CANCELLED: Status.CANCELLED,
     Code.SUPERSEDED: Status.CANCELLED,
     Code.ENGINE_LOST: Status.FAILED,

@@ -67,6 +67,10 @@ class Operations:
     def cancel(self, request_id: str | int, reply_to: str | None) -> int:
         return self._dispatcher.cancel(request_id, reply_to, time.monotonic())
 
+    def release(self, fingerprint: str) -> None:
+        if not self._dispatcher.release(fingerprint):
+            raise CommandError("not_quarantined", f"fingerprint: none of those in health (got {fingerprint})")
+
     def drain(self, timeout_s: float | None, done: Callable[[int], None]) -> None:
         self._begin_drain("drain command", timeout_s, time.monotonic(), done)
 

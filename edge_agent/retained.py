@@ -118,6 +118,7 @@ class RetainedTopics:
             queue_capacity=self._dispatcher.queue.capacity,
             oldest_ms=self._dispatcher.queue.oldest_ms(now),
             estimated_wait_ms=self._dispatcher.estimated_wait_ms(now),
+            quarantined=self._dispatcher.quarantine.held,
             active=self._dispatcher.active,
             is_draining=self._dispatcher.is_draining,
             is_loaded=worker is not None,

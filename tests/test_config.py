@@ -198,7 +198,7 @@ def test_a_command_of_a_later_version_is_a_hint_and_is_not_enabled(tmp_path: Pat
     config = load(tmp_path, '[commands]\nallow = ["model-switch", "ping"]\n')
     (hint,) = config.hints()
     assert hint.startswith("commands.allow[0]: this version has no command model-switch, ")
-    assert hint.endswith("; it has ping, health, drain, resume, cancel, reload")
+    assert hint.endswith("; it has ping, health, drain, resume, cancel, reload, quarantine-release")
     assert config.commands.enabled == ("ping",)
 
 
@@ -300,7 +300,7 @@ FAULTS = [
     ('[log]\nlevel = "debug"', "log.level: should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR' (got \"debug\")"),
     (
         '[commands]\nallow = ["ping", "reboot"]',
-        'commands.allow[1]: should be one of ping, health, drain, resume, cancel, reload (got "reboot")',
+        'commands.allow[1]: should be one of ping, health, drain, resume, cancel, reload, quarantine-release (got "reboot")',
     ),
     ("[commands]\nallow = [5]", "commands.allow[0]: should be a valid string (got 5)"),
     ("[governor]\nheadroom = 1", "governor.headroom: unknown key (got 1); did you mean `headroom_c`?"),

@@ -184,6 +184,22 @@ def test_what_was_turned_away_is_told_so_again_when_the_broker_brings_it_again_a
     assert [(reply["status"], reply["repeat"]) for reply in board.replies] == [("busy", False), ("busy", True)]
 
 
+@pytest.mark.expects_warning
+def test_what_is_quarantined_stays_so_in_the_next_process(folder: Path) -> None:
+    board = Board(folder)
+    board.hear(envelope("a"))
+    for _ in range(2):
+        board.dispatcher.fill(time.monotonic())
+        board.dispatcher.worker_lost("killed", time.monotonic())
+        board.dispatcher.slots = 1
+    board.flush()
+    board = Board(folder)
+    (held,) = board.dispatcher.quarantine.held
+    board.dispatcher.release(held.fingerprint)
+    board.flush()
+    assert Board(folder).dispatcher.quarantine.held == ()
+
+
 def test_nothing_of_a_request_at_qos_0_is_kept(folder: Path) -> None:
     board = Board(folder)
     message = inbound(REQUEST, "x", at=time.monotonic())

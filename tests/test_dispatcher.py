@@ -899,6 +899,7 @@ class TestLostWorkers:
         assert desk.statuses() == [("a", "ok")]
         assert [run.id for run in desk.runs] == [1, 1, 2]
 
+    @pytest.mark.expects_warning
     def test_lost_twice_is_given_up(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"})
@@ -965,6 +966,7 @@ class TestLostWorkers:
         assert len(desk.runs) == 1
         assert desk.dispatcher.is_idle
 
+    @pytest.mark.expects_warning
     def test_both_askers_of_a_lost_question_hear_of_it(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"})
@@ -1024,6 +1026,54 @@ class TestLargeReplies:
         desk.dispatcher.answered(finished(1, text="word " * 1000), 1.0)
         assert desk.statuses() == [(1, "failed")]
         assert "broker" in desk.reply["error"]["message"]
+
+
+class TestSuspects:
+    """Requests that ran when a worker died."""
+
+    def test_they_run_one_by_one_the_second_time_and_others_wait(self) -> None:
+        desk = Desk(slots=3)
+        for name in "abc":
+            desk.ask({"input": name, "id": name})
+        desk.dispatcher.worker_lost("killed", 1.0)
+        desk.ask({"input": "new", "id": "new", "priority": 0}, at=1.0)
+        desk.commands.clear()
+        desk.dispatcher.slots = 3
+
+        desk.dispatcher.fill(2.0)
+        order = []
+        while desk.runs:
+            running = desk.runs
+            desk.commands.clear()
+            order.append([run.messages[-1].content for run in running])
+            for run in running:
+                desk.dispatcher.answered(finished(run.id), 3.0)
+
+        assert order == [["new"], ["a"], ["b"], ["c"]]
+        assert [status for _, status in desk.statuses()] == ["ok"] * 4
+
+    @pytest.mark.expects_warning
+    def test_one_that_ends_the_worker_again_is_not_run_any_more_until_it_is_released(self) -> None:
+        desk = Desk(slots=2)
+        for name in "ab":
+            desk.ask({"input": name, "id": name})
+        for at in (1.0, 3.0):
+            desk.dispatcher.worker_lost("killed", at)
+            desk.dispatcher.slots = 2
+            desk.dispatcher.fill(at + 1.0)
+        desk.dispatcher.answered(finished(2), 5.0)
+        assert desk.statuses() == [("a", "failed"), ("b", "ok")]
+        (held,) = desk.dispatcher.quarantine.held
+
+        desk.commands.clear()
+        desk.ask({"input": "a", "id": "again"}, at=6.0)
+        assert (desk.replies[-1]["status"], code_of(desk.replies[-1])) == ("invalid", "quarantined")
+        assert held.fingerprint in message_of(desk.replies[-1])
+        assert desk.runs == []
+
+        assert desk.dispatcher.release(held.fingerprint)
+        desk.ask({"input": "a", "id": "again"}, at=7.0)
+        assert len(desk.runs) == 1
 
 
 class TestManyAskers:

@@ -116,7 +116,7 @@ FIELDS: dict[str, set[str]] = {
     "worker": {"pid", "restarts", "model", "cpu_variant", "repacked_mb"},
     "governor": {"level", "limits", "reason"},
 }
-PLAIN = {"ts", "session", "seq", "uptime_s", "overall", "reasons", "sensor_errors"}
+PLAIN = {"ts", "session", "seq", "uptime_s", "overall", "reasons", "sensor_errors", "quarantine"}
 
 
 @pytest.mark.parametrize("worker", [READY, None])
