@@ -173,7 +173,7 @@ def test_what_watch_shows_is_what_it_draws() -> None:
 
 
 def test_every_command_is_in_the_table() -> None:
-    assert re.findall(r"^\| `(\w+)` \|", section("Commands"), flags=re.MULTILINE) == list(COMMANDS)
+    assert re.findall(r"^\| `([\w-]+)` \|", section("Commands"), flags=re.MULTILINE) == list(COMMANDS)
 
 
 def test_make_targets_exist() -> None:
