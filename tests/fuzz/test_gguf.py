@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import convert_demo_model
 from tests.fuzz.gguf import ENDED, outcomes
 
-COUNT = 200
+COUNT = 150
 
 
 @pytest.fixture(scope="module")
