@@ -38,6 +38,10 @@ class ModelError(Exception):
     """The model cannot be opened; the message names the file and what is wrong with it."""
 
 
+class ManifestError(Exception):
+    """These bytes are no manifest; the message names the field and what is allowed."""
+
+
 class _ListedFile(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -45,17 +49,19 @@ class _ListedFile(BaseModel):
     bytes: Annotated[int, Field(ge=0)]
 
 
-class _Manifest(BaseModel):
+class Manifest(BaseModel):
+    """What the agent reads of a bundle's manifest.json."""
+
     model_config = ConfigDict(extra="ignore", strict=True)
 
     schema_version: Literal[1] = Field(alias="schema")
     name: str
-    version: int
+    version: Annotated[int, Field(ge=1, le=1 << 31)]
     architecture: Literal["qwen2"]
     quantization: str
     licence: str | None = None
     files: dict[str, _ListedFile]
-    context_length: int | None = None
+    context_length: Annotated[int, Field(ge=1, lt=1 << 32)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,12 +248,15 @@ def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None) -> Mod
 
 def _check_listing(
     folder: Path, signer: Ed25519PublicKey | None
-) -> tuple[_Manifest, Literal["good", "unchecked"] | None]:
+) -> tuple[Manifest, Literal["good", "unchecked"] | None]:
     """All of a bundle but the hashes; what it lists, and what is known of its signature."""
     data = _read_manifest(folder / MANIFEST_FILE)
     # Before anything is made of these bytes.
     signature = _check_signature(folder / SIGNATURE_FILE, data, signer)
-    manifest = _parse_manifest(folder / MANIFEST_FILE, data)
+    try:
+        manifest = parse_manifest(data)
+    except ManifestError as error:
+        raise ModelError(f"{folder.name}/{MANIFEST_FILE}: {error}") from error
     for name in manifest.files:
         if "/" in name or "\\" in name or name in ("", ".", ".."):
             raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files are plain names in the folder (got {shown(name)})")
@@ -273,13 +282,14 @@ def _read_manifest(path: Path) -> bytes:
     return data
 
 
-def _parse_manifest(path: Path, data: bytes) -> _Manifest:
+def parse_manifest(data: bytes) -> Manifest:
+    """Raises ManifestError. Not whether the files are there as it lists them."""
     try:
-        return _Manifest.model_validate(parse_json(data.decode()))
+        return Manifest.model_validate(parse_json(data.decode()))
     except ValidationError as error:
-        raise ModelError(f"{path.parent.name}/{path.name}: {first_fault(error)}") from error
+        raise ManifestError(first_fault(error)) from error
     except ValueError as error:
-        raise ModelError(f"{path.parent.name}/{path.name}: is not JSON: {error}") from error
+        raise ManifestError(f"is not JSON: {error}") from error
 
 
 def _check_signature(

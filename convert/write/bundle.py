@@ -14,12 +14,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.gguf_adapter import check_adapter
 from edge_agent.gguf_header import HeaderError, read_header
 from edge_agent.gguf_model import read_model_facts
 from edge_agent.gguf_numbers import check_numbers
+from edge_agent.model_store import ManifestError, parse_manifest
 from edge_agent.signatures import signature_fault
 
 from ..errors import CheckpointError, ConvertError, printable
@@ -101,12 +103,24 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
             os.close(lock)
 
 
+def check_writable(target: Path) -> None:
+    """ConvertError unless a folder can be made where `target` is to be; it is removed again."""
+    parent = target.resolve().parent
+    while not parent.exists():
+        parent = parent.parent
+    try:
+        with TemporaryDirectory(dir=parent, prefix=f".{target.name}.partial-", ignore_cleanup_errors=True):
+            pass
+    except OSError as error:
+        raise ConvertError(f"{printable(str(target))}: cannot be written there: {error.strerror}") from None
+
+
 def verify_bundle(folder: Path, key: Ed25519PublicKey | None = None) -> tuple[dict[str, Any], list[str]]:
     """The manifest of a bundle and the list of faults found, empty if it is whole.
 
-    A fault is a file that is missing, changed, not listed, or listed under a name that leaves the folder, and a model
-    or adapter that the agent would not open; with `key` also a signature that is missing or not made with its other
-    half. Raises ConvertError if there is no manifest to go by.
+    A fault is a manifest that the agent would not read; a file that is missing, changed, not listed, or listed under a
+    name that leaves the folder; a model or adapter that the agent would not open; with `key` also a signature that is
+    missing or not made with its other half. Raises ConvertError if there is no manifest to go by.
     """
     try:
         data, manifest = _read_manifest(folder)
@@ -114,6 +128,10 @@ def verify_bundle(folder: Path, key: Ed25519PublicKey | None = None) -> tuple[di
         raise ConvertError(f"{printable(str(folder))}: {error}") from None
     files = manifest["files"]
     faults = []
+    try:
+        parse_manifest(data)
+    except ManifestError as error:
+        faults.append(f"{FILE}: {error}")
     if key is not None and (wrong := signature_fault(folder / SIGNATURE_FILE, data, key)) is not None:
         faults.append(f"{SIGNATURE_FILE}: {wrong}")
     for name, entry in sorted(files.items()):

@@ -5,11 +5,13 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from convert.errors import ConvertError
 from convert.write.bundle import verify_bundle
+from edge_agent.model_store import ModelError, open_model
 from tests.ggufs import MODEL_TENSORS, U32, changed_model, gguf
 
 MODEL = gguf()
@@ -30,7 +32,7 @@ def bundle(tmp_path: Path) -> Path:
 
 def write_manifest(bundle: Path, *more: str) -> None:
     files = dict.fromkeys(("model.gguf", *more), listed(MODEL))
-    manifest = {"schema": 1, "name": "n", "version": 1, "files": files}
+    manifest = {"schema": 1, "name": "n", "version": 1, "architecture": "qwen2", "quantization": "Q8_0", "files": files}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -73,7 +75,6 @@ def test_a_folder_without_a_manifest_to_go_by_is_named(
     [
         ("none", "none: missing, or not a regular file"),
         ("a\0b", r"a\x00b: missing, or not a regular file"),
-        ("\ud800", r"\ud800: missing, or not a regular file"),
         ("../x", "../x: not a plain file name"),
         ("a\\b", r"a\b: not a plain file name"),
         ("..", "..: not a plain file name"),
@@ -83,6 +84,55 @@ def test_a_folder_without_a_manifest_to_go_by_is_named(
 def test_a_file_that_is_listed_but_cannot_be_there_is_a_fault(bundle: Path, name: str, told: str) -> None:
     write_manifest(bundle, name)
     assert verify_bundle(bundle)[1] == [told]
+
+
+def test_half_a_surrogate_pair_is_no_name(bundle: Path) -> None:
+    write_manifest(bundle, "\ud800")
+    assert verify_bundle(bundle)[1] == [
+        "manifest.json: is not JSON: a string holds half of a surrogate pair",
+        r"\ud800: missing, or not a regular file",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda manifest: manifest | {"version": int("9" * 400)}, "the number "),
+        (lambda manifest: manifest | {"version": 0}, "version: should be greater than or equal to 1"),
+        (lambda manifest: manifest | {"version": (1 << 31) + 1}, "version: should be less than or equal to 2147483648"),
+        (lambda manifest: manifest | {"context_length": -1}, "context_length: should be greater than or equal to 1"),
+        (lambda manifest: manifest | {"context_length": 1 << 32}, "context_length: should be less than 4294967296"),
+        (lambda manifest: manifest | {"architecture": "llama"}, "architecture: should be 'qwen2'"),
+        (lambda manifest: {**manifest, "files": manifest["files"] | {"x": 1}}, "files.x: should be "),
+        (lambda manifest: manifest | {"version": 1 << 31, "context_length": None}, None),
+        (lambda manifest: manifest | {"context_length": (1 << 32) - 1}, None),
+    ],
+)
+def test_verify_and_the_agent_agree_on_manifests(
+    bundle: Path, change: Callable[[dict[str, Any]], dict[str, Any]], told: str | None
+) -> None:
+    (bundle / "model.gguf").write_bytes(gguf())
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text()) | {"context_length": 2048}
+    manifest["files"]["model.gguf"] = {"sha256": hashlib.sha256(gguf()).hexdigest(), "bytes": len(gguf())}
+    path.write_text(json.dumps(change(manifest)))
+    faults = verify_bundle(bundle)[1]
+    if told is None:
+        assert faults == []
+        open_model("default", bundle)
+        return
+    assert told in faults[0]
+    with pytest.raises(ModelError, match=r"manifest\.json: ") as caught:
+        open_model("default", bundle)
+    assert told in str(caught.value)
+
+
+def test_a_manifest_with_a_byte_order_mark_is_read_by_neither(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert "manifest.json: is not JSON" in verify_bundle(bundle)[1][0]
+    with pytest.raises(ModelError, match="is not JSON"):
+        open_model("default", bundle)
 
 
 def test_pipes_folders_links_and_strangers_are_faults(bundle: Path) -> None:
