@@ -408,6 +408,12 @@ def test_names_are_letters_digits_underscore_and_dash(tmp_path: Path, name: str)
     assert fault(tmp_path, "", base=base).startswith("device.site: should ")
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + CONFIG.encode())
+    assert load_config(path).device.site == "hall1"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

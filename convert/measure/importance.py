@@ -11,6 +11,7 @@ import numpy as np
 from gguf import GGUFReader, GGUFWriter
 
 from ..errors import ConvertError, printable
+from ..read.text_file import check_regular
 from .runner import Floats
 
 _SUM, _COUNT = ".in_sum2", ".counts"
@@ -49,6 +50,7 @@ class Importance:
 
 def read_importance(path: Path) -> Importance:
     """Raises ConvertError if the file is none."""
+    check_regular(path)
     try:
         reader = GGUFReader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
@@ -64,8 +66,12 @@ def read_importance(path: Path) -> Importance:
             chunk_tokens=int(fields["imatrix.chunk_size"]),
         )
         _check(found)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
-        raise ConvertError(f"{printable(str(path))}: not an importance matrix: {error}") from None
+    except OSError as error:
+        raise ConvertError(f"{printable(str(path))}: cannot be read: {error.strerror or error}") from None
+    except KeyError as error:
+        raise ConvertError(f"{printable(str(path))}: not an importance matrix: {error} is missing") from None
+    except (ValueError, IndexError, TypeError, OverflowError) as error:
+        raise ConvertError(f"{printable(str(path))}: not an importance matrix: {printable(str(error))}") from None
     return found
 
 

@@ -64,7 +64,7 @@ def read_texts(paths: Sequence[Path]) -> Texts:
             documents += [_document(line, f"{where}: line {number}") for number, line in numbered_lines(content)]
         else:
             documents.append(Document(text=content))
-    name = printable("+".join(path.stem for path in paths), limit=MAX_TEXT_LENGTH - 1)
+    name = printable("+".join(path.name for path in paths), limit=MAX_TEXT_LENGTH - 1)
     return Texts(name, digest.hexdigest(), documents)
 
 

@@ -28,6 +28,9 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path) -> None:
+        if folder.is_file():
+            shown, meant = printable(str(folder)), printable(str(folder.parent))
+            raise CheckpointError(f"{shown}: is a file; should be the folder that it lies in, {meant}")
         if not folder.is_dir():
             raise CheckpointError(f"{printable(str(folder))}: no such checkpoint folder")
         self.folder = folder
@@ -86,6 +89,8 @@ class Checkpoint:
         if folder.parent.name == "snapshots" and _REVISION.fullmatch(folder.name):
             return folder.name
         note = folder / ".cache" / "huggingface" / "download" / "config.json.metadata"
+        if not note.is_file():
+            return None
         try:
             with note.open(encoding="ascii") as file:
                 first = file.readline(64).strip()

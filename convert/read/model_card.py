@@ -14,7 +14,7 @@ def read_licence(checkpoint: Checkpoint) -> str | None:
     Lists and prose are not taken: what the manifest says about a licence should be one that somebody stated.
     """
     text = checkpoint.read_text(FILE)
-    lines = [] if text is None else text.splitlines()
+    lines = [] if text is None else text.removeprefix("\ufeff").splitlines()
     if not lines or lines[0].rstrip() != "---":
         return None
     for line in lines[1:]:

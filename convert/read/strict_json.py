@@ -44,14 +44,14 @@ def read_small_file(path: Path) -> bytes | None:
 
 
 def parse_object(data: bytes, where: str) -> dict[str, Any]:
-    """The JSON object in `data`: UTF-8, no duplicate keys, no NaN or Infinity.
+    """The JSON object in `data`: UTF-8, with or without a byte order mark, no duplicate keys, no NaN or Infinity.
 
     Raises CheckpointError, which names `where`, for anything else, however deeply nested.
     """
     if len(data) > MAX_JSON_BYTES:
         raise CheckpointError(f"{where}: {len(data)} bytes of JSON, at most {MAX_JSON_BYTES} are allowed")
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{where}: not UTF-8 at byte {error.start}") from None
     except RecursionError:

@@ -1,15 +1,22 @@
-"""Text files of a user's: UTF-8, whole or line by line."""
+"""Text files of a user's: UTF-8, with or without a byte order mark, whole or line by line."""
 
 from pathlib import Path
 
 from ..errors import ConvertError, printable
 
 
+def check_regular(path: Path) -> None:
+    """ConvertError for what has no end, as a device, or may have none, as a pipe, and for folders."""
+    if path.exists() and not path.is_file():
+        raise ConvertError(f"{printable(str(path))}: not a regular file")
+
+
 def read_text(path: Path) -> tuple[bytes, str]:
     """The bytes, and the text that they are. Raises ConvertError."""
+    check_regular(path)
     try:
         data = path.read_bytes()
-        return data, data.decode("utf-8")
+        return data, data.decode("utf-8-sig")
     except OSError as error:
         raise ConvertError(f"{printable(str(path))}: {error.strerror}") from None
     except UnicodeDecodeError as error:

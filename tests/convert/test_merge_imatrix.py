@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from convert.cli import main
 from convert.measure.importance import Importance, read_importance
+from tests.ggufs import gguf
 
 
 def write(path: Path, *values: float, count: float = 512) -> Path:
@@ -45,11 +47,22 @@ def test_what_cannot_be_merged_is_told_and_nothing_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, wider = write(tmp_path / "a.gguf", 1), write(tmp_path / "b.gguf", 1, 2)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "model.gguf").write_bytes(gguf())
     for files, told in (
         ((first, wider), f"{wider}: does not fit to {first}: w has 2 columns here and 1 columns there"),
         ((first, first), "named twice"),
-        ((first, tmp_path / "none.gguf"), "none.gguf: not an importance matrix"),
+        ((first, tmp_path / "none.gguf"), "none.gguf: cannot be read: No such file or directory"),
+        ((first, tmp_path), f"{tmp_path}: not a regular file"),
+        ((first, tmp_path / "pipe"), "pipe: not a regular file"),
+        ((first, tmp_path / "model.gguf"), "model.gguf: not an importance matrix: it holds no importance matrix"),
     ):
         assert run(*files, "--out", tmp_path / "c.gguf") == 1
         assert told in capsys.readouterr().err
     assert not (tmp_path / "c.gguf").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for out, reason in ((tmp_path / "none" / "c", "No such file or directory"), (tmp_path / "a" / "c", "Not a dir")):
+        assert run(write(tmp_path / "a", 1), write(tmp_path / "b", 2), "--out", out) == 1
+        assert f"{out}: cannot be written: {reason}" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -58,6 +59,20 @@ def test_the_same_bytes_under_another_name_are_another_text(tmp_path: Path) -> N
     found = [read_texts([tmp_path / name]) for name in ("a.jsonl", "a.txt")]
     assert [texts.documents[0].text for texts in found] == ["The pump is well.", line]
     assert found[0].sha256 != found[1].sha256
+    assert [texts.name for texts in found] == ["a.jsonl", "a.txt"]
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    for name, line in (("a.jsonl", '{"text": "well"}'), ("a.txt", "well")):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + line.encode())
+        assert [document.text for document in read_texts([tmp_path / name]).documents] == ["well"]
+
+
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(ConvertError, match="not a regular file"):
+            read_texts([path])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +94,7 @@ def test_texts_of_many_or_strange_names_have_one_that_can_be_told(tmp_path: Path
     paths = [tmp_path / f"a\nb{number}.txt" for number in range(99)]
     for path in paths:
         path.write_text("text")
-    assert read_texts(paths[:1]).name == "a\\nb0"
+    assert read_texts(paths[:1]).name == "a\\nb0.txt"
     name = read_texts(paths).name
     assert name.isprintable()
     assert len(name) <= MAX_TEXT_LENGTH
