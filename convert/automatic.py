@@ -1,9 +1,5 @@
 """Matrices rounded by what they are multiplied with, to the types that suit a budget best, or to those of a name."""
 
-import hashlib
-import json
-import shutil
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,27 +7,24 @@ from pathlib import Path
 from .adapters import adapters_beside, adapters_of_reference
 from .board_cost import bytes_per_token, ram_bytes
 from .comparison import plain_sizes
-from .conversion import Options, Plan, make_plan, processors, write_bundle
+from .conversion import Options, Plan, make_plan, processors
 from .errors import ConvertError
 from .evaluation import evaluate
-from .kept import read_json, write_json
 from .measure.texts import Texts
+from .progress import Progress
 from .read.checkpoint import Checkpoint
+from .reference import TYPE as REFERENCE_TYPE
+from .reference import KeptReference
 from .report.boards import predicted_speeds
 from .report.quality import Quality, Size, Tensor
 from .tune.allocation import Option, allocate
 from .tune.candidates import Target, candidates
 from .tune.tuned import Tuned
-from .tune.tuning import Progress, Tuning
+from .tune.tuning import Tuning
 from .weights import ggml
-from .weights.recipe import Quantization
-from .write.manifest import MODEL_FILE, tools
 
 # Of the time that judging takes, where nothing was measured before.
 _OWN_SHARE = 0.3
-# Rises with what is measured, or how: figures that were kept before are not told beside others.
-_MEASUREMENTS = 2
-_TOOLS_FILE = "tools.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +44,13 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """plan: what will be written; chosen: of each matrix within a budget, else nothing; home: the model's own folder of
-    `work`."""
+    """plan: what will be written; chosen: of each matrix within a budget, else nothing; tuned: what `tuning` made."""
 
     plan: Plan
     chosen: Mapping[str, Option]
+    tuning: Tuning
     tuned: Tuned
-    reference: Path
-    home: Path
+    reference: KeptReference
 
 
 def choose(checkpoint: Checkpoint, options: Options, wish: Wish, progress: Progress) -> Choice:
@@ -74,41 +66,33 @@ def choose(checkpoint: Checkpoint, options: Options, wish: Wish, progress: Progr
         least = plan.with_types({name: several[0] for name, several in kinds.items()}).file_bytes
         if wish.budget < least:
             raise ConvertError(f"--budget {wish.budget}: too small; at least {least} bytes are needed for this model")
-    reference, home, _ = reference_model(checkpoint, wish.work)
-    tuned = Tuning(
-        reference=reference,
+    reference = KeptReference(checkpoint, wish.work)
+    tuning = Tuning(
+        reference=lambda: reference.model,
         matrices=matrices,
         kinds=kinds,
         texts=wish.calibration,
         seed=wish.seed,
         ggml=ggml.load(),
         threads=processors(),
-    ).run(home, progress, has_divergences=wish.budget is not None)
+    )
+    tuned = tuning.run(reference.home, progress, has_divergences=wish.budget is not None)
     if wish.budget is None:
-        return Choice(plan, {}, tuned, reference, home)
+        return Choice(plan, {}, tuning, tuned, reference)
     several = {tensor.name: tuned.options(tensor, kinds[tensor.name]) for tensor in matrices}
     chosen = allocate(several, wish.budget - least + sum(one[0].file_bytes for one in several.values()))
     assert chosen is not None
     final = plan.with_types({name: option.kind for name, option in chosen.items()})
-    return Choice(final, chosen, tuned, reference, home)
+    return Choice(final, chosen, tuning, tuned, reference)
 
 
-def reference_model(checkpoint: Checkpoint, work: Path) -> tuple[Path, Path, Plan]:
-    """The checkpoint as BF16, the folder of `work` for all that is kept of it, and the plan that it was written by."""
-    # First, for it reads all the files that are hashed.
-    plan = make_plan(checkpoint, Options(Quantization.BF16))
-    source = json.dumps(checkpoint.source_hashes(threading.Event()), sort_keys=True)
-    home = work / hashlib.sha256(source.encode()).hexdigest()[:16]
-    made_by, note = {"measurements": _MEASUREMENTS, "tools": tools()}, home / _TOOLS_FILE
-    if read_json(note) != made_by:
-        # What other versions made of this checkpoint would lie there for ever.
-        shutil.rmtree(home, ignore_errors=True)
-        write_json(note, made_by)
-    reference = home / "reference"
-    model = reference / MODEL_FILE
-    if not model.is_file() or model.stat().st_size != plan.file_bytes:
-        write_bundle(checkpoint, plan, reference, replace=True)
-    return model, home, plan
+def check_kept(choice: Choice, progress: Progress) -> Choice:
+    """Before its matrices are written: those that are not kept as they were encoded are encoded anew."""
+    progress("checking what is kept", 0.0)
+    matrices = {tensor.name for tensor in choice.tuning.matrices}
+    if not choice.tuned.drop_damaged({info.name: info.kind for info in choice.plan.infos if info.name in matrices}):
+        return choice
+    return replace(choice, tuned=choice.tuning.run(choice.reference.home, progress, has_divergences=False))
 
 
 def judge(choice: Choice, checkpoint: Checkpoint, model: Path, wish: Wish, progress: Progress) -> Quality:
@@ -116,12 +100,12 @@ def judge(choice: Choice, checkpoint: Checkpoint, model: Path, wish: Wish, progr
     plain `--type` beside it."""
     quality = evaluate(
         model,
-        choice.reference,
-        "BF16",
+        choice.reference.model,
+        REFERENCE_TYPE,
         wish.evaluation,
         adapters=adapters_beside(model),
         reference_adapters=adapters_of_reference(model),
-        work=choice.home,
+        work=choice.reference.home,
         threads=processors(),
         progress=lambda what, share: progress(what, _OWN_SHARE * share),
     )
@@ -137,10 +121,10 @@ def judge(choice: Choice, checkpoint: Checkpoint, model: Path, wish: Wish, progr
         checkpoint,
         choice.plan,
         target=wish.target,
-        reference=choice.reference,
+        reference=choice.reference.model,
         adapters=adapters_of_reference(model),
         texts=wish.evaluation,
-        home=choice.home,
+        home=choice.reference.home,
         progress=lambda what, share: progress(what, _OWN_SHARE + (1 - _OWN_SHARE) * share),
     )
     return replace(

@@ -3,21 +3,33 @@
 import sys
 from collections.abc import Sequence
 
-from .commands import convert, evaluate, merge_imatrix, verify
-from .commands.terminal import EXIT_BAD_CHECKPOINT, EXIT_FAILED, complain
+from .commands.terminal import EXIT_BAD_CHECKPOINT, EXIT_FAILED, complain, end_output, prepare_output
 from .errors import CheckpointError, ConvertError, printable
 from .stopping import Interrupted, stopping_signals
-
-_COMMANDS = {"verify": verify.run, "evaluate": evaluate.run, "merge-imatrix": merge_imatrix.run}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; argparse exits by itself with 2, or 0 for --help and --version."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    command = _COMMANDS.get(words[0]) if words else None
+    prepare_output()
+    try:
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    except SystemExit as stop:
+        if end_output():
+            raise
+        raise SystemExit(EXIT_FAILED) from stop
+    return code if end_output() else EXIT_FAILED
+
+
+def _run(words: list[str]) -> int:
     try:
         with stopping_signals():
-            return convert.run(words) if command is None else command(words[1:])
+            # It takes a while, in which a signal may come.
+            from .commands import convert, evaluate, merge_imatrix, verify  # noqa: PLC0415
+
+            commands = {"verify": verify.run, "evaluate": evaluate.run, "merge-imatrix": merge_imatrix.run}
+            if words and words[0] in commands:
+                return commands[words[0]](words[1:])
+            return convert.run(words, list(commands))
     except CheckpointError as error:
         complain(error)
         return EXIT_BAD_CHECKPOINT

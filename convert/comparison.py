@@ -10,10 +10,11 @@ from .conversion import Options, Plan, make_plan, processors, write_model
 from .evaluation import evaluate, judged_by
 from .kept import figure, read_json, write_json
 from .measure.texts import Texts
+from .progress import Progress
 from .read.checkpoint import Checkpoint
+from .reference import TYPE as REFERENCE_TYPE
 from .report.quality import Size
 from .tune.candidates import Target
-from .tune.tuning import Progress
 from .weights import ggml
 from .weights.quantize import Quantizer
 from .weights.recipe import Quantization
@@ -67,7 +68,7 @@ def _divergence(plan: Plan, reference: Path, adapters: Sequence[Path], texts: Te
         quality = evaluate(
             model,
             reference,
-            "BF16",
+            REFERENCE_TYPE,
             texts,
             adapters=adapters,
             reference_adapters=adapters,

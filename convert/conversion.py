@@ -156,6 +156,10 @@ def make_plan(checkpoint: Checkpoint, options: Options) -> Plan:
         name, licence, size_label(parameters, parameters, 0, 0), options.quantization.file_type, generation
     )
     warnings = [stray_output(config, checkpoint.tensors)]
+    if licence is None:
+        warnings.append("no licence is known: the checkpoint states none; --licence LICENCE does")
+    if options.name is None and config.origin is None:
+        warnings.append(f"no name is known: it is called `{DEFAULT_NAME}`; --name NAME gives it one")
     if config.sliding_window is not None and config.sliding_window < config.context_length:
         warnings.append(
             f"{CONFIG_FILE}: sliding_window {config.sliding_window} cannot be expressed for {MODEL_TYPE}; "

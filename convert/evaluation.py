@@ -12,10 +12,10 @@ from .measure.divergence import Divergence as Positions
 from .measure.divergence import Predictions, compare, load, predict, save
 from .measure.runner import Runner
 from .measure.texts import CHUNK_TOKENS, Texts, chunks
+from .progress import Progress
 from .read.model_facts import model_facts
 from .report.quality import Divergence, Perplexity, Quality, Reference
 from .report.quality import Texts as JudgedBy
-from .tune.tuning import Progress
 from .write.manifest import sha256_of
 
 # About 4 000 positions: the mean is then known within some percent.

@@ -4,14 +4,16 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .progress import Progress
+
 
 @contextmanager
-def sole_use(folder: Path, progress: Callable[[str, float], None]) -> Iterator[None]:
+def sole_use(folder: Path, progress: Progress) -> Iterator[None]:
     """While it lasts, others that want the folder wait: what they look for may be what is being measured. OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -36,11 +38,16 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A draft to write, which becomes the file if nothing fails: it is there whole, or as it was."""
+    """A draft to write, which becomes the file if nothing fails: whole or not at all, even after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.new")
-    yield draft
-    draft.replace(path)
+    try:
+        yield draft
+        with draft.open("rb") as written:
+            os.fsync(written.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,9 +1,12 @@
-"""The line that shows on a terminal how far the work is."""
+"""How far the work is: who hears of it, and the line that shows it on a terminal."""
 
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 REDRAW_S = 0.1
+# Hears what is done, and which share of all.
+Progress = Callable[[str, float], None]
 
 
 class StageLine:
@@ -37,3 +40,16 @@ class StageLine:
         if self._is_terminal:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
+
+
+def writing(line: StageLine, total_bytes: int) -> Callable[[str, int], None]:
+    """Hears each tensor's name and the bytes written of it, and shows the share of all."""
+    started, done = time.monotonic(), 0
+
+    def add(name: str, nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        rate = done / 1e6 / max(time.monotonic() - started, 1e-3)
+        line.show(f"writing {name}  {rate:.1f} MB/s", done / max(1, total_bytes))
+
+    return add

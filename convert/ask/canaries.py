@@ -27,7 +27,7 @@ from edge_agent.tasks import Task, output_of
 
 from ..adapters import adapters_beside
 from ..errors import ConvertError, printable
-from ..tune.tuning import Progress
+from ..progress import Progress
 from ..write.manifest import MODEL_FILE
 from .model import opened
 from .requests import Request, Requests, read_requests, read_tasks

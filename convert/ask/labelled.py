@@ -15,8 +15,8 @@ from edge_agent.tasks import Task, output_of
 
 from ..adapters import Adapted
 from ..kept import read_json, write_json
+from ..progress import Progress
 from ..report.quality import Task as TaskQuality
-from ..tune.tuning import Progress
 from .model import opened
 from .requests import Request, Requests, read_requests
 

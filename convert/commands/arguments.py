@@ -1,10 +1,30 @@
-"""Values on the command line: argparse's `type` functions, whose complaint names what is allowed."""
+"""What all sub-commands' arguments share: how a usage error is told, and `type` functions that name what is allowed."""
 
 import argparse
 import re
+import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
+from ..errors import printable
 from ..read.config import MAX_NAME_LENGTH
+from .terminal import EXIT_USAGE, PROGRAM, complain
+
+
+class Parser(argparse.ArgumentParser):
+    """Of one sub-command; None = of the conversion. hint: what may have been meant, told with a usage error."""
+
+    def __init__(self, command: str | None = None, *, hint: str | None = None, **about: Any) -> None:
+        prog = PROGRAM if command is None else f"{PROGRAM} {command}"
+        super().__init__(prog=prog, allow_abbrev=False, **about)
+        self._hint = hint
+
+    def error(self, message: str) -> NoReturn:
+        """One line, and where to look; the usage of all options would hide it."""
+        hint = "" if self._hint is None else f"; {self._hint}"
+        complain(f"error: {printable(message, limit=500)}{hint}")
+        print(f"see {self.prog} --help", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
 
 
 def name(text: str) -> str:

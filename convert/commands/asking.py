@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..adapters import Adapted
+from ..progress import Progress
+from ..read.text_file import check_regular
 from ..report.quality import Quality
 
 if TYPE_CHECKING:
     from ..ask.requests import Requests
-    from ..tune.tuning import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ def read_questions(given: argparse.Namespace, *, are_recorded: bool) -> Question
     from ..ask.labelled import read_labelled  # noqa: PLC0415
     from ..ask.requests import read_tasks  # noqa: PLC0415
 
+    check_regular(given.tasks)
     tasks = read_tasks(given.tasks)
     return Questions(
         None if given.labelled is None else read_labelled(given.labelled, tasks),

@@ -1,6 +1,5 @@
 """`edge-convert evaluate BUNDLE --against REFERENCE`: how far a bundle's predictions are from a reference's."""
 
-import argparse
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -12,18 +11,19 @@ from ..kept import sole_use
 from ..progress import StageLine
 from ..read.checkpoint import Checkpoint
 from ..read.model_facts import model_facts
+from ..reference import TYPE as REFERENCE_TYPE
+from ..reference import KeptReference
 from ..write.manifest import MODEL_FILE
 from . import arguments
+from .arguments import Parser
 from .asking import read_questions
 from .summary import print_quality
-from .terminal import EXIT_OK, PROGRAM, cache_folder
+from .terminal import EXIT_OK, cache_folder
 
 
 def run(words: list[str]) -> int:
     """Evaluate; see `--help`."""
-    parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} evaluate", description="Measures how far a bundle's predictions are from a reference's."
-    )
+    parser = Parser("evaluate", description="Measures how far a bundle's predictions are from a reference's.")
     parser.add_argument(
         "bundle", metavar="BUNDLE", type=Path, help="folder with a model.gguf (and adapters), or a .gguf"
     )
@@ -43,7 +43,6 @@ def run(words: list[str]) -> int:
     if (given.tasks is None) != (given.labelled is None):
         parser.error("--tasks and --labelled go together")
     # They load llama.cpp.
-    from ..automatic import reference_model  # noqa: PLC0415
     from ..evaluation import evaluate  # noqa: PLC0415
     from ..measure.texts import evaluation_files, read_texts  # noqa: PLC0415
 
@@ -64,7 +63,8 @@ def run(words: list[str]) -> int:
             of_reference = adapters_beside(reference) if given.against.is_dir() else []
         else:
             with Checkpoint(given.against) as checkpoint:
-                (reference, work, _), kind = reference_model(checkpoint, work), "BF16"
+                kept = KeptReference(checkpoint, work)
+                reference, work, kind = kept.model, kept.home, REFERENCE_TYPE
             of_reference = adapters_of_reference(model) if given.bundle.is_dir() else []
         own = Adapted(model, adapters_beside(model) if given.bundle.is_dir() else ())
         quality = evaluate(

@@ -1,19 +1,19 @@
 """`edge-convert merge-imatrix A B … --out C`: importance matrices of several texts as one of all."""
 
-import argparse
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import ConvertError, printable
-from .terminal import EXIT_OK, PROGRAM
+from .arguments import Parser
+from .terminal import EXIT_OK
 
 
 def run(words: list[str]) -> int:
     """Merge; see `--help`."""
-    parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} merge-imatrix",
+    parser = Parser(
+        "merge-imatrix",
         description="Adds the sums and counts of importance matrices of one model, as if their texts had been one.",
-        allow_abbrev=False,
     )
     parser.add_argument("files", metavar="IMATRIX", type=Path, nargs="+", help="GGUF files, ours or llama-imatrix's")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="file to write")
@@ -32,8 +32,11 @@ def run(words: list[str]) -> int:
     try:
         merged.write(draft)
         draft.replace(given.out)
+    except OSError as error:
+        raise ConvertError(f"{printable(str(given.out))}: cannot be written: {error.strerror}") from None
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
     tokens = int(max(merged.counts.values()))
     print(f"{printable(str(given.out))}: {len(merged.sums)} matrices, {tokens} tokens, from {len(several)} files")
     return EXIT_OK

@@ -1,6 +1,6 @@
 """What was measured of a model's matrices, kept in a folder: the next budget, or a type by name, finds it there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from ..kept import figure, read_json, write_json
 from ..read.tensors import ModelTensor
 from ..weights.ggml import GgmlType, row_bytes
-from ..write.manifest import IMPORTANCE_FILE
+from ..write.manifest import IMPORTANCE_FILE, sha256_of
 from .allocation import Option
 
 _FILE, _ENCODED = "measured.json", "encoded"
@@ -20,19 +20,20 @@ Figures = dict[str, dict[GgmlType, float]]
 class Tuned:
     """losses: of each matrix rounded to each type; divergences: of the model with that matrix alone rounded so, nats.
 
-    What has a loss has been encoded.
+    What has a loss has been encoded. sha256: hex, of the files, by their names.
     """
 
     folder: Path
     losses: Figures = field(default_factory=dict)
     divergences: Figures = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "Tuned":
         """What the folder holds; nothing if it holds nothing that can be read."""
         value = read_json(folder / _FILE)
         try:
-            return cls(folder, _figures(value["losses"]), _figures(value["divergences"]))
+            return cls(folder, _figures(value["losses"]), _figures(value["divergences"]), dict(value["sha256"]))
         except (ValueError, KeyError, TypeError, OverflowError, AttributeError):
             return cls(folder)
 
@@ -42,20 +43,41 @@ class Tuned:
             part: {name: {kind.name: one for kind, one in found.items()} for name, found in figures.items()}
             for part, figures in parts.items()
         }
-        write_json(self.folder / _FILE, value)
+        write_json(self.folder / _FILE, value | {"sha256": self.sha256})
 
     def encoded(self, name: str, kind: GgmlType) -> Path:
         """The matrix's bytes as this type, row after row."""
         return self.folder / _ENCODED / f"{name}.{kind.name}"
 
     def has_encoded(self, tensor: ModelTensor, kind: GgmlType) -> bool:
-        """Whether its bytes as this type are there, all of them."""
+        """Whether its bytes as this type are there, all of them; not whether they are still what was written."""
         path = self.encoded(tensor.name, kind)
         return (
             kind in self.losses.get(tensor.name, {})
+            and path.name in self.sha256
             and path.is_file()
             and path.stat().st_size == tensor.rows * row_bytes(kind, tensor.columns)
         )
+
+    def drop_damaged(self, kinds: Mapping[str, GgmlType]) -> bool:
+        """Reads these matrices and the importance matrix, and forgets what is not as it was written: it is made anew.
+
+        Whether there was such a one.
+        """
+        damaged = [(name, kind) for name, kind in kinds.items() if self._is_damaged(self.encoded(name, kind))]
+        for name, kind in damaged:
+            self.losses.get(name, {}).pop(kind, None)
+        if is_importance_damaged := self._is_damaged(self.importance):
+            self.importance.unlink(missing_ok=True)
+        if damaged:
+            self.write()
+        return is_importance_damaged or bool(damaged)
+
+    def _is_damaged(self, path: Path) -> bool:
+        try:
+            return path.name in self.sha256 and sha256_of(path) != self.sha256[path.name]
+        except OSError:
+            return True
 
     @property
     def importance(self) -> Path:

@@ -20,9 +20,11 @@ from ..measure.importance import Importance
 from ..measure.moments import input_of, second_moments
 from ..measure.runner import Floats, Runner
 from ..measure.texts import CHUNK_TOKENS, Texts, chunks
+from ..progress import Progress
 from ..read.tensors import TOKEN_EMBD, ModelTensor
 from ..weights.feedback import Feedback, loss
 from ..weights.ggml import Ggml, GgmlType
+from ..write.manifest import sha256_of
 from .tuned import Figures, Tuned
 
 # About 12 000 tokens.
@@ -41,18 +43,16 @@ _ROUNDING_SHARE = 0.6
 
 # Types of each matrix, by its name.
 Kinds = Mapping[str, Sequence[GgmlType]]
-# Hears what is done, and which share of all.
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """reference: the model as BF16; matrices: those that get a type; kinds: which each may get.
+    """reference: gives the model as BF16, if it is needed; matrices: those that get a type; kinds: which each may get.
 
     threads: they change nothing but the time.
     """
 
-    reference: Path
+    reference: Callable[[], Path]
     matrices: Sequence[ModelTensor]
     kinds: Kinds
     texts: Texts
@@ -67,20 +67,22 @@ class Tuning:
         """
         name = hashlib.sha256(f"{self.texts.sha256}, {self.seed}".encode()).hexdigest()
         tuned = Tuned.read(folder / name[:16])
-        unrounded = {
-            tensor.name: [kind for kind in self.kinds[tensor.name] if not tuned.has_encoded(tensor, kind)]
-            for tensor in self.matrices
-        }
         unmeasured = [
             tensor
             for tensor in self.matrices
             if has_divergences and self.kinds[tensor.name][0] not in tuned.divergences.get(tensor.name, {})
         ]
+        # They are read below.
+        tuned.drop_damaged({tensor.name: self.kinds[tensor.name][0] for tensor in unmeasured})
+        unrounded = {
+            tensor.name: [kind for kind in self.kinds[tensor.name] if not tuned.has_encoded(tensor, kind)]
+            for tensor in self.matrices
+        }
         is_unrounded = any(unrounded.values()) or not tuned.importance.is_file()
         if not is_unrounded and not unmeasured:
             return tuned
         progress("loading", 0.0)
-        with Runner(self.reference, chunk_tokens=CHUNK_TOKENS, threads=self.threads, is_writable=True) as runner:
+        with Runner(self.reference(), chunk_tokens=CHUNK_TOKENS, threads=self.threads, is_writable=True) as runner:
             *seen, unseen = chunks(self.texts, runner, seed=self.seed, most=CALIBRATION_CHUNKS + 1)
             if is_unrounded:
                 share = _ROUNDING_SHARE if unmeasured else 1.0
@@ -129,13 +131,15 @@ class Tuning:
                         tuned.losses.setdefault(name, {}).update(losses)
                         step(f"rounding {name}")
         if is_first:
-            Importance(
-                sums=squares,
-                counts=dict.fromkeys(squares, float(len(texts) * CHUNK_TOKENS)),
-                datasets=(self.texts.name,),
-                chunks=len(texts),
-                chunk_tokens=CHUNK_TOKENS,
-            ).write(tuned.importance)
+            with new_file(tuned.importance) as draft:
+                Importance(
+                    sums=squares,
+                    counts=dict.fromkeys(squares, float(len(texts) * CHUNK_TOKENS)),
+                    datasets=(self.texts.name,),
+                    chunks=len(texts),
+                    chunk_tokens=CHUNK_TOKENS,
+                ).write(draft)
+            tuned.sha256[tuned.importance.name] = sha256_of(tuned.importance)
 
     def _encode(
         self,
@@ -155,14 +159,17 @@ class Tuning:
         rows_per_slab = max(1, _SLAB_ELEMENTS // columns)
         for tensor in tensors:
             for kind in kinds[tensor.name]:
-                total = 0.0
-                with new_file(tuned.encoded(tensor.name, kind)) as draft, draft.open("wb") as file:
+                total, digest = 0.0, hashlib.sha256()
+                path = tuned.encoded(tensor.name, kind)
+                with new_file(path) as draft, draft.open("wb") as file:
                     for first in range(0, tensor.rows, rows_per_slab):
                         weights = _numbers(runner, tensor.name, self.ggml, first, rows_per_slab)
                         encoded, decoded = feedback.encode(self.ggml, weights, kind)
                         total += loss(known, weights - decoded)
                         file.write(encoded.data)
+                        digest.update(encoded.data)
                 losses[tensor.name][kind] = total
+                tuned.sha256[path.name] = digest.hexdigest()
         return losses
 
     def _measure(

@@ -40,7 +40,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 
 def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = run(capsys, checkpoint, "--out", tmp_path / "b", "--type", "q4_k_m", "--name", "pump")
+    words = ("--type", "q4_k_m", "--name", "pump", "--licence", "mit")
+    code, out, err = run(capsys, checkpoint, "--out", tmp_path / "b", *words)
     assert (code, err) == (0, "")
     assert "pump version 1, Q4_K_M, licence not stated\n" in out
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["manifest.json", "model.gguf"]
@@ -109,7 +110,31 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
 def test_a_usage_error_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
-    assert err.startswith("usage: edge-convert")
+    told, see = err.splitlines()
+    assert told.startswith("edge-convert: error: ")
+    assert see == f"see edge-convert{' verify' if arguments[:1] == ['verify'] else ''} --help"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["evalute", "b", "--against", "c"], "is `edge-convert evaluate …` meant?"),
+        (["merge-matrix", "a", "b", "--out", "c"], "is `edge-convert merge-imatrix …` meant?"),
+        (["b", "verify"], "a sub-command is the first word: `edge-convert verify …`"),
+        (["--json", "evaluate", "b"], "a sub-command is the first word: `edge-convert evaluate …`"),
+    ],
+)
+def test_a_sub_command_that_is_misspelt_or_misplaced_is_hinted_at(
+    arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert err.splitlines()[0].endswith(hint)
+
+
+def test_an_argument_that_is_wrong_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    err = run(capsys, "c", "\x1b[2J", "--out", "b", "--type", "q8_0")[2]
+    assert err.splitlines()[0] == r"edge-convert: error: unrecognized arguments: \x1b[2J"
 
 
 def truncate(folder: Path) -> None:
@@ -180,6 +205,24 @@ def test_a_checkpoint_that_does_not_exist_exits_65(tmp_path: Path, capsys: pytes
     assert "no such checkpoint folder" in err
 
 
+def test_the_folder_is_meant_where_a_file_of_it_is_given(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = checkpoint / "model.safetensors"
+    code, _, err = run(capsys, file, "--out", tmp_path / "b", "--type", "q8_0")
+    assert (code, err) == (
+        65, f"edge-convert: {file}: is a file; should be the folder that it lies in, {checkpoint}\n"
+    )  # fmt: skip
+
+
+def test_json_with_a_byte_order_mark_is_read(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (checkpoint / name).write_bytes(b"\xef\xbb\xbf" + (checkpoint / name).read_bytes())
+    assert run(capsys, checkpoint, "--out", tmp_path / "b", "--type", "q8_0")[0] == 0
+
+
 def test_an_existing_bundle_exits_1_and_force_replaces_it(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,9 +237,12 @@ def test_a_folder_that_cannot_be_written_exits_1(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    code, _, err = run(capsys, checkpoint, "--out", tmp_path / "file" / "b", "--type", "q4_0")
-    assert code == 1
-    assert err.count("\n") == 1
+    for out, reason in ((tmp_path / "file" / "b", "Not a directory"), (Path("/proc/b"), "No such file or directory")):
+        # The disk is not asked last of all, when everything has been measured.
+        code, _, err = run(capsys, tmp_path / "none", "--out", out, "--type", "q4_0")
+        assert (code, err) == (1, f"edge-convert: {out}: cannot be written there: {reason}\n")
+    assert run(capsys, checkpoint, "--out", tmp_path / "b", "--type", "q4_0")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "checkpoint", "file"]
 
 
 def test_a_library_that_is_not_installed_exits_1(
@@ -221,10 +267,33 @@ def test_text_from_the_checkpoint_reaches_the_terminal_escaped(
 def test_a_warning_is_one_line_on_stderr_and_in_the_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = make_checkpoint()
     files.config |= {"use_sliding_window": True, "sliding_window": 128}
-    code, out, err = run(capsys, files.write(tmp_path / "c"), "--out", tmp_path / "b", "--type", "bf16", "--json")
+    words = ("--type", "bf16", "--json", "--name", "n", "--licence", "mit")
+    code, out, err = run(capsys, files.write(tmp_path / "c"), "--out", tmp_path / "b", *words)
     assert code == 0
     assert err.startswith("edge-convert: warning: config.json: sliding_window 128")
     assert len(json.loads(out)["warnings"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("stated", "words", "missing"),
+    [
+        ({}, [], ["licence", "name"]),
+        ({"README.md": "---\nlicense: mit\n---\n"}, [], ["name"]),
+        ({"README.md": "\ufeff---\nlicense: mit\n---\n"}, ["--name", "n"], []),
+        ({}, ["--licence", "mit"], ["name"]),
+        ({}, ["--name", "n"], ["licence"]),
+    ],
+)
+def test_a_licence_or_a_name_that_nobody_states_is_warned_about(
+    stated: dict[str, str], words: list[str], missing: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = make_checkpoint(layers=1)
+    files.more |= stated
+    code, _, err = run(capsys, files.write(tmp_path / "c"), "--type", "q8_0", "--dry-run", *words)
+    assert code == 0
+    assert [line.partition(" is known: ")[0] for line in err.splitlines()] == [
+        f"edge-convert: warning: no {what}" for what in missing
+    ]
 
 
 def test_verify_says_whether_a_bundle_is_whole(
@@ -289,7 +358,8 @@ def start_and_wait_for_half_a_model(checkpoint: Path, folder: Path) -> subproces
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "runpy.run_module('convert', run_name='__main__')\n"
     )
-    arguments = [sys.executable, "-c", program, *command(checkpoint, "--out", folder / "b", "--type", "iq4_nl")[3:]]
+    words = ("--type", "iq4_nl", "--name", "n", "--licence", "mit")
+    arguments = [sys.executable, "-c", program, *command(checkpoint, "--out", folder / "b", *words)[3:]]
     process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 60
     while not any(path.stat().st_size for path in folder.glob(".b.partial-*/model.gguf")):
@@ -332,6 +402,43 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
         peaks.append(json.loads(result.stdout)["peak_rss_bytes"])
     assert peaks[1] < peaks[0] + 60_000_000
     assert peaks[1] < 600_000_000
+
+
+def test_a_signal_while_modules_load_exits_1_with_one_line() -> None:
+    program = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'numpy':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from convert.cli import main\n"
+        "sys.exit(main(['verify', 'none']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "edge-convert: stopped by SIGINT; nothing half written is left\n")
+
+
+@pytest.mark.parametrize("words", [["--json"], [], ["--help"]])
+def test_output_that_does_not_go_out_exits_1(words: list[str], checkpoint: Path) -> None:
+    arguments = command(checkpoint, "--type", "q8_0", "--dry-run", *words)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(arguments, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "edge-convert: standard output: No space left on device"
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_what_an_encoding_lacks_is_escaped(tmp_path: Path) -> None:
+    folder = make_checkpoint(layers=1).write(tmp_path / "c")
+    arguments = command(folder, "--type", "q8_0", "--dry-run", "--json", "--name", "Pümpe")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for words in (arguments, command("--help")):
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, env=environment, check=False)
+        assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert rb"\u2026" in done.stdout
 
 
 def test_an_ignored_hangup_stays_ignored_as_nohup_wants_it(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,6 +58,14 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def turn_a_bit(path: Path) -> None:
+    """Its size stays, and the times that a copy keeps."""
+    data, times = bytearray(path.read_bytes()), path.stat()
+    data[-len(data) // 3] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 def put(content: bytes) -> Damage:
     return lambda path: path.write_bytes(content)
 
@@ -77,6 +87,12 @@ def test_two_at_once_make_the_same_bundle(expected: str) -> None:
         each("blk.1.ffn_down.weight.Q4_0", Path.unlink),
         each("imatrix.gguf", Path.unlink),
         each("reference/model.gguf", cut),
+        each("blk.1.ffn_down.weight.Q4_0", turn_a_bit),
+        each("token_embd.weight.*", turn_a_bit),
+        each("imatrix.gguf", turn_a_bit),
+        each("*.npz", turn_a_bit),
+        each("reference/model.gguf", turn_a_bit),
+        each("reference/manifest.json", cut),
     ],
 )
 def test_what_is_damaged_is_made_anew(work: Path, expected: str, tmp_path: Path, damage: Damage) -> None:
@@ -84,6 +100,21 @@ def test_what_is_damaged_is_made_anew(work: Path, expected: str, tmp_path: Path,
     done = subprocess.run(command(work, tmp_path / "b"), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert digest(tmp_path / "b") == expected
+
+
+def budget_types(work: Path) -> list[str]:
+    words = ["--budget", "2MB", "--target", "armv8.6-i8mm", "--dry-run", "--work", str(work)]
+    done = subprocess.run(
+        [sys.executable, "-m", "convert", str(checkpoint_folder()), *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_no_divergence_is_measured_of_a_damaged_matrix(work: Path, expected: str, tmp_path: Path) -> None:
+    assert expected
+    shutil.copytree(work, tmp_path / "work")
+    each("*ffn_*.weight.Q4_0", lambda path: path.write_bytes(b"\x7b" * path.stat().st_size))(tmp_path / "work")
+    assert budget_types(tmp_path / "work") == budget_types(tmp_path / "fresh")
 
 
 def test_who_waits_is_told_so(tmp_path: Path) -> None:

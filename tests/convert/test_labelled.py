@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,22 @@ def test_what_else_a_line_holds_is_not_looked_at_and_letters_are_composed(tmp_pa
     path = write_lines(tmp_path / "labelled.jsonl", json.dumps(line, ensure_ascii=False))
     (example,) = read_labelled(path, read_tasks(write_tasks(tmp_path))).requests
     assert example.run(1).messages[-1].content == "a\u2028b mm/s"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_line(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "labelled.jsonl", {"task": "state", "input": {"vibration": 1}, "answer": "normal"})
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(read_labelled(path, read_tasks(write_tasks(tmp_path))).requests) == 1
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path, demo_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = write_lines(tmp_path / "good.jsonl", {"task": "state", "input": {"vibration": 1}, "answer": "normal"})
+    tasks, pipe = write_tasks(tmp_path), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for config, labelled in ((pipe, good), (tasks, pipe)):
+        words = ["evaluate", demo_bundle, "--against", demo_bundle, "--tasks", config, "--labelled", labelled]
+        assert run(*words) == 1
+        assert capsys.readouterr().err == f"edge-convert: {pipe}: not a regular file\n"
 
 
 @pytest.mark.parametrize("name", ["nothing.jsonl", "empty.jsonl"])

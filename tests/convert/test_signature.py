@@ -55,16 +55,27 @@ def test_a_bundle_is_signed_and_verified(work: Path, bundle: Path, capsys: pytes
     assert len((bundle / "manifest.sig").read_bytes()) == 64
     code, out, err = run(capsys, "verify", bundle, "--public-key", work / "key.pub.pem")
     assert (code, err) == (0, "")
-    assert out.endswith(", 1 files as listed, signed\n")
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [
+        ["files", "1,"], ["signature", "good:"], ["canaries", "none:"],
+    ]  # fmt: skip
 
 
 def test_without_a_key_verify_says_what_it_did_not_check(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "verify", bundle)[1].endswith(", signed, not checked\n")
+    assert "signature  not checked; --public-key" in run(capsys, "verify", bundle)[1]
     assert json.loads(run(capsys, "verify", bundle, "--json")[1]) == {
         "bundle": str(bundle), "ok": True, "faults": [], "signed": True, "signature_checked": False,
+        "has_canaries": False, "canaries_asked": False,
     }  # fmt: skip
     (bundle / "manifest.sig").unlink()
-    assert run(capsys, "verify", bundle)[1].endswith(", not signed\n")
+    assert "signature  none:" in run(capsys, "verify", bundle)[1]
+
+
+def test_canaries_that_are_not_there_cannot_be_asked(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "verify", bundle, "--canaries")
+    assert (code, err) == (
+        1,
+        f"edge-convert: {bundle}: canaries.json: there is none, so --canaries has nothing to ask\n",
+    )
 
 
 def test_a_conversion_tells_that_it_signed(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

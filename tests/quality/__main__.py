@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.automatic import reference_model
 from convert.conversion import processors
 from convert.evaluation import evaluate
 from convert.measure.importance import merge, read_importance
@@ -25,6 +24,7 @@ from convert.measure.moments import second_moments
 from convert.measure.runner import Floats, Runner
 from convert.measure.texts import CHUNK_TOKENS, Texts, calibration_files, chunks, evaluation_files, read_texts
 from convert.read.checkpoint import Checkpoint
+from convert.reference import KeptReference
 from convert.tune.tuning import CALIBRATION_CHUNKS
 from tests.llama_sources import build_llama_cpp, run_program
 
@@ -60,7 +60,8 @@ def main() -> int:
     programs = build_llama_cpp(given.programs, PROGRAMS)
     given.work.mkdir(parents=True, exist_ok=True)
     with Checkpoint(given.checkpoint) as checkpoint:
-        reference, home, _ = reference_model(checkpoint, given.work)
+        kept = KeptReference(checkpoint, given.work)
+        reference, home = kept.model, kept.home
     rows = [
         _judge(name, model, seconds, reference, texts, home)
         for name, model, seconds in (

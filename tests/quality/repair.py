@@ -73,7 +73,7 @@ def main() -> int:
     given.work.mkdir(parents=True, exist_ok=True)
     with Checkpoint(given.checkpoint) as checkpoint:
         choice, model = _model(checkpoint, given.budget, given.work)
-        reference = _predictions(choice.reference)
+        reference = _predictions(choice.reference.model)
         before = _divergence(model, reference)
         print(f"model of {model.stat().st_size} bytes: {before.mean:.5f} nats", flush=True)
         found = _components(choice, given.work / "moments.npz")
@@ -130,7 +130,7 @@ def _components(choice: Choice, kept: Path) -> dict[str, Components]:
     """Of the matrices of the layers: llama.cpp adapts no embedding that is the output matrix too."""
     library = ggml.load()
     names = [name for name in choice.chosen if name not in {TOKEN_EMBD, OUTPUT}]
-    with Runner(choice.reference, chunk_tokens=CHUNK_TOKENS, threads=processors(), is_writable=True) as runner:
+    with Runner(choice.reference.model, chunk_tokens=CHUNK_TOKENS, threads=processors(), is_writable=True) as runner:
         moments = _moments(runner, names, kept)
         found = {}
         for name in names:
