@@ -1,6 +1,7 @@
 """The folder of what was measured: files that may be missing or damaged, and one program at a time that uses it."""
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -29,10 +30,11 @@ def sole_use(folder: Path, progress: Progress) -> Iterator[None]:
 
 
 def read_json(path: Path) -> Any:
-    """None if nothing, or nothing readable, is there: it is made anew."""
+    """None if nothing is there, or not what `write_json` wrote: it is made anew."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return kept["value"] if kept["sha256"] == _digest(kept["value"]) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -52,7 +54,12 @@ def new_file(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, value: Any) -> None:
     with new_file(path) as draft:
-        draft.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        kept = {"sha256": _digest(value), "value": value}
+        draft.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def figure(value: Any) -> float:

@@ -5,6 +5,8 @@ often as they are probable. What the others add to the KL divergence is estimate
 they would add too little (log sum inequality), which made 5 % of the mean for a vocabulary of 152 000.
 """
 
+import hashlib
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +19,7 @@ from .runner import Floats, Runner
 TOP = 512
 DRAWN = 64
 _SEED = 0
+_DIGEST_BYTES = 32
 # So much of a text is only read: so does llama.cpp's perplexity tool.
 READ_SHARE = 0.5
 
@@ -104,20 +107,26 @@ def compare(
 
 
 def save(path: Path, predictions: Sequence[Predictions]) -> None:
-    """About 5 kB per position."""
+    """About 5 kB per position. Its hash comes first: that of the format sees not all damage."""
     arrays = {
         f"{at}.{field.name}": np.array(getattr(one, field.name))
         for at, one in enumerate(predictions)
         for field in fields(Predictions)
     }
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    data = file.getbuffer()
+    path.write_bytes(hashlib.sha256(data).digest() + data)
 
 
 def load(path: Path) -> list[Predictions]:
-    """Raises OSError, ValueError or KeyError if `save` did not write it."""
+    """Raises OSError or ValueError if `save` did not write it."""
     names = [field.name for field in fields(Predictions)]
-    with np.load(path, allow_pickle=False) as arrays:
+    content = memoryview(path.read_bytes())
+    digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if hashlib.sha256(data).digest() != digest:
+        raise ValueError("it is not as it was written")
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         kept = [{name: arrays[f"{at}.{name}"] for name in names} for at in range(len(arrays.files) // len(names))]
     if not all(np.isfinite(array).all() for one in kept for array in one.values()):
         raise ValueError("what is kept holds a number that is none")

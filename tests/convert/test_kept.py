@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from convert.kept import read_json, sole_use
+from convert.kept import read_json, sole_use, write_json
 from edge_agent.demo.readings import checkpoint_folder
 
 Damage = Callable[[Path], object]
@@ -66,6 +66,12 @@ def turn_a_bit(path: Path) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
+def turn_a_figure(path: Path) -> None:
+    text = path.read_text("utf-8")
+    at = text.rindex("0.") + 2
+    path.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :], encoding="utf-8")
+
+
 def put(content: bytes) -> Damage:
     return lambda path: path.write_bytes(content)
 
@@ -89,6 +95,7 @@ def test_two_at_once_make_the_same_bundle(expected: str) -> None:
         each("reference/model.gguf", cut),
         each("blk.1.ffn_down.weight.Q4_0", turn_a_bit),
         each("token_embd.weight.*", turn_a_bit),
+        each("plain-*.json", turn_a_figure),
         each("imatrix.gguf", turn_a_bit),
         each("*.npz", turn_a_bit),
         each("reference/model.gguf", turn_a_bit),
@@ -137,3 +144,7 @@ def test_what_cannot_be_read_is_not_there(tmp_path: Path) -> None:
         (tmp_path / "x").write_bytes(content)
         assert read_json(tmp_path / "x") is None
     assert read_json(tmp_path) is None
+    write_json(tmp_path / "x", {"a": [1.5, None, "ü"]})
+    assert read_json(tmp_path / "x") == {"a": [1.5, None, "ü"]}
+    (tmp_path / "x").write_text((tmp_path / "x").read_text("utf-8").replace("1.5", "1.6"), encoding="utf-8")
+    assert read_json(tmp_path / "x") is None

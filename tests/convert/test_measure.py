@@ -149,6 +149,15 @@ def test_predictions_are_kept(runner: Runner, tmp_path: Path) -> None:
     assert compare(runner, [again]).mean == pytest.approx(0, abs=1e-6)
 
 
+def test_predictions_of_which_a_bit_is_another_one_are_none(runner: Runner, tmp_path: Path) -> None:
+    save(tmp_path / "kept.npz", predict(runner, [tokens_of(runner, 8)]))
+    data = (tmp_path / "kept.npz").read_bytes()
+    for at in (*range(0, len(data), len(data) // 100), *range(len(data) - 200, len(data))):
+        (tmp_path / "kept.npz").write_bytes(data[:at] + bytes([data[at] ^ 8]) + data[at + 1 :])
+        with pytest.raises(ValueError, match="not as it was written"):
+            load(tmp_path / "kept.npz")
+
+
 def test_the_texts_that_come_along_are_cut_the_same_way_for_the_same_seed(runner: Runner) -> None:
     texts = read_texts(calibration_files())
 
