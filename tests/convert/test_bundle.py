@@ -145,7 +145,7 @@ def test_a_stray_output_matrix_of_a_tied_model_is_left_out_with_a_warning_if_it_
     head[-1, -1] ^= 1 if differs else 0
     files.tensors["lm_head.weight"] = head
     with Checkpoint(files.write(tmp_path / "checkpoint")) as checkpoint:
-        plan = make_plan(checkpoint, Options(Quantization.BF16))
+        plan = make_plan(checkpoint, Options(Quantization.BF16, name="n", licence="mit"))
     assert "output.weight" not in [tensor.name for tensor in plan.tensors]
     assert [warning.startswith("lm_head.weight differs") for warning in plan.warnings] == [True] * differs
 
