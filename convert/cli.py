@@ -2,10 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from .commands.terminal import EXIT_BAD_CHECKPOINT, EXIT_FAILED, complain, end_output, prepare_output
 from .errors import CheckpointError, ConvertError, printable
 from .stopping import Interrupted, stopping_signals
+
+_SUB_COMMANDS = ("verify", "evaluate", "merge-imatrix")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,13 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     try:
         with stopping_signals():
-            # It takes a while, in which a signal may come.
-            from .commands import convert, evaluate, merge_imatrix, verify  # noqa: PLC0415
+            # To load a command takes a while, in which a signal may come.
+            if words and words[0] in _SUB_COMMANDS:
+                command = import_module(f".commands.{words[0].replace('-', '_')}", __package__)
+                code: int = command.run(words[1:])
+                return code
+            from .commands import convert  # noqa: PLC0415
 
-            commands = {"verify": verify.run, "evaluate": evaluate.run, "merge-imatrix": merge_imatrix.run}
-            if words and words[0] in commands:
-                return commands[words[0]](words[1:])
-            return convert.run(words, list(commands))
+            return convert.run(words, _SUB_COMMANDS)
     except CheckpointError as error:
         complain(error)
         return EXIT_BAD_CHECKPOINT

@@ -21,7 +21,6 @@ from edge_agent.gguf_adapter import check_adapter
 from edge_agent.gguf_header import HeaderError, read_header
 from edge_agent.gguf_model import read_model_facts
 from edge_agent.gguf_numbers import check_numbers
-from edge_agent.model_store import ManifestError, parse_manifest
 from edge_agent.signatures import signature_fault
 
 from ..errors import CheckpointError, ConvertError, printable
@@ -122,6 +121,9 @@ def verify_bundle(folder: Path, key: Ed25519PublicKey | None = None) -> tuple[di
     name that leaves the folder; a model or adapter that the agent would not open; with `key` also a signature that is
     missing or not made with its other half. Raises ConvertError if there is no manifest to go by.
     """
+    # It loads what only the agent needs else.
+    from edge_agent.model_store import ManifestError, parse_manifest  # noqa: PLC0415
+
     try:
         data, manifest = _read_manifest(folder)
     except ConvertError as error:

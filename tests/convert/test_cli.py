@@ -414,7 +414,7 @@ def test_a_signal_while_modules_load_exits_1_with_one_line() -> None:
         "            os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Interrupting())\n"
         "from convert.cli import main\n"
-        "sys.exit(main(['verify', 'none']))\n"
+        "sys.exit(main(['none', '--type', 'q8_0', '--dry-run']))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "edge-convert: stopped by SIGINT; nothing half written is left\n")
