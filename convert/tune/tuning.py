@@ -72,8 +72,9 @@ class Tuning:
             for tensor in self.matrices
             if has_divergences and self.kinds[tensor.name][0] not in tuned.divergences.get(tensor.name, {})
         ]
-        # They are read below.
-        tuned.drop_damaged({tensor.name: self.kinds[tensor.name][0] for tensor in unmeasured})
+        if unmeasured:
+            # These are read below.
+            tuned.drop_damaged({tensor.name: self.kinds[tensor.name][0] for tensor in unmeasured})
         unrounded = {
             tensor.name: [kind for kind in self.kinds[tensor.name] if not tuned.has_encoded(tensor, kind)]
             for tensor in self.matrices

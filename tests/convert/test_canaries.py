@@ -164,7 +164,7 @@ def test_verify_asks_again(work: Path, tmp_path: Path, capsys: pytest.CaptureFix
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     (bundle / "canaries.json").rename(tmp_path / "canaries.json")
     assert run("verify", bundle, "--canaries") == 1
-    assert "canaries.json: cannot be read" in capsys.readouterr().err
+    assert "canaries.json: there is none" in capsys.readouterr().err
 
 
 def test_recorded_answers_that_differ_are_told_by_verify(work: Path, tmp_path: Path) -> None:
