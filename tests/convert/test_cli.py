@@ -43,7 +43,7 @@ def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path, capsys:
     words = ("--type", "q4_k_m", "--name", "pump", "--licence", "mit")
     code, out, err = run(capsys, checkpoint, "--out", tmp_path / "b", *words)
     assert (code, err) == (0, "")
-    assert "pump version 1, Q4_K_M, licence not stated\n" in out
+    assert "pump version 1, Q4_K_M, licence mit\n" in out
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["manifest.json", "model.gguf"]
     assert read_gguf(tmp_path / "b" / "model.gguf").values()["general.name"] == "pump"
 

@@ -15,6 +15,7 @@ from convert.ask.labelled import is_right, judge_tasks, read_labelled
 from convert.ask.requests import read_tasks
 from convert.cli import main
 from convert.errors import ConvertError
+from convert.kept import read_json, write_json
 from convert.report.quality import Task, decode
 from edge_agent.demo.readings import checkpoint_folder, held_out
 
@@ -230,13 +231,13 @@ def test_examples_that_one_of_both_alone_answers_right_are_counted(
 
     assert judged() == [(1.0, 1.0, 0, 0)] * 2
     (kept,) = home.iterdir()
-    of_reference = json.loads(kept.read_text())
+    of_reference = read_json(kept)
     # Triage and diagnosis take turns.
     of_reference[0] = of_reference[2] = of_reference[3] = False
-    kept.write_text(json.dumps(of_reference))
+    write_json(kept, of_reference)
     assert judged() == [(1.0, 0.6, 2, 0), (1.0, 0.8, 1, 0)]
     for damaged in ({"machine-triage": 5}, of_reference[1:], [1] * 10):
-        kept.write_text(json.dumps(damaged))
+        write_json(kept, damaged)
         assert judged() == [(1.0, 1.0, 0, 0)] * 2
 
 
@@ -306,5 +307,5 @@ def test_a_model_that_cannot_be_run_is_told(work: Path, tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     examples = read_labelled(demo_examples(tmp_path / "labelled.jsonl", 1), read_tasks(DEMO_TASKS))
     model = tmp_path / "model.gguf"
-    with pytest.raises(ConvertError, match=r"model\.gguf cannot be run: the model does not load"):
+    with pytest.raises(ConvertError, match=r"model\.gguf: should be a GGUF file"):
         judge_tasks(Adapted(model), Adapted(model), "2" * 64, examples, work=work, progress=lambda *_: None)

@@ -187,7 +187,7 @@ def test_texts_that_cannot_be_read_are_named(tmp_path: Path, name: str, content:
 
 def test_too_little_text_is_told(runner: Runner, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("short")
-    with pytest.raises(ConvertError, match=r"a: \d+ tokens; at least 512 are needed"):
+    with pytest.raises(ConvertError, match=r"a\.txt: \d+ tokens; at least 512 are needed"):
         chunks(read_texts([tmp_path / "a.txt"]), runner, seed=0, most=1)
 
 

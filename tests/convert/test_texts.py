@@ -104,7 +104,7 @@ def test_texts_of_many_or_strange_names_have_one_that_can_be_told(tmp_path: Path
     ("template", "fault"),
     [
         ("{{ 'x'.ljust(10 ** 10) }}", "the model's chat template cannot be used: takes more than 64 MB of memory"),
-        ("{{ raise_exception('no') }}", "the chat template does not take a conversation of a: no"),
+        ("{{ raise_exception('no') }}", "the chat template does not take a conversation of a.jsonl: no"),
     ],
 )
 def test_a_model_whose_template_writes_no_conversation_is_told(tmp_path: Path, template: str, fault: str) -> None:
