@@ -49,8 +49,9 @@ def ask(
     envelope = {**(fields or {}), "id": unique, "input": value, "reply_to": reply_topic, "deadline_ms": deadline_ms}
     request = Publication(topic=topics.request(task), payload=encode(envelope), content_type="application/json")
     give_up_at = time.monotonic() + deadline_ms / 1000 + GRACE_S
-    where = f"{mqtt.host}:{mqtt.effective_port}"
+    where = mqtt.brokers
     is_sent = False
+    failures = 0
     try:
         while True:
             try:
@@ -66,6 +67,9 @@ def ask(
                     link.publish(request)
                     is_sent = True
                 case Disconnected(reason=reason) if not is_sent:
+                    failures += 1
+                    if failures < len(mqtt.hosts):
+                        continue
                     raise NoAnswerError(f"no connection to the broker {where}: {reason}")
                 case Inbound():
                     link.acknowledge(event)

@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     StringConstraints,
     ValidationInfo,
     field_validator,
@@ -23,6 +24,7 @@ from edge_agent.engine.schema_grammar import check_schema
 from edge_agent.faults import field_name, shown
 from edge_agent.messages import parse_json
 
+MAX_HOSTS = 8
 BUILT_IN_TASK = "generate"
 # Host names that images ship with: fifty boards called "raspberrypi" would take over each other's session.
 UNNAMED_HOSTS = frozenset(
@@ -104,8 +106,17 @@ class TlsConfig(Table):
         return key_file
 
 
+def _hosts(value: object) -> tuple[str, ...]:
+    hosts = value if isinstance(value, list) else [value]
+    is_good = [isinstance(host, str) and len(host) <= 253 and re.fullmatch(r"[^\s/]+", host) for host in hosts]
+    if not all(is_good) or not 1 <= len(hosts) <= MAX_HOSTS or len(set(hosts)) < len(hosts):
+        raise ValueError(f"should be a host's name or address, or a list of 1 to {MAX_HOSTS} different ones")
+    return tuple(hosts)
+
+
 class MqttConfig(Table):
-    host: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[^\s/]+$")] = "localhost"
+    # Tried in turn, from the first one on, each time that a connection is lost or cannot be made.
+    hosts: Annotated[tuple[str, ...], PlainValidator(_hosts)] = Field(default=("localhost",), alias="host")
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     protocol: Literal["5", "3.1.1"] = "5"
     root: TopicRoot = "edgeai/v1"
@@ -113,6 +124,11 @@ class MqttConfig(Table):
     password_file: ConfigPath | None = None
     reply_topics: tuple[TopicFilter, ...] | None = Field(default=None, strict=False)
     tls: TlsConfig | None = None
+
+    @property
+    def brokers(self) -> str:
+        """Where they are, for people."""
+        return ", ".join(f"{host}:{self.effective_port}" for host in self.hosts)
 
     @property
     def effective_port(self) -> int:
@@ -134,6 +150,9 @@ class EngineConfig(Table):
     batch_tokens: Annotated[int, Field(ge=32, le=2048)] | None = None
 
 
+RatePerMinute = Annotated[int, Field(ge=1, le=100_000)]
+
+
 class QueueConfig(Table):
     capacity: Annotated[int, Field(ge=1, le=10000)] = 64
     # None = from the measured latency of the task (latency.py).
@@ -141,6 +160,8 @@ class QueueConfig(Table):
     dedup_window_s: Annotated[float, Field(ge=0, le=86400)] = 300.0
     max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] = 65536
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 20.0
+    # For each reply topic: one caller must not take what all of them share.
+    rate_per_minute: RatePerMinute | None = None
     # Where requests and answers are kept until they are done with; in memory, they end with the agent.
     journal: Literal["disk", "memory"] = "disk"
 
@@ -152,6 +173,8 @@ class TaskBase(Table):
     max_tokens: Annotated[int, Field(ge=1, le=32768)] = 256
     deadline_ms: Annotated[int, Field(ge=1, le=86_400_000)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] = 5
+    rate_per_minute: RatePerMinute | None = None
+    max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
     subscribe: tuple[TopicFilter, ...] = Field(default=(), strict=False)
     publish: str | None = None
     keep: Literal["all", "latest"] = "all"

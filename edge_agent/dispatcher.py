@@ -45,6 +45,7 @@ from edge_agent.messages import (
 )
 from edge_agent.mqtt_link import Inbound, Publication
 from edge_agent.quarantine import Quarantine, Quarantined, fingerprint
+from edge_agent.rate_limit import RateLimits
 from edge_agent.reception import Question, Reception, Unreadable
 from edge_agent.request_queue import Asker, Request, RequestQueue
 from edge_agent.statistics import Statistics
@@ -99,6 +100,7 @@ class Dispatcher:
         self._numbers = 0
         self._active: dict[int, _Active] = {}
         self._keys: dict[int, Key] = {}
+        self._rates = RateLimits()
         self._configure(config, tasks)
         self.queue = RequestQueue(config.queue.capacity)
         self._duplicates = Duplicates(config.queue.dedup_window_s, delivery.forget)
@@ -217,11 +219,22 @@ class Dispatcher:
         if (cause := self.limits.refusal(request.priority)) is not None:
             message = f"of priority {request.priority}, too little urgent while {self.limits.reason}"
             raise Refusal(Code(cause.value), message, RELAX_S)
+        self._check_rate(task, origin.reply_topic, now)
         superseded, losers = self._admission(now).enter(request)
         self._begin(request, key)
         if superseded is not None:
             self._end_with(superseded, _SUPERSEDED, now)
         self._displace(losers, now)
+
+    def _check_rate(self, task: Task, reply_topic: str, now: float) -> None:
+        """Raises Refusal. The last word before a request is let in: what is refused for another reason costs nobody."""
+        for what, key, per_minute in (
+            # First: who asks too much of a task must not use up what the others have of it.
+            ("reply topic", ("reply topic", reply_topic), self._config.queue.rate_per_minute),
+            (f"task {task.name}", ("task", task.name), task.config.rate_per_minute),
+        ):
+            if per_minute is not None and (wait_s := self._rates.wait_s(key, per_minute, now)):
+                raise Refusal(Code.RATE_LIMITED, f"{what}: at most {per_minute} requests a minute", wait_s)
 
     def _begin(self, request: Request, key: Key) -> None:
         self._keys[request.number] = key

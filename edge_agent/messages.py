@@ -48,6 +48,7 @@ class Code(StrEnum):
     OVERHEATED = "overheated"
     POWER_LIMITED = "power_limited"
     MEMORY_LOW = "memory_low"
+    RATE_LIMITED = "rate_limited"
     DEADLINE = "deadline"
     NOT_UTF8 = "not_utf8"
     BAD_JSON = "bad_json"
@@ -75,6 +76,7 @@ _STATUS_OF_CODE = {
     Code.OVERHEATED: Status.BUSY,
     Code.POWER_LIMITED: Status.BUSY,
     Code.MEMORY_LOW: Status.BUSY,
+    Code.RATE_LIMITED: Status.BUSY,
     Code.DEADLINE: Status.EXPIRED,
     Code.NOT_UTF8: Status.INVALID,
     Code.BAD_JSON: Status.INVALID,

@@ -127,6 +127,8 @@ class MqttLink:
         self.client_id = client_id
         self.is_connected = False
         self._is_unanswered = False
+        # In a row, of the brokers in turn.
+        self._failures = 0
         self.connects = 0
         self.published = self.dropped = 0
         self.disconnects: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
@@ -162,16 +164,28 @@ class MqttLink:
         self._client.on_publish = self._on_publish
         self._client.on_pre_connect = self._on_pre_connect
         self._client.max_queued_messages_set(MAX_QUEUED)
+        self._read_credentials()
+
+    def _read_credentials(self) -> None:
+        """Raises OSError, ValueError; what was read before stays."""
+        config = self._config
         if config.username is not None or config.password_file is not None:
             password = None if config.password_file is None else _read_secret(config.password_file)
             self._client.username_pw_set(config.username or "", password)
         if config.tls is not None:
-            self._client.tls_set_context(_tls_context(config))
+            context = _tls_context(config)
+            self._client._ssl_context = None  # noqa: SLF001 - paho takes one only once
+            self._client.tls_set_context(context)
 
     @property
     def broker(self) -> str:
-        """Host and port."""
-        return f"{self._config.host}:{self._config.effective_port}"
+        """Host and port of the one that is connected, or tried next."""
+        return f"{self._host}:{self._config.effective_port}"
+
+    @property
+    def _host(self) -> str:
+        hosts = self._config.hosts
+        return hosts[self._failures % len(hosts)]
 
     def start(self) -> None:
         """Connects in the background, and again whenever the connection is lost."""
@@ -182,7 +196,7 @@ class MqttLink:
             # A will can only be delayed as long as its session lives.
             properties.SessionExpiryInterval = SESSION_EXPIRY_S if self._is_persistent else WILL_DELAY_S
             arguments = {"clean_start": not self._is_persistent, "properties": properties}
-        self._client.connect_async(self._config.host, self._config.effective_port, KEEPALIVE_S, **arguments)
+        self._client.connect_async(self._host, self._config.effective_port, KEEPALIVE_S, **arguments)
         self._client.loop_start()
 
     def stop(self, timeout_s: float) -> None:
@@ -268,8 +282,14 @@ class MqttLink:
         if inbound.qos > 0 and inbound.epoch == self.connects and self.is_connected:
             self._client.ack(inbound.packet_id, inbound.qos)
 
-    def _on_pre_connect(self, _client: paho.Client, _userdata: object) -> None:
+    def _on_pre_connect(self, client: paho.Client, _userdata: object) -> None:
         self._is_unanswered = True
+        try:
+            # A certificate or a password may be another one by now.
+            self._read_credentials()
+        except (OSError, ValueError) as error:
+            log.warning("credentials cannot be read anew client=%s: %s", self.client_id, error)
+        client._host = self._host  # noqa: SLF001 - paho takes another one only between two connect() of the caller
         if self._will is None:
             return
         try:
@@ -286,7 +306,7 @@ class MqttLink:
     ) -> None:
         self._is_unanswered = False
         if reason.is_failure:
-            self._deliver(Disconnected(link=self, broken=Broken.REFUSED, reason=str(reason)))
+            self._fail(Broken.REFUSED, str(reason))
             return
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
         self._connected_at = time.monotonic()
@@ -299,7 +319,12 @@ class MqttLink:
 
     def _on_connect_fail(self, _client: paho.Client, _userdata: object) -> None:
         # paho calls this while it handles the error, and does not tell it.
-        self._deliver(Disconnected(link=self, broken=Broken.NOT_REACHED, reason=_words(sys.exception())))
+        self._fail(Broken.NOT_REACHED, _words(sys.exception()))
+
+    def _fail(self, broken: Broken, reason: str) -> None:
+        told = f"{self._host}: {reason}" if len(self._config.hosts) > 1 and reason != TAKEN_OVER else reason
+        self._failures += 1
+        self._deliver(Disconnected(link=self, broken=broken, reason=told))
 
     def _on_disconnect(
         self, _client: paho.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
@@ -310,10 +335,11 @@ class MqttLink:
             self.disconnects.append(time.monotonic())
             self._drop_poison()
             self._set_back_off(is_taken_over=reason == TAKEN_OVER)
-            self._deliver(Disconnected(link=self, broken=Broken.LOST, reason=str(reason)))
+            self._fail(Broken.LOST, str(reason))
+            # The others stand in for the first one: it is tried before them each time.
+            self._failures = 0
         elif was_unanswered:
-            reason_told = f"no answer to a CONNECT of MQTT {self._config.protocol}"
-            self._deliver(Disconnected(link=self, broken=Broken.NOT_ANSWERED, reason=reason_told))
+            self._fail(Broken.NOT_ANSWERED, f"no answer to a CONNECT of MQTT {self._config.protocol}")
 
     def _drop_poison(self) -> None:
         """A broker that cannot stand a message closes the connection, and paho would send it again first, for ever."""

@@ -63,7 +63,7 @@ class Reception:
         default_topic = self._topics.response(name)
         origin = _origin(name, default_topic, inbound)
         try:
-            envelope, refusal = self._parse(inbound)
+            envelope, refusal = self._parse(inbound, self._tasks.get(name))
             origin = _origin(name, default_topic, inbound, envelope)
             wanted_topic = inbound.response_topic or (envelope.reply_to if envelope else None)
             if wanted_topic is not None:
@@ -89,20 +89,22 @@ class Reception:
             topic = self._topics.response(task.name)
         origin = _origin(task.name, topic, inbound)
         try:
-            self._check_size(inbound)
+            self._check_size(inbound, task)
             return Question(origin, task, parse_bare(inbound.payload, inbound.content_type))
         except Refusal as refused:
             return Unreadable(origin, refused)
 
-    def _check_size(self, inbound: Inbound) -> None:
+    def _check_size(self, inbound: Inbound, task: Task | None) -> None:
         allowed = self._config.queue.max_payload_bytes
+        if task is not None and task.config.max_payload_bytes is not None:
+            allowed = min(allowed, task.config.max_payload_bytes)
         if len(inbound.payload) > allowed:
             raise Refusal(Code.TOO_LONG, f"payload: should have at most {allowed} bytes (got {len(inbound.payload)})")
 
-    def _parse(self, inbound: Inbound) -> tuple[Envelope | None, Refusal | None]:
+    def _parse(self, inbound: Inbound, task: Task | None) -> tuple[Envelope | None, Refusal | None]:
         """An envelope, or why there is none; with what can still be told of who asks and where to answer."""
         try:
-            self._check_size(inbound)
+            self._check_size(inbound, task)
             return parse_payload(inbound.payload, inbound.content_type), None
         except Refusal as refusal:
             return _salvage(inbound), refusal

@@ -31,6 +31,7 @@ def _certificate(key: ec.EllipticCurvePrivateKey) -> str:
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
     )
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
@@ -39,4 +40,5 @@ _KEY = ec.generate_private_key(ec.SECP256R1())
 CERTIFICATE = _certificate(_KEY)
 KEY = _pem(_KEY, NoEncryption())
 KEY_WITH_PASSPHRASE = _pem(_KEY, BestAvailableEncryption(b"secret"))
+OTHER_CERTIFICATE = _certificate(ec.generate_private_key(ec.SECP256R1()))
 OTHER_KEY = _pem(ec.generate_private_key(ec.SECP256R1()), NoEncryption())

@@ -110,7 +110,7 @@ def test_every_key_of_the_contract_is_taken(tmp_path: Path) -> None:
     (tmp_path / "part.json").write_text('{"type": "object"}', encoding="utf-8")
     config = load(tmp_path, EVERYTHING, base="")
     assert (config.device.site, config.device.id) == ("hall1", "board1")
-    assert (config.mqtt.host, config.mqtt.effective_port, config.mqtt.protocol) == ("broker.plant", 8884, "3.1.1")
+    assert (config.mqtt.hosts, config.mqtt.effective_port, config.mqtt.protocol) == (("broker.plant",), 8884, "3.1.1")
     assert config.reply_topics == ("plant/answers/#",)
     assert (config.engine.max_active, config.engine.batch_tokens) == (2, 128)
     assert (config.queue.capacity, config.queue.dedup_window_s) == (10, 60.0)
@@ -132,7 +132,7 @@ def test_every_key_of_the_contract_is_taken(tmp_path: Path) -> None:
 def test_the_least_configuration_has_the_defaults_of_the_contract(tmp_path: Path) -> None:
     config = load(tmp_path, "")
     assert config.models_dir == Path("/var/lib/edge-agent/models")
-    assert (config.mqtt.host, config.mqtt.effective_port, config.mqtt.protocol) == ("localhost", 1883, "5")
+    assert (config.mqtt.hosts, config.mqtt.effective_port, config.mqtt.protocol) == (("localhost",), 1883, "5")
     assert config.mqtt.root == "edgeai/v1"
     assert config.reply_topics == (f"{BASE}/infer/+/response/#", "edgeai/v1/reply/#")
     assert (config.queue.dedup_window_s, config.queue.max_payload_bytes) == (300.0, 65536)
@@ -286,7 +286,10 @@ FAULTS = [
     ("[mqtt]\nport = 70000", "mqtt.port: should be less than or equal to 65535 (got 70000)"),
     ("[mqtt]\nport = true", "mqtt.port: should be a valid integer (got true)"),
     ('[mqtt]\nprotocol = "4"', "mqtt.protocol: should be '5' or '3.1.1' (got \"4\")"),
-    ('[mqtt]\nhost = "mqtt://x"', "mqtt.host: "),
+    ('[mqtt]\nhost = "mqtt://x"', "mqtt.host: should be a host's name or address, or a list of 1 to 8 different ones"),
+    ("[mqtt]\nhost = []", "mqtt.host: "),
+    ('[mqtt]\nhost = ["a", "a"]', "mqtt.host: "),
+    ('[mqtt]\nhost = ["a", 5]', "mqtt.host: "),
     ('[mqtt]\nroot = "/a"', "mqtt.root: a root does not start with '$' or '/' nor end with '/' (got \"/a\")"),
     ('[mqtt]\nroot = "a/+"', 'mqtt.root: a topic holds no wildcards (got "a/+")'),
     ('[mqtt]\nreply_topics = "x"', 'mqtt.reply_topics: should be a list (got "x")'),

@@ -1028,6 +1028,44 @@ class TestLargeReplies:
         assert "broker" in desk.reply["error"]["message"]
 
 
+class TestRates:
+    def test_a_task_takes_so_many_in_a_minute_and_says_when_the_next(self) -> None:
+        desk = Desk(tasks="[tasks.slow]\nkind = 'generate'\nrate_per_minute = 2\n")
+        for name in "abc":
+            desk.ask({"input": "x", "id": name}, task="slow")
+        desk.ask({"input": "x", "id": "other"})
+        (reply,) = desk.replies
+        assert (reply["id"], reply["status"], code_of(reply)) == ("c", "busy", "rate_limited")
+        assert message_of(reply) == "task slow: at most 2 requests a minute"
+        assert reply["error"]["retry_after_s"] == pytest.approx(30)
+        desk.ask({"input": "x", "id": "c"}, task="slow", at=30.1)
+        assert len(desk.replies) == 1
+
+    def test_a_caller_takes_so_many_and_leaves_the_others_what_they_have_of_a_task(self) -> None:
+        desk = Desk("[queue]\nrate_per_minute = 2\n", tasks="[tasks.slow]\nkind = 'generate'\nrate_per_minute = 4\n")
+        for name, who in (("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 2), ("f", 2)):
+            desk.ask({"input": "x", "id": name, "reply_to": f"edgeai/v1/reply/{who}"}, task="slow")
+        assert [(reply["id"], code_of(reply)) for reply in desk.replies] == [
+            ("c", "rate_limited"),
+            ("d", "rate_limited"),
+        ]
+        assert "reply topic: at most 2" in message_of(desk.replies[0])
+
+    def test_a_repeated_question_costs_nothing(self) -> None:
+        desk = Desk("[queue]\nrate_per_minute = 1\n")
+        for _ in range(3):
+            desk.ask({"input": "x", "id": "a"})
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert [reply["status"] for reply in desk.replies] == ["ok"] * 3
+
+    def test_a_task_may_take_smaller_payloads_than_the_others(self) -> None:
+        desk = Desk(tasks="[tasks.small]\nkind = 'generate'\nmax_payload_bytes = 10\n")
+        desk.ask("x" * 11, task="small")
+        desk.ask("x" * 11)
+        assert code_of(desk.reply) == "too_long"
+        assert "at most 10 bytes (got 11)" in message_of(desk.reply)
+
+
 class TestSuspects:
     """Requests that ran when a worker died."""
 

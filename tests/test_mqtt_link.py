@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import getpass
 import queue
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge_agent.config import MqttConfig
 from edge_agent.demo.broker import free_port
-from edge_agent.mqtt_link import Broken, Disconnected, LinkEvent, MqttLink, _words
+from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent, MqttLink, _words
+from tests.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE
+from tests.processes import Mosquitto
 
 
 @contextmanager
@@ -68,3 +72,65 @@ def test_what_the_system_says_of_tls_is_put_in_plain_words() -> None:
     assert _words(caught.value).startswith("TLS: ")
     assert "_ssl.c" not in _words(caught.value)
     assert _words(TimeoutError("timed out")) == "timed out"
+
+
+@pytest.mark.usefixtures("require_mosquitto")
+def test_brokers_are_tried_in_turn_and_the_first_one_again_when_the_other_is_lost(
+    tmp_path: Path, protocol: str
+) -> None:
+    port = free_port()
+    events: queue.Queue[LinkEvent] = queue.Queue()
+    # All of 127.0.0.0/8 is this machine; the broker listens at the last one only.
+    config = MqttConfig.model_validate(
+        {"host": ["127.0.0.3", "127.0.0.2", "127.0.0.1"], "port": port, "protocol": protocol}
+    )
+    link = MqttLink("c", config, events.put)
+    with Mosquitto(tmp_path, port) as broker:
+        link.start()
+        try:
+            heard = [events.get(timeout=30) for _ in range(3)]
+            assert [getattr(event, "reason", None) for event in heard] == [
+                "127.0.0.3: Connection refused", "127.0.0.2: Connection refused", None,
+            ]  # fmt: skip
+            assert link.broker == f"127.0.0.1:{port}"
+            broker.stop()
+            lost, again = [events.get(timeout=30) for _ in range(2)]
+            assert isinstance(lost, Disconnected)
+            assert lost.reason.startswith("127.0.0.1: ")
+            assert isinstance(again, Disconnected)
+            assert again.reason == "127.0.0.3: Connection refused"
+            broker.start()
+        finally:
+            link.stop(1.0)
+
+
+@pytest.mark.usefixtures("require_mosquitto")
+@pytest.mark.expects_warning
+# paho leaves the socket of a failed handshake to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_certificates_that_are_replaced_count_from_the_next_attempt_on_and_unreadable_ones_never(
+    tmp_path: Path,
+) -> None:
+    ca_file = tmp_path / "ca.pem"
+    for name, pem in (("ca.pem", OTHER_CERTIFICATE), ("server.pem", CERTIFICATE), ("server.key", KEY)):
+        (tmp_path / name).write_text(pem, encoding="utf-8")
+        (tmp_path / name).chmod(0o644)
+    tmp_path.chmod(0o755)
+    events: queue.Queue[LinkEvent] = queue.Queue()
+    port = free_port()
+    tls = f"certfile {tmp_path}/server.pem\nkeyfile {tmp_path}/server.key\nuser {getpass.getuser()}\n"
+    with Mosquitto(tmp_path, port, tls):
+        config = {"host": "localhost", "port": port, "tls": {"ca_file": ca_file}}
+        link = MqttLink("c", MqttConfig.model_validate(config), events.put)
+        link.start()
+        try:
+            for text in (None, "no certificate", CERTIFICATE):
+                if text is not None:
+                    ca_file.write_text(text, encoding="utf-8")
+                event = events.get(timeout=30)
+                # An attempt may have begun before the file was changed.
+                while text == CERTIFICATE and isinstance(event, Disconnected):
+                    event = events.get(timeout=30)
+                assert isinstance(event, Connected if text == CERTIFICATE else Disconnected)
+        finally:
+            link.stop(1.0)

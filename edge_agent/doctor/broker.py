@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import socket
+from collections.abc import Iterator
 
 from edge_agent.config import MqttConfig
 from edge_agent.config_files import broker_file_faults
@@ -13,8 +14,15 @@ from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent, Mqt
 TIMEOUT_S = 5.0
 
 
+def brokers(mqtt: MqttConfig, client_id: str) -> Iterator[Check]:
+    """One check for each of them."""
+    for host in mqtt.hosts:
+        yield broker(mqtt.model_copy(update={"hosts": (host,)}), client_id)
+
+
 def broker(mqtt: MqttConfig, client_id: str) -> Check:
-    where = f"{mqtt.host}:{mqtt.effective_port}"
+    """Of the first one."""
+    where = f"{mqtt.hosts[0]}:{mqtt.effective_port}"
 
     def failed(found: str, advice: str) -> Check:
         return Check(name="broker", verdict=Verdict.FAILED, found=found, advice=advice)
@@ -22,7 +30,7 @@ def broker(mqtt: MqttConfig, client_id: str) -> Check:
     if faults := broker_file_faults(mqtt):
         return failed("; ".join(faults), "mend these files, or what the configuration says of them; then ask again")
     try:
-        with socket.create_connection((mqtt.host, mqtt.effective_port), TIMEOUT_S):
+        with socket.create_connection((mqtt.hosts[0], mqtt.effective_port), TIMEOUT_S):
             pass
     except OSError as error:
         advice = "check mqtt.host and mqtt.port, the network and the broker's listener"

@@ -18,7 +18,7 @@ from edge_agent.clock import timestamp
 from edge_agent.config import Config
 from edge_agent.config_files import command_file_faults
 from edge_agent.config_loader import ConfigError, load_config
-from edge_agent.doctor.broker import broker
+from edge_agent.doctor.broker import brokers
 from edge_agent.doctor.check import Check, Verdict, counted
 from edge_agent.doctor.engine import KERNEL_FEATURES, engine
 from edge_agent.doctor.sensors import memory_limit, sensors
@@ -73,7 +73,7 @@ def _checks(config_path: Path) -> Iterator[Check]:
     yield memory_limit(reading)
     yield _clock()
     yield _disk(config, reading)
-    yield broker(config.mqtt, f"{config.device.site}.{config.device.id}.doctor")
+    yield from brokers(config.mqtt, f"{config.device.site}.{config.device.id}.doctor")
     if faults := command_file_faults(config):
         yield Check(
             name="commands",

@@ -39,7 +39,7 @@ def config(folder: Path) -> str:
 def test_the_configuration_names_both(tmp_path: Path, seen: list[tuple[MqttConfig, str]]) -> None:
     assert cli.main(["watch", "--config", config(tmp_path)]) == 0
     ((mqtt, site),) = seen
-    assert (mqtt.host, mqtt.root, site) == ("broker.example", "r", "hall1")
+    assert (mqtt.hosts, mqtt.root, site) == (("broker.example",), "r", "hall1")
 
 
 def test_another_site_on_the_same_broker(tmp_path: Path, seen: list[tuple[MqttConfig, str]]) -> None:
@@ -53,7 +53,7 @@ def test_a_pc_needs_no_configuration(tmp_path: Path, seen: list[tuple[MqttConfig
     flags = ["--host", "h", "--site", "s", "--port", "1884", "--root", "r/t", "--protocol", "3.1.1", "--username", "u"]
     assert cli.main(["watch", *flags, "--password-file", str(secret)]) == 0
     mqtt = seen[0][0]
-    assert (mqtt.host, mqtt.port, mqtt.root, mqtt.protocol) == ("h", 1884, "r/t", "3.1.1")
+    assert (mqtt.hosts, mqtt.port, mqtt.root, mqtt.protocol) == (("h",), 1884, "r/t", "3.1.1")
     assert (mqtt.username, mqtt.password_file, mqtt.tls) == ("u", secret, None)
 
 
@@ -68,7 +68,7 @@ def test_tls_is_asked_for_or_follows_from_a_file(seen: list[tuple[MqttConfig, st
     [
         (["--host", "h"], "--site: required with --host"),
         (["--host", "h", "--site", "hall 1"], '--site: should be 1 to 64 letters, digits, _ or - (got "hall 1")'),
-        (["--host", "a b", "--site", "s"], "--host: should match pattern"),
+        (["--host", "a b", "--site", "s"], "--host: should be a host's name or address"),
         (["--host", "h", "--site", "s", "--root", "#"], '--root: a topic holds no wildcards (got "#")'),
         (["--host", "h", "--site", "s", "--ca-file", "/nowhere"], "--ca-file: should be a file that can be read"),
         (["--host", "h", "--site", "s", "--key-file", "k"], "--key-file: "),
