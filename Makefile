@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-repair test-clients \
-  test-homeassistant test-model chaos bench bench-agent bench-compare bench-overload bench-labels bench-cancel bench-grammar thermal clean
+  test-homeassistant test-model test-unit chaos bench bench-agent bench-compare bench-overload bench-labels bench-cancel \
+  bench-grammar thermal clean
 
 setup: $(VENV)/ready
 
@@ -80,6 +81,12 @@ check: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet tests/test_systemd_unit.py
+
+# The unit on booted systems with systemd 249, 252 and 257, in containers (needs root; Debian's mmdebstrap,
+# systemd-container, ubuntu-keyring).
+test-unit: setup
+	$(BIN)/python -m pytest tests/deploy/unit.py
 
 # What this board can do: make bench MODEL=path-of-a-bundle-or-gguf
 bench: setup

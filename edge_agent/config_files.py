@@ -34,7 +34,7 @@ def model_hints(config: Config) -> list[str]:
 def broker_file_faults(mqtt: MqttConfig) -> list[str]:
     """Those of the files that a connection to the broker takes."""
     tls = mqtt.tls or TlsConfig()
-    password = _fault("mqtt.password_file", mqtt.password_file, _no_text)
+    password = _fault("mqtt.password_file", mqtt.password_file, _no_password)
     ca = _fault("mqtt.tls.ca_file", tls.ca_file, _no_certificates)
     certificate = _fault("mqtt.tls.cert_file", tls.cert_file, _no_certificates)
     key = _fault("mqtt.tls.key_file", tls.key_file)
@@ -46,7 +46,7 @@ def broker_file_faults(mqtt: MqttConfig) -> list[str]:
 
 def command_file_faults(config: Config) -> list[str]:
     """That of the file of the key that commands are signed with."""
-    fault = _fault("commands.key_file", config.commands.key_file)
+    fault = _fault("commands.key_file", config.commands.key_file, _no_secret)
     return [fault] if fault else []
 
 
@@ -73,13 +73,21 @@ def _is_readable(file: Path) -> bool:
         return False
 
 
-def _no_text(file: Path) -> str | None:
+def _no_secret(file: Path) -> str | None:
+    try:
+        # systemd has a blank one for whom it was given none (systemd/edge-agent.service).
+        return None if file.read_bytes().strip() else "should hold a secret, but is blank"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _no_password(file: Path) -> str | None:
+    if fault := _no_secret(file):
+        return fault
     try:
         file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         return "should be UTF-8 text"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
     return None
 
 

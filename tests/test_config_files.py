@@ -82,3 +82,10 @@ def test_the_key_for_signatures_is_a_public_one(tmp_path: Path, name: str, fault
 def test_a_password_is_text(tmp_path: Path) -> None:
     (tmp_path / "password").write_bytes(b"\xff\xfe")
     assert told(tmp_path, '[mqtt]\npassword_file = "password"') == ["mqtt.password_file: should be UTF-8 text"]
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \n"])
+@pytest.mark.parametrize(("table", "key"), [("mqtt", "password_file"), ("commands", "key_file")])
+def test_a_blank_secret_is_none(tmp_path: Path, table: str, key: str, content: str) -> None:
+    (tmp_path / "secret").write_text(content, encoding="ascii")
+    assert told(tmp_path, f'[{table}]\n{key} = "secret"') == [f"{table}.{key}: should hold a secret, but is blank"]

@@ -36,8 +36,8 @@ from edge_agent.engine.protocol import (
 _logger = logging.getLogger(__name__)
 
 _PROGRESS_S = 1.0
-# Of all processes on the board the worker holds most memory and is the one that is restarted.
-_OOM_SCORE_RAISE = 300
+# Of all processes on the board the worker holds most memory and is the one that is restarted. Thousandths of it.
+_OOM_SCORE_ADJUST = 500
 _PR_SET_NAME = 15  # linux/prctl.h
 
 
@@ -196,7 +196,7 @@ def _write(events: BinaryIO, event: Event) -> None:
 def _raise_oom_score() -> None:
     path = Path("/proc/self/oom_score_adj")
     try:
-        path.write_text(str(min(int(path.read_text()) + _OOM_SCORE_RAISE, 1000)), encoding="ascii")
+        path.write_text(str(max(int(path.read_text()), _OOM_SCORE_ADJUST)), encoding="ascii")
     except OSError:
         _logger.debug("no oom_score_adj here", exc_info=True)
 

@@ -26,10 +26,12 @@ IMAGES = REPOSITORY / "build" / "roots"
 BOOT_S = 120.0
 _PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "ca-certificates", "iproute2", "procps"),
-    *("mosquitto", "mosquitto-clients"),
+    # What a llama.cpp built with OpenMP needs; a compiler would have brought it.
+    *("mosquitto", "mosquitto-clients", "libgomp1"),
 )
 # The tree of cgroups that systemd keeps its services in: cgroup v2, beside v1 where this machine has both.
 _CGROUP_MOUNTS = [path for path in map(Path, ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")) if path.is_dir()]
+_UBUNTU_KEYS = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
 
 
@@ -40,8 +42,7 @@ class Release:
     systemd: int
     python: str
     python_packages: tuple[str, ...]
-    mirror: str = "http://deb.debian.org/debian"
-    components: str = "main"
+    mirrors: tuple[str, ...] = ("http://deb.debian.org/debian",)
 
 
 RELEASES = {
@@ -52,8 +53,10 @@ RELEASES = {
         python="3.11",
         # python3 itself, which is 3.10, is what Ansible runs with.
         python_packages=("python3", "python3.11", "python3.11-venv"),
-        mirror="http://archive.ubuntu.com/ubuntu",
-        components="main,universe",
+        mirrors=tuple(
+            f"deb [signed-by={_UBUNTU_KEYS}] http://archive.ubuntu.com/ubuntu {suite} main universe"
+            for suite in ("jammy", "jammy-updates")
+        ),
     ),
 }
 
@@ -82,9 +85,9 @@ def image(name: str, images: Path = IMAGES) -> Path:
         'rm -f "$1"/etc/machine-id "$1"/etc/hostname "$1"/etc/resolv.conf; touch "$1"/etc/machine-id',
     )
     command = ["mmdebstrap", "--quiet", "--mode=root", "--arch=amd64", "--variant=minbase", f"--include={packages}"]
-    command += [f"--components={release.components}", *(f"--customize-hook={hook}" for hook in hooks)]
+    command += [f"--customize-hook={hook}" for hook in hooks]
     try:
-        subprocess.run([*command, name, str(partial), release.mirror], check=True)
+        subprocess.run([*command, name, str(partial), *release.mirrors], check=True)
         partial.rename(root)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -210,6 +213,8 @@ class Board:
             path.mkdir(parents=True, exist_ok=True)
         (upper / "etc").mkdir(exist_ok=True)
         (upper / "etc" / "hostname").write_text(f"{self.name}\n", encoding="ascii")
+        hosts = f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n::1 localhost\n"
+        (upper / "etc" / "hosts").write_text(hosts, encoding="ascii")
         layers = f"lowerdir={self._lower},upperdir={upper},workdir={work}"
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, str(self.root)], check=True)
 
