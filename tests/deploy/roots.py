@@ -97,8 +97,9 @@ def image(name: str, images: Path = IMAGES) -> Path:
 class Board:
     """One container. Its root (`root`) can be read and written while it runs, too.
 
-    name: its host name. has_own_network: with a loopback of its own, and nothing else; without, it shares this
-    machine's network. options: more for systemd-nspawn, such as `--bind-ro=…`.
+    folder: none that pytest clears away, for it would clear the board that is mounted there. name: its host name.
+    has_own_network: with a loopback of its own, and nothing else; without, it shares this machine's network. options:
+    more for systemd-nspawn, such as `--bind-ro=…`.
     """
 
     def __init__(
@@ -131,7 +132,8 @@ class Board:
         command += [f"--hostname={self.name}", "--register=no", "--keep-unit", "--console=pipe", *self._options]
         with self.log.open("ab") as log:
             self._container = subprocess.Popen(
-                ["sh", "-e", "-c", f'{enter}exec "$@"', "sh", *command],
+                # It ends with whoever started it, in whatever way that ends.
+                ["sh", "-e", "-c", f'{enter}exec setpriv --pdeathsig TERM "$@"', "sh", *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

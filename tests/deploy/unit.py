@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -31,6 +32,11 @@ MOSQUITTO = """
 listener 8883
 certfile /etc/mosquitto/certs/server.pem
 keyfile /etc/mosquitto/certs/server.key
+listener 8884
+certfile /etc/mosquitto/certs/server.pem
+keyfile /etc/mosquitto/certs/server.key
+cafile /etc/mosquitto/certs/server.pem
+require_certificate true
 password_file /etc/mosquitto/passwords
 """
 CONFIG = f"""
@@ -73,7 +79,9 @@ class Service:
         install, service = (self._sample(after) for after in ("## On a board", "As a service"))
         install = install.partition("/opt/edge-agent/current/bin/")[0]
         python = f"python{RELEASES[release].python}"
-        self.shell(install.replace("python3 ", f"{python} "), PIP_NO_INDEX="1", PIP_FIND_LINKS="/srv/wheels")
+        # In the place of half an hour of compiling.
+        install = install.replace("python3 ", f"{python} ").replace("install . ", "install edge-agent ")
+        self.shell(install, PIP_NO_INDEX="1", PIP_FIND_LINKS="/srv/wheels")
         # Sensors that this machine does not have.
         trees.load("rk3588-mainline").write(board.root / "srv/tree")
         self.shell("mount --bind /srv/tree/sys/class /sys/class")
@@ -179,22 +187,20 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=RELEASES)
-def service(
-    request: pytest.FixtureRequest, wheels: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
+def service(request: pytest.FixtureRequest, wheels: Path, bundle: Path) -> Iterator[Service]:
     if fault := missing():
         pytest.fail(fault)
-    folder = tmp_path_factory.mktemp(request.param)
-    # The device of a firmware that does not answer.
-    device = folder / "vcio"
-    subprocess.run(["mknod", str(device), "c", "1", "3"], check=True)
-    device.chmod(0o660)
-    subprocess.run(["chown", "root:44", str(device)], check=True)
-    options = (f"--bind-ro={wheels}:/srv/wheels", f"--bind={device}:/dev/vcio")
-    with Board(image(request.param), folder, options=options) as board:
-        service = Service(board)
-        service.install(request.param, bundle)
-        yield service
+    with TemporaryDirectory(dir="/var/tmp") as name:
+        # The device of a firmware that does not answer.
+        device = Path(name) / "vcio"
+        subprocess.run(["mknod", str(device), "c", "1", "3"], check=True)
+        device.chmod(0o660)
+        subprocess.run(["chown", "root:44", str(device)], check=True)
+        options = (f"--bind-ro={wheels}:/srv/wheels", f"--bind={device}:/dev/vcio")
+        with Board(image(request.param), Path(name), options=options) as board:
+            service = Service(board)
+            service.install(request.param, bundle)
+            yield service
 
 
 def test_it_answers_over_tls(service: Service) -> None:
@@ -337,6 +343,17 @@ def test_a_secret_that_is_named_and_absent_is_a_bad_configuration(service: Servi
     service.publish(f"{BASE}/cmd/ping", '{"id":"unsigned"}')
     wait_until(lambda: service.heard(f"{BASE}/cmd/ping/result"), "an answer to ping", 20)
     assert service.heard(f"{BASE}/cmd/ping/result")[-1]["error"]["code"] == "unauthorized"
+    service.configure(CONFIG)
+    service.shell("systemctl restart edge-agent")
+
+
+def test_the_key_of_a_client_s_certificate_is_a_secret_too(service: Service) -> None:
+    config = CONFIG.replace('host = "localhost"', 'host = "localhost"\nport = 8884')
+    service.set_secret("mqtt_key", KEY)
+    own = 'ca_file = "ca.pem"\ncert_file = "ca.pem"\nkey_file = "credentials/mqtt_key"'
+    service.configure(config.replace('ca_file = "ca.pem"', own))
+    service.shell("systemctl restart edge-agent")
+    assert service.ask()["status"] == "ok"
     service.configure(CONFIG)
     service.shell("systemctl restart edge-agent")
 

@@ -334,3 +334,8 @@ def test_commands_without_end_do_not_put_steps_off() -> None:
 
     with pytest.raises(EnoughStepsError):
         worker_module._serve(cast("Any", Engine()), cast("Any", Commands()), lambda _: None)
+
+
+def test_out_of_memory_the_kernel_takes_the_worker(start: Callable[..., Worker]) -> None:
+    ready = start().wait_for(Ready)
+    assert int(Path(f"/proc/{ready.pid}/oom_score_adj").read_text(encoding="ascii")) >= 500
