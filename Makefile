@@ -86,6 +86,7 @@ check: setup
 # The unit on booted systems with systemd 249, 252 and 257, in containers (needs root; Debian's mmdebstrap,
 # systemd-container, ubuntu-keyring).
 test-unit: setup
+	test -d dist/wheelhouse/x86_64 || $(MAKE) wheelhouse ARCH=x86_64
 	$(BIN)/python -m pytest tests/deploy/unit.py
 
 # What this board can do: make bench MODEL=path-of-a-bundle-or-gguf

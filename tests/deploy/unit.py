@@ -20,7 +20,6 @@ from tests.boards import trees
 from tests.certificates import CERTIFICATE, KEY
 from tests.conftest import convert_demo_model
 from tests.deploy.roots import RELEASES, REPOSITORY, Board, image, missing
-from tests.deploy.wheels import wheelhouse
 from tests.processes import wait_until
 
 BASE = "edgeai/v1/hall1/board1"
@@ -69,7 +68,7 @@ class Service:
         self.board = board
         self._heard = board.root / "srv" / "heard"
 
-    def install(self, release: str, bundle: Path) -> None:
+    def install(self, release: str, wheel: Path, bundle: Path) -> None:
         """By the README's samples, with what they leave to the reader: configuration, model, secrets, a broker."""
         board, etc = self.board, self.board.root / "etc"
         files = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
@@ -79,8 +78,8 @@ class Service:
         install, service = (self._sample(after) for after in ("## On a board", "As a service"))
         install = install.partition("/opt/edge-agent/current/bin/")[0]
         python = f"python{RELEASES[release].python}"
-        # In the place of half an hour of compiling.
-        install = install.replace("python3 ", f"{python} ").replace("install . ", "install edge-agent ")
+        (board.root / "srv" / wheel.name).write_bytes(wheel.read_bytes())
+        install = install.replace("python3 ", f"{python} ").replace("install . ", f"install /srv/{wheel.name} ")
         self.shell(install, PIP_NO_INDEX="1", PIP_FIND_LINKS="/srv/wheels")
         # Sensors that this machine does not have.
         trees.load("rk3588-mainline").write(board.root / "srv/tree")
@@ -178,7 +177,22 @@ class Service:
 
 @pytest.fixture(scope="module")
 def wheels() -> Path:
-    return wheelhouse(REPOSITORY / "build/deploy/wheels", {release.python for release in RELEASES.values()})
+    """Of the agent's dependencies; compiling one of them would take half an hour."""
+    folder = REPOSITORY / "dist/wheelhouse/x86_64"
+    assert folder.is_dir(), "make wheelhouse ARCH=x86_64"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def agent_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The agent as it is now."""
+    folder = tmp_path_factory.mktemp("agent")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", f"--wheel-dir={folder}", str(REPOSITORY)],
+        check=True,
+    )
+    (wheel,) = folder.glob("*.whl")
+    return wheel
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +201,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=RELEASES)
-def service(request: pytest.FixtureRequest, wheels: Path, bundle: Path) -> Iterator[Service]:
+def service(request: pytest.FixtureRequest, wheels: Path, agent_wheel: Path, bundle: Path) -> Iterator[Service]:
     if fault := missing():
         pytest.fail(fault)
     with TemporaryDirectory(dir="/var/tmp") as name:
@@ -199,7 +213,7 @@ def service(request: pytest.FixtureRequest, wheels: Path, bundle: Path) -> Itera
         options = (f"--bind-ro={wheels}:/srv/wheels", f"--bind={device}:/dev/vcio")
         with Board(image(request.param), Path(name), options=options) as board:
             service = Service(board)
-            service.install(request.param, bundle)
+            service.install(request.param, agent_wheel, bundle)
             yield service
 
 
