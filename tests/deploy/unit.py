@@ -226,6 +226,11 @@ def test_it_answers_over_tls(service: Service) -> None:
     assert service.show("NRestarts") == "0"
 
 
+def test_systemd_knows_every_line(service: Service) -> None:
+    told = service.shell("systemd-analyze verify edge-agent.service 2>&1")
+    assert [line for line in told.splitlines() if "edge-agent" in line] == []
+
+
 def test_root_uses_the_same_configuration(service: Service) -> None:
     program = "/opt/edge-agent/current/bin/edge-agent"
     assert json.loads(service.shell(f"{program} ask triage '{READING}'"))["status"] == "ok"
