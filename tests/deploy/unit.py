@@ -231,6 +231,19 @@ def test_systemd_knows_every_line(service: Service) -> None:
     assert [line for line in told.splitlines() if "edge-agent" in line] == []
 
 
+def test_account_and_folders_are_as_the_readme_says(service: Service) -> None:
+    owned = {
+        "/etc/edge-agent": "root:edge-agent 750",
+        "/etc/edge-agent/credentials": "root:root 700",
+        "/var/lib/edge-agent": "root:root 755",
+        "/var/lib/edge-agent/models": "root:root 755",
+        "/var/lib/edge-agent/state": "edge-agent:edge-agent 700",
+    }
+    told = service.shell(f"stat --format='%n %U:%G %a' {' '.join(owned)}")
+    assert dict(line.split(" ", 1) for line in told.splitlines()) == owned
+    assert service.shell("id --name --groups edge-agent").split() == ["edge-agent", "video"]
+
+
 def test_root_uses_the_same_configuration(service: Service) -> None:
     program = "/opt/edge-agent/current/bin/edge-agent"
     assert json.loads(service.shell(f"{program} ask triage '{READING}'"))["status"] == "ok"
@@ -336,6 +349,7 @@ def test_a_killed_agent_is_started_anew(service: Service, signal: str) -> None:
     service.shell(f"kill -{signal} {pid}")
     service.wait_for_another(pid)
     assert service.ask()["status"] == "ok"
+    assert service.show("StartLimitIntervalUSec") == "0"  # as often as it takes
 
 
 def test_a_bad_configuration_is_not_tried_again(service: Service) -> None:
