@@ -18,7 +18,7 @@ from edge_agent.doctor import broker as broker_module
 from edge_agent.doctor import doctor
 from edge_agent.doctor.broker import broker
 from edge_agent.doctor.check import Check, Verdict, counted
-from edge_agent.doctor.engine import memory
+from edge_agent.doctor.engine import kernels, memory
 from edge_agent.doctor.sensors import memory_limit, sensors
 from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent
 from tests.boards.trees import NAMES, Tree, load
@@ -216,3 +216,21 @@ def test_a_disk_that_does_not_answer_is_told(tmp_path: Path) -> None:
     check = doctor._disk(config, BoardReading(errors={"disk": "hangs for more than 2 s"}))
     assert check.verdict is Verdict.WARNING
     assert check.found.endswith(": hangs for more than 2 s")
+
+
+@pytest.mark.parametrize(
+    ("cpu_variant", "unused"),
+    [
+        ("armv8.2_2 NEON ARM_FMA FP16_VA DOTPROD REPACK", ""),
+        ("NEON ARM_FMA DOTPROD", ""),
+        ("armv8.0_1 NEON ARM_FMA REPACK", "asimddp"),
+        ("no_DOTPROD NEON", "asimddp"),
+    ],
+)
+def test_kernels_that_leave_a_feature_of_the_cores_unused_are_named_with_it(cpu_variant: str, unused: str) -> None:
+    check = kernels(["asimd", "asimddp"], cpu_variant)
+
+    assert check.verdict is (Verdict.FAILED if unused else Verdict.GOOD)
+    assert cpu_variant in check.found
+    assert unused in check.found
+    assert not unused or "all kernel variants" in str(check.advice)

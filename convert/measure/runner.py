@@ -18,13 +18,14 @@ os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 import llama_cpp
 
+from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.gguf_adapter import check_adapter
 from edge_agent.gguf_header import HeaderError, read_header
 from edge_agent.gguf_numbers import check_numbers
 
 from ..errors import ConvertError, printable
 from ..stopping import is_stopping, native_call
-from ..weights.ggml import GgmlType
+from ..weights.ggml import GgmlType, library_path
 
 Floats = npt.NDArray[np.float32]
 # Hears the name of a matrix, and what it is multiplied with: [tokens, columns], valid only during the call.
@@ -95,6 +96,10 @@ class Runner:
         self, path: Path, chunk_tokens: int, threads: int, adapters: Sequence[Path], *, is_writable: bool
     ) -> None:
         llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
+        try:
+            load_backends(library_path().parent)
+        except BackendError as error:
+            raise ConvertError(str(error)) from error
         llama_cpp.llama_backend_init()
         _check_numbers(path)
         params = llama_cpp.llama_model_default_params()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edge_agent.board.board import Board
+from edge_agent.board.identity import machine
 from edge_agent.board.process import resident_mb
 from edge_agent.config import Config
 from edge_agent.doctor.check import Check, Verdict, counted
@@ -58,17 +59,7 @@ def engine(board: Board, config: Config, model: Model, available_mb: float | Non
         found=f"loaded in {event.load_s:.1f} s, {event.context_tokens} tokens of context, "
         f"{counted(event.threads, 'thread')}",
     )
-    features = set(board.cpu_features())
-    unused = [name for name, kernel in KERNEL_FEATURES.items() if name in features and kernel not in event.cpu_variant]
-    if unused:
-        yield Check(
-            name="kernels",
-            verdict=Verdict.FAILED,
-            found=f"the cores have {', '.join(unused)}, but llama.cpp was built without",
-            advice="build llama-cpp-python on this board, or install a wheel that was built for its cores",
-        )
-    else:
-        yield Check(name="kernels", verdict=Verdict.GOOD, found=event.cpu_variant)
+    yield kernels(board.cpu_features(), event.cpu_variant)
     repacked = event.repacked_mib
     yield Check(
         name="repack",
@@ -77,6 +68,20 @@ def engine(board: Board, config: Config, model: Model, available_mb: float | Non
         advice="none of these weights has a fast layout here; on ARM with dotprod q4_0, q8_0 and iq4_nl have one"
         if repacked == 0
         else None,
+    )
+
+
+def kernels(cpu_features: Sequence[str], cpu_variant: str) -> Check:
+    words = cpu_variant.split()
+    unused = [name for name, word in KERNEL_FEATURES.items() if name in cpu_features and word not in words]
+    if not unused:
+        return Check(name="kernels", verdict=Verdict.GOOD, found=cpu_variant)
+    return Check(
+        name="kernels",
+        verdict=Verdict.FAILED,
+        found=f"the cores have {', '.join(unused)}, but llama.cpp runs kernels that do without: {cpu_variant}",
+        advice=f"install a llama-cpp-python with all kernel variants, from `make wheel-{machine()}`, or build it on "
+        "this board with `make wheel-native`",
     )
 
 

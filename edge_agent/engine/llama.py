@@ -24,6 +24,7 @@ os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 import llama_cpp
 
+from edge_agent.engine.backends import BackendError, load_backends, loaded_variant
 from edge_agent.engine.first_bytes import FirstBytes
 from edge_agent.engine.llama_log import LlamaLog
 from edge_agent.engine.samplers import Grammar, GrammarError, SamplerChain
@@ -104,7 +105,10 @@ class Llama:
         self.log = LlamaLog()
         _Latest.log = self.log
         llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
-        _load_backends()
+        try:
+            load_backends(_LIBRARY_FOLDER)
+        except BackendError as error:
+            raise ModelError(str(error)) from error
         llama_cpp.llama_backend_init()
         self._context: Any = None
         self._model: Any = None
@@ -173,9 +177,10 @@ class Llama:
 
     @property
     def cpu_variant(self) -> str:
-        """CPU features compiled into the library that runs, under llama.cpp's names, separated by blanks."""
+        """Name of the kernel variant, where the library has several, and the CPU features compiled into it, under
+        llama.cpp's names, separated by blanks."""
         words: str = llama_cpp.llama_print_system_info().decode(errors="replace")
-        return " ".join(re.findall(r"(\w+) = 1\b", words))
+        return " ".join(filter(None, (loaded_variant(), *re.findall(r"(\w+) = 1\b", words))))
 
     def _last_errors(self) -> str:
         return "; ".join(self.log.errors) or "llama.cpp gave no reason"
@@ -481,18 +486,3 @@ class _Batch:
             row += count
         self.struct.n_tokens = row
         return starts
-
-
-def _load_backends() -> None:
-    """Builds with GGML_BACKEND_DL load no CPU backend by themselves.
-
-    It must be the libggml that libllama links to, hence the versioned name: another file would be a second copy.
-    """
-    library = _LIBRARY_FOLDER / "libggml.so.0"
-    if not library.exists():
-        return
-    ggml = ctypes.CDLL(str(library))
-    ggml.ggml_backend_reg_count.restype = ctypes.c_size_t
-    if ggml.ggml_backend_reg_count() == 0:
-        ggml.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
-        ggml.ggml_backend_load_all_from_path(os.fsencode(_LIBRARY_FOLDER))

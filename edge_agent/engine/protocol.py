@@ -191,7 +191,8 @@ class Ready:
     """The model answers.
 
     repacked_mib: weights copied to the layout of fast kernels, MiB; 0.0 = none, None = the library did not say.
-    cpu_variant: the CPU features compiled into the library that runs, as its own system info names them.
+    cpu_variant: words; the name of the kernel variant that was loaded, where the library has several, and the CPU
+    features compiled into what runs, as the library's own system info names them.
     prefill_tok_s: tokens per second of long prompts while nobody writes; decode_tok_s: of `max_active` answers written
     at once. Measured on this machine with this model at some start; None = not measured.
     load_s: how long it took to be ready; measure_s: of that, to measure steps, which a restart does not.

@@ -1,0 +1,43 @@
+"""Kernel variants: built with GGML_BACKEND_DL llama.cpp has a file of kernels for each kind of core, and loads none."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from pathlib import Path
+
+_MAPPED = re.compile(r"/libggml-cpu-([\w.]+)\.so$", re.MULTILINE)
+
+
+class BackendError(Exception):
+    """No kernels run on this CPU; the message says where none were found."""
+
+
+def load_backends(folder: Path) -> None:
+    """Load the kernels that fit this CPU best, of those in llama.cpp's folder; nothing if they are built in.
+
+    Before llama_backend_init. Raises BackendError.
+    """
+    path = folder / "libllama.so"
+    if not path.exists():
+        return
+    # By way of libllama it is the libggml that libllama uses: copies in the folder would be other ones, once loaded.
+    library = ctypes.CDLL(str(path))
+    library.ggml_backend_reg_count.restype = ctypes.c_size_t
+    if library.ggml_backend_reg_count():
+        return
+    library.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
+    library.ggml_backend_load_all_from_path.restype = None
+    library.ggml_backend_load_all_from_path(os.fsencode(folder))
+    if not library.ggml_backend_reg_count():
+        raise BackendError(f"{folder} has no libggml-cpu-*.so that runs on this CPU: install llama-cpp-python anew")
+
+
+def loaded_variant() -> str | None:
+    """Name of the kernel variant that this process has loaded, as in its file's name; None = they are built in."""
+    try:
+        found = _MAPPED.search(Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    return found[1] if found else None
