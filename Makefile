@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 .PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-repair test-clients \
   test-homeassistant test-model test-unit chaos bench bench-agent bench-compare bench-overload bench-labels bench-cancel \
-  bench-grammar thermal clean
+  bench-grammar thermal wheel-aarch64 wheel-x86_64 wheel-native wheelhouse test-arm clean
 
 setup: $(VENV)/ready
 
@@ -120,6 +120,23 @@ bench-compare: setup
 # The governor on a simulated Raspberry Pi 5, with a fan and without; no board is measured.
 thermal: setup
 	$(BIN)/python -m tests.thermal
+
+# One llama-cpp-python for all boards of an architecture, into dist/; ansible/wheels/README.md.
+wheel-aarch64 wheel-x86_64: wheel-%:
+	PYTHON=$(PYTHON) ansible/wheels/build_llama.sh $*
+
+# On a board, for the cores of this very one; CMAKE_ARGS adds what ansible/wheels/README.md names.
+wheel-native:
+	$(PYTHON) -m pip wheel --no-deps --no-cache-dir --no-binary llama-cpp-python --wheel-dir dist/native \
+	  "$$(sed -n 's/.*"\(llama-cpp-python==.*\)".*/\1/p' pyproject.toml)"
+
+# Everything that a board installs, with hashes: make wheelhouse ARCH=aarch64, or x86_64
+wheelhouse: setup $(if $(ARCH),wheel-$(ARCH))
+	$(BIN)/python ansible/wheels/wheelhouse.py $(or $(ARCH),$(error for which boards: make wheelhouse ARCH=aarch64, or x86_64))
+
+# The aarch64 wheelhouse on emulated cores; needs root (Debian: mmdebstrap, qemu-user-static).
+test-arm: setup
+	$(BIN)/python -m tests.arm
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

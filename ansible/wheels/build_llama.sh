@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# One llama-cpp-python wheel with all kernel variants of an architecture, for Debian 12 and 13, Raspberry Pi OS, and Ubuntu
+# 22.04 and later: build_llama.sh aarch64|x86_64 → dist/. Works below build/wheels, and goes on there if it was interrupted.
+# CMAKE_OPTIONS adds options of CMake.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+arch=${1:-}
+case $arch in
+  aarch64) debian_arch=arm64 ;;
+  x86_64) debian_arch=amd64 ;;
+  *) echo "build_llama.sh: ${arch:-no architecture}: aarch64 or x86_64" >&2; exit 64 ;;
+esac
+version=$(sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
+# The oldest system that is supported: what is there works on those after it.
+suite=bookworm
+gcc=12
+# LLVM's runtime, for clang; without OpenMP ggml's threads wait for each other awake, for ever.
+openmp=16
+export WHEEL_CLANG=19
+# Of Ubuntu 22.04, which is older than bookworm; pip refuses the wheel on older ones.
+glibc=2.35 glibcxx=3.4.30
+
+missing=()
+for program in "clang++-$WHEEL_CLANG" "ld.lld-$WHEEL_CLANG" mmdebstrap readelf; do
+  command -v "$program" >/dev/null || missing+=("$program")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "build_llama.sh: not found: ${missing[*]}; on Debian 13:" >&2
+  echo "  apt-get install clang-$WHEEL_CLANG lld-$WHEEL_CLANG mmdebstrap binutils" >&2
+  exit 69
+fi
+
+work=$PWD/build/wheels
+export WHEEL_ARCH=$arch WHEEL_SYSROOT=$work/$arch/sysroot WHEEL_SOURCE=$work/$arch/source
+mkdir -p "$work/$arch" dist
+
+tools=$work/tools
+if ! [ -e "$tools/complete" ]; then
+  "${PYTHON:-python3}" -m venv --clear "$tools"
+  "$tools/bin/pip" install --quiet --disable-pip-version-check --requirement ansible/wheels/tools.txt
+  touch "$tools/complete"
+fi
+PATH=$tools/bin:$PATH
+
+if ! [ -e "$WHEEL_SYSROOT/complete" ]; then
+  echo "making a root of Debian $suite for $debian_arch (apt packages, about 150 MB)"
+  rm -rf "$WHEEL_SYSROOT"
+  mmdebstrap --quiet --arch="$debian_arch" --variant=extract \
+    --include="libc6-dev,libgcc-$gcc-dev,libstdc++-$gcc-dev,linux-libc-dev,libomp-$openmp-dev" "$suite" "$WHEEL_SYSROOT"
+  # An absolute link leads out of the root: for the static library of the root the linker says nothing, but it fails on load.
+  find "$WHEEL_SYSROOT" -type l -lname '/*' | while read -r link; do
+    ln -sfnr "$WHEEL_SYSROOT$(readlink "$link")" "$link"
+  done
+  # Beside the header lie those of another clang.
+  cp "$WHEEL_SYSROOT/usr/lib/llvm-$openmp/lib/clang/$openmp/include/omp.h" "$WHEEL_SYSROOT/usr/include"
+  ln -sfn "../llvm-$openmp/lib/libomp.so.5" "$WHEEL_SYSROOT/usr/lib/$arch-linux-gnu/libomp.so"
+  touch "$WHEEL_SYSROOT/complete"
+fi
+
+if ! [ -e "$WHEEL_SOURCE/complete" ]; then
+  pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-binary llama-cpp-python \
+    --dest "$work" "llama-cpp-python==$version"
+  (cd "$work" && sha256sum --check --quiet) < ansible/wheels/sources.sha256
+  rm -rf "$WHEEL_SOURCE"
+  mkdir "$WHEEL_SOURCE"
+  tar --extract --strip-components 1 --directory "$WHEEL_SOURCE" --file "$work/llama_cpp_python-$version.tar.gz"
+  # What llama.cpp's own programs share takes half of the time and is in no wheel; CMakeLists.txt insists on it.
+  sed -i '/set(LLAMA_BUILD_COMMON ON/d' "$WHEEL_SOURCE/CMakeLists.txt"
+  touch "$WHEEL_SOURCE/complete"
+fi
+
+options=(
+  "-DCMAKE_TOOLCHAIN_FILE=$PWD/ansible/wheels/toolchain.cmake"
+  -DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON
+  # Relative, which GGML_BACKEND_DIR cannot be.
+  -DCMAKE_INSTALL_BINDIR:STRING=llama_cpp/lib
+  -DLLAVA_BUILD=OFF -DLLAMA_BUILD_COMMON=OFF
+)
+# Files in the wheel are as old as zip knows: equal contents make equal wheels.
+export SOURCE_DATE_EPOCH=315532800
+built=$work/$arch/built
+rm -rf "$built"
+_PYTHON_HOST_PLATFORM=linux-$arch CMAKE_ARGS="${options[*]} ${CMAKE_OPTIONS:-}" \
+  pip wheel --disable-pip-version-check --no-deps --no-build-isolation --no-cache-dir --wheel-dir "$built" \
+  -C build-dir="$work/$arch/cmake" -C install.strip=false "$WHEEL_SOURCE"
+
+wheel unpack --dest "$built" "$built"/*.whl
+tree=$built/llama_cpp_python-$version
+# A wheel holds no links: every library is there under three names, twice. Beside the package lies what programs in C need.
+rm -r "$tree/lib" "$tree/include" "$tree"/llama_cpp/lib/lib*.so.*.*
+cp "$WHEEL_SYSROOT/usr/lib/llvm-$openmp/lib/libomp.so.5" "$tree/llama_cpp/lib"
+cp "$WHEEL_SYSROOT/usr/share/doc/libomp5-$openmp/copyright" "$tree/llama_cpp/lib/libomp.copyright"
+python ansible/wheels/check_symbols.py "$tree" "$arch" --glibc "$glibc" --glibcxx "$glibcxx"
+rm "$built"/*.whl
+wheel pack --dest-dir "$built" "$tree"
+wheel tags --remove --platform-tag "manylinux_${glibc/./_}_$arch" "$built"/*.whl
+mv "$built"/*.whl dist
+ls -l dist/llama_cpp_python-"$version"-*"$arch".whl

@@ -1,0 +1,150 @@
+"""All wheels that boards need, for Python 3.11, 3.12 and 3.13: `wheelhouse.py aarch64|x86_64` → dist/wheelhouse/<arch>.
+
+`requirements.txt` in it names every wheel by version and hash, so that on a board without a package index
+`pip install --no-index --find-links DIR --require-hashes --requirement DIR/requirements.txt` installs exactly these.
+Needs the wheel of llama-cpp-python in dist/ (`make wheel-aarch64`, `make wheel-x86_64`). Ends with 1 if one is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from zipfile import ZipFile
+
+from packaging.metadata import Metadata
+from packaging.tags import compatible_tags, cpython_tags
+from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+# The oldest first: what it takes holds for the others too, so that all boards run the same versions.
+PYTHONS = ((3, 11), (3, 12), (3, 13))
+# Of glibc 2.N: Ubuntu 22.04's.
+_GLIBC_MINOR = 35
+# As old as zip knows: equal contents make equal wheels.
+_EPOCH = "315532800"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="wheelhouse.py", description=__doc__)
+    parser.add_argument("arch", choices=("aarch64", "x86_64"))
+    arch: str = parser.parse_args().arch
+    target = ROOT / "dist" / "wheelhouse" / arch
+    work = ROOT / "build" / "wheelhouse" / arch
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    agent = _agent_wheel(work)
+    shutil.copy(_llama_wheel(arch), work)
+    for python in PYTHONS:
+        _download(work, arch, python, agent)
+    wheels = sorted(work.glob("*.whl"))
+    if faults := [fault for python in PYTHONS for fault in missing(wheels, arch, python)]:
+        print(*faults, sep="\n", file=sys.stderr)
+        return 1
+    (work / "requirements.txt").write_text(requirements(wheels), encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work.rename(target)
+    size_mb = sum(wheel.stat().st_size for wheel in target.glob("*.whl")) / 1e6
+    print(f"{target.relative_to(ROOT)}: {len(wheels)} wheels, {size_mb:.1f} MB")
+    return 0
+
+
+def _agent_wheel(work: Path) -> Path:
+    # Of a copy, for setuptools packs what an earlier build left beside the sources, too.
+    source = work / "source"
+    for name in ("edge_agent", "convert"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    _pip("wheel", "--no-deps", "--wheel-dir", str(work), str(source))
+    shutil.rmtree(source)
+    return next(work.glob("edge_agent-*.whl"))
+
+
+def _llama_wheel(arch: str) -> Path:
+    found = sorted((ROOT / "dist").glob(f"llama_cpp_python-*_{arch}.whl"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise SystemExit(f"no wheel of llama-cpp-python for {arch} in dist/: make wheel-{arch}")
+    return found[-1]
+
+
+def _download(work: Path, arch: str, python: tuple[int, int], agent: Path) -> None:
+    """With the versions that are there already, if any."""
+    constraints = work / "constraints.txt"
+    there = {parse_wheel_filename(path.name)[:2] for path in work.glob("*.whl")}
+    constraints.write_text("".join(sorted(f"{name}=={version}\n" for name, version in there)), encoding="utf-8")
+    platforms = [word for platform in _platforms(arch) for word in ("--platform", platform)]
+    version = ".".join(map(str, python))
+    _pip(
+        *("download", "--dest", str(work), "--find-links", str(work), "--constraint", str(constraints)),
+        *("--only-binary", ":all:", "--python-version", version, "--implementation", "cp", *platforms),
+        str(agent),
+    )
+    constraints.unlink()
+
+
+def _platforms(arch: str) -> list[str]:
+    """What pip takes for such a board, the best first."""
+    return [f"manylinux_2_{minor}_{arch}" for minor in range(_GLIBC_MINOR, 16, -1)] + [f"manylinux2014_{arch}"]
+
+
+def _pip(*words: str) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words]
+    subprocess.run(command, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": _EPOCH})
+
+
+def missing(wheels: Sequence[Path], arch: str, python: tuple[int, int]) -> list[str]:
+    """What wheels need on such a board and none of them is: pip looks at the Python it runs in, not at a board's."""
+    platforms = _platforms(arch)
+    tags = {*cpython_tags(python, platforms=platforms), *compatible_tags(python, platforms=platforms)}
+    here = {name: path for path in wheels for name, _, _, of in [parse_wheel_filename(path.name)] if of & tags}
+    environment = {
+        "python_version": ".".join(map(str, python)),
+        "python_full_version": ".".join(map(str, (*python, 0))),
+        "platform_machine": arch,
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "os_name": "posix",
+        "extra": "",
+    }
+    faults = []
+    for name, path in sorted(here.items()):
+        for requirement in _metadata(path).requires_dist or []:
+            if requirement.marker is None or requirement.marker.evaluate(environment):
+                needed = canonicalize_name(requirement.name)
+                found = here.get(needed)
+                if found is None or parse_wheel_filename(found.name)[1] not in requirement.specifier:
+                    faults.append(f"Python {environment['python_version']} on {arch}: {name} needs {requirement}")
+    return faults
+
+
+def _metadata(wheel: Path) -> Metadata:
+    with ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return Metadata.from_email(archive.read(name), validate=False)
+
+
+def requirements(wheels: Sequence[Path]) -> str:
+    """As pip reads them with --require-hashes; the same wheels give the same text."""
+    hashes: defaultdict[tuple[NormalizedName, Version], set[str]] = defaultdict(set)
+    for wheel in wheels:
+        name, version, _, _ = parse_wheel_filename(wheel.name)
+        hashes[name, version].add(hashlib.sha256(wheel.read_bytes()).hexdigest())
+    return "".join(
+        f"{name}=={version}" + "".join(f" \\\n    --hash=sha256:{hash_}" for hash_ in sorted(found)) + "\n"
+        for (name, version), found in sorted(hashes.items())
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,119 @@
+"""The scripts that make wheels for boards refuse what a board could not install or load."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from zipfile import ZipFile
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "ansible" / "wheels"
+
+
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+wheelhouse = _script("wheelhouse")
+
+
+def _wheel(folder: Path, name: str, *needs: str) -> Path:
+    path = folder / name
+    project, version, *_ = name.split("-")
+    lines = ["Metadata-Version: 2.1", f"Name: {project}", f"Version: {version}"]
+    with ZipFile(path, "w") as archive:
+        text = "\n".join([*lines, *(f"Requires-Dist: {need}" for need in needs)]) + "\n"
+        archive.writestr(f"{project}-{version}.dist-info/METADATA", text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("there", "faults"),
+    [
+        ("fast-2.0-cp311-cp311-manylinux_2_28_aarch64.whl", []),
+        ("fast-2.0-cp38-abi3-manylinux_2_17_aarch64.whl", []),
+        ("fast-2.0-py3-none-any.whl", []),
+        ("fast-1.0-py3-none-any.whl", ["agent needs fast>=2"]),
+        ("fast-2.0-cp312-cp312-manylinux_2_28_aarch64.whl", ["agent needs fast>=2"]),
+        ("fast-2.0-cp311-cp311-manylinux_2_28_x86_64.whl", ["agent needs fast>=2"]),
+        ("fast-2.0-cp311-cp311-manylinux_2_38_aarch64.whl", ["agent needs fast>=2"]),
+        ("slow-2.0-py3-none-any.whl", ["agent needs fast>=2"]),
+    ],
+)
+def test_a_wheel_that_no_board_could_install_is_as_good_as_none(tmp_path: Path, there: str, faults: list[str]) -> None:
+    agent = _wheel(tmp_path, "agent-1.0-py3-none-any.whl", "fast>=2", 'extra-thing; extra == "dev"')
+
+    found = wheelhouse.missing([agent, _wheel(tmp_path, there)], "aarch64", (3, 11))
+
+    assert found == [f"Python 3.11 on aarch64: {fault}" for fault in faults]
+
+
+def test_what_one_python_alone_needs_is_asked_for_that_one(tmp_path: Path) -> None:
+    agent = _wheel(tmp_path, "agent-1.0-py3-none-any.whl", 'older; python_version < "3.13"')
+
+    assert wheelhouse.missing([agent], "x86_64", (3, 12)) == [
+        'Python 3.12 on x86_64: agent needs older; python_version < "3.13"'
+    ]
+    assert wheelhouse.missing([agent], "x86_64", (3, 13)) == []
+
+
+def test_requirements_name_every_wheel_of_a_version_by_its_hash(tmp_path: Path) -> None:
+    wheels = [_wheel(tmp_path, f"b-1.0-cp3{minor}-cp3{minor}-linux_aarch64.whl") for minor in (11, 12)]
+    wheels[1].write_bytes(b"other")
+    wheels.append(_wheel(tmp_path, "A_b-2.0-py3-none-any.whl"))
+
+    text = wheelhouse.requirements(wheels)
+
+    assert text == wheelhouse.requirements(wheels[::-1])
+    assert [line for line in text.splitlines() if "==" in line] == ["a-b==2.0 \\", "b==1.0 \\"]
+    assert text.count("--hash=sha256:") == 3
+
+
+def _check(folder: Path, arch: str, *, glibc: str = "2.35") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FOLDER / "check_symbols.py"), str(folder), arch]
+    limits = ["--glibc", glibc, "--glibcxx", "3.4.30"]
+    return subprocess.run([*command, *limits], capture_output=True, text=True, check=False)
+
+
+def _library(folder: Path, name: str, source: str, *words: str) -> None:
+    folder.mkdir(exist_ok=True)
+    command = ["cc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-x", "c", "-o", str(folder / name), "-"]
+    subprocess.run([*command, *words], input=source, text=True, check=True)
+
+
+def test_a_library_that_needs_a_newer_system_or_another_library_is_named(tmp_path: Path) -> None:
+    here = platform.machine()
+    other = "x86_64" if here == "aarch64" else "aarch64"
+    beside = tmp_path / "beside"
+    _library(beside, "libother.so.1", "int other(void) { return 1; }")
+    _library(
+        tmp_path / "wheel",
+        "libours.so",
+        '#include <stdio.h>\nint other(void); int ours(void) { return puts("") + other(); }',
+        *("-x", "none", str(beside / "libother.so.1")),
+    )
+
+    alone = _check(tmp_path / "wheel", here)
+    assert alone.returncode == 1
+    assert "libours.so needs libother.so.1, which is neither" in alone.stdout
+
+    _library(tmp_path / "wheel", "libother.so.1", "int other(void) { return 1; }")
+    both = _check(tmp_path / "wheel", here)
+    assert (both.returncode, both.stdout.startswith(f"2 libraries for {here} need GLIBC ")) == (0, True)
+
+    assert "libours.so needs GLIBC 2." in _check(tmp_path / "wheel", here, glibc="2.1").stdout
+    assert f"libours.so is not for {other}" in _check(tmp_path / "wheel", other).stdout
+
+
+def test_a_folder_without_libraries_is_no_wheel(tmp_path: Path) -> None:
+    assert _check(tmp_path, "aarch64").returncode == 1
