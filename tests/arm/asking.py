@@ -10,7 +10,7 @@ import sys
 from importlib import resources
 from pathlib import Path
 
-from edge_agent.config import load_task_configs
+from edge_agent.config_loader import load_task_configs
 from edge_agent.demo.readings import held_out
 from edge_agent.engine.client import started
 from edge_agent.engine.protocol import EngineSettings, Finished, Load
