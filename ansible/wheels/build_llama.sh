@@ -15,24 +15,23 @@ version=$(sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
 # The oldest system that is supported: what is there works on those after it.
 suite=bookworm
 gcc=12
-# LLVM's runtime, for clang; without OpenMP ggml's threads wait for each other awake, for ever.
-openmp=16
-export WHEEL_CLANG=19
+# With LLVM's OpenMP of the same version: without one ggml's threads wait for each other awake, for ever.
+clang=19
 # Of Ubuntu 22.04, which is older than bookworm; pip refuses the wheel on older ones.
 glibc=2.35 glibcxx=3.4.30
 
 missing=()
-for program in "clang++-$WHEEL_CLANG" "ld.lld-$WHEEL_CLANG" mmdebstrap readelf; do
+for program in "clang++-$clang" "ld.lld-$clang" mmdebstrap readelf; do
   command -v "$program" >/dev/null || missing+=("$program")
 done
 if [ ${#missing[@]} -gt 0 ]; then
   echo "build_llama.sh: not found: ${missing[*]}; on Debian 13:" >&2
-  echo "  apt-get install clang-$WHEEL_CLANG lld-$WHEEL_CLANG mmdebstrap binutils" >&2
+  echo "  apt-get install clang-$clang lld-$clang mmdebstrap binutils" >&2
   exit 69
 fi
 
 work=$PWD/build/wheels
-export WHEEL_ARCH=$arch WHEEL_SYSROOT=$work/$arch/sysroot WHEEL_SOURCE=$work/$arch/source
+export WHEEL_CLANG=$clang WHEEL_ARCH=$arch WHEEL_SYSROOT=$work/$arch/sysroot WHEEL_SOURCE=$work/$arch/source
 mkdir -p "$work/$arch" dist
 
 tools=$work/tools
@@ -47,14 +46,14 @@ if ! [ -e "$WHEEL_SYSROOT/complete" ]; then
   echo "making a root of Debian $suite for $debian_arch (apt packages, about 150 MB)"
   rm -rf "$WHEEL_SYSROOT"
   mmdebstrap --quiet --arch="$debian_arch" --variant=extract \
-    --include="libc6-dev,libgcc-$gcc-dev,libstdc++-$gcc-dev,linux-libc-dev,libomp-$openmp-dev" "$suite" "$WHEEL_SYSROOT"
+    --include="libc6-dev,libgcc-$gcc-dev,libstdc++-$gcc-dev,linux-libc-dev,libomp-$clang-dev" "$suite" "$WHEEL_SYSROOT"
   # An absolute link leads out of the root: for the static library of the root the linker says nothing, but it fails on load.
   find "$WHEEL_SYSROOT" -type l -lname '/*' | while read -r link; do
     ln -sfnr "$WHEEL_SYSROOT$(readlink "$link")" "$link"
   done
   # Beside the header lie those of another clang.
-  cp "$WHEEL_SYSROOT/usr/lib/llvm-$openmp/lib/clang/$openmp/include/omp.h" "$WHEEL_SYSROOT/usr/include"
-  ln -sfn "../llvm-$openmp/lib/libomp.so.5" "$WHEEL_SYSROOT/usr/lib/$arch-linux-gnu/libomp.so"
+  cp --preserve=timestamps "$WHEEL_SYSROOT/usr/lib/llvm-$clang/lib/clang/$clang/include/omp.h" "$WHEEL_SYSROOT/usr/include"
+  ln -sfn "../llvm-$clang/lib/libomp.so.5" "$WHEEL_SYSROOT/usr/lib/$arch-linux-gnu/libomp.so"
   touch "$WHEEL_SYSROOT/complete"
 fi
 
@@ -89,8 +88,8 @@ wheel unpack --dest "$built" "$built"/*.whl
 tree=$built/llama_cpp_python-$version
 # A wheel holds no links: every library is there under three names, twice. Beside the package lies what programs in C need.
 rm -r "$tree/lib" "$tree/include" "$tree"/llama_cpp/lib/lib*.so.*.*
-cp "$WHEEL_SYSROOT/usr/lib/llvm-$openmp/lib/libomp.so.5" "$tree/llama_cpp/lib"
-cp "$WHEEL_SYSROOT/usr/share/doc/libomp5-$openmp/copyright" "$tree/llama_cpp/lib/libomp.copyright"
+cp "$WHEEL_SYSROOT/usr/lib/llvm-$clang/lib/libomp.so.5" "$tree/llama_cpp/lib"
+cp "$WHEEL_SYSROOT/usr/share/doc/libomp5-$clang/copyright" "$tree/llama_cpp/lib/libomp.copyright"
 python ansible/wheels/check_symbols.py "$tree" "$arch" --glibc "$glibc" --glibcxx "$glibcxx"
 rm "$built"/*.whl
 wheel pack --dest-dir "$built" "$tree"

@@ -1,4 +1,4 @@
-"""What llama.cpp, libgomp and numpy read from the environment, once, when they are loaded into a process."""
+"""What llama.cpp, its OpenMP and numpy read from the environment, once, when they are loaded into a process."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import platform
 # awake for ever, 2 threads on 2 cores decode 18 times slower once anything else wants a core. A turn of libgomp's loop
 # is a `pause` (40 ns) on x86 and a nanosecond elsewhere.
 _SPINS = {"x86_64": "1000", "aarch64": "30000"}
+# The same of LLVM's OpenMP, which wheels for boards have, in milliseconds. Awake it lets others have its core every now
+# and then, so that it may be long; its own 200 ms would be spent after each step.
+_BLOCK_MS = "1"
 
 
 def library_environment() -> dict[str, str]:
-    """The variables for a process that is to import llama_cpp; a GOMP_SPINCOUNT that is set already stays."""
+    """The variables for a process that is to import llama_cpp; how long threads stay awake, if set, stays."""
     return {
         # Without it ggml forks a debugger at an abort, to print a backtrace.
         "GGML_NO_BACKTRACE": "1",
@@ -24,6 +27,7 @@ def library_environment() -> dict[str, str]:
         # left 12 MB of holes behind.
         "MALLOC_MMAP_THRESHOLD_": str(2 * 1024 * 1024),
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", _SPINS.get(platform.machine(), _SPINS["x86_64"])),
+        "KMP_BLOCKTIME": os.environ.get("KMP_BLOCKTIME", _BLOCK_MS),
     }
 
 

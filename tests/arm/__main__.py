@@ -23,10 +23,9 @@ from convert.weights.ggml import GgmlType
 from edge_agent.demo.readings import checkpoint_folder
 from edge_agent.gguf_header import read_header
 from tests.arm import asking
-from tests.arm.roots import VENV, Root, prepare_machine
+from tests.arm.roots import PACKAGES, SUITES, Root, prepare_machine
 
 ROOT = Path(__file__).parents[2]
-SUITES = ("bookworm", "trixie")
 # Between them they have tensors of every type that has fast kernels on ARM and fits the model.
 MODELS = ("q4_0", "q4_k_m")
 # Labels' scores of kernels that round otherwise.
@@ -67,7 +66,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.arm", description=__doc__)
     parser.add_argument("--wheelhouse", type=Path, default=ROOT / "dist" / "wheelhouse" / "aarch64")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "arm")
-    parser.add_argument("--suites", nargs="+", default=SUITES)
+    parser.add_argument("--suites", nargs="+", default=list(SUITES), choices=list(SUITES))
     given = parser.parse_args()
     if not (given.wheelhouse / "requirements.txt").is_file():
         raise SystemExit(f"{given.wheelhouse} is no wheelhouse: make wheelhouse ARCH=aarch64")
@@ -139,10 +138,9 @@ def _repacked_mib(model: Path, target: Target) -> float:
 
 def _doctor(root: Root, core: Core) -> list[str]:
     """With a wheel that has the kernels of the oldest cores only."""
-    package = next(root.outside(VENV).glob("lib/python3*/site-packages/llama_cpp"))
     lacking = root.outside(Path("/opt/lacking"))
     shutil.rmtree(lacking, ignore_errors=True)
-    shutil.copytree(package, lacking / "llama_cpp")
+    shutil.copytree(root.outside(PACKAGES) / "llama_cpp", lacking / "llama_cpp")
     for library in (lacking / "llama_cpp" / "lib").glob("libggml-cpu-*.so"):
         if library.name != f"libggml-cpu-{CORES[0].variant}.so":
             library.unlink()

@@ -6,16 +6,19 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-PACKAGES = "mmdebstrap qemu-user-static"
+_NEEDED = "mmdebstrap qemu-user-static"
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _QEMU = Path("/usr/lib/binfmt.d/qemu-aarch64.conf")
 # In every root.
-VENV = Path("/opt/edge-agent")
+PACKAGES = Path("/opt/edge-agent")
+# And the Python that comes with them.
+SUITES = {"bookworm": "3.11", "trixie": "3.13"}
 # A board has more; libstdc++6 is on every system.
-_INCLUDED = "python3,python3-venv,libstdc++6,dash,coreutils"
+_INCLUDED = "python3,libstdc++6,dash,coreutils"
 
 
 def prepare_machine() -> None:
@@ -23,12 +26,12 @@ def prepare_machine() -> None:
     if os.geteuid() != 0:
         raise SystemExit("tests.arm makes and enters roots of other systems: run it as root")
     if shutil.which("mmdebstrap") is None:
-        raise SystemExit(f"mmdebstrap not found; on Debian 13: apt-get install {PACKAGES}")
+        raise SystemExit(f"mmdebstrap not found; on Debian 13: apt-get install {_NEEDED}")
     if not (_BINFMT / "status").exists():
         _run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)])
     if not (_BINFMT / "qemu-aarch64").exists():
         if not _QEMU.exists():
-            raise SystemExit(f"{_QEMU} not found; on Debian 13: apt-get install {PACKAGES}")
+            raise SystemExit(f"{_QEMU} not found; on Debian 13: apt-get install {_NEEDED}")
         (_BINFMT / "register").write_bytes(_QEMU.read_bytes())
 
 
@@ -55,28 +58,28 @@ class Root:
         done.touch()
 
     def install(self, wheelhouse: Path) -> None:
-        """As on a board without a network; once for each wheelhouse."""
-        requirements = (wheelhouse / "requirements.txt").read_bytes()
-        done = self.outside(VENV) / hashlib.sha256(requirements).hexdigest()
+        """By the pip of this machine, which takes what that of a board takes; once for each wheelhouse."""
+        requirements = wheelhouse / "requirements.txt"
+        target = self.outside(PACKAGES)
+        done = target / hashlib.sha256(requirements.read_bytes()).hexdigest()
         if done.exists():
             return
-        inside = Path("/opt/wheelhouse")
-        shutil.rmtree(self.outside(inside), ignore_errors=True)
-        shutil.copytree(wheelhouse, self.outside(inside))
-        self.run(["python3", "-m", "venv", "--clear", str(VENV)])
-        pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile", "--no-index"]
-        self.run(
-            [*pip, "--find-links", str(inside), "--require-hashes", "--requirement", str(inside / "requirements.txt")]
-        )
+        shutil.rmtree(target, ignore_errors=True)
+        platforms = ["manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in range(17, 37))]
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-index", "--no-deps"]
+        pip += [word for platform in platforms for word in ("--platform", platform)]
+        pip += ["--only-binary=:all:", f"--python-version={SUITES[self.suite]}", f"--target={target}"]
+        _run([*pip, f"--find-links={wheelhouse}", "--require-hashes", f"--requirement={requirements}"], os.environ)
         done.touch()
 
     def outside(self, path: Path) -> Path:
         """Where a path of the root lies on this machine."""
         return self._path / path.relative_to("/")
 
-    def python(self, words: Sequence[str | Path], environment: Mapping[str, str], *, ends_with: int = 0) -> str:
-        """What edge-agent's Python writes to standard output. Raises SystemExit if it ends with anything else."""
-        return self.run([str(VENV / "bin" / "python"), *map(str, words)], environment, ends_with=ends_with)
+    def python(self, words: Sequence[str], environment: Mapping[str, str], *, ends_with: int = 0) -> str:
+        """What Python writes to standard output, with edge-agent. Raises SystemExit if it ends with anything else."""
+        path = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), str(PACKAGES))))
+        return self.run(["python3", *words], {**environment, "PYTHONPATH": path}, ends_with=ends_with)
 
     def run(self, command: Sequence[str], environment: Mapping[str, str] | None = None, *, ends_with: int = 0) -> str:
         """What a program writes to standard output; /proc is there. Raises SystemExit if it ends with anything else."""

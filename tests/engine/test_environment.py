@@ -21,10 +21,13 @@ print(before - resident())
 """
 
 
-def test_what_the_operator_sets_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+@pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_what_the_operator_sets_stays(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv(name, raising=False)
+    own = library_environment()[name]
+    monkeypatch.setenv(name, own + "7")
 
-    assert library_environment()["GOMP_SPINCOUNT"] == "7"
+    assert library_environment()[name] == own + "7"
 
 
 def test_memory_that_was_freed_goes_back_to_the_system() -> None:
