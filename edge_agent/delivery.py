@@ -178,11 +178,10 @@ class Delivery:
 
     def _acknowledge_when_safe(self) -> None:
         self._generation += 1
-        is_urgent = bool(self._received)
         self._unacknowledged.extend((self._generation, inbound) for inbound in self._received)
         self._received.clear()
         if self._sync is not None:
-            self._sync.want(self._generation, is_urgent=is_urgent)
+            self._sync.want(self._generation, unacknowledged=len(self._unacknowledged))
 
     def _acknowledge(self, generation: int) -> None:
         while self._unacknowledged and self._unacknowledged[0][0] <= generation:

@@ -14,6 +14,9 @@ from edge_agent.journal import WAL_SUFFIX
 
 # A request is acknowledged at the earliest so long after the one before it: what comes within shares one write.
 URGENT_EVERY_S = 0.1
+# A broker hands out 20 messages before it wants one acknowledged: with so many it is done at once, or a flood would
+# wait at the broker for its refusals.
+MANY = 8
 # What nobody waits for. After a power cut, answers of so long before it may have to be found anew.
 LAZY_EVERY_S = 1.0
 # Until then the file of changes grows; at ten times what a board can do, by a few MB a second.
@@ -42,11 +45,15 @@ class JournalSync:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    def want(self, generation: int, *, is_urgent: bool) -> None:
-        """What is committed now is to be brought to the disk, and told as this generation (they rise)."""
+    def want(self, generation: int, *, unacknowledged: int) -> None:
+        """What is committed now is to be brought to the disk, and told as this generation (they rise).
+
+        unacknowledged: how many messages wait for it.
+        """
         with self._wanted:
             self._generation = generation
-            due_at = self._synced_at + (URGENT_EVERY_S if is_urgent else LAZY_EVERY_S)
+            every_s = LAZY_EVERY_S if not unacknowledged else URGENT_EVERY_S if unacknowledged < MANY else 0.0
+            due_at = self._synced_at + every_s
             self._due_at = due_at if self._due_at is None else min(self._due_at, due_at)
             self._wanted.notify()
 
