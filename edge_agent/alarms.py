@@ -97,6 +97,8 @@ class Alarms:
         self.raised: dict[AlarmName, Alarm] = {}
         # Since when the facts speak against what is raised, or not raised.
         self._differs_since: dict[AlarmName, float] = {}
+        # Since when what is raised as critical is none any more.
+        self._eased_since: dict[AlarmName, float] = {}
         self._told_at: dict[AlarmName, float] = {}
 
     def update(self, facts: AlarmFacts, now: float) -> tuple[set[AlarmName], set[AlarmName]]:
@@ -132,6 +134,12 @@ class Alarms:
             if now - since < (rule.raise_after_s if alarm is None else rule.clear_after_s):
                 return alarm
             del self._differs_since[name]
+        if alarm and finding and finding.severity is Severity.WARNING and alarm.severity is Severity.CRITICAL:
+            eased_since = self._eased_since.setdefault(name, now)
+            # Better is believed as late as well, or each jump of the die would be told.
+            if now - eased_since < rule.clear_after_s:
+                return alarm
+        self._eased_since.pop(name, None)
         if finding is None:
             return None
         told = Alarm(severity=finding.severity, message=finding.message, value=finding.value, since=since)

@@ -140,6 +140,29 @@ def test_heat_does_not_flap_either() -> None:
     assert [what for _, _, what in watch.changes] == ["warning", "critical", "warning", None]
 
 
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ({"soc_c": 82.5}, {"soc_c": 85.5}),
+        ({"disk_free_mb": 300.0}, {"disk_free_mb": 90.0}),
+        ({"memory_available_mb": 190.0}, {"memory_available_mb": 90.0}),
+        ({"soc_c": 60.0}, {"soc_c": 90.0}),
+    ],
+)
+def test_what_jumps_each_second_is_told_once(good: dict[str, float], bad: dict[str, float]) -> None:
+    watch = Watch().run(20, **bad)
+    for _ in range(300):
+        watch.run(1, **good).run(1, **bad)
+    assert [what for _, _, what in watch.changes] == ["critical"]
+
+
+def test_what_swings_between_well_and_a_warning_is_critical_no_more() -> None:
+    watch = Watch().run(20, soc_c=85.5)
+    for _ in range(60):
+        watch.run(1, soc_c=78.0).run(1, soc_c=80.0)
+    assert [what for _, _, what in watch.changes] == ["critical", "warning"]
+
+
 def test_worse_is_told_at_once_and_keeps_its_begin() -> None:
     watch = Watch().run(15, disk_free_mb=200.0).run(1, disk_free_mb=50.0)
     assert watch.changes[1] == (15, "disk-low", "critical")
@@ -170,7 +193,7 @@ def test_a_crash_loop_is_over_when_no_end_is_lately() -> None:
 VALUES = st.one_of(st.none(), st.floats(-1e6, 1e6))
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 90), VALUES, VALUES, VALUES, st.sampled_from([None, True, False])), max_size=8)
 )
