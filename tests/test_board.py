@@ -201,6 +201,30 @@ def test_of_several_zones_of_a_type_one_that_fails_does_not_rename_the_others(tm
     assert reading.has_faults
 
 
+def test_a_number_that_another_zone_takes_has_that_ones_name(tmp_path: Path) -> None:
+    tree = load("rk3588-mainline")
+    tree.write(tmp_path)
+    board = Board(tmp_path, tmp_path)
+    folder = tmp_path / "sys/class/thermal/thermal_zone0"
+    assert board.read().thermal.zones["package-thermal"] == int((folder / "temp").read_text()) / 1000
+    folder.rename(tmp_path / "gone")
+    assert "package-thermal" not in board.read().thermal.zones
+    (tmp_path / "gone").rename(folder)
+    (folder / "type").write_text("iwlwifi_1\n")
+    zones = board.read().thermal.zones
+    assert "iwlwifi_1" in zones
+    assert "package-thermal" not in zones
+
+
+def test_huge_files_make_no_huge_documents(tmp_path: Path) -> None:
+    tree = load("orin-nano")
+    tree.files |= dict.fromkeys(tree.files, b"9z" * 1000000)
+    reading = read(tree, tmp_path)
+    assert reading.thermal.zones == {}
+    assert sum(len(name) + len(why) for name, why in reading.errors.items()) < 10_000
+    assert len(Board(tmp_path, tmp_path).model() or "") <= 100
+
+
 BAD = (
     b"",
     b"\n",

@@ -29,7 +29,10 @@ def test_a_board_without_swap_uses_none_of_it(tmp_path: Path, swap: str, used_mb
     assert MemoryInfo(tmp_path).read({}) == MemoryReading(1024.0, 512.0, used_mb)
 
 
-@pytest.mark.parametrize("text", ["", "garbage", "MemTotal: 0 kB\n", "MemTotal: 10 kB\nMemAvailable: 11 kB\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "garbage", "MemTotal: 0 kB\n", "MemTotal: 10 kB\nMemAvailable: 11 kB\n", "MemTotal: 9999999999999 kB\n"],
+)
 def test_absurd_memory_is_none(tmp_path: Path, text: str) -> None:
     write(tmp_path, "proc/meminfo", text)
     with pytest.raises(ValueError, match=r"no MemTotal|absurd"):

@@ -35,6 +35,13 @@ def test_absurd_power_is_none(tmp_path: Path, power: str) -> None:
         chip(tmp_path, "ina226", power1_input=power).read({})
 
 
+def test_a_bus_below_zero_is_no_power_whatever_the_current(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="absurd: -5000"):
+        chip(tmp_path, "ina219", in1_input="-5000", curr1_input="-1200").read({})
+    with pytest.raises(ValueError, match="absurd: -5000"):
+        chip(tmp_path, "ina3221", **(channels() | {"in1_input": "-5000", "curr1_input": "-1"})).read({})
+
+
 def channels(**labels: str) -> dict[str, str]:
     """Three channels of 5 V and 1, 2 and 3 A; the fourth is their sum."""
     files = {"curr4_input": "6000", "in7_label": "sum of shunt voltages"}
@@ -70,6 +77,12 @@ def test_a_sum_without_one_of_its_channels_is_none(tmp_path: Path) -> None:
     (tmp_path / "hwmon4/curr2_input").unlink()
     with pytest.raises(FileNotFoundError):
         HwmonChip(tmp_path / "hwmon4").read({})
+
+
+def test_the_modules_input_does_not_hang_on_the_rails_that_it_feeds(tmp_path: Path) -> None:
+    labels = channels(in1="VDD_IN", in2="VDD_CPU_GPU_CV", in3="VDD_SOC")
+    one = chip(tmp_path, "ina3221", **(labels | {"curr2_input": "-8", "curr3_input": ""}))
+    assert one.read({}) == PowerReading(5.0, Scope.MODULE, "ina3221 VDD_IN")
 
 
 def test_a_channel_that_lost_its_label_may_be_the_input_of_the_others(tmp_path: Path) -> None:

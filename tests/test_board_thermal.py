@@ -59,6 +59,28 @@ def test_trips_that_nobody_has_set_are_none(tmp_path: Path) -> None:
     assert limit(tmp_path, **trips(("passive", 0), ("passive", -274000), ("passive", 200000))) is None
 
 
+def test_a_trip_that_no_soc_is_slowed_down_at_is_no_limit(tmp_path: Path) -> None:
+    assert limit(tmp_path, **trips(("passive", 7), ("passive", 39999), ("critical", 95000))) is None
+    assert limit(tmp_path, **trips(("passive", 7), ("passive", 70000)), cdev0_trip_point="1") == Limit(70.0, True)
+
+
+def test_another_zone_under_the_number_of_one_that_failed_is_recognized(tmp_path: Path) -> None:
+    one = zone(tmp_path, **trips(("passive", 80000)))
+    assert one.read({}) == ZoneReading("thermal_zone3", "cpu-thermal", 50.0, Limit(80.0, is_mapped=False))
+    zone(tmp_path, type="wifi", temp="gone", trip_point_0_type="critical")
+    with pytest.raises(ValueError, match="not a number"):
+        one.read({})
+    zone(tmp_path, type="wifi", temp="41000", trip_point_0_type="critical")
+    assert one.read({}) == ZoneReading("thermal_zone3", "wifi", 41.0, None)
+
+
+@pytest.mark.parametrize("name", ["A" * 65, "\x00" * 9, "B" * 3_000_000])
+def test_what_is_no_name_is_not_told_in_every_health_document(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"no name|empty") as caught:
+        zone(tmp_path, type=name).read({})
+    assert len(str(caught.value)) < 100
+
+
 @pytest.mark.parametrize("name", ["trip_point_1_temp", "trip_point_1_type", "cdev0_trip_point"])
 def test_a_trip_that_cannot_be_read_leaves_the_temperature_and_no_limit_until_it_can(tmp_path: Path, name: str) -> None:
     one = zone(tmp_path, **POWER_ALLOCATOR, cdev0_trip_point="1")

@@ -139,7 +139,15 @@ class Board:
         )
 
     def _name_zones(self) -> None:
-        """By type; of several of one type the first seen has it alone: one that fails must not rename the others."""
+        """By type; of several of one type the first seen has it alone: one that fails must not rename the others.
+
+        A number that another zone has taken has another name.
+        """
+        self._zone_names = {
+            key: name
+            for key, name in self._zone_names.items()
+            if isinstance(zone := self._devices.get(key), Zone) and name.partition("#")[0] == zone.type
+        }
         for key, sensor in self._devices.items():
             if isinstance(sensor, Zone) and sensor.type is not None and key not in self._zone_names:
                 name, number = sensor.type, 2

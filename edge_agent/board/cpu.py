@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_agent.board.files import entries, read_text, read_within
 
-_FASTEST_KHZ = 20_000_000
+_SLOWEST_KHZ, _FASTEST_KHZ = 10_000, 20_000_000
 _LOAD = re.compile(r"([0-9]{1,6}\.[0-9]+) [0-9.]+ [0-9.]+ [0-9]+/[0-9]+")
 
 
@@ -78,16 +78,15 @@ class Frequency:
         if self._fastest is None:
             policies = [name for name in entries(self._folder) if re.fullmatch(r"policy\d+", name)]
             self._fastest = max(
-                (
-                    (read_within(self._folder / name / "cpuinfo_max_freq", 1, _FASTEST_KHZ), self._folder / name)
-                    for name in policies
-                ),
+                ((_khz(self._folder / name / "cpuinfo_max_freq"), self._folder / name) for name in policies),
                 default=None,
                 key=lambda found: found[0],
             )
         if self._fastest is None:
             return None
         max_khz, policy = self._fastest
-        return FrequencyReading(
-            mhz=read_within(policy / "scaling_cur_freq", 1, _FASTEST_KHZ) / 1000, max_mhz=max_khz / 1000
-        )
+        return FrequencyReading(mhz=_khz(policy / "scaling_cur_freq") / 1000, max_mhz=max_khz / 1000)
+
+
+def _khz(path: Path) -> int:
+    return read_within(path, _SLOWEST_KHZ, _FASTEST_KHZ)

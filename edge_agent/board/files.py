@@ -14,6 +14,9 @@ T = TypeVar("T")
 _CHUNK = 16384
 # /proc/cpuinfo of a large machine is the longest that is read.
 _MOST_BYTES = 1 << 20
+# The kernel has 20 for a zone's type; what is longer is no name, and would be told in every health document.
+_LONGEST_NAME = 64
+_LONGEST_REASON = 200
 _INTEGER = re.compile(rb"\s*[+-]?[0-9]{1,18}\s*")
 _OFFLINE = {errno.EAGAIN, errno.ENODATA, errno.EACCES, errno.EPERM}
 
@@ -47,6 +50,8 @@ def read_name(path: Path) -> str:
     name = read_text(path)
     if not name:
         raise ValueError(f"{path.name}: empty")
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(f"{path.name}: no name: {name[:40]!r}…")
     return name
 
 
@@ -85,7 +90,8 @@ def entries(folder: Path) -> list[str]:
 
 def reason(error: Exception) -> str:
     """For `sensor_errors`."""
-    return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error) or type(error).__name__
+    text = error.strerror if isinstance(error, OSError) else str(error)
+    return (text or type(error).__name__)[:_LONGEST_REASON]
 
 
 def is_offline(error: Exception) -> bool:

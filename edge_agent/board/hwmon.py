@@ -19,6 +19,7 @@ _INA2XX = re.compile(r"ina(209|219|220|226|230|231|232|233|234|236|237|238|260)"
 _MODULE_INPUTS = ("VDD_IN", "POM_5V_IN")
 _INA3221_CHANNELS = (1, 2, 3)  # the others are shunts and their sum
 _FASTEST_FAN_RPM = 50_000
+_MOST_MV = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +86,31 @@ class HwmonChip:
         power_uw = self._number("power1_input")
         if power_uw is not None:
             return power_uw / 1e6
-        return read_integer(self._folder / "in1_input") * read_integer(self._folder / "curr1_input") / 1e6
+        return self._millivolts(1) * read_integer(self._folder / "curr1_input") / 1e6
+
+    def _millivolts(self, channel: int) -> int:
+        """Of a bus, which none of these chips measures below 0: by a current below 0 it would look like real power."""
+        return read_within(self._folder / f"in{channel}_input", 0, _MOST_MV)
 
     def _ina3221(self) -> PowerReading | None:
         """It has no file of power: bus voltage by current, of the module's input or of all channels that are in use."""
         labels = {channel: if_there(read_text, self._folder / f"in{channel}_label") for channel in _INA3221_CHANNELS}
         if any(labels.values()) and not all(labels.values()):
             raise ValueError(f"labels of some channels only: {labels}")  # the module's input may be one of the others
-        watts: dict[str, float] = {}
-        for channel, label in labels.items():
-            if re.search(r"\bNC\b", label or "") or self._number(f"in{channel}_enable") == 0:
-                continue
-            voltage_mv = read_integer(self._folder / f"in{channel}_input")
-            current_ma = read_integer(self._folder / f"curr{channel}_input")
-            watts[label or f"channel {channel}"] = plausible_watts(voltage_mv * current_ma / 1e6)
-        for label in _MODULE_INPUTS:
-            if label in watts:
-                return PowerReading(watts[label], Scope.MODULE, f"ina3221 {label}")
-        return PowerReading(sum(watts.values()), Scope.RAILS, "ina3221") if watts else None
+        used = {
+            channel: label
+            for channel, label in labels.items()
+            if not re.search(r"\bNC\b", label or "") and self._number(f"in{channel}_enable") != 0
+        }
+        for channel, label in used.items():
+            if label in _MODULE_INPUTS:
+                return PowerReading(self._channel_watts(channel), Scope.MODULE, f"ina3221 {label}")
+        watts = [self._channel_watts(channel) for channel in used]
+        return PowerReading(sum(watts), Scope.RAILS, "ina3221") if watts else None
+
+    def _channel_watts(self, channel: int) -> float:
+        current_ma = read_integer(self._folder / f"curr{channel}_input")
+        return plausible_watts(self._millivolts(channel) * current_ma / 1e6)
 
     def _over_current(self) -> OverCurrentReading | None:
         """Of the alarms that throttle; numbered as on a Jetson Orin (NVIDIA: Platform Power and Performance)."""

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from edge_agent.board.files import read_bytes, read_text
 
+_LONGEST_MODEL = 100
+
 
 def model(root: Path) -> str | None:
     """The name from the device tree; None on machines without one."""
     try:
-        return read_text(root / "proc/device-tree/model") or None
+        return read_text(root / "proc/device-tree/model")[:_LONGEST_MODEL] or None
     except OSError:
         return None
 

@@ -37,7 +37,7 @@ class MemoryInfo:
         self._path = root / "proc/meminfo"
 
     def read(self, faults: dict[str, str]) -> MemoryReading:  # noqa: ARG002
-        kib = {name: int(size) for name, size in re.findall(r"(?m)^(\w+): +([0-9]+) kB$", read_text(self._path))}
+        kib = {name: int(size) for name, size in re.findall(r"(?m)^(\w+): +([0-9]{1,12}) kB$", read_text(self._path))}
         total, available = kib.get("MemTotal"), kib.get("MemAvailable")
         if not total:
             raise ValueError("no MemTotal")

@@ -11,6 +11,8 @@ from edge_agent.board.files import OfflineError, entries, read_integer, read_nam
 from edge_agent.board.throttle import CoolingReading
 
 COLDEST_C, HOTTEST_C = -40.0, 150.0
+# No SoC is slowed down below: such a trip is a mistake, and the agent would refuse everything for it.
+LOWEST_LIMIT_C = 40.0
 # The firmware of a Raspberry Pi slows the cores down from here to 85 °C, whatever trips the kernel has
 # (raspberrypi/documentation, frequency-management.adoc).
 RASPBERRY_PI_LIMIT_C = 80.0
@@ -48,7 +50,7 @@ class ZoneReading:
 
 
 class Zone:
-    """One thermal zone. Its type and trips are read once: they do not touch the sensor."""
+    """One thermal zone. Its type and trips are read once, as they do not touch the sensor; after a fault again."""
 
     def __init__(self, folder: Path) -> None:
         self.key = folder.name
@@ -57,26 +59,37 @@ class Zone:
         self._temperature = folder / "temp"
         self._limit: Limit | None = None
         self._is_limit_known = False
+        # Another zone may have taken its number.
+        self._has_failed = False
 
     @property
     def name(self) -> str:
         return f"{self.type} ({self.key})" if self.type else self.key
 
     def read(self, faults: dict[str, str]) -> ZoneReading:
-        if self.type is None:
-            self.type = read_name(self._folder / "type")
+        if self.type is None or self._has_failed:
+            zone_type = read_name(self._folder / "type")
+            self._is_limit_known = self._is_limit_known and zone_type == self.type
+            self.type, self._has_failed = zone_type, False
         if not self._is_limit_known:
             lesser: dict[str, str] = {}
             self._limit = _limit(self._folder, lesser)
             self._is_limit_known = not lesser
             faults.update({f"{self.name} {name}": why for name, why in lesser.items()})
+        try:
+            return ZoneReading(self.key, self.type, self._temperature_c(), self._limit)
+        except (OSError, ValueError):
+            self._has_failed = True
+            raise
+
+    def _temperature_c(self) -> float:
         temperature_c = read_integer(self._temperature) / 1000
         # Drivers tell a sensor that is off by 0 or by something below what a board survives, -256 °C on a Jetson.
         if temperature_c == 0 or temperature_c < COLDEST_C:
             raise OfflineError(f"absurd: {temperature_c:g} °C")
         if temperature_c > HOTTEST_C:
             raise ValueError(f"absurd: {temperature_c:g} °C")
-        return ZoneReading(self.key, self.type, temperature_c, self._limit)
+        return temperature_c
 
 
 def _limit(folder: Path, faults: dict[str, str]) -> Limit | None:
@@ -93,7 +106,7 @@ def _limit(folder: Path, faults: dict[str, str]) -> Limit | None:
                     continue
                 temperature_c = read_integer(folder / f"trip_point_{match[1]}_temp") / 1000
                 # x86_pkg_temp has trips that are not set yet, at 0 or below.
-                if 0 < temperature_c <= HOTTEST_C:
+                if LOWEST_LIMIT_C <= temperature_c <= HOTTEST_C:
                     trips[int(match[1])] = temperature_c
             elif re.fullmatch(r"cdev\d+_trip_point", name):
                 mapped.add(read_integer(folder / name))
