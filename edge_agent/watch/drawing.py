@@ -107,11 +107,17 @@ def _troubles(view: View, width: int) -> list[Text]:
 
 def _details(row: Row, wall: float, width: int) -> list[Text]:
     """What is not as it should be: the lines below a board's own."""
-    details = [
+    room = width - len(INDENT)
+    alarms = [
         (_alarm_text(active, wall), "bold red" if active.alarm.severity == "critical" else "yellow")
         for active in row.alarms
     ]
-    details += [(text, "dim" if row.level is Level.STOPPED else "") for text in _packed(row.why, width - len(INDENT))]
+    others = [(text, "dim" if row.level is Level.STOPPED else "") for text in _packed(row.why, room)]
+    details = [*alarms, *others]
+    # At its end an alarm says what to do.
+    folded = [(line, style) for text, style in alarms for line in _folded(safe(text), room)] + others
+    if len(folded) <= MAX_DETAILS:
+        details = folded
     if len(details) > MAX_DETAILS:
         details[MAX_DETAILS - 1 :] = [(f"… and {len(details) - MAX_DETAILS + 1} more", "")]
     return [Text(cropped(INDENT + safe(text), width), style) for text, style in details]
@@ -126,6 +132,16 @@ def _packed(sentences: Sequence[str], width: int) -> list[str]:
         else:
             lines.append(sentence)
     return lines
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """In two lines if one is too short, the second one a little further in."""
+    if cell_len(text) <= width:
+        return [text]
+    first, *rest = text.split(" ")
+    while rest and cell_len(f"{first} {rest[0]}") <= width:
+        first += f" {rest.pop(0)}"
+    return [first, f"{2 * INDENT}{' '.join(rest)}"] if rest else [first]
 
 
 def _alarm_text(active: ActiveAlarm, wall: float) -> str:

@@ -27,6 +27,21 @@ def test_a_board_takes_a_line_of_80_columns() -> None:
     assert len(line.split()[8]) == 15
 
 
+def test_what_to_do_is_not_cut_off_where_there_is_room_for_a_second_line() -> None:
+    site = a_site("press-04")
+    told = "the SoC has 84.4 °C, its limit is 85 °C: cool the board or ask less"
+    say(site, "press-04", "alarm/overheating", boards.alarm(told, severity="critical"))
+    lines = plain(view_of(site))[3:]
+    assert lines == [
+        "  !! overheating for 9 min: the SoC has 84.4 °C, its limit is 85 °C: cool the",
+        "      board or ask less",
+    ]
+    assert len(plain(view_of(site), 120)) == 4
+    for name in ("disk-low", "memory-low"):
+        say(site, "press-04", f"alarm/{name}", boards.alarm(f"{told}, {told}"))
+    assert [line[:6] for line in plain(view_of(site))[3:]] == ["  !! o", "  ! di", "  ! me"]
+
+
 def test_what_is_unknown_is_a_dash_and_never_0() -> None:
     site = Site("r", "hall1")
     say(site, "cabinet", "state", boards.state())
