@@ -56,6 +56,8 @@ HOME_ASSISTANT_SPREAD_S = (1.0, 10.0)
 # A signal handler can only raise a flag: this is how long the loop may overlook it.
 LONGEST_WAIT_S = 0.25
 REPUBLISH_AFTER_S = 2.0
+# What somebody else has put in the place of our retained messages, or taken away, is mended so often.
+REFRESH_EVERY_S = 600.0
 ALARMS_EVERY_S = 1.0
 # A watcher that was away for longer has no use for what happened before.
 EVENT_EXPIRY_S = 86_400
@@ -216,6 +218,9 @@ class Agent:
                     self._feed_watchdog(now)
                 case "republish" | "home-assistant":
                     self._retained.publish_all()
+                case "refresh":
+                    self._retained.publish_all(with_ends=True)
+                    self._timers["refresh"] = now + REFRESH_EVERY_S
                 case "reload":
                     self._operations.reload_on_signal()
                 case "give-up":
@@ -281,10 +286,10 @@ class Agent:
                 inbound.link.acknowledge(inbound)
 
     def _mend_state(self, inbound: Inbound, now: float) -> None:
-        """A late will of a connection before this one must not be the last word on our state."""
+        """A late will of a connection before this one must not be the last word on our state, nor anybody else's."""
         if session := self._presence.foreign_session(inbound.payload):
             self._retained.alarms.session_heard(session, now)
-        if inbound.payload != self._presence.birth().payload and self._presence.state is not State.OFFLINE:
+        if inbound.payload != self._presence.birth().payload:
             self._timers.setdefault("republish", now + REPUBLISH_AFTER_S)
 
     def _is_from_home_assistant(self, inbound: Inbound) -> bool:
@@ -301,9 +306,10 @@ class Agent:
     def _on_connected(self, link: MqttLink, now: float) -> None:
         self._connections.connected(link, now)
         if link is self._connections.control:
-            self._retained.publish_all(is_new_connection=True)
+            self._retained.publish_all(with_ends=True)
             # A broker that lost its retained messages at a restart may lose ours to the same start: say it once more.
             self._timers["republish"] = now + REPUBLISH_AFTER_S
+            self._timers["refresh"] = now + REFRESH_EVERY_S
 
     def _on_disconnected(self, event: Disconnected, now: float) -> None:
         self._connections.disconnected(event, now)
@@ -347,6 +353,7 @@ class Agent:
         if self._supervisor.has_given_up:
             return
         self._retained.alarms.worker_ended(now)
+        self._retained.publish_health()
         if self._presence.state is State.OFFLINE:
             self._retained.set_state(State.OFFLINE, f"model-load-failed: {end}; the worker is started again")
 

@@ -97,9 +97,9 @@ class AlarmBoard:
             self._publish(name, now, session)
         return bool(changed)
 
-    def publish_all(self, now: float, session: str, *, is_new_connection: bool) -> None:
-        """What is raised; at a new connection also an end to all else, which an earlier process may have left."""
-        for name in AlarmName if is_new_connection else list(self._alarms.raised):
+    def publish_all(self, now: float, session: str, *, with_ends: bool) -> None:
+        """What is raised; and an end to all else, if an earlier process or somebody else may have left it."""
+        for name in AlarmName if with_ends else list(self._alarms.raised):
             self._publish(name, now, session)
 
     def withdraw(self) -> None:

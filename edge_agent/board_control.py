@@ -15,6 +15,9 @@ from edge_agent.health import Throughput
 
 log = logging.getLogger(__name__)
 
+# Several sensors may hang for 2 s each before a pass is done. What is older is not how the board is.
+STALE_AFTER_S = 10.0
+
 
 class BoardControl:
     """Belongs to the agent's thread. `send` asks the worker, and does not block."""
@@ -26,7 +29,7 @@ class BoardControl:
         throughput: Throughput,
         send: Callable[[Command], object],
     ) -> None:
-        self.reading = BoardReading()
+        self._reading = BoardReading()
         # When the board was last read, in seconds of the monotonic clock.
         self.read_at: float | None = None
         self._config = config
@@ -38,6 +41,13 @@ class BoardControl:
     @property
     def limits(self) -> Limits:
         return self._dispatcher.limits
+
+    def reading(self, now: float) -> BoardReading:
+        """The latest one; nothing but an error if it is old."""
+        silent_s = 0.0 if self.read_at is None else now - self.read_at
+        if silent_s <= STALE_AFTER_S:
+            return self._reading
+        return BoardReading(errors={"board": f"not read for more than {STALE_AFTER_S:g} s"})
 
     def reconfigure(self, config: GovernorConfig) -> None:
         """From the next reading on: another governor, which begins with what the board feels then."""
@@ -57,7 +67,7 @@ class BoardControl:
 
     def observe(self, reading: BoardReading, now: float) -> bool:
         """Takes in a reading; True if the governor's level is another one now."""
-        self.reading, self.read_at = reading, now
+        self._reading, self.read_at = reading, now
         throughput = self._throughput
         self._dispatcher.energy.add(
             EnergySample(

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 KEEPALIVE_S = 7
 SESSION_EXPIRY_S = 3600
 WILL_DELAY_S = 5
+# A network thread that is at work sends something at least once per keepalive.
+NETWORK_SILENCE_S = 60.0
 BACK_OFF_S = (1.0, 15.0)
 TAKEN_OVER = "Session taken over"
 # Messages that wait for a PUBACK or for a connection; past this, they are dropped and counted. Larger than any queue.
@@ -213,9 +215,11 @@ class MqttLink:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether the network thread lives: `is_connected` stays true when an exception has ended it."""
-        thread = self._client._thread  # noqa: SLF001 - paho offers no other way to see it
-        return thread is not None and thread.is_alive()
+        """Whether the network thread goes on; `is_connected` stays true when it is stuck, or was ended by an error."""
+        thread = self._client._thread  # noqa: SLF001 - paho offers no other way to see it, nor when it wrote last
+        if thread is None or not thread.is_alive():
+            return False
+        return not self.is_connected or time.monotonic() - self._client._last_msg_out <= NETWORK_SILENCE_S  # noqa: SLF001
 
     @property
     def queued(self) -> int:

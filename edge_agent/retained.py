@@ -64,15 +64,15 @@ class RetainedTopics:
             self._connections.tell(withdrawal(self._config))
         self._config, self._tasks = config, tasks
 
-    def publish_all(self, *, is_new_connection: bool = False) -> None:
-        """is_new_connection: the broker may also hold what an earlier process left there; that is ended."""
+    def publish_all(self, *, with_ends: bool = False) -> None:
+        """with_ends: the broker may also hold what an earlier process or somebody else left there; that is ended."""
         announce = self._connections.announce
         announce(self._presence.birth())
-        self.alarms.publish_all(time.monotonic(), self._presence.session, is_new_connection=is_new_connection)
+        self.alarms.publish_all(time.monotonic(), self._presence.session, with_ends=with_ends)
         info = info_document(self._config, self._board, self._supervisor.model, self._tasks, self._supervisor.ready)
         announce(json_publication(self._config.topics.info, info, retain=True))
         to_home_assistant = discovery(self._config, self._board.model() or machine())
-        if to_home_assistant and (to_home_assistant.payload or is_new_connection):
+        if to_home_assistant and (to_home_assistant.payload or with_ends):
             announce(to_home_assistant)
         self.publish_health()
 
@@ -97,7 +97,7 @@ class RetainedTopics:
         has_changed = self.alarms.look(
             now,
             session=self._presence.session,
-            reading=self._board_control.reading,
+            reading=self._board_control.reading(now),
             queue_depth=len(self._dispatcher.queue),
             overloaded_total=self._dispatcher.statistics.overloaded_total,
         )
@@ -124,7 +124,7 @@ class RetainedTopics:
             is_loaded=worker is not None,
             statistics=self._dispatcher.statistics,
             throughput=self._throughput,
-            reading=self._board_control.reading,
+            reading=self._board_control.reading(now),
             limits=self._dispatcher.limits,
             energy=self._dispatcher.energy,
             agent_rss_mb=resident_mb(),

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge_agent import homeassistant
-from edge_agent.agent import Agent
-from edge_agent.board.reading import BoardReading
+from edge_agent.agent import REFRESH_EVERY_S, REPUBLISH_AFTER_S, Agent
+from edge_agent.board.reading import BoardReading, Memory, Thermal
 from edge_agent.config_loader import load_config
 from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import Cancelled
@@ -121,17 +123,78 @@ def test_the_agent_tells_what_its_monitor_read_and_takes_it_for_no_sign_of_life_
     agent._supervisor.became_ready(READY, 0.0)
     reading = BoardReading(disk_free_mb=1.5)
 
-    agent._handle(Cancelled(id=1), 10.0)
-    agent._handle(reading, 100.0)
+    now = time.monotonic()
+    agent._handle(Cancelled(id=1), now - 90.0)
+    agent._handle(reading, now)
 
     assert agent._retained.facts().reading is reading
-    assert agent._supervisor.silent_s(100.0) == 90.0
+    assert agent._supervisor.silent_s(now) == 90.0
+
+
+@pytest.mark.expects_warning
+def test_of_a_board_that_is_read_no_more_nothing_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    hot = BoardReading(thermal=Thermal(soc_c=90.0, limit_c=80.0), memory=Memory(total_mb=1000.0))
+    for second in range(10):
+        agent._handle(hot, float(second))
+        agent._retained.look_for_alarms(float(second))
+    assert agent._retained.alarms.severities == {"overheating": "critical"}
+    for second in range(10, 60):
+        agent._retained.look_for_alarms(float(second))
+    assert agent._retained.alarms.severities == {}
+    monkeypatch.setattr("time.monotonic", lambda: 60.0)
+    document = health_document(agent._retained.facts())
+    assert (document["thermal"]["soc_c"], document["memory"]["total_mb"]) == (None, None)
+    assert document["sensor_errors"] == {"board": "not read for more than 10 s"}
+    assert "sensor-errors" in document["reasons"]
+
+
+def connected(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> list[Publication]:
+    """What the agent tells the bus from now on."""
+    told: list[Publication] = []
+    monkeypatch.setattr(agent._connections.control, "is_connected", True)
+    monkeypatch.setattr(agent._connections.control, "publish", told.append)
+    return told
+
+
+def test_what_somebody_else_put_in_the_place_of_our_retained_messages_is_mended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agent = Agent(
+        config("[homeassistant]\nenabled = true\n"), Path("config.toml"), open_model("default", Path("echo:"))
+    )
+    told = connected(agent, monkeypatch)
+    agent._on_connected(agent._connections.control, 100.0)
+    agent._tick(103.0)
+    for hour in range(6):
+        told.clear()
+        agent._tick(100.0 + REFRESH_EVERY_S * (hour + 1))
+        topics = {publication.topic for publication in told}
+        assert {f"{BASE}/{name}" for name in ("state", "info", "health", "alarm/overheating")} <= topics
+        assert any(topic.startswith("homeassistant/") for topic in topics)
+
+
+def test_a_foreign_word_on_our_state_is_mended_while_the_model_loads_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    told = connected(agent, monkeypatch)
+    agent._hear(inbound(f"{BASE}/state", b'{"state":"online"}'), 100.0)
+    agent._tick(100.0 + REPUBLISH_AFTER_S)
+    assert [json.loads(word.payload)["reason"] for word in told if word.topic == f"{BASE}/state"] == ["starting"]
+
+
+@pytest.mark.expects_warning
+def test_the_death_of_a_worker_is_told_before_the_next_health_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    agent._on_ready(READY, 0.0)
+    told = connected(agent, monkeypatch)
+    agent._handle(WorkerExited(returncode=-9, log_tail=()), 1.0)
+    documents = [json.loads(word.payload) for word in told if word.topic == f"{BASE}/health"]
+    assert [(one["overall"], one["worker"]["pid"]) for one in documents] == [("critical", None)]
 
 
 @pytest.mark.expects_warning
 def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health() -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    agent._handle(BoardReading(disk_free_mb=10.0), 0.0)
     for number in range(3):
         agent._handle(WorkerExited(returncode=-9, log_tail=()), float(number))
     agent._handle(Disconnected(link=agent._connections.data, broken=Broken.LOST, reason=TAKEN_OVER), 3.0)
@@ -139,6 +202,7 @@ def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health() -> None:
     agent._dispatcher.hear(inbound(f"{BASE}/infer/generate/request", "text", at=3.0), 3.0)
 
     for second in range(3, 43):
+        agent._handle(BoardReading(disk_free_mb=10.0), float(second))
         agent._dispatcher.statistics.overloaded_total += 1
         agent._retained.look_for_alarms(float(second))
 

@@ -84,13 +84,13 @@ def test_a_new_connection_gets_all_of_it_anew_and_an_end_to_what_an_earlier_proc
     since = bus.retained["disk-low"]["since"]
     bus.retained = {"throttled": {"severity": "warning"}}
     bus.publications.clear()
-    bus.board.publish_all(120.0, "s2", is_new_connection=True)
+    bus.board.publish_all(120.0, "s2", with_ends=True)
     assert set(bus.retained) == {"disk-low"}
     assert bus.retained["disk-low"]["session"] == "s2"
     assert bus.retained["disk-low"]["since"] == since
     assert {publication.topic for publication in bus.publications} == {f"{BASE}/alarm/{name}" for name in AlarmName}
     bus.publications.clear()
-    bus.board.publish_all(122.0, "s2", is_new_connection=False)
+    bus.board.publish_all(122.0, "s2", with_ends=False)
     assert [publication.topic for publication in bus.publications] == [f"{BASE}/alarm/disk-low"]
 
 
@@ -100,7 +100,7 @@ def test_a_clock_that_is_set_late_tells_when_it_began(bus: Bus, monkeypatch: pyt
     bus.look(110.0, reading=FULL_DISK)
     assert (bus.retained["disk-low"]["since"], bus.retained["disk-low"]["ts"]) == (None, None)
     monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0)
-    bus.board.publish_all(160.0, "s2", is_new_connection=True)
+    bus.board.publish_all(160.0, "s2", with_ends=True)
     assert bus.retained["disk-low"]["since"] == "2027-01-15T07:59:00.000Z"
 
 

@@ -5,6 +5,7 @@ import queue
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,16 @@ import pytest
 
 from edge_agent.config import MqttConfig
 from edge_agent.demo.broker import free_port
-from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent, MqttLink, _words
+from edge_agent.mqtt_link import (
+    KEEPALIVE_S,
+    NETWORK_SILENCE_S,
+    Broken,
+    Connected,
+    Disconnected,
+    LinkEvent,
+    MqttLink,
+    _words,
+)
 from tests.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE
 from tests.processes import Mosquitto
 
@@ -61,6 +71,26 @@ def test_a_broker_that_closes_the_connection_unanswered_is_told(protocol: str) -
     with hangs_up() as port:
         event = first_event(port=port, protocol=protocol)
     assert (event.broken, event.reason) == (Broken.NOT_ANSWERED, f"no answer to a CONNECT of MQTT {protocol}")
+
+
+class Thread:
+    def is_alive(self) -> bool:
+        return True
+
+
+def test_a_network_thread_that_lives_and_does_nothing_is_not_at_work() -> None:
+    link = MqttLink("c", MqttConfig.model_validate({"host": "127.0.0.1"}), lambda _: None)
+    client: Any = link._client
+    assert not link.is_at_work
+    client._thread = Thread()
+    client._last_msg_out = time.monotonic() - NETWORK_SILENCE_S - 1
+    # Between two connections nothing is sent.
+    assert link.is_at_work
+    link.is_connected = True
+    assert not link.is_at_work
+    client._last_msg_out = time.monotonic() - 2 * KEEPALIVE_S
+    assert link.is_at_work
+    client._thread = None
 
 
 def test_what_the_system_says_of_tls_is_put_in_plain_words() -> None:
