@@ -10,7 +10,7 @@ from tests.site import Site
 
 HEALTH_FIELDS = {
     *("ts", "session", "seq", "uptime_s", "overall", "reasons", "mqtt", "queue", "inference", "thermal", "power"),
-    *("cpu", "memory", "disk", "worker", "governor", "sensor_errors"),
+    *("cpu", "memory", "disk", "worker", "governor", "quarantine", "sensor_errors"),
 }
 
 
