@@ -82,6 +82,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(doctor)
     doctor.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
+    probe = commands.add_parser(
+        "probe",
+        help="asks a bundle's canaries: does its model answer here as where it was made?",
+        description="Checks the bundle, loads its model in a worker of its own, asks the requests of its canaries.json "
+        "and says which answers are not those recorded. An agent that runs is not asked.",
+    )
+    probe.add_argument("--bundle", type=Path, metavar="DIR", help="default: the configuration's")
+    probe.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"default: {DEFAULT_PATH}; with --bundle none: neither its public_key nor its [engine] count",
+    )
+
     bench = commands.add_parser(
         "bench",
         help="measures this board with a model: requests, tokens, memory",
@@ -157,6 +171,11 @@ def main(arguments: list[str] | None = None) -> int:
                 from edge_agent.doctor.doctor import doctor  # noqa: PLC0415 - only this command pays for it
 
                 return doctor(options.config, as_json=options.json)
+            case "probe":
+                from edge_agent.probe import probe  # noqa: PLC0415 - only this command pays for it
+
+                is_unnamed = options.config is None and options.bundle is None
+                return probe(DEFAULT_PATH if is_unnamed else options.config, options.bundle)
             case "bench":
                 from edge_agent.bench.bench import bench  # noqa: PLC0415 - only this command pays for it
 
