@@ -1,0 +1,165 @@
+"""Ansible module: what a board is, and what of the agent is on it. It changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = """
+module: edge_agent_board
+short_description: What a board is, and what of the agent is on it
+options:
+  python:
+    description: The interpreter that the agent is to run with.
+    type: path
+    default: /usr/bin/python3
+  controller_s:
+    description: Seconds since 1970 on the controller, to tell the offset of the board's clock from.
+    type: float
+  are_hashes_checked:
+    description: Also reads every byte of the bundle in use.
+    type: bool
+    default: false
+"""
+
+OPT = Path("/opt/edge-agent")
+MODELS = Path("/var/lib/edge-agent/models")
+_LOOK = "import ensurepip, sys, venv; print('.'.join(map(str, sys.version_info[:2])))"
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "python": {"type": "path", "default": "/usr/bin/python3"},
+            "controller_s": {"type": "float"},
+            "are_hashes_checked": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    offset_s = None if given["controller_s"] is None else round(time.time() - given["controller_s"], 1)
+    module.exit_json(
+        changed=False,
+        board={
+            "model": _text("/proc/device-tree/model").strip("\0\n") or None,
+            "architecture": platform.machine(),
+            "kernel": platform.release(),
+            "python_version": _output(given["python"], "-c", _LOOK),
+            "systemd_version": int(re.search(r"\d+", _output("systemctl", "--version") or "0").group()),
+            "memory_total_mb": _memory_mb("MemTotal"),
+            "memory_available_mb": _memory_mb("MemAvailable"),
+            "disk_free_mb": min(_free_mb(OPT), _free_mb(MODELS)),
+            "has_memory_cgroup": "memory" in _text("/sys/fs/cgroup/cgroup.controllers").split(),
+            "boot_command_line": _boot_command_line(),
+            "clock_offset_s": offset_s,
+            "governors": sorted({path.read_text().strip() for path in _governor_files()}),
+            "swap_on_disk": _swap_on_disk(),
+        },
+        installed=_installed(are_hashes_checked=given["are_hashes_checked"]),
+    )
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _output(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _memory_mb(name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", _text("/proc/meminfo"), flags=re.MULTILINE)
+    return int(found.group(1)) * 1024 // 1_000_000 if found else 0
+
+
+def _free_mb(path: Path) -> int:
+    there = next(folder for folder in (path, *path.parents) if folder.is_dir())
+    return shutil.disk_usage(there).free // 1_000_000
+
+
+def _boot_command_line() -> str | None:
+    """The file that a Raspberry Pi's kernel command line comes from, by release of its system."""
+    files = ("/boot/firmware/cmdline.txt", "/boot/cmdline.txt")
+    return next((file for file in files if "root=" in _text(file)), None)
+
+
+def _governor_files() -> list[Path]:
+    return list(Path("/sys/devices/system/cpu/cpufreq").glob("policy*/scaling_governor"))
+
+
+def _swap_on_disk() -> list[str]:
+    """Files and partitions; what is compressed in memory wears nothing out."""
+    names = [line.split()[0] for line in _text("/proc/swaps").splitlines()[1:]]
+    return [name for name in names if not name.startswith("/dev/zram")]
+
+
+def _installed(*, are_hashes_checked: bool) -> dict[str, Any]:
+    properties = _output("systemctl", "show", "edge-agent", "-p", "ActiveState,SubState,ActiveEnterTimestamp,NRestarts")
+    service = dict(line.split("=", 1) for line in (properties or "").splitlines() if "=" in line)
+    bundle = _target(MODELS / "current")
+    return {
+        "agent": _name(_target(OPT / "current")),
+        "previous_agent": _name(_target(OPT / "previous")),
+        "bundle": _name(bundle),
+        "previous_bundle": _name(_target(MODELS / "previous")),
+        "bundle_fault": _bundle_fault(bundle) if bundle and are_hashes_checked else None,
+        "agents": _names(OPT / "versions"),
+        "bundles": [name for name in _names(MODELS) if (MODELS / name / "manifest.json").is_file()],
+        "is_configured": Path("/etc/edge-agent/config.toml").is_file(),
+        "service": service.get("ActiveState", "unknown"),
+        "since": service.get("ActiveEnterTimestamp", ""),
+        "restarts": int(service.get("NRestarts") or 0),
+        "last_switch": json.loads(_text("/opt/edge-agent/last-switch.json") or "null"),
+    }
+
+
+def _target(link: Path) -> Path | None:
+    return Path(os.path.realpath(link)) if link.is_symlink() else None
+
+
+def _name(path: Path | None) -> str | None:
+    return path.name if path else None
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.is_symlink()) if folder.is_dir() else []
+
+
+def _bundle_fault(folder: Path) -> str | None:
+    try:
+        files = json.loads((folder / "manifest.json").read_text("utf-8"))["files"]
+        for name, listed in files.items():
+            if _sha256(folder / name) != listed["sha256"]:
+                return f"{name} is not as the manifest lists it"
+    except (OSError, ValueError, KeyError) as error:
+        return str(error)
+    return None
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()  # not file_digest: Ansible may run with a Python that is older than the agent's
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    main()
