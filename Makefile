@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-repair test-clients \
-  test-homeassistant test-model test-unit chaos bench bench-agent bench-compare bench-overload bench-labels bench-cancel \
+  test-homeassistant test-model test-unit test-deploy chaos bench bench-agent bench-compare bench-overload bench-labels bench-cancel \
   bench-grammar thermal wheel-aarch64 wheel-x86_64 wheel-native wheelhouse test-arm clean
 
 setup: $(VENV)/ready
@@ -76,18 +76,31 @@ test-model: setup
 	EDGE_AGENT_MODEL=$(abspath $(or $(MODEL),$(error say which model: make test-model MODEL=path))) \
 	  $(BIN)/python -m pytest tests/contract/test_requests.py -k at_once
 
-# Style and types; `ruff format` decides how a line looks.
-check: setup
+# Style and types; `ruff format` decides how a line looks, ansible-lint how playbooks do.
+check: setup build/ansible/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/test_systemd_unit.py
+	cd ansible && PATH=$(CURDIR)/build/ansible/bin:$$PATH ansible-lint -q
 
 # The unit on booted systems with systemd 249, 252 and 257, in containers (needs root; Debian's mmdebstrap,
 # systemd-container, ubuntu-keyring).
 test-unit: setup
 	test -d dist/wheelhouse/x86_64 || $(MAKE) wheelhouse ARCH=x86_64
 	$(BIN)/python -m pytest tests/deploy/unit.py
+
+# As pinned as llama.cpp: a newer one has other rules.
+build/ansible/ready: Makefile
+	test -x build/ansible/bin/python || $(PYTHON) -m venv build/ansible
+	build/ansible/bin/python -m pip install --quiet --disable-pip-version-check ansible-core==2.19.14 ansible-lint==26.10.1
+	@touch $@
+
+# Boards in containers, from nothing to an answer and back to nothing, with the README's commands (needs root, and Debian's
+# mmdebstrap and systemd-container).
+test-deploy: setup build/ansible/ready
+	$(MAKE) wheelhouse ARCH=x86_64
+	$(BIN)/python -m pytest tests/deploy/provisioning.py --exitfirst
 
 # What this board can do: make bench MODEL=path-of-a-bundle-or-gguf
 bench: setup

@@ -1,0 +1,356 @@
+"""Boards from nothing to an answer and back to nothing, with the commands that the README says. `make test-deploy`:
+needs root, and what tests/deploy/roots.py needs; takes a quarter of an hour. The tests go on from each other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bundles import asked_bundle, changed, not_loading, talking_nonsense
+from tests.deploy.fleet import REPOSITORY, Broker, Fleet, SshBoard
+from tests.deploy.roots import missing
+from tests.processes import wait_until
+from tests.test_readme import section
+
+WHEELHOUSE = REPOSITORY / "dist" / "wheelhouse" / "x86_64"
+FIRST, SECOND, AWAY = "press-04", "press-05", "lathe-01"
+ENCRYPT = "ansible-vault encrypt plant/group_vars/boards/vault.yml"
+PASSWORDS = {FIRST: "one-of-its-own", SECOND: "another", AWAY: "a-third", "operator": "who may command"}
+# A service's stop and start, and once more with what ran before; on a machine that does other things meanwhile.
+SWITCH_S = 60.0
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+
+def commands() -> list[str]:
+    """Every line of the README's section that is typed, without its comment."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", section("Deploying to boards"), flags=re.MULTILINE | re.DOTALL)
+    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+def said(command: str) -> str:
+    """The command, which the README must have as it is."""
+    assert command in commands()
+    return command
+
+
+def playbook(name: str, words: str = "") -> str:
+    return said(f"ansible-playbook -i plant/hosts.yml {name}.yml{words}")
+
+
+@dataclass
+class World:
+    """What the tests share. before: the files of each board when it was blank."""
+
+    fleet: Fleet
+    broker: Broker
+    first: SshBoard
+    second: SshBoard
+    bundle: Path
+    folder: Path
+    states: Path
+    before: dict[str, set[str]]
+
+    def runs(self, board: SshBoard) -> tuple[str, str]:
+        """Version and bundle."""
+        links = ("/opt/edge-agent/current", "/var/lib/edge-agent/models/current")
+        agent, bundle = (board.run("readlink", link).stdout.strip().split("/")[-1] for link in links)
+        return agent, bundle
+
+    def ask(self, board: SshBoard) -> dict[str, Any]:
+        """One reading, as an operator's client asks it, from this machine."""
+        command = ["mosquitto_rr", *self.client, "-V", "5", "-W", "30"]
+        command += ["-t", f"edgeai/v1/hall1/{board.name}/infer/pump-triage/request", "-e", "edgeai/v1/reply/operator"]
+        done = subprocess.run([*command, "-m", '{"vibration_mm_s":7.9}'], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        reply: dict[str, Any] = json.loads(done.stdout)
+        return reply
+
+    @property
+    def client(self) -> list[str]:
+        server = ["-h", "localhost", "-p", str(self.broker.port), "--cafile", str(self.folder / "broker" / "ca.pem")]
+        return [*server, "-u", "operator", "-P", PASSWORDS["operator"]]
+
+    def away_s(self, board: SshBoard, since: float) -> float:
+        """The longest that the board was not `online` since then, as the bus saw it."""
+        longest, left_at = 0.0, None
+        for line in self.states.read_text("utf-8").splitlines():
+            at, topic, payload = line.split(" ", 2)
+            if f"/{board.name}/" not in topic or float(at) < since:
+                continue
+            is_online = json.loads(payload)["state"] == "online"
+            if is_online and left_at is not None:
+                longest, left_at = max(longest, float(at) - left_at), None
+            elif not is_online and left_at is None:
+                left_at = float(at)
+        assert left_at is None, f"{board.name} is not back"
+        return longest
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    assert (WHEELHOUSE / "requirements.txt").is_file(), f"{WHEELHOUSE}: make wheelhouse ARCH=x86_64"
+    folder = tmp_path_factory.mktemp("deploy")
+    bundle = asked_bundle(folder)
+    boards = [SshBoard(folder / "boards", name) for name in (FIRST, SECOND)]
+    states = folder / "states"
+    with Broker(folder / "broker", PASSWORDS) as broker:
+        fleet = Fleet(folder, boards, broker, missing=(AWAY,))
+        try:
+            for board in boards:
+                board.start()
+                board.admit(fleet.public_key)
+            before = {board.name: board.files() for board in boards}
+            world = World(fleet, broker, boards[0], boards[1], bundle, folder, states, before)
+            fleet.prepare(bundle, WHEELHOUSE, said("cp -r example plant"), ENCRYPT)
+            command = ["mosquitto_sub", *world.client, "-t", "edgeai/v1/+/+/state", "-F", "%U %t %p"]
+            with states.open("wb") as log, subprocess.Popen(command, stdout=log) as watcher:
+                yield world
+                watcher.terminate()
+        finally:
+            for board in boards:
+                board.discard()
+
+
+def version(folder: Path, number: str, change: tuple[str, str] | None = None) -> Path:
+    """A wheelhouse with another version of the agent, of which one text of cli.py may be another."""
+    source = folder / f"source-{number}"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    for name in ("edge_agent", "convert"):
+        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    changes = [("pyproject.toml", 'version = "0.1.0"', f'version = "{number}"')]
+    changes += [("edge_agent/cli.py", *change)] if change else []
+    for name, old, new in changes:
+        text = (source / name).read_text("utf-8")
+        assert text.count(old) == 1, f"{name}: {old}"
+        (source / name).write_text(text.replace(old, new), "utf-8")
+    wheels = Path(shutil.copytree(WHEELHOUSE, folder / f"wheelhouse-{number}"))
+    (old_wheel,) = wheels.glob("edge_agent-*.whl")
+    old_hash = _sha256(old_wheel)
+    old_wheel.unlink()
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--quiet", "--no-deps", f"--wheel-dir={wheels}", str(source)], check=True)
+    (new_wheel,) = wheels.glob("edge_agent-*.whl")
+    text = (wheels / "requirements.txt").read_text("utf-8")
+    text = text.replace("edge-agent==0.1.0", f"edge-agent=={number}").replace(old_hash, _sha256(new_wheel))
+    (wheels / "requirements.txt").write_text(text, "utf-8")
+    return wheels
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_dry_run_on_blank_boards_tells_what_would_be_done_and_touches_nothing(world: World) -> None:
+    played = world.fleet.play(playbook("provision", " --check"))
+    assert played.boards == {FIRST: "changed", SECOND: "changed", AWAY: "unreachable"}, played.text
+    for board in (world.first, world.second):
+        assert board.files() == world.before[board.name]
+
+
+def test_boards_that_are_reached_answer_after_one_command(world: World) -> None:
+    played = world.fleet.play(playbook("provision"))
+    assert played.boards == {FIRST: "changed", SECOND: "changed", AWAY: "unreachable"}, played.text
+    for board in (world.first, world.second):
+        assert world.ask(board)["status"] == "ok"
+        assert board.run("edge-agent", "--version").stdout.strip() == "edge-agent 0.1.0"
+    assert not [password for password in PASSWORDS.values() if password in played.text]
+
+
+def test_secrets_are_on_a_board_for_root_alone_and_in_no_log(world: World) -> None:
+    password = PASSWORDS[FIRST]
+    found = world.first.run("grep", "-rlF", password, "/etc", "/opt", "/var", "/home", "/root", check=False)
+    assert found.stdout.split() == ["/etc/edge-agent/credentials/mqtt_password"]
+    told = world.first.run("stat", "-c", "%U %a", "/etc/edge-agent/credentials/mqtt_password").stdout
+    assert told.split() == ["root", "600"]
+    assert password not in world.first.run("journalctl", "--no-pager").stdout
+    # A secret of the vault is not in the inventory as text either.
+    assert not [path for path in world.fleet.plant.rglob("*.yml") if password in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("words", ["", " --check"])
+def test_again_nothing_changes(world: World, words: str) -> None:
+    played = world.fleet.play(playbook("provision", words))
+    assert played.boards == {FIRST: "same", SECOND: "same", AWAY: "unreachable"}, played.text
+
+
+def test_board_comes_back_after_a_restart(world: World) -> None:
+    world.first.reboot()
+    wait_until(lambda: world.ask(world.first)["status"] == "ok", "the board answers", timeout_s=120)
+
+
+def test_report_names_the_board_that_was_not_reached_and_what_differs_on_the_others(world: World) -> None:
+    world.second.run("sed", "-i", "s/deadline_ms = 5000/deadline_ms = 4000/", "/etc/edge-agent/config.toml")
+    played = world.fleet.play(playbook("report"))
+    rows = {line.split("|")[1].strip(): line for line in report(world).splitlines()[2:]}
+    assert sorted(rows) == sorted((FIRST, SECOND, AWAY)), played.text
+    assert "not reached" in rows[AWAY]
+    assert rows[FIRST].endswith("|  |"), rows[FIRST]
+    assert rows[SECOND].endswith("| configuration |"), rows[SECOND]
+    assert world.runs(world.first)[1] in rows[FIRST]
+    played = world.fleet.play(playbook("provision"))
+    assert played.boards == {FIRST: "same", SECOND: "changed", AWAY: "unreachable"}, played.text
+    text = world.second.run("cat", "/etc/edge-agent/config.toml").stdout
+    assert "deadline_ms = 5000" in text
+    played = world.fleet.play(playbook("report"))
+    assert "configuration" not in report(world), played.text
+
+
+def report(world: World) -> str:
+    return (world.fleet.repository / "ansible" / "report.md").read_text("utf-8")
+
+
+def test_configuration_that_is_wrong_replaces_nothing(world: World) -> None:
+    before = world.first.run("cat", "/etc/edge-agent/config.toml").stdout
+    world.fleet.edit("deadline_ms: 5000", "deadline: 5000")
+    played = world.fleet.play(playbook("provision"))
+    world.fleet.edit("deadline: 5000", "deadline_ms: 5000")
+    assert played.boards[FIRST] == "failed"
+    assert "tasks.pump-triage.deadline: unknown key" in played.text
+    assert world.first.run("cat", "/etc/edge-agent/config.toml").stdout == before
+    assert world.ask(world.first)["status"] == "ok"
+
+
+def test_new_version_is_rolled_out(world: World) -> None:
+    world.fleet.use_wheelhouse(version(world.folder, "0.1.1"))
+    since, old = time.time(), world.runs(world.first)
+    played = world.fleet.play(playbook("rollout"))
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("changed", "changed"), played.text
+    assert "lathe-01 could not be reached and runs what it ran" in played.text
+    for board in (world.first, world.second):
+        assert world.runs(board)[0].startswith("0.1.1-")
+        assert world.runs(board)[1] == old[1]
+        assert world.ask(board)["status"] == "ok"
+        assert 0 < world.away_s(board, since) < SWITCH_S
+
+
+def damaged_copy(world: World) -> Path:
+    copy = Path(shutil.copytree(world.bundle, world.folder / "wrong-hash"))
+    data = bytearray((copy / "model.gguf").read_bytes())
+    data[-1] ^= 1
+    (copy / "model.gguf").write_bytes(data)
+    manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "version": 2}), "utf-8")
+    return copy
+
+
+BROKEN = {
+    "wrong hash": (damaged_copy, "is not as its manifest lists it"),
+    "does not load": (lambda world: not_loading(world.bundle, world.folder), "was not let in"),
+    "talks nonsense": (lambda world: talking_nonsense(world.bundle, world.folder), "recorded is"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_broken_bundle_is_not_let_in_and_nobody_notices(world: World, fault: str) -> None:
+    make, told = BROKEN[fault]
+    world.fleet.use_bundle(make(world))
+    since, old = time.time(), world.runs(world.first)
+    played = world.fleet.play(playbook("rollout"))
+    # The first batch is one board, and fails: no other is begun with.
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("failed", "same"), played.text
+    assert told in played.text
+    assert world.runs(world.first) == world.runs(world.second) == old
+    assert world.ask(world.first)["status"] == "ok"
+    assert world.away_s(world.first, since) == world.away_s(world.second, since) == 0
+    assert folders(world.first) == [old[1]]
+
+
+def folders(board: SshBoard) -> list[str]:
+    """Bundles on a board."""
+    find = ("find", "/var/lib/edge-agent/models", "-mindepth", "1", "-type", "d", "-printf", "%f\n")
+    return sorted(board.run(*find).stdout.split())
+
+
+def test_without_room_beside_the_service_nonsense_is_found_during_the_switch(world: World) -> None:
+    since, old = time.time(), world.runs(world.first)
+    total_mb = int(world.first.run("awk", "/MemTotal/ {print $2}", "/proc/meminfo").stdout) * 1024 // 1_000_000
+    room = f" -e edge_agent_memory_spare_mb={total_mb - 50}"
+    played = world.fleet.play(f"{playbook('rollout')} --limit {FIRST}{room}")
+    assert played.boards[FIRST] == "failed", played.text
+    assert "recorded is" in played.text
+    assert "which answers; no service for" in played.text
+    assert world.runs(world.first) == old
+    assert world.ask(world.first)["status"] == "ok"
+    assert 0 < world.away_s(world.first, since) < SWITCH_S
+
+
+def test_version_that_does_not_start_is_left_for_the_one_before(world: World) -> None:
+    world.fleet.use_bundle(world.bundle)
+    change = ("return Agent(config, path, model).run()", 'raise SystemExit("does not want to")')
+    world.fleet.use_wheelhouse(version(world.folder, "0.1.2", change))
+    since, old = time.time(), world.runs(world.first)
+    played = world.fleet.play(playbook("rollout"))
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("failed", "same"), played.text
+    assert "does not start: does not want to" in played.text
+    assert "which answers; no service for" in played.text
+    assert world.runs(world.first) == world.runs(world.second) == old
+    assert world.ask(world.first)["status"] == "ok"
+    assert 0 < world.away_s(world.first, since) < SWITCH_S
+    assert world.first.run("ls", "/opt/edge-agent/versions").stdout.split() == versions_kept(world)
+
+
+def versions_kept(world: World) -> list[str]:
+    links = ("/opt/edge-agent/current", "/opt/edge-agent/previous")
+    return sorted(world.first.run("readlink", link).stdout.strip().split("/")[-1] for link in links)
+
+
+def test_new_bundle_is_rolled_out_and_rolled_back(world: World) -> None:
+    world.fleet.use_wheelhouse(world.folder / "wheelhouse-0.1.1")
+    world.fleet.use_bundle(changed(world.bundle, world.folder / "second", lambda _copy: None, version=2))
+    since, old = time.time(), world.runs(world.first)
+    played = world.fleet.play(playbook("rollout"))
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("changed", "changed"), played.text
+    for board in (world.first, world.second):
+        assert world.runs(board)[0] == old[0]
+        assert world.runs(board)[1].startswith("pump-demo-2-")
+        assert world.ask(board)["status"] == "ok"
+        assert 0 < world.away_s(board, since) < SWITCH_S
+        assert folders(board) == sorted((old[1], world.runs(board)[1]))
+    played = world.fleet.play(playbook("rollback"))
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("changed", "changed"), played.text
+    for board in (world.first, world.second):
+        assert world.runs(board) == old
+        assert world.ask(board)["status"] == "ok"
+    world.fleet.play(playbook("report"))
+    assert "bundle is to be pump-demo-2-" in report(world)
+
+
+def test_switch_that_lost_power_half_way_is_not_taken_for_done(world: World) -> None:
+    """As it lies on the disk of a board that went dark between its links and its proof."""
+    record = json.loads(world.first.run("cat", "/opt/edge-agent/last-switch.json").stdout)
+    record |= {"outcome": "switching", "from": record["to"], "to": record["from"]}
+    world.first.run("tee", "/opt/edge-agent/last-switch.json", stdin=json.dumps(record))
+    world.fleet.play(playbook("report"))
+    assert "switch was interrupted" in report(world)
+    played = world.fleet.play(f"{playbook('rollout')} --limit {FIRST}")
+    assert played.boards[FIRST] == "changed", played.text
+    world.fleet.play(playbook("report"))
+    assert "switch was interrupted" not in report(world)
+    assert world.ask(world.first)["status"] == "ok"
+
+
+def test_nothing_stays_on_a_board_that_is_decommissioned(world: World) -> None:
+    played = world.fleet.play(playbook("decommission", f" --limit {FIRST}"))
+    assert played.boards == {FIRST: "changed"}, played.text
+    left = world.first.files() ^ world.before[FIRST]
+    assert not left
+    for database in ("passwd", "group"):
+        assert world.first.run("getent", database, "edge-agent", check=False).returncode == 2
+    assert world.first.run("systemctl", "cat", "edge-agent", check=False).returncode == 1
+    played = world.fleet.play(playbook("decommission", f" --limit {FIRST}"))
+    assert played.boards == {FIRST: "same"}, played.text
+    assert world.ask(world.second)["status"] == "ok"

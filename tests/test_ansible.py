@@ -1,0 +1,156 @@
+"""What `ansible/` brings to boards and brokers, as far as it can be tried without a board."""
+
+from __future__ import annotations
+
+import importlib.util
+import queue
+import secrets
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from edge_agent.topics import Topics, ask_reply_topic
+from tests.conftest import NO_MOSQUITTO
+from tests.deploy.fleet import ANSIBLE, Broker
+from tests.processes import WAIT_S, Mosquitto
+
+ROLE = ANSIBLE / "roles" / "edge_agent"
+
+
+def _to_toml() -> Callable[[dict[str, Any]], str]:
+    spec = importlib.util.spec_from_file_location("to_toml", ROLE / "filter_plugins" / "to_toml.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: Callable[[dict[str, Any]], str] = module.FilterModule().filters()["to_toml"]
+    return found
+
+
+to_toml = _to_toml()
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+SCALARS = TEXT | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner), max_leaves=20)
+
+
+@given(st.dictionaries(TEXT, VALUES))
+def test_what_is_written_as_toml_is_read_again(value: dict[str, Any]) -> None:
+    assert tomllib.loads(to_toml(value)) == value
+
+
+def test_order_of_a_schemas_properties_is_kept() -> None:
+    properties = {"where": {"type": "string"}, "a.b": True, "at": {"type": "number"}}
+    value = {"tasks": {"x": {"kind": "extract", "schema": {"type": "object", "properties": properties}}}}
+    assert list(tomllib.loads(to_toml(value))["tasks"]["x"]["schema"]["properties"]) == list(properties)
+
+
+@pytest.mark.parametrize("value", [None, {1}, b"x"])
+def test_what_toml_cannot_hold_is_named(value: object) -> None:
+    with pytest.raises(ValueError, match=r"^mqtt\.tls\.ca_file: should be "):
+        to_toml({"mqtt": {"tls": {"ca_file": value}}})
+
+
+BOARD, OTHER = Topics("edgeai/v1", "hall1", "press-04"), Topics("edgeai/v1", "hall2", "lathe-01")
+ASKED = ask_reply_topic("edgeai/v1", "0123456789abcdef")
+SENSORS = "edgeai/v1/reply/sensors/7"
+# Who publishes what, who hears it, and whether it comes.
+ACCESS = [
+    ("press-04", BOARD.state, "monitoring", True),
+    ("press-04", BOARD.health, "lathe-01", False),
+    ("press-04", OTHER.state, "monitoring", False),
+    ("press-04", SENSORS, "sensors", True),
+    ("press-04", BOARD.request("generate"), "press-04", True),
+    ("press-04", ASKED, "press-04", True),
+    ("press-04", "homeassistant/device/x/config", "press-04", False),
+    ("sensors", BOARD.request("triage"), "press-04", True),
+    ("sensors", BOARD.request("triage"), "lathe-01", False),
+    ("sensors", BOARD.command("drain"), "press-04", False),
+    ("sensors", BOARD.state, "monitoring", False),
+    ("monitoring", BOARD.request("triage"), "press-04", False),
+    ("operator", BOARD.command("drain"), "press-04", True),
+    ("operator", BOARD.command_result("drain"), "press-04", False),
+    ("press-04", BOARD.command_result("drain"), "operator", True),
+    ("press-04", BOARD.alarm("overheating"), "operator", True),
+]
+
+
+class User:
+    """Connected over TLS with a password of its own."""
+
+    def __init__(self, name: str, port: int, ca_file: Path) -> None:
+        self.heard: list[bytes] = []
+        self._ends: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        self._client.tls_set(ca_certs=str(ca_file))
+        self._client.username_pw_set(name, f"of {name}")
+        self._client.on_connect = lambda *words: self._ends.put(words[3].value)
+        self._client.on_subscribe = lambda *words: self._ends.put(words[3][0].value)
+        self._client.on_publish = lambda *words: self._ends.put(words[3].value)
+        self._client.on_message = lambda _client, _data, message: self.heard.append(bytes(message.payload))
+        self._client.connect("localhost", port)
+        self._client.loop_start()
+        assert self._ends.get(timeout=WAIT_S) == 0
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Until the broker has taken it, or refused it."""
+        self._client.publish(topic, payload, qos=1)
+        self._ends.get(timeout=WAIT_S)
+
+    def subscribe(self, topic: str) -> None:
+        self._client.subscribe(topic, qos=1)
+        self._ends.get(timeout=WAIT_S)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, User]]:
+    if not Mosquitto.is_installed():
+        pytest.skip(NO_MOSQUITTO)
+    folder = tmp_path_factory.mktemp("broker") / "broker"
+    names = ("press-04", "lathe-01", "sensors", "monitoring", "operator")
+    with Broker(folder, {name: f"of {name}" for name in names}) as broker:
+        users = {name: User(name, broker.port, folder / "ca.pem") for name in names}
+        yield users
+        for user in users.values():
+            user.close()
+
+
+@pytest.mark.mosquitto
+@pytest.mark.parametrize(("speaker", "topic", "listener", "is_heard"), ACCESS)
+def test_broker_sample_lets_everybody_say_and_hear_what_is_theirs(
+    users: dict[str, User], speaker: str, topic: str, listener: str, *, is_heard: bool
+) -> None:
+    payload = secrets.token_bytes(8)
+    users[listener].subscribe(topic)
+    users[speaker].publish(topic, payload)
+    # What was to be delivered comes before the answer to what is asked after it.
+    users[listener].subscribe(f"{topic}/x")
+    assert (payload in users[listener].heard) == is_heard
+
+
+@pytest.mark.mosquitto
+def test_nobody_without_a_password_is_let_in(users: dict[str, User], tmp_path: Path) -> None:
+    del users
+    with Broker(tmp_path / "broker", {"press-04": "x"}) as broker:
+        command = [
+            "mosquitto_pub",
+            "-h",
+            "localhost",
+            "-p",
+            str(broker.port),
+            "--cafile",
+            str(tmp_path / "broker/ca.pem"),
+        ]
+        done = subprocess.run([*command, "-t", "x", "-n"], capture_output=True, text=True, check=False)
+    assert "ot authori" in done.stderr
