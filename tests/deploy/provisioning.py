@@ -25,6 +25,7 @@ from tests.test_readme import section
 
 WHEELHOUSE = REPOSITORY / "dist" / "wheelhouse" / "x86_64"
 FIRST, SECOND, AWAY = "press-04", "press-05", "lathe-01"
+CMDLINE = Path("/boot/firmware/cmdline.txt")
 ENCRYPT = "ansible-vault encrypt plant/group_vars/boards/vault.yml"
 PASSWORDS = {FIRST: "one-of-its-own", SECOND: "another", AWAY: "a-third", "operator": "who may command"}
 # A service's stop and start, and once more with what ran before; on a machine that does other things meanwhile.
@@ -111,6 +112,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             for board in boards:
                 board.start()
                 board.admit(fleet.public_key)
+                # As a Raspberry Pi has it.
+                board.run("mkdir", "-p", str(CMDLINE.parent))
+                board.run("tee", str(CMDLINE), stdin="console=tty1 root=PARTUUID=1234-02 rootwait\n")
             before = {board.name: board.files() for board in boards}
             world = World(fleet, broker, boards[0], boards[1], bundle, folder, states, before)
             fleet.prepare(bundle, WHEELHOUSE, said("cp -r example plant"), ENCRYPT)
@@ -166,7 +170,7 @@ def test_boards_that_are_reached_answer_after_one_command(world: World) -> None:
     assert played.boards == {FIRST: "changed", SECOND: "changed", AWAY: "unreachable"}, played.text
     for board in (world.first, world.second):
         assert world.ask(board)["status"] == "ok"
-        assert board.run("edge-agent", "--version").stdout.strip() == "edge-agent 0.1.0"
+        assert board.run("/usr/local/bin/edge-agent", "--version").stdout.strip() == "edge-agent 0.1.0"
     assert not [password for password in PASSWORDS.values() if password in played.text]
 
 
@@ -179,6 +183,20 @@ def test_secrets_are_on_a_board_for_root_alone_and_in_no_log(world: World) -> No
     assert password not in world.first.run("journalctl", "--no-pager").stdout
     # A secret of the vault is not in the inventory as text either.
     assert not [path for path in world.fleet.plant.rglob("*.yml") if password in path.read_text("utf-8")]
+
+
+def test_memory_controller_is_asked_for_where_the_kernel_has_none(world: World) -> None:
+    has_it = "memory" in world.first.run("cat", "/sys/fs/cgroup/cgroup.controllers").stdout.split()
+    asked = "" if has_it else " cgroup_enable=memory"
+    assert world.first.run("cat", str(CMDLINE)).stdout == f"console=tty1 root=PARTUUID=1234-02 rootwait{asked}\n"
+
+
+def test_board_with_another_time_is_told_so(world: World) -> None:
+    # A tolerance that no clock keeps, since this machine's and the boards' are one.
+    tolerance = " -e edge_agent_clock_tolerance_s=-1"
+    played = world.fleet.play(f"{playbook('provision')} --limit {FIRST}{tolerance}")
+    assert played.boards == {FIRST: "failed"}, played.text
+    assert "s off the controller's: name servers that the board reaches" in played.text
 
 
 @pytest.mark.parametrize("words", ["", " --check"])

@@ -60,6 +60,7 @@ def main() -> None:
             "memory_available_mb": _memory_mb("MemAvailable"),
             "disk_free_mb": min(_free_mb(OPT), _free_mb(MODELS)),
             "has_memory_cgroup": "memory" in _text("/sys/fs/cgroup/cgroup.controllers").split(),
+            "is_memory_cgroup_asked_for": "cgroup_enable=memory" in _text("/proc/cmdline").split(),
             "boot_command_line": _boot_command_line(),
             "clock_offset_s": offset_s,
             "governors": sorted({path.read_text().strip() for path in _governor_files()}),
