@@ -27,7 +27,12 @@ WHEELHOUSE = REPOSITORY / "dist" / "wheelhouse" / "x86_64"
 FIRST, SECOND, AWAY = "press-04", "press-05", "lathe-01"
 CMDLINE = Path("/boot/firmware/cmdline.txt")
 ENCRYPT = "ansible-vault encrypt plant/group_vars/boards/vault.yml"
-PASSWORDS = {FIRST: "one-of-its-own", SECOND: "another", AWAY: "a-third", "operator": "who may command"}
+PASSWORDS = {
+    FIRST: "its-very-own",
+    SECOND: "another-of-its-own",
+    AWAY: "a-third-of-its-own",
+    "operator": "who may command",
+}
 # A service's stop and start, and once more with what ran before; on a machine that does other things meanwhile.
 SWITCH_S = 60.0
 
@@ -197,6 +202,20 @@ def test_board_with_another_time_is_told_so(world: World) -> None:
     played = world.fleet.play(f"{playbook('provision')} --limit {FIRST}{tolerance}")
     assert played.boards == {FIRST: "failed"}, played.text
     assert "s off the controller's: name servers that the board reaches" in played.text
+
+
+def test_cores_and_swap_are_set_where_it_is_asked_for(world: World) -> None:
+    world.second.run("mkdir", "-p", "/etc/rpi/swap.conf.d")
+    world.second.run("tee", "/etc/fstab", stdin="/dev/sda1 / ext4 rw 0 1\n/swapfile none swap sw 0 0\n")
+    words = {"edge_agent_cpu_governor": "ondemand", "edge_agent_card_swap": "off"}
+    command = f"{playbook('provision')} --limit {SECOND} --tags edge_agent_board -e '{json.dumps(words)}'"
+    assert world.fleet.play(command).boards == {SECOND: "changed"}
+    told = world.second.run("cat", "/etc/tmpfiles.d/edge-agent-governor.conf").stdout
+    assert told.endswith("w /sys/devices/system/cpu/cpufreq/policy*/scaling_governor - - - - ondemand\n")
+    assert "Mechanism=zram" in world.second.run("cat", "/etc/rpi/swap.conf.d/edge-agent.conf").stdout
+    fstab = world.second.run("cat", "/etc/fstab").stdout
+    assert fstab == "/dev/sda1 / ext4 rw 0 1\n# by edge-agent: /swapfile none swap sw 0 0\n"
+    assert world.fleet.play(command).boards == {SECOND: "same"}
 
 
 @pytest.mark.parametrize("words", ["", " --check"])

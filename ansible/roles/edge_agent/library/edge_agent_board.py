@@ -34,7 +34,7 @@ options:
 
 OPT = Path("/opt/edge-agent")
 MODELS = Path("/var/lib/edge-agent/models")
-_LOOK = "import ensurepip, sys, venv; print('.'.join(map(str, sys.version_info[:2])))"
+_LOOK = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2], 64 if sys.maxsize > 2**32 else 32)"
 
 
 def main() -> None:
@@ -47,6 +47,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
+    python, _, bits = (_output(given["python"], "-c", _LOOK) or "").partition(" ")
     offset_s = None if given["controller_s"] is None else round(time.time() - given["controller_s"], 1)
     module.exit_json(
         changed=False,
@@ -54,7 +55,9 @@ def main() -> None:
             "model": _text("/proc/device-tree/model").strip("\0\n") or None,
             "architecture": platform.machine(),
             "kernel": platform.release(),
-            "python_version": _output(given["python"], "-c", _LOOK),
+            "python_version": python or None,
+            "python_bits": int(bits or 0),
+            "has_timesyncd": Path("/usr/lib/systemd/system/systemd-timesyncd.service").exists(),
             "systemd_version": int(re.search(r"\d+", _output("systemctl", "--version") or "0").group()),
             "memory_total_mb": _memory_mb("MemTotal"),
             "memory_available_mb": _memory_mb("MemAvailable"),

@@ -290,10 +290,13 @@ def _name(link: Path) -> str | None:
 
 
 def _link(pair: Pair, name: str = "current") -> None:
-    for folder, target in ((AGENT_LINKS, Path("versions") / str(pair.agent)), (MODELS, Path(str(pair.bundle)))):
+    for folder, below, target in ((AGENT_LINKS, "versions", pair.agent), (MODELS, "", pair.bundle)):
+        if target is None:  # an agent that was installed by hand has no such link
+            (folder / name).unlink(missing_ok=True)
+            continue
         new = folder / f".{name}.new"
         new.unlink(missing_ok=True)
-        new.symlink_to(target)
+        new.symlink_to(Path(below) / target)
         new.replace(folder / name)
 
 
