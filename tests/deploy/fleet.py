@@ -140,8 +140,8 @@ class Fleet:
         (self.repository / "dist" / "wheelhouse").mkdir(parents=True)
         self.use_wheelhouse(wheelhouse)
         for command in commands:
-            done = self.shell(command)
-            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+            done = self.play(command)
+            assert done.code == 0, f"{command}: {done.text}"
         (self.plant / "ca.pem").write_text(CERTIFICATE, "ascii")
         hosts = {board.name: board.port for board in self.boards} | dict.fromkeys(self._missing, free_port())
         lines = [f"    {name}: {{ansible_host: 127.0.0.1, ansible_port: {port}}}\n" for name, port in hosts.items()]
@@ -180,8 +180,8 @@ class Fleet:
         link.unlink(missing_ok=True)
         link.symlink_to(wheelhouse)
 
-    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
-        """As typed in `ansible/`, with Ansible on the PATH."""
+    def started(self, command: str) -> subprocess.Popen[str]:
+        """As typed in `ansible/`, with Ansible on the PATH; the leader of its process group."""
         vault = self.folder / "vault-password"
         vault.write_text("open sesame\n", "ascii")
         environment = {
@@ -191,16 +191,19 @@ class Fleet:
             "ANSIBLE_NOCOLOR": "1",
             "HOME": str(self.folder),
         }
-        return subprocess.run(
+        return subprocess.Popen(
             ["bash", "-c", command],
             cwd=self.repository / "ansible",
             env=environment,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=PLAY_S,
-            check=False,
+            start_new_session=True,
         )
 
     def play(self, command: str) -> Played:
-        done = self.shell(command)
-        return Played(done.returncode, done.stdout + done.stderr)
+        """A command that runs a playbook, to its end."""
+        with self.started(command) as process:
+            text, _ = process.communicate(timeout=PLAY_S)
+        return Played(process.returncode, text)

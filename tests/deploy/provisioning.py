@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -141,6 +143,7 @@ def version(folder: Path, number: str, change: tuple[str, str] | None = None) ->
     for name in ("edge_agent", "convert"):
         shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     changes = [("pyproject.toml", 'version = "0.1.0"', f'version = "{number}"')]
+    changes += [("edge_agent/__init__.py", '__version__ = "0.1.0"', f'__version__ = "{number}"')]
     changes += [("edge_agent/cli.py", *change)] if change else []
     for name, old, new in changes:
         text = (source / name).read_text("utf-8")
@@ -269,6 +272,7 @@ def test_new_version_is_rolled_out(world: World) -> None:
     assert "lathe-01 could not be reached and runs what it ran" in played.text
     for board in (world.first, world.second):
         assert world.runs(board)[0].startswith("0.1.1-")
+        assert board.run("/usr/local/bin/edge-agent", "--version").stdout.strip() == "edge-agent 0.1.1"
         assert world.runs(board)[1] == old[1]
         assert world.ask(board)["status"] == "ok"
         assert 0 < world.away_s(board, since) < SWITCH_S
@@ -366,17 +370,31 @@ def test_new_bundle_is_rolled_out_and_rolled_back(world: World) -> None:
     assert "bundle is to be pump-demo-2-" in report(world)
 
 
+def last_switch(world: World) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(world.first.run("cat", "/opt/edge-agent/last-switch.json").stdout)
+    return record
+
+
+def test_switch_goes_on_to_its_end_without_the_controller(world: World) -> None:
+    old = world.runs(world.first)
+    with world.fleet.started(f"{playbook('rollout')} --limit {FIRST}") as controller:
+        wait_until(lambda: last_switch(world)["outcome"] == "switching", "the switch begins", timeout_s=600)
+        os.killpg(controller.pid, signal.SIGKILL)
+    wait_until(lambda: last_switch(world)["outcome"] == "committed", "the switch ends")
+    assert world.runs(world.first)[0] == old[0]
+    assert world.runs(world.first)[1].startswith("pump-demo-2-")
+    assert world.ask(world.first)["status"] == "ok"
+
+
 def test_switch_that_lost_power_half_way_is_not_taken_for_done(world: World) -> None:
     """As it lies on the disk of a board that went dark between its links and its proof."""
-    record = json.loads(world.first.run("cat", "/opt/edge-agent/last-switch.json").stdout)
-    record |= {"outcome": "switching", "from": record["to"], "to": record["from"]}
-    world.first.run("tee", "/opt/edge-agent/last-switch.json", stdin=json.dumps(record))
+    record = json.dumps(last_switch(world) | {"outcome": "switching"})
+    world.first.run("tee", "/opt/edge-agent/last-switch.json", stdin=record)
     world.fleet.play(playbook("report"))
     assert "switch was interrupted" in report(world)
     played = world.fleet.play(f"{playbook('rollout')} --limit {FIRST}")
     assert played.boards[FIRST] == "changed", played.text
-    world.fleet.play(playbook("report"))
-    assert "switch was interrupted" not in report(world)
+    assert last_switch(world)["outcome"] == "committed"
     assert world.ask(world.first)["status"] == "ok"
 
 

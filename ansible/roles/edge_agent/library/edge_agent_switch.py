@@ -178,6 +178,8 @@ class Switch:
             try:
                 self._probe()
             except SwitchError as error:
+                if self.is_interrupted:
+                    raise SwitchError(self._return(str(error))) from error
                 stays = f", {self.old} was not touched" if self.old.agent else ""
                 raise SwitchError(f"{self.new} was not let in{stays}: it {error}") from error
         self._record("switching", None)
