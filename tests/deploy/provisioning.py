@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,25 +114,24 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     bundle = asked_bundle(folder)
     boards = [SshBoard(folder / "boards", name) for name in (FIRST, SECOND)]
     states = folder / "states"
-    with Broker(folder / "broker", PASSWORDS) as broker:
+    with ExitStack() as stack:
+        broker = stack.enter_context(Broker(folder / "broker", PASSWORDS))
         fleet = Fleet(folder, boards, broker, missing=(AWAY,))
-        try:
-            for board in boards:
-                board.start()
-                board.admit(fleet.public_key)
-                # As a Raspberry Pi has it.
-                board.run("mkdir", "-p", str(CMDLINE.parent))
-                board.run("tee", str(CMDLINE), stdin="console=tty1 root=PARTUUID=1234-02 rootwait\n")
-            before = {board.name: board.files() for board in boards}
-            world = World(fleet, broker, boards[0], boards[1], bundle, folder, states, before)
-            fleet.prepare(bundle, WHEELHOUSE, said("cp -r example plant"), ENCRYPT)
-            command = ["mosquitto_sub", *world.client, "-t", "edgeai/v1/+/+/state", "-F", "%U %t %p"]
-            with states.open("wb") as log, subprocess.Popen(command, stdout=log) as watcher:
-                yield world
-                watcher.terminate()
-        finally:
-            for board in boards:
-                board.discard()
+        for board in boards:
+            stack.callback(board.discard)
+            board.start()
+            board.admit(fleet.public_key)
+            # As a Raspberry Pi has it.
+            board.run("mkdir", "-p", str(CMDLINE.parent))
+            board.run("tee", str(CMDLINE), stdin="console=tty1 root=PARTUUID=1234-02 rootwait\n")
+        before = {board.name: board.files() for board in boards}
+        world = World(fleet, broker, boards[0], boards[1], bundle, folder, states, before)
+        fleet.prepare(bundle, WHEELHOUSE, said("cp -r example plant"), ENCRYPT)
+        command = ["mosquitto_sub", *world.client, "-t", "edgeai/v1/+/+/state", "-F", "%U %t %p"]
+        log = stack.enter_context(states.open("wb"))
+        watcher = stack.enter_context(subprocess.Popen(command, stdout=log))
+        stack.callback(watcher.terminate)
+        yield world
 
 
 def version(folder: Path, number: str, change: tuple[str, str] | None = None) -> Path:
