@@ -108,8 +108,10 @@ class SshBoard(Board):
         self.run("systemctl", "enable", "--now", "ssh")
 
     def files(self) -> set[str]:
-        """Every path of the board but what logs, accounts' backups and other services write by the way."""
-        skipped = "/proc /sys /dev /run /tmp /var/tmp /var/log /var/cache /var/lib/systemd /home/pi/.ansible"
+        """Every path but logs, accounts' backups, and the folder where Ansible itself works on any board."""
+        skipped = (
+            "/proc /sys /dev /run /tmp /var/tmp /var/log /var/cache /var/lib/systemd /home/pi/.ansible /root/.ansible"
+        )
         prune = [word for path in skipped.split() for word in ("-path", path, "-prune", "-o")]
         found = self.run("find", "/", "-xdev", *prune, "-print").stdout.splitlines()
         return {path for path in found if not re.fullmatch(r"/etc/.*(-|\.lock)", path)}
