@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -112,9 +113,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     assert (WHEELHOUSE / "requirements.txt").is_file(), f"{WHEELHOUSE}: make wheelhouse ARCH=x86_64"
     folder = tmp_path_factory.mktemp("deploy")
     bundle = asked_bundle(folder)
-    boards = [SshBoard(folder / "boards", name) for name in (FIRST, SECOND)]
+    # Not in a folder that pytest clears away.
+    place = Path(tempfile.mkdtemp(prefix="edge-agent-boards-"))
+    boards = [SshBoard(place, name) for name in (FIRST, SECOND)]
     states = folder / "states"
     with ExitStack() as stack:
+        stack.callback(place.rmdir)
         broker = stack.enter_context(Broker(folder / "broker", PASSWORDS))
         fleet = Fleet(folder, boards, broker, missing=(AWAY,))
         for board in boards:
