@@ -82,6 +82,10 @@ AGENT_LINKS = Path("/opt/edge-agent")
 MODELS = Path("/var/lib/edge-agent/models")
 RECORD = Path("/opt/edge-agent/last-switch.json")
 LOG_LINES = 5
+SANDBOX = (
+    *("User=", "Group=", "UMask=", "CapabilityBoundingSet=", "NoNewPrivileges=", "Protect", "Private", "RemoveIPC="),
+    *("Device", "Restrict", "LockPersonality=", "MemoryDenyWriteExecute=", "SystemCall", "TasksMax="),
+)
 
 
 class SwitchError(Exception):
@@ -234,10 +238,10 @@ class Switch:
         return found is not None and int(found.group(1)) * 1024 >= needed
 
     def _probe(self) -> None:
-        """As the service's user, after everything else on this board: nothing vouches for these bytes yet."""
-        properties = ("User=edge-agent", "Nice=19", "OOMScoreAdjust=1000", "CPUWeight=1", "NoNewPrivileges=yes")
+        """In the service's sandbox, after everything else on this board: nothing vouches for these bytes yet."""
         command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]
-        command += [word for value in (*properties, "ProtectSystem=strict", "PrivateTmp=yes") for word in ("-p", value)]
+        for line in (*_sandbox(), "Nice=19", "OOMScoreAdjust=1000", "CPUWeight=1"):
+            command += ["-p", line]
         command += [self.new.program, "probe", "--bundle", str(MODELS / str(self.new.bundle)), "--config", CONFIG]
         done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         if done.returncode:
@@ -281,6 +285,12 @@ class Switch:
             if time.monotonic() > until:
                 raise SwitchError(f"does not answer over the bus: {_told(done.stdout) or _tail(done.stderr)}")
             time.sleep(1)
+
+
+def _sandbox() -> list[str]:
+    """What the unit says of who the service is and what it may: a model that needs more must not be found good."""
+    lines = Path(f"/etc/systemd/system/{UNIT}").read_text("utf-8").splitlines()
+    return [line for line in lines if line.startswith(SANDBOX)]
 
 
 def _linked(link: str) -> Pair:
