@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from edge_agent.canaries import FILE, Canaries, CanaryError, decode
-from edge_agent.config import EngineConfig, load_config
+from edge_agent.config import EngineConfig
+from edge_agent.config_loader import load_config
 from edge_agent.engine.client import WorkerError, started
 from edge_agent.engine.protocol import EngineSettings, Load
 from edge_agent.faults import printable
