@@ -31,18 +31,20 @@ _PACKAGES = (
 )
 # The tree of cgroups that systemd keeps its services in: cgroup v2, beside v1 where this machine has both.
 _CGROUP_MOUNTS = [path for path in map(Path, ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")) if path.is_dir()]
-_UBUNTU_KEYS = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """python: the newest there that the agent runs on, and the packages that bring it. systemd: its version."""
+    """python: the newest there that the agent runs on, and the packages that bring it. systemd: its version.
+
+    components: of its archive, which mmdebstrap knows by the release's name.
+    """
 
     systemd: int
     python: str
     python_packages: tuple[str, ...]
-    mirrors: tuple[str, ...] = ("http://deb.debian.org/debian",)
+    components: str = "main"
 
 
 RELEASES = {
@@ -53,10 +55,7 @@ RELEASES = {
         python="3.11",
         # python3 itself, which is 3.10, is what Ansible runs with.
         python_packages=("python3", "python3.11", "python3.11-venv"),
-        mirrors=tuple(
-            f"deb [signed-by={_UBUNTU_KEYS}] http://archive.ubuntu.com/ubuntu {suite} main universe"
-            for suite in ("jammy", "jammy-updates")
-        ),
+        components="main,universe",
     ),
 }
 
@@ -84,10 +83,11 @@ def image(name: str, images: Path = IMAGES) -> Path:
         # A board has an identity of its own from its first boot on, and what it was named.
         'rm -f "$1"/etc/machine-id "$1"/etc/hostname "$1"/etc/resolv.conf; touch "$1"/etc/machine-id',
     )
-    command = ["mmdebstrap", "--quiet", "--mode=root", "--arch=amd64", "--variant=minbase", f"--include={packages}"]
+    command = ["mmdebstrap", "--quiet", "--mode=root", "--arch=amd64", "--variant=minbase"]
+    command += [f"--components={release.components}", f"--include={packages}"]
     command += [f"--customize-hook={hook}" for hook in hooks]
     try:
-        subprocess.run([*command, name, str(partial), *release.mirrors], check=True)
+        subprocess.run([*command, name, str(partial)], check=True)
         partial.rename(root)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
