@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-repair test-clients \
-  test-homeassistant test-model test-unit test-deploy chaos bench bench-agent bench-compare bench-overload bench-labels bench-cancel \
+  test-homeassistant test-model test-unit test-deploy test-power-cuts chaos bench bench-agent bench-compare bench-overload bench-labels bench-cancel \
   bench-grammar thermal wheel-aarch64 wheel-x86_64 wheel-native wheelhouse test-arm clean
 
 setup: $(VENV)/ready
@@ -67,6 +67,10 @@ test-homeassistant: setup
 	$(BIN)/python -m tests.homeassistant build/homeassistant/bin/python
 
 # Kills, cuts and freezes over real processes, and what became of each request (needs mosquitto; ten minutes):
+# make test-power-cuts [CUTS=200]
+test-power-cuts: setup
+	EDGE_AGENT_POWER_CUTS=$(or $(CUTS),200) $(BIN)/python -m pytest -s tests/system/test_power_cuts.py
+
 # make chaos [ARGUMENTS='--requests 1000 --faults 11 --seed 1 --protocol 3.1.1']
 chaos: setup
 	$(BIN)/python -m tests.chaos $(ARGUMENTS)

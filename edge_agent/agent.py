@@ -14,12 +14,14 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from edge_agent.board.board import Board
 from edge_agent.board.monitor import Monitor
 from edge_agent.board.reading import BoardReading
 from edge_agent.board_control import BoardControl
-from edge_agent.clock import moment, timestamp
+from edge_agent.canary_watch import CanaryWatch
+from edge_agent.clock import moment
 from edge_agent.config import Config
 from edge_agent.connections import Connections
 from edge_agent.delivery import Delivery
@@ -39,11 +41,13 @@ from edge_agent.engine.protocol import (
 from edge_agent.health import Throughput
 from edge_agent.journal_sync import Synced
 from edge_agent.model_store import Model
+from edge_agent.model_switch import ModelSwitch
 from edge_agent.mqtt_link import TAKEN_OVER, Connected, Disconnected, Inbound, LinkEvent, MqttLink
 from edge_agent.operations import Operations
 from edge_agent.presence import Presence, State
-from edge_agent.retained import RetainedTopics, json_publication
-from edge_agent.supervisor import Supervisor
+from edge_agent.retained import RetainedTopics
+from edge_agent.supervisor import FromWorker, Supervisor
+from edge_agent.switch_attempt import Opened, Recorded
 from edge_agent.systemd_notify import notify, watchdog_interval_s
 from edge_agent.tasks import load_tasks
 from edge_agent.topics import discovery_status
@@ -59,14 +63,12 @@ REPUBLISH_AFTER_S = 2.0
 # What somebody else has put in the place of our retained messages, or taken away, is mended so often.
 REFRESH_EVERY_S = 600.0
 ALARMS_EVERY_S = 1.0
-# A watcher that was away for longer has no use for what happened before.
-EVENT_EXPIRY_S = 86_400
 # Time to say on the bus why the agent is about to end.
 GIVE_UP_AFTER_S = 3.0
 GOODBYE_S = 5.0
 
 # What the other threads put into the inbox.
-InboxEvent = LinkEvent | Event | WorkerExited | BoardReading | Synced
+InboxEvent = LinkEvent | FromWorker | Event | WorkerExited | BoardReading | Synced | Opened | Recorded
 
 
 class Agent:
@@ -101,6 +103,17 @@ class Agent:
             board=board,
             board_control=self._board_control,
         )
+        self._model_switch = ModelSwitch(
+            config,
+            supervisor=self._supervisor,
+            dispatcher=self._dispatcher,
+            deliver=self._deliver,
+            spare_mb=self._board_control.spare_mb,
+            adopted=self._on_switched,
+            worker_exited=self._on_worker_exited,
+        )
+        interval_s = config.models["default"].canary_interval_s
+        self._canary_watch = CanaryWatch(interval_s, self._supervisor, self._retained.alarms.set_quality_fault)
         self._operations = Operations(
             config,
             config_path,
@@ -110,6 +123,7 @@ class Agent:
             supervisor=self._supervisor,
             board_control=self._board_control,
             retained=self._retained,
+            model_switch=self._model_switch,
         )
         self._timers: dict[str, float] = {}
         self._signals = 0
@@ -169,13 +183,15 @@ class Agent:
             return
 
     def _handle(self, event: InboxEvent, now: float) -> None:
-        if not isinstance(event, (Inbound, Connected, Disconnected, BoardReading, Synced)):
+        if isinstance(event, FromWorker) and event.worker is self._supervisor.worker:
+            event = event.event
             self._supervisor.heard(now)
         match event:
             case Inbound():
                 self._hear(event, now)
             case Finished() | Refused() | Failed() | Cancelled():
-                self._dispatcher.answered(event, now)
+                asker = self._canary_watch.hear if event.id < 0 else self._dispatcher.answered
+                asker(event, now)
             case Partial():
                 self._dispatcher.partial(event)
             case Progress():
@@ -195,6 +211,8 @@ class Agent:
                 self._on_worker_exited(event, now)
             case Synced():
                 self._delivery.synced(event)
+            case FromWorker() | Opened() | Recorded():
+                self._model_switch.hear(event, now)
 
     def _tick(self, now: float) -> None:
         self._dispatcher.expire(now)
@@ -226,6 +244,9 @@ class Agent:
                 case "give-up":
                     self._exit_code = 1
         self._operations.tick(now)
+        self._model_switch.tick(now)
+        is_idle = self._dispatcher.is_idle and not self._dispatcher.limits.causes and self._model_switch.phase is None
+        self._canary_watch.tick(now, is_idle=is_idle)
 
     def _feed_watchdog(self, now: float) -> None:
         """Three times as often as systemd wants: a step of ours may be late."""
@@ -317,28 +338,31 @@ class Agent:
             self._retained.alarms.client_taken_over(now)
 
     def _on_ready(self, ready: Ready, now: float) -> None:
-        is_first = self._presence.state is State.OFFLINE
         self._supervisor.became_ready(ready, now)
+        if self._presence.state is not State.OFFLINE:
+            end = self._supervisor.last_end
+            restarts, reason = self._supervisor.restarts, end.how if end else None
+            self._retained.tell_event("worker-restarted", {"restarts": restarts, "pid": ready.pid, "reason": reason})
+        self._serve(ready, now)
+
+    def _on_switched(self, event: dict[str, Any], ready: Ready, now: float) -> None:
+        self._retained.tell_event("model-switched", event)
+        self._serve(ready, now, was_asked=True)
+
+    def _serve(self, ready: Ready, now: float, *, was_asked: bool = False) -> None:
+        """Through a worker that is new. was_asked: its canaries."""
+        self._canary_watch.serve(now, was_asked=was_asked)
         self._throughput.worker_started()
         self._dispatcher.model = self._supervisor.model.name
         self._dispatcher.slots = ready.max_active
         self._board_control.worker_ready(ready)
         self._dispatcher.latency.set_rates(ready.prefill_tok_s, ready.decode_tok_s)
-        if is_first:
+        if self._presence.state is State.OFFLINE:
             is_draining = self._dispatcher.is_draining
             self._retained.set_state(State.DRAINING if is_draining else State.ONLINE, "drain" if is_draining else None)
             notify("READY=1")
-        else:
-            self._tell_of_restart(ready)
         self._retained.publish_all()
         self._dispatcher.fill(now)
-
-    def _tell_of_restart(self, ready: Ready) -> None:
-        end = self._supervisor.last_end
-        restarts, reason = self._supervisor.restarts, end.how if end else None
-        event = {"ts": timestamp(), "restarts": restarts, "pid": ready.pid, "reason": reason}
-        topic = self._topics.event("worker-restarted")
-        self._connections.tell(json_publication(topic, event, expiry_s=EVENT_EXPIRY_S))
 
     def _on_load_failed(self, message: str, now: float) -> None:
         self._supervisor.load_failed(message)
@@ -361,6 +385,7 @@ class Agent:
         """Replies first, the farewell next, the worker last."""
         self._is_closed.set()
         self._monitor.stop()
+        self._model_switch.stop(time.monotonic())
         self._delivery.stop(GOODBYE_S)
         self._connections.data.stop(GOODBYE_S)
         self._delivery.close()

@@ -57,6 +57,7 @@ class AlarmBoard:
         self._sessions: dict[str, float] = {}
         self._refusals = _Recent(REFUSALS_WINDOW_S)
         self._overloaded_total = 0
+        self._quality_fault: str | None = None
 
     @property
     def severities(self) -> dict[str, str]:
@@ -68,6 +69,10 @@ class AlarmBoard:
 
     def client_taken_over(self, now: float) -> None:
         self._takeovers.note(now)
+
+    def set_quality_fault(self, fault: str | None) -> None:
+        """Why the model's answers are not what they were; None = nothing speaks against them."""
+        self._quality_fault = fault
 
     def session_heard(self, session: str, now: float) -> None:
         """A session on our state that is none of this process: one may be that of the process before."""
@@ -120,6 +125,7 @@ class AlarmBoard:
             worker_ends_lately=self._worker_ends.count(now),
             takeovers_lately=self._takeovers.count(now),
             refusals_lately=self._refusals.count(now),
+            quality_fault=self._quality_fault,
         )
 
     def _publish(self, name: AlarmName, now: float, session: str) -> None:

@@ -49,6 +49,11 @@ class BoardControl:
             return self._reading
         return BoardReading(errors={"board": f"not read for more than {STALE_AFTER_S:g} s"})
 
+    def spare_mb(self, now: float) -> float | None:
+        """Memory that may be taken before the governor limits anything; None = unknown."""
+        memory = self.reading(now).memory
+        return self._governor.spare_mb(memory.available_mb, memory.total_mb)
+
     def reconfigure(self, config: GovernorConfig) -> None:
         """From the next reading on: another governor, which begins with what the board feels then."""
         if config != self._config:

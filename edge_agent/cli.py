@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from edge_agent import __version__
 from edge_agent.config import Config
-from edge_agent.config_files import broker_file_faults, file_faults, model_hints
+from edge_agent.config_files import broker_file_faults, file_faults, model_hints, switched_hint
 from edge_agent.config_loader import DEFAULT_PATH, ConfigError, load_config
 from edge_agent.faults import printable, printable_json
 
@@ -206,14 +206,15 @@ def _run(path: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(EXIT_OK))
     from edge_agent.agent import Agent  # noqa: PLC0415 - check-config needs none of it
-    from edge_agent.model_store import ModelError, open_model  # noqa: PLC0415
+    from edge_agent.model_record import open_in_force  # noqa: PLC0415
+    from edge_agent.model_store import ModelError  # noqa: PLC0415
 
     config = load_config(path)
     _set_up_log(config)
     if faults := file_faults(config):
         raise ConfigError(path, faults)
     try:
-        model = open_model("default", config.models["default"].path, config.models["default"].public_key)
+        model = open_in_force(config)
     except ModelError as error:
         print(printable(f"edge-agent: {error}"), file=sys.stderr)
         return EXIT_FAILED
@@ -224,7 +225,8 @@ def _check_config(path: Path) -> int:
     config = load_config(path)
     needed = [f"{fault}; `run` needs it" for fault in file_faults(config)]
     refused = [f"{fault}; `run` refuses it" for fault in model_hints(config)]
-    for hint in (*config.hints(), *needed, *refused):
+    switched = [hint] if (hint := switched_hint(config)) else []
+    for hint in (*config.hints(), *needed, *refused, *switched):
         print(printable(f"{path}: hint: {hint}"), file=sys.stderr)
     print(printable(f"{path}: good"))
     return EXIT_OK

@@ -15,6 +15,8 @@ from edge_agent.commands import (
     encode_result,
     parse_command,
     release_fields,
+    rollback_fields,
+    switch_fields,
 )
 from edge_agent.config import COMMANDS, Config
 from edge_agent.faults import shown
@@ -23,7 +25,11 @@ from edge_agent.topics import reply_topic_fault
 
 log = logging.getLogger(__name__)
 
-Answer = Callable[[dict[str, Any]], None]
+
+class Answer(Protocol):
+    """Sends a command's one result."""
+
+    def __call__(self, data: Any = None, error: CommandError | None = None) -> None: ...
 
 
 class Deeds(Protocol):
@@ -38,6 +44,8 @@ class Deeds(Protocol):
     def cancel(self, request_id: str | int, reply_to: str | None) -> int: ...
     def reload(self) -> dict[str, Any]: ...
     def release(self, fingerprint: str) -> None: ...
+    def switch_model(self, bundle: str, *, allow_downgrade: bool, answer: Answer) -> None: ...
+    def roll_back_model(self, answer: Answer) -> None: ...
 
 
 class CommandDesk:
@@ -87,7 +95,7 @@ class CommandDesk:
             answer(error=CommandError("internal", "the command met a fault of the agent"))
 
     def _check(self, operation: str, fields: dict[str, Any]) -> None:
-        enabled = self._config.commands.enabled
+        enabled = self._config.commands.allow
         if operation not in COMMANDS:
             raise CommandError("unknown_command", f"command: there is no {shown(operation)}")
         if operation not in enabled:
@@ -117,6 +125,12 @@ class CommandDesk:
                 answer({"cancelled": cancelled})
             case "reload":
                 answer(self._deeds.reload())
+            case "model-switch":
+                asked = switch_fields(fields)
+                self._deeds.switch_model(asked.bundle, allow_downgrade=asked.allow_downgrade, answer=answer)
+            case "model-rollback":
+                rollback_fields(fields)
+                self._deeds.roll_back_model(answer)
             case "quarantine-release":
                 self._deeds.release(release_fields(fields).fingerprint)
                 answer({})

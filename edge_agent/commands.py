@@ -7,9 +7,9 @@ import hmac
 import json
 from collections import OrderedDict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
 
 from edge_agent.faults import first_fault, shown
 from edge_agent.messages import NotJsonError, encode, parse_json
@@ -51,6 +51,24 @@ class ReleaseFields(_Fields):
     fingerprint: Annotated[StrictStr, Field(pattern="^[0-9a-f]{16}$")]
 
 
+class RollbackFields(_Fields):
+    """model: of the [models.NAME] tables, of which there is one."""
+
+    model: Literal["default"]
+
+
+class SwitchFields(RollbackFields):
+    bundle: StrictStr
+    allow_downgrade: StrictBool = False
+
+    @field_validator("bundle")
+    @classmethod
+    def _check_bundle(cls, bundle: str) -> str:
+        if bundle in ("", ".", "..") or not bundle.isprintable() or "/" in bundle:
+            raise ValueError("should be the name of a folder in models_dir")
+        return bundle
+
+
 def parse_command(payload: bytes) -> dict[str, Any]:
     """The command's fields; an empty payload has none. Raises CommandError."""
     try:
@@ -84,6 +102,22 @@ def release_fields(fields: dict[str, Any]) -> ReleaseFields:
     """Raises CommandError."""
     try:
         return ReleaseFields.model_validate(fields)
+    except ValidationError as error:
+        raise CommandError("bad_field", first_fault(error)) from error
+
+
+def switch_fields(fields: dict[str, Any]) -> SwitchFields:
+    """Raises CommandError."""
+    try:
+        return SwitchFields.model_validate(fields)
+    except ValidationError as error:
+        raise CommandError("bad_field", first_fault(error)) from error
+
+
+def rollback_fields(fields: dict[str, Any]) -> RollbackFields:
+    """Raises CommandError."""
+    try:
+        return RollbackFields.model_validate(fields)
     except ValidationError as error:
         raise CommandError("bad_field", first_fault(error)) from error
 

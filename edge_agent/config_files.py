@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_agent.config import Config, MqttConfig, TlsConfig
 from edge_agent.faults import field_name, shown_path
+from edge_agent.model_record import in_force
 from edge_agent.model_store import content_fault, path_fault
 from edge_agent.signatures import public_key_fault
 
@@ -27,8 +28,19 @@ def model_hints(config: Config) -> list[str]:
     return [
         f"{field_name(('models', name, 'path'))}: {fault}"
         for name, model in config.models.items()
-        if path_fault(model.path) is None and (fault := content_fault(model.path, model.public_key))
+        if path_fault(path := in_force(config)) is None and (fault := content_fault(path, model.public_key))
     ]
+
+
+def switched_hint(config: Config) -> str | None:
+    """That another model runs than the configuration names; None = it does not."""
+    path, configured = in_force(config), config.models["default"].path
+    if path == configured:
+        return None
+    return (
+        f"models.default.path: {shown_path(path)} runs instead, since a model-switch; "
+        "another path here, or model-rollback, ends that"
+    )
 
 
 def broker_file_faults(mqtt: MqttConfig) -> list[str]:
@@ -52,7 +64,8 @@ def command_file_faults(config: Config) -> list[str]:
 
 def _model_faults(config: Config) -> Iterator[str]:
     for name, model in config.models.items():
-        if fault := path_fault(model.path):
+        # The configured one may have been removed since a switch.
+        if (fault := path_fault(model.path)) and path_fault(in_force(config)):
             yield f"{field_name(('models', name, 'path'))}: {fault}"
         if key := _fault(field_name(("models", name, "public_key")), model.public_key, public_key_fault):
             yield key

@@ -67,7 +67,11 @@ _SUPERSEDED = Error(code=Code.SUPERSEDED, message="a newer reading of the same s
 
 @dataclass(frozen=True, slots=True)
 class _Active:
+    """worker: the number of the worker that runs it. model: what that one answers with."""
+
     request: Request
+    worker: int
+    model: ModelName | None
     # Set once the caller has its answer (expired, cancelled) and the worker has been told to stop.
     is_answered: bool = False
 
@@ -94,6 +98,10 @@ class Dispatcher:
         # While there is no worker: when there will be one; None = unknown.
         self._ready_at: float | None = None
         self.is_draining = False
+        # Nobody is handed over, all wait.
+        self.is_held = False
+        # Workers are counted by the models that took over; requests may end on the one before.
+        self._worker = 0
         self.quarantine = Quarantine()
         self.delivery = delivery
         self._send = send
@@ -125,6 +133,11 @@ class Dispatcher:
     @property
     def active(self) -> int:
         return len(self._active)
+
+    @property
+    def runs_on_former(self) -> bool:
+        """Whether the worker that another one took over from still owes an answer."""
+        return any(entry.worker != self._worker and not entry.is_answered for entry in self._active.values())
 
     @property
     def is_idle(self) -> bool:
@@ -304,13 +317,19 @@ class Dispatcher:
         if twin is None:
             self._duplicates.end(key, outcome, now, asker.row)
 
+    def take_over(self) -> None:
+        """Another worker, of another model: what waits is for it. What runs ends on the one before it."""
+        self._worker += 1
+        self.latency = Latency()
+        self.is_held = False
+
     def fill(self, now: float) -> None:
         """Gives free slots of the worker to those who wait.
 
         What ran when a worker died runs alone the second time: if it was not the cause, nobody else's request pays.
         """
         self.expire(now)
-        while len(self._active) < self._places and not self._is_suspect_running:
+        while not self.is_held and len(self._active) < self._places and not self._is_suspect_running:
             request = self.queue.take()
             if request is None:
                 return
@@ -319,7 +338,7 @@ class Dispatcher:
                 return
             request.started_at = now
             request.attempts += 1
-            self._active[request.number] = _Active(request)
+            self._active[request.number] = _Active(request, self._worker, self.model)
             try:
                 self._send(self._limited(request.run))
             except Exception:
@@ -352,7 +371,7 @@ class Dispatcher:
 
     def _abandon(self, active: _Active, error: Error, now: float) -> None:
         """The caller is answered at once; the slot is free when the worker has let go."""
-        self._active[active.request.number] = _Active(active.request, is_answered=True)
+        self._active[active.request.number] = replace(active, is_answered=True)
         self._send(Cancel(id=active.request.number))
         self._end_with(active.request, error, now)
 
@@ -391,9 +410,20 @@ class Dispatcher:
         """
         self.slots = 0
         self._ready_at = ready_at
-        active, self._active = self._active, {}
-        for entry in active.values():
+        self._run_again([entry for entry in self._active.values() if entry.worker == self._worker], reason, now)
+        if ready_at is not None:
+            self.queue.postpone(lambda request: request.deadline_from in {_MEASURED, _DEFAULT}, ready_at - now)
+        self._displace(self._admission(now).withdraw(), now)
+
+    def former_worker_lost(self, reason: str, now: float) -> None:
+        """What still ran on it is run once more by the one that took over."""
+        self._run_again([entry for entry in self._active.values() if entry.worker != self._worker], reason, now)
+        self.fill(now)
+
+    def _run_again(self, lost: list[_Active], reason: str, now: float) -> None:
+        for entry in lost:
             request = entry.request
+            del self._active[request.number]
             if entry.is_answered:
                 continue
             if request.supersedes is not None and self.queue.latest(request.supersedes) is not None:
@@ -406,9 +436,6 @@ class Dispatcher:
                 self._hold(request)
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
                 self._end_with(request, error, now)
-        if ready_at is not None:
-            self.queue.postpone(lambda request: request.deadline_from in {_MEASURED, _DEFAULT}, ready_at - now)
-        self._displace(self._admission(now).withdraw(), now)
 
     def _hold(self, request: Request) -> None:
         one = Quarantined(fingerprint(request.run), request.origin.task, timestamp())
@@ -452,11 +479,11 @@ class Dispatcher:
     def answered(self, event: Answer, now: float) -> None:
         """The worker is done with a request: its slot is free, and the caller gets the answer."""
         active = self._active.pop(event.id, None)
-        if active is not None and isinstance(event, Finished):
+        if active is not None and active.worker == self._worker and isinstance(event, Finished):
             self._measure(active.request, event, now)
         if active is not None and not active.is_answered:
             try:
-                outcome = self._outcome(active.request, event, now)
+                outcome = self._outcome(active, event, now)
             except Exception:
                 log.exception("an answer could not be read id=%r", active.request.origin.id)
                 error = Error(code=Code.INTERNAL, message="the answer met a fault of the agent")
@@ -471,12 +498,13 @@ class Dispatcher:
             run_s = now - request.started_at
             self.latency.measure(request.kind, share_s=event.share_s, run_s=run_s, batch=event.batch, now=now)
 
-    def _outcome(self, request: Request, event: Answer, now: float) -> Outcome:
+    def _outcome(self, active: _Active, event: Answer, now: float) -> Outcome:
+        request = active.request
         if request.deadline_at <= now:  # before `expire` came to know it
             return Outcome.refused(_deadline_passed(request), _timing(request, now))
         match event:
             case Finished():
-                return self._finished(request, event, now)
+                return self._finished(request, event, active.model, now)
             case Refused(code=RefusalCode.TOO_LONG, message=message):
                 return Outcome.refused(Error(code=Code.TOO_LONG, message=message), _timing(request, now))
             case Refused(message=message):
@@ -489,7 +517,7 @@ class Dispatcher:
                 error = Error(code=Code.INTERNAL, message="the engine gave the request up unasked")
                 return Outcome.refused(error, _timing(request, now))
 
-    def _finished(self, request: Request, event: Finished, now: float) -> Outcome:
+    def _finished(self, request: Request, event: Finished, model: ModelName | None, now: float) -> Outcome:
         output = output_of(event, request.min_score)
         is_unsure = event.scores is not None and output is None
         return Outcome(
@@ -499,7 +527,7 @@ class Dispatcher:
             finish=event.finish.value,
             reasoning=event.reasoning if request.include_reasoning else None,
             degraded=(*(["unsure"] if is_unsure else []), *(cause.value for cause in self.limits.causes)),
-            model=self.model,
+            model=model,
             usage=Usage(
                 prompt_tokens=event.prompt_tokens,
                 cached_tokens=event.cached_tokens,

@@ -164,10 +164,18 @@ class Governor:
             self._power_stage_at = now if is_due else self._power_stage_at
         power.ask(now, wanted, wanted)
 
+    def spare_mb(self, available_mb: float | None, total_mb: float | None) -> float | None:
+        """Memory that may be taken before it limits anything; None = unknown."""
+        reserve_mb = self._reserve_mb(total_mb)
+        return None if reserve_mb is None or available_mb is None else available_mb - _MEMORY_STAGES[0] * reserve_mb
+
+    def _reserve_mb(self, total_mb: float | None) -> float | None:
+        if self._memory_reserve_mb is not None or total_mb is None:
+            return self._memory_reserve_mb
+        return _RESERVED_SHARE * total_mb
+
     def _feel_memory(self, sample: Sample) -> None:
-        reserve_mb = self._memory_reserve_mb
-        if reserve_mb is None and sample.memory_total_mb is not None:
-            reserve_mb = _RESERVED_SHARE * sample.memory_total_mb
+        reserve_mb = self._reserve_mb(sample.memory_total_mb)
         available_mb = sample.memory_available_mb
         if available_mb is None or reserve_mb is None:
             self._memory.unknown(sample.at_s)

@@ -69,10 +69,11 @@ class Model:
     """A checked model. size_bytes and sha256 are those of model.gguf. warning: what an operator should know of it.
     adapters: applied together, each of them checked as the model.
 
-    signature: "unchecked" where no key is configured; None = there is none.
+    source: the folder or file that was opened. signature: "unchecked" where no key is configured; None = there is none.
     """
 
     key: str
+    source: Path
     path: Path
     bundle_name: str
     version: int | None
@@ -99,6 +100,7 @@ class Model:
         return {
             "name": self.key,
             "bundle": self.bundle_name,
+            "folder": self.source.name if self.source != self.path else None,
             "version": self.version,
             "sha256": self.sha256,
             "quantization": self.quantization,
@@ -191,6 +193,7 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None) -> Model:
     facts = _read_facts(path, path.name)
     return Model(
         key=key,
+        source=path,
         path=path,
         bundle_name=path.stem,
         version=None,
@@ -207,6 +210,7 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None) -> Model:
 def _echo_model(key: str, path: Path) -> Model:
     return Model(
         key=key,
+        source=path,
         path=path,
         bundle_name="echo",
         version=None,
@@ -232,6 +236,7 @@ def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None) -> Mod
     )
     return Model(
         key=key,
+        source=folder,
         path=folder / MODEL_FILE,
         bundle_name=manifest.name,
         version=manifest.version,

@@ -1,4 +1,4 @@
-"""What commands and signals have the agent do: tell, drain, resume, cancel, take over a changed configuration."""
+"""What commands and signals have the agent do: tell, drain, resume, cancel, take over a configuration or a model."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 from edge_agent.board_control import BoardControl
 from edge_agent.clock import timestamp
-from edge_agent.command_desk import CommandDesk
+from edge_agent.command_desk import Answer, CommandDesk
 from edge_agent.commands import CommandError
 from edge_agent.config import Config
 from edge_agent.config_files import file_faults
 from edge_agent.config_loader import ConfigError, load_config
 from edge_agent.connections import Connections
 from edge_agent.dispatcher import Dispatcher
+from edge_agent.model_switch import ModelSwitch
 from edge_agent.presence import Presence, State
 from edge_agent.retained import RetainedTopics
 from edge_agent.supervisor import Supervisor
@@ -42,6 +43,7 @@ class Operations:
         supervisor: Supervisor,
         board_control: BoardControl,
         retained: RetainedTopics,
+        model_switch: ModelSwitch,
     ) -> None:
         self.config = config
         self.desk = CommandDesk(config, connections.tell, self)
@@ -56,6 +58,7 @@ class Operations:
         self._supervisor = supervisor
         self._board_control = board_control
         self._retained = retained
+        self._model_switch = model_switch
 
     def ping(self) -> dict[str, Any]:
         return {"ts": timestamp(), "session": self._presence.session}
@@ -70,6 +73,14 @@ class Operations:
     def release(self, fingerprint: str) -> None:
         if not self._dispatcher.release(fingerprint):
             raise CommandError("not_quarantined", f"fingerprint: none of those in health (got {fingerprint})")
+
+    def switch_model(self, bundle: str, *, allow_downgrade: bool, answer: Answer) -> None:
+        self._check_not_draining()
+        self._model_switch.switch(bundle, allow_downgrade=allow_downgrade, now=time.monotonic(), answer=answer)
+
+    def roll_back_model(self, answer: Answer) -> None:
+        self._check_not_draining()
+        self._model_switch.roll_back(now=time.monotonic(), answer=answer)
 
     def drain(self, timeout_s: float | None, done: Callable[[int], None]) -> None:
         self._begin_drain("drain command", timeout_s, time.monotonic(), done)
@@ -128,6 +139,12 @@ class Operations:
             self.reload()
         except CommandError as error:
             log.warning("reload refused, the configuration stays as it was: %s", error.message)
+
+    def _check_not_draining(self) -> None:
+        if self.is_stopping or self._supervisor.has_given_up:
+            raise CommandError("stopping", "the agent is stopping and switches no model")
+        if self._dispatcher.is_draining:
+            raise CommandError("draining", "the agent is draining: resume first")
 
     def _begin_drain(self, reason: str, timeout_s: float | None, now: float, done: Callable[[int], None]) -> None:
         """timeout_s: None = as configured."""

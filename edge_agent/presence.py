@@ -6,6 +6,7 @@ import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from edge_agent import __version__
@@ -85,9 +86,15 @@ class Presence:
 
 
 def info_document(
-    config: Config, board: Board, model: Model, tasks: dict[str, Task], worker: Ready | None
+    config: Config,
+    board: Board,
+    model: Model,
+    tasks: dict[str, Task],
+    *,
+    worker: Ready | None,
+    previous: Path | None = None,
 ) -> dict[str, Any]:
-    """Who this is and what it can do."""
+    """Who this is and what it can do. previous: the model in force before this one."""
     return {
         "schema": 1,
         "ts": timestamp(),
@@ -96,7 +103,7 @@ def info_document(
         "board": {"model": board.model(), "machine": machine()},
         "cpu_features": board.cpu_features(),
         "tasks": {name: task.describe() for name, task in tasks.items()},
-        "models": [model.describe()],
+        "models": [{**model.describe(), "previous": previous.name if previous else None}],
         "limits": {
             "context_tokens": worker.context_tokens if worker else None,
             "max_active": worker.max_active if worker else None,
@@ -105,7 +112,7 @@ def info_document(
             "default_deadline_ms": config.queue.default_deadline_ms,
             "health_interval_s": config.health.interval_s,
             "reply_topics": list(config.reply_topics),
-            "commands": list(config.commands.enabled),
+            "commands": list(config.commands.allow),
         },
         "engine": {
             "threads": worker.threads if worker else None,

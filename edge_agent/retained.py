@@ -26,6 +26,9 @@ from edge_agent.tasks import Task
 
 log = logging.getLogger(__name__)
 
+# A watcher that was away for longer has no use for what happened before.
+EVENT_EXPIRY_S = 86_400
+
 
 class RetainedTopics:
     """Belongs to the agent's thread. What is published is what the parts say at that moment."""
@@ -69,7 +72,8 @@ class RetainedTopics:
         announce = self._connections.announce
         announce(self._presence.birth())
         self.alarms.publish_all(time.monotonic(), self._presence.session, with_ends=with_ends)
-        info = info_document(self._config, self._board, self._supervisor.model, self._tasks, self._supervisor.ready)
+        one = self._supervisor
+        info = info_document(self._config, self._board, one.model, self._tasks, worker=one.ready, previous=one.previous)
         announce(json_publication(self._config.topics.info, info, retain=True))
         to_home_assistant = discovery(self._config, self._board.model() or machine())
         if to_home_assistant and (to_home_assistant.payload or with_ends):
@@ -85,6 +89,11 @@ class RetainedTopics:
         """The last word of an orderly end. Alarms end after the state: nobody is to think that their cause is gone."""
         self.set_state(State.STOPPED, None)
         self.alarms.withdraw()
+
+    def tell_event(self, name: str, document: dict[str, Any]) -> None:
+        """The one thing here that is not retained: it happened once."""
+        topic, told = self._config.topics.event(name), {"ts": timestamp(), **document}
+        self._connections.tell(json_publication(topic, told, expiry_s=EVENT_EXPIRY_S))
 
     def publish_health(self) -> None:
         self.health_sequence += 1

@@ -1,4 +1,4 @@
-"""The worker's life: started, ready, silent or ended, and started again after a pause that grows.
+"""The worker's life: started, ready, silent or ended, started again after a pause that grows, replaced by another.
 
 Decides about the worker process only; what its life means for requests and for the bus is the agent's to do.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from edge_agent.config import Config
 from edge_agent.engine.process import EngineProcess, WorkerExited
-from edge_agent.engine.protocol import Command, EngineSettings, Event, Load, Ready, SetTasks
+from edge_agent.engine.protocol import Cancel, Command, EngineSettings, Event, Load, Ready, SetTasks
 from edge_agent.faults import how_ended, last_words
+from edge_agent.model_record import engine_state
 from edge_agent.model_store import Model, ModelError, open_model
 from edge_agent.tasks import Task
 
@@ -40,10 +42,18 @@ class End:
         return f"{self.how}: {self.log}" if self.log else self.how
 
 
-class Supervisor:
-    """One worker at a time, of one model. Belongs to the agent's thread. now: seconds of the monotonic clock.
+@dataclass(frozen=True, slots=True)
+class FromWorker:
+    """An event, and the process that it came from."""
 
-    deliver: as of EngineProcess.
+    worker: EngineProcess
+    event: Event | WorkerExited
+
+
+class Supervisor:
+    """The worker in force, of one model; beside it at times a candidate of another, and the one that it has replaced.
+
+    Belongs to the agent's thread. now: seconds of the monotonic clock. deliver: as of EngineProcess, of all workers.
     """
 
     def __init__(
@@ -51,9 +61,11 @@ class Supervisor:
         config: Config,
         model: Model,
         tasks: dict[str, Task],
-        deliver: Callable[[Event | WorkerExited], None],
+        deliver: Callable[[FromWorker], None],
     ) -> None:
         self.model = model
+        # What was in force before it: what a rollback goes back to.
+        self.previous: Path | None = None
         # What the worker has told of itself; None while none answers.
         self.ready: Ready | None = None
         self.restarts = 0
@@ -64,7 +76,10 @@ class Supervisor:
         self._config = config
         self._tasks = tasks
         self._deliver = deliver
-        self._process: EngineProcess | None = None
+        self.worker: EngineProcess | None = None
+        self.candidate: EngineProcess | None = None
+        # Ends what runs, or is being ended.
+        self.former: EngineProcess | None = None
         self._ready_at: float | None = None
         # How long a worker that died takes to be replaced; None = none was ever ready.
         self._reload_s: float | None = None
@@ -74,7 +89,8 @@ class Supervisor:
     @property
     def is_coming(self) -> bool:
         """Whether there is a worker, or will be one."""
-        return self.restart_at is not None or (self._process is not None and self._process.is_running)
+        workers = (self.worker, self.candidate, self.former)
+        return self.restart_at is not None or any(worker is not None and worker.is_running for worker in workers)
 
     def silent_s(self, now: float) -> float | None:
         """None = no worker is ready."""
@@ -82,26 +98,63 @@ class Supervisor:
 
     def start(self, now: float) -> None:
         """Raises OSError if there can be no process."""
+        self.worker = self._started(self.model, is_restart=self.restarts > 0)
+        self._heard_at = now
+
+    def _started(self, model: Model, *, is_restart: bool) -> EngineProcess:
         load = Load(
-            model_path=str(self.model.path),
+            model_path=str(model.path),
             settings=EngineSettings(**self._config.engine.model_dump()),
             tasks=tuple(task.prefix() for task in self._tasks.values()),
-            model_sha256=self.model.name.sha256,
-            adapters=self.model.adapters,
-            state_dir=str(self._config.state_dir),
-            is_restart=self.restarts > 0,
+            model_sha256=model.name.sha256,
+            adapters=model.adapters,
+            state_dir=str(engine_state(self._config.state_dir, model)),
+            is_restart=is_restart,
         )
-        process = EngineProcess(load, self._deliver)
-        process.start()
+        process = EngineProcess(load, lambda event: self._deliver(FromWorker(process, event)))
         # Only one that was started can be stopped.
-        self._process = process
-        self._heard_at = now
-        log.info("worker pid=%s loads %s; its steps are measured if they never were", process.pid, self.model.path)
+        process.start()
+        log.info("worker pid=%s loads %s; its steps are measured if they never were", process.pid, model.path)
+        return process
 
     def send(self, command: Command) -> None:
         """Never waits. Without a worker nobody hears it."""
-        if self._process is not None:
-            self._process.send(command)
+        if self.worker is not None:
+            self.worker.send(command)
+        if self.former is not None and isinstance(command, Cancel):
+            self.former.send(command)
+
+    def try_out(self, model: Model) -> None:
+        """Starts a candidate. Raises OSError if there can be no process."""
+        self.candidate = self._started(model, is_restart=False)
+
+    def discard(self) -> None:
+        """Ends the candidate; what it still says is nobody's."""
+        if self.candidate is not None:
+            self.candidate.kill()
+            self.candidate = None
+
+    def adopt(self, model: Model, ready: Ready, now: float) -> None:
+        """The candidate, which is ready, is the worker from now on; the one before it may end what it runs."""
+        assert self.candidate is not None
+        self.former, self.worker, self.candidate = self.worker or self.former, self.candidate, None
+        self.model, self.restart_at = model, None
+        self._pause_s = RESTART_AFTER_S[0]
+        self.became_ready(ready, now)
+        self.heard(now)
+        self.set_tasks(self._tasks)
+
+    def let_go(self) -> None:
+        """Ends the worker without another in its place; its end is told as that of `former`, if it has not ended."""
+        self.ready = self._ready_at = self.restart_at = None
+        if self.worker is not None:
+            self.former, self.worker = self.worker, None
+            self.former.kill()
+
+    def come_back(self, now: float) -> float | None:
+        """After `let_go`: the same model is loaded again. When it is likely to answer; None = unknown."""
+        self.restart_at = now
+        return None if self._reload_s is None else now + self._reload_s
 
     def set_tasks(self, tasks: dict[str, Task]) -> None:
         """For the worker that runs, and for all after it."""
@@ -110,8 +163,10 @@ class Supervisor:
 
     def stop(self, timeout_s: float) -> None:
         """For good, as EngineProcess does."""
-        if self._process is not None:
-            self._process.stop(timeout_s)
+        self.discard()
+        for process in (self.former, self.worker):
+            if process is not None:
+                process.stop(timeout_s)
 
     def heard(self, now: float) -> None:
         """The worker gave a sign of life."""
@@ -130,7 +185,7 @@ class Supervisor:
     def ended(self, event: WorkerExited, now: float) -> End:
         if self._ready_at is not None and now - self._ready_at > STABLE_AFTER_S:
             self._pause_s = RESTART_AFTER_S[0]
-        self.ready = self._ready_at = None
+        self.worker = self.ready = self._ready_at = None
         end = End(
             how=how_ended(event.returncode),
             log=last_words(event.log_tail),
@@ -149,17 +204,16 @@ class Supervisor:
             self.restart_at = None
             self._restart(now)
         silent_s = self.silent_s(now)
-        if owes_answer and self._process is not None and silent_s is not None and silent_s >= SILENCE_S:
+        if owes_answer and self.worker is not None and silent_s is not None and silent_s >= SILENCE_S:
             log.error("worker silent_s=%.0f while it owes an answer: it is killed", SILENCE_S)
             self._heard_at = now
-            self._process.kill()
+            self.worker.kill()
 
     def _restart(self, now: float) -> None:
         """The model file is opened anew: if it is another one now, it must be as its manifest says, and be named so."""
         try:
             if not self.model.is_unchanged():
-                configured = self._config.models["default"]
-                self.model = open_model("default", configured.path, configured.public_key)
+                self.model = open_model("default", self.model.source, self._config.models["default"].public_key)
             self.start(now)
         except (ModelError, OSError) as error:
             log.warning("the worker cannot be started, restart_in_s=%.1f: %s", self._pause_s, error)

@@ -17,6 +17,7 @@ from edge_agent.demo.readings import checkpoint_folder
 from tests.client import Client
 from tests.processes import AgentProcess, Mosquitto
 from tests.site import Site, site_config
+from tests.switch_bundles import make_bundles
 
 _NUMBERS = itertools.count(1)
 # What a shell starts in the background has SIGINT ignored, and every program started here would inherit that.
@@ -68,6 +69,12 @@ def broker_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demonstration model in BF16, made by our own converter."""
     return convert_demo_model(tmp_path_factory.mktemp("model"), "bf16")
+
+
+@pytest.fixture(scope="session")
+def model_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models_dir with bundles of the demonstration model, as tests/switch_bundles.py names them."""
+    return make_bundles(tmp_path_factory.mktemp("bundles"))
 
 
 def convert_demo_model(folder: Path, quantization: str) -> Path:

@@ -73,7 +73,7 @@ class Site:
 
 def site_config(device: str, port: int, protocol: str, model: str, more: str = "") -> str:
     return (
-        f'state_dir = "state"\n[device]\nsite = "test"\nid = "{device}"\n'
+        f'models_dir = "models"\nstate_dir = "state"\n[device]\nsite = "test"\nid = "{device}"\n'
         f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "{protocol}"\n'
         f'[models.default]\npath = "{model}"\n{TASKS}{more}'
     )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -11,12 +11,13 @@ from edge_agent import homeassistant
 from edge_agent.agent import REFRESH_EVERY_S, REPUBLISH_AFTER_S, Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
 from edge_agent.config_loader import load_config
-from edge_agent.engine.process import WorkerExited
+from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import Cancelled
 from edge_agent.health import health_document
 from edge_agent.model_store import open_model
 from edge_agent.mqtt_link import TAKEN_OVER, Broken, Connected, Disconnected, Publication
 from edge_agent.presence import Presence
+from edge_agent.supervisor import FromWorker
 from tests.support import BASE, config, inbound
 from tests.test_health import READY
 
@@ -124,7 +125,9 @@ def test_the_agent_tells_what_its_monitor_read_and_takes_it_for_no_sign_of_life_
     reading = BoardReading(disk_free_mb=1.5)
 
     now = time.monotonic()
-    agent._handle(Cancelled(id=1), now - 90.0)
+    other = cast("EngineProcess", object())
+    agent._handle(FromWorker(cast("EngineProcess", agent._supervisor.worker), Cancelled(id=1)), now - 90.0)
+    agent._handle(FromWorker(other, Cancelled(id=1)), now - 50.0)
     agent._handle(reading, now)
 
     assert agent._retained.facts().reading is reading

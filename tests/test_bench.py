@@ -134,6 +134,7 @@ def report(**fields: Any) -> Report:
             soc_after_c=71.0,
         ),
         "model": Model(
+            source=Path("m.gguf"),
             key="default",
             path=Path("model.gguf"),
             bundle_name="qwen2.5-0.5b",

@@ -194,14 +194,6 @@ def test_labels_that_the_model_is_not_told_are_a_hint(tmp_path: Path, more: str,
     assert [hint.split(":")[0] for hint in hints] == ["tasks.x.labels"] * is_told
 
 
-def test_a_command_of_a_later_version_is_a_hint_and_is_not_enabled(tmp_path: Path) -> None:
-    config = load(tmp_path, '[commands]\nallow = ["model-switch", "ping"]\n')
-    (hint,) = config.hints()
-    assert hint.startswith("commands.allow[0]: this version has no command model-switch, ")
-    assert hint.endswith("; it has ping, health, drain, resume, cancel, reload, quarantine-release")
-    assert config.commands.enabled == ("ping",)
-
-
 def test_the_echo_engine_is_no_path(tmp_path: Path) -> None:
     config = load(tmp_path, '[device]\nsite = "s"\nid = "d"\n[models.default]\npath = "echo:"\n', base="")
     assert str(config.models["default"].path) == "echo:"

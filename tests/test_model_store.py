@@ -61,6 +61,7 @@ def test_a_bundle_whose_files_are_as_listed_opens(tmp_path: Path) -> None:
     assert model.describe() == {
         "name": "default",
         "bundle": "pump-demo",
+        "folder": "demo",
         "version": 3,
         "sha256": hashlib.sha256(GGUF).hexdigest(),
         "quantization": "Q8_0",

@@ -73,7 +73,7 @@ def test_a_draining_board_says_so() -> None:
 def info(tmp_path: Path, worker: Ready | None) -> dict[str, Any]:
     settings = config(TASKS)
     board = Board(tmp_path, tmp_path)
-    return info_document(settings, board, open_model("default", Path("echo:")), load_tasks(settings), worker)
+    return info_document(settings, board, open_model("default", Path("echo:")), load_tasks(settings), worker=worker)
 
 
 def test_info_tells_who_this_is_and_what_it_can_do(tmp_path: Path) -> None:

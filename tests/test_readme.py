@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from edge_agent.commands import Authority
+from edge_agent.commands import Authority, switch_fields
 from edge_agent.config import COMMANDS, ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig
 from edge_agent.config_loader import load_config
 from edge_agent.demo.broker import free_port
@@ -26,6 +26,7 @@ from tests.engine.adapters import demo_adapter
 from tests.processes import wait_until
 from tests.watch.scenes import mixed_site, plain, view_of
 
+PACKAGE = Path(__file__).parents[1] / "edge_agent"
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 NEEDS_OPENSSL = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="needs the program openssl: apt-get install openssl"
@@ -82,6 +83,16 @@ def test_where_replies_may_go_is_told_beside_the_first_requests() -> None:
     text = section("One request")
     assert all(f"`{topic}`" in text for topic in Topics("<root>", "<site>", "<device>").default_reply_topics)
     assert "reply_topic_refused" in text
+
+
+def test_the_sample_of_a_switch_is_one_and_what_may_be_wrong_is_named() -> None:
+    text = section("Commands")
+    (sample,) = re.findall(r"`([^`]+)` on `cmd/model-switch`", text)
+    assert switch_fields(json.loads(sample)).bundle == "pumps-2"
+    code = "".join((PACKAGE / name).read_text("utf-8") for name in ("model_switch.py", "switch_attempt.py"))
+    codes = set(re.findall(r"""(?:CommandError\(|_fail\(attempt, )"(\w+)\"""", code))
+    assert "downgrade" in codes
+    assert not {name for name in codes if f"`{name}`" not in text}
 
 
 def test_every_error_code_and_option_is_named() -> None:

@@ -23,6 +23,7 @@ from edge_agent.doctor.check import Check, Verdict, counted
 from edge_agent.doctor.engine import KERNEL_FEATURES, engine
 from edge_agent.doctor.sensors import memory_limit, sensors
 from edge_agent.faults import printable
+from edge_agent.model_record import in_force
 from edge_agent.model_store import ModelError, open_model
 
 MIN_DISK_FREE_MB = 500.0
@@ -83,7 +84,7 @@ def _checks(config_path: Path) -> Iterator[Check]:
         )
     configured = config.models["default"]
     try:
-        model = open_model("default", configured.path, configured.public_key)
+        model = open_model("default", in_force(config), configured.public_key)
     except ModelError as error:
         advice = "make models.default.path name a bundle made by edge-convert, whole and unchanged"
         if configured.public_key is not None:

@@ -63,13 +63,6 @@ def test_bad_command_fails_with_its_code(shared_site: Site, operation: str, payl
     assert (result["status"], result["error"]["code"]) == ("failed", code)
 
 
-def test_commands_of_a_later_version_are_not_told_as_enabled(start_site: Callable[..., Site]) -> None:
-    site = start_site("5", more='[commands]\nallow = ["ping", "model-switch"]\n')
-    assert command(site, "drain")["error"]["message"].endswith("enabled: ping")
-    assert command(site, "model-switch")["error"]["code"] == "unknown_command"
-    assert site.client.wait(f"{site.base}/info")[-1].json["limits"]["commands"] == ["ping"]
-
-
 def test_cancel_ends_a_waiting_and_a_running_request(start_site: Callable[..., Site], protocol: str) -> None:
     site = start_site(protocol, model=SLOW, more=ALL + "[engine]\nmax_active = 1\n")
     for name in ("running", "waiting"):

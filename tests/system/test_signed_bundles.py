@@ -51,6 +51,22 @@ def test_signed_bundle_answers_and_an_unsigned_one_does_not_take_its_place(
     assert "bundle/manifest.sig: not there as a file; `public_key` requires" in site.agent.log
 
 
+def test_a_switch_takes_signed_bundles_only(
+    signed_bundle: Path, demo_bundle: Path, tmp_path: Path, start_site: Callable[..., Site]
+) -> None:
+    shutil.copytree(demo_bundle, tmp_path / "models" / "unsigned")
+    shutil.copytree(signed_bundle, tmp_path / "models" / "signed")
+    model = f'{signed_bundle}"\npublic_key = "key.pub.pem'
+    site = start_site("5", model=model, more='[commands]\nallow = ["model-switch"]\n')
+    codes: list[str | None] = []
+    for bundle in ("unsigned", "signed"):
+        site.client.publish(f"{site.base}/cmd/model-switch", {"model": "default", "bundle": bundle})
+        result = site.client.wait(f"{site.base}/cmd/model-switch/result", count=len(codes) + 1)[-1].json
+        codes.append(result["error"] and result["error"]["code"])
+    assert codes == ["bundle_refused", None]
+    assert site.client.wait(f"{site.base}/info")[-1].json["models"][0]["signature"] == "good"
+
+
 def test_unsigned_model_is_refused_in_one_line(tmp_path: Path, demo_bundle: Path) -> None:
     write_keys(tmp_path)
     path = tmp_path / "config.toml"

@@ -1,0 +1,102 @@
+"""Canaries on a running board: while nobody asks anything, the model answers them again; other answers are an alarm.
+
+Belongs to the agent's thread. now: seconds of the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from edge_agent.canaries import FILE, Canaries, CanaryError, decode
+from edge_agent.engine.protocol import Cancel, Cancelled, Failed, Finished, Refused
+from edge_agent.model_store import Model
+from edge_agent.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+# After a start, which may have brought another library or another kernel.
+FIRST_AFTER_S = 60.0
+# When somebody had to be let by.
+RETRY_S = 10.0
+# Those of requests are positive.
+NUMBER = -1
+
+
+class CanaryWatch:
+    """interval_s: from one round to the next; 0 = there is none. report: told what is wrong, None = nothing."""
+
+    def __init__(self, interval_s: float, supervisor: Supervisor, report: Callable[[str | None], None]) -> None:
+        self._interval_s = interval_s
+        self._supervisor = supervisor
+        self._report = report
+        self._model: Model | None = None
+        self._canaries: Canaries | None = None
+        self._due_at = 0.0
+        self._index = 0
+        self._differences: list[str] = []
+        self._is_asking = self._is_called_off = False
+
+    def serve(self, now: float, *, was_asked: bool) -> None:
+        """Another worker is in force. was_asked: it has just answered them."""
+        model = self._supervisor.model
+        if self._is_asking and not self._is_called_off:
+            log.warning("the worker ended at a canary: the next is asked in %.0f s", self._interval_s)
+            self._due_at = now + self._interval_s
+        self._is_asking = False
+        if model is self._model:
+            return
+        self._model, self._canaries = model, _canaries_of(model)
+        self._due_at = now + (self._interval_s if was_asked else min(self._interval_s, FIRST_AFTER_S))
+        self._begin_round()
+        self._report(None)
+
+    def tick(self, now: float, *, is_idle: bool) -> None:
+        """To be called several times a second, and whenever a request may have come."""
+        if self._is_asking:
+            if not is_idle and not self._is_called_off:
+                self._is_called_off = True
+                self._supervisor.send(Cancel(id=NUMBER))
+            return
+        is_due = self._interval_s > 0 and now >= self._due_at
+        if self._canaries is not None and is_due and is_idle and self._supervisor.ready is not None:
+            self._is_asking, self._is_called_off = True, False
+            self._supervisor.send(self._canaries.run(self._index, NUMBER))
+
+    def hear(self, event: Finished | Refused | Failed | Cancelled, now: float) -> None:
+        """The end of what was asked under NUMBER."""
+        if not self._is_asking or self._canaries is None:
+            return
+        self._is_asking = False
+        if isinstance(event, Cancelled):
+            self._due_at = now + RETRY_S
+            return
+        if (difference := self._canaries.difference(self._index, event)) is not None:
+            self._differences.append(difference)
+        self._index += 1
+        if self._index == (count := len(self._canaries.canaries)):
+            log.info("canaries asked=%d differing=%d", count, len(self._differences))
+            self._report(_fault(self._differences, count))
+            self._due_at = now + self._interval_s
+            self._begin_round()
+
+    def _begin_round(self) -> None:
+        self._index, self._differences = 0, []
+
+
+def _fault(differences: list[str], count: int) -> str | None:
+    if not differences:
+        return None
+    return (
+        f"{len(differences)} of {count} canaries are answered otherwise than where the model was made, as "
+        f"{differences[0]}; go back with model-rollback, or check the board with `edge-agent doctor`"
+    )
+
+
+def _canaries_of(model: Model) -> Canaries | None:
+    path = model.source / FILE
+    try:
+        return decode(path.read_bytes()) if path.is_file() else None
+    except (CanaryError, OSError) as error:
+        log.warning("canaries are not asked: %s", error)
+        return None

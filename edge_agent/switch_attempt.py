@@ -1,0 +1,134 @@
+"""One switch of the model: what is known of it, and what takes long: to read a bundle, to record that it counts."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from edge_agent import model_record
+from edge_agent.canaries import FILE as CANARIES_FILE
+from edge_agent.canaries import Canaries, CanaryError, decode
+from edge_agent.command_desk import Answer
+from edge_agent.commands import CommandError
+from edge_agent.config import Config
+from edge_agent.engine.process import WorkerExited
+from edge_agent.engine.protocol import Ready
+from edge_agent.model_record import Record
+from edge_agent.model_store import Model, ModelError, open_model
+
+log = logging.getLogger(__name__)
+
+# Of a worker nothing is known of: the weights once more in the layout of fast kernels, and context and process.
+COPIES, BASE_MB = 2.0, 500.0
+
+
+class How(StrEnum):
+    SWITCH = "switch"
+    ROLLBACK = "rollback"
+
+
+class Phase(StrEnum):
+    VERIFYING = "verifying"
+    # For the end of the worker that the last switch replaced.
+    WAITING = "waiting"
+    DRAINING = "draining"
+    ENDING = "ending"
+    LOADING = "loading"
+    ASKING = "asking"
+    RECORDING = "recording"
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One switch. since: when the phase began, or the candidate was last heard; seconds of the monotonic clock."""
+
+    source: Path
+    how: How
+    allow_downgrade: bool
+    answer: Answer
+    since: float
+    phase: Phase = Phase.VERIFYING
+    model: Model | None = None
+    canaries: Canaries | None = None
+    ready: Ready | None = None
+    asked: int = 0
+    is_beside: bool = True
+    # Of the worker that is to be in force, should it come before that.
+    end: WorkerExited | None = None
+
+    def event(self, old: Model) -> dict[str, Any]:
+        """What the bus is told of a switch that is done."""
+        assert self.model is not None
+        before, after = (
+            {"name": model.bundle_name, "version": model.version, "sha256": model.sha256} for model in (old, self.model)
+        )
+        return {"model": self.model.key, "how": self.how.value, "old": before, "new": after}
+
+    def result(self, old: Model) -> dict[str, Any]:
+        """And who asked for it. canaries: how many were asked; None = the bundle has none."""
+        canaries = None if self.canaries is None else len(self.canaries.canaries)
+        return {"changed": True, **self.event(old), "canaries": canaries, "is_beside": self.is_beside}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A bundle was verified, or not."""
+
+    attempt: Attempt
+    model: Model | None = None
+    canaries: Canaries | None = None
+    error: CommandError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The switch is on the disk, or not."""
+
+    attempt: Attempt
+    fault: str | None = None
+
+
+def needed_mb(new: Model, old: Model, worker_mb: float | None) -> float:
+    """Memory for a worker with the new model, in MB. worker_mb: what the old one's has; None = there is none."""
+    if worker_mb is None or not old.size_bytes:
+        return BASE_MB + COPIES * new.size_bytes / 1e6
+    return worker_mb * max(1.0, new.size_bytes / old.size_bytes)
+
+
+def open_bundle(attempt: Attempt, public_key: Path | None) -> Opened:
+    """Checks every byte of it."""
+    file = attempt.source / CANARIES_FILE
+    try:
+        model = open_model("default", attempt.source, public_key)
+        return Opened(attempt, model, decode(file.read_bytes()) if file.is_file() else None)
+    except (ModelError, CanaryError, OSError) as error:
+        return Opened(attempt, error=CommandError("bundle_refused", str(error)))
+    except Exception:
+        log.exception("a bundle could not be read")
+        return Opened(attempt, error=CommandError("internal", "the bundle met a fault of the agent"))
+
+
+def record(attempt: Attempt, config: Config, old: Model, previous: Path | None) -> Recorded:
+    """From its end on, a start takes the new model; while it fails, the old one."""
+    model = attempt.model
+    assert model is not None
+    before = model_record.read(config)
+    after = Record(configured=config.models["default"].path, current=model.source, previous=previous)
+    try:
+        if not model.is_unchanged():
+            return Recorded(attempt, "the bundle was changed while it was loaded")
+        model_record.write(config.state_dir, after)
+    except OSError as error:
+        # What could not be brought to the disk for sure must not come into force by chance.
+        with suppress(OSError):
+            if before is None:
+                model_record.forget(config.state_dir)
+            else:
+                model_record.write(config.state_dir, before)
+        return Recorded(attempt, f"{config.state_dir}: {error.strerror}")
+    model_record.keep_engine_states(config.state_dir, [old, model])
+    return Recorded(attempt)

@@ -1,0 +1,242 @@
+"""`cmd/model-switch` and `cmd/model-rollback` over a real broker, with workers of the demonstration model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import wait_until
+from tests.site import Site
+from tests.switch_bundles import BAD, sha256_of
+
+ALLOWED = '[commands]\nallow = ["health", "drain", "resume", "model-switch", "model-rollback"]\n'
+# Without `enabled` the reserve keeps nothing else back.
+SHORT_OF_MEMORY = "[governor]\nenabled = false\nmemory_reserve_mb = 900_000\n"
+SWITCH_S = 120.0
+
+
+def command(site: Site, operation: str, fields: dict[str, Any]) -> dict[str, Any]:
+    topic = f"{site.base}/cmd/{operation}/result"
+    before = len(site.client.on(topic))
+    site.client.publish(f"{site.base}/cmd/{operation}", {"id": before, **fields})
+    result = site.client.wait(topic, count=before + 1, timeout_s=SWITCH_S)[before].json
+    assert result["id"] == before
+    return result
+
+
+def switch(site: Site, bundle: str, **fields: Any) -> dict[str, Any]:
+    return command(site, "model-switch", {"model": "default", "bundle": bundle, **fields})
+
+
+def worker_pid(site: Site) -> int:
+    """Of the worker that answers now."""
+    command(site, "health", {})
+    return int(site.client.on(f"{site.base}/health")[-1].json["worker"]["pid"])
+
+
+def model_of_answer(site: Site) -> str:
+    """The model that answers, by its hash."""
+    reply = site.ask("triage", "normal")
+    assert reply["status"] == "ok"
+    return str(reply["model"]["sha256"])
+
+
+def info(site: Site) -> dict[str, Any]:
+    told: dict[str, Any] = site.client.on(f"{site.base}/info")[-1].json["models"][0]
+    return told
+
+
+def states(site: Site) -> list[str]:
+    """From the first `online` on."""
+    told = [message.json["state"] for message in site.client.on(f"{site.base}/state")]
+    return told[told.index("online") :]
+
+
+@pytest.fixture
+def models(model_bundles: Path, tmp_path: Path) -> Path:
+    """A models_dir of this test's own."""
+    return Path(shutil.copytree(model_bundles, tmp_path / "models"))
+
+
+@pytest.fixture
+def start(start_site: Callable[..., Site], models: Path) -> Callable[..., Site]:
+    """A site that runs the bundle `one`."""
+    assert (models / "one").is_dir()
+    return lambda protocol, more="", **fields: start_site(
+        protocol, model="models/one", more=f"{ALLOWED}{more}", **fields
+    )
+
+
+def test_a_switch_is_told_everywhere_and_undone_by_a_rollback(
+    start: Callable[..., Site], models: Path, protocol: str
+) -> None:
+    site = start(protocol)
+    one, two = (sha256_of(models / name) for name in ("one", "two"))
+    assert model_of_answer(site) == one
+    pid = worker_pid(site)
+
+    result = switch(site, "two")
+
+    old, new = ({"name": "pump-demo", "version": v, "sha256": sha} for v, sha in ((1, one), (2, two)))
+    told = {"model": "default", "how": "switch", "old": old, "new": new}
+    assert (result["status"], result["data"]) == (
+        "ok", {"changed": True, **told, "canaries": 6, "is_beside": True},
+    )  # fmt: skip
+    event = site.client.wait(f"{site.base}/event/model-switched")[-1].json
+    assert event.pop("ts")
+    assert event == told
+    assert model_of_answer(site) == two
+    wait_until(lambda: info(site)["sha256"] == two, "info tells")
+    assert (info(site)["folder"], info(site)["previous"], info(site)["version"]) == ("two", "one", 2)
+    assert worker_pid(site) != pid
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the old worker is gone")
+
+    assert switch(site, "two")["data"] == {"changed": False}
+    refused = switch(site, "one")
+    assert refused["error"]["code"] == "downgrade"
+    assert "version 1 is older than 2, which runs" in refused["error"]["message"]
+
+    result = command(site, "model-rollback", {"model": "default"})
+    assert (result["status"], result["data"]["how"], result["data"]["new"]) == ("ok", "rollback", old)
+    assert model_of_answer(site) == one
+    assert switch(site, "two")["status"] == "ok"
+    assert switch(site, "one", allow_downgrade=True)["status"] == "ok"
+    assert model_of_answer(site) == one
+    assert set(states(site)) == {"online"}
+
+
+def test_the_switch_outlives_a_restart_until_the_configuration_names_another_path(
+    start: Callable[..., Site], start_agent: Callable[..., Any], models: Path
+) -> None:
+    site = start("5")
+    assert switch(site, "two")["status"] == "ok"
+    two = sha256_of(models / "two")
+    text = site.agent.config.read_text("utf-8")
+    device = site.agent.config.stem
+
+    def again(text: str) -> str:
+        """The hash of the model that a new start runs."""
+        seen = len(site.client.on(f"{site.base}/state"))
+        site.agent.stop()
+        site.agent = start_agent(text, name=device)
+        wait_until(lambda: "online" in states(site)[seen:], "it is online again")
+        return model_of_answer(site)
+
+    shutil.rmtree(models / "one")  # nobody needs it any more
+    assert again(text) == two
+    other = Path(shutil.copytree(models / "two", models / "other"))
+    (other / "canaries.json").unlink()
+    assert again(text.replace("models/one", "models/two")) == two
+    shutil.copytree(models / "damaged", models / "one")
+    assert again(text) == sha256_of(models / "one"), "a path that is changed back brings no old switch back"
+
+
+@pytest.mark.parametrize("more", ["", SHORT_OF_MEMORY], ids=["beside", "after"])
+def test_what_is_wrong_with_a_bundle_is_the_result_and_the_old_model_goes_on(
+    start: Callable[..., Site], models: Path, more: str
+) -> None:
+    site = start("3.1.1", more)
+    one = sha256_of(models / "one")
+    wanted = {
+        "damaged": ("canaries_differ", "canaries["),
+        "wrong-hash": ("bundle_refused", "wrong-hash/model.gguf: should have sha256"),
+        "unloadable": ("load_failed", "adapter.gguf"),
+        "bad-canaries": ("bundle_refused", "canaries.json"),
+        "none": ("not_found", 'bundle: should be a folder in models_dir (got "none")'),
+        "../models/two": ("bad_field", "bundle: should be the name of a folder in models_dir"),
+    }
+    assert set(BAD) < set(wanted)
+    for bundle, (code, text) in wanted.items():
+        result = switch(site, bundle)
+        assert (result["status"], result["error"]["code"]) == ("failed", code), result
+        assert text in result["error"]["message"]
+        assert model_of_answer(site) == one
+    assert command(site, "model-rollback", {"model": "default"})["error"]["code"] == "no_previous"
+    assert command(site, "model-switch", {"model": "other", "bundle": "two"})["error"]["code"] == "bad_field"
+    assert not (site.agent.config.parent / "state" / "model-1.json").exists()
+    assert not site.client.on(f"{site.base}/event/model-switched")
+    assert info(site)["folder"] == "one"
+
+
+def test_where_memory_is_short_the_old_one_goes_first_and_what_waits_is_answered_by_the_new_one(
+    start: Callable[..., Site], models: Path, protocol: str
+) -> None:
+    site = start(protocol, SHORT_OF_MEMORY)
+    pid = worker_pid(site)
+    topic = f"{site.base}/cmd/model-switch/result"
+    site.client.publish(f"{site.base}/cmd/model-switch", {"model": "default", "bundle": "two"})
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the old worker is gone")
+    assert not site.client.on(topic)
+    waiting = site.ask("triage", "normal")
+
+    result = site.client.wait(topic, timeout_s=SWITCH_S)[0].json
+    assert (result["status"], result["data"]["is_beside"]) == ("ok", False)
+    assert (waiting["status"], waiting["model"]["sha256"]) == ("ok", sha256_of(models / "two"))
+    assert set(states(site)) == {"online"}
+
+
+def test_while_memory_allows_both_the_old_one_answers_until_the_new_one_does(
+    start: Callable[..., Site], models: Path, protocol: str
+) -> None:
+    site = start(protocol)
+    one, two = (sha256_of(models / name) for name in ("one", "two"))
+    topic = f"{site.base}/cmd/model-switch/result"
+    site.client.publish(f"{site.base}/cmd/model-switch", {"model": "default", "bundle": "two"})
+    seen: list[str] = []
+    while not site.client.on(topic):
+        seen.append(model_of_answer(site))
+    seen += [model_of_answer(site) for _ in range(3)]
+    assert site.client.on(topic)[0].json["status"] == "ok"
+    assert seen == sorted(seen, key=[one, two].index)
+    assert set(seen) == {one, two}
+    assert seen.count(one) > 3, "it answered meanwhile"
+
+
+def test_one_switch_at_a_time_and_none_while_draining(start: Callable[..., Site]) -> None:
+    site = start("5")
+    for bundle in ("two", "damaged"):
+        site.client.publish(f"{site.base}/cmd/model-switch", {"id": bundle, "model": "default", "bundle": bundle})
+    first, second = site.client.wait(f"{site.base}/cmd/model-switch/result", count=2, timeout_s=SWITCH_S)
+    assert (first.json["id"], first.json["error"]["code"]) == ("damaged", "switching")
+    assert (second.json["id"], second.json["status"]) == ("two", "ok")
+    command(site, "drain", {})
+    assert switch(site, "one", allow_downgrade=True)["error"]["code"] == "draining"
+    command(site, "resume", {})
+
+
+def test_the_adopted_worker_is_replaced_like_any_other_when_it_dies(start: Callable[..., Site], models: Path) -> None:
+    site = start("5")
+    assert switch(site, "two")["status"] == "ok"
+    os.kill(worker_pid(site), signal.SIGKILL)
+    site.client.wait(f"{site.base}/event/worker-restarted")
+    assert model_of_answer(site) == sha256_of(models / "two")
+
+
+def test_the_echo_engine_gives_way_to_a_model(start_site: Callable[..., Site], models: Path) -> None:
+    site = start_site("5", model="echo:", more=ALLOWED)
+    assert switch(site, "two")["status"] == "ok"
+    assert model_of_answer(site) == sha256_of(models / "two")
+    assert command(site, "model-rollback", {"model": "default"})["status"] == "ok"
+    assert info(site)["bundle"] == "echo"
+
+
+def test_a_model_that_answers_its_canaries_otherwise_is_an_alarm_until_another_one_runs(
+    start_site: Callable[..., Site], models: Path, protocol: str
+) -> None:
+    model = 'models/damaged"\ncanary_interval_s = 1\n#"'
+    site = start_site(protocol, model=model.removesuffix('"'), more=ALLOWED)
+    alarm = f"{site.base}/alarm/model-quality"
+    told = next(message for message in site.client.wait(alarm, count=2) if message.payload).json
+    assert told["severity"] == "critical"
+    assert "canaries are answered otherwise than where the model was made, as canaries[" in told["message"]
+    site.client.wait_for(f"{site.base}/health", lambda health: "model-quality" in health["reasons"])
+    assert switch(site, "two", allow_downgrade=True)["status"] == "ok"
+    wait_until(lambda: not site.client.on(alarm)[-1].payload, "the alarm ends")
+    wait_until(lambda: site.agent.log.count("canaries asked=6 differing=0") >= 2, "the new one is asked, too")
+    assert model_of_answer(site) == sha256_of(models / "two")
