@@ -565,9 +565,14 @@ class Dispatcher:
             content_type="application/json",
         )
         is_taken = self.delivery.reply(publication, row=asker.row, task=origin.task, key=key)
-        if not is_taken and outcome.error is None:
+        if is_taken:
+            return
+        if outcome.error is None:
             message = f"the reply of {len(payload)} bytes cannot be sent: the broker takes no message of this size"
             self._reply(asker, Outcome.refused(Error(code=Code.INTERNAL, message=message), outcome.timing))
+        else:
+            log.error("no reply can be sent topic=%r: the broker takes none there", origin.reply_topic)
+            self.delivery.drop(asker.row)
 
 
 def _timing(request: Request, now: float, event: Finished | None = None) -> Timing:

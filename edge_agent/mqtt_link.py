@@ -13,7 +13,7 @@ import ssl
 import sys
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -45,6 +45,7 @@ MAX_QUEUED = 20_000
 # A message that was first in line in so many connections that all broke at once is what breaks them.
 POISON_AFTER = 3
 SHORT_CONNECTION_S = 5.0
+MAX_POISONED_TOPICS = 100
 # Of a packet, besides topic, payload and the variable properties.
 PACKET_OVERHEAD_BYTES = 64
 
@@ -137,6 +138,8 @@ class MqttLink:
         self._connected_at = 0.0
         self._max_packet_bytes: int | None = None
         self._suspect: tuple[int | None, int] = (None, 0)
+        # By topic: the size from which on the broker takes nothing there. It may be the size, it may be the topic.
+        self._poison_bytes: OrderedDict[str, int] = OrderedDict()
         self._is_v5 = config.protocol == "5"
         self._config = config
         self._deliver = deliver
@@ -238,8 +241,11 @@ class MqttLink:
             self._subscribe(added)
 
     def takes(self, publication: Publication) -> bool:
-        """Whether it is not larger than the broker allows."""
-        return self._max_packet_bytes is None or _packet_bytes(publication) <= self._max_packet_bytes
+        """Whether it is not larger than the broker allows, nor like one that it has closed connections on."""
+        nbytes = _packet_bytes(publication)
+        if self._max_packet_bytes is not None and nbytes > self._max_packet_bytes:
+            return False
+        return nbytes < self._poison_bytes.get(publication.topic, nbytes + 1)
 
     def publish(self, publication: Publication) -> int | None:
         """Hands a message over; while offline it waits. Gives its number, for `take_confirmed`.
@@ -248,8 +254,8 @@ class MqttLink:
         """
         if not self.takes(publication):
             log.error(
-                "message dropped topic=%r bytes=%d: the broker takes packets of at most %d bytes",
-                publication.topic, len(publication.payload), self._max_packet_bytes,
+                "message dropped topic=%r bytes=%d: the broker takes none of this size there",
+                publication.topic, len(publication.payload),
             )  # fmt: skip
             self.dropped += 1
             return None
@@ -288,6 +294,7 @@ class MqttLink:
 
     def _on_pre_connect(self, client: paho.Client, _userdata: object) -> None:
         self._is_unanswered = True
+        self._drop_poison()
         try:
             # A certificate or a password may be another one by now.
             self._read_credentials()
@@ -337,7 +344,7 @@ class MqttLink:
         was_unanswered, self._is_unanswered = self._is_unanswered, False
         if was_connected:
             self.disconnects.append(time.monotonic())
-            self._drop_poison()
+            self._suspect_first()
             self._set_back_off(is_taken_over=reason == TAKEN_OVER)
             self._fail(Broken.LOST, str(reason))
             # The others stand in for the first one: it is tried before them each time.
@@ -345,19 +352,29 @@ class MqttLink:
         elif was_unanswered:
             self._fail(Broken.NOT_ANSWERED, f"no answer to a CONNECT of MQTT {self._config.protocol}")
 
-    def _drop_poison(self) -> None:
+    def _suspect_first(self) -> None:
         """A broker that cannot stand a message closes the connection, and paho would send it again first, for ever."""
-        queue = self._client._out_messages  # noqa: SLF001 - as in `queued`
-        first = next(iter(queue), None)
+        first = next(iter(self._client._out_messages), None)  # noqa: SLF001 - as in `queued`
         is_short = time.monotonic() - self._connected_at < SHORT_CONNECTION_S
         suspect, count = self._suspect
         self._suspect = (first, count + 1 if first == suspect else 1) if is_short and first is not None else (None, 0)
-        if self._suspect[1] >= POISON_AFTER and first is not None:
-            message = queue.pop(first)
-            self._confirmed.append(first)
-            self._suspect = (None, 0)
-            self.dropped += 1
-            log.error("message dropped topic=%r: the broker closes the connection on it", message.topic)
+
+    def _drop_poison(self) -> None:
+        """Between two connections: paho may have been sending what waits when the last one broke."""
+        first, count = self._suspect
+        if first is None or count < POISON_AFTER:
+            return
+        self._suspect = (None, 0)
+        message = self._client._out_messages.pop(first, None)  # noqa: SLF001
+        if message is None:
+            return
+        self._confirmed.append(first)
+        # The same answer, told once more, may differ by some bytes.
+        self._poison_bytes[message.topic] = len(message.topic.encode()) + len(message.payload)
+        if len(self._poison_bytes) > MAX_POISONED_TOPICS:
+            self._poison_bytes.popitem(last=False)
+        self.dropped += 1
+        log.error("message dropped topic=%r: the broker closes the connection on it", message.topic)
 
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
         try:

@@ -200,6 +200,16 @@ def test_what_is_quarantined_stays_so_in_the_next_process(folder: Path) -> None:
     assert Board(folder).dispatcher.quarantine.held == ()
 
 
+@pytest.mark.expects_warning
+def test_a_reply_that_no_size_makes_sendable_leaves_no_request_for_the_next_process(folder: Path) -> None:
+    board = Board(folder)
+    board.outlet.largest = 10
+    board.hear(envelope("a"))
+    board.answer(1)
+    assert board.replies == []
+    assert list(Board(folder).delivery.unanswered(moment(0.0))) == []
+
+
 def test_nothing_of_a_request_at_qos_0_is_kept(folder: Path) -> None:
     board = Board(folder)
     message = inbound(REQUEST, "x", at=time.monotonic())

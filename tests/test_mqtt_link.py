@@ -18,11 +18,13 @@ from edge_agent.demo.broker import free_port
 from edge_agent.mqtt_link import (
     KEEPALIVE_S,
     NETWORK_SILENCE_S,
+    POISON_AFTER,
     Broken,
     Connected,
     Disconnected,
     LinkEvent,
     MqttLink,
+    Publication,
     _words,
 )
 from tests.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE
@@ -164,3 +166,23 @@ def test_certificates_that_are_replaced_count_from_the_next_attempt_on_and_unrea
                 assert isinstance(event, Connected if text == CERTIFICATE else Disconnected)
         finally:
             link.stop(1.0)
+
+
+@pytest.mark.expects_warning
+def test_what_a_broker_closes_connections_on_is_not_tried_again_there_and_less_of_it_is() -> None:
+    link = MqttLink("c", MqttConfig.model_validate({}), lambda _: None)
+    large = Publication(topic="r/1", payload=b"x" * 20_000)
+    assert link.takes(large)
+    number = link.publish(large)  # it waits for a connection
+    for _ in range(POISON_AFTER):
+        link._drop_poison()
+        assert link.queued == 1
+        link._connected_at = time.monotonic()
+        link._suspect_first()
+    # Only now: paho goes through what waits while it is told that a connection has broken.
+    link._drop_poison()
+    assert link.take_confirmed() == [number]
+    again = Publication(topic="r/1", payload=b"x" * 19_999, correlation=b"c")  # "true" is shorter than "false"
+    assert not link.takes(again)
+    assert link.takes(Publication(topic="r/1", payload=b"x" * 500))
+    assert link.takes(Publication(topic="r/2", payload=b"x" * 20_000))
