@@ -365,16 +365,20 @@ class MqttLink:
         if first is None or count < POISON_AFTER:
             return
         self._suspect = (None, 0)
-        message = self._client._out_messages.pop(first, None)  # noqa: SLF001
-        if message is None:
+        waiting = self._client._out_messages  # noqa: SLF001
+        if first not in waiting:
             return
-        self._confirmed.append(first)
+        topic = waiting[first].topic
         # The same answer, told once more, may differ by some bytes.
-        self._poison_bytes[message.topic] = len(message.topic.encode()) + len(message.payload)
+        self._poison_bytes[topic] = nbytes = len(topic.encode()) + len(waiting[first].payload) - 1
         if len(self._poison_bytes) > MAX_POISONED_TOPICS:
             self._poison_bytes.popitem(last=False)
-        self.dropped += 1
-        log.error("message dropped topic=%r: the broker closes the connection on it", message.topic)
+        for number, message in list(waiting.items()):
+            if message.topic == topic and len(topic.encode()) + len(message.payload) >= nbytes:
+                del waiting[number]
+                self._confirmed.append(number)
+                self.dropped += 1
+                log.error("message dropped topic=%r: the broker closes the connection on it", topic)
 
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
         try:

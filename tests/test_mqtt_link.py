@@ -173,15 +173,17 @@ def test_what_a_broker_closes_connections_on_is_not_tried_again_there_and_less_o
     link = MqttLink("c", MqttConfig.model_validate({}), lambda _: None)
     large = Publication(topic="r/1", payload=b"x" * 20_000)
     assert link.takes(large)
-    number = link.publish(large)  # it waits for a connection
+    # They wait for a connection.
+    numbers = [link.publish(Publication(topic="r/1", payload=b"x" * size)) for size in (20_000, 500, 19_999)]
     for _ in range(POISON_AFTER):
         link._drop_poison()
-        assert link.queued == 1
+        assert link.queued == 3
         link._connected_at = time.monotonic()
         link._suspect_first()
     # Only now: paho goes through what waits while it is told that a connection has broken.
     link._drop_poison()
-    assert link.take_confirmed() == [number]
+    assert link.take_confirmed() == [numbers[0], numbers[2]]
+    assert link.queued == 1
     again = Publication(topic="r/1", payload=b"x" * 19_999, correlation=b"c")  # "true" is shorter than "false"
     assert not link.takes(again)
     assert link.takes(Publication(topic="r/1", payload=b"x" * 500))
