@@ -29,6 +29,13 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=sum(SHARES.values()), help="of all kinds (default: %(default)s)")
     parser.add_argument("--only", choices=FAULTS, help="one kind of fault")
     parser.add_argument("--window", type=int, default=24, help="requests that are out at once (default: %(default)s)")
+    parser.add_argument(
+        "--longest-pause",
+        metavar="S",
+        type=float,
+        default=12.0,
+        help="of a cut or a freeze (default: %(default)s, which is longer than a keepalive)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--protocol", choices=("5", "3.1.1"), default="5")
     parser.add_argument("--model", default="echo:step_ms=5", help="model of the agent (default: %(default)s)")
@@ -48,7 +55,14 @@ def run(given: argparse.Namespace, folder: Path) -> int:
     if given.faults <= len(FAULTS):  # each kind as often as another
         kinds = list(kinds if given.only else FAULTS)
     faults = [kinds[number % len(kinds)] for number in range(given.faults)]
-    storm = Storm(folder, free_port(), given.protocol, given.model, given.seed)
+    storm = Storm(
+        folder,
+        free_port(),
+        given.protocol,
+        given.model,
+        longest_pause_s=given.longest_pause,
+        seed=given.seed,
+    )
     asker = Asker(storm.port, given.protocol, storm.base, requests=given.requests, window=given.window, seed=given.seed)
     assert asker.has_seen_agent.wait(60), "the agent does not come"
     began = changed_at = time.monotonic()

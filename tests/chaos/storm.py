@@ -17,17 +17,19 @@ from tests.proxy import Proxy
 from tests.site import site_config
 
 FAULTS = ("worker killed", "agent killed", "broker restarted", "network cut", "broker frozen")
-# Shorter and longer than a keepalive.
-PAUSE_S = (0.5, 12.0)
+SHORTEST_PAUSE_S = 0.5
 
 
 class Storm:
     """A broker that keeps its sessions, an agent behind a network that can be cut."""
 
-    def __init__(self, folder: Path, port: int, protocol: str, model: str, seed: int) -> None:
+    def __init__(
+        self, folder: Path, port: int, protocol: str, model: str, *, longest_pause_s: float, seed: int
+    ) -> None:
         self.port = port
         self.base = "edgeai/v1/test/storm"
         self._random = random.Random(seed)
+        self._pauses_s = (SHORTEST_PAUSE_S, longest_pause_s)
         (folder / "broker").mkdir(exist_ok=True)
         self._broker = Mosquitto(folder / "broker", port, is_persistent=True)
         self._broker.start()
@@ -73,14 +75,14 @@ class Storm:
 
     def _cut(self) -> None:
         self._proxy.cut()
-        time.sleep(self._random.uniform(*PAUSE_S))
+        time.sleep(self._random.uniform(*self._pauses_s))
         self._proxy.mend()
 
     def _freeze(self) -> None:
         process = self._broker._process
         assert process is not None
         process.send_signal(signal.SIGSTOP)
-        time.sleep(self._random.uniform(*PAUSE_S))
+        time.sleep(self._random.uniform(*self._pauses_s))
         process.send_signal(signal.SIGCONT)
 
     def stop(self) -> int:

@@ -20,6 +20,8 @@ def test_after_a_few_blows_every_request_is_answered_and_none_anew(protocol: str
         "120",
         "--faults",
         "5",
+        "--longest-pause",
+        "2",
         "--protocol",
         protocol,
         "--json",
