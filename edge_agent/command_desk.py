@@ -9,14 +9,15 @@ from typing import Any, Protocol
 
 from edge_agent.commands import (
     Authority,
+    CancelFields,
     CommandError,
-    cancel_fields,
-    drain_fields,
+    DrainFields,
+    ReleaseFields,
+    RollbackFields,
+    SwitchFields,
     encode_result,
+    fields_of,
     parse_command,
-    release_fields,
-    rollback_fields,
-    switch_fields,
 )
 from edge_agent.config import COMMANDS, Config
 from edge_agent.faults import shown
@@ -112,13 +113,13 @@ class CommandDesk:
             case "health":
                 answer(self._deeds.report_health())
             case "drain":
-                timeout_s = drain_fields(fields).timeout_s
+                timeout_s = fields_of(DrainFields, fields).timeout_s
                 self._deeds.drain(timeout_s, lambda cancelled: answer({"cancelled": cancelled}))
             case "resume":
                 self._deeds.resume()
                 answer({})
             case "cancel":
-                wanted = cancel_fields(fields)
+                wanted = fields_of(CancelFields, fields)
                 cancelled = self._deeds.cancel(wanted.request_id, wanted.reply_to)
                 if cancelled == 0:
                     raise CommandError("not_found", f"request_id: nothing waits or runs as {shown(wanted.request_id)}")
@@ -126,13 +127,13 @@ class CommandDesk:
             case "reload":
                 answer(self._deeds.reload())
             case "model-switch":
-                asked = switch_fields(fields)
+                asked = fields_of(SwitchFields, fields)
                 self._deeds.switch_model(asked.bundle, allow_downgrade=asked.allow_downgrade, answer=answer)
             case "model-rollback":
-                rollback_fields(fields)
+                fields_of(RollbackFields, fields)
                 self._deeds.roll_back_model(answer)
             case "quarantine-release":
-                self._deeds.release(release_fields(fields).fingerprint)
+                self._deeds.release(fields_of(ReleaseFields, fields).fingerprint)
                 answer({})
 
 

@@ -7,7 +7,7 @@ import hmac
 import json
 from collections import OrderedDict
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
 
@@ -29,6 +29,9 @@ class CommandError(Exception):
 
 class _Fields(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+_T = TypeVar("_T", bound=_Fields)
 
 
 class DrainFields(_Fields):
@@ -82,42 +85,10 @@ def parse_command(payload: bytes) -> dict[str, Any]:
     return value
 
 
-def drain_fields(fields: dict[str, Any]) -> DrainFields:
-    """Raises CommandError."""
+def fields_of(kind: type[_T], fields: dict[str, Any]) -> _T:
+    """A command's fields as its kind has them. Raises CommandError."""
     try:
-        return DrainFields.model_validate(fields)
-    except ValidationError as error:
-        raise CommandError("bad_field", first_fault(error)) from error
-
-
-def cancel_fields(fields: dict[str, Any]) -> CancelFields:
-    """Raises CommandError."""
-    try:
-        return CancelFields.model_validate(fields)
-    except ValidationError as error:
-        raise CommandError("bad_field", first_fault(error)) from error
-
-
-def release_fields(fields: dict[str, Any]) -> ReleaseFields:
-    """Raises CommandError."""
-    try:
-        return ReleaseFields.model_validate(fields)
-    except ValidationError as error:
-        raise CommandError("bad_field", first_fault(error)) from error
-
-
-def switch_fields(fields: dict[str, Any]) -> SwitchFields:
-    """Raises CommandError."""
-    try:
-        return SwitchFields.model_validate(fields)
-    except ValidationError as error:
-        raise CommandError("bad_field", first_fault(error)) from error
-
-
-def rollback_fields(fields: dict[str, Any]) -> RollbackFields:
-    """Raises CommandError."""
-    try:
-        return RollbackFields.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         raise CommandError("bad_field", first_fault(error)) from error
 

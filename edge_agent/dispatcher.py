@@ -176,14 +176,14 @@ class Dispatcher:
         try:
             if isinstance(heard, Unreadable):
                 raise heard.refusal
-            self._admit(heard, inbound, row, now, is_resumed=is_resumed)
+            self._admit(heard, inbound, asker, now, is_resumed=is_resumed)
         except Refusal as refused:
             self._refuse(asker, inbound, refused, now)
         except Exception:
             log.exception(_FAULT)
             self._refuse(asker, inbound, Refusal(Code.INTERNAL, _FAULT), now)
 
-    def _admit(self, question: Question, inbound: Inbound, row: int | None, now: float, *, is_resumed: bool) -> None:
+    def _admit(self, question: Question, inbound: Inbound, asker: Asker, now: float, *, is_resumed: bool) -> None:
         """Queues a request, joins it to its twin, or repeats a known answer. Raises Refusal."""
         origin, task, envelope = question.origin, question.task, question.envelope
         key = key_of(origin, inbound)
@@ -196,18 +196,18 @@ class Dispatcher:
                         message = "too many wait for this answer already"
                         raise Refusal(Code.QUEUE_FULL, message, self._admission(now).retry_after_s)
                     if inbound.duplicate:
-                        self.delivery.drop(row)
+                        self.delivery.drop(asker.row)
                     else:
-                        twin.followers.append(Asker(origin, row))
+                        twin.followers.append(asker)
                 else:
-                    self._reply(Asker(origin, row), twin, repeat=True)
+                    self._reply(asker, twin, repeat=True)
                 return
         deadline_at, deadline_from = self._deadline(task, envelope, inbound)
         self._numbers += 1
         request = Request(
             number=self._numbers,
             origin=origin,
-            row=row,
+            row=asker.row,
             run=task.run(self._numbers, envelope),
             arrived_at=inbound.received_at,
             deadline_at=deadline_at,

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from edge_agent.commands import Authority, CommandError, cancel_fields, drain_fields, encode_result, parse_command
+from edge_agent.commands import (
+    Authority,
+    CancelFields,
+    CommandError,
+    DrainFields,
+    encode_result,
+    fields_of,
+    parse_command,
+)
 
 KEY = b"a shared secret"
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC).timestamp()
@@ -166,35 +174,35 @@ def test_a_bad_command_is_refused_with_its_code(payload: bytes, code: str) -> No
 
 
 def test_a_drain_takes_a_time_or_none() -> None:
-    assert drain_fields({}).timeout_s is None
-    assert drain_fields({"timeout_s": 0}).timeout_s == 0.0
-    assert drain_fields({"timeout_s": 1.5, "id": "x"}).timeout_s == 1.5
+    assert fields_of(DrainFields, {}).timeout_s is None
+    assert fields_of(DrainFields, {"timeout_s": 0}).timeout_s == 0.0
+    assert fields_of(DrainFields, {"timeout_s": 1.5, "id": "x"}).timeout_s == 1.5
 
 
 @pytest.mark.parametrize("value", [-1, 3601, "5", True, []])
 def test_a_bad_time_to_drain_is_named(value: Any) -> None:
     with pytest.raises(CommandError) as caught:
-        drain_fields({"timeout_s": value})
+        fields_of(DrainFields, {"timeout_s": value})
     assert caught.value.code == "bad_field"
     assert caught.value.message.startswith("timeout_s: should ")
 
 
 def test_a_cancel_names_a_request_by_text_or_number() -> None:
-    assert cancel_fields({"request_id": "a"}).request_id == "a"
-    assert cancel_fields({"request_id": 7, "reply_to": "r"}).reply_to == "r"
-    assert cancel_fields({"request_id": "7"}).request_id == "7"
+    assert fields_of(CancelFields, {"request_id": "a"}).request_id == "a"
+    assert fields_of(CancelFields, {"request_id": 7, "reply_to": "r"}).reply_to == "r"
+    assert fields_of(CancelFields, {"request_id": "7"}).request_id == "7"
 
 
 @pytest.mark.parametrize("value", [1.5, True, None, [], {}])
 def test_what_is_no_id_cancels_nothing(value: Any) -> None:
     with pytest.raises(CommandError) as caught:
-        cancel_fields({"request_id": value})
+        fields_of(CancelFields, {"request_id": value})
     assert caught.value.message == f"request_id: should be a string or an integer (got {json.dumps(value)})"
 
 
 def test_a_cancel_without_an_id_is_told_what_is_missing() -> None:
     with pytest.raises(CommandError, match="request_id: required, but missing"):
-        cancel_fields({})
+        fields_of(CancelFields, {})
 
 
 def test_results_have_the_fields_of_the_contract() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from edge_agent.commands import Authority, switch_fields
+from edge_agent.commands import Authority, SwitchFields, fields_of
 from edge_agent.config import COMMANDS, ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig
 from edge_agent.config_loader import load_config
 from edge_agent.demo.broker import free_port
@@ -88,7 +88,7 @@ def test_where_replies_may_go_is_told_beside_the_first_requests() -> None:
 def test_the_sample_of_a_switch_is_one_and_what_may_be_wrong_is_named() -> None:
     text = section("Commands")
     (sample,) = re.findall(r"`([^`]+)` on `cmd/model-switch`", text)
-    assert switch_fields(json.loads(sample)).bundle == "pumps-2"
+    assert fields_of(SwitchFields, json.loads(sample)).bundle == "pumps-2"
     code = "".join((PACKAGE / name).read_text("utf-8") for name in ("model_switch.py", "switch_attempt.py"))
     codes = set(re.findall(r"""(?:CommandError\(|_fail\(attempt, )"(\w+)\"""", code))
     assert "downgrade" in codes
