@@ -18,8 +18,8 @@ from edge_agent.alarms import (
 )
 from edge_agent.board.reading import BoardReading
 from edge_agent.clock import timestamp
-from edge_agent.messages import encode
 from edge_agent.mqtt_link import Publication
+from edge_agent.publications import emptied, json_publication
 from edge_agent.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class AlarmBoard:
     def withdraw(self) -> None:
         """Ends what is raised on the bus, for nobody will look after it any more."""
         for name in self._alarms.raised:
-            self._announce(Publication(topic=self._topics.alarm(name.value), payload=b"", retain=True))
+            self._announce(emptied(self._topics.alarm(name.value)))
 
     def _facts(self, now: float, reading: BoardReading) -> AlarmFacts:
         return AlarmFacts(
@@ -132,7 +132,7 @@ class AlarmBoard:
         alarm = self._alarms.raised.get(name)
         topic = self._topics.alarm(name.value)
         if alarm is None:
-            self._announce(Publication(topic=topic, payload=b"", retain=True))
+            self._announce(emptied(topic))
             return
         # A clock that is set late tells all the same when an alarm began.
         since = self._since.get(name) or timestamp(time.time() - (now - alarm.since))
@@ -146,4 +146,4 @@ class AlarmBoard:
             "value": alarm.value,
             "session": session,
         }
-        self._announce(Publication(topic=topic, payload=encode(document), retain=True, content_type="application/json"))
+        self._announce(json_publication(topic, document, retain=True))

@@ -9,8 +9,9 @@ import time
 from typing import Any
 
 from edge_agent.config import MqttConfig
-from edge_agent.messages import encode, is_json, parse_json
-from edge_agent.mqtt_link import Connected, Disconnected, Inbound, LinkEvent, MqttLink, Publication
+from edge_agent.messages import is_json, parse_json
+from edge_agent.mqtt_link import Connected, Disconnected, Inbound, LinkEvent, MqttLink
+from edge_agent.publications import json_publication
 from edge_agent.topics import Topics, ask_reply_topic
 
 # How long after its deadline an answer that says so may still be under way.
@@ -47,7 +48,7 @@ def ask(
     link.set_subscriptions({reply_topic, topics.response(task)})
     link.start()
     envelope = {**(fields or {}), "id": unique, "input": value, "reply_to": reply_topic, "deadline_ms": deadline_ms}
-    request = Publication(topic=topics.request(task), payload=encode(envelope), content_type="application/json")
+    request = json_publication(topics.request(task), envelope)
     give_up_at = time.monotonic() + deadline_ms / 1000 + GRACE_S
     where = mqtt.brokers
     is_sent = False

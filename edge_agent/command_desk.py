@@ -22,6 +22,7 @@ from edge_agent.commands import (
 from edge_agent.config import COMMANDS, Config
 from edge_agent.faults import shown
 from edge_agent.mqtt_link import Inbound, Publication
+from edge_agent.publications import json_publication
 from edge_agent.topics import reply_topic_fault
 
 log = logging.getLogger(__name__)
@@ -75,14 +76,8 @@ class CommandDesk:
             topic = inbound.response_topic
             if topic is None or reply_topic_fault(topic, self._config.reply_topics):
                 topic = self._config.topics.command_result(operation)
-            self._publish(
-                Publication(
-                    topic=topic,
-                    payload=encode_result(fields.get("id"), data, error),
-                    correlation=inbound.correlation,
-                    content_type="application/json",
-                )
-            )
+            payload = encode_result(fields.get("id"), data, error)
+            self._publish(json_publication(topic, payload, correlation=inbound.correlation))
 
         try:
             fields = parse_command(inbound.payload)

@@ -6,54 +6,31 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from edge_agent import outcomes
 from edge_agent.admission import DRAINING_RETRY_S, Admission, Loser
 from edge_agent.clock import Moment, timestamp
 from edge_agent.config import Config
 from edge_agent.delivery import Delivery
 from edge_agent.duplicates import Duplicates, Key, key_of, may_be_duplicate
 from edge_agent.energy import EnergyMeter
-from edge_agent.engine.protocol import (
-    Cancel,
-    Cancelled,
-    Command,
-    Failed,
-    FailureCode,
-    Finished,
-    Partial,
-    RefusalCode,
-    Refused,
-    Run,
-    TextPlan,
-)
+from edge_agent.engine.protocol import Cancel, Command, Finished, Partial, Run, TextPlan
 from edge_agent.forecast import Ahead
 from edge_agent.governor import NO_LIMITS
 from edge_agent.governor_stages import RELAX_S
 from edge_agent.latency import LONGEST_DEADLINE_MS, Latency
-from edge_agent.messages import (
-    Code,
-    Envelope,
-    Error,
-    ModelName,
-    Outcome,
-    Refusal,
-    Status,
-    Timing,
-    Usage,
-    decode_reply,
-    encode_partial,
-    encode_reply,
-)
-from edge_agent.mqtt_link import Inbound, Publication
+from edge_agent.messages import Code, Envelope, Error, ModelName, Outcome, Refusal, Status, Timing, decode_reply
+from edge_agent.mqtt_link import Inbound
+from edge_agent.outcomes import Answer
 from edge_agent.quarantine import Quarantine, Quarantined, fingerprint
 from edge_agent.rate_limit import RateLimits
 from edge_agent.reception import Question, Reception, Unreadable
+from edge_agent.replies import Replies
 from edge_agent.request_queue import Asker, Request, RequestQueue
 from edge_agent.statistics import Statistics
-from edge_agent.tasks import Task, output_of
+from edge_agent.tasks import Task
 
 log = logging.getLogger(__name__)
 
-Answer = Finished | Refused | Failed | Cancelled
 # A request that was running when its worker died is run once more; if that worker dies too, the request may be why.
 MAX_ATTEMPTS = 2
 # Clients that may wait for one answer by asking the same question again.
@@ -122,7 +99,7 @@ class Dispatcher:
 
     def _configure(self, config: Config, tasks: dict[str, Task]) -> None:
         self._config = config
-        self._device = config.device.id
+        self._replies = Replies(config.device.id, self.delivery)
         self._reception = Reception(config, tasks)
 
     @property
@@ -200,7 +177,7 @@ class Dispatcher:
                     else:
                         twin.followers.append(asker)
                 else:
-                    self._reply(asker, twin, repeat=True)
+                    self._replies.terminal(asker, twin, repeat=True)
                 return
         deadline_at, deadline_from = self._deadline(task, envelope, inbound)
         self._numbers += 1
@@ -310,10 +287,10 @@ class Dispatcher:
         is_duplicate = outcome.status is Status.INVALID and may_be_duplicate(origin, inbound)
         if is_duplicate and isinstance(twin, Outcome):
             self.statistics.duplicates_total += 1
-            self._reply(asker, twin, repeat=True)
+            self._replies.terminal(asker, twin, repeat=True)
             return
         self.statistics.count(outcome)
-        self._reply(asker, outcome, key=None if twin is not None else key)
+        self._replies.terminal(asker, outcome, key=None if twin is not None else key)
         if twin is None:
             self._duplicates.end(key, outcome, now, asker.row)
 
@@ -360,14 +337,14 @@ class Dispatcher:
     def expire(self, now: float) -> None:
         """Answers every request whose deadline has passed, waiting or running."""
         for request in self.queue.expire(now):
-            self._end_with(request, _deadline_passed(request), now)
+            self._end_with(request, outcomes.deadline_passed(request), now)
         for active in list(self._active.values()):
             request = active.request
             if request.deadline_at <= now and not active.is_answered:
                 if request.started_at is not None:
                     beside = len(self._active)
                     self.latency.gave_up(request.kind, run_s=now - request.started_at, beside=beside, now=now)
-                self._abandon(active, _deadline_passed(request), now)
+                self._abandon(active, outcomes.deadline_passed(request), now)
 
     def _abandon(self, active: _Active, error: Error, now: float) -> None:
         """The caller is answered at once; the slot is free when the worker has let go."""
@@ -463,18 +440,7 @@ class Dispatcher:
         active = self._active.get(event.id)
         if active is None or active.is_answered:
             return
-        request = active.request
-        payload = encode_partial(request.origin, request.partials, event.delta)
-        request.partials += 1
-        self.delivery.partial(
-            Publication(
-                topic=request.origin.reply_topic,
-                payload=payload,
-                qos=0,
-                correlation=request.origin.correlation,
-                content_type="application/json",
-            )
-        )
+        self._replies.partial(active.request, event.delta)
 
     def answered(self, event: Answer, now: float) -> None:
         """The worker is done with a request: its slot is free, and the caller gets the answer."""
@@ -487,7 +453,7 @@ class Dispatcher:
             except Exception:
                 log.exception("an answer could not be read id=%r", active.request.origin.id)
                 error = Error(code=Code.INTERNAL, message="the answer met a fault of the agent")
-                outcome = Outcome.refused(error, _timing(active.request, now))
+                outcome = outcomes.refused(active.request, error, now)
             self._end(active.request, outcome, now)
         self.expire(now)
         self._displace(self._admission(now).withdraw(), now)
@@ -501,44 +467,20 @@ class Dispatcher:
     def _outcome(self, active: _Active, event: Answer, now: float) -> Outcome:
         request = active.request
         if request.deadline_at <= now:  # before `expire` came to know it
-            return Outcome.refused(_deadline_passed(request), _timing(request, now))
-        match event:
-            case Finished():
-                return self._finished(request, event, active.model, now)
-            case Refused(code=RefusalCode.TOO_LONG, message=message):
-                return Outcome.refused(Error(code=Code.TOO_LONG, message=message), _timing(request, now))
-            case Refused(message=message):
-                return Outcome.refused(Error(code=Code.BAD_FIELD, message=message), _timing(request, now))
-            case Failed(code=FailureCode.NO_VALID_OUTPUT, message=message):
-                return Outcome.refused(Error(code=Code.NO_VALID_OUTPUT, message=message), _timing(request, now))
-            case Failed(message=message):
-                return Outcome.refused(Error(code=Code.INTERNAL, message=message), _timing(request, now))
-            case Cancelled():
-                error = Error(code=Code.INTERNAL, message="the engine gave the request up unasked")
-                return Outcome.refused(error, _timing(request, now))
-
-    def _finished(self, request: Request, event: Finished, model: ModelName | None, now: float) -> Outcome:
-        output = output_of(event, request.min_score)
-        is_unsure = event.scores is not None and output is None
-        return Outcome(
-            status=Status.OK,
-            output=output,
-            scores=event.scores and {label: round(p, 6) for label, p in event.scores.items()},
-            finish=event.finish.value,
-            reasoning=event.reasoning if request.include_reasoning else None,
-            degraded=(*(["unsure"] if is_unsure else []), *(cause.value for cause in self.limits.causes)),
-            model=model,
-            usage=Usage(
-                prompt_tokens=event.prompt_tokens,
-                cached_tokens=event.cached_tokens,
-                completion_tokens=event.completion_tokens,
-                energy_j=self.energy.of_request(event.share_s),
-            ),
-            timing=_timing(request, now, event),
+            return outcomes.refused(request, outcomes.deadline_passed(request), now)
+        if not isinstance(event, Finished):
+            return outcomes.unfinished(request, event, now)
+        return outcomes.finished(
+            request,
+            event,
+            now,
+            model=active.model,
+            limits=[cause.value for cause in self.limits.causes],
+            energy_j=self.energy.of_request(event.share_s),
         )
 
     def _end_with(self, request: Request, error: Error, now: float) -> None:
-        self._end(request, Outcome.refused(error, _timing(request, now)), now)
+        self._end(request, outcomes.refused(request, error, now), now)
 
     def _end(self, request: Request, outcome: Outcome, now: float) -> None:
         key = self._keys.pop(request.number)
@@ -549,42 +491,7 @@ class Dispatcher:
                 request.origin.task, request.origin.id, outcome.status.value,
                 outcome.error.code.value, outcome.error.message,
             )  # fmt: skip
-        self._reply(Asker(request.origin, request.row), outcome, key=key)
+        self._replies.terminal(Asker(request.origin, request.row), outcome, key=key)
         for follower in request.followers:
-            self._reply(follower, outcome, repeat=True)
+            self._replies.terminal(follower, outcome, repeat=True)
         self._duplicates.end(key, outcome, now, request.row)
-
-    def _reply(self, asker: Asker, outcome: Outcome, *, key: Key | None = None, repeat: bool = False) -> None:
-        """key: what the request is known by when it comes again."""
-        origin = asker.origin
-        payload = encode_reply(origin, outcome, device=self._device, ts=timestamp(), repeat=repeat)
-        publication = Publication(
-            topic=origin.reply_topic,
-            payload=payload,
-            correlation=origin.correlation,
-            content_type="application/json",
-        )
-        is_taken = self.delivery.reply(publication, row=asker.row, task=origin.task, key=key)
-        if is_taken:
-            return
-        if outcome.error is None:
-            message = f"the reply of {len(payload)} bytes cannot be sent: the broker takes no message of this size"
-            self._reply(asker, Outcome.refused(Error(code=Code.INTERNAL, message=message), outcome.timing))
-        else:
-            log.error("no reply can be sent topic=%r: the broker takes none there", origin.reply_topic)
-            self.delivery.drop(asker.row)
-
-
-def _timing(request: Request, now: float, event: Finished | None = None) -> Timing:
-    started_at = event.started_at if event else request.started_at
-    return Timing(
-        queued_ms=((now if started_at is None else started_at) - request.arrived_at) * 1000,
-        prefill_ms=event.prefill_ms if event else None,
-        decode_ms=event.decode_ms if event else None,
-        total_ms=(now - request.arrived_at) * 1000,
-        batch=event.batch if event else None,
-    )
-
-
-def _deadline_passed(request: Request) -> Error:
-    return Error(code=Code.DEADLINE, message=f"{request.deadline} has passed")

@@ -14,8 +14,8 @@ from typing import Any
 from edge_agent import __version__
 from edge_agent.alarms import AlarmName
 from edge_agent.config import Config
-from edge_agent.messages import encode
 from edge_agent.mqtt_link import Publication
+from edge_agent.publications import emptied, json_publication
 from edge_agent.topics import discovery_config
 
 NAME = "edge-agent"
@@ -59,14 +59,12 @@ def discovery(config: Config, board_model: str) -> Publication | None:
     if not config.homeassistant.enabled:
         return withdrawal(config)
     topic = discovery_config(config.homeassistant.prefix, object_id(config))
-    payload = encode(discovery_document(config, board_model))
-    return Publication(topic=topic, payload=payload, retain=True, content_type="application/json")
+    return json_publication(topic, discovery_document(config, board_model), retain=True)
 
 
 def withdrawal(config: Config) -> Publication:
     """The retained message that has Home Assistant forget a board that it knows by this configuration."""
-    topic = discovery_config(config.homeassistant.prefix, object_id(config))
-    return Publication(topic=topic, payload=b"", retain=True)
+    return emptied(discovery_config(config.homeassistant.prefix, object_id(config)))
 
 
 def object_id(config: Config) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edge_agent.clock import Moment
 from edge_agent.mqtt_link import Inbound, Publication
+from edge_agent.publications import json_publication
 from edge_agent.quarantine import Quarantined
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 # Its number is that of the tables' form: an agent with another form uses another file, and leaves this one alone.
 FILE = "requests-1.sqlite"
 WAL_SUFFIX = "-wal"
-REPLY_CONTENT_TYPE = "application/json"
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -195,7 +195,7 @@ class Journal:
         ):
             yield (
                 row,
-                Publication(topic=topic, payload=payload, correlation=correlation, content_type=REPLY_CONTENT_TYPE),
+                json_publication(topic, payload, correlation=correlation),
             )
 
     def repeatable(self) -> Iterator[Repeatable]:

@@ -15,9 +15,10 @@ from edge_agent.board.identity import machine
 from edge_agent.clock import timestamp
 from edge_agent.config import Config
 from edge_agent.engine.protocol import Ready
-from edge_agent.messages import encode, parse_json
+from edge_agent.messages import parse_json
 from edge_agent.model_store import Model
 from edge_agent.mqtt_link import Publication
+from edge_agent.publications import json_publication
 from edge_agent.tasks import Task
 from edge_agent.topics import Topics
 
@@ -80,9 +81,7 @@ class Presence:
             "reason": reason,
             "version": __version__,
         }
-        return Publication(
-            topic=self._topics.state, payload=encode(document), retain=True, content_type="application/json"
-        )
+        return json_publication(self._topics.state, document, retain=True)
 
 
 def info_document(

@@ -17,9 +17,8 @@ from edge_agent.connections import Connections
 from edge_agent.dispatcher import Dispatcher
 from edge_agent.health import Facts, Throughput, health_document
 from edge_agent.homeassistant import discovery, withdrawal
-from edge_agent.messages import encode
-from edge_agent.mqtt_link import Publication
 from edge_agent.presence import Presence, State, info_document
+from edge_agent.publications import json_publication
 from edge_agent.supervisor import Supervisor
 from edge_agent.systemd_notify import notify
 from edge_agent.tasks import Task
@@ -143,11 +142,3 @@ class RetainedTopics:
             model=self._supervisor.model.bundle_name,
             alarms=self.alarms.severities,
         )
-
-
-def json_publication(
-    topic: str, document: dict[str, Any], *, retain: bool = False, expiry_s: int | None = None
-) -> Publication:
-    return Publication(
-        topic=topic, payload=encode(document), retain=retain, expiry_s=expiry_s, content_type="application/json"
-    )

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.admission import DRAINING_RETRY_S
-from edge_agent.dispatcher import Answer
 from edge_agent.energy import EnergySample
 from edge_agent.engine.protocol import (
     Cancelled,
@@ -29,6 +28,7 @@ from edge_agent.engine.protocol import (
 )
 from edge_agent.governor import Limits
 from edge_agent.governor_stages import Cause, Level
+from edge_agent.outcomes import Answer
 from tests.support import BASE, REPLY_FIELDS, Desk, code_of, finished, inbound, labelled, message_of
 
 RESPONSE = f"{BASE}/infer/generate/response"

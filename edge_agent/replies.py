@@ -1,0 +1,40 @@
+"""What callers are sent: pieces of an answer, and its terminal reply. Belongs to the agent's thread."""
+
+from __future__ import annotations
+
+import logging
+
+from edge_agent.clock import timestamp
+from edge_agent.delivery import Delivery
+from edge_agent.duplicates import Key
+from edge_agent.messages import Code, Error, Outcome, encode_partial, encode_reply
+from edge_agent.publications import json_publication
+from edge_agent.request_queue import Asker, Request
+
+log = logging.getLogger(__name__)
+
+
+class Replies:
+    def __init__(self, device: str, delivery: Delivery) -> None:
+        self._device = device
+        self._delivery = delivery
+
+    def partial(self, request: Request, delta: str) -> None:
+        origin = request.origin
+        payload = encode_partial(origin, request.partials, delta)
+        request.partials += 1
+        self._delivery.partial(json_publication(origin.reply_topic, payload, qos=0, correlation=origin.correlation))
+
+    def terminal(self, asker: Asker, outcome: Outcome, *, key: Key | None = None, repeat: bool = False) -> None:
+        """key: what the request is known by when it comes again. What no broker takes becomes a short refusal."""
+        origin = asker.origin
+        payload = encode_reply(origin, outcome, device=self._device, ts=timestamp(), repeat=repeat)
+        publication = json_publication(origin.reply_topic, payload, correlation=origin.correlation)
+        if self._delivery.reply(publication, row=asker.row, task=origin.task, key=key):
+            return
+        if outcome.error is None:
+            message = f"the reply of {len(payload)} bytes cannot be sent: the broker takes no message of this size"
+            self.terminal(asker, Outcome.refused(Error(code=Code.INTERNAL, message=message), outcome.timing))
+        else:
+            log.error("no reply can be sent topic=%r: the broker takes none there", origin.reply_topic)
+            self._delivery.drop(asker.row)
