@@ -110,6 +110,7 @@ class Agent:
             deliver=self._deliver,
             spare_mb=self._board_control.spare_mb,
             adopted=self._on_switched,
+            failed=lambda event: self._retained.tell_event("model-switch-failed", event),
             worker_exited=self._on_worker_exited,
         )
         interval_s = config.models["default"].canary_interval_s

@@ -36,7 +36,8 @@ class ModelSwitch:
     """One switch at a time. deliver: puts an event into the agent's inbox, which gives it to `hear`.
 
     spare_mb: memory that may be taken before the board is short of it; None = unknown. adopted: called when another
-    model's worker has become the one in force, with the event to tell. worker_exited: when it has ended just before.
+    model's worker has become the one in force, with the event to tell; failed: with the event, when none has.
+    worker_exited: when it has ended just before.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ModelSwitch:
         deliver: Callable[[Opened | Recorded], None],
         spare_mb: Callable[[float], float | None],
         adopted: Callable[[dict[str, Any], Ready, float], None],
+        failed: Callable[[dict[str, Any]], None],
         worker_exited: Callable[[WorkerExited, float], None],
     ) -> None:
         self._config = config
@@ -56,6 +58,7 @@ class ModelSwitch:
         self._deliver = deliver
         self._spare_mb = spare_mb
         self._adopted = adopted
+        self._failed = failed
         self._worker_exited = worker_exited
         self._attempt: Attempt | None = None
         self._thread: threading.Thread | None = None
@@ -255,4 +258,5 @@ class ModelSwitch:
             self._dispatcher.worker_lost("another model was tried", now, ready_at=ready_at)
         self._dispatcher.is_held = False
         self._dispatcher.fill(now)
+        self._failed(attempt.failed_event(code, message))
         attempt.answer(error=CommandError(code, message))

@@ -68,6 +68,10 @@ class Attempt:
         )
         return {"model": self.model.key, "how": self.how.value, "old": before, "new": after}
 
+    def failed_event(self, code: str, message: str) -> dict[str, Any]:
+        """And of one that is not: the old model goes on."""
+        return {"how": self.how.value, "bundle": self.source.name, "code": code, "message": message}
+
     def result(self, old: Model) -> dict[str, Any]:
         """And who asked for it. canaries: how many were asked; None = the bundle has none."""
         canaries = None if self.canaries is None else len(self.canaries.canaries)

@@ -87,6 +87,7 @@ class Board:
             deliver=self.inbox.put,
             spare_mb=lambda _now: self.spare_mb,
             adopted=self.adopted,
+            failed=self.events.append,
             worker_exited=lambda end, _now: self.lost.append(end),
         )
 

@@ -156,6 +156,11 @@ def test_what_is_wrong_with_a_bundle_is_the_result_and_the_old_model_goes_on(
         result = switch(site, bundle)
         assert (result["status"], result["error"]["code"]) == ("failed", code), result
         assert text in result["error"]["message"]
+        if code not in {"not_found", "bad_field"}:  # it had begun
+            heard = site.client.wait_for(
+                f"{site.base}/event/model-switch-failed", lambda event, bundle=bundle: event["bundle"] == bundle
+            )
+            assert (heard.json["code"], heard.json["message"]) == (code, result["error"]["message"])
         assert model_of_answer(site) == one
     assert command(site, "model-rollback", {"model": "default"})["error"]["code"] == "no_previous"
     assert command(site, "model-switch", {"model": "other", "bundle": "two"})["error"]["code"] == "bad_field"
