@@ -15,6 +15,7 @@ from edge_agent.config import Config
 from edge_agent.config_files import broker_file_faults, file_faults, model_hints, switched_hint
 from edge_agent.config_loader import DEFAULT_PATH, ConfigError, load_config
 from edge_agent.faults import printable, printable_json
+from edge_agent.log_limit import BoundedHandler
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -197,7 +198,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _set_up_log(config: Config) -> None:
     # journald and docker add the time themselves.
-    logging.basicConfig(level=config.log.level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handlers = [BoundedHandler(sys.stderr)]
+    logging.basicConfig(level=config.log.level, format="%(levelname)s %(name)s: %(message)s", handlers=handlers)
 
 
 def _run(path: Path) -> int:
