@@ -26,6 +26,7 @@ from edge_agent.config import Config
 from edge_agent.connections import Connections
 from edge_agent.delivery import Delivery
 from edge_agent.dispatcher import Dispatcher
+from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import (
     Cancelled,
@@ -33,6 +34,7 @@ from edge_agent.engine.protocol import (
     Failed,
     Finished,
     LoadFailed,
+    Loading,
     Partial,
     Progress,
     Ready,
@@ -66,6 +68,8 @@ ALARMS_EVERY_S = 1.0
 # Time to say on the bus why the agent is about to end.
 GIVE_UP_AFTER_S = 3.0
 GOODBYE_S = 5.0
+# What runs on a worker that is to be replaced for its memory may take so long.
+OUTGROWN_DRAIN_S = 120.0
 
 # What the other threads put into the inbox.
 InboxEvent = LinkEvent | FromWorker | Event | WorkerExited | BoardReading | Synced | Opened | Recorded
@@ -200,10 +204,16 @@ class Agent:
             case BoardReading():
                 if self._board_control.observe(event, now):
                     self._retained.publish_health()
+                self._supervisor.weigh(event.memory.available_mb, now)
             case Connected():
                 self._on_connected(event.link, now)
             case Disconnected():
                 self._on_disconnected(event, now)
+            case Loading(phase=phase):
+                self._supervisor.load_phase = phase
+                if self._presence.state is State.OFFLINE:
+                    # A first load from a slow card may take longer than TimeoutStartSec=.
+                    notify(f"EXTEND_TIMEOUT_USEC={LOAD_SILENCE_S * 1e6:.0f}")
             case Ready():
                 self._on_ready(event, now)
             case LoadFailed(message=message):
@@ -218,6 +228,7 @@ class Agent:
     def _tick(self, now: float) -> None:
         self._dispatcher.expire(now)
         self._supervisor.watch(now, owes_answer=self._dispatcher.active > 0)
+        self._replace_outgrown(now)
         self._monitor.supervise(now)
         if self._signals > self._signals_handled:
             self._signals_handled += 1
@@ -258,6 +269,7 @@ class Agent:
             Vitals(
                 network=self._connections.are_at_work,
                 worker_silent_s=self._supervisor.silent_s(now),
+                worker_dying_s=self._supervisor.dying_s(now),
                 is_worker_coming=self._supervisor.is_coming,
                 monitor_silent_s=now - (self._started_at if read_at is None else read_at),
             )
@@ -375,12 +387,22 @@ class Agent:
     def _on_worker_exited(self, event: WorkerExited, now: float) -> None:
         end = self._supervisor.ended(event, now)
         self._dispatcher.worker_lost(end.how, now, ready_at=end.ready_at)
+        self._dispatcher.is_held = self._model_switch.is_holding
         if self._supervisor.has_given_up:
             return
-        self._retained.alarms.worker_ended(now)
+        self._retained.alarms.worker_ended(end.how, now, is_out_of_memory=end.is_out_of_memory)
         self._retained.publish_health()
         if self._presence.state is State.OFFLINE:
             self._retained.set_state(State.OFFLINE, f"model-load-failed: {end}; the worker is started again")
+
+    def _replace_outgrown(self, now: float) -> None:
+        """Hands nothing more to a worker that holds too much memory; ended when it has ended what it runs."""
+        since = self._supervisor.outgrown_at
+        if since is None:
+            return
+        self._dispatcher.is_held = True
+        if not self._dispatcher.active or now - since >= OUTGROWN_DRAIN_S:
+            self._supervisor.replace_outgrown(now)
 
     def _stop(self) -> None:
         """Replies first, the farewell next, the worker last."""

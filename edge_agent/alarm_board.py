@@ -53,6 +53,8 @@ class AlarmBoard:
         self._alarms = Alarms()
         self._since: dict[AlarmName, str] = {}
         self._worker_ends = _Recent(WORKER_ENDS_WINDOW_S)
+        self._worker_end: str | None = None
+        self._oom_kills = _Recent(WORKER_ENDS_WINDOW_S)
         self._takeovers = _Recent(TAKEOVERS_WINDOW_S)
         self._sessions: dict[str, float] = {}
         self._refusals = _Recent(REFUSALS_WINDOW_S)
@@ -64,8 +66,11 @@ class AlarmBoard:
         """Those that are raised: severity by name."""
         return {name.value: alarm.severity.value for name, alarm in self._alarms.raised.items()}
 
-    def worker_ended(self, now: float) -> None:
+    def worker_ended(self, how: str, now: float, *, is_out_of_memory: bool) -> None:
         self._worker_ends.note(now)
+        self._worker_end = how
+        if is_out_of_memory:
+            self._oom_kills.note(now)
 
     def client_taken_over(self, now: float) -> None:
         self._takeovers.note(now)
@@ -82,14 +87,23 @@ class AlarmBoard:
             self._takeovers.note(now)
         self._sessions[session] = now
 
-    def look(self, now: float, *, session: str, reading: BoardReading, queue_depth: int, overloaded_total: int) -> bool:
+    def look(
+        self,
+        now: float,
+        *,
+        session: str,
+        reading: BoardReading,
+        queue_depth: int,
+        overloaded_total: int,
+        worker_excess: str | None = None,
+    ) -> bool:
         """Raises and clears by what is so now; True if anything did."""
         self._sessions = {name: at for name, at in self._sessions.items() if now - at <= TAKEOVERS_WINDOW_S}
         # A deadline that not even an idle board would meet is refused too, and is no overload.
         if queue_depth > 0:
             self._refusals.note(now, overloaded_total - self._overloaded_total)
         self._overloaded_total = overloaded_total
-        changed, refreshed = self._alarms.update(self._facts(now, reading), now)
+        changed, refreshed = self._alarms.update(self._facts(now, reading, worker_excess), now)
         for name in sorted(changed):
             alarm = self._alarms.raised.get(name)
             if alarm is None:
@@ -112,7 +126,7 @@ class AlarmBoard:
         for name in self._alarms.raised:
             self._announce(emptied(self._topics.alarm(name.value)))
 
-    def _facts(self, now: float, reading: BoardReading) -> AlarmFacts:
+    def _facts(self, now: float, reading: BoardReading, worker_excess: str | None) -> AlarmFacts:
         return AlarmFacts(
             soc_c=reading.thermal.soc_c,
             limit_c=reading.thermal.limit_c,
@@ -123,6 +137,9 @@ class AlarmBoard:
             memory_available_mb=reading.memory.available_mb,
             disk_free_mb=reading.disk_free_mb,
             worker_ends_lately=self._worker_ends.count(now),
+            worker_end=self._worker_end,
+            oom_kills_lately=self._oom_kills.count(now),
+            worker_excess=worker_excess,
             takeovers_lately=self._takeovers.count(now),
             refusals_lately=self._refusals.count(now),
             quality_fault=self._quality_fault,

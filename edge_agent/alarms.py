@@ -56,6 +56,11 @@ class AlarmFacts:
     memory_available_mb: float | None = None
     disk_free_mb: float | None = None
     worker_ends_lately: int = 0
+    # The latest of them, in words.
+    worker_end: str | None = None
+    oom_kills_lately: int = 0
+    # What is too much of the worker's memory, in words.
+    worker_excess: str | None = None
     takeovers_lately: int = 0
     refusals_lately: int = 0
     # Why the model's answers are not what they were, in words.
@@ -186,12 +191,26 @@ def _memory_low(facts: AlarmFacts, before: Severity | None) -> Finding | None:
         for part, least_mb, most_mb in (MEMORY_LOW, MEMORY_CRITICAL)
     )
     severity = _how_low(facts.memory_available_mb, warning_mb, critical_mb, before)
+    advice = "stop other programs, lower engine.context_tokens, or use a smaller model"
+    if facts.oom_kills_lately:
+        times = "once" if facts.oom_kills_lately == 1 else f"{facts.oom_kills_lately} times"
+        return Finding(
+            severity=Severity.CRITICAL,
+            message=f"the kernel ended the worker {times} within {WORKER_ENDS_WINDOW_S / 60:.0f} minutes for want of "
+            f"memory: {advice}",
+            value=facts.memory_available_mb,
+        )
+    if severity is None and facts.worker_excess is not None:
+        return Finding(
+            severity=Severity.WARNING,
+            message=f"{facts.worker_excess}; it is replaced now and then for that: report it with its log",
+            value=facts.memory_available_mb,
+        )
     if severity is None:
         return None
     return Finding(
         severity=severity,
-        message=f"{facts.memory_available_mb:.0f} MB of memory are available: stop other programs, "
-        "lower engine.context_tokens, or use a smaller model",
+        message=f"{facts.memory_available_mb:.0f} MB of memory are available: {advice}",
         value=facts.memory_available_mb,
     )
 
@@ -212,8 +231,9 @@ def _worker_crash_loop(facts: AlarmFacts, before: Severity | None) -> Finding | 
         return None
     return Finding(
         severity=Severity.CRITICAL,
-        message=f"the worker ended {facts.worker_ends_lately} times within {WORKER_ENDS_WINDOW_S / 60:.0f} minutes: "
-        "the log tells how; free memory, run `edge-agent doctor`, or go back to another model",
+        message=f"the worker ended {facts.worker_ends_lately} times within {WORKER_ENDS_WINDOW_S / 60:.0f} minutes, "
+        f"at last {facts.worker_end}: the log tells more; free memory, run `edge-agent doctor`, or go back to another "
+        "model",
         value=facts.worker_ends_lately,
     )
 

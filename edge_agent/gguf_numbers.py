@@ -6,7 +6,7 @@ Source: ggml/src/ggml-common.h of the llama.cpp that llama-cpp-python 0.3.36 ven
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,11 @@ _EXPONENTS: dict[str, tuple[np.dtype[Any], int]] = {
 }
 
 
-def check_numbers(path: Path, tensors: Iterable[TensorInfo]) -> None:
-    """Reads all of these tensors, 1 MB at a time. Raises HeaderError for a number that is not finite; OSError."""
+def check_numbers(path: Path, tensors: Iterable[TensorInfo], advanced: Callable[[], object] = lambda: None) -> None:
+    """Reads all of these tensors, 1 MB at a time. Raises HeaderError for a number that is not finite; OSError.
+
+    advanced: called after each part.
+    """
     for tensor in tensors:
         word, exponent = _EXPONENTS.get(tensor.type.name, _F16)
         places = tensor.type.scales or ((0,) if tensor.type.elements == 1 else ())
@@ -35,6 +38,7 @@ def check_numbers(path: Path, tensors: Iterable[TensorInfo]) -> None:
             for place in places:
                 words = blocks[:, place : place + word.itemsize].view(word)
                 bad += int(np.count_nonzero(words & exponent == exponent))
+            advanced()
         if bad:
             raise HeaderError(f"tensor {tensor.name}: should hold finite numbers only (got {bad} that are not)")
 

@@ -109,6 +109,10 @@ class Facts:
     worker: Ready | None
     worker_restarts: int
     model: str
+    # How the worker before this one ended, in words; None = there was none.
+    worker_end: str | None = None
+    # Anonymous memory with which a worker is replaced; None = unknown.
+    worker_bound_mb: float | None = None
     quarantined: tuple[Quarantined, ...] = ()
     # Why requests do not outlive the agent although they should.
     journal_fault: str | None = None
@@ -225,6 +229,7 @@ def health_document(facts: Facts) -> dict[str, Any]:
             "available_mb": memory.available_mb,
             "agent_rss_mb": facts.agent_rss_mb,
             "worker_rss_mb": facts.worker_rss_mb,
+            "worker_bound_mb": _rounded(facts.worker_bound_mb, 1),
             "swap_used_mb": memory.swap_used_mb,
             "cgroup_controller": memory.has_cgroup_controller,
         },
@@ -232,6 +237,7 @@ def health_document(facts: Facts) -> dict[str, Any]:
         "worker": {
             "pid": worker.pid if worker else None,
             "restarts": facts.worker_restarts,
+            "last_end": facts.worker_end,
             "model": facts.model,
             "cpu_variant": worker.cpu_variant if worker else None,
             "repacked_mb": _megabytes(worker.repacked_mib) if worker else None,

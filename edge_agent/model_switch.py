@@ -19,6 +19,7 @@ from edge_agent.command_desk import Answer
 from edge_agent.commands import CommandError
 from edge_agent.config import Config
 from edge_agent.dispatcher import Dispatcher
+from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import Cancelled, Failed, Finished, LoadFailed, Partial, Ready, Refused
 from edge_agent.faults import how_ended, last_words, shown
@@ -27,8 +28,6 @@ from edge_agent.switch_attempt import Attempt, How, Opened, Phase, Recorded, nee
 
 log = logging.getLogger(__name__)
 
-# A model that is not ready after so long will not be.
-LOAD_S = 600.0
 _STOP_S = 5.0
 
 
@@ -71,6 +70,11 @@ class ModelSwitch:
     def phase(self) -> Phase | None:
         """None = there is no switch."""
         return None if self._attempt is None else self._attempt.phase
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether requests wait for its end, as there is no memory for two models."""
+        return self._attempt is not None and not self._attempt.is_beside
 
     def switch(self, bundle: str, *, allow_downgrade: bool, now: float, answer: Answer) -> None:
         """Raises CommandError if it does not begin; else `answer` is called once."""
@@ -116,9 +120,9 @@ class ModelSwitch:
             attempt.phase = Phase.ENDING
         if attempt.phase is Phase.ENDING and self._supervisor.former is None:
             self._load(attempt, now)
-        limit_s = {Phase.LOADING: LOAD_S, Phase.ASKING: SILENCE_S}.get(attempt.phase)
+        limit_s = {Phase.LOADING: LOAD_SILENCE_S, Phase.ASKING: SILENCE_S}.get(attempt.phase)
         if limit_s is not None and now - attempt.since > limit_s:
-            self._fail(attempt, "load_failed", f"the new worker said nothing for {limit_s:.0f} s", now)
+            self._fail(attempt, "load_failed", f"the new worker did not get on for {limit_s:.0f} s", now)
 
     def stop(self, now: float) -> None:
         """The agent ends: what is not recorded by now is given up."""

@@ -108,6 +108,7 @@ class RetainedTopics:
             reading=self._board_control.reading(now),
             queue_depth=len(self._dispatcher.queue),
             overloaded_total=self._dispatcher.statistics.overloaded_total,
+            worker_excess=self._supervisor.memory.excess,
         )
         if has_changed:
             self.publish_health()
@@ -139,6 +140,8 @@ class RetainedTopics:
             worker_rss_mb=resident_mb(worker.pid) if worker else None,
             worker=worker,
             worker_restarts=self._supervisor.restarts,
+            worker_end=None if self._supervisor.last_end is None else self._supervisor.last_end.how,
+            worker_bound_mb=self._supervisor.memory.bound_mb,
             model=self._supervisor.model.bundle_name,
             alarms=self.alarms.severities,
         )

@@ -6,21 +6,25 @@ Decides about the worker process only; what its life means for requests and for 
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.board.process import oom_kills, process_memory
 from edge_agent.config import Config
+from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import EngineProcess, WorkerExited
-from edge_agent.engine.protocol import Cancel, Command, EngineSettings, Event, Load, Ready, SetTasks
+from edge_agent.engine.protocol import Cancel, Command, EngineSettings, Event, Load, LoadPhase, Ready, SetTasks
 from edge_agent.faults import how_ended, last_words
 from edge_agent.model_record import engine_state
 from edge_agent.model_store import Model, ModelError, open_model
 from edge_agent.tasks import Task
+from edge_agent.worker_memory import WorkerMemory
 
 log = logging.getLogger(__name__)
 
-# First and longest pause before a new worker; a worker that lived this long before it died starts at the first again.
+# Shortest and longest pause before a new worker; one that was ready for this long before it died is replaced at once.
 RESTART_AFTER_S = (1.0, 30.0)
 STABLE_AFTER_S = 60.0
 # Between two steps the worker tells of itself each second; the longest step is a full batch of a 3B model on a Pi 4.
@@ -31,12 +35,14 @@ SILENCE_S = 120.0
 class End:
     """How a worker ended. log: its last words on one line.
 
-    ready_at: when the next one is likely to answer; None = unknown, or there is none to come.
+    ready_at: when the next one is likely to answer; None = unknown, or there is none to come. is_out_of_memory: the
+    kernel ended it, or another process of the service, for want of memory.
     """
 
     how: str
     log: str
     ready_at: float | None
+    is_out_of_memory: bool = False
 
     def __str__(self) -> str:
         return f"{self.how}: {self.log}" if self.log else self.how
@@ -73,6 +79,11 @@ class Supervisor:
         self.restart_at: float | None = None
         # The first worker found the model unusable: no other one would do better.
         self.has_given_up = False
+        # While the worker loads: what it last told to be at.
+        self.load_phase = LoadPhase.PROGRAM
+        self.memory = WorkerMemory()
+        # Since when it is to be replaced, as soon as it can be spared, for it holds too much memory.
+        self.outgrown_at: float | None = None
         self._config = config
         self._tasks = tasks
         self._deliver = deliver
@@ -85,6 +96,10 @@ class Supervisor:
         self._reload_s: float | None = None
         self._pause_s = RESTART_AFTER_S[0]
         self._heard_at = 0.0
+        # Why and when the worker was killed by us; None = it was not.
+        self._killed_for: str | None = None
+        self._killed_at = 0.0
+        self._oom_kills: int | None = None
 
     @property
     def is_coming(self) -> bool:
@@ -96,10 +111,23 @@ class Supervisor:
         """None = no worker is ready."""
         return None if self.ready is None else now - self._heard_at
 
+    def dying_s(self, now: float) -> float | None:
+        """How long ago the worker was killed that is still there; None = none is."""
+        is_dying = self._killed_for is not None and self.worker is not None and self.worker.is_running
+        return now - self._killed_at if is_dying else None
+
     def start(self, now: float) -> None:
         """Raises OSError if there can be no process."""
         self.worker = self._started(self.model, is_restart=self.restarts > 0)
+        self._another(now)
+
+    def _another(self, now: float) -> None:
+        """The worker is a new one."""
         self._heard_at = now
+        self._killed_for = self.outgrown_at = None
+        self.load_phase = LoadPhase.PROGRAM
+        self.memory.another()
+        self._oom_kills = oom_kills()
 
     def _started(self, model: Model, *, is_restart: bool) -> EngineProcess:
         load = Load(
@@ -140,13 +168,13 @@ class Supervisor:
         self.former, self.worker, self.candidate = self.worker or self.former, self.candidate, None
         self.model, self.restart_at = model, None
         self._pause_s = RESTART_AFTER_S[0]
+        self._another(now)
         self.became_ready(ready, now)
-        self.heard(now)
         self.set_tasks(self._tasks)
 
     def let_go(self) -> None:
         """Ends the worker without another in its place; its end is told as that of `former`, if it has not ended."""
-        self.ready = self._ready_at = self.restart_at = None
+        self.ready = self._ready_at = self.restart_at = self.outgrown_at = None
         if self.worker is not None:
             self.former, self.worker = self.worker, None
             self.former.kill()
@@ -175,7 +203,7 @@ class Supervisor:
     def became_ready(self, ready: Ready, now: float) -> None:
         self.ready, self._ready_at = ready, now
         self._reload_s = ready.load_s - ready.measure_s
-        log.info("model ready load_s=%.1f threads=%d repacked_mib=%s", ready.load_s, ready.threads, ready.repacked_mib)
+        log.info("model ready load_s=%.2f threads=%d repacked_mib=%s", ready.load_s, ready.threads, ready.repacked_mib)
 
     def load_failed(self, message: str) -> None:
         """Its end follows: a model that was loaded before is tried again."""
@@ -184,12 +212,14 @@ class Supervisor:
 
     def ended(self, event: WorkerExited, now: float) -> End:
         if self._ready_at is not None and now - self._ready_at > STABLE_AFTER_S:
-            self._pause_s = RESTART_AFTER_S[0]
-        self.worker = self.ready = self._ready_at = None
+            self._pause_s = 0.0
+        self.worker = self.ready = self._ready_at = self.outgrown_at = None
+        how, is_out_of_memory = self._how_ended(event.returncode)
         end = End(
-            how=how_ended(event.returncode),
+            how=how,
             log=last_words(event.log_tail),
             ready_at=None if self._reload_s is None else now + self._pause_s + self._reload_s,
+            is_out_of_memory=is_out_of_memory,
         )
         self.last_end = end
         if not self.has_given_up:
@@ -198,16 +228,51 @@ class Supervisor:
             self._schedule(now)
         return end
 
+    def _how_ended(self, returncode: int) -> tuple[str, bool]:
+        """In words, and whether memory was short."""
+        if returncode != -signal.SIGKILL:
+            return how_ended(returncode), False
+        if self._killed_for is not None:
+            return f"killed by the agent: {self._killed_for}", False
+        before, after = self._oom_kills, oom_kills()
+        is_out_of_memory = before is not None and after is not None and after > before
+        return how_ended(returncode) + (", the kernel was out of memory" if is_out_of_memory else ""), is_out_of_memory
+
+    def weigh(self, available_mb: float | None, now: float) -> None:
+        """To be called once a second: looks at the worker's memory. available_mb: of the board; None = unknown."""
+        if self.ready is None or self._killed_for is not None:
+            return
+        memory = process_memory(self.ready.pid)
+        if memory is None:
+            return
+        used_mb, asked_mb = (1.048576 * mib for mib in (memory.anonymous_mib + memory.swapped_mib, memory.data_mib))
+        if self.memory.observe(used_mb, asked_mb, available_mb, now):
+            self.outgrown_at = now
+            log.warning("%s: it is replaced when it has ended what it runs", self.memory.excess)
+
+    def replace_outgrown(self, now: float) -> None:
+        """Ends a worker that holds too much memory; once."""
+        if self._killed_for is None and self.memory.excess is not None:
+            self._kill(self.memory.excess, now)
+
     def watch(self, now: float, *, owes_answer: bool) -> None:
         """To be called several times a second: a worker that is due is started, one that is stuck is killed."""
         if self.restart_at is not None and now >= self.restart_at:
             self.restart_at = None
             self._restart(now)
-        silent_s = self.silent_s(now)
-        if owes_answer and self.worker is not None and silent_s is not None and silent_s >= SILENCE_S:
-            log.error("worker silent_s=%.0f while it owes an answer: it is killed", SILENCE_S)
-            self._heard_at = now
-            self.worker.kill()
+        if self.worker is None or self._killed_for is not None:
+            return
+        silent_s = now - self._heard_at
+        if self.ready is None and silent_s >= LOAD_SILENCE_S:
+            self._kill(f"its load ({self.load_phase.value}) did not get on for {LOAD_SILENCE_S:.0f} s", now)
+        elif self.ready is not None and owes_answer and silent_s >= SILENCE_S:
+            self._kill(f"it said nothing for {SILENCE_S:.0f} s while it owed an answer", now)
+
+    def _kill(self, reason: str, now: float) -> None:
+        assert self.worker is not None
+        log.error("the worker is killed: %s", reason)
+        self._killed_for, self._killed_at = reason, now
+        self.worker.kill()
 
     def _restart(self, now: float) -> None:
         """The model file is opened anew: if it is another one now, it must be as its manifest says, and be named so."""
@@ -221,4 +286,4 @@ class Supervisor:
 
     def _schedule(self, now: float) -> None:
         self.restart_at = now + self._pause_s
-        self._pause_s = min(2 * self._pause_s, RESTART_AFTER_S[1])
+        self._pause_s = min(max(2 * self._pause_s, RESTART_AFTER_S[0]), RESTART_AFTER_S[1])

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# A worker that says nothing is killed by the agent before that; this is for one that cannot be killed.
+# A worker that owes an answer and says nothing is killed by the agent before that.
 WORKER_SILENCE_S = 180.0
+# What hangs in a broken disk or driver cannot be killed.
+WORKER_DYING_S = 60.0
 # The monitor goes around about once a second, and past sensors that hang.
 MONITOR_SILENCE_S = 30.0
 
@@ -19,11 +21,13 @@ MONITOR_SILENCE_S = 30.0
 class Vitals:
     """network: by connection, whether its thread is at work. worker_silent_s: None = no worker is ready.
 
-    is_worker_coming: one loads, or will be started. monitor_silent_s: None = there is no monitor yet.
+    worker_dying_s: since one that is still there was killed; None = there is none. is_worker_coming: one loads, or
+    will be started. monitor_silent_s: None = there is no monitor yet.
     """
 
     network: Mapping[str, bool]
     worker_silent_s: float | None
+    worker_dying_s: float | None
     is_worker_coming: bool
     monitor_silent_s: float | None
 
@@ -37,6 +41,8 @@ def stalled(vitals: Vitals) -> str | None:
         return "there is no worker, and none to come"
     if vitals.worker_silent_s is not None and vitals.worker_silent_s > WORKER_SILENCE_S:
         return f"the worker has said nothing for {vitals.worker_silent_s:.0f} s"
+    if vitals.worker_dying_s is not None and vitals.worker_dying_s > WORKER_DYING_S:
+        return f"the worker was killed {vitals.worker_dying_s:.0f} s ago and is still there"
     if vitals.monitor_silent_s is not None and vitals.monitor_silent_s > MONITOR_SILENCE_S:
         return f"the board was not read for {vitals.monitor_silent_s:.0f} s"
     return None

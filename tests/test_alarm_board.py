@@ -34,9 +34,23 @@ class Bus:
             self.retained[name] = json.loads(publication.payload)
 
     def look(
-        self, now: float, *, session: str = "s1", reading: BoardReading = UNKNOWN, depth: int = 0, refused: int = 0
+        self,
+        now: float,
+        *,
+        session: str = "s1",
+        reading: BoardReading = UNKNOWN,
+        depth: int = 0,
+        refused: int = 0,
+        worker_excess: str | None = None,
     ) -> bool:
-        return self.board.look(now, session=session, reading=reading, queue_depth=depth, overloaded_total=refused)
+        return self.board.look(
+            now,
+            session=session,
+            reading=reading,
+            queue_depth=depth,
+            overloaded_total=refused,
+            worker_excess=worker_excess,
+        )
 
 
 @pytest.fixture
@@ -106,13 +120,35 @@ def test_a_clock_that_is_set_late_tells_when_it_began(bus: Bus, monkeypatch: pyt
 
 def test_a_worker_that_dies_again_and_again(bus: Bus) -> None:
     for now in (1.0, 2.0):
-        bus.board.worker_ended(now)
+        bus.board.worker_ended("exit code 1", now, is_out_of_memory=False)
     assert not bus.look(3.0)
-    bus.board.worker_ended(3.0)
+    bus.board.worker_ended("killed by SIGKILL", 3.0, is_out_of_memory=False)
     assert bus.look(3.0)
+    message = bus.retained["worker-crash-loop"]["message"]
+    assert message.startswith("the worker ended 3 times within 10 minutes, at last killed by SIGKILL: ")
     assert not bus.look(602.5)
     assert bus.look(604.0)
     assert bus.retained == {}
+
+
+def test_memory_is_low_where_the_kernel_ended_the_worker_for_it(bus: Bus) -> None:
+    bus.board.worker_ended("killed by SIGKILL, the kernel was out of memory", 1.0, is_out_of_memory=True)
+    bus.look(1.0)
+    assert bus.look(11.0)
+    alarm = bus.retained["memory-low"]
+    assert alarm["severity"] == "critical"
+    assert alarm["message"].startswith("the kernel ended the worker once within 10 minutes for want of memory: stop ")
+    bus.look(602.0)
+    assert bus.look(663.0)
+    assert bus.retained == {}
+
+
+def test_a_worker_that_holds_too_much_is_told_with_how_much(bus: Bus) -> None:
+    bus.look(1.0, worker_excess="the worker holds 800 MB, 500 MB are all that it should need")
+    assert bus.look(11.0, worker_excess="the worker holds 900 MB, 500 MB are all that it should need")
+    alarm = bus.retained["memory-low"]
+    assert alarm["severity"] == "warning"
+    assert alarm["message"].startswith("the worker holds 900 MB, ")
 
 
 def test_one_takeover_is_told_and_is_over_when_no_more_come(bus: Bus) -> None:

@@ -111,9 +111,17 @@ FIELDS: dict[str, set[str]] = {
         "joules_per_token",
     },
     "cpu": {"load1", "percent", "freq_mhz", "freq_max_mhz"},
-    "memory": {"total_mb", "available_mb", "agent_rss_mb", "worker_rss_mb", "swap_used_mb", "cgroup_controller"},
+    "memory": {
+        "total_mb",
+        "available_mb",
+        "agent_rss_mb",
+        "worker_rss_mb",
+        "worker_bound_mb",
+        "swap_used_mb",
+        "cgroup_controller",
+    },
     "disk": {"free_mb"},
-    "worker": {"pid", "restarts", "model", "cpu_variant", "repacked_mb"},
+    "worker": {"pid", "restarts", "last_end", "model", "cpu_variant", "repacked_mb"},
     "governor": {"level", "limits", "reason"},
 }
 PLAIN = {"ts", "session", "seq", "uptime_s", "overall", "reasons", "sensor_errors", "quarantine"}
@@ -165,7 +173,7 @@ def test_what_the_board_says_is_told() -> None:
         memory=Memory(total_mb=8454.0, available_mb=6246.8, swap_used_mb=0.0, has_cgroup_controller=False),
         disk_free_mb=12345.6,
     )
-    document = json.loads(json.dumps(health_document(facts(reading=reading, worker_rss_mb=700.0))))
+    document = json.loads(json.dumps(health_document(facts(reading=reading, worker_rss_mb=700.0, worker_bound_mb=756.04))))
     assert {name: document[name] for name in ("thermal", "power", "cpu", "memory", "disk")} == {
         "thermal": {
             "soc_c": 84.4,
@@ -192,6 +200,7 @@ def test_what_the_board_says_is_told() -> None:
             "available_mb": 6246.8,
             "agent_rss_mb": 30.0,
             "worker_rss_mb": 700.0,
+            "worker_bound_mb": 756.0,
             "swap_used_mb": 0.0,
             "cgroup_controller": False,
         },

@@ -16,11 +16,12 @@ from edge_agent.canaries import Canaries
 from edge_agent.commands import CommandError
 from edge_agent.config import ModelConfig
 from edge_agent.dispatcher import Dispatcher
+from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import EngineProcess, WorkerExited
-from edge_agent.engine.protocol import Cancel, Event, LoadFailed, Partial, Ready, Run, SetTasks
+from edge_agent.engine.protocol import Cancel, Event, LoadFailed, Loading, LoadPhase, Partial, Ready, Run, SetTasks
 from edge_agent.model_record import FILE, Record
 from edge_agent.model_store import open_model
-from edge_agent.model_switch import LOAD_S, ModelSwitch
+from edge_agent.model_switch import ModelSwitch
 from edge_agent.supervisor import SILENCE_S, FromWorker, Supervisor
 from edge_agent.switch_attempt import BASE_MB, COPIES, Opened, Phase, Recorded, needed_mb
 from edge_agent.tasks import load_tasks
@@ -234,6 +235,15 @@ def test_a_bad_bundle_that_had_the_old_worker_go_first_brings_it_back(board: Boa
     assert board.lost == []
 
 
+def test_a_new_worker_that_gets_on_may_take_its_time(board: Board) -> None:
+    new, now = board.load(), 2.0
+    for _ in range(5):
+        now += LOAD_SILENCE_S
+        board.switch.tick(now)
+        board.say(new, Loading(phase=LoadPhase.WEIGHTS), now)
+    assert (board.results, board.switch.phase, new.kills) == ([], Phase.LOADING, 0)
+
+
 @pytest.mark.parametrize(
     ("event", "code"),
     [
@@ -248,9 +258,9 @@ def test_whatever_is_wrong_with_the_new_worker_leaves_the_old_one_where_it_is(
 ) -> None:
     old, new = board.processes[0], board.load()
     if event is None:
-        board.switch.tick(2.0 + LOAD_S)
+        board.switch.tick(2.0 + LOAD_SILENCE_S)
         assert board.results == []
-        board.switch.tick(2.1 + LOAD_S)
+        board.switch.tick(2.1 + LOAD_SILENCE_S)
     elif isinstance(event, LoadFailed | WorkerExited):
         board.say(new, event, 3.0)
     else:

@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 
 from edge_agent import supervisor as supervisor_module
+from edge_agent.board.process import ProcessMemory
 from edge_agent.config import Config
+from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import WorkerExited
-from edge_agent.engine.protocol import Command, Event, Load, SetTasks
+from edge_agent.engine.protocol import Command, Event, Load, LoadPhase, SetTasks
 from edge_agent.model_store import open_model
 from edge_agent.supervisor import SILENCE_S, STABLE_AFTER_S, Supervisor
 from edge_agent.tasks import load_tasks
+from edge_agent.worker_memory import LASTING_S, MARGIN_MB
 from tests.support import config
 from tests.test_health import READY
 
@@ -96,17 +99,20 @@ def test_workers_that_die_at_load_follow_each_other_after_longer_and_longer_paus
     assert [process.load.is_restart for process in nursery.processes] == [False] + [True] * 8
 
 
-@pytest.mark.parametrize(("lived_s", "pause_s"), [(STABLE_AFTER_S, 4.0), (STABLE_AFTER_S + 1.0, 1.0)])
-def test_only_a_worker_that_lived_long_starts_at_the_shortest_pause_again(
-    nursery: Nursery, lived_s: float, pause_s: float
-) -> None:
+@pytest.mark.parametrize(("lived_s", "pause_s"), [(STABLE_AFTER_S, 4.0), (STABLE_AFTER_S + 1.0, 0.0)])
+def test_only_a_worker_that_lived_long_is_replaced_at_once(nursery: Nursery, lived_s: float, pause_s: float) -> None:
     nursery.supervisor.start(0.0)
     for now in (0.0, 10.0):
         nursery.die(now)
         nursery.watch(now, now + 5.0)
     nursery.supervisor.became_ready(READY, 20.0)
     nursery.die(20.0 + lived_s)
-    assert nursery.supervisor.restart_at == 20.0 + lived_s + pause_s
+    died_at = 20.0 + lived_s
+    assert nursery.supervisor.restart_at == died_at + pause_s
+    if not pause_s:
+        nursery.watch(died_at, died_at)
+        nursery.die(died_at + 0.5)
+        assert nursery.supervisor.restart_at == died_at + 1.5
 
 
 def test_when_the_next_worker_answers_is_known_once_one_did(nursery: Nursery) -> None:
@@ -123,8 +129,6 @@ def test_when_the_next_worker_answers_is_known_once_one_did(nursery: Nursery) ->
 def test_a_silent_worker_is_killed_once_and_only_if_it_owes_an_answer(nursery: Nursery) -> None:
     one = nursery.supervisor
     one.start(0.0)
-    # To load takes as long as it takes.
-    nursery.watch(0.0, SILENCE_S + 1.0, owes_answer=True)
     one.became_ready(READY, 200.0)
     one.heard(200.0)
     nursery.watch(200.0, 200.0 + 2 * SILENCE_S)
@@ -135,6 +139,30 @@ def test_a_silent_worker_is_killed_once_and_only_if_it_owes_an_answer(nursery: N
     assert process.kills == 0
     nursery.watch(500.0 + SILENCE_S, 530.0 + SILENCE_S, owes_answer=True)
     assert process.kills == 1
+    # Until it is gone, it is one that cannot be killed.
+    assert one.dying_s(530.0 + SILENCE_S) == 30.0
+    end = one.ended(KILLED, 531.0 + SILENCE_S)
+    assert end.how == "killed by the agent: it said nothing for 120 s while it owed an answer"
+    assert one.dying_s(532.0 + SILENCE_S) is None
+
+
+def test_a_load_may_take_as_long_as_it_gets_on(nursery: Nursery) -> None:
+    one, now = nursery.supervisor, 0.0
+    one.start(now)
+    (process,) = nursery.processes
+    for _ in range(10):
+        nursery.watch(now, now + LOAD_SILENCE_S - 1.0)
+        now += LOAD_SILENCE_S - 1.0
+        one.heard(now)
+    assert process.kills == 0
+    one.load_phase = LoadPhase.MEASURE
+    nursery.watch(now, now + LOAD_SILENCE_S + 1.0)
+    assert process.kills == 1
+    assert one.ended(KILLED, now + 400.0).how == "killed by the agent: its load (measure) did not get on for 300 s"
+    # The next one is not held to the silence of this one.
+    nursery.watch(now + 400.0, now + 402.0)
+    assert [process.kills for process in nursery.processes] == [1, 0]
+    assert one.load_phase is LoadPhase.PROGRAM
 
 
 def test_a_model_that_cannot_be_loaded_is_given_up_at_first_and_tried_again_later(nursery: Nursery) -> None:
@@ -198,3 +226,58 @@ def test_the_end_of_a_worker_is_told_by_its_signal_and_without_what_went_well(
         "worker ended: killed by SIGKILL restart_in_s=1.0 log=nothing",
         "worker ended: exit code 1 restart_in_s=2.0 log=MemoryError",
     ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "code", "how"),
+    [
+        ((3, 4), -9, "killed by SIGKILL, the kernel was out of memory"),
+        ((3, 3), -9, "killed by SIGKILL"),
+        ((None, None), -9, "killed by SIGKILL"),
+        ((3, 4), -6, "killed by SIGABRT"),
+    ],
+)
+def test_a_worker_that_the_kernel_ended_for_its_memory_is_told_as_such(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch, counts: tuple[int | None, int | None], code: int, how: str
+) -> None:
+    told = iter(counts)
+    monkeypatch.setattr(supervisor_module, "oom_kills", lambda: next(told))
+    nursery.supervisor.start(0.0)
+    end = nursery.supervisor.ended(WorkerExited(returncode=code, log_tail=()), 1.0)
+    assert (end.how, end.is_out_of_memory) == (how, "memory" in how)
+
+
+class Memory:
+    """Of a worker, as the kernel tells it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.held_mib = 400.0
+        patch.setattr(supervisor_module, "process_memory", lambda _pid: self.read())
+
+    def read(self) -> ProcessMemory:
+        return ProcessMemory(anonymous_mib=self.held_mib - 10.0, swapped_mib=10.0, file_mib=9e3, data_mib=500.0)
+
+
+def test_a_worker_that_holds_too_much_memory_for_some_seconds_is_to_be_replaced(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, one = Memory(monkeypatch), nursery.supervisor
+    one.start(0.0)
+    one.weigh(1e4, 0.5)
+    one.became_ready(READY, 1.0)
+    one.weigh(1e4, 1.0)
+    assert one.memory.bound_mb == 500.0 * 1.048576 + MARGIN_MB[1]
+    memory.held_mib = 500.0 + MARGIN_MB[1] / 1.048576 + 1.0
+    one.weigh(1e4, 2.0)
+    assert one.outgrown_at is None
+    one.weigh(1e4, 2.0 + LASTING_S)
+    assert one.outgrown_at == 2.0 + LASTING_S
+    one.replace_outgrown(9.0)
+    one.replace_outgrown(9.1)
+    assert nursery.processes[0].kills == 1
+    end = one.ended(KILLED, 10.0)
+    assert end.how == "killed by the agent: the worker holds 781 MB, 780 MB are all that it should need"
+    assert (one.outgrown_at, one.restarts) == (None, 1)
+    # The next one has a bound of its own.
+    nursery.watch(10.0, 12.0)
+    assert one.memory.bound_mb is None

@@ -10,12 +10,12 @@ from edge_agent.board.identity import machine
 from edge_agent.board.process import resident_mb
 from edge_agent.config import Config
 from edge_agent.doctor.check import Check, Verdict, counted
+from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import EngineProcess, WorkerExited
-from edge_agent.engine.protocol import EngineSettings, Event, Load, LoadFailed, Ready
+from edge_agent.engine.protocol import EngineSettings, Event, Load, LoadFailed, Loading, Ready
 from edge_agent.faults import how_ended, last_words
 from edge_agent.model_store import Model
 
-LOAD_TIMEOUT_S = 300.0
 # Feature of the core -> how llama.cpp's system info names it when the library was built to use it.
 KERNEL_FEATURES = {
     "asimddp": "DOTPROD",
@@ -34,11 +34,12 @@ def engine(board: Board, config: Config, model: Model, available_mb: float | Non
     worker_mb = None
     worker.start()
     try:
-        event = events.get(timeout=LOAD_TIMEOUT_S)
+        while isinstance(event := events.get(timeout=LOAD_SILENCE_S), Loading):
+            pass
         if isinstance(event, Ready):
             worker_mb = resident_mb(event.pid)
     except queue.Empty:
-        event = LoadFailed(message=f"no answer within {LOAD_TIMEOUT_S:.0f} s")
+        event = LoadFailed(message=f"it did not get on for {LOAD_SILENCE_S:.0f} s")
     finally:
         worker.stop(5.0)
     yield memory(available_mb, worker_mb)

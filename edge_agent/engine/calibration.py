@@ -258,7 +258,7 @@ def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
     """
     token = max(llama.eos, 0)
     base = _base_tokens(llama)
-    llama.decode_all(base_id, [token] * base, threads=1)
+    llama.decode_all(base_id, [token] * base, threads=cpus())
 
     def step(rows: int, outputs: int, threads: int) -> None:
         count = rows if rows <= len(seq_ids) else min(-(-rows // _PROMPT_TOKENS), len(seq_ids))

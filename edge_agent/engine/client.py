@@ -8,14 +8,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import EngineProcess, WorkerExited
-from edge_agent.engine.protocol import Event, Failed, Finished, Load, LoadFailed, Progress, Ready, Refused, Run
+from edge_agent.engine.protocol import Event, Failed, Finished, Load, LoadFailed, Loading, Progress, Ready, Refused, Run
 from edge_agent.faults import how_ended
 
 Answered = Finished | Refused | Failed
 _Heard = Event | WorkerExited | KeyboardInterrupt
 
-_LOAD_TIMEOUT_S = 600.0
 # The worker tells of itself every second while it is alive; a step is shorter than this on every board.
 _SILENCE_S = 120.0
 _STOP_S = 5.0
@@ -38,7 +38,8 @@ class Worker:
 
     def ready(self) -> Ready:
         """Waits until the model answers."""
-        event = self._next(_LOAD_TIMEOUT_S)
+        while isinstance(event := self._next(LOAD_SILENCE_S), Loading):
+            pass
         if isinstance(event, LoadFailed):
             raise WorkerError(f"the model does not load: {event.message}")
         assert isinstance(event, Ready)

@@ -1,8 +1,9 @@
 """A deterministic engine without a model: queue, overload and cancel can be tried with it on any machine.
 
-Chosen by a model path `echo:`; `echo:step_ms=20` makes each step take 20 ms, `echo:load_ms=500` the start. A token is a
-word. Labels: the first label that the last user message contains gets 0.9, else all the same. Schema: the smallest
-instance. Text: the last user message, word by word.
+Chosen by a model path `echo:`; `echo:step_ms=20` makes each step take 20 ms, `echo:load_ms=500` the start. To try what
+looks after a worker, `hang_ms` is a start that does not get on, and each step keeps `leak_kb`. A token is a word.
+Labels: the first label that the last user message contains gets 0.9, else all the same. Schema: the smallest instance.
+Text: the last user message, word by word.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -47,7 +48,8 @@ _logger = logging.getLogger(__name__)
 SCHEME = "echo:"
 _CONTEXT_TOKENS = 4096
 _LIKELY = 0.9
-_OPTIONS = ("step_ms", "load_ms")
+_OPTIONS = ("step_ms", "load_ms", "hang_ms", "leak_kb")
+_LOAD_PART_S = 0.1
 
 
 class EchoPathError(ValueError):
@@ -73,6 +75,8 @@ class EchoEngine:
     """An Engine. Raises EchoPathError for options that it does not know."""
 
     load: Load
+    # Called often while it starts.
+    advanced: Callable[[], object] = lambda: None
     _options: dict[str, float] = field(init=False)
     _most_active: int = field(init=False)
     _requests: dict[int, _Request] = field(default_factory=dict)
@@ -80,10 +84,15 @@ class EchoEngine:
     _totals: Totals = field(default_factory=Totals)
     # Never set: its `wait` is a pause.
     _pause: threading.Event = field(default_factory=threading.Event)
+    _leaked: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._options = _parse_options(self.load.model_path)
-        self._pause.wait(self._options["load_ms"] / 1000)
+        self._pause.wait(self._options["hang_ms"] / 1000)
+        ready_at = monotonic() + self._options["load_ms"] / 1000
+        while (left_s := ready_at - monotonic()) > 0:
+            self._pause.wait(min(left_s, _LOAD_PART_S))
+            self.advanced()
         self._most_active = self.load.settings.max_active
         self.set_tasks(self.load.tasks)
 
@@ -135,6 +144,8 @@ class EchoEngine:
         if not active:
             return []
         self._pause.wait(self._options["step_ms"] / 1000)
+        # Zeros alone would be pages that are not there.
+        self._leaked.append(b"!" * int(1024 * self._options["leak_kb"]))
         has_prefill = False
         share_s = (monotonic() - began) / len(active)
         events: list[Event] = []
@@ -250,7 +261,7 @@ def _parse_options(path: str) -> dict[str, float]:
     for pair in filter(None, path.removeprefix(SCHEME).split(",")):
         name, _, value = pair.partition("=")
         if name not in options or not value.isdecimal():
-            raise EchoPathError(f"model path {path!r}: {pair!r} is not one of {', '.join(_OPTIONS)} = milliseconds")
+            raise EchoPathError(f"model path {path!r}: {pair!r} is not one of {', '.join(_OPTIONS)} = a number")
         options[name] = float(value)
     return options
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -97,11 +97,20 @@ _LOG_CALLBACK = llama_cpp.llama_log_callback(_on_log)
 class Llama:
     """A model and its context.
 
-    adapters: files of low-rank adapters, all of which are applied. Raises ModelError if a file is missing, is no GGUF,
-    is of an architecture that cannot share prefixes, does not fit into memory or, for an adapter, to the model.
+    adapters: files of low-rank adapters, all of which are applied. advanced: called often while it loads, and after
+    each `decode`. Raises ModelError if a file is missing, is no GGUF, is of an architecture that cannot share prefixes,
+    does not fit into memory or, for an adapter, to the model.
     """
 
-    def __init__(self, path: str, sizes: ContextSizes, adapters: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: str,
+        sizes: ContextSizes,
+        adapters: Sequence[str] = (),
+        *,
+        advanced: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._advanced = advanced
         self.log = LlamaLog()
         _Latest.log = self.log
         llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
@@ -119,10 +128,10 @@ class Llama:
         if not Path(path).is_file():
             raise ModelError(f"model file {path!r} does not exist")
         try:
-            check_numbers(Path(path), read_header(Path(path)).tensors)
+            check_numbers(Path(path), read_header(Path(path)).tensors, advanced)
         except HeaderError as error:
             raise ModelError(f"model file {path!r}: {error}") from error
-        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), llama_cpp.llama_model_default_params())
+        self._model = self._load_model(path)
         if not self._model:
             raise ModelError(f"model file {path!r} cannot be loaded: {self._last_errors()}")
         if llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model):
@@ -148,6 +157,18 @@ class Llama:
         self._batch = _Batch(self.batch_tokens)
         self._row_has_logits = np.zeros(self.batch_tokens, dtype=np.bool_)
         self.reset()
+
+    def _load_model(self, path: str) -> Any:
+        def on_tensor(_progress: float, _user_data: object) -> bool:
+            self._advanced()
+            return True
+
+        params = llama_cpp.llama_model_default_params()
+        params.progress_callback = callback = llama_cpp.llama_progress_callback(on_tensor)
+        found = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        # The library does not keep what it calls alive.
+        del callback
+        return found
 
     def _load_adapter(self, path: str) -> Any:
         try:
@@ -376,6 +397,7 @@ class Llama:
             raise DecodeError(f"llama_decode gave {result} for {self._batch.struct.n_tokens} tokens")
         for piece in pieces:
             self._lengths[piece.seq_id] += len(piece.tokens)
+        self._advanced()
         return starts
 
     def abort(self) -> None:

@@ -16,6 +16,7 @@ from edge_agent.engine.chat_template import ChatError
 from edge_agent.engine.engine import EngineFacts, Totals
 from edge_agent.engine.intake import Intake
 from edge_agent.engine.llama import ContextSizes, DecodeAbortedError, DecodeError, Llama, Piece
+from edge_agent.engine.load_progress import LoadProgress
 from edge_agent.engine.next_step import NextStep, Row
 from edge_agent.engine.planned_answer import PlannedAnswer
 from edge_agent.engine.prefix_cache import Prefix, PrefixCache
@@ -30,6 +31,7 @@ from edge_agent.engine.protocol import (
     Finished,
     LabelsPlan,
     Load,
+    LoadPhase,
     Partial,
     Progress,
     RefusalCode,
@@ -72,13 +74,16 @@ def context_sizes(settings: EngineSettings) -> ContextSizes:
 class LlamaEngine:
     """An Engine over a GGUF model. Raises ModelError if it cannot be opened; is warm when constructed.
 
-    is_measured: False = its steps are not measured, and the same on every machine.
+    is_measured: False = its steps are not measured, and the same on every machine. progress: None = nobody is told.
     """
 
-    def __init__(self, load: Load, *, is_measured: bool = True) -> None:
+    def __init__(self, load: Load, *, is_measured: bool = True, progress: LoadProgress | None = None) -> None:
+        progress = progress or LoadProgress(lambda _: None)
         settings = load.settings
         active, sizes = settings.max_active, context_sizes(settings)
-        self._llama = Llama(load.model_path, sizes, [adapter.path for adapter in load.adapters])
+        progress.enter(LoadPhase.WEIGHTS)
+        adapters = [adapter.path for adapter in load.adapters]
+        self._llama = Llama(load.model_path, sizes, adapters, advanced=progress.advance)
         self._max_active = active
         self._intake = Intake(self._llama)
         self._admission = Admission(max_active=active, cells=self._llama.context_tokens)
@@ -97,6 +102,7 @@ class LlamaEngine:
         # The request that has the step that runs to itself: read by `interrupt` from another thread.
         self._stepping: int | None = None
         self._warm_up()
+        progress.enter(LoadPhase.MEASURE)
         began = monotonic()
         policy = (
             calibration.step_policy(load, self._llama, self._request_ids, self._idle_id)
@@ -111,6 +117,7 @@ class LlamaEngine:
             most_rows=self._llama.batch_tokens,
             most_outputs=self._llama.outputs,
         )
+        progress.enter(LoadPhase.PREFIXES)
         self.set_tasks(load.tasks)
         while self.has_work:
             self.step()

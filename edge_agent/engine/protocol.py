@@ -186,6 +186,23 @@ class Cancel:
     id: int
 
 
+class LoadPhase(StrEnum):
+    """What a load is at, in order."""
+
+    PROGRAM = "program"
+    WEIGHTS = "weights"
+    MEASURE = "measure"
+    PREFIXES = "prefixes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """Sent once a second while a load gets on, and not while it does not: it may take minutes, but never in silence."""
+
+    type: Literal["loading"] = "loading"
+    phase: LoadPhase
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
     """The model answers.
@@ -314,7 +331,7 @@ class Progress:
 
 
 Command = Load | SetTasks | SetLimits | Run | Cancel
-Event = Ready | LoadFailed | Partial | Finished | Refused | Failed | Cancelled | Progress
+Event = Loading | Ready | LoadFailed | Partial | Finished | Refused | Failed | Cancelled | Progress
 
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator=_TYPE_FIELD)])
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator=_TYPE_FIELD)])

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from edge_agent.engine.echo import SCHEME, EchoEngine
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.environment import return_freed_memory
+from edge_agent.engine.load_progress import LoadProgress
 from edge_agent.engine.protocol import (
     Cancel,
     Command,
@@ -114,7 +115,8 @@ def _run(commands: _Commands, emit: Callable[[Event], None]) -> int:
         return 1
     began = perf_counter()
     try:
-        engine = _open_engine(load)
+        with LoadProgress(emit) as progress:
+            engine = _open_engine(load, progress)
     except Exception as error:
         _logger.exception("model %r cannot be opened", load.model_path)
         emit(LoadFailed(message=str(error) or type(error).__name__))
@@ -143,14 +145,14 @@ def _run(commands: _Commands, emit: Callable[[Event], None]) -> int:
     return 0
 
 
-def _open_engine(load: Load) -> Engine:
+def _open_engine(load: Load, progress: LoadProgress) -> Engine:
     if load.model_path.startswith(SCHEME):
-        return EchoEngine(load)
+        return EchoEngine(load, progress.advance)
     # An echo worker must start where the native library is missing or does not fit the CPU.
     from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
 
     # To measure pays where it is kept for the next start.
-    return LlamaEngine(load, is_measured=load.state_dir is not None)
+    return LlamaEngine(load, is_measured=load.state_dir is not None, progress=progress)
 
 
 def _serve(engine: Engine, commands: _Commands, emit: Callable[[Event], None]) -> None:

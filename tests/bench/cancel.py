@@ -24,6 +24,7 @@ from edge_agent.engine.protocol import (
     Event,
     Finished,
     Load,
+    Loading,
     Partial,
     Progress,
     Ready,
@@ -60,7 +61,7 @@ class Worker:
                 raise SystemExit(f"the worker ended: {event.log_tail[-3:]}")
             if isinstance(event, Finished | Cancelled):
                 self.running.discard(event.id)
-            if not isinstance(event, Progress):
+            if not isinstance(event, Progress | Loading):
                 return at, event
 
 

@@ -16,7 +16,7 @@ from edge_agent.demo.readings import checkpoint_folder
 from edge_agent.engine.llama import ContextSizes, Llama, ModelError, Piece
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.process import EngineProcess, WorkerExited
-from edge_agent.engine.protocol import EngineSettings, Event, Finished, Load, LoadFailed, Ready
+from edge_agent.engine.protocol import EngineSettings, Event, Finished, Load, LoadFailed, Loading, Ready
 from edge_agent.gguf_adapter import check_adapter
 from edge_agent.gguf_header import HeaderError, read_header
 from edge_agent.model_store import open_model
@@ -133,7 +133,8 @@ def answer_of_worker(load: Load) -> Event | WorkerExited:
     process = EngineProcess(load, events.put)
     process.start()
     try:
-        event = events.get(timeout=WAIT_S)
+        while isinstance(event := events.get(timeout=WAIT_S), Loading):
+            pass
         if not isinstance(event, Ready):
             return event
         process.send(run(1, "pump 3 cavitates", LABELS))

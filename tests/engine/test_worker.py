@@ -25,6 +25,7 @@ from edge_agent.engine.protocol import (
     Finished,
     Load,
     LoadFailed,
+    Loading,
     Partial,
     Progress,
     Ready,
@@ -131,7 +132,7 @@ def test_tasks_can_change_while_it_runs(start: Callable[..., Worker]) -> None:
     ("path", "message"),
     [
         ("nothing.gguf", "does not exist"),
-        ("echo:speed=3", "'speed=3' is not one of step_ms, load_ms"),
+        ("echo:speed=3", "'speed=3' is not one of step_ms, load_ms, hang_ms, leak_kb"),
     ],
 )
 def test_a_model_that_cannot_be_opened_is_told_and_ends_the_worker(
@@ -239,6 +240,16 @@ def test_end_of_input_ends_a_worker_that_still_loads(start: Callable[..., Worker
     worker.process.stop(WAIT_S)
 
     assert worker.wait_for(WorkerExited).returncode == 0
+
+
+def test_a_start_that_gets_on_is_told_and_one_that_does_not_is_silent(start: Callable[..., Worker]) -> None:
+    slow, stuck = start("echo:load_ms=60000"), start("echo:hang_ms=60000")
+
+    # Once in any case: the program itself had to be read.
+    stuck.wait_for(Loading)
+    for _ in range(3):
+        slow.wait_for(Loading)
+    assert stuck.events.empty()
 
 
 def drive(*lines: bytes, keep_open: bool = True) -> tuple[int, bytes, bytes]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from convert.report import quality
 from edge_agent.board.process import ProcessMemory, process_memory
 from edge_agent.engine.process import EngineProcess, WorkerExited
-from edge_agent.engine.protocol import EngineSettings, Event, Load, Ready
+from edge_agent.engine.protocol import EngineSettings, Event, Load, Loading, Ready
 from edge_agent.model_store import MODEL_FILE, open_model
 
 LOAD_TIMEOUT_S = 600.0
@@ -43,7 +43,8 @@ def _loaded(model: Path) -> tuple[ProcessMemory, float]:
     engine = EngineProcess(Load(model_path=str(model), settings=EngineSettings()), events.put)
     engine.start()
     try:
-        event = events.get(timeout=LOAD_TIMEOUT_S)
+        while isinstance(event := events.get(timeout=LOAD_TIMEOUT_S), Loading):
+            pass
         if not isinstance(event, Ready):
             raise SystemExit(f"{model}: {event}")
         memory = process_memory(event.pid)
