@@ -264,14 +264,13 @@ class Agent:
         """Three times as often as systemd wants: a step of ours may be late."""
         assert self._watchdog_s is not None
         self._timers["watchdog"] = now + self._watchdog_s / 3
-        read_at = self._board_control.read_at
         fault = stalled(
             Vitals(
                 network=self._connections.are_at_work,
                 worker_silent_s=self._supervisor.silent_s(now),
                 worker_dying_s=self._supervisor.dying_s(now),
                 is_worker_coming=self._supervisor.is_coming,
-                monitor_silent_s=now - (self._started_at if read_at is None else read_at),
+                monitor_silent_s=now - self._monitor.advanced_at,
             )
         )
         if fault is None:

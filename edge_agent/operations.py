@@ -26,7 +26,7 @@ from edge_agent.tasks import load_tasks
 log = logging.getLogger(__name__)
 
 # What a reload takes over.
-_LIVE = ("tasks", "queue", "health", "commands", "governor", "homeassistant")
+_LIVE = ("tasks", "queue", "health", "commands", "governor", "homeassistant", "log")
 
 
 class Operations:
@@ -122,6 +122,7 @@ class Operations:
         config = self.config.model_copy(update={name: getattr(config, name) for name in _LIVE})
         self.desk.reconfigure(config)
         self.config = config
+        logging.getLogger().setLevel(config.log.level)
         tasks = load_tasks(config)
         self._dispatcher.reconfigure(config, tasks)
         self._board_control.reconfigure(config.governor)

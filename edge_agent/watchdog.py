@@ -13,7 +13,7 @@ from dataclasses import dataclass
 WORKER_SILENCE_S = 180.0
 # What hangs in a broken disk or driver cannot be killed.
 WORKER_DYING_S = 60.0
-# The monitor goes around about once a second, and past sensors that hang.
+# The monitor begins with a sensor several times a second, and goes past one that hangs.
 MONITOR_SILENCE_S = 30.0
 
 
@@ -22,14 +22,14 @@ class Vitals:
     """network: by connection, whether its thread is at work. worker_silent_s: None = no worker is ready.
 
     worker_dying_s: since one that is still there was killed; None = there is none. is_worker_coming: one loads, or
-    will be started. monitor_silent_s: None = there is no monitor yet.
+    will be started. monitor_silent_s: since it last went on to a sensor, or was done with all.
     """
 
     network: Mapping[str, bool]
     worker_silent_s: float | None
     worker_dying_s: float | None
     is_worker_coming: bool
-    monitor_silent_s: float | None
+    monitor_silent_s: float
 
 
 def stalled(vitals: Vitals) -> str | None:
@@ -43,6 +43,6 @@ def stalled(vitals: Vitals) -> str | None:
         return f"the worker has said nothing for {vitals.worker_silent_s:.0f} s"
     if vitals.worker_dying_s is not None and vitals.worker_dying_s > WORKER_DYING_S:
         return f"the worker was killed {vitals.worker_dying_s:.0f} s ago and is still there"
-    if vitals.monitor_silent_s is not None and vitals.monitor_silent_s > MONITOR_SILENCE_S:
+    if vitals.monitor_silent_s > MONITOR_SILENCE_S:
         return f"the board was not read for {vitals.monitor_silent_s:.0f} s"
     return None

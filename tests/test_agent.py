@@ -1,25 +1,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from edge_agent import homeassistant
-from edge_agent.agent import REFRESH_EVERY_S, REPUBLISH_AFTER_S, Agent
+from edge_agent.agent import OUTGROWN_DRAIN_S, REFRESH_EVERY_S, REPUBLISH_AFTER_S, Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
 from edge_agent.config_loader import load_config
 from edge_agent.engine.process import EngineProcess, WorkerExited
-from edge_agent.engine.protocol import Cancelled
+from edge_agent.engine.protocol import Cancelled, EngineSettings, Load, Loading, LoadPhase, Run
 from edge_agent.health import health_document
 from edge_agent.model_store import open_model
 from edge_agent.mqtt_link import TAKEN_OVER, Broken, Connected, Disconnected, Publication
 from edge_agent.presence import Presence
 from edge_agent.supervisor import FromWorker
-from tests.support import BASE, config, inbound
+from edge_agent.worker_memory import LASTING_S
+from tests.support import BASE, config, finished, inbound
 from tests.test_health import READY
+from tests.test_supervisor import Memory as WorkerMemory
+from tests.test_supervisor import Process
 
 
 def test_the_workers_events_come_before_requests_that_wait_and_each_kind_in_order() -> None:
@@ -75,6 +80,21 @@ def test_a_reload_by_signal_is_told_on_one_line(tmp_path: Path, caplog: pytest.L
 
     told = [record.getMessage() for record in caplog.records if "reload" in record.getMessage()]
     assert told == ["reloaded applied=queue,health needs_restart=engine"]
+
+
+def test_a_reload_takes_over_how_much_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    path = tmp_path / "config.toml"
+    text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
+    path.write_text(text, encoding="utf-8")
+    agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
+
+    path.write_text(text + '[log]\nlevel = "ERROR"\n', encoding="utf-8")
+    assert agent._operations.reload() == {"applied": ["log"], "needs_restart": []}
+    assert logging.getLogger().level == logging.ERROR
+    path.write_text(text, encoding="utf-8")
+    assert agent._operations.reload()["applied"] == ["log"]
+    assert logging.getLogger().level == logging.INFO
 
 
 def test_a_reload_takes_over_governor_and_home_assistant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +275,7 @@ def test_the_watchdog_is_fed_while_all_parts_make_progress(
     assert feed(4.0) == ["WATCHDOG=1"]
     # Nobody reads the board.
     assert feed(60.0) == []
-    agent._handle(BoardReading(), agent._started_at + 60.0)
+    agent._monitor.advanced_at = agent._started_at + 60.0
     assert feed(61.0) == ["WATCHDOG=1"]
     # There is no worker, and none to come.
     agent._supervisor.restart_at = None
@@ -266,3 +286,78 @@ def test_the_watchdog_is_fed_while_all_parts_make_progress(
         "the board was not read for 60 s",
         "there is no worker, and none to come",
     ]
+
+
+def test_a_first_load_that_gets_on_is_granted_more_time_by_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+    notified: list[str] = []
+    monkeypatch.setattr("edge_agent.agent.notify", notified.append)
+    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    worker = cast("EngineProcess", Process(Load(model_path="echo:", settings=EngineSettings())))
+    agent._supervisor.worker = worker
+    loading = FromWorker(worker, Loading(phase=LoadPhase.MEASURE))
+    agent._handle(loading, 1.0)
+    assert notified == ["EXTEND_TIMEOUT_USEC=300000000"]
+    assert agent._supervisor.load_phase is LoadPhase.MEASURE
+    agent._handle(FromWorker(worker, READY), 2.0)
+    notified.clear()
+    # A worker that loads later keeps nobody from starting.
+    agent._handle(loading, 3.0)
+    assert not any(line.startswith("EXTEND") for line in notified)
+
+
+class Outgrown:
+    """An agent whose worker has just outgrown its memory while it runs a request, and another one waits."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.agent = agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+        memory = WorkerMemory(patch)
+        self.process = process = Process(Load(model_path="echo:", settings=EngineSettings()))
+        agent._supervisor.worker = cast("EngineProcess", process)
+        agent._on_ready(replace(READY, max_active=4), 0.0)
+        agent._handle(BoardReading(), 1.0)
+        self.ask(1.0)
+        memory.held_mib = 1000.0
+        for second in (2.0, 2.0 + LASTING_S):
+            agent._handle(BoardReading(), second)
+            agent._tick(second)
+        self.ask(8.0)
+        agent._tick(8.0)
+
+    def ask(self, now: float) -> None:
+        payload = {"input": f"at {now}", "deadline_ms": 600_000}
+        self.agent._dispatcher.hear(inbound(f"{BASE}/infer/generate/request", payload, at=now), now)
+
+    @property
+    def runs(self) -> list[int]:
+        return [command.id for command in self.process.commands if isinstance(command, Run)]
+
+
+@pytest.mark.expects_warning
+def test_a_worker_that_outgrew_its_memory_ends_what_it_runs_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Outgrown(monkeypatch)
+    agent = one.agent
+    assert (one.runs, one.process.kills) == ([1], 0)
+    agent._handle(finished(1), 9.0)
+    agent._tick(9.0)
+    assert (one.runs, one.process.kills) == ([1], 1)
+    # What comes until it is gone waits, too.
+    one.ask(9.5)
+    agent._tick(9.6)
+    agent._handle(WorkerExited(returncode=-9, log_tail=()), 10.0)
+    assert (one.runs, agent._dispatcher.active, len(agent._dispatcher.queue)) == ([1], 0, 2)
+    health = health_document(agent._retained.facts())
+    assert health["worker"]["restarts"] == 1
+    assert health["worker"]["last_end"].startswith("killed by the agent: the worker holds 1049 MB, ")
+    agent._supervisor.worker = cast("EngineProcess", one.process)
+    agent._on_ready(replace(READY, max_active=4), 12.0)
+    assert one.runs == [1, 2, 3]
+
+
+@pytest.mark.expects_warning
+def test_what_takes_very_long_does_not_keep_a_worker_that_outgrew_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Outgrown(monkeypatch)
+    one.agent._supervisor.heard(60.0)
+    one.agent._tick(6.9 + OUTGROWN_DRAIN_S)
+    assert one.process.kills == 0
+    one.agent._tick(7.1 + OUTGROWN_DRAIN_S)
+    assert one.process.kills == 1

@@ -146,6 +146,33 @@ def test_several_sensors_may_hang(
     wait_until(lambda: not threads())
 
 
+@pytest.mark.expects_warning
+def test_many_sensors_that_hang_at_once_cost_time_and_are_no_standstill(
+    tmp_path: Path, supervise: Callable[[Tree], Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor_module, "HANGS_AFTER_S", 0.1)
+    tree = load("rk3588-mainline")
+    zones = [tmp_path / f"sys/class/thermal/thermal_zone{number}" for number in range(20, 36)]
+    for zone in zones:
+        zone.mkdir(parents=True)
+        (zone / "type").write_text("stuck\n")
+        os.mkfifo(zone / "temp")
+    began = time.monotonic()
+    one = supervise(tree)
+    silences = []
+
+    def note(_reading: BoardReading | None = None) -> bool:
+        silences.append(time.monotonic() - one.monitor.advanced_at)
+        return True
+
+    supervised = one.monitor.supervise
+    monkeypatch.setattr(one.monitor, "supervise", lambda now: (note(), supervised(now)))
+    reading = one.reading()
+    assert len(reading.errors) == len(zones)
+    assert time.monotonic() - began > 0.1 * len(zones)
+    assert max(silences) < 0.1 * len(zones) / 2
+
+
 class Zone0:
     """The one zone of a Raspberry Pi 4, with what its reads come to; counts them."""
 

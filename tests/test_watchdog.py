@@ -17,7 +17,6 @@ WELL = Vitals(
     "vitals",
     [
         WELL,
-        replace(WELL, monitor_silent_s=None),
         replace(WELL, worker_silent_s=WORKER_SILENCE_S),
         replace(WELL, worker_silent_s=None, is_worker_coming=True),
         replace(WELL, worker_dying_s=WORKER_DYING_S),

@@ -49,6 +49,8 @@ class Monitor:
         self._deliver = deliver
         self._interval_s = interval_s
         self._is_stopped = threading.Event()
+        # When it last began with a sensor, or was done with all of them; seconds of the monotonic clock.
+        self.advanced_at = time.monotonic()
         # Guards what follows; all else is the current thread's alone.
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -90,6 +92,7 @@ class Monitor:
                 if reading is None:
                     return
                 self._deliver(reading)
+                self.advanced_at = time.monotonic()
             except Exception:
                 # Without this thread nobody would know of the heat.
                 log.exception("the board could not be read")
@@ -115,7 +118,8 @@ class Monitor:
                 failing.rest -= sensor.key not in self._hanging
                 findings.note(failing.failure)
                 return False
-            self._at = sensor, time.monotonic()
+            self.advanced_at = time.monotonic()
+            self._at = sensor, self.advanced_at
             return True
 
     def _leave(self, sensor: Sensor, failure: Failure | None, findings: Findings) -> bool:
