@@ -173,7 +173,9 @@ def test_what_the_board_says_is_told() -> None:
         memory=Memory(total_mb=8454.0, available_mb=6246.8, swap_used_mb=0.0, has_cgroup_controller=False),
         disk_free_mb=12345.6,
     )
-    document = json.loads(json.dumps(health_document(facts(reading=reading, worker_rss_mb=700.0, worker_bound_mb=756.04))))
+    document = json.loads(
+        json.dumps(health_document(facts(reading=reading, worker_rss_mb=700.0, worker_bound_mb=756.04)))
+    )
     assert {name: document[name] for name in ("thermal", "power", "cpu", "memory", "disk")} == {
         "thermal": {
             "soc_c": 84.4,
