@@ -98,6 +98,7 @@ class Supervisor:
         self._heard_at = 0.0
         # Why and when the worker was killed by us; None = it was not.
         self._killed_for: str | None = None
+        self._outgrown_for = ""
         self._killed_at = 0.0
         self._oom_kills: int | None = None
 
@@ -247,13 +248,15 @@ class Supervisor:
             return
         used_mb, asked_mb = (1.048576 * mib for mib in (memory.anonymous_mib + memory.swapped_mib, memory.data_mib))
         if self.memory.observe(used_mb, asked_mb, available_mb, now):
-            self.outgrown_at = now
-            log.warning("%s: it is replaced when it has ended what it runs", self.memory.excess)
+            assert self.memory.excess is not None
+            # What it frees until then changes nothing: it is decided.
+            self.outgrown_at, self._outgrown_for = now, self.memory.excess
+            log.warning("%s: it is replaced when it has ended what it runs", self._outgrown_for)
 
     def replace_outgrown(self, now: float) -> None:
         """Ends a worker that holds too much memory; once."""
-        if self._killed_for is None and self.memory.excess is not None:
-            self._kill(self.memory.excess, now)
+        if self._killed_for is None:
+            self._kill(self._outgrown_for, now)
 
     def watch(self, now: float, *, owes_answer: bool) -> None:
         """To be called several times a second: a worker that is due is started, one that is stuck is killed."""

@@ -11,7 +11,7 @@ import math
 # grows by less, see `python -m tests.quality.growth`.
 MARGIN_MB = (64.0, 256.0)
 # A moment's need is no growth.
-LASTING_S = 5.0
+LASTING_S = 3.0
 # The least time between two replacements, and the most, for a bound that is too small must not keep anybody waiting.
 PAUSE_S = (60.0, 3600.0)
 

@@ -323,6 +323,10 @@ class Outgrown:
         self.ask(8.0)
         agent._tick(8.0)
 
+        # A moment later it holds less again: that is no reason to keep it.
+        memory.held_mib = 500.0
+        agent._handle(BoardReading(), 8.1)
+
     def ask(self, now: float) -> None:
         payload = {"input": f"at {now}", "deadline_ms": 600_000}
         self.agent._dispatcher.hear(inbound(f"{BASE}/infer/generate/request", payload, at=now), now)
@@ -357,7 +361,7 @@ def test_a_worker_that_outgrew_its_memory_ends_what_it_runs_and_nothing_else(mon
 def test_what_takes_very_long_does_not_keep_a_worker_that_outgrew_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Outgrown(monkeypatch)
     one.agent._supervisor.heard(60.0)
-    one.agent._tick(6.9 + OUTGROWN_DRAIN_S)
+    one.agent._tick(1.9 + LASTING_S + OUTGROWN_DRAIN_S)
     assert one.process.kills == 0
-    one.agent._tick(7.1 + OUTGROWN_DRAIN_S)
+    one.agent._tick(2.1 + LASTING_S + OUTGROWN_DRAIN_S)
     assert one.process.kills == 1

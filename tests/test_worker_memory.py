@@ -25,7 +25,7 @@ def test_the_bound_is_what_it_asked_for_and_a_part_of_what_the_board_has_left(
 def test_a_moment_above_the_bound_is_nothing() -> None:
     memory = WorkerMemory()
     for second in range(60):
-        held_mb = 900.0 if second % 5 else 700.0
+        held_mb = 900.0 if second % 4 else 700.0
         assert not memory.observe(400.0 if second == 0 else held_mb, 500.0, PLENTY_MB, float(second))
         assert memory.excess is None
 

@@ -211,6 +211,50 @@ def test_killed_worker_costs_no_request(start_site: Callable[..., Site], protoco
 
 
 @pytest.mark.parametrize("protocol", ["5"])
+def test_while_workers_die_callers_are_told_when_to_come_back(start_site: Callable[..., Site], protocol: str) -> None:
+    site = start_site(protocol, model="echo:load_ms=1000")
+    seen: set[int] = set()
+    for _ in range(3):
+        wait_until(lambda: set(children(site.agent.process.pid)) - seen, "another worker")
+        (pid,) = set(children(site.agent.process.pid)) - seen
+        seen.add(pid)
+        os.kill(pid, signal.SIGKILL)
+    topic = f"{site.base}/alarm/worker-crash-loop"
+    wait_until(lambda: any(message.payload for message in site.client.on(topic)), "the alarm", 10)
+    alarm = site.client.on(topic)[-1].json
+    assert alarm["severity"] == "critical"
+    assert alarm["message"].startswith("the worker ended 3 times within 10 minutes, at last killed by SIGKILL: ")
+
+    reply = site.ask("triage", {"input": "normal", "deadline_ms": 200})
+    asked_at = time.monotonic()
+
+    assert (reply["status"], reply["error"]["code"]) == ("busy", "loading")
+    assert reply["timing"]["total_ms"] < 1000
+    retry_after_s = reply["error"]["retry_after_s"]
+    ready_at = site.client.wait(f"{site.base}/event/worker-restarted")[0].at
+    # A pause of 4 s, part of which has passed, and a load of one: true but for the start of a process.
+    assert 1.0 < retry_after_s < 5.5
+    assert ready_at - asked_at == pytest.approx(retry_after_s, abs=2.0)
+    assert site.ask("triage", {"input": "normal", "deadline_ms": 10_000})["status"] == "ok"
+
+
+@pytest.mark.parametrize("protocol", ["5"])
+def test_worker_that_leaks_is_replaced_between_requests(start_site: Callable[..., Site], protocol: str) -> None:
+    site = start_site(protocol, model="echo:step_ms=100,leak_kb=20000")
+    pid = worker_pid(site)
+    site.client.publish(site.request("generate"), {"input": "word " * 30, "id": "first", "deadline_ms": 60_000})
+    wait_until(lambda: "it is replaced when it has ended what it runs" in site.agent.log, "it is found out")
+    site.client.publish(site.request("triage"), {"input": "normal", "id": "second", "deadline_ms": 60_000})
+
+    for task in ("generate", "triage"):
+        (reply,) = (message.json for message in site.client.wait(site.response(task)))
+        assert reply["status"] == "ok"
+    (event,) = (message.json for message in site.client.wait(f"{site.base}/event/worker-restarted"))
+    assert event["reason"].startswith("killed by the agent: the worker holds ")
+    assert (event["restarts"], event["pid"] != pid) == (1, True)
+
+
+@pytest.mark.parametrize("protocol", ["5"])
 def test_request_that_loses_the_worker_twice_is_given_up(start_site: Callable[..., Site], protocol: str) -> None:
     site = start_site(protocol, model="echo:step_ms=100")
     site.client.publish(site.request("generate"), {"input": "word " * 500, "id": "heavy"})
