@@ -94,22 +94,27 @@ def _table(value: object) -> object:
     return value
 
 
-class Canaries(_Part):
-    schema_version: Literal[1] = Field(alias="schema")
-    tolerances: Tolerances
-    tasks: Annotated[dict[Name, Annotated[TaskConfig, BeforeValidator(_table)]], Field(min_length=1)]
-    canaries: Annotated[tuple[Canary, ...], Field(min_length=1, max_length=MAX_CANARIES, strict=False)]
+class Answers(_Part):
+    """What of the file other answers are compared with."""
 
-    def run(self, index: int, number: int) -> Run:
-        """What the worker is asked for a canary, with this number."""
-        canary = self.canaries[index]
-        return canary_run(Task(canary.task, self.tasks[canary.task]), canary.input, number)
+    tolerances: Tolerances
+    canaries: Annotated[tuple[Canary, ...], Field(min_length=1, max_length=MAX_CANARIES, strict=False)]
 
     def difference(self, index: int, event: Finished | Refused | Failed) -> str | None:
         """How the worker's answer is not the recorded one; None = it is."""
         canary = self.canaries[index]
         found = _prompt_difference(canary.prompt, event) or _difference(canary.answer, event, self.tolerances)
         return None if found is None else f"canaries[{index}] ({canary.task}): {found}"
+
+
+class Canaries(Answers):
+    schema_version: Literal[1] = Field(alias="schema")
+    tasks: Annotated[dict[Name, Annotated[TaskConfig, BeforeValidator(_table)]], Field(min_length=1)]
+
+    def run(self, index: int, number: int) -> Run:
+        """What the worker is asked for a canary, with this number."""
+        canary = self.canaries[index]
+        return canary_run(Task(canary.task, self.tasks[canary.task]), canary.input, number)
 
     def encode(self) -> bytes:
         """Compact JSON in UTF-8; equal canaries have equal bytes. Keys keep their order, as a schema needs it."""
@@ -132,7 +137,10 @@ def canary_run(task: Task, value: Any, number: int) -> Run:
 
 
 def decode(data: bytes) -> Canaries:
-    """The content of a canaries.json. Raises CanaryError."""
+    """The content of a canaries.json. Raises CanaryError.
+
+    Renders its templates, without bounds: canary_file.py reads what a stranger may have written.
+    """
     if len(data) > MAX_BYTES:
         raise CanaryError(f"{FILE}: should have at most {MAX_BYTES} bytes (got {len(data)})")
     try:

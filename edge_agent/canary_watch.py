@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from edge_agent.canaries import FILE, Canaries, CanaryError, decode
+from edge_agent.canaries import FILE, CanaryError
+from edge_agent.canary_file import Questions, read_questions
 from edge_agent.engine.protocol import Cancel, Cancelled, Failed, Finished, Refused
 from edge_agent.model_store import Model
 from edge_agent.supervisor import Supervisor
@@ -31,7 +32,7 @@ class CanaryWatch:
         self._supervisor = supervisor
         self._report = report
         self._model: Model | None = None
-        self._canaries: Canaries | None = None
+        self._canaries: Questions | None = None
         self._due_at = 0.0
         self._index = 0
         self._differences: list[str] = []
@@ -93,10 +94,10 @@ def _fault(differences: list[str], count: int) -> str | None:
     )
 
 
-def _canaries_of(model: Model) -> Canaries | None:
+def _canaries_of(model: Model) -> Questions | None:
     path = model.source / FILE
     try:
-        return decode(path.read_bytes()) if path.is_file() else None
+        return read_questions(path) if path.is_file() else None
     except (CanaryError, OSError) as error:
         log.warning("canaries are not asked: %s", error)
         return None

@@ -29,8 +29,10 @@ ADAPTER_FILES = ("adapter.gguf", "repair.gguf")
 _UNLISTED = frozenset((MANIFEST_FILE, SIGNATURE_FILE))
 _EXPECTED = "the folder of a bundle, as edge-convert makes it, or a .gguf file"
 _MAX_MANIFEST_BYTES = 4_000_000
-
-
+# No board has the memory for it, while a file with a hole may say so, and takes hours to hash.
+MAX_FILE_BYTES = 1 << 36
+# `info` tells it; as long as edge-convert takes it.
+_ShortText = Annotated[str, StringConstraints(max_length=128)]
 _Stamp = tuple[int, int, int]
 
 
@@ -46,7 +48,7 @@ class _ListedFile(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
 
 
 class Manifest(BaseModel):
@@ -55,11 +57,11 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     schema_version: Literal[1] = Field(alias="schema")
-    name: str
+    name: _ShortText
     version: Annotated[int, Field(ge=1, le=1 << 31)]
     architecture: Literal["qwen2"]
-    quantization: str
-    licence: str | None = None
+    quantization: _ShortText
+    licence: _ShortText | None = None
     files: dict[str, _ListedFile]
     context_length: Annotated[int, Field(ge=1, lt=1 << 32)] | None = None
 

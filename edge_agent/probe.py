@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from edge_agent.canaries import FILE, Canaries, CanaryError, decode
+from edge_agent.canaries import FILE, CanaryError
+from edge_agent.canary_file import Questions, read_questions
 from edge_agent.config import EngineConfig
 from edge_agent.config_loader import load_config
 from edge_agent.engine.client import WorkerError, started
 from edge_agent.engine.protocol import EngineSettings, Load
 from edge_agent.faults import printable
 from edge_agent.model_store import Model, ModelError, open_model
-from edge_agent.tasks import Task
 
 
 def probe(config_path: Path | None, bundle: Path | None) -> int:
@@ -43,22 +43,21 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
     return 1 if found else 0
 
 
-def _canaries(model: Model) -> Canaries:
+def _canaries(model: Model) -> Questions:
     """Raises CanaryError."""
     try:
-        return decode((model.path.parent / FILE).read_bytes())
+        return read_questions(model.path.parent / FILE)
     except OSError as error:
         told = "the bundle has none" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
         raise CanaryError(f"{FILE}: {told}; nothing tells what its answers should be") from None
 
 
-def _differences(model: Model, canaries: Canaries, settings: EngineSettings) -> list[str]:
+def _differences(model: Model, canaries: Questions, settings: EngineSettings) -> list[str]:
     """Raises WorkerError, OSError."""
-    prefixes = tuple(Task(name, config).prefix() for name, config in canaries.tasks.items())
     load = Load(
         model_path=str(model.path),
         settings=settings,
-        tasks=prefixes,
+        tasks=canaries.prefixes,
         model_sha256=model.sha256,
         adapters=model.adapters,
     )

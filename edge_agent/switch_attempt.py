@@ -11,7 +11,8 @@ from typing import Any
 
 from edge_agent import model_record
 from edge_agent.canaries import FILE as CANARIES_FILE
-from edge_agent.canaries import Canaries, CanaryError, decode
+from edge_agent.canaries import CanaryError
+from edge_agent.canary_file import Questions, read_questions
 from edge_agent.command_desk import Answer
 from edge_agent.commands import CommandError
 from edge_agent.config import Config
@@ -53,7 +54,7 @@ class Attempt:
     since: float
     phase: Phase = Phase.VERIFYING
     model: Model | None = None
-    canaries: Canaries | None = None
+    canaries: Questions | None = None
     ready: Ready | None = None
     asked: int = 0
     is_beside: bool = True
@@ -84,7 +85,7 @@ class Opened:
 
     attempt: Attempt
     model: Model | None = None
-    canaries: Canaries | None = None
+    canaries: Questions | None = None
     error: CommandError | None = None
 
 
@@ -108,7 +109,7 @@ def open_bundle(attempt: Attempt, public_key: Path | None) -> Opened:
     file = attempt.source / CANARIES_FILE
     try:
         model = open_model("default", attempt.source, public_key)
-        return Opened(attempt, model, decode(file.read_bytes()) if file.is_file() else None)
+        return Opened(attempt, model, read_questions(file) if file.is_file() else None)
     except (ModelError, CanaryError, OSError) as error:
         return Opened(attempt, error=CommandError("bundle_refused", str(error)))
     except Exception:

@@ -17,9 +17,9 @@ from edge_agent.canaries import (
     Prompt,
     Tolerances,
     canary_run,
-    decode,
     is_near,
 )
+from edge_agent.canary_file import read_questions
 from edge_agent.config import GenerateTask
 from edge_agent.engine.client import Worker
 from edge_agent.engine.protocol import Finish, Finished, Run, Sampling
@@ -95,7 +95,7 @@ def record(model: Path, requests: Requests, progress: Progress) -> Recorded:
     """What a model answers with the adapters beside it. Raises ConvertError if it cannot be run."""
     found: list[tuple[Task, Canary]] = []
     left_out: list[str] = []
-    with opened(model, requests.tasks.values(), adapters_beside(model)) as worker:
+    with opened(model, [task.prefix() for task in requests.tasks.values()], adapters_beside(model)) as worker:
         for number, request in enumerate(requests.requests):
             progress("recording answers", number / len(requests.requests))
             task = _shortened(request.task)
@@ -116,14 +116,14 @@ def record(model: Path, requests: Requests, progress: Progress) -> Recorded:
 def differences(folder: Path, progress: Progress) -> list[str]:
     """How the model of a bundle answers otherwise than recorded. Raises ConvertError."""
     try:
-        canaries = decode((folder / FILE).read_bytes())
+        canaries = read_questions(folder / FILE)
     except CanaryError as error:
         raise ConvertError(printable(str(error), limit=1000)) from None
     except OSError as error:
         raise ConvertError(f"{FILE}: cannot be read: {error.strerror}") from None
     found = []
-    model, tasks = folder / MODEL_FILE, [Task(name, config) for name, config in canaries.tasks.items()]
-    with opened(model, tasks, adapters_beside(model)) as worker:
+    model = folder / MODEL_FILE
+    with opened(model, canaries.prefixes, adapters_beside(model)) as worker:
         for index in range(len(canaries.canaries)):
             progress("asking again", index / len(canaries.canaries))
             found.append(canaries.difference(index, worker.ask(canaries.run(index, index))))

@@ -102,7 +102,7 @@ def _answer_fault(example: Request) -> str | None:
 def _verdict_of_each(model: Adapted, examples: Requests, progress: Callable[[float], None]) -> list[bool]:
     """Whether its answer is right; one that is not valid, or not sure enough, is not."""
     verdicts = []
-    with opened(model.model, examples.tasks.values(), model.adapters) as worker:
+    with opened(model.model, [task.prefix() for task in examples.tasks.values()], model.adapters) as worker:
         for number, example in enumerate(examples.requests):
             progress(number / len(examples.requests))
             event = worker.ask(example.run(number))

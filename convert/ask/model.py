@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_agent.engine.client import Worker, WorkerError, started
-from edge_agent.engine.protocol import Adapter, EngineSettings, Load
-from edge_agent.tasks import Task
+from edge_agent.engine.protocol import Adapter, EngineSettings, Load, TaskPrefix
 
 from ..errors import ConvertError, printable
 from ..read.model_facts import model_facts
@@ -25,13 +24,13 @@ def load_of(model: Path, adapters: Iterable[Path] = ()) -> Load:
 
 
 @contextmanager
-def opened(model: Path, tasks: Iterable[Task], adapters: Iterable[Path] = ()) -> Iterator[Worker]:
+def opened(model: Path, prefixes: Iterable[TaskPrefix], adapters: Iterable[Path] = ()) -> Iterator[Worker]:
     """A worker that answers with these adapters, to be asked one request at a time.
 
     Raises ConvertError if the model cannot be run.
     """
     model_facts(model)
-    load = replace(load_of(model, adapters), tasks=tuple(task.prefix() for task in tasks))
+    load = replace(load_of(model, adapters), tasks=tuple(prefixes))
     try:
         with started(load) as worker:
             worker.ready()

@@ -82,7 +82,7 @@ class Quantizer:
                     raise ValueError(f"numbers too large for {kind.name}")
                 self._ggml.quantize(kind, numbers.ctypes.data, out.ctypes.data + begin * out_row, end - begin, columns)
             except ValueError as error:
-                raise ConvertError(f"tensor {printable(source.name)}: {error}") from None
+                raise ConvertError(f"tensor {printable(source.name)}: {error}; use bf16 instead") from None
             if kind in _EXPONENT and _first_not_finite(out[begin * out_row : end * out_row], kind) is not None:
                 raise ConvertError(
                     f"tensor {printable(source.name)}: numbers too large for {kind.name}; use bf16 instead"

@@ -1,18 +1,26 @@
-"""Bounds of time and memory for code from outside that this process runs itself, and that must not take it along."""
+"""Bounds of time and memory for code from outside, which must not take this process along."""
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
+import subprocess
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edge_agent.faults import how_ended
+
 # What C code does without a look at signals can only be ended together with the process.
 _PATIENCE = 3.0
 _UNLIMITED = resource.RLIM_INFINITY
 _STATM = Path("/proc/self/statm")
+_TRIAL_TIMEOUT_S = 60.0
+# What a module that is run by `tried_apart` ends with for a fault, which it has written to its standard output.
+FAULTY = 65
 
 
 class OutOfBoundsError(Exception):
@@ -43,6 +51,29 @@ def bounded(*, cpu_s: float, memory_bytes: int) -> Iterator[None]:
     # What it has made is garbage now, not whenever the collector finds it.
     traceback.clear_frames(trace)
     raise OutOfBoundsError(message)
+
+
+def tried_apart(module: str, data: bytes) -> bytes:
+    """What the module, run as a process of its own, writes to its standard output when it reads these bytes.
+
+    Raises OutOfBoundsError with the fault that it tells, or how it ended. It bounds itself.
+    """
+    try:
+        tried = subprocess.run(  # noqa: S603 - a module of ours
+            [sys.executable, "-P", "-m", module],
+            input=data,
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            timeout=_TRIAL_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise OutOfBoundsError(f"takes more than {_TRIAL_TIMEOUT_S:g} s") from None
+    if tried.returncode == FAULTY:
+        raise OutOfBoundsError(tried.stdout.decode())
+    if tried.returncode:
+        raise OutOfBoundsError(f"ended the process that tried it ({how_ended(tried.returncode)})")
+    return tried.stdout
 
 
 @contextmanager

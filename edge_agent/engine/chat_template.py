@@ -7,8 +7,6 @@ neither its loops nor what it makes of numbers (`ljust(10 ** 9)`); `bounded` doe
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,8 +18,7 @@ from jinja2 import TemplateError, TemplateSyntaxError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from edge_agent.engine.bounded import OutOfBoundsError, bounded
-from edge_agent.faults import how_ended
+from edge_agent.engine.bounded import FAULTY, OutOfBoundsError, bounded, tried_apart
 
 CLOCK = "strftime_now"
 # Qwen2.5's template takes less than a millisecond on a PC.
@@ -30,8 +27,6 @@ _MEMORY_BYTES = 64_000_000
 # Of text beyond twice the messages': what is tokenized grows with it, and templates write each message once.
 _MOST_OWN_CHARACTERS = 65_536
 _TRIALS = ([("user", "a")], [("system", "a"), ("user", "b")])
-_TRIAL_TIMEOUT_S = 60.0
-_FAULTY = 65
 
 
 class ChatError(Exception):
@@ -104,19 +99,10 @@ class ChatTemplate:
 def fault_of(source: str) -> str | None:
     """Why a template cannot be used, or None; found in a process of its own, for it may end the one that tries it."""
     try:
-        tried = subprocess.run(
-            [sys.executable, "-P", "-m", "edge_agent.engine.chat_template"],
-            input=source.encode(),
-            capture_output=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            timeout=_TRIAL_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"takes more than {_TRIAL_TIMEOUT_S:g} s"
-    if tried.returncode == _FAULTY:
-        return tried.stdout.decode()
-    return f"ended the process that tried it ({how_ended(tried.returncode)})" if tried.returncode else None
+        tried_apart("edge_agent.engine.chat_template", source.encode())
+    except OutOfBoundsError as error:
+        return str(error)
+    return None
 
 
 def _main() -> int:
@@ -124,7 +110,7 @@ def _main() -> int:
         ChatTemplate(sys.stdin.buffer.read().decode())
     except UnusableTemplateError as error:
         sys.stdout.buffer.write(str(error).encode(errors="backslashreplace"))
-        return _FAULTY
+        return FAULTY
     return 0
 
 
