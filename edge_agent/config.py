@@ -56,6 +56,7 @@ def _from_folder(path: Path, info: ValidationInfo) -> Path:
 _T = TypeVar("_T")
 ConfigPath = Annotated[Path, Field(strict=False), AfterValidator(_from_folder)]
 Name = Annotated[str, StringConstraints(pattern=topics.NAME_PATTERN)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 TopicFilter = Annotated[str, AfterValidator(lambda text: _refuse(topics.filter_fault(text), text))]
 
 
@@ -137,10 +138,14 @@ class MqttConfig(Table):
 
 
 class ModelConfig(Table):
-    """canary_interval_s: how often a running model is asked its canaries; 0 = never."""
+    """canary_interval_s: how often a running model is asked its canaries; 0 = never.
+
+    chat_templates: hex SHA-256 of those that a model may carry; None = any.
+    """
 
     path: ConfigPath
     public_key: ConfigPath | None = None
+    chat_templates: tuple[Sha256, ...] | None = Field(default=None, strict=False)
     canary_interval_s: Annotated[float, Field(ge=0, le=31_536_000)] = 21600.0
 
 

@@ -28,7 +28,8 @@ def model_hints(config: Config) -> list[str]:
     return [
         f"{field_name(('models', name, 'path'))}: {fault}"
         for name, model in config.models.items()
-        if path_fault(path := in_force(config)) is None and (fault := content_fault(path, model.public_key))
+        if path_fault(path := in_force(config)) is None
+        and (fault := content_fault(path, model.public_key, model.chat_templates))
     ]
 
 

@@ -115,6 +115,13 @@ class Header:
             raise self._wrong(key, " or ".join(f'"{text}"' for text in allowed), STRING)
         return value
 
+    def any_text(self, key: str) -> str | None:
+        """A text; None = there is no such key. Raises HeaderError."""
+        value = self._value(key, STRING, None)
+        if key in self.values and not isinstance(value, str):
+            raise self._wrong(key, "a text", STRING)
+        return value if isinstance(value, str) else None
+
     def array(self, key: str, kind: int, count: int | None = None) -> Array:
         """With elements of this type, and so many; None = any number. Raises HeaderError."""
         value = self.values.get(key)

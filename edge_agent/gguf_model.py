@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +54,14 @@ _MAX_FILE_TYPE = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """quantization: as llama.cpp calls the mix of types, else the type of most bytes; tokens: of its vocabulary."""
+    """quantization: as llama.cpp calls the mix of types, else the type of most bytes; tokens: of its vocabulary.
+    chat_template_sha256: in hex, of its UTF-8; None = it carries none.
+    """
 
     quantization: str
     context_length: int
     tokens: int
+    chat_template_sha256: str | None
 
 
 def read_model_facts(path: Path) -> ModelFacts:
@@ -74,7 +78,9 @@ def read_model_facts(path: Path) -> ModelFacts:
     sizes = read_sizes(header)
     tokens = check_vocabulary(path, header)
     check_tensors(header, sizes, tokens)
-    return ModelFacts(_quantization(header), sizes.context, tokens)
+    template = header.any_text("tokenizer.chat_template")
+    digest = None if template is None else hashlib.sha256(template.encode()).hexdigest()
+    return ModelFacts(_quantization(header), sizes.context, tokens, digest)
 
 
 def _quantization(header: Header) -> str:

@@ -96,13 +96,13 @@ def open_in_force(config: Config) -> Model:
     faults: list[str] = []
     for path in dict.fromkeys(paths):
         try:
-            model = open_model("default", path, configured.public_key)
+            model = open_model("default", path, configured.public_key, configured.chat_templates)
         except ModelError as error:
             log.error("the bundle in force does not open: %s", error)  # noqa: TRY400 - no fault of ours
             faults.append(str(error))
         else:
             return _warned(model, faults)
-    model = _warned(open_model("default", configured.path, configured.public_key), faults)
+    model = _warned(open_model("default", configured.path, configured.public_key, configured.chat_templates), faults)
     if record is None:
         keep_engine_states(config.state_dir, [model])
     return model

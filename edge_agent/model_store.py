@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -87,6 +88,7 @@ class Model:
     signature: Literal["good", "unchecked"] | None = None
     warning: str | None = None
     adapters: tuple[Adapter, ...] = ()
+    chat_template_sha256: str | None = None
     stamps: tuple[_Stamp, ...] | None = None
 
     def is_unchanged(self) -> bool:
@@ -110,22 +112,29 @@ class Model:
             "licence": self.licence,
             "context_length": self.context_length,
             "signature": self.signature,
+            "chat_template_sha256": self.chat_template_sha256,
             "adapters": [{"file": Path(one.path).name, "sha256": one.sha256} for one in self.adapters],
             "warning": self.warning,
         }
 
 
-def open_model(key: str, path: Path, public_key: Path | None = None) -> Model:
+def open_model(
+    key: str, path: Path, public_key: Path | None = None, chat_templates: Sequence[str] | None = None
+) -> Model:
     """Checks a bundle folder, or a bare .gguf; reads every byte once. Raises ModelError.
 
     public_key: the file of a key; then only a bundle opens that was signed with its other half.
+    chat_templates: hashes of those that the model may carry; None = any.
     """
     try:
-        return _open_path(key, path, None if public_key is None else read_public_key(public_key))
+        model = _open_path(key, path, None if public_key is None else read_public_key(public_key))
     except KeyFileError as error:
         raise ModelError(f"models.{key}.public_key: {error} (got {shown_path(public_key or Path())})") from error
     except OSError as error:
         raise ModelError(f"models.{key}.path: cannot be read: {error.strerror}") from error
+    if fault := _template_fault(model.chat_template_sha256, chat_templates):
+        raise ModelError(f"{path.name}: {fault}")
+    return model
 
 
 def path_fault(path: Path) -> str | None:
@@ -156,7 +165,9 @@ def _path_reason(path: Path) -> str | None:
     return f"is a folder without {MANIFEST_FILE}; should be {_EXPECTED}"
 
 
-def content_fault(path: Path, public_key: Path | None = None) -> str | None:
+def content_fault(
+    path: Path, public_key: Path | None = None, chat_templates: Sequence[str] | None = None
+) -> str | None:
     """What else than its hashes keeps a model from being opened, where `path_fault` finds nothing: reads only heads.
 
     A key that cannot be used is a fault of its own, and keeps signatures from being looked at.
@@ -167,10 +178,9 @@ def content_fault(path: Path, public_key: Path | None = None) -> str | None:
     if str(path).startswith(ECHO_MODEL):
         return None
     try:
-        if path.is_dir():
-            _check_listing(path, signer)
-        else:
-            _read_facts(path, path.name)
+        facts = _check_listing(path, signer)[2] if path.is_dir() else _read_facts(path, path.name)
+        if fault := _template_fault(facts.chat_template_sha256, chat_templates):
+            return f"{path.name}: {fault}"
     except ModelError as error:
         return str(error)
     except OSError as error:
@@ -183,6 +193,13 @@ def _unsigned_fault(path: Path, signer: Ed25519PublicKey | None) -> str | None:
     if signer is None or (path.is_dir() and not str(path).startswith(ECHO_MODEL)):
         return None
     return f"{shown_path(path)} should be a signed bundle, as `public_key` asks for"
+
+
+def _template_fault(sha256: str | None, allowed: Sequence[str] | None) -> str | None:
+    """A model without a template gets our own."""
+    if sha256 is None or allowed is None or sha256 in allowed:
+        return None
+    return f"its chat template has sha256 {sha256}; `chat_templates` allows {', '.join(allowed) or 'none'}"
 
 
 def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None) -> Model:
@@ -204,6 +221,7 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None) -> Model:
         size_bytes=path.stat().st_size,
         licence=None,
         context_length=facts.context_length,
+        chat_template_sha256=facts.chat_template_sha256,
         warning="a bare .gguf: no manifest vouches for it",
         stamps=_stamps(path, ()),
     )
@@ -226,7 +244,7 @@ def _echo_model(key: str, path: Path) -> Model:
 
 
 def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None) -> Model:
-    manifest, signature = _check_listing(folder, signer)
+    manifest, signature, facts = _check_listing(folder, signer)
     for name, listed in manifest.files.items():
         found = _sha256(folder / name)
         if found != listed.sha256:
@@ -249,14 +267,15 @@ def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None) -> Mod
         context_length=manifest.context_length,
         signature=signature,
         adapters=adapters,
+        chat_template_sha256=facts.chat_template_sha256,
         stamps=_stamps(folder / MODEL_FILE, adapters),
     )
 
 
 def _check_listing(
     folder: Path, signer: Ed25519PublicKey | None
-) -> tuple[Manifest, Literal["good", "unchecked"] | None]:
-    """All of a bundle but the hashes; what it lists, and what is known of its signature."""
+) -> tuple[Manifest, Literal["good", "unchecked"] | None, ModelFacts]:
+    """All of a bundle but the hashes; what it lists, and what is known of its signature and its model."""
     data = _read_manifest(folder / MANIFEST_FILE)
     # Before anything is made of these bytes.
     signature = _check_signature(folder / SIGNATURE_FILE, data, signer)
@@ -274,8 +293,7 @@ def _check_listing(
         raise ModelError(f"{folder.name}: the manifest does not list {shown(strangers)}")
     for name, listed in manifest.files.items():
         _check_size(folder / name, listed)
-    _read_facts(folder / MODEL_FILE, f"{folder.name}/{MODEL_FILE}")
-    return manifest, signature
+    return manifest, signature, _read_facts(folder / MODEL_FILE, f"{folder.name}/{MODEL_FILE}")
 
 
 def _read_manifest(path: Path) -> bytes:

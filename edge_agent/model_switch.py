@@ -146,8 +146,8 @@ class ModelSwitch:
                 return
         log.info("model %s begins source=%s", attempt.how.value, attempt.source)
         self._attempt = attempt
-        public_key = self._config.models["default"].public_key
-        self._in_background(lambda: open_bundle(attempt, public_key))
+        configured = self._config.models["default"]
+        self._in_background(lambda: open_bundle(attempt, configured))
 
     def _in_background(self, work: Callable[[], Opened | Recorded]) -> None:
         self._thread = threading.Thread(target=lambda: self._deliver(work()), name="model-switch", daemon=True)

@@ -28,7 +28,12 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
     # Whoever probes is likely beside a service: no more room is taken than one request needs.
     settings = EngineSettings(**{**engine.model_dump(), "max_active": 1})
     try:
-        model = open_model("default", path, configured.public_key if configured else None)
+        model = open_model(
+            "default",
+            path,
+            configured.public_key if configured else None,
+            configured.chat_templates if configured else None,
+        )
         canaries = _canaries(model)
         found = _differences(model, canaries, settings)
     except (ModelError, CanaryError, WorkerError, OSError) as error:

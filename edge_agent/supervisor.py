@@ -281,7 +281,8 @@ class Supervisor:
         """The model file is opened anew: if it is another one now, it must be as its manifest says, and be named so."""
         try:
             if not self.model.is_unchanged():
-                self.model = open_model("default", self.model.source, self._config.models["default"].public_key)
+                configured = self._config.models["default"]
+                self.model = open_model("default", self.model.source, configured.public_key, configured.chat_templates)
             self.start(now)
         except (ModelError, OSError) as error:
             log.warning("the worker cannot be started, restart_in_s=%.1f: %s", self._pause_s, error)

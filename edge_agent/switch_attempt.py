@@ -15,7 +15,7 @@ from edge_agent.canaries import CanaryError
 from edge_agent.canary_file import Questions, read_questions
 from edge_agent.command_desk import Answer
 from edge_agent.commands import CommandError
-from edge_agent.config import Config
+from edge_agent.config import Config, ModelConfig
 from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import Ready
 from edge_agent.model_record import Record
@@ -104,11 +104,11 @@ def needed_mb(new: Model, old: Model, worker_mb: float | None) -> float:
     return worker_mb * max(1.0, new.size_bytes / old.size_bytes)
 
 
-def open_bundle(attempt: Attempt, public_key: Path | None) -> Opened:
+def open_bundle(attempt: Attempt, configured: ModelConfig) -> Opened:
     """Checks every byte of it."""
     file = attempt.source / CANARIES_FILE
     try:
-        model = open_model("default", attempt.source, public_key)
+        model = open_model("default", attempt.source, configured.public_key, configured.chat_templates)
         return Opened(attempt, model, read_questions(file) if file.is_file() else None)
     except (ModelError, CanaryError, OSError) as error:
         return Opened(attempt, error=CommandError("bundle_refused", str(error)))

@@ -54,6 +54,7 @@ key_file = "board.key"
 [models.default]
 path = "models/demo"
 public_key = "signer.pub.pem"
+chat_templates = ["cd8e9439f0570856fd70470bf8889ebd8b5d1107207f67a5efb46e342330527f"]
 [engine]
 context_tokens = 4096
 max_active = 2

@@ -190,4 +190,11 @@ def test_what_llama_cpp_runs_well_is_taken(tmp_path: Path, data: bytes) -> None:
     ],
 )
 def test_a_model_tells_its_quantization_and_context(tmp_path: Path, data: bytes, quantization: str) -> None:
-    assert facts(tmp_path, data) == ModelFacts(quantization, context_length=2048, tokens=2)
+    assert facts(tmp_path, data) == ModelFacts(quantization, 2048, tokens=2, chat_template_sha256=None)
+
+
+@pytest.mark.parametrize("value", [(U32, 7), (ARRAY, (STRING, ["{{ messages }}"]))])
+def test_a_chat_template_that_is_no_text_is_refused(tmp_path: Path, value: Value) -> None:
+    told = refusal(tmp_path, changed_model({"tokenizer.chat_template": value}))
+
+    assert told.startswith("tokenizer.chat_template: should be a text")

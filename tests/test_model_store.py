@@ -11,7 +11,7 @@ import pytest
 from edge_agent.faults import shown_path
 from edge_agent.model_store import ModelError, content_fault, open_model, path_fault
 from edge_agent.signatures import signature_fault
-from tests.ggufs import MODEL_VALUES, STRING, WEIGHTS, gguf
+from tests.ggufs import MODEL_VALUES, STRING, WEIGHTS, changed_model, gguf
 from tests.keys import sign, write_keys
 
 GGUF = gguf()
@@ -69,6 +69,7 @@ def test_a_bundle_whose_files_are_as_listed_opens(tmp_path: Path) -> None:
         "licence": "Apache-2.0",
         "context_length": 2048,
         "signature": "unchecked",
+        "chat_template_sha256": None,
         "adapters": [],
         "warning": None,
     }
@@ -420,3 +421,30 @@ def test_a_key_that_cannot_be_used_opens_nothing(tmp_path: Path) -> None:
 
 def test_the_engine_without_a_model_says_what_it_is() -> None:
     assert "no model" in str(open_model("default", Path("echo:")).warning)
+
+
+TEMPLATE = "{{ messages[0].content }}"
+TEMPLATE_SHA256 = hashlib.sha256(TEMPLATE.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["demo", "demo.gguf"])
+def test_only_models_with_an_allowed_chat_template_open(tmp_path: Path, name: str) -> None:
+    data, path = changed_model({"tokenizer.chat_template": (STRING, TEMPLATE)}), tmp_path / name
+    if path.suffix:
+        path.write_bytes(data)
+    else:
+        bundle(path, {"model.gguf": data})
+    others = ("0" * 64, "1" * 64)
+
+    assert open_model("default", path).chat_template_sha256 == TEMPLATE_SHA256
+    assert open_model("default", path, None, (*others, TEMPLATE_SHA256)).describe()["chat_template_sha256"]
+    assert content_fault(path, None, (TEMPLATE_SHA256,)) is None
+    for allowed, told in ((others, ", ".join(others)), ((), "none")):
+        fault = f"{name}: its chat template has sha256 {TEMPLATE_SHA256}; `chat_templates` allows {told}"
+        with pytest.raises(ModelError) as caught:
+            open_model("default", path, None, allowed)
+        assert str(caught.value) == content_fault(path, None, allowed) == fault
+
+
+def test_a_model_without_a_template_of_its_own_opens_whatever_is_allowed(tmp_path: Path) -> None:
+    assert open_model("default", bundle(tmp_path / "demo"), None, ()).chat_template_sha256 is None

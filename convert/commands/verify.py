@@ -8,8 +8,9 @@ from edge_agent.canaries import FILE as CANARIES_FILE
 
 from ..errors import printable
 from ..progress import StageLine
+from ..read.model_facts import model_facts
 from ..write.bundle import verify_bundle
-from ..write.manifest import FILE, SIGNATURE_FILE
+from ..write.manifest import FILE, MODEL_FILE, SIGNATURE_FILE
 from ..write.signature import read_public_key
 from .arguments import Parser
 from .terminal import EXIT_FAILED, EXIT_OK, complain, print_json
@@ -44,16 +45,18 @@ def run(words: list[str]) -> int:
         with closing(StageLine(sys.stderr)) as stages:
             faults = differences(given.bundle, stages.show)
     is_signed, is_checked = (given.bundle / SIGNATURE_FILE).is_file(), key is not None
+    template = None if faults else model_facts(given.bundle / MODEL_FILE).chat_template_sha256
     if given.json:
         facts = {"bundle": str(given.bundle), "ok": not faults, "faults": faults}
         facts |= {"signed": is_signed, "signature_checked": is_checked}
-        print_json(facts | {"has_canaries": has_canaries, "canaries_asked": is_asked})
+        print_json(facts | {"has_canaries": has_canaries, "canaries_asked": is_asked, "chat_template_sha256": template})
     for fault in faults:
         complain(f"{printable(str(given.bundle))}: {fault}")
     if not faults and not given.json:
         shown = f"{printable(str(manifest.get('name')))} version {printable(str(manifest.get('version')))}"
         print(f"{printable(str(given.bundle))}: {shown}")
         print(f"files      {len(manifest['files'])}, whole as {FILE} lists them")
+        print(f"template   {template or 'none'}")
         print(f"signature  {_signature(is_signed=is_signed, is_checked=is_checked)}")
         print(f"canaries   {_canaries(are_there=has_canaries, are_asked=is_asked)}")
     return EXIT_FAILED if faults else EXIT_OK

@@ -117,7 +117,7 @@ def _measure(
         raise BenchError(f"{path} is a folder of bundles: did you mean {' or '.join(map(str, bundles))}?")
     before = read_once(board)
     say("the model is checked")
-    model = open_model("default", path, configured.public_key)
+    model = open_model("default", path, configured.public_key, configured.chat_templates)
     load = Load(
         model_path=str(model.path),
         settings=settings,

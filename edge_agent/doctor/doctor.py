@@ -84,7 +84,7 @@ def _checks(config_path: Path) -> Iterator[Check]:
         )
     configured = config.models["default"]
     try:
-        model = open_model("default", in_force(config), configured.public_key)
+        model = open_model("default", in_force(config), configured.public_key, configured.chat_templates)
     except ModelError as error:
         advice = "make models.default.path name a bundle made by edge-convert, whole and unchanged"
         if configured.public_key is not None:
@@ -95,7 +95,8 @@ def _checks(config_path: Path) -> Iterator[Check]:
         name="model",
         verdict=Verdict.WARNING if model.warning else Verdict.GOOD,
         found=f"{model.bundle_name} {model.quantization}, {model.size_bytes / 1e6:.1f} MB, "
-        f"sha256 {model.sha256[:12]}… {'(not vouched for)' if model.warning else _VOUCHED[model.signature]}",
+        f"sha256 {model.sha256[:12]}… {'(not vouched for)' if model.warning else _VOUCHED[model.signature]}; "
+        f"chat template {model.chat_template_sha256 or 'none, ChatML is used'}",
         advice="make a bundle of it with edge-convert" if model.warning else None,
     )
     yield from engine(board, config, model, reading.memory.available_mb)
