@@ -25,6 +25,7 @@ from edge_agent.faults import field_name, shown
 from edge_agent.messages import parse_json
 
 MAX_HOSTS = 8
+_MAX_SCHEMA_BYTES = 1_000_000
 BUILT_IN_TASK = "generate"
 # Host names that images ship with: fifty boards called "raspberrypi" would take over each other's session.
 UNNAMED_HOSTS = frozenset(
@@ -232,11 +233,22 @@ class ClassifyTask(TaskBase):
         return any(label.casefold() in text for label in self.labels)
 
 
+def _read_schema(path: Path) -> bytes:
+    # A pipe would never end.
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        data = file.read(_MAX_SCHEMA_BYTES + 1)
+    if len(data) > _MAX_SCHEMA_BYTES:
+        raise ValueError(f"it has more than {_MAX_SCHEMA_BYTES} bytes")
+    return data
+
+
 def _schema_table(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
         path = _from_folder(Path(value), info)
         try:
-            value = parse_json(path.read_text(encoding="utf-8"))
+            value = parse_json(_read_schema(path).decode())
         except OSError as error:
             raise ValueError(f"should be a table, or name a JSON file; {path}: {error.strerror}") from error
         except ValueError as error:

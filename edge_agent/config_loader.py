@@ -27,6 +27,7 @@ from edge_agent.config import (
 from edge_agent.faults import closest, fault_text, field_name, shown
 from edge_agent.messages import parse_json
 
+_MAX_BYTES = 10_000_000
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
 _Validated = TypeVar("_Validated", bound=BaseModel)
 
@@ -105,7 +106,11 @@ def _read_json(path: Path) -> Any:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ConfigError(path, [f"should have at most {_MAX_BYTES} bytes"])
+        return data.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(path, [f"cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 from pathlib import Path
@@ -463,3 +464,26 @@ def test_not_even_the_very_filter_of_our_own_requests_is_taken(tmp_path: Path) -
 def test_the_same_filter_may_serve_two_tasks(tmp_path: Path) -> None:
     more = "".join(f'[tasks.{name}]\nkind = "generate"\nsubscribe = ["plant/+/x", "hall/#"]\n' for name in ("a", "b"))
     assert set(load(tmp_path, more).tasks) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("/dev/zero", "/dev/zero is not JSON: it is no file"),
+        ("pipe", "is not JSON: it is no file"),
+        ("large", "is not JSON: it has more than 1000000 bytes"),
+        ("text\\u0000", "null"),
+        ("folder", "is not JSON: it is no file"),
+    ],
+)
+def test_a_schema_is_read_from_a_file_that_has_an_end(tmp_path: Path, file: str, told: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "large").write_bytes(b" " * 1_000_001)
+
+    assert told in fault(tmp_path, f'[tasks.t]\nkind = "extract"\nschema = "{file}"\n')
+
+
+def test_a_configuration_without_an_end_is_refused() -> None:
+    with pytest.raises(ConfigError, match="should have at most 10000000 bytes"):
+        load_config(Path("/dev/zero"))
