@@ -83,6 +83,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(doctor)
     doctor.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
+    diag = commands.add_parser(
+        "diag",
+        help="what support needs to know of this board, in one file without secrets",
+        description="Also where the configuration is broken (exit code 78 then) or parts of the board do not answer.",
+    )
+    _add_config(diag)
+    diag.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: edge-diag-<device>-<time>.tar.gz in this folder"
+    )
+    diag.add_argument("--json", action="store_true", help="tell what is in it as one JSON object")
+
     probe = commands.add_parser(
         "probe",
         help="asks a bundle's canaries: does its model answer here as where it was made?",
@@ -172,6 +183,10 @@ def main(arguments: list[str] | None = None) -> int:
                 from edge_agent.doctor.doctor import doctor  # noqa: PLC0415 - only this command pays for it
 
                 return doctor(options.config, as_json=options.json)
+            case "diag":
+                from edge_agent.diag.diag import diag  # noqa: PLC0415 - only this command pays for it
+
+                return diag(options.config, options.out, as_json=options.json)
             case "probe":
                 from edge_agent.probe import probe  # noqa: PLC0415 - only this command pays for it
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 import weakref
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from edge_agent.clock import Moment
 from edge_agent.mqtt_link import Inbound, Publication
@@ -210,6 +213,42 @@ class Journal:
             self._connection.execute("BEGIN")
         self._told.append((statement, values))
         self._connection.execute(statement, values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalFacts:
+    """How much is in a journal, not what. fault: of the file; None = none was found."""
+
+    requests: int
+    unanswered: int
+    undelivered: int
+    repeatable: int
+    payload_bytes: int
+    reply_bytes: int
+    quarantined: int
+    fault: str | None
+
+
+def journal_facts(path: Path, limit_s: float, *, is_checked: bool = True) -> JournalFacts:
+    """Of a file that an agent may be using; nothing is written. Raises JournalError, also after limit_s seconds.
+
+    is_checked: `fault` tells what SQLite's quick check finds.
+    """
+    give_up_at = time.monotonic() + limit_s
+    uri = f"file:{quote(str(path))}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None)) as connection:
+        connection.set_progress_handler(lambda: time.monotonic() > give_up_at, 10_000)
+        told = connection.execute(
+            "SELECT count(*), coalesce(sum(reply IS NULL), 0),"
+            " coalesce(sum(reply IS NOT NULL AND NOT is_delivered), 0), count(key),"
+            " coalesce(sum(length(payload)), 0), coalesce(sum(length(reply)), 0) FROM requests"
+        ).fetchone()
+        (quarantined,) = connection.execute("SELECT count(*) FROM quarantine").fetchone()
+        (word,) = connection.execute("PRAGMA quick_check(1)").fetchone() if is_checked else ("ok",)
+    names = ("requests", "unanswered", "undelivered", "repeatable", "payload_bytes", "reply_bytes")
+    return JournalFacts(
+        **dict(zip(names, told, strict=True)), quarantined=quarantined, fault=None if word == "ok" else str(word)
+    )
 
 
 def _open(path: Path | None) -> sqlite3.Connection:

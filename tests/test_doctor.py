@@ -94,7 +94,7 @@ def test_files_that_the_connection_lacks_are_named(tmp_path: Path) -> None:
 
 
 def test_a_configuration_that_is_not_there_is_to_be_named(tmp_path: Path) -> None:
-    (check,) = doctor._checks(tmp_path / "none.toml")
+    (check,) = doctor.checks(tmp_path / "none.toml")
     assert check.advice == "name the configuration with --config FILE"
 
 

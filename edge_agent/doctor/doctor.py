@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -36,24 +35,24 @@ _VOUCHED = {
 
 def doctor(config_path: Path, *, as_json: bool) -> int:
     """Prints the report; 1 if a check failed."""
-    checks: list[Check] = []
-    for check in _checks(config_path):
-        checks.append(check)
+    found: list[Check] = []
+    for check in checks(config_path):
+        found.append(check)
         if not as_json:
-            _print(check)
+            print(line(**asdict(check)), flush=True)
     if as_json:
-        print(json.dumps({"version": __version__, "checks": [asdict(check) for check in checks]}, indent=2))
-    return 1 if any(check.verdict is Verdict.FAILED for check in checks) else 0
+        print(json.dumps({"version": __version__, "checks": [asdict(check) for check in found]}, indent=2))
+    return 1 if any(check.verdict is Verdict.FAILED for check in found) else 0
 
 
-def _print(check: Check) -> None:
-    print(f"{check.verdict.value:8} {check.name:14} {printable(check.found)}")
-    if check.advice:
-        print(f"{'':23} → {printable(check.advice)}")
-    sys.stdout.flush()
+def line(name: str, verdict: str, found: str, advice: str | None) -> str:
+    """A check as it is printed, with what to do on a line of its own."""
+    told = f"{verdict:8} {name:14} {printable(found)}"
+    return f"{told}\n{'':23} → {printable(advice)}" if advice else told
 
 
-def _checks(config_path: Path) -> Iterator[Check]:
+def checks(config_path: Path, *, not_loading: str | None = None) -> Iterator[Check]:
+    """One after the other, as they are done. not_loading: why the model is not to be loaded; None = it is."""
     try:
         config = load_config(config_path)
     except ConfigError as error:
@@ -99,6 +98,9 @@ def _checks(config_path: Path) -> Iterator[Check]:
         f"chat template {model.chat_template_sha256 or 'none, ChatML is used'}",
         advice="make a bundle of it with edge-convert" if model.warning else None,
     )
+    if not_loading is not None:
+        yield Check(name="engine", verdict=Verdict.SKIPPED, found=f"the model is not loaded: {not_loading}")
+        return
     yield from engine(board, config, model, reading.memory.available_mb)
 
 
