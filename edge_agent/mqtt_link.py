@@ -145,6 +145,11 @@ class MqttLink:
         self._deliver = deliver
         self._will = will
         self._filters: frozenset[str] = frozenset()
+        # By filter: why the broker refuses it; None = it does not.
+        self.subscribed: dict[str, str | None] = {}
+        # Of messages that the broker took from us to throw away.
+        self.refusals: deque[str] = deque(maxlen=16)
+        self._asked: dict[int | None, str] = {}
         self._lock = threading.Lock()
         # Not through the inbox: paho calls with a lock held that `publish` needs, and the inbox may be full.
         self._confirmed: deque[int] = deque(maxlen=2 * MAX_QUEUED)
@@ -167,6 +172,7 @@ class MqttLink:
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
         self._client.on_publish = self._on_publish
+        self._client.on_subscribe = self._on_subscribe
         self._client.on_pre_connect = self._on_pre_connect
         self._client.max_queued_messages_set(MAX_QUEUED)
         self._read_credentials()
@@ -320,6 +326,7 @@ class MqttLink:
             self._fail(Broken.REFUSED, str(reason))
             return
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        self._asked.clear()
         self._connected_at = time.monotonic()
         self.connects += 1
         self.is_connected = True
@@ -403,8 +410,22 @@ class MqttLink:
         except Exception:
             log.exception("message lost client=%s", self.client_id)
 
-    def _on_publish(self, client: paho.Client, _userdata: object, number: int, *_: object) -> None:
+    def _on_subscribe(
+        self, _client: paho.Client, _userdata: object, number: int, reasons: list[ReasonCode], _properties: object
+    ) -> None:
+        topic_filter = self._asked.pop(number, None)
+        refused = next((str(reason) for reason in reasons if reason.is_failure), None)
+        if topic_filter is not None:
+            self.subscribed[topic_filter] = refused
+        if refused is not None:
+            log.error("subscription refused client=%s topic=%r reason=%s", self.client_id, topic_filter, refused)
+
+    def _on_publish(
+        self, client: paho.Client, _userdata: object, number: int, reason: ReasonCode, _properties: object
+    ) -> None:
         self._confirmed.append(number)
+        if reason.is_failure:
+            self.refusals.append(str(reason))
         # A PUBACK needs no answer that would carry our TCP acknowledgement, and a broker whose socket uses Nagle's
         # algorithm holds the next request back until it has that. The kernel forgets the option: it is set each time.
         connection: Any = client.socket()
@@ -415,9 +436,10 @@ class MqttLink:
         for topic_filter in sorted(filters):
             if self._is_v5:
                 options = SubscribeOptions(qos=1, retainAsPublished=False, retainHandling=self._retain_handling)
-                self._client.subscribe(topic_filter, options=options)
+                _, number = self._client.subscribe(topic_filter, options=options)
             else:
-                self._client.subscribe(topic_filter, qos=1)
+                _, number = self._client.subscribe(topic_filter, qos=1)
+            self._asked[number] = topic_filter
 
     def _properties(self, publication: Publication, packet_type: int) -> Properties | None:
         if not self._is_v5:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.bench.bench import Progress
+from edge_agent.bench.bench import Progress, bench
 from edge_agent.bench.report import COLUMNS, Report, document, table
 from edge_agent.bench.results import (
     Answer,
@@ -24,6 +25,7 @@ from edge_agent.bench.tasks import client_counts
 from edge_agent.bench.workload import TASKS, run
 from edge_agent.engine.protocol import EngineSettings, Failed, FailureCode, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.engine.schema_grammar import check_schema
+from edge_agent.model_record import Record, write
 from edge_agent.model_store import Model
 from tests.support import finished
 
@@ -297,3 +299,18 @@ def test_a_terminal_gets_one_line_that_is_written_over(
     progress.clear()
 
     assert capsys.readouterr().err == "\r\x1b[Ktasks: round 1\r\x1b[Ktasks: round 2\r\x1b[K"
+
+
+def test_the_model_that_was_switched_to_is_measured_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    (tmp_path / "config.toml").write_text(
+        f'state_dir = "{tmp_path}/state"\n[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "one"\n',
+        "utf-8",
+    )
+    write(tmp_path / "state", Record(configured=tmp_path / "one", current=tmp_path / "two", previous=None))
+    assert bench(tmp_path / "config.toml", None, is_quick=True, as_json=False) == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path}/two is measured: it runs since a model-switch" in told
+    assert f'{tmp_path}/two" does not exist' in told

@@ -14,14 +14,16 @@ from typing import Any
 import pytest
 
 from edge_agent.clock import moment
+from edge_agent.config_loader import load_config
 from edge_agent.diag import diag as diag_module
 from edge_agent.diag import service
+from edge_agent.diag.bus import retained
 from edge_agent.diag.diag import diag
 from edge_agent.diag.part import MOST_BYTES, Part, collect
 from edge_agent.diag.redaction import log_text, scrubbed
-from edge_agent.diag.service import ProgramError
 from edge_agent.journal import FILE, Journal, JournalError, journal_facts
 from edge_agent.mqtt_link import Publication
+from edge_agent.programs import ProgramError
 from tests.boards.trees import load
 from tests.client import Client
 from tests.support import inbound, origin
@@ -247,10 +249,11 @@ def test_what_the_broker_retains_is_in_it(board: Path, broker_port: Callable[[st
         client.publish(topic, {"state": "offline", "password": SECRETS["reply"]}, retain=True)
         client.subscribe(topic)
         client.wait(topic)
-        assert diag(path, board / "out.tar.gz", as_json=True) == 0
+        part = Part("bus", "about")
+        retained(part, load_config(path), 10.0)
         client.publish(topic, b"", retain=True)
-    retained = json.loads(packed(board / "out.tar.gz")["retained.json"])
-    assert retained[topic]["message"] == {"state": "offline", "password": "(left out)"}
+    found = json.loads(part.files["retained.json"])
+    assert found[topic]["message"] == {"state": "offline", "password": "(left out)"}
 
 
 def test_a_journal_that_takes_too_long_to_count_is_given_up(tmp_path: Path) -> None:

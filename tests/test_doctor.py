@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import getpass
 import json
 import os
 from pathlib import Path
@@ -14,14 +15,24 @@ from edge_agent.board.monitor import read_once
 from edge_agent.board.reading import BoardReading
 from edge_agent.config import MqttConfig
 from edge_agent.config_loader import load_config
+from edge_agent.demo.broker import free_port
 from edge_agent.doctor import broker as broker_module
 from edge_agent.doctor import doctor
+from edge_agent.doctor.account import Account, who_runs
 from edge_agent.doctor.broker import broker
 from edge_agent.doctor.check import Check, Verdict, counted
 from edge_agent.doctor.engine import kernels, memory
+from edge_agent.doctor.machine import clock, cpu_clock, swap
+from edge_agent.doctor.rights import _topics as topics_check
+from edge_agent.doctor.rights import name as name_check
+from edge_agent.doctor.rights import rights
 from edge_agent.doctor.sensors import memory_limit, sensors
+from edge_agent.doctor.storage import journal, readable, state
+from edge_agent.journal import FILE, Journal
+from edge_agent.model_record import Record, write
 from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent
 from tests.boards.trees import NAMES, Tree, load
+from tests.processes import Mosquitto
 from tests.test_board_monitor import answer, threads, wait_until
 from tests.test_mqtt_link import hangs_up
 
@@ -234,3 +245,154 @@ def test_kernels_that_leave_a_feature_of_the_cores_unused_are_named_with_it(cpu_
     assert cpu_variant in check.found
     assert unused in check.found
     assert not unused or "all kernel variants" in str(check.advice)
+
+
+def policy(root: Path, **files: str) -> Path:
+    folder = root / "sys/devices/system/cpu/cpufreq/policy0"
+    folder.mkdir(parents=True)
+    for file, text in files.items():
+        (folder / file).write_text(f"{text}\n", "utf-8")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "verdict", "found"),
+    [
+        ({}, Verdict.SKIPPED, "no frequency governor"),
+        ({"scaling_governor": "ondemand"}, Verdict.GOOD, "governor ondemand"),
+        ({"scaling_governor": "powersave"}, Verdict.WARNING, "policy0 powersave keeps the cores slow"),
+        ({"scaling_governor": "powersave", "scaling_driver": "intel_pstate"}, Verdict.GOOD, "governor powersave"),
+        (
+            {"scaling_governor": "schedutil", "scaling_max_freq": "1800000", "cpuinfo_max_freq": "2400000"},
+            Verdict.GOOD,
+            "capped: policy0 1800 of 2400 MHz",
+        ),
+    ],
+)
+def test_cores_that_are_kept_slow_are_told(tmp_path: Path, files: dict[str, str], verdict: Verdict, found: str) -> None:
+    check = cpu_clock(policy(tmp_path, **files))
+    assert check.verdict is verdict
+    assert found in check.found
+
+
+@pytest.mark.parametrize(
+    ("lines", "verdict", "found"),
+    [
+        ("", Verdict.GOOD, "none"),
+        ("/dev/zram0 partition 2097148 0 100\n", Verdict.GOOD, "/dev/zram0"),
+        ("/dev/mmcblk0p3 partition 102396 0 -2\n", Verdict.WARNING, "memory card: /dev/mmcblk0p3"),
+    ],
+)
+def test_swapping_to_a_card_is_warned_of(tmp_path: Path, lines: str, verdict: Verdict, found: str) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/swaps").write_text(f"Filename Type Size Used Priority\n{lines}", "utf-8")
+    check = swap(tmp_path)
+    assert (check.verdict, found in check.found) == (verdict, True)
+
+
+def test_a_clock_that_follows_no_server_is_warned_of() -> None:
+    assert [clock(told).verdict for told in (True, None, False)] == [Verdict.GOOD, Verdict.GOOD, Verdict.WARNING]
+
+
+NOBODY = Account("edge-agent", 65534, frozenset({65534}), is_other=True)
+
+
+def test_what_the_services_account_may_not_do_is_found_by_root(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"GGUF")
+    config = load_config(written(tmp_path))
+    config = config.model_copy(
+        update={"models": {"default": config.models["default"].model_copy(update={"path": model})}}
+    )
+    # On the way to it there may be folders that are closed to others.
+    is_reached = all(parent.stat().st_mode & 1 for parent in tmp_path.parents)
+    assert (readable(config, NOBODY, tmp_path / "config.toml").verdict is Verdict.GOOD) == is_reached
+    model.chmod(0o600)
+    check = readable(config, NOBODY, tmp_path / "config.toml")
+    assert check.verdict is Verdict.FAILED
+    assert "edge-agent may not read" in check.found
+    assert str(model) in check.found
+    assert "chmod a+rX" in (check.advice or "")
+    assert state(closed, NOBODY).verdict is Verdict.FAILED
+
+
+def test_the_state_folder_is_to_be_writable_and_ones_own(tmp_path: Path) -> None:
+    mine = who_runs()
+    assert state(tmp_path / "none", mine).verdict is Verdict.WARNING
+    account = Account("this account", os.geteuid(), frozenset(os.getgroups()), is_other=False)
+    assert state(tmp_path, account).verdict is Verdict.GOOD
+    (tmp_path / "calibration.json").write_text("{}", "utf-8")
+    other = Account("edge-agent", os.geteuid() + 1, account.groups, is_other=False)
+    check = state(tmp_path, other)
+    assert check.verdict is Verdict.WARNING
+    assert "calibration.json" in check.found
+    assert "chown" in (check.advice or "")
+
+
+def test_the_journal_is_looked_at_and_its_damage_told(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    assert journal(path).found == "none yet: made at the first start"
+    Journal(path).close()
+    assert journal(path).verdict is Verdict.GOOD
+    path.write_bytes(b"no database" * 100)
+    check = journal(path)
+    assert check.verdict is Verdict.WARNING
+    assert "aside" in (check.advice or "")
+
+
+def test_another_board_of_this_name_is_warned_of() -> None:
+    assert name_check(b'{"state": "online"}', "b", is_running=False).verdict is Verdict.WARNING
+    assert name_check(b'{"state": "online"}', "b", is_running=True).verdict is Verdict.GOOD
+    assert name_check(b'{"state": "offline"}', "b", is_running=False).verdict is Verdict.GOOD
+    assert name_check(b"\xff", "b", is_running=False).verdict is Verdict.GOOD
+
+
+@pytest.mark.usefixtures("require_mosquitto")
+@pytest.mark.parametrize(
+    ("user", "verdict", "found"),
+    [("board1", Verdict.GOOD, "may hear and publish"), ("board2", Verdict.FAILED, "refuses to publish")],
+)
+def test_an_access_list_that_shuts_the_board_out_is_found(
+    tmp_path: Path, user: str, verdict: Verdict, found: str
+) -> None:
+    (tmp_path / "acl").write_text("pattern readwrite edgeai/v1/+/%u/#\n", "utf-8")
+    port = free_port()
+    path = written(tmp_path)
+    more = f'port = {port}\nusername = "{user}"'
+    path.write_text(path.read_text("utf-8").replace("port = 1", more), "utf-8")
+    with Mosquitto(tmp_path, port, f"acl_file {tmp_path}/acl\nuser {getpass.getuser()}\n"):
+        topics, name = rights(load_config(path), "doctor", is_running=False)
+    assert topics.verdict is verdict
+    assert found in topics.found
+    assert name.verdict is Verdict.GOOD
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict", "found"),
+    [
+        ({}, Verdict.GOOD, "may hear and publish"),
+        ({"is_back": False}, Verdict.WARNING, "does not come back"),
+        ({"refused": {"b/cmd/+": "Not authorized"}}, Verdict.FAILED, 'to hear "b/cmd/+" (Not authorized)'),
+        ({"unanswered": {"b/cmd/+"}}, Verdict.WARNING, "no answer to subscriptions"),
+    ],
+)
+def test_what_a_broker_does_with_topics_is_judged(told: dict[str, Any], verdict: Verdict, found: str) -> None:
+    known: dict[str, Any] = {"refused": {}, "unanswered": set(), "publishing": None, "is_back": True}
+    check = topics_check(**{**known, **told}, base="b")
+    assert check.verdict is verdict
+    assert found in check.found
+
+
+def test_the_model_that_was_switched_to_is_checked_and_named(tmp_path: Path) -> None:
+    path = written(tmp_path, f'[board]\nroot = "{tmp_path}/root"\n')
+    path.write_text(f'state_dir = "{tmp_path}/state"\n{path.read_text("utf-8")}', "utf-8")
+    config = load_config(path)
+    switched = tmp_path / "pumps-2"
+    write(config.state_dir, Record(configured=config.models["default"].path, current=switched, previous=tmp_path / "1"))
+    checks = {check.name: check for check in doctor.checks(path)}
+    assert f"{switched} runs since a model-switch" in checks["model in force"].found
+    assert "nowhere to go" in checks["model in force"].found
+    assert str(switched) in checks["model"].found

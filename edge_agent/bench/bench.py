@@ -25,6 +25,7 @@ from edge_agent.engine.client import WorkerError
 from edge_agent.engine.environment import library_environment
 from edge_agent.engine.protocol import EngineSettings, Load
 from edge_agent.faults import printable
+from edge_agent.model_record import in_force
 from edge_agent.model_store import MANIFEST_FILE, ModelError, open_model
 
 _MOST_STEP_ROUNDS = 5
@@ -45,7 +46,11 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
     try:
         if model_path is None:
             config = load_config(config_path)
-            configured, engine, root = config.models["default"], config.engine, config.board.root
+            path = in_force(config)
+            if path != config.models["default"].path:
+                progress.say(f"{path} is measured: it runs since a model-switch, not models.default.path")
+            configured = config.models["default"].model_copy(update={"path": path})
+            engine, root = config.engine, config.board.root
         else:
             configured, engine, root = ModelConfig.model_construct(path=model_path), EngineConfig(), Path("/")
         board = Board(root, Path("/"))

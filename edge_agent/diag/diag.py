@@ -30,6 +30,7 @@ from edge_agent.diag.redaction import scrubbed, without_value
 from edge_agent.diag.state import state
 from edge_agent.doctor.doctor import checks, line
 from edge_agent.faults import printable
+from edge_agent.programs import is_service_active
 
 DOCTOR_S = 240.0
 BROKER_S = 6.0
@@ -122,7 +123,7 @@ def _board(part: Part, board: Board) -> None:
 
 def _doctor(part: Part, config_path: Path) -> None:
     # A second model beside the one that runs could end the service for want of memory.
-    reason = "the service runs: health tells of its engine" if service.is_active() else None
+    reason = "the service runs: health tells of its engine" if is_service_active() else None
     found = []
     for check in checks(config_path, not_loading=reason):
         told = {**asdict(check), "found": check.found if check.name == "model" else without_value(check.found)}

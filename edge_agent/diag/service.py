@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 from edge_agent.clock import timestamp
 from edge_agent.diag.part import Part
 from edge_agent.diag.redaction import log_text, scrubbed
+from edge_agent.programs import UNIT, ProgramError, run
 
-UNIT = "edge-agent.service"
 # Not Environment= nor SetCredential=: there may be secrets in them.
 _PROPERTIES = (
     *("LoadState", "ActiveState", "SubState", "Result", "UnitFileState", "FragmentPath", "DropInPaths"),
@@ -29,23 +27,10 @@ _KERNEL = re.compile(
     r"segfault|hung task|watchdog|cpufreq|read-only",
     re.IGNORECASE,
 )
-_MOST_BYTES = 8_000_000
-
-
-class ProgramError(Exception):
-    """A program is not there, or says nothing in time; the message says which and why."""
-
-
-def is_active() -> bool:
-    """Whether the service runs, as far as systemd tells."""
-    try:
-        return _run(("systemctl", "is-active", UNIT), 3.0, fails=True).strip() in ("active", "activating", "reloading")
-    except ProgramError:
-        return False
 
 
 def unit(part: Part) -> None:
-    part.text("unit.txt", _run(("systemctl", "show", UNIT, "--property", ",".join(_PROPERTIES)), 5.0))
+    part.text("unit.txt", run(("systemctl", "show", UNIT, "--property", ",".join(_PROPERTIES)), 5.0))
 
 
 def log(part: Part) -> None:
@@ -53,7 +38,7 @@ def log(part: Part) -> None:
     command = ("journalctl", "--unit", UNIT, "--lines", str(LINES), "--output", "json", "--no-pager", "--quiet")
     lines: list[str] = []
     dropped = 0
-    for entry in _entries(_run(command, 10.0)):
+    for entry in _entries(run(command, 10.0)):
         text = _kept(entry)
         dropped += text is None
         if text is not None:
@@ -75,10 +60,10 @@ def _kept(entry: dict[str, Any]) -> str | None:
 def kernel(part: Part) -> None:
     """What the kernel logged of memory, heat, voltage and disks since boot."""
     try:
-        text = _run(("dmesg",), 5.0)
+        text = run(("dmesg",), 5.0)
     except ProgramError as error:
         command = ("journalctl", "--dmesg", "--lines", str(_KERNEL_LINES), "--output", "json", "--no-pager", "--quiet")
-        entries = [entry for entry in _entries(_run(command, 8.0)) if isinstance(entry.get("MESSAGE"), str)]
+        entries = [entry for entry in _entries(run(command, 8.0)) if isinstance(entry.get("MESSAGE"), str)]
         text = "".join(f"{_time(entry)} {entry['MESSAGE']}\n" for entry in entries)
         if not text:
             raise ProgramError(f"{error}; journald shows this account no kernel messages either") from error
@@ -98,27 +83,3 @@ def _entries(text: str) -> Iterator[dict[str, Any]]:
 def _time(entry: dict[str, Any]) -> str:
     told = str(entry.get("__REALTIME_TIMESTAMP", ""))
     return (timestamp(int(told) / 1e6) if told.isdecimal() else None) or "-"
-
-
-def _run(command: tuple[str, ...], limit_s: float, *, fails: bool = False) -> str:
-    """What a program prints. fails: its exit code does not count. Raises ProgramError."""
-    program = shutil.which(command[0])
-    if program is None:
-        raise ProgramError(f"{command[0]}: there is no such program here")
-    try:
-        done = subprocess.run(  # noqa: S603 - words of our own, no shell
-            (program, *command[1:]),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=limit_s,
-            check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0"},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ProgramError(f"{command[0]}: no answer within {limit_s:g} s") from error
-    except OSError as error:
-        raise ProgramError(f"{command[0]}: {error.strerror}") from error
-    if done.returncode and not fails:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise ProgramError(f"{command[0]}: {said[-1] if said else f'exit code {done.returncode}'}")
-    return done.stdout[-_MOST_BYTES:].decode("utf-8", "replace")

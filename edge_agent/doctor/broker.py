@@ -28,7 +28,10 @@ def broker(mqtt: MqttConfig, client_id: str) -> Check:
         return Check(name="broker", verdict=Verdict.FAILED, found=found, advice=advice)
 
     if faults := broker_file_faults(mqtt):
-        return failed("; ".join(faults), "mend these files, or what the configuration says of them; then ask again")
+        advice = (
+            "mend these files, or what the configuration says of them; what lies in credentials/ only root may read"
+        )
+        return failed("; ".join(faults), advice)
     try:
         with socket.create_connection((mqtt.hosts[0], mqtt.effective_port), TIMEOUT_S):
             pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,19 +12,25 @@ from edge_agent.board.board import Board
 from edge_agent.board.identity import cores, machine
 from edge_agent.board.monitor import read_once
 from edge_agent.board.reading import BoardReading
-from edge_agent.clock import timestamp
 from edge_agent.config import Config
 from edge_agent.config_files import command_file_faults
 from edge_agent.config_loader import ConfigError, load_config
+from edge_agent.doctor.account import who_runs
 from edge_agent.doctor.broker import brokers
 from edge_agent.doctor.check import Check, Verdict, counted
 from edge_agent.doctor.engine import KERNEL_FEATURES, engine
+from edge_agent.doctor.machine import machine_checks
+from edge_agent.doctor.rights import rights
 from edge_agent.doctor.sensors import memory_limit, sensors
+from edge_agent.doctor.storage import storage
 from edge_agent.faults import printable
-from edge_agent.model_record import in_force
-from edge_agent.model_store import ModelError, open_model
+from edge_agent.model_record import Record, in_force, read
+from edge_agent.model_store import Model, ModelError, open_model, path_fault
+from edge_agent.programs import is_service_active
 
 MIN_DISK_FREE_MB = 500.0
+# Weights in the layout of fast kernels, and what a worker takes beside them.
+BESIDE_FACTOR, BESIDE_MB = 2.0, 300.0
 _VOUCHED = {
     "good": "as listed, signed",
     "unchecked": "as listed; signed, not checked without models.default.public_key",
@@ -71,9 +76,17 @@ def checks(config_path: Path, *, not_loading: str | None = None) -> Iterator[Che
     yield _board(board)
     yield sensors(reading)
     yield memory_limit(reading)
-    yield _clock()
+    yield from machine_checks(config.board.root)
     yield _disk(config, reading)
-    yield from brokers(config.mqtt, f"{config.device.site}.{config.device.id}.doctor")
+    yield from storage(config, who_runs(), config_path)
+    client_id = f"{config.device.site}.{config.device.id}.doctor"
+    is_reached = False
+    for check in brokers(config.mqtt, client_id):
+        is_reached |= check.verdict is Verdict.GOOD
+        yield check
+    is_running = is_service_active()
+    if is_reached:
+        yield from rights(config, client_id, is_running=is_running)
     if faults := command_file_faults(config):
         yield Check(
             name="commands",
@@ -81,11 +94,15 @@ def checks(config_path: Path, *, not_loading: str | None = None) -> Iterator[Che
             found="; ".join(faults),
             advice="put the key there that commands are signed with, or leave commands.key_file out",
         )
-    configured = config.models["default"]
+    configured, path = config.models["default"], in_force(config)
+    if path != configured.path:
+        yield in_force_check(path, configured.path, read(config))
     try:
-        model = open_model("default", in_force(config), configured.public_key, configured.chat_templates)
+        model = open_model("default", path, configured.public_key, configured.chat_templates)
     except ModelError as error:
         advice = "make models.default.path name a bundle made by edge-convert, whole and unchanged"
+        if path != configured.path:
+            advice = "until another one is switched to, `run` takes the one before it, else the configured one"
         if configured.public_key is not None:
             advice += ", and models.default.public_key the public key of who signed it"
         yield Check(name="model", verdict=Verdict.FAILED, found=str(error), advice=advice)
@@ -98,6 +115,7 @@ def checks(config_path: Path, *, not_loading: str | None = None) -> Iterator[Che
         f"chat template {model.chat_template_sha256 or 'none, ChatML is used'}",
         advice="make a bundle of it with edge-convert" if model.warning else None,
     )
+    not_loading = not_loading or (_too_large_beside(model, reading) if is_running else None)
     if not_loading is not None:
         yield Check(name="engine", verdict=Verdict.SKIPPED, found=f"the model is not loaded: {not_loading}")
         return
@@ -112,16 +130,27 @@ def _board(board: Board) -> Check:
     return Check(name="board", verdict=Verdict.GOOD, found=found)
 
 
-def _clock() -> Check:
-    now = timestamp()
-    if now is None:
+def in_force_check(path: Path, configured: Path, record: Record | None) -> Check:
+    """What runs since a model-switch is not what the configuration names: which, and whether there is a way back."""
+    previous = None if record is None else record.previous
+    found = f"{path} runs since a model-switch, not models.default.path ({configured})"
+    if previous is not None and (fault := path_fault(previous)):
         return Check(
-            name="clock",
+            name="model in force",
             verdict=Verdict.WARNING,
-            found=f"not set ({time.strftime('%Y-%m-%d', time.gmtime())})",
-            advice="times are null until it is; enable systemd-timesyncd with a server that this network reaches",
+            found=f"{found}; model-rollback has nowhere to go: {fault}",
+            advice="put that bundle back, or switch to another one that is to be the way back",
         )
-    return Check(name="clock", verdict=Verdict.GOOD, found=now)
+    back = "" if previous is None else f"; model-rollback goes to {previous}"
+    return Check(name="model in force", verdict=Verdict.GOOD, found=found + back)
+
+
+def _too_large_beside(model: Model, reading: BoardReading) -> str | None:
+    """A second worker beside the service's: the kernel would end one of them, and not surely this one."""
+    available_mb, needed_mb = reading.memory.available_mb, BESIDE_FACTOR * model.size_bytes / 1e6 + BESIDE_MB
+    if available_mb is None or available_mb > needed_mb:
+        return None
+    return f"the service runs, and a second one may need {needed_mb:.0f} MB of {available_mb:.0f} MB; stop it before"
 
 
 def _disk(config: Config, reading: BoardReading) -> Check:

@@ -1,0 +1,49 @@
+"""What programs of the system tell of it: run with a time limit, in plain English, without a shell."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+UNIT = "edge-agent.service"
+_MOST_BYTES = 8_000_000
+
+
+class ProgramError(Exception):
+    """A program is not there, fails, or says nothing in time; the message says which and why."""
+
+
+def run(command: tuple[str, ...], limit_s: float, *, may_fail: bool = False) -> str:
+    """The end of what a program prints. may_fail: its exit code does not count. Raises ProgramError."""
+    program = shutil.which(command[0])
+    if program is None:
+        raise ProgramError(f"{command[0]}: there is no such program here")
+    try:
+        done = subprocess.run(  # noqa: S603 - words of our own, no shell
+            (program, *command[1:]),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=limit_s,
+            check=False,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0"},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ProgramError(f"{command[0]}: no answer within {limit_s:g} s") from error
+    except OSError as error:
+        raise ProgramError(f"{command[0]}: {error.strerror}") from error
+    if done.returncode and not may_fail:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise ProgramError(f"{command[0]}: {said[-1] if said else f'exit code {done.returncode}'}")
+    return done.stdout[-_MOST_BYTES:].decode("utf-8", "replace")
+
+
+def is_service_active() -> bool:
+    """Whether the service runs, as far as systemd tells."""
+    try:
+        return run(("systemctl", "is-active", UNIT), 3.0, may_fail=True).strip() in (
+            "active",
+            "activating",
+            "reloading",
+        )
+    except ProgramError:
+        return False
