@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +28,8 @@ _T = TypeVar("_T")
 
 # A disk that was full or away may be back.
 TRY_AGAIN_S = 60.0
+# That the broker has a reply is written with what comes next, or so long after: until then a kill has it sent again.
+CONFIRMED_WITHIN_S = 0.25
 
 
 class Delivery:
@@ -46,6 +49,8 @@ class Delivery:
         self._generation = 0
         self._sync: JournalSync | None = None
         self._try_at = 0.0
+        self._confirmed: list[int] = []
+        self._confirm_by = 0.0
         self._journal = Journal(None)
 
     def start(self) -> None:
@@ -144,6 +149,10 @@ class Delivery:
         self._staged.append((row, publication))
         return True
 
+    def recall(self, row: int) -> bytes | None:
+        """The reply that was recorded with a key; None: it cannot be read any more."""
+        return self._try(lambda journal: journal.recall(row))
+
     def forget(self, row: int | None) -> None:
         """The answer is not given again."""
         if row is not None:
@@ -155,26 +164,35 @@ class Delivery:
 
     def flush(self, now: float) -> None:
         """Commits, then sends; acknowledges what needs no disk."""
-        for confirmed in self._link.take_confirmed():
-            if (row := self._sent.pop(confirmed, None)) is not None:
-                self._confirm(row)
+        for number in self._link.take_confirmed():
+            if (row := self._sent.pop(number, None)) is not None:
+                self._confirmed.append(row)
+        if self._staged or self._received or now >= self._confirm_by:
+            self._confirm_all(now)
         is_dirty = self._try(Journal.commit)
         for owed, publication in self._staged:
-            number = self._link.publish(publication)
-            if owed is not None and number is not None:
-                self._sent[number] = owed
+            sent = self._link.publish(publication)
+            if owed is not None and sent is not None:
+                self._sent[sent] = owed
             elif owed is not None:  # dropped, and told so by the connection
-                self._confirm(owed)
+                self._confirmed.append(owed)
         self._staged.clear()
         if is_dirty or self._received:
             self._acknowledge_when_safe()
         if self._sync is None:
             self._acknowledge(self._generation)
+        elif self._sync.is_behind:
+            self._try(Journal.checkpoint)
+            if self._sync is not None:
+                self._sync.is_behind = False
         if self.fault is not None and self._path is not None and now >= self._try_at:
             self._return_to_disk(self._path)
 
-    def _confirm(self, row: int) -> None:
-        self._try(lambda journal: journal.delivered(row))
+    def _confirm_all(self, now: float) -> None:
+        for row in self._confirmed:
+            self._try(partial(Journal.delivered, row=row))
+        self._confirmed.clear()
+        self._confirm_by = now + CONFIRMED_WITHIN_S
 
     def _acknowledge_when_safe(self) -> None:
         self._generation += 1
@@ -196,14 +214,15 @@ class Delivery:
 
     def stop(self, timeout_s: float) -> None:
         """The last of what was asked and answered: on the disk, handed to the connection, acknowledged."""
-        self.flush(0.0)
+        self.flush(time.monotonic())
         if self._sync is not None:
             self._sync.stop(timeout_s)
         self._acknowledge(self._generation)
 
     def close(self) -> None:
         """When the connection has sent what it could."""
-        self.flush(0.0)
+        self._confirm_by = 0.0
+        self.flush(time.monotonic())
         self._journal.close()
 
     def _try(self, act: Callable[[Journal], _T]) -> _T:

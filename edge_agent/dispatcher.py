@@ -88,7 +88,7 @@ class Dispatcher:
         self._rates = RateLimits()
         self._configure(config, tasks)
         self.queue = RequestQueue(config.queue.capacity)
-        self._duplicates = Duplicates(config.queue.dedup_window_s, delivery.forget)
+        self._duplicates = Duplicates(config.queue.dedup_window_s, delivery.forget, self._recall)
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
         """New tasks and limits; requests that wait or run keep what they came with."""
@@ -137,7 +137,8 @@ class Dispatcher:
         for held in self.delivery.held():
             self.quarantine.hold(held)
         for known in self.delivery.repeatable():
-            self._duplicates.end(known.key, decode_reply(known.reply), known.ended.placed(now), known.row)
+            outcome = decode_reply(known.reply)
+            self._duplicates.end(known.key, outcome, known.ended.placed(now), known.row, is_recorded=True)
         for row, task, inbound in self.delivery.unanswered(now):
             heard = [one for one in self._reception.read(inbound) if one.origin.task == task]
             for one in heard:
@@ -290,9 +291,9 @@ class Dispatcher:
             self._replies.terminal(asker, twin, repeat=True)
             return
         self.statistics.count(outcome)
-        self._replies.terminal(asker, outcome, key=None if twin is not None else key)
+        is_recorded = self._replies.terminal(asker, outcome, key=None if twin is not None else key)
         if twin is None:
-            self._duplicates.end(key, outcome, now, asker.row)
+            self._duplicates.end(key, outcome, now, asker.row, is_recorded=is_recorded)
 
     def take_over(self) -> None:
         """Another worker, of another model: what waits is for it. What runs ends on the one before it."""
@@ -491,7 +492,11 @@ class Dispatcher:
                 request.origin.task, request.origin.id, outcome.status.value,
                 outcome.error.code.value, outcome.error.message,
             )  # fmt: skip
-        self._replies.terminal(Asker(request.origin, request.row), outcome, key=key)
+        is_recorded = self._replies.terminal(Asker(request.origin, request.row), outcome, key=key)
         for follower in request.followers:
             self._replies.terminal(follower, outcome, repeat=True)
-        self._duplicates.end(key, outcome, now, request.row)
+        self._duplicates.end(key, outcome, now, request.row, is_recorded=is_recorded)
+
+    def _recall(self, row: int) -> Outcome | None:
+        reply = self.delivery.recall(row)
+        return None if reply is None else decode_reply(reply)

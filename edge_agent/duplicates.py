@@ -39,8 +39,11 @@ def may_be_duplicate(origin: Origin, inbound: Inbound) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
+    """outcome: None = it is recorded in the row."""
+
     at: float
-    outcome: Outcome
+    status: Status
+    outcome: Outcome | None
     row: int | None
     size: int
 
@@ -48,18 +51,27 @@ class _Ended:
 class _Outcomes:
     """Of the latest requests: bounded in number and bytes, the oldest are forgotten first."""
 
-    def __init__(self, most: int, most_bytes: int, on_forget: Callable[[int | None], None]) -> None:
+    def __init__(
+        self,
+        most: int,
+        most_bytes: int,
+        on_forget: Callable[[int | None], None],
+        recall: Callable[[int], Outcome | None],
+    ) -> None:
         self._most, self._most_bytes = most, most_bytes
-        self._on_forget = on_forget
+        self._on_forget, self._recall = on_forget, recall
         self._ended: OrderedDict[Key, _Ended] = OrderedDict()
         self._bytes = 0
 
     def get(self, key: Key) -> Outcome | None:
-        return self._ended[key].outcome if key in self._ended else None
+        ended = self._ended.get(key)
+        if ended is None or ended.outcome is not None or ended.row is None:
+            return None if ended is None else ended.outcome
+        return self._recall(ended.row)
 
-    def keep(self, key: Key, outcome: Outcome, at: float, row: int | None) -> None:
+    def keep(self, key: Key, outcome: Outcome, at: float, row: int | None, *, is_recorded: bool) -> None:
         size = len(str(outcome.output)) + len(outcome.reasoning or "") + 512
-        self._ended[key] = _Ended(at, outcome, row, size)
+        self._ended[key] = _Ended(at, outcome.status, None if is_recorded else outcome, row, size)
         self._bytes += size
 
     def drop(self, key: Key) -> None:
@@ -69,7 +81,7 @@ class _Outcomes:
             self._on_forget(ended.row)
 
     def of_status(self, status: Status) -> list[Key]:
-        return [key for key, ended in self._ended.items() if ended.outcome.status is status]
+        return [key for key, ended in self._ended.items() if ended.status is status]
 
     def drop_old(self, before: float) -> None:
         while self._ended:
@@ -83,15 +95,21 @@ class _Outcomes:
 class Duplicates:
     """What is asked, and how it ended within the window.
 
-    on_forget: hears the row of an end that is not told again.
+    on_forget: hears the row of an end that is not told again. recall: the outcome that is recorded in a row; None = it
+    cannot be read any more.
     """
 
-    def __init__(self, window_s: float, on_forget: Callable[[int | None], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        window_s: float,
+        on_forget: Callable[[int | None], None] = lambda _: None,
+        recall: Callable[[int], Outcome | None] = lambda _: None,
+    ) -> None:
         self.window_s = window_s
         self._asked: dict[Key, Request] = {}
-        self._answers = _Outcomes(MAX_REMEMBERED, MAX_REMEMBERED_BYTES, on_forget)
+        self._answers = _Outcomes(MAX_REMEMBERED, MAX_REMEMBERED_BYTES, on_forget, recall)
         # Apart from the answers, which a flood of refusals must not push out.
-        self._other_ends = _Outcomes(MAX_OTHER_ENDS, MAX_REMEMBERED_BYTES, on_forget)
+        self._other_ends = _Outcomes(MAX_OTHER_ENDS, MAX_REMEMBERED_BYTES, on_forget, recall)
 
     def find(self, key: Key, now: float, *, is_redelivered: bool = False) -> Request | Outcome | None:
         """The running request or the recorded outcome that answers this one too; None = it is to be run.
@@ -109,11 +127,11 @@ class Duplicates:
         self._drop(key)
         self._asked[key] = request
 
-    def end(self, key: Key, outcome: Outcome, now: float, row: int | None = None) -> None:
-        """How it ended, and where that is recorded."""
+    def end(self, key: Key, outcome: Outcome, now: float, row: int | None = None, *, is_recorded: bool = False) -> None:
+        """How it ended, and its row. is_recorded: the outcome can be recalled from there, and is not kept here."""
         self._drop(key)
         ends = self._answers if outcome.status in (Status.OK, Status.INVALID) else self._other_ends
-        ends.keep(key, outcome, now, row)
+        ends.keep(key, outcome, now, row, is_recorded=is_recorded)
         self._forget_old(now)
 
     def forget_refusals(self) -> None:

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 # Its number is that of the tables' form: an agent with another form uses another file, and leaves this one alone.
 FILE = "requests-1.sqlite"
 WAL_SUFFIX = "-wal"
+# The file of changes keeps this size once it has grown to it: to write in its place costs no change of the folder's.
+WAL_BYTES = 4 << 20
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -134,6 +136,13 @@ class Journal:
             ),
         )
 
+    def recall(self, row: int) -> bytes | None:
+        """The reply that is kept to be given again; None: there is none."""
+        found = self._connection.execute(
+            "SELECT reply FROM requests WHERE number = ? AND key IS NOT NULL", (row,)
+        ).fetchone()
+        return None if found is None else found[0]
+
     def delivered(self, row: int) -> None:
         """The broker has the reply."""
         self._execute("UPDATE requests SET is_delivered = 1 WHERE number = ?", (row,))
@@ -166,6 +175,10 @@ class Journal:
         self._connection.execute("COMMIT")
         self._told.clear()
         return True
+
+    def checkpoint(self) -> None:
+        """The next commit begins the file of changes anew. Waits for the disk; another one's checkpoint goes on."""
+        self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
 
     def unanswered(self) -> Iterator[Unanswered]:
         """In the order in which they came."""
@@ -267,11 +280,15 @@ def _connect(path: Path | None) -> sqlite3.Connection:
     # Any thread may be the one that collects a journal nobody has closed.
     connection = sqlite3.connect(path or ":memory:", timeout=1.0, isolation_level=None, check_same_thread=False)
     try:
+        # Each commit writes whole pages, and a row is smaller than one.
+        connection.execute("PRAGMA page_size = 1024")
+        connection.execute("PRAGMA cache_size = -256")  # KiB
         # Readers and checkpoints do not hold up the writer; a commit waits for no disk, and a checkpoint of this
-        # connection's would: journal_sync does both.
+        # connection's does: journal_sync does both, as long as it keeps up.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         connection.execute(_TABLE)
         connection.execute(_QUARANTINE)
     except BaseException:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.journal import WAL_SUFFIX
+from edge_agent.journal import WAL_BYTES, WAL_SUFFIX
 
 # A request is acknowledged at the earliest so long after the one before it: what comes within shares one write.
 URGENT_EVERY_S = 0.1
@@ -19,8 +19,9 @@ URGENT_EVERY_S = 0.1
 MANY = 8
 # What nobody waits for. After a power cut, answers of so long before it may have to be found anew.
 LAZY_EVERY_S = 1.0
-# Until then the file of changes grows; at ten times what a board can do, by a few MB a second.
-CHECKPOINT_EVERY_S = 10.0
+# A checkpoint beside a writer that never rests is never done with, and the file would grow for ever: from then on the
+# writer is to take the time.
+MOST_WAL_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,10 @@ class JournalSync:
         self._wanted = threading.Condition()
         self._generation = 0
         self._due_at: float | None = None
-        self._synced_at = self._checkpointed_at = 0.0
+        self._synced_at = 0.0
+        self._is_named = False
+        # Whether the writer is to do the rest of a checkpoint (`Journal.checkpoint`), and clear this.
+        self.is_behind = False
         self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
@@ -84,12 +88,17 @@ class JournalSync:
             return self._generation
 
     def _sync(self) -> None:
-        _sync_file(Path(f"{self._path}{WAL_SUFFIX}"))
-        if self._checkpointed_at + CHECKPOINT_EVERY_S > time.monotonic():
-            return
-        if not self._checkpointed_at:
-            _sync_file(self._path.parent)  # the names of files that are new
-        self._checkpointed_at = time.monotonic()
+        wal = Path(f"{self._path}{WAL_SUFFIX}")
+        _sync_file(wal)
+        if not self._is_named:
+            _sync_folder(self._path.parent)  # the names of files that are new
+            self._is_named = True
+        # What changes several times until then reaches the tables' pages once.
+        if (changes := wal.stat().st_size) > WAL_BYTES and not self.is_behind:
+            self._checkpoint()
+            self.is_behind = changes > MOST_WAL_BYTES
+
+    def _checkpoint(self) -> None:
         connection = sqlite3.connect(self._path, timeout=1.0, isolation_level=None)
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -100,6 +109,14 @@ class JournalSync:
 def _sync_file(path: Path) -> None:
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(file)
+        os.fdatasync(file)  # when it was written last is worth no write of its own
     finally:
         os.close(file)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

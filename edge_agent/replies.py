@@ -25,16 +25,20 @@ class Replies:
         request.partials += 1
         self._delivery.partial(json_publication(origin.reply_topic, payload, qos=0, correlation=origin.correlation))
 
-    def terminal(self, asker: Asker, outcome: Outcome, *, key: Key | None = None, repeat: bool = False) -> None:
-        """key: what the request is known by when it comes again. What no broker takes becomes a short refusal."""
+    def terminal(self, asker: Asker, outcome: Outcome, *, key: Key | None = None, repeat: bool = False) -> bool:
+        """What no broker takes becomes a short refusal. key: what the request is known by when it comes again.
+
+        Gives whether this outcome is recorded under it.
+        """
         origin = asker.origin
         payload = encode_reply(origin, outcome, device=self._device, ts=timestamp(), repeat=repeat)
         publication = json_publication(origin.reply_topic, payload, correlation=origin.correlation)
         if self._delivery.reply(publication, row=asker.row, task=origin.task, key=key):
-            return
+            return asker.row is not None and key is not None
         if outcome.error is None:
             message = f"the reply of {len(payload)} bytes cannot be sent: the broker takes no message of this size"
             self.terminal(asker, Outcome.refused(Error(code=Code.INTERNAL, message=message), outcome.timing))
         else:
             log.error("no reply can be sent topic=%r: the broker takes none there", origin.reply_topic)
             self._delivery.drop(asker.row)
+        return False

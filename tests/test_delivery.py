@@ -10,11 +10,12 @@ from typing import cast
 
 import pytest
 
+from edge_agent import journal, journal_sync
 from edge_agent.clock import moment
-from edge_agent.delivery import TRY_AGAIN_S
+from edge_agent.delivery import CONFIRMED_WITHIN_S, TRY_AGAIN_S
 from edge_agent.dispatcher import Dispatcher
-from edge_agent.journal import FILE, Journal
-from edge_agent.journal_sync import Synced
+from edge_agent.journal import FILE, WAL_SUFFIX, Journal
+from edge_agent.journal_sync import JournalSync, Synced
 from edge_agent.mqtt_link import Inbound, MqttLink
 from edge_agent.tasks import load_tasks
 from tests.processes import wait_until
@@ -52,6 +53,12 @@ class Board:
 
     def flush(self) -> None:
         self.delivery.flush(time.monotonic())
+
+    def confirm(self, number: int) -> None:
+        """The broker has that reply, and a while goes by."""
+        self.outlet.confirmed = [number]
+        self.flush()
+        self.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
 
     def hear_of_disk(self) -> None:
         wait_until(lambda: self.synced, "the journal is on the disk", 5.0)
@@ -119,8 +126,7 @@ def test_a_reply_that_the_broker_did_not_confirm_is_sent_again_byte_for_byte(fol
     again = Board(folder)
     again.flush()
     assert again.outlet.sent == first.outlet.sent
-    again.outlet.confirmed = [1]
-    again.flush()
+    again.confirm(1)
 
     third = Board(folder)
     third.flush()
@@ -131,8 +137,7 @@ def test_a_recorded_answer_is_repeated_by_the_next_process_and_not_found_anew(fo
     first = Board(folder)
     first.hear(envelope("a"), packet_id=3)
     first.answer(1)
-    first.outlet.confirmed = [1]
-    first.flush()
+    first.confirm(1)
 
     again = Board(folder)
     again.hear(envelope("a"), packet_id=3, duplicate=True)
@@ -228,10 +233,59 @@ def test_what_is_done_with_leaves_no_row(folder: Path) -> None:
         board.answer(number)
         board.outlet.confirmed = [number]
     board.flush()
-    board.flush()
+    board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
     journal = Journal(folder / FILE)
     (count,) = journal._connection.execute("SELECT count(*) FROM requests").fetchone()
     assert count == 0
+
+
+def test_a_writer_that_never_rests_does_not_let_the_file_of_changes_grow_for_ever(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "WAL_BYTES", 1 << 16)
+    monkeypatch.setattr(journal_sync, "WAL_BYTES", 1 << 16)
+    monkeypatch.setattr(journal_sync, "MOST_WAL_BYTES", 1 << 19)
+    # As it is beside such a writer: it is never done.
+    monkeypatch.setattr(JournalSync, "_checkpoint", lambda _: None)
+    board = Board(folder)
+    asked, most = 400, 0
+    for number in range(1, asked + 1):
+        board.hear(f"{number} {'x' * 20_000}")
+        board.answer(number)
+        most = max(most, (folder / f"{FILE}{WAL_SUFFIX}").stat().st_size)
+    board.delivery.stop(5.0)
+    assert most < asked * 20_000
+    assert board.delivery.fault is None
+
+
+def test_that_the_broker_has_a_reply_is_written_with_what_comes_next_or_soon_after(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits: list[bool] = []
+    commit = Journal.commit
+
+    def counted(journal: Journal) -> bool:
+        commits.append(commit(journal))
+        return commits[-1]
+
+    monkeypatch.setattr(Journal, "commit", counted)
+    board = Board(folder, "[queue]\ndedup_window_s = 0\n")
+    board.hear(envelope("a"))
+    board.answer(1)
+    board.outlet.confirmed = [1]
+    board.flush()
+    assert sum(commits) == 2
+    board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
+    assert sum(commits) == 3
+
+
+def test_a_recorded_answer_is_given_again_from_the_record(folder: Path) -> None:
+    board = Board(folder)
+    board.hear(envelope("a"))
+    board.answer(1)
+    board.delivery._journal._connection.execute("UPDATE requests SET reply = replace(reply, 'fine', 'FINE')")
+    board.hear(envelope("a"))
+    assert [(reply["output"], reply["repeat"]) for reply in board.replies] == [("fine", False), ("FINE", True)]
 
 
 class Failing:

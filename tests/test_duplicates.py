@@ -141,3 +141,14 @@ def test_equal_readings_are_one_only_under_the_same_packet_id() -> None:
 
 def test_empty_correlation_data_is_none() -> None:
     assert not may_be_duplicate(origin(is_id_given=False, correlation=b""), inbound("t"))
+
+
+def test_what_is_recorded_is_recalled_and_not_kept() -> None:
+    recorded = {7: OK}
+    duplicates = Duplicates(300.0, recall=recorded.get)
+    duplicates.end(key("recorded"), Outcome(status=Status.OK, output="not kept"), 0.0, 7, is_recorded=True)
+    duplicates.end(key("refused"), Outcome(status=Status.OK, output="kept"), 0.0, 8)
+    assert duplicates.find(key("recorded"), 1.0) is OK
+    assert duplicates.find(key("refused"), 1.0) == Outcome(status=Status.OK, output="kept")
+    recorded.clear()  # it cannot be read any more
+    assert duplicates.find(key("recorded"), 1.0) is None

@@ -117,3 +117,11 @@ def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises((OSError, sqlite3.Error)):
         Journal(tmp_path / "file" / FILE)
+
+
+def test_only_a_reply_that_is_given_again_can_be_recalled(path: Path) -> None:
+    journal = Journal(path)
+    rows = [journal.accept(inbound("t", "x"), "triage", AT) for _ in range(3)]
+    journal.answer(rows[0], "triage", REPLY, b"key", AT)
+    journal.answer(rows[1], "triage", REPLY, None, AT)
+    assert [journal.recall(row) for row in (*rows, 99)] == [REPLY.payload, None, None, None]
