@@ -48,7 +48,7 @@ class Client:
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=version)
         self._client.on_message = self._on_message
         self._client.on_subscribe = self._on_subscribe
-        self._client.on_socket_open = _send_at_once
+        self._client.on_socket_open = send_at_once
         self._client.max_inflight_messages_set(1000)
         self._client.connect("127.0.0.1", port, 30)
         self._client.loop_start()
@@ -143,6 +143,6 @@ class Client:
         self._client.loop_stop()
 
 
-def _send_at_once(_client: object, _userdata: object, connection: Any) -> None:
+def send_at_once(_client: object, _userdata: object, connection: Any) -> None:
     """What Nagle's algorithm adds is not the agent's latency."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
+
+# An answer of these ends is the answer to whoever asks the same again.
+_FINAL = ("ok", "invalid")
+MAX_NOTES = 20
+
+
+def answer_text(output: Any) -> str:
+    """An output as it is compared: text as it is, an object without regard to the order of its keys."""
+    return output if isinstance(output, str) else json.dumps(output, sort_keys=True, ensure_ascii=False)
 
 
 @dataclass(slots=True)
 class Asked:
-    """One request. fault: the number of faults when it was sent; is_taken: the broker has it."""
+    """One request.
 
-    expected: str
+    expected: as `answer_text` has it, of an answer that is `ok`; None = whatever it is. ends: the statuses that are
+    right; None = any. times: how often its caller asked. is_taken: the broker has it.
+    end: of the first reply, `ok` or `busy/queue_full`. Of replies only digests are kept: a run may take a night.
+    """
+
+    expected: str | None
+    ends: frozenset[str] | None
+    times: int = 1
     is_taken: bool = False
-    replies: list[bytes] = field(default_factory=list)
+    end: str | None = None
+    replies: int = 0
+    output: bytes = b""
+    seen: list[bytes] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Counts of requests. duplicates: further replies that are marked `repeat` or equal the first byte for byte;
-    inferred_again: those that are neither. statuses: of first replies."""
+    """Counts of requests. duplicates: replies beyond what was asked for that are marked `repeat` or equal another one
+    byte for byte; inferred_again: those that are neither. statuses: of first replies."""
 
     asked: int
     answered: int
@@ -34,10 +55,14 @@ class Verdict:
 
 
 class Ledger:
+    """notes: of the first wrong answers, what was wrong."""
+
     def __init__(self) -> None:
         self._asked: dict[str, Asked] = {}
         self._open: set[str] = set()
-        self.unknown = 0
+        self._statuses: Counter[str] = Counter()
+        self._wrong = self._duplicates = self._inferred_again = 0
+        self.notes: list[str] = []
 
     @property
     def open(self) -> int:
@@ -52,46 +77,67 @@ class Ledger:
     def answered(self) -> int:
         return len(self._asked) - len(self._open)
 
-    def ask(self, name: str, expected: str) -> None:
-        self._asked[name] = Asked(expected)
+    def ask(self, name: str, expected: str | None, ends: frozenset[str] | None = None, *, times: int = 1) -> None:
+        self._asked[name] = Asked(expected, ends, times)
         self._open.add(name)
 
     def taken(self, name: str) -> None:
         self._asked[name].is_taken = True
 
-    def hear(self, payload: bytes) -> tuple[str, str] | None:
-        """A reply: its id and status, if it is the first one."""
+    def hear(self, payload: bytes, name: str | None = None) -> tuple[str, str] | None:
+        """A terminal reply: its name and status, if it is the first one. name: None = it is known by its id."""
         reply = json.loads(payload)
-        asked = self._asked.get(str(reply["id"]))
+        name = str(reply["id"]) if name is None else name
+        asked = self._asked.get(name)
         if asked is None:
-            self.unknown += 1
+            self._note_wrong(f"nobody asked {name}")
             return None
-        asked.replies.append(payload)
-        self._open.discard(reply["id"])
-        return (reply["id"], reply["status"]) if len(asked.replies) == 1 else None
+        asked.replies += 1
+        if asked.replies >= asked.times:
+            self._open.discard(name)
+        if asked.replies == 1:
+            self._hear_first(name, asked, reply)
+        else:
+            self._hear_again(name, asked, reply, payload)
+        asked.seen.append(_digest(payload))
+        return (name, reply["status"]) if asked.replies == 1 else None
+
+    def _hear_first(self, name: str, asked: Asked, reply: dict[str, Any]) -> None:
+        status, code = reply["status"], (reply["error"] or {}).get("code")
+        asked.end = f"{status}/{code}" if code else status
+        asked.output = _digest(answer_text(reply["output"]).encode())
+        self._statuses[asked.end] += 1
+        if asked.ends is not None and status not in asked.ends:
+            self._note_wrong(f"{name}: {asked.end}, not {', '.join(sorted(asked.ends))}")
+        elif status == "ok" and asked.expected is not None and answer_text(reply["output"]) != asked.expected:
+            self._note_wrong(f"{name}: {answer_text(reply['output'])!r}, not {asked.expected!r}")
+
+    def _hear_again(self, name: str, asked: Asked, reply: dict[str, Any], payload: bytes) -> None:
+        is_same = reply["repeat"] and _digest(answer_text(reply["output"]).encode()) == asked.output
+        is_same = is_same or _digest(payload) in asked.seen
+        may_run_anew = asked.replies <= asked.times and (asked.end or "").split("/")[0] not in _FINAL
+        if not is_same and not may_run_anew:
+            self._inferred_again += 1
+            self._note(f"{name}: answered anew after {asked.end}")
+        self._duplicates += is_same and asked.replies > asked.times
+
+    def _note_wrong(self, what: str) -> None:
+        self._wrong += 1
+        self._note(what)
+
+    def _note(self, what: str) -> None:
+        if len(self.notes) < MAX_NOTES:
+            self.notes.append(what)
 
     def lost(self) -> list[str]:
         return sorted(name for name in self._open if self._asked[name].is_taken)
 
     def verdict(self) -> Verdict:
-        statuses: Counter[str] = Counter()
-        wrong = duplicates = inferred_again = answered = 0
-        for asked in self._asked.values():
-            if not asked.replies:
-                continue
-            answered += 1
-            first = json.loads(asked.replies[0])
-            code = (first["error"] or {}).get("code")
-            statuses[f"{first['status']}/{code}" if code else first["status"]] += 1
-            wrong += first["status"] == "ok" and first["output"] != asked.expected
-            for payload in asked.replies[1:]:
-                reply = json.loads(payload)
-                is_same = reply["repeat"] and reply["output"] == first["output"]
-                is_same = is_same or payload in asked.replies[: asked.replies.index(payload)]
-                is_same = is_same or payload == asked.replies[0]
-                duplicates += is_same
-                inferred_again += not is_same
         return Verdict(
-            asked=len(self._asked), answered=answered, lost=len(self.lost()), wrong=wrong + self.unknown,
-            duplicates=duplicates, inferred_again=inferred_again, statuses=dict(statuses),
+            asked=len(self._asked), answered=self.answered, lost=len(self.lost()), wrong=self._wrong,
+            duplicates=self._duplicates, inferred_again=self._inferred_again, statuses=dict(self._statuses),
         )  # fmt: skip
+
+
+def _digest(payload: bytes) -> bytes:
+    return hashlib.blake2b(payload, digest_size=12).digest()
