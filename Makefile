@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-repair test-clients \
-  test-homeassistant test-model test-unit test-deploy test-power-cuts chaos bench bench-agent bench-compare bench-overload bench-labels bench-cancel \
+  test-homeassistant test-model test-unit test-deploy test-power-cuts chaos soak soak-card fuzz-messages bench bench-agent bench-compare bench-overload bench-labels bench-cancel \
   bench-grammar thermal wheel-aarch64 wheel-x86_64 wheel-native wheelhouse test-arm clean
 
 setup: $(VENV)/ready
@@ -74,6 +74,20 @@ test-power-cuts: setup
 # make chaos [ARGUMENTS='--requests 1000 --faults 11 --seed 1 --protocol 3.1.1']
 chaos: setup
 	$(BIN)/python -m tests.chaos $(ARGUMENTS)
+
+# A factory's load for minutes or hours, watched from outside; a page of it in build/soak (needs mosquitto):
+# make soak [MINUTES=480] [ARGUMENTS='--requests 50000 --engine echo']
+soak: setup
+	$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(ARGUMENTS)
+
+# What a request writes to a memory card, by rate (needs mosquitto, and root for a block device of its own; six minutes):
+# make soak-card [ARGUMENTS='--rates 0.1,1,10 --seconds 600']
+soak-card: setup
+	$(BIN)/python -m tests.soak.card $(ARGUMENTS)
+
+# Malformed messages, each answered once in the right place and form (needs mosquitto): make fuzz-messages [COUNT=100000]
+fuzz-messages: setup
+	$(BIN)/python -m tests.fuzz.messages $(if $(COUNT),--count $(COUNT)) $(ARGUMENTS)
 
 # 200 requests at once against a queue of 16, on a model of your own: make test-model MODEL=path-of-a-bundle-or-gguf
 test-model: setup
