@@ -15,9 +15,11 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from edge_agent.config import ECHO_MODEL
 from edge_agent.demo.broker import free_port
 from tests.chaos.asker import Asker
 from tests.chaos.storm import FAULTS, Storm
+from tests.soak.place import make_model
 
 SHARES = {"worker killed": 50, "agent killed": 20, "broker restarted": 10, "network cut": 20, "broker frozen": 10}
 STUCK_AFTER_S = 120.0
@@ -38,7 +40,9 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--protocol", choices=("5", "3.1.1"), default="5")
-    parser.add_argument("--model", default="echo:step_ms=5", help="model of the agent (default: %(default)s)")
+    parser.add_argument(
+        "--model", default="echo:step_ms=5", help="of the agent; demo = the demonstration's (default: %(default)s)"
+    )
     parser.add_argument("--folder", type=Path, help="where logs and state stay (default: a temporary one)")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -55,16 +59,19 @@ def run(given: argparse.Namespace, folder: Path) -> int:
     if given.faults <= len(FAULTS):  # each kind as often as another
         kinds = list(kinds if given.only else FAULTS)
     faults = [kinds[number % len(kinds)] for number in range(given.faults)]
+    model = make_model("llama", None, folder) if given.model == "demo" else given.model
     storm = Storm(
         folder,
         free_port(),
         given.protocol,
-        given.model,
+        model,
         longest_pause_s=given.longest_pause,
         seed=given.seed,
     )
     asker = Asker(storm.port, given.protocol, storm.base, requests=given.requests, window=given.window, seed=given.seed)
     assert asker.has_seen_agent.wait(60), "the agent does not come"
+    if not model.startswith(ECHO_MODEL):
+        asker.learn()
     began = changed_at = time.monotonic()
     struck: Counter[str] = Counter()
     in_flight = 0
@@ -103,6 +110,8 @@ def run(given: argparse.Namespace, folder: Path) -> int:
         for name, value in asdict(verdict).items():
             print(f"{name:15} {value}")
         print(f"{'in flight':15} {in_flight}  (at faults: as many duplicates are allowed)")
+        for note in asker.ledger.notes:
+            print(note)
         if lost := asker.ledger.lost():
             print(f"lost: {', '.join(lost[:20])}")
         print("every promise was kept" if is_good else "a promise was broken")

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import random
 import threading
+from functools import partial
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from tests.chaos.ledger import Ledger
+from tests.chaos.ledger import Ledger, answer_text
 
 DEADLINE_MS = 600_000
 _REPLY_TOPIC = "edgeai/v1/reply/chaos"
 LABELS = ("normal", "bearing fault", "cavitation")
+TASKS = ("generate", "triage")
+# Of a model whose answers are asked for beforehand; and how much of one it writes at most.
+QUESTIONS = 40
+MAX_TOKENS = 24
+LEARN_S = 60.0
+_LEARN = "learn "
 WORDS = ("pump", "valve", "motor", "hall", "vibration", "pressure", "rises", "falls", "today", "again", "é", "水")
 
 
@@ -29,6 +36,9 @@ class Asker:
         self._base, self._requests = base, requests
         self._random = random.Random(seed)
         self._lock = threading.Condition()
+        # By task and text; empty = it is known what the echo engine says.
+        self._right: dict[tuple[str, str], str] = {}
+        self._learned: dict[str, str] = {}
         self._sent: dict[int, str] = {}
         self._taken_early: set[int] = set()
         self._number = 0
@@ -60,6 +70,16 @@ class Asker:
     def answered(self) -> int:
         return self.ledger.answered
 
+    def learn(self) -> None:
+        """Asks a model some questions, one by one: from then on it is asked nothing else, and is to answer the same."""
+        for number in range(QUESTIONS):
+            name, task, text = f"{_LEARN}{number}", TASKS[number % len(TASKS)], self._text()
+            with self._lock:
+                self._publish(name, task, text)
+                is_answered = self._lock.wait_for(partial(self._learned.__contains__, name), LEARN_S)
+                assert is_answered, "no answer to a lone question"
+                self._right[task, text] = self._learned[name]
+
     def fill(self) -> None:
         """Sends until the window is full."""
         with self._lock:
@@ -72,16 +92,28 @@ class Asker:
         self._client.loop_stop()
 
     def _question(self) -> tuple[str, str]:
-        text = " ".join(self._random.choices(WORDS, k=self._random.randint(2, 8)))
-        return self._random.choice(("generate", "triage")), text
+        if self._right:
+            return self._random.choice(list(self._right))
+        return self._random.choice(TASKS), self._text()
+
+    def _text(self) -> str:
+        return " ".join(self._random.choices(WORDS, k=self._random.randint(2, 8)))
 
     def _ask(self, name: str, task: str, text: str) -> None:
-        label = LABELS[len(text) % len(LABELS)]
-        text = f"{text} {label}" if task == "triage" else text
-        self.ledger.ask(name, label if task == "triage" else text)
-        payload = {"id": name, "input": text, "reply_to": _REPLY_TOPIC, "deadline_ms": DEADLINE_MS}
-        number = self._client.publish(f"{self._base}/infer/{task}/request", json.dumps(payload), qos=1).mid
-        self._sent[number] = name
+        if self._right:
+            expected = self._right[task, text]
+        elif task == "triage":
+            expected = LABELS[len(text) % len(LABELS)]
+            text = f"{text} {expected}"
+        else:
+            expected = text
+        self.ledger.ask(name, expected)
+        self._sent[self._publish(name, task, text)] = name
+
+    def _publish(self, name: str, task: str, text: str) -> int:
+        envelope = {"id": name, "input": text, "reply_to": _REPLY_TOPIC, "deadline_ms": DEADLINE_MS}
+        envelope["options"] = {"max_tokens": MAX_TOKENS}
+        return self._client.publish(f"{self._base}/infer/{task}/request", json.dumps(envelope), qos=1).mid
 
     def _on_connect(self, client: paho.Client, *_: object) -> None:
         client.subscribe([(_REPLY_TOPIC, 1), (f"{self._base}/state", 1)])
@@ -103,4 +135,9 @@ class Asker:
                 self.has_seen_agent.set()
             return
         with self._lock:
-            self.ledger.hear(bytes(message.payload))
+            reply = json.loads(message.payload)
+            if str(reply["id"]).startswith(_LEARN):
+                self._learned[reply["id"]] = answer_text(reply["output"])
+                self._lock.notify_all()
+            else:
+                self.ledger.hear(bytes(message.payload))
