@@ -16,6 +16,9 @@ from paho.mqtt.properties import Properties
 
 from tests.processes import WAIT_S
 
+# What is published after a subscription comes after what was retained for it.
+_END = "the/end"
+
 
 @dataclass(frozen=True)
 class Message:
@@ -81,6 +84,13 @@ class Client:
             self._client.subscribe(topic_filter, qos=1)
         with self._arrived:
             assert self._arrived.wait_for(lambda: self._subscribed >= wanted, WAIT_S), f"no SUBACK for {filters}"
+
+    def hear_retained(self) -> None:
+        """Returns when all that the broker had retained for the subscriptions has come."""
+        self.subscribe(_END)
+        before = len(self.on(_END))
+        self.publish(_END, b"")
+        self.wait(_END, count=before + 1)
 
     def publish(
         self,

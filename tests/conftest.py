@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,9 +39,9 @@ def _no_warnings_logged(request: pytest.FixtureRequest, caplog: pytest.LogCaptur
     assert not logged, f"logged without being expected: {logged}"
 
 
-@pytest.fixture(params=["5", "3.1.1"])
+@pytest.fixture(scope="module", params=["5", "3.1.1"])
 def protocol(request: pytest.FixtureRequest) -> str:
-    """Both MQTT versions, one after the other."""
+    """Both MQTT versions, one after the other: a module's tests of one before those of the other."""
     return str(request.param)
 
 
@@ -135,27 +137,32 @@ def start_site(
     return start
 
 
-@pytest.fixture
-def site(start_site: Callable[..., Site], protocol: str) -> Iterator[Site]:
-    """An agent at each MQTT version; it must have nothing to warn of."""
-    site = start_site(protocol)
-    yield site
-    assert site.agent.stop() == 0
-    bad = [line for line in site.agent.log.splitlines() if line.startswith(("WARNING", "ERROR")) or "Traceback" in line]
+@pytest.fixture(scope="module")
+def agent_of_module(
+    broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, protocol: str
+) -> Iterator[Site]:
+    """One agent for many small questions, at each MQTT version; it must have nothing to warn of."""
+    device, port = f"board{next(_NUMBERS)}", broker_port(protocol)
+    base = f"edgeai/v1/test/{device}"
+    path = tmp_path_factory.mktemp("agent") / "config.toml"
+    path.write_text(site_config(device, port, protocol, "echo:"), encoding="utf-8")
+    agent = AgentProcess(path)
+    try:
+        with closing(Client(port, protocol)) as client:
+            client.subscribe(f"{base}/#")
+            client.wait_for(f"{base}/state", lambda state: state["state"] == "online")
+            yield Site(base, protocol, port, agent, client)
+    finally:
+        code = agent.stop()
+    assert code == 0
+    bad = [line for line in agent.log.splitlines() if line.startswith(("WARNING", "ERROR")) or "Traceback" in line]
     assert not bad, bad
 
 
-@pytest.fixture(scope="module")
-def shared_site(broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One agent for many small questions, at MQTT 3.1.1."""
-    device, port = f"board{next(_NUMBERS)}", broker_port("3.1.1")
-    base = f"edgeai/v1/test/{device}"
-    client = Client(port, "3.1.1")
-    client.subscribe(f"{base}/#")
-    path = tmp_path_factory.mktemp("agent") / "config.toml"
-    path.write_text(site_config(device, port, "3.1.1", "echo:"), encoding="utf-8")
-    agent = AgentProcess(path)
-    client.wait_for(f"{base}/state", lambda state: state["state"] == "online")
-    yield Site(base, "3.1.1", port, agent, client)
-    client.close()
-    assert agent.stop() == 0
+@pytest.fixture
+def site(agent_of_module: Site, connect: Callable[..., Client]) -> Site:
+    """The module's agent, heard by a client that has heard nothing of the tests before."""
+    client = connect(agent_of_module.protocol)
+    client.subscribe(f"{agent_of_module.base}/#", "plant/#", "edgeai/v1/reply/#", "elsewhere/#")
+    client.hear_retained()
+    return replace(agent_of_module, client=client)

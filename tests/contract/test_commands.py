@@ -37,8 +37,8 @@ def test_health_command_publishes_at_once(site: Site) -> None:
     site.client.wait(f"{site.base}/health", count=heard + 1, timeout_s=2)
 
 
-def test_mqtt5_response_topic_of_a_command_is_used_if_allowed(start_site: Callable[..., Site]) -> None:
-    site = start_site("5")
+@pytest.mark.parametrize("protocol", ["5"], indirect=True)
+def test_mqtt5_response_topic_of_a_command_is_used_if_allowed(site: Site) -> None:
     site.client.publish(f"{site.base}/cmd/ping", {"id": 5}, response_topic="edgeai/v1/reply/c", correlation=b"c")
     assert site.client.wait("edgeai/v1/reply/c")[0].correlation == b"c"
     site.client.publish(f"{site.base}/cmd/ping", {"id": 6}, response_topic="elsewhere/c")
@@ -55,11 +55,11 @@ def test_mqtt5_response_topic_of_a_command_is_used_if_allowed(start_site: Callab
         ("ping", b"[]", "bad_field"),
     ],
 )
-def test_bad_command_fails_with_its_code(shared_site: Site, operation: str, payload: bytes, code: str) -> None:
-    topic = f"{shared_site.base}/cmd/{operation}/result"
-    before = len(shared_site.client.on(topic))
-    shared_site.client.publish(f"{shared_site.base}/cmd/{operation}", payload)
-    result = shared_site.client.wait(topic, count=before + 1)[before].json
+def test_bad_command_fails_with_its_code(site: Site, operation: str, payload: bytes, code: str) -> None:
+    topic = f"{site.base}/cmd/{operation}/result"
+    before = len(site.client.on(topic))
+    site.client.publish(f"{site.base}/cmd/{operation}", payload)
+    result = site.client.wait(topic, count=before + 1)[before].json
     assert (result["status"], result["error"]["code"]) == ("failed", code)
 
 

@@ -84,8 +84,8 @@ def test_foreign_reply_topic_is_refused_on_the_default_one(site: Site, topic: st
     assert not site.client.on("elsewhere/x")
 
 
-def test_mqtt5_response_topic_and_correlation_data_are_used(start_site: Callable[..., Site]) -> None:
-    site = start_site("5")
+@pytest.mark.parametrize("protocol", ["5"], indirect=True)
+def test_mqtt5_response_topic_and_correlation_data_are_used(site: Site) -> None:
     site.client.publish(
         site.request("triage"), "normal", response_topic="edgeai/v1/reply/five", correlation=b"\x00\xff\x01"
     )
@@ -102,8 +102,8 @@ def test_mqtt5_response_topic_and_correlation_data_are_used(start_site: Callable
     assert site.client.on("edgeai/v1/reply/wins")[0].correlation == b"text"
 
 
-def test_content_type_decides_what_is_parsed(start_site: Callable[..., Site]) -> None:
-    site = start_site("5")
+@pytest.mark.parametrize("protocol", ["5"], indirect=True)
+def test_content_type_decides_what_is_parsed(site: Site) -> None:
     assert site.ask("triage", '{"not json', content_type="text/plain")["status"] == "ok"
     assert site.ask("triage", "bearing fault", content_type="application/json")["error"]["code"] == "bad_json"
 
@@ -147,10 +147,8 @@ def test_readings_on_topics_that_exist_are_answered_where_the_task_says(site: Si
         (b"x" * 1_000_000, "too_long", "65536"),
     ],
 )
-def test_bad_payload_is_answered_invalid_and_names_the_fault(
-    shared_site: Site, payload: bytes, code: str, named: str
-) -> None:
-    reply = shared_site.ask("triage", payload)
+def test_bad_payload_is_answered_invalid_and_names_the_fault(site: Site, payload: bytes, code: str, named: str) -> None:
+    reply = site.ask("triage", payload)
     assert (reply["status"], reply["error"]["code"]) == ("invalid", code)
     assert named in reply["error"]["message"]
 
