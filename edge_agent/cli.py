@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from edge_agent import __version__
-from edge_agent.config import Config
-from edge_agent.config_files import broker_file_faults, file_faults, model_hints, switched_hint
+from edge_agent.config import COMMANDS, Config
+from edge_agent.config_files import broker_file_faults, command_file_faults, file_faults, model_hints, switched_hint
 from edge_agent.config_loader import DEFAULT_PATH, ConfigError, load_config
 from edge_agent.faults import printable, printable_json
 from edge_agent.log_limit import BoundedHandler
@@ -53,6 +53,25 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--priority", type=int, choices=range(10), metavar="0-9", help="0 is most urgent")
     ask.add_argument(
         "--options", type=_json_object, metavar="JSON", help="a JSON object, such as '{\"max_tokens\": 64}'"
+    )
+
+    command = commands.add_parser(
+        "command",
+        help="sends one command over MQTT and prints its result",
+        description="To the configuration's board, once it is on the bus; signed where commands.key_file names a key.",
+    )
+    _add_config(command)
+    command.add_argument("operation", metavar="OP", choices=COMMANDS, help=", ".join(COMMANDS))
+    command.add_argument(
+        "fields",
+        metavar="FIELDS",
+        nargs="?",
+        type=_json_object,
+        default={},
+        help="a JSON object, such as '{\"timeout_s\": 5}'",
+    )
+    command.add_argument(
+        "--timeout", type=_seconds, default=60.0, metavar="S", help="until the result (default: %(default)s s)"
     )
 
     watch = commands.add_parser(
@@ -177,6 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return _check_config(options.file or options.config)
             case "ask":
                 return _ask(options)
+            case "command":
+                return _command(options)
             case "watch":
                 return _watch(options)
             case "doctor":
@@ -273,6 +294,22 @@ def _ask(options: argparse.Namespace) -> int:
         return EXIT_FAILED
     print(printable_json(reply))
     return EXIT_OK if reply["status"] == "ok" else EXIT_OTHER_STATUS
+
+
+def _command(options: argparse.Namespace) -> int:
+    from edge_agent.ask import NoAnswerError  # noqa: PLC0415
+    from edge_agent.send_command import send_command  # noqa: PLC0415
+
+    config = load_config(options.config)
+    if faults := [*broker_file_faults(config.mqtt), *command_file_faults(config)]:
+        raise ConfigError(options.config, faults)
+    try:
+        result = send_command(config, options.operation, options.fields, timeout_s=options.timeout)
+    except NoAnswerError as error:
+        print(printable(f"edge-agent: {error}"), file=sys.stderr)
+        return EXIT_FAILED
+    print(printable_json(result))
+    return EXIT_OK if result.get("status") == "ok" else EXIT_OTHER_STATUS
 
 
 def _watch(options: argparse.Namespace) -> int:

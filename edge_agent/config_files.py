@@ -34,9 +34,9 @@ def model_hints(config: Config) -> list[str]:
 
 
 def switched_hint(config: Config) -> str | None:
-    """That another model runs than the configuration names; None = it does not."""
+    """That another model runs than the configuration names, be it by a link; None = it does not."""
     path, configured = in_force(config), config.models["default"].path
-    if path == configured:
+    if path == configured or path == configured.resolve():
         return None
     return (
         f"models.default.path: {shown_path(path)} runs instead, since a model-switch; "

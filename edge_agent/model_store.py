@@ -72,7 +72,8 @@ class Model:
     """A checked model. size_bytes and sha256 are those of model.gguf. warning: what an operator should know of it.
     adapters: applied together, each of them checked as the model.
 
-    source: the folder or file that was opened. signature: "unchecked" where no key is configured; None = there is none.
+    source: the folder or file that was opened. A folder is no link: what it named then, it may not name later.
+    signature: "unchecked" where no key is configured; None = there is none.
     """
 
     key: str
@@ -208,7 +209,7 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None) -> Model:
     if str(path).startswith(ECHO_MODEL):
         return _echo_model(key, path)
     if path.is_dir():
-        return _open_bundle(key, path, signer)
+        return _open_bundle(key, path.resolve(), signer)
     facts = _read_facts(path, path.name)
     return Model(
         key=key,

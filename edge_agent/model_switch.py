@@ -81,7 +81,7 @@ class ModelSwitch:
         source = self._config.models_dir / bundle
         if not source.is_dir():
             raise CommandError("not_found", f"bundle: should be a folder in models_dir (got {shown(bundle)})")
-        self._begin(Attempt(source, How.SWITCH, allow_downgrade, answer, now))
+        self._begin(Attempt(source.resolve(), How.SWITCH, allow_downgrade, answer, now))
 
     def roll_back(self, *, now: float, answer: Answer) -> None:
         """As `switch`, to what was in force before the last one."""

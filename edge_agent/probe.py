@@ -12,6 +12,7 @@ from edge_agent.config_loader import load_config
 from edge_agent.engine.client import WorkerError, started
 from edge_agent.engine.protocol import EngineSettings, Load
 from edge_agent.faults import printable
+from edge_agent.model_record import in_force
 from edge_agent.model_store import Model, ModelError, open_model
 
 
@@ -23,7 +24,7 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
     """
     config = None if config_path is None else load_config(config_path)
     configured = None if config is None else config.models["default"]
-    path = bundle or (configured.path if configured else Path())
+    path = bundle or (in_force(config) if config else Path())
     engine = config.engine if config else EngineConfig()
     # Whoever probes is likely beside a service: no more room is taken than one request needs.
     settings = EngineSettings(**{**engine.model_dump(), "max_active": 1})

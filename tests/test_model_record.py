@@ -66,6 +66,24 @@ def test_a_switch_counts_until_the_configuration_names_another_path_and_not_agai
     assert not (config.state_dir / FILE).exists()
 
 
+def test_a_link_that_follows_switches_ends_none_and_names_what_runs(
+    configured: Callable[[str], Config], tmp_path: Path
+) -> None:
+    link = tmp_path / "current"
+    link.symlink_to("a")
+    config = configured("current")
+    opened = open_in_force(config)
+    assert (opened.source, opened.describe()["folder"]) == (tmp_path / "a", "a")
+    switched(config, "b", opened.source.name)
+    assert switched_hint(config)
+    link.unlink()
+    link.symlink_to("b")
+    assert open_in_force(config).source == in_force(config) == tmp_path / "b"
+    assert switched_hint(config) is None
+    shutil.rmtree(config.state_dir)
+    assert open_in_force(config).source == tmp_path / "b"
+
+
 @pytest.mark.expects_warning
 def test_a_bundle_in_force_that_does_not_open_gives_way_to_the_one_before_and_then_to_the_configured_one(
     configured: Callable[[str], Config], tmp_path: Path
