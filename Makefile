@@ -115,10 +115,10 @@ build/ansible/ready: Makefile
 	@touch $@
 
 # Boards in containers, from nothing to an answer and back to nothing, with the README's commands (needs root, and Debian's
-# mmdebstrap and systemd-container).
+# mmdebstrap and systemd-container): make test-deploy [RELEASE=trixie|bookworm|jammy]
 test-deploy: setup build/ansible/ready
 	$(MAKE) wheelhouse ARCH=x86_64
-	$(BIN)/python -m pytest tests/deploy/provisioning.py --exitfirst
+	RELEASE=$(RELEASE) $(BIN)/python -m pytest tests/deploy/provisioning.py --exitfirst
 
 # What this board can do: make bench MODEL=path-of-a-bundle-or-gguf
 bench: setup

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import json
 import queue
+import re
 import secrets
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -17,25 +23,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from edge_agent.config import Config
+from edge_agent.model_record import FILE, open_in_force
 from edge_agent.topics import Topics, ask_reply_topic
 from tests.conftest import NO_MOSQUITTO
 from tests.deploy.fleet import ANSIBLE, Broker
 from tests.processes import WAIT_S, Mosquitto
+from tests.test_model_store import bundle
 
 ROLE = ANSIBLE / "roles" / "edge_agent"
 
 
-def _to_toml() -> Callable[[dict[str, Any]], str]:
-    spec = importlib.util.spec_from_file_location("to_toml", ROLE / "filter_plugins" / "to_toml.py")
+def _module(path: str) -> Any:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROLE / path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
+    # As the import system does, for dataclasses look themselves up there.
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    found: Callable[[dict[str, Any]], str] = module.FilterModule().filters()["to_toml"]
-    return found
+    return module
 
 
-to_toml = _to_toml()
+to_toml: Callable[[dict[str, Any]], str] = _module("filter_plugins/to_toml.py").FilterModule().filters()["to_toml"]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 SCALARS = TEXT | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner), max_leaves=20)
@@ -58,6 +68,107 @@ def test_what_toml_cannot_hold_is_named(value: object) -> None:
         to_toml({"mqtt": {"tls": {"ca_file": value}}})
 
 
+RECORDS = {
+    "none": None,
+    "a switch": {"current": "two", "previous": "one"},
+    "a switch to what is gone": {"current": "gone", "previous": "one"},
+    "a first switch to what is gone": {"current": "gone", "previous": None},
+    "a switch from another path": {"configured": "elsewhere", "current": "one", "previous": None},
+    "damaged": b'{"schema":1,',
+    "no object": b"[]",
+}
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("record", RECORDS)
+def test_role_and_agent_find_the_same_bundle_in_force(
+    record: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two", "three"):
+        bundle(tmp_path / name)
+    link = tmp_path / "current"
+    link.symlink_to("three")
+    config = Config.model_validate(
+        {
+            "device": {"site": "s", "id": "d"},
+            "models": {"default": {"path": str(link)}},
+            "state_dir": str(tmp_path / "state"),
+        }
+    )
+    file = config.state_dir / FILE
+    file.parent.mkdir()
+    match RECORDS[record]:
+        case dict() as fields:
+            paths = {
+                key: value and str(tmp_path / value) for key, value in ({"configured": "current"} | fields).items()
+            }
+            file.write_text(json.dumps({"schema": 1, **paths}), "utf-8")
+        case bytes() as content:
+            file.write_bytes(content)
+    places = _module("module_utils/edge_agent_places.py")
+    monkeypatch.setattr(places, "MODELS", tmp_path)
+    monkeypatch.setattr(places, "SWITCHED", file)
+    assert places.bundle_in_force() == open_in_force(config).source.name
+
+
+def ended(code: int, error: str = "", stderr: str = "") -> subprocess.CompletedProcess[str]:
+    """`edge-agent command`, which prints a result where there is one."""
+    result = json.dumps({"status": "failed", "error": {"code": error, "message": "so it is"}}) if error else ""
+    return subprocess.CompletedProcess([], code, result, stderr)
+
+
+NO_RESULT = ended(1, stderr="edge-agent: no result\n")
+
+
+@pytest.fixture
+def switch(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module that changes what runs on a board, on none; Ansible is not installed here."""
+    places = _module("module_utils/edge_agent_places.py")
+    for name, module in (("basic", SimpleNamespace(AnsibleModule=None)), ("edge_agent_places", places)):
+        monkeypatch.setitem(sys.modules, f"ansible.module_utils.{name}", module)
+    for name in ("ansible", "ansible.module_utils"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+    found = _module("library/edge_agent_switch.py")
+    monkeypatch.setattr(found, "bundle_in_force", lambda: "old-1")
+    seconds = itertools.count()
+    clock = SimpleNamespace(sleep=lambda _seconds: None, monotonic=lambda: float(next(seconds)))
+    monkeypatch.setattr(found, "time", clock)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ([ended(0)], None),
+        # The connection broke; the agent was at it, and then it was done.
+        ([NO_RESULT, ended(2, "switching"), ended(0)], None),
+        ([NO_RESULT, ended(2, "canaries_differ")], "was refused by the agent: canaries_differ: so it is"),
+        ([ended(64, stderr="usage\nno such command")], "was refused by the agent: usage; no such command"),
+        ([NO_RESULT] * 3, "new-2: edge-agent: no result"),
+    ],
+)
+def test_agent_is_told_to_change_its_bundle_until_it_says_how_that_ended(
+    switch: Any, monkeypatch: pytest.MonkeyPatch, ends: list[subprocess.CompletedProcess[str]], told: str | None
+) -> None:
+    asked: list[list[str]] = []
+
+    def output_of(command: list[str]) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return ends[len(asked) - 1]
+
+    monkeypatch.setattr(switch, "_output_of", output_of)
+    board = switch.Switch.__new__(switch.Switch)
+    board.given = {"ready_timeout_s": 5}
+    board._change_bundle("old-1", allow_downgrade=False)
+    assert not asked
+    # Who does not know how it ended deletes nothing.
+    kind = switch.UnsureError if ends[-1] is NO_RESULT else switch.SwitchError
+    with nullcontext() if told is None else pytest.raises(kind, match=f"^{re.escape(told)}$"):
+        board._change_bundle("new-2", allow_downgrade=True)
+    assert len(asked) == len(ends)
+    assert json.loads(asked[-1][-1]) == {"model": "default", "bundle": "new-2", "allow_downgrade": True}
+
+
 BOARD, OTHER = Topics("edgeai/v1", "hall1", "press-04"), Topics("edgeai/v1", "hall2", "lathe-01")
 ASKED = ask_reply_topic("edgeai/v1", "0123456789abcdef")
 SENSORS = "edgeai/v1/reply/sensors/7"
@@ -76,6 +187,9 @@ ACCESS = [
     ("sensors", BOARD.state, "monitoring", False),
     ("monitoring", BOARD.request("triage"), "press-04", False),
     ("operator", BOARD.command("drain"), "press-04", True),
+    ("press-04", BOARD.command("model-switch"), "press-04", True),
+    ("press-04", BOARD.command_result("model-switch"), "press-04", True),
+    ("press-04", OTHER.command("model-switch"), "lathe-01", False),
     ("operator", BOARD.command_result("drain"), "press-04", False),
     ("press-04", BOARD.command_result("drain"), "operator", True),
     ("press-04", BOARD.alarm("overheating"), "operator", True),

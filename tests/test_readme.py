@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from edge_agent import cli
 from edge_agent.commands import Authority, SwitchFields, fields_of
 from edge_agent.config import COMMANDS, ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig
 from edge_agent.config_loader import load_config
@@ -60,6 +61,14 @@ def test_every_configuration_key_is_in_a_sample() -> None:
     models += [table for table in tables if isinstance(table, type) and issubclass(table, BaseModel)]
     known = set().union(*(keys_of(model) for model in models))
     assert known - {"device", "models", "tasks", "schema"} <= shown
+
+
+def test_a_command_that_is_shown_is_one() -> None:
+    shown = re.findall(r"`edge-agent command ([a-z-]+) '([^`']*)'`", README)
+    assert shown
+    for operation, fields in shown:
+        assert cli._parser().parse_args(["command", operation, fields]).fields == json.loads(fields)
+        assert operation in COMMANDS
 
 
 def test_every_topic_of_the_table_is_ours_and_none_is_missing() -> None:

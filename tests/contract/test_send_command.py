@@ -107,7 +107,10 @@ def test_a_board_that_is_away_is_waited_for_and_another_result_is_not_taken_for_
     assert len(board.client.on(f"{board.base}/cmd/ping")) == 1
 
 
-def test_nothing_is_sent_to_a_board_that_is_not_there(board: Board) -> None:
+@pytest.mark.parametrize("last", [None, ("offline", "one", "connection-lost"), ("stopped", "one")])
+def test_nothing_is_sent_to_a_board_that_is_not_there(board: Board, last: tuple[str, ...] | None) -> None:
+    if last:
+        board.says(*last)
     with pytest.raises(NoAnswerError, match=r"is not on the bus \(broker .*\), nothing was sent within 0.5 s"):
         send_command(board.config, "ping", {}, timeout_s=0.5)
     assert not board.client.on(f"{board.base}/cmd/ping")

@@ -13,7 +13,7 @@ from typing import Self
 
 from edge_agent.demo.broker import free_port
 from tests.certificates import CERTIFICATE, KEY
-from tests.deploy.roots import Board, image
+from tests.deploy.roots import RELEASES, Board, image
 from tests.processes import Mosquitto, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -21,6 +21,7 @@ ANSIBLE = REPOSITORY / "ansible"
 # As `make test-deploy` installs it.
 ANSIBLE_BIN = Path(os.environ.get("ANSIBLE_BIN", REPOSITORY / "build" / "ansible" / "bin"))
 PLAY_S = 1800.0
+RELEASE = os.environ.get("RELEASE") or "trixie"
 _SAMPLES = ANSIBLE / "files" / "mosquitto"
 _RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", flags=re.MULTILINE)
 
@@ -91,7 +92,7 @@ class SshBoard(Board):
     """A board with an ordinary account `pi` that may become root, reached by a key on a port of 127.0.0.1."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        super().__init__(image("trixie"), folder, name=name, has_own_network=False)
+        super().__init__(image(RELEASE), folder, name=name, has_own_network=False)
         self.port = free_port()
 
     def admit(self, public_key: str) -> None:
@@ -154,6 +155,9 @@ class Fleet:
         )
         self.edit("host: broker.example", f"host: localhost\n  port: {self._broker.port}")
         self.use_bundle(bundle)
+        python = f"python{RELEASES[RELEASE].python}"
+        if python in RELEASES[RELEASE].python_packages:
+            self.edit("edge_agent_site: hall1", f"edge_agent_site: hall1\nedge_agent_python: /usr/bin/{python}")
 
     @property
     def repository(self) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.edge_agent_places import MODELS, OPT, bundle_in_force, linked_agent, linked_bundle
 
 DOCUMENTATION = """
 module: edge_agent_board
@@ -32,8 +32,6 @@ options:
     default: false
 """
 
-OPT = Path("/opt/edge-agent")
-MODELS = Path("/var/lib/edge-agent/models")
 _LOOK = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2], 64 if sys.maxsize > 2**32 else 32)"
 
 
@@ -117,13 +115,14 @@ def _swap_on_disk() -> list[str]:
 def _installed(*, are_hashes_checked: bool) -> dict[str, Any]:
     properties = _output("systemctl", "show", "edge-agent", "-p", "ActiveState,SubState,ActiveEnterTimestamp,NRestarts")
     service = dict(line.split("=", 1) for line in (properties or "").splitlines() if "=" in line)
-    bundle = _target(MODELS / "current")
+    bundle = bundle_in_force()
     return {
-        "agent": _name(_target(OPT / "current")),
-        "previous_agent": _name(_target(OPT / "previous")),
-        "bundle": _name(bundle),
-        "previous_bundle": _name(_target(MODELS / "previous")),
-        "bundle_fault": _bundle_fault(bundle) if bundle and are_hashes_checked else None,
+        "agent": linked_agent(),
+        "previous_agent": linked_agent("previous"),
+        "bundle": bundle,
+        "linked_bundle": linked_bundle(),
+        "previous_bundle": linked_bundle("previous"),
+        "bundle_fault": _bundle_fault(MODELS / bundle) if bundle and are_hashes_checked else None,
         "agents": _names(OPT / "versions"),
         "bundles": [name for name in _names(MODELS) if (MODELS / name / "manifest.json").is_file()],
         "is_configured": Path("/etc/edge-agent/config.toml").is_file(),
@@ -132,14 +131,6 @@ def _installed(*, are_hashes_checked: bool) -> dict[str, Any]:
         "restarts": int(service.get("NRestarts") or 0),
         "last_switch": json.loads(_text("/opt/edge-agent/last-switch.json") or "null"),
     }
-
-
-def _target(link: Path) -> Path | None:
-    return Path(os.path.realpath(link)) if link.is_symlink() else None
-
-
-def _name(path: Path | None) -> str | None:
-    return path.name if path else None
 
 
 def _names(folder: Path) -> list[str]:

@@ -1,0 +1,42 @@
+"""Where the agent's things are on a board, and which of them are in use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+UNIT = "edge-agent.service"
+CONFIG = "/etc/edge-agent/config.toml"
+OPT = Path("/opt/edge-agent")
+VERSIONS = OPT / "versions"
+MODELS = Path("/var/lib/edge-agent/models")
+# The agent's own record of its last model-switch.
+SWITCHED = Path("/var/lib/edge-agent/state/model-1.json")
+
+
+def linked_agent(link: str = "current") -> str | None:
+    """The version that a link names, or None."""
+    return _name(OPT / link)
+
+
+def linked_bundle(link: str = "current") -> str | None:
+    """The bundle that a link names, or None."""
+    return _name(MODELS / link)
+
+
+def bundle_in_force() -> str | None:
+    """What the agent opens when it starts: that of its last switch, else the one before, else what the link names."""
+    try:
+        switched = json.loads(SWITCHED.read_text("utf-8"))
+        # A switch from another configured path counts no more.
+        if switched["configured"] == str(MODELS / "current"):
+            for path in (switched["current"], switched["previous"]):
+                if path and (Path(path) / "manifest.json").is_file():
+                    return Path(path).name
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return linked_bundle()
+
+
+def _name(link: Path) -> str | None:
+    return link.readlink().name if link.is_symlink() else None
