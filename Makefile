@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-repair test-clients \
-  test-homeassistant test-model test-unit test-deploy test-power-cuts chaos soak soak-card fuzz-messages bench bench-agent bench-compare bench-overload bench-labels bench-cancel \
+  test-homeassistant test-model test-unit test-deploy test-power-cuts chaos soak soak-card fuzz-messages bench bench-agent \
+  bench-compare bench-overload bench-labels bench-cancel bench-revival \
   bench-grammar thermal wheel-aarch64 wheel-x86_64 wheel-native wheelhouse test-arm clean
 
 setup: $(VENV)/ready
@@ -44,11 +45,12 @@ test-quality: setup
 test-repair: setup
 	$(BIN)/python -m tests.quality.repair $(or $(CHECKPOINT),$(error say which checkpoint: make test-repair CHECKPOINT=dir))
 
-# What a model's header and the loaded model cost, and with its BF16 model as REFERENCE what compact packs of predictions
+# What a model's header and the loaded model cost, what that grows by as it answers, and with its BF16 model as REFERENCE what compact packs of predictions
 # do: make test-figures MODEL=path-of-a-gguf [REFERENCE=path-of-a-gguf]
 test-figures: setup
 	$(BIN)/python -m tests.quality.header $(or $(MODEL),$(error say which model: make test-figures MODEL=path-of-a-gguf))
 	$(BIN)/python -m tests.quality.memory $(MODEL)
+	$(BIN)/python -m tests.quality.growth $(MODEL)
 	$(if $(REFERENCE),$(BIN)/python -m tests.quality.pack_error $(REFERENCE) $(MODEL))
 
 # How canaries hold with other kernels, and fail on damaged models: make test-canaries CHECKPOINT=dir
@@ -139,6 +141,11 @@ bench-labels: setup
 # How soon a cancelled request costs nothing any more: make bench-cancel MODEL=path-of-a-gguf
 bench-cancel: setup
 	$(BIN)/python -m tests.bench.cancel $(or $(MODEL),$(error say which model: make bench-cancel MODEL=path))
+
+# How soon there is an answer again after the worker was killed, 20 times (25 minutes):
+# make bench-revival [ARGUMENTS='MODEL --kills 5']
+bench-revival: setup
+	$(BIN)/python -m tests.bench.revival $(ARGUMENTS)
 
 # What holding a free token to its schema costs: make bench-grammar MODEL=path-of-a-gguf
 bench-grammar: setup

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from edge_agent.engine.chat_template import ChatTemplate
 from edge_agent.engine.first_bytes import Tokens
 from edge_agent.engine.llama import ContextSizes, DecodeError, Llama, ModelError, Piece
 from edge_agent.engine.llama_engine import LlamaEngine
+from edge_agent.engine.load_progress import LoadProgress
 from edge_agent.engine.protocol import (
     Cancelled,
     ChatMessage,
@@ -28,6 +30,7 @@ from edge_agent.engine.protocol import (
     Finished,
     LabelsPlan,
     Load,
+    LoadPhase,
     RefusalCode,
     Refused,
     Sampling,
@@ -679,6 +682,23 @@ def test_the_context_is_empty_again_after_every_kind_of_request(open_llama: Open
 
     held = {seq_id for seq_id in range(engine._llama.sequences) if engine._llama.length(seq_id)}
     assert held == pinned
+
+
+def test_what_a_load_does_is_told_part_by_part(model_path: str) -> None:
+    done: Counter[LoadPhase] = Counter()
+
+    class Counted(LoadProgress):
+        def advance(self) -> None:
+            done[self._phase] += 1
+
+    settings = EngineSettings(context_tokens=512, threads=1, prefill_threads=1)
+    load = Load(model_path=model_path, settings=settings, tasks=(TASK,))
+    LlamaEngine(load, is_measured=False, progress=Counted(lambda _: None)).close()
+
+    # Each tensor is looked at by us, then loaded by the library.
+    assert done[LoadPhase.WEIGHTS] >= 2 * len(read_header(Path(model_path)).tensors)
+    assert done[LoadPhase.MEASURE] > 0
+    assert done[LoadPhase.PREFIXES] > 1
 
 
 def test_a_file_that_is_no_model_is_told_by_name(tmp_path: Path) -> None:
