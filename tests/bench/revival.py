@@ -100,14 +100,14 @@ def _kill(agent: AgentProcess, client: Client, number: int, age_s: float) -> dic
     client.messages.clear()
     (worker,) = _children(agent.process.pid)
     os.kill(worker, signal.SIGSTOP)
-    client.publish(f"{BASE}/infer/triage/request", {"id": f"waiting-{number}", "input": f"{number} mm/s"})
+    _ask(client, f"waiting-{number}", f"{number} mm/s")
     _wait_until_handed_over(client)
     next_at: list[float] = []
     watch = threading.Thread(target=lambda: next_at.append(_another_child(agent.process.pid, worker)))
     watch.start()
     killed_at = time.monotonic()
     os.kill(worker, signal.SIGKILL)
-    client.publish(f"{BASE}/infer/triage/request", {"id": f"after-{number}", "input": f"{number} m/s"})
+    _ask(client, f"after-{number}", f"{number} m/s")
     replies = {reply.json["id"]: reply for reply in client.wait(f"{BASE}/infer/triage/response", count=2)}
     ready_at = client.wait(f"{BASE}/event/worker-restarted")[0].at
     watch.join()
@@ -121,6 +121,10 @@ def _kill(agent: AgentProcess, client: Client, number: int, age_s: float) -> dic
         "after": replies[f"after-{number}"].at - killed_at,
     }
     return {part: 1000 * seconds for part, seconds in times_s.items()}
+
+
+def _ask(client: Client, name: str, text: str) -> None:
+    client.publish(f"{BASE}/infer/triage/request", {"id": name, "input": text, "deadline_ms": 600_000})
 
 
 def _wait_until_handed_over(client: Client) -> None:
