@@ -7,9 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-repair test-clients \
-  test-homeassistant test-model test-unit test-deploy test-power-cuts chaos soak soak-card fuzz-messages bench bench-agent \
-  bench-compare bench-overload bench-labels bench-cancel bench-revival \
-  bench-grammar thermal wheel-aarch64 wheel-x86_64 wheel-native wheelhouse test-arm clean
+  test-homeassistant test-model test-unit test-deploy test-power-cuts chaos soak soak-card fuzz fuzz-coverage \
+  fuzz-messages bench bench-agent bench-compare bench-overload bench-labels bench-cancel bench-revival bench-grammar \
+  thermal wheel-aarch64 wheel-x86_64 wheel-native wheelhouse test-arm clean
 
 setup: $(VENV)/ready
 
@@ -158,6 +158,27 @@ bench-compare: setup
 # The governor on a simulated Raspberry Pi 5, with a fan and without; no board is measured.
 thermal: setup
 	$(BIN)/python -m tests.thermal
+
+# What a stranger may have made, by the thousand: refused in words, or good: make fuzz [COUNT=1000] [MODEL=path-of-a-gguf]
+fuzz: setup $(if $(MODEL),,build/fuzz/demo/model.gguf)
+	$(BIN)/python -m tests.fuzz.gguf $(FUZZED) --count $(or $(COUNT),1000)
+	$(BIN)/python -m tests.fuzz.safetensors --count $(or $(COUNT),1000)
+	$(BIN)/python -m tests.fuzz.manifests --count $(or $(COUNT),1000)
+	$(BIN)/python -m tests.fuzz.schemas $(FUZZED) --count $(or $(COUNT),1000)
+	$(BIN)/python -m tests.fuzz.prompts $(FUZZED) --count $(or $(COUNT),1000)
+	$(BIN)/python -m tests.fuzz.configurations --count $(or $(COUNT),1000)
+
+FUZZED = $(or $(MODEL),build/fuzz/demo/model.gguf)
+
+build/fuzz/demo/model.gguf: $(VENV)/ready
+	$(BIN)/edge-convert edge_agent/demo/checkpoint --out build/fuzz/demo --type q4_0 --name pump-demo --no-canaries --force
+
+# The parsers under libFuzzer (x86-64 Linux; 40 MB below build/): make fuzz-coverage [SECONDS=60] [TARGETS='gguf schema']
+# ARGUMENTS=--keep adds to tests/fuzz/corpus what reaches lines that nothing there does.
+fuzz-coverage: setup
+	test -d build/fuzz/atheris || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --target build/fuzz/atheris atheris==3.1.0
+	PYTHONPATH=build/fuzz/atheris $(BIN)/python -m tests.fuzz.coverage --seconds $(or $(SECONDS),60) $(ARGUMENTS) $(TARGETS)
 
 # One llama-cpp-python for all boards of an architecture, into dist/; ansible/wheels/README.md.
 wheel-aarch64 wheel-x86_64: wheel-%:

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 MAX_SHOWN_VALUE = 80
 _IDLE_LEVELS = ("DEBUG ", "INFO ")
 _LAST_WORDS = 4
+_NO_NAME = '""'
 _MAX_LOG_LINE = 300
 
 
@@ -72,7 +73,8 @@ def field_name(location: Iterable[int | str]) -> str:
         if isinstance(part, int):
             name += f"[{part}]"
         else:
-            name += f".{part}" if name else part
+            # As TOML has it, for a key without a name is one too.
+            name += f".{part or _NO_NAME}" if name else part or _NO_NAME
     return printable(name)
 
 

@@ -487,3 +487,8 @@ def test_a_schema_is_read_from_a_file_that_has_an_end(tmp_path: Path, file: str,
 def test_a_configuration_without_an_end_is_refused() -> None:
     with pytest.raises(ConfigError, match="should have at most 10000000 bytes"):
         load_config(Path("/dev/zero"))
+
+
+def test_a_key_without_a_name_is_named(tmp_path: Path) -> None:
+    assert fault(tmp_path, '[engine]\n"" = 5\n').startswith('engine."": unknown key (got 5)')
+    assert fault(tmp_path, CONFIG, base='"" = 5\n').startswith('"": unknown key (got 5)')

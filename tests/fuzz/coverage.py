@@ -48,7 +48,7 @@ def _run(name: str, seconds: int) -> int:
 
 
 def _child(name: str, options: list[str]) -> None:
-    import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: PLC0415 - not of the tests' environment
+    import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: PLC0415 - not of the tests' environment
 
     with atheris.instrument_imports(include=["edge_agent", "convert"]):
         from tests.fuzz.targets import TARGETS  # noqa: PLC0415 - what is loaded here is instrumented

@@ -54,11 +54,12 @@ def _outcome(sound: Sound, number: int, loaded: dict[str, Outcome]) -> Outcome:
 
 def _opened(bundle: Path, key: Path | None) -> Outcome:
     """What `run`, `check-config` and `edge-convert verify` make of it; they agree."""
+    was_loaded = "llama_cpp" in sys.modules
     glance = path_fault(bundle) or content_fault(bundle, key)
     try:
         model = open_model("default", bundle, key)
     except ModelError as error:
-        if "llama_cpp" in sys.modules:
+        if "llama_cpp" in sys.modules and not was_loaded:
             return FAILED, f"refused when native code had been loaded: {error}"
         if not str(error) or len(str(error)) > _MAX_MESSAGE:
             return FAILED, f"refused in {len(str(error))} characters: {str(error)[:200]}"
@@ -77,6 +78,9 @@ def _opened(bundle: Path, key: Path | None) -> Outcome:
 
 
 def _is_verified(bundle: Path, key: Path | None) -> bool:
+    if key is not None and not key.is_file():
+        # On a command line a pipe is read to its end, as every tool does.
+        return False
     try:
         signer = None if key is None else read_public_key(key, "--public-key")
         return not verify_bundle(bundle, signer)[1]
