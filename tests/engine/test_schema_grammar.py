@@ -266,6 +266,7 @@ def test_a_pattern_that_could_take_very_long_is_refused(pattern: str) -> None:
         r"^[a-z]+@[a-z.]+$",
         "^(?i:ok)*?$",
         "^(ab)+$",
+        "^[[a]--b&&c]$",
     ],
 )
 def test_a_pattern_that_is_quick_to_match_is_taken(pattern: str) -> None:
