@@ -18,6 +18,7 @@ from edge_agent.demo.broker import free_port, start_broker
 from edge_agent.demo.readings import checkpoint_folder
 from tests.client import Client
 from tests.processes import AgentProcess, Mosquitto
+from tests.shared import made_once, shared_folder
 from tests.site import Site, site_config
 from tests.switch_bundles import make_bundles
 
@@ -69,14 +70,26 @@ def broker_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 
 @pytest.fixture(scope="session")
 def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demonstration model in BF16, made by our own converter."""
-    return convert_demo_model(tmp_path_factory.mktemp("model"), "bf16")
+    """The demonstration model in BF16, made by our own converter. It is for reading, as are the next ones."""
+    return made_once(tmp_path_factory, "demo-model", lambda folder: convert_demo_model(folder, "bf16")) / "bf16"
 
 
 @pytest.fixture(scope="session")
 def model_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models_dir with bundles of the demonstration model, as tests/switch_bundles.py names them."""
-    return make_bundles(tmp_path_factory.mktemp("bundles"))
+    return made_once(tmp_path_factory, "switch-bundles", make_bundles) / "models"
+
+
+@pytest.fixture(scope="session")
+def converter_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An XDG_CACHE_HOME in which the converter keeps what it measured; it has the folder used by one at a time."""
+    return shared_folder(tmp_path_factory) / "cache"
+
+
+@pytest.fixture(scope="session")
+def converter_work(converter_cache: Path) -> Path:
+    """The converter's folder in it, as a --work: the demonstration model is measured once for all tests."""
+    return converter_cache / "edge-agent" / "convert"
 
 
 def convert_demo_model(folder: Path, quantization: str) -> Path:

@@ -19,8 +19,8 @@ GOOD = ("one", "two")
 BAD = ("damaged", "wrong-hash", "unloadable", "bad-canaries")
 
 
-def make_bundles(folder: Path) -> Path:
-    """A models_dir. `one` and `two` have these versions, all others 3."""
+def make_bundles(folder: Path) -> None:
+    """Makes the models_dir `models` in a folder. `one` and `two` have these versions, all others 3."""
     requests = folder / "requests.jsonl"
     lines = [{"task": task, "input": reading.payload} for reading in held_out()[:2] for task in tasks()]
     requests.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
@@ -41,7 +41,6 @@ def make_bundles(folder: Path) -> Path:
     for name in BAD[1:]:
         relist(models / name, 3)
     flip_last_byte(models / "wrong-hash" / "model.gguf")
-    return models
 
 
 def convert(checkpoint: Path, bundle: Path, quantization: str, version: int, *words: object) -> None:

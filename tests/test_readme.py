@@ -154,12 +154,14 @@ def test_request_samples_are_answered_by_the_demonstration(tmp_path: Path, proto
         pytest.param("--sign", "qwen2.5-0.5b-signed", "signature  good", marks=NEEDS_OPENSSL),
     ],
 )
-def test_converter_samples_write_a_bundle(wanted: str, bundle: str, told: str, tmp_path: Path) -> None:
+def test_converter_samples_write_a_bundle(
+    wanted: str, bundle: str, told: str, tmp_path: Path, converter_cache: Path
+) -> None:
     (sample,) = (text for text in samples("sh") if "edge-convert" in text and wanted in text)
     (tmp_path / "Qwen2.5-0.5B-Instruct").symlink_to(checkpoint_folder())
     demo_adapter().write(tmp_path / "my-adapter")
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    environment = {**os.environ, "PATH": path, "XDG_CACHE_HOME": str(tmp_path)}
+    environment = {**os.environ, "PATH": path, "XDG_CACHE_HOME": str(converter_cache)}
     done = subprocess.run(
         ["bash", "-ec", sample],
         cwd=tmp_path,

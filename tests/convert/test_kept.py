@@ -117,11 +117,13 @@ def budget_types(work: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_no_divergence_is_measured_of_a_damaged_matrix(work: Path, expected: str, tmp_path: Path) -> None:
+def test_no_divergence_is_measured_of_a_damaged_matrix(
+    work: Path, expected: str, tmp_path: Path, converter_work: Path
+) -> None:
     assert expected
     shutil.copytree(work, tmp_path / "work")
     each("*ffn_*.weight.Q4_0", lambda path: path.write_bytes(b"\x7b" * path.stat().st_size))(tmp_path / "work")
-    assert budget_types(tmp_path / "work") == budget_types(tmp_path / "fresh")
+    assert budget_types(tmp_path / "work") == budget_types(converter_work)
 
 
 def test_who_waits_is_told_so(tmp_path: Path) -> None:

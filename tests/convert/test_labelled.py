@@ -187,9 +187,9 @@ def judge(bundle: Path, work: Path, folder: Path) -> dict[str, Task]:
 
 @pytest.mark.parametrize("words", [["--type", "q4_0"], ["--type", "iq4_nl"], ["--budget", "1.55MB"]])
 def test_at_4_bits_the_demonstration_keeps_99_percent_of_its_task_accuracy(
-    words: list[str], work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], work: Path, converter_work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ["--work", work] if "--budget" in words else []
+    more = ["--work", converter_work] if "--budget" in words else []
     assert run(checkpoint_folder(), *words, "--out", tmp_path / "b", *more) == 0
     tasks = judge(tmp_path / "b", work, tmp_path)
     capsys.readouterr()
@@ -242,10 +242,10 @@ def test_examples_that_one_of_both_alone_answers_right_are_counted(
 
 
 def test_the_report_of_a_budget_tells_it_and_evaluate_does(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    converter_work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labelled = demo_examples(tmp_path / "labelled.jsonl", 6)
-    words = ["--tasks", DEMO_TASKS, "--labelled", labelled, "--work", work]
+    words = ["--tasks", DEMO_TASKS, "--labelled", labelled, "--work", converter_work]
     converted = [checkpoint_folder(), "--budget", "1.9MB", "--out", tmp_path / "b", *words, "--canaries", labelled]
     assert main([str(word) for word in converted]) == 0
     assert "canaries.json" in json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))["files"]
