@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.cli import main
 from edge_agent.demo.broker import free_port
 from tests.client import Client
 from tests.ggufs import STRING, changed_model
@@ -53,8 +54,10 @@ def is_running(pid: int) -> bool:
 def test_version_and_usage_have_their_exit_codes() -> None:
     assert edge_agent("--version").returncode == 0
     assert edge_agent("fly").returncode == 64
-    assert edge_agent("ask", "only-a-task").returncode == 64
-    assert edge_agent().returncode == 64
+    for words in (["ask", "only-a-task"], []):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 64
 
 
 def test_five_mistakes_are_all_reported_at_once(tmp_path: Path) -> None:
@@ -87,12 +90,13 @@ def test_a_model_that_is_not_there_is_hinted_at_and_ends_the_daemon_for_good(tmp
     assert re.search(rf": {told}\n$", done.stderr)
 
 
-def test_hints_leave_a_configuration_good(tmp_path: Path) -> None:
+def test_hints_leave_a_configuration_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "config.toml"
     path.write_text(site_config("b", free_port(), "5", "echo:", '[commands]\nkey_file = "key"\n'), encoding="utf-8")
-    done = edge_agent("check-config", path)
-    assert (done.returncode, done.stdout) == (0, f"{path}: good\n")
-    hints = re.findall(r": hint: ([a-z_.]+): ", done.stderr)
+    assert main(["check-config", str(path)]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{path}: good\n"
+    hints = re.findall(r": hint: ([a-z_.]+): ", told.err)
     assert hints == ["tasks.triage.labels", "tasks.vibration.labels", "commands.key_file"]
 
 
@@ -114,24 +118,25 @@ def test_a_certificate_that_is_none_is_named_and_does_not_end_doctor_early(tmp_p
     assert verdicts["model"] == verdicts["engine"] == "good"
 
 
-def test_a_model_that_run_would_refuse_is_hinted_at(tmp_path: Path) -> None:
+def test_a_model_that_run_would_refuse_is_hinted_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "config.toml"
     (tmp_path / "m.gguf").write_bytes(b"<html></html>")
     path.write_text(site_config("b", free_port(), "5", "m.gguf"), encoding="utf-8")
-    done = edge_agent("check-config", path)
-    assert done.returncode == 0
+    assert main(["check-config", str(path)]) == 0
     rule = r"m\.gguf: should be a GGUF file of version 2 or 3 \(it begins with 3c68746d6c3e3c2f\)"
-    assert re.search(rf": hint: models\.default\.path: {rule}; `run` refuses it\n", done.stderr)
+    assert re.search(rf": hint: models\.default\.path: {rule}; `run` refuses it\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("text", [None, "[device", "\xff\xfe"])
-def test_configuration_that_cannot_be_read_is_78(tmp_path: Path, text: str | None) -> None:
+def test_configuration_that_cannot_be_read_is_78(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str | None
+) -> None:
     path = tmp_path / "config.toml"
     if text is not None:
         path.write_bytes(text.encode("latin-1"))
-    done = edge_agent("run", "--config", path)
-    assert done.returncode == 78
-    assert len(done.stderr.splitlines()) == 1
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert main(["run", "--config", str(path)]) == 78
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_model_that_is_not_as_its_manifest_says_is_not_opened(tmp_path: Path, demo_bundle: Path) -> None:
@@ -330,31 +335,39 @@ def test_agent_finds_its_broker_again_and_tells_its_state_anew(tmp_path: Path, s
         assert site.agent.stop() == 0
 
 
-def test_ask_prints_the_reply_and_tells_by_its_exit_code(start_site: Callable[..., Site], protocol: str) -> None:
+def test_ask_prints_the_reply_and_tells_by_its_exit_code(
+    start_site: Callable[..., Site], protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     site = start_site(protocol)
     good = edge_agent("ask", "--config", site.agent.config, "triage", '{"note":"bearing fault"}')
     assert good.returncode == 0, good.stdout
     assert '"bearing fault"' in good.stdout
-    assert edge_agent("ask", "--config", site.agent.config, "nonsense", "x").returncode == 2
-    broken = edge_agent("ask", "--config", site.agent.config, "triage", '{"note": normal}')
-    assert broken.returncode == 64
-    assert broken.stderr.startswith("edge-agent: INPUT is not JSON: ")
-    assert "--text" in broken.stderr
-    assert edge_agent("ask", "--config", site.agent.config, "--text", "triage", '{"note": normal}').returncode == 0
+
+    def ask(*words: str) -> int:
+        return main(["ask", "--config", str(site.agent.config), *words])
+
+    assert ask("nonsense", "x") == 2
+    capsys.readouterr()
+    assert ask("triage", '{"note": normal}') == 64
+    told = capsys.readouterr().err
+    assert told.startswith("edge-agent: INPUT is not JSON: ")
+    assert "--text" in told
+    assert ask("--text", "triage", '{"note": normal}') == 0
     site.agent.stop()
-    silent = edge_agent("ask", "--config", site.agent.config, "triage", "x", "--deadline-ms", "100")
-    assert silent.returncode == 1
-    assert re.search("no reply", silent.stderr)
+    assert ask("triage", "x", "--deadline-ms", "100") == 1
+    assert re.search("no reply", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("keys", ['username = "u"\npassword_file', "[mqtt.tls]\nca_file"])
-def test_ask_names_a_file_that_its_connection_lacks(tmp_path: Path, keys: str) -> None:
+def test_ask_names_a_file_that_its_connection_lacks(
+    tmp_path: Path, keys: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "config.toml"
     text = site_config("b", free_port(), "5", "no-model-is-needed-here")
     path.write_text(text.replace("[models", f'{keys} = "missing"\n[models'), encoding="utf-8")
-    done = edge_agent("ask", "--config", path, "triage", "x")
-    assert done.returncode == 78
-    assert re.fullmatch(r"\S+: mqtt\.\S+_file: should be a file that can be read \(got .*\)\n", done.stderr)
+    assert main(["ask", "--config", str(path), "triage", "x"]) == 78
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"\S+: mqtt\.\S+_file: should be a file that can be read \(got .*\)\n", told)
 
 
 def test_doctor_judges_a_board_that_is_ready_and_one_whose_broker_is_gone(
