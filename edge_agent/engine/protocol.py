@@ -113,7 +113,9 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """The first command, exactly once: open the model, decode the prefixes, then say Ready (or LoadFailed); Loading before.
+    """The first command, exactly once: open the model, decode the prefixes, then say Ready (or LoadFailed).
+
+    Loading is said before, while it gets on.
 
     adapters: all of them are applied together. state_dir: a folder where what was measured and decoded is kept over
     restarts, for the model with this hash and these adapters; None = nothing is kept. is_restart: the worker before it
