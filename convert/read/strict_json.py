@@ -6,9 +6,8 @@ from typing import Any
 
 from ..errors import CheckpointError, printable
 
-MAX_JSON_BYTES = (
-    100_000_000  # the limit that the safetensors format sets for its header; tokenizer.json stays far below
-)
+# Three times the largest tokenizer.json of Qwen's. JSON that is nothing but brackets takes 26 bytes of memory for each.
+MAX_JSON_BYTES = 32_000_000
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -56,6 +55,8 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
         raise CheckpointError(f"{where}: not UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise CheckpointError(f"{where}: nested too deeply") from None
+    except MemoryError:
+        raise CheckpointError(f"{where}: {len(data)} bytes of JSON take more memory than there is") from None
     except ValueError as error:
         raise CheckpointError(f"{where}: not valid JSON: {printable(str(error))}") from None
     if not isinstance(value, dict):

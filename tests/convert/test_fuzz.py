@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from convert.errors import CheckpointError
 from convert.read.config import parse_config
-from convert.read.strict_json import parse_object
+from convert.read.strict_json import MAX_JSON_BYTES, parse_object
 from convert.read.tokenizer import parse_tokenizer
 from convert.report.quality import decode
 from tests.convert.checkpoints import make_checkpoint
 from tests.convert.qualities import make_quality
+from tests.fuzz.children import Outcome, tried
 
 FILES = make_checkpoint(layers=1)
 QUALITY: dict[str, Any] = json.loads(make_quality().encode())
@@ -106,3 +108,17 @@ def test_any_json(data: bytes) -> None:
         parse_object(data, "a.json")
     with refused_or_read():
         decode(data)
+
+
+def test_more_json_than_memory_is_bounded_for_is_not_parsed() -> None:
+    with pytest.raises(CheckpointError, match="at most 32000000 are allowed"):
+        parse_object(b"{}".ljust(MAX_JSON_BYTES + 1), "a.json")
+
+
+def test_json_that_takes_more_memory_than_there_is_is_refused() -> None:
+    def converted() -> Outcome:
+        with pytest.raises(CheckpointError, match=r"a\.json: 6000009 bytes of JSON take more memory than there is"):
+            parse_object(b'{"a":[' + b"{}," * 2_000_000 + b"{}]}"[:-1], "a.json")
+        return "refused", ""
+
+    assert tried(converted, cpu_s=20, memory_bytes=1 << 26) == ("refused", "")

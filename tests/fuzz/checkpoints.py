@@ -20,6 +20,8 @@ _PICKLE = b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x0dtouch /pwned \x85R."
 _CARD = "---\nlicense: apache-2.0\n---\n# A model\n"
 _GENERATION = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.1, "eos_token_id": [264, 262]}
 _DTYPES = ("BF16", "F16", "F32", "F64", "I8", "BOOL", "F8_E4M3", "", None, 16)
+# What most memory is made of.
+_LARGE = b'{"a":[' + b"{}," * 10_000_000 + b"{}]}"
 _NUMBERS = (-1, 0, 1, 2, 7, 2**31, 2**32, 2**53, 2**63, 2**64, 1.5, True, "8", None, 10**40)
 
 
@@ -77,7 +79,7 @@ def _change_json(place: Path, dice: random.Random) -> None:
 def _change_text(place: Path, dice: random.Random) -> None:
     path = _files(place, dice.choice([".json", ".json", ".md"]), dice)
     if path is not None:
-        path.write_bytes(damage_bytes(path.read_bytes(), dice))
+        path.write_bytes(_LARGE if dice.random() < 0.03 else damage_bytes(path.read_bytes(), dice))
 
 
 def _split(path: Path) -> tuple[dict[str, Any], bytes] | None:
