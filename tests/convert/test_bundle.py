@@ -17,6 +17,7 @@ from convert.read.checkpoint import Checkpoint
 from convert.weights.recipe import Quantization
 from convert.write import bundle as bundle_module
 from convert.write.bundle import new_bundle, verify_bundle
+from edge_agent.gguf_model import read_model_facts
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
 from tests.convert.gguf_reading import read_gguf
 
@@ -56,6 +57,8 @@ def test_the_manifest_has_exactly_the_fields_of_the_contract(checkpoint: Path, f
     assert (manifest["licence"], manifest["context_length"]) == ("apache-2.0", 512)
     assert manifest["files"] == {"model.gguf": {"sha256": hashlib.sha256(model).hexdigest(), "bytes": len(model)}}
     assert manifest["recipe"]["imatrix_sha256"] is None
+    facts = read_model_facts(folder / "b" / "model.gguf")
+    assert facts.chat_template_sha256 == manifest["chat_template_sha256"] is not None
     assert manifest["recipe"]["types"] == read_gguf(folder / "b" / "model.gguf").types()
     assert manifest["quality"] is None
     assert manifest["source"]["revision"] is None

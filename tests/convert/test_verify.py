@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from convert.cli import main
 from convert.errors import ConvertError
 from convert.write.bundle import verify_bundle
 from edge_agent.model_store import ModelError, open_model
-from tests.ggufs import MODEL_TENSORS, U32, changed_model, gguf
+from tests.ggufs import MODEL_TENSORS, STRING, U32, changed_model, gguf
 
 MODEL = gguf()
 
@@ -178,3 +179,17 @@ def test_what_the_agent_would_not_open_is_a_fault_even_if_its_hash_is_right(
 
     (fault,) = verify_bundle(bundle)[1]
     assert fault.startswith(f"{name}: {told}")
+
+
+def test_the_hash_of_the_model_s_chat_template_is_told(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = changed_model({"tokenizer.chat_template": (STRING, "{{ messages }}")})
+    (bundle / "model.gguf").write_bytes(model)
+    document = json.loads((bundle / "manifest.json").read_text())
+    document["files"]["model.gguf"] = listed(model)
+    (bundle / "manifest.json").write_text(json.dumps(document))
+    wanted = hashlib.sha256(b"{{ messages }}").hexdigest()
+
+    assert main(["verify", str(bundle)]) == 0
+    assert f"template   {wanted}\n" in capsys.readouterr().out
+    assert main(["verify", str(bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["chat_template_sha256"] == wanted
