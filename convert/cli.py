@@ -8,7 +8,7 @@ from .commands.terminal import EXIT_BAD_CHECKPOINT, EXIT_FAILED, complain, end_o
 from .errors import CheckpointError, ConvertError, printable
 from .stopping import Interrupted, stopping_signals
 
-_SUB_COMMANDS = ("verify", "evaluate", "merge-imatrix")
+_SUB_COMMANDS = ("verify", "evaluate", "merge-imatrix", "boards")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,12 +15,11 @@ COMPARE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class ModelTensor:
+class TensorShape:
     """One tensor of the GGUF file. `shape` is in checkpoint order: rows first, columns (contiguous) last."""
 
     name: str
     shape: tuple[int, ...]
-    source: StoredTensor
 
     @property
     def columns(self) -> int:
@@ -36,6 +35,18 @@ class ModelTensor:
     def is_quantizable(self) -> bool:
         """Whether the recipe may choose its type; vectors, norms and biases stay F32 as upstream has them."""
         return len(self.shape) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTensor(TensorShape):
+    """With where it is in the checkpoint."""
+
+    source: StoredTensor
+
+
+def tensor_shapes(config: ModelConfig) -> list[TensorShape]:
+    """Every tensor that a model of this configuration has, in GGUF order."""
+    return [TensorShape(name, shape) for _, (name, shape) in _expected(config)]
 
 
 def map_tensors(config: ModelConfig, stored: dict[str, StoredTensor]) -> list[ModelTensor]:

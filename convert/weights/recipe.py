@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from enum import Enum
 
 from ..read.config import ModelConfig
-from ..read.tensors import OUTPUT, TOKEN_EMBD, ModelTensor
+from ..read.tensors import OUTPUT, TOKEN_EMBD, TensorShape
 from .ggml import BLOCK_ELEMENTS, GgmlType
 
 
@@ -63,7 +63,7 @@ _SMALLER_BLOCKS = {GgmlType.Q4_K: GgmlType.Q5_0, GgmlType.Q5_K: GgmlType.Q5_1, G
 
 
 def tensor_types(
-    quantization: Quantization, config: ModelConfig, tensors: Iterable[ModelTensor]
+    quantization: Quantization, config: ModelConfig, tensors: Iterable[TensorShape]
 ) -> dict[str, GgmlType]:
     """The type of each tensor by its GGUF name; vectors are F32 always."""
     return {
@@ -74,7 +74,7 @@ def tensor_types(
     }
 
 
-def _wanted(quantization: Quantization, config: ModelConfig, tensor: ModelTensor) -> GgmlType:
+def _wanted(quantization: Quantization, config: ModelConfig, tensor: TensorShape) -> GgmlType:
     body = _BODY[quantization]
     if body in (GgmlType.BF16, GgmlType.F16):
         return body

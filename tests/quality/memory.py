@@ -1,8 +1,10 @@
 """Memory that a model takes here beside its file: `python -m tests.quality.memory MODEL.gguf…`.
 
 A worker of the agent loads it, with the defaults of `[engine]`. `anonymous` is what is resident of it without pages of
-files, `repacked` of that what llama.cpp says to have copied out of the file for its kernels on this machine, `report`
-what the quality.json beside it tells: what would be copied on the board that the bundle was made for.
+files, `repacked` of that what llama.cpp says to have copied out of the file for its kernels on this machine, `rest`
+what remains: keys and values, buffers, vocabulary, program; `predicted` what `edge-convert boards` takes for it, `off`
+by how much that is wrong, as a share of rest and weights. `report` what the quality.json beside it tells: what would be
+copied on the board that the bundle was made for.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import argparse
 import queue
 from pathlib import Path
 
+from convert.read.model_cost import read_cost
 from convert.report import quality
 from edge_agent.board.process import ProcessMemory, process_memory
 from edge_agent.engine.process import EngineProcess, WorkerExited
@@ -24,13 +27,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.quality.memory", description=__doc__)
     parser.add_argument("models", type=Path, nargs="+")
     given = parser.parse_args()
-    print(f"{'MB of':32} {'file':>7} {'anonymous':>10} {'repacked':>9} {'rest':>7} {'report':>7}")
+    columns = f"{'file':>7} {'anonymous':>10} {'repacked':>9} {'rest':>7} {'predicted':>9} {'off':>6} {'report':>7}"
+    print(f"{'MB of':32} {columns}")
     for path in given.models:
         model = open_model("default", path)
         memory, repacked_mib = _loaded(model.path)
         anonymous, repacked = (mib * 1.048576 for mib in (memory.anonymous_mib, repacked_mib))
         told = _told(path.with_name(quality.FILE))
-        here = f"{anonymous:10.1f} {repacked:9.1f} {anonymous - repacked:7.1f}"
+        cost, settings = read_cost(path), EngineSettings()
+        predicted = (cost.cache_bytes(min(4096, cost.context_length)) + cost.rest_bytes(settings.max_active)) / 1e6
+        rest = anonymous - repacked
+        off = (predicted - rest) / (cost.bytes_per_token / 1e6 + rest)
+        here = f"{anonymous:10.1f} {repacked:9.1f} {rest:7.1f} {predicted:9.1f} {off:6.1%}"
         report = "–" if told is None else f"{told / 1e6:.1f}"
         name = path.parent.name if path.name == MODEL_FILE else path.name
         print(f"{name:32} {model.size_bytes / 1e6:7.1f} {here} {report:>7}", flush=True)
