@@ -208,7 +208,7 @@ def test_parts_that_fail_or_hang_cost_only_themselves(
     assert diag(written(board), board / "out.tar.gz", as_json=True) == 0
     release.set()
     parts = parts_of(json.loads(capsys.readouterr().out))
-    assert parts["unit"]["missing"] == ["the rest: systemctl: there is no such program here"]
+    assert parts["unit"]["missing"] == ["all of it: systemctl: there is no such program here"]
     assert parts["log"]["missing"] == ["the rest: not done within 0.3 s"]
     assert packed(board / "out.tar.gz")["log.txt"] == "the first line\n"
     assert parts["bus"]["missing"]

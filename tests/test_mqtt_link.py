@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.config import MqttConfig
 from edge_agent.demo.broker import free_port
@@ -188,3 +190,16 @@ def test_what_a_broker_closes_connections_on_is_not_tried_again_there_and_less_o
     assert not link.takes(again)
     assert link.takes(Publication(topic="r/1", payload=b"x" * 500))
     assert link.takes(Publication(topic="r/2", payload=b"x" * 20_000))
+
+
+@pytest.mark.expects_warning
+def test_a_subscription_or_message_that_the_broker_refuses_is_noted(caplog: pytest.LogCaptureFixture) -> None:
+    link = MqttLink("c", MqttConfig(), lambda _event: None)
+    link._asked = {1: "a/#", 2: "b/#"}
+    for number, reason in ((1, "Granted QoS 1"), (2, "Not authorized")):
+        link._on_subscribe(link._client, None, number, [ReasonCode(PacketTypes.SUBACK, reason)], None)
+    assert link.subscribed == {"a/#": None, "b/#": "Not authorized"}
+    assert "subscription refused client=c topic='b/#' reason=Not authorized" in caplog.text
+    link._on_publish(link._client, None, 3, ReasonCode(PacketTypes.PUBACK, "Not authorized"), None)
+    assert list(link.refusals) == ["Not authorized"]
+    assert link.take_confirmed() == [3]

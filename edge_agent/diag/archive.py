@@ -27,6 +27,7 @@ def write(path: Path, data: bytes) -> None:
     """Raises OSError; then nothing is left of it."""
     draft = path.with_name(f".{path.name}.new")
     try:
+        draft.unlink(missing_ok=True)
         # Not through a name that somebody else has put there: the folder may be /tmp.
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
             file.write(data)

@@ -58,7 +58,7 @@ def collect(name: str, about: str, work: Callable[[Part], None], limit_s: float)
         try:
             work(part)
         except Exception as error:  # noqa: BLE001 - whatever it is, support needs the other parts all the more
-            part.misses(f"the rest: {str(error) or type(error).__name__}")
+            part.misses(f"{_rest(part)}: {str(error) or type(error).__name__}")
 
     thread = threading.Thread(target=run, name=f"diag-{name}", daemon=True)
     thread.start()
@@ -66,5 +66,9 @@ def collect(name: str, about: str, work: Callable[[Part], None], limit_s: float)
     # What comes later goes into an object that nobody looks at any more.
     found = Part(name, about, dict(part.files), list(part.left_out), list(part.missing))
     if thread.is_alive():
-        found.misses(f"the rest: not done within {limit_s:g} s")
+        found.misses(f"{_rest(found)}: not done within {limit_s:g} s")
     return found
+
+
+def _rest(part: Part) -> str:
+    return "the rest" if part.files else "all of it"
