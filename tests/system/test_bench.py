@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edge_agent.cli import main
 from tests.ggufs import STRING, changed_model
 from tests.processes import wait_until
 
@@ -99,23 +100,34 @@ def test_what_nohup_ignores_does_not_end_it(demo_bundle: Path) -> None:
         while process.stderr.readline() != "the worker starts and measures its steps\n":
             assert process.poll() is None
         process.send_signal(signal.SIGHUP)
-        output, _ = process.communicate(timeout=120)
+        # It goes on measuring, until it hears what is not ignored.
+        while process.stderr.readline().partition(":")[0].strip() != "tasks":
+            assert process.poll() is None
+        process.terminate()
+        output, errors = process.communicate(timeout=120)
 
-    assert process.returncode == 0
-    assert json.loads(output)["quick"] is True
+    assert (process.returncode, output) == (1, "")
+    assert errors.endswith("edge-agent: interrupted\n")
+
+
+# What ends before anything is measured is asked without a process of its own.
+def bench_here(*arguments: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("signal.signal", lambda *_: None)
+        return main(["bench", *arguments])
 
 
 def test_model_and_configuration_exclude_each_other(tmp_path: Path) -> None:
-    assert bench("--model", "model.gguf", "--config", str(tmp_path / "config.toml")).returncode == 64
+    with pytest.raises(SystemExit) as ended:
+        bench_here("--model", "model.gguf", "--config", str(tmp_path / "config.toml"))
+    assert ended.value.code == 64
 
 
-def test_a_bad_configuration_is_named(tmp_path: Path) -> None:
+def test_a_bad_configuration_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "config.toml"
     path.write_text("[device]\nsite = 1\n", encoding="utf-8")
-    done = bench("--config", str(path))
-
-    assert done.returncode == 78
-    assert "device.site" in done.stderr
+    assert bench_here("--config", str(path)) == 78
+    assert "device.site" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -125,23 +137,22 @@ def test_a_bad_configuration_is_named(tmp_path: Path) -> None:
         ("echo:", "edge-agent: echo: is no model: there is nothing to measure; give one with --model\n"),
     ],
 )
-def test_what_cannot_be_measured_is_a_failure(model: str, told: str) -> None:
-    done = bench("--model", model)
+def test_what_cannot_be_measured_is_a_failure(model: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench_here("--model", model) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.removeprefix("the model is checked\n").startswith(told)
 
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.removeprefix("the model is checked\n").startswith(told)
 
-
-def test_a_folder_of_bundles_is_answered_with_their_names(tmp_path: Path) -> None:
+def test_a_folder_of_bundles_is_answered_with_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("pump-q8_0", "pump-q4_0"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").touch()
     (tmp_path / "notes").mkdir()
-    done = bench("--model", str(tmp_path))
-
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        f"edge-agent: {tmp_path} is a folder of bundles: did you mean {tmp_path}/pump-q4_0 or {tmp_path}/pump-q8_0?\n"
+    assert bench_here("--model", str(tmp_path)) == 1
+    assert capsys.readouterr() == (
+        "",
+        f"edge-agent: {tmp_path} is a folder of bundles: did you mean {tmp_path}/pump-q4_0 or {tmp_path}/pump-q8_0?\n",
     )
 
 
