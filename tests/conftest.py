@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from edge_agent.demo.broker import free_port, start_broker
 from edge_agent.demo.readings import checkpoint_folder
 from tests.client import Client
 from tests.processes import AgentProcess, Mosquitto
-from tests.shared import made_once, shared_folder
+from tests.shared import made_once
 from tests.site import Site, site_config
 from tests.switch_bundles import make_bundles
 
@@ -82,14 +84,21 @@ def model_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def converter_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An XDG_CACHE_HOME in which the converter keeps what it measured; it has the folder used by one at a time."""
-    return shared_folder(tmp_path_factory) / "cache"
+    """An XDG_CACHE_HOME with what one --budget had measured; of this process alone, or others would wait for it."""
+    measured = made_once(tmp_path_factory, "measured", measure_demo_model)
+    return Path(shutil.copytree(measured, tmp_path_factory.mktemp("cache"), dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="session")
 def converter_work(converter_cache: Path) -> Path:
-    """The converter's folder in it, as a --work: the demonstration model is measured once for all tests."""
+    """The converter's folder in it, as a --work."""
     return converter_cache / "edge-agent" / "convert"
+
+
+def measure_demo_model(folder: Path) -> None:
+    command = [sys.executable, "-m", "edge_convert", str(checkpoint_folder()), "--out", str(folder / "bundle")]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
+    subprocess.run([*command, "--budget", "2MB", "--no-canaries"], env=environment, check=True)
 
 
 def convert_demo_model(folder: Path, quantization: str) -> Path:

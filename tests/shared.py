@@ -11,15 +11,10 @@ from pathlib import Path
 import pytest
 
 
-def shared_folder(factory: pytest.TempPathFactory) -> Path:
-    """The temporary folder of the whole run."""
-    own = factory.getbasetemp()
-    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-
-
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that the first who asks fills by `make`; all others wait for it, and only read what is there."""
-    folder = shared_folder(factory) / name
+    own = factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
