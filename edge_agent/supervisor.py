@@ -96,6 +96,8 @@ class Supervisor:
         self._reload_s: float | None = None
         self._pause_s = RESTART_AFTER_S[0]
         self._heard_at = 0.0
+        # None = it was a candidate.
+        self._started_at: float | None = None
         # Why and when the worker was killed by us; None = it was not.
         self._killed_for: str | None = None
         self._outgrown_for = ""
@@ -121,11 +123,12 @@ class Supervisor:
         """Raises OSError if there can be no process."""
         self.worker = self._started(self.model, is_restart=self.restarts > 0)
         self._another(now)
+        self._started_at = now
 
     def _another(self, now: float) -> None:
         """The worker is a new one."""
         self._heard_at = now
-        self._killed_for = self.outgrown_at = None
+        self._started_at = self._killed_for = self.outgrown_at = None
         self.load_phase = LoadPhase.PROGRAM
         self.memory.another()
         self._oom_kills = oom_kills()
@@ -203,7 +206,9 @@ class Supervisor:
 
     def became_ready(self, ready: Ready, now: float) -> None:
         self.ready, self._ready_at = ready, now
-        self._reload_s = ready.load_s - ready.measure_s
+        # With the start of the process, which on a board takes seconds.
+        start_s = ready.load_s if self._started_at is None else now - self._started_at
+        self._reload_s = start_s - ready.measure_s
         log.info("model ready load_s=%.2f threads=%d repacked_mib=%s", ready.load_s, ready.threads, ready.repacked_mib)
 
     def load_failed(self, message: str) -> None:

@@ -237,9 +237,9 @@ def test_while_workers_die_callers_are_told_when_to_come_back(start_site: Callab
     assert reply["timing"]["total_ms"] < 1000
     retry_after_s = reply["error"]["retry_after_s"]
     ready_at = site.client.wait(f"{site.base}/event/worker-restarted")[0].at
-    # A pause of 4 s, part of which has passed, and a load of one: true but for the start of a process.
-    assert 1.0 < retry_after_s < 5.5
-    assert ready_at - asked_at == pytest.approx(retry_after_s, abs=2.0)
+    # A pause of 4 s, part of which has passed, and what the first start took: true but for what else the machine does.
+    assert retry_after_s > 1.0
+    assert -1.0 < ready_at - asked_at - retry_after_s < 5.0
     assert site.ask("triage", {"input": "normal", "deadline_ms": 10_000})["status"] == "ok"
 
 
