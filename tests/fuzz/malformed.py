@@ -6,7 +6,7 @@ import json
 import random
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tests.fuzz.packets import text, variable
@@ -55,7 +55,10 @@ _TEXTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """kind: how it was made. is_marked: its Correlation Data is `mark` of its number. copies: how often it is sent."""
+    """kind: how it was made. is_marked: its Correlation Data is `mark` of its number. copies: how often it is sent.
+
+    may_vanish: the broker may drop it before the agent hears of it.
+    """
 
     number: int
     kind: str
@@ -67,6 +70,7 @@ class Message:
     response_topic: str | None = None
     is_marked: bool = False
     copies: int = 1
+    may_vanish: bool = False
 
 
 def mark(number: int) -> bytes:
@@ -79,6 +83,7 @@ class _Draft:
     number: int
     task: str
     envelope: dict[str, Any]
+    is_v5: bool
     payload: bytes | None = None
     retain: bool = False
     qos: int = 1
@@ -87,7 +92,8 @@ class _Draft:
     more: bytes = b""
     content_type: str | None = None
     sensor: str | None = None
-    unmarked: bool = field(default=False)
+    unmarked: bool = False
+    expires_soon: bool = False
 
 
 def message(number: int, base: str, *, is_v5: bool) -> Message:
@@ -95,7 +101,7 @@ def message(number: int, base: str, *, is_v5: bool) -> Message:
     dice = random.Random(number)
     task = dice.choice(TASKS)
     envelope = {"id": f"fuzz-{number}", "input": f"pump {number} is hot", "deadline_ms": 60_000}
-    draft = _Draft(dice, number, task, envelope)
+    draft = _Draft(dice, number, task, envelope, is_v5)
     kinds = [*_KINDS, *_V5_KINDS] if is_v5 else list(_KINDS)
     make = dice.choice(kinds)
     make(draft)
@@ -116,6 +122,7 @@ def message(number: int, base: str, *, is_v5: bool) -> Message:
         response_topic=draft.response_topic if is_v5 else None,
         is_marked=is_v5 and not draft.unmarked,
         copies=draft.copies,
+        may_vanish=draft.qos == 0 or draft.expires_soon,
     )
 
 
@@ -233,7 +240,7 @@ def _retained(draft: _Draft) -> None:
 
 
 def _at_most_once(draft: _Draft) -> None:
-    draft.qos = 0
+    draft.qos = 0 if draft.is_v5 else 1  # of those without a mark, nobody could tell which ones are owed
     _odd_field(draft)
 
 
@@ -269,7 +276,9 @@ def _odd_content_type(draft: _Draft) -> None:
 
 
 def _expiry(draft: _Draft) -> None:
-    draft.more = bytes((_EXPIRY,)) + struct.pack(">I", draft.dice.choice((0, 1, 2, 60, 2**32 - 1)))
+    expiry_s = draft.dice.choice((0, 1, 2, 600, 2**32 - 1))
+    draft.more = bytes((_EXPIRY,)) + struct.pack(">I", expiry_s)
+    draft.expires_soon = expiry_s <= 2
 
 
 def _odd_property(draft: _Draft) -> None:
