@@ -331,6 +331,7 @@ class Switch:
         if _property("NeedDaemonReload") == "yes":
             subprocess.run(["systemctl", "daemon-reload"], check=False, capture_output=True)
         subprocess.run(["systemctl", "reset-failed", UNIT], check=False, capture_output=True)
+        since_s = int(time.time())
         try:
             done = subprocess.run(
                 ["systemctl", "start", UNIT],
@@ -340,9 +341,9 @@ class Switch:
                 timeout=self.given["ready_timeout_s"],
             )
         except subprocess.TimeoutExpired:
-            raise SwitchError(f"does not get ready within {self.given['ready_timeout_s']} s: {_log()}") from None
+            raise SwitchError(f"does not get ready within {self.given['ready_timeout_s']} s: {_log(since_s)}") from None
         if done.returncode:
-            raise SwitchError(f"does not start: {_log()}")
+            raise SwitchError(f"does not start: {_log(since_s)}")
         self.gap_s = round(time.monotonic() - (self.stopped_at or time.monotonic()), 1)
 
     def _ask(self, bundle: str | None = None) -> None:
@@ -425,8 +426,8 @@ def _error(stdout: str) -> dict[str, Any]:
     return {}
 
 
-def _log() -> str:
-    command = ["journalctl", "-u", UNIT, "-o", "cat", "-n", "40", "--no-pager"]
+def _log(since_s: int) -> str:
+    command = ["journalctl", "-u", UNIT, "-o", "cat", "-n", "40", "--no-pager", f"--since=@{since_s}"]
     lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
     # What systemd itself says of the unit tells nothing of why.
     own = [line for line in lines if "edge-agent.service" not in line and not line.startswith("INFO")]
