@@ -151,15 +151,16 @@ class Dispatcher:
         self, heard: Question | Unreadable, inbound: Inbound, row: int | None, now: float, *, is_resumed: bool = False
     ) -> None:
         asker = Asker(heard.origin, row)
+        if isinstance(heard, Unreadable):
+            self._refuse(asker, inbound, heard.error, now)
+            return
         try:
-            if isinstance(heard, Unreadable):
-                raise heard.refusal
             self._admit(heard, inbound, asker, now, is_resumed=is_resumed)
         except Refusal as refused:
-            self._refuse(asker, inbound, refused, now)
+            self._refuse(asker, inbound, refused.error, now)
         except Exception:
             log.exception(_FAULT)
-            self._refuse(asker, inbound, Refusal(Code.INTERNAL, _FAULT), now)
+            self._refuse(asker, inbound, Error(code=Code.INTERNAL, message=_FAULT), now)
 
     def _admit(self, question: Question, inbound: Inbound, asker: Asker, now: float, *, is_resumed: bool) -> None:
         """Queues a request, joins it to its twin, or repeats a known answer. Raises Refusal."""
@@ -276,13 +277,13 @@ class Dispatcher:
         wait_s = self._admission(now).wait_s
         return None if wait_s is None else wait_s * 1000
 
-    def _refuse(self, asker: Asker, inbound: Inbound, refusal: Refusal, now: float) -> None:
+    def _refuse(self, asker: Asker, inbound: Inbound, error: Error, now: float) -> None:
         origin = asker.origin
         log.info(
             "request refused task=%r id=%r code=%s: %s",
-            origin.task, origin.id, refusal.error.code.value, refusal.error.message,
+            origin.task, origin.id, error.code.value, error.message,
         )  # fmt: skip
-        outcome = Outcome.refused(refusal.error, Timing(total_ms=(now - inbound.received_at) * 1000))
+        outcome = Outcome.refused(error, Timing(total_ms=(now - inbound.received_at) * 1000))
         key = key_of(origin, inbound)
         twin = self._duplicates.find(key, now)
         is_duplicate = outcome.status is Status.INVALID and may_be_duplicate(origin, inbound)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edge_agent import topics as topic_names
 from edge_agent.config import Config
 from edge_agent.faults import shown
-from edge_agent.messages import Code, Envelope, Origin, Refusal, is_json, parse_bare, parse_json, parse_payload
+from edge_agent.messages import Code, Envelope, Error, Origin, Refusal, is_json, parse_bare, parse_json, parse_payload
 from edge_agent.mqtt_link import Inbound
 from edge_agent.tasks import Task
 
@@ -28,10 +28,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A request that can only be refused, and where its caller hears of it."""
+    """A request that can only be refused, and where its caller hears of it.
+
+    error: not the exception, whose traceback would hold the whole message until the garbage collector comes by.
+    """
 
     origin: Origin
-    refusal: Refusal
+    error: Error
 
 
 class Reception:
@@ -63,7 +66,7 @@ class Reception:
         default_topic = self._topics.response(name)
         origin = _origin(name, default_topic, inbound)
         try:
-            envelope, refusal = self._parse(inbound, self._tasks.get(name))
+            envelope, error = self._parse(inbound, self._tasks.get(name))
             origin = _origin(name, default_topic, inbound, envelope)
             wanted_topic = inbound.response_topic or (envelope.reply_to if envelope else None)
             if wanted_topic is not None:
@@ -72,15 +75,15 @@ class Reception:
                     field = "response topic" if inbound.response_topic else "reply_to"
                     raise Refusal(Code.REPLY_TOPIC_REFUSED, f"{field}: {fault} (got {shown(wanted_topic)})")
                 origin = _origin(name, wanted_topic, inbound, envelope)
-            if refusal is not None:
-                raise refusal
+            if error is not None:
+                return Unreadable(origin, error)
             assert envelope is not None
             task = self._tasks.get(name)
             if task is None:
                 raise Refusal(Code.UNKNOWN_TASK, f"task: should be one of {', '.join(self._tasks)} (got {shown(name)})")
             return Question(origin, task, envelope)
         except Refusal as refused:
-            return Unreadable(origin, refused)
+            return Unreadable(origin, refused.error)
 
     def _reading(self, task: Task, values: tuple[str, ...], inbound: Inbound) -> Question | Unreadable:
         # What a wildcard stands for comes from outside: it may be nothing, or lead where replies must not go.
@@ -92,7 +95,7 @@ class Reception:
             self._check_size(inbound, task)
             return Question(origin, task, parse_bare(inbound.payload, inbound.content_type))
         except Refusal as refused:
-            return Unreadable(origin, refused)
+            return Unreadable(origin, refused.error)
 
     def _check_size(self, inbound: Inbound, task: Task | None) -> None:
         allowed = self._config.queue.max_payload_bytes
@@ -101,13 +104,13 @@ class Reception:
         if len(inbound.payload) > allowed:
             raise Refusal(Code.TOO_LONG, f"payload: should have at most {allowed} bytes (got {len(inbound.payload)})")
 
-    def _parse(self, inbound: Inbound, task: Task | None) -> tuple[Envelope | None, Refusal | None]:
+    def _parse(self, inbound: Inbound, task: Task | None) -> tuple[Envelope | None, Error | None]:
         """An envelope, or why there is none; with what can still be told of who asks and where to answer."""
         try:
             self._check_size(inbound, task)
             return parse_payload(inbound.payload, inbound.content_type), None
         except Refusal as refusal:
-            return _salvage(inbound), refusal
+            return _salvage(inbound), refusal.error
 
 
 def _origin(task: str, reply_topic: str, inbound: Inbound, envelope: Envelope | None = None) -> Origin:

@@ -30,7 +30,7 @@ from edge_agent.engine.schema_plan import plan
 from edge_agent.gguf_adapter import check_adapter
 from edge_agent.gguf_header import HeaderError
 from edge_agent.gguf_model import read_model_facts
-from edge_agent.messages import Outcome, Refusal, encode_reply
+from edge_agent.messages import Error, Outcome, Refusal, encode_reply
 from edge_agent.model_store import ManifestError, parse_manifest
 from edge_agent.reception import Question, Reception, Unreadable
 from edge_agent.tasks import load_tasks
@@ -110,20 +110,20 @@ def messages(data: bytes) -> None:
         return
     one = inbound(topic, payload, **known)  # type: ignore[arg-type]
     for found in _RECEPTION.read(one):
-        refusal = found.refusal if isinstance(found, Unreadable) else _refusal(found)
+        error = found.error if isinstance(found, Unreadable) else _error(found)
         assert topics.name_fault(found.origin.reply_topic) is None
-        if refusal is not None:
-            reply = encode_reply(found.origin, Outcome.refused(refusal.error), device="board1", ts=None)
+        if error is not None:
+            reply = encode_reply(found.origin, Outcome.refused(error), device="board1", ts=None)
             assert json.loads(reply)["error"]["message"]
     with _refused(CommandError):
         parse_command(payload)
 
 
-def _refusal(question: Question) -> Refusal | None:
+def _error(question: Question) -> Error | None:
     try:
         question.task.run(1, question.envelope)
     except Refusal as refusal:
-        return refusal
+        return refusal.error
     return None
 
 
