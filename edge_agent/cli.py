@@ -244,9 +244,11 @@ def _run(path: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(EXIT_OK))
     from edge_agent.agent import Agent  # noqa: PLC0415 - check-config needs none of it
+    from edge_agent.heap import keep_heap_small  # noqa: PLC0415
     from edge_agent.model_record import open_in_force  # noqa: PLC0415
     from edge_agent.model_store import ModelError  # noqa: PLC0415
 
+    keep_heap_small()
     config = load_config(path)
     _set_up_log(config)
     if faults := file_faults(config):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,7 +59,8 @@ class _Outcomes:
     ) -> None:
         self._most, self._most_bytes = most, most_bytes
         self._on_forget, self._recall = on_forget, recall
-        self._ended: OrderedDict[Key, _Ended] = OrderedDict()
+        # In order of their ends. An OrderedDict finds the oldest faster, and takes a third more memory for thousands.
+        self._ended: dict[Key, _Ended] = {}
         self._bytes = 0
 
     def get(self, key: Key) -> Outcome | None:

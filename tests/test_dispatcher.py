@@ -184,7 +184,7 @@ class TestWhatIsRefused:
             (b"x" * 70_000, {}),
         ],
     )
-    def test_its_message_is_let_go_at_once(self, payload: bytes, fields: dict[str, str]) -> None:
+    def test_its_message_is_let_go_at_once(self, payload: bytes, fields: dict[str, Any]) -> None:
         """Not when the garbage collector comes by: until then a flood would hold the more memory, the faster it is."""
         desk = Desk()
         desk.ask(payload, **fields)

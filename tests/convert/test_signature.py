@@ -1,5 +1,6 @@
 """Signed bundles: made by --sign, checked by verify --public-key, and the keys that go with it."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from gguf import GGUFReader
 
 from convert.cli import main
 from tests.convert.checkpoints import make_checkpoint
@@ -56,15 +58,21 @@ def test_a_bundle_is_signed_and_verified(work: Path, bundle: Path, capsys: pytes
     code, out, err = run(capsys, "verify", bundle, "--public-key", work / "key.pub.pem")
     assert (code, err) == (0, "")
     assert [line.split()[:2] for line in out.splitlines()[1:]] == [
-        ["files", "1,"], ["signature", "good:"], ["canaries", "none:"],
+        ["files", "1,"], ["template", template_of(bundle)], ["signature", "good:"], ["canaries", "none:"],
     ]  # fmt: skip
+
+
+def template_of(bundle: Path) -> str:
+    """SHA-256 of the chat template in its model."""
+    template = GGUFReader(bundle / "model.gguf").fields["tokenizer.chat_template"].contents()
+    return hashlib.sha256(template.encode()).hexdigest()
 
 
 def test_without_a_key_verify_says_what_it_did_not_check(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "signature  not checked; --public-key" in run(capsys, "verify", bundle)[1]
     assert json.loads(run(capsys, "verify", bundle, "--json")[1]) == {
         "bundle": str(bundle), "ok": True, "faults": [], "signed": True, "signature_checked": False,
-        "has_canaries": False, "canaries_asked": False,
+        "has_canaries": False, "canaries_asked": False, "chat_template_sha256": template_of(bundle),
     }  # fmt: skip
     (bundle / "manifest.sig").unlink()
     assert "signature  none:" in run(capsys, "verify", bundle)[1]
