@@ -31,6 +31,9 @@ TRY_AGAIN_S = 60.0
 # That the broker has a reply is written with what comes next, or so long after: until then a kill has it sent again.
 CONFIRMED_WITHIN_S = 0.25
 
+# Who reads the journal's file (a backup, a curious one) may be done: until then its changes pile up.
+READERS_GONE_S = 10.0
+
 
 class Delivery:
     """`flush` is called when an event has been dealt with: nothing is recorded, sent or acknowledged before."""
@@ -51,13 +54,14 @@ class Delivery:
         self._try_at = 0.0
         self._confirmed: list[int] = []
         self._confirm_by = 0.0
+        self._checkpoint_at = 0.0
         self._journal = Journal(None)
 
     def start(self) -> None:
         """Opens the journal; replies of an earlier process that the broker may not have are sent with the next ones."""
         if self._path is not None:
             self._open(self._path)
-        self._staged.extend(self._journal.undelivered())
+        self._staged.extend(self._try(lambda journal: list(journal.undelivered())))
 
     def _open(self, path: Path) -> None:
         try:
@@ -87,7 +91,10 @@ class Delivery:
 
     def unanswered(self, now: Moment) -> list[tuple[int, str, Inbound]]:
         """What an earlier process left, to be answered by this one: row, task, and the message as if it came here."""
-        return [(left.row, left.task, self._inbound(left, now)) for left in self._journal.unanswered()]
+        return [
+            (left.row, left.task, self._inbound(left, now))
+            for left in self._try(lambda journal: list(journal.unanswered()))
+        ]
 
     def _inbound(self, left: Unanswered, now: Moment) -> Inbound:
         return Inbound(
@@ -108,11 +115,11 @@ class Delivery:
 
     def repeatable(self) -> list[Repeatable]:
         """Answers that an earlier process gave."""
-        return list(self._journal.repeatable())
+        return self._try(lambda journal: list(journal.repeatable()))
 
     def held(self) -> list[Quarantined]:
         """What an earlier process was not to run again."""
-        return list(self._journal.held())
+        return self._try(lambda journal: list(journal.held()))
 
     def hold(self, one: Quarantined) -> None:
         """The next process is not to run it either."""
@@ -181,8 +188,8 @@ class Delivery:
             self._acknowledge_when_safe()
         if self._sync is None:
             self._acknowledge(self._generation)
-        elif self._sync.is_behind:
-            self._try(Journal.checkpoint)
+        elif self._sync.is_behind and now >= self._checkpoint_at:
+            self._checkpoint_at = now if self._try(Journal.checkpoint) else now + READERS_GONE_S
             if self._sync is not None:
                 self._sync.is_behind = False
         if self.fault is not None and self._path is not None and now >= self._try_at:

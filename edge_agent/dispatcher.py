@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
+
 from edge_agent import outcomes
 from edge_agent.admission import DRAINING_RETRY_S, Admission, Loser
 from edge_agent.clock import Moment, timestamp
@@ -14,6 +16,7 @@ from edge_agent.delivery import Delivery
 from edge_agent.duplicates import Duplicates, Key, key_of, may_be_duplicate
 from edge_agent.energy import EnergyMeter
 from edge_agent.engine.protocol import Cancel, Command, Finished, Partial, Run, TextPlan
+from edge_agent.faults import first_fault
 from edge_agent.forecast import Ahead
 from edge_agent.governor import NO_LIMITS
 from edge_agent.governor_stages import RELAX_S
@@ -137,15 +140,24 @@ class Dispatcher:
         for held in self.delivery.held():
             self.quarantine.hold(held)
         for known in self.delivery.repeatable():
-            outcome = decode_reply(known.reply)
-            self._duplicates.end(known.key, outcome, known.ended.placed(now), known.row, is_recorded=True)
+            if (outcome := _outcome_on_record(known.row, known.reply)) is None:
+                self.delivery.forget(known.row)
+            else:
+                self._duplicates.end(known.key, outcome, known.ended.placed(now), known.row, is_recorded=True)
         for row, task, inbound in self.delivery.unanswered(now):
-            heard = [one for one in self._reception.read(inbound) if one.origin.task == task]
-            for one in heard:
-                self._take_in(one, inbound, row, now.monotonic_s, is_resumed=True)
-            if not heard:
-                log.warning("a reading is not answered task=%r: the task listens to its topic no more", task)
+            try:
+                self._resume(row, task, inbound, now.monotonic_s)
+            except Exception:  # it would come again at each start, and keep the board off the bus
+                log.exception("a request on record cannot be run number=%s", row)
                 self.delivery.drop(row)
+
+    def _resume(self, row: int, task: str, inbound: Inbound, now: float) -> None:
+        heard = [one for one in self._reception.read(inbound) if one.origin.task == task]
+        for one in heard:
+            self._take_in(one, inbound, row, now, is_resumed=True)
+        if not heard:
+            log.warning("a reading is not answered task=%r: the task listens to its topic no more", task)
+            self.delivery.drop(row)
 
     def _take_in(
         self, heard: Question | Unreadable, inbound: Inbound, row: int | None, now: float, *, is_resumed: bool = False
@@ -500,4 +512,13 @@ class Dispatcher:
 
     def _recall(self, row: int) -> Outcome | None:
         reply = self.delivery.recall(row)
-        return None if reply is None else decode_reply(reply)
+        return None if reply is None else _outcome_on_record(row, reply)
+
+
+def _outcome_on_record(row: int, reply: bytes) -> Outcome | None:
+    """None: it is damaged, or of a newer version; its request is run anew if it is asked again."""
+    try:
+        return decode_reply(reply)
+    except ValidationError as error:
+        log.error("an answer on record cannot be read number=%s: %s", row, first_fault(error))  # noqa: TRY400
+        return None

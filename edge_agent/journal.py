@@ -7,13 +7,15 @@ What is committed outlives this process; that it outlives a power cut as well is
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from edge_agent.clock import Moment
@@ -37,6 +39,20 @@ CREATE TABLE IF NOT EXISTS requests (
   reply_topic TEXT, reply BLOB, key BLOB, is_delivered INTEGER NOT NULL DEFAULT 0
 )"""
 _QUARANTINE = "CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY KEY, task TEXT NOT NULL, since TEXT)"
+
+# How many columns each has.
+_TABLES = {"requests": 16, "quarantine": 3}
+# What is written into the columns that are read again; else text.
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("number", "expiry_s", "packet_id"), int),
+    **dict.fromkeys(("payload", "correlation", "reply", "key"), bytes),
+    **dict.fromkeys(("monotonic_s", "wall_s"), (int, float)),
+}
+_MAY_BE_NULL = ("response_topic", "correlation", "content_type", "expiry_s")
+# What bytes become that are no UTF-8.
+_LONE = re.compile("[\ud800-\udfff]")
+# How long another process may lock the file; and how long one may read while changes are brought to the tables.
+_LOCKED_MS, _READERS_MS = 1000, 20
 
 JournalError = sqlite3.Error
 
@@ -75,26 +91,38 @@ class Journal:
         self.path = path
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = _open(path)
+        self._connection, damaged = _open(path)
         weakref.finalize(self, self._connection.close)
         # Since the last commit.
         self._told: list[tuple[str, tuple[object, ...]]] = []
+        if damaged is not None:
+            with closing(_connection(damaged)) as other:
+                self._copy(other)
+            self.commit()
         self._next_row = self._first_free_row()
 
     def close(self) -> None:
         self._connection.close()
 
     def take_over(self, other: Journal) -> None:
-        """All that is in the other one, committed or not, instead of what is here."""
-        other._roll_back()
-        other._connection.backup(self._connection)
+        """All that can be read of the other one, committed or not, instead of what is here."""
+        with suppress(JournalError):
+            if other._connection.in_transaction:
+                other._connection.execute("ROLLBACK")
+        for table in _TABLES:
+            self._execute(f"DELETE FROM {table}", ())  # noqa: S608 - a name of ours
+        self._copy(other._connection)
         for statement, values in other._told:
             self._execute(statement, values)
         self._next_row = max(other._next_row, self._first_free_row())
 
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+    def _copy(self, other: sqlite3.Connection) -> None:
+        """Row by row, not page by page: pages would bring their damage along."""
+        for table, columns in _TABLES.items():
+            statement = f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * columns)})"  # noqa: S608
+            for values in _readable(other, f"SELECT * FROM {table}"):  # noqa: S608
+                with suppress(sqlite3.IntegrityError):
+                    self._execute(statement, values)
 
     def _first_free_row(self) -> int:
         (last,) = self._connection.execute("SELECT coalesce(max(number), 0) FROM requests").fetchone()
@@ -165,8 +193,9 @@ class Journal:
 
     def held(self) -> Iterator[Quarantined]:
         """The oldest first."""
-        for row in self._connection.execute("SELECT fingerprint, task, since FROM quarantine ORDER BY rowid"):
-            yield Quarantined(*row)
+        for row in _readable(self._connection, "SELECT fingerprint, task, since FROM quarantine ORDER BY rowid"):
+            if all(_is_sound("text", value) for value in row):
+                yield Quarantined(*row)
 
     def commit(self) -> bool:
         """What was told is kept whatever becomes of this process. False: nothing was told since the last time."""
@@ -176,9 +205,17 @@ class Journal:
         self._told.clear()
         return True
 
-    def checkpoint(self) -> None:
-        """The next commit begins the file of changes anew. Waits for the disk; another one's checkpoint goes on."""
-        self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    def checkpoint(self) -> bool:
+        """The next commit begins the file of changes anew. Waits for the disk.
+
+        False: not now, somebody still reads what is in it.
+        """
+        self._connection.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
+        try:
+            (is_busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout = {_LOCKED_MS}")
+        return not is_busy
 
     def unanswered(self) -> Iterator[Unanswered]:
         """In the order in which they came."""
@@ -193,9 +230,10 @@ class Journal:
             expiry_s,
             packet_id,
             *at,
-        ) in self._connection.execute(
-            "SELECT number, task, topic, payload, response_topic, correlation, content_type, expiry_s, packet_id,"
-            " boot, monotonic_s, wall_s FROM requests WHERE reply IS NULL ORDER BY number"
+        ) in self._sound(
+            "number, task, topic, payload, response_topic, correlation, content_type, expiry_s, packet_id, boot,"
+            " monotonic_s, wall_s",
+            "reply IS NULL",
         ):
             yield Unanswered(
                 row=row, task=task, topic=topic, payload=payload, response_topic=response_topic,
@@ -205,27 +243,33 @@ class Journal:
 
     def undelivered(self) -> Iterator[tuple[int, Publication]]:
         """Rows with replies that the broker may not have, in order."""
-        for row, topic, payload, correlation in self._connection.execute(
-            "SELECT number, reply_topic, reply, correlation FROM requests"
-            " WHERE reply IS NOT NULL AND NOT is_delivered ORDER BY number"
+        for row, topic, payload, correlation in self._sound(
+            "number, reply_topic, reply, correlation", "reply IS NOT NULL AND NOT is_delivered"
         ):
-            yield (
-                row,
-                json_publication(topic, payload, correlation=correlation),
-            )
+            yield row, json_publication(topic, payload, correlation=correlation)
 
     def repeatable(self) -> Iterator[Repeatable]:
         """The oldest first."""
-        for row, key, reply, *at in self._connection.execute(
-            "SELECT number, key, reply, boot, monotonic_s, wall_s FROM requests WHERE key IS NOT NULL ORDER BY number"
-        ):
+        for row, key, reply, *at in self._sound("number, key, reply, boot, monotonic_s, wall_s", "key IS NOT NULL"):
             yield Repeatable(row=row, key=key, reply=reply, ended=Moment(*at))
 
+    def _sound(self, columns: str, which: str) -> Iterator[Any]:
+        """Rows in order; those with values that were never written (SQLite knows no checksums) are dropped."""
+        names = columns.split(", ")
+        query = f"SELECT {columns} FROM requests WHERE {which} ORDER BY number"  # noqa: S608 - words of ours
+        for row in list(_readable(self._connection, query)):
+            if all(_is_sound(name, value) for name, value in zip(names, row, strict=True)):
+                yield row
+            else:
+                log.error("a request on record is damaged, and dropped number=%r", row[0])
+                self.drop(row[0])
+
     def _execute(self, statement: str, values: tuple[object, ...]) -> None:
-        if not self._told:
+        if not self._connection.in_transaction:
             self._connection.execute("BEGIN")
-        self._told.append((statement, values))
         self._connection.execute(statement, values)
+        # Not before: what failed is tried again by who asked for it, and must not be done twice.
+        self._told.append((statement, values))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,21 +308,50 @@ def journal_facts(path: Path, limit_s: float, *, is_checked: bool = True) -> Jou
     )
 
 
-def _open(path: Path | None) -> sqlite3.Connection:
+def _open(path: Path | None) -> tuple[sqlite3.Connection, Path | None]:
+    """With it, where a damaged file was put out of the way; None = there was none."""
     try:
-        return _connect(path)
+        return _connect(path), None
     except sqlite3.DatabaseError as error:
         if path is None or isinstance(error, sqlite3.OperationalError):  # of the disk, not of what is in the file
             raise
         damaged = path.with_name(f"{path.name}.damaged")
-        path.replace(damaged)
-        log.error("the record of requests cannot be read, and is begun anew kept_as=%s: %s", damaged, error)  # noqa: TRY400
-        return _connect(path)
+        for suffix in (WAL_SUFFIX, ""):  # changes that are left there would be made to the new file
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).replace(damaged.with_name(damaged.name + suffix))
+        log.error("the record of requests is damaged, what can be read goes on kept_as=%s: %s", damaged, error)  # noqa: TRY400
+        return _connect(path), damaged
+
+
+def _readable(connection: sqlite3.Connection, query: str) -> Iterator[Any]:
+    """Rows until the first that cannot be read."""
+    try:
+        yield from connection.execute(query)
+    except sqlite3.OperationalError:  # of the disk, not of what is in the file
+        raise
+    except sqlite3.DatabaseError as error:
+        log.error("part of the record of requests cannot be read: %s", error)  # noqa: TRY400
+
+
+def _is_sound(name: str, value: object) -> bool:
+    """Whether a column has what is written there."""
+    if value is None:
+        return name in _MAY_BE_NULL
+    return isinstance(value, _TYPES.get(name, str)) and not (isinstance(value, str) and _LONE.search(value))
+
+
+def _connection(path: Path | None) -> sqlite3.Connection:
+    # Any thread may be the one that collects a journal nobody has closed.
+    connection = sqlite3.connect(
+        path or ":memory:", timeout=_LOCKED_MS / 1000, isolation_level=None, check_same_thread=False
+    )
+    # Text that is damaged is seen as such, and does not end the reading of all else.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    return connection
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
-    # Any thread may be the one that collects a journal nobody has closed.
-    connection = sqlite3.connect(path or ":memory:", timeout=1.0, isolation_level=None, check_same_thread=False)
+    connection = _connection(path)
     try:
         # Each commit writes whole pages, and a row is smaller than one.
         connection.execute("PRAGMA page_size = 1024")
@@ -291,6 +364,10 @@ def _connect(path: Path | None) -> sqlite3.Connection:
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         connection.execute(_TABLE)
         connection.execute(_QUARANTINE)
+        if path is not None:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
     except BaseException:
         connection.close()
         raise

@@ -326,6 +326,57 @@ def test_with_a_full_disk_requests_are_answered_acknowledged_and_the_fault_is_to
 
 
 @pytest.mark.expects_warning
+def test_a_request_that_could_not_be_written_is_one_request_all_the_same(folder: Path) -> None:
+    board = Board(folder)
+    other = sqlite3.connect(folder / FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    board.hear(envelope("one"), packet_id=7)
+    other.close()
+    assert board.delivery.fault is not None
+    board.answer(1)
+    board.confirm(1)
+    board.delivery.flush(time.monotonic() + TRY_AGAIN_S + 1)
+    assert board.delivery.fault is None
+    board.delivery.close()
+    assert list(Journal(folder / FILE).unanswered()) == []
+
+
+@pytest.mark.expects_warning
+def test_what_is_damaged_while_it_is_used_ends_nothing(folder: Path) -> None:
+    board = Board(folder)
+    for number in range(40):
+        board.hear(json.dumps({"id": number, "input": "x" * 400}), packet_id=number + 1)
+    board.delivery._journal.checkpoint()
+    path = folder / FILE
+    path.write_bytes(path.read_bytes()[:2048] + b"\xff" * (path.stat().st_size - 2048))
+    for number in range(1, 41):
+        board.answer(number)
+    assert sorted(str(reply["id"]) for reply in board.replies) == sorted(str(number) for number in range(40))
+    board.hear(envelope("later"), packet_id=50)
+    board.answer(41)
+    assert board.replies[-1]["id"] == "later"
+    board.delivery.stop(1.0)
+    board.delivery.close()
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("reply", [b"{}", b"no JSON", b'{"status":"of a newer version"}'])
+def test_an_answer_on_record_that_is_none_keeps_no_process_from_starting(folder: Path, reply: bytes) -> None:
+    board = Board(folder)
+    board.hear(envelope("one"), packet_id=7)
+    board.answer(1)
+    board.confirm(1)
+    board.delivery.close()
+    with sqlite3.connect(folder / FILE) as connection:
+        connection.execute("UPDATE requests SET reply = ?", (reply,))
+    connection.close()
+    again = Board(folder)
+    again.hear(envelope("one"), packet_id=8)
+    again.answer(1)
+    assert (again.replies[-1]["id"], again.replies[-1]["status"]) == ("one", "ok")
+
+
+@pytest.mark.expects_warning
 def test_a_journal_that_cannot_be_opened_keeps_nobody_from_an_answer(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     board = Board(tmp_path / "file")

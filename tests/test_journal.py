@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 
 from edge_agent.clock import Moment
-from edge_agent.journal import FILE, Journal
+from edge_agent.journal import FILE, WAL_SUFFIX, Journal
 from edge_agent.mqtt_link import Publication
 from tests.support import inbound
 
@@ -125,3 +126,94 @@ def test_only_a_reply_that_is_given_again_can_be_recalled(path: Path) -> None:
     journal.answer(rows[0], "triage", REPLY, b"key", AT)
     journal.answer(rows[1], "triage", REPLY, None, AT)
     assert [journal.recall(row) for row in (*rows, 99)] == [REPLY.payload, None, None, None]
+
+
+def filled(path: Path, count: int = 60) -> Path:
+    """Rows of a process that has ended, in the file itself: every second one answered."""
+    journal = Journal(path)
+    for number in range(count):
+        row = journal.accept(inbound("t", f"{number} " + "x" * 300, packet_id=number + 1), "triage", AT)
+        if number % 2:
+            journal.answer(row, "triage", REPLY, b"key%d" % row, AT)
+    journal.commit()
+    journal.close()
+    return path
+
+
+def overwrite(path: Path, first: int, last: int) -> None:
+    """Pages of the file with zeros: what a card that fails does."""
+    data = bytearray(path.read_bytes())
+    data[first * 1024 : last * 1024] = bytes((last - first) * 1024)
+    path.write_bytes(data)
+
+
+@pytest.mark.expects_warning
+def test_of_a_file_with_damaged_pages_the_rest_goes_on(path: Path) -> None:
+    filled(path)
+    overwrite(path, 10, 12)
+    journal = Journal(path)
+    assert path.with_name(f"{FILE}.damaged").exists()
+    assert 0 < len(list(journal.unanswered())) < 30
+    row = journal.accept(inbound("t", "new"), "triage", AT)
+    assert row in rows(reopened(journal))
+
+
+@pytest.mark.expects_warning
+def test_changes_of_a_damaged_file_are_not_made_to_the_new_one(path: Path) -> None:
+    journal = Journal(filled(path))
+    journal.accept(inbound("t", "in the file of changes"), "triage", AT)
+    journal.commit()
+    changes = path.with_name(path.name + WAL_SUFFIX)
+    kept = changes.read_bytes()
+    journal.close()
+    changes.write_bytes(kept)
+    path.write_bytes(b"no database" * 1000)
+    assert rows(Journal(path)) == []
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize(
+    "value",
+    ["topic = NULL", "payload = NULL", "payload = 'text'", "topic = CAST(x'ff' AS TEXT)", "wall_s = 'soon'",
+     "monotonic_s = x'00'", "packet_id = 'x'", "boot = x'01'"],
+)  # fmt: skip
+def test_a_row_with_a_value_that_was_never_written_is_dropped_alone(path: Path, value: str) -> None:
+    filled(path, 3)
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE requests SET {value} WHERE number = 1")
+    connection.close()
+    journal = Journal(path)
+    assert [left.row for left in journal.unanswered()] == [3]
+    assert rows(reopened(journal)) == [2, 3]
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("value", ["reply = 'text'", "reply_topic = NULL", "reply_topic = CAST(x'ff' AS TEXT)"])
+def test_a_reply_with_such_a_value_is_not_sent(path: Path, value: str) -> None:
+    filled(path, 4)
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE requests SET {value} WHERE number = 2")
+    connection.close()
+    assert [row for row, _ in Journal(path).undelivered()] == [4]
+
+
+def test_a_topic_may_have_any_character_that_is_one(path: Path) -> None:
+    journal = Journal(path)
+    journal.accept(inbound("halle/\u3000\u00a0\U0001f600", "x"), "triage", AT)
+    assert [left.topic for left in reopened(journal).unanswered()] == ["halle/\u3000\u00a0\U0001f600"]
+
+
+def test_a_reader_holds_a_checkpoint_up_and_not_the_writer(path: Path) -> None:
+    journal = Journal(path)
+    journal.accept(inbound("t", "x"), "triage", AT)
+    journal.commit()
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM requests").fetchall()
+    journal.accept(inbound("t", "y"), "triage", AT)
+    journal.commit()
+    began = time.monotonic()
+    assert not journal.checkpoint()
+    assert time.monotonic() - began < 0.5
+    reader.close()
+    assert journal.checkpoint()
