@@ -191,7 +191,9 @@ wheel-native:
 	  "$$(sed -n 's/.*"\(llama-cpp-python==.*\)".*/\1/p' pyproject.toml)"
 
 # Everything that a board installs, with hashes: make wheelhouse ARCH=aarch64, or x86_64
-wheelhouse: setup $(if $(ARCH),wheel-$(ARCH))
+# (with the llama-cpp-python of dist/, if it has been made).
+LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
+wheelhouse: setup $(if $(ARCH),$(if $(wildcard dist/llama_cpp_python-$(LLAMA)-*_$(ARCH).whl),,wheel-$(ARCH)))
 	$(BIN)/python ansible/wheels/wheelhouse.py $(or $(ARCH),$(error for which boards: make wheelhouse ARCH=aarch64, or x86_64))
 
 # The aarch64 wheelhouse on emulated cores; needs root (Debian: mmdebstrap, qemu-user-static).

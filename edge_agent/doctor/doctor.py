@@ -67,6 +67,8 @@ def checks(config_path: Path, *, not_loading: str | None = None) -> Iterator[Che
             found=f"{config_path}: " + "; ".join(error.faults),
             advice="name the configuration with --config FILE"
             if isinstance(error.__cause__, FileNotFoundError)
+            else "run it as root, with sudo: the configuration is for root and the service only"
+            if isinstance(error.__cause__, PermissionError)
             else "mend the file; `edge-agent check-config` lists the faults one by one",
         )
         return

@@ -59,10 +59,11 @@ class Broker:
         text = (_SAMPLES / "edge-agent.conf").read_text("utf-8")
         text = text.replace("/etc/mosquitto/certs", str(folder)).replace("/etc/mosquitto", str(folder))
         text = text.replace("listener 8883", f"listener {self.port} 127.0.0.1")
-        text = text.replace("/var/lib/mosquitto", str(folder))
         # Else it gives its rights up, and may not read this folder.
         user = "user root\n" if os.geteuid() == 0 else ""
-        (folder / "mosquitto.conf").write_text(f"{user}{text}", "utf-8")
+        # As Debian's own mosquitto.conf has it.
+        kept = f"persistence true\npersistence_location {folder}/\n"
+        (folder / "mosquitto.conf").write_text(f"{user}{kept}{text}", "utf-8")
         shutil.copy(_SAMPLES / "edge-agent.acl", folder)
 
     def __enter__(self) -> Self:

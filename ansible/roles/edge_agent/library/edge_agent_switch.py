@@ -165,7 +165,7 @@ class Switch:
         except UnsureError as error:
             # Whatever is under way is not to lose its files.
             raise SwitchError(
-                f"{error}; {bundle_in_force()} is in force, and playing this again looks further"
+                f"{error}; {bundle_in_force()} is in force. Mend its connection (see `doctor`) and play this again"
             ) from error
         except SwitchError:
             _prune()
