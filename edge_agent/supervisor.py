@@ -246,7 +246,8 @@ class Supervisor:
 
     def weigh(self, available_mb: float | None, now: float) -> None:
         """To be called once a second: looks at the worker's memory. available_mb: of the board; None = unknown."""
-        if self.ready is None or self._killed_for is not None:
+        # What it holds once it is to be replaced changes nothing, nor puts it off.
+        if self.ready is None or self._killed_for is not None or self.outgrown_at is not None:
             return
         memory = process_memory(self.ready.pid)
         if memory is None:
@@ -254,7 +255,6 @@ class Supervisor:
         used_mb, asked_mb = (1.048576 * mib for mib in (memory.anonymous_mib + memory.swapped_mib, memory.data_mib))
         if self.memory.observe(used_mb, asked_mb, available_mb, now):
             assert self.memory.excess is not None
-            # What it frees until then changes nothing: it is decided.
             self.outgrown_at, self._outgrown_for = now, self.memory.excess
             log.warning("%s: it is replaced when it has ended what it runs", self._outgrown_for)
 

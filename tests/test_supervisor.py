@@ -14,7 +14,7 @@ from edge_agent.engine.protocol import Command, Event, Load, LoadPhase, SetTasks
 from edge_agent.model_store import open_model
 from edge_agent.supervisor import SILENCE_S, STABLE_AFTER_S, Supervisor
 from edge_agent.tasks import load_tasks
-from edge_agent.worker_memory import LASTING_S, MARGIN_MB
+from edge_agent.worker_memory import LASTING_S, MARGIN_MB, PAUSE_S
 from tests.support import config
 from tests.test_health import READY
 
@@ -281,3 +281,27 @@ def test_a_worker_that_holds_too_much_memory_for_some_seconds_is_to_be_replaced(
     # The next one has a bound of its own.
     nursery.watch(10.0, 12.0)
     assert one.memory.bound_mb is None
+
+
+def test_a_worker_that_goes_on_growing_is_replaced_no_later_and_only_once(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, one = Memory(monkeypatch), nursery.supervisor
+    one.start(0.0)
+    one.became_ready(READY, 0.0)
+    for second in range(int(PAUSE_S[0]) + 200):
+        memory.held_mib = 400.0 + 200.0 * second
+        one.weigh(1e4, float(second))
+    decided_at = 2.0 + LASTING_S
+    assert one.outgrown_at == decided_at
+    # Nor does one replacement count as several for the pause before the next.
+    one.replace_outgrown(300.0)
+    one.ended(KILLED, 300.0)
+    nursery.watch(300.0, 301.0)
+    one.became_ready(READY, 301.0)
+    memory.held_mib = 400.0
+    one.weigh(1e4, 301.0)
+    memory.held_mib = 2000.0
+    for second in range(302, 307):
+        one.weigh(1e4, float(second))
+    assert one.outgrown_at == 302.0 + LASTING_S
