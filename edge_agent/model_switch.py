@@ -79,7 +79,12 @@ class ModelSwitch:
     def switch(self, bundle: str, *, allow_downgrade: bool, now: float, answer: Answer) -> None:
         """Raises CommandError if it does not begin; else `answer` is called once."""
         source = self._config.models_dir / bundle
-        if not source.is_dir():
+        try:
+            is_folder = source.is_dir()
+        except OSError as error:  # no folder can have the name, say
+            message = f"bundle: should be a folder in models_dir: {error.strerror} (got {shown(bundle)})"
+            raise CommandError("bad_field", message) from error
+        if not is_folder:
             raise CommandError("not_found", f"bundle: should be a folder in models_dir (got {shown(bundle)})")
         self._begin(Attempt(source.resolve(), How.SWITCH, allow_downgrade, answer, now))
 

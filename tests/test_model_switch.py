@@ -320,6 +320,9 @@ def test_what_runs_already_is_no_switch(board: Board) -> None:
     assert board.switch.phase is None
     with pytest.raises(CommandError, match="should be a folder in models_dir"):
         board.ask("nowhere")
+    with pytest.raises(CommandError, match="File name too long") as refused:
+        board.ask("x" * 256)
+    assert refused.value.code == "bad_field"
     with pytest.raises(CommandError, match="no switch"):
         board.switch.roll_back(now=1.0, answer=board.answer)
 
