@@ -48,7 +48,7 @@ from edge_agent.mqtt_link import TAKEN_OVER, Connected, Disconnected, Inbound, L
 from edge_agent.operations import Operations
 from edge_agent.presence import Presence, State
 from edge_agent.retained import RetainedTopics
-from edge_agent.supervisor import FromWorker, Supervisor
+from edge_agent.supervisor import End, FromWorker, Supervisor
 from edge_agent.switch_attempt import Opened, Recorded
 from edge_agent.systemd_notify import notify, watchdog_interval_s
 from edge_agent.tasks import load_tasks
@@ -227,7 +227,9 @@ class Agent:
 
     def _tick(self, now: float) -> None:
         self._dispatcher.expire(now)
-        self._supervisor.watch(now, owes_answer=self._dispatcher.active > 0)
+        if end := self._supervisor.watch(now, owes_answer=self._dispatcher.active > 0):
+            self._dispatcher.worker_late(now, ready_at=end.ready_at)
+            self._tell_end(end, now)
         self._replace_outgrown(now)
         self._monitor.supervise(now)
         if self._signals > self._signals_handled:
@@ -387,8 +389,11 @@ class Agent:
         end = self._supervisor.ended(event, now)
         self._dispatcher.worker_lost(end.how, now, ready_at=end.ready_at)
         self._dispatcher.is_held = self._model_switch.is_holding
-        if self._supervisor.has_given_up:
-            return
+        if not self._supervisor.has_given_up:
+            self._tell_end(end, now)
+
+    def _tell_end(self, end: End, now: float) -> None:
+        """Of a worker that is started again."""
         self._retained.alarms.worker_ended(end.how, now, is_out_of_memory=end.is_out_of_memory)
         self._retained.publish_health()
         if self._presence.state is State.OFFLINE:

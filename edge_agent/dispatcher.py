@@ -406,6 +406,11 @@ class Dispatcher:
             self.queue.postpone(lambda request: request.deadline_from in {_MEASURED, _DEFAULT}, ready_at - now)
         self._displace(self._admission(now).withdraw(), now)
 
+    def worker_late(self, now: float, *, ready_at: float | None) -> None:
+        """There is no worker yet where one was expected. ready_at: as of `worker_lost`; this puts no deadline off."""
+        self._ready_at = ready_at
+        self._displace(self._admission(now).withdraw(), now)
+
     def former_worker_lost(self, reason: str, now: float) -> None:
         """What still ran on it is run once more by the one that took over."""
         self._run_again([entry for entry in self._active.values() if entry.worker != self._worker], reason, now)

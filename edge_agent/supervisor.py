@@ -224,7 +224,7 @@ class Supervisor:
         end = End(
             how=how,
             log=last_words(event.log_tail),
-            ready_at=None if self._reload_s is None else now + self._pause_s + self._reload_s,
+            ready_at=self._next_ready_at(now),
             is_out_of_memory=is_out_of_memory,
         )
         self.last_end = end
@@ -263,18 +263,22 @@ class Supervisor:
         if self._killed_for is None:
             self._kill(self._outgrown_for, now)
 
-    def watch(self, now: float, *, owes_answer: bool) -> None:
-        """To be called several times a second: a worker that is due is started, one that is stuck is killed."""
+    def watch(self, now: float, *, owes_answer: bool) -> End | None:
+        """To be called several times a second: a worker that is due is started, one that is stuck is killed.
+
+        Gives how one ended that could not even be started; it is tried again.
+        """
         if self.restart_at is not None and now >= self.restart_at:
             self.restart_at = None
-            self._restart(now)
+            return self._restart(now)
         if self.worker is None or self._killed_for is not None:
-            return
+            return None
         silent_s = now - self._heard_at
         if self.ready is None and silent_s >= LOAD_SILENCE_S:
             self._kill(f"its load ({self.load_phase.value}) did not get on for {LOAD_SILENCE_S:.0f} s", now)
         elif self.ready is not None and owes_answer and silent_s >= SILENCE_S:
             self._kill(f"it said nothing for {SILENCE_S:.0f} s while it owed an answer", now)
+        return None
 
     def _kill(self, reason: str, now: float) -> None:
         assert self.worker is not None
@@ -282,16 +286,29 @@ class Supervisor:
         self._killed_for, self._killed_at = reason, now
         self.worker.kill()
 
-    def _restart(self, now: float) -> None:
+    def _restart(self, now: float) -> End | None:
         """The model file is opened anew: if it is another one now, it must be as its manifest says, and be named so."""
         try:
-            if not self.model.is_unchanged():
+            if self._is_changed():
                 configured = self._config.models["default"]
                 self.model = open_model("default", self.model.source, configured.public_key, configured.chat_templates)
             self.start(now)
         except (ModelError, OSError) as error:
-            log.warning("the worker cannot be started, restart_in_s=%.1f: %s", self._pause_s, error)
+            fault = (isinstance(error, OSError) and error.strerror) or str(error)
+            log.warning("the worker cannot be started, restart_in_s=%.1f: %s", self._pause_s, fault)
+            self.last_end = End(how=f"not started: {fault}", log="", ready_at=self._next_ready_at(now))
             self._schedule(now)
+            return self.last_end
+        return None
+
+    def _is_changed(self) -> bool:
+        try:
+            return not self.model.is_unchanged()
+        except OSError:  # to open it tells better what is wrong
+            return True
+
+    def _next_ready_at(self, now: float) -> float | None:
+        return None if self._reload_s is None else now + self._pause_s + self._reload_s
 
     def _schedule(self, now: float) -> None:
         self.restart_at = now + self._pause_s

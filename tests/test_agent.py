@@ -23,6 +23,7 @@ from edge_agent.supervisor import FromWorker
 from edge_agent.worker_memory import LASTING_S
 from tests.support import BASE, config, finished, inbound
 from tests.test_health import READY
+from tests.test_model_store import bundle
 from tests.test_supervisor import Memory as WorkerMemory
 from tests.test_supervisor import Process
 
@@ -303,6 +304,32 @@ def test_a_first_load_that_gets_on_is_granted_more_time_by_systemd(monkeypatch: 
     # A worker that loads later keeps nobody from starting.
     agent._handle(loading, 3.0)
     assert not any(line.startswith("EXTEND") for line in notified)
+
+
+@pytest.mark.expects_warning
+def test_a_model_that_is_gone_at_the_death_of_its_worker_is_told_to_who_waits_and_is_an_alarm(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    bundle(tmp_path / "here")
+    agent = Agent(config(), Path("config.toml"), open_model("default", tmp_path / "here"))
+    agent._supervisor.became_ready(READY, 0.0)
+    agent._serve(READY, 0.0)
+    (tmp_path / "here").rename(tmp_path / "gone")
+    agent._handle(WorkerExited(returncode=-9, log_tail=()), 1.0)
+    topic = f"{BASE}/infer/generate/request"
+    for number, deadline_ms in enumerate((4_000, 600_000)):
+        agent._hear(inbound(topic, {"id": number, "input": "x", "deadline_ms": deadline_ms}, at=1.1), 1.1)
+    waiting = []
+    for now in (1.5, 2.5, 4.5):
+        agent._tick(now)
+        agent._retained.look_for_alarms(now)
+        waiting.append(len(agent._dispatcher.queue))
+    # As soon as the next try cannot be in time for it, not at its deadline.
+    assert waiting == [2, 1, 1]
+    assert "id=0 status=busy code=loading" in caplog.text
+    assert agent._retained.alarms.severities == {"worker-crash-loop": "critical"}
+    assert (agent._retained.facts().worker_end or "").startswith("not started: models.default.path: ")
 
 
 class Outgrown:

@@ -17,6 +17,7 @@ from edge_agent.tasks import load_tasks
 from edge_agent.worker_memory import LASTING_S, MARGIN_MB, PAUSE_S
 from tests.support import config
 from tests.test_health import READY
+from tests.test_model_store import bundle
 
 pytestmark = pytest.mark.expects_warning
 
@@ -195,6 +196,28 @@ def test_a_worker_that_cannot_be_started_is_tried_again_later(nursery: Nursery) 
     assert nursery.watch(0.0, 10.0) == [3.0]
     one.stop(1.0)
     assert nursery.processes[-1].is_stopped
+
+
+def test_of_a_worker_that_cannot_be_started_is_told_why_and_when_the_next_one_comes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle(tmp_path / "here")
+    nursery = Nursery(monkeypatch, config(), tmp_path / "here")
+    one = nursery.supervisor
+    one.start(0.0)
+    one.became_ready(READY, 3.0)
+    nursery.die(4.0)
+    (tmp_path / "here").rename(tmp_path / "gone")
+    assert one.watch(4.5, owes_answer=False) is None
+    end = one.watch(5.0, owes_answer=False)
+    assert end is not None
+    assert end is one.last_end
+    assert end.how.startswith("not started: models.default.path: ")
+    assert "does not exist" in end.how
+    # The next pause, and what the last one took to load.
+    assert (end.ready_at, one.restart_at) == (5.0 + 2.0 + 3.0, 7.0)
+    (tmp_path / "gone").rename(tmp_path / "here")
+    assert nursery.watch(6.0, 10.0) == [7.0]
 
 
 def test_without_a_worker_nobody_is_asked_and_nobody_is_stopped(nursery: Nursery) -> None:
