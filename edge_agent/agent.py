@@ -49,7 +49,7 @@ from edge_agent.operations import Operations
 from edge_agent.presence import Presence, State
 from edge_agent.retained import RetainedTopics
 from edge_agent.supervisor import End, FromWorker, Supervisor
-from edge_agent.switch_attempt import Opened, Recorded
+from edge_agent.switch_attempt import How, Opened, Recorded, switched_event
 from edge_agent.systemd_notify import notify, watchdog_interval_s
 from edge_agent.tasks import load_tasks
 from edge_agent.topics import discovery_status
@@ -357,6 +357,10 @@ class Agent:
             end = self._supervisor.last_end
             restarts, reason = self._supervisor.restarts, end.how if end else None
             self._retained.tell_event("worker-restarted", {"restarts": restarts, "pid": ready.pid, "reason": reason})
+        if old := self._supervisor.replaced:
+            self._supervisor.replaced = None
+            self._dispatcher.take_over()
+            self._retained.tell_event("model-switched", switched_event(old, self._supervisor.model, How.REPLACED))
         self._serve(ready, now)
 
     def _on_switched(self, event: dict[str, Any], ready: Ready, now: float) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_agent.board.process import oom_kills, process_memory
@@ -72,6 +74,8 @@ class Supervisor:
         self.model = model
         # What was in force before it: what a rollback goes back to.
         self.previous: Path | None = None
+        # What was in force until other files were found in its place; None once that is told.
+        self.replaced: Model | None = None
         # What the worker has told of itself; None while none answers.
         self.ready: Ready | None = None
         self.restarts = 0
@@ -94,6 +98,8 @@ class Supervisor:
         self._ready_at: float | None = None
         # How long a worker that died takes to be replaced; None = none was ever ready.
         self._reload_s: float | None = None
+        # While the model's files, which are others now, are checked.
+        self._opening: Future[Model] | None = None
         self._pause_s = RESTART_AFTER_S[0]
         self._heard_at = 0.0
         # None = it was a candidate.
@@ -108,7 +114,8 @@ class Supervisor:
     def is_coming(self) -> bool:
         """Whether there is a worker, or will be one."""
         workers = (self.worker, self.candidate, self.former)
-        return self.restart_at is not None or any(worker is not None and worker.is_running for worker in workers)
+        is_due = self.restart_at is not None or self._opening is not None
+        return is_due or any(worker is not None and worker.is_running for worker in workers)
 
     def silent_s(self, now: float) -> float | None:
         """None = no worker is ready."""
@@ -170,7 +177,8 @@ class Supervisor:
         """The candidate, which is ready, is the worker from now on; the one before it may end what it runs."""
         assert self.candidate is not None
         self.former, self.worker, self.candidate = self.worker or self.former, self.candidate, None
-        self.model, self.restart_at = model, None
+        self.model = model
+        self.restart_at = self._opening = self.replaced = None
         self._pause_s = RESTART_AFTER_S[0]
         self._another(now)
         self.became_ready(ready, now)
@@ -178,7 +186,7 @@ class Supervisor:
 
     def let_go(self) -> None:
         """Ends the worker without another in its place; its end is told as that of `former`, if it has not ended."""
-        self.ready = self._ready_at = self.restart_at = self.outgrown_at = None
+        self.ready = self._ready_at = self.restart_at = self._opening = self.outgrown_at = None
         if self.worker is not None:
             self.former, self.worker = self.worker, None
             self.former.kill()
@@ -271,6 +279,9 @@ class Supervisor:
         if self.restart_at is not None and now >= self.restart_at:
             self.restart_at = None
             return self._restart(now)
+        if self._opening is not None and self._opening.done():
+            opened, self._opening = self._opening, None
+            return self._restart(now, opened)
         if self.worker is None or self._killed_for is not None:
             return None
         silent_s = now - self._heard_at
@@ -286,12 +297,17 @@ class Supervisor:
         self._killed_for, self._killed_at = reason, now
         self.worker.kill()
 
-    def _restart(self, now: float) -> End | None:
-        """The model file is opened anew: if it is another one now, it must be as its manifest says, and be named so."""
+    def _restart(self, now: float, opened: Future[Model] | None = None) -> End | None:
+        """Files that are others now are checked first, which may take minutes: `opened` is what came of that."""
         try:
-            if self._is_changed():
-                configured = self._config.models["default"]
-                self.model = open_model("default", self.model.source, configured.public_key, configured.chat_templates)
+            if opened is not None:
+                self._take(opened.result())
+            elif self._is_changed():
+                source, configured = self.model.source, self._config.models["default"]
+                self._opening = _in_background(
+                    lambda: open_model("default", source, configured.public_key, configured.chat_templates)
+                )
+                return None
             self.start(now)
         except (ModelError, OSError) as error:
             fault = (isinstance(error, OSError) and error.strerror) or str(error)
@@ -307,9 +323,35 @@ class Supervisor:
         except OSError:  # to open it tells better what is wrong
             return True
 
+    def _take(self, model: Model) -> None:
+        """What lies in the place of the model's files. A start of the agent would take it as well."""
+        before, self.model = self.replaced or self.model, model
+        # The same files may have been copied anew.
+        is_other = replace(model, stamps=None, warning=None) != replace(before, stamps=None, warning=None)
+        self.replaced = before if is_other else None
+        if is_other:
+            log.warning(
+                "other files lie in %s, they are loaded: version=%s, was %s; sha256=%s, was %s",
+                model.source, model.version, before.version, model.sha256, before.sha256,
+            )  # fmt: skip
+
     def _next_ready_at(self, now: float) -> float | None:
         return None if self._reload_s is None else now + self._pause_s + self._reload_s
 
     def _schedule(self, now: float) -> None:
         self.restart_at = now + self._pause_s
         self._pause_s = min(max(2 * self._pause_s, RESTART_AFTER_S[0]), RESTART_AFTER_S[1])
+
+
+def _in_background(work: Callable[[], Model]) -> Future[Model]:
+    """Its thread keeps nobody from ending, as an executor's would."""
+    future: Future[Model] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:  # noqa: BLE001 - told to who asks for the result
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="model-open", daemon=True).start()
+    return future

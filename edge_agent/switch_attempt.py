@@ -30,6 +30,8 @@ COPIES, BASE_MB = 2.0, 500.0
 class How(StrEnum):
     SWITCH = "switch"
     ROLLBACK = "rollback"
+    # No command did it: other files lay in its place when a worker was started again.
+    REPLACED = "replaced"
 
 
 class Phase(StrEnum):
@@ -64,10 +66,7 @@ class Attempt:
     def event(self, old: Model) -> dict[str, Any]:
         """What the bus is told of a switch that is done."""
         assert self.model is not None
-        before, after = (
-            {"name": model.bundle_name, "version": model.version, "sha256": model.sha256} for model in (old, self.model)
-        )
-        return {"model": self.model.key, "how": self.how.value, "old": before, "new": after}
+        return switched_event(old, self.model, self.how)
 
     def failed_event(self, code: str, message: str) -> dict[str, Any]:
         """And of one that is not: the old model goes on."""
@@ -95,6 +94,14 @@ class Recorded:
 
     attempt: Attempt
     fault: str | None = None
+
+
+def switched_event(old: Model, new: Model, how: How) -> dict[str, Any]:
+    """`event/model-switched`."""
+    before, after = (
+        {"name": model.bundle_name, "version": model.version, "sha256": model.sha256} for model in (old, new)
+    )
+    return {"model": new.key, "how": how.value, "old": before, "new": after}
 
 
 def needed_mb(new: Model, old: Model, worker_mb: float | None) -> float:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,7 @@ from edge_agent.supervisor import FromWorker
 from edge_agent.worker_memory import LASTING_S
 from tests.support import BASE, config, finished, inbound
 from tests.test_health import READY
-from tests.test_model_store import bundle
+from tests.test_model_store import OTHER_WEIGHTS, bundle
 from tests.test_supervisor import Memory as WorkerMemory
 from tests.test_supervisor import Process
 
@@ -323,6 +324,9 @@ def test_a_model_that_is_gone_at_the_death_of_its_worker_is_told_to_who_waits_an
     waiting = []
     for now in (1.5, 2.5, 4.5):
         agent._tick(now)
+        if (opening := agent._supervisor._opening) is not None:
+            wait([opening], timeout=30)
+            agent._tick(now)
         agent._retained.look_for_alarms(now)
         waiting.append(len(agent._dispatcher.queue))
     # As soon as the next try cannot be in time for it, not at its deadline.
@@ -330,6 +334,28 @@ def test_a_model_that_is_gone_at_the_death_of_its_worker_is_told_to_who_waits_an
     assert "id=0 status=busy code=loading" in caplog.text
     assert agent._retained.alarms.severities == {"worker-crash-loop": "critical"}
     assert (agent._retained.facts().worker_end or "").startswith("not started: models.default.path: ")
+
+
+@pytest.mark.expects_warning
+def test_another_model_in_the_place_of_the_one_that_ran_is_told_once_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle(tmp_path / "here")
+    agent = Agent(config(), Path("config.toml"), open_model("default", tmp_path / "here"))
+    agent._on_ready(READY, 0.0)
+    told, latency = connected(agent, monkeypatch), agent._dispatcher.latency
+    old = agent._supervisor.model
+    bundle(tmp_path / "new", {"model.gguf": OTHER_WEIGHTS}, version=2)
+    new = open_model("default", tmp_path / "new")
+    agent._supervisor._take(new)
+    for _ in range(2):
+        agent._on_ready(READY, 2.0)
+    events = [json.loads(word.payload) for word in told if word.topic == f"{BASE}/event/model-switched"]
+    assert [(one["how"], one["old"]["version"], one["new"]["version"]) for one in events] == [("replaced", 3, 2)]
+    assert (events[0]["old"]["sha256"], events[0]["new"]["sha256"]) == (old.sha256, new.sha256)
+    # How long the old one took says nothing of it.
+    assert agent._dispatcher.latency is not latency
+    assert agent._dispatcher.model == new.name
 
 
 class Outgrown:

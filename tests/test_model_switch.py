@@ -25,6 +25,7 @@ from edge_agent.model_switch import ModelSwitch
 from edge_agent.supervisor import SILENCE_S, FromWorker, Supervisor
 from edge_agent.switch_attempt import BASE_MB, COPIES, Opened, Phase, Recorded, needed_mb
 from edge_agent.tasks import load_tasks
+from tests.processes import wait_until
 from tests.support import TASKS, Desk, config, finished, labelled
 from tests.test_health import READY
 from tests.test_model_store import OTHER_WEIGHTS, bundle
@@ -434,6 +435,8 @@ def test_a_worker_that_had_died_is_not_started_beside_the_one_that_took_its_plac
     bundle(board.folder / "plain", version=9)
     board.supervisor.ended(KILLED, 100.0)
     board.supervisor.watch(200.0, owes_answer=False)
+    assert board.supervisor.is_coming
+    wait_until(lambda: board.supervisor.watch(201.0, owes_answer=False) or len(board.processes) == 3, "it is checked")
     assert board.supervisor.model.version == 9
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,12 @@ from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import Command, Event, Load, LoadPhase, SetTasks
 from edge_agent.model_store import open_model
-from edge_agent.supervisor import SILENCE_S, STABLE_AFTER_S, Supervisor
+from edge_agent.supervisor import SILENCE_S, STABLE_AFTER_S, End, Supervisor
 from edge_agent.tasks import load_tasks
 from edge_agent.worker_memory import LASTING_S, MARGIN_MB, PAUSE_S
 from tests.support import config
 from tests.test_health import READY
-from tests.test_model_store import bundle
+from tests.test_model_store import OTHER_WEIGHTS, bundle
 
 pytestmark = pytest.mark.expects_warning
 
@@ -79,6 +80,16 @@ class Nursery:
             if len(self.processes) > before:
                 started.append(since + quarter / 4)
         return started
+
+
+def read_anew(one: Supervisor, now: float) -> End | None:
+    """What comes of the model's files, which were due at `now` and are others than they were."""
+    assert one.watch(now, owes_answer=False) is None
+    assert one._opening is not None
+    # Else systemd would be told that there is none to come.
+    assert one.is_coming
+    wait([one._opening], timeout=30)
+    return one.watch(now, owes_answer=False)
 
 
 @pytest.fixture
@@ -209,7 +220,7 @@ def test_of_a_worker_that_cannot_be_started_is_told_why_and_when_the_next_one_co
     nursery.die(4.0)
     (tmp_path / "here").rename(tmp_path / "gone")
     assert one.watch(4.5, owes_answer=False) is None
-    end = one.watch(5.0, owes_answer=False)
+    end = read_anew(one, 5.0)
     assert end is not None
     assert end is one.last_end
     assert end.how.startswith("not started: models.default.path: ")
@@ -217,7 +228,56 @@ def test_of_a_worker_that_cannot_be_started_is_told_why_and_when_the_next_one_co
     # The next pause, and what the last one took to load.
     assert (end.ready_at, one.restart_at) == (5.0 + 2.0 + 3.0, 7.0)
     (tmp_path / "gone").rename(tmp_path / "here")
+    # It is the one that was checked.
     assert nursery.watch(6.0, 10.0) == [7.0]
+
+
+def test_files_that_were_replaced_are_checked_and_told_once_they_are_another_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle(tmp_path / "here")
+    nursery = Nursery(monkeypatch, config(), tmp_path / "here")
+    one, first = nursery.supervisor, nursery.supervisor.model
+    one.start(0.0)
+    one.became_ready(READY, 0.0)
+
+    def replace_files(now: float, contents: dict[str, bytes] | None = None, **manifest: int) -> End | None:
+        """At the death of the worker."""
+        nursery.die(now)
+        (tmp_path / "here").rename(tmp_path / f"old{now}")
+        bundle(tmp_path / "here", contents, **manifest)
+        assert one.restart_at is not None
+        return read_anew(one, one.restart_at)
+
+    # A copy is no other model.
+    assert replace_files(10.0) is None
+    assert (one.replaced, len(nursery.processes)) == (None, 2)
+    for now, version in ((20.0, 7), (30.0, 2)):
+        assert replace_files(now, {"model.gguf": OTHER_WEIGHTS}, version=version) is None
+        assert one.model.version == version
+        assert nursery.processes[-1].load.model_sha256 == one.model.sha256
+        # Of two in a row, what answered last is the old one.
+        assert one.replaced is not None
+        assert (one.replaced.version, one.replaced.sha256) == (first.version, first.sha256)
+    # What it was before is nothing new.
+    assert replace_files(40.0) is None
+    assert (one.replaced, len(nursery.processes)) == (None, 5)
+
+
+def test_a_worker_that_is_let_go_is_not_started_for_files_that_were_being_checked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle(tmp_path / "here")
+    nursery = Nursery(monkeypatch, config(), tmp_path / "here")
+    one = nursery.supervisor
+    one.start(0.0)
+    nursery.die(1.0)
+    (tmp_path / "here" / "model.gguf").touch()
+    one.watch(2.0, owes_answer=False)
+    assert one._opening is not None
+    one.let_go()
+    assert not one.is_coming
+    assert nursery.watch(2.0, 10.0) == []
 
 
 def test_without_a_worker_nobody_is_asked_and_nobody_is_stopped(nursery: Nursery) -> None:
