@@ -247,6 +247,7 @@ def _run(path: Path) -> int:
     from edge_agent.heap import keep_heap_small  # noqa: PLC0415
     from edge_agent.model_record import open_in_force  # noqa: PLC0415
     from edge_agent.model_store import ModelError  # noqa: PLC0415
+    from edge_agent.state_lock import StateInUseError, locked  # noqa: PLC0415
 
     keep_heap_small()
     config = load_config(path)
@@ -254,11 +255,11 @@ def _run(path: Path) -> int:
     if faults := file_faults(config):
         raise ConfigError(path, faults)
     try:
-        model = open_in_force(config)
-    except ModelError as error:
+        with locked(config.state_dir):
+            return Agent(config, path, open_in_force(config)).run()
+    except (StateInUseError, ModelError) as error:
         print(printable(f"edge-agent: {error}"), file=sys.stderr)
         return EXIT_FAILED
-    return Agent(config, path, model).run()
 
 
 def _check_config(path: Path) -> int:

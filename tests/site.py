@@ -71,9 +71,9 @@ class Site:
         return [message for message in self.client.on(topic) if message.json["status"] != "partial"]
 
 
-def site_config(device: str, port: int, protocol: str, model: str, more: str = "") -> str:
+def site_config(device: str, port: int, protocol: str, model: str, more: str = "", *, state: str = "state") -> str:
     return (
-        f'models_dir = "models"\nstate_dir = "state"\n[device]\nsite = "test"\nid = "{device}"\n'
+        f'models_dir = "models"\nstate_dir = "{state}"\n[device]\nsite = "test"\nid = "{device}"\n'
         f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "{protocol}"\n'
         f'[models.default]\npath = "{model}"\n{TASKS}{more}'
     )

@@ -157,7 +157,7 @@ def test_two_agents_of_one_name_are_told_of_until_one_is_gone(
 ) -> None:
     site = start_site(protocol, port=broker.port, more=f"[health]\ninterval_s = {INTERVAL_S}\n")
     device = site.base.rsplit("/", 1)[1]
-    twin = start_agent(site_config(device, broker.port, protocol, "echo:"), name="twin")
+    twin = start_agent(site_config(device, broker.port, protocol, "echo:", state="twin"), name="twin")
     started_at = time.monotonic()
     name = "alarm/duplicate-client-id"
     wait_until(lambda: name in retained(broker.port, protocol, site.base), "the alarm", 40)

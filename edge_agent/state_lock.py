@@ -1,0 +1,65 @@
+"""One agent per `state_dir`: a second one would answer, and forget, what the first has promised to answer."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+FILE = "lock"
+# One that was just told to end may need a moment.
+WAIT_S = 3.0
+_RETRY_S = 0.1
+_MAX_NUMBER = 20
+
+
+class StateInUseError(Exception):
+    """The message names the folder and, where it is known, the process that has it."""
+
+
+@contextmanager
+def locked(state_dir: Path, wait_s: float = WAIT_S) -> Iterator[None]:
+    """The folder is this process's alone, until the body or the process ends, however it does.
+
+    A folder that cannot be locked, read-only or of another account, keeps nobody from running: nothing of the agent's
+    can be kept there either. Raises StateInUseError.
+    """
+    with ExitStack() as opened:
+        try:
+            state_dir.mkdir(parents=True, exist_ok=True)
+            # Closed in the worker, which may outlive us for a moment, as Python opens all files.
+            file = opened.enter_context((state_dir / FILE).open("a+b", buffering=0))
+            _lock(file, state_dir, wait_s)
+        except OSError as error:
+            log.warning("%s cannot be locked, another agent could use it too: %s", state_dir, error.strerror)
+        yield
+
+
+def _lock(file: FileIO, state_dir: Path, wait_s: float) -> None:
+    give_up_at = time.monotonic() + wait_s
+    while not _is_locked(file):
+        if time.monotonic() >= give_up_at:
+            file.seek(0)
+            holder = file.read(_MAX_NUMBER).decode(errors="replace").strip()
+            who = f"process {holder}" if holder.isdecimal() else "another process"
+            raise StateInUseError(f"state_dir {state_dir} is in use by {who}: another agent needs one of its own")
+        time.sleep(_RETRY_S)  # noqa: TID251 - no event tells that a lock is free
+    # Only told to whoever finds it locked: a full disk may lack it.
+    with suppress(OSError):
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n".encode())
+
+
+def _is_locked(file: FileIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
