@@ -1,12 +1,13 @@
 """Canaries on a running board: while nobody asks anything, the model answers them again; other answers are an alarm.
 
-Belongs to the agent's thread. now: seconds of the monotonic clock.
+Belongs to the agent's thread, which never waits for what reads them. now: seconds of the monotonic clock.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from threading import Thread
 
 from edge_agent.canaries import FILE, CanaryError
 from edge_agent.canary_file import Questions, read_questions
@@ -33,6 +34,9 @@ class CanaryWatch:
         self._report = report
         self._model: Model | None = None
         self._canaries: Questions | None = None
+        # What is being read; None = nothing, or what there is was taken over.
+        self._reading: _Reading | None = None
+        self._is_read = False
         self._due_at = 0.0
         self._index = 0
         self._differences: list[str] = []
@@ -47,7 +51,8 @@ class CanaryWatch:
         self._is_asking = False
         if model is self._model:
             return
-        self._model, self._canaries = model, _canaries_of(model)
+        self._model, self._canaries = model, None
+        self._reading, self._is_read = None, False
         self._due_at = now + (self._interval_s if was_asked else min(self._interval_s, FIRST_AFTER_S))
         self._begin_round()
         self._report(None)
@@ -59,10 +64,28 @@ class CanaryWatch:
                 self._is_called_off = True
                 self._supervisor.send(Cancel(id=NUMBER))
             return
+        if self._reading is not None:
+            if self._reading.is_alive():
+                return
+            self._take_over(self._reading, now)
         is_due = self._interval_s > 0 and now >= self._due_at
-        if self._canaries is not None and is_due and is_idle and self._supervisor.ready is not None:
+        if not (is_due and is_idle and self._supervisor.ready is not None):
+            return
+        if not self._is_read:
+            assert self._model is not None
+            reading = _Reading(self._model)
+            reading.start()
+            self._reading = reading
+        elif self._canaries is not None:
             self._is_asking, self._is_called_off = True, False
             self._supervisor.send(self._canaries.run(self._index, NUMBER))
+
+    def _take_over(self, reading: _Reading, now: float) -> None:
+        self._reading = None
+        self._canaries, self._is_read = reading.canaries, reading.fault is None
+        if reading.fault is not None:
+            log.warning("canaries are not asked, read again in %.0f s: %s", self._interval_s, reading.fault)
+            self._due_at = now + self._interval_s
 
     def hear(self, event: Finished | Refused | Failed | Cancelled, now: float) -> None:
         """The end of what was asked under NUMBER."""
@@ -94,10 +117,21 @@ def _fault(differences: list[str], count: int) -> str | None:
     )
 
 
-def _canaries_of(model: Model) -> Questions | None:
-    path = model.source / FILE
-    try:
-        return read_questions(path) if path.is_file() else None
-    except (CanaryError, OSError) as error:
-        log.warning("canaries are not asked: %s", error)
-        return None
+class _Reading(Thread):
+    """A bundle's canaries are read: another process renders their templates, and nobody waits for it."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(name="canaries", daemon=True)
+        self._path = model.source / FILE
+        # Once it has ended; None = the bundle has none, or there is a fault.
+        self.canaries: Questions | None = None
+        self.fault: str | None = None
+
+    def run(self) -> None:
+        try:
+            self.canaries = read_questions(self._path) if self._path.is_file() else None
+        except (CanaryError, OSError) as error:
+            self.fault = str(error)
+        except Exception:
+            log.exception("canaries could not be read")
+            self.fault = "a fault of the agent"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any, cast
 
 import pytest
 
+from edge_agent.canaries import CanaryError
+from edge_agent.canary_file import Questions, read_questions
 from edge_agent.canary_watch import FIRST_AFTER_S, NUMBER, RETRY_S, CanaryWatch
 from edge_agent.engine.protocol import Cancel, Cancelled, Command, Ready, Run
 from edge_agent.model_store import open_model
@@ -42,8 +46,11 @@ class Watch:
         self.watch.serve(0.0, was_asked=False)
 
     def tick(self, now: float, *, is_idle: bool = True) -> int:
-        """How many are asked by now."""
+        """How many are asked by now, once their file has been read."""
         self.watch.tick(now, is_idle=is_idle)
+        if self.watch._reading is not None:
+            self.watch._reading.join()
+            self.watch.tick(now, is_idle=is_idle)
         return len(self.worker.asked)
 
     def answer(self, now: float, normal: float = 0.9) -> None:
@@ -136,3 +143,47 @@ def test_nothing_is_asked_without_interval_worker_or_canaries(make: Callable[...
     three = Watch(tmp_path / "three")
     three.worker.ready = None
     assert three.tick(1e6) == 0
+
+
+def test_nobody_waits_for_who_reads_them(make: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on = Event()
+
+    def slow(path: Path) -> Questions:
+        assert may_go_on.wait(30)
+        return read_questions(path)
+
+    monkeypatch.setattr("edge_agent.canary_watch.read_questions", slow)
+    one = make()
+    started_at = time.monotonic()
+    for now in (100.0, 101.0, 102.0):
+        one.watch.tick(now, is_idle=True)
+    assert time.monotonic() - started_at < 5
+    assert one.worker.asked == []
+    may_go_on.set()
+    assert one.tick(103.0) == 1
+
+
+@pytest.mark.expects_warning
+def test_what_could_not_be_read_is_tried_again_at_the_next_interval(
+    make: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def killed(_: Path) -> Questions:
+        raise CanaryError("killed by SIGKILL")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge_agent.canary_watch.read_questions", killed)
+        one = make()
+        assert one.tick(100.0) == 0
+    assert one.tick(99.0 + HOUR) == 0
+    assert one.tick(100.0 + HOUR) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "canaries are not asked, read again in 3600 s: killed by SIGKILL"
+    ]
+
+
+def test_those_of_a_model_that_was_switched_meanwhile_are_not_asked(make: Callable[..., Watch], tmp_path: Path) -> None:
+    one = make()
+    one.watch.tick(100.0, is_idle=True)
+    one.worker.model = open_model("default", bundle(tmp_path / "other", {"model.gguf": GGUF}))
+    one.watch.serve(101.0, was_asked=False)
+    assert one.tick(101.0 + FIRST_AFTER_S) == 0
