@@ -21,10 +21,14 @@ class _Kind:
     credit: float
     seen_at: float
     left_out: int = 0
+    level: int = logging.INFO
 
 
 class BoundedHandler(logging.StreamHandler[TextIO]):
-    """Writes AT_ONCE lines of a kind, then one every THEN_EVERY_S seconds, and in it how many were left out."""
+    """Writes AT_ONCE lines of a kind, then one every THEN_EVERY_S seconds, and in it how many were left out.
+
+    What is left out after the last of a kind is told by `close`, at the end of the process.
+    """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
@@ -40,6 +44,14 @@ class BoundedHandler(logging.StreamHandler[TextIO]):
             record.msg, record.args = f"{record.getMessage()} ({note})", None
         super().emit(record)
 
+    def close(self) -> None:
+        for (name, message), kind in self._kinds.items():
+            if kind.left_out:
+                told = f"{kind.left_out} lines like this one were left out at last: {message}"
+                super().emit(logging.LogRecord(name, kind.level, "", 0, told, None, None))
+        self._kinds.clear()
+        super().close()
+
     def _note(self, record: logging.LogRecord) -> str | None:
         """What is to be added to the line, often nothing; None = it is left out."""
         now = self._clock()
@@ -48,6 +60,7 @@ class BoundedHandler(logging.StreamHandler[TextIO]):
         kind.seen_at = now
         if kind.credit < 1:
             kind.left_out += 1
+            kind.level = record.levelno
             return None
         kind.credit -= 1
         left_out, kind.left_out = kind.left_out, 0

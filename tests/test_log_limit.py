@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import io
 import logging
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from edge_agent.command_desk import CommandDesk
 from edge_agent.log_limit import _MAX_KINDS, AT_ONCE, THEN_EVERY_S, BoundedHandler
+from tests.support import BASE, config, inbound
 
 
 class Log:
@@ -74,3 +78,24 @@ def test_a_record_is_whole_for_other_handlers(log: Log) -> None:
     for number in range(AT_ONCE + 1):
         log.logger.info("line %d", number)
     assert others == [f"line {number}" for number in range(AT_ONCE + 1)]
+
+
+def test_what_was_left_out_last_is_told_at_the_end_once(log: Log) -> None:
+    for number in range(AT_ONCE + 7):
+        log.logger.warning("request refused id=%r", number)
+    log.logger.info("other")
+    written = len(log.lines)
+    for _ in range(2):
+        log.handler.close()
+    assert log.lines[written:] == ["7 lines like this one were left out at last: request refused id=%r"]
+
+
+def test_a_flood_of_one_command_hides_no_other(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.command_desk.log", log.logger)
+    deeds: Any = SimpleNamespace(ping=dict, resume=lambda: None)
+    desk = CommandDesk(config('[commands]\nallow = ["ping", "resume"]'), lambda _: None, deeds)
+    for _ in range(AT_ONCE + 10):
+        desk.hear(inbound(f"{BASE}/cmd/ping"))
+    desk.hear(inbound(f"{BASE}/cmd/resume"))
+    assert len(log.lines) == AT_ONCE + 1
+    assert log.lines[-1] == "command op=resume"
