@@ -35,11 +35,16 @@ def locked(state_dir: Path, wait_s: float = WAIT_S) -> Iterator[None]:
         try:
             state_dir.mkdir(parents=True, exist_ok=True)
             # Closed in the worker, which may outlive us for a moment, as Python opens all files.
-            file = opened.enter_context((state_dir / FILE).open("a+b", buffering=0))
+            file = opened.enter_context(FileIO(state_dir / FILE, "a+", opener=_open))
             _lock(file, state_dir, wait_s)
         except OSError as error:
             log.warning("%s cannot be locked, another agent could use it too: %s", state_dir, error.strerror)
         yield
+
+
+def _open(path: str, flags: int) -> int:
+    # What root writes and gives away must not lie where a link of the service's account leads.
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _lock(file: FileIO, state_dir: Path, wait_s: float) -> None:
@@ -51,6 +56,10 @@ def _lock(file: FileIO, state_dir: Path, wait_s: float) -> None:
             who = f"process {holder}" if holder.isdecimal() else "another process"
             raise StateInUseError(f"state_dir {state_dir} is in use by {who}: another agent needs one of its own")
         time.sleep(_RETRY_S)  # noqa: TID251 - no event tells that a lock is free
+    with suppress(OSError):
+        # Or the service could not lock what root made in a trial.
+        owner = state_dir.stat()
+        os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
     # Only told to whoever finds it locked: a full disk may lack it.
     with suppress(OSError):
         file.truncate(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from threading import Timer
 
@@ -89,7 +91,27 @@ def test_one_that_is_about_to_end_is_waited_for(tmp_path: Path) -> None:
             pass
 
 
-def test_a_full_disk_is_locked_without_a_name(tmp_path: Path) -> None:
-    (tmp_path / FILE).symlink_to("/dev/full")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_root_made_in_a_trial_is_the_services(tmp_path: Path) -> None:
+    os.chown(tmp_path, 1234, 1234)
+    with locked(tmp_path):
+        assert (tmp_path / FILE).stat().st_uid == 1234
+
+
+@pytest.mark.expects_warning
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("kept", "ascii")
+    (tmp_path / FILE).symlink_to(target)
+    with locked(tmp_path):
+        assert target.read_text("ascii") == "kept"
+
+
+def test_a_full_disk_is_locked_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(FileIO):
+        def write(self, _: object, /) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("edge_agent.state_lock.FileIO", Full)
     with locked(tmp_path):
         refused(tmp_path, "another process")
