@@ -222,15 +222,15 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models = []
-    # Two that begin with nothing, and what was measured for other budgets with as many as this machine has.
-    for threads, home in ((1, tmp_path / "work1"), (3, tmp_path / "work3"), (2, work)):
+    # One that begins with nothing, and what was measured for other budgets with as many as this machine has.
+    for threads, home in ((1, tmp_path / "work1"), (3, work)):
         monkeypatch.setattr("convert.automatic.processors", lambda threads=threads: threads)
         bundle = tmp_path / str(threads)
         assert convert("--budget", "1.9MB", "--out", bundle, "--work", home) == 0
         models.append([(bundle / name).read_bytes() for name in ("model.gguf", "manifest.json", "imatrix.gguf")])
     capsys.readouterr()
 
-    assert models[0] == models[1] == models[2]
+    assert models[0] == models[1]
 
 
 @pytest.mark.parametrize(

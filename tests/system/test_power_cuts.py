@@ -22,7 +22,7 @@ from tests.site import site_config
 from tests.switch_bundles import sha256_of
 from tests.system.test_daemon import children
 
-CUTS = int(os.environ.get("EDGE_AGENT_POWER_CUTS", "10"))
+CUTS = int(os.environ.get("EDGE_AGENT_POWER_CUTS", "6"))
 SEED = int(os.environ.get("EDGE_AGENT_SEED", "1"))
 ALLOWED = '[commands]\nallow = ["model-switch"]\n[engine]\nthreads = 1\nprefill_threads = 1\n'
 # `after` has the old worker go first.
