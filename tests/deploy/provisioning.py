@@ -398,7 +398,7 @@ def folders(board: SshBoard) -> list[str]:
 
 def test_version_that_does_not_start_is_left_for_the_one_before(world: World) -> None:
     world.fleet.use_bundle(world.bundle)
-    change = ("return Agent(config, path, model).run()", 'raise SystemExit("does not want to")')
+    change = ("return Agent(config, path, open_in_force(config)).run()", 'raise SystemExit("does not want to")')
     world.fleet.use_wheelhouse(version(world.folder, "0.1.2", change))
     since, old = time.time(), world.runs(world.first)
     # Too little room for a probe beside the service, which is to be stopped before it.
