@@ -5,6 +5,7 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
   $$v -c 'import ensurepip, venv' 2>/dev/null && echo $$v && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
 
 .PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-repair test-clients \
   test-homeassistant test-model test-unit test-deploy test-power-cuts chaos soak soak-card fuzz fuzz-coverage \
@@ -187,12 +188,10 @@ wheel-aarch64 wheel-x86_64: wheel-%:
 
 # On a board, for the cores of this very one; CMAKE_ARGS adds what ansible/wheels/README.md names.
 wheel-native:
-	$(PYTHON) -m pip wheel --no-deps --no-cache-dir --no-binary llama-cpp-python --wheel-dir dist/native \
-	  "$$(sed -n 's/.*"\(llama-cpp-python==.*\)".*/\1/p' pyproject.toml)"
+	$(PYTHON) -m pip wheel --no-deps --no-cache-dir --no-binary llama-cpp-python --wheel-dir dist/native llama-cpp-python==$(LLAMA)
 
 # Everything that a board installs, with hashes: make wheelhouse ARCH=aarch64, or x86_64
 # (with the llama-cpp-python of dist/, if it has been made).
-LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
 wheelhouse: setup $(if $(ARCH),$(if $(wildcard dist/llama_cpp_python-$(LLAMA)-*_$(ARCH).whl),,wheel-$(ARCH)))
 	$(BIN)/python ansible/wheels/wheelhouse.py $(or $(ARCH),$(error for which boards: make wheelhouse ARCH=aarch64, or x86_64))
 

@@ -12,8 +12,8 @@ from typing import Any
 from edge_agent.ask import NoAnswerError
 from edge_agent.commands import Authority
 from edge_agent.config import Config
-from edge_agent.messages import encode
-from edge_agent.mqtt_link import Disconnected, Inbound, LinkEvent, MqttLink, Publication
+from edge_agent.mqtt_link import Disconnected, Inbound, LinkEvent, MqttLink
+from edge_agent.publications import json_publication
 
 
 def send_command(config: Config, operation: str, fields: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
@@ -56,10 +56,8 @@ def send_command(config: Config, operation: str, fields: dict[str, Any], *, time
                 there = _session(_object(event.payload))
                 if session is None and there is not None:
                     session, missing = there, f"no result from {topics.base}"
-                    payload = encode(_signed(operation, {**fields, "id": unique}, key))
-                    link.publish(
-                        Publication(topic=topics.command(operation), payload=payload, content_type="application/json")
-                    )
+                    command = _signed(operation, {**fields, "id": unique}, key)
+                    link.publish(json_publication(topics.command(operation), command))
                 elif session is not None and there != session:
                     raise NoAnswerError(f"{missing}, which left the bus or came back to it meanwhile")
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import faulthandler
 import json
 import os
@@ -93,3 +94,18 @@ def report(outcomes: Iterable[tuple[int, Outcome]], *, is_whole: bool = False) -
             print(f"{number}: {outcome}: {why}", flush=True)
     print(f"{counts.total()} cases: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()))
     return 1 if any(counts[outcome] for outcome in BAD) else 0
+
+
+def drive(
+    name: str, about: str | None, outcomes: Callable[..., Iterable[tuple[int, Outcome]]], *, of_model: bool = False
+) -> int:
+    """`python -m tests.fuzz.NAME`: its exit code. of_model: `outcomes` takes a model's path before count and first."""
+    parser = argparse.ArgumentParser(prog=f"python -m tests.fuzz.{name}", description=about)
+    if of_model:
+        parser.add_argument("model", type=Path)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first case")
+    parser.add_argument("--all", action="store_true", help="tell of each, not only of what must not be")
+    given = parser.parse_args()
+    models = (given.model,) if of_model else ()
+    return report(outcomes(*models, given.count, given.first), is_whole=given.all)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.cli import main as edge_agent
-from tests.fuzz.children import FAILED, Outcome, report, tried
+from tests.fuzz.children import FAILED, Outcome, drive, tried
 from tests.fuzz.damage import damage_bytes, damage_json
 from tests.support import CONFIG, TASKS
 from tests.test_config import EVERYTHING
@@ -114,14 +113,5 @@ def _checked(path: Path) -> Outcome:
     return ("refused", lines[0]) if code else ("good", output.getvalue())
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.configurations", description=__doc__)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=0, help="the number of the first damage")
-    parser.add_argument("--all", action="store_true", help="tell of each, not only of what must not be")
-    given = parser.parse_args()
-    return report(outcomes(given.count, given.first), is_whole=given.all)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(drive("configurations", __doc__, outcomes))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from edge_agent.engine.protocol import Adapter, EngineSettings, Finished, Load
 from edge_agent.model_store import Model, ModelError, content_fault, open_model, path_fault
 from tests.engine.runs import TASK, run
 from tests.fuzz.bundles import CANARIES, Sound, make_bundle, write_damaged
-from tests.fuzz.children import ENDED, FAILED, Outcome, report, tried
+from tests.fuzz.children import ENDED, FAILED, Outcome, drive, tried
 
 CPU_S, MEMORY_BYTES = 10, 1 << 29
 _SETTINGS = EngineSettings(context_tokens=256, max_active=1, threads=1, prefill_threads=1, batch_tokens=64)
@@ -108,14 +107,5 @@ def _loaded(bundle: Path, weights: str) -> Outcome:
     return ("answered", "") if isinstance(answer, Finished) else ("not answered", answer.message)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.manifests", description=__doc__)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=0, help="the number of the first damage")
-    parser.add_argument("--all", action="store_true", help="tell of each, not only of what must not be")
-    given = parser.parse_args()
-    return report(outcomes(given.count, given.first), is_whole=given.all)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(drive("manifests", __doc__, outcomes))

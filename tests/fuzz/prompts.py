@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import unicodedata
@@ -16,7 +15,7 @@ from typing import Literal
 from edge_agent.engine.chat import Chat
 from edge_agent.engine.llama import ContextSizes, Llama
 from edge_agent.engine.protocol import ChatMessage, TaskPrefix
-from tests.fuzz.children import FAILED, Outcome, report
+from tests.fuzz.children import FAILED, Outcome, drive
 
 _Role = Literal["system", "user", "assistant"]
 _ROLES: tuple[_Role, ...] = ("system", "user", "assistant")
@@ -76,15 +75,5 @@ def _control(llama: Llama, chat: Chat, messages: list[ChatMessage]) -> tuple[lis
     return [token for token in tokens if llama.is_control(token)], b"".join(map(llama.piece, tokens))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.prompts", description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=0, help="the number of the first conversation")
-    parser.add_argument("--all", action="store_true", help="tell of each, not only of what must not be")
-    given = parser.parse_args()
-    return report(outcomes(given.model, given.count, given.first), is_whole=given.all)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(drive("prompts", __doc__, outcomes, of_model=True))

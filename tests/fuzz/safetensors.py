@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
@@ -28,7 +27,7 @@ from edge_agent.model_store import ModelError, open_model
 from tests.convert.checkpoints import TEMPLATE
 from tests.engine.runs import TASK, answer_all, run
 from tests.fuzz.checkpoints import Sound, make_sound, write_damaged
-from tests.fuzz.children import FAILED, Outcome, report, tried
+from tests.fuzz.children import FAILED, Outcome, drive, tried
 
 CPU_S, MEMORY_BYTES = 10, 1 << 30
 _SETTINGS = EngineSettings(context_tokens=256, max_active=1, threads=1, prefill_threads=1, batch_tokens=64)
@@ -92,14 +91,5 @@ def _opened(bundle: Path) -> Outcome:
     return "converted", ""
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.safetensors", description=__doc__)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=0, help="the number of the first damage")
-    parser.add_argument("--all", action="store_true", help="tell of each, not only of what must not be")
-    given = parser.parse_args()
-    return report(outcomes(given.count, given.first), is_whole=given.all)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(drive("safetensors", __doc__, outcomes))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import sys
@@ -23,7 +22,7 @@ from edge_agent.engine.schema_grammar import check_schema, to_gbnf, validator
 from edge_agent.engine.schema_plan import plan
 from tests.engine.runs import SCHEMA, TASK, answer_all, run
 from tests.engine.test_schema_grammar import ACCEPTED
-from tests.fuzz.children import FAILED, Outcome, report, tried
+from tests.fuzz.children import FAILED, Outcome, drive, tried
 from tests.fuzz.damage import damage_json
 
 CPU_S, MEMORY_BYTES = 20, 1 << 30
@@ -146,15 +145,5 @@ def _slow_pattern(schema: Any) -> str | None:
     return f"{pattern!r} became an automaton in {took:.1f} s" if took > _SOON_S else None
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.schemas", description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=0, help="the number of the first damage")
-    parser.add_argument("--all", action="store_true", help="tell of each, not only of what must not be")
-    given = parser.parse_args()
-    return report(outcomes(given.model, given.count, given.first), is_whole=given.all)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(drive("schemas", __doc__, outcomes, of_model=True))
