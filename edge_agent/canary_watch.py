@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from threading import Thread
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
 
+from edge_agent.background import in_background
 from edge_agent.canaries import FILE, CanaryError
 from edge_agent.canary_file import Questions, read_questions
 from edge_agent.engine.protocol import Cancel, Cancelled, Failed, Finished, Refused
@@ -35,7 +38,7 @@ class CanaryWatch:
         self._model: Model | None = None
         self._canaries: Questions | None = None
         # What is being read; None = nothing, or what there is was taken over.
-        self._reading: _Reading | None = None
+        self._reading: Future[Questions | None] | None = None
         self._is_read = False
         self._due_at = 0.0
         self._index = 0
@@ -65,7 +68,7 @@ class CanaryWatch:
                 self._supervisor.send(Cancel(id=NUMBER))
             return
         if self._reading is not None:
-            if self._reading.is_alive():
+            if not self._reading.done():
                 return
             self._take_over(self._reading, now)
         is_due = self._interval_s > 0 and now >= self._due_at
@@ -73,19 +76,24 @@ class CanaryWatch:
             return
         if not self._is_read:
             assert self._model is not None
-            reading = _Reading(self._model)
-            reading.start()
-            self._reading = reading
+            self._reading = in_background("canaries", partial(_read, self._model.source))
         elif self._canaries is not None:
             self._is_asking, self._is_called_off = True, False
             self._supervisor.send(self._canaries.run(self._index, NUMBER))
 
-    def _take_over(self, reading: _Reading, now: float) -> None:
+    def _take_over(self, reading: Future[Questions | None], now: float) -> None:
         self._reading = None
-        self._canaries, self._is_read = reading.canaries, reading.fault is None
-        if reading.fault is not None:
-            log.warning("canaries are not asked, read again in %.0f s: %s", self._interval_s, reading.fault)
-            self._due_at = now + self._interval_s
+        try:
+            self._canaries, self._is_read = reading.result(), True
+        except (CanaryError, OSError) as error:
+            self._read_later(str(error), now)
+        except Exception:
+            log.exception("canaries could not be read")
+            self._read_later("a fault of the agent", now)
+
+    def _read_later(self, fault: str, now: float) -> None:
+        log.warning("canaries are not asked, read again in %.0f s: %s", self._interval_s, fault)
+        self._due_at = now + self._interval_s
 
     def hear(self, event: Finished | Refused | Failed | Cancelled, now: float) -> None:
         """The end of what was asked under NUMBER."""
@@ -117,21 +125,7 @@ def _fault(differences: list[str], count: int) -> str | None:
     )
 
 
-class _Reading(Thread):
-    """A bundle's canaries are read: another process renders their templates, and nobody waits for it."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__(name="canaries", daemon=True)
-        self._path = model.source / FILE
-        # Once it has ended; None = the bundle has none, or there is a fault.
-        self.canaries: Questions | None = None
-        self.fault: str | None = None
-
-    def run(self) -> None:
-        try:
-            self.canaries = read_questions(self._path) if self._path.is_file() else None
-        except (CanaryError, OSError) as error:
-            self.fault = str(error)
-        except Exception:
-            log.exception("canaries could not be read")
-            self.fault = "a fault of the agent"
+def _read(folder: Path) -> Questions | None:
+    """None: the bundle has none. Another process renders their templates, which may take a while."""
+    path = folder / FILE
+    return read_questions(path) if path.is_file() else None

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edge_agent.background import in_background
 from edge_agent.board.process import oom_kills, process_memory
 from edge_agent.config import Config
 from edge_agent.engine.load_progress import LOAD_SILENCE_S
@@ -304,8 +304,9 @@ class Supervisor:
                 self._take(opened.result())
             elif self._is_changed():
                 source, configured = self.model.source, self._config.models["default"]
-                self._opening = _in_background(
-                    lambda: open_model("default", source, configured.public_key, configured.chat_templates)
+                self._opening = in_background(
+                    "model-open",
+                    lambda: open_model("default", source, configured.public_key, configured.chat_templates),
                 )
                 return None
             self.start(now)
@@ -341,17 +342,3 @@ class Supervisor:
     def _schedule(self, now: float) -> None:
         self.restart_at = now + self._pause_s
         self._pause_s = min(max(2 * self._pause_s, RESTART_AFTER_S[0]), RESTART_AFTER_S[1])
-
-
-def _in_background(work: Callable[[], Model]) -> Future[Model]:
-    """Its thread keeps nobody from ending, as an executor's would."""
-    future: Future[Model] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - told to who asks for the result
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="model-open", daemon=True).start()
-    return future

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import wait
 from pathlib import Path
 from threading import Event
 from typing import Any, cast
@@ -49,7 +50,7 @@ class Watch:
         """How many are asked by now, once their file has been read."""
         self.watch.tick(now, is_idle=is_idle)
         if self.watch._reading is not None:
-            self.watch._reading.join()
+            wait([self.watch._reading])
             self.watch.tick(now, is_idle=is_idle)
         return len(self.worker.asked)
 
