@@ -134,6 +134,10 @@ class Delivery:
             return None
         return self._try(lambda journal: journal.accept(inbound, task, moment(inbound.received_at)))
 
+    def refuse(self, inbound: Inbound) -> int | None:
+        """As `accept`, of what is answered before the next `flush`: it may be of any size, and is not written."""
+        return None if inbound.qos == 0 else self._journal.free_row()
+
     def drop(self, row: int | None) -> None:
         """It needs no answer of its own."""
         if row is not None:

@@ -131,7 +131,9 @@ class Dispatcher:
         is_for_us = False
         for heard in self._reception.read(inbound):
             is_for_us = True
-            self._take_in(heard, inbound, self.delivery.accept(inbound, heard.origin.task), now)
+            is_question = isinstance(heard, Question)
+            row = self.delivery.accept(inbound, heard.origin.task) if is_question else self.delivery.refuse(inbound)
+            self._take_in(heard, inbound, row, now)
         self.fill(now)
         return is_for_us
 

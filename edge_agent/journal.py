@@ -128,9 +128,14 @@ class Journal:
         (last,) = self._connection.execute("SELECT coalesce(max(number), 0) FROM requests").fetchone()
         return int(last) + 1
 
+    def free_row(self) -> int:
+        """For a request that is answered at once: with its answer it is written for the first time."""
+        row, self._next_row = self._next_row, self._next_row + 1
+        return row
+
     def accept(self, inbound: Inbound, task: str, arrived: Moment) -> int:
         """A request that has come; gives its row."""
-        row, self._next_row = self._next_row, self._next_row + 1
+        row = self.free_row()
         self._execute(
             "INSERT INTO requests (number, task, topic, payload, response_topic, correlation, content_type, expiry_s,"
             " packet_id, boot, monotonic_s, wall_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

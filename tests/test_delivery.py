@@ -174,6 +174,24 @@ def test_a_refusal_outlives_the_process_too(folder: Path) -> None:
     assert again.replies[0]["status"] == "invalid"
 
 
+def test_what_is_too_long_is_answered_and_acknowledged_without_a_byte_of_it_on_the_disk(folder: Path) -> None:
+    board = Board(folder)
+    message = board.hear("never written " * 200_000, correlation=b"a")  # more than fits the cache of a transaction
+    wait_until(lambda: board.synced, "the journal is on the disk", 5.0)
+    board.hear_of_disk()
+    (reply,) = board.replies
+    assert isinstance(reply["error"], dict)
+    assert (reply["status"], reply["error"]["code"]) == ("invalid", "too_long")
+    assert reply["error"]["message"] == "payload: should have at most 65536 bytes (got 2800000)"
+    assert board.outlet.acknowledged == [message]
+    assert not any(b"never written" in path.read_bytes() for path in folder.iterdir())
+    # Its answer is on the disk as any other's: it is told again, by the next process too.
+    again = Board(folder)
+    again.hear("never written " * 200_000, correlation=b"a")
+    assert again.replies[-1] | {"ts": 0, "repeat": False} == reply | {"ts": 0}
+    assert again.replies[-1]["repeat"] is True
+
+
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_what_was_turned_away_is_told_so_again_when_the_broker_brings_it_again_and_not_run(
     folder: Path, *, is_killed: bool
