@@ -40,6 +40,7 @@ from edge_agent.engine.protocol import (
     Ready,
     Refused,
 )
+from edge_agent.faults import cut
 from edge_agent.health import Throughput
 from edge_agent.journal_sync import Synced
 from edge_agent.model_store import Model
@@ -309,7 +310,7 @@ class Agent:
             elif inbound.retain:
                 # A retained request or command would come again at every reconnect: it is old by definition.
                 connections.ignored += 1
-                log.info("retained message dropped topic=%r", inbound.topic)
+                log.info("retained message dropped topic=%r", cut(inbound.topic))
             elif inbound.link is connections.control:
                 self._operations.desk.hear(inbound)
             elif not self._dispatcher.hear(inbound, now):

@@ -20,12 +20,15 @@ from edge_agent.commands import (
     parse_command,
 )
 from edge_agent.config import COMMANDS, Config
-from edge_agent.faults import shown
+from edge_agent.faults import cut, shown
 from edge_agent.mqtt_link import Inbound, Publication
 from edge_agent.publications import json_publication
 from edge_agent.topics import reply_topic_fault
 
 log = logging.getLogger(__name__)
+
+# Their messages quote whoever sent the command, and stay out of the log.
+_QUOTING = ("bad_json", "bad_field", "unknown_command", "not_found")
 
 
 class Answer(Protocol):
@@ -84,10 +87,11 @@ class CommandDesk:
             self._check(operation, fields)
             self._execute(operation, fields, answer)
         except CommandError as error:
-            log.info("command refused op=%r code=%s: %s", operation, error.code, error.message)
+            told = "its result tells why" if error.code in _QUOTING else error.message
+            log.info("command refused op=%r code=%s: %s", cut(operation), error.code, told)
             answer(error=error)
         except Exception:
-            log.exception("command failed op=%r", operation)
+            log.exception("command failed op=%r", cut(operation))
             answer(error=CommandError("internal", "the command met a fault of the agent"))
 
     def _check(self, operation: str, fields: dict[str, Any]) -> None:

@@ -16,12 +16,12 @@ from edge_agent.delivery import Delivery
 from edge_agent.duplicates import Duplicates, Key, key_of, may_be_duplicate
 from edge_agent.energy import EnergyMeter
 from edge_agent.engine.protocol import Cancel, Command, Finished, Partial, Run, TextPlan
-from edge_agent.faults import first_fault
+from edge_agent.faults import cut, first_fault
 from edge_agent.forecast import Ahead
 from edge_agent.governor import NO_LIMITS
 from edge_agent.governor_stages import RELAX_S
 from edge_agent.latency import LONGEST_DEADLINE_MS, Latency
-from edge_agent.messages import Code, Envelope, Error, ModelName, Outcome, Refusal, Status, Timing, decode_reply
+from edge_agent.messages import Code, Envelope, Error, ModelName, Outcome, Refusal, Status, Timing, decode_reply, logged
 from edge_agent.mqtt_link import Inbound
 from edge_agent.outcomes import Answer
 from edge_agent.quarantine import Quarantine, Quarantined, fingerprint
@@ -295,7 +295,7 @@ class Dispatcher:
         origin = asker.origin
         log.info(
             "request refused task=%r id=%r code=%s: %s",
-            origin.task, origin.id, error.code.value, error.message,
+            cut(origin.task), origin.log_id, error.code.value, logged(error),
         )  # fmt: skip
         outcome = Outcome.refused(error, Timing(total_ms=(now - inbound.received_at) * 1000))
         key = key_of(origin, inbound)
@@ -472,7 +472,7 @@ class Dispatcher:
             try:
                 outcome = self._outcome(active, event, now)
             except Exception:
-                log.exception("an answer could not be read id=%r", active.request.origin.id)
+                log.exception("an answer could not be read id=%r", active.request.origin.log_id)
                 error = Error(code=Code.INTERNAL, message="the answer met a fault of the agent")
                 outcome = outcomes.refused(active.request, error, now)
             self._end(active.request, outcome, now)
@@ -509,8 +509,8 @@ class Dispatcher:
         if outcome.error is not None:
             log.info(
                 "request ended task=%r id=%r status=%s code=%s: %s",
-                request.origin.task, request.origin.id, outcome.status.value,
-                outcome.error.code.value, outcome.error.message,
+                request.origin.task, request.origin.log_id, outcome.status.value,
+                outcome.error.code.value, logged(outcome.error),
             )  # fmt: skip
         is_recorded = self._replies.terminal(Asker(request.origin, request.row), outcome, key=key)
         for follower in request.followers:

@@ -30,14 +30,18 @@ def printable_json(value: object) -> str:
     return "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
+def cut(text: str) -> str:
+    """What there is room for."""
+    return text if len(text) <= MAX_SHOWN_VALUE else text[: MAX_SHOWN_VALUE - 1] + "…"
+
+
 def shown(value: object) -> str:
     """A value from outside as it may be printed: JSON where possible, one line, cut to MAX_SHOWN_VALUE characters."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         text = repr(value)
-    text = printable(text)
-    return text if len(text) <= MAX_SHOWN_VALUE else text[: MAX_SHOWN_VALUE - 1] + "…"
+    return cut(printable(text))
 
 
 def shown_path(path: Path) -> str:

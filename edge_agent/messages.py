@@ -22,7 +22,7 @@ from pydantic import (
     field_validator,
 )
 
-from edge_agent.faults import first_fault, shown
+from edge_agent.faults import cut, first_fault, shown
 from edge_agent.templates import compact_json
 
 MAX_JSON_DEPTH = 64
@@ -235,6 +235,20 @@ class Envelope(BaseModel):
         return value
 
 
+# What they say may quote the caller, or an answer that was made of his words.
+_QUOTING = {Code.BAD_JSON, Code.BAD_FIELD, Code.UNKNOWN_TASK, Code.REPLY_TOPIC_REFUSED, Code.NO_VALID_OUTPUT}
+_OPTION = f"options\\.(?:{'|'.join(Options.model_fields)})"
+_FIELD = re.compile(rf"(?:payload|task|response topic|{_OPTION}|{'|'.join(Envelope.model_fields)})\b")
+
+
+def logged(error: Error) -> str:
+    """Why a request was refused, as far as a log may tell: of what may quote its caller, the field alone."""
+    if error.code not in _QUOTING:
+        return error.message
+    field = _FIELD.match(error.message)
+    return field[0] if field else "no field"
+
+
 def parse_payload(payload: bytes, content_type: str | None) -> Envelope:
     """What a request says: an envelope, or a bare input in an envelope of defaults.
 
@@ -296,6 +310,11 @@ class Origin:
     correlation: bytes | None
     id: str | int
     is_id_given: bool
+
+    @property
+    def log_id(self) -> str | int:
+        """As Correlation Data it may have any length."""
+        return cut(self.id) if isinstance(self.id, str) else self.id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import MqttConfig
+from edge_agent.faults import cut
 
 log = logging.getLogger(__name__)
 
@@ -261,7 +262,7 @@ class MqttLink:
         if not self.takes(publication):
             log.error(
                 "message dropped topic=%r bytes=%d: the broker takes none of this size there",
-                publication.topic, len(publication.payload),
+                cut(publication.topic), len(publication.payload),
             )  # fmt: skip
             self.dropped += 1
             return None
@@ -274,7 +275,7 @@ class MqttLink:
                 properties=self._properties(publication, PacketTypes.PUBLISH),
             )
         except ValueError as error:
-            log.warning("publication dropped topic=%r reason=%s", publication.topic, error)
+            log.warning("publication dropped topic=%r reason=%s", cut(publication.topic), error)
             self.dropped += 1
             return None
         # MQTT_ERR_NO_CONN means "queued" at QoS 1 and "lost" at QoS 0.
@@ -284,7 +285,7 @@ class MqttLink:
         self.dropped += is_lost
         if is_lost and publication.qos > 0:
             log.error(
-                "message dropped topic=%r: %d messages wait for the broker already", publication.topic, MAX_QUEUED
+                "message dropped topic=%r: %d messages wait for the broker already", cut(publication.topic), MAX_QUEUED
             )
         self.published += not is_lost
         return None if is_lost else info.mid
@@ -385,7 +386,7 @@ class MqttLink:
                 del waiting[number]
                 self._confirmed.append(number)
                 self.dropped += 1
-                log.error("message dropped topic=%r: the broker closes the connection on it", topic)
+                log.error("message dropped topic=%r: the broker closes the connection on it", cut(topic))
 
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
         try:

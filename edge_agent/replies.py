@@ -7,6 +7,7 @@ import logging
 from edge_agent.clock import timestamp
 from edge_agent.delivery import Delivery
 from edge_agent.duplicates import Key
+from edge_agent.faults import cut
 from edge_agent.messages import Code, Error, Outcome, encode_partial, encode_reply
 from edge_agent.publications import json_publication
 from edge_agent.request_queue import Asker, Request
@@ -39,6 +40,6 @@ class Replies:
             message = f"the reply of {len(payload)} bytes cannot be sent: the broker takes no message of this size"
             self.terminal(asker, Outcome.refused(Error(code=Code.INTERNAL, message=message), outcome.timing))
         else:
-            log.error("no reply can be sent topic=%r: the broker takes none there", origin.reply_topic)
+            log.error("no reply can be sent topic=%r: the broker takes none there", cut(origin.reply_topic))
             self._delivery.drop(asker.row)
         return False

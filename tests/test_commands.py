@@ -4,10 +4,11 @@ import hashlib
 import hmac
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from edge_agent.command_desk import CommandDesk, Deeds
 from edge_agent.commands import (
     Authority,
     CancelFields,
@@ -17,6 +18,8 @@ from edge_agent.commands import (
     fields_of,
     parse_command,
 )
+from edge_agent.mqtt_link import Publication
+from tests.support import BASE, config, inbound
 
 KEY = b"a shared secret"
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC).timestamp()
@@ -221,3 +224,15 @@ def test_a_command_to_an_earlier_agent_is_not_carried_out_by_the_next() -> None:
     fields["hmac"] = authority.sign("ping", fields)
     with pytest.raises(CommandError, match="ts"):
         authority.check("ping", fields, 1001.0)
+
+
+@pytest.mark.parametrize("payload", ['{"SECRET": 1, "SECRET": 2}', '"SECRET"', "SECRET"])
+def test_a_refused_command_is_logged_without_a_word_of_it(payload: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    published: list[Publication] = []
+    desk = CommandDesk(config(), published.append, cast("Deeds", None))
+    desk.hear(inbound(f"{BASE}/cmd/ping", payload))
+    assert json.loads(published[0].payload)["status"] == "failed"
+    (line,) = caplog.messages
+    assert line.startswith("command refused op='ping' code=bad_")
+    assert "SECRET" not in line

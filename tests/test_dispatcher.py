@@ -1439,3 +1439,50 @@ class TestLimits:
         desk.ask({"input": "x", "id": "a", "priority": 0})
         desk.dispatcher.answered(finished(1), 1.0)
         assert desk.reply["degraded"] == ["overheated"]
+
+
+class TestLog:
+    @pytest.mark.parametrize(
+        ("payload", "fields", "told"),
+        [
+            ({"input": "x", "options": {"temperature": "SECRET"}}, {}, "code=bad_field: options.temperature"),
+            ({"input": "x", "options": {"SECRET": 1}}, {}, "code=bad_field: options"),
+            ({"input": "x", "priority": ["SECRET"]}, {}, "code=bad_field: priority"),
+            ({"input": {"messages": [{"role": "SECRET"}]}}, {}, "code=bad_field: input"),
+            ({"input": {"SECRET": 1}}, {}, "code=bad_field: input"),
+            (b'{"SECRET": 1, "SECRET": 2}', {}, "code=bad_json: payload"),
+            ({"input": "x", "reply_to": "SECRET/#"}, {}, "code=reply_topic_refused: reply_to"),
+            ("x", {"response_topic": "SECRET"}, "code=reply_topic_refused: response topic"),
+            (b"SECRET \xff", {}, "code=not_utf8: payload: should be UTF-8 (invalid start byte at byte 7)"),
+        ],
+    )
+    def test_what_is_refused_is_told_by_its_field_and_not_in_its_callers_words(
+        self, payload: Any, fields: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        desk = Desk()
+        desk.ask(payload, correlation=b"c", **fields)
+        assert desk.reply["status"] == "invalid"
+        assert caplog.messages == [f"request refused task='generate' id='c' {told}"]
+
+    def test_nor_is_an_answer_that_was_made_of_them(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO")
+        desk = Desk()
+        desk.ask("x", correlation=b"c")
+        fault = Failed(id=1, code=FailureCode.NO_VALID_OUTPUT, message="the model's answer: 'SECRET' is no number")
+        desk.dispatcher.answered(fault, 1.0)
+        assert message_of(desk.reply) == fault.message
+        assert caplog.messages == ["request ended task='generate' id='c' status=failed code=no_valid_output: no field"]
+
+    def test_what_only_the_agent_says_is_told_whole(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO")
+        desk = Desk()
+        desk.dispatcher.is_draining = True
+        desk.ask("x", correlation=b"c")
+        assert caplog.messages == [f"request refused task='generate' id='c' code=draining: {message_of(desk.reply)}"]
+
+    def test_correlation_data_makes_no_line_of_any_length(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO")
+        Desk().ask(b"", correlation=b"c" * 60_000)
+        (line,) = caplog.messages
+        assert len(line) < 200
