@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -32,6 +32,8 @@ _EXPECTED = "the folder of a bundle, as edge-convert makes it, or a .gguf file"
 _MAX_MANIFEST_BYTES = 4_000_000
 # No board has the memory for it, while a file with a hole may say so, and takes hours to hash.
 MAX_FILE_BYTES = 1 << 36
+# What is read and hashed at a stretch.
+_PIECE_BYTES = 1 << 20
 # `info` tells it; as long as edge-convert takes it.
 _ShortText = Annotated[str, StringConstraints(max_length=128)]
 _Stamp = tuple[int, int, int]
@@ -119,16 +121,25 @@ class Model:
         }
 
 
+def _nobody_waits() -> None:
+    pass
+
+
 def open_model(
-    key: str, path: Path, public_key: Path | None = None, chat_templates: Sequence[str] | None = None
+    key: str,
+    path: Path,
+    public_key: Path | None = None,
+    chat_templates: Sequence[str] | None = None,
+    advance: Callable[[], None] = _nobody_waits,
 ) -> Model:
     """Checks a bundle folder, or a bare .gguf; reads every byte once. Raises ModelError.
 
     public_key: the file of a key; then only a bundle opens that was signed with its other half.
     chat_templates: hashes of those that the model may carry; None = any.
+    advance: called again and again while it gets on; a disk may also never answer.
     """
     try:
-        model = _open_path(key, path, None if public_key is None else read_public_key(public_key))
+        model = _open_path(key, path, None if public_key is None else read_public_key(public_key), advance)
     except KeyFileError as error:
         raise ModelError(f"models.{key}.public_key: {error} (got {shown_path(public_key or Path())})") from error
     except OSError as error:
@@ -203,13 +214,13 @@ def _template_fault(sha256: str | None, allowed: Sequence[str] | None) -> str | 
     return f"its chat template has sha256 {sha256}; `chat_templates` allows {', '.join(allowed) or 'none'}"
 
 
-def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None) -> Model:
+def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, advance: Callable[[], None]) -> Model:
     if fault := path_fault(path) or _unsigned_fault(path, signer):
         raise ModelError(f"models.{key}.path: {fault}")
     if str(path).startswith(ECHO_MODEL):
         return _echo_model(key, path)
     if path.is_dir():
-        return _open_bundle(key, path.resolve(), signer)
+        return _open_bundle(key, path.resolve(), signer, advance)
     facts = _read_facts(path, path.name)
     return Model(
         key=key,
@@ -217,7 +228,7 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None) -> Model:
         path=path,
         bundle_name=path.stem,
         version=None,
-        sha256=_sha256(path),
+        sha256=_sha256(path, advance),
         quantization=facts.quantization,
         size_bytes=path.stat().st_size,
         licence=None,
@@ -244,10 +255,10 @@ def _echo_model(key: str, path: Path) -> Model:
     )
 
 
-def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None) -> Model:
+def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None, advance: Callable[[], None]) -> Model:
     manifest, signature, facts = _check_listing(folder, signer)
     for name, listed in manifest.files.items():
-        found = _sha256(folder / name)
+        found = _sha256(folder / name, advance)
         if found != listed.sha256:
             raise ModelError(f"{folder.name}/{name}: should have sha256 {listed.sha256} (got {found})")
     adapters = tuple(
@@ -350,6 +361,10 @@ def _stamps(model: Path, adapters: tuple[Adapter, ...]) -> tuple[_Stamp, ...]:
     return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: Path, advance: Callable[[], None]) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+            advance()
+    return digest.hexdigest()

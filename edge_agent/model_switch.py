@@ -29,6 +29,18 @@ from edge_agent.switch_attempt import Attempt, How, Opened, Phase, Recorded, nee
 log = logging.getLogger(__name__)
 
 _STOP_S = 5.0
+# A disk that gives nothing for so long will not answer any more; a process that was killed so long ago, and is still
+# there, hangs in the kernel.
+READ_SILENCE_S = 300.0
+DYING_S = 60.0
+# By phase: how long it may stand still, what the switch fails with then, and why. Requests may take their time.
+_LIMITS = {
+    Phase.VERIFYING: (READ_SILENCE_S, "bundle_refused", "the disk gave nothing more of the bundle"),
+    Phase.WAITING: (DYING_S, "load_failed", "the worker that the last switch replaced was killed and did not end"),
+    Phase.ENDING: (DYING_S, "load_failed", "the old worker was killed and did not end"),
+    Phase.LOADING: (LOAD_SILENCE_S, "load_failed", "the new worker did not get on"),
+    Phase.ASKING: (SILENCE_S, "load_failed", "the new worker did not get on"),
+}
 
 
 class ModelSwitch:
@@ -122,12 +134,16 @@ class ModelSwitch:
         if attempt.phase is Phase.DRAINING and not self._dispatcher.active:
             self._supervisor.let_go()
             self._dispatcher.worker_lost("its model is replaced", now)
-            attempt.phase = Phase.ENDING
+            attempt.phase, attempt.since = Phase.ENDING, now
         if attempt.phase is Phase.ENDING and self._supervisor.former is None:
             self._load(attempt, now)
-        limit_s = {Phase.LOADING: LOAD_SILENCE_S, Phase.ASKING: SILENCE_S}.get(attempt.phase)
-        if limit_s is not None and now - attempt.since > limit_s:
-            self._fail(attempt, "load_failed", f"the new worker did not get on for {limit_s:.0f} s", now)
+        attempt.look(now)
+        if attempt.phase is Phase.WAITING and self._dispatcher.runs_on_former:
+            attempt.since = now
+        limit = _LIMITS.get(attempt.phase)
+        if limit is not None and now - attempt.since > limit[0]:
+            limit_s, code, message = limit
+            self._fail(attempt, code, f"{message} for {limit_s:.0f} s", now)
 
     def stop(self, now: float) -> None:
         """The agent ends: what is not recorded by now is given up."""
@@ -169,7 +185,7 @@ class ModelSwitch:
             message = f"version {event.model.version} is older than {old.version}, which runs"
             self._fail(attempt, "downgrade", f"{message}; `allow_downgrade` would take it", now)
             return
-        attempt.phase = Phase.WAITING
+        attempt.phase, attempt.since = Phase.WAITING, now
         self.tick(now)
 
     def _make_room(self, attempt: Attempt, now: float) -> None:

@@ -47,7 +47,10 @@ class Phase(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One switch. since: when the phase began, or the candidate was last heard; seconds of the monotonic clock."""
+    """One switch. since: when the phase began, or last got on; seconds of the monotonic clock.
+
+    advances: how often the thread that reads the bundle has got on, which alone counts them; seen: of these, so far.
+    """
 
     source: Path
     how: How
@@ -55,6 +58,8 @@ class Attempt:
     answer: Answer
     since: float
     phase: Phase = Phase.VERIFYING
+    advances: int = 0
+    seen: int = 0
     model: Model | None = None
     canaries: Questions | None = None
     ready: Ready | None = None
@@ -62,6 +67,14 @@ class Attempt:
     is_beside: bool = True
     # Of the worker that is to be in force, should it come before that.
     end: WorkerExited | None = None
+
+    def advance(self) -> None:
+        """For its thread."""
+        self.advances += 1
+
+    def look(self, now: float) -> None:
+        if self.advances != self.seen:
+            self.seen, self.since = self.advances, now
 
     def event(self, old: Model) -> dict[str, Any]:
         """What the bus is told of a switch that is done."""
@@ -115,7 +128,7 @@ def open_bundle(attempt: Attempt, configured: ModelConfig) -> Opened:
     """Checks every byte of it."""
     file = attempt.source / CANARIES_FILE
     try:
-        model = open_model("default", attempt.source, configured.public_key, configured.chat_templates)
+        model = open_model("default", attempt.source, configured.public_key, configured.chat_templates, attempt.advance)
         return Opened(attempt, model, read_questions(file) if file.is_file() else None)
     except (ModelError, CanaryError, OSError) as error:
         return Opened(attempt, error=CommandError("bundle_refused", str(error)))

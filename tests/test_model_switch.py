@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent import model_record, supervisor
+from edge_agent import model_record, supervisor, switch_attempt
 from edge_agent.canaries import Canaries
 from edge_agent.commands import CommandError
 from edge_agent.config import ModelConfig
@@ -20,8 +21,8 @@ from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import Cancel, Event, LoadFailed, Loading, LoadPhase, Partial, Ready, Run, SetTasks
 from edge_agent.model_record import FILE, Record
-from edge_agent.model_store import open_model
-from edge_agent.model_switch import ModelSwitch
+from edge_agent.model_store import ModelError, open_model
+from edge_agent.model_switch import DYING_S, READ_SILENCE_S, ModelSwitch
 from edge_agent.supervisor import SILENCE_S, FromWorker, Supervisor
 from edge_agent.switch_attempt import BASE_MB, COPIES, Opened, Phase, Recorded, needed_mb
 from edge_agent.tasks import load_tasks
@@ -313,6 +314,82 @@ def test_the_next_switch_waits_for_the_end_of_the_worker_that_the_last_one_repla
     board.say(old, KILLED, 6.0)
     board.switch.tick(6.1)
     assert (board.switch.phase, len(board.processes)) == (Phase.LOADING, 3)
+
+
+def test_a_bundle_on_a_disk_that_does_not_answer_is_given_up_and_another_one_may_be_asked_for(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+
+    def hanging(*given: Any) -> Any:
+        (*_, advance) = given
+        advance()
+        assert answers.wait(30)
+        raise ModelError("too late")
+
+    monkeypatch.setattr(switch_attempt, "open_model", hanging)
+    old = board.processes[0]
+    board.ask("new")
+    (attempt,) = [board.switch._attempt]
+    assert attempt is not None
+    wait_until(lambda: attempt.advances, "it reads")
+    board.switch.tick(200.0)  # since then it has not got on
+    board.switch.tick(200.0 + READ_SILENCE_S)
+    assert board.results == []
+    board.switch.tick(200.1 + READ_SILENCE_S)
+    assert (board.results, board.switch.phase) == (["bundle_refused"], None)
+    assert board.events[-1]["message"] == "the disk gave nothing more of the bundle for 300 s"
+    board.desk.ask("x", at=600.0)
+    assert (board.runs(old), old.kills) == ([1], 0)
+
+    monkeypatch.undo()
+    answers.set()
+    board.hear_thread(600.0)  # what came of it after all is nobody's
+    assert board.results == ["bundle_refused"]
+    board.ask("older")
+    board.hear_thread(601.0)
+    assert board.results[1:] == ["downgrade"]
+
+
+def test_a_bundle_that_is_read_on_may_take_its_time(board: Board) -> None:
+    board.ask("new")
+    attempt = board.switch._attempt
+    assert attempt is not None
+    for number in range(1, 6):
+        attempt.advance()
+        board.switch.tick(number * READ_SILENCE_S)
+    assert (board.results, board.switch.phase) == ([], Phase.VERIFYING)
+    board.hear_thread(5.5 * READ_SILENCE_S)
+    assert board.switch.phase is Phase.LOADING
+    assert attempt.advances == 5 + 2  # its own two files
+
+
+def test_an_old_worker_that_cannot_be_ended_ends_the_switch_and_its_model_is_loaded_again(board: Board) -> None:
+    old = board.processes[0]
+    board.spare_mb = -1.0
+    board.load()
+    board.switch.tick(2.0)
+    assert (board.switch.phase, old.kills > 0) == (Phase.ENDING, True)
+    board.switch.tick(2.0 + DYING_S)
+    assert board.results == []
+    board.switch.tick(2.1 + DYING_S)
+    assert (board.results, board.switch.phase) == (["load_failed"], None)
+    board.supervisor.watch(63.0, owes_answer=False)
+    assert board.processes[1].load.model_path == str(board.folder / "old" / "model.gguf")
+    board.supervisor.became_ready(READY, 64.0)
+    board.dispatcher.slots = 1
+    board.desk.ask("x", at=64.0)
+    assert board.runs(board.processes[1]) == [1]
+    # As long as it is there, there is no memory for another one; once it is gone, there is.
+    board.ask("new")
+    board.hear_thread(65.0)
+    board.switch.tick(65.1 + DYING_S)
+    assert board.results == ["load_failed"] * 2
+    board.say(old, KILLED, 130.0)
+    board.spare_mb = MUCH_MB
+    board.ask("new")
+    board.hear_thread(131.0)
+    assert board.switch.phase is Phase.LOADING
 
 
 def test_what_runs_already_is_no_switch(board: Board) -> None:
