@@ -392,7 +392,7 @@ class Agent:
 
     def _on_worker_exited(self, event: WorkerExited, now: float) -> None:
         end = self._supervisor.ended(event, now)
-        self._dispatcher.worker_lost(end.how, now, ready_at=end.ready_at)
+        self._dispatcher.worker_lost(end.how, now, ready_at=end.ready_at, is_blameless=end.is_replaced)
         self._dispatcher.is_held = self._model_switch.is_holding
         if not self._supervisor.has_given_up:
             self._tell_end(end, now)

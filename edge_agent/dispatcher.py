@@ -395,15 +395,22 @@ class Dispatcher:
             self._abandon(active, error, now)
         return len(waiting) + len(running)
 
-    def worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:
+    def worker_lost(
+        self, reason: str, now: float, *, ready_at: float | None = None, is_blameless: bool = False
+    ) -> None:
         """What ran is run once more by the next worker, and then given up.
 
         ready_at: when the next one will be ready, None = unknown. Deadlines that nobody named are put off until then;
-        others that come before it are answered now.
+        others that come before it are answered now. is_blameless: what ran is not why, and is run as if for the first
+        time.
         """
         self.slots = 0
         self._ready_at = ready_at
-        self._run_again([entry for entry in self._active.values() if entry.worker == self._worker], reason, now)
+        lost = [entry for entry in self._active.values() if entry.worker == self._worker]
+        if is_blameless:
+            for entry in lost:
+                entry.request.attempts -= 1
+        self._run_again(lost, reason, now)
         if ready_at is not None:
             self.queue.postpone(lambda request: request.deadline_from in {_MEASURED, _DEFAULT}, ready_at - now)
         self._displace(self._admission(now).withdraw(), now)

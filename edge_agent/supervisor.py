@@ -38,13 +38,15 @@ class End:
     """How a worker ended. log: its last words on one line.
 
     ready_at: when the next one is likely to answer; None = unknown, or there is none to come. is_out_of_memory: the
-    kernel ended it, or another process of the service, for want of memory.
+    kernel ended it, or another process of the service, for want of memory. is_replaced: the agent chose to end it, and
+    nothing that it ran is why.
     """
 
     how: str
     log: str
     ready_at: float | None
     is_out_of_memory: bool = False
+    is_replaced: bool = False
 
     def __str__(self) -> str:
         return f"{self.how}: {self.log}" if self.log else self.how
@@ -229,11 +231,13 @@ class Supervisor:
             self._pause_s = 0.0
         self.worker = self.ready = self._ready_at = self.outgrown_at = None
         how, is_out_of_memory = self._how_ended(event.returncode)
+        is_replaced = self._killed_for is not None and self._killed_for == self._outgrown_for
         end = End(
             how=how,
             log=last_words(event.log_tail),
             ready_at=self._next_ready_at(now),
             is_out_of_memory=is_out_of_memory,
+            is_replaced=is_replaced,
         )
         self.last_end = end
         if not self.has_given_up:

@@ -384,6 +384,14 @@ class Outgrown:
         payload = {"input": f"at {now}", "deadline_ms": 600_000}
         self.agent._dispatcher.hear(inbound(f"{BASE}/infer/generate/request", payload, at=now), now)
 
+    def die(self, returncode: int, now: float) -> None:
+        """And another one is there at once."""
+        supervisor = self.agent._supervisor
+        self.agent._handle(WorkerExited(returncode=returncode, log_tail=()), now)
+        supervisor.worker, supervisor.restart_at = cast("EngineProcess", self.process), None
+        supervisor._another(now)
+        self.agent._on_ready(replace(READY, max_active=4), now)
+
     @property
     def runs(self) -> list[int]:
         return [command.id for command in self.process.commands if isinstance(command, Run)]
@@ -418,3 +426,21 @@ def test_what_takes_very_long_does_not_keep_a_worker_that_outgrew_its_memory(mon
     assert one.process.kills == 0
     one.agent._tick(2.1 + LASTING_S + OUTGROWN_DRAIN_S)
     assert one.process.kills == 1
+
+
+@pytest.mark.expects_warning
+def test_nor_is_its_end_ever_held_against_what_takes_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Outgrown(monkeypatch)
+    agent, now = one.agent, 2.0 + LASTING_S
+    for _ in range(3):
+        now += OUTGROWN_DRAIN_S + 0.1
+        agent._supervisor.heard(now)
+        agent._tick(now)
+        one.die(-9, now)
+        agent._supervisor.outgrown_at = now
+    # Each time both, beside each other: neither is suspected of anything.
+    assert (one.process.kills, one.runs) == (3, [1, *[1, 2] * 3])
+    # What ends a worker by itself meanwhile still is.
+    for _ in range(2):
+        one.die(-11, now)
+    assert len(agent._dispatcher.quarantine.held) == 1
