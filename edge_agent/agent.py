@@ -227,6 +227,8 @@ class Agent:
                 self._model_switch.hear(event, now)
 
     def _tick(self, now: float) -> None:
+        if self._delivery.has_earlier:  # of which the disk told late
+            self._dispatcher.resume(moment(now))
         self._dispatcher.expire(now)
         if end := self._supervisor.watch(now, owes_answer=self._dispatcher.active > 0):
             self._dispatcher.worker_late(now, ready_at=end.ready_at)

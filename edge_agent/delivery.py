@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from edge_agent.clock import Moment, moment
-from edge_agent.journal import FILE, Journal, JournalError, Repeatable, Unanswered
+from edge_agent.journal import Journal, Repeatable, Unanswered
+from edge_agent.journal_file import FILE, JournalError
 from edge_agent.journal_sync import JournalSync, Synced
 from edge_agent.mqtt_link import Inbound, MqttLink, Publication
 from edge_agent.quarantine import Quarantined
@@ -52,6 +53,10 @@ class Delivery:
         self._generation = 0
         self._sync: JournalSync | None = None
         self._try_at = 0.0
+        # Rows of processes before this one that are not taken over yet.
+        self._earlier: frozenset[int] = frozenset()
+        # Whether it is known what they left: a disk that was full or away at the start may come back.
+        self._is_read = False
         self._confirmed: list[int] = []
         self._confirm_by = 0.0
         self._checkpoint_at = 0.0
@@ -61,6 +66,8 @@ class Delivery:
         """Opens the journal; replies of an earlier process that the broker may not have are sent with the next ones."""
         if self._path is not None:
             self._open(self._path)
+        self._is_read = self.fault is None
+        self._earlier = self._try(Journal.rows)
         self._staged.extend(self._try(lambda journal: list(journal.undelivered())))
 
     def _open(self, path: Path) -> None:
@@ -77,8 +84,14 @@ class Delivery:
         self._open(path)
         if self._journal is in_memory:
             return
+        earlier: frozenset[int] = frozenset()
+        undelivered: list[tuple[int, Publication]] = []
         try:
-            self._journal.take_over(in_memory)
+            if self._is_read:
+                self._journal.take_over(in_memory)
+            else:
+                earlier, undelivered = self._journal.rows(), list(self._journal.undelivered())
+                self._journal.take_in(in_memory)
             self._journal.commit()
         except JournalError as error:
             self._journal.close()
@@ -87,13 +100,25 @@ class Delivery:
         else:
             log.warning("requests are kept on disk again journal=%s", path)
             self.fault = None
+            self._is_read, self._earlier = True, earlier
+            self._staged.extend(undelivered)
             in_memory.close()
+
+    @property
+    def has_earlier(self) -> bool:
+        """Whether earlier processes left anything that this one has not taken over."""
+        return bool(self._earlier)
+
+    def taken_over(self) -> None:
+        """All that they left."""
+        self._earlier = frozenset()
 
     def unanswered(self, now: Moment) -> list[tuple[int, str, Inbound]]:
         """What an earlier process left, to be answered by this one: row, task, and the message as if it came here."""
         return [
             (left.row, left.task, self._inbound(left, now))
             for left in self._try(lambda journal: list(journal.unanswered()))
+            if left.row in self._earlier
         ]
 
     def _inbound(self, left: Unanswered, now: Moment) -> Inbound:
@@ -113,9 +138,13 @@ class Delivery:
             qos=1,
         )
 
-    def repeatable(self) -> list[Repeatable]:
-        """Answers that an earlier process gave."""
-        return self._try(lambda journal: list(journal.repeatable()))
+    def repeatable(self) -> Iterator[Repeatable]:
+        """Answers that an earlier process gave: one by one, for together they are megabytes."""
+        try:
+            yield from (known for known in self._journal.repeatable() if known.row in self._earlier)
+        except JournalError as error:
+            if self._journal.path is not None:  # or `forget` met it before
+                self._fail(str(error))
 
     def held(self) -> list[Quarantined]:
         """What an earlier process was not to run again."""

@@ -139,13 +139,22 @@ class Dispatcher:
 
     def resume(self, now: Moment) -> None:
         """Takes over from the process before this one: its answers are known, its requests are run."""
+        try:
+            self._take_over_record(now)
+        finally:
+            self.delivery.taken_over()
+        self.fill(now.monotonic_s)
+
+    def _take_over_record(self, now: Moment) -> None:
         for held in self.delivery.held():
             self.quarantine.hold(held)
         for known in self.delivery.repeatable():
-            if (outcome := _outcome_on_record(known.row, known.reply)) is None:
+            outcome = _outcome_on_record(known.row, known.reply)
+            # Where the record could not be read until now, it may have been asked again meanwhile.
+            if outcome is None or self._duplicates.find(known.key, now.monotonic_s, is_redelivered=True) is not None:
                 self.delivery.forget(known.row)
             else:
-                self._duplicates.end(known.key, outcome, known.ended.placed(now), known.row, is_recorded=True)
+                self._duplicates.end(known.key, outcome, known.ended.placed(now), known.row, known.nbytes)
         for row, task, inbound in self.delivery.unanswered(now):
             try:
                 self._resume(row, task, inbound, now.monotonic_s)
@@ -306,9 +315,9 @@ class Dispatcher:
             self._replies.terminal(asker, twin, repeat=True)
             return
         self.statistics.count(outcome)
-        is_recorded = self._replies.terminal(asker, outcome, key=None if twin is not None else key)
+        recorded_bytes = self._replies.terminal(asker, outcome, key=None if twin is not None else key)
         if twin is None:
-            self._duplicates.end(key, outcome, now, asker.row, is_recorded=is_recorded)
+            self._duplicates.end(key, outcome, now, asker.row, recorded_bytes)
 
     def take_over(self) -> None:
         """Another worker, of another model: what waits is for it. What runs ends on the one before it."""
@@ -519,10 +528,10 @@ class Dispatcher:
                 request.origin.task, request.origin.log_id, outcome.status.value,
                 outcome.error.code.value, logged(outcome.error),
             )  # fmt: skip
-        is_recorded = self._replies.terminal(Asker(request.origin, request.row), outcome, key=key)
+        recorded_bytes = self._replies.terminal(Asker(request.origin, request.row), outcome, key=key)
         for follower in request.followers:
             self._replies.terminal(follower, outcome, repeat=True)
-        self._duplicates.end(key, outcome, now, request.row, is_recorded=is_recorded)
+        self._duplicates.end(key, outcome, now, request.row, recorded_bytes)
 
     def _recall(self, row: int) -> Outcome | None:
         reply = self.delivery.recall(row)

@@ -69,9 +69,9 @@ class _Outcomes:
             return None if ended is None else ended.outcome
         return self._recall(ended.row)
 
-    def keep(self, key: Key, outcome: Outcome, at: float, row: int | None, *, is_recorded: bool) -> None:
-        size = len(str(outcome.output)) + len(outcome.reasoning or "") + 512
-        self._ended[key] = _Ended(at, outcome.status, None if is_recorded else outcome, row, size)
+    def keep(self, key: Key, outcome: Outcome, at: float, row: int | None, recorded_bytes: int) -> None:
+        size = recorded_bytes or len(str(outcome.output)) + len(outcome.reasoning or "") + 512
+        self._ended[key] = _Ended(at, outcome.status, None if recorded_bytes else outcome, row, size)
         self._bytes += size
 
     def drop(self, key: Key) -> None:
@@ -127,11 +127,11 @@ class Duplicates:
         self._drop(key)
         self._asked[key] = request
 
-    def end(self, key: Key, outcome: Outcome, now: float, row: int | None = None, *, is_recorded: bool = False) -> None:
-        """How it ended, and its row. is_recorded: the outcome can be recalled from there, and is not kept here."""
+    def end(self, key: Key, outcome: Outcome, now: float, row: int | None = None, recorded_bytes: int = 0) -> None:
+        """How it ended, and its row. recorded_bytes: what can be recalled from there, and is not kept here."""
         self._drop(key)
         ends = self._answers if outcome.status in (Status.OK, Status.INVALID) else self._other_ends
-        ends.keep(key, outcome, now, row, is_recorded=is_recorded)
+        ends.keep(key, outcome, now, row, recorded_bytes)
         self._forget_old(now)
 
     def forget_refusals(self) -> None:

@@ -1,4 +1,4 @@
-"""The only importer of sqlite3: requests and their answers, for as long as either may be asked for again.
+"""Requests and their answers, for as long as either may be asked for again.
 
 A row is a request: first as it came, then with its reply, until the broker has that and no repetition is due any more.
 What is committed outlives this process; that it outlives a power cut as well is up to journal_sync.
@@ -7,7 +7,7 @@ What is committed outlives this process; that it outlives a power cut as well is
 from __future__ import annotations
 
 import logging
-import re
+import secrets
 import sqlite3
 import time
 import weakref
@@ -19,42 +19,34 @@ from typing import Any
 from urllib.parse import quote
 
 from edge_agent.clock import Moment
+from edge_agent.journal_file import (
+    LOCKED_MS,
+    JournalError,
+    connect,
+    copied,
+    is_text,
+    open_file,
+    readable,
+)
 from edge_agent.mqtt_link import Inbound, Publication
 from edge_agent.publications import json_publication
 from edge_agent.quarantine import Quarantined
 
 log = logging.getLogger(__name__)
 
-# Its number is that of the tables' form: an agent with another form uses another file, and leaves this one alone.
-FILE = "requests-1.sqlite"
-WAL_SUFFIX = "-wal"
-# The file of changes keeps this size once it has grown to it: to write in its place costs no change of the folder's.
-WAL_BYTES = 4 << 20
-
-_TABLE = """
-CREATE TABLE IF NOT EXISTS requests (
-  number INTEGER PRIMARY KEY, task TEXT NOT NULL,
-  topic TEXT, payload BLOB, response_topic TEXT, correlation BLOB, content_type TEXT, expiry_s INTEGER,
-  packet_id INTEGER, boot TEXT NOT NULL, monotonic_s REAL NOT NULL, wall_s REAL NOT NULL,
-  reply_topic TEXT, reply BLOB, key BLOB, is_delivered INTEGER NOT NULL DEFAULT 0
-)"""
-_QUARANTINE = "CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY KEY, task TEXT NOT NULL, since TEXT)"
-
-# How many columns each has.
-_TABLES = {"requests": 16, "quarantine": 3}
 # What is written into the columns that are read again; else text.
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("number", "expiry_s", "packet_id"), int),
     **dict.fromkeys(("payload", "correlation", "reply", "key"), bytes),
     **dict.fromkeys(("monotonic_s", "wall_s"), (int, float)),
 }
-_MAY_BE_NULL = ("response_topic", "correlation", "content_type", "expiry_s")
-# What bytes become that are no UTF-8.
-_LONE = re.compile("[\ud800-\udfff]")
-# How long another process may lock the file; and how long one may read while changes are brought to the tables.
-_LOCKED_MS, _READERS_MS = 1000, 20
-
-JournalError = sqlite3.Error
+_MAY_BE_NULL = ("response_topic", "correlation", "content_type", "expiry_s", "since")
+# Of the numbers that a row may have.
+_ROW_BITS = 61
+# What is short in a row: numbers, times, names.
+_ROW_BYTES = 200
+# How long another process may read while changes are brought to the tables.
+_READERS_MS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +67,15 @@ class Unanswered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeatable:
-    """An answer of an earlier process that a repeated request is given again. key: as duplicates.py has it."""
+    """An answer of an earlier process that a repeated request is given again. key: as duplicates.py has it.
+
+    nbytes: what it takes on the disk, nearly.
+    """
 
     row: int
     key: bytes
     reply: bytes
+    nbytes: int
     ended: Moment
 
 
@@ -89,40 +85,37 @@ class Journal:
     def __init__(self, path: Path | None) -> None:
         """path: None = kept in memory, and gone with this process. Raises OSError too."""
         self.path = path
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection, damaged = _open(path)
+        self._connection = open_file(path)
         weakref.finalize(self, self._connection.close)
         # Since the last commit.
         self._told: list[tuple[str, tuple[object, ...]]] = []
-        if damaged is not None:
-            with closing(_connection(damaged)) as other:
-                self._copy(other)
-            self.commit()
-        self._next_row = self._first_free_row()
+        # What is in memory may come to a file that cannot be opened yet: its rows are others.
+        self._next_row = self._first_free_row() if path is not None else secrets.randbits(_ROW_BITS) + 1
 
     def close(self) -> None:
         self._connection.close()
 
     def take_over(self, other: Journal) -> None:
         """All that can be read of the other one, committed or not, instead of what is here."""
+        for table in ("requests", "quarantine"):
+            self._execute(f"DELETE FROM {table}", ())  # noqa: S608 - a name of ours
+        self.take_in(other)
+
+    def take_in(self, other: Journal) -> None:
+        """And all that can be read of the other one, committed or not. Its rows are those that it gave."""
         with suppress(JournalError):
             if other._connection.in_transaction:
                 other._connection.execute("ROLLBACK")
-        for table in _TABLES:
-            self._execute(f"DELETE FROM {table}", ())  # noqa: S608 - a name of ours
-        self._copy(other._connection)
+        for statement, values in copied(other._connection):
+            with suppress(sqlite3.IntegrityError):
+                self._execute(statement, values)
         for statement, values in other._told:
             self._execute(statement, values)
-        self._next_row = max(other._next_row, self._first_free_row())
+        self._next_row = other._next_row if self.path is None else max(other._next_row, self._first_free_row())
 
-    def _copy(self, other: sqlite3.Connection) -> None:
-        """Row by row, not page by page: pages would bring their damage along."""
-        for table, columns in _TABLES.items():
-            statement = f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * columns)})"  # noqa: S608
-            for values in _readable(other, f"SELECT * FROM {table}"):  # noqa: S608
-                with suppress(sqlite3.IntegrityError):
-                    self._execute(statement, values)
+    def rows(self) -> frozenset[int]:
+        """Of all requests and answers."""
+        return frozenset(row for (row,) in readable(self._connection, "SELECT number FROM requests"))
 
     def _first_free_row(self) -> int:
         (last,) = self._connection.execute("SELECT coalesce(max(number), 0) FROM requests").fetchone()
@@ -198,8 +191,8 @@ class Journal:
 
     def held(self) -> Iterator[Quarantined]:
         """The oldest first."""
-        for row in _readable(self._connection, "SELECT fingerprint, task, since FROM quarantine ORDER BY rowid"):
-            if all(_is_sound("text", value) for value in row):
+        for row in readable(self._connection, "SELECT fingerprint, task, since FROM quarantine ORDER BY rowid"):
+            if all(map(_is_sound, ("fingerprint", "task", "since"), row)):
                 yield Quarantined(*row)
 
     def commit(self) -> bool:
@@ -219,7 +212,7 @@ class Journal:
         try:
             (is_busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         finally:
-            self._connection.execute(f"PRAGMA busy_timeout = {_LOCKED_MS}")
+            self._connection.execute(f"PRAGMA busy_timeout = {LOCKED_MS}")
         return not is_busy
 
     def unanswered(self) -> Iterator[Unanswered]:
@@ -255,19 +248,26 @@ class Journal:
 
     def repeatable(self) -> Iterator[Repeatable]:
         """The oldest first."""
-        for row, key, reply, *at in self._sound("number, key, reply, boot, monotonic_s, wall_s", "key IS NOT NULL"):
-            yield Repeatable(row=row, key=key, reply=reply, ended=Moment(*at))
+        for row, key, reply, correlation, topic, *at in self._sound(
+            "number, key, reply, correlation, reply_topic, boot, monotonic_s, wall_s", "key IS NOT NULL"
+        ):
+            nbytes = row_bytes(topic, reply, correlation)
+            yield Repeatable(row=row, key=key, reply=reply, nbytes=nbytes, ended=Moment(*at))
 
     def _sound(self, columns: str, which: str) -> Iterator[Any]:
-        """Rows in order; those with values that were never written (SQLite knows no checksums) are dropped."""
+        """Rows in order, one by one; those with values that were never written are dropped."""
         names = columns.split(", ")
-        query = f"SELECT {columns} FROM requests WHERE {which} ORDER BY number"  # noqa: S608 - words of ours
-        for row in list(_readable(self._connection, query)):
-            if all(_is_sound(name, value) for name, value in zip(names, row, strict=True)):
+        numbers = f"SELECT number FROM requests WHERE {which} ORDER BY number"  # noqa: S608 - words of ours
+        for (number,) in list(readable(self._connection, numbers)):
+            query = f"SELECT {columns} FROM requests WHERE number = {number:d}"  # noqa: S608
+            row = next(readable(self._connection, query), None)
+            if row is None:  # it is told, or gone meanwhile
+                continue
+            if all(map(_is_sound, names, row)):
                 yield row
             else:
-                log.error("a request on record is damaged, and dropped number=%r", row[0])
-                self.drop(row[0])
+                log.error("a request on record is damaged, and dropped number=%r", number)
+                self.drop(number)
 
     def _execute(self, statement: str, values: tuple[object, ...]) -> None:
         if not self._connection.in_transaction:
@@ -298,7 +298,7 @@ def journal_facts(path: Path, limit_s: float, *, is_checked: bool = True) -> Jou
     """
     give_up_at = time.monotonic() + limit_s
     uri = f"file:{quote(str(path))}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None)) as connection:
+    with closing(connect(uri, is_uri=True)) as connection:
         connection.set_progress_handler(lambda: time.monotonic() > give_up_at, 10_000)
         told = connection.execute(
             "SELECT count(*), coalesce(sum(reply IS NULL), 0),"
@@ -313,67 +313,13 @@ def journal_facts(path: Path, limit_s: float, *, is_checked: bool = True) -> Jou
     )
 
 
-def _open(path: Path | None) -> tuple[sqlite3.Connection, Path | None]:
-    """With it, where a damaged file was put out of the way; None = there was none."""
-    try:
-        return _connect(path), None
-    except sqlite3.DatabaseError as error:
-        if path is None or isinstance(error, sqlite3.OperationalError):  # of the disk, not of what is in the file
-            raise
-        damaged = path.with_name(f"{path.name}.damaged")
-        for suffix in (WAL_SUFFIX, ""):  # changes that are left there would be made to the new file
-            with suppress(FileNotFoundError):
-                path.with_name(path.name + suffix).replace(damaged.with_name(damaged.name + suffix))
-        log.error("the record of requests is damaged, what can be read goes on kept_as=%s: %s", damaged, error)  # noqa: TRY400
-        return _connect(path), damaged
-
-
-def _readable(connection: sqlite3.Connection, query: str) -> Iterator[Any]:
-    """Rows until the first that cannot be read."""
-    try:
-        yield from connection.execute(query)
-    except sqlite3.OperationalError:  # of the disk, not of what is in the file
-        raise
-    except sqlite3.DatabaseError as error:
-        log.error("part of the record of requests cannot be read: %s", error)  # noqa: TRY400
+def row_bytes(reply_topic: str, reply: bytes, correlation: bytes | None) -> int:
+    """What an answer takes on the disk, nearly."""
+    return len(reply_topic) + len(reply) + len(correlation or b"") + _ROW_BYTES
 
 
 def _is_sound(name: str, value: object) -> bool:
     """Whether a column has what is written there."""
     if value is None:
         return name in _MAY_BE_NULL
-    return isinstance(value, _TYPES.get(name, str)) and not (isinstance(value, str) and _LONE.search(value))
-
-
-def _connection(path: Path | None) -> sqlite3.Connection:
-    # Any thread may be the one that collects a journal nobody has closed.
-    connection = sqlite3.connect(
-        path or ":memory:", timeout=_LOCKED_MS / 1000, isolation_level=None, check_same_thread=False
-    )
-    # Text that is damaged is seen as such, and does not end the reading of all else.
-    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-    return connection
-
-
-def _connect(path: Path | None) -> sqlite3.Connection:
-    connection = _connection(path)
-    try:
-        # Each commit writes whole pages, and a row is smaller than one.
-        connection.execute("PRAGMA page_size = 1024")
-        connection.execute("PRAGMA cache_size = -256")  # KiB
-        # Readers and checkpoints do not hold up the writer; a commit waits for no disk, and a checkpoint of this
-        # connection's does: journal_sync does both, as long as it keeps up.
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-        connection.execute(_TABLE)
-        connection.execute(_QUARANTINE)
-        if path is not None:
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    return isinstance(value, _TYPES.get(name, str)) and not (isinstance(value, str) and not is_text(value))

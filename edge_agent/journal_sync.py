@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.journal import WAL_BYTES, WAL_SUFFIX
+from edge_agent.journal_file import WAL_BYTES, WAL_SUFFIX
 
 # A request is acknowledged at the earliest so long after the one before it: what comes within shares one write.
 URGENT_EVERY_S = 0.1

@@ -8,6 +8,7 @@ from edge_agent.clock import timestamp
 from edge_agent.delivery import Delivery
 from edge_agent.duplicates import Key
 from edge_agent.faults import cut
+from edge_agent.journal import row_bytes
 from edge_agent.messages import Code, Error, Outcome, encode_partial, encode_reply
 from edge_agent.publications import json_publication
 from edge_agent.request_queue import Asker, Request
@@ -26,20 +27,21 @@ class Replies:
         request.partials += 1
         self._delivery.partial(json_publication(origin.reply_topic, payload, qos=0, correlation=origin.correlation))
 
-    def terminal(self, asker: Asker, outcome: Outcome, *, key: Key | None = None, repeat: bool = False) -> bool:
+    def terminal(self, asker: Asker, outcome: Outcome, *, key: Key | None = None, repeat: bool = False) -> int:
         """What no broker takes becomes a short refusal. key: what the request is known by when it comes again.
 
-        Gives whether this outcome is recorded under it.
+        Gives the bytes that are recorded under it; 0 = this outcome is not.
         """
         origin = asker.origin
         payload = encode_reply(origin, outcome, device=self._device, ts=timestamp(), repeat=repeat)
         publication = json_publication(origin.reply_topic, payload, correlation=origin.correlation)
         if self._delivery.reply(publication, row=asker.row, task=origin.task, key=key):
-            return asker.row is not None and key is not None
+            is_recorded = asker.row is not None and key is not None
+            return row_bytes(publication.topic, payload, origin.correlation) if is_recorded else 0
         if outcome.error is None:
             message = f"the reply of {len(payload)} bytes cannot be sent: the broker takes no message of this size"
             self.terminal(asker, Outcome.refused(Error(code=Code.INTERNAL, message=message), outcome.timing))
         else:
             log.error("no reply can be sent topic=%r: the broker takes none there", cut(origin.reply_topic))
             self._delivery.drop(asker.row)
-        return False
+        return 0

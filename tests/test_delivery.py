@@ -10,13 +10,16 @@ from typing import cast
 
 import pytest
 
-from edge_agent import journal, journal_sync
+from edge_agent import duplicates, journal, journal_file, journal_sync
 from edge_agent.clock import moment
 from edge_agent.delivery import CONFIRMED_WITHIN_S, TRY_AGAIN_S
 from edge_agent.dispatcher import Dispatcher
-from edge_agent.journal import FILE, WAL_SUFFIX, Journal
+from edge_agent.engine.protocol import Run
+from edge_agent.journal import Journal, Unanswered
+from edge_agent.journal_file import FILE, WAL_SUFFIX, open_file
 from edge_agent.journal_sync import JournalSync, Synced
 from edge_agent.mqtt_link import Inbound, MqttLink
+from edge_agent.quarantine import Quarantined
 from edge_agent.tasks import load_tasks
 from tests.processes import wait_until
 from tests.support import BASE, MODEL, TASKS, Outlet, config, delivery, finished, inbound
@@ -73,6 +76,11 @@ class Board:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "state"
+
+
+def left_for_the_next(folder: Path) -> list[Unanswered]:
+    """Requests that the next process is to answer."""
+    return list(Journal(folder / FILE).unanswered())
 
 
 def envelope(name: str) -> str:
@@ -152,7 +160,7 @@ def test_a_redelivery_of_what_the_next_process_runs_is_one_request(folder: Path)
     board.hear("a bare reading", packet_id=3, duplicate=True)
     board.answer(1)
     assert len(board.replies) == 1
-    assert list(Board(folder).delivery.unanswered(moment(0.0))) == []
+    assert left_for_the_next(folder) == []
 
 
 def test_everyone_who_asked_the_same_is_answered_by_the_next_process(folder: Path) -> None:
@@ -230,7 +238,7 @@ def test_a_reply_that_no_size_makes_sendable_leaves_no_request_for_the_next_proc
     board.hear(envelope("a"))
     board.answer(1)
     assert board.replies == []
-    assert list(Board(folder).delivery.unanswered(moment(0.0))) == []
+    assert left_for_the_next(folder) == []
 
 
 def test_nothing_of_a_request_at_qos_0_is_kept(folder: Path) -> None:
@@ -239,7 +247,7 @@ def test_nothing_of_a_request_at_qos_0_is_kept(folder: Path) -> None:
     object.__setattr__(message, "qos", 0)
     board.dispatcher.hear(message, time.monotonic())
     board.flush()
-    assert list(Board(folder).delivery.unanswered(moment(0.0))) == []
+    assert left_for_the_next(folder) == []
     board.answer(1)
     assert len(board.replies) == 1
 
@@ -260,7 +268,7 @@ def test_what_is_done_with_leaves_no_row(folder: Path) -> None:
 def test_a_writer_that_never_rests_does_not_let_the_file_of_changes_grow_for_ever(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "WAL_BYTES", 1 << 16)
+    monkeypatch.setattr(journal_file, "WAL_BYTES", 1 << 16)
     monkeypatch.setattr(journal_sync, "WAL_BYTES", 1 << 16)
     monkeypatch.setattr(journal_sync, "MOST_WAL_BYTES", 1 << 19)
     # As it is beside such a writer: it is never done.
@@ -274,6 +282,24 @@ def test_a_writer_that_never_rests_does_not_let_the_file_of_changes_grow_for_eve
     board.delivery.stop(5.0)
     assert most < asked * 20_000
     assert board.delivery.fault is None
+
+
+def test_what_is_remembered_is_bounded_by_its_bytes_on_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is that a caller makes long: here Correlation Data, of which the id is made, too."""
+    monkeypatch.setattr(duplicates, "MAX_REMEMBERED_BYTES", 1 << 20)
+
+    def recorded(board: Board) -> int:
+        board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
+        asked = "SELECT sum(length(reply) + length(correlation)) FROM requests"
+        return int(board.delivery._journal._connection.execute(asked).fetchone()[0])
+
+    board = Board(folder)
+    for number in range(60):
+        board.hear("", correlation=b"\xff" * 20_000 + b"%d" % number)
+        board.outlet.confirmed = [number + 1]
+    assert 1 << 19 < recorded(board) < 1 << 20
+    monkeypatch.setattr(duplicates, "MAX_REMEMBERED_BYTES", 1 << 19)
+    assert 1 << 18 < recorded(Board(folder)) < 1 << 19
 
 
 def test_that_the_broker_has_a_reply_is_written_with_what_comes_next_or_soon_after(
@@ -340,7 +366,7 @@ def test_with_a_full_disk_requests_are_answered_acknowledged_and_the_fault_is_to
     board.delivery.flush(time.monotonic() + TRY_AGAIN_S + 1)
     assert board.delivery.fault is None
     # Only what is not done with is back on the disk.
-    assert [row for row, *_ in Board(folder).delivery.unanswered(moment(0.0))] == [2]
+    assert [left.row for left in left_for_the_next(folder)] == [2]
 
 
 @pytest.mark.expects_warning
@@ -405,6 +431,55 @@ def test_a_journal_that_cannot_be_opened_keeps_nobody_from_an_answer(tmp_path: P
 
 
 @pytest.mark.expects_warning
+def test_a_record_that_cannot_be_opened_at_the_start_is_taken_over_when_it_can(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Board(folder, "[queue]\ncapacity = 9\n")
+    for name in ("answered", "asked", "asked again"):
+        first.hear(envelope(name))
+    first.answer(1)
+    first.delivery.hold(Quarantined("ab" * 8, "generate", None))
+    first.flush()
+
+    def is_full(_path: Path | None) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "open_file", lambda path: is_full(path) if path else open_file(path))
+        board = Board(folder)
+    assert board.delivery.fault == "disk I/O error"
+    board.hear(envelope("asked again"))
+    board.hear(envelope("new"))
+    board.hear(envelope("answered"))
+    assert board.replies == []
+
+    later = time.monotonic() + TRY_AGAIN_S + 1
+    board.delivery.flush(later)
+    assert (board.delivery.fault, board.delivery.has_earlier) == (None, True)
+    board.answer(1)
+    board.answer(2)
+    board.answer(3)
+    assert board.dispatcher.is_idle
+    board.dispatcher.resume(moment(time.monotonic()))
+    assert (board.delivery.has_earlier, board.dispatcher.active) == (False, 1)
+    # Each is answered that was owed an answer; what was asked again meanwhile is run once for both.
+    while board.dispatcher.active:
+        (*_, run) = (command for command in board.commands if isinstance(command, Run))
+        board.answer(run.id)
+    ids = [reply["id"] for reply in board.replies]
+    assert sorted(map(str, ids)) == ["answered", "answered", "asked", "asked again", "asked again", "new"]
+    assert [held.fingerprint for held in board.dispatcher.quarantine.held] == ["ab" * 8]
+    for number in range(1, 7):
+        board.confirm(number)
+    board.delivery.close()
+    assert [run.messages[-1].content for run in board.commands if isinstance(run, Run)] == [
+        f"text of {name}" for name in ("asked again", "new", "answered", "asked")
+    ]
+    assert left_for_the_next(folder) == []
+    assert list(Journal(folder / FILE).undelivered()) == []
+
+
+@pytest.mark.expects_warning
 def test_a_disk_that_does_not_take_what_was_written_is_a_fault(folder: Path) -> None:
     board = Board(folder)
     message = board.hear(envelope("a"))
@@ -420,4 +495,4 @@ def test_at_the_end_what_is_committed_is_on_the_disk_and_acknowledged(folder: Pa
     assert board.outlet.acknowledged == [message]
     board.delivery.close()
     assert not (folder / f"{FILE}-wal").exists()
-    assert [task for _, task, _ in Board(folder).delivery.unanswered(moment(0.0))] == ["generate"]
+    assert [left.task for left in left_for_the_next(folder)] == ["generate"]

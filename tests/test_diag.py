@@ -21,7 +21,8 @@ from edge_agent.diag.bus import retained
 from edge_agent.diag.diag import diag
 from edge_agent.diag.part import MOST_BYTES, Part, collect
 from edge_agent.diag.redaction import log_text, scrubbed
-from edge_agent.journal import FILE, Journal, JournalError, journal_facts
+from edge_agent.journal import Journal, journal_facts
+from edge_agent.journal_file import FILE, JournalError
 from edge_agent.mqtt_link import Publication
 from edge_agent.programs import ProgramError
 from tests.boards.trees import load

@@ -28,7 +28,8 @@ from edge_agent.doctor.rights import name as name_check
 from edge_agent.doctor.rights import rights
 from edge_agent.doctor.sensors import memory_limit, sensors
 from edge_agent.doctor.storage import journal, readable, state
-from edge_agent.journal import FILE, Journal
+from edge_agent.journal import Journal
+from edge_agent.journal_file import FILE
 from edge_agent.model_record import Record, write
 from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent
 from tests.boards.trees import NAMES, Tree, load

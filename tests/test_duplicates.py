@@ -146,7 +146,7 @@ def test_empty_correlation_data_is_none() -> None:
 def test_what_is_recorded_is_recalled_and_not_kept() -> None:
     recorded = {7: OK}
     duplicates = Duplicates(300.0, recall=recorded.get)
-    duplicates.end(key("recorded"), Outcome(status=Status.OK, output="not kept"), 0.0, 7, is_recorded=True)
+    duplicates.end(key("recorded"), Outcome(status=Status.OK, output="not kept"), 0.0, 7, 100)
     duplicates.end(key("refused"), Outcome(status=Status.OK, output="kept"), 0.0, 8)
     assert duplicates.find(key("recorded"), 1.0) is OK
     assert duplicates.find(key("refused"), 1.0) == Outcome(status=Status.OK, output="kept")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import random
 import sqlite3
 import time
 from pathlib import Path
@@ -7,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent.clock import Moment
-from edge_agent.journal import FILE, WAL_SUFFIX, Journal
+from edge_agent.journal import Journal
+from edge_agent.journal_file import FILE, WAL_SUFFIX
 from edge_agent.mqtt_link import Publication
+from edge_agent.quarantine import Quarantined
 from tests.support import inbound
 
 AT = Moment("this boot", 5.0, 1.8e9)
@@ -156,6 +160,77 @@ def test_of_a_file_with_damaged_pages_the_rest_goes_on(path: Path) -> None:
     assert 0 < len(list(journal.unanswered())) < 30
     row = journal.accept(inbound("t", "new"), "triage", AT)
     assert row in rows(reopened(journal))
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("found", [b"task TEXT", b"CREATE TABLE requests", b"requestsrequests"])
+def test_a_bit_of_the_tables_form_costs_no_request(path: Path, found: bytes) -> None:
+    """Of a column's name, or of a table's: SQLite's own message may then be no text."""
+    filled(path)
+    for bit in (0x80, 0x01):
+        data = bytearray(path.read_bytes())
+        data[data.index(found) + len(found) - 6] ^= bit
+        path.write_bytes(data)
+        assert rows(Journal(path)) == list(range(1, 61))
+
+
+@pytest.mark.expects_warning
+def test_a_bit_of_a_text_costs_one_request_and_a_page_its_own(path: Path) -> None:
+    filled(path)
+    overwrite(path, 10, 11)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"this boot", 12 * 1024) + 2] ^= 0x80
+    path.write_bytes(data)
+    journal = Journal(path)
+    assert 50 < len(rows(journal)) < 59
+    assert path.with_name(f"{FILE}.damaged").read_bytes() == data
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_salvage_that_is_cut_off_is_done_at_the_next_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, is_moved: bool
+) -> None:
+    filled(path)
+    overwrite(path, 10, 12)
+
+    def killed(self: Path, target: Path) -> Path:
+        if is_moved and self == path:
+            os.replace(self, target)  # noqa: PTH105
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(InterruptedError):
+            Journal(path)
+    path.with_name(f"{FILE}.draft-wal").write_bytes(b"of an earlier try")
+    assert 30 < len(rows(Journal(path))) < 60
+    assert sorted(one.name for one in path.parent.iterdir() if "draft" in one.name) == []
+
+
+def test_what_is_quarantined_while_the_clock_is_unset_stays_so(path: Path) -> None:
+    journal = Journal(path)
+    held = [Quarantined("ab", "t", None), Quarantined("cd", "t", "2026-01-01T00:00:00.000Z")]
+    for one in held:
+        journal.hold(one)
+    assert list(reopened(journal).held()) == held
+
+
+@pytest.mark.expects_warning
+def test_whatever_bits_are_damaged_it_opens_and_tells_what_it_can(path: Path) -> None:
+    data, dice = filled(path).read_bytes(), random.Random(7)
+    for _ in range(60):
+        for one in path.parent.iterdir():
+            one.unlink()
+        damaged = bytearray(data)
+        for _ in range(dice.choice((1, 10, 300))):
+            damaged[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+        path.write_bytes(damaged)
+        journal = Journal(path)
+        for told in (journal.held(), journal.unanswered(), journal.undelivered(), journal.repeatable()):
+            list(told)
+        Journal(None).take_over(journal)
+        journal.close()
 
 
 @pytest.mark.expects_warning

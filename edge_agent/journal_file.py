@@ -1,0 +1,220 @@
+"""The journal's file: opened whole; or, where it is damaged, made anew of all that can be read of it.
+
+SQLite knows no checksums: pages are checked when the file is opened, values when they are read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+# Its number is that of the tables' form: an agent with another form uses another file, and leaves this one alone.
+FILE = "requests-1.sqlite"
+WAL_SUFFIX = "-wal"
+# The file of changes keeps this size once it has grown to it: to write in its place costs no change of the folder's.
+WAL_BYTES = 4 << 20
+LOCKED_MS = 1000
+# Each commit writes whole pages, and a row is smaller than one.
+_PAGE_BYTES = 1024
+# Of SQLite's file format, section 1.3.
+_COUNT_OF_PAGES_AT = 28
+
+_REQUESTS = """
+CREATE TABLE IF NOT EXISTS requests (
+  number INTEGER PRIMARY KEY, task TEXT NOT NULL,
+  topic TEXT, payload BLOB, response_topic TEXT, correlation BLOB, content_type TEXT, expiry_s INTEGER,
+  packet_id INTEGER, boot TEXT NOT NULL, monotonic_s REAL NOT NULL, wall_s REAL NOT NULL,
+  reply_topic TEXT, reply BLOB, key BLOB, is_delivered INTEGER NOT NULL DEFAULT 0
+)"""
+_QUARANTINE = "CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY KEY, task TEXT NOT NULL, since TEXT)"
+# How many columns each has.
+_COLUMNS = {"requests": 16, "quarantine": 3}
+# What bytes become that are no UTF-8.
+_LONE = re.compile("[\ud800-\udfff]")
+
+JournalError = sqlite3.Error
+
+
+class _Connection(sqlite3.Connection):
+    def execute(self, *given: Any) -> sqlite3.Cursor:
+        """Raises JournalError alone."""
+        try:
+            return super().execute(*given)
+        except UnicodeError as error:  # of SQLite's message, which quotes what is damaged
+            raise sqlite3.DatabaseError("its text is damaged") from error
+
+
+def connect(path: Path | str, *, is_uri: bool = False) -> sqlite3.Connection:
+    """As it is. Text that is damaged is seen as such (`is_text`), and does not end the reading of all else."""
+    # Any thread may be the one that collects a journal nobody has closed.
+    connection = sqlite3.connect(
+        path,
+        timeout=LOCKED_MS / 1000,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=is_uri,
+        factory=_Connection,
+    )
+    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    return connection
+
+
+def open_file(path: Path | None) -> sqlite3.Connection:
+    """With its tables. path: None = in memory. Raises JournalError for what is wrong with the disk, OSError."""
+    if path is None:
+        return _opened(None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _end_salvage(path)
+    try:
+        return _opened(path)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):  # of the disk, not of what is in the file
+            raise
+        _salvage(path)
+        kept_as = _beside(path, ".damaged")
+        log.error("the record of requests was damaged, what can be read goes on kept_as=%s: %s", kept_as, error)  # noqa: TRY400
+        return _opened(path)
+
+
+def copied(connection: sqlite3.Connection) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Statements that make its rows anew: row by row, not page by page, for pages would bring their damage along."""
+    for table, columns in _COLUMNS.items():
+        statement = f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * columns)})"  # noqa: S608 - names of ours
+        for values in _from_both_ends(connection, table):
+            if all(is_text(value) for value in values if isinstance(value, str)):
+                yield statement, values
+            else:
+                log.error("a row of %s is damaged, and dropped: %r", table, values[0])
+
+
+def _from_both_ends(connection: sqlite3.Connection, table: str) -> Iterator[Any]:
+    """All rows; or those before the first that cannot be read, and those after the last."""
+    for order in ("ASC", "DESC"):
+        try:
+            yield from connection.execute(f"SELECT * FROM {table} ORDER BY rowid {order}")  # noqa: S608
+        except sqlite3.OperationalError:  # of the disk, not of what is in the file
+            raise
+        except (sqlite3.DatabaseError, UnicodeError) as error:
+            log.error("not all %s on record can be read: %s", table, error)  # noqa: TRY400
+        else:
+            return
+
+
+def readable(connection: sqlite3.Connection, query: str) -> Iterator[Any]:
+    """Rows until the first that cannot be read."""
+    try:
+        yield from connection.execute(query)
+    except sqlite3.OperationalError:  # of the disk, not of what is in the file
+        raise
+    except (sqlite3.DatabaseError, UnicodeError) as error:
+        log.error("part of the record of requests cannot be read: %s", error)  # noqa: TRY400
+
+
+def is_text(value: str) -> bool:
+    """Whether it was written as it is read."""
+    return not _LONE.search(value)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _opened(path: Path | None) -> sqlite3.Connection:
+    connection = connect(path or ":memory:")
+    try:
+        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+        connection.execute("PRAGMA cache_size = -256")  # KiB
+        # Readers and checkpoints do not hold up the writer; a commit waits for no disk, and a checkpoint of this
+        # connection's does: journal_sync does both, as long as it keeps up.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+        was_empty = not _schema(connection)
+        connection.execute(_REQUESTS)
+        connection.execute(_QUARANTINE)
+        if path is not None and not was_empty:
+            _check(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Raises sqlite3.DatabaseError for what is not as it was made."""
+    with closing(_opened(None)) as sound:
+        if _schema(connection) != _schema(sound):
+            raise sqlite3.DatabaseError("its tables are not as they were made")
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
+
+
+def _schema(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
+    return connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+
+def _salvage(path: Path) -> None:
+    """The damaged file is moved when all that can be read of it is on the disk elsewhere. Raises as `open_file`."""
+    draft = _beside(path, ".draft")
+    try:
+        _opened(draft).close()
+        _mend_first_page(path, draft.read_bytes()[:_PAGE_BYTES])
+        with closing(_opened(draft)) as new, closing(connect(path)) as old:
+            new.execute("BEGIN")
+            for statement, values in copied(old):
+                with suppress(sqlite3.IntegrityError):
+                    new.execute(statement, values)
+            new.execute("COMMIT")
+        file = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except BaseException:
+        _forget(draft)
+        raise
+    path.replace(_beside(path, ".damaged"))
+    _end_salvage(path)
+
+
+def _mend_first_page(path: Path, sound: bytes) -> None:
+    """It tells where the tables are. In every file it is the same, but for counts that only a writer needs."""
+    try:
+        with closing(connect(path)) as old, closing(_opened(None)) as new:
+            is_sound = _schema(old) == _schema(new)
+    except JournalError:
+        is_sound = False
+    nbytes = path.stat().st_size
+    if is_sound or not nbytes or nbytes % _PAGE_BYTES:
+        return
+    with path.open("r+b") as file:
+        file.write(sound)
+        file.seek(_COUNT_OF_PAGES_AT)
+        file.write((nbytes // _PAGE_BYTES).to_bytes(4, "big"))
+
+
+def _end_salvage(path: Path) -> None:
+    """Of one that was cut off, too: where the file itself is gone, its draft is whole."""
+    draft = _beside(path, ".draft")
+    if draft.exists() and not path.exists():
+        # Changes that are left there would be made to the new file.
+        with suppress(FileNotFoundError):
+            _beside(path, WAL_SUFFIX).replace(_beside(path, f".damaged{WAL_SUFFIX}"))
+        _beside(path, "-shm").unlink(missing_ok=True)
+        draft.replace(path)
+    _forget(draft)
+
+
+def _forget(draft: Path) -> None:
+    for suffix in ("", WAL_SUFFIX, "-shm"):
+        _beside(draft, suffix).unlink(missing_ok=True)
