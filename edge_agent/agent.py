@@ -261,6 +261,8 @@ class Agent:
                 case "give-up":
                     self._exit_code = 1
         self._operations.tick(now)
+        if "health" in self._timers:  # a reload may have made its interval shorter
+            self._timers["health"] = min(self._timers["health"], now + self._operations.config.health.interval_s)
         self._model_switch.tick(now)
         is_idle = self._dispatcher.is_idle and not self._dispatcher.limits.causes and self._model_switch.phase is None
         self._canary_watch.tick(now, is_idle=is_idle)

@@ -106,12 +106,14 @@ class Journal:
         with suppress(JournalError):
             if other._connection.in_transaction:
                 other._connection.execute("ROLLBACK")
-        for statement, values in copied(other._connection):
-            with suppress(sqlite3.IntegrityError):
+        try:
+            for statement, values in copied(other._connection):
+                with suppress(sqlite3.IntegrityError):
+                    self._execute(statement, values)
+        finally:  # also where its file cannot be read any more
+            for statement, values in other._told:
                 self._execute(statement, values)
-        for statement, values in other._told:
-            self._execute(statement, values)
-        self._next_row = other._next_row if self.path is None else max(other._next_row, self._first_free_row())
+            self._next_row = other._next_row if self.path is None else max(other._next_row, self._first_free_row())
 
     def rows(self) -> frozenset[int]:
         """Of all requests and answers."""

@@ -118,6 +118,10 @@ class Operations:
                 raise ConfigError(self._config_path, faults)
         except ConfigError as error:
             raise CommandError("bad_config", "; ".join(error.faults)) from error
+        needs_restart = []
+        if config.queue.journal != (journal := self.config.queue.journal):
+            needs_restart.append("queue.journal")
+            config = config.model_copy(update={"queue": config.queue.model_copy(update={"journal": journal})})
         changed = [name for name in type(config).model_fields if getattr(config, name) != getattr(self.config, name)]
         config = self.config.model_copy(update={name: getattr(config, name) for name in _LIVE})
         self.desk.reconfigure(config)
@@ -131,7 +135,7 @@ class Operations:
         self._connections.listen(config, self._dispatcher.filters)
         self._retained.publish_all()
         applied = [name for name in changed if name in _LIVE]
-        needs_restart = [name for name in changed if name not in _LIVE]
+        needs_restart += [name for name in changed if name not in _LIVE]
         log.info("reloaded applied=%s needs_restart=%s", ",".join(applied) or "-", ",".join(needs_restart) or "-")
         return {"applied": applied, "needs_restart": needs_restart}
 

@@ -84,6 +84,23 @@ def test_a_reload_by_signal_is_told_on_one_line(tmp_path: Path, caplog: pytest.L
     assert told == ["reloaded applied=queue,health needs_restart=engine"]
 
 
+def test_a_shorter_interval_of_health_counts_at_once_and_another_journal_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
+    path.write_text(text + "[health]\ninterval_s = 600\n", encoding="utf-8")
+    agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
+    agent._timers["health"] = 1.0
+    agent._tick(1.0)
+    assert agent._timers["health"] == 601.0
+    queue = '[queue]\njournal = "memory"\n'
+    path.write_text(text + "[health]\ninterval_s = 2\n" + queue, encoding="utf-8")
+    assert agent._operations.reload() == {"applied": ["health"], "needs_restart": ["queue.journal"]}
+    agent._tick(5.0)
+    assert agent._timers["health"] == 7.0
+    path.write_text(text + "[health]\ninterval_s = 2\n" + queue + "capacity = 9\n", encoding="utf-8")
+    assert agent._operations.reload() == {"applied": ["queue"], "needs_restart": ["queue.journal"]}
+
+
 def test_a_reload_takes_over_how_much_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     path = tmp_path / "config.toml"

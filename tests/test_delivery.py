@@ -348,6 +348,27 @@ class Failing:
 
 
 @pytest.mark.expects_warning
+def test_a_disk_that_cannot_be_read_either_makes_no_two_requests_one(folder: Path) -> None:
+    board = Board(folder)
+    for name in "abc":
+        board.hear(envelope(name))
+
+    class Gone(sqlite3.Connection):
+        def execute(self, *_given: object) -> sqlite3.Cursor:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    board.delivery._journal._connection = Gone(":memory:")
+    for name in "de":
+        board.hear(envelope(name))
+    for number in range(1, 6):
+        board.answer(number)
+    for name in "abcde":
+        board.hear(envelope(name))
+    told = [reply["id"] for reply in board.replies if reply["repeat"]]
+    assert told == list("abcde")
+
+
+@pytest.mark.expects_warning
 def test_with_a_full_disk_requests_are_answered_acknowledged_and_the_fault_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,7 +468,7 @@ def test_a_record_that_cannot_be_opened_at_the_start_is_taken_over_when_it_can(
     with monkeypatch.context() as patch:
         patch.setattr(journal, "open_file", lambda path: is_full(path) if path else open_file(path))
         board = Board(folder)
-    assert board.delivery.fault == "disk I/O error"
+    assert str(board.delivery.fault) == "disk I/O error"
     board.hear(envelope("asked again"))
     board.hear(envelope("new"))
     board.hear(envelope("answered"))
