@@ -13,7 +13,7 @@ import ssl
 import sys
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,6 +29,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import MqttConfig
 from edge_agent.faults import cut
+from edge_agent.poison import SHORT_CONNECTION_S, Poison
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +44,6 @@ BACK_OFF_S = (1.0, 15.0)
 TAKEN_OVER = "Session taken over"
 # Messages that wait for a PUBACK or for a connection; past this, they are dropped and counted. Larger than any queue.
 MAX_QUEUED = 20_000
-# A message that was first in line in so many connections that all broke at once is what breaks them.
-POISON_AFTER = 3
-SHORT_CONNECTION_S = 5.0
-MAX_POISONED_TOPICS = 100
 # Of a packet, besides topic, payload and the variable properties.
 PACKET_OVERHEAD_BYTES = 64
 
@@ -110,6 +107,14 @@ class Disconnected:
 LinkEvent = Inbound | Connected | Disconnected
 
 
+class _Held:
+    """A message as paho has those that wait."""
+
+    def __init__(self, publication: Publication, properties: Properties | None) -> None:
+        self.topic, self.payload = publication.topic, publication.payload
+        self.qos, self.retain, self.properties = publication.qos, publication.retain, properties
+
+
 class MqttLink:
     """One connection.
 
@@ -138,9 +143,9 @@ class MqttLink:
         self.disconnects: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
         self._connected_at = 0.0
         self._max_packet_bytes: int | None = None
-        self._suspect: tuple[int | None, int] = (None, 0)
-        # By topic: the size from which on the broker takes nothing there. It may be the size, it may be the topic.
-        self._poison_bytes: OrderedDict[str, int] = OrderedDict()
+        self._poison = Poison()
+        # What was sent again has another number: by which its sender knows it.
+        self._known_as: dict[int, int] = {}
         self._is_v5 = config.protocol == "5"
         self._config = config
         self._deliver = deliver
@@ -234,7 +239,8 @@ class MqttLink:
     @property
     def queued(self) -> int:
         """Messages not yet confirmed by the broker."""
-        return len(self._client._out_messages)  # noqa: SLF001 - paho offers no other way to see its queue
+        waiting = self._client._out_messages  # noqa: SLF001 - paho offers no other way to see its queue
+        return len(waiting) + len(self._poison)
 
     def set_subscriptions(self, filters: Iterable[str]) -> None:
         """These are the subscriptions from now on, at this and every later connection."""
@@ -252,7 +258,7 @@ class MqttLink:
         nbytes = _packet_bytes(publication)
         if self._max_packet_bytes is not None and nbytes > self._max_packet_bytes:
             return False
-        return nbytes < self._poison_bytes.get(publication.topic, nbytes + 1)
+        return self._poison.takes(publication.topic, nbytes, time.monotonic())
 
     def publish(self, publication: Publication) -> int | None:
         """Hands a message over; while offline it waits. Gives its number, for `take_confirmed`.
@@ -266,6 +272,12 @@ class MqttLink:
             )  # fmt: skip
             self.dropped += 1
             return None
+        if len(self._poison) and publication.qos and self.queued < MAX_QUEUED:
+            held = _Held(publication, self._properties(publication, PacketTypes.PUBLISH))
+            with self._lock:
+                number = self._poison.holds(held)
+            if number is not None:
+                return number
         try:
             info = self._client.publish(
                 publication.topic,
@@ -291,7 +303,9 @@ class MqttLink:
         return None if is_lost else info.mid
 
     def take_confirmed(self) -> list[int]:
-        """Numbers of messages that the broker has, or never will, since the last call."""
+        """Numbers of messages that the broker has, or never will, since the last call; to be called often."""
+        if len(self._poison):
+            self._send_again(time.monotonic())
         return [self._confirmed.popleft() for _ in range(len(self._confirmed))]
 
     def acknowledge(self, inbound: Inbound) -> None:
@@ -301,7 +315,7 @@ class MqttLink:
 
     def _on_pre_connect(self, client: paho.Client, _userdata: object) -> None:
         self._is_unanswered = True
-        self._drop_poison()
+        self._sort_out()
         try:
             # A certificate or a password may be another one by now.
             self._read_credentials()
@@ -351,8 +365,9 @@ class MqttLink:
         was_connected, self.is_connected = self.is_connected, False
         was_unanswered, self._is_unanswered = self._is_unanswered, False
         if was_connected:
-            self.disconnects.append(time.monotonic())
-            self._suspect_first()
+            now = time.monotonic()
+            self.disconnects.append(now)
+            self._poison.broken(self._client._out_messages, now - self._connected_at, now)  # noqa: SLF001 - as in `queued`
             self._set_back_off(is_taken_over=reason == TAKEN_OVER)
             self._fail(Broken.LOST, str(reason))
             # The others stand in for the first one: it is tried before them each time.
@@ -360,33 +375,27 @@ class MqttLink:
         elif was_unanswered:
             self._fail(Broken.NOT_ANSWERED, f"no answer to a CONNECT of MQTT {self._config.protocol}")
 
-    def _suspect_first(self) -> None:
-        """A broker that cannot stand a message closes the connection, and paho would send it again first, for ever."""
-        first = next(iter(self._client._out_messages), None)  # noqa: SLF001 - as in `queued`
-        is_short = time.monotonic() - self._connected_at < SHORT_CONNECTION_S
-        suspect, count = self._suspect
-        self._suspect = (first, count + 1 if first == suspect else 1) if is_short and first is not None else (None, 0)
-
-    def _drop_poison(self) -> None:
+    def _sort_out(self) -> None:
         """Between two connections: paho may have been sending what waits when the last one broke."""
-        first, count = self._suspect
-        if first is None or count < POISON_AFTER:
+        with self._lock:
+            dropped = self._poison.sort_out(self._client._out_messages, time.monotonic())  # noqa: SLF001 - as in `queued`
+        for number, topic in dropped:
+            self._confirm(number)
+            self.dropped += 1
+            log.error("message dropped topic=%r: the broker closes the connection on it", cut(topic))
+
+    def _send_again(self, now: float) -> None:
+        """What was set aside, on a connection that has lasted without it."""
+        if not self.is_connected or now - self._connected_at < SHORT_CONNECTION_S:
             return
-        self._suspect = (None, 0)
-        waiting = self._client._out_messages  # noqa: SLF001
-        if first not in waiting:
-            return
-        topic = waiting[first].topic
-        # The same answer, told once more, may differ by some bytes.
-        self._poison_bytes[topic] = nbytes = len(topic.encode()) + len(waiting[first].payload) - 1
-        if len(self._poison_bytes) > MAX_POISONED_TOPICS:
-            self._poison_bytes.popitem(last=False)
-        for number, message in list(waiting.items()):
-            if message.topic == topic and len(topic.encode()) + len(message.payload) >= nbytes:
-                del waiting[number]
-                self._confirmed.append(number)
-                self.dropped += 1
-                log.error("message dropped topic=%r: the broker closes the connection on it", cut(topic))
+        with self._lock:
+            again = self._poison.lasted(self._client._out_messages, now)  # noqa: SLF001
+        for number, one in again.items():
+            info = self._client.publish(one.topic, one.payload, one.qos, one.retain, one.properties)
+            self._known_as[info.mid] = self._known_as.pop(number, number)
+
+    def _confirm(self, number: int) -> None:
+        self._confirmed.append(self._known_as.pop(number, number))
 
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
         try:
@@ -424,7 +433,7 @@ class MqttLink:
     def _on_publish(
         self, client: paho.Client, _userdata: object, number: int, reason: ReasonCode, _properties: object
     ) -> None:
-        self._confirmed.append(number)
+        self._confirm(number)
         if reason.is_failure:
             self.refusals.append(str(reason))
         # A PUBACK needs no answer that would carry our TCP acknowledgement, and a broker whose socket uses Nagle's

@@ -20,7 +20,6 @@ from edge_agent.demo.broker import free_port
 from edge_agent.mqtt_link import (
     KEEPALIVE_S,
     NETWORK_SILENCE_S,
-    POISON_AFTER,
     Broken,
     Connected,
     Disconnected,
@@ -29,6 +28,7 @@ from edge_agent.mqtt_link import (
     Publication,
     _words,
 )
+from edge_agent.poison import POISON_AFTER, SHORT_CONNECTION_S
 from tests.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE
 from tests.processes import Mosquitto
 
@@ -171,25 +171,33 @@ def test_certificates_that_are_replaced_count_from_the_next_attempt_on_and_unrea
 
 
 @pytest.mark.expects_warning
-def test_what_a_broker_closes_connections_on_is_not_tried_again_there_and_less_of_it_is() -> None:
+def test_what_a_broker_closes_connections_on_is_dropped_and_what_a_network_cut_off_is_not() -> None:
     link = MqttLink("c", MqttConfig.model_validate({}), lambda _: None)
-    large = Publication(topic="r/1", payload=b"x" * 20_000)
-    assert link.takes(large)
     # They wait for a connection.
-    numbers = [link.publish(Publication(topic="r/1", payload=b"x" * size)) for size in (20_000, 500, 19_999)]
+    numbers = [link.publish(Publication(topic="r/1", payload=b"x" * size)) for size in (20_000, 500)]
+
+    def broken(after_s: float) -> None:
+        link.is_connected, link._connected_at = True, time.monotonic() - after_s
+        assert link.take_confirmed() == []
+        link._on_disconnect(link._client, None, None, ReasonCode(PacketTypes.DISCONNECT, "Unspecified error"), None)
+
     for _ in range(POISON_AFTER):
-        link._drop_poison()
-        assert link.queued == 3
-        link._connected_at = time.monotonic()
-        link._suspect_first()
-    # Only now: paho goes through what waits while it is told that a connection has broken.
-    link._drop_poison()
-    assert link.take_confirmed() == [numbers[0], numbers[2]]
-    assert link.queued == 1
-    again = Publication(topic="r/1", payload=b"x" * 19_999, correlation=b"c")  # "true" is shorter than "false"
-    assert not link.takes(again)
+        link._sort_out()
+        assert len(link._client._out_messages) == 2
+        broken(0.0)
+    link._sort_out()
+    assert (len(link._client._out_messages), link.queued) == (1, 2)
+    # It lasts, and what was set aside is sent again: under a number that its sender does not know.
+    broken(SHORT_CONNECTION_S + 1)
+    assert len(link._client._out_messages) == 2
+    again = list(link._client._out_messages)[-1]
+    link._sort_out()
+    assert link.take_confirmed() == [numbers[0]]
+    assert not link.takes(Publication(topic="r/1", payload=b"x" * 19_999, correlation=b"c"))
     assert link.takes(Publication(topic="r/1", payload=b"x" * 500))
     assert link.takes(Publication(topic="r/2", payload=b"x" * 20_000))
+    assert again not in numbers
+    assert (link.queued, link.dropped) == (1, 1)
 
 
 @pytest.mark.expects_warning

@@ -1,0 +1,94 @@
+"""Which message breaks the connections, as a timeline of connections that break."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edge_agent.poison import BELIEVED_S, POISON_AFTER, SHORT_CONNECTION_S, Poison
+
+
+@dataclass(frozen=True)
+class Message:
+    topic: str
+    payload: bytes = b"x" * 100
+
+
+class Line:
+    """A connection's messages, and a broker that closes it on some of them, or a network that cuts it off."""
+
+    def __init__(self, *topics: str) -> None:
+        self.poison = Poison()
+        self.waiting: dict[int, Any] = {number: Message(topic) for number, topic in enumerate(topics, 1)}
+        self.dropped: list[str] = []
+        self.now = 0.0
+
+    def connect(self, *, bad: tuple[str, ...] = (), is_cut: bool = False) -> None:
+        """Once: what is sent arrives in order until something bad does, or all is cut off."""
+        self.dropped += [topic for _, topic in self.poison.sort_out(self.waiting, self.now)]
+        began = self.now
+        self.now += 1.0
+        if not is_cut and self._arrive(bad):
+            self.now += SHORT_CONNECTION_S
+            while again := self.poison.lasted(self.waiting, self.now):
+                self.waiting |= {number + 100: one for number, one in again.items()}
+                if not self._arrive(bad):
+                    break
+        self.poison.broken(self.waiting, self.now - began, self.now)
+
+    def _arrive(self, bad: tuple[str, ...]) -> bool:
+        for number, one in list(self.waiting.items()):
+            if one.topic in bad:
+                return False
+            del self.waiting[number]
+        return True
+
+    def takes(self, topic: str, nbytes: int = 200) -> bool:
+        return self.poison.takes(topic, nbytes, self.now)
+
+
+def test_what_the_broker_cannot_stand_is_dropped_and_nothing_else() -> None:
+    line = Line("good", "bad", "good", "also bad")
+    for _ in range(4 * POISON_AFTER):
+        line.connect(bad=("bad", "also bad"))
+    line.connect()
+    assert sorted(line.dropped) == ["also bad", "bad"]
+    assert (line.waiting, len(line.poison)) == ({}, 0)
+    assert not line.takes("bad")
+    assert line.takes("bad", 50)
+    assert line.takes("good")
+
+
+def test_a_bad_network_costs_no_message_however_long() -> None:
+    for breaks in range(1, 5 * POISON_AFTER):
+        line = Line("state", "reply", "reply")
+        for _ in range(breaks):
+            line.connect(is_cut=True)
+        line.connect()
+        assert (line.dropped, line.waiting, len(line.poison)) == ([], {}, 0)
+        assert line.takes("state")
+
+
+def test_what_is_answered_again_with_each_connection_is_set_aside_too() -> None:
+    line = Line("bad")
+    for _ in range(POISON_AFTER):
+        line.connect(bad=("bad",))
+    line.poison.sort_out(line.waiting, line.now)
+    assert line.poison.holds(Message("bad")) == -1
+    assert line.poison.holds(Message("good")) is None
+    for _ in range(2):
+        line.connect(bad=("bad",))
+    assert line.dropped == ["bad"] * 2
+    assert line.poison.holds(Message("bad")) is None
+
+
+def test_a_network_that_fails_again_while_it_is_sent_again_costs_it_for_a_while_only() -> None:
+    line = Line("reply")
+    for _ in range(POISON_AFTER):
+        line.connect(is_cut=True)
+    line.connect(bad=("reply",))
+    line.connect()
+    assert line.dropped == ["reply"]
+    assert not line.takes("reply")
+    line.now += BELIEVED_S
+    assert line.takes("reply")
