@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 2
 # Clients that may wait for one answer by asking the same question again.
 MAX_FOLLOWERS = 100
+# And what is kept to answer all of them: Correlation Data, and the id that is made of it.
+MAX_FOLLOWERS_BYTES = 4 << 20
 
 # Who named a deadline, where nobody did.
 _MEASURED, _DEFAULT = "measured", "default"
@@ -88,6 +90,7 @@ class Dispatcher:
         self._numbers = 0
         self._active: dict[int, _Active] = {}
         self._keys: dict[int, Key] = {}
+        self._followers_bytes = 0
         self._rates = RateLimits()
         self._configure(config, tasks)
         self.queue = RequestQueue(config.queue.capacity)
@@ -194,13 +197,15 @@ class Dispatcher:
             if twin is not None:
                 self.statistics.duplicates_total += 1
                 if isinstance(twin, Request):
-                    if len(twin.followers) >= MAX_FOLLOWERS:
+                    followers_bytes = self._followers_bytes + origin.nbytes
+                    if len(twin.followers) >= MAX_FOLLOWERS or followers_bytes > MAX_FOLLOWERS_BYTES:
                         message = "too many wait for this answer already"
                         raise Refusal(Code.QUEUE_FULL, message, self._admission(now).retry_after_s)
                     if inbound.duplicate:
                         self.delivery.drop(asker.row)
                     else:
                         twin.followers.append(asker)
+                        self._followers_bytes = followers_bytes
                 else:
                     self._replies.terminal(asker, twin, repeat=True)
                 return
@@ -530,6 +535,7 @@ class Dispatcher:
             )  # fmt: skip
         recorded_bytes = self._replies.terminal(Asker(request.origin, request.row), outcome, key=key)
         for follower in request.followers:
+            self._followers_bytes -= follower.origin.nbytes
             self._replies.terminal(follower, outcome, repeat=True)
         self._duplicates.end(key, outcome, now, request.row, recorded_bytes)
 

@@ -312,6 +312,11 @@ class Origin:
     is_id_given: bool
 
     @property
+    def nbytes(self) -> int:
+        """What is kept of it, nearly."""
+        return len(str(self.id)) + len(self.correlation or b"") + len(self.reply_topic) + 200
+
+    @property
     def log_id(self) -> str | int:
         """As Correlation Data it may have any length."""
         return cut(self.id) if isinstance(self.id, str) else self.id

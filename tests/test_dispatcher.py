@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.admission import DRAINING_RETRY_S
+from edge_agent.dispatcher import MAX_FOLLOWERS_BYTES
 from edge_agent.energy import EnergySample
 from edge_agent.engine.protocol import (
     Cancelled,
@@ -1147,6 +1148,19 @@ class TestManyAskers:
         assert [reply["status"] for reply in desk.replies] == ["busy", "busy"]
         desk.dispatcher.answered(finished(1), 1.0)
         assert len(desk.replies) == 103
+
+    def test_what_is_kept_to_answer_them_is_bounded_over_all_that_is_asked(self) -> None:
+        desk = Desk("[queue]\ncapacity = 20\n")
+        for asked in range(10):
+            for _ in range(11):
+                desk.ask(f"text {asked}", correlation=b"\xff" * 20_000)
+        refused = len(desk.replies)
+        assert refused == 100 - MAX_FOLLOWERS_BYTES // 60_250
+        assert {code_of(reply) for reply in desk.replies} == {"queue_full"}
+        for number in range(1, 11):
+            desk.dispatcher.answered(finished(number), 1.0)
+        assert len(desk.replies) == 110
+        assert desk.dispatcher._followers_bytes == 0
 
 
 class TestCancel:
