@@ -390,7 +390,8 @@ class MqttLink:
             return
         with self._lock:
             again = self._poison.lasted(self._client._out_messages, now)  # noqa: SLF001
-        for number, one in again.items():
+        if again is not None:
+            number, one = again
             info = self._client.publish(one.topic, one.payload, one.qos, one.retain, one.properties)
             self._known_as[info.mid] = self._known_as.pop(number, number)
 

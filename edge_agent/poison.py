@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 POISON_AFTER = 3
 SHORT_CONNECTION_S = 5.0
+# How often one is sent again: what crossed with the end of a connection is not why it ended.
+BREAKS = 2
 # The broker may be another one by then.
 BELIEVED_S = 600.0
 MAX_POISONED_TOPICS = 100
@@ -35,16 +37,34 @@ class _Kind:
             del waiting[number]
         return found
 
-    def is_in(self, waiting: Waiting) -> bool:
-        return any(map(self.is_of, list(waiting.values())))
-
     def is_of(self, message: Any) -> bool:
-        return message.topic == self.topic and len(self.topic.encode()) + len(message.payload) >= self.nbytes
+        return message.topic == self.topic and _nbytes(message) >= self.nbytes
 
 
 def _kind(message: Any, now: float) -> _Kind:
     # The same answer, told once more, may differ by some bytes.
-    return _Kind(message.topic, len(message.topic.encode()) + len(message.payload) - 1, now)
+    return _Kind(message.topic, _nbytes(message) - 1, now)
+
+
+def _nbytes(message: Any) -> int:
+    return len(message.topic.encode()) + len(message.payload)
+
+
+@dataclass(slots=True)
+class _Trial:
+    """Of one message, which is sent again. breaks: how often the connection broke then."""
+
+    message: Any
+    at: float
+    breaks: int = 0
+    is_broken: bool = False
+
+    def is_of(self, message: Any) -> bool:
+        return bool(message.topic == self.message.topic and message.payload == self.message.payload)
+
+    def number(self, waiting: Waiting) -> int | None:
+        """None: the broker has it."""
+        return next((number for number, one in list(waiting.items()) if self.is_of(one)), None)
 
 
 class Poison:
@@ -54,9 +74,7 @@ class Poison:
         self._first: tuple[int | None, int] = (None, 0)
         self._aside: dict[int, Any] = {}
         self._held = 0
-        # What is sent again, and whether that broke the connection.
-        self._trial: _Kind | None = None
-        self._is_guilty = False
+        self._trial: _Trial | None = None
         self._verdicts: OrderedDict[str, _Kind] = OrderedDict()
 
     def __len__(self) -> int:
@@ -81,10 +99,9 @@ class Poison:
 
     def broken(self, waiting: Waiting, lived_s: float, now: float) -> None:
         """A connection has broken that lived for so long. Changes nothing of what waits."""
-        if self._trial is not None:
-            self._is_guilty = now - self._trial.at < SHORT_CONNECTION_S and self._trial.is_in(waiting)
-            if not self._is_guilty:
-                self._trial = None
+        trial = self._trial
+        if trial is not None and trial.number(waiting) is not None and now - trial.at < SHORT_CONNECTION_S:
+            trial.breaks, trial.is_broken = trial.breaks + 1, True
             return
         first = next(iter(waiting), None)
         known, count = self._first
@@ -93,22 +110,34 @@ class Poison:
 
     def sort_out(self, waiting: Waiting, now: float) -> list[tuple[int, str]]:
         """Before the next connection: takes out what is suspected. Gives numbers and topics of what is dropped."""
-        dropped: list[tuple[int, str]] = []
-        first, count = self._first
-        if self._is_guilty and self._trial is not None:
-            self._verdicts[self._trial.topic] = replace(self._trial, at=now)
-            if len(self._verdicts) > MAX_POISONED_TOPICS:
-                self._verdicts.popitem(last=False)
-            dropped = [(number, one.topic) for number, one in self._trial.taken_out(waiting).items()]
+        trial, (first, count) = self._trial, self._first
+        if trial is not None and trial.is_broken:
+            trial.is_broken = False
+            if trial.breaks >= BREAKS:
+                return self._condemn(_kind(trial.message, now), waiting)
+            number = trial.number(waiting)
+            if number is not None:
+                self._aside[number] = waiting.pop(number)
         elif count >= POISON_AFTER and first is not None and first in waiting:
             self._aside |= _kind(waiting[first], now).taken_out(waiting)
             self._first = (None, 0)
-        self._trial, self._is_guilty = None, False
-        return dropped
+        return []
 
-    def lasted(self, waiting: Waiting, now: float) -> dict[int, Any]:
-        """A connection lasts: what is to be sent again at once. Of one kind at a time, until the broker has it."""
-        if not self._aside or (self._trial is not None and self._trial.is_in(waiting)):
-            return {}
-        self._trial = _kind(next(iter(self._aside.values())), now)
-        return self._trial.taken_out(self._aside)
+    def _condemn(self, kind: _Kind, waiting: Waiting) -> list[tuple[int, str]]:
+        self._trial = None
+        self._verdicts[kind.topic] = kind
+        if len(self._verdicts) > MAX_POISONED_TOPICS:
+            self._verdicts.popitem(last=False)
+        return [(number, kind.topic) for number in (*kind.taken_out(waiting), *kind.taken_out(self._aside))]
+
+    def lasted(self, waiting: Waiting, now: float) -> tuple[int, Any] | None:
+        """A connection lasts: what is to be sent again at once; one at a time, until the broker has it."""
+        if not self._aside or (self._trial is not None and self._trial.number(waiting) is not None):
+            return None
+        number = min(self._aside, key=lambda number: _nbytes(self._aside[number]))
+        message = self._aside.pop(number)
+        if self._trial is not None and self._trial.is_of(message):
+            self._trial.at = now
+        else:
+            self._trial = _Trial(message, now)
+        return number, message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edge_agent.poison import BELIEVED_S, POISON_AFTER, SHORT_CONNECTION_S, Poison
+from edge_agent.poison import BELIEVED_S, BREAKS, POISON_AFTER, SHORT_CONNECTION_S, Poison
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Line:
         self.waiting: dict[int, Any] = {number: Message(topic) for number, topic in enumerate(topics, 1)}
         self.dropped: list[str] = []
         self.now = 0.0
+        self.most = 1000
 
     def connect(self, *, bad: tuple[str, ...] = (), is_cut: bool = False) -> None:
         """Once: what is sent arrives in order until something bad does, or all is cut off."""
@@ -31,14 +32,15 @@ class Line:
         if not is_cut and self._arrive(bad):
             self.now += SHORT_CONNECTION_S
             while again := self.poison.lasted(self.waiting, self.now):
-                self.waiting |= {number + 100: one for number, one in again.items()}
+                number, one = again
+                self.waiting[number + 1000] = one
                 if not self._arrive(bad):
                     break
         self.poison.broken(self.waiting, self.now - began, self.now)
 
     def _arrive(self, bad: tuple[str, ...]) -> bool:
         for number, one in list(self.waiting.items()):
-            if one.topic in bad:
+            if one.topic in bad or len(one.payload) > self.most:
                 return False
             del self.waiting[number]
         return True
@@ -76,7 +78,7 @@ def test_what_is_answered_again_with_each_connection_is_set_aside_too() -> None:
     line.poison.sort_out(line.waiting, line.now)
     assert line.poison.holds(Message("bad")) == -1
     assert line.poison.holds(Message("good")) is None
-    for _ in range(2):
+    for _ in range(BREAKS + 1):
         line.connect(bad=("bad",))
     assert line.dropped == ["bad"] * 2
     assert line.poison.holds(Message("bad")) is None
@@ -86,9 +88,26 @@ def test_a_network_that_fails_again_while_it_is_sent_again_costs_it_for_a_while_
     line = Line("reply")
     for _ in range(POISON_AFTER):
         line.connect(is_cut=True)
-    line.connect(bad=("reply",))
+    for _ in range(BREAKS):
+        line.connect(bad=("reply",))
     line.connect()
     assert line.dropped == ["reply"]
     assert not line.takes("reply")
     line.now += BELIEVED_S
     assert line.takes("reply")
+
+
+def test_short_messages_before_a_long_one_are_not_taken_for_it() -> None:
+    """What breaks the connection need not be the first in line, and innocents go to the same topic."""
+    line = Line(*["reply"] * 40)
+    line.waiting[4] = line.waiting[23] = Message("reply", b"x" * 2000)
+
+    for _ in range(POISON_AFTER):
+        line.poison.sort_out(line.waiting, line.now)
+        line.poison.broken(line.waiting, 0.1, line.now)  # before any is confirmed
+    for _ in range(BREAKS + 1):
+        line.connect()
+    assert line.dropped == ["reply"] * 2
+    assert (line.waiting, len(line.poison)) == ({}, 0)
+    assert line.takes("reply", 1999)
+    assert not line.takes("reply", 2010)
