@@ -144,8 +144,9 @@ class EchoEngine:
         if not active:
             return []
         self._pause.wait(self._options["step_ms"] / 1000)
-        # Zeros alone would be pages that are not there.
-        self._leaked.append(b"!" * int(1024 * self._options["leak_kb"]))
+        if leaked := int(1024 * self._options["leak_kb"]):
+            # Zeros alone would be pages that are not there.
+            self._leaked.append(b"!" * leaked)
         has_prefill = False
         share_s = (monotonic() - began) / len(active)
         events: list[Event] = []

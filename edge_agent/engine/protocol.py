@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 _TYPE_FIELD = "type"
 
@@ -335,8 +335,10 @@ class Progress:
 Command = Load | SetTasks | SetLimits | Run | Cancel
 Event = Loading | Ready | LoadFailed | Partial | Finished | Refused | Failed | Cancelled | Progress
 
-_COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator=_TYPE_FIELD)])
-_EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator=_TYPE_FIELD)])
+# By default 16,384 strings are kept to be found again: what callers said would stay in both processes for weeks.
+_CONFIG = ConfigDict(cache_strings="keys")
+_COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator=_TYPE_FIELD)], config=_CONFIG)
+_EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator=_TYPE_FIELD)], config=_CONFIG)
 
 
 def encode_command(command: Command) -> bytes:

@@ -308,7 +308,7 @@ _Kind = Callable[[_Draft], None]
 _KINDS: tuple[_Kind, ...] = (
     *(_odd_field, _odd_field, _odd_option, _odd_option, _missing_field, _messages, _flipped_bytes, _flipped_bytes),
     *(_cut_off, _random_bytes, _odd_text, _broken_utf8, _deep, _huge_number, _odd_reply_to, _other_task, _reading),
-    *(_retained, _at_most_once, _twice, _hopeless, _control_text),
+    *(_retained, _at_most_once, _twice, _hopeless, _control_text, _oversize),
 )
 _V5_KINDS: tuple[_Kind, ...] = (
     *(_odd_response_topic, _own_topic, _odd_content_type, _expiry, _odd_property, _long_correlation),
