@@ -6,7 +6,8 @@ then prompt tokens of a step, requests at once, the length of answers; the last 
 first.
 
 A cause tightens at once, as far as is needed; it loosens by one stage at a time, after a while well below what
-tightened it: it must not swing. Heat that is only foreseen slows down, no more. What is unknown limits nothing.
+tightened it: it must not swing. Heat that is only foreseen slows down, no more. What was never known limits nothing;
+what is not known any more is forgotten stage by stage, but for the first one of heat.
 """
 
 from __future__ import annotations
@@ -133,7 +134,10 @@ class Governor:
 
     def _feel_heat(self, sample: Sample) -> None:
         if sample.soc_c is None or sample.limit_c is None or not math.isfinite(sample.soc_c - sample.limit_c):
-            self._heat.unknown(sample.at_s)
+            # A board that was hot when it was heard last is not to work at full power unseen.
+            self._heat.unknown(sample.at_s, least=1)
+            if self._heat.at:
+                self._heat.reason = "the SoC was hot when it last told its temperature"
             return
         now_c = self._smoothed.add(sample.at_s, sample.soc_c)
         slope = (now_c - self._trend.add(sample.at_s, sample.soc_c)) / (_TREND_S - _SMOOTHED_S)

@@ -9,7 +9,7 @@ from enum import IntEnum, StrEnum
 
 # A stage is left only after so long without anything that asks for it.
 RELAX_S = 60.0
-# Of a sensor that fails, what it told last holds for so long.
+# Of a sensor that fails, what it told last holds for so long; then one stage after another is left.
 HELD_S = 30.0
 
 
@@ -107,10 +107,11 @@ class Ladder:
             self.at -= 1
             self._asked_at = self._loosened_at = now
 
-    def unknown(self, now: float) -> None:
-        """The sensor says nothing."""
-        if now - self._known_at >= HELD_S:
-            self.at = 0
+    def unknown(self, now: float, least: int = 0) -> None:
+        """The sensor says nothing: one stage less at a time, down to `least` if it was as much."""
+        if self.at > least and now - self._known_at >= HELD_S and now - self._loosened_at >= self._relax_s:
+            self.at -= 1
+            self._asked_at = self._loosened_at = now
 
     def _back_off(self, now: float) -> None:
         if now - self._loosened_at < 2 * self._relax_s:

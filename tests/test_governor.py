@@ -143,9 +143,22 @@ def test_where_no_sensor_tells_nothing_is_limited() -> None:
 def test_a_sensor_that_fails_while_it_is_hot_keeps_the_limits_for_a_moment() -> None:
     board = governor()
     hot = feel(board, [79.5] * 60)[-1]
-    told = feel(board, [None] * 60, 60.0)
-    assert set(told[: int(HELD_S) - 1]) == {hot}
-    assert told[-1] == NO_LIMITS
+    told = feel(board, [None] * 1200, 60.0)
+    assert {replace(limits, reason=hot.reason) for limits in told[: int(HELD_S) - 1]} == {hot}
+    # Then less and less, one stage a minute; never all power, for nobody knows how hot it is.
+    steps = [limits for limits, before in zip(told, [hot, *told], strict=False) if limits != before]
+    assert len(steps) > 3
+    assert all(is_as_tight(before, limits) for before, limits in pairwise(steps))
+    assert [limits.level for limits in (told[-1], steps[-1])] == [Level.WARM] * 2
+    assert told[-1].reason == "the SoC was hot when it last told its temperature"
+    changed = [at for at, (one, other) in enumerate(pairwise(told)) if one != other]
+    assert all(later - earlier >= RELAX_S for earlier, later in pairwise(changed))
+    # Until it is told that it is cool.
+    assert feel(board, [50.0] * 130, 1260.0)[-1] == NO_LIMITS
+
+
+def test_a_board_that_never_tells_its_temperature_is_not_limited() -> None:
+    assert set(feel(governor(), [None] * 100)) == {NO_LIMITS}
 
 
 @pytest.mark.parametrize("mean_c", [77.5, 78.0, 78.3, 79.0, 79.4, 80.0])
