@@ -410,18 +410,26 @@ def test_a_request_that_could_not_be_written_is_one_request_all_the_same(folder:
 def test_what_is_damaged_while_it_is_used_ends_nothing(folder: Path) -> None:
     board = Board(folder)
     for number in range(40):
-        board.hear(json.dumps({"id": number, "input": "x" * 400}), packet_id=number + 1)
-    board.delivery._journal.checkpoint()
+        board.hear(json.dumps({"id": number, "input": "x" * 20_000}), packet_id=number + 1)
+    # More than SQLite keeps of it in memory, and all in the file itself.
+    assert board.delivery._journal.checkpoint()
     path = folder / FILE
     path.write_bytes(path.read_bytes()[:2048] + b"\xff" * (path.stat().st_size - 2048))
     for number in range(1, 41):
         board.answer(number)
     assert sorted(str(reply["id"]) for reply in board.replies) == sorted(str(number) for number in range(40))
+    assert "malformed" in str(board.delivery.fault)
+    # Nor does it keep what comes from the disk for ever: the damaged file is put aside.
+    board.delivery.flush(time.monotonic() + TRY_AGAIN_S + 1)
+    assert board.delivery.fault is None
+    assert path.with_name(f"{FILE}.damaged").exists()
     board.hear(envelope("later"), packet_id=50)
-    board.answer(41)
-    assert board.replies[-1]["id"] == "later"
     board.delivery.stop(1.0)
     board.delivery.close()
+    again = Board(folder)
+    again.dispatcher.fill(time.monotonic())
+    again.answer(1)
+    assert again.replies[-1]["id"] == "later"
 
 
 @pytest.mark.expects_warning
