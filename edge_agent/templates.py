@@ -54,6 +54,10 @@ def _check_format(text: object) -> None:
         raise TypeError(f"a width in a format should be a number below {_MOST_WIDTH} (got {shown(text)})")
 
 
+# No context holds so many. A loop in a loop makes the square of what it is given.
+_MOST_CHARACTERS = 4_000_000
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     # The sandbox bounds none of `"x" * 1000000`, `9 ** 9 ** 9`, `"%99999999d" % 1` and `"x".ljust(10 ** 9)`; of all of
     # them any part may come from a reading.
@@ -148,8 +152,15 @@ def constant_head(template: str) -> str:
 
 def render(template: str, value: object) -> str:
     """The user message for an input (text, object or list as parsed from JSON). Raises TemplateInputError."""
+    pieces: list[str] = []
+    left = _MOST_CHARACTERS
     try:
-        return _compiled(template).render(input=value)
+        for piece in _compiled(template).generate(input=value):
+            pieces.append(piece)
+            left -= len(piece)
+            if left < 0:
+                raise TypeError(f"it would make more than {_MOST_CHARACTERS} characters of it")
+        return "".join(pieces)
     except jinja2.UndefinedError as error:
         raise TemplateInputError(printable(str(error))) from error
     except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, RecursionError) as error:

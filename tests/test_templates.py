@@ -181,3 +181,10 @@ def test_numbers_can_be_formatted(template: str, text: str) -> None:
 
 def test_numbers_can_be_multiplied() -> None:
     assert render("{{ input.a * 2 }} {{ input.a ** 2 }}", {"a": 3}) == "6 9.0"
+
+
+def test_a_template_that_makes_too_much_of_an_input_is_stopped() -> None:
+    text = "{% for a in input %}{% for b in input %}{{ a }}{{ b }}{% endfor %}{% endfor %}"
+    assert len(render(text, [1] * 1000)) == 2_000_000
+    with pytest.raises(TemplateInputError, match="it would make more than 4000000 characters of it"):
+        render(text, [1] * 30_000)

@@ -177,8 +177,10 @@ def _values(rules: Mapping[str, Any]) -> Writer:
     """Those of a list that keep to the other keywords."""
     if "$ref" in json.dumps(rules):
         raise UnplannedError
-    listed = rules["enum"] if "enum" in rules else [rules["const"]]
-    is_valid = validator(rules).is_valid
+    keyword = "enum" if "enum" in rules else "const"
+    listed = rules["enum"] if keyword == "enum" else [rules["const"]]
+    # Not by the list itself: to look each up in it would take time with the square of its length.
+    is_valid = validator({name: rule for name, rule in rules.items() if name != keyword}).is_valid
     return ValuesWriter([value for value in listed if is_valid(value)])
 
 
