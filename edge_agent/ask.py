@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import queue
 import secrets
-import time
 from typing import Any
 
 from edge_agent.config import MqttConfig
+from edge_agent.exchange import Exchange, NoAnswerError, object_of
 from edge_agent.messages import is_json, parse_json
-from edge_agent.mqtt_link import Connected, Disconnected, Inbound, LinkEvent, MqttLink
+from edge_agent.mqtt_link import Connected, Disconnected, Inbound
 from edge_agent.publications import json_publication
 from edge_agent.topics import Topics, ask_reply_topic
 
@@ -18,22 +16,9 @@ from edge_agent.topics import Topics, ask_reply_topic
 GRACE_S = 5.0
 
 
-class NoAnswerError(Exception):
-    """No broker, or no reply in time."""
-
-
 def input_of(text: str) -> Any:
     """A command line's INPUT: what begins like a JSON object or array is one, else it is text. Raises NotJsonError."""
     return parse_json(text) if is_json(text, None) else text
-
-
-def _object(payload: bytes) -> dict[str, Any]:
-    """Anybody may publish anything on a reply topic."""
-    try:
-        value = json.loads(payload)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def ask(
@@ -42,42 +27,23 @@ def ask(
     """Sends one request and gives the terminal reply. fields: further envelope fields. Raises NoAnswerError."""
     unique = secrets.token_hex(8)
     reply_topic = ask_reply_topic(topics.root, unique)
-    events: queue.Queue[LinkEvent] = queue.Queue()
-    link = MqttLink(f"ask-{unique}", mqtt, events.put)
-    # A board that does not allow this reply topic says so on the task's default one.
-    link.set_subscriptions({reply_topic, topics.response(task)})
-    link.start()
     envelope = {**(fields or {}), "id": unique, "input": value, "reply_to": reply_topic, "deadline_ms": deadline_ms}
-    request = json_publication(topics.request(task), envelope)
-    give_up_at = time.monotonic() + deadline_ms / 1000 + GRACE_S
-    where = mqtt.brokers
-    is_sent = False
-    failures = 0
-    try:
-        while True:
-            try:
-                event = events.get(timeout=max(0.0, give_up_at - time.monotonic()))
-            except queue.Empty:
-                raise NoAnswerError(
-                    f"no reply from {topics.base} within {deadline_ms / 1000 + GRACE_S:.1f} s (broker {where})"
-                    if is_sent
-                    else f"no connection to the broker {where}"
-                ) from None
+    timeout_s = deadline_ms / 1000 + GRACE_S
+    missing = f"no connection to the broker {mqtt.brokers}"
+    # A board that does not allow this reply topic says so on the task's default one.
+    filters = {reply_topic, topics.response(task)}
+    with Exchange(f"ask-{unique}", mqtt, filters, timeout_s=timeout_s) as exchange:
+        for event in exchange.events():
             match event:
-                case Connected() if not is_sent:
-                    link.publish(request)
-                    is_sent = True
-                case Disconnected(reason=reason) if not is_sent:
-                    failures += 1
-                    if failures < len(mqtt.hosts):
-                        continue
-                    raise NoAnswerError(f"no connection to the broker {where}: {reason}")
+                case Connected() if not exchange.is_sent:
+                    exchange.send(json_publication(topics.request(task), envelope))
+                    missing = f"no reply from {topics.base} within {timeout_s:.1f} s (broker {mqtt.brokers})"
+                case Disconnected(reason=reason) if not exchange.is_sent:
+                    raise NoAnswerError(f"{missing}: {reason}")
                 case Inbound():
-                    link.acknowledge(event)
-                    reply = _object(event.payload)
+                    reply = object_of(event.payload)
                     if reply.get("id") == unique and reply.get("status") != "partial":
                         return reply
                 case _:
                     pass
-    finally:
-        link.stop(1.0)
+    raise NoAnswerError(missing)

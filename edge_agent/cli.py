@@ -274,7 +274,8 @@ def _check_config(path: Path) -> int:
 
 
 def _ask(options: argparse.Namespace) -> int:
-    from edge_agent.ask import NoAnswerError, ask, input_of  # noqa: PLC0415
+    from edge_agent.ask import ask, input_of  # noqa: PLC0415
+    from edge_agent.exchange import NoAnswerError  # noqa: PLC0415
     from edge_agent.messages import NotJsonError  # noqa: PLC0415
 
     config = load_config(options.config)
@@ -300,7 +301,7 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    from edge_agent.ask import NoAnswerError  # noqa: PLC0415
+    from edge_agent.exchange import NoAnswerError  # noqa: PLC0415
     from edge_agent.send_command import send_command  # noqa: PLC0415
 
     config = load_config(options.config)

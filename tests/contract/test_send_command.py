@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from edge_agent import cli
-from edge_agent.ask import NoAnswerError
 from edge_agent.config_loader import load_config
 from edge_agent.demo.broker import free_port
+from edge_agent.exchange import NoAnswerError
 from edge_agent.send_command import send_command
 from tests.client import Client
 from tests.site import Site, site_config
