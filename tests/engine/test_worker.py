@@ -31,7 +31,10 @@ from edge_agent.engine.protocol import (
     Ready,
     SetTasks,
     TaskPrefix,
+    decode_command,
+    decode_event,
     encode_command,
+    encode_event,
 )
 from tests.engine.runs import LABELS, TASK, run
 
@@ -350,3 +353,13 @@ def test_commands_without_end_do_not_put_steps_off() -> None:
 def test_out_of_memory_the_kernel_takes_the_worker(start: Callable[..., Worker]) -> None:
     ready = start().wait_for(Ready)
     assert int(Path(f"/proc/{ready.pid}/oom_score_adj").read_text(encoding="ascii")) >= 500
+
+
+def test_what_callers_say_is_not_kept_to_be_found_again() -> None:
+    """As pydantic would, process-wide: in the agent and in the worker."""
+    said = "what a caller said"
+    event, command = encode_event(Partial(id=1, delta=said)), encode_command(run(1, said))
+    assert decode_event(event).delta is not decode_event(event).delta  # type: ignore[union-attr]
+    heard = [decode_command(command).messages[-1].content for _ in range(2)]  # type: ignore[union-attr]
+    assert heard[0] == heard[1]
+    assert heard[0] is not heard[1]

@@ -42,7 +42,7 @@ SAMPLE_EVERY = 10_000
 # By then what is bounded has filled up: 4096 answers to repeat and 1024 other ends, of each kind of request the times
 # that 64 runs took, SQLite's cache. The interpreter's own table of names doubles once, at some time (1 MiB).
 SETTLED_AFTER = 20_000
-MOST_GROWTH = 1.05
+MOST_GROWTH = 1.03
 _MAX_SHOWN = 20
 
 
