@@ -46,6 +46,11 @@ def _kind(message: Any, now: float) -> _Kind:
     return _Kind(message.topic, _nbytes(message) - 1, now)
 
 
+def _suspected(message: Any, now: float) -> _Kind:
+    """What is set aside with it: of what is retained all, for the latest must be the last."""
+    return _Kind(message.topic, 0, now) if message.retain else _kind(message, now)
+
+
 def _nbytes(message: Any) -> int:
     return len(message.topic.encode()) + len(message.payload)
 
@@ -91,11 +96,20 @@ class Poison:
 
         A request whose acknowledgement was lost comes again with each connection, and is answered with the same again.
         """
-        if not any(_kind(one, 0.0).is_of(message) for one in list(self._aside.values())):
+        if not any(_suspected(one, 0.0).is_of(message) for one in list(self._aside.values())):
             return None
         self._held += 1
-        self._aside[-self._held] = message
+        self._set_aside({-self._held: message})
         return -self._held
+
+    def _set_aside(self, messages: dict[int, Any]) -> None:
+        """Of what is retained on a topic, only the latest: it must not be followed by what it has replaced."""
+        latest: dict[int | str, tuple[int, Any]] = {}
+        for number, one in [*self._aside.items(), *messages.items()]:
+            key = one.topic if one.retain else number
+            latest.pop(key, None)
+            latest[key] = (number, one)
+        self._aside = dict(latest.values())
 
     def broken(self, waiting: Waiting, lived_s: float, now: float) -> None:
         """A connection has broken that lived for so long. Changes nothing of what waits."""
@@ -117,9 +131,11 @@ class Poison:
                 return self._condemn(_kind(trial.message, now), waiting)
             number = trial.number(waiting)
             if number is not None:
-                self._aside[number] = waiting.pop(number)
+                one = waiting.pop(number)
+                is_replaced = one.retain and any(other.topic == one.topic for other in waiting.values())
+                self._set_aside({} if is_replaced else {number: one})
         elif count >= POISON_AFTER and first is not None and first in waiting:
-            self._aside |= _kind(waiting[first], now).taken_out(waiting)
+            self._set_aside(_suspected(waiting[first], now).taken_out(waiting))
             self._first = (None, 0)
         return []
 

@@ -12,6 +12,7 @@ from edge_agent.poison import BELIEVED_S, BREAKS, POISON_AFTER, SHORT_CONNECTION
 class Message:
     topic: str
     payload: bytes = b"x" * 100
+    retain: bool = False
 
 
 class Line:
@@ -111,3 +112,16 @@ def test_short_messages_before_a_long_one_are_not_taken_for_it() -> None:
     assert (line.waiting, len(line.poison)) == ({}, 0)
     assert line.takes("reply", 1999)
     assert not line.takes("reply", 2010)
+
+
+def test_of_what_is_retained_the_latest_word_is_the_last_and_the_only_one() -> None:
+    line = Line()
+    line.waiting = {number: Message("state", b"%d" % number * size, retain=True) for number, size in ((1, 9), (2, 5))}
+    for _ in range(POISON_AFTER):
+        line.connect(is_cut=True)
+    line.poison.sort_out(line.waiting, line.now)
+    assert line.poison.holds(Message("state", b"3" * 7, retain=True)) is not None
+    assert len(line.poison) == 1
+    told = line.poison.lasted(line.waiting, line.now)
+    assert told is not None
+    assert told[1].payload == b"3" * 7
