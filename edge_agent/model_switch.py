@@ -153,7 +153,7 @@ class ModelSwitch:
         if attempt.phase is Phase.RECORDING and self._thread is not None:
             self._thread.join(_STOP_S)
             if model_record.in_force(self._config) == attempt.source:
-                attempt.answer(attempt.result(self._supervisor.model))
+                self._on_recorded(attempt, Recorded(attempt), now)
                 return
         self._fail(attempt, "stopping", "the agent was stopped before the new model was in force", now)
 
@@ -207,6 +207,9 @@ class ModelSwitch:
             self._supervisor.try_out(attempt.model)
         except OSError as error:
             self._fail(attempt, "load_failed", f"there can be no worker: {error.strerror}", now)
+        except Exception:
+            log.exception("a worker could not be started")
+            self._fail(attempt, "internal", "the new worker met a fault of the agent", now)
 
     def _hear_candidate(self, attempt: Attempt, event: FromWorker, now: float) -> None:
         attempt.since = now

@@ -155,5 +155,8 @@ def record(attempt: Attempt, config: Config, old: Model, previous: Path | None) 
             else:
                 model_record.write(config.state_dir, before)
         return Recorded(attempt, f"{config.state_dir}: {error.strerror}")
+    except Exception:
+        log.exception("a switch could not be recorded")
+        return Recorded(attempt, "the record met a fault of the agent")
     model_record.keep_engine_states(config.state_dir, [old, model])
     return Recorded(attempt)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,14 @@ def test_what_may_be_a_model_is_known_without_reading_it(
     else:
         assert told is not None
         assert told.startswith(f"{shown_path(tmp_path / model)} {fault}")
+
+
+def test_a_link_to_a_name_that_nobody_could_be_told_is_refused(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    bundle(odd)
+    (tmp_path / "link").symlink_to(odd)
+    with pytest.raises(ModelError, match='link" leads to a name that is not UTF-8'):
+        open_model("default", tmp_path / "link")
 
 
 @pytest.mark.parametrize("weights", ["model.safetensors", "model-00001-of-00002.safetensors"])

@@ -434,6 +434,20 @@ def test_what_was_renamed_but_is_not_surely_on_the_disk_is_taken_back(
     assert board.record() == before
 
 
+def test_a_fault_of_ours_ends_a_switch_too(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("nobody thought of this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_record, "write", fail)
+        board.say(board.load("plain"), READY, 3.0)
+        board.hear_thread(4.0)
+    monkeypatch.setattr(board.supervisor, "try_out", fail)
+    board.load("plain")
+    assert board.results == ["not_recorded", "internal"]
+    assert board.switch.phase is None
+
+
 def test_a_bundle_that_changes_while_it_is_loaded_is_not_taken(board: Board) -> None:
     new = board.load("plain")
     (board.folder / "plain" / "model.gguf").write_bytes(OTHER_WEIGHTS)
@@ -465,6 +479,7 @@ def test_an_agent_that_stops_tells_of_what_is_recorded(board: Board) -> None:
     board.say(board.load("plain"), READY, 3.0)
     board.switch.stop(4.0)
     assert board.results[0]["changed"]
+    assert [event["new"]["version"] for event in board.events] == [3]
     assert board.record()
 
 
