@@ -121,14 +121,20 @@ NO_RESULT = ended(1, stderr="edge-agent: no result\n")
 
 
 @pytest.fixture
-def switch(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module that changes what runs on a board, on none; Ansible is not installed here."""
-    places = _module("module_utils/edge_agent_places.py")
-    for name, module in (("basic", SimpleNamespace(AnsibleModule=None)), ("edge_agent_places", places)):
-        monkeypatch.setitem(sys.modules, f"ansible.module_utils.{name}", module)
+def module_utils(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What modules import of Ansible, which is not installed here."""
     for name in ("ansible", "ansible.module_utils"):
         monkeypatch.setitem(sys.modules, name, SimpleNamespace())
-    found = _module("library/edge_agent_switch.py")
+    monkeypatch.setitem(sys.modules, "ansible.module_utils.basic", SimpleNamespace(AnsibleModule=None))
+    for name in ("edge_agent_places", "edge_agent_service"):
+        monkeypatch.setitem(sys.modules, f"ansible.module_utils.{name}", _module(f"module_utils/{name}.py"))
+
+
+@pytest.fixture
+def service(module_utils: None, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What is done with the service of a board, on none."""
+    del module_utils
+    found = sys.modules["ansible.module_utils.edge_agent_service"]
     monkeypatch.setattr(found, "bundle_in_force", lambda: "old-1")
     seconds = itertools.count()
     clock = SimpleNamespace(sleep=lambda _seconds: None, monotonic=lambda: float(next(seconds)))
@@ -148,7 +154,7 @@ def switch(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_agent_is_told_to_change_its_bundle_until_it_says_how_that_ended(
-    switch: Any, monkeypatch: pytest.MonkeyPatch, ends: list[subprocess.CompletedProcess[str]], told: str | None
+    service: Any, monkeypatch: pytest.MonkeyPatch, ends: list[subprocess.CompletedProcess[str]], told: str | None
 ) -> None:
     asked: list[list[str]] = []
 
@@ -156,15 +162,14 @@ def test_agent_is_told_to_change_its_bundle_until_it_says_how_that_ended(
         asked.append(command)
         return ends[len(asked) - 1]
 
-    monkeypatch.setattr(switch, "_output_of", output_of)
-    board = switch.Switch.__new__(switch.Switch)
-    board.given = {"ready_timeout_s": 5}
-    board._change_bundle("old-1", allow_downgrade=False)
+    monkeypatch.setattr(service, "_output_of", output_of)
+    board = service.Service({"ready_timeout_s": 5})
+    board.take("old-1", allow_downgrade=False)
     assert not asked
     # Who does not know how it ended deletes nothing.
-    kind = switch.UnsureError if ends[-1] is NO_RESULT else switch.SwitchError
+    kind = service.UnsureError if ends[-1] is NO_RESULT else service.ServiceError
     with nullcontext() if told is None else pytest.raises(kind, match=f"^{re.escape(told)}$"):
-        board._change_bundle("new-2", allow_downgrade=True)
+        board.take("new-2", allow_downgrade=True)
     assert len(asked) == len(ends)
     assert json.loads(asked[-1][-1]) == {"model": "default", "bundle": "new-2", "allow_downgrade": True}
 
