@@ -8,7 +8,13 @@ from .commands.terminal import EXIT_BAD_CHECKPOINT, EXIT_FAILED, complain, end_o
 from .errors import CheckpointError, ConvertError, printable
 from .stopping import Interrupted, stopping_signals
 
-_SUB_COMMANDS = ("verify", "evaluate", "merge-imatrix", "boards")
+# How each is called, for --help.
+_SUB_COMMANDS = {
+    "verify": "BUNDLE` checks the hashes of a bundle and its signature",
+    "evaluate": "BUNDLE --against REFERENCE` measures how far its predictions are from those of the unquantized model",
+    "merge-imatrix": "FILE … --out FILE` adds importance matrices up",
+    "boards": "[BUNDLE …]` predicts which board a model fits, how fast it is there and what an answer costs",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

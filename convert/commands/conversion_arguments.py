@@ -2,7 +2,7 @@
 
 import argparse
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from .. import __version__
@@ -16,12 +16,12 @@ from .terminal import PROGRAM
 _UNROUNDED = (Quantization.BF16.value, Quantization.F16.value)
 
 
-def read_arguments(words: list[str], commands: Sequence[str]) -> argparse.Namespace:
-    """Exits with 2 for what cannot be meant. commands: the words that would have been a sub-command.
+def read_arguments(words: list[str], commands: Mapping[str, str]) -> argparse.Namespace:
+    """Exits with 2 for what cannot be meant. commands: the words that would have been a sub-command, how each goes on.
 
     The option's names, and `quantization`; `is_tuned`: whether matrices are rounded for texts.
     """
-    parser = _parser(_hint(words, commands))
+    parser = _parser(_hint(words, commands), commands)
     given = parser.parse_args(words)
     if given.out is None and not given.dry_run:
         parser.error("the following arguments are required: --out")
@@ -50,7 +50,7 @@ def read_arguments(words: list[str], commands: Sequence[str]) -> argparse.Namesp
     return given
 
 
-def _hint(words: list[str], commands: Sequence[str]) -> str | None:
+def _hint(words: list[str], commands: Collection[str]) -> str | None:
     """Which sub-command may be meant, if these words are no conversion."""
     if misplaced := next((word for word in words[1:] if word in commands), None):
         return f"a sub-command is the first word: `{PROGRAM} {misplaced} …`"
@@ -59,14 +59,12 @@ def _hint(words: list[str], commands: Sequence[str]) -> str | None:
     return None
 
 
-def _parser(hint: str | None) -> Parser:
+def _parser(hint: str | None, commands: Mapping[str, str]) -> Parser:
     types = [quantization.value for quantization in Quantization]
     parser = Parser(
         hint=hint,
         description="Converts a checkpoint of Qwen2, Qwen2.5 or DeepSeek-R1-Distill-Qwen into a model bundle.",
-        epilog=f"`{PROGRAM} verify BUNDLE` checks the hashes of a bundle and its signature; "
-        f"`{PROGRAM} evaluate BUNDLE --against REFERENCE` measures how far its predictions are from those of the "
-        f"unquantized model; `{PROGRAM} merge-imatrix FILE … --out FILE` adds importance matrices up.",
+        epilog="; ".join(f"`{PROGRAM} {name} {rest}" for name, rest in commands.items()) + ".",
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_argument(

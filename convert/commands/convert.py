@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import closing
 
 from ..adapters import open_lora
@@ -20,8 +20,8 @@ from .summary import print_plan
 from .terminal import EXIT_OK, warn
 
 
-def run(words: list[str], commands: Sequence[str]) -> int:
-    """Convert; see `--help`. commands: the words that would have been a sub-command."""
+def run(words: list[str], commands: Mapping[str, str]) -> int:
+    """Convert; see `--help`. commands: the words that would have been a sub-command, and how each goes on."""
     given = read_arguments(words, commands)
     started = time.monotonic()
     if not given.dry_run:

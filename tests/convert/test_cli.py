@@ -420,6 +420,13 @@ def test_a_signal_while_modules_load_exits_1_with_one_line() -> None:
     assert (done.returncode, done.stderr) == (1, "edge-convert: stopped by SIGINT; nothing half written is left\n")
 
 
+def test_help_tells_of_every_sub_command(capsys: pytest.CaptureFixture[str]) -> None:
+    _, told, _ = run(capsys, "--help")
+    names = {path.stem.replace("_", "-") for path in (ROOT / "convert" / "commands").glob("*.py")}
+    said = {name for name in names if f"`edge-convert {name} " in " ".join(told.split()).replace("- ", "-")}
+    assert said == {"boards", "evaluate", "merge-imatrix", "verify"}
+
+
 @pytest.mark.parametrize("words", [["--json"], [], ["--help"]])
 def test_output_that_does_not_go_out_exits_1(words: list[str], checkpoint: Path) -> None:
     arguments = command(checkpoint, "--type", "q8_0", "--dry-run", *words)
