@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="checks whether this board can serve this configuration")
     _add_config(doctor)
+    doctor.add_argument("--broker", action="store_true", help="only whether the broker takes this board, some seconds")
     doctor.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
     diag = commands.add_parser(
@@ -203,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
             case "doctor":
                 from edge_agent.doctor.doctor import doctor  # noqa: PLC0415 - only this command pays for it
 
-                return doctor(options.config, as_json=options.json)
+                return doctor(options.config, is_broker_only=options.broker, as_json=options.json)
             case "diag":
                 from edge_agent.diag.diag import diag  # noqa: PLC0415 - only this command pays for it
 

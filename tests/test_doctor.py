@@ -4,6 +4,7 @@ import errno
 import getpass
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,25 @@ def test_what_keeps_the_broker_away_is_told_apart(
     assert check.verdict is (Verdict.GOOD if broken is None else Verdict.FAILED)
     assert check.found.startswith("127.0.0.1:")
     assert check.found.endswith(found)
+    assert advice in (check.advice or "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("CA cert does not include key usage extension", "-addext keyUsage=critical,keyCertSign,cRLSign"),
+        ("Hostname mismatch, certificate is not valid for 'x'.", "name the broker in mqtt.host as its certificate"),
+        ("certificate has expired", "renew the certificate"),
+        ("certificate is not yet valid", "set this board's clock"),
+        ("unable to get local issuer certificate", "who signed the broker's"),
+        ("self-signed certificate in certificate chain", "who signed the broker's"),
+    ],
+)
+def test_what_is_wrong_with_a_certificate_is_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, reason: str, advice: str
+) -> None:
+    check = judged(monkeypatch, Broken.NOT_REACHED, f"certificate verify failed: {reason}", tls={})
+    assert check.found.endswith(reason)
     assert advice in (check.advice or "")
 
 
@@ -370,6 +390,28 @@ def test_an_access_list_that_shuts_the_board_out_is_found(
     assert topics.verdict is verdict
     assert found in topics.found
     assert name.verdict is Verdict.GOOD
+
+
+@pytest.mark.usefixtures("require_mosquitto")
+def test_the_broker_alone_is_asked_where_nothing_else_is_to_be_known(tmp_path: Path) -> None:
+    passwords = tmp_path / "passwords"
+    command = ["mosquitto_passwd", "-b", "-c", str(passwords), "board1", "of board1"]
+    subprocess.run(command, check=True, capture_output=True)
+    port = free_port()
+    path = written(tmp_path)
+    more = f'port = {port}\nusername = "board1"\npassword_file = "password"'
+    path.write_text(path.read_text("utf-8").replace("port = 1", more), "utf-8")
+    more = f"password_file {passwords}\nallow_anonymous false\nuser {getpass.getuser()}\n"
+    with Mosquitto(tmp_path, port, more):
+        found = {}
+        for name in ("board1", "board2"):
+            (tmp_path / "password").write_text(f"of {name}", "utf-8")
+            found[name] = list(doctor.checks(path, is_broker_only=True))
+    assert [check.name for check in found["board1"]] == ["configuration", "broker", "topics", "name"]
+    assert {check.verdict for check in found["board1"]} == {Verdict.GOOD}
+    _, check = found["board2"]
+    assert (check.name, check.verdict) == ("broker", Verdict.FAILED)
+    assert "refuses the connection: Not authorized" in check.found
 
 
 @pytest.mark.parametrize(

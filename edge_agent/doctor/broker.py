@@ -12,6 +12,21 @@ from edge_agent.doctor.check import Check, Verdict
 from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent, MqttLink
 
 TIMEOUT_S = 5.0
+_CA_ADVICE = (
+    "make the authority's certificate (mqtt.tls.ca_file) once more, of the same key and subject, with "
+    "-addext keyUsage=critical,keyCertSign,cRLSign: Python insists on that from 3.13 on; the broker's stays good"
+)
+_OTHER_CA_ADVICE = "put the certificate of who signed the broker's in the place of mqtt.tls.ca_file"
+# By what OpenSSL says of a certificate, in small letters.
+_TLS_ADVICE = {
+    "key usage": _CA_ADVICE,
+    "invalid ca certificate": _CA_ADVICE,
+    "not valid for": "name the broker in mqtt.host as its certificate does, or have it name this one (subjectAltName)",
+    "has expired": "renew the certificate of the broker, or of who signed it; if both are good, set this board's clock",
+    "not yet valid": "set this board's clock",
+    "self-signed": _OTHER_CA_ADVICE,
+    "issuer certificate": _OTHER_CA_ADVICE,
+}
 
 
 def brokers(mqtt: MqttConfig, client_id: str) -> Iterator[Check]:
@@ -55,11 +70,12 @@ def broker(mqtt: MqttConfig, client_id: str) -> Check:
             advice = "check mqtt.username, mqtt.password_file and the broker's access list"
             return failed(f"{where} refuses the connection: {event.reason}", advice)
         case Disconnected(broken=Broken.NOT_REACHED) if mqtt.tls:
-            return failed(
-                f"{where} can be reached, but not with TLS: {event.reason}",
+            advice = (
                 "check that mqtt.port is the broker's TLS listener (mostly 8883), that mqtt.tls.ca_file vouches for "
-                "its certificate and that mqtt.host is a name in it; or leave [mqtt.tls] out",
+                "its certificate and that mqtt.host is a name in it; or leave [mqtt.tls] out"
             )
+            told = (better for words, better in _TLS_ADVICE.items() if words in event.reason.lower())
+            return failed(f"{where} can be reached, but not with TLS: {event.reason}", next(told, advice))
         case Disconnected(broken=Broken.NOT_REACHED):
             return failed(f"{where} cannot be reached: {event.reason}", "check the broker, and ask again")
         case _:

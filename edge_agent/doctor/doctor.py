@@ -38,10 +38,10 @@ _VOUCHED = {
 }
 
 
-def doctor(config_path: Path, *, as_json: bool) -> int:
+def doctor(config_path: Path, *, is_broker_only: bool = False, as_json: bool) -> int:
     """Prints the report; 1 if a check failed."""
     found: list[Check] = []
-    for check in checks(config_path):
+    for check in checks(config_path, is_broker_only=is_broker_only):
         found.append(check)
         if not as_json:
             print(line(**asdict(check)), flush=True)
@@ -56,7 +56,7 @@ def line(name: str, verdict: str, found: str, advice: str | None) -> str:
     return f"{told}\n{'':23} → {printable(advice)}" if advice else told
 
 
-def checks(config_path: Path, *, not_loading: str | None = None) -> Iterator[Check]:
+def checks(config_path: Path, *, is_broker_only: bool = False, not_loading: str | None = None) -> Iterator[Check]:
     """One after the other, as they are done. not_loading: why the model is not to be loaded; None = it is."""
     try:
         config = load_config(config_path)
@@ -73,6 +73,10 @@ def checks(config_path: Path, *, not_loading: str | None = None) -> Iterator[Che
         )
         return
     yield Check(name="configuration", verdict=Verdict.GOOD, found=str(config_path))
+    is_running = is_service_active()
+    if is_broker_only:
+        yield from _broker(config, is_running=is_running)
+        return
     board = Board(config.board.root, config.models_dir)
     reading = read_once(board)
     yield _board(board)
@@ -81,14 +85,7 @@ def checks(config_path: Path, *, not_loading: str | None = None) -> Iterator[Che
     yield from machine_checks(config.board.root)
     yield _disk(config, reading)
     yield from storage(config, who_runs(), config_path)
-    client_id = f"{config.device.site}.{config.device.id}.doctor"
-    is_reached = False
-    for check in brokers(config.mqtt, client_id):
-        is_reached |= check.verdict is Verdict.GOOD
-        yield check
-    is_running = is_service_active()
-    if is_reached:
-        yield from rights(config, client_id, is_running=is_running)
+    yield from _broker(config, is_running=is_running)
     if faults := command_file_faults(config):
         yield Check(
             name="commands",
@@ -122,6 +119,16 @@ def checks(config_path: Path, *, not_loading: str | None = None) -> Iterator[Che
         yield Check(name="engine", verdict=Verdict.SKIPPED, found=f"the model is not loaded: {not_loading}")
         return
     yield from engine(board, config, model, reading.memory.available_mb)
+
+
+def _broker(config: Config, *, is_running: bool) -> Iterator[Check]:
+    client_id = f"{config.device.site}.{config.device.id}.doctor"
+    is_reached = False
+    for check in brokers(config.mqtt, client_id):
+        is_reached |= check.verdict is Verdict.GOOD
+        yield check
+    if is_reached:
+        yield from rights(config, client_id, is_running=is_running)
 
 
 def _board(board: Board) -> Check:
