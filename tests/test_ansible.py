@@ -13,12 +13,18 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -66,6 +72,80 @@ def test_order_of_a_schemas_properties_is_kept() -> None:
 def test_what_toml_cannot_hold_is_named(value: object) -> None:
     with pytest.raises(ValueError, match=r"^mqtt\.tls\.ca_file: should be "):
         to_toml({"mqtt": {"tls": {"ca_file": value}}})
+
+
+certificate_faults: Callable[..., list[str]] = (
+    _module("filter_plugins/certificate_faults.py").FilterModule().filters()["certificate_faults"]
+)
+TODAY = datetime.now(UTC)
+HOST = x509.SubjectAlternativeName([x509.DNSName("broker.example")])
+
+
+def key_usage(*, may_sign: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not may_sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=may_sign,
+        crl_sign=may_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def certificate(
+    *extensions: x509.ExtensionType, days: tuple[int, int] = (-1, 1), issuer: str = "plant", is_critical: bool = True
+) -> str:
+    """Of the subject plant, in PEM, by default signed by itself; days: from today on when it is valid."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject, signer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("plant", issuer))
+    first, last = (TODAY + timedelta(days=day) for day in days)
+    builder = x509.CertificateBuilder(signer, subject, key.public_key(), 1, first, last)
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=is_critical)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+SIGNS = (x509.BasicConstraints(ca=True, path_length=None), key_usage(may_sign=True))
+KNOWN = x509.SubjectKeyIdentifier(b"plant")
+AUTHORITIES = {
+    "good": (certificate(*SIGNS, KNOWN), None, None),
+    "as openssl makes it unasked": (certificate(SIGNS[0], KNOWN), "has no keyUsage", None),
+    "without an identifier": (certificate(*SIGNS), "has no subjectKeyIdentifier", None),
+    "not critical": (certificate(*SIGNS, KNOWN, is_critical=False), "has basicConstraints that are not critical", None),
+    "for other ends": (certificate(SIGNS[0], key_usage(may_sign=False), KNOWN), *["lacks keyCertSign"] * 2),
+    "no authority": (certificate(), *["no basicConstraints CA:TRUE"] * 2),
+    "the broker's, which signs itself": (certificate(SIGNS[0], HOST), None, None),
+    # It vouches for itself from 3.13 on.
+    "the broker's, which another signs": (certificate(HOST, issuer="other"), None, "put that of CN=other here"),
+    "of nobody": (certificate(issuer="other"), *["put that of CN=other here"] * 2),
+    "expired": (certificate(*SIGNS, KNOWN, days=(-9, -2)), *["has expired on 20"] * 2),
+    "to come": (certificate(*SIGNS, KNOWN, days=(2, 9)), *["is not valid before"] * 2),
+    "no certificate": ("-----BEGIN CERTIFICATE-----\n", *["is no certificate in PEM"] * 2),
+    "not read": (None, *["is blank, or could not be read"] * 2),
+}
+
+
+@pytest.mark.parametrize("name", AUTHORITIES)
+@pytest.mark.parametrize("is_strict", [True, False])
+def test_certificate_that_no_board_could_use_is_known_on_the_controller(name: str, *, is_strict: bool) -> None:
+    text, *faults = AUTHORITIES[name]
+    config = {"mqtt": {"tls": {"ca_file": "ca.pem", "cert_file": "on the board already"}}}
+    found = certificate_faults(config, {"ca.pem": text, "other.pem": "x"}, is_strict=is_strict)
+    expected = faults[0] if is_strict else faults[1]
+    assert len(found) == (expected is not None)
+    for fault in found:
+        assert fault.startswith("ca.pem (mqtt.tls.ca_file) ")
+        assert expected in fault
+
+
+def test_certificate_of_a_client_needs_to_be_good_today_only() -> None:
+    config = {"mqtt": {"tls": {"cert_file": "me.pem"}}}
+    assert not certificate_faults(config, {"me.pem": certificate(issuer="other")}, is_strict=True)
+    (fault,) = certificate_faults(config, {"me.pem": certificate(days=(-9, -2))}, is_strict=True)
+    assert fault.startswith("me.pem (mqtt.tls.cert_file) has expired on ")
 
 
 RECORDS = {

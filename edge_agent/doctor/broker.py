@@ -13,8 +13,8 @@ from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent, Mqt
 
 TIMEOUT_S = 5.0
 _CA_ADVICE = (
-    "make the authority's certificate (mqtt.tls.ca_file) once more, of the same key and subject, with "
-    "-addext keyUsage=critical,keyCertSign,cRLSign: Python insists on that from 3.13 on; the broker's stays good"
+    "make the authority's certificate (mqtt.tls.ca_file) again, by openssl req -x509 -key ca.key with the same -subj "
+    "and -addext keyUsage=critical,keyCertSign,cRLSign: Python insists on that from 3.13 on; the broker's stays good"
 )
 _OTHER_CA_ADVICE = "put the certificate of who signed the broker's in the place of mqtt.tls.ca_file"
 # By what OpenSSL says of a certificate, in small letters.
