@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import grp
 import importlib.util
 import itertools
 import json
+import os
 import queue
 import re
 import secrets
@@ -138,6 +140,7 @@ def test_certificate_that_no_board_could_use_is_known_on_the_controller(name: st
     assert len(found) == (expected is not None)
     for fault in found:
         assert fault.startswith("ca.pem (mqtt.tls.ca_file) ")
+        assert expected
         assert expected in fault
 
 
@@ -252,6 +255,96 @@ def test_agent_is_told_to_change_its_bundle_until_it_says_how_that_ended(
         board.take("new-2", allow_downgrade=True)
     assert len(asked) == len(ends)
     assert json.loads(asked[-1][-1]) == {"model": "default", "bundle": "new-2", "allow_downgrade": True}
+
+
+def check(name: str, verdict: str, found: str = "so it is", advice: str | None = None) -> dict[str, str | None]:
+    """As `edge-agent doctor --broker --json` has it."""
+    return {"name": name, "verdict": verdict, "found": found, "advice": advice}
+
+
+TAKEN = check("broker", "good")
+REFUSING = check("broker", "failed", "b:8883 refuses the connection: Not authorized", "check mqtt.username")
+TOLD = "b:8883 refuses the connection: Not authorized → check mqtt.username"
+
+
+@pytest.mark.parametrize(
+    ("checks", "refused", "warned"),
+    [
+        ([TAKEN, check("topics", "good")], None, []),
+        ([REFUSING], TOLD, []),
+        # Several brokers are tried in turn.
+        ([REFUSING, TAKEN], None, [TOLD]),
+        ([TAKEN, check("topics", "failed")], "so it is", []),
+        ([TAKEN, check("name", "warning", "somebody is online")], None, ["somebody is online"]),
+        ([check("configuration", "failed", "x.toml: no; none")], "x.toml: no; none", []),
+    ],
+)
+def test_configuration_is_refused_where_no_broker_takes_it(
+    configure: Any, checks: list[dict[str, str | None]], refused: str | None, warned: list[str]
+) -> None:
+    with nullcontext() if refused is None else pytest.raises(configure.RefusedError, match=f"^{re.escape(refused)}$"):
+        assert configure.judged(checks) == warned
+
+
+@pytest.fixture
+def configure(module_utils: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module that changes a board's configuration, here in a folder, as whoever this is."""
+    del module_utils
+    found = _module("library/edge_agent_configure.py")
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "command_key").write_text("nobody else knows it", "ascii")
+    (tmp_path / "config.toml").write_text("old", "ascii")
+    monkeypatch.setattr(found, "ETC", tmp_path)
+    monkeypatch.setattr(found, "GROUP", grp.getgrgid(os.getgid()).gr_name)
+    monkeypatch.setattr(found.os, "chown", lambda *_words: None)
+    monkeypatch.setattr(found.File, "is_there", lambda file: _text(tmp_path / file.name) == file.content)
+    return found
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text("utf-8") if path.is_file() else None
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text("utf-8") for path in folder.rglob("*") if path.is_file()}
+
+
+NEW = {"config": "new", "files": {"ca.pem": "who signs"}, "credentials": {"mqtt_password": 12345}}
+OLD = {"config.toml": "old", "credentials/command_key": "nobody else knows it"}
+
+
+@pytest.mark.parametrize(
+    ("given", "is_dry", "refused", "then"),
+    [
+        (NEW, False, None, {"config.toml": "new", "ca.pem": "who signs", "credentials/mqtt_password": "12345"}),
+        (NEW, False, "no", OLD),
+        (NEW, True, "no", OLD),
+        # Without a configuration, what is there is tried.
+        ({"config": None, "files": {}, "credentials": {}}, False, "no", OLD),
+        ({"config": "old", "files": {}, "credentials": {"command_key": "nobody else knows it"}}, False, "no", OLD),
+    ],
+)
+def test_nothing_of_a_configuration_is_replaced_before_it_was_tried(
+    configure: Any, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], refused: str, then: Any, *, is_dry: bool
+) -> None:
+    tried: list[Any] = []
+
+    def ask(_program: str, *changes: Any) -> list[str]:
+        tried.append(changes)
+        assert _files(configure.ETC) == OLD
+        if refused:
+            raise configure.RefusedError(refused)
+        return []
+
+    monkeypatch.setattr(configure, "_tried", ask)
+    module = SimpleNamespace(params={"program": "edge-agent", **given}, check_mode=is_dry, warn=None)
+    is_same = given["config"] == "old"
+    is_refused = refused is not None and not is_dry and not is_same
+    with pytest.raises(configure.RefusedError) if is_refused else nullcontext():
+        told = configure.configure(module)
+        assert told["changed"] == (given["config"] == "new")
+    assert len(tried) == (not is_dry and not is_same)
+    assert _files(configure.ETC) == then
 
 
 BOARD, OTHER = Topics("edgeai/v1", "hall1", "press-04"), Topics("edgeai/v1", "hall2", "lathe-01")

@@ -27,6 +27,7 @@ import pytest
 
 from edge_agent.demo.readings import checkpoint_folder
 from tests.bundles import DEMO_TASKS, asked_bundle, not_loading, talking_nonsense
+from tests.certificates import OTHER_CERTIFICATE
 from tests.deploy.fleet import REPOSITORY, Broker, Fleet, SshBoard
 from tests.deploy.roots import missing
 from tests.processes import wait_until
@@ -276,14 +277,14 @@ def test_report_names_the_board_that_was_not_reached_and_what_differs_on_the_oth
     assert sorted(rows) == sorted((FIRST, SECOND, AWAY)), played.text
     assert "not reached" in rows[AWAY]
     assert rows[FIRST].endswith("|  |"), rows[FIRST]
-    assert rows[SECOND].endswith("| configuration |"), rows[SECOND]
+    assert rows[SECOND].endswith("| config.toml |"), rows[SECOND]
     assert world.runs(world.first)[1] in rows[FIRST]
     played = world.fleet.play(playbook("provision"))
     assert played.boards == {FIRST: "same", SECOND: "changed", AWAY: "unreachable"}, played.text
     text = world.second.run("cat", "/etc/edge-agent/config.toml").stdout
     assert "deadline_ms = 5000" in text
     played = world.fleet.play(playbook("report"))
-    assert "configuration" not in report(world), played.text
+    assert "config.toml" not in report(world), played.text
 
 
 def report(world: World) -> str:
@@ -299,6 +300,42 @@ def test_configuration_that_is_wrong_replaces_nothing(world: World) -> None:
     assert "tasks.pump-triage.deadline: unknown key" in played.text
     assert world.first.run("cat", "/etc/edge-agent/config.toml").stdout == before
     assert world.ask(world.first)["status"] == "ok"
+
+
+WRONG = {
+    "password": (
+        ("vault_mqtt_passwords[inventory_hostname]", "'of somebody else'"),
+        "refuses the connection: Not authorized → check mqtt.username",
+    ),
+    "name": (("host: localhost", "host: nowhere.invalid"), "cannot be reached: "),
+    "authority": (("inventory_dir ~ '/ca.pem'", "inventory_dir ~ '/other.pem'"), "certificate verify failed: "),
+    "access": (("  username:", "  root: of/others\n  username:"), "the broker refuses to "),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_configuration_that_the_broker_does_not_take_is_told_at_once_and_replaces_nothing(
+    world: World, what: str
+) -> None:
+    (old, new), told = WRONG[what]
+    (world.fleet.plant / "other.pem").write_text(OTHER_CERTIFICATE, "ascii")
+    before, process = configuration(world.first), world.process(world.first)
+    world.fleet.edit(old, new)
+    since = time.monotonic()
+    played = world.fleet.play(f"{playbook('provision')} --tags edge_agent_configure")
+    print(f"{what}: told after {time.monotonic() - since:.0f} s")
+    world.fleet.edit(new, old)
+    # The first of the boards that serve, and no other.
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("failed", "same"), played.text
+    assert told in played.text
+    assert (configuration(world.first), world.process(world.first)) == (before, process)
+    assert world.ask(world.first)["status"] == "ok"
+
+
+def configuration(board: SshBoard) -> str:
+    """What is there, and since when."""
+    told = board.run("find", "/etc/edge-agent", "-type", "f", "-printf", "%p %T+ %m %u %g\n").stdout
+    return told + board.run("cat", "/etc/edge-agent/config.toml").stdout
 
 
 def test_commands_are_signed_where_there_is_a_key(world: World) -> None:
