@@ -549,6 +549,14 @@ def test_switch_that_lost_power_half_way_is_not_taken_for_done(world: World) -> 
     assert world.ask(world.first)["status"] == "ok"
 
 
+def test_boards_are_not_decommissioned_unless_they_are_named(world: World) -> None:
+    whole = playbook("decommission", f" --limit {FIRST}").removesuffix(f" --limit {FIRST}")
+    played = world.fleet.play(whole)
+    assert set(played.boards.values()) == {"failed"}, played.text
+    assert "Nothing was done: say which boards lose all" in played.text
+    assert world.ask(world.first)["status"] == "ok"
+
+
 def test_nothing_stays_on_a_board_that_is_decommissioned(world: World) -> None:
     played = world.fleet.play(playbook("decommission", f" --limit {FIRST}"))
     assert played.boards == {FIRST: "changed"}, played.text
