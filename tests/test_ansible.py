@@ -257,6 +257,36 @@ def test_agent_is_told_to_change_its_bundle_until_it_says_how_that_ended(
     assert json.loads(asked[-1][-1]) == {"model": "default", "bundle": "new-2", "allow_downgrade": True}
 
 
+@pytest.mark.parametrize(
+    ("in_force", "record", "expected"),
+    [
+        ("b2", {"outcome": "committed"}, ("v1", "b1")),
+        # Told by somebody else, or by a rollout that lost power before the links followed: they name what ran before.
+        ("b3", {"outcome": "committed"}, ("v2", "b2")),
+        # Lost power half way.
+        ("b2", {"outcome": "switching", "from": {"agent": "v0", "bundle": "b0"}}, ("v0", "b0")),
+    ],
+)
+def test_rollback_goes_to_what_ran_before_what_is_in_force(
+    module_utils: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    in_force: str,
+    record: dict[str, Any],
+    expected: tuple[str, str],
+) -> None:
+    del module_utils
+    switch = _module("library/edge_agent_switch.py")
+    links = {"current": ("v2", "b2"), "previous": ("v1", "b1")}
+    monkeypatch.setattr(switch, "linked_agent", lambda link="current": links[link][0])
+    monkeypatch.setattr(switch, "linked_bundle", lambda link="current": links[link][1])
+    monkeypatch.setattr(switch, "bundle_in_force", lambda: in_force)
+    monkeypatch.setattr(switch, "RECORD", tmp_path / "last-switch.json")
+    (tmp_path / "last-switch.json").write_text(json.dumps(record), "utf-8")
+    wanted = switch.Switch(SimpleNamespace(params={"is_back": True}, check_mode=True)).new
+    assert (wanted.agent, wanted.bundle) == expected
+
+
 def check(name: str, verdict: str, found: str = "so it is", advice: str | None = None) -> dict[str, str | None]:
     """As `edge-agent doctor --broker --json` has it."""
     return {"name": name, "verdict": verdict, "found": found, "advice": advice}

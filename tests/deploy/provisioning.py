@@ -484,6 +484,11 @@ def test_new_bundle_is_rolled_out_and_rolled_back_without_a_restart(world: World
         assert world.ask(board)["model"]["sha256"] == sha256_of(world.bundle)
         assert world.away_s(board, since) == 0
     assert [world.process(board) for board in (world.first, world.second)] == processes
+    # As on boards that a rollout has not reached.
+    played = world.fleet.play(playbook("rollback"))
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("same", "same"), played.text
+    assert f"Left as it is: it runs {' with '.join(old)}, not" in " ".join(played.text.split())
+    assert world.runs(world.first) == world.runs(world.second) == old
     world.fleet.play(playbook("report"))
     assert "bundle is to be pump-demo-2-" in report(world)
 

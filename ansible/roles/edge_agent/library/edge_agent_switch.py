@@ -107,15 +107,15 @@ class Switch:
         self.given = module.params
         record = json.loads(RECORD.read_text("utf-8")) if RECORD.is_file() else {}
         # A board that lost power on the way has its link on a version that was never proved.
-        self.is_interrupted = record.get("outcome") == "switching"
-        agent = record["from"]["agent"] if self.is_interrupted else linked_agent()
+        self.interrupted = record if record.get("outcome") == "switching" else None
+        agent = linked_agent() if self.interrupted is None else self.interrupted["from"]["agent"]
         self.old = Pair(agent, bundle_in_force())
         self.new = self._wanted()
         self.service = Service(self.given)
 
     def _wanted(self) -> Pair:
         if self.given["is_back"]:
-            wanted = _linked("previous")
+            wanted = self._before()
             if wanted.agent is None:
                 raise SwitchError("nothing ran here before the last switch: there is no way back")
         else:
@@ -129,9 +129,16 @@ class Switch:
                 raise SwitchError(f"{folder} is not there, or not whole")
         return found
 
+    def _before(self) -> Pair:
+        """What ran before what is in force."""
+        if self.interrupted is not None:
+            return Pair(**self.interrupted["from"])
+        # Another bundle was switched to than the links say: they name what ran before it.
+        return _linked("previous" if linked_bundle() == self.old.bundle else "current")
+
     def run(self) -> dict[str, Any]:
         """Raises SwitchError."""
-        is_other = self.new != self.old or self.is_interrupted
+        is_other = self.new != self.old or self.interrupted is not None
         is_due = self._is_restart_due()
         is_astray = linked_bundle() != self.new.bundle
         if not (is_other or is_due or is_astray):
@@ -177,7 +184,7 @@ class Switch:
             raise SwitchError(f"{self.old} was restarted and {error}") from error
 
     def _switch(self) -> None:
-        if is_serving() and self.given["is_asked_before"] and not self.is_interrupted:
+        if is_serving() and self.given["is_asked_before"] and self.interrupted is None:
             try:
                 self.service.ask()
             except ServiceError as error:
@@ -200,7 +207,7 @@ class Switch:
         self.service.ask(pair.bundle)
 
     def _change_version(self, agent: str | None, *, is_proved: bool) -> None:
-        if agent == linked_agent() and not self.is_interrupted:
+        if agent == linked_agent() and self.interrupted is None:
             return
         pair = Pair(agent, bundle_in_force())
         has_room = self.service.has_room_beside(pair.bundle)
@@ -241,7 +248,7 @@ class Switch:
                 return f"{self.new} was not let in: it {why}"
             self._record("failed", why)
             return f"{self.new} is the first here, and {why}"
-        if self.service.stopped_at is None and bundle_in_force() == self.old.bundle and not self.is_interrupted:
+        if self.service.stopped_at is None and bundle_in_force() == self.old.bundle and self.interrupted is None:
             self._record("refused", why)
             return f"{self.new} was not let in, {self.old} was not touched: it {why}"
         try:
