@@ -125,6 +125,7 @@ def _installed(*, are_hashes_checked: bool) -> dict[str, Any]:
         "bundle_fault": _bundle_fault(MODELS / bundle) if bundle and are_hashes_checked else None,
         "agents": _names(OPT / "versions"),
         "bundles": [name for name in _names(MODELS) if (MODELS / name / "manifest.json").is_file()],
+        "contents": {name: _contents(MODELS / name) for name in _names(MODELS)},
         "is_configured": Path("/etc/edge-agent/config.toml").is_file(),
         "service": service.get("ActiveState", "unknown"),
         "since": service.get("ActiveEnterTimestamp", ""),
@@ -135,6 +136,16 @@ def _installed(*, are_hashes_checked: bool) -> dict[str, Any]:
 
 def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.is_symlink()) if folder.is_dir() else []
+
+
+def _contents(folder: Path) -> str:
+    """What tells bundles apart that have one name and version."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+        size_bytes = sum(listed["bytes"] for listed in manifest["files"].values())
+        return f"{manifest['quantization']}, {size_bytes / 1e6:.0f} MB"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "not whole"
 
 
 def _bundle_fault(folder: Path) -> str | None:
