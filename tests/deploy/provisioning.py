@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -339,6 +340,17 @@ def configuration(board: SshBoard) -> str:
     return told + board.run("cat", "/etc/edge-agent/config.toml").stdout
 
 
+def test_what_a_board_says_of_itself_is_brought_where_it_does_not_answer_as_asked(world: World) -> None:
+    words = f" --limit {FIRST} --tags edge_agent_verify -e edge_agent_verify_task=none"
+    played = world.fleet.play(playbook("provision") + words)
+    assert played.boards == {FIRST: "failed"}, played.text
+    assert "unknown_task" in played.text
+    assert "log: INFO" in played.text
+    with tarfile.open(world.fleet.repository / "ansible" / f"edge-diag-{FIRST}.tar.gz") as archive:
+        assert any(name.endswith("/contents.json") for name in archive.getnames())
+    assert not world.first.run("ls", "/run/edge-agent-diag.tar.gz", check=False).stdout
+
+
 def test_commands_are_signed_where_there_is_a_key(world: World) -> None:
     """From here on bundles are changed with it."""
     world.fleet.edit("  commands:\n", "  commands:\n    key_file: credentials/command_key\n")
@@ -574,3 +586,13 @@ def test_nothing_stays_on_a_board_that_is_decommissioned(world: World) -> None:
     played = world.fleet.play(playbook("decommission", f" --limit {FIRST}"))
     assert played.boards == {FIRST: "same"}, played.text
     assert world.ask(world.second)["status"] == "ok"
+
+
+def test_fresh_board_that_the_broker_does_not_take_is_told_so_before_a_model_is_brought(world: World) -> None:
+    (old, new), told = WRONG["password"]
+    world.fleet.edit(old, new)
+    played = world.fleet.play(f"{playbook('provision')} --limit {FIRST}")
+    assert played.boards == {FIRST: "failed"}, played.text
+    assert told in played.text
+    for folder in ("/etc/edge-agent", "/var/lib/edge-agent/models"):
+        assert not world.first.run("find", folder, "-type", "f").stdout
