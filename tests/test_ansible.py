@@ -209,8 +209,10 @@ def module_utils(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ansible", "ansible.module_utils"):
         monkeypatch.setitem(sys.modules, name, SimpleNamespace())
     monkeypatch.setitem(sys.modules, "ansible.module_utils.basic", SimpleNamespace(AnsibleModule=None))
-    for name in ("edge_agent_places", "edge_agent_service"):
-        monkeypatch.setitem(sys.modules, f"ansible.module_utils.{name}", _module(f"module_utils/{name}.py"))
+    for name in ("edge_agent_places", "edge_agent_former", "edge_agent_service"):
+        module = _module(f"module_utils/{name}.py")
+        monkeypatch.setitem(sys.modules, f"ansible.module_utils.{name}", module)
+        monkeypatch.setattr(sys.modules["ansible.module_utils"], name, module, raising=False)
 
 
 @pytest.fixture
@@ -325,6 +327,7 @@ def configure(module_utils: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "credentials" / "command_key").write_text("nobody else knows it", "ascii")
     (tmp_path / "config.toml").write_text("old", "ascii")
     monkeypatch.setattr(found, "ETC", tmp_path)
+    monkeypatch.setattr(found.edge_agent_former, "keep", lambda: None)
     monkeypatch.setattr(found, "GROUP", grp.getgrgid(os.getgid()).gr_name)
     monkeypatch.setattr(found.os, "chown", lambda *_words: None)
     monkeypatch.setattr(found.File, "is_there", lambda file: _text(tmp_path / file.name) == file.content)
@@ -375,6 +378,35 @@ def test_nothing_of_a_configuration_is_replaced_before_it_was_tried(
         assert told["changed"] == (given["config"] == "new")
     assert len(tried) == (not is_dry and not is_same)
     assert _files(configure.ETC) == then
+
+
+def test_configuration_is_put_back_as_it_was_when_the_service_last_answered(
+    module_utils: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del module_utils
+    former = sys.modules["ansible.module_utils.edge_agent_former"]
+    etc, kept = tmp_path / "etc", tmp_path / "kept"
+    monkeypatch.setattr(former, "ETC", etc)
+    monkeypatch.setattr(former, "KEPT", kept)
+    (etc / "credentials").mkdir(parents=True)
+    former.keep()
+    assert not former.restore()  # a fresh board
+    for name, content in OLD.items():
+        (etc / name).write_text(content, "ascii")
+        (etc / name).chmod(0o600)
+        os.utime(etc / name, (1, 1))
+    os.utime(etc, (1, 1))
+    former.keep()
+    (etc / "config.toml").write_text("new", "ascii")
+    former.keep()
+    (etc / "config.toml").write_text("newer", "ascii")
+    (etc / "credentials" / "command_key").unlink()
+    (etc / "ca.pem").write_text("who signs", "ascii")
+    assert former.restore()
+    assert _files(etc) == OLD
+    assert {path.stat().st_mode & 0o777 for path in etc.rglob("*") if path.is_file()} == {0o600}
+    assert etc.stat().st_mtime == (etc / "config.toml").stat().st_mtime == 1
+    assert not kept.exists()
 
 
 BOARD, OTHER = Topics("edgeai/v1", "hall1", "press-04"), Topics("edgeai/v1", "hall2", "lathe-01")

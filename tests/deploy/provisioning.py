@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edge_agent.demo.readings import checkpoint_folder
 from tests.bundles import DEMO_TASKS, asked_bundle, not_loading, talking_nonsense
@@ -338,6 +340,30 @@ def configuration(board: SshBoard) -> str:
     """What is there, and since when."""
     told = board.run("find", "/etc/edge-agent", "-type", "f", "-printf", "%p %T+ %m %u %g\n").stdout
     return told + board.run("cat", "/etc/edge-agent/config.toml").stdout
+
+
+def test_configuration_that_fails_only_at_work_is_taken_back(world: World) -> None:
+    """A signer of whom the bundle is not."""
+    before = configuration(world.first)
+    key = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (world.fleet.plant / "signer.pem").write_bytes(key)
+    signer = "  signer.pem: \"{{ lookup('ansible.builtin.file', inventory_dir ~ '/signer.pem') }}\"\n"
+    edits = [
+        ("edge_agent_files:\n", f"edge_agent_files:\n{signer}"),
+        ("edge_agent_config:\n", "edge_agent_config:\n  models: {default: {public_key: signer.pem}}\n"),
+    ]
+    for old, new in edits:
+        world.fleet.edit(old, new)
+    played = world.fleet.play(playbook("provision"))
+    for old, new in edits:
+        world.fleet.edit(new, old)
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("failed", "same"), played.text
+    told = " ".join(played.text.split())
+    assert "was restarted and does not start: edge-agent: models.default.path: " in told
+    assert "the configuration before it is back, with which it answers" in told
+    assert configuration(world.first) == before
+    assert world.ask(world.first)["status"] == "ok"
+    assert world.fleet.play(playbook("provision")).boards == {FIRST: "same", SECOND: "same", AWAY: "unreachable"}
 
 
 def test_what_a_board_says_of_itself_is_brought_where_it_does_not_answer_as_asked(world: World) -> None:

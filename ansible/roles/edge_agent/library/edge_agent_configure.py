@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import edge_agent_former
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.edge_agent_former import ETC
 from ansible.module_utils.edge_agent_places import CONFIG
 
 DOCUMENTATION = """
@@ -24,6 +26,7 @@ short_description: Configuration, certificates and secrets of a board, which com
 description:
   - What differs is tried first by C(edge-agent doctor --broker), which reads it as the service will. If that refuses
     the configuration, or no broker of it takes this board, nothing is changed.
+  - What is replaced is kept until C(edge_agent_switch) has seen the service answer, else that puts it back.
   - A dry run tries nothing.
 options:
   program:
@@ -43,7 +46,6 @@ options:
     default: {}
 """
 
-ETC = Path(CONFIG).parent
 SECRETS = ("mqtt_password", "mqtt_key", "command_key")
 GROUP = "edge-agent"
 # A name that is asked for at several servers, several brokers that do not answer.
@@ -119,6 +121,8 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
     if (is_trial or changes) and not module.check_mode:
         for warning in _tried(given["program"], others, gone):
             module.warn(warning)
+        if changes:
+            edge_agent_former.keep()
         for file in others:
             file.write(ETC)
         for name in gone:

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import edge_agent_former
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.edge_agent_places import (
     MODELS,
@@ -32,7 +33,7 @@ description:
   - For a version, the canaries of the bundle in force are probed beside the service if memory allows, else while it is
     stopped; then the link is moved, the service started, and one request asked over the bus.
   - Where no service runs, version and bundle are changed that way together.
-  - What does not start or answer is left for what ran before. Only these two are kept.
+  - What does not start or answer is left for what ran before, with the configuration of then. Only these two are kept.
 options:
   agent:
     description: Folder below /opt/edge-agent/versions; default the current one.
@@ -142,6 +143,8 @@ class Switch:
         is_due = self._is_restart_due()
         is_astray = linked_bundle() != self.new.bundle
         if not (is_other or is_due or is_astray):
+            if not self.module.check_mode:
+                edge_agent_former.forget()
             return {"changed": False, "gap_s": None}
         told = {"before": {"runs": str(self.old)}, "after": {"runs": str(self.new)}}
         if self.module.check_mode:
@@ -153,6 +156,7 @@ class Switch:
                 self._switch()
             if is_other or is_astray:
                 self._follow()
+            edge_agent_former.forget()
         except UnsureError as error:
             # Whatever is under way is not to lose its files.
             raise SwitchError(
@@ -181,7 +185,21 @@ class Switch:
             self.service.start()
             self.service.ask()
         except ServiceError as error:
-            raise SwitchError(f"{self.old} was restarted and {error}") from error
+            raise SwitchError(f"{self.old} was restarted and {error}{self._returned_configuration()}") from error
+        edge_agent_former.forget()
+
+    def _returned_configuration(self) -> str:
+        """What is to be told; nothing where it was not changed."""
+        if not edge_agent_former.restore():
+            return ""
+        told = "; the configuration before it is back, with which it"
+        try:
+            self.service.stop()
+            self.service.start()
+            self.service.ask()
+        except ServiceError as error:
+            return f"{told} {error}"
+        return f"{told} answers"
 
     def _switch(self) -> None:
         if is_serving() and self.given["is_asked_before"] and self.interrupted is None:
@@ -243,6 +261,8 @@ class Switch:
 
     def _return(self, why: str) -> str:
         """What is to be told."""
+        if edge_agent_former.restore():
+            why += " (and the configuration that came with it is taken back)"
         if self.old.agent is None:
             if self.service.stopped_at is None:
                 return f"{self.new} was not let in: it {why}"
