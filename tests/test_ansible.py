@@ -259,6 +259,15 @@ def test_agent_is_told_to_change_its_bundle_until_it_says_how_that_ended(
     assert json.loads(asked[-1][-1]) == {"model": "default", "bundle": "new-2", "allow_downgrade": True}
 
 
+@pytest.mark.parametrize(("told", "expected"), [("90000000", 1_000_090.0), ("0", None), ("", None)])
+def test_start_of_the_service_is_known_by_the_clock_as_it_is_now(
+    service: Any, monkeypatch: pytest.MonkeyPatch, told: str, expected: float | None
+) -> None:
+    monkeypatch.setattr(service, "time", SimpleNamespace(time=lambda: 1_000_100.0, monotonic=lambda: 100.0))
+    monkeypatch.setattr(service, "_property", lambda _name: told)
+    assert service.started_s() == expected
+
+
 @pytest.mark.parametrize(
     ("in_force", "record", "expected"),
     [

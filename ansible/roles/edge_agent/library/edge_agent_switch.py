@@ -170,14 +170,14 @@ class Switch:
 
     def _is_restart_due(self) -> bool:
         """Stopped, or started before one of its files was last written."""
-        if not is_serving():
+        if not is_serving() or edge_agent_former.is_kept():
             return True
         since_s = started_s()
         if since_s is None:
             return False
         files = [Path(name) for name in self.given["restart_if_newer"]]
         files += [below for file in files if file.is_dir() for below in file.iterdir()]
-        return any(file.stat().st_mtime >= since_s + 1 for file in files if file.exists())
+        return any(file.stat().st_mtime > since_s for file in files if file.exists())
 
     def _restart(self) -> None:
         try:

@@ -13,9 +13,14 @@ ETC = Path(CONFIG).parent
 KEPT = Path("/run/edge-agent-former")
 
 
+def is_kept() -> bool:
+    """Whether nothing has answered yet with the configuration that is there."""
+    return KEPT.is_dir()
+
+
 def keep() -> None:
-    """What is there. If one is kept already, nothing has answered with what is there: the kept one counts."""
-    if KEPT.is_dir() or not (ETC / Path(CONFIG).name).is_file():
+    """What is there, unless one is kept already, which was the last that something has answered with."""
+    if is_kept() or not (ETC / Path(CONFIG).name).is_file():
         return
     partial = KEPT.with_suffix(".new")
     shutil.rmtree(partial, ignore_errors=True)
@@ -29,7 +34,7 @@ def forget() -> None:
 
 def restore() -> bool:
     """Whether there was one. Each file is whole at any time, and those that came later go."""
-    if not KEPT.is_dir():
+    if not is_kept():
         return False
     names = _files(KEPT)
     for name in names:

@@ -143,15 +143,17 @@ def is_serving() -> bool:
     return _property("ActiveState") == "active"
 
 
-def started_s() -> int | None:
-    """When the service's process was started, in seconds since 1970; None = not known."""
-    stamp = _property("ExecMainStartTimestamp", "--timestamp=unix").removeprefix("@")
-    # systemd 246 and older know no such form
-    return int(stamp) if stamp.isdecimal() else None
+def started_s() -> float | None:
+    """When the service's process was started, in seconds since 1970 by the clock as it is now; None = not known."""
+    # Not the time of day of then: systemd 249 tells it in words only, and a board without a battery is told it later.
+    since_boot_us = _property("ExecMainStartTimestampMonotonic")
+    if not since_boot_us.isdecimal() or since_boot_us == "0":
+        return None
+    return time.time() - (time.monotonic() - int(since_boot_us) / 1e6)
 
 
-def _property(name: str, *options: str) -> str:
-    command = ["systemctl", "show", UNIT, "--value", "-p", name, *options]
+def _property(name: str) -> str:
+    command = ["systemctl", "show", UNIT, "--value", "-p", name]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
