@@ -126,7 +126,7 @@ AUTHORITIES = {
     "expired": (certificate(*SIGNS, KNOWN, days=(-9, -2)), *["has expired on 20"] * 2),
     "to come": (certificate(*SIGNS, KNOWN, days=(2, 9)), *["is not valid before"] * 2),
     "no certificate": ("-----BEGIN CERTIFICATE-----\n", *["is no certificate in PEM"] * 2),
-    "not read": (None, *["is blank, or could not be read"] * 2),
+    "blank": ("", *["is no certificate in PEM"] * 2),
 }
 
 

@@ -20,7 +20,7 @@ class FilterModule:
         return {"certificate_faults": certificate_faults}
 
 
-def certificate_faults(config: dict[str, Any], files: dict[str, str | None], *, is_strict: bool) -> list[str]:
+def certificate_faults(config: dict[str, Any], files: dict[str, str], *, is_strict: bool) -> list[str]:
     """One for each certificate that would not do, of those in `files`; what else is named is on the board already.
 
     is_strict: the board's Python is 3.13 or newer, which asks more of who signs than earlier ones.
@@ -30,15 +30,12 @@ def certificate_faults(config: dict[str, Any], files: dict[str, str | None], *, 
     for key in ("ca_file", "cert_file"):
         name = tls.get(key)
         if name in files:
-            found = _faults(files[name] or "", is_authority=key == "ca_file", is_strict=is_strict)
+            found = _faults(files[name], is_authority=key == "ca_file", is_strict=is_strict)
             faults += [f"{name} (mqtt.tls.{key}) {fault}" for fault in found]
     return faults
 
 
 def _faults(text: str, *, is_authority: bool, is_strict: bool) -> Iterator[str]:
-    if not text.strip():
-        yield "is blank, or could not be read: put it where edge_agent_files takes it from"
-        return
     try:
         certificates = x509.load_pem_x509_certificates(text.encode())
     except ValueError:
