@@ -359,7 +359,8 @@ def test_configuration_that_fails_only_at_work_is_taken_back(world: World) -> No
         world.fleet.edit(new, old)
     assert (played.boards[FIRST], played.boards[SECOND]) == ("failed", "same"), played.text
     told = " ".join(played.text.split())
-    assert "was restarted and does not start: edge-agent: models.default.path: " in told
+    assert "was restarted and does not start: edge-agent: " in told
+    assert "`public_key` requires a good signature" in told
     assert "the configuration before it is back, with which it answers" in told
     assert configuration(world.first) == before
     assert world.ask(world.first)["status"] == "ok"
