@@ -173,8 +173,11 @@ def _error(stdout: str) -> dict[str, Any]:
 
 
 def _log(since_s: int) -> str:
-    command = ["journalctl", "-u", UNIT, "-o", "cat", "-n", "40", "--no-pager", f"--since=@{since_s}"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
-    # What systemd itself says of the unit tells nothing of why.
-    own = [line for line in lines if "edge-agent.service" not in line and not line.startswith("INFO")]
-    return _tail("\n".join(own)) or _tail("\n".join(lines))
+    """What the service said itself; where that is nothing, what systemd says of it, which tells nothing of why."""
+    own = [line for line in _journal(f"_SYSTEMD_UNIT={UNIT}", since_s) if not line.startswith("INFO")]
+    return _tail("\n".join(own or _journal(f"--unit={UNIT}", since_s)))
+
+
+def _journal(match: str, since_s: int) -> list[str]:
+    command = ["journalctl", match, "-o", "cat", "-n", "40", "--no-pager", f"--since=@{since_s}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
