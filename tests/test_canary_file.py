@@ -36,7 +36,7 @@ def test_what_is_asked_is_as_the_file_says(tmp_path: Path) -> None:
             "{% set ns = namespace(x='x') %}{% for a in range(40) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
             "128 MB of memory",
         ),
-        ("{% for a in range(9999) %}{{ 'x'.ljust(1000) }}{% endfor %}", "should ask at most 8000000 bytes"),
+        ("{% for a in range(3999) %}{{ '€'.ljust(1000, '€') }}{% endfor %}", "should ask at most 8000000 bytes"),
     ],
 )
 def test_a_template_that_takes_all_there_is_refuses_the_file(tmp_path: Path, template: str, told: str) -> None:
