@@ -6,28 +6,25 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pydantic import ValidationError
-
 from edge_agent import outcomes
 from edge_agent.admission import DRAINING_RETRY_S, Admission, Loser
+from edge_agent.answers import Answers
 from edge_agent.clock import Moment, timestamp
 from edge_agent.config import Config
 from edge_agent.delivery import Delivery
-from edge_agent.duplicates import Duplicates, Key, key_of, may_be_duplicate
+from edge_agent.duplicates import key_of
 from edge_agent.energy import EnergyMeter
 from edge_agent.engine.protocol import Cancel, Command, Finished, Partial, Run, TextPlan
-from edge_agent.faults import cut, first_fault
 from edge_agent.forecast import Ahead
 from edge_agent.governor import NO_LIMITS
 from edge_agent.governor_stages import RELAX_S
 from edge_agent.latency import LONGEST_DEADLINE_MS, Latency
-from edge_agent.messages import Code, Envelope, Error, ModelName, Outcome, Refusal, Status, Timing, decode_reply, logged
+from edge_agent.messages import Code, Envelope, Error, ModelName, Outcome, Refusal
 from edge_agent.mqtt_link import Inbound
 from edge_agent.outcomes import Answer
 from edge_agent.quarantine import Quarantine, Quarantined, fingerprint
 from edge_agent.rate_limit import RateLimits
 from edge_agent.reception import Question, Reception, Unreadable
-from edge_agent.replies import Replies
 from edge_agent.request_queue import Asker, Request, RequestQueue
 from edge_agent.statistics import Statistics
 from edge_agent.tasks import Task
@@ -36,10 +33,6 @@ log = logging.getLogger(__name__)
 
 # A request that was running when its worker died is run once more; if that worker dies too, the request may be why.
 MAX_ATTEMPTS = 2
-# Clients that may wait for one answer by asking the same question again.
-MAX_FOLLOWERS = 100
-# And what is kept to answer all of them: Correlation Data, and the id that is made of it.
-MAX_FOLLOWERS_BYTES = 4 << 20
 
 # Who named a deadline, where nobody did.
 _MEASURED, _DEFAULT = "measured", "default"
@@ -89,23 +82,19 @@ class Dispatcher:
         self._send = send
         self._numbers = 0
         self._active: dict[int, _Active] = {}
-        self._keys: dict[int, Key] = {}
-        self._followers_bytes = 0
         self._rates = RateLimits()
         self._configure(config, tasks)
         self.queue = RequestQueue(config.queue.capacity)
-        self._duplicates = Duplicates(config.queue.dedup_window_s, delivery.forget, self._recall)
+        self._answers = Answers(config.device.id, config.queue.dedup_window_s, delivery, self.statistics)
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
         """New tasks and limits; requests that wait or run keep what they came with."""
         self._configure(config, tasks)
-        self._duplicates.forget_refusals()
+        self._answers.reconfigure(config.queue.dedup_window_s)
         self.queue.capacity = config.queue.capacity
-        self._duplicates.window_s = config.queue.dedup_window_s
 
     def _configure(self, config: Config, tasks: dict[str, Task]) -> None:
         self._config = config
-        self._replies = Replies(config.device.id, self.delivery)
         self._reception = Reception(config, tasks)
 
     @property
@@ -151,13 +140,7 @@ class Dispatcher:
     def _take_over_record(self, now: Moment) -> None:
         for held in self.delivery.held():
             self.quarantine.hold(held)
-        for known in self.delivery.repeatable():
-            outcome = _outcome_on_record(known.row, known.reply)
-            # Where the record could not be read until now, it may have been asked again meanwhile.
-            if outcome is None or self._duplicates.find(known.key, now.monotonic_s, is_redelivered=True) is not None:
-                self.delivery.forget(known.row)
-            else:
-                self._duplicates.end(known.key, outcome, known.ended.placed(now), known.row, known.nbytes)
+        self._answers.take_over(now)
         for row, task, inbound in self.delivery.unanswered(now):
             try:
                 self._resume(row, task, inbound, now.monotonic_s)
@@ -178,37 +161,22 @@ class Dispatcher:
     ) -> None:
         asker = Asker(heard.origin, row)
         if isinstance(heard, Unreadable):
-            self._refuse(asker, inbound, heard.error, now)
+            self._answers.refuse(asker, inbound, heard.error, now)
             return
         try:
             self._admit(heard, inbound, asker, now, is_resumed=is_resumed)
         except Refusal as refused:
-            self._refuse(asker, inbound, refused.error, now)
+            self._answers.refuse(asker, inbound, refused.error, now)
         except Exception:
             log.exception(_FAULT)
-            self._refuse(asker, inbound, Error(code=Code.INTERNAL, message=_FAULT), now)
+            self._answers.refuse(asker, inbound, Error(code=Code.INTERNAL, message=_FAULT), now)
 
     def _admit(self, question: Question, inbound: Inbound, asker: Asker, now: float, *, is_resumed: bool) -> None:
         """Queues a request, joins it to its twin, or repeats a known answer. Raises Refusal."""
         origin, task, envelope = question.origin, question.task, question.envelope
         key = key_of(origin, inbound)
-        if may_be_duplicate(origin, inbound):
-            twin = self._duplicates.find(key, now, is_redelivered=inbound.duplicate)
-            if twin is not None:
-                self.statistics.duplicates_total += 1
-                if isinstance(twin, Request):
-                    followers_bytes = self._followers_bytes + origin.nbytes
-                    if len(twin.followers) >= MAX_FOLLOWERS or followers_bytes > MAX_FOLLOWERS_BYTES:
-                        message = "too many wait for this answer already"
-                        raise Refusal(Code.QUEUE_FULL, message, self._admission(now).retry_after_s)
-                    if inbound.duplicate:
-                        self.delivery.drop(asker.row)
-                    else:
-                        twin.followers.append(asker)
-                        self._followers_bytes = followers_bytes
-                else:
-                    self._replies.terminal(asker, twin, repeat=True)
-                return
+        if self._answers.join(asker, inbound, key, now, lambda: self._admission(now).retry_after_s):
+            return
         deadline_at, deadline_from = self._deadline(task, envelope, inbound)
         self._numbers += 1
         request = Request(
@@ -230,7 +198,7 @@ class Dispatcher:
         if deadline_at <= now:
             raise Refusal(Code.DEADLINE, f"{request.deadline} had passed on arrival")
         if is_resumed:  # it was admitted before
-            self._begin(request, key)
+            self._answers.begin(request, key)
             self.queue.add(request)
             return
         if self.is_draining:
@@ -241,7 +209,7 @@ class Dispatcher:
             raise Refusal(Code(cause.value), message, RELAX_S)
         self._check_rate(task, origin.reply_topic, now)
         superseded, losers = self._admission(now).enter(request)
-        self._begin(request, key)
+        self._answers.begin(request, key)
         if superseded is not None:
             self._end_with(superseded, _SUPERSEDED, now)
         self._displace(losers, now)
@@ -255,11 +223,6 @@ class Dispatcher:
         ):
             if per_minute is not None and (wait_s := self._rates.wait_s(key, per_minute, now)):
                 raise Refusal(Code.RATE_LIMITED, f"{what}: at most {per_minute} requests a minute", wait_s)
-
-    def _begin(self, request: Request, key: Key) -> None:
-        self._keys[request.number] = key
-        self._duplicates.begin(key, request)
-        self.statistics.accepted_total += 1
 
     def _deadline(self, task: Task, envelope: Envelope, inbound: Inbound) -> tuple[float, str]:
         """When the answer becomes worthless, and who says so."""
@@ -304,25 +267,6 @@ class Dispatcher:
         """How long a request would wait that came after all that are here; None = unknown."""
         wait_s = self._admission(now).wait_s
         return None if wait_s is None else wait_s * 1000
-
-    def _refuse(self, asker: Asker, inbound: Inbound, error: Error, now: float) -> None:
-        origin = asker.origin
-        log.info(
-            "request refused task=%r id=%r code=%s: %s",
-            cut(origin.task), origin.log_id, error.code.value, logged(error),
-        )  # fmt: skip
-        outcome = Outcome.refused(error, Timing(total_ms=(now - inbound.received_at) * 1000))
-        key = key_of(origin, inbound)
-        twin = self._duplicates.find(key, now)
-        is_duplicate = outcome.status is Status.INVALID and may_be_duplicate(origin, inbound)
-        if is_duplicate and isinstance(twin, Outcome):
-            self.statistics.duplicates_total += 1
-            self._replies.terminal(asker, twin, repeat=True)
-            return
-        self.statistics.count(outcome)
-        recorded_bytes = self._replies.terminal(asker, outcome, key=None if twin is not None else key)
-        if twin is None:
-            self._duplicates.end(key, outcome, now, asker.row, recorded_bytes)
 
     def take_over(self) -> None:
         """Another worker, of another model: what waits is for it. What runs ends on the one before it."""
@@ -468,7 +412,7 @@ class Dispatcher:
         is_held = self.quarantine.release(fingerprint)
         if is_held:
             self.delivery.release(fingerprint)
-            self._duplicates.forget_refusals()
+            self._answers.forget_refusals()
         return is_held
 
     def give_up(self, reason: str, now: float) -> None:
@@ -482,7 +426,7 @@ class Dispatcher:
         active = self._active.get(event.id)
         if active is None or active.is_answered:
             return
-        self._replies.partial(active.request, event.delta)
+        self._answers.partial(active.request, event.delta)
 
     def answered(self, event: Answer, now: float) -> None:
         """The worker is done with a request: its slot is free, and the caller gets the answer."""
@@ -496,7 +440,7 @@ class Dispatcher:
                 log.exception("an answer could not be read id=%r", active.request.origin.log_id)
                 error = Error(code=Code.INTERNAL, message="the answer met a fault of the agent")
                 outcome = outcomes.refused(active.request, error, now)
-            self._end(active.request, outcome, now)
+            self._answers.end(active.request, outcome, now)
         self.expire(now)
         self._displace(self._admission(now).withdraw(), now)
         self.fill(now)
@@ -522,32 +466,4 @@ class Dispatcher:
         )
 
     def _end_with(self, request: Request, error: Error, now: float) -> None:
-        self._end(request, outcomes.refused(request, error, now), now)
-
-    def _end(self, request: Request, outcome: Outcome, now: float) -> None:
-        key = self._keys.pop(request.number)
-        self.statistics.count(outcome)
-        if outcome.error is not None:
-            log.info(
-                "request ended task=%r id=%r status=%s code=%s: %s",
-                request.origin.task, request.origin.log_id, outcome.status.value,
-                outcome.error.code.value, logged(outcome.error),
-            )  # fmt: skip
-        recorded_bytes = self._replies.terminal(Asker(request.origin, request.row), outcome, key=key)
-        for follower in request.followers:
-            self._followers_bytes -= follower.origin.nbytes
-            self._replies.terminal(follower, outcome, repeat=True)
-        self._duplicates.end(key, outcome, now, request.row, recorded_bytes)
-
-    def _recall(self, row: int) -> Outcome | None:
-        reply = self.delivery.recall(row)
-        return None if reply is None else _outcome_on_record(row, reply)
-
-
-def _outcome_on_record(row: int, reply: bytes) -> Outcome | None:
-    """None: it is damaged, or of a newer version; its request is run anew if it is asked again."""
-    try:
-        return decode_reply(reply)
-    except ValidationError as error:
-        log.error("an answer on record cannot be read number=%s: %s", row, first_fault(error))  # noqa: TRY400
-        return None
+        self._answers.end(request, outcomes.refused(request, error, now), now)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.admission import DRAINING_RETRY_S
-from edge_agent.dispatcher import MAX_FOLLOWERS_BYTES
+from edge_agent.answers import MAX_FOLLOWERS_BYTES
 from edge_agent.energy import EnergySample
 from edge_agent.engine.protocol import (
     Cancelled,
@@ -1160,7 +1160,7 @@ class TestManyAskers:
         for number in range(1, 11):
             desk.dispatcher.answered(finished(number), 1.0)
         assert len(desk.replies) == 110
-        assert desk.dispatcher._followers_bytes == 0
+        assert desk.dispatcher._answers._followers_bytes == 0
 
 
 class TestCancel:
@@ -1408,7 +1408,7 @@ def test_every_request_hears_exactly_one_terminal_reply(steps: list[tuple[str, A
     assert max(Counter(run.id for run in storm.desk.runs).values(), default=0) <= 2
     assert storm.desk.dispatcher.is_idle
     assert storm.desk.dispatcher.next_wake_up_at() is None
-    assert not storm.desk.dispatcher._keys
+    assert not storm.desk.dispatcher._answers._keys
 
 
 class TestLimits:
