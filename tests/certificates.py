@@ -1,4 +1,4 @@
-"""A certificate of localhost that signs itself, and keys, made anew for each run of the tests."""
+"""A certificate of NAMES that signs itself, and keys, made anew for each run of the tests."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+# The second as a board calls this machine that is not in it.
+NAMES = ("localhost", "broker.example")
+
 
 def _pem(key: ec.EllipticCurvePrivateKey, encryption: KeySerializationEncryption) -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption).decode()
@@ -31,7 +34,7 @@ def _certificate(key: ec.EllipticCurvePrivateKey) -> str:
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in NAMES]), critical=False)
     )
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 

@@ -7,9 +7,10 @@ import re
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from edge_agent.demo.broker import free_port
 from tests.certificates import CERTIFICATE, KEY
@@ -120,14 +121,32 @@ class SshBoard(Board):
         return {path for path in found if not re.fullmatch(r"/etc/.*(-|\.lock)", path)}
 
 
+class Reached(Protocol):
+    """port: of 127.0.0.1, on which its ssh server listens."""
+
+    name: str
+    port: int
+
+
 class Fleet:
     """The technician's side: a copy of `ansible/` with an inventory of these boards.
 
-    missing: names of boards that nobody reaches.
+    missing: names of boards that nobody reaches. architecture: the boards'. broker_host: as they call it.
     """
 
-    def __init__(self, folder: Path, boards: list[SshBoard], broker: Broker, missing: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        boards: Sequence[Reached],
+        broker: Broker,
+        missing: tuple[str, ...] = (),
+        *,
+        architecture: str = "x86_64",
+        broker_host: str = "localhost",
+    ) -> None:
         self.folder = folder
+        self._architecture = architecture
+        self._broker_host = broker_host
         self.boards = boards
         self._broker = broker
         self._missing = missing
@@ -155,7 +174,7 @@ class Fleet:
         (self.plant / "hosts.yml").write_text(
             f"boards:\n  hosts:\n{''.join(lines)}{told}    ansible_ssh_common_args: {options}\n", "utf-8"
         )
-        self.edit("host: broker.example", f"host: localhost\n  port: {self._broker.port}")
+        self.edit("host: broker.example", f"host: {self._broker_host}\n  port: {self._broker.port}")
         self.use_bundle(bundle)
         python = f"python{RELEASES[RELEASE].python}"
         if python in RELEASES[RELEASE].python_packages:
@@ -184,7 +203,7 @@ class Fleet:
         path.write_text(text, "utf-8")
 
     def use_wheelhouse(self, wheelhouse: Path) -> None:
-        link = self.repository / "dist" / "wheelhouse" / "x86_64"
+        link = self.repository / "dist" / "wheelhouse" / self._architecture
         link.unlink(missing_ok=True)
         link.symlink_to(wheelhouse)
 
