@@ -8,9 +8,10 @@ BIN := $(VENV)/bin
 LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
 
 .PHONY: setup demo test check test-parity test-quality test-canaries test-figures test-repair test-clients \
-  test-homeassistant test-model test-unit test-deploy test-power-cuts chaos soak soak-card fuzz fuzz-coverage \
-  fuzz-messages bench bench-agent bench-compare bench-overload bench-labels bench-cancel bench-revival bench-grammar \
-  thermal wheel-aarch64 wheel-x86_64 wheel-native wheelhouse test-arm clean
+  test-homeassistant test-model test-unit test-deploy test-deploy-arm64 test-power-cuts chaos soak soak-card \
+  fuzz fuzz-coverage fuzz-messages bench bench-agent bench-compare bench-overload bench-labels bench-cancel \
+  bench-revival bench-grammar bench-instructions thermal wheel-aarch64 wheel-x86_64 wheel-native wheelhouse \
+  test-arm clean
 
 setup: $(VENV)/ready
 
@@ -124,6 +125,12 @@ test-deploy: setup build/ansible/ready
 	$(MAKE) wheelhouse ARCH=x86_64
 	RELEASE=$(RELEASE) $(BIN)/python -m pytest tests/deploy/provisioning.py --exitfirst
 
+# One arm64 board that is emulated whole, kernel and all, from nothing to an answer and back to nothing (needs root, and
+# Debian's mmdebstrap, qemu-user-static and qemu-system-arm; an hour).
+test-deploy-arm64: setup build/ansible/ready
+	$(MAKE) wheelhouse ARCH=aarch64
+	$(BIN)/python -m pytest tests/deploy/arm64.py --exitfirst
+
 # What this board can do: make bench MODEL=path-of-a-bundle-or-gguf
 bench: setup
 	$(BIN)/edge-agent bench --model $(or $(MODEL),$(error say which model: make bench MODEL=path))
@@ -139,6 +146,11 @@ bench-overload: setup
 # How far label scores are from how often the labels are right: make bench-labels MODEL=path-of-a-gguf
 bench-labels: setup
 	$(BIN)/python -m tests.bench.calibration_error $(or $(MODEL),$(error say which model: make bench-labels MODEL=path))
+
+# Instructions per row of a step on emulated ARM cores, which is exact (needs what test-deploy-arm64 needs; ten minutes a core):
+# make bench-instructions MODEL=path-of-a-gguf [ARGUMENTS='--cores cortex-a72 cortex-a76']
+bench-instructions: setup
+	$(BIN)/python -m tests.arm.instructions $(or $(MODEL),$(error say which model: make bench-instructions MODEL=path)) $(ARGUMENTS)
 
 # How soon a cancelled request costs nothing any more: make bench-cancel MODEL=path-of-a-gguf
 bench-cancel: setup

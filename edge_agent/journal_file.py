@@ -175,6 +175,10 @@ def _salvage(path: Path) -> None:
                 with suppress(sqlite3.IntegrityError):
                     new.execute(statement, values)
             new.execute("COMMIT")
+            # On a full disk that at the end fails in silence, and what is in the file of changes would go with it.
+            (is_busy, _, _) = new.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if is_busy:
+                raise sqlite3.OperationalError("the draft of a new record is read by somebody")
         file = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(file)

@@ -219,6 +219,12 @@ class MqttLink:
     def stop(self, timeout_s: float) -> None:
         """Sends what waits for at most timeout_s, says goodbye, ends the network thread."""
         deadline = time.monotonic() + timeout_s
+        if self.is_connected:
+            # There will be no other time for it.
+            with self._lock:
+                aside = self._poison.let_go()
+            for number, message in aside:
+                self._publish_again(number, message)
         idle = threading.Event()
         while self.is_connected and self.queued > 0 and time.monotonic() < deadline:
             idle.wait(0.01)
@@ -391,9 +397,11 @@ class MqttLink:
         with self._lock:
             again = self._poison.lasted(self._client._out_messages, now)  # noqa: SLF001
         if again is not None:
-            number, one = again
-            info = self._client.publish(one.topic, one.payload, one.qos, one.retain, one.properties)
-            self._known_as[info.mid] = self._known_as.pop(number, number)
+            self._publish_again(*again)
+
+    def _publish_again(self, number: int, one: Any) -> None:
+        info = self._client.publish(one.topic, one.payload, one.qos, one.retain, one.properties)
+        self._known_as[info.mid] = self._known_as.pop(number, number)
 
     def _confirm(self, number: int) -> None:
         self._confirmed.append(self._known_as.pop(number, number))

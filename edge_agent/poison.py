@@ -157,3 +157,8 @@ class Poison:
         else:
             self._trial = _Trial(message, now)
         return number, message
+
+    def let_go(self) -> list[tuple[int, Any]]:
+        """What is set aside, in the order of its coming, and is so no more."""
+        aside, self._aside = list(self._aside.items()), {}
+        return aside

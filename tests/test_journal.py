@@ -4,10 +4,12 @@ import os
 import random
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from edge_agent import journal_file
 from edge_agent.clock import Moment
 from edge_agent.journal import Journal
 from edge_agent.journal_file import FILE, WAL_SUFFIX
@@ -206,6 +208,32 @@ def test_a_salvage_that_is_cut_off_is_done_at_the_next_start(
     path.with_name(f"{FILE}.draft-wal").write_bytes(b"of an earlier try")
     assert 30 < len(rows(Journal(path))) < 60
     assert sorted(one.name for one in path.parent.iterdir() if "draft" in one.name) == []
+
+
+@pytest.mark.expects_warning
+def test_a_salvage_that_does_not_reach_the_file_itself_moves_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk that fills up: SQLite tells nobody that it could not empty its file of changes."""
+    overwrite(filled(path), 10, 12)
+    damaged, readers, whole = path.read_bytes(), [], journal_file.copied
+
+    def copied(old: sqlite3.Connection) -> Iterator[tuple[str, tuple[object, ...]]]:
+        reader = sqlite3.connect(path.with_name(f"{FILE}.draft"), isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM requests").fetchall()
+        readers.append(reader)
+        return whole(old)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_file, "LOCKED_MS", 0)
+        patch.setattr(journal_file, "copied", copied)
+        with pytest.raises(sqlite3.OperationalError):
+            Journal(path)
+    assert path.read_bytes() == damaged
+    for reader in readers:
+        reader.close()
+    assert 30 < len(rows(Journal(path))) < 60
 
 
 def test_what_is_quarantined_while_the_clock_is_unset_stays_so(path: Path) -> None:

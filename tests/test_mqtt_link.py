@@ -26,6 +26,7 @@ from edge_agent.mqtt_link import (
     LinkEvent,
     MqttLink,
     Publication,
+    _Held,
     _words,
 )
 from edge_agent.poison import BREAKS, POISON_AFTER, SHORT_CONNECTION_S
@@ -212,3 +213,14 @@ def test_a_subscription_or_message_that_the_broker_refuses_is_noted(caplog: pyte
     link._on_publish(link._client, None, 3, ReasonCode(PacketTypes.PUBACK, "Not authorized"), None)
     assert list(link.refusals) == ["Not authorized"]
     assert link.take_confirmed() == [3]
+
+
+def test_what_was_set_aside_is_sent_when_the_agent_ends() -> None:
+    link = MqttLink("c", MqttConfig(), lambda _event: None)
+    link._poison._aside = {-1: _Held(Publication(topic="state", payload=b"stopped", retain=True), None)}
+    link.is_connected = True
+    link.stop(0.0)
+    ((number, waiting),) = link._client._out_messages.items()
+    assert (waiting.topic, waiting.payload, waiting.retain) == ("state", b"stopped", True)
+    link._confirm(number)
+    assert link.take_confirmed() == [-1]

@@ -125,3 +125,12 @@ def test_of_what_is_retained_the_latest_word_is_the_last_and_the_only_one() -> N
     told = line.poison.lasted(line.waiting, line.now)
     assert told is not None
     assert told[1].payload == b"3" * 7
+
+
+def test_what_is_set_aside_can_be_let_go_in_its_order() -> None:
+    line = Line("first", "second", "third")
+    for _ in range(2 * POISON_AFTER):
+        line.connect(is_cut=True)
+    line.poison.sort_out(line.waiting, line.now)
+    assert [one.topic for _, one in line.poison.let_go()] == ["first", "second"]
+    assert len(line.poison) == 0
