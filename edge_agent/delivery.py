@@ -48,6 +48,8 @@ class Delivery:
         self._deliver = deliver
         self._staged: list[tuple[int | None, Publication]] = []
         self._sent: dict[int, int] = {}
+        # Requests on record that are not answered yet.
+        self._owed: set[int] = set()
         self._received: list[Inbound] = []
         self._unacknowledged: deque[tuple[int, Inbound]] = deque()
         self._generation = 0
@@ -88,7 +90,8 @@ class Delivery:
         undelivered: list[tuple[int, Publication]] = []
         try:
             if self._is_read:
-                self._journal.take_over(in_memory)
+                # What failed may not have been readable then, and be so now.
+                self._journal.take_over(in_memory, frozenset((*self._owed, *self._sent.values())))
             else:
                 earlier, undelivered = self._journal.rows(), list(self._journal.undelivered())
                 self._journal.take_in(in_memory)
@@ -115,11 +118,13 @@ class Delivery:
 
     def unanswered(self, now: Moment) -> list[tuple[int, str, Inbound]]:
         """What an earlier process left, to be answered by this one: row, task, and the message as if it came here."""
-        return [
+        found = [
             (left.row, left.task, self._inbound(left, now))
             for left in self._try(lambda journal: list(journal.unanswered()))
             if left.row in self._earlier
         ]
+        self._owed.update(row for row, _, _ in found)
+        return found
 
     def _inbound(self, left: Unanswered, now: Moment) -> Inbound:
         return Inbound(
@@ -161,7 +166,9 @@ class Delivery:
         """A request that is to be answered; gives its row. None: at QoS 0 nothing is promised, nor kept."""
         if inbound.qos == 0:
             return None
-        return self._try(lambda journal: journal.accept(inbound, task, moment(inbound.received_at)))
+        row = self._try(lambda journal: journal.accept(inbound, task, moment(inbound.received_at)))
+        self._owed.add(row)
+        return row
 
     def refuse(self, inbound: Inbound) -> int | None:
         """As `accept`, of what is answered before the next `flush`: it may be of any size, and is not written."""
@@ -170,6 +177,7 @@ class Delivery:
     def drop(self, row: int | None) -> None:
         """It needs no answer of its own."""
         if row is not None:
+            self._owed.discard(row)
             self._try(lambda journal: journal.drop(row))
 
     def partial(self, publication: Publication) -> None:
@@ -185,6 +193,7 @@ class Delivery:
             return False
         if row is not None:
             ended = moment(time.monotonic())
+            self._owed.discard(row)
             self._try(lambda journal: journal.answer(row, task, publication, key, ended))
         self._staged.append((row, publication))
         return True

@@ -95,10 +95,14 @@ class Journal:
     def close(self) -> None:
         self._connection.close()
 
-    def take_over(self, other: Journal) -> None:
-        """All that can be read of the other one, committed or not, instead of what is here."""
-        for table in ("requests", "quarantine"):
-            self._execute(f"DELETE FROM {table}", ())  # noqa: S608 - a name of ours
+    def take_over(self, other: Journal, spared: frozenset[int] = frozenset()) -> None:
+        """All that can be read of the other one, committed or not, instead of what is here.
+
+        spared: rows that stay if the other one does not have them.
+        """
+        for row in self.rows() - (spared - other.rows()):
+            self.drop(row)
+        self._execute("DELETE FROM quarantine", ())
         self.take_in(other)
 
     def take_in(self, other: Journal) -> None:

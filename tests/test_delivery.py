@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -366,6 +367,29 @@ def test_a_disk_that_cannot_be_read_either_makes_no_two_requests_one(folder: Pat
         board.hear(envelope(name))
     told = [reply["id"] for reply in board.replies if reply["repeat"]]
     assert told == list("abcde")
+
+
+@pytest.mark.expects_warning
+def test_what_could_not_be_read_for_a_while_is_on_record_again_with_the_disk(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is still owed: a kill after it loses nothing."""
+    board = Board(folder)
+    for name in "abc":
+        board.hear(envelope(name))
+
+    def fail(*_given: object) -> Iterator[Any]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "copied", fail)
+        board.delivery._fail("disk I/O error")
+        board.answer(1)
+        board.confirm(1)
+        board.hear(envelope("d"))
+    board.delivery.flush(time.monotonic() + TRY_AGAIN_S + 1)
+    assert board.delivery.fault is None
+    assert [json.loads(left.payload)["id"] for left in left_for_the_next(folder)] == ["b", "c", "d"]
 
 
 @pytest.mark.expects_warning
