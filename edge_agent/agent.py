@@ -261,7 +261,8 @@ class Agent:
                 case "give-up":
                     self._exit_code = 1
         self._operations.tick(now)
-        self._connections.control.take_confirmed()  # of its messages nobody asks
+        for take in (self._connections.control.take_confirmed, self._connections.control.take_refused):
+            take()  # of its messages nobody asks
         if "health" in self._timers:  # a reload may have made its interval shorter
             self._timers["health"] = min(self._timers["health"], now + self._operations.config.health.interval_s)
         self._model_switch.tick(now)

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 # Clients that may wait for one answer by asking the same question again.
 MAX_FOLLOWERS = 100
-# And what is kept to answer all of them: Correlation Data, and the id that is made of it.
+# And what is kept of all of them, on the disk too: their questions, Correlation Data, and the id that is made of it.
 MAX_FOLLOWERS_BYTES = 4 << 20
 
 
@@ -34,7 +34,8 @@ class Answers:
         self._replies = Replies(device, delivery)
         self._duplicates = Duplicates(window_s, delivery.forget, self._recall)
         self._keys: dict[int, Key] = {}
-        self._followers_bytes = 0
+        # Of those who joined a request, by its number.
+        self._followers_bytes: dict[int, int] = {}
 
     def reconfigure(self, window_s: float) -> None:
         self._duplicates.window_s = window_s
@@ -65,14 +66,15 @@ class Answers:
         if not isinstance(twin, Request):
             self._replies.terminal(asker, twin, repeat=True)
             return True
-        followers_bytes = self._followers_bytes + asker.origin.nbytes
-        if len(twin.followers) >= MAX_FOLLOWERS or followers_bytes > MAX_FOLLOWERS_BYTES:
-            raise Refusal(Code.QUEUE_FULL, "too many wait for this answer already", retry_after_s())
         if inbound.duplicate:
             self._delivery.drop(asker.row)
-        else:
-            twin.followers.append(asker)
-            self._followers_bytes = followers_bytes
+            return True
+        nbytes = asker.origin.nbytes + len(inbound.payload)
+        is_full = sum(self._followers_bytes.values()) + nbytes > MAX_FOLLOWERS_BYTES
+        if is_full or len(twin.followers) >= MAX_FOLLOWERS:
+            raise Refusal(Code.QUEUE_FULL, "too many wait for this answer already", retry_after_s())
+        twin.followers.append(asker)
+        self._followers_bytes[twin.number] = self._followers_bytes.get(twin.number, 0) + nbytes
         return True
 
     def begin(self, request: Request, key: Key) -> None:
@@ -95,8 +97,8 @@ class Answers:
                 origin.task, origin.log_id, outcome.status.value, error.code.value, logged(error),
             )  # fmt: skip
         recorded_bytes = self._replies.terminal(Asker(origin, request.row), outcome, key=key)
+        self._followers_bytes.pop(request.number, None)
         for follower in request.followers:
-            self._followers_bytes -= follower.origin.nbytes
             self._replies.terminal(follower, outcome, repeat=True)
         self._duplicates.end(key, outcome, now, request.row, recorded_bytes)
 

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,7 @@ from edge_agent.clock import Moment, moment
 from edge_agent.journal import Journal, Repeatable, Unanswered
 from edge_agent.journal_file import FILE, JournalError
 from edge_agent.journal_sync import JournalSync, Synced
+from edge_agent.messages import shortened
 from edge_agent.mqtt_link import Inbound, MqttLink, Publication
 from edge_agent.quarantine import Quarantined
 
@@ -216,6 +218,9 @@ class Delivery:
         for number in self._link.take_confirmed():
             if (row := self._sent.pop(number, None)) is not None:
                 self._confirmed.append(row)
+        for number in self._link.take_refused():
+            if (row := self._sent.pop(number, None)) is not None:
+                self._shorten(row)
         if self._staged or self._received or now >= self._confirm_by:
             self._confirm_all(now)
         is_dirty = self._try(Journal.commit)
@@ -236,6 +241,17 @@ class Delivery:
                 self._sync.is_behind = False
         if self.fault is not None and self._path is not None and now >= self._try_at:
             self._return_to_disk(self._path)
+
+    def _shorten(self, row: int) -> None:
+        """Its reply was handed over, and the broker does not take it: its caller is to hear that."""
+        found = self._try(lambda journal: journal.reply(row))
+        payload = None if found is None else shortened(found[1].payload)
+        if found is None or payload is None:
+            self._confirmed.append(row)
+            return
+        task, reply = found
+        if not self.reply(replace(reply, payload=payload), row=row, task=task, key=None):
+            self._confirmed.append(row)
 
     def _confirm_all(self, now: float) -> None:
         for row in self._confirmed:

@@ -252,6 +252,14 @@ class Journal:
         ):
             yield row, json_publication(topic, payload, correlation=correlation)
 
+    def reply(self, row: int) -> tuple[str, Publication] | None:
+        """A reply and its task."""
+        for task, topic, payload, correlation in self._sound(
+            "task, reply_topic, reply, correlation", f"reply IS NOT NULL AND number = {int(row)}"
+        ):
+            return task, json_publication(topic, payload, correlation=correlation)
+        return None
+
     def repeatable(self) -> Iterator[Repeatable]:
         """The oldest first."""
         for row, key, reply, correlation, topic, *at in self._sound(

@@ -403,6 +403,24 @@ def encode_reply(origin: Origin, outcome: Outcome, *, device: str, ts: str | Non
     return encode(document)
 
 
+def untaken(nbytes: int) -> Error:
+    """Of a reply of so many bytes."""
+    message = f"the reply of {nbytes} bytes cannot be sent: the broker takes no message of this size"
+    return Error(code=Code.INTERNAL, message=message)
+
+
+def shortened(reply: bytes) -> bytes | None:
+    """A terminal reply of ours where the broker does not take it; None: it is a short one already."""
+    document = json.loads(reply)
+    if document["error"] is not None:
+        return None
+    error = untaken(len(reply))
+    document |= {"status": Status.FAILED.value, "degraded": []}
+    document |= dict.fromkeys(("output", "scores", "finish", "reasoning", "model", "usage"))
+    document["error"] = {"code": error.code.value, "message": error.message, "retry_after_s": error.retry_after_s}
+    return encode(document)
+
+
 _OUTCOME = TypeAdapter(Outcome)
 
 

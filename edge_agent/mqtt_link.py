@@ -144,6 +144,8 @@ class MqttLink:
         self._connected_at = 0.0
         self._max_packet_bytes: int | None = None
         self._poison = Poison()
+        # Numbers of messages that the broker turned out not to take.
+        self._refused: deque[int] = deque()
         # What was sent again has another number: by which its sender knows it.
         self._known_as: dict[int, int] = {}
         self._is_v5 = config.protocol == "5"
@@ -314,6 +316,10 @@ class MqttLink:
             self._send_again(time.monotonic())
         return [self._confirmed.popleft() for _ in range(len(self._confirmed))]
 
+    def take_refused(self) -> list[int]:
+        """Numbers of messages that were handed over, and that the broker does not take, since the last call."""
+        return [self._refused.popleft() for _ in range(len(self._refused))]
+
     def acknowledge(self, inbound: Inbound) -> None:
         """Takes the message off the broker's hands; void once the connection it came on is gone."""
         if inbound.qos > 0 and inbound.epoch == self.connects and self.is_connected:
@@ -347,6 +353,7 @@ class MqttLink:
             self._fail(Broken.REFUSED, str(reason))
             return
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        self._take_out_too_long()
         self._asked.clear()
         self._connected_at = time.monotonic()
         self.connects += 1
@@ -386,9 +393,22 @@ class MqttLink:
         with self._lock:
             dropped = self._poison.sort_out(self._client._out_messages, time.monotonic())  # noqa: SLF001 - as in `queued`
         for number, topic in dropped:
-            self._confirm(number)
-            self.dropped += 1
-            log.error("message dropped topic=%r: the broker closes the connection on it", cut(topic))
+            self._refuse(number, topic, "the broker closes the connection on it")
+
+    def _take_out_too_long(self) -> None:
+        """Of what waits for a broker that takes less than the one it was handed over to: paho is about to send it."""
+        most = self._max_packet_bytes
+        if most is None:
+            return
+        with self._lock:
+            found = self._poison.take_out(self._client._out_messages, lambda one: _waiting_bytes(one) > most)  # noqa: SLF001
+        for number, topic in found:
+            self._refuse(number, topic, f"the broker takes no packet of more than {most} bytes")
+
+    def _refuse(self, number: int, topic: str, why: str) -> None:
+        self._refused.append(self._known_as.pop(number, number))
+        self.dropped += 1
+        log.error("message dropped topic=%r: %s", cut(topic), why)
 
     def _send_again(self, now: float) -> None:
         """What was set aside, on a connection that has lasted without it."""
@@ -497,6 +517,12 @@ def _words(error: BaseException | None) -> str:
     if isinstance(error, ssl.SSLError) and error.reason:
         return f"TLS: {error.reason.replace('_', ' ').lower()}"
     return getattr(error, "strerror", None) or str(error)
+
+
+def _waiting_bytes(message: Any) -> int:
+    """Of the packet that paho will make of it: besides these, two numbers, the topic's length and a header."""
+    properties = b"" if message.properties is None else message.properties.pack()
+    return len(message.topic.encode("utf-8", "surrogatepass")) + len(message.payload) + len(properties) + 9
 
 
 def _packet_bytes(publication: Publication) -> int:

@@ -7,7 +7,7 @@ breaks them only if a connection lasts without it, and breaks as it is sent agai
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,6 +157,16 @@ class Poison:
         else:
             self._trial = _Trial(message, now)
         return number, message
+
+    def take_out(self, waiting: Waiting, is_meant: Callable[[Any], bool]) -> list[tuple[int, str]]:
+        """Some of what waits and of what is set aside. Gives numbers and topics."""
+        found = []
+        for messages in (waiting, self._aside):
+            for number, one in list(messages.items()):
+                if is_meant(one):
+                    del messages[number]
+                    found.append((number, one.topic))
+        return found
 
     def let_go(self) -> list[tuple[int, Any]]:
         """What is set aside, in the order of its coming, and is so no more."""

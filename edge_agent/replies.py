@@ -9,7 +9,7 @@ from edge_agent.delivery import Delivery
 from edge_agent.duplicates import Key
 from edge_agent.faults import cut
 from edge_agent.journal import row_bytes
-from edge_agent.messages import Code, Error, Outcome, encode_partial, encode_reply
+from edge_agent.messages import Outcome, encode_partial, encode_reply, untaken
 from edge_agent.publications import json_publication
 from edge_agent.request_queue import Asker, Request
 
@@ -39,8 +39,7 @@ class Replies:
             is_recorded = asker.row is not None and key is not None
             return row_bytes(publication.topic, payload, origin.correlation) if is_recorded else 0
         if outcome.error is None:
-            message = f"the reply of {len(payload)} bytes cannot be sent: the broker takes no message of this size"
-            self.terminal(asker, Outcome.refused(Error(code=Code.INTERNAL, message=message), outcome.timing))
+            self.terminal(asker, Outcome.refused(untaken(len(payload)), outcome.timing))
         else:
             log.error("no reply can be sent topic=%r: the broker takes none there", cut(origin.reply_topic))
             self._delivery.drop(asker.row)

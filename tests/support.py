@@ -169,6 +169,7 @@ class Outlet:
     def __init__(self) -> None:
         self.sent: list[Publication] = []
         self.confirmed: list[int] = []
+        self.refused: list[int] = []
         # What the broker takes, bytes of payload.
         self.largest = 1_000_000
         self.acknowledged: list[Inbound] = []
@@ -183,6 +184,10 @@ class Outlet:
     def take_confirmed(self) -> list[int]:
         confirmed, self.confirmed = self.confirmed, []
         return confirmed
+
+    def take_refused(self) -> list[int]:
+        refused, self.refused = self.refused, []
+        return refused
 
     def acknowledge(self, inbound: Inbound) -> None:
         self.acknowledged.append(inbound)

@@ -549,3 +549,25 @@ def test_at_the_end_what_is_committed_is_on_the_disk_and_acknowledged(folder: Pa
     board.delivery.close()
     assert not (folder / f"{FILE}-wal").exists()
     assert [left.task for left in left_for_the_next(folder)] == ["generate"]
+
+
+def test_a_reply_that_another_broker_does_not_take_becomes_a_short_one(folder: Path) -> None:
+    board = Board(folder)
+    board.hear(envelope("a"))
+    board.answer(1)
+    board.outlet.refused = [1]
+    board.flush()
+    whole, short = board.replies
+    assert (whole["status"], short["status"], short["output"]) == ("ok", "failed", None)
+    assert {name: short[name] for name in ("id", "task", "timing")} == {
+        name: whole[name] for name in ("id", "task", "timing")
+    }
+    assert set(short) == set(whole)
+    assert cast("dict[str, str]", short["error"])["code"] == "internal"
+    # On record too; and not made shorter for ever.
+    assert [json.loads(reply.payload)["status"] for _, reply in Journal(folder / FILE).undelivered()] == ["failed"]
+    board.outlet.refused = [2]
+    board.flush()
+    board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
+    assert len(board.replies) == 2
+    assert list(Journal(folder / FILE).undelivered()) == []

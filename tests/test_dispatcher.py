@@ -1149,18 +1149,21 @@ class TestManyAskers:
         desk.dispatcher.answered(finished(1), 1.0)
         assert len(desk.replies) == 103
 
-    def test_what_is_kept_to_answer_them_is_bounded_over_all_that_is_asked(self) -> None:
+    @pytest.mark.parametrize(("correlation", "padding"), [(b"\xff" * 20_000, ""), (b"\xff", " " * 60_000)])
+    def test_what_is_kept_to_answer_them_is_bounded_over_all_that_is_asked(
+        self, correlation: bytes, padding: str
+    ) -> None:
         desk = Desk("[queue]\ncapacity = 20\n")
         for asked in range(10):
             for _ in range(11):
-                desk.ask(f"text {asked}", correlation=b"\xff" * 20_000)
+                desk.ask(f"text {asked}{padding}", correlation=correlation)
         refused = len(desk.replies)
         assert refused == 100 - MAX_FOLLOWERS_BYTES // 60_250
         assert {code_of(reply) for reply in desk.replies} == {"queue_full"}
         for number in range(1, 11):
             desk.dispatcher.answered(finished(number), 1.0)
         assert len(desk.replies) == 110
-        assert desk.dispatcher._answers._followers_bytes == 0
+        assert desk.dispatcher._answers._followers_bytes == {}
 
 
 class TestCancel:

@@ -8,7 +8,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -194,7 +196,7 @@ def test_what_a_broker_closes_connections_on_is_dropped_and_what_a_network_cut_o
         assert len(link._client._out_messages) == 2
         again = list(link._client._out_messages)[-1]
         link._sort_out()
-    assert link.take_confirmed() == [numbers[0]]
+    assert link.take_refused() == [numbers[0]]
     assert not link.takes(Publication(topic="r/1", payload=b"x" * 19_999, correlation=b"c"))
     assert link.takes(Publication(topic="r/1", payload=b"x" * 500))
     assert link.takes(Publication(topic="r/2", payload=b"x" * 20_000))
@@ -224,3 +226,22 @@ def test_what_was_set_aside_is_sent_when_the_agent_ends() -> None:
     assert (waiting.topic, waiting.payload, waiting.retain) == ("state", b"stopped", True)
     link._confirm(number)
     assert link.take_confirmed() == [-1]
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("nbytes", [2998, 3001])
+def test_what_waits_for_a_broker_that_takes_less_is_taken_out_before_it_is_sent(nbytes: int) -> None:
+    link = MqttLink("c", MqttConfig(), lambda _event: None)
+    sample = Publication(topic="r", payload=b"", content_type="application/json", correlation=b"c" * 500)
+    number = link.publish(sample)
+    (waiting,) = link._client._out_messages.values()
+    assert waiting.properties
+    length = len("r") + 2 + 2 + len(waiting.properties.pack())  # type: ignore[no-untyped-call]
+    header = 1 + 2
+    payload = b"x" * (nbytes - length - header)
+    long = link.publish(replace(sample, payload=payload))
+    properties = SimpleNamespace(MaximumPacketSize=3000)
+    link._on_connect(link._client, None, None, ReasonCode(PacketTypes.CONNACK, "Success"), properties)
+    assert link.take_refused() == ([] if nbytes < 3000 else [long])
+    assert number in link._client._out_messages
+    assert link.queued == (2 if nbytes < 3000 else 1)
