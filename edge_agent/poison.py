@@ -47,7 +47,7 @@ def _kind(message: Any, now: float) -> _Kind:
 
 
 def _suspected(message: Any, now: float) -> _Kind:
-    """What is set aside with it: of what is retained all, for the latest must be the last."""
+    """What goes with it: of what is retained all, for the latest must be the last."""
     return _Kind(message.topic, 0, now) if message.retain else _kind(message, now)
 
 
@@ -57,7 +57,10 @@ def _nbytes(message: Any) -> int:
 
 @dataclass(slots=True)
 class _Trial:
-    """Of one message, which is sent again. breaks: how often the connection broke then."""
+    """Of one message, which is sent again. breaks: how often the connection broke then.
+
+    What is retained is made anew for each connection, and is the same for all that.
+    """
 
     message: Any
     at: float
@@ -65,7 +68,8 @@ class _Trial:
     is_broken: bool = False
 
     def is_of(self, message: Any) -> bool:
-        return bool(message.topic == self.message.topic and message.payload == self.message.payload)
+        is_same = message.retain or message.payload == self.message.payload
+        return bool(message.topic == self.message.topic and is_same)
 
     def number(self, waiting: Waiting) -> int | None:
         """None: the broker has it."""
@@ -114,6 +118,8 @@ class Poison:
     def broken(self, waiting: Waiting, lived_s: float, now: float) -> None:
         """A connection has broken that lived for so long. Changes nothing of what waits."""
         trial = self._trial
+        if trial is not None and trial.number(waiting) is None and trial.number(self._aside) is None:
+            trial = self._trial = None
         if trial is not None and trial.number(waiting) is not None and now - trial.at < SHORT_CONNECTION_S:
             trial.breaks, trial.is_broken = trial.breaks + 1, True
             return
@@ -128,7 +134,7 @@ class Poison:
         if trial is not None and trial.is_broken:
             trial.is_broken = False
             if trial.breaks >= BREAKS:
-                return self._condemn(_kind(trial.message, now), waiting)
+                return self._condemn(_suspected(trial.message, now), waiting)
             number = trial.number(waiting)
             if number is not None:
                 one = waiting.pop(number)
@@ -153,7 +159,7 @@ class Poison:
         number = min(self._aside, key=lambda number: _nbytes(self._aside[number]))
         message = self._aside.pop(number)
         if self._trial is not None and self._trial.is_of(message):
-            self._trial.at = now
+            self._trial.message, self._trial.at = message, now
         else:
             self._trial = _Trial(message, now)
         return number, message

@@ -127,6 +127,30 @@ def test_of_what_is_retained_the_latest_word_is_the_last_and_the_only_one() -> N
     assert told[1].payload == b"3" * 7
 
 
+def test_what_is_retained_is_judged_though_it_is_made_anew_for_each_connection() -> None:
+    line = Line()
+    for turn in range(POISON_AFTER + BREAKS + 1):
+        document = Message("info", b"x" * 90 + b"%d" % turn, retain=True)
+        if line.takes("info") and line.poison.holds(document) is None:
+            line.waiting[turn] = document
+        line.connect(bad=("info",))
+    assert set(line.dropped) == {"info"}
+    assert not line.takes("info", 1)
+    line.now += BELIEVED_S
+    assert line.takes("info")
+
+
+def test_what_has_arrived_after_all_is_not_suspected_for_it() -> None:
+    line = Line()
+    for _ in range(2):
+        line.waiting = {1: Message("state", retain=True)}
+        for _ in range(POISON_AFTER):
+            line.connect(is_cut=True)
+        line.connect(bad=("state",))
+        line.connect()
+    assert (line.dropped, line.waiting) == ([], {})
+
+
 def test_what_is_set_aside_can_be_let_go_in_its_order() -> None:
     line = Line("first", "second", "third")
     for _ in range(2 * POISON_AFTER):
