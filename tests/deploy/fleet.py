@@ -111,10 +111,10 @@ class SshBoard(Board):
         self.run("systemctl", "enable", "--now", "ssh")
 
     def files(self) -> set[str]:
-        """Every path but logs, accounts' backups, what Ubuntu notes of who logs in, and where Ansible itself works."""
+        """Every path but logs, backups, what timers of the system write, and where Ansible itself works."""
         skipped = (
-            "/proc /sys /dev /run /tmp /var/tmp /var/log /var/cache /var/lib/systemd /home/pi/.cache /home/pi/.ansible "
-            "/root/.ansible"
+            "/proc /sys /dev /run /tmp /var/tmp /var/log /var/cache /var/backups /var/lib/apt /var/lib/systemd "
+            "/home/pi/.cache /home/pi/.ansible /root/.ansible"
         )
         prune = [word for path in skipped.split() for word in ("-path", path, "-prune", "-o")]
         found = self.run("find", "/", "-xdev", *prune, "-print").stdout.splitlines()
