@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import importlib.util
 import itertools
@@ -296,6 +297,53 @@ def test_rollback_goes_to_what_ran_before_what_is_in_force(
     (tmp_path / "last-switch.json").write_text(json.dumps(record), "utf-8")
     wanted = switch.Switch(SimpleNamespace(params={"is_back": True}, check_mode=True)).new
     assert (wanted.agent, wanted.bundle) == expected
+
+
+GONE_ON = json.dumps({"started": True, "finished": False, "ansible_job_id": "j1.2"})
+CHANGED = json.dumps({"changed": True, "gap_s": 2.5})
+
+
+@pytest.mark.parametrize(
+    ("told", "is_under_way", "expected"),
+    [
+        ([GONE_ON, CHANGED], False, {"changed": True, "gap_s": 2.5}),
+        # However long it takes, as long as there is somebody at it.
+        ([GONE_ON] * 50 + [CHANGED], True, {"changed": True, "gap_s": 2.5}),
+        ([GONE_ON] * 50 + [CHANGED], False, "something on the board ended the switch"),
+        ([None] * 50, False, "the switch died with the board, which was restarted,"),
+        ([None, GONE_ON, CHANGED], False, {"changed": True, "gap_s": 2.5}),
+    ],
+)
+def test_end_of_a_switch_is_heard_whatever_became_of_it(
+    module_utils: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    told: list[str | None],
+    expected: object,
+    *,
+    is_under_way: bool,
+) -> None:
+    del module_utils
+    module = _module("library/edge_agent_outcome.py")
+    job, lock = tmp_path / "j1.2", tmp_path / "lock"
+    monkeypatch.setattr(module, "SWITCH_LOCK", lock)
+    contents, seconds = iter(told), itertools.count()
+
+    def come(_seconds: float = 0.0) -> None:
+        content = next(contents)
+        job.unlink(missing_ok=True)
+        if content is not None:
+            job.write_text(content, "utf-8")
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=come, monotonic=lambda: float(next(seconds))))
+    come()
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if is_under_way else fcntl.LOCK_UN)
+        if isinstance(expected, dict):
+            assert module.outcome(job) == expected
+        else:
+            with pytest.raises(module.EndedError, match=f"^{expected}$"):
+                module.outcome(job)
 
 
 def check(name: str, verdict: str, found: str = "so it is", advice: str | None = None) -> dict[str, str | None]:

@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from edge_agent.demo.readings import checkpoint_folder
 from tests.bundles import DEMO_TASKS, asked_bundle, not_loading, talking_nonsense
 from tests.certificates import OTHER_CERTIFICATE
-from tests.deploy.fleet import REPOSITORY, Broker, Fleet, SshBoard
+from tests.deploy.fleet import PLAY_S, REPOSITORY, Broker, Fleet, SshBoard
 from tests.deploy.roots import missing
 from tests.processes import wait_until
 from tests.switch_bundles import convert, flip_last_byte, sha256_of
@@ -49,6 +49,8 @@ PASSWORDS = {
 }
 # A service's stop and start, and once more with what ran before; on a machine that does other things meanwhile.
 SWITCH_S = 60.0
+# Until it is told that a board answers no more.
+TOLD_S = 60.0
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -590,6 +592,24 @@ def test_switch_that_lost_power_half_way_is_not_taken_for_done(world: World) -> 
     assert "switch was interrupted" in report(world)
     played = world.fleet.play(f"{playbook('rollout')} --limit {FIRST}")
     assert played.boards[FIRST] == "changed", played.text
+    assert last_switch(world)["outcome"] == "committed"
+    assert world.ask(world.first)["status"] == "ok"
+
+
+def test_board_that_goes_dark_during_a_switch_is_told_and_mended_when_it_is_back(world: World) -> None:
+    world.fleet.use_wheelhouse(world.folder / "wheelhouse-0.1.1")
+    command = f"{playbook('rollout')} --limit {FIRST}"
+    with world.fleet.started(command) as controller:
+        wait_until(lambda: last_switch(world)["outcome"] == "switching", "the switch begins", timeout_s=600)
+        world.first.stop()
+        since = time.monotonic()
+        text, _ = controller.communicate(timeout=PLAY_S)
+    print(f"told after {time.monotonic() - since:.0f} s")
+    assert time.monotonic() - since < TOLD_S
+    assert f"{FIRST} answers no more: " in text
+    world.first.start()
+    assert world.fleet.play(command).boards == {FIRST: "changed"}
+    assert world.runs(world.first)[0].startswith("0.1.1-")
     assert last_switch(world)["outcome"] == "committed"
     assert world.ask(world.first)["status"] == "ok"
 

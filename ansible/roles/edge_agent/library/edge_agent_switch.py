@@ -5,8 +5,11 @@ All of it happens on the board, in one go: a controller that loses the connectio
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +20,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.edge_agent_places import (
     MODELS,
     OPT,
+    SWITCH_LOCK,
     SWITCHED,
     VERSIONS,
     bundle_in_force,
@@ -293,6 +297,15 @@ class Switch:
         RECORD.with_suffix(".new").replace(RECORD)
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """After the switch that is under way already: a controller that was stopped left it to go on."""
+    SWITCH_LOCK.parent.mkdir(exist_ok=True)
+    with SWITCH_LOCK.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _linked(link: str) -> Pair:
     return Pair(linked_agent(link), linked_bundle(link))
 
@@ -338,8 +351,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        switch = Switch(module)
-        result = switch.run()
+        with contextlib.nullcontext() if module.check_mode else alone():
+            switch = Switch(module)
+            result = switch.run()
     except SwitchError as error:
         module.fail_json(msg=str(error), runs={"agent": linked_agent(), "bundle": bundle_in_force()})
     module.exit_json(**result, runs=vars(switch.new))

@@ -10,6 +10,8 @@ CONFIG = "/etc/edge-agent/config.toml"
 OPT = Path("/opt/edge-agent")
 VERSIONS = OPT / "versions"
 MODELS = Path("/var/lib/edge-agent/models")
+# Held while a switch is under way; in memory, beside what Ansible keeps of it.
+SWITCH_LOCK = Path("/run/edge-agent-switch/lock")
 # The agent's own record of its last model-switch.
 SWITCHED = Path("/var/lib/edge-agent/state/model-1.json")
 

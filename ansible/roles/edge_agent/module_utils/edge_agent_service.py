@@ -139,8 +139,13 @@ def files_of(bundle: str | None) -> dict[str, Any]:
     return files
 
 
+def state() -> str:
+    """As systemd calls it."""
+    return _property("ActiveState")
+
+
 def is_serving() -> bool:
-    return _property("ActiveState") == "active"
+    return state() == "active"
 
 
 def started_s() -> float | None:
