@@ -195,6 +195,36 @@ def test_role_and_agent_find_the_same_bundle_in_force(
     assert places.bundle_in_force() == open_in_force(config).source.name
 
 
+@pytest.mark.parametrize("is_switched", [True, False])
+def test_bundle_that_the_agent_could_go_back_to_is_kept(
+    module_utils: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_switched: bool
+) -> None:
+    """After a rollout of a bundle, and then of a version, of which the links tell only."""
+    del module_utils
+    places, switch = sys.modules["ansible.module_utils.edge_agent_places"], _module("library/edge_agent_switch.py")
+    opt, models, record = tmp_path / "opt", tmp_path / "models", tmp_path / "model-1.json"
+    for module in (places, switch):
+        monkeypatch.setattr(module, "OPT", opt)
+        monkeypatch.setattr(module, "MODELS", models)
+    monkeypatch.setattr(places, "SWITCHED", record)
+    monkeypatch.setattr(switch, "VERSIONS", opt / "versions")
+    for name in ("v1", "v2", "v3"):
+        (opt / "versions" / name).mkdir(parents=True)
+    models.mkdir()
+    for name in ("b0", "b1", "b2"):
+        bundle(models / name)
+    for link, target in {"current": "v3", "previous": "v2"}.items():
+        (opt / link).symlink_to(f"versions/{target}")
+        (models / link).symlink_to("b2")
+    if is_switched:
+        paths = {"configured": "current", "current": "b2", "previous": "b1"}
+        record.write_text(json.dumps({key: str(models / name) for key, name in paths.items()}), "utf-8")
+    switch._prune()
+    assert sorted(path.name for path in (opt / "versions").iterdir()) == ["v2", "v3"]
+    kept = ["b1", "b2"] if is_switched else ["b2"]
+    assert sorted(path.name for path in models.iterdir()) == [*kept, "current", "previous"]
+
+
 def ended(code: int, error: str = "", stderr: str = "") -> subprocess.CompletedProcess[str]:
     """`edge-agent command`, which prints a result where there is one."""
     result = json.dumps({"status": "failed", "error": {"code": error, "message": "so it is"}}) if error else ""

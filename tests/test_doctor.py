@@ -36,6 +36,7 @@ from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent
 from tests.boards.trees import NAMES, Tree, load
 from tests.processes import Mosquitto
 from tests.test_board_monitor import answer, threads, wait_until
+from tests.test_model_store import bundle
 from tests.test_mqtt_link import hangs_up
 
 
@@ -440,3 +441,15 @@ def test_the_model_that_was_switched_to_is_checked_and_named(tmp_path: Path) -> 
     assert f"{switched} runs since a model-switch" in checks["model in force"].found
     assert "nowhere to go" in checks["model in force"].found
     assert str(switched) in checks["model"].found
+
+
+def test_a_configured_link_that_follows_the_switches_is_what_runs(tmp_path: Path) -> None:
+    bundle(tmp_path / "pumps-1")
+    link = tmp_path / "current"
+    record = Record(configured=link, current=tmp_path / "pumps-2", previous=tmp_path / "pumps-1")
+    for name, is_other in (("pumps-1", True), ("pumps-2", False)):
+        link.unlink(missing_ok=True)
+        link.symlink_to(name)
+        check = doctor.in_force_check(record.current, link, record)
+        assert check.verdict is Verdict.GOOD
+        assert (f"not models.default.path ({link})" in check.found) == is_other

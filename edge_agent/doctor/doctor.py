@@ -140,9 +140,12 @@ def _board(board: Board) -> Check:
 
 
 def in_force_check(path: Path, configured: Path, record: Record | None) -> Check:
-    """What runs since a model-switch is not what the configuration names: which, and whether there is a way back."""
+    """What runs since a model-switch, whether the configuration names it too, and whether there is a way back."""
     previous = None if record is None else record.previous
-    found = f"{path} runs since a model-switch, not models.default.path ({configured})"
+    # A link that follows the switches, as the playbooks keep it.
+    is_same = path.resolve() == configured.resolve()
+    others = "to which models.default.path leads, too" if is_same else f"not models.default.path ({configured})"
+    found = f"{path} runs since a model-switch, {others}"
     if previous is not None and (fault := path_fault(previous)):
         return Check(
             name="model in force",

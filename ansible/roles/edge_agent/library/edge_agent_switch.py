@@ -26,6 +26,7 @@ from ansible.module_utils.edge_agent_places import (
     bundle_in_force,
     linked_agent,
     linked_bundle,
+    switched,
 )
 from ansible.module_utils.edge_agent_service import Service, ServiceError, UnsureError, is_serving, probe, started_s
 
@@ -322,10 +323,11 @@ def _link(folder: Path, below: str, target: str | None, name: str = "current") -
 
 
 def _prune() -> None:
-    """Leaves what runs and what ran before; where nothing runs yet, what is there is to be tried again."""
+    """Leaves what runs, what ran before, and what the agent could go back to; all of it where nothing runs yet."""
     if linked_agent() is None:
         return
     kept = [_linked("current"), _linked("previous"), Pair(None, bundle_in_force())]
+    kept += [Pair(None, path.name) for path in switched()]
     for folder, names in ((VERSIONS, {pair.agent for pair in kept}), (MODELS, {pair.bundle for pair in kept})):
         for path in folder.iterdir():
             if path.name not in names and not path.is_symlink():

@@ -28,16 +28,20 @@ def linked_bundle(link: str = "current") -> str | None:
 
 def bundle_in_force() -> str | None:
     """What the agent opens when it starts: that of its last switch, else the one before, else what the link names."""
+    whole = (path for path in switched() if (path / "manifest.json").is_file())
+    return next((path.name for path in whole), None) or linked_bundle()
+
+
+def switched() -> list[Path]:
+    """By the agent's last switch: that in force, then the one that `model-rollback` goes to; none if there was none."""
     try:
-        switched = json.loads(SWITCHED.read_text("utf-8"))
+        record = json.loads(SWITCHED.read_text("utf-8"))
         # A switch from another configured path counts no more.
-        if switched["configured"] == str(MODELS / "current"):
-            for path in (switched["current"], switched["previous"]):
-                if path and (Path(path) / "manifest.json").is_file():
-                    return Path(path).name
+        if record["configured"] == str(MODELS / "current"):
+            return [Path(path) for path in (record["current"], record["previous"]) if path]
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    return linked_bundle()
+    return []
 
 
 def _name(link: Path) -> str | None:
