@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import shutil
@@ -46,6 +47,7 @@ def main() -> None:
     )
     given = module.params
     python, _, bits = (_output(given["python"], "-c", _LOOK) or "").partition(" ")
+    disk_free_mb, disk = min((_free_mb(folder), _mount(folder)) for folder in (OPT, MODELS))
     offset_s = None if given["controller_s"] is None else round(time.time() - given["controller_s"], 1)
     module.exit_json(
         changed=False,
@@ -59,7 +61,8 @@ def main() -> None:
             "systemd_version": int(re.search(r"\d+", _output("systemctl", "--version") or "0").group()),
             "memory_total_mb": _memory_mb("MemTotal"),
             "memory_available_mb": _memory_mb("MemAvailable"),
-            "disk_free_mb": min(_free_mb(OPT), _free_mb(MODELS)),
+            "disk_free_mb": disk_free_mb,
+            "disk": disk,
             "has_memory_cgroup": "memory" in _text("/sys/fs/cgroup/cgroup.controllers").split(),
             "is_memory_cgroup_asked_for": "cgroup_enable=memory" in _text("/proc/cmdline").split(),
             "boot_command_line": _boot_command_line(),
@@ -92,8 +95,18 @@ def _memory_mb(name: str) -> int:
 
 
 def _free_mb(path: Path) -> int:
-    there = next(folder for folder in (path, *path.parents) if folder.is_dir())
-    return shutil.disk_usage(there).free // 1_000_000
+    return shutil.disk_usage(_there(path)).free // 1_000_000
+
+
+def _mount(path: Path) -> str:
+    """Where the disk is mounted that the folder lies on."""
+    there = _there(path).resolve()
+    return str(next(folder for folder in (there, *there.parents) if os.path.ismount(folder)))
+
+
+def _there(path: Path) -> Path:
+    """The folder, or the nearest above it that there is."""
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
 def _boot_command_line() -> str | None:
@@ -123,8 +136,8 @@ def _installed(*, are_hashes_checked: bool) -> dict[str, Any]:
         "linked_bundle": linked_bundle(),
         "previous_bundle": linked_bundle("previous"),
         "bundle_fault": _bundle_fault(MODELS / bundle) if bundle and are_hashes_checked else None,
-        "agents": _names(OPT / "versions"),
-        "bundles": [name for name in _names(MODELS) if (MODELS / name / "manifest.json").is_file()],
+        "agents": _whole(OPT / "versions", "requirements.txt"),
+        "bundles": _whole(MODELS, "manifest.json"),
         "contents": {name: _contents(MODELS / name) for name in _names(MODELS)},
         "is_configured": Path("/etc/edge-agent/config.toml").is_file(),
         "service": service.get("ActiveState", "unknown"),
@@ -136,6 +149,11 @@ def _installed(*, are_hashes_checked: bool) -> dict[str, Any]:
 
 def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.is_symlink()) if folder.is_dir() else []
+
+
+def _whole(folder: Path, last: str) -> list[str]:
+    """Those to which the file has come that is brought last."""
+    return [name for name in _names(folder) if (folder / name / last).is_file()]
 
 
 def _contents(folder: Path) -> str:
