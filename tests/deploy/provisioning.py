@@ -292,6 +292,9 @@ def test_report_names_the_board_that_was_not_reached_and_what_differs_on_the_oth
     assert "deadline_ms = 5000" in text
     played = world.fleet.play(playbook("report"))
     assert "config.toml" not in report(world), played.text
+    # Of the boards that are named, if any are.
+    played = world.fleet.play(f"{playbook('report')} --limit {FIRST}")
+    assert [line.split("|")[1].strip() for line in report(world).splitlines()[2:]] == [FIRST], played.text
 
 
 def report(world: World) -> str:
