@@ -627,8 +627,12 @@ def test_boards_are_not_decommissioned_unless_they_are_named(world: World) -> No
 
 
 def test_nothing_stays_on_a_board_that_is_decommissioned(world: World) -> None:
+    # The rollout that was left alone when the board went dark is still in parts on its disk.
+    leavings = ("find", "/home/pi/.ansible", "-name", "AnsiballZ_edge_agent_*")
+    assert world.first.run(*leavings).stdout
     played = world.fleet.play(playbook("decommission", f" --limit {FIRST}"))
     assert played.boards == {FIRST: "changed"}, played.text
+    assert not world.first.run(*leavings).stdout
     left = world.first.files() ^ world.before[FIRST]
     assert not left
     for database in ("passwd", "group"):
