@@ -77,6 +77,35 @@ def test_what_toml_cannot_hold_is_named(value: object) -> None:
         to_toml({"mqtt": {"tls": {"ca_file": value}}})
 
 
+def test_defaults_are_as_they_are_described() -> None:
+    described = (ROLE / "meta" / "argument_specs.yml").read_text("utf-8")
+    options = re.split(r"^      (edge_agent_\w+):$", described, flags=re.MULTILINE)
+    found = {
+        name: default
+        for name, text in zip(options[1::2], options[2::2], strict=True)
+        for default in re.findall(r"^        default: (.*)$", text, flags=re.MULTILINE)
+    }
+    lines = (ROLE / "defaults" / "main.yml").read_text("utf-8")
+    defaults = dict(re.findall(r"^(edge_agent_\w+): (.*)$", lines, flags=re.MULTILINE))
+    assert set(defaults) <= set(options)
+    assert found == {name: default for name, default in defaults.items() if "{{" not in default}
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "told"),
+    [
+        (-34559997.2, "400 days behind"),
+        (7260.0, "2 h ahead of"),
+        (-150.0, "2 min behind"),
+        (119.94, "119.9 s ahead of"),
+        (-0.25, "0.2 s behind"),
+    ],
+)
+def test_how_far_a_clock_is_off_is_told_in_words(module_utils: None, offset_s: float, told: str) -> None:
+    del module_utils
+    assert _module("library/edge_agent_board.py").told_offset(offset_s) == told
+
+
 certificate_faults: Callable[..., list[str]] = (
     _module("filter_plugins/certificate_faults.py").FilterModule().filters()["certificate_faults"]
 )

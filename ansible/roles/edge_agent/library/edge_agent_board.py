@@ -67,11 +67,24 @@ def main() -> None:
             "is_memory_cgroup_asked_for": "cgroup_enable=memory" in _text("/proc/cmdline").split(),
             "boot_command_line": _boot_command_line(),
             "clock_offset_s": offset_s,
+            "clock_told": told_offset(offset_s or 0.0),
             "governors": sorted({path.read_text().strip() for path in _governor_files()}),
             "swap_on_disk": _swap_on_disk(),
         },
         installed=_installed(are_hashes_checked=given["are_hashes_checked"]),
     )
+
+
+def told_offset(offset_s: float) -> str:
+    """In words, of which clock is which: a board without a battery may be years behind."""
+    amount = abs(offset_s)
+    for unit_s, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if amount >= 2 * unit_s:
+            amount, name = round(amount / unit_s), unit
+            break
+    else:
+        amount, name = round(amount, 1), "s"
+    return f"{amount} {name} {'behind' if offset_s < 0 else 'ahead of'}"
 
 
 def _text(path: str) -> str:
