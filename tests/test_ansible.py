@@ -91,6 +91,12 @@ def test_defaults_are_as_they_are_described() -> None:
     assert found == {name: default for name, default in defaults.items() if "{{" not in default}
 
 
+def test_readme_names_the_ansible_that_the_playbooks_are_tried_with() -> None:
+    readme, makefile = ((ANSIBLE.parent / name).read_text("utf-8") for name in ("README.md", "Makefile"))
+    (named,), (tried,) = (re.findall(r"ansible-core==(\S+)", text) for text in (readme, makefile))
+    assert named == tried
+
+
 @pytest.mark.parametrize(
     ("offset_s", "told"),
     [
