@@ -70,8 +70,9 @@ class Answers:
             self._delivery.drop(asker.row)
             return True
         nbytes = asker.origin.nbytes + len(inbound.payload)
-        is_full = sum(self._followers_bytes.values()) + nbytes > MAX_FOLLOWERS_BYTES
-        if is_full or len(twin.followers) >= MAX_FOLLOWERS:
+        others = sum(self._followers_bytes.values())
+        # The first is let in whatever its size: a queue of as large requests is.
+        if len(twin.followers) >= MAX_FOLLOWERS or (others and others + nbytes > MAX_FOLLOWERS_BYTES):
             raise Refusal(Code.QUEUE_FULL, "too many wait for this answer already", retry_after_s())
         twin.followers.append(asker)
         self._followers_bytes[twin.number] = self._followers_bytes.get(twin.number, 0) + nbytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import signal
 import sys
 from pathlib import Path
@@ -14,8 +15,10 @@ from edge_agent import __version__
 from edge_agent.config import COMMANDS, Config
 from edge_agent.config_files import broker_file_faults, command_file_faults, file_faults, model_hints, switched_hint
 from edge_agent.config_loader import DEFAULT_PATH, ConfigError, load_config
-from edge_agent.faults import printable, printable_json
+from edge_agent.faults import printable, printable_json, shown
 from edge_agent.log_limit import BoundedHandler
+from edge_agent.messages import MAX_DEADLINE_MS
+from edge_agent.topics import NAME_PATTERN
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -46,10 +49,10 @@ def _parser() -> argparse.ArgumentParser:
 
     ask = commands.add_parser("ask", help="sends one request over MQTT and prints the reply")
     _add_config(ask)
-    ask.add_argument("task", metavar="TASK", help="a task of the configuration, or generate")
+    ask.add_argument("task", type=_task, metavar="TASK", help="a task of the configuration, or generate")
     ask.add_argument("input", metavar="INPUT", help="text, or a JSON object or array; - reads standard input")
     ask.add_argument("--text", action="store_true", help="INPUT is text, even if it begins with { or [")
-    ask.add_argument("--deadline-ms", type=_positive, default=60_000, metavar="MS", help="default: %(default)s")
+    ask.add_argument("--deadline-ms", type=_deadline_ms, default=60_000, metavar="MS", help="default: %(default)s")
     ask.add_argument("--priority", type=int, choices=range(10), metavar="0-9", help="0 is most urgent")
     ask.add_argument(
         "--options", type=_json_object, metavar="JSON", help="a JSON object, such as '{\"max_tokens\": 64}'"
@@ -154,10 +157,16 @@ def _add_config(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"should be a whole number from 1 (got {text})")
+def _deadline_ms(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_DEADLINE_MS:
+        raise argparse.ArgumentTypeError(f"should be milliseconds from 1 to {MAX_DEADLINE_MS} (got {text})")
     return int(text)
+
+
+def _task(text: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, text):
+        raise argparse.ArgumentTypeError(f"should be letters, digits, _ and -, at most 64 (got {shown(text)})")
+    return text
 
 
 def _port(text: str) -> int:
@@ -283,8 +292,8 @@ def _ask(options: argparse.Namespace) -> int:
     if faults := broker_file_faults(config.mqtt):
         raise ConfigError(options.config, faults)
     text = sys.stdin.read() if options.input == "-" else options.input
-    if any(0xD800 <= ord(character) <= 0xDFFF for character in options.task + text):
-        print("edge-agent: TASK and INPUT should be UTF-8", file=sys.stderr)
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
+        print("edge-agent: INPUT should be UTF-8", file=sys.stderr)
         return EXIT_USAGE
     try:
         given = text if options.text else input_of(text)

@@ -22,7 +22,7 @@ from pydantic import (
 from edge_agent import templates, topics
 from edge_agent.engine.schema_grammar import check_schema
 from edge_agent.faults import field_name, shown
-from edge_agent.messages import parse_json
+from edge_agent.messages import MAX_DEADLINE_MS, parse_json
 
 MAX_HOSTS = 8
 _MAX_SCHEMA_BYTES = 1_000_000
@@ -166,7 +166,7 @@ RatePerMinute = Annotated[int, Field(ge=1, le=100_000)]
 class QueueConfig(Table):
     capacity: Annotated[int, Field(ge=1, le=10000)] = 64
     # None = from the measured latency of the task (latency.py).
-    default_deadline_ms: Annotated[int, Field(ge=1, le=86_400_000)] | None = None
+    default_deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
     dedup_window_s: Annotated[float, Field(ge=0, le=86400)] = 300.0
     max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] = 65536
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 20.0
@@ -181,7 +181,7 @@ class TaskBase(Table):
     template: str = "{{ input }}"
     model: str = "default"
     max_tokens: Annotated[int, Field(ge=1, le=32768)] = 256
-    deadline_ms: Annotated[int, Field(ge=1, le=86_400_000)] | None = None
+    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     rate_per_minute: RatePerMinute | None = None
     max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] | None = None

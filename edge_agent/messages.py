@@ -26,6 +26,7 @@ from edge_agent.faults import cut, first_fault, shown
 from edge_agent.templates import compact_json
 
 MAX_JSON_DEPTH = 64
+MAX_DEADLINE_MS = 86_400_000
 
 
 class Status(StrEnum):
@@ -218,7 +219,7 @@ class Envelope(BaseModel):
     input: Any
     id: Annotated[str, StringConstraints(min_length=1, max_length=128, strict=True)] | StrictInt | None = None
     reply_to: StrictStr | None = None
-    deadline_ms: Annotated[StrictInt, Field(ge=1, le=86_400_000)] | None = None
+    deadline_ms: Annotated[StrictInt, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
     priority: Annotated[StrictInt, Field(ge=0, le=9)] | None = None
     stream: StrictBool = False
     options: Options = Options()

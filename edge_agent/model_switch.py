@@ -286,5 +286,5 @@ class ModelSwitch:
             self._dispatcher.worker_lost("another model was tried", now, ready_at=ready_at)
         self._dispatcher.is_held = False
         self._dispatcher.fill(now)
-        self._failed(attempt.failed_event(code, message))
         attempt.answer(error=CommandError(code, message))
+        self._failed(attempt.failed_event(code, message))

@@ -29,7 +29,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import MqttConfig
 from edge_agent.faults import cut
-from edge_agent.poison import SHORT_CONNECTION_S, Poison
+from edge_agent.poison import Poison
 
 log = logging.getLogger(__name__)
 
@@ -412,10 +412,10 @@ class MqttLink:
 
     def _send_again(self, now: float) -> None:
         """What was set aside, on a connection that has lasted without it."""
-        if not self.is_connected or now - self._connected_at < SHORT_CONNECTION_S:
+        if not self.is_connected:
             return
         with self._lock:
-            again = self._poison.lasted(self._client._out_messages, now)  # noqa: SLF001
+            again = self._poison.lasted(self._client._out_messages, now - self._connected_at, now)  # noqa: SLF001
         if again is not None:
             self._publish_again(*again)
 

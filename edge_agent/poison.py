@@ -1,7 +1,8 @@
 """PURE. Which message breaks the connection: a broker that cannot stand one closes it, and gets it again, for ever.
 
 A bad network looks the same. So what was first in line in some connections that broke at once is set aside; it is what
-breaks them only if a connection lasts without it, and breaks as it is sent again.
+breaks them only if a connection lasts without it, and breaks as it is sent again; and one that has lasted for longer
+without it than that one did, too.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ POISON_AFTER = 3
 SHORT_CONNECTION_S = 5.0
 # How often one is sent again: what crossed with the end of a connection is not why it ended.
 BREAKS = 2
-# The broker may be another one by then.
-BELIEVED_S = 600.0
+# The broker may be another one by then. Without what is retained nobody knows how the board is.
+BELIEVED_S, BELIEVED_RETAINED_S = 600.0, 120.0
 MAX_POISONED_TOPICS = 100
 
 # What waits for its PUBACK: messages with topic and payload, by number. The first is sent first.
@@ -25,11 +26,11 @@ Waiting = MutableMapping[int, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """Messages to a topic from a size on: it may be the size, it may be the topic. at: of the trial, or the verdict."""
+    """Messages to a topic from a size on: it may be the size, it may be the topic. until: of a verdict."""
 
     topic: str
     nbytes: int
-    at: float
+    until: float
 
     def taken_out(self, waiting: Waiting) -> dict[int, Any]:
         found = {number: one for number, one in list(waiting.items()) if self.is_of(one)}
@@ -43,12 +44,12 @@ class _Kind:
 
 def _kind(message: Any, now: float) -> _Kind:
     # The same answer, told once more, may differ by some bytes.
-    return _Kind(message.topic, _nbytes(message) - 1, now)
+    return _Kind(message.topic, _nbytes(message) - 1, now + BELIEVED_S)
 
 
 def _suspected(message: Any, now: float) -> _Kind:
     """What goes with it: of what is retained all, for the latest must be the last."""
-    return _Kind(message.topic, 0, now) if message.retain else _kind(message, now)
+    return _Kind(message.topic, 0, now + BELIEVED_RETAINED_S) if message.retain else _kind(message, now)
 
 
 def _nbytes(message: Any) -> int:
@@ -57,7 +58,7 @@ def _nbytes(message: Any) -> int:
 
 @dataclass(slots=True)
 class _Trial:
-    """Of one message, which is sent again. breaks: how often the connection broke then.
+    """Of one message, which is sent again. breaks: how often the connection broke then; lived_s: the longest of these.
 
     What is retained is made anew for each connection, and is the same for all that.
     """
@@ -65,6 +66,7 @@ class _Trial:
     message: Any
     at: float
     breaks: int = 0
+    lived_s: float = 0.0
     is_broken: bool = False
 
     def is_of(self, message: Any) -> bool:
@@ -93,7 +95,7 @@ class Poison:
     def takes(self, topic: str, nbytes: int, now: float) -> bool:
         """Whether it is not like one that the broker has closed connections on."""
         verdict = self._verdicts.get(topic)
-        return verdict is None or nbytes < verdict.nbytes or now - verdict.at >= BELIEVED_S
+        return verdict is None or nbytes < verdict.nbytes or now >= verdict.until
 
     def holds(self, message: Any) -> int | None:
         """Sets it aside too, if it is like what is set aside: its number, below 0. None: it is like nothing there.
@@ -122,6 +124,7 @@ class Poison:
             trial = self._trial = None
         if trial is not None and trial.number(waiting) is not None and now - trial.at < SHORT_CONNECTION_S:
             trial.breaks, trial.is_broken = trial.breaks + 1, True
+            trial.lived_s = max(trial.lived_s, lived_s)
             return
         first = next(iter(waiting), None)
         known, count = self._first
@@ -152,9 +155,12 @@ class Poison:
             self._verdicts.popitem(last=False)
         return [(number, kind.topic) for number in (*kind.taken_out(waiting), *kind.taken_out(self._aside))]
 
-    def lasted(self, waiting: Waiting, now: float) -> tuple[int, Any] | None:
+    def lasted(self, waiting: Waiting, lives_s: float, now: float) -> tuple[int, Any] | None:
         """A connection lasts: what is to be sent again at once; one at a time, until the broker has it."""
-        if not self._aside or (self._trial is not None and self._trial.number(waiting) is not None):
+        trial = self._trial
+        if not self._aside or (trial is not None and trial.number(waiting) is not None):
+            return None
+        if lives_s < SHORT_CONNECTION_S + (trial.lived_s if trial is not None and trial.breaks else 0.0):
             return None
         number = min(self._aside, key=lambda number: _nbytes(self._aside[number]))
         message = self._aside.pop(number)

@@ -18,6 +18,7 @@ from edge_agent.commands import CommandError
 from edge_agent.config import Config, ModelConfig
 from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import Ready
+from edge_agent.faults import printable
 from edge_agent.model_record import Record
 from edge_agent.model_store import Model, ModelError, open_model
 
@@ -83,7 +84,7 @@ class Attempt:
 
     def failed_event(self, code: str, message: str) -> dict[str, Any]:
         """And of one that is not: the old model goes on."""
-        return {"how": self.how.value, "bundle": self.source.name, "code": code, "message": message}
+        return {"how": self.how.value, "bundle": printable(self.source.name), "code": code, "message": message}
 
     def result(self, old: Model) -> dict[str, Any]:
         """And who asked for it. canaries: how many were asked; None = the bundle has none."""

@@ -40,7 +40,7 @@ def _as_text(value: Any) -> Any:
 # What fills a text up to a width; a thousand is more than a prompt needs.
 _PADDING = frozenset(("ljust", "rjust", "center", "zfill", "expandtabs", "indent"))
 _MOST_WIDTH = 1000
-_WIDE_FORMAT = re.compile(r"%[^a-zA-Z%]*(?:\*|[0-9]{4})")
+_WIDE_FORMAT = re.compile(r"(?<!%)(?:%%)*%(?!%)[^a-zA-Z%]*(?:\*|[0-9]{4})")
 
 
 def _check_widths(values: Iterable[Any]) -> None:

@@ -23,3 +23,19 @@ def test_a_configuration_that_was_named_is_not_asked_for_again(
 ) -> None:
     assert cli.main(["ask", "--config", str(tmp_path / "none"), "triage", "x"]) == cli.EXIT_CONFIG
     assert "--config" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["a/b", "x"], "letters, digits"),
+        (["#", "x"], "letters, digits"),
+        (["t", "x", "--deadline-ms", "86400001"], "from 1 to 86400000 (got 86400001)"),
+        (["t", "x", "--deadline-ms", "0"], "from 1 to 86400000 (got 0)"),
+    ],
+)
+def test_what_no_agent_would_take_is_not_asked(capsys: pytest.CaptureFixture[str], words: list[str], told: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["ask", *words])
+    assert ended.value.code == cli.EXIT_USAGE
+    assert told in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import queue
 import shutil
 import threading
@@ -446,6 +448,16 @@ def test_a_fault_of_ours_ends_a_switch_too(board: Board, monkeypatch: pytest.Mon
     board.load("plain")
     assert board.results == ["not_recorded", "internal"]
     assert board.switch.phase is None
+
+
+def test_a_folder_whose_name_nobody_can_be_told_is_refused_in_words(board: Board) -> None:
+    odd = board.folder / os.fsdecode(b"caf\xe9")
+    bundle(odd)
+    (board.folder / "linked").symlink_to(odd)
+    board.ask("linked")
+    board.hear_thread(2.0)
+    assert board.results == ["bundle_refused"]
+    assert json.dumps(board.events, ensure_ascii=False).encode()
 
 
 def test_a_bundle_that_changes_while_it_is_loaded_is_not_taken(board: Board) -> None:

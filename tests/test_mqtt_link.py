@@ -191,8 +191,8 @@ def test_what_a_broker_closes_connections_on_is_dropped_and_what_a_network_cut_o
     link._sort_out()
     assert (len(link._client._out_messages), link.queued) == (1, 2)
     # It lasts, and what was set aside is sent again: under a number that its sender does not know.
-    for _ in range(BREAKS):
-        broken(SHORT_CONNECTION_S + 1)
+    for turn in range(BREAKS):
+        broken((turn + 1) * (SHORT_CONNECTION_S + 1))
         assert len(link._client._out_messages) == 2
         again = list(link._client._out_messages)[-1]
         link._sort_out()

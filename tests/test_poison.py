@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edge_agent.poison import BELIEVED_S, BREAKS, POISON_AFTER, SHORT_CONNECTION_S, Poison
+from edge_agent.poison import BELIEVED_RETAINED_S, BELIEVED_S, BREAKS, POISON_AFTER, SHORT_CONNECTION_S, Poison
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,26 @@ class Line:
         self.now = 0.0
         self.most = 1000
 
-    def connect(self, *, bad: tuple[str, ...] = (), is_cut: bool = False) -> None:
-        """Once: what is sent arrives in order until something bad does, or all is cut off."""
+    def connect(self, *, bad: tuple[str, ...] = (), is_cut: bool = False, ends_at_s: float | None = None) -> None:
+        """Once: what is sent arrives in order until something bad does, or all is cut off.
+
+        ends_at_s: and it is cut off then, whatever is sent; nothing that is sent again arrives before.
+        """
         self.dropped += [topic for _, topic in self.poison.sort_out(self.waiting, self.now)]
         began = self.now
         self.now += 1.0
         if not is_cut and self._arrive(bad):
-            self.now += SHORT_CONNECTION_S
-            while again := self.poison.lasted(self.waiting, self.now):
+            self._go_on(bad, began, ends_at_s)
+        self.poison.broken(self.waiting, self.now - began, self.now)
+
+    def _go_on(self, bad: tuple[str, ...], began: float, ends_at_s: float | None) -> None:
+        while self.now - began < (ends_at_s or 60.0):
+            self.now += 0.25
+            while again := self.poison.lasted(self.waiting, self.now - began, self.now):
                 number, one = again
                 self.waiting[number + 1000] = one
-                if not self._arrive(bad):
-                    break
-        self.poison.broken(self.waiting, self.now - began, self.now)
+                if ends_at_s is None and not self._arrive(bad):
+                    return
 
     def _arrive(self, bad: tuple[str, ...]) -> bool:
         for number, one in list(self.waiting.items()):
@@ -122,7 +129,7 @@ def test_of_what_is_retained_the_latest_word_is_the_last_and_the_only_one() -> N
     line.poison.sort_out(line.waiting, line.now)
     assert line.poison.holds(Message("state", b"3" * 7, retain=True)) is not None
     assert len(line.poison) == 1
-    told = line.poison.lasted(line.waiting, line.now)
+    told = line.poison.lasted(line.waiting, SHORT_CONNECTION_S, line.now)
     assert told is not None
     assert told[1].payload == b"3" * 7
 
@@ -136,7 +143,7 @@ def test_what_is_retained_is_judged_though_it_is_made_anew_for_each_connection()
         line.connect(bad=("info",))
     assert set(line.dropped) == {"info"}
     assert not line.takes("info", 1)
-    line.now += BELIEVED_S
+    line.now += BELIEVED_RETAINED_S
     assert line.takes("info")
 
 
@@ -149,6 +156,18 @@ def test_what_has_arrived_after_all_is_not_suspected_for_it() -> None:
         line.connect(bad=("state",))
         line.connect()
     assert (line.dropped, line.waiting) == ([], {})
+
+
+def test_a_network_that_ends_every_connection_condemns_nothing() -> None:
+    """Also not where each ends just as something is sent again."""
+    line = Line("state", "reply")
+    for _ in range(POISON_AFTER):
+        line.connect(is_cut=True)
+    for _ in range(20):
+        line.connect(ends_at_s=7.0)
+    line.connect()
+    assert (line.dropped, line.waiting, len(line.poison)) == ([], {}, 0)
+    assert line.takes("state")
 
 
 def test_what_is_set_aside_can_be_let_go_in_its_order() -> None:

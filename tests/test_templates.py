@@ -153,6 +153,7 @@ def test_a_method_of_an_object_is_no_value_of_a_reading() -> None:
         "{{ input.format % 60 }}",
         "{{ input.starred % (input.count, 1) }}",
         "{{ input.format | format(1) }}",
+        "{{ '%%%9999d' | format(1) }}",
         "{{ input.text.ljust(input.count) }}",
         "{{ input['text'].rjust(width=input.count) }}",
         "{{ 'x'.zfill(input.count) }}",
@@ -172,6 +173,7 @@ def test_a_small_reading_cannot_become_a_large_prompt(template: str) -> None:
         ("{{ input % 60 }}", "5"),
         ("{{ '%06.1f mm %d %%' % (input, 12345) }}", "0065.0 mm 12345 %"),
         ("{{ '%5d' | format(input) }}", "   65"),
+        ("{{ 'load %d%%: 1000' | format(input) }}", "load 65%: 1000"),
         ("{{ 'x'.ljust(3) }}{{ 'y' | center(3) }}.", "x   y ."),
     ],
 )
