@@ -120,8 +120,11 @@ class Poison:
     def broken(self, waiting: Waiting, lived_s: float, now: float) -> None:
         """A connection has broken that lived for so long. Changes nothing of what waits."""
         trial = self._trial
-        if trial is not None and trial.number(waiting) is None and trial.number(self._aside) is None:
-            trial = self._trial = None
+        if trial is not None and trial.number(waiting) is None:
+            is_innocent = SHORT_CONNECTION_S <= lived_s < trial.lived_s + SHORT_CONNECTION_S
+            # Delivered; or a connection that was no shorter than the others has ended without it, too.
+            if trial.number(self._aside) is None or is_innocent:
+                trial = self._trial = None
         if trial is not None and trial.number(waiting) is not None and now - trial.at < SHORT_CONNECTION_S:
             trial.breaks, trial.is_broken = trial.breaks + 1, True
             trial.lived_s = max(trial.lived_s, lived_s)
@@ -162,7 +165,10 @@ class Poison:
             return None
         if lives_s < SHORT_CONNECTION_S + (trial.lived_s if trial is not None and trial.breaks else 0.0):
             return None
-        number = min(self._aside, key=lambda number: _nbytes(self._aside[number]))
+        # What has broken one is tried to its end, or two of them would take turns for ever.
+        number = trial.number(self._aside) if trial is not None else None
+        if number is None:
+            number = min(self._aside, key=lambda number: _nbytes(self._aside[number]))
         message = self._aside.pop(number)
         if self._trial is not None and self._trial.is_of(message):
             self._trial.message, self._trial.at = message, now

@@ -170,6 +170,25 @@ def test_a_network_that_ends_every_connection_condemns_nothing() -> None:
     assert line.takes("state")
 
 
+def test_two_that_are_alike_do_not_take_turns_for_ever() -> None:
+    line = Line("bad", "also bad", "good")
+    for _ in range(3 * POISON_AFTER + 2 * BREAKS):
+        line.connect(bad=("bad", "also bad"))
+    assert sorted(line.dropped) == ["also bad", "bad"]
+    assert (line.waiting, len(line.poison)) == ({}, 0)
+
+
+def test_what_broke_a_connection_that_would_have_ended_anyway_is_tried_again() -> None:
+    line = Line("reply")
+    for _ in range(POISON_AFTER):
+        line.connect(is_cut=True)
+    # Set aside, and sent again just before the end; then not, for the connection is no older.
+    for _ in range(2):
+        line.connect(ends_at_s=7.0)
+    line.connect()
+    assert (line.dropped, line.waiting, len(line.poison)) == ([], {}, 0)
+
+
 def test_what_is_set_aside_can_be_let_go_in_its_order() -> None:
     line = Line("first", "second", "third")
     for _ in range(2 * POISON_AFTER):
