@@ -314,11 +314,16 @@ class MqttLink:
         """Numbers of messages that the broker has, or never will, since the last call; to be called often."""
         if len(self._poison):
             self._send_again(time.monotonic())
-        return [self._confirmed.popleft() for _ in range(len(self._confirmed))]
+        return self._as_known(self._confirmed)
 
     def take_refused(self) -> list[int]:
         """Numbers of messages that were handed over, and that the broker does not take, since the last call."""
-        return [self._refused.popleft() for _ in range(len(self._refused))]
+        return self._as_known(self._refused)
+
+    def _as_known(self, numbers: deque[int]) -> list[int]:
+        # Only here, in the thread that sends again: a PUBACK may come before the new number is noted.
+        found = [numbers.popleft() for _ in range(len(numbers))]
+        return [self._known_as.pop(number, number) for number in found]
 
     def acknowledge(self, inbound: Inbound) -> None:
         """Takes the message off the broker's hands; void once the connection it came on is gone."""
@@ -406,7 +411,7 @@ class MqttLink:
             self._refuse(number, topic, f"the broker takes no packet of more than {most} bytes")
 
     def _refuse(self, number: int, topic: str, why: str) -> None:
-        self._refused.append(self._known_as.pop(number, number))
+        self._refused.append(number)
         self.dropped += 1
         log.error("message dropped topic=%r: %s", cut(topic), why)
 
@@ -422,9 +427,6 @@ class MqttLink:
     def _publish_again(self, number: int, one: Any) -> None:
         info = self._client.publish(one.topic, one.payload, one.qos, one.retain, one.properties)
         self._known_as[info.mid] = self._known_as.pop(number, number)
-
-    def _confirm(self, number: int) -> None:
-        self._confirmed.append(self._known_as.pop(number, number))
 
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
         try:
@@ -462,7 +464,7 @@ class MqttLink:
     def _on_publish(
         self, client: paho.Client, _userdata: object, number: int, reason: ReasonCode, _properties: object
     ) -> None:
-        self._confirm(number)
+        self._confirmed.append(number)
         if reason.is_failure:
             self.refusals.append(str(reason))
         # A PUBACK needs no answer that would carry our TCP acknowledgement, and a broker whose socket uses Nagle's

@@ -224,7 +224,7 @@ def test_what_was_set_aside_is_sent_when_the_agent_ends() -> None:
     link.stop(0.0)
     ((number, waiting),) = link._client._out_messages.items()
     assert (waiting.topic, waiting.payload, waiting.retain) == ("state", b"stopped", True)
-    link._confirm(number)
+    link._confirmed.append(number)
     assert link.take_confirmed() == [-1]
 
 
