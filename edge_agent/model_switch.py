@@ -22,7 +22,7 @@ from edge_agent.dispatcher import Dispatcher
 from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import Cancelled, Failed, Finished, LoadFailed, Partial, Ready, Refused
-from edge_agent.faults import how_ended, last_words, shown
+from edge_agent.faults import how_ended, last_words, shown, shown_path
 from edge_agent.supervisor import SILENCE_S, FromWorker, Supervisor
 from edge_agent.switch_attempt import Attempt, How, Opened, Phase, Recorded, needed_mb, open_bundle, record
 
@@ -165,7 +165,7 @@ class ModelSwitch:
             if model.source == attempt.source and model.is_unchanged():
                 attempt.answer({"changed": False})
                 return
-        log.info("model %s begins source=%s", attempt.how.value, attempt.source)
+        log.info("model %s begins source=%s", attempt.how.value, shown_path(attempt.source))
         self._attempt = attempt
         configured = self._config.models["default"]
         self._in_background(lambda: open_bundle(attempt, configured))
