@@ -16,7 +16,7 @@ from typing import Self
 
 from edge_agent.demo.broker import free_port
 from tests.arm.roots import prepare_machine
-from tests.deploy.roots import IMAGES
+from tests.deploy.roots import IMAGES, checked
 
 BOOT_S = 600.0
 # As this machine is called in the emulator's network.
@@ -148,10 +148,7 @@ class EmulatedBoard:
     ) -> subprocess.CompletedProcess[str]:
         """A command as root on the board. Raises AssertionError with what it wrote if it fails and should not."""
         done = self._ssh("sudo", *command, timeout_s=timeout_s, stdin=stdin)
-        if check and done.returncode != 0:
-            told = f"{done.stdout}{done.stderr}"
-            raise AssertionError(f"{self.name}: {shlex.join(command)} ended with {done.returncode}:\n{told}")
-        return done
+        return checked(self.name, command, done) if check else done
 
     def __enter__(self) -> Self:
         self.start()

@@ -94,6 +94,16 @@ def image(name: str, images: Path = IMAGES) -> Path:
     return root
 
 
+def checked(
+    name: str, command: tuple[str, ...], done: subprocess.CompletedProcess[str]
+) -> subprocess.CompletedProcess[str]:
+    """What a command on a board did. Raises AssertionError with what it wrote if it failed."""
+    if done.returncode != 0:
+        told = f"{done.stdout}{done.stderr}"
+        raise AssertionError(f"{name}: {shlex.join(command)} ended with {done.returncode}:\n{told}")
+    return done
+
+
 class Board:
     """One container. Its root (`root`) can be read and written while it runs, too.
 
@@ -195,10 +205,7 @@ class Board:
             env=_ENVIRONMENT,
             check=False,
         )
-        if check and done.returncode != 0:
-            told = f"{done.stdout}{done.stderr}"
-            raise AssertionError(f"{self.name}: {shlex.join(command)} ended with {done.returncode}:\n{told}")
-        return done
+        return checked(self.name, command, done) if check else done
 
     def __enter__(self) -> Self:
         self.start()
