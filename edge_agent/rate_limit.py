@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable
 
@@ -18,11 +19,11 @@ class RateLimits:
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
     def wait_s(self, key: Hashable, per_minute: float, now: float) -> float:
-        """Takes one out, and gives 0; or, where there is none, the seconds until there is one."""
+        """Takes one out, and gives 0; or, where there is none, the seconds until there is one, in tenths."""
         content, at = self._buckets.pop(key, (per_minute, now))
         content = min(per_minute, content + (now - at) * per_minute / _MINUTE_S)
         is_enough = content >= 1
         self._buckets[key] = (content - is_enough, now)
         if len(self._buckets) > MAX_KNOWN:
             self._buckets.popitem(last=False)
-        return 0.0 if is_enough else (1 - content) * _MINUTE_S / per_minute
+        return 0.0 if is_enough else math.ceil((1 - content) * _MINUTE_S / per_minute * 10) / 10

@@ -19,7 +19,7 @@ from typing import Any
 
 import jsonschema
 
-from edge_agent.engine.engine import EngineFacts, Totals
+from edge_agent.engine.engine import EngineFacts, Totals, too_long
 from edge_agent.engine.protocol import (
     Cancelled,
     Event,
@@ -31,8 +31,6 @@ from edge_agent.engine.protocol import (
     Load,
     Partial,
     Progress,
-    RefusalCode,
-    Refused,
     Run,
     SchemaPlan,
     SetLimits,
@@ -124,8 +122,7 @@ class EchoEngine:
         context = self.facts.context_tokens
         extra = run.max_tokens if not isinstance(run.plan, LabelsPlan) else 0
         if prompt + extra > context:
-            message = f"prompt of {prompt} tokens and max_tokens {extra} are {prompt + extra} tokens; "
-            return Refused(id=run.id, code=RefusalCode.TOO_LONG, message=f"{message}the context has {context}")
+            return too_long(run, prompt, extra, context)
         stop = run.plan.stop if isinstance(run.plan, TextPlan) else ()
         words = re.findall(r"\s*\S+", _last_user_text(run)) if isinstance(run.plan, TextPlan) else []
         cached = min(self._prefixes.get(run.task, 0), max(prompt - 1, 0))

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge_agent.engine.protocol import Event, Progress, Run, SetLimits, TaskPrefix
+from edge_agent.engine.protocol import (
+    Event,
+    LabelsPlan,
+    Progress,
+    RefusalCode,
+    Refused,
+    Run,
+    SetLimits,
+    TaskPrefix,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +82,13 @@ class Totals:
             decode_s=self.decode_s,
             decoded_tokens_total=self.decoded_tokens,
         )
+
+
+def too_long(run: Run, prompt: int, extra: int, context: int) -> Refused:
+    """prompt, extra: tokens, of what is asked and of what may be written; together more than the context."""
+    what = "label tokens" if isinstance(run.plan, LabelsPlan) else "max_tokens"
+    asked = f"a prompt of {prompt} tokens" + (f" and {what} {extra}" if extra else "")
+    return Refused(id=run.id, code=RefusalCode.TOO_LONG, message=f"input: {asked}; the context has {context}")
 
 
 class Engine(Protocol):

@@ -13,7 +13,7 @@ from time import monotonic
 from edge_agent.engine import calibration
 from edge_agent.engine.answers import InvalidOutputError, LabelAnswer, TextAnswer
 from edge_agent.engine.chat_template import ChatError
-from edge_agent.engine.engine import EngineFacts, Totals
+from edge_agent.engine.engine import EngineFacts, Totals, too_long
 from edge_agent.engine.intake import Intake
 from edge_agent.engine.llama import ContextSizes, DecodeAbortedError, DecodeError, Llama, Piece
 from edge_agent.engine.load_progress import LoadProgress
@@ -29,7 +29,6 @@ from edge_agent.engine.protocol import (
     FailureCode,
     Finish,
     Finished,
-    LabelsPlan,
     Load,
     LoadPhase,
     Partial,
@@ -183,12 +182,7 @@ class LlamaEngine:
         prompt, extra = len(request.prompt), request.extra_cells(_BRANCHES)
         if prompt + extra > self._llama.context_tokens:
             request.answer.close()
-            what = "label tokens" if isinstance(run.plan, LabelsPlan) else "max_tokens"
-            message = (
-                f"prompt of {prompt} tokens and {what} {extra} are {prompt + extra} tokens; "
-                f"the context has {self._llama.context_tokens}"
-            )
-            return Refused(id=run.id, code=RefusalCode.TOO_LONG, message=message)
+            return too_long(run, prompt, extra, self._llama.context_tokens)
         self._requests[run.id] = request
         self._admission.offer(run.id)
         self._linger.came()
