@@ -97,7 +97,8 @@ class CommandDesk:
     def _check(self, operation: str, fields: dict[str, Any]) -> None:
         enabled = self._config.commands.allow
         if operation not in COMMANDS:
-            raise CommandError("unknown_command", f"command: there is no {shown(operation)}")
+            message = f"command: there is no {shown(operation)}; there is {', '.join(COMMANDS)}"
+            raise CommandError("unknown_command", message)
         if operation not in enabled:
             raise CommandError(
                 "not_allowed", f"command: {operation} is not enabled here; enabled: {', '.join(enabled) or 'none'}"

@@ -28,7 +28,13 @@ class CommandError(Exception):
 
 
 class _Fields(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    # A misspelt `reply_to` would cancel everybody's request of that id.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: Any = None
+    ts: Any = None
+    nonce: Any = None
+    hmac: Any = None
 
 
 _T = TypeVar("_T", bound=_Fields)
@@ -90,7 +96,7 @@ def fields_of(kind: type[_T], fields: dict[str, Any]) -> _T:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        raise CommandError("bad_field", first_fault(error)) from error
+        raise CommandError("bad_field", first_fault(error, known=kind.model_fields)) from error
 
 
 def encode_result(identity: Any, data: Any = None, error: CommandError | None = None) -> bytes:

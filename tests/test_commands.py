@@ -208,6 +208,13 @@ def test_a_cancel_without_an_id_is_told_what_is_missing() -> None:
         fields_of(CancelFields, {})
 
 
+def test_a_field_that_a_command_does_not_have_is_refused() -> None:
+    signed = {"id": [1], "ts": "", "nonce": "", "hmac": ""}
+    assert fields_of(CancelFields, {"request_id": "a", **signed}).reply_to is None
+    with pytest.raises(CommandError, match=r"replyto: unknown key, should be one of .*reply_to \(got \"r\"\)"):
+        fields_of(CancelFields, {"request_id": "a", "replyto": "r"})
+
+
 def test_results_have_the_fields_of_the_contract() -> None:
     assert json.loads(encode_result("a", {"cancelled": 1})) == {
         "id": "a", "status": "ok", "error": None, "data": {"cancelled": 1},
