@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 MAX_FOLLOWERS = 100
 # And what is kept of all of them, on the disk too: their questions, Correlation Data, and the id that is made of it.
 MAX_FOLLOWERS_BYTES = 4 << 20
+# What grows old meanwhile shares a write to the disk.
+FORGET_EVERY_S = 60.0
 
 
 class Answers:
@@ -33,6 +35,7 @@ class Answers:
         self._statistics = statistics
         self._replies = Replies(device, delivery)
         self._duplicates = Duplicates(window_s, delivery.forget, self._recall)
+        self._forget_at = 0.0
         self._keys: dict[int, Key] = {}
         # Of those who joined a request, by its number.
         self._followers_bytes: dict[int, int] = {}
@@ -44,6 +47,12 @@ class Answers:
     def forget_refusals(self) -> None:
         """What was refused may be let in now."""
         self._duplicates.forget_refusals()
+
+    def expire(self, now: float) -> None:
+        """To be called now and then: what nobody repeats any more is not kept, on the disk neither."""
+        if now >= self._forget_at:
+            self._forget_at = now + FORGET_EVERY_S
+            self._duplicates.forget_old(now)
 
     def take_over(self, now: Moment) -> None:
         """Knows the answers of the process before this one."""

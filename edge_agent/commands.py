@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 from collections import OrderedDict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
@@ -111,6 +111,13 @@ def encode_result(identity: Any, data: Any = None, error: CommandError | None = 
     )
 
 
+def _text(name: str, value: object) -> str:
+    if isinstance(value, str) and value:
+        return value
+    message = f"{name}: should be a string, and not empty (got {shown(value)}); this board wants signed commands"
+    raise CommandError("unauthorized", message)
+
+
 def _seconds(ts: object) -> float | None:
     try:
         moment = datetime.fromisoformat(ts) if isinstance(ts, str) else None
@@ -135,11 +142,13 @@ class Authority:
         if not self._key:
             raise CommandError("unauthorized", "the key file of this board is empty: no command can be signed for it")
         signed = dict(fields)
-        given, ts, nonce = signed.pop("hmac", None), _seconds(signed.get("ts")), signed.get("nonce")
-        if not isinstance(given, str) or not isinstance(nonce, str) or not nonce:
-            raise CommandError("unauthorized", "hmac, nonce: should be strings; this board wants signed commands")
+        given, nonce = _text("hmac", signed.pop("hmac", None)), _text("nonce", signed.get("nonce"))
+        ts = _seconds(signed.get("ts"))
         if ts is None or abs(now - ts) > MAX_AGE_S or ts < self._since:
-            raise CommandError("unauthorized", f"ts: should be an RFC 3339 time within {MAX_AGE_S:.0f} s of now")
+            here, since = (datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") for at in (now, self._since))
+            allowed = f"within {MAX_AGE_S:.0f} s of the time here, {here}, and after the agent's start, {since}"
+            message = f"ts: should be an RFC 3339 time {allowed} (got {shown(signed.get('ts'))})"
+            raise CommandError("unauthorized", message)
         if not hmac.compare_digest(given.lower().encode(), self.sign(operation, signed).encode()):
             raise CommandError("unauthorized", "hmac: does not fit the command")
         if nonce in self._nonces:

@@ -38,6 +38,8 @@ def switched_hint(config: Config) -> str | None:
     path, configured = in_force(config), config.models["default"].path
     if path == configured or path == configured.resolve():
         return None
+    if fault := path_fault(path):
+        return f"models.default.path: does not count since a model-switch, but {fault}: the bundle before it runs"
     return (
         f"models.default.path: {shown_path(path)} runs instead, since a model-switch; "
         "another path here, or model-rollback, ends that"

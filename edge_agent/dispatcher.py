@@ -309,7 +309,8 @@ class Dispatcher:
         return replace(run, max_tokens=most)
 
     def expire(self, now: float) -> None:
-        """Answers every request whose deadline has passed, waiting or running."""
+        """Answers every request whose deadline has passed, waiting or running; forgets answers of long ago."""
+        self._answers.expire(now)
         for request in self.queue.expire(now):
             self._end_with(request, outcomes.deadline_passed(request), now)
         for active in list(self._active.values()):

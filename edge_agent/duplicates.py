@@ -117,7 +117,7 @@ class Duplicates:
         `ok` and `invalid` answer whoever asks the same; any other end only the same message, which the broker brings
         again: its caller has been told.
         """
-        self._forget_old(now)
+        self.forget_old(now)
         if key in self._asked:
             return self._asked[key]
         return self._answers.get(key) or (self._other_ends.get(key) if is_redelivered else None)
@@ -132,18 +132,19 @@ class Duplicates:
         self._drop(key)
         ends = self._answers if outcome.status in (Status.OK, Status.INVALID) else self._other_ends
         ends.keep(key, outcome, now, row, recorded_bytes)
-        self._forget_old(now)
+        self.forget_old(now)
 
     def forget_refusals(self) -> None:
         """What was invalid may be valid under a new configuration."""
         for key in self._answers.of_status(Status.INVALID):
             self._drop(key)
 
+    def forget_old(self, now: float) -> None:
+        """To be called now and then, while nobody asks."""
+        self._answers.drop_old(now - self.window_s)
+        self._other_ends.drop_old(now - self.window_s)
+
     def _drop(self, key: Key) -> None:
         self._asked.pop(key, None)
         self._answers.drop(key)
         self._other_ends.drop(key)
-
-    def _forget_old(self, now: float) -> None:
-        self._answers.drop_old(now - self.window_s)
-        self._other_ends.drop_old(now - self.window_s)

@@ -99,6 +99,8 @@ class Facts:
     active: int
     is_draining: bool
     is_loaded: bool
+    # Not what was switched to, for that does not open.
+    is_fallback: bool
     statistics: Statistics
     throughput: Throughput
     reading: BoardReading
@@ -128,6 +130,8 @@ def reasons(facts: Facts) -> tuple[str, list[str]]:
         critical.append("data-connection-lost")
     if not facts.is_loaded:
         critical.append("model-not-loaded")
+    if facts.is_fallback:
+        degraded.append("model-fallback")
     if facts.mqtt.disconnects_lately >= UNSTABLE_AFTER:
         degraded.append("connection-unstable")
     if facts.journal_fault is not None:

@@ -111,7 +111,8 @@ def open_in_force(config: Config) -> Model:
 def _warned(model: Model, faults: list[str]) -> Model:
     if not faults:
         return model
-    return replace(model, warning=f"runs because what was switched to does not open: {'; '.join(faults)}")
+    warning = f"runs because what was switched to does not open: {'; '.join(faults)}"
+    return replace(model, warning=warning, is_fallback=True)
 
 
 def engine_state(state_dir: Path, model: Model) -> Path:

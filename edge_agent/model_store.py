@@ -75,7 +75,8 @@ class Model:
     adapters: applied together, each of them checked as the model.
 
     source: the folder or file that was opened. A folder is no link: what it named then, it may not name later.
-    signature: "unchecked" where no key is configured; None = there is none.
+    signature: "unchecked" where no key is configured; None = there is none. is_fallback: runs for want of another,
+    as `warning` tells.
     """
 
     key: str
@@ -93,6 +94,7 @@ class Model:
     adapters: tuple[Adapter, ...] = ()
     chat_template_sha256: str | None = None
     stamps: tuple[_Stamp, ...] | None = None
+    is_fallback: bool = False
 
     def is_unchanged(self) -> bool:
         """Whether the files are still those that were checked: same inode, size and time of change. Raises OSError."""

@@ -271,6 +271,7 @@ class ModelSwitch:
         self._supervisor.adopt(attempt.model, attempt.ready, now)
         self._dispatcher.take_over()
         self._supervisor.previous, self._attempt = previous, None
+        log.info("model %s is in force source=%s", attempt.how.value, shown_path(attempt.source))
         self._adopted(attempt.event(old), attempt.ready, now)
         attempt.answer(attempt.result(old))
         if attempt.end is not None:

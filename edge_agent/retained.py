@@ -131,6 +131,7 @@ class RetainedTopics:
             active=self._dispatcher.active,
             is_draining=self._dispatcher.is_draining,
             is_loaded=worker is not None,
+            is_fallback=self._supervisor.model.is_fallback,
             statistics=self._dispatcher.statistics,
             throughput=self._throughput,
             reading=self._board_control.reading(now),

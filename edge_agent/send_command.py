@@ -20,6 +20,7 @@ def send_command(config: Config, operation: str, fields: dict[str, Any], *, time
     key cannot be read.
     """
     topics, unique = config.topics, secrets.token_hex(8)
+    fields = {"id": unique, **fields}
     key = None if config.commands.key_file is None else config.commands.key_file.read_bytes().strip()
     missing = f"no connection to the broker {config.mqtt.brokers}"
     session: str | None = None
@@ -34,13 +35,13 @@ def send_command(config: Config, operation: str, fields: dict[str, Any], *, time
                 missing = f"{topics.base} is not on the bus (broker {config.mqtt.brokers}), nothing was sent"
             elif event.topic != topics.state:
                 result = object_of(event.payload)
-                if exchange.is_sent and result.get("id") == unique:
+                if exchange.is_sent and result.get("id") == fields["id"]:
                     return result
             else:
                 there = _session(object_of(event.payload))
                 if session is None and there is not None:
                     session, missing = there, f"no result from {topics.base}"
-                    command = _signed(operation, {**fields, "id": unique}, key)
+                    command = _signed(operation, fields, key)
                     exchange.send(json_publication(topics.command(operation), command))
                 elif session is not None and there != session:
                     raise NoAnswerError(f"{missing}, which left the bus or came back to it meanwhile")

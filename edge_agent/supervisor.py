@@ -19,8 +19,8 @@ from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import Cancel, Command, EngineSettings, Event, Load, LoadPhase, Ready, SetTasks
 from edge_agent.faults import how_ended, last_words
-from edge_agent.model_record import engine_state
-from edge_agent.model_store import Model, ModelError, open_model
+from edge_agent.model_record import engine_state, open_in_force
+from edge_agent.model_store import Model, ModelError
 from edge_agent.tasks import Task
 from edge_agent.worker_memory import WorkerMemory
 
@@ -307,11 +307,7 @@ class Supervisor:
             if opened is not None:
                 self._take(opened.result())
             elif self._is_changed():
-                source, configured = self.model.source, self._config.models["default"]
-                self._opening = in_background(
-                    "model-open",
-                    lambda: open_model("default", source, configured.public_key, configured.chat_templates),
-                )
+                self._opening = in_background("model-open", lambda: open_in_force(self._config))
                 return None
             self.start(now)
         except (ModelError, OSError) as error:
@@ -329,14 +325,16 @@ class Supervisor:
             return True
 
     def _take(self, model: Model) -> None:
-        """What lies in the place of the model's files. A start of the agent would take it as well."""
+        """What a start of the agent would take as well: other files in the model's place, or the bundle before it."""
         before, self.model = self.replaced or self.model, model
+        if self.previous == model.source:
+            self.previous = None
         # The same files may have been copied anew.
-        is_other = replace(model, stamps=None, warning=None) != replace(before, stamps=None, warning=None)
+        is_other = _content(model) != _content(before)
         self.replaced = before if is_other else None
         if is_other:
             log.warning(
-                "other files lie in %s, they are loaded: version=%s, was %s; sha256=%s, was %s",
+                "what lies in %s is loaded from now on: version=%s, was %s; sha256=%s, was %s",
                 model.source, model.version, before.version, model.sha256, before.sha256,
             )  # fmt: skip
 
@@ -346,3 +344,8 @@ class Supervisor:
     def _schedule(self, now: float) -> None:
         self.restart_at = now + self._pause_s
         self._pause_s = min(max(2 * self._pause_s, RESTART_AFTER_S[0]), RESTART_AFTER_S[1])
+
+
+def _content(model: Model) -> Model:
+    """Without what says nothing of the model itself."""
+    return replace(model, stamps=None, warning=None, is_fallback=False)

@@ -20,7 +20,7 @@ from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import Ready
 from edge_agent.faults import printable
 from edge_agent.model_record import Record
-from edge_agent.model_store import Model, ModelError, open_model
+from edge_agent.model_store import Model, ModelError, open_model, path_fault
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +127,8 @@ def needed_mb(new: Model, old: Model, worker_mb: float | None) -> float:
 
 def open_bundle(attempt: Attempt, configured: ModelConfig) -> Opened:
     """Checks every byte of it."""
+    if fault := path_fault(attempt.source):
+        return Opened(attempt, error=CommandError("bundle_refused", f"bundle: {fault}"))
     file = attempt.source / CANARIES_FILE
     try:
         model = open_model("default", attempt.source, configured.public_key, configured.chat_templates, attempt.advance)

@@ -69,6 +69,12 @@ def config(text: str = "") -> Config:
     return Config.model_validate(tomllib.loads(CONFIG + text))
 
 
+def with_model(path: Path) -> Config:
+    """It, with a model of one's own, beside which the state lies."""
+    default = config().models["default"].model_copy(update={"path": path})
+    return config().model_copy(update={"models": {"default": default}, "state_dir": path.parent / "state"})
+
+
 class FakeLink:
     """Stands where the connection stands that a message came on."""
 

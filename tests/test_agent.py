@@ -22,7 +22,7 @@ from edge_agent.mqtt_link import TAKEN_OVER, Broken, Connected, Disconnected, Pu
 from edge_agent.presence import Presence
 from edge_agent.supervisor import FromWorker
 from edge_agent.worker_memory import LASTING_S
-from tests.support import BASE, config, finished, inbound
+from tests.support import BASE, config, finished, inbound, with_model
 from tests.test_health import READY
 from tests.test_model_store import OTHER_WEIGHTS, bundle
 from tests.test_supervisor import Memory as WorkerMemory
@@ -330,7 +330,7 @@ def test_a_model_that_is_gone_at_the_death_of_its_worker_is_told_to_who_waits_an
 ) -> None:
     caplog.set_level("INFO")
     bundle(tmp_path / "here")
-    agent = Agent(config(), Path("config.toml"), open_model("default", tmp_path / "here"))
+    agent = Agent(with_model(tmp_path / "here"), Path("config.toml"), open_model("default", tmp_path / "here"))
     agent._supervisor.became_ready(READY, 0.0)
     agent._serve(READY, 0.0)
     (tmp_path / "here").rename(tmp_path / "gone")
@@ -358,7 +358,7 @@ def test_another_model_in_the_place_of_the_one_that_ran_is_told_once_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle(tmp_path / "here")
-    agent = Agent(config(), Path("config.toml"), open_model("default", tmp_path / "here"))
+    agent = Agent(with_model(tmp_path / "here"), Path("config.toml"), open_model("default", tmp_path / "here"))
     agent._on_ready(READY, 0.0)
     told, latency = connected(agent, monkeypatch), agent._dispatcher.latency
     old = agent._supervisor.model

@@ -113,7 +113,18 @@ def test_a_time_in_another_zone_is_the_same_time() -> None:
 
 @pytest.mark.parametrize("nonce", ["", 5, None])
 def test_a_nonce_is_a_text(nonce: Any) -> None:
-    assert "nonce" in refused(signed(nonce=nonce)).message
+    assert refused(signed(nonce=nonce)).message.startswith("nonce: should be a string")
+
+
+def test_a_time_that_is_refused_is_told_with_the_time_here_and_that_of_the_start() -> None:
+    with pytest.raises(CommandError) as refusal:
+        Authority(KEY, since=NOW + 1).check("drain", signed(), NOW + 2)
+    for told in (
+        "here, 2026-03-04T05:06:09+00:00",
+        "start, 2026-03-04T05:06:08+00:00",
+        '(got "2026-03-04T05:06:07.000Z")',
+    ):
+        assert told in refusal.value.message
 
 
 def test_a_replayed_command_is_refused() -> None:

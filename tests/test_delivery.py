@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from edge_agent import duplicates, journal, journal_file, journal_sync
+from edge_agent.answers import FORGET_EVERY_S
 from edge_agent.clock import moment
 from edge_agent.delivery import CONFIRMED_WITHIN_S, TRY_AGAIN_S
 from edge_agent.dispatcher import Dispatcher
@@ -264,6 +265,19 @@ def test_what_is_done_with_leaves_no_row(folder: Path) -> None:
     journal = Journal(folder / FILE)
     (count,) = journal._connection.execute("SELECT count(*) FROM requests").fetchone()
     assert count == 0
+
+
+def test_what_nobody_repeats_any_more_leaves_no_row_although_nobody_asks(folder: Path) -> None:
+    board = Board(folder, "[queue]\ndedup_window_s = 20\n")
+    began = time.monotonic()
+    board.dispatcher.expire(began)
+    board.hear(envelope("a"))
+    board.answer(1)
+    board.confirm(1)
+    for later_s, rows in ((15.0, 1), (21.0 + FORGET_EVERY_S, 0)):
+        board.dispatcher.expire(began + later_s)
+        board.flush()
+        assert len(Journal(folder / FILE).rows()) == rows
 
 
 def test_a_writer_that_never_rests_does_not_let_the_file_of_changes_grow_for_ever(

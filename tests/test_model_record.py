@@ -58,6 +58,9 @@ def test_a_switch_counts_until_the_configuration_names_another_path_and_not_agai
     config = configured("a")
     assert open_in_force(config).source == in_force(config) == tmp_path / "b"
     assert f'models.default.path: "{tmp_path / "b"}" runs instead' in (switched_hint(config) or "")
+    shutil.move(tmp_path / "b", tmp_path / "elsewhere")
+    assert 'b" does not exist' in (switched_hint(config) or "")
+    shutil.move(tmp_path / "elsewhere", tmp_path / "b")
     # To look is not to forget.
     assert in_force(configured("c")) == tmp_path / "c"
     assert in_force(configured("a")) == tmp_path / "b"
@@ -92,7 +95,7 @@ def test_a_bundle_in_force_that_does_not_open_gives_way_to_the_one_before_and_th
     switched(config, "b", "a")
     (tmp_path / "b" / "model.gguf").write_bytes(GGUF + b"!")
     model = open_in_force(config)
-    assert model.source == tmp_path / "a"
+    assert (model.source, model.is_fallback) == (tmp_path / "a", True)
     assert "b/model.gguf: should have" in (model.warning or "")
     shutil.rmtree(tmp_path / "a")
     model = open_in_force(config)

@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent import model_record
 from edge_agent import supervisor as supervisor_module
 from edge_agent.board.process import ProcessMemory
 from edge_agent.config import Config
 from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import Command, Event, Load, LoadPhase, SetTasks
+from edge_agent.model_record import Record
 from edge_agent.model_store import open_model
 from edge_agent.supervisor import SILENCE_S, STABLE_AFTER_S, End, Supervisor
 from edge_agent.tasks import load_tasks
 from edge_agent.worker_memory import LASTING_S, MARGIN_MB, PAUSE_S
-from tests.support import config
+from tests.support import config, with_model
 from tests.test_health import READY
 from tests.test_model_store import OTHER_WEIGHTS, bundle
 
@@ -213,7 +215,7 @@ def test_of_a_worker_that_cannot_be_started_is_told_why_and_when_the_next_one_co
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bundle(tmp_path / "here")
-    nursery = Nursery(monkeypatch, config(), tmp_path / "here")
+    nursery = Nursery(monkeypatch, with_model(tmp_path / "here"), tmp_path / "here")
     one = nursery.supervisor
     one.start(0.0)
     one.became_ready(READY, 3.0)
@@ -236,7 +238,7 @@ def test_files_that_were_replaced_are_checked_and_told_once_they_are_another_mod
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bundle(tmp_path / "here")
-    nursery = Nursery(monkeypatch, config(), tmp_path / "here")
+    nursery = Nursery(monkeypatch, with_model(tmp_path / "here"), tmp_path / "here")
     one, first = nursery.supervisor, nursery.supervisor.model
     one.start(0.0)
     one.became_ready(READY, 0.0)
@@ -264,11 +266,32 @@ def test_files_that_were_replaced_are_checked_and_told_once_they_are_another_mod
     assert (one.replaced, len(nursery.processes)) == (None, 5)
 
 
+def test_a_bundle_in_force_that_does_not_open_any_more_gives_way_to_the_one_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("before", "here"):
+        bundle(tmp_path / name)
+    settings = with_model(tmp_path / "before")
+    record = Record(configured=tmp_path / "before", current=tmp_path / "here", previous=tmp_path / "before")
+    model_record.write(settings.state_dir, record)
+    nursery = Nursery(monkeypatch, settings, tmp_path / "here")
+    one = nursery.supervisor
+    one.previous = tmp_path / "before"
+    one.start(0.0)
+    nursery.die(1.0)
+    (tmp_path / "here" / "model.gguf").write_bytes(OTHER_WEIGHTS + b"!")
+    assert read_anew(one, 2.0) is None
+    assert nursery.processes[-1].load.model_path == str(tmp_path / "before" / "model.gguf")
+    assert one.model.is_fallback
+    # There is nothing left to go back to.
+    assert one.previous is None
+
+
 def test_a_worker_that_is_let_go_is_not_started_for_files_that_were_being_checked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bundle(tmp_path / "here")
-    nursery = Nursery(monkeypatch, config(), tmp_path / "here")
+    nursery = Nursery(monkeypatch, with_model(tmp_path / "here"), tmp_path / "here")
     one = nursery.supervisor
     one.start(0.0)
     nursery.die(1.0)

@@ -143,11 +143,13 @@ def test_what_is_wrong_with_a_bundle_is_the_result_and_the_old_model_goes_on(
 ) -> None:
     site = start("3.1.1", more)
     one = sha256_of(models / "one")
+    (models / "no-manifest").mkdir()
     wanted = {
         "damaged": ("canaries_differ", "canaries["),
         "wrong-hash": ("bundle_refused", "wrong-hash/model.gguf: should have sha256"),
         "unloadable": ("load_failed", "adapter.gguf"),
         "bad-canaries": ("bundle_refused", "canaries.json"),
+        "no-manifest": ("bundle_refused", 'bundle: "'),
         "none": ("not_found", 'bundle: should be a folder in models_dir (got "none")'),
         "../models/two": ("bad_field", "bundle: should be the name of a folder in models_dir"),
     }

@@ -28,6 +28,8 @@ def test_it_prints_the_result_and_tells_by_its_exit_code(
     words = ["command", "--config", str(site.agent.config)]
     assert cli.main([*words, "ping"]) == cli.EXIT_OK
     assert json.loads(capsys.readouterr().out)["status"] == "ok"
+    assert cli.main([*words, "ping", '{"id": "mine"}']) == cli.EXIT_OK
+    assert json.loads(capsys.readouterr().out)["id"] == "mine"
     for operation, code in (('cancel {"request_id": "grün", "hmac": 1}', "not_found"), ("drain", "not_allowed")):
         assert cli.main([*words, *operation.split(" ", 1)]) == cli.EXIT_OTHER_STATUS
         assert json.loads(capsys.readouterr().out)["error"]["code"] == code
