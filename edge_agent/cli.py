@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from edge_agent import __version__
 from edge_agent.config import COMMANDS, Config
-from edge_agent.config_files import broker_file_faults, command_file_faults, file_faults, model_hints, switched_hint
+from edge_agent.config_files import broker_file_faults, command_file_faults, file_faults, model_hints, state_hints
 from edge_agent.config_loader import DEFAULT_PATH, ConfigError, load_config
 from edge_agent.faults import printable, printable_json, shown
 from edge_agent.log_limit import BoundedHandler
@@ -276,8 +276,7 @@ def _check_config(path: Path) -> int:
     config = load_config(path)
     needed = [f"{fault}; `run` needs it" for fault in file_faults(config)]
     refused = [f"{fault}; `run` refuses it" for fault in model_hints(config)]
-    switched = [hint] if (hint := switched_hint(config)) else []
-    for hint in (*config.hints(), *needed, *refused, *switched):
+    for hint in (*config.hints(), *needed, *refused, *state_hints(config)):
         print(printable(f"{path}: hint: {hint}"), file=sys.stderr)
     print(printable(f"{path}: good"))
     return EXIT_OK

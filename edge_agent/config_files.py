@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_agent.config import Config, MqttConfig, TlsConfig
 from edge_agent.faults import field_name, shown_path
+from edge_agent.journal_file import FILE
 from edge_agent.model_record import in_force
 from edge_agent.model_store import content_fault, path_fault
 from edge_agent.signatures import public_key_fault
@@ -33,6 +34,11 @@ def model_hints(config: Config) -> list[str]:
     ]
 
 
+def state_hints(config: Config) -> list[str]:
+    """What lies in `state_dir` that the configuration does not make one think of."""
+    return [hint for hint in (switched_hint(config), journal_hint(config)) if hint]
+
+
 def switched_hint(config: Config) -> str | None:
     """That another model runs than the configuration names, be it by a link; None = it does not."""
     path, configured = in_force(config), config.models["default"].path
@@ -43,6 +49,16 @@ def switched_hint(config: Config) -> str | None:
     return (
         f"models.default.path: {shown_path(path)} runs instead, since a model-switch; "
         "another path here, or model-rollback, ends that"
+    )
+
+
+def journal_hint(config: Config) -> str | None:
+    """That a record of requests lies there which nobody keeps any more; None = none does."""
+    file = config.state_dir / FILE
+    if config.queue.journal == "disk" or not file.exists():
+        return None
+    return (
+        f"queue.journal: {shown_path(file)} is of before, and stays with its requests and answers until it is removed"
     )
 
 

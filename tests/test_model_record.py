@@ -12,10 +12,11 @@ import pytest
 
 from edge_agent import model_record
 from edge_agent.config import Config
-from edge_agent.config_files import file_faults, switched_hint
+from edge_agent.config_files import file_faults, state_hints, switched_hint
 from edge_agent.config_loader import load_config
 from edge_agent.model_record import FILE, Record, forget, in_force, keep_engine_states, open_in_force, read, write
 from edge_agent.model_store import ModelError
+from tests.support import with_model
 from tests.test_model_store import GGUF, bundle
 
 
@@ -106,6 +107,16 @@ def test_a_bundle_in_force_that_does_not_open_gives_way_to_the_one_before_and_th
     with pytest.raises(ModelError, match=r"c.* does not exist"):
         open_in_force(config)
     assert read(config) == Record(configured=tmp_path / "c", current=tmp_path / "b", previous=tmp_path / "a")
+
+
+def test_a_record_of_requests_that_nobody_keeps_any_more_is_told(tmp_path: Path) -> None:
+    kept = with_model(tmp_path / "a")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "requests-1.sqlite").touch()
+    dropped = kept.model_copy(update={"queue": kept.queue.model_copy(update={"journal": "memory"})})
+    assert state_hints(kept) == []
+    (hint,) = state_hints(dropped)
+    assert hint.startswith(f'queue.journal: "{tmp_path}/state/requests-1.sqlite" is of before')
 
 
 def test_a_configured_bundle_that_is_gone_is_a_fault_only_if_none_is_in_force(

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from edge_agent.config import TASK_TABLES, Config, ModelConfig, TaskBase, TlsConfig
-from edge_agent.config_files import file_faults, model_hints, switched_hint
+from edge_agent.config_files import file_faults, model_hints, state_hints
 from edge_agent.config_loader import ConfigError
 from edge_agent.diag.files import facts
 from edge_agent.diag.part import Part
@@ -36,7 +36,7 @@ def configuration(part: Part, path: Path, config: Config | ConfigError) -> None:
         part.leaves_out("values that the faults quote")
     else:
         document["faults"] = [without_value(fault) for fault in file_faults(config)]
-        hints = [*config.hints(), *model_hints(config), *filter(None, [switched_hint(config)])]
+        hints = [*config.hints(), *model_hints(config), *state_hints(config)]
         document["hints"] = [without_value(hint) for hint in hints]
     part.document("configuration.json", document)
     text = _read(part, path)
