@@ -260,8 +260,8 @@ def _queue_overload(facts: AlarmFacts, _before: Severity | None) -> Finding | No
         return None
     return Finding(
         severity=Severity.WARNING,
-        message=f"more requests come than can be answered, {facts.refusals_lately} of the last "
-        f"{REFUSALS_WINDOW_S:.0f} s were refused: ask less often, use another board, or give them priorities",
+        message=f"more requests come than can be answered, {facts.refusals_lately} were refused within "
+        f"{REFUSALS_WINDOW_S:.0f} s: ask less often, use another board, or give them priorities",
         value=facts.refusals_lately,
     )
 

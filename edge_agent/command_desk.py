@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # Their messages quote whoever sent the command, and stay out of the log.
 _QUOTING = ("bad_json", "bad_field", "unknown_command", "not_found")
+# Nothing is what clears a retained command: that must not carry it out.
+_CHANGING_NOTHING = ("ping", "health")
 
 
 class Answer(Protocol):
@@ -85,6 +87,8 @@ class CommandDesk:
         try:
             fields = parse_command(inbound.payload)
             self._check(operation, fields)
+            if not inbound.payload and operation not in _CHANGING_NOTHING:
+                raise CommandError("bad_json", "payload: should be an object, {} at least (got nothing)")
             self._execute(operation, fields, answer)
         except CommandError as error:
             told = "its result tells why" if error.code in _QUOTING else error.message

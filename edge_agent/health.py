@@ -17,6 +17,8 @@ from edge_agent.statistics import Statistics, percentile
 DATA_LOST_AFTER_S = 10.0
 # Connections lost within the last minute.
 UNSTABLE_AFTER = 3
+# Its longest step, a full batch of a 3B model on a Pi 4, may come near; it is ended only much later.
+WORKER_SILENT_AFTER_S = 30.0
 
 _NOTHING = Totals().progress(active=0)
 
@@ -101,6 +103,8 @@ class Facts:
     is_loaded: bool
     # Not what was switched to, for that does not open.
     is_fallback: bool
+    # None = there is no worker that is ready.
+    worker_silent_s: float | None
     statistics: Statistics
     throughput: Throughput
     reading: BoardReading
@@ -132,6 +136,8 @@ def reasons(facts: Facts) -> tuple[str, list[str]]:
         critical.append("model-not-loaded")
     if facts.is_fallback:
         degraded.append("model-fallback")
+    if facts.active and (facts.worker_silent_s or 0.0) >= WORKER_SILENT_AFTER_S:
+        degraded.append("worker-silent")
     if facts.mqtt.disconnects_lately >= UNSTABLE_AFTER:
         degraded.append("connection-unstable")
     if facts.journal_fault is not None:

@@ -132,6 +132,7 @@ class RetainedTopics:
             is_draining=self._dispatcher.is_draining,
             is_loaded=worker is not None,
             is_fallback=self._supervisor.model.is_fallback,
+            worker_silent_s=self._supervisor.silent_s(now),
             statistics=self._dispatcher.statistics,
             throughput=self._throughput,
             reading=self._board_control.reading(now),
