@@ -37,6 +37,8 @@ CREATE TABLE IF NOT EXISTS requests (
 _QUARANTINE = "CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY KEY, task TEXT NOT NULL, since TEXT)"
 # How many columns each has.
 _COLUMNS = {"requests": 16, "quarantine": 3}
+# What could not be read the first times stays, and what could not be read the last time.
+_DAMAGED = (".damaged", ".damaged-2", ".damaged-3")
 # What bytes become that are no UTF-8.
 _LONE = re.compile("[\ud800-\udfff]")
 
@@ -79,7 +81,7 @@ def open_file(path: Path | None) -> sqlite3.Connection:
         if isinstance(error, sqlite3.OperationalError):  # of the disk, not of what is in the file
             raise
         _salvage(path)
-        kept_as = _beside(path, ".damaged")
+        kept_as = _end_salvage(path)
         log.error("the record of requests was damaged, what can be read goes on kept_as=%s: %s", kept_as, error)  # noqa: TRY400
         return _opened(path)
 
@@ -164,7 +166,7 @@ def _schema(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
 
 
 def _salvage(path: Path) -> None:
-    """The damaged file is moved when all that can be read of it is on the disk elsewhere. Raises as `open_file`."""
+    """What can be read of a damaged file is on the disk beside it, whole. Raises as `open_file`."""
     draft = _beside(path, ".draft")
     try:
         _opened(draft).close()
@@ -187,8 +189,7 @@ def _salvage(path: Path) -> None:
     except BaseException:
         _forget(draft)
         raise
-    path.replace(_beside(path, ".damaged"))
-    _end_salvage(path)
+    draft.replace(_beside(path, ".whole"))
 
 
 def _mend_first_page(path: Path, sound: bytes) -> None:
@@ -207,16 +208,25 @@ def _mend_first_page(path: Path, sound: bytes) -> None:
         file.write((nbytes // _PAGE_BYTES).to_bytes(4, "big"))
 
 
-def _end_salvage(path: Path) -> None:
-    """Of one that was cut off, too: where the file itself is gone, its draft is whole."""
-    draft = _beside(path, ".draft")
-    if draft.exists() and not path.exists():
-        # Changes that are left there would be made to the new file.
-        with suppress(FileNotFoundError):
-            _beside(path, WAL_SUFFIX).replace(_beside(path, f".damaged{WAL_SUFFIX}"))
-        _beside(path, "-shm").unlink(missing_ok=True)
-        draft.replace(path)
-    _forget(draft)
+def _end_salvage(path: Path) -> Path | None:
+    """What is whole takes the damaged file's name, also after a cut. Gives that one's place; None: it was sound."""
+    _forget(_beside(path, ".draft"))
+    whole = _beside(path, ".whole")
+    if not whole.exists():
+        return None
+    places = [_beside(path, suffix) for suffix in _DAMAGED]
+    kept_as = next((place for place in places if not place.exists()), places[-1])
+    if path.exists() and kept_as.exists():
+        _beside(kept_as, WAL_SUFFIX).unlink(missing_ok=True)
+        kept_as.unlink()
+    # First: wherever this is cut off, the same place is found free again. And changes would be made to the new file.
+    with suppress(FileNotFoundError):
+        _beside(path, WAL_SUFFIX).replace(_beside(kept_as, WAL_SUFFIX))
+    _beside(path, "-shm").unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        path.replace(kept_as)
+    whole.replace(path)
+    return kept_as
 
 
 def _forget(draft: Path) -> None:

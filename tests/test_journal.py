@@ -189,25 +189,43 @@ def test_a_bit_of_a_text_costs_one_request_and_a_page_its_own(path: Path) -> Non
 
 
 @pytest.mark.expects_warning
-@pytest.mark.parametrize("is_moved", [False, True])
+@pytest.mark.parametrize("most", range(1, 5))
 def test_a_salvage_that_is_cut_off_is_done_at_the_next_start(
-    path: Path, monkeypatch: pytest.MonkeyPatch, *, is_moved: bool
+    path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
+    """After each of the names that it changes."""
     filled(path)
     overwrite(path, 10, 12)
+    damaged, renamed = path.read_bytes(), []
 
-    def killed(self: Path, target: Path) -> Path:
-        if is_moved and self == path:
-            os.replace(self, target)  # noqa: PTH105
-        raise InterruptedError
+    def killed(self: Path, target: Path) -> None:
+        if not renamed:  # SQLite leaves it where it cannot bring it to the tables
+            path.with_name(f"{FILE}{WAL_SUFFIX}").write_bytes(b"changes")
+        renamed.append(target)
+        os.replace(self, target)  # noqa: PTH105
+        if len(renamed) == most:
+            raise InterruptedError
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed)
         with pytest.raises(InterruptedError):
             Journal(path)
     path.with_name(f"{FILE}.draft-wal").write_bytes(b"of an earlier try")
-    assert 30 < len(rows(Journal(path))) < 60
-    assert sorted(one.name for one in path.parent.iterdir() if "draft" in one.name) == []
+    journal = Journal(path)
+    assert 30 < len(rows(journal)) < 60
+    journal.close()
+    kept = {one.name: one.read_bytes() for one in path.parent.iterdir() if one != path}
+    assert kept == {f"{FILE}.damaged": damaged, f"{FILE}.damaged{WAL_SUFFIX}": b"changes"}
+
+
+def test_of_what_was_put_aside_the_first_two_stay_and_the_latest(tmp_path: Path) -> None:
+    for number in range(5):
+        for suffix in ("", WAL_SUFFIX) if number in {1, 3} else ("",):
+            (tmp_path / f"{FILE}{suffix}").write_text(str(number), "utf-8")
+        (tmp_path / f"{FILE}.whole").write_text("whole", "utf-8")
+        journal_file._end_salvage(tmp_path / FILE)
+    kept = {one.name.removeprefix(FILE): one.read_text("utf-8") for one in tmp_path.iterdir()}
+    assert kept == {"": "whole", ".damaged": "0", ".damaged-2": "1", f".damaged-2{WAL_SUFFIX}": "1", ".damaged-3": "4"}
 
 
 @pytest.mark.expects_warning
