@@ -55,6 +55,8 @@ class Delivery:
         self._received: list[Inbound] = []
         self._unacknowledged: deque[tuple[int, Inbound]] = deque()
         self._generation = 0
+        # Whether anything was committed that is not on its way to the disk yet.
+        self._is_dirty = False
         self._sync: JournalSync | None = None
         self._try_at = 0.0
         # Rows of processes before this one that are not taken over yet.
@@ -77,10 +79,11 @@ class Delivery:
     def _open(self, path: Path) -> None:
         try:
             journal = Journal(path)
+            self._sync = JournalSync(path, self._deliver)
         except (JournalError, OSError) as error:
             self._fail(str(error))
             return
-        self._journal, self._sync = journal, JournalSync(path, self._deliver)
+        self._journal = journal
 
     def _return_to_disk(self, path: Path) -> None:
         self._try_at = time.monotonic() + TRY_AGAIN_S
@@ -107,6 +110,7 @@ class Delivery:
             self.fault = None
             self._is_read, self._earlier = True, earlier
             self._staged.extend(undelivered)
+            self._is_dirty = True
             in_memory.close()
 
     @property
@@ -223,7 +227,7 @@ class Delivery:
                 self._shorten(row)
         if self._staged or self._received or now >= self._confirm_by:
             self._confirm_all(now)
-        is_dirty = self._try(Journal.commit)
+        self._is_dirty |= self._try(Journal.commit)
         for owed, publication in self._staged:
             sent = self._link.publish(publication)
             if owed is not None and sent is not None:
@@ -231,7 +235,7 @@ class Delivery:
             elif owed is not None:  # dropped, and told so by the connection
                 self._confirmed.append(owed)
         self._staged.clear()
-        if is_dirty or self._received:
+        if self._is_dirty or self._received:
             self._acknowledge_when_safe()
         if self._sync is None:
             self._acknowledge(self._generation)
@@ -263,6 +267,7 @@ class Delivery:
         self._generation += 1
         self._unacknowledged.extend((self._generation, inbound) for inbound in self._received)
         self._received.clear()
+        self._is_dirty = False
         if self._sync is not None:
             self._sync.want(self._generation, unacknowledged=len(self._unacknowledged))
 
@@ -282,7 +287,7 @@ class Delivery:
         self.flush(time.monotonic())
         if self._sync is not None:
             self._sync.stop(timeout_s)
-        self._acknowledge(self._generation)
+            self._acknowledge(self._sync.synced)
 
     def close(self) -> None:
         """When the connection has sent what it could."""

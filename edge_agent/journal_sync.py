@@ -22,6 +22,8 @@ LAZY_EVERY_S = 1.0
 # A checkpoint beside a writer that never rests is never done with, and the file would grow for ever: from then on the
 # writer is to take the time.
 MOST_WAL_BYTES = 16 << 20
+# Of SQLite's file format, section 4.1: how a file of changes begins.
+_WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,18 @@ class JournalSync:
     """Started at once. `deliver` is called by its thread."""
 
     def __init__(self, path: Path, deliver: Callable[[Synced], None]) -> None:
+        """path: of a journal that was opened just now. Raises OSError."""
         self._path = path
+        self._wal = Path(f"{path}{WAL_SUFFIX}")
+        self._seen = {name: name.stat() for name in (path, self._wal, Path(f"{path}-shm"))}
         self._deliver = deliver
         self._wanted = threading.Condition()
         self._generation = 0
         self._due_at: float | None = None
         self._synced_at = 0.0
         self._is_named = False
+        # The latest generation that is on the disk.
+        self.synced = 0
         # Whether the writer is to do the rest of a checkpoint (`Journal.checkpoint`), and clear this.
         self.is_behind = False
         self._is_stopped = False
@@ -75,6 +82,7 @@ class JournalSync:
             except (OSError, sqlite3.Error) as error:
                 self._deliver(Synced(generation, str(error)))
             else:
+                self.synced = generation
                 self._deliver(Synced(generation))
 
     def _next(self) -> int | None:
@@ -88,15 +96,30 @@ class JournalSync:
             return self._generation
 
     def _sync(self) -> None:
-        wal = Path(f"{self._path}{WAL_SUFFIX}")
-        _sync_file(wal)
+        _sync_changes(self._wal)
         if not self._is_named:
             _sync_folder(self._path.parent)  # the names of files that are new
             self._is_named = True
+        self._check_names()
         # What changes several times until then reaches the tables' pages once.
-        if (changes := wal.stat().st_size) > WAL_BYTES and not self.is_behind:
+        if (changes := self._seen[self._wal].st_size) > WAL_BYTES and not self.is_behind:
             self._checkpoint()
             self.is_behind = changes > MOST_WAL_BYTES
+
+    def _check_names(self) -> None:
+        """Raises OSError if the next process would find other files, or less: SQLite goes on with those it has open.
+
+        By name alone: SQLite's locks would go with any descriptor of theirs that is closed in this process. There are
+        none on the file of changes.
+        """
+        for path, seen in self._seen.items():
+            now = path.stat()
+            if (now.st_dev, now.st_ino) != (seen.st_dev, seen.st_ino):
+                raise OSError(f"another file took the place of {path}")
+            # SQLite itself makes only changes shorter, and no shorter than this.
+            if now.st_size < (min(seen.st_size, WAL_BYTES) if path == self._wal else seen.st_size):
+                raise OSError(f"somebody made {path} shorter")
+            self._seen[path] = now
 
     def _checkpoint(self) -> None:
         connection = sqlite3.connect(self._path, timeout=1.0, isolation_level=None)
@@ -106,12 +129,15 @@ class JournalSync:
             connection.close()
 
 
-def _sync_file(path: Path) -> None:
+def _sync_changes(path: Path) -> None:
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fdatasync(file)  # when it was written last is worth no write of its own
+        begins_with = os.pread(file, 4, 0)
     finally:
         os.close(file)
+    if begins_with and begins_with not in _WAL_MAGIC:  # it was emptied, and written on behind what had been in it
+        raise OSError(f"somebody made {path} shorter")
 
 
 def _sync_folder(path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -546,6 +548,77 @@ def test_a_record_that_cannot_be_opened_at_the_start_is_taken_over_when_it_can(
     assert list(Journal(folder / FILE).undelivered()) == []
 
 
+def _replace(path: Path) -> None:
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+def _empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("is_written_on", [True, False])
+@pytest.mark.parametrize("suffix", ["", WAL_SUFFIX])
+@pytest.mark.parametrize("meddle", [Path.unlink, _replace, _empty])
+def test_files_that_somebody_takes_away_are_a_fault_and_made_anew_with_all_that_was_in_them(
+    folder: Path, meddle: Callable[[Path], None], suffix: str, *, is_written_on: bool
+) -> None:
+    board = Board(folder)
+    board.hear(envelope("answered"))
+    board.answer(1)
+    messages = [board.hear(envelope("a"))]
+    board.hear_of_disk()
+    assert board.delivery._journal.checkpoint()
+    messages.append(board.hear(envelope("b")))
+    if is_written_on:
+        board.hear_of_disk()
+    meddle(folder / f"{FILE}{suffix}")
+    if is_written_on:
+        messages.append(board.hear(envelope("c")))
+        assert messages[-1] not in board.outlet.acknowledged
+
+    def is_told() -> bool:
+        board.hear_of_disk()
+        return board.delivery.fault is not None
+
+    wait_until(is_told, "the fault is told", 5.0)
+    assert board.outlet.acknowledged[1:] == messages
+    board.delivery.flush(time.monotonic() + TRY_AGAIN_S + 1)
+    assert board.delivery.fault is None
+    board.flush()
+    board.hear_of_disk()
+    # Whatever this process still has open.
+    found = Path(shutil.copytree(folder, folder.with_name("found"), ignore=shutil.ignore_patterns("*-shm")))
+    left = [json.loads(left.payload)["id"] for left in left_for_the_next(found)]
+    assert left == ["a", "b", "c"][: len(messages)]
+    again = Board(found)
+    again.hear(envelope("answered"))
+    assert [(reply["id"], reply["repeat"]) for reply in again.replies] == [("answered", False), ("answered", True)]
+
+
+def test_what_the_agent_itself_does_to_its_files_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its changes begin anew, are brought to the tables, and are made shorter."""
+    for module in (journal_file, journal_sync):
+        monkeypatch.setattr(module, "WAL_BYTES", 1 << 16)
+    board = Board(folder, "[queue]\ndedup_window_s = 0\n")
+    sizes, sync = set(), board.delivery._sync
+    assert sync is not None
+    for number in range(1, 60):
+        board.hear(json.dumps({"id": number, "input": "x" * 20_000 * (number % 3)}))
+        board.answer(number)
+        board.confirm(number)
+        sync._sync()
+        if number % 10 == 5:
+            board.delivery._journal.checkpoint()
+        sizes.add((folder / f"{FILE}{WAL_SUFFIX}").stat().st_size)
+    board.hear_of_disk()
+    assert len(sizes) > 5
+    assert 1 << 16 in sizes
+    assert board.delivery.fault is None
+
+
 @pytest.mark.expects_warning
 def test_a_disk_that_does_not_take_what_was_written_is_a_fault(folder: Path) -> None:
     board = Board(folder)
@@ -563,6 +636,20 @@ def test_at_the_end_what_is_committed_is_on_the_disk_and_acknowledged(folder: Pa
     board.delivery.close()
     assert not (folder / f"{FILE}-wal").exists()
     assert [left.task for left in left_for_the_next(folder)] == ["generate"]
+
+
+def test_at_the_end_what_the_disk_does_not_take_is_left_to_the_broker(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_sync: JournalSync) -> None:
+        raise OSError("input/output error")
+
+    board = Board(folder)
+    monkeypatch.setattr(JournalSync, "_sync", fail)
+    board.hear(envelope("a"))
+    board.delivery.stop(5.0)
+    board.delivery.close()
+    assert board.outlet.acknowledged == []
 
 
 def test_a_reply_that_another_broker_does_not_take_becomes_a_short_one(folder: Path) -> None:

@@ -196,7 +196,8 @@ def test_a_salvage_that_is_cut_off_is_done_at_the_next_start(
     """After each of the names that it changes."""
     filled(path)
     overwrite(path, 10, 12)
-    damaged, renamed = path.read_bytes(), []
+    damaged = path.read_bytes()
+    renamed: list[Path] = []
 
     def killed(self: Path, target: Path) -> None:
         if not renamed:  # SQLite leaves it where it cannot bring it to the tables
