@@ -52,6 +52,8 @@ class Delivery:
         self._sent: dict[int, int] = {}
         # Requests on record that are not answered yet.
         self._owed: set[int] = set()
+        # And those with answers that are given again.
+        self._repeated: set[int] = set()
         self._received: list[Inbound] = []
         self._unacknowledged: deque[tuple[int, Inbound]] = deque()
         self._generation = 0
@@ -95,8 +97,7 @@ class Delivery:
         undelivered: list[tuple[int, Publication]] = []
         try:
             if self._is_read:
-                # What failed may not have been readable then, and be so now.
-                self._journal.take_over(in_memory, frozenset((*self._owed, *self._sent.values())))
+                self._take_over(in_memory)
             else:
                 earlier, undelivered = self._journal.rows(), list(self._journal.undelivered())
                 self._journal.take_in(in_memory)
@@ -112,6 +113,17 @@ class Delivery:
             self._staged.extend(undelivered)
             self._is_dirty = True
             in_memory.close()
+
+    def _take_over(self, in_memory: Journal) -> None:
+        """What failed may not have been readable then, and be so now: what is known to be in it stays."""
+        undelivered = frozenset(self._sent.values())
+        spared = (undelivered | self._owed | self._repeated) - in_memory.rows()
+        self._journal.take_over(in_memory, spared)
+        # Nothing was written of what became of them.
+        for row in spared - self._owed - undelivered:
+            self._journal.delivered(row)
+        for row in spared - self._owed - self._repeated:
+            self._journal.forget(row)
 
     @property
     def has_earlier(self) -> bool:
@@ -152,7 +164,10 @@ class Delivery:
     def repeatable(self) -> Iterator[Repeatable]:
         """Answers that an earlier process gave: one by one, for together they are megabytes."""
         try:
-            yield from (known for known in self._journal.repeatable() if known.row in self._earlier)
+            for known in self._journal.repeatable():
+                if known.row in self._earlier:
+                    self._repeated.add(known.row)
+                    yield known
         except JournalError as error:
             if self._journal.path is not None:  # or `forget` met it before
                 self._fail(str(error))
@@ -200,6 +215,7 @@ class Delivery:
         if row is not None:
             ended = moment(time.monotonic())
             self._owed.discard(row)
+            (self._repeated.discard if key is None else self._repeated.add)(row)
             self._try(lambda journal: journal.answer(row, task, publication, key, ended))
         self._staged.append((row, publication))
         return True
@@ -211,6 +227,7 @@ class Delivery:
     def forget(self, row: int | None) -> None:
         """The answer is not given again."""
         if row is not None:
+            self._repeated.discard(row)
             self._try(lambda journal: journal.forget(row))
 
     def received(self, inbound: Inbound) -> None:

@@ -98,9 +98,9 @@ class Journal:
     def take_over(self, other: Journal, spared: frozenset[int] = frozenset()) -> None:
         """All that can be read of the other one, committed or not, instead of what is here.
 
-        spared: rows that stay if the other one does not have them.
+        spared: rows that stay, which the other one does not have.
         """
-        for row in self.rows() - (spared - other.rows()):
+        for row in self.rows() - spared:
             self.drop(row)
         self._execute("DELETE FROM quarantine", ())
         self.take_in(other)

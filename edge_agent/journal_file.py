@@ -35,8 +35,8 @@ CREATE TABLE IF NOT EXISTS requests (
   reply_topic TEXT, reply BLOB, key BLOB, is_delivered INTEGER NOT NULL DEFAULT 0
 )"""
 _QUARANTINE = "CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY KEY, task TEXT NOT NULL, since TEXT)"
-# How many columns each has.
-_COLUMNS = {"requests": 16, "quarantine": 3}
+# How many columns each has. The short one first: after a page that the disk does not give, no more is read.
+_COLUMNS = {"quarantine": 3, "requests": 16}
 # What could not be read the first times stays, and what could not be read the last time.
 _DAMAGED = (".damaged", ".damaged-2", ".damaged-3")
 # What bytes become that are no UTF-8.

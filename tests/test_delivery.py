@@ -385,6 +385,23 @@ def test_a_disk_that_cannot_be_read_either_makes_no_two_requests_one(folder: Pat
     assert told == list("abcde")
 
 
+class Unreadable:
+    """A journal whose requests cannot be read: as it fails, nothing of them is taken to memory."""
+
+    def __init__(self, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._board = board
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, "copied", self._fail)
+            board.delivery._fail("disk I/O error")
+
+    def _fail(self, *_given: object) -> Iterator[Any]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def end(self) -> None:
+        self._board.delivery.flush(time.monotonic() + TRY_AGAIN_S + 1)
+        assert self._board.delivery.fault is None
+
+
 @pytest.mark.expects_warning
 def test_what_could_not_be_read_for_a_while_is_on_record_again_with_the_disk(
     folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -393,19 +410,41 @@ def test_what_could_not_be_read_for_a_while_is_on_record_again_with_the_disk(
     board = Board(folder)
     for name in "abc":
         board.hear(envelope(name))
-
-    def fail(*_given: object) -> Iterator[Any]:
-        raise sqlite3.OperationalError("disk I/O error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(journal, "copied", fail)
-        board.delivery._fail("disk I/O error")
-        board.answer(1)
-        board.confirm(1)
-        board.hear(envelope("d"))
-    board.delivery.flush(time.monotonic() + TRY_AGAIN_S + 1)
-    assert board.delivery.fault is None
+    disk = Unreadable(board, monkeypatch)
+    board.answer(1)
+    board.confirm(1)
+    board.hear(envelope("d"))
+    disk.end()
     assert [json.loads(left.payload)["id"] for left in left_for_the_next(folder)] == ["b", "c", "d"]
+
+
+@pytest.mark.expects_warning
+def test_answers_that_could_not_be_read_for_a_while_are_known_again_with_the_disk_and_as_they_are_by_then(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = Board(folder)
+    for number, name in enumerate(("confirmed", "confirmed late", "asked again", "unconfirmed", "refused"), 1):
+        board.hear(envelope(name) if name != "refused" else json.dumps({"id": name, "input": 5}))
+        board.answer(number)
+    board.confirm(1)
+    board.confirm(3)
+    disk = Unreadable(board, monkeypatch)
+    board.confirm(2)
+    board.hear(envelope("asked again"))
+    board.answer(5)
+    board.dispatcher.reconfigure(config(TASKS), load_tasks(config(TASKS)))  # what was refused may be let in now
+    board.confirm(5)
+    disk.end()
+
+    again = Board(folder)
+    again.flush()
+    assert [reply["id"] for reply in again.replies] == ["unconfirmed", "asked again"]
+    for name in ("confirmed", "confirmed late", "asked again", "unconfirmed"):
+        again.hear(envelope(name))
+    assert again.commands == []
+    journal = Journal(folder / FILE)
+    (count,) = journal._connection.execute("SELECT count(*) FROM requests WHERE key IS NOT NULL").fetchone()
+    assert count == 4
 
 
 @pytest.mark.expects_warning
