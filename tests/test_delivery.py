@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+from edge_agent import delivery as delivery_module
 from edge_agent import duplicates, journal, journal_file, journal_sync
 from edge_agent.answers import FORGET_EVERY_S
 from edge_agent.clock import moment
@@ -467,6 +469,37 @@ def test_with_a_full_disk_requests_are_answered_acknowledged_and_the_fault_is_to
     assert board.delivery.fault is None
     # Only what is not done with is back on the disk.
     assert [left.row for left in left_for_the_next(folder)] == [2]
+
+
+@pytest.mark.expects_warning
+def test_a_disk_that_stays_away_makes_nothing_grow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept in memory has the bounds of what is kept on the disk; and each try to return leaves nothing."""
+    monkeypatch.setattr(duplicates, "MAX_REMEMBERED", 20)
+    monkeypatch.setattr(delivery_module, "TRY_AGAIN_S", 0.0)
+    board = Board(folder)
+    Failing(monkeypatch)
+    threads = threading.active_count()
+
+    def held() -> tuple[int, ...]:
+        own = board.delivery._journal
+        assert own.path is None
+        (pages,) = own._connection.execute("PRAGMA page_count").fetchone()
+        (rows,) = own._connection.execute("SELECT count(*) FROM requests").fetchone()
+        sets = (board.delivery._owed, board.delivery._sent, board.delivery._repeated, board.delivery._unacknowledged)
+        return (pages, rows, *map(len, sets))
+
+    seen = []
+    for number in range(1, 91):
+        board.hear(json.dumps({"id": f"{number:3}", "input": "x" * 2000}))
+        board.answer(number)
+        board.outlet.confirmed = [number]
+        seen.append(held())
+    assert _most(seen[:30]) == _most(seen)
+    assert threading.active_count() < threads + 20
+
+
+def _most(rows: list[tuple[int, ...]]) -> list[int]:
+    return [max(column) for column in zip(*rows, strict=True)]
 
 
 @pytest.mark.expects_warning
