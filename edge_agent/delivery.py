@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -36,6 +36,23 @@ CONFIRMED_WITHIN_S = 0.25
 
 # Who reads the journal's file (a backup, a curious one) may be done: until then its changes pile up.
 READERS_GONE_S = 10.0
+
+# Marks of the journal's: what a process takes over, for the next one, should that end it. All at once, or one by one.
+_NOTHING, _ALL, _FIRST_ROW = 0, 1, 2
+_ROWS = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A request of an earlier process. inbound: as if it came here.
+
+    is_deadly: two processes ended as they took it over.
+    """
+
+    row: int
+    task: str
+    inbound: Inbound
+    is_deadly: bool
 
 
 class Delivery:
@@ -133,16 +150,27 @@ class Delivery:
     def taken_over(self) -> None:
         """All that they left."""
         self._earlier = frozenset()
+        if self._try(lambda journal: journal.mark) != _NOTHING:
+            self._set_mark(_NOTHING)
 
-    def unanswered(self, now: Moment) -> list[tuple[int, str, Inbound]]:
-        """What an earlier process left, to be answered by this one: row, task, and the message as if it came here."""
-        found = [
-            (left.row, left.task, self._inbound(left, now))
-            for left in self._try(lambda journal: list(journal.unanswered()))
-            if left.row in self._earlier
-        ]
-        self._owed.update(row for row, _, _ in found)
-        return found
+    def unanswered(self, now: Moment) -> Iterator[Left]:
+        """What an earlier process left, to be answered by this one: it is taken over when the next one is asked for."""
+        found = [left for left in self._try(lambda journal: list(journal.unanswered())) if left.row in self._earlier]
+        self._owed.update(left.row for left in found)
+        mark = self._try(lambda journal: journal.mark)
+        if found and mark == _NOTHING:
+            self._set_mark(_ALL)
+        for left in found:
+            own_mark = _FIRST_ROW + left.row % _ROWS
+            if mark != _NOTHING:
+                if mark == own_mark:  # should its answer end this process, too, it is not there any more
+                    self._try(partial(Journal.drop, row=left.row))
+                self._set_mark(_ALL if mark == own_mark else own_mark)
+            yield Left(left.row, left.task, self._inbound(left, now), is_deadly=mark == own_mark)
+
+    def _set_mark(self, mark: int) -> None:
+        self._try(lambda journal: journal.set_mark(mark))
+        self._is_dirty |= self._try(Journal.commit)
 
     def _inbound(self, left: Unanswered, now: Moment) -> Inbound:
         return Inbound(

@@ -11,7 +11,7 @@ from edge_agent.admission import DRAINING_RETRY_S, Admission, Loser
 from edge_agent.answers import Answers
 from edge_agent.clock import Moment, timestamp
 from edge_agent.config import Config
-from edge_agent.delivery import Delivery
+from edge_agent.delivery import Delivery, Left
 from edge_agent.duplicates import key_of
 from edge_agent.energy import EnergyMeter
 from edge_agent.engine.protocol import Cancel, Command, Finished, Partial, Run, TextPlan
@@ -37,6 +37,7 @@ MAX_ATTEMPTS = 2
 # Who named a deadline, where nobody did.
 _MEASURED, _DEFAULT = "measured", "default"
 _FAULT = "the request met a fault of the agent"
+_DEADLY = Error(code=Code.ENGINE_LOST, message="the agent ended twice as it took this request over from its record")
 _SUPERSEDED = Error(code=Code.SUPERSEDED, message="a newer reading of the same source has come")
 
 
@@ -141,20 +142,25 @@ class Dispatcher:
         for held in self.delivery.held():
             self.quarantine.hold(held)
         self._answers.take_over(now)
-        for row, task, inbound in self.delivery.unanswered(now):
+        for left in self.delivery.unanswered(now):
             try:
-                self._resume(row, task, inbound, now.monotonic_s)
+                self._resume(left, now.monotonic_s)
             except Exception:  # it would come again at each start, and keep the board off the bus
-                log.exception("a request on record cannot be run number=%s", row)
-                self.delivery.drop(row)
+                log.exception("a request on record cannot be run number=%s", left.row)
+                self.delivery.drop(left.row)
 
-    def _resume(self, row: int, task: str, inbound: Inbound, now: float) -> None:
-        heard = [one for one in self._reception.read(inbound) if one.origin.task == task]
+    def _resume(self, left: Left, now: float) -> None:
+        if left.is_deadly:
+            log.error("a request on record ended the agent twice, and is not run number=%s", left.row)
+        heard = [one for one in self._reception.read(left.inbound) if one.origin.task == left.task]
         for one in heard:
-            self._take_in(one, inbound, row, now, is_resumed=True)
+            if left.is_deadly:
+                self._answers.refuse(Asker(one.origin, left.row), left.inbound, _DEADLY, now)
+            else:
+                self._take_in(one, left.inbound, left.row, now, is_resumed=True)
         if not heard:
-            log.warning("a reading is not answered task=%r: the task listens to its topic no more", task)
-            self.delivery.drop(row)
+            log.warning("a reading is not answered task=%r: the task listens to its topic no more", left.task)
+            self.delivery.drop(left.row)
 
     def _take_in(
         self, heard: Question | Unreadable, inbound: Inbound, row: int | None, now: float, *, is_resumed: bool = False

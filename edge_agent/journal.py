@@ -201,6 +201,16 @@ class Journal:
             if all(map(_is_sound, ("fingerprint", "task", "since"), row)):
                 yield Quarantined(*row)
 
+    @property
+    def mark(self) -> int:
+        """A number that the next process finds; 0 at first."""
+        (mark,) = self._connection.execute("PRAGMA user_version").fetchone()
+        return int(mark)
+
+    def set_mark(self, mark: int) -> None:
+        """mark: of 31 bits."""
+        self._execute(f"PRAGMA user_version = {mark:d}", ())
+
     def commit(self) -> bool:
         """What was told is kept whatever becomes of this process. False: nothing was told since the last time."""
         if not self._told:

@@ -18,7 +18,7 @@ from edge_agent import delivery as delivery_module
 from edge_agent import duplicates, journal, journal_file, journal_sync
 from edge_agent.answers import FORGET_EVERY_S
 from edge_agent.clock import moment
-from edge_agent.delivery import CONFIRMED_WITHIN_S, TRY_AGAIN_S
+from edge_agent.delivery import CONFIRMED_WITHIN_S, TRY_AGAIN_S, Delivery
 from edge_agent.dispatcher import Dispatcher
 from edge_agent.engine.protocol import Run
 from edge_agent.journal import Journal, Unanswered
@@ -26,9 +26,10 @@ from edge_agent.journal_file import FILE, WAL_SUFFIX, open_file
 from edge_agent.journal_sync import JournalSync, Synced
 from edge_agent.mqtt_link import Inbound, MqttLink
 from edge_agent.quarantine import Quarantined
+from edge_agent.reception import Question, Reception, Unreadable
 from edge_agent.tasks import load_tasks
 from tests.processes import wait_until
-from tests.support import BASE, MODEL, TASKS, Outlet, config, delivery, finished, inbound
+from tests.support import BASE, MODEL, TASKS, Outlet, code_of, config, delivery, finished, inbound
 
 REQUEST = f"{BASE}/infer/generate/request"
 
@@ -221,6 +222,39 @@ def test_what_was_turned_away_is_told_so_again_when_the_broker_brings_it_again_a
     assert [(reply["status"], reply["repeat"]) for reply in board.replies] == [("busy", False), ("busy", True)]
 
 
+class Killed(BaseException):
+    """In the midst of a start."""
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("is_answer_deadly", [False, True])
+def test_what_ends_the_process_that_takes_it_over_is_not_run_a_third_time_and_the_rest_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, is_answer_deadly: bool
+) -> None:
+    first = Board(folder)
+    for name in ("a", "deadly", "b"):
+        first.hear(envelope(name))
+    read = Reception.read
+
+    def kill(reception: Reception, message: Inbound) -> Iterator[Question | Unreadable]:
+        if b"deadly" in message.payload:
+            raise Killed
+        return read(reception, message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reception, "read", kill)
+        patch.setattr(Delivery, "taken_over", lambda _: None)  # the dead do nothing at last
+        for _ in range(3 if is_answer_deadly else 2):
+            with pytest.raises(Killed):
+                Board(folder)
+    board = Board(folder)
+    board.flush()
+    told = [(reply["id"], reply["status"], code_of(reply)) for reply in board.replies]
+    assert told == ([] if is_answer_deadly else [("deadly", "failed", "engine_lost")])
+    assert [json.loads(left.payload)["id"] for left in left_for_the_next(folder)] == ["a", "b"]
+    assert board.delivery._journal.mark == 0
+
+
 @pytest.mark.expects_warning
 def test_what_is_quarantined_stays_so_in_the_next_process(folder: Path) -> None:
     board = Board(folder)
@@ -387,7 +421,7 @@ def test_a_disk_that_cannot_be_read_either_makes_no_two_requests_one(folder: Pat
     assert told == list("abcde")
 
 
-class Unreadable:
+class ReadFault:
     """A journal whose requests cannot be read: as it fails, nothing of them is taken to memory."""
 
     def __init__(self, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,7 +446,7 @@ def test_what_could_not_be_read_for_a_while_is_on_record_again_with_the_disk(
     board = Board(folder)
     for name in "abc":
         board.hear(envelope(name))
-    disk = Unreadable(board, monkeypatch)
+    disk = ReadFault(board, monkeypatch)
     board.answer(1)
     board.confirm(1)
     board.hear(envelope("d"))
@@ -430,7 +464,7 @@ def test_answers_that_could_not_be_read_for_a_while_are_known_again_with_the_dis
         board.answer(number)
     board.confirm(1)
     board.confirm(3)
-    disk = Unreadable(board, monkeypatch)
+    disk = ReadFault(board, monkeypatch)
     board.confirm(2)
     board.hear(envelope("asked again"))
     board.answer(5)
