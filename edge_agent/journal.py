@@ -12,6 +12,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,6 @@ from edge_agent.journal_file import (
     copied,
     is_text,
     open_file,
-    readable,
 )
 from edge_agent.mqtt_link import Inbound, Publication
 from edge_agent.publications import json_publication
@@ -82,10 +82,10 @@ class Repeatable:
 class Journal:
     """One file, or none. All methods but `close` raise JournalError."""
 
-    def __init__(self, path: Path | None) -> None:
-        """path: None = kept in memory, and gone with this process. Raises OSError too."""
+    def __init__(self, path: Path | None, *, is_patient: bool = True) -> None:
+        """path: None = kept in memory, and gone with this process. As of `open_file`, also what is raised."""
         self.path = path
-        self._connection = open_file(path)
+        self._connection = open_file(path, is_patient=is_patient)
         weakref.finalize(self, self._connection.close)
         # Since the last commit.
         self._told: list[tuple[str, tuple[object, ...]]] = []
@@ -95,18 +95,13 @@ class Journal:
     def close(self) -> None:
         self._connection.close()
 
-    def take_over(self, other: Journal, spared: frozenset[int] = frozenset()) -> None:
-        """All that can be read of the other one, committed or not, instead of what is here.
+    def take_over(self, other: Journal, spared: AbstractSet[int] = frozenset()) -> None:
+        """All that can be read of the other one, committed or not, instead of what is here; rows keep their numbers.
 
-        spared: rows that stay, which the other one does not have.
+        spared: rows that stay where the other one does not have them. What is quarantined stays, too.
         """
         for row in self.rows() - spared:
             self.drop(row)
-        self._execute("DELETE FROM quarantine", ())
-        self.take_in(other)
-
-    def take_in(self, other: Journal) -> None:
-        """And all that can be read of the other one, committed or not. Its rows are those that it gave."""
         with suppress(JournalError):
             if other._connection.in_transaction:
                 other._connection.execute("ROLLBACK")
@@ -121,7 +116,7 @@ class Journal:
 
     def rows(self) -> frozenset[int]:
         """Of all requests and answers."""
-        return frozenset(row for (row,) in readable(self._connection, "SELECT number FROM requests"))
+        return frozenset(row for (row,) in self._connection.execute("SELECT number FROM requests"))
 
     def _first_free_row(self) -> int:
         (last,) = self._connection.execute("SELECT coalesce(max(number), 0) FROM requests").fetchone()
@@ -197,7 +192,7 @@ class Journal:
 
     def held(self) -> Iterator[Quarantined]:
         """The oldest first."""
-        for row in readable(self._connection, "SELECT fingerprint, task, since FROM quarantine ORDER BY rowid"):
+        for row in self._connection.execute("SELECT fingerprint, task, since FROM quarantine ORDER BY rowid"):
             if all(map(_is_sound, ("fingerprint", "task", "since"), row)):
                 yield Quarantined(*row)
 
@@ -282,9 +277,9 @@ class Journal:
         """Rows in order, one by one; those with values that were never written are dropped."""
         names = columns.split(", ")
         numbers = f"SELECT number FROM requests WHERE {which} ORDER BY number"  # noqa: S608 - words of ours
-        for (number,) in list(readable(self._connection, numbers)):
+        for (number,) in self._connection.execute(numbers).fetchall():
             query = f"SELECT {columns} FROM requests WHERE number = {number:d}"  # noqa: S608
-            row = next(readable(self._connection, query), None)
+            row = self._connection.execute(query).fetchone()
             if row is None:  # it is told, or gone meanwhile
                 continue
             if all(map(_is_sound, names, row)):

@@ -69,8 +69,11 @@ def connect(path: Path | str, *, is_uri: bool = False) -> sqlite3.Connection:
     return connection
 
 
-def open_file(path: Path | None) -> sqlite3.Connection:
-    """With its tables. path: None = in memory. Raises JournalError for what is wrong with the disk, OSError."""
+def open_file(path: Path | None, *, is_patient: bool = True) -> sqlite3.Connection:
+    """With its tables. path: None = in memory. Raises JournalError for what is wrong with the disk, OSError.
+
+    is_patient: what the disk does not give is wrong with it, and not with the file.
+    """
     if path is None:
         return _opened(None)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,16 +83,26 @@ def open_file(path: Path | None) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):  # of the disk, not of what is in the file
             raise
+        if is_patient:
+            _read_through(path)
         _salvage(path)
         kept_as = _end_salvage(path)
         log.error("the record of requests was damaged, what can be read goes on kept_as=%s: %s", kept_as, error)  # noqa: TRY400
         return _opened(path)
 
 
+def _read_through(path: Path) -> None:
+    """Raises OSError. To SQLite a page that the disk does not give is malformed."""
+    for one in (path, _beside(path, WAL_SUFFIX)):
+        with suppress(FileNotFoundError), one.open("rb") as file:
+            while file.read(1 << 20):
+                pass
+
+
 def copied(connection: sqlite3.Connection) -> Iterator[tuple[str, tuple[object, ...]]]:
     """Statements that make its rows anew: row by row, not page by page, for pages would bring their damage along."""
     for table, columns in _COLUMNS.items():
-        statement = f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * columns)})"  # noqa: S608 - names of ours
+        statement = f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * columns)})"  # noqa: S608 - names of ours
         for values in _from_both_ends(connection, table):
             if all(is_text(value) for value in values if isinstance(value, str)):
                 yield statement, values
@@ -108,16 +121,6 @@ def _from_both_ends(connection: sqlite3.Connection, table: str) -> Iterator[Any]
             log.error("not all %s on record can be read: %s", table, error)  # noqa: TRY400
         else:
             return
-
-
-def readable(connection: sqlite3.Connection, query: str) -> Iterator[Any]:
-    """Rows until the first that cannot be read."""
-    try:
-        yield from connection.execute(query)
-    except sqlite3.OperationalError:  # of the disk, not of what is in the file
-        raise
-    except (sqlite3.DatabaseError, UnicodeError) as error:
-        log.error("part of the record of requests cannot be read: %s", error)  # noqa: TRY400
 
 
 def is_text(value: str) -> bool:

@@ -14,11 +14,10 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent import delivery as delivery_module
-from edge_agent import duplicates, journal, journal_file, journal_sync
+from edge_agent import duplicates, journal, journal_file, journal_sync, record
 from edge_agent.answers import FORGET_EVERY_S
 from edge_agent.clock import moment
-from edge_agent.delivery import CONFIRMED_WITHIN_S, TRY_AGAIN_S, Delivery
+from edge_agent.delivery import CONFIRMED_WITHIN_S, Delivery
 from edge_agent.dispatcher import Dispatcher
 from edge_agent.engine.protocol import Run
 from edge_agent.journal import Journal, Unanswered
@@ -27,6 +26,7 @@ from edge_agent.journal_sync import JournalSync, Synced
 from edge_agent.mqtt_link import Inbound, MqttLink
 from edge_agent.quarantine import Quarantined
 from edge_agent.reception import Question, Reception, Unreadable
+from edge_agent.record import TRY_AGAIN_S
 from edge_agent.tasks import load_tasks
 from tests.processes import wait_until
 from tests.support import BASE, MODEL, TASKS, Outlet, code_of, config, delivery, finished, inbound
@@ -252,7 +252,7 @@ def test_what_ends_the_process_that_takes_it_over_is_not_run_a_third_time_and_th
     told = [(reply["id"], reply["status"], code_of(reply)) for reply in board.replies]
     assert told == ([] if is_answer_deadly else [("deadly", "failed", "engine_lost")])
     assert [json.loads(left.payload)["id"] for left in left_for_the_next(folder)] == ["a", "b"]
-    assert board.delivery._journal.mark == 0
+    assert board.delivery._record._journal.mark == 0
 
 
 @pytest.mark.expects_warning
@@ -344,7 +344,7 @@ def test_what_is_remembered_is_bounded_by_its_bytes_on_the_disk(folder: Path, mo
     def recorded(board: Board) -> int:
         board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
         asked = "SELECT sum(length(reply) + length(correlation)) FROM requests"
-        return int(board.delivery._journal._connection.execute(asked).fetchone()[0])
+        return int(board.delivery._record._journal._connection.execute(asked).fetchone()[0])
 
     board = Board(folder)
     for number in range(60):
@@ -380,7 +380,7 @@ def test_a_recorded_answer_is_given_again_from_the_record(folder: Path) -> None:
     board = Board(folder)
     board.hear(envelope("a"))
     board.answer(1)
-    board.delivery._journal._connection.execute("UPDATE requests SET reply = replace(reply, 'fine', 'FINE')")
+    board.delivery._record._journal._connection.execute("UPDATE requests SET reply = replace(reply, 'fine', 'FINE')")
     board.hear(envelope("a"))
     assert [(reply["output"], reply["repeat"]) for reply in board.replies] == [("fine", False), ("FINE", True)]
 
@@ -410,7 +410,7 @@ def test_a_disk_that_cannot_be_read_either_makes_no_two_requests_one(folder: Pat
         def execute(self, *_given: object) -> sqlite3.Cursor:
             raise sqlite3.OperationalError("disk I/O error")
 
-    board.delivery._journal._connection = Gone(":memory:")
+    board.delivery._record._journal._connection = Gone(":memory:")
     for name in "de":
         board.hear(envelope(name))
     for number in range(1, 6):
@@ -428,7 +428,7 @@ class ReadFault:
         self._board = board
         with monkeypatch.context() as patch:
             patch.setattr(journal, "copied", self._fail)
-            board.delivery._fail("disk I/O error")
+            board.delivery._record._fail("disk I/O error")
 
     def _fail(self, *_given: object) -> Iterator[Any]:
         raise sqlite3.OperationalError("disk I/O error")
@@ -509,18 +509,17 @@ def test_with_a_full_disk_requests_are_answered_acknowledged_and_the_fault_is_to
 def test_a_disk_that_stays_away_makes_nothing_grow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept in memory has the bounds of what is kept on the disk; and each try to return leaves nothing."""
     monkeypatch.setattr(duplicates, "MAX_REMEMBERED", 20)
-    monkeypatch.setattr(delivery_module, "TRY_AGAIN_S", 0.0)
+    monkeypatch.setattr(record, "TRY_AGAIN_S", 0.0)
     board = Board(folder)
     Failing(monkeypatch)
     threads = threading.active_count()
 
     def held() -> tuple[int, ...]:
-        own = board.delivery._journal
-        assert own.path is None
-        (pages,) = own._connection.execute("PRAGMA page_count").fetchone()
-        (rows,) = own._connection.execute("SELECT count(*) FROM requests").fetchone()
-        sets = (board.delivery._owed, board.delivery._sent, board.delivery._repeated, board.delivery._unacknowledged)
-        return (pages, rows, *map(len, sets))
+        own = board.delivery._record
+        assert own._journal.path is None
+        (pages,) = own._journal._connection.execute("PRAGMA page_count").fetchone()
+        sets = (own._owed, own._undelivered, own._repeated, board.delivery._sent)
+        return (pages, len(own._journal.rows()), *map(len, sets), len(board.delivery._unacknowledged))
 
     seen = []
     for number in range(1, 91):
@@ -558,7 +557,7 @@ def test_what_is_damaged_while_it_is_used_ends_nothing(folder: Path) -> None:
     for number in range(40):
         board.hear(json.dumps({"id": number, "input": "x" * 20_000}), packet_id=number + 1)
     # More than SQLite keeps of it in memory, and all in the file itself.
-    assert board.delivery._journal.checkpoint()
+    assert board.delivery._record._journal.checkpoint()
     path = folder / FILE
     path.write_bytes(path.read_bytes()[:2048] + b"\xff" * (path.stat().st_size - 2048))
     for number in range(1, 41):
@@ -620,7 +619,7 @@ def test_a_record_that_cannot_be_opened_at_the_start_is_taken_over_when_it_can(
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "open_file", lambda path: is_full(path) if path else open_file(path))
+        patch.setattr(journal, "open_file", lambda path, **_: is_full(path) if path else open_file(path))
         board = Board(folder)
     assert str(board.delivery.fault) == "disk I/O error"
     board.hear(envelope("asked again"))
@@ -676,7 +675,7 @@ def test_files_that_somebody_takes_away_are_a_fault_and_made_anew_with_all_that_
     board.answer(1)
     messages = [board.hear(envelope("a"))]
     board.hear_of_disk()
-    assert board.delivery._journal.checkpoint()
+    assert board.delivery._record._journal.checkpoint()
     messages.append(board.hear(envelope("b")))
     if is_written_on:
         board.hear_of_disk()
@@ -709,20 +708,71 @@ def test_what_the_agent_itself_does_to_its_files_is_no_fault(folder: Path, monke
     for module in (journal_file, journal_sync):
         monkeypatch.setattr(module, "WAL_BYTES", 1 << 16)
     board = Board(folder, "[queue]\ndedup_window_s = 0\n")
-    sizes, sync = set(), board.delivery._sync
+    sizes, sync = set(), board.delivery._record._sync
     assert sync is not None
+    sync.stop(5.0)  # what its thread does is done here
     for number in range(1, 60):
         board.hear(json.dumps({"id": number, "input": "x" * 20_000 * (number % 3)}))
         board.answer(number)
         board.confirm(number)
         sync._sync()
         if number % 10 == 5:
-            board.delivery._journal.checkpoint()
+            board.delivery._record._journal.checkpoint()
         sizes.add((folder / f"{FILE}{WAL_SUFFIX}").stat().st_size)
-    board.hear_of_disk()
-    assert len(sizes) > 5
+    assert len(sizes) > 3
     assert 1 << 16 in sizes
     assert board.delivery.fault is None
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("part", ["held", "repeatable", "unanswered"])
+def test_what_cannot_be_read_as_it_is_taken_over_is_taken_over_when_it_can(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """To SQLite a page that the disk does not give is malformed, though the file is whole."""
+    first = Board(folder)
+    for name in ("answered", "asked", "asked again"):
+        first.hear(envelope(name))
+    first.answer(1)
+    first.confirm(1)
+
+    def fail(_journal: object) -> Iterator[Any]:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    with monkeypatch.context() as patch:
+        of_memory = getattr(Journal, part)
+        patch.setattr(Journal, part, lambda own: fail(own) if own.path else of_memory(own))
+        patch.setattr(journal, "copied", fail)
+        board = Board(folder)
+    assert "malformed" in str(board.delivery.fault)
+    board.hear(envelope("asked again"))
+    board.answer(1)
+    board.delivery.flush(time.monotonic() + TRY_AGAIN_S + 1)
+    assert (board.delivery.fault, board.delivery.has_earlier) == (None, True)
+    board.dispatcher.resume(moment(time.monotonic()))
+    assert not board.delivery.has_earlier
+    board.hear(envelope("answered"))
+    (*_, run) = (command for command in board.commands if isinstance(command, Run))
+    board.answer(run.id)
+    assert sorted((str(reply["id"]), reply["repeat"]) for reply in board.replies) == [
+        ("answered", True), ("asked", False), ("asked again", False), ("asked again", True)
+    ]  # fmt: skip
+    assert not (folder / f"{FILE}.damaged").exists()
+
+
+@pytest.mark.expects_warning
+def test_what_is_quarantined_is_so_again_with_the_disk_but_for_what_was_released(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = Board(folder)
+    for name in ("stays", "released"):
+        board.delivery.hold(Quarantined(name, "generate", None))
+    board.flush()
+    disk = ReadFault(board, monkeypatch)
+    board.delivery.release("released")
+    board.delivery.hold(Quarantined("new", "generate", None))
+    disk.end()
+    assert [held.fingerprint for held in Board(folder).dispatcher.quarantine.held] == ["stays", "new"]
 
 
 @pytest.mark.expects_warning

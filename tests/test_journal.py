@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,6 +187,26 @@ def test_a_bit_of_a_text_costs_one_request_and_a_page_its_own(path: Path) -> Non
     journal = Journal(path)
     assert 50 < len(rows(journal)) < 59
     assert path.with_name(f"{FILE}.damaged").read_bytes() == data
+
+
+@pytest.mark.expects_warning
+def test_a_file_that_the_disk_does_not_give_is_no_damaged_one_until_it_stays_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overwrite(filled(path), 10, 12)
+    damaged, whole = path.read_bytes(), Path.open
+
+    def fail(self: Path, *given: Any, **more: Any) -> Any:
+        if self == path and given == ("rb",):
+            raise OSError("input/output error")
+        return whole(self, *given, **more)
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(OSError, match="input/output error"):
+        Journal(path)
+    assert [one.name for one in path.parent.iterdir()] == [FILE]
+    assert path.read_bytes() == damaged
+    assert 30 < len(rows(Journal(path, is_patient=False))) < 60
 
 
 @pytest.mark.expects_warning
