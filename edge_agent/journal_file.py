@@ -24,8 +24,12 @@ WAL_BYTES = 4 << 20
 LOCKED_MS = 1000
 # Each commit writes whole pages, and a row is smaller than one.
 _PAGE_BYTES = 1024
-# Of SQLite's file format, section 1.3.
-_COUNT_OF_PAGES_AT = 28
+# Of SQLite's file format, section 1.3: what tells its version, and what differs from file to file of ours.
+_HEADER_BYTES = 100
+_WRITE_VERSION_AT, _SCHEMA_FORMAT = 18, slice(44, 48)
+_NEWEST_VERSION, _NEWEST_FORMAT = 2, 4
+_COUNT_OF_PAGES = slice(28, 32)
+_COUNTS = (slice(24, 40), slice(92, 100))
 
 _REQUESTS = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -79,6 +83,7 @@ def open_file(path: Path | None, *, is_patient: bool = True) -> sqlite3.Connecti
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_salvage(path)
     try:
+        _check_versions(path)
         return _opened(path)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):  # of the disk, not of what is in the file
@@ -89,6 +94,17 @@ def open_file(path: Path | None, *, is_patient: bool = True) -> sqlite3.Connecti
         kept_as = _end_salvage(path)
         log.error("the record of requests was damaged, what can be read goes on kept_as=%s: %s", kept_as, error)  # noqa: TRY400
         return _opened(path)
+
+
+def _check_versions(path: Path) -> None:
+    """Raises sqlite3.DatabaseError. SQLite would open what is newer than itself, and never write it."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+        if len(header) == _HEADER_BYTES and (
+            header[_WRITE_VERSION_AT] > _NEWEST_VERSION
+            or int.from_bytes(header[_SCHEMA_FORMAT], "big") > _NEWEST_FORMAT
+        ):
+            raise sqlite3.DatabaseError("its header is damaged")
 
 
 def _read_through(path: Path) -> None:
@@ -196,19 +212,18 @@ def _salvage(path: Path) -> None:
 
 
 def _mend_first_page(path: Path, sound: bytes) -> None:
-    """It tells where the tables are. In every file it is the same, but for counts that only a writer needs."""
-    try:
-        with closing(connect(path)) as old, closing(_opened(None)) as new:
-            is_sound = _schema(old) == _schema(new)
-    except JournalError:
-        is_sound = False
+    """It tells where the tables are. In every file it is the same, but for counts."""
     nbytes = path.stat().st_size
-    if is_sound or not nbytes or nbytes % _PAGE_BYTES:
+    if not nbytes or nbytes % _PAGE_BYTES:
         return
     with path.open("r+b") as file:
-        file.write(sound)
-        file.seek(_COUNT_OF_PAGES_AT)
-        file.write((nbytes // _PAGE_BYTES).to_bytes(4, "big"))
+        found, mended = file.read(_PAGE_BYTES), bytearray(sound)
+        for counts in _COUNTS:
+            mended[counts] = found[counts]
+        mended[_COUNT_OF_PAGES] = (nbytes // _PAGE_BYTES).to_bytes(4, "big")
+        if mended != found:
+            file.seek(0)
+            file.write(mended)
 
 
 def _end_salvage(path: Path) -> Path | None:

@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -178,6 +177,20 @@ def test_a_bit_of_the_tables_form_costs_no_request(path: Path, found: bytes) -> 
 
 
 @pytest.mark.expects_warning
+@pytest.mark.parametrize(("at", "bit"), [(18, 0x80), (20, 0x80), (31, 0x10), (47, 0x01)])
+def test_a_bit_of_the_header_costs_no_request_and_the_file_is_written_on(path: Path, at: int, bit: int) -> None:
+    """Version, bytes left free in each page, count of pages, form of the tables."""
+    data = bytearray(filled(path).read_bytes())
+    data[at] ^= bit
+    path.write_bytes(data)
+    journal = Journal(path)
+    journal.accept(inbound("t", "new"), "triage", AT)
+    journal.commit()
+    journal.close()
+    assert rows(Journal(path)) == list(range(1, 62))
+
+
+@pytest.mark.expects_warning
 def test_a_bit_of_a_text_costs_one_request_and_a_page_its_own(path: Path) -> None:
     filled(path)
     overwrite(path, 10, 11)
@@ -194,14 +207,12 @@ def test_a_file_that_the_disk_does_not_give_is_no_damaged_one_until_it_stays_so(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overwrite(filled(path), 10, 12)
-    damaged, whole = path.read_bytes(), Path.open
+    damaged = path.read_bytes()
 
-    def fail(self: Path, *given: Any, **more: Any) -> Any:
-        if self == path and given == ("rb",):
-            raise OSError("input/output error")
-        return whole(self, *given, **more)
+    def fail(_path: Path) -> None:
+        raise OSError("input/output error")
 
-    monkeypatch.setattr(Path, "open", fail)
+    monkeypatch.setattr(journal_file, "_read_through", fail)
     with pytest.raises(OSError, match="input/output error"):
         Journal(path)
     assert [one.name for one in path.parent.iterdir()] == [FILE]
