@@ -119,7 +119,9 @@ class Journal:
         return frozenset(row for (row,) in self._connection.execute("SELECT number FROM requests"))
 
     def _first_free_row(self) -> int:
-        (last,) = self._connection.execute("SELECT coalesce(max(number), 0) FROM requests").fetchone()
+        # Among all numbers there may be one that is damaged, and has no next one.
+        query = f"SELECT coalesce(max(number), 0) FROM requests WHERE number < {2 << _ROW_BITS}"  # noqa: S608
+        (last,) = self._connection.execute(query).fetchone()
         return int(last) + 1
 
     def free_row(self) -> int:

@@ -341,6 +341,17 @@ def test_a_row_with_a_value_that_was_never_written_is_dropped_alone(path: Path, 
     assert rows(reopened(journal)) == [2, 3]
 
 
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63)])
+def test_a_damaged_number_leaves_free_ones(path: Path, number: int) -> None:
+    filled(path, 3)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE requests SET number = ? WHERE number = 1", (number,))
+    connection.close()
+    journal = Journal(path)
+    assert journal.accept(inbound("t", "x"), "triage", AT) == 4
+    assert rows(reopened(journal)) == sorted([number, 2, 3, 4])
+
+
 @pytest.mark.expects_warning
 @pytest.mark.parametrize("value", ["reply = 'text'", "reply_topic = NULL", "reply_topic = CAST(x'ff' AS TEXT)"])
 def test_a_reply_with_such_a_value_is_not_sent(path: Path, value: str) -> None:
