@@ -43,9 +43,10 @@ from edge_agent.engine.protocol import (
 from edge_agent.faults import cut
 from edge_agent.health import Throughput
 from edge_agent.journal_sync import Synced
+from edge_agent.link_events import TAKEN_OVER, Connected, Disconnected, Inbound, LinkEvent
 from edge_agent.model_store import Model
 from edge_agent.model_switch import ModelSwitch
-from edge_agent.mqtt_link import TAKEN_OVER, Connected, Disconnected, Inbound, LinkEvent, MqttLink
+from edge_agent.mqtt_link import MqttLink
 from edge_agent.operations import Operations
 from edge_agent.presence import Presence, State
 from edge_agent.retained import RetainedTopics
@@ -261,7 +262,8 @@ class Agent:
                 case "give-up":
                     self._exit_code = 1
         self._operations.tick(now)
-        for take in (self._connections.control.take_confirmed, self._connections.control.take_refused):
+        control = self._connections.control.outbox
+        for take in (control.take_confirmed, control.take_refused):
             take()  # of its messages nobody asks
         if "health" in self._timers:  # a reload may have made its interval shorter
             self._timers["health"] = min(self._timers["health"], now + self._operations.config.health.interval_s)

@@ -18,8 +18,7 @@ from edge_agent.alarms import (
 )
 from edge_agent.board.reading import BoardReading
 from edge_agent.clock import timestamp
-from edge_agent.mqtt_link import Publication
-from edge_agent.publications import emptied, json_publication
+from edge_agent.publications import Publication, emptied, json_publication
 from edge_agent.topics import Topics
 
 log = logging.getLogger(__name__)

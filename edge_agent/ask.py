@@ -7,8 +7,8 @@ from typing import Any
 
 from edge_agent.config import MqttConfig
 from edge_agent.exchange import Exchange, NoAnswerError, object_of
+from edge_agent.link_events import Connected, Disconnected, Inbound
 from edge_agent.messages import is_json, parse_json
-from edge_agent.mqtt_link import Connected, Disconnected, Inbound
 from edge_agent.publications import json_publication
 from edge_agent.topics import Topics, ask_reply_topic
 

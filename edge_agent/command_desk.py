@@ -21,8 +21,8 @@ from edge_agent.commands import (
 )
 from edge_agent.config import COMMANDS, Config
 from edge_agent.faults import cut, shown
-from edge_agent.mqtt_link import Inbound, Publication
-from edge_agent.publications import json_publication
+from edge_agent.link_events import Inbound
+from edge_agent.publications import Publication, json_publication
 from edge_agent.topics import reply_topic_fault
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 
 from edge_agent.config import Config
 from edge_agent.health import MqttFacts
-from edge_agent.mqtt_link import TAKEN_OVER, Broken, Disconnected, LinkEvent, MqttLink, Publication
+from edge_agent.link_events import TAKEN_OVER, Broken, Disconnected, LinkEvent
+from edge_agent.mqtt_link import MqttLink
+from edge_agent.publications import Publication
 from edge_agent.topics import discovery_status
 
 log = logging.getLogger(__name__)
@@ -90,9 +92,9 @@ class Connections:
             connected_s=None if self._control_connected_at is None else now - self._control_connected_at,
             reconnects=sum(max(0, link.connects - 1) for link in links),
             received=self.received,
-            published=sum(link.published for link in links),
-            queued_out=sum(link.queued for link in links),
-            dropped=sum(link.dropped for link in links) + self.ignored,
+            published=sum(link.outbox.published for link in links),
+            queued_out=sum(len(link.outbox) for link in links),
+            dropped=sum(link.outbox.dropped for link in links) + self.ignored,
             disconnects_lately=sum(now - at < UNSTABLE_WINDOW_S for link in links for at in link.disconnects),
             data_lost_s=None if self._data_lost_at is None else now - self._data_lost_at,
         )

@@ -17,8 +17,10 @@ from edge_agent.clock import Moment, moment
 from edge_agent.journal import Repeatable, Unanswered
 from edge_agent.journal_file import FILE
 from edge_agent.journal_sync import Synced
+from edge_agent.link_events import Inbound
 from edge_agent.messages import shortened
-from edge_agent.mqtt_link import Inbound, MqttLink, Publication
+from edge_agent.mqtt_link import MqttLink
+from edge_agent.publications import Publication
 from edge_agent.quarantine import Quarantined
 from edge_agent.record import Record
 
@@ -131,7 +133,7 @@ class Delivery:
 
         False: the broker takes no message of this size.
         """
-        if not self._link.takes(publication):
+        if not self._link.outbox.takes(publication):
             return False
         if row is not None:
             self._record.answer(row, task, publication, key, moment(time.monotonic()))
@@ -153,10 +155,10 @@ class Delivery:
 
     def flush(self, now: float) -> None:
         """Commits, then sends; acknowledges what needs no disk."""
-        for number in self._link.take_confirmed():
+        for number in self._link.outbox.take_confirmed():
             if (row := self._sent.pop(number, None)) is not None:
                 self._confirmed.append(row)
-        for number in self._link.take_refused():
+        for number in self._link.outbox.take_refused():
             if (row := self._sent.pop(number, None)) is not None:
                 self._shorten(row)
         if self._staged or self._received or now >= self._confirm_by:

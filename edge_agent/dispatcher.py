@@ -19,8 +19,8 @@ from edge_agent.forecast import Ahead
 from edge_agent.governor import NO_LIMITS
 from edge_agent.governor_stages import RELAX_S
 from edge_agent.latency import LONGEST_DEADLINE_MS, Latency
+from edge_agent.link_events import Inbound
 from edge_agent.messages import Code, Envelope, Error, ModelName, Outcome, Refusal
-from edge_agent.mqtt_link import Inbound
 from edge_agent.outcomes import Answer
 from edge_agent.quarantine import Quarantine, Quarantined, fingerprint
 from edge_agent.rate_limit import RateLimits

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edge_agent.link_events import Inbound
 from edge_agent.messages import Origin, Outcome, Status
-from edge_agent.mqtt_link import Inbound
 from edge_agent.request_queue import Request
 
 MAX_REMEMBERED = 4096

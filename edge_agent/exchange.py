@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 from edge_agent.config import MqttConfig
-from edge_agent.mqtt_link import Disconnected, Inbound, LinkEvent, MqttLink, Publication
+from edge_agent.link_events import Disconnected, Inbound, LinkEvent
+from edge_agent.mqtt_link import MqttLink
+from edge_agent.publications import Publication
 
 _GOODBYE_S = 1.0
 

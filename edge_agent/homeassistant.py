@@ -14,8 +14,7 @@ from typing import Any
 from edge_agent import __version__
 from edge_agent.alarms import AlarmName
 from edge_agent.config import Config
-from edge_agent.mqtt_link import Publication
-from edge_agent.publications import emptied, json_publication
+from edge_agent.publications import Publication, emptied, json_publication
 from edge_agent.topics import discovery_config
 
 NAME = "edge-agent"

@@ -28,8 +28,8 @@ from edge_agent.journal_file import (
     is_text,
     open_file,
 )
-from edge_agent.mqtt_link import Inbound, Publication
-from edge_agent.publications import json_publication
+from edge_agent.link_events import Inbound
+from edge_agent.publications import Publication, json_publication
 from edge_agent.quarantine import Quarantined
 
 log = logging.getLogger(__name__)

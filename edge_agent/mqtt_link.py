@@ -9,15 +9,11 @@ from __future__ import annotations
 import logging
 import random
 import socket
-import ssl
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -28,8 +24,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import MqttConfig
+from edge_agent.credentials import connection_fault, read_secret, tls_context
 from edge_agent.faults import cut
-from edge_agent.poison import Poison
+from edge_agent.link_events import TAKEN_OVER, Broken, Connected, Disconnected, Inbound, LinkEvent
+from edge_agent.outbox import MAX_QUEUED, Outbox
+from edge_agent.publications import Publication
 
 log = logging.getLogger(__name__)
 
@@ -41,78 +40,6 @@ WILL_DELAY_S = 5
 # A network thread that is at work sends something at least once per keepalive.
 NETWORK_SILENCE_S = 60.0
 BACK_OFF_S = (1.0, 15.0)
-TAKEN_OVER = "Session taken over"
-# Messages that wait for a PUBACK or for a connection; past this, they are dropped and counted. Larger than any queue.
-MAX_QUEUED = 20_000
-# Of a packet, besides topic, payload and the variable properties.
-PACKET_OVERHEAD_BYTES = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publication:
-    """One message to send. expiry_s, correlation, content_type, response_topic travel at MQTT 5 only."""
-
-    topic: str
-    payload: bytes
-    qos: int = 1
-    retain: bool = False
-    expiry_s: int | None = None
-    correlation: bytes | None = None
-    content_type: str | None = None
-    response_topic: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inbound:
-    """One message as it came. received_at: seconds of the monotonic clock. epoch: the connection it came on."""
-
-    link: MqttLink
-    topic: str
-    payload: bytes
-    retain: bool
-    duplicate: bool
-    response_topic: str | None
-    correlation: bytes | None
-    content_type: str | None
-    expiry_s: int | None
-    received_at: float
-    epoch: int
-    packet_id: int
-    qos: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connected:
-    link: MqttLink
-
-
-class Broken(StrEnum):
-    """How far a connection had come when it broke."""
-
-    NOT_REACHED = "not reached"  # no TCP connection, or no TLS over it
-    NOT_ANSWERED = "not answered"  # the broker closed it, or said nothing to our CONNECT
-    REFUSED = "refused"
-    LOST = "lost"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disconnected:
-    """The connection was lost, or an attempt failed. reason: the broker's or the system's own words."""
-
-    link: MqttLink
-    broken: Broken
-    reason: str
-
-
-LinkEvent = Inbound | Connected | Disconnected
-
-
-class _Held:
-    """A message as paho has those that wait."""
-
-    def __init__(self, publication: Publication, properties: Properties | None) -> None:
-        self.topic, self.payload = publication.topic, publication.payload
-        self.qos, self.retain, self.properties = publication.qos, publication.retain, properties
 
 
 class MqttLink:
@@ -139,15 +66,7 @@ class MqttLink:
         # In a row, of the brokers in turn.
         self._failures = 0
         self.connects = 0
-        self.published = self.dropped = 0
         self.disconnects: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
-        self._connected_at = 0.0
-        self._max_packet_bytes: int | None = None
-        self._poison = Poison()
-        # Numbers of messages that the broker turned out not to take.
-        self._refused: deque[int] = deque()
-        # What was sent again has another number: by which its sender knows it.
-        self._known_as: dict[int, int] = {}
         self._is_v5 = config.protocol == "5"
         self._config = config
         self._deliver = deliver
@@ -159,8 +78,6 @@ class MqttLink:
         self.refusals: deque[str] = deque(maxlen=16)
         self._asked: dict[int | None, str] = {}
         self._lock = threading.Lock()
-        # Not through the inbox: paho calls with a lock held that `publish` needs, and the inbox may be full.
-        self._confirmed: deque[int] = deque(maxlen=2 * MAX_QUEUED)
         protocol = MQTTProtocolVersion.MQTTv5 if self._is_v5 else MQTTProtocolVersion.MQTTv311
         # paho's default of a clean start at the first connect would throw away what the broker kept for us.
         self._is_persistent = is_persistent
@@ -183,16 +100,17 @@ class MqttLink:
         self._client.on_subscribe = self._on_subscribe
         self._client.on_pre_connect = self._on_pre_connect
         self._client.max_queued_messages_set(MAX_QUEUED)
+        self.outbox = Outbox(self._hand_over, self._client._out_messages)  # noqa: SLF001 - paho shows its queue nowhere else
         self._read_credentials()
 
     def _read_credentials(self) -> None:
         """Raises OSError, ValueError; what was read before stays."""
         config = self._config
         if config.username is not None or config.password_file is not None:
-            password = None if config.password_file is None else _read_secret(config.password_file)
+            password = None if config.password_file is None else read_secret(config.password_file)
             self._client.username_pw_set(config.username or "", password)
         if config.tls is not None:
-            context = _tls_context(config)
+            context = tls_context(config.tls)
             self._client._ssl_context = None  # noqa: SLF001 - paho takes one only once
             self._client.tls_set_context(context)
 
@@ -222,13 +140,9 @@ class MqttLink:
         """Sends what waits for at most timeout_s, says goodbye, ends the network thread."""
         deadline = time.monotonic() + timeout_s
         if self.is_connected:
-            # There will be no other time for it.
-            with self._lock:
-                aside = self._poison.let_go()
-            for number, message in aside:
-                self._publish_again(number, message)
+            self.outbox.let_go()
         idle = threading.Event()
-        while self.is_connected and self.queued > 0 and time.monotonic() < deadline:
+        while self.is_connected and len(self.outbox) > 0 and time.monotonic() < deadline:
             idle.wait(0.01)
         self._client.disconnect()
         # loop_stop() alone waits for ever on a frozen broker.
@@ -244,12 +158,6 @@ class MqttLink:
             return False
         return not self.is_connected or time.monotonic() - self._client._last_msg_out <= NETWORK_SILENCE_S  # noqa: SLF001
 
-    @property
-    def queued(self) -> int:
-        """Messages not yet confirmed by the broker."""
-        waiting = self._client._out_messages  # noqa: SLF001 - paho offers no other way to see its queue
-        return len(waiting) + len(self._poison)
-
     def set_subscriptions(self, filters: Iterable[str]) -> None:
         """These are the subscriptions from now on, at this and every later connection."""
         wanted = frozenset(filters)
@@ -261,69 +169,32 @@ class MqttLink:
                 self._client.unsubscribe(topic_filter)
             self._subscribe(added)
 
-    def takes(self, publication: Publication) -> bool:
-        """Whether it is not larger than the broker allows, nor like one that it has closed connections on."""
-        nbytes = _packet_bytes(publication)
-        if self._max_packet_bytes is not None and nbytes > self._max_packet_bytes:
-            return False
-        return self._poison.takes(publication.topic, nbytes, time.monotonic())
-
     def publish(self, publication: Publication) -> int | None:
-        """Hands a message over; while offline it waits. Gives its number, for `take_confirmed`.
+        """Hands a message over; while offline it waits. Gives its number, for `outbox.take_confirmed`.
 
         None: dropped, because too many wait, the topic is bad, or the broker takes no packet of this size.
         """
-        if not self.takes(publication):
-            log.error(
-                "message dropped topic=%r bytes=%d: the broker takes none of this size there",
-                cut(publication.topic), len(publication.payload),
-            )  # fmt: skip
-            self.dropped += 1
-            return None
-        if len(self._poison) and publication.qos and self.queued < MAX_QUEUED:
-            held = _Held(publication, self._properties(publication, PacketTypes.PUBLISH))
-            with self._lock:
-                number = self._poison.holds(held)
-            if number is not None:
-                return number
+        return self.outbox.publish(publication)
+
+    def _hand_over(self, message: Publication | paho.MQTTMessage) -> int | None:
+        """For the outbox: a message's number with paho."""
+        if isinstance(message, Publication):
+            properties = self._properties(message, PacketTypes.PUBLISH)
+        else:
+            properties = message.properties
         try:
-            info = self._client.publish(
-                publication.topic,
-                publication.payload,
-                qos=publication.qos,
-                retain=publication.retain,
-                properties=self._properties(publication, PacketTypes.PUBLISH),
-            )
+            info = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
         except ValueError as error:
-            log.warning("publication dropped topic=%r reason=%s", cut(publication.topic), error)
-            self.dropped += 1
+            log.warning("publication dropped topic=%r reason=%s", cut(message.topic), error)
+            return None
+        if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            log.error(
+                "message dropped topic=%r: %d messages wait for the broker already", cut(message.topic), MAX_QUEUED
+            )
             return None
         # MQTT_ERR_NO_CONN means "queued" at QoS 1 and "lost" at QoS 0.
-        is_lost = info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE or (
-            publication.qos == 0 and info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS
-        )
-        self.dropped += is_lost
-        if is_lost and publication.qos > 0:
-            log.error(
-                "message dropped topic=%r: %d messages wait for the broker already", cut(publication.topic), MAX_QUEUED
-            )
-        self.published += not is_lost
+        is_lost = message.qos == 0 and info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS
         return None if is_lost else info.mid
-
-    def take_confirmed(self) -> list[int]:
-        """Numbers of messages that the broker has, or never will, since the last call; to be called often."""
-        if len(self._poison):
-            self._send_again(time.monotonic())
-        return self._as_known(self._confirmed)
-
-    def take_refused(self) -> list[int]:
-        """Numbers of messages that were handed over, and that the broker does not take, since the last call."""
-        return self._as_known(self._refused)
-
-    def _as_known(self, numbers: deque[int]) -> list[int]:
-        # Only here, in the thread that sends again: a PUBACK may come before the new number is noted.
-        found = [numbers.popleft() for _ in range(len(numbers))]
-        return [self._known_as.pop(number, number) for number in found]
 
     def acknowledge(self, inbound: Inbound) -> None:
         """Takes the message off the broker's hands; void once the connection it came on is gone."""
@@ -332,7 +203,7 @@ class MqttLink:
 
     def _on_pre_connect(self, client: paho.Client, _userdata: object) -> None:
         self._is_unanswered = True
-        self._sort_out()
+        self.outbox.connection_is_tried()
         try:
             # A certificate or a password may be another one by now.
             self._read_credentials()
@@ -357,10 +228,8 @@ class MqttLink:
         if reason.is_failure:
             self._fail(Broken.REFUSED, str(reason))
             return
-        self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
-        self._take_out_too_long()
+        self.outbox.connection_made(getattr(properties, "MaximumPacketSize", None))
         self._asked.clear()
-        self._connected_at = time.monotonic()
         self.connects += 1
         self.is_connected = True
         with self._lock:
@@ -370,7 +239,7 @@ class MqttLink:
 
     def _on_connect_fail(self, _client: paho.Client, _userdata: object) -> None:
         # paho calls this while it handles the error, and does not tell it.
-        self._fail(Broken.NOT_REACHED, _words(sys.exception()))
+        self._fail(Broken.NOT_REACHED, connection_fault(sys.exception()))
 
     def _fail(self, broken: Broken, reason: str) -> None:
         told = f"{self._host}: {reason}" if len(self._config.hosts) > 1 and reason != TAKEN_OVER else reason
@@ -383,50 +252,14 @@ class MqttLink:
         was_connected, self.is_connected = self.is_connected, False
         was_unanswered, self._is_unanswered = self._is_unanswered, False
         if was_connected:
-            now = time.monotonic()
-            self.disconnects.append(now)
-            self._poison.broken(self._client._out_messages, now - self._connected_at, now)  # noqa: SLF001 - as in `queued`
+            self.disconnects.append(time.monotonic())
+            self.outbox.connection_broken()
             self._set_back_off(is_taken_over=reason == TAKEN_OVER)
             self._fail(Broken.LOST, str(reason))
             # The others stand in for the first one: it is tried before them each time.
             self._failures = 0
         elif was_unanswered:
             self._fail(Broken.NOT_ANSWERED, f"no answer to a CONNECT of MQTT {self._config.protocol}")
-
-    def _sort_out(self) -> None:
-        """Between two connections: paho may have been sending what waits when the last one broke."""
-        with self._lock:
-            dropped = self._poison.sort_out(self._client._out_messages, time.monotonic())  # noqa: SLF001 - as in `queued`
-        for number, topic in dropped:
-            self._refuse(number, topic, "the broker closes the connection on it")
-
-    def _take_out_too_long(self) -> None:
-        """Of what waits for a broker that takes less than the one it was handed over to: paho is about to send it."""
-        most = self._max_packet_bytes
-        if most is None:
-            return
-        with self._lock:
-            found = self._poison.take_out(self._client._out_messages, lambda one: _waiting_bytes(one) > most)  # noqa: SLF001
-        for number, topic in found:
-            self._refuse(number, topic, f"the broker takes no packet of more than {most} bytes")
-
-    def _refuse(self, number: int, topic: str, why: str) -> None:
-        self._refused.append(number)
-        self.dropped += 1
-        log.error("message dropped topic=%r: %s", cut(topic), why)
-
-    def _send_again(self, now: float) -> None:
-        """What was set aside, on a connection that has lasted without it."""
-        if not self.is_connected:
-            return
-        with self._lock:
-            again = self._poison.lasted(self._client._out_messages, now - self._connected_at, now)  # noqa: SLF001
-        if again is not None:
-            self._publish_again(*again)
-
-    def _publish_again(self, number: int, one: Any) -> None:
-        info = self._client.publish(one.topic, one.payload, one.qos, one.retain, one.properties)
-        self._known_as[info.mid] = self._known_as.pop(number, number)
 
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
         try:
@@ -464,7 +297,7 @@ class MqttLink:
     def _on_publish(
         self, client: paho.Client, _userdata: object, number: int, reason: ReasonCode, _properties: object
     ) -> None:
-        self._confirmed.append(number)
+        self.outbox.confirmed(number)
         if reason.is_failure:
             self.refusals.append(str(reason))
         # A PUBACK needs no answer that would carry our TCP acknowledgement, and a broker whose socket uses Nagle's
@@ -511,37 +344,3 @@ class MqttLink:
 def _send_at_once(_client: paho.Client, _userdata: object, connection: Any) -> None:
     # Nagle's algorithm holds a reply back until the broker's kernel has acknowledged the packet before: up to 40 ms.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _words(error: BaseException | None) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {error.verify_message}"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return f"TLS: {error.reason.replace('_', ' ').lower()}"
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _waiting_bytes(message: Any) -> int:
-    """Of the packet that paho will make of it: besides these, two numbers, the topic's length and a header."""
-    properties = b"" if message.properties is None else message.properties.pack()
-    return len(message.topic.encode("utf-8", "surrogatepass")) + len(message.payload) + len(properties) + 9
-
-
-def _packet_bytes(publication: Publication) -> int:
-    variable = (publication.topic, publication.content_type or "", publication.response_topic or "")
-    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in variable)
-    return size + len(publication.payload) + len(publication.correlation or b"") + PACKET_OVERHEAD_BYTES
-
-
-def _tls_context(config: MqttConfig) -> ssl.SSLContext:
-    tls = config.tls
-    assert tls is not None
-    context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context
-
-
-def _read_secret(path: Path) -> str:
-    return path.read_text(encoding="utf-8").rstrip("\n")

@@ -1,13 +1,27 @@
-"""PURE. The messages that the agent sends, of a document or of JSON that is encoded already."""
+"""PURE. The messages that the agent sends, also of a document or of JSON that is encoded already."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from edge_agent.messages import encode
-from edge_agent.mqtt_link import Publication
 
 JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """One message to send. expiry_s, correlation, content_type, response_topic travel at MQTT 5 only."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    expiry_s: int | None = None
+    correlation: bytes | None = None
+    content_type: str | None = None
+    response_topic: str | None = None
 
 
 def json_publication(

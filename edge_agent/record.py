@@ -17,7 +17,8 @@ from edge_agent.clock import Moment
 from edge_agent.journal import Journal, Repeatable, Unanswered
 from edge_agent.journal_file import JournalError
 from edge_agent.journal_sync import JournalSync, Synced
-from edge_agent.mqtt_link import Inbound, Publication
+from edge_agent.link_events import Inbound
+from edge_agent.publications import Publication
 from edge_agent.quarantine import Quarantined
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 from edge_agent.commands import Authority
 from edge_agent.config import Config
 from edge_agent.exchange import Exchange, NoAnswerError, object_of
-from edge_agent.mqtt_link import Disconnected, Inbound
+from edge_agent.link_events import Disconnected, Inbound
 from edge_agent.publications import json_publication
 
 

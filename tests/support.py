@@ -15,8 +15,10 @@ from edge_agent.delivery import Delivery
 from edge_agent.dispatcher import Dispatcher
 from edge_agent.engine.protocol import Cancel, Command, Finish, Finished, Run
 from edge_agent.journal_sync import Synced
+from edge_agent.link_events import Inbound
 from edge_agent.messages import ModelName, Origin
-from edge_agent.mqtt_link import Inbound, MqttLink, Publication
+from edge_agent.mqtt_link import MqttLink
+from edge_agent.publications import Publication
 from edge_agent.request_queue import Request
 from edge_agent.tasks import load_tasks
 
@@ -176,6 +178,7 @@ class Outlet:
         self.sent: list[Publication] = []
         self.confirmed: list[int] = []
         self.refused: list[int] = []
+        self.outbox = self
         # What the broker takes, bytes of payload.
         self.largest = 1_000_000
         self.acknowledged: list[Inbound] = []

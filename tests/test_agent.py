@@ -17,9 +17,10 @@ from edge_agent.config_loader import load_config
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import Cancelled, EngineSettings, Load, Loading, LoadPhase, Run
 from edge_agent.health import health_document
+from edge_agent.link_events import TAKEN_OVER, Broken, Connected, Disconnected
 from edge_agent.model_store import open_model
-from edge_agent.mqtt_link import TAKEN_OVER, Broken, Connected, Disconnected, Publication
 from edge_agent.presence import Presence
+from edge_agent.publications import Publication
 from edge_agent.supervisor import FromWorker
 from edge_agent.worker_memory import LASTING_S
 from tests.support import BASE, config, finished, inbound, with_model

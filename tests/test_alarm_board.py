@@ -10,7 +10,7 @@ import pytest
 from edge_agent.alarm_board import AlarmBoard
 from edge_agent.alarms import AlarmName
 from edge_agent.board.reading import BoardReading, Cause, Thermal, Throttle
-from edge_agent.mqtt_link import Publication
+from edge_agent.publications import Publication
 from edge_agent.topics import Topics
 from tests.support import BASE
 

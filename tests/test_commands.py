@@ -18,7 +18,7 @@ from edge_agent.commands import (
     fields_of,
     parse_command,
 )
-from edge_agent.mqtt_link import Publication
+from edge_agent.publications import Publication
 from tests.support import BASE, config, inbound
 
 KEY = b"a shared secret"

@@ -23,7 +23,8 @@ from edge_agent.engine.protocol import Run
 from edge_agent.journal import Journal, Unanswered
 from edge_agent.journal_file import FILE, WAL_SUFFIX, open_file
 from edge_agent.journal_sync import JournalSync, Synced
-from edge_agent.mqtt_link import Inbound, MqttLink
+from edge_agent.link_events import Inbound
+from edge_agent.mqtt_link import MqttLink
 from edge_agent.quarantine import Quarantined
 from edge_agent.reception import Question, Reception, Unreadable
 from edge_agent.record import TRY_AGAIN_S

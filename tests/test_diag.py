@@ -23,8 +23,8 @@ from edge_agent.diag.part import MOST_BYTES, Part, collect
 from edge_agent.diag.redaction import log_text, scrubbed
 from edge_agent.journal import Journal, journal_facts
 from edge_agent.journal_file import FILE, JournalError
-from edge_agent.mqtt_link import Publication
 from edge_agent.programs import ProgramError
+from edge_agent.publications import Publication
 from tests.boards.trees import load
 from tests.client import Client
 from tests.support import inbound, origin

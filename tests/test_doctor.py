@@ -31,8 +31,8 @@ from edge_agent.doctor.sensors import memory_limit, sensors
 from edge_agent.doctor.storage import journal, readable, state
 from edge_agent.journal import Journal
 from edge_agent.journal_file import FILE
+from edge_agent.link_events import Broken, Connected, Disconnected, LinkEvent
 from edge_agent.model_record import Record, write
-from edge_agent.mqtt_link import Broken, Connected, Disconnected, LinkEvent
 from tests.boards.trees import NAMES, Tree, load
 from tests.processes import Mosquitto
 from tests.test_board_monitor import answer, threads, wait_until

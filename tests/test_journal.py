@@ -13,7 +13,7 @@ from edge_agent import journal_file
 from edge_agent.clock import Moment
 from edge_agent.journal import Journal
 from edge_agent.journal_file import FILE, WAL_SUFFIX
-from edge_agent.mqtt_link import Publication
+from edge_agent.publications import Publication
 from edge_agent.quarantine import Quarantined
 from tests.support import inbound
 

@@ -18,20 +18,16 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.config import MqttConfig
+from edge_agent.credentials import connection_fault
 from edge_agent.demo.broker import free_port
+from edge_agent.link_events import Broken, Connected, Disconnected, LinkEvent
 from edge_agent.mqtt_link import (
     KEEPALIVE_S,
     NETWORK_SILENCE_S,
-    Broken,
-    Connected,
-    Disconnected,
-    LinkEvent,
     MqttLink,
-    Publication,
-    _Held,
-    _words,
 )
 from edge_agent.poison import BREAKS, POISON_AFTER, SHORT_CONNECTION_S
+from edge_agent.publications import Publication
 from tests.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE
 from tests.processes import Mosquitto
 
@@ -100,15 +96,15 @@ def test_a_network_thread_that_lives_and_does_nothing_is_not_at_work() -> None:
     client._thread = None
 
 
-def test_what_the_system_says_of_tls_is_put_in_plain_words() -> None:
+def test_what_the_system_says_of_tls_is_put_in_plainconnection_fault() -> None:
     client, server = ssl.MemoryBIO(), ssl.MemoryBIO()
     server.write(b"HTTP/1.0 400\r\n")
     connection = ssl.create_default_context().wrap_bio(server, client, server_hostname="localhost")
     with pytest.raises(ssl.SSLError) as caught:
         connection.do_handshake()
-    assert _words(caught.value).startswith("TLS: ")
-    assert "_ssl.c" not in _words(caught.value)
-    assert _words(TimeoutError("timed out")) == "timed out"
+    assert connection_fault(caught.value).startswith("TLS: ")
+    assert "_ssl.c" not in connection_fault(caught.value)
+    assert connection_fault(TimeoutError("timed out")) == "timed out"
 
 
 @pytest.mark.usefixtures("require_mosquitto")
@@ -180,28 +176,28 @@ def test_what_a_broker_closes_connections_on_is_dropped_and_what_a_network_cut_o
     numbers = [link.publish(Publication(topic="r/1", payload=b"x" * size)) for size in (20_000, 500)]
 
     def broken(after_s: float) -> None:
-        link.is_connected, link._connected_at = True, time.monotonic() - after_s
-        assert link.take_confirmed() == []
+        link.is_connected, link.outbox._connected_at = True, time.monotonic() - after_s
+        assert link.outbox.take_confirmed() == []
         link._on_disconnect(link._client, None, None, ReasonCode(PacketTypes.DISCONNECT, "Unspecified error"), None)
 
     for _ in range(POISON_AFTER):
-        link._sort_out()
+        link.outbox.connection_is_tried()
         assert len(link._client._out_messages) == 2
         broken(0.0)
-    link._sort_out()
-    assert (len(link._client._out_messages), link.queued) == (1, 2)
+    link.outbox.connection_is_tried()
+    assert (len(link._client._out_messages), len(link.outbox)) == (1, 2)
     # It lasts, and what was set aside is sent again: under a number that its sender does not know.
     for turn in range(BREAKS):
         broken((turn + 1) * (SHORT_CONNECTION_S + 1))
         assert len(link._client._out_messages) == 2
         again = list(link._client._out_messages)[-1]
-        link._sort_out()
-    assert link.take_refused() == [numbers[0]]
-    assert not link.takes(Publication(topic="r/1", payload=b"x" * 19_999, correlation=b"c"))
-    assert link.takes(Publication(topic="r/1", payload=b"x" * 500))
-    assert link.takes(Publication(topic="r/2", payload=b"x" * 20_000))
+        link.outbox.connection_is_tried()
+    assert link.outbox.take_refused() == [numbers[0]]
+    assert not link.outbox.takes(Publication(topic="r/1", payload=b"x" * 19_999, correlation=b"c"))
+    assert link.outbox.takes(Publication(topic="r/1", payload=b"x" * 500))
+    assert link.outbox.takes(Publication(topic="r/2", payload=b"x" * 20_000))
     assert again not in numbers
-    assert (link.queued, link.dropped) == (1, 1)
+    assert (len(link.outbox), link.outbox.dropped) == (1, 1)
 
 
 @pytest.mark.expects_warning
@@ -214,18 +210,19 @@ def test_a_subscription_or_message_that_the_broker_refuses_is_noted(caplog: pyte
     assert "subscription refused client=c topic='b/#' reason=Not authorized" in caplog.text
     link._on_publish(link._client, None, 3, ReasonCode(PacketTypes.PUBACK, "Not authorized"), None)
     assert list(link.refusals) == ["Not authorized"]
-    assert link.take_confirmed() == [3]
+    assert link.outbox.take_confirmed() == [3]
 
 
 def test_what_was_set_aside_is_sent_when_the_agent_ends() -> None:
     link = MqttLink("c", MqttConfig(), lambda _event: None)
-    link._poison._aside = {-1: _Held(Publication(topic="state", payload=b"stopped", retain=True), None)}
+    link.outbox._poison._aside = {-1: Publication(topic="state", payload=b"stopped", retain=True)}
+    link.outbox.connection_made(None)
     link.is_connected = True
     link.stop(0.0)
     ((number, waiting),) = link._client._out_messages.items()
     assert (waiting.topic, waiting.payload, waiting.retain) == ("state", b"stopped", True)
-    link._confirmed.append(number)
-    assert link.take_confirmed() == [-1]
+    link.outbox.confirmed(number)
+    assert link.outbox.take_confirmed() == [-1]
 
 
 @pytest.mark.expects_warning
@@ -242,6 +239,6 @@ def test_what_waits_for_a_broker_that_takes_less_is_taken_out_before_it_is_sent(
     long = link.publish(replace(sample, payload=payload))
     properties = SimpleNamespace(MaximumPacketSize=3000)
     link._on_connect(link._client, None, None, ReasonCode(PacketTypes.CONNACK, "Success"), properties)
-    assert link.take_refused() == ([] if nbytes < 3000 else [long])
+    assert link.outbox.take_refused() == ([] if nbytes < 3000 else [long])
     assert number in link._client._out_messages
-    assert link.queued == (2 if nbytes < 3000 else 1)
+    assert len(link.outbox) == (2 if nbytes < 3000 else 1)

@@ -8,8 +8,8 @@ from edge_agent import __version__
 from edge_agent.board.board import Board
 from edge_agent.engine.protocol import Ready
 from edge_agent.model_store import open_model
-from edge_agent.mqtt_link import Publication
 from edge_agent.presence import Presence, State, info_document
+from edge_agent.publications import Publication
 from edge_agent.tasks import load_tasks
 from edge_agent.topics import Topics
 from tests.support import BASE, TASKS, config

@@ -31,7 +31,7 @@ from edge_agent.clock import Moment
 from edge_agent.demo.readings import held_out
 from edge_agent.journal import Journal
 from edge_agent.journal_file import FILE, WAL_BYTES, WAL_SUFFIX
-from edge_agent.mqtt_link import Publication
+from edge_agent.publications import Publication
 from tests.soak.line import Line
 from tests.soak.place import BASE, TRIAGE, running
 from tests.support import inbound
