@@ -91,7 +91,7 @@ class Agent:
         self._connections = Connections(config, self._deliver, self._presence.will, self._started_at)
         self._supervisor = Supervisor(config, model, tasks, self._deliver)
         journal_dir = config.state_dir if config.queue.journal == "disk" else None
-        self._delivery = Delivery(journal_dir, self._connections.data, self._deliver)
+        self._delivery = Delivery(journal_dir, self._connections.data, config.topics, self._deliver)
         self._dispatcher = Dispatcher(config, tasks, self._delivery, self._supervisor.send)
         self._dispatcher.model = model.name
         self._throughput = Throughput()
@@ -263,7 +263,7 @@ class Agent:
                     self._exit_code = 1
         self._operations.tick(now)
         control = self._connections.control.outbox
-        for take in (control.take_confirmed, control.take_refused):
+        for take in (control.take_confirmed, control.take_refused, control.take_forbidden):
             take()  # of its messages nobody asks
         if "health" in self._timers:  # a reload may have made its interval shorter
             self._timers["health"] = min(self._timers["health"], now + self._operations.config.health.interval_s)

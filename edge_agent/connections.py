@@ -15,6 +15,8 @@ from edge_agent.topics import discovery_status
 log = logging.getLogger(__name__)
 
 UNSTABLE_WINDOW_S = 60.0
+# Whoever looks after a while is to see it still.
+REFUSED_WINDOW_S = 600.0
 
 
 class Connections:
@@ -96,5 +98,7 @@ class Connections:
             queued_out=sum(len(link.outbox) for link in links),
             dropped=sum(link.outbox.dropped for link in links) + self.ignored,
             disconnects_lately=sum(now - at < UNSTABLE_WINDOW_S for link in links for at in link.disconnects),
+            refused_lately=sum(now - at < REFUSED_WINDOW_S for link in links for at in link.outbox.forbidden_at),
+            unheard=sum(len(link.unheard) for link in links),
             data_lost_s=None if self._data_lost_at is None else now - self._data_lost_at,
         )

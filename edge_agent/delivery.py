@@ -23,6 +23,7 @@ from edge_agent.mqtt_link import MqttLink
 from edge_agent.publications import Publication
 from edge_agent.quarantine import Quarantined
 from edge_agent.record import Record
+from edge_agent.topics import Topics
 
 # That the broker has a reply is written with what comes next, or so long after: until then a kill has it sent again.
 CONFIRMED_WITHIN_S = 0.25
@@ -44,8 +45,9 @@ class Left:
 class Delivery:
     """`flush` is called when an event has been dealt with: nothing is recorded, sent or acknowledged before."""
 
-    def __init__(self, folder: Path | None, link: MqttLink, deliver: Callable[[Synced], None]) -> None:
+    def __init__(self, folder: Path | None, link: MqttLink, topics: Topics, deliver: Callable[[Synced], None]) -> None:
         """folder: of the journal; None = in memory only. deliver: hears of what is on the disk, from another thread."""
+        self._topics = topics
         self._record = Record(None if folder is None else folder / FILE, deliver)
         self._link = link
         self._staged: list[tuple[int | None, Publication]] = []
@@ -161,6 +163,9 @@ class Delivery:
         for number in self._link.outbox.take_refused():
             if (row := self._sent.pop(number, None)) is not None:
                 self._shorten(row)
+        for number in self._link.outbox.take_forbidden():
+            if (row := self._sent.pop(number, None)) is not None:
+                self._redirect(row)
         if self._staged or self._received or now >= self._confirm_by:
             self._confirm_all(now)
         self._record.commit()
@@ -187,6 +192,16 @@ class Delivery:
         task, reply = found
         if not self.reply(replace(reply, payload=payload), row=row, task=task, key=None):
             self._confirmed.append(row)
+
+    def _redirect(self, row: int) -> None:
+        """The broker lets us publish nothing where its reply was to go: whoever listens to the task hears it."""
+        found = self._record.reply(row)
+        topic = None if found is None else self._topics.response(found[0])
+        if found is None or topic is None or topic == found[1].topic:
+            self._confirmed.append(row)
+            return
+        self._record.redirect(row, topic)
+        self._staged.append((row, replace(found[1], topic=topic)))
 
     def _confirm_all(self, now: float) -> None:
         for row in self._confirmed:

@@ -72,7 +72,9 @@ class Throughput:
 class MqttFacts:
     """connected_s: of the control connection. data_lost_s: for how long the other one is down. None = not so.
 
-    disconnects_lately: of both, within the last minute.
+    disconnects_lately: of both, within the last minute; refused_lately: messages that the broker lets us not publish,
+    within the last ten.
+    unheard: subscriptions that it lets us not have.
     """
 
     connected_s: float | None
@@ -82,6 +84,8 @@ class MqttFacts:
     queued_out: int
     dropped: int
     disconnects_lately: int
+    refused_lately: int
+    unheard: int
     data_lost_s: float | None
 
 
@@ -140,6 +144,10 @@ def reasons(facts: Facts) -> tuple[str, list[str]]:
         degraded.append("worker-silent")
     if facts.mqtt.disconnects_lately >= UNSTABLE_AFTER:
         degraded.append("connection-unstable")
+    if facts.mqtt.refused_lately:
+        degraded.append("publishing-refused")
+    if facts.mqtt.unheard:
+        degraded.append("subscription-refused")
     if facts.journal_fault is not None:
         degraded.append("requests-in-memory-only")
     if facts.is_draining:

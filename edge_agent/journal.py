@@ -177,6 +177,10 @@ class Journal:
         self._execute("UPDATE requests SET is_delivered = 1 WHERE number = ?", (row,))
         self._drop_done(row)
 
+    def redirect(self, row: int, topic: str) -> None:
+        """Its reply goes there."""
+        self._execute("UPDATE requests SET reply_topic = ? WHERE number = ?", (topic, row))
+
     def forget(self, row: int) -> None:
         """Its answer is not given again."""
         self._execute("UPDATE requests SET key = NULL WHERE number = ?", (row,))

@@ -158,6 +158,11 @@ class MqttLink:
             return False
         return not self.is_connected or time.monotonic() - self._client._last_msg_out <= NETWORK_SILENCE_S  # noqa: SLF001
 
+    @property
+    def unheard(self) -> list[str]:
+        """Filters that the broker lets us not subscribe to."""
+        return sorted(text for text in self._filters if self.subscribed.get(text) is not None)
+
     def set_subscriptions(self, filters: Iterable[str]) -> None:
         """These are the subscriptions from now on, at this and every later connection."""
         wanted = frozenset(filters)
@@ -297,9 +302,10 @@ class MqttLink:
     def _on_publish(
         self, client: paho.Client, _userdata: object, number: int, reason: ReasonCode, _properties: object
     ) -> None:
-        self.outbox.confirmed(number)
-        if reason.is_failure:
-            self.refusals.append(str(reason))
+        refusal = str(reason) if reason.is_failure else None
+        self.outbox.confirmed(number, refusal)
+        if refusal is not None:
+            self.refusals.append(refusal)
         # A PUBACK needs no answer that would carry our TCP acknowledgement, and a broker whose socket uses Nagle's
         # algorithm holds the next request back until it has that. The kernel forgets the option: it is set each time.
         connection: Any = client.socket()

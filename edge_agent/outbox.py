@@ -40,6 +40,9 @@ class Outbox:
         self._confirmed: deque[int] = deque(maxlen=2 * MAX_QUEUED)
         # Numbers of messages that the broker turned out not to take.
         self._refused: deque[int] = deque()
+        # And of those that it took to throw away, for it lets us publish nothing to their topics.
+        self._forbidden: deque[int] = deque()
+        self.forbidden_at: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
         # What was sent again has another number: by which its sender knows it.
         self._known_as: dict[int, int] = {}
 
@@ -83,6 +86,10 @@ class Outbox:
         """Numbers of messages that were handed over, and that the broker does not take, since the last call."""
         return self._as_known(self._refused)
 
+    def take_forbidden(self) -> list[int]:
+        """Numbers of messages that the broker confirmed with a refusal (MQTT 5), since the last call."""
+        return self._as_known(self._forbidden)
+
     def _as_known(self, numbers: deque[int]) -> list[int]:
         # Only here, in the thread that sends again: a PUBACK may come before the new number is noted.
         found = [numbers.popleft() for _ in range(len(numbers))]
@@ -95,8 +102,18 @@ class Outbox:
         for number, message in aside:
             self._publish_again(number, message)
 
-    def confirmed(self, number: int) -> None:
-        self._confirmed.append(number)
+    def confirmed(self, number: int, refusal: str | None) -> None:
+        """refusal: the broker's words for why it threw the message away; None = it has it."""
+        if refusal is None:
+            self._confirmed.append(number)
+            return
+        self._forbidden.append(number)
+        self.forbidden_at.append(time.monotonic())
+        self.dropped += 1
+        message = self._waiting.get(number)
+        log.error(
+            "message dropped topic=%r: the broker refuses it: %s", cut(message.topic) if message else "?", refusal
+        )
 
     def connection_made(self, max_packet_bytes: int | None) -> None:
         """Before anything is sent. max_packet_bytes: as the broker tells it."""

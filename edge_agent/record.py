@@ -192,6 +192,10 @@ class Record:
         self._undelivered.discard(row)
         self._try(lambda journal: journal.delivered(row))
 
+    def redirect(self, row: int, topic: str) -> None:
+        """Its reply goes there."""
+        self._try(lambda journal: journal.redirect(row, topic))
+
     def forget(self, row: int) -> None:
         """Its answer is not given again."""
         self._repeated.discard(row)

@@ -178,6 +178,7 @@ class Outlet:
         self.sent: list[Publication] = []
         self.confirmed: list[int] = []
         self.refused: list[int] = []
+        self.forbidden: list[int] = []
         self.outbox = self
         # What the broker takes, bytes of payload.
         self.largest = 1_000_000
@@ -198,12 +199,16 @@ class Outlet:
         refused, self.refused = self.refused, []
         return refused
 
+    def take_forbidden(self) -> list[int]:
+        forbidden, self.forbidden = self.forbidden, []
+        return forbidden
+
     def acknowledge(self, inbound: Inbound) -> None:
         self.acknowledged.append(inbound)
 
 
 def delivery(outlet: Outlet, path: Path | None = None, deliver: Callable[[Synced], None] = lambda _: None) -> Delivery:
-    return Delivery(path, cast("MqttLink", outlet), deliver)
+    return Delivery(path, cast("MqttLink", outlet), config().topics, deliver)
 
 
 class Desk:

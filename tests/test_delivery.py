@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -828,4 +829,21 @@ def test_a_reply_that_another_broker_does_not_take_becomes_a_short_one(folder: P
     board.flush()
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
     assert len(board.replies) == 2
+    assert list(Journal(folder / FILE).undelivered()) == []
+
+
+def test_a_reply_to_where_the_broker_lets_nobody_publish_goes_to_the_topic_of_its_task(folder: Path) -> None:
+    board = Board(folder)
+    board.hear(json.dumps({"id": "a", "input": "x", "reply_to": "edgeai/v1/reply/a"}))
+    board.answer(1)
+    board.outlet.forbidden = [1]
+    board.flush()
+    first, second = board.outlet.sent
+    assert second == replace(first, topic=REQUEST.replace("request", "response"))
+    # On record too; a repeated question is answered as ever; and there is no third place.
+    assert [reply.topic for _, reply in Journal(folder / FILE).undelivered()] == [second.topic]
+    board.outlet.forbidden = [2]
+    board.flush()
+    board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
+    assert len(board.outlet.sent) == 2
     assert list(Journal(folder / FILE).undelivered()) == []

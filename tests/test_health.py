@@ -41,6 +41,8 @@ def mqtt(**fields: Any) -> MqttFacts:
         "queued_out": 0,
         "dropped": 0,
         "disconnects_lately": 0,
+        "refused_lately": 0,
+        "unheard": 0,
         "data_lost_s": None,
     }
     return MqttFacts(**{**known, **fields})
@@ -221,6 +223,7 @@ def test_all_is_well() -> None:
     [
         ({"mqtt": mqtt(data_lost_s=9.9)}, "ok", []),
         ({"mqtt": mqtt(disconnects_lately=3)}, "degraded", ["connection-unstable"]),
+        ({"mqtt": mqtt(refused_lately=1, unheard=1)}, "degraded", ["publishing-refused", "subscription-refused"]),
         ({"mqtt": mqtt(data_lost_s=10.0)}, "critical", ["data-connection-lost"]),
         ({"is_loaded": False}, "critical", ["model-not-loaded"]),
         ({"is_fallback": True}, "degraded", ["model-fallback"]),

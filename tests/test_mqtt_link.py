@@ -210,7 +210,10 @@ def test_a_subscription_or_message_that_the_broker_refuses_is_noted(caplog: pyte
     assert "subscription refused client=c topic='b/#' reason=Not authorized" in caplog.text
     link._on_publish(link._client, None, 3, ReasonCode(PacketTypes.PUBACK, "Not authorized"), None)
     assert list(link.refusals) == ["Not authorized"]
-    assert link.outbox.take_confirmed() == [3]
+    # Nobody has it.
+    assert (link.outbox.take_confirmed(), link.outbox.take_forbidden(), link.outbox.dropped) == ([], [3], 1)
+    link.set_subscriptions({"a/#", "b/#"})
+    assert link.unheard == ["b/#"]
 
 
 def test_what_was_set_aside_is_sent_when_the_agent_ends() -> None:
@@ -221,7 +224,7 @@ def test_what_was_set_aside_is_sent_when_the_agent_ends() -> None:
     link.stop(0.0)
     ((number, waiting),) = link._client._out_messages.items()
     assert (waiting.topic, waiting.payload, waiting.retain) == ("state", b"stopped", True)
-    link.outbox.confirmed(number)
+    link.outbox.confirmed(number, None)
     assert link.outbox.take_confirmed() == [-1]
 
 

@@ -1,0 +1,28 @@
+"""A broker that takes replies from us to throw them away, for its access list is against them."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_agent.demo.broker import free_port
+from tests.processes import Mosquitto
+from tests.site import Site
+
+pytestmark = [pytest.mark.mosquitto, pytest.mark.usefixtures("require_mosquitto")]
+
+
+def test_a_reply_that_the_broker_refuses_at_mqtt5_goes_to_its_tasks_topic_and_health_says_so(
+    tmp_path: Path, start_site: Callable[..., Site]
+) -> None:
+    (tmp_path / "acl").write_text("topic deny edgeai/v1/reply/mute\ntopic readwrite #\n", "utf-8")
+    with Mosquitto(tmp_path, free_port(), f"acl_file {tmp_path}/acl\nuser {getpass.getuser()}\n") as broker:
+        site = start_site("5", port=broker.port, more="[health]\ninterval_s = 0.2\n")
+        site.client.publish(site.request("triage"), {"id": 7, "input": "normal", "reply_to": "edgeai/v1/reply/mute"})
+        reply = site.next_terminal(site.response("triage"), 0)
+        assert (reply["id"], reply["output"]) == (7, "normal")
+        site.client.wait_for(f"{site.base}/health", lambda health: health["reasons"] == ["publishing-refused"])
+        assert "message dropped topic='edgeai/v1/reply/mute': the broker refuses it: Not authorized" in site.agent.log
