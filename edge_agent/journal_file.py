@@ -149,6 +149,9 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _opened(path: Path | None) -> sqlite3.Connection:
+    if path is not None and not path.exists():
+        # What is asked may be nobody else's business; SQLite's other files get the mode of this one.
+        path.touch(mode=0o600)
     connection = connect(path or ":memory:")
     try:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")

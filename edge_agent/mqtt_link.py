@@ -260,7 +260,9 @@ class MqttLink:
             self.disconnects.append(time.monotonic())
             self.outbox.connection_broken()
             self._set_back_off(is_taken_over=reason == TAKEN_OVER)
-            self._fail(Broken.LOST, str(reason))
+            # What paho says of a connection that ended without a word of the broker's.
+            words = "it ended without a word" if reason == "Unspecified error" else str(reason)
+            self._fail(Broken.LOST, words)
             # The others stand in for the first one: it is tried before them each time.
             self._failures = 0
         elif was_unanswered:

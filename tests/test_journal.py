@@ -47,6 +47,15 @@ def test_a_request_comes_back_as_it_was(path: Path) -> None:
         assert getattr(left, name) == getattr(message, name)
 
 
+def test_its_files_are_nobody_else_s_to_read(path: Path) -> None:
+    journal = Journal(path)
+    journal.accept(inbound("t", "x"), "triage", AT)
+    journal.commit()
+    assert {file.name: file.stat().st_mode & 0o077 for file in path.parent.glob("*.sqlite*")} == {
+        f"{path.name}{suffix}": 0 for suffix in ("", "-wal", "-shm")
+    }
+
+
 def test_what_is_not_committed_is_not_there_after_a_kill(path: Path) -> None:
     journal = Journal(path)
     journal.accept(inbound("t", "x"), "triage", AT)
