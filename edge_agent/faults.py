@@ -7,10 +7,12 @@ import json
 import signal
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+# 3 MB, in a process that needs nothing else of it.
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 MAX_SHOWN_VALUE = 80
 _IDLE_LEVELS = ("DEBUG ", "INFO ")
@@ -41,7 +43,8 @@ def shown(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         text = repr(value)
-    return cut(printable(text))
+    # First: the rest may be megabytes, and an escape is longer than what it stands for.
+    return cut(printable(text[: MAX_SHOWN_VALUE + 1]))
 
 
 def shown_path(path: Path) -> str:

@@ -20,13 +20,17 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from edge_agent.faults import cut, first_fault, shown
 from edge_agent.templates import compact_json
 
 MAX_JSON_DEPTH = 64
+# A token at least is each in a prompt, and a context has at most 131072. They take a hundred bytes each, and time.
+MAX_JSON_VALUES = 200_000
 MAX_DEADLINE_MS = 86_400_000
+_MOST_STOPS = 8
 
 
 class Status(StrEnum):
@@ -151,8 +155,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def parse_json(text: str) -> Any:
     """Strict JSON (RFC 8259): no NaN, no duplicate keys, no lone surrogates, at most MAX_JSON_DEPTH levels.
 
-    Raises NotJsonError.
+    Nor more than MAX_JSON_VALUES values, commas and brackets within texts among them. Raises NotJsonError.
     """
+    if sum(map(text.count, ",[{")) > MAX_JSON_VALUES:
+        raise NotJsonError(f"it has more than {MAX_JSON_VALUES} values")
     try:
         value = _DECODER.decode(text)
     except NotJsonError:
@@ -194,7 +200,7 @@ class Options(BaseModel):
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     stop: tuple[Annotated[str, StringConstraints(min_length=1, max_length=256)], ...] = Field(
-        default=(), strict=False, max_length=8
+        default=(), strict=False, max_length=_MOST_STOPS
     )
     reasoning: Literal["drop", "include"] = "drop"
     max_reasoning_tokens: Annotated[int, Field(ge=0, le=32768)] | None = None
@@ -206,9 +212,19 @@ class Options(BaseModel):
     def _one_or_several(cls, stop: object) -> object:
         if isinstance(stop, str):
             return (stop,)
-        if not isinstance(stop, list):
-            raise ValueError("should be a string or a list of at most 8 strings")  # noqa: TRY004 - for pydantic
+        if not isinstance(stop, list) or len(stop) > _MOST_STOPS:
+            # Of a longer one pydantic would tell what is wrong with each.
+            raise ValueError(f"should be a string or a list of at most {_MOST_STOPS} strings")
         return stop
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_unknown_key(cls, options: object) -> object:
+        if not isinstance(options, dict):
+            return options
+        unknown = next((key for key in options if key not in cls.model_fields), None)
+        # As many faults as there are would be made, of which one is told.
+        return {key: value for key, value in options.items() if key in cls.model_fields or key == unknown}
 
 
 class Envelope(BaseModel):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -54,6 +55,12 @@ def test_a_shown_value_is_one_line_of_bounded_length() -> None:
     assert text.endswith("…")
     assert "\n" not in text
     assert "\x1b" not in text
+
+
+def test_what_is_not_shown_is_not_escaped() -> None:
+    began = time.process_time()
+    assert shown("\x7f" * 5_000_000).startswith('"\\x7f\\x7f')
+    assert time.process_time() - began < 1
 
 
 def test_field_names_read_like_the_document() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -123,6 +124,8 @@ DEEP = "[" * MAX_JSON_DEPTH + "]" * MAX_JSON_DEPTH
         (r'{"\udfff":1}', "surrogate"),
         ("[" + DEEP + "]", f"deeper than {MAX_JSON_DEPTH}"),
         ('{"a":' * 100_000, f"deeper than {MAX_JSON_DEPTH}"),
+        ("[" + "1," * 200_000 + "1]", "more than 200000 values"),
+        ('[{"a":[]}' + ',{"a":[]}' * 70_000 + "]", "more than 200000 values"),
         ("{", "line 1 column 2"),
         ('{"a":1,}', "line 1"),
         ("{'a':1}", "line 1"),
@@ -311,6 +314,20 @@ def test_an_option_out_of_range_is_a_bad_field_and_never_clipped(option: str, va
     assert error.message.startswith(f"options.{option}")
     assert "should" in error.message
     assert "(got " in error.message
+
+
+@pytest.mark.parametrize(
+    "options", [{"stop": [1] * 50_000}, {f"key{number}": 1 for number in range(50_000)}], ids=["stop", "unknown keys"]
+)
+def test_many_faults_take_no_more_memory_than_one(options: dict[str, Any]) -> None:
+    payload = json.dumps({"input": "x", "options": options})
+    refusal(payload)
+    tracemalloc.start()
+    try:
+        refusal(payload)
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(payload)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("value", [{"input": 5}, {"input": "x", "priority": 99}, [1], {}])
