@@ -178,7 +178,7 @@ class QueueConfig(Table):
 
 class TaskBase(Table):
     system: str | None = None
-    template: str = "{{ input }}"
+    template: str = templates.DEFAULT
     model: str = "default"
     max_tokens: Annotated[int, Field(ge=1, le=32768)] = 256
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None

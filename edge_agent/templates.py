@@ -9,16 +9,23 @@ from functools import lru_cache
 from typing import Any
 
 import jinja2
-import jinja2.meta
 from jinja2 import nodes
 from jinja2.filters import do_format
+from jinja2.meta import TrackingCodeGenerator
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edge_agent.faults import printable, shown
 
+# The input and nothing else: what it takes is bounded by what there is of the input.
+DEFAULT = "{{ input }}"
+
 
 class TemplateInputError(Exception):
     """The input does not have what the template needs; the message names it."""
+
+    @classmethod
+    def misfit(cls, why: str) -> TemplateInputError:
+        return cls(f"input: does not fit the task's template: {why}")
 
 
 def compact_json(value: object) -> str:
@@ -26,7 +33,9 @@ def compact_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _as_text(value: Any) -> Any:
+# With a context, though it needs none: what needs one is never computed while a template is compiled.
+@jinja2.pass_context
+def _as_text(_context: Any, value: Any) -> Any:
     """How a value of the input is printed: text as it is, everything else as JSON (`true`, not `True`)."""
     if callable(value) and not isinstance(value, jinja2.Undefined):
         # `input.items` of a reading without such a key is the method of dict.
@@ -56,6 +65,7 @@ def _check_format(text: object) -> None:
 
 # No context holds so many. A loop in a loop makes the square of what it is given.
 _MOST_CHARACTERS = 4_000_000
+_MOST_TOLD = 300
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -108,7 +118,8 @@ class _Missing(jinja2.StrictUndefined):
         return f"input: has no {shown(self._undefined_name)}, which the task's template needs"
 
 
-_ENVIRONMENT = _Environment(undefined=_Missing, finalize=_as_text, keep_trailing_newline=True)
+# Unoptimized, it computes no constants as it compiles: `10 | round(-1000000000)` is one.
+_ENVIRONMENT = _Environment(undefined=_Missing, finalize=_as_text, keep_trailing_newline=True, optimized=False)
 
 
 @lru_cache(maxsize=256)
@@ -117,24 +128,35 @@ def _compiled(template: str) -> jinja2.Template:
 
 
 def template_fault(template: str) -> str | None:
-    """What is wrong with a template, or None."""
+    """What is wrong with a template, or None. Nothing of it is computed."""
     try:
         tree = _ENVIRONMENT.parse(template)
+        options = [option for node in tree.find_all(nodes.EvalContextModifier) for option in node.options]
+        if not all(isinstance(option.value, nodes.Const) for option in options):
+            return "autoescape should be true or false"
         _compiled(template)
-    except jinja2.TemplateError as error:
-        return f"not a Jinja template: {error}"
+        unknown = _variables(tree) - {"input", *_ENVIRONMENT.globals}
     except (RecursionError, MemoryError):
         return "not a Jinja template: it is nested too deeply"
+    except Exception as error:  # noqa: BLE001 - of the Python that Jinja makes of it, too
+        return f"not a Jinja template: {error}"
     calls = [(getattr(node.node, "attr", None), node.args) for node in tree.find_all(nodes.Call)]
     calls += [(node.name, node.args) for node in tree.find_all(nodes.Filter)]
     for name, given in calls:
         widths = [part.value for part in given if isinstance(part, nodes.Const) and isinstance(part.value, int)]
         if name in _PADDING and max(widths, default=0) > _MOST_WIDTH:
             return f"the width of {name} should be at most {_MOST_WIDTH} (got {max(widths)})"
-    unknown = jinja2.meta.find_undeclared_variables(tree) - {"input", *_ENVIRONMENT.globals}
     if unknown:
         return f"the only variable is `input`; unknown: {', '.join(sorted(unknown))}"
     return None
+
+
+def _variables(tree: nodes.Template) -> set[str]:
+    # As jinja2.meta.find_undeclared_variables, which computes constants.
+    generator = TrackingCodeGenerator(_ENVIRONMENT)
+    generator.optimizer = None
+    generator.visit(tree)
+    return generator.undeclared_identifiers
 
 
 def constant_head(template: str) -> str:
@@ -160,8 +182,17 @@ def render(template: str, value: object) -> str:
             left -= len(piece)
             if left < 0:
                 raise TypeError(f"it would make more than {_MOST_CHARACTERS} characters of it")
-        return "".join(pieces)
+        text = "".join(pieces)
+        text.encode()  # half of a surrogate pair, as `"%c" % 0xd800` makes one, is no text
     except jinja2.UndefinedError as error:
-        raise TemplateInputError(printable(str(error))) from error
-    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, RecursionError) as error:
-        raise TemplateInputError(f"input: does not fit the task's template: {printable(str(error))}") from error
+        raise TemplateInputError(_told(error)) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # of whatever the template calls
+        raise TemplateInputError.misfit(_told(error)) from error
+    return text
+
+
+def _told(error: Exception) -> str:
+    # Some name what was looked for, which may be as long as the input.
+    return printable(str(error)[:_MOST_TOLD])

@@ -68,6 +68,8 @@ def test_a_variable_missing_from_the_input_is_named(template: str, value: Any, n
         ("{{ input.n | round }}", {"n": "x"}),
         ("{{ range(input.n) | length }}", {"n": 10**9}),
         ("{{ input.n.__class__.__mro__ }}", {"n": 1}),
+        ("{{ '%c' % input.n }}", {"n": 0xD800}),
+        ("{{ input.n | xmlattr }}", {"n": "x"}),
     ],
 )
 def test_an_input_that_the_template_cannot_work_on_is_the_callers_fault(template: str, value: Any) -> None:
@@ -79,6 +81,12 @@ def test_the_message_of_a_misfit_holds_no_control_characters() -> None:
     with pytest.raises(TemplateInputError) as caught:
         render("{{ input['a\x1bb'] }}", {})
     assert "\x1b" not in str(caught.value)
+
+
+def test_the_message_of_a_misfit_does_not_grow_with_the_input() -> None:
+    with pytest.raises(TemplateInputError) as caught:
+        render("{{ input.format() }}", f"{{{'x' * 9999}}}")
+    assert len(str(caught.value)) < 400
 
 
 def test_input_text_is_never_a_template() -> None:
@@ -103,10 +111,27 @@ def test_good_templates_have_no_fault(template: str) -> None:
         ("{{ b }}{{ a }}", "unknown: a, b"),
         ("{{ input.ljust(1001) }}", "the width of ljust should be at most 1000 (got 1001)"),
         ("{% if input %}{{ input | center(99999) }}{% endif %}", "the width of center should be at most 1000"),
+        ("{% for a in input %}" * 25 + "{% endfor %}" * 25, "not a Jinja template: too many statically nested blocks"),
+        ("{% if input %}" * 150 + "{% endif %}" * 150, "not a Jinja template: too many levels of indentation"),
+        (f"{{{{ {'9' * 5000} }}}}", "not a Jinja template: Exceeds the limit"),
+        ("{% autoescape 10 | round(-1000000000) %}{% endautoescape %}", "autoescape should be true or false"),
     ],
 )
 def test_a_bad_template_is_told_what_is_wrong(template: str, fault: str) -> None:
     assert fault in str(template_fault(template))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 10 | round(-1000000000) }}",
+        "{% if 10 | round(-1000000000) %}{% endif %}",
+        "{% set x = [1, [2, 10 | round(-1000000000)]] %}",
+    ],
+)
+def test_a_templates_constants_are_not_computed_before_it_is_rendered(template: str) -> None:
+    assert template_fault(template) is None
+    assert constant_head(template) == ""
 
 
 @pytest.mark.parametrize(
@@ -187,6 +212,6 @@ def test_numbers_can_be_multiplied() -> None:
 
 def test_a_template_that_makes_too_much_of_an_input_is_stopped() -> None:
     text = "{% for a in input %}{% for b in input %}{{ a }}{{ b }}{% endfor %}{% endfor %}"
-    assert len(render(text, [1] * 1000)) == 2_000_000
+    assert len(render(text, ["x" * 100] * 100)) == 2_000_000
     with pytest.raises(TemplateInputError, match="it would make more than 4000000 characters of it"):
-        render(text, [1] * 30_000)
+        render(text, ["x" * 100] * 1000)
