@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,8 +38,10 @@ def bounded(*, cpu_s: float, memory_bytes: int) -> Iterator[None]:
 
     A body that cannot be interrupted, deep in C, ends the process by SIGVTALRM after three times `cpu_s`. Other threads
     should rest meanwhile: their time counts, and they find no more memory either. For the main thread alone, which is
-    the one that hears signals; not to be nested.
+    the one that hears signals; not to be nested. Raises RuntimeError where it is.
     """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGPROF) is _out_of_time:
+        raise RuntimeError("`bounded` is for the main thread alone, and not to be nested")
     try:
         with _limits(cpu_s, memory_bytes):
             yield

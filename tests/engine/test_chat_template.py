@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.background import in_background
 from edge_agent.engine.bounded import OutOfBoundsError, bounded
 from edge_agent.engine.chat_template import ChatError, ChatTemplate, UnusableTemplateError, fault_of
 
@@ -131,7 +132,9 @@ def test_whatever_a_template_raises_is_its_own_fault(source: str) -> None:
         ChatTemplate(source).render([("user", "x")])
 
 
-def test_memory_that_a_template_took_is_given_back() -> None:
+def test_memory_that_a_template_took_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.engine.chat_template._CPU_S", 10.0)
+
     def used() -> int:
         return int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
 
@@ -168,6 +171,21 @@ def test_an_exception_that_is_dropped_is_raised_again(monkeypatch: pytest.Monkey
     with pytest.raises(OutOfBoundsError), bounded(cpu_s=0.2, memory_bytes=50_000_000):
         endless()
     assert len(dropped) == 1
+
+
+def test_bounds_within_bounds_are_none() -> None:
+    with bounded(cpu_s=5, memory_bytes=50_000_000), pytest.raises(RuntimeError, match="not to be nested"):  # noqa: SIM117
+        with bounded(cpu_s=5, memory_bytes=50_000_000):
+            pass
+
+
+def test_bounds_in_another_thread_are_none() -> None:
+    def body() -> None:
+        with bounded(cpu_s=5, memory_bytes=50_000_000):
+            pass
+
+    with pytest.raises(RuntimeError, match="for the main thread alone"):
+        in_background("other", body).result(5)
 
 
 def test_no_limit_of_the_process_itself_is_raised() -> None:
