@@ -49,6 +49,7 @@ from edge_agent.model_switch import ModelSwitch
 from edge_agent.mqtt_link import MqttLink
 from edge_agent.operations import Operations
 from edge_agent.presence import Presence, State
+from edge_agent.renderer import Renderer
 from edge_agent.retained import RetainedTopics
 from edge_agent.supervisor import End, FromWorker, Supervisor
 from edge_agent.switch_attempt import How, Opened, Recorded, switched_event
@@ -92,7 +93,8 @@ class Agent:
         self._supervisor = Supervisor(config, model, tasks, self._deliver)
         journal_dir = config.state_dir if config.queue.journal == "disk" else None
         self._delivery = Delivery(journal_dir, self._connections.data, config.topics, self._deliver)
-        self._dispatcher = Dispatcher(config, tasks, self._delivery, self._supervisor.send)
+        self._renderer = Renderer()
+        self._dispatcher = Dispatcher(config, tasks, self._delivery, self._supervisor.send, self._renderer.render)
         self._dispatcher.model = model.name
         self._throughput = Throughput()
         board = Board(config.board.root, config.models_dir)
@@ -145,6 +147,7 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGHUP, self._on_hang_up)
+        self._renderer.prepare(task.template for task in self._operations.config.tasks.values())
         self._delivery.start()
         self._dispatcher.resume(moment(time.monotonic()))
         self._monitor.start()
@@ -433,3 +436,4 @@ class Agent:
             self._retained.say_stopped()
         self._connections.control.stop(GOODBYE_S)
         self._supervisor.stop(GOODBYE_S)
+        self._renderer.stop()

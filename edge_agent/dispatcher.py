@@ -27,7 +27,8 @@ from edge_agent.rate_limit import RateLimits
 from edge_agent.reception import Question, Reception, Unreadable
 from edge_agent.request_queue import Asker, Request, RequestQueue
 from edge_agent.statistics import Statistics
-from edge_agent.tasks import Task
+from edge_agent.tasks import Render, Task
+from edge_agent.templates import render
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class _Active:
 class Dispatcher:
     """Owns the queue and what runs.
 
-    `delivery` records and sends, `send` asks the worker; neither blocks.
+    `delivery` records and sends, `send` asks the worker; neither blocks. `render`: of callers' inputs, within bounds.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Dispatcher:
         tasks: dict[str, Task],
         delivery: Delivery,
         send: Callable[[Command], object],
+        render: Render = render,
     ) -> None:
         self.statistics = Statistics()
         self.latency = Latency()
@@ -81,6 +83,7 @@ class Dispatcher:
         self.quarantine = Quarantine()
         self.delivery = delivery
         self._send = send
+        self._render = render
         self._numbers = 0
         self._active: dict[int, _Active] = {}
         self._rates = RateLimits()
@@ -189,7 +192,7 @@ class Dispatcher:
             number=self._numbers,
             origin=origin,
             row=asker.row,
-            run=task.run(self._numbers, envelope),
+            run=task.run(self._numbers, envelope, self._render),
             arrived_at=inbound.received_at,
             deadline_at=deadline_at,
             deadline_from=deadline_from,

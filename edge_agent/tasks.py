@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,9 @@ from edge_agent.engine.protocol import (
 from edge_agent.faults import first_fault, shown
 from edge_agent.messages import Code, Envelope, Refusal
 from edge_agent.templates import TemplateInputError, constant_head, render
+
+# Of a template and an input. Raises TemplateInputError.
+Render = Callable[[str, Any], str]
 
 
 class _Message(BaseModel):
@@ -66,7 +69,7 @@ class Task:
         head = unicodedata.normalize("NFC", constant_head(self.config.template))
         return TaskPrefix(task=self.name, system=self.config.system, user_head=head)
 
-    def messages(self, value: Any) -> tuple[ChatMessage, ...]:
+    def messages(self, value: Any, render: Render = render) -> tuple[ChatMessage, ...]:
         """The chat for an input. Raises Refusal(bad_field)."""
         system = () if self.config.system is None else (ChatMessage(role="system", content=self.config.system),)
         if self.name == BUILT_IN_TASK and not isinstance(value, str):
@@ -84,7 +87,7 @@ class Task:
             raise Refusal(Code.BAD_FIELD, f"{error} (got {shown(value)})") from error
         return (*system, ChatMessage(role="user", content=text))
 
-    def run(self, number: int, envelope: Envelope) -> Run:
+    def run(self, number: int, envelope: Envelope, render: Render = render) -> Run:
         """What the worker is asked. Raises Refusal(bad_field)."""
         options = envelope.options
         plan: LabelsPlan | SchemaPlan | TextPlan
@@ -98,7 +101,7 @@ class Task:
         return Run(
             id=number,
             task=self.name,
-            messages=self.messages(envelope.input),
+            messages=self.messages(envelope.input, render),
             plan=plan,
             sampling=Sampling(
                 temperature=options.temperature,

@@ -25,6 +25,24 @@ def wait_until(is_so: Any, what: str, timeout_s: float = WAIT_S) -> None:
         time.sleep(0.01)
 
 
+def children(pid: int, module: str = "") -> list[int]:
+    """What a process has started, by its main thread. module: only those that run it."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return [child for child in map(int, text.split()) if module in _command(child)]
+
+
+def workers(pid: int) -> list[int]:
+    """An agent's."""
+    return children(pid, "edge_agent.engine.worker")
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it has ended
+        return ""
+
+
 class Mosquitto:
     """A mosquitto of our own on one port of 127.0.0.1, for both MQTT versions."""
 

@@ -32,7 +32,7 @@ from edge_agent.demo.broker import free_port, start_broker
 from edge_agent.demo.readings import checkpoint_folder
 from edge_agent.supervisor import STABLE_AFTER_S
 from tests.client import Client
-from tests.processes import AgentProcess, wait_until
+from tests.processes import AgentProcess, wait_until, workers
 from tests.site import site_config
 
 BASE = "edgeai/v1/test/revival"
@@ -98,7 +98,7 @@ def _kill(agent: AgentProcess, client: Client, number: int, age_s: float) -> dic
     """Milliseconds by part."""
     time.sleep(age_s)
     client.messages.clear()
-    (worker,) = _children(agent.process.pid)
+    (worker,) = workers(agent.process.pid)
     os.kill(worker, signal.SIGSTOP)
     _ask(client, f"waiting-{number}", f"{number} mm/s")
     _wait_until_handed_over(client)
@@ -137,13 +137,9 @@ def _wait_until_handed_over(client: Client) -> None:
     wait_until(is_active, "the worker has the request")
 
 
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
-
-
 def _another_child(parent: int, before: int) -> float:
     """When it was there, in seconds of the monotonic clock."""
-    while not set(_children(parent)) - {before}:
+    while not set(workers(parent)) - {before}:
         time.sleep(0.001)
     return time.monotonic()
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import psutil
-
-from tests.processes import Mosquitto, wait_until
+from tests.processes import Mosquitto, wait_until, workers
 from tests.proxy import Proxy
 from tests.site import site_config
 
@@ -59,10 +57,9 @@ class Storm:
         assert self._agent.poll() is None, f"the agent ended with {self._agent.returncode}"
 
     def _kill_worker(self) -> None:
-        workers: Callable[[], list[psutil.Process]] = lambda: psutil.Process(self._agent.pid).children()  # noqa: E731
-        wait_until(workers, "there is a worker")
-        for worker in workers():
-            worker.kill()
+        wait_until(lambda: workers(self._agent.pid), "there is a worker")
+        for worker in workers(self._agent.pid):
+            os.kill(worker, signal.SIGKILL)
 
     def _kill_agent(self) -> None:
         self._agent.kill()

@@ -27,7 +27,7 @@ from tests.client import Client
 from tests.fuzz.answers import fault, is_reply, must_be_invalid, topics
 from tests.fuzz.malformed import REPLIES, Message, mark, message
 from tests.fuzz.packets import RawClient
-from tests.processes import AgentProcess, Mosquitto
+from tests.processes import AgentProcess, Mosquitto, children, workers
 from tests.site import site_config
 from tests.soak.samples import process_sample
 
@@ -174,7 +174,7 @@ def run(folder: Path, model: str, first: int, count: int) -> Outcome:
         try:
             client.subscribe(f"{BASE}/state", f"{BASE}/infer/triage/response/last")
             client.wait_for(f"{BASE}/state", lambda state: state["state"] == "online")
-            processes = {"agent": psutil.Process(agent.process.pid), "worker": _worker(agent)}
+            processes = _processes(agent)
             listener = Listener(broker.port, book)
             resident, refused = _ask_all(book, broker.port, first, count, processes)
             _wait_until_quiet(book)
@@ -189,9 +189,10 @@ def run(folder: Path, model: str, first: int, count: int) -> Outcome:
     return Outcome(book, refused, resident, time.monotonic() - began, book.faults + faults)
 
 
-def _worker(agent: AgentProcess) -> psutil.Process:
-    (worker,) = psutil.Process(agent.process.pid).children()
-    return worker
+def _processes(agent: AgentProcess) -> dict[str, psutil.Process]:
+    pid = agent.process.pid
+    (worker,), (renderer,) = workers(pid), children(pid, "edge_agent.renderer")
+    return {"agent": psutil.Process(pid), "worker": psutil.Process(worker), "renderer": psutil.Process(renderer)}
 
 
 def _ask_all(

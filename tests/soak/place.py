@@ -15,7 +15,7 @@ import psutil
 from edge_agent.demo.broker import free_port
 from edge_agent.demo.readings import checkpoint_folder, tasks
 from tests.client import Client
-from tests.processes import AgentProcess, Mosquitto
+from tests.processes import AgentProcess, Mosquitto, workers
 
 DEVICE = "soak"
 BASE = f"edgeai/v1/test/{DEVICE}"
@@ -44,7 +44,7 @@ class Place:
     @property
     def worker(self) -> psutil.Process | None:
         """None: there is none now."""
-        return next(iter(psutil.Process(self.agent.process.pid).children()), None)
+        return next(map(psutil.Process, workers(self.agent.process.pid)), None)
 
 
 def make_model(engine: str, model: Path | None, folder: Path) -> str:

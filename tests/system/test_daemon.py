@@ -23,7 +23,7 @@ from edge_agent.cli import main
 from edge_agent.demo.broker import free_port
 from tests.client import Client
 from tests.ggufs import STRING, changed_model
-from tests.processes import AgentProcess, Mosquitto, wait_until
+from tests.processes import AgentProcess, Mosquitto, children, wait_until, workers
 from tests.site import Site, site_config
 
 
@@ -36,10 +36,6 @@ def worker_pid(site: Site) -> int:
     site.client.publish(f"{site.base}/cmd/health", b"")
     message = site.client.wait_for(f"{site.base}/health", lambda health: health["worker"]["pid"] is not None)
     return int(message.json["worker"]["pid"])
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
 
 
 def is_running(pid: int) -> bool:
@@ -180,8 +176,8 @@ def test_worker_that_dies_at_each_load_is_started_less_and_less_often_and_told_o
     seen: list[int] = []
     started_at: list[float] = []
     while len(seen) < 4:
-        wait_until(lambda: set(children(agent.process.pid)) - set(seen), "another worker")
-        (pid,) = set(children(agent.process.pid)) - set(seen)
+        wait_until(lambda: set(workers(agent.process.pid)) - set(seen), "another worker")
+        (pid,) = set(workers(agent.process.pid)) - set(seen)
         started_at.append(time.monotonic())
         seen.append(pid)
         os.kill(pid, signal.SIGKILL)
@@ -220,8 +216,8 @@ def test_while_workers_die_callers_are_told_when_to_come_back(start_site: Callab
     site = start_site(protocol, model="echo:load_ms=1000")
     seen: set[int] = set()
     for _ in range(3):
-        wait_until(lambda: set(children(site.agent.process.pid)) - seen, "another worker")
-        (pid,) = set(children(site.agent.process.pid)) - seen
+        wait_until(lambda: set(workers(site.agent.process.pid)) - seen, "another worker")
+        (pid,) = set(workers(site.agent.process.pid)) - seen
         seen.add(pid)
         os.kill(pid, signal.SIGKILL)
     topic = f"{site.base}/alarm/worker-crash-loop"
@@ -473,6 +469,26 @@ def test_stopped_worker_holds_nobody_up(start_site: Callable[..., Site]) -> None
     site.client.publish(f"{site.base}/cmd/ping", b"{}")
     site.client.wait(f"{site.base}/cmd/ping/result", timeout_s=5)
     assert site.agent.stop() == 0
+
+
+def test_template_that_an_input_makes_endless_costs_nobody_but_its_caller(start_site: Callable[..., Site]) -> None:
+    template = "{% for a in input.a %}{% for b in input.a %}{% endfor %}{% endfor %}{{ input.a | join(input.b) }}"
+    site = start_site("5", more=f'[tasks.joined]\nkind = "generate"\ntemplate = "{template}"\n')
+    started = children(site.agent.process.pid)
+    for value, why in (
+        ({"a": [1] * 20_000, "b": ""}, "0.5 s of CPU time"),
+        ({"a": [1] * 3000, "b": "x" * 50_000}, "64 MB of memory"),
+        ({"a": [1, 2], "b": "x"}, None),
+    ):
+        reply = site.ask("joined", value)
+        if why is None:
+            assert reply["status"] == "ok"
+        else:
+            assert (reply["status"], reply["error"]["code"]) == ("invalid", "bad_field")
+            assert f"input: does not fit the task's template: it takes more than {why}" in reply["error"]["message"]
+    assert children(site.agent.process.pid) == started
+    assert site.agent.stop() == 0
+    assert not any(map(is_running, started))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

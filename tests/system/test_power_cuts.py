@@ -17,10 +17,9 @@ import pytest
 from edge_agent.config_loader import load_config
 from edge_agent.model_record import in_force, open_in_force
 from tests.client import Client
-from tests.processes import AgentProcess, wait_until
+from tests.processes import AgentProcess, children, wait_until
 from tests.site import site_config
 from tests.switch_bundles import sha256_of
-from tests.system.test_daemon import children
 
 CUTS = int(os.environ.get("EDGE_AGENT_POWER_CUTS", "6"))
 SEED = int(os.environ.get("EDGE_AGENT_SEED", "1"))
