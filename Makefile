@@ -181,6 +181,7 @@ fuzz: setup $(if $(MODEL),,build/fuzz/demo/model.gguf)
 	$(BIN)/python -m tests.fuzz.schemas $(FUZZED) --count $(or $(COUNT),1000)
 	$(BIN)/python -m tests.fuzz.prompts $(FUZZED) --count $(or $(COUNT),1000)
 	$(BIN)/python -m tests.fuzz.configurations --count $(or $(COUNT),1000)
+	$(BIN)/python -m tests.fuzz.templates --count $(or $(COUNT),1000)
 
 FUZZED = $(or $(MODEL),build/fuzz/demo/model.gguf)
 

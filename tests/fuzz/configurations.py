@@ -40,6 +40,15 @@ _PATHS = (
     "echo:",
     "echo:x",
 )
+_TEMPLATES = (
+    "{{ 10 | round(-1000000000) }}",
+    "{{ ('x' | center(1000)) | replace(' ', 'y' | center(1000)) | replace(' ', 'y' | center(1000)) }}",
+    "{% autoescape 10 | round(-1000000000) %}{% endautoescape %}",
+    "{% for a in input %}" * 30 + "{% endfor %}" * 30,
+    "{{ " + "[" * 500,
+    "{{ " + "9" * 5000 + " }}",
+    "{{ input | nothing }}",
+)
 
 
 def outcomes(count: int, first: int = 0) -> Iterator[tuple[int, Outcome]]:
@@ -72,6 +81,8 @@ def damaged(number: int) -> bytes:
         document = damage_json(document, dice)
         if dice.random() < 0.2:
             _place_path(document, dice)
+        if dice.random() < 0.1:
+            _place_template(document, dice)
     if not isinstance(document, dict):
         return b"= 1"
     return "".join(f"{_toml(key)} = {_toml(value)}\n" for key, value in document.items()).encode(errors="surrogatepass")
@@ -86,6 +97,13 @@ def _place_path(document: Any, dice: random.Random) -> None:
             place = place.get(key) if isinstance(place, dict) else None
         if isinstance(place, dict) and dice.random() < 0.5:
             place[keys[-1]] = path
+
+
+def _place_template(document: Any, dice: random.Random) -> None:
+    tasks = document.get("tasks") if isinstance(document, dict) else None
+    for task in tasks.values() if isinstance(tasks, dict) else ():
+        if isinstance(task, dict) and dice.random() < 0.5:
+            task["template"] = dice.choice(_TEMPLATES)
 
 
 def _toml(value: Any) -> str:
