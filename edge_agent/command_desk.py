@@ -12,6 +12,7 @@ from edge_agent.commands import (
     CancelFields,
     CommandError,
     DrainFields,
+    Fields,
     ReleaseFields,
     RollbackFields,
     SwitchFields,
@@ -87,7 +88,7 @@ class CommandDesk:
         try:
             fields = parse_command(inbound.payload)
             self._check(operation, fields)
-            if not inbound.payload and operation not in _CHANGING_NOTHING:
+            if not inbound.payload.strip() and operation not in _CHANGING_NOTHING:
                 raise CommandError("bad_json", "payload: should be an object, {} at least (got nothing)")
             self._execute(operation, fields, answer)
         except CommandError as error:
@@ -112,6 +113,8 @@ class CommandDesk:
     def _execute(self, operation: str, fields: dict[str, Any], answer: Answer) -> None:
         # A kind of line for each: a flood of `ping` must not hide a `drain`.
         log.info(f"command op={operation}")
+        if operation in ("ping", "health", "resume", "reload"):
+            fields_of(Fields, fields)
         match operation:
             case "ping":
                 answer(self._deeds.ping())

@@ -27,7 +27,9 @@ class CommandError(Exception):
         self.message = message
 
 
-class _Fields(BaseModel):
+class Fields(BaseModel):
+    """Of any command."""
+
     # A misspelt `reply_to` would cancel everybody's request of that id.
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,14 +39,14 @@ class _Fields(BaseModel):
     hmac: Any = None
 
 
-_T = TypeVar("_T", bound=_Fields)
+_T = TypeVar("_T", bound=Fields)
 
 
-class DrainFields(_Fields):
+class DrainFields(Fields):
     timeout_s: Annotated[float, Field(ge=0, le=3600, strict=True)] | None = None
 
 
-class CancelFields(_Fields):
+class CancelFields(Fields):
     request_id: str | int
     reply_to: StrictStr | None = None
 
@@ -56,11 +58,11 @@ class CancelFields(_Fields):
         return value
 
 
-class ReleaseFields(_Fields):
+class ReleaseFields(Fields):
     fingerprint: Annotated[StrictStr, Field(pattern="^[0-9a-f]{16}$")]
 
 
-class RollbackFields(_Fields):
+class RollbackFields(Fields):
     """model: of the [models.NAME] tables, of which there is one."""
 
     model: Literal["default"]

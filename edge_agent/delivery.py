@@ -7,6 +7,7 @@ its reply sent. So an answer that a caller may have is never found anew. The bro
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,8 +26,12 @@ from edge_agent.quarantine import Quarantined
 from edge_agent.record import Record
 from edge_agent.topics import Topics
 
+log = logging.getLogger(__name__)
+
 # That the broker has a reply is written with what comes next, or so long after: until then a kill has it sent again.
 CONFIRMED_WITHIN_S = 0.25
+# A broker that does not take a reply now is asked so often, with so long between.
+MOST_TRIES, POSTPONED_S = 20, 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,9 @@ class Delivery:
         self._received: list[Inbound] = []
         self._unacknowledged: deque[tuple[int, Inbound]] = deque()
         self._generation = 0
+        # Replies that the broker took no time for, and when they are due again; and how often it did not.
+        self._postponed: deque[tuple[float, int]] = deque()
+        self._tries: dict[int, int] = {}
         self._confirmed: list[int] = []
         self._confirm_by = 0.0
 
@@ -166,6 +174,10 @@ class Delivery:
         for number in self._link.outbox.take_forbidden():
             if (row := self._sent.pop(number, None)) is not None:
                 self._redirect(row)
+        for number in self._link.outbox.take_postponed():
+            if (row := self._sent.pop(number, None)) is not None:
+                self._postpone(row, now)
+        self._send_postponed(now)
         if self._staged or self._received or now >= self._confirm_by:
             self._confirm_all(now)
         self._record.commit()
@@ -198,13 +210,34 @@ class Delivery:
         found = self._record.reply(row)
         topic = None if found is None else self._topics.response(found[0])
         if found is None or topic is None or topic == found[1].topic:
+            self._link.outbox.dropped += 1
+            log.error("a reply is lost row=%s: the broker refuses it", row)
             self._confirmed.append(row)
             return
         self._record.redirect(row, topic)
         self._staged.append((row, replace(found[1], topic=topic)))
 
+    def _postpone(self, row: int, now: float) -> None:
+        """The broker does not take its reply now."""
+        self._tries[row] = self._tries.get(row, 0) + 1
+        if self._tries[row] < MOST_TRIES:
+            self._postponed.append((now + POSTPONED_S, row))
+        else:
+            del self._tries[row]
+            self._redirect(row)
+
+    def _send_postponed(self, now: float) -> None:
+        while self._postponed and self._postponed[0][0] <= now:
+            _, row = self._postponed.popleft()
+            found = self._record.reply(row)
+            if found is None:
+                self._confirmed.append(row)
+            else:
+                self._staged.append((row, found[1]))
+
     def _confirm_all(self, now: float) -> None:
         for row in self._confirmed:
+            self._tries.pop(row, None)
             self._record.delivered(row)
         self._confirmed.clear()
         self._confirm_by = now + CONFIRMED_WITHIN_S

@@ -27,7 +27,7 @@ from edge_agent.config import MqttConfig
 from edge_agent.credentials import connection_fault, read_secret, tls_context
 from edge_agent.faults import cut
 from edge_agent.link_events import TAKEN_OVER, Broken, Connected, Disconnected, Inbound, LinkEvent
-from edge_agent.outbox import MAX_QUEUED, Outbox
+from edge_agent.outbox import MAX_QUEUED, Outbox, Refusal
 from edge_agent.publications import Publication
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ WILL_DELAY_S = 5
 # A network thread that is at work sends something at least once per keepalive.
 NETWORK_SILENCE_S = 60.0
 BACK_OFF_S = (1.0, 15.0)
+# Reason codes of a PUBACK: not authorized, topic name invalid, payload format invalid.
+_REFUSALS = {0x87: Refusal.FORBIDDEN, 0x90: Refusal.FORBIDDEN, 0x99: Refusal.UNTAKEN}
 
 
 class MqttLink:
@@ -304,10 +306,11 @@ class MqttLink:
     def _on_publish(
         self, client: paho.Client, _userdata: object, number: int, reason: ReasonCode, _properties: object
     ) -> None:
-        refusal = str(reason) if reason.is_failure else None
-        self.outbox.confirmed(number, refusal)
-        if refusal is not None:
-            self.refusals.append(refusal)
+        if reason.is_failure:
+            self.refusals.append(str(reason))
+            self.outbox.refused(number, _REFUSALS.get(reason.value, Refusal.LATER), str(reason))
+        else:
+            self.outbox.confirmed(number)
         # A PUBACK needs no answer that would carry our TCP acknowledgement, and a broker whose socket uses Nagle's
         # algorithm holds the next request back until it has that. The kernel forgets the option: it is set each time.
         connection: Any = client.socket()

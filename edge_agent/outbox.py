@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 from edge_agent.faults import cut
@@ -22,6 +23,14 @@ log = logging.getLogger(__name__)
 MAX_QUEUED = 20_000
 # Of a packet, besides topic, payload and the variable properties.
 PACKET_OVERHEAD_BYTES = 64
+
+
+class Refusal(StrEnum):
+    """Why a broker of MQTT 5 took a message to throw it away."""
+
+    FORBIDDEN = "forbidden"  # nobody, or not we, may publish to that topic
+    UNTAKEN = "untaken"  # it is not what the broker takes there
+    LATER = "later"  # not now: a quota, or a fault of the broker's
 
 
 class Outbox:
@@ -40,9 +49,10 @@ class Outbox:
         self._confirmed: deque[int] = deque(maxlen=2 * MAX_QUEUED)
         # Numbers of messages that the broker turned out not to take.
         self._refused: deque[int] = deque()
-        # And of those that it took to throw away, for it lets us publish nothing to their topics.
+        # And of those that it took to throw away: it lets us publish nothing to their topics, or not now.
         self._forbidden: deque[int] = deque()
-        self.forbidden_at: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
+        self._postponed: deque[int] = deque()
+        self.refused_at: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
         # What was sent again has another number: by which its sender knows it.
         self._known_as: dict[int, int] = {}
 
@@ -87,8 +97,12 @@ class Outbox:
         return self._as_known(self._refused)
 
     def take_forbidden(self) -> list[int]:
-        """Numbers of messages that the broker confirmed with a refusal (MQTT 5), since the last call."""
+        """Numbers of messages to topics that are refused us, since the last call."""
         return self._as_known(self._forbidden)
+
+    def take_postponed(self) -> list[int]:
+        """Numbers of messages that the broker may take another time, since the last call."""
+        return self._as_known(self._postponed)
 
     def _as_known(self, numbers: deque[int]) -> list[int]:
         # Only here, in the thread that sends again: a PUBACK may come before the new number is noted.
@@ -102,18 +116,21 @@ class Outbox:
         for number, message in aside:
             self._publish_again(number, message)
 
-    def confirmed(self, number: int, refusal: str | None) -> None:
-        """refusal: the broker's words for why it threw the message away; None = it has it."""
-        if refusal is None:
-            self._confirmed.append(number)
-            return
-        self._forbidden.append(number)
-        self.forbidden_at.append(time.monotonic())
-        self.dropped += 1
+    def confirmed(self, number: int) -> None:
+        self._confirmed.append(number)
+
+    def refused(self, number: int, refusal: Refusal, words: str) -> None:
+        """By the broker, with these words."""
+        self.refused_at.append(time.monotonic())
         message = self._waiting.get(number)
-        log.error(
-            "message dropped topic=%r: the broker refuses it: %s", cut(message.topic) if message else "?", refusal
-        )
+        log.error("the broker refuses a message topic=%r: %s", cut(message.topic) if message else "?", words)
+        match refusal:
+            case Refusal.FORBIDDEN:
+                self._forbidden.append(number)
+            case Refusal.UNTAKEN:
+                self._refused.append(number)
+            case Refusal.LATER:
+                self._postponed.append(number)
 
     def connection_made(self, max_packet_bytes: int | None) -> None:
         """Before anything is sent. max_packet_bytes: as the broker tells it."""

@@ -179,6 +179,8 @@ class Outlet:
         self.confirmed: list[int] = []
         self.refused: list[int] = []
         self.forbidden: list[int] = []
+        self.postponed: list[int] = []
+        self.dropped = 0
         self.outbox = self
         # What the broker takes, bytes of payload.
         self.largest = 1_000_000
@@ -202,6 +204,10 @@ class Outlet:
     def take_forbidden(self) -> list[int]:
         forbidden, self.forbidden = self.forbidden, []
         return forbidden
+
+    def take_postponed(self) -> list[int]:
+        postponed, self.postponed = self.postponed, []
+        return postponed
 
     def acknowledge(self, inbound: Inbound) -> None:
         self.acknowledged.append(inbound)

@@ -18,7 +18,7 @@ import pytest
 from edge_agent import duplicates, journal, journal_file, journal_sync, record
 from edge_agent.answers import FORGET_EVERY_S
 from edge_agent.clock import moment
-from edge_agent.delivery import CONFIRMED_WITHIN_S, Delivery
+from edge_agent.delivery import CONFIRMED_WITHIN_S, MOST_TRIES, POSTPONED_S, Delivery
 from edge_agent.dispatcher import Dispatcher
 from edge_agent.engine.protocol import Run
 from edge_agent.journal import Journal, Unanswered
@@ -832,6 +832,7 @@ def test_a_reply_that_another_broker_does_not_take_becomes_a_short_one(folder: P
     assert list(Journal(folder / FILE).undelivered()) == []
 
 
+@pytest.mark.expects_warning
 def test_a_reply_to_where_the_broker_lets_nobody_publish_goes_to_the_topic_of_its_task(folder: Path) -> None:
     board = Board(folder)
     board.hear(json.dumps({"id": "a", "input": "x", "reply_to": "edgeai/v1/reply/a"}))
@@ -845,5 +846,21 @@ def test_a_reply_to_where_the_broker_lets_nobody_publish_goes_to_the_topic_of_it
     board.outlet.forbidden = [2]
     board.flush()
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
-    assert len(board.outlet.sent) == 2
+    assert (len(board.outlet.sent), board.outlet.dropped) == (2, 1)
     assert list(Journal(folder / FILE).undelivered()) == []
+
+
+@pytest.mark.expects_warning
+def test_a_reply_that_the_broker_does_not_take_now_is_sent_again_and_at_last_elsewhere(folder: Path) -> None:
+    board = Board(folder)
+    board.hear(json.dumps({"id": "a", "input": "x", "reply_to": "edgeai/v1/reply/a"}))
+    board.answer(1)
+    now = time.monotonic()
+    for number in range(1, MOST_TRIES + 1):
+        assert len(board.outlet.sent) == number
+        board.outlet.postponed = [number]
+        for later_s in (0.0, POSTPONED_S - 0.1, POSTPONED_S + 0.1):
+            board.delivery.flush(now + later_s)
+        now += POSTPONED_S + 1
+    assert {reply.topic for reply in board.outlet.sent[:-1]} == {"edgeai/v1/reply/a"}
+    assert board.outlet.sent[-1].topic == REQUEST.replace("request", "response")

@@ -407,6 +407,13 @@ def test_what_runs_already_is_no_switch(board: Board) -> None:
         board.switch.roll_back(now=1.0, answer=board.answer)
 
 
+def test_what_runs_for_want_of_another_is_in_force_once_it_is_asked_for(board: Board) -> None:
+    board.supervisor.model = replace(board.supervisor.model, is_fallback=True)
+    board.say(board.load("old"), READY, 3.0)
+    board.hear_thread(4.0)
+    assert (board.results[0]["changed"], board.supervisor.model.is_fallback) == (True, False)
+
+
 def test_a_switch_that_cannot_be_recorded_does_not_come_into_force(board: Board) -> None:
     board.config.state_dir.write_bytes(b"no folder")
     new = board.load("plain")

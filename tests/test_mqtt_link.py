@@ -210,8 +210,15 @@ def test_a_subscription_or_message_that_the_broker_refuses_is_noted(caplog: pyte
     assert "subscription refused client=c topic='b/#' reason=Not authorized" in caplog.text
     link._on_publish(link._client, None, 3, ReasonCode(PacketTypes.PUBACK, "Not authorized"), None)
     assert list(link.refusals) == ["Not authorized"]
-    # Nobody has it.
-    assert (link.outbox.take_confirmed(), link.outbox.take_forbidden(), link.outbox.dropped) == ([], [3], 1)
+    for number, reason in ((4, "Quota exceeded"), (5, "Payload format invalid"), (6, "No matching subscribers")):
+        link._on_publish(link._client, None, number, ReasonCode(PacketTypes.PUBACK, reason), None)
+    box = link.outbox
+    assert (box.take_forbidden(), box.take_postponed(), box.take_refused(), box.take_confirmed()) == (
+        [3],
+        [4],
+        [5],
+        [6],
+    )
     link.set_subscriptions({"a/#", "b/#"})
     assert link.unheard == ["b/#"]
 
@@ -224,7 +231,7 @@ def test_what_was_set_aside_is_sent_when_the_agent_ends() -> None:
     link.stop(0.0)
     ((number, waiting),) = link._client._out_messages.items()
     assert (waiting.topic, waiting.payload, waiting.retain) == ("state", b"stopped", True)
-    link.outbox.confirmed(number, None)
+    link.outbox.confirmed(number)
     assert link.outbox.take_confirmed() == [-1]
 
 

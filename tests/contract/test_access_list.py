@@ -25,4 +25,4 @@ def test_a_reply_that_the_broker_refuses_at_mqtt5_goes_to_its_tasks_topic_and_he
         reply = site.next_terminal(site.response("triage"), 0)
         assert (reply["id"], reply["output"]) == (7, "normal")
         site.client.wait_for(f"{site.base}/health", lambda health: health["reasons"] == ["publishing-refused"])
-        assert "message dropped topic='edgeai/v1/reply/mute': the broker refuses it: Not authorized" in site.agent.log
+        assert "the broker refuses a message topic='edgeai/v1/reply/mute': Not authorized" in site.agent.log

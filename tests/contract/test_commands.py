@@ -51,6 +51,7 @@ def test_mqtt5_response_topic_of_a_command_is_used_if_allowed(site: Site) -> Non
         ("explode", b"{}", "unknown_command"),
         ("drain", b"{}", "not_allowed"),
         ("health", b"x", "bad_json"),
+        ("ping", b'{"timeout_s":1}', "bad_field"),
         ("ping", b"\xff", "not_utf8"),
         ("ping", b"{", "bad_json"),
         ("ping", b"[]", "bad_field"),
@@ -82,7 +83,7 @@ def test_cancel_ends_a_waiting_and_a_running_request(start_site: Callable[..., S
 def test_drain_refuses_new_requests_until_resume(start_site: Callable[..., Site], protocol: str) -> None:
     site = start_site(protocol, model=SLOW, more=ALL)
     # As what clears a retained command comes.
-    site.client.publish(f"{site.base}/cmd/drain", b"")
+    site.client.publish(f"{site.base}/cmd/drain", b" ")
     assert site.client.wait(f"{site.base}/cmd/drain/result")[0].json["error"]["code"] == "bad_json"
     site.client.publish(site.request("generate"), {"input": "word " * 20, "id": "before"})
     site.wait_until_active(1)
