@@ -38,7 +38,7 @@ MOST_TRIES, POSTPONED_S = 20, 15.0
 class Left:
     """A request of an earlier process. inbound: as if it came here.
 
-    is_deadly: two processes ended as they took it over.
+    is_deadly: two processes ended as they took it over alone.
     """
 
     row: int

@@ -38,7 +38,7 @@ MAX_ATTEMPTS = 2
 # Who named a deadline, where nobody did.
 _MEASURED, _DEFAULT = "measured", "default"
 _FAULT = "the request met a fault of the agent"
-_DEADLY = Error(code=Code.ENGINE_LOST, message="the agent ended twice as it took this request over from its record")
+_DEADLY = Error(code=Code.ENGINE_LOST, message="the agent ended whenever it took this request over from its record")
 _SUPERSEDED = Error(code=Code.SUPERSEDED, message="a newer reading of the same source has come")
 
 
@@ -154,7 +154,7 @@ class Dispatcher:
 
     def _resume(self, left: Left, now: float) -> None:
         if left.is_deadly:
-            log.error("a request on record ended the agent twice, and is not run number=%s", left.row)
+            log.error("a request on record ends the agent, and is not run number=%s", left.row)
         heard = [one for one in self._reception.read(left.inbound) if one.origin.task == left.task]
         for one in heard:
             if left.is_deadly:

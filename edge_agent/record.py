@@ -29,9 +29,10 @@ _T = TypeVar("_T")
 TRY_AGAIN_S = 60.0
 # Who reads the journal's file (a backup, a curious one) may be done: until then its changes pile up.
 READERS_GONE_S = 10.0
-# Marks of the journal's: what a process takes over, for the next one, should that end it. All at once, or one by one.
+# Marks of the journal's: what a process takes over, for the next one, should that end it. First all at once, then row
+# by row: who is killed at each start for another reason is hardly killed at the same row twice.
 _NOTHING, _ALL, _FIRST_ROW = 0, 1, 2
-_ROWS = 1 << 30
+_ROWS = 1 << 29
 
 
 class Record:
@@ -117,7 +118,7 @@ class Record:
             self._set_mark(_NOTHING)
 
     def unanswered(self) -> Iterator[tuple[Unanswered, bool]]:
-        """What an earlier process left to be answered; with each, whether two processes ended as they took it over.
+        """What an earlier process left to be answered; with each, whether two have ended as they took it over alone.
 
         It is taken over when the next one is asked for.
         """
@@ -128,12 +129,13 @@ class Record:
         for left in found:
             self._earlier.discard(left.row)
             self._owed.add(left.row)
-            own_mark = _FIRST_ROW + left.row % _ROWS
+            once = _FIRST_ROW + 2 * (left.row % _ROWS)
+            is_deadly = mark == once + 1
+            if is_deadly:  # should its answer end this process, too, it is not there any more
+                self._try(partial(Journal.drop, row=left.row))
             if mark != _NOTHING:
-                if mark == own_mark:  # should its answer end this process, too, it is not there any more
-                    self._try(partial(Journal.drop, row=left.row))
-                self._set_mark(_ALL if mark == own_mark else own_mark)
-            yield left, mark == own_mark
+                self._set_mark(_ALL if is_deadly else once + (mark == once))
+            yield left, is_deadly
 
     def _set_mark(self, mark: int) -> None:
         self._try(lambda journal: journal.set_mark(mark))

@@ -230,7 +230,7 @@ class Killed(BaseException):
 
 @pytest.mark.expects_warning
 @pytest.mark.parametrize("is_answer_deadly", [False, True])
-def test_what_ends_the_process_that_takes_it_over_is_not_run_a_third_time_and_the_rest_goes_on(
+def test_what_ends_each_process_that_takes_it_over_is_run_by_no_further_one_and_the_rest_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *, is_answer_deadly: bool
 ) -> None:
     first = Board(folder)
@@ -246,7 +246,7 @@ def test_what_ends_the_process_that_takes_it_over_is_not_run_a_third_time_and_th
     with monkeypatch.context() as patch:
         patch.setattr(Reception, "read", kill)
         patch.setattr(Delivery, "taken_over", lambda _: None)  # the dead do nothing at last
-        for _ in range(3 if is_answer_deadly else 2):
+        for _ in range(4 if is_answer_deadly else 3):  # first with all the others
             with pytest.raises(Killed):
                 Board(folder)
     board = Board(folder)
