@@ -80,7 +80,8 @@ class JournalSync:
             try:
                 self._sync()
             except (OSError, sqlite3.Error) as error:
-                self._deliver(Synced(generation, str(error)))
+                if not self._is_stopped:  # the disk may have come back while this one still waited for it
+                    self._deliver(Synced(generation, str(error)))
             else:
                 self.synced = generation
                 self._deliver(Synced(generation))

@@ -777,6 +777,26 @@ def test_what_is_quarantined_is_so_again_with_the_disk_but_for_what_was_released
     assert [held.fingerprint for held in Board(folder).dispatcher.quarantine.held] == ["stays", "new"]
 
 
+def test_what_a_disk_tells_that_was_given_up_already_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, is_over = threading.Event(), threading.Event()
+
+    def fail(_sync: JournalSync) -> None:
+        begun.set()
+        is_over.wait(5.0)
+        raise OSError("input/output error")
+
+    own, told = Journal(folder / FILE), list[Synced]()
+    monkeypatch.setattr(JournalSync, "_sync", fail)
+    sync = JournalSync(folder / FILE, told.append)
+    sync.want(1, unacknowledged=20)
+    assert begun.wait(5.0)
+    sync.stop(0.0)
+    is_over.set()
+    sync.stop(5.0)
+    own.close()
+    assert told == []
+
+
 @pytest.mark.expects_warning
 def test_a_disk_that_does_not_take_what_was_written_is_a_fault(folder: Path) -> None:
     board = Board(folder)

@@ -99,13 +99,17 @@ def journal(path: Path) -> Check:
         return told(
             Verdict.WARNING,
             f"{path.name} cannot be read: {error}",
-            f"the agent puts a damaged one aside as {path.name}.damaged and begins anew; look after the disk, or ask "
-            "as root: who may not write there cannot read it either",
+            f"the agent puts a damaged one aside as {path.name}.damaged, and goes on with what can be read; "
+            "look after the disk, or ask as root: who may not write there cannot read it either",
         )
     except OSError as error:
         return told(Verdict.SKIPPED, f"{path}: {reason(error)}", "ask as root")
     if facts.fault is not None:
-        return told(Verdict.FAILED, f"{path.name} is damaged: {facts.fault}", "stop the service, move the file aside")
+        return told(
+            Verdict.FAILED,
+            f"{path.name} is damaged: {facts.fault}",
+            "restart the service: it goes on with what can be read; look after the disk",
+        )
     size_mb = sum(p.stat().st_size for p in (path, Path(f"{path}{WAL_SUFFIX}")) if p.exists()) / 1e6
     waiting = f"{facts.unanswered} wait for an answer, {facts.undelivered} answers for the broker"
     quarantined = f", {facts.quarantined} quarantined" if facts.quarantined else ""
