@@ -253,7 +253,7 @@ class ModelSwitch:
         if canaries is not None and attempt.asked < len(canaries.canaries):
             candidate.send(canaries.run(attempt.asked, attempt.asked))
             return
-        attempt.phase = Phase.RECORDING
+        attempt.phase, self._supervisor.is_deciding = Phase.RECORDING, True
         old, previous = self._supervisor.model, self._previous_after(attempt)
         self._in_background(lambda: record(attempt, self._config, old, previous))
 
@@ -263,6 +263,7 @@ class ModelSwitch:
         return self._supervisor.previous if old == attempt.source else old
 
     def _on_recorded(self, attempt: Attempt, event: Recorded, now: float) -> None:
+        self._supervisor.is_deciding = False
         if event.fault is not None:
             self._fail(attempt, "not_recorded", event.fault, now)
             return

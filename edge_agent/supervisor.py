@@ -83,6 +83,8 @@ class Supervisor:
         self.restarts = 0
         self.last_end: End | None = None
         self.restart_at: float | None = None
+        # While it is brought to the disk which model is in force: a new worker would have to guess.
+        self.is_deciding = False
         # The first worker found the model unusable: no other one would do better.
         self.has_given_up = False
         # While the worker loads: what it last told to be at.
@@ -280,7 +282,7 @@ class Supervisor:
 
         Gives how one ended that could not even be started; it is tried again.
         """
-        if self.restart_at is not None and now >= self.restart_at:
+        if self.restart_at is not None and now >= self.restart_at and not self.is_deciding:
             self.restart_at = None
             return self._restart(now)
         if self._opening is not None and self._opening.done():

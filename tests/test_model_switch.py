@@ -486,6 +486,15 @@ def test_a_worker_that_dies_while_its_switch_is_recorded_has_died_as_the_one_in_
     assert board.lost == [KILLED]
 
 
+def test_an_old_worker_that_dies_while_the_switch_is_recorded_is_not_started_again_before_that(board: Board) -> None:
+    board.say(board.load("plain"), READY, 3.0)
+    board.supervisor.ended(KILLED, 3.1)
+    board.supervisor.watch(100.0, owes_answer=False)
+    assert len(board.processes) == 2
+    board.hear_thread(101.0)
+    assert not board.supervisor.is_deciding
+
+
 def test_an_agent_that_stops_gives_up_what_is_not_recorded(board: Board) -> None:
     new = board.load("plain")
     board.switch.stop(3.0)
