@@ -247,19 +247,20 @@ class Agent:
                 continue
             del self._timers[name]
             match name:
+                # What comes again is due again first: a fault of ours must not end it for good.
                 case "health":
-                    self._retained.publish_health()
                     self._timers["health"] = now + self._operations.config.health.interval_s
+                    self._retained.publish_health()
                 case "alarms":
-                    self._retained.look_for_alarms(now)
                     self._timers["alarms"] = now + ALARMS_EVERY_S
+                    self._retained.look_for_alarms(now)
                 case "watchdog":
                     self._feed_watchdog(now)
                 case "republish" | "home-assistant":
                     self._retained.publish_all()
                 case "refresh":
-                    self._retained.publish_all(with_ends=True)
                     self._timers["refresh"] = now + REFRESH_EVERY_S
+                    self._retained.publish_all(with_ends=True)
                 case "reload":
                     self._operations.reload_on_signal()
                 case "give-up":

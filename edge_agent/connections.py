@@ -97,8 +97,9 @@ class Connections:
             published=sum(link.outbox.published for link in links),
             queued_out=sum(len(link.outbox) for link in links),
             dropped=sum(link.outbox.dropped for link in links) + self.ignored,
-            disconnects_lately=sum(now - at < UNSTABLE_WINDOW_S for link in links for at in link.disconnects),
-            refused_lately=sum(now - at < REFUSED_WINDOW_S for link in links for at in link.outbox.refused_at),
+            # Copies, which are made at once: the network threads add to them.
+            disconnects_lately=sum(now - at < UNSTABLE_WINDOW_S for link in links for at in tuple(link.disconnects)),
+            refused_lately=sum(now - at < REFUSED_WINDOW_S for link in links for at in tuple(link.outbox.refused_at)),
             unheard=sum(len(link.unheard) for link in links),
             data_lost_s=None if self._data_lost_at is None else now - self._data_lost_at,
         )

@@ -103,6 +103,8 @@ class Record:
             journal.forget(row)
         for fingerprint in self._released:
             journal.release(fingerprint)
+        if not earlier and journal.mark != _NOTHING:  # what it was for was taken over meanwhile
+            journal.set_mark(_NOTHING)
         journal.commit()
 
     @property

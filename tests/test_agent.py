@@ -102,6 +102,20 @@ def test_a_shorter_interval_of_health_counts_at_once_and_another_journal_after_a
     assert agent._operations.reload() == {"applied": ["queue"], "needs_restart": ["queue.journal"]}
 
 
+@pytest.mark.parametrize("name", ["health", "alarms", "refresh"])
+def test_a_fault_of_ours_does_not_end_what_comes_again_and_again(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def fail(*_values: object, **_named: object) -> None:
+        raise RuntimeError("a fault")
+
+    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    for act in ("publish_health", "look_for_alarms", "publish_all"):
+        monkeypatch.setattr(agent._retained, act, fail)
+    agent._timers = {name: 1.0}
+    with pytest.raises(RuntimeError, match="a fault"):
+        agent._tick(2.0)
+    assert agent._timers[name] > 2.0
+
+
 def test_a_reload_takes_over_how_much_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     path = tmp_path / "config.toml"
