@@ -186,9 +186,9 @@ def test_a_bit_of_the_tables_form_costs_no_request(path: Path, found: bytes) -> 
 
 
 @pytest.mark.expects_warning
-@pytest.mark.parametrize(("at", "bit"), [(18, 0x80), (20, 0x80), (31, 0x10), (47, 0x01)])
-def test_a_bit_of_the_header_costs_no_request_and_the_file_is_written_on(path: Path, at: int, bit: int) -> None:
-    """Version, bytes left free in each page, count of pages, form of the tables."""
+@pytest.mark.parametrize(("at", "bit"), [(18, 0x80), (20, 0x80), (31, 0x10), (47, 0x01), (672, 0x01)])
+def test_a_bit_of_the_first_page_costs_no_request_and_the_file_is_written_on(path: Path, at: int, bit: int) -> None:
+    """Version, bytes left free in each page, count of pages, form of the tables, and where one of them is."""
     data = bytearray(filled(path).read_bytes())
     data[at] ^= bit
     path.write_bytes(data)
