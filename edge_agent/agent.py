@@ -78,6 +78,15 @@ OUTGROWN_DRAIN_S = 120.0
 InboxEvent = LinkEvent | FromWorker | Event | WorkerExited | BoardReading | Synced | Opened | Recorded
 
 
+class _Inbox(queue.PriorityQueue[tuple[bool, int, InboxEvent]]):
+    def put_at_once(self, entry: tuple[bool, int, InboxEvent]) -> None:
+        """However full it is."""
+        with self.mutex:
+            self._put(entry)
+            self.unfinished_tasks += 1
+            self.not_empty.notify()
+
+
 class Agent:
     """The daemon. `run` returns its exit code: 0 stopped, 1 failed."""
 
@@ -85,7 +94,7 @@ class Agent:
         self._topics = config.topics
         self._started_at = time.monotonic()
         # Urgency, order of arrival, event: the worker's come first, or it would stand idle behind a flood of requests.
-        self._inbox: queue.PriorityQueue[tuple[bool, int, InboxEvent]] = queue.PriorityQueue(MAX_INBOX)
+        self._inbox = _Inbox(MAX_INBOX)
         self._arrivals = itertools.count()
         tasks = load_tasks(config)
         self._presence = Presence(self._topics)
@@ -185,6 +194,10 @@ class Agent:
     def _deliver(self, event: InboxEvent) -> None:
         """For the other threads: a full inbox slows them down; after the end nobody reads it, nor waits for it."""
         entry = (isinstance(event, LinkEvent), next(self._arrivals), event)
+        if isinstance(event, Disconnected):
+            # paho may tell it with a lock held that the agent's thread waits for, which would never empty the inbox.
+            self._inbox.put_at_once(entry)
+            return
         while not self._is_closed.is_set():
             try:
                 self._inbox.put(entry, timeout=LONGEST_WAIT_S)
