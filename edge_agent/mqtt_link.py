@@ -1,4 +1,4 @@
-"""The only importer of paho: one connection to the broker that comes back by itself. The agent holds two of them.
+"""One connection to the broker that comes back by itself. The agent holds two of them.
 
 Threads: paho's network thread calls the callbacks here; they only put events into the agent's inbox. `publish`,
 `acknowledge` and `set_subscriptions` may be called from the agent's thread at any time.
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -25,9 +25,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import MqttConfig
 from edge_agent.credentials import connection_fault, read_secret, tls_context
-from edge_agent.faults import cut
 from edge_agent.link_events import TAKEN_OVER, Broken, Connected, Disconnected, Inbound, LinkEvent
-from edge_agent.outbox import MAX_QUEUED, Outbox, Refusal
+from edge_agent.outbox import MAX_IN_FLIGHT, Outbox, Refusal
+from edge_agent.paho_queue import PahoQueue, properties
 from edge_agent.publications import Publication
 
 log = logging.getLogger(__name__)
@@ -101,8 +101,8 @@ class MqttLink:
         self._client.on_publish = self._on_publish
         self._client.on_subscribe = self._on_subscribe
         self._client.on_pre_connect = self._on_pre_connect
-        self._client.max_queued_messages_set(MAX_QUEUED)
-        self.outbox = Outbox(self._hand_over, self._client._out_messages)  # noqa: SLF001 - paho shows its queue nowhere else
+        self._queue = PahoQueue(self._client)
+        self.outbox = Outbox(self._queue)
         self._read_credentials()
 
     def _read_credentials(self) -> None:
@@ -131,20 +131,19 @@ class MqttLink:
         self._set_back_off()
         arguments: dict[str, Any] = {}
         if self._is_v5:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            asked = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             # A will can only be delayed as long as its session lives.
-            properties.SessionExpiryInterval = SESSION_EXPIRY_S if self._is_persistent else WILL_DELAY_S
-            arguments = {"clean_start": not self._is_persistent, "properties": properties}
+            asked.SessionExpiryInterval = SESSION_EXPIRY_S if self._is_persistent else WILL_DELAY_S
+            arguments = {"clean_start": not self._is_persistent, "properties": asked}
         self._client.connect_async(self._host, self._config.effective_port, KEEPALIVE_S, **arguments)
         self._client.loop_start()
 
     def stop(self, timeout_s: float) -> None:
         """Sends what waits for at most timeout_s, says goodbye, ends the network thread."""
         deadline = time.monotonic() + timeout_s
-        if self.is_connected:
-            self.outbox.let_go()
         idle = threading.Event()
         while self.is_connected and len(self.outbox) > 0 and time.monotonic() < deadline:
+            self.outbox.send_last()
             idle.wait(0.01)
         self._client.disconnect()
         # loop_stop() alone waits for ever on a frozen broker.
@@ -183,26 +182,6 @@ class MqttLink:
         """
         return self.outbox.publish(publication)
 
-    def _hand_over(self, message: Publication | paho.MQTTMessage) -> int | None:
-        """For the outbox: a message's number with paho."""
-        if isinstance(message, Publication):
-            properties = self._properties(message, PacketTypes.PUBLISH)
-        else:
-            properties = message.properties
-        try:
-            info = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
-        except ValueError as error:
-            log.warning("publication dropped topic=%r reason=%s", cut(message.topic), error)
-            return None
-        if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            log.error(
-                "message dropped topic=%r: %d messages wait for the broker already", cut(message.topic), MAX_QUEUED
-            )
-            return None
-        # MQTT_ERR_NO_CONN means "queued" at QoS 1 and "lost" at QoS 0.
-        is_lost = message.qos == 0 and info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS
-        return None if is_lost else info.mid
-
     def acknowledge(self, inbound: Inbound) -> None:
         """Takes the message off the broker's hands; void once the connection it came on is gone."""
         if inbound.qos > 0 and inbound.epoch == self.connects and self.is_connected:
@@ -221,21 +200,25 @@ class MqttLink:
             return
         try:
             will = self._will()
-            properties = self._properties(will, PacketTypes.WILLMESSAGE)
-            if properties is not None:
-                properties.WillDelayInterval = WILL_DELAY_S
-            self._client.will_set(will.topic, will.payload, will.qos, will.retain, properties)
+            told = properties(will, PacketTypes.WILLMESSAGE) if self._is_v5 else None
+            if told is not None:
+                told.WillDelayInterval = WILL_DELAY_S
+            self._client.will_set(will.topic, will.payload, will.qos, will.retain, told)
         except Exception:
             log.exception("no will could be set client=%s", self.client_id)
 
     def _on_connect(
-        self, _client: paho.Client, _userdata: object, _flags: object, reason: ReasonCode, properties: object
+        self, _client: paho.Client, _userdata: object, _flags: object, reason: ReasonCode, told: object
     ) -> None:
         self._is_unanswered = False
         if reason.is_failure:
             self._fail(Broken.REFUSED, str(reason))
             return
-        self.outbox.connection_made(getattr(properties, "MaximumPacketSize", None))
+        self.outbox.connection_made(
+            getattr(told, "MaximumPacketSize", None),
+            min(MAX_IN_FLIGHT, getattr(told, "ReceiveMaximum", MAX_IN_FLIGHT)),
+        )
+        self._queue.line_up(self.outbox.in_flight)
         self._asked.clear()
         self.connects += 1
         self.is_connected = True
@@ -272,7 +255,7 @@ class MqttLink:
 
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
         try:
-            properties = message.properties if self._is_v5 else None
+            told = message.properties if self._is_v5 else None
             self._deliver(
                 Inbound(
                     link=self,
@@ -280,10 +263,10 @@ class MqttLink:
                     payload=bytes(message.payload),
                     retain=message.retain,
                     duplicate=message.dup,
-                    response_topic=getattr(properties, "ResponseTopic", None),
-                    correlation=getattr(properties, "CorrelationData", None),
-                    content_type=getattr(properties, "ContentType", None),
-                    expiry_s=getattr(properties, "MessageExpiryInterval", None),
+                    response_topic=getattr(told, "ResponseTopic", None),
+                    correlation=getattr(told, "CorrelationData", None),
+                    content_type=getattr(told, "ContentType", None),
+                    expiry_s=getattr(told, "MessageExpiryInterval", None),
                     received_at=time.monotonic(),
                     epoch=self.connects,
                     packet_id=message.mid,
@@ -296,6 +279,7 @@ class MqttLink:
     def _on_subscribe(
         self, _client: paho.Client, _userdata: object, number: int, reasons: list[ReasonCode], _properties: object
     ) -> None:
+        self.outbox.answered()
         topic_filter = self._asked.pop(number, None)
         refused = next((str(reason) for reason in reasons if reason.is_failure), None)
         if topic_filter is not None:
@@ -311,6 +295,7 @@ class MqttLink:
             self.outbox.refused(number, _REFUSALS.get(reason.value, Refusal.LATER), str(reason))
         else:
             self.outbox.confirmed(number)
+        self._queue.send_at_once(self.outbox.in_flight)
         # A PUBACK needs no answer that would carry our TCP acknowledgement, and a broker whose socket uses Nagle's
         # algorithm holds the next request back until it has that. The kernel forgets the option: it is set each time.
         connection: Any = client.socket()
@@ -325,20 +310,6 @@ class MqttLink:
             else:
                 _, number = self._client.subscribe(topic_filter, qos=1)
             self._asked[number] = topic_filter
-
-    def _properties(self, publication: Publication, packet_type: int) -> Properties | None:
-        if not self._is_v5:
-            return None
-        properties = Properties(packet_type)  # type: ignore[no-untyped-call]
-        if publication.expiry_s is not None:
-            properties.MessageExpiryInterval = publication.expiry_s
-        if publication.correlation is not None:
-            properties.CorrelationData = publication.correlation
-        if publication.content_type is not None:
-            properties.ContentType = publication.content_type
-        if publication.response_topic is not None:
-            properties.ResponseTopic = publication.response_topic
-        return properties
 
     def _set_back_off(self, *, is_taken_over: bool = False) -> None:
         # paho doubles its delay but knows no jitter: fifty boards would knock at a returning broker in step.

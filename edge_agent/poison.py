@@ -1,192 +1,189 @@
 """PURE. Which message breaks the connection: a broker that cannot stand one closes it, and gets it again, for ever.
 
-A bad network looks the same. So what was first in line in some connections that broke at once is set aside; it is what
-breaks them only if a connection lasts without it, and breaks as it is sent again; and one that has lasted for longer
-without it than that one did, too.
+A bad network looks the same. So what is first in line as connections break, again and again, is set aside, which costs
+only time, and tried at moments that are drawn by lot: it is dropped once it can be no chance that they broke just then.
+
+Whether it is the topic, the size or the content, nobody knows: what is like it waits with it, and is tried before it.
+What passes lets the others go; breaks that may well be chance do so, too.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-POISON_AFTER = 3
-SHORT_CONNECTION_S = 5.0
-# How often one is sent again: what crossed with the end of a connection is not why it ended.
-BREAKS = 2
+from edge_agent.break_odds import PAUSE_S, Calm, Odds
+from edge_agent.first_in_line import FirstInLine, Waiting
+from edge_agent.suspects import Line, Member, nbytes
+
+# As likely as that, breaks say nothing of what is like it.
+MAYBE_CHANCE = 0.5
+# So many different ones, and none that passed: what is like them is refused.
+KIND = 10
 # The broker may be another one by then. Without what is retained nobody knows how the board is.
 BELIEVED_S, BELIEVED_RETAINED_S = 600.0, 120.0
-MAX_POISONED_TOPICS = 100
-
-# What waits for its PUBACK: messages with topic and payload, by number. The first is sent first.
-Waiting = MutableMapping[int, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """Messages to a topic from a size on: it may be the size, it may be the topic. until: of a verdict."""
-
-    topic: str
-    nbytes: int
-    until: float
-
-    def taken_out(self, waiting: Waiting) -> dict[int, Any]:
-        found = {number: one for number, one in list(waiting.items()) if self.is_of(one)}
-        for number in found:
-            del waiting[number]
-        return found
-
-    def is_of(self, message: Any) -> bool:
-        return message.topic == self.topic and _nbytes(message) >= self.nbytes
-
-
-def _kind(message: Any, now: float) -> _Kind:
-    # The same answer, told once more, may differ by some bytes.
-    return _Kind(message.topic, _nbytes(message) - 1, now + BELIEVED_S)
-
-
-def _suspected(message: Any, now: float) -> _Kind:
-    """What goes with it: of what is retained all, for the latest must be the last."""
-    return _Kind(message.topic, 0, now + BELIEVED_RETAINED_S) if message.retain else _kind(message, now)
-
-
-def _nbytes(message: Any) -> int:
-    return len(message.topic.encode()) + len(message.payload)
 
 
 @dataclass(slots=True)
 class _Trial:
-    """Of one message, which is sent again. breaks: how often the connection broke then; lived_s: the longest of these.
+    """key: paho's number; ended_at: when the connection broke that it was out on."""
 
-    What is retained is made anew for each connection, and is the same for all that.
-    """
-
-    message: Any
+    line: Line
+    member: Member
+    key: int
     at: float
-    breaks: int = 0
-    lived_s: float = 0.0
-    is_broken: bool = False
-
-    def is_of(self, message: Any) -> bool:
-        is_same = message.retain or message.payload == self.message.payload
-        return bool(message.topic == self.message.topic and is_same)
-
-    def number(self, waiting: Waiting) -> int | None:
-        """None: the broker has it."""
-        return next((number for number, one in list(waiting.items()) if self.is_of(one)), None)
+    ended_at: float = 0.0
 
 
 class Poison:
-    """Of one connection. Times are seconds of the monotonic clock."""
+    """Of one connection. Times are seconds of the monotonic clock. draw: a number from 0 to 1."""
 
-    def __init__(self) -> None:
-        self._first: tuple[int | None, int] = (None, 0)
-        self._aside: dict[int, Any] = {}
-        self._held = 0
+    def __init__(self, draw: Callable[[], float]) -> None:
+        self._draw = draw
+        self._first = FirstInLine()
+        self._lines: list[Line] = []
         self._trial: _Trial | None = None
-        self._verdicts: OrderedDict[str, _Kind] = OrderedDict()
+        self._released: dict[int, Any] = {}
+        self._calm = Calm()
+        self._quiet_until_s = 0.0
 
     def __len__(self) -> int:
         """How many are set aside."""
-        return len(self._aside)
+        return sum(len(line.members) for line in self._lines) + len(self._released)
 
-    def takes(self, topic: str, nbytes: int, now: float) -> bool:
-        """Whether it is not like one that the broker has closed connections on."""
-        verdict = self._verdicts.get(topic)
-        return verdict is None or nbytes < verdict.nbytes or now >= verdict.until
+    def takes(self, message: Any, now: float) -> bool:
+        """Whether it is not like those that the broker has closed connections on."""
+        return not any(now < line.until and line.is_of(message) for line in self._lines)
 
-    def holds(self, message: Any) -> int | None:
-        """Sets it aside too, if it is like what is set aside: its number, below 0. None: it is like nothing there.
+    def doubts(self, topic: str) -> bool:
+        """Whether something there is suspected: nothing is sent there that nobody would notice to break connections."""
+        return any(line.topic == topic for line in self._lines)
+
+    def holds(self, number: int, message: Any) -> bool:
+        """Sets it aside too, if it is like what is.
 
         A request whose acknowledgement was lost comes again with each connection, and is answered with the same again.
         """
-        if not any(_suspected(one, 0.0).is_of(message) for one in list(self._aside.values())):
-            return None
-        self._held += 1
-        self._set_aside({-self._held: message})
-        return -self._held
+        line = next((line for line in self._lines if line.is_of(message)), None)
+        if line is not None:
+            line.add(Member(number, message, Odds(self._calm)))
+            line.due_s = min(line.due_s, self._after(PAUSE_S[0]))
+        return line is not None
 
-    def _set_aside(self, messages: dict[int, Any]) -> None:
-        """Of what is retained on a topic, only the latest: it must not be followed by what it has replaced."""
-        latest: dict[int | str, tuple[int, Any]] = {}
-        for number, one in [*self._aside.items(), *messages.items()]:
-            key = one.topic if one.retain else number
-            latest.pop(key, None)
-            latest[key] = (number, one)
-        self._aside = dict(latest.values())
+    def connected(self, waiting: Waiting, now: float) -> None:
+        self._calm.begin(now)
+        self._first.connected(waiting)
 
-    def broken(self, waiting: Waiting, lived_s: float, now: float) -> None:
-        """A connection has broken that lived for so long. Changes nothing of what waits."""
+    def is_in_doubt(self, waiting: Waiting) -> bool:
+        return self._first.is_in_doubt(waiting)
+
+    def answered(self) -> None:
+        self._first.answered()
+
+    def broken(self, waiting: Waiting, now: float) -> None:
+        """Changes nothing of what waits."""
+        if self._trial is not None:
+            self._trial.ended_at = now
+        else:
+            self._calm.end(now, breaks=1)
+            self._first.broken(waiting)
+
+    def passed(self, key: int, now: float) -> None:
+        """The broker has it."""
+        self._first.answered()
         trial = self._trial
-        if trial is not None and trial.number(waiting) is None:
-            is_innocent = SHORT_CONNECTION_S <= lived_s < trial.lived_s + SHORT_CONNECTION_S
-            # Delivered; or a connection that was no shorter than the others has ended without it, too.
-            if trial.number(self._aside) is None or is_innocent:
-                trial = self._trial = None
-        if trial is not None and trial.number(waiting) is not None and now - trial.at < SHORT_CONNECTION_S:
-            trial.breaks, trial.is_broken = trial.breaks + 1, True
-            trial.lived_s = max(trial.lived_s, lived_s)
+        if trial is None or trial.key != key:
             return
-        first = next(iter(waiting), None)
-        known, count = self._first
-        is_suspect = lived_s < SHORT_CONNECTION_S and first is not None
-        self._first = (first, count + 1 if first == known else 1) if is_suspect else (None, 0)
+        self._trial = None
+        self._calm.begin(now)
+        self._lines.remove(trial.line)
+        self._released |= trial.line.let_go()
+        for member in trial.line.members.values():
+            self._new_line(member.message, is_lone=True).add(member)
 
-    def sort_out(self, waiting: Waiting, now: float) -> list[tuple[int, str]]:
-        """Before the next connection: takes out what is suspected. Gives numbers and topics of what is dropped."""
-        trial, (first, count) = self._trial, self._first
-        if trial is not None and trial.is_broken:
-            trial.is_broken = False
-            if trial.breaks >= BREAKS:
-                return self._condemn(_suspected(trial.message, now), waiting)
-            number = trial.number(waiting)
-            if number is not None:
-                one = waiting.pop(number)
-                is_replaced = one.retain and any(other.topic == one.topic for other in waiting.values())
-                self._set_aside({} if is_replaced else {number: one})
-        elif count >= POISON_AFTER and first is not None and first in waiting:
-            self._set_aside(_suspected(waiting[first], now).taken_out(waiting))
-            self._first = (None, 0)
+    def _new_line(self, message: Any, *, is_lone: bool = False) -> Line:
+        # The same answer, told once more, may differ by some bytes.
+        least = 0 if message.retain else nbytes(message) - 1
+        line = Line(message.topic, least, Odds(self._calm), self._after(PAUSE_S[0]), is_lone)
+        self._lines.append(line)
+        return line
+
+    def _after(self, pause_s: float) -> float:
+        return self._calm.seconds + pause_s * (1.0 + self._draw())
+
+    def sort_out(
+        self, waiting: MutableMapping[int, Any], numbers: MutableMapping[int, int], now: float
+    ) -> list[tuple[int, str]]:
+        """Before the next connection: takes out what is suspected. Gives numbers and topics of what is dropped.
+
+        numbers: the senders', by paho's.
+        """
+        trial, self._trial = self._trial, None
+        if trial is not None:
+            del waiting[trial.key], numbers[trial.key]
+            return self._has_broken(trial, now)
+        self._lines = [line for line in self._lines if line.members or now - line.broke_at < 2 * BELIEVED_S]
+        first = self._first.suspect(waiting)
+        if first is not None:
+            line = self._new_line(waiting[first])
+            for key in [key for key, one in waiting.items() if line.is_of(one)]:
+                line.add(Member(numbers.pop(key), waiting.pop(key), Odds(self._calm), key == first))
         return []
 
-    def _condemn(self, kind: _Kind, waiting: Waiting) -> list[tuple[int, str]]:
-        self._trial = None
-        self._verdicts[kind.topic] = kind
-        if len(self._verdicts) > MAX_POISONED_TOPICS:
-            self._verdicts.popitem(last=False)
-        return [(number, kind.topic) for number in (*kind.taken_out(waiting), *kind.taken_out(self._aside))]
+    def _has_broken(self, trial: _Trial, now: float) -> list[tuple[int, str]]:
+        line, member = trial.line, trial.member
+        line.culprits += member.odds.breaks == 0
+        for odds in (line.odds, member.odds):
+            odds.broke(trial.ended_at - trial.at)
+        line.broke_at, member.is_suspect = now, True
+        is_retained = member.message.retain
+        if not (is_retained and line.members):
+            line.members[member.number] = member
+        dropped = [number for number, one in line.members.items() if line.is_proven(one.odds)]
+        if (is_retained or line.culprits >= KIND) and line.odds.are_proof:
+            dropped = list(line.members)
+            line.until = now + (BELIEVED_RETAINED_S if is_retained else BELIEVED_S)
+        for number in dropped:
+            del line.members[number]
+        if line.odds.chance > MAYBE_CHANCE:
+            self._released |= line.let_go()
+        line.due_s = self._after(PAUSE_S[0] if line.others else line.odds.pause_s)
+        self._quiet_until_s = self._after(PAUSE_S[0])
+        return [(number, line.topic) for number in dropped]
 
-    def lasted(self, waiting: Waiting, lives_s: float, now: float) -> tuple[int, Any] | None:
-        """A connection lasts: what is to be sent again at once; one at a time, until the broker has it."""
-        trial = self._trial
-        if not self._aside or (trial is not None and trial.number(waiting) is not None):
+    def send_again(self, send: Callable[[int, Any], int | None], waiting: Waiting, at_once: int, now: float) -> None:
+        """All that is suspected no more, and what is to be tried now. send: gives paho's number.
+
+        at_once: while so many wait, what is sent may have to wait, too.
+        """
+        released, self._released = self._released, {}
+        for number, message in released.items():
+            send(number, message)
+        line = min((line for line in self._lines if line.members), key=lambda line: line.due_s, default=None)
+        if line is None or not self._calm.is_now or len(waiting) >= at_once:
+            return
+        if self._calm.seconds_at(now) >= max(line.due_s, self._quiet_until_s):
+            candidates = line.others or list(line.members.values())[:1]
+            member = candidates[int(self._draw() * len(candidates))]
+            del line.members[member.number]
+            key = send(member.number, member.message)
+            if key is not None:
+                self._calm.end(now)
+                self._trial = _Trial(line, member, key, now)
+
+    def take_out(self, is_meant: Callable[[Any], bool]) -> list[tuple[int, str]]:
+        """Some of what is set aside. Gives numbers and topics."""
+        found = [(line, one) for line in self._lines for one in line.members.values() if is_meant(one.message)]
+        for line, one in found:
+            del line.members[one.number]
+        return [(one.number, line.topic) for line, one in found]
+
+    def last(self) -> tuple[int, Any] | None:
+        """At the end: what is set aside, one by one, the least suspected first."""
+        line = min((line for line in self._lines if line.members), key=lambda line: line.odds.breaks, default=None)
+        if line is None:
             return None
-        if lives_s < SHORT_CONNECTION_S + (trial.lived_s if trial is not None and trial.breaks else 0.0):
-            return None
-        # What has broken one is tried to its end, or two of them would take turns for ever.
-        number = trial.number(self._aside) if trial is not None else None
-        if number is None:
-            number = min(self._aside, key=lambda number: _nbytes(self._aside[number]))
-        message = self._aside.pop(number)
-        if self._trial is not None and self._trial.is_of(message):
-            self._trial.message, self._trial.at = message, now
-        else:
-            self._trial = _Trial(message, now)
-        return number, message
-
-    def take_out(self, waiting: Waiting, is_meant: Callable[[Any], bool]) -> list[tuple[int, str]]:
-        """Some of what waits and of what is set aside. Gives numbers and topics."""
-        found = []
-        for messages in (waiting, self._aside):
-            for number, one in list(messages.items()):
-                if is_meant(one):
-                    del messages[number]
-                    found.append((number, one.topic))
-        return found
-
-    def let_go(self) -> list[tuple[int, Any]]:
-        """What is set aside, in the order of its coming, and is so no more."""
-        aside, self._aside = list(self._aside.items()), {}
-        return aside
+        member = next(iter(line.others or line.members.values()))
+        del line.members[member.number]
+        return member.number, member.message

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
@@ -20,13 +21,14 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_agent.config import MqttConfig
 from edge_agent.credentials import connection_fault
 from edge_agent.demo.broker import free_port
+from edge_agent.first_in_line import SUSPECTED_AFTER
 from edge_agent.link_events import Broken, Connected, Disconnected, LinkEvent
 from edge_agent.mqtt_link import (
     KEEPALIVE_S,
     NETWORK_SILENCE_S,
     MqttLink,
 )
-from edge_agent.poison import BREAKS, POISON_AFTER, SHORT_CONNECTION_S
+from edge_agent.outbox import MAX_IN_FLIGHT
 from edge_agent.publications import Publication
 from tests.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE
 from tests.processes import Mosquitto
@@ -169,35 +171,56 @@ def test_certificates_that_are_replaced_count_from_the_next_attempt_on_and_unrea
             link.stop(1.0)
 
 
-@pytest.mark.expects_warning
-def test_what_a_broker_closes_connections_on_is_dropped_and_what_a_network_cut_off_is_not() -> None:
+def connected(link: MqttLink, **told: Any) -> None:
+    """As paho does it: first it chooses what it is about to send."""
+    link._client._messages_reconnect_reset_out()
+    link._on_pre_connect(link._client, None)
+    link._on_connect(link._client, None, None, ReasonCode(PacketTypes.CONNACK, "Success"), SimpleNamespace(**told))
+
+
+def broken(link: MqttLink) -> None:
+    link._on_disconnect(link._client, None, None, ReasonCode(PacketTypes.DISCONNECT, "Unspecified error"), None)
+
+
+def about_to_be_sent(link: MqttLink) -> list[str]:
+    return [one.topic for one in link._client._out_messages.values() if one.state == paho.mqtt_ms_publish]
+
+
+def offline(nbytes: int, *topics: str) -> MqttLink:
     link = MqttLink("c", MqttConfig.model_validate({}), lambda _: None)
-    # They wait for a connection.
-    numbers = [link.publish(Publication(topic="r/1", payload=b"x" * size)) for size in (20_000, 500)]
+    for topic in topics:
+        link.publish(Publication(topic=topic, payload=b"x" * nbytes))
+    return link
 
-    def broken(after_s: float) -> None:
-        link.is_connected, link.outbox._connected_at = True, time.monotonic() - after_s
-        assert link.outbox.take_confirmed() == []
-        link._on_disconnect(link._client, None, None, ReasonCode(PacketTypes.DISCONNECT, "Unspecified error"), None)
 
-    for _ in range(POISON_AFTER):
-        link.outbox.connection_is_tried()
-        assert len(link._client._out_messages) == 2
-        broken(0.0)
-    link.outbox.connection_is_tried()
-    assert (len(link._client._out_messages), len(link.outbox)) == (1, 2)
-    # It lasts, and what was set aside is sent again: under a number that its sender does not know.
-    for turn in range(BREAKS):
-        broken((turn + 1) * (SHORT_CONNECTION_S + 1))
-        assert len(link._client._out_messages) == 2
-        again = list(link._client._out_messages)[-1]
-        link.outbox.connection_is_tried()
-    assert link.outbox.take_refused() == [numbers[0]]
-    assert not link.outbox.takes(Publication(topic="r/1", payload=b"x" * 19_999, correlation=b"c"))
-    assert link.outbox.takes(Publication(topic="r/1", payload=b"x" * 500))
-    assert link.outbox.takes(Publication(topic="r/2", payload=b"x" * 20_000))
-    assert again not in numbers
-    assert (len(link.outbox), link.outbox.dropped) == (1, 1)
+def test_what_connections_break_on_is_set_aside_and_the_next_ones_are_sent_though_paho_had_not_chosen_them() -> None:
+    link = offline(500, *["r/1"] * MAX_IN_FLIGHT, "r/2", "r/3")
+    for _ in range(SUSPECTED_AFTER):
+        connected(link)
+        assert about_to_be_sent(link)[0] == "r/1"
+        link._on_subscribe(link._client, None, 0, [ReasonCode(PacketTypes.SUBACK, "Granted QoS 1")], None)
+        broken(link)
+    connected(link)
+    assert about_to_be_sent(link) == ["r/2", "r/3"]
+    assert len(link.outbox) == MAX_IN_FLIGHT + 2
+
+
+def test_no_more_is_sent_at_once_than_the_broker_says_it_takes() -> None:
+    link = offline(500, *"abcdefgh")
+    connected(link, ReceiveMaximum=3)
+    assert about_to_be_sent(link) == ["a", "b", "c"]
+    assert link._client._max_inflight_messages == 3
+    broken(link)
+    connected(link)
+    assert about_to_be_sent(link) == [*"abcdefgh"]
+    assert link._client._max_inflight_messages == MAX_IN_FLIGHT
+
+
+def test_a_number_of_paho_that_is_in_use_still_costs_no_message() -> None:
+    link = offline(500, "a", "b", "c")
+    link._client._last_mid = 65535
+    assert link.publish(Publication(topic="d", payload=b"")) == 4
+    assert [one.topic for one in link._client._out_messages.values()] == ["a", "b", "c", "d"]
 
 
 @pytest.mark.expects_warning
@@ -208,47 +231,43 @@ def test_a_subscription_or_message_that_the_broker_refuses_is_noted(caplog: pyte
         link._on_subscribe(link._client, None, number, [ReasonCode(PacketTypes.SUBACK, reason)], None)
     assert link.subscribed == {"a/#": None, "b/#": "Not authorized"}
     assert "subscription refused client=c topic='b/#' reason=Not authorized" in caplog.text
-    link._on_publish(link._client, None, 3, ReasonCode(PacketTypes.PUBACK, "Not authorized"), None)
-    assert list(link.refusals) == ["Not authorized"]
-    for number, reason in ((4, "Quota exceeded"), (5, "Payload format invalid"), (6, "No matching subscribers")):
-        link._on_publish(link._client, None, number, ReasonCode(PacketTypes.PUBACK, reason), None)
     box = link.outbox
-    assert (box.take_forbidden(), box.take_postponed(), box.take_refused(), box.take_confirmed()) == (
-        [3],
-        [4],
-        [5],
-        [6],
-    )
+    numbers = []
+    for reason in ("Not authorized", "Quota exceeded", "Payload format invalid", "No matching subscribers"):
+        link._client._out_messages.clear()
+        numbers.append(link.publish(Publication(topic="r", payload=b"")))
+        (key,) = link._client._out_messages
+        link._on_publish(link._client, None, key, ReasonCode(PacketTypes.PUBACK, reason), None)
+    assert [*(box.take_forbidden(), box.take_postponed(), box.take_refused(), box.take_confirmed())] == [
+        [number] for number in numbers
+    ]
+    assert list(link.refusals) == ["Not authorized", "Quota exceeded", "Payload format invalid"]
     link.set_subscriptions({"a/#", "b/#"})
     assert link.unheard == ["b/#"]
 
 
 def test_what_was_set_aside_is_sent_when_the_agent_ends() -> None:
-    link = MqttLink("c", MqttConfig(), lambda _event: None)
-    link.outbox._poison._aside = {-1: Publication(topic="state", payload=b"stopped", retain=True)}
-    link.outbox.connection_made(None)
-    link.is_connected = True
-    link.stop(0.0)
-    ((number, waiting),) = link._client._out_messages.items()
-    assert (waiting.topic, waiting.payload, waiting.retain) == ("state", b"stopped", True)
-    link.outbox.confirmed(number)
-    assert link.outbox.take_confirmed() == [-1]
+    link = offline(500, "r/1")
+    for _ in range(SUSPECTED_AFTER + 1):
+        connected(link)
+        link.outbox.answered()
+        broken(link)
+    connected(link)
+    assert len(link._client._out_messages) == 0
+    link.stop(0.05)
+    assert [one.topic for one in link._client._out_messages.values()] == ["r/1"]
 
 
 @pytest.mark.expects_warning
-@pytest.mark.parametrize("nbytes", [2998, 3001])
-def test_what_waits_for_a_broker_that_takes_less_is_taken_out_before_it_is_sent(nbytes: int) -> None:
-    link = MqttLink("c", MqttConfig(), lambda _event: None)
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+@pytest.mark.parametrize("nbytes", [2996, 3000, 3001])
+def test_a_packet_is_as_long_as_it_is_thought_to_be_at_most(nbytes: int, protocol: str) -> None:
+    link = MqttLink("c", MqttConfig.model_validate({"protocol": protocol}), lambda _event: None)
     sample = Publication(topic="r", payload=b"", content_type="application/json", correlation=b"c" * 500)
-    number = link.publish(sample)
-    (waiting,) = link._client._out_messages.values()
-    assert waiting.properties
-    length = len("r") + 2 + 2 + len(waiting.properties.pack())  # type: ignore[no-untyped-call]
-    header = 1 + 2
-    payload = b"x" * (nbytes - length - header)
-    long = link.publish(replace(sample, payload=payload))
-    properties = SimpleNamespace(MaximumPacketSize=3000)
-    link._on_connect(link._client, None, None, ReasonCode(PacketTypes.CONNACK, "Success"), properties)
-    assert link.outbox.take_refused() == ([] if nbytes < 3000 else [long])
-    assert number in link._client._out_messages
-    assert len(link.outbox) == (2 if nbytes < 3000 else 1)
+    own = len("r") + 2 + 2 + 1 + 2  # a number, the topic's length, a header, the length of all in two bytes
+    if protocol == "5":
+        own += 2 + (1 + 2 + 500) + (1 + 2 + len("application/json"))
+    link.publish(replace(sample, payload=b"x" * (nbytes - own)))
+    connected(link, MaximumPacketSize=3000)
+    assert len(link.outbox.take_refused()) == (nbytes > 3000 - 2)
+    assert len(link.outbox) == (nbytes <= 3000 - 2)
