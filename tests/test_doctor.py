@@ -373,6 +373,7 @@ def test_another_board_of_this_name_is_warned_of() -> None:
     assert name_check(b"\xff", "b", is_running=False).verdict is Verdict.GOOD
 
 
+@pytest.mark.expects_warning
 @pytest.mark.usefixtures("require_mosquitto")
 @pytest.mark.parametrize(
     ("user", "verdict", "found"),

@@ -96,6 +96,6 @@ def test_a_flood_of_one_command_hides_no_other(log: Log, monkeypatch: pytest.Mon
     desk = CommandDesk(config('[commands]\nallow = ["ping", "resume"]'), lambda _: None, deeds)
     for _ in range(AT_ONCE + 10):
         desk.hear(inbound(f"{BASE}/cmd/ping"))
-    desk.hear(inbound(f"{BASE}/cmd/resume"))
+    desk.hear(inbound(f"{BASE}/cmd/resume", {}))
     assert len(log.lines) == AT_ONCE + 1
     assert log.lines[-1] == "command op=resume"

@@ -236,7 +236,7 @@ def test_a_request_that_gives_no_canary_is_named(tmp_path: Path, capsys: pytest.
     requests.write_text(requests.read_text("utf-8") + long, "utf-8")
     words = ["--tasks", DEMO_TASKS, "--canaries", requests]
     assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b", *words) == 0
-    assert f"canary left out: {requests}:4: prompt of " in capsys.readouterr().err
+    assert f"canary left out: {requests}:4: input: a prompt of " in capsys.readouterr().err
     assert len(decode((tmp_path / "b" / "canaries.json").read_bytes()).canaries) == 3
 
 
