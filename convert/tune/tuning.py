@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..kept import new_file
 from ..measure.divergence import compare, predict
@@ -83,7 +84,12 @@ class Tuning:
         if not is_unrounded and not unmeasured:
             return tuned
         progress("loading", 0.0)
-        with Runner(self.reference(), chunk_tokens=CHUNK_TOKENS, threads=self.threads, is_writable=True) as runner:
+        with (
+            Runner(self.reference(), chunk_tokens=CHUNK_TOKENS, threads=self.threads, is_writable=True) as runner,
+            # For numpy's products: work is shared out by whole matrices, or the sums, and so the bytes, would depend
+            # on how many threads there are, and on when each of them comes.
+            threadpool_limits(1, "blas"),
+        ):
             *seen, unseen = chunks(self.texts, runner, seed=self.seed, most=CALIBRATION_CHUNKS + 1)
             if is_unrounded:
                 share = _ROUNDING_SHARE if unmeasured else 1.0

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from convert.cli import main
 from convert.measure.importance import read_importance
 from convert.read.checkpoint import Checkpoint
 from convert.reference import KeptReference
 from convert.report.quality import decode
+from convert.weights.feedback import Feedback
 from edge_agent.demo.readings import checkpoint_folder
 from edge_agent.model_store import open_model
 from tests.convert.gguf_reading import read_gguf
@@ -231,6 +233,23 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(
     capsys.readouterr()
 
     assert models[0] == models[1]
+
+
+def test_numpy_multiplies_with_one_thread_whatever_was_imported_before_the_converter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+
+    def encode(*arguments: Any) -> Any:
+        found.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return rounded(*arguments)
+
+    rounded = Feedback.encode
+    monkeypatch.setattr("convert.weights.feedback.Feedback.encode", encode)
+    with threadpool_limits(2, "blas"):
+        assert convert("--type", "q4_0", "--calibration", "--out", tmp_path / "b", "--work", tmp_path) == 0
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
+    assert set(found) == {1}
 
 
 @pytest.mark.parametrize(
