@@ -279,9 +279,7 @@ class Agent:
                 case "give-up":
                     self._exit_code = 1
         self._operations.tick(now)
-        control = self._connections.control.outbox
-        for take in (control.take_confirmed, control.take_refused, control.take_forbidden, control.take_postponed):
-            take()  # of its messages nobody asks
+        self._connections.control.outbox.take_fates()  # of its messages nobody asks
         if "health" in self._timers:  # a reload may have made its interval shorter
             self._timers["health"] = min(self._timers["health"], now + self._operations.config.health.interval_s)
         self._model_switch.tick(now)

@@ -99,7 +99,7 @@ class Connections:
             dropped=sum(link.outbox.dropped for link in links) + self.ignored,
             # Copies, which are made at once: the network threads add to them.
             disconnects_lately=sum(now - at < UNSTABLE_WINDOW_S for link in links for at in tuple(link.disconnects)),
-            refused_lately=sum(now - at < REFUSED_WINDOW_S for link in links for at in tuple(link.outbox.refused_at)),
+            refused_lately=sum(now - at < REFUSED_WINDOW_S for link in links for at, _ in tuple(link.outbox.refusals)),
             unheard=sum(len(link.unheard) for link in links),
             data_lost_s=None if self._data_lost_at is None else now - self._data_lost_at,
         )

@@ -21,6 +21,7 @@ from edge_agent.journal_sync import Synced
 from edge_agent.link_events import Inbound
 from edge_agent.messages import shortened
 from edge_agent.mqtt_link import MqttLink
+from edge_agent.outbox import Fate
 from edge_agent.publications import Publication
 from edge_agent.quarantine import Quarantined
 from edge_agent.record import Record
@@ -165,18 +166,9 @@ class Delivery:
 
     def flush(self, now: float) -> None:
         """Commits, then sends; acknowledges what needs no disk."""
-        for number in self._link.outbox.take_confirmed():
+        for number, fate in self._link.outbox.take_fates():
             if (row := self._sent.pop(number, None)) is not None:
-                self._confirmed.append(row)
-        for number in self._link.outbox.take_refused():
-            if (row := self._sent.pop(number, None)) is not None:
-                self._shorten(row)
-        for number in self._link.outbox.take_forbidden():
-            if (row := self._sent.pop(number, None)) is not None:
-                self._redirect(row)
-        for number in self._link.outbox.take_postponed():
-            if (row := self._sent.pop(number, None)) is not None:
-                self._postpone(row, now)
+                self._learn(row, fate, now)
         self._send_postponed(now)
         if self._staged or self._received or now >= self._confirm_by:
             self._confirm_all(now)
@@ -193,6 +185,17 @@ class Delivery:
         if self._record.is_volatile:
             self._acknowledge(self._generation)
         self._staged.extend(self._record.tend(now))
+
+    def _learn(self, row: int, fate: Fate, now: float) -> None:
+        match fate:
+            case Fate.CONFIRMED:
+                self._confirmed.append(row)
+            case Fate.UNTAKEN:
+                self._shorten(row)
+            case Fate.FORBIDDEN:
+                self._redirect(row)
+            case Fate.POSTPONED:
+                self._postpone(row, now)
 
     def _shorten(self, row: int) -> None:
         """Its reply was handed over, and the broker does not take it: its caller is to hear that."""

@@ -26,7 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edge_agent.config import MqttConfig
 from edge_agent.credentials import connection_fault, read_secret, tls_context
 from edge_agent.link_events import TAKEN_OVER, Broken, Connected, Disconnected, Inbound, LinkEvent
-from edge_agent.outbox import MAX_IN_FLIGHT, Outbox, Refusal
+from edge_agent.outbox import MAX_IN_FLIGHT, Fate, Outbox
 from edge_agent.paho_queue import PahoQueue, properties
 from edge_agent.publications import Publication
 
@@ -41,7 +41,7 @@ WILL_DELAY_S = 5
 NETWORK_SILENCE_S = 60.0
 BACK_OFF_S = (1.0, 15.0)
 # Reason codes of a PUBACK: not authorized, topic name invalid, payload format invalid.
-_REFUSALS = {0x87: Refusal.FORBIDDEN, 0x90: Refusal.FORBIDDEN, 0x99: Refusal.UNTAKEN}
+_REFUSALS = {0x87: Fate.FORBIDDEN, 0x90: Fate.FORBIDDEN, 0x99: Fate.UNTAKEN}
 
 
 class MqttLink:
@@ -76,8 +76,6 @@ class MqttLink:
         self._filters: frozenset[str] = frozenset()
         # By filter: why the broker refuses it; None = it does not.
         self.subscribed: dict[str, str | None] = {}
-        # Of messages that the broker took from us to throw away.
-        self.refusals: deque[str] = deque(maxlen=16)
         self._asked: dict[int | None, str] = {}
         self._lock = threading.Lock()
         protocol = MQTTProtocolVersion.MQTTv5 if self._is_v5 else MQTTProtocolVersion.MQTTv311
@@ -176,7 +174,7 @@ class MqttLink:
             self._subscribe(added)
 
     def publish(self, publication: Publication) -> int | None:
-        """Hands a message over; while offline it waits. Gives its number, for `outbox.take_confirmed`.
+        """Hands a message over; while offline it waits. Gives its number, for `outbox.take_fates`.
 
         None: dropped, because too many wait, the topic is bad, or the broker takes no packet of this size.
         """
@@ -291,8 +289,7 @@ class MqttLink:
         self, client: paho.Client, _userdata: object, number: int, reason: ReasonCode, _properties: object
     ) -> None:
         if reason.is_failure:
-            self.refusals.append(str(reason))
-            self.outbox.refused(number, _REFUSALS.get(reason.value, Refusal.LATER), str(reason))
+            self.outbox.refused(number, _REFUSALS.get(reason.value, Fate.POSTPONED), str(reason))
         else:
             self.outbox.confirmed(number)
         self._queue.send_at_once(self.outbox.in_flight)

@@ -38,12 +38,13 @@ class Queue(Protocol):
     def packet_bytes(self, message: Any) -> int: ...
 
 
-class Refusal(StrEnum):
-    """Why a broker of MQTT 5 took a message to throw it away."""
+class Fate(StrEnum):
+    """What became of a message that was handed over: a broker of MQTT 5 may take it to throw it away."""
 
+    CONFIRMED = "confirmed"  # the broker has it
     FORBIDDEN = "forbidden"  # nobody, or not we, may publish to that topic
     UNTAKEN = "untaken"  # it is not what the broker takes there
-    LATER = "later"  # not now: a quota, or a fault of the broker's
+    POSTPONED = "postponed"  # not now: a quota, or a fault of the broker's
 
 
 class Outbox:
@@ -62,13 +63,9 @@ class Outbox:
         self._next = itertools.count(1)
         self._numbers: dict[int, int] = {}
         # Not through the inbox, which may be full.
-        self._confirmed: deque[int] = deque(maxlen=2 * MAX_QUEUED)
-        # What the broker turned out not to take.
-        self._refused: deque[int] = deque()
-        # And of those that it took to throw away: it lets us publish nothing to their topics, or not now.
-        self._forbidden: deque[int] = deque()
-        self._postponed: deque[int] = deque()
-        self.refused_at: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
+        self._fates: deque[tuple[int, Fate]] = deque(maxlen=2 * MAX_QUEUED)
+        # Of messages that the broker took to throw away: when, in seconds of the clock, and why.
+        self.refusals: deque[tuple[float, str]] = deque(maxlen=16)
 
     def __len__(self) -> int:
         """Messages that the broker has not confirmed."""
@@ -112,23 +109,11 @@ class Outbox:
         """How many are to be sent at once, and to wait for their PUBACK."""
         return 1 if self._poison.is_in_doubt(self._queue.waiting) else self._max_in_flight
 
-    def take_confirmed(self) -> list[int]:
-        """Numbers of messages that the broker has, since the last call; to be called often."""
+    def take_fates(self) -> list[tuple[int, Fate]]:
+        """Numbers of messages that were handed over, and what became of them: to be called often."""
         with self._queue.lock:
             self._poison.send_again(self._send, self._queue.waiting, self.in_flight // 2 + 1, self._clock())
-        return _taken(self._confirmed)
-
-    def take_refused(self) -> list[int]:
-        """Numbers of messages that were handed over, and that the broker does not take, since the last call."""
-        return _taken(self._refused)
-
-    def take_forbidden(self) -> list[int]:
-        """Numbers of messages to topics that are refused us, since the last call."""
-        return _taken(self._forbidden)
-
-    def take_postponed(self) -> list[int]:
-        """Numbers of messages that the broker may take another time, since the last call."""
-        return _taken(self._postponed)
+        return [self._fates.popleft() for _ in range(len(self._fates))]
 
     def send_last(self) -> None:
         """At the end, what is set aside, one by one: there will be no other time for it."""
@@ -146,27 +131,21 @@ class Outbox:
 
     def confirmed(self, key: int) -> None:
         """key: paho's number, also below."""
-        self._passed(key, self._confirmed)
+        self._passed(key, Fate.CONFIRMED)
 
-    def refused(self, key: int, refusal: Refusal, words: str) -> None:
+    def refused(self, key: int, fate: Fate, words: str) -> None:
         """By the broker, with these words."""
-        self.refused_at.append(time.monotonic())
+        self.refusals.append((self._clock(), words))
         message = self._queue.waiting.get(key)
         log.error("the broker refuses a message topic=%r: %s", cut(message.topic) if message else "?", words)
-        match refusal:
-            case Refusal.FORBIDDEN:
-                self._passed(key, self._forbidden)
-            case Refusal.UNTAKEN:
-                self._passed(key, self._refused)
-            case Refusal.LATER:
-                self._passed(key, self._postponed)
+        self._passed(key, fate)
 
-    def _passed(self, key: int, numbers: deque[int]) -> None:
+    def _passed(self, key: int, fate: Fate) -> None:
         with self._queue.lock:
             number = self._numbers.pop(key, None)
             if number is not None:  # at QoS 0 nobody waits for it
                 self._poison.passed(key, self._clock())
-                numbers.append(number)
+                self._fates.append((number, fate))
 
     def connection_made(self, max_packet_bytes: int | None, max_in_flight: int = MAX_IN_FLIGHT) -> None:
         """Before anything is sent. max_packet_bytes: as the broker tells it, which may be less than before."""
@@ -176,7 +155,7 @@ class Outbox:
             self._poison.connected(self._queue.waiting, self._clock())
             found = [] if max_packet_bytes is None else self._take_out_longer_than(max_packet_bytes)
         for number, topic in found:
-            self._refuse(number, topic, f"the broker takes no packet of more than {max_packet_bytes} bytes")
+            self._drop(number, topic, f"the broker takes no packet of more than {max_packet_bytes} bytes")
 
     def _take_out_longer_than(self, most: int) -> list[tuple[int, str]]:
         keys = [key for key, one in self._queue.waiting.items() if self._queue.packet_bytes(one) > most]
@@ -192,13 +171,9 @@ class Outbox:
         with self._queue.lock:
             dropped = self._poison.sort_out(self._queue.waiting, self._numbers, self._clock())
         for number, topic in dropped:
-            self._refuse(number, topic, "the broker closes the connection on it")
+            self._drop(number, topic, "the broker closes the connection on it")
 
-    def _refuse(self, number: int, topic: str, why: str) -> None:
-        self._refused.append(number)
+    def _drop(self, number: int, topic: str, why: str) -> None:
+        self._fates.append((number, Fate.UNTAKEN))
         self.dropped += 1
         log.error("message dropped topic=%r: %s", cut(topic), why)
-
-
-def _taken(numbers: deque[int]) -> list[int]:
-    return [numbers.popleft() for _ in range(len(numbers))]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from edge_agent.outbox import Outbox
+from edge_agent.outbox import Fate, Outbox
 from edge_agent.publications import Publication
 
 POLL_S = 0.25
@@ -124,9 +124,9 @@ class World:
             self.published[number] = (self.now, publication)
 
     def _poll(self) -> None:
-        self.outbox.take_confirmed()
-        for number in self.outbox.take_refused():
-            self.dropped[number] = self.now
+        for number, fate in self.outbox.take_fates():
+            if fate is Fate.UNTAKEN:
+                self.dropped[number] = self.now
         self._at(self.now + POLL_S, self._poll)
 
     def lost(self) -> list[int]:

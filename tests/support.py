@@ -18,6 +18,7 @@ from edge_agent.journal_sync import Synced
 from edge_agent.link_events import Inbound
 from edge_agent.messages import ModelName, Origin
 from edge_agent.mqtt_link import MqttLink
+from edge_agent.outbox import Fate
 from edge_agent.publications import Publication
 from edge_agent.request_queue import Request
 from edge_agent.tasks import load_tasks
@@ -172,14 +173,11 @@ def labelled(number: int, **scores: float) -> Finished:
 
 
 class Outlet:
-    """Stands where the data connection stands: what was sent, and of that what the broker confirms."""
+    """Stands where the data connection stands: what was sent, and what became of that at the broker."""
 
     def __init__(self) -> None:
         self.sent: list[Publication] = []
-        self.confirmed: list[int] = []
-        self.refused: list[int] = []
-        self.forbidden: list[int] = []
-        self.postponed: list[int] = []
+        self.fates: list[tuple[int, Fate]] = []
         self.dropped = 0
         self.outbox = self
         # What the broker takes, bytes of payload.
@@ -193,21 +191,9 @@ class Outlet:
         self.sent.append(publication)
         return len(self.sent)
 
-    def take_confirmed(self) -> list[int]:
-        confirmed, self.confirmed = self.confirmed, []
-        return confirmed
-
-    def take_refused(self) -> list[int]:
-        refused, self.refused = self.refused, []
-        return refused
-
-    def take_forbidden(self) -> list[int]:
-        forbidden, self.forbidden = self.forbidden, []
-        return forbidden
-
-    def take_postponed(self) -> list[int]:
-        postponed, self.postponed = self.postponed, []
-        return postponed
+    def take_fates(self) -> list[tuple[int, Fate]]:
+        fates, self.fates = self.fates, []
+        return fates
 
     def acknowledge(self, inbound: Inbound) -> None:
         self.acknowledged.append(inbound)

@@ -26,6 +26,7 @@ from edge_agent.journal_file import FILE, WAL_SUFFIX, open_file
 from edge_agent.journal_sync import JournalSync, Synced
 from edge_agent.link_events import Inbound
 from edge_agent.mqtt_link import MqttLink
+from edge_agent.outbox import Fate
 from edge_agent.quarantine import Quarantined
 from edge_agent.reception import Question, Reception, Unreadable
 from edge_agent.record import TRY_AGAIN_S
@@ -68,9 +69,13 @@ class Board:
 
     def confirm(self, number: int) -> None:
         """The broker has that reply, and a while goes by."""
-        self.outlet.confirmed = [number]
-        self.flush()
+        self.learn(number, Fate.CONFIRMED)
         self.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
+
+    def learn(self, number: int, fate: Fate) -> None:
+        """What became of that reply at the broker."""
+        self.outlet.fates = [(number, fate)]
+        self.flush()
 
     def hear_of_disk(self) -> None:
         wait_until(lambda: self.synced, "the journal is on the disk", 5.0)
@@ -299,8 +304,7 @@ def test_what_is_done_with_leaves_no_row(folder: Path) -> None:
     for number in range(1, 20):
         board.hear(envelope(str(number)))
         board.answer(number)
-        board.outlet.confirmed = [number]
-    board.flush()
+        board.learn(number, Fate.CONFIRMED)
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
     journal = Journal(folder / FILE)
     (count,) = journal._connection.execute("SELECT count(*) FROM requests").fetchone()
@@ -351,7 +355,7 @@ def test_what_is_remembered_is_bounded_by_its_bytes_on_the_disk(folder: Path, mo
     board = Board(folder)
     for number in range(60):
         board.hear("", correlation=b"\xff" * 20_000 + b"%d" % number)
-        board.outlet.confirmed = [number + 1]
+        board.outlet.fates = [(number + 1, Fate.CONFIRMED)]
     assert 1 << 19 < recorded(board) < 1 << 20
     monkeypatch.setattr(duplicates, "MAX_REMEMBERED_BYTES", 1 << 19)
     assert 1 << 18 < recorded(Board(folder)) < 1 << 19
@@ -371,8 +375,7 @@ def test_that_the_broker_has_a_reply_is_written_with_what_comes_next_or_soon_aft
     board = Board(folder, "[queue]\ndedup_window_s = 0\n")
     board.hear(envelope("a"))
     board.answer(1)
-    board.outlet.confirmed = [1]
-    board.flush()
+    board.learn(1, Fate.CONFIRMED)
     assert sum(commits) == 2
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
     assert sum(commits) == 3
@@ -527,7 +530,7 @@ def test_a_disk_that_stays_away_makes_nothing_grow(folder: Path, monkeypatch: py
     for number in range(1, 91):
         board.hear(json.dumps({"id": f"{number:3}", "input": "x" * 2000}))
         board.answer(number)
-        board.outlet.confirmed = [number]
+        board.outlet.fates = [(number, Fate.CONFIRMED)]
         seen.append(held())
     assert _most(seen[:30]) == _most(seen)
     assert threading.active_count() < threads + 20
@@ -834,8 +837,7 @@ def test_a_reply_that_another_broker_does_not_take_becomes_a_short_one(folder: P
     board = Board(folder)
     board.hear(envelope("a"))
     board.answer(1)
-    board.outlet.refused = [1]
-    board.flush()
+    board.learn(1, Fate.UNTAKEN)
     whole, short = board.replies
     assert (whole["status"], short["status"], short["output"]) == ("ok", "failed", None)
     assert {name: short[name] for name in ("id", "task", "timing")} == {
@@ -845,26 +847,29 @@ def test_a_reply_that_another_broker_does_not_take_becomes_a_short_one(folder: P
     assert cast("dict[str, str]", short["error"])["code"] == "internal"
     # On record too; and not made shorter for ever.
     assert [json.loads(reply.payload)["status"] for _, reply in Journal(folder / FILE).undelivered()] == ["failed"]
-    board.outlet.refused = [2]
-    board.flush()
+    board.learn(2, Fate.UNTAKEN)
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
     assert len(board.replies) == 2
     assert list(Journal(folder / FILE).undelivered()) == []
 
 
-@pytest.mark.expects_warning
-def test_a_reply_to_where_the_broker_lets_nobody_publish_goes_to_the_topic_of_its_task(folder: Path) -> None:
+def answered_elsewhere(folder: Path) -> Board:
+    """One whose first reply goes to a topic that its caller named."""
     board = Board(folder)
     board.hear(json.dumps({"id": "a", "input": "x", "reply_to": "edgeai/v1/reply/a"}))
     board.answer(1)
-    board.outlet.forbidden = [1]
-    board.flush()
+    return board
+
+
+@pytest.mark.expects_warning
+def test_a_reply_to_where_the_broker_lets_nobody_publish_goes_to_the_topic_of_its_task(folder: Path) -> None:
+    board = answered_elsewhere(folder)
+    board.learn(1, Fate.FORBIDDEN)
     first, second = board.outlet.sent
     assert second == replace(first, topic=REQUEST.replace("request", "response"))
     # On record too; a repeated question is answered as ever; and there is no third place.
     assert [reply.topic for _, reply in Journal(folder / FILE).undelivered()] == [second.topic]
-    board.outlet.forbidden = [2]
-    board.flush()
+    board.learn(2, Fate.FORBIDDEN)
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
     assert (len(board.outlet.sent), board.outlet.dropped) == (2, 1)
     assert list(Journal(folder / FILE).undelivered()) == []
@@ -872,13 +877,11 @@ def test_a_reply_to_where_the_broker_lets_nobody_publish_goes_to_the_topic_of_it
 
 @pytest.mark.expects_warning
 def test_a_reply_that_the_broker_does_not_take_now_is_sent_again_and_at_last_elsewhere(folder: Path) -> None:
-    board = Board(folder)
-    board.hear(json.dumps({"id": "a", "input": "x", "reply_to": "edgeai/v1/reply/a"}))
-    board.answer(1)
+    board = answered_elsewhere(folder)
     now = time.monotonic()
     for number in range(1, MOST_TRIES + 1):
         assert len(board.outlet.sent) == number
-        board.outlet.postponed = [number]
+        board.outlet.fates = [(number, Fate.POSTPONED)]
         for later_s in (0.0, POSTPONED_S - 0.1, POSTPONED_S + 0.1):
             board.delivery.flush(now + later_s)
         now += POSTPONED_S + 1

@@ -28,7 +28,7 @@ from edge_agent.mqtt_link import (
     NETWORK_SILENCE_S,
     MqttLink,
 )
-from edge_agent.outbox import MAX_IN_FLIGHT
+from edge_agent.outbox import MAX_IN_FLIGHT, Fate
 from edge_agent.publications import Publication
 from tests.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE
 from tests.processes import Mosquitto
@@ -238,10 +238,9 @@ def test_a_subscription_or_message_that_the_broker_refuses_is_noted(caplog: pyte
         numbers.append(link.publish(Publication(topic="r", payload=b"")))
         (key,) = link._client._out_messages
         link._on_publish(link._client, None, key, ReasonCode(PacketTypes.PUBACK, reason), None)
-    assert [*(box.take_forbidden(), box.take_postponed(), box.take_refused(), box.take_confirmed())] == [
-        [number] for number in numbers
-    ]
-    assert list(link.refusals) == ["Not authorized", "Quota exceeded", "Payload format invalid"]
+    fates = (Fate.FORBIDDEN, Fate.POSTPONED, Fate.UNTAKEN, Fate.CONFIRMED)
+    assert box.take_fates() == [*zip(numbers, fates, strict=True)]
+    assert [words for _, words in box.refusals] == ["Not authorized", "Quota exceeded", "Payload format invalid"]
     link.set_subscriptions({"a/#", "b/#"})
     assert link.unheard == ["b/#"]
 
@@ -269,5 +268,5 @@ def test_a_packet_is_as_long_as_it_is_thought_to_be_at_most(nbytes: int, protoco
         own += 2 + (1 + 2 + 500) + (1 + 2 + len("application/json"))
     link.publish(replace(sample, payload=b"x" * (nbytes - own)))
     connected(link, MaximumPacketSize=3000)
-    assert len(link.outbox.take_refused()) == (nbytes > 3000 - 2)
+    assert len(link.outbox.take_fates()) == (nbytes > 3000 - 2)
     assert len(link.outbox) == (nbytes <= 3000 - 2)

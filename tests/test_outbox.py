@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edge_agent.first_in_line import SUSPECTED_AFTER
-from edge_agent.outbox import MAX_IN_FLIGHT, MAX_QUEUED, Outbox
+from edge_agent.outbox import MAX_IN_FLIGHT, MAX_QUEUED, Fate, Outbox
 from edge_agent.publications import Publication
 
 
@@ -62,8 +62,8 @@ def test_numbers_are_its_own_though_paho_gives_one_again() -> None:
     second = site.publish("r/1")
     site.confirm(1)
     assert first != second
-    assert site.outbox.take_confirmed() == [first, second]
-    assert site.outbox.take_confirmed() == []
+    assert site.outbox.take_fates() == [(first, Fate.CONFIRMED), (second, Fate.CONFIRMED)]
+    assert site.outbox.take_fates() == []
 
 
 def test_what_is_set_aside_is_confirmed_under_the_number_that_its_sender_knows() -> None:
@@ -72,11 +72,11 @@ def test_what_is_set_aside_is_confirmed_under_the_number_that_its_sender_knows()
     other = site.publish("r/2")
     site.outbox.connection_made(None)
     site.now += 20.0
-    assert site.outbox.take_confirmed() == []
+    assert site.outbox.take_fates() == []
     assert [one.topic for one in site.queue.waiting.values()] == ["r/2", "r/1"]
     site.confirm(2)
     site.confirm(1)
-    assert site.outbox.take_confirmed() == [aside, other]
+    assert site.outbox.take_fates() == [(aside, Fate.CONFIRMED), (other, Fate.CONFIRMED)]
     assert len(site.outbox) == 0
 
 
@@ -92,9 +92,9 @@ def test_too_many_are_dropped_and_what_is_set_aside_is_never_too_much() -> None:
     site.outbox.connection_made(None)
     site.queue.waiting = {}
     site.now += 20.0
-    site.outbox.take_confirmed()
+    site.outbox.take_fates()
     site.confirm(1)
-    assert site.outbox.take_confirmed() == [aside]
+    assert site.outbox.take_fates() == [(aside, Fate.CONFIRMED)]
 
 
 @pytest.mark.expects_warning
@@ -103,7 +103,7 @@ def test_what_waits_for_a_broker_that_takes_less_is_refused_wherever_it_waits() 
     aside = site.set_aside("r/1", 3000)
     short, long = site.publish("r/2", 2000), site.publish("r/2", 2001)
     site.outbox.connection_made(2000)
-    assert sorted(site.outbox.take_refused()) == [aside, long]
+    assert sorted(site.outbox.take_fates()) == [(aside, Fate.UNTAKEN), (long, Fate.UNTAKEN)]
     assert [site.outbox.number(key) for key in site.queue.waiting] == [short]
     assert site.publish("r/2", 2001) is None
     assert site.outbox.dropped == 3
@@ -124,17 +124,17 @@ def test_a_message_that_breaks_connections_is_refused_under_its_number_and_one_b
         site.confirm(key)
     assert site.outbox.in_flight == 10
     aside = site.set_aside("r/1")
-    refused: list[int] = []
-    while not refused:
+    fates: list[tuple[int, Fate]] = []
+    while not fates:
         site.outbox.connection_made(None)
         site.now += 100.0
-        site.outbox.take_confirmed()
+        site.outbox.take_fates()
         site.now += 0.01
         site.outbox.connection_broken()
         site.outbox.connection_is_tried()
-        refused = site.outbox.take_refused()
+        fates = site.outbox.take_fates()
         assert site.now < 1000.0
-    assert refused == [aside]
+    assert fates == [(aside, Fate.UNTAKEN)]
 
 
 def test_nothing_that_nobody_would_notice_is_sent_where_something_is_suspected() -> None:

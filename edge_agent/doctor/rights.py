@@ -57,7 +57,7 @@ def rights(config: Config, client_id: str, *, is_running: bool) -> Iterator[Chec
         hears_until(lambda: not is_up or len(link.subscribed) == len(wanted))
         if is_up:
             link.publish(Publication(topic=event_topic, payload=json.dumps({"token": token}).encode()))
-            hears_until(lambda: is_back or bool(link.refusals))
+            hears_until(lambda: is_back or bool(link.outbox.refusals))
     finally:
         link.stop(0.5)
     if not is_up:
@@ -65,7 +65,7 @@ def rights(config: Config, client_id: str, *, is_running: bool) -> Iterator[Chec
     yield _topics(
         refused={text: why for text, why in link.subscribed.items() if why is not None},
         unanswered=wanted - link.subscribed.keys(),
-        publishing=next(iter(link.refusals), None),
+        publishing=next((words for _, words in link.outbox.refusals), None),
         is_back=is_back,
         base=topics.base,
     )
