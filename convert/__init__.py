@@ -2,8 +2,8 @@
 
 import os
 
-# Read by llama.cpp's threads as they start: they sleep while they wait for each other. Awake, they are many times slower
-# as soon as anything else wants a core.
+# Read by llama.cpp's threads as they start: they sleep while they wait for each other. Awake, they are many times
+# slower as soon as anything else wants a core.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
