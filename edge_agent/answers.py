@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from edge_agent.clock import Moment
 from edge_agent.delivery import Delivery
 from edge_agent.duplicates import Duplicates, Key, key_of, may_be_duplicate
+from edge_agent.envelope import logged
 from edge_agent.faults import cut, first_fault
 from edge_agent.link_events import Inbound
-from edge_agent.messages import Code, Error, Outcome, Refusal, Status, Timing, decode_reply, logged
+from edge_agent.messages import Code, Error, Outcome, Refusal, Status, Timing, decode_reply
 from edge_agent.replies import Replies
 from edge_agent.request_queue import Asker, Request
 from edge_agent.statistics import Statistics

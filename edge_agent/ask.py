@@ -6,10 +6,11 @@ import secrets
 from typing import Any
 
 from edge_agent.config import MqttConfig
+from edge_agent.envelope import is_json
 from edge_agent.exchange import Exchange, NoAnswerError, object_of
 from edge_agent.link_events import Connected, Disconnected, Inbound
-from edge_agent.messages import is_json, parse_json
 from edge_agent.publications import json_publication
+from edge_agent.strict_json import parse_json
 from edge_agent.topics import Topics, ask_reply_topic
 
 # How long after its deadline an answer that says so may still be under way.

@@ -15,10 +15,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from edge_agent.config import ClassifyTask, GenerateTask, Name, TaskConfig
 from edge_agent.engine.protocol import Failed, Finished, Refused, Run
+from edge_agent.envelope import Envelope, Options
 from edge_agent.faults import first_fault, shown
-from edge_agent.messages import Envelope, Options, Refusal, parse_json
+from edge_agent.messages import Refusal
+from edge_agent.strict_json import compact_json, parse_json
 from edge_agent.tasks import Task
-from edge_agent.templates import compact_json
 
 FILE = "canaries.json"
 SCHEMA: Literal[1] = 1

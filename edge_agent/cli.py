@@ -15,9 +15,9 @@ from edge_agent import __version__
 from edge_agent.config import COMMANDS, Config
 from edge_agent.config_files import broker_file_faults, command_file_faults, file_faults, model_hints, state_hints
 from edge_agent.config_loader import DEFAULT_PATH, ConfigError, load_config
+from edge_agent.envelope import MAX_DEADLINE_MS
 from edge_agent.faults import printable, printable_json, shown
 from edge_agent.log_limit import BoundedHandler
-from edge_agent.messages import MAX_DEADLINE_MS
 from edge_agent.topics import NAME_PATTERN
 
 EXIT_OK = 0
@@ -285,7 +285,7 @@ def _check_config(path: Path) -> int:
 def _ask(options: argparse.Namespace) -> int:
     from edge_agent.ask import ask, input_of  # noqa: PLC0415
     from edge_agent.exchange import NoAnswerError  # noqa: PLC0415
-    from edge_agent.messages import NotJsonError  # noqa: PLC0415
+    from edge_agent.strict_json import NotJsonError  # noqa: PLC0415
 
     config = load_config(options.config)
     if faults := broker_file_faults(config.mqtt):

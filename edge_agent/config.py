@@ -21,8 +21,9 @@ from pydantic import (
 
 from edge_agent import templates, topics
 from edge_agent.engine.schema_grammar import check_schema
+from edge_agent.envelope import MAX_DEADLINE_MS
 from edge_agent.faults import field_name, shown
-from edge_agent.messages import MAX_DEADLINE_MS, parse_json
+from edge_agent.strict_json import parse_json
 
 MAX_HOSTS = 8
 _MAX_SCHEMA_BYTES = 1_000_000

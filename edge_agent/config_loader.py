@@ -25,7 +25,7 @@ from edge_agent.config import (
     TlsConfig,
 )
 from edge_agent.faults import closest, fault_text, field_name, shown
-from edge_agent.messages import parse_json
+from edge_agent.strict_json import parse_json
 
 _MAX_BYTES = 10_000_000
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")

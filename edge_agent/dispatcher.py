@@ -15,12 +15,13 @@ from edge_agent.delivery import Delivery, Left
 from edge_agent.duplicates import key_of
 from edge_agent.energy import EnergyMeter
 from edge_agent.engine.protocol import Cancel, Command, Finished, Partial, Run, TextPlan
+from edge_agent.envelope import Envelope
 from edge_agent.forecast import Ahead
 from edge_agent.governor import NO_LIMITS
 from edge_agent.governor_stages import RELAX_S
 from edge_agent.latency import LONGEST_DEADLINE_MS, Latency
 from edge_agent.link_events import Inbound
-from edge_agent.messages import Code, Envelope, Error, ModelName, Outcome, Refusal
+from edge_agent.messages import Code, Error, ModelName, Outcome, Refusal
 from edge_agent.outcomes import Answer
 from edge_agent.quarantine import Quarantine, Quarantined, fingerprint
 from edge_agent.rate_limit import RateLimits

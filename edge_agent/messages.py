@@ -1,36 +1,16 @@
-"""Every message that callers see, and its one codec: requests and commands in, replies out."""
+"""PURE. What becomes of a request: how it ended, why it was refused, and the reply that tells it."""
 
 from __future__ import annotations
 
 import json
-import math
-import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    StrictStr,
-    StringConstraints,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import TypeAdapter
 
-from edge_agent.faults import cut, first_fault, shown
-from edge_agent.templates import compact_json
-
-MAX_JSON_DEPTH = 64
-# A token at least is each in a prompt, and a context has at most 131072. They take a hundred bytes each, and time.
-MAX_JSON_VALUES = 200_000
-MAX_DEADLINE_MS = 86_400_000
-_MOST_STOPS = 8
+from edge_agent.faults import cut
+from edge_agent.strict_json import encode
 
 
 class Status(StrEnum):
@@ -111,211 +91,6 @@ class Refusal(Exception):  # noqa: N818 - an answer to the caller, not a fault o
     def __init__(self, code: Code, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.error = Error(code=code, message=message, retry_after_s=retry_after_s)
-
-
-class NotJsonError(ValueError):
-    """The text is not strict JSON; the message says why and where."""
-
-
-def _refuse_constant(text: str) -> Any:
-    raise NotJsonError(f"{text} is not a JSON number")
-
-
-def _finite_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise NotJsonError(f"the number {shown(text)} is too large")
-    return value
-
-
-def _bounded_int(text: str) -> int:
-    if len(text) > 300:
-        raise NotJsonError(f"the number {shown(text)} is too large")
-    return int(text)
-
-
-def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value: dict[str, Any] = {}
-    for key, item in pairs:
-        if key in value:
-            raise NotJsonError(f"the key {shown(key)} occurs twice in one object")
-        value[key] = item
-    return value
-
-
-_DECODER = json.JSONDecoder(
-    parse_constant=_refuse_constant,
-    parse_float=_finite_float,
-    parse_int=_bounded_int,
-    object_pairs_hook=_distinct_keys,
-)
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def parse_json(text: str) -> Any:
-    """Strict JSON (RFC 8259): no NaN, no duplicate keys, no lone surrogates, at most MAX_JSON_DEPTH levels.
-
-    Nor more than MAX_JSON_VALUES values, commas and brackets within texts among them. Raises NotJsonError.
-    """
-    if sum(map(text.count, ",[{")) > MAX_JSON_VALUES:
-        raise NotJsonError(f"it has more than {MAX_JSON_VALUES} values")
-    try:
-        value = _DECODER.decode(text)
-    except NotJsonError:
-        raise
-    except json.JSONDecodeError as error:
-        raise NotJsonError(f"{error.msg} at line {error.lineno} column {error.colno}") from error
-    except RecursionError as error:
-        raise NotJsonError(f"it is nested deeper than {MAX_JSON_DEPTH} levels") from error
-    _check_value(value, MAX_JSON_DEPTH)
-    return value
-
-
-def _check_value(value: Any, levels: int) -> None:
-    if isinstance(value, str):
-        if _SURROGATE.search(value):
-            raise NotJsonError("a string holds half of a surrogate pair")
-    elif isinstance(value, (dict, list)):
-        if levels == 0:
-            raise NotJsonError(f"it is nested deeper than {MAX_JSON_DEPTH} levels")
-        for item in [*value, *value.values()] if isinstance(value, dict) else value:
-            _check_value(item, levels - 1)
-
-
-def _refuse_null(value: object) -> object:
-    if value is None:
-        raise ValueError("should have a value or be left out")
-    return value
-
-
-class Options(BaseModel):
-    """`options` of an envelope. None = the task's or the usual default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    max_tokens: Annotated[int, Field(ge=1, le=32768)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0, le=1000)] = 0
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
-    stop: tuple[Annotated[str, StringConstraints(min_length=1, max_length=256)], ...] = Field(
-        default=(), strict=False, max_length=_MOST_STOPS
-    )
-    reasoning: Literal["drop", "include"] = "drop"
-    max_reasoning_tokens: Annotated[int, Field(ge=0, le=32768)] | None = None
-
-    _check_null = field_validator("max_tokens", "seed", "max_reasoning_tokens", mode="before")(_refuse_null)
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _one_or_several(cls, stop: object) -> object:
-        if isinstance(stop, str):
-            return (stop,)
-        if not isinstance(stop, list) or len(stop) > _MOST_STOPS:
-            # Of a longer one pydantic would tell what is wrong with each.
-            raise ValueError(f"should be a string or a list of at most {_MOST_STOPS} strings")
-        return stop
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_unknown_key(cls, options: object) -> object:
-        if not isinstance(options, dict):
-            return options
-        unknown = next((key for key in options if key not in cls.model_fields), None)
-        # As many faults as there are would be made, of which one is told.
-        return {key: value for key, value in options.items() if key in cls.model_fields or key == unknown}
-
-
-class Envelope(BaseModel):
-    """An object with a key `input`. Unknown keys are ignored."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    input: Any
-    id: Annotated[str, StringConstraints(min_length=1, max_length=128, strict=True)] | StrictInt | None = None
-    reply_to: StrictStr | None = None
-    deadline_ms: Annotated[StrictInt, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
-    priority: Annotated[StrictInt, Field(ge=0, le=9)] | None = None
-    stream: StrictBool = False
-    options: Options = Options()
-
-    _check_null = field_validator("reply_to", "deadline_ms", "priority", mode="before")(_refuse_null)
-
-    @field_validator("id", mode="before")
-    @classmethod
-    def _check_id(cls, value: object) -> object:
-        is_id = isinstance(value, str) and 1 <= len(value) <= 128
-        is_id = is_id or (isinstance(value, int) and not isinstance(value, bool))
-        if not is_id:
-            raise ValueError("should be a string of 1 to 128 characters or an integer")
-        return value
-
-
-# What they say may quote the caller, or an answer that was made of his words.
-_QUOTING = {Code.BAD_JSON, Code.BAD_FIELD, Code.UNKNOWN_TASK, Code.REPLY_TOPIC_REFUSED, Code.NO_VALID_OUTPUT}
-_OPTION = f"options\\.(?:{'|'.join(Options.model_fields)})"
-_FIELD = re.compile(rf"(?:payload|task|response topic|{_OPTION}|{'|'.join(Envelope.model_fields)})\b")
-
-
-def logged(error: Error) -> str:
-    """Why a request was refused, as far as a log may tell: of what may quote its caller, the field alone."""
-    if error.code not in _QUOTING:
-        return error.message
-    field = _FIELD.match(error.message)
-    return field[0] if field else "no field"
-
-
-def parse_payload(payload: bytes, content_type: str | None) -> Envelope:
-    """What a request says: an envelope, or a bare input in an envelope of defaults.
-
-    Raises Refusal with not_utf8, bad_json or bad_field.
-    """
-    try:
-        text = payload.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Refusal(Code.NOT_UTF8, f"payload: should be UTF-8 ({error.reason} at byte {error.start})") from error
-    if not text:
-        raise Refusal(Code.BAD_FIELD, "payload: should not be empty")
-    if not is_json(text, content_type):
-        return Envelope(input=text)
-    try:
-        value = parse_json(text)
-    except NotJsonError as error:
-        raise Refusal(Code.BAD_JSON, f"payload: should be strict JSON: {error}") from error
-    if not isinstance(value, (dict, list)):
-        return Envelope(input=text)  # `42` is the text "42", whatever the Content Type
-    if isinstance(value, list) or "input" not in value:
-        value = {"input": value}
-    try:
-        envelope = Envelope.model_validate(value)
-    except ValidationError as error:
-        raise Refusal(Code.BAD_FIELD, first_fault(error, known=Options.model_fields)) from error
-    if not isinstance(envelope.input, (str, dict, list)):
-        raise Refusal(Code.BAD_FIELD, f"input: should be a string, an object or an array (got {shown(envelope.input)})")
-    return envelope
-
-
-def parse_bare(payload: bytes, content_type: str | None) -> Envelope:
-    """A reading from a topic that sensors publish already: all of it is the input. Raises Refusal."""
-    try:
-        text = payload.decode("utf-8")
-        value = parse_json(text) if is_json(text, content_type) else text
-    except UnicodeDecodeError as error:
-        raise Refusal(Code.NOT_UTF8, f"payload: should be UTF-8 ({error.reason} at byte {error.start})") from error
-    except NotJsonError as error:
-        raise Refusal(Code.BAD_JSON, f"payload: should be strict JSON: {error}") from error
-    if not text:
-        raise Refusal(Code.BAD_FIELD, "payload: should not be empty")
-    return Envelope(input=value if isinstance(value, (dict, list)) else text)
-
-
-def is_json(text: str, content_type: str | None) -> bool:
-    """Content Type decides where it is given: application/json is parsed, text/* never is."""
-    media_type = (content_type or "").split(";")[0].strip().lower()
-    if media_type.startswith("text/"):
-        return False
-    return media_type == "application/json" or text.lstrip(" \t\r\n")[:1] in ("{", "[")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -449,11 +224,6 @@ def decode_reply(payload: bytes) -> Outcome:
 def encode_partial(origin: Origin, seq: int, delta: str) -> bytes:
     """One piece of a streamed answer."""
     return encode({"id": origin.id, "task": origin.task, "status": "partial", "seq": seq, "delta": delta})
-
-
-def encode(document: dict[str, Any]) -> bytes:
-    """Compact UTF-8 JSON."""
-    return compact_json(document).encode("utf-8")
 
 
 def _rounded(milliseconds: float | None) -> float | None:

@@ -16,8 +16,9 @@ from edge_agent.engine.protocol import Adapter
 from edge_agent.faults import first_fault, shown, shown_path
 from edge_agent.gguf_header import HeaderError
 from edge_agent.gguf_model import ModelFacts, read_model_facts
-from edge_agent.messages import ModelName, parse_json
+from edge_agent.messages import ModelName
 from edge_agent.signatures import SIGNATURE_FILE, KeyFileError, public_key_fault, read_public_key, signature_fault
+from edge_agent.strict_json import parse_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

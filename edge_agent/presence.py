@@ -15,9 +15,9 @@ from edge_agent.board.identity import machine
 from edge_agent.clock import timestamp
 from edge_agent.config import Config
 from edge_agent.engine.protocol import Ready
-from edge_agent.messages import parse_json
 from edge_agent.model_store import Model
 from edge_agent.publications import Publication, json_publication
+from edge_agent.strict_json import parse_json
 from edge_agent.tasks import Task
 from edge_agent.topics import Topics
 

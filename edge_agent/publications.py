@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edge_agent.messages import encode
+from edge_agent.strict_json import encode
 
 JSON = "application/json"
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from edge_agent import topics as topic_names
 from edge_agent.config import Config
+from edge_agent.envelope import Envelope, is_json, parse_bare, parse_payload
 from edge_agent.faults import shown
 from edge_agent.link_events import Inbound
-from edge_agent.messages import Code, Envelope, Error, Origin, Refusal, is_json, parse_bare, parse_json, parse_payload
+from edge_agent.messages import Code, Error, Origin, Refusal
+from edge_agent.strict_json import parse_json
 from edge_agent.tasks import Task
 
 # An envelope that is too long is still read for who asks, up to this size: longer ones cost too much time.

@@ -20,7 +20,8 @@ from collections.abc import Iterable
 from edge_agent.engine.bounded import OutOfBoundsError, bounded
 from edge_agent.faults import how_ended
 from edge_agent.heap import keep_heap_small
-from edge_agent.templates import DEFAULT, TemplateInputError, compact_json, render
+from edge_agent.strict_json import compact_json
+from edge_agent.templates import DEFAULT, TemplateInputError, render
 
 # A reading takes 0.05 ms on a PC, and as many as fill a context of 131072 tokens 0.1 s: a board with its small contexts
 # has plenty, and while it renders the agent hears nobody else.

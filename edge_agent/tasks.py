@@ -22,8 +22,9 @@ from edge_agent.engine.protocol import (
     TaskPrefix,
     TextPlan,
 )
+from edge_agent.envelope import Envelope
 from edge_agent.faults import first_fault, shown
-from edge_agent.messages import Code, Envelope, Refusal
+from edge_agent.messages import Code, Refusal
 from edge_agent.templates import TemplateInputError, constant_head, render
 
 # Of a template and an input. Raises TemplateInputError.

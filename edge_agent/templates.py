@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -15,6 +14,7 @@ from jinja2.meta import TrackingCodeGenerator
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edge_agent.faults import printable, shown
+from edge_agent.strict_json import compact_json
 
 # The input and nothing else: what it takes is bounded by what there is of the input.
 DEFAULT = "{{ input }}"
@@ -26,11 +26,6 @@ class TemplateInputError(Exception):
     @classmethod
     def misfit(cls, why: str) -> TemplateInputError:
         return cls(f"input: does not fit the task's template: {why}")
-
-
-def compact_json(value: object) -> str:
-    """JSON without blanks, keys in their order, characters as they are."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 # With a context, though it needs none: what needs one is never computed while a template is compiled.

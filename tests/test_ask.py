@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from edge_agent.ask import input_of
-from edge_agent.messages import NotJsonError
+from edge_agent.strict_json import NotJsonError
 
 
 @pytest.mark.parametrize(

@@ -10,23 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.messages import (
-    MAX_JSON_DEPTH,
-    Code,
-    Envelope,
-    Error,
-    NotJsonError,
-    Outcome,
-    Refusal,
-    Status,
-    Timing,
-    Usage,
-    encode_partial,
-    encode_reply,
-    parse_bare,
-    parse_json,
-    parse_payload,
-)
+from edge_agent.envelope import Envelope, parse_bare, parse_payload
+from edge_agent.messages import Code, Error, Outcome, Refusal, Status, Timing, Usage, encode_partial, encode_reply
+from edge_agent.strict_json import MAX_JSON_DEPTH, NotJsonError, parse_json
 from tests.support import MODEL, REPLY_FIELDS, origin
 
 

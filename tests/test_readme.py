@@ -21,7 +21,8 @@ from edge_agent.config import COMMANDS, ClassifyTask, Config, ExtractTask, Gener
 from edge_agent.config_loader import load_config
 from edge_agent.demo.broker import free_port
 from edge_agent.demo.readings import checkpoint_folder
-from edge_agent.messages import Code, Options, Origin, Outcome, Status, encode_reply
+from edge_agent.envelope import Options
+from edge_agent.messages import Code, Origin, Outcome, Status, encode_reply
 from edge_agent.topics import Topics
 from tests.engine.adapters import demo_adapter
 from tests.processes import wait_until

@@ -15,7 +15,8 @@ import pytest
 
 from edge_agent import renderer as module
 from edge_agent.renderer import Renderer, RendererError
-from edge_agent.templates import DEFAULT, TemplateInputError, compact_json, render
+from edge_agent.strict_json import compact_json
+from edge_agent.templates import DEFAULT, TemplateInputError, render
 
 BYTES = 65_536
 HALF = "x" * (BYTES // 2 - 20)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from edge_agent.engine.protocol import ChatMessage, LabelsPlan, SchemaPlan, TaskPrefix, TextPlan
-from edge_agent.messages import Code, Envelope, Refusal
+from edge_agent.envelope import Envelope
+from edge_agent.messages import Code, Refusal
 from edge_agent.tasks import Task, load_tasks
 from tests.support import TASKS, config
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.templates import TemplateInputError, compact_json, constant_head, render, template_fault
+from edge_agent.strict_json import compact_json
+from edge_agent.templates import TemplateInputError, constant_head, render, template_fault
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from typing import Any
 
 from edge_agent.config_loader import ConfigError, load_task_configs
 from edge_agent.engine.protocol import Run
+from edge_agent.envelope import Envelope
 from edge_agent.faults import shown
-from edge_agent.messages import Envelope, NotJsonError, Refusal, parse_json
+from edge_agent.messages import Refusal
+from edge_agent.strict_json import NotJsonError, parse_json
 from edge_agent.tasks import Task, with_built_in
 
 from ..errors import ConvertError, printable

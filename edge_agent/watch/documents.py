@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from edge_agent.messages import parse_json
+from edge_agent.strict_json import parse_json
 
 MAX_PAYLOAD_BYTES = 1_000_000
 MAX_TEXT = 300

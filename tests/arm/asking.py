@@ -14,7 +14,7 @@ from edge_agent.config_loader import load_task_configs
 from edge_agent.demo.readings import held_out
 from edge_agent.engine.client import started
 from edge_agent.engine.protocol import EngineSettings, Finished, Load
-from edge_agent.messages import Envelope
+from edge_agent.envelope import Envelope
 from edge_agent.tasks import Task
 
 TRIAGE, DIAGNOSIS = "machine-triage", "machine-diagnosis"

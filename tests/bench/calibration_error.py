@@ -22,7 +22,7 @@ import numpy.typing as npt
 from edge_agent.demo.readings import held_out, tasks
 from edge_agent.engine.environment import library_environment
 from edge_agent.engine.protocol import ChatMessage, EngineSettings, Finished, LabelsPlan, Load, Run, TaskPrefix
-from edge_agent.templates import compact_json
+from edge_agent.strict_json import compact_json
 
 BINS = 10
 WIDTH = 8

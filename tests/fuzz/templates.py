@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.renderer import Renderer
-from edge_agent.templates import TemplateInputError, compact_json, template_fault
+from edge_agent.strict_json import compact_json
+from edge_agent.templates import TemplateInputError, template_fault
 from tests.fuzz.children import FAILED, Outcome, drive
 
 MAX_PAYLOAD_BYTES = 65_536
