@@ -14,8 +14,8 @@ from typing import Any
 
 from gguf import size_label
 
-from edge_agent.gguf_header import HeaderError
-from edge_agent.gguf_model import read_model_facts
+from edge_agent.gguf.header import HeaderError
+from edge_agent.gguf.model import read_model_facts
 
 from .errors import CheckpointError, ConvertError, printable
 from .read.chat_template import ChatTemplates, read_chat_templates

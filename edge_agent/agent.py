@@ -1,6 +1,6 @@
 """START HERE. Builds every part of the daemon, starts them, gives each event to the part it is for, stops them.
 
-One thread, that of `Agent.run`, owns all state. The network threads (mqtt_link), the reader of the worker's pipe
+One thread, that of `Agent.run`, owns all state. The network threads (mqtt/mqtt_link), the reader of the worker's pipe
 (engine/process), the monitor of the board and the signal handlers only put events into its inbox.
 """
 
@@ -19,13 +19,11 @@ from typing import Any
 from edge_agent.board.board import Board
 from edge_agent.board.monitor import Monitor
 from edge_agent.board.reading import BoardReading
-from edge_agent.board_control import BoardControl
-from edge_agent.canary_watch import CanaryWatch
 from edge_agent.clock import moment
+from edge_agent.commands.operations import Operations
 from edge_agent.config import Config
-from edge_agent.connections import Connections
-from edge_agent.delivery import Delivery
-from edge_agent.dispatcher import Dispatcher
+from edge_agent.delivery.delivery import Delivery
+from edge_agent.delivery.journal_sync import Synced
 from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import (
@@ -41,20 +39,22 @@ from edge_agent.engine.protocol import (
     Refused,
 )
 from edge_agent.faults import cut
-from edge_agent.health import Throughput
-from edge_agent.journal_sync import Synced
-from edge_agent.link_events import TAKEN_OVER, Connected, Disconnected, Inbound, LinkEvent
-from edge_agent.model_store import Model
-from edge_agent.model_switch import ModelSwitch
-from edge_agent.mqtt_link import MqttLink
-from edge_agent.operations import Operations
-from edge_agent.presence import Presence, State
-from edge_agent.renderer import Renderer
-from edge_agent.retained import RetainedTopics
+from edge_agent.governor.board_control import BoardControl
+from edge_agent.models.canary_watch import CanaryWatch
+from edge_agent.models.model_store import Model
+from edge_agent.models.model_switch import ModelSwitch
+from edge_agent.models.switch_attempt import How, Opened, Recorded, switched_event
+from edge_agent.mqtt.connections import Connections
+from edge_agent.mqtt.link_events import TAKEN_OVER, Connected, Disconnected, Inbound, LinkEvent
+from edge_agent.mqtt.mqtt_link import MqttLink
+from edge_agent.requests.dispatcher import Dispatcher
+from edge_agent.requests.renderer import Renderer
+from edge_agent.requests.tasks import load_tasks
+from edge_agent.status.health import Throughput
+from edge_agent.status.presence import Presence, State
+from edge_agent.status.retained import RetainedTopics
 from edge_agent.supervisor import End, FromWorker, Supervisor
-from edge_agent.switch_attempt import How, Opened, Recorded, switched_event
 from edge_agent.systemd_notify import notify, watchdog_interval_s
-from edge_agent.tasks import load_tasks
 from edge_agent.topics import discovery_status
 from edge_agent.watchdog import Vitals, stalled
 

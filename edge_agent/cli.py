@@ -219,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
 
                 return diag(options.config, options.out, as_json=options.json)
             case "probe":
-                from edge_agent.probe import probe  # noqa: PLC0415 - only this command pays for it
+                from edge_agent.models.probe import probe  # noqa: PLC0415 - only this command pays for it
 
                 is_unnamed = options.config is None and options.bundle is None
                 return probe(DEFAULT_PATH if is_unnamed else options.config, options.bundle)
@@ -255,8 +255,8 @@ def _run(path: Path) -> int:
         signal.signal(number, lambda *_: sys.exit(EXIT_OK))
     from edge_agent.agent import Agent  # noqa: PLC0415 - check-config needs none of it
     from edge_agent.heap import keep_heap_small  # noqa: PLC0415
-    from edge_agent.model_record import open_in_force  # noqa: PLC0415
-    from edge_agent.model_store import ModelError  # noqa: PLC0415
+    from edge_agent.models.model_record import open_in_force  # noqa: PLC0415
+    from edge_agent.models.model_store import ModelError  # noqa: PLC0415
     from edge_agent.state_lock import StateInUseError, locked  # noqa: PLC0415
 
     keep_heap_small()
@@ -283,8 +283,8 @@ def _check_config(path: Path) -> int:
 
 
 def _ask(options: argparse.Namespace) -> int:
-    from edge_agent.ask import ask, input_of  # noqa: PLC0415
-    from edge_agent.exchange import NoAnswerError  # noqa: PLC0415
+    from edge_agent.client.ask import ask, input_of  # noqa: PLC0415
+    from edge_agent.client.exchange import NoAnswerError  # noqa: PLC0415
     from edge_agent.strict_json import NotJsonError  # noqa: PLC0415
 
     config = load_config(options.config)
@@ -310,8 +310,8 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    from edge_agent.exchange import NoAnswerError  # noqa: PLC0415
-    from edge_agent.send_command import send_command  # noqa: PLC0415
+    from edge_agent.client.exchange import NoAnswerError  # noqa: PLC0415
+    from edge_agent.client.send_command import send_command  # noqa: PLC0415
 
     config = load_config(options.config)
     if faults := [*broker_file_faults(config.mqtt), *command_file_faults(config)]:

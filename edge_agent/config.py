@@ -19,10 +19,11 @@ from pydantic import (
     field_validator,
 )
 
-from edge_agent import templates, topics
+from edge_agent import topics
 from edge_agent.engine.schema_grammar import check_schema
 from edge_agent.envelope import MAX_DEADLINE_MS
 from edge_agent.faults import field_name, shown
+from edge_agent.requests import templates
 from edge_agent.strict_json import parse_json
 
 MAX_HOSTS = 8

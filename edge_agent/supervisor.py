@@ -19,9 +19,9 @@ from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import Cancel, Command, EngineSettings, Event, Load, LoadPhase, Ready, SetTasks
 from edge_agent.faults import how_ended, last_words
-from edge_agent.model_record import engine_state, open_in_force
-from edge_agent.model_store import Model, ModelError
-from edge_agent.tasks import Task
+from edge_agent.models.model_record import engine_state, open_in_force
+from edge_agent.models.model_store import Model, ModelError
+from edge_agent.requests.tasks import Task
 from edge_agent.worker_memory import WorkerMemory
 
 log = logging.getLogger(__name__)

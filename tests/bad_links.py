@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from edge_agent.outbox import Fate, Outbox
-from edge_agent.publications import Publication
+from edge_agent.mqtt.outbox import Fate, Outbox
+from edge_agent.mqtt.publications import Publication
 
 POLL_S = 0.25
 KEEPALIVE_S = 7.0

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from edge_agent.config import Config
-from edge_agent.delivery import Delivery
-from edge_agent.dispatcher import Dispatcher
+from edge_agent.delivery.delivery import Delivery
+from edge_agent.delivery.journal_sync import Synced
 from edge_agent.engine.protocol import Cancel, Command, Finish, Finished, Run
-from edge_agent.journal_sync import Synced
-from edge_agent.link_events import Inbound
 from edge_agent.messages import ModelName, Origin
-from edge_agent.mqtt_link import MqttLink
-from edge_agent.outbox import Fate
-from edge_agent.publications import Publication
-from edge_agent.request_queue import Request
-from edge_agent.tasks import load_tasks
+from edge_agent.mqtt.link_events import Inbound
+from edge_agent.mqtt.mqtt_link import MqttLink
+from edge_agent.mqtt.outbox import Fate
+from edge_agent.mqtt.publications import Publication
+from edge_agent.requests.dispatcher import Dispatcher
+from edge_agent.requests.request_queue import Request
+from edge_agent.requests.tasks import load_tasks
 
 BASE = "edgeai/v1/hall1/board1"
 MODEL = ModelName(name="default", sha256="5ha", quantization="Q8_0")

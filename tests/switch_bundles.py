@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edge_agent.canaries import FILE as CANARIES
 from edge_agent.demo.readings import checkpoint_folder, held_out, tasks
+from edge_agent.models.canaries import FILE as CANARIES
 from tests.convert.damage import damaged, shuffle_weights
 
 NAME = "pump-demo"

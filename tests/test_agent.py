@@ -10,22 +10,22 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent import homeassistant
 from edge_agent.agent import MAX_INBOX, OUTGROWN_DRAIN_S, REFRESH_EVERY_S, REPUBLISH_AFTER_S, Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
 from edge_agent.config_loader import load_config
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import Cancelled, EngineSettings, Load, Loading, LoadPhase, Run
-from edge_agent.health import health_document
-from edge_agent.link_events import TAKEN_OVER, Broken, Connected, Disconnected
-from edge_agent.model_store import open_model
-from edge_agent.presence import Presence
-from edge_agent.publications import Publication
+from edge_agent.models.model_store import open_model
+from edge_agent.mqtt.link_events import TAKEN_OVER, Broken, Connected, Disconnected
+from edge_agent.mqtt.publications import Publication
+from edge_agent.status import homeassistant
+from edge_agent.status.health import health_document
+from edge_agent.status.presence import Presence
 from edge_agent.supervisor import FromWorker
 from edge_agent.worker_memory import LASTING_S
+from tests.models.test_model_store import OTHER_WEIGHTS, bundle
+from tests.status.test_health import READY
 from tests.support import BASE, config, finished, inbound, with_model
-from tests.test_health import READY
-from tests.test_model_store import OTHER_WEIGHTS, bundle
 from tests.test_supervisor import Memory as WorkerMemory
 from tests.test_supervisor import Process
 

@@ -33,12 +33,12 @@ from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edge_agent.config import Config
-from edge_agent.model_record import FILE, open_in_force
+from edge_agent.models.model_record import FILE, open_in_force
 from edge_agent.topics import Topics, ask_reply_topic
 from tests.conftest import NO_MOSQUITTO
 from tests.deploy.fleet import ANSIBLE, Broker
+from tests.models.test_model_store import bundle
 from tests.processes import WAIT_S, Mosquitto
-from tests.test_model_store import bundle
 
 ROLE = ANSIBLE / "roles" / "edge_agent"
 

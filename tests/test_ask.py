@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.ask import input_of
+from edge_agent.client.ask import input_of
 from edge_agent.strict_json import NotJsonError
 
 

@@ -25,8 +25,8 @@ from edge_agent.bench.tasks import client_counts
 from edge_agent.bench.workload import TASKS, run
 from edge_agent.engine.protocol import EngineSettings, Failed, FailureCode, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.engine.schema_grammar import check_schema
-from edge_agent.model_record import Record, write
-from edge_agent.model_store import Model
+from edge_agent.models.model_record import Record, write
+from edge_agent.models.model_store import Model
 from tests.support import finished
 
 

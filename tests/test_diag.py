@@ -13,18 +13,19 @@ from typing import Any
 
 import pytest
 
+import edge_agent
 from edge_agent.clock import moment
 from edge_agent.config_loader import load_config
+from edge_agent.delivery.journal import Journal, journal_facts
+from edge_agent.delivery.journal_file import FILE, JournalError
 from edge_agent.diag import diag as diag_module
 from edge_agent.diag import service
 from edge_agent.diag.bus import retained
 from edge_agent.diag.diag import diag
 from edge_agent.diag.part import MOST_BYTES, Part, collect
-from edge_agent.diag.redaction import log_text, scrubbed
-from edge_agent.journal import Journal, journal_facts
-from edge_agent.journal_file import FILE, JournalError
+from edge_agent.diag.redaction import QUOTING, log_text, scrubbed
+from edge_agent.mqtt.publications import Publication
 from edge_agent.programs import ProgramError
-from edge_agent.publications import Publication
 from tests.boards.trees import load
 from tests.client import Client
 from tests.support import inbound, origin
@@ -93,8 +94,8 @@ def keep(state_dir: Path) -> None:
 def log_entries() -> list[dict[str, str]]:
     words = SECRETS["log"]
     messages = [
-        "INFO edge_agent.connections: connected client=hall1.board1.data",
-        f"INFO edge_agent.dispatcher: request refused task='t' id='{words}' code=bad_field: id: (got {words})",
+        "INFO edge_agent.mqtt.connections: connected client=hall1.board1.data",
+        f"INFO edge_agent.requests.dispatcher: request refused task='t' id='{words}' code=bad_field: id: (got {words})",
         f"DEBUG edge_agent.engine.process: worker 7: prompt {words}",
         "Traceback (most recent call last):",
         f"ValueError: {words}",
@@ -148,7 +149,7 @@ def test_no_secret_and_no_word_of_a_customer_leaves_the_board(
         assert not found, (name, found)
     assert "Killed process" in files["kernel.txt"]
     assert "usb" not in files["kernel.txt"]
-    assert "edge_agent.connections: connected" in files["log.txt"]
+    assert "edge_agent.mqtt.connections: connected" in files["log.txt"]
     assert "code=bad_field (left out)" in files["log.txt"]
     assert '"free_bytes"' in files["disks.json"]
     assert oct((board / "out.tar.gz").stat().st_mode) == "0o100600"
@@ -271,13 +272,23 @@ def test_a_journal_that_takes_too_long_to_count_is_given_up(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("line", "kept"),
     [
-        ("INFO edge_agent.retained: state=online reason=None", "INFO edge_agent.retained: state=online reason=None"),
         (
-            "INFO edge_agent.dispatcher: request ended task='t' id='a b' status=failed code=internal: it said \"x\"",
+            "INFO edge_agent.status.retained: state=online reason=None",
+            "INFO edge_agent.status.retained: state=online reason=None",
+        ),
+        (
             (
-                "INFO edge_agent.dispatcher: request ended task=(left out) id=(left out) status=failed "
+                "INFO edge_agent.requests.dispatcher: request ended task='t' id='a b' status=failed code=internal: "
+                'it said "x"'
+            ),
+            (
+                "INFO edge_agent.requests.dispatcher: request ended task=(left out) id=(left out) status=failed "
                 "code=internal (left out)"
             ),
+        ),
+        (
+            "INFO edge_agent.dispatcher: a b code=internal: x",
+            "INFO edge_agent.dispatcher: a b code=internal (left out)",
         ),
         (
             (
@@ -303,6 +314,11 @@ def test_a_journal_that_takes_too_long_to_count_is_given_up(tmp_path: Path) -> N
 )
 def test_of_the_log_only_what_quotes_nobody_is_kept(line: str, kept: str | None) -> None:
     assert log_text(line) == kept
+
+
+def test_modules_that_quote_callers_are_known_by_the_names_that_they_have() -> None:
+    modules = {path.stem for path in Path(edge_agent.__path__[0]).rglob("*.py")}
+    assert modules >= QUOTING
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from edge_agent.board.monitor import read_once
 from edge_agent.board.reading import BoardReading
 from edge_agent.config import MqttConfig
 from edge_agent.config_loader import load_config
+from edge_agent.delivery.journal import Journal
+from edge_agent.delivery.journal_file import FILE
 from edge_agent.demo.broker import free_port
 from edge_agent.doctor import broker as broker_module
 from edge_agent.doctor import doctor
@@ -29,15 +31,13 @@ from edge_agent.doctor.rights import name as name_check
 from edge_agent.doctor.rights import rights
 from edge_agent.doctor.sensors import memory_limit, sensors
 from edge_agent.doctor.storage import journal, readable, state
-from edge_agent.journal import Journal
-from edge_agent.journal_file import FILE
-from edge_agent.link_events import Broken, Connected, Disconnected, LinkEvent
-from edge_agent.model_record import Record, write
+from edge_agent.models.model_record import Record, write
+from edge_agent.mqtt.link_events import Broken, Connected, Disconnected, LinkEvent
+from tests.board.test_monitor import answer, threads, wait_until
 from tests.boards.trees import NAMES, Tree, load
+from tests.models.test_model_store import bundle
+from tests.mqtt.test_mqtt_link import hangs_up
 from tests.processes import Mosquitto
-from tests.test_board_monitor import answer, threads, wait_until
-from tests.test_model_store import bundle
-from tests.test_mqtt_link import hangs_up
 
 
 @pytest.mark.parametrize(

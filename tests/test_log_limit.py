@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.command_desk import CommandDesk
+from edge_agent.commands.command_desk import CommandDesk
 from edge_agent.log_limit import _MAX_KINDS, AT_ONCE, THEN_EVERY_S, BoundedHandler
 from tests.support import BASE, config, inbound
 
@@ -91,7 +91,7 @@ def test_what_was_left_out_last_is_told_at_the_end_once(log: Log) -> None:
 
 
 def test_a_flood_of_one_command_hides_no_other(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_agent.command_desk.log", log.logger)
+    monkeypatch.setattr("edge_agent.commands.command_desk.log", log.logger)
     deeds: Any = SimpleNamespace(ping=dict, resume=lambda: None)
     desk = CommandDesk(config('[commands]\nallow = ["ping", "resume"]'), lambda _: None, deeds)
     for _ in range(AT_ONCE + 10):

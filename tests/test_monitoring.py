@@ -18,11 +18,11 @@ import pytest
 
 from edge_agent.board.reading import BoardReading, Thermal
 from edge_agent.demo.broker import free_port
-from edge_agent.health import health_document
+from edge_agent.status.health import health_document
 from edge_agent.topics import Topics, matches
 from tests.client import Client
 from tests.processes import Mosquitto, wait_until
-from tests.test_health import facts
+from tests.status.test_health import facts
 
 FOLDER = Path(__file__).parents[1] / "ansible/files/monitoring"
 EXPORTER = (FOLDER / "prometheus-mqtt-exporter.yaml").read_text(encoding="utf-8")

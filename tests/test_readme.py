@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 from edge_agent import cli
-from edge_agent.commands import Authority, SwitchFields, fields_of
+from edge_agent.commands.commands import Authority, SwitchFields, fields_of
 from edge_agent.config import COMMANDS, ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig
 from edge_agent.config_loader import load_config
 from edge_agent.demo.broker import free_port
@@ -99,7 +99,7 @@ def test_the_sample_of_a_switch_is_one_and_what_may_be_wrong_is_named() -> None:
     text = section("Commands")
     (sample,) = re.findall(r"`([^`]+)` on `cmd/model-switch`", text)
     assert fields_of(SwitchFields, json.loads(sample)).bundle == "pumps-2"
-    code = "".join((PACKAGE / name).read_text("utf-8") for name in ("model_switch.py", "switch_attempt.py"))
+    code = "".join((PACKAGE / "models" / name).read_text("utf-8") for name in ("model_switch.py", "switch_attempt.py"))
     codes = set(re.findall(r"""(?:CommandError\(|_fail\(attempt, )"(\w+)\"""", code))
     assert "downgrade" in codes
     assert not {name for name in codes if f"`{name}`" not in text}

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import model_record
 from edge_agent import supervisor as supervisor_module
 from edge_agent.board.process import ProcessMemory
 from edge_agent.config import Config
 from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import Command, Event, Load, LoadPhase, SetTasks
-from edge_agent.model_record import Record
-from edge_agent.model_store import open_model
+from edge_agent.models import model_record
+from edge_agent.models.model_record import Record
+from edge_agent.models.model_store import open_model
+from edge_agent.requests.tasks import load_tasks
 from edge_agent.supervisor import SILENCE_S, STABLE_AFTER_S, End, Supervisor
-from edge_agent.tasks import load_tasks
 from edge_agent.worker_memory import LASTING_S, MARGIN_MB, PAUSE_S
+from tests.models.test_model_store import OTHER_WEIGHTS, bundle
+from tests.status.test_health import READY
 from tests.support import config, with_model
-from tests.test_health import READY
-from tests.test_model_store import OTHER_WEIGHTS, bundle
 
 pytestmark = pytest.mark.expects_warning
 

@@ -5,7 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_agent.canaries import (
+from edge_agent.config import GenerateTask
+from edge_agent.engine.client import Worker
+from edge_agent.engine.protocol import Finish, Finished, Run, Sampling
+from edge_agent.models.canaries import (
     FILE,
     MAX_BYTES,
     MAX_CANARIES,
@@ -19,11 +22,8 @@ from edge_agent.canaries import (
     canary_run,
     is_near,
 )
-from edge_agent.canary_file import read_questions
-from edge_agent.config import GenerateTask
-from edge_agent.engine.client import Worker
-from edge_agent.engine.protocol import Finish, Finished, Run, Sampling
-from edge_agent.tasks import Task, output_of
+from edge_agent.models.canary_file import read_questions
+from edge_agent.requests.tasks import Task, output_of
 
 from ..adapters import adapters_beside
 from ..errors import ConvertError, printable

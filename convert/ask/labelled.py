@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_agent.canaries import is_near
 from edge_agent.config import ClassifyTask, ExtractTask
 from edge_agent.engine.protocol import Finished, Refused
 from edge_agent.engine.schema_grammar import validator
 from edge_agent.faults import field_name, shown
-from edge_agent.tasks import Task, output_of
+from edge_agent.models.canaries import is_near
+from edge_agent.requests.tasks import Task, output_of
 
 from ..adapters import Adapted
 from ..kept import read_json, write_json

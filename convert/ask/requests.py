@@ -10,8 +10,8 @@ from edge_agent.engine.protocol import Run
 from edge_agent.envelope import Envelope
 from edge_agent.faults import shown
 from edge_agent.messages import Refusal
+from edge_agent.requests.tasks import Task, with_built_in
 from edge_agent.strict_json import NotJsonError, parse_json
-from edge_agent.tasks import Task, with_built_in
 
 from ..errors import ConvertError, printable
 from ..read.text_file import numbered_lines, read_text

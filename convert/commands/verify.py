@@ -4,7 +4,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from edge_agent.canaries import FILE as CANARIES_FILE
+from edge_agent.models.canaries import FILE as CANARIES_FILE
 
 from ..errors import printable
 from ..progress import StageLine

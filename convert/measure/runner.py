@@ -19,9 +19,9 @@ os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 import llama_cpp
 
 from edge_agent.engine.backends import BackendError, load_backends
-from edge_agent.gguf_adapter import check_adapter
-from edge_agent.gguf_header import HeaderError, read_header
-from edge_agent.gguf_numbers import check_numbers
+from edge_agent.gguf.adapter import check_adapter
+from edge_agent.gguf.header import HeaderError, read_header
+from edge_agent.gguf.numbers import check_numbers
 
 from ..errors import ConvertError, printable
 from ..stopping import is_stopping, native_call

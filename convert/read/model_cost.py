@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from edge_agent.gguf_header import Header, HeaderError, TensorInfo, read_header
-from edge_agent.gguf_model import read_model_facts
-from edge_agent.gguf_qwen2 import EMBEDDING, OUTPUT, read_sizes
-from edge_agent.model_store import MODEL_FILE
+from edge_agent.gguf.header import Header, HeaderError, TensorInfo, read_header
+from edge_agent.gguf.model import read_model_facts
+from edge_agent.gguf.qwen2 import EMBEDDING, OUTPUT, read_sizes
+from edge_agent.models.model_store import MODEL_FILE
 
 from ..board_cost import Matrix, ModelCost
 from ..errors import ConvertError, printable

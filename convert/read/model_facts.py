@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from edge_agent.gguf_header import HeaderError
-from edge_agent.gguf_model import ModelFacts, read_model_facts
+from edge_agent.gguf.header import HeaderError
+from edge_agent.gguf.model import ModelFacts, read_model_facts
 
 from ..errors import ConvertError, printable
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from edge_agent.gguf_adapter import check_adapter
-from edge_agent.gguf_header import HeaderError, read_header
-from edge_agent.gguf_model import read_model_facts
-from edge_agent.gguf_numbers import check_numbers
-from edge_agent.signatures import signature_fault
+from edge_agent.gguf.adapter import check_adapter
+from edge_agent.gguf.header import HeaderError, read_header
+from edge_agent.gguf.model import read_model_facts
+from edge_agent.gguf.numbers import check_numbers
+from edge_agent.models.signatures import signature_fault
 
 from ..errors import CheckpointError, ConvertError, printable
 from ..read.strict_json import parse_object
@@ -122,7 +122,7 @@ def verify_bundle(folder: Path, key: Ed25519PublicKey | None = None) -> tuple[di
     missing or not made with its other half. Raises ConvertError if there is no manifest to go by.
     """
     # It loads what only the agent needs else.
-    from edge_agent.model_store import ManifestError, parse_manifest  # noqa: PLC0415
+    from edge_agent.models.model_store import ManifestError, parse_manifest  # noqa: PLC0415
 
     try:
         data, manifest = _read_manifest(folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_agent.signatures import MAX_KEY_BYTES, KeyFileError, parse_public_key
+from edge_agent.models.signatures import MAX_KEY_BYTES, KeyFileError, parse_public_key
 
 from ..errors import ConvertError, printable
 

@@ -25,8 +25,8 @@ from edge_agent.engine.client import WorkerError
 from edge_agent.engine.environment import library_environment
 from edge_agent.engine.protocol import EngineSettings, Load
 from edge_agent.faults import printable
-from edge_agent.model_record import in_force
-from edge_agent.model_store import MANIFEST_FILE, ModelError, open_model
+from edge_agent.models.model_record import in_force
+from edge_agent.models.model_store import MANIFEST_FILE, ModelError, open_model
 
 _MOST_STEP_ROUNDS = 5
 _LINE_EVERY_S = 10.0

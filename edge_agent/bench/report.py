@@ -10,7 +10,7 @@ from typing import Any
 from edge_agent.bench.results import FEWEST_ANSWERS, BoardResult, StepResult, StepResults, TaskResult, WorkerResult
 from edge_agent.engine.protocol import EngineSettings
 from edge_agent.faults import printable
-from edge_agent.model_store import Model
+from edge_agent.models.model_store import Model
 
 COLUMNS = 80
 _UNKNOWN = "–"

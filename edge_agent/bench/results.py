@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_agent.engine.protocol import Failed, Finished, Refused
-from edge_agent.statistics import percentile
+from edge_agent.status.statistics import percentile
 
 # Of fewer answers a percentile is just the fastest or the slowest of them.
 FEWEST_ANSWERS = {50: 3, 95: 20, 99: 100}

@@ -12,7 +12,7 @@ from edge_agent.bench.workload import TASKS, run
 from edge_agent.board.process import process_memory
 from edge_agent.engine.client import Worker, started
 from edge_agent.engine.protocol import Load, Ready, Run
-from edge_agent.tasks import Task
+from edge_agent.requests.tasks import Task
 
 Say = Callable[[str], None]
 

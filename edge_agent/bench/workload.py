@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge_agent.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.engine.protocol import Run
 from edge_agent.envelope import Envelope
-from edge_agent.tasks import Task
+from edge_agent.requests.tasks import Task
 
 _CONDITIONS = ["normal", "imbalance", "bearing fault", "cavitation", "overload", "leak"]
 # About 185 tokens with Qwen's vocabulary.

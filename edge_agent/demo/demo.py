@@ -20,9 +20,9 @@ from edge_agent.config import MqttConfig
 from edge_agent.demo.broker import BrokerMissingError, free_port, start_broker
 from edge_agent.demo.readings import HeldOutReading, checkpoint_folder, held_out, tasks
 from edge_agent.faults import printable
-from edge_agent.link_events import Inbound, LinkEvent
-from edge_agent.mqtt_link import MqttLink
-from edge_agent.publications import Publication
+from edge_agent.mqtt.link_events import Inbound, LinkEvent
+from edge_agent.mqtt.mqtt_link import MqttLink
+from edge_agent.mqtt.publications import Publication
 from edge_agent.topics import Topics
 
 SITE, DEVICE = "demo", "board1"

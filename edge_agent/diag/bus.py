@@ -12,8 +12,8 @@ from edge_agent.config import Config
 from edge_agent.config_files import broker_file_faults
 from edge_agent.diag.part import Part
 from edge_agent.diag.redaction import without_value
-from edge_agent.link_events import Connected, Disconnected, Inbound, LinkEvent
-from edge_agent.mqtt_link import MqttLink
+from edge_agent.mqtt.link_events import Connected, Disconnected, Inbound, LinkEvent
+from edge_agent.mqtt.mqtt_link import MqttLink
 
 # From the connection on; all that is retained comes at once.
 _HEARD_S = 1.5

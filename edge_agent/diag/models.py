@@ -7,14 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from edge_agent import model_record
 from edge_agent.board.files import reason
 from edge_agent.config import ECHO_MODEL, Config
 from edge_agent.diag.files import facts, head, listing
 from edge_agent.diag.part import Part
-from edge_agent.gguf_header import Array, HeaderError, read_header
-from edge_agent.gguf_model import read_model_facts
-from edge_agent.model_store import MANIFEST_FILE, MODEL_FILE
+from edge_agent.gguf.header import Array, HeaderError, read_header
+from edge_agent.gguf.model import read_model_facts
+from edge_agent.models import model_record
+from edge_agent.models.model_store import MANIFEST_FILE, MODEL_FILE
 
 _MOST_MANIFEST_BYTES = 300_000
 _MOST_ENTRIES = 200

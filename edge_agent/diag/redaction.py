@@ -57,8 +57,8 @@ _CODE = re.compile(r"(?P<head>.*? code=[\w-]+):? .*", re.DOTALL)
 _CALLERS = re.compile(r"\b(?P<name>id|op|task|topic)=(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
 _WORKERS_WORDS = re.compile(r"(?P<head>worker ended: .*? log=)(?P<words>.*)", re.DOTALL)
 _OURS = "edge_agent."
-# Their sentences quote what came over the bus.
-_QUOTING = (f"{_OURS}dispatcher", f"{_OURS}command_desk", f"{_OURS}reception")
+# Modules whose sentences quote what came over the bus, in whatever folder: a journal has lines of earlier releases too.
+QUOTING = frozenset({"dispatcher", "command_desk", "reception"})
 _FRAME = re.compile(r"\s*(?:File \"[^\"]+\", line \d+, in \S+)\s*|Traceback \(most recent call last\):\s*")
 _EXCEPTION = re.compile(r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning))(?::.*)?", re.DOTALL)
 # What cli.py says when it does not start: of the configuration, and in the end of the model.
@@ -82,7 +82,7 @@ def log_text(message: str) -> str | None:
     if match["level"] == "DEBUG" or not match["logger"].startswith(_OURS):
         return None
     told = _CALLERS.sub(rf"\g<name>={LEFT_OUT}", match["message"])
-    if match["logger"] in _QUOTING and (code := _CODE.fullmatch(told)):
+    if match["logger"].rpartition(".")[2] in QUOTING and (code := _CODE.fullmatch(told)):
         told = f"{code['head']} {LEFT_OUT}"
     elif words := _WORKERS_WORDS.fullmatch(told):
         kept = [text for word in words["words"].split(" | ") if (text := _loose(word)) is not None]

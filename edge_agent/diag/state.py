@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edge_agent.board.files import reason
+from edge_agent.delivery.journal import journal_facts
+from edge_agent.delivery.journal_file import FILE, JournalError
 from edge_agent.diag.files import head, listing
 from edge_agent.diag.part import Part
-from edge_agent.journal import journal_facts
-from edge_agent.journal_file import FILE, JournalError
 
 _MOST_ENTRIES = 500
 _JOURNAL_S = 8.0

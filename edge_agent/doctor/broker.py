@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from edge_agent.config import MqttConfig
 from edge_agent.config_files import broker_file_faults
 from edge_agent.doctor.check import Check, Verdict
-from edge_agent.link_events import Broken, Connected, Disconnected, LinkEvent
-from edge_agent.mqtt_link import MqttLink
+from edge_agent.mqtt.link_events import Broken, Connected, Disconnected, LinkEvent
+from edge_agent.mqtt.mqtt_link import MqttLink
 
 TIMEOUT_S = 5.0
 _CA_ADVICE = (

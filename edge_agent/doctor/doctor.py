@@ -24,8 +24,8 @@ from edge_agent.doctor.rights import rights
 from edge_agent.doctor.sensors import memory_limit, sensors
 from edge_agent.doctor.storage import storage
 from edge_agent.faults import printable
-from edge_agent.model_record import Record, in_force, read
-from edge_agent.model_store import Model, ModelError, open_model, path_fault
+from edge_agent.models.model_record import Record, in_force, read
+from edge_agent.models.model_store import Model, ModelError, open_model, path_fault
 from edge_agent.programs import is_service_active
 
 MIN_DISK_FREE_MB = 500.0

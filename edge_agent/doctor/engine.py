@@ -14,7 +14,7 @@ from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import EngineSettings, Event, Load, LoadFailed, Loading, Ready
 from edge_agent.faults import how_ended, last_words
-from edge_agent.model_store import Model
+from edge_agent.models.model_store import Model
 
 # Feature of the core -> how llama.cpp's system info names it when the library was built to use it.
 KERNEL_FEATURES = {

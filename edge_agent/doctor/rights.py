@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from edge_agent.config import Config
 from edge_agent.doctor.check import Check, Verdict
 from edge_agent.faults import shown
-from edge_agent.link_events import Connected, Inbound, LinkEvent
-from edge_agent.mqtt_link import MqttLink
-from edge_agent.presence import State
-from edge_agent.publications import Publication
+from edge_agent.mqtt.link_events import Connected, Inbound, LinkEvent
+from edge_agent.mqtt.mqtt_link import MqttLink
+from edge_agent.mqtt.publications import Publication
+from edge_agent.status.presence import State
 
 WAIT_S = 3.0
 EVENT = "doctor"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from edge_agent.board.files import reason
 from edge_agent.config import ECHO_MODEL, Config
+from edge_agent.delivery.journal import journal_facts
+from edge_agent.delivery.journal_file import FILE, WAL_SUFFIX, JournalError
 from edge_agent.doctor.account import Account
 from edge_agent.doctor.check import Check, Verdict
-from edge_agent.journal import journal_facts
-from edge_agent.journal_file import FILE, WAL_SUFFIX, JournalError
 
 # The journal keeps 8 MB of answers and what waits; decoded prefixes take most.
 MIN_STATE_FREE_MB = 200.0

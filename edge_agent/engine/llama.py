@@ -28,9 +28,9 @@ from edge_agent.engine.backends import BackendError, load_backends, loaded_varia
 from edge_agent.engine.first_bytes import FirstBytes
 from edge_agent.engine.llama_log import LlamaLog
 from edge_agent.engine.samplers import Grammar, GrammarError, SamplerChain
-from edge_agent.gguf_adapter import check_adapter
-from edge_agent.gguf_header import HeaderError, read_header
-from edge_agent.gguf_numbers import check_numbers
+from edge_agent.gguf.adapter import check_adapter
+from edge_agent.gguf.header import HeaderError, read_header
+from edge_agent.gguf.numbers import check_numbers
 
 Logits = npt.NDArray[np.float32]
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from edge_agent.config import MqttConfig
-from edge_agent.link_events import Connected, Disconnected, Inbound, LinkEvent
-from edge_agent.mqtt_link import MqttLink
+from edge_agent.mqtt.link_events import Connected, Disconnected, Inbound, LinkEvent
+from edge_agent.mqtt.mqtt_link import MqttLink
 from edge_agent.watch.arrival import Now
 from edge_agent.watch.judgement import duration
 from edge_agent.watch.row import Row

@@ -21,7 +21,7 @@ from convert.cli import main as convert
 from convert.tune.candidates import Target, is_repacked
 from convert.weights.ggml import GgmlType
 from edge_agent.demo.readings import checkpoint_folder
-from edge_agent.gguf_header import read_header
+from edge_agent.gguf.header import read_header
 from tests.arm import asking
 from tests.arm.roots import PACKAGES, SUITES, Root, prepare_machine
 

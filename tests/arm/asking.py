@@ -15,7 +15,7 @@ from edge_agent.demo.readings import held_out
 from edge_agent.engine.client import started
 from edge_agent.engine.protocol import EngineSettings, Finished, Load
 from edge_agent.envelope import Envelope
-from edge_agent.tasks import Task
+from edge_agent.requests.tasks import Task
 
 TRIAGE, DIAGNOSIS = "machine-triage", "machine-diagnosis"
 # Emulated, a token takes a hundred times as long; two threads, for kernels split their work.

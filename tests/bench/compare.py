@@ -16,7 +16,7 @@ import tempfile
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from edge_agent.model_store import MODEL_FILE
+from edge_agent.models.model_store import MODEL_FILE
 from tests.bench.agent_side import ENGINE, NotOkError, running_agent, workload_tasks
 from tests.bench.build import build_programs, check_programs, example_server
 from tests.bench.example_server import PythonServer

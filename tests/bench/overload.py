@@ -21,7 +21,7 @@ from typing import Any
 
 from edge_agent.config import ECHO_MODEL
 from edge_agent.demo.broker import free_port, start_broker
-from edge_agent.statistics import percentile
+from edge_agent.status.statistics import percentile
 from tests.bench.workload import SYSTEM, Kind
 from tests.client import Client
 from tests.processes import AgentProcess, wait_until

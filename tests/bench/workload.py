@@ -13,7 +13,7 @@ from typing import Any
 
 import jsonschema
 
-from edge_agent.templates import constant_head, render
+from edge_agent.requests.templates import constant_head, render
 
 Reading = dict[str, Any]
 

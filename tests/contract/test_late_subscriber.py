@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edge_agent.demo.broker import free_port
-from edge_agent.mqtt_link import WILL_DELAY_S
+from edge_agent.mqtt.mqtt_link import WILL_DELAY_S
 from tests.client import Client
 from tests.processes import AgentProcess, Mosquitto, wait_until
 from tests.proxy import Proxy

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from edge_agent import cli
+from edge_agent.client.exchange import NoAnswerError
+from edge_agent.client.send_command import send_command
 from edge_agent.config_loader import load_config
 from edge_agent.demo.broker import free_port
-from edge_agent.exchange import NoAnswerError
-from edge_agent.send_command import send_command
 from tests.client import Client
 from tests.site import Site, site_config
 

@@ -17,7 +17,7 @@ from convert.read.checkpoint import Checkpoint
 from convert.weights.recipe import Quantization
 from convert.write import bundle as bundle_module
 from convert.write.bundle import new_bundle, verify_bundle
-from edge_agent.gguf_model import read_model_facts
+from edge_agent.gguf.model import read_model_facts
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
 from tests.convert.gguf_reading import read_gguf
 

@@ -15,12 +15,12 @@ import pytest
 from convert.ask import model as asked
 from convert.ask.canaries import _canary, add_canaries, differences, own_requests
 from convert.cli import main
-from edge_agent.canaries import Canary, decode
 from edge_agent.config_loader import load_task_configs
 from edge_agent.demo.readings import checkpoint_folder, held_out
 from edge_agent.engine.client import Worker
 from edge_agent.engine.protocol import Failed, FailureCode, Finish, Finished, Load, Run
-from edge_agent.model_store import open_model
+from edge_agent.models.canaries import Canary, decode
+from edge_agent.models.model_store import open_model
 from tests.convert.damage import DAMAGES, REFUSING_TEMPLATE, SUBTLE_DAMAGES, damaged, set_template
 from tests.engine import r1_distill
 from tests.support import finished

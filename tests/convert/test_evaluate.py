@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from convert.cli import main
-from edge_agent.gguf_header import read_header
+from edge_agent.gguf.header import read_header
 from tests.convert.checkpoints import make_checkpoint
 from tests.ggufs import gguf
 

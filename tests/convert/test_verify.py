@@ -12,7 +12,7 @@ import pytest
 from convert.cli import main
 from convert.errors import ConvertError
 from convert.write.bundle import verify_bundle
-from edge_agent.model_store import ModelError, open_model
+from edge_agent.models.model_store import ModelError, open_model
 from tests.ggufs import MODEL_TENSORS, STRING, U32, changed_model, gguf
 
 MODEL = gguf()

@@ -42,7 +42,7 @@ from edge_agent.engine.samplers import Grammar, GrammarError
 from edge_agent.engine.sampling import TokenPicker
 from edge_agent.engine.scheduler import Linger
 from edge_agent.engine.step_policy import HeadCost, StepCost, StepPolicy
-from edge_agent.gguf_header import read_header
+from edge_agent.gguf.header import read_header
 from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, ends, finished, messages, run
 from tests.ggufs import STRING, changed_model
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_agent.signatures import SIGNATURE_FILE
+from edge_agent.models.signatures import SIGNATURE_FILE
 from tests.fuzz.checkpoints import make_sound
 from tests.fuzz.damage import damage_bytes, damage_json, is_plain, json_text, replace_file
 from tests.fuzz.mutations import Parts, mutated, read_parts
 from tests.keys import public_pem
-from tests.test_canaries import CANARIES as SOUND_CANARIES
+from tests.models.test_canaries import CANARIES as SOUND_CANARIES
 
 MANIFEST, MODEL, ADAPTER, REPAIR, CANARIES = (
     "manifest.json",

@@ -18,8 +18,8 @@ from pathlib import Path
 from edge_agent.engine.llama import ModelError
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.protocol import EngineSettings, Failed, Load
-from edge_agent.gguf_header import HeaderError
-from edge_agent.gguf_model import read_model_facts
+from edge_agent.gguf.header import HeaderError
+from edge_agent.gguf.model import read_model_facts
 from tests.engine.runs import PLANS, TASK, answer_all, run
 from tests.fuzz.mutations import mutated, read_parts
 

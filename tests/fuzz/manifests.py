@@ -14,11 +14,11 @@ from pathlib import Path
 from convert.errors import ConvertError
 from convert.write.bundle import verify_bundle
 from convert.write.signature import read_public_key
-from edge_agent.canaries import CanaryError
-from edge_agent.canary_file import read_questions
 from edge_agent.engine.client import WorkerError, started
 from edge_agent.engine.protocol import Adapter, EngineSettings, Finished, Load
-from edge_agent.model_store import Model, ModelError, content_fault, open_model, path_fault
+from edge_agent.models.canaries import CanaryError
+from edge_agent.models.canary_file import read_questions
+from edge_agent.models.model_store import Model, ModelError, content_fault, open_model, path_fault
 from tests.engine.runs import TASK, run
 from tests.fuzz.bundles import CANARIES, Sound, make_bundle, write_damaged
 from tests.fuzz.children import ENDED, FAILED, Outcome, drive, tried

@@ -191,7 +191,7 @@ def run(folder: Path, model: str, first: int, count: int) -> Outcome:
 
 def _processes(agent: AgentProcess) -> dict[str, psutil.Process]:
     pid = agent.process.pid
-    (worker,), (renderer,) = workers(pid), children(pid, "edge_agent.renderer")
+    (worker,), (renderer,) = workers(pid), children(pid, "edge_agent.requests.renderer")
     return {"agent": psutil.Process(pid), "worker": psutil.Process(worker), "renderer": psutil.Process(renderer)}
 
 

@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from edge_agent.gguf_types import TENSOR_TYPES
+from edge_agent.gguf.types import TENSOR_TYPES
 from tests.convert.gguf_reading import read_gguf
 from tests.ggufs import ARRAY, BOOL, F32, I32, STRING, U32, gguf
 

@@ -23,7 +23,7 @@ from edge_agent.engine.chat_template import fault_of
 from edge_agent.engine.llama import ModelError as EngineError
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.protocol import EngineSettings, Load
-from edge_agent.model_store import ModelError, open_model
+from edge_agent.models.model_store import ModelError, open_model
 from tests.convert.checkpoints import TEMPLATE
 from tests.engine.runs import TASK, answer_all, run
 from tests.fuzz.checkpoints import Sound, make_sound, write_damaged

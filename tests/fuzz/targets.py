@@ -20,20 +20,20 @@ from convert.read.safetensors import SafetensorsFile
 from convert.read.strict_json import parse_object
 from convert.read.tokenizer import parse_tokenizer
 from edge_agent import topics
-from edge_agent.commands import CommandError, parse_command
+from edge_agent.commands.commands import CommandError, parse_command
 from edge_agent.config_loader import ConfigError, load_config
 from edge_agent.engine.pattern_automaton import PatternAutomaton
 from edge_agent.engine.pattern_reader import UnsupportedPatternError
 from edge_agent.engine.plan_steps import Choice, End, Literal, Step
 from edge_agent.engine.schema_grammar import check_schema, to_gbnf
 from edge_agent.engine.schema_plan import plan
-from edge_agent.gguf_adapter import check_adapter
-from edge_agent.gguf_header import HeaderError
-from edge_agent.gguf_model import read_model_facts
+from edge_agent.gguf.adapter import check_adapter
+from edge_agent.gguf.header import HeaderError
+from edge_agent.gguf.model import read_model_facts
 from edge_agent.messages import Error, Outcome, Refusal, encode_reply
-from edge_agent.model_store import ManifestError, parse_manifest
-from edge_agent.reception import Question, Reception, Unreadable
-from edge_agent.tasks import load_tasks
+from edge_agent.models.model_store import ManifestError, parse_manifest
+from edge_agent.requests.reception import Question, Reception, Unreadable
+from edge_agent.requests.tasks import load_tasks
 from tests.support import BASE, TASKS, config, inbound
 
 _MAX_MESSAGE = 100_000

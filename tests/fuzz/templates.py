@@ -16,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edge_agent.renderer import Renderer
+from edge_agent.requests.renderer import Renderer
+from edge_agent.requests.templates import TemplateInputError, template_fault
 from edge_agent.strict_json import compact_json
-from edge_agent.templates import TemplateInputError, template_fault
 from tests.fuzz.children import FAILED, Outcome, drive
 
 MAX_PAYLOAD_BYTES = 65_536

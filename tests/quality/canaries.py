@@ -16,10 +16,10 @@ from typing import Any
 
 from convert.ask.canaries import differences
 from convert.cli import main as convert
-from edge_agent.canaries import FILE, Canaries, decode
 from edge_agent.engine.environment import library_environment
 from edge_agent.engine.protocol import EngineSettings, Failed, Finished, Load, Refused, Run
-from edge_agent.tasks import Task
+from edge_agent.models.canaries import FILE, Canaries, decode
+from edge_agent.requests.tasks import Task
 from tests.convert.damage import DAMAGES, SUBTLE_DAMAGES, damaged
 
 _ONE = {"max_active": 1, "threads": 2, "prefill_threads": 2}

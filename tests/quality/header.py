@@ -17,7 +17,7 @@ from statistics import median
 LIMIT_S = 0.2
 LIMIT_MB = 40
 READERS = {
-    "edge_agent": "from edge_agent.gguf_model import read_model_facts as read",
+    "edge_agent": "from edge_agent.gguf.model import read_model_facts as read",
     "GGUFReader": "from gguf import GGUFReader as read",
 }
 _MEASURE = """

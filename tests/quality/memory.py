@@ -18,7 +18,7 @@ from convert.report import quality
 from edge_agent.board.process import ProcessMemory, process_memory
 from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import EngineSettings, Event, Load, Loading, Ready
-from edge_agent.model_store import MODEL_FILE, open_model
+from edge_agent.models.model_store import MODEL_FILE, open_model
 
 LOAD_TIMEOUT_S = 600.0
 

@@ -28,10 +28,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge_agent.clock import Moment
+from edge_agent.delivery.journal import Journal
+from edge_agent.delivery.journal_file import FILE, WAL_BYTES, WAL_SUFFIX
 from edge_agent.demo.readings import held_out
-from edge_agent.journal import Journal
-from edge_agent.journal_file import FILE, WAL_BYTES, WAL_SUFFIX
-from edge_agent.publications import Publication
+from edge_agent.mqtt.publications import Publication
 from tests.soak.line import Line
 from tests.soak.place import BASE, TRIAGE, running
 from tests.support import inbound

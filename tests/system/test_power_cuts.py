@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config_loader import load_config
-from edge_agent.model_record import in_force, open_in_force
+from edge_agent.models.model_record import in_force, open_in_force
 from tests.client import Client
 from tests.processes import AgentProcess, children, wait_until
 from tests.site import site_config

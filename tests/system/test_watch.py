@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from edge_agent.demo.broker import free_port
-from edge_agent.mqtt_link import BACK_OFF_S
+from edge_agent.mqtt.mqtt_link import BACK_OFF_S
 from tests.client import Client
 from tests.processes import Mosquitto, wait_until
 from tests.site import Site, site_config

@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from edge_agent.governor import NO_LIMITS, Limits
+from edge_agent.governor.governor import NO_LIMITS, Limits
 from tests.thermal import parameters as p
 from tests.thermal.board import Board, engine_step
 from tests.thermal.parameters import Workload

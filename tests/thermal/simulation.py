@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edge_agent.governor import Capacity, Governor, Sample
-from edge_agent.governor_stages import Level
+from edge_agent.governor.governor import Capacity, Governor, Sample
+from edge_agent.governor.governor_stages import Level
 from tests.thermal import parameters as p
 from tests.thermal.agent import SimulatedAgent, arrivals
 from tests.thermal.board import Board

@@ -1,0 +1,1 @@
+"""Commands of the command line that ask an agent over the bus."""

@@ -1,0 +1,1 @@
+"""What an operator may have the agent do, and how it is done."""

@@ -1,0 +1,1 @@
+"""What a model's or adapter's file holds, checked before native code reads it."""

@@ -1,0 +1,71 @@
+"""Whether a GGUF file is an adapter that the agent's models can have: known from its header, and from its numbers.
+
+llama.cpp ends the process where a value is of another type than it expects, and leaves out what it does not use.
+Source: src/llama-adapter.cpp of the llama.cpp that llama-cpp-python 0.3.36 vendors.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from edge_agent.faults import shown
+from edge_agent.gguf.header import Header, HeaderError, read_header
+from edge_agent.gguf.numbers import check_numbers
+from edge_agent.gguf.qwen2 import ARCHITECTURE
+
+# As upstream's converter writes them.
+_NUMBER_TYPES = {"F32", "F16", "BF16", "Q8_0"}
+# Far beyond any that was trained with; F32 has more room than the products.
+_ALPHAS = 1e-9, 1e9
+# One of an embedding that is the output matrix too ends the process.
+_TENSOR = re.compile(
+    r"((?:blk\.\d{1,4}\.(?:attn_q|attn_k|attn_v|attn_output|ffn_gate|ffn_up|ffn_down)|output)\.weight)\.lora_([ab])"
+)
+_REQUIRED = {"general.type": "adapter", "general.architecture": ARCHITECTURE, "adapter.type": "lora"}
+_ALPHA, _ACTIVATED = "adapter.lora.alpha", "adapter.alora.invocation_tokens"
+
+
+def check_adapter(path: Path) -> None:
+    """Raises HeaderError for a file that is no LoRA adapter of the architecture that the agent runs, or holds a number
+    that is none; OSError.
+
+    Whether it fits a model llama.cpp finds by itself.
+    """
+    header = read_header(path)
+    _check_values(header)
+    _check_tensors(header)
+    check_numbers(path, header.tensors)
+
+
+def _check_values(header: Header) -> None:
+    for key, expected in _REQUIRED.items():
+        header.text(key, expected)
+    # llama.cpp takes 0 for "no scale".
+    header.number(_ALPHA, *_ALPHAS, default=1.0)
+    if _ACTIVATED in header.values:
+        raise HeaderError(f"{_ACTIVATED}: an adapter for some prompts only is not supported")
+
+
+def _check_tensors(header: Header) -> None:
+    ranks: dict[tuple[str, str], int] = {}
+    for tensor in header.tensors:
+        match = _TENSOR.fullmatch(tensor.name)
+        if match is None:
+            raise HeaderError(
+                f"tensor {shown(tensor.name)}: should be the lora_a or lora_b of a matrix that is adapted"
+            )
+        if tensor.type.name not in _NUMBER_TYPES or len(tensor.shape) > 2:
+            allowed = " ".join(sorted(_NUMBER_TYPES))
+            raise HeaderError(
+                f"tensor {shown(tensor.name)}: should be a matrix of one of {allowed} "
+                f"(got {tensor.type.name}, {shown(tensor.shape)})"
+            )
+        matrix, side = match.groups()
+        columns, rows = (*tensor.shape, 1)[:2]
+        ranks[matrix, side] = rows if side == "a" else columns
+    if not ranks:
+        raise HeaderError("should have tensors (got none)")
+    for (matrix, side), rank in ranks.items():
+        if (other := ranks.get((matrix, "b" if side == "a" else "a"))) != rank:
+            raise HeaderError(f"{matrix}: lora_a and lora_b should have the same rank (got {rank} and {shown(other)})")

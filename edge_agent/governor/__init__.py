@@ -1,0 +1,1 @@
+"""What the board feels, and how much the agent may do."""

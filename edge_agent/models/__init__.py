@@ -1,0 +1,1 @@
+"""Bundles: opened, put in force, switched, asked whether they still answer as they did."""

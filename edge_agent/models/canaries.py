@@ -1,0 +1,227 @@
+"""PURE. canaries.json of a bundle: requests with the answers that its maker's machine had, and whether others agree.
+
+Another machine has other kernels, which round differently: scores may be off by a tolerance, and of text only what was
+no close choice is recorded. A damaged model, another tokenizer or chat template answers otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+
+from edge_agent.config import ClassifyTask, GenerateTask, Name, TaskConfig
+from edge_agent.engine.protocol import Failed, Finished, Refused, Run
+from edge_agent.envelope import Envelope, Options
+from edge_agent.faults import first_fault, shown
+from edge_agent.messages import Refusal
+from edge_agent.requests.tasks import Task
+from edge_agent.strict_json import compact_json, parse_json
+
+FILE = "canaries.json"
+SCHEMA: Literal[1] = 1
+MAX_BYTES = 1_000_000
+MAX_CANARIES = 100
+# What of a task decides an answer: the names in the file, and those of a task's configuration.
+_TASK_KEYS = ("kind", "system", "template", "labels", "schema", "max_tokens")
+_TASK_FIELDS = {*_TASK_KEYS, "output_schema"}
+
+
+class CanaryError(Exception):
+    """The file cannot be used; the message names the field, the value and what is allowed."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Tolerances(_Part):
+    """score: how far each label's probability may be off; number: of an extracted number, as a share of it."""
+
+    score: Share
+    number: Share
+
+
+class Answer(_Part):
+    """One of them. scores: each label's probability. values: those top-level fields of an object that were no close
+    choice. beginning: of a text; behind it came a close choice, or its end.
+    """
+
+    scores: Annotated[dict[str, Share], Field(min_length=2)] | None = None
+    values: Annotated[dict[str, Any], Field(min_length=1)] | None = None
+    beginning: Annotated[str, StringConstraints(min_length=1)] | None = None
+
+    @property
+    def parts(self) -> set[str]:
+        """The names of those that are there."""
+        return {name for name in type(self).model_fields if getattr(self, name) is not None}
+
+
+_PART_OF_KIND = {"classify": "scores", "extract": "values", "generate": "beginning"}
+
+
+class Prompt(_Part):
+    """What a tokenizer and a chat template make of a request: whole numbers, equal on all machines.
+
+    crc32: of the token ids and those of the model's ends, as in Finished.
+    """
+
+    tokens: Annotated[int, Field(ge=1)]
+    crc32: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Canary(_Part):
+    """task: its name in the file; input: as a request's envelope holds it.
+
+    prompt: None where it depends on the time, and in older files.
+    """
+
+    task: Name
+    input: str | dict[str, Any] | list[Any]
+    answer: Answer
+    prompt: Prompt | None = None
+
+
+def _table(value: object) -> object:
+    """A schema's file name would be read on whatever machine this is."""
+    if isinstance(value, dict) and not isinstance(value.get("schema", {}), dict):
+        raise ValueError("schema should be an object")  # noqa: TRY004 - for pydantic
+    return value
+
+
+class Answers(_Part):
+    """What of the file other answers are compared with."""
+
+    tolerances: Tolerances
+    canaries: Annotated[tuple[Canary, ...], Field(min_length=1, max_length=MAX_CANARIES, strict=False)]
+
+    def difference(self, index: int, event: Finished | Refused | Failed) -> str | None:
+        """How the worker's answer is not the recorded one; None = it is."""
+        canary = self.canaries[index]
+        found = _prompt_difference(canary.prompt, event) or _difference(canary.answer, event, self.tolerances)
+        return None if found is None else f"canaries[{index}] ({canary.task}): {found}"
+
+
+class Canaries(Answers):
+    schema_version: Literal[1] = Field(alias="schema")
+    tasks: Annotated[dict[Name, Annotated[TaskConfig, BeforeValidator(_table)]], Field(min_length=1)]
+
+    def run(self, index: int, number: int) -> Run:
+        """What the worker is asked for a canary, with this number."""
+        canary = self.canaries[index]
+        return canary_run(Task(canary.task, self.tasks[canary.task]), canary.input, number)
+
+    def encode(self) -> bytes:
+        """Compact JSON in UTF-8; equal canaries have equal bytes. Keys keep their order, as a schema needs it."""
+        tasks = {
+            name: task.model_dump(mode="json", by_alias=True, include=_TASK_FIELDS) for name, task in self.tasks.items()
+        }
+        value = {
+            "canaries": [canary.model_dump(mode="json", exclude_unset=True) for canary in self.canaries],
+            "schema": SCHEMA,
+            "tasks": tasks,
+            "tolerances": self.tolerances.model_dump(mode="json"),
+        }
+        return compact_json(value).encode()
+
+
+def canary_run(task: Task, value: Any, number: int) -> Run:
+    """What the worker is asked for this input: the most probable answer, without a thought. Raises Refusal."""
+    options = Options(max_reasoning_tokens=0) if isinstance(task.config, GenerateTask) else Options()
+    return task.run(number, Envelope(input=value, options=options))
+
+
+def decode(data: bytes) -> Canaries:
+    """The content of a canaries.json. Raises CanaryError.
+
+    Renders its templates, without bounds: canary_file.py reads what a stranger may have written.
+    """
+    if len(data) > MAX_BYTES:
+        raise CanaryError(f"{FILE}: should have at most {MAX_BYTES} bytes (got {len(data)})")
+    try:
+        found = Canaries.model_validate(parse_json(data.decode()))
+    except ValidationError as error:
+        raise CanaryError(f"{FILE}: {first_fault(error, known=_TASK_KEYS)}") from error
+    except ValueError as error:
+        raise CanaryError(f"{FILE}: is not JSON: {error}") from error
+    for index in range(len(found.canaries)):
+        if (fault := _fault(found, index)) is not None:
+            raise CanaryError(f"{FILE}: canaries[{index}].{fault}")
+    return found
+
+
+def _fault(found: Canaries, index: int) -> str | None:
+    """What of a canary does not go with its task."""
+    canary = found.canaries[index]
+    config = found.tasks.get(canary.task)
+    if config is None:
+        return f"task: should be one of {', '.join(found.tasks)} (got {shown(canary.task)})"
+    part, labels = _PART_OF_KIND[config.kind], set(canary.answer.scores or ())
+    if canary.answer.parts != {part}:
+        holds = ", ".join(sorted(canary.answer.parts)) or "nothing"
+        return f"answer: should hold {part}, for its task is of the kind {config.kind}; holds {holds}"
+    if isinstance(config, ClassifyTask) and labels != set(config.labels):
+        return f"answer.scores: should have the labels of its task (got {shown(sorted(labels))})"
+    try:
+        found.run(index, 0)
+    except Refusal as error:
+        return error.error.message
+    return None
+
+
+def _prompt_difference(prompt: Prompt | None, event: Finished | Refused | Failed) -> str | None:
+    if prompt is None or not isinstance(event, Finished):
+        return None
+    if event.prompt_tokens != prompt.tokens:
+        return f"the prompt has {event.prompt_tokens} tokens, recorded are {prompt.tokens}"
+    if event.prompt_crc32 != prompt.crc32:
+        return f"of the prompt's {prompt.tokens} tokens, or those that end an answer, some are others than recorded"
+    return None
+
+
+def _difference(answer: Answer, event: Finished | Refused | Failed, tolerances: Tolerances) -> str | None:
+    if not isinstance(event, Finished):
+        return f"no answer: {event.message}"
+    if answer.scores is not None:
+        return _score_difference(answer.scores, event.scores or {}, tolerances.score)
+    if answer.values is not None:
+        output = json.loads(event.text or "{}")
+        for name, value in answer.values.items():
+            if not is_near(output.get(name), value, tolerances.number):
+                return f"{shown(name)} is {shown(output.get(name))}, recorded is {shown(value)}"
+    elif not (event.text or "").startswith(answer.beginning or ""):
+        return f"the text is {shown(event.text)}, recorded is {shown(answer.beginning)} as its beginning"
+    return None
+
+
+def _score_difference(recorded: Mapping[str, float], scores: Mapping[str, float], tolerance: float) -> str | None:
+    if scores.keys() != recorded.keys():
+        return f"the labels are {shown(sorted(scores))}, recorded are {shown(sorted(recorded))}"
+    label = max(recorded, key=lambda label: abs(scores[label] - recorded[label]))
+    # Not `>`, which is false of what is no number.
+    if abs(scores[label] - recorded[label]) <= tolerance:
+        return None
+    return f"{shown(label)} has {scores[label]:.3f}, recorded is {recorded[label]:.3f} ± {tolerance}"
+
+
+def is_near(found: Any, recorded: Any, tolerance: float) -> bool:
+    """Equal as JSON has it (1 is 1.0, but not true), whatever the form of letters; numbers may be off by this share."""
+    if isinstance(found, bool) or isinstance(recorded, bool):
+        return found is recorded
+    if isinstance(found, int | float) and isinstance(recorded, int | float):
+        return abs(found - recorded) <= tolerance * abs(recorded)
+    if isinstance(found, str) and isinstance(recorded, str):
+        return unicodedata.normalize("NFC", found) == unicodedata.normalize("NFC", recorded)
+    if isinstance(found, list) and isinstance(recorded, list):
+        pairs = zip(found, recorded, strict=False)
+        return len(found) == len(recorded) and all(is_near(one, other, tolerance) for one, other in pairs)
+    if isinstance(found, dict) and isinstance(recorded, dict):
+        is_same = found.keys() == recorded.keys()
+        return is_same and all(is_near(found[name], value, tolerance) for name, value in recorded.items())
+    return found is recorded

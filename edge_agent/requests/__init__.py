@@ -1,0 +1,1 @@
+"""A request's way from its message to its reply."""

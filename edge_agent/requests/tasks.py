@@ -1,0 +1,160 @@
+"""PURE. A task: what its requests ask the model, and what its answers must look like."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edge_agent.config import BUILT_IN_TASK, ClassifyTask, Config, ExtractTask, GenerateTask, TaskConfig
+from edge_agent.engine.protocol import (
+    ChatMessage,
+    Finish,
+    Finished,
+    LabelsPlan,
+    Run,
+    Sampling,
+    SchemaPlan,
+    TaskPrefix,
+    TextPlan,
+)
+from edge_agent.envelope import Envelope
+from edge_agent.faults import first_fault, shown
+from edge_agent.messages import Code, Refusal
+from edge_agent.requests.templates import TemplateInputError, constant_head, render
+
+# Of a template and an input. Raises TemplateInputError.
+Render = Callable[[str, Any], str]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class _Messages(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    messages: list[_Message] = Field(min_length=1, max_length=256)
+
+
+_BUILT_IN_TAKES = (
+    f'the built-in task `{BUILT_IN_TASK}` takes text, or {{"messages": [{{"role": "user", "content": "…"}}, …]}}; '
+    "readings are for configured tasks"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A configured task, or the built-in `generate`."""
+
+    name: str
+    config: TaskConfig
+
+    @property
+    def kind(self) -> str:
+        return self.config.kind
+
+    @property
+    def min_score(self) -> float:
+        return self.config.min_score if isinstance(self.config, ClassifyTask) else 0.0
+
+    def prefix(self) -> TaskPrefix:
+        """The text that all requests of this task begin with."""
+        head = unicodedata.normalize("NFC", constant_head(self.config.template))
+        return TaskPrefix(task=self.name, system=self.config.system, user_head=head)
+
+    def messages(self, value: Any, render: Render = render) -> tuple[ChatMessage, ...]:
+        """The chat for an input. Raises Refusal(bad_field)."""
+        system = () if self.config.system is None else (ChatMessage(role="system", content=self.config.system),)
+        if self.name == BUILT_IN_TASK and not isinstance(value, str):
+            if not isinstance(value, dict) or "messages" not in value:
+                raise Refusal(Code.BAD_FIELD, f"input: {_BUILT_IN_TAKES} (got {shown(value)})")
+            try:
+                given = _Messages.model_validate(value).messages
+            except ValidationError as error:
+                raise Refusal(Code.BAD_FIELD, first_fault(error, "input")) from error
+            turns = tuple(ChatMessage(role=message.role, content=message.content) for message in given)
+            return turns if turns[0].role == "system" else system + turns
+        try:
+            text = render(self.config.template, value)
+        except TemplateInputError as error:
+            raise Refusal(Code.BAD_FIELD, f"{error} (got {shown(value)})") from error
+        return (*system, ChatMessage(role="user", content=text))
+
+    def run(self, number: int, envelope: Envelope, render: Render = render) -> Run:
+        """What the worker is asked. Raises Refusal(bad_field)."""
+        options = envelope.options
+        plan: LabelsPlan | SchemaPlan | TextPlan
+        match self.config:
+            case ClassifyTask(labels=labels):
+                plan = LabelsPlan(labels=labels)
+            case ExtractTask(output_schema=schema):
+                plan = SchemaPlan(schema=schema)
+            case GenerateTask():
+                plan = TextPlan(stop=options.stop)
+        return Run(
+            id=number,
+            task=self.name,
+            messages=self.messages(envelope.input, render),
+            plan=plan,
+            sampling=Sampling(
+                temperature=options.temperature,
+                top_p=options.top_p,
+                top_k=options.top_k,
+                min_p=options.min_p,
+                seed=options.seed,
+            ),
+            max_tokens=options.max_tokens or self.config.max_tokens,
+            max_reasoning_tokens=options.max_reasoning_tokens,
+            stream=envelope.stream and isinstance(self.config, GenerateTask),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """For `info`: what a caller needs to know of this task."""
+        described: dict[str, Any] = {
+            "kind": self.config.kind,
+            "deadline_ms": self.config.deadline_ms,
+            "priority": self.config.priority,
+            "max_tokens": self.config.max_tokens,
+            "subscribe": list(self.config.subscribe),
+            "keep": self.config.keep,
+        }
+        match self.config:
+            case ClassifyTask(labels=labels, min_score=min_score):
+                described |= {"labels": list(labels), "min_score": min_score}
+            case ExtractTask(output_schema=schema):
+                described |= {"schema": schema}
+            case GenerateTask():
+                pass
+        return described
+
+
+def load_tasks(config: Config) -> dict[str, Task]:
+    """Every task by name; the built-in `generate` is always there."""
+    return with_built_in(config.tasks)
+
+
+def with_built_in(configs: Mapping[str, TaskConfig]) -> dict[str, Task]:
+    """The tasks by name, and the built-in `generate` where it is not configured."""
+    tasks = {name: Task(name, config) for name, config in configs.items()}
+    tasks.setdefault(BUILT_IN_TASK, Task(BUILT_IN_TASK, GenerateTask(kind="generate")))
+    return tasks
+
+
+def output_of(event: Finished, min_score: float) -> str | dict[str, Any] | None:
+    """What an answer is to the caller: text, an object or a label; None where no label reaches `min_score`."""
+    if event.scores is not None:
+        best = max(event.scores, key=event.scores.__getitem__)
+        return best if event.scores[best] >= min_score else None
+    if event.finish is Finish.SCHEMA:
+        # The worker has validated it.
+        output: dict[str, Any] = json.loads(event.text or "")
+        return output
+    return event.text

@@ -1,0 +1,1 @@
+"""What a board tells of itself, on retained topics."""

@@ -1,0 +1,273 @@
+"""PURE. Facts of every part -> the health document."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from edge_agent.board.reading import BoardReading
+from edge_agent.engine.engine import Totals
+from edge_agent.engine.protocol import Progress, Ready
+from edge_agent.governor.energy import EnergyMeter
+from edge_agent.governor.governor import Limits
+from edge_agent.governor.governor_stages import Level
+from edge_agent.requests.quarantine import Quarantined
+from edge_agent.status.statistics import Statistics, percentile
+
+DATA_LOST_AFTER_S = 10.0
+# Connections lost within the last minute.
+UNSTABLE_AFTER = 3
+# Its longest step, a full batch of a 3B model on a Pi 4, may come near; it is ended only much later.
+WORKER_SILENT_AFTER_S = 30.0
+
+_NOTHING = Totals().progress(active=0)
+
+
+@dataclass(slots=True)
+class Throughput:
+    """Totals of the inference work over all workers, and the rates of the latest interval."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    busy_s: float = 0.0
+    prefix_hits: int = 0
+    prefix_misses: int = 0
+    decode_tok_s: float | None = None
+    prefill_tok_s: float | None = None
+    batch_avg: float | None = None
+    _last: Progress = field(default=_NOTHING, repr=False)
+
+    def worker_started(self) -> None:
+        """The next worker counts from zero."""
+        self._last = _NOTHING
+
+    def count(self, progress: Progress) -> None:
+        last = self._last
+        prompt = progress.prompt_tokens_total - last.prompt_tokens_total
+        cached = progress.cached_tokens_total - last.cached_tokens_total
+        completion = progress.completion_tokens_total - last.completion_tokens_total
+        steps = progress.steps_total - last.steps_total
+        rows = progress.rows_total - last.rows_total
+        prefill_s = progress.prefill_s - last.prefill_s
+        decode_s = progress.decode_s - last.decode_s
+        decoded = progress.decoded_tokens_total - last.decoded_tokens_total
+        self.prefix_hits += progress.prefix_hits_total - last.prefix_hits_total
+        self.prefix_misses += progress.prefix_misses_total - last.prefix_misses_total
+        self.prompt_tokens += prompt
+        self.cached_tokens += cached
+        self.busy_s += prefill_s + decode_s
+        self.completion_tokens += completion
+        # A rate is told from intervals that had such work; it stays at the last one known.
+        if decoded and decode_s > 0:
+            self.decode_tok_s = round(decoded / decode_s, 2)
+        if prompt > cached and prefill_s > 0:
+            self.prefill_tok_s = round((prompt - cached) / prefill_s, 2)
+        if steps:
+            self.batch_avg = round(rows / steps, 2)
+        self._last = progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttFacts:
+    """connected_s: of the control connection. data_lost_s: for how long the other one is down. None = not so.
+
+    disconnects_lately: of both, within the last minute; refused_lately: messages that the broker lets us not publish,
+    within the last ten.
+    unheard: subscriptions that it lets us not have.
+    """
+
+    connected_s: float | None
+    reconnects: int
+    received: int
+    published: int
+    queued_out: int
+    dropped: int
+    disconnects_lately: int
+    refused_lately: int
+    unheard: int
+    data_lost_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything that a health document is made of. Times are seconds, sizes as named; None = unknown."""
+
+    ts: str | None
+    session: str
+    seq: int
+    uptime_s: float
+    mqtt: MqttFacts
+    queue_depth: int
+    queue_capacity: int
+    oldest_ms: float | None
+    estimated_wait_ms: float | None
+    active: int
+    is_draining: bool
+    is_loaded: bool
+    # Not what was switched to, for that does not open.
+    is_fallback: bool
+    # None = there is no worker that is ready.
+    worker_silent_s: float | None
+    statistics: Statistics
+    throughput: Throughput
+    reading: BoardReading
+    limits: Limits
+    energy: EnergyMeter
+    agent_rss_mb: float | None
+    worker_rss_mb: float | None
+    worker: Ready | None
+    worker_restarts: int
+    model: str
+    # How the worker before this one ended, in words; None = there was none.
+    worker_end: str | None = None
+    # Anonymous memory with which a worker is replaced; None = unknown.
+    worker_bound_mb: float | None = None
+    quarantined: tuple[Quarantined, ...] = ()
+    # Why requests do not outlive the agent although they should.
+    journal_fault: str | None = None
+    # Alarms that are raised: severity by name.
+    alarms: dict[str, str] = field(default_factory=dict)
+
+
+def reasons(facts: Facts) -> tuple[str, list[str]]:
+    """`overall`, and why it is not ok."""
+    critical: list[str] = []
+    degraded: list[str] = []
+    if facts.mqtt.data_lost_s is not None and facts.mqtt.data_lost_s >= DATA_LOST_AFTER_S:
+        critical.append("data-connection-lost")
+    if not facts.is_loaded:
+        critical.append("model-not-loaded")
+    if facts.is_fallback:
+        degraded.append("model-fallback")
+    if facts.active and (facts.worker_silent_s or 0.0) >= WORKER_SILENT_AFTER_S:
+        degraded.append("worker-silent")
+    if facts.mqtt.disconnects_lately >= UNSTABLE_AFTER:
+        degraded.append("connection-unstable")
+    if facts.mqtt.refused_lately:
+        degraded.append("publishing-refused")
+    if facts.mqtt.unheard:
+        degraded.append("subscription-refused")
+    if facts.journal_fault is not None:
+        degraded.append("requests-in-memory-only")
+    if facts.is_draining:
+        degraded.append("draining")
+    if facts.queue_depth >= facts.queue_capacity:
+        degraded.append("queue-full")
+    if facts.limits.level is not Level.NORMAL:
+        degraded.append("limited")
+    if facts.reading.has_faults:
+        degraded.append("sensor-errors")
+    for name, severity in facts.alarms.items():
+        (critical if severity == "critical" else degraded).append(name)
+    overall = "critical" if critical else "degraded" if degraded else "ok"
+    return overall, critical + degraded
+
+
+def health_document(facts: Facts) -> dict[str, Any]:
+    """The whole document; what this board cannot tell is null."""
+    overall, why = reasons(facts)
+    statistics, throughput, reading, worker = facts.statistics, facts.throughput, facts.reading, facts.worker
+    thermal, throttle, power, cpu, memory = (
+        reading.thermal,
+        reading.throttle,
+        reading.power,
+        reading.cpu,
+        reading.memory,
+    )
+    return {
+        "ts": facts.ts,
+        "session": facts.session,
+        "seq": facts.seq,
+        "uptime_s": round(facts.uptime_s, 1),
+        "overall": overall,
+        "reasons": why,
+        "mqtt": {
+            "connected_s": _rounded(facts.mqtt.connected_s, 1),
+            "reconnects": facts.mqtt.reconnects,
+            "received": facts.mqtt.received,
+            "published": facts.mqtt.published,
+            "queued_out": facts.mqtt.queued_out,
+            "dropped": facts.mqtt.dropped,
+        },
+        "queue": {
+            "depth": facts.queue_depth,
+            "capacity": facts.queue_capacity,
+            "oldest_ms": _rounded(facts.oldest_ms, 1),
+            "estimated_wait_ms": _rounded(facts.estimated_wait_ms, 1),
+            "accepted_total": statistics.accepted_total,
+            "rejected_total": statistics.rejected_total,
+            "displaced_total": statistics.displaced_total,
+            "expired_total": statistics.expired_total,
+            "duplicates_total": statistics.duplicates_total,
+        },
+        "quarantine": [asdict(one) for one in facts.quarantined],
+        "inference": {
+            "active": facts.active,
+            "requests_total": statistics.requests_total,
+            "failed_total": statistics.failed_total,
+            "prompt_tokens_total": throughput.prompt_tokens,
+            "completion_tokens_total": throughput.completion_tokens,
+            "cached_tokens_total": throughput.cached_tokens,
+            "prefix_hits_total": throughput.prefix_hits,
+            "prefix_misses_total": throughput.prefix_misses,
+            "decode_tok_s": throughput.decode_tok_s,
+            "prefill_tok_s": throughput.prefill_tok_s,
+            "batch_avg": throughput.batch_avg,
+            "latency_ms": {f"p{p}": _rounded(percentile(statistics.latency_ms, p), 1) for p in (50, 95, 99)},
+            "queued_ms": {f"p{p}": _rounded(percentile(statistics.queued_ms, p), 1) for p in (50, 95)},
+        },
+        "thermal": {
+            "soc_c": thermal.soc_c,
+            "limit_c": thermal.limit_c,
+            "headroom_c": _rounded(thermal.headroom_c, 1),
+            "zones": thermal.zones,
+            "fan_rpm": thermal.fan_rpm,
+            "throttled_now": throttle.now,
+            "throttled_since_boot": throttle.since_boot,
+            "causes": list(throttle.causes),
+        },
+        "power": {
+            "watts": power.watts,
+            "scope": power.scope,
+            "source": power.source,
+            "undervoltage_now": throttle.undervoltage_now,
+            "undervoltage_since_boot": throttle.undervoltage_since_boot,
+            "joules_total": _rounded(facts.energy.joules_total, 1),
+            "joules_per_token": _rounded(facts.energy.joules_per_token, 4),
+        },
+        "cpu": {
+            "load1": cpu.load1,
+            "percent": cpu.percent,
+            "freq_mhz": cpu.freq_mhz,
+            "freq_max_mhz": cpu.freq_max_mhz,
+        },
+        "memory": {
+            "total_mb": memory.total_mb,
+            "available_mb": memory.available_mb,
+            "agent_rss_mb": facts.agent_rss_mb,
+            "worker_rss_mb": facts.worker_rss_mb,
+            "worker_bound_mb": _rounded(facts.worker_bound_mb, 1),
+            "swap_used_mb": memory.swap_used_mb,
+            "cgroup_controller": memory.has_cgroup_controller,
+        },
+        "disk": {"free_mb": reading.disk_free_mb},
+        "worker": {
+            "pid": worker.pid if worker else None,
+            "restarts": facts.worker_restarts,
+            "last_end": facts.worker_end,
+            "model": facts.model,
+            "cpu_variant": worker.cpu_variant if worker else None,
+            "repacked_mb": _megabytes(worker.repacked_mib) if worker else None,
+        },
+        "governor": facts.limits.as_health(),
+        "sensor_errors": reading.errors,
+    }
+
+
+def _megabytes(mib: float | None) -> float | None:
+    return None if mib is None else round(mib * 1.048576, 1)
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

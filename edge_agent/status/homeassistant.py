@@ -1,0 +1,138 @@
+"""PURE. What Home Assistant's MQTT discovery is told of a board: one device with an entity for each figure of health.
+
+Format: https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from edge_agent import __version__
+from edge_agent.config import Config
+from edge_agent.mqtt.publications import Publication, emptied, json_publication
+from edge_agent.status.alarms import AlarmName
+from edge_agent.topics import discovery_config
+
+NAME = "edge-agent"
+# A board that drains or is to stop tells its health as before.
+_AVAILABLE = "{{ 'online' if value_json.state in ('online', 'draining') else 'offline' }}"
+_MEASURED = {"state_class": "measurement"}
+_OF_THE_BOARD = {"entity_category": "diagnostic"}
+_SIZE = {"device_class": "data_size", "unit_of_measurement": "MB", **_MEASURED, **_OF_THE_BOARD}
+
+# A figure of the health document: its name for people, its path, what else is known of it.
+_SENSORS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("Health", "overall", {"device_class": "enum", "options": ["ok", "degraded", "critical"]}),
+    ("Queue", "queue.depth", {"unit_of_measurement": "requests", **_MEASURED}),
+    ("Decode rate", "inference.decode_tok_s", {"unit_of_measurement": "tok/s", **_MEASURED}),
+    ("Latency p95", "inference.latency_ms.p95", {"device_class": "duration", "unit_of_measurement": "ms", **_MEASURED}),
+    ("Power", "power.watts", {"device_class": "power", "unit_of_measurement": "W", **_MEASURED}),
+    (
+        "Energy",
+        "power.joules_total",
+        {"device_class": "energy", "unit_of_measurement": "J", "state_class": "total_increasing"},
+    ),
+    (
+        "SoC temperature",
+        "thermal.soc_c",
+        {"device_class": "temperature", "unit_of_measurement": "°C", **_MEASURED, **_OF_THE_BOARD},
+    ),
+    # A difference of temperatures: the class `temperature` would take 32 from it where degrees Fahrenheit are wanted.
+    ("Headroom", "thermal.headroom_c", {"unit_of_measurement": "°C", **_MEASURED, **_OF_THE_BOARD}),
+    ("Governor level", "governor.level", _OF_THE_BOARD),
+    ("CPU", "cpu.percent", {"unit_of_measurement": "%", **_MEASURED, **_OF_THE_BOARD}),
+    ("Memory available", "memory.available_mb", _SIZE),
+    ("Disk free", "disk.free_mb", _SIZE),
+)
+_BITS = (("Throttled", "thermal.throttled_now"), ("Undervoltage", "power.undervoltage_now"))
+
+
+def discovery(config: Config, board_model: str) -> Publication | None:
+    """The retained message; empty where the board is to be forgotten, None where nothing is to be said."""
+    if config.homeassistant.enabled is None:
+        return None
+    if not config.homeassistant.enabled:
+        return withdrawal(config)
+    topic = discovery_config(config.homeassistant.prefix, object_id(config))
+    return json_publication(topic, discovery_document(config, board_model), retain=True)
+
+
+def withdrawal(config: Config) -> Publication:
+    """The retained message that has Home Assistant forget a board that it knows by this configuration."""
+    return emptied(discovery_config(config.homeassistant.prefix, object_id(config)))
+
+
+def object_id(config: Config) -> str:
+    """Names the device; the digest tells `a_b`/`c` from `a`/`b_c`, and boards of another root."""
+    digest = hashlib.sha256(config.topics.base.encode()).hexdigest()[:8]
+    return f"{config.device.site}_{config.device.id}_{digest}"
+
+
+def discovery_document(config: Config, board_model: str) -> dict[str, Any]:
+    identity = object_id(config)
+    components = dict(_components(config))
+    for key, component in components.items():
+        component["unique_id"] = f"{identity}_{key}"
+    return {
+        "device": {
+            "identifiers": [identity],
+            "name": f"{config.device.site} {config.device.id}",
+            "model": board_model,
+            "sw_version": __version__,
+        },
+        "origin": {"name": NAME, "sw_version": __version__},
+        "availability": [{"topic": config.topics.state, "value_template": _AVAILABLE}],
+        "state_topic": config.topics.health,
+        "components": components,
+    }
+
+
+def _components(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
+    # Health that is older is no longer true; the state of the connection is no part of it.
+    fresh = {"expire_after": math.ceil(3 * config.health.interval_s)}
+    yield (
+        "state",
+        {
+            "platform": "sensor",
+            "name": "State",
+            "device_class": "enum",
+            "options": ["online", "draining", "stopped", "offline"],
+            "state_topic": config.topics.state,
+            "value_template": "{{ value_json.state }}",
+            "json_attributes_topic": config.topics.state,
+            "availability": [],
+        },
+    )
+    for name, path, more in _SENSORS:
+        # None, as Jinja writes it, is Home Assistant's word for unknown.
+        template = f"{{{{ value_json.{path} }}}}"
+        yield _key(name), {"platform": "sensor", "name": name, "value_template": template, **more, **fresh}
+    for name, path in _BITS:
+        template = f"{{{{ {{true: 'ON', false: 'OFF'}}.get(value_json.{path}) }}}}"
+        yield _key(name), {**_PROBLEM, "name": name, "value_template": template, **fresh}
+    for alarm in AlarmName:
+        name = f"Alarm {alarm.value.replace('-', ' ')}"
+        topic = config.topics.alarm(alarm.value)
+        yield (
+            _key(name),
+            {
+                **_PROBLEM,
+                "name": name,
+                # Not the alarm's own topic: what was never raised is off, not unknown.
+                "value_template": f"{{{{ 'ON' if '{alarm.value}' in value_json.reasons else 'OFF' }}}}",
+                "json_attributes_topic": topic,
+                "json_attributes_template": "{{ value or '{}' }}",
+                **fresh,
+            },
+        )
+
+
+_PROBLEM: dict[str, Any] = {"platform": "binary_sensor", "device_class": "problem", **_OF_THE_BOARD}
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower())

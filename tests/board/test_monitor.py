@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_agent.board import monitor as monitor_module
+from edge_agent.board.board import Board
+from edge_agent.board.monitor import Monitor, read_once
+from edge_agent.board.reading import BoardReading
+from edge_agent.board.sensor import Findings
+from tests.board.test_board import EXPECTED
+from tests.boards.trees import Tree, load, passes
+
+WAIT_S = 10.0
+ZONE = "sys/class/thermal/thermal_zone2"  # bigcore2-thermal, the hottest
+HANGING = "bigcore2-thermal (thermal_zone2)"
+
+
+class Supervisor:
+    """Hears a monitor, and looks after it, as the agent does. `reading` waits for the next one that fits."""
+
+    def __init__(self, root: Path, *, interval_s: float = 0.01) -> None:
+        self._readings: queue.Queue[BoardReading] = queue.Queue()
+        self.monitor = Monitor(Board(root, root), self._readings.put, interval_s=interval_s)
+        self.monitor.start()
+
+    def reading(self, fits: Callable[[BoardReading], bool] = lambda _: True) -> BoardReading:
+        give_up_at = time.monotonic() + WAIT_S
+        while time.monotonic() < give_up_at:
+            self.monitor.supervise(time.monotonic())
+            try:
+                reading = self._readings.get(timeout=0.02)
+            except queue.Empty:
+                continue
+            if fits(reading):
+                return reading
+        raise AssertionError("no such reading")
+
+
+@pytest.fixture
+def supervise(tmp_path: Path) -> Iterator[Callable[[Tree], Supervisor]]:
+    started: list[Supervisor] = []
+
+    def start(tree: Tree) -> Supervisor:
+        tree.write(tmp_path)
+        started.append(Supervisor(tmp_path))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.monitor.stop()
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "board-monitor"]
+
+
+def test_readings_come_one_after_another(supervise: Callable[[Tree], Supervisor]) -> None:
+    one = supervise(load("rk3588-mainline"))
+    first, second = one.reading(), one.reading()
+    assert first.thermal == second.thermal == EXPECTED["rk3588-mainline"].thermal
+    one.monitor.stop()
+    wait_until(lambda: not threads())
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + WAIT_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < give_up_at
+        pause.wait(0.01)
+
+
+def replace_by_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def answer(fifo: Path, content: bytes) -> None:
+    """Lets the read that hangs return."""
+    file = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    os.write(file, content)
+    os.close(file)
+
+
+@pytest.mark.expects_warning
+def test_a_sensor_that_hangs_costs_that_sensor_only_and_is_tried_again_when_its_read_returned(
+    tmp_path: Path, supervise: Callable[[Tree], Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor_module, "HANGS_AFTER_S", 0.3)
+    tree = load("rk3588-mainline")
+    tree.write(tmp_path)
+    replace_by_fifo(tmp_path / ZONE / "temp")
+    del tree.files[f"{ZONE}/temp"]
+    one = supervise(tree)
+
+    reading = one.reading(lambda reading: reading.errors.keys() == {HANGING})
+    assert reading.errors == {HANGING: "hangs for more than 0.3 s"}
+    assert reading.has_faults
+    zones = dict(EXPECTED["rk3588-mainline"].thermal.zones)
+    assert zones.pop("bigcore2-thermal") == 80.384
+    assert reading.thermal.zones == zones
+    assert (reading.thermal.soc_c, reading.power.watts) == (78.538, 11.875)
+    for _ in range(70):  # more passes than the longest rest
+        assert HANGING in one.reading().errors
+    wait_until(lambda: len(threads()) == 2)
+
+    stuck = tmp_path / ZONE / "temp"
+    hidden = stuck.with_name("hidden")
+    stuck.rename(hidden)
+    stuck.write_text("81000\n")
+    answer(hidden, b"99000\n")
+    recovered = one.reading(lambda reading: not reading.errors)
+    assert recovered.thermal.zones["bigcore2-thermal"] == 81.0
+    assert recovered.thermal.soc_c == 81.0
+    wait_until(lambda: len(threads()) == 1)
+
+
+@pytest.mark.expects_warning
+def test_several_sensors_may_hang(
+    tmp_path: Path, supervise: Callable[[Tree], Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor_module, "HANGS_AFTER_S", 0.3)
+    tree = load("rk3588-mainline")
+    tree.write(tmp_path)
+    fifos = [f"{ZONE}/temp", "sys/class/hwmon/hwmon8/name", "sys/class/thermal/thermal_zone1/type"]
+    for name in fifos:
+        replace_by_fifo(tmp_path / name)
+        del tree.files[name]
+    one = supervise(tree)
+    reading = one.reading(lambda reading: reading.errors.keys() == {HANGING, "hwmon8", "thermal_zone1"})
+    assert reading.memory == EXPECTED["rk3588-mainline"].memory
+    assert reading.throttle.now is False
+    wait_until(lambda: len(threads()) == 4)
+    one.monitor.stop()
+    for name in fifos:
+        answer(tmp_path / name, b"")
+    wait_until(lambda: not threads())
+
+
+@pytest.mark.expects_warning
+def test_many_sensors_that_hang_at_once_cost_time_and_are_no_standstill(
+    tmp_path: Path, supervise: Callable[[Tree], Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor_module, "HANGS_AFTER_S", 0.1)
+    tree = load("rk3588-mainline")
+    zones = [tmp_path / f"sys/class/thermal/thermal_zone{number}" for number in range(20, 36)]
+    for zone in zones:
+        zone.mkdir(parents=True)
+        (zone / "type").write_text("stuck\n")
+        os.mkfifo(zone / "temp")
+    began = time.monotonic()
+    one = supervise(tree)
+    silences = []
+
+    def note(_reading: BoardReading | None = None) -> bool:
+        silences.append(time.monotonic() - one.monitor.advanced_at)
+        return True
+
+    supervised = one.monitor.supervise
+    monkeypatch.setattr(one.monitor, "supervise", lambda now: (note(), supervised(now)))
+    reading = one.reading()
+    assert len(reading.errors) == len(zones)
+    assert time.monotonic() - began > 0.1 * len(zones)
+    assert max(silences) < 0.1 * len(zones) / 2
+
+
+class Zone0:
+    """The one zone of a Raspberry Pi 4, with what its reads come to; counts them."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, root: Path) -> None:
+        tree = load("pi4")
+        tree.write(root)
+        self.reads = 0
+        self.faults = tree.faults
+        path = root / "sys/class/thermal/thermal_zone0/temp"
+        tree.inject(patch, root)
+        from edge_agent.board import files  # noqa: PLC0415 - what inject has put there
+
+        read = files.read_bytes
+
+        def count(one: Path) -> bytes:
+            self.reads += one == path
+            return read(one)
+
+        patch.setattr(files, "read_bytes", count)
+
+    def fails(self, number: int | None) -> None:
+        self.faults.clear()
+        if number is not None:
+            self.faults["sys/class/thermal/thermal_zone0/temp"] = number
+
+
+def test_a_sensor_that_fails_rests_longer_and_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zone, read = Zone0(monkeypatch, tmp_path), passes(tmp_path)
+    zone.fails(errno.EIO)
+    asked = []
+    for number in range(200):
+        before = zone.reads
+        assert read().errors == {"cpu-thermal (thermal_zone0)": "Input/output error"}
+        if zone.reads > before:
+            asked.append(number)
+    assert [later - sooner - 1 for sooner, later in itertools.pairwise(asked)] == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_a_sensor_that_works_again_is_read_at_each_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zone, read = Zone0(monkeypatch, tmp_path), passes(tmp_path)
+    zone.fails(errno.EIO)
+    for _ in range(4):
+        read()
+    zone.fails(None)
+    while read().errors:
+        pass
+    before = zone.reads
+    assert read().thermal.soc_c == read().thermal.soc_c == 47.225
+    assert zone.reads == before + 2
+    zone.fails(errno.EIO)
+    assert read().errors
+    zone.fails(None)
+    assert [bool(read().errors) for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("number", "is_fault"),
+    [(errno.EAGAIN, False), (errno.ENODATA, False), (errno.EACCES, False), (errno.EINVAL, True), (errno.EIO, True)],
+)
+def test_a_sensor_that_was_never_on_is_told_and_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, is_fault: bool
+) -> None:
+    zone, read = Zone0(monkeypatch, tmp_path), passes(tmp_path)
+    zone.fails(number)
+    for _ in range(5):
+        reading = read()
+        assert reading.errors == {"cpu-thermal (thermal_zone0)": os.strerror(number)}
+        assert reading.has_faults is is_fault
+
+
+def test_a_sensor_that_was_on_and_is_off_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zone, read = Zone0(monkeypatch, tmp_path), passes(tmp_path)
+    read()
+    zone.fails(errno.EAGAIN)
+    assert [read().has_faults for _ in range(5)] == [True] * 5
+
+
+@pytest.mark.expects_warning
+def test_a_reading_that_nobody_can_take_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load("pi4").write(tmp_path)
+    readings: queue.Queue[BoardReading] = queue.Queue()
+
+    def deliver(reading: BoardReading) -> None:
+        readings.put(reading)
+        if readings.qsize() == 1:
+            raise RuntimeError("the inbox is broken")
+
+    one = Monitor(Board(tmp_path, tmp_path), deliver, interval_s=0.01)
+    one.start()
+    wait_until(lambda: readings.qsize() > 2)
+    one.stop()
+    assert "the board could not be read" in caplog.text
+
+
+def test_who_reads_once_knows_rates_too() -> None:
+    assert read_once(Board(Path("/"), Path("/"))).cpu.percent is not None
+
+
+@pytest.mark.expects_warning
+def test_a_board_that_cannot_be_read_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_board: Board, _findings: Findings) -> BoardReading:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(monitor_module, "_READ_ONCE_S", 0.3)
+    monkeypatch.setattr(Board, "compose", fail)
+    assert read_once(Board(tmp_path, tmp_path)).errors == {"board": "not read within 0.3 s"}

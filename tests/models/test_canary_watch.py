@@ -1,0 +1,190 @@
+"""When the running model is asked its canaries, and what becomes of other answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import wait
+from pathlib import Path
+from threading import Event
+from typing import Any, cast
+
+import pytest
+
+from edge_agent.engine.protocol import Cancel, Cancelled, Command, Ready, Run
+from edge_agent.models.canaries import CanaryError
+from edge_agent.models.canary_file import Questions, read_questions
+from edge_agent.models.canary_watch import FIRST_AFTER_S, NUMBER, RETRY_S, CanaryWatch
+from edge_agent.models.model_store import open_model
+from edge_agent.supervisor import Supervisor
+from tests.models.test_model_store import GGUF, bundle
+from tests.models.test_model_switch import CANARIES
+from tests.status.test_health import READY
+from tests.support import labelled
+
+HOUR = 3600.0
+
+
+class Fake:
+    """Stands for the supervisor: a model, and what its worker is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = open_model("default", folder)
+        self.ready: Ready | None = READY
+        self.commands: list[Command] = []
+        self.send = self.commands.append
+
+    @property
+    def asked(self) -> list[str]:
+        return [one.messages[-1].content for one in self.commands if isinstance(one, Run)]
+
+
+class Watch:
+    def __init__(self, folder: Path, interval_s: float = HOUR) -> None:
+        self.worker = Fake(bundle(folder, {"model.gguf": GGUF, "canaries.json": CANARIES.encode()}))
+        self.told: list[str | None] = []
+        self.watch = CanaryWatch(interval_s, cast("Supervisor", self.worker), self.told.append)
+        self.watch.serve(0.0, was_asked=False)
+
+    def tick(self, now: float, *, is_idle: bool = True) -> int:
+        """How many are asked by now, once their file has been read."""
+        self.watch.tick(now, is_idle=is_idle)
+        if self.watch._reading is not None:
+            wait([self.watch._reading])
+            self.watch.tick(now, is_idle=is_idle)
+        return len(self.worker.asked)
+
+    def answer(self, now: float, normal: float = 0.9) -> None:
+        self.watch.hear(labelled(NUMBER, normal=normal, bearing_fault=1 - normal), now)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Watch]:
+    return lambda **fields: Watch(tmp_path / "bundle", **fields)
+
+
+def test_a_round_is_asked_after_the_start_and_then_at_intervals_one_by_one(make: Callable[..., Watch]) -> None:
+    one = make()
+    assert one.tick(FIRST_AFTER_S - 1) == 0
+    assert one.tick(FIRST_AFTER_S) == 1
+    assert one.tick(FIRST_AFTER_S + 1) == 1
+    one.answer(62.0)
+    assert one.tick(62.0) == 2
+    one.answer(63.0)
+    assert one.worker.asked == ["a", "b"]
+    assert one.told == [None, None]
+    assert one.tick(62.0 + HOUR) == 2
+    assert one.tick(63.0 + HOUR) == 3
+
+
+def test_other_answers_are_told_at_the_end_of_the_round_until_one_is_right_again(make: Callable[..., Watch]) -> None:
+    one = make()
+    for at, scores in ((100.0, (0.9, 0.5)), (100.0 + 2 * HOUR, (0.95, 0.85))):
+        for normal in scores:
+            one.tick(at)
+            one.answer(at, normal)
+    first, wrong, right = one.told
+    assert (first, right) == (None, None)
+    assert wrong is not None
+    assert wrong.startswith("1 of 2 canaries are answered otherwise")
+    assert 'canaries[1] (t): "normal" has 0.500' in wrong
+
+
+def test_whoever_asks_is_let_by(make: Callable[..., Watch]) -> None:
+    one = make()
+    assert one.tick(100.0, is_idle=False) == 0
+    one.tick(101.0)
+    for now in (102.0, 102.1):
+        one.tick(now, is_idle=False)
+    assert one.worker.commands[1:] == [Cancel(id=NUMBER)]
+    one.watch.hear(Cancelled(id=NUMBER), 103.0)
+    assert one.tick(102.9 + RETRY_S) == 1
+    assert one.tick(103.0 + RETRY_S) == 2
+    assert one.worker.asked == ["a", "a"]
+    # One that ended before it could be called off counts.
+    one.tick(120.0, is_idle=False)
+    one.answer(120.0)
+    one.tick(121.0)
+    assert one.worker.asked[2:] == ["b"]
+
+
+def test_a_model_that_was_just_asked_is_asked_after_the_interval(make: Callable[..., Watch], tmp_path: Path) -> None:
+    one = make()
+    one.tick(100.0)
+    files: dict[str, Any] = {"model.gguf": GGUF, "canaries.json": CANARIES.encode()}
+    one.worker.model = open_model("default", bundle(tmp_path / "other", files))
+    one.tick(200.0, is_idle=False)
+    one.watch.serve(200.0, was_asked=True)
+    one.answer(201.0, 0.1)  # of the worker before
+    assert one.tick(199.0 + HOUR) == 1
+    assert one.tick(200.0 + HOUR) == 2
+    assert set(one.told) == {None}
+
+
+@pytest.mark.expects_warning
+def test_a_canary_that_ends_the_worker_is_not_asked_again_and_again(make: Callable[..., Watch]) -> None:
+    one = make()
+    one.tick(100.0)
+    one.worker.ready = None
+    assert one.tick(101.0) == 1
+    one.worker.ready = READY
+    one.watch.serve(102.0, was_asked=False)
+    assert one.tick(101.0 + HOUR) == 1
+    assert one.tick(102.0 + HOUR) == 2
+
+
+def test_nothing_is_asked_without_interval_worker_or_canaries(make: Callable[..., Watch], tmp_path: Path) -> None:
+    one = make(interval_s=0)
+    assert one.tick(1e6) == 0
+    for name in ("plain", None):
+        two = Watch(tmp_path / f"two-{name}")
+        two.worker.model = open_model("default", bundle(tmp_path / name) if name else Path("echo:"))
+        two.watch.serve(1.0, was_asked=False)
+        assert two.tick(1e6) == 0
+    three = Watch(tmp_path / "three")
+    three.worker.ready = None
+    assert three.tick(1e6) == 0
+
+
+def test_nobody_waits_for_who_reads_them(make: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on = Event()
+
+    def slow(path: Path) -> Questions:
+        assert may_go_on.wait(30)
+        return read_questions(path)
+
+    monkeypatch.setattr("edge_agent.models.canary_watch.read_questions", slow)
+    one = make()
+    started_at = time.monotonic()
+    for now in (100.0, 101.0, 102.0):
+        one.watch.tick(now, is_idle=True)
+    assert time.monotonic() - started_at < 5
+    assert one.worker.asked == []
+    may_go_on.set()
+    assert one.tick(103.0) == 1
+
+
+@pytest.mark.expects_warning
+def test_what_could_not_be_read_is_tried_again_at_the_next_interval(
+    make: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def killed(_: Path) -> Questions:
+        raise CanaryError("killed by SIGKILL")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge_agent.models.canary_watch.read_questions", killed)
+        one = make()
+        assert one.tick(100.0) == 0
+    assert one.tick(99.0 + HOUR) == 0
+    assert one.tick(100.0 + HOUR) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "canaries are not asked, read again in 3600 s: killed by SIGKILL"
+    ]
+
+
+def test_those_of_a_model_that_was_switched_meanwhile_are_not_asked(make: Callable[..., Watch], tmp_path: Path) -> None:
+    one = make()
+    one.watch.tick(100.0, is_idle=True)
+    one.worker.model = open_model("default", bundle(tmp_path / "other", {"model.gguf": GGUF}))
+    one.watch.serve(101.0, was_asked=False)
+    assert one.tick(101.0 + FIRST_AFTER_S) == 0

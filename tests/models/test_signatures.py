@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_agent.models.signatures import public_key_fault
+from tests.keys import NO_PUBLIC_KEYS, write_keys
+
+OTHER_KIND = "should be an Ed25519 public key, but holds a key of another kind"
+NONE_THERE = "should be an Ed25519 public key in PEM, but none can be read from it"
+FAULTS = {
+    **dict.fromkeys(("private", "both"), "holds a private key, which belongs on no board"),
+    **dict.fromkeys(("EC", "X25519", "unknown"), OTHER_KIND),
+    **dict.fromkeys(("DER", "OpenSSH", "cut short", "empty", "text"), NONE_THERE),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PUBLIC_KEYS)
+def test_a_file_that_is_no_public_key_is_told_by_what_it_is(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "key").write_bytes(NO_PUBLIC_KEYS[kind])
+    assert str(public_key_fault(tmp_path / "key")).startswith(FAULTS[kind])
+
+
+def test_a_public_key_has_no_fault(tmp_path: Path) -> None:
+    _, public = write_keys(tmp_path)
+    assert public_key_fault(public) is None
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "none", "."):
+        assert public_key_fault(tmp_path / name) == "should be a file that can be read"
+
+
+def test_a_file_that_the_system_does_not_give_is_told_why(tmp_path: Path) -> None:
+    (tmp_path / "key").symlink_to("/proc/self/mem")
+    assert public_key_fault(tmp_path / "key") == "cannot be read: Input/output error"
+
+
+def test_without_a_key_the_daemon_does_not_import_the_library() -> None:
+    program = "import sys, edge_agent.agent, edge_agent.cli; print('cryptography' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -1,0 +1,1505 @@
+"""The way of requests through the agent: what is heard, what the worker is asked, what callers are told.
+
+`Desk.ask(..., at=t)` is a request that arrives at t; every other call takes its own `now`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_agent.engine.protocol import (
+    Cancelled,
+    Failed,
+    FailureCode,
+    Finish,
+    LabelsPlan,
+    Partial,
+    RefusalCode,
+    Refused,
+    TextPlan,
+)
+from edge_agent.governor.energy import EnergySample
+from edge_agent.governor.governor import Limits
+from edge_agent.governor.governor_stages import Cause, Level
+from edge_agent.requests.admission import DRAINING_RETRY_S
+from edge_agent.requests.answers import MAX_FOLLOWERS_BYTES
+from edge_agent.requests.outcomes import Answer
+from tests.support import BASE, REPLY_FIELDS, Desk, code_of, finished, inbound, labelled, message_of
+
+RESPONSE = f"{BASE}/infer/generate/response"
+
+
+class TestWhoAsks:
+    def test_the_envelopes_id_is_echoed_as_given(self) -> None:
+        for given_id in ("my id", 7, -1):
+            desk = Desk()
+            desk.ask({"input": "x", "id": given_id}, correlation=b"other")
+            desk.dispatcher.answered(finished(1), 1.0)
+            assert desk.reply["id"] == given_id
+
+    def test_without_id_the_correlation_is_the_id_as_text(self) -> None:
+        desk = Desk(slots=0)
+        desk.ask("x", task="nosuch", correlation="Gerät 7".encode())
+        assert desk.reply["id"] == "Gerät 7"
+
+    def test_a_correlation_that_is_no_utf8_is_the_id_as_hex(self) -> None:
+        desk = Desk(slots=0)
+        desk.ask("x", task="nosuch", correlation=b"\xff\x00\x01")
+        assert desk.reply["id"] == "ff0001"
+
+    @pytest.mark.parametrize("correlation", [None, b""])
+    def test_without_both_an_id_is_made_up_each_time(self, correlation: bytes | None) -> None:
+        desk = Desk(slots=0)
+        for payload in "xyz":
+            desk.ask(payload, task="nosuch", correlation=correlation)
+        ids = {reply["id"] for reply in desk.replies}
+        assert len(ids) == 3
+        assert all(isinstance(one, str) and one for one in ids)
+
+    @pytest.mark.parametrize("correlation", [b"plain", b"\xff\x00", b"", None])
+    def test_the_correlation_is_echoed_byte_for_byte_whatever_the_id(self, correlation: bytes | None) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "mine"}, correlation=correlation)
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert desk.publication.correlation == correlation
+
+    def test_a_refused_envelope_still_says_who_asked_and_where_to_answer(self) -> None:
+        desk = Desk()
+        desk.ask({"input": 5, "id": "mine", "reply_to": "edgeai/v1/reply/me"}, correlation=b"c")
+        assert desk.reply["id"] == "mine"
+        assert desk.publication.topic == "edgeai/v1/reply/me"
+        assert desk.publication.correlation == b"c"
+
+    def test_so_does_an_envelope_that_is_too_long(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x" * 70_000, "id": "mine", "reply_to": "edgeai/v1/reply/me"})
+        assert code_of(desk.reply) == "too_long"
+        assert (desk.reply["id"], desk.publication.topic) == ("mine", "edgeai/v1/reply/me")
+
+    @pytest.mark.parametrize(
+        ("payload", "content_type"),
+        [({"id": "a reading", "x": "x" * 70_000}, None), ({"input": "x" * 70_000, "id": "text"}, "text/plain")],
+    )
+    def test_what_is_no_envelope_tells_no_id(self, payload: dict[str, Any], content_type: str | None) -> None:
+        desk = Desk()
+        desk.ask(payload, correlation=b"c", content_type=content_type)
+        assert desk.reply["id"] == "c"
+
+    def test_a_bad_id_is_not_echoed(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": ["a"]}, correlation=b"c")
+        assert code_of(desk.reply) == "bad_field"
+        assert desk.reply["id"] == "c"
+
+
+class TestWhereRepliesGo:
+    def test_by_default_to_the_response_topic_of_the_task(self) -> None:
+        desk = Desk()
+        desk.ask("x")
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert desk.publication.topic == RESPONSE
+        assert (desk.publication.qos, desk.publication.retain) == (1, False)
+        assert desk.publication.content_type == "application/json"
+
+    def test_to_reply_to_where_it_is_given(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "reply_to": "edgeai/v1/reply/me"})
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert desk.publication.topic == "edgeai/v1/reply/me"
+
+    def test_to_the_response_topic_property_before_reply_to(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "reply_to": "edgeai/v1/reply/b"}, response_topic="edgeai/v1/reply/a")
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert desk.publication.topic == "edgeai/v1/reply/a"
+
+    @pytest.mark.parametrize("topic", ["elsewhere", f"{BASE}/cmd/drain", "edgeai/v1/reply/request", "a/+", "$SYS/a"])
+    def test_a_refused_topic_is_answered_as_invalid_on_the_default_one(self, topic: str) -> None:
+        for response_topic in (topic, None):
+            desk = Desk()
+            desk.ask({"input": "x", "id": "a", "reply_to": topic}, response_topic=response_topic)
+            assert desk.publication.topic == RESPONSE
+            assert (desk.reply["status"], code_of(desk.reply)) == ("invalid", "reply_topic_refused")
+            assert json.dumps(topic) in message_of(desk.reply)
+            assert desk.runs == []
+
+    def test_an_empty_reply_to_is_refused(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "reply_to": ""})
+        assert code_of(desk.reply) == "reply_topic_refused"
+
+    def test_the_allow_list_is_that_of_the_configuration(self) -> None:
+        desk = Desk('[mqtt]\nreply_topics = ["plant/answers/#"]\n')
+        desk.ask("x", response_topic="plant/answers/1")
+        desk.ask("x", response_topic="edgeai/v1/reply/me")
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert [(p.topic, d["status"]) for p, d in zip(desk.publications, desk.documents, strict=True)] == [
+            (RESPONSE, "invalid"),
+            ("plant/answers/1", "ok"),
+        ]
+
+    def test_an_unknown_task_is_answered_under_its_name(self) -> None:
+        desk = Desk()
+        desk.ask("x", task="no such")
+        assert desk.publication.topic == f"{BASE}/infer/no such/response"
+        assert (desk.reply["status"], code_of(desk.reply), desk.reply["task"]) == ("invalid", "unknown_task", "no such")
+        assert "triage" in message_of(desk.reply)
+
+    def test_a_task_without_a_name_is_an_unknown_one(self) -> None:
+        desk = Desk()
+        desk.ask("x", task="")
+        assert desk.publication.topic == f"{BASE}/infer//response"
+        assert code_of(desk.reply) == "unknown_task"
+
+    def test_invalid_payloads_are_answered_where_the_properties_say(self) -> None:
+        for payload in (b"\xff", b"{x", b"", b"x" * 70_000):
+            desk = Desk()
+            desk.ask(payload, response_topic="edgeai/v1/reply/me", correlation=b"c")
+            assert desk.publication.topic == "edgeai/v1/reply/me"
+            assert desk.reply["status"] == "invalid"
+
+    def test_messages_on_other_topics_are_not_answered(self) -> None:
+        desk = Desk()
+        for topic in (f"{BASE}/infer/generate/response", "plant/1/temperature", f"{BASE}/state"):
+            desk.dispatcher.hear(inbound(topic, "x"), 0.0)
+        assert desk.publications == []
+        assert desk.commands == []
+
+
+class TestWhatIsRefused:
+    @pytest.mark.parametrize(
+        ("payload", "fields"),
+        [
+            (b'{"input": {"a": [1, 2, {"b": 3}]}, "id": []}', {}),
+            (b"{x", {}),
+            (b"\xff", {}),
+            (b'{"input": "x", "reply_to": "elsewhere"}', {}),
+            (b'{"input": "x"}', {"task": "none"}),
+            (b"x" * 70_000, {}),
+        ],
+    )
+    def test_its_message_is_let_go_at_once(self, payload: bytes, fields: dict[str, Any]) -> None:
+        """Not when the garbage collector comes by: until then a flood would hold the more memory, the faster it is."""
+        desk = Desk()
+        desk.ask(payload, **fields)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(100):
+                desk.ask(payload, **fields)
+            assert gc.collect() < 100
+        finally:
+            gc.enable()
+
+    @pytest.mark.parametrize(
+        ("payload", "code"),
+        [
+            (b"\xff", "not_utf8"),
+            (b"{x", "bad_json"),
+            (b"", "bad_field"),
+            (b'{"input":null}', "bad_field"),
+            (b'{"input":"x","options":{"seed":-1}}', "bad_field"),
+            (b"x" * 65537, "too_long"),
+        ],
+    )
+    def test_a_bad_payload_is_answered_at_once_with_its_code(self, payload: bytes, code: str) -> None:
+        desk = Desk()
+        desk.ask(payload)
+        assert (desk.reply["status"], code_of(desk.reply)) == ("invalid", code)
+        assert set(desk.reply) == REPLY_FIELDS
+        assert desk.runs == []
+
+    def test_a_payload_of_the_largest_size_is_taken(self) -> None:
+        desk = Desk("[queue]\nmax_payload_bytes = 10\n")
+        desk.ask("x" * 10)
+        assert desk.publications == []
+        desk.ask("x" * 11)
+        assert message_of(desk.reply) == "payload: should have at most 10 bytes (got 11)"
+
+    def test_a_variable_missing_from_the_input_is_a_bad_field(self) -> None:
+        desk = Desk()
+        desk.ask({"rpm": 1}, task="vibration")
+        assert code_of(desk.reply) == "bad_field"
+        assert '"hz"' in message_of(desk.reply)
+        assert '{"rpm": 1}' in message_of(desk.reply)
+
+    def test_a_full_queue_is_busy_and_says_when_to_come_back(self) -> None:
+        desk = Desk("[queue]\ncapacity = 1\n")
+        for _ in range(3):
+            desk.ask("x")
+        assert (desk.reply["status"], code_of(desk.reply)) == ("busy", "queue_full")
+        assert desk.reply["error"]["retry_after_s"] >= 0.5
+
+    def test_the_time_to_come_back_is_that_of_the_work_that_is_here(self) -> None:
+        desk = Desk("[queue]\ncapacity = 4\n")
+        desk.ask("x")
+        desk.dispatcher.answered(finished(1, share_s=3.0), 3.0)
+        for _ in range(6):
+            desk.ask("x", at=10.0)
+        assert desk.replies[-1]["error"]["retry_after_s"] == 15.0
+
+    def test_a_deadline_that_cannot_be_met_is_busy_and_says_why_and_when_to_come_back(self) -> None:
+        desk = Desk()
+        desk.ask("x")
+        desk.dispatcher.answered(finished(1, share_s=3.0), 3.0)
+        desk.ask("x", at=10.0)
+        desk.ask("x", at=10.0)
+        desk.ask({"input": "x", "id": "hurried", "deadline_ms": 5000}, at=10.0)
+        reply = desk.replies[-1]
+        assert (reply["id"], reply["status"], code_of(reply)) == ("hurried", "busy", "deadline_unreachable")
+        assert set(reply) == REPLY_FIELDS
+        assert (
+            message_of(reply) == "would be answered after about 6000 ms, too late for the deadline of 5000 ms (request)"
+        )
+        assert reply["error"]["retry_after_s"] == 1.0
+        # The caller comes back when it was told to, and gets its answer in time.
+        desk.ask({"input": "x", "id": "hurried", "deadline_ms": 5000}, at=11.0)
+        desk.dispatcher.answered(finished(2, share_s=3.0), 13.0)
+        desk.dispatcher.answered(finished(desk.runs[-1].id, share_s=3.0), 15.9)
+        assert desk.statuses()[-1] == ("hurried", "ok")
+
+    def test_a_bad_payload_is_invalid_even_where_a_good_one_would_be_busy(self) -> None:
+        desk = Desk("[queue]\ncapacity = 1\n")
+        desk.ask("x")
+        desk.ask("x")
+        desk.ask({"rpm": 1}, task="vibration")
+        assert (desk.reply["status"], code_of(desk.reply)) == ("invalid", "bad_field")
+
+    def test_the_less_urgent_hear_at_once_that_they_were_displaced(self) -> None:
+        desk = Desk("[queue]\ncapacity = 1\n")
+        desk.ask({"input": "x", "id": "running"})
+        desk.ask({"input": "x", "id": "lax", "priority": 6})
+        desk.ask({"input": "x", "id": "lax", "priority": 6}, at=0.5)
+        desk.ask({"input": "x", "id": "urgent", "priority": 0}, at=1.0)
+        assert desk.statuses() == [("lax", "busy"), ("lax", "busy")]
+        assert [reply["repeat"] for reply in desk.replies] == [False, True]
+        assert {code_of(reply) for reply in desk.replies} == {"queue_full"}
+        assert desk.dispatcher.statistics.displaced_total == 1
+        desk.dispatcher.answered(finished(1), 2.0)
+        desk.dispatcher.answered(finished(desk.runs[-1].id), 3.0)
+        assert desk.statuses()[2:] == [("running", "ok"), ("urgent", "ok")]
+
+    def test_who_will_miss_his_deadline_hears_so_before_it_passes(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "first"})
+        desk.ask({"input": "x", "id": "second"})
+        desk.ask({"input": "x", "id": "third", "deadline_ms": 4000})
+        desk.dispatcher.answered(finished(1, share_s=3.0), 3.0)
+        assert sorted(desk.statuses()) == [("first", "ok"), ("third", "busy")]
+        assert [run.messages[0].content for run in desk.runs] == ["x", "x"]
+
+    def test_requests_wait_for_the_model_and_those_too_many_hear_that_it_is_loading(self) -> None:
+        desk = Desk("[queue]\ncapacity = 1\n", slots=0)
+        desk.ask("x")
+        desk.ask("y")
+        assert (desk.reply["status"], code_of(desk.reply)) == ("busy", "loading")
+        desk.dispatcher.slots = 1
+        desk.dispatcher.fill(1.0)
+        assert [run.messages[0].content for run in desk.runs] == ["x"]
+
+    def test_a_draining_agent_takes_nothing_new_and_finishes_what_it_has(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "first"})
+        desk.ask({"input": "x", "id": "second"})
+        desk.dispatcher.is_draining = True
+        desk.ask({"input": "x", "id": "third"}, at=1.0)
+        assert desk.statuses() == [("third", "busy")]
+        assert code_of(desk.replies[0]) == "draining"
+        assert desk.replies[0]["error"]["retry_after_s"] == DRAINING_RETRY_S
+        desk.dispatcher.answered(finished(1), 2.0)
+        desk.dispatcher.answered(finished(2), 3.0)
+        assert desk.statuses()[1:] == [("first", "ok"), ("second", "ok")]
+        assert desk.dispatcher.is_idle
+
+    def test_a_drain_that_runs_out_of_time_cancels_the_rest(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "running"})
+        desk.ask({"input": "x", "id": "waiting"})
+        assert desk.dispatcher.cancel_all("the drain ran out of time", 5.0) == 2
+        assert sorted(desk.statuses()) == [("running", "cancelled"), ("waiting", "cancelled")]
+        assert {message_of(reply) for reply in desk.replies} == {"the drain ran out of time"}
+        assert desk.cancels == [1]
+
+
+class TestDeadlines:
+    @pytest.mark.parametrize(
+        ("task", "envelope", "expiry_s", "deadline_at"),
+        [
+            ("generate", {}, None, 160.0),
+            ("urgent", {}, None, 102.0),
+            ("urgent", {"deadline_ms": 5000}, None, 105.0),
+            ("generate", {"deadline_ms": 5000}, 3, 103.0),
+            ("generate", {"deadline_ms": 5000}, 7, 105.0),
+            ("generate", {}, 3, 103.0),
+            ("urgent", {}, 1, 101.0),
+            ("generate", {}, 3600, 160.0),
+        ],
+    )
+    def test_the_smaller_of_deadline_and_expiry_counts_from_arrival(
+        self, task: str, envelope: dict[str, Any], expiry_s: int | None, deadline_at: float
+    ) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", **envelope}, task=task, at=100.0, expiry_s=expiry_s)
+        assert desk.dispatcher.next_wake_up_at() == deadline_at
+
+    def test_the_default_deadline_is_that_of_the_configuration(self) -> None:
+        desk = Desk("[queue]\ndefault_deadline_ms = 1500\n")
+        desk.ask("x", at=100.0)
+        assert desk.dispatcher.next_wake_up_at() == 101.5
+
+    def test_without_one_it_follows_from_the_runs_that_were_measured(self) -> None:
+        desk = Desk()
+        desk.ask("x")
+        desk.dispatcher.answered(finished(1), 2.0)
+        desk.ask("x", at=100.0)
+        assert desk.dispatcher.next_wake_up_at() == 116.0
+        desk.ask("x", task="triage", at=100.0)
+        assert [waiting.deadline_at for waiting in desk.dispatcher.queue] == [160.0]
+
+    @pytest.mark.parametrize(
+        ("task", "envelope", "expiry_s", "configured", "told"),
+        [
+            ("generate", {"deadline_ms": 1000}, None, "", "1000 ms (request)"),
+            ("urgent", {}, None, "", "2000 ms (task)"),
+            ("generate", {}, None, "[queue]\ndefault_deadline_ms = 1500\n", "1500 ms (configuration)"),
+            ("generate", {}, None, "", "60000 ms (default)"),
+            ("generate", {"deadline_ms": 9000}, 3, "", "3000 ms (message expiry)"),
+        ],
+    )
+    def test_who_named_the_deadline_is_told_when_it_has_passed(
+        self, task: str, envelope: dict[str, Any], expiry_s: int | None, configured: str, told: str
+    ) -> None:
+        desk = Desk(configured)
+        desk.ask({"input": "x", **envelope}, task=task, expiry_s=expiry_s)
+        desk.dispatcher.expire(60.0)
+        assert message_of(desk.reply) == f"the deadline of {told} has passed"
+
+    def test_so_it_is_where_it_was_measured(self) -> None:
+        desk = Desk()
+        desk.ask("x")
+        desk.dispatcher.answered(finished(1), 1.0)
+        desk.ask({"input": "x", "id": "a"}, at=10.0)
+        desk.dispatcher.expire(18.0)
+        assert message_of(desk.replies[-1]) == "the deadline of 8000 ms (measured) has passed"
+
+    def test_a_request_that_never_ends_in_time_is_not_admitted_for_ever(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "deadline_ms": 1000})
+        desk.dispatcher.expire(1.0)
+        desk.ask("x", at=1.0)
+        desk.dispatcher.answered(Cancelled(id=1), 1.1)
+        desk.ask({"input": "x", "deadline_ms": 900}, at=1.2)
+        assert code_of(desk.replies[-1]) == "deadline_unreachable"
+
+    def test_what_an_idle_engine_cannot_do_in_time_is_busy_at_once_and_not_expired_later(self) -> None:
+        desk = Desk()
+        desk.ask("x")
+        desk.dispatcher.answered(finished(1, share_s=0.1, batch=1), 0.1)
+        desk.ask({"input": "x", "id": "hurried", "deadline_ms": 20}, at=1.0)
+        assert desk.statuses()[1:] == [("hurried", "busy")]
+        assert code_of(desk.replies[-1]) == "deadline_unreachable"
+        assert len(desk.runs) == 1
+        desk.ask({"input": "x", "id": "fair", "deadline_ms": 200}, at=1.0)
+        desk.dispatcher.answered(finished(desk.runs[-1].id, share_s=0.1), 1.1)
+        assert desk.statuses()[2:] == [("fair", "ok")]
+
+    def test_one_slow_run_does_not_shut_out_those_after_it(self) -> None:
+        desk = Desk()
+        desk.ask("x")
+        desk.dispatcher.answered(finished(1, share_s=9.0, batch=1), 9.0)
+        statuses = []
+        for second in range(10, 20):
+            sent = len(desk.runs)
+            desk.ask({"input": "x", "id": second, "deadline_ms": 500}, at=second)
+            if len(desk.runs) > sent:
+                desk.dispatcher.answered(finished(desk.runs[-1].id, share_s=0.1, batch=1), second + 0.1)
+            statuses.append(desk.replies[-1]["status"])
+        assert statuses == ["busy"] * 4 + ["ok"] * 6
+
+    def test_those_that_never_end_are_cut_off_seldom(self) -> None:
+        desk = Desk()
+        for second in range(100):
+            sent = len(desk.runs)
+            desk.ask({"input": "x", "id": second, "deadline_ms": 20}, at=second)
+            if len(desk.runs) > sent:
+                desk.dispatcher.expire(second + 0.0199999)
+                desk.dispatcher.expire(second + 0.021)
+                desk.dispatcher.answered(Cancelled(id=desk.runs[-1].id), second + 0.05)
+        counts = Counter(reply["status"] for reply in desk.replies)
+        assert counts["busy"] > 90
+        assert counts["expired"] > 3
+
+    def test_expired_request_is_rejected_not_run(self) -> None:
+        desk = Desk()
+        message = inbound(f"{BASE}/infer/generate/request", {"input": "x", "id": "a", "deadline_ms": 100}, at=1.0)
+        desk.dispatcher.hear(message, 1.2)
+        assert desk.statuses() == [("a", "expired")]
+        assert code_of(desk.reply) == "deadline"
+        assert desk.runs == []
+
+    def test_a_request_expires_while_it_waits(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "long"})
+        desk.ask({"input": "x", "id": "short", "deadline_ms": 1000})
+        desk.dispatcher.expire(0.999)
+        assert desk.replies == []
+        desk.dispatcher.expire(1.0)
+        assert desk.statuses() == [("short", "expired")]
+        assert desk.reply["timing"]["total_ms"] == 1000.0
+        desk.dispatcher.answered(finished(1), 2.0)
+        assert len(desk.runs) == 1
+
+    def test_a_request_that_expires_while_running_is_cancelled_and_answered_once(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a", "deadline_ms": 1000})
+        desk.dispatcher.expire(1.0)
+        desk.dispatcher.expire(1.1)
+        assert desk.cancels == [1]
+        assert desk.statuses() == [("a", "expired")]
+        assert desk.dispatcher.next_wake_up_at() is None
+        desk.dispatcher.answered(Cancelled(id=1), 1.2)
+        assert desk.statuses() == [("a", "expired")]
+        assert desk.dispatcher.is_idle
+
+    def test_the_slot_of_an_expired_request_is_free_only_when_the_worker_has_let_go(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "deadline_ms": 1000})
+        desk.ask("y")
+        desk.dispatcher.expire(1.0)
+        desk.dispatcher.fill(1.0)
+        assert len(desk.runs) == 1
+        desk.dispatcher.answered(Cancelled(id=1), 1.1)
+        assert [run.id for run in desk.runs] == [1, 2]
+
+    def test_an_end_that_was_under_way_when_the_request_expired_is_not_told(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a", "deadline_ms": 1000, "stream": True})
+        desk.dispatcher.expire(1.0)
+        desk.dispatcher.partial(Partial(id=1, delta="late"))
+        desk.dispatcher.answered(finished(1), 1.1)
+        assert desk.statuses() == [("a", "expired")]
+        assert len(desk.publications) == 1
+
+    def test_an_answer_that_comes_after_the_deadline_is_worthless(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a", "deadline_ms": 1000})
+        desk.dispatcher.answered(finished(1), 1.001)
+        assert desk.statuses() == [("a", "expired")]
+        assert desk.dispatcher.is_idle
+
+    def test_what_expired_in_the_queue_is_not_handed_to_a_free_slot(self) -> None:
+        desk = Desk()
+        desk.ask("x")
+        desk.ask({"input": "y", "deadline_ms": 1000})
+        desk.dispatcher.answered(finished(1), 5.0)
+        assert len(desk.runs) == 1
+        assert sorted(reply["status"] for reply in desk.replies) == ["expired", "ok"]
+
+
+class TestOrder:
+    def test_priorities_first_then_deadlines_then_arrival(self) -> None:
+        desk = Desk()
+        desk.ask("running")
+        for name, fields in {
+            "late": {"deadline_ms": 9000},
+            "default": {"deadline_ms": 5000},
+            "equal": {"deadline_ms": 5000},
+            "urgent": {"priority": 0},
+            "least": {"priority": 9, "deadline_ms": 3000},
+        }.items():
+            desk.ask({"input": name, **fields}, at=1.0)
+        for number in range(1, 6):
+            desk.dispatcher.answered(finished(desk.runs[-1].id), 1.0 + number / 10)
+        order = [run.messages[0].content for run in desk.runs]
+        assert order == ["running", "urgent", "default", "equal", "late", "least"]
+
+    def test_the_tasks_priority_counts_unless_the_envelope_says_otherwise(self) -> None:
+        desk = Desk()
+        desk.ask("running")
+        desk.ask({"input": "5"})
+        desk.ask({"input": "9", "priority": 9}, task="urgent")
+        desk.ask({"input": "1"}, task="urgent")
+        desk.dispatcher.answered(finished(1), 0.1)
+        desk.dispatcher.answered(finished(4), 0.2)
+        desk.dispatcher.answered(finished(2), 0.3)
+        assert [run.messages[0].content for run in desk.runs] == ["running", "1", "5", "9"]
+
+    def test_the_time_in_the_queue_ends_when_it_is_handed_over(self) -> None:
+        desk = Desk()
+        desk.ask("x", at=0.0)
+        desk.dispatcher.answered(finished(1), 5.0)
+        assert desk.reply["timing"]["queued_ms"] == 0.0
+
+    def test_as_many_run_as_there_are_slots(self) -> None:
+        desk = Desk(slots=3)
+        for _ in range(5):
+            desk.ask("x")
+        assert len(desk.runs) == desk.dispatcher.active == 3
+        assert len(desk.dispatcher.queue) == 2
+
+
+class TestNewestOnly:
+    def test_a_newer_reading_supersedes_the_one_that_waits(self) -> None:
+        desk = Desk()
+        desk.ask("busy")
+        for name in ("old", "newer", "newest"):
+            desk.ask({"input": name, "id": name}, task="newest")
+        assert desk.statuses() == [("old", "cancelled"), ("newer", "cancelled")]
+        assert {code_of(reply) for reply in desk.replies} == {"superseded"}
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert desk.runs[-1].messages[0].content == "newest"
+
+    def test_it_makes_room_in_a_full_queue(self) -> None:
+        desk = Desk("[queue]\ncapacity = 1\n")
+        desk.ask("busy")
+        desk.ask({"input": "x", "id": "old"}, task="newest")
+        desk.ask({"input": "y", "id": "new"}, task="newest")
+        assert desk.statuses() == [("old", "cancelled")]
+
+    def test_readings_that_come_faster_than_answers_do_not_starve(self) -> None:
+        desk = Desk()
+        desk.ask("busy")
+        desk.ask({"input": "reading 0", "deadline_ms": 5000}, task="newest")
+        for number in range(1, 5):
+            desk.ask({"input": "other", "deadline_ms": 5000}, at=0.1 * number)
+            desk.ask({"input": f"reading {number}", "deadline_ms": 5000}, task="newest", at=0.1 * number)
+        desk.dispatcher.answered(finished(1, share_s=0.01), 0.6)
+        assert desk.runs[-1].messages[0].content == "reading 4"
+
+    def test_a_reading_that_is_refused_leaves_the_older_one_waiting(self) -> None:
+        desk = Desk()
+        desk.ask("x", task="newest")
+        desk.dispatcher.answered(finished(1, share_s=2.0), 2.0)
+        desk.ask("busy", at=3.0)
+        desk.ask({"input": "old", "id": "old"}, task="newest", at=3.0)
+        desk.ask({"input": "new", "id": "new", "deadline_ms": 500}, task="newest", at=3.0)
+        assert desk.statuses()[1:] == [("new", "busy")]
+        desk.dispatcher.answered(finished(2, share_s=2.0), 5.0)
+        assert desk.runs[-1].messages[0].content == "old"
+
+    def test_each_reply_topic_has_its_own_latest(self) -> None:
+        desk = Desk()
+        desk.ask("busy")
+        for asker in ("a", "b"):
+            desk.ask({"input": "x", "reply_to": f"edgeai/v1/reply/{asker}"}, task="newest")
+        assert desk.replies == []
+
+    def test_each_sensor_topic_has_its_own_latest(self) -> None:
+        desk = Desk(
+            tasks='[tasks.t]\nkind = "generate"\nkeep = "latest"\nsubscribe = ["plant/+/x"]\npublish = "plant/out"\n'
+        )
+        desk.ask("busy")
+        for sensor in ("1", "2", "1"):
+            desk.dispatcher.hear(inbound(f"plant/{sensor}/x", f"of {sensor}"), 0.0)
+        assert [code_of(reply) for reply in desk.replies] == ["superseded"]
+        assert len(desk.dispatcher.queue) == 2
+
+    def test_one_that_runs_already_gets_its_answer(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "old", "id": "old"}, task="newest")
+        desk.ask({"input": "new", "id": "new"}, task="newest")
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert desk.statuses() == [("old", "ok")]
+
+    def test_a_task_that_keeps_all_keeps_all(self) -> None:
+        desk = Desk()
+        for _ in range(3):
+            desk.ask("x")
+        assert desk.replies == []
+
+
+class TestDuplicates:
+    def test_one_inference_serves_both_while_the_first_runs_or_waits(self) -> None:
+        for slots in (1, 0):
+            desk = Desk(slots=slots)
+            desk.ask({"input": "x", "id": "a"})
+            desk.ask({"input": "x", "id": "a"}, at=1.0)
+            desk.dispatcher.slots = 1
+            desk.dispatcher.fill(1.0)
+            desk.dispatcher.answered(finished(1), 2.0)
+            assert [(r["id"], r["status"], r["output"], r["repeat"]) for r in desk.replies] == [
+                ("a", "ok", "fine", False),
+                ("a", "ok", "fine", True),
+            ]
+            assert len(desk.runs) == 1
+            assert desk.dispatcher.statistics.duplicates_total == 1
+
+    def test_an_ok_answer_is_given_again(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"})
+        desk.dispatcher.answered(finished(1), 1.0)
+        desk.ask({"input": "x", "id": "a"}, at=200.0)
+        first, second = desk.replies
+        assert second == {**first, "repeat": True, "ts": second["ts"]}
+        assert len(desk.runs) == 1
+
+    def test_after_the_window_it_runs_anew(self) -> None:
+        desk = Desk("[queue]\ndedup_window_s = 10\n")
+        desk.ask({"input": "x", "id": "a"})
+        desk.dispatcher.answered(finished(1), 1.0)
+        desk.ask({"input": "x", "id": "a"}, at=12.0)
+        assert len(desk.runs) == 2
+
+    def test_an_answer_the_worker_refused_is_given_again(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"})
+        desk.dispatcher.answered(Refused(id=1, code=RefusalCode.TOO_LONG, message="m"), 1.0)
+        desk.ask({"input": "x", "id": "a"}, at=2.0)
+        assert [(code_of(r), r["repeat"]) for r in desk.replies] == [("too_long", False), ("too_long", True)]
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"payload": {"input": 5, "id": "a"}},
+            {"payload": "{broken", "correlation": b"a"},
+            {"payload": b"\xff", "correlation": b"a"},
+            {"payload": {"input": "x", "id": "a"}, "task": "nosuch"},
+            {"payload": {"input": "x", "id": "a"}, "response_topic": "elsewhere"},
+            {"payload": {"input": {"rpm": 1}, "id": "a"}, "task": "vibration"},
+        ],
+    )
+    def test_a_refusal_is_given_again(self, fields: dict[str, Any]) -> None:
+        desk = Desk()
+        desk.ask(**fields)
+        desk.ask(**fields, at=1.0)
+        first, second = desk.replies
+        assert first["status"] == "invalid"
+        assert second == {**first, "repeat": True, "ts": second["ts"]}
+        assert desk.dispatcher.statistics.duplicates_total == 1
+
+    def test_a_request_that_runs_and_became_invalid_by_a_reload_still_gets_its_answer(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"}, task="urgent")
+        desk.reconfigure("")
+        desk.ask({"input": "x", "id": "a"}, task="urgent", at=1.0)
+        desk.dispatcher.answered(finished(1), 1.5)
+        assert desk.statuses() == [("a", "invalid"), ("a", "ok")]
+
+    def test_after_any_other_end_it_runs_anew(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"})
+        desk.dispatcher.answered(Failed(id=1, code=FailureCode.NO_VALID_OUTPUT, message="m"), 1.0)
+        desk.ask({"input": "x", "id": "a"}, at=2.0)
+        assert desk.dispatcher.cancel("a", None, 3.0) == 1
+        desk.dispatcher.answered(Cancelled(id=2), 3.1)
+        desk.ask({"input": "x", "id": "a"}, at=4.0)
+        desk.dispatcher.answered(finished(3), 5.0)
+        assert [(r["status"], r["repeat"]) for r in desk.replies] == [
+            ("failed", False),
+            ("cancelled", False),
+            ("ok", False),
+        ]
+
+    def test_while_a_cancelled_run_winds_down_the_same_question_is_a_new_one(self) -> None:
+        desk = Desk(slots=2)
+        desk.ask({"input": "x", "id": "a"})
+        desk.dispatcher.cancel("a", None, 1.0)
+        desk.ask({"input": "x", "id": "a"}, at=1.1)
+        desk.dispatcher.answered(Cancelled(id=1), 1.2)
+        desk.dispatcher.answered(finished(2), 2.0)
+        assert desk.statuses() == [("a", "cancelled"), ("a", "ok")]
+
+    def test_busy_is_not_repeated(self) -> None:
+        desk = Desk("[queue]\ncapacity = 1\n")
+        desk.ask("x")
+        desk.ask("x")
+        desk.ask({"input": "x", "id": "a"})
+        desk.dispatcher.answered(finished(1), 1.0)
+        desk.ask({"input": "x", "id": "a"}, at=1.1)
+        for now in (2.0, 3.0):
+            desk.dispatcher.answered(finished(desk.runs[-1].id), now)
+        assert [r["status"] for r in desk.replies if r["id"] == "a"] == ["busy", "ok"]
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            ({"payload": "x", "correlation": b"1"}, {"payload": "y", "correlation": b"1"}),
+            ({"payload": "x", "correlation": b"1"}, {"payload": "x", "correlation": b"2"}),
+            ({"payload": "x", "correlation": b"1"}, {"payload": "x", "correlation": b"1", "task": "urgent"}),
+            (
+                {"payload": "x", "correlation": b"1"},
+                {"payload": "x", "correlation": b"1", "response_topic": "edgeai/v1/reply/me"},
+            ),
+            ({"payload": "x"}, {"payload": "x"}),
+        ],
+    )
+    def test_what_differs_in_anything_is_not_a_duplicate(self, first: dict[str, Any], second: dict[str, Any]) -> None:
+        desk = Desk(slots=2)
+        desk.ask(**first)
+        desk.ask(**second)
+        assert len(desk.runs) == 2
+
+    def test_a_redelivery_without_correlation_runs_once_and_is_answered_once_while_running(self) -> None:
+        desk = Desk()
+        desk.ask("x")
+        desk.ask("x", at=1.0, duplicate=True)
+        desk.dispatcher.answered(finished(1), 2.0)
+        assert [r["status"] for r in desk.replies] == ["ok"]
+        assert len(desk.runs) == 1
+
+    def test_a_redelivery_after_the_answer_is_given_it_again(self) -> None:
+        desk = Desk()
+        desk.ask("x")
+        desk.dispatcher.answered(finished(1), 1.0)
+        desk.ask("x", at=2.0, duplicate=True)
+        assert [r["repeat"] for r in desk.replies] == [False, True]
+
+    def test_a_redelivery_that_was_never_heard_before_runs(self) -> None:
+        desk = Desk()
+        desk.ask("x", duplicate=True)
+        assert len(desk.runs) == 1
+
+    def test_a_duplicate_keeps_the_first_arrival(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a", "deadline_ms": 1000})
+        desk.ask({"input": "x", "id": "a", "deadline_ms": 1000}, at=0.9, duplicate=True)
+        desk.dispatcher.expire(1.0)
+        assert desk.statuses() == [("a", "expired")]
+
+    def test_duplicates_are_taken_while_draining(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"})
+        desk.dispatcher.is_draining = True
+        desk.ask({"input": "x", "id": "a"}, at=1.0)
+        desk.dispatcher.answered(finished(1), 2.0)
+        assert desk.statuses() == [("a", "ok"), ("a", "ok")]
+
+
+class TestAnswers:
+    def test_generate_gives_text(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"}, at=1.0)
+        desk.dispatcher.answered(finished(1, started_at=1.0), 1.25)
+        reply = desk.reply
+        assert set(reply) == REPLY_FIELDS
+        assert (reply["task"], reply["device"], reply["status"]) == ("generate", "board1", "ok")
+        assert (reply["output"], reply["finish"], reply["scores"], reply["error"]) == ("fine", "stop", None, None)
+        assert reply["model"] == {"name": "default", "sha256": "5ha", "quantization": "Q8_0"}
+        assert reply["usage"] == {"prompt_tokens": 20, "cached_tokens": 15, "completion_tokens": 3, "energy_j": None}
+        assert reply["timing"] == {
+            "queued_ms": 0.0, "prefill_ms": 150.0, "decode_ms": 50.0, "total_ms": 250.0, "batch": 2,
+        }  # fmt: skip
+
+    def test_what_it_cost_is_told_where_power_is_measured(self) -> None:
+        desk = Desk()
+        for at in range(4):
+            desk.dispatcher.energy.add(EnergySample(at, 3.0, busy_s=0.0, tokens=0, is_active=False))
+        for at in range(4, 8):
+            desk.dispatcher.energy.add(EnergySample(at, 3.0 + 6.0, busy_s=at - 3.0, tokens=at, is_active=True))
+        desk.ask({"input": "x", "id": "a"}, at=8.0)
+        desk.dispatcher.answered(finished(1, share_s=0.1), 8.5)
+        # 21 J beyond idle power in 4 s of work.
+        assert desk.reply["usage"]["energy_j"] == pytest.approx(0.1 * 21.0 / 4.0, abs=0.001)
+
+    def test_the_time_in_the_queue_is_told(self) -> None:
+        desk = Desk()
+        desk.ask("x", at=1.0)
+        desk.ask("y", at=1.5)
+        desk.dispatcher.answered(finished(1), 3.0)
+        desk.dispatcher.answered(finished(2, started_at=3.0), 4.0)
+        assert desk.replies[1]["timing"]["queued_ms"] == 1500.0
+        assert desk.replies[1]["timing"]["total_ms"] == 2500.0
+
+    def test_classify_gives_the_best_label_and_all_scores(self) -> None:
+        desk = Desk()
+        desk.ask("hums", task="triage")
+        assert desk.runs[0].plan == LabelsPlan(labels=("normal", "bearing fault"))
+        desk.dispatcher.answered(labelled(1, normal=0.07, bearing_fault=0.93), 1.0)
+        assert desk.reply["output"] == "bearing fault"
+        assert desk.reply["scores"] == {"normal": 0.07, "bearing fault": 0.93}
+        assert (desk.reply["finish"], desk.reply["degraded"]) == ("labels", [])
+
+    def test_a_best_label_below_min_score_is_unsure(self) -> None:
+        desk = Desk(slots=2)
+        desk.ask("hums", task="careful")
+        desk.ask("hums", task="careful")
+        desk.dispatcher.answered(labelled(1, normal=0.2001, bearing_fault=0.7999), 1.0)
+        desk.dispatcher.answered(labelled(2, normal=0.2, bearing_fault=0.8), 1.0)
+        unsure, sure = desk.replies
+        assert (unsure["status"], unsure["output"], unsure["degraded"]) == ("ok", None, ["unsure"])
+        assert unsure["scores"] == {"normal": 0.2001, "bearing fault": 0.7999}
+        assert (sure["output"], sure["degraded"]) == ("bearing fault", [])
+
+    def test_rounded_scores_of_many_labels_still_sum_to_one(self) -> None:
+        labels = [f"l{n}" for n in range(200)]
+        desk = Desk(tasks=f'[tasks.many]\nkind = "classify"\nlabels = {json.dumps(labels)}\n')
+        desk.ask("x", task="many")
+        desk.dispatcher.answered(labelled(1, **dict.fromkeys(labels, 1 / 200)), 1.0)
+        assert sum(desk.reply["scores"].values()) == pytest.approx(1, abs=0.001)
+        assert len(desk.reply["scores"]) == 200
+
+    def test_extract_gives_an_object(self) -> None:
+        desk = Desk()
+        desk.ask("x", task="report")
+        desk.dispatcher.answered(finished(1, finish=Finish.SCHEMA, text='{"part":"bearing"}'), 1.0)
+        assert (desk.reply["output"], desk.reply["finish"]) == ({"part": "bearing"}, "schema")
+
+    @pytest.mark.parametrize("reasoning", ["drop", "include"])
+    def test_the_thought_is_told_only_where_it_was_asked_for(self, reasoning: str) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "options": {"reasoning": reasoning}})
+        desk.dispatcher.answered(finished(1, reasoning="hm"), 1.0)
+        assert desk.reply["reasoning"] == ("hm" if reasoning == "include" else None)
+        assert desk.reply["output"] == "fine"
+
+    @pytest.mark.parametrize(
+        ("event", "status", "code"),
+        [
+            (Refused(id=1, code=RefusalCode.TOO_LONG, message="m"), "invalid", "too_long"),
+            (Refused(id=1, code=RefusalCode.BAD_FIELD, message="m"), "invalid", "bad_field"),
+            (Failed(id=1, code=FailureCode.NO_VALID_OUTPUT, message="m"), "failed", "no_valid_output"),
+            (Failed(id=1, code=FailureCode.INTERNAL, message="m"), "failed", "internal"),
+            (Cancelled(id=1), "failed", "internal"),
+        ],
+    )
+    def test_other_ends_have_their_codes(self, event: Any, status: str, code: str) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"})
+        desk.dispatcher.answered(event, 1.0)
+        assert (desk.reply["status"], code_of(desk.reply)) == (status, code)
+        assert set(desk.reply) == REPLY_FIELDS
+        assert desk.dispatcher.is_idle
+
+    @pytest.mark.expects_warning
+    def test_an_answer_that_cannot_be_read_is_our_failure(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"}, task="report")
+        desk.dispatcher.answered(finished(1, finish=Finish.SCHEMA, text="{broken"), 1.0)
+        assert (desk.reply["status"], code_of(desk.reply)) == ("failed", "internal")
+
+    def test_answers_to_nobody_are_ignored(self) -> None:
+        desk = Desk()
+        desk.dispatcher.answered(finished(99), 1.0)
+        desk.dispatcher.partial(Partial(id=99, delta="x"))
+        assert desk.publications == []
+
+    def test_options_reach_the_worker(self) -> None:
+        desk = Desk(slots=2)
+        desk.ask({"input": "x", "options": {"max_tokens": 3, "temperature": 0.5, "stop": "."}}, task="urgent")
+        desk.ask("x", task="urgent")
+        assert (desk.runs[0].max_tokens, desk.runs[0].sampling.temperature) == (3, 0.5)
+        assert desk.runs[0].plan == TextPlan(stop=(".",))
+        assert desk.runs[1].max_tokens == 7
+
+
+class TestStreams:
+    def test_partials_come_before_the_end_on_the_same_topic(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a", "stream": True}, response_topic="edgeai/v1/reply/me", correlation=b"c")
+        assert desk.runs[0].stream
+        for delta in ("Lager ", "prüfen"):
+            desk.dispatcher.partial(Partial(id=1, delta=delta))
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert [json.loads(p.payload) for p in desk.publications[:2]] == [
+            {"id": "a", "task": "generate", "status": "partial", "seq": 0, "delta": "Lager "},
+            {"id": "a", "task": "generate", "status": "partial", "seq": 1, "delta": "prüfen"},
+        ]
+        assert [p.qos for p in desk.publications] == [0, 0, 1]
+        assert {(p.topic, p.correlation) for p in desk.publications} == {("edgeai/v1/reply/me", b"c")}
+
+    @pytest.mark.parametrize("task", ["triage", "report"])
+    def test_stream_is_ignored_where_nothing_is_generated(self, task: str) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "stream": True}, task=task)
+        assert not desk.runs[0].stream
+
+
+class TestLostWorkers:
+    def test_what_ran_is_run_once_more_by_the_next_worker(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"})
+        desk.ask({"input": "y", "id": "b"})
+        desk.dispatcher.worker_lost("exit code -6", 1.0)
+        assert desk.replies == []
+        assert len(desk.dispatcher.queue) == 2
+        desk.dispatcher.slots = 1
+        desk.dispatcher.fill(2.0)
+        desk.dispatcher.answered(finished(1), 3.0)
+        assert desk.statuses() == [("a", "ok")]
+        assert [run.id for run in desk.runs] == [1, 1, 2]
+
+    @pytest.mark.expects_warning
+    def test_lost_twice_is_given_up(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"})
+        desk.ask({"input": "y", "id": "b"})
+        for now in (1.0, 2.0):
+            desk.dispatcher.worker_lost("exit code -6", now)
+            desk.dispatcher.slots = 1
+            desk.dispatcher.fill(now + 0.5)
+        assert desk.statuses() == [("a", "failed")]
+        assert code_of(desk.reply) == "engine_lost"
+        assert "exit code -6" in message_of(desk.reply)
+        assert desk.runs[-1].id == 2
+
+    def test_nothing_is_handed_out_while_there_is_no_worker(self) -> None:
+        desk = Desk()
+        desk.dispatcher.worker_lost("exit code 1", 0.0)
+        desk.ask("x", at=1.0)
+        desk.dispatcher.fill(2.0)
+        assert desk.runs == []
+
+    def test_a_request_put_back_still_expires(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a", "deadline_ms": 5000})
+        desk.dispatcher.worker_lost("exit code 1", 1.0)
+        desk.dispatcher.expire(5.0)
+        assert desk.statuses() == [("a", "expired")]
+
+    def test_who_cannot_wait_for_the_next_worker_is_told(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "short", "deadline_ms": 3000})
+        desk.ask({"input": "y", "id": "long", "deadline_ms": 9000})
+        desk.dispatcher.worker_lost("killed", 1.0, ready_at=5.0)
+        assert desk.statuses() == [("short", "busy")]
+        assert code_of(desk.replies[-1]) == "loading"
+        assert "for about 4.0 s more, too late for the deadline of 3000 ms (request)" in message_of(desk.replies[-1])
+
+        desk.ask({"input": "z", "id": "new", "deadline_ms": 1000}, at=3.0)
+        assert desk.statuses()[1:] == [("new", "busy")]
+        assert code_of(desk.replies[-1]) == "loading"
+        assert desk.replies[-1]["error"]["retry_after_s"] >= 2.0
+
+        desk.ask({"input": "z", "id": "late", "deadline_ms": 1000}, at=5.5)
+        assert len(desk.replies) == 2, "it may be ready at any moment"
+
+    def test_a_deadline_that_nobody_named_does_not_end_while_the_worker_is_replaced(self) -> None:
+        desk = Desk()
+        desk.dispatcher.latency.measure(("generate", 1, 0), share_s=1.0, run_s=1.0, batch=1, now=0.0)
+        for name in ("a", "b"):
+            desk.ask({"input": "x", "id": name}, task="generate")
+        desk.dispatcher.worker_lost("killed", 1.0, ready_at=21.0)
+        desk.dispatcher.expire(27.9)
+        assert desk.replies == []
+        desk.dispatcher.expire(28.0)
+        assert desk.statuses() == [("a", "expired"), ("b", "expired")]
+
+    def test_one_that_was_answered_already_is_not_run_again(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"})
+        desk.dispatcher.cancel("a", None, 0.5)
+        desk.dispatcher.worker_lost("exit code 1", 1.0)
+        desk.dispatcher.slots = 1
+        desk.dispatcher.fill(2.0)
+        assert desk.statuses() == [("a", "cancelled")]
+        assert len(desk.runs) == 1
+        assert desk.dispatcher.is_idle
+
+    @pytest.mark.expects_warning
+    def test_both_askers_of_a_lost_question_hear_of_it(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"})
+        desk.ask({"input": "x", "id": "a"}, at=0.5)
+        for now in (1.0, 2.0):
+            desk.dispatcher.worker_lost("exit code 1", now)
+            desk.dispatcher.slots = 1
+            desk.dispatcher.fill(now)
+        assert desk.statuses() == [("a", "failed"), ("a", "failed")]
+
+    def test_a_stream_that_had_begun_is_not_told_twice(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": 1, "stream": True})
+        desk.dispatcher.partial(Partial(id=1, delta="fi"))
+        desk.dispatcher.worker_lost("killed", 1.0)
+        desk.dispatcher.slots = 1
+        desk.dispatcher.fill(2.0)
+        assert [run.stream for run in desk.runs] == [True, False]
+
+    def test_what_a_newer_reading_made_void_is_not_put_back(self) -> None:
+        tasks = '[tasks.newest]\nkind = "generate"\nkeep = "latest"\n'
+        desk = Desk(tasks=tasks)
+        desk.ask({"input": "old", "id": 1}, task="newest")
+        desk.ask({"input": "new", "id": 2}, task="newest", at=1.0)
+        desk.dispatcher.worker_lost("killed", 2.0)
+        desk.dispatcher.slots = 1
+        desk.dispatcher.fill(3.0)
+        desk.dispatcher.answered(finished(2), 4.0)
+        assert [(reply["id"], reply["status"]) for reply in desk.replies] == [(1, "cancelled"), (2, "ok")]
+
+    def test_without_a_worker_to_come_everything_that_waits_is_answered(self) -> None:
+        desk = Desk(slots=0)
+        for number in range(3):
+            desk.ask({"input": "x", "id": number})
+        desk.dispatcher.give_up("the model cannot be loaded", 1.0)
+        desk.ask({"input": "x", "id": 3}, at=2.0)
+        assert desk.statuses() == [(0, "failed"), (1, "failed"), (2, "failed"), (3, "busy")]
+        assert desk.dispatcher.is_idle
+
+    @pytest.mark.expects_warning
+    def test_a_request_that_cannot_be_sent_to_the_worker_is_answered_and_holds_no_slot(self) -> None:
+        def refuse(_command: object) -> None:
+            raise ValueError("no such character")
+
+        desk = Desk()
+        desk.dispatcher._send = refuse
+        desk.ask({"input": "x", "id": 1})
+        assert desk.statuses() == [(1, "failed")]
+        assert desk.dispatcher.is_idle
+
+
+class TestLargeReplies:
+    def test_a_reply_that_the_broker_does_not_take_is_said_to_be_so(self) -> None:
+        desk = Desk()
+        desk.outlet.largest = 1000
+        desk.ask({"input": "x", "id": 1})
+        desk.dispatcher.answered(finished(1, text="word " * 1000), 1.0)
+        assert desk.statuses() == [(1, "failed")]
+        assert "broker" in desk.reply["error"]["message"]
+
+
+class TestRates:
+    def test_a_task_takes_so_many_in_a_minute_and_says_when_the_next(self) -> None:
+        desk = Desk(tasks="[tasks.slow]\nkind = 'generate'\nrate_per_minute = 2\n")
+        for name in "abc":
+            desk.ask({"input": "x", "id": name}, task="slow")
+        desk.ask({"input": "x", "id": "other"})
+        (reply,) = desk.replies
+        assert (reply["id"], reply["status"], code_of(reply)) == ("c", "busy", "rate_limited")
+        assert message_of(reply) == "task slow: at most 2 requests a minute"
+        assert reply["error"]["retry_after_s"] == pytest.approx(30)
+        desk.ask({"input": "x", "id": "c"}, task="slow", at=30.1)
+        assert len(desk.replies) == 1
+
+    def test_a_caller_takes_so_many_and_leaves_the_others_what_they_have_of_a_task(self) -> None:
+        desk = Desk("[queue]\nrate_per_minute = 2\n", tasks="[tasks.slow]\nkind = 'generate'\nrate_per_minute = 4\n")
+        for name, who in (("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 2), ("f", 2)):
+            desk.ask({"input": "x", "id": name, "reply_to": f"edgeai/v1/reply/{who}"}, task="slow")
+        assert [(reply["id"], code_of(reply)) for reply in desk.replies] == [
+            ("c", "rate_limited"),
+            ("d", "rate_limited"),
+        ]
+        assert "reply topic: at most 2" in message_of(desk.replies[0])
+
+    def test_a_repeated_question_costs_nothing(self) -> None:
+        desk = Desk("[queue]\nrate_per_minute = 1\n")
+        for _ in range(3):
+            desk.ask({"input": "x", "id": "a"})
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert [reply["status"] for reply in desk.replies] == ["ok"] * 3
+
+    def test_a_task_may_take_smaller_payloads_than_the_others(self) -> None:
+        desk = Desk(tasks="[tasks.small]\nkind = 'generate'\nmax_payload_bytes = 10\n")
+        desk.ask("x" * 11, task="small")
+        desk.ask("x" * 11)
+        assert code_of(desk.reply) == "too_long"
+        assert "at most 10 bytes (got 11)" in message_of(desk.reply)
+
+
+class TestSuspects:
+    """Requests that ran when a worker died."""
+
+    def test_they_run_one_by_one_the_second_time_and_others_wait(self) -> None:
+        desk = Desk(slots=3)
+        for name in "abc":
+            desk.ask({"input": name, "id": name})
+        desk.dispatcher.worker_lost("killed", 1.0)
+        desk.ask({"input": "new", "id": "new", "priority": 0}, at=1.0)
+        desk.commands.clear()
+        desk.dispatcher.slots = 3
+
+        desk.dispatcher.fill(2.0)
+        order = []
+        while desk.runs:
+            running = desk.runs
+            desk.commands.clear()
+            order.append([run.messages[-1].content for run in running])
+            for run in running:
+                desk.dispatcher.answered(finished(run.id), 3.0)
+
+        assert order == [["new"], ["a"], ["b"], ["c"]]
+        assert [status for _, status in desk.statuses()] == ["ok"] * 4
+
+    @pytest.mark.expects_warning
+    def test_one_that_ends_the_worker_again_is_not_run_any_more_until_it_is_released(self) -> None:
+        desk = Desk(slots=2)
+        for name in "ab":
+            desk.ask({"input": name, "id": name})
+        for at in (1.0, 3.0):
+            desk.dispatcher.worker_lost("killed", at)
+            desk.dispatcher.slots = 2
+            desk.dispatcher.fill(at + 1.0)
+        desk.dispatcher.answered(finished(2), 5.0)
+        assert desk.statuses() == [("a", "failed"), ("b", "ok")]
+        (held,) = desk.dispatcher.quarantine.held
+
+        desk.commands.clear()
+        desk.ask({"input": "a", "id": "again"}, at=6.0)
+        assert (desk.replies[-1]["status"], code_of(desk.replies[-1])) == ("invalid", "quarantined")
+        assert held.fingerprint in message_of(desk.replies[-1])
+        assert desk.runs == []
+
+        assert desk.dispatcher.release(held.fingerprint)
+        desk.ask({"input": "a", "id": "again"}, at=7.0)
+        assert len(desk.runs) == 1
+
+
+class TestManyAskers:
+    def test_so_many_may_wait_for_one_answer_and_the_rest_hear_busy(self) -> None:
+        desk = Desk()
+        for _ in range(103):
+            desk.ask({"input": "x", "id": 1})
+        assert [reply["status"] for reply in desk.replies] == ["busy", "busy"]
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert len(desk.replies) == 103
+
+    @pytest.mark.parametrize(("correlation", "padding"), [(b"\xff" * 20_000, ""), (b"\xff", " " * 60_000)])
+    def test_what_is_kept_to_answer_them_is_bounded_over_all_that_is_asked(
+        self, correlation: bytes, padding: str
+    ) -> None:
+        desk = Desk("[queue]\ncapacity = 20\n")
+        for asked in range(10):
+            for _ in range(11):
+                desk.ask(f"text {asked}{padding}", correlation=correlation)
+        refused = len(desk.replies)
+        assert refused == 100 - MAX_FOLLOWERS_BYTES // 60_250
+        assert {code_of(reply) for reply in desk.replies} == {"queue_full"}
+        for number in range(1, 11):
+            desk.dispatcher.answered(finished(number), 1.0)
+        assert len(desk.replies) == 110
+        assert desk.dispatcher._answers._followers_bytes == {}
+
+
+class TestCancel:
+    def test_waiting_and_running_requests_are_cancelled(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"})
+        desk.ask({"input": "y", "id": "a"})
+        desk.ask({"input": "z", "id": "b"})
+        assert desk.dispatcher.cancel("a", None, 1.0) == 2
+        assert desk.statuses() == [("a", "cancelled"), ("a", "cancelled")]
+        assert {code_of(reply) for reply in desk.replies} == {"cancelled"}
+        assert desk.cancels == [1]
+        desk.dispatcher.answered(Cancelled(id=1), 1.1)
+        assert desk.runs[-1].id == 3
+
+    def test_only_those_of_the_reply_topic_if_one_is_named(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"})
+        desk.ask({"input": "x", "id": "a", "reply_to": "edgeai/v1/reply/me"})
+        assert desk.dispatcher.cancel("a", "edgeai/v1/reply/me", 1.0) == 1
+        assert desk.publication.topic == "edgeai/v1/reply/me"
+
+    def test_a_number_is_not_its_text(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "7"})
+        assert desk.dispatcher.cancel(7, None, 1.0) == 0
+        assert desk.replies == []
+
+    def test_nobody_is_cancelled_twice(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "a"})
+        assert desk.dispatcher.cancel("a", None, 1.0) == 1
+        assert desk.dispatcher.cancel("a", None, 1.1) == 0
+        assert desk.dispatcher.cancel_all("drain", 1.2) == 0
+        assert desk.statuses() == [("a", "cancelled")]
+
+    def test_the_id_made_of_the_correlation_can_be_cancelled(self) -> None:
+        desk = Desk()
+        desk.ask("x", correlation=b"\xff")
+        assert desk.dispatcher.cancel("ff", None, 1.0) == 1
+
+
+class TestReadings:
+    def test_a_bare_reading_is_answered_where_publish_says(self) -> None:
+        desk = Desk()
+        desk.dispatcher.hear(inbound("plant/press4/vibration", {"hz": 50}), 0.0)
+        assert desk.runs[0].messages[-1].content == "Hears 50 Hz"
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert desk.publication.topic == "plant/press4/triage"
+        assert desk.reply["task"] == "vibration"
+
+    def test_an_envelope_on_a_sensor_topic_is_just_a_reading(self) -> None:
+        desk = Desk()
+        desk.dispatcher.hear(inbound("plant/press4/vibration", {"hz": 1, "input": {"hz": 2}, "reply_to": "x"}), 0.0)
+        assert desk.runs[0].messages[-1].content == "Hears 1 Hz"
+
+    def test_without_publish_answers_go_to_the_response_topic_of_the_task(self) -> None:
+        desk = Desk(tasks='[tasks.t]\nkind = "generate"\nsubscribe = ["plant/#"]\n')
+        desk.dispatcher.hear(inbound("plant/1", "x"), 0.0)
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert desk.publication.topic == f"{BASE}/infer/t/response"
+
+    def test_an_answer_that_cannot_go_where_publish_says_goes_to_the_response_topic(self) -> None:
+        desk = Desk(tasks='[tasks.t]\nkind = "generate"\nsubscribe = ["plant/#"]\npublish = "{1}"\n')
+        desk.dispatcher.hear(inbound("plant", "x"), 0.0)
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert desk.publication.topic == f"{BASE}/infer/t/response"
+
+    def test_a_bad_reading_is_answered_too(self) -> None:
+        for payload in (b"", b"\xff", b"{x", b'{"rpm": 1}', b"x" * 70000):
+            desk = Desk()
+            desk.dispatcher.hear(inbound("plant/press4/vibration", payload), 0.0)
+            assert desk.publication.topic == "plant/press4/triage"
+            assert desk.reply["status"] == "invalid"
+
+    def test_every_task_that_subscribes_gets_the_reading_once(self) -> None:
+        desk = Desk(
+            tasks="".join(f'[tasks.{name}]\nkind = "generate"\nsubscribe = ["plant/+"]\n' for name in ("a", "b")),
+            slots=9,
+        )
+        desk.dispatcher.hear(inbound("plant/1", "x"), 0.0)
+        assert [run.task for run in desk.runs] == ["a", "b"]
+
+    def test_the_data_connection_listens_to_requests_and_sensors(self) -> None:
+        assert Desk().dispatcher.filters == {f"{BASE}/infer/+/request", "plant/+/vibration"}
+
+    def test_our_own_words_are_no_readings_however_wide_the_filter(self) -> None:
+        desk = Desk(tasks='[tasks.all]\nkind = "generate"\nsubscribe = ["+/+/+/+/infer/+/response"]\n')
+        desk.dispatcher.hear(inbound(f"{BASE}/infer/all/response", "an answer"), 0.0)
+        assert desk.runs == []
+        desk.dispatcher.hear(inbound(f"{BASE}2/infer/all/response", "an answer of another board"), 0.0)
+        assert len(desk.runs) == 1
+
+    @pytest.mark.parametrize("level", ["edgeai/v1/x/y/cmd/drain", "a/request", "$SYS/x"])
+    def test_a_wildcard_cannot_make_us_publish_where_replies_must_not_go(self, level: str) -> None:
+        desk = Desk(tasks='[tasks.t]\nkind = "generate"\nsubscribe = ["sensors/#"]\npublish = "{1}"\n')
+        desk.dispatcher.hear(inbound(f"sensors/{level}", "x"), 0.0)
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert desk.publication.topic == f"{BASE}/infer/t/response"
+
+
+class TestReload:
+    def test_new_tasks_and_limits_count_from_now_on(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "x", "id": "old"}, task="urgent")
+        desk.ask({"input": "y", "id": "waiting"}, task="urgent")
+        desk.reconfigure('[queue]\ncapacity = 1\n[tasks.new]\nkind = "generate"\n')
+        desk.ask({"input": "x", "id": "gone"}, task="urgent")
+        desk.ask({"input": "x", "id": "full"}, task="new")
+        assert desk.statuses() == [("gone", "invalid"), ("full", "busy")]
+        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.answered(finished(2), 1.0)
+        assert desk.statuses()[2:] == [("old", "ok"), ("waiting", "ok")]
+
+    def test_what_was_refused_may_be_right_under_the_new_configuration(self) -> None:
+        desk = Desk(tasks="")
+        desk.ask({"input": "x", "id": 1}, task="added")
+        desk.reconfigure('[tasks.added]\nkind = "generate"\n')
+        desk.ask({"input": "x", "id": 1}, task="added", at=1.0)
+        desk.dispatcher.answered(finished(1), 2.0)
+        assert [reply["status"] for reply in desk.replies] == ["invalid", "ok"]
+
+
+class TestCounts:
+    def test_the_wait_of_the_next_one_is_estimated(self) -> None:
+        desk = Desk()
+        assert desk.dispatcher.estimated_wait_ms(0.0) == 0.0
+        desk.ask("x")
+        assert desk.dispatcher.estimated_wait_ms(1.0) is None
+        desk.dispatcher.answered(finished(1, share_s=3.0), 3.0)
+        desk.ask("x", at=10.0)
+        desk.ask("x", at=10.0)
+        assert desk.dispatcher.estimated_wait_ms(11.0) == 5000.0
+        desk.dispatcher.worker_lost("killed", 12.0)
+        assert desk.dispatcher.estimated_wait_ms(12.0) is None
+
+    def test_health_can_tell_what_happened(self) -> None:
+        desk = Desk("[queue]\ncapacity = 1\n")
+        desk.ask("x")
+        desk.ask({"input": "x", "deadline_ms": 500})
+        desk.ask("x")
+        desk.ask(b"\xff")
+        desk.dispatcher.expire(0.5)
+        desk.dispatcher.answered(finished(1), 1.0)
+        statistics = desk.dispatcher.statistics
+        assert (statistics.accepted_total, statistics.rejected_total, statistics.expired_total) == (2, 1, 1)
+        assert list(statistics.latency_ms) == [1000.0]
+
+
+_STEPS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("ask"), st.sampled_from(["generate", "newest", "triage", "nosuch"]), st.sampled_from([300, 2000])
+        ),
+        st.tuples(st.just("twin"), st.integers(0, 50), st.booleans()),
+        st.tuples(st.just("event"), st.integers(0, 5), st.sampled_from(["ok", "refused", "failed", "cancelled"])),
+        st.tuples(st.just("partial"), st.integers(0, 5), st.none()),
+        st.tuples(st.just("cancel"), st.integers(0, 50), st.none()),
+        st.tuples(st.just("lost"), st.none(), st.none()),
+        st.tuples(st.just("worker"), st.integers(1, 3), st.none()),
+        st.tuples(st.just("wait"), st.sampled_from([1, 100, 400]), st.none()),
+        st.tuples(st.just("drain"), st.booleans(), st.none()),
+        st.tuples(st.just("cancel_all"), st.none(), st.none()),
+    ),
+    max_size=60,
+)
+
+
+class Storm:
+    """A desk at which anything may happen, and a worker that holds to its promises."""
+
+    def __init__(self) -> None:
+        self.desk = Desk("[queue]\ncapacity = 4\n")
+        self.now = 0.0
+        self.asked: Counter[str] = Counter()
+        self.heard_runs = 0
+        # What the worker works on, and what it was told to leave.
+        self.running: list[int] = []
+        self.sent: list[dict[str, Any]] = []
+
+    def step(self, act: str, first: Any, second: Any) -> None:
+        dispatcher = self.desk.dispatcher
+        match act:
+            case "ask":
+                identity = f"r{len(self.sent)}"
+                self.sent.append({"task": first, "payload": {"input": "x", "id": identity, "deadline_ms": second}})
+                self._ask(self.sent[-1])
+            case "twin" if self.sent:
+                self._ask(self.sent[first % len(self.sent)])
+            case "event" if self.running:
+                number = self.running.pop(first % len(self.running))
+                events: dict[str, Answer] = {
+                    "ok": finished(number),
+                    "refused": Refused(id=number, code=RefusalCode.TOO_LONG, message="m"),
+                    "failed": Failed(id=number, code=FailureCode.INTERNAL, message="m"),
+                    "cancelled": Cancelled(id=number),
+                }
+                dispatcher.answered(events[second], self.now)
+            case "partial" if self.running:
+                dispatcher.partial(Partial(id=self.running[first % len(self.running)], delta="x"))
+            case "cancel":
+                dispatcher.cancel(f"r{first}", None, self.now)
+            case "lost":
+                self.running.clear()
+                dispatcher.worker_lost("exit code 1", self.now)
+            case "worker":
+                dispatcher.slots = first
+                dispatcher.fill(self.now)
+            case "wait":
+                self.now += first / 1000
+                dispatcher.expire(self.now)
+            case "drain":
+                dispatcher.is_draining = first
+            case "cancel_all":
+                dispatcher.cancel_all("drain", self.now)
+        self._work()
+
+    def _ask(self, message: dict[str, Any]) -> None:
+        self.asked[message["payload"]["id"]] += 1
+        self.desk.ask(**message, at=self.now)
+
+    def _work(self) -> None:
+        runs = self.desk.runs
+        self.running += [run.id for run in runs[self.heard_runs :]]
+        self.heard_runs = len(runs)
+
+    def settle(self) -> None:
+        """A worker comes and answers all that is left."""
+        self.step("worker", 3, None)
+        while self.running:
+            self.step("event", 0, "ok")
+
+
+@settings(max_examples=100, deadline=None)
+@given(_STEPS)
+@pytest.mark.expects_warning
+def test_every_request_hears_exactly_one_terminal_reply(steps: list[tuple[str, Any, Any]]) -> None:
+    storm = Storm()
+    for step in steps:
+        storm.step(*step)
+        assert len(storm.running) == storm.desk.dispatcher.active <= 3
+    storm.settle()
+    assert Counter(reply["id"] for reply in storm.desk.replies) == storm.asked
+    assert all(set(reply) == REPLY_FIELDS for reply in storm.desk.replies)
+    assert max(Counter(run.id for run in storm.desk.runs).values(), default=0) <= 2
+    assert storm.desk.dispatcher.is_idle
+    assert storm.desk.dispatcher.next_wake_up_at() is None
+    assert not storm.desk.dispatcher._answers._keys
+
+
+class TestLimits:
+    HOT = Limits(
+        level=Level.HOT,
+        reason="the SoC is near its limit of 80 °C",
+        cause=Cause.OVERHEATED,
+        causes=(Cause.OVERHEATED,),
+        max_active=1,
+        max_tokens=16,
+        lowest_priority=4,
+    )
+
+    def test_who_is_not_urgent_enough_hears_why_and_when_to_come_back(self) -> None:
+        desk = Desk()
+        desk.dispatcher.limits = self.HOT
+        desk.ask({"input": "x", "id": "a", "priority": 5})
+        error = desk.reply["error"]
+        assert (desk.reply["status"], error["code"]) == ("busy", "overheated")
+        assert "limit of 80 °C" in error["message"]
+        assert error["retry_after_s"] > 0
+        desk.ask({"input": "x", "id": "b", "priority": 4}, at=1.0)
+        assert desk.dispatcher.active == 1
+
+    def test_fewer_run_at_once_and_write_less(self) -> None:
+        desk = Desk(slots=4)
+        desk.dispatcher.limits = self.HOT
+        for number in range(3):
+            desk.ask({"input": f"{number}", "id": f"{number}", "priority": 0, "options": {"max_tokens": 100}})
+        assert desk.dispatcher.active == 1
+        assert desk.runs[0].max_tokens == 16
+
+    def test_an_object_is_not_cut_off(self) -> None:
+        desk = Desk()
+        desk.dispatcher.limits = self.HOT
+        desk.ask({"input": "x", "priority": 0, "options": {"max_tokens": 100}}, task="report")
+        assert desk.runs[0].max_tokens == 100
+
+    def test_an_answer_tells_what_it_was_given_under(self) -> None:
+        desk = Desk()
+        desk.dispatcher.limits = self.HOT
+        desk.ask({"input": "x", "id": "a", "priority": 0})
+        desk.dispatcher.answered(finished(1), 1.0)
+        assert desk.reply["degraded"] == ["overheated"]
+
+
+class TestLog:
+    @pytest.mark.parametrize(
+        ("payload", "fields", "told"),
+        [
+            ({"input": "x", "options": {"temperature": "SECRET"}}, {}, "code=bad_field: options.temperature"),
+            ({"input": "x", "options": {"SECRET": 1}}, {}, "code=bad_field: options"),
+            ({"input": "x", "priority": ["SECRET"]}, {}, "code=bad_field: priority"),
+            ({"input": {"messages": [{"role": "SECRET"}]}}, {}, "code=bad_field: input"),
+            ({"input": {"SECRET": 1}}, {}, "code=bad_field: input"),
+            (b'{"SECRET": 1, "SECRET": 2}', {}, "code=bad_json: payload"),
+            ({"input": "x", "reply_to": "SECRET/#"}, {}, "code=reply_topic_refused: reply_to"),
+            ("x", {"response_topic": "SECRET"}, "code=reply_topic_refused: response topic"),
+            (b"SECRET \xff", {}, "code=not_utf8: payload: should be UTF-8 (invalid start byte at byte 7)"),
+        ],
+    )
+    def test_what_is_refused_is_told_by_its_field_and_not_in_its_callers_words(
+        self, payload: Any, fields: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        desk = Desk()
+        desk.ask(payload, correlation=b"c", **fields)
+        assert desk.reply["status"] == "invalid"
+        assert caplog.messages == [f"request refused task='generate' id='c' {told}"]
+
+    def test_nor_is_an_answer_that_was_made_of_them(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO")
+        desk = Desk()
+        desk.ask("x", correlation=b"c")
+        fault = Failed(id=1, code=FailureCode.NO_VALID_OUTPUT, message="the model's answer: 'SECRET' is no number")
+        desk.dispatcher.answered(fault, 1.0)
+        assert message_of(desk.reply) == fault.message
+        assert caplog.messages == ["request ended task='generate' id='c' status=failed code=no_valid_output: no field"]
+
+    def test_what_only_the_agent_says_is_told_whole(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO")
+        desk = Desk()
+        desk.dispatcher.is_draining = True
+        desk.ask("x", correlation=b"c")
+        assert caplog.messages == [f"request refused task='generate' id='c' code=draining: {message_of(desk.reply)}"]
+
+    def test_correlation_data_makes_no_line_of_any_length(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO")
+        Desk().ask(b"", correlation=b"c" * 60_000)
+        (line,) = caplog.messages
+        assert len(line) < 200

@@ -1,0 +1,188 @@
+"""Templates and inputs that want all of the time or memory there is: each is refused in words, and nobody dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.requests import renderer as module
+from edge_agent.requests.renderer import Renderer, RendererError
+from edge_agent.requests.templates import DEFAULT, TemplateInputError, render
+from edge_agent.strict_json import compact_json
+
+BYTES = 65_536
+HALF = "x" * (BYTES // 2 - 20)
+NUMBERS = [1] * (BYTES // 2 - 1)
+TIME, MEMORY = "it takes more than 0.1 s of CPU time", "it takes more than 64 MB of memory"
+
+# Each with an input that a payload of 64 KiB has room for.
+GREEDY: dict[str, tuple[str, Any, str]] = {
+    "a join by a long separator": ("{{ input.a | join(input.b) }}", {"a": [1] * 9999, "b": HALF}, MEMORY),
+    "its length only": ("{{ input.a | join(input.b) | length }}", {"a": [1] * 9999, "b": HALF}, MEMORY),
+    "a long replacement": ("{{ input.a | replace('x', input.b) }}", {"a": HALF, "b": HALF}, MEMORY),
+    "one between all characters": ("{{ input.a.replace('', input.b) }}", {"a": HALF, "b": HALF}, MEMORY),
+    "a format that names it often": ("{{ input.a.format(input.b) }}", {"a": "{0}" * 9999, "b": HALF}, MEMORY),
+    "a format with a width": ("{{ input.format(1) }}", "{0:999999999d}", MEMORY),
+    "a format with a precision": ("{{ input.format(1.5) }}", "{0:.999999999f}", MEMORY),
+    "lines that are indented": ("{{ input | indent(1000) | replace(' ', '    ') }}", "x\n" * (BYTES // 3 - 1), MEMORY),
+    "a batch that is filled up": ("{{ input.a | batch(input.n, 0) | list }}", {"a": [1], "n": 10**9}, MEMORY),
+    "a number as bytes": ("{{ input.n.to_bytes(input.n) }}", {"n": 10**9}, MEMORY),
+    "a text that doubles": (
+        "{% set ns = namespace(s=input) %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        HALF, MEMORY,
+    ),
+    "a list that doubles": (
+        "{% set ns = namespace(l=input) %}{% for i in range(60) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
+        NUMBERS, MEMORY,
+    ),
+    "a block that is filtered": (
+        "{% filter replace('1', input | join) %}{{ input | join }}{% endfilter %}", NUMBERS, MEMORY,
+    ),
+    "two lists that are joined": (
+        "{% for a in input %}{% for b in input %}{% if a + b == 3 %}{{ a }}{% endif %}{% endfor %}{% endfor %}",
+        NUMBERS, TIME,
+    ),
+    "a list that is searched for each": (
+        "{% for a in input %}{% if a + 1 in input %}{{ a }}{% endif %}{% endfor %}", NUMBERS, TIME,
+    ),
+    "groups for each": ("{% for a in input %}{% set g = input | groupby('a') %}{% endfor %}", [{"a": 1}] * 5000, TIME),
+    "a number that squares": (
+        "{% set ns = namespace(n=input) %}{% for i in range(60) %}{% set ns.n = ns.n * ns.n %}{% endfor %}",
+        7**300, TIME,
+    ),
+    "a precision": ("{{ 1 | round(input.n) }}", {"n": -(10**9)}, TIME),
+    "words": ("{{ lipsum(input.n) | length }}", {"n": 10**9}, TIME),
+    "a macro that calls itself twice": (
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(input | length) }}",
+        [0] * 60, TIME,
+    ),
+    "a list as it prints itself": ("{{ input | pprint | length }}", json.loads("[" * 60 + "1" + "]" * 60) * 500, TIME),
+    "a codec": ("{{ input.encode('punycode') }}", "".join(map(chr, range(0x4E00, 0x9E00))), TIME),
+}  # fmt: skip
+# A single call of C code, which hears nothing.
+DEAF = (
+    "{% set ns = namespace(a=[1], b=[1.0]) %}{% for i in range(60) %}{% set ns.a = [ns.a, ns.a] %}"
+    "{% set ns.b = [ns.b, ns.b] %}{% endfor %}{{ ns.a == ns.b }}{{ input.x }}"
+)
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Iterator[Renderer]:
+    renderer = Renderer()
+    yield renderer
+    renderer.stop()
+
+
+def megabytes(pid: int | None) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") // 10**6
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_what_a_template_makes_of_an_input_is_bounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    template, value, why = GREEDY[name]
+    nbytes = len(compact_json(value).encode())
+    assert nbytes <= BYTES
+    monkeypatch.setattr(module, "_CPU_S", 0.1 if why == TIME else 5.0)
+    assert module._answer(template, value) == {"fault": f"input: does not fit the task's template: {why}"}
+
+
+def test_an_input_comes_to_the_template_as_it_was_sent(renderer: Renderer) -> None:
+    value = {"z": [1, -0.0, 1e308, 7**300, True, None], "a": {"": "ü轴\u2028\x00😀"}, "1": "{{ 7 * 7 }}\n"}
+    for template in (DEFAULT, "{{ input }}.", "{% for key in input %}{{ key }}={{ input[key] }};{% endfor %}"):
+        assert renderer.render(template, value) == render(template, value)
+
+
+def test_a_misfit_is_told_in_the_same_words(renderer: Renderer) -> None:
+    with pytest.raises(TemplateInputError) as here:
+        render("{{ input.rpm }}", {"hz": 1})
+    with pytest.raises(TemplateInputError) as there:
+        renderer.render("{{ input.rpm }}", {"hz": 1})
+    assert str(there.value) == str(here.value)
+
+
+def test_there_is_a_process_only_where_a_template_needs_one() -> None:
+    renderer = Renderer()
+    renderer.prepare([DEFAULT, DEFAULT])
+    assert renderer.render(DEFAULT, [1]) == "[1]"
+    assert renderer.pid is None
+    renderer.prepare([DEFAULT, "x {{ input }}"])
+    assert renderer.pid is not None
+    renderer.stop()
+    assert renderer.pid is None
+
+
+def test_what_a_template_took_is_given_back(renderer: Renderer) -> None:
+    grow = "{% set ns = namespace(s=input) %}{% for i in range(10) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}"
+    keep = grow + "{% set ns.ns = ns %}"
+    assert renderer.render(keep, HALF) == ""
+    before, pid = megabytes(renderer.pid), renderer.pid
+    for template in [keep, keep + "{{ input.x }}", GREEDY["a text that doubles"][0]] * 2:
+        with contextlib.suppress(TemplateInputError):
+            renderer.render(template, HALF)
+    assert renderer.render("{{ input.n }}", {"n": 1}) == "1"
+    assert renderer.pid == pid
+    assert megabytes(pid) - before < 20
+
+
+def test_a_template_that_cannot_be_interrupted_ends_its_process_only(renderer: Renderer) -> None:
+    heard: list[int] = []
+    renderer.prepare(["x"])
+    pid = renderer.pid
+    words = r"template: it takes more than 0\.5 s of CPU time$"
+    with alarm(lambda: heard.append(1)), pytest.raises(TemplateInputError, match=words):
+        renderer.render(DEAF, {})
+    assert heard == [1]
+    assert renderer.pid not in (None, pid)
+    assert renderer.render("{{ input.n }}", {"n": 1}) == "1"
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [(signal.SIGKILL, r"ended \(killed by SIGKILL\)"), (signal.SIGSTOP, r"not rendered within 0\.2 s")],
+)
+def test_a_process_that_does_not_answer_is_replaced(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch, harm: signal.Signals, told: str
+) -> None:
+    renderer.stop()
+    monkeypatch.setattr(module, "_ANSWER_S", 0.2 if harm == signal.SIGSTOP else 15.0)
+    with alarm(lambda: os.kill(renderer.pid or 0, harm)), pytest.raises(RendererError, match=told):
+        renderer.render(GREEDY["words"][0], {"n": 10**9})
+    monkeypatch.undo()
+    renderer.stop()
+    assert renderer.render("{{ input.n }}", {"n": 1}) == "1"
+
+
+def test_one_that_died_while_nobody_asked_costs_nobody_an_answer(renderer: Renderer) -> None:
+    renderer.render("{{ input.n }}", {"n": 1})
+    assert renderer.pid is not None
+    os.kill(renderer.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, renderer.pid, os.WEXITED | os.WNOWAIT)
+    assert renderer.render("{{ input.n }}", {"n": 1}) == "1"
+
+
+def test_it_ends_with_who_asks(renderer: Renderer) -> None:
+    renderer.render("{{ input.n }}", {"n": 1})
+    child = renderer._child
+    assert child is not None
+    renderer.stop()
+    assert child.process.returncode == 0
+
+
+@contextmanager
+def alarm(act: Callable[[], object]) -> Iterator[None]:
+    """A signal a moment later."""
+    handler = signal.signal(signal.SIGALRM, lambda *_: act())
+    signal.setitimer(signal.ITIMER_REAL, 0.15)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, handler)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from edge_agent.engine.protocol import ChatMessage, LabelsPlan, SchemaPlan, TaskPrefix, TextPlan
+from edge_agent.envelope import Envelope
+from edge_agent.messages import Code, Refusal
+from edge_agent.requests.tasks import Task, load_tasks
+from tests.support import TASKS, config
+
+
+def task(name: str = "generate", text: str = TASKS) -> Task:
+    return load_tasks(config(text))[name]
+
+
+def refusal(one: Task, value: Any) -> str:
+    with pytest.raises(Refusal) as caught:
+        one.messages(value)
+    assert caught.value.error.code is Code.BAD_FIELD
+    return caught.value.error.message
+
+
+def turns(one: Task, value: Any) -> list[tuple[str, str]]:
+    return [(message.role, message.content) for message in one.messages(value)]
+
+
+def test_generate_is_always_there() -> None:
+    assert set(load_tasks(config())) == {"generate"}
+    assert task().kind == "generate"
+
+
+def test_the_built_in_takes_the_defaults_of_its_table() -> None:
+    one = task(text='[tasks.generate]\nkind = "generate"\nsystem = "Be brief."\nmax_tokens = 9\npriority = 2\n')
+    assert one.run(1, Envelope(input="x")).max_tokens == 9
+    assert one.config.priority == 2
+    assert turns(one, "x") == [("system", "Be brief."), ("user", "x")]
+
+
+def test_without_a_system_text_there_is_no_system_turn() -> None:
+    assert turns(task("triage"), "hums") == [("user", "hums")]
+
+
+def test_objects_are_printed_as_compact_json_in_the_senders_order() -> None:
+    assert turns(task("triage"), {"z": 1, "a": "ü"}) == [("user", '{"z":1,"a":"ü"}')]
+    assert turns(task("triage"), [1, None]) == [("user", "[1,null]")]
+
+
+def test_generate_takes_messages() -> None:
+    given = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": ""}]
+    assert turns(task(), {"messages": given}) == [("user", "a"), ("assistant", "b"), ("user", "")]
+
+
+def test_the_callers_system_turn_replaces_that_of_the_task() -> None:
+    one = task(text='[tasks.generate]\nkind = "generate"\nsystem = "Be brief."\n')
+    user = {"role": "user", "content": "x"}
+    assert turns(one, {"messages": [user]}) == [("system", "Be brief."), ("user", "x")]
+    given = {"messages": [{"role": "system", "content": "Be long."}, user]}
+    assert turns(one, given) == [("system", "Be long."), ("user", "x")]
+
+
+@pytest.mark.parametrize("value", [{}, [], {"vibration": 3}])
+def test_a_reading_for_the_built_in_is_told_what_it_takes(value: Any) -> None:
+    message = refusal(task(), value)
+    assert message.startswith('input: the built-in task `generate` takes text, or {"messages": ')
+    assert message.endswith(f"(got {json.dumps(value)})")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"messages": []}, "input.messages: should have at least 1 item (got [])"),
+        ({"messages": "x"}, 'input.messages: should be a list (got "x")'),
+        ({"messages": [{"content": "x"}]}, "input.messages[0].role: required, but missing"),
+        (
+            {"messages": [{"role": "tool", "content": "x"}]},
+            "input.messages[0].role: should be 'system', 'user' or 'assistant' (got \"tool\")",
+        ),
+        (
+            {"messages": [{"role": "user", "content": 5}]},
+            "input.messages[0].content: should be a valid string (got 5)",
+        ),
+    ],
+)
+def test_bad_messages_are_named(value: Any, message: str) -> None:
+    assert refusal(task(), value) == message
+
+
+def test_messages_are_for_the_built_in_only() -> None:
+    value = {"messages": [{"role": "user", "content": "x"}]}
+    assert turns(task("urgent"), value) == [("user", '{"messages":[{"role":"user","content":"x"}]}')]
+
+
+def test_a_missing_variable_is_named_with_the_input() -> None:
+    assert refusal(task("vibration"), {"rpm": 1}) == (
+        'input: has no "hz", which the task\'s template needs (got {"rpm": 1})'
+    )
+
+
+def test_the_plan_is_that_of_the_kind() -> None:
+    envelope = Envelope.model_validate({"input": "x", "stream": True, "options": {"stop": ["."]}})
+    assert task("triage").run(1, envelope).plan == LabelsPlan(labels=("normal", "bearing fault"))
+    assert task().run(1, envelope).plan == TextPlan(stop=(".",))
+    plan = task("report").run(1, envelope).plan
+    assert isinstance(plan, SchemaPlan)
+    assert plan.schema["required"] == ["part"]
+    assert [task(name).run(1, envelope).stream for name in ("triage", "report", "generate")] == [False, False, True]
+
+
+def test_options_become_sampling() -> None:
+    options = {
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 3,
+        "min_p": 0.1,
+        "seed": 7,
+        "max_tokens": 5,
+        "max_reasoning_tokens": 0,
+    }
+    run = task().run(4, Envelope.model_validate({"input": "x", "options": options}))
+    assert (run.id, run.task, run.max_tokens, run.max_reasoning_tokens) == (4, "generate", 5, 0)
+    sampling = run.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p, sampling.seed) == (
+        0.5, 0.9, 3, 0.1, 7,
+    )  # fmt: skip
+
+
+def test_without_options_256_tokens_at_temperature_0() -> None:
+    run = task().run(1, Envelope(input="x"))
+    assert (run.max_tokens, run.sampling.temperature, run.max_reasoning_tokens) == (256, 0.0, None)
+
+
+def test_the_prefix_is_the_text_that_no_request_changes() -> None:
+    one = task("t", '[tasks.t]\nkind = "generate"\nsystem = "S"\ntemplate = "Hz: {{ input.hz }}!"\n')
+    assert one.prefix() == TaskPrefix(task="t", system="S", user_head="Hz: ")
+    assert one.messages({"hz": 5})[-1].content.startswith(one.prefix().user_head)
+    assert task().prefix() == TaskPrefix(task="generate", system=None, user_head="")
+
+
+def test_only_classify_has_a_least_score() -> None:
+    assert (task("careful").min_score, task("triage").min_score, task().min_score) == (0.8, 0.0, 0.0)
+
+
+def test_tasks_describe_themselves_to_callers() -> None:
+    assert task("careful").describe()["min_score"] == 0.8
+    assert task("report").describe()["schema"]["type"] == "object"
+    assert task("vibration").describe()["subscribe"] == ["plant/+/vibration"]
+    assert task().describe()["kind"] == "generate"
+
+
+def test_control_words_in_an_input_stay_text() -> None:
+    assert task().messages("<|im_end|>") == (ChatMessage(role="user", content="<|im_end|>"),)

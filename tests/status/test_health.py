@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from edge_agent.board.reading import BoardReading, Cause, Cpu, Memory, Power, Scope, Thermal, Throttle
+from edge_agent.engine.protocol import Progress, Ready
+from edge_agent.governor.energy import EnergyMeter, EnergySample
+from edge_agent.governor.governor import NO_LIMITS, Limits
+from edge_agent.governor.governor_stages import Cause as LimitedBy
+from edge_agent.governor.governor_stages import Level
+from edge_agent.messages import Outcome, Status, Timing
+from edge_agent.status.health import Facts, MqttFacts, Throughput, health_document, reasons
+from edge_agent.status.statistics import Statistics
+
+READY = Ready(
+    pid=77,
+    context_tokens=2048,
+    max_active=4,
+    threads=2,
+    prefill_threads=4,
+    batch_tokens=256,
+    vocabulary=1000,
+    cpu_variant="NEON = 1",
+    repacked_mib=100.0,
+    prefill_tok_s=None,
+    decode_tok_s=None,
+    load_s=1.5,
+    measure_s=0.0,
+)
+
+
+def mqtt(**fields: Any) -> MqttFacts:
+    known: dict[str, Any] = {
+        "connected_s": 10.0,
+        "reconnects": 0,
+        "received": 5,
+        "published": 6,
+        "queued_out": 0,
+        "dropped": 0,
+        "disconnects_lately": 0,
+        "refused_lately": 0,
+        "unheard": 0,
+        "data_lost_s": None,
+    }
+    return MqttFacts(**{**known, **fields})
+
+
+def facts(**fields: Any) -> Facts:
+    known: dict[str, Any] = {
+        "ts": None,
+        "session": "s1",
+        "seq": 3,
+        "uptime_s": 12.345,
+        "mqtt": mqtt(),
+        "queue_depth": 0,
+        "queue_capacity": 64,
+        "oldest_ms": None,
+        "estimated_wait_ms": None,
+        "active": 0,
+        "is_draining": False,
+        "is_loaded": True,
+        "is_fallback": False,
+        "worker_silent_s": 0.5,
+        "statistics": Statistics(),
+        "throughput": Throughput(),
+        "reading": BoardReading(),
+        "limits": NO_LIMITS,
+        "energy": EnergyMeter(),
+        "agent_rss_mb": 30.0,
+        "worker_rss_mb": None,
+        "worker": READY,
+        "worker_restarts": 0,
+        "model": "demo",
+    }
+    return Facts(**{**known, **fields})
+
+
+def progress(**fields: Any) -> Progress:
+    known: dict[str, Any] = {
+        "active": 1,
+        "steps_total": 10,
+        "rows_total": 25,
+        "prompt_tokens_total": 100,
+        "cached_tokens_total": 60,
+        "completion_tokens_total": 20,
+        "prefix_hits_total": 4,
+        "prefix_misses_total": 1,
+        "prefill_s": 0.5,
+        "decode_s": 2.0,
+        "decoded_tokens_total": 20,
+    }
+    return Progress(**{**known, **fields})
+
+
+# Every field of a health document.
+FIELDS: dict[str, set[str]] = {
+    "mqtt": {"connected_s", "reconnects", "received", "published", "queued_out", "dropped"},
+    "queue": {
+        *("depth", "capacity", "oldest_ms", "accepted_total", "rejected_total", "expired_total", "duplicates_total"),
+        *("estimated_wait_ms", "displaced_total"),
+    },
+    "inference": {
+        *("active", "requests_total", "failed_total", "prompt_tokens_total", "completion_tokens_total"),
+        *("cached_tokens_total", "decode_tok_s", "prefill_tok_s", "batch_avg", "latency_ms", "queued_ms"),
+        *("prefix_hits_total", "prefix_misses_total"),
+    },
+    "thermal": {
+        *("soc_c", "limit_c", "headroom_c", "zones", "throttled_now", "throttled_since_boot", "causes", "fan_rpm"),
+    },
+    "power": {
+        *("watts", "scope", "source", "undervoltage_now", "undervoltage_since_boot", "joules_total"),
+        "joules_per_token",
+    },
+    "cpu": {"load1", "percent", "freq_mhz", "freq_max_mhz"},
+    "memory": {
+        "total_mb",
+        "available_mb",
+        "agent_rss_mb",
+        "worker_rss_mb",
+        "worker_bound_mb",
+        "swap_used_mb",
+        "cgroup_controller",
+    },
+    "disk": {"free_mb"},
+    "worker": {"pid", "restarts", "last_end", "model", "cpu_variant", "repacked_mb"},
+    "governor": {"level", "limits", "reason"},
+}
+PLAIN = {"ts", "session", "seq", "uptime_s", "overall", "reasons", "sensor_errors", "quarantine"}
+
+
+@pytest.mark.parametrize("worker", [READY, None])
+def test_every_field_of_the_contract_is_there(worker: Ready | None) -> None:
+    document = health_document(facts(worker=worker, is_loaded=worker is not None))
+    assert set(document) == {*FIELDS, *PLAIN}
+    for name, fields in FIELDS.items():
+        assert set(document[name]) == fields, name
+    assert set(document["inference"]["latency_ms"]) == {"p50", "p95", "p99"}
+    assert set(document["inference"]["queued_ms"]) == {"p50", "p95"}
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_a_reading_that_does_not_exist_is_null_and_never_zero() -> None:
+    document = health_document(facts(mqtt=mqtt(connected_s=None)))
+    for part in ("thermal", "power", "cpu", "disk", "governor"):
+        assert 0 not in document[part].values()
+    assert document["thermal"]["soc_c"] is None
+    assert document["thermal"]["headroom_c"] is None
+    assert document["memory"]["available_mb"] is None
+    assert document["mqtt"]["connected_s"] is None
+    assert document["queue"]["oldest_ms"] is None
+    assert document["queue"]["estimated_wait_ms"] is None
+    assert document["inference"]["decode_tok_s"] is None
+    assert document["inference"]["latency_ms"] == {"p50": None, "p95": None, "p99": None}
+    assert document["power"]["scope"] == "none"
+
+
+def test_headroom_is_what_is_left_to_the_limit() -> None:
+    reading = BoardReading(thermal=Thermal(soc_c=61.37, limit_c=80.0))
+    assert health_document(facts(reading=reading))["thermal"]["headroom_c"] == 18.6
+
+
+def test_what_the_board_says_is_told() -> None:
+    reading = BoardReading(
+        thermal=Thermal(soc_c=84.4, limit_c=80.0, zones={"cpu-thermal": 84.4}, fan_rpm=0),
+        throttle=Throttle(
+            now=True,
+            since_boot=True,
+            causes=(Cause.UNDERVOLTAGE, Cause.THERMAL),
+            undervoltage_now=True,
+            undervoltage_since_boot=True,
+        ),
+        power=Power(watts=4.511, scope=Scope.RAILS, source="pmic"),
+        cpu=Cpu(load1=3.9, percent=99.5, freq_mhz=1500.0, freq_max_mhz=2400.0),
+        memory=Memory(total_mb=8454.0, available_mb=6246.8, swap_used_mb=0.0, has_cgroup_controller=False),
+        disk_free_mb=12345.6,
+    )
+    document = json.loads(
+        json.dumps(health_document(facts(reading=reading, worker_rss_mb=700.0, worker_bound_mb=756.04)))
+    )
+    assert {name: document[name] for name in ("thermal", "power", "cpu", "memory", "disk")} == {
+        "thermal": {
+            "soc_c": 84.4,
+            "limit_c": 80.0,
+            "headroom_c": -4.4,
+            "zones": {"cpu-thermal": 84.4},
+            "fan_rpm": 0,
+            "throttled_now": True,
+            "throttled_since_boot": True,
+            "causes": ["undervoltage", "thermal"],
+        },
+        "power": {
+            "watts": 4.511,
+            "scope": "rails",
+            "source": "pmic",
+            "undervoltage_now": True,
+            "undervoltage_since_boot": True,
+            "joules_total": None,
+            "joules_per_token": None,
+        },
+        "cpu": {"load1": 3.9, "percent": 99.5, "freq_mhz": 1500.0, "freq_max_mhz": 2400.0},
+        "memory": {
+            "total_mb": 8454.0,
+            "available_mb": 6246.8,
+            "agent_rss_mb": 30.0,
+            "worker_rss_mb": 700.0,
+            "worker_bound_mb": 756.0,
+            "swap_used_mb": 0.0,
+            "cgroup_controller": False,
+        },
+        "disk": {"free_mb": 12345.6},
+    }
+
+
+def test_all_is_well() -> None:
+    assert reasons(facts()) == ("ok", [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "overall", "why"),
+    [
+        ({"mqtt": mqtt(data_lost_s=9.9)}, "ok", []),
+        ({"mqtt": mqtt(disconnects_lately=3)}, "degraded", ["connection-unstable"]),
+        ({"mqtt": mqtt(refused_lately=1, unheard=1)}, "degraded", ["publishing-refused", "subscription-refused"]),
+        ({"mqtt": mqtt(data_lost_s=10.0)}, "critical", ["data-connection-lost"]),
+        ({"is_loaded": False}, "critical", ["model-not-loaded"]),
+        ({"is_fallback": True}, "degraded", ["model-fallback"]),
+        ({"active": 1, "worker_silent_s": 30.0}, "degraded", ["worker-silent"]),
+        ({"active": 0, "worker_silent_s": 30.0}, "ok", []),
+        ({"is_draining": True}, "degraded", ["draining"]),
+        ({"queue_depth": 64}, "degraded", ["queue-full"]),
+        ({"queue_depth": 63}, "ok", []),
+        ({"alarms": {"throttled": "warning"}}, "degraded", ["throttled"]),
+        ({"is_draining": True, "alarms": {"disk-low": "critical"}}, "critical", ["disk-low", "draining"]),
+        ({"is_draining": True, "mqtt": mqtt(data_lost_s=60.0)}, "critical", ["data-connection-lost", "draining"]),
+    ],
+)
+def test_what_is_wrong_is_told(fields: dict[str, Any], overall: str, why: list[str]) -> None:
+    assert reasons(facts(**fields)) == (overall, why)
+
+
+def test_a_faulty_sensor_degrades_and_is_told() -> None:
+    reading = BoardReading(errors={"thermal_zone0": "Input/output error"})
+    document = health_document(facts(reading=reading))
+    assert (document["overall"], document["reasons"]) == ("degraded", ["sensor-errors"])
+    assert document["sensor_errors"] == {"thermal_zone0": "Input/output error"}
+
+
+def test_a_sensor_that_is_off_is_told_and_degrades_nothing() -> None:
+    errors = {"cv0-thermal": "Resource temporarily unavailable"}
+    document = health_document(facts(reading=BoardReading(errors=errors, offline=frozenset(errors))))
+    assert (document["overall"], document["sensor_errors"]) == ("ok", errors)
+
+
+def test_latencies_are_percentiles_of_the_answers() -> None:
+    statistics = Statistics()
+    for total_ms in range(1, 101):
+        statistics.count(Outcome(status=Status.OK, timing=Timing(total_ms=float(total_ms), queued_ms=total_ms / 10)))
+    inference = health_document(facts(statistics=statistics))["inference"]
+    assert inference["latency_ms"] == {"p50": 50.0, "p95": 95.0, "p99": 99.0}
+    assert inference["queued_ms"] == {"p50": 5.0, "p95": 9.5}
+
+
+def test_rates_are_those_of_the_latest_interval() -> None:
+    throughput = Throughput()
+    throughput.count(progress())
+    assert (throughput.decode_tok_s, throughput.prefill_tok_s, throughput.batch_avg) == (10.0, 80.0, 2.5)
+    throughput.count(progress(decoded_tokens_total=30, decode_s=2.5, steps_total=20, rows_total=45))
+    assert (throughput.decode_tok_s, throughput.prefill_tok_s, throughput.batch_avg) == (20.0, 80.0, 2.0)
+
+
+def test_text_that_a_plan_forces_is_no_speed_of_decoding() -> None:
+    throughput = Throughput()
+    throughput.count(progress(completion_tokens_total=5000))
+    assert throughput.decode_tok_s == 10.0
+    throughput.count(progress(completion_tokens_total=6000))
+    assert throughput.decode_tok_s == 10.0
+
+
+def test_an_idle_interval_leaves_the_rates_as_they_were() -> None:
+    throughput = Throughput()
+    throughput.count(progress())
+    throughput.count(progress(active=0))
+    assert (throughput.decode_tok_s, throughput.batch_avg) == (10.0, 2.5)
+
+
+def test_totals_go_on_over_a_new_worker() -> None:
+    throughput = Throughput()
+    throughput.count(progress())
+    throughput.worker_started()
+    throughput.count(progress(prompt_tokens_total=10, cached_tokens_total=0, completion_tokens_total=5))
+    assert (throughput.prompt_tokens, throughput.cached_tokens, throughput.completion_tokens) == (110, 60, 25)
+
+
+def test_what_the_governor_limits_is_told_and_why() -> None:
+    limits = Limits(
+        level=Level.HOT, reason="the SoC is near its limit of 80 °C", causes=(LimitedBy.OVERHEATED,), decode_threads=2
+    )
+    document = health_document(facts(limits=limits))
+    assert document["governor"] == {"level": "hot", "limits": {"decode_threads": 2}, "reason": limits.reason}
+    assert (document["overall"], document["reasons"]) == ("degraded", ["limited"])
+    assert health_document(facts())["governor"] == {"level": "normal", "limits": {}, "reason": None}
+
+
+def test_energy_is_that_of_the_meter() -> None:
+    meter = EnergyMeter()
+    for at in range(3):
+        meter.add(EnergySample(at, 4.0, busy_s=0.0, tokens=0, is_active=False))
+    for at in range(3, 6):
+        meter.add(EnergySample(at, 4.0 + 5.0, busy_s=at - 2.0, tokens=10 * at, is_active=True))
+    power = health_document(facts(energy=meter))["power"]
+    assert (power["joules_total"], power["joules_per_token"]) == (32.5, 0.25)
+
+
+def test_sizes_are_in_megabytes() -> None:
+    assert health_document(facts())["worker"]["repacked_mb"] == 104.9

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from edge_agent.board.reading import BoardReading, Cpu, Memory, Thermal
+from edge_agent.status.alarms import AlarmName
+from edge_agent.status.health import health_document
+from edge_agent.status.homeassistant import discovery, discovery_document, object_id
+from tests.status.test_health import facts
+from tests.support import BASE, config
+
+ENABLED = "[homeassistant]\nenabled = true\n"
+READING = BoardReading(
+    thermal=Thermal(soc_c=61.5, limit_c=80.0),
+    cpu=Cpu(percent=0.0),
+    memory=Memory(available_mb=512.0),
+    disk_free_mb=9000.5,
+)
+
+
+def components(text: str = ENABLED) -> dict[str, dict[str, Any]]:
+    return discovery_document(config(text), "Raspberry Pi 5 Model B Rev 1.0")["components"]  # type: ignore[no-any-return]
+
+
+def render(template: str, document: Any) -> str:
+    """As Home Assistant does: the payload as `value`, and as `value_json` if it is JSON."""
+    names = {"value": "" if document is None else json.dumps(document)}
+    if document is not None:
+        names["value_json"] = document
+    return ImmutableSandboxedEnvironment().from_string(template).render(names)
+
+
+def shown(document: Any) -> dict[str, str]:
+    """What each entity that is made of health shows."""
+    return {
+        key: render(component["value_template"], document)
+        for key, component in components().items()
+        if component.get("state_topic") is None
+    }
+
+
+def health(**fields: Any) -> dict[str, Any]:
+    return json.loads(json.dumps(health_document(facts(**fields))))  # type: ignore[no-any-return]
+
+
+def test_a_device_is_told_of_in_one_retained_message() -> None:
+    publication = discovery(config(ENABLED), "Raspberry Pi 5 Model B Rev 1.0")
+    assert publication is not None
+    topic = f"homeassistant/device/{object_id(config(ENABLED))}/config"
+    assert (publication.topic, publication.qos, publication.retain) == (topic, 1, True)
+    document = json.loads(publication.payload)
+    assert set(document) == {"device", "origin", "availability", "state_topic", "components"}
+    assert document["device"]["name"] == "hall1 board1"
+    assert document["device"]["model"] == "Raspberry Pi 5 Model B Rev 1.0"
+    assert document["state_topic"] == f"{BASE}/health"
+
+
+def test_nothing_is_said_unasked_and_what_was_said_can_be_taken_back() -> None:
+    assert discovery(config(), "m") is None
+    taken_back = discovery(config("[homeassistant]\nenabled = false\n"), "m")
+    assert taken_back is not None
+    told = discovery(config(ENABLED), "m")
+    assert told is not None
+    assert (taken_back.topic, taken_back.payload, taken_back.retain) == (told.topic, b"", True)
+
+
+def test_the_prefix_can_be_another() -> None:
+    publication = discovery(config(ENABLED + 'prefix = "ha"\n'), "m")
+    assert publication is not None
+    assert publication.topic.startswith("ha/device/")
+
+
+def test_no_two_boards_are_one_device() -> None:
+    names = [("a_b", "c", "r"), ("a", "b_c", "r"), ("a", "b_c", "q")]
+    configs = [config().model_copy(deep=True) for _ in names]
+    for settings, (site, device, root) in zip(configs, names, strict=True):
+        object.__setattr__(settings, "device", settings.device.model_copy(update={"site": site, "id": device}))
+        object.__setattr__(settings, "mqtt", settings.mqtt.model_copy(update={"root": root}))
+    assert len({object_id(settings) for settings in configs}) == 3
+
+
+def test_each_entity_has_an_identity_of_its_own_and_a_name() -> None:
+    found = components()
+    assert len({component["unique_id"] for component in found.values()}) == len(found)
+    assert len({component["name"] for component in found.values()}) == len(found)
+    assert {component["platform"] for component in found.values()} == {"sensor", "binary_sensor"}
+
+
+def test_entities_show_what_health_tells() -> None:
+    document = health(reading=READING, queue_depth=7, alarms={"disk-low": "warning"})
+    document["thermal"]["throttled_now"] = True
+    document["power"].update(watts=4.2, undervoltage_now=False, joules_total=1234.5)
+    document["inference"].update(decode_tok_s=11.5)
+    document["governor"]["level"] = "warm"
+    entities = shown(document)
+    assert {name: value for name, value in entities.items() if not name.startswith("alarm_")} == {
+        "health": "degraded",
+        "queue": "7",
+        "decode_rate": "11.5",
+        "latency_p95": "None",
+        "power": "4.2",
+        "energy": "1234.5",
+        "soc_temperature": "61.5",
+        "headroom": "18.5",
+        "governor_level": "warm",
+        "cpu": "0.0",
+        "memory_available": "512.0",
+        "disk_free": "9000.5",
+        "throttled": "ON",
+        "undervoltage": "OFF",
+    }
+    alarms = {name: value for name, value in entities.items() if name.startswith("alarm_")}
+    assert len(alarms) == len(AlarmName)
+    assert [name for name, value in alarms.items() if value == "ON"] == ["alarm_disk_low"]
+
+
+def test_what_the_board_cannot_tell_is_unknown_and_never_0() -> None:
+    entities = shown(health())
+    # Home Assistant's word for unknown.
+    unknown = {name for name, value in entities.items() if value == "None"}
+    assert unknown == {
+        *("decode_rate", "latency_p95", "power", "energy", "soc_temperature", "headroom", "cpu"),
+        *("memory_available", "disk_free", "throttled", "undervoltage"),
+    }
+
+
+def test_a_board_is_available_while_it_tells_its_health() -> None:
+    (availability,) = discovery_document(config(ENABLED), "m")["availability"]
+    assert availability["topic"] == f"{BASE}/state"
+    states = ("online", "draining", "stopped", "offline")
+    shown = [render(availability["value_template"], {"state": state}) for state in states]
+    assert shown == ["online", "online", "offline", "offline"]
+    # Whether it is there is shown while it is not.
+    assert components()["state"]["availability"] == []
+
+
+@pytest.mark.parametrize(("interval_s", "expire_after"), [(10.0, 30), (0.1, 1), (2.5, 8), (3600.0, 10800)])
+def test_a_figure_expires_with_the_health_that_told_it(interval_s: float, expire_after: int) -> None:
+    found = components(f"{ENABLED}[health]\ninterval_s = {interval_s}\n")
+    assert {c["expire_after"] for c in found.values() if "state_topic" not in c} == {expire_after}
+    assert "expire_after" not in found["state"]
+
+
+def test_an_alarm_shows_what_it_says_and_nothing_once_it_has_ended() -> None:
+    alarm = components()["alarm_disk_low"]
+    assert alarm["json_attributes_topic"] == f"{BASE}/alarm/disk-low"
+    told = {"message": "remove old models", "severity": "warning"}
+    assert json.loads(render(alarm["json_attributes_template"], told)) == told
+    assert json.loads(render(alarm["json_attributes_template"], None)) == {}
