@@ -6,12 +6,9 @@ One thread, that of `Agent.run`, owns all state. The network threads (mqtt/mqtt_
 
 from __future__ import annotations
 
-import itertools
 import logging
-import queue
 import random
 import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +25,6 @@ from edge_agent.engine.load_progress import LOAD_SILENCE_S
 from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import (
     Cancelled,
-    Event,
     Failed,
     Finished,
     LoadFailed,
@@ -40,12 +36,13 @@ from edge_agent.engine.protocol import (
 )
 from edge_agent.faults import cut
 from edge_agent.governor.board_control import BoardControl
+from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
 from edge_agent.models.model_store import Model
 from edge_agent.models.model_switch import ModelSwitch
 from edge_agent.models.switch_attempt import How, Opened, Recorded, switched_event
 from edge_agent.mqtt.connections import Connections
-from edge_agent.mqtt.link_events import TAKEN_OVER, Connected, Disconnected, Inbound, LinkEvent
+from edge_agent.mqtt.link_events import TAKEN_OVER, Connected, Disconnected, Inbound
 from edge_agent.mqtt.mqtt_link import MqttLink
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.renderer import Renderer
@@ -60,7 +57,6 @@ from edge_agent.watchdog import Vitals, stalled
 
 log = logging.getLogger(__name__)
 
-MAX_INBOX = 1000
 HOME_ASSISTANT_SPREAD_S = (1.0, 10.0)
 # A signal handler can only raise a flag: this is how long the loop may overlook it.
 LONGEST_WAIT_S = 0.25
@@ -74,18 +70,6 @@ GOODBYE_S = 5.0
 # What runs on a worker that is to be replaced for its memory may take so long.
 OUTGROWN_DRAIN_S = 120.0
 
-# What the other threads put into the inbox.
-InboxEvent = LinkEvent | FromWorker | Event | WorkerExited | BoardReading | Synced | Opened | Recorded
-
-
-class _Inbox(queue.PriorityQueue[tuple[bool, int, InboxEvent]]):
-    def put_at_once(self, entry: tuple[bool, int, InboxEvent]) -> None:
-        """However full it is."""
-        with self.mutex:
-            self._put(entry)
-            self.unfinished_tasks += 1
-            self.not_empty.notify()
-
 
 class Agent:
     """The daemon. `run` returns its exit code: 0 stopped, 1 failed."""
@@ -93,21 +77,19 @@ class Agent:
     def __init__(self, config: Config, config_path: Path, model: Model) -> None:
         self._topics = config.topics
         self._started_at = time.monotonic()
-        # Urgency, order of arrival, event: the worker's come first, or it would stand idle behind a flood of requests.
-        self._inbox = _Inbox(MAX_INBOX)
-        self._arrivals = itertools.count()
+        self._inbox = Inbox()
         tasks = load_tasks(config)
         self._presence = Presence(self._topics)
-        self._connections = Connections(config, self._deliver, self._presence.will, self._started_at)
-        self._supervisor = Supervisor(config, model, tasks, self._deliver)
+        self._connections = Connections(config, self._inbox.deliver, self._presence.will, self._started_at)
+        self._supervisor = Supervisor(config, model, tasks, self._inbox.deliver)
         journal_dir = config.state_dir if config.queue.journal == "disk" else None
-        self._delivery = Delivery(journal_dir, self._connections.data, config.topics, self._deliver)
+        self._delivery = Delivery(journal_dir, self._connections.data, config.topics, self._inbox.deliver)
         self._renderer = Renderer()
         self._dispatcher = Dispatcher(config, tasks, self._delivery, self._supervisor.send, self._renderer.render)
         self._dispatcher.model = model.name
         self._throughput = Throughput()
         board = Board(config.board.root, config.models_dir)
-        self._monitor = Monitor(board, self._deliver)
+        self._monitor = Monitor(board, self._inbox.deliver)
         self._board_control = BoardControl(config.governor, self._dispatcher, self._throughput, self._supervisor.send)
         self._retained = RetainedTopics(
             config,
@@ -124,7 +106,7 @@ class Agent:
             config,
             supervisor=self._supervisor,
             dispatcher=self._dispatcher,
-            deliver=self._deliver,
+            deliver=self._inbox.deliver,
             spare_mb=self._board_control.spare_mb,
             adopted=self._on_switched,
             failed=lambda event: self._retained.tell_event("model-switch-failed", event),
@@ -148,7 +130,6 @@ class Agent:
         self._signals_handled = 0
         self._watchdog_s = watchdog_interval_s()
         self._stalled: str | None = None
-        self._is_closed = threading.Event()
         self._exit_code: int | None = None
 
     def run(self) -> int:
@@ -177,10 +158,7 @@ class Agent:
         now = time.monotonic()
         parts_at = (self._dispatcher.next_wake_up_at(), self._supervisor.restart_at, self._operations.drain_ends_at)
         wake_up_at = [now + LONGEST_WAIT_S, *self._timers.values(), *(at for at in parts_at if at is not None)]
-        try:
-            _, _, event = self._inbox.get(timeout=max(0.0, min(wake_up_at) - now))
-        except queue.Empty:
-            event = None
+        event = self._inbox.take(min(wake_up_at) - now)
         now = time.monotonic()
         try:
             if event is not None:
@@ -190,20 +168,6 @@ class Agent:
             # One message that we have a bug for must not take the board off the bus.
             log.exception("an event could not be handled")
         self._delivery.flush(now)
-
-    def _deliver(self, event: InboxEvent) -> None:
-        """For the other threads: a full inbox slows them down; after the end nobody reads it, nor waits for it."""
-        entry = (isinstance(event, LinkEvent), next(self._arrivals), event)
-        if isinstance(event, Disconnected):
-            # paho may tell it with a lock held that the agent's thread waits for, which would never empty the inbox.
-            self._inbox.put_at_once(entry)
-            return
-        while not self._is_closed.is_set():
-            try:
-                self._inbox.put(entry, timeout=LONGEST_WAIT_S)
-            except queue.Full:
-                continue
-            return
 
     def _handle(self, event: InboxEvent, now: float) -> None:
         if isinstance(event, FromWorker) and event.worker is self._supervisor.worker:
@@ -438,7 +402,7 @@ class Agent:
 
     def _stop(self) -> None:
         """Replies first, the farewell next, the worker last."""
-        self._is_closed.set()
+        self._inbox.close()
         self._monitor.stop()
         self._model_switch.stop(time.monotonic())
         self._delivery.stop(GOODBYE_S)

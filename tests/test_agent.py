@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent.agent import MAX_INBOX, OUTGROWN_DRAIN_S, REFRESH_EVERY_S, REPUBLISH_AFTER_S, Agent
+from edge_agent.agent import OUTGROWN_DRAIN_S, REFRESH_EVERY_S, REPUBLISH_AFTER_S, Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
 from edge_agent.config_loader import load_config
 from edge_agent.engine.process import EngineProcess, WorkerExited
@@ -28,26 +28,6 @@ from tests.status.test_health import READY
 from tests.support import BASE, config, finished, inbound, with_model
 from tests.test_supervisor import Memory as WorkerMemory
 from tests.test_supervisor import Process
-
-
-def test_the_workers_events_come_before_requests_that_wait_and_each_kind_in_order() -> None:
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    requests = [inbound("t", payload) for payload in ("first", "second")]
-    events = [Cancelled(id=number) for number in (1, 2)]
-    for request, event in zip(requests, events, strict=True):
-        agent._deliver(request)
-        agent._deliver(event)
-    assert [agent._inbox.get()[2] for _ in range(4)] == [*events, *requests]
-
-
-def test_a_lost_connection_is_told_without_waiting_for_an_inbox_that_is_full() -> None:
-    """Else paho would wait with a lock held that the agent's thread needs before it empties the inbox."""
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    for _ in range(MAX_INBOX):
-        agent._deliver(inbound("t", "reading"))
-    lost = Disconnected(link=agent._connections.data, broken=Broken.LOST, reason="Unspecified error")
-    agent._deliver(lost)
-    assert [agent._inbox.get()[2] for _ in range(MAX_INBOX + 1)][-1] is lost
 
 
 @pytest.mark.expects_warning

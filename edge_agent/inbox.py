@@ -1,0 +1,64 @@
+"""What the other threads tell the agent's thread: in order of urgency, bounded."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+
+from edge_agent.board.reading import BoardReading
+from edge_agent.delivery.journal_sync import Synced
+from edge_agent.engine.process import WorkerExited
+from edge_agent.engine.protocol import Event
+from edge_agent.models.switch_attempt import Opened, Recorded
+from edge_agent.mqtt.link_events import Disconnected, LinkEvent
+from edge_agent.supervisor import FromWorker
+
+MAX_INBOX = 1000
+# How long a thread that waits at a full inbox may overlook that it was closed.
+_LONGEST_WAIT_S = 0.25
+
+InboxEvent = LinkEvent | FromWorker | Event | WorkerExited | BoardReading | Synced | Opened | Recorded
+
+
+class Inbox:
+    """`deliver` is for the other threads, the rest for the agent's."""
+
+    def __init__(self) -> None:
+        # Urgency, order of arrival, event: the worker's come first, or it would stand idle behind a flood of requests.
+        self._entries = _Entries(MAX_INBOX)
+        self._arrivals = itertools.count()
+        self._is_closed = threading.Event()
+
+    def deliver(self, event: InboxEvent) -> None:
+        """A full inbox slows its callers down; after the end nobody reads it, nor waits for it."""
+        entry = (isinstance(event, LinkEvent), next(self._arrivals), event)
+        if isinstance(event, Disconnected):
+            # paho may tell it with a lock held that the agent's thread waits for, which would never empty the inbox.
+            self._entries.put_at_once(entry)
+            return
+        while not self._is_closed.is_set():
+            try:
+                self._entries.put(entry, timeout=_LONGEST_WAIT_S)
+            except queue.Full:
+                continue
+            return
+
+    def take(self, timeout_s: float) -> InboxEvent | None:
+        """The next event; None if none comes in time."""
+        try:
+            return self._entries.get(timeout=max(0.0, timeout_s))[2]
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        self._is_closed.set()
+
+
+class _Entries(queue.PriorityQueue[tuple[bool, int, InboxEvent]]):
+    def put_at_once(self, entry: tuple[bool, int, InboxEvent]) -> None:
+        """However full it is."""
+        with self.mutex:
+            self._put(entry)
+            self.unfinished_tasks += 1
+            self.not_empty.notify()
