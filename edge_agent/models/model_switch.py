@@ -22,6 +22,7 @@ from edge_agent.engine.process import WorkerExited
 from edge_agent.engine.protocol import Cancelled, Failed, Finished, LoadFailed, Partial, Ready, Refused
 from edge_agent.faults import how_ended, last_words, shown, shown_path
 from edge_agent.models import model_record
+from edge_agent.models.model_store import MANIFEST_FILE
 from edge_agent.models.switch_attempt import Attempt, How, Opened, Phase, Recorded, needed_mb, open_bundle, record
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.supervisor import SILENCE_S, FromWorker, Supervisor
@@ -29,6 +30,7 @@ from edge_agent.supervisor import SILENCE_S, FromWorker, Supervisor
 log = logging.getLogger(__name__)
 
 _STOP_S = 5.0
+_MOST_NAMED = 10
 # A disk that gives nothing for so long will not answer any more; a process that was killed so long ago, and is still
 # there, hangs in the kernel.
 READ_SILENCE_S = 300.0
@@ -97,7 +99,8 @@ class ModelSwitch:
             message = f"bundle: should be a folder in models_dir: {error.strerror} (got {shown(bundle)})"
             raise CommandError("bad_field", message) from error
         if not is_folder:
-            raise CommandError("not_found", f"bundle: should be a folder in models_dir (got {shown(bundle)})")
+            there = _bundles_in(self._config.models_dir)
+            raise CommandError("not_found", f"bundle: should be a folder in models_dir: {there} (got {shown(bundle)})")
         self._begin(Attempt(source.resolve(), How.SWITCH, allow_downgrade, answer, now))
 
     def roll_back(self, *, now: float, answer: Answer) -> None:
@@ -291,3 +294,10 @@ class ModelSwitch:
         self._dispatcher.fill(now)
         attempt.answer(error=CommandError(code, message))
         self._failed(attempt.failed_event(code, message))
+
+
+def _bundles_in(models_dir: Path) -> str:
+    """For who asked for another one."""
+    names = sorted(path.parent.name for path in models_dir.glob(f"*/{MANIFEST_FILE}"))
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(map(shown, names[:_MOST_NAMED])) + more if names else "it holds no bundle"

@@ -150,7 +150,7 @@ def test_what_is_wrong_with_a_bundle_is_the_result_and_the_old_model_goes_on(
         "unloadable": ("load_failed", "adapter.gguf"),
         "bad-canaries": ("bundle_refused", "canaries.json"),
         "no-manifest": ("bundle_refused", 'bundle: "'),
-        "none": ("not_found", 'bundle: should be a folder in models_dir (got "none")'),
+        "none": ("not_found", '"two", "unloadable", "wrong-hash" (got "none")'),
         "../models/two": ("bad_field", "bundle: should be the name of a folder in models_dir"),
     }
     assert set(BAD) < set(wanted)

@@ -399,7 +399,13 @@ def test_what_runs_already_is_no_switch(board: Board) -> None:
     board.ask("old")
     assert board.results == [{"changed": False}]
     assert board.switch.phase is None
-    with pytest.raises(CommandError, match="should be a folder in models_dir"):
+    with pytest.raises(
+        CommandError, match=r'should be a folder in models_dir: "new", "old", "older", "plain" \(got "nowhere"\)'
+    ):
+        board.ask("nowhere")
+    for folder in (board.config.models_dir / name for name in ("new", "old", "older", "plain")):
+        shutil.rmtree(folder)
+    with pytest.raises(CommandError, match=r'models_dir: it holds no bundle \(got "nowhere"\)'):
         board.ask("nowhere")
     with pytest.raises(CommandError, match="File name too long") as refused:
         board.ask("x" * 256)
