@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -147,7 +148,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--protocol", choices=("5", "3.1.1"), default="5", help="MQTT version (default: %(default)s)")
     demo.add_argument("--port", type=_port, metavar="PORT", help="the broker's port on 127.0.0.1 (default: a free one)")
     demo.add_argument(
-        "--work", type=Path, metavar="DIR", help="where the converted model is kept (default: the user's cache)"
+        "--work",
+        type=Path,
+        metavar="DIR",
+        help="where the converted model and the agent's state are kept (default: the user's cache)",
     )
     demo.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
     return parser
@@ -199,38 +203,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point of the console script; gives the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        match options.command:
-            case "run":
-                return _run(options.config)
-            case "check-config":
-                return _check_config(options.file or options.config)
-            case "ask":
-                return _ask(options)
-            case "command":
-                return _command(options)
-            case "watch":
-                return _watch(options)
-            case "doctor":
-                from edge_agent.doctor.doctor import doctor  # noqa: PLC0415 - only this command pays for it
-
-                return doctor(options.config, is_broker_only=options.broker, as_json=options.json)
-            case "diag":
-                from edge_agent.diag.diag import diag  # noqa: PLC0415 - only this command pays for it
-
-                return diag(options.config, options.out, as_json=options.json)
-            case "probe":
-                from edge_agent.models.probe import probe  # noqa: PLC0415 - only this command pays for it
-
-                is_unnamed = options.config is None and options.bundle is None
-                return probe(DEFAULT_PATH if is_unnamed else options.config, options.bundle)
-            case "bench":
-                from edge_agent.bench.bench import bench  # noqa: PLC0415 - only this command pays for it
-
-                return bench(options.config, options.model, is_quick=options.quick, as_json=options.json)
-            case _:
-                from edge_agent.demo.demo import demo  # noqa: PLC0415 - needs the extra `demo`
-
-                return demo(options.protocol, options.port, options.work, keep=options.keep)
+        code = _act(options)
+        sys.stdout.flush()
     except ConfigError as error:
         is_unnamed = error.path == DEFAULT_PATH and isinstance(error.__cause__, FileNotFoundError)
         instead = ", or --host HOST --site SITE the boards to watch" if options.command == "watch" else ""
@@ -238,8 +212,47 @@ def main(arguments: list[str] | None = None) -> int:
         for fault in error.faults:
             print(printable(f"{error.path}: {fault}{hint}"), file=sys.stderr)
         return EXIT_CONFIG
+    except BrokenPipeError:  # who read our output has ended, as `head` does; at the exit Python would try once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_FAILED
+    return code
+
+
+def _act(options: argparse.Namespace) -> int:
+    match options.command:
+        case "run":
+            return _run(options.config)
+        case "check-config":
+            return _check_config(options.file or options.config)
+        case "ask":
+            return _ask(options)
+        case "command":
+            return _command(options)
+        case "watch":
+            return _watch(options)
+        case "doctor":
+            from edge_agent.doctor.doctor import doctor  # noqa: PLC0415 - only this command pays for it
+
+            return doctor(options.config, is_broker_only=options.broker, as_json=options.json)
+        case "diag":
+            from edge_agent.diag.diag import diag  # noqa: PLC0415 - only this command pays for it
+
+            return diag(options.config, options.out, as_json=options.json)
+        case "probe":
+            from edge_agent.models.probe import probe  # noqa: PLC0415 - only this command pays for it
+
+            is_unnamed = options.config is None and options.bundle is None
+            return probe(DEFAULT_PATH if is_unnamed else options.config, options.bundle)
+        case "bench":
+            from edge_agent.bench.bench import bench  # noqa: PLC0415 - only this command pays for it
+
+            return bench(options.config, options.model, is_quick=options.quick, as_json=options.json)
+        case _:
+            from edge_agent.demo.demo import demo  # noqa: PLC0415 - needs the extra `demo`
+
+            return demo(options.protocol, options.port, options.work, keep=options.keep)
 
 
 def _set_up_log(config: Config) -> None:

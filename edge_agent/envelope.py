@@ -134,7 +134,7 @@ def parse_payload(payload: bytes, content_type: str | None) -> Envelope:
     try:
         envelope = Envelope.model_validate(value)
     except ValidationError as error:
-        raise Refusal(Code.BAD_FIELD, first_fault(error, known=Options.model_fields)) from error
+        raise Refusal(Code.BAD_FIELD, first_fault(error, known=Options.model_fields, model=Envelope)) from error
     if not isinstance(envelope.input, (str, dict, list)):
         raise Refusal(Code.BAD_FIELD, f"input: should be a string, an object or an array (got {shown(envelope.input)})")
     return envelope

@@ -7,11 +7,11 @@ import json
 import signal
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 # 3 MB, in a process that needs nothing else of it.
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
 
 MAX_SHOWN_VALUE = 80
@@ -19,6 +19,11 @@ _IDLE_LEVELS = ("DEBUG ", "INFO ")
 _LAST_WORDS = 4
 _NO_NAME = '""'
 _MAX_LOG_LINE = 300
+# Kinds of faults, in pydantic's words; bounds, in its words and ours.
+_OF_NUMBERS = {
+    "int_type", "int_from_float", "float_type", "greater_than", "greater_than_equal", "less_than", "less_than_equal",
+}  # fmt: skip
+_WORDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "at most"}
 
 
 def printable(text: str) -> str:
@@ -111,10 +116,35 @@ def fault_text(error: ErrorDetails, name: str) -> str:
     return f"{name}: {reason} (got {shown(value)})"
 
 
-def first_fault(error: ValidationError, prefix: str = "", known: Iterable[str] = ()) -> str:
-    """The first fault of a message from the bus, as one sentence. known: the keys where unknown ones are refused."""
+def first_fault(
+    error: ValidationError, prefix: str = "", known: Iterable[str] = (), model: type[BaseModel] | None = None
+) -> str:
+    """The first fault of a message from the bus, as one sentence.
+
+    known: the keys where unknown ones are refused. model: whose numbers are told with both their bounds.
+    """
     details = error.errors(include_url=False)[0]
     name = field_name((prefix, *details["loc"]) if prefix else details["loc"])
     if details["type"] == "extra_forbidden":
         return f"{name}: unknown key, should be one of {', '.join(known)} (got {shown(details['input'])})"
-    return fault_text(details, name)
+    allowed = None if model is None or details["type"] not in _OF_NUMBERS else _range(model, details["loc"])
+    return f"{name}: {allowed} (got {shown(details['input'])})" if allowed else fault_text(details, name)
+
+
+def _range(model: type[BaseModel], location: Iterable[int | str]) -> str | None:
+    """What a number there should be; None: it has no bounds, or it is no field that a model of pydantic's has."""
+    annotation: Any = model
+    constraints: list[Any] = []
+    for part in location:
+        field = getattr(annotation, "model_fields", {}).get(part)
+        if field is None:
+            return None
+        annotation, constraints = field.annotation, list(field.metadata)
+    types = [annotation]
+    for one in types:  # which grows: `Annotated[int, Field(ge=1)] | None`
+        types += get_args(one)
+        constraints += getattr(one, "metadata", ())
+    bounds = {name: getattr(one, name) for one in (*types, *constraints) for name in _WORDS if hasattr(one, name)}
+    told = " and ".join(f"{word} {bounds[name]}" for name, word in _WORDS.items() if name in bounds)
+    told = told.replace("of at least", "from").replace("and at most", "to") if {"ge", "le"} <= bounds.keys() else told
+    return f"should be {'an integer' if int in types else 'a number'} {told}" if told else None

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from edge_agent import cli
+from tests.support import CONFIG
 
 
 @pytest.mark.parametrize("arguments", [["ask", "triage", "x"], ["run"], ["check-config"]])
@@ -39,3 +43,15 @@ def test_what_no_agent_would_take_is_not_asked(capsys: pytest.CaptureFixture[str
         cli.main(["ask", *words])
     assert ended.value.code == cli.EXIT_USAGE
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_who_reads_no_more_is_no_fault(tmp_path: Path, unbuffered: str) -> None:
+    (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "edge_agent", "check-config", str(tmp_path / "config.toml")]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(writing)
+    assert (done.returncode, b"Error" in done.stderr) == (cli.EXIT_FAILED, False), done.stderr

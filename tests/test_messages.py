@@ -432,3 +432,18 @@ def test_an_object_of_many_keys_is_refused_as_quickly_as_it_is_read() -> None:
     with pytest.raises(NotJsonError, match="occurs twice"):
         parse_json("{" + ",".join([*keys, '"59999":1']) + "}")
     assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"priority": 12}, "priority: should be an integer from 0 to 9 (got 12)"),
+        ({"deadline_ms": "5s"}, 'deadline_ms: should be an integer from 1 to 86400000 (got "5s")'),
+        ({"deadline_ms": 1.5}, "deadline_ms: should be an integer from 1 to 86400000 (got 1.5)"),
+        ({"options": {"temperature": "hot"}}, 'options.temperature: should be a number from 0 to 2 (got "hot")'),
+        ({"options": {"top_p": 0}}, "options.top_p: should be a number above 0 and at most 1 (got 0)"),
+        ({"options": {"stop": [1]}}, "options.stop[0]: should be a valid string (got 1)"),
+    ],
+)
+def test_of_a_number_that_is_refused_both_bounds_are_told(fields: dict[str, Any], told: str) -> None:
+    assert refusal(json.dumps({"input": "x", **fields})).message == told

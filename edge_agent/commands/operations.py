@@ -92,6 +92,7 @@ class Operations:
         self._dispatcher.is_draining = False
         if self._presence.state is State.DRAINING:
             self._retained.set_state(State.ONLINE, None)
+            self._retained.publish_health()
 
     def stop(self, now: float, done: Callable[[int], None]) -> None:
         """A drain that nobody calls off. done: as of `drain`."""
@@ -157,6 +158,7 @@ class Operations:
         self._dispatcher.is_draining = True
         if self._presence.state is not State.OFFLINE:
             self._retained.set_state(State.DRAINING, reason)
+            self._retained.publish_health()
         self._drained = done
         self.drain_ends_at = now + (self.config.queue.drain_timeout_s if timeout_s is None else timeout_s)
 

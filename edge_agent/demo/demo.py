@@ -19,7 +19,7 @@ from typing import Any
 from edge_agent.config import MqttConfig
 from edge_agent.demo.broker import BrokerMissingError, free_port, start_broker
 from edge_agent.demo.readings import HeldOutReading, checkpoint_folder, held_out, tasks
-from edge_agent.faults import printable
+from edge_agent.faults import last_words, printable
 from edge_agent.mqtt.link_events import Inbound, LinkEvent
 from edge_agent.mqtt.mqtt_link import MqttLink
 from edge_agent.mqtt.publications import Publication
@@ -204,8 +204,9 @@ def _wait_until_online(bus: _Bus, topics: Topics, agent: subprocess.Popen[bytes]
         if states[-1]["state"] == "online":
             return
         bus.answers.pop(topics.state)
-    log = (folder / "agent.log").read_text(encoding="utf-8", errors="replace")
-    raise DemoError(f"the agent did not come online; its log:\n{log}")
+    log = (folder / "agent.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    hint = "a second demonstration needs a --work DIR of its own"
+    raise DemoError(f"the agent did not come online ({hint}): {last_words(log)}")
 
 
 def _chosen() -> list[HeldOutReading]:

@@ -93,7 +93,10 @@ def test_drain_refuses_new_requests_until_resume(start_site: Callable[..., Site]
     assert (refused["status"], refused["error"]["code"]) == ("busy", "draining")
     assert refused["error"]["retry_after_s"] > 0
     site.client.wait_for(f"{site.base}/state", lambda state: state["state"] == "draining")
+    # At once, not when it is due.
+    site.client.wait_for(f"{site.base}/health", lambda health: health["reasons"] == ["draining"], 2.0)
     assert command(site, "resume")["status"] == "ok"
+    site.client.wait_for(f"{site.base}/health", lambda health: health["reasons"] == [], 2.0)
     assert site.ask("triage", "bearing fault")["status"] == "ok"
 
 
