@@ -58,7 +58,8 @@ def engine(board: Board, config: Config, model: Model, available_mb: float | Non
         name="engine",
         verdict=Verdict.GOOD,
         found=f"loaded in {event.load_s:.1f} s, {event.context_tokens} tokens of context, "
-        f"{counted(event.threads, 'thread')}",
+        f"{counted(event.threads, 'thread')}"
+        + (" (the agent measures how many are best)" if config.engine.threads is None else ""),
     )
     yield kernels(board.cpu_features(), event.cpu_variant)
     repacked = event.repacked_mib

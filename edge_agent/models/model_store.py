@@ -111,12 +111,17 @@ class Model:
     def name(self) -> ModelName:
         return ModelName(name=self.key, sha256=self.sha256, quantization=self.quantization)
 
+    @property
+    def folder(self) -> str | None:
+        """The bundle's; None: it is a file alone."""
+        return self.source.name if self.source != self.path else None
+
     def describe(self) -> dict[str, Any]:
         """For `info`."""
         return {
             "name": self.key,
             "bundle": self.bundle_name,
-            "folder": self.source.name if self.source != self.path else None,
+            "folder": self.folder,
             "version": self.version,
             "sha256": self.sha256,
             "quantization": self.quantization,

@@ -113,7 +113,8 @@ class Recorded:
 def switched_event(old: Model, new: Model, how: How) -> dict[str, Any]:
     """`event/model-switched`."""
     before, after = (
-        {"name": model.bundle_name, "version": model.version, "sha256": model.sha256} for model in (old, new)
+        {"name": model.bundle_name, "folder": model.folder, "version": model.version, "sha256": model.sha256}
+        for model in (old, new)
     )
     return {"model": new.key, "how": how.value, "old": before, "new": after}
 

@@ -83,7 +83,10 @@ def test_a_switch_is_told_everywhere_and_undone_by_a_rollback(
 
     result = switch(site, "two")
 
-    old, new = ({"name": "pump-demo", "version": v, "sha256": sha} for v, sha in ((1, one), (2, two)))
+    old, new = (
+        {"name": "pump-demo", "folder": folder, "version": version, "sha256": sha256}
+        for folder, version, sha256 in (("one", 1, one), ("two", 2, two))
+    )
     told = {"model": "default", "how": "switch", "old": old, "new": new}
     assert (result["status"], result["data"]) == (
         "ok", {"changed": True, **told, "canaries": 6, "is_beside": True},
