@@ -204,7 +204,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code = _act(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where it was closed before the start
+            sys.stdout.flush()
     except ConfigError as error:
         is_unnamed = error.path == DEFAULT_PATH and isinstance(error.__cause__, FileNotFoundError)
         instead = ", or --host HOST --site SITE the boards to watch" if options.command == "watch" else ""

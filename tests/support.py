@@ -188,6 +188,8 @@ class Outlet:
         return len(publication.payload) <= self.largest
 
     def publish(self, publication: Publication) -> int | None:
+        if not self.takes(publication):
+            return None
         self.sent.append(publication)
         return len(self.sent)
 

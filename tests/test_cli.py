@@ -45,6 +45,13 @@ def test_what_no_agent_would_take_is_not_asked(capsys: pytest.CaptureFixture[str
     assert told in capsys.readouterr().err
 
 
+def test_nobody_needs_to_listen(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
+    command = f"{sys.executable} -m edge_agent check-config {tmp_path}/config.toml >&-"
+    done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, "Error" in done.stderr) == (cli.EXIT_OK, False), done.stderr
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_who_reads_no_more_is_no_fault(tmp_path: Path, unbuffered: str) -> None:
     (tmp_path / "config.toml").write_text(CONFIG, "utf-8")

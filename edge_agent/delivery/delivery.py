@@ -173,13 +173,15 @@ class Delivery:
         if self._staged or self._received or now >= self._confirm_by:
             self._confirm_all(now)
         self._record.commit()
-        for owed, publication in self._staged:
+        staged, self._staged = self._staged, []
+        for owed, publication in staged:
             sent = self._link.publish(publication)
             if owed is not None and sent is not None:
                 self._sent[sent] = owed
+            elif owed is not None and not self._link.outbox.takes(publication):  # it did as this was recorded
+                self._shorten(owed)
             elif owed is not None:  # dropped, and told so by the connection
                 self._confirmed.append(owed)
-        self._staged.clear()
         if self._record.is_dirty or self._received:
             self._acknowledge_when_safe()
         if self._record.is_volatile:
@@ -198,7 +200,7 @@ class Delivery:
                 self._postpone(row, now)
 
     def _shorten(self, row: int) -> None:
-        """Its reply was handed over, and the broker does not take it: its caller is to hear that."""
+        """The broker does not take its reply: its caller is to hear that."""
         found = self._record.reply(row)
         payload = None if found is None else shortened(found[1].payload)
         if found is None or payload is None:

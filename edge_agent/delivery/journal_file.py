@@ -148,10 +148,18 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _opened(path: Path | None) -> sqlite3.Connection:
-    if path is not None and not path.exists():
-        # What is asked may be nobody else's business; SQLite's other files get the mode of this one.
+def _keep_from_others(path: Path) -> None:
+    """What is asked may be nobody else's business. SQLite's other files get the mode of the first, once it is there."""
+    if not path.exists():
         path.touch(mode=0o600)
+    for suffix in ("", WAL_SUFFIX, "-shm"):  # an older agent's, say
+        with suppress(OSError):
+            _beside(path, suffix).chmod(0o600)
+
+
+def _opened(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        _keep_from_others(path)
     connection = connect(path or ":memory:")
     try:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")

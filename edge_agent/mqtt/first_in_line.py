@@ -6,8 +6,11 @@ What comes behind it crosses with the end of the connection, and so do acknowled
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
+# That are sent at once, and wait for their PUBACK: what stands behind so many has not been out.
+MAX_IN_FLIGHT = 20
 # Breaks in a row, with the same one first.
 DOUBTED_AFTER, SUSPECTED_AFTER = 3, 4
 
@@ -28,7 +31,7 @@ class FirstInLine:
 
     def connected(self, waiting: Waiting) -> None:
         self._is_answered = False
-        self._one_by_one = set(waiting) if self._breaks >= DOUBTED_AFTER else set()
+        self._one_by_one = set(islice(waiting, MAX_IN_FLIGHT)) if self._breaks >= DOUBTED_AFTER else set()
 
     def is_in_doubt(self, waiting: Waiting) -> bool:
         """Whether what waits is to be sent one by one: then a connection breaks on the first, or for another reason."""

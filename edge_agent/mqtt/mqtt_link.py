@@ -25,8 +25,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import MqttConfig
 from edge_agent.mqtt.credentials import connection_fault, read_secret, tls_context
+from edge_agent.mqtt.first_in_line import MAX_IN_FLIGHT
 from edge_agent.mqtt.link_events import TAKEN_OVER, Broken, Connected, Disconnected, Inbound, LinkEvent
-from edge_agent.mqtt.outbox import MAX_IN_FLIGHT, Fate, Outbox
+from edge_agent.mqtt.outbox import Fate, Outbox
 from edge_agent.mqtt.paho_queue import PahoQueue, properties
 from edge_agent.mqtt.publications import Publication
 

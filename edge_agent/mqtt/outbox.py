@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from edge_agent.faults import cut
+from edge_agent.mqtt.first_in_line import MAX_IN_FLIGHT
 from edge_agent.mqtt.poison import Poison
 from edge_agent.mqtt.publications import Publication
 
@@ -23,8 +24,6 @@ log = logging.getLogger(__name__)
 
 # Messages that wait for a PUBACK or for a connection; past this, they are dropped and counted. Larger than any queue.
 MAX_QUEUED = 20_000
-# That are sent at once, and wait for their PUBACK.
-MAX_IN_FLIGHT = 20
 
 
 class Queue(Protocol):

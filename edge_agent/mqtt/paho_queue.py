@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # Of a packet: the topic's length, a number, and a header with the length of all.
 OVERHEAD_BYTES = 2 + 2 + 5
+# They go from 1 to this one, and from the start again.
+_NUMBERS = 65535
 
 
 class PahoQueue:
@@ -37,10 +39,11 @@ class PahoQueue:
     def hand_over(self, message: Publication | paho.MQTTMessage) -> int | None:
         """Its number; None: dropped, which is logged unless it is lost for want of a connection, as at QoS 0."""
         properties = self._properties(message)
+        self._pass_over_numbers_in_use()
         try:
             info = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
             while info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-                # Of its 65 535 numbers, the next was still in use.
+                # A SUBSCRIBE of the network thread's came between.
                 info = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
         except ValueError as error:
             log.warning("publication dropped topic=%r reason=%s", cut(message.topic), error)
@@ -48,6 +51,13 @@ class PahoQueue:
         # MQTT_ERR_NO_CONN means "queued" at QoS 1 and "lost" at QoS 0.
         is_lost = message.qos == 0 and info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS
         return None if is_lost else info.mid
+
+    def _pass_over_numbers_in_use(self) -> None:
+        """paho tells by number that a QoS 0 message was sent: what waits under the same would be confirmed."""
+        client = self._client
+        with client._mid_generate_mutex:
+            while (number := client._last_mid % _NUMBERS + 1) in self.waiting:
+                client._last_mid = number
 
     def packet_bytes(self, message: Publication | paho.MQTTMessage) -> int:
         """At most."""

@@ -854,11 +854,12 @@ def test_a_reply_that_another_broker_does_not_take_becomes_a_short_one(folder: P
     assert list(Journal(folder / FILE).undelivered()) == []
 
 
-def answered_elsewhere(folder: Path) -> Board:
+def answered_elsewhere(folder: Path, text: str = "fine") -> Board:
     """One whose first reply goes to a topic that its caller named."""
     board = Board(folder)
     board.hear(json.dumps({"id": "a", "input": "x", "reply_to": "edgeai/v1/reply/a"}))
-    board.answer(1)
+    board.dispatcher.answered(finished(1, text=text), time.monotonic())
+    board.flush()
     return board
 
 
@@ -874,6 +875,18 @@ def test_a_reply_to_where_the_broker_lets_nobody_publish_goes_to_the_topic_of_it
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
     assert (len(board.outlet.sent), board.outlet.dropped) == (2, 1)
     assert list(Journal(folder / FILE).undelivered()) == []
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("fate", [Fate.FORBIDDEN, Fate.POSTPONED])
+def test_a_reply_that_has_become_too_long_when_it_is_sent_again_is_a_short_one(folder: Path, fate: Fate) -> None:
+    board = answered_elsewhere(folder, "word " * 1000)
+    board.outlet.largest = 1000
+    board.learn(1, fate)
+    for _ in range(2):  # what is recorded in one is sent in the next
+        board.delivery.flush(time.monotonic() + POSTPONED_S + 0.1)
+    assert [reply["status"] for reply in board.replies] == ["ok", "failed"]
+    assert [json.loads(reply.payload)["status"] for _, reply in Journal(folder / FILE).undelivered()] == ["failed"]
 
 
 @pytest.mark.expects_warning

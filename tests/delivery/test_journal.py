@@ -56,6 +56,13 @@ def test_its_files_are_nobody_else_s_to_read(path: Path) -> None:
     }
 
 
+def test_files_of_an_older_agent_are_kept_from_others_too(path: Path) -> None:
+    Journal(path).close()
+    path.chmod(0o644)
+    Journal(path)
+    assert {file.stat().st_mode & 0o077 for file in path.parent.glob("*.sqlite*")} == {0}
+
+
 def test_what_is_not_committed_is_not_there_after_a_kill(path: Path) -> None:
     journal = Journal(path)
     journal.accept(inbound("t", "x"), "triage", AT)

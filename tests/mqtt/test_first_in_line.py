@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from edge_agent.mqtt.first_in_line import DOUBTED_AFTER, SUSPECTED_AFTER, FirstInLine
+from edge_agent.mqtt.first_in_line import DOUBTED_AFTER, MAX_IN_FLIGHT, SUSPECTED_AFTER, FirstInLine
 
 
 def broken(first: FirstInLine, waiting: dict[int, str], *, is_answered: bool = True) -> None:
@@ -39,6 +39,18 @@ def test_what_crossed_with_the_end_goes_one_by_one_until_all_of_it_is_through() 
     first.connected(waiting)
     waiting[3] = "published in the meantime"
     for number in range(3):
+        assert first.is_in_doubt(waiting)
+        del waiting[number]
+    assert not first.is_in_doubt(waiting)
+
+
+def test_what_stood_behind_all_that_was_out_is_not_held_up_by_doubt() -> None:
+    first, waiting = FirstInLine(), dict.fromkeys(range(1000), "reply")
+    for _ in range(DOUBTED_AFTER):
+        first.connected(waiting)
+        first.broken(waiting)
+    first.connected(waiting)
+    for number in range(MAX_IN_FLIGHT):
         assert first.is_in_doubt(waiting)
         del waiting[number]
     assert not first.is_in_doubt(waiting)

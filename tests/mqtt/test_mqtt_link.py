@@ -21,14 +21,14 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_agent.config import MqttConfig
 from edge_agent.demo.broker import free_port
 from edge_agent.mqtt.credentials import connection_fault
-from edge_agent.mqtt.first_in_line import SUSPECTED_AFTER
+from edge_agent.mqtt.first_in_line import MAX_IN_FLIGHT, SUSPECTED_AFTER
 from edge_agent.mqtt.link_events import Broken, Connected, Disconnected, LinkEvent
 from edge_agent.mqtt.mqtt_link import (
     KEEPALIVE_S,
     NETWORK_SILENCE_S,
     MqttLink,
 )
-from edge_agent.mqtt.outbox import MAX_IN_FLIGHT, Fate
+from edge_agent.mqtt.outbox import Fate
 from edge_agent.mqtt.publications import Publication
 from tests.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE
 from tests.processes import Mosquitto
@@ -221,6 +221,15 @@ def test_a_number_of_paho_that_is_in_use_still_costs_no_message() -> None:
     link._client._last_mid = 65535
     assert link.publish(Publication(topic="d", payload=b"")) == 4
     assert [one.topic for one in link._client._out_messages.values()] == ["a", "b", "c", "d"]
+
+
+def test_a_message_that_nobody_confirms_has_no_number_of_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = offline(500, "a", "b", "c")
+    link._client._last_mid = 65535
+    sent: list[int] = []
+    monkeypatch.setattr(link._client, "_send_publish", lambda number, *_: sent.append(number))
+    link.publish(Publication(topic="d", payload=b"", qos=0))
+    assert sent == [4]
 
 
 @pytest.mark.expects_warning
