@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import re
@@ -19,6 +18,7 @@ from edge_agent.config_loader import DEFAULT_PATH, ConfigError, load_config
 from edge_agent.envelope import MAX_DEADLINE_MS
 from edge_agent.faults import printable, printable_json, shown
 from edge_agent.log_limit import BoundedHandler
+from edge_agent.strict_json import NotJsonError, parse_json
 from edge_agent.topics import NAME_PATTERN
 
 EXIT_OK = 0
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("input", metavar="INPUT", help="text, or a JSON object or array; - reads standard input")
     ask.add_argument("--text", action="store_true", help="INPUT is text, even if it begins with { or [")
     ask.add_argument("--deadline-ms", type=_deadline_ms, default=60_000, metavar="MS", help="default: %(default)s")
-    ask.add_argument("--priority", type=int, choices=range(10), metavar="0-9", help="0 is most urgent")
+    ask.add_argument("--priority", type=_priority, metavar="0-9", help="0 is most urgent")
     ask.add_argument(
         "--options", type=_json_object, metavar="JSON", help="a JSON object, such as '{\"max_tokens\": 64}'"
     )
@@ -161,10 +161,18 @@ def _add_config(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
 
 
-def _deadline_ms(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_DEADLINE_MS:
-        raise argparse.ArgumentTypeError(f"should be milliseconds from 1 to {MAX_DEADLINE_MS} (got {text})")
+def _integer(text: str, what: str, least: int, most: int) -> int:
+    if not text.isdecimal() or len(text) > len(str(most)) or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"should be {what} from {least} to {most} (got {shown(text)})")
     return int(text)
+
+
+def _deadline_ms(text: str) -> int:
+    return _integer(text, "milliseconds", 1, MAX_DEADLINE_MS)
+
+
+def _priority(text: str) -> int:
+    return _integer(text, "an integer", 0, 9)
 
 
 def _task(text: str) -> str:
@@ -174,9 +182,7 @@ def _task(text: str) -> str:
 
 
 def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"should be a port from 1 to 65535 (got {text})")
-    return int(text)
+    return _integer(text, "a port", 1, 65535)
 
 
 def _seconds(text: str) -> float:
@@ -185,17 +191,17 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value <= 3600:
-        raise argparse.ArgumentTypeError(f"should be seconds, up to 3600 (got {text})")
+        raise argparse.ArgumentTypeError(f"should be seconds, up to 3600 (got {shown(text)})")
     return value
 
 
 def _json_object(text: str) -> dict[str, object]:
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        value = parse_json(text)
+    except NotJsonError as error:
         raise argparse.ArgumentTypeError(f"should be a JSON object: {error}") from error
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"should be a JSON object (got {text})")
+        raise argparse.ArgumentTypeError(f"should be a JSON object (got {shown(text)})")
     return value
 
 
@@ -299,12 +305,11 @@ def _check_config(path: Path) -> int:
 def _ask(options: argparse.Namespace) -> int:
     from edge_agent.client.ask import ask, input_of  # noqa: PLC0415
     from edge_agent.client.exchange import NoAnswerError  # noqa: PLC0415
-    from edge_agent.strict_json import NotJsonError  # noqa: PLC0415
 
     config = load_config(options.config)
     if faults := broker_file_faults(config.mqtt):
         raise ConfigError(options.config, faults)
-    text = sys.stdin.read() if options.input == "-" else options.input
+    text = options.input if options.input != "-" else "" if sys.stdin is None else sys.stdin.read()
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
         print("edge-agent: INPUT should be UTF-8", file=sys.stderr)
         return EXIT_USAGE

@@ -49,6 +49,8 @@ ECHO_MODEL = "echo:"
 def _from_folder(path: Path, info: ValidationInfo) -> Path:
     if str(path).startswith(ECHO_MODEL):
         return path
+    if "\0" in str(path):
+        raise ValueError("should be a path: none holds a NUL")
     folder: Path = info.context["folder"] if info.context else Path()
     try:
         return folder / path.expanduser()

@@ -34,15 +34,25 @@ def test_a_configuration_that_was_named_is_not_asked_for_again(
     [
         (["a/b", "x"], "letters, digits"),
         (["#", "x"], "letters, digits"),
-        (["t", "x", "--deadline-ms", "86400001"], "from 1 to 86400000 (got 86400001)"),
-        (["t", "x", "--deadline-ms", "0"], "from 1 to 86400000 (got 0)"),
+        (["t", "x", "--deadline-ms", "86400001"], 'from 1 to 86400000 (got "86400001")'),
+        (["t", "x", "--deadline-ms", "0"], 'from 1 to 86400000 (got "0")'),
+        (["t", "x", "--deadline-ms", "9" * 5000], "from 1 to 86400000"),
+        (["t", "x", "--deadline-ms", "\x1b[31m"], "from 1 to 86400000"),
+        (["t", "x", "--priority", "5.5"], 'an integer from 0 to 9 (got "5.5")'),
+        (["t", "x", "--options", "[" * 60_000], "a JSON object: it is nested deeper"),
+        (["t", "x", "--options", '{"stop":"\udcff"}'], "a JSON object: a string holds half"),
+        (["t", "x", "--options", '{"seed":NaN}'], "a JSON object: NaN is not a JSON number"),
+        (["t", "x", "--options", "[]"], "a JSON object (got"),
     ],
 )
 def test_what_no_agent_would_take_is_not_asked(capsys: pytest.CaptureFixture[str], words: list[str], told: str) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["ask", *words])
     assert ended.value.code == cli.EXIT_USAGE
-    assert told in capsys.readouterr().err
+    fault = capsys.readouterr().err
+    assert "\x1b" not in fault
+    assert len(fault) < 1000
+    assert told in fault
 
 
 def test_nobody_needs_to_listen(tmp_path: Path) -> None:

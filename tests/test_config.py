@@ -472,7 +472,7 @@ def test_the_same_filter_may_serve_two_tasks(tmp_path: Path) -> None:
         ("/dev/zero", "/dev/zero is not JSON: it is no file"),
         ("pipe", "is not JSON: it is no file"),
         ("large", "is not JSON: it has more than 1000000 bytes"),
-        ("text\\u0000", "null"),
+        ("text\\u0000", "NUL"),
         ("folder", "is not JSON: it is no file"),
     ],
 )
