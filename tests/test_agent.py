@@ -20,7 +20,7 @@ from edge_agent.mqtt.link_events import TAKEN_OVER, Broken, Connected, Disconnec
 from edge_agent.mqtt.publications import Publication
 from edge_agent.status import homeassistant
 from edge_agent.status.health import health_document
-from edge_agent.status.presence import Presence
+from edge_agent.status.presence import Presence, State
 from edge_agent.supervisor import FromWorker
 from edge_agent.worker_memory import LASTING_S
 from tests.models.test_model_store import OTHER_WEIGHTS, bundle
@@ -28,6 +28,16 @@ from tests.status.test_health import READY
 from tests.support import BASE, config, finished, inbound, with_model
 from tests.test_supervisor import Memory as WorkerMemory
 from tests.test_supervisor import Process
+
+
+def test_a_drain_has_an_end_though_nobody_can_be_told_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    agent._presence.state = State.ONLINE
+    monkeypatch.setattr(agent._retained, "publish_health", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        agent._operations.stop(0.0, agent._exit_after_drain)
+    agent._operations.tick(0.1)
+    assert agent._exit_code == 0
 
 
 @pytest.mark.expects_warning

@@ -300,6 +300,10 @@ def test_a_journal_that_takes_too_long_to_count_is_given_up(tmp_path: Path) -> N
                 "| ggml/src/ggml.c:12: GGML_ASSERT(a == b) failed"
             ),
         ),
+        (
+            "INFO edge_agent.requests.answers: request refused task='t' id=4915112345678 code=bad_field: input",
+            "INFO edge_agent.requests.answers: request refused task=(left out) id=(left out) code=bad_field: input",
+        ),
         ('  File "/opt/x.py", line 3, in run', '  File "/opt/x.py", line 3, in run'),
         (
             '/etc/edge-agent/config.toml: mqtt.port: should be a number (got "x")',

@@ -156,11 +156,12 @@ class Operations:
         """timeout_s: None = as configured."""
         self._end_drain(0)
         self._dispatcher.is_draining = True
+        # First: whatever goes wrong with what is told of it, a drain has an end.
+        self._drained = done
+        self.drain_ends_at = now + (self.config.queue.drain_timeout_s if timeout_s is None else timeout_s)
         if self._presence.state is not State.OFFLINE:
             self._retained.set_state(State.DRAINING, reason)
             self._retained.publish_health()
-        self._drained = done
-        self.drain_ends_at = now + (self.config.queue.drain_timeout_s if timeout_s is None else timeout_s)
 
     def _end_drain(self, cancelled: int) -> None:
         """Every request has its answer, or the drain was called off."""

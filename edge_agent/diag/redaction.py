@@ -54,7 +54,7 @@ def scrubbed_value(value: object) -> object:
 _LINE = re.compile(r"(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) (?P<logger>[\w.]+): (?P<message>.*)", re.DOTALL)
 _CODE = re.compile(r"(?P<head>.*? code=[\w-]+):? .*", re.DOTALL)
 # Callers choose these: ids, and names of tasks that there are none of.
-_CALLERS = re.compile(r"\b(?P<name>id|op|task|topic)=(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
+_CALLERS = re.compile(r"\b(?P<name>id|op|task|topic)=(?:-?\d+|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
 _WORKERS_WORDS = re.compile(r"(?P<head>worker ended: .*? log=)(?P<words>.*)", re.DOTALL)
 _OURS = "edge_agent."
 # Modules whose sentences quote what came over the bus, in whatever folder: a journal has lines of earlier releases too.
