@@ -113,10 +113,19 @@ class TlsConfig(Table):
         return key_file
 
 
+def _is_host(value: object) -> bool:
+    if not isinstance(value, str) or not value.isprintable() or not re.fullmatch(r"[^\s/]{1,253}", value):
+        return False
+    try:
+        value.encode("idna")  # as each attempt to connect does; its error would end the network thread
+    except UnicodeError:
+        return False
+    return True
+
+
 def _hosts(value: object) -> tuple[str, ...]:
     hosts = value if isinstance(value, list) else [value]
-    is_good = [isinstance(host, str) and len(host) <= 253 and re.fullmatch(r"[^\s/]+", host) for host in hosts]
-    if not all(is_good) or not 1 <= len(hosts) <= MAX_HOSTS or len(set(hosts)) < len(hosts):
+    if not all(map(_is_host, hosts)) or not 1 <= len(hosts) <= MAX_HOSTS or len(set(hosts)) < len(hosts):
         raise ValueError(f"should be a host's name or address, or a list of 1 to {MAX_HOSTS} different ones")
     return tuple(hosts)
 
