@@ -18,6 +18,10 @@ MAX_AGE_S = 60.0
 _MAX_NONCES = 4096
 
 
+# No command needs a hundredth of it; and a result holds its `id`, and waits for a broker that may be away.
+MAX_COMMAND_BYTES = 1 << 16
+
+
 class CommandError(Exception):
     """The command is not carried out."""
 
@@ -82,6 +86,9 @@ class SwitchFields(RollbackFields):
 
 def parse_command(payload: bytes) -> dict[str, Any]:
     """The command's fields; an empty payload has none. Raises CommandError."""
+    if len(payload) > MAX_COMMAND_BYTES:
+        message = f"payload: should have at most {MAX_COMMAND_BYTES} bytes (got {len(payload)})"
+        raise CommandError("too_long", message)
     try:
         value = parse_json(payload.decode("utf-8")) if payload.strip() else {}
     except UnicodeDecodeError as error:

@@ -178,13 +178,16 @@ def test_a_command_is_an_object() -> None:
         (b"[]", "bad_field"),
         (b"5", "bad_field"),
         (b"null", "bad_field"),
+        (b'{"id":"' + b"x" * 65528 + b'"}', "too_long"),
     ],
 )
 def test_a_bad_command_is_refused_with_its_code(payload: bytes, code: str) -> None:
     with pytest.raises(CommandError) as caught:
         parse_command(payload)
     assert caught.value.code == code
-    assert caught.value.message.startswith("payload: should be ")
+    assert caught.value.message.startswith(
+        ("payload: should be ", "payload: should have at most 65536 bytes (got 65537")
+    )
 
 
 def test_a_drain_takes_a_time_or_none() -> None:
