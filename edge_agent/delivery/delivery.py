@@ -204,14 +204,14 @@ class Delivery:
         found = self._record.reply(row)
         payload = None if found is None else shortened(found[1].payload)
         if found is None or payload is None:
-            self._confirmed.append(row)
+            self._redirect(row)
             return
         task, reply = found
         if not self.reply(replace(reply, payload=payload), row=row, task=task, key=None):
-            self._confirmed.append(row)
+            self._redirect(row)
 
     def _redirect(self, row: int) -> None:
-        """The broker lets us publish nothing where its reply was to go: whoever listens to the task hears it."""
+        """The broker takes nothing where its reply was to go: whoever listens to the task hears it."""
         found = self._record.reply(row)
         topic = None if found is None else self._topics.response(found[0])
         if found is None or topic is None or topic == found[1].topic:

@@ -834,6 +834,7 @@ def test_at_the_end_what_the_disk_does_not_take_is_left_to_the_broker(
     assert board.outlet.acknowledged == []
 
 
+@pytest.mark.expects_warning
 def test_a_reply_that_another_broker_does_not_take_becomes_a_short_one(folder: Path) -> None:
     board = Board(folder)
     board.hear(envelope("a"))
@@ -874,6 +875,20 @@ def test_a_reply_to_where_the_broker_lets_nobody_publish_goes_to_the_topic_of_it
     board.learn(2, Fate.FORBIDDEN)
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
     assert (len(board.outlet.sent), board.outlet.dropped) == (2, 1)
+    assert list(Journal(folder / FILE).undelivered()) == []
+
+
+@pytest.mark.expects_warning
+def test_what_is_refused_though_it_is_short_goes_to_the_topic_of_its_task_and_is_told_at_last(folder: Path) -> None:
+    board = answered_elsewhere(folder)
+    for number in (1, 2, 3):
+        assert board.outlet.dropped == 0
+        board.learn(number, Fate.UNTAKEN)
+    assert [reply["status"] for reply in board.replies] == ["ok", "failed", "failed"]
+    elsewhere, task_topic = "edgeai/v1/reply/a", REQUEST.replace("request", "response")
+    assert [reply.topic for reply in board.outlet.sent] == [elsewhere, elsewhere, task_topic]
+    board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
+    assert board.outlet.dropped == 1
     assert list(Journal(folder / FILE).undelivered()) == []
 
 
