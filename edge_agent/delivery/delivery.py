@@ -240,6 +240,11 @@ class Delivery:
             else:
                 self._staged.append((row, found[1]))
 
+    @property
+    def postponed(self) -> int:
+        """How many replies are to be sent again."""
+        return len(self._postponed)
+
     def _confirm_all(self, now: float) -> None:
         for row in self._confirmed:
             self._tries.pop(row, None)

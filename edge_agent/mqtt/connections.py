@@ -88,14 +88,15 @@ class Connections:
         else:
             self._control_connected_at = None
 
-    def facts(self, now: float) -> MqttFacts:
+    def facts(self, now: float, *, postponed: int) -> MqttFacts:
+        """postponed: messages that the broker took no time for; they are sent again."""
         links = (self.data, self.control)
         return MqttFacts(
             connected_s=None if self._control_connected_at is None else now - self._control_connected_at,
             reconnects=sum(max(0, link.connects - 1) for link in links),
             received=self.received,
             published=sum(link.outbox.published for link in links),
-            queued_out=sum(len(link.outbox) for link in links),
+            queued_out=sum(len(link.outbox) for link in links) + postponed,
             dropped=sum(link.outbox.dropped for link in links) + self.ignored,
             # Copies, which are made at once: the network threads add to them.
             disconnects_lately=sum(now - at < UNSTABLE_WINDOW_S for link in links for at in tuple(link.disconnects)),

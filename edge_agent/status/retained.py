@@ -121,7 +121,7 @@ class RetainedTopics:
             session=self._presence.session,
             seq=self.health_sequence,
             uptime_s=now - self._started_at,
-            mqtt=self._connections.facts(now),
+            mqtt=self._connections.facts(now, postponed=self._dispatcher.delivery.postponed),
             journal_fault=self._dispatcher.delivery.fault,
             queue_depth=len(self._dispatcher.queue),
             queue_capacity=self._dispatcher.queue.capacity,

@@ -911,8 +911,10 @@ def test_a_reply_that_the_broker_does_not_take_now_is_sent_again_and_at_last_els
     for number in range(1, MOST_TRIES + 1):
         assert len(board.outlet.sent) == number
         board.outlet.fates = [(number, Fate.POSTPONED)]
+        assert board.delivery.postponed == 0
         for later_s in (0.0, POSTPONED_S - 0.1, POSTPONED_S + 0.1):
             board.delivery.flush(now + later_s)
+            assert board.delivery.postponed == (later_s < POSTPONED_S and number < MOST_TRIES)
         now += POSTPONED_S + 1
     assert {reply.topic for reply in board.outlet.sent[:-1]} == {"edgeai/v1/reply/a"}
     assert board.outlet.sent[-1].topic == REQUEST.replace("request", "response")
