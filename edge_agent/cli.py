@@ -309,7 +309,9 @@ def _ask(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     if faults := broker_file_faults(config.mqtt):
         raise ConfigError(options.config, faults)
-    text = options.input if options.input != "-" else "" if sys.stdin is None else sys.stdin.read()
+    text = options.input
+    if text == "-":
+        text = "" if sys.stdin is None else sys.stdin.read()
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
         print("edge-agent: INPUT should be UTF-8", file=sys.stderr)
         return EXIT_USAGE

@@ -145,6 +145,8 @@ def _range(model: type[BaseModel], location: Iterable[int | str]) -> str | None:
         types += get_args(one)
         constraints += getattr(one, "metadata", ())
     bounds = {name: getattr(one, name) for one in (*types, *constraints) for name in _WORDS if hasattr(one, name)}
-    told = " and ".join(f"{word} {bounds[name]}" for name, word in _WORDS.items() if name in bounds)
-    told = told.replace("of at least", "from").replace("and at most", "to") if {"ge", "le"} <= bounds.keys() else told
+    if bounds.keys() == {"ge", "le"}:
+        told = f"from {bounds['ge']} to {bounds['le']}"
+    else:
+        told = " and ".join(f"{word} {bounds[name]}" for name, word in _WORDS.items() if name in bounds)
     return f"should be {'an integer' if int in types else 'a number'} {told}" if told else None
