@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,12 +88,18 @@ def megabytes(pid: int | None) -> int:
 
 
 @pytest.mark.parametrize("name", GREEDY)
-def test_what_a_template_makes_of_an_input_is_bounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_template_makes_of_an_input_is_bounded(name: str) -> None:
     template, value, why = GREEDY[name]
-    nbytes = len(compact_json(value).encode())
-    assert nbytes <= BYTES
-    monkeypatch.setattr(module, "_CPU_S", 0.1 if why == TIME else 5.0)
-    assert module._answer(template, value) == {"fault": f"input: does not fit the task's template: {why}"}
+    assert len(compact_json(value).encode()) <= BYTES
+    # In a process as the agent's: this one's heap may have room enough from what came before, and no bound sees that.
+    serve = "import sys, edge_agent.requests.renderer as module; module._CPU_S = float(sys.argv[1]); module._serve()"
+    answer = subprocess.run(
+        [sys.executable, "-c", serve, "0.1" if why == TIME else "5"],
+        input=compact_json([template, value]).encode(),
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    assert json.loads(answer) == {"fault": f"input: does not fit the task's template: {why}"}
 
 
 def test_an_input_comes_to_the_template_as_it_was_sent(renderer: Renderer) -> None:
