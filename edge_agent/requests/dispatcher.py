@@ -24,7 +24,7 @@ from edge_agent.requests.forecast import Ahead
 from edge_agent.requests.latency import LONGEST_DEADLINE_MS, Latency
 from edge_agent.requests.outcomes import Answer
 from edge_agent.requests.quarantine import Quarantine, Quarantined, fingerprint
-from edge_agent.requests.rate_limit import RateLimits
+from edge_agent.requests.rate_limit import RateLimit, Rates
 from edge_agent.requests.reception import Question, Reception, Unreadable
 from edge_agent.requests.request_queue import Asker, Request, RequestQueue
 from edge_agent.requests.tasks import Render, Task
@@ -87,7 +87,7 @@ class Dispatcher:
         self._render = render
         self._numbers = 0
         self._active: dict[int, _Active] = {}
-        self._rates = RateLimits()
+        self._rates = Rates()
         self._configure(config, tasks)
         self.queue = RequestQueue(config.queue.capacity)
         self._answers = Answers(config.device.id, config.queue.dedup_window_s, delivery, self.statistics)
@@ -188,51 +188,62 @@ class Dispatcher:
         if self._answers.join(asker, inbound, key, now, lambda: self._admission(now).retry_after_s):
             return
         deadline_at, deadline_from = self._deadline(task, envelope, inbound)
+        priority = task.config.priority if envelope.priority is None else envelope.priority
+        rates = self._rate_limits(task, origin.reply_topic)
+        if not is_resumed:  # else it was admitted before
+            self._check_open(priority, rates, now)
+        try:
+            run = task.run(self._numbers + 1, envelope, self._render)
+        except Exception:
+            # Its template has been tried, which may have taken half a second.
+            self._rates.count(rates, now)
+            raise
         self._numbers += 1
         request = Request(
             number=self._numbers,
             origin=origin,
             row=asker.row,
-            run=task.run(self._numbers, envelope, self._render),
+            run=run,
             arrived_at=inbound.received_at,
             deadline_at=deadline_at,
             deadline_from=deadline_from,
-            priority=task.config.priority if envelope.priority is None else envelope.priority,
+            priority=priority,
             include_reasoning=envelope.options.reasoning == "include",
             min_score=task.min_score,
             supersedes=(task.name, inbound.topic + "\n" + origin.reply_topic) if task.config.keep == "latest" else None,
         )
-        if (held := self.quarantine.find(request.run)) is not None:
+        if (held := self.quarantine.find(run)) is not None:
             message = f"input: this one ended the engine twice (fingerprint {held.fingerprint}); it is not run again"
             raise Refusal(Code.QUARANTINED, message)
         if deadline_at <= now:
             raise Refusal(Code.DEADLINE, f"{request.deadline} had passed on arrival")
-        if is_resumed:  # it was admitted before
+        if is_resumed:
             self._answers.begin(request, key)
             self.queue.add(request)
             return
-        if self.is_draining:
-            message = "the agent is draining and takes no new requests"
-            raise Refusal(Code.DRAINING, message, max(DRAINING_RETRY_S, self._admission(now).retry_after_s))
-        if (cause := self.limits.refusal(request.priority)) is not None:
-            message = f"of priority {request.priority}, too little urgent while {self.limits.reason}"
-            raise Refusal(Code(cause.value), message, RELAX_S)
-        self._check_rate(task, origin.reply_topic, now)
         superseded, losers = self._admission(now).enter(request)
+        self._rates.count(rates, now)
         self._answers.begin(request, key)
         if superseded is not None:
             self._end_with(superseded, _SUPERSEDED, now)
         self._displace(losers, now)
 
-    def _check_rate(self, task: Task, reply_topic: str, now: float) -> None:
-        """Raises Refusal. The last word before a request is let in: what is refused for another reason costs nobody."""
-        for what, key, per_minute in (
-            # First: who asks too much of a task must not use up what the others have of it.
-            ("reply topic", ("reply topic", reply_topic), self._config.queue.rate_per_minute),
-            (f"task {task.name}", ("task", task.name), task.config.rate_per_minute),
-        ):
-            if per_minute is not None and (wait_s := self._rates.wait_s(key, per_minute, now)):
-                raise Refusal(Code.RATE_LIMITED, f"{what}: at most {per_minute} requests a minute", wait_s)
+    def _check_open(self, priority: int, rates: list[RateLimit], now: float) -> None:
+        """Raises Refusal, before anything is done for a request that is not let in whatever it asks."""
+        if self.is_draining:
+            message = "the agent is draining and takes no new requests"
+            raise Refusal(Code.DRAINING, message, max(DRAINING_RETRY_S, self._admission(now).retry_after_s))
+        if (cause := self.limits.refusal(priority)) is not None:
+            message = f"of priority {priority}, too little urgent while {self.limits.reason}"
+            raise Refusal(Code(cause.value), message, RELAX_S)
+        self._rates.check(rates, now)
+
+    def _rate_limits(self, task: Task, reply_topic: str) -> list[RateLimit]:
+        candidates = (
+            ("reply topic", reply_topic, self._config.queue.rate_per_minute),
+            (f"task {task.name}", "", task.config.rate_per_minute),
+        )
+        return [RateLimit(what, name, rate) for what, name, rate in candidates if rate is not None]
 
     def _deadline(self, task: Task, envelope: Envelope, inbound: Inbound) -> tuple[float, str]:
         """When the answer becomes worthless, and who says so."""

@@ -4,26 +4,50 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edge_agent.messages import Code, Refusal
 
 # Of those who asked the longest ago, nothing is known: they may ask as if for the first time.
 MAX_KNOWN = 1000
 _MINUTE_S = 60.0
 
 
-class RateLimits:
-    """A bucket for each key: it holds a minute's worth at most, and fills all the time."""
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """what: is limited, as its caller is told. name: of the one among its kind; each has a limit of its own."""
+
+    what: str
+    name: str
+    per_minute: int
+
+
+class Rates:
+    """A bucket for each that is limited: it holds a minute's worth at most, and fills all the time."""
 
     def __init__(self) -> None:
         # What is in it, and when it was looked at; the latest last.
-        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
 
-    def wait_s(self, key: Hashable, per_minute: float, now: float) -> float:
-        """Takes one out, and gives 0; or, where there is none, the seconds until there is one, in tenths."""
-        content, at = self._buckets.pop(key, (per_minute, now))
-        content = min(per_minute, content + (now - at) * per_minute / _MINUTE_S)
-        is_enough = content >= 1
-        self._buckets[key] = (content - is_enough, now)
-        if len(self._buckets) > MAX_KNOWN:
-            self._buckets.popitem(last=False)
-        return 0.0 if is_enough else math.ceil((1 - content) * _MINUTE_S / per_minute * 10) / 10
+    def check(self, limits: Iterable[RateLimit], now: float) -> None:
+        """Takes nothing. Raises Refusal where there is none, which tells the seconds until there is one, in tenths."""
+        for limit in limits:
+            missing = 1 - self._content(limit, now)
+            if missing > 0:
+                wait_s = math.ceil(missing * _MINUTE_S / limit.per_minute * 10) / 10
+                message = f"{limit.what}: at most {limit.per_minute} requests a minute"
+                raise Refusal(Code.RATE_LIMITED, message, wait_s)
+
+    def count(self, limits: Iterable[RateLimit], now: float) -> None:
+        """Takes one out of each."""
+        for limit in limits:
+            key = (limit.what, limit.name)
+            self._buckets[key] = (self._content(limit, now) - 1, now)
+            self._buckets.move_to_end(key)
+            if len(self._buckets) > MAX_KNOWN:
+                self._buckets.popitem(last=False)
+
+    def _content(self, limit: RateLimit, now: float) -> float:
+        content, at = self._buckets.get((limit.what, limit.name), (limit.per_minute, now))
+        return min(limit.per_minute, content + (now - at) * limit.per_minute / _MINUTE_S)
