@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import re
@@ -219,8 +220,13 @@ def main(arguments: list[str] | None = None) -> int:
         for fault in error.faults:
             print(printable(f"{error.path}: {fault}{hint}"), file=sys.stderr)
         return EXIT_CONFIG
-    except BrokenPipeError:  # who read our output has ended, as `head` does; at the exit Python would try once more
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        # Who read our output has ended, as `head` does, or its disk is full: at the exit Python would try once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.ENOSPC:
+            print(f"edge-agent: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_FAILED

@@ -72,3 +72,15 @@ def test_who_reads_no_more_is_no_fault(tmp_path: Path, unbuffered: str) -> None:
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environment, check=False)
     os.close(writing)
     assert (done.returncode, b"Error" in done.stderr) == (cli.EXIT_FAILED, False), done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_finds_no_room_is_one_line(tmp_path: Path, unbuffered: str) -> None:
+    (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
+    command = [sys.executable, "-m", "edge_agent", "check-config", str(tmp_path / "config.toml")]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, check=False)
+    told = done.stderr.splitlines()[-1:]
+    assert (done.returncode, told) == (cli.EXIT_FAILED, [b"edge-agent: [Errno 28] No space left on device"])
+    assert b"Traceback" not in done.stderr

@@ -24,7 +24,7 @@ from edge_agent.doctor import doctor
 from edge_agent.doctor.account import Account, who_runs
 from edge_agent.doctor.broker import broker
 from edge_agent.doctor.check import Check, Verdict, counted
-from edge_agent.doctor.engine import kernels, memory
+from edge_agent.doctor.engine import kernels, memory, renderer_mb
 from edge_agent.doctor.machine import clock, cpu_clock, swap
 from edge_agent.doctor.rights import _topics as topics_check
 from edge_agent.doctor.rights import name as name_check
@@ -38,6 +38,7 @@ from tests.boards.trees import NAMES, Tree, load
 from tests.models.test_model_store import bundle
 from tests.mqtt.test_mqtt_link import hangs_up
 from tests.processes import Mosquitto
+from tests.support import config
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,17 @@ def test_memory_is_judged_by_what_the_model_took(
     assert check.verdict is verdict
     assert found in check.found
     assert (check.advice is None) == (verdict is not Verdict.WARNING)
+
+
+def test_what_renders_templates_needs_memory_too() -> None:
+    assert memory(930.0, 900.0, None).verdict is Verdict.SKIPPED
+    assert renderer_mb(config("[tasks.t]\nkind = 'generate'\n")) == 0.0
+    measured = renderer_mb(config("[tasks.t]\nkind = 'generate'\ntemplate = '{{ input.hz }} Hz'\n"))
+    assert measured is not None
+    assert 10 < measured < 60
+    with_it = memory(5000.0, 900.0, measured).found
+    assert f"what renders templates {measured:.0f} MB" in with_it
+    assert "renders" not in memory(5000.0, 900.0).found
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, broken: Broken | None, reason: str = "why", **fields: Any) -> Check:

@@ -8,6 +8,7 @@ from typing import Any
 from edge_agent.client.exchange import Exchange, NoAnswerError, object_of
 from edge_agent.config import MqttConfig
 from edge_agent.envelope import is_json
+from edge_agent.faults import cut
 from edge_agent.mqtt.link_events import Connected, Disconnected, Inbound
 from edge_agent.mqtt.publications import json_publication
 from edge_agent.strict_json import parse_json
@@ -30,10 +31,11 @@ def ask(
     reply_topic = ask_reply_topic(topics.root, unique)
     envelope = {**(fields or {}), "id": unique, "input": value, "reply_to": reply_topic, "deadline_ms": deadline_ms}
     timeout_s = deadline_ms / 1000 + GRACE_S
+    state = ""
     missing = f"no connection to the broker {mqtt.brokers}"
     # A board that does not allow this reply topic says so on the task's default one.
-    filters = {reply_topic, topics.response(task)}
-    with Exchange(f"ask-{unique}", mqtt, filters, timeout_s=timeout_s) as exchange:
+    filters = {reply_topic, topics.response(task), topics.state}
+    with Exchange(f"ask-{unique}", mqtt, filters, timeout_s=timeout_s, wants_retained=True) as exchange:
         for event in exchange.events():
             match event:
                 case Connected() if not exchange.is_sent:
@@ -41,10 +43,20 @@ def ask(
                     missing = f"no reply from {topics.base} within {timeout_s:.1f} s (broker {mqtt.brokers})"
                 case Disconnected(reason=reason) if not exchange.is_sent:
                     raise NoAnswerError(f"{missing}: {reason}")
+                case Inbound() if event.topic == topics.state:
+                    state = _state(object_of(event.payload))
                 case Inbound():
                     reply = object_of(event.payload)
                     if reply.get("id") == unique and reply.get("status") != "partial":
                         return reply
                 case _:
                     pass
-    raise NoAnswerError(missing)
+    raise NoAnswerError(f"{missing}{state}")
+
+
+def _state(document: dict[str, Any]) -> str:
+    """Why there may be no reply: what the board says of itself, if it is not plainly there."""
+    state, reason = document.get("state"), document.get("reason")
+    if state == "online" or not isinstance(state, str):
+        return ""
+    return cut(f"; it is {state} ({reason})" if isinstance(reason, str) else f"; it is {state}")

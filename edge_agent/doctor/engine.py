@@ -15,6 +15,7 @@ from edge_agent.engine.process import EngineProcess, WorkerExited
 from edge_agent.engine.protocol import EngineSettings, Event, Load, LoadFailed, Loading, Ready
 from edge_agent.faults import how_ended, last_words
 from edge_agent.models.model_store import Model
+from edge_agent.requests.renderer import Renderer, RendererError
 
 # Feature of the core -> how llama.cpp's system info names it when the library was built to use it.
 KERNEL_FEATURES = {
@@ -42,7 +43,7 @@ def engine(board: Board, config: Config, model: Model, available_mb: float | Non
         event = LoadFailed(message=f"it did not get on for {LOAD_SILENCE_S:.0f} s")
     finally:
         worker.stop(5.0)
-    yield memory(available_mb, worker_mb)
+    yield memory(available_mb, worker_mb, renderer_mb(config))
     if not isinstance(event, Ready):
         match event:
             case LoadFailed(message=why):
@@ -87,17 +88,34 @@ def kernels(cpu_features: Sequence[str], cpu_variant: str) -> Check:
     )
 
 
-def memory(available_mb: float | None, worker_mb: float | None) -> Check:
+def renderer_mb(config: Config) -> float | None:
+    """Of the process that renders the templates of tasks; 0 where none is needed."""
+    renderer = Renderer()
+    try:
+        renderer.prepare(task.template for task in config.tasks.values())
+        pid = renderer.pid
+        if pid is None:
+            return 0.0
+        renderer.render("{{ input }}.", "")  # it has been loaded
+        return resident_mb(pid)
+    except (OSError, RendererError):
+        return None
+    finally:
+        renderer.stop()
+
+
+def memory(available_mb: float | None, worker_mb: float | None, renderer_mb: float | None = 0.0) -> Check:
     """Measured, not estimated: what is held depends on model and context. This process stands for the agent."""
     own_mb = resident_mb()
     if available_mb is None:
         return Check(name="memory", verdict=Verdict.SKIPPED, found="/proc/meminfo does not say what is available")
-    if worker_mb is None or own_mb is None:
+    if worker_mb is None or own_mb is None or renderer_mb is None:
         return Check(name="memory", verdict=Verdict.SKIPPED, found=f"{available_mb:.0f} MB available")
-    held_mb = worker_mb + own_mb
+    held_mb = worker_mb + own_mb + renderer_mb
+    templates = f", what renders templates {renderer_mb:.0f} MB" if renderer_mb else ""
     found = (
         f"{available_mb:.0f} MB available before loading, {held_mb:.0f} MB resident after it: "
-        f"worker {worker_mb:.0f} MB with the mapped pages of the weights, agent about {own_mb:.0f} MB"
+        f"worker {worker_mb:.0f} MB with the mapped pages of the weights, agent about {own_mb:.0f} MB{templates}"
     )
     if available_mb < held_mb:
         advice = "stop other services, choose a smaller quantization or a board with more memory"
