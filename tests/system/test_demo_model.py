@@ -50,12 +50,12 @@ def pump_site(
 
 
 def test_labels_of_held_out_readings_are_right(pump_site: Site) -> None:
-    readings = held_out()[:READINGS]
+    readings, before = held_out()[:READINGS], len(pump_site.client.on(pump_site.response("machine-triage")))
     for number, reading in enumerate(readings):
         pump_site.client.publish(
             pump_site.request("machine-triage"), json.dumps({"id": number, "input": reading.payload})
         )
-    messages = pump_site.client.wait(pump_site.response("machine-triage"), count=len(readings))
+    messages = pump_site.client.wait(pump_site.response("machine-triage"), count=before + len(readings))[before:]
     replies = {message.json["id"]: message.json for message in messages}
     assert {reply["status"] for reply in replies.values()} == {"ok"}
     right = sum(replies[number]["output"] == reading.fault for number, reading in enumerate(readings))
@@ -67,12 +67,12 @@ def test_labels_of_held_out_readings_are_right(pump_site: Site) -> None:
 
 
 def test_diagnoses_of_held_out_readings_are_right(pump_site: Site) -> None:
-    readings = held_out()[:40]
+    readings, before = held_out()[:40], len(pump_site.client.on(pump_site.response("machine-diagnosis")))
     for number, reading in enumerate(readings):
         pump_site.client.publish(
             pump_site.request("machine-diagnosis"), json.dumps({"id": number, "input": reading.payload})
         )
-    messages = pump_site.client.wait(pump_site.response("machine-diagnosis"), count=len(readings))
+    messages = pump_site.client.wait(pump_site.response("machine-diagnosis"), count=before + len(readings))[before:]
     replies = {message.json["id"]: message.json for message in messages}
     assert {reply["status"] for reply in replies.values()} == {"ok"}
     judged = ("fault", "severity", "stop")
