@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import socket
 from pathlib import Path
@@ -19,7 +20,7 @@ from pydantic import (
     field_validator,
 )
 
-from edge_agent import topics
+from edge_agent import __version__, topics
 from edge_agent.engine.schema_grammar import check_schema
 from edge_agent.envelope import MAX_DEADLINE_MS
 from edge_agent.faults import field_name, shown
@@ -348,6 +349,11 @@ class Config(Table):
             for name, task in self.tasks.items()
             if isinstance(task, ClassifyTask) and not task.names_a_label
         ]
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Of all that it says, and of the version that reads it."""
+        return hashlib.sha256(f"{__version__}\n{self.model_dump_json(warnings=False)}".encode()).digest()
 
     @property
     def reply_topics(self) -> tuple[str, ...]:

@@ -31,19 +31,22 @@ FORGET_EVERY_S = 60.0
 class Answers:
     """Of the requests that were let in, by `begin` and `end`, and of those that were refused."""
 
-    def __init__(self, device: str, window_s: float, delivery: Delivery, statistics: Statistics) -> None:
+    def __init__(
+        self, device: str, window_s: float, delivery: Delivery, statistics: Statistics, terms: bytes = b""
+    ) -> None:
+        """terms: as of `Duplicates`."""
         self._delivery = delivery
         self._statistics = statistics
         self._replies = Replies(device, delivery)
-        self._duplicates = Duplicates(window_s, delivery.forget, self._recall)
+        self._duplicates = Duplicates(window_s, delivery.forget, self._recall, terms=terms)
         self._forget_at = 0.0
         self._keys: dict[int, Key] = {}
         # Of those who joined a request, by its number.
         self._followers_bytes: dict[int, int] = {}
 
-    def reconfigure(self, window_s: float) -> None:
-        self._duplicates.window_s = window_s
+    def reconfigure(self, window_s: float, terms: bytes) -> None:
         self.forget_refusals()
+        self._duplicates.window_s, self._duplicates.terms = window_s, terms
 
     def forget_refusals(self) -> None:
         """What was refused may be let in now."""
@@ -63,7 +66,7 @@ class Answers:
             if outcome is None or self._duplicates.find(known.key, now.monotonic_s, is_redelivered=True) is not None:
                 self._delivery.forget(known.row)
             else:
-                self._duplicates.end(known.key, outcome, known.ended.placed(now), known.row, known.nbytes)
+                self._duplicates.restore(known.key, outcome, known.ended.placed(now), known.row, known.nbytes)
 
     def join(self, asker: Asker, inbound: Inbound, key: Key, now: float, retry_after_s: Callable[[], float]) -> bool:
         """Whether another request answers this one too: it waits for that, or is told at once. Raises Refusal."""
@@ -107,7 +110,8 @@ class Answers:
                 "request ended task=%r id=%r status=%s code=%s: %s",
                 origin.task, origin.log_id, outcome.status.value, error.code.value, logged(error),
             )  # fmt: skip
-        recorded_bytes = self._replies.terminal(Asker(origin, request.row), outcome, key=key)
+        known_as = self._duplicates.known_as(key, outcome.status)
+        recorded_bytes = self._replies.terminal(Asker(origin, request.row), outcome, key=known_as)
         self._followers_bytes.pop(request.number, None)
         for follower in request.followers:
             self._replies.terminal(follower, outcome, repeat=True)
@@ -129,7 +133,8 @@ class Answers:
             self._replies.terminal(asker, twin, repeat=True)
             return
         self._statistics.count(outcome)
-        recorded_bytes = self._replies.terminal(asker, outcome, key=None if twin is not None else key)
+        known_as = None if twin is not None else self._duplicates.known_as(key, outcome.status)
+        recorded_bytes = self._replies.terminal(asker, outcome, key=known_as)
         if twin is None:
             self._duplicates.end(key, outcome, now, asker.row, recorded_bytes)
 

@@ -90,12 +90,13 @@ class Dispatcher:
         self._rates = Rates()
         self._configure(config, tasks)
         self.queue = RequestQueue(config.queue.capacity)
-        self._answers = Answers(config.device.id, config.queue.dedup_window_s, delivery, self.statistics)
+        window_s = config.queue.dedup_window_s
+        self._answers = Answers(config.device.id, window_s, delivery, self.statistics, config.fingerprint)
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
         """New tasks and limits; requests that wait or run keep what they came with."""
         self._configure(config, tasks)
-        self._answers.reconfigure(config.queue.dedup_window_s)
+        self._answers.reconfigure(config.queue.dedup_window_s, config.fingerprint)
         self.queue.capacity = config.queue.capacity
 
     def _configure(self, config: Config, tasks: dict[str, Task]) -> None:
@@ -157,14 +158,11 @@ class Dispatcher:
         if left.is_deadly:
             log.error("a request on record ends the agent, and is not run number=%s", left.row)
         heard = [one for one in self._reception.read(left.inbound) if one.origin.task == left.task]
-        for one in heard:
+        for one in heard or [self._reception.unheard(left.inbound, left.task)]:
             if left.is_deadly:
                 self._answers.refuse(Asker(one.origin, left.row), left.inbound, _DEADLY, now)
             else:
                 self._take_in(one, left.inbound, left.row, now, is_resumed=True)
-        if not heard:
-            log.warning("a reading is not answered task=%r: the task listens to its topic no more", left.task)
-            self.delivery.drop(left.row)
 
     def _take_in(
         self, heard: Question | Unreadable, inbound: Inbound, row: int | None, now: float, *, is_resumed: bool = False
@@ -294,6 +292,7 @@ class Dispatcher:
         self._worker += 1
         self.latency = Latency()
         self.is_held = False
+        self._answers.forget_refusals()
 
     def fill(self, now: float) -> None:
         """Gives free slots of the worker to those who wait.
@@ -406,7 +405,8 @@ class Dispatcher:
         self.fill(now)
 
     def _run_again(self, lost: list[_Active], reason: str, now: float) -> None:
-        for entry in lost:
+        # The newest first: of readings of one source that ran at once, it is the one that counts.
+        for entry in sorted(lost, key=lambda entry: entry.request.number, reverse=True):
             request = entry.request
             del self._active[request.number]
             if entry.is_answered:

@@ -95,7 +95,7 @@ class _Outcomes:
 class Duplicates:
     """What is asked, and how it ended within the window.
 
-    on_forget: hears the row of an end that is not told again. recall: the outcome that is recorded in a row; None = it
+    terms: what requests are let in by; a refusal counts under the same ones only. on_forget: hears the row of an end that is not told again. recall: the outcome that is recorded in a row; None = it
     cannot be read any more.
     """
 
@@ -104,8 +104,11 @@ class Duplicates:
         window_s: float,
         on_forget: Callable[[int | None], None] = lambda _: None,
         recall: Callable[[int], Outcome | None] = lambda _: None,
+        *,
+        terms: bytes = b"",
     ) -> None:
         self.window_s = window_s
+        self.terms = terms
         self._asked: dict[Key, Request] = {}
         self._answers = _Outcomes(MAX_REMEMBERED, MAX_REMEMBERED_BYTES, on_forget, recall)
         # Apart from the answers, which a flood of refusals must not push out.
@@ -120,7 +123,12 @@ class Duplicates:
         self.forget_old(now)
         if key in self._asked:
             return self._asked[key]
-        return self._answers.get(key) or (self._other_ends.get(key) if is_redelivered else None)
+        known = self._answers.get(key) or self._answers.get(self.known_as(key, Status.INVALID))
+        return known or (self._other_ends.get(key) if is_redelivered else None)
+
+    def known_as(self, key: Key, status: Status) -> Key:
+        """By what an end of this status is kept."""
+        return hashlib.sha256(self.terms + key).digest() if status is Status.INVALID else key
 
     def begin(self, key: Key, request: Request) -> None:
         """This request is waiting or running."""
@@ -130,12 +138,16 @@ class Duplicates:
     def end(self, key: Key, outcome: Outcome, now: float, row: int | None = None, recorded_bytes: int = 0) -> None:
         """How it ended, and its row. recorded_bytes: what can be recalled from there, and is not kept here."""
         self._drop(key)
-        ends = self._answers if outcome.status in (Status.OK, Status.INVALID) else self._other_ends
-        ends.keep(key, outcome, now, row, recorded_bytes)
+        self.restore(self.known_as(key, outcome.status), outcome, now, row, recorded_bytes)
         self.forget_old(now)
 
+    def restore(self, known_as: Key, outcome: Outcome, at: float, row: int | None, recorded_bytes: int) -> None:
+        """An end of an earlier process: to be called in their order."""
+        ends = self._answers if outcome.status in (Status.OK, Status.INVALID) else self._other_ends
+        ends.keep(known_as, outcome, at, row, recorded_bytes)
+
     def forget_refusals(self) -> None:
-        """What was invalid may be valid under a new configuration."""
+        """What was invalid may be valid now."""
         for key in self._answers.of_status(Status.INVALID):
             self._drop(key)
 
@@ -147,4 +159,5 @@ class Duplicates:
     def _drop(self, key: Key) -> None:
         self._asked.pop(key, None)
         self._answers.drop(key)
+        self._answers.drop(self.known_as(key, Status.INVALID))
         self._other_ends.drop(key)

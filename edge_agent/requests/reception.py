@@ -64,6 +64,12 @@ class Reception:
                 if values is not None:
                     yield self._reading(task, values, inbound)
 
+    def unheard(self, inbound: Inbound, task: str) -> Unreadable:
+        """A reading that was taken in under another configuration: by this one nobody listens to it."""
+        message = f"task: {shown(task)} does not listen to {shown(inbound.topic)} any more"
+        error = Error(code=Code.UNKNOWN_TASK, message=message)
+        return Unreadable(_origin(task, self._topics.response(task), inbound), error)
+
     def _request(self, name: str, inbound: Inbound) -> Question | Unreadable:
         default_topic = self._topics.response(name)
         origin = _origin(name, default_topic, inbound)

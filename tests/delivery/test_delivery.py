@@ -53,8 +53,8 @@ class Board:
         self.dispatcher.slots = 1
         self.dispatcher.resume(moment(time.monotonic()))
 
-    def hear(self, payload: str, **fields: object) -> Inbound:
-        message = inbound(REQUEST, payload, at=time.monotonic(), **fields)  # type: ignore[arg-type]
+    def hear(self, payload: str, *, task: str = "generate", topic: str | None = None, **fields: object) -> Inbound:
+        message = inbound(topic or f"{BASE}/infer/{task}/request", payload, at=time.monotonic(), **fields)  # type: ignore[arg-type]
         object.__setattr__(message, "link", cast("MqttLink", self.outlet))
         self.dispatcher.hear(message, time.monotonic())
         self.delivery.received(message)
@@ -167,6 +167,32 @@ def test_a_recorded_answer_is_repeated_by_the_next_process_and_not_found_anew(fo
     assert again.commands == []
     (reply,) = again.replies
     assert (reply["id"], reply["output"], reply["repeat"]) == ("a", "fine", True)
+
+
+def test_what_another_configuration_refused_is_asked_anew(folder: Path) -> None:
+    pump = '[tasks.pump]\nkind = "generate"\n'
+    replies = []
+    for text in ("", "", pump, pump):
+        board = Board(folder, text)
+        board.hear(envelope("a"), task="pump")
+        if board.commands:
+            board.answer(1)
+        (reply,) = board.replies
+        replies.append((reply["status"], reply["repeat"]))
+        board.confirm(1)
+    assert replies == [("invalid", False), ("invalid", True), ("ok", False), ("ok", True)]
+
+
+def test_a_reading_of_a_task_that_is_gone_is_told_so(folder: Path) -> None:
+    pump = '[tasks.pump]\nkind = "generate"\nsubscribe = ["plant/+/x"]\npublish = "plant/{1}/y"\n'
+    Board(folder, pump).hear("hums", topic="plant/7/x")
+    for text in ("", pump.replace("plant/+/x", "plant/+/z")):
+        board = Board(shutil.copytree(folder, folder.with_name(f"copy{len(text)}")), text)
+        board.flush()
+        ((topic, reply),) = [(sent.topic, json.loads(sent.payload)) for sent in board.outlet.sent]
+        assert topic == f"{BASE}/infer/pump/response"
+        assert (reply["status"], code_of(reply)) == ("invalid", "unknown_task")
+        assert "does not listen to" in reply["error"]["message"]
 
 
 def test_a_redelivery_of_what_the_next_process_runs_is_one_request(folder: Path) -> None:

@@ -1023,6 +1023,16 @@ class TestLostWorkers:
         desk.dispatcher.answered(finished(2), 4.0)
         assert [(reply["id"], reply["status"]) for reply in desk.replies] == [(1, "cancelled"), (2, "ok")]
 
+    def test_of_readings_that_ran_at_once_the_newest_is_put_back(self) -> None:
+        desk = Desk(tasks='[tasks.newest]\nkind = "generate"\nkeep = "latest"\n', slots=3)
+        for number in (1, 2, 3):
+            desk.ask({"input": f"reading {number}", "id": number}, task="newest")
+        desk.dispatcher.worker_lost("killed", 2.0)
+        assert sorted(desk.statuses()) == [(1, "cancelled"), (2, "cancelled")]
+        desk.dispatcher.slots = 3
+        desk.dispatcher.fill(3.0)
+        assert desk.runs[-1].messages[-1].content == "reading 3"
+
     def test_without_a_worker_to_come_everything_that_waits_is_answered(self) -> None:
         desk = Desk(slots=0)
         for number in range(3):
@@ -1311,6 +1321,19 @@ class TestReload:
         desk.ask({"input": "x", "id": 1}, task="added", at=1.0)
         desk.dispatcher.answered(finished(1), 2.0)
         assert [reply["status"] for reply in desk.replies] == ["invalid", "ok"]
+
+    def test_what_was_too_long_may_fit_another_model_and_what_was_answered_is_not_asked_anew(self) -> None:
+        desk = Desk()
+        desk.ask({"input": "long", "id": 1})
+        desk.dispatcher.answered(Refused(id=1, code=RefusalCode.TOO_LONG, message="it never fits the context"), 1.0)
+        desk.ask({"input": "short", "id": 2}, at=1.0)
+        desk.dispatcher.answered(finished(2), 2.0)
+        desk.dispatcher.take_over()
+        desk.ask({"input": "long", "id": 1}, at=3.0)
+        desk.dispatcher.answered(finished(3), 4.0)
+        desk.ask({"input": "short", "id": 2}, at=4.0)
+        told = [(reply["id"], reply["status"], reply["repeat"]) for reply in desk.replies]
+        assert told == [(1, "invalid", False), (2, "ok", False), (1, "ok", False), (2, "ok", True)]
 
 
 class TestCounts:
