@@ -26,7 +26,7 @@ from edge_agent.requests.outcomes import Answer
 from edge_agent.requests.quarantine import Quarantine, Quarantined, fingerprint
 from edge_agent.requests.rate_limit import RateLimit, Rates
 from edge_agent.requests.reception import Question, Reception, Unreadable
-from edge_agent.requests.request_queue import Asker, Request, RequestQueue
+from edge_agent.requests.request_queue import Asker, Request, RequestQueue, told_deadline
 from edge_agent.requests.tasks import Render, Task
 from edge_agent.requests.templates import render
 from edge_agent.status.statistics import Statistics
@@ -187,21 +187,19 @@ class Dispatcher:
             return
         deadline_at, deadline_from = self._deadline(task, envelope, inbound)
         priority = task.config.priority if envelope.priority is None else envelope.priority
-        rates = self._rate_limits(task, origin.reply_topic)
-        if not is_resumed:  # else it was admitted before
-            self._check_open(priority, rates, now)
-        try:
-            run = task.run(self._numbers + 1, envelope, self._render)
-        except Exception:
-            # Its template has been tried, which may have taken half a second.
-            self._rates.count(rates, now)
-            raise
+        if deadline_at <= now:
+            limit = told_deadline(deadline_at - inbound.received_at, deadline_from)
+            raise Refusal(Code.DEADLINE, f"{limit} had passed on arrival")
+        if not is_resumed:  # it was admitted before
+            self._check_open(priority, now)
+            # Whatever becomes of it: from here on it costs us its template, which may take half a second.
+            self._rates.take(self._rate_limits(task, origin.reply_topic), now)
         self._numbers += 1
         request = Request(
             number=self._numbers,
             origin=origin,
             row=asker.row,
-            run=run,
+            run=task.run(self._numbers, envelope, self._render),
             arrived_at=inbound.received_at,
             deadline_at=deadline_at,
             deadline_from=deadline_from,
@@ -210,31 +208,27 @@ class Dispatcher:
             min_score=task.min_score,
             supersedes=(task.name, inbound.topic + "\n" + origin.reply_topic) if task.config.keep == "latest" else None,
         )
-        if (held := self.quarantine.find(run)) is not None:
+        if (held := self.quarantine.find(request.run)) is not None:
             message = f"input: this one ended the engine twice (fingerprint {held.fingerprint}); it is not run again"
             raise Refusal(Code.QUARANTINED, message)
-        if deadline_at <= now:
-            raise Refusal(Code.DEADLINE, f"{request.deadline} had passed on arrival")
         if is_resumed:
             self._answers.begin(request, key)
             self.queue.add(request)
             return
         superseded, losers = self._admission(now).enter(request)
-        self._rates.count(rates, now)
         self._answers.begin(request, key)
         if superseded is not None:
             self._end_with(superseded, _SUPERSEDED, now)
         self._displace(losers, now)
 
-    def _check_open(self, priority: int, rates: list[RateLimit], now: float) -> None:
-        """Raises Refusal, before anything is done for a request that is not let in whatever it asks."""
+    def _check_open(self, priority: int, now: float) -> None:
+        """Raises Refusal where nobody of this priority is let in."""
         if self.is_draining:
             message = "the agent is draining and takes no new requests"
             raise Refusal(Code.DRAINING, message, max(DRAINING_RETRY_S, self._admission(now).retry_after_s))
         if (cause := self.limits.refusal(priority)) is not None:
             message = f"of priority {priority}, too little urgent while {self.limits.reason}"
             raise Refusal(Code(cause.value), message, RELAX_S)
-        self._rates.check(rates, now)
 
     def _rate_limits(self, task: Task, reply_topic: str) -> list[RateLimit]:
         candidates = (

@@ -95,8 +95,8 @@ class _Outcomes:
 class Duplicates:
     """What is asked, and how it ended within the window.
 
-    terms: what requests are let in by; a refusal counts under the same ones only. on_forget: hears the row of an end that is not told again. recall: the outcome that is recorded in a row; None = it
-    cannot be read any more.
+    terms: what requests are let in by; a refusal counts under the same ones only. on_forget: hears the row of an end
+    that is not told again. recall: the outcome that is recorded in a row; None = it cannot be read any more.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_agent.messages import Code, Refusal
@@ -30,17 +30,15 @@ class Rates:
         # What is in it, and when it was looked at; the latest last.
         self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
 
-    def check(self, limits: Iterable[RateLimit], now: float) -> None:
-        """Takes nothing. Raises Refusal where there is none, which tells the seconds until there is one, in tenths."""
+    def take(self, limits: Sequence[RateLimit], now: float) -> None:
+        """One out of each. Raises Refusal where there is none, with the seconds until there is one, in tenths: then
+        nothing is taken."""
         for limit in limits:
             missing = 1 - self._content(limit, now)
             if missing > 0:
                 wait_s = math.ceil(missing * _MINUTE_S / limit.per_minute * 10) / 10
                 message = f"{limit.what}: at most {limit.per_minute} requests a minute"
                 raise Refusal(Code.RATE_LIMITED, message, wait_s)
-
-    def count(self, limits: Iterable[RateLimit], now: float) -> None:
-        """Takes one out of each."""
         for limit in limits:
             key = (limit.what, limit.name)
             self._buckets[key] = (self._content(limit, now) - 1, now)

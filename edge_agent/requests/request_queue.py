@@ -71,8 +71,12 @@ class Request:
 
     @property
     def deadline(self) -> str:
-        """The deadline as its caller is told of it."""
-        return f"the deadline of {(self.deadline_at - self.arrived_at) * 1000:.0f} ms ({self.deadline_from})"
+        return told_deadline(self.deadline_at - self.arrived_at, self.deadline_from)
+
+
+def told_deadline(limit_s: float, source: str) -> str:
+    """A deadline as its caller is told of it."""
+    return f"the deadline of {limit_s * 1000:.0f} ms ({source})"
 
 
 class RequestQueue:

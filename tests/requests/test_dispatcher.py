@@ -1087,7 +1087,7 @@ class TestRates:
         ]
         assert "reply topic: at most 2" in message_of(desk.replies[0])
 
-    def test_who_asks_too_much_is_not_rendered_and_who_is_rendered_in_vain_has_asked(self) -> None:
+    def test_who_asks_too_much_is_not_rendered_and_whoever_is_rendered_has_asked(self) -> None:
         desk = Desk(tasks="[tasks.slow]\nkind = 'generate'\ntemplate = '{{ input.rpm }}'\nrate_per_minute = 2\n")
         rendered: list[object] = []
         render = desk.dispatcher._render
@@ -1097,21 +1097,24 @@ class TestRates:
             return render(template, value)
 
         desk.dispatcher._render = counted
-        for name in "abcd":
-            desk.ask({"input": {"hz": 1}, "id": name}, task="slow")
-        assert [code_of(reply) for reply in desk.replies] == ["bad_field", "bad_field", "rate_limited", "rate_limited"]
+        desk.ask({"input": {"hz": 1}}, task="slow")
+        desk.ask({"input": {"rpm": 1}, "deadline_ms": 1}, task="slow")
+        desk.ask({"input": {"rpm": 1}, "deadline_ms": 1}, task="slow")
+        desk.ask({"input": {"hz": 1}}, task="slow")
+        assert [code_of(reply) for reply in desk.replies] == ["bad_field", "rate_limited", "rate_limited"]
         assert len(rendered) == 2
 
-    def test_who_is_refused_for_another_reason_has_not_asked(self) -> None:
-        desk = Desk("[queue]\ncapacity = 1\nrate_per_minute = 3\n", slots=1)
-        for name in "abcdef":
-            desk.ask({"input": "x", "id": name})
-        assert {code_of(reply) for reply in desk.replies} == {"queue_full"}
-        desk.dispatcher.answered(finished(1), 1.0)
-        desk.ask({"input": "x", "id": "g"}, at=1.0)
-        desk.dispatcher.answered(finished(2), 2.0)
-        desk.ask({"input": "x", "id": "h"}, at=2.0)
-        assert code_of(desk.replies[-1]) == "rate_limited"
+    def test_who_is_refused_unread_has_not_asked(self) -> None:
+        desk = Desk("[queue]\nrate_per_minute = 1\n")
+        desk.dispatcher.is_draining = True
+        for _ in range(3):
+            desk.ask("x")
+        desk.dispatcher.is_draining = False
+        late = inbound(f"{BASE}/infer/generate/request", {"input": "x", "deadline_ms": 500}, at=0.0)
+        desk.dispatcher.hear(late, 1.0)
+        desk.ask("x", at=1.0)
+        desk.ask("x", at=1.0)
+        assert [code_of(reply) for reply in desk.replies] == ["draining"] * 3 + ["deadline", "rate_limited"]
 
     def test_a_repeated_question_costs_nothing(self) -> None:
         desk = Desk("[queue]\nrate_per_minute = 1\n")

@@ -15,11 +15,10 @@ def limit(per_minute: int, name: str = "t") -> RateLimit:
 def wait_s(rates: Rates, now: float, *limits: RateLimit) -> float:
     """0 where one more is let in, and counted."""
     try:
-        rates.check(limits, now)
+        rates.take(limits, now)
     except Refusal as refusal:
         error = refusal.error
     else:
-        rates.count(limits, now)
         return 0.0
     assert error.code is Code.RATE_LIMITED
     assert error.retry_after_s
