@@ -44,18 +44,20 @@ def _command(pid: int) -> str:
 
 
 class Mosquitto:
-    """A mosquitto of our own on one port of 127.0.0.1, for both MQTT versions."""
+    """A mosquitto of our own on one port of this machine, for both MQTT versions."""
 
     # Debian installs it where an ordinary user's PATH does not look.
     SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 
-    def __init__(self, folder: Path, port: int, extra: str = "", *, is_persistent: bool = False) -> None:
-        """is_persistent: sessions and their messages outlive it, unless it is killed."""
-        self.port = port
+    def __init__(
+        self, folder: Path, port: int, extra: str = "", *, is_persistent: bool = False, address: str = "127.0.0.1"
+    ) -> None:
+        """is_persistent: sessions and their messages outlive it, unless it is killed. address: of 127.0.0.0/8."""
+        self.port, self.address = port, address
         self._folder = folder
         self._config = folder / "mosquitto.conf"
         self._config.write_text(
-            f"listener {port} 127.0.0.1\nallow_anonymous true\nlog_type error\n"
+            f"listener {port} {address}\nallow_anonymous true\nlog_type error\n"
             f"{_persistence(folder) if is_persistent else 'persistence false'}\n"
             f"max_queued_messages 100000\n{extra}",
             encoding="utf-8",
@@ -79,7 +81,7 @@ class Mosquitto:
 
     def _is_listening(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 0.2):
+            with socket.create_connection((self.address, self.port), 0.2):
                 return True
         except OSError:
             return False

@@ -9,12 +9,15 @@ from edge_agent.config import Config
 from edge_agent.mqtt.link_events import TAKEN_OVER, Broken, Disconnected, LinkEvent
 from edge_agent.mqtt.mqtt_link import MqttLink
 from edge_agent.mqtt.publications import Publication
+from edge_agent.mqtt.subscriptions import Subscriptions
 from edge_agent.status.health import MqttFacts
 from edge_agent.topics import discovery_status
 
 log = logging.getLogger(__name__)
 
 UNSTABLE_WINDOW_S = 60.0
+# The connections come back one after the other. Three times the longest pause between two attempts.
+SETTLES_WITHIN_S, LEAVES_AFTER_S = 2.0, 45.0
 # Whoever looks after a while is to see it still.
 REFUSED_WINDOW_S = 600.0
 
@@ -29,9 +32,13 @@ class Connections:
         self, config: Config, deliver: Callable[[LinkEvent], None], will: Callable[[], Publication], now: float
     ) -> None:
         prefix = f"{config.device.site}.{config.device.id}"
-        self.data = MqttLink(f"{prefix}.data", config.mqtt, deliver, is_persistent=True)
         # Commands that came while this connection was down are stale: it starts clean each time.
         self.control = MqttLink(f"{prefix}.control", config.mqtt, deliver, will=will)
+        self.data = MqttLink(f"{prefix}.data", config.mqtt, deliver, is_persistent=True, beside=self.control)
+        self._subscriptions = Subscriptions(config.state_dir)
+        self._requests: frozenset[str] = frozenset()
+        self._has_choice = len(config.mqtt.hosts) > 1
+        self._apart_since: float | None = None
         self.received = self.ignored = 0
         self._data_lost_at: float | None = now
         self._control_connected_at: float | None = None
@@ -47,7 +54,26 @@ class Connections:
         if config.homeassistant.enabled:
             filters.add(discovery_status(config.homeassistant.prefix))
         self.control.set_subscriptions(filters)
-        self.data.set_subscriptions(requests)
+        self._requests = frozenset(requests)
+        self.data.set_subscriptions(self._requests, self._subscriptions.want(self._requests))
+        if self.data.is_connected:
+            self._subscriptions.are(self._requests)
+
+    def keep_together(self, now: float) -> None:
+        """Of several brokers, one has both: what the board says of itself is to be true where its requests come in."""
+        data, control = self.data, self.control
+        is_together = data.is_connected and data.host == control.host
+        if not self._has_choice or not control.is_connected or is_together:
+            self._apart_since = None
+            return
+        self._apart_since = self._apart_since or now
+        apart_s = now - self._apart_since
+        if data.is_connected and apart_s >= SETTLES_WITHIN_S:
+            data.leave()
+        elif apart_s >= LEAVES_AFTER_S:  # it does not take both
+            log.error("broker %s takes one connection only, and is left for another", control.host)
+            self._apart_since = None
+            control.leave()
 
     @property
     def are_at_work(self) -> dict[str, bool]:
@@ -68,6 +94,7 @@ class Connections:
         self._told = {(other, reason) for other, reason in self._told if other is not link}
         if link is self.data:
             self._data_lost_at = None
+            self._subscriptions.are(self._requests)
         else:
             self._control_connected_at = now
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -50,7 +51,8 @@ class MqttLink:
 
     will: asked for at each attempt, because a will names its session. is_persistent: the broker keeps what comes while
     this connection is down; without it each connection starts clean. wants_retained: a subscription is answered with
-    what the broker has retained (at MQTT 3.1.1 it always is).
+    what the broker has retained (at MQTT 3.1.1 it always is). beside: while that one is connected, this one goes to no
+    other broker.
     """
 
     def __init__(
@@ -62,9 +64,14 @@ class MqttLink:
         will: Callable[[], Publication] | None = None,
         is_persistent: bool = False,
         wants_retained: bool = False,
+        beside: MqttLink | None = None,
     ) -> None:
         self.client_id = client_id
         self.is_connected = False
+        # The one that is connected, or was tried last.
+        self.host = config.hosts[0]
+        self._beside = beside
+        self._is_left = False
         self._is_unanswered = False
         # In a row, of the brokers in turn.
         self._failures = 0
@@ -75,6 +82,8 @@ class MqttLink:
         self._deliver = deliver
         self._will = will
         self._filters: frozenset[str] = frozenset()
+        # Those that were wanted before: the broker's session may know them still.
+        self._former: frozenset[str] = frozenset()
         # By filter: why the broker refuses it; None = it does not.
         self.subscribed: dict[str, str | None] = {}
         self._asked: dict[int | None, str] = {}
@@ -117,11 +126,12 @@ class MqttLink:
 
     @property
     def broker(self) -> str:
-        """Host and port of the one that is connected, or tried next."""
-        return f"{self._host}:{self._config.effective_port}"
+        """Host and port of the one that is connected, or was tried last."""
+        return f"{self.host}:{self._config.effective_port}"
 
-    @property
-    def _host(self) -> str:
+    def _next_host(self) -> str:
+        if self._beside is not None and self._beside.is_connected:
+            return self._beside.host
         hosts = self._config.hosts
         return hosts[self._failures % len(hosts)]
 
@@ -134,7 +144,7 @@ class MqttLink:
             # A will can only be delayed as long as its session lives.
             asked.SessionExpiryInterval = SESSION_EXPIRY_S if self._is_persistent else WILL_DELAY_S
             arguments = {"clean_start": not self._is_persistent, "properties": asked}
-        self._client.connect_async(self._host, self._config.effective_port, KEEPALIVE_S, **arguments)
+        self._client.connect_async(self.host, self._config.effective_port, KEEPALIVE_S, **arguments)
         self._client.loop_start()
 
     def stop(self, timeout_s: float) -> None:
@@ -163,15 +173,25 @@ class MqttLink:
         """Filters that the broker lets us not subscribe to."""
         return sorted(text for text in self._filters if self.subscribed.get(text) is not None)
 
-    def set_subscriptions(self, filters: Iterable[str]) -> None:
-        """These are the subscriptions from now on, at this and every later connection."""
+    def leave(self) -> None:
+        """Breaks the connection, to make it anew with the broker of `beside`, else with the next one in turn."""
+        connection: Any = self._client.socket()
+        if connection is not None and self.is_connected:
+            self._is_left = True
+            # Not what TLS makes of it, which the network thread may be reading through.
+            with suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    def set_subscriptions(self, filters: Iterable[str], former: Iterable[str] = ()) -> None:
+        """These are the subscriptions from now on, at this and later connections. former: those of an earlier process."""
         wanted = frozenset(filters)
         with self._lock:
-            added, removed = wanted - self._filters, self._filters - wanted
+            added = wanted - self._filters
+            self._former = self._former.union(self._filters, former) - wanted
             self._filters = wanted
+            removed = self._former
         if self.is_connected:
-            for topic_filter in sorted(removed):
-                self._client.unsubscribe(topic_filter)
+            self._unsubscribe(removed)
             self._subscribe(added)
 
     def publish(self, publication: Publication) -> int | None:
@@ -194,7 +214,7 @@ class MqttLink:
             self._read_credentials()
         except (OSError, ValueError) as error:
             log.warning("credentials cannot be read anew client=%s: %s", self.client_id, error)
-        client._host = self._host  # noqa: SLF001 - paho takes another one only between two connect() of the caller
+        client._host = self.host = self._next_host()  # noqa: SLF001 - paho takes another one only between two connect() of the caller
         if self._will is None:
             return
         try:
@@ -222,7 +242,9 @@ class MqttLink:
         self.connects += 1
         self.is_connected = True
         with self._lock:
-            filters = self._filters
+            filters, former = self._filters, self._former
+        if self._is_persistent:
+            self._unsubscribe(former)
         self._subscribe(filters)
         self._deliver(Connected(link=self))
 
@@ -231,7 +253,7 @@ class MqttLink:
         self._fail(Broken.NOT_REACHED, connection_fault(sys.exception()))
 
     def _fail(self, broken: Broken, reason: str) -> None:
-        told = f"{self._host}: {reason}" if len(self._config.hosts) > 1 and reason != TAKEN_OVER else reason
+        told = f"{self.host}: {reason}" if len(self._config.hosts) > 1 and reason != TAKEN_OVER else reason
         self._failures += 1
         self._deliver(Disconnected(link=self, broken=broken, reason=told))
 
@@ -246,9 +268,10 @@ class MqttLink:
             self._set_back_off(is_taken_over=reason == TAKEN_OVER)
             # What paho says of a connection that ended without a word of the broker's.
             words = "it ended without a word" if reason == "Unspecified error" else str(reason)
-            self._fail(Broken.LOST, words)
-            # The others stand in for the first one: it is tried before them each time.
-            self._failures = 0
+            self._fail(Broken.LOST, "left for another broker" if self._is_left else words)
+            # The others stand in for the first one: it is tried before them each time, unless it was left.
+            self._failures = self._config.hosts.index(self.host) + 1 if self._is_left else 0
+            self._is_left = False
         elif was_unanswered:
             self._fail(Broken.NOT_ANSWERED, f"no answer to a CONNECT of MQTT {self._config.protocol}")
 
@@ -299,6 +322,10 @@ class MqttLink:
         connection: Any = client.socket()
         if connection is not None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def _unsubscribe(self, filters: Iterable[str]) -> None:
+        for topic_filter in sorted(filters):
+            self._client.unsubscribe(topic_filter)
 
     def _subscribe(self, filters: Iterable[str]) -> None:
         for topic_filter in sorted(filters):

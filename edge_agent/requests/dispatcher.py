@@ -212,6 +212,8 @@ class Dispatcher:
             message = f"input: this one ended the engine twice (fingerprint {held.fingerprint}); it is not run again"
             raise Refusal(Code.QUARANTINED, message)
         if is_resumed:
+            # Its caller may have the beginning already, and is not told it twice: pieces are not on record.
+            request.run = replace(request.run, stream=False)
             self._answers.begin(request, key)
             self.queue.add(request)
             return

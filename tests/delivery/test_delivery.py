@@ -133,6 +133,14 @@ def test_an_unanswered_request_is_run_by_the_next_process_with_its_first_arrival
     assert timing["total_ms"] >= 50
 
 
+def test_pieces_of_an_answer_are_not_sent_by_two_processes(folder: Path) -> None:
+    boards = [Board(folder), Board(folder)]
+    boards[0].hear(json.dumps({"input": "x", "stream": True}))
+    boards.append(Board(folder))
+    streamed = [[one.stream for one in board.commands if isinstance(one, Run)] for board in boards]
+    assert streamed == [[True], [], [False]]
+
+
 def test_a_deadline_that_passed_while_there_was_no_process_is_told(folder: Path) -> None:
     Board(folder).hear(json.dumps({"id": "a", "input": "x", "deadline_ms": 20}))
     time.sleep(0.05)

@@ -308,6 +308,25 @@ def test_agent_without_a_broker_waits_and_still_stops(start_agent: Callable[...,
     assert time.monotonic() - started < 15
 
 
+def test_topics_of_an_earlier_configuration_are_not_listened_to_any_more(
+    start_site: Callable[..., Site], start_agent: Callable[..., AgentProcess], protocol: str
+) -> None:
+    site = start_site(protocol)
+    assert site.agent.stop() == 0
+    text = site.agent.config.read_text("utf-8").replace('"plant/+/vibration"', '"plant/+/hum"')
+    start_agent(text, name=site.agent.config.stem)
+    session = site.client.on(f"{site.base}/state")[-1].json["session"]
+    site.client.wait_for(f"{site.base}/state", lambda now: now["state"] == "online" and now["session"] != session)
+    for _ in range(5):
+        site.client.publish("plant/1/vibration", '{"vibration": 1}')
+    site.client.publish("plant/2/hum", '{"vibration": 1}')
+    site.client.wait("plant/2/triage")
+    site.client.publish(f"{site.base}/cmd/health", b"")
+    health = site.client.wait_for(f"{site.base}/health", lambda health: health["queue"]["accepted_total"] == 1).json
+    assert health["mqtt"]["dropped"] == 0
+    assert not site.client.on("plant/1/triage")
+
+
 @pytest.mark.mosquitto
 @pytest.mark.usefixtures("require_mosquitto")
 def test_agent_finds_its_broker_again_and_tells_its_state_anew(tmp_path: Path, start_site: Callable[..., Site]) -> None:

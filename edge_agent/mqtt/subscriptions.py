@@ -1,0 +1,55 @@
+"""What the broker's session may still be subscribed to: it outlives processes, and their configurations.
+
+One small file in `state_dir`. Where it is lost, messages that nobody wants any more go on coming, and are dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from edge_agent.topics import filter_fault
+
+log = logging.getLogger(__name__)
+
+FILE = "subscriptions-1.json"
+
+
+class Subscriptions:
+    """Belongs to the agent's thread."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / FILE
+        self._known: frozenset[str] = frozenset()
+        try:
+            known = json.loads(self._path.read_bytes())
+            self._known = frozenset(one for one in known if isinstance(one, str) and filter_fault(one) is None)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            log.warning("%s cannot be read, earlier subscriptions may go on: %s", self._path, error)
+
+    def want(self, filters: Iterable[str]) -> frozenset[str]:
+        """These are asked for from now on. Gives those that are to be ended."""
+        wanted = frozenset(filters)
+        former = self._known - wanted
+        self._keep(self._known | wanted)
+        return former
+
+    def are(self, filters: Iterable[str]) -> None:
+        """The broker has been told of these, and of the end of the others."""
+        self._keep(frozenset(filters))
+
+    def _keep(self, known: frozenset[str]) -> None:
+        if known == self._known:
+            return
+        self._known = known
+        draft = self._path.with_suffix(".new")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(sorted(known), indent=1) + "\n", encoding="utf-8")
+            draft.replace(self._path)
+        except OSError as error:
+            log.warning("%s cannot be written, subscriptions of today may outlast them: %s", self._path, error)
