@@ -183,7 +183,7 @@ class MqttLink:
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def set_subscriptions(self, filters: Iterable[str], former: Iterable[str] = ()) -> None:
-        """These are the subscriptions from now on, at this and later connections. former: those of an earlier process."""
+        """These are the subscriptions from now on, at this and later connections. former: of an earlier process."""
         wanted = frozenset(filters)
         with self._lock:
             added = wanted - self._filters
