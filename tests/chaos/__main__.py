@@ -12,12 +12,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from edge_agent.config import ECHO_MODEL
 from edge_agent.demo.broker import free_port
 from tests.chaos.asker import Asker
+from tests.chaos.ledger import NO_FAULT, ByFault, Verdict
 from tests.chaos.storm import FAULTS, Storm
 from tests.soak.place import make_model
 
@@ -74,7 +76,6 @@ def run(given: argparse.Namespace, folder: Path) -> int:
         asker.learn()
     began = changed_at = time.monotonic()
     struck: Counter[str] = Counter()
-    in_flight = 0
     answered = 0
     while not asker.is_done:
         asker.fill()
@@ -87,8 +88,8 @@ def run(given: argparse.Namespace, folder: Path) -> int:
         )
         if due:
             fault = faults[sum(struck.values())]
-            in_flight += asker.ledger.unanswered
             struck[fault] += 1
+            asker.struck(fault)
             storm.strike(fault)
         if sys.stderr.isatty():
             print(f"\r{answered} answered, {sum(struck.values())} faults ", end="", file=sys.stderr)
@@ -100,22 +101,35 @@ def run(given: argparse.Namespace, folder: Path) -> int:
     code = storm.stop()
     asker.close()
     verdict = asker.ledger.verdict()
-    is_good = verdict.is_good(in_flight) and code == 0 and sum(struck.values()) == len(faults)
+    is_good = verdict.is_good and code == 0 and sum(struck.values()) == len(faults)
     if given.json:
-        print(json.dumps({**asdict(verdict), "faults": struck, "in_flight": in_flight, "good": is_good}))
+        print(json.dumps({**asdict(verdict), "good": is_good}))
     else:
         print(f"{time.monotonic() - began:.0f} s, MQTT {given.protocol}, seed {given.seed}")
-        for fault, count in sorted(struck.items()):
-            print(f"{count:6d} × {fault}")
-        for name, value in asdict(verdict).items():
-            print(f"{name:15} {value}")
-        print(f"{'in flight':15} {in_flight}  (at faults: as many duplicates are allowed)")
+        for line in table(verdict):
+            print(line)
+        print("ended:", ", ".join(f"{count} {status}" for status, count in sorted(verdict.statuses.items())))
         for note in asker.ledger.notes:
             print(note)
         if lost := asker.ledger.lost():
             print(f"lost: {', '.join(lost[:20])}")
         print("every promise was kept" if is_good else "a promise was broken")
     return 0 if is_good else 1
+
+
+def table(verdict: Verdict) -> Iterator[str]:
+    """A line for each fault, and one for all. As many duplicates are allowed as requests were in flight."""
+    columns = [one.name for one in fields(ByFault)]
+    yield f"{'last fault':18}" + "".join(f"{name.replace('_', ' '):>16}" for name in columns)
+    faults = sorted(verdict.by_fault.items(), key=lambda item: item[0] == NO_FAULT)
+    for fault, one in faults:
+        told = {**asdict(one), "times": ""} if fault == NO_FAULT else asdict(one)
+        yield f"{fault:18}" + "".join(f"{told[name]:>16}" for name in columns)
+    sums = {
+        name: sum(getattr(one, name) for fault, one in faults if fault != NO_FAULT or name != "times")
+        for name in columns
+    }
+    yield f"{f'of {verdict.asked} asked':18}" + "".join(f"{sums[name]:>16}" for name in columns)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,11 @@ class Asker:
                 assert is_answered, "no answer to a lone question"
                 self._right[task, text] = self._learned[name]
 
+    def struck(self, fault: str) -> None:
+        """It is about to."""
+        with self._lock:
+            self.ledger.struck(fault)
+
     def fill(self) -> None:
         """Sends until the window is full."""
         with self._lock:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # An answer of these ends is the answer to whoever asks the same again.
 _FINAL = ("ok", "invalid")
 MAX_NOTES = 20
+NO_FAULT = "none"
 
 
 def answer_text(output: Any) -> str:
@@ -23,7 +24,7 @@ class Asked:
     """One request.
 
     expected: as `answer_text` has it, of an answer that is `ok`; None = whatever it is. ends: the statuses that are
-    right; None = any. times: how often its caller asked. is_taken: the broker has it.
+    right; None = any. times: how often its caller asked. is_taken: the broker has it. fault: the last one that it met.
     end: of the first reply, `ok` or `busy/queue_full`. Of replies only digests are kept: a run may take a night.
     """
 
@@ -31,16 +32,31 @@ class Asked:
     ends: frozenset[str] | None
     times: int = 1
     is_taken: bool = False
+    fault: str = NO_FAULT
     end: str | None = None
     replies: int = 0
     output: bytes = b""
     seen: list[bytes] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class ByFault:
+    """times: it struck. in_flight: requests that were out then, of each time. answered, lost: of these, by the last
+    fault that each met. The others, as of `Verdict`: that came after it and before the next one."""
+
+    times: int = 0
+    in_flight: int = 0
+    answered: int = 0
+    lost: int = 0
+    wrong: int = 0
+    duplicates: int = 0
+    inferred_again: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Counts of requests. duplicates: replies beyond what was asked for that are marked `repeat` or equal another one
-    byte for byte; inferred_again: those that are neither. statuses: of first replies."""
+    byte for byte; inferred_again: those that are neither. statuses: of first replies. by_fault: with NO_FAULT."""
 
     asked: int
     answered: int
@@ -49,9 +65,13 @@ class Verdict:
     duplicates: int
     inferred_again: int
     statuses: dict[str, int]
+    by_fault: dict[str, ByFault] = field(default_factory=dict)
 
-    def is_good(self, allowed_duplicates: int) -> bool:
-        return not (self.lost or self.wrong or self.inferred_again) and self.duplicates <= allowed_duplicates
+    @property
+    def is_good(self) -> bool:
+        """Nothing is lost, wrong or inferred again; of no fault there are more duplicates than were in flight at it."""
+        is_within = all(one.duplicates <= one.in_flight for one in self.by_fault.values())
+        return is_within and not (self.lost or self.wrong or self.inferred_again)
 
 
 class Ledger:
@@ -61,7 +81,8 @@ class Ledger:
         self._asked: dict[str, Asked] = {}
         self._open: set[str] = set()
         self._statuses: Counter[str] = Counter()
-        self._wrong = self._duplicates = self._inferred_again = 0
+        self._by_fault: dict[str, ByFault] = {NO_FAULT: ByFault(times=1)}
+        self._fault = NO_FAULT
         self.notes: list[str] = []
 
     @property
@@ -80,6 +101,15 @@ class Ledger:
     def ask(self, name: str, expected: str | None, ends: frozenset[str] | None = None, *, times: int = 1) -> None:
         self._asked[name] = Asked(expected, ends, times)
         self._open.add(name)
+
+    def struck(self, fault: str) -> None:
+        """It is about to."""
+        self._fault = fault
+        now = self._by_fault.setdefault(fault, ByFault())
+        now.times += 1
+        now.in_flight += len(self._open)
+        for name in self._open:
+            self._asked[name].fault = fault
 
     def taken(self, name: str) -> None:
         self._asked[name].is_taken = True
@@ -106,6 +136,7 @@ class Ledger:
         status, code = reply["status"], (reply["error"] or {}).get("code")
         asked.end = f"{status}/{code}" if code else status
         asked.output = _digest(answer_text(reply["output"]).encode())
+        self._by_fault[asked.fault].answered += 1
         self._statuses[asked.end] += 1
         if asked.ends is not None and status not in asked.ends:
             self._note_wrong(f"{name}: {asked.end}, not {', '.join(sorted(asked.ends))}")
@@ -117,12 +148,12 @@ class Ledger:
         is_same = is_same or _digest(payload) in asked.seen
         may_run_anew = asked.replies <= asked.times and (asked.end or "").split("/")[0] not in _FINAL
         if not is_same and not may_run_anew:
-            self._inferred_again += 1
+            self._by_fault[self._fault].inferred_again += 1
             self._note(f"{name}: answered anew after {asked.end}")
-        self._duplicates += is_same and asked.replies > asked.times
+        self._by_fault[self._fault].duplicates += is_same and asked.replies > asked.times
 
     def _note_wrong(self, what: str) -> None:
-        self._wrong += 1
+        self._by_fault[self._fault].wrong += 1
         self._note(what)
 
     def _note(self, what: str) -> None:
@@ -133,10 +164,18 @@ class Ledger:
         return sorted(name for name in self._open if self._asked[name].is_taken)
 
     def verdict(self) -> Verdict:
+        lost = Counter(self._asked[name].fault for name in self.lost())
+        by_fault = {fault: replace(one, lost=lost[fault]) for fault, one in self._by_fault.items()}
         return Verdict(
-            asked=len(self._asked), answered=self.answered, lost=len(self.lost()), wrong=self._wrong,
-            duplicates=self._duplicates, inferred_again=self._inferred_again, statuses=dict(self._statuses),
-        )  # fmt: skip
+            asked=len(self._asked),
+            answered=self.answered,
+            lost=lost.total(),
+            wrong=sum(one.wrong for one in by_fault.values()),
+            duplicates=sum(one.duplicates for one in by_fault.values()),
+            inferred_again=sum(one.inferred_again for one in by_fault.values()),
+            statuses=dict(self._statuses),
+            by_fault=by_fault,
+        )
 
 
 def _digest(payload: bytes) -> bytes:

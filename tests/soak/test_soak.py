@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.ledger import Ledger, Verdict
+from tests.chaos.ledger import NO_FAULT, ByFault, Ledger, Verdict
 from tests.processes import wait_until
 from tests.soak.load import Load
 from tests.soak.page import page
@@ -102,6 +102,43 @@ def test_the_ledger_tells_a_repetition_that_was_asked_for_from_one_that_was_not(
         ledger.hear(reply(name, "a", repeat=True))
     told = ledger.verdict()
     assert (told.answered, told.duplicates, told.inferred_again, told.wrong) == (2, 1, 0, 0)
+
+
+def test_the_ledger_tells_faults_apart() -> None:
+    ledger = Ledger()
+    for name in "abcd":
+        ledger.ask(name, "x")
+        ledger.taken(name)
+    ledger.hear(reply("a", "x"))
+    ledger.struck("cut")
+    ledger.hear(reply("b", "x"))
+    ledger.hear(reply("b", "x", repeat=True))
+    ledger.struck("kill")
+    ledger.hear(reply("c", "y"))
+    ledger.hear(reply("a", "x"))
+    ledger.hear(reply("b", "x", ts="later"))
+    told = ledger.verdict()
+    assert told.by_fault == {
+        NO_FAULT: ByFault(times=1, answered=1),
+        "cut": ByFault(times=1, in_flight=3, answered=1, duplicates=1),
+        "kill": ByFault(times=1, in_flight=2, answered=1, lost=1, wrong=1, duplicates=1, inferred_again=1),
+    }
+    assert (told.lost, told.wrong, told.duplicates, told.inferred_again) == (1, 1, 2, 1)
+    assert not told.is_good
+
+
+def test_no_fault_makes_up_for_the_duplicates_of_another() -> None:
+    ledger = Ledger()
+    for name in "ab":
+        ledger.ask(name, "x")
+    ledger.struck("cut")
+    for name in "ab":
+        ledger.hear(reply(name, "x"))
+    ledger.struck("kill")
+    assert ledger.verdict().is_good
+    ledger.hear(reply("a", "x"))
+    assert ledger.verdict().duplicates == 1
+    assert not ledger.verdict().is_good
 
 
 def test_the_ledger_sees_other_answers_other_ends_and_none() -> None:
