@@ -29,6 +29,10 @@ from edge_agent.strict_json import parse_json
 
 MAX_HOSTS = 8
 _MAX_SCHEMA_BYTES = 1_000_000
+# Characters. More than the longest context; what Jinja compiles in half a second.
+MAX_SYSTEM, MAX_TEMPLATE = 1_000_000, 65_536
+# `info` tells of each.
+MAX_TASKS = 256
 BUILT_IN_TASK = "generate"
 # Host names that images ship with: fifty boards called "raspberrypi" would take over each other's session.
 UNNAMED_HOSTS = frozenset(
@@ -191,8 +195,8 @@ class QueueConfig(Table):
 
 
 class TaskBase(Table):
-    system: str | None = None
-    template: str = templates.DEFAULT
+    system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
+    template: Annotated[str, Field(max_length=MAX_TEMPLATE)] = templates.DEFAULT
     model: str = "default"
     max_tokens: Annotated[int, Field(ge=1, le=32768)] = 256
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
@@ -329,7 +333,7 @@ class Config(Table):
     models: Annotated[dict[Name, ModelConfig], Field(min_length=1)]
     engine: EngineConfig = EngineConfig()
     queue: QueueConfig = QueueConfig()
-    tasks: dict[Name, TaskConfig] = Field(default_factory=dict)
+    tasks: Annotated[dict[Name, TaskConfig], Field(max_length=MAX_TASKS)] = Field(default_factory=dict)
     commands: CommandsConfig = CommandsConfig()
     board: BoardConfig = BoardConfig()
     health: HealthConfig = HealthConfig()

@@ -28,6 +28,7 @@ from edge_agent.faults import closest, fault_text, field_name, shown
 from edge_agent.strict_json import parse_json
 
 _MAX_BYTES = 10_000_000
+_MAX_FILTERS, _MAX_FAULTS = 1000, 100
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
 _Validated = TypeVar("_Validated", bound=BaseModel)
 
@@ -83,11 +84,16 @@ def _validated(
     try:
         found = model.model_validate(raw, context=context)
     except ValidationError as error:
-        faults = faults + [fault for e in error.errors(include_url=False) for fault in _faults(e, raw, context)]
-        raise ConfigError(path, faults) from error
+        found_too = (fault for e in error.errors(include_url=False) for fault in _faults(e, raw, context))
+        faults = [*faults, *itertools.islice(found_too, _MAX_FAULTS + 1)]
+        raise ConfigError(path, _readable(faults)) from error
     if faults:
-        raise ConfigError(path, faults)
+        raise ConfigError(path, _readable(faults))
     return found
+
+
+def _readable(faults: list[str]) -> list[str]:
+    return faults if len(faults) <= _MAX_FAULTS else [*faults[:_MAX_FAULTS], "has more faults than are told here"]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -167,6 +173,9 @@ def _filters(tasks: dict[str, dict[str, Any]]) -> dict[str, str]:
 def _topics_faults(tasks: dict[str, dict[str, Any]], raw: dict[str, Any]) -> Iterator[str]:
     """Where tasks would hear each other, themselves or the agent's own requests."""
     filters = _filters(tasks)
+    if len(filters) > _MAX_FILTERS:  # each is compared with each
+        yield f"tasks: should `subscribe` to at most {_MAX_FILTERS} filters in all (got {len(filters)})"
+        return
     for name, task in tasks.items():
         publish = task.get("publish")
         answer = topics.sample_of_publish_pattern(publish) if isinstance(publish, str) else ""

@@ -235,6 +235,12 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     }
 
 
+def test_of_faults_without_number_there_are_as_many_as_can_be_read(tmp_path: Path) -> None:
+    told = faults(tmp_path, "".join(f"key{number} = 1\n" for number in range(2000)), base="")
+    assert len(told) == 101
+    assert told[-1] == "has more faults than are told here"
+
+
 def test_what_does_not_go_together_is_told_beside_faults_of_single_keys(tmp_path: Path) -> None:
     text = """
     [device]
@@ -315,6 +321,13 @@ FAULTS = [
     ('[tasks.x]\nkind = "generate"\nlabels = ["a", "b"]', 'tasks.x.labels: unknown key (got ["a", "b"])'),
     ('[tasks.x]\nkind = "generate"\ntempalte = ""', "did you mean `template`?"),
     ("[mqtt]\nprot = 1883", "did you mean `port`?"),
+    (f'[tasks.x]\nkind = "generate"\ntemplate = "{"x" * 65_537}"', "tasks.x.template: should have at most 65536"),
+    (f'[tasks.x]\nkind = "generate"\nsystem = "{"x" * 1_000_001}"', "tasks.x.system: should have at most 1000000"),
+    ("".join(f'[tasks.x{n}]\nkind = "generate"\n' for n in range(257)), "tasks: should have at most 256"),
+    (
+        f'[tasks.x]\nkind = "generate"\nsubscribe = {json.dumps([f"a/{n}" for n in range(1001)])}',
+        "tasks: should `subscribe` to at most 1000 filters in all (got 1001)",
+    ),
     ('[tasks.x]\nkind = "generate"\ntemplate = "{{ temperature }}"', "the only variable is `input`"),
     ('[tasks.x]\nkind = "generate"\nmodel = "big"', "tasks.x.model: allowed are the [models.NAME] tables: default"),
     ('[tasks.x]\nkind = "generate"\nkeep = "newest"', "tasks.x.keep: should be 'all' or 'latest' (got \"newest\")"),

@@ -53,9 +53,15 @@ def check_json(schema: object) -> None:
     characters = len(json.dumps(schema, ensure_ascii=False))
     if characters > _MAX_CHARACTERS:
         raise SchemaError(f"schema: is {characters} characters of JSON; at most {_MAX_CHARACTERS} can be taken")
-    # The validation against the meta-schema takes a millisecond for each.
-    if sum(1 for _ in _subschemas(schema, ())) > _MAX_SUBSCHEMAS:
+    found = list(_subschemas(schema, ()))
+    # The validation against the meta-schema takes a millisecond for each, and compiles the patterns.
+    if len(found) > _MAX_SUBSCHEMAS:
         raise SchemaError(f"schema: has more than {_MAX_SUBSCHEMAS} schemas in it")
+    for path, inner in found:
+        for pattern, keyword in _patterns(inner):
+            if isinstance(pattern, str) and len(pattern) > _MAX_PATTERN:
+                told = f"is {len(pattern)} characters long; at most {_MAX_PATTERN} can be taken"
+                raise SchemaError(f"{place((*path, keyword))}: {told}")
 
 
 def check_subschemas(root: Mapping[str, Any]) -> None:
@@ -66,7 +72,8 @@ def check_subschemas(root: Mapping[str, Any]) -> None:
     found = list(_subschemas(root, ()))
     known = {id(schema) for _, schema in found}
     for path, schema in found:
-        _check_patterns(schema, path)
+        for pattern, keyword in _patterns(schema):
+            _check_pattern(pattern, (*path, keyword))
         if len(schema.get("enum", ())) > _MAX_ENUM:
             raise SchemaError(f"{place((*path, 'enum'))}: at most {_MAX_ENUM} values can be taken")
         if "$dynamicRef" in schema:
@@ -171,16 +178,16 @@ def _check_end(root: Mapping[str, Any], schema: Any, path: Path, entered: frozen
     ended.add(id(schema))
 
 
-def _check_patterns(schema: Mapping[str, Any], path: Path) -> None:
+def _patterns(schema: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
+    """With their keywords."""
     if "pattern" in schema:
-        _check_pattern(schema["pattern"], (*path, "pattern"))
-    for pattern in schema.get("patternProperties", ()):
-        _check_pattern(pattern, (*path, "patternProperties"))
+        yield schema["pattern"], "pattern"
+    table = schema.get("patternProperties")
+    for pattern in table if isinstance(table, Mapping) else ():
+        yield pattern, "patternProperties"
 
 
 def _check_pattern(pattern: str, path: Path) -> None:
-    if len(pattern) > _MAX_PATTERN:
-        raise SchemaError(f"{place(path)}: is {len(pattern)} characters long; at most {_MAX_PATTERN} can be taken")
     try:
         re.compile(pattern)
         ways = _PatternReader(pattern).ways()

@@ -89,6 +89,8 @@ def main(python: str) -> None:
         (folder / "proc").mkdir()
         (folder / "proc/meminfo").write_text("MemTotal: 4000000 kB\nMemAvailable: 2000000 kB\n", encoding="utf-8")
         (folder / "proc/loadavg").write_text("0.5 0.5 0.5 1/100 1\n", encoding="utf-8")
+        # It never changes, which tells no load.
+        (folder / "proc/stat").write_text("cpu 1 0 1 8 0 0 0 0 0 0\n", encoding="utf-8")
         with Mosquitto(folder, free_port()) as broker:
             text = site_config("board", broker.port, "5", "echo:").replace('site = "test"', 'site = "hall"')
             text += f'[board]\nroot = "{folder}"\n[health]\ninterval_s = 1\n[homeassistant]\nenabled = true\n'
