@@ -62,13 +62,15 @@ class CommandDesk:
     def __init__(self, config: Config, publish: Callable[[Publication], object], deeds: Deeds) -> None:
         self._publish = publish
         self._deeds = deeds
-        self._authority = _authority(config)
+        self._key = _key(config)
+        self._authority, self._known_since = Authority(self._key), time.monotonic()
         self._config = config
 
     def reconfigure(self, config: Config) -> None:
         """Raises OSError if the key file cannot be read; nothing has changed then."""
-        if config.commands.key_file != self._config.commands.key_file:
-            self._authority = _authority(config)
+        if (key := _key(config)) != self._key:
+            self._key = key
+            self._authority, self._known_since = Authority(key), time.monotonic()
         self._config = config
 
     def hear(self, inbound: Inbound) -> None:
@@ -108,7 +110,7 @@ class CommandDesk:
             raise CommandError(
                 "not_allowed", f"command: {operation} is not enabled here; enabled: {', '.join(enabled) or 'none'}"
             )
-        self._authority.check(operation, fields, time.time())
+        self._authority.check(operation, fields, time.time(), time.monotonic() - self._known_since)
 
     def _execute(self, operation: str, fields: dict[str, Any], answer: Answer) -> None:
         # A kind of line for each: a flood of `ping` must not hide a `drain`.
@@ -145,6 +147,6 @@ class CommandDesk:
                 answer({})
 
 
-def _authority(config: Config) -> Authority:
+def _key(config: Config) -> bytes | None:
     key_file = config.commands.key_file
-    return Authority(None if key_file is None else key_file.read_bytes().strip(), since=time.time())
+    return None if key_file is None else key_file.read_bytes().strip()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -136,16 +135,19 @@ def _seconds(ts: object) -> float | None:
 
 
 class Authority:
-    """Refuses commands without a fresh HMAC, where a key is configured. Times are seconds since 1970."""
+    """Refuses commands without a fresh HMAC, where a key is configured."""
 
-    def __init__(self, key: bytes | None, since: float = 0.0) -> None:
-        """since: when this agent started; the nonces of an earlier one are not remembered."""
+    def __init__(self, key: bytes | None) -> None:
         self._key = key
-        self._since = since
-        self._nonces: OrderedDict[str, float] = OrderedDict()
+        # Digests, the oldest first. Not by age: a clock that is set back makes old times fresh.
+        self._nonces: dict[bytes, None] = {}
 
-    def check(self, operation: str, fields: dict[str, Any], now: float) -> None:
-        """Raises CommandError(unauthorized)."""
+    def check(self, operation: str, fields: dict[str, Any], now: float, known_s: float = MAX_AGE_S) -> None:
+        """Raises CommandError(unauthorized).
+
+        now: seconds since 1970. known_s: for how long, by no clock that is set, this agent has been here to remember
+        nonces; those of an earlier one it does not.
+        """
         if self._key is None:
             return
         if not self._key:
@@ -153,18 +155,20 @@ class Authority:
         signed = dict(fields)
         given, nonce = _text("hmac", signed.pop("hmac", None)), _text("nonce", signed.get("nonce"))
         ts = _seconds(signed.get("ts"))
-        if ts is None or abs(now - ts) > MAX_AGE_S or ts < self._since:
-            here, since = (datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") for at in (now, self._since))
-            allowed = f"within {MAX_AGE_S:.0f} s of the time here, {here}, and after the agent's start, {since}"
+        since = now - min(known_s, MAX_AGE_S)
+        if ts is None or not since <= ts <= now + MAX_AGE_S:
+            here, start = (datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") for at in (now, now - known_s))
+            allowed = f"within {MAX_AGE_S:.0f} s of the time here, {here}, and after the agent's start, {start}"
             message = f"ts: should be an RFC 3339 time {allowed} (got {shown(signed.get('ts'))})"
             raise CommandError("unauthorized", message)
         if not hmac.compare_digest(given.lower().encode(), self.sign(operation, signed).encode()):
             raise CommandError("unauthorized", "hmac: does not fit the command")
-        if nonce in self._nonces:
+        seen = hashlib.blake2b(nonce.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if seen in self._nonces:
             raise CommandError("unauthorized", "nonce: seen before")
-        self._nonces[nonce] = now
-        while len(self._nonces) > _MAX_NONCES or next(iter(self._nonces.values())) < now - 2 * MAX_AGE_S:
-            self._nonces.popitem(last=False)
+        self._nonces[seen] = None
+        if len(self._nonces) > _MAX_NONCES:
+            del self._nonces[next(iter(self._nonces))]
 
     def sign(self, operation: str, fields: dict[str, Any]) -> str:
         """Hex HMAC-SHA-256 over `<operation>\\n` and the canonical JSON of the fields."""

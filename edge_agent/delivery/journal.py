@@ -16,15 +16,17 @@ from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import quote
 
 from edge_agent.clock import Moment
 from edge_agent.delivery.journal_file import (
     LOCKED_MS,
     JournalError,
-    connect,
+    connect_to_read,
     copied,
+    copy_in_use,
+    is_in_use,
     is_text,
     open_file,
 )
@@ -317,13 +319,22 @@ class JournalFacts:
 
 
 def journal_facts(path: Path, limit_s: float, *, is_checked: bool = True) -> JournalFacts:
-    """Of a file that an agent may be using; nothing is written. Raises JournalError, also after limit_s seconds.
+    """Of a file that an agent may be using; nothing is written. Raises JournalError, also after limit_s; OSError.
 
     is_checked: `fault` tells what SQLite's quick check finds.
     """
     give_up_at = time.monotonic() + limit_s
-    uri = f"file:{quote(str(path))}?mode=ro"
-    with closing(connect(uri, is_uri=True)) as connection:
+    try:
+        return _facts(path, give_up_at, is_checked=is_checked)
+    except JournalError as error:
+        if not is_in_use(error):
+            raise
+    with TemporaryDirectory() as folder:
+        return _facts(copy_in_use(path, Path(folder)), give_up_at, is_checked=is_checked)
+
+
+def _facts(path: Path, give_up_at: float, *, is_checked: bool) -> JournalFacts:
+    with closing(connect_to_read(path)) as connection:
         connection.set_progress_handler(lambda: time.monotonic() > give_up_at, 10_000)
         told = connection.execute(
             "SELECT count(*), coalesce(sum(reply IS NULL), 0),"

@@ -8,11 +8,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+from edge_agent.delivery.journal_changes import wal_header, written_frames
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,8 @@ _QUARANTINE = "CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY K
 _COLUMNS = {"quarantine": 3, "requests": 16}
 # What could not be read the first times stays, and what could not be read the last time.
 _DAMAGED = (".damaged", ".damaged-2", ".damaged-3")
+# Of one that another process has.
+_MOST_COPIED_BYTES, _MOST_COPIES = 64 << 20, 5
 # What bytes become that are no UTF-8.
 _LONE = re.compile("[\ud800-\udfff]")
 
@@ -58,15 +64,54 @@ class _Connection(sqlite3.Connection):
             raise sqlite3.DatabaseError("its text is damaged") from error
 
 
-def connect(path: Path | str, *, is_uri: bool = False) -> sqlite3.Connection:
-    """As it is. Text that is damaged is seen as such (`is_text`), and does not end the reading of all else."""
+def connect(path: Path | None) -> sqlite3.Connection:
+    """As it is, for this process alone. path: None = in memory.
+
+    Text that is damaged is seen as such (`is_text`), and does not end the reading of all else.
+    """
+    # Without a file in shared memory: a disk that does not give a page of it, or somebody who empties it, would end the
+    # process by SIGBUS. Its pages are writes to the card, too.
+    return _connect(":memory:" if path is None else f"{_uri(path)}?vfs=unix-excl")
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Nothing is written. While another process has it, whatever is read is `is_in_use`."""
+    return _connect(f"{_uri(path)}?mode=ro")
+
+
+def is_in_use(error: JournalError) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+
+
+def copy_in_use(path: Path, folder: Path) -> Path:
+    """A copy of what another process has, as it was at one moment. Raises JournalError, OSError.
+
+    The tables change only by what is in the file of changes, until that begins anew, with another header.
+    """
+    names = {one: folder / one.name for one in (path, _beside(path, WAL_SUFFIX))}
+    if sum(one.stat().st_size for one in names) > _MOST_COPIED_BYTES:
+        raise sqlite3.OperationalError("it is in use, and too large to be copied")
+    for _ in range(_MOST_COPIES):
+        before = wal_header(_beside(path, WAL_SUFFIX))
+        for one, copy in names.items():
+            shutil.copyfile(one, copy)
+        if wal_header(_beside(path, WAL_SUFFIX)) == before:
+            return folder / path.name
+    raise sqlite3.OperationalError("it is in use, and changes too quickly to be copied")
+
+
+def _uri(path: Path) -> str:
+    return f"file:{quote(os.fsencode(path))}"
+
+
+def _connect(uri: str) -> sqlite3.Connection:
     # Any thread may be the one that collects a journal nobody has closed.
     connection = sqlite3.connect(
-        path,
+        uri,
         timeout=LOCKED_MS / 1000,
         isolation_level=None,
         check_same_thread=False,
-        uri=is_uri,
+        uri=True,
         factory=_Connection,
     )
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
@@ -84,7 +129,8 @@ def open_file(path: Path | None, *, is_patient: bool = True) -> sqlite3.Connecti
     _end_salvage(path)
     try:
         _check_versions(path)
-        return _opened(path)
+        written = _written_frames(path)
+        connection = _opened(path)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):  # of the disk, not of what is in the file
             raise
@@ -94,6 +140,27 @@ def open_file(path: Path | None, *, is_patient: bool = True) -> sqlite3.Connecti
         kept_as = _end_salvage(path)
         log.error("the record of requests was damaged, what can be read goes on kept_as=%s: %s", kept_as, error)  # noqa: TRY400
         return _opened(path)
+    if written:
+        _tell_unread(connection, written)
+    return connection
+
+
+def _written_frames(path: Path) -> int:
+    try:
+        return written_frames(_beside(path, WAL_SUFFIX))
+    except OSError:  # SQLite is the one to complain
+        return 0
+
+
+def _tell_unread(connection: sqlite3.Connection, written: int) -> None:
+    """written: frames that were in the file of changes before it was opened."""
+    with suppress(sqlite3.OperationalError):  # of the disk: whoever writes next meets it, too
+        (is_busy, found, _) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if found < written and not is_busy:
+            log.error(
+                "the last changes of the record cannot be read, requests and answers of then are lost: %d of %d,"
+                " as after a loss of power", written - max(0, found), written,
+            )  # fmt: skip
 
 
 def _check_versions(path: Path) -> None:
@@ -160,7 +227,7 @@ def _keep_from_others(path: Path) -> None:
 def _opened(path: Path | None) -> sqlite3.Connection:
     if path is not None:
         _keep_from_others(path)
-    connection = connect(path or ":memory:")
+    connection = connect(path)
     try:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         connection.execute("PRAGMA cache_size = -256")  # KiB

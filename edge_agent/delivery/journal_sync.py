@@ -7,10 +7,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.delivery.journal_file import WAL_BYTES, WAL_SUFFIX
+from edge_agent.delivery.journal_changes import begins_as_written
+from edge_agent.delivery.journal_file import WAL_BYTES, WAL_SUFFIX, connect
 
 # A request is acknowledged at the earliest so long after the one before it: what comes within shares one write.
 URGENT_EVERY_S = 0.1
@@ -22,8 +24,6 @@ LAZY_EVERY_S = 1.0
 # A checkpoint beside a writer that never rests is never done with, and the file would grow for ever: from then on the
 # writer is to take the time.
 MOST_WAL_BYTES = 16 << 20
-# Of SQLite's file format, section 4.1: how a file of changes begins.
-_WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class JournalSync:
         """path: of a journal that was opened just now. Raises OSError."""
         self._path = path
         self._wal = Path(f"{path}{WAL_SUFFIX}")
-        self._seen = {name: name.stat() for name in (path, self._wal, Path(f"{path}-shm"))}
+        self._seen = {name: name.stat() for name in (path, self._wal)}
         self._deliver = deliver
         self._wanted = threading.Condition()
         self._generation = 0
@@ -123,11 +123,8 @@ class JournalSync:
             self._seen[path] = now
 
     def _checkpoint(self) -> None:
-        connection = sqlite3.connect(self._path, timeout=1.0, isolation_level=None)
-        try:
+        with closing(connect(self._path)) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        finally:
-            connection.close()
 
 
 def _sync_changes(path: Path) -> None:
@@ -135,10 +132,19 @@ def _sync_changes(path: Path) -> None:
     try:
         os.fdatasync(file)  # when it was written last is worth no write of its own
         begins_with = os.pread(file, 4, 0)
+        # The writer goes on meanwhile, and makes it longer or shorter.
+        is_whole = any(_has_no_hole(file) for _ in range(3))
     finally:
         os.close(file)
-    if begins_with and begins_with not in _WAL_MAGIC:  # it was emptied, and written on behind what had been in it
+    if not is_whole or not begins_as_written(begins_with):  # SQLite has written on behind what it had been
         raise OSError(f"somebody made {path} shorter")
+
+
+def _has_no_hole(file: int) -> bool:
+    """Where a file system knows no holes, it says that there is none."""
+    before = os.fstat(file).st_size
+    end = os.lseek(file, 0, os.SEEK_HOLE) if before else 0
+    return end >= min(before, os.fstat(file).st_size)
 
 
 def _sync_folder(path: Path) -> None:

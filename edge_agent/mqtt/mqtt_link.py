@@ -191,8 +191,9 @@ class MqttLink:
             self._filters = wanted
             removed = self._former
         if self.is_connected:
-            self._unsubscribe(removed)
+            # In this order: a topic that falls under a filter of either kind is heard all the time.
             self._subscribe(added)
+            self._unsubscribe(removed)
 
     def publish(self, publication: Publication) -> int | None:
         """Hands a message over; while offline it waits. Gives its number, for `outbox.take_fates`.
@@ -243,9 +244,9 @@ class MqttLink:
         self.is_connected = True
         with self._lock:
             filters, former = self._filters, self._former
+        self._subscribe(filters)
         if self._is_persistent:
             self._unsubscribe(former)
-        self._subscribe(filters)
         self._deliver(Connected(link=self))
 
     def _on_connect_fail(self, _client: paho.Client, _userdata: object) -> None:

@@ -3,11 +3,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import secrets
 from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from edge_agent.commands import commands
 from edge_agent.commands.command_desk import CommandDesk, Deeds
 from edge_agent.commands.commands import (
     Authority,
@@ -118,7 +122,7 @@ def test_a_nonce_is_a_text(nonce: Any) -> None:
 
 def test_a_time_that_is_refused_is_told_with_the_time_here_and_that_of_the_start() -> None:
     with pytest.raises(CommandError) as refusal:
-        Authority(KEY, since=NOW + 1).check("drain", signed(), NOW + 2)
+        Authority(KEY).check("drain", signed(), NOW + 2, 1.0)
     for told in (
         "here, 2026-03-04T05:06:09+00:00",
         "start, 2026-03-04T05:06:08+00:00",
@@ -150,12 +154,27 @@ def test_a_refused_command_uses_no_nonce_up() -> None:
     authority.check("drain", signed(), NOW)
 
 
-def test_nonces_are_forgotten_in_time() -> None:
+def test_so_many_nonces_are_remembered_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "_MAX_NONCES", 10)
     authority = Authority(KEY)
-    for number in range(100):
-        authority.check("ping", signed("ping", nonce=str(number)), NOW)
-    authority.check("ping", signed("ping", ts="2026-03-04T06:06:07Z"), NOW + 3600)
-    assert len(authority._nonces) == 1
+    for number in range(11):
+        authority.check("ping", signed("ping", nonce=str(number) * 10_000), NOW)
+    assert sum(map(len, authority._nonces)) == 160
+    with pytest.raises(CommandError, match="seen before"):
+        authority.check("ping", signed("ping", nonce="1" * 10_000), NOW)
+    authority.check("ping", signed("ping", nonce="0" * 10_000), NOW)
+
+
+def test_a_clock_that_is_set_makes_no_command_fresh_again_and_locks_nobody_out() -> None:
+    authority = Authority(KEY)
+    authority.check("drain", signed(), NOW)
+    authority.check("drain", signed(nonce="n2", ts="2026-03-04T08:06:07Z"), NOW + 3 * 3600, 300.0)
+    with pytest.raises(CommandError, match="seen before"):
+        authority.check("drain", signed(), NOW, 600.0)
+    # The next agent starts with a clock that is behind, or far ahead, and is put right.
+    with pytest.raises(CommandError, match="after the agent's start"):
+        Authority(KEY).check("drain", signed(), NOW + 30, 29.0)
+    Authority(KEY).check("drain", signed(), NOW + 30, 31.0)
 
 
 @pytest.mark.parametrize("payload", [b"", b"  \n", b"{}"])
@@ -240,11 +259,11 @@ def test_results_have_the_fields_of_the_contract() -> None:
 
 
 def test_a_command_to_an_earlier_agent_is_not_carried_out_by_the_next() -> None:
-    authority = Authority(b"key", since=1000.0)
+    authority = Authority(b"key")
     fields = {"id": 1, "ts": datetime.fromtimestamp(999.0, UTC).isoformat(), "nonce": "n"}
     fields["hmac"] = authority.sign("ping", fields)
     with pytest.raises(CommandError, match="ts"):
-        authority.check("ping", fields, 1001.0)
+        authority.check("ping", fields, 1001.0, 1.0)
 
 
 @pytest.mark.parametrize("payload", ['{"SECRET": 1, "SECRET": 2}', '"SECRET"', "SECRET"])
@@ -257,3 +276,25 @@ def test_a_refused_command_is_logged_without_a_word_of_it(payload: str, caplog: 
     (line,) = caplog.messages
     assert line.startswith("command refused op='ping' code=bad_")
     assert "SECRET" not in line
+
+
+def test_a_key_file_with_another_content_counts_from_the_reload_on(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(KEY)
+    settings = config()
+    commands_config = settings.commands.model_copy(update={"key_file": tmp_path / "key"})
+    settings = settings.model_copy(update={"commands": commands_config})
+    published: list[Publication] = []
+    desk = CommandDesk(settings, published.append, cast("Deeds", SimpleNamespace(ping=dict)))
+
+    def ping(key: bytes) -> str:
+        fields = {"ts": datetime.now(UTC).isoformat(), "nonce": secrets.token_hex(4)}
+        fields["hmac"] = Authority(key).sign("ping", fields)
+        desk.hear(inbound(f"{BASE}/cmd/ping", json.dumps(fields)))
+        return str(json.loads(published[-1].payload)["status"])
+
+    desk._known_since -= 60
+    (tmp_path / "key").write_bytes(b"another")
+    assert [ping(KEY), ping(b"another")] == ["ok", "failed"]
+    desk.reconfigure(settings)
+    desk._known_since -= 60
+    assert [ping(KEY), ping(b"another")] == ["failed", "ok"]

@@ -703,6 +703,10 @@ def _empty(path: Path) -> None:
     os.truncate(path, 0)
 
 
+def _halve(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
 @pytest.mark.expects_warning
 @pytest.mark.parametrize("is_written_on", [True, False])
 @pytest.mark.parametrize("suffix", ["", WAL_SUFFIX])
@@ -741,6 +745,27 @@ def test_files_that_somebody_takes_away_are_a_fault_and_made_anew_with_all_that_
     again = Board(found)
     again.hear(envelope("answered"))
     assert [(reply["id"], reply["repeat"]) for reply in again.replies] == [("answered", False), ("answered", True)]
+
+
+@pytest.mark.expects_warning
+def test_changes_that_somebody_cuts_off_are_a_fault_although_others_follow(folder: Path) -> None:
+    board = Board(folder)
+    for name in "abc":
+        board.hear(json.dumps({"id": name, "input": "x" * 30_000}))
+    board.hear_of_disk()
+    _halve(folder / f"{FILE}{WAL_SUFFIX}")
+    board.hear(envelope("d"))
+
+    def is_told() -> bool:
+        board.hear_of_disk()
+        return board.delivery.fault is not None
+
+    wait_until(is_told, "the fault is told", 5.0)
+    board.delivery.flush(time.monotonic() + TRY_AGAIN_S + 1)
+    board.flush()
+    board.hear_of_disk()
+    found = shutil.copytree(folder, folder.with_name("found"))
+    assert [json.loads(left.payload)["id"] for left in left_for_the_next(found)] == ["a", "b", "c", "d"]
 
 
 def test_what_the_agent_itself_does_to_its_files_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

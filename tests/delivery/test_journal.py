@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sqlite3
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from edge_agent.clock import Moment
 from edge_agent.delivery import journal_file
-from edge_agent.delivery.journal import Journal
+from edge_agent.delivery.journal import Journal, journal_facts
 from edge_agent.delivery.journal_file import FILE, WAL_SUFFIX
 from edge_agent.mqtt.publications import Publication
 from edge_agent.requests.quarantine import Quarantined
@@ -52,8 +55,73 @@ def test_its_files_are_nobody_else_s_to_read(path: Path) -> None:
     journal.accept(inbound("t", "x"), "triage", AT)
     journal.commit()
     assert {file.name: file.stat().st_mode & 0o077 for file in path.parent.glob("*.sqlite*")} == {
-        f"{path.name}{suffix}": 0 for suffix in ("", "-wal", "-shm")
+        f"{path.name}{suffix}": 0 for suffix in ("", "-wal")
     }
+
+
+def killed(path: Path, folder: Path) -> Path:
+    """The files of a journal whose process was killed now."""
+    return Path(shutil.copytree(path.parent, folder / "killed")) / path.name
+
+
+def _flip(wal: Path, at: int) -> None:
+    content = bytearray(wal.read_bytes())
+    content[at] ^= 1
+    wal.write_bytes(content)
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize(
+    ("meddle", "is_told"),
+    [
+        (lambda _path, _wal: None, False),
+        # In the second frame of some dozen, in the header's salt, its checksum, its first byte.
+        (lambda _path, wal: _flip(wal, 32 + 1048 + 500), True),
+        (lambda _path, wal: _flip(wal, 17), True),
+        (lambda _path, wal: _flip(wal, 30), True),
+        (lambda _path, wal: _flip(wal, 0), True),
+        (lambda path, _wal: os.truncate(path, 0), True),
+        # Killed as it wrote the last commit.
+        (lambda _path, wal: os.truncate(wal, wal.stat().st_size - 1048), False),
+        (lambda _path, wal: os.truncate(wal, wal.stat().st_size - 500), False),
+        (lambda _path, wal: os.truncate(wal, 20), True),
+        (lambda _path, wal: os.truncate(wal, 0), False),
+    ],
+)
+def test_changes_that_cannot_be_read_are_told(
+    path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, meddle: Callable[[Path, Path], None], *, is_told: bool
+) -> None:
+    first = Journal(path)
+    first.accept(inbound("t", "x"), "triage", AT)
+    first.commit()
+    first.close()  # the tables have it
+    journal = Journal(path)
+    for _ in range(5):
+        journal.accept(inbound("t", "x" * 1500), "triage", AT)
+        journal.commit()
+    found = killed(path, tmp_path)
+    meddle(found, found.with_name(found.name + "-wal"))
+    Journal(found)
+    assert ("cannot be read" in caplog.text) == is_told
+
+
+def test_what_another_process_has_is_counted_all_the_same(path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from edge_agent.delivery.journal import Journal\n"
+        "from tests.delivery.test_journal import AT\nfrom tests.support import inbound\n"
+        "journal = Journal(Path(sys.argv[1]))\n"
+        "for _ in range(7): journal.accept(inbound('t', 'x'), 'triage', AT)\n"
+        "journal.commit(); print('ready', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        facts = journal_facts(path, 10.0)
+        assert (facts.requests, facts.unanswered, facts.fault) == (7, 7, None)
+        assert not path.with_name(path.name + "-shm").exists()
+        process.communicate()
+    assert journal_facts(path, 10.0).requests == 7
 
 
 def test_files_of_an_older_agent_are_kept_from_others_too(path: Path) -> None:
