@@ -66,10 +66,10 @@ def check_schema(schema: object) -> str | None:
     if not isinstance(schema, dict):
         return f"schema: must be a table (a JSON object), not {type(schema).__name__}"
     try:
-        check_json(schema)
         with warnings.catch_warnings():
             # Python's, of what a later version may read otherwise in a pattern: nobody's news.
             warnings.simplefilter("ignore", FutureWarning)
+            check_json(schema)
             jsonschema.Draft202012Validator.check_schema(schema)
             if schema.get("type") != "object":
                 return f'schema.type: must be "object", not {json.dumps(schema.get("type"))}'

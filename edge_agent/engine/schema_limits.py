@@ -59,9 +59,8 @@ def check_json(schema: object) -> None:
         raise SchemaError(f"schema: has more than {_MAX_SUBSCHEMAS} schemas in it")
     for path, inner in found:
         for pattern, keyword in _patterns(inner):
-            if isinstance(pattern, str) and len(pattern) > _MAX_PATTERN:
-                told = f"is {len(pattern)} characters long; at most {_MAX_PATTERN} can be taken"
-                raise SchemaError(f"{place((*path, keyword))}: {told}")
+            if isinstance(pattern, str):
+                _check_measure(pattern, (*path, keyword))
 
 
 def check_subschemas(root: Mapping[str, Any]) -> None:
@@ -185,6 +184,18 @@ def _patterns(schema: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
     table = schema.get("patternProperties")
     for pattern in table if isinstance(table, Mapping) else ():
         yield pattern, "patternProperties"
+
+
+def _check_measure(pattern: str, path: Path) -> None:
+    """Whether it can be compiled, be it by who takes only its own kind of error for a fault of the pattern's."""
+    if len(pattern) > _MAX_PATTERN:
+        raise SchemaError(f"{place(path)}: is {len(pattern)} characters long; at most {_MAX_PATTERN} can be taken")
+    try:
+        re.compile(pattern)
+    except re.error:
+        pass  # the validation against the meta-schema tells
+    except (OverflowError, RecursionError) as error:
+        raise SchemaError(f"{place(path)}: {pattern!r} is not a regular expression: {error}") from error
 
 
 def _check_pattern(pattern: str, path: Path) -> None:

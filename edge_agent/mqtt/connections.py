@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 UNSTABLE_WINDOW_S = 60.0
 # The connections come back one after the other. Three times the longest pause between two attempts.
-SETTLES_WITHIN_S, LEAVES_AFTER_S = 2.0, 45.0
+SETTLES_WITHIN_S, LEAVES_AFTER_S, LEAVES_AT_LAST_S = 2.0, 45.0, 1800.0
 # Whoever looks after a while is to see it still.
 REFUSED_WINDOW_S = 600.0
 
@@ -39,6 +39,7 @@ class Connections:
         self._requests: frozenset[str] = frozenset()
         self._has_choice = len(config.mqtt.hosts) > 1
         self._apart_since: float | None = None
+        self._leaves_after_s = LEAVES_AFTER_S
         self.received = self.ignored = 0
         self._data_lost_at: float | None = now
         self._control_connected_at: float | None = None
@@ -65,14 +66,17 @@ class Connections:
         is_together = data.is_connected and data.host == control.host
         if not self._has_choice or not control.is_connected or is_together:
             self._apart_since = None
+            self._leaves_after_s = LEAVES_AFTER_S if is_together else self._leaves_after_s
             return
         self._apart_since = self._apart_since or now
         apart_s = now - self._apart_since
         if data.is_connected and apart_s >= SETTLES_WITHIN_S:
             data.leave()
-        elif apart_s >= LEAVES_AFTER_S:  # it does not take both
+        elif apart_s >= self._leaves_after_s:  # it does not take both
             log.error("broker %s takes one connection only, and is left for another", control.host)
             self._apart_since = None
+            # None of them may: then it is better to stay where commands are heard.
+            self._leaves_after_s = min(2 * self._leaves_after_s, LEAVES_AT_LAST_S)
             control.leave()
 
     @property

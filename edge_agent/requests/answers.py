@@ -63,7 +63,7 @@ class Answers:
         for known in self._delivery.repeatable():
             outcome = _outcome_on_record(known.row, known.reply)
             # Where the record could not be read until now, it may have been asked again meanwhile.
-            if outcome is None or self._duplicates.find(known.key, now.monotonic_s, is_redelivered=True) is not None:
+            if outcome is None or self._duplicates.knows(known.key):
                 self._delivery.forget(known.row)
             else:
                 self._duplicates.restore(known.key, outcome, known.ended.placed(now), known.row, known.nbytes)

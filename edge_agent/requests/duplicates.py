@@ -69,6 +69,9 @@ class _Outcomes:
             return None if ended is None else ended.outcome
         return self._recall(ended.row)
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._ended
+
     def keep(self, key: Key, outcome: Outcome, at: float, row: int | None, recorded_bytes: int) -> None:
         size = recorded_bytes or len(str(outcome.output)) + len(outcome.reasoning or "") + 512
         self._ended[key] = _Ended(at, outcome.status, None if recorded_bytes else outcome, row, size)
@@ -140,6 +143,10 @@ class Duplicates:
         self._drop(key)
         self.restore(self.known_as(key, outcome.status), outcome, now, row, recorded_bytes)
         self.forget_old(now)
+
+    def knows(self, known_as: Key) -> bool:
+        """Whether anything is kept, or asked, under exactly this."""
+        return known_as in self._asked or known_as in self._answers or known_as in self._other_ends
 
     def restore(self, known_as: Key, outcome: Outcome, at: float, row: int | None, recorded_bytes: int) -> None:
         """An end of an earlier process: to be called in their order."""

@@ -189,6 +189,15 @@ def test_what_another_configuration_refused_is_asked_anew(folder: Path) -> None:
         replies.append((reply["status"], reply["repeat"]))
         board.confirm(1)
     assert replies == [("invalid", False), ("invalid", True), ("ok", False), ("ok", True)]
+    # A configuration that comes back does not bring a refusal back in place of an answer.
+    Board(folder, "")
+    for text in (pump, "", pump):
+        board = Board(folder, text)
+        board.hear(envelope("a"), task="pump")
+        ((status, repeat),) = [(reply["status"], reply["repeat"]) for reply in board.replies]
+        assert (status, repeat) == (("ok", True) if text else (status, repeat))
+        assert board.commands == []
+        board.confirm(1)
 
 
 def test_a_reading_of_a_task_that_is_gone_is_told_so(folder: Path) -> None:

@@ -217,6 +217,7 @@ def test_grammars_take_what_schemas_ask_for_and_nothing_else(takes: Callable[[st
         ),
         (schema_of(v={"pattern": "a" * 201}), "schema.properties.v.pattern: is 201 characters long"),
         (schema_of(v={"pattern": "(" * 2000 + ")" * 2000}), "schema.properties.v.pattern: is 4000 characters long"),
+        (schema_of(v={"pattern": "a{4294967296}"}), "schema.properties.v.pattern: 'a{4294967296}' is not a regular"),
         (schema_of(v={"pattern": "("}), "schema.properties.v.pattern: '(' is not a 'regex'"),
         (
             {"type": "object", "patternProperties": {"^(a+)+$": {}}},
