@@ -104,6 +104,8 @@ def filter_fault(topic_filter: str) -> str | None:
     """What is wrong with a subscription filter (MQTT 5 §4.7), or None."""
     if not topic_filter or len(topic_filter.encode("utf-8", "surrogatepass")) > 65535:
         return "a topic filter has 1 to 65535 bytes"
+    if topic_filter.count("/") >= MAX_LEVELS:  # a broker may end the connection on it, each time
+        return f"a topic filter has at most {MAX_LEVELS} levels"
     if _has_forbidden_characters(topic_filter):
         return "a topic filter holds no control characters"
     if topic_filter.startswith("$share/"):

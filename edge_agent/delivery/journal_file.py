@@ -126,6 +126,9 @@ def open_file(path: Path | None, *, is_patient: bool = True) -> sqlite3.Connecti
     if path is None:
         return _opened(None)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for one in (path, _beside(path, WAL_SUFFIX)):
+        if one.is_fifo():  # it would be waited for
+            raise sqlite3.OperationalError(f"{one} is no file")
     _end_salvage(path)
     try:
         _check_versions(path)

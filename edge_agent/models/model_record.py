@@ -43,6 +43,8 @@ def read(config: Config) -> Record | None:
 
 
 def _read_file(path: Path) -> Record | None:
+    if path.is_fifo():  # it would be waited for
+        return None
     try:
         return Record.model_validate_json(path.read_bytes())
     except FileNotFoundError:

@@ -185,15 +185,15 @@ class MqttLink:
     def set_subscriptions(self, filters: Iterable[str], former: Iterable[str] = ()) -> None:
         """These are the subscriptions from now on, at this and later connections. former: of an earlier process."""
         wanted = frozenset(filters)
+        # What is sent comes in the order of what is wanted, whichever thread sends it.
         with self._lock:
             added = wanted - self._filters
             self._former = self._former.union(self._filters, former) - wanted
             self._filters = wanted
-            removed = self._former
-        if self.is_connected:
-            # In this order: a topic that falls under a filter of either kind is heard all the time.
-            self._subscribe(added)
-            self._unsubscribe(removed)
+            if self.is_connected:
+                # In this order: a topic that falls under a filter of either kind is heard all the time.
+                self._subscribe(added)
+                self._unsubscribe(self._former)
 
     def publish(self, publication: Publication) -> int | None:
         """Hands a message over; while offline it waits. Gives its number, for `outbox.take_fates`.
@@ -241,12 +241,11 @@ class MqttLink:
         self._queue.line_up(self.outbox.in_flight)
         self._asked.clear()
         self.connects += 1
-        self.is_connected = True
         with self._lock:
-            filters, former = self._filters, self._former
-        self._subscribe(filters)
-        if self._is_persistent:
-            self._unsubscribe(former)
+            self.is_connected = True
+            self._subscribe(self._filters)
+            if self._is_persistent:
+                self._unsubscribe(self._former)
         self._deliver(Connected(link=self))
 
     def _on_connect_fail(self, _client: paho.Client, _userdata: object) -> None:

@@ -23,6 +23,8 @@ class Subscriptions:
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / FILE
         self._known: frozenset[str] = frozenset()
+        if self._path.is_fifo():  # it would be waited for
+            return
         try:
             known = json.loads(self._path.read_bytes())
             self._known = frozenset(one for one in known if isinstance(one, str) and filter_fault(one) is None)

@@ -50,6 +50,14 @@ def test_a_request_comes_back_as_it_was(path: Path) -> None:
         assert getattr(left, name) == getattr(message, name)
 
 
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_what_is_no_file_is_not_waited_for(path: Path, suffix: str) -> None:
+    path.parent.mkdir()
+    os.mkfifo(f"{path}{suffix}")
+    with pytest.raises(sqlite3.OperationalError, match="is no file"):
+        Journal(path)
+
+
 def test_its_files_are_nobody_else_s_to_read(path: Path) -> None:
     journal = Journal(path)
     journal.accept(inbound("t", "x"), "triage", AT)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,11 @@ def test_what_is_no_list_of_filters_is_none(tmp_path: Path, content: bytes) -> N
     assert one.want({"a"}) == set()
     one.are({"a"})
     assert Subscriptions(tmp_path).want({"b"}) == {"a"}
+
+
+def test_nobody_waits_for_a_fifo(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / FILE)
+    assert Subscriptions(tmp_path).want({"a"}) == set()
 
 
 @pytest.mark.expects_warning
