@@ -198,7 +198,7 @@ class Governor:
         lowest, cause = min(((at, ladder.cause) for at, ladder in refusing), default=(None, None))
         return Limits(
             level=max(stage.level for stage in stages),
-            reason="; ".join(ladder.reason for ladder, _ in active),
+            reason="; ".join(ladder.told for ladder, _ in active),
             cause=cause,
             causes=tuple(ladder.cause for ladder, _ in active),
             decode_threads=_share(min(stage.decode for stage in stages), full.decode_threads),

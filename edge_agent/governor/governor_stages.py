@@ -83,6 +83,7 @@ class Ladder:
         self.cause = cause
         self.reason = ""
         self.at = 0
+        self._is_needed = False
         self._stages = stages
         self._relax_s = RELAX_S
         self._most_relax_s = most_relax_s
@@ -91,12 +92,18 @@ class Ladder:
         self._known_at = -math.inf
 
     @property
+    def told(self) -> str:
+        """The reason as an operator reads it, also when it is one no more."""
+        return self.reason if self._is_needed else f"over, eased step by step: {self.reason}"
+
+    @property
     def stage(self) -> Stage | None:
         return self._stages[self.at - 1] if self.at else None
 
     def ask(self, now: float, wanted: int, kept: int) -> None:
         """wanted: the stage that is needed now; kept: the one that is not left yet."""
         self._known_at = now
+        self._is_needed = max(wanted, kept) >= self.at
         if min(wanted, len(self._stages)) > self.at:
             self._back_off(now)
             self.at = min(wanted, len(self._stages))
@@ -109,6 +116,7 @@ class Ladder:
 
     def unknown(self, now: float, least: int = 0) -> None:
         """The sensor says nothing: one stage less at a time, down to `least` if it was as much."""
+        self._is_needed = True  # for all that is known
         if self.at > least and now - self._known_at >= HELD_S and now - self._loosened_at >= self._relax_s:
             self.at -= 1
             self._asked_at = self._loosened_at = now

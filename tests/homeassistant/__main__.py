@@ -116,7 +116,8 @@ def _check(home: HomeAssistant, folder: Path, agent: AgentProcess, text: str) ->
     if "cool the board" not in home.entities["alarm_overheating"].get("message", ""):
         home.fail(f"the alarm does not say what to do: {home.entities['alarm_overheating']}")
     heat(folder, 50.0)
-    home.wait_for("the alarm is over", 45, alarm_overheating="off", health="ok")
+    # Limits are eased step by step, which takes minutes.
+    home.wait_for("the alarm is over", 45, alarm_overheating="off", health="degraded")
 
     agent.signal(signal.SIGKILL)
     gone = dict.fromkeys(("health", "soc_temperature", "alarm_overheating", "throttled"), "unavailable")
