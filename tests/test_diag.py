@@ -17,7 +17,8 @@ import edge_agent
 from edge_agent.clock import moment
 from edge_agent.config_loader import load_config
 from edge_agent.delivery.journal import Journal, journal_facts
-from edge_agent.delivery.journal_file import FILE, JournalError
+from edge_agent.delivery.journal_connection import JournalError
+from edge_agent.delivery.journal_file import FILE
 from edge_agent.diag import diag as diag_module
 from edge_agent.diag import service
 from edge_agent.diag.bus import retained

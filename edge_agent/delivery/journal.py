@@ -20,16 +20,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from edge_agent.clock import Moment
-from edge_agent.delivery.journal_file import (
-    LOCKED_MS,
-    JournalError,
-    connect_to_read,
-    copied,
-    copy_in_use,
-    is_in_use,
-    is_text,
-    open_file,
-)
+from edge_agent.delivery.journal_connection import LOCKED_MS, JournalError, connect_to_read, copy_in_use, is_in_use
+from edge_agent.delivery.journal_file import copied, is_text, open_file
 from edge_agent.mqtt.link_events import Inbound
 from edge_agent.mqtt.publications import Publication, json_publication
 from edge_agent.requests.quarantine import Quarantined

@@ -8,24 +8,21 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from edge_agent.delivery.journal_changes import wal_header, written_frames
+from edge_agent.delivery.journal_changes import written_frames
+from edge_agent.delivery.journal_connection import WAL_SUFFIX, beside, connect
 
 log = logging.getLogger(__name__)
 
 # Its number is that of the tables' form: an agent with another form uses another file, and leaves this one alone.
 FILE = "requests-1.sqlite"
-WAL_SUFFIX = "-wal"
 # The file of changes keeps this size once it has grown to it: to write in its place costs no change of the folder's.
 WAL_BYTES = 4 << 20
-LOCKED_MS = 1000
 # Each commit writes whole pages, and a row is smaller than one.
 _PAGE_BYTES = 1024
 # Of SQLite's file format, section 1.3: what tells its version, and what differs from file to file of ours.
@@ -47,75 +44,8 @@ _QUARANTINE = "CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY K
 _COLUMNS = {"quarantine": 3, "requests": 16}
 # What could not be read the first times stays, and what could not be read the last time.
 _DAMAGED = (".damaged", ".damaged-2", ".damaged-3")
-# Of one that another process has.
-_MOST_COPIED_BYTES, _MOST_COPIES = 64 << 20, 5
 # What bytes become that are no UTF-8.
 _LONE = re.compile("[\ud800-\udfff]")
-
-JournalError = sqlite3.Error
-
-
-class _Connection(sqlite3.Connection):
-    def execute(self, *given: Any) -> sqlite3.Cursor:
-        """Raises JournalError alone."""
-        try:
-            return super().execute(*given)
-        except UnicodeError as error:  # of SQLite's message, which quotes what is damaged
-            raise sqlite3.DatabaseError("its text is damaged") from error
-
-
-def connect(path: Path | None) -> sqlite3.Connection:
-    """As it is, for this process alone. path: None = in memory.
-
-    Text that is damaged is seen as such (`is_text`), and does not end the reading of all else.
-    """
-    # Without a file in shared memory: a disk that does not give a page of it, or somebody who empties it, would end the
-    # process by SIGBUS. Its pages are writes to the card, too.
-    return _connect(":memory:" if path is None else f"{_uri(path)}?vfs=unix-excl")
-
-
-def connect_to_read(path: Path) -> sqlite3.Connection:
-    """Nothing is written. While another process has it, whatever is read is `is_in_use`."""
-    return _connect(f"{_uri(path)}?mode=ro")
-
-
-def is_in_use(error: JournalError) -> bool:
-    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
-
-
-def copy_in_use(path: Path, folder: Path) -> Path:
-    """A copy of what another process has, as it was at one moment. Raises JournalError, OSError.
-
-    The tables change only by what is in the file of changes, until that begins anew, with another header.
-    """
-    names = {one: folder / one.name for one in (path, _beside(path, WAL_SUFFIX))}
-    if sum(one.stat().st_size for one in names) > _MOST_COPIED_BYTES:
-        raise sqlite3.OperationalError("it is in use, and too large to be copied")
-    for _ in range(_MOST_COPIES):
-        before = wal_header(_beside(path, WAL_SUFFIX))
-        for one, copy in names.items():
-            shutil.copyfile(one, copy)
-        if wal_header(_beside(path, WAL_SUFFIX)) == before:
-            return folder / path.name
-    raise sqlite3.OperationalError("it is in use, and changes too quickly to be copied")
-
-
-def _uri(path: Path) -> str:
-    return f"file:{quote(os.fsencode(path))}"
-
-
-def _connect(uri: str) -> sqlite3.Connection:
-    # Any thread may be the one that collects a journal nobody has closed.
-    connection = sqlite3.connect(
-        uri,
-        timeout=LOCKED_MS / 1000,
-        isolation_level=None,
-        check_same_thread=False,
-        uri=True,
-        factory=_Connection,
-    )
-    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-    return connection
 
 
 def open_file(path: Path | None, *, is_patient: bool = True) -> sqlite3.Connection:
@@ -126,7 +56,7 @@ def open_file(path: Path | None, *, is_patient: bool = True) -> sqlite3.Connecti
     if path is None:
         return _opened(None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for one in (path, _beside(path, WAL_SUFFIX)):
+    for one in (path, beside(path, WAL_SUFFIX)):
         if one.is_fifo():  # it would be waited for
             raise sqlite3.OperationalError(f"{one} is no file")
     _end_salvage(path)
@@ -150,7 +80,7 @@ def open_file(path: Path | None, *, is_patient: bool = True) -> sqlite3.Connecti
 
 def _written_frames(path: Path) -> int:
     try:
-        return written_frames(_beside(path, WAL_SUFFIX))
+        return written_frames(beside(path, WAL_SUFFIX))
     except OSError:  # SQLite is the one to complain
         return 0
 
@@ -179,7 +109,7 @@ def _check_versions(path: Path) -> None:
 
 def _read_through(path: Path) -> None:
     """Raises OSError. To SQLite a page that the disk does not give is malformed."""
-    for one in (path, _beside(path, WAL_SUFFIX)):
+    for one in (path, beside(path, WAL_SUFFIX)):
         with suppress(FileNotFoundError), one.open("rb") as file:
             while file.read(1 << 20):
                 pass
@@ -214,17 +144,13 @@ def is_text(value: str) -> bool:
     return not _LONE.search(value)
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
 def _keep_from_others(path: Path) -> None:
     """What is asked may be nobody else's business. SQLite's other files get the mode of the first, once it is there."""
     if not path.exists():
         path.touch(mode=0o600)
     for suffix in ("", WAL_SUFFIX, "-shm"):  # an older agent's, say
         with suppress(OSError):
-            _beside(path, suffix).chmod(0o600)
+            beside(path, suffix).chmod(0o600)
 
 
 def _opened(path: Path | None) -> sqlite3.Connection:
@@ -267,7 +193,7 @@ def _schema(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
 
 def _salvage(path: Path) -> None:
     """What can be read of a damaged file is on the disk beside it, whole. Raises as `open_file`."""
-    draft = _beside(path, ".draft")
+    draft = beside(path, ".draft")
     try:
         _opened(draft).close()
         _mend_first_page(path, draft.read_bytes()[:_PAGE_BYTES])
@@ -289,7 +215,7 @@ def _salvage(path: Path) -> None:
     except BaseException:
         _forget(draft)
         raise
-    draft.replace(_beside(path, ".whole"))
+    draft.replace(beside(path, ".whole"))
 
 
 def _mend_first_page(path: Path, sound: bytes) -> None:
@@ -309,19 +235,19 @@ def _mend_first_page(path: Path, sound: bytes) -> None:
 
 def _end_salvage(path: Path) -> Path | None:
     """What is whole takes the damaged file's name, also after a cut. Gives that one's place; None: it was sound."""
-    _forget(_beside(path, ".draft"))
-    whole = _beside(path, ".whole")
+    _forget(beside(path, ".draft"))
+    whole = beside(path, ".whole")
     if not whole.exists():
         return None
-    places = [_beside(path, suffix) for suffix in _DAMAGED]
+    places = [beside(path, suffix) for suffix in _DAMAGED]
     kept_as = next((place for place in places if not place.exists()), places[-1])
     if path.exists() and kept_as.exists():
-        _beside(kept_as, WAL_SUFFIX).unlink(missing_ok=True)
+        beside(kept_as, WAL_SUFFIX).unlink(missing_ok=True)
         kept_as.unlink()
     # First: wherever this is cut off, the same place is found free again. And changes would be made to the new file.
     with suppress(FileNotFoundError):
-        _beside(path, WAL_SUFFIX).replace(_beside(kept_as, WAL_SUFFIX))
-    _beside(path, "-shm").unlink(missing_ok=True)
+        beside(path, WAL_SUFFIX).replace(beside(kept_as, WAL_SUFFIX))
+    beside(path, "-shm").unlink(missing_ok=True)
     with suppress(FileNotFoundError):
         path.replace(kept_as)
     whole.replace(path)
@@ -330,4 +256,4 @@ def _end_salvage(path: Path) -> Path | None:
 
 def _forget(draft: Path) -> None:
     for suffix in ("", WAL_SUFFIX, "-shm"):
-        _beside(draft, suffix).unlink(missing_ok=True)
+        beside(draft, suffix).unlink(missing_ok=True)

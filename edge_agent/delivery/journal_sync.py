@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.delivery.journal_changes import begins_as_written
-from edge_agent.delivery.journal_file import WAL_BYTES, WAL_SUFFIX, connect
+from edge_agent.delivery.journal_connection import WAL_SUFFIX, JournalError, connect
+from edge_agent.delivery.journal_file import WAL_BYTES
 
 # A request is acknowledged at the earliest so long after the one before it: what comes within shares one write.
 URGENT_EVERY_S = 0.1
@@ -79,7 +79,7 @@ class JournalSync:
         while (generation := self._next()) is not None:
             try:
                 self._sync()
-            except (OSError, sqlite3.Error) as error:
+            except (OSError, JournalError) as error:
                 if not self._is_stopped:  # the disk may have come back while this one still waited for it
                     self._deliver(Synced(generation, str(error)))
             else:

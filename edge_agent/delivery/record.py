@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from edge_agent.clock import Moment
 from edge_agent.delivery.journal import Journal, Repeatable, Unanswered
-from edge_agent.delivery.journal_file import JournalError
+from edge_agent.delivery.journal_connection import JournalError
 from edge_agent.delivery.journal_sync import JournalSync, Synced
 from edge_agent.mqtt.link_events import Inbound
 from edge_agent.mqtt.publications import Publication

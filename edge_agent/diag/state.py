@@ -7,7 +7,8 @@ from pathlib import Path
 
 from edge_agent.board.files import reason
 from edge_agent.delivery.journal import journal_facts
-from edge_agent.delivery.journal_file import FILE, JournalError
+from edge_agent.delivery.journal_connection import JournalError
+from edge_agent.delivery.journal_file import FILE
 from edge_agent.diag.files import head, listing
 from edge_agent.diag.part import Part
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from edge_agent.board.files import reason
 from edge_agent.config import ECHO_MODEL, Config
 from edge_agent.delivery.journal import journal_facts
-from edge_agent.delivery.journal_file import FILE, WAL_SUFFIX, JournalError
+from edge_agent.delivery.journal_connection import WAL_SUFFIX, JournalError
+from edge_agent.delivery.journal_file import FILE
 from edge_agent.doctor.account import Account
 from edge_agent.doctor.check import Check, Verdict
 

@@ -19,7 +19,8 @@ from edge_agent.clock import moment
 from edge_agent.delivery import journal, journal_file, journal_sync, record
 from edge_agent.delivery.delivery import CONFIRMED_WITHIN_S, MOST_TRIES, POSTPONED_S, Delivery
 from edge_agent.delivery.journal import Journal, Unanswered
-from edge_agent.delivery.journal_file import FILE, WAL_SUFFIX, open_file
+from edge_agent.delivery.journal_connection import WAL_SUFFIX
+from edge_agent.delivery.journal_file import FILE, open_file
 from edge_agent.delivery.journal_sync import JournalSync, Synced
 from edge_agent.delivery.record import TRY_AGAIN_S
 from edge_agent.engine.protocol import Run

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent.clock import Moment
-from edge_agent.delivery import journal_file
+from edge_agent.delivery import journal_connection, journal_file
 from edge_agent.delivery.journal import Journal, journal_facts
-from edge_agent.delivery.journal_file import FILE, WAL_SUFFIX
+from edge_agent.delivery.journal_connection import WAL_SUFFIX
+from edge_agent.delivery.journal_file import FILE
 from edge_agent.mqtt.publications import Publication
 from edge_agent.requests.quarantine import Quarantined
 from tests.support import inbound
@@ -369,7 +370,7 @@ def test_a_salvage_that_does_not_reach_the_file_itself_moves_nothing(
         return whole(old)
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal_file, "LOCKED_MS", 0)
+        patch.setattr(journal_connection, "LOCKED_MS", 0)
         patch.setattr(journal_file, "copied", copied)
         with pytest.raises(sqlite3.OperationalError):
             Journal(path)

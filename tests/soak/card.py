@@ -29,7 +29,8 @@ from pathlib import Path
 
 from edge_agent.clock import Moment
 from edge_agent.delivery.journal import Journal
-from edge_agent.delivery.journal_file import FILE, WAL_BYTES, WAL_SUFFIX
+from edge_agent.delivery.journal_connection import WAL_SUFFIX
+from edge_agent.delivery.journal_file import FILE, WAL_BYTES
 from edge_agent.demo.readings import held_out
 from edge_agent.mqtt.publications import Publication
 from tests.soak.line import Line
