@@ -20,6 +20,8 @@ from edge_agent.commands.commands import (
     fields_of,
     parse_command,
 )
+from edge_agent.commands.nonces import FILE as NONCES
+from edge_agent.commands.nonces import Nonces
 from edge_agent.config import COMMANDS, Config
 from edge_agent.faults import cut, shown
 from edge_agent.mqtt.link_events import Inbound
@@ -62,15 +64,15 @@ class CommandDesk:
     def __init__(self, config: Config, publish: Callable[[Publication], object], deeds: Deeds) -> None:
         self._publish = publish
         self._deeds = deeds
-        self._key = _key(config)
-        self._authority, self._known_since = Authority(self._key), time.monotonic()
+        self._key, self._nonces = _key(config), Nonces(config.state_dir / NONCES)
+        self._authority, self._known_since = Authority(self._key, self._nonces), time.monotonic()
         self._config = config
 
     def reconfigure(self, config: Config) -> None:
         """Raises OSError if the key file cannot be read; nothing has changed then."""
         if (key := _key(config)) != self._key:
             self._key = key
-            self._authority, self._known_since = Authority(key), time.monotonic()
+            self._authority, self._known_since = Authority(key, self._nonces), time.monotonic()
         self._config = config
 
     def hear(self, inbound: Inbound) -> None:

@@ -1,4 +1,4 @@
-"""PURE. Commands from the bus: who may, whether it is well formed, and what to answer. The agent does the deeds."""
+"""Commands from the bus: who may, whether it is well formed, and what to answer. The agent does the deeds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
 
+from edge_agent.commands.nonces import Nonces
 from edge_agent.faults import first_fault, shown
 from edge_agent.strict_json import NotJsonError, encode, parse_json
 
 MAX_AGE_S = 60.0
-_MAX_NONCES = 4096
 
 
 # No command needs a hundredth of it; and a result holds its `id`, and waits for a broker that may be away.
@@ -137,16 +137,16 @@ def _seconds(ts: object) -> float | None:
 class Authority:
     """Refuses commands without a fresh HMAC, where a key is configured."""
 
-    def __init__(self, key: bytes | None) -> None:
+    def __init__(self, key: bytes | None, nonces: Nonces | None = None) -> None:
+        """nonces: of commands that were carried out before; None = of none."""
         self._key = key
-        # Digests, the oldest first. Not by age: a clock that is set back makes old times fresh.
-        self._nonces: dict[bytes, None] = {}
+        self._nonces = Nonces() if nonces is None else nonces
 
     def check(self, operation: str, fields: dict[str, Any], now: float, known_s: float = MAX_AGE_S) -> None:
         """Raises CommandError(unauthorized).
 
-        now: seconds since 1970. known_s: for how long, by no clock that is set, this agent has been here to remember
-        nonces; those of an earlier one it does not.
+        now: seconds since 1970. known_s: for how long, by no clock that is set, this agent has been here; what came to
+        an earlier one that lost its nonces is not for this one.
         """
         if self._key is None:
             return
@@ -163,12 +163,9 @@ class Authority:
             raise CommandError("unauthorized", message)
         if not hmac.compare_digest(given.lower().encode(), self.sign(operation, signed).encode()):
             raise CommandError("unauthorized", "hmac: does not fit the command")
-        seen = hashlib.blake2b(nonce.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        if seen in self._nonces:
+        if nonce in self._nonces:
             raise CommandError("unauthorized", "nonce: seen before")
-        self._nonces[seen] = None
-        if len(self._nonces) > _MAX_NONCES:
-            del self._nonces[next(iter(self._nonces))]
+        self._nonces.add(nonce)
 
     def sign(self, operation: str, fields: dict[str, Any]) -> str:
         """Hex HMAC-SHA-256 over `<operation>\\n` and the canonical JSON of the fields."""

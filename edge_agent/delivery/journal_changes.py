@@ -30,10 +30,10 @@ def wal_header(path: Path) -> bytes:
 
 
 def written_frames(path: Path) -> int:
-    """Up to the last commit that is in the file, whether it can be read or not. Raises OSError.
+    """Up to the last commit but one that is in the file, whether it can be read or not. Raises OSError.
 
-    What a process was writing as it was killed counts from its commit on, which is written last. After a loss of power
-    frames may be missing before one that is there, for they come to the disk in any order.
+    A commit counts once something of the next one is there: a process that is killed may leave the last one half
+    written. After a loss of power frames may be missing before one that is there: they come to the disk in any order.
     """
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES)
@@ -44,12 +44,13 @@ def written_frames(path: Path) -> int:
             return max(1, nbytes // _FRAME_BYTES)
         page_bytes = int.from_bytes(header[_PAGE_BYTES_AT : _PAGE_BYTES_AT + 4], "big")
         salt = header[_SALT_AT:_CHECKSUM_AT]
-        number = written = 0
+        number = written = last = 0
         while len(frame := file.read(_FRAME_HEADER_BYTES)) == _FRAME_HEADER_BYTES:
             number += 1
-            is_whole = file.seek(page_bytes, os.SEEK_CUR) <= nbytes
-            if is_whole and frame[_FRAME_SALT] == salt and frame[_FRAME_COMMIT] != bytes(4):
-                written = number
+            file.seek(page_bytes, os.SEEK_CUR)
+            if frame[_FRAME_SALT] == salt:
+                written = last
+                last = number if frame[_FRAME_COMMIT] != bytes(4) else last
         return written
 
 
