@@ -243,7 +243,7 @@ class Agent:
                 case "give-up":
                     self._exit_code = 1
         self._operations.tick(now)
-        self._connections.keep_together(now)
+        self._connections.tend(now)
         self._connections.control.outbox.take_fates()  # of its messages nobody asks
         if "health" in self._timers:  # a reload may have made its interval shorter
             self._timers["health"] = min(self._timers["health"], now + self._operations.config.health.interval_s)

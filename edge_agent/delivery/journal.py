@@ -266,17 +266,16 @@ class Journal:
         return None
 
     def repeatable(self) -> Iterator[Repeatable]:
-        """The oldest first."""
-        for row, key, reply, correlation, topic, *at in self._sound(
-            "number, key, reply, correlation, reply_topic, boot, monotonic_s, wall_s", "key IS NOT NULL"
-        ):
+        """In the order of their ends."""
+        columns = "number, key, reply, correlation, reply_topic, boot, monotonic_s, wall_s"
+        for row, key, reply, correlation, topic, *at in self._sound(columns, "key IS NOT NULL", "wall_s, number"):
             nbytes = row_bytes(topic, reply, correlation)
             yield Repeatable(row=row, key=key, reply=reply, nbytes=nbytes, ended=Moment(*at))
 
-    def _sound(self, columns: str, which: str) -> Iterator[Any]:
+    def _sound(self, columns: str, which: str, order: str = "number") -> Iterator[Any]:
         """Rows in order, one by one; those with values that were never written are dropped."""
         names = columns.split(", ")
-        numbers = f"SELECT number FROM requests WHERE {which} ORDER BY number"  # noqa: S608 - words of ours
+        numbers = f"SELECT number FROM requests WHERE {which} ORDER BY {order}"  # noqa: S608 - words of ours
         for (number,) in self._connection.execute(numbers).fetchall():
             query = f"SELECT {columns} FROM requests WHERE number = {number:d}"  # noqa: S608
             row = self._connection.execute(query).fetchone()

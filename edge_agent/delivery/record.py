@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from edge_agent.clock import Moment
 from edge_agent.delivery.journal import Journal, Repeatable, Unanswered
-from edge_agent.delivery.journal_connection import JournalError
+from edge_agent.delivery.journal_connection import JournalError, is_in_use
 from edge_agent.delivery.journal_sync import JournalSync, Synced
 from edge_agent.mqtt.link_events import Inbound
 from edge_agent.mqtt.publications import Publication
@@ -81,6 +81,8 @@ class Record:
                 raise
         except (JournalError, OSError) as error:
             self._fail(str(error))
+            if isinstance(error, JournalError) and is_in_use(error):
+                self._try_at = time.monotonic() + READERS_GONE_S
             return []
         if was_away:
             log.warning("requests are kept on disk again journal=%s", path)

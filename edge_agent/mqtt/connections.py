@@ -57,10 +57,14 @@ class Connections:
         self.control.set_subscriptions(filters)
         self._requests = frozenset(requests)
         self.data.set_subscriptions(self._requests, self._subscriptions.want(self._requests))
-        if self.data.is_connected:
+
+    def tend(self, now: float) -> None:
+        """To be called now and then."""
+        self._keep_together(now)
+        if self.data.is_connected and not self.data.former:
             self._subscriptions.are(self._requests)
 
-    def keep_together(self, now: float) -> None:
+    def _keep_together(self, now: float) -> None:
         """Of several brokers, one has both: what the board says of itself is to be true where its requests come in."""
         data, control = self.data, self.control
         is_together = data.is_connected and data.host == control.host
@@ -98,7 +102,6 @@ class Connections:
         self._told = {(other, reason) for other, reason in self._told if other is not link}
         if link is self.data:
             self._data_lost_at = None
-            self._subscriptions.are(self._requests)
         else:
             self._control_connected_at = now
 

@@ -83,10 +83,11 @@ class MqttLink:
         self._will = will
         self._filters: frozenset[str] = frozenset()
         # Those that were wanted before: the broker's session may know them still.
-        self._former: frozenset[str] = frozenset()
+        self.former: frozenset[str] = frozenset()
         # By filter: why the broker refuses it; None = it does not.
         self.subscribed: dict[str, str | None] = {}
         self._asked: dict[int | None, str] = {}
+        self._ended: dict[int | None, str] = {}
         self._lock = threading.Lock()
         protocol = MQTTProtocolVersion.MQTTv5 if self._is_v5 else MQTTProtocolVersion.MQTTv311
         # paho's default of a clean start at the first connect would throw away what the broker kept for us.
@@ -108,6 +109,7 @@ class MqttLink:
         self._client.on_message = self._on_message
         self._client.on_publish = self._on_publish
         self._client.on_subscribe = self._on_subscribe
+        self._client.on_unsubscribe = self._on_unsubscribe
         self._client.on_pre_connect = self._on_pre_connect
         self._queue = PahoQueue(self._client)
         self.outbox = Outbox(self._queue)
@@ -188,12 +190,12 @@ class MqttLink:
         # What is sent comes in the order of what is wanted, whichever thread sends it.
         with self._lock:
             added = wanted - self._filters
-            self._former = self._former.union(self._filters, former) - wanted
+            self.former = self.former.union(self._filters, former) - wanted
             self._filters = wanted
             if self.is_connected:
                 # In this order: a topic that falls under a filter of either kind is heard all the time.
                 self._subscribe(added)
-                self._unsubscribe(self._former)
+                self._unsubscribe(self.former)
 
     def publish(self, publication: Publication) -> int | None:
         """Hands a message over; while offline it waits. Gives its number, for `outbox.take_fates`.
@@ -240,12 +242,15 @@ class MqttLink:
         )
         self._queue.line_up(self.outbox.in_flight)
         self._asked.clear()
+        self._ended.clear()
         self.connects += 1
         with self._lock:
             self.is_connected = True
             self._subscribe(self._filters)
             if self._is_persistent:
-                self._unsubscribe(self._former)
+                self._unsubscribe(self.former)
+            else:
+                self.former = frozenset()
         self._deliver(Connected(link=self))
 
     def _on_connect_fail(self, _client: paho.Client, _userdata: object) -> None:
@@ -309,6 +314,13 @@ class MqttLink:
         if refused is not None:
             log.error("subscription refused client=%s topic=%r reason=%s", self.client_id, topic_filter, refused)
 
+    def _on_unsubscribe(
+        self, _client: paho.Client, _userdata: object, number: int, _reasons: object, _properties: object
+    ) -> None:
+        with self._lock:
+            if (topic_filter := self._ended.pop(number, None)) is not None:
+                self.former -= {topic_filter}
+
     def _on_publish(
         self, client: paho.Client, _userdata: object, number: int, reason: ReasonCode, _properties: object
     ) -> None:
@@ -325,7 +337,8 @@ class MqttLink:
 
     def _unsubscribe(self, filters: Iterable[str]) -> None:
         for topic_filter in sorted(filters):
-            self._client.unsubscribe(topic_filter)
+            _, number = self._client.unsubscribe(topic_filter)
+            self._ended[number] = topic_filter
 
     def _subscribe(self, filters: Iterable[str]) -> None:
         for topic_filter in sorted(filters):

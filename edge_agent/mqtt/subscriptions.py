@@ -41,7 +41,7 @@ class Subscriptions:
         return former
 
     def are(self, filters: Iterable[str]) -> None:
-        """The broker has been told of these, and of the end of the others."""
+        """The broker has no others any more."""
         self._keep(frozenset(filters))
 
     def _keep(self, known: frozenset[str]) -> None:

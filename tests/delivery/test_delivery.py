@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -199,6 +201,26 @@ def test_what_another_configuration_refused_is_asked_anew(folder: Path) -> None:
         assert (status, repeat) == (("ok", True) if text else (status, repeat))
         assert board.commands == []
         board.confirm(1)
+
+
+def test_answers_are_repeated_for_as_long_by_the_next_process(folder: Path) -> None:
+    """Also where one that came first ended last."""
+    text = "[queue]\ndedup_window_s = 0.5\n"
+    first = Board(folder, text)
+    first.dispatcher.slots = 2
+    for name in ("slow", "quick"):
+        first.hear(envelope(name))
+    first.dispatcher.fill(time.monotonic())
+    first.answer(2)
+    first.confirm(1)
+    time.sleep(0.6)
+    first.answer(1)
+    first.confirm(2)
+    again = Board(folder, text)
+    again.hear(envelope("quick"))
+    assert len(again.commands) == 1
+    again.hear(envelope("slow"))
+    assert [(reply["id"], reply["repeat"]) for reply in again.replies] == [("slow", True)]
 
 
 def test_a_reading_of_a_task_that_is_gone_is_told_so(folder: Path) -> None:
@@ -755,6 +777,27 @@ def test_files_that_somebody_takes_away_are_a_fault_and_made_anew_with_all_that_
     again = Board(found)
     again.hear(envelope("answered"))
     assert [(reply["id"], reply["repeat"]) for reply in again.replies] == [("answered", False), ("answered", True)]
+
+
+@pytest.mark.expects_warning
+def test_who_looks_at_the_record_as_the_agent_starts_is_not_waited_for_long(folder: Path) -> None:
+    Board(folder).delivery.close()
+    look = (
+        "import sqlite3, sys; reader = sqlite3.connect(sys.argv[1])\n"
+        "reader.execute('SELECT * FROM requests').fetchall(); print('ready', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", look, str(folder / FILE)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        board = Board(folder)
+        assert "locked" in (board.delivery.fault or "")
+        board.hear(envelope("a"))
+        process.communicate()
+    board.delivery.flush(time.monotonic() + record.READERS_GONE_S + 1)
+    assert board.delivery.fault is None
+    board.delivery.close()
+    assert [json.loads(left.payload)["id"] for left in left_for_the_next(folder)] == ["a"]
 
 
 @pytest.mark.expects_warning

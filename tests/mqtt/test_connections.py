@@ -48,7 +48,7 @@ class Both:
         give_up_at = time.monotonic() + 30
         while self.where() != [host, host]:
             assert time.monotonic() < give_up_at, self.where()
-            self.connections.keep_together(time.monotonic())
+            self.connections.tend(time.monotonic())
             time.sleep(0.02)
 
     def where(self) -> list[str | None]:
@@ -109,8 +109,8 @@ def test_with_one_broker_there_is_nothing_to_choose(tmp_path: Path) -> None:
         one.control.start()
         while not one.control.is_connected:
             time.sleep(0.02)
-        one.keep_together(0.0)
-        one.keep_together(1000.0)
+        one.tend(0.0)
+        one.tend(1000.0)
         time.sleep(0.2)
         assert one.control.connects == 1
         assert one.control.is_connected
