@@ -94,7 +94,7 @@ class Ladder:
     @property
     def told(self) -> str:
         """The reason as an operator reads it, also when it is one no more."""
-        return self.reason if self._is_needed else f"over, eased step by step: {self.reason}"
+        return self.reason if self._is_needed else f"{self.reason} (over, eased step by step)"
 
     @property
     def stage(self) -> Stage | None:

@@ -127,7 +127,7 @@ def test_it_recovers_stage_by_stage() -> None:
     assert told[-1] == NO_LIMITS
     assert all(is_as_tight(before, after) for before, after in pairwise(told))
     still = told[int(RELAX_S) - 2]
-    assert still.reason == f"over, eased step by step: {hot.reason}"
+    assert still.reason == f"{hot.reason} (over, eased step by step)"
     assert replace(still, reason=hot.reason) == hot
     assert changes(told) == 7
 
