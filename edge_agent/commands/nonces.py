@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from pathlib import Path
+
+from edge_agent import state_files
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +24,10 @@ class Nonces:
         # The oldest first.
         self._seen: dict[bytes, None] = {}
         self._is_torn = False
-        if path is None or path.is_fifo():  # which would be waited for
+        if path is None:
             return
         try:
-            known = path.read_bytes()
-        except FileNotFoundError:
-            return
+            known = state_files.read(path) or b""
         except OSError as error:
             log.warning("%s cannot be read, commands of before could be carried out again: %s", path, error)
             return
@@ -53,25 +52,13 @@ class Nonces:
         if self._path is None:
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            if is_anew:
-                draft = self._path.with_suffix(".new")
-                _write(draft, b"".join(self._seen), os.O_TRUNC)
-                draft.replace(self._path)
+            if is_anew or not self._path.exists():
+                state_files.replace(self._path, b"".join(self._seen), mode=0o600)
                 self._is_torn = False
             else:
-                _write(self._path, seen, os.O_APPEND)
+                state_files.append(self._path, seen)
         except OSError as error:
             log.warning("%s cannot be written, commands could be carried out again: %s", self._path, error)
-
-
-def _write(path: Path, data: bytes, how: int) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | how, 0o600)
-    try:
-        os.write(file, data)
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _digest(nonce: str) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from edge_agent.delivery.journal_changes import begins_as_written
 from edge_agent.delivery.journal_connection import WAL_SUFFIX, JournalError, connect
 from edge_agent.delivery.journal_file import WAL_BYTES
+from edge_agent.state_files import sync_folder
 
 # A request is acknowledged at the earliest so long after the one before it: what comes within shares one write.
 URGENT_EVERY_S = 0.1
@@ -99,7 +100,7 @@ class JournalSync:
     def _sync(self) -> None:
         _sync_changes(self._wal)
         if not self._is_named:
-            _sync_folder(self._path.parent)  # the names of files that are new
+            sync_folder(self._path.parent)  # the names of files that are new
             self._is_named = True
         self._check_names()
         # What changes several times until then reaches the tables' pages once.
@@ -145,11 +146,3 @@ def _has_no_hole(file: int) -> bool:
     before = os.fstat(file).st_size
     end = os.lseek(file, 0, os.SEEK_HOLE) if before else 0
     return end >= min(before, os.fstat(file).st_size)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

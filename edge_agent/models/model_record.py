@@ -7,7 +7,6 @@ name. It is void once the configuration names another path than at the switch: w
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edge_agent import state_files
 from edge_agent.config import Config
 from edge_agent.models.model_store import Model, ModelError, open_model
 
@@ -43,12 +43,9 @@ def read(config: Config) -> Record | None:
 
 
 def _read_file(path: Path) -> Record | None:
-    if path.is_fifo():  # it would be waited for
-        return None
     try:
-        return Record.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
+        content = state_files.read(path)
+        return None if content is None else Record.model_validate_json(content)
     except (OSError, ValidationError) as error:
         log.error("%s cannot be read, models.default.path is used: %s", path, error)  # noqa: TRY400 - no fault of ours
         return None
@@ -56,21 +53,13 @@ def _read_file(path: Path) -> Record | None:
 
 def write(state_dir: Path, record: Record) -> None:
     """On the disk when it returns; before that, a loss of power leaves the old one. Raises OSError."""
-    state_dir.mkdir(parents=True, exist_ok=True)
-    path = state_dir / FILE
-    draft = path.with_suffix(".new")
-    with draft.open("wb") as file:
-        file.write(record.model_dump_json(by_alias=True).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    _sync_folder(state_dir)
+    state_files.replace(state_dir / FILE, record.model_dump_json(by_alias=True).encode() + b"\n")
 
 
 def forget(state_dir: Path) -> None:
     """From now on the configuration counts. Raises OSError."""
     (state_dir / FILE).unlink(missing_ok=True)
-    _sync_folder(state_dir)
+    state_files.sync_folder(state_dir)
 
 
 def in_force(config: Config) -> Path:
@@ -131,11 +120,3 @@ def keep_engine_states(state_dir: Path, models: list[Model]) -> None:
         return
     for folder in others:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

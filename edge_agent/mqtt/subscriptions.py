@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from edge_agent import state_files
 from edge_agent.topics import filter_fault
 
 log = logging.getLogger(__name__)
@@ -23,13 +24,10 @@ class Subscriptions:
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / FILE
         self._known: frozenset[str] = frozenset()
-        if self._path.is_fifo():  # it would be waited for
-            return
         try:
-            known = json.loads(self._path.read_bytes())
+            content = state_files.read(self._path)
+            known = [] if content is None else json.loads(content)
             self._known = frozenset(one for one in known if isinstance(one, str) and filter_fault(one) is None)
-        except FileNotFoundError:
-            pass
         except (OSError, ValueError, TypeError, RecursionError) as error:
             log.warning("%s cannot be read, earlier subscriptions may go on: %s", self._path, error)
 
@@ -48,10 +46,7 @@ class Subscriptions:
         if known == self._known:
             return
         self._known = known
-        draft = self._path.with_suffix(".new")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(sorted(known), indent=1) + "\n", encoding="utf-8")
-            draft.replace(self._path)
+            state_files.replace(self._path, json.dumps(sorted(known), indent=1).encode() + b"\n")
         except OSError as error:
             log.warning("%s cannot be written, subscriptions of today may outlast them: %s", self._path, error)

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent import supervisor
+from edge_agent import state_files, supervisor
 from edge_agent.commands.commands import CommandError
 from edge_agent.config import ModelConfig
 from edge_agent.engine.load_progress import LOAD_SILENCE_S
@@ -443,7 +443,7 @@ def test_what_was_renamed_but_is_not_surely_on_the_disk_is_taken_back(
     new = board.load("new")
     board.say(new, READY, 5.0)
     board.say(new, right(0), 5.0)
-    monkeypatch.setattr(model_record, "_sync_folder", fail)
+    monkeypatch.setattr(state_files, "sync_folder", fail)
     board.say(new, right(1), 5.0)
     board.hear_thread(6.0)
     assert board.results[1:] == ["not_recorded"]
