@@ -15,7 +15,7 @@ _LOGIT_BYTES = 4
 # Sequences of the engine beside those that answer: branches of labels, prefixes, an idle one (engine/llama_engine.py).
 _SPARE_SEQUENCES = 15
 _STEP_ROWS = 256
-# Measured here with `python -m tests.quality.memory`: Python, numpy and llama.cpp without a model; a token's text with
+# Measured here with `python -m rigs.quality.memory`: Python, numpy and llama.cpp without a model; a token's text with
 # its place in maps; the agent beside its worker, with the process that renders templates.
 WORKER_BYTES, TOKEN_TEXT_BYTES, AGENT_BYTES = 35_000_000, 175, 60_000_000 + 25_000_000
 

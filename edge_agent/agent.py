@@ -16,14 +16,14 @@ from typing import Any
 from edge_agent.board.board import Board
 from edge_agent.board.monitor import Monitor
 from edge_agent.board.reading import BoardReading
-from edge_agent.clock import moment
+from edge_agent.board.systemd_notify import notify, watchdog_interval_s
+from edge_agent.board_control import BoardControl
 from edge_agent.commands.operations import Operations
-from edge_agent.config import Config
-from edge_agent.delivery.delivery import Delivery
-from edge_agent.delivery.journal_sync import Synced
-from edge_agent.engine.load_progress import LOAD_SILENCE_S
-from edge_agent.engine.process import WorkerExited
-from edge_agent.engine.protocol import (
+from edge_agent.core.clock import moment
+from edge_agent.core.config import Config
+from edge_agent.core.errors import cut
+from edge_agent.core.load_progress import LOAD_SILENCE_S
+from edge_agent.core.protocol import (
     Cancelled,
     Failed,
     Finished,
@@ -34,26 +34,26 @@ from edge_agent.engine.protocol import (
     Ready,
     Refused,
 )
-from edge_agent.faults import cut
-from edge_agent.governor.board_control import BoardControl
+from edge_agent.core.topics import discovery_status
 from edge_agent.inbox import Inbox, InboxEvent
+from edge_agent.models.bundle import Model
 from edge_agent.models.canary_watch import CanaryWatch
-from edge_agent.models.model_store import Model
-from edge_agent.models.model_switch import ModelSwitch
+from edge_agent.models.switch import ModelSwitch
 from edge_agent.models.switch_attempt import How, Opened, Recorded, switched_event
 from edge_agent.mqtt.connections import Connections
+from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import TAKEN_OVER, Connected, Disconnected, Inbound
-from edge_agent.mqtt.mqtt_link import MqttLink
+from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.renderer import Renderer
 from edge_agent.requests.tasks import load_tasks
 from edge_agent.status.health import Throughput
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.retained import RetainedTopics
-from edge_agent.supervisor import End, FromWorker, Supervisor
-from edge_agent.systemd_notify import notify, watchdog_interval_s
-from edge_agent.topics import discovery_status
+from edge_agent.store.journal_sync import Synced
 from edge_agent.watchdog import Vitals, stalled
+from edge_agent.worker.process import WorkerExited
+from edge_agent.worker.supervisor import End, FromWorker, Supervisor
 
 log = logging.getLogger(__name__)
 

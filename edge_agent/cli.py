@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from edge_agent import __version__
-from edge_agent.config import COMMANDS, Config
 from edge_agent.config_files import broker_file_faults, command_file_faults, file_faults, model_hints, state_hints
-from edge_agent.config_loader import DEFAULT_PATH, ConfigError, load_config
-from edge_agent.envelope import MAX_DEADLINE_MS
-from edge_agent.faults import printable, printable_json, shown
-from edge_agent.log_limit import BoundedHandler
-from edge_agent.strict_json import NotJsonError, parse_json
-from edge_agent.topics import NAME_PATTERN
+from edge_agent.core.config import COMMANDS, Config
+from edge_agent.core.envelope import MAX_DEADLINE_MS
+from edge_agent.core.errors import printable, printable_json, shown
+from edge_agent.core.log_limit import BoundedHandler
+from edge_agent.core.strict_json import NotJsonError, parse_json
+from edge_agent.core.topics import NAME_PATTERN
+from edge_agent.loader import DEFAULT_PATH, ConfigError, load_config
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -246,24 +246,24 @@ def _act(options: argparse.Namespace) -> int:
         case "watch":
             return _watch(options)
         case "doctor":
-            from edge_agent.doctor.doctor import doctor  # noqa: PLC0415 - only this command pays for it
+            from edge_agent.tools.doctor.doctor import doctor  # noqa: PLC0415 - only this command pays for it
 
             return doctor(options.config, is_broker_only=options.broker, as_json=options.json)
         case "diag":
-            from edge_agent.diag.diag import diag  # noqa: PLC0415 - only this command pays for it
+            from edge_agent.tools.diag.diag import diag  # noqa: PLC0415 - only this command pays for it
 
             return diag(options.config, options.out, as_json=options.json)
         case "probe":
-            from edge_agent.models.probe import probe  # noqa: PLC0415 - only this command pays for it
+            from edge_agent.tools.probe import probe  # noqa: PLC0415 - only this command pays for it
 
             is_unnamed = options.config is None and options.bundle is None
             return probe(DEFAULT_PATH if is_unnamed else options.config, options.bundle)
         case "bench":
-            from edge_agent.bench.bench import bench  # noqa: PLC0415 - only this command pays for it
+            from edge_agent.tools.bench.bench import bench  # noqa: PLC0415 - only this command pays for it
 
             return bench(options.config, options.model, is_quick=options.quick, as_json=options.json)
         case _:
-            from edge_agent.demo.demo import demo  # noqa: PLC0415 - needs the extra `demo`
+            from edge_agent.tools.demo.demo import demo  # noqa: PLC0415 - needs the extra `demo`
 
             return demo(options.protocol, options.port, options.work, keep=options.keep)
 
@@ -280,10 +280,10 @@ def _run(path: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(EXIT_OK))
     from edge_agent.agent import Agent  # noqa: PLC0415 - check-config needs none of it
-    from edge_agent.heap import keep_heap_small  # noqa: PLC0415
-    from edge_agent.models.model_record import open_in_force  # noqa: PLC0415
-    from edge_agent.models.model_store import ModelError  # noqa: PLC0415
-    from edge_agent.state_lock import StateInUseError, locked  # noqa: PLC0415
+    from edge_agent.core.heap import keep_heap_small  # noqa: PLC0415
+    from edge_agent.models.bundle import ModelError  # noqa: PLC0415
+    from edge_agent.models.record import open_in_force  # noqa: PLC0415
+    from edge_agent.store.state_lock import StateInUseError, locked  # noqa: PLC0415
 
     keep_heap_small()
     config = load_config(path)
@@ -309,8 +309,8 @@ def _check_config(path: Path) -> int:
 
 
 def _ask(options: argparse.Namespace) -> int:
-    from edge_agent.client.ask import ask, input_of  # noqa: PLC0415
-    from edge_agent.client.exchange import NoAnswerError  # noqa: PLC0415
+    from edge_agent.tools.ask import ask, input_of  # noqa: PLC0415
+    from edge_agent.tools.exchange import NoAnswerError  # noqa: PLC0415
 
     config = load_config(options.config)
     if faults := broker_file_faults(config.mqtt):
@@ -337,8 +337,8 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    from edge_agent.client.exchange import NoAnswerError  # noqa: PLC0415
-    from edge_agent.client.send_command import send_command  # noqa: PLC0415
+    from edge_agent.tools.command import send_command  # noqa: PLC0415
+    from edge_agent.tools.exchange import NoAnswerError  # noqa: PLC0415
 
     config = load_config(options.config)
     if faults := [*broker_file_faults(config.mqtt), *command_file_faults(config)]:
@@ -353,8 +353,8 @@ def _command(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from edge_agent.watch.broker import BrokerError, broker_of  # noqa: PLC0415
-    from edge_agent.watch.watch import watch  # noqa: PLC0415
+    from edge_agent.tools.watch.broker import BrokerError, broker_of  # noqa: PLC0415
+    from edge_agent.tools.watch.watch import watch  # noqa: PLC0415
 
     try:
         mqtt, site = broker_of(options)

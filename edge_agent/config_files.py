@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from edge_agent.config import Config, MqttConfig, TlsConfig
-from edge_agent.delivery.journal_file import FILE
-from edge_agent.faults import field_name, shown_path
-from edge_agent.models.model_record import in_force
-from edge_agent.models.model_store import content_fault, path_fault
+from edge_agent.core.config import Config, MqttConfig, TlsConfig
+from edge_agent.core.errors import field_name, shown_path
+from edge_agent.models.bundle import content_fault, path_fault
+from edge_agent.models.record import in_force
 from edge_agent.models.signatures import public_key_fault
+from edge_agent.store.journal_file import FILE
 
 
 def file_faults(config: Config) -> list[str]:

@@ -7,12 +7,12 @@ import queue
 import threading
 
 from edge_agent.board.reading import BoardReading
-from edge_agent.delivery.journal_sync import Synced
-from edge_agent.engine.process import WorkerExited
-from edge_agent.engine.protocol import Event
+from edge_agent.core.protocol import Event
 from edge_agent.models.switch_attempt import Opened, Recorded
 from edge_agent.mqtt.link_events import Disconnected, LinkEvent
-from edge_agent.supervisor import FromWorker
+from edge_agent.store.journal_sync import Synced
+from edge_agent.worker.process import WorkerExited
+from edge_agent.worker.supervisor import FromWorker
 
 MAX_INBOX = 1000
 # How long a thread that waits at a full inbox may overlook that it was closed.

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.demo.broker import free_port, start_broker
-from edge_agent.demo.readings import checkpoint_folder
-from tests.client import Client
-from tests.processes import AgentProcess, Mosquitto
-from tests.shared import made_once
-from tests.site import Site, site_config
-from tests.switch_bundles import make_bundles
+from edge_agent.tools.demo.broker import free_port, start_broker
+from edge_agent.tools.demo.readings import checkpoint_folder
+from tests.helpers.client import Client
+from tests.helpers.processes import AgentProcess, Mosquitto
+from tests.helpers.shared import made_once
+from tests.helpers.site import Site, site_config
+from tests.helpers.switch_bundles import make_bundles
 
 _NUMBERS = itertools.count(1)
 # What a shell starts in the background has SIGINT ignored, and every program started here would inherit that.
@@ -78,7 +78,7 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models_dir with bundles of the demonstration model, as tests/switch_bundles.py names them."""
+    """A models_dir with bundles of the demonstration model, as tests/helpers/switch_bundles.py names them."""
     return made_once(tmp_path_factory, "switch-bundles", make_bundles) / "models"
 
 

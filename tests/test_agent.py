@@ -12,22 +12,22 @@ import pytest
 
 from edge_agent.agent import OUTGROWN_DRAIN_S, REFRESH_EVERY_S, REPUBLISH_AFTER_S, Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
-from edge_agent.config_loader import load_config
-from edge_agent.engine.process import EngineProcess, WorkerExited
-from edge_agent.engine.protocol import Cancelled, EngineSettings, Load, Loading, LoadPhase, Run
-from edge_agent.models.model_store import open_model
+from edge_agent.core.protocol import Cancelled, EngineSettings, Load, Loading, LoadPhase, Run
+from edge_agent.core.publications import Publication
+from edge_agent.loader import load_config
+from edge_agent.models.bundle import open_model
 from edge_agent.mqtt.link_events import TAKEN_OVER, Broken, Connected, Disconnected
-from edge_agent.mqtt.publications import Publication
 from edge_agent.status import homeassistant
 from edge_agent.status.health import health_document
 from edge_agent.status.presence import Presence, State
-from edge_agent.supervisor import FromWorker
-from edge_agent.worker_memory import LASTING_S
-from tests.models.test_model_store import OTHER_WEIGHTS, bundle
+from edge_agent.worker.memory_bound import LASTING_S
+from edge_agent.worker.process import EngineProcess, WorkerExited
+from edge_agent.worker.supervisor import FromWorker
+from tests.helpers.support import BASE, config, finished, inbound, with_model
+from tests.models.test_bundle import OTHER_WEIGHTS, bundle
 from tests.status.test_health import READY
-from tests.support import BASE, config, finished, inbound, with_model
-from tests.test_supervisor import Memory as WorkerMemory
-from tests.test_supervisor import Process
+from tests.worker.test_supervisor import Memory as WorkerMemory
+from tests.worker.test_supervisor import Process
 
 
 def test_a_drain_has_an_end_though_nobody_can_be_told_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,13 +32,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from edge_agent.config import Config
-from edge_agent.models.model_record import FILE, open_in_force
-from edge_agent.topics import Topics, ask_reply_topic
+from edge_agent.core.config import Config
+from edge_agent.core.topics import Topics, ask_reply_topic
+from edge_agent.models.record import FILE, open_in_force
+from rigs.deploy.fleet import ANSIBLE, Broker
 from tests.conftest import NO_MOSQUITTO
-from tests.deploy.fleet import ANSIBLE, Broker
-from tests.models.test_model_store import bundle
-from tests.processes import WAIT_S, Mosquitto
+from tests.helpers.processes import WAIT_S, Mosquitto
+from tests.models.test_bundle import bundle
 
 ROLE = ANSIBLE / "roles" / "edge_agent"
 

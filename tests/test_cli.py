@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import cli
-from tests.support import CONFIG
+from tests.helpers.support import CONFIG
 
 
 @pytest.mark.parametrize("arguments", [["ask", "triage", "x"], ["run"], ["check-config"]])

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config_files import file_faults
-from edge_agent.config_loader import load_config
-from tests.certificates import CERTIFICATE, KEY, KEY_WITH_PASSPHRASE, OTHER_KEY
-from tests.keys import write_keys
+from edge_agent.loader import load_config
+from tests.helpers.certificates import CERTIFICATE, KEY, KEY_WITH_PASSPHRASE, OTHER_KEY
+from tests.helpers.keys import write_keys
 
 NO_CERTIFICATES = "should be a file of certificates in PEM, but none can be read from it"
 NO_KEY = "should be the private key of mqtt.tls.cert_file, in PEM and without a passphrase"

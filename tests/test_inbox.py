@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from typing import cast
 
-from edge_agent.engine.protocol import Cancelled
+from edge_agent.core.protocol import Cancelled
 from edge_agent.inbox import MAX_INBOX, Inbox
+from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import Broken, Disconnected
-from edge_agent.mqtt.mqtt_link import MqttLink
-from tests.support import inbound
+from tests.helpers.support import inbound
 
 
 def test_the_workers_events_come_before_requests_that_wait_and_each_kind_in_order() -> None:

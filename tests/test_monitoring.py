@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from edge_agent.board.reading import BoardReading, Thermal
-from edge_agent.demo.broker import free_port
+from edge_agent.core.topics import Topics, matches
 from edge_agent.status.health import health_document
-from edge_agent.topics import Topics, matches
-from tests.client import Client
-from tests.processes import Mosquitto, wait_until
+from edge_agent.tools.demo.broker import free_port
+from tests.helpers.client import Client
+from tests.helpers.processes import Mosquitto, wait_until
 from tests.status.test_health import facts
 
 FOLDER = Path(__file__).parents[1] / "ansible/files/monitoring"

@@ -17,16 +17,16 @@ from pydantic import BaseModel
 
 from edge_agent import cli
 from edge_agent.commands.commands import Authority, SwitchFields, fields_of
-from edge_agent.config import COMMANDS, ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig
-from edge_agent.config_loader import load_config
-from edge_agent.demo.broker import free_port
-from edge_agent.demo.readings import checkpoint_folder
-from edge_agent.envelope import Options
-from edge_agent.messages import Code, Origin, Outcome, Status, encode_reply
-from edge_agent.topics import Topics
+from edge_agent.core.config import COMMANDS, ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig
+from edge_agent.core.envelope import Options
+from edge_agent.core.messages import Code, Origin, Outcome, Status, encode_reply
+from edge_agent.core.topics import Topics
+from edge_agent.loader import load_config
+from edge_agent.tools.demo.broker import free_port
+from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.engine.adapters import demo_adapter
-from tests.processes import wait_until
-from tests.watch.scenes import mixed_site, plain, view_of
+from tests.helpers.processes import wait_until
+from tests.tools.watch.scenes import mixed_site, plain, view_of
 
 PACKAGE = Path(__file__).parents[1] / "edge_agent"
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -99,7 +99,7 @@ def test_the_sample_of_a_switch_is_one_and_what_may_be_wrong_is_named() -> None:
     text = section("Commands")
     (sample,) = re.findall(r"`([^`]+)` on `cmd/model-switch`", text)
     assert fields_of(SwitchFields, json.loads(sample)).bundle == "pumps-2"
-    code = "".join((PACKAGE / "models" / name).read_text("utf-8") for name in ("model_switch.py", "switch_attempt.py"))
+    code = "".join((PACKAGE / "models" / name).read_text("utf-8") for name in ("switch.py", "switch_attempt.py"))
     codes = set(re.findall(r"""(?:CommandError\(|_fail\(attempt, )"(\w+)\"""", code))
     assert "downgrade" in codes
     assert not {name for name in codes if f"`{name}`" not in text}

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_agent.config import GenerateTask
-from edge_agent.engine.client import Worker
-from edge_agent.engine.protocol import Finish, Finished, Run, Sampling
+from edge_agent.core.config import GenerateTask
+from edge_agent.core.protocol import Finish, Finished, Run, Sampling
 from edge_agent.models.canaries import (
     FILE,
     MAX_BYTES,
@@ -24,6 +23,7 @@ from edge_agent.models.canaries import (
 )
 from edge_agent.models.canary_file import read_questions
 from edge_agent.requests.tasks import Task, output_of
+from edge_agent.worker.client import Worker
 
 from ..adapters import adapters_beside
 from ..errors import ConvertError, printable

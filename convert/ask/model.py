@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from edge_agent.engine.client import Worker, WorkerError, started
-from edge_agent.engine.protocol import Adapter, EngineSettings, Load, TaskPrefix
+from edge_agent.core.protocol import Adapter, EngineSettings, Load, TaskPrefix
+from edge_agent.worker.client import Worker, WorkerError, started
 
 from ..errors import ConvertError, printable
 from ..read.model_facts import model_facts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_agent.engine.chat_template import ChatError, ChatTemplate, fault_of
+from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, fault_of
 
 from ..errors import ConvertError, printable
 from ..read.text_file import numbered_lines, read_text

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from edge_agent.engine.chat_template import fault_of
+from edge_agent.engine.prompt.chat_template import fault_of
 
 from ..errors import CheckpointError, printable
 from .checkpoint import Checkpoint

@@ -5,7 +5,7 @@ from pathlib import Path
 from edge_agent.gguf.header import Header, HeaderError, TensorInfo, read_header
 from edge_agent.gguf.model import read_model_facts
 from edge_agent.gguf.qwen2 import EMBEDDING, OUTPUT, read_sizes
-from edge_agent.models.model_store import MODEL_FILE
+from edge_agent.models.bundle import MODEL_FILE
 
 from ..board_cost import Matrix, ModelCost
 from ..errors import ConvertError, printable

@@ -122,7 +122,7 @@ def verify_bundle(folder: Path, key: Ed25519PublicKey | None = None) -> tuple[di
     missing or not made with its other half. Raises ConvertError if there is no manifest to go by.
     """
     # It loads what only the agent needs else.
-    from edge_agent.models.model_store import ManifestError, parse_manifest  # noqa: PLC0415
+    from edge_agent.models.bundle import ManifestError, parse_manifest  # noqa: PLC0415
 
     try:
         data, manifest = _read_manifest(folder)

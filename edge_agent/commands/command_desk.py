@@ -22,11 +22,11 @@ from edge_agent.commands.commands import (
 )
 from edge_agent.commands.nonces import FILE as NONCES
 from edge_agent.commands.nonces import Nonces
-from edge_agent.config import COMMANDS, Config
-from edge_agent.faults import cut, shown
+from edge_agent.core.config import COMMANDS, Config
+from edge_agent.core.errors import cut, shown
+from edge_agent.core.publications import Publication, json_publication
+from edge_agent.core.topics import reply_topic_fault
 from edge_agent.mqtt.link_events import Inbound
-from edge_agent.mqtt.publications import Publication, json_publication
-from edge_agent.topics import reply_topic_fault
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
 
 from edge_agent.commands.nonces import Nonces
-from edge_agent.faults import first_fault, shown
-from edge_agent.strict_json import NotJsonError, encode, parse_json
+from edge_agent.core.errors import first_fault, shown
+from edge_agent.core.strict_json import NotJsonError, encode, parse_json
 
 MAX_AGE_S = 60.0
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from pathlib import Path
 
-from edge_agent import state_files
+from edge_agent.core import state_files
 
 log = logging.getLogger(__name__)
 

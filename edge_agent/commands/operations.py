@@ -8,20 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_agent.clock import timestamp
+from edge_agent.board_control import BoardControl
 from edge_agent.commands.command_desk import Answer, CommandDesk
 from edge_agent.commands.commands import CommandError
-from edge_agent.config import Config
 from edge_agent.config_files import file_faults
-from edge_agent.config_loader import ConfigError, load_config
-from edge_agent.governor.board_control import BoardControl
-from edge_agent.models.model_switch import ModelSwitch
+from edge_agent.core.clock import timestamp
+from edge_agent.core.config import Config
+from edge_agent.loader import ConfigError, load_config
+from edge_agent.models.switch import ModelSwitch
 from edge_agent.mqtt.connections import Connections
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.tasks import load_tasks
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.retained import RetainedTopics
-from edge_agent.supervisor import Supervisor
+from edge_agent.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,7 @@ from typing import Any
 
 import jsonschema
 
-from edge_agent.engine.engine import EngineFacts, Totals, too_long
-from edge_agent.engine.protocol import (
+from edge_agent.core.protocol import (
     Cancelled,
     Event,
     Failed,
@@ -37,9 +36,10 @@ from edge_agent.engine.protocol import (
     TaskPrefix,
     TextPlan,
 )
-from edge_agent.engine.schema_grammar import to_gbnf, validator
-from edge_agent.engine.schema_limits import SchemaError, resolve
-from edge_agent.engine.text_stream import TextStream
+from edge_agent.engine.answer.schema_grammar import to_gbnf, validator
+from edge_agent.engine.answer.schema_limits import SchemaError, resolve
+from edge_agent.engine.answer.text_stream import TextStream
+from edge_agent.engine.engine import EngineFacts, Totals, too_long
 
 _logger = logging.getLogger(__name__)
 

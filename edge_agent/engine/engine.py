@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge_agent.engine.protocol import (
+from edge_agent.core.protocol import (
     Event,
     LabelsPlan,
     Progress,

@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 
 import jsonschema
 
-from edge_agent.engine.answer_guess import AnswerGuess
-from edge_agent.engine.answer_plan import LabelTree
-from edge_agent.engine.answers import LabelAnswer, TextAnswer
-from edge_agent.engine.chat import THOUGHT_END, Chat
+from edge_agent.core.protocol import LabelsPlan, Run, SchemaPlan, TaskPrefix, TextPlan
+from edge_agent.engine.answer.answer_guess import AnswerGuess
+from edge_agent.engine.answer.answers import LabelAnswer, TextAnswer
+from edge_agent.engine.answer.labels import LabelTree
+from edge_agent.engine.answer.planned_answer import PlannedAnswer
+from edge_agent.engine.answer.sampling import TokenPicker
+from edge_agent.engine.answer.schema_grammar import to_gbnf, validator
+from edge_agent.engine.answer.schema_plan import SchemaWriter, plan
+from edge_agent.engine.answer.text_stream import TextStream
+from edge_agent.engine.answer.text_tokens import TextTokens
 from edge_agent.engine.llama import Llama
-from edge_agent.engine.planned_answer import PlannedAnswer
-from edge_agent.engine.protocol import LabelsPlan, Run, SchemaPlan, TaskPrefix, TextPlan
+from edge_agent.engine.prompt.chat import THOUGHT_END, Chat
 from edge_agent.engine.request import Request
 from edge_agent.engine.samplers import Grammar
-from edge_agent.engine.sampling import TokenPicker
-from edge_agent.engine.schema_grammar import to_gbnf, validator
-from edge_agent.engine.schema_plan import SchemaWriter, plan
-from edge_agent.engine.text_stream import TextStream
-from edge_agent.engine.text_tokens import TextTokens
 
 # Plans come from the tasks of a configuration; more than this many and the oldest is made again when it is needed.
 _MAX_KEPT = 64

@@ -24,8 +24,8 @@ os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 import llama_cpp
 
+from edge_agent.engine.answer.first_bytes import FirstBytes
 from edge_agent.engine.backends import BackendError, load_backends, loaded_variant
-from edge_agent.engine.first_bytes import FirstBytes
 from edge_agent.engine.llama_log import LlamaLog
 from edge_agent.engine.samplers import Grammar, GrammarError, SamplerChain
 from edge_agent.gguf.adapter import check_adapter

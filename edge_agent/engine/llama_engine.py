@@ -10,18 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
-from edge_agent.engine import calibration
-from edge_agent.engine.answers import InvalidOutputError, LabelAnswer, TextAnswer
-from edge_agent.engine.chat_template import ChatError
-from edge_agent.engine.engine import EngineFacts, Totals, too_long
-from edge_agent.engine.intake import Intake
-from edge_agent.engine.llama import ContextSizes, DecodeAbortedError, DecodeError, Llama, Piece
-from edge_agent.engine.load_progress import LoadProgress
-from edge_agent.engine.next_step import NextStep, Row
-from edge_agent.engine.planned_answer import PlannedAnswer
-from edge_agent.engine.prefix_cache import Prefix, PrefixCache
-from edge_agent.engine.prefix_store import PrefixStore
-from edge_agent.engine.protocol import (
+from edge_agent.core.load_progress import LoadProgress
+from edge_agent.core.protocol import (
     Cancelled,
     EngineSettings,
     Event,
@@ -39,10 +29,20 @@ from edge_agent.engine.protocol import (
     SetLimits,
     TaskPrefix,
 )
+from edge_agent.engine.answer.answers import InvalidOutputError, LabelAnswer, TextAnswer
+from edge_agent.engine.answer.planned_answer import PlannedAnswer
+from edge_agent.engine.engine import EngineFacts, Totals, too_long
+from edge_agent.engine.intake import Intake
+from edge_agent.engine.llama import ContextSizes, DecodeAbortedError, DecodeError, Llama, Piece
+from edge_agent.engine.prompt.chat_template import ChatError
+from edge_agent.engine.prompt.prefix_cache import Prefix, PrefixCache
+from edge_agent.engine.prompt.prefix_store import PrefixStore
+from edge_agent.engine.prompt.task_prefixes import TaskPrefixes
 from edge_agent.engine.request import Request, Stream
-from edge_agent.engine.scheduler import Admission, Linger, Reservation
-from edge_agent.engine.step_policy import StepPolicy
-from edge_agent.engine.task_prefixes import TaskPrefixes
+from edge_agent.engine.step import calibration
+from edge_agent.engine.step.next_step import NextStep, Row
+from edge_agent.engine.step.scheduler import Admission, Linger, Reservation
+from edge_agent.engine.step.step_policy import StepPolicy
 
 _logger = logging.getLogger(__name__)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edge_agent.engine.answer_guess import Draft, common_beginning
-from edge_agent.engine.answer_plan import Branch
-from edge_agent.engine.answers import LabelAnswer, TextAnswer
+from edge_agent.core.protocol import Run
+from edge_agent.engine.answer.answer_guess import Draft, common_beginning
+from edge_agent.engine.answer.answers import LabelAnswer, TextAnswer
+from edge_agent.engine.answer.labels import Branch
+from edge_agent.engine.answer.planned_answer import PlannedAnswer
 from edge_agent.engine.llama import Piece
-from edge_agent.engine.planned_answer import PlannedAnswer
-from edge_agent.engine.prefix_cache import Prefix
-from edge_agent.engine.protocol import Run
-from edge_agent.engine.scheduler import Want
+from edge_agent.engine.prompt.prefix_cache import Prefix
+from edge_agent.engine.step.scheduler import Want
 
 
 @dataclass(slots=True, eq=False)

@@ -16,11 +16,9 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from edge_agent.engine.echo import SCHEME, EchoEngine
-from edge_agent.engine.engine import Engine
-from edge_agent.engine.environment import return_freed_memory
-from edge_agent.engine.load_progress import LoadProgress
-from edge_agent.engine.protocol import (
+from edge_agent.core.environment import return_freed_memory
+from edge_agent.core.load_progress import LoadProgress
+from edge_agent.core.protocol import (
     Cancel,
     Command,
     Event,
@@ -33,6 +31,8 @@ from edge_agent.engine.protocol import (
     decode_command,
     encode_event,
 )
+from edge_agent.engine.echo import SCHEME, EchoEngine
+from edge_agent.engine.engine import Engine
 
 _logger = logging.getLogger(__name__)
 

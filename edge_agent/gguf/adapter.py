@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from edge_agent.faults import shown
+from edge_agent.core.errors import shown
 from edge_agent.gguf.header import Header, HeaderError, read_header
 from edge_agent.gguf.numbers import check_numbers
 from edge_agent.gguf.qwen2 import ARCHITECTURE

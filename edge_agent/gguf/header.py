@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-from edge_agent.faults import shown
+from edge_agent.core.errors import shown
 from edge_agent.gguf.types import TENSOR_TYPES, TensorType
 
 MAGIC = b"GGUF"

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.faults import shown
+from edge_agent.core.errors import shown
 from edge_agent.gguf.header import Header, HeaderError, read_header
 from edge_agent.gguf.qwen2 import ARCHITECTURE, check_tensors, read_sizes
 from edge_agent.gguf.vocabulary import check_vocabulary

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge_agent.faults import shown
+from edge_agent.core.errors import shown
 from edge_agent.gguf.header import Header, HeaderError, TensorInfo
 
 ARCHITECTURE = "qwen2"

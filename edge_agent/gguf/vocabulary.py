@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_agent.faults import shown
+from edge_agent.core.errors import shown
 from edge_agent.gguf.header import I32, STRING, Array, Header, HeaderError, read_strings
 
 _TOKENS = "tokenizer.ggml.tokens"

@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from edge_agent.config import ClassifyTask, GenerateTask, Name, TaskConfig
-from edge_agent.engine.protocol import Failed, Finished, Refused, Run
-from edge_agent.envelope import Envelope, Options
-from edge_agent.faults import first_fault, shown
-from edge_agent.messages import Refusal
+from edge_agent.core.config import ClassifyTask, GenerateTask, Name, TaskConfig
+from edge_agent.core.envelope import Envelope, Options
+from edge_agent.core.errors import first_fault, shown
+from edge_agent.core.messages import Refusal
+from edge_agent.core.protocol import Failed, Finished, Refused, Run
+from edge_agent.core.strict_json import compact_json, parse_json
 from edge_agent.requests.tasks import Task
-from edge_agent.strict_json import compact_json, parse_json
 
 FILE = "canaries.json"
 SCHEMA: Literal[1] = 1

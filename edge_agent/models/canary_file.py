@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from edge_agent.engine.bounded import FAULTY, OutOfBoundsError, bounded, tried_apart
-from edge_agent.engine.protocol import Failed, Finished, Refused, Run, TaskPrefix
+from edge_agent.core.bounded import FAULTY, OutOfBoundsError, bounded, tried_apart
+from edge_agent.core.protocol import Failed, Finished, Refused, Run, TaskPrefix
 from edge_agent.models.canaries import FILE, MAX_BYTES, Answers, Canaries, Canary, CanaryError, decode
 from edge_agent.requests.tasks import Task
 

@@ -11,12 +11,12 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
-from edge_agent.background import in_background
-from edge_agent.engine.protocol import Cancel, Cancelled, Failed, Finished, Refused
+from edge_agent.core.background import in_background
+from edge_agent.core.protocol import Cancel, Cancelled, Failed, Finished, Refused
+from edge_agent.models.bundle import Model
 from edge_agent.models.canaries import FILE, CanaryError
 from edge_agent.models.canary_file import Questions, read_questions
-from edge_agent.models.model_store import Model
-from edge_agent.supervisor import Supervisor
+from edge_agent.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -11,16 +11,16 @@ from typing import Any
 
 from edge_agent.commands.command_desk import Answer
 from edge_agent.commands.commands import CommandError
-from edge_agent.config import Config, ModelConfig
-from edge_agent.engine.process import WorkerExited
-from edge_agent.engine.protocol import Ready
-from edge_agent.faults import printable
-from edge_agent.models import model_record
+from edge_agent.core.config import Config, ModelConfig
+from edge_agent.core.errors import printable
+from edge_agent.core.protocol import Ready
+from edge_agent.models import record as model_record
+from edge_agent.models.bundle import Model, ModelError, open_model, path_fault
 from edge_agent.models.canaries import FILE as CANARIES_FILE
 from edge_agent.models.canaries import CanaryError
 from edge_agent.models.canary_file import Questions, read_questions
-from edge_agent.models.model_record import Record
-from edge_agent.models.model_store import Model, ModelError, open_model, path_fault
+from edge_agent.models.record import Record
+from edge_agent.worker.process import WorkerExited
 
 log = logging.getLogger(__name__)
 

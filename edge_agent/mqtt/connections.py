@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from edge_agent.config import Config
+from edge_agent.core.config import Config
+from edge_agent.core.publications import Publication
+from edge_agent.core.topics import discovery_status
+from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import TAKEN_OVER, Broken, Disconnected, LinkEvent
-from edge_agent.mqtt.mqtt_link import MqttLink
-from edge_agent.mqtt.publications import Publication
 from edge_agent.mqtt.subscriptions import Subscriptions
 from edge_agent.status.health import MqttFacts
-from edge_agent.topics import discovery_status
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from edge_agent.config import TlsConfig
+from edge_agent.core.config import TlsConfig
 
 
 def read_secret(path: Path) -> str:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # which makes these
-    from edge_agent.mqtt.mqtt_link import MqttLink
+    from edge_agent.mqtt.link import MqttLink
 
 TAKEN_OVER = "Session taken over"
 

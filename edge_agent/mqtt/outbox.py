@@ -15,10 +15,10 @@ from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Any, Protocol
 
-from edge_agent.faults import cut
+from edge_agent.core.errors import cut
+from edge_agent.core.publications import Publication
 from edge_agent.mqtt.first_in_line import MAX_IN_FLIGHT
 from edge_agent.mqtt.poison import Poison
-from edge_agent.mqtt.publications import Publication
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edge_agent.faults import cut
-from edge_agent.mqtt.publications import Publication
+from edge_agent.core.errors import cut
+from edge_agent.core.publications import Publication
 
 log = logging.getLogger(__name__)
 

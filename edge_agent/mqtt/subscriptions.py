@@ -10,8 +10,8 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from edge_agent import state_files
-from edge_agent.topics import filter_fault
+from edge_agent.core import state_files
+from edge_agent.core.topics import filter_fault
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from edge_agent.messages import Code, Error, Refusal
+from edge_agent.core.messages import Code, Error, Refusal
 from edge_agent.requests.forecast import Ahead
 from edge_agent.requests.latency import Kind, Latency
 from edge_agent.requests.request_queue import Request, RequestQueue

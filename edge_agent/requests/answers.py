@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from edge_agent.clock import Moment
-from edge_agent.delivery.delivery import Delivery
-from edge_agent.envelope import logged
-from edge_agent.faults import cut, first_fault
-from edge_agent.messages import Code, Error, Outcome, Refusal, Status, Timing, decode_reply
+from edge_agent.core.clock import Moment
+from edge_agent.core.envelope import logged
+from edge_agent.core.errors import cut, first_fault
+from edge_agent.core.messages import Code, Error, Outcome, Refusal, Status, Timing, decode_reply
 from edge_agent.mqtt.link_events import Inbound
+from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates, Key, key_of, may_be_duplicate
 from edge_agent.requests.replies import Replies
 from edge_agent.requests.request_queue import Asker, Request
-from edge_agent.status.statistics import Statistics
+from edge_agent.requests.statistics import Statistics
 
 log = logging.getLogger(__name__)
 

@@ -6,19 +6,19 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge_agent.clock import Moment, timestamp
-from edge_agent.config import Config
-from edge_agent.delivery.delivery import Delivery, Left
-from edge_agent.engine.protocol import Cancel, Command, Finished, Partial, Run, TextPlan
-from edge_agent.envelope import Envelope
-from edge_agent.governor.energy import EnergyMeter
-from edge_agent.governor.governor import NO_LIMITS
-from edge_agent.governor.governor_stages import RELAX_S
-from edge_agent.messages import Code, Error, ModelName, Outcome, Refusal
+from edge_agent.board.energy import EnergyMeter
+from edge_agent.board.governor import NO_LIMITS
+from edge_agent.board.governor_stages import RELAX_S
+from edge_agent.core.clock import Moment, timestamp
+from edge_agent.core.config import Config
+from edge_agent.core.envelope import Envelope
+from edge_agent.core.messages import Code, Error, ModelName, Outcome, Refusal
+from edge_agent.core.protocol import Cancel, Command, Finished, Partial, Run, TextPlan
 from edge_agent.mqtt.link_events import Inbound
 from edge_agent.requests import outcomes
 from edge_agent.requests.admission import DRAINING_RETRY_S, Admission, Loser
 from edge_agent.requests.answers import Answers
+from edge_agent.requests.delivery import Delivery, Left
 from edge_agent.requests.duplicates import key_of
 from edge_agent.requests.forecast import Ahead
 from edge_agent.requests.latency import LONGEST_DEADLINE_MS, Latency
@@ -27,9 +27,9 @@ from edge_agent.requests.quarantine import Quarantine, Quarantined, fingerprint
 from edge_agent.requests.rate_limit import RateLimit, Rates
 from edge_agent.requests.reception import Question, Reception, Unreadable
 from edge_agent.requests.request_queue import Asker, Request, RequestQueue, told_deadline
+from edge_agent.requests.statistics import Statistics
 from edge_agent.requests.tasks import Render, Task
 from edge_agent.requests.templates import render
-from edge_agent.status.statistics import Statistics
 
 log = logging.getLogger(__name__)
 

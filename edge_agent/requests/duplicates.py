@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_agent.messages import Origin, Outcome, Status
+from edge_agent.core.messages import Origin, Outcome, Status
 from edge_agent.mqtt.link_events import Inbound
 from edge_agent.requests.request_queue import Request
 

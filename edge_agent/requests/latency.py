@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
-from edge_agent.engine.protocol import LabelsPlan, Run
-from edge_agent.status.statistics import percentile
+from edge_agent.core.protocol import LabelsPlan, Run
+from edge_agent.requests.statistics import percentile
 
 # Runs that a percentile is taken of.
 WINDOW = 64

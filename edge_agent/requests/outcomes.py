@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edge_agent.engine.protocol import Cancelled, Failed, FailureCode, Finished, RefusalCode, Refused
-from edge_agent.messages import Code, Error, ModelName, Outcome, Status, Timing, Usage
+from edge_agent.core.messages import Code, Error, ModelName, Outcome, Status, Timing, Usage
+from edge_agent.core.protocol import Cancelled, Failed, FailureCode, Finished, RefusalCode, Refused
 from edge_agent.requests.request_queue import Request
 from edge_agent.requests.tasks import output_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from edge_agent.engine.protocol import Run
+from edge_agent.core.protocol import Run
 
 MAX_QUARANTINED = 100
 

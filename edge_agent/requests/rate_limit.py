@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.messages import Code, Refusal
+from edge_agent.core.messages import Code, Refusal
 
 # Of those who asked the longest ago, nothing is known: they may ask as if for the first time.
 MAX_KNOWN = 1000

@@ -6,14 +6,14 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge_agent import topics as topic_names
-from edge_agent.config import Config
-from edge_agent.envelope import Envelope, is_json, parse_bare, parse_payload
-from edge_agent.faults import shown
-from edge_agent.messages import Code, Error, Origin, Refusal
+from edge_agent.core import topics as topic_names
+from edge_agent.core.config import Config
+from edge_agent.core.envelope import Envelope, is_json, parse_bare, parse_payload
+from edge_agent.core.errors import shown
+from edge_agent.core.messages import Code, Error, Origin, Refusal
+from edge_agent.core.strict_json import parse_json
 from edge_agent.mqtt.link_events import Inbound
 from edge_agent.requests.tasks import Task
-from edge_agent.strict_json import parse_json
 
 # An envelope that is too long is still read for who asks, up to this size: longer ones cost too much time.
 MAX_SALVAGED_BYTES = 1_000_000

@@ -17,11 +17,11 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-from edge_agent.engine.bounded import OutOfBoundsError, bounded
-from edge_agent.faults import how_ended
-from edge_agent.heap import keep_heap_small
+from edge_agent.core.bounded import OutOfBoundsError, bounded
+from edge_agent.core.errors import how_ended
+from edge_agent.core.heap import keep_heap_small
+from edge_agent.core.strict_json import compact_json
 from edge_agent.requests.templates import DEFAULT, TemplateInputError, render
-from edge_agent.strict_json import compact_json
 
 # A reading takes 0.05 ms on a PC, and as many as fill a context of 131072 tokens 0.1 s: a board with its small contexts
 # has plenty, and while it renders the agent hears nobody else.

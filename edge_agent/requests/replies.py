@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from edge_agent.clock import timestamp
-from edge_agent.delivery.delivery import Delivery
-from edge_agent.delivery.journal import row_bytes
-from edge_agent.faults import cut
-from edge_agent.messages import Outcome, encode_partial, encode_reply, untaken
-from edge_agent.mqtt.publications import json_publication
+from edge_agent.core.clock import timestamp
+from edge_agent.core.errors import cut
+from edge_agent.core.messages import Outcome, encode_partial, encode_reply, untaken
+from edge_agent.core.publications import json_publication
+from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Key
 from edge_agent.requests.request_queue import Asker, Request
+from edge_agent.store.journal import row_bytes
 
 log = logging.getLogger(__name__)
 

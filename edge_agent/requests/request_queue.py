@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from edge_agent.engine.protocol import Run
-from edge_agent.messages import Origin
+from edge_agent.core.messages import Origin
+from edge_agent.core.protocol import Run
 from edge_agent.requests.latency import Kind, kind_of
 
 # Of so many starts that passed over somebody less urgent, one goes to him.

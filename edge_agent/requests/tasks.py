@@ -10,8 +10,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edge_agent.config import BUILT_IN_TASK, ClassifyTask, Config, ExtractTask, GenerateTask, TaskConfig
-from edge_agent.engine.protocol import (
+from edge_agent.core.config import BUILT_IN_TASK, ClassifyTask, Config, ExtractTask, GenerateTask, TaskConfig
+from edge_agent.core.envelope import Envelope
+from edge_agent.core.errors import first_fault, shown
+from edge_agent.core.messages import Code, Refusal
+from edge_agent.core.protocol import (
     ChatMessage,
     Finish,
     Finished,
@@ -22,9 +25,6 @@ from edge_agent.engine.protocol import (
     TaskPrefix,
     TextPlan,
 )
-from edge_agent.envelope import Envelope
-from edge_agent.faults import first_fault, shown
-from edge_agent.messages import Code, Refusal
 from edge_agent.requests.templates import TemplateInputError, constant_head, render
 
 # Of a template and an input. Raises TemplateInputError.

@@ -13,8 +13,8 @@ from jinja2.filters import do_format
 from jinja2.meta import TrackingCodeGenerator
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from edge_agent.faults import printable, shown
-from edge_agent.strict_json import compact_json
+from edge_agent.core.errors import printable, shown
+from edge_agent.core.strict_json import compact_json
 
 # The input and nothing else: what it takes is bounded by what there is of the input.
 DEFAULT = "{{ input }}"

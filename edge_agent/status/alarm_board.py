@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable
 
 from edge_agent.board.reading import BoardReading
-from edge_agent.clock import timestamp
-from edge_agent.mqtt.publications import Publication, emptied, json_publication
+from edge_agent.core.clock import timestamp
+from edge_agent.core.publications import Publication, emptied, json_publication
+from edge_agent.core.topics import Topics
 from edge_agent.status.alarms import (
     REFUSALS_WINDOW_S,
     TAKEOVERS_WINDOW_S,
@@ -19,7 +20,6 @@ from edge_agent.status.alarms import (
     Alarms,
     Severity,
 )
-from edge_agent.topics import Topics
 
 log = logging.getLogger(__name__)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from edge_agent.board.energy import EnergyMeter
+from edge_agent.board.governor import Limits
+from edge_agent.board.governor_stages import Level
 from edge_agent.board.reading import BoardReading
+from edge_agent.core.protocol import Progress, Ready
 from edge_agent.engine.engine import Totals
-from edge_agent.engine.protocol import Progress, Ready
-from edge_agent.governor.energy import EnergyMeter
-from edge_agent.governor.governor import Limits
-from edge_agent.governor.governor_stages import Level
 from edge_agent.requests.quarantine import Quarantined
-from edge_agent.status.statistics import Statistics, percentile
+from edge_agent.requests.statistics import Statistics, percentile
 
 DATA_LOST_AFTER_S = 10.0
 # Connections lost within the last minute.

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from edge_agent import __version__
-from edge_agent.config import Config
-from edge_agent.mqtt.publications import Publication, emptied, json_publication
+from edge_agent.core.config import Config
+from edge_agent.core.publications import Publication, emptied, json_publication
+from edge_agent.core.topics import discovery_config
 from edge_agent.status.alarms import AlarmName
-from edge_agent.topics import discovery_config
 
 NAME = "edge-agent"
 # A board that drains or is to stop tells its health as before.

@@ -12,14 +12,14 @@ from typing import Any
 from edge_agent import __version__
 from edge_agent.board.board import Board
 from edge_agent.board.identity import machine
-from edge_agent.clock import timestamp
-from edge_agent.config import Config
-from edge_agent.engine.protocol import Ready
-from edge_agent.models.model_store import Model
-from edge_agent.mqtt.publications import Publication, json_publication
+from edge_agent.core.clock import timestamp
+from edge_agent.core.config import Config
+from edge_agent.core.protocol import Ready
+from edge_agent.core.publications import Publication, json_publication
+from edge_agent.core.strict_json import parse_json
+from edge_agent.core.topics import Topics
+from edge_agent.models.bundle import Model
 from edge_agent.requests.tasks import Task
-from edge_agent.strict_json import parse_json
-from edge_agent.topics import Topics
 
 
 class State(StrEnum):

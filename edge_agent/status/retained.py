@@ -9,19 +9,19 @@ from typing import Any
 from edge_agent.board.board import Board
 from edge_agent.board.identity import machine
 from edge_agent.board.process import resident_mb
-from edge_agent.clock import timestamp
-from edge_agent.config import Config
-from edge_agent.governor.board_control import BoardControl
+from edge_agent.board.systemd_notify import notify
+from edge_agent.board_control import BoardControl
+from edge_agent.core.clock import timestamp
+from edge_agent.core.config import Config
+from edge_agent.core.publications import json_publication
 from edge_agent.mqtt.connections import Connections
-from edge_agent.mqtt.publications import json_publication
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.tasks import Task
 from edge_agent.status.alarm_board import AlarmBoard
 from edge_agent.status.health import Facts, Throughput, health_document
 from edge_agent.status.homeassistant import discovery, withdrawal
 from edge_agent.status.presence import Presence, State, info_document
-from edge_agent.supervisor import Supervisor
-from edge_agent.systemd_notify import notify
+from edge_agent.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

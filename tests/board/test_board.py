@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge_agent.board.board import Board
 from edge_agent.board.reading import BoardReading, Cause, Cpu, Memory, Power, Scope, Thermal, Throttle
-from tests.boards.trees import NAMES, Tree, load
+from tests.helpers.boards.trees import NAMES, Tree, load
 
 NEVER = Throttle(now=False, since_boot=False, undervoltage_now=False, undervoltage_since_boot=False)
 PI5 = BoardReading(

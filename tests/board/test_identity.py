@@ -10,7 +10,7 @@ import pytest
 from edge_agent.board.board import Board
 from edge_agent.board.identity import cores, is_raspberry_pi, machine
 from edge_agent.board.process import process_memory, resident_mb
-from tests.boards.trees import NAMES, load
+from tests.helpers.boards.trees import NAMES, load
 
 
 @pytest.mark.parametrize("name", NAMES)

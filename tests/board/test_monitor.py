@@ -17,7 +17,7 @@ from edge_agent.board.monitor import Monitor, read_once
 from edge_agent.board.reading import BoardReading
 from edge_agent.board.sensor import Findings
 from tests.board.test_board import EXPECTED
-from tests.boards.trees import Tree, load, passes
+from tests.helpers.boards.trees import Tree, load, passes
 
 WAIT_S = 10.0
 ZONE = "sys/class/thermal/thermal_zone2"  # bigcore2-thermal, the hottest

@@ -8,7 +8,7 @@ from edge_agent.board.board import Board
 from edge_agent.board.hwmon import FanReading, HwmonChip
 from edge_agent.board.power import PowerReading, Rapl, choose
 from edge_agent.board.reading import Power, Scope
-from tests.boards.trees import load
+from tests.helpers.boards.trees import load
 
 
 def chip(folder: Path, name: str, **files: str) -> HwmonChip:

@@ -14,7 +14,7 @@ from edge_agent.board.throttle import (
     ThrottleModel,
     UndervoltageReading,
 )
-from tests.boards.trees import load
+from tests.helpers.boards.trees import load
 
 COOL, COOLING = CoolingReading(is_active=False), CoolingReading(is_active=True)
 WELL, LOW = UndervoltageReading(is_low=False), UndervoltageReading(is_low=True)

@@ -22,8 +22,8 @@ from edge_agent.commands.commands import (
     parse_command,
 )
 from edge_agent.commands.nonces import Nonces
-from edge_agent.mqtt.publications import Publication
-from tests.support import BASE, config, inbound
+from edge_agent.core.publications import Publication
+from tests.helpers.support import BASE, config, inbound
 
 KEY = b"a shared secret"
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC).timestamp()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.demo.broker import free_port
-from tests.processes import Mosquitto
-from tests.site import Site
+from edge_agent.tools.demo.broker import free_port
+from tests.helpers.processes import Mosquitto
+from tests.helpers.site import Site
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.usefixtures("require_mosquitto")]
 

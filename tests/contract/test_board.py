@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.boards.trees import load
-from tests.site import Site
+from tests.helpers.boards.trees import load
+from tests.helpers.site import Site
 
 
 def start(start_site: Callable[..., Site], root: Path) -> Site:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.site import Site
+from tests.helpers.site import Site
 
 ALL = '[commands]\nallow = ["ping", "health", "drain", "resume", "cancel", "reload"]\n'
 SLOW = "echo:step_ms=50"

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from edge_agent.agent import REPUBLISH_AFTER_S
-from tests.client import Client
-from tests.site import Site
+from tests.helpers.client import Client
+from tests.helpers.site import Site
 
 
 def test_a_board_is_told_of_at_each_start_of_home_assistant_and_forgotten_on_demand(

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from edge_agent.demo.broker import free_port
-from edge_agent.mqtt.mqtt_link import WILL_DELAY_S
-from tests.client import Client
-from tests.processes import AgentProcess, Mosquitto, wait_until
-from tests.proxy import Proxy
-from tests.site import Site, site_config
+from edge_agent.mqtt.link import WILL_DELAY_S
+from edge_agent.tools.demo.broker import free_port
+from tests.helpers.client import Client
+from tests.helpers.processes import AgentProcess, Mosquitto, wait_until
+from tests.helpers.proxy import Proxy
+from tests.helpers.site import Site, site_config
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.usefixtures("require_mosquitto")]
 

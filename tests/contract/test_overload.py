@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tests.bench.overload import offer, row, table
-from tests.site import Site
+from rigs.bench.overload import offer, row, table
+from tests.helpers.site import Site
 
 # Four requests share a step of 80 ms, and a step begins with whatever is there: about 25 requests per second.
 STEP_MS = 80

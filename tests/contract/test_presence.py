@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
-from tests.client import Client
-from tests.site import Site
+from tests.helpers.client import Client
+from tests.helpers.site import Site
 
 HEALTH_FIELDS = {
     *("ts", "session", "seq", "uptime_s", "overall", "reasons", "mqtt", "queue", "inference", "thermal", "power"),

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.client import Client
-from tests.site import Site
+from tests.helpers.client import Client
+from tests.helpers.site import Site
 
 REPLY_FIELDS = {
     *("id", "task", "device", "ts", "status", "output", "scores", "finish", "reasoning", "error", "degraded", "repeat"),

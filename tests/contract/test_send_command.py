@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from edge_agent import cli
-from edge_agent.client.exchange import NoAnswerError
-from edge_agent.client.send_command import send_command
-from edge_agent.config_loader import load_config
-from edge_agent.demo.broker import free_port
-from tests.client import Client
-from tests.site import Site, site_config
+from edge_agent.loader import load_config
+from edge_agent.tools.command import send_command
+from edge_agent.tools.demo.broker import free_port
+from edge_agent.tools.exchange import NoAnswerError
+from tests.helpers.client import Client
+from tests.helpers.site import Site, site_config
 
 
 def test_it_prints_the_result_and_tells_by_its_exit_code(

@@ -12,7 +12,7 @@ from convert.ask.canaries import differences
 from convert.cli import main
 from convert.errors import ConvertError
 from convert.measure.runner import Runner
-from edge_agent.demo.readings import checkpoint_folder
+from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.convert.adapters import AdapterFiles
 from tests.engine.adapters import bundle_with, demo_adapter, merged_bundle
 

@@ -18,11 +18,11 @@ from convert.read.checkpoint import Checkpoint
 from convert.reference import KeptReference
 from convert.report.quality import decode
 from convert.weights.feedback import Feedback
-from edge_agent.demo.readings import checkpoint_folder
-from edge_agent.models.model_store import open_model
+from edge_agent.models.bundle import open_model
+from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.convert.gguf_reading import read_gguf
 from tests.engine.adapters import demo_adapter
-from tests.keys import write_keys
+from tests.helpers.keys import write_keys
 
 FAST = {"IQ4_NL", "Q8_0", "Q5_K", "Q6_K"}
 

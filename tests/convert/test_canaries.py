@@ -15,17 +15,17 @@ import pytest
 from convert.ask import model as asked
 from convert.ask.canaries import _canary, add_canaries, differences, own_requests
 from convert.cli import main
-from edge_agent.config_loader import load_task_configs
-from edge_agent.demo.readings import checkpoint_folder, held_out
-from edge_agent.engine.client import Worker
-from edge_agent.engine.protocol import Failed, FailureCode, Finish, Finished, Load, Run
+from edge_agent.core.protocol import Failed, FailureCode, Finish, Finished, Load, Run
+from edge_agent.loader import load_task_configs
+from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import Canary, decode
-from edge_agent.models.model_store import open_model
+from edge_agent.tools.demo.readings import checkpoint_folder, held_out
+from edge_agent.worker.client import Worker
 from tests.convert.damage import DAMAGES, REFUSING_TEMPLATE, SUBTLE_DAMAGES, damaged, set_template
 from tests.engine import r1_distill
-from tests.support import finished
+from tests.helpers.support import finished
 
-DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "demo" / "tasks.json"
+DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo" / "tasks.json"
 
 
 def run(*words: object) -> int:

@@ -9,7 +9,7 @@ import pytest
 from convert.cli import main
 from edge_agent.gguf.header import read_header
 from tests.convert.checkpoints import make_checkpoint
-from tests.ggufs import gguf
+from tests.helpers.ggufs import gguf
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from convert.read.config import parse_config
 from convert.read.strict_json import MAX_JSON_BYTES, parse_object
 from convert.read.tokenizer import parse_tokenizer
 from convert.report.quality import decode
+from rigs.fuzz.children import Outcome, tried
 from tests.convert.checkpoints import make_checkpoint
 from tests.convert.qualities import make_quality
-from tests.fuzz.children import Outcome, tried
 
 FILES = make_checkpoint(layers=1)
 QUALITY: dict[str, Any] = json.loads(make_quality().encode())

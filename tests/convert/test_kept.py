@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from convert.kept import read_json, sole_use, write_json
-from edge_agent.demo.readings import checkpoint_folder
+from edge_agent.tools.demo.readings import checkpoint_folder
 
 Damage = Callable[[Path], object]
 TEXTS = Path(__file__).parents[2] / "convert" / "texts"

@@ -17,7 +17,7 @@ from convert.cli import main
 from convert.errors import ConvertError
 from convert.kept import read_json, write_json
 from convert.report.quality import Task, decode
-from edge_agent.demo.readings import checkpoint_folder, held_out
+from edge_agent.tools.demo.readings import checkpoint_folder, held_out
 
 TASKS = """
 [tasks.state]
@@ -37,7 +37,7 @@ where = { type = "object", properties = { hall = { type = "integer" } } }
 [tasks.say]
 kind = "generate"
 """
-DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "demo" / "tasks.json"
+DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo" / "tasks.json"
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 READINGS = 100
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convert.weights.feedback import loss
-from tests.quality.low_rank import components, predicted_gain, share_out
+from rigs.quality.low_rank import components, predicted_gain, share_out
 
 
 def inputs(columns: int) -> np.ndarray:

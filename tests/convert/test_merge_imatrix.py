@@ -10,7 +10,7 @@ import pytest
 
 from convert.cli import main
 from convert.measure.importance import Importance, read_importance
-from tests.ggufs import gguf
+from tests.helpers.ggufs import gguf
 
 
 def write(path: Path, *values: float, count: float = 512) -> Path:

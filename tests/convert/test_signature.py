@@ -13,7 +13,7 @@ from gguf import GGUFReader
 
 from convert.cli import main
 from tests.convert.checkpoints import make_checkpoint
-from tests.keys import NO_PRIVATE_KEYS, NO_PUBLIC_KEYS, sign, write_keys
+from tests.helpers.keys import NO_PRIVATE_KEYS, NO_PUBLIC_KEYS, sign, write_keys
 from tests.models.test_signatures import FAULTS
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ import pytest
 from convert.cli import main
 from convert.errors import ConvertError
 from convert.write.bundle import verify_bundle
-from edge_agent.models.model_store import ModelError, open_model
-from tests.ggufs import MODEL_TENSORS, STRING, U32, changed_model, gguf
+from edge_agent.models.bundle import ModelError, open_model
+from tests.helpers.ggufs import MODEL_TENSORS, STRING, U32, changed_model, gguf
 
 MODEL = gguf()
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_agent.engine.engine import Engine
-from edge_agent.engine.protocol import (
+from edge_agent.core.protocol import (
     Cancelled,
     ChatMessage,
     Event,
@@ -18,6 +17,7 @@ from edge_agent.engine.protocol import (
     TaskPrefix,
     TextPlan,
 )
+from edge_agent.engine.engine import Engine
 
 END = (Finished, Refused, Failed, Cancelled)
 Plan = LabelsPlan | SchemaPlan | TextPlan

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.demo.readings import checkpoint_folder
+from edge_agent.core.protocol import EngineSettings, Event, Finished, Load, LoadFailed, Loading, Ready
 from edge_agent.engine.llama import ContextSizes, Llama, ModelError, Piece
 from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.engine.process import EngineProcess, WorkerExited
-from edge_agent.engine.protocol import EngineSettings, Event, Finished, Load, LoadFailed, Loading, Ready
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.header import HeaderError, read_header
-from edge_agent.models.model_store import open_model
+from edge_agent.models.bundle import open_model
+from edge_agent.tools.demo.readings import checkpoint_folder
+from edge_agent.worker.process import EngineProcess, WorkerExited
 from tests.convert.adapters import AdapterFiles
 from tests.engine.adapters import bundle_with, convert, demo_adapter, merged_bundle, to_load
 from tests.engine.runs import LABELS, TASK, finished, run

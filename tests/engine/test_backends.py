@@ -1,4 +1,4 @@
-"""With small libraries that stand for llama.cpp's; the real ones, with every variant, are tried by tests/arm."""
+"""With small libraries that stand for llama.cpp's; the real ones, with every variant, are tried by rigs/arm."""
 
 from __future__ import annotations
 

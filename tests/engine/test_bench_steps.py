@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.bench.steps import decode_widths, prefill_widths, sweep
+from edge_agent.tools.bench.steps import decode_widths, prefill_widths, sweep
 
 
 class Board:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from edge_agent.core.protocol import EngineSettings, Failed, FailureCode, Finished, Load, SchemaPlan
 from edge_agent.engine import echo
 from edge_agent.engine.echo import EchoEngine
-from edge_agent.engine.protocol import EngineSettings, Failed, FailureCode, Finished, Load, SchemaPlan
 from tests.engine.runs import SCHEMA, answer_all, ends, run
 
 

@@ -7,8 +7,7 @@ import re
 
 import pytest
 
-from edge_agent.engine.engine import Engine
-from edge_agent.engine.protocol import (
+from edge_agent.core.protocol import (
     Cancelled,
     Finish,
     Finished,
@@ -19,7 +18,8 @@ from edge_agent.engine.protocol import (
     SchemaPlan,
     SetLimits,
 )
-from edge_agent.engine.schema_grammar import validator
+from edge_agent.engine.answer.schema_grammar import validator
+from edge_agent.engine.engine import Engine
 from tests.engine.runs import END, LABELS, PLANS, SCHEMA, answer_all, ends, finished, run
 
 

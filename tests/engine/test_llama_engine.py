@@ -14,12 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_agent.engine.chat_template import ChatTemplate
-from edge_agent.engine.first_bytes import Tokens
-from edge_agent.engine.llama import ContextSizes, DecodeError, Llama, ModelError, Piece
-from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.engine.load_progress import LoadProgress
-from edge_agent.engine.protocol import (
+from edge_agent.core.load_progress import LoadProgress
+from edge_agent.core.protocol import (
     Cancelled,
     ChatMessage,
     EngineSettings,
@@ -38,13 +34,17 @@ from edge_agent.engine.protocol import (
     TaskPrefix,
     TextPlan,
 )
+from edge_agent.engine.answer.first_bytes import Tokens
+from edge_agent.engine.answer.sampling import TokenPicker
+from edge_agent.engine.llama import ContextSizes, DecodeError, Llama, ModelError, Piece
+from edge_agent.engine.llama_engine import LlamaEngine
+from edge_agent.engine.prompt.chat_template import ChatTemplate
 from edge_agent.engine.samplers import Grammar, GrammarError
-from edge_agent.engine.sampling import TokenPicker
-from edge_agent.engine.scheduler import Linger
-from edge_agent.engine.step_policy import HeadCost, StepCost, StepPolicy
+from edge_agent.engine.step.scheduler import Linger
+from edge_agent.engine.step.step_policy import HeadCost, StepCost, StepPolicy
 from edge_agent.gguf.header import read_header
 from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, ends, finished, messages, run
-from tests.ggufs import STRING, changed_model
+from tests.helpers.ggufs import STRING, changed_model
 
 OpenLlama = Callable[..., LlamaEngine]
 

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.demo.readings import checkpoint_folder
-from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.engine.protocol import (
+from edge_agent.core.protocol import (
     ChatMessage,
     EngineSettings,
     Finish,
@@ -19,6 +17,8 @@ from edge_agent.engine.protocol import (
     SchemaPlan,
     TaskPrefix,
 )
+from edge_agent.engine.llama_engine import LlamaEngine
+from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.engine import r1_distill
 from tests.engine.runs import LABELS, SCHEMA, TASK, answer_all, finished, run
 

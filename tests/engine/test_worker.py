@@ -14,10 +14,7 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from edge_agent.engine import worker as worker_module
-from edge_agent.engine.engine import Totals
-from edge_agent.engine.process import EngineProcess, WorkerExited
-from edge_agent.engine.protocol import (
+from edge_agent.core.protocol import (
     Cancel,
     Cancelled,
     EngineSettings,
@@ -36,6 +33,9 @@ from edge_agent.engine.protocol import (
     encode_command,
     encode_event,
 )
+from edge_agent.engine import worker as worker_module
+from edge_agent.engine.engine import Totals
+from edge_agent.worker.process import EngineProcess, WorkerExited
 from tests.engine.runs import LABELS, TASK, run
 
 WAIT_S = 30.0

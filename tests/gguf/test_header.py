@@ -23,7 +23,7 @@ from edge_agent.gguf.header import (
     read_strings,
 )
 from edge_agent.gguf.types import TENSOR_TYPES
-from tests.ggufs import ARRAY, BOOL, F32, I32, STRING, U32, U64, gguf, text
+from tests.helpers.ggufs import ARRAY, BOOL, F32, I32, STRING, U32, U64, gguf, text
 
 RICH: dict[str, tuple[int, Any]] = {
     "general.architecture": (STRING, "qwen2"),

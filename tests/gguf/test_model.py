@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import ModelFacts, read_model_facts
-from tests.ggufs import ARRAY, BOOL, F32, I32, MODEL_SHAPES, STRING, U32, changed_model, gguf
+from tests.helpers.ggufs import ARRAY, BOOL, F32, I32, MODEL_SHAPES, STRING, U32, changed_model, gguf
 
 Q8_0, F16, BF16 = 8, 1, 30
 NAN, INFINITY = float("nan"), float("inf")

@@ -12,7 +12,7 @@ from convert.weights import ggml
 from edge_agent.gguf.header import HeaderError, read_header
 from edge_agent.gguf.numbers import check_numbers
 from edge_agent.gguf.types import TENSOR_TYPES, TensorType
-from tests.ggufs import gguf
+from tests.helpers.ggufs import gguf
 
 BLOCKS = 3
 NAN, INFINITY = 0x7FFF, 0xFC00

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from edge_agent.config import ClassifyTask, ExtractTask, GenerateTask
-from edge_agent.engine.protocol import Failed, FailureCode, Finish, Finished, LabelsPlan, SchemaPlan, TextPlan
+from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
+from edge_agent.core.protocol import Failed, FailureCode, Finish, Finished, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.models.canaries import MAX_BYTES, Answer, Canaries, Canary, CanaryError, Prompt, Tolerances, decode
-from tests.support import finished
+from tests.helpers.support import finished
 
 SCHEMA = {
     "type": "object",

@@ -11,16 +11,16 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent.engine.protocol import Cancel, Cancelled, Command, Ready, Run
+from edge_agent.core.protocol import Cancel, Cancelled, Command, Ready, Run
+from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import CanaryError
 from edge_agent.models.canary_file import Questions, read_questions
 from edge_agent.models.canary_watch import FIRST_AFTER_S, NUMBER, RETRY_S, CanaryWatch
-from edge_agent.models.model_store import open_model
-from edge_agent.supervisor import Supervisor
-from tests.models.test_model_store import GGUF, bundle
-from tests.models.test_model_switch import CANARIES
+from edge_agent.worker.supervisor import Supervisor
+from tests.helpers.support import labelled
+from tests.models.test_bundle import GGUF, bundle
+from tests.models.test_switch import CANARIES
 from tests.status.test_health import READY
-from tests.support import labelled
 
 HOUR = 3600.0
 

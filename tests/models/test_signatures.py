@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.models.signatures import public_key_fault
-from tests.keys import NO_PUBLIC_KEYS, write_keys
+from tests.helpers.keys import NO_PUBLIC_KEYS, write_keys
 
 OTHER_KIND = "should be an Ed25519 public key, but holds a key of another kind"
 NONE_THERE = "should be an Ed25519 public key in PEM, but none can be read from it"

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config import Config
-from edge_agent.demo.broker import free_port
+from edge_agent.core.config import Config
+from edge_agent.core.publications import Publication
 from edge_agent.mqtt import connections as module
-from edge_agent.mqtt import mqtt_link
+from edge_agent.mqtt import link as mqtt_link
 from edge_agent.mqtt.connections import Connections
 from edge_agent.mqtt.link_events import LinkEvent
-from edge_agent.mqtt.publications import Publication
-from tests.processes import Mosquitto
-from tests.support import config
+from edge_agent.tools.demo.broker import free_port
+from tests.helpers.processes import Mosquitto
+from tests.helpers.support import config
 
 pytestmark = [pytest.mark.usefixtures("require_mosquitto"), pytest.mark.expects_warning]
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core.publications import Publication
 from edge_agent.mqtt.first_in_line import MAX_IN_FLIGHT, SUSPECTED_AFTER
 from edge_agent.mqtt.outbox import MAX_QUEUED, Fate, Outbox
-from edge_agent.mqtt.publications import Publication
 
 
 class Queue:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core.publications import Publication
 from edge_agent.mqtt.first_in_line import SUSPECTED_AFTER
 from edge_agent.mqtt.poison import BELIEVED_RETAINED_S, KIND, Poison
-from edge_agent.mqtt.publications import Publication
-from tests.bad_links import LINKS, POISONS, Phase, World, message, outage, poisoned
+from tests.helpers.bad_links import LINKS, POISONS, Phase, World, message, outage, poisoned
 
 pytestmark = pytest.mark.expects_warning
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.messages import Code, Error, Refusal
+from edge_agent.core.messages import Code, Error, Refusal
 from edge_agent.requests.admission import WITHDRAW_DEPTH, Admission
 from edge_agent.requests.forecast import Ahead
 from edge_agent.requests.latency import BELIEVED_PER_RUN_S, STALE_AFTER_S, Latency
 from edge_agent.requests.request_queue import TURN, Request, RequestQueue
-from tests.support import request
+from tests.helpers.support import request
 
 KIND = request().kind
 

@@ -14,7 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.engine.protocol import (
+from edge_agent.board.energy import EnergySample
+from edge_agent.board.governor import Limits
+from edge_agent.board.governor_stages import Cause, Level
+from edge_agent.core.protocol import (
     Cancelled,
     Failed,
     FailureCode,
@@ -25,13 +28,10 @@ from edge_agent.engine.protocol import (
     Refused,
     TextPlan,
 )
-from edge_agent.governor.energy import EnergySample
-from edge_agent.governor.governor import Limits
-from edge_agent.governor.governor_stages import Cause, Level
 from edge_agent.requests.admission import DRAINING_RETRY_S
 from edge_agent.requests.answers import MAX_FOLLOWERS_BYTES
 from edge_agent.requests.outcomes import Answer
-from tests.support import BASE, REPLY_FIELDS, Desk, code_of, finished, inbound, labelled, message_of
+from tests.helpers.support import BASE, REPLY_FIELDS, Desk, code_of, finished, inbound, labelled, message_of
 
 RESPONSE = f"{BASE}/infer/generate/response"
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.messages import Code, Error, Origin, Outcome, Status
+from edge_agent.core.messages import Code, Error, Origin, Outcome, Status
 from edge_agent.requests.duplicates import (
     MAX_OTHER_ENDS,
     MAX_REMEMBERED,
@@ -12,7 +12,7 @@ from edge_agent.requests.duplicates import (
     key_of,
     may_be_duplicate,
 )
-from tests.support import inbound, origin, request
+from tests.helpers.support import inbound, origin, request
 
 OK = Outcome(status=Status.OK, output="fine")
 

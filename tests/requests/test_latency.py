@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.engine.protocol import ChatMessage, LabelsPlan, Run, TextPlan
+from edge_agent.core.protocol import ChatMessage, LabelsPlan, Run, TextPlan
 from edge_agent.requests.latency import BELIEVED_PER_RUN_S, STALE_AFTER_S, WINDOW, Expectation, Kind, Latency, kind_of
 
 KIND: Kind = ("report", 5, 9)

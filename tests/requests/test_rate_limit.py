@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.messages import Code, Refusal
+from edge_agent.core.messages import Code, Refusal
 from edge_agent.requests.rate_limit import MAX_KNOWN, RateLimit, Rates
 
 

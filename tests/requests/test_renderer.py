@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core.strict_json import compact_json
 from edge_agent.requests import renderer as module
 from edge_agent.requests.renderer import Renderer, RendererError
 from edge_agent.requests.templates import DEFAULT, TemplateInputError, render
-from edge_agent.strict_json import compact_json
 
 BYTES = 65_536
 HALF = "x" * (BYTES // 2 - 20)

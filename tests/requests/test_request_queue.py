@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.requests.request_queue import Request, RequestQueue
-from tests.support import request
+from tests.helpers.support import request
 
 
 def queue_of(*requests: Request, capacity: int = 10) -> RequestQueue:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from edge_agent.engine.protocol import ChatMessage, LabelsPlan, SchemaPlan, TaskPrefix, TextPlan
-from edge_agent.envelope import Envelope
-from edge_agent.messages import Code, Refusal
+from edge_agent.core.envelope import Envelope
+from edge_agent.core.messages import Code, Refusal
+from edge_agent.core.protocol import ChatMessage, LabelsPlan, SchemaPlan, TaskPrefix, TextPlan
 from edge_agent.requests.tasks import Task, load_tasks
-from tests.support import TASKS, config
+from tests.helpers.support import TASKS, config
 
 
 def task(name: str = "generate", text: str = TASKS) -> Task:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core.strict_json import compact_json
 from edge_agent.requests.templates import TemplateInputError, constant_head, render, template_fault
-from edge_agent.strict_json import compact_json
 
 
 @pytest.mark.parametrize(

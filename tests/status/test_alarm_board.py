@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from edge_agent.board.reading import BoardReading, Cause, Thermal, Throttle
-from edge_agent.mqtt.publications import Publication
+from edge_agent.core.publications import Publication
+from edge_agent.core.topics import Topics
 from edge_agent.status.alarm_board import AlarmBoard
 from edge_agent.status.alarms import AlarmName
-from edge_agent.topics import Topics
-from tests.support import BASE
+from tests.helpers.support import BASE
 
 FULL_DISK = BoardReading(disk_free_mb=50.0)
 UNKNOWN = BoardReading()

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
+from edge_agent.board.energy import EnergyMeter, EnergySample
+from edge_agent.board.governor import NO_LIMITS, Limits
+from edge_agent.board.governor_stages import Cause as LimitedBy
+from edge_agent.board.governor_stages import Level
 from edge_agent.board.reading import BoardReading, Cause, Cpu, Memory, Power, Scope, Thermal, Throttle
-from edge_agent.engine.protocol import Progress, Ready
-from edge_agent.governor.energy import EnergyMeter, EnergySample
-from edge_agent.governor.governor import NO_LIMITS, Limits
-from edge_agent.governor.governor_stages import Cause as LimitedBy
-from edge_agent.governor.governor_stages import Level
-from edge_agent.messages import Outcome, Status, Timing
+from edge_agent.core.messages import Outcome, Status, Timing
+from edge_agent.core.protocol import Progress, Ready
+from edge_agent.requests.statistics import Statistics
 from edge_agent.status.health import Facts, MqttFacts, Throughput, health_document, reasons
-from edge_agent.status.statistics import Statistics
 
 READY = Ready(
     pid=77,

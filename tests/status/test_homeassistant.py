@@ -10,8 +10,8 @@ from edge_agent.board.reading import BoardReading, Cpu, Memory, Thermal
 from edge_agent.status.alarms import AlarmName
 from edge_agent.status.health import health_document
 from edge_agent.status.homeassistant import discovery, discovery_document, object_id
+from tests.helpers.support import BASE, config
 from tests.status.test_health import facts
-from tests.support import BASE, config
 
 ENABLED = "[homeassistant]\nenabled = true\n"
 READING = BoardReading(

@@ -6,14 +6,14 @@ from typing import Any
 
 from edge_agent import __version__
 from edge_agent.board.board import Board
-from edge_agent.engine.protocol import Ready
-from edge_agent.models.model_store import open_model
-from edge_agent.mqtt.publications import Publication
+from edge_agent.core.protocol import Ready
+from edge_agent.core.publications import Publication
+from edge_agent.core.topics import Topics
+from edge_agent.models.bundle import open_model
 from edge_agent.requests.tasks import load_tasks
 from edge_agent.status.presence import Presence, State, info_document
-from edge_agent.topics import Topics
+from tests.helpers.support import BASE, TASKS, config
 from tests.status.test_health import READY
-from tests.support import BASE, TASKS, config
 
 
 def presence() -> Presence:

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from edge_agent.cli import main
-from tests.ggufs import STRING, changed_model
-from tests.processes import wait_until
+from tests.helpers.ggufs import STRING, changed_model
+from tests.helpers.processes import wait_until
 
 COMMAND = [sys.executable, "-m", "edge_agent", "bench"]
 

@@ -15,7 +15,7 @@ def test_after_a_few_blows_every_request_is_answered_and_none_anew(protocol: str
     command = [
         sys.executable,
         "-m",
-        "tests.chaos",
+        "rigs.chaos",
         "--requests",
         "120",
         "--faults",

@@ -20,11 +20,11 @@ from pathlib import Path
 import pytest
 
 from edge_agent.cli import main
-from edge_agent.demo.broker import free_port
-from tests.client import Client
-from tests.ggufs import STRING, changed_model
-from tests.processes import AgentProcess, Mosquitto, children, wait_until, workers
-from tests.site import Site, site_config
+from edge_agent.tools.demo.broker import free_port
+from tests.helpers.client import Client
+from tests.helpers.ggufs import STRING, changed_model
+from tests.helpers.processes import AgentProcess, Mosquitto, children, wait_until, workers
+from tests.helpers.site import Site, site_config
 
 
 def edge_agent(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.demo.broker import free_port
-from edge_agent.demo.demo import PUMPS, READINGS_PER_PUMP, _chosen
-from tests.processes import wait_until
+from edge_agent.tools.demo.broker import free_port
+from edge_agent.tools.demo.demo import PUMPS, READINGS_PER_PUMP, _chosen
+from tests.helpers.processes import wait_until
 
 
 def test_a_reading_names_the_pump_on_whose_topic_it_comes() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.demo.readings import held_out, tasks
-from tests.client import Client
-from tests.processes import AgentProcess
-from tests.site import Site
+from edge_agent.tools.demo.readings import held_out, tasks
+from tests.helpers.client import Client
+from tests.helpers.processes import AgentProcess
+from tests.helpers.site import Site
 
 LEAST_RIGHT = 0.97
 READINGS = 150

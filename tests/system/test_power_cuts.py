@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config_loader import load_config
-from edge_agent.models.model_record import in_force, open_in_force
-from tests.client import Client
-from tests.processes import AgentProcess, children, wait_until
-from tests.site import site_config
-from tests.switch_bundles import sha256_of
+from edge_agent.loader import load_config
+from edge_agent.models.record import in_force, open_in_force
+from tests.helpers.client import Client
+from tests.helpers.processes import AgentProcess, children, wait_until
+from tests.helpers.site import site_config
+from tests.helpers.switch_bundles import sha256_of
 
 CUTS = int(os.environ.get("EDGE_AGENT_POWER_CUTS", "6"))
 SEED = int(os.environ.get("EDGE_AGENT_SEED", "1"))

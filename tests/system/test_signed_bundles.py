@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.demo.broker import free_port
-from tests.keys import NO_PUBLIC_KEYS, sign, write_keys
-from tests.processes import wait_until
-from tests.site import Site, site_config
+from edge_agent.tools.demo.broker import free_port
+from tests.helpers.keys import NO_PUBLIC_KEYS, sign, write_keys
+from tests.helpers.processes import wait_until
+from tests.helpers.site import Site, site_config
 from tests.system.test_daemon import edge_agent, worker_pid
 
 KEY_LINE = 'public_key = "key.pub.pem"\n[tasks.triage]'

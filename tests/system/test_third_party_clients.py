@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.site import Site
+from tests.helpers.site import Site
 
 pytestmark = [
     pytest.mark.mosquitto,

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from edge_agent.demo.broker import free_port
-from edge_agent.mqtt.mqtt_link import BACK_OFF_S
-from tests.client import Client
-from tests.processes import Mosquitto, wait_until
-from tests.site import Site, site_config
-from tests.watch import boards
-from tests.watch.terminal import Terminal
+from edge_agent.mqtt.link import BACK_OFF_S
+from edge_agent.tools.demo.broker import free_port
+from tests.helpers.client import Client
+from tests.helpers.processes import Mosquitto, wait_until
+from tests.helpers.site import Site, site_config
+from tests.tools.watch import boards
+from tests.tools.watch.terminal import Terminal
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.usefixtures("require_mosquitto")]
 

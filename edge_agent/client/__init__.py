@@ -1,1 +1,0 @@
-"""Commands of the command line that ask an agent over the bus."""

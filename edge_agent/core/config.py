@@ -1,0 +1,365 @@
+"""The configuration: one pydantic model per TOML table, and Config for all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
+
+from edge_agent import __version__
+from edge_agent.core import topics
+from edge_agent.core.envelope import MAX_DEADLINE_MS
+from edge_agent.core.errors import field_name, shown
+from edge_agent.core.strict_json import parse_json
+from edge_agent.engine.answer.schema_grammar import check_schema
+from edge_agent.requests import templates
+
+MAX_HOSTS = 8
+_MAX_SCHEMA_BYTES = 1_000_000
+# Characters. More than the longest context; what Jinja compiles in half a second.
+MAX_SYSTEM, MAX_TEMPLATE = 1_000_000, 65_536
+# `info` tells of each.
+MAX_TASKS = 256
+BUILT_IN_TASK = "generate"
+# Host names that images ship with: fifty boards called "raspberrypi" would take over each other's session.
+UNNAMED_HOSTS = frozenset(
+    (
+        *("localhost", "raspberrypi", "debian", "ubuntu", "orangepi", "orangepi5", "rock-5b", "rock5b", "armbian"),
+        *("radxa", "jetson", "tegra-ubuntu", "nvidia", "linux", "pi", "none"),
+    )
+)
+COMMANDS = (
+    *("ping", "health", "drain", "resume", "cancel", "reload"),
+    *("model-switch", "model-rollback", "quarantine-release"),
+)
+
+
+# Not a file: the deterministic engine that tries every other part without a model (engine/echo.py).
+ECHO_MODEL = "echo:"
+
+
+def _from_folder(path: Path, info: ValidationInfo) -> Path:
+    if str(path).startswith(ECHO_MODEL):
+        return path
+    if "\0" in str(path):
+        raise ValueError("should be a path: none holds a NUL")
+    folder: Path = info.context["folder"] if info.context else Path()
+    try:
+        return folder / path.expanduser()
+    except RuntimeError as error:  # `~nobody/…`
+        raise ValueError(f"should be a path: {error}") from error
+
+
+_T = TypeVar("_T")
+ConfigPath = Annotated[Path, Field(strict=False), AfterValidator(_from_folder)]
+Name = Annotated[str, StringConstraints(pattern=topics.NAME_PATTERN)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+TopicFilter = Annotated[str, AfterValidator(lambda text: _refuse(topics.filter_fault(text), text))]
+
+
+def _refuse(fault: str | None, value: _T) -> _T:
+    if fault:
+        raise ValueError(fault)
+    return value
+
+
+def _check_root(root: str) -> str:
+    fault = topics.name_fault(root)
+    if root.startswith(("$", "/")) or root.endswith("/"):
+        fault = "a root does not start with '$' or '/' nor end with '/'"
+    return _refuse(fault, root)
+
+
+# What other topics begin with.
+TopicRoot = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_check_root)]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _host_name(value: object) -> object:
+    if value is not None:
+        return value
+    host = socket.gethostname().split(".")[0]
+    if host.lower() in UNNAMED_HOSTS or not re.match(topics.NAME_PATTERN, host):
+        raise ValueError(f"required: the host name {shown(host)} does not tell this board from others")
+    return host
+
+
+class DeviceConfig(Table):
+    site: Name
+    id: Annotated[Name, BeforeValidator(_host_name)] = Field(default=None, validate_default=True)
+
+
+class TlsConfig(Table):
+    ca_file: ConfigPath | None = None
+    cert_file: ConfigPath | None = None
+    key_file: ConfigPath | None = None
+
+    @field_validator("key_file")
+    @classmethod
+    def _check_key_file(cls, key_file: Path | None, info: ValidationInfo) -> Path | None:
+        if key_file is not None and info.data.get("cert_file", key_file) is None:
+            raise ValueError("only goes with `cert_file`: it is the key of that certificate")
+        return key_file
+
+
+def _is_host(value: object) -> bool:
+    if not isinstance(value, str) or not value.isprintable() or not re.fullmatch(r"[^\s/]{1,253}", value):
+        return False
+    try:
+        value.encode("idna")  # as each attempt to connect does; its error would end the network thread
+    except UnicodeError:
+        return False
+    return True
+
+
+def _hosts(value: object) -> tuple[str, ...]:
+    hosts = value if isinstance(value, list) else [value]
+    if not all(map(_is_host, hosts)) or not 1 <= len(hosts) <= MAX_HOSTS or len(set(hosts)) < len(hosts):
+        raise ValueError(f"should be a host's name or address, or a list of 1 to {MAX_HOSTS} different ones")
+    return tuple(hosts)
+
+
+class MqttConfig(Table):
+    # Tried in turn, from the first one on, each time that a connection is lost or cannot be made.
+    hosts: Annotated[tuple[str, ...], PlainValidator(_hosts)] = Field(default=("localhost",), alias="host")
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    protocol: Literal["5", "3.1.1"] = "5"
+    root: TopicRoot = "edgeai/v1"
+    username: str | None = None
+    password_file: ConfigPath | None = None
+    reply_topics: tuple[TopicFilter, ...] | None = Field(default=None, strict=False)
+    tls: TlsConfig | None = None
+
+    @property
+    def brokers(self) -> str:
+        """Where they are, for people."""
+        return ", ".join(f"{host}:{self.effective_port}" for host in self.hosts)
+
+    @property
+    def effective_port(self) -> int:
+        return self.port or (8883 if self.tls else 1883)
+
+
+class ModelConfig(Table):
+    """canary_interval_s: how often a running model is asked its canaries; 0 = never.
+
+    chat_templates: hex SHA-256 of those that a model may carry; None = any.
+    """
+
+    path: ConfigPath
+    public_key: ConfigPath | None = None
+    chat_templates: tuple[Sha256, ...] | None = Field(default=None, strict=False)
+    canary_interval_s: Annotated[float, Field(ge=0, le=31_536_000)] = 21600.0
+
+
+class EngineConfig(Table):
+    """None = calibrated for the board and the model."""
+
+    context_tokens: Annotated[int, Field(ge=256, le=131072)] | None = None
+    max_active: Annotated[int, Field(ge=1, le=32)] = 4
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    prefill_threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    batch_tokens: Annotated[int, Field(ge=32, le=2048)] | None = None
+
+
+RatePerMinute = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class QueueConfig(Table):
+    capacity: Annotated[int, Field(ge=1, le=10000)] = 64
+    # None = from the measured latency of the task (latency.py).
+    default_deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
+    dedup_window_s: Annotated[float, Field(ge=0, le=86400)] = 300.0
+    max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] = 65536
+    drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 20.0
+    # For each reply topic: one caller must not take what all of them share.
+    rate_per_minute: RatePerMinute | None = None
+    # Where requests and answers are kept until they are done with; in memory, they end with the agent.
+    journal: Literal["disk", "memory"] = "disk"
+
+
+class TaskBase(Table):
+    system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
+    template: Annotated[str, Field(max_length=MAX_TEMPLATE)] = templates.DEFAULT
+    model: str = "default"
+    max_tokens: Annotated[int, Field(ge=1, le=32768)] = 256
+    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    rate_per_minute: RatePerMinute | None = None
+    max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
+    subscribe: tuple[TopicFilter, ...] = Field(default=(), strict=False)
+    publish: str | None = None
+    keep: Literal["all", "latest"] = "all"
+
+    @field_validator("template")
+    @classmethod
+    def _check_template(cls, template: str) -> str:
+        return _refuse(templates.template_fault(template), template)
+
+    @field_validator("model")
+    @classmethod
+    def _check_model(cls, model: str, info: ValidationInfo) -> str:
+        models = info.context["models"] if info.context else [model]
+        return _refuse(None if model in models else f"allowed are the [models.NAME] tables: {', '.join(models)}", model)
+
+    @field_validator("publish")
+    @classmethod
+    def _check_publish(cls, publish: str | None, info: ValidationInfo) -> str | None:
+        if publish is None or "subscribe" not in info.data:
+            return publish
+        if not info.data["subscribe"]:
+            raise ValueError("only goes with `subscribe`: it says where answers to those topics go")
+        wildcards = min(len(re.findall(r"[+#]", topic_filter)) for topic_filter in info.data["subscribe"])
+        return _refuse(topics.publish_pattern_fault(publish, wildcards), publish)
+
+
+class ClassifyTask(TaskBase):
+    kind: Literal["classify"]
+    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=200, strict=False)]
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not label.strip() for label in labels):
+            raise ValueError("labels are non-empty strings")
+        if len(set(labels)) < len(labels):
+            repeated = sorted({label for label in labels if labels.count(label) > 1})
+            raise ValueError(f"labels are distinct; repeated: {shown(repeated)}")
+        return labels
+
+    @property
+    def names_a_label(self) -> bool:
+        """Whether its own text tells the model at least one of the labels."""
+        text = f"{self.system or ''} {self.template}".casefold()
+        return any(label.casefold() in text for label in self.labels)
+
+
+def _read_schema(path: Path) -> bytes:
+    # A pipe would never end.
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        data = file.read(_MAX_SCHEMA_BYTES + 1)
+    if len(data) > _MAX_SCHEMA_BYTES:
+        raise ValueError(f"it has more than {_MAX_SCHEMA_BYTES} bytes")
+    return data
+
+
+def _schema_table(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str):
+        path = _from_folder(Path(value), info)
+        try:
+            value = parse_json(_read_schema(path).decode())
+        except OSError as error:
+            raise ValueError(f"should be a table, or name a JSON file; {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise ValueError(f"should be a table, or name a JSON file; {path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError("should be a table, or name a JSON file that holds an object")  # noqa: TRY004 - for pydantic
+    return _refuse(check_schema(value), value)
+
+
+class ExtractTask(TaskBase):
+    kind: Literal["extract"]
+    output_schema: Annotated[dict[str, Any], BeforeValidator(_schema_table)] = Field(alias="schema")
+
+
+class GenerateTask(TaskBase):
+    kind: Literal["generate"]
+
+
+TaskConfig = Annotated[ClassifyTask | ExtractTask | GenerateTask, Field(discriminator="kind")]
+TASK_TABLES: dict[str, type[TaskBase]] = {"classify": ClassifyTask, "extract": ExtractTask, "generate": GenerateTask}
+
+
+def _check_command(name: str) -> str:
+    return _refuse(None if name in COMMANDS else f"should be one of {', '.join(COMMANDS)}", name)
+
+
+class CommandsConfig(Table):
+    allow: tuple[Annotated[str, AfterValidator(_check_command)], ...] = Field(default=("ping", "health"), strict=False)
+    key_file: ConfigPath | None = None
+
+
+class BoardConfig(Table):
+    root: ConfigPath = Path("/")
+
+
+class HealthConfig(Table):
+    interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
+
+
+class GovernorConfig(Table):
+    """headroom_c: how far below the SoC's limit it slows down. memory_reserve_mb: None = 5 % of the memory."""
+
+    enabled: bool = True
+    headroom_c: Annotated[float, Field(ge=0.5, le=40)] = 2.0
+    memory_reserve_mb: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
+
+
+class HomeAssistantConfig(Table):
+    """enabled: None = nothing is said to Home Assistant; False = what was said before is taken back."""
+
+    enabled: bool | None = None
+    prefix: TopicRoot = "homeassistant"
+
+
+class LogConfig(Table):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Config(Table):
+    models_dir: ConfigPath = Path("/var/lib/edge-agent/models")
+    state_dir: ConfigPath = Path("/var/lib/edge-agent/state")
+    device: DeviceConfig
+    mqtt: MqttConfig = MqttConfig()
+    models: Annotated[dict[Name, ModelConfig], Field(min_length=1)]
+    engine: EngineConfig = EngineConfig()
+    queue: QueueConfig = QueueConfig()
+    tasks: Annotated[dict[Name, TaskConfig], Field(max_length=MAX_TASKS)] = Field(default_factory=dict)
+    commands: CommandsConfig = CommandsConfig()
+    board: BoardConfig = BoardConfig()
+    health: HealthConfig = HealthConfig()
+    governor: GovernorConfig = GovernorConfig()
+    homeassistant: HomeAssistantConfig = HomeAssistantConfig()
+    log: LogConfig = LogConfig()
+
+    @property
+    def topics(self) -> topics.Topics:
+        return topics.Topics(self.mqtt.root, self.device.site, self.device.id)
+
+    def hints(self) -> list[str]:
+        """What is no fault, but likely not meant."""
+        return [
+            f"{field_name(('tasks', name, 'labels'))}: neither `system` nor `template` names one; "
+            "the model answers better if it is told what to choose from"
+            for name, task in self.tasks.items()
+            if isinstance(task, ClassifyTask) and not task.names_a_label
+        ]
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Of all that it says, and of the version that reads it."""
+        return hashlib.sha256(f"{__version__}\n{self.model_dump_json(warnings=False)}".encode()).digest()
+
+    @property
+    def reply_topics(self) -> tuple[str, ...]:
+        return self.topics.default_reply_topics if self.mqtt.reply_topics is None else self.mqtt.reply_topics

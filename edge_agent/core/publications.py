@@ -1,0 +1,50 @@
+"""PURE. The messages that the agent sends, also of a document or of JSON that is encoded already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edge_agent.core.strict_json import encode
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """One message to send. expiry_s, correlation, content_type, response_topic travel at MQTT 5 only."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    expiry_s: int | None = None
+    correlation: bytes | None = None
+    content_type: str | None = None
+    response_topic: str | None = None
+
+
+def json_publication(
+    topic: str,
+    document: dict[str, Any] | bytes,
+    *,
+    qos: int = 1,
+    retain: bool = False,
+    expiry_s: int | None = None,
+    correlation: bytes | None = None,
+) -> Publication:
+    payload = document if isinstance(document, bytes) else encode(document)
+    return Publication(
+        topic=topic,
+        payload=payload,
+        qos=qos,
+        retain=retain,
+        expiry_s=expiry_s,
+        correlation=correlation,
+        content_type=JSON,
+    )
+
+
+def emptied(topic: str) -> Publication:
+    """Has the broker forget what it retains there."""
+    return Publication(topic=topic, payload=b"", retain=True)

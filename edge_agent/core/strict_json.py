@@ -1,0 +1,93 @@
+"""PURE. JSON as it crosses every border: strict when it is read, compact when it is written."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from edge_agent.core.errors import shown
+
+MAX_JSON_DEPTH = 64
+# A token at least is each in a prompt, and a context has at most 131072. They take a hundred bytes each, and time.
+MAX_JSON_VALUES = 200_000
+
+
+class NotJsonError(ValueError):
+    """The text is not strict JSON; the message says why and where."""
+
+
+def _refuse_constant(text: str) -> Any:
+    raise NotJsonError(f"{text} is not a JSON number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise NotJsonError(f"the number {shown(text)} is too large")
+    return value
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > 300:
+        raise NotJsonError(f"the number {shown(text)} is too large")
+    return int(text)
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:
+            raise NotJsonError(f"the key {shown(key)} occurs twice in one object")
+        value[key] = item
+    return value
+
+
+_DECODER = json.JSONDecoder(
+    parse_constant=_refuse_constant,
+    parse_float=_finite_float,
+    parse_int=_bounded_int,
+    object_pairs_hook=_distinct_keys,
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def parse_json(text: str) -> Any:
+    """Strict JSON (RFC 8259): no NaN, no duplicate keys, no lone surrogates, at most MAX_JSON_DEPTH levels.
+
+    Nor more than MAX_JSON_VALUES values, commas and brackets within texts among them. Raises NotJsonError.
+    """
+    if sum(map(text.count, ",[{")) > MAX_JSON_VALUES:
+        raise NotJsonError(f"it has more than {MAX_JSON_VALUES} values")
+    try:
+        value = _DECODER.decode(text)
+    except NotJsonError:
+        raise
+    except json.JSONDecodeError as error:
+        raise NotJsonError(f"{error.msg} at line {error.lineno} column {error.colno}") from error
+    except RecursionError as error:
+        raise NotJsonError(f"it is nested deeper than {MAX_JSON_DEPTH} levels") from error
+    _check_value(value, MAX_JSON_DEPTH)
+    return value
+
+
+def _check_value(value: Any, levels: int) -> None:
+    if isinstance(value, str):
+        if _SURROGATE.search(value):
+            raise NotJsonError("a string holds half of a surrogate pair")
+    elif isinstance(value, (dict, list)):
+        if levels == 0:
+            raise NotJsonError(f"it is nested deeper than {MAX_JSON_DEPTH} levels")
+        for item in [*value, *value.values()] if isinstance(value, dict) else value:
+            _check_value(item, levels - 1)
+
+
+def compact_json(value: object) -> str:
+    """JSON without blanks, keys in their order, characters as they are."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def encode(document: dict[str, Any]) -> bytes:
+    """Compact UTF-8 JSON."""
+    return compact_json(document).encode("utf-8")

@@ -1,1 +1,0 @@
-"""Nothing lost: what is asked and answered, on its way to the disk and to the broker."""

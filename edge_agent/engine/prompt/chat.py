@@ -1,0 +1,164 @@
+"""Messages to prompt tokens through the model's own chat template; text of messages never becomes a control token.
+
+Before the template runs, every place of a message that spells a special token is cut by a private marker; the rendered
+text is split there and tokenized piece by piece. So no piece of a message spells a special token, while a message
+without any is tokenized exactly as the whole text would be.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Protocol
+
+from edge_agent.core.protocol import ChatMessage, TaskPrefix
+from edge_agent.engine.prompt.chat_template import CLOCK, ChatError, ChatTemplate, UnusableTemplateError
+
+_logger = logging.getLogger(__name__)
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+THOUGHT_START = "<think>"
+THOUGHT_END = "</think>"
+
+# Unicode noncharacters: they carry no meaning in interchanged text, and are replaced where a caller sends them.
+_CUT = "\ufdd0"
+_END_OF_HEAD = "\ufdd1"
+_REPLACEMENT = "\ufffd"
+
+
+class Vocabulary(Protocol):
+    """What a chat needs from a model."""
+
+    @property
+    def bos(self) -> int: ...
+    @property
+    def eos(self) -> int: ...
+    @property
+    def adds_bos(self) -> bool: ...
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]: ...
+    def piece(self, token: int) -> bytes: ...
+    def special_texts(self) -> frozenset[str]: ...
+    def chat_template(self) -> str | None: ...
+
+
+class Chat:
+    """Renders and tokenizes for one model. Raises ChatError for a template that nobody can use."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        source = vocabulary.chat_template()
+        if source is None:
+            _logger.warning("the model carries no chat template; ChatML is used")
+            source = CHATML
+        specials = vocabulary.special_texts()
+        self.is_reasoning = THOUGHT_END in source or THOUGHT_END in specials
+        # Whether the same messages always make the same prompt.
+        self.is_timeless = CLOCK not in source
+        self._specials = _Specials(specials)
+        try:
+            self._template = ChatTemplate(source)
+        except UnusableTemplateError as error:
+            raise UnusableTemplateError(f"the model's chat template cannot be used: {error}") from error
+        self._bos_text = _text(vocabulary, vocabulary.bos)
+        self._eos_text = _text(vocabulary, vocabulary.eos)
+
+    def prompt(self, messages: Sequence[ChatMessage], *, thinks: bool) -> tuple[list[int], bool]:
+        """Tokens of the prompt, and whether it ends inside a thought that the template opened.
+
+        thinks: False closes such a thought at once, for answers that leave no room for one.
+        Raises ChatError.
+        """
+        rendered = self._render([(message.role, self._cut(self._said(message))) for message in messages], thinks=thinks)
+        is_open = self.is_reasoning and rendered.rstrip().endswith(THOUGHT_START)
+        if is_open and not thinks:
+            rendered = f"{rendered.rstrip()}\n\n{THOUGHT_END}\n\n"
+            is_open = False
+        tokens = self._tokenize(rendered)
+        if not tokens:
+            raise ChatError("it makes nothing of them")
+        return tokens, is_open
+
+    def prefix(self, task: TaskPrefix) -> list[int]:
+        """Tokens that the prompts of a task begin with, except that the last one may differ where its text goes on.
+
+        Empty if the template does not take the task's messages in this form.
+        """
+        messages = [("user", self._cut(task.user_head) + _END_OF_HEAD)]
+        if task.system is not None:
+            messages.insert(0, ("system", self._cut(task.system)))
+        try:
+            rendered = self._render(messages, thinks=True)
+        except ChatError:
+            return []
+        text, mark, _ = rendered.partition(_END_OF_HEAD)
+        return self._tokenize(text) if mark else []
+
+    def _said(self, message: ChatMessage) -> str:
+        """Thoughts of earlier turns are left out, as the templates of reasoning models do; once cut, they could not."""
+        if self.is_reasoning and message.role == "assistant":
+            return message.content.rpartition(THOUGHT_END)[2]
+        return message.content
+
+    def _cut(self, text: str) -> str:
+        return self._specials.cut(_clean(text))
+
+    def _render(self, messages: Iterable[tuple[str, str]], *, thinks: bool) -> str:
+        return self._template.render(
+            messages, bos_token=self._bos_text, eos_token=self._eos_text, enable_thinking=thinks
+        )
+
+    def _tokenize(self, rendered: str) -> list[int]:
+        vocabulary = self._vocabulary
+        pieces = (vocabulary.tokenize(text, parse_special=True) for text in rendered.split(_CUT))
+        tokens = [token for piece in pieces for token in piece]
+        # Templates that write the BOS and models that add one: never two (deepseek-ai/DeepSeek-R1 #68).
+        if vocabulary.adds_bos and vocabulary.bos >= 0 and tokens[:1] != [vocabulary.bos]:
+            tokens.insert(0, vocabulary.bos)
+        return tokens
+
+
+class _Specials:
+    """Where a text spells a special token, or would with the text of a neighbouring message."""
+
+    def __init__(self, texts: frozenset[str]) -> None:
+        # A text of one character cannot be cut; the longest first only to keep the pattern's order stable.
+        texts = frozenset(text for text in texts if len(text) > 1)
+        ordered = sorted(texts, key=lambda text: (-len(text), text))
+        # A look-ahead finds overlapping places too.
+        self._whole = re.compile(f"(?=({'|'.join(map(re.escape, ordered))}))") if ordered else None
+        self._heads = frozenset(text[:length] for text in texts for length in range(2, len(text)))
+        self._tails = frozenset(text[1:] for text in texts)
+        self._longest = max(map(len, texts), default=0)
+
+    def cut(self, text: str) -> str:
+        """The text with a marker after the first character of each such place."""
+        if self._whole is None or not text:
+            return text
+        places = {match.start() + 1 for match in self._whole.finditer(text)}
+        places |= {
+            len(text) - length + 1
+            for length in range(2, min(self._longest, len(text) + 1))
+            if text[-length:] in self._heads
+        }
+        if any(text[:length] in self._tails for length in range(1, min(self._longest, len(text) + 1))):
+            places.add(1)
+        if not places:
+            return text
+        edges = [0, *sorted(places), len(text)]
+        return _CUT.join(text[start:end] for start, end in pairwise(edges))
+
+
+def _clean(text: str) -> str:
+    # Qwen's tokenizer.json normalizes to NFC, llama.cpp does not.
+    text = unicodedata.normalize("NFC", text)
+    return text.replace(_CUT, _REPLACEMENT).replace(_END_OF_HEAD, _REPLACEMENT)
+
+
+def _text(vocabulary: Vocabulary, token: int) -> str:
+    return vocabulary.piece(token).decode(errors="replace") if token >= 0 else ""

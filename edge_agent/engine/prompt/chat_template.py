@@ -1,0 +1,147 @@
+"""A model's chat template: Jinja from wherever the checkpoint came from, which may not hang or fill who renders it.
+
+It runs as transformers' apply_chat_template runs it. The sandbox keeps it from the objects around it, but bounds
+neither its loops nor what it makes of numbers (`ljust(10 ** 9)`); `bounded` does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from edge_agent.core.bounded import FAULTY, OutOfBoundsError, bounded, tried_apart
+
+CLOCK = "strftime_now"
+# Qwen2.5's template takes less than a millisecond on a PC.
+_CPU_S = 1.0
+_MEMORY_BYTES = 64_000_000
+# Of text beyond twice the messages': what is tokenized grows with it, and templates write each message once.
+_MOST_OWN_CHARACTERS = 65_536
+_TRIALS = ([("user", "a")], [("system", "a"), ("user", "b")])
+
+
+class ChatError(Exception):
+    """The model's chat template does not take these messages; the message is the template's own."""
+
+
+class UnusableTemplateError(ChatError):
+    """It does not compile, or does not end within its bounds."""
+
+
+class ChatTemplate:
+    """A template that compiles, and that stays within its bounds for short messages. Raises UnusableTemplateError."""
+
+    def __init__(self, source: str) -> None:
+        try:
+            # Constants are computed here.
+            with _bounded():
+                self._template = _environment().from_string(source)
+        except TemplateSyntaxError as error:
+            raise UnusableTemplateError(f"line {error.lineno}: {error.message}") from error
+        except RecursionError as error:
+            raise UnusableTemplateError("nested too deeply") from error
+        except UnusableTemplateError:
+            raise
+        except Exception as error:  # of the Python that Jinja makes of it, too
+            raise UnusableTemplateError(str(error) or type(error).__name__) from error
+        for messages in _TRIALS:
+            try:
+                self.render(messages)
+            except UnusableTemplateError:
+                raise
+            except ChatError:
+                continue  # It may well refuse some.
+
+    def render(
+        self,
+        messages: Iterable[tuple[str, str]],
+        *,
+        bos_token: str = "",
+        eos_token: str = "",
+        add_generation_prompt: bool = True,
+        enable_thinking: bool = True,
+    ) -> str:
+        """The text of a conversation, given as role and content of each message. Raises ChatError.
+
+        enable_thinking: for Qwen3 and its kin, whose templates write an empty thought themselves without it.
+        """
+        told = [{"role": role, "content": content} for role, content in messages]
+        most = _MOST_OWN_CHARACTERS + 2 * sum(len(message["content"]) for message in told)
+        try:
+            with _bounded():
+                text = self._template.render(
+                    messages=told,
+                    tools=None,
+                    bos_token=bos_token,
+                    eos_token=eos_token,
+                    add_generation_prompt=add_generation_prompt,
+                    enable_thinking=enable_thinking,
+                )
+        except UnusableTemplateError:
+            raise
+        except Exception as error:
+            raise ChatError(str(error) or type(error).__name__) from error
+        if len(text) > most:
+            raise UnusableTemplateError(f"writes {len(text)} characters, at most {most} are allowed here")
+        return text
+
+
+@lru_cache(maxsize=16)
+def fault_of(source: str) -> str | None:
+    """Why a template cannot be used, or None; found in a process of its own, for it may end the one that tries it."""
+    try:
+        tried_apart("edge_agent.engine.prompt.chat_template", source.encode())
+    except OutOfBoundsError as error:
+        return str(error)
+    return None
+
+
+def _main() -> int:
+    try:
+        ChatTemplate(sys.stdin.buffer.read().decode())
+    except UnusableTemplateError as error:
+        sys.stdout.buffer.write(str(error).encode(errors="backslashreplace"))
+        return FAULTY
+    return 0
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    try:
+        with bounded(cpu_s=_CPU_S, memory_bytes=_MEMORY_BYTES):
+            yield
+    except OutOfBoundsError as error:
+        raise UnusableTemplateError(str(error)) from error
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals[CLOCK] = _strftime_now
+    return environment
+
+
+def _to_json(value: object, **options: Any) -> str:
+    return json.dumps(value, **{"ensure_ascii": False, **options})
+
+
+def _raise_exception(message: Any) -> NoReturn:
+    raise TemplateError(str(message))
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().astimezone().strftime(pattern)
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

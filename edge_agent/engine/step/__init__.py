@@ -1,0 +1,1 @@
+"""Which requests take part in a step of the engine, and with how many rows."""

@@ -1,1 +1,0 @@
-"""What the board feels, and how much the agent may do."""

@@ -1,0 +1,388 @@
+"""Bundles: a model is opened only if every file of its manifest is there as listed, and signed where a key is given."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from edge_agent.core.config import ECHO_MODEL
+from edge_agent.core.errors import first_fault, shown, shown_path
+from edge_agent.core.messages import ModelName
+from edge_agent.core.protocol import Adapter
+from edge_agent.core.strict_json import parse_json
+from edge_agent.gguf.header import HeaderError
+from edge_agent.gguf.model import ModelFacts, read_model_facts
+from edge_agent.models.signatures import (
+    SIGNATURE_FILE,
+    KeyFileError,
+    public_key_fault,
+    read_public_key,
+    signature_fault,
+)
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+MODEL_FILE = "model.gguf"
+MANIFEST_FILE = "manifest.json"
+# A user's own, and what makes up for the loss of quantization.
+ADAPTER_FILES = ("adapter.gguf", "repair.gguf")
+# Files beside the manifest that it does not list itself.
+_UNLISTED = frozenset((MANIFEST_FILE, SIGNATURE_FILE))
+_EXPECTED = "the folder of a bundle, as edge-convert makes it, or a .gguf file"
+_MAX_MANIFEST_BYTES = 4_000_000
+# No board has the memory for it, while a file with a hole may say so, and takes hours to hash.
+MAX_FILE_BYTES = 1 << 36
+# What is read and hashed at a stretch.
+_PIECE_BYTES = 1 << 20
+# `info` tells it; as long as edge-convert takes it.
+_ShortText = Annotated[str, StringConstraints(max_length=128)]
+_Stamp = tuple[int, int, int]
+
+
+class ModelError(Exception):
+    """The model cannot be opened; the message names the file and what is wrong with it."""
+
+
+class ManifestError(Exception):
+    """These bytes are no manifest; the message names the field and what is allowed."""
+
+
+class _ListedFile(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
+
+
+class Manifest(BaseModel):
+    """What the agent reads of a bundle's manifest.json."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: _ShortText
+    version: Annotated[int, Field(ge=1, le=1 << 31)]
+    architecture: Literal["qwen2"]
+    quantization: _ShortText
+    licence: _ShortText | None = None
+    files: dict[str, _ListedFile]
+    context_length: Annotated[int, Field(ge=1, lt=1 << 32)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A checked model. size_bytes and sha256 are those of model.gguf. warning: what an operator should know of it.
+    adapters: applied together, each of them checked as the model.
+
+    source: the folder or file that was opened. A folder is no link: what it named then, it may not name later.
+    signature: "unchecked" where no key is configured; None = there is none. is_fallback: runs for want of another,
+    as `warning` tells.
+    """
+
+    key: str
+    source: Path
+    path: Path
+    bundle_name: str
+    version: int | None
+    sha256: str
+    quantization: str
+    size_bytes: int
+    licence: str | None
+    context_length: int | None
+    signature: Literal["good", "unchecked"] | None = None
+    warning: str | None = None
+    adapters: tuple[Adapter, ...] = ()
+    chat_template_sha256: str | None = None
+    stamps: tuple[_Stamp, ...] | None = None
+    is_fallback: bool = False
+
+    def is_unchanged(self) -> bool:
+        """Whether the files are still those that were checked: same inode, size and time of change. Raises OSError."""
+        return self.stamps is None or self.stamps == _stamps(self.path, self.adapters)
+
+    @property
+    def name(self) -> ModelName:
+        return ModelName(name=self.key, sha256=self.sha256, quantization=self.quantization)
+
+    @property
+    def folder(self) -> str | None:
+        """The bundle's; None: it is a file alone."""
+        return self.source.name if self.source != self.path else None
+
+    def describe(self) -> dict[str, Any]:
+        """For `info`."""
+        return {
+            "name": self.key,
+            "bundle": self.bundle_name,
+            "folder": self.folder,
+            "version": self.version,
+            "sha256": self.sha256,
+            "quantization": self.quantization,
+            "size": self.size_bytes,
+            "licence": self.licence,
+            "context_length": self.context_length,
+            "signature": self.signature,
+            "chat_template_sha256": self.chat_template_sha256,
+            "adapters": [{"file": Path(one.path).name, "sha256": one.sha256} for one in self.adapters],
+            "warning": self.warning,
+        }
+
+
+def _nobody_waits() -> None:
+    pass
+
+
+def open_model(
+    key: str,
+    path: Path,
+    public_key: Path | None = None,
+    chat_templates: Sequence[str] | None = None,
+    advance: Callable[[], None] = _nobody_waits,
+) -> Model:
+    """Checks a bundle folder, or a bare .gguf; reads every byte once. Raises ModelError.
+
+    public_key: the file of a key; then only a bundle opens that was signed with its other half.
+    chat_templates: hashes of those that the model may carry; None = any.
+    advance: called again and again while it gets on; a disk may also never answer.
+    """
+    try:
+        model = _open_path(key, path, None if public_key is None else read_public_key(public_key), advance)
+    except KeyFileError as error:
+        raise ModelError(f"models.{key}.public_key: {error} (got {shown_path(public_key or Path())})") from error
+    except OSError as error:
+        raise ModelError(f"models.{key}.path: cannot be read: {error.strerror}") from error
+    if fault := _template_fault(model.chat_template_sha256, chat_templates):
+        raise ModelError(f"{path.name}: {fault}")
+    return model
+
+
+def path_fault(path: Path) -> str | None:
+    """Why no model can be opened there at all; None = it may be sound, which only reading every byte of it tells."""
+    if str(path).startswith(ECHO_MODEL):
+        return None
+    try:
+        reason = _path_reason(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
+        reason = f"does not exist; should be {_EXPECTED}"
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    return f"{shown_path(path)} {reason}" if reason else None
+
+
+def _path_reason(path: Path) -> str | None:
+    mode = path.stat().st_mode
+    try:
+        str(path.resolve()).encode()
+    except UnicodeEncodeError:  # neither a worker nor a record could be told of it
+        return "leads to a name that is not UTF-8"
+    if stat.S_ISREG(mode) and path.suffix == ".gguf":
+        path.open("rb").close()
+        return None
+    if not stat.S_ISDIR(mode):
+        return f"should be {_EXPECTED}"
+    if (path / MANIFEST_FILE).is_file():
+        (path / MANIFEST_FILE).open("rb").close()
+        return None
+    if (path / "config.json").is_file() and any(path.glob("*.safetensors")):
+        return "is a Hugging Face checkpoint; make a bundle of it: edge-convert FOLDER --out BUNDLE --type q4_0"
+    return f"is a folder without {MANIFEST_FILE}; should be {_EXPECTED}"
+
+
+def content_fault(
+    path: Path, public_key: Path | None = None, chat_templates: Sequence[str] | None = None
+) -> str | None:
+    """What else than its hashes keeps a model from being opened, where `path_fault` finds nothing: reads only heads.
+
+    A key that cannot be used is a fault of its own, and keeps signatures from being looked at.
+    """
+    signer = None if public_key is None or public_key_fault(public_key) else read_public_key(public_key)
+    if fault := _unsigned_fault(path, signer):
+        return fault
+    if str(path).startswith(ECHO_MODEL):
+        return None
+    try:
+        facts = _check_listing(path, signer)[2] if path.is_dir() else _read_facts(path, path.name)
+        if fault := _template_fault(facts.chat_template_sha256, chat_templates):
+            return f"{path.name}: {fault}"
+    except ModelError as error:
+        return str(error)
+    except OSError as error:
+        return f"{shown_path(path)} cannot be read: {error.strerror}"
+    return None
+
+
+def _unsigned_fault(path: Path, signer: Ed25519PublicKey | None) -> str | None:
+    """A key asks for a bundle: nothing else has a signature."""
+    if signer is None or (path.is_dir() and not str(path).startswith(ECHO_MODEL)):
+        return None
+    return f"{shown_path(path)} should be a signed bundle, as `public_key` asks for"
+
+
+def _template_fault(sha256: str | None, allowed: Sequence[str] | None) -> str | None:
+    """A model without a template gets our own."""
+    if sha256 is None or allowed is None or sha256 in allowed:
+        return None
+    return f"its chat template has sha256 {sha256}; `chat_templates` allows {', '.join(allowed) or 'none'}"
+
+
+def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, advance: Callable[[], None]) -> Model:
+    if fault := path_fault(path) or _unsigned_fault(path, signer):
+        raise ModelError(f"models.{key}.path: {fault}")
+    if str(path).startswith(ECHO_MODEL):
+        return _echo_model(key, path)
+    if path.is_dir():
+        return _open_bundle(key, path.resolve(), signer, advance)
+    facts = _read_facts(path, path.name)
+    return Model(
+        key=key,
+        source=path,
+        path=path,
+        bundle_name=path.stem,
+        version=None,
+        sha256=_sha256(path, advance),
+        quantization=facts.quantization,
+        size_bytes=path.stat().st_size,
+        licence=None,
+        context_length=facts.context_length,
+        chat_template_sha256=facts.chat_template_sha256,
+        warning="a bare .gguf: no manifest vouches for it",
+        stamps=_stamps(path, ()),
+    )
+
+
+def _echo_model(key: str, path: Path) -> Model:
+    return Model(
+        key=key,
+        source=path,
+        path=path,
+        bundle_name="echo",
+        version=None,
+        sha256=hashlib.sha256(b"").hexdigest(),
+        quantization="none",
+        size_bytes=0,
+        licence=None,
+        context_length=None,
+        warning="no model: a deterministic engine for trying the agent",
+    )
+
+
+def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None, advance: Callable[[], None]) -> Model:
+    manifest, signature, facts = _check_listing(folder, signer)
+    for name, listed in manifest.files.items():
+        found = _sha256(folder / name, advance)
+        if found != listed.sha256:
+            raise ModelError(f"{folder.name}/{name}: should have sha256 {listed.sha256} (got {found})")
+    adapters = tuple(
+        Adapter(path=str(folder / name), sha256=manifest.files[name].sha256)
+        for name in ADAPTER_FILES
+        if name in manifest.files
+    )
+    return Model(
+        key=key,
+        source=folder,
+        path=folder / MODEL_FILE,
+        bundle_name=manifest.name,
+        version=manifest.version,
+        sha256=manifest.files[MODEL_FILE].sha256,
+        quantization=manifest.quantization.upper(),
+        size_bytes=manifest.files[MODEL_FILE].bytes,
+        licence=manifest.licence,
+        context_length=manifest.context_length,
+        signature=signature,
+        adapters=adapters,
+        chat_template_sha256=facts.chat_template_sha256,
+        stamps=_stamps(folder / MODEL_FILE, adapters),
+    )
+
+
+def _check_listing(
+    folder: Path, signer: Ed25519PublicKey | None
+) -> tuple[Manifest, Literal["good", "unchecked"] | None, ModelFacts]:
+    """All of a bundle but the hashes; what it lists, and what is known of its signature and its model."""
+    data = _read_manifest(folder / MANIFEST_FILE)
+    # Before anything is made of these bytes.
+    signature = _check_signature(folder / SIGNATURE_FILE, data, signer)
+    try:
+        manifest = parse_manifest(data)
+    except ManifestError as error:
+        raise ModelError(f"{folder.name}/{MANIFEST_FILE}: {error}") from error
+    for name in manifest.files:
+        if "/" in name or "\\" in name or name in ("", ".", ".."):
+            raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files are plain names in the folder (got {shown(name)})")
+    if MODEL_FILE not in manifest.files:
+        raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files: {MODEL_FILE} is required, but missing")
+    strangers = sorted(p.name for p in folder.iterdir() if p.name not in _UNLISTED and p.name not in manifest.files)
+    if strangers:
+        raise ModelError(f"{folder.name}: the manifest does not list {shown(strangers)}")
+    for name, listed in manifest.files.items():
+        _check_size(folder / name, listed)
+    return manifest, signature, _read_facts(folder / MODEL_FILE, f"{folder.name}/{MODEL_FILE}")
+
+
+def _read_manifest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise ModelError(f"{path.parent.name}/{path.name}: cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_MANIFEST_BYTES:
+        raise ModelError(f"{path.parent.name}/{path.name}: should have at most {_MAX_MANIFEST_BYTES} bytes")
+    return data
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Raises ManifestError. Not whether the files are there as it lists them."""
+    try:
+        return Manifest.model_validate(parse_json(data.decode()))
+    except ValidationError as error:
+        raise ManifestError(first_fault(error)) from error
+    except ValueError as error:
+        raise ManifestError(f"is not JSON: {error}") from error
+
+
+def _check_signature(
+    path: Path, manifest: bytes, signer: Ed25519PublicKey | None
+) -> Literal["good", "unchecked"] | None:
+    if signer is None:
+        return "unchecked" if path.is_file() else None
+    if fault := signature_fault(path, manifest, signer):
+        raise ModelError(f"{path.parent.name}/{path.name}: {fault}; `public_key` requires a good signature")
+    return "good"
+
+
+def _check_size(path: Path, listed: _ListedFile) -> None:
+    name = f"{path.parent.name}/{path.name}"
+    if path.is_symlink() or not path.is_file():
+        raise ModelError(f"{name}: listed in the manifest, but not there as a file")
+    size = path.stat().st_size
+    if size != listed.bytes:
+        raise ModelError(f"{name}: should have {listed.bytes} bytes (got {size})")
+
+
+def _read_facts(path: Path, name: str) -> ModelFacts:
+    """Before any native code reads the file."""
+    try:
+        return read_model_facts(path)
+    except HeaderError as error:
+        raise ModelError(f"{name}: {error}") from error
+
+
+def _stamps(model: Path, adapters: tuple[Adapter, ...]) -> tuple[_Stamp, ...]:
+    found = [path.stat() for path in (model, *(Path(adapter.path) for adapter in adapters))]
+    return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
+
+
+def _sha256(path: Path, advance: Callable[[], None]) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+            advance()
+    return digest.hexdigest()

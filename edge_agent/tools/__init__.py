@@ -1,0 +1,1 @@
+"""What people run by hand: ask, command, watch, doctor, diag, bench, probe, demo."""

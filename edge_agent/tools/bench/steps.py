@@ -1,0 +1,115 @@
+"""How fast steps are by width and number of threads: llama.cpp alone, in this process, without the engine around it.
+
+Importing this loads llama.cpp: the process must have `library_environment` before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import takewhile
+from time import monotonic
+
+from edge_agent.core.protocol import Load
+from edge_agent.engine.llama import Llama
+from edge_agent.engine.llama_engine import context_sizes
+from edge_agent.engine.step import calibration
+from edge_agent.engine.step.step_policy import StepPolicy
+from edge_agent.tools.bench.results import StepResult, StepResults
+from edge_agent.tools.bench.tasks import Say
+
+_POWERS = [2**exponent for exponent in range(12)]
+_NARROWEST_PREFILL = (16, 64)
+# More numbers of threads than this do not fit beside each other; then powers of two stand for all.
+_MOST_COUNTS = 8
+
+
+def measure_steps(load: Load, *, rounds: int, budget_s: float, say: Say) -> StepResults:
+    """budget_s: for decode and prefill each; what there is no time for is left out. Raises ModelError.
+
+    load.state_dir: where the worker has kept its calibration: what the agent chooses is told by it.
+    """
+    settings = load.settings
+    llama = Llama(load.model_path, context_sizes(settings), [adapter.path for adapter in load.adapters])
+    try:
+        ids, base_id = range(settings.max_active), llama.sequences - 1
+        policy = calibration.step_policy(load, llama, ids, base_id)
+
+        def measured(kind: str, widths: Sequence[int], seq_ids: Sequence[int]) -> tuple[StepResult, ...]:
+            step = calibration.steps_of(llama, seq_ids, base_id)
+
+            def run(rows: int, threads: int) -> None:
+                step(rows, rows if kind == "decode" else 1, threads)
+
+            chosen = {_chosen(policy, rows, kind)[0] for rows in widths}
+            counts = _thread_counts(calibration.cpus(), chosen)
+            rates = sweep(run, widths, counts, rounds=rounds, budget_s=budget_s, say=lambda at: say(f"{kind}: {at}"))
+            llama.forget(base_id)
+            return tuple(_result(policy, rows, kind, rates[rows]) for rows in widths)
+
+        decode = measured("decode", decode_widths(settings.max_active), ids)
+        # One sequence: all rows are of one prompt, however few they are.
+        wide = prefill_widths(calibration.widest_step(llama), policy.batch_tokens)
+        return StepResults(decode=decode, prefill=measured("prefill", wide, ids[:1]), batch_tokens=policy.batch_tokens)
+    finally:
+        llama.close()
+
+
+def sweep(
+    step: Callable[[int, int], object],
+    widths: Sequence[int],
+    counts: Sequence[int],
+    *,
+    rounds: int,
+    budget_s: float,
+    say: Say,
+    clock: Callable[[], float] = monotonic,
+) -> dict[int, dict[int, float]]:
+    """Tokens per second by rows, then by threads: the best of all rounds, which go on until the time is over.
+
+    step: runs one of so many rows with so many threads. The first cell is always measured; narrow steps come first,
+    for they are quick.
+    """
+    rates: dict[int, dict[int, float]] = {rows: {} for rows in widths}
+    end_at = clock() + budget_s
+    for number in range(rounds):
+        for rows in widths:
+            for threads in counts:
+                if clock() > end_at and any(rates.values()):
+                    return rates
+                say(f"round {number + 1}, rows: {rows}, threads: {threads}")
+                taken_s = calibration.fastest(partial(step, rows, threads), clock=clock, end_at=end_at)
+                rate = rows / taken_s
+                rates[rows][threads] = max(rate, rates[rows].get(threads, 0.0))
+    return rates
+
+
+def decode_widths(max_active: int) -> list[int]:
+    """Powers of two up to `max_active`, and that."""
+    return sorted({*takewhile(lambda rows: rows < max_active, _POWERS), max_active})
+
+
+def prefill_widths(widest: int, batch_tokens: int) -> list[int]:
+    """16, 64, and powers of two up to the widest step, and what the agent cuts prompts into."""
+    wide = [rows for rows in _POWERS if rows >= 128]
+    return sorted({rows for rows in (*_NARROWEST_PREFILL, *wide, batch_tokens, widest) if rows <= widest})
+
+
+def _thread_counts(cpus: int, chosen: Iterable[int]) -> list[int]:
+    counts = calibration.thread_counts(cpus)
+    if len(counts) > _MOST_COUNTS:
+        counts = [count for count in counts if count in _POWERS or count == cpus]
+    return sorted({*counts, *chosen})
+
+
+def _chosen(policy: StepPolicy, rows: int, kind: str) -> tuple[int, int]:
+    """Threads and rows of what the agent makes of a step."""
+    fitted = policy.fitted(rows, rows)
+    width = policy.padded(fitted, fitted)[0] if kind == "decode" else rows
+    return policy.threads(width), width
+
+
+def _result(policy: StepPolicy, rows: int, kind: str, rates: dict[int, float]) -> StepResult:
+    threads, width = _chosen(policy, rows, kind)
+    rounded = {count: round(rate, 1) for count, rate in sorted(rates.items())}
+    return StepResult(rows=rows, tokens_per_s=rounded, chosen_threads=threads, chosen_rows=width)

@@ -1,0 +1,161 @@
+"""The aarch64 wheelhouse on emulated cores: `python -m rigs.arm`. Needs root; some 20 minutes on 2 cores.
+
+In roots of Debian 12 and 13, as a Cortex-A72 (Raspberry Pi 4), a Cortex-A76 (Pi 5, RK3588), a Neoverse V1 and
+the newest core that qemu knows: which kernel variant edge-agent's worker loads, how much it repacks, and whether it
+answers as this machine does. Then what `doctor` says of a wheel that lacks the kernels for a core. Emulated time says
+nothing about a board's. Ends with 1 if anything is not as it should be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convert.cli import main as convert
+from convert.tune.candidates import Target, is_repacked
+from convert.weights.ggml import GgmlType
+from edge_agent.gguf.header import read_header
+from edge_agent.tools.demo.readings import checkpoint_folder
+from rigs.arm import asking
+from rigs.arm.roots import PACKAGES, SUITES, Root, prepare_machine
+
+ROOT = Path(__file__).parents[2]
+# Between them they have tensors of every type that has fast kernels on ARM and fits the model.
+MODELS = ("q4_0", "q4_k_m")
+# Labels' scores of kernels that round otherwise.
+MOST_OFF = 0.02
+# llama.cpp logs sizes with two decimals, of each buffer.
+_ROUNDED_MIB = 0.011
+
+
+@dataclass(frozen=True)
+class Core:
+    """cpu: qemu's name; variant: what llama.cpp must load there; target: the converter's name for its kernels."""
+
+    cpu: str
+    variant: str
+    features: frozenset[str]
+    target: Target
+
+
+CORES = (
+    Core("cortex-a72", "armv8.0_1", frozenset({"NEON"}), Target.ARMV8_0),
+    Core("cortex-a76", "armv8.2_2", frozenset({"NEON", "DOTPROD", "FP16_VA"}), Target.DOTPROD),
+    Core("neoverse-v1", "armv8.6_1", frozenset({"NEON", "DOTPROD", "FP16_VA", "MATMUL_INT8", "SVE"}), Target.I8MM),
+    Core("max", "armv9.2_2", frozenset({"NEON", "DOTPROD", "FP16_VA", "MATMUL_INT8", "SVE", "SME"}), Target.I8MM),
+)
+_CONFIG = """
+state_dir = "/tmp/state"
+[device]
+site = "arm"
+id = "emulated"
+[mqtt]
+host = "127.0.0.1"
+[models.default]
+path = "/opt/q4_0"
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m rigs.arm", description=__doc__)
+    parser.add_argument("--wheelhouse", type=Path, default=ROOT / "dist" / "wheelhouse" / "aarch64")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "arm")
+    parser.add_argument("--suites", nargs="+", default=list(SUITES), choices=list(SUITES))
+    given = parser.parse_args()
+    if not (given.wheelhouse / "requirements.txt").is_file():
+        raise SystemExit(f"{given.wheelhouse} is no wheelhouse: make wheelhouse ARCH=aarch64")
+    prepare_machine()
+    references = {model: _reference(given.work, model) for model in MODELS}
+    print(
+        f"{'system':9} {'core':12} {'model':7} {'variant':10} {'repacked MiB':>13} {'scores off':>10}  JSON", flush=True
+    )
+    faults: list[str] = []
+    for suite in given.suites:
+        root = Root(suite, given.work)
+        root.make()
+        root.install(given.wheelhouse)
+        shutil.copy(asking.__file__, root.outside(Path("/opt")))
+        for model in MODELS:
+            shutil.copytree(given.work / model, root.outside(Path("/opt") / model), dirs_exist_ok=True)
+        for core in CORES:
+            for model in MODELS:
+                faults += _run(root, core, model, references[model], given.work)
+        faults += _doctor(root, CORES[1])
+    print("\n".join(faults) or "all is as it should be")
+    return 1 if faults else 0
+
+
+def _reference(work: Path, model: str) -> dict[str, Any]:
+    """What this machine answers, with the wheel that is installed here."""
+    if convert(
+        [str(checkpoint_folder()), "--type", model, "--out", str(work / model), "--no-canaries", "--force", "--json"]
+    ):
+        raise SystemExit(f"the demonstration's checkpoint does not become {model}")
+    command = [sys.executable, "-m", "rigs.arm.asking", str(work / model / "model.gguf")]
+    result = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    told: dict[str, Any] = json.loads(result.stdout)
+    return told
+
+
+def _run(root: Root, core: Core, model: str, reference: dict[str, Any], work: Path) -> list[str]:
+    output = root.python(["/opt/asking.py", f"/opt/{model}/model.gguf"], {"QEMU_CPU": core.cpu})
+    told = json.loads(output.splitlines()[-1])
+    variant, *features = told["cpu_variant"].split()
+    expected_mib = _repacked_mib(work / model / "model.gguf", core.target)
+    off = max(
+        abs(here[label] - there)
+        for here, there_all in zip(told["scores"], reference["scores"], strict=True)
+        for label, there in there_all.items()
+    )
+    is_same = told["diagnosis"] == reference["diagnosis"]
+    repacked = f"{told['repacked_mib']:.2f}/{expected_mib:.2f}"
+    answered = "same" if is_same else "other"
+    print(f"{root.suite:9} {core.cpu:12} {model:7} {variant:10} {repacked:>13} {off:10.4f}  {answered}", flush=True)
+    wrong = {
+        f"loads {variant}, not {core.variant}": variant != core.variant,
+        f"has no {', '.join(sorted(core.features - set(features)))}": not core.features <= set(features),
+        f"repacks {repacked} MiB": abs(told["repacked_mib"] - expected_mib) > _ROUNDED_MIB,
+        f"scores are {off:.4f} off": off > MOST_OFF,
+        f"answers {told['diagnosis']}, not {reference['diagnosis']}": not is_same,
+    }
+    return [f"{root.suite} {core.cpu} {model}: {fault}" for fault, is_so in wrong.items() if is_so]
+
+
+def _repacked_mib(model: Path, target: Target) -> float:
+    """Of all matrices; the embedding is the output matrix, too."""
+    return sum(
+        tensor.nbytes / 2**20
+        for tensor in read_header(model).tensors
+        if len(tensor.shape) == 2 and is_repacked(target, GgmlType[tensor.type.name], tensor.shape[1])
+    )
+
+
+def _doctor(root: Root, core: Core) -> list[str]:
+    """With a wheel that has the kernels of the oldest cores only."""
+    lacking = root.outside(Path("/opt/lacking"))
+    shutil.rmtree(lacking, ignore_errors=True)
+    shutil.copytree(root.outside(PACKAGES) / "llama_cpp", lacking / "llama_cpp")
+    for library in (lacking / "llama_cpp" / "lib").glob("libggml-cpu-*.so"):
+        if library.name != f"libggml-cpu-{CORES[0].variant}.so":
+            library.unlink()
+    root.outside(Path("/opt/config.toml")).write_text(_CONFIG, encoding="utf-8")
+    command = ["-m", "edge_agent", "doctor", "--config", "/opt/config.toml", "--json"]
+    faults = []
+    for path, verdict in (("/opt/lacking", "failed"), ("", "good")):
+        # There is no broker either, so it ends with 1 in both cases.
+        output = root.python(command, {"QEMU_CPU": core.cpu, "PYTHONPATH": path}, ends_with=1)
+        (check,) = (check for check in json.loads(output)["checks"] if check["name"] == "kernels")
+        print(f"{root.suite:9} {core.cpu:12} doctor: {check['verdict']}: {check['found']}", flush=True)
+        if check["verdict"] != verdict or (verdict == "failed" and "asimddp" not in check["found"]):
+            faults.append(f"{root.suite} {core.cpu}: doctor says {check}, kernels should be {verdict}")
+    return faults
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

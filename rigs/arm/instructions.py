@@ -1,0 +1,78 @@
+"""How many instructions a row of a step takes on ARM cores: `python -m rigs.arm.instructions MODEL.gguf…`.
+
+Needs root, and what rigs/deploy/emulator.py needs; ten minutes for a core. On whole emulated boards, whose cores count
+what they execute: a count is exact where emulated time means nothing. It is no time either: cores differ in how many
+they execute at once, and a row of one token waits for memory most of the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from rigs.arm import counting
+from rigs.arm.roots import PACKAGES, Root
+from rigs.deploy.emulator import EmulatedBoard, missing
+
+ROOT = Path(__file__).parents[2]
+CORES = ("cortex-a72", "cortex-a76", "neoverse-v1", "max")
+COUNT_S = 7200.0
+# One core, and a clock that counts what it executes, which its counter needs.
+_COUNTED = ("-icount", "shift=0,sleep=off")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m rigs.arm.instructions", description=__doc__)
+    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("--wheelhouse", type=Path, default=ROOT / "dist" / "wheelhouse" / "aarch64")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "arm")
+    parser.add_argument("--cores", nargs="+", default=list(CORES))
+    given = parser.parse_args()
+    if fault := missing():
+        raise SystemExit(fault)
+    root = Root("trixie", given.work)
+    root.make()
+    root.install(given.wheelhouse)
+    with tempfile.TemporaryDirectory(dir=given.work) as name:
+        folder = Path(name)
+        disk = _disk(folder, root.outside(PACKAGES), given.models)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "id")], check=True)
+        print(f"{'core':12} {'variant':10} {'model':24}", *(f"{f'{rows} rows':>9}" for rows in counting.ROWS), sep=" ")
+        for core in given.cores:
+            options = (*_COUNTED, "-drive", f"file={disk},format=raw,if=virtio,readonly=on")
+            with EmulatedBoard(folder, "counted", folder / "id", cpu=core, cores=1, options=options) as board:
+                board.run("mount", "-o", "ro", "/dev/vdb", "/mnt")
+                words = [f"/mnt/{model.name}" for model in given.models]
+                command = ["env", "PYTHONPATH=/mnt/packages", "python3", "/mnt/counting.py", *words]
+                for line in board.run(*command, timeout_s=COUNT_S).stdout.splitlines():
+                    _print(core, json.loads(line))
+    return 0
+
+
+def _disk(folder: Path, packages: Path, models: list[Path]) -> Path:
+    """The installed agent, the models and the program that counts."""
+    source = folder / "files"
+    shutil.copytree(packages, source / "packages")
+    for path in (*models, Path(counting.__file__)):
+        shutil.copy(path, source)
+    disk = folder / "packages.disk"
+    megabytes = sum(path.stat().st_size for path in source.rglob("*")) // 1_000_000 + 200
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", str(source), str(disk), f"{megabytes}M"], check=True)
+    shutil.rmtree(source)
+    return disk
+
+
+def _print(core: str, told: dict[str, object]) -> None:
+    counts = told["instructions"]
+    assert isinstance(counts, dict)
+    per_row = (f"{counts[str(rows)] / rows / 1e6:8.1f}M" for rows in counting.ROWS)
+    variant, model = str(told["variant"]).split()[0], Path(str(told["model"])).name
+    print(f"{core:12} {variant:10} {model:24}", *per_row, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

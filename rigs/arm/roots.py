@@ -1,0 +1,97 @@
+"""arm64 systems of Debian below build/arm, whose programs this machine runs under qemu's emulation. Needs root."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_NEEDED = "mmdebstrap qemu-user-static"
+_BINFMT = Path("/proc/sys/fs/binfmt_misc")
+_QEMU = Path("/usr/lib/binfmt.d/qemu-aarch64.conf")
+# In every root.
+PACKAGES = Path("/opt/edge-agent")
+# And the Python that comes with them.
+SUITES = {"bookworm": "3.11", "trixie": "3.13"}
+# A board has more; libstdc++6 is on every system.
+_INCLUDED = "python3,libstdc++6,dash,coreutils"
+
+
+def prepare_machine() -> None:
+    """The kernel runs arm64 programs with qemu from here on. Raises SystemExit that says what is missing."""
+    if os.geteuid() != 0:
+        raise SystemExit("rigs.arm makes and enters roots of other systems: run it as root")
+    if shutil.which("mmdebstrap") is None:
+        raise SystemExit(f"mmdebstrap not found; on Debian 13: apt-get install {_NEEDED}")
+    if not (_BINFMT / "status").exists():
+        _run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)])
+    if not (_BINFMT / "qemu-aarch64").exists():
+        if not _QEMU.exists():
+            raise SystemExit(f"{_QEMU} not found; on Debian 13: apt-get install {_NEEDED}")
+        (_BINFMT / "register").write_bytes(_QEMU.read_bytes())
+
+
+class Root:
+    """A Debian of this suite with edge-agent installed from a wheelhouse."""
+
+    def __init__(self, suite: str, work: Path) -> None:
+        self.suite = suite
+        self._path = work / suite
+
+    def make(self) -> None:
+        """Once. Packages are unpacked, not set up: emulated, that takes long, and Python does not ask for it."""
+        done = self._path / "complete"
+        if done.exists():
+            return
+        shutil.rmtree(self._path, ignore_errors=True)
+        command = ["mmdebstrap", "--quiet", "--arch=arm64", "--variant=extract", f"--include={_INCLUDED}"]
+        _run([*command, self.suite, str(self._path)])
+        (self._path / "proc").mkdir()
+        for name in ("bin", "lib", "sbin"):
+            # In trixie a script makes them.
+            if not (self._path / name).exists():
+                (self._path / name).symlink_to(f"usr/{name}")
+        done.touch()
+
+    def install(self, wheelhouse: Path) -> None:
+        """By the pip of this machine, which takes what that of a board takes; once for each wheelhouse."""
+        requirements = wheelhouse / "requirements.txt"
+        target = self.outside(PACKAGES)
+        done = target / hashlib.sha256(requirements.read_bytes()).hexdigest()
+        if done.exists():
+            return
+        shutil.rmtree(target, ignore_errors=True)
+        platforms = ["manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in range(17, 37))]
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-index", "--no-deps"]
+        pip += [word for platform in platforms for word in ("--platform", platform)]
+        pip += ["--only-binary=:all:", f"--python-version={SUITES[self.suite]}", f"--target={target}"]
+        _run([*pip, f"--find-links={wheelhouse}", "--require-hashes", f"--requirement={requirements}"], os.environ)
+        done.touch()
+
+    def outside(self, path: Path) -> Path:
+        """Where a path of the root lies on this machine."""
+        return self._path / path.relative_to("/")
+
+    def python(self, words: Sequence[str], environment: Mapping[str, str], *, ends_with: int = 0) -> str:
+        """What Python writes to standard output, with edge-agent. Raises SystemExit if it ends with anything else."""
+        path = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), str(PACKAGES))))
+        return self.run(["python3", *words], {**environment, "PYTHONPATH": path}, ends_with=ends_with)
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str] | None = None, *, ends_with: int = 0) -> str:
+        """What a program writes to standard output; /proc is there. Raises SystemExit if it ends with anything else."""
+        # The mount ends with the program.
+        inside = ["unshare", "--mount", "--pid", "--fork", f"--mount-proc={self._path}/proc", "chroot", str(self._path)]
+        given = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **(environment or {})}
+        return _run([*inside, *command], given, ends_with=ends_with)
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str] | None = None, *, ends_with: int = 0) -> str:
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode != ends_with:
+        tail = "\n".join((result.stdout + result.stderr).splitlines()[-20:])
+        raise SystemExit(f"{' '.join(command)}\nended with {result.returncode}:\n{tail}")
+    return result.stdout

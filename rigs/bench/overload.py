@@ -1,0 +1,216 @@
+"""What becomes of requests at a multiple of what an agent can answer, deadlines and priorities mixed.
+
+The load is open: requests come at their times whatever happens to those before them. Latencies are those of the client.
+usage: python -m rigs.bench.overload MODEL [--times 10] [--seconds 15] [--deadlines-ms 200,1000,5000]
+       [--priorities 0,5,9] [--task triage] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_agent.core.config import ECHO_MODEL
+from edge_agent.requests.statistics import percentile
+from edge_agent.tools.demo.broker import free_port, start_broker
+from rigs.bench.workload import SYSTEM, Kind
+from tests.helpers.client import Client
+from tests.helpers.processes import AgentProcess, wait_until
+
+BASE = "edgeai/v1/bench/board"
+TASKS = ("triage", "report")
+_REPORT_TOKENS = 32
+
+SETTLE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Fate:
+    """One request: what it was, how it ended, and when its client heard of it, in ms after it was sent."""
+
+    priority: int
+    deadline_ms: int
+    status: str
+    code: str | None
+    latency_ms: float
+    # Told on arrival, and not after it had been admitted.
+    is_refused_at_once: bool
+    retry_after_s: float | None
+
+    @property
+    def is_in_time(self) -> bool:
+        return self.status == "ok" and self.latency_ms <= self.deadline_ms
+
+
+@dataclass(frozen=True)
+class Row:
+    """The requests of one priority, or of all (None). busy_p50_ms, busy_p95_ms: of those refused on arrival."""
+
+    priority: int | None
+    offered: int
+    admitted: int
+    displaced: int
+    in_time: int
+    late: int
+    in_time_share: float | None
+    busy: dict[str, int] = field(default_factory=dict)
+    busy_p50_ms: float | None = None
+    busy_p95_ms: float | None = None
+
+
+def row(priority: int | None, fates: Sequence[Fate]) -> Row:
+    refused = [fate for fate in fates if fate.status == "busy" and fate.is_refused_at_once]
+    displaced = sum(fate.status == "busy" for fate in fates) - len(refused)
+    in_time = sum(fate.is_in_time for fate in fates)
+    late = len(fates) - len(refused) - displaced - in_time
+    waits_ms = [fate.latency_ms for fate in refused]
+    return Row(
+        priority=priority,
+        offered=len(fates),
+        admitted=len(fates) - len(refused),
+        displaced=displaced,
+        in_time=in_time,
+        late=late,
+        in_time_share=round(in_time / (in_time + late), 4) if in_time + late else None,
+        busy=dict(Counter(str(fate.code) for fate in fates if fate.status == "busy")),
+        busy_p50_ms=percentile(waits_ms, 50),
+        busy_p95_ms=percentile(waits_ms, 95),
+    )
+
+
+def capacity_per_s(client: Client, request: str, response: str, *, width: int, seconds: float) -> float:
+    """Requests that are answered in a second while `width` of them are always under way."""
+    before = sent = len(client.on(response))
+    first = sent
+    began = time.monotonic()
+    while time.monotonic() - began < seconds or sent < before + 2 * width:
+        if sent - first >= width:
+            client.wait(response, count=sent - width + 1)
+        client.publish(request, {"input": reading(sent), "deadline_ms": 60_000})
+        sent += 1
+    client.wait(response, count=sent)
+    return (sent - first) / (client.on(response)[-1].at - began)
+
+
+def offer(
+    client: Client, request: str, response: str, *, per_s: float, seconds: float, mix: Sequence[tuple[int, int]]
+) -> list[Fate]:
+    """Sends requests at a steady rate, their priorities and deadlines (ms) taking turns; the fate of each."""
+    heard = len(client.on(response))
+    sent_at: list[float] = []
+    began = time.monotonic()
+    count = round(per_s * seconds)
+    while len(sent_at) < count:
+        due = min(count, int((time.monotonic() - began) * per_s) + 1)
+        for number in range(len(sent_at), due):
+            priority, deadline_ms = mix[number % len(mix)]
+            envelope = {"input": reading(number), "id": number, "priority": priority, "deadline_ms": deadline_ms}
+            sent_at.append(time.monotonic())
+            client.send(request, json.dumps(envelope))
+        time.sleep(0.002)
+    wait_until(lambda: len(client.on(response)) >= heard + count, "every request is answered", SETTLE_S)
+    messages = client.on(response)[heard:]
+    replies = {message.json["id"]: (message.json, message.at) for message in messages}
+    if len(messages) != count or len(replies) != count:
+        raise AssertionError(f"{count} requests had {len(messages)} replies to {len(replies)} of them")
+    return [fate(*mix[n % len(mix)], *replies[n], sent_at[n]) for n in range(count)]
+
+
+def fate(priority: int, deadline_ms: int, reply: dict[str, Any], at: float, sent_at: float) -> Fate:
+    error = reply["error"] or {}
+    return Fate(
+        priority=priority,
+        deadline_ms=deadline_ms,
+        status=reply["status"],
+        code=error.get("code"),
+        latency_ms=(at - sent_at) * 1000,
+        is_refused_at_once=reply["timing"]["queued_ms"] is None,
+        retry_after_s=error.get("retry_after_s"),
+    )
+
+
+def reading(number: int) -> dict[str, int]:
+    return {"pump": number, "vibration_mm_s": 2 + number % 9, "temperature_c": 50 + number % 40}
+
+
+def numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+@contextmanager
+def agent(model: str, folder: Path, width: int) -> Iterator[Client]:
+    """An agent that is online with the two tasks and the queue as it is by default, and its client."""
+    port = free_port()
+    broker = start_broker("3.1.1", port, folder)
+    config = folder / "config.toml"
+    labels = json.dumps(list(Kind.CLASSIFY.labels))
+    tasks = f'[tasks.triage]\nkind = "classify"\nsystem = {json.dumps(SYSTEM)}\nlabels = {labels}\n'
+    tasks += f'[tasks.report]\nkind = "generate"\nsystem = {json.dumps(SYSTEM)}\nmax_tokens = {_REPORT_TOKENS}\n'
+    path = model if model.startswith(ECHO_MODEL) else str(Path(model).absolute())
+    config.write_text(
+        'state_dir = "state"\n[device]\nsite = "bench"\nid = "board"\n'
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "3.1.1"\n'
+        f"[models.default]\npath = {json.dumps(path)}\n[engine]\nmax_active = {width}\n{tasks}",
+        encoding="utf-8",
+    )
+    client = Client(port, "3.1.1")
+    client.subscribe(f"{BASE}/#")
+    process = AgentProcess(config)
+    try:
+        client.wait_for(f"{BASE}/state", lambda state: state["state"] == "online", 300)
+        yield client
+    finally:
+        client.close()
+        process.stop()
+        broker.stop()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="MODEL", help="a bundle, a .gguf or echo:step_ms=20")
+    parser.add_argument("--times", type=float, default=10.0, help="the load, as a multiple of what can be answered")
+    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--deadlines-ms", type=numbers, default=[200, 1000, 5000])
+    parser.add_argument("--priorities", type=numbers, default=[0, 5, 9])
+    parser.add_argument("--task", choices=TASKS, default="triage")
+    parser.add_argument("--width", type=int, default=4, help="requests that run at once")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    request, response = (f"{BASE}/infer/{options.task}/{end}" for end in ("request", "response"))
+    mix = [(priority, deadline_ms) for deadline_ms in options.deadlines_ms for priority in options.priorities]
+    with tempfile.TemporaryDirectory() as folder, agent(options.model, Path(folder), options.width) as client:
+        per_s = capacity_per_s(client, request, response, width=4 * options.width, seconds=5)
+        fates = offer(client, request, response, per_s=options.times * per_s, seconds=options.seconds, mix=mix)
+    rows = [row(p, [f for f in fates if f.priority == p]) for p in options.priorities] + [row(None, fates)]
+    if options.json:
+        print(json.dumps({"capacity_per_s": round(per_s, 2), "rows": [asdict(one) for one in rows]}, indent=2))
+        return 0
+    print(f"capacity {per_s:.1f}/s, offered {options.times * per_s:.1f}/s for {options.seconds:.0f} s")
+    print(table(rows))
+    return 0
+
+
+def table(rows: Sequence[Row]) -> str:
+    names = ("offered", "admitted", "displaced", "in time", "late", "share", "busy p50", "p95 ms")
+    lines = [f"{'priority':>8} " + " ".join(f"{name:>9}" for name in names) + "  busy by code"]
+    for one in rows:
+        share = "–" if one.in_time_share is None else f"{one.in_time_share:.1%}"
+        waits = ["–" if ms is None else f"{ms:.1f}" for ms in (one.busy_p50_ms, one.busy_p95_ms)]
+        cells = [one.offered, one.admitted, one.displaced, one.in_time, one.late, share, *waits]
+        codes = ", ".join(f"{code} {count}" for code, count in sorted(one.busy.items()))
+        name = "all" if one.priority is None else one.priority
+        lines.append(f"{name:>8} " + " ".join(f"{cell:>9}" for cell in cells) + f"  {codes}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""Boards that Ansible reaches over ssh, their broker, and the folder that a technician works in."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from edge_agent.tools.demo.broker import free_port
+from rigs.deploy.roots import RELEASES, Board, image
+from tests.helpers.certificates import CERTIFICATE, KEY
+from tests.helpers.processes import Mosquitto, wait_until
+
+REPOSITORY = Path(__file__).parents[2]
+ANSIBLE = REPOSITORY / "ansible"
+# As `make test-deploy` installs it.
+ANSIBLE_BIN = Path(os.environ.get("ANSIBLE_BIN", REPOSITORY / "build" / "ansible" / "bin"))
+PLAY_S = 1800.0
+RELEASE = os.environ.get("RELEASE") or "trixie"
+_SAMPLES = ANSIBLE / "files" / "mosquitto"
+_RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", flags=re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """How a run of a playbook ended."""
+
+    code: int
+    text: str
+
+    @property
+    def boards(self) -> dict[str, str]:
+        """How it ended for each: "unreachable", "failed", "changed" or "same"; who is not in it was not begun with."""
+        ends = {}
+        for name, changed, unreachable, failed in _RECAP.findall(self.text):
+            others = "changed" if int(changed) else "same"
+            ends[name] = "unreachable" if int(unreachable) else "failed" if int(failed) else others
+        return ends
+
+
+class Broker:
+    """mosquitto with our sample configuration and access list, and a password for each name."""
+
+    def __init__(self, folder: Path, passwords: dict[str, str]) -> None:
+        folder.mkdir()
+        self.port = free_port()
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        for name, text in (("ca.pem", CERTIFICATE), ("broker.pem", CERTIFICATE), ("broker.key", KEY)):
+            (folder / name).write_text(text, "ascii")
+        for index, (name, password) in enumerate(passwords.items()):
+            command = ["mosquitto_passwd", "-b", *(["-c"] if index == 0 else []), str(folder / "passwords")]
+            subprocess.run([*command, name, password], check=True, capture_output=True)
+        text = (_SAMPLES / "edge-agent.conf").read_text("utf-8")
+        text = text.replace("/etc/mosquitto/certs", str(folder)).replace("/etc/mosquitto", str(folder))
+        text = text.replace("listener 8883", f"listener {self.port} 127.0.0.1")
+        # Else it gives its rights up, and may not read this folder.
+        user = "user root\n" if os.geteuid() == 0 else ""
+        # As Debian's own mosquitto.conf has it.
+        kept = f"persistence true\npersistence_location {folder}/\n"
+        (folder / "mosquitto.conf").write_text(f"{user}{kept}{text}", "utf-8")
+        shutil.copy(_SAMPLES / "edge-agent.acl", folder)
+
+    def __enter__(self) -> Self:
+        program = shutil.which("mosquitto", path=Mosquitto.SEARCH_PATH)
+        assert program, "needs mosquitto"
+        log = (self._folder / "log").open("ab")
+        self._process = subprocess.Popen(
+            [program, "-c", str(self._folder / "mosquitto.conf")], stdout=log, stderr=subprocess.STDOUT
+        )
+        log.close()
+        wait_until(self._is_listening, "mosquitto listens")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait()
+
+    def _is_listening(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._folder / "log").read_text("utf-8")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class SshBoard(Board):
+    """A board with an ordinary account `pi` that may become root, reached by a key on a port of 127.0.0.1."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__(image(RELEASE), folder, name=name, has_own_network=False)
+        self.port = free_port()
+
+    def admit(self, public_key: str) -> None:
+        """Sets the account and the ssh server up, on a board that runs."""
+        self.run("useradd", "--create-home", "--shell=/bin/bash", "pi")
+        self.run("mkdir", "-p", "/home/pi/.ssh", "/etc/ssh/sshd_config.d")
+        for path, text in (
+            ("/home/pi/.ssh/authorized_keys", public_key),
+            ("/etc/sudoers.d/pi", "pi ALL=(ALL) NOPASSWD: ALL\n"),
+            ("/etc/ssh/sshd_config.d/port.conf", f"Port {self.port}\nListenAddress 127.0.0.1\n"),
+        ):
+            self.run("tee", path, stdin=text)
+        self.run("chown", "-R", "pi:pi", "/home/pi/.ssh")
+        self.run("systemctl", "enable", "--now", "ssh")
+
+    def files(self) -> set[str]:
+        """Every path but logs, backups, what timers of the system write, and where Ansible itself works."""
+        skipped = (
+            "/proc /sys /dev /run /tmp /var/tmp /var/log /var/cache /var/backups /var/lib/apt /var/lib/systemd "
+            "/home/pi/.cache /home/pi/.ansible /root/.ansible"
+        )
+        prune = [word for path in skipped.split() for word in ("-path", path, "-prune", "-o")]
+        found = self.run("find", "/", "-xdev", *prune, "-print").stdout.splitlines()
+        return {path for path in found if not re.fullmatch(r"/etc/.*(-|\.lock)", path)}
+
+
+class Reached(Protocol):
+    """port: of 127.0.0.1, on which its ssh server listens."""
+
+    name: str
+    port: int
+
+
+class Fleet:
+    """The technician's side: a copy of `ansible/` with an inventory of these boards.
+
+    missing: names of boards that nobody reaches. architecture: the boards'. broker_host: as they call it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        boards: Sequence[Reached],
+        broker: Broker,
+        missing: tuple[str, ...] = (),
+        *,
+        architecture: str = "x86_64",
+        broker_host: str = "localhost",
+    ) -> None:
+        self.folder = folder
+        self._architecture = architecture
+        self._broker_host = broker_host
+        self.boards = boards
+        self._broker = broker
+        self._missing = missing
+        self.key = folder / "id"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
+
+    @property
+    def public_key(self) -> str:
+        return self.key.with_suffix(".pub").read_text("ascii")
+
+    def prepare(self, bundle: Path, wheelhouse: Path, *commands: str) -> None:
+        """The repository as far as a technician needs it, these commands of the README, and the edits it asks for."""
+        for name in ("ansible", "systemd"):
+            shutil.copytree(REPOSITORY / name, self.repository / name)
+        (self.repository / "dist" / "wheelhouse").mkdir(parents=True)
+        self.use_wheelhouse(wheelhouse)
+        for command in commands:
+            done = self.play(command)
+            assert done.code == 0, f"{command}: {done.text}"
+        (self.plant / "ca.pem").write_text(CERTIFICATE, "ascii")
+        hosts = {board.name: board.port for board in self.boards} | dict.fromkeys(self._missing, free_port())
+        lines = [f"    {name}: {{ansible_host: 127.0.0.1, ansible_port: {port}}}\n" for name, port in hosts.items()]
+        options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=20"
+        told = f"  vars:\n    ansible_user: pi\n    ansible_ssh_private_key_file: {self.key}\n"
+        (self.plant / "hosts.yml").write_text(
+            f"boards:\n  hosts:\n{''.join(lines)}{told}    ansible_ssh_common_args: {options}\n", "utf-8"
+        )
+        self.edit("host: broker.example", f"host: {self._broker_host}\n  port: {self._broker.port}")
+        self.use_bundle(bundle)
+        python = f"python{RELEASES[RELEASE].python}"
+        if python in RELEASES[RELEASE].python_packages:
+            self.edit("edge_agent_site: hall1", f"edge_agent_site: hall1\nedge_agent_python: /usr/bin/{python}")
+
+    @property
+    def repository(self) -> Path:
+        return self.folder / "repository"
+
+    @property
+    def plant(self) -> Path:
+        return self.repository / "ansible" / "plant"
+
+    def edit(self, old: str, new: str) -> None:
+        """In what all boards have in common."""
+        path = self.plant / "group_vars" / "boards" / "main.yml"
+        text = path.read_text("utf-8")
+        assert old in text, f"{path} has no {old!r}:\n{text}"
+        path.write_text(text.replace(old, new), "utf-8")
+
+    def use_bundle(self, bundle: Path) -> None:
+        path = self.plant / "group_vars" / "boards" / "main.yml"
+        text = re.sub(
+            r"^edge_agent_bundle: .*$", f"edge_agent_bundle: {bundle}", path.read_text("utf-8"), flags=re.MULTILINE
+        )
+        path.write_text(text, "utf-8")
+
+    def use_wheelhouse(self, wheelhouse: Path) -> None:
+        link = self.repository / "dist" / "wheelhouse" / self._architecture
+        link.unlink(missing_ok=True)
+        link.symlink_to(wheelhouse)
+
+    def started(self, command: str) -> subprocess.Popen[str]:
+        """As typed in `ansible/`, with Ansible on the PATH; the leader of its process group."""
+        vault = self.folder / "vault-password"
+        vault.write_text("open sesame\n", "ascii")
+        environment = {
+            **os.environ,
+            "PATH": f"{ANSIBLE_BIN}:{os.environ['PATH']}",
+            "ANSIBLE_VAULT_PASSWORD_FILE": str(vault),
+            "ANSIBLE_NOCOLOR": "1",
+            "HOME": str(self.folder),
+        }
+        return subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=self.repository / "ansible",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def play(self, command: str) -> Played:
+        """A command that runs a playbook, to its end."""
+        with self.started(command) as process:
+            text, _ = process.communicate(timeout=PLAY_S)
+        return Played(process.returncode, text)

@@ -1,0 +1,653 @@
+"""Boards from nothing to an answer and back to nothing, with the commands that the README says. `make test-deploy`:
+needs root, and what rigs/deploy/roots.py needs; takes a quarter of an hour. The tests go on from each other.
+
+RELEASE of the environment names the boards' system, one of rigs/deploy/roots.py; trixie, if none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from edge_agent.tools.demo.readings import checkpoint_folder
+from rigs.deploy.fleet import PLAY_S, REPOSITORY, Broker, Fleet, SshBoard
+from rigs.deploy.roots import missing
+from tests.helpers.bundles import DEMO_TASKS, asked_bundle, not_loading, talking_nonsense
+from tests.helpers.certificates import OTHER_CERTIFICATE
+from tests.helpers.processes import wait_until
+from tests.helpers.switch_bundles import convert, flip_last_byte, sha256_of
+from tests.test_readme import section
+
+WHEELHOUSE = REPOSITORY / "dist" / "wheelhouse" / "x86_64"
+FIRST, SECOND, AWAY = "press-04", "press-05", "lathe-01"
+CMDLINE = Path("/boot/firmware/cmdline.txt")
+ENCRYPT = "ansible-vault encrypt plant/group_vars/boards/vault.yml"
+PASSWORDS = {
+    FIRST: "its-very-own",
+    SECOND: "another-of-its-own",
+    AWAY: "a-third-of-its-own",
+    "operator": "who may command",
+}
+# A service's stop and start, and once more with what ran before; on a machine that does other things meanwhile.
+SWITCH_S = 60.0
+# Until it is told that a board answers no more.
+TOLD_S = 60.0
+
+
+def commands() -> list[str]:
+    """Every line of the README's section that is typed, without its comment."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", section("Deploying to boards"), flags=re.MULTILINE | re.DOTALL)
+    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+def said(command: str) -> str:
+    """The command, which the README must have as it is."""
+    assert command in commands()
+    return command
+
+
+def playbook(name: str, words: str = "") -> str:
+    return said(f"ansible-playbook -i plant/hosts.yml {name}.yml{words}")
+
+
+@dataclass
+class World:
+    """What the tests share. before: the files of each board when it was blank."""
+
+    fleet: Fleet
+    broker: Broker
+    first: SshBoard
+    second: SshBoard
+    bundle: Path
+    folder: Path
+    states: Path
+    before: dict[str, set[str]]
+
+    def runs(self, board: SshBoard) -> tuple[str, str]:
+        """Version and bundle."""
+        links = ("/opt/edge-agent/current", "/var/lib/edge-agent/models/current")
+        agent, bundle = (board.run("readlink", link).stdout.strip().split("/")[-1] for link in links)
+        return agent, bundle
+
+    def ask(self, board: SshBoard, who: str = "operator") -> dict[str, Any]:
+        """One reading, as an operator's client asks it, from this machine."""
+        command = ["mosquitto_rr", *self.client, "-V", "5", "-W", "30"]
+        command += ["-t", f"edgeai/v1/hall1/{board.name}/infer/pump-triage/request", "-e", f"edgeai/v1/reply/{who}"]
+        # Not the task's deadline: on a machine that does other things meanwhile, only the time is to tell of them.
+        question = json.dumps({"input": {"vibration_mm_s": 7.9}, "deadline_ms": 25_000})
+        done = subprocess.run([*command, "-m", question], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        reply: dict[str, Any] = json.loads(done.stdout)
+        return reply
+
+    @contextmanager
+    def asked_all_along(self, board: SshBoard) -> Iterator[list[tuple[float, str]]]:
+        """Somebody asks one question after the other; how long each answer took, and which model gave it."""
+        answers: list[tuple[float, str]] = []
+        is_over = threading.Event()
+
+        def ask() -> None:
+            while not is_over.is_set():
+                since = time.monotonic()
+                reply = self.ask(board, "all-along")
+                assert reply["status"] == "ok", reply
+                answers.append((time.monotonic() - since, reply["model"]["sha256"]))
+
+        asker = threading.Thread(target=ask)
+        asker.start()
+        try:
+            yield answers
+        finally:
+            is_over.set()
+            asker.join()
+
+    def process(self, board: SshBoard) -> str:
+        """The service's, which another start would have as another."""
+        return board.run("systemctl", "show", "edge-agent", "-p", "MainPID", "-p", "NRestarts").stdout
+
+    @property
+    def client(self) -> list[str]:
+        server = ["-h", "localhost", "-p", str(self.broker.port), "--cafile", str(self.folder / "broker" / "ca.pem")]
+        return [*server, "-u", "operator", "-P", PASSWORDS["operator"]]
+
+    def away_s(self, board: SshBoard, since: float) -> float:
+        """The longest that the board was not `online` since then, as the bus saw it."""
+        longest, left_at = 0.0, None
+        for line in self.states.read_text("utf-8").splitlines():
+            at, topic, payload = line.split(" ", 2)
+            if f"/{board.name}/" not in topic or float(at) < since:
+                continue
+            is_online = json.loads(payload)["state"] == "online"
+            if is_online and left_at is not None:
+                longest, left_at = max(longest, float(at) - left_at), None
+            elif not is_online and left_at is None:
+                left_at = float(at)
+        assert left_at is None, f"{board.name} is not back"
+        return longest
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    # Asked for by name: skipped, it would read as passed.
+    assert missing() is None, missing()
+    assert (WHEELHOUSE / "requirements.txt").is_file(), f"{WHEELHOUSE}: make wheelhouse ARCH=x86_64"
+    folder = tmp_path_factory.mktemp("deploy")
+    bundle = asked_bundle(folder)
+    # Not in a folder that pytest clears away.
+    place = Path(tempfile.mkdtemp(prefix="edge-agent-boards-"))
+    boards = [SshBoard(place, name) for name in (FIRST, SECOND)]
+    states = folder / "states"
+    with ExitStack() as stack:
+        stack.callback(place.rmdir)
+        broker = stack.enter_context(Broker(folder / "broker", PASSWORDS))
+        fleet = Fleet(folder, boards, broker, missing=(AWAY,))
+        for board in boards:
+            stack.callback(board.discard)
+            board.start()
+            board.admit(fleet.public_key)
+            # As a Raspberry Pi has it.
+            board.run("mkdir", "-p", str(CMDLINE.parent))
+            board.run("tee", str(CMDLINE), stdin="console=tty1 root=PARTUUID=1234-02 rootwait\n")
+        before = {board.name: board.files() for board in boards}
+        world = World(fleet, broker, boards[0], boards[1], bundle, folder, states, before)
+        fleet.prepare(bundle, WHEELHOUSE, said("cp -r example plant"), ENCRYPT)
+        command = ["mosquitto_sub", *world.client, "-t", "edgeai/v1/+/+/state", "-F", "%U %t %p"]
+        log = stack.enter_context(states.open("wb"))
+        watcher = stack.enter_context(subprocess.Popen(command, stdout=log))
+        stack.callback(watcher.terminate)
+        yield world
+
+
+def version(folder: Path, number: str, change: tuple[str, str] | None = None) -> Path:
+    """A wheelhouse with another version of the agent, of which one text of cli.py may be another."""
+    source = folder / f"source-{number}"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    for name in ("edge_agent", "convert"):
+        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    changes = [("pyproject.toml", 'version = "0.1.0"', f'version = "{number}"')]
+    changes += [("edge_agent/__init__.py", '__version__ = "0.1.0"', f'__version__ = "{number}"')]
+    changes += [("edge_agent/cli.py", *change)] if change else []
+    for name, old, new in changes:
+        text = (source / name).read_text("utf-8")
+        assert text.count(old) == 1, f"{name}: {old}"
+        (source / name).write_text(text.replace(old, new), "utf-8")
+    wheels = Path(shutil.copytree(WHEELHOUSE, folder / f"wheelhouse-{number}"))
+    (old_wheel,) = wheels.glob("edge_agent-*.whl")
+    old_hash = _sha256(old_wheel)
+    old_wheel.unlink()
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--quiet", "--no-deps", f"--wheel-dir={wheels}", str(source)], check=True)
+    (new_wheel,) = wheels.glob("edge_agent-*.whl")
+    text = (wheels / "requirements.txt").read_text("utf-8")
+    text = text.replace("edge-agent==0.1.0", f"edge-agent=={number}").replace(old_hash, _sha256(new_wheel))
+    (wheels / "requirements.txt").write_text(text, "utf-8")
+    return wheels
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_dry_run_on_blank_boards_tells_what_would_be_done_and_touches_nothing(world: World) -> None:
+    played = world.fleet.play(playbook("provision", " --check"))
+    assert played.boards == {FIRST: "changed", SECOND: "changed", AWAY: "unreachable"}, played.text
+    for board in (world.first, world.second):
+        assert board.files() == world.before[board.name]
+
+
+def test_boards_that_are_reached_answer_after_one_command(world: World) -> None:
+    played = world.fleet.play(playbook("provision"))
+    assert played.boards == {FIRST: "changed", SECOND: "changed", AWAY: "unreachable"}, played.text
+    for board in (world.first, world.second):
+        assert world.ask(board)["status"] == "ok"
+        assert board.run("/usr/local/bin/edge-agent", "--version").stdout.strip() == "edge-agent 0.1.0"
+    assert not [password for password in PASSWORDS.values() if password in played.text]
+
+
+def test_secrets_are_on_a_board_for_root_alone_and_in_no_log(world: World) -> None:
+    password = PASSWORDS[FIRST]
+    found = world.first.run("grep", "-rlF", password, "/etc", "/opt", "/var", "/home", "/root", check=False)
+    assert found.stdout.split() == ["/etc/edge-agent/credentials/mqtt_password"]
+    told = world.first.run("stat", "-c", "%U %a", "/etc/edge-agent/credentials/mqtt_password").stdout
+    assert told.split() == ["root", "600"]
+    assert password not in world.first.run("journalctl", "--no-pager").stdout
+    # A secret of the vault is not in the inventory as text either.
+    assert not [path for path in world.fleet.plant.rglob("*.yml") if password in path.read_text("utf-8")]
+
+
+def test_memory_controller_is_asked_for_where_the_kernel_has_none(world: World) -> None:
+    has_it = "memory" in world.first.run("cat", "/sys/fs/cgroup/cgroup.controllers").stdout.split()
+    asked = "" if has_it else " cgroup_enable=memory"
+    assert world.first.run("cat", str(CMDLINE)).stdout == f"console=tty1 root=PARTUUID=1234-02 rootwait{asked}\n"
+
+
+def test_board_with_another_time_is_told_so(world: World) -> None:
+    # A tolerance that no clock keeps, since this machine's and the boards' are one.
+    tolerance = " -e edge_agent_clock_tolerance_s=-1"
+    played = world.fleet.play(f"{playbook('provision')} --limit {FIRST}{tolerance}")
+    assert played.boards == {FIRST: "failed"}, played.text
+    assert re.search(r"The board's clock is \d\.\d s (behind|ahead of) the controller's: name servers", played.text)
+
+
+def test_cores_and_swap_are_set_where_it_is_asked_for(world: World) -> None:
+    world.second.run("mkdir", "-p", "/etc/rpi/swap.conf.d")
+    world.second.run("tee", "/etc/fstab", stdin="/dev/sda1 / ext4 rw 0 1\n/swapfile none swap sw 0 0\n")
+    words = {"edge_agent_cpu_governor": "ondemand", "edge_agent_card_swap": "off"}
+    command = f"{playbook('provision')} --limit {SECOND} --tags edge_agent_board -e '{json.dumps(words)}'"
+    assert world.fleet.play(command).boards == {SECOND: "changed"}
+    told = world.second.run("cat", "/etc/tmpfiles.d/edge-agent-governor.conf").stdout
+    assert told.endswith("w /sys/devices/system/cpu/cpufreq/policy*/scaling_governor - - - - ondemand\n")
+    assert "Mechanism=zram" in world.second.run("cat", "/etc/rpi/swap.conf.d/edge-agent.conf").stdout
+    fstab = world.second.run("cat", "/etc/fstab").stdout
+    assert fstab == "/dev/sda1 / ext4 rw 0 1\n# by edge-agent: /swapfile none swap sw 0 0\n"
+    assert world.fleet.play(command).boards == {SECOND: "same"}
+
+
+@pytest.mark.parametrize("words", ["", " --check"])
+def test_again_nothing_changes(world: World, words: str) -> None:
+    # Nor is anything brought for which there would be no room.
+    played = world.fleet.play(f"{playbook('provision', words)} -e edge_agent_disk_spare_mb=99999999")
+    assert played.boards == {FIRST: "same", SECOND: "same", AWAY: "unreachable"}, played.text
+
+
+def test_board_comes_back_after_a_restart(world: World) -> None:
+    world.first.reboot()
+    wait_until(lambda: world.ask(world.first)["status"] == "ok", "the board answers", timeout_s=120)
+
+
+def test_report_names_the_board_that_was_not_reached_and_what_differs_on_the_others(world: World) -> None:
+    world.second.run("sed", "-i", "s/deadline_ms = 5000/deadline_ms = 4000/", "/etc/edge-agent/config.toml")
+    played = world.fleet.play(playbook("report"))
+    rows = {line.split("|")[1].strip(): line for line in report(world).splitlines()[2:]}
+    assert sorted(rows) == sorted((FIRST, SECOND, AWAY)), played.text
+    assert "not reached" in rows[AWAY]
+    assert rows[FIRST].endswith("|  |"), rows[FIRST]
+    assert rows[SECOND].endswith("| config.toml |"), rows[SECOND]
+    # Bundles of one name and version are told apart.
+    assert re.search(rf"\| {world.runs(world.first)[1]} \(\w+, \d+ MB\) \|", rows[FIRST]), rows[FIRST]
+    played = world.fleet.play(playbook("provision"))
+    assert played.boards == {FIRST: "same", SECOND: "changed", AWAY: "unreachable"}, played.text
+    text = world.second.run("cat", "/etc/edge-agent/config.toml").stdout
+    assert "deadline_ms = 5000" in text
+    played = world.fleet.play(playbook("report"))
+    assert "config.toml" not in report(world), played.text
+    # Of the boards that are named, if any are.
+    played = world.fleet.play(f"{playbook('report')} --limit {FIRST}")
+    assert [line.split("|")[1].strip() for line in report(world).splitlines()[2:]] == [FIRST], played.text
+
+
+def report(world: World) -> str:
+    return (world.fleet.repository / "ansible" / "report.md").read_text("utf-8")
+
+
+def test_configuration_that_is_wrong_replaces_nothing(world: World) -> None:
+    before = world.first.run("cat", "/etc/edge-agent/config.toml").stdout
+    world.fleet.edit("deadline_ms: 5000", "deadline: 5000")
+    played = world.fleet.play(playbook("provision"))
+    world.fleet.edit("deadline: 5000", "deadline_ms: 5000")
+    assert played.boards[FIRST] == "failed"
+    assert "tasks.pump-triage.deadline: unknown key" in played.text
+    assert world.first.run("cat", "/etc/edge-agent/config.toml").stdout == before
+    assert world.ask(world.first)["status"] == "ok"
+
+
+WRONG = {
+    "password": (
+        ("vault_mqtt_passwords[inventory_hostname]", "'of somebody else'"),
+        "refuses the connection: Not authorized → check mqtt.username",
+    ),
+    "name": (("host: localhost", "host: nowhere.invalid"), "cannot be reached: "),
+    "authority": (("inventory_dir ~ '/ca.pem'", "inventory_dir ~ '/other.pem'"), "certificate verify failed: "),
+    "access": (("  username:", "  root: of/others\n  username:"), "the broker refuses to "),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_configuration_that_the_broker_does_not_take_is_told_at_once_and_replaces_nothing(
+    world: World, what: str
+) -> None:
+    (old, new), told = WRONG[what]
+    (world.fleet.plant / "other.pem").write_text(OTHER_CERTIFICATE, "ascii")
+    before, process = configuration(world.first), world.process(world.first)
+    world.fleet.edit(old, new)
+    since = time.monotonic()
+    played = world.fleet.play(f"{playbook('provision')} --tags edge_agent_configure")
+    print(f"{what}: told after {time.monotonic() - since:.0f} s")
+    world.fleet.edit(new, old)
+    # The first of the boards that serve, and no other.
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("failed", "same"), played.text
+    assert told in played.text
+    assert (configuration(world.first), world.process(world.first)) == (before, process)
+    assert world.ask(world.first)["status"] == "ok"
+
+
+def configuration(board: SshBoard) -> str:
+    """What is there, and since when."""
+    told = board.run("find", "/etc/edge-agent", "-type", "f", "-printf", "%p %T+ %m %u %g\n").stdout
+    return told + board.run("cat", "/etc/edge-agent/config.toml").stdout
+
+
+def test_configuration_that_fails_only_at_work_is_taken_back(world: World) -> None:
+    """A signer of whom the bundle is not."""
+    before = configuration(world.first)
+    key = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (world.fleet.plant / "signer.pem").write_bytes(key)
+    signer = "  signer.pem: \"{{ lookup('ansible.builtin.file', inventory_dir ~ '/signer.pem') }}\"\n"
+    edits = [
+        ("edge_agent_files:\n", f"edge_agent_files:\n{signer}"),
+        ("edge_agent_config:\n", "edge_agent_config:\n  models: {default: {public_key: signer.pem}}\n"),
+    ]
+    for old, new in edits:
+        world.fleet.edit(old, new)
+    played = world.fleet.play(playbook("provision"))
+    for old, new in edits:
+        world.fleet.edit(new, old)
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("failed", "same"), played.text
+    told = " ".join(played.text.split())
+    assert "was restarted and does not start: edge-agent: " in told
+    assert "`public_key` requires a good signature" in told
+    assert "the configuration before it is back, with which it answers" in told
+    assert configuration(world.first) == before
+    assert world.ask(world.first)["status"] == "ok"
+    assert world.fleet.play(playbook("provision")).boards == {FIRST: "same", SECOND: "same", AWAY: "unreachable"}
+
+
+def test_what_a_board_says_of_itself_is_brought_where_it_does_not_answer_as_asked(world: World) -> None:
+    words = f" --limit {FIRST} --tags edge_agent_verify -e edge_agent_verify_task=none"
+    played = world.fleet.play(playbook("provision") + words)
+    assert played.boards == {FIRST: "failed"}, played.text
+    assert "unknown_task" in played.text
+    assert "log: INFO" in played.text
+    with tarfile.open(world.fleet.repository / "ansible" / f"edge-diag-{FIRST}.tar.gz") as archive:
+        assert any(name.endswith("/contents.json") for name in archive.getnames())
+    assert not world.first.run("ls", "/run/edge-agent-diag.tar.gz", check=False).stdout
+
+
+def test_commands_are_signed_where_there_is_a_key(world: World) -> None:
+    """From here on bundles are changed with it."""
+    world.fleet.edit("  commands:\n", "  commands:\n    key_file: credentials/command_key\n")
+    world.fleet.edit("edge_agent_credentials:\n", "edge_agent_credentials:\n  command_key: nobody else knows it\n")
+    played = world.fleet.play(playbook("provision"))
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("changed", "changed"), played.text
+    done = world.first.run("/usr/local/bin/edge-agent", "command", "ping")
+    assert json.loads(done.stdout)["status"] == "ok"
+    topic = f"edgeai/v1/hall1/{FIRST}/cmd/ping"
+    command = ["mosquitto_rr", *world.client, "-V", "5", "-W", "30", "-t", topic, "-e", f"{topic}/result", "-m", "{}"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert json.loads(told)["error"]["code"] == "unauthorized"
+
+
+def test_new_version_is_rolled_out(world: World) -> None:
+    world.fleet.use_wheelhouse(version(world.folder, "0.1.1"))
+    since, old = time.time(), world.runs(world.first)
+    played = world.fleet.play(playbook("rollout"))
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("changed", "changed"), played.text
+    assert "lathe-01 could not be reached and runs what it ran" in played.text
+    for board in (world.first, world.second):
+        assert world.runs(board)[0].startswith("0.1.1-")
+        assert board.run("/usr/local/bin/edge-agent", "--version").stdout.strip() == "edge-agent 0.1.1"
+        assert world.runs(board)[1] == old[1]
+        assert world.ask(board)["status"] == "ok"
+        assert 0 < world.away_s(board, since) < SWITCH_S
+
+
+def damaged_copy(world: World) -> Path:
+    copy = Path(shutil.copytree(world.bundle, world.folder / "wrong-hash"))
+    flip_last_byte(copy / "model.gguf")
+    manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "version": 2}), "utf-8")
+    return copy
+
+
+def damaged_on_its_way(world: World) -> Path:
+    """Whole here, and said to be whole on the first board, where a byte of it is another."""
+    good = second_bundle(world)
+    identity = f"pump-demo-2-{_sha256(good / 'manifest.json')[:8]}"
+    there = world.first.root / "var/lib/edge-agent/models" / identity
+    shutil.copytree(good, there)
+    flip_last_byte(there / "model.gguf")
+    return good
+
+
+def second_bundle(world: World) -> Path:
+    """Another model than the first, with canaries of its own."""
+    bundle = world.folder / "second"
+    if not bundle.is_dir():
+        asked = ("--tasks", DEMO_TASKS, "--canaries", world.folder / "requests.jsonl")
+        convert(checkpoint_folder(), bundle, "q8_0", 2, *asked)
+    return bundle
+
+
+BROKEN = {
+    "wrong hash": (damaged_copy, "is not as its manifest lists it"),
+    "damaged on its way": (damaged_on_its_way, "was refused by the agent: bundle_refused: "),
+    "does not load": (
+        lambda world: not_loading(world.bundle, world.folder),
+        "was refused by the agent: bundle_refused: ",
+    ),
+    "talks nonsense": (lambda world: talking_nonsense(world.bundle, world.folder), "canaries_differ: "),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_broken_bundle_is_not_let_in_and_nobody_notices(world: World, fault: str) -> None:
+    make, told = BROKEN[fault]
+    world.fleet.use_bundle(make(world))
+    since, old, process = time.time(), world.runs(world.first), world.process(world.first)
+    with world.asked_all_along(world.first) as answers:
+        played = world.fleet.play(playbook("rollout"))
+    # The first batch is one board, and fails: no other is begun with.
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("failed", "same"), played.text
+    assert told in played.text
+    assert world.runs(world.first) == world.runs(world.second) == old
+    assert world.process(world.first) == process
+    assert world.away_s(world.first, since) == world.away_s(world.second, since) == 0
+    assert folders(world.first) == [old[1]]
+    tell(fault, answers)
+    assert {model for _, model in answers} == {sha256_of(world.bundle)}
+
+
+def tell(what: str, answers: list[tuple[float, str]]) -> None:
+    slowest, fastest = max(answers)[0], min(answers)[0]
+    print(f"{what}: {len(answers)} answers one after the other, the slowest after {slowest:.2f} s ({fastest:.2f} s)")
+
+
+def folders(board: SshBoard) -> list[str]:
+    """Bundles on a board."""
+    find = ("find", "/var/lib/edge-agent/models", "-mindepth", "1", "-type", "d", "-printf", "%f\n")
+    return sorted(board.run(*find).stdout.split())
+
+
+def test_version_that_does_not_start_is_left_for_the_one_before(world: World) -> None:
+    world.fleet.use_bundle(world.bundle)
+    change = ("return Agent(config, path, open_in_force(config)).run()", 'raise SystemExit("does not want to")')
+    world.fleet.use_wheelhouse(version(world.folder, "0.1.2", change))
+    since, old = time.time(), world.runs(world.first)
+    # Too little room for a probe beside the service, which is to be stopped before it.
+    total_mb = int(world.first.run("awk", "/MemTotal/ {print $2}", "/proc/meminfo").stdout) * 1024 // 1_000_000
+    played = world.fleet.play(f"{playbook('rollout')} -e edge_agent_memory_spare_mb={total_mb - 50}")
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("failed", "same"), played.text
+    assert "does not start: does not want to" in played.text
+    assert "which answers; no service for" in played.text
+    assert world.runs(world.first) == world.runs(world.second) == old
+    assert world.ask(world.first)["status"] == "ok"
+    assert 0 < world.away_s(world.first, since) < SWITCH_S
+    assert world.first.run("ls", "/opt/edge-agent/versions").stdout.split() == versions_kept(world)
+
+
+def versions_kept(world: World) -> list[str]:
+    links = ("/opt/edge-agent/current", "/opt/edge-agent/previous")
+    return sorted(world.first.run("readlink", link).stdout.strip().split("/")[-1] for link in links)
+
+
+def test_new_bundle_is_rolled_out_and_rolled_back_without_a_restart(world: World) -> None:
+    world.fleet.use_wheelhouse(world.folder / "wheelhouse-0.1.1")
+    new = second_bundle(world)
+    world.fleet.use_bundle(new)
+    since, old = time.time(), world.runs(world.first)
+    processes = [world.process(board) for board in (world.first, world.second)]
+    with world.asked_all_along(world.first) as answers:
+        played = world.fleet.play(playbook("rollout"))
+    tell("rollout", answers)
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("changed", "changed"), played.text
+    assert "the service went on" in played.text
+    # The old one, then the new one: nobody was without an answer.
+    assert list(dict.fromkeys(model for _, model in answers)) == [sha256_of(world.bundle), sha256_of(new)]
+    for board in (world.first, world.second):
+        assert world.runs(board)[0] == old[0]
+        assert world.runs(board)[1].startswith("pump-demo-2-")
+        assert world.ask(board)["model"]["sha256"] == sha256_of(new)
+        assert world.away_s(board, since) == 0
+        assert folders(board) == sorted((old[1], world.runs(board)[1]))
+    with world.asked_all_along(world.first) as answers:
+        played = world.fleet.play(playbook("rollback"))
+    tell("rollback", answers)
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("changed", "changed"), played.text
+    assert list(dict.fromkeys(model for _, model in answers)) == [sha256_of(new), sha256_of(world.bundle)]
+    for board in (world.first, world.second):
+        assert world.runs(board) == old
+        assert world.ask(board)["model"]["sha256"] == sha256_of(world.bundle)
+        assert world.away_s(board, since) == 0
+    assert [world.process(board) for board in (world.first, world.second)] == processes
+    # As on boards that a rollout has not reached.
+    played = world.fleet.play(playbook("rollback"))
+    assert (played.boards[FIRST], played.boards[SECOND]) == ("same", "same"), played.text
+    assert f"Left as it is: it runs {' with '.join(old)}, not" in " ".join(played.text.split())
+    assert world.runs(world.first) == world.runs(world.second) == old
+    world.fleet.play(playbook("report"))
+    assert "bundle is to be pump-demo-2-" in report(world)
+
+
+def test_bundle_that_was_changed_without_the_playbooks_is_told_and_kept(world: World) -> None:
+    """By an operator's command; or by a rollout on a board that lost power before its links followed."""
+    old, process = world.runs(world.second)[1], world.process(world.second)
+    new = next(folder for folder in folders(world.second) if folder != old)
+    fields = json.dumps({"model": "default", "bundle": new})
+    done = world.second.run("/usr/local/bin/edge-agent", "command", "model-switch", fields)
+    assert json.loads(done.stdout)["data"]["new"]["version"] == 2
+    world.fleet.play(playbook("report"))
+    (row,) = (line for line in report(world).splitlines() if SECOND in line)
+    assert row.endswith(f"| link names {old} |"), row
+    command = f"{playbook('rollout')} --limit {SECOND}"
+    assert world.fleet.play(command).boards == {SECOND: "changed"}
+    assert world.runs(world.second)[1] == new
+    assert world.process(world.second) == process
+    assert world.fleet.play(command).boards == {SECOND: "same"}
+
+
+def test_bundle_stays_in_force_where_the_state_is_lost(world: World) -> None:
+    world.second.run("systemctl", "stop", "edge-agent")
+    world.second.run("find", "/var/lib/edge-agent/state", "-mindepth", "1", "-delete")
+    world.second.run("systemctl", "start", "edge-agent", timeout_s=300)
+    assert world.ask(world.second)["model"]["sha256"] == sha256_of(second_bundle(world))
+
+
+def last_switch(world: World) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(world.first.run("cat", "/opt/edge-agent/last-switch.json").stdout)
+    return record
+
+
+def test_switch_goes_on_to_its_end_without_the_controller(world: World) -> None:
+    """Of version and bundle at once."""
+    world.fleet.use_wheelhouse(WHEELHOUSE)
+    with world.fleet.started(f"{playbook('rollout')} --limit {FIRST}") as controller:
+        wait_until(lambda: last_switch(world)["outcome"] == "switching", "the switch begins", timeout_s=600)
+        os.killpg(controller.pid, signal.SIGKILL)
+    wait_until(lambda: last_switch(world)["outcome"] == "committed", "the switch ends")
+    assert world.runs(world.first)[0].startswith("0.1.0-")
+    assert world.runs(world.first)[1].startswith("pump-demo-2-")
+    assert world.ask(world.first)["model"]["sha256"] == sha256_of(second_bundle(world))
+
+
+def test_version_and_bundle_go_back_together(world: World) -> None:
+    played = world.fleet.play(f"{playbook('rollback')} --limit {FIRST}")
+    assert played.boards == {FIRST: "changed"}, played.text
+    assert world.runs(world.first)[0].startswith("0.1.1-")
+    assert world.runs(world.first)[1].startswith("pump-demo-1-")
+    assert world.ask(world.first)["model"]["sha256"] == sha256_of(world.bundle)
+
+
+def test_switch_that_lost_power_half_way_is_not_taken_for_done(world: World) -> None:
+    """As it lies on the disk of a board that went dark between its links and its proof."""
+    record = json.dumps(last_switch(world) | {"outcome": "switching"})
+    world.first.run("tee", "/opt/edge-agent/last-switch.json", stdin=record)
+    world.fleet.play(playbook("report"))
+    assert "switch was interrupted" in report(world)
+    played = world.fleet.play(f"{playbook('rollout')} --limit {FIRST}")
+    assert played.boards[FIRST] == "changed", played.text
+    assert last_switch(world)["outcome"] == "committed"
+    assert world.ask(world.first)["status"] == "ok"
+
+
+def test_board_that_goes_dark_during_a_switch_is_told_and_mended_when_it_is_back(world: World) -> None:
+    world.fleet.use_wheelhouse(world.folder / "wheelhouse-0.1.1")
+    command = f"{playbook('rollout')} --limit {FIRST}"
+    with world.fleet.started(command) as controller:
+        wait_until(lambda: last_switch(world)["outcome"] == "switching", "the switch begins", timeout_s=600)
+        world.first.stop()
+        since = time.monotonic()
+        text, _ = controller.communicate(timeout=PLAY_S)
+    print(f"told after {time.monotonic() - since:.0f} s")
+    assert time.monotonic() - since < TOLD_S
+    assert f"{FIRST} answers no more: " in text
+    world.first.start()
+    assert world.fleet.play(command).boards == {FIRST: "changed"}
+    assert world.runs(world.first)[0].startswith("0.1.1-")
+    assert last_switch(world)["outcome"] == "committed"
+    assert world.ask(world.first)["status"] == "ok"
+
+
+def test_boards_are_not_decommissioned_unless_they_are_named(world: World) -> None:
+    whole = playbook("decommission", f" --limit {FIRST}").removesuffix(f" --limit {FIRST}")
+    played = world.fleet.play(whole)
+    assert set(played.boards.values()) == {"failed"}, played.text
+    assert "Nothing was done: say which boards lose all" in played.text
+    assert world.ask(world.first)["status"] == "ok"
+
+
+def test_nothing_stays_on_a_board_that_is_decommissioned(world: World) -> None:
+    # The rollout that was left alone when the board went dark is still in parts on its disk.
+    leavings = ("find", "/home/pi/.ansible", "-name", "AnsiballZ_edge_agent_*")
+    assert world.first.run(*leavings).stdout
+    played = world.fleet.play(playbook("decommission", f" --limit {FIRST}"))
+    assert played.boards == {FIRST: "changed"}, played.text
+    assert not world.first.run(*leavings).stdout
+    left = world.first.files() ^ world.before[FIRST]
+    assert not left
+    for database in ("passwd", "group"):
+        assert world.first.run("getent", database, "edge-agent", check=False).returncode == 2
+    assert world.first.run("systemctl", "cat", "edge-agent", check=False).returncode == 1
+    played = world.fleet.play(playbook("decommission", f" --limit {FIRST}"))
+    assert played.boards == {FIRST: "same"}, played.text
+    assert world.ask(world.second)["status"] == "ok"
+
+
+def test_fresh_board_that_the_broker_does_not_take_is_told_so_before_a_model_is_brought(world: World) -> None:
+    (old, new), told = WRONG["password"]
+    world.fleet.edit(old, new)
+    played = world.fleet.play(f"{playbook('provision')} --limit {FIRST}")
+    assert played.boards == {FIRST: "failed"}, played.text
+    assert told in played.text
+    for folder in ("/etc/edge-agent", "/var/lib/edge-agent/models"):
+        assert not world.first.run("find", folder, "-type", "f").stdout

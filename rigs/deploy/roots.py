@@ -1,0 +1,252 @@
+"""Boards to install things on: a Debian or Ubuntu with systemd, booted in a container. Needs root, mmdebstrap and
+systemd-container; for Ubuntu the package ubuntu-keyring.
+
+`python -m rigs.deploy.roots bookworm trixie jammy` makes the images below build/roots, some minutes each; an image
+that is there is not made again. A board is an image under a layer of its own, which lasts until it is discarded:
+
+    with Board(image("bookworm"), folder) as board:
+        board.run("systemctl", "is-system-running")
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+REPOSITORY = Path(__file__).parents[2]
+IMAGES = REPOSITORY / "build" / "roots"
+BOOT_S = 120.0
+_PACKAGES = (
+    *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "ca-certificates", "iproute2", "procps"),
+    # What a llama.cpp built with OpenMP needs; a compiler would have brought it.
+    *("mosquitto", "mosquitto-clients", "libgomp1"),
+)
+# The tree of cgroups that systemd keeps its services in: cgroup v2, beside v1 where this machine has both.
+_CGROUP_MOUNTS = [path for path in map(Path, ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")) if path.is_dir()]
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """python: the newest there that the agent runs on, and the packages that bring it. systemd: its version.
+
+    components: of its archive, which mmdebstrap knows by the release's name.
+    """
+
+    systemd: int
+    python: str
+    python_packages: tuple[str, ...]
+    components: str = "main"
+
+
+RELEASES = {
+    "bookworm": Release(systemd=252, python="3.11", python_packages=("python3", "python3-venv")),
+    "trixie": Release(systemd=257, python="3.13", python_packages=("python3", "python3-venv")),
+    "jammy": Release(
+        systemd=249,
+        python="3.11",
+        # python3 itself, which is 3.10, is what Ansible runs with.
+        python_packages=("python3", "python3.11", "python3.11-venv"),
+        components="main,universe",
+    ),
+}
+
+
+def missing() -> str | None:
+    """What this machine lacks for it; None = nothing."""
+    if os.geteuid() != 0:
+        return "needs root"
+    programs = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}
+    packages = [package for program, package in programs.items() if shutil.which(program) is None]
+    return f"needs the packages {' '.join(packages)}" if packages else None
+
+
+def image(name: str, images: Path = IMAGES) -> Path:
+    """The root of a release of RELEASES, made if it is not there. Neither mosquitto nor sshd starts with it."""
+    root = images / name
+    if root.is_dir():
+        return root
+    release = RELEASES[name]
+    images.mkdir(parents=True, exist_ok=True)
+    partial = images / f"{name}.{os.getpid()}"
+    packages = ",".join((*_PACKAGES, *release.python_packages))
+    hooks = (
+        'systemctl --root="$1" --quiet disable ssh mosquitto',
+        # A board has an identity of its own from its first boot on, and what it was named.
+        'rm -f "$1"/etc/machine-id "$1"/etc/hostname "$1"/etc/resolv.conf; touch "$1"/etc/machine-id',
+    )
+    command = ["mmdebstrap", "--quiet", "--mode=root", "--arch=amd64", "--variant=minbase"]
+    command += [f"--components={release.components}", f"--include={packages}"]
+    command += [f"--customize-hook={hook}" for hook in hooks]
+    try:
+        subprocess.run([*command, name, str(partial)], check=True)
+        partial.rename(root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return root
+
+
+def checked(
+    name: str, command: tuple[str, ...], done: subprocess.CompletedProcess[str]
+) -> subprocess.CompletedProcess[str]:
+    """What a command on a board did. Raises AssertionError with what it wrote if it failed."""
+    if done.returncode != 0:
+        told = f"{done.stdout}{done.stderr}"
+        raise AssertionError(f"{name}: {shlex.join(command)} ended with {done.returncode}:\n{told}")
+    return done
+
+
+class Board:
+    """One container. Its root (`root`) can be read and written while it runs, too.
+
+    folder: none that pytest clears away, for it would clear the board that is mounted there. name: its host name.
+    has_own_network: with a loopback of its own, and nothing else; without, it shares this machine's network. options:
+    more for systemd-nspawn, such as `--bind-ro=…`.
+    """
+
+    def __init__(
+        self,
+        lower: Path,
+        folder: Path,
+        *,
+        name: str = "board1",
+        has_own_network: bool = True,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.root = folder / name / "root"
+        self.log = folder / name / "console.log"
+        # Several tests may have a board of this name at once.
+        self._machine = f"{name}-{os.getpid()}"
+        self._lower = lower
+        self._options = (*options, *(("--private-network",) if has_own_network else ()))
+        self._container: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Boot, until systemd says that it is done."""
+        self._mount()
+        # A cgroup of its own, or the services of two boards would be mixed.
+        enter = ""
+        for path in self._cgroups():
+            path.mkdir(exist_ok=True)
+            enter += f"echo $$ > {path}/cgroup.procs; "
+        command = ["systemd-nspawn", "--quiet", f"--directory={self.root}", f"--machine={self._machine}", "--boot"]
+        command += [f"--hostname={self.name}", "--register=no", "--keep-unit", "--console=pipe", *self._options]
+        with self.log.open("ab") as log:
+            self._container = subprocess.Popen(
+                # It ends with whoever started it, in whatever way that ends.
+                ["sh", "-e", "-c", f'{enter}exec setpriv --pdeathsig TERM "$@"', "sh", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Where this machine has cgroup v1 still, the board must not; systemd 257 refuses to start with it.
+                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            )
+        give_up_at = time.monotonic() + BOOT_S
+        while not self._is_up():
+            if self._container.poll() is not None or time.monotonic() > give_up_at:
+                raise AssertionError(f"{self.name} does not boot; its console:\n{self.log.read_text()[-2000:]}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Shut down in order, as `poweroff` does. What was written stays."""
+        container, self._container = self._container, None
+        if container is not None and container.poll() is None:
+            container.terminate()
+            try:
+                container.wait(BOOT_S)
+            except subprocess.TimeoutExpired:
+                container.kill()
+                container.wait()
+
+    def reboot(self) -> None:
+        self.stop()
+        self.start()
+
+    def discard(self) -> None:
+        """Stop, and forget what was written."""
+        self.stop()
+        if self.root.is_mount():
+            subprocess.run(["umount", str(self.root)], check=True)
+        for path in self._cgroups():
+            for folder, _, _ in os.walk(path, topdown=False):
+                Path(folder).rmdir()
+        shutil.rmtree(self.root.parent, ignore_errors=True)
+
+    def run(
+        self, *command: str, check: bool = True, timeout_s: float = 60.0, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """A command as root on the board. Raises AssertionError with what it wrote if it fails and should not."""
+        enter = [
+            "nsenter",
+            f"--target={self._leader()}",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--pid",
+            "--root",
+            "--wd",
+        ]
+        done = subprocess.run(
+            [*enter, *command],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env=_ENVIRONMENT,
+            check=False,
+        )
+        return checked(self.name, command, done) if check else done
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    def _mount(self) -> None:
+        if self.root.is_mount():
+            return
+        upper, work = self.root.with_name("upper"), self.root.with_name("work")
+        for path in (self.root, upper, work):
+            path.mkdir(parents=True, exist_ok=True)
+        (upper / "etc").mkdir(exist_ok=True)
+        (upper / "etc" / "hostname").write_text(f"{self.name}\n", encoding="ascii")
+        hosts = f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n::1 localhost\n"
+        (upper / "etc" / "hosts").write_text(hosts, encoding="ascii")
+        layers = f"lowerdir={self._lower},upperdir={upper},workdir={work}"
+        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, str(self.root)], check=True)
+
+    def _cgroups(self) -> list[Path]:
+        return [mount / self._machine for mount in _CGROUP_MOUNTS or [Path("/sys/fs/cgroup")]]
+
+    def _leader(self) -> int:
+        """The process that is number 1 on the board."""
+        assert self._container is not None, "the board is not running"
+        children = Path(f"/proc/{self._container.pid}/task/{self._container.pid}/children").read_text(encoding="ascii")
+        return int(children.split()[-1])
+
+    def _is_up(self) -> bool:
+        try:
+            state = self.run("systemctl", "is-system-running", check=False).stdout.strip()
+        except (OSError, IndexError, AssertionError):
+            return False
+        return state in ("running", "degraded")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    if fault := missing():
+        sys.exit(fault)
+    for release_name in sys.argv[1:] or RELEASES:
+        print(image(release_name))

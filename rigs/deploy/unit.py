@@ -1,0 +1,425 @@
+"""The unit on booted systems with systemd 249, 252 and 257, installed as the README says. `make test-unit`: needs root,
+and what rigs/deploy/roots.py needs; takes minutes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from rigs.deploy.roots import RELEASES, REPOSITORY, Board, image, missing
+from tests.conftest import convert_demo_model
+from tests.helpers.boards import trees
+from tests.helpers.certificates import CERTIFICATE, KEY
+from tests.helpers.processes import wait_until
+
+BASE = "edgeai/v1/hall1/board1"
+READING = '{"vibration_mm_s":7.9,"temperature_c":81.5,"current_a":12.1,"pressure_bar":5.8,"speed_rpm":2950}'
+MODEL = "/var/lib/edge-agent/models/pump-demo-1"
+# systemd's own WatchdogSec=, RestartSec=, and the time that a start takes.
+RESTART_S = 90.0
+MOSQUITTO = """
+listener 8883
+certfile /etc/mosquitto/certs/server.pem
+keyfile /etc/mosquitto/certs/server.key
+listener 8884
+certfile /etc/mosquitto/certs/server.pem
+keyfile /etc/mosquitto/certs/server.key
+cafile /etc/mosquitto/certs/server.pem
+require_certificate true
+password_file /etc/mosquitto/passwords
+"""
+CONFIG = f"""
+[device]
+site = "hall1"
+id = "board1"
+[mqtt]
+host = "localhost"
+username = "board1"
+password_file = "credentials/mqtt_password"
+[mqtt.tls]
+ca_file = "ca.pem"
+[models.default]
+path = "{MODEL}"
+[commands]
+allow = ["ping", "health", "reload", "drain", "resume"]
+[health]
+interval_s = 2
+[tasks.triage]
+kind = "classify"
+system = "Name the condition of the machine: normal, imbalance, bearing fault or cavitation."
+labels = ["normal", "imbalance", "bearing fault", "cavitation"]
+"""
+
+
+class Service:
+    """The agent as systemd sees it on a board, and all that is said on the board's bus."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self._heard = board.root / "srv" / "heard"
+
+    def install(self, release: str, wheel: Path, bundle: Path) -> None:
+        """By the README's samples, with what they leave to the reader: configuration, model, secrets, a broker."""
+        board, etc = self.board, self.board.root / "etc"
+        files = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        board.run("mkdir", "-p", "/srv/repository")
+        copy = ["cp", "--parents", *files.stdout.rstrip("\0").split("\0"), str(board.root / "srv/repository")]
+        subprocess.run(copy, cwd=REPOSITORY, check=True)
+        install, service = (self._sample(after) for after in ("## On a board", "As a service"))
+        install = install.partition("/opt/edge-agent/current/bin/")[0]
+        python = f"python{RELEASES[release].python}"
+        (board.root / "srv" / wheel.name).write_bytes(wheel.read_bytes())
+        install = install.replace("python3 ", f"{python} ").replace("install . ", f"install /srv/{wheel.name} ")
+        self.shell(install, PIP_NO_INDEX="1", PIP_FIND_LINKS="/srv/wheels")
+        # Sensors that this machine does not have.
+        trees.load("rk3588-mainline").write(board.root / "srv/tree")
+        self.shell("mount --bind /srv/tree/sys/class /sys/class")
+        setup, _, start = service.partition("systemctl daemon-reload")
+        self.shell(setup)
+        self.configure(CONFIG)
+        subprocess.run(["cp", "-r", str(bundle), f"{board.root}{MODEL}"], check=True)
+        (etc / "edge-agent/ca.pem").write_text(CERTIFICATE, encoding="ascii")
+        self.set_secret("mqtt_password", "sesame")
+        certificates = etc / "mosquitto/certs"
+        (certificates / "server.pem").write_text(CERTIFICATE, encoding="ascii")
+        (certificates / "server.key").write_text(KEY, encoding="ascii")
+        (etc / "mosquitto/conf.d/test.conf").write_text(MOSQUITTO, encoding="ascii")
+        listen = f"{self._client('sub')} -F %j -t '#' > /srv/heard"
+        self.shell(
+            "mosquitto_passwd -c -b /etc/mosquitto/passwords board1 sesame; "
+            "mosquitto_passwd -b /etc/mosquitto/passwords sensor open; "
+            "chown -R mosquitto /etc/mosquitto/certs /etc/mosquitto/passwords; systemctl restart mosquitto; "
+            f"systemd-run --quiet sh -c {shlex.quote(listen)}"
+        )
+        self.shell(f"systemctl daemon-reload{start}", timeout_s=300)
+
+    @staticmethod
+    def _sample(after: str) -> str:
+        readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+        return re.split(r"^```(?:sh)?$", readme[readme.index(after) :], flags=re.MULTILINE)[1]
+
+    @staticmethod
+    def _client(name: str) -> str:
+        return f"mosquitto_{name} -V 5 -h localhost -p 8883 --cafile /etc/edge-agent/ca.pem -u sensor -P open"
+
+    def configure(self, text: str) -> None:
+        (self.board.root / "etc/edge-agent/config.toml").write_text(text, encoding="utf-8")
+        self.shell("chown root:edge-agent /etc/edge-agent/config.toml; chmod 640 /etc/edge-agent/config.toml")
+
+    def set_secret(self, name: str, content: str) -> None:
+        path = self.board.root / "etc/edge-agent/credentials" / name
+        path.write_text(content, encoding="ascii")
+        path.chmod(0o600)
+
+    def shell(self, script: str, timeout_s: float = 120.0, **environment: str) -> str:
+        given = [f"{name}={value}" for name, value in environment.items()]
+        command = ["env", "--chdir=/srv/repository", *given, "sh", "-e", "-c", script]
+        return self.board.run(*command, timeout_s=timeout_s).stdout
+
+    def show(self, name: str) -> str:
+        return self.shell(f"systemctl show --property={name} edge-agent").strip().partition("=")[2]
+
+    @property
+    def pid(self) -> int:
+        """Of the agent, on the board."""
+        return int(self.show("MainPID"))
+
+    @property
+    def worker_pid(self) -> int:
+        return int(self.shell(f"pgrep --parent {self.pid} --full edge_agent.engine.worker"))
+
+    @property
+    def log(self) -> str:
+        return self.shell("journalctl --unit edge-agent --output cat --no-pager")
+
+    def ask(self, task: str = "triage") -> dict[str, Any]:
+        """One request over TLS, as a sensor would."""
+        told = self.shell(
+            f"{self._client('rr')} -W 60 -t {BASE}/infer/{task}/request -e edgeai/v1/reply/me -m {shlex.quote(READING)}"
+        )
+        reply = json.loads(told)
+        assert isinstance(reply, dict)
+        return reply
+
+    def publish(self, topic: str, *payloads: str) -> None:
+        lines = "\n".join(payloads)
+        self.board.run("sh", "-c", f"{self._client('pub')} -q 1 -l -t {topic}", stdin=lines)
+
+    def heard(self, topic: str) -> list[dict[str, Any]]:
+        """All that came on a topic so far."""
+        messages = [json.loads(line) for line in self._heard.read_text(encoding="utf-8").splitlines(keepends=True)]
+        return [json.loads(message["payload"]) for message in messages if message["topic"] == topic]
+
+    def next_health(self) -> dict[str, Any]:
+        before = len(self.heard(f"{BASE}/health"))
+        wait_until(lambda: len(self.heard(f"{BASE}/health")) > before, "health", 20)
+        return self.heard(f"{BASE}/health")[before]
+
+    def wait_for_another(self, pid: int) -> None:
+        """Until systemd has another agent up than that one."""
+
+        def is_up() -> bool:
+            state, now = self.shell("systemctl show --value -p ActiveState -p MainPID edge-agent").split()
+            return {"active", str(pid)} & {state, now} == {"active"}
+
+        wait_until(is_up, f"another agent than {pid} is up", RESTART_S)
+
+
+@pytest.fixture(scope="module")
+def wheels() -> Path:
+    """Of the agent's dependencies; compiling one of them would take half an hour."""
+    folder = REPOSITORY / "dist/wheelhouse/x86_64"
+    assert folder.is_dir(), "make wheelhouse ARCH=x86_64"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def agent_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The agent as it is now."""
+    folder = tmp_path_factory.mktemp("agent")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", f"--wheel-dir={folder}", str(REPOSITORY)],
+        check=True,
+    )
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return convert_demo_model(tmp_path_factory.mktemp("model"), "q8_0")
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def service(request: pytest.FixtureRequest, wheels: Path, agent_wheel: Path, bundle: Path) -> Iterator[Service]:
+    if fault := missing():
+        pytest.fail(fault)
+    with TemporaryDirectory(dir="/var/tmp") as name:
+        # The device of a firmware that does not answer.
+        device = Path(name) / "vcio"
+        subprocess.run(["mknod", str(device), "c", "1", "3"], check=True)
+        device.chmod(0o660)
+        subprocess.run(["chown", "root:44", str(device)], check=True)
+        options = (f"--bind-ro={wheels}:/srv/wheels", f"--bind={device}:/dev/vcio")
+        with Board(image(request.param), Path(name), options=options) as board:
+            service = Service(board)
+            service.install(request.param, agent_wheel, bundle)
+            yield service
+
+
+def test_it_answers_over_tls(service: Service) -> None:
+    reply = service.ask()
+    assert (reply["status"], reply["finish"]) == ("ok", "labels")
+    assert reply["output"] in ("normal", "imbalance", "bearing fault", "cavitation")
+    assert service.show("ActiveState") == "active"
+    assert service.show("StatusText").startswith("online")
+    assert service.show("NRestarts") == "0"
+
+
+def test_systemd_knows_every_line(service: Service) -> None:
+    told = service.shell("systemd-analyze verify edge-agent.service 2>&1")
+    assert [line for line in told.splitlines() if "edge-agent" in line] == []
+
+
+def test_account_and_folders_are_as_the_readme_says(service: Service) -> None:
+    owned = {
+        "/etc/edge-agent": "root:edge-agent 750",
+        "/etc/edge-agent/credentials": "root:root 700",
+        "/var/lib/edge-agent": "root:root 755",
+        "/var/lib/edge-agent/models": "root:root 755",
+        "/var/lib/edge-agent/state": "edge-agent:edge-agent 700",
+    }
+    told = service.shell(f"stat --format='%n %U:%G %a' {' '.join(owned)}")
+    assert dict(line.split(" ", 1) for line in told.splitlines()) == owned
+    assert service.shell("id --name --groups edge-agent").split() == ["edge-agent", "video"]
+
+
+def test_root_uses_the_same_configuration(service: Service) -> None:
+    program = "/opt/edge-agent/current/bin/edge-agent"
+    assert json.loads(service.shell(f"{program} ask triage '{READING}'"))["status"] == "ok"
+    assert "hint" not in service.shell(f"{program} check-config 2>&1")
+    # The one that is asked by doctor is the broker; the clock of a container is not its own.
+    assert re.search(r"^good +broker", service.shell(f"{program} doctor || true"), re.MULTILINE)
+
+
+def test_all_sensors_are_read(service: Service) -> None:
+    health = service.next_health()
+    assert health["power"]["watts"] == pytest.approx(11.875)
+    assert health["thermal"]["soc_c"] is not None
+    assert health["sensor_errors"] == {}
+    assert None not in (health["cpu"]["load1"], health["cpu"]["percent"], health["memory"]["available_mb"])
+    assert None not in (health["memory"]["agent_rss_mb"], health["memory"]["worker_rss_mb"])
+    assert health["disk"]["free_mb"] > 0
+
+
+def test_it_can_do_what_it_must_and_no_more(service: Service) -> None:
+    found = probed(service)
+    # By a filter of system calls before systemd 253, by the kernel since.
+    assert found["tried"].pop("map memory to write and execute") in ("EPERM", "EACCES")
+    assert found["tried"] == {
+        # The device is open to it; that there is no firmware behind it is another matter.
+        "ask the firmware": "ENOTTY",
+        "call back from C": "done",
+        "map the model": "done",
+        "write state": "done",
+        "write models": "EROFS",
+        "write the configuration": "EROFS",
+        "write the program": "EROFS",
+        "write temporary files": "done",
+        "read homes": "EACCES",
+        "see no other processes": "done",
+        "change the kernel": "EROFS",
+        "find a host by name": "done",
+        "open a raw socket": "EAFNOSUPPORT",
+        "become root": "EPERM",
+        "make a namespace": "EPERM",
+        "use real-time priority": "EPERM",
+    }
+    assert found["secrets"] == {"command_key": "\n", "mqtt_key": "\n", "mqtt_password": "sesame"}
+    outside = outside_of_the_unit(service)
+    assert found["sensor_errors"] == outside["sensor_errors"]
+    assert found["readings"] == outside["readings"]
+
+
+def probed(service: Service) -> dict[str, Any]:
+    """What probe.py tells in the place of the agent."""
+    unit = (service.board.root / "etc/systemd/system/edge-agent.service").read_text(encoding="utf-8")
+    run = "/opt/edge-agent/current/bin/python /srv/probe.py"
+    changes = {
+        r"^ExecStart=.*": f"ExecStart={run} /var/lib/edge-agent/state/probe.json",
+        r"^Type=.*": "Type=oneshot",
+        r"^(Restart|WatchdogSec|NotifyAccess)=.*\n": "",
+    }
+    for pattern, instead in changes.items():
+        unit, count = re.subn(pattern, instead, unit, flags=re.MULTILINE)
+        assert count, pattern
+    (service.board.root / "run").mkdir(exist_ok=True)
+    service.board.run("tee", "/run/systemd/system/edge-agent-probe.service", stdin=unit)
+    probe = (REPOSITORY / "rigs/deploy/probe.py").read_text(encoding="utf-8")
+    service.board.run("tee", "/srv/probe.py", stdin=probe)
+    service.shell("systemctl daemon-reload; systemctl start edge-agent-probe || journalctl -u edge-agent-probe")
+    return dict(json.loads(service.shell("cat /var/lib/edge-agent/state/probe.json")))
+
+
+def outside_of_the_unit(service: Service) -> dict[str, Any]:
+    return dict(
+        json.loads(service.shell("/opt/edge-agent/current/bin/python /srv/probe.py /dev/shm/probe; cat /dev/shm/probe"))
+    )
+
+
+def test_a_frozen_agent_is_started_anew(service: Service) -> None:
+    pid = service.pid
+    service.shell(f"kill -STOP {pid}")
+    service.wait_for_another(pid)
+    assert "watchdog" in service.log.lower()
+    assert service.ask()["status"] == "ok"
+
+
+def test_a_killed_worker_does_not_take_the_agent_with_it(service: Service) -> None:
+    pid, worker_pid, before = service.pid, service.worker_pid, service.next_health()["worker"]["restarts"]
+    service.shell(f"kill -KILL {worker_pid}")
+    assert service.ask()["status"] == "ok"
+    assert service.pid == pid
+    assert service.worker_pid != worker_pid
+    assert service.next_health()["worker"]["restarts"] == before + 1
+
+
+def test_out_of_memory_the_worker_is_chosen(service: Service) -> None:
+    def score(pid: int) -> int:
+        return int(service.shell(f"cat /proc/{pid}/oom_score_adj"))
+
+    # A container may not be allowed to lower one.
+    assert (score(service.pid), score(service.worker_pid)) in ((-500, 500), (0, 500))
+    assert (service.show("OOMPolicy"), service.show("OOMScoreAdjust")) == ("continue", "-500")
+
+
+@pytest.mark.parametrize("signal", ["KILL", "TERM", "SEGV"])
+def test_a_killed_agent_is_started_anew(service: Service, signal: str) -> None:
+    pid = service.pid
+    service.shell(f"kill -{signal} {pid}")
+    service.wait_for_another(pid)
+    assert service.ask()["status"] == "ok"
+    assert service.show("StartLimitIntervalUSec") == "0"  # as often as it takes
+
+
+def test_a_bad_configuration_is_not_tried_again(service: Service) -> None:
+    restart = "systemctl restart edge-agent"
+    service.configure(CONFIG.replace('site = "hall1"', 'sight = "hall1"'))
+    assert service.board.run("sh", "-c", restart, check=False).returncode == 1
+    time.sleep(7)  # RestartSec= and more: that nothing happens is to be seen
+    assert service.show("ActiveState") == "failed"
+    assert service.show("ExecMainStatus") == "78"
+    assert service.show("NRestarts") == "0"
+    assert "device.sight: unknown key" in service.log
+    service.configure(CONFIG)
+    service.shell("systemctl start edge-agent")
+    assert service.ask()["status"] == "ok"
+
+
+def test_a_secret_that_is_named_and_absent_is_a_bad_configuration(service: Service) -> None:
+    service.configure(CONFIG.replace("[commands]", '[commands]\nkey_file = "credentials/command_key"'))
+    assert service.board.run("sh", "-c", "systemctl restart edge-agent", check=False).returncode == 1
+    assert service.show("ExecMainStatus") == "78"
+    assert "commands.key_file: should hold a secret, but is blank" in service.log
+    service.set_secret("command_key", "open says me\n")
+    service.shell("systemctl start edge-agent")
+    service.publish(f"{BASE}/cmd/ping", '{"id":"unsigned"}')
+    wait_until(lambda: service.heard(f"{BASE}/cmd/ping/result"), "an answer to ping", 20)
+    assert service.heard(f"{BASE}/cmd/ping/result")[-1]["error"]["code"] == "unauthorized"
+    service.configure(CONFIG)
+    service.shell("systemctl restart edge-agent")
+
+
+def test_the_key_of_a_client_s_certificate_is_a_secret_too(service: Service) -> None:
+    config = CONFIG.replace('host = "localhost"', 'host = "localhost"\nport = 8884')
+    service.set_secret("mqtt_key", KEY)
+    own = 'ca_file = "ca.pem"\ncert_file = "ca.pem"\nkey_file = "credentials/mqtt_key"'
+    service.configure(config.replace('ca_file = "ca.pem"', own))
+    service.shell("systemctl restart edge-agent")
+    assert service.ask()["status"] == "ok"
+    service.configure(CONFIG)
+    service.shell("systemctl restart edge-agent")
+
+
+def test_a_reload_takes_over_new_tasks(service: Service) -> None:
+    pid = service.pid
+    service.configure(CONFIG + '[tasks.second]\nkind = "classify"\nlabels = ["normal", "overload"]\n')
+    service.shell("systemctl reload edge-agent")
+    wait_until(lambda: "reloaded applied=tasks" in service.log, "a reload", 20)
+    assert service.ask("second")["status"] == "ok"
+    assert service.pid == pid
+
+
+def test_a_stop_finishes_what_runs(service: Service) -> None:
+    topic = f"{BASE}/infer/generate/response"
+    before, count = len(service.heard(topic)), 6
+    payloads = [f'{{"id":{number},"input":"bearing {number}"}}' for number in range(count)]
+    service.publish(f"{BASE}/infer/generate/request", *payloads)
+    wait_until(lambda: len(service.heard(topic)) > before, "a first answer", 60)
+    service.shell("systemctl stop edge-agent")
+    replies = service.heard(topic)[before:]
+    assert sorted(reply["id"] for reply in replies) == list(range(count))
+    assert {reply["status"] for reply in replies} <= {"ok", "cancelled"}
+    assert [state["state"] for state in service.heard(f"{BASE}/state")][-2:] == ["draining", "stopped"]
+    assert service.show("Result") == "success"
+
+
+def test_it_is_back_after_a_reboot(service: Service) -> None:
+    service.shell("systemctl enable --quiet mosquitto")
+    service.board.reboot()
+    wait_until(lambda: service.show("ActiveState") == "active", "up again", RESTART_S)
+    assert service.ask()["status"] == "ok"
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__, *sys.argv[1:]]))

@@ -1,0 +1,149 @@
+"""Damaged schemas and patterns: refused in words, soon; or llama.cpp takes the grammar, and answers keep to the schema.
+
+`python -m rigs.fuzz.schemas MODEL.gguf --count 1000`: exit code 1 if anything else became of one.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+from edge_agent.core.protocol import EngineSettings, Failed, FailureCode, Finish, Finished, Load, SchemaPlan
+from edge_agent.engine.answer.pattern_automaton import PatternAutomaton
+from edge_agent.engine.answer.pattern_reader import UnsupportedPatternError
+from edge_agent.engine.answer.schema_grammar import check_schema, to_gbnf, validator
+from edge_agent.engine.answer.schema_plan import plan
+from edge_agent.engine.llama_engine import LlamaEngine
+from rigs.fuzz.children import FAILED, Outcome, drive, tried
+from rigs.fuzz.damage import damage_json
+from tests.engine.answer.test_schema_grammar import ACCEPTED
+from tests.engine.runs import SCHEMA, TASK, answer_all, run
+
+CPU_S, MEMORY_BYTES = 20, 1 << 30
+# Of one schema: whoever configures it waits for it once, and a worker for each that it has not seen.
+_SOON_S = 5.0
+# Of one text against one pattern, on the thread that steps the model.
+_MATCH_S = 2.0
+_MAX_MESSAGE = 2000
+_SETTINGS = EngineSettings(context_tokens=512, max_active=1, threads=1, prefill_threads=1, batch_tokens=64)
+_ATOMS = (*"ab1", ".", r"\d", r"\w", r"\s", r"\S", "[ab]", "[^a]", "(?:ab)", "x", "^", "$", r"\b", r"(?=a)", r"\1", "é")
+_QUANTIFIERS = ("*", "+", "?", "{2}", "{1,3}", "{0,200}", "{3,}", "{9999}", "*?", "+*", "{,5}", "{2,1}")
+_TEXTS = ("a" * 3000 + "!", "ab" * 1500, "1" * 3000 + "x", " " * 3000, "é" * 3000, "a1 " * 1000, "")
+
+
+def outcomes(model: Path, count: int, first: int = 0) -> Iterator[tuple[int, Outcome]]:
+    """Of each schema: its number, what became of it, and why."""
+    engine = LlamaEngine(Load(model_path=str(model), settings=_SETTINGS, tasks=(TASK,)), is_measured=False)
+    try:
+        for number in range(first, first + count):
+            schema = damaged(number)
+            yield number, tried(partial(_tried, engine, schema), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
+    finally:
+        engine.close()
+
+
+def damaged(number: int) -> Any:
+    """Always the same for the same number."""
+    dice = random.Random(number)
+    schema: Any = dice.choice([SCHEMA, *(accepted for accepted, _, _ in ACCEPTED)])
+    for _ in range(dice.choice((0, 1, 1, 2, 4))):
+        schema = _changed(schema, dice)
+    if dice.random() < 0.35 and isinstance(schema, dict):
+        schema = {"type": "object", "properties": {"v": {"type": "string", "pattern": _pattern(dice, 3)}, "w": schema}}
+    return schema
+
+
+def _changed(schema: Any, dice: random.Random) -> Any:
+    if dice.random() < 0.5 or not isinstance(schema, dict):
+        return damage_json(schema, dice)
+    inner = dice.choice(
+        [
+            *({"$ref": "#"}, {"$ref": "#/$defs/x"}, {"$ref": "#/properties/v"}, True, False, {}, {"not": schema}),
+            *({"type": dice.choice(["string", "array", "number"])}, {"enum": ["a", 'q"', "\n", 1, None, [1], {}]}),
+            *({"type": "string", "minLength": dice.randrange(2000), "maxLength": dice.randrange(3000)}, schema),
+            *(
+                {"type": "integer", "minimum": dice.randrange(-999, 999), "maximum": dice.choice([5, 1e300])},
+                {"const": 1},
+            ),
+            *(
+                {"type": "array", "items": schema, "maxItems": dice.randrange(200)},
+                {"anyOf": [schema, {"type": "null"}]},
+            ),
+            *(
+                {"type": "number", "multipleOf": dice.choice([0.1, 3, 1e-300, 1e300, 2**53])},
+                {"allOf": [schema, schema]},
+            ),
+            {"type": "array", "prefixItems": [schema] * dice.randrange(1, 5), "uniqueItems": True},
+        ]
+    )
+    name = dice.choice(["v", "x", "é", '"', "\\", "a b"])
+    properties = schema.get("properties")
+    changed = {**schema, "properties": {**(properties if isinstance(properties, dict) else {}), name: inner}}
+    if dice.random() < 0.5:
+        changed["required"] = [name]
+    return changed
+
+
+def _pattern(dice: random.Random, depth: int) -> str:
+    parts = []
+    for _ in range(dice.randrange(1, 4)):
+        atom = f"({_pattern(dice, depth - 1)})" if depth and dice.random() < 0.5 else dice.choice(_ATOMS)
+        parts.append(atom + (dice.choice(_QUANTIFIERS) if dice.random() < 0.5 else ""))
+    return dice.choice(["^", ""]) + dice.choice(["", "", "|"]).join(parts)
+
+
+def _tried(engine: LlamaEngine, schema: Any) -> Outcome:
+    began = process_time()
+    fault = check_schema(schema)
+    if (took := process_time() - began) > _SOON_S:
+        return FAILED, f"checked in {took:.1f} s"
+    if fault is not None:
+        is_told = fault.startswith("schema") and len(fault) <= _MAX_MESSAGE
+        return ("refused" if is_told else FAILED), fault
+    plan(schema)
+    # Also where there is a plan: a model whose tokens are no bytes has none.
+    engine._llama.grammar(to_gbnf(schema)).close()
+    if (took := process_time() - began) > _SOON_S:
+        return FAILED, f"compiled in {took:.1f} s"
+    if (slow := _slow_pattern(schema)) is not None:
+        return FAILED, slow
+    events = answer_all(engine, run(1, "7 mm/s, hot", SchemaPlan(schema=schema), max_tokens=60))
+    end = events[-1]
+    if isinstance(end, Finished) and end.finish is Finish.SCHEMA:
+        validator(schema).validate(json.loads(end.text or ""))
+        return "answered", ""
+    if isinstance(end, Failed) and end.code is FailureCode.NO_VALID_OUTPUT:
+        return "no valid output", end.message
+    return FAILED, repr(end)
+
+
+def _slow_pattern(schema: Any) -> str | None:
+    properties = schema.get("properties", {})
+    pattern = properties["v"].get("pattern") if isinstance(properties.get("v"), dict) else None
+    if pattern is None:
+        return None
+    for text in _TEXTS:
+        began = process_time()
+        validator({"pattern": pattern}).is_valid(text)
+        if (took := process_time() - began) > _MATCH_S:
+            return f"{pattern!r} matched {text[:9]!r}… in {took:.1f} s"
+    began = process_time()
+    try:
+        automaton = PatternAutomaton(pattern, min_length=1000)
+        states = automaton.start
+        for char in _TEXTS[0]:
+            states = automaton.step(states, ord(char))
+    except UnsupportedPatternError:
+        return None
+    took = process_time() - began
+    return f"{pattern!r} became an automaton in {took:.1f} s" if took > _SOON_S else None
+
+
+if __name__ == "__main__":
+    sys.exit(drive("schemas", __doc__, outcomes, of_model=True))

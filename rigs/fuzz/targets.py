@@ -1,0 +1,210 @@
+"""The parsers of what comes from outside, each as a function of bytes: nothing but its own errors may leave it.
+
+corpus/ has a folder for each, by its name: coverage.py adds to them, the tests replay them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from convert.errors import CheckpointError
+from convert.read.config import parse_config
+from convert.read.lora_config import parse_lora_config
+from convert.read.safetensors import SafetensorsFile
+from convert.read.strict_json import parse_object
+from convert.read.tokenizer import parse_tokenizer
+from edge_agent.commands.commands import CommandError, parse_command
+from edge_agent.core import topics
+from edge_agent.core.messages import Error, Outcome, Refusal, encode_reply
+from edge_agent.engine.answer.pattern_automaton import PatternAutomaton
+from edge_agent.engine.answer.pattern_reader import UnsupportedPatternError
+from edge_agent.engine.answer.plan_steps import Choice, End, Literal, Step
+from edge_agent.engine.answer.schema_grammar import check_schema, to_gbnf
+from edge_agent.engine.answer.schema_plan import plan
+from edge_agent.gguf.adapter import check_adapter
+from edge_agent.gguf.header import HeaderError
+from edge_agent.gguf.model import read_model_facts
+from edge_agent.loader import ConfigError, load_config
+from edge_agent.models.bundle import ManifestError, parse_manifest
+from edge_agent.requests.reception import Question, Reception, Unreadable
+from edge_agent.requests.tasks import load_tasks
+from tests.helpers.support import BASE, TASKS, config, inbound
+
+_MAX_MESSAGE = 100_000
+_MAX_STEPS = 200
+_CONFIG = config(TASKS)
+_RECEPTION = Reception(_CONFIG, load_tasks(_CONFIG))
+_SEPARATOR = b"\x1f"
+
+
+@contextmanager
+def _refused(*errors: type[Exception]) -> Iterator[None]:
+    """What these errors say can be told: something, and not too much of it."""
+    try:
+        yield
+    except errors as error:
+        assert 0 < len(str(error)) <= _MAX_MESSAGE, len(str(error))  # noqa: PT017
+
+
+@contextmanager
+def _file(data: bytes, nbytes: int | None = None) -> Iterator[Path]:
+    """With zeros up to so many bytes."""
+    descriptor = os.memfd_create("fuzz")
+    try:
+        os.write(descriptor, data)
+        os.ftruncate(descriptor, max(len(data), nbytes or 0))
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+def gguf(data: bytes) -> None:
+    """A model's header, and an adapter's; the weights are zeros."""
+    with _file(data, 1 << 18) as path:
+        for read in (read_model_facts, check_adapter):
+            with _refused(HeaderError):
+                read(path)
+
+
+def safetensors(data: bytes) -> None:
+    with _file(data) as path, _refused(CheckpointError), SafetensorsFile(path) as file:
+        end = max((tensor.offset + tensor.nbytes for tensor in file.tensors.values()), default=0)
+        assert end <= len(data)
+
+
+def checkpoint(data: bytes) -> None:
+    """config.json, tokenizer.json with tokenizer_config.json, adapter_config.json: separated."""
+    parts = (*data.split(_SEPARATOR), b"{}", b"{}", b"{}", b"{}")
+    documents: list[dict[str, Any]] = []
+    for part in parts[:4]:
+        documents.append({})
+        with _refused(CheckpointError):
+            documents[-1] = parse_object(part, "part.json")
+    with _refused(CheckpointError):
+        parse_config(documents[0])
+    with _refused(CheckpointError):
+        parse_tokenizer(documents[1], documents[2], {"eos": 0}, 300)
+    with _refused(CheckpointError):
+        parse_lora_config(documents[3])
+
+
+def manifest(data: bytes) -> None:
+    with _refused(ManifestError):
+        found = parse_manifest(data)
+        assert len(found.name) <= 128
+
+
+def messages(data: bytes) -> None:
+    """Payload, task, Response Topic, Content Type, Correlation Data: separated. Whatever is refused is answered."""
+    parts = data.split(_SEPARATOR)
+    payload, task, reply, kind, correlation = (*parts[:5], *[b""] * (5 - len(parts[:5])))
+    known = {"response_topic": _text(reply), "content_type": _text(kind), "correlation": correlation or None}
+    topic = f"{BASE}/infer/{_text(task) or 'triage'}/request"
+    if topics.name_fault(topic):
+        return
+    one = inbound(topic, payload, **known)  # type: ignore[arg-type]
+    for found in _RECEPTION.read(one):
+        error = found.error if isinstance(found, Unreadable) else _error(found)
+        assert topics.name_fault(found.origin.reply_topic) is None
+        if error is not None:
+            reply = encode_reply(found.origin, Outcome.refused(error), device="board1", ts=None)
+            assert json.loads(reply)["error"]["message"]
+    with _refused(CommandError):
+        parse_command(payload)
+
+
+def _error(question: Question) -> Error | None:
+    try:
+        question.task.run(1, question.envelope)
+    except Refusal as refusal:
+        return refusal.error
+    return None
+
+
+def _text(data: bytes) -> str | None:
+    return data.decode(errors="ignore").replace("\0", "") or None
+
+
+def topic_names(data: bytes) -> None:
+    """A filter and a topic, on a line each."""
+    one, _, other = data.decode("utf-8", "replace").replace("\ufffd", "\ud800").partition("\n")
+    topics.publish_pattern_fault(one, 2)
+    allowed = (one,) if topics.filter_fault(one) is None else ("#",)
+    if topics.reply_topic_fault(other, allowed) is None:
+        assert topics.matches(allowed[0], other)
+        assert not other.endswith("/request")
+        assert not set(other) & set("+#\0\n")
+        assert topics.overlap(allowed[0], other)
+        other.encode()
+    if topics.filter_fault(one) is None and topics.filter_fault(other) is None:
+        assert topics.overlap(one, other) == topics.overlap(other, one)
+    values = topics.wildcard_values(one, other)
+    if values is not None and topics.publish_pattern_fault(other, len(values)) is None:
+        topics.fill_publish_pattern(other, values)
+
+
+def schema(data: bytes) -> None:
+    """JSON, and behind it which way a walk through the plan takes."""
+    text, _, ways = data.partition(_SEPARATOR)
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if check_schema(document) is not None:
+        return
+    assert to_gbnf(document).startswith("root ::= ")
+    writer = plan(document)
+    if writer is not None:
+        _walk(writer.start(), ways)
+
+
+def _walk(step: Step, ways: bytes) -> None:
+    """As far as nothing is asked of a model; what is written to the end is JSON."""
+    text = ""
+    for at in range(_MAX_STEPS):
+        if isinstance(step, End):
+            json.loads(text)
+            return
+        if isinstance(step, Choice):
+            assert len({option for option, _ in step.options}) == len(step.options)
+            written, later = step.options[(ways[at] if at < len(ways) else 0) % len(step.options)]
+        elif isinstance(step, Literal):
+            written, later = step.text, step.then
+        else:
+            return
+        text, step = text + written, later()
+
+
+def pattern(data: bytes) -> None:
+    """A regular expression, and a text on the next line, that it matches as Python's `re` says."""
+    expression, _, text = data.decode(errors="replace").partition("\n")
+    if check_schema({"type": "object", "properties": {"v": {"pattern": expression}}}) is not None:
+        return
+    try:
+        automaton = PatternAutomaton(expression, min_length=10)
+    except UnsupportedPatternError:
+        return
+    # As its module says, and as Python has `$` before a last line's end.
+    if re.search(r"\$.*\^", expression) or "\n" in text:
+        return
+    states = automaton.start
+    for char in text[:50]:
+        states = automaton.step(states, ord(char))
+    assert (automaton.least_length(states, 0) == 0) == bool(re.search(expression, text[:50]))
+
+
+def configuration(data: bytes) -> None:
+    with _file(data) as path, _refused(ConfigError):
+        load_config(path)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target
+    for target in (gguf, safetensors, checkpoint, manifest, messages, topic_names, schema, pattern, configuration)
+}

@@ -1,0 +1,82 @@
+"""What compact packs cost in exactness: `python -m rigs.quality.pack_error REFERENCE.gguf MODEL.gguf…`.
+
+The mean KL divergence as `edge-convert evaluate` computes it, from some of the vocabulary, beside that over all of it
+at the same positions. Exit code 1 unless all means are within LIMIT_ERROR of each other, and a pack of an evaluation's
+positions is smaller than LIMIT_BYTES.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from convert.conversion import processors
+from convert.evaluation import EVALUATION_CHUNKS
+from convert.measure.divergence import DRAWN, READ_SHARE, TOP, compare, predict, save
+from convert.measure.runner import Floats, Runner
+from convert.measure.texts import CHUNK_TOKENS, chunks, evaluation_files, read_texts
+from convert.write.manifest import MODEL_FILE
+
+LIMIT_ERROR = 0.02
+LIMIT_BYTES = 100_000_000
+Numbers = npt.NDArray[np.float64]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m rigs.quality.pack_error", description=__doc__)
+    parser.add_argument("reference", type=Path)
+    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("--eval", type=Path, help="texts (default: those that come along)")
+    parser.add_argument("--chunks", type=int, default=4)
+    given = parser.parse_args()
+    texts = read_texts([given.eval] if given.eval else evaluation_files())
+    with _runner(given.reference) as reference:
+        tokens = chunks(texts, reference, seed=0, most=given.chunks)
+        packs = predict(reference, tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder) / "pack", packs)
+        nbytes = (Path(folder) / "pack").stat().st_size * EVALUATION_CHUNKS // len(packs)
+    print(f"top {TOP} and {DRAWN} drawn, {EVALUATION_CHUNKS} texts of {CHUNK_TOKENS} tokens: {nbytes / 1e6:.1f} MB")
+    print(f"{'model':32} {'positions':>9} {'pack':>9} {'all':>9} {'error of the mean':>18} {'of p99':>8}")
+    worst = 0.0
+    for model in given.models:
+        with _runner(model) as runner:
+            compact = compare(runner, packs).divergence
+            with _runner(given.reference) as reference:
+                full = np.concatenate([_full(reference, runner, text) for text in tokens])
+        error = float(compact.mean() / full.mean()) - 1
+        tail = float(np.percentile(compact, 99) / np.percentile(full, 99)) - 1
+        worst = max(worst, abs(error))
+        name = model.parent.name if model.name == MODEL_FILE else model.name
+        means = f"{compact.mean():9.5f} {full.mean():9.5f}"
+        print(f"{name:32} {len(full):9} {means} {100 * error:16.2f} % {100 * tail:6.2f} %", flush=True)
+    return 0 if worst < LIMIT_ERROR and nbytes < LIMIT_BYTES else 1
+
+
+def _runner(model: Path) -> Runner:
+    return Runner(model, chunk_tokens=CHUNK_TOKENS, threads=processors())
+
+
+def _full(reference: Runner, model: Runner, tokens: list[int]) -> Numbers:
+    """KL divergence over the vocabulary after each token of the text that is judged."""
+    first = int(len(tokens) * READ_SHARE)
+    pairs = zip(reference.logits(tokens, first)[:-1], model.logits(tokens, first)[:-1], strict=True)
+    return np.array([_divergence(_log_shares(known), _log_shares(own)) for known, own in pairs])
+
+
+def _log_shares(logits: Floats) -> Numbers:
+    shifted = logits.astype(np.float64) - np.max(logits)
+    found: Numbers = shifted - np.log(np.exp(shifted).sum())
+    return found
+
+
+def _divergence(known: Numbers, own: Numbers) -> float:
+    return float((np.exp(known) * (known - own)).sum())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,110 @@
+"""The processes of one run: mosquitto and the agent, with the demonstration's tasks and what sensors publish."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from edge_agent.tools.demo.broker import free_port
+from edge_agent.tools.demo.readings import checkpoint_folder, tasks
+from tests.helpers.client import Client
+from tests.helpers.processes import AgentProcess, Mosquitto, workers
+
+DEVICE = "soak"
+BASE = f"edgeai/v1/test/{DEVICE}"
+TRIAGE, DIAGNOSIS, EXPLANATION = "machine-triage", "machine-diagnosis", "machine-explanation"
+SENSOR = "sensor"
+ECHO = "echo:step_ms=2"
+START_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Of a running agent. folder: its configuration, log and state."""
+
+    folder: Path
+    port: int
+    agent: AgentProcess
+
+    @property
+    def state_dir(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / "config.log"
+
+    @property
+    def worker(self) -> psutil.Process | None:
+        """None: there is none now."""
+        return next(map(psutil.Process, workers(self.agent.process.pid)), None)
+
+
+def make_model(engine: str, model: Path | None, folder: Path) -> str:
+    """The path of the model: the given one, the demonstration's converted into the folder, or the echo engine."""
+    if model is not None:
+        return str(model.resolve())
+    if engine == "echo":
+        return ECHO
+    bundle = folder / "pump"
+    command = [sys.executable, "-m", "edge_convert", str(checkpoint_folder()), "--out", str(bundle)]
+    command += ["--type", "q8_0", "--name", "pump-demo", "--licence", "apache-2.0", "--force", "--no-canaries"]
+    subprocess.run(command, check=True, capture_output=True)
+    return str(bundle)
+
+
+@contextmanager
+def running(
+    folder: Path, model: str, *, protocol: str = "5", journal: str = "disk", queue: str = ""
+) -> Iterator[Place]:
+    """folder: exists; state and log stay there. queue: more lines of the table [queue]."""
+    (folder / "broker").mkdir(exist_ok=True)
+    with Mosquitto(folder / "broker", free_port(), is_persistent=True) as broker:
+        config = folder / "config.toml"
+        config.write_text(_config(folder, broker.port, model, protocol, journal, queue), encoding="utf-8")
+        agent = AgentProcess(config)
+        try:
+            _wait_until_online(broker.port, protocol)
+            yield Place(folder, broker.port, agent)
+        finally:
+            agent.stop()
+
+
+def _wait_until_online(port: int, protocol: str) -> None:
+    client = Client(port, protocol)
+    try:
+        client.subscribe(f"{BASE}/state")
+        client.wait_for(f"{BASE}/state", lambda state: state["state"] == "online", START_S)
+    finally:
+        client.close()
+
+
+def _config(folder: Path, port: int, model: str, protocol: str, journal: str, queue: str) -> str:
+    lines = [
+        f'models_dir = "."\nstate_dir = "state"\n[device]\nsite = "test"\nid = "{DEVICE}"',
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "{protocol}"',
+        f"[models.default]\npath = {json.dumps(model)}",
+        f'[queue]\njournal = "{journal}"\n{queue}',
+        '[commands]\nallow = ["ping", "health", "cancel", "reload"]',
+    ]
+    for name, task in tasks().items():
+        lines += [f"[tasks.{name}]\nkind = {json.dumps(task['kind'])}\nsystem = {json.dumps(task['system'])}"]
+        if "labels" in task:
+            lines += [f"labels = {json.dumps(task['labels'])}"]
+        if "schema" in task:
+            (folder / "schema.json").write_text(json.dumps(task["schema"]), encoding="utf-8")
+            lines += ['schema = "schema.json"']
+    triage = tasks()[TRIAGE]
+    lines += [
+        f'[tasks.{SENSOR}]\nkind = "classify"\nsystem = {json.dumps(triage["system"])}',
+        f"labels = {json.dumps(triage['labels'])}",
+        'subscribe = ["plant/+/reading"]\npublish = "plant/{1}/triage"',
+    ]
+    return "\n".join(lines) + "\n"

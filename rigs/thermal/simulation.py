@@ -1,0 +1,84 @@
+"""The closed loop: a simulated agent under load on a simulated board, with or without the governor."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edge_agent.board.governor import Capacity, Governor, Sample
+from edge_agent.board.governor_stages import Level
+from rigs.thermal import parameters as p
+from rigs.thermal.agent import SimulatedAgent, arrivals
+from rigs.thermal.board import Board
+from rigs.thermal.parameters import Cooling, Workload
+
+HOUR_S = 3600.0
+_SAMPLE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of one simulated run. urgent_p95_s: of all requests of priority 0; one without an answer is infinitely late."""
+
+    cooling: str
+    mhz: float
+    ambient_c: float
+    is_governed: bool
+    throttled_s: float
+    hottest_c: float
+    tokens: int
+    answered: int
+    watts: float
+    joules_per_token: float
+    urgent_p95_s: float
+    level_changes: int
+
+
+def simulate(
+    cooling: Cooling,
+    ambient_c: float,
+    *,
+    is_governed: bool,
+    full_mhz: float = p.FULL_MHZ,
+    seconds: float = HOUR_S,
+    workload: Workload = p.WORKLOAD,
+    seed: int = 1,
+) -> Outcome:
+    """The same arguments give the same outcome."""
+    board, agent = Board(cooling, ambient_c, full_mhz), SimulatedAgent()
+    capacity = Capacity(
+        decode_threads=p.DECODE_THREADS,
+        prefill_threads=p.PREFILL_THREADS,
+        batch_tokens=p.BATCH_TOKENS,
+        max_active=p.MAX_ACTIVE,
+    )
+    governor = Governor(capacity=capacity, enabled=is_governed)
+    requests = arrivals(workload, seed)
+    request = next(requests)
+    sample_at, changes, level = 0.0, 0, Level.NORMAL
+    while board.seconds < seconds:
+        while request.arrived_s <= board.seconds:
+            agent.arrive(request)
+            request = next(requests)
+        if sample_at <= board.seconds:
+            sample_at += _SAMPLE_S
+            sample = Sample(at_s=board.seconds, soc_c=board.sensor_c(), limit_c=p.THROTTLE_FROM_C)
+            agent.limits = governor.observe(sample)
+            changes += agent.limits.level is not level
+            level = agent.limits.level
+        if not agent.work(board):
+            board.run(max(1e-3, min(request.arrived_s, sample_at) - board.seconds), p.IDLE_W)
+    return Outcome(
+        cooling=cooling.name,
+        mhz=full_mhz,
+        ambient_c=ambient_c,
+        is_governed=is_governed,
+        throttled_s=board.throttled_s,
+        hottest_c=board.hottest_c,
+        tokens=agent.tokens,
+        answered=agent.answered,
+        watts=board.joules / board.seconds,
+        joules_per_token=board.joules / agent.tokens,
+        urgent_p95_s=sorted(agent.urgent_s)[math.ceil(0.95 * len(agent.urgent_s)) - 1],
+        level_changes=changes,
+    )

@@ -1,0 +1,119 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.board.energy import LONGEST_GAP_S, EnergyMeter, EnergySample
+
+IDLE_W, BUSY_W = 3.0, 9.0
+
+
+def sample(
+    at_s: float, watts: float | None, busy_s: float = 0.0, tokens: int = 0, *, active: bool = False
+) -> EnergySample:
+    return EnergySample(at_s, watts, busy_s, tokens, active)
+
+
+def idle(meter: EnergyMeter, *, begin: int, seconds: int, busy_s: float = 0.0, tokens: int = 0) -> None:
+    for at in range(begin, begin + seconds):
+        meter.add(sample(at, IDLE_W, busy_s, tokens))
+
+
+def test_power_is_integrated_over_time() -> None:
+    meter = EnergyMeter()
+    for at_s, watts in ((0.0, 4.0), (1.0, 6.0), (3.0, 6.0)):
+        meter.add(sample(at_s, watts))
+    assert meter.joules_total == pytest.approx(5.0 + 12.0)
+
+
+def test_nothing_is_told_where_nothing_is_measured() -> None:
+    meter = EnergyMeter()
+    for at in range(20):
+        meter.add(sample(at, None, busy_s=at / 2, tokens=at, active=True))
+    found = meter.joules_total, meter.idle_watts, meter.joules_per_busy_s, meter.joules_per_token, meter.of_request(1.0)
+    assert found == (None,) * 5
+
+
+def test_a_gap_is_not_filled() -> None:
+    meter = EnergyMeter()
+    meter.add(sample(0.0, 5.0))
+    meter.add(sample(1.0, 5.0))
+    meter.add(sample(2.0, None))
+    meter.add(sample(3.0, 5.0))
+    meter.add(sample(3.0 + LONGEST_GAP_S + 0.1, 5.0))
+    assert meter.joules_total == pytest.approx(5.0)
+
+
+def test_requests_are_charged_what_they_take_beyond_idle_power() -> None:
+    meter = EnergyMeter()
+    idle(meter, begin=0, seconds=5)
+    assert meter.idle_watts == pytest.approx(IDLE_W)
+    # Half of each second the engine works, and 10 tokens come of it.
+    for at in range(5, 15):
+        meter.add(sample(at, BUSY_W, busy_s=(at - 4) / 2, tokens=(at - 4) * 10, active=True))
+    first_half = (BUSY_W - IDLE_W) / 2  # the interval in which power rose
+    dynamic = first_half + 9 * (BUSY_W - IDLE_W)
+    assert meter.joules_per_busy_s == pytest.approx(dynamic / 5.0)
+    assert meter.joules_per_token == pytest.approx(dynamic / 100)
+    assert meter.of_request(0.25) == pytest.approx(dynamic / 5.0 * 0.25)
+
+
+def test_what_requests_cost_adds_up_to_what_was_measured_beyond_idle_power() -> None:
+    meter = EnergyMeter()
+    idle(meter, begin=0, seconds=3)
+    for at in range(3, 40):
+        meter.add(sample(at, BUSY_W, busy_s=(at - 2) * 0.8, tokens=at, active=True))
+    shares = [0.8] * 37
+    total = sum(meter.of_request(share) or 0.0 for share in shares)
+    assert total == pytest.approx((meter.joules_total or 0.0) - IDLE_W * 39)
+
+
+def test_no_request_is_charged_before_idle_power_is_known() -> None:
+    meter = EnergyMeter()
+    for at in range(30):
+        meter.add(sample(at, BUSY_W, busy_s=at, tokens=at, active=True))
+    assert meter.joules_total is not None
+    assert meter.of_request(1.0) is None
+
+
+def test_work_that_is_told_late_does_not_count_as_idle_power() -> None:
+    meter = EnergyMeter()
+    idle(meter, begin=0, seconds=4)
+    # Busy from 4 to 6, which the totals tell at 7.
+    meter.add(sample(4, BUSY_W, active=True))
+    meter.add(sample(5, BUSY_W))
+    meter.add(sample(6, BUSY_W))
+    meter.add(sample(7, IDLE_W, busy_s=2.0, tokens=9))
+    assert meter.idle_watts == pytest.approx(IDLE_W)
+
+
+def test_a_worker_that_was_replaced_counts_from_zero() -> None:
+    meter = EnergyMeter()
+    idle(meter, begin=0, seconds=3, busy_s=100.0, tokens=1000)
+    for at in range(3, 9):
+        meter.add(sample(at, BUSY_W, busy_s=at - 3.0, tokens=at, active=True))
+    assert (meter.joules_per_busy_s or 0.0) > 0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0.0, 10.0),
+            st.none() | st.floats(0.0, 50.0),
+            st.floats(0.0, 1.0),
+            st.integers(0, 50),
+            st.booleans(),
+        ),
+        max_size=60,
+    )
+)
+def test_energy_is_never_negative(steps: list[tuple[float, float | None, float, int, bool]]) -> None:
+    meter = EnergyMeter()
+    at_s = busy_s = 0.0
+    tokens, before = 0, 0.0
+    for seconds, watts, busy, more, is_active in steps:
+        at_s, busy_s, tokens = at_s + seconds, busy_s + busy, tokens + more
+        meter.add(EnergySample(at_s, watts, busy_s, tokens, is_active))
+        assert (meter.joules_total or 0.0) >= before
+        before = meter.joules_total or 0.0
+        for value in (meter.joules_per_busy_s, meter.joules_per_token, meter.of_request(0.5)):
+            assert value is None or value >= 0

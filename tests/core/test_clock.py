@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from edge_agent.core.clock import Moment, moment, timestamp
+
+
+def test_times_are_rfc_3339_utc_with_milliseconds() -> None:
+    assert timestamp(datetime(2026, 3, 4, 5, 6, 7, 89_000, tzinfo=UTC).timestamp()) == "2026-03-04T05:06:07.089Z"
+    assert timestamp(datetime(2026, 3, 4, tzinfo=UTC).timestamp()) == "2026-03-04T00:00:00.000Z"
+
+
+@pytest.mark.parametrize("seconds", [0.0, -5.0, datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()])
+def test_a_clock_that_was_never_set_tells_no_time(seconds: float) -> None:
+    assert timestamp(seconds) is None
+
+
+def test_now_is_told_in_the_same_form() -> None:
+    told = timestamp()
+    assert told is None or re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told)
+
+
+NOW = Moment("b", 100.0, 1.8e9)
+
+
+@pytest.mark.parametrize(
+    ("then", "placed"),
+    [
+        (Moment("b", 40.0, 1.8e9 - 60), 40.0),
+        # The time of day was set in between, or was never known: the same boot needs it not.
+        (Moment("b", 40.0, 0.0), 40.0),
+        (Moment("b", 100.5, 1.8e9), 100.0),
+        (Moment("a", 7000.0, 1.8e9 - 300), -200.0),
+        # Before this boot it was in any case.
+        (Moment("a", 7000.0, 1.8e9 - 30), 0.0),
+        (Moment("a", 7000.0, 1.8e9 + 30), 0.0),
+        (Moment("a", 7000.0, 12.0), 0.0),
+    ],
+)
+def test_a_moment_of_another_process_has_its_place_on_this_clock(then: Moment, placed: float) -> None:
+    assert then.placed(NOW) == pytest.approx(placed)
+
+
+def test_a_moment_tells_its_boot_and_the_time_of_day() -> None:
+    at = moment(time.monotonic() - 10.0)
+    assert at.boot == moment(0.0).boot != ""
+    assert at.wall_s == pytest.approx(time.time() - 10.0, abs=1.0)

@@ -1,0 +1,509 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from edge_agent.config_files import file_faults
+from edge_agent.core.config import COMMANDS, ClassifyTask, Config, ExtractTask, GenerateTask
+from edge_agent.loader import ConfigError, load_config
+from tests.helpers.support import BASE, CONFIG
+
+
+def load(folder: Path, text: str, *, base: str = CONFIG) -> Config:
+    path = folder / "config.toml"
+    path.write_text(base + text, encoding="utf-8")
+    return load_config(path)
+
+
+def faults(folder: Path, text: str, *, base: str = CONFIG) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(folder, text, base=base)
+    assert caught.value.path == folder / "config.toml"
+    for fault in caught.value.faults:
+        assert fault in str(caught.value)
+    return caught.value.faults
+
+
+def fault(folder: Path, text: str, *, base: str = CONFIG) -> str:
+    (only,) = faults(folder, text, base=base)
+    return only
+
+
+# Every key.
+EVERYTHING = """
+models_dir = "/srv/models"
+[device]
+site = "hall1"
+id = "board1"
+[mqtt]
+host = "broker.plant"
+port = 8884
+protocol = "3.1.1"
+root = "edgeai/v1"
+username = "board1"
+password_file = "secrets/password"
+reply_topics = ["plant/answers/#"]
+[mqtt.tls]
+ca_file = "ca.pem"
+cert_file = "/etc/ssl/board.pem"
+key_file = "board.key"
+[models.default]
+path = "models/demo"
+public_key = "signer.pub.pem"
+chat_templates = ["cd8e9439f0570856fd70470bf8889ebd8b5d1107207f67a5efb46e342330527f"]
+[engine]
+context_tokens = 4096
+max_active = 2
+threads = 2
+prefill_threads = 4
+batch_tokens = 128
+[queue]
+capacity = 10
+default_deadline_ms = 5000
+dedup_window_s = 60
+max_payload_bytes = 1000
+drain_timeout_s = 5
+[tasks.pump-triage]
+kind = "classify"
+system = "You hear pumps."
+template = "Hz: {{ input.hz }}"
+model = "default"
+max_tokens = 5
+deadline_ms = 2000
+priority = 1
+subscribe = ["plant/+/vibration"]
+publish = "plant/{1}/triage"
+keep = "latest"
+labels = ["normal", "bearing fault"]
+min_score = 0.6
+[tasks.report]
+kind = "extract"
+schema = { type = "object", properties = { part = { type = "string" } } }
+[tasks.from-file]
+kind = "extract"
+schema = "part.json"
+[tasks.generate]
+max_tokens = 99
+[commands]
+allow = ["ping", "health", "drain", "resume", "cancel", "reload"]
+key_file = "commands.key"
+[board]
+root = "/recorded"
+[health]
+interval_s = 2.5
+[governor]
+enabled = false
+headroom_c = 5
+memory_reserve_mb = 150
+[homeassistant]
+enabled = true
+prefix = "ha"
+[log]
+level = "DEBUG"
+"""
+
+
+def test_every_key_of_the_contract_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "part.json").write_text('{"type": "object"}', encoding="utf-8")
+    config = load(tmp_path, EVERYTHING, base="")
+    assert (config.device.site, config.device.id) == ("hall1", "board1")
+    assert (config.mqtt.hosts, config.mqtt.effective_port, config.mqtt.protocol) == (("broker.plant",), 8884, "3.1.1")
+    assert config.reply_topics == ("plant/answers/#",)
+    assert (config.engine.max_active, config.engine.batch_tokens) == (2, 128)
+    assert (config.queue.capacity, config.queue.dedup_window_s) == (10, 60.0)
+    pump, report, from_file = (config.tasks[name] for name in ("pump-triage", "report", "from-file"))
+    assert isinstance(pump, ClassifyTask)
+    assert (pump.labels, pump.min_score, pump.keep) == (("normal", "bearing fault"), 0.6, "latest")
+    assert isinstance(report, ExtractTask)
+    assert report.output_schema["properties"] == {"part": {"type": "string"}}
+    assert isinstance(from_file, ExtractTask)
+    assert from_file.output_schema == {"type": "object"}
+    assert isinstance(config.tasks["generate"], GenerateTask)
+    assert config.tasks["generate"].max_tokens == 99
+    assert config.health.interval_s == 2.5
+    governor = config.governor
+    assert (governor.enabled, governor.headroom_c, governor.memory_reserve_mb) == (False, 5.0, 150.0)
+    assert config.log.level == "DEBUG"
+
+
+def test_the_least_configuration_has_the_defaults_of_the_contract(tmp_path: Path) -> None:
+    config = load(tmp_path, "")
+    assert config.models_dir == Path("/var/lib/edge-agent/models")
+    assert (config.mqtt.hosts, config.mqtt.effective_port, config.mqtt.protocol) == (("localhost",), 1883, "5")
+    assert config.mqtt.root == "edgeai/v1"
+    assert config.reply_topics == (f"{BASE}/infer/+/response/#", "edgeai/v1/reply/#")
+    assert (config.queue.dedup_window_s, config.queue.max_payload_bytes) == (300.0, 65536)
+    assert config.queue.default_deadline_ms is None
+    assert config.commands.allow == ("ping", "health")
+    assert config.board.root == Path("/")
+    assert config.health.interval_s == 10.0
+    assert config.tasks == {}
+    assert [fault.partition(":")[0] for fault in file_faults(config)] == ["models.default.path"]
+
+
+def test_tls_is_turned_on_by_its_table(tmp_path: Path) -> None:
+    config = load(tmp_path, "[mqtt.tls]\n")
+    assert config.mqtt.tls is not None
+    assert config.mqtt.effective_port == 8883
+
+
+def test_relative_paths_start_at_the_configurations_folder(tmp_path: Path) -> None:
+    (tmp_path / "part.json").write_text('{"type": "object"}', encoding="utf-8")
+    config = load(tmp_path, EVERYTHING, base="")
+    assert config.models["default"].path == tmp_path / "models/demo"
+    assert config.models_dir == Path("/srv/models")
+    places = {
+        "mqtt.password_file": tmp_path / "secrets/password",
+        "mqtt.tls.ca_file": tmp_path / "ca.pem",
+        "mqtt.tls.cert_file": Path("/etc/ssl/board.pem"),
+        "mqtt.tls.key_file": tmp_path / "board.key",
+        "commands.key_file": tmp_path / "commands.key",
+        "models.default.path": tmp_path / "models/demo",
+        "models.default.public_key": tmp_path / "signer.pub.pem",
+    }
+    told = file_faults(config)
+    assert [fault.split(":")[0] for fault in told] == list(places)
+    assert all(str(place) in fault for place, fault in zip(places.values(), told, strict=True))
+    (tmp_path / "commands.key").write_text("x", encoding="utf-8")
+    assert len(file_faults(config)) == len(told) - 1
+
+
+def test_answers_that_would_be_readings_again_are_refused(tmp_path: Path) -> None:
+    more = '[tasks.t]\nkind = "generate"\nsubscribe = ["plant/#"]\npublish = "plant/{1}/answer"\n'
+    assert fault(tmp_path, more) == (
+        "tasks.t.publish: its answers would be readings of tasks.t.subscribe[0]; use another topic "
+        '(got "plant/{1}/answer")'
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "is_told"),
+    [
+        ("", True),
+        ('system = "Name the condition."', True),
+        ('template = "{{ input }}: is it worn?"', True),
+        ('system = "Normal or bearing fault?"', False),
+        ('template = "{{ input }}: normal or not?"', False),
+    ],
+)
+def test_labels_that_the_model_is_not_told_are_a_hint(tmp_path: Path, more: str, is_told: bool) -> None:  # noqa: FBT001
+    hints = load(tmp_path, f'[tasks.x]\nkind = "classify"\nlabels = ["normal", "bearing fault"]\n{more}\n').hints()
+    assert [hint.split(":")[0] for hint in hints] == ["tasks.x.labels"] * is_told
+
+
+def test_the_echo_engine_is_no_path(tmp_path: Path) -> None:
+    config = load(tmp_path, '[device]\nsite = "s"\nid = "d"\n[models.default]\npath = "echo:"\n', base="")
+    assert str(config.models["default"].path) == "echo:"
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+    text = """
+    frobnicate = 1
+    [device]
+    site = "hall 1"
+    id = "board1"
+    [mqtt]
+    port = 0
+    hots = "x"
+    protocol = "4"
+    [models.default]
+    [queue]
+    capacity = "many"
+    [tasks.a]
+    kind = "classify"
+    labels = ["x"]
+    priority = 10
+    [tasks.b]
+    kind = "extract"
+    schema = "missing.json"
+    [tasks.c]
+    kind = "summarize"
+    [tasks.d]
+    template = "{{ x"
+    kind = "generate"
+    """
+    found = {line.split(":")[0] for line in faults(tmp_path, text, base="")}
+    assert found == {
+        *("frobnicate", "device.site", "mqtt.port", "mqtt.hots", "mqtt.protocol", "models.default.path"),
+        *("queue.capacity", "tasks.a.labels", "tasks.a.priority", "tasks.b.schema", "tasks.c.kind"),
+        "tasks.d.template",
+    }
+
+
+def test_of_faults_without_number_there_are_as_many_as_can_be_read(tmp_path: Path) -> None:
+    told = faults(tmp_path, "".join(f"key{number} = 1\n" for number in range(2000)), base="")
+    assert len(told) == 101
+    assert told[-1] == "has more faults than are told here"
+
+
+def test_what_does_not_go_together_is_told_beside_faults_of_single_keys(tmp_path: Path) -> None:
+    text = """
+    [device]
+    site = "hall1"
+    id = "board1"
+    [mqtt]
+    port = 0
+    [models.default]
+    [models.second]
+    path = "x"
+    [tasks.a]
+    kind = "generate"
+    priority = 10
+    subscribe = ["plant/+/x", "edgeai/v1/#", "a#"]
+    publish = "hall/a"
+    [tasks.b]
+    kind = "clasify"
+    deadline_ms = 0
+    subscribe = ["plant/#"]
+    [tasks.c]
+    kind = "classify"
+    subscribe = ["hall/+"]
+    """
+    found = faults(tmp_path, text, base="")
+    assert {line.split(":")[0] for line in found} == {
+        *("mqtt.port", "models", "models.default.path", "tasks.a.priority", "tasks.a.subscribe[1]"),
+        *("tasks.a.subscribe[2]", "tasks.a.publish", "tasks.b.kind", "tasks.b.deadline_ms", "tasks.b.subscribe[0]"),
+        "tasks.c.labels",
+    }
+    assert len(found) == 11
+    assert (
+        'tasks.b.subscribe[0]: overlaps "plant/+/x" of tasks.a.subscribe[0]; use the same filter, or separate ones '
+        '(got "plant/#")'
+    ) in found
+
+
+def test_the_agents_own_requests_are_not_looked_for_while_its_name_is_wrong(tmp_path: Path) -> None:
+    more = '[tasks.a]\nkind = "generate"\nsubscribe = ["edgeai/#"]\n'
+    assert fault(tmp_path, more, base=CONFIG.replace('"hall1"', '"hall 1"')).startswith("device.site: ")
+
+
+FAULTS = [
+    ("[mqtt]\nport = 70000", "mqtt.port: should be less than or equal to 65535 (got 70000)"),
+    ("[mqtt]\nport = true", "mqtt.port: should be a valid integer (got true)"),
+    ('[mqtt]\nprotocol = "4"', "mqtt.protocol: should be '5' or '3.1.1' (got \"4\")"),
+    ('[mqtt]\nhost = "mqtt://x"', "mqtt.host: should be a host's name or address, or a list of 1 to 8 different ones"),
+    ("[mqtt]\nhost = []", "mqtt.host: "),
+    ('[mqtt]\nhost = ["a", "a"]', "mqtt.host: "),
+    ('[mqtt]\nhost = ["a", 5]', "mqtt.host: "),
+    ('[mqtt]\nhost = ["a", "a..b"]', "mqtt.host: "),
+    (f'[mqtt]\nhost = "{"a" * 64}"', "mqtt.host: "),
+    ('[mqtt]\nroot = "/a"', "mqtt.root: a root does not start with '$' or '/' nor end with '/' (got \"/a\")"),
+    ('[mqtt]\nroot = "a/+"', 'mqtt.root: a topic holds no wildcards (got "a/+")'),
+    ('[mqtt]\nreply_topics = "x"', 'mqtt.reply_topics: should be a list (got "x")'),
+    ('[mqtt]\nreply_topics = ["a#"]', "mqtt.reply_topics[0]: '#' stands alone and at the end of a topic filter"),
+    ('[mqtt.tls]\nkey_file = "k"', "mqtt.tls.key_file: only goes with `cert_file`"),
+    ("[engine]\nmax_active = 0", "engine.max_active: should be greater than or equal to 1 (got 0)"),
+    ("[queue]\ndedup_window_s = -1", "queue.dedup_window_s: should be greater than or equal to 0 (got -1)"),
+    ("[queue]\ndedup_window_s = nan", "queue.dedup_window_s: "),
+    ("[queue]\ndefault_deadline_ms = 1.5", "queue.default_deadline_ms: should be a valid integer (got 1.5)"),
+    ("[health]\ninterval_s = 0", "health.interval_s: should be greater than or equal to 0.1 (got 0)"),
+    ('[log]\nlevel = "debug"', "log.level: should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR' (got \"debug\")"),
+    (
+        '[commands]\nallow = ["ping", "reboot"]',
+        f'commands.allow[1]: should be one of {", ".join(COMMANDS)} (got "reboot")',
+    ),
+    ("[commands]\nallow = [5]", "commands.allow[0]: should be a valid string (got 5)"),
+    ("[governor]\nheadroom = 1", "governor.headroom: unknown key (got 1); did you mean `headroom_c`?"),
+    ("[governor]\nheadroom_c = 0", "governor.headroom_c: should be greater than or equal to 0.5 (got 0)"),
+    ("[governor]\nmemory_reserve_mb = -1", "governor.memory_reserve_mb: should be greater than or equal to 0 (got -1)"),
+    ("[governor]\nenabled = 1", "governor.enabled: should be a valid boolean (got 1)"),
+    ('[homeassistant]\nprefix = "ha/"', "homeassistant.prefix: a root does not start with '$' or '/' nor end with '/'"),
+    ("[homeassistant]\nenable = true", "did you mean `enabled`?"),
+    ("tasks = 5", "tasks: should be a table of named values (got 5)"),
+    ('[tasks."my task"]\nkind = "generate"', "tasks.my task: should match pattern"),
+    ("[tasks]\nx = 5", "tasks.x: should be a table of named values (got 5)"),
+    ("[tasks.x]\n", "tasks.x.kind: should be one of classify, extract, generate (got null)"),
+    ('[tasks.x]\nkind = "generate"\nlabels = ["a", "b"]', 'tasks.x.labels: unknown key (got ["a", "b"])'),
+    ('[tasks.x]\nkind = "generate"\ntempalte = ""', "did you mean `template`?"),
+    ("[mqtt]\nprot = 1883", "did you mean `port`?"),
+    (f'[tasks.x]\nkind = "generate"\ntemplate = "{"x" * 65_537}"', "tasks.x.template: should have at most 65536"),
+    (f'[tasks.x]\nkind = "generate"\nsystem = "{"x" * 1_000_001}"', "tasks.x.system: should have at most 1000000"),
+    ("".join(f'[tasks.x{n}]\nkind = "generate"\n' for n in range(257)), "tasks: should have at most 256"),
+    (
+        f'[tasks.x]\nkind = "generate"\nsubscribe = {json.dumps([f"a/{n}" for n in range(1001)])}',
+        "tasks: should `subscribe` to at most 1000 filters in all (got 1001)",
+    ),
+    ('[tasks.x]\nkind = "generate"\ntemplate = "{{ temperature }}"', "the only variable is `input`"),
+    ('[tasks.x]\nkind = "generate"\nmodel = "big"', "tasks.x.model: allowed are the [models.NAME] tables: default"),
+    ('[tasks.x]\nkind = "generate"\nkeep = "newest"', "tasks.x.keep: should be 'all' or 'latest' (got \"newest\")"),
+    ('[tasks.x]\nkind = "generate"\npublish = "a"', "tasks.x.publish: only goes with `subscribe`"),
+    ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+"]\npublish = "b/{2}"', "n from 1 to 1"),
+    ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+/b"]\npublish = "b/+"', "tasks.x.publish: a topic holds no wild"),
+    ('[tasks.x]\nkind = "generate"\nsubscribe = ["$share/g/a"]', "tasks.x.subscribe[0]: shared subscriptions"),
+    (
+        '[tasks.x]\nkind = "generate"\nmax_tokens = 0',
+        "tasks.x.max_tokens: should be greater than or equal to 1 (got 0)",
+    ),
+    ('[tasks.x]\nkind = "classify"', "tasks.x.labels: required, but missing"),
+    ('[tasks.x]\nkind = "classify"\nlabels = "ab"', 'tasks.x.labels: should be a list (got "ab")'),
+    ('[tasks.x]\nkind = "classify"\nlabels = ["a"]', 'tasks.x.labels: should have at least 2 items (got ["a"])'),
+    ('[tasks.x]\nkind = "classify"\nlabels = ["a", ""]', "tasks.x.labels: labels are non-empty strings"),
+    ('[tasks.x]\nkind = "classify"\nlabels = ["a", "b", "a"]', 'tasks.x.labels: labels are distinct; repeated: ["a"]'),
+    ('[tasks.x]\nkind = "classify"\nlabels = ["a", "b"]\nmin_score = 1.1', "tasks.x.min_score: should be less than"),
+    ('[tasks.x]\nkind = "classify"\nlabels = ["a", "b"]\nmin_score = nan', "tasks.x.min_score: should be "),
+    ('[tasks.x]\nkind = "extract"', "tasks.x.schema: required, but missing"),
+    ('[tasks.x]\nkind = "extract"\nschema = "none.json"', "No such file or directory"),
+    ('[tasks.x]\nkind = "extract"\nschema = "config.toml"', "is not JSON"),
+    ('[tasks.x]\nkind = "extract"\nschema = 5', "tasks.x.schema: should be a table, or name a JSON file"),
+    ('[tasks.x]\nkind = "extract"\nschema = { type = "array" }', "tasks.x.schema: "),
+    ('[tasks.x]\nkind = "extract"\nschema = { type = "objct" }', "tasks.x.schema: "),
+    ('[tasks.x]\nkind = "extract"\nschema = { type = "object", "$ref" = "http://x/y" }', "tasks.x.schema: "),
+    ('[tasks.generate]\nkind = "extract"\nschema = { type = "object" }', 'tasks.generate.kind: should be "generate"'),
+    (
+        '[models.second]\npath = "x"',
+        'models: one model is supported, and its table is [models.default] (got ["default", "second"])',
+    ),
+    ("[models.default.extra]\nx = 1", "models.default.extra: unknown key"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), FAULTS)
+def test_a_fault_names_key_value_and_what_is_allowed(tmp_path: Path, text: str, expected: str) -> None:
+    base = CONFIG if text.startswith("[") else ""
+    text = text if base else text + CONFIG
+    found = fault(tmp_path, text, base=base)
+    assert expected in found
+    assert "got" in found or "required, but missing" in found
+
+
+def test_200_labels_are_allowed_and_201_are_not(tmp_path: Path) -> None:
+    def task(count: int) -> str:
+        return f'[tasks.x]\nkind = "classify"\nlabels = {json.dumps([f"l{n}" for n in range(count)])}\n'
+
+    assert load(tmp_path, task(200)).tasks
+    assert "tasks.x.labels: should have at most 200 items" in fault(tmp_path, task(201))
+
+
+def test_a_schema_file_must_hold_an_object(tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text("[]", encoding="utf-8")
+    assert "holds an object" in fault(tmp_path, '[tasks.x]\nkind = "extract"\nschema = "list.json"\n')
+
+
+@pytest.mark.parametrize("missing", ["[device]", "[models.default]"])
+def test_a_missing_table_is_told(tmp_path: Path, missing: str) -> None:
+    table = re.sub(rf"{re.escape(missing)}[^\[]*", "", CONFIG)
+    assert fault(tmp_path, "", base=table).endswith("required, but missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_good"),
+    [
+        ("press-04", True),
+        ("edge_7.plant.local", True),
+        *((name, False) for name in ("raspberrypi", "localhost", "debian", "ubuntu", "orangepi", "RaspberryPi.local")),
+        ("", False),
+        ("bad!name", False),
+    ],
+)
+def test_the_host_name_names_the_board_unless_it_came_with_the_image(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    is_good: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    base = CONFIG.replace('id = "board1"\n', "")
+    if is_good:
+        assert load(tmp_path, "", base=base).device.id == name.split(".", maxsplit=1)[0]
+    else:
+        assert fault(tmp_path, "", base=base).startswith("device.id: required: the host name ")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "a+", "ü", "x" * 65, "a\n"])
+def test_names_are_letters_digits_underscore_and_dash(tmp_path: Path, name: str) -> None:
+    base = CONFIG.replace('"hall1"', json.dumps(name))
+    assert fault(tmp_path, "", base=base).startswith("device.site: should ")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + CONFIG.encode())
+    assert load_config(path).device.site == "hall1"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xff", "is not UTF-8"),
+        (b"x = ", "is not TOML"),
+        (b"x = 1\nx = 2", "is not TOML"),
+        (b"x = " + b"9" * 5000, "is not TOML"),
+        (b"x = " + b"[" * 5000 + b"]" * 5000, "is not TOML"),
+        (b"", "device: required, but missing"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_told_why(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=reason):
+        load_config(path)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_config(tmp_path / "none.toml")
+
+
+def test_faults_hold_no_control_characters(tmp_path: Path) -> None:
+    text = '"a\\u001bb" = "\\u001b[2J"\n[mqtt]\nhost = "\\u001b"\n'
+    for found in faults(tmp_path, CONFIG, base=text):
+        assert found.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("plant/#", "plant/+/x"), ("plant/+/x", "plant/a/+"), ("#", "plant/x"), ("+/a", "b/#")]
+)
+def test_overlapping_filters_are_refused(tmp_path: Path, one: str, other: str) -> None:
+    more = (
+        f'[tasks.a]\nkind = "generate"\nsubscribe = ["{one}"]\n[tasks.b]\nkind = "generate"\nsubscribe = ["{other}"]\n'
+    )
+    with pytest.raises(ConfigError, match="overlaps"):
+        load(tmp_path, more)
+
+
+def test_filter_over_our_own_requests_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="overlaps"):
+        load(tmp_path, '[tasks.a]\nkind = "generate"\nsubscribe = ["edgeai/#"]\n')
+
+
+def test_not_even_the_very_filter_of_our_own_requests_is_taken(tmp_path: Path) -> None:
+    more = f'[tasks.a]\nkind = "generate"\nsubscribe = ["{BASE}/infer/+/request"]\n'
+    assert fault(tmp_path, more).startswith(f"tasks.a.subscribe[0]: overlaps {BASE}/infer/+/request, where requests")
+
+
+def test_the_same_filter_may_serve_two_tasks(tmp_path: Path) -> None:
+    more = "".join(f'[tasks.{name}]\nkind = "generate"\nsubscribe = ["plant/+/x", "hall/#"]\n' for name in ("a", "b"))
+    assert set(load(tmp_path, more).tasks) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("/dev/zero", "/dev/zero is not JSON: it is no file"),
+        ("pipe", "is not JSON: it is no file"),
+        ("large", "is not JSON: it has more than 1000000 bytes"),
+        ("text\\u0000", "NUL"),
+        ("folder", "is not JSON: it is no file"),
+    ],
+)
+def test_a_schema_is_read_from_a_file_that_has_an_end(tmp_path: Path, file: str, told: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "large").write_bytes(b" " * 1_000_001)
+
+    assert told in fault(tmp_path, f'[tasks.t]\nkind = "extract"\nschema = "{file}"\n')
+
+
+def test_a_configuration_without_an_end_is_refused() -> None:
+    with pytest.raises(ConfigError, match="should have at most 10000000 bytes"):
+        load_config(Path("/dev/zero"))
+
+
+def test_a_key_without_a_name_is_named(tmp_path: Path) -> None:
+    assert fault(tmp_path, '[engine]\n"" = 5\n').startswith('engine."": unknown key (got 5)')
+    assert fault(tmp_path, CONFIG, base='"" = 5\n').startswith('"": unknown key (got 5)')

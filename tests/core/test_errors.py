@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edge_agent.core.errors import (
+    MAX_SHOWN_VALUE,
+    field_name,
+    first_fault,
+    how_ended,
+    last_words,
+    printable,
+    printable_json,
+    shown,
+)
+
+
+def test_control_characters_are_escaped_and_letters_are_not() -> None:
+    assert printable("Lager prüfen 轴承") == "Lager prüfen 轴承"
+    assert printable("a\x1b[2Jb\n\x00\x9bc") == "a\\x1b[2Jb\\n\\x00\\x9bc"
+
+
+def test_line_and_direction_marks_and_half_surrogates_are_escaped() -> None:
+    assert printable("\u2028\u202e\ud800") == "\\u2028\\u202e\\ud800"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a", '"a"'),
+        ("42", '"42"'),
+        (42, "42"),
+        (None, "null"),
+        (True, "true"),
+        ({"a": [1, "ü"]}, '{"a": [1, "ü"]}'),
+        (float("nan"), "NaN"),
+    ],
+)
+def test_values_are_shown_as_json(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_what_is_no_json_is_shown_as_python_writes_it() -> None:
+    assert shown({1, 2}) == "{1, 2}"
+    assert shown(b"\xff") == r"b'\xff'"
+
+
+def test_a_shown_value_is_one_line_of_bounded_length() -> None:
+    text = shown("x\n\x1b" * 1000)
+    assert len(text) == MAX_SHOWN_VALUE
+    assert text.endswith("…")
+    assert "\n" not in text
+    assert "\x1b" not in text
+
+
+def test_what_is_not_shown_is_not_escaped() -> None:
+    began = time.process_time()
+    assert shown("\x7f" * 5_000_000).startswith('"\\x7f\\x7f')
+    assert time.process_time() - began < 1
+
+
+def test_field_names_read_like_the_document() -> None:
+    assert field_name(("tasks", "pump", "labels", 2)) == "tasks.pump.labels[2]"
+    assert field_name(("options", "stop", 0)) == "options.stop[0]"
+    assert field_name(()) == ""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    number: int
+    text: str = "a"
+
+
+def _fault(value: Any, prefix: str = "") -> str:
+    with pytest.raises(ValidationError) as caught:
+        _Table.model_validate(value)
+    return first_fault(caught.value, prefix)
+
+
+def test_a_fault_names_field_value_and_what_is_allowed() -> None:
+    assert _fault({"number": "7"}) == 'number: should be a valid integer (got "7")'
+
+
+def test_a_missing_field_is_said_to_be_required() -> None:
+    assert _fault({}) == "number: required, but missing"
+
+
+def test_a_prefix_stands_before_the_field() -> None:
+    assert _fault({"number": 1, "text": 5}, "input") == "input.text: should be a valid string (got 5)"
+
+
+def test_a_value_where_a_table_belongs_is_told_so() -> None:
+    assert _fault(3, "input") == "input: should be a table of named values (got 3)"
+
+
+def test_json_for_a_terminal_moves_no_cursor_and_stays_json() -> None:
+    value = {"a": "\x9b2J\x7f\u202e é\n"}
+    text = printable_json(value)
+    assert json.loads(text) == value
+    assert all(c == "\n" or c.isprintable() for c in text)
+
+
+@pytest.mark.parametrize(
+    ("returncode", "text"),
+    [
+        (0, "exit code 0"),
+        (1, "exit code 1"),
+        (-9, "killed by SIGKILL"),
+        (-50, "killed by signal 50"),
+        (-26, "killed by SIGVTALRM, its chat template did not end"),
+    ],
+)
+def test_how_a_process_ended_names_its_signal(returncode: int, text: str) -> None:
+    assert how_ended(returncode) == text
+
+
+def test_of_a_log_the_last_warnings_tracebacks_and_aborts_are_told() -> None:
+    idle = ["INFO edge_agent.engine.x: loaded", "DEBUG edge_agent.engine.x: CPU model buffer size = 5 MiB", ""]
+    abort = "/build/ggml/src/ggml.c:1234: GGML_ASSERT(a->ne[0] == b->ne[0]) failed"
+    traceback = [
+        "Traceback (most recent call last):",
+        '  File "worker.py", line 9, in main',
+        "    x()",
+        "KeyError: 'a\x1b'",
+    ]
+    assert last_words(idle) == ""
+    assert last_words([*idle, "WARNING llama: careful", abort]) == f"WARNING llama: careful | {abort}"
+    assert last_words([*traceback, *idle]).endswith("in main | x() | KeyError: 'a\\x1b'")
+    assert len(last_words(["x" * 10_000] * 20)) < 2000

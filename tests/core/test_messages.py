@@ -1,0 +1,449 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_agent.core.envelope import Envelope, parse_bare, parse_payload
+from edge_agent.core.messages import Code, Error, Outcome, Refusal, Status, Timing, Usage, encode_partial, encode_reply
+from edge_agent.core.strict_json import MAX_JSON_DEPTH, NotJsonError, parse_json
+from tests.helpers.support import MODEL, REPLY_FIELDS, origin
+
+
+def refusal(payload: bytes | str, content_type: str | None = None, *, bare: bool = False) -> Error:
+    data = payload if isinstance(payload, bytes) else payload.encode()
+    with pytest.raises(Refusal) as caught:
+        (parse_bare if bare else parse_payload)(data, content_type)
+    return caught.value.error
+
+
+def parsed(payload: Any, content_type: str | None = None) -> Envelope:
+    text = payload if isinstance(payload, str) else json.dumps(payload)
+    return parse_payload(text.encode(), content_type)
+
+
+@pytest.mark.parametrize(
+    "text", ["42", "true", "null", "-1.5e3", '"quoted"', "hums loudly", " 42", "\n", "a{b}", "\x0c{}", "\u00a0{}"]
+)
+def test_text_that_begins_with_no_bracket_is_the_input_as_sent(text: str) -> None:
+    assert parsed(text).input == text
+
+
+@pytest.mark.parametrize("text", ['{"hz": 1}', "[1]", ' \t\r\n{"hz": 1}', "\n [1]"])
+def test_objects_and_arrays_without_input_are_the_input_itself(text: str) -> None:
+    assert parsed(text).input == json.loads(text)
+
+
+def test_an_array_with_an_envelope_in_it_is_an_input() -> None:
+    assert parsed([{"input": "x"}]).input == [{"input": "x"}]
+
+
+def test_an_object_with_input_is_an_envelope() -> None:
+    envelope = parsed({"input": {"hz": 1}, "id": "a", "reply_to": "r", "deadline_ms": 5, "priority": 0, "stream": True})
+    assert envelope.input == {"hz": 1}
+    assert (envelope.id, envelope.reply_to, envelope.deadline_ms) == ("a", "r", 5)
+    assert (envelope.priority, envelope.stream) == (0, True)
+
+
+def test_a_bare_input_has_no_envelope_fields() -> None:
+    assert parsed({"hz": 1, "id": "a", "priority": 77}) == Envelope(input={"hz": 1, "id": "a", "priority": 77})
+
+
+@pytest.mark.parametrize("text", ['{"input": 5', '{"input": "x"}', "[1, NaN]", "{}"])
+def test_content_type_text_is_never_parsed(text: str) -> None:
+    assert parsed(text, "text/plain").input == text
+    assert parsed(text, "Text/CSV; charset=utf-8").input == text
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8"])
+def test_content_type_json_must_be_json(content_type: str) -> None:
+    assert parsed({"input": "x"}, content_type).input == "x"
+    assert refusal("hums", content_type).code is Code.BAD_JSON
+
+
+def test_other_content_types_leave_it_to_the_first_character() -> None:
+    assert parsed("hums", "application/octet-stream").input == "hums"
+    assert parsed({"input": "x"}, "application/octet-stream").input == "x"
+
+
+def test_a_byte_order_mark_is_no_json() -> None:
+    assert refusal('\ufeff{"input":"x"}', "application/json").code is Code.BAD_JSON
+    assert parsed("\ufeffhums").input == "\ufeffhums"
+
+
+@pytest.mark.parametrize("payload", [b"\xff", b'{"input":"\xc3"}', b"\xed\xa0\x80", b"hums \xe4", b"\xc0\xaf"])
+def test_what_is_not_utf8_is_refused_with_the_place(payload: bytes) -> None:
+    error = refusal(payload)
+    assert error.code is Code.NOT_UTF8
+    assert "at byte" in error.message
+    assert refusal(payload, "text/plain").code is Code.NOT_UTF8
+
+
+def test_an_empty_payload_is_a_bad_field() -> None:
+    assert refusal("").code is Code.BAD_FIELD
+    assert refusal("", "text/plain").code is Code.BAD_FIELD
+
+
+DEEP = "[" * MAX_JSON_DEPTH + "]" * MAX_JSON_DEPTH
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[NaN]", "NaN"),
+        ("[Infinity]", "Infinity"),
+        ("[-Infinity]", "-Infinity"),
+        ("[1e999]", "1e999"),
+        ("[" + "9" * 5000 + "]", "too large"),
+        ("[" + "9" * 5000 + ".5]", "too large"),
+        ('{"a":1,"a":1}', '"a" occurs twice'),
+        ('{"x":{"b":1,"b":2}}', '"b" occurs twice'),
+        ('{"a":1,"\\u0061":1}', '"a" occurs twice'),
+        (r'["\ud800"]', "surrogate"),
+        (r'["\ude00\ud83d"]', "surrogate"),
+        (r'{"\udfff":1}', "surrogate"),
+        ("[" + DEEP + "]", f"deeper than {MAX_JSON_DEPTH}"),
+        ('{"a":' * 100_000, f"deeper than {MAX_JSON_DEPTH}"),
+        ("[" + "1," * 200_000 + "1]", "more than 200000 values"),
+        ('[{"a":[]}' + ',{"a":[]}' * 70_000 + "]", "more than 200000 values"),
+        ("{", "line 1 column 2"),
+        ('{"a":1,}', "line 1"),
+        ("{'a':1}", "line 1"),
+        ('{"a":1} x', "Extra data"),
+        ("[01]", "line 1"),
+        ("[1.]", "line 1"),
+        ("[.5]", "line 1"),
+        ("[+1]", "line 1"),
+        ('["a\nb"]', "control character"),
+        ('["a\tb"]', "control character"),
+        ('["\\x41"]', "escape"),
+        ("[tRue]", "line 1"),
+        ("// c\n{}", "line 1"),
+    ],
+)
+def test_what_is_not_strict_json_is_refused_with_the_reason(text: str, reason: str) -> None:
+    with pytest.raises(NotJsonError) as caught:
+        parse_json(text)
+    assert reason in str(caught.value)
+    if text[0] in "{[":
+        error = refusal(text)
+        assert error.code is Code.BAD_JSON
+        assert error.message.startswith("payload: ")
+        assert error.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    "text", [DEEP, "[" + "9" * 300 + "]", r'["\ud83d\ude00"]', '{"a":{"a":1}}', "[1e308, -0.0, 1E-999]", '"\x7f"']
+)
+def test_what_is_strict_json_is_taken(text: str) -> None:
+    assert parse_json(text) == json.loads(text)
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(_VALUES)
+@settings(max_examples=50)
+def test_every_json_value_comes_back_as_it_went(value: Any) -> None:
+    assert parse_json(json.dumps(value)) == value
+
+
+@given(st.text())
+@settings(max_examples=50)
+def test_any_text_is_parsed_or_refused_as_no_json(text: str) -> None:
+    with contextlib.suppress(NotJsonError):
+        parse_json(text)
+
+
+@given(st.binary())
+@settings(max_examples=50)
+def test_any_payload_is_an_envelope_or_a_refusal(payload: bytes) -> None:
+    for content_type in (None, "application/json", "text/plain"):
+        with contextlib.suppress(Refusal):
+            assert isinstance(parse_payload(payload, content_type).input, (str, dict, list))
+
+
+@given(_VALUES)
+@settings(max_examples=50)
+def test_any_value_in_an_envelope_is_taken_or_refused(value: Any) -> None:
+    for field in Envelope.model_fields:
+        try:
+            parse_payload(json.dumps({"input": "x", field: value}).encode(), None)
+        except Refusal as refused:
+            message = refused.error.message
+        else:
+            continue
+        assert message.startswith(field)
+
+
+def test_keys_keep_their_order() -> None:
+    assert list(parsed('{"input":{"z":1,"a":2,"m":3}}').input) == ["z", "a", "m"]
+
+
+@pytest.mark.parametrize("value", [5, 1.5, True, False, None])
+def test_input_as_number_boolean_or_null_is_a_bad_field(value: Any) -> None:
+    error = refusal(json.dumps({"input": value}))
+    assert error.code is Code.BAD_FIELD
+    assert error.message == f"input: should be a string, an object or an array (got {json.dumps(value)})"
+
+
+@pytest.mark.parametrize("value", ["x", {}, [], {"a": None}, [1]])
+def test_input_as_string_object_or_array_is_taken(value: Any) -> None:
+    assert parsed({"input": value}).input == value
+
+
+@pytest.mark.parametrize("value", ["a", "x" * 128, "🦊" * 128, 0, -7, 10**200])
+def test_an_id_is_a_short_string_or_an_integer(value: str | int) -> None:
+    assert parsed({"input": "x", "id": value}).id == value
+
+
+WRONG_FIELDS: list[tuple[str, list[Any], str]] = [
+    ("id", ["", "x" * 129, 1.0, True, [], {}], "string of 1 to 128 characters or an integer"),
+    ("reply_to", [5, True, ["a"], {}], "string"),
+    ("deadline_ms", [0, -1], "1"),
+    ("deadline_ms", [1.5, 5.0, "500", True, [], {}], "integer"),
+    ("deadline_ms", [10**12], "86400000"),
+    ("priority", [10, 10**30], "9"),
+    ("priority", [-1], "0"),
+    ("priority", [1.5, 5.0, "5", False, [], {}], "integer"),
+    ("stream", [1, 0, "true", "yes", [], {}], "boolean"),
+    ("options", ["x", 1, True, []], "table of named values"),
+]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [(field, value, allowed) for field, values, allowed in WRONG_FIELDS for value in values],
+)
+def test_a_wrong_field_is_named_with_its_value_and_what_is_allowed(field: str, value: Any, allowed: str) -> None:
+    error = refusal(json.dumps({"input": "x", field: value}))
+    assert error.code is Code.BAD_FIELD
+    assert error.message.startswith(f"{field}: should ")
+    assert allowed in error.message
+    assert f"(got {json.dumps(value)[:40]}" in error.message
+
+
+@pytest.mark.parametrize("field", ["id", "reply_to", "deadline_ms", "priority", "stream", "options"])
+def test_null_is_no_value_for_any_field(field: str) -> None:
+    error = refusal(json.dumps({"input": "x", field: None}))
+    assert error.code is Code.BAD_FIELD
+    assert error.message.startswith(f"{field}: should ")
+    assert error.message.endswith("(got null)")
+
+
+def test_unknown_envelope_keys_are_ignored() -> None:
+    assert parsed({"input": "x", "sent_by": "me", "Priority": 77}) == Envelope(input="x")
+
+
+def test_options_have_the_defaults_of_the_contract() -> None:
+    options = parsed({"input": "x"}).options
+    assert (options.temperature, options.reasoning, options.max_tokens) == (0.0, "drop", None)
+
+
+def test_every_option_is_taken() -> None:
+    given = {
+        "max_tokens": 5,
+        "temperature": 1,
+        "top_p": 0.5,
+        "top_k": 40,
+        "min_p": 0.1,
+        "seed": 2**32 - 1,
+        "stop": ["a", "b"],
+        "reasoning": "include",
+        "max_reasoning_tokens": 0,
+    }
+    options = parsed({"input": "x", "options": given}).options
+    assert options.model_dump(mode="json") == given
+
+
+def test_an_unknown_option_is_a_bad_field_and_the_known_ones_are_named() -> None:
+    error = refusal('{"input":"x","options":{"temprature":0.5}}')
+    assert error.code is Code.BAD_FIELD
+    assert error.message.startswith("options.temprature: unknown key, should be one of max_tokens, temperature, top_p")
+    assert error.message.endswith("(got 0.5)")
+
+
+def test_stop_is_one_string_or_several() -> None:
+    assert parsed({"input": "x", "options": {"stop": "END"}}).options.stop == ("END",)
+    assert parsed({"input": "x", "options": {"stop": []}}).options.stop == ()
+
+
+WRONG_OPTIONS: dict[str, list[Any]] = {
+    "max_tokens": [0, -1, 1.5, "5", True, 10**9, None],
+    "temperature": [-0.1, 2.1, "0", True, None],
+    "top_p": [0, 1.1, -1, "1", True],
+    "top_k": [-1, 1001, 1.5, "5", True],
+    "min_p": [-0.1, 1.1, "0", True],
+    "seed": [-1, 2**32, 1.5, "1", True, None],
+    "stop": [5, True, None, {}, "", [""], [5], ["a"] * 9, "x" * 257],
+    "reasoning": ["keep", True, 1, "DROP"],
+    "max_reasoning_tokens": [-1, 1.5, "1", True],
+}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [(option, value) for option, values in WRONG_OPTIONS.items() for value in values]
+)
+def test_an_option_out_of_range_is_a_bad_field_and_never_clipped(option: str, value: Any) -> None:
+    error = refusal(json.dumps({"input": "x", "options": {option: value}}))
+    assert error.code is Code.BAD_FIELD
+    assert error.message.startswith(f"options.{option}")
+    assert "should" in error.message
+    assert "(got " in error.message
+
+
+@pytest.mark.parametrize(
+    "options", [{"stop": [1] * 50_000}, {f"key{number}": 1 for number in range(50_000)}], ids=["stop", "unknown keys"]
+)
+def test_many_faults_take_no_more_memory_than_one(options: dict[str, Any]) -> None:
+    payload = json.dumps({"input": "x", "options": options})
+    refusal(payload)
+    tracemalloc.start()
+    try:
+        refusal(payload)
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(payload)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("value", [{"input": 5}, {"input": "x", "priority": 99}, [1], {}])
+def test_all_of_a_bare_reading_is_the_input(value: Any) -> None:
+    assert parse_bare(json.dumps(value).encode(), None) == Envelope(input=value)
+
+
+def test_a_bare_number_is_text() -> None:
+    assert parse_bare(b"42", None).input == "42"
+    assert parse_bare(b"42", "text/plain").input == "42"
+
+
+@pytest.mark.parametrize(
+    ("payload", "content_type", "code"),
+    [
+        (b"", None, Code.BAD_FIELD),
+        (b"nul", "application/json", Code.BAD_JSON),
+        (b"\xff", None, Code.NOT_UTF8),
+        (b"{x", None, Code.BAD_JSON),
+    ],
+)
+def test_a_bad_reading_is_refused(payload: bytes, content_type: str | None, code: Code) -> None:
+    assert refusal(payload, content_type, bare=True).code is code
+
+
+TS = "2026-02-01T00:00:00.000Z"
+
+
+def reply(outcome: Outcome, **fields: Any) -> dict[str, Any]:
+    document = json.loads(encode_reply(origin(**fields), outcome, device="hall1/board1", ts=TS))
+    assert isinstance(document, dict)
+    return document
+
+
+def test_every_code_belongs_to_a_status_and_every_reply_has_every_field() -> None:
+    for code in Code:
+        assert set(reply(Outcome.refused(Error(code=code, message="m")))) == REPLY_FIELDS
+
+
+def test_a_refusal_has_null_where_nothing_applies() -> None:
+    document = reply(Outcome.refused(Error(code=Code.QUEUE_FULL, message="full", retry_after_s=1.5)))
+    assert document == {
+        "id": "a",
+        "task": "triage",
+        "device": "hall1/board1",
+        "ts": TS,
+        "status": "busy",
+        "output": None,
+        "scores": None,
+        "finish": None,
+        "reasoning": None,
+        "error": {"code": "queue_full", "message": "full", "retry_after_s": 1.5},
+        "degraded": [],
+        "repeat": False,
+        "model": None,
+        "usage": None,
+        "timing": {"queued_ms": None, "prefill_ms": None, "decode_ms": None, "total_ms": None, "batch": None},
+    }
+
+
+def test_an_answer_reads_as_in_the_contract() -> None:
+    outcome = Outcome(
+        status=Status.OK,
+        output="bearing fault",
+        scores={"bearing fault": 0.93, "normal": 0.07},
+        finish="labels",
+        model=MODEL,
+        usage=Usage(prompt_tokens=235, cached_tokens=185, completion_tokens=0, energy_j=1.9),
+        timing=Timing(queued_ms=1.2345, prefill_ms=151.04, decode_ms=0.0, total_ms=156.29, batch=4),
+    )
+    document = reply(outcome, id=7)
+    assert document["id"] == 7
+    assert document["output"] == "bearing fault"
+    assert document["error"] is None
+    assert document["model"] == {"name": "default", "sha256": "5ha", "quantization": "Q8_0"}
+    assert document["usage"] == {
+        "prompt_tokens": 235, "cached_tokens": 185, "completion_tokens": 0, "energy_j": 1.9,
+    }  # fmt: skip
+    assert document["timing"] == {
+        "queued_ms": 1.2, "prefill_ms": 151.0, "decode_ms": 0.0, "total_ms": 156.3, "batch": 4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "codes"),
+    [
+        (Status.BUSY, {"queue_full", "loading", "draining"}),
+        (Status.EXPIRED, {"deadline"}),
+        (
+            Status.INVALID,
+            {"not_utf8", "bad_json", "bad_field", "unknown_task", "too_long", "reply_topic_refused"},
+        ),
+        (Status.CANCELLED, {"cancelled", "superseded"}),
+        (Status.FAILED, {"engine_lost", "no_valid_output", "internal"}),
+    ],
+)
+def test_codes_belong_to_the_statuses_of_the_contract(status: Status, codes: set[str]) -> None:
+    assert codes <= {code.value for code in Code if code.status is status}
+
+
+def test_a_partial_has_the_fields_of_the_contract() -> None:
+    assert json.loads(encode_partial(origin(), 0, "Lager ü")) == {
+        "id": "a", "task": "triage", "status": "partial", "seq": 0, "delta": "Lager ü",
+    }  # fmt: skip
+
+
+def test_replies_are_compact_utf8() -> None:
+    data = encode_partial(origin(), 0, "ü轴")
+    assert "ü轴".encode() in data
+    assert b", " not in data
+
+
+def test_an_object_of_many_keys_is_refused_as_quickly_as_it_is_read() -> None:
+    keys = [f'"{number}":0' for number in range(60_000)]
+    started = time.monotonic()
+    with pytest.raises(NotJsonError, match="occurs twice"):
+        parse_json("{" + ",".join([*keys, '"59999":1']) + "}")
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"priority": 12}, "priority: should be an integer from 0 to 9 (got 12)"),
+        ({"deadline_ms": "5s"}, 'deadline_ms: should be an integer from 1 to 86400000 (got "5s")'),
+        ({"deadline_ms": 1.5}, "deadline_ms: should be an integer from 1 to 86400000 (got 1.5)"),
+        ({"options": {"temperature": "hot"}}, 'options.temperature: should be a number from 0 to 2 (got "hot")'),
+        ({"options": {"top_p": 0}}, "options.top_p: should be a number above 0 and at most 1 (got 0)"),
+        ({"options": {"stop": [1]}}, "options.stop[0]: should be a valid string (got 1)"),
+    ],
+)
+def test_of_a_number_that_is_refused_both_bounds_are_told(fields: dict[str, Any], told: str) -> None:
+    assert refusal(json.dumps({"input": "x", **fields})).message == told

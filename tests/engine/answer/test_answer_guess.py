@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edge_agent.core.protocol import Finished, Sampling, SchemaPlan
+from edge_agent.engine.answer.answer_guess import AnswerGuess, Draft
+from edge_agent.engine.llama_engine import LlamaEngine
+from edge_agent.engine.request import Stream
+from tests.engine.runs import SCHEMA, answer_all, finished, run
+
+OpenLlama = Callable[..., LlamaEngine]
+
+PLAN = SchemaPlan(schema=SCHEMA)
+
+
+def _learned(*answers: Draft) -> AnswerGuess:
+    guess = AnswerGuess()
+    for answer in answers:
+        guess.learn(answer)
+    return guess
+
+
+def test_one_answer_is_no_guess_yet_and_two_are_as_far_as_they_agree() -> None:
+    answer, other = Draft((1, 2, 3, 4, 5), (0, 2, 3)), Draft((1, 2, 3, 9, 5), (0, 2, 3))
+
+    assert _learned(answer).behind([1], most=9) == Draft((1,), (0,))
+    assert _learned(answer, answer).behind([1], most=9) == Draft((1, 2, 3, 4), (0, 2, 3))
+    assert _learned(answer, other).behind([1], most=9) == Draft((1, 2, 3), (0, 2))
+    assert _learned(answer, other, answer, answer).behind([1], most=9) == Draft((1, 2, 3, 4), (0, 2, 3))
+
+
+def test_a_draft_keeps_to_its_opening_and_to_the_budget() -> None:
+    guess = _learned(*2 * [Draft((1, 2, 3, 4, 5), (0, 2, 3))])
+
+    assert guess.behind([1], most=3) == Draft((1, 2, 3), (0, 2))
+    assert guess.behind([1, 2, 3], most=9) == Draft((1, 2, 3, 4), (2, 3))
+    assert guess.behind([1, 2], most=9) == Draft((1, 2), (1,)), "decided elsewhere than last time"
+    assert guess.behind([7], most=9) == Draft((7,), (0,))
+    assert guess.behind([], most=9) == Draft((), (-1,))
+
+
+@pytest.mark.parametrize(
+    ("decided", "is_there", "tokens", "done", "outputs"),
+    [
+        ([5, 6], True, [1, 2, 5, 6, 7], 5, (1, 3, 4)),
+        ([5, 8], False, [1, 2, 5, 8], 3, (3,)),
+        ([9], False, [1, 2, 9], 2, (2,)),
+        ([5], False, [1, 2, 5], 2, (2,)),
+        ([5, 6, 7], False, [1, 2, 5, 6, 7], 4, (4,)),
+        ([5, 6, 7, 8], False, [1, 2, 5, 6, 7, 8], 5, (5,)),
+    ],
+)
+def test_what_was_guessed_is_kept_as_far_as_it_was_decided(
+    decided: list[int], is_there: object, tokens: list[int], done: int, outputs: tuple[int, ...]
+) -> None:
+    stream = Stream(0, [1, 2, 5, 6, 7], (1, 3, 4), done=5)
+
+    assert stream.decide(decided) is is_there
+    assert (stream.tokens, stream.done, stream.outputs[stream.read - 1 if is_there else 0 :]) == (
+        tokens,
+        done,
+        outputs,
+    )
+
+
+def test_of_a_guess_that_is_not_decoded_yet_nothing_is_kept_either() -> None:
+    stream = Stream(0, [1, 2, 5, 6, 7], (1, 3, 4), done=2)
+
+    assert not stream.decide([5, 6, 9])
+    assert (stream.tokens, stream.done, stream.outputs) == ([1, 2, 5, 6, 9], 2, (4,))
+
+
+def test_an_answer_like_the_last_two_takes_one_step(open_llama: OpenLlama) -> None:
+    engine = open_llama()
+    steps: list[int] = []
+    texts: set[str | None] = set()
+    for number in range(4):
+        before = engine.progress()
+        answer = finished(engine, run(number, "7 mm/s", PLAN, max_tokens=60))[number]
+        steps.append(engine.progress().steps_total - before.steps_total)
+        written = engine.progress().completion_tokens_total - before.completion_tokens_total
+        texts.add(answer.text)
+        assert written == answer.completion_tokens, "what is guessed counts as what is written"
+
+    assert len(texts) == 1
+    assert steps[0] == steps[1] > 1
+    assert steps[2:] == [1, 1]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.5, seed=5)])
+def test_guesses_change_no_answer(open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch, sampling: Sampling) -> None:
+    inputs = [f"{value} mm/s, {60 + value} °C" for value in range(1, 13)] * 2
+
+    def answers() -> dict[int, Finished]:
+        engine = open_llama()
+        return {
+            number: finished(engine, run(number, text, PLAN, max_tokens=60, sampling=sampling))[number]
+            for number, text in enumerate(inputs)
+        }
+
+    guessed = answers()
+    monkeypatch.setattr(AnswerGuess, "learn", lambda *_: None)
+    plain = answers()
+
+    assert len({answer.text for answer in plain.values()}) > 1
+    # Steps of other widths have other last bits.
+    assert sum(guessed[number].text == plain[number].text for number in plain) >= 0.9 * len(plain)
+
+
+def test_guesses_hold_in_a_batch_and_across_steps(open_llama: OpenLlama) -> None:
+    engine = open_llama(batch_tokens=16)
+    runs: list[Any] = [run(number, "7 mm/s", PLAN, max_tokens=60) for number in range(8)]
+    expected = finished(open_llama(), run(99, "7 mm/s", PLAN, max_tokens=60))[99].text
+
+    texts = [event.text for event in answer_all(engine, *runs) if isinstance(event, Finished)]
+    more = finished(engine, *(run(100 + number, "7 mm/s", PLAN, max_tokens=60) for number in range(8)))
+
+    assert texts == 8 * [expected]
+    assert {answer.text for answer in more.values()} == {expected}
+    assert expected is not None
+    assert json.loads(expected)
+    assert not any(engine._llama.length(seq_id) for seq_id in range(4))

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.engine.prompt.prefix_store import PrefixStore
+
+TOKENS, STATE = [1, 2, 3], b"state\nof three tokens"
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    PrefixStore(tmp_path, "model").save(TOKENS, STATE)
+    (path,) = tmp_path.iterdir()
+    return path
+
+
+def test_a_state_comes_back_as_it_was_saved(kept: Path) -> None:
+    assert PrefixStore(kept.parent, "model").load(TOKENS) == STATE
+
+
+def test_another_model_or_other_tokens_find_nothing(kept: Path) -> None:
+    assert PrefixStore(kept.parent, "another model").load(TOKENS) is None
+    assert PrefixStore(kept.parent, "model").load([1, 2]) is None
+
+
+@pytest.mark.parametrize("place", [0, 20, -1])
+def test_one_changed_byte_is_refused_and_the_file_removed(kept: Path, place: int) -> None:
+    content = bytearray(kept.read_bytes())
+    content[place] ^= 1
+    kept.write_bytes(content)
+
+    assert PrefixStore(kept.parent, "model").load(TOKENS) is None
+    assert not kept.exists()
+
+
+def test_a_file_cut_short_is_refused(kept: Path) -> None:
+    kept.write_bytes(kept.read_bytes()[:-3])
+
+    assert PrefixStore(kept.parent, "model").load(TOKENS) is None
+
+
+def test_a_file_under_the_name_of_another_is_refused(kept: Path) -> None:
+    store = PrefixStore(kept.parent, "model")
+    store.save([9], b"other")
+    (other,) = (path for path in kept.parent.iterdir() if path != kept)
+    other.replace(kept)
+
+    assert store.load(TOKENS) is None
+
+
+def test_only_what_is_wanted_stays(kept: Path) -> None:
+    store = PrefixStore(kept.parent, "model")
+    store.save([9], b"old")
+    (kept.parent / "half.new").write_bytes(b"")
+    (kept.parent / "README").write_text("not ours")
+
+    store.keep_only([TOKENS])
+
+    assert {path.name for path in kept.parent.iterdir()} == {kept.name, "README"}
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing_but_the_keeping(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = PrefixStore(tmp_path / "file" / "prefixes", "model")
+
+    store.save(TOKENS, STATE)
+    store.keep_only([])
+
+    assert store.load(TOKENS) is None

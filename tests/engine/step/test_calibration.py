@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.engine.llama_engine import LlamaEngine
+from edge_agent.engine.step import calibration
+from edge_agent.engine.step.step_policy import HeadCost, StepCost
+
+
+class Board:
+    """A clock that only steps move on, by what they cost here."""
+
+    def __init__(self, cost_s: Callable[[int, int], float], head_s: Callable[[int], float] = lambda _: 0.0) -> None:
+        self.cost_s = cost_s
+        self.head_s = head_s
+        self.now = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def step(self, rows: int, outputs: int, threads: int) -> None:
+        self.now += self.cost_s(rows, threads) + self.head_s(outputs)
+
+    def measure(
+        self,
+        threads: list[int],
+        prefill_threads: list[int] | None = None,
+        *,
+        most_rows: int = 128,
+        most_outputs: int = 16,
+    ) -> tuple[list[StepCost], list[HeadCost]]:
+        return calibration.measure(
+            self.step,
+            threads=threads,
+            prefill_threads=prefill_threads or threads,
+            most_rows=most_rows,
+            most_outputs=most_outputs,
+            clock=self.clock,
+        )
+
+    def costs(
+        self, threads: list[int], prefill_threads: list[int] | None = None, *, most_rows: int = 128
+    ) -> list[StepCost]:
+        return self.measure(threads, prefill_threads, most_rows=most_rows)[0]
+
+
+def pi_5(rows: int, threads: int) -> float:
+    """Bound by memory up to 8 rows, where threads are in each other's way; by arithmetic beyond."""
+    return max(0.029 * (1 + 0.1 * abs(threads - 2)), rows * 0.012 / threads)
+
+
+def test_narrow_and_wide_steps_get_the_threads_that_are_fastest_for_them() -> None:
+    costs = {cost.rows: cost for cost in Board(pi_5).costs([1, 2, 3, 4])}
+
+    assert costs[1].threads == 2
+    assert costs[64].threads == 4
+    assert costs[64].seconds == pytest.approx(pi_5(64, 4))
+    assert list(costs) == sorted(costs)
+
+
+def test_where_more_threads_gain_nothing_the_fewer_are_taken() -> None:
+    assert {cost.threads for cost in Board(lambda rows, _: rows / 100).costs([1, 2, 4], most_rows=8)} == {1}
+
+
+def test_logits_are_measured_apart_from_the_rows_as_far_as_there_is_room() -> None:
+    board = Board(pi_5, lambda outputs: 0.1 * outputs)
+
+    costs, heads = board.measure([1, 2], most_outputs=7)
+
+    assert costs[0].seconds == pytest.approx(0.029)
+    assert [head.outputs for head in heads] == [1, 2, 3, 4, 5, 6, 7]
+    assert [head.seconds for head in heads] == pytest.approx([0.1 * head.outputs for head in heads])
+
+
+def test_what_disturbs_one_size_for_a_while_leaves_no_mark() -> None:
+    board = Board(pi_5)
+    quiet = board.costs([1, 2])
+    busy_until = 0.0
+
+    def disturbed(rows: int, threads: int) -> float:
+        nonlocal busy_until
+        if rows == 8 and not busy_until:
+            busy_until = board.now + 0.9
+        return pi_5(rows, threads) * (3 if board.now < busy_until else 1)
+
+    board.cost_s = disturbed
+
+    costs = board.costs([1, 2])
+    assert busy_until
+    assert [cost.threads for cost in costs] == [cost.threads for cost in quiet]
+    assert [cost.seconds for cost in costs] == pytest.approx([cost.seconds for cost in quiet])
+
+
+def test_given_threads_are_not_tried_against_others() -> None:
+    costs = Board(lambda rows, _: rows / 1000).costs([2], [3])
+
+    assert {cost.rows: cost.threads for cost in costs} == {cost.rows: 2 if cost.rows < 8 else 3 for cost in costs}
+
+
+def test_of_threads_given_for_one_kind_only_the_other_finds_its_own() -> None:
+    def threads_of_4_and_8(threads: list[int], prefill_threads: list[int]) -> list[int]:
+        costs = Board(pi_5).costs(threads, prefill_threads)
+        return [cost.threads for cost in costs if cost.rows in {4, 8}]
+
+    assert threads_of_4_and_8([1], [1, 2, 4]) == [1, 4]
+    assert threads_of_4_and_8([1, 2, 4], [1]) == [2, 1]
+
+
+def test_a_slow_board_is_not_measured_for_ever() -> None:
+    board = Board(lambda rows, _: rows * 0.5)
+
+    costs = board.costs([1, 2, 3, 4])
+
+    assert board.now < 5 * calibration.MEASURE_S
+    assert costs[0].rows == 1
+
+
+def test_thread_counts_worth_trying() -> None:
+    assert calibration.thread_counts(2) == [1, 2]
+    assert calibration.thread_counts(8) == [1, 2, 3, 4, 6, 8]
+    assert calibration.thread_counts(5) == [1, 2, 3, 4, 5]
+
+
+def test_what_was_measured_is_kept_for_the_same_key_only(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "calibration.json"
+    found = calibration.Calibration(True, 24, [StepCost(1, 2, 0.02)], [HeadCost(1, 0.01)])
+
+    calibration.save_calibration(path, "this model", found)
+
+    assert calibration.load_calibration(path, "this model") == found
+    assert calibration.load_calibration(path, "another") is None
+    assert calibration.load_calibration(tmp_path / "nothing.json", "this model") is None
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", '{"key": "k", "calibration": {"outputs": 1, "costs": [{"rows": "x"}], "heads": []}}', "[1]"]
+)
+def test_a_damaged_file_is_measured_anew(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(content)
+
+    assert calibration.load_calibration(path, "k") is None
+
+
+@pytest.mark.parametrize(
+    ("outputs", "cost", "more"),
+    [
+        (23, StepCost(1, 1, 0.0), []),
+        (23, StepCost(1, 1, float("nan")), []),
+        (23, StepCost(1, 0, 0.01), []),
+        (0, StepCost(1, 1, 0.01), []),
+        (23, StepCost(2, 1, 0.01), [StepCost(1, 1, 0.01)]),
+    ],
+)
+def test_what_cannot_have_been_measured_is_measured_anew(
+    tmp_path: Path, outputs: int, cost: StepCost, more: list[StepCost]
+) -> None:
+    path = tmp_path / "calibration.json"
+    calibration.save_calibration(path, "k", calibration.Calibration(True, outputs, [cost, *more], []))
+    assert path.exists()
+
+    assert calibration.load_calibration(path, "k") is None
+
+
+def test_an_engine_measures_once_and_remembers(
+    open_llama: Callable[..., LlamaEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Although the configuration says what it can: which widths are worth it it cannot say.
+    settings: dict[str, Any] = {"state_dir": str(tmp_path), "sha256": "5ha", "is_measured": True}
+    monkeypatch.setattr(calibration, "preemptions", lambda: 0)
+    first = open_llama(**settings)
+    assert first.facts.prefill_tok_s is not None
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(calibration, "measure", fail)
+    again = open_llama(**settings)
+
+    assert again.facts == replace(first.facts, measure_s=again.facts.measure_s)
+    assert again.facts.measure_s < first.facts.measure_s
+
+
+def test_a_context_that_is_no_longer_than_a_step_is_measured_too(open_llama: Callable[..., LlamaEngine]) -> None:
+    engine = open_llama(context_tokens=256, batch_tokens=256, is_measured=True)
+
+    assert engine.facts.decode_tok_s is not None
+
+
+def test_what_was_measured_on_a_busy_board_is_measured_again_but_not_while_somebody_waits(
+    open_llama: Callable[..., LlamaEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"state_dir": str(tmp_path), "sha256": "5ha", "is_measured": True}
+    counts = itertools.count(step=1_000_000)
+    monkeypatch.setattr(calibration, "preemptions", lambda: next(counts))
+    open_llama(**settings)
+    measured = next(counts)
+
+    facts = open_llama(**settings, is_restart=True).facts
+    assert next(counts) == measured + 1_000_000, "nothing was measured"
+    assert facts.prefill_tok_s is not None, "what is kept is used all the same"
+
+    open_llama(**settings)
+    assert next(counts) > measured + 2_000_000

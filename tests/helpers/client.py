@@ -1,0 +1,158 @@
+"""A plain MQTT client for tests: what any sensor or dashboard could do with paho, none of the agent's own code."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from tests.helpers.processes import WAIT_S
+
+# What is published after a subscription comes after what was retained for it.
+_END = "the/end"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message as it came. at: seconds of the monotonic clock."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    correlation: bytes | None
+    expiry_s: int | None
+    at: float
+
+    @property
+    def json(self) -> dict[str, Any]:
+        document = json.loads(self.payload)
+        assert isinstance(document, dict)
+        return document
+
+
+class Client:
+    """Connected when made. Every message received is kept, in order."""
+
+    def __init__(self, port: int, protocol: str) -> None:
+        self.port = port
+        self.protocol = protocol
+        self.messages: list[Message] = []
+        self._arrived = threading.Condition()
+        self._subscribed = 0
+        version = MQTTProtocolVersion.MQTTv5 if protocol == "5" else MQTTProtocolVersion.MQTTv311
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=version)
+        self._client.on_message = self._on_message
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_socket_open = send_at_once
+        self._client.max_inflight_messages_set(1000)
+        self._client.connect("127.0.0.1", port, 30)
+        self._client.loop_start()
+
+    def _on_message(self, _client: object, _userdata: object, message: paho.MQTTMessage) -> None:
+        properties = message.properties
+        with self._arrived:
+            self.messages.append(
+                Message(
+                    topic=message.topic,
+                    payload=bytes(message.payload),
+                    retain=message.retain,
+                    correlation=getattr(properties, "CorrelationData", None),
+                    expiry_s=getattr(properties, "MessageExpiryInterval", None),
+                    at=time.monotonic(),
+                )
+            )
+            self._arrived.notify_all()
+
+    def _on_subscribe(self, *_: object) -> None:
+        with self._arrived:
+            self._subscribed += 1
+            self._arrived.notify_all()
+
+    def subscribe(self, *filters: str) -> None:
+        """Returns when the broker has confirmed."""
+        with self._arrived:
+            wanted = self._subscribed + len(filters)
+        for topic_filter in filters:
+            self._client.subscribe(topic_filter, qos=1)
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: self._subscribed >= wanted, WAIT_S), f"no SUBACK for {filters}"
+
+    def hear_retained(self) -> None:
+        """Returns when all that the broker had retained for the subscriptions has come."""
+        self.subscribe(_END)
+        before = len(self.on(_END))
+        self.publish(_END, b"")
+        self.wait(_END, count=before + 1)
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes | str | dict[str, Any],
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        response_topic: str | None = None,
+        correlation: bytes | None = None,
+        content_type: str | None = None,
+        expiry_s: int | None = None,
+    ) -> None:
+        """Returns when the broker has the message."""
+        data = json.dumps(payload) if isinstance(payload, dict) else payload
+        properties = None
+        if self.protocol == "5":
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            given = {
+                "ResponseTopic": response_topic,
+                "CorrelationData": correlation,
+                "ContentType": content_type,
+                "MessageExpiryInterval": expiry_s,
+            }
+            for name, value in given.items():
+                if value is not None:
+                    setattr(properties, name, value)
+        self._client.publish(topic, data, qos=qos, retain=retain, properties=properties).wait_for_publish(WAIT_S)
+
+    def send(self, topic: str, payload: str) -> None:
+        """Publishes at QoS 1 and does not wait for the broker."""
+        self._client.publish(topic, payload, qos=1)
+
+    def wait(self, topic: str, *, count: int = 1, timeout_s: float = WAIT_S) -> list[Message]:
+        """The first `count` messages on a topic, from whenever they came."""
+        with self._arrived:
+            is_there = self._arrived.wait_for(lambda: len(self.on(topic)) >= count, timeout_s)
+        got = self.on(topic)
+        others = sorted({message.topic for message in self.messages})
+        assert is_there, f"{len(got)} of {count} messages on {topic} within {timeout_s} s; heard: {others}"
+        return got[:count]
+
+    def wait_for(self, topic: str, is_wanted: Any, timeout_s: float = WAIT_S) -> Message:
+        """The first message on a topic for which this is true."""
+        with self._arrived:
+            found = self._arrived.wait_for(
+                lambda: next((m for m in self.on(topic) if is_wanted(m.json)), None), timeout_s
+            )
+        heard = self.on(topic)
+        last = heard[-1].payload[:500] if heard else None
+        assert found is not None, f"none of {len(heard)} messages on {topic} in {timeout_s} s is it; the last: {last!r}"
+        assert isinstance(found, Message)
+        return found
+
+    def on(self, topic: str) -> list[Message]:
+        return [message for message in self.messages if message.topic == topic]
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def send_at_once(_client: object, _userdata: object, connection: Any) -> None:
+    """What Nagle's algorithm adds is not the agent's latency."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

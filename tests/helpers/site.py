@@ -1,0 +1,79 @@
+"""An agent that is online and a client that listens to it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from tests.helpers.client import Client, Message
+from tests.helpers.processes import WAIT_S, AgentProcess
+
+TASKS = """
+[tasks.triage]
+kind = "classify"
+system = "Name the condition."
+labels = ["normal", "bearing fault", "cavitation"]
+[tasks.diagnosis]
+kind = "extract"
+[tasks.diagnosis.schema]
+type = "object"
+required = ["stop"]
+properties = { stop = { type = "boolean" } }
+[tasks.vibration]
+kind = "classify"
+labels = ["normal", "bearing fault"]
+template = "Vibration is {{ input.vibration }} mm/s: {{ input.note | default('no note') }}"
+subscribe = ["plant/+/vibration"]
+publish = "plant/{1}/triage"
+"""
+
+
+@dataclass
+class Site:
+    """An agent that is online, and a client that listens to everything it says."""
+
+    base: str
+    protocol: str
+    port: int
+    agent: AgentProcess
+    client: Client
+
+    def request(self, task: str) -> str:
+        return f"{self.base}/infer/{task}/request"
+
+    def response(self, task: str) -> str:
+        return f"{self.base}/infer/{task}/response"
+
+    def ask(self, task: str, payload: Any, **arguments: Any) -> dict[str, Any]:
+        """Publishes one request and gives its terminal reply on the default topic (the tests' own requests are few)."""
+        before = len(self.terminal(self.response(task)))
+        self.client.publish(self.request(task), payload, **arguments)
+        return self.next_terminal(self.response(task), before)
+
+    def next_terminal(self, topic: str, before: int) -> dict[str, Any]:
+        with self.client._arrived:
+            assert self.client._arrived.wait_for(lambda: len(self.terminal(topic)) > before, 30), f"no reply on {topic}"
+        return self.terminal(topic)[before].json
+
+    def wait_until_active(self, count: int) -> None:
+        """Requests and commands travel on two connections: only health tells what has begun."""
+        topic = f"{self.base}/health"
+        give_up_at = time.monotonic() + WAIT_S
+        while time.monotonic() < give_up_at:
+            heard = len(self.client.on(topic))
+            self.client.publish(f"{self.base}/cmd/health", b"")
+            if self.client.wait(topic, count=heard + 1)[-1].json["inference"]["active"] == count:
+                return
+        raise AssertionError(f"never {count} requests active at once")
+
+    def terminal(self, topic: str) -> list[Message]:
+        return [message for message in self.client.on(topic) if message.json["status"] != "partial"]
+
+
+def site_config(device: str, port: int, protocol: str, model: str, more: str = "", *, state: str = "state") -> str:
+    return (
+        f'models_dir = "models"\nstate_dir = "{state}"\n[device]\nsite = "test"\nid = "{device}"\n'
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "{protocol}"\n'
+        f'[models.default]\npath = "{model}"\n{TASKS}{more}'
+    )

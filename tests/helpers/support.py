@@ -1,0 +1,283 @@
+"""What unit tests share: configurations from text, messages as they come in, a dispatcher whose world is two lists."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tomllib
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+from edge_agent.core.config import Config
+from edge_agent.core.messages import ModelName, Origin
+from edge_agent.core.protocol import Cancel, Command, Finish, Finished, Run
+from edge_agent.core.publications import Publication
+from edge_agent.mqtt.link import MqttLink
+from edge_agent.mqtt.link_events import Inbound
+from edge_agent.mqtt.outbox import Fate
+from edge_agent.requests.delivery import Delivery
+from edge_agent.requests.dispatcher import Dispatcher
+from edge_agent.requests.request_queue import Request
+from edge_agent.requests.tasks import load_tasks
+from edge_agent.store.journal_sync import Synced
+
+BASE = "edgeai/v1/hall1/board1"
+MODEL = ModelName(name="default", sha256="5ha", quantization="Q8_0")
+
+CONFIG = """
+[device]
+site = "hall1"
+id = "board1"
+[models.default]
+path = "model.gguf"
+"""
+TASKS = """
+[tasks.triage]
+kind = "classify"
+labels = ["normal", "bearing fault"]
+[tasks.careful]
+kind = "classify"
+labels = ["normal", "bearing fault"]
+min_score = 0.8
+[tasks.report]
+kind = "extract"
+schema = { type = "object", properties = { part = { type = "string" } }, required = ["part"] }
+[tasks.urgent]
+kind = "generate"
+priority = 1
+deadline_ms = 2000
+max_tokens = 7
+[tasks.newest]
+kind = "generate"
+keep = "latest"
+[tasks.vibration]
+kind = "generate"
+template = "Hears {{ input.hz }} Hz"
+subscribe = ["plant/+/vibration"]
+publish = "plant/{1}/triage"
+"""
+
+# Every top-level field of a terminal reply.
+REPLY_FIELDS = {
+    *("id", "task", "device", "ts", "status", "output", "scores", "finish", "reasoning", "error", "degraded"),
+    *("repeat", "model", "usage", "timing"),
+}
+
+
+@lru_cache
+def config(text: str = "") -> Config:
+    """A configuration of the least that is required, and these lines."""
+    return Config.model_validate(tomllib.loads(CONFIG + text))
+
+
+def with_model(path: Path) -> Config:
+    """It, with a model of one's own, beside which the state lies."""
+    default = config().models["default"].model_copy(update={"path": path})
+    return config().model_copy(update={"models": {"default": default}, "state_dir": path.parent / "state"})
+
+
+class FakeLink:
+    """Stands where the connection stands that a message came on."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[Inbound] = []
+
+    def acknowledge(self, inbound: Inbound) -> None:
+        self.acknowledged.append(inbound)
+
+
+def inbound(
+    topic: str,
+    payload: bytes | str | dict[str, Any] | list[Any] = b"",
+    *,
+    at: float = 0.0,
+    duplicate: bool = False,
+    response_topic: str | None = None,
+    correlation: bytes | None = None,
+    content_type: str | None = None,
+    expiry_s: int | None = None,
+    packet_id: int = 1,
+) -> Inbound:
+    """One message as it comes from the broker at a time `at`."""
+    if isinstance(payload, (dict, list)):
+        payload = json.dumps(payload)
+    return Inbound(
+        link=cast("MqttLink", FakeLink()),
+        topic=topic,
+        payload=payload.encode() if isinstance(payload, str) else payload,
+        retain=False,
+        duplicate=duplicate,
+        response_topic=response_topic,
+        correlation=correlation,
+        content_type=content_type,
+        expiry_s=expiry_s,
+        received_at=at,
+        epoch=1,
+        packet_id=packet_id,
+        qos=1,
+    )
+
+
+def origin(**fields: Any) -> Origin:
+    known: dict[str, Any] = {
+        "task": "triage",
+        "reply_topic": f"{BASE}/infer/triage/response",
+        "correlation": None,
+        "id": "a",
+        "is_id_given": True,
+    }
+    return Origin(**{**known, **fields})
+
+
+_numbers = itertools.count(1000)
+
+
+def request(**fields: Any) -> Request:
+    number = fields.pop("number", next(_numbers))
+    known: dict[str, Any] = {
+        "number": number,
+        "origin": origin(),
+        "run": Run(id=number, task="triage", messages=(), plan={"kind": "text"}),  # type: ignore[arg-type]
+        "arrived_at": 0.0,
+        "deadline_at": 60.0,
+        "priority": 5,
+    }
+    return Request(**{**known, **fields})
+
+
+def finished(number: int, **fields: Any) -> Finished:
+    known: dict[str, Any] = {
+        "id": number,
+        "finish": Finish.STOP,
+        "text": "fine",
+        "scores": None,
+        "reasoning": None,
+        "prompt_tokens": 20,
+        "cached_tokens": 15,
+        "completion_tokens": 3,
+        "started_at": 0.0,
+        "share_s": 0.1,
+        "prefill_ms": 150.0,
+        "decode_ms": 50.0,
+        "batch": 2,
+    }
+    return Finished(**{**known, **fields})
+
+
+def labelled(number: int, **scores: float) -> Finished:
+    """A classify answer; blanks in label names are written as `_`."""
+    told = {label.replace("_", " "): p for label, p in scores.items()}
+    return finished(number, finish=Finish.LABELS, text=None, scores=told, completion_tokens=0)
+
+
+class Outlet:
+    """Stands where the data connection stands: what was sent, and what became of that at the broker."""
+
+    def __init__(self) -> None:
+        self.sent: list[Publication] = []
+        self.fates: list[tuple[int, Fate]] = []
+        self.dropped = 0
+        self.outbox = self
+        # What the broker takes, bytes of payload.
+        self.largest = 1_000_000
+        self.acknowledged: list[Inbound] = []
+
+    def takes(self, publication: Publication) -> bool:
+        return len(publication.payload) <= self.largest
+
+    def publish(self, publication: Publication) -> int | None:
+        if not self.takes(publication):
+            return None
+        self.sent.append(publication)
+        return len(self.sent)
+
+    def take_fates(self) -> list[tuple[int, Fate]]:
+        fates, self.fates = self.fates, []
+        return fates
+
+    def acknowledge(self, inbound: Inbound) -> None:
+        self.acknowledged.append(inbound)
+
+
+def delivery(outlet: Outlet, path: Path | None = None, deliver: Callable[[Synced], None] = lambda _: None) -> Delivery:
+    return Delivery(path, cast("MqttLink", outlet), config().topics, deliver)
+
+
+class Desk:
+    """A dispatcher with what it published and what it asked of the worker."""
+
+    def __init__(self, text: str = "", *, tasks: str = TASKS, slots: int = 1) -> None:
+        self.outlet = Outlet()
+        self.commands: list[Command] = []
+        settings = config(text + tasks)
+        self.delivery = delivery(self.outlet)
+        self.dispatcher = Dispatcher(settings, load_tasks(settings), self.delivery, self.commands.append)
+        self.dispatcher.model = MODEL
+        self.dispatcher.slots = slots
+
+    @property
+    def publications(self) -> list[Publication]:
+        """All that was sent."""
+        self.delivery.flush(0.0)
+        return self.outlet.sent
+
+    def reconfigure(self, text: str) -> None:
+        settings = config(text)
+        self.dispatcher.reconfigure(settings, load_tasks(settings))
+
+    def ask(
+        self,
+        payload: bytes | str | dict[str, Any] | list[Any],
+        *,
+        task: str = "generate",
+        at: float = 0.0,
+        **fields: Any,
+    ) -> None:
+        """A request that arrives, and is heard, at a time `at`."""
+        self.dispatcher.hear(inbound(f"{BASE}/infer/{task}/request", payload, at=at, **fields), at)
+
+    @property
+    def runs(self) -> list[Run]:
+        return [command for command in self.commands if isinstance(command, Run)]
+
+    @property
+    def cancels(self) -> list[int]:
+        return [command.id for command in self.commands if isinstance(command, Cancel)]
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        return [json.loads(publication.payload) for publication in self.publications]
+
+    @property
+    def replies(self) -> list[dict[str, Any]]:
+        """The terminal ones, in order."""
+        return [document for document in self.documents if document["status"] != "partial"]
+
+    @property
+    def reply(self) -> dict[str, Any]:
+        """The one terminal reply there is."""
+        (reply,) = self.replies
+        return reply
+
+    @property
+    def publication(self) -> Publication:
+        """The one message there is."""
+        (publication,) = self.publications
+        return publication
+
+    def statuses(self) -> list[tuple[str | int, str]]:
+        return [(reply["id"], reply["status"]) for reply in self.replies]
+
+
+def code_of(reply: dict[str, Any]) -> str:
+    error = reply["error"]
+    assert isinstance(error, dict)
+    return str(error["code"])
+
+
+def message_of(reply: dict[str, Any]) -> str:
+    error = reply["error"]
+    assert isinstance(error, dict)
+    return str(error["message"])

@@ -1,0 +1,459 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.core.errors import shown_path
+from edge_agent.models.bundle import ModelError, content_fault, open_model, path_fault
+from edge_agent.models.signatures import signature_fault
+from tests.helpers.ggufs import MODEL_VALUES, STRING, WEIGHTS, changed_model, gguf
+from tests.helpers.keys import sign, write_keys
+
+GGUF = gguf()
+OTHER_WEIGHTS = gguf(data=WEIGHTS.replace(b"w", b"W", 1))
+
+
+def listed(data: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def bundle(folder: Path, contents: dict[str, bytes] | None = None, **manifest: Any) -> Path:
+    """A good bundle, unless other contents or manifest fields are given."""
+    contents = {"model.gguf": GGUF} if contents is None else contents
+    folder.mkdir()
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    document = {
+        "schema": 1,
+        "name": "pump-demo",
+        "version": 3,
+        "architecture": "qwen2",
+        "quantization": "q8_0",
+        "licence": "Apache-2.0",
+        "files": {name: listed(data) for name, data in contents.items()},
+        "context_length": 2048,
+        "recipe": {"types": {}},
+        **manifest,
+    }
+    (folder / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
+    return folder
+
+
+def refusal(path: Path, public_key: Path | None = None) -> str:
+    with pytest.raises(ModelError) as caught:
+        open_model("default", path, public_key)
+    return str(caught.value)
+
+
+def test_a_bundle_whose_files_are_as_listed_opens(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "canaries.json": b"[]"})
+    (path / "manifest.sig").write_bytes(b"x" * 64)
+    model = open_model("default", path)
+    assert model.path == path / "model.gguf"
+    assert (model.name.name, model.name.sha256, model.name.quantization) == (
+        "default", hashlib.sha256(GGUF).hexdigest(), "Q8_0",
+    )  # fmt: skip
+    assert model.describe() == {
+        "name": "default",
+        "bundle": "pump-demo",
+        "folder": "demo",
+        "version": 3,
+        "sha256": hashlib.sha256(GGUF).hexdigest(),
+        "quantization": "Q8_0",
+        "size": len(GGUF),
+        "licence": "Apache-2.0",
+        "context_length": 2048,
+        "signature": "unchecked",
+        "chat_template_sha256": None,
+        "adapters": [],
+        "warning": None,
+    }
+
+
+def test_adapters_of_a_bundle_are_found_among_its_files(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "repair.gguf": b"r", "adapter.gguf": b"a", "more.gguf": b"m"})
+    model = open_model("default", path)
+    assert [Path(adapter.path) for adapter in model.adapters] == [path / "adapter.gguf", path / "repair.gguf"]
+    assert model.describe()["adapters"] == [
+        {"file": "adapter.gguf", "sha256": hashlib.sha256(b"a").hexdigest()},
+        {"file": "repair.gguf", "sha256": hashlib.sha256(b"r").hexdigest()},
+    ]
+
+
+@pytest.mark.parametrize("name", ["model.gguf", "adapter.gguf"])
+def test_a_file_that_is_another_one_now_is_noticed(tmp_path: Path, name: str) -> None:
+    path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "adapter.gguf": b"a"})
+    model = open_model("default", path)
+    assert model.is_unchanged()
+
+    (tmp_path / "new").write_bytes((path / name).read_bytes())
+    (tmp_path / "new").rename(path / name)
+
+    assert not model.is_unchanged()
+
+
+def test_a_changed_byte_is_found(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / "model.gguf").write_bytes(OTHER_WEIGHTS)
+    assert "demo/model.gguf: should have sha256" in refusal(path)
+
+
+def test_a_changed_byte_in_any_listed_file_is_found(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo", {"model.gguf": GGUF, "canaries.json": b"[]"})
+    (path / "canaries.json").write_bytes(b"{}")
+    assert "demo/canaries.json: should have sha256" in refusal(path)
+
+
+def test_a_file_cut_short_is_found_by_its_size(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / "model.gguf").write_bytes(GGUF[:-1])
+    assert refusal(path) == f"demo/model.gguf: should have {len(GGUF)} bytes (got {len(GGUF) - 1})"
+
+
+def test_a_missing_file_is_found(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / "model.gguf").unlink()
+    assert "demo/model.gguf" in refusal(path)
+
+
+def test_a_link_is_no_file_of_the_bundle(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / "model.gguf").rename(tmp_path / "elsewhere.gguf")
+    (path / "model.gguf").symlink_to(tmp_path / "elsewhere.gguf")
+    assert "not there as a file" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["stranger.txt", ".hidden", "model.gguf~"])
+def test_a_file_that_the_manifest_does_not_list_is_refused(tmp_path: Path, name: str) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / name).write_bytes(b"")
+    assert f'does not list ["{name}"]' in refusal(path)
+
+
+def test_a_folder_in_a_bundle_is_refused(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / "more").mkdir()
+    assert 'does not list ["more"]' in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["../model.gguf", "..", ".", "", "/etc/passwd", "a/b", "a\\b"])
+def test_a_listed_name_that_leads_out_of_the_bundle_is_refused(tmp_path: Path, name: str) -> None:
+    path = bundle(tmp_path / "demo")
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    manifest["files"][name] = listed(b"")
+    (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert "plain names" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_listed_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    path = bundle(tmp_path / "demo")
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    manifest["files"][name] = listed(b"")
+    (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"schema": 2}, "schema: should be 1"),
+        ({"schema": "1"}, "schema: should be 1"),
+        ({"version": "3"}, "version: should be a valid integer"),
+        ({"version": True}, "version: should be a valid integer"),
+        ({"architecture": "llama"}, "architecture: should be 'qwen2'"),
+        ({"name": None}, "name: should be a valid string"),
+        ({"name": "x" * 129}, "name: should have at most 128 characters"),
+        ({"quantization": "x" * 129}, "quantization: should have at most 128 characters"),
+        ({"licence": "x" * 129}, "licence: should have at most 128 characters"),
+        ({"files": {}}, "model.gguf is required, but missing"),
+        ({"files": {"model.gguf": {"sha256": "0" * 64, "bytes": 2**36 + 1}}}, "bytes: should be less than or equal"),
+        ({"files": {"model.gguf": {"sha256": "XX", "bytes": 1}}}, "sha256: should match pattern"),
+        ({"files": {"model.gguf": {"sha256": "0" * 64, "bytes": -1}}}, "bytes: should be greater"),
+        ({"files": {"model.gguf": {"sha256": "0" * 64}}}, "bytes: required, but missing"),
+        ({"files": ["model.gguf"]}, "files: should be"),
+    ],
+)
+def test_a_bad_manifest_is_told_what_is_wrong(tmp_path: Path, fields: dict[str, Any], fault: str) -> None:
+    message = refusal(bundle(tmp_path / "demo", **fields))
+    assert message.startswith("demo/manifest.json: ")
+    assert fault in message
+
+
+def test_a_manifest_that_two_readers_may_understand_differently_is_refused(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo")
+    data = (path / "manifest.json").read_bytes()
+    (path / "manifest.json").write_bytes(data.replace(b"{", b'{"schema": 1, ', 1))
+    assert refusal(path) == 'demo/manifest.json: is not JSON: the key "schema" occurs twice in one object'
+    (path / "manifest.json").write_bytes(data.decode().encode("utf-16"))
+    assert refusal(path).startswith("demo/manifest.json: is not JSON: 'utf-8' codec can't decode")
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[" * 100_000, b"5", b"null"])
+def test_a_manifest_that_is_no_json_object_is_refused(tmp_path: Path, text: bytes) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / "manifest.json").write_bytes(text)
+    assert refusal(path).startswith("demo/manifest.json: ")
+
+
+def test_a_manifest_of_absurd_size_is_not_read(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "demo")
+    (path / "manifest.json").write_bytes(b" " * 4_000_001)
+    assert "at most 4000000 bytes" in refusal(path)
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
+    assert refusal(tmp_path).startswith(
+        f"models.default.path: {shown_path(tmp_path)} is a folder without manifest.json; "
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "fault"),
+    [
+        ("model.gguf", "model.gguf", None),
+        ("model.gguf", "echo:step_ms=2", None),
+        ("bundle/manifest.json", "bundle", None),
+        ("model.bin", "model.bin", "should be the folder of a bundle"),
+        ("bundle/model.gguf", "bundle", "is a folder without manifest.json; should be the folder of a bundle"),
+        ("checkpoint/config.json", "checkpoint", "is a folder without manifest.json; should be the folder of a bundle"),
+        ("folder.gguf/model.bin", "folder.gguf", "is a folder without manifest.json; should be the folder of a bundle"),
+        ("model.gguf", "none.gguf", "does not exist; should be the folder of a bundle"),
+        ("model.gguf", "model.gguf/model.gguf", "does not exist; should be the folder of a bundle"),
+        ("model.gguf", "a\0.gguf", "does not exist; should be the folder of a bundle"),
+    ],
+)
+def test_what_may_be_a_model_is_known_without_reading_it(
+    tmp_path: Path, file: str, model: str, fault: str | None
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(b"")
+    told = path_fault(Path(model) if model.startswith("echo:") else tmp_path / model)
+    if fault is None:
+        assert told is None
+    else:
+        assert told is not None
+        assert told.startswith(f"{shown_path(tmp_path / model)} {fault}")
+
+
+def test_a_link_to_a_name_that_nobody_could_be_told_is_refused(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    bundle(odd)
+    (tmp_path / "link").symlink_to(odd)
+    with pytest.raises(ModelError, match='link" leads to a name that is not UTF-8'):
+        open_model("default", tmp_path / "link")
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "model-00001-of-00002.safetensors"])
+def test_a_checkpoint_is_told_how_to_be_a_bundle(tmp_path: Path, weights: str) -> None:
+    for name in ("config.json", weights):
+        (tmp_path / name).write_bytes(b"")
+    assert refusal(tmp_path).startswith(
+        f"models.default.path: {shown_path(tmp_path)} is a Hugging Face checkpoint; make a bundle of it: "
+        "edge-convert FOLDER --out BUNDLE --type q4_0"
+    )
+
+
+def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
+    message = refusal(tmp_path / "nothing")
+    assert message.startswith("models.default.path: ")
+    assert "nothing" in message
+
+
+def test_a_bare_file_opens_with_a_warning_and_what_its_header_tells(tmp_path: Path) -> None:
+    path = tmp_path / "pumps-q4_0.gguf"
+    path.write_bytes(GGUF)
+    model = open_model("default", path)
+    assert (model.bundle_name, model.quantization, model.context_length) == ("pumps-q4_0", "Q8_0", 2048)
+    assert (model.sha256, model.size_bytes) == (hashlib.sha256(GGUF).hexdigest(), len(GGUF))
+    assert "bare .gguf" in str(model.warning)
+    assert (model.version, model.licence) == (None, None)
+
+
+def test_a_model_that_native_code_should_not_see_is_refused_even_if_its_hash_is_right(tmp_path: Path) -> None:
+    cut, other = GGUF[:-1], gguf({**MODEL_VALUES, "general.architecture": (STRING, "llama")})
+    (tmp_path / "cut.gguf").write_bytes(cut)
+    assert refusal(tmp_path / "cut.gguf").startswith('cut.gguf: tensor "output_norm.weight": ends at byte ')
+    path = bundle(tmp_path / "demo", {"model.gguf": other})
+    told = 'demo/model.gguf: general.architecture: should be "qwen2" (got "llama")'
+    assert refusal(path) == content_fault(path) == told
+
+
+def test_a_disk_that_cannot_be_read_is_told_like_any_other_fault(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").symlink_to("/proc/self/mem")
+    assert refusal(tmp_path / "model.gguf") == "models.default.path: cannot be read: Input/output error"
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(GGUF)
+    assert "should be the folder of a bundle" in refusal(tmp_path / "model.bin")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GGUF", b"GGML\x03\0\0\0", b"GGUF\x01\0\0\0", b"GGUF\0\0\0\x03", b"<html></html>"]
+)
+def test_what_only_calls_itself_gguf_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "model.gguf").write_bytes(data)
+    assert "should be a GGUF file" in refusal(tmp_path / "model.gguf")
+    assert "should be a GGUF file" in refusal(bundle(tmp_path / "demo", {"model.gguf": data}))
+
+
+def test_a_glance_finds_everything_but_a_wrong_hash(tmp_path: Path) -> None:
+    good, other = (bundle(tmp_path / name) for name in ("good", "other"))
+    (other / "model.gguf").write_bytes(OTHER_WEIGHTS)
+    short, html = bundle(tmp_path / "short"), tmp_path / "html.gguf"
+    (short / "model.gguf").write_bytes(GGUF[:-1])
+    html.write_bytes(b"<html></html>")
+    stranger = bundle(tmp_path / "stranger")
+    (stranger / "note.txt").write_bytes(b"")
+
+    assert content_fault(good) is content_fault(other) is content_fault(Path("echo:")) is None
+    assert content_fault(short) == f"short/model.gguf: should have {len(GGUF)} bytes (got {len(GGUF) - 1})"
+    assert str(content_fault(html)).startswith("html.gguf: should be a GGUF file of version 2 or 3 ")
+    assert str(content_fault(stranger)).startswith("stranger: the manifest does not list ")
+
+
+REQUIRED = "`public_key` requires a good signature"
+NOT_SIGNED_SO = "signed with another key, or the manifest is not the one that was signed"
+
+
+def test_a_bundle_opens_that_was_signed_with_the_other_half_of_the_key(tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path)
+    path = bundle(tmp_path / "demo")
+    assert open_model("default", path).signature is None
+    sign(path, private)
+    assert open_model("default", path, public).signature == "good"
+    assert open_model("default", path, public).warning is None
+    assert open_model("default", path).signature == "unchecked"
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda path: flip(path / "manifest.json", 40), NOT_SIGNED_SO),
+        (lambda path: (path / "manifest.json").write_bytes(b"not even JSON"), NOT_SIGNED_SO),
+        (lambda path: flip(path / "manifest.sig", 0), NOT_SIGNED_SO),
+        (lambda path: flip(path / "manifest.sig", 63), NOT_SIGNED_SO),
+        (lambda path: sign(path, write_keys(path.parent, "other")[0]), NOT_SIGNED_SO),
+        (lambda path: (path / "manifest.sig").write_bytes(bytes(63)), "should have 64 bytes (got 63)"),
+        (lambda path: (path / "manifest.sig").write_bytes(bytes(65)), "should have 64 bytes (got 65)"),
+        (lambda path: (path / "manifest.sig").write_bytes(b""), "should have 64 bytes (got 0)"),
+        (lambda path: (path / "manifest.sig").unlink(), "not there as a file"),
+    ],
+)
+def test_a_bundle_without_a_good_signature_is_refused(tmp_path: Path, damage: Callable[[Path], Any], told: str) -> None:
+    private, public = write_keys(tmp_path)
+    path = bundle(tmp_path / "demo")
+    sign(path, private)
+    damage(path)
+    assert refusal(path, public) == f"demo/manifest.sig: {told}; {REQUIRED}"
+
+
+def test_the_signature_of_another_bundle_is_refused(tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path)
+    other, path = bundle(tmp_path / "other", version=4), bundle(tmp_path / "demo")
+    sign(other, private)
+    (other / "manifest.sig").rename(path / "manifest.sig")
+    assert refusal(path, public) == f"demo/manifest.sig: {NOT_SIGNED_SO}; {REQUIRED}"
+
+
+def test_a_link_is_no_signature(tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path)
+    path = bundle(tmp_path / "demo")
+    sign(path, private)
+    (path / "manifest.sig").rename(tmp_path / "elsewhere")
+    (path / "manifest.sig").symlink_to(tmp_path / "elsewhere")
+    assert refusal(path, public) == f"demo/manifest.sig: not there as a file; {REQUIRED}"
+
+
+def test_a_good_signature_does_not_hide_a_changed_file(tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path)
+    path = bundle(tmp_path / "demo")
+    sign(path, private)
+    flip(path / "model.gguf", -1)
+    assert "demo/model.gguf: should have sha256" in refusal(path, public)
+
+
+def test_the_manifest_is_read_once_so_that_what_was_signed_is_what_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, public = write_keys(tmp_path)
+    path = bundle(tmp_path / "demo")
+    sign(path, private)
+
+    def and_then_somebody_writes(*arguments: Any) -> str | None:
+        found = signature_fault(*arguments)
+        (path / "manifest.json").write_bytes(b"{}")
+        return found
+
+    monkeypatch.setattr("edge_agent.models.bundle.signature_fault", and_then_somebody_writes)
+    assert open_model("default", path, public).bundle_name == "pump-demo"
+
+
+def test_with_a_key_nothing_opens_but_a_bundle(tmp_path: Path) -> None:
+    _, public = write_keys(tmp_path)
+    (tmp_path / "model.gguf").write_bytes(GGUF)
+    rule = "should be a signed bundle, as `public_key` asks for"
+    for path in (tmp_path / "model.gguf", Path("echo:")):
+        assert refusal(path, public) == f"models.default.path: {shown_path(path)} {rule}"
+        assert content_fault(path, public) == f"{shown_path(path)} {rule}"
+    assert "does not exist" in refusal(tmp_path / "none", public)
+
+
+def test_a_glance_finds_a_signature_that_is_not_good_but_no_key_that_is_none(tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path)
+    path = bundle(tmp_path / "demo")
+    assert content_fault(path, public) == f"demo/manifest.sig: not there as a file; {REQUIRED}"
+    assert content_fault(path, private) is None
+    sign(path, private)
+    assert content_fault(path, public) is None
+
+
+def test_a_key_that_cannot_be_used_opens_nothing(tmp_path: Path) -> None:
+    private, _ = write_keys(tmp_path)
+    told = refusal(bundle(tmp_path / "demo"), private)
+    assert told.startswith("models.default.public_key: holds a private key")
+    assert told.endswith('key.pem")')
+
+
+def test_the_engine_without_a_model_says_what_it_is() -> None:
+    assert "no model" in str(open_model("default", Path("echo:")).warning)
+
+
+TEMPLATE = "{{ messages[0].content }}"
+TEMPLATE_SHA256 = hashlib.sha256(TEMPLATE.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["demo", "demo.gguf"])
+def test_only_models_with_an_allowed_chat_template_open(tmp_path: Path, name: str) -> None:
+    data, path = changed_model({"tokenizer.chat_template": (STRING, TEMPLATE)}), tmp_path / name
+    if path.suffix:
+        path.write_bytes(data)
+    else:
+        bundle(path, {"model.gguf": data})
+    others = ("0" * 64, "1" * 64)
+
+    assert open_model("default", path).chat_template_sha256 == TEMPLATE_SHA256
+    assert open_model("default", path, None, (*others, TEMPLATE_SHA256)).describe()["chat_template_sha256"]
+    assert content_fault(path, None, (TEMPLATE_SHA256,)) is None
+    for allowed, told in ((others, ", ".join(others)), ((), "none")):
+        fault = f"{name}: its chat template has sha256 {TEMPLATE_SHA256}; `chat_templates` allows {told}"
+        with pytest.raises(ModelError) as caught:
+            open_model("default", path, None, allowed)
+        assert str(caught.value) == content_fault(path, None, allowed) == fault
+
+
+def test_a_model_without_a_template_of_its_own_opens_whatever_is_allowed(tmp_path: Path) -> None:
+    assert open_model("default", bundle(tmp_path / "demo"), None, ()).chat_template_sha256 is None

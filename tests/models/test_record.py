@@ -1,0 +1,233 @@
+"""Which bundle is in force after a restart, whatever happened before it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.config_files import file_faults, state_hints, switched_hint
+from edge_agent.core.config import Config
+from edge_agent.loader import load_config
+from edge_agent.models import record as model_record
+from edge_agent.models.bundle import ModelError
+from edge_agent.models.record import (
+    FILE,
+    Record,
+    forget,
+    in_force,
+    keep_engine_states,
+    open_in_force,
+    read,
+    write,
+)
+from tests.helpers.support import with_model
+from tests.models.test_bundle import GGUF, bundle
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Callable[[str], Config]:
+    """A configuration beside the bundles `a`, `b` and `c`, of which it names one."""
+    for name in "abc":
+        bundle(tmp_path / name)
+
+    def configured(name: str) -> Config:
+        path = tmp_path / "config.toml"
+        text = f'state_dir = "state"\n[device]\nsite = "s"\nid = "d"\n[models.default]\npath = "{name}"\n'
+        path.write_text(text, "utf-8")
+        return load_config(path)
+
+    return configured
+
+
+def switched(config: Config, current: str, previous: str | None) -> None:
+    folder = config.state_dir.parent
+    record = Record(
+        configured=config.models["default"].path,
+        current=folder / current,
+        previous=None if previous is None else folder / previous,
+    )
+    write(config.state_dir, record)
+
+
+def test_without_a_switch_the_configuration_counts(configured: Callable[[str], Config], tmp_path: Path) -> None:
+    config = configured("a")
+    assert (read(config), in_force(config), switched_hint(config)) == (None, tmp_path / "a", None)
+    assert open_in_force(config).source == tmp_path / "a"
+
+
+@pytest.mark.expects_warning
+def test_a_switch_counts_until_the_configuration_names_another_path_and_not_again_after_that(
+    configured: Callable[[str], Config], tmp_path: Path
+) -> None:
+    switched(configured("a"), "b", "a")
+    config = configured("a")
+    assert open_in_force(config).source == in_force(config) == tmp_path / "b"
+    assert f'models.default.path: "{tmp_path / "b"}" runs instead' in (switched_hint(config) or "")
+    shutil.move(tmp_path / "b", tmp_path / "elsewhere")
+    assert 'b" does not exist' in (switched_hint(config) or "")
+    shutil.move(tmp_path / "elsewhere", tmp_path / "b")
+    # To look is not to forget.
+    assert in_force(configured("c")) == tmp_path / "c"
+    assert in_force(configured("a")) == tmp_path / "b"
+    assert open_in_force(configured("c")).source == tmp_path / "c"
+    assert open_in_force(configured("a")).source == tmp_path / "a"
+    assert not (config.state_dir / FILE).exists()
+
+
+def test_a_link_that_follows_switches_ends_none_and_names_what_runs(
+    configured: Callable[[str], Config], tmp_path: Path
+) -> None:
+    link = tmp_path / "current"
+    link.symlink_to("a")
+    config = configured("current")
+    opened = open_in_force(config)
+    assert (opened.source, opened.describe()["folder"]) == (tmp_path / "a", "a")
+    switched(config, "b", opened.source.name)
+    assert switched_hint(config)
+    link.unlink()
+    link.symlink_to("b")
+    assert open_in_force(config).source == in_force(config) == tmp_path / "b"
+    assert switched_hint(config) is None
+    shutil.rmtree(config.state_dir)
+    assert open_in_force(config).source == tmp_path / "b"
+
+
+@pytest.mark.expects_warning
+def test_a_bundle_in_force_that_does_not_open_gives_way_to_the_one_before_and_then_to_the_configured_one(
+    configured: Callable[[str], Config], tmp_path: Path
+) -> None:
+    config = configured("c")
+    switched(config, "b", "a")
+    (tmp_path / "b" / "model.gguf").write_bytes(GGUF + b"!")
+    model = open_in_force(config)
+    assert (model.source, model.is_fallback) == (tmp_path / "a", True)
+    assert "b/model.gguf: should have" in (model.warning or "")
+    shutil.rmtree(tmp_path / "a")
+    model = open_in_force(config)
+    assert model.source == tmp_path / "c"
+    assert "should have" in (model.warning or "")
+    assert "does not exist" in (model.warning or "")
+    shutil.rmtree(tmp_path / "c")
+    with pytest.raises(ModelError, match=r"c.* does not exist"):
+        open_in_force(config)
+    assert read(config) == Record(configured=tmp_path / "c", current=tmp_path / "b", previous=tmp_path / "a")
+
+
+def test_a_record_of_requests_that_nobody_keeps_any_more_is_told(tmp_path: Path) -> None:
+    kept = with_model(tmp_path / "a")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "requests-1.sqlite").touch()
+    dropped = kept.model_copy(update={"queue": kept.queue.model_copy(update={"journal": "memory"})})
+    assert state_hints(kept) == []
+    (hint,) = state_hints(dropped)
+    assert hint.startswith(f'queue.journal: "{tmp_path}/state/requests-1.sqlite" is of before')
+
+
+def test_a_configured_bundle_that_is_gone_is_a_fault_only_if_none_is_in_force(
+    configured: Callable[[str], Config], tmp_path: Path
+) -> None:
+    config = configured("a")
+    shutil.rmtree(tmp_path / "a")
+    assert len(file_faults(config)) == 1
+    switched(config, "b", None)
+    assert file_faults(config) == []
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00" * 90, b"{}", b'{"schema":2,"configured":"a","current":"b","previous":null}']
+)
+def test_a_file_that_cannot_be_read_leaves_the_configured_model(
+    configured: Callable[[str], Config], tmp_path: Path, content: bytes
+) -> None:
+    config = configured("a")
+    config.state_dir.mkdir()
+    (config.state_dir / FILE).write_bytes(content)
+    assert open_in_force(config).source == tmp_path / "a"
+
+
+class PowerCut(BaseException):
+    pass
+
+
+class Disk:
+    """Loses power before the operation of this number; what was not synced is empty then."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, folder: Path, number: int) -> None:
+        self.operations: list[str] = []
+        self._folder = folder
+        self._number = number
+        self._synced = {path.stat().st_ino for path in folder.iterdir()}
+        for owner, name in ((Path, "open"), (os, "fsync"), (Path, "replace"), (os, "open")):
+            patch.setattr(owner, name, self._watched(name, getattr(owner, name)))
+
+    def _watched(self, name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any, **named: Any) -> Any:
+            if len(self.operations) == self._number:
+                raise PowerCut
+            self.operations.append(name)
+            if name == "fsync":
+                self._synced.add(os.fstat(arguments[0]).st_ino)
+            return operation(*arguments, **named)
+
+        return watched
+
+    def lose_what_is_not_synced(self) -> None:
+        for path in self._folder.iterdir():
+            if path.stat().st_ino not in self._synced:
+                os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("has_switched", [False, True])
+def test_a_power_cut_at_any_operation_leaves_the_old_or_the_new_model_in_force(
+    configured: Callable[[str], Config], tmp_path: Path, number: int, *, has_switched: bool
+) -> None:
+    config = configured("a")
+    config.state_dir.mkdir()
+    if has_switched:
+        switched(config, "b", "a")
+    before = in_force(config)
+    with pytest.MonkeyPatch.context() as patch:
+        disk = Disk(patch, config.state_dir, number)
+        try:
+            switched(config, "c", before.name)
+            is_done = True
+        except PowerCut:
+            is_done = False
+    disk.lose_what_is_not_synced()
+
+    assert in_force(config) == (tmp_path / "c" if "replace" in disk.operations else before)
+    assert open_in_force(config).source == in_force(config)
+    # The one after the last of them finds nothing more to cut.
+    assert is_done == (number == 5)
+    assert disk.operations == ["open", "fsync", "replace", "open", "fsync"][:number]
+    switched(config, "b", "a")  # what was left behind is in nobody's way
+    assert in_force(config) == tmp_path / "b"
+
+
+def test_what_is_forgotten_is_gone_and_may_be_so_twice(configured: Callable[[str], Config]) -> None:
+    config = configured("a")
+    switched(config, "b", "a")
+    for _ in range(2):
+        forget(config.state_dir)
+        assert read(config) is None
+
+
+def test_what_the_engine_keeps_is_kept_of_these_models_only(
+    configured: Callable[[str], Config], tmp_path: Path
+) -> None:
+    model = open_in_force(configured("a"))
+    mine = model_record.engine_state(tmp_path, model)
+    other = mine.parent / "other"
+    for folder in (mine, other):
+        folder.mkdir(parents=True)
+        (folder / "calibration.json").write_bytes(b"{}")
+    keep_engine_states(tmp_path, [model])
+    assert (mine.exists(), other.exists()) == (True, False)
+    keep_engine_states(tmp_path / "nowhere", [model])

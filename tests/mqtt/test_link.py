@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import getpass
+import queue
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge_agent.core.config import MqttConfig
+from edge_agent.core.publications import Publication
+from edge_agent.mqtt.credentials import connection_fault
+from edge_agent.mqtt.first_in_line import MAX_IN_FLIGHT, SUSPECTED_AFTER
+from edge_agent.mqtt.link import (
+    KEEPALIVE_S,
+    NETWORK_SILENCE_S,
+    MqttLink,
+)
+from edge_agent.mqtt.link_events import Broken, Connected, Disconnected, LinkEvent
+from edge_agent.mqtt.outbox import Fate
+from edge_agent.tools.demo.broker import free_port
+from tests.helpers.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE
+from tests.helpers.processes import Mosquitto
+
+
+@contextmanager
+def hangs_up() -> Iterator[int]:
+    """A server that reads what a client says first, and closes the connection; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(4096)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def first_event(**fields: Any) -> Disconnected:
+    events: queue.Queue[LinkEvent] = queue.Queue()
+    link = MqttLink("c", MqttConfig.model_validate({"host": "127.0.0.1", **fields}), events.put)
+    link.start()
+    try:
+        event = events.get(timeout=20)
+    finally:
+        link.stop(1.0)
+    assert isinstance(event, Disconnected)
+    return event
+
+
+def test_a_broker_that_is_not_there_is_told_in_the_words_of_the_system() -> None:
+    event = first_event(port=free_port())
+    assert (event.broken, event.reason) == (Broken.NOT_REACHED, "Connection refused")
+
+
+def test_a_broker_that_closes_the_connection_unanswered_is_told(protocol: str) -> None:
+    with hangs_up() as port:
+        event = first_event(port=port, protocol=protocol)
+    assert (event.broken, event.reason) == (Broken.NOT_ANSWERED, f"no answer to a CONNECT of MQTT {protocol}")
+
+
+class Thread:
+    def is_alive(self) -> bool:
+        return True
+
+
+def test_a_network_thread_that_lives_and_does_nothing_is_not_at_work() -> None:
+    link = MqttLink("c", MqttConfig.model_validate({"host": "127.0.0.1"}), lambda _: None)
+    client: Any = link._client
+    assert not link.is_at_work
+    client._thread = Thread()
+    client._last_msg_out = time.monotonic() - NETWORK_SILENCE_S - 1
+    # Between two connections nothing is sent.
+    assert link.is_at_work
+    link.is_connected = True
+    assert not link.is_at_work
+    client._last_msg_out = time.monotonic() - 2 * KEEPALIVE_S
+    assert link.is_at_work
+    client._thread = None
+
+
+def test_what_the_system_says_of_tls_is_put_in_plainconnection_fault() -> None:
+    client, server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server.write(b"HTTP/1.0 400\r\n")
+    connection = ssl.create_default_context().wrap_bio(server, client, server_hostname="localhost")
+    with pytest.raises(ssl.SSLError) as caught:
+        connection.do_handshake()
+    assert connection_fault(caught.value).startswith("TLS: ")
+    assert "_ssl.c" not in connection_fault(caught.value)
+    assert connection_fault(TimeoutError("timed out")) == "timed out"
+
+
+@pytest.mark.usefixtures("require_mosquitto")
+def test_brokers_are_tried_in_turn_and_the_first_one_again_when_the_other_is_lost(
+    tmp_path: Path, protocol: str
+) -> None:
+    port = free_port()
+    events: queue.Queue[LinkEvent] = queue.Queue()
+    # All of 127.0.0.0/8 is this machine; the broker listens at the last one only.
+    config = MqttConfig.model_validate(
+        {"host": ["127.0.0.3", "127.0.0.2", "127.0.0.1"], "port": port, "protocol": protocol}
+    )
+    link = MqttLink("c", config, events.put)
+    with Mosquitto(tmp_path, port) as broker:
+        link.start()
+        try:
+            heard = [events.get(timeout=30) for _ in range(3)]
+            assert [getattr(event, "reason", None) for event in heard] == [
+                "127.0.0.3: Connection refused", "127.0.0.2: Connection refused", None,
+            ]  # fmt: skip
+            assert link.broker == f"127.0.0.1:{port}"
+            broker.stop()
+            lost, again = [events.get(timeout=30) for _ in range(2)]
+            assert isinstance(lost, Disconnected)
+            assert lost.reason.startswith("127.0.0.1: ")
+            assert isinstance(again, Disconnected)
+            assert again.reason == "127.0.0.3: Connection refused"
+            broker.start()
+        finally:
+            link.stop(1.0)
+
+
+@pytest.mark.usefixtures("require_mosquitto")
+@pytest.mark.expects_warning
+# paho leaves the socket of a failed handshake to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_certificates_that_are_replaced_count_from_the_next_attempt_on_and_unreadable_ones_never(
+    tmp_path: Path,
+) -> None:
+    ca_file = tmp_path / "ca.pem"
+    for name, pem in (("ca.pem", OTHER_CERTIFICATE), ("server.pem", CERTIFICATE), ("server.key", KEY)):
+        (tmp_path / name).write_text(pem, encoding="utf-8")
+        (tmp_path / name).chmod(0o644)
+    tmp_path.chmod(0o755)
+    events: queue.Queue[LinkEvent] = queue.Queue()
+    port = free_port()
+    tls = f"certfile {tmp_path}/server.pem\nkeyfile {tmp_path}/server.key\nuser {getpass.getuser()}\n"
+    with Mosquitto(tmp_path, port, tls):
+        config = {"host": "localhost", "port": port, "tls": {"ca_file": ca_file}}
+        link = MqttLink("c", MqttConfig.model_validate(config), events.put)
+        link.start()
+        try:
+            for text in (None, "no certificate", CERTIFICATE):
+                if text is not None:
+                    ca_file.write_text(text, encoding="utf-8")
+                event = events.get(timeout=30)
+                # An attempt may have begun before the file was changed.
+                while text == CERTIFICATE and isinstance(event, Disconnected):
+                    event = events.get(timeout=30)
+                assert isinstance(event, Connected if text == CERTIFICATE else Disconnected)
+        finally:
+            link.stop(1.0)
+
+
+def connected(link: MqttLink, **told: Any) -> None:
+    """As paho does it: first it chooses what it is about to send."""
+    link._client._messages_reconnect_reset_out()
+    link._on_pre_connect(link._client, None)
+    link._on_connect(link._client, None, None, ReasonCode(PacketTypes.CONNACK, "Success"), SimpleNamespace(**told))
+
+
+def broken(link: MqttLink) -> None:
+    link._on_disconnect(link._client, None, None, ReasonCode(PacketTypes.DISCONNECT, "Unspecified error"), None)
+
+
+def about_to_be_sent(link: MqttLink) -> list[str]:
+    return [one.topic for one in link._client._out_messages.values() if one.state == paho.mqtt_ms_publish]
+
+
+def offline(nbytes: int, *topics: str) -> MqttLink:
+    link = MqttLink("c", MqttConfig.model_validate({}), lambda _: None)
+    for topic in topics:
+        link.publish(Publication(topic=topic, payload=b"x" * nbytes))
+    return link
+
+
+def test_what_connections_break_on_is_set_aside_and_the_next_ones_are_sent_though_paho_had_not_chosen_them() -> None:
+    link = offline(500, *["r/1"] * MAX_IN_FLIGHT, "r/2", "r/3")
+    for _ in range(SUSPECTED_AFTER):
+        connected(link)
+        assert about_to_be_sent(link)[0] == "r/1"
+        link._on_subscribe(link._client, None, 0, [ReasonCode(PacketTypes.SUBACK, "Granted QoS 1")], None)
+        broken(link)
+    connected(link)
+    assert about_to_be_sent(link) == ["r/2", "r/3"]
+    assert len(link.outbox) == MAX_IN_FLIGHT + 2
+
+
+def test_no_more_is_sent_at_once_than_the_broker_says_it_takes() -> None:
+    link = offline(500, *"abcdefgh")
+    connected(link, ReceiveMaximum=3)
+    assert about_to_be_sent(link) == ["a", "b", "c"]
+    assert link._client._max_inflight_messages == 3
+    broken(link)
+    connected(link)
+    assert about_to_be_sent(link) == [*"abcdefgh"]
+    assert link._client._max_inflight_messages == MAX_IN_FLIGHT
+
+
+def test_a_number_of_paho_that_is_in_use_still_costs_no_message() -> None:
+    link = offline(500, "a", "b", "c")
+    link._client._last_mid = 65535
+    assert link.publish(Publication(topic="d", payload=b"")) == 4
+    assert [one.topic for one in link._client._out_messages.values()] == ["a", "b", "c", "d"]
+
+
+def test_a_message_that_nobody_confirms_has_no_number_of_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = offline(500, "a", "b", "c")
+    link._client._last_mid = 65535
+    sent: list[int] = []
+    monkeypatch.setattr(link._client, "_send_publish", lambda number, *_: sent.append(number))
+    link.publish(Publication(topic="d", payload=b"", qos=0))
+    assert sent == [4]
+
+
+@pytest.mark.expects_warning
+def test_a_subscription_or_message_that_the_broker_refuses_is_noted(caplog: pytest.LogCaptureFixture) -> None:
+    link = MqttLink("c", MqttConfig(), lambda _event: None)
+    link._asked = {1: "a/#", 2: "b/#"}
+    for number, reason in ((1, "Granted QoS 1"), (2, "Not authorized")):
+        link._on_subscribe(link._client, None, number, [ReasonCode(PacketTypes.SUBACK, reason)], None)
+    assert link.subscribed == {"a/#": None, "b/#": "Not authorized"}
+    assert "subscription refused client=c topic='b/#' reason=Not authorized" in caplog.text
+    box = link.outbox
+    numbers = []
+    for reason in ("Not authorized", "Quota exceeded", "Payload format invalid", "No matching subscribers"):
+        link._client._out_messages.clear()
+        numbers.append(link.publish(Publication(topic="r", payload=b"")))
+        (key,) = link._client._out_messages
+        link._on_publish(link._client, None, key, ReasonCode(PacketTypes.PUBACK, reason), None)
+    fates = (Fate.FORBIDDEN, Fate.POSTPONED, Fate.UNTAKEN, Fate.CONFIRMED)
+    assert box.take_fates() == [*zip(numbers, fates, strict=True)]
+    assert [words for _, words in box.refusals] == ["Not authorized", "Quota exceeded", "Payload format invalid"]
+    link.set_subscriptions({"a/#", "b/#"})
+    assert link.unheard == ["b/#"]
+
+
+def test_what_was_set_aside_is_sent_when_the_agent_ends() -> None:
+    link = offline(500, "r/1")
+    for _ in range(SUSPECTED_AFTER + 1):
+        connected(link)
+        link.outbox.answered()
+        broken(link)
+    connected(link)
+    assert len(link._client._out_messages) == 0
+    link.stop(0.05)
+    assert [one.topic for one in link._client._out_messages.values()] == ["r/1"]
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+@pytest.mark.parametrize("nbytes", [2996, 3000, 3001])
+def test_a_packet_is_as_long_as_it_is_thought_to_be_at_most(nbytes: int, protocol: str) -> None:
+    link = MqttLink("c", MqttConfig.model_validate({"protocol": protocol}), lambda _event: None)
+    sample = Publication(topic="r", payload=b"", content_type="application/json", correlation=b"c" * 500)
+    own = len("r") + 2 + 2 + 1 + 2  # a number, the topic's length, a header, the length of all in two bytes
+    if protocol == "5":
+        own += 2 + (1 + 2 + 500) + (1 + 2 + len("application/json"))
+    link.publish(replace(sample, payload=b"x" * (nbytes - own)))
+    connected(link, MaximumPacketSize=3000)
+    assert len(link.outbox.take_fates()) == (nbytes > 3000 - 2)
+    assert len(link.outbox) == (nbytes <= 3000 - 2)

@@ -1,0 +1,117 @@
+"""One agent per state_dir, whatever became of the one before."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from functools import partial
+from io import FileIO
+from pathlib import Path
+from threading import Timer
+
+import pytest
+
+from edge_agent import cli
+from edge_agent.store.state_lock import FILE, StateInUseError, locked
+from edge_agent.tools.demo.broker import free_port
+from tests.helpers.site import site_config
+
+HOLDS = (
+    "import subprocess, sys, time; from pathlib import Path; from edge_agent.store.state_lock import locked\n"
+    "with locked(Path(sys.argv[1])):\n"
+    "    worker = subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL, close_fds=False)\n"
+    "    print(worker.pid, flush=True); time.sleep(60)"
+)
+
+
+def refused(folder: Path, who: str) -> None:
+    told = re.escape(f"state_dir {folder} is in use by {who}: ")
+    with pytest.raises(StateInUseError, match=told), locked(folder, wait_s=0):
+        pass
+
+
+def test_who_has_it_is_told_and_it_is_free_after_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "state"
+    for _ in range(2):
+        with locked(folder):
+            for _ in range(2):
+                refused(folder, f"process {os.getpid()}")
+
+
+def test_a_second_run_ends_with_1_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(site_config("other", free_port(), "5", "echo:"), "utf-8")
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("edge_agent.store.state_lock.locked", partial(locked, wait_s=0))
+    monkeypatch.setattr("edge_agent.agent.Agent", lambda *_: pytest.fail("it runs"))
+    with locked(tmp_path / "state"):
+        assert cli.main(["run", "--config", str(path)]) == cli.EXIT_FAILED
+    told = f"state_dir {tmp_path}/state is in use by process {os.getpid()}: another agent needs one of its own"
+    assert capsys.readouterr().err == f"edge-agent: {told}\n"
+
+
+def test_a_killed_agent_leaves_it_free_though_its_worker_lives_on(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        worker = int(holder.stdout.readline())
+        try:
+            refused(tmp_path, f"process {holder.pid}")
+            holder.kill()
+            with locked(tmp_path):
+                assert (tmp_path / FILE).read_text("ascii") == f"{os.getpid()}\n"
+        finally:
+            holder.kill()
+            os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.expects_warning
+def test_a_folder_that_cannot_be_written_keeps_nobody_from_running(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    with locked(tmp_path / "file" / "state"):
+        pass
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}/file/state cannot be locked, another agent could use it too: Not a directory"
+    ]
+
+
+def test_one_that_is_about_to_end_is_waited_for(tmp_path: Path) -> None:
+    with ExitStack() as other:
+        other.enter_context(locked(tmp_path))
+        Timer(0.2, other.close).start()
+        with locked(tmp_path):
+            pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_root_made_in_a_trial_is_the_services(tmp_path: Path) -> None:
+    os.chown(tmp_path, 1234, 1234)
+    with locked(tmp_path):
+        assert (tmp_path / FILE).stat().st_uid == 1234
+
+
+@pytest.mark.expects_warning
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("kept", "ascii")
+    (tmp_path / FILE).symlink_to(target)
+    with locked(tmp_path):
+        assert target.read_text("ascii") == "kept"
+
+
+def test_a_full_disk_is_locked_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(FileIO):
+        def write(self, _: object, /) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("edge_agent.store.state_lock.FileIO", Full)
+    with locked(tmp_path):
+        refused(tmp_path, "another process")

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.core.protocol import EngineSettings, Failed, FailureCode, LabelsPlan, SchemaPlan, TextPlan
+from edge_agent.engine.answer.schema_grammar import check_schema
+from edge_agent.models.bundle import Model
+from edge_agent.models.record import Record, write
+from edge_agent.tools.bench.bench import Progress, bench
+from edge_agent.tools.bench.report import COLUMNS, Report, document, table
+from edge_agent.tools.bench.results import (
+    Answer,
+    BoardResult,
+    Round,
+    StepResult,
+    StepResults,
+    TaskResult,
+    WorkerResult,
+    task_result,
+)
+from edge_agent.tools.bench.tasks import client_counts
+from edge_agent.tools.bench.workload import TASKS, run
+from tests.helpers.support import finished
+
+
+def answered(*latencies_s: float, **fields: Any) -> list[Answer]:
+    return [Answer(latency_s, finished(1, **fields)) for latency_s in latencies_s]
+
+
+def test_one_bad_round_does_not_move_the_rate() -> None:
+    good = Round(1.0, tuple(answered(0.1, 0.2)))
+    result = task_result("classify", 2, [good, good, Round(10.0, tuple(answered(5.0, 5.0)))])
+
+    assert (result.requests_per_s, result.lowest_requests_per_s, result.highest_requests_per_s) == (2.0, 0.2, 2.0)
+    assert (result.rounds, result.requests, result.failed) == (3, 6, 0)
+
+
+def test_latencies_are_of_all_rounds() -> None:
+    rounds = [Round(1.0, tuple(answered(*(n / 1000 for n in range(start, start + 50))))) for start in (1, 51)]
+    result = task_result("classify", 4, rounds)
+
+    assert (result.p50_ms, result.p95_ms, result.p99_ms) == (50.0, 95.0, 99.0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        (2, (None, None, None)),
+        (3, (2.0, None, None)),
+        (19, (10.0, None, None)),
+        (20, (10.0, 19.0, None)),
+        (99, (50.0, 95.0, None)),
+        (100, (50.0, 95.0, 99.0)),
+    ],
+)
+def test_a_percentile_is_neither_the_fastest_nor_the_slowest_answer(
+    answers: int, told: tuple[float | None, ...]
+) -> None:
+    result = task_result("classify", 1, [Round(1.0, tuple(answered(*(n / 1000 for n in range(1, answers + 1)))))])
+
+    assert (result.p50_ms, result.p95_ms, result.p99_ms) == told
+
+
+def test_tokens_are_counted_by_what_they_cost() -> None:
+    answers = [
+        *answered(0.1, prompt_tokens=100, cached_tokens=80, completion_tokens=10),
+        *answered(0.1, prompt_tokens=300, cached_tokens=160, completion_tokens=20),
+    ]
+    result = task_result("generate", 1, [Round(2.0, tuple(answers))])
+
+    assert result.cached_share == 0.6
+    assert result.completion_tokens_per_s == 15.0
+    assert (result.prompt_tokens, result.completion_tokens) == (200.0, 15.0)
+
+
+def test_a_failed_request_counts_as_asked_and_not_as_answered() -> None:
+    failed = Failed(id=2, code=FailureCode.NO_VALID_OUTPUT, message="cut off")
+    result = task_result("extract", 1, [Round(1.0, (*answered(0.1, 0.1, 0.1), Answer(9.0, failed)))])
+
+    assert (result.requests, result.failed, result.failure) == (4, 1, "cut off")
+    assert (result.requests_per_s, result.p50_ms) == (3.0, 100.0)
+
+
+def test_of_no_answer_there_is_no_latency() -> None:
+    failed = Failed(id=2, code=FailureCode.NO_VALID_OUTPUT, message="cut off")
+    result = task_result("extract", 1, [Round(1.0, (Answer(9.0, failed),))])
+
+    assert result.requests_per_s == 0.0
+    assert (result.p50_ms, result.cached_share, result.prompt_tokens) == (None, None, None)
+
+
+@pytest.mark.parametrize(("max_active", "counts"), [(1, [1]), (3, [1, 3]), (4, [1, 4]), (16, [1, 4, 16])])
+def test_clients_are_one_four_and_as_many_as_the_engine_answers_at_once(max_active: int, counts: list[int]) -> None:
+    assert client_counts(max_active) == counts
+
+
+def test_workload_asks_each_kind_of_answer_with_a_constant_head_and_readings_that_differ() -> None:
+    plans = {kind: type(run(task, 1).plan) for kind, task in TASKS.items()}
+    assert plans == {"classify": LabelsPlan, "extract": SchemaPlan, "generate": TextPlan}
+    for task in TASKS.values():
+        runs = [run(task, number) for number in range(1, 500)]
+        assert {one.messages[0].content for one in runs} == {task.prefix().system}
+        assert len({one.messages[1].content for one in runs}) == len(runs)
+    plan = run(TASKS["extract"], 1).plan
+    assert isinstance(plan, SchemaPlan)
+    assert check_schema(plan.schema) is None
+
+
+def report(**fields: Any) -> Report:
+    steps = StepResults(
+        decode=(
+            StepResult(rows=1, tokens_per_s={1: 20.1, 2: 34.2}, chosen_threads=2, chosen_rows=1),
+            StepResult(rows=3, tokens_per_s={1: 40.0}, chosen_threads=1, chosen_rows=4),
+        ),
+        prefill=(StepResult(rows=64, tokens_per_s={1: 60.0, 2: 120.0}, chosen_threads=2, chosen_rows=64),),
+        batch_tokens=64,
+    )
+    known: dict[str, Any] = {
+        "version": "0.1.0",
+        "ts": None,
+        "is_quick": False,
+        "board": BoardResult(
+            name="Raspberry Pi 5 Model B Rev 1.0",
+            machine="aarch64",
+            cores=4,
+            cpu_variant="NEON",
+            load1=0.1,
+            soc_before_c=50.0,
+            soc_after_c=71.0,
+        ),
+        "model": Model(
+            source=Path("m.gguf"),
+            key="default",
+            path=Path("model.gguf"),
+            bundle_name="qwen2.5-0.5b",
+            version=1,
+            sha256="5ha",
+            quantization="Q4_0",
+            size_bytes=352_000_000,
+            licence=None,
+            context_length=None,
+        ),
+        "settings": EngineSettings(),
+        "context_tokens": 4096,
+        "max_active": 4,
+        "tasks": (
+            task_result("classify", 1, [Round(1.0, tuple(answered(0.25, 0.25, completion_tokens=0)))]),
+            task_result("classify", 4, [Round(1.0, tuple(answered(*[0.5] * 4, completion_tokens=0)))]),
+            task_result("generate", 4, [Round(1.0, tuple(answered(*[2.0] * 2)))]),
+        ),
+        "steps": steps,
+        "worker": WorkerResult(
+            anonymous_mib=201.2, file_mib=340.0, repacked_mib=None, first_start_s=9.1, later_start_s=1.2
+        ),
+    }
+    return Report(**{**known, **fields})
+
+
+def test_the_answer_comes_first() -> None:
+    first = " ".join(table(report()).split("\n\n")[0].split())
+
+    assert first == (
+        "This board answers 4.00 classify requests/s with 4 clients (2.00 generate); decode is fastest on 2 threads "
+        "(34.2 tokens/s for one request), prefill on 2 threads (120 tokens/s)."
+    )
+
+
+def test_what_the_agent_chooses_is_marked_and_what_was_not_measured_is_no_number() -> None:
+    lines = table(report()).splitlines()
+
+    assert "     1   20.1  *34.2" in lines
+    assert "     3  *40.0      –  in steps of 4" in lines
+
+
+def test_the_table_tells_how_many_answers_a_percentile_needs() -> None:
+    lines = table(report()).splitlines()
+
+    assert "p50 needs 3, p95 needs 20, p99 needs 100." in "".join(lines)
+    many = task_result("classify", 1, [Round(1.0, tuple(answered(*[0.5] * 100)))])
+    assert "needs" not in table(report(tasks=(many,)))
+
+
+def test_without_a_power_reading_the_table_says_so_and_json_says_null() -> None:
+    assert "Power is not measured here" in table(report())
+    tasks: list[dict[str, Any]] = document(report())["tasks"]
+    assert {task["joules_per_request"] for task in tasks} == {None}
+    assert {task["joules_per_completion_token"] for task in tasks} == {None}
+
+
+def test_energy_that_was_measured_is_not_denied() -> None:
+    measured = tuple(replace(task, joules_per_request=1.5) for task in report().tasks)
+
+    assert "Power" not in table(report(tasks=measured))
+
+
+def test_a_busy_board_is_named() -> None:
+    busy = report(board=replace(report().board, load1=3.2))
+
+    assert "busy before this began (load 3.2)" in table(busy)
+    assert "busy" not in table(report())
+
+
+def test_a_choice_that_is_much_slower_than_the_fastest_is_doubted() -> None:
+    narrow = StepResult(rows=16, tokens_per_s={1: 40.0, 2: 45.0}, chosen_threads=1, chosen_rows=16)
+    steps = replace(report().steps, prefill=(narrow, *report().steps.prefill), batch_tokens=16)
+
+    assert (steps.decode_loss, steps.prefill_loss) == (1.0, 3.0)
+    assert "For prefill it uses what is 3.0 times slower" in table(report(steps=steps))
+    assert "slower" not in table(report())
+
+
+def test_a_choice_that_was_not_measured_is_not_judged() -> None:
+    steps = StepResults(
+        decode=(StepResult(rows=1, tokens_per_s={1: 20.0}, chosen_threads=2, chosen_rows=1),),
+        prefill=(StepResult(rows=64, tokens_per_s={}, chosen_threads=2, chosen_rows=64),),
+        batch_tokens=64,
+    )
+
+    assert (steps.decode_loss, steps.prefill_loss) == (None, None)
+    assert "prefill on" not in table(report(steps=steps))
+
+
+def extreme(task: str, clients: int) -> TaskResult:
+    known = report().tasks[0]
+    return replace(
+        known,
+        task=task,
+        clients=clients,
+        requests=12_800,
+        failed=3,
+        failure="no valid output: " + "x" * 90 + "\x1b[2J",
+        requests_per_s=12345.678,
+        p50_ms=123456.7,
+        p95_ms=123456.7,
+        p99_ms=123456.7,
+        completion_tokens_per_s=12345.6,
+        completion_tokens=32.0,
+    )
+
+
+def test_the_largest_figures_fit_a_terminal_of_80_columns() -> None:
+    wide = StepResult(
+        rows=2048, tokens_per_s=dict.fromkeys((1, 2, 3, 4, 6, 8, 10, 12), 12345.6), chosen_threads=4, chosen_rows=2048
+    )
+    large = report(
+        tasks=tuple(extreme(task, 32) for task in TASKS),
+        steps=StepResults(decode=(wide,), prefill=(wide,), batch_tokens=2048),
+    )
+    text = table(large)
+
+    assert max(map(len, text.splitlines())) <= COLUMNS
+    assert "3 of 12800 failed" in text
+    assert "\x1b" not in text
+
+
+def test_the_document_is_json_with_threads_as_names() -> None:
+    told = json.loads(json.dumps(document(report())))
+
+    assert told["steps"]["decode"][0] == {
+        "rows": 1,
+        "tokens_per_s": {"1": 20.1, "2": 34.2},
+        "chosen_threads": 2,
+        "chosen_rows": 1,
+        "fastest_threads": 2,
+    }
+
+
+def test_a_log_gets_a_line_per_phase_and_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    progress = Progress(clock=lambda: now)
+    for now, text in (  # noqa: B007 - the clock reads it
+        (0.0, "the worker starts"),
+        (1.0, "tasks: round 1"),
+        (2.0, "tasks: round 2"),
+        (10.9, "tasks: round 3"),
+        (11.0, "tasks: round 4"),
+        (12.0, "decode: round 1"),
+    ):
+        progress.say(text)
+    progress.clear()
+
+    assert capsys.readouterr().err == "the worker starts\ntasks: round 1\ntasks: round 4\ndecode: round 1\n"
+
+
+def test_a_terminal_gets_one_line_that_is_written_over(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress = Progress()
+    progress.say("tasks: round 1")
+    progress.say("tasks: round 2")
+    progress.clear()
+
+    assert capsys.readouterr().err == "\r\x1b[Ktasks: round 1\r\x1b[Ktasks: round 2\r\x1b[K"
+
+
+def test_the_model_that_was_switched_to_is_measured_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    (tmp_path / "config.toml").write_text(
+        f'state_dir = "{tmp_path}/state"\n[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "one"\n',
+        "utf-8",
+    )
+    write(tmp_path / "state", Record(configured=tmp_path / "one", current=tmp_path / "two", previous=None))
+    assert bench(tmp_path / "config.toml", None, is_quick=True, as_json=False) == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path}/two is measured: it runs since a model-switch" in told
+    assert f'{tmp_path}/two" does not exist' in told

@@ -1,0 +1,353 @@
+"""`edge-agent diag`: what is in it, what never is, and that nothing keeps it from being written."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edge_agent
+from edge_agent.core.clock import moment
+from edge_agent.core.publications import Publication
+from edge_agent.loader import load_config
+from edge_agent.store.journal import Journal, journal_facts
+from edge_agent.store.journal_connection import JournalError
+from edge_agent.store.journal_file import FILE
+from edge_agent.tools.diag import diag as diag_module
+from edge_agent.tools.diag import service
+from edge_agent.tools.diag.bus import retained
+from edge_agent.tools.diag.diag import diag
+from edge_agent.tools.diag.part import MOST_BYTES, Part, collect
+from edge_agent.tools.diag.redaction import QUOTING, log_text, scrubbed
+from edge_agent.tools.programs import ProgramError
+from tests.helpers.boards.trees import load
+from tests.helpers.client import Client
+from tests.helpers.support import inbound, origin
+
+SECRETS = {
+    "password": "hunter2-of-the-broker",
+    "key": "MIIEvQIBADANBgkqTLSKEY",
+    "command": "c0mmand-key-of-ours",
+    "username": "board1-signs-in",
+    "host": "in-the-hosts-name",
+    "request": "the-customers-reading",
+    "reply": "the-answer-to-it",
+    "prefix": "decoded-of-a-prompt",
+    "unknown": "a-password-in-a-wrong-key",
+    "file": "a-password-where-a-file-belongs",
+    "log": "customers-words-in-the-log",
+    "environment": "a-token-of-the-unit",
+    "command line": "a-token-of-the-kernel",
+}
+PROGRAMS = {
+    "systemctl": "echo ActiveState=failed",
+    "journalctl": "cat {folder}/log.jsonl",
+    "dmesg": "echo '[1.0] Out of memory: Killed process 7 (python)'; echo '[2.0] usb 1-1: new device'",
+}
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A board with a service's files, each holding something that must not leave it."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, script in PROGRAMS.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script.format(folder=tmp_path)}\n", "utf-8")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    load("pi5").write(tmp_path / "root")
+    (tmp_path / "root" / "proc" / "cmdline").write_text(f"root=/dev/mmcblk0p2 token={SECRETS['command line']}", "utf-8")
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "mqtt_password").write_text(SECRETS["password"], "utf-8")
+    pem = f"-----BEGIN PRIVATE KEY-----\n{SECRETS['key']}\n-----END PRIVATE KEY-----\n"
+    (credentials / "mqtt_key").write_text(pem, "utf-8")
+    (credentials / "command_key").write_text(SECRETS["command"], "utf-8")
+    keep(tmp_path / "state")
+    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(entry)}\n" for entry in log_entries()), "utf-8")
+    return tmp_path
+
+
+def keep(state_dir: Path) -> None:
+    """A request that waits, one that was answered, a prefix and a calibration."""
+    journal = Journal(state_dir / FILE)
+    for number in range(2):
+        payload = {"input": SECRETS["request"]}
+        row = journal.accept(inbound("edgeai/v1/hall1/board1/infer/t/request", payload), "t", moment(0.0))
+        if number:
+            reply = Publication(topic=origin().reply_topic, payload=SECRETS["reply"].encode())
+            journal.answer(row, "t", reply, b"key", moment(1.0))
+    journal.commit()
+    journal.close()
+    model = state_dir / "models" / "0123456789abcdef"
+    model.mkdir(parents=True)
+    (model / "prefix-1.bin").write_text(SECRETS["prefix"], "utf-8")
+    (model / "calibration.json").write_text('{"key": "k", "calibration": {"threads": 2}}', "utf-8")
+
+
+def log_entries() -> list[dict[str, str]]:
+    words = SECRETS["log"]
+    messages = [
+        "INFO edge_agent.mqtt.connections: connected client=hall1.board1.data",
+        f"INFO edge_agent.requests.dispatcher: request refused task='t' id='{words}' code=bad_field: id: (got {words})",
+        f"DEBUG edge_agent.worker.process: worker 7: prompt {words}",
+        "Traceback (most recent call last):",
+        f"ValueError: {words}",
+        words,
+    ]
+    return [{"_PID": "7", "MESSAGE": message} for message in messages] + [{"_PID": "1", "MESSAGE": "Started."}]
+
+
+def written(folder: Path, host: str = '"127.0.0.1"', more: str = "") -> Path:
+    path = folder / "config.toml"
+    path.write_text(
+        f'state_dir = "state"\nmodels_dir = "models"\n[device]\nsite = "hall1"\nid = "board1"\n'
+        f'[mqtt]\nhost = {host}\nport = 1\nusername = "{SECRETS["username"]}"\n'
+        'password_file = "credentials/mqtt_password"\n[mqtt.tls]\ncert_file = "credentials/mqtt_key"\n'
+        'key_file = "credentials/mqtt_key"\n[models.default]\npath = "none"\n[board]\nroot = "root"\n'
+        f'[commands]\nkey_file = "credentials/command_key"\n{more}',
+        encoding="utf-8",
+    )
+    return path
+
+
+def packed(file: Path) -> dict[str, str]:
+    with tarfile.open(file) as tar:
+        files = {Path(member.name).name: tar.extractfile(member) for member in tar.getmembers()}
+        return {name: data.read().decode() for name, data in files.items() if data is not None}
+
+
+def parts_of(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {part["name"]: part for part in told["parts"]}
+
+
+@pytest.mark.parametrize(
+    ("host", "more", "code"),
+    [
+        (f'"user:{SECRETS["host"]}@127.0.0.1"', "", 0),
+        (f'"mqtt://user:{SECRETS["host"]}@127.0.0.1"', "", 78),
+        ('"127.0.0.1"', f'password = "{SECRETS["unknown"]}"\n', 78),
+        ('"127.0.0.1"', f'[mqtt2]\npassword_file = "{SECRETS["unknown"]}"\n', 78),
+        ('"127.0.0.1"', f'key_file = "{SECRETS["file"]}"\n', 78),  # a key twice: no TOML
+        ('"127.0.0.1"', f'[log]\nlevel = "INFO"\n[homeassistant]\nprefix = "x"\n{SECRETS["unknown"]}\n', 78),
+    ],
+)
+def test_no_secret_and_no_word_of_a_customer_leaves_the_board(
+    board: Path, host: str, more: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert diag(written(board, host, more), board / "out.tar.gz", as_json=False) == code
+    printed = capsys.readouterr()
+    files = packed(board / "out.tar.gz")
+    for name, text in {**files, "stdout": printed.out, "stderr": printed.err}.items():
+        found = [secret for secret in SECRETS.values() if secret in text]
+        assert not found, (name, found)
+    assert "Killed process" in files["kernel.txt"]
+    assert "usb" not in files["kernel.txt"]
+    assert "edge_agent.mqtt.connections: connected" in files["log.txt"]
+    assert "code=bad_field (left out)" in files["log.txt"]
+    assert '"free_bytes"' in files["disks.json"]
+    assert oct((board / "out.tar.gz").stat().st_mode) == "0o100600"
+
+
+def test_a_password_where_a_file_belongs_is_not_taken_for_a_path(board: Path) -> None:
+    path = written(board)
+    path.write_text(path.read_text("utf-8").replace("credentials/mqtt_password", SECRETS["file"]), "utf-8")
+    assert diag(path, board / "out.tar.gz", as_json=True) == 0
+    files = packed(board / "out.tar.gz")
+    assert not [name for name, text in files.items() if SECRETS["file"] in text]
+    assert "mqtt.password_file: should be a file" in files["configuration.json"]
+
+
+def test_what_support_needs_is_in_it(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = '[tasks.t]\nkind = "generate"\nsystem = "Be brief."\n'
+    assert diag(written(board, more=more), board / "out.tar.gz", as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    files = packed(board / "out.tar.gz")
+    assert told["file"] == str(board / "out.tar.gz")
+    assert json.loads(files["contents.json"])["parts"] == told["parts"]
+    assert json.loads(files["versions.json"])["board"].startswith("Raspberry Pi 5")
+    configuration = json.loads(files["configuration.json"])["as_written"]
+    assert configuration["mqtt"]["password_file"] == "credentials/mqtt_password"
+    assert configuration["tasks"]["t"]["system"] == "Be brief."
+    journal = json.loads(files["journal.json"])
+    assert (journal["requests"], journal["unanswered"], journal["repeatable"]) == (2, 1, 1)
+    assert journal["fault"] is None
+    assert "calibration-0123456789abcdef.json" in files
+    assert json.loads(files["board.json"])["thermal"]["soc_c"] == 61.15
+    checks = {check["name"]: check["verdict"] for check in json.loads(files["doctor.json"])["checks"]}
+    assert checks["model"] == "failed"
+    assert "failed   model" in files["doctor.txt"]
+    assert files["unit.txt"] == "ActiveState=failed\n"
+    assert any("customer" in reason for reason in parts_of(told)["state"]["left_out"])
+
+
+@pytest.mark.usefixtures("board")
+def test_parts_that_fail_or_hang_cost_only_themselves(
+    board: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = threading.Event()
+
+    def fails(_part: Part) -> None:
+        raise ProgramError("systemctl: there is no such program here")
+
+    def hangs(part: Part) -> None:
+        part.text("log.txt", "the first line\n")
+        release.wait(60)
+
+    real = collect
+
+    def at_once(name: str, about: str, work: Callable[[Part], None], limit_s: float) -> Part:
+        return real(name, about, hangs if name == "log" else work, 0.3 if name == "log" else limit_s)
+
+    monkeypatch.setattr(service, "unit", fails)
+    monkeypatch.setattr(diag_module, "collect", at_once)
+    assert diag(written(board), board / "out.tar.gz", as_json=True) == 0
+    release.set()
+    parts = parts_of(json.loads(capsys.readouterr().out))
+    assert parts["unit"]["missing"] == ["all of it: systemctl: there is no such program here"]
+    assert parts["log"]["missing"] == ["the rest: not done within 0.3 s"]
+    assert packed(board / "out.tar.gz")["log.txt"] == "the first line\n"
+    assert parts["bus"]["missing"]
+    assert parts["doctor"]["files"]
+
+
+def test_a_place_that_cannot_be_written_is_told(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert diag(written(board), board / "none" / "out.tar.gz", as_json=False) == 1
+    assert "name another place with --out FILE" in capsys.readouterr().err
+
+
+def test_the_name_tells_board_and_time(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(board)
+    assert diag(written(board), None, as_json=True) == 0
+    (file,) = board.glob("edge-diag-board1-*Z.tar.gz")
+    with tarfile.open(file) as tar:
+        assert {Path(name).parent.name for name in tar.getnames()} == {file.name.removesuffix(".tar.gz")}
+
+
+def test_what_is_too_long_is_cut_and_told() -> None:
+    part = Part("p", "about")
+    part.text("long.txt", "x" * 10 * MOST_BYTES)
+    assert len(part.files["long.txt"]) == MOST_BYTES
+    assert part.missing
+
+
+@pytest.mark.usefixtures("board")
+def test_what_the_broker_retains_is_in_it(board: Path, broker_port: Callable[[str], int]) -> None:
+    port = broker_port("5")
+    path = board / "plain.toml"
+    path.write_text(
+        f'state_dir = "state"\n[device]\nsite = "hall1"\nid = "retained1"\n[mqtt]\nhost = "127.0.0.1"\nport = {port}\n'
+        '[models.default]\npath = "none"\n[board]\nroot = "root"\n',
+        encoding="utf-8",
+    )
+    topic = "edgeai/v1/hall1/retained1/state"
+    with closing(Client(port, "5")) as client:
+        client.publish(topic, {"state": "offline", "password": SECRETS["reply"]}, retain=True)
+        client.subscribe(topic)
+        client.wait(topic)
+        part = Part("bus", "about")
+        retained(part, load_config(path), 10.0)
+        client.publish(topic, b"", retain=True)
+    found = json.loads(part.files["retained.json"])
+    assert found[topic]["message"] == {"state": "offline", "password": "(left out)"}
+
+
+def test_a_journal_that_takes_too_long_to_count_is_given_up(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / FILE)
+    for _ in range(3000):
+        journal.accept(inbound("t", b"x"), "t", moment(0.0))
+    journal.commit()
+    journal.close()
+    assert journal_facts(tmp_path / FILE, 60.0).requests == 3000
+    with pytest.raises(JournalError, match="interrupted"):
+        journal_facts(tmp_path / FILE, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        (
+            "INFO edge_agent.status.retained: state=online reason=None",
+            "INFO edge_agent.status.retained: state=online reason=None",
+        ),
+        (
+            (
+                "INFO edge_agent.requests.dispatcher: request ended task='t' id='a b' status=failed code=internal: "
+                'it said "x"'
+            ),
+            (
+                "INFO edge_agent.requests.dispatcher: request ended task=(left out) id=(left out) status=failed "
+                "code=internal (left out)"
+            ),
+        ),
+        (
+            "INFO edge_agent.dispatcher: a b code=internal: x",
+            "INFO edge_agent.dispatcher: a b code=internal (left out)",
+        ),
+        (
+            (
+                "ERROR edge_agent.worker.supervisor: worker ended: killed by SIGABRT restart_in_s=1 "
+                "log=OSError: secret | "
+                "ggml/src/ggml.c:12: GGML_ASSERT(a == b) failed | other"
+            ),
+            (
+                "ERROR edge_agent.worker.supervisor: worker ended: killed by SIGABRT restart_in_s=1 "
+                "log=OSError: (left out) "
+                "| ggml/src/ggml.c:12: GGML_ASSERT(a == b) failed"
+            ),
+        ),
+        (
+            "INFO edge_agent.requests.answers: request refused task='t' id=4915112345678 code=bad_field: input",
+            "INFO edge_agent.requests.answers: request refused task=(left out) id=(left out) code=bad_field: input",
+        ),
+        ('  File "/opt/x.py", line 3, in run', '  File "/opt/x.py", line 3, in run'),
+        (
+            '/etc/edge-agent/config.toml: mqtt.port: should be a number (got "x")',
+            "/etc/edge-agent/config.toml: mqtt.port: should be a number (got (left out))",
+        ),
+        ("pydantic_core.ValidationError: 1 validation error for X", "pydantic_core.ValidationError: (left out)"),
+        ("    raise ValueError(secret)", None),
+        ("DEBUG edge_agent.engine.worker: prompt", None),
+        ("INFO foreign.library: anything", None),
+        ("what a caller wrote", None),
+    ],
+)
+def test_of_the_log_only_what_quotes_nobody_is_kept(line: str, kept: str | None) -> None:
+    assert log_text(line) == kept
+
+
+def test_modules_that_quote_callers_are_known_by_the_names_that_they_have() -> None:
+    modules = {path.stem for path in Path(edge_agent.__path__[0]).rglob("*.py")}
+    assert modules >= QUOTING
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mqtt://user:SECRET@broker:1883",
+        "user:SECRET@broker",
+        'password = "SECRET with blanks"',
+        '{"api_key": "SECRET"}',
+        "MQTT_PASSWORD=SECRET",
+        "Authorization: Bearer SECRETSECRET",
+        "-----BEGIN EC PRIVATE KEY-----\nSECRET\n-----END EC PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY-----\nSECRET and cut off",
+    ],
+)
+def test_credentials_are_taken_out_wherever_they_stand(text: str) -> None:
+    assert "SECRET" not in scrubbed(text)
+    assert "(left out" in scrubbed(text)
+
+
+@pytest.mark.parametrize(
+    "text", ['"joules_per_token": 0.1', "max_tokens = 256", 'password_file = "credentials/mqtt_password"', "12:30:45"]
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert scrubbed(text) == text

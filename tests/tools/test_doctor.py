@@ -1,0 +1,468 @@
+from __future__ import annotations
+
+import errno
+import getpass
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.board import monitor as monitor_module
+from edge_agent.board.board import Board
+from edge_agent.board.monitor import read_once
+from edge_agent.board.reading import BoardReading
+from edge_agent.core.config import MqttConfig
+from edge_agent.loader import load_config
+from edge_agent.models.record import Record, write
+from edge_agent.mqtt.link_events import Broken, Connected, Disconnected, LinkEvent
+from edge_agent.store.journal import Journal
+from edge_agent.store.journal_file import FILE
+from edge_agent.tools.demo.broker import free_port
+from edge_agent.tools.doctor import broker as broker_module
+from edge_agent.tools.doctor import doctor
+from edge_agent.tools.doctor.account import Account, who_runs
+from edge_agent.tools.doctor.broker import broker
+from edge_agent.tools.doctor.check import Check, Verdict, counted
+from edge_agent.tools.doctor.engine import kernels, memory, renderer_mb
+from edge_agent.tools.doctor.machine import clock, cpu_clock, swap
+from edge_agent.tools.doctor.rights import _topics as topics_check
+from edge_agent.tools.doctor.rights import name as name_check
+from edge_agent.tools.doctor.rights import rights
+from edge_agent.tools.doctor.sensors import memory_limit, sensors
+from edge_agent.tools.doctor.storage import journal, readable, state
+from tests.board.test_monitor import answer, threads, wait_until
+from tests.helpers.boards.trees import NAMES, Tree, load
+from tests.helpers.processes import Mosquitto
+from tests.helpers.support import config
+from tests.models.test_bundle import bundle
+from tests.mqtt.test_link import hangs_up
+
+
+@pytest.mark.parametrize(
+    ("available_mb", "worker_mb", "verdict", "found"),
+    [
+        (None, 900.0, Verdict.SKIPPED, "/proc/meminfo does not say"),
+        (5000.0, None, Verdict.SKIPPED, "5000 MB available"),
+        (5000.0, 900.0, Verdict.GOOD, "worker 900 MB with the mapped pages of the weights"),
+        (850.0, 900.0, Verdict.WARNING, "850 MB available before loading"),
+    ],
+)
+def test_memory_is_judged_by_what_the_model_took(
+    available_mb: float | None, worker_mb: float | None, verdict: Verdict, found: str
+) -> None:
+    check = memory(available_mb, worker_mb)
+    assert check.verdict is verdict
+    assert found in check.found
+    assert (check.advice is None) == (verdict is not Verdict.WARNING)
+
+
+def test_what_renders_templates_needs_memory_too() -> None:
+    assert memory(930.0, 900.0, None).verdict is Verdict.SKIPPED
+    assert renderer_mb(config("[tasks.t]\nkind = 'generate'\n")) == 0.0
+    measured = renderer_mb(config("[tasks.t]\nkind = 'generate'\ntemplate = '{{ input.hz }} Hz'\n"))
+    assert measured is not None
+    assert 10 < measured < 60
+    with_it = memory(5000.0, 900.0, measured).found
+    assert f"what renders templates {measured:.0f} MB" in with_it
+    assert "renders" not in memory(5000.0, 900.0).found
+
+
+def judged(monkeypatch: pytest.MonkeyPatch, broken: Broken | None, reason: str = "why", **fields: Any) -> Check:
+    """What doctor says of a broker whose connection breaks so, at a port where somebody listens; None = it stands."""
+
+    class Link:
+        def __init__(self, _client_id: str, _mqtt: MqttConfig, deliver: Any) -> None:
+            self.deliver = deliver
+
+        def start(self) -> None:
+            link: Any = self
+            event: LinkEvent = Connected(link=link)
+            if broken is not None:
+                event = Disconnected(link=link, broken=broken, reason=reason)
+            self.deliver(event)
+
+        def stop(self, _timeout_s: float) -> None:
+            pass
+
+    monkeypatch.setattr(broker_module, "MqttLink", Link)
+    with hangs_up() as port:
+        return broker(MqttConfig.model_validate({"host": "127.0.0.1", "port": port, **fields}), "doctor")
+
+
+@pytest.mark.parametrize(
+    ("broken", "tls", "found", "advice"),
+    [
+        (None, {}, ", MQTT 5, with TLS", ""),
+        (Broken.REFUSED, None, " refuses the connection: why", "mqtt.username"),
+        (Broken.NOT_REACHED, {}, " can be reached, but not with TLS: why", "mqtt.port is the broker's TLS listener"),
+        (Broken.NOT_REACHED, None, " cannot be reached: why", "check the broker"),
+        (Broken.NOT_ANSWERED, None, " does not answer a CONNECT of MQTT 5 without TLS", "wants TLS"),
+        (Broken.NOT_ANSWERED, {}, " does not answer a CONNECT of MQTT 5 with TLS", "mqtt.tls.cert_file"),
+    ],
+)
+def test_what_keeps_the_broker_away_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch, broken: Broken | None, tls: dict[str, str] | None, found: str, advice: str
+) -> None:
+    check = judged(monkeypatch, broken, tls=tls)
+    assert check.verdict is (Verdict.GOOD if broken is None else Verdict.FAILED)
+    assert check.found.startswith("127.0.0.1:")
+    assert check.found.endswith(found)
+    assert advice in (check.advice or "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("CA cert does not include key usage extension", "-addext keyUsage=critical,keyCertSign,cRLSign"),
+        ("Hostname mismatch, certificate is not valid for 'x'.", "name the broker in mqtt.host as its certificate"),
+        ("certificate has expired", "renew the certificate"),
+        ("certificate is not yet valid", "set this board's clock"),
+        ("unable to get local issuer certificate", "who signed the broker's"),
+        ("self-signed certificate in certificate chain", "who signed the broker's"),
+    ],
+)
+def test_what_is_wrong_with_a_certificate_is_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, reason: str, advice: str
+) -> None:
+    check = judged(monkeypatch, Broken.NOT_REACHED, f"certificate verify failed: {reason}", tls={})
+    assert check.found.endswith(reason)
+    assert advice in (check.advice or "")
+
+
+def test_files_that_the_connection_lacks_are_named(tmp_path: Path) -> None:
+    check = broker(MqttConfig(password_file=tmp_path / "none"), "doctor")
+    assert check.verdict is Verdict.FAILED
+    assert check.found.startswith("mqtt.password_file: should be a file that can be read")
+
+
+def test_a_configuration_that_is_not_there_is_to_be_named(tmp_path: Path) -> None:
+    (check,) = doctor.checks(tmp_path / "none.toml")
+    assert check.advice == "name the configuration with --config FILE"
+
+
+def test_one_thread_is_no_threads() -> None:
+    assert [counted(count, "thread") for count in (1, 2)] == ["1 thread", "2 threads"]
+
+
+def written(folder: Path, more: str = "") -> Path:
+    """A configuration without broker and model."""
+    path = folder / "config.toml"
+    text = '[device]\nsite = "hall1"\nid = "board1"\n[mqtt]\nhost = "127.0.0.1"\nport = 1\n'
+    path.write_text(f'{text}[models.default]\npath = "none"\n{more}', encoding="utf-8")
+    return path
+
+
+def read(tree: Tree, root: Path) -> BoardReading:
+    tree.write(root)
+    with pytest.MonkeyPatch.context() as patch:
+        tree.inject(patch, root)
+        return read_once(Board(root, root))
+
+
+FOUND = {
+    "pi4": "SoC 47.2 °C with a limit of 80 °C; throttling told by firmware, supply alarm; "
+    "power not measured; no fan speed",
+    "pi5": "SoC 61.1 °C with a limit of 80 °C; throttling told by firmware, supply alarm; power not measured; "
+    "fan 4012 rpm",
+    "rk3588-mainline": "SoC 80.4 °C with a limit of 85 °C; throttling told by cooling devices; "
+    "11.9 W of the board by ina226; no fan speed",
+    "orin-nano": "SoC 63.8 °C with a limit of 95 °C; throttling told by cooling devices, over-current counters; "
+    "9.2 W of the module by ina3221 VDD_IN; fan 2140 rpm; off: cv0-thermal (thermal_zone2) (Resource temporarily "
+    "unavailable), cv1-thermal (thermal_zone3) (Resource temporarily unavailable), cv2-thermal (thermal_zone4) "
+    "(Resource temporarily unavailable)",
+    "container": "no temperature; throttling told by nobody; power not measured; no fan speed",
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_a_board_tells_of_itself_is_named_with_its_sources(name: str, tmp_path: Path) -> None:
+    check = sensors(read(load(name), tmp_path))
+    assert check.found == FOUND[name]
+    assert check.verdict is (Verdict.SKIPPED if name == "container" else Verdict.GOOD)
+    assert check.advice is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_memory_limit_takes_the_kernels_controller(name: str, tmp_path: Path) -> None:
+    check = memory_limit(read(load(name), tmp_path))
+    wanted = Verdict.WARNING if name.startswith("pi") else Verdict.SKIPPED if name == "container" else Verdict.GOOD
+    assert check.verdict is wanted
+    assert ("cgroup_enable=memory" in (check.advice or "")) == (wanted is Verdict.WARNING)
+
+
+def test_a_supply_that_was_too_weak_is_worth_a_word(tmp_path: Path) -> None:
+    check = sensors(read(load("pi5-undervoltage"), tmp_path))
+    assert check.verdict is Verdict.WARNING
+    assert "stronger supply" in (check.advice or "")
+
+
+@pytest.mark.parametrize(
+    ("board", "file", "number", "failed", "advice"),
+    [
+        ("pi4", "get_throttled", errno.EACCES, "get_throttled (Permission denied)", "group video"),
+        (
+            "x86-laptop",
+            "sys/class/powercap/intel-rapl:0/energy_uj",
+            errno.EACCES,
+            "package-0 (intel-rapl:0) (Permission denied)",
+            "energy_uj",
+        ),
+        (
+            "pi4",
+            "sys/class/thermal/thermal_zone0/temp",
+            errno.EIO,
+            "cpu-thermal (thermal_zone0) (Input/output error)",
+            "dmesg",
+        ),
+    ],
+)
+def test_sensors_that_fail_are_told_with_what_to_do(
+    tmp_path: Path, board: str, file: str, number: int, failed: str, advice: str
+) -> None:
+    tree = load(board)
+    tree.faults[file] = number
+    check = sensors(read(tree, tmp_path))
+    assert check.verdict is Verdict.WARNING
+    assert f"failed: {failed}" in check.found
+    assert advice in (check.advice or "")
+
+
+@pytest.mark.expects_warning
+def test_a_sensor_that_hangs_holds_neither_doctor_nor_the_other_readings_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(monitor_module, "HANGS_AFTER_S", 0.3)
+    root = tmp_path / "board"
+    load("pi5").write(root)
+    hanging = root / "sys/class/thermal/thermal_zone0/temp"
+    hanging.unlink()
+    os.mkfifo(hanging)
+    before = set(threads())
+    assert doctor.doctor(written(tmp_path, f'[board]\nroot = "{root}"\n'), as_json=True) == 1
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    told = checks["sensors"]
+    assert told["verdict"] == "warning"
+    assert told["found"] == (
+        "no temperature; throttling told by firmware, supply alarm; power not measured; fan 4012 rpm; "
+        "failed: cpu-thermal (thermal_zone0) (hangs for more than 0.3 s)"
+    )
+    assert told["advice"] == (
+        "cpu-thermal (thermal_zone0): the kernel's log (dmesg) may tell why; the agent goes on without"
+    )
+    assert "MB free" in checks["disk"]["found"]
+    answer(hanging, b"")
+    wait_until(lambda: set(threads()) <= before)
+
+
+def test_a_disk_that_does_not_answer_is_told(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path))
+    check = doctor._disk(config, BoardReading(errors={"disk": "hangs for more than 2 s"}))
+    assert check.verdict is Verdict.WARNING
+    assert check.found.endswith(": hangs for more than 2 s")
+
+
+@pytest.mark.parametrize(
+    ("cpu_variant", "unused"),
+    [
+        ("armv8.2_2 NEON ARM_FMA FP16_VA DOTPROD REPACK", ""),
+        ("NEON ARM_FMA DOTPROD", ""),
+        ("armv8.0_1 NEON ARM_FMA REPACK", "asimddp"),
+        ("no_DOTPROD NEON", "asimddp"),
+    ],
+)
+def test_kernels_that_leave_a_feature_of_the_cores_unused_are_named_with_it(cpu_variant: str, unused: str) -> None:
+    check = kernels(["asimd", "asimddp"], cpu_variant)
+
+    assert check.verdict is (Verdict.FAILED if unused else Verdict.GOOD)
+    assert cpu_variant in check.found
+    assert unused in check.found
+    assert not unused or "all kernel variants" in str(check.advice)
+
+
+def policy(root: Path, **files: str) -> Path:
+    folder = root / "sys/devices/system/cpu/cpufreq/policy0"
+    folder.mkdir(parents=True)
+    for file, text in files.items():
+        (folder / file).write_text(f"{text}\n", "utf-8")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "verdict", "found"),
+    [
+        ({}, Verdict.SKIPPED, "no frequency governor"),
+        ({"scaling_governor": "ondemand"}, Verdict.GOOD, "governor ondemand"),
+        ({"scaling_governor": "powersave"}, Verdict.WARNING, "policy0 powersave keeps the cores slow"),
+        ({"scaling_governor": "powersave", "scaling_driver": "intel_pstate"}, Verdict.GOOD, "governor powersave"),
+        (
+            {"scaling_governor": "schedutil", "scaling_max_freq": "1800000", "cpuinfo_max_freq": "2400000"},
+            Verdict.GOOD,
+            "capped: policy0 1800 of 2400 MHz",
+        ),
+    ],
+)
+def test_cores_that_are_kept_slow_are_told(tmp_path: Path, files: dict[str, str], verdict: Verdict, found: str) -> None:
+    check = cpu_clock(policy(tmp_path, **files))
+    assert check.verdict is verdict
+    assert found in check.found
+
+
+@pytest.mark.parametrize(
+    ("lines", "verdict", "found"),
+    [
+        ("", Verdict.GOOD, "none"),
+        ("/dev/zram0 partition 2097148 0 100\n", Verdict.GOOD, "/dev/zram0"),
+        ("/dev/mmcblk0p3 partition 102396 0 -2\n", Verdict.WARNING, "memory card: /dev/mmcblk0p3"),
+    ],
+)
+def test_swapping_to_a_card_is_warned_of(tmp_path: Path, lines: str, verdict: Verdict, found: str) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/swaps").write_text(f"Filename Type Size Used Priority\n{lines}", "utf-8")
+    check = swap(tmp_path)
+    assert (check.verdict, found in check.found) == (verdict, True)
+
+
+def test_a_clock_that_follows_no_server_is_warned_of() -> None:
+    assert [clock(told).verdict for told in (True, None, False)] == [Verdict.GOOD, Verdict.GOOD, Verdict.WARNING]
+
+
+NOBODY = Account("edge-agent", 65534, frozenset({65534}), is_other=True)
+
+
+def test_what_the_services_account_may_not_do_is_found_by_root(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"GGUF")
+    config = load_config(written(tmp_path))
+    config = config.model_copy(
+        update={"models": {"default": config.models["default"].model_copy(update={"path": model})}}
+    )
+    # On the way to it there may be folders that are closed to others.
+    is_reached = all(parent.stat().st_mode & 1 for parent in tmp_path.parents)
+    assert (readable(config, NOBODY, tmp_path / "config.toml").verdict is Verdict.GOOD) == is_reached
+    model.chmod(0o600)
+    check = readable(config, NOBODY, tmp_path / "config.toml")
+    assert check.verdict is Verdict.FAILED
+    assert "edge-agent may not read" in check.found
+    assert str(model) in check.found
+    assert "chmod a+rX" in (check.advice or "")
+    assert state(closed, NOBODY).verdict is Verdict.FAILED
+
+
+def test_the_state_folder_is_to_be_writable_and_ones_own(tmp_path: Path) -> None:
+    mine = who_runs()
+    assert state(tmp_path / "none", mine).verdict is Verdict.WARNING
+    account = Account("this account", os.geteuid(), frozenset(os.getgroups()), is_other=False)
+    assert state(tmp_path, account).verdict is Verdict.GOOD
+    (tmp_path / "calibration.json").write_text("{}", "utf-8")
+    other = Account("edge-agent", os.geteuid() + 1, account.groups, is_other=False)
+    check = state(tmp_path, other)
+    assert check.verdict is Verdict.WARNING
+    assert "calibration.json" in check.found
+    assert "chown" in (check.advice or "")
+
+
+def test_the_journal_is_looked_at_and_its_damage_told(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    assert journal(path).found == "none yet: made at the first start"
+    Journal(path).close()
+    assert journal(path).verdict is Verdict.GOOD
+    path.write_bytes(b"no database" * 100)
+    check = journal(path)
+    assert check.verdict is Verdict.WARNING
+    assert "aside" in (check.advice or "")
+
+
+def test_another_board_of_this_name_is_warned_of() -> None:
+    assert name_check(b'{"state": "online"}', "b", is_running=False).verdict is Verdict.WARNING
+    assert name_check(b'{"state": "online"}', "b", is_running=True).verdict is Verdict.GOOD
+    assert name_check(b'{"state": "offline"}', "b", is_running=False).verdict is Verdict.GOOD
+    assert name_check(b"\xff", "b", is_running=False).verdict is Verdict.GOOD
+
+
+@pytest.mark.expects_warning
+@pytest.mark.usefixtures("require_mosquitto")
+@pytest.mark.parametrize(
+    ("user", "verdict", "found"),
+    [("board1", Verdict.GOOD, "may hear and publish"), ("board2", Verdict.FAILED, "refuses to publish")],
+)
+def test_an_access_list_that_shuts_the_board_out_is_found(
+    tmp_path: Path, user: str, verdict: Verdict, found: str
+) -> None:
+    (tmp_path / "acl").write_text("pattern readwrite edgeai/v1/+/%u/#\n", "utf-8")
+    port = free_port()
+    path = written(tmp_path)
+    more = f'port = {port}\nusername = "{user}"'
+    path.write_text(path.read_text("utf-8").replace("port = 1", more), "utf-8")
+    with Mosquitto(tmp_path, port, f"acl_file {tmp_path}/acl\nuser {getpass.getuser()}\n"):
+        topics, name = rights(load_config(path), "doctor", is_running=False)
+    assert topics.verdict is verdict
+    assert found in topics.found
+    assert name.verdict is Verdict.GOOD
+
+
+@pytest.mark.usefixtures("require_mosquitto")
+def test_the_broker_alone_is_asked_where_nothing_else_is_to_be_known(tmp_path: Path) -> None:
+    passwords = tmp_path / "passwords"
+    command = ["mosquitto_passwd", "-b", "-c", str(passwords), "board1", "of board1"]
+    subprocess.run(command, check=True, capture_output=True)
+    port = free_port()
+    path = written(tmp_path)
+    more = f'port = {port}\nusername = "board1"\npassword_file = "password"'
+    path.write_text(path.read_text("utf-8").replace("port = 1", more), "utf-8")
+    more = f"password_file {passwords}\nallow_anonymous false\nuser {getpass.getuser()}\n"
+    with Mosquitto(tmp_path, port, more):
+        found = {}
+        for name in ("board1", "board2"):
+            (tmp_path / "password").write_text(f"of {name}", "utf-8")
+            found[name] = list(doctor.checks(path, is_broker_only=True))
+    assert [check.name for check in found["board1"]] == ["configuration", "broker", "topics", "name"]
+    assert {check.verdict for check in found["board1"]} == {Verdict.GOOD}
+    _, check = found["board2"]
+    assert (check.name, check.verdict) == ("broker", Verdict.FAILED)
+    assert "refuses the connection: Not authorized" in check.found
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict", "found"),
+    [
+        ({}, Verdict.GOOD, "may hear and publish"),
+        ({"is_back": False}, Verdict.WARNING, "does not come back"),
+        ({"refused": {"b/cmd/+": "Not authorized"}}, Verdict.FAILED, 'to hear "b/cmd/+" (Not authorized)'),
+        ({"unanswered": {"b/cmd/+"}}, Verdict.WARNING, "no answer to subscriptions"),
+    ],
+)
+def test_what_a_broker_does_with_topics_is_judged(told: dict[str, Any], verdict: Verdict, found: str) -> None:
+    known: dict[str, Any] = {"refused": {}, "unanswered": set(), "publishing": None, "is_back": True}
+    check = topics_check(**{**known, **told}, base="b")
+    assert check.verdict is verdict
+    assert found in check.found
+
+
+def test_the_model_that_was_switched_to_is_checked_and_named(tmp_path: Path) -> None:
+    path = written(tmp_path, f'[board]\nroot = "{tmp_path}/root"\n')
+    path.write_text(f'state_dir = "{tmp_path}/state"\n{path.read_text("utf-8")}', "utf-8")
+    config = load_config(path)
+    switched = tmp_path / "pumps-2"
+    write(config.state_dir, Record(configured=config.models["default"].path, current=switched, previous=tmp_path / "1"))
+    checks = {check.name: check for check in doctor.checks(path)}
+    assert f"{switched} runs since a model-switch" in checks["model in force"].found
+    assert "nowhere to go" in checks["model in force"].found
+    assert str(switched) in checks["model"].found
+
+
+def test_a_configured_link_that_follows_the_switches_is_what_runs(tmp_path: Path) -> None:
+    bundle(tmp_path / "pumps-1")
+    link = tmp_path / "current"
+    record = Record(configured=link, current=tmp_path / "pumps-2", previous=tmp_path / "pumps-1")
+    for name, is_other in (("pumps-1", True), ("pumps-2", False)):
+        link.unlink(missing_ok=True)
+        link.symlink_to(name)
+        check = doctor.in_force_check(record.current, link, record)
+        assert check.verdict is Verdict.GOOD
+        assert (f"not models.default.path ({link})" in check.found) == is_other

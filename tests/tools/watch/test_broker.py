@@ -1,0 +1,106 @@
+"""Which broker and site the command line means."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_agent import cli
+from edge_agent.core.config import MqttConfig
+from edge_agent.tools.watch import watch as module
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[MqttConfig, str]]:
+    """What the command would have watched."""
+    calls: list[tuple[MqttConfig, str]] = []
+
+    def watch(mqtt: MqttConfig, site: str, **_: object) -> int:
+        calls.append((mqtt, site))
+        return 0
+
+    monkeypatch.setattr(module, "watch", watch)
+    return calls
+
+
+def config(folder: Path) -> str:
+    path = folder / "config.toml"
+    path.write_text(
+        '[device]\nsite = "hall1"\nid = "b"\n'
+        '[mqtt]\nhost = "broker.example"\nroot = "r"\n[models.default]\npath = "echo:"\n',
+        encoding="utf-8",
+    )
+    return str(path)
+
+
+def test_the_configuration_names_both(tmp_path: Path, seen: list[tuple[MqttConfig, str]]) -> None:
+    assert cli.main(["watch", "--config", config(tmp_path)]) == 0
+    ((mqtt, site),) = seen
+    assert (mqtt.hosts, mqtt.root, site) == (("broker.example",), "r", "hall1")
+
+
+def test_another_site_on_the_same_broker(tmp_path: Path, seen: list[tuple[MqttConfig, str]]) -> None:
+    assert cli.main(["watch", "--config", config(tmp_path), "--site", "hall2"]) == 0
+    assert seen[0][1] == "hall2"
+
+
+def test_a_pc_needs_no_configuration(tmp_path: Path, seen: list[tuple[MqttConfig, str]]) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x", encoding="utf-8")
+    flags = ["--host", "h", "--site", "s", "--port", "1884", "--root", "r/t", "--protocol", "3.1.1", "--username", "u"]
+    assert cli.main(["watch", *flags, "--password-file", str(secret)]) == 0
+    mqtt = seen[0][0]
+    assert (mqtt.hosts, mqtt.port, mqtt.root, mqtt.protocol) == (("h",), 1884, "r/t", "3.1.1")
+    assert (mqtt.username, mqtt.password_file, mqtt.tls) == ("u", secret, None)
+
+
+def test_tls_is_asked_for_or_follows_from_a_file(seen: list[tuple[MqttConfig, str]]) -> None:
+    assert cli.main(["watch", "--host", "h", "--site", "s", "--tls"]) == 0
+    assert (seen[0][0].tls is not None, seen[0][0].effective_port) == (True, 8883)
+    assert cli.main(["watch", "--host", "h", "--site", "s", "--ca-file", "/nowhere/ca.pem"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--host", "h"], "--site: required with --host"),
+        (["--host", "h", "--site", "hall 1"], '--site: should be 1 to 64 letters, digits, _ or - (got "hall 1")'),
+        (["--host", "a b", "--site", "s"], "--host: should be a host's name or address"),
+        (["--host", "h", "--site", "s", "--root", "#"], '--root: a topic holds no wildcards (got "#")'),
+        (["--host", "h", "--site", "s", "--ca-file", "/nowhere"], "--ca-file: should be a file that can be read"),
+        (["--host", "h", "--site", "s", "--key-file", "k"], "--key-file: "),
+        (["--port", "1884"], "--port: only goes with --host"),
+        (["--tls"], "--tls: only goes with --host"),
+        (["--host", "h", "--site", "\x1b[2J"], '--site: should be 1 to 64 letters, digits, _ or - (got "\\u001b[2J")'),
+    ],
+)
+def test_what_is_wrong_is_told_by_option(capsys: pytest.CaptureFixture[str], arguments: list[str], told: str) -> None:
+    assert cli.main(["watch", *arguments]) == cli.EXIT_USAGE
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--wait", "0"], ["--wait", "x"], ["--wait", "nan"], ["--host", "h", "--config", "c"]]
+)
+def test_usage_errors_have_their_exit_code(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["watch", *arguments])
+    assert ended.value.code == cli.EXIT_USAGE
+
+
+def test_without_a_configuration_the_other_way_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "DEFAULT_PATH", tmp_path / "config.toml")
+    assert cli.main(["watch"]) == cli.EXIT_CONFIG
+    assert "--host HOST --site SITE" in capsys.readouterr().err
+
+
+def test_the_daemon_imports_none_of_it() -> None:
+    package = "edge_agent.tools.watch."
+    names = f"[name for name in sys.modules if name.split('.')[0] == 'rich' or (name + '.').startswith('{package}')]"
+    code = f"import sys, edge_agent.agent, edge_agent.cli, edge_agent.engine.worker; assert not {names}, {names}"
+    subprocess.run([sys.executable, "-c", code], check=True)
