@@ -22,6 +22,7 @@ from edge_agent.commands.operations import Operations
 from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
 from edge_agent.core.errors import cut
+from edge_agent.core.inbound import Message
 from edge_agent.core.load_progress import LOAD_SILENCE_S
 from edge_agent.core.protocol import (
     Cancelled,
@@ -42,7 +43,7 @@ from edge_agent.models.switch import ModelSwitch
 from edge_agent.models.switch_attempt import How, Opened, Recorded, switched_event
 from edge_agent.mqtt.connections import Connections
 from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import TAKEN_OVER, Connected, Disconnected, Inbound
+from edge_agent.mqtt.link_events import TAKEN_OVER, Connected, Disconnected, Received
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.renderer import Renderer
@@ -174,7 +175,7 @@ class Agent:
             event = event.event
             self._supervisor.heard(now)
         match event:
-            case Inbound():
+            case Received():
                 self._hear(event, now)
             case Finished() | Refused() | Failed() | Cancelled():
                 asker = self._canary_watch.hear if event.id < 0 else self._dispatcher.answered
@@ -287,43 +288,43 @@ class Agent:
     def _exit_after_drain(self, _cancelled: int) -> None:
         self._exit_code = 0
 
-    def _hear(self, inbound: Inbound, now: float) -> None:
-        connections = self._connections
+    def _hear(self, received: Received, now: float) -> None:
+        connections, link, message = self._connections, received.link, received.message
         connections.received += 1
         try:
-            if inbound.topic == self._topics.state:
-                self._mend_state(inbound, now)
-            elif self._is_from_home_assistant(inbound):
-                self._on_home_assistant(inbound, now)
-            elif inbound.retain:
+            if message.topic == self._topics.state:
+                self._mend_state(message, now)
+            elif self._is_from_home_assistant(received):
+                self._on_home_assistant(message, now)
+            elif message.is_retained:
                 # A retained request or command would come again at every reconnect: it is old by definition.
                 connections.ignored += 1
-                log.info("retained message dropped topic=%r", cut(inbound.topic))
-            elif inbound.link is connections.control:
-                self._operations.desk.hear(inbound)
-            elif not self._dispatcher.hear(inbound, now):
+                log.info("retained message dropped topic=%r", cut(message.topic))
+            elif link is connections.control:
+                self._operations.desk.hear(message)
+            elif not self._dispatcher.hear(message, now):
                 connections.ignored += 1
         finally:
-            if inbound.link is connections.data:
-                self._delivery.received(inbound)
+            if link is connections.data:
+                self._delivery.received(received)
             else:
-                inbound.link.acknowledge(inbound)
+                link.acknowledge(received)
 
-    def _mend_state(self, inbound: Inbound, now: float) -> None:
+    def _mend_state(self, message: Message, now: float) -> None:
         """A late will of a connection before this one must not be the last word on our state, nor anybody else's."""
-        if session := self._presence.foreign_session(inbound.payload):
+        if session := self._presence.foreign_session(message.payload):
             self._retained.alarms.session_heard(session, now)
-        if inbound.payload != self._presence.birth().payload:
+        if message.payload != self._presence.birth().payload:
             self._timers.setdefault("republish", now + REPUBLISH_AFTER_S)
 
-    def _is_from_home_assistant(self, inbound: Inbound) -> bool:
+    def _is_from_home_assistant(self, received: Received) -> bool:
         # On the data connection it would be a reading of a task that listens there, too.
-        is_status = inbound.topic == discovery_status(self._operations.config.homeassistant.prefix)
-        return is_status and inbound.link is self._connections.control
+        is_status = received.message.topic == discovery_status(self._operations.config.homeassistant.prefix)
+        return is_status and received.link is self._connections.control
 
-    def _on_home_assistant(self, inbound: Inbound, now: float) -> None:
+    def _on_home_assistant(self, message: Message, now: float) -> None:
         """It has started and knows no states yet; not every board of a site tells it in the same second."""
-        if inbound.payload == b"online" and not inbound.retain:
+        if message.payload == b"online" and not message.is_retained:
             spread_s = random.uniform(*HOME_ASSISTANT_SPREAD_S)  # noqa: S311
             self._timers.setdefault("home-assistant", now + spread_s)
 

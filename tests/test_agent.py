@@ -23,7 +23,7 @@ from edge_agent.status.presence import Presence, State
 from edge_agent.worker.memory_bound import LASTING_S
 from edge_agent.worker.process import EngineProcess, WorkerExited
 from edge_agent.worker.supervisor import FromWorker
-from tests.helpers.support import BASE, config, finished, inbound, with_model
+from tests.helpers.support import BASE, config, finished, inbound, received, with_model
 from tests.models.test_bundle import OTHER_WEIGHTS, bundle
 from tests.status.test_health import READY
 from tests.worker.test_supervisor import Memory as WorkerMemory
@@ -234,7 +234,7 @@ def test_what_somebody_else_put_in_the_place_of_our_retained_messages_is_mended(
 def test_a_foreign_word_on_our_state_is_mended_while_the_model_loads_too(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
     told = connected(agent, monkeypatch)
-    agent._hear(inbound(f"{BASE}/state", b'{"state":"online"}'), 100.0)
+    agent._hear(received(inbound(f"{BASE}/state", b'{"state":"online"}')), 100.0)
     agent._tick(100.0 + REPUBLISH_AFTER_S)
     assert [json.loads(word.payload)["reason"] for word in told if word.topic == f"{BASE}/state"] == ["starting"]
 
@@ -274,8 +274,8 @@ def test_another_agent_of_our_name_is_noticed_by_the_sessions_that_it_tells() ->
     other = Presence(config().topics)
     for now in (1.0, 2.0):
         agent._presence.will()
-        agent._hear(inbound(f"{BASE}/state", agent._presence.birth().payload), now)
-        agent._hear(inbound(f"{BASE}/state", other.will().payload), now)
+        agent._hear(received(inbound(f"{BASE}/state", agent._presence.birth().payload)), now)
+        agent._hear(received(inbound(f"{BASE}/state", other.will().payload)), now)
     agent._retained.look_for_alarms(2.0)
     assert agent._retained.alarms.severities == {"duplicate-client-id": "critical"}
 
@@ -352,7 +352,7 @@ def test_a_model_that_is_gone_at_the_death_of_its_worker_is_told_to_who_waits_an
     agent._handle(WorkerExited(returncode=-9, log_tail=()), 1.0)
     topic = f"{BASE}/infer/generate/request"
     for number, deadline_ms in enumerate((4_000, 600_000)):
-        agent._hear(inbound(topic, {"id": number, "input": "x", "deadline_ms": deadline_ms}, at=1.1), 1.1)
+        agent._hear(received(inbound(topic, {"id": number, "input": "x", "deadline_ms": deadline_ms}, at=1.1)), 1.1)
     waiting = []
     for now in (1.5, 2.5, 4.5):
         agent._tick(now)

@@ -6,12 +6,12 @@ from edge_agent.core.protocol import Cancelled
 from edge_agent.inbox import MAX_INBOX, Inbox
 from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import Broken, Disconnected
-from tests.helpers.support import inbound
+from tests.helpers.support import inbound, received
 
 
 def test_the_workers_events_come_before_requests_that_wait_and_each_kind_in_order() -> None:
     inbox = Inbox()
-    requests = [inbound("t", payload) for payload in ("first", "second")]
+    requests = [received(inbound("t", payload)) for payload in ("first", "second")]
     events = [Cancelled(id=number) for number in (1, 2)]
     for request, event in zip(requests, events, strict=True):
         inbox.deliver(request)
@@ -23,7 +23,7 @@ def test_a_lost_connection_is_told_without_waiting_for_an_inbox_that_is_full() -
     """Else paho would wait with a lock held that the agent's thread needs before it empties the inbox."""
     inbox = Inbox()
     for _ in range(MAX_INBOX):
-        inbox.deliver(inbound("t", "reading"))
+        inbox.deliver(received(inbound("t", "reading")))
     lost = Disconnected(link=cast("MqttLink", None), broken=Broken.LOST, reason="Unspecified error")
     inbox.deliver(lost)
     assert [inbox.take(0.0) for _ in range(MAX_INBOX + 1)][-1] is lost
@@ -32,6 +32,6 @@ def test_a_lost_connection_is_told_without_waiting_for_an_inbox_that_is_full() -
 def test_nobody_waits_at_an_inbox_that_is_full_and_closed() -> None:
     inbox = Inbox()
     for _ in range(MAX_INBOX):
-        inbox.deliver(inbound("t", "reading"))
+        inbox.deliver(received(inbound("t", "reading")))
     inbox.close()
-    inbox.deliver(inbound("t", "one more"))
+    inbox.deliver(received(inbound("t", "one more")))

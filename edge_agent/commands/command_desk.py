@@ -24,9 +24,9 @@ from edge_agent.commands.nonces import FILE as NONCES
 from edge_agent.commands.nonces import Nonces
 from edge_agent.core.config import COMMANDS, Config
 from edge_agent.core.errors import cut, shown
+from edge_agent.core.inbound import Message
 from edge_agent.core.publications import Publication, json_publication
 from edge_agent.core.topics import reply_topic_fault
-from edge_agent.mqtt.link_events import Inbound
 
 log = logging.getLogger(__name__)
 
@@ -75,24 +75,24 @@ class CommandDesk:
             self._authority, self._known_since = Authority(key, self._nonces), time.monotonic()
         self._config = config
 
-    def hear(self, inbound: Inbound) -> None:
+    def hear(self, message: Message) -> None:
         """Takes in one message below `cmd/`. It gets exactly one result."""
-        operation = self._config.topics.operation_of_command(inbound.topic)
+        operation = self._config.topics.operation_of_command(message.topic)
         if operation is None:
             return
         fields: dict[str, Any] = {}
 
         def answer(data: Any = None, error: CommandError | None = None) -> None:
-            topic = inbound.response_topic
+            topic = message.response_topic
             if topic is None or reply_topic_fault(topic, self._config.reply_topics):
                 topic = self._config.topics.command_result(operation)
             payload = encode_result(fields.get("id"), data, error)
-            self._publish(json_publication(topic, payload, correlation=inbound.correlation))
+            self._publish(json_publication(topic, payload, correlation=message.correlation))
 
         try:
-            fields = parse_command(inbound.payload)
+            fields = parse_command(message.payload)
             self._check(operation, fields)
-            if not inbound.payload.strip() and operation not in _CHANGING_NOTHING:
+            if not message.payload.strip() and operation not in _CHANGING_NOTHING:
                 raise CommandError("bad_json", "payload: should be an object, {} at least (got nothing)")
             self._execute(operation, fields, answer)
         except CommandError as error:

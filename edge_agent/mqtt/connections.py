@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from edge_agent.core.config import Config
 from edge_agent.core.publications import Publication
@@ -11,7 +12,6 @@ from edge_agent.core.topics import discovery_status
 from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import TAKEN_OVER, Broken, Disconnected, LinkEvent
 from edge_agent.mqtt.subscriptions import Subscriptions
-from edge_agent.status.health import MqttFacts
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,27 @@ UNSTABLE_WINDOW_S = 60.0
 SETTLES_WITHIN_S, LEAVES_AFTER_S, LEAVES_AT_LAST_S = 2.0, 45.0, 1800.0
 # Whoever looks after a while is to see it still.
 REFUSED_WINDOW_S = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttFacts:
+    """What health reports of both connections. None = not so.
+
+    connected_s: age of the control connection; data_lost_s: how long the data connection is down.
+    disconnects_lately: within the last minute; refused_lately: messages that the broker refused within ten minutes.
+    unheard: subscriptions that the broker refuses.
+    """
+
+    connected_s: float | None
+    reconnects: int
+    received: int
+    published: int
+    queued_out: int
+    dropped: int
+    disconnects_lately: int
+    refused_lately: int
+    unheard: int
+    data_lost_s: float | None
 
 
 class Connections:

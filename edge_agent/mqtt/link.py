@@ -25,10 +25,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.core.config import MqttConfig
+from edge_agent.core.inbound import Message
 from edge_agent.core.publications import Publication
 from edge_agent.mqtt.credentials import connection_fault, read_secret, tls_context
 from edge_agent.mqtt.first_in_line import MAX_IN_FLIGHT
-from edge_agent.mqtt.link_events import TAKEN_OVER, Broken, Connected, Disconnected, Inbound, LinkEvent
+from edge_agent.mqtt.link_events import TAKEN_OVER, Broken, Connected, Disconnected, LinkEvent, Received
 from edge_agent.mqtt.outbox import Fate, Outbox
 from edge_agent.mqtt.paho_queue import PahoQueue, properties
 
@@ -204,10 +205,11 @@ class MqttLink:
         """
         return self.outbox.publish(publication)
 
-    def acknowledge(self, inbound: Inbound) -> None:
-        """Takes the message off the broker's hands; void once the connection it came on is gone."""
-        if inbound.qos > 0 and inbound.epoch == self.connects and self.is_connected:
-            self._client.ack(inbound.packet_id, inbound.qos)
+    def acknowledge(self, received: Received) -> None:
+        """Sends the PUBACK; does nothing once the connection that the message came on is gone."""
+        message = received.message
+        if message.qos > 0 and received.epoch == self.connects and self.is_connected:
+            self._client.ack(message.packet_id, message.qos)
 
     def _on_pre_connect(self, client: paho.Client, _userdata: object) -> None:
         self._is_unanswered = True
@@ -284,20 +286,22 @@ class MqttLink:
         try:
             told = message.properties if self._is_v5 else None
             self._deliver(
-                Inbound(
+                Received(
                     link=self,
-                    topic=message.topic,
-                    payload=bytes(message.payload),
-                    retain=message.retain,
-                    duplicate=message.dup,
-                    response_topic=getattr(told, "ResponseTopic", None),
-                    correlation=getattr(told, "CorrelationData", None),
-                    content_type=getattr(told, "ContentType", None),
-                    expiry_s=getattr(told, "MessageExpiryInterval", None),
-                    received_at=time.monotonic(),
                     epoch=self.connects,
-                    packet_id=message.mid,
-                    qos=message.qos,
+                    message=Message(
+                        topic=message.topic,
+                        payload=bytes(message.payload),
+                        qos=message.qos,
+                        packet_id=message.mid,
+                        is_retained=message.retain,
+                        is_duplicate=message.dup,
+                        response_topic=getattr(told, "ResponseTopic", None),
+                        correlation=getattr(told, "CorrelationData", None),
+                        content_type=getattr(told, "ContentType", None),
+                        expiry_s=getattr(told, "MessageExpiryInterval", None),
+                        received_at=time.monotonic(),
+                    ),
                 )
             )
         except Exception:

@@ -1,10 +1,12 @@
-"""PURE. What a connection to the broker tells: messages that came, and how it fares itself."""
+"""What a connection to the broker reports: messages, and whether the connection is up."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from edge_agent.core.inbound import Message
 
 if TYPE_CHECKING:  # which makes these
     from edge_agent.mqtt.link import MqttLink
@@ -13,22 +15,12 @@ TAKEN_OVER = "Session taken over"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inbound:
-    """One message as it came. received_at: seconds of the monotonic clock. epoch: the connection it came on."""
+class Received:
+    """A message that waits for `link.acknowledge`. epoch: counts the connections of the link; void after the next."""
 
     link: MqttLink
-    topic: str
-    payload: bytes
-    retain: bool
-    duplicate: bool
-    response_topic: str | None
-    correlation: bytes | None
-    content_type: str | None
-    expiry_s: int | None
-    received_at: float
     epoch: int
-    packet_id: int
-    qos: int
+    message: Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,4 +46,4 @@ class Disconnected:
     reason: str
 
 
-LinkEvent = Inbound | Connected | Disconnected
+LinkEvent = Received | Connected | Disconnected

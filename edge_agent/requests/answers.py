@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from edge_agent.core.clock import Moment
 from edge_agent.core.envelope import logged
 from edge_agent.core.errors import cut, first_fault
+from edge_agent.core.inbound import Message
 from edge_agent.core.messages import Code, Error, Outcome, Refusal, Status, Timing, decode_reply
-from edge_agent.mqtt.link_events import Inbound
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates, Key, key_of, may_be_duplicate
 from edge_agent.requests.replies import Replies
@@ -68,18 +68,18 @@ class Answers:
             else:
                 self._duplicates.restore(known.key, outcome, known.ended.placed(now), known.row, known.nbytes)
 
-    def join(self, asker: Asker, inbound: Inbound, key: Key, now: float, retry_after_s: Callable[[], float]) -> bool:
+    def join(self, asker: Asker, inbound: Message, key: Key, now: float, retry_after_s: Callable[[], float]) -> bool:
         """Whether another request answers this one too: it waits for that, or is told at once. Raises Refusal."""
         if not may_be_duplicate(asker.origin, inbound):
             return False
-        twin = self._duplicates.find(key, now, is_redelivered=inbound.duplicate)
+        twin = self._duplicates.find(key, now, is_redelivered=inbound.is_duplicate)
         if twin is None:
             return False
         self._statistics.duplicates_total += 1
         if not isinstance(twin, Request):
             self._replies.terminal(asker, twin, repeat=True)
             return True
-        if inbound.duplicate:
+        if inbound.is_duplicate:
             self._delivery.drop(asker.row)
             return True
         nbytes = asker.origin.nbytes + len(inbound.payload)
@@ -117,7 +117,7 @@ class Answers:
             self._replies.terminal(follower, outcome, repeat=True)
         self._duplicates.end(key, outcome, now, request.row, recorded_bytes)
 
-    def refuse(self, asker: Asker, inbound: Inbound, error: Error, now: float) -> None:
+    def refuse(self, asker: Asker, inbound: Message, error: Error, now: float) -> None:
         """Of a request that is not let in."""
         origin = asker.origin
         log.info(

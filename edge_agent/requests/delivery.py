@@ -11,21 +11,21 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from edge_agent.core.clock import Moment, moment
+from edge_agent.core.inbound import Message
 from edge_agent.core.messages import shortened
 from edge_agent.core.publications import Publication
 from edge_agent.core.topics import Topics
 from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import Inbound
+from edge_agent.mqtt.link_events import Received
 from edge_agent.mqtt.outbox import Fate
-from edge_agent.requests.quarantine import Quarantined
-from edge_agent.store.journal import Repeatable, Unanswered
 from edge_agent.store.journal_file import FILE
 from edge_agent.store.journal_sync import Synced
 from edge_agent.store.record import Record
+from edge_agent.store.rows import Quarantined, StoredAnswer, StoredRequest
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +33,6 @@ log = logging.getLogger(__name__)
 CONFIRMED_WITHIN_S = 0.25
 # A broker that does not take a reply now is asked so often, with so long between.
 MOST_TRIES, POSTPONED_S = 20, 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A request of an earlier process. inbound: as if it came here.
-
-    is_deadly: two processes ended as they took it over alone.
-    """
-
-    row: int
-    task: str
-    inbound: Inbound
-    is_deadly: bool
 
 
 class Delivery:
@@ -58,8 +45,8 @@ class Delivery:
         self._link = link
         self._staged: list[tuple[int | None, Publication]] = []
         self._sent: dict[int, int] = {}
-        self._received: list[Inbound] = []
-        self._unacknowledged: deque[tuple[int, Inbound]] = deque()
+        self._received: list[Received] = []
+        self._unacknowledged: deque[tuple[int, Received]] = deque()
         self._generation = 0
         # Replies that the broker took no time for, and when they are due again; and how often it did not.
         self._postponed: deque[tuple[float, int]] = deque()
@@ -85,29 +72,11 @@ class Delivery:
         """All that they left."""
         self._record.taken_over()
 
-    def unanswered(self, now: Moment) -> Iterator[Left]:
-        """What an earlier process left, to be answered by this one: it is taken over when the next one is asked for."""
-        for left, is_deadly in self._record.unanswered():
-            yield Left(left.row, left.task, self._inbound(left, now), is_deadly)
+    def unanswered(self, now: Moment) -> Iterator[StoredRequest]:
+        """Requests of earlier processes: each is taken over when the next one is asked for."""
+        return self._record.unanswered(now)
 
-    def _inbound(self, left: Unanswered, now: Moment) -> Inbound:
-        return Inbound(
-            link=self._link,
-            topic=left.topic,
-            payload=left.payload,
-            retain=False,
-            duplicate=False,
-            response_topic=left.response_topic,
-            correlation=left.correlation,
-            content_type=left.content_type,
-            expiry_s=left.expiry_s,
-            received_at=left.arrived.placed(now),
-            epoch=0,  # it was acknowledged, or will come again
-            packet_id=left.packet_id,
-            qos=1,
-        )
-
-    def repeatable(self) -> Iterator[Repeatable]:
+    def repeatable(self) -> Iterator[StoredAnswer]:
         """Answers that an earlier process gave: one by one, for together they are megabytes."""
         return self._record.repeatable()
 
@@ -122,13 +91,13 @@ class Delivery:
     def release(self, fingerprint: str) -> None:
         self._record.release(fingerprint)
 
-    def accept(self, inbound: Inbound, task: str) -> int | None:
+    def accept(self, message: Message, task: str) -> int | None:
         """A request that is to be answered; gives its row. None: at QoS 0 nothing is promised, nor kept."""
-        return None if inbound.qos == 0 else self._record.accept(inbound, task, moment(inbound.received_at))
+        return None if message.qos == 0 else self._record.accept(message, task, moment(message.received_at))
 
-    def refuse(self, inbound: Inbound) -> int | None:
+    def refuse(self, message: Message) -> int | None:
         """As `accept`, of what is answered before the next `flush`: it may be of any size, and is not written."""
-        return None if inbound.qos == 0 else self._record.free_row()
+        return None if message.qos == 0 else self._record.free_row()
 
     def drop(self, row: int | None) -> None:
         """It needs no answer of its own."""
@@ -160,9 +129,9 @@ class Delivery:
         if row is not None:
             self._record.forget(row)
 
-    def received(self, inbound: Inbound) -> None:
+    def received(self, received: Received) -> None:
         """It has been dealt with, and is acknowledged when that is on the disk."""
-        self._received.append(inbound)
+        self._received.append(received)
 
     def flush(self, now: float) -> None:
         """Commits, then sends; acknowledges what needs no disk."""
@@ -254,14 +223,14 @@ class Delivery:
 
     def _acknowledge_when_safe(self) -> None:
         self._generation += 1
-        self._unacknowledged.extend((self._generation, inbound) for inbound in self._received)
+        self._unacknowledged.extend((self._generation, received) for received in self._received)
         self._received.clear()
         self._record.bring_to_disk(self._generation, unacknowledged=len(self._unacknowledged))
 
     def _acknowledge(self, generation: int) -> None:
         while self._unacknowledged and self._unacknowledged[0][0] <= generation:
-            _, inbound = self._unacknowledged.popleft()
-            inbound.link.acknowledge(inbound)
+            _, received = self._unacknowledged.popleft()
+            received.link.acknowledge(received)
 
     def synced(self, event: Synced) -> None:
         """The journal's thread has told."""

@@ -12,24 +12,25 @@ from edge_agent.board.governor_stages import RELAX_S
 from edge_agent.core.clock import Moment, timestamp
 from edge_agent.core.config import Config
 from edge_agent.core.envelope import Envelope
+from edge_agent.core.inbound import Message
 from edge_agent.core.messages import Code, Error, ModelName, Outcome, Refusal
 from edge_agent.core.protocol import Cancel, Command, Finished, Partial, Run, TextPlan
-from edge_agent.mqtt.link_events import Inbound
 from edge_agent.requests import outcomes
 from edge_agent.requests.admission import DRAINING_RETRY_S, Admission, Loser
 from edge_agent.requests.answers import Answers
-from edge_agent.requests.delivery import Delivery, Left
+from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import key_of
 from edge_agent.requests.forecast import Ahead
 from edge_agent.requests.latency import LONGEST_DEADLINE_MS, Latency
 from edge_agent.requests.outcomes import Answer
-from edge_agent.requests.quarantine import Quarantine, Quarantined, fingerprint
+from edge_agent.requests.quarantine import Quarantine, fingerprint
 from edge_agent.requests.rate_limit import RateLimit, Rates
 from edge_agent.requests.reception import Question, Reception, Unreadable
 from edge_agent.requests.request_queue import Asker, Request, RequestQueue, told_deadline
 from edge_agent.requests.statistics import Statistics
 from edge_agent.requests.tasks import Render, Task
 from edge_agent.requests.templates import render
+from edge_agent.store.rows import Quarantined, StoredRequest
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ class Dispatcher:
     def is_idle(self) -> bool:
         return not self._active and not len(self.queue)
 
-    def hear(self, inbound: Inbound, now: float) -> bool:
+    def hear(self, inbound: Message, now: float) -> bool:
         """Takes in one message from the data connection. Each request in it is answered, now or later.
 
         False: nobody wants it; the broker may remember subscriptions of an earlier configuration.
@@ -154,18 +155,18 @@ class Dispatcher:
                 log.exception("a request on record cannot be run number=%s", left.row)
                 self.delivery.drop(left.row)
 
-    def _resume(self, left: Left, now: float) -> None:
-        if left.is_deadly:
+    def _resume(self, left: StoredRequest, now: float) -> None:
+        if left.is_given_up:
             log.error("a request on record ends the agent, and is not run number=%s", left.row)
-        heard = [one for one in self._reception.read(left.inbound) if one.origin.task == left.task]
-        for one in heard or [self._reception.unheard(left.inbound, left.task)]:
-            if left.is_deadly:
-                self._answers.refuse(Asker(one.origin, left.row), left.inbound, _DEADLY, now)
+        heard = [one for one in self._reception.read(left.message) if one.origin.task == left.task]
+        for one in heard or [self._reception.unheard(left.message, left.task)]:
+            if left.is_given_up:
+                self._answers.refuse(Asker(one.origin, left.row), left.message, _DEADLY, now)
             else:
-                self._take_in(one, left.inbound, left.row, now, is_resumed=True)
+                self._take_in(one, left.message, left.row, now, is_resumed=True)
 
     def _take_in(
-        self, heard: Question | Unreadable, inbound: Inbound, row: int | None, now: float, *, is_resumed: bool = False
+        self, heard: Question | Unreadable, inbound: Message, row: int | None, now: float, *, is_resumed: bool = False
     ) -> None:
         asker = Asker(heard.origin, row)
         if isinstance(heard, Unreadable):
@@ -179,7 +180,7 @@ class Dispatcher:
             log.exception(_FAULT)
             self._answers.refuse(asker, inbound, Error(code=Code.INTERNAL, message=_FAULT), now)
 
-    def _admit(self, question: Question, inbound: Inbound, asker: Asker, now: float, *, is_resumed: bool) -> None:
+    def _admit(self, question: Question, inbound: Message, asker: Asker, now: float, *, is_resumed: bool) -> None:
         """Queues a request, joins it to its twin, or repeats a known answer. Raises Refusal."""
         origin, task, envelope = question.origin, question.task, question.envelope
         key = key_of(origin, inbound)
@@ -239,7 +240,7 @@ class Dispatcher:
         )
         return [RateLimit(what, name, rate) for what, name, rate in candidates if rate is not None]
 
-    def _deadline(self, task: Task, envelope: Envelope, inbound: Inbound) -> tuple[float, str]:
+    def _deadline(self, task: Task, envelope: Envelope, inbound: Message) -> tuple[float, str]:
         """When the answer becomes worthless, and who says so."""
         limits_ms = {
             "request": envelope.deadline_ms,

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edge_agent.core.inbound import Message
 from edge_agent.core.messages import Origin, Outcome, Status
-from edge_agent.mqtt.link_events import Inbound
 from edge_agent.requests.request_queue import Request
 
 MAX_REMEMBERED = 4096
@@ -18,7 +18,7 @@ MAX_OTHER_ENDS = 1024
 Key = bytes
 
 
-def key_of(origin: Origin, inbound: Inbound) -> Key:
+def key_of(origin: Origin, inbound: Message) -> Key:
     """What makes two requests one: task, reply topic, the client's correlation, payload (and how it is to be read).
 
     Without a correlation of the client's, equal payloads are equal readings, not one question: only the broker's packet
@@ -31,9 +31,9 @@ def key_of(origin: Origin, inbound: Inbound) -> Key:
     return hashlib.sha256(f"{asked!r}\n".encode("utf-8", "surrogatepass") + inbound.payload).digest()
 
 
-def may_be_duplicate(origin: Origin, inbound: Inbound) -> bool:
+def may_be_duplicate(origin: Origin, inbound: Message) -> bool:
     """Whether an equal request before this one may be the same one."""
-    return origin.is_id_given or bool(origin.correlation) or inbound.duplicate
+    return origin.is_id_given or bool(origin.correlation) or inbound.is_duplicate
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from edge_agent.core.protocol import Run
+from edge_agent.store.rows import Quarantined
 
 MAX_QUARANTINED = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """since: RFC 3339, None = the clock was unset."""
-
-    fingerprint: str
-    task: str
-    since: str | None
 
 
 def fingerprint(run: Run) -> str:

@@ -10,9 +10,9 @@ from edge_agent.core import topics as topic_names
 from edge_agent.core.config import Config
 from edge_agent.core.envelope import Envelope, is_json, parse_bare, parse_payload
 from edge_agent.core.errors import shown
+from edge_agent.core.inbound import Message
 from edge_agent.core.messages import Code, Error, Origin, Refusal
 from edge_agent.core.strict_json import parse_json
-from edge_agent.mqtt.link_events import Inbound
 from edge_agent.requests.tasks import Task
 
 # An envelope that is too long is still read for who asks, up to this size: longer ones cost too much time.
@@ -52,7 +52,7 @@ class Reception:
         """What the data connection listens to."""
         return {self._topics.all_requests}.union(*(task.config.subscribe for task in self._tasks.values()))
 
-    def read(self, inbound: Inbound) -> Iterator[Question | Unreadable]:
+    def read(self, inbound: Message) -> Iterator[Question | Unreadable]:
         """One for a request, one per task for a reading, none for what is neither."""
         name = self._topics.task_of_request(inbound.topic)
         if name is not None:
@@ -64,13 +64,13 @@ class Reception:
                 if values is not None:
                     yield self._reading(task, values, inbound)
 
-    def unheard(self, inbound: Inbound, task: str) -> Unreadable:
+    def unheard(self, inbound: Message, task: str) -> Unreadable:
         """A reading that was taken in under another configuration: by this one nobody listens to it."""
         message = f"task: {shown(task)} does not listen to {shown(inbound.topic)} any more"
         error = Error(code=Code.UNKNOWN_TASK, message=message)
         return Unreadable(_origin(task, self._topics.response(task), inbound), error)
 
-    def _request(self, name: str, inbound: Inbound) -> Question | Unreadable:
+    def _request(self, name: str, inbound: Message) -> Question | Unreadable:
         default_topic = self._topics.response(name)
         origin = _origin(name, default_topic, inbound)
         try:
@@ -93,7 +93,7 @@ class Reception:
         except Refusal as refused:
             return Unreadable(origin, refused.error)
 
-    def _reading(self, task: Task, values: tuple[str, ...], inbound: Inbound) -> Question | Unreadable:
+    def _reading(self, task: Task, values: tuple[str, ...], inbound: Message) -> Question | Unreadable:
         # What a wildcard stands for comes from outside: it may be nothing, or lead where replies must not go.
         topic = topic_names.fill_publish_pattern(task.config.publish or "", values)
         if topic_names.command_topic_fault(topic):
@@ -105,14 +105,14 @@ class Reception:
         except Refusal as refused:
             return Unreadable(origin, refused.error)
 
-    def _check_size(self, inbound: Inbound, task: Task | None) -> None:
+    def _check_size(self, inbound: Message, task: Task | None) -> None:
         allowed = self._config.queue.max_payload_bytes
         if task is not None and task.config.max_payload_bytes is not None:
             allowed = min(allowed, task.config.max_payload_bytes)
         if len(inbound.payload) > allowed:
             raise Refusal(Code.TOO_LONG, f"payload: should have at most {allowed} bytes (got {len(inbound.payload)})")
 
-    def _parse(self, inbound: Inbound, task: Task | None) -> tuple[Envelope | None, Error | None]:
+    def _parse(self, inbound: Message, task: Task | None) -> tuple[Envelope | None, Error | None]:
         """An envelope, or why there is none; with what can still be told of who asks and where to answer."""
         try:
             self._check_size(inbound, task)
@@ -121,7 +121,7 @@ class Reception:
             return _salvage(inbound), refusal.error
 
 
-def _origin(task: str, reply_topic: str, inbound: Inbound, envelope: Envelope | None = None) -> Origin:
+def _origin(task: str, reply_topic: str, inbound: Message, envelope: Envelope | None = None) -> Origin:
     identity: str | int | None = envelope.id if envelope else None
     is_given = identity is not None
     if identity is None and inbound.correlation:
@@ -143,7 +143,7 @@ def _as_text(correlation: bytes) -> str:
         return correlation.hex()
 
 
-def _salvage(inbound: Inbound) -> Envelope | None:
+def _salvage(inbound: Message) -> Envelope | None:
     """What can still be read of who asks (id, reply_to) in an envelope with some other field wrong."""
     if len(inbound.payload) > MAX_SALVAGED_BYTES:
         return None

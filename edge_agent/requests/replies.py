@@ -11,7 +11,7 @@ from edge_agent.core.publications import json_publication
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Key
 from edge_agent.requests.request_queue import Asker, Request
-from edge_agent.store.journal import row_bytes
+from edge_agent.store.rows import row_bytes
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from edge_agent.board.governor_stages import Level
 from edge_agent.board.reading import BoardReading
 from edge_agent.core.protocol import Progress, Ready
 from edge_agent.engine.engine import Totals
-from edge_agent.requests.quarantine import Quarantined
+from edge_agent.mqtt.connections import MqttFacts
 from edge_agent.requests.statistics import Statistics, percentile
+from edge_agent.store.rows import Quarantined
 
 DATA_LOST_AFTER_S = 10.0
 # Connections lost within the last minute.
@@ -66,27 +67,6 @@ class Throughput:
         if steps:
             self.batch_avg = round(rows / steps, 2)
         self._last = progress
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MqttFacts:
-    """connected_s: of the control connection. data_lost_s: for how long the other one is down. None = not so.
-
-    disconnects_lately: of both, within the last minute; refused_lately: messages that the broker lets us not publish,
-    within the last ten.
-    unheard: subscriptions that it lets us not have.
-    """
-
-    connected_s: float | None
-    reconnects: int
-    received: int
-    published: int
-    queued_out: int
-    dropped: int
-    disconnects_lately: int
-    refused_lately: int
-    unheard: int
-    data_lost_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

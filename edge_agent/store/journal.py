@@ -20,11 +20,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from edge_agent.core.clock import Moment
+from edge_agent.core.inbound import Message
 from edge_agent.core.publications import Publication, json_publication
-from edge_agent.mqtt.link_events import Inbound
-from edge_agent.requests.quarantine import Quarantined
 from edge_agent.store.journal_connection import LOCKED_MS, JournalError, connect_to_read, copy_in_use, is_in_use
 from edge_agent.store.journal_file import copied, is_text, open_file
+from edge_agent.store.rows import Quarantined, StoredAnswer, StoredRequest, row_bytes
 
 log = logging.getLogger(__name__)
 
@@ -37,40 +37,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 _MAY_BE_NULL = ("response_topic", "correlation", "content_type", "expiry_s", "since")
 # Of the numbers that a row may have.
 _ROW_BITS = 61
-# What is short in a row: numbers, times, names.
-_ROW_BYTES = 200
 # How long another process may read while changes are brought to the tables.
 _READERS_MS = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unanswered:
-    """A request of an earlier process, as it came."""
-
-    row: int
-    task: str
-    topic: str
-    payload: bytes
-    response_topic: str | None
-    correlation: bytes | None
-    content_type: str | None
-    expiry_s: int | None
-    packet_id: int
-    arrived: Moment
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repeatable:
-    """An answer of an earlier process that a repeated request is given again. key: as duplicates.py has it.
-
-    nbytes: what it takes on the disk, nearly.
-    """
-
-    row: int
-    key: bytes
-    reply: bytes
-    nbytes: int
-    ended: Moment
 
 
 class Journal:
@@ -123,14 +91,14 @@ class Journal:
         row, self._next_row = self._next_row, self._next_row + 1
         return row
 
-    def accept(self, inbound: Inbound, task: str, arrived: Moment) -> int:
+    def accept(self, message: Message, task: str, arrived: Moment) -> int:
         """A request that has come; gives its row."""
         row = self.free_row()
         self._execute(
             "INSERT INTO requests (number, task, topic, payload, response_topic, correlation, content_type, expiry_s,"
             " packet_id, boot, monotonic_s, wall_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (row, task, inbound.topic, inbound.payload, inbound.response_topic, inbound.correlation,
-             inbound.content_type, inbound.expiry_s, inbound.packet_id,
+            (row, task, message.topic, message.payload, message.response_topic, message.correlation,
+             message.content_type, message.expiry_s, message.packet_id,
              arrived.boot, arrived.monotonic_s, arrived.wall_s),
         )  # fmt: skip
         return row
@@ -226,8 +194,12 @@ class Journal:
             self._connection.execute(f"PRAGMA busy_timeout = {LOCKED_MS}")
         return not is_busy
 
-    def unanswered(self) -> Iterator[Unanswered]:
+    def unanswered(self, now: Moment) -> Iterator[StoredRequest]:
         """In the order in which they came."""
+        columns = (
+            "number, task, topic, payload, response_topic, correlation, content_type, expiry_s, packet_id,"
+            " boot, monotonic_s, wall_s"
+        )
         for (
             row,
             task,
@@ -239,16 +211,13 @@ class Journal:
             expiry_s,
             packet_id,
             *at,
-        ) in self._sound(
-            "number, task, topic, payload, response_topic, correlation, content_type, expiry_s, packet_id, boot,"
-            " monotonic_s, wall_s",
-            "reply IS NULL",
-        ):
-            yield Unanswered(
-                row=row, task=task, topic=topic, payload=payload, response_topic=response_topic,
-                correlation=correlation, content_type=content_type, expiry_s=expiry_s, packet_id=packet_id,
-                arrived=Moment(*at),
+        ) in self._sound(columns, "reply IS NULL"):
+            message = Message(
+                topic=topic, payload=payload, qos=1, packet_id=packet_id, response_topic=response_topic,
+                correlation=correlation, content_type=content_type, expiry_s=expiry_s,
+                received_at=Moment(*at).placed(now),
             )  # fmt: skip
+            yield StoredRequest(row=row, task=task, message=message)
 
     def undelivered(self) -> Iterator[tuple[int, Publication]]:
         """Rows with replies that the broker may not have, in order."""
@@ -265,12 +234,12 @@ class Journal:
             return task, json_publication(topic, payload, correlation=correlation)
         return None
 
-    def repeatable(self) -> Iterator[Repeatable]:
+    def repeatable(self) -> Iterator[StoredAnswer]:
         """In the order of their ends."""
         columns = "number, key, reply, correlation, reply_topic, boot, monotonic_s, wall_s"
         for row, key, reply, correlation, topic, *at in self._sound(columns, "key IS NOT NULL", "wall_s, number"):
             nbytes = row_bytes(topic, reply, correlation)
-            yield Repeatable(row=row, key=key, reply=reply, nbytes=nbytes, ended=Moment(*at))
+            yield StoredAnswer(row=row, key=key, reply=reply, nbytes=nbytes, ended=Moment(*at))
 
     def _sound(self, columns: str, which: str, order: str = "number") -> Iterator[Any]:
         """Rows in order, one by one; those with values that were never written are dropped."""
@@ -338,11 +307,6 @@ def _facts(path: Path, give_up_at: float, *, is_checked: bool) -> JournalFacts:
     return JournalFacts(
         **dict(zip(names, told, strict=True)), quarantined=quarantined, fault=None if word == "ok" else str(word)
     )
-
-
-def row_bytes(reply_topic: str, reply: bytes, correlation: bytes | None) -> int:
-    """What an answer takes on the disk, nearly."""
-    return len(reply_topic) + len(reply) + len(correlation or b"") + _ROW_BYTES
 
 
 def _is_sound(name: str, value: object) -> bool:

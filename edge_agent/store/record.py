@@ -9,17 +9,18 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from edge_agent.core.clock import Moment
+from edge_agent.core.inbound import Message
 from edge_agent.core.publications import Publication
-from edge_agent.mqtt.link_events import Inbound
-from edge_agent.requests.quarantine import Quarantined
-from edge_agent.store.journal import Journal, Repeatable, Unanswered
+from edge_agent.store.journal import Journal
 from edge_agent.store.journal_connection import JournalError, is_in_use
 from edge_agent.store.journal_sync import JournalSync, Synced
+from edge_agent.store.rows import Quarantined, StoredAnswer, StoredRequest
 
 log = logging.getLogger(__name__)
 
@@ -121,12 +122,9 @@ class Record:
         if self._try(lambda journal: journal.mark) != _NOTHING:
             self._set_mark(_NOTHING)
 
-    def unanswered(self) -> Iterator[tuple[Unanswered, bool]]:
-        """What an earlier process left to be answered; with each, whether two have ended as they took it over alone.
-
-        It is taken over when the next one is asked for.
-        """
-        found = [left for left in self._try(lambda journal: list(journal.unanswered())) if left.row in self._earlier]
+    def unanswered(self, now: Moment) -> Iterator[StoredRequest]:
+        """Requests of earlier processes: each is taken over when the next one is asked for."""
+        found = [left for left in self._try(lambda journal: list(journal.unanswered(now))) if left.row in self._earlier]
         mark = self._try(lambda journal: journal.mark)
         if found and mark == _NOTHING:
             self._set_mark(_ALL)
@@ -139,13 +137,13 @@ class Record:
                 self._try(partial(Journal.drop, row=left.row))
             if mark != _NOTHING:
                 self._set_mark(_ALL if is_deadly else once + (mark == once))
-            yield left, is_deadly
+            yield replace(left, is_given_up=is_deadly)
 
     def _set_mark(self, mark: int) -> None:
         self._try(lambda journal: journal.set_mark(mark))
         self.commit()
 
-    def repeatable(self) -> Iterator[Repeatable]:
+    def repeatable(self) -> Iterator[StoredAnswer]:
         """Answers that an earlier process gave: one by one, for together they are megabytes."""
         try:
             for known in self._journal.repeatable():
@@ -171,9 +169,9 @@ class Record:
         if self.fault is not None:
             self._released.add(fingerprint)
 
-    def accept(self, inbound: Inbound, task: str, arrived: Moment) -> int:
+    def accept(self, message: Message, task: str, arrived: Moment) -> int:
         """A request that has come; gives its row."""
-        row = self._try(lambda journal: journal.accept(inbound, task, arrived))
+        row = self._try(lambda journal: journal.accept(message, task, arrived))
         self._owed.add(row)
         return row
 

@@ -11,7 +11,7 @@ from edge_agent.core.errors import cut
 from edge_agent.core.publications import json_publication
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.topics import Topics, ask_reply_topic
-from edge_agent.mqtt.link_events import Connected, Disconnected, Inbound
+from edge_agent.mqtt.link_events import Connected, Disconnected, Received
 from edge_agent.tools.exchange import Exchange, NoAnswerError, object_of
 
 # How long after its deadline an answer that says so may still be under way.
@@ -43,10 +43,10 @@ def ask(
                     missing = f"no reply from {topics.base} within {timeout_s:.1f} s (broker {mqtt.brokers})"
                 case Disconnected(reason=reason) if not exchange.is_sent:
                     raise NoAnswerError(f"{missing}: {reason}")
-                case Inbound() if event.topic == topics.state:
-                    state = _state(object_of(event.payload))
-                case Inbound():
-                    reply = object_of(event.payload)
+                case Received(message=message) if message.topic == topics.state:
+                    state = _state(object_of(message.payload))
+                case Received(message=message):
+                    reply = object_of(message.payload)
                     if reply.get("id") == unique and reply.get("status") != "partial":
                         return reply
                 case _:

@@ -9,7 +9,7 @@ from typing import Any
 from edge_agent.commands.commands import Authority
 from edge_agent.core.config import Config
 from edge_agent.core.publications import json_publication
-from edge_agent.mqtt.link_events import Disconnected, Inbound
+from edge_agent.mqtt.link_events import Disconnected, Received
 from edge_agent.tools.exchange import Exchange, NoAnswerError, object_of
 
 
@@ -31,14 +31,14 @@ def send_command(config: Config, operation: str, fields: dict[str, Any], *, time
             if isinstance(event, Disconnected):
                 how = ", the connection to the broker was lost" if exchange.is_sent else ""
                 raise NoAnswerError(f"{missing}{how}: {event.reason}")
-            if not isinstance(event, Inbound):
+            if not isinstance(event, Received):
                 missing = f"{topics.base} is not on the bus (broker {config.mqtt.brokers}), nothing was sent"
-            elif event.topic != topics.state:
-                result = object_of(event.payload)
+            elif event.message.topic != topics.state:
+                result = object_of(event.message.payload)
                 if exchange.is_sent and result.get("id") == fields["id"]:
                     return result
             else:
-                there = _session(object_of(event.payload))
+                there = _session(object_of(event.message.payload))
                 if session is None and there is not None:
                     session, missing = there, f"no result from {topics.base}"
                     command = _signed(operation, fields, key)

@@ -11,7 +11,7 @@ from typing import Any, Self
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.publications import Publication
 from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import Disconnected, Inbound, LinkEvent
+from edge_agent.mqtt.link_events import Disconnected, LinkEvent, Received
 
 _GOODBYE_S = 1.0
 
@@ -53,7 +53,7 @@ class Exchange:
                 event = self._events.get(timeout=max(0.0, self._give_up_at - time.monotonic()))
             except queue.Empty:
                 return
-            if isinstance(event, Inbound):
+            if isinstance(event, Received):
                 self._link.acknowledge(event)
             elif isinstance(event, Disconnected):
                 failures += 1

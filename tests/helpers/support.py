@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from edge_agent.core.config import Config
+from edge_agent.core.inbound import Message
 from edge_agent.core.messages import ModelName, Origin
 from edge_agent.core.protocol import Cancel, Command, Finish, Finished, Run
 from edge_agent.core.publications import Publication
 from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import Inbound
+from edge_agent.mqtt.link_events import Received
 from edge_agent.mqtt.outbox import Fate
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
@@ -78,16 +79,6 @@ def with_model(path: Path) -> Config:
     return config().model_copy(update={"models": {"default": default}, "state_dir": path.parent / "state"})
 
 
-class FakeLink:
-    """Stands where the connection stands that a message came on."""
-
-    def __init__(self) -> None:
-        self.acknowledged: list[Inbound] = []
-
-    def acknowledge(self, inbound: Inbound) -> None:
-        self.acknowledged.append(inbound)
-
-
 def inbound(
     topic: str,
     payload: bytes | str | dict[str, Any] | list[Any] = b"",
@@ -99,25 +90,37 @@ def inbound(
     content_type: str | None = None,
     expiry_s: int | None = None,
     packet_id: int = 1,
-) -> Inbound:
+) -> Message:
     """One message as it comes from the broker at a time `at`."""
     if isinstance(payload, (dict, list)):
         payload = json.dumps(payload)
-    return Inbound(
-        link=cast("MqttLink", FakeLink()),
+    return Message(
         topic=topic,
         payload=payload.encode() if isinstance(payload, str) else payload,
-        retain=False,
-        duplicate=duplicate,
+        qos=1,
+        packet_id=packet_id,
+        is_duplicate=duplicate,
         response_topic=response_topic,
         correlation=correlation,
         content_type=content_type,
         expiry_s=expiry_s,
         received_at=at,
-        epoch=1,
-        packet_id=packet_id,
-        qos=1,
     )
+
+
+class FakeLink:
+    """Stands in for the connection that a message came on."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[Message] = []
+
+    def acknowledge(self, received: Received) -> None:
+        self.acknowledged.append(received.message)
+
+
+def received(message: Message, link: object = None) -> Received:
+    """The event that brings this message."""
+    return Received(link=cast("MqttLink", link or FakeLink()), epoch=1, message=message)
 
 
 def origin(**fields: Any) -> Origin:
@@ -172,17 +175,17 @@ def labelled(number: int, **scores: float) -> Finished:
     return finished(number, finish=Finish.LABELS, text=None, scores=told, completion_tokens=0)
 
 
-class Outlet:
+class Outlet(FakeLink):
     """Stands where the data connection stands: what was sent, and what became of that at the broker."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.sent: list[Publication] = []
         self.fates: list[tuple[int, Fate]] = []
         self.dropped = 0
         self.outbox = self
         # What the broker takes, bytes of payload.
         self.largest = 1_000_000
-        self.acknowledged: list[Inbound] = []
 
     def takes(self, publication: Publication) -> bool:
         return len(publication.payload) <= self.largest
@@ -196,9 +199,6 @@ class Outlet:
     def take_fates(self) -> list[tuple[int, Fate]]:
         fates, self.fates = self.fates, []
         return fates
-
-    def acknowledge(self, inbound: Inbound) -> None:
-        self.acknowledged.append(inbound)
 
 
 def delivery(outlet: Outlet, path: Path | None = None, deliver: Callable[[Synced], None] = lambda _: None) -> Delivery:

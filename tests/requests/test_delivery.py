@@ -18,25 +18,24 @@ from typing import Any, cast
 import pytest
 
 from edge_agent.core.clock import moment
+from edge_agent.core.inbound import Message
 from edge_agent.core.protocol import Run
-from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import Inbound
 from edge_agent.mqtt.outbox import Fate
 from edge_agent.requests import duplicates
 from edge_agent.requests.answers import FORGET_EVERY_S
 from edge_agent.requests.delivery import CONFIRMED_WITHIN_S, MOST_TRIES, POSTPONED_S, Delivery
 from edge_agent.requests.dispatcher import Dispatcher
-from edge_agent.requests.quarantine import Quarantined
 from edge_agent.requests.reception import Question, Reception, Unreadable
 from edge_agent.requests.tasks import load_tasks
 from edge_agent.store import journal, journal_file, journal_sync, record
-from edge_agent.store.journal import Journal, Unanswered
+from edge_agent.store.journal import Journal
 from edge_agent.store.journal_connection import WAL_SUFFIX
 from edge_agent.store.journal_file import FILE, open_file
 from edge_agent.store.journal_sync import JournalSync, Synced
 from edge_agent.store.record import TRY_AGAIN_S
+from edge_agent.store.rows import Quarantined, StoredRequest
 from tests.helpers.processes import wait_until
-from tests.helpers.support import BASE, MODEL, TASKS, Outlet, code_of, config, delivery, finished, inbound
+from tests.helpers.support import BASE, MODEL, TASKS, Outlet, code_of, config, delivery, finished, inbound, received
 
 REQUEST = f"{BASE}/infer/generate/request"
 
@@ -56,11 +55,10 @@ class Board:
         self.dispatcher.slots = 1
         self.dispatcher.resume(moment(time.monotonic()))
 
-    def hear(self, payload: str, *, task: str = "generate", topic: str | None = None, **fields: object) -> Inbound:
+    def hear(self, payload: str, *, task: str = "generate", topic: str | None = None, **fields: object) -> Message:
         message = inbound(topic or f"{BASE}/infer/{task}/request", payload, at=time.monotonic(), **fields)  # type: ignore[arg-type]
-        object.__setattr__(message, "link", cast("MqttLink", self.outlet))
         self.dispatcher.hear(message, time.monotonic())
-        self.delivery.received(message)
+        self.delivery.received(received(message, self.outlet))
         self.flush()
         return message
 
@@ -96,9 +94,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def left_for_the_next(folder: Path) -> list[Unanswered]:
+def left_for_the_next(folder: Path) -> list[StoredRequest]:
     """Requests that the next process is to answer."""
-    return list(Journal(folder / FILE).unanswered())
+    return list(Journal(folder / FILE).unanswered(moment(time.monotonic())))
 
 
 def envelope(name: str) -> str:
@@ -310,7 +308,7 @@ def test_what_ends_each_process_that_takes_it_over_is_run_by_no_further_one_and_
         first.hear(envelope(name))
     read = Reception.read
 
-    def kill(reception: Reception, message: Inbound) -> Iterator[Question | Unreadable]:
+    def kill(reception: Reception, message: Message) -> Iterator[Question | Unreadable]:
         if b"deadly" in message.payload:
             raise Killed
         return read(reception, message)
@@ -325,7 +323,7 @@ def test_what_ends_each_process_that_takes_it_over_is_run_by_no_further_one_and_
     board.flush()
     told = [(reply["id"], reply["status"], code_of(reply)) for reply in board.replies]
     assert told == ([] if is_answer_deadly else [("deadly", "failed", "engine_lost")])
-    assert [json.loads(left.payload)["id"] for left in left_for_the_next(folder)] == ["a", "b"]
+    assert [json.loads(left.message.payload)["id"] for left in left_for_the_next(folder)] == ["a", "b"]
     assert board.delivery._record._journal.mark == 0
 
 
@@ -523,7 +521,7 @@ def test_what_could_not_be_read_for_a_while_is_on_record_again_with_the_disk(
     board.confirm(1)
     board.hear(envelope("d"))
     disk.end()
-    assert [json.loads(left.payload)["id"] for left in left_for_the_next(folder)] == ["b", "c", "d"]
+    assert [json.loads(left.message.payload)["id"] for left in left_for_the_next(folder)] == ["b", "c", "d"]
 
 
 @pytest.mark.expects_warning
@@ -620,7 +618,7 @@ def test_a_request_that_could_not_be_written_is_one_request_all_the_same(folder:
     board.delivery.flush(time.monotonic() + TRY_AGAIN_S + 1)
     assert board.delivery.fault is None
     board.delivery.close()
-    assert list(Journal(folder / FILE).unanswered()) == []
+    assert list(Journal(folder / FILE).unanswered(moment(time.monotonic()))) == []
 
 
 @pytest.mark.expects_warning
@@ -772,7 +770,7 @@ def test_files_that_somebody_takes_away_are_a_fault_and_made_anew_with_all_that_
     board.hear_of_disk()
     # Whatever this process still has open.
     found = Path(shutil.copytree(folder, folder.with_name("found"), ignore=shutil.ignore_patterns("*-shm")))
-    left = [json.loads(left.payload)["id"] for left in left_for_the_next(found)]
+    left = [json.loads(left.message.payload)["id"] for left in left_for_the_next(found)]
     assert left == ["a", "b", "c"][: len(messages)]
     again = Board(found)
     again.hear(envelope("answered"))
@@ -797,7 +795,7 @@ def test_who_looks_at_the_record_as_the_agent_starts_is_not_waited_for_long(fold
     board.delivery.flush(time.monotonic() + record.READERS_GONE_S + 1)
     assert board.delivery.fault is None
     board.delivery.close()
-    assert [json.loads(left.payload)["id"] for left in left_for_the_next(folder)] == ["a"]
+    assert [json.loads(left.message.payload)["id"] for left in left_for_the_next(folder)] == ["a"]
 
 
 @pytest.mark.expects_warning
@@ -818,7 +816,7 @@ def test_changes_that_somebody_cuts_off_are_a_fault_although_others_follow(folde
     board.flush()
     board.hear_of_disk()
     found = shutil.copytree(folder, folder.with_name("found"))
-    assert [json.loads(left.payload)["id"] for left in left_for_the_next(found)] == ["a", "b", "c", "d"]
+    assert [json.loads(left.message.payload)["id"] for left in left_for_the_next(found)] == ["a", "b", "c", "d"]
 
 
 def test_what_the_agent_itself_does_to_its_files_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -859,7 +857,7 @@ def test_what_cannot_be_read_as_it_is_taken_over_is_taken_over_when_it_can(
 
     with monkeypatch.context() as patch:
         of_memory = getattr(Journal, part)
-        patch.setattr(Journal, part, lambda own: fail(own) if own.path else of_memory(own))
+        patch.setattr(Journal, part, lambda own, *now: fail(own) if own.path else of_memory(own, *now))
         patch.setattr(journal, "copied", fail)
         board = Board(folder)
     assert "malformed" in str(board.delivery.fault)

@@ -3,7 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edge_agent.core.protocol import ChatMessage, Run, TextPlan
-from edge_agent.requests.quarantine import MAX_QUARANTINED, Quarantine, Quarantined, fingerprint
+from edge_agent.requests.quarantine import MAX_QUARANTINED, Quarantine, fingerprint
+from edge_agent.store.rows import Quarantined
 
 RUN = Run(id=1, task="triage", messages=(ChatMessage(role="user", content="text"),), plan=TextPlan())
 

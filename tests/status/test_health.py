@@ -12,8 +12,9 @@ from edge_agent.board.governor_stages import Level
 from edge_agent.board.reading import BoardReading, Cause, Cpu, Memory, Power, Scope, Thermal, Throttle
 from edge_agent.core.messages import Outcome, Status, Timing
 from edge_agent.core.protocol import Progress, Ready
+from edge_agent.mqtt.connections import MqttFacts
 from edge_agent.requests.statistics import Statistics
-from edge_agent.status.health import Facts, MqttFacts, Throughput, health_document, reasons
+from edge_agent.status.health import Facts, Throughput, health_document, reasons
 
 READY = Ready(
     pid=77,

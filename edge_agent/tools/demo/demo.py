@@ -21,7 +21,7 @@ from edge_agent.core.errors import last_words, printable
 from edge_agent.core.publications import Publication
 from edge_agent.core.topics import Topics
 from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import Inbound, LinkEvent
+from edge_agent.mqtt.link_events import LinkEvent, Received
 from edge_agent.tools.demo.broker import BrokerMissingError, free_port, start_broker
 from edge_agent.tools.demo.readings import HeldOutReading, checkpoint_folder, held_out, tasks
 
@@ -54,9 +54,9 @@ class _Bus:
                 event = self.events.get(timeout=max(0.0, give_up_at - time.monotonic()))
             except queue.Empty:
                 raise DemoError(f"nothing came on {topic} within {timeout_s:.0f} s") from None
-            if isinstance(event, Inbound):
+            if isinstance(event, Received):
                 self.link.acknowledge(event)
-                self.answers.setdefault(event.topic, []).append(json.loads(event.payload))
+                self.answers.setdefault(event.message.topic, []).append(json.loads(event.message.payload))
         return self.answers[topic]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from edge_agent.config_files import broker_file_faults
 from edge_agent.core.config import Config
 from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import Connected, Disconnected, Inbound, LinkEvent
+from edge_agent.mqtt.link_events import Connected, Disconnected, LinkEvent, Received
 from edge_agent.tools.diag.part import Part
 from edge_agent.tools.diag.redaction import without_value
 
@@ -47,10 +47,10 @@ def retained(part: Part, config: Config, limit_s: float) -> None:
                     is_heard, end_at = True, min(end_at, time.monotonic() + _HEARD_S)
                 case Disconnected(reason=reason):
                     why = reason
-                case Inbound():
+                case Received(message=message):
                     link.acknowledge(event)
-                    if event.payload:
-                        found[event.topic] = {"retained": event.retain, "message": _message(event.payload)}
+                    if message.payload:
+                        found[message.topic] = {"retained": message.is_retained, "message": _message(message.payload)}
     finally:
         link.stop(0.5)
     if not is_heard:

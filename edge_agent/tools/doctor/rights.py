@@ -12,7 +12,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.errors import shown
 from edge_agent.core.publications import Publication
 from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import Connected, Inbound, LinkEvent
+from edge_agent.mqtt.link_events import Connected, LinkEvent, Received
 from edge_agent.status.presence import State
 from edge_agent.tools.doctor.check import Check, Verdict
 
@@ -45,11 +45,12 @@ def rights(config: Config, client_id: str, *, is_running: bool) -> Iterator[Chec
                 event = events.get(timeout=0.05)
             except queue.Empty:
                 continue
-            if isinstance(event, Inbound):
+            if isinstance(event, Received):
                 link.acknowledge(event)
-                if event.topic == topics.state:
-                    state = event.payload
-                is_back |= event.topic == event_topic and token.encode() in event.payload
+                message = event.message
+                if message.topic == topics.state:
+                    state = message.payload
+                is_back |= message.topic == event_topic and token.encode() in message.payload
 
     link.start()
     try:

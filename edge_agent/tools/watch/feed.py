@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from edge_agent.core.config import MqttConfig
 from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import Connected, Disconnected, Inbound, LinkEvent
+from edge_agent.mqtt.link_events import Connected, Disconnected, LinkEvent, Received
 from edge_agent.tools.watch.arrival import Now
 from edge_agent.tools.watch.judgement import duration
 from edge_agent.tools.watch.row import Row
@@ -76,11 +76,11 @@ class Feed:
 
     def _take(self, event: LinkEvent) -> None:
         match event:
-            case Inbound():
+            case Received(message=message):
                 self._link.acknowledge(event)
                 self.heard_at = time.monotonic()
-                is_live = not event.retain
-                self._site.take(event.topic, event.payload, _now(), is_live=is_live, expiry_s=event.expiry_s)
+                is_live = not message.is_retained
+                self._site.take(message.topic, message.payload, _now(), is_live=is_live, expiry_s=message.expiry_s)
             case Connected():
                 self.connected_at, self.reason = time.monotonic(), None
                 self._site.connected(_now())
