@@ -13,14 +13,21 @@ from pathlib import Path
 from typing import NoReturn
 
 from edge_agent import __version__
-from edge_agent.config_files import broker_file_faults, command_file_faults, file_faults, model_hints, state_hints
 from edge_agent.core.config import COMMANDS, Config
+from edge_agent.core.config_file import ConfigError
 from edge_agent.core.envelope import MAX_DEADLINE_MS
 from edge_agent.core.errors import printable, printable_json, shown
 from edge_agent.core.log_limit import BoundedHandler
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.topics import NAME_PATTERN
-from edge_agent.loader import DEFAULT_PATH, ConfigError, load_config
+from edge_agent.loader import (
+    DEFAULT_PATH,
+    broker_file_faults,
+    command_file_faults,
+    config_hints,
+    file_faults,
+    load_config,
+)
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -286,10 +293,8 @@ def _run(path: Path) -> int:
     from edge_agent.store.state_lock import StateInUseError, locked  # noqa: PLC0415
 
     keep_heap_small()
-    config = load_config(path)
+    config = load_config(path, file_faults)
     _set_up_log(config)
-    if faults := file_faults(config):
-        raise ConfigError(path, faults)
     try:
         with locked(config.state_dir):
             return Agent(config, path, open_in_force(config)).run()
@@ -301,8 +306,7 @@ def _run(path: Path) -> int:
 def _check_config(path: Path) -> int:
     config = load_config(path)
     needed = [f"{fault}; `run` needs it" for fault in file_faults(config)]
-    refused = [f"{fault}; `run` refuses it" for fault in model_hints(config)]
-    for hint in (*config.hints(), *needed, *refused, *state_hints(config)):
+    for hint in (*needed, *config_hints(config)):
         print(printable(f"{path}: hint: {hint}"), file=sys.stderr)
     print(printable(f"{path}: good"))
     return EXIT_OK
@@ -312,9 +316,7 @@ def _ask(options: argparse.Namespace) -> int:
     from edge_agent.tools.ask import ask, input_of  # noqa: PLC0415
     from edge_agent.tools.exchange import NoAnswerError  # noqa: PLC0415
 
-    config = load_config(options.config)
-    if faults := broker_file_faults(config.mqtt):
-        raise ConfigError(options.config, faults)
+    config = load_config(options.config, broker_file_faults)
     text = options.input
     if text == "-":
         text = "" if sys.stdin is None else sys.stdin.read()
@@ -340,9 +342,7 @@ def _command(options: argparse.Namespace) -> int:
     from edge_agent.tools.command import send_command  # noqa: PLC0415
     from edge_agent.tools.exchange import NoAnswerError  # noqa: PLC0415
 
-    config = load_config(options.config)
-    if faults := [*broker_file_faults(config.mqtt), *command_file_faults(config)]:
-        raise ConfigError(options.config, faults)
+    config = load_config(options.config, command_file_faults)
     try:
         result = send_command(config, options.operation, options.fields, timeout_s=options.timeout)
     except NoAnswerError as error:

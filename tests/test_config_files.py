@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config_files import file_faults
-from edge_agent.loader import load_config
+from edge_agent.loader import file_faults, load_config
 from tests.helpers.certificates import CERTIFICATE, KEY, KEY_WITH_PASSPHRASE, OTHER_KEY
 from tests.helpers.keys import write_keys
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_agent.core.config_file import ConfigError
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.errors import shown
 from edge_agent.core.messages import Refusal
 from edge_agent.core.protocol import Run
 from edge_agent.core.strict_json import NotJsonError, parse_json
-from edge_agent.loader import ConfigError, load_task_configs
+from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.requests.tasks import Task, with_built_in
 
 from ..errors import ConvertError, printable

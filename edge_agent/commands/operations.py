@@ -11,10 +11,10 @@ from typing import Any
 from edge_agent.board_control import BoardControl
 from edge_agent.commands.command_desk import Answer, CommandDesk
 from edge_agent.commands.commands import CommandError
-from edge_agent.config_files import file_faults
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
-from edge_agent.loader import ConfigError, load_config
+from edge_agent.core.config_file import ConfigError
+from edge_agent.loader import file_faults, load_config
 from edge_agent.models.switch import ModelSwitch
 from edge_agent.mqtt.connections import Connections
 from edge_agent.requests.dispatcher import Dispatcher
@@ -114,9 +114,7 @@ class Operations:
     def reload(self) -> dict[str, Any]:
         """Takes over what can change while running; says what needs a restart. Raises CommandError."""
         try:
-            config = load_config(self._config_path)
-            if faults := file_faults(config):
-                raise ConfigError(self._config_path, faults)
+            config = load_config(self._config_path, file_faults)
         except ConfigError as error:
             raise CommandError("bad_config", "; ".join(error.faults)) from error
         needs_restart = []

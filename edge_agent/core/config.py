@@ -23,18 +23,16 @@ from pydantic import (
 from edge_agent import __version__
 from edge_agent.core import topics
 from edge_agent.core.envelope import MAX_DEADLINE_MS
-from edge_agent.core.errors import field_name, shown
-from edge_agent.core.strict_json import parse_json
-from edge_agent.engine.answer.schema_grammar import check_schema
-from edge_agent.requests import templates
+from edge_agent.core.errors import shown
 
 MAX_HOSTS = 8
-_MAX_SCHEMA_BYTES = 1_000_000
 # Characters. More than the longest context; what Jinja compiles in half a second.
 MAX_SYSTEM, MAX_TEMPLATE = 1_000_000, 65_536
 # `info` tells of each.
 MAX_TASKS = 256
 BUILT_IN_TASK = "generate"
+# The input and nothing else: what it takes is bounded by what there is of the input.
+DEFAULT_TEMPLATE = "{{ input }}"
 # Host names that images ship with: fifty boards called "raspberrypi" would take over each other's session.
 UNNAMED_HOSTS = frozenset(
     (
@@ -197,7 +195,7 @@ class QueueConfig(Table):
 
 class TaskBase(Table):
     system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
-    template: Annotated[str, Field(max_length=MAX_TEMPLATE)] = templates.DEFAULT
+    template: Annotated[str, Field(max_length=MAX_TEMPLATE)] = DEFAULT_TEMPLATE
     model: str = "default"
     max_tokens: Annotated[int, Field(ge=1, le=32768)] = 256
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
@@ -207,17 +205,6 @@ class TaskBase(Table):
     subscribe: tuple[TopicFilter, ...] = Field(default=(), strict=False)
     publish: str | None = None
     keep: Literal["all", "latest"] = "all"
-
-    @field_validator("template")
-    @classmethod
-    def _check_template(cls, template: str) -> str:
-        return _refuse(templates.template_fault(template), template)
-
-    @field_validator("model")
-    @classmethod
-    def _check_model(cls, model: str, info: ValidationInfo) -> str:
-        models = info.context["models"] if info.context else [model]
-        return _refuse(None if model in models else f"allowed are the [models.NAME] tables: {', '.join(models)}", model)
 
     @field_validator("publish")
     @classmethod
@@ -252,34 +239,9 @@ class ClassifyTask(TaskBase):
         return any(label.casefold() in text for label in self.labels)
 
 
-def _read_schema(path: Path) -> bytes:
-    # A pipe would never end.
-    if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
-    with path.open("rb") as file:
-        data = file.read(_MAX_SCHEMA_BYTES + 1)
-    if len(data) > _MAX_SCHEMA_BYTES:
-        raise ValueError(f"it has more than {_MAX_SCHEMA_BYTES} bytes")
-    return data
-
-
-def _schema_table(value: object, info: ValidationInfo) -> object:
-    if isinstance(value, str):
-        path = _from_folder(Path(value), info)
-        try:
-            value = parse_json(_read_schema(path).decode())
-        except OSError as error:
-            raise ValueError(f"should be a table, or name a JSON file; {path}: {error.strerror}") from error
-        except ValueError as error:
-            raise ValueError(f"should be a table, or name a JSON file; {path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError("should be a table, or name a JSON file that holds an object")  # noqa: TRY004 - for pydantic
-    return _refuse(check_schema(value), value)
-
-
 class ExtractTask(TaskBase):
     kind: Literal["extract"]
-    output_schema: Annotated[dict[str, Any], BeforeValidator(_schema_table)] = Field(alias="schema")
+    output_schema: dict[str, Any] = Field(alias="schema")
 
 
 class GenerateTask(TaskBase):
@@ -345,15 +307,6 @@ class Config(Table):
     @property
     def topics(self) -> topics.Topics:
         return topics.Topics(self.mqtt.root, self.device.site, self.device.id)
-
-    def hints(self) -> list[str]:
-        """What is no fault, but likely not meant."""
-        return [
-            f"{field_name(('tasks', name, 'labels'))}: neither `system` nor `template` names one; "
-            "the model answers better if it is told what to choose from"
-            for name, task in self.tasks.items()
-            if isinstance(task, ClassifyTask) and not task.names_a_label
-        ]
 
     @property
     def fingerprint(self) -> bytes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -55,6 +56,24 @@ def shown(value: object) -> str:
 def shown_path(path: Path) -> str:
     """A path in quotes, and whole: its end tells most."""
     return f'"{printable(str(path))}"'
+
+
+def file_fault(key: str, file: Path | None, content_fault: Callable[[Path], str | None] | None = None) -> str | None:
+    """What is wrong with the file that a configuration key names; None if it can be used, or no file is named."""
+    if file is None:
+        return None
+    if not _is_readable(file):
+        fault: str | None = "should be a file that can be read"
+    else:
+        fault = content_fault(file) if content_fault else None
+    return f"{key}: {fault} (got {shown_path(file)})" if fault else None
+
+
+def _is_readable(file: Path) -> bool:
+    try:
+        return file.is_file() and os.access(file, os.R_OK)
+    except OSError:  # a folder above it may not be entered
+        return False
 
 
 def how_ended(returncode: int) -> str:

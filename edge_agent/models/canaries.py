@@ -19,6 +19,7 @@ from edge_agent.core.errors import first_fault, shown
 from edge_agent.core.messages import Refusal
 from edge_agent.core.protocol import Failed, Finished, Refused, Run
 from edge_agent.core.strict_json import compact_json, parse_json
+from edge_agent.requests.task_tables import text_faults
 from edge_agent.requests.tasks import Task
 
 FILE = "canaries.json"
@@ -92,6 +93,9 @@ def _table(value: object) -> object:
     """A schema's file name would be read on whatever machine this is."""
     if isinstance(value, dict) and not isinstance(value.get("schema", {}), dict):
         raise ValueError("schema should be an object")  # noqa: TRY004 - for pydantic
+    if isinstance(value, dict):
+        for key, fault in text_faults(value):
+            raise ValueError(f"{key}: {fault}")
     return value
 
 

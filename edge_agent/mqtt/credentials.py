@@ -5,7 +5,8 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from edge_agent.core.config import TlsConfig
+from edge_agent.core.config import MqttConfig, TlsConfig
+from edge_agent.core.errors import file_fault
 
 
 def read_secret(path: Path) -> str:
@@ -29,3 +30,57 @@ def connection_fault(error: BaseException | None) -> str:
     if isinstance(error, ssl.SSLError) and error.reason:
         return f"TLS: {error.reason.replace('_', ' ').lower()}"
     return getattr(error, "strerror", None) or str(error)
+
+
+def secret_fault(file: Path) -> str | None:
+    """What is wrong with a file that should hold a secret, or None."""
+    try:
+        # The systemd unit creates a blank file where no secret is installed.
+        return None if file.read_bytes().strip() else "should hold a secret, but is blank"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def credential_faults(mqtt: MqttConfig) -> list[str]:
+    """What is wrong with the files of keys, certificates and passwords that a connection needs."""
+    tls = mqtt.tls or TlsConfig()
+    password = file_fault("mqtt.password_file", mqtt.password_file, _password_fault)
+    ca = file_fault("mqtt.tls.ca_file", tls.ca_file, _certificate_fault)
+    certificate = file_fault("mqtt.tls.cert_file", tls.cert_file, _certificate_fault)
+    key = file_fault("mqtt.tls.key_file", tls.key_file)
+    if tls.cert_file is not None and certificate is None and key is None:
+        name = "mqtt.tls.cert_file" if tls.key_file is None else "mqtt.tls.key_file"
+        key = file_fault(name, tls.key_file or tls.cert_file, lambda _file: _key_fault(tls))
+    return [fault for fault in (password, ca, certificate, key) if fault]
+
+
+def _password_fault(file: Path) -> str | None:
+    if fault := secret_fault(file):
+        return fault
+    try:
+        file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return "should be UTF-8 text"
+    return None
+
+
+def _certificate_fault(file: Path) -> str | None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+    except OSError:  # ssl.SSLError is one
+        return "should be a file of certificates in PEM, but none can be read from it"
+    return None
+
+
+def _key_fault(tls: TlsConfig) -> str | None:
+    assert tls.cert_file is not None
+    try:
+        # Without a password here, OpenSSL asks for one at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(tls.cert_file, tls.key_file, password="")
+    except OSError as error:
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            return "is not the key of the certificate in mqtt.tls.cert_file"
+        if tls.key_file is None:
+            return "should hold the private key too, in PEM and without a passphrase; or name it as mqtt.tls.key_file"
+        return "should be the private key of mqtt.tls.cert_file, in PEM and without a passphrase"
+    return None

@@ -18,10 +18,11 @@ import sys
 from collections.abc import Iterable
 
 from edge_agent.core.bounded import OutOfBoundsError, bounded
+from edge_agent.core.config import DEFAULT_TEMPLATE
 from edge_agent.core.errors import how_ended
 from edge_agent.core.heap import keep_heap_small
 from edge_agent.core.strict_json import compact_json
-from edge_agent.requests.templates import DEFAULT, TemplateInputError, render
+from edge_agent.requests.templates import TemplateInputError, render
 
 # A reading takes 0.05 ms on a PC, and as many as fill a context of 131072 tokens 0.1 s: a board with its small contexts
 # has plenty, and while it renders the agent hears nobody else.
@@ -50,12 +51,12 @@ class Renderer:
 
     def prepare(self, templates: Iterable[str]) -> None:
         """Starts the process, if one of these needs it, so that no request waits for it. Raises OSError."""
-        if not all(template == DEFAULT for template in templates):
+        if not all(template == DEFAULT_TEMPLATE for template in templates):
             self._running()
 
     def render(self, template: str, value: object) -> str:
         """As `templates.render`, within bounds. Raises TemplateInputError; RendererError, OSError."""
-        if template == DEFAULT:
+        if template == DEFAULT_TEMPLATE:
             return render(template, value)
         child = self._running()
         try:

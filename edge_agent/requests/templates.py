@@ -16,9 +16,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from edge_agent.core.errors import printable, shown
 from edge_agent.core.strict_json import compact_json
 
-# The input and nothing else: what it takes is bounded by what there is of the input.
-DEFAULT = "{{ input }}"
-
 
 class TemplateInputError(Exception):
     """The input does not have what the template needs; the message names it."""

@@ -14,6 +14,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from edge_agent.core.config import Config
+from edge_agent.core.errors import shown_path
 from edge_agent.store.journal_changes import written_frames
 from edge_agent.store.journal_connection import WAL_SUFFIX, beside, connect
 
@@ -46,6 +48,14 @@ _COLUMNS = {"quarantine": 3, "requests": 16}
 _DAMAGED = (".damaged", ".damaged-2", ".damaged-3")
 # What bytes become that are no UTF-8.
 _LONE = re.compile("[\ud800-\udfff]")
+
+
+def leftover_hint(config: Config) -> str | None:
+    """The hint that `queue.journal` leaves an earlier database unused in `state_dir`, or None."""
+    file = config.state_dir / FILE
+    if config.queue.journal == "disk" or not file.exists():
+        return None
+    return f"queue.journal: {shown_path(file)} is not used; it keeps its requests and answers until it is removed"
 
 
 def open_file(path: Path | None, *, is_patient: bool = True) -> sqlite3.Connection:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.protocol import EngineSettings, Finished, Load
-from edge_agent.loader import load_task_configs
+from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.demo.readings import held_out
 from edge_agent.worker.client import started

@@ -21,6 +21,7 @@ from convert.read.strict_json import parse_object
 from convert.read.tokenizer import parse_tokenizer
 from edge_agent.commands.commands import CommandError, parse_command
 from edge_agent.core import topics
+from edge_agent.core.config_file import ConfigError
 from edge_agent.core.messages import Error, Outcome, Refusal, encode_reply
 from edge_agent.engine.answer.pattern_automaton import PatternAutomaton
 from edge_agent.engine.answer.pattern_reader import UnsupportedPatternError
@@ -30,7 +31,7 @@ from edge_agent.engine.answer.schema_plan import plan
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import read_model_facts
-from edge_agent.loader import ConfigError, load_config
+from edge_agent.loader import load_config
 from edge_agent.models.bundle import ManifestError, parse_manifest
 from edge_agent.requests.reception import Question, Reception, Unreadable
 from edge_agent.requests.tasks import load_tasks

@@ -16,9 +16,9 @@ from convert.ask import model as asked
 from convert.ask.canaries import _canary, add_canaries, differences, own_requests
 from convert.cli import main
 from edge_agent.core.protocol import Failed, FailureCode, Finish, Finished, Load, Run
-from edge_agent.loader import load_task_configs
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import Canary, decode
+from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.tools.demo.readings import checkpoint_folder, held_out
 from edge_agent.worker.client import Worker
 from tests.convert.damage import DAMAGES, REFUSING_TEMPLATE, SUBTLE_DAMAGES, damaged, set_template

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config_files import file_faults
 from edge_agent.core.config import COMMANDS, ClassifyTask, Config, ExtractTask, GenerateTask
-from edge_agent.loader import ConfigError, load_config
+from edge_agent.core.config_file import ConfigError
+from edge_agent.loader import config_hints, file_faults, load_config
 from tests.helpers.support import BASE, CONFIG
 
 
@@ -192,7 +192,8 @@ def test_answers_that_would_be_readings_again_are_refused(tmp_path: Path) -> Non
     ],
 )
 def test_labels_that_the_model_is_not_told_are_a_hint(tmp_path: Path, more: str, is_told: bool) -> None:  # noqa: FBT001
-    hints = load(tmp_path, f'[tasks.x]\nkind = "classify"\nlabels = ["normal", "bearing fault"]\n{more}\n').hints()
+    text = f'[tasks.x]\nkind = "classify"\nlabels = ["normal", "bearing fault"]\n{more}\n'
+    hints = config_hints(load(tmp_path, text))
     assert [hint.split(":")[0] for hint in hints] == ["tasks.x.labels"] * is_told
 
 
@@ -238,7 +239,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
 def test_of_faults_without_number_there_are_as_many_as_can_be_read(tmp_path: Path) -> None:
     told = faults(tmp_path, "".join(f"key{number} = 1\n" for number in range(2000)), base="")
     assert len(told) == 101
-    assert told[-1] == "has more faults than are told here"
+    assert told[-1] == "has more than 100 faults"
 
 
 def test_what_does_not_go_together_is_told_beside_faults_of_single_keys(tmp_path: Path) -> None:
@@ -484,11 +485,11 @@ def test_the_same_filter_may_serve_two_tasks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "told"),
     [
-        ("/dev/zero", "/dev/zero is not JSON: it is no file"),
-        ("pipe", "is not JSON: it is no file"),
-        ("large", "is not JSON: it has more than 1000000 bytes"),
-        ("text\\u0000", "NUL"),
-        ("folder", "is not JSON: it is no file"),
+        ("/dev/zero", "/dev/zero cannot be used: it is no file"),
+        ("pipe", "cannot be used: it is no file"),
+        ("large", "cannot be used: it has more than 1000000 bytes"),
+        ("text\\u0000", "null byte"),
+        ("folder", "cannot be used: it is no file"),
     ],
 )
 def test_a_schema_is_read_from_a_file_that_has_an_end(tmp_path: Path, file: str, told: str) -> None:

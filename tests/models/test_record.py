@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from edge_agent.config_files import file_faults, state_hints, switched_hint
 from edge_agent.core.config import Config
-from edge_agent.loader import load_config
+from edge_agent.loader import file_faults, load_config
 from edge_agent.models import record as model_record
 from edge_agent.models.bundle import ModelError
+from edge_agent.models.config_faults import switched_hint
 from edge_agent.models.record import (
     FILE,
     Record,
@@ -25,6 +25,7 @@ from edge_agent.models.record import (
     read,
     write,
 )
+from edge_agent.store.journal_file import leftover_hint
 from tests.helpers.support import with_model
 from tests.models.test_bundle import GGUF, bundle
 
@@ -123,9 +124,8 @@ def test_a_record_of_requests_that_nobody_keeps_any_more_is_told(tmp_path: Path)
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "requests-1.sqlite").touch()
     dropped = kept.model_copy(update={"queue": kept.queue.model_copy(update={"journal": "memory"})})
-    assert state_hints(kept) == []
-    (hint,) = state_hints(dropped)
-    assert hint.startswith(f'queue.journal: "{tmp_path}/state/requests-1.sqlite" is of before')
+    assert leftover_hint(kept) is None
+    assert str(leftover_hint(dropped)).startswith(f'queue.journal: "{tmp_path}/state/requests-1.sqlite" is not used')
 
 
 def test_a_configured_bundle_that_is_gone_is_a_fault_only_if_none_is_in_force(

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core.config import DEFAULT_TEMPLATE
 from edge_agent.core.strict_json import compact_json
 from edge_agent.requests import renderer as module
 from edge_agent.requests.renderer import Renderer, RendererError
-from edge_agent.requests.templates import DEFAULT, TemplateInputError, render
+from edge_agent.requests.templates import TemplateInputError, render
 
 BYTES = 65_536
 HALF = "x" * (BYTES // 2 - 20)
@@ -104,7 +105,7 @@ def test_what_a_template_makes_of_an_input_is_bounded(name: str) -> None:
 
 def test_an_input_comes_to_the_template_as_it_was_sent(renderer: Renderer) -> None:
     value = {"z": [1, -0.0, 1e308, 7**300, True, None], "a": {"": "ü轴\u2028\x00😀"}, "1": "{{ 7 * 7 }}\n"}
-    for template in (DEFAULT, "{{ input }}.", "{% for key in input %}{{ key }}={{ input[key] }};{% endfor %}"):
+    for template in (DEFAULT_TEMPLATE, "{{ input }}.", "{% for key in input %}{{ key }}={{ input[key] }};{% endfor %}"):
         assert renderer.render(template, value) == render(template, value)
 
 
@@ -118,10 +119,10 @@ def test_a_misfit_is_told_in_the_same_words(renderer: Renderer) -> None:
 
 def test_there_is_a_process_only_where_a_template_needs_one() -> None:
     renderer = Renderer()
-    renderer.prepare([DEFAULT, DEFAULT])
-    assert renderer.render(DEFAULT, [1]) == "[1]"
+    renderer.prepare([DEFAULT_TEMPLATE, DEFAULT_TEMPLATE])
+    assert renderer.render(DEFAULT_TEMPLATE, [1]) == "[1]"
     assert renderer.pid is None
-    renderer.prepare([DEFAULT, "x {{ input }}"])
+    renderer.prepare([DEFAULT_TEMPLATE, "x {{ input }}"])
     assert renderer.pid is not None
     renderer.stop()
     assert renderer.pid is None

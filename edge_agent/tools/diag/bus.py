@@ -8,8 +8,8 @@ import secrets
 import time
 from typing import Any
 
-from edge_agent.config_files import broker_file_faults
 from edge_agent.core.config import Config
+from edge_agent.mqtt.credentials import credential_faults
 from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import Connected, Disconnected, LinkEvent, Received
 from edge_agent.tools.diag.part import Part
@@ -23,7 +23,7 @@ _MOST_BYTES = 100_000
 
 def retained(part: Part, config: Config, limit_s: float) -> None:
     """Asks the first broker that answers within limit_s seconds."""
-    if faults := broker_file_faults(config.mqtt):
+    if faults := credential_faults(config.mqtt):
         part.misses("; ".join(without_value(fault) for fault in faults))
         return
     topics = config.topics

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from edge_agent.config_files import file_faults, model_hints, state_hints
 from edge_agent.core.config import TASK_TABLES, Config, ModelConfig, TaskBase, TlsConfig
-from edge_agent.loader import ConfigError
+from edge_agent.core.config_file import ConfigError
+from edge_agent.loader import config_hints, file_faults
 from edge_agent.tools.diag.files import facts
 from edge_agent.tools.diag.part import Part
 from edge_agent.tools.diag.redaction import LEFT_OUT, scrubbed_value, without_value
@@ -36,7 +36,7 @@ def configuration(part: Part, path: Path, config: Config | ConfigError) -> None:
         part.leaves_out("values that the faults quote")
     else:
         document["faults"] = [without_value(fault) for fault in file_faults(config)]
-        hints = [*config.hints(), *model_hints(config), *state_hints(config)]
+        hints = config_hints(config)
         document["hints"] = [without_value(hint) for hint in hints]
     part.document("configuration.json", document)
     text = _read(part, path)

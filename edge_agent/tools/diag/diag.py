@@ -18,8 +18,9 @@ from edge_agent import __version__
 from edge_agent.board.board import Board
 from edge_agent.board.monitor import read_once
 from edge_agent.core.config import Config
+from edge_agent.core.config_file import ConfigError
 from edge_agent.core.errors import printable
-from edge_agent.loader import ConfigError, load_config
+from edge_agent.loader import load_config
 from edge_agent.tools.diag import service
 from edge_agent.tools.diag.archive import packed, write
 from edge_agent.tools.diag.bus import retained

@@ -6,8 +6,8 @@ import queue
 import socket
 from collections.abc import Iterator
 
-from edge_agent.config_files import broker_file_faults
 from edge_agent.core.config import MqttConfig
+from edge_agent.mqtt.credentials import credential_faults
 from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import Broken, Connected, Disconnected, LinkEvent
 from edge_agent.tools.doctor.check import Check, Verdict
@@ -43,7 +43,7 @@ def broker(mqtt: MqttConfig, client_id: str) -> Check:
     def failed(found: str, advice: str) -> Check:
         return Check(name="broker", verdict=Verdict.FAILED, found=found, advice=advice)
 
-    if faults := broker_file_faults(mqtt):
+    if faults := credential_faults(mqtt):
         advice = (
             "mend these files, or what the configuration says of them; what lies in credentials/ only root may read"
         )

@@ -12,10 +12,10 @@ from edge_agent.board.board import Board
 from edge_agent.board.identity import cores, machine
 from edge_agent.board.monitor import read_once
 from edge_agent.board.reading import BoardReading
-from edge_agent.config_files import command_file_faults
 from edge_agent.core.config import Config
+from edge_agent.core.config_file import ConfigError
 from edge_agent.core.errors import printable
-from edge_agent.loader import ConfigError, load_config
+from edge_agent.loader import load_config, signing_key_faults
 from edge_agent.models.bundle import Model, ModelError, open_model, path_fault
 from edge_agent.models.record import Record, in_force, read
 from edge_agent.tools.doctor.account import who_runs
@@ -86,7 +86,7 @@ def checks(config_path: Path, *, is_broker_only: bool = False, not_loading: str 
     yield _disk(config, reading)
     yield from storage(config, who_runs(), config_path)
     yield from _broker(config, is_running=is_running)
-    if faults := command_file_faults(config):
+    if faults := signing_key_faults(config):
         yield Check(
             name="commands",
             verdict=Verdict.FAILED,

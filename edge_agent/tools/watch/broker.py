@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edge_agent.config_files import broker_file_faults
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.errors import fault_text, field_name, shown
 from edge_agent.core.topics import NAME_PATTERN
-from edge_agent.loader import ConfigError, load_config
+from edge_agent.loader import broker_file_faults, load_config
+from edge_agent.mqtt.credentials import credential_faults
 
 _TLS = ("ca_file", "cert_file", "key_file")
 _PLAIN = ("port", "protocol", "root", "username", "password_file")
@@ -39,9 +39,7 @@ def broker_of(options: argparse.Namespace) -> tuple[MqttConfig, str]:
         return _named(options.host, given, tls if tls or options.tls else None), site
     if unused := [*given, *tls, *(["tls"] if options.tls else [])]:
         raise BrokerError([f"{_flag(name)}: only goes with --host" for name in unused])
-    config = load_config(options.config)
-    if faults := broker_file_faults(config.mqtt):
-        raise ConfigError(options.config, faults)
+    config = load_config(options.config, broker_file_faults)
     return config.mqtt, site or config.device.site
 
 
@@ -51,7 +49,7 @@ def _named(host: str, given: dict[str, Any], tls: dict[str, str] | None) -> Mqtt
     except ValidationError as error:
         names = [(field_name(details["loc"]), details) for details in error.errors(include_url=False)]
         raise BrokerError([_flags_in(fault_text(details, f"mqtt.{name}")) for name, details in names]) from error
-    if faults := broker_file_faults(mqtt):
+    if faults := credential_faults(mqtt):
         raise BrokerError([_flags_in(fault) for fault in faults])
     return mqtt
 

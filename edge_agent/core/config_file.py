@@ -1,0 +1,127 @@
+"""Reads a configuration file and validates its tables: a pydantic model, or every fault of the file at once."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from edge_agent.core.config import TASK_TABLES, Config, ModelConfig, TaskBase, TlsConfig
+from edge_agent.core.errors import closest, fault_text, field_name, shown
+from edge_agent.core.strict_json import parse_json
+
+_MAX_BYTES = 10_000_000
+_MAX_FAULTS = 100
+_Validated = TypeVar("_Validated", bound=BaseModel)
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. Each of `faults` names the key, its value and what is allowed."""
+
+    def __init__(self, path: Path, faults: list[str]) -> None:
+        super().__init__(f"{path}: " + "; ".join(faults))
+        self.path = path
+        self.faults = faults
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises ConfigError."""
+    try:
+        return tomllib.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: absurd numbers, absurd nesting
+        raise ConfigError(path, [f"is not TOML: {error}"]) from error
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file. Raises ConfigError."""
+    try:
+        return parse_json(_read_text(path))
+    except ValueError as error:
+        raise ConfigError(path, [f"is not JSON: {error}"]) from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ConfigError(path, [f"should have at most {_MAX_BYTES} bytes"])
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(path, [f"cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
+
+
+def named_tables(raw: dict[str, Any], key: str) -> dict[str, dict[str, Any]]:
+    """The tables `[key.NAME]` by name. Values of another type are left for pydantic to report."""
+    found = raw.get(key)
+    return {name: table for name, table in found.items() if isinstance(table, dict)} if isinstance(found, dict) else {}
+
+
+def validate(model: type[_Validated], raw: dict[str, Any], path: Path, faults: Iterable[str]) -> _Validated:
+    """The file's tables as a model. Raises ConfigError with the given faults and those of the model.
+
+    Relative paths in it start at the file's folder.
+    """
+    found = list(faults)
+    validated = None
+    try:
+        validated = model.model_validate(raw, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        more = (fault for details in error.errors(include_url=False) for fault in _words(details, raw))
+        found += itertools.islice(more, _MAX_FAULTS + 1)
+    if len(found) > _MAX_FAULTS:
+        found = [*found[:_MAX_FAULTS], f"has more than {_MAX_FAULTS} faults"]
+    if validated is None or found:
+        raise ConfigError(path, found)
+    return validated
+
+
+def _words(error: ErrorDetails, raw: dict[str, Any]) -> Iterator[str]:
+    location = error["loc"]
+    if location[0] == "tasks" and len(location) > 2 and location[2] in TASK_TABLES:
+        location = (*location[:2], *location[3:])  # pydantic names the kind of the task, which is no key
+    if location[-1] == "[key]":
+        location = location[:-1]  # the name of the table itself is wrong
+    name = field_name(location)
+    if error["type"] == "extra_forbidden":
+        allowed = _allowed_keys(location[:-1], raw)
+        close = closest(str(location[-1]), allowed)
+        hint = f"did you mean `{close}`? " if close else ""
+        yield f"{name}: unknown key (got {shown(error['input'])}); {hint}allowed: {', '.join(sorted(allowed))}"
+    elif error["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        table = error["input"]
+        kind = table.get("kind") if isinstance(table, dict) else table
+        yield f"{name}.kind: should be one of {', '.join(TASK_TABLES)} (got {shown(kind)})"
+        if isinstance(table, dict):
+            yield from _common_faults(table, name)
+    else:
+        yield fault_text(error, name)
+
+
+def _common_faults(task: dict[str, Any], name: str) -> Iterator[str]:
+    """Faults of a task without a known kind in the keys that tasks of every kind have."""
+    try:
+        TaskBase.model_validate({key: value for key, value in task.items() if key in TaskBase.model_fields})
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            yield fault_text(details, f"{name}.{field_name(details['loc'])}")
+
+
+def _allowed_keys(table: tuple[int | str, ...], raw: dict[str, Any]) -> list[str]:
+    model: type[BaseModel] = Config
+    if table[:1] == ("tasks",):
+        model = TASK_TABLES[raw["tasks"][table[1]]["kind"]]
+    elif table[:1] == ("models",):
+        model = ModelConfig
+    else:
+        for part in table:
+            annotation = model.model_fields[str(part)].annotation
+            model = TlsConfig if annotation == TlsConfig | None else annotation  # type: ignore[assignment]
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,0 +1,95 @@
+"""The `[tasks.NAME]` tables of a configuration file: schema files are read, templates and schemas are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edge_agent.core.config import BUILT_IN_TASK, MAX_TEMPLATE, Name, TaskConfig
+from edge_agent.core.config_file import named_tables, read_document, read_json, validate
+from edge_agent.core.errors import field_name, shown
+from edge_agent.core.strict_json import NotJsonError, parse_json
+from edge_agent.engine.answer.schema_grammar import check_schema
+from edge_agent.requests.templates import template_fault
+
+_MAX_SCHEMA_BYTES = 1_000_000
+
+
+class _Tasks(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    tasks: Annotated[dict[Name, TaskConfig], Field(min_length=1)]
+
+
+def load_task_configs(path: Path) -> dict[str, TaskConfig]:
+    """The `[tasks.NAME]` tables of a configuration, whatever else it holds; a `.json` file holds them by name.
+
+    Raises ConfigError naming every fault.
+    """
+    raw = {"tasks": read_json(path)} if path.suffix == ".json" else read_document(path)
+    return validate(_Tasks, raw, path, prepare_tasks(raw, path.absolute().parent)).tasks
+
+
+def prepare_tasks(raw: dict[str, Any], folder: Path) -> list[str]:
+    """Completes the task tables in place: the built-in task gets its kind, schema files are read from `folder`.
+
+    Returns what is wrong with them and what the types of core/config cannot say.
+    """
+    faults = []
+    for name, table in named_tables(raw, "tasks").items():
+        if name == BUILT_IN_TASK and table.setdefault("kind", "generate") != "generate":
+            faults.append(f'tasks.{name}.kind: should be "generate" (got {shown(table["kind"])})')
+        given = table.get("schema")
+        found = list(_schema_file_faults(table, folder)) or list(text_faults(table))
+        values = {**table, "schema": given}
+        faults += [f"{field_name(('tasks', name, key))}: {fault} (got {shown(values[key])})" for key, fault in found]
+    return faults
+
+
+def text_faults(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each key of a task table whose template or schema cannot be used, and why."""
+    template, schema = table.get("template"), table.get("schema")
+    if isinstance(template, str) and len(template) <= MAX_TEMPLATE and (fault := template_fault(template)):
+        yield "template", fault
+    if table.get("kind") == "extract" and isinstance(schema, dict) and (fault := check_schema(schema)):
+        yield "schema", fault
+
+
+def _schema_file_faults(table: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+    """Puts the content of a schema's file in the place of its name; a permissive schema where that fails."""
+    if table.get("kind") != "extract" or "schema" not in table or isinstance(table["schema"], dict):
+        return
+    name, table["schema"] = table["schema"], {"type": "object"}
+    rule = "should be a table, or name a JSON file that holds an object"
+    if not isinstance(name, str):
+        yield "schema", rule
+        return
+    path = Path(name)
+    try:
+        path = folder / path.expanduser()
+        schema = parse_json(_read_schema(path).decode())
+    except OSError as error:
+        yield "schema", f"{rule}; {path}: {error.strerror}"
+    except NotJsonError as error:
+        yield "schema", f"{rule}; {path} is not JSON: {error}"
+    except (ValueError, RuntimeError) as error:  # RuntimeError: a home folder that does not exist
+        yield "schema", f"{rule}; {path} cannot be used: {error}"
+    else:
+        if isinstance(schema, dict):
+            table["schema"] = schema
+        else:
+            yield "schema", rule
+
+
+def _read_schema(path: Path) -> bytes:
+    # A pipe would never end.
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        data = file.read(_MAX_SCHEMA_BYTES + 1)
+    if len(data) > _MAX_SCHEMA_BYTES:
+        raise ValueError(f"it has more than {_MAX_SCHEMA_BYTES} bytes")
+    return data
