@@ -2,7 +2,7 @@
 
 `requirements.txt` in it names every wheel by version and hash, so that on a board without a package index
 `pip install --no-index --find-links DIR --require-hashes --requirement DIR/requirements.txt` installs exactly these.
-Needs the wheel of llama-cpp-python in dist/ (`make wheel-aarch64`, `make wheel-x86_64`). Ends with 1 if one is missing.
+Needs the wheel of llama-cpp-python in dist/, which `make wheelhouse` builds. Exit code 1 if a wheel is missing.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _agent_wheel(work: Path) -> Path:
 def _llama_wheel(arch: str) -> Path:
     found = sorted((ROOT / "dist").glob(f"llama_cpp_python-*_{arch}.whl"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise SystemExit(f"no wheel of llama-cpp-python for {arch} in dist/: make wheel-{arch}")
+        raise SystemExit(f"no wheel of llama-cpp-python for {arch} in dist/: make wheelhouse ARCH={arch}")
     return found[-1]
 
 

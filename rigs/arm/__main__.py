@@ -68,9 +68,9 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "arm")
     parser.add_argument("--suites", nargs="+", default=list(SUITES), choices=list(SUITES))
     given = parser.parse_args()
-    if not (given.wheelhouse / "requirements.txt").is_file():
-        raise SystemExit(f"{given.wheelhouse} is no wheelhouse: make wheelhouse ARCH=aarch64")
     prepare_machine()
+    if not (given.wheelhouse / "requirements.txt").is_file():
+        raise SystemExit(f"{given.wheelhouse} is not a wheelhouse: make wheelhouse ARCH=aarch64")
     references = {model: _reference(given.work, model) for model in MODELS}
     print(
         f"{'system':9} {'core':12} {'model':7} {'variant':10} {'repacked MiB':>13} {'scores off':>10}  JSON", flush=True

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from rigs.arm import counting
 from rigs.arm.roots import PACKAGES, Root
-from rigs.deploy.emulator import EmulatedBoard, missing
+from rigs.deploy.emulator import NEEDED, EmulatedBoard
+from rigs.machine import ROOT, require
 
-ROOT = Path(__file__).parents[2]
 CORES = ("cortex-a72", "cortex-a76", "neoverse-v1", "max")
 COUNT_S = 7200.0
 # One core, and a clock that counts what it executes, which its counter needs.
@@ -32,8 +32,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "arm")
     parser.add_argument("--cores", nargs="+", default=list(CORES))
     given = parser.parse_args()
-    if fault := missing():
-        raise SystemExit(fault)
+    require(NEEDED, root=True)
     root = Root("trixie", given.work)
     root.make()
     root.install(given.wheelhouse)

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_NEEDED = "mmdebstrap qemu-user-static"
+from rigs.machine import require
+
+NEEDED = {"mmdebstrap": "mmdebstrap", "qemu-aarch64-static": "qemu-user-static"}
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _QEMU = Path("/usr/lib/binfmt.d/qemu-aarch64.conf")
 # In every root.
@@ -22,16 +24,11 @@ _INCLUDED = "python3,libstdc++6,dash,coreutils"
 
 
 def prepare_machine() -> None:
-    """The kernel runs arm64 programs with qemu from here on. Raises SystemExit that says what is missing."""
-    if os.geteuid() != 0:
-        raise SystemExit("rigs.arm makes and enters roots of other systems: run it as root")
-    if shutil.which("mmdebstrap") is None:
-        raise SystemExit(f"mmdebstrap not found; on Debian 13: apt-get install {_NEEDED}")
+    """Let the kernel run arm64 programs by qemu. Raises SystemExit that names what is missing."""
+    require(NEEDED, root=True)
     if not (_BINFMT / "status").exists():
         _run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)])
     if not (_BINFMT / "qemu-aarch64").exists():
-        if not _QEMU.exists():
-            raise SystemExit(f"{_QEMU} not found; on Debian 13: apt-get install {_NEEDED}")
         (_BINFMT / "register").write_bytes(_QEMU.read_bytes())
 
 

@@ -18,6 +18,12 @@ from edge_agent.tools.demo.broker import free_port
 from rigs.arm.roots import prepare_machine
 from rigs.deploy.roots import IMAGES, checked
 
+# Debian's package for each program that this machine needs, as root.
+NEEDED = {
+    "mmdebstrap": "mmdebstrap",
+    "qemu-system-aarch64": "qemu-system-arm",
+    "qemu-aarch64-static": "qemu-user-static",
+}
 BOOT_S = 600.0
 # As this machine is called in the emulator's network.
 HOST = "10.0.2.2"
@@ -36,19 +42,6 @@ echo 'pi ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/pi
 """
 _KEYS = "/home/pi/.ssh/authorized_keys"
 _FSTAB = "/dev/vda / ext4 rw,noatime 0 1\n"
-
-
-def missing() -> str | None:
-    """What this machine lacks for it; None = nothing."""
-    if os.geteuid() != 0:
-        return "needs root"
-    programs = {
-        "mmdebstrap": "mmdebstrap",
-        "qemu-system-aarch64": "qemu-system-arm",
-        "qemu-aarch64-static": "qemu-user-static",
-    }
-    packages = [package for program, package in programs.items() if shutil.which(program) is None]
-    return f"needs the packages {' '.join(packages)}" if packages else None
 
 
 def image(images: Path = IMAGES) -> Path:

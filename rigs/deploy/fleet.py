@@ -19,7 +19,7 @@ from tests.helpers.processes import Mosquitto, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 ANSIBLE = REPOSITORY / "ansible"
-# As `make test-deploy` installs it.
+# `make build/ansible/ready` installs it.
 ANSIBLE_BIN = Path(os.environ.get("ANSIBLE_BIN", REPOSITORY / "build" / "ansible" / "bin"))
 PLAY_S = 1800.0
 RELEASE = os.environ.get("RELEASE") or "trixie"

@@ -1,8 +1,8 @@
 """Boards to install things on: a Debian or Ubuntu with systemd, booted in a container. Needs root, mmdebstrap and
 systemd-container; for Ubuntu the package ubuntu-keyring.
 
-`python -m rigs.deploy.roots bookworm trixie jammy` makes the images below build/roots, some minutes each; an image
-that is there is not made again. A board is an image under a layer of its own, which lasts until it is discarded:
+Images are made once, below build/roots, in some minutes each. A board is an image under its own layer, which lasts
+until it is discarded:
 
     with Board(image("bookworm"), folder) as board:
         board.run("systemctl", "is-system-running")
@@ -13,9 +13,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,8 @@ from typing import Self
 REPOSITORY = Path(__file__).parents[2]
 IMAGES = REPOSITORY / "build" / "roots"
 BOOT_S = 120.0
+# Debian's package for each program that this machine needs, as root; for Ubuntu's boards ubuntu-keyring, too.
+NEEDED = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}
 _PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "ca-certificates", "iproute2", "procps"),
     # What a llama.cpp built with OpenMP needs; a compiler would have brought it.
@@ -58,15 +58,6 @@ RELEASES = {
         components="main,universe",
     ),
 }
-
-
-def missing() -> str | None:
-    """What this machine lacks for it; None = nothing."""
-    if os.geteuid() != 0:
-        return "needs root"
-    programs = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}
-    packages = [package for program, package in programs.items() if shutil.which(program) is None]
-    return f"needs the packages {' '.join(packages)}" if packages else None
 
 
 def image(name: str, images: Path = IMAGES) -> Path:
@@ -242,11 +233,3 @@ class Board:
         except (OSError, IndexError, AssertionError):
             return False
         return state in ("running", "degraded")
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    if fault := missing():
-        sys.exit(fault)
-    for release_name in sys.argv[1:] or RELEASES:
-        print(image(release_name))

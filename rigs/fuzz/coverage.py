@@ -1,13 +1,12 @@
-"""Parsers under libFuzzer, which keeps what reaches new code, by way of atheris (x86-64 Linux).
+"""Parsers under libFuzzer, which keeps the inputs that reach new code (atheris, x86-64 Linux; installed below build/).
 
-`python -m rigs.fuzz.coverage --seconds 60 [TARGET …]` with atheris on the path: exit code 1 if one raised, stood still
-or took too much memory; what did it lies below build/fuzz/found. `--keep` adds to corpus/ what reaches lines that
-nothing there does.
+Exit code 1 if a parser raised, stood still or took too much memory; the input that did it is below build/fuzz/found.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).with_name("corpus")
 WORK = ROOT / "build" / "fuzz"
+ATHERIS = WORK / "atheris"
 _NAMES = (
     *("gguf", "safetensors", "checkpoint", "manifest", "messages", "topic_names", "schema", "pattern"),
     "configuration",
@@ -38,13 +38,21 @@ def _run(name: str, seconds: int) -> int:
     words = [sys.executable, "-m", "rigs.fuzz.coverage", "--child", name, str(working), str(CORPUS / name)]
     words += [f"-max_total_time={seconds}", f"-timeout={_TIMEOUT_S}", f"-rss_limit_mb={_MEMORY_MB}"]
     words += [f"-max_len={_MAX_BYTES}", f"-artifact_prefix={found}/{name}-", "-print_final_stats=1", "-verbosity=0"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ATHERIS)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     runs = next((line.split()[-1] for line in done.stderr.splitlines() if "number_of_executed_units" in line), "?")
     print(f"{name}: {runs} runs, {len(list(working.iterdir()))} inputs that reach something", flush=True)
     if done.returncode:
         told = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith(("INFO:", "WARNING:"))]
         print("\n".join(told)[-_MAX_TOLD:], flush=True)
     return done.returncode
+
+
+def _install_atheris() -> None:
+    if not ATHERIS.is_dir():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        if subprocess.run([*pip, "--target", str(ATHERIS), "atheris==3.1.0"], check=False).returncode:
+            raise SystemExit("this rig needs atheris 3.1.0 from PyPI")
 
 
 def _child(name: str, options: list[str]) -> None:
@@ -96,7 +104,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.fuzz.coverage", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(_NAMES)}; default: all")
     parser.add_argument("--seconds", type=int, default=60, help="of each target")
-    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="add inputs that reach new lines to corpus/")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given, options = parser.parse_known_args()
     if given.child:
@@ -105,6 +113,7 @@ def main() -> int:
         return 0
     if unknown := {*given.targets, *options} - {*_NAMES}:
         parser.error(f"no targets: {', '.join(sorted(unknown))}")
+    _install_atheris()
     codes = []
     # Two at once, as the tests run.
     room = threading.Semaphore(2)

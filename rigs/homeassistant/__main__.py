@@ -1,10 +1,8 @@
-"""What a real Home Assistant makes of a board, from its discovery to its removal.
-
-python -m rigs.homeassistant PYTHON, which is one of an environment with Home Assistant; needs mosquitto.
-"""
+"""What a real Home Assistant shows of a board, from its discovery to its removal. Installs 1 GB below build/."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import signal
@@ -17,12 +15,15 @@ from pathlib import Path
 from typing import Self
 
 from edge_agent.tools.demo.broker import free_port
+from rigs.machine import ROOT, require
 from tests.contract.test_late_subscriber import heat
+from tests.helpers.llama_sources import make_environment
 from tests.helpers.processes import AgentProcess, Mosquitto
 from tests.helpers.site import site_config
 
 Entities = dict[str, dict[str, str]]
 DEVICE = "hall_board"
+REQUIREMENTS = ("homeassistant>=2025.10", "paho-mqtt>=2.1")
 
 
 class HomeAssistant:
@@ -82,7 +83,14 @@ class HomeAssistant:
         self._process.wait(60)
 
 
-def main(python: str) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m rigs.homeassistant", description=__doc__)
+    parser.add_argument("--python", help="of an environment with Home Assistant (default: one made below build/)")
+    given = parser.parse_args()
+    require({"mosquitto": "mosquitto"})
+    if not given.python and sys.version_info < (3, 13):
+        raise SystemExit("this rig needs Python 3.13, which Home Assistant needs")
+    python = given.python or str(make_environment(ROOT / "build" / "homeassistant", REQUIREMENTS))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         heat(folder, 61.5)
@@ -145,4 +153,4 @@ def _start(folder: Path, name: str, text: str) -> AgentProcess:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -1,4 +1,4 @@
-"""What Home Assistant would hear of a board; `make test-homeassistant` asks a real one."""
+"""What Home Assistant would hear of a board; `python -m rigs.homeassistant` asks a real one."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def test_same_request_again_is_answered_again_without_inference(site: Site) -> N
 def test_200_requests_at_once_against_a_queue_of_16_get_one_reply_each(
     start_site: Callable[..., Site], protocol: str
 ) -> None:
-    # `make test-model` asks a real model instead of the engine without one.
+    # `python -m rigs.real_model` asks a real model instead of the engine without one.
     model = os.environ.get("EDGE_AGENT_MODEL", "echo:step_ms=20")
     site = start_site(protocol, model=model, more="[queue]\ncapacity = 16\n")
     for number in range(200):

@@ -1,4 +1,4 @@
-"""A few of what `make fuzz` does by the thousand, always the same ones."""
+"""A few of what `python -m rigs.fuzz` does by the thousand, always the same ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""That a run of rigs.soak sees what it watches for; `make soak` is the long one."""
+"""That a run of rigs.soak sees what it watches for; `python -m rigs.soak` is the long one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A short storm; `make chaos` is the long one."""
+"""A short storm; `python -m rigs.chaos` is the long one."""
 
 from __future__ import annotations
 

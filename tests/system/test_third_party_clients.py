@@ -52,7 +52,7 @@ def test_mosquitto_pub_and_sub_do_at_mqtt_3_1_1(start_site: Callable[..., Site])
 MQTT_JS = os.environ.get("EDGE_AGENT_MQTT_JS", "")
 
 
-@pytest.mark.skipif(not MQTT_JS, reason="needs MQTT.js from npm: run by `make test-clients`")
+@pytest.mark.skipif(not MQTT_JS, reason="needs MQTT.js from npm: run by `python -m rigs.clients`")
 def test_mqtt_js_gets_its_answer(start_site: Callable[..., Site], protocol: str) -> None:
     site = start_site(protocol)
     version = protocol[0] if protocol == "5" else "4"

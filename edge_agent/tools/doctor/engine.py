@@ -83,8 +83,7 @@ def kernels(cpu_features: Sequence[str], cpu_variant: str) -> Check:
         name="kernels",
         verdict=Verdict.FAILED,
         found=f"the cores have {', '.join(unused)}, but llama.cpp runs kernels that do without: {cpu_variant}",
-        advice=f"install a llama-cpp-python with all kernel variants, from `make wheel-{machine()}`, or build it on "
-        "this board with `make wheel-native`",
+        advice=f"install the llama-cpp-python of `make wheelhouse ARCH={machine()}`, which has all kernel variants",
     )
 
 

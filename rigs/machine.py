@@ -1,0 +1,47 @@
+"""What a rig needs of the machine that it runs on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# Debian keeps servers out of an ordinary account's PATH.
+SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+
+
+def missing(packages: Mapping[str, str], *, root: bool = False) -> str | None:
+    """What this machine lacks, as a sentence; None = nothing. packages: Debian's package for each program."""
+    faults = ["needs root"] if root and os.geteuid() != 0 else []
+    lacking = [package for program, package in packages.items() if shutil.which(program, path=SEARCH_PATH) is None]
+    if lacking:
+        faults.append(f"needs the packages {' '.join(dict.fromkeys(lacking))}: apt-get install them")
+    return "; ".join(faults) or None
+
+
+def require(packages: Mapping[str, str], *, root: bool = False) -> None:
+    """Raises SystemExit, which names what this machine lacks."""
+    if fault := missing(packages, root=root):
+        raise SystemExit(f"this rig {fault}")
+
+
+def run_tests(*words: str, environment: Mapping[str, str] | None = None) -> int:
+    """The exit code of pytest with these arguments, in the repository."""
+    command = [sys.executable, "-m", "pytest", *words]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})}, check=False).returncode
+
+
+def run_make(*words: str) -> None:
+    """A target of the Makefile. Raises SystemExit if it fails."""
+    if subprocess.run(["make", *words], cwd=ROOT, check=False).returncode:
+        raise SystemExit(f"make {' '.join(words)} failed")
+
+
+def run_in_turn(modules: Sequence[Sequence[str]]) -> int:
+    """Runs `python -m …` for each, all of them; 1 if one failed."""
+    codes = [subprocess.run([sys.executable, "-m", *words], cwd=ROOT, check=False).returncode for words in modules]
+    return 1 if any(codes) else 0

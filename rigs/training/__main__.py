@@ -1,0 +1,11 @@
+"""Trains the demonstration model; `--help` of `python -m rigs.training.train` has the arguments. Needs PyTorch."""
+
+import importlib.util
+import sys
+
+if __name__ == "__main__":
+    if lacking := [name for name in ("torch", "tokenizers", "safetensors") if importlib.util.find_spec(name) is None]:
+        sys.exit(f"this rig needs {', '.join(lacking)}: pip install '.[training]'")
+    from rigs.training.train import main
+
+    sys.exit(main())

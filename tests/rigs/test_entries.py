@@ -1,0 +1,72 @@
+"""Every rig of CONTRIBUTING.md starts, explains itself, and says what it lacks instead of passing."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from rigs import machine
+
+ROOT = Path(__file__).parents[2]
+LISTED = re.findall(r"^\| `python -m (rigs[\w.]*)", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), flags=re.MULTILINE)
+NEEDS_OTHER_PACKAGES = {"rigs.training"}
+
+
+def exit_of(module: str, *words: str, monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module(module, run_name="__main__")
+    return caught.value.code
+
+
+@pytest.mark.parametrize("module", sorted(set(LISTED) - NEEDS_OTHER_PACKAGES))
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_each_rig_explains_its_arguments(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_of(module, "--help", monkeypatch=monkeypatch) == 0
+    assert f"{module} [-h]" in capsys.readouterr().out
+
+
+def test_each_package_of_rigs_is_listed() -> None:
+    entries = [path.parent.name for path in (ROOT / "rigs").glob("*/__main__.py")]
+    entries += [path.stem for path in (ROOT / "rigs").glob("*.py") if "__main__" in path.read_text("utf-8")]
+    listed = {name.split(".")[1] for name in LISTED}
+    assert set(entries) <= listed
+
+
+@pytest.mark.parametrize("module", ["rigs.deploy", "rigs.arm", "rigs.clients", "rigs.power_cuts", "rigs.homeassistant"])
+def test_a_rig_names_the_programs_that_the_machine_lacks(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "SEARCH_PATH", "/nowhere")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "apt-get install" in str(exit_of(module, monkeypatch=monkeypatch))
+
+
+@pytest.mark.parametrize("module", ["rigs.deploy", "rigs.arm"])
+def test_a_rig_that_needs_root_says_so(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "root" in str(exit_of(module, monkeypatch=monkeypatch))
+
+
+def test_training_names_the_packages_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "pip install '.[training]'" in str(exit_of("rigs.training", monkeypatch=monkeypatch))
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "said"),
+    [
+        ("rigs.fuzz", ["nothing"], 2),
+        ("rigs.deploy", ["nowhere"], 2),
+        ("rigs.real_model", ["no-model.gguf"], "no-model.gguf does not exist"),
+    ],
+)
+def test_what_a_rig_cannot_run_is_refused(
+    module: str, words: list[str], said: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert exit_of(module, *words, monkeypatch=monkeypatch) == said
