@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.board.board import Board
+from edge_agent.board.energy import EnergyMeter, EnergySample
+from edge_agent.board.governor import EngineCapacity, Governor
 from edge_agent.board.monitor import Monitor
 from edge_agent.board.reading import BoardReading
 from edge_agent.board.systemd_notify import notify, watchdog_interval_s
-from edge_agent.board_control import BoardControl
 from edge_agent.commands.operations import Operations
 from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
@@ -48,13 +49,13 @@ from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.renderer import Renderer
 from edge_agent.requests.tasks import load_tasks
-from edge_agent.status.health import Throughput
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.retained import RetainedTopics
 from edge_agent.store.journal_sync import Synced
 from edge_agent.watchdog import Vitals, stalled
 from edge_agent.worker.process import WorkerExited
 from edge_agent.worker.supervisor import End, FromWorker, Supervisor
+from edge_agent.worker.throughput import Throughput
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ class Agent:
         self._throughput = Throughput()
         board = Board(config.board.root, config.models_dir)
         self._monitor = Monitor(board, self._inbox.deliver)
-        self._board_control = BoardControl(config.governor, self._dispatcher, self._throughput, self._supervisor.send)
+        self._governor = Governor(config.governor)
+        self._energy = EnergyMeter()
         self._retained = RetainedTopics(
             config,
             tasks,
@@ -101,14 +103,16 @@ class Agent:
             supervisor=self._supervisor,
             throughput=self._throughput,
             board=board,
-            board_control=self._board_control,
+            monitor=self._monitor,
+            governor=self._governor,
+            energy=self._energy,
         )
         self._model_switch = ModelSwitch(
             config,
             supervisor=self._supervisor,
             dispatcher=self._dispatcher,
             deliver=self._inbox.deliver,
-            spare_mb=self._board_control.spare_mb,
+            spare_mb=lambda now: self._governor.spare_mb(self._monitor.latest(now).memory),
             adopted=self._on_switched,
             failed=lambda event: self._retained.tell_event("model-switch-failed", event),
             worker_exited=self._on_worker_exited,
@@ -122,7 +126,7 @@ class Agent:
             presence=self._presence,
             dispatcher=self._dispatcher,
             supervisor=self._supervisor,
-            board_control=self._board_control,
+            governor=self._governor,
             retained=self._retained,
             model_switch=self._model_switch,
         )
@@ -185,9 +189,7 @@ class Agent:
             case Progress():
                 self._throughput.count(event)
             case BoardReading():
-                if self._board_control.observe(event, now):
-                    self._retained.publish_health()
-                self._supervisor.weigh(event.memory.available_mb, now)
+                self._on_board_reading(event, now)
             case Connected():
                 self._on_connected(event.link, now)
             case Disconnected():
@@ -207,6 +209,28 @@ class Agent:
                 self._delivery.synced(event)
             case FromWorker() | Opened() | Recorded():
                 self._model_switch.hear(event, now)
+
+    def _on_board_reading(self, reading: BoardReading, now: float) -> None:
+        self._energy.add(
+            EnergySample(
+                at_s=now,
+                watts=reading.power.watts,
+                busy_s=self._throughput.busy_s,
+                tokens=self._throughput.computed_tokens,
+                is_active=self._dispatcher.active > 0,
+            )
+        )
+        self._dispatcher.set_energy_rate(self._energy.joules_per_busy_s)
+        before = self._governor.limits
+        limits = self._governor.decide(reading, now)
+        if limits != before:
+            self._dispatcher.apply_limits(limits)
+            self._supervisor.send(limits.for_worker())
+        if limits.level is not before.level:
+            reason = limits.reason or "nothing is limited any more"
+            log.warning("governor level=%s: %s", limits.level.name.lower(), reason)
+            self._retained.publish_health()
+        self._supervisor.weigh(reading.memory.available_mb, now)
 
     def _tick(self, now: float) -> None:
         if self._delivery.has_earlier:  # of which the disk told late
@@ -363,7 +387,16 @@ class Agent:
         self._throughput.worker_started()
         self._dispatcher.model = self._supervisor.model.name
         self._dispatcher.slots = ready.max_active
-        self._board_control.worker_ready(ready)
+        self._governor.set_capacity(
+            EngineCapacity(
+                decode_threads=ready.threads,
+                prefill_threads=ready.prefill_threads,
+                batch_tokens=ready.batch_tokens,
+                max_active=ready.max_active,
+            )
+        )
+        # A new worker starts without limits.
+        self._supervisor.send(self._governor.limits.for_worker())
         self._dispatcher.latency.set_rates(ready.prefill_tok_s, ready.decode_tok_s)
         if self._presence.state is State.OFFLINE:
             is_draining = self._dispatcher.is_draining

@@ -1,4 +1,4 @@
-"""PURE. Whether everything that the agent is made of still makes progress: only then systemd's watchdog is fed.
+"""Whether everything that the agent is made of still makes progress: only then systemd's watchdog is fed.
 
 The agent's own thread asks, so that it is alive goes without saying. A part that stands still for longer than it can
 be expected to is not healed from inside: systemd then ends the service and starts it anew.

@@ -160,7 +160,7 @@ def test_a_reload_takes_over_governor_and_home_assistant(tmp_path: Path, monkeyp
     assert answer == {"applied": ["governor", "homeassistant"], "needs_restart": []}
     assert told == [(f"homeassistant/device/{name}/config", True)]
     assert heard == {"homeassistant/status"}
-    assert agent._board_control._config.headroom_c == 9
+    assert agent._governor._config.headroom_c == 9
 
     _, told, heard = reloaded('[homeassistant]\nenabled = true\nprefix = "ha"\n')
     assert told == [(f"homeassistant/device/{name}/config", False), (f"ha/device/{name}/config", True)]
@@ -182,6 +182,7 @@ def test_the_agent_tells_what_its_monitor_read_and_takes_it_for_no_sign_of_life_
     other = cast("EngineProcess", object())
     agent._handle(FromWorker(cast("EngineProcess", agent._supervisor.worker), Cancelled(id=1)), now - 90.0)
     agent._handle(FromWorker(other, Cancelled(id=1)), now - 50.0)
+    agent._monitor._latest, agent._monitor._latest_at = reading, now
     agent._handle(reading, now)
 
     assert agent._retained.facts().reading is reading
@@ -193,7 +194,7 @@ def test_of_a_board_that_is_read_no_more_nothing_old_is_told(monkeypatch: pytest
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
     hot = BoardReading(thermal=Thermal(soc_c=90.0, limit_c=80.0), memory=Memory(total_mb=1000.0))
     for second in range(10):
-        agent._handle(hot, float(second))
+        agent._monitor._latest, agent._monitor._latest_at = hot, float(second)
         agent._retained.look_for_alarms(float(second))
     assert agent._retained.alarms.severities == {"overheating": "critical"}
     for second in range(10, 60):
@@ -259,7 +260,7 @@ def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health() -> None:
     agent._dispatcher.hear(inbound(f"{BASE}/infer/generate/request", "text", at=3.0), 3.0)
 
     for second in range(3, 43):
-        agent._handle(BoardReading(disk_free_mb=10.0), float(second))
+        agent._monitor._latest, agent._monitor._latest_at = BoardReading(disk_free_mb=10.0), float(second)
         agent._dispatcher.statistics.overloaded_total += 1
         agent._retained.look_for_alarms(float(second))
 

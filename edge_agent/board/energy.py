@@ -1,26 +1,26 @@
-"""PURE. What answers cost in joules: measured power over time, shared out by the engine's time.
+"""What answers cost in joules: measured power over time, divided by the engine's working time.
 
-Only power that a sensor measured counts: nothing is derived from load, and a gap between two readings is not filled.
-What the board takes while it does nothing is told apart, so that a request is not charged for standing by.
+Only power that a sensor measured counts. Nothing is estimated from load, and a gap between two readings is not filled.
+Power that the board takes while idle is kept apart, so that a request does not pay for standby.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-# Two readings that are further apart tell nothing of what was between them.
+# Two readings that are further apart say nothing about the time between them.
 LONGEST_GAP_S = 5.0
-# Idle power follows temperature and what else runs: the mean of about so many idle intervals.
+# Idle power changes with temperature and with other programs: the mean of about this many idle intervals.
 _IDLE_INTERVALS = 60
-# What a busy second costs is told from as many busy intervals, once they hold this much work.
+# The cost of a busy second is a mean over this many busy intervals, once they hold this much work.
 _BUSY_INTERVALS = 60
-_FEWEST_BUSY_S = 1.0
+_MIN_BUSY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class EnergySample:
-    """watts: None = not measured. busy_s, tokens: totals of the engine's time and of the tokens that it computed.
+    """watts: None = not measured. busy_s, tokens: totals of the engine's working time and of the tokens it computed.
 
     is_active: requests run at this moment.
     """
@@ -33,25 +33,25 @@ class EnergySample:
 
 
 @dataclass(frozen=True, slots=True)
-class _Interval:
+class _BusyInterval:
     joules: float  # beyond idle power
     busy_s: float
     tokens: int
 
 
-@dataclass(slots=True)
 class EnergyMeter:
     """joules_total: of everything since the start; None = no power was measured. idle_watts: None = not known yet."""
 
-    joules_total: float | None = None
-    idle_watts: float | None = None
-    _last: EnergySample | None = None
-    _was_idle: bool = False
-    _idle_count: int = 0
-    _busy: deque[_Interval] = field(default_factory=lambda: deque(maxlen=_BUSY_INTERVALS))
+    def __init__(self) -> None:
+        self.joules_total: float | None = None
+        self.idle_watts: float | None = None
+        self._last: EnergySample | None = None
+        self._was_idle = False
+        self._idle_count = 0
+        self._busy: deque[_BusyInterval] = deque(maxlen=_BUSY_INTERVALS)
 
     def add(self, sample: EnergySample) -> None:
-        """Samples come in order of time, about once a second."""
+        """Samples come in order of time, about one a second."""
         last, self._last = self._last, sample
         if last is None or last.watts is None or sample.watts is None:
             self._was_idle = False
@@ -62,14 +62,13 @@ class EnergyMeter:
             return
         watts = (last.watts + sample.watts) / 2
         self.joules_total = (self.joules_total or 0.0) + watts * seconds
-        # A worker that was replaced counts from zero.
-        busy_s, tokens = max(0.0, sample.busy_s - last.busy_s), max(0, sample.tokens - last.tokens)
+        busy_s, tokens = sample.busy_s - last.busy_s, sample.tokens - last.tokens
         is_idle = not (busy_s or last.is_active or sample.is_active)
-        # The worker's totals come up to a second late, so power of an interval before is not sure to be idle power.
+        # The worker's totals arrive up to a second late: only the second of two idle intervals is surely idle.
         if is_idle and self._was_idle:
             self._learn_idle(watts)
         elif not is_idle and self.idle_watts is not None:
-            self._busy.append(_Interval((watts - self.idle_watts) * seconds, busy_s, tokens))
+            self._busy.append(_BusyInterval((watts - self.idle_watts) * seconds, busy_s, tokens))
         self._was_idle = is_idle
 
     def _learn_idle(self, watts: float) -> None:
@@ -79,21 +78,16 @@ class EnergyMeter:
 
     @property
     def joules_per_busy_s(self) -> float | None:
-        """Beyond idle power, per second of the engine's time; None = too little was seen."""
+        """Beyond idle power, per second of the engine's working time; None = too little was measured."""
         busy_s = sum(interval.busy_s for interval in self._busy)
-        if busy_s < _FEWEST_BUSY_S:
+        if busy_s < _MIN_BUSY_S:
             return None
         return max(0.0, sum(interval.joules for interval in self._busy)) / busy_s
 
     @property
     def joules_per_token(self) -> float | None:
-        """Beyond idle power, per token that was computed, of prompts and of answers; None = too little was seen."""
+        """Beyond idle power, per computed token of prompts and answers; None = too little was measured."""
         tokens, rate = sum(interval.tokens for interval in self._busy), self.joules_per_busy_s
         if not tokens or rate is None:
             return None
         return rate * sum(interval.busy_s for interval in self._busy) / tokens
-
-    def of_request(self, share_s: float) -> float | None:
-        """Joules of a request that had so much of the engine's time; None = not measurable here, or not yet."""
-        rate = self.joules_per_busy_s
-        return None if rate is None else rate * share_s

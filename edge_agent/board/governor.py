@@ -1,63 +1,90 @@
-"""PURE. What the board feels -> how much the agent may do, before the kernel or the firmware slows it down.
+"""Decides from each reading of the board how much the agent may do, before kernel or firmware slow the board down.
 
-Three causes, each with a ladder of stages (governor_stages.py): heat, an input voltage that is too low, memory that
-runs out. The first stages take what costs least: some threads (where memory bandwidth is the limit, fewer lose little),
-then prompt tokens of a step, requests at once, the length of answers; the last ones refuse requests, the least urgent
-first.
+There are three causes: heat, an input voltage that is too low, and memory that runs out. Each has a ladder of stages.
+The first stages take what costs least: some threads, then prompt tokens of a step, requests at once, and the length of
+answers. The last stages refuse requests, the least urgent first.
 
-A cause tightens at once, as far as is needed; it loosens by one stage at a time, after a while well below what
-tightened it: it must not swing. Heat that is only foreseen slows down, no more. What was never known limits nothing;
-what is not known any more is forgotten stage by stage, but for the first one of heat.
+A ladder tightens at once, as far as needed. It eases by one stage at a time, so that it does not swing. A reading that
+is unknown limits nothing and lets limits ease.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from edge_agent.board.governor_stages import HEAT, MEMORY, POWER, RELAX_S, Cause, Ladder, Level
+from edge_agent.board.limits import NO_LIMITS, RELAX_S, Level, LimitCause, Limits
+from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle
+from edge_agent.core.config import GovernorConfig
 
-# The temperature, smoothed; its slope is told by a longer mean, which lags behind by so much more.
+# One reading that is off must not refuse requests: the temperature is a mean over about this long.
 _SMOOTHED_S = 4.0
-_TREND_S = 20.0
-# The slope is believed for so long ahead, and for no more than so many degrees: when work begins a die jumps by some,
-# and then rises slowly with what cools it.
-_FORESEEN_S = 20.0
-_MOST_FORESEEN_C = 2.0
 _HYSTERESIS_C = 2.0
-# Hotter than the limit by this, nothing holds it any more: everything is refused.
+# Above the limit by this much, all requests are refused.
 _OUT_OF_HAND_C = 8.0
 
-# While the voltage stays too low, another stage is taken after so long. Where it falls again as soon as a limit is
-# taken back, each try waits twice as long as the one before, up to this.
+# While the voltage stays too low, the next stage is entered after this long. A weak supply falls again as soon as work
+# comes back, so its limits ease later than those of the other causes.
 _UNDERVOLTAGE_STAGE_S = 10.0
-_MOST_RELAX_S = 16 * RELAX_S
+_UNDERVOLTAGE_RELAX_S = 5 * RELAX_S
 
-# Available memory, in reserves, where the stages begin; one is left with so much more.
+# Available memory at which the stages begin, in reserves; a stage is left at this much more.
 _MEMORY_STAGES = (2.0, 1.5, 1.0, 0.5)
 _MEMORY_HYSTERESIS = 1.25
-_RESERVED_SHARE = 0.05
+_DEFAULT_RESERVE_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """What the board says now; None = unknown. at_s: seconds of a monotonic clock.
+class Stage:
+    """Shares of what the worker can do: of its threads, of a step's prompt tokens, of requests at once."""
 
-    limit_c: from where on the kernel or the firmware slows the SoC down, be it progressively.
-    """
+    level: Level
+    decode_threads: float = 1.0
+    prefill_threads: float = 1.0
+    batch_tokens: float = 1.0
+    max_active: float = 1.0
+    max_tokens: int | None = None
+    lowest_priority: int | None = None
 
-    at_s: float
-    soc_c: float | None = None
-    limit_c: float | None = None
-    undervoltage_now: bool | None = None
-    memory_available_mb: float | None = None
-    memory_total_mb: float | None = None
+
+_NONE_ADMITTED = -1
+# Smaller steps and fewer requests at once save no heat by themselves. They keep steps short once threads are few.
+# rigs/thermal shows what each stage costs.
+_LAST_HEAT_STAGES = Stage(
+    level=Level.CRITICAL, decode_threads=0.5, prefill_threads=0.25, batch_tokens=0.5, max_active=0.5, max_tokens=64
+)
+HEAT = (
+    Stage(level=Level.WARM, decode_threads=0.75, prefill_threads=0.75),
+    Stage(level=Level.WARM, decode_threads=0.5, prefill_threads=0.75),
+    Stage(level=Level.WARM, decode_threads=0.5, prefill_threads=0.5, max_active=0.75),
+    Stage(level=Level.HOT, decode_threads=0.5, prefill_threads=0.5, max_active=0.5, max_tokens=256),
+    replace(_LAST_HEAT_STAGES, level=Level.HOT, max_tokens=128, lowest_priority=5),
+    replace(_LAST_HEAT_STAGES, lowest_priority=4),
+    replace(_LAST_HEAT_STAGES, lowest_priority=0),
+    replace(_LAST_HEAT_STAGES, lowest_priority=_NONE_ADMITTED),
+)
+# What the board draws at one moment counts here, not what it draws over time.
+_LAST_POWER_STAGES = Stage(
+    level=Level.CRITICAL, decode_threads=0.25, prefill_threads=0.25, batch_tokens=0.5, max_active=0.25
+)
+POWER = (
+    Stage(level=Level.WARM, decode_threads=0.5, prefill_threads=0.5),
+    replace(_LAST_POWER_STAGES, level=Level.HOT, max_active=0.5),
+    replace(_LAST_POWER_STAGES, lowest_priority=4),
+    replace(_LAST_POWER_STAGES, lowest_priority=0),
+)
+MEMORY = (
+    Stage(level=Level.WARM, max_active=0.5),
+    Stage(level=Level.HOT, max_active=0.5, max_tokens=128, lowest_priority=5),
+    Stage(level=Level.CRITICAL, max_active=0.25, max_tokens=64, lowest_priority=0),
+    Stage(level=Level.CRITICAL, max_active=0.25, max_tokens=64, lowest_priority=_NONE_ADMITTED),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Capacity:
-    """What the engine does without limits; 1 = nothing that could be limited."""
+class EngineCapacity:
+    """What the worker does without limits; 1 = nothing that could be limited."""
 
     decode_threads: int = 1
     prefill_threads: int = 1
@@ -65,169 +92,148 @@ class Capacity:
     max_active: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What is allowed now; None = no limit.
-
-    lowest_priority: requests with a larger number are refused; -1 = all are. cause: of the refusals, if there are any.
-    causes: of all that is limited.
-    """
-
-    level: Level = Level.NORMAL
-    reason: str | None = None
-    cause: Cause | None = None
-    causes: tuple[Cause, ...] = ()
-    decode_threads: int | None = None
-    prefill_threads: int | None = None
-    batch_tokens: int | None = None
-    max_active: int | None = None
-    max_tokens: int | None = None
-    lowest_priority: int | None = None
-
-    def refusal(self, priority: int) -> Cause | None:
-        """Why a request of this priority is `busy`, until RELAX_S from now at the least; None = it may come in."""
-        return self.cause if self.lowest_priority is not None and priority > self.lowest_priority else None
-
-    def as_health(self) -> dict[str, Any]:
-        """The health document's `governor`."""
-        names = ("decode_threads", "prefill_threads", "batch_tokens", "max_active", "max_tokens", "lowest_priority")
-        limits = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return {"level": self.level.name.lower(), "limits": limits, "reason": self.reason}
-
-
-NO_LIMITS = Limits()
-
-
 class Governor:
-    """Fed with every sample, in order. capacity: may be set when the engine has told it.
+    """`decide` takes every reading, in order; `limits` are the latest ones. now: seconds of a monotonic clock."""
 
-    headroom_c: how far below the SoC's limit the first stage begins. memory_reserve_mb: what should stay available;
-    None = 5 % of the memory. Without `enabled` nothing is limited.
-    """
-
-    def __init__(
-        self,
-        *,
-        enabled: bool = True,
-        headroom_c: float = 2.0,
-        memory_reserve_mb: float | None = None,
-        capacity: Capacity = Capacity(),
-    ) -> None:
-        self.capacity = capacity
-        self._enabled = enabled
-        self._memory_reserve_mb = memory_reserve_mb
-        last = len(HEAT) - 1
-        self._heat_c = (*(headroom_c * (1 - at / (last + 1)) for at in range(last)), -_OUT_OF_HAND_C)
-        self._heat = Ladder(Cause.OVERHEATED, HEAT)
-        self._power = Ladder(Cause.POWER_LIMITED, POWER, _MOST_RELAX_S)
-        self._memory = Ladder(Cause.MEMORY_LOW, MEMORY)
+    def __init__(self, config: GovernorConfig, capacity: EngineCapacity = EngineCapacity()) -> None:
+        self.limits = NO_LIMITS
+        self._config = config
+        self._capacity = capacity
+        self._heat = _Ladder(LimitCause.OVERHEATED, HEAT)
+        self._power = _Ladder(LimitCause.POWER_LIMITED, POWER, _UNDERVOLTAGE_RELAX_S)
+        self._memory = _Ladder(LimitCause.MEMORY_LOW, MEMORY)
         self._power_stage_at = -math.inf
-        self._smoothed = _Mean(_SMOOTHED_S)
-        self._trend = _Mean(_TREND_S)
+        self._smoothed_c: float | None = None
+        self._smoothed_at = 0.0
 
-    def observe(self, sample: Sample) -> Limits:
-        """The limits from now on; equal ones as long as nothing changes."""
-        self._feel_heat(sample)
-        self._feel_power(sample)
-        self._feel_memory(sample)
-        return self._limits() if self._enabled else NO_LIMITS
+    def reconfigure(self, config: GovernorConfig) -> None:
+        """Applies from the next reading on."""
+        self._config = config
 
-    def _feel_heat(self, sample: Sample) -> None:
-        if sample.soc_c is None or sample.limit_c is None or not math.isfinite(sample.soc_c - sample.limit_c):
-            # A board that was hot when it was heard last is not to work at full power unseen.
-            self._heat.unknown(sample.at_s, least=1)
-            if self._heat.at:
-                self._heat.reason = "the SoC was hot when it last told its temperature"
+    def set_capacity(self, capacity: EngineCapacity) -> None:
+        """Limits are shares of this, from the next reading on."""
+        self._capacity = capacity
+
+    def decide(self, reading: BoardReading, now: float) -> Limits:
+        """The limits from now on; equal to those before while nothing changes."""
+        self._decide_heat(reading.thermal, now)
+        self._decide_power(reading.throttle, now)
+        self._decide_memory(reading.memory, now)
+        self.limits = self._combined() if self._config.enabled else NO_LIMITS
+        return self.limits
+
+    def spare_mb(self, memory: Memory) -> float | None:
+        """Memory that may still be used before it limits anything; None = unknown."""
+        reserve_mb = self._reserve_mb(memory)
+        if memory.available_mb is None or reserve_mb is None:
+            return None
+        return memory.available_mb - _MEMORY_STAGES[0] * reserve_mb
+
+    def _decide_heat(self, thermal: Thermal, now: float) -> None:
+        if thermal.soc_c is None or thermal.limit_c is None:
+            self._heat.ease(now)
             return
-        now_c = self._smoothed.add(sample.at_s, sample.soc_c)
-        slope = (now_c - self._trend.add(sample.at_s, sample.soc_c)) / (_TREND_S - _SMOOTHED_S)
-        rise_c = min(max(0.0, slope * _FORESEEN_S), _MOST_FORESEEN_C)
-        left_c = sample.limit_c - now_c
-        self._heat.reason = f"the SoC is near its limit of {sample.limit_c:g} °C"
-        self._heat.ask(sample.at_s, self._heat_stage(left_c, rise_c), self._heat_stage(left_c - _HYSTERESIS_C, rise_c))
+        if self._smoothed_c is None:
+            self._smoothed_c = thermal.soc_c
+        weight = -math.expm1((self._smoothed_at - now) / _SMOOTHED_S)
+        self._smoothed_c += weight * (thermal.soc_c - self._smoothed_c)
+        self._smoothed_at = now
+        headroom_c = thermal.limit_c - self._smoothed_c
+        reason = f"the SoC is near its limit of {thermal.limit_c:g} °C"
+        enter, keep = self._heat_stage(headroom_c), self._heat_stage(headroom_c - _HYSTERESIS_C)
+        self._heat.require(now, reason, enter=enter, keep=keep)
 
-    def _heat_stage(self, left_c: float, rise_c: float) -> int:
-        """The stage for so many degrees left, of which so many more will go."""
-        begun = (
-            number
-            for number, (stage, at_c) in enumerate(zip(HEAT, self._heat_c, strict=True), 1)
-            if left_c - (rise_c if stage.level is Level.WARM else 0.0) <= at_c
-        )
-        return max(begun, default=0)
+    def _heat_stage(self, headroom_c: float) -> int:
+        """The stages begin at equal steps below the limit, the last one far above it."""
+        count = len(HEAT)
+        thresholds_c = [self._config.headroom_c * (1 - at / count) for at in range(count - 1)] + [-_OUT_OF_HAND_C]
+        return sum(headroom_c <= at_c for at_c in thresholds_c)
 
-    def _feel_power(self, sample: Sample) -> None:
-        power, now = self._power, sample.at_s
-        if sample.undervoltage_now is None:
-            power.unknown(now)
+    def _decide_power(self, throttle: Throttle, now: float) -> None:
+        if not throttle.undervoltage_now:
+            self._power.ease(now)
             return
-        power.reason = "the input voltage is too low"
-        wanted = 0
-        if sample.undervoltage_now:
-            is_due = not power.at or now - self._power_stage_at >= _UNDERVOLTAGE_STAGE_S
-            wanted = power.at + 1 if is_due else power.at
-            self._power_stage_at = now if is_due else self._power_stage_at
-        power.ask(now, wanted, wanted)
+        stage = self._power.at
+        if not stage or now - self._power_stage_at >= _UNDERVOLTAGE_STAGE_S:
+            stage += 1
+            self._power_stage_at = now
+        self._power.require(now, "the input voltage is too low", enter=stage, keep=stage)
 
-    def spare_mb(self, available_mb: float | None, total_mb: float | None) -> float | None:
-        """Memory that may be taken before it limits anything; None = unknown."""
-        reserve_mb = self._reserve_mb(total_mb)
-        return None if reserve_mb is None or available_mb is None else available_mb - _MEMORY_STAGES[0] * reserve_mb
-
-    def _reserve_mb(self, total_mb: float | None) -> float | None:
-        if self._memory_reserve_mb is not None or total_mb is None:
-            return self._memory_reserve_mb
-        return _RESERVED_SHARE * total_mb
-
-    def _feel_memory(self, sample: Sample) -> None:
-        reserve_mb = self._reserve_mb(sample.memory_total_mb)
-        available_mb = sample.memory_available_mb
+    def _decide_memory(self, memory: Memory, now: float) -> None:
+        available_mb, reserve_mb = memory.available_mb, self._reserve_mb(memory)
         if available_mb is None or reserve_mb is None:
-            self._memory.unknown(sample.at_s)
+            self._memory.ease(now)
             return
-        wanted = sum(available_mb < count * reserve_mb for count in _MEMORY_STAGES)
-        kept = sum(available_mb < _MEMORY_HYSTERESIS * count * reserve_mb for count in _MEMORY_STAGES)
-        self._memory.reason = f"less memory is available than {_MEMORY_STAGES[0] * reserve_mb:.0f} MB"
-        self._memory.ask(sample.at_s, wanted, kept)
+        enter = sum(available_mb < count * reserve_mb for count in _MEMORY_STAGES)
+        keep = sum(available_mb < _MEMORY_HYSTERESIS * count * reserve_mb for count in _MEMORY_STAGES)
+        reason = f"less than {_MEMORY_STAGES[0] * reserve_mb:.0f} MB of memory are available"
+        self._memory.require(now, reason, enter=enter, keep=keep)
 
-    def _limits(self) -> Limits:
+    def _reserve_mb(self, memory: Memory) -> float | None:
+        if self._config.memory_reserve_mb is not None or memory.total_mb is None:
+            return self._config.memory_reserve_mb
+        return _DEFAULT_RESERVE_SHARE * memory.total_mb
+
+    def _combined(self) -> Limits:
+        """Of several causes, the tightest limit of each kind."""
         active = [(ladder, stage) for ladder in (self._heat, self._power, self._memory) if (stage := ladder.stage)]
         if not active:
             return NO_LIMITS
-        stages, full = [stage for _, stage in active], self.capacity
+        stages, full = [stage for _, stage in active], self._capacity
         refusing = [(stage.lowest_priority, ladder) for ladder, stage in active if stage.lowest_priority is not None]
         lowest, cause = min(((at, ladder.cause) for at, ladder in refusing), default=(None, None))
         return Limits(
             level=max(stage.level for stage in stages),
-            reason="; ".join(ladder.told for ladder, _ in active),
-            cause=cause,
+            reason="; ".join(ladder.reason for ladder, _ in active),
+            refusal_cause=cause,
             causes=tuple(ladder.cause for ladder, _ in active),
-            decode_threads=_share(min(stage.decode for stage in stages), full.decode_threads),
-            prefill_threads=_share(min(stage.prefill for stage in stages), full.prefill_threads),
-            batch_tokens=_share(min(stage.batch for stage in stages), full.batch_tokens),
-            max_active=_share(min(stage.active for stage in stages), full.max_active),
+            decode_threads=_share(min(stage.decode_threads for stage in stages), full.decode_threads),
+            prefill_threads=_share(min(stage.prefill_threads for stage in stages), full.prefill_threads),
+            batch_tokens=_share(min(stage.batch_tokens for stage in stages), full.batch_tokens),
+            max_active=_share(min(stage.max_active for stage in stages), full.max_active),
             max_tokens=min((stage.max_tokens for stage in stages if stage.max_tokens), default=None),
             lowest_priority=lowest,
         )
 
 
-class _Mean:
-    """An exponential mean over about so many seconds."""
+class _Ladder:
+    """The stage of one cause; `at` counts from 1, 0 = no stage. It eases by one stage after relax_s without need."""
 
-    def __init__(self, over_s: float) -> None:
-        self._over_s = over_s
-        self._at_s = 0.0
-        self._value: float | None = None
+    def __init__(self, cause: LimitCause, stages: Sequence[Stage], relax_s: float = RELAX_S) -> None:
+        self.cause = cause
+        self.at = 0
+        self._stages = stages
+        self._relax_s = relax_s
+        self._reason = ""
+        self._is_needed = False
+        self._needed_at = -math.inf
 
-    def add(self, at_s: float, value: float) -> float:
-        if self._value is None:
-            self._value = value
-        weight = -math.expm1(-max(0.0, at_s - self._at_s) / self._over_s)
-        self._value += weight * (value - self._value)
-        self._at_s = at_s
-        return self._value
+    @property
+    def stage(self) -> Stage | None:
+        return self._stages[self.at - 1] if self.at else None
+
+    @property
+    def reason(self) -> str:
+        return self._reason if self._is_needed else f"{self._reason} (no longer observed, eased step by step)"
+
+    def require(self, now: float, reason: str, *, enter: int, keep: int) -> None:
+        """enter: the stage that is needed now. keep: the highest stage that is not left yet."""
+        self._reason = reason
+        enter = min(enter, len(self._stages))
+        if enter > self.at:
+            self.at, self._needed_at = enter, now
+        elif keep >= self.at:
+            self._needed_at = now
+        elif now - self._needed_at >= self._relax_s:
+            self.at, self._needed_at = self.at - 1, now
+        self._is_needed = max(enter, keep) >= self.at
+
+    def ease(self, now: float) -> None:
+        """Nothing is needed, or nothing is known."""
+        self.require(now, self._reason, enter=0, keep=0)
 
 
 def _share(share: float, full: int) -> int | None:
-    """Rounded up, and so at least 1; None = that is no limit."""
+    """Rounded up, and so at least 1; None = no limit."""
     limit = math.ceil(share * full)
     return limit if limit < full else None

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
 HANGS_AFTER_S = 2.0
+# An older reading says nothing about the board now. Several sensors may hang for 2 s each before a pass is done.
+STALE_AFTER_S = 10.0
 # For who reads once: long enough for counters of energy and of time to have gone on.
 _BETWEEN_PASSES_S = 0.2
 _SUPERVISED_EVERY_S = 0.05
@@ -51,6 +53,8 @@ class Monitor:
         self._is_stopped = threading.Event()
         # When it last began with a sensor, or was done with all of them; seconds of the monotonic clock.
         self.advanced_at = time.monotonic()
+        self._latest = BoardReading()
+        self._latest_at: float | None = None
         # Guards what follows; all else is the current thread's alone.
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -66,6 +70,12 @@ class Monitor:
     def stop(self) -> None:
         """Waits for nothing: a thread whose sensor hangs ends with the process."""
         self._is_stopped.set()
+
+    def latest(self, now: float) -> BoardReading:
+        """The latest reading; only an error if it is older than STALE_AFTER_S."""
+        if self._latest_at is None or now - self._latest_at <= STALE_AFTER_S:
+            return self._latest
+        return BoardReading(errors={"board": f"not read for more than {STALE_AFTER_S:g} s"})
 
     def supervise(self, now: float) -> None:
         """now: of time.monotonic()."""
@@ -91,8 +101,9 @@ class Monitor:
                 reading = self._read()
                 if reading is None:
                     return
-                self._deliver(reading)
                 self.advanced_at = time.monotonic()
+                self._latest, self._latest_at = reading, self.advanced_at
+                self._deliver(reading)
             except Exception:
                 # Without this thread nobody would know of the heat.
                 log.exception("the board could not be read")

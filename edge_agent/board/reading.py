@@ -1,4 +1,4 @@
-"""PURE. What a board says of itself at one time. None = unknown or not there; a 0 was measured."""
+"""What a board says of itself at one time. None = unknown or not there; a 0 was measured."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class Cause(StrEnum):
-    """Why a board is slowed down."""
+class ThrottleCause(StrEnum):
+    """Why kernel or firmware slow the board down."""
 
     UNDERVOLTAGE = "undervoltage"
     THERMAL = "thermal"
@@ -49,7 +49,7 @@ class Throttle:
 
     now: bool | None = None
     since_boot: bool | None = None
-    causes: tuple[Cause, ...] = ()
+    causes: tuple[ThrottleCause, ...] = ()
     undervoltage_now: bool | None = None
     undervoltage_since_boot: bool | None = None
     # What is told is the same, whoever tells it.

@@ -1,11 +1,11 @@
-"""PURE. One answer to whether, and why, a board is slowed down, from what its firmware and kernel say of it."""
+"""One answer to whether, and why, a board is slowed down, from what its firmware and kernel say of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.board.reading import Cause, Throttle
+from edge_agent.board.reading import Throttle, ThrottleCause
 
 # Bits of a Raspberry Pi's firmware (raspberrypi/documentation, graphics-utilities.adoc).
 UNDERVOLTAGE, CAPPED, THROTTLED, SOFT_LIMIT = 1 << 0, 1 << 1, 1 << 2, 1 << 3
@@ -61,7 +61,7 @@ class ThrottleModel:
         is_blind: bool = False,
     ) -> Throttle:
         """Of one reading. None, or empty: there is no such source. is_blind: one that there is does not answer."""
-        causes: set[Cause] = set()
+        causes: set[ThrottleCause] = set()
         throttled: list[bool] = []
         undervoltage = [alarm.is_low for alarm in alarms]
         if firmware is not None:
@@ -72,14 +72,14 @@ class ThrottleModel:
             self._was_throttled |= bool(before & _SLOWED)
             self._was_undervoltage |= bool(before & UNDERVOLTAGE)
             if bits & CAPPED:
-                causes.add(Cause.CAP)
+                causes.add(ThrottleCause.CAP)
             # Low voltage throttles as heat does, and sets the same bit.
             if bits & SOFT_LIMIT or (bits & THROTTLED and not is_low):
-                causes.add(Cause.THERMAL)
+                causes.add(ThrottleCause.THERMAL)
         if cooling:
             throttled.append(any(device.is_active for device in cooling))
             if throttled[-1]:
-                causes.add(Cause.THERMAL)
+                causes.add(ThrottleCause.THERMAL)
         if over_current is not None:
             self._was_throttled |= over_current.undervoltage + over_current.over_current > 0
             self._was_undervoltage |= over_current.undervoltage > 0
@@ -89,10 +89,10 @@ class ThrottleModel:
                 throttled.append(is_low or is_over)
                 undervoltage.append(is_low)
                 if is_over:
-                    causes.add(Cause.OVER_CURRENT)
+                    causes.add(ThrottleCause.OVER_CURRENT)
             self._counted = over_current
         if any(undervoltage):
-            causes.add(Cause.UNDERVOLTAGE)
+            causes.add(ThrottleCause.UNDERVOLTAGE)
         self._was_throttled |= any(throttled)
         self._was_undervoltage |= any(undervoltage)
         is_counted = over_current is not None
@@ -105,7 +105,7 @@ class ThrottleModel:
         return Throttle(
             now=_known(any(throttled), is_told=bool(throttled), is_blind=is_blind),
             since_boot=_known(self._was_throttled, is_told=bool(throttled) or is_counted, is_blind=is_blind),
-            causes=tuple(cause for cause in Cause if cause in causes),
+            causes=tuple(cause for cause in ThrottleCause if cause in causes),
             undervoltage_now=_known(any(undervoltage), is_told=bool(undervoltage), is_blind=is_blind),
             undervoltage_since_boot=_known(
                 self._was_undervoltage, is_told=bool(undervoltage) or is_counted, is_blind=is_blind

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_agent.board_control import BoardControl
+from edge_agent.board.governor import Governor
 from edge_agent.commands.command_desk import Answer, CommandDesk
 from edge_agent.commands.commands import CommandError
 from edge_agent.core.clock import timestamp
@@ -41,7 +41,7 @@ class Operations:
         presence: Presence,
         dispatcher: Dispatcher,
         supervisor: Supervisor,
-        board_control: BoardControl,
+        governor: Governor,
         retained: RetainedTopics,
         model_switch: ModelSwitch,
     ) -> None:
@@ -56,7 +56,7 @@ class Operations:
         self._presence = presence
         self._dispatcher = dispatcher
         self._supervisor = supervisor
-        self._board_control = board_control
+        self._governor = governor
         self._retained = retained
         self._model_switch = model_switch
 
@@ -128,7 +128,7 @@ class Operations:
         logging.getLogger().setLevel(config.log.level)
         tasks = load_tasks(config)
         self._dispatcher.reconfigure(config, tasks)
-        self._board_control.reconfigure(config.governor)
+        self._governor.reconfigure(config.governor)
         self._retained.reconfigure(config, tasks)
         self._supervisor.set_tasks(tasks)
         self._connections.listen(config, self._dispatcher.filters)

@@ -6,9 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge_agent.board.energy import EnergyMeter
-from edge_agent.board.governor import NO_LIMITS
-from edge_agent.board.governor_stages import RELAX_S
+from edge_agent.board.limits import NO_LIMITS, RELAX_S, Limits
 from edge_agent.core.clock import Moment, timestamp
 from edge_agent.core.config import Config
 from edge_agent.core.envelope import Envelope
@@ -71,7 +69,7 @@ class Dispatcher:
     ) -> None:
         self.statistics = Statistics()
         self.latency = Latency()
-        self.energy = EnergyMeter()
+        self._joules_per_busy_s: float | None = None
         self.limits = NO_LIMITS
         self.model: ModelName | None = None
         self.slots = 0
@@ -103,6 +101,14 @@ class Dispatcher:
     def _configure(self, config: Config, tasks: dict[str, Task]) -> None:
         self._config = config
         self._reception = Reception(config, tasks)
+
+    def apply_limits(self, limits: Limits) -> None:
+        """Holds for what is admitted, started and answered from now on."""
+        self.limits = limits
+
+    def set_energy_rate(self, joules_per_busy_s: float | None) -> None:
+        """What a second of the engine's working time costs, for `energy_j`; None = unknown."""
+        self._joules_per_busy_s = joules_per_busy_s
 
     @property
     def filters(self) -> set[str]:
@@ -481,7 +487,7 @@ class Dispatcher:
             now,
             model=active.model,
             limits=[cause.value for cause in self.limits.causes],
-            energy_j=self.energy.of_request(event.share_s),
+            energy_j=None if self._joules_per_busy_s is None else self._joules_per_busy_s * event.share_s,
         )
 
     def _end_with(self, request: Request, error: Error, now: float) -> None:

@@ -1,4 +1,4 @@
-"""PURE. Facts -> alarms: raised when they hold, kept while they last, cleared when they are surely over."""
+"""Facts -> alarms: raised when they hold, kept while they last, cleared when they are surely over."""
 
 from __future__ import annotations
 

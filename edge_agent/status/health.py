@@ -1,4 +1,4 @@
-"""PURE. Facts of every part -> the health document."""
+"""Facts of every part -> the health document."""
 
 from __future__ import annotations
 
@@ -6,67 +6,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edge_agent.board.energy import EnergyMeter
-from edge_agent.board.governor import Limits
-from edge_agent.board.governor_stages import Level
+from edge_agent.board.limits import Level, Limits
 from edge_agent.board.reading import BoardReading
-from edge_agent.core.protocol import Progress, Ready
-from edge_agent.engine.engine import Totals
+from edge_agent.core.protocol import Ready
 from edge_agent.mqtt.connections import MqttFacts
 from edge_agent.requests.statistics import Statistics, percentile
 from edge_agent.store.rows import Quarantined
+from edge_agent.worker.throughput import Throughput
 
 DATA_LOST_AFTER_S = 10.0
 # Connections lost within the last minute.
 UNSTABLE_AFTER = 3
 # Its longest step, a full batch of a 3B model on a Pi 4, may come near; it is ended only much later.
 WORKER_SILENT_AFTER_S = 30.0
-
-_NOTHING = Totals().progress(active=0)
-
-
-@dataclass(slots=True)
-class Throughput:
-    """Totals of the inference work over all workers, and the rates of the latest interval."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    busy_s: float = 0.0
-    prefix_hits: int = 0
-    prefix_misses: int = 0
-    decode_tok_s: float | None = None
-    prefill_tok_s: float | None = None
-    batch_avg: float | None = None
-    _last: Progress = field(default=_NOTHING, repr=False)
-
-    def worker_started(self) -> None:
-        """The next worker counts from zero."""
-        self._last = _NOTHING
-
-    def count(self, progress: Progress) -> None:
-        last = self._last
-        prompt = progress.prompt_tokens_total - last.prompt_tokens_total
-        cached = progress.cached_tokens_total - last.cached_tokens_total
-        completion = progress.completion_tokens_total - last.completion_tokens_total
-        steps = progress.steps_total - last.steps_total
-        rows = progress.rows_total - last.rows_total
-        prefill_s = progress.prefill_s - last.prefill_s
-        decode_s = progress.decode_s - last.decode_s
-        decoded = progress.decoded_tokens_total - last.decoded_tokens_total
-        self.prefix_hits += progress.prefix_hits_total - last.prefix_hits_total
-        self.prefix_misses += progress.prefix_misses_total - last.prefix_misses_total
-        self.prompt_tokens += prompt
-        self.cached_tokens += cached
-        self.busy_s += prefill_s + decode_s
-        self.completion_tokens += completion
-        # A rate is told from intervals that had such work; it stays at the last one known.
-        if decoded and decode_s > 0:
-            self.decode_tok_s = round(decoded / decode_s, 2)
-        if prompt > cached and prefill_s > 0:
-            self.prefill_tok_s = round((prompt - cached) / prefill_s, 2)
-        if steps:
-            self.batch_avg = round(rows / steps, 2)
-        self._last = progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""PURE. What Home Assistant's MQTT discovery is told of a board: one device with an entity for each figure of health.
+"""What Home Assistant's MQTT discovery is told of a board: one device with an entity for each figure of health.
 
 Format: https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload
 """

@@ -7,10 +7,12 @@ import time
 from typing import Any
 
 from edge_agent.board.board import Board
+from edge_agent.board.energy import EnergyMeter
+from edge_agent.board.governor import Governor
 from edge_agent.board.identity import machine
+from edge_agent.board.monitor import Monitor
 from edge_agent.board.process import resident_mb
 from edge_agent.board.systemd_notify import notify
-from edge_agent.board_control import BoardControl
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
 from edge_agent.core.publications import json_publication
@@ -18,10 +20,11 @@ from edge_agent.mqtt.connections import Connections
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.tasks import Task
 from edge_agent.status.alarm_board import AlarmBoard
-from edge_agent.status.health import Facts, Throughput, health_document
+from edge_agent.status.health import Facts, health_document
 from edge_agent.status.homeassistant import discovery, withdrawal
 from edge_agent.status.presence import Presence, State, info_document
 from edge_agent.worker.supervisor import Supervisor
+from edge_agent.worker.throughput import Throughput
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +46,9 @@ class RetainedTopics:
         supervisor: Supervisor,
         throughput: Throughput,
         board: Board,
-        board_control: BoardControl,
+        monitor: Monitor,
+        governor: Governor,
+        energy: EnergyMeter,
     ) -> None:
         self.alarms = AlarmBoard(config.topics, connections.announce)
         self.health_sequence = 0
@@ -55,7 +60,9 @@ class RetainedTopics:
         self._supervisor = supervisor
         self._throughput = throughput
         self._board = board
-        self._board_control = board_control
+        self._monitor = monitor
+        self._governor = governor
+        self._energy = energy
         self._started_at = time.monotonic()
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
@@ -105,7 +112,7 @@ class RetainedTopics:
         has_changed = self.alarms.look(
             now,
             session=self._presence.session,
-            reading=self._board_control.reading(now),
+            reading=self._monitor.latest(now),
             queue_depth=len(self._dispatcher.queue),
             overloaded_total=self._dispatcher.statistics.overloaded_total,
             worker_excess=self._supervisor.memory.excess,
@@ -135,9 +142,9 @@ class RetainedTopics:
             worker_silent_s=self._supervisor.silent_s(now),
             statistics=self._dispatcher.statistics,
             throughput=self._throughput,
-            reading=self._board_control.reading(now),
-            limits=self._dispatcher.limits,
-            energy=self._dispatcher.energy,
+            reading=self._monitor.latest(now),
+            limits=self._governor.limits,
+            energy=self._energy,
             agent_rss_mb=resident_mb(),
             worker_rss_mb=resident_mb(worker.pid) if worker else None,
             worker=worker,

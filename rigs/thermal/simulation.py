@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edge_agent.board.governor import Capacity, Governor, Sample
-from edge_agent.board.governor_stages import Level
+from edge_agent.board.governor import EngineCapacity, Governor
+from edge_agent.board.limits import Level
+from edge_agent.board.reading import BoardReading, Thermal
+from edge_agent.core.config import GovernorConfig
 from rigs.thermal import parameters as p
 from rigs.thermal.agent import SimulatedAgent, arrivals
 from rigs.thermal.board import Board
@@ -46,13 +48,13 @@ def simulate(
 ) -> Outcome:
     """The same arguments give the same outcome."""
     board, agent = Board(cooling, ambient_c, full_mhz), SimulatedAgent()
-    capacity = Capacity(
+    capacity = EngineCapacity(
         decode_threads=p.DECODE_THREADS,
         prefill_threads=p.PREFILL_THREADS,
         batch_tokens=p.BATCH_TOKENS,
         max_active=p.MAX_ACTIVE,
     )
-    governor = Governor(capacity=capacity, enabled=is_governed)
+    governor = Governor(GovernorConfig(enabled=is_governed), capacity)
     requests = arrivals(workload, seed)
     request = next(requests)
     sample_at, changes, level = 0.0, 0, Level.NORMAL
@@ -62,8 +64,8 @@ def simulate(
             request = next(requests)
         if sample_at <= board.seconds:
             sample_at += _SAMPLE_S
-            sample = Sample(at_s=board.seconds, soc_c=board.sensor_c(), limit_c=p.THROTTLE_FROM_C)
-            agent.limits = governor.observe(sample)
+            thermal = Thermal(soc_c=board.sensor_c(), limit_c=p.THROTTLE_FROM_C)
+            agent.limits = governor.decide(BoardReading(thermal=thermal), board.seconds)
             changes += agent.limits.level is not level
             level = agent.limits.level
         if not agent.work(board):

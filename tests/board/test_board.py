@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.board.board import Board
-from edge_agent.board.reading import BoardReading, Cause, Cpu, Memory, Power, Scope, Thermal, Throttle
+from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Scope, Thermal, Throttle, ThrottleCause
 from tests.helpers.boards.trees import NAMES, Tree, load
 
 NEVER = Throttle(now=False, since_boot=False, undervoltage_now=False, undervoltage_since_boot=False)
@@ -36,7 +36,7 @@ EXPECTED = {
     "pi5-throttled": replace(
         PI5,
         thermal=Thermal(soc_c=84.4, limit_c=80.0, zones={"cpu-thermal": 84.4}),
-        throttle=replace(NEVER, now=True, since_boot=True, causes=(Cause.THERMAL, Cause.CAP)),
+        throttle=replace(NEVER, now=True, since_boot=True, causes=(ThrottleCause.THERMAL, ThrottleCause.CAP)),
         cpu=replace(PI5.cpu, freq_mhz=1500.0),
     ),
     "pi5-undervoltage": replace(
@@ -44,7 +44,7 @@ EXPECTED = {
         throttle=Throttle(
             now=True,
             since_boot=True,
-            causes=(Cause.UNDERVOLTAGE,),
+            causes=(ThrottleCause.UNDERVOLTAGE,),
             undervoltage_now=True,
             undervoltage_since_boot=True,
         ),
@@ -83,7 +83,7 @@ EXPECTED = {
                 "npu-thermal": 80.461,
             },
         ),
-        throttle=Throttle(now=True, since_boot=True, causes=(Cause.THERMAL,)),
+        throttle=Throttle(now=True, since_boot=True, causes=(ThrottleCause.THERMAL,)),
         cpu=RK3588_CPU,
         memory=RK3588_MEMORY,
     ),

@@ -25,12 +25,12 @@ def test_power_is_integrated_over_time() -> None:
     assert meter.joules_total == pytest.approx(5.0 + 12.0)
 
 
-def test_nothing_is_told_where_nothing_is_measured() -> None:
+def test_where_no_power_is_measured_all_figures_are_unknown() -> None:
     meter = EnergyMeter()
     for at in range(20):
         meter.add(sample(at, None, busy_s=at / 2, tokens=at, active=True))
-    found = meter.joules_total, meter.idle_watts, meter.joules_per_busy_s, meter.joules_per_token, meter.of_request(1.0)
-    assert found == (None,) * 5
+    found = meter.joules_total, meter.idle_watts, meter.joules_per_busy_s, meter.joules_per_token
+    assert found == (None,) * 4
 
 
 def test_a_gap_is_not_filled() -> None:
@@ -43,55 +43,44 @@ def test_a_gap_is_not_filled() -> None:
     assert meter.joules_total == pytest.approx(5.0)
 
 
-def test_requests_are_charged_what_they_take_beyond_idle_power() -> None:
+def test_work_costs_what_it_takes_beyond_idle_power() -> None:
     meter = EnergyMeter()
     idle(meter, begin=0, seconds=5)
     assert meter.idle_watts == pytest.approx(IDLE_W)
-    # Half of each second the engine works, and 10 tokens come of it.
+    # The engine works for half of each second and computes 10 tokens.
     for at in range(5, 15):
         meter.add(sample(at, BUSY_W, busy_s=(at - 4) / 2, tokens=(at - 4) * 10, active=True))
     first_half = (BUSY_W - IDLE_W) / 2  # the interval in which power rose
     dynamic = first_half + 9 * (BUSY_W - IDLE_W)
     assert meter.joules_per_busy_s == pytest.approx(dynamic / 5.0)
     assert meter.joules_per_token == pytest.approx(dynamic / 100)
-    assert meter.of_request(0.25) == pytest.approx(dynamic / 5.0 * 0.25)
 
 
-def test_what_requests_cost_adds_up_to_what_was_measured_beyond_idle_power() -> None:
+def test_costs_add_up_to_what_was_measured_beyond_idle_power() -> None:
     meter = EnergyMeter()
     idle(meter, begin=0, seconds=3)
     for at in range(3, 40):
         meter.add(sample(at, BUSY_W, busy_s=(at - 2) * 0.8, tokens=at, active=True))
-    shares = [0.8] * 37
-    total = sum(meter.of_request(share) or 0.0 for share in shares)
-    assert total == pytest.approx((meter.joules_total or 0.0) - IDLE_W * 39)
+    assert 37 * 0.8 * (meter.joules_per_busy_s or 0.0) == pytest.approx((meter.joules_total or 0.0) - IDLE_W * 39)
 
 
-def test_no_request_is_charged_before_idle_power_is_known() -> None:
+def test_costs_are_unknown_until_idle_power_is_known() -> None:
     meter = EnergyMeter()
     for at in range(30):
         meter.add(sample(at, BUSY_W, busy_s=at, tokens=at, active=True))
     assert meter.joules_total is not None
-    assert meter.of_request(1.0) is None
+    assert meter.joules_per_busy_s is None
 
 
-def test_work_that_is_told_late_does_not_count_as_idle_power() -> None:
+def test_work_that_is_reported_late_does_not_count_as_idle_power() -> None:
     meter = EnergyMeter()
     idle(meter, begin=0, seconds=4)
-    # Busy from 4 to 6, which the totals tell at 7.
+    # Busy from 4 to 6, which the totals show at 7.
     meter.add(sample(4, BUSY_W, active=True))
     meter.add(sample(5, BUSY_W))
     meter.add(sample(6, BUSY_W))
     meter.add(sample(7, IDLE_W, busy_s=2.0, tokens=9))
     assert meter.idle_watts == pytest.approx(IDLE_W)
-
-
-def test_a_worker_that_was_replaced_counts_from_zero() -> None:
-    meter = EnergyMeter()
-    idle(meter, begin=0, seconds=3, busy_s=100.0, tokens=1000)
-    for at in range(3, 9):
-        meter.add(sample(at, BUSY_W, busy_s=at - 3.0, tokens=at, active=True))
-    assert (meter.joules_per_busy_s or 0.0) > 0
 
 
 @given(
@@ -115,5 +104,5 @@ def test_energy_is_never_negative(steps: list[tuple[float, float | None, float, 
         meter.add(EnergySample(at_s, watts, busy_s, tokens, is_active))
         assert (meter.joules_total or 0.0) >= before
         before = meter.joules_total or 0.0
-        for value in (meter.joules_per_busy_s, meter.joules_per_token, meter.of_request(0.5)):
+        for value in (meter.joules_per_busy_s, meter.joules_per_token):
             assert value is None or value >= 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.board.board import Board
-from edge_agent.board.reading import Cause, Throttle
+from edge_agent.board.reading import Throttle, ThrottleCause
 from edge_agent.board.thermal import CoolingDevice
 from edge_agent.board.throttle import (
     CoolingReading,
@@ -24,20 +24,20 @@ WELL, LOW = UndervoltageReading(is_low=False), UndervoltageReading(is_low=True)
     ("bits", "now", "since_boot", "causes"),
     [
         (0x0, False, False, ()),
-        (0x1, False, False, (Cause.UNDERVOLTAGE,)),
-        (0x2, True, True, (Cause.CAP,)),
-        (0x4, True, True, (Cause.THERMAL,)),
-        (0x8, True, True, (Cause.THERMAL,)),
-        (0x5, True, True, (Cause.UNDERVOLTAGE,)),
-        (0xD, True, True, (Cause.UNDERVOLTAGE, Cause.THERMAL)),
-        (0xE000E, True, True, (Cause.THERMAL, Cause.CAP)),
+        (0x1, False, False, (ThrottleCause.UNDERVOLTAGE,)),
+        (0x2, True, True, (ThrottleCause.CAP,)),
+        (0x4, True, True, (ThrottleCause.THERMAL,)),
+        (0x8, True, True, (ThrottleCause.THERMAL,)),
+        (0x5, True, True, (ThrottleCause.UNDERVOLTAGE,)),
+        (0xD, True, True, (ThrottleCause.UNDERVOLTAGE, ThrottleCause.THERMAL)),
+        (0xE000E, True, True, (ThrottleCause.THERMAL, ThrottleCause.CAP)),
         (0x10000, False, False, ()),
         (0x20000, False, True, ()),
         (0x40000, False, True, ()),
         (0x80000, False, True, ()),
     ],
 )
-def test_bits_of_the_firmware(bits: int, *, now: bool, since_boot: bool, causes: tuple[Cause, ...]) -> None:
+def test_bits_of_the_firmware(bits: int, *, now: bool, since_boot: bool, causes: tuple[ThrottleCause, ...]) -> None:
     throttle = ThrottleModel().update(FirmwareBits(bits), [], [], None)
     assert (throttle.now, throttle.since_boot, throttle.causes) == (now, since_boot, causes)
     assert throttle.undervoltage_now is bool(bits & 0x1)
@@ -66,7 +66,7 @@ def test_without_any_source_nothing_is_known() -> None:
 def test_cooling_devices_that_are_at_work_throttle() -> None:
     model = ThrottleModel()
     assert model.update(None, [], [COOL, COOL], None) == Throttle(now=False, since_boot=False)
-    throttled = Throttle(now=True, since_boot=True, causes=(Cause.THERMAL,))
+    throttled = Throttle(now=True, since_boot=True, causes=(ThrottleCause.THERMAL,))
     assert model.update(None, [], [COOL, COOLING], None) == throttled
     assert model.update(None, [], [COOL], None) == Throttle(now=False, since_boot=True)
 
@@ -89,9 +89,9 @@ def test_events_of_over_current_are_told_while_they_are_counted() -> None:
     same = model.update(None, [], [], counts(0, 37))
     assert same == Throttle(now=False, since_boot=True, undervoltage_now=False, undervoltage_since_boot=False)
     more = model.update(None, [], [], counts(0, 40))
-    assert (more.now, more.causes, more.undervoltage_now) == (True, (Cause.OVER_CURRENT,), False)
+    assert (more.now, more.causes, more.undervoltage_now) == (True, (ThrottleCause.OVER_CURRENT,), False)
     low = model.update(None, [], [], counts(1, 40))
-    assert (low.now, low.causes, low.undervoltage_now) == (True, (Cause.UNDERVOLTAGE,), True)
+    assert (low.now, low.causes, low.undervoltage_now) == (True, (ThrottleCause.UNDERVOLTAGE,), True)
     assert model.update(None, [], [], counts(0, 0)).now is False  # the driver was loaded anew
 
 
@@ -107,7 +107,7 @@ def test_counters_of_a_board_go_up(tmp_path: Path) -> None:
     board = Board(tmp_path, tmp_path)
     board.read()
     (tmp_path / "sys/class/hwmon/hwmon3/oc2_event_cnt").write_text("1\n")
-    assert board.read().throttle.causes == (Cause.OVER_CURRENT,)
+    assert board.read().throttle.causes == (ThrottleCause.OVER_CURRENT,)
     assert board.read().throttle.now is False
 
 

@@ -14,9 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.board.energy import EnergySample
-from edge_agent.board.governor import Limits
-from edge_agent.board.governor_stages import Cause, Level
+from edge_agent.board.limits import Level, LimitCause, Limits
 from edge_agent.core.protocol import (
     Cancelled,
     Failed,
@@ -789,14 +787,10 @@ class TestAnswers:
 
     def test_what_it_cost_is_told_where_power_is_measured(self) -> None:
         desk = Desk()
-        for at in range(4):
-            desk.dispatcher.energy.add(EnergySample(at, 3.0, busy_s=0.0, tokens=0, is_active=False))
-        for at in range(4, 8):
-            desk.dispatcher.energy.add(EnergySample(at, 3.0 + 6.0, busy_s=at - 3.0, tokens=at, is_active=True))
+        desk.dispatcher.set_energy_rate(5.25)
         desk.ask({"input": "x", "id": "a"}, at=8.0)
         desk.dispatcher.answered(finished(1, share_s=0.1), 8.5)
-        # 21 J beyond idle power in 4 s of work.
-        assert desk.reply["usage"]["energy_j"] == pytest.approx(0.1 * 21.0 / 4.0, abs=0.001)
+        assert desk.reply["usage"]["energy_j"] == pytest.approx(0.525, abs=0.001)
 
     def test_the_time_in_the_queue_is_told(self) -> None:
         desk = Desk()
@@ -1470,8 +1464,8 @@ class TestLimits:
     HOT = Limits(
         level=Level.HOT,
         reason="the SoC is near its limit of 80 °C",
-        cause=Cause.OVERHEATED,
-        causes=(Cause.OVERHEATED,),
+        refusal_cause=LimitCause.OVERHEATED,
+        causes=(LimitCause.OVERHEATED,),
         max_active=1,
         max_tokens=16,
         lowest_priority=4,
@@ -1479,7 +1473,7 @@ class TestLimits:
 
     def test_who_is_not_urgent_enough_hears_why_and_when_to_come_back(self) -> None:
         desk = Desk()
-        desk.dispatcher.limits = self.HOT
+        desk.dispatcher.apply_limits(self.HOT)
         desk.ask({"input": "x", "id": "a", "priority": 5})
         error = desk.reply["error"]
         assert (desk.reply["status"], error["code"]) == ("busy", "overheated")
@@ -1490,7 +1484,7 @@ class TestLimits:
 
     def test_fewer_run_at_once_and_write_less(self) -> None:
         desk = Desk(slots=4)
-        desk.dispatcher.limits = self.HOT
+        desk.dispatcher.apply_limits(self.HOT)
         for number in range(3):
             desk.ask({"input": f"{number}", "id": f"{number}", "priority": 0, "options": {"max_tokens": 100}})
         assert desk.dispatcher.active == 1
@@ -1498,13 +1492,13 @@ class TestLimits:
 
     def test_an_object_is_not_cut_off(self) -> None:
         desk = Desk()
-        desk.dispatcher.limits = self.HOT
+        desk.dispatcher.apply_limits(self.HOT)
         desk.ask({"input": "x", "priority": 0, "options": {"max_tokens": 100}}, task="report")
         assert desk.runs[0].max_tokens == 100
 
     def test_an_answer_tells_what_it_was_given_under(self) -> None:
         desk = Desk()
-        desk.dispatcher.limits = self.HOT
+        desk.dispatcher.apply_limits(self.HOT)
         desk.ask({"input": "x", "id": "a", "priority": 0})
         desk.dispatcher.answered(finished(1), 1.0)
         assert desk.reply["degraded"] == ["overheated"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.board.reading import BoardReading, Cause, Thermal, Throttle
+from edge_agent.board.reading import BoardReading, Thermal, Throttle, ThrottleCause
 from edge_agent.core.publications import Publication
 from edge_agent.core.topics import Topics
 from edge_agent.status.alarm_board import AlarmBoard
@@ -74,7 +74,7 @@ def test_what_is_raised_is_retained_with_the_fields_of_the_contract(bus: Bus) ->
 def test_heat_and_supply_are_told_as_the_board_has_them(bus: Bus) -> None:
     hot = BoardReading(
         thermal=Thermal(soc_c=81.0, limit_c=80.0),
-        throttle=Throttle(now=True, causes=(Cause.THERMAL,), undervoltage_now=True),
+        throttle=Throttle(now=True, causes=(ThrottleCause.THERMAL,), undervoltage_now=True),
     )
     for second in range(10):
         bus.look(100.0 + second, reading=hot)

@@ -6,15 +6,14 @@ from typing import Any
 import pytest
 
 from edge_agent.board.energy import EnergyMeter, EnergySample
-from edge_agent.board.governor import NO_LIMITS, Limits
-from edge_agent.board.governor_stages import Cause as LimitedBy
-from edge_agent.board.governor_stages import Level
-from edge_agent.board.reading import BoardReading, Cause, Cpu, Memory, Power, Scope, Thermal, Throttle
+from edge_agent.board.limits import NO_LIMITS, Level, LimitCause, Limits
+from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Scope, Thermal, Throttle, ThrottleCause
 from edge_agent.core.messages import Outcome, Status, Timing
-from edge_agent.core.protocol import Progress, Ready
+from edge_agent.core.protocol import Ready
 from edge_agent.mqtt.connections import MqttFacts
 from edge_agent.requests.statistics import Statistics
-from edge_agent.status.health import Facts, Throughput, health_document, reasons
+from edge_agent.status.health import Facts, health_document, reasons
+from edge_agent.worker.throughput import Throughput
 
 READY = Ready(
     pid=77,
@@ -77,23 +76,6 @@ def facts(**fields: Any) -> Facts:
         "model": "demo",
     }
     return Facts(**{**known, **fields})
-
-
-def progress(**fields: Any) -> Progress:
-    known: dict[str, Any] = {
-        "active": 1,
-        "steps_total": 10,
-        "rows_total": 25,
-        "prompt_tokens_total": 100,
-        "cached_tokens_total": 60,
-        "completion_tokens_total": 20,
-        "prefix_hits_total": 4,
-        "prefix_misses_total": 1,
-        "prefill_s": 0.5,
-        "decode_s": 2.0,
-        "decoded_tokens_total": 20,
-    }
-    return Progress(**{**known, **fields})
 
 
 # Every field of a health document.
@@ -169,7 +151,7 @@ def test_what_the_board_says_is_told() -> None:
         throttle=Throttle(
             now=True,
             since_boot=True,
-            causes=(Cause.UNDERVOLTAGE, Cause.THERMAL),
+            causes=(ThrottleCause.UNDERVOLTAGE, ThrottleCause.THERMAL),
             undervoltage_now=True,
             undervoltage_since_boot=True,
         ),
@@ -264,40 +246,9 @@ def test_latencies_are_percentiles_of_the_answers() -> None:
     assert inference["queued_ms"] == {"p50": 5.0, "p95": 9.5}
 
 
-def test_rates_are_those_of_the_latest_interval() -> None:
-    throughput = Throughput()
-    throughput.count(progress())
-    assert (throughput.decode_tok_s, throughput.prefill_tok_s, throughput.batch_avg) == (10.0, 80.0, 2.5)
-    throughput.count(progress(decoded_tokens_total=30, decode_s=2.5, steps_total=20, rows_total=45))
-    assert (throughput.decode_tok_s, throughput.prefill_tok_s, throughput.batch_avg) == (20.0, 80.0, 2.0)
-
-
-def test_text_that_a_plan_forces_is_no_speed_of_decoding() -> None:
-    throughput = Throughput()
-    throughput.count(progress(completion_tokens_total=5000))
-    assert throughput.decode_tok_s == 10.0
-    throughput.count(progress(completion_tokens_total=6000))
-    assert throughput.decode_tok_s == 10.0
-
-
-def test_an_idle_interval_leaves_the_rates_as_they_were() -> None:
-    throughput = Throughput()
-    throughput.count(progress())
-    throughput.count(progress(active=0))
-    assert (throughput.decode_tok_s, throughput.batch_avg) == (10.0, 2.5)
-
-
-def test_totals_go_on_over_a_new_worker() -> None:
-    throughput = Throughput()
-    throughput.count(progress())
-    throughput.worker_started()
-    throughput.count(progress(prompt_tokens_total=10, cached_tokens_total=0, completion_tokens_total=5))
-    assert (throughput.prompt_tokens, throughput.cached_tokens, throughput.completion_tokens) == (110, 60, 25)
-
-
 def test_what_the_governor_limits_is_told_and_why() -> None:
     limits = Limits(
-        level=Level.HOT, reason="the SoC is near its limit of 80 °C", causes=(LimitedBy.OVERHEATED,), decode_threads=2
+        level=Level.HOT, reason="the SoC is near its limit of 80 °C", causes=(LimitCause.OVERHEATED,), decode_threads=2
     )
     document = health_document(facts(limits=limits))
     assert document["governor"] == {"level": "hot", "limits": {"decode_threads": 2}, "reason": limits.reason}

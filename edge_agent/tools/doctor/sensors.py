@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from edge_agent.board.reading import BoardReading, Cause, Scope
+from edge_agent.board.reading import BoardReading, Scope, ThrottleCause
 from edge_agent.tools.doctor.check import Check, Verdict
 
 _CLOSED = {os.strerror(errno.EACCES), os.strerror(errno.EPERM)}
@@ -91,7 +91,7 @@ def _advice(reading: BoardReading, failed: dict[str, str]) -> Iterator[str]:
     others = sorted(failed.keys() - firmware - set(energy))
     if others:
         yield f"{', '.join(others)}: the kernel's log (dmesg) may tell why; the agent goes on without"
-    if reading.throttle.now and Cause.THERMAL in reading.throttle.causes:
+    if reading.throttle.now and ThrottleCause.THERMAL in reading.throttle.causes:
         yield "the board is slowed down for its heat: a fan, a larger heat sink or a lower clock (arm_freq=) helps"
     if reading.throttle.undervoltage_since_boot:
         yield "the supply voltage was too low since the last boot: use a stronger supply and a shorter cable"
