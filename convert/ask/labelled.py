@@ -9,7 +9,7 @@ from typing import Any
 from edge_agent.core.config import ClassifyTask, ExtractTask
 from edge_agent.core.errors import field_name, shown
 from edge_agent.core.protocol import Finished, Refused
-from edge_agent.engine.answer.schema_grammar import validator
+from edge_agent.core.schemas import validator
 from edge_agent.models.canaries import is_near
 from edge_agent.requests.tasks import Task, output_of
 

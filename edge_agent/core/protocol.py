@@ -319,17 +319,17 @@ class Progress:
     """
 
     type: Literal["progress"] = "progress"
-    active: int
-    steps_total: int
-    rows_total: int
-    prompt_tokens_total: int
-    cached_tokens_total: int
-    completion_tokens_total: int
-    prefix_hits_total: int
-    prefix_misses_total: int
-    prefill_s: float
-    decode_s: float
-    decoded_tokens_total: int
+    active: int = 0
+    steps_total: int = 0
+    rows_total: int = 0
+    prompt_tokens_total: int = 0
+    cached_tokens_total: int = 0
+    completion_tokens_total: int = 0
+    prefix_hits_total: int = 0
+    prefix_misses_total: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    decoded_tokens_total: int = 0
 
 
 Command = Load | SetTasks | SetLimits | Run | Cancel

@@ -36,8 +36,8 @@ from edge_agent.core.protocol import (
     TaskPrefix,
     TextPlan,
 )
-from edge_agent.engine.answer.schema_grammar import to_gbnf, validator
-from edge_agent.engine.answer.schema_limits import SchemaError, resolve
+from edge_agent.core.schemas import SchemaError, resolve, validator
+from edge_agent.engine.answer.schema_grammar import to_gbnf
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.engine import EngineFacts, Totals, too_long
 

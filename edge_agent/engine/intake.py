@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 import jsonschema
 
 from edge_agent.core.protocol import LabelsPlan, Run, SchemaPlan, TaskPrefix, TextPlan
+from edge_agent.core.schemas import validator
 from edge_agent.engine.answer.answer_guess import AnswerGuess
 from edge_agent.engine.answer.answers import LabelAnswer, TextAnswer
 from edge_agent.engine.answer.labels import LabelTree
 from edge_agent.engine.answer.planned_answer import PlannedAnswer
 from edge_agent.engine.answer.sampling import TokenPicker
-from edge_agent.engine.answer.schema_grammar import to_gbnf, validator
+from edge_agent.engine.answer.schema_grammar import to_gbnf
 from edge_agent.engine.answer.schema_plan import SchemaWriter, plan
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.answer.text_tokens import TextTokens

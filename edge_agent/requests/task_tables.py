@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from edge_agent.core.config import BUILT_IN_TASK, MAX_TEMPLATE, Name, TaskConfig
 from edge_agent.core.config_file import named_tables, read_document, read_json, validate
 from edge_agent.core.errors import field_name, shown
+from edge_agent.core.schemas import check_schema
 from edge_agent.core.strict_json import NotJsonError, parse_json
-from edge_agent.engine.answer.schema_grammar import check_schema
 from edge_agent.requests.templates import template_fault
 
 _MAX_SCHEMA_BYTES = 1_000_000

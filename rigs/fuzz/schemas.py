@@ -1,4 +1,4 @@
-"""Damaged schemas and patterns: refused in words, soon; or llama.cpp takes the grammar, and answers keep to the schema.
+"""Damaged schemas and patterns: refused in words, soon; or answers keep to the schema.
 
 `python -m rigs.fuzz.schemas MODEL.gguf --count 1000`: exit code 1 if anything else became of one.
 """
@@ -15,10 +15,7 @@ from time import process_time
 from typing import Any
 
 from edge_agent.core.protocol import EngineSettings, Failed, FailureCode, Finish, Finished, Load, SchemaPlan
-from edge_agent.engine.answer.pattern_automaton import PatternAutomaton
-from edge_agent.engine.answer.pattern_reader import UnsupportedPatternError
-from edge_agent.engine.answer.schema_grammar import check_schema, to_gbnf, validator
-from edge_agent.engine.answer.schema_plan import plan
+from edge_agent.core.schemas import check_schema, validator
 from edge_agent.engine.llama_engine import LlamaEngine
 from rigs.fuzz.children import FAILED, Outcome, drive, tried
 from rigs.fuzz.damage import damage_json
@@ -28,13 +25,10 @@ from tests.engine.runs import SCHEMA, TASK, answer_all, run
 CPU_S, MEMORY_BYTES = 20, 1 << 30
 # Of one schema: whoever configures it waits for it once, and a worker for each that it has not seen.
 _SOON_S = 5.0
-# Of one text against one pattern, on the thread that steps the model.
-_MATCH_S = 2.0
 _MAX_MESSAGE = 2000
 _SETTINGS = EngineSettings(context_tokens=512, max_active=1, threads=1, prefill_threads=1, batch_tokens=64)
 _ATOMS = (*"ab1", ".", r"\d", r"\w", r"\s", r"\S", "[ab]", "[^a]", "(?:ab)", "x", "^", "$", r"\b", r"(?=a)", r"\1", "é")
 _QUANTIFIERS = ("*", "+", "?", "{2}", "{1,3}", "{0,200}", "{3,}", "{9999}", "*?", "+*", "{,5}", "{2,1}")
-_TEXTS = ("a" * 3000 + "!", "ab" * 1500, "1" * 3000 + "x", " " * 3000, "é" * 3000, "a1 " * 1000, "")
 
 
 def outcomes(model: Path, count: int, first: int = 0) -> Iterator[tuple[int, Outcome]]:
@@ -106,13 +100,6 @@ def _tried(engine: LlamaEngine, schema: Any) -> Outcome:
     if fault is not None:
         is_told = fault.startswith("schema") and len(fault) <= _MAX_MESSAGE
         return ("refused" if is_told else FAILED), fault
-    plan(schema)
-    # Also where there is a plan: a model whose tokens are no bytes has none.
-    engine._llama.grammar(to_gbnf(schema)).close()
-    if (took := process_time() - began) > _SOON_S:
-        return FAILED, f"compiled in {took:.1f} s"
-    if (slow := _slow_pattern(schema)) is not None:
-        return FAILED, slow
     events = answer_all(engine, run(1, "7 mm/s, hot", SchemaPlan(schema=schema), max_tokens=60))
     end = events[-1]
     if isinstance(end, Finished) and end.finish is Finish.SCHEMA:
@@ -121,28 +108,6 @@ def _tried(engine: LlamaEngine, schema: Any) -> Outcome:
     if isinstance(end, Failed) and end.code is FailureCode.NO_VALID_OUTPUT:
         return "no valid output", end.message
     return FAILED, repr(end)
-
-
-def _slow_pattern(schema: Any) -> str | None:
-    properties = schema.get("properties", {})
-    pattern = properties["v"].get("pattern") if isinstance(properties.get("v"), dict) else None
-    if pattern is None:
-        return None
-    for text in _TEXTS:
-        began = process_time()
-        validator({"pattern": pattern}).is_valid(text)
-        if (took := process_time() - began) > _MATCH_S:
-            return f"{pattern!r} matched {text[:9]!r}… in {took:.1f} s"
-    began = process_time()
-    try:
-        automaton = PatternAutomaton(pattern, min_length=1000)
-        states = automaton.start
-        for char in _TEXTS[0]:
-            states = automaton.step(states, ord(char))
-    except UnsupportedPatternError:
-        return None
-    took = process_time() - began
-    return f"{pattern!r} became an automaton in {took:.1f} s" if took > _SOON_S else None
 
 
 if __name__ == "__main__":

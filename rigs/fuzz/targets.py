@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,11 +22,7 @@ from edge_agent.commands.commands import CommandError, parse_command
 from edge_agent.core import topics
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.messages import Error, Outcome, Refusal, encode_reply
-from edge_agent.engine.answer.pattern_automaton import PatternAutomaton
-from edge_agent.engine.answer.pattern_reader import UnsupportedPatternError
-from edge_agent.engine.answer.plan_steps import Choice, End, Literal, Step
-from edge_agent.engine.answer.schema_grammar import check_schema, to_gbnf
-from edge_agent.engine.answer.schema_plan import plan
+from edge_agent.core.schemas import check_schema
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import read_model_facts
@@ -38,7 +33,6 @@ from edge_agent.requests.tasks import load_tasks
 from tests.helpers.support import BASE, TASKS, config, inbound
 
 _MAX_MESSAGE = 100_000
-_MAX_STEPS = 200
 _CONFIG = config(TASKS)
 _RECEPTION = Reception(_CONFIG, load_tasks(_CONFIG))
 _SEPARATOR = b"\x1f"
@@ -151,53 +145,13 @@ def topic_names(data: bytes) -> None:
 
 
 def schema(data: bytes) -> None:
-    """JSON, and behind it which way a walk through the plan takes."""
-    text, _, ways = data.partition(_SEPARATOR)
+    """JSON that a task may have as its schema."""
     try:
-        document = json.loads(text)
+        document = json.loads(data.partition(_SEPARATOR)[0])
     except (ValueError, RecursionError):
         return
-    if check_schema(document) is not None:
-        return
-    assert to_gbnf(document).startswith("root ::= ")
-    writer = plan(document)
-    if writer is not None:
-        _walk(writer.start(), ways)
-
-
-def _walk(step: Step, ways: bytes) -> None:
-    """As far as nothing is asked of a model; what is written to the end is JSON."""
-    text = ""
-    for at in range(_MAX_STEPS):
-        if isinstance(step, End):
-            json.loads(text)
-            return
-        if isinstance(step, Choice):
-            assert len({option for option, _ in step.options}) == len(step.options)
-            written, later = step.options[(ways[at] if at < len(ways) else 0) % len(step.options)]
-        elif isinstance(step, Literal):
-            written, later = step.text, step.then
-        else:
-            return
-        text, step = text + written, later()
-
-
-def pattern(data: bytes) -> None:
-    """A regular expression, and a text on the next line, that it matches as Python's `re` says."""
-    expression, _, text = data.decode(errors="replace").partition("\n")
-    if check_schema({"type": "object", "properties": {"v": {"pattern": expression}}}) is not None:
-        return
-    try:
-        automaton = PatternAutomaton(expression, min_length=10)
-    except UnsupportedPatternError:
-        return
-    # As its module says, and as Python has `$` before a last line's end.
-    if re.search(r"\$.*\^", expression) or "\n" in text:
-        return
-    states = automaton.start
-    for char in text[:50]:
-        states = automaton.step(states, ord(char))
-    assert (automaton.least_length(states, 0) == 0) == bool(re.search(expression, text[:50]))
+    fault = check_schema(document)
+    assert fault is None or 0 < len(fault) <= _MAX_MESSAGE
 
 
 def configuration(data: bytes) -> None:
@@ -207,5 +161,5 @@ def configuration(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (gguf, safetensors, checkpoint, manifest, messages, topic_names, schema, pattern, configuration)
+    for target in (gguf, safetensors, checkpoint, manifest, messages, topic_names, schema, configuration)
 }

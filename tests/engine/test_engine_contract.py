@@ -18,7 +18,7 @@ from edge_agent.core.protocol import (
     SchemaPlan,
     SetLimits,
 )
-from edge_agent.engine.answer.schema_grammar import validator
+from edge_agent.core.schemas import validator
 from edge_agent.engine.engine import Engine
 from tests.engine.runs import END, LABELS, PLANS, SCHEMA, answer_all, ends, finished, run
 

@@ -10,23 +10,11 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jsonschema
-from referencing import Registry
-
+from edge_agent.core.schemas import Path, SchemaError, resolve
 from edge_agent.engine.answer.gbnf import endless_rules
-from edge_agent.engine.answer.schema_limits import (
-    Path,
-    SchemaError,
-    check_json,
-    check_steps,
-    check_subschemas,
-    place,
-    resolve,
-)
 
 _BASE_RULES = {
     "ws": '" "?',
@@ -54,37 +42,10 @@ _MAX_CHARACTERS = 1000
 _MAX_ITEMS = 100
 # Integers between bounds this close are listed one by one.
 _MAX_LISTED = 256
+# Keywords and references on the way to a schema.
+_MAX_STEPS = 64
 # Characters of the rules plus repetitions, which llama.cpp writes out: 200 thousand cost it 0.1 s and 25 MB.
 _MAX_SIZE = 200_000
-
-
-def check_schema(schema: object) -> str | None:
-    """None if a model can be held to this schema, else what is wrong and where.
-
-    It must be a JSON Schema 2020-12 whose root is an object (`"type": "object"`), with local `$ref` only.
-    """
-    if not isinstance(schema, dict):
-        return f"schema: must be a table (a JSON object), not {type(schema).__name__}"
-    try:
-        with warnings.catch_warnings():
-            # Python's, of what a later version may read otherwise in a pattern: nobody's news.
-            warnings.simplefilter("ignore", FutureWarning)
-            check_json(schema)
-            jsonschema.Draft202012Validator.check_schema(schema)
-            if schema.get("type") != "object":
-                return f'schema.type: must be "object", not {json.dumps(schema.get("type"))}'
-            check_subschemas(schema)
-        to_gbnf(schema)
-    except jsonschema.SchemaError as error:
-        return f"{place(error.absolute_path)}: {error.message[:200]}"
-    except SchemaError as error:
-        return str(error)
-    return None
-
-
-def validator(schema: Mapping[str, Any]) -> jsonschema.Draft202012Validator:
-    """Validates answers; an empty registry keeps it from ever fetching a reference."""
-    return jsonschema.Draft202012Validator(schema, registry=Registry())
 
 
 def to_gbnf(schema: Mapping[str, Any]) -> str:
@@ -313,3 +274,13 @@ def integer_bounds(schema: Mapping[str, Any], path: Path) -> tuple[int | None, i
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", r"\\").replace('"', r"\"")
     return '"' + "".join(f"\\x{ord(char):02X}" if ord(char) < 0x20 else char for char in escaped) + '"'
+
+
+def place(path: Path) -> str:
+    return ".".join(["schema", *map(str, path)])
+
+
+def check_steps(path: Path) -> None:
+    """Raises SchemaError for a path on which recursion would come too deep."""
+    if len(path) > _MAX_STEPS:
+        raise SchemaError(f"{place(path[:6])}.…: leads through more than {_MAX_STEPS} keywords and references")

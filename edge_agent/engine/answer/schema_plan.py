@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from edge_agent.core.schemas import SchemaError, resolve, validator
 from edge_agent.engine.answer.json_writers import (
     THE_END,
     ArrayWriter,
@@ -29,8 +30,7 @@ from edge_agent.engine.answer.number_slot import NumberRules
 from edge_agent.engine.answer.pattern_automaton import PatternAutomaton
 from edge_agent.engine.answer.pattern_reader import UnsupportedPatternError
 from edge_agent.engine.answer.plan_steps import Step
-from edge_agent.engine.answer.schema_grammar import implied_types, integer_bounds, validator
-from edge_agent.engine.answer.schema_limits import SchemaError, resolve
+from edge_agent.engine.answer.schema_grammar import implied_types, integer_bounds
 from edge_agent.engine.answer.string_slot import StringRules
 
 

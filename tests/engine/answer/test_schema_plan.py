@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.core.protocol import Finish, Sampling
+from edge_agent.core.schemas import check_schema, validator
 from edge_agent.engine.answer import schema_plan
 from edge_agent.engine.answer.answer_guess import AnswerGuess
 from edge_agent.engine.answer.first_bytes import FirstBytes
@@ -20,7 +21,6 @@ from edge_agent.engine.answer.number_slot import NumberSlot
 from edge_agent.engine.answer.plan_steps import Choice, End, Literal, Step
 from edge_agent.engine.answer.planned_answer import PlannedAnswer
 from edge_agent.engine.answer.sampling import TokenPicker
-from edge_agent.engine.answer.schema_grammar import check_schema, validator
 from edge_agent.engine.answer.schema_plan import plan
 from edge_agent.engine.answer.text_tokens import TextTokens
 from edge_agent.engine.llama import Llama
