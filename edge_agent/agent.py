@@ -88,7 +88,6 @@ class Agent:
         self._delivery = Delivery(journal_dir, self._connections.data, config.topics, self._inbox.deliver)
         self._renderer = Renderer()
         self._dispatcher = Dispatcher(config, tasks, self._delivery, self._supervisor.send, self._renderer.render)
-        self._dispatcher.model = model.name
         self._throughput = Throughput()
         board = Board(config.board.root, config.models_dir)
         self._monitor = Monitor(board, self._inbox.deliver)
@@ -144,7 +143,7 @@ class Agent:
         signal.signal(signal.SIGHUP, self._on_hang_up)
         self._renderer.prepare(task.template for task in self._operations.config.tasks.values())
         self._delivery.start()
-        self._dispatcher.resume(moment(time.monotonic()))
+        self._dispatcher.recover(moment(time.monotonic()))
         self._monitor.start()
         self._supervisor.start(time.monotonic())
         self._connections.listen(self._operations.config, self._dispatcher.filters)
@@ -182,7 +181,7 @@ class Agent:
             case Received():
                 self._hear(event, now)
             case Finished() | Refused() | Failed() | Cancelled():
-                asker = self._canary_watch.hear if event.id < 0 else self._dispatcher.answered
+                asker = self._canary_watch.hear if event.id < 0 else self._dispatcher.finish
                 asker(event, now)
             case Partial():
                 self._dispatcher.partial(event)
@@ -234,10 +233,10 @@ class Agent:
 
     def _tick(self, now: float) -> None:
         if self._delivery.has_earlier:  # of which the disk told late
-            self._dispatcher.resume(moment(now))
+            self._dispatcher.recover(moment(now))
         self._dispatcher.expire(now)
         if end := self._supervisor.watch(now, owes_answer=self._dispatcher.active > 0):
-            self._dispatcher.worker_late(now, ready_at=end.ready_at)
+            self._dispatcher.worker_delayed(now, ready_at=end.ready_at)
             self._tell_end(end, now)
         self._replace_outgrown(now)
         self._monitor.supervise(now)
@@ -273,7 +272,7 @@ class Agent:
         if "health" in self._timers:  # a reload may have made its interval shorter
             self._timers["health"] = min(self._timers["health"], now + self._operations.config.health.interval_s)
         self._model_switch.tick(now)
-        is_idle = self._dispatcher.is_idle and not self._dispatcher.limits.causes and self._model_switch.phase is None
+        is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and self._model_switch.phase is None
         self._canary_watch.tick(now, is_idle=is_idle)
 
     def _feed_watchdog(self, now: float) -> None:
@@ -326,7 +325,7 @@ class Agent:
                 log.info("retained message dropped topic=%r", cut(message.topic))
             elif link is connections.control:
                 self._operations.desk.hear(message)
-            elif not self._dispatcher.hear(message, now):
+            elif not self._dispatcher.receive(message, now):
                 connections.ignored += 1
         finally:
             if link is connections.data:
@@ -373,7 +372,7 @@ class Agent:
             self._retained.tell_event("worker-restarted", {"restarts": restarts, "pid": ready.pid, "reason": reason})
         if old := self._supervisor.replaced:
             self._supervisor.replaced = None
-            self._dispatcher.take_over()
+            self._dispatcher.model_replaced()
             self._retained.tell_event("model-switched", switched_event(old, self._supervisor.model, How.REPLACED))
         self._serve(ready, now)
 
@@ -385,8 +384,6 @@ class Agent:
         """Through a worker that is new. was_asked: its canaries."""
         self._canary_watch.serve(now, was_asked=was_asked)
         self._throughput.worker_started()
-        self._dispatcher.model = self._supervisor.model.name
-        self._dispatcher.slots = ready.max_active
         self._governor.set_capacity(
             EngineCapacity(
                 decode_threads=ready.threads,
@@ -397,13 +394,12 @@ class Agent:
         )
         # A new worker starts without limits.
         self._supervisor.send(self._governor.limits.for_worker())
-        self._dispatcher.latency.set_rates(ready.prefill_tok_s, ready.decode_tok_s)
         if self._presence.state is State.OFFLINE:
             is_draining = self._dispatcher.is_draining
             self._retained.set_state(State.DRAINING if is_draining else State.ONLINE, "drain" if is_draining else None)
             notify("READY=1")
         self._retained.publish_all()
-        self._dispatcher.fill(now)
+        self._dispatcher.worker_ready(self._supervisor.model.name, ready, now)
 
     def _on_load_failed(self, message: str, now: float) -> None:
         self._supervisor.load_failed(message)
@@ -415,7 +411,8 @@ class Agent:
     def _on_worker_exited(self, event: WorkerExited, now: float) -> None:
         end = self._supervisor.ended(event, now)
         self._dispatcher.worker_lost(end.how, now, ready_at=end.ready_at, is_blameless=end.is_replaced)
-        self._dispatcher.is_held = self._model_switch.is_holding
+        if not self._model_switch.is_holding:
+            self._dispatcher.release(now)
         if not self._supervisor.has_given_up:
             self._tell_end(end, now)
 
@@ -431,7 +428,7 @@ class Agent:
         since = self._supervisor.outgrown_at
         if since is None:
             return
-        self._dispatcher.is_held = True
+        self._dispatcher.hold()
         if not self._dispatcher.active or now - since >= OUTGROWN_DRAIN_S:
             self._supervisor.replace_outgrown(now)
 

@@ -257,11 +257,11 @@ def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health() -> None:
         agent._handle(WorkerExited(returncode=-9, log_tail=()), float(number))
     agent._handle(Disconnected(link=agent._connections.data, broken=Broken.LOST, reason=TAKEN_OVER), 3.0)
     # Nothing runs: it waits.
-    agent._dispatcher.hear(inbound(f"{BASE}/infer/generate/request", "text", at=3.0), 3.0)
+    agent._dispatcher.receive(inbound(f"{BASE}/infer/generate/request", "text", at=3.0), 3.0)
 
     for second in range(3, 43):
         agent._monitor._latest, agent._monitor._latest_at = BoardReading(disk_free_mb=10.0), float(second)
-        agent._dispatcher.statistics.overloaded_total += 1
+        agent._dispatcher._statistics.totals.overloaded_total += 1
         agent._retained.look_for_alarms(float(second))
 
     wanted = {"worker-crash-loop", "duplicate-client-id", "disk-low", "queue-overload"}
@@ -388,7 +388,7 @@ def test_another_model_in_the_place_of_the_one_that_ran_is_told_once_it_answers(
     assert (events[0]["old"]["sha256"], events[0]["new"]["sha256"]) == (old.sha256, new.sha256)
     # How long the old one took says nothing of it.
     assert agent._dispatcher.latency is not latency
-    assert agent._dispatcher.model == new.name
+    assert agent._dispatcher._model == new.name
 
 
 class Outgrown:
@@ -415,7 +415,7 @@ class Outgrown:
 
     def ask(self, now: float) -> None:
         payload = {"input": f"at {now}", "deadline_ms": 600_000}
-        self.agent._dispatcher.hear(inbound(f"{BASE}/infer/generate/request", payload, at=now), now)
+        self.agent._dispatcher.receive(inbound(f"{BASE}/infer/generate/request", payload, at=now), now)
 
     def die(self, returncode: int, now: float) -> None:
         """And another one is there at once."""

@@ -71,7 +71,7 @@ class Operations:
         return self._dispatcher.cancel(request_id, reply_to, time.monotonic())
 
     def release(self, fingerprint: str) -> None:
-        if not self._dispatcher.release(fingerprint):
+        if not self._dispatcher.release_quarantined(fingerprint):
             raise CommandError("not_quarantined", f"fingerprint: none of those in health (got {fingerprint})")
 
     def switch_model(self, bundle: str, *, allow_downgrade: bool, answer: Answer) -> None:
@@ -89,7 +89,7 @@ class Operations:
         if self.is_stopping:
             raise CommandError("stopping", "the agent is stopping and cannot resume")
         self._end_drain(0)
-        self._dispatcher.is_draining = False
+        self._dispatcher.end_drain()
         if self._presence.state is State.DRAINING:
             self._retained.set_state(State.ONLINE, None)
             self._retained.publish_health()
@@ -153,7 +153,7 @@ class Operations:
     def _begin_drain(self, reason: str, timeout_s: float | None, now: float, done: Callable[[int], None]) -> None:
         """timeout_s: None = as configured."""
         self._end_drain(0)
-        self._dispatcher.is_draining = True
+        self._dispatcher.start_drain()
         # First: whatever goes wrong with what is told of it, a drain has an end.
         self._drained = done
         self.drain_ends_at = now + (self.config.queue.drain_timeout_s if timeout_s is None else timeout_s)

@@ -127,7 +127,7 @@ class ModelSwitch:
     def tick(self, now: float) -> None:
         """To be called several times a second."""
         former, attempt = self._supervisor.former, self._attempt
-        if former is not None and not self._dispatcher.runs_on_former:
+        if former is not None and not self._dispatcher.is_former_busy:
             # Nothing is left in it that is worth an orderly end; its WorkerExited follows.
             former.kill()
         if attempt is None:
@@ -141,7 +141,7 @@ class ModelSwitch:
         if attempt.phase is Phase.ENDING and self._supervisor.former is None:
             self._load(attempt, now)
         attempt.look(now)
-        if attempt.phase is Phase.WAITING and self._dispatcher.runs_on_former:
+        if attempt.phase is Phase.WAITING and self._dispatcher.is_former_busy:
             attempt.since = now
         limit = _LIMITS.get(attempt.phase)
         if limit is not None and now - attempt.since > limit[0]:
@@ -202,7 +202,7 @@ class ModelSwitch:
             return
         log.info("the old model goes first: needed_mb=%.0f spare_mb=%s", wanted_mb, spare_mb)
         attempt.is_beside, attempt.phase = False, Phase.DRAINING
-        self._dispatcher.is_held = True
+        self._dispatcher.hold()
 
     def _load(self, attempt: Attempt, now: float) -> None:
         assert attempt.model is not None
@@ -242,7 +242,7 @@ class ModelSwitch:
     def _hear_former(self, event: FromWorker, now: float) -> None:
         match event.event:
             case Finished() | Refused() | Failed() | Cancelled() as answer:
-                self._dispatcher.answered(answer, now)
+                self._dispatcher.finish(answer, now)
             case Partial() as partial:
                 self._dispatcher.partial(partial)
             case WorkerExited(returncode=returncode):
@@ -274,7 +274,7 @@ class ModelSwitch:
         assert attempt.ready is not None
         old, previous = self._supervisor.model, self._previous_after(attempt)
         self._supervisor.adopt(attempt.model, attempt.ready, now)
-        self._dispatcher.take_over()
+        self._dispatcher.model_replaced()
         self._supervisor.previous, self._attempt = previous, None
         log.info("model %s is in force source=%s", attempt.how.value, shown_path(attempt.source))
         self._adopted(attempt.event(old), attempt.ready, now)
@@ -290,8 +290,7 @@ class ModelSwitch:
         if not attempt.is_beside and attempt.phase is not Phase.DRAINING:
             ready_at = self._supervisor.come_back(now)
             self._dispatcher.worker_lost("another model was tried", now, ready_at=ready_at)
-        self._dispatcher.is_held = False
-        self._dispatcher.fill(now)
+        self._dispatcher.release(now)
         attempt.answer(error=CommandError(code, message))
         self._failed(attempt.failed_event(code, message))
 

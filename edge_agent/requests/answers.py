@@ -75,7 +75,7 @@ class Answers:
         twin = self._duplicates.find(key, now, is_redelivered=inbound.is_duplicate)
         if twin is None:
             return False
-        self._statistics.duplicates_total += 1
+        self._statistics.totals.duplicates_total += 1
         if not isinstance(twin, Request):
             self._replies.terminal(asker, twin, repeat=True)
             return True
@@ -95,7 +95,7 @@ class Answers:
         """It is let in, and `end` follows."""
         self._keys[request.number] = key
         self._duplicates.begin(key, request)
-        self._statistics.accepted_total += 1
+        self._statistics.totals.accepted_total += 1
 
     def partial(self, request: Request, delta: str) -> None:
         self._replies.partial(request, delta)
@@ -129,7 +129,7 @@ class Answers:
         twin = self._duplicates.find(key, now)
         is_duplicate = outcome.status is Status.INVALID and may_be_duplicate(origin, inbound)
         if is_duplicate and isinstance(twin, Outcome):
-            self._statistics.duplicates_total += 1
+            self._statistics.totals.duplicates_total += 1
             self._replies.terminal(asker, twin, repeat=True)
             return
         self._statistics.count(outcome)

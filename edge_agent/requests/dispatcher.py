@@ -12,7 +12,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.inbound import Message
 from edge_agent.core.messages import Code, Error, ModelName, Outcome, Refusal
-from edge_agent.core.protocol import Cancel, Command, Finished, Partial, Run, TextPlan
+from edge_agent.core.protocol import Cancel, Command, Finished, Partial, Ready, Run, TextPlan
 from edge_agent.requests import outcomes
 from edge_agent.requests.admission import DRAINING_RETRY_S, Admission, Loser
 from edge_agent.requests.answers import Answers
@@ -25,7 +25,7 @@ from edge_agent.requests.quarantine import Quarantine, fingerprint
 from edge_agent.requests.rate_limit import RateLimit, Rates
 from edge_agent.requests.reception import Question, Reception, Unreadable
 from edge_agent.requests.request_queue import Asker, Request, RequestQueue, told_deadline
-from edge_agent.requests.statistics import Statistics
+from edge_agent.requests.statistics import RequestFacts, Statistics
 from edge_agent.requests.tasks import Render, Task
 from edge_agent.requests.templates import render
 from edge_agent.store.rows import Quarantined, StoredRequest
@@ -67,17 +67,17 @@ class Dispatcher:
         send: Callable[[Command], object],
         render: Render = render,
     ) -> None:
-        self.statistics = Statistics()
+        self._statistics = Statistics()
         self.latency = Latency()
         self._joules_per_busy_s: float | None = None
-        self.limits = NO_LIMITS
-        self.model: ModelName | None = None
-        self.slots = 0
+        self._limits = NO_LIMITS
+        self._model: ModelName | None = None
+        self._slots = 0
         # While there is no worker: when there will be one; None = unknown.
         self._ready_at: float | None = None
         self.is_draining = False
-        # Nobody is handed over, all wait.
-        self.is_held = False
+        # No request is handed to the worker, all wait.
+        self._is_held = False
         # Workers are counted by the models that took over; requests may end on the one before.
         self._worker = 0
         self.quarantine = Quarantine()
@@ -90,7 +90,7 @@ class Dispatcher:
         self._configure(config, tasks)
         self.queue = RequestQueue(config.queue.capacity)
         window_s = config.queue.dedup_window_s
-        self._answers = Answers(config.device.id, window_s, delivery, self.statistics, config.fingerprint)
+        self._answers = Answers(config.device.id, window_s, delivery, self._statistics, config.fingerprint)
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
         """New tasks and limits; requests that wait or run keep what they came with."""
@@ -104,7 +104,7 @@ class Dispatcher:
 
     def apply_limits(self, limits: Limits) -> None:
         """Holds for what is admitted, started and answered from now on."""
-        self.limits = limits
+        self._limits = limits
 
     def set_energy_rate(self, joules_per_busy_s: float | None) -> None:
         """What a second of the engine's working time costs, for `energy_j`; None = unknown."""
@@ -120,7 +120,7 @@ class Dispatcher:
         return len(self._active)
 
     @property
-    def runs_on_former(self) -> bool:
+    def is_former_busy(self) -> bool:
         """Whether the worker that another one took over from still owes an answer."""
         return any(entry.worker != self._worker and not entry.is_answered for entry in self._active.values())
 
@@ -128,7 +128,7 @@ class Dispatcher:
     def is_idle(self) -> bool:
         return not self._active and not len(self.queue)
 
-    def hear(self, inbound: Message, now: float) -> bool:
+    def receive(self, inbound: Message, now: float) -> bool:
         """Takes in one message from the data connection. Each request in it is answered, now or later.
 
         False: nobody wants it; the broker may remember subscriptions of an earlier configuration.
@@ -142,7 +142,7 @@ class Dispatcher:
         self.fill(now)
         return is_for_us
 
-    def resume(self, now: Moment) -> None:
+    def recover(self, now: Moment) -> None:
         """Takes over from the process before this one: its answers are known, its requests are run."""
         try:
             self._take_over_record(now)
@@ -235,8 +235,8 @@ class Dispatcher:
         if self.is_draining:
             message = "the agent is draining and takes no new requests"
             raise Refusal(Code.DRAINING, message, max(DRAINING_RETRY_S, self._admission(now).retry_after_s))
-        if (cause := self.limits.refusal(priority)) is not None:
-            message = f"of priority {priority}, too little urgent while {self.limits.reason}"
+        if (cause := self._limits.refusal(priority)) is not None:
+            message = f"of priority {priority}, too little urgent while {self._limits.reason}"
             raise Refusal(Code(cause.value), message, RELAX_S)
 
     def _rate_limits(self, task: Task, reply_topic: str) -> list[RateLimit]:
@@ -261,7 +261,7 @@ class Dispatcher:
         return inbound.received_at + limit_ms / 1000, source
 
     def _displace(self, losers: list[Loser], now: float) -> None:
-        self.statistics.displaced_total += len(losers)
+        self._statistics.totals.displaced_total += len(losers)
         for request, error in losers:
             self._end_with(request, error, now)
 
@@ -279,10 +279,10 @@ class Dispatcher:
     @property
     def _places(self) -> int:
         """How many requests may run at once."""
-        return self.slots if self.limits.max_active is None else min(self.slots, self.limits.max_active)
+        return self._slots if self._limits.max_active is None else min(self._slots, self._limits.max_active)
 
     def _admission(self, now: float) -> Admission:
-        loading_s = None if self.slots or self._ready_at is None else max(0.0, self._ready_at - now)
+        loading_s = None if self._slots or self._ready_at is None else max(0.0, self._ready_at - now)
         return Admission(self.queue, self._running(now), self.latency, now, loading_s)
 
     def estimated_wait_ms(self, now: float) -> float | None:
@@ -290,12 +290,48 @@ class Dispatcher:
         wait_s = self._admission(now).wait_s
         return None if wait_s is None else wait_s * 1000
 
-    def take_over(self) -> None:
+    def model_replaced(self) -> None:
         """Another worker, of another model: what waits is for it. What runs ends on the one before it."""
         self._worker += 1
         self.latency = Latency()
-        self.is_held = False
+        self._is_held = False
         self._answers.forget_refusals()
+
+    def hold(self) -> None:
+        """Hands no request to the worker until `release`: all of them wait."""
+        self._is_held = True
+
+    def release(self, now: float) -> None:
+        """Hands requests to the worker again."""
+        self._is_held = False
+        self.fill(now)
+
+    def start_drain(self) -> None:
+        """Refuses new requests; those that wait or run are answered."""
+        self.is_draining = True
+
+    def end_drain(self) -> None:
+        self.is_draining = False
+
+    def worker_ready(self, model: ModelName, ready: Ready, now: float) -> None:
+        """A worker answers with this model: it gets the requests that wait."""
+        self._model = model
+        self._slots = ready.max_active
+        self.latency.set_rates(ready.prefill_tok_s, ready.decode_tok_s)
+        self.fill(now)
+
+    def snapshot(self, now: float) -> RequestFacts:
+        return self._statistics.facts(
+            depth=len(self.queue),
+            capacity=self.queue.capacity,
+            oldest_ms=self.queue.oldest_ms(now),
+            estimated_wait_ms=self.estimated_wait_ms(now),
+            active=self.active,
+            is_draining=self.is_draining,
+            quarantined=self.quarantine.held,
+            postponed_replies=self.delivery.postponed,
+            store_fault=self.delivery.fault,
+        )
 
     def fill(self, now: float) -> None:
         """Gives free slots of the worker to those who wait.
@@ -303,7 +339,7 @@ class Dispatcher:
         What ran when a worker died runs alone the second time: if it was not the cause, nobody else's request pays.
         """
         self.expire(now)
-        while not self.is_held and len(self._active) < self._places and not self._is_suspect_running:
+        while not self._is_held and len(self._active) < self._places and not self._is_suspect_running:
             request = self.queue.take()
             if request is None:
                 return
@@ -312,7 +348,7 @@ class Dispatcher:
                 return
             request.started_at = now
             request.attempts += 1
-            self._active[request.number] = _Active(request, self._worker, self.model)
+            self._active[request.number] = _Active(request, self._worker, self._model)
             try:
                 self._send(self._limited(request.run))
             except Exception:
@@ -326,7 +362,7 @@ class Dispatcher:
 
     def _limited(self, run: Run) -> Run:
         """Text may be shorter than was asked for; an object that is cut off would be worth nothing."""
-        most = self.limits.max_tokens
+        most = self._limits.max_tokens
         if most is None or run.max_tokens <= most or not isinstance(run.plan, TextPlan):
             return run
         return replace(run, max_tokens=most)
@@ -386,7 +422,7 @@ class Dispatcher:
         others that come before it are answered now. is_blameless: what ran is not why, and is run as if for the first
         time.
         """
-        self.slots = 0
+        self._slots = 0
         self._ready_at = ready_at
         lost = [entry for entry in self._active.values() if entry.worker == self._worker]
         if is_blameless:
@@ -397,7 +433,7 @@ class Dispatcher:
             self.queue.postpone(lambda request: request.deadline_from in {_MEASURED, _DEFAULT}, ready_at - now)
         self._displace(self._admission(now).withdraw(), now)
 
-    def worker_late(self, now: float, *, ready_at: float | None) -> None:
+    def worker_delayed(self, now: float, *, ready_at: float | None) -> None:
         """There is no worker yet where one was expected. ready_at: as of `worker_lost`; this puts no deadline off."""
         self._ready_at = ready_at
         self._displace(self._admission(now).withdraw(), now)
@@ -432,7 +468,7 @@ class Dispatcher:
             self.delivery.release(let_go.fingerprint)
         self.delivery.hold(one)
 
-    def release(self, fingerprint: str) -> bool:
+    def release_quarantined(self, fingerprint: str) -> bool:
         """What is quarantined under it may be asked again. False: nothing is."""
         is_held = self.quarantine.release(fingerprint)
         if is_held:
@@ -453,7 +489,7 @@ class Dispatcher:
             return
         self._answers.partial(active.request, event.delta)
 
-    def answered(self, event: Answer, now: float) -> None:
+    def finish(self, event: Answer, now: float) -> None:
         """The worker is done with a request: its slot is free, and the caller gets the answer."""
         active = self._active.pop(event.id, None)
         if active is not None and active.worker == self._worker and isinstance(event, Finished):
@@ -486,7 +522,7 @@ class Dispatcher:
             event,
             now,
             model=active.model,
-            limits=[cause.value for cause in self.limits.causes],
+            limits=[cause.value for cause in self._limits.causes],
             energy_j=None if self._joules_per_busy_s is None else self._joules_per_busy_s * event.share_s,
         )
 

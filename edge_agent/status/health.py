@@ -10,8 +10,7 @@ from edge_agent.board.limits import Level, Limits
 from edge_agent.board.reading import BoardReading
 from edge_agent.core.protocol import Ready
 from edge_agent.mqtt.connections import MqttFacts
-from edge_agent.requests.statistics import Statistics, percentile
-from edge_agent.store.rows import Quarantined
+from edge_agent.requests.statistics import RequestFacts
 from edge_agent.worker.throughput import Throughput
 
 DATA_LOST_AFTER_S = 10.0
@@ -30,18 +29,12 @@ class Facts:
     seq: int
     uptime_s: float
     mqtt: MqttFacts
-    queue_depth: int
-    queue_capacity: int
-    oldest_ms: float | None
-    estimated_wait_ms: float | None
-    active: int
-    is_draining: bool
+    requests: RequestFacts
     is_loaded: bool
     # Not what was switched to, for that does not open.
     is_fallback: bool
     # None = there is no worker that is ready.
     worker_silent_s: float | None
-    statistics: Statistics
     throughput: Throughput
     reading: BoardReading
     limits: Limits
@@ -55,9 +48,6 @@ class Facts:
     worker_end: str | None = None
     # Anonymous memory with which a worker is replaced; None = unknown.
     worker_bound_mb: float | None = None
-    quarantined: tuple[Quarantined, ...] = ()
-    # Why requests do not outlive the agent although they should.
-    journal_fault: str | None = None
     # Alarms that are raised: severity by name.
     alarms: dict[str, str] = field(default_factory=dict)
 
@@ -72,7 +62,7 @@ def reasons(facts: Facts) -> tuple[str, list[str]]:
         critical.append("model-not-loaded")
     if facts.is_fallback:
         degraded.append("model-fallback")
-    if facts.active and (facts.worker_silent_s or 0.0) >= WORKER_SILENT_AFTER_S:
+    if facts.requests.active and (facts.worker_silent_s or 0.0) >= WORKER_SILENT_AFTER_S:
         degraded.append("worker-silent")
     if facts.mqtt.disconnects_lately >= UNSTABLE_AFTER:
         degraded.append("connection-unstable")
@@ -80,11 +70,11 @@ def reasons(facts: Facts) -> tuple[str, list[str]]:
         degraded.append("publishing-refused")
     if facts.mqtt.unheard:
         degraded.append("subscription-refused")
-    if facts.journal_fault is not None:
+    if facts.requests.store_fault is not None:
         degraded.append("requests-in-memory-only")
-    if facts.is_draining:
+    if facts.requests.is_draining:
         degraded.append("draining")
-    if facts.queue_depth >= facts.queue_capacity:
+    if facts.requests.depth >= facts.requests.capacity:
         degraded.append("queue-full")
     if facts.limits.level is not Level.NORMAL:
         degraded.append("limited")
@@ -99,7 +89,7 @@ def reasons(facts: Facts) -> tuple[str, list[str]]:
 def health_document(facts: Facts) -> dict[str, Any]:
     """The whole document; what this board cannot tell is null."""
     overall, why = reasons(facts)
-    statistics, throughput, reading, worker = facts.statistics, facts.throughput, facts.reading, facts.worker
+    requests, throughput, reading, worker = facts.requests, facts.throughput, facts.reading, facts.worker
     thermal, throttle, power, cpu, memory = (
         reading.thermal,
         reading.throttle,
@@ -123,21 +113,21 @@ def health_document(facts: Facts) -> dict[str, Any]:
             "dropped": facts.mqtt.dropped,
         },
         "queue": {
-            "depth": facts.queue_depth,
-            "capacity": facts.queue_capacity,
-            "oldest_ms": _rounded(facts.oldest_ms, 1),
-            "estimated_wait_ms": _rounded(facts.estimated_wait_ms, 1),
-            "accepted_total": statistics.accepted_total,
-            "rejected_total": statistics.rejected_total,
-            "displaced_total": statistics.displaced_total,
-            "expired_total": statistics.expired_total,
-            "duplicates_total": statistics.duplicates_total,
+            "depth": requests.depth,
+            "capacity": requests.capacity,
+            "oldest_ms": _rounded(requests.oldest_ms, 1),
+            "estimated_wait_ms": _rounded(requests.estimated_wait_ms, 1),
+            "accepted_total": requests.totals.accepted_total,
+            "rejected_total": requests.totals.rejected_total,
+            "displaced_total": requests.totals.displaced_total,
+            "expired_total": requests.totals.expired_total,
+            "duplicates_total": requests.totals.duplicates_total,
         },
-        "quarantine": [asdict(one) for one in facts.quarantined],
+        "quarantine": [asdict(one) for one in requests.quarantined],
         "inference": {
-            "active": facts.active,
-            "requests_total": statistics.requests_total,
-            "failed_total": statistics.failed_total,
+            "active": requests.active,
+            "requests_total": requests.totals.requests_total,
+            "failed_total": requests.totals.failed_total,
             "prompt_tokens_total": throughput.prompt_tokens,
             "completion_tokens_total": throughput.completion_tokens,
             "cached_tokens_total": throughput.cached_tokens,
@@ -146,8 +136,8 @@ def health_document(facts: Facts) -> dict[str, Any]:
             "decode_tok_s": throughput.decode_tok_s,
             "prefill_tok_s": throughput.prefill_tok_s,
             "batch_avg": throughput.batch_avg,
-            "latency_ms": {f"p{p}": _rounded(percentile(statistics.latency_ms, p), 1) for p in (50, 95, 99)},
-            "queued_ms": {f"p{p}": _rounded(percentile(statistics.queued_ms, p), 1) for p in (50, 95)},
+            "latency_ms": {name: _rounded(ms, 1) for name, ms in requests.latency_ms.items()},
+            "queued_ms": {name: _rounded(ms, 1) for name, ms in requests.queued_ms.items()},
         },
         "thermal": {
             "soc_c": thermal.soc_c,

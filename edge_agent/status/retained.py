@@ -109,12 +109,13 @@ class RetainedTopics:
         notify(f"STATUS={self._presence.state.value}, {self._dispatcher.active} running")
 
     def look_for_alarms(self, now: float) -> None:
+        requests = self._dispatcher.snapshot(now)
         has_changed = self.alarms.look(
             now,
             session=self._presence.session,
             reading=self._monitor.latest(now),
-            queue_depth=len(self._dispatcher.queue),
-            overloaded_total=self._dispatcher.statistics.overloaded_total,
+            queue_depth=requests.depth,
+            overloaded_total=requests.totals.overloaded_total,
             worker_excess=self._supervisor.memory.excess,
         )
         if has_changed:
@@ -122,25 +123,17 @@ class RetainedTopics:
 
     def facts(self) -> Facts:
         now = time.monotonic()
-        worker = self._supervisor.ready
+        worker, requests = self._supervisor.ready, self._dispatcher.snapshot(now)
         return Facts(
             ts=timestamp(),
             session=self._presence.session,
             seq=self.health_sequence,
             uptime_s=now - self._started_at,
-            mqtt=self._connections.facts(now, postponed=self._dispatcher.delivery.postponed),
-            journal_fault=self._dispatcher.delivery.fault,
-            queue_depth=len(self._dispatcher.queue),
-            queue_capacity=self._dispatcher.queue.capacity,
-            oldest_ms=self._dispatcher.queue.oldest_ms(now),
-            estimated_wait_ms=self._dispatcher.estimated_wait_ms(now),
-            quarantined=self._dispatcher.quarantine.held,
-            active=self._dispatcher.active,
-            is_draining=self._dispatcher.is_draining,
+            mqtt=self._connections.facts(now, postponed=requests.postponed_replies),
+            requests=requests,
             is_loaded=worker is not None,
             is_fallback=self._supervisor.model.is_fallback,
             worker_silent_s=self._supervisor.silent_s(now),
-            statistics=self._dispatcher.statistics,
             throughput=self._throughput,
             reading=self._monitor.latest(now),
             limits=self._governor.limits,

@@ -13,7 +13,7 @@ from typing import Any, cast
 from edge_agent.core.config import Config
 from edge_agent.core.inbound import Message
 from edge_agent.core.messages import ModelName, Origin
-from edge_agent.core.protocol import Cancel, Command, Finish, Finished, Run
+from edge_agent.core.protocol import Cancel, Command, Finish, Finished, Ready, Run
 from edge_agent.core.publications import Publication
 from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import Received
@@ -150,6 +150,25 @@ def request(**fields: Any) -> Request:
     return Request(**{**known, **fields})
 
 
+def ready(**fields: Any) -> Ready:
+    known: dict[str, Any] = {
+        "pid": 1,
+        "context_tokens": 4096,
+        "max_active": 4,
+        "threads": 2,
+        "prefill_threads": 4,
+        "batch_tokens": 128,
+        "vocabulary": 100,
+        "cpu_variant": "",
+        "repacked_mib": None,
+        "prefill_tok_s": None,
+        "decode_tok_s": None,
+        "load_s": 1.0,
+        "measure_s": 0.0,
+    }
+    return Ready(**{**known, **fields})
+
+
 def finished(number: int, **fields: Any) -> Finished:
     known: dict[str, Any] = {
         "id": number,
@@ -214,8 +233,12 @@ class Desk:
         settings = config(text + tasks)
         self.delivery = delivery(self.outlet)
         self.dispatcher = Dispatcher(settings, load_tasks(settings), self.delivery, self.commands.append)
-        self.dispatcher.model = MODEL
-        self.dispatcher.slots = slots
+        if slots:
+            self.start_worker(slots)
+
+    def start_worker(self, slots: int = 1, at: float = 0.0) -> None:
+        """A worker that runs so many requests at once is ready."""
+        self.dispatcher.worker_ready(MODEL, ready(max_active=slots), at)
 
     @property
     def publications(self) -> list[Publication]:
@@ -236,7 +259,7 @@ class Desk:
         **fields: Any,
     ) -> None:
         """A request that arrives, and is heard, at a time `at`."""
-        self.dispatcher.hear(inbound(f"{BASE}/infer/{task}/request", payload, at=at, **fields), at)
+        self.dispatcher.receive(inbound(f"{BASE}/infer/{task}/request", payload, at=at, **fields), at)
 
     @property
     def runs(self) -> list[Run]:

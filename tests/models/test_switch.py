@@ -103,8 +103,7 @@ class Board:
         """As the agent does."""
         self.events.append(event)
         assert ready is READY
-        self.dispatcher.model, self.dispatcher.slots = self.supervisor.model.name, 2
-        self.dispatcher.fill(now)
+        self.dispatcher.worker_ready(self.supervisor.model.name, replace(READY, max_active=2), now)
 
     def ask(self, name: str, **fields: Any) -> None:
         self.switch.switch(name, allow_downgrade=fields.get("allow_downgrade", False), now=1.0, answer=self.answer)
@@ -176,7 +175,7 @@ def test_what_runs_ends_on_the_old_worker_and_what_waits_is_for_the_new_one(boar
     board.switch.tick(8.0)
     assert old.kills == 1
     board.say(old, KILLED, 8.1)
-    board.dispatcher.answered(finished(3), 9.0)
+    board.dispatcher.finish(finished(3), 9.0)
     models = {reply["id"]: reply["model"] and reply["model"]["sha256"] for reply in board.desk.replies}
     assert models == {"a": "5ha", "b": None, "c": board.supervisor.model.sha256}
     assert (board.supervisor.former, board.supervisor.restarts, board.dispatcher.active) == (None, 0, 0)
@@ -190,7 +189,7 @@ def test_what_ran_on_the_old_worker_runs_again_on_the_new_one_if_that_dies(board
     board.hear_thread(4.0)
     board.say(old, KILLED, 5.0)
     assert board.runs(new) == [1]
-    board.dispatcher.answered(finished(1), 6.0)
+    board.dispatcher.finish(finished(1), 6.0)
     assert board.desk.reply["model"]["sha256"] == board.supervisor.model.sha256
 
 
@@ -203,10 +202,10 @@ def test_where_memory_is_short_or_unknown_the_old_worker_ends_what_it_runs_and_g
     board.switch.tick(2.1)
     assert (board.switch.phase, old.kills, len(board.processes)) == (Phase.DRAINING, 0, 1)
     for number in (1, 2):
-        board.dispatcher.answered(finished(number), 3.0)
+        board.dispatcher.finish(finished(number), 3.0)
     assert board.runs(old) == [1, 2]  # the third waits
     board.switch.tick(3.1)
-    assert (old.kills, board.supervisor.ready, board.dispatcher.slots) == (1, None, 0)
+    assert (old.kills, board.supervisor.ready, board.dispatcher._slots) == (1, None, 0)
     board.switch.tick(3.5)
     assert len(board.processes) == 1  # it still holds its memory
     board.say(old, KILLED, 4.0)
@@ -233,8 +232,7 @@ def test_a_bad_bundle_that_had_the_old_worker_go_first_brings_it_back(board: Boa
     assert (board.results, board.record(), board.processes[1].kills) == (["canaries_differ"], None, 1)
     board.supervisor.watch(5.1, owes_answer=False)
     assert board.processes[2].load.model_path == str(board.folder / "old" / "model.gguf")
-    board.dispatcher.slots = 1
-    board.dispatcher.fill(6.0)
+    board.dispatcher.worker_ready(board.supervisor.model.name, replace(READY, max_active=1), 6.0)
     assert board.runs(board.processes[2]) == [1]
     # What the candidate still says is nobody's.
     board.say(board.processes[1], right(0), 7.0)
@@ -382,7 +380,7 @@ def test_an_old_worker_that_cannot_be_ended_ends_the_switch_and_its_model_is_loa
     board.supervisor.watch(63.0, owes_answer=False)
     assert board.processes[1].load.model_path == str(board.folder / "old" / "model.gguf")
     board.supervisor.became_ready(READY, 64.0)
-    board.dispatcher.slots = 1
+    board.dispatcher.worker_ready(board.supervisor.model.name, replace(READY, max_active=1), 64.0)
     board.desk.ask("x", at=64.0)
     assert board.runs(board.processes[1]) == [1]
     # As long as it is there, there is no memory for another one; once it is gone, there is.

@@ -35,7 +35,19 @@ from edge_agent.store.journal_sync import JournalSync, Synced
 from edge_agent.store.record import TRY_AGAIN_S
 from edge_agent.store.rows import Quarantined, StoredRequest
 from tests.helpers.processes import wait_until
-from tests.helpers.support import BASE, MODEL, TASKS, Outlet, code_of, config, delivery, finished, inbound, received
+from tests.helpers.support import (
+    BASE,
+    MODEL,
+    TASKS,
+    Outlet,
+    code_of,
+    config,
+    delivery,
+    finished,
+    inbound,
+    ready,
+    received,
+)
 
 REQUEST = f"{BASE}/infer/generate/request"
 
@@ -51,19 +63,18 @@ class Board:
         settings = config(text + TASKS)
         self.commands: list[object] = []
         self.dispatcher = Dispatcher(settings, load_tasks(settings), self.delivery, self.commands.append)
-        self.dispatcher.model = MODEL
-        self.dispatcher.slots = 1
-        self.dispatcher.resume(moment(time.monotonic()))
+        self.dispatcher.worker_ready(MODEL, ready(max_active=1), 0.0)
+        self.dispatcher.recover(moment(time.monotonic()))
 
     def hear(self, payload: str, *, task: str = "generate", topic: str | None = None, **fields: object) -> Message:
         message = inbound(topic or f"{BASE}/infer/{task}/request", payload, at=time.monotonic(), **fields)  # type: ignore[arg-type]
-        self.dispatcher.hear(message, time.monotonic())
+        self.dispatcher.receive(message, time.monotonic())
         self.delivery.received(received(message, self.outlet))
         self.flush()
         return message
 
     def answer(self, number: int) -> None:
-        self.dispatcher.answered(finished(number), time.monotonic())
+        self.dispatcher.finish(finished(number), time.monotonic())
         self.flush()
 
     def flush(self) -> None:
@@ -205,7 +216,7 @@ def test_answers_are_repeated_for_as_long_by_the_next_process(folder: Path) -> N
     """Also where one that came first ended last."""
     text = "[queue]\ndedup_window_s = 0.5\n"
     first = Board(folder, text)
-    first.dispatcher.slots = 2
+    first.dispatcher.worker_ready(MODEL, ready(max_active=2), 0.0)
     for name in ("slow", "quick"):
         first.hear(envelope(name))
     first.dispatcher.fill(time.monotonic())
@@ -284,11 +295,11 @@ def test_what_was_turned_away_is_told_so_again_when_the_broker_brings_it_again_a
     folder: Path, *, is_killed: bool
 ) -> None:
     board = Board(folder)
-    board.dispatcher.is_draining = True
+    board.dispatcher.start_drain()
     board.hear("a reading", packet_id=4)
     if is_killed:
         board = Board(folder)
-    board.dispatcher.is_draining = False
+    board.dispatcher.end_drain()
     board.hear("a reading", packet_id=4, duplicate=True)
     assert board.commands == []
     assert [(reply["status"], reply["repeat"]) for reply in board.replies] == [("busy", False), ("busy", True)]
@@ -334,11 +345,11 @@ def test_what_is_quarantined_stays_so_in_the_next_process(folder: Path) -> None:
     for _ in range(2):
         board.dispatcher.fill(time.monotonic())
         board.dispatcher.worker_lost("killed", time.monotonic())
-        board.dispatcher.slots = 1
+        board.dispatcher.worker_ready(MODEL, ready(max_active=1), 0.0)
     board.flush()
     board = Board(folder)
     (held,) = board.dispatcher.quarantine.held
-    board.dispatcher.release(held.fingerprint)
+    board.dispatcher.release_quarantined(held.fingerprint)
     board.flush()
     assert Board(folder).dispatcher.quarantine.held == ()
 
@@ -357,7 +368,7 @@ def test_nothing_of_a_request_at_qos_0_is_kept(folder: Path) -> None:
     board = Board(folder)
     message = inbound(REQUEST, "x", at=time.monotonic())
     object.__setattr__(message, "qos", 0)
-    board.dispatcher.hear(message, time.monotonic())
+    board.dispatcher.receive(message, time.monotonic())
     board.flush()
     assert left_for_the_next(folder) == []
     board.answer(1)
@@ -704,7 +715,7 @@ def test_a_record_that_cannot_be_opened_at_the_start_is_taken_over_when_it_can(
     board.answer(2)
     board.answer(3)
     assert board.dispatcher.is_idle
-    board.dispatcher.resume(moment(time.monotonic()))
+    board.dispatcher.recover(moment(time.monotonic()))
     assert (board.delivery.has_earlier, board.dispatcher.active) == (False, 1)
     # Each is answered that was owed an answer; what was asked again meanwhile is run once for both.
     while board.dispatcher.active:
@@ -865,7 +876,7 @@ def test_what_cannot_be_read_as_it_is_taken_over_is_taken_over_when_it_can(
     board.answer(1)
     board.delivery.flush(time.monotonic() + TRY_AGAIN_S + 1)
     assert (board.delivery.fault, board.delivery.has_earlier) == (None, True)
-    board.dispatcher.resume(moment(time.monotonic()))
+    board.dispatcher.recover(moment(time.monotonic()))
     assert not board.delivery.has_earlier
     board.hear(envelope("answered"))
     (*_, run) = (command for command in board.commands if isinstance(command, Run))
@@ -969,7 +980,7 @@ def answered_elsewhere(folder: Path, text: str = "fine") -> Board:
     """One whose first reply goes to a topic that its caller named."""
     board = Board(folder)
     board.hear(json.dumps({"id": "a", "input": "x", "reply_to": "edgeai/v1/reply/a"}))
-    board.dispatcher.answered(finished(1, text=text), time.monotonic())
+    board.dispatcher.finish(finished(1, text=text), time.monotonic())
     board.flush()
     return board
 

@@ -39,7 +39,7 @@ class TestWhoAsks:
         for given_id in ("my id", 7, -1):
             desk = Desk()
             desk.ask({"input": "x", "id": given_id}, correlation=b"other")
-            desk.dispatcher.answered(finished(1), 1.0)
+            desk.dispatcher.finish(finished(1), 1.0)
             assert desk.reply["id"] == given_id
 
     def test_without_id_the_correlation_is_the_id_as_text(self) -> None:
@@ -65,7 +65,7 @@ class TestWhoAsks:
     def test_the_correlation_is_echoed_byte_for_byte_whatever_the_id(self, correlation: bytes | None) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "mine"}, correlation=correlation)
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert desk.publication.correlation == correlation
 
     def test_a_refused_envelope_still_says_who_asked_and_where_to_answer(self) -> None:
@@ -101,7 +101,7 @@ class TestWhereRepliesGo:
     def test_by_default_to_the_response_topic_of_the_task(self) -> None:
         desk = Desk()
         desk.ask("x")
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert desk.publication.topic == RESPONSE
         assert (desk.publication.qos, desk.publication.retain) == (1, False)
         assert desk.publication.content_type == "application/json"
@@ -109,13 +109,13 @@ class TestWhereRepliesGo:
     def test_to_reply_to_where_it_is_given(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "reply_to": "edgeai/v1/reply/me"})
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert desk.publication.topic == "edgeai/v1/reply/me"
 
     def test_to_the_response_topic_property_before_reply_to(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "reply_to": "edgeai/v1/reply/b"}, response_topic="edgeai/v1/reply/a")
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert desk.publication.topic == "edgeai/v1/reply/a"
 
     @pytest.mark.parametrize("topic", ["elsewhere", f"{BASE}/cmd/drain", "edgeai/v1/reply/request", "a/+", "$SYS/a"])
@@ -137,7 +137,7 @@ class TestWhereRepliesGo:
         desk = Desk('[mqtt]\nreply_topics = ["plant/answers/#"]\n')
         desk.ask("x", response_topic="plant/answers/1")
         desk.ask("x", response_topic="edgeai/v1/reply/me")
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert [(p.topic, d["status"]) for p, d in zip(desk.publications, desk.documents, strict=True)] == [
             (RESPONSE, "invalid"),
             ("plant/answers/1", "ok"),
@@ -166,7 +166,7 @@ class TestWhereRepliesGo:
     def test_messages_on_other_topics_are_not_answered(self) -> None:
         desk = Desk()
         for topic in (f"{BASE}/infer/generate/response", "plant/1/temperature", f"{BASE}/state"):
-            desk.dispatcher.hear(inbound(topic, "x"), 0.0)
+            desk.dispatcher.receive(inbound(topic, "x"), 0.0)
         assert desk.publications == []
         assert desk.commands == []
 
@@ -238,7 +238,7 @@ class TestWhatIsRefused:
     def test_the_time_to_come_back_is_that_of_the_work_that_is_here(self) -> None:
         desk = Desk("[queue]\ncapacity = 4\n")
         desk.ask("x")
-        desk.dispatcher.answered(finished(1, share_s=3.0), 3.0)
+        desk.dispatcher.finish(finished(1, share_s=3.0), 3.0)
         for _ in range(6):
             desk.ask("x", at=10.0)
         assert desk.replies[-1]["error"]["retry_after_s"] == 15.0
@@ -246,7 +246,7 @@ class TestWhatIsRefused:
     def test_a_deadline_that_cannot_be_met_is_busy_and_says_why_and_when_to_come_back(self) -> None:
         desk = Desk()
         desk.ask("x")
-        desk.dispatcher.answered(finished(1, share_s=3.0), 3.0)
+        desk.dispatcher.finish(finished(1, share_s=3.0), 3.0)
         desk.ask("x", at=10.0)
         desk.ask("x", at=10.0)
         desk.ask({"input": "x", "id": "hurried", "deadline_ms": 5000}, at=10.0)
@@ -259,8 +259,8 @@ class TestWhatIsRefused:
         assert reply["error"]["retry_after_s"] == 1.0
         # The caller comes back when it was told to, and gets its answer in time.
         desk.ask({"input": "x", "id": "hurried", "deadline_ms": 5000}, at=11.0)
-        desk.dispatcher.answered(finished(2, share_s=3.0), 13.0)
-        desk.dispatcher.answered(finished(desk.runs[-1].id, share_s=3.0), 15.9)
+        desk.dispatcher.finish(finished(2, share_s=3.0), 13.0)
+        desk.dispatcher.finish(finished(desk.runs[-1].id, share_s=3.0), 15.9)
         assert desk.statuses()[-1] == ("hurried", "ok")
 
     def test_a_bad_payload_is_invalid_even_where_a_good_one_would_be_busy(self) -> None:
@@ -279,9 +279,9 @@ class TestWhatIsRefused:
         assert desk.statuses() == [("lax", "busy"), ("lax", "busy")]
         assert [reply["repeat"] for reply in desk.replies] == [False, True]
         assert {code_of(reply) for reply in desk.replies} == {"queue_full"}
-        assert desk.dispatcher.statistics.displaced_total == 1
-        desk.dispatcher.answered(finished(1), 2.0)
-        desk.dispatcher.answered(finished(desk.runs[-1].id), 3.0)
+        assert desk.dispatcher.snapshot(9.0).totals.displaced_total == 1
+        desk.dispatcher.finish(finished(1), 2.0)
+        desk.dispatcher.finish(finished(desk.runs[-1].id), 3.0)
         assert desk.statuses()[2:] == [("running", "ok"), ("urgent", "ok")]
 
     def test_who_will_miss_his_deadline_hears_so_before_it_passes(self) -> None:
@@ -289,7 +289,7 @@ class TestWhatIsRefused:
         desk.ask({"input": "x", "id": "first"})
         desk.ask({"input": "x", "id": "second"})
         desk.ask({"input": "x", "id": "third", "deadline_ms": 4000})
-        desk.dispatcher.answered(finished(1, share_s=3.0), 3.0)
+        desk.dispatcher.finish(finished(1, share_s=3.0), 3.0)
         assert sorted(desk.statuses()) == [("first", "ok"), ("third", "busy")]
         assert [run.messages[0].content for run in desk.runs] == ["x", "x"]
 
@@ -298,21 +298,20 @@ class TestWhatIsRefused:
         desk.ask("x")
         desk.ask("y")
         assert (desk.reply["status"], code_of(desk.reply)) == ("busy", "loading")
-        desk.dispatcher.slots = 1
-        desk.dispatcher.fill(1.0)
+        desk.start_worker(1, 1.0)
         assert [run.messages[0].content for run in desk.runs] == ["x"]
 
     def test_a_draining_agent_takes_nothing_new_and_finishes_what_it_has(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "first"})
         desk.ask({"input": "x", "id": "second"})
-        desk.dispatcher.is_draining = True
+        desk.dispatcher.start_drain()
         desk.ask({"input": "x", "id": "third"}, at=1.0)
         assert desk.statuses() == [("third", "busy")]
         assert code_of(desk.replies[0]) == "draining"
         assert desk.replies[0]["error"]["retry_after_s"] == DRAINING_RETRY_S
-        desk.dispatcher.answered(finished(1), 2.0)
-        desk.dispatcher.answered(finished(2), 3.0)
+        desk.dispatcher.finish(finished(1), 2.0)
+        desk.dispatcher.finish(finished(2), 3.0)
         assert desk.statuses()[1:] == [("first", "ok"), ("second", "ok")]
         assert desk.dispatcher.is_idle
 
@@ -355,7 +354,7 @@ class TestDeadlines:
     def test_without_one_it_follows_from_the_runs_that_were_measured(self) -> None:
         desk = Desk()
         desk.ask("x")
-        desk.dispatcher.answered(finished(1), 2.0)
+        desk.dispatcher.finish(finished(1), 2.0)
         desk.ask("x", at=100.0)
         assert desk.dispatcher.next_wake_up_at() == 116.0
         desk.ask("x", task="triage", at=100.0)
@@ -382,7 +381,7 @@ class TestDeadlines:
     def test_so_it_is_where_it_was_measured(self) -> None:
         desk = Desk()
         desk.ask("x")
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         desk.ask({"input": "x", "id": "a"}, at=10.0)
         desk.dispatcher.expire(18.0)
         assert message_of(desk.replies[-1]) == "the deadline of 8000 ms (measured) has passed"
@@ -392,32 +391,32 @@ class TestDeadlines:
         desk.ask({"input": "x", "deadline_ms": 1000})
         desk.dispatcher.expire(1.0)
         desk.ask("x", at=1.0)
-        desk.dispatcher.answered(Cancelled(id=1), 1.1)
+        desk.dispatcher.finish(Cancelled(id=1), 1.1)
         desk.ask({"input": "x", "deadline_ms": 900}, at=1.2)
         assert code_of(desk.replies[-1]) == "deadline_unreachable"
 
     def test_what_an_idle_engine_cannot_do_in_time_is_busy_at_once_and_not_expired_later(self) -> None:
         desk = Desk()
         desk.ask("x")
-        desk.dispatcher.answered(finished(1, share_s=0.1, batch=1), 0.1)
+        desk.dispatcher.finish(finished(1, share_s=0.1, batch=1), 0.1)
         desk.ask({"input": "x", "id": "hurried", "deadline_ms": 20}, at=1.0)
         assert desk.statuses()[1:] == [("hurried", "busy")]
         assert code_of(desk.replies[-1]) == "deadline_unreachable"
         assert len(desk.runs) == 1
         desk.ask({"input": "x", "id": "fair", "deadline_ms": 200}, at=1.0)
-        desk.dispatcher.answered(finished(desk.runs[-1].id, share_s=0.1), 1.1)
+        desk.dispatcher.finish(finished(desk.runs[-1].id, share_s=0.1), 1.1)
         assert desk.statuses()[2:] == [("fair", "ok")]
 
     def test_one_slow_run_does_not_shut_out_those_after_it(self) -> None:
         desk = Desk()
         desk.ask("x")
-        desk.dispatcher.answered(finished(1, share_s=9.0, batch=1), 9.0)
+        desk.dispatcher.finish(finished(1, share_s=9.0, batch=1), 9.0)
         statuses = []
         for second in range(10, 20):
             sent = len(desk.runs)
             desk.ask({"input": "x", "id": second, "deadline_ms": 500}, at=second)
             if len(desk.runs) > sent:
-                desk.dispatcher.answered(finished(desk.runs[-1].id, share_s=0.1, batch=1), second + 0.1)
+                desk.dispatcher.finish(finished(desk.runs[-1].id, share_s=0.1, batch=1), second + 0.1)
             statuses.append(desk.replies[-1]["status"])
         assert statuses == ["busy"] * 4 + ["ok"] * 6
 
@@ -429,7 +428,7 @@ class TestDeadlines:
             if len(desk.runs) > sent:
                 desk.dispatcher.expire(second + 0.0199999)
                 desk.dispatcher.expire(second + 0.021)
-                desk.dispatcher.answered(Cancelled(id=desk.runs[-1].id), second + 0.05)
+                desk.dispatcher.finish(Cancelled(id=desk.runs[-1].id), second + 0.05)
         counts = Counter(reply["status"] for reply in desk.replies)
         assert counts["busy"] > 90
         assert counts["expired"] > 3
@@ -437,7 +436,7 @@ class TestDeadlines:
     def test_expired_request_is_rejected_not_run(self) -> None:
         desk = Desk()
         message = inbound(f"{BASE}/infer/generate/request", {"input": "x", "id": "a", "deadline_ms": 100}, at=1.0)
-        desk.dispatcher.hear(message, 1.2)
+        desk.dispatcher.receive(message, 1.2)
         assert desk.statuses() == [("a", "expired")]
         assert code_of(desk.reply) == "deadline"
         assert desk.runs == []
@@ -451,7 +450,7 @@ class TestDeadlines:
         desk.dispatcher.expire(1.0)
         assert desk.statuses() == [("short", "expired")]
         assert desk.reply["timing"]["total_ms"] == 1000.0
-        desk.dispatcher.answered(finished(1), 2.0)
+        desk.dispatcher.finish(finished(1), 2.0)
         assert len(desk.runs) == 1
 
     def test_a_request_that_expires_while_running_is_cancelled_and_answered_once(self) -> None:
@@ -462,7 +461,7 @@ class TestDeadlines:
         assert desk.cancels == [1]
         assert desk.statuses() == [("a", "expired")]
         assert desk.dispatcher.next_wake_up_at() is None
-        desk.dispatcher.answered(Cancelled(id=1), 1.2)
+        desk.dispatcher.finish(Cancelled(id=1), 1.2)
         assert desk.statuses() == [("a", "expired")]
         assert desk.dispatcher.is_idle
 
@@ -473,7 +472,7 @@ class TestDeadlines:
         desk.dispatcher.expire(1.0)
         desk.dispatcher.fill(1.0)
         assert len(desk.runs) == 1
-        desk.dispatcher.answered(Cancelled(id=1), 1.1)
+        desk.dispatcher.finish(Cancelled(id=1), 1.1)
         assert [run.id for run in desk.runs] == [1, 2]
 
     def test_an_end_that_was_under_way_when_the_request_expired_is_not_told(self) -> None:
@@ -481,14 +480,14 @@ class TestDeadlines:
         desk.ask({"input": "x", "id": "a", "deadline_ms": 1000, "stream": True})
         desk.dispatcher.expire(1.0)
         desk.dispatcher.partial(Partial(id=1, delta="late"))
-        desk.dispatcher.answered(finished(1), 1.1)
+        desk.dispatcher.finish(finished(1), 1.1)
         assert desk.statuses() == [("a", "expired")]
         assert len(desk.publications) == 1
 
     def test_an_answer_that_comes_after_the_deadline_is_worthless(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a", "deadline_ms": 1000})
-        desk.dispatcher.answered(finished(1), 1.001)
+        desk.dispatcher.finish(finished(1), 1.001)
         assert desk.statuses() == [("a", "expired")]
         assert desk.dispatcher.is_idle
 
@@ -496,7 +495,7 @@ class TestDeadlines:
         desk = Desk()
         desk.ask("x")
         desk.ask({"input": "y", "deadline_ms": 1000})
-        desk.dispatcher.answered(finished(1), 5.0)
+        desk.dispatcher.finish(finished(1), 5.0)
         assert len(desk.runs) == 1
         assert sorted(reply["status"] for reply in desk.replies) == ["expired", "ok"]
 
@@ -514,7 +513,7 @@ class TestOrder:
         }.items():
             desk.ask({"input": name, **fields}, at=1.0)
         for number in range(1, 6):
-            desk.dispatcher.answered(finished(desk.runs[-1].id), 1.0 + number / 10)
+            desk.dispatcher.finish(finished(desk.runs[-1].id), 1.0 + number / 10)
         order = [run.messages[0].content for run in desk.runs]
         assert order == ["running", "urgent", "default", "equal", "late", "least"]
 
@@ -524,15 +523,15 @@ class TestOrder:
         desk.ask({"input": "5"})
         desk.ask({"input": "9", "priority": 9}, task="urgent")
         desk.ask({"input": "1"}, task="urgent")
-        desk.dispatcher.answered(finished(1), 0.1)
-        desk.dispatcher.answered(finished(4), 0.2)
-        desk.dispatcher.answered(finished(2), 0.3)
+        desk.dispatcher.finish(finished(1), 0.1)
+        desk.dispatcher.finish(finished(4), 0.2)
+        desk.dispatcher.finish(finished(2), 0.3)
         assert [run.messages[0].content for run in desk.runs] == ["running", "1", "5", "9"]
 
     def test_the_time_in_the_queue_ends_when_it_is_handed_over(self) -> None:
         desk = Desk()
         desk.ask("x", at=0.0)
-        desk.dispatcher.answered(finished(1), 5.0)
+        desk.dispatcher.finish(finished(1), 5.0)
         assert desk.reply["timing"]["queued_ms"] == 0.0
 
     def test_as_many_run_as_there_are_slots(self) -> None:
@@ -551,7 +550,7 @@ class TestNewestOnly:
             desk.ask({"input": name, "id": name}, task="newest")
         assert desk.statuses() == [("old", "cancelled"), ("newer", "cancelled")]
         assert {code_of(reply) for reply in desk.replies} == {"superseded"}
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert desk.runs[-1].messages[0].content == "newest"
 
     def test_it_makes_room_in_a_full_queue(self) -> None:
@@ -568,18 +567,18 @@ class TestNewestOnly:
         for number in range(1, 5):
             desk.ask({"input": "other", "deadline_ms": 5000}, at=0.1 * number)
             desk.ask({"input": f"reading {number}", "deadline_ms": 5000}, task="newest", at=0.1 * number)
-        desk.dispatcher.answered(finished(1, share_s=0.01), 0.6)
+        desk.dispatcher.finish(finished(1, share_s=0.01), 0.6)
         assert desk.runs[-1].messages[0].content == "reading 4"
 
     def test_a_reading_that_is_refused_leaves_the_older_one_waiting(self) -> None:
         desk = Desk()
         desk.ask("x", task="newest")
-        desk.dispatcher.answered(finished(1, share_s=2.0), 2.0)
+        desk.dispatcher.finish(finished(1, share_s=2.0), 2.0)
         desk.ask("busy", at=3.0)
         desk.ask({"input": "old", "id": "old"}, task="newest", at=3.0)
         desk.ask({"input": "new", "id": "new", "deadline_ms": 500}, task="newest", at=3.0)
         assert desk.statuses()[1:] == [("new", "busy")]
-        desk.dispatcher.answered(finished(2, share_s=2.0), 5.0)
+        desk.dispatcher.finish(finished(2, share_s=2.0), 5.0)
         assert desk.runs[-1].messages[0].content == "old"
 
     def test_each_reply_topic_has_its_own_latest(self) -> None:
@@ -595,7 +594,7 @@ class TestNewestOnly:
         )
         desk.ask("busy")
         for sensor in ("1", "2", "1"):
-            desk.dispatcher.hear(inbound(f"plant/{sensor}/x", f"of {sensor}"), 0.0)
+            desk.dispatcher.receive(inbound(f"plant/{sensor}/x", f"of {sensor}"), 0.0)
         assert [code_of(reply) for reply in desk.replies] == ["superseded"]
         assert len(desk.dispatcher.queue) == 2
 
@@ -603,7 +602,7 @@ class TestNewestOnly:
         desk = Desk()
         desk.ask({"input": "old", "id": "old"}, task="newest")
         desk.ask({"input": "new", "id": "new"}, task="newest")
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert desk.statuses() == [("old", "ok")]
 
     def test_a_task_that_keeps_all_keeps_all(self) -> None:
@@ -619,20 +618,19 @@ class TestDuplicates:
             desk = Desk(slots=slots)
             desk.ask({"input": "x", "id": "a"})
             desk.ask({"input": "x", "id": "a"}, at=1.0)
-            desk.dispatcher.slots = 1
-            desk.dispatcher.fill(1.0)
-            desk.dispatcher.answered(finished(1), 2.0)
+            desk.start_worker(1, 1.0)
+            desk.dispatcher.finish(finished(1), 2.0)
             assert [(r["id"], r["status"], r["output"], r["repeat"]) for r in desk.replies] == [
                 ("a", "ok", "fine", False),
                 ("a", "ok", "fine", True),
             ]
             assert len(desk.runs) == 1
-            assert desk.dispatcher.statistics.duplicates_total == 1
+            assert desk.dispatcher.snapshot(9.0).totals.duplicates_total == 1
 
     def test_an_ok_answer_is_given_again(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"})
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         desk.ask({"input": "x", "id": "a"}, at=200.0)
         first, second = desk.replies
         assert second == {**first, "repeat": True, "ts": second["ts"]}
@@ -641,14 +639,14 @@ class TestDuplicates:
     def test_after_the_window_it_runs_anew(self) -> None:
         desk = Desk("[queue]\ndedup_window_s = 10\n")
         desk.ask({"input": "x", "id": "a"})
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         desk.ask({"input": "x", "id": "a"}, at=12.0)
         assert len(desk.runs) == 2
 
     def test_an_answer_the_worker_refused_is_given_again(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"})
-        desk.dispatcher.answered(Refused(id=1, code=RefusalCode.TOO_LONG, message="m"), 1.0)
+        desk.dispatcher.finish(Refused(id=1, code=RefusalCode.TOO_LONG, message="m"), 1.0)
         desk.ask({"input": "x", "id": "a"}, at=2.0)
         assert [(code_of(r), r["repeat"]) for r in desk.replies] == [("too_long", False), ("too_long", True)]
 
@@ -670,25 +668,25 @@ class TestDuplicates:
         first, second = desk.replies
         assert first["status"] == "invalid"
         assert second == {**first, "repeat": True, "ts": second["ts"]}
-        assert desk.dispatcher.statistics.duplicates_total == 1
+        assert desk.dispatcher.snapshot(9.0).totals.duplicates_total == 1
 
     def test_a_request_that_runs_and_became_invalid_by_a_reload_still_gets_its_answer(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"}, task="urgent")
         desk.reconfigure("")
         desk.ask({"input": "x", "id": "a"}, task="urgent", at=1.0)
-        desk.dispatcher.answered(finished(1), 1.5)
+        desk.dispatcher.finish(finished(1), 1.5)
         assert desk.statuses() == [("a", "invalid"), ("a", "ok")]
 
     def test_after_any_other_end_it_runs_anew(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"})
-        desk.dispatcher.answered(Failed(id=1, code=FailureCode.NO_VALID_OUTPUT, message="m"), 1.0)
+        desk.dispatcher.finish(Failed(id=1, code=FailureCode.NO_VALID_OUTPUT, message="m"), 1.0)
         desk.ask({"input": "x", "id": "a"}, at=2.0)
         assert desk.dispatcher.cancel("a", None, 3.0) == 1
-        desk.dispatcher.answered(Cancelled(id=2), 3.1)
+        desk.dispatcher.finish(Cancelled(id=2), 3.1)
         desk.ask({"input": "x", "id": "a"}, at=4.0)
-        desk.dispatcher.answered(finished(3), 5.0)
+        desk.dispatcher.finish(finished(3), 5.0)
         assert [(r["status"], r["repeat"]) for r in desk.replies] == [
             ("failed", False),
             ("cancelled", False),
@@ -700,8 +698,8 @@ class TestDuplicates:
         desk.ask({"input": "x", "id": "a"})
         desk.dispatcher.cancel("a", None, 1.0)
         desk.ask({"input": "x", "id": "a"}, at=1.1)
-        desk.dispatcher.answered(Cancelled(id=1), 1.2)
-        desk.dispatcher.answered(finished(2), 2.0)
+        desk.dispatcher.finish(Cancelled(id=1), 1.2)
+        desk.dispatcher.finish(finished(2), 2.0)
         assert desk.statuses() == [("a", "cancelled"), ("a", "ok")]
 
     def test_busy_is_not_repeated(self) -> None:
@@ -709,10 +707,10 @@ class TestDuplicates:
         desk.ask("x")
         desk.ask("x")
         desk.ask({"input": "x", "id": "a"})
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         desk.ask({"input": "x", "id": "a"}, at=1.1)
         for now in (2.0, 3.0):
-            desk.dispatcher.answered(finished(desk.runs[-1].id), now)
+            desk.dispatcher.finish(finished(desk.runs[-1].id), now)
         assert [r["status"] for r in desk.replies if r["id"] == "a"] == ["busy", "ok"]
 
     @pytest.mark.parametrize(
@@ -738,14 +736,14 @@ class TestDuplicates:
         desk = Desk()
         desk.ask("x")
         desk.ask("x", at=1.0, duplicate=True)
-        desk.dispatcher.answered(finished(1), 2.0)
+        desk.dispatcher.finish(finished(1), 2.0)
         assert [r["status"] for r in desk.replies] == ["ok"]
         assert len(desk.runs) == 1
 
     def test_a_redelivery_after_the_answer_is_given_it_again(self) -> None:
         desk = Desk()
         desk.ask("x")
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         desk.ask("x", at=2.0, duplicate=True)
         assert [r["repeat"] for r in desk.replies] == [False, True]
 
@@ -764,9 +762,9 @@ class TestDuplicates:
     def test_duplicates_are_taken_while_draining(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"})
-        desk.dispatcher.is_draining = True
+        desk.dispatcher.start_drain()
         desk.ask({"input": "x", "id": "a"}, at=1.0)
-        desk.dispatcher.answered(finished(1), 2.0)
+        desk.dispatcher.finish(finished(1), 2.0)
         assert desk.statuses() == [("a", "ok"), ("a", "ok")]
 
 
@@ -774,7 +772,7 @@ class TestAnswers:
     def test_generate_gives_text(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"}, at=1.0)
-        desk.dispatcher.answered(finished(1, started_at=1.0), 1.25)
+        desk.dispatcher.finish(finished(1, started_at=1.0), 1.25)
         reply = desk.reply
         assert set(reply) == REPLY_FIELDS
         assert (reply["task"], reply["device"], reply["status"]) == ("generate", "board1", "ok")
@@ -789,15 +787,15 @@ class TestAnswers:
         desk = Desk()
         desk.dispatcher.set_energy_rate(5.25)
         desk.ask({"input": "x", "id": "a"}, at=8.0)
-        desk.dispatcher.answered(finished(1, share_s=0.1), 8.5)
+        desk.dispatcher.finish(finished(1, share_s=0.1), 8.5)
         assert desk.reply["usage"]["energy_j"] == pytest.approx(0.525, abs=0.001)
 
     def test_the_time_in_the_queue_is_told(self) -> None:
         desk = Desk()
         desk.ask("x", at=1.0)
         desk.ask("y", at=1.5)
-        desk.dispatcher.answered(finished(1), 3.0)
-        desk.dispatcher.answered(finished(2, started_at=3.0), 4.0)
+        desk.dispatcher.finish(finished(1), 3.0)
+        desk.dispatcher.finish(finished(2, started_at=3.0), 4.0)
         assert desk.replies[1]["timing"]["queued_ms"] == 1500.0
         assert desk.replies[1]["timing"]["total_ms"] == 2500.0
 
@@ -805,7 +803,7 @@ class TestAnswers:
         desk = Desk()
         desk.ask("hums", task="triage")
         assert desk.runs[0].plan == LabelsPlan(labels=("normal", "bearing fault"))
-        desk.dispatcher.answered(labelled(1, normal=0.07, bearing_fault=0.93), 1.0)
+        desk.dispatcher.finish(labelled(1, normal=0.07, bearing_fault=0.93), 1.0)
         assert desk.reply["output"] == "bearing fault"
         assert desk.reply["scores"] == {"normal": 0.07, "bearing fault": 0.93}
         assert (desk.reply["finish"], desk.reply["degraded"]) == ("labels", [])
@@ -814,8 +812,8 @@ class TestAnswers:
         desk = Desk(slots=2)
         desk.ask("hums", task="careful")
         desk.ask("hums", task="careful")
-        desk.dispatcher.answered(labelled(1, normal=0.2001, bearing_fault=0.7999), 1.0)
-        desk.dispatcher.answered(labelled(2, normal=0.2, bearing_fault=0.8), 1.0)
+        desk.dispatcher.finish(labelled(1, normal=0.2001, bearing_fault=0.7999), 1.0)
+        desk.dispatcher.finish(labelled(2, normal=0.2, bearing_fault=0.8), 1.0)
         unsure, sure = desk.replies
         assert (unsure["status"], unsure["output"], unsure["degraded"]) == ("ok", None, ["unsure"])
         assert unsure["scores"] == {"normal": 0.2001, "bearing fault": 0.7999}
@@ -825,21 +823,21 @@ class TestAnswers:
         labels = [f"l{n}" for n in range(200)]
         desk = Desk(tasks=f'[tasks.many]\nkind = "classify"\nlabels = {json.dumps(labels)}\n')
         desk.ask("x", task="many")
-        desk.dispatcher.answered(labelled(1, **dict.fromkeys(labels, 1 / 200)), 1.0)
+        desk.dispatcher.finish(labelled(1, **dict.fromkeys(labels, 1 / 200)), 1.0)
         assert sum(desk.reply["scores"].values()) == pytest.approx(1, abs=0.001)
         assert len(desk.reply["scores"]) == 200
 
     def test_extract_gives_an_object(self) -> None:
         desk = Desk()
         desk.ask("x", task="report")
-        desk.dispatcher.answered(finished(1, finish=Finish.SCHEMA, text='{"part":"bearing"}'), 1.0)
+        desk.dispatcher.finish(finished(1, finish=Finish.SCHEMA, text='{"part":"bearing"}'), 1.0)
         assert (desk.reply["output"], desk.reply["finish"]) == ({"part": "bearing"}, "schema")
 
     @pytest.mark.parametrize("reasoning", ["drop", "include"])
     def test_the_thought_is_told_only_where_it_was_asked_for(self, reasoning: str) -> None:
         desk = Desk()
         desk.ask({"input": "x", "options": {"reasoning": reasoning}})
-        desk.dispatcher.answered(finished(1, reasoning="hm"), 1.0)
+        desk.dispatcher.finish(finished(1, reasoning="hm"), 1.0)
         assert desk.reply["reasoning"] == ("hm" if reasoning == "include" else None)
         assert desk.reply["output"] == "fine"
 
@@ -856,7 +854,7 @@ class TestAnswers:
     def test_other_ends_have_their_codes(self, event: Any, status: str, code: str) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"})
-        desk.dispatcher.answered(event, 1.0)
+        desk.dispatcher.finish(event, 1.0)
         assert (desk.reply["status"], code_of(desk.reply)) == (status, code)
         assert set(desk.reply) == REPLY_FIELDS
         assert desk.dispatcher.is_idle
@@ -865,12 +863,12 @@ class TestAnswers:
     def test_an_answer_that_cannot_be_read_is_our_failure(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"}, task="report")
-        desk.dispatcher.answered(finished(1, finish=Finish.SCHEMA, text="{broken"), 1.0)
+        desk.dispatcher.finish(finished(1, finish=Finish.SCHEMA, text="{broken"), 1.0)
         assert (desk.reply["status"], code_of(desk.reply)) == ("failed", "internal")
 
     def test_answers_to_nobody_are_ignored(self) -> None:
         desk = Desk()
-        desk.dispatcher.answered(finished(99), 1.0)
+        desk.dispatcher.finish(finished(99), 1.0)
         desk.dispatcher.partial(Partial(id=99, delta="x"))
         assert desk.publications == []
 
@@ -890,7 +888,7 @@ class TestStreams:
         assert desk.runs[0].stream
         for delta in ("Lager ", "prüfen"):
             desk.dispatcher.partial(Partial(id=1, delta=delta))
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert [json.loads(p.payload) for p in desk.publications[:2]] == [
             {"id": "a", "task": "generate", "status": "partial", "seq": 0, "delta": "Lager "},
             {"id": "a", "task": "generate", "status": "partial", "seq": 1, "delta": "prüfen"},
@@ -913,9 +911,8 @@ class TestLostWorkers:
         desk.dispatcher.worker_lost("exit code -6", 1.0)
         assert desk.replies == []
         assert len(desk.dispatcher.queue) == 2
-        desk.dispatcher.slots = 1
-        desk.dispatcher.fill(2.0)
-        desk.dispatcher.answered(finished(1), 3.0)
+        desk.start_worker(1, 2.0)
+        desk.dispatcher.finish(finished(1), 3.0)
         assert desk.statuses() == [("a", "ok")]
         assert [run.id for run in desk.runs] == [1, 1, 2]
 
@@ -926,8 +923,7 @@ class TestLostWorkers:
         desk.ask({"input": "y", "id": "b"})
         for now in (1.0, 2.0):
             desk.dispatcher.worker_lost("exit code -6", now)
-            desk.dispatcher.slots = 1
-            desk.dispatcher.fill(now + 0.5)
+            desk.start_worker(1, now + 0.5)
         assert desk.statuses() == [("a", "failed")]
         assert code_of(desk.reply) == "engine_lost"
         assert "exit code -6" in message_of(desk.reply)
@@ -980,8 +976,7 @@ class TestLostWorkers:
         desk.ask({"input": "x", "id": "a"})
         desk.dispatcher.cancel("a", None, 0.5)
         desk.dispatcher.worker_lost("exit code 1", 1.0)
-        desk.dispatcher.slots = 1
-        desk.dispatcher.fill(2.0)
+        desk.start_worker(1, 2.0)
         assert desk.statuses() == [("a", "cancelled")]
         assert len(desk.runs) == 1
         assert desk.dispatcher.is_idle
@@ -993,8 +988,7 @@ class TestLostWorkers:
         desk.ask({"input": "x", "id": "a"}, at=0.5)
         for now in (1.0, 2.0):
             desk.dispatcher.worker_lost("exit code 1", now)
-            desk.dispatcher.slots = 1
-            desk.dispatcher.fill(now)
+            desk.start_worker(1, now)
         assert desk.statuses() == [("a", "failed"), ("a", "failed")]
 
     def test_a_stream_that_had_begun_is_not_told_twice(self) -> None:
@@ -1002,8 +996,7 @@ class TestLostWorkers:
         desk.ask({"input": "x", "id": 1, "stream": True})
         desk.dispatcher.partial(Partial(id=1, delta="fi"))
         desk.dispatcher.worker_lost("killed", 1.0)
-        desk.dispatcher.slots = 1
-        desk.dispatcher.fill(2.0)
+        desk.start_worker(1, 2.0)
         assert [run.stream for run in desk.runs] == [True, False]
 
     def test_what_a_newer_reading_made_void_is_not_put_back(self) -> None:
@@ -1012,9 +1005,8 @@ class TestLostWorkers:
         desk.ask({"input": "old", "id": 1}, task="newest")
         desk.ask({"input": "new", "id": 2}, task="newest", at=1.0)
         desk.dispatcher.worker_lost("killed", 2.0)
-        desk.dispatcher.slots = 1
-        desk.dispatcher.fill(3.0)
-        desk.dispatcher.answered(finished(2), 4.0)
+        desk.start_worker(1, 3.0)
+        desk.dispatcher.finish(finished(2), 4.0)
         assert [(reply["id"], reply["status"]) for reply in desk.replies] == [(1, "cancelled"), (2, "ok")]
 
     def test_of_readings_that_ran_at_once_the_newest_is_put_back(self) -> None:
@@ -1023,8 +1015,7 @@ class TestLostWorkers:
             desk.ask({"input": f"reading {number}", "id": number}, task="newest")
         desk.dispatcher.worker_lost("killed", 2.0)
         assert sorted(desk.statuses()) == [(1, "cancelled"), (2, "cancelled")]
-        desk.dispatcher.slots = 3
-        desk.dispatcher.fill(3.0)
+        desk.start_worker(3, 3.0)
         assert desk.runs[-1].messages[-1].content == "reading 3"
 
     def test_without_a_worker_to_come_everything_that_waits_is_answered(self) -> None:
@@ -1053,7 +1044,7 @@ class TestLargeReplies:
         desk = Desk()
         desk.outlet.largest = 1000
         desk.ask({"input": "x", "id": 1})
-        desk.dispatcher.answered(finished(1, text="word " * 1000), 1.0)
+        desk.dispatcher.finish(finished(1, text="word " * 1000), 1.0)
         assert desk.statuses() == [(1, "failed")]
         assert "broker" in desk.reply["error"]["message"]
 
@@ -1100,12 +1091,12 @@ class TestRates:
 
     def test_who_is_refused_unread_has_not_asked(self) -> None:
         desk = Desk("[queue]\nrate_per_minute = 1\n")
-        desk.dispatcher.is_draining = True
+        desk.dispatcher.start_drain()
         for _ in range(3):
             desk.ask("x")
-        desk.dispatcher.is_draining = False
+        desk.dispatcher.end_drain()
         late = inbound(f"{BASE}/infer/generate/request", {"input": "x", "deadline_ms": 500}, at=0.0)
-        desk.dispatcher.hear(late, 1.0)
+        desk.dispatcher.receive(late, 1.0)
         desk.ask("x", at=1.0)
         desk.ask("x", at=1.0)
         assert [code_of(reply) for reply in desk.replies] == ["draining"] * 3 + ["deadline", "rate_limited"]
@@ -1114,7 +1105,7 @@ class TestRates:
         desk = Desk("[queue]\nrate_per_minute = 1\n")
         for _ in range(3):
             desk.ask({"input": "x", "id": "a"})
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert [reply["status"] for reply in desk.replies] == ["ok"] * 3
 
     def test_a_task_may_take_smaller_payloads_than_the_others(self) -> None:
@@ -1135,16 +1126,14 @@ class TestSuspects:
         desk.dispatcher.worker_lost("killed", 1.0)
         desk.ask({"input": "new", "id": "new", "priority": 0}, at=1.0)
         desk.commands.clear()
-        desk.dispatcher.slots = 3
-
-        desk.dispatcher.fill(2.0)
+        desk.start_worker(3, 2.0)
         order = []
         while desk.runs:
             running = desk.runs
             desk.commands.clear()
             order.append([run.messages[-1].content for run in running])
             for run in running:
-                desk.dispatcher.answered(finished(run.id), 3.0)
+                desk.dispatcher.finish(finished(run.id), 3.0)
 
         assert order == [["new"], ["a"], ["b"], ["c"]]
         assert [status for _, status in desk.statuses()] == ["ok"] * 4
@@ -1156,9 +1145,8 @@ class TestSuspects:
             desk.ask({"input": name, "id": name})
         for at in (1.0, 3.0):
             desk.dispatcher.worker_lost("killed", at)
-            desk.dispatcher.slots = 2
-            desk.dispatcher.fill(at + 1.0)
-        desk.dispatcher.answered(finished(2), 5.0)
+            desk.start_worker(2, at + 1.0)
+        desk.dispatcher.finish(finished(2), 5.0)
         assert desk.statuses() == [("a", "failed"), ("b", "ok")]
         (held,) = desk.dispatcher.quarantine.held
 
@@ -1168,7 +1156,7 @@ class TestSuspects:
         assert held.fingerprint in message_of(desk.replies[-1])
         assert desk.runs == []
 
-        assert desk.dispatcher.release(held.fingerprint)
+        assert desk.dispatcher.release_quarantined(held.fingerprint)
         desk.ask({"input": "a", "id": "again"}, at=7.0)
         assert len(desk.runs) == 1
 
@@ -1179,7 +1167,7 @@ class TestManyAskers:
         for _ in range(103):
             desk.ask({"input": "x", "id": 1})
         assert [reply["status"] for reply in desk.replies] == ["busy", "busy"]
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert len(desk.replies) == 103
 
     @pytest.mark.parametrize(("correlation", "padding"), [(b"\xff" * 20_000, ""), (b"\xff", " " * 60_000)])
@@ -1194,7 +1182,7 @@ class TestManyAskers:
         assert refused == 100 - MAX_FOLLOWERS_BYTES // 60_250
         assert {code_of(reply) for reply in desk.replies} == {"queue_full"}
         for number in range(1, 11):
-            desk.dispatcher.answered(finished(number), 1.0)
+            desk.dispatcher.finish(finished(number), 1.0)
         assert len(desk.replies) == 110
         assert desk.dispatcher._answers._followers_bytes == {}
 
@@ -1209,7 +1197,7 @@ class TestCancel:
         assert desk.statuses() == [("a", "cancelled"), ("a", "cancelled")]
         assert {code_of(reply) for reply in desk.replies} == {"cancelled"}
         assert desk.cancels == [1]
-        desk.dispatcher.answered(Cancelled(id=1), 1.1)
+        desk.dispatcher.finish(Cancelled(id=1), 1.1)
         assert desk.runs[-1].id == 3
 
     def test_only_those_of_the_reply_topic_if_one_is_named(self) -> None:
@@ -1242,33 +1230,33 @@ class TestCancel:
 class TestReadings:
     def test_a_bare_reading_is_answered_where_publish_says(self) -> None:
         desk = Desk()
-        desk.dispatcher.hear(inbound("plant/press4/vibration", {"hz": 50}), 0.0)
+        desk.dispatcher.receive(inbound("plant/press4/vibration", {"hz": 50}), 0.0)
         assert desk.runs[0].messages[-1].content == "Hears 50 Hz"
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert desk.publication.topic == "plant/press4/triage"
         assert desk.reply["task"] == "vibration"
 
     def test_an_envelope_on_a_sensor_topic_is_just_a_reading(self) -> None:
         desk = Desk()
-        desk.dispatcher.hear(inbound("plant/press4/vibration", {"hz": 1, "input": {"hz": 2}, "reply_to": "x"}), 0.0)
+        desk.dispatcher.receive(inbound("plant/press4/vibration", {"hz": 1, "input": {"hz": 2}, "reply_to": "x"}), 0.0)
         assert desk.runs[0].messages[-1].content == "Hears 1 Hz"
 
     def test_without_publish_answers_go_to_the_response_topic_of_the_task(self) -> None:
         desk = Desk(tasks='[tasks.t]\nkind = "generate"\nsubscribe = ["plant/#"]\n')
-        desk.dispatcher.hear(inbound("plant/1", "x"), 0.0)
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.receive(inbound("plant/1", "x"), 0.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert desk.publication.topic == f"{BASE}/infer/t/response"
 
     def test_an_answer_that_cannot_go_where_publish_says_goes_to_the_response_topic(self) -> None:
         desk = Desk(tasks='[tasks.t]\nkind = "generate"\nsubscribe = ["plant/#"]\npublish = "{1}"\n')
-        desk.dispatcher.hear(inbound("plant", "x"), 0.0)
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.receive(inbound("plant", "x"), 0.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert desk.publication.topic == f"{BASE}/infer/t/response"
 
     def test_a_bad_reading_is_answered_too(self) -> None:
         for payload in (b"", b"\xff", b"{x", b'{"rpm": 1}', b"x" * 70000):
             desk = Desk()
-            desk.dispatcher.hear(inbound("plant/press4/vibration", payload), 0.0)
+            desk.dispatcher.receive(inbound("plant/press4/vibration", payload), 0.0)
             assert desk.publication.topic == "plant/press4/triage"
             assert desk.reply["status"] == "invalid"
 
@@ -1277,7 +1265,7 @@ class TestReadings:
             tasks="".join(f'[tasks.{name}]\nkind = "generate"\nsubscribe = ["plant/+"]\n' for name in ("a", "b")),
             slots=9,
         )
-        desk.dispatcher.hear(inbound("plant/1", "x"), 0.0)
+        desk.dispatcher.receive(inbound("plant/1", "x"), 0.0)
         assert [run.task for run in desk.runs] == ["a", "b"]
 
     def test_the_data_connection_listens_to_requests_and_sensors(self) -> None:
@@ -1285,16 +1273,16 @@ class TestReadings:
 
     def test_our_own_words_are_no_readings_however_wide_the_filter(self) -> None:
         desk = Desk(tasks='[tasks.all]\nkind = "generate"\nsubscribe = ["+/+/+/+/infer/+/response"]\n')
-        desk.dispatcher.hear(inbound(f"{BASE}/infer/all/response", "an answer"), 0.0)
+        desk.dispatcher.receive(inbound(f"{BASE}/infer/all/response", "an answer"), 0.0)
         assert desk.runs == []
-        desk.dispatcher.hear(inbound(f"{BASE}2/infer/all/response", "an answer of another board"), 0.0)
+        desk.dispatcher.receive(inbound(f"{BASE}2/infer/all/response", "an answer of another board"), 0.0)
         assert len(desk.runs) == 1
 
     @pytest.mark.parametrize("level", ["edgeai/v1/x/y/cmd/drain", "a/request", "$SYS/x"])
     def test_a_wildcard_cannot_make_us_publish_where_replies_must_not_go(self, level: str) -> None:
         desk = Desk(tasks='[tasks.t]\nkind = "generate"\nsubscribe = ["sensors/#"]\npublish = "{1}"\n')
-        desk.dispatcher.hear(inbound(f"sensors/{level}", "x"), 0.0)
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.receive(inbound(f"sensors/{level}", "x"), 0.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert desk.publication.topic == f"{BASE}/infer/t/response"
 
 
@@ -1307,8 +1295,8 @@ class TestReload:
         desk.ask({"input": "x", "id": "gone"}, task="urgent")
         desk.ask({"input": "x", "id": "full"}, task="new")
         assert desk.statuses() == [("gone", "invalid"), ("full", "busy")]
-        desk.dispatcher.answered(finished(1), 1.0)
-        desk.dispatcher.answered(finished(2), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
+        desk.dispatcher.finish(finished(2), 1.0)
         assert desk.statuses()[2:] == [("old", "ok"), ("waiting", "ok")]
 
     def test_what_was_refused_may_be_right_under_the_new_configuration(self) -> None:
@@ -1316,18 +1304,18 @@ class TestReload:
         desk.ask({"input": "x", "id": 1}, task="added")
         desk.reconfigure('[tasks.added]\nkind = "generate"\n')
         desk.ask({"input": "x", "id": 1}, task="added", at=1.0)
-        desk.dispatcher.answered(finished(1), 2.0)
+        desk.dispatcher.finish(finished(1), 2.0)
         assert [reply["status"] for reply in desk.replies] == ["invalid", "ok"]
 
     def test_what_was_too_long_may_fit_another_model_and_what_was_answered_is_not_asked_anew(self) -> None:
         desk = Desk()
         desk.ask({"input": "long", "id": 1})
-        desk.dispatcher.answered(Refused(id=1, code=RefusalCode.TOO_LONG, message="it never fits the context"), 1.0)
+        desk.dispatcher.finish(Refused(id=1, code=RefusalCode.TOO_LONG, message="it never fits the context"), 1.0)
         desk.ask({"input": "short", "id": 2}, at=1.0)
-        desk.dispatcher.answered(finished(2), 2.0)
-        desk.dispatcher.take_over()
+        desk.dispatcher.finish(finished(2), 2.0)
+        desk.dispatcher.model_replaced()
         desk.ask({"input": "long", "id": 1}, at=3.0)
-        desk.dispatcher.answered(finished(3), 4.0)
+        desk.dispatcher.finish(finished(3), 4.0)
         desk.ask({"input": "short", "id": 2}, at=4.0)
         told = [(reply["id"], reply["status"], reply["repeat"]) for reply in desk.replies]
         assert told == [(1, "invalid", False), (2, "ok", False), (1, "ok", False), (2, "ok", True)]
@@ -1339,7 +1327,7 @@ class TestCounts:
         assert desk.dispatcher.estimated_wait_ms(0.0) == 0.0
         desk.ask("x")
         assert desk.dispatcher.estimated_wait_ms(1.0) is None
-        desk.dispatcher.answered(finished(1, share_s=3.0), 3.0)
+        desk.dispatcher.finish(finished(1, share_s=3.0), 3.0)
         desk.ask("x", at=10.0)
         desk.ask("x", at=10.0)
         assert desk.dispatcher.estimated_wait_ms(11.0) == 5000.0
@@ -1353,10 +1341,11 @@ class TestCounts:
         desk.ask("x")
         desk.ask(b"\xff")
         desk.dispatcher.expire(0.5)
-        desk.dispatcher.answered(finished(1), 1.0)
-        statistics = desk.dispatcher.statistics
+        desk.dispatcher.finish(finished(1), 1.0)
+        facts = desk.dispatcher.snapshot(9.0)
+        statistics = facts.totals
         assert (statistics.accepted_total, statistics.rejected_total, statistics.expired_total) == (2, 1, 1)
-        assert list(statistics.latency_ms) == [1000.0]
+        assert facts.latency_ms["p50"] == 1000.0
 
 
 _STEPS = st.lists(
@@ -1407,7 +1396,7 @@ class Storm:
                     "failed": Failed(id=number, code=FailureCode.INTERNAL, message="m"),
                     "cancelled": Cancelled(id=number),
                 }
-                dispatcher.answered(events[second], self.now)
+                dispatcher.finish(events[second], self.now)
             case "partial" if self.running:
                 dispatcher.partial(Partial(id=self.running[first % len(self.running)], delta="x"))
             case "cancel":
@@ -1416,13 +1405,12 @@ class Storm:
                 self.running.clear()
                 dispatcher.worker_lost("exit code 1", self.now)
             case "worker":
-                dispatcher.slots = first
-                dispatcher.fill(self.now)
+                self.desk.start_worker(first, self.now)
             case "wait":
                 self.now += first / 1000
                 dispatcher.expire(self.now)
             case "drain":
-                dispatcher.is_draining = first
+                dispatcher.start_drain() if first else dispatcher.end_drain()
             case "cancel_all":
                 dispatcher.cancel_all("drain", self.now)
         self._work()
@@ -1500,7 +1488,7 @@ class TestLimits:
         desk = Desk()
         desk.dispatcher.apply_limits(self.HOT)
         desk.ask({"input": "x", "id": "a", "priority": 0})
-        desk.dispatcher.answered(finished(1), 1.0)
+        desk.dispatcher.finish(finished(1), 1.0)
         assert desk.reply["degraded"] == ["overheated"]
 
 
@@ -1533,14 +1521,14 @@ class TestLog:
         desk = Desk()
         desk.ask("x", correlation=b"c")
         fault = Failed(id=1, code=FailureCode.NO_VALID_OUTPUT, message="the model's answer: 'SECRET' is no number")
-        desk.dispatcher.answered(fault, 1.0)
+        desk.dispatcher.finish(fault, 1.0)
         assert message_of(desk.reply) == fault.message
         assert caplog.messages == ["request ended task='generate' id='c' status=failed code=no_valid_output: no field"]
 
     def test_what_only_the_agent_says_is_told_whole(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO")
         desk = Desk()
-        desk.dispatcher.is_draining = True
+        desk.dispatcher.start_drain()
         desk.ask("x", correlation=b"c")
         assert caplog.messages == [f"request refused task='generate' id='c' code=draining: {message_of(desk.reply)}"]
 

@@ -31,30 +31,33 @@ def test_a_percentile_is_not_exceeded_by_that_share_of_the_values(values: list[f
 
 def test_each_end_is_counted_where_it_belongs() -> None:
     statistics = Statistics()
-    for code in (Code.QUEUE_FULL, Code.DRAINING, Code.DEADLINE, Code.INTERNAL, Code.BAD_FIELD, Code.CANCELLED):
+    refusals = (Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE, Code.DRAINING, Code.LOADING)
+    for code in (*refusals, Code.DEADLINE, Code.INTERNAL, Code.BAD_FIELD, Code.CANCELLED):
         statistics.count(Outcome.refused(Error(code=code, message="m")))
     statistics.count(answer(100.0))
-    assert statistics.requests_total == 7
-    assert (statistics.rejected_total, statistics.expired_total, statistics.failed_total) == (2, 1, 1)
+    totals = statistics.totals
+    assert totals.requests_total == 9
+    assert (totals.rejected_total, totals.expired_total, totals.failed_total) == (4, 1, 1)
+    assert totals.overloaded_total == 2
 
 
-def test_refusals_for_overload_are_counted_apart() -> None:
+def test_percentiles_are_of_the_latest_answers() -> None:
     statistics = Statistics()
-    for code in (Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE, Code.DRAINING, Code.LOADING, Code.DEADLINE):
-        statistics.count(Outcome.refused(Error(code=code, message="m")))
-    statistics.count(answer(100.0))
-    assert statistics.overloaded_total == 2
+    for number in range(WINDOW + 100):
+        statistics.count(answer(0.0 if number < 100 else 7.0, queued_ms=3.0))
+    facts = statistics.facts(capacity=1)
+    assert facts.latency_ms == {"p50": 7.0, "p95": 7.0, "p99": 7.0}
+    assert facts.queued_ms == {"p50": 3.0, "p95": 3.0}
 
 
-def test_latencies_are_those_of_the_latest_answers() -> None:
-    statistics = Statistics()
-    for number in range(WINDOW + 10):
-        statistics.count(answer(float(number), queued_ms=float(number) / 2))
-    assert min(statistics.latency_ms) == 10.0
-    assert max(statistics.queued_ms) == (WINDOW + 9) / 2
-
-
-def test_refusals_do_not_flatter_the_latencies() -> None:
+def test_refusals_are_no_latencies() -> None:
     statistics = Statistics()
     statistics.count(Outcome.refused(Error(code=Code.QUEUE_FULL, message="m"), Timing(total_ms=0.1)))
-    assert not statistics.latency_ms
+    assert statistics.facts(capacity=1).latency_ms == {"p50": None, "p95": None, "p99": None}
+
+
+def test_facts_do_not_change_with_later_ends() -> None:
+    statistics = Statistics()
+    facts = statistics.facts(capacity=1)
+    statistics.count(answer(1.0))
+    assert facts.totals.requests_total == 0

@@ -11,7 +11,7 @@ from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Scope, Th
 from edge_agent.core.messages import Outcome, Status, Timing
 from edge_agent.core.protocol import Ready
 from edge_agent.mqtt.connections import MqttFacts
-from edge_agent.requests.statistics import Statistics
+from edge_agent.requests.statistics import RequestFacts, Statistics
 from edge_agent.status.health import Facts, health_document, reasons
 from edge_agent.worker.throughput import Throughput
 
@@ -55,16 +55,10 @@ def facts(**fields: Any) -> Facts:
         "seq": 3,
         "uptime_s": 12.345,
         "mqtt": mqtt(),
-        "queue_depth": 0,
-        "queue_capacity": 64,
-        "oldest_ms": None,
-        "estimated_wait_ms": None,
-        "active": 0,
-        "is_draining": False,
+        "requests": Statistics().facts(capacity=64),
         "is_loaded": True,
         "is_fallback": False,
         "worker_silent_s": 0.5,
-        "statistics": Statistics(),
         "throughput": Throughput(),
         "reading": BoardReading(),
         "limits": NO_LIMITS,
@@ -76,6 +70,9 @@ def facts(**fields: Any) -> Facts:
         "model": "demo",
     }
     return Facts(**{**known, **fields})
+
+
+DRAINING = RequestFacts(capacity=64, is_draining=True)
 
 
 # Every field of a health document.
@@ -210,14 +207,22 @@ def test_all_is_well() -> None:
         ({"mqtt": mqtt(data_lost_s=10.0)}, "critical", ["data-connection-lost"]),
         ({"is_loaded": False}, "critical", ["model-not-loaded"]),
         ({"is_fallback": True}, "degraded", ["model-fallback"]),
-        ({"active": 1, "worker_silent_s": 30.0}, "degraded", ["worker-silent"]),
-        ({"active": 0, "worker_silent_s": 30.0}, "ok", []),
-        ({"is_draining": True}, "degraded", ["draining"]),
-        ({"queue_depth": 64}, "degraded", ["queue-full"]),
-        ({"queue_depth": 63}, "ok", []),
+        ({"requests": RequestFacts(capacity=64, active=1), "worker_silent_s": 30.0}, "degraded", ["worker-silent"]),
+        ({"requests": RequestFacts(capacity=64, active=0), "worker_silent_s": 30.0}, "ok", []),
+        ({"requests": DRAINING}, "degraded", ["draining"]),
+        ({"requests": RequestFacts(capacity=64, depth=64)}, "degraded", ["queue-full"]),
+        ({"requests": RequestFacts(capacity=64, depth=63)}, "ok", []),
         ({"alarms": {"throttled": "warning"}}, "degraded", ["throttled"]),
-        ({"is_draining": True, "alarms": {"disk-low": "critical"}}, "critical", ["disk-low", "draining"]),
-        ({"is_draining": True, "mqtt": mqtt(data_lost_s=60.0)}, "critical", ["data-connection-lost", "draining"]),
+        (
+            {"requests": DRAINING, "alarms": {"disk-low": "critical"}},
+            "critical",
+            ["disk-low", "draining"],
+        ),
+        (
+            {"requests": DRAINING, "mqtt": mqtt(data_lost_s=60.0)},
+            "critical",
+            ["data-connection-lost", "draining"],
+        ),
     ],
 )
 def test_what_is_wrong_is_told(fields: dict[str, Any], overall: str, why: list[str]) -> None:
@@ -241,7 +246,7 @@ def test_latencies_are_percentiles_of_the_answers() -> None:
     statistics = Statistics()
     for total_ms in range(1, 101):
         statistics.count(Outcome(status=Status.OK, timing=Timing(total_ms=float(total_ms), queued_ms=total_ms / 10)))
-    inference = health_document(facts(statistics=statistics))["inference"]
+    inference = health_document(facts(requests=statistics.facts(capacity=64)))["inference"]
     assert inference["latency_ms"] == {"p50": 50.0, "p95": 95.0, "p99": 99.0}
     assert inference["queued_ms"] == {"p50": 5.0, "p95": 9.5}
 
