@@ -25,6 +25,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.errors import cut
 from edge_agent.core.inbound import Message
 from edge_agent.core.load_progress import LOAD_SILENCE_S
+from edge_agent.core.model import Model
 from edge_agent.core.protocol import (
     Cancelled,
     Failed,
@@ -38,8 +39,8 @@ from edge_agent.core.protocol import (
 )
 from edge_agent.core.topics import discovery_status
 from edge_agent.inbox import Inbox, InboxEvent
-from edge_agent.models.bundle import Model
 from edge_agent.models.canary_watch import CanaryWatch
+from edge_agent.models.record import open_in_force
 from edge_agent.models.switch import ModelSwitch
 from edge_agent.models.switch_attempt import How, Opened, Recorded, switched_event
 from edge_agent.mqtt.connections import Connections
@@ -48,7 +49,7 @@ from edge_agent.mqtt.link_events import TAKEN_OVER, Connected, Disconnected, Rec
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.renderer import Renderer
-from edge_agent.requests.tasks import load_tasks
+from edge_agent.requests.tasks import load_tasks, prefixes_of
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.retained import RetainedTopics
 from edge_agent.store.journal_sync import Synced
@@ -83,7 +84,9 @@ class Agent:
         tasks = load_tasks(config)
         self._presence = Presence(self._topics)
         self._connections = Connections(config, self._inbox.deliver, self._presence.will, self._started_at)
-        self._supervisor = Supervisor(config, model, tasks, self._inbox.deliver)
+        self._supervisor = Supervisor(
+            config, model, prefixes_of(tasks), self._inbox.deliver, lambda: open_in_force(config)
+        )
         journal_dir = config.state_dir if config.queue.journal == "disk" else None
         self._delivery = Delivery(journal_dir, self._connections.data, config.topics, self._inbox.deliver)
         self._renderer = Renderer()

@@ -288,7 +288,7 @@ def _run(path: Path) -> int:
         signal.signal(number, lambda *_: sys.exit(EXIT_OK))
     from edge_agent.agent import Agent  # noqa: PLC0415 - check-config needs none of it
     from edge_agent.core.heap import keep_heap_small  # noqa: PLC0415
-    from edge_agent.models.bundle import ModelError  # noqa: PLC0415
+    from edge_agent.core.model import ModelError  # noqa: PLC0415
     from edge_agent.models.record import open_in_force  # noqa: PLC0415
     from edge_agent.store.state_lock import StateInUseError, locked  # noqa: PLC0415
 

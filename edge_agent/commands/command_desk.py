@@ -27,6 +27,7 @@ from edge_agent.core.errors import cut, shown
 from edge_agent.core.inbound import Message
 from edge_agent.core.publications import Publication, json_publication
 from edge_agent.core.topics import reply_topic_fault
+from edge_agent.models.switch_attempt import SwitchError
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ _CHANGING_NOTHING = ("ping", "health")
 class Answer(Protocol):
     """Sends a command's one result."""
 
-    def __call__(self, data: Any = None, error: CommandError | None = None) -> None: ...
+    def __call__(self, data: Any = None, error: CommandError | SwitchError | None = None) -> None: ...
 
 
 class Deeds(Protocol):
@@ -82,7 +83,7 @@ class CommandDesk:
             return
         fields: dict[str, Any] = {}
 
-        def answer(data: Any = None, error: CommandError | None = None) -> None:
+        def answer(data: Any = None, error: CommandError | SwitchError | None = None) -> None:
             topic = message.response_topic
             if topic is None or reply_topic_fault(topic, self._config.reply_topics):
                 topic = self._config.topics.command_result(operation)
@@ -95,7 +96,7 @@ class CommandDesk:
             if not message.payload.strip() and operation not in _CHANGING_NOTHING:
                 raise CommandError("bad_json", "payload: should be an object, {} at least (got nothing)")
             self._execute(operation, fields, answer)
-        except CommandError as error:
+        except (CommandError, SwitchError) as error:
             told = "its result tells why" if error.code in _QUOTING else error.message
             log.info("command refused op=%r code=%s: %s", cut(operation), error.code, told)
             answer(error=error)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, Valida
 from edge_agent.commands.nonces import Nonces
 from edge_agent.core.errors import first_fault, shown
 from edge_agent.core.strict_json import NotJsonError, encode, parse_json
+from edge_agent.models.switch_attempt import SwitchError
 
 MAX_AGE_S = 60.0
 
@@ -107,7 +108,7 @@ def fields_of(kind: type[_T], fields: dict[str, Any]) -> _T:
         raise CommandError("bad_field", first_fault(error, known=kind.model_fields, model=kind)) from error
 
 
-def encode_result(identity: Any, data: Any = None, error: CommandError | None = None) -> bytes:
+def encode_result(identity: Any, data: Any = None, error: CommandError | SwitchError | None = None) -> bytes:
     """The reply on `cmd/<op>/result`."""
     return encode(
         {

@@ -18,7 +18,7 @@ from edge_agent.loader import file_faults, load_config
 from edge_agent.models.switch import ModelSwitch
 from edge_agent.mqtt.connections import Connections
 from edge_agent.requests.dispatcher import Dispatcher
-from edge_agent.requests.tasks import load_tasks
+from edge_agent.requests.tasks import load_tasks, prefixes_of
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.retained import RetainedTopics
 from edge_agent.worker.supervisor import Supervisor
@@ -130,7 +130,7 @@ class Operations:
         self._dispatcher.reconfigure(config, tasks)
         self._governor.reconfigure(config.governor)
         self._retained.reconfigure(config, tasks)
-        self._supervisor.set_tasks(tasks)
+        self._supervisor.set_tasks(prefixes_of(tasks))
         self._connections.listen(config, self._dispatcher.filters)
         self._retained.publish_all()
         applied = [name for name in changed if name in _LIVE]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edge_agent.core.config import ECHO_MODEL
 from edge_agent.core.errors import first_fault, shown, shown_path
-from edge_agent.core.messages import ModelName
+from edge_agent.core.model import Model, ModelError, Signature, file_stamps
 from edge_agent.core.protocol import Adapter
 from edge_agent.core.strict_json import parse_json
 from edge_agent.gguf.header import HeaderError
@@ -43,11 +42,6 @@ MAX_FILE_BYTES = 1 << 36
 _PIECE_BYTES = 1 << 20
 # `info` tells it; as long as edge-convert takes it.
 _ShortText = Annotated[str, StringConstraints(max_length=128)]
-_Stamp = tuple[int, int, int]
-
-
-class ModelError(Exception):
-    """The model cannot be opened; the message names the file and what is wrong with it."""
 
 
 class ManifestError(Exception):
@@ -74,65 +68,6 @@ class Manifest(BaseModel):
     licence: _ShortText | None = None
     files: dict[str, _ListedFile]
     context_length: Annotated[int, Field(ge=1, lt=1 << 32)] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A checked model. size_bytes and sha256 are those of model.gguf. warning: what an operator should know of it.
-    adapters: applied together, each of them checked as the model.
-
-    source: the folder or file that was opened. A folder is no link: what it named then, it may not name later.
-    signature: "unchecked" where no key is configured; None = there is none. is_fallback: runs for want of another,
-    as `warning` tells.
-    """
-
-    key: str
-    source: Path
-    path: Path
-    bundle_name: str
-    version: int | None
-    sha256: str
-    quantization: str
-    size_bytes: int
-    licence: str | None
-    context_length: int | None
-    signature: Literal["good", "unchecked"] | None = None
-    warning: str | None = None
-    adapters: tuple[Adapter, ...] = ()
-    chat_template_sha256: str | None = None
-    stamps: tuple[_Stamp, ...] | None = None
-    is_fallback: bool = False
-
-    def is_unchanged(self) -> bool:
-        """Whether the files are still those that were checked: same inode, size and time of change. Raises OSError."""
-        return self.stamps is None or self.stamps == _stamps(self.path, self.adapters)
-
-    @property
-    def name(self) -> ModelName:
-        return ModelName(name=self.key, sha256=self.sha256, quantization=self.quantization)
-
-    @property
-    def folder(self) -> str | None:
-        """The bundle's; None: it is a file alone."""
-        return self.source.name if self.source != self.path else None
-
-    def describe(self) -> dict[str, Any]:
-        """For `info`."""
-        return {
-            "name": self.key,
-            "bundle": self.bundle_name,
-            "folder": self.folder,
-            "version": self.version,
-            "sha256": self.sha256,
-            "quantization": self.quantization,
-            "size": self.size_bytes,
-            "licence": self.licence,
-            "context_length": self.context_length,
-            "signature": self.signature,
-            "chat_template_sha256": self.chat_template_sha256,
-            "adapters": [{"file": Path(one.path).name, "sha256": one.sha256} for one in self.adapters],
-            "warning": self.warning,
-        }
 
 
 def _nobody_waits() -> None:
@@ -253,7 +188,7 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, advance: C
         context_length=facts.context_length,
         chat_template_sha256=facts.chat_template_sha256,
         warning="a bare .gguf: no manifest vouches for it",
-        stamps=_stamps(path, ()),
+        stamps=file_stamps(path, ()),
     )
 
 
@@ -298,13 +233,11 @@ def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None, advanc
         signature=signature,
         adapters=adapters,
         chat_template_sha256=facts.chat_template_sha256,
-        stamps=_stamps(folder / MODEL_FILE, adapters),
+        stamps=file_stamps(folder / MODEL_FILE, adapters),
     )
 
 
-def _check_listing(
-    folder: Path, signer: Ed25519PublicKey | None
-) -> tuple[Manifest, Literal["good", "unchecked"] | None, ModelFacts]:
+def _check_listing(folder: Path, signer: Ed25519PublicKey | None) -> tuple[Manifest, Signature | None, ModelFacts]:
     """All of a bundle but the hashes; what it lists, and what is known of its signature and its model."""
     data = _read_manifest(folder / MANIFEST_FILE)
     # Before anything is made of these bytes.
@@ -347,9 +280,7 @@ def parse_manifest(data: bytes) -> Manifest:
         raise ManifestError(f"is not JSON: {error}") from error
 
 
-def _check_signature(
-    path: Path, manifest: bytes, signer: Ed25519PublicKey | None
-) -> Literal["good", "unchecked"] | None:
+def _check_signature(path: Path, manifest: bytes, signer: Ed25519PublicKey | None) -> Signature | None:
     if signer is None:
         return "unchecked" if path.is_file() else None
     if fault := signature_fault(path, manifest, signer):
@@ -372,11 +303,6 @@ def _read_facts(path: Path, name: str) -> ModelFacts:
         return read_model_facts(path)
     except HeaderError as error:
         raise ModelError(f"{name}: {error}") from error
-
-
-def _stamps(model: Path, adapters: tuple[Adapter, ...]) -> tuple[_Stamp, ...]:
-    found = [path.stat() for path in (model, *(Path(adapter.path) for adapter in adapters))]
-    return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
 
 
 def _sha256(path: Path, advance: Callable[[], None]) -> str:

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from edge_agent.core.background import in_background
+from edge_agent.core.model import Model
 from edge_agent.core.protocol import Cancel, Cancelled, Failed, Finished, Refused
-from edge_agent.models.bundle import Model
 from edge_agent.models.canaries import FILE, CanaryError
 from edge_agent.models.canary_file import Questions, read_questions
 from edge_agent.worker.supervisor import Supervisor

@@ -16,13 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_agent.core import state_files
 from edge_agent.core.config import Config
-from edge_agent.models.bundle import Model, ModelError, open_model
+from edge_agent.core.model import Model, ModelError, engine_states
+from edge_agent.models.bundle import open_model
 
 log = logging.getLogger(__name__)
 
 FILE = "model-1.json"
-# What the engine keeps of a model lies in a folder of its own below it, named by its hash.
-_STATES = "models"
 
 
 class Record(BaseModel):
@@ -106,16 +105,11 @@ def _warned(model: Model, faults: list[str]) -> Model:
     return replace(model, warning=warning, is_fallback=True)
 
 
-def engine_state(state_dir: Path, model: Model) -> Path:
-    """Where the engine keeps what it measured and decoded of a model."""
-    return state_dir / _STATES / model.sha256[:16]
-
-
 def keep_engine_states(state_dir: Path, models: list[Model]) -> None:
     """Removes what was kept of other models."""
-    wanted = {engine_state(state_dir, model).name for model in models}
+    wanted = {model.engine_state(state_dir).name for model in models}
     try:
-        others = [folder for folder in (state_dir / _STATES).iterdir() if folder.name not in wanted]
+        others = [folder for folder in engine_states(state_dir).iterdir() if folder.name not in wanted]
     except OSError:
         return
     for folder in others:

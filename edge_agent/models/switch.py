@@ -14,15 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.board.process import resident_mb
-from edge_agent.commands.command_desk import Answer
-from edge_agent.commands.commands import CommandError
 from edge_agent.core.config import Config
 from edge_agent.core.errors import how_ended, last_words, shown, shown_path
 from edge_agent.core.load_progress import LOAD_SILENCE_S
 from edge_agent.core.protocol import Cancelled, Failed, Finished, LoadFailed, Partial, Ready, Refused
 from edge_agent.models import record as model_record
 from edge_agent.models.bundle import MANIFEST_FILE
-from edge_agent.models.switch_attempt import Attempt, How, Opened, Phase, Recorded, needed_mb, open_bundle, record
+from edge_agent.models.switch_attempt import (
+    Answer,
+    Attempt,
+    How,
+    Opened,
+    Phase,
+    Recorded,
+    SwitchError,
+    needed_mb,
+    open_bundle,
+    record,
+)
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.worker.process import WorkerExited
 from edge_agent.worker.supervisor import SILENCE_S, FromWorker, Supervisor
@@ -91,23 +100,23 @@ class ModelSwitch:
         return self._attempt is not None and not self._attempt.is_beside
 
     def switch(self, bundle: str, *, allow_downgrade: bool, now: float, answer: Answer) -> None:
-        """Raises CommandError if it does not begin; else `answer` is called once."""
+        """Raises SwitchError if it does not begin; else `answer` is called once."""
         source = self._config.models_dir / bundle
         try:
             is_folder = source.is_dir()
         except OSError as error:  # no folder can have the name, say
             message = f"bundle: should be a folder in models_dir: {error.strerror} (got {shown(bundle)})"
-            raise CommandError("bad_field", message) from error
+            raise SwitchError("bad_field", message) from error
         if not is_folder:
             there = _bundles_in(self._config.models_dir)
-            raise CommandError("not_found", f"bundle: should be a folder in models_dir: {there} (got {shown(bundle)})")
+            raise SwitchError("not_found", f"bundle: should be a folder in models_dir: {there} (got {shown(bundle)})")
         self._begin(Attempt(source.resolve(), How.SWITCH, allow_downgrade, answer, now))
 
     def roll_back(self, *, now: float, answer: Answer) -> None:
         """As `switch`, to what was in force before the last one."""
         previous = self._supervisor.previous
         if previous is None:
-            raise CommandError("no_previous", "there was no switch that could be undone")
+            raise SwitchError("no_previous", "there was no switch that could be undone")
         self._begin(Attempt(previous, How.ROLLBACK, allow_downgrade=True, answer=answer, since=now))
 
     def hear(self, event: FromWorker | Opened | Recorded, now: float) -> None:
@@ -162,7 +171,7 @@ class ModelSwitch:
 
     def _begin(self, attempt: Attempt) -> None:
         if self._attempt is not None:
-            raise CommandError("switching", "one switch at a time: another one is not done yet")
+            raise SwitchError("switching", "one switch at a time: another one is not done yet")
         model = self._supervisor.model
         with suppress(OSError):
             # What runs for want of another is asked for by name now.
@@ -291,7 +300,7 @@ class ModelSwitch:
             ready_at = self._supervisor.come_back(now)
             self._dispatcher.worker_lost("another model was tried", now, ready_at=ready_at)
         self._dispatcher.release(now)
-        attempt.answer(error=CommandError(code, message))
+        attempt.answer(error=SwitchError(code, message))
         self._failed(attempt.failed_event(code, message))
 
 

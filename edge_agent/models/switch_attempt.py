@@ -7,15 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from edge_agent.commands.command_desk import Answer
-from edge_agent.commands.commands import CommandError
 from edge_agent.core.config import Config, ModelConfig
 from edge_agent.core.errors import printable
+from edge_agent.core.model import Model, ModelError
 from edge_agent.core.protocol import Ready
 from edge_agent.models import record as model_record
-from edge_agent.models.bundle import Model, ModelError, open_model, path_fault
+from edge_agent.models.bundle import open_model, path_fault
 from edge_agent.models.canaries import FILE as CANARIES_FILE
 from edge_agent.models.canaries import CanaryError
 from edge_agent.models.canary_file import Questions, read_questions
@@ -26,6 +25,21 @@ log = logging.getLogger(__name__)
 
 # Of a worker nothing is known of: the weights once more in the layout of fast kernels, and context and process.
 COPIES, BASE_MB = 2.0, 500.0
+
+
+class SwitchError(Exception):
+    """The old model stays in force. code: as the command that asked for the switch answers it."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Answer(Protocol):
+    """Called once with the result of a switch, or with its fault."""
+
+    def __call__(self, data: Any = None, error: SwitchError | None = None) -> None: ...
 
 
 class How(StrEnum):
@@ -99,7 +113,7 @@ class Opened:
     attempt: Attempt
     model: Model | None = None
     canaries: Questions | None = None
-    error: CommandError | None = None
+    error: SwitchError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +143,16 @@ def needed_mb(new: Model, old: Model, worker_mb: float | None) -> float:
 def open_bundle(attempt: Attempt, configured: ModelConfig) -> Opened:
     """Checks every byte of it."""
     if fault := path_fault(attempt.source):
-        return Opened(attempt, error=CommandError("bundle_refused", f"bundle: {fault}"))
+        return Opened(attempt, error=SwitchError("bundle_refused", f"bundle: {fault}"))
     file = attempt.source / CANARIES_FILE
     try:
         model = open_model("default", attempt.source, configured.public_key, configured.chat_templates, attempt.advance)
         return Opened(attempt, model, read_questions(file) if file.is_file() else None)
     except (ModelError, CanaryError, OSError) as error:
-        return Opened(attempt, error=CommandError("bundle_refused", str(error)))
+        return Opened(attempt, error=SwitchError("bundle_refused", str(error)))
     except Exception:
         log.exception("a bundle could not be read")
-        return Opened(attempt, error=CommandError("internal", "the bundle met a fault of the agent"))
+        return Opened(attempt, error=SwitchError("internal", "the bundle met a fault of the agent"))
 
 
 def record(attempt: Attempt, config: Config, old: Model, previous: Path | None) -> Recorded:

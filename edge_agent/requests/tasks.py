@@ -136,6 +136,11 @@ class Task:
         return described
 
 
+def prefixes_of(tasks: Mapping[str, Task]) -> tuple[TaskPrefix, ...]:
+    """The text that the requests of each task begin with."""
+    return tuple(task.prefix() for task in tasks.values())
+
+
 def load_tasks(config: Config) -> dict[str, Task]:
     """Every task by name; the built-in `generate` is always there."""
     return with_built_in(config.tasks)

@@ -14,11 +14,11 @@ from edge_agent.board.board import Board
 from edge_agent.board.identity import machine
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
+from edge_agent.core.model import Model
 from edge_agent.core.protocol import Ready
 from edge_agent.core.publications import Publication, json_publication
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.topics import Topics
-from edge_agent.models.bundle import Model
 from edge_agent.requests.tasks import Task
 
 

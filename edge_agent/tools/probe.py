@@ -7,9 +7,10 @@ from pathlib import Path
 
 from edge_agent.core.config import EngineConfig
 from edge_agent.core.errors import printable
+from edge_agent.core.model import Model, ModelError
 from edge_agent.core.protocol import EngineSettings, Load
 from edge_agent.loader import load_config
-from edge_agent.models.bundle import Model, ModelError, open_model
+from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import FILE, CanaryError
 from edge_agent.models.canary_file import Questions, read_questions
 from edge_agent.models.record import in_force

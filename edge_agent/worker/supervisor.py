@@ -9,7 +9,7 @@ import logging
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.board.process import oom_kills, process_memory
@@ -17,10 +17,18 @@ from edge_agent.core.background import in_background
 from edge_agent.core.config import Config
 from edge_agent.core.errors import how_ended, last_words
 from edge_agent.core.load_progress import LOAD_SILENCE_S
-from edge_agent.core.protocol import Cancel, Command, EngineSettings, Event, Load, LoadPhase, Ready, SetTasks
-from edge_agent.models.bundle import Model, ModelError
-from edge_agent.models.record import engine_state, open_in_force
-from edge_agent.requests.tasks import Task
+from edge_agent.core.model import Model, ModelError
+from edge_agent.core.protocol import (
+    Cancel,
+    Command,
+    EngineSettings,
+    Event,
+    Load,
+    LoadPhase,
+    Ready,
+    SetTasks,
+    TaskPrefix,
+)
 from edge_agent.worker.memory_bound import WorkerMemory
 from edge_agent.worker.process import EngineProcess, WorkerExited
 
@@ -64,14 +72,16 @@ class Supervisor:
     """The worker in force, of one model; beside it at times a candidate of another, and the one that it has replaced.
 
     Belongs to the agent's thread. now: seconds of the monotonic clock. deliver: as of EngineProcess, of all workers.
+    open_model: checks and gives the model that a start of the agent would run; raises ModelError.
     """
 
     def __init__(
         self,
         config: Config,
         model: Model,
-        tasks: dict[str, Task],
+        tasks: tuple[TaskPrefix, ...],
         deliver: Callable[[FromWorker], None],
+        open_model: Callable[[], Model],
     ) -> None:
         self.model = model
         # What was in force before it: what a rollback goes back to.
@@ -95,6 +105,7 @@ class Supervisor:
         self._config = config
         self._tasks = tasks
         self._deliver = deliver
+        self._open_model = open_model
         self.worker: EngineProcess | None = None
         self.candidate: EngineProcess | None = None
         # Ends what runs, or is being ended.
@@ -148,10 +159,10 @@ class Supervisor:
         load = Load(
             model_path=str(model.path),
             settings=EngineSettings(**self._config.engine.model_dump()),
-            tasks=tuple(task.prefix() for task in self._tasks.values()),
+            tasks=self._tasks,
             model_sha256=model.name.sha256,
             adapters=model.adapters,
-            state_dir=str(engine_state(self._config.state_dir, model)),
+            state_dir=str(model.engine_state(self._config.state_dir)),
             is_restart=is_restart,
         )
         process = EngineProcess(load, lambda event: self._deliver(FromWorker(process, event)))
@@ -200,10 +211,10 @@ class Supervisor:
         self.restart_at = now
         return None if self._reload_s is None else now + self._reload_s
 
-    def set_tasks(self, tasks: dict[str, Task]) -> None:
+    def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
         """For the worker that runs, and for all after it."""
         self._tasks = tasks
-        self.send(SetTasks(tasks=tuple(task.prefix() for task in tasks.values())))
+        self.send(SetTasks(tasks=tasks))
 
     def stop(self, timeout_s: float) -> None:
         """For good, as EngineProcess does."""
@@ -309,7 +320,7 @@ class Supervisor:
             if opened is not None:
                 self._take(opened.result())
             elif self._is_changed():
-                self._opening = in_background("model-open", lambda: open_in_force(self._config))
+                self._opening = in_background("model-open", self._open_model)
                 return None
             self.start(now)
         except (ModelError, OSError) as error:
@@ -332,7 +343,7 @@ class Supervisor:
         if self.previous == model.source:
             self.previous = None
         # The same files may have been copied anew.
-        is_other = _content(model) != _content(before)
+        is_other = not model.has_content_of(before)
         self.replaced = before if is_other else None
         if is_other:
             log.warning(
@@ -346,8 +357,3 @@ class Supervisor:
     def _schedule(self, now: float) -> None:
         self.restart_at = now + self._pause_s
         self._pause_s = min(max(2 * self._pause_s, RESTART_AFTER_S[0]), RESTART_AFTER_S[1])
-
-
-def _content(model: Model) -> Model:
-    """Without what says nothing of the model itself."""
-    return replace(model, stamps=None, warning=None, is_fallback=False)

@@ -14,8 +14,9 @@ from pathlib import Path
 from convert.errors import ConvertError
 from convert.write.bundle import verify_bundle
 from convert.write.signature import read_public_key
+from edge_agent.core.model import Model, ModelError
 from edge_agent.core.protocol import Adapter, EngineSettings, Finished, Load
-from edge_agent.models.bundle import Model, ModelError, content_fault, open_model, path_fault
+from edge_agent.models.bundle import content_fault, open_model, path_fault
 from edge_agent.models.canaries import CanaryError
 from edge_agent.models.canary_file import read_questions
 from edge_agent.worker.client import WorkerError, started

@@ -19,11 +19,12 @@ os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
 
 from convert.cli import main as edge_convert
 from convert.commands import convert as _convert  # noqa: F401 - loaded before it is forked
+from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import EngineSettings, Load
 from edge_agent.engine.llama import ModelError as EngineError
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.prompt.chat_template import fault_of
-from edge_agent.models.bundle import ModelError, open_model
+from edge_agent.models.bundle import open_model
 from rigs.fuzz.checkpoints import Sound, make_sound, write_damaged
 from rigs.fuzz.children import FAILED, Outcome, drive, tried
 from tests.convert.checkpoints import TEMPLATE

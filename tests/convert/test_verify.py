@@ -12,7 +12,8 @@ import pytest
 from convert.cli import main
 from convert.errors import ConvertError
 from convert.write.bundle import verify_bundle
-from edge_agent.models.bundle import ModelError, open_model
+from edge_agent.core.model import ModelError
+from edge_agent.models.bundle import open_model
 from tests.helpers.ggufs import MODEL_TENSORS, STRING, U32, changed_model, gguf
 
 MODEL = gguf()

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from edge_agent.core.config import Config
+from edge_agent.core.model import ModelError
 from edge_agent.loader import file_faults, load_config
-from edge_agent.models import record as model_record
-from edge_agent.models.bundle import ModelError
 from edge_agent.models.config_faults import switched_hint
 from edge_agent.models.record import (
     FILE,
@@ -223,7 +222,7 @@ def test_what_the_engine_keeps_is_kept_of_these_models_only(
     configured: Callable[[str], Config], tmp_path: Path
 ) -> None:
     model = open_in_force(configured("a"))
-    mine = model_record.engine_state(tmp_path, model)
+    mine = model.engine_state(tmp_path)
     other = mine.parent / "other"
     for folder in (mine, other):
         folder.mkdir(parents=True)

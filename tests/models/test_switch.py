@@ -14,20 +14,20 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent.commands.commands import CommandError
 from edge_agent.core import state_files
 from edge_agent.core.config import ModelConfig
 from edge_agent.core.load_progress import LOAD_SILENCE_S
+from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import Cancel, Event, LoadFailed, Loading, LoadPhase, Partial, Ready, Run, SetTasks
 from edge_agent.models import record as model_record
 from edge_agent.models import switch_attempt
-from edge_agent.models.bundle import ModelError, open_model
+from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import Canaries
-from edge_agent.models.record import FILE, Record
+from edge_agent.models.record import FILE, Record, open_in_force
 from edge_agent.models.switch import DYING_S, READ_SILENCE_S, ModelSwitch
-from edge_agent.models.switch_attempt import BASE_MB, COPIES, Opened, Phase, Recorded, needed_mb
+from edge_agent.models.switch_attempt import BASE_MB, COPIES, Opened, Phase, Recorded, SwitchError, needed_mb
 from edge_agent.requests.dispatcher import Dispatcher
-from edge_agent.requests.tasks import load_tasks
+from edge_agent.requests.tasks import load_tasks, prefixes_of
 from edge_agent.worker import supervisor
 from edge_agent.worker.process import EngineProcess, WorkerExited
 from edge_agent.worker.supervisor import SILENCE_S, FromWorker, Supervisor
@@ -84,7 +84,9 @@ class Board:
         self.desk = Desk(slots=2)
         self.dispatcher: Dispatcher = self.desk.dispatcher
         model = open_model("default", folder / "old")
-        self.supervisor = Supervisor(self.config, model, load_tasks(self.config), lambda _: None)
+        self.supervisor = Supervisor(
+            self.config, model, prefixes_of(load_tasks(self.config)), lambda _: None, lambda: open_in_force(self.config)
+        )
         self.dispatcher._send = self.supervisor.send
         self.supervisor.start(0.0)
         self.supervisor.became_ready(READY, 0.0)
@@ -108,7 +110,7 @@ class Board:
     def ask(self, name: str, **fields: Any) -> None:
         self.switch.switch(name, allow_downgrade=fields.get("allow_downgrade", False), now=1.0, answer=self.answer)
 
-    def answer(self, data: Any = None, error: CommandError | None = None) -> None:
+    def answer(self, data: Any = None, error: SwitchError | None = None) -> None:
         self.results.append(data if error is None else error.code)
 
     def hear_thread(self, now: float) -> None:
@@ -310,7 +312,7 @@ def test_the_next_switch_waits_for_the_end_of_the_worker_that_the_last_one_repla
     board.hear_thread(4.0)
     board.ask("new")
     board.hear_thread(5.0)
-    with pytest.raises(CommandError, match="one switch at a time"):
+    with pytest.raises(SwitchError, match="one switch at a time"):
         board.ask("older")
     assert (board.switch.phase, len(board.processes)) == (Phase.WAITING, 2)
     board.say(old, finished(1), 6.0)
@@ -400,17 +402,17 @@ def test_what_runs_already_is_no_switch(board: Board) -> None:
     assert board.results == [{"changed": False}]
     assert board.switch.phase is None
     with pytest.raises(
-        CommandError, match=r'should be a folder in models_dir: "new", "old", "older", "plain" \(got "nowhere"\)'
+        SwitchError, match=r'should be a folder in models_dir: "new", "old", "older", "plain" \(got "nowhere"\)'
     ):
         board.ask("nowhere")
     for folder in (board.config.models_dir / name for name in ("new", "old", "older", "plain")):
         shutil.rmtree(folder)
-    with pytest.raises(CommandError, match=r'models_dir: it holds no bundle \(got "nowhere"\)'):
+    with pytest.raises(SwitchError, match=r'models_dir: it holds no bundle \(got "nowhere"\)'):
         board.ask("nowhere")
-    with pytest.raises(CommandError, match="File name too long") as refused:
+    with pytest.raises(SwitchError, match="File name too long") as refused:
         board.ask("x" * 256)
     assert refused.value.code == "bad_field"
-    with pytest.raises(CommandError, match="no switch"):
+    with pytest.raises(SwitchError, match="no switch"):
         board.switch.roll_back(now=1.0, answer=board.answer)
 
 
@@ -570,7 +572,7 @@ def test_a_worker_that_had_died_is_not_started_beside_the_one_that_took_its_plac
 def test_the_new_worker_knows_the_tasks_of_a_reload_that_came_meanwhile(board: Board) -> None:
     new = board.load("plain")
     tasks = load_tasks(config('[tasks.t]\nkind = "generate"\nsystem = "S"\n'))
-    board.supervisor.set_tasks(tasks)
+    board.supervisor.set_tasks(prefixes_of(tasks))
     board.say(new, READY, 3.0)
     board.hear_thread(4.0)
     assert new.commands == [SetTasks(tasks=tuple(task.prefix() for task in tasks.values()))]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core.model import Model
 from edge_agent.core.protocol import EngineSettings, Failed, FailureCode, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.core.schemas import check_schema
-from edge_agent.models.bundle import Model
 from edge_agent.models.record import Record, write
 from edge_agent.tools.bench.bench import Progress, bench
 from edge_agent.tools.bench.report import COLUMNS, Report, document, table

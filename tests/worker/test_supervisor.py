@@ -12,8 +12,8 @@ from edge_agent.core.load_progress import LOAD_SILENCE_S
 from edge_agent.core.protocol import Command, Event, Load, LoadPhase, SetTasks
 from edge_agent.models import record as model_record
 from edge_agent.models.bundle import open_model
-from edge_agent.models.record import Record
-from edge_agent.requests.tasks import load_tasks
+from edge_agent.models.record import Record, open_in_force
+from edge_agent.requests.tasks import load_tasks, prefixes_of
 from edge_agent.worker import supervisor as supervisor_module
 from edge_agent.worker.memory_bound import LASTING_S, MARGIN_MB, PAUSE_S
 from edge_agent.worker.process import WorkerExited
@@ -67,7 +67,9 @@ class Nursery:
 
         patch.setattr(supervisor_module, "EngineProcess", Started)
         model = open_model("default", path)
-        self.supervisor = Supervisor(settings, model, load_tasks(settings), lambda _: None)
+        self.supervisor = Supervisor(
+            settings, model, prefixes_of(load_tasks(settings)), lambda _: None, lambda: open_in_force(settings)
+        )
 
     def die(self, now: float) -> None:
         self.processes[-1].is_running = False
@@ -304,7 +306,7 @@ def test_a_worker_that_is_let_go_is_not_started_for_files_that_were_being_checke
 
 
 def test_without_a_worker_nobody_is_asked_and_nobody_is_stopped(nursery: Nursery) -> None:
-    nursery.supervisor.set_tasks({})
+    nursery.supervisor.set_tasks(())
     nursery.supervisor.stop(1.0)
     assert nursery.processes == []
 
@@ -312,7 +314,7 @@ def test_without_a_worker_nobody_is_asked_and_nobody_is_stopped(nursery: Nursery
 def test_tasks_are_for_the_worker_that_runs_and_for_the_next(nursery: Nursery) -> None:
     nursery.supervisor.start(0.0)
     tasks = load_tasks(config('[tasks.t]\nkind = "generate"\nsystem = "S"\n'))
-    nursery.supervisor.set_tasks(tasks)
+    nursery.supervisor.set_tasks(prefixes_of(tasks))
     wanted = tuple(task.prefix() for task in tasks.values())
     assert nursery.processes[0].commands == [SetTasks(tasks=wanted)]
     nursery.die(1.0)

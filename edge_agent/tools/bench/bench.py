@@ -19,9 +19,10 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.config import ECHO_MODEL, EngineConfig, ModelConfig
 from edge_agent.core.environment import library_environment
 from edge_agent.core.errors import printable
+from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import EngineSettings, Load
 from edge_agent.loader import load_config
-from edge_agent.models.bundle import MANIFEST_FILE, ModelError, open_model
+from edge_agent.models.bundle import MANIFEST_FILE, open_model
 from edge_agent.models.record import in_force
 from edge_agent.tools.bench.report import Report, document, table
 from edge_agent.tools.bench.results import BoardResult

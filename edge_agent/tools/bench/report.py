@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edge_agent.core.errors import printable
+from edge_agent.core.model import Model
 from edge_agent.core.protocol import EngineSettings
-from edge_agent.models.bundle import Model
 from edge_agent.tools.bench.results import (
     FEWEST_ANSWERS,
     BoardResult,

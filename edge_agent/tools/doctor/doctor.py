@@ -15,8 +15,9 @@ from edge_agent.board.reading import BoardReading
 from edge_agent.core.config import Config
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.errors import printable
+from edge_agent.core.model import Model, ModelError
 from edge_agent.loader import load_config, signing_key_faults
-from edge_agent.models.bundle import Model, ModelError, open_model, path_fault
+from edge_agent.models.bundle import open_model, path_fault
 from edge_agent.models.record import Record, in_force, read
 from edge_agent.tools.doctor.account import who_runs
 from edge_agent.tools.doctor.broker import brokers

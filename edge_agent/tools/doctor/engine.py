@@ -11,8 +11,8 @@ from edge_agent.board.process import resident_mb
 from edge_agent.core.config import Config
 from edge_agent.core.errors import how_ended, last_words
 from edge_agent.core.load_progress import LOAD_SILENCE_S
+from edge_agent.core.model import Model
 from edge_agent.core.protocol import EngineSettings, Event, Load, LoadFailed, Loading, Ready
-from edge_agent.models.bundle import Model
 from edge_agent.requests.renderer import Renderer, RendererError
 from edge_agent.tools.doctor.check import Check, Verdict, counted
 from edge_agent.worker.process import EngineProcess, WorkerExited

@@ -1,0 +1,100 @@
+"""A checked model: what a bundle or a bare file holds, and whether its files are still the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from edge_agent.core.messages import ModelName
+from edge_agent.core.protocol import Adapter
+
+Signature = Literal["good", "unchecked"]
+# Inode, size and time of change of a file.
+Stamp = tuple[int, int, int]
+
+
+class ModelError(Exception):
+    """The model cannot be opened; the message names the file and the fault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model whose files were checked. size_bytes, sha256: of model.gguf.
+
+    source: the folder or file that was opened, links resolved. adapters: all are applied together.
+    signature: "unchecked" without a configured key, None without a signature.
+    warning: for the operator. is_fallback: the model that should run does not open.
+    """
+
+    key: str
+    source: Path
+    path: Path
+    bundle_name: str
+    version: int | None
+    sha256: str
+    quantization: str
+    size_bytes: int
+    licence: str | None
+    context_length: int | None
+    signature: Signature | None = None
+    warning: str | None = None
+    adapters: tuple[Adapter, ...] = ()
+    chat_template_sha256: str | None = None
+    stamps: tuple[Stamp, ...] | None = None
+    is_fallback: bool = False
+
+    @property
+    def name(self) -> ModelName:
+        return ModelName(name=self.key, sha256=self.sha256, quantization=self.quantization)
+
+    @property
+    def folder(self) -> str | None:
+        """The bundle's folder name; None for a bare file."""
+        return self.source.name if self.source != self.path else None
+
+    def is_unchanged(self) -> bool:
+        """Whether the files are those that were checked, by inode, size and time of change. Raises OSError."""
+        return self.stamps is None or self.stamps == file_stamps(self.path, self.adapters)
+
+    def has_content_of(self, other: Model) -> bool:
+        """Whether both are the same model; copies of the same files are."""
+
+        def content(model: Model) -> Model:
+            return replace(model, stamps=None, warning=None, is_fallback=False)
+
+        return content(self) == content(other)
+
+    def engine_state(self, state_dir: Path) -> Path:
+        """The folder where the engine keeps what it measured and decoded with this model."""
+        return engine_states(state_dir) / self.sha256[:16]
+
+    def describe(self) -> dict[str, Any]:
+        """The model's entry in `info`."""
+        return {
+            "name": self.key,
+            "bundle": self.bundle_name,
+            "folder": self.folder,
+            "version": self.version,
+            "sha256": self.sha256,
+            "quantization": self.quantization,
+            "size": self.size_bytes,
+            "licence": self.licence,
+            "context_length": self.context_length,
+            "signature": self.signature,
+            "chat_template_sha256": self.chat_template_sha256,
+            "adapters": [{"file": Path(one.path).name, "sha256": one.sha256} for one in self.adapters],
+            "warning": self.warning,
+        }
+
+
+def engine_states(state_dir: Path) -> Path:
+    """Holds one folder per model, named by its hash."""
+    return state_dir / "models"
+
+
+def file_stamps(model: Path, adapters: Iterable[Adapter]) -> tuple[Stamp, ...]:
+    """Raises OSError."""
+    found = [path.stat() for path in (model, *(Path(adapter.path) for adapter in adapters))]
+    return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
