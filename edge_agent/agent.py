@@ -339,7 +339,7 @@ class Agent:
     def _mend_state(self, message: Message, now: float) -> None:
         """A late will of a connection before this one must not be the last word on our state, nor anybody else's."""
         if session := self._presence.foreign_session(message.payload):
-            self._retained.alarms.session_heard(session, now)
+            self._retained.alarms.foreign_session(session, now)
         if message.payload != self._presence.birth().payload:
             self._timers.setdefault("republish", now + REPUBLISH_AFTER_S)
 

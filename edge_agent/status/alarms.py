@@ -1,22 +1,39 @@
-"""Facts -> alarms: raised when they hold, kept while they last, cleared when they are surely over."""
+"""The alarms, one entry each in ALARMS, and their retained topics `alarm/<name>`.
+
+To add an alarm, add its entry to ALARMS and a function that finds its cause in the facts.
+"""
 
 from __future__ import annotations
 
+import logging
+import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from edge_agent.board.reading import BoardReading
+from edge_agent.core.clock import timestamp
+from edge_agent.core.publications import Publication, emptied, json_publication
+from edge_agent.core.topics import Topics
 
-class AlarmName(StrEnum):
-    OVERHEATING = "overheating"
-    THROTTLED = "throttled"
-    UNDERVOLTAGE = "undervoltage"
-    MEMORY_LOW = "memory-low"
-    DISK_LOW = "disk-low"
-    WORKER_CRASH_LOOP = "worker-crash-loop"
-    MODEL_QUALITY = "model-quality"
-    DUPLICATE_CLIENT_ID = "duplicate-client-id"
-    QUEUE_OVERLOAD = "queue-overload"
+log = logging.getLogger(__name__)
+
+# How far the counts in AlarmFacts look back.
+WORKER_ENDS_WINDOW_S = 600.0
+TAKEOVERS_WINDOW_S = 120.0
+REFUSALS_WINDOW_S = 10.0
+
+CRASH_LOOP_ENDS = 3
+HEADROOM_LOW_C = 3.0
+# A share of all memory, and its least and greatest value in MB.
+MEMORY_LOW = (0.05, 100.0, 500.0)
+MEMORY_CRITICAL = (0.025, 50.0, 250.0)
+DISK_LOW_MB, DISK_CRITICAL_MB = 500.0, 100.0
+# An alarm whose figures change is published again after this long.
+REFRESH_S = 60.0
+# Any client with access to our state topic can make up sessions.
+_MAX_SESSIONS = 100
 
 
 class Severity(StrEnum):
@@ -24,266 +41,318 @@ class Severity(StrEnum):
     CRITICAL = "critical"
 
 
-# How long the counts in AlarmFacts look back.
-WORKER_ENDS_WINDOW_S = 600.0
-TAKEOVERS_WINDOW_S = 120.0
-REFUSALS_WINDOW_S = 10.0
-
-WORKER_ENDS = 3
-# Degrees to the limit: from here on a warning; none left is critical.
-HEADROOM_LOW_C = 3.0
-# Part of all memory, and the least and most MB that it may come to.
-MEMORY_LOW = (0.05, 100.0, 500.0)
-MEMORY_CRITICAL = (0.025, 50.0, 250.0)
-DISK_LOW_MB, DISK_CRITICAL_MB = 500.0, 100.0
-# What has been too little is enough again only at this many times the threshold.
-_SLACK = 1.25
-_HEADROOM_SLACK_C = 3.0
-# A message with figures in it is told anew after so long.
-REFRESH_S = 60.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmFacts:
-    """What alarms are made of. None = unknown here: it raises nothing, and keeps nothing raised for long."""
+    """What alarms are found in. worker_end: the latest end in words. worker_excess: too much memory, in words.
 
-    soc_c: float | None = None
-    limit_c: float | None = None
-    is_throttled: bool | None = None
-    throttle_causes: tuple[str, ...] = ()
-    is_undervoltage: bool | None = None
-    memory_total_mb: float | None = None
-    memory_available_mb: float | None = None
-    disk_free_mb: float | None = None
-    worker_ends_lately: int = 0
-    # The latest of them, in words.
-    worker_end: str | None = None
-    oom_kills_lately: int = 0
-    # What is too much of the worker's memory, in words.
-    worker_excess: str | None = None
-    takeovers_lately: int = 0
-    refusals_lately: int = 0
-    # Why the model's answers are not what they were, in words.
-    quality_fault: str | None = None
+    quality_fault: why the model's answers differ from the recorded ones.
+    """
+
+    reading: BoardReading
+    worker_ends: int
+    worker_end: str | None
+    oom_kills: int
+    worker_excess: str | None
+    takeovers: int
+    refusals: int
+    quality_fault: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
-    """That an alarm's cause is there now."""
+    """The cause of an alarm is there now."""
 
     severity: Severity
     message: str
     value: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alarm:
-    """An alarm that is raised. since: when its cause was there first, seconds of the caller's clock."""
+@dataclass(frozen=True, slots=True)
+class AlarmRule:
+    """An alarm is raised when its cause lasts for raise_after_s; it eases or ends when that lasts for clear_after_s."""
 
-    severity: Severity
-    message: str
-    value: float | None
-    since: float
+    name: str
+    find: Callable[[AlarmFacts], Finding | None]
+    raise_after_s: float = 0.0
+    clear_after_s: float = 0.0
+
+
+def _overheating(facts: AlarmFacts) -> Finding | None:
+    thermal = facts.reading.thermal
+    if thermal.soc_c is None or thermal.limit_c is None or thermal.limit_c - thermal.soc_c > HEADROOM_LOW_C:
+        return None
+    severity = Severity.CRITICAL if thermal.soc_c >= thermal.limit_c else Severity.WARNING
+    message = f"the SoC has {thermal.soc_c:.1f} °C, its limit is {thermal.limit_c:.0f} °C: cool the board or ask less"
+    return Finding(severity, message, round(thermal.soc_c, 1))
+
+
+def _throttled(facts: AlarmFacts) -> Finding | None:
+    if not facts.reading.throttle.now:
+        return None
+    causes = ", ".join(facts.reading.throttle.causes) or "the cause is unknown"
+    return Finding(Severity.WARNING, f"the board slows its cores ({causes}): check cooling and power supply")
+
+
+def _undervoltage(facts: AlarmFacts) -> Finding | None:
+    if not facts.reading.throttle.undervoltage_now:
+        return None
+    message = "the supply voltage is too low: use a stronger power supply and a shorter cable"
+    return Finding(Severity.CRITICAL, message)
+
+
+def _memory_low(facts: AlarmFacts) -> Finding | None:
+    available_mb, total_mb = facts.reading.memory.available_mb, facts.reading.memory.total_mb or 0.0
+    low_mb, critical_mb = (
+        min(max(share * total_mb, least_mb), most_mb) for share, least_mb, most_mb in (MEMORY_LOW, MEMORY_CRITICAL)
+    )
+    advice = "stop other programs, lower engine.context_tokens, or use a smaller model"
+    if facts.oom_kills:
+        minutes = f"{WORKER_ENDS_WINDOW_S / 60:.0f} minutes"
+        message = f"the kernel killed the worker for lack of memory, {facts.oom_kills} times in {minutes}: {advice}"
+        return Finding(Severity.CRITICAL, message, available_mb)
+    if available_mb is not None and available_mb < low_mb:
+        severity = Severity.CRITICAL if available_mb < critical_mb else Severity.WARNING
+        return Finding(severity, f"{available_mb:.0f} MB of memory are available: {advice}", available_mb)
+    if facts.worker_excess is not None:
+        message = f"{facts.worker_excess}, so it is replaced from time to time: report this with the log"
+        return Finding(Severity.WARNING, message, available_mb)
+    return None
+
+
+def _disk_low(facts: AlarmFacts) -> Finding | None:
+    free_mb = facts.reading.disk_free_mb
+    if free_mb is None or free_mb >= DISK_LOW_MB:
+        return None
+    severity = Severity.CRITICAL if free_mb < DISK_CRITICAL_MB else Severity.WARNING
+    return Finding(
+        severity, f"{free_mb:.0f} MB are free on the disk of models_dir: remove old models and logs", free_mb
+    )
+
+
+def _worker_crash_loop(facts: AlarmFacts) -> Finding | None:
+    if facts.worker_ends < CRASH_LOOP_ENDS:
+        return None
+    message = (
+        f"the worker ended {facts.worker_ends} times within {WORKER_ENDS_WINDOW_S / 60:.0f} minutes, at last "
+        f"{facts.worker_end}: read the log, free memory, run `edge-agent doctor`, or return to another model"
+    )
+    return Finding(Severity.CRITICAL, message, facts.worker_ends)
+
+
+def _model_quality(facts: AlarmFacts) -> Finding | None:
+    return Finding(Severity.CRITICAL, facts.quality_fault) if facts.quality_fault is not None else None
+
+
+def _duplicate_client_id(facts: AlarmFacts) -> Finding | None:
+    if not facts.takeovers:
+        return None
+    message = (
+        "another agent connects with this site and id and takes over the connection: give each board its own device.id"
+    )
+    return Finding(Severity.CRITICAL, message, facts.takeovers)
+
+
+def _queue_overload(facts: AlarmFacts) -> Finding | None:
+    if not facts.refusals:
+        return None
+    message = (
+        f"more requests arrive than can be answered, {facts.refusals} were refused within {REFUSALS_WINDOW_S:.0f} s: "
+        "ask less often, add a board, or set priorities"
+    )
+    return Finding(Severity.WARNING, message, facts.refusals)
+
+
+ALARMS = (
+    AlarmRule("overheating", _overheating, raise_after_s=5.0, clear_after_s=60.0),
+    AlarmRule("throttled", _throttled, raise_after_s=5.0, clear_after_s=60.0),
+    AlarmRule("undervoltage", _undervoltage, clear_after_s=60.0),
+    AlarmRule("memory-low", _memory_low, raise_after_s=10.0, clear_after_s=120.0),
+    AlarmRule("disk-low", _disk_low, raise_after_s=10.0, clear_after_s=120.0),
+    AlarmRule("worker-crash-loop", _worker_crash_loop),
+    AlarmRule("model-quality", _model_quality),
+    AlarmRule("duplicate-client-id", _duplicate_client_id),
+    AlarmRule("queue-overload", _queue_overload, raise_after_s=30.0, clear_after_s=60.0),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
-    """find: what is found, given how severe the alarm is that is raised already."""
+class _Raised:
+    """since: when the cause was there first, in seconds of the monotonic clock; since_text: as it was published."""
 
-    find: Callable[[AlarmFacts, Severity | None], Finding | None]
-    raise_after_s: float
-    clear_after_s: float
+    finding: Finding
+    since: float
+    published_at: float
+    since_text: str | None = None
+
+
+class _Tracked:
+    """The state of one alarm."""
+
+    def __init__(self, rule: AlarmRule) -> None:
+        self.rule = rule
+        self.raised: _Raised | None = None
+        # Since when something less severe, or a cause that is not raised yet, is found.
+        self._differs_since: float | None = None
+
+    @property
+    def severity(self) -> Severity | None:
+        return self.raised.finding.severity if self.raised else None
+
+    def update(self, finding: Finding | None, now: float) -> bool:
+        """True if the alarm is to be published: it is raised, cleared, more or less severe, or has old figures."""
+        raised = self.raised
+        found, known = _RANK[finding.severity if finding else None], _RANK[self.severity]
+        is_to_wait = found < known or (found > 0 and raised is None)
+        since = now if self._differs_since is None else self._differs_since
+        self._differs_since = since if is_to_wait else None
+        if is_to_wait and now - since < (self.rule.raise_after_s if raised is None else self.rule.clear_after_s):
+            return False
+        self._differs_since = None
+        if finding is None:
+            self.raised = None
+            return raised is not None
+        if raised is None:
+            self.raised = _Raised(finding, since, now)
+            return True
+        is_old = finding != raised.finding and now - raised.published_at >= REFRESH_S
+        if found == known and not is_old:
+            return False
+        self.raised = replace(raised, finding=finding, published_at=now)
+        return True
+
+
+_RANK = {None: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
+
+
+class _Recent:
+    """How often something happened within the last window_s seconds of the monotonic clock."""
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._times: deque[float] = deque(maxlen=10_000)
+
+    def note(self, now: float, count: int = 1) -> None:
+        self._times.extend([now] * count)
+
+    def count(self, now: float) -> int:
+        while self._times and now - self._times[0] > self._window_s:
+            self._times.popleft()
+        return len(self._times)
 
 
 class Alarms:
-    """All alarms of a board. `update` is asked about once a second."""
+    """All alarms of a board. `announce` sends only while there is a connection: nothing is kept for later."""
 
-    def __init__(self) -> None:
-        self.raised: dict[AlarmName, Alarm] = {}
-        # Since when the facts speak against what is raised, or not raised.
-        self._differs_since: dict[AlarmName, float] = {}
-        # Since when what is raised as critical is none any more.
-        self._eased_since: dict[AlarmName, float] = {}
-        self._told_at: dict[AlarmName, float] = {}
+    def __init__(self, topics: Topics, announce: Callable[[Publication], object]) -> None:
+        self._topics = topics
+        self._announce = announce
+        self._tracked = [_Tracked(rule) for rule in ALARMS]
+        self._worker_ends = _Recent(WORKER_ENDS_WINDOW_S)
+        self._worker_end: str | None = None
+        self._oom_kills = _Recent(WORKER_ENDS_WINDOW_S)
+        self._takeovers = _Recent(TAKEOVERS_WINDOW_S)
+        self._sessions: dict[str, float] = {}
+        self._refusals = _Recent(REFUSALS_WINDOW_S)
+        self._overloaded_total = 0
+        self._quality_fault: str | None = None
 
-    def update(self, facts: AlarmFacts, now: float) -> tuple[set[AlarmName], set[AlarmName]]:
-        """Those that came, went or changed their severity, and those that only have other figures to tell."""
-        changed: set[AlarmName] = set()
-        refreshed: set[AlarmName] = set()
-        for name, rule in _RULES.items():
-            before = self.raised.get(name)
-            finding = rule.find(facts, before.severity if before else None)
-            after = self._judged(name, rule, finding, now)
-            if after is before:
-                continue
-            if before and after and after.severity is before.severity:
-                if now - self._told_at[name] < REFRESH_S:
-                    continue
-                refreshed.add(name)
-            else:
-                changed.add(name)
-            self._told_at[name] = now
-            if after is None:
-                del self.raised[name]
-            else:
-                self.raised[name] = after
-        return changed, refreshed
+    @property
+    def severities(self) -> dict[str, str]:
+        """Severity by name of the alarms that are raised."""
+        return {each.rule.name: each.raised.finding.severity.value for each in self._tracked if each.raised}
 
-    def _judged(self, name: AlarmName, rule: _Rule, finding: Finding | None, now: float) -> Alarm | None:
-        alarm = self.raised.get(name)
-        if (finding is None) == (alarm is None):
-            self._differs_since.pop(name, None)
-            since = alarm.since if alarm else now
-        else:
-            since = self._differs_since.setdefault(name, now)
-            if now - since < (rule.raise_after_s if alarm is None else rule.clear_after_s):
-                return alarm
-            del self._differs_since[name]
-        if alarm and finding and finding.severity is Severity.WARNING and alarm.severity is Severity.CRITICAL:
-            eased_since = self._eased_since.setdefault(name, now)
-            # Better is believed as late as well, or each jump of the die would be told.
-            if now - eased_since < rule.clear_after_s:
-                return alarm
-        self._eased_since.pop(name, None)
-        if finding is None:
-            return None
-        told = Alarm(severity=finding.severity, message=finding.message, value=finding.value, since=since)
-        return alarm if told == alarm else told
+    def worker_ended(self, how: str, now: float, *, is_out_of_memory: bool) -> None:
+        self._worker_ends.note(now)
+        self._worker_end = how
+        if is_out_of_memory:
+            self._oom_kills.note(now)
 
+    def client_taken_over(self, now: float) -> None:
+        self._takeovers.note(now)
 
-def _overheating(facts: AlarmFacts, before: Severity | None) -> Finding | None:
-    if facts.soc_c is None or facts.limit_c is None:
-        return None
-    headroom_c = facts.limit_c - facts.soc_c
-    # Half the slack: a critical alarm that cools becomes a warning before it ends.
-    critical_c = _HEADROOM_SLACK_C / 2 if before is Severity.CRITICAL else 0.0
-    warning_c = HEADROOM_LOW_C + (_HEADROOM_SLACK_C if before else 0.0)
-    if headroom_c > warning_c:
-        return None
-    return Finding(
-        severity=Severity.CRITICAL if headroom_c <= critical_c else Severity.WARNING,
-        message=f"the SoC has {facts.soc_c:.1f} °C, its limit is {facts.limit_c:.0f} °C: cool the board or ask less",
-        value=round(facts.soc_c, 1),
-    )
+    def set_quality_fault(self, fault: str | None) -> None:
+        """Why the model's answers differ from the recorded ones; None = they do not."""
+        self._quality_fault = fault
 
+    def foreign_session(self, session: str, now: float) -> None:
+        """Another process published this session on our state. The first one may be our process before a restart."""
+        self._sessions = {name: at for name, at in self._sessions.items() if now - at <= TAKEOVERS_WINDOW_S}
+        if session in self._sessions or len(self._sessions) >= _MAX_SESSIONS:
+            return
+        if self._sessions:
+            self._takeovers.note(now)
+        self._sessions[session] = now
 
-def _throttled(facts: AlarmFacts, _before: Severity | None) -> Finding | None:
-    if not facts.is_throttled:
-        return None
-    causes = ", ".join(facts.throttle_causes) or "the cause is not told"
-    return Finding(
-        severity=Severity.WARNING, message=f"the board slows its cores ({causes}): see to cooling and supply"
-    )
-
-
-def _undervoltage(facts: AlarmFacts, _before: Severity | None) -> Finding | None:
-    if not facts.is_undervoltage:
-        return None
-    return Finding(
-        severity=Severity.CRITICAL,
-        message="the supply voltage is too low: use a stronger power supply and a shorter cable",
-    )
-
-
-def _memory_low(facts: AlarmFacts, before: Severity | None) -> Finding | None:
-    warning_mb, critical_mb = (
-        min(max(part * (facts.memory_total_mb or 0.0), least_mb), most_mb)
-        for part, least_mb, most_mb in (MEMORY_LOW, MEMORY_CRITICAL)
-    )
-    severity = _how_low(facts.memory_available_mb, warning_mb, critical_mb, before)
-    advice = "stop other programs, lower engine.context_tokens, or use a smaller model"
-    if facts.oom_kills_lately:
-        times = "once" if facts.oom_kills_lately == 1 else f"{facts.oom_kills_lately} times"
-        return Finding(
-            severity=Severity.CRITICAL,
-            message=f"the kernel ended the worker {times} within {WORKER_ENDS_WINDOW_S / 60:.0f} minutes for want of "
-            f"memory: {advice}",
-            value=facts.memory_available_mb,
+    def update(
+        self,
+        now: float,
+        *,
+        session: str,
+        reading: BoardReading,
+        queue_depth: int,
+        overloaded_total: int,
+        worker_excess: str | None = None,
+    ) -> bool:
+        """Raises and clears alarms, about once a second; True if a severity has changed."""
+        # A deadline that even an idle board would miss is refused too, and is no overload.
+        if queue_depth > 0:
+            self._refusals.note(now, overloaded_total - self._overloaded_total)
+        self._overloaded_total = overloaded_total
+        facts = AlarmFacts(
+            reading=reading,
+            worker_ends=self._worker_ends.count(now),
+            worker_end=self._worker_end,
+            oom_kills=self._oom_kills.count(now),
+            worker_excess=worker_excess,
+            takeovers=self._takeovers.count(now),
+            refusals=self._refusals.count(now),
+            quality_fault=self._quality_fault,
         )
-    if severity is None and facts.worker_excess is not None:
-        return Finding(
-            severity=Severity.WARNING,
-            message=f"{facts.worker_excess}; it is replaced now and then for that: report it with its log",
-            value=facts.memory_available_mb,
-        )
-    if severity is None:
-        return None
-    return Finding(
-        severity=severity,
-        message=f"{facts.memory_available_mb:.0f} MB of memory are available: {advice}",
-        value=facts.memory_available_mb,
-    )
+        any_changed = False
+        for alarm in self._tracked:
+            before = alarm.severity
+            is_due = alarm.update(alarm.rule.find(facts), now)
+            if alarm.severity is not before:
+                any_changed = True
+                _log(alarm)
+            if is_due:
+                self._publish(alarm, now, session)
+        return any_changed
+
+    def publish_all(self, now: float, session: str, *, clear_others: bool) -> None:
+        """The raised ones. clear_others: also an end to all others, which an earlier process may have left."""
+        for alarm in self._tracked:
+            if alarm.raised or clear_others:
+                self._publish(alarm, now, session)
+
+    def withdraw(self) -> None:
+        """Ends the raised alarms on the bus, because they are not updated any more."""
+        for name in self.severities:
+            self._announce(emptied(self._topics.alarm(name)))
+
+    def _publish(self, alarm: _Tracked, now: float, session: str) -> None:
+        topic, raised = self._topics.alarm(alarm.rule.name), alarm.raised
+        if raised is None:
+            self._announce(emptied(topic))
+            return
+        # The time of day may have been unset when the alarm began.
+        since = raised.since_text or timestamp(time.time() - (now - raised.since))
+        alarm.raised = replace(raised, since_text=since)
+        document = {
+            "ts": timestamp(),
+            "severity": raised.finding.severity.value,
+            "since": since,
+            "message": raised.finding.message,
+            "value": raised.finding.value,
+            "session": session,
+        }
+        self._announce(json_publication(topic, document, retain=True))
 
 
-def _disk_low(facts: AlarmFacts, before: Severity | None) -> Finding | None:
-    severity = _how_low(facts.disk_free_mb, DISK_LOW_MB, DISK_CRITICAL_MB, before)
-    if severity is None:
-        return None
-    return Finding(
-        severity=severity,
-        message=f"{facts.disk_free_mb:.0f} MB are free on the disk of models_dir: remove old models and logs",
-        value=facts.disk_free_mb,
-    )
-
-
-def _worker_crash_loop(facts: AlarmFacts, before: Severity | None) -> Finding | None:
-    if facts.worker_ends_lately < (1 if before else WORKER_ENDS):
-        return None
-    return Finding(
-        severity=Severity.CRITICAL,
-        message=f"the worker ended {facts.worker_ends_lately} times within {WORKER_ENDS_WINDOW_S / 60:.0f} minutes, "
-        f"at last {facts.worker_end}: the log tells more; free memory, run `edge-agent doctor`, or go back to another "
-        "model",
-        value=facts.worker_ends_lately,
-    )
-
-
-def _model_quality(facts: AlarmFacts, _before: Severity | None) -> Finding | None:
-    if facts.quality_fault is None:
-        return None
-    return Finding(severity=Severity.CRITICAL, message=facts.quality_fault)
-
-
-def _duplicate_client_id(facts: AlarmFacts, _before: Severity | None) -> Finding | None:
-    if facts.takeovers_lately == 0:
-        return None
-    return Finding(
-        severity=Severity.CRITICAL,
-        message="another agent connects with this site and id and takes over the connection: "
-        "give each board a device.id of its own",
-        value=facts.takeovers_lately,
-    )
-
-
-def _queue_overload(facts: AlarmFacts, _before: Severity | None) -> Finding | None:
-    if facts.refusals_lately == 0:
-        return None
-    return Finding(
-        severity=Severity.WARNING,
-        message=f"more requests come than can be answered, {facts.refusals_lately} were refused within "
-        f"{REFUSALS_WINDOW_S:.0f} s: ask less often, use another board, or give them priorities",
-        value=facts.refusals_lately,
-    )
-
-
-def _how_low(value: float | None, warning: float, critical: float, before: Severity | None) -> Severity | None:
-    if value is None:
-        return None
-    if value < critical * (_SLACK if before is Severity.CRITICAL else 1):
-        return Severity.CRITICAL
-    return Severity.WARNING if value < warning * (_SLACK if before else 1) else None
-
-
-# The windows of the counted ones are what keeps them from flapping.
-_RULES = {
-    AlarmName.OVERHEATING: _Rule(_overheating, raise_after_s=5.0, clear_after_s=30.0),
-    AlarmName.THROTTLED: _Rule(_throttled, raise_after_s=5.0, clear_after_s=60.0),
-    # Told of a moment, and worth knowing even so.
-    AlarmName.UNDERVOLTAGE: _Rule(_undervoltage, raise_after_s=0.0, clear_after_s=60.0),
-    AlarmName.MEMORY_LOW: _Rule(_memory_low, raise_after_s=10.0, clear_after_s=60.0),
-    AlarmName.DISK_LOW: _Rule(_disk_low, raise_after_s=10.0, clear_after_s=60.0),
-    AlarmName.WORKER_CRASH_LOOP: _Rule(_worker_crash_loop, raise_after_s=0.0, clear_after_s=0.0),
-    AlarmName.MODEL_QUALITY: _Rule(_model_quality, raise_after_s=0.0, clear_after_s=0.0),
-    AlarmName.DUPLICATE_CLIENT_ID: _Rule(_duplicate_client_id, raise_after_s=0.0, clear_after_s=0.0),
-    AlarmName.QUEUE_OVERLOAD: _Rule(_queue_overload, raise_after_s=30.0, clear_after_s=60.0),
-}
+def _log(alarm: _Tracked) -> None:
+    if alarm.raised is None:
+        log.info("alarm cleared name=%s", alarm.rule.name)
+        return
+    finding = alarm.raised.finding
+    level = logging.ERROR if finding.severity is Severity.CRITICAL else logging.WARNING
+    log.log(level, "alarm name=%s severity=%s: %s", alarm.rule.name, finding.severity.value, finding.message)

@@ -15,7 +15,7 @@ from edge_agent import __version__
 from edge_agent.core.config import Config
 from edge_agent.core.publications import Publication, emptied, json_publication
 from edge_agent.core.topics import discovery_config
-from edge_agent.status.alarms import AlarmName
+from edge_agent.status.alarms import ALARMS
 
 NAME = "edge-agent"
 # A board that drains or is to stop tells its health as before.
@@ -114,16 +114,16 @@ def _components(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, path in _BITS:
         template = f"{{{{ {{true: 'ON', false: 'OFF'}}.get(value_json.{path}) }}}}"
         yield _key(name), {**_PROBLEM, "name": name, "value_template": template, **fresh}
-    for alarm in AlarmName:
-        name = f"Alarm {alarm.value.replace('-', ' ')}"
-        topic = config.topics.alarm(alarm.value)
+    for rule in ALARMS:
+        name = f"Alarm {rule.name.replace('-', ' ')}"
+        topic = config.topics.alarm(rule.name)
         yield (
             _key(name),
             {
                 **_PROBLEM,
                 "name": name,
                 # Not the alarm's own topic: what was never raised is off, not unknown.
-                "value_template": f"{{{{ 'ON' if '{alarm.value}' in value_json.reasons else 'OFF' }}}}",
+                "value_template": f"{{{{ 'ON' if '{rule.name}' in value_json.reasons else 'OFF' }}}}",
                 "json_attributes_topic": topic,
                 "json_attributes_template": "{{ value or '{}' }}",
                 **fresh,

@@ -19,7 +19,7 @@ from edge_agent.core.publications import json_publication
 from edge_agent.mqtt.connections import Connections
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.tasks import Task
-from edge_agent.status.alarm_board import AlarmBoard
+from edge_agent.status.alarms import Alarms
 from edge_agent.status.health import Facts, health_document
 from edge_agent.status.homeassistant import discovery, withdrawal
 from edge_agent.status.presence import Presence, State, info_document
@@ -50,7 +50,7 @@ class RetainedTopics:
         governor: Governor,
         energy: EnergyMeter,
     ) -> None:
-        self.alarms = AlarmBoard(config.topics, connections.announce)
+        self.alarms = Alarms(config.topics, connections.announce)
         self.health_sequence = 0
         self._config = config
         self._tasks = tasks
@@ -77,7 +77,7 @@ class RetainedTopics:
         """with_ends: the broker may also hold what an earlier process or somebody else left there; that is ended."""
         announce = self._connections.announce
         announce(self._presence.birth())
-        self.alarms.publish_all(time.monotonic(), self._presence.session, with_ends=with_ends)
+        self.alarms.publish_all(time.monotonic(), self._presence.session, clear_others=with_ends)
         one = self._supervisor
         info = info_document(self._config, self._board, one.model, self._tasks, worker=one.ready, previous=one.previous)
         announce(json_publication(self._config.topics.info, info, retain=True))
@@ -110,7 +110,7 @@ class RetainedTopics:
 
     def look_for_alarms(self, now: float) -> None:
         requests = self._dispatcher.snapshot(now)
-        has_changed = self.alarms.look(
+        has_changed = self.alarms.update(
             now,
             session=self._presence.session,
             reading=self._monitor.latest(now),

@@ -8,7 +8,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Thermal
 from edge_agent.requests.statistics import Statistics
-from edge_agent.status.alarms import AlarmName
+from edge_agent.status.alarms import ALARMS
 from edge_agent.status.health import health_document
 from edge_agent.status.homeassistant import discovery, discovery_document, object_id
 from tests.helpers.support import BASE, config
@@ -117,7 +117,7 @@ def test_entities_show_what_health_tells() -> None:
         "undervoltage": "OFF",
     }
     alarms = {name: value for name, value in entities.items() if name.startswith("alarm_")}
-    assert len(alarms) == len(AlarmName)
+    assert len(alarms) == len(ALARMS)
     assert [name for name, value in alarms.items() if value == "ON"] == ["alarm_disk_low"]
 
 
