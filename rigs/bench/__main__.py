@@ -1,8 +1,8 @@
-"""Requests per second through the whole agent, by how many clients ask at once, over the embedded broker.
+"""Requests per second through the whole agent by how many clients ask at once, over the embedded broker.
 
-Absolute times mean little on a shared machine: the widths take turns within each round, and what counts is the ratio to
-one client, with its spread over the rounds.
-usage: python -m rigs.bench MODEL [--clients 1,4,8] [--rounds 5] [--requests 16] [--json]
+With --against TREE, another checkout with a .venv of its own is measured, too: both agents are loaded, and take turns
+within each round. Absolute figures mean little on a shared machine; the ratios within a round count, with their spread:
+of this tree to the other one, else to the first number of clients.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rigs.bench.agent_side import NotOkError, running_agent, task_name, workload_tasks
-from rigs.bench.asking import in_parallel
-from rigs.bench.figures import ratios
+from rigs.bench.agent import AgentSide, UnexpectedReply, running_agent, workload_tasks
+from rigs.bench.rounds import Run, ask_all
+from rigs.bench.verdict import ratios
 from rigs.bench.workload import Kind, readings
 
-KINDS = (Kind.CLASSIFY, Kind.GENERATE)
+KINDS = (Kind.CLASSIFY, Kind.EXTRACT, Kind.GENERATE)
+Key = tuple[str, Kind, int]
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """Of all rounds: the median of requests per second and of the ratio to the first width, with lowest and highest."""
+class Throughput:
+    """Of all rounds: the median of requests per second, and of the ratio with its lowest and highest."""
 
-    task: str
+    side: str
+    kind: Kind
     clients: int
     requests_per_s: float
     p50_ms: float
@@ -42,64 +43,88 @@ class Measurement:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m rigs.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a bundle or a .gguf")
-    parser.add_argument("--clients", default="1,4,8")
+    parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout, with .venv/bin/edge-agent")
+    parser.add_argument("--clients", default="1,8", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if not options.model.exists():
+        raise SystemExit(f"{options.model} does not exist")
     widths = [int(width) for width in options.clients.split(",")]
-    rates: dict[tuple[Kind, int], list[float]] = defaultdict(list)
-    replies: dict[tuple[Kind, int], list[dict[str, Any]]] = defaultdict(list)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_agent(options.model, Path(folder), workload_tasks(), {"max_active": max(widths)}) as agent,
-    ):
-        for number in range(options.rounds):
-            for kind in KINDS:
-                for width in widths:
-                    if sys.stderr.isatty():
-                        print(f"round {number + 1}/{options.rounds} {kind} {width}   ", end="\r", file=sys.stderr)
-                    questions = readings(options.requests, seed=f"{number} {kind} {width}")
-                    try:
-                        got, seconds = in_parallel(partial(agent.client.ask, task_name(kind)), questions, width)
-                    except NotOkError as error:
-                        raise SystemExit(f"\n{error}") from error
-                    rates[kind, width].append(options.requests / seconds)
-                    replies[kind, width] += got
-    measured = [_measurement(key, rates[key], rates[key[0], widths[0]], replies[key]) for key in rates]
+    programs = {"this tree": [sys.executable, "-m", "edge_agent"]}
+    if options.against is not None:
+        programs[str(options.against)] = [str(options.against.absolute() / ".venv" / "bin" / "edge-agent")]
+    runs: dict[Key, list[Run]] = defaultdict(list)
+    with ExitStack() as stack:
+        sides = []
+        for name, program in programs.items():
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            engine = {"max_active": max(widths)}
+            agent = running_agent(options.model, folder, workload_tasks(), engine, program=program, name=name)
+            sides.append(stack.enter_context(agent))
+        try:
+            for number in range(options.rounds):
+                # The order alternates: the machine gets warmer, or busier, within a round.
+                _measure(sides[:: -1 if number % 2 else 1], widths, options.requests, number, runs)
+        except (UnexpectedReply, ValueError) as error:
+            raise SystemExit(f"\nan answer is not as it must be: {error}") from error
+    measured = [throughput(key, runs, widths[0], list(programs)) for key in runs]
     if options.json:
         print(json.dumps([asdict(row) for row in measured], indent=2))
-        return 0
-    print(f"{'task':8} {'clients':>7} {'requests/s':>10} {'p50 ms':>8} {'p95 ms':>8} {'ratio':>6}  spread       shared")
-    for row in measured:
-        spread = f"{row.lowest_ratio:.2f}–{row.highest_ratio:.2f}"
-        print(
-            f"{row.task:8} {row.clients:>7} {row.requests_per_s:>10.2f} {row.p50_ms:>8.1f} {row.p95_ms:>8.1f} "
-            f"{row.ratio:>6.2f}  {spread:11} {row.cached_share:>6.0%}"
-        )
+    else:
+        print(table(measured))
     return 0
 
 
-def _measurement(
-    key: tuple[Kind, int], rates: list[float], first_width: list[float], replies: list[dict[str, Any]]
-) -> Measurement:
-    kind, clients = key
-    to_first = ratios(rates, first_width)
-    latencies = [reply["timing"]["total_ms"] for reply in replies]
-    cached, prompt = (sum(reply["usage"][field] for reply in replies) for field in ("cached_tokens", "prompt_tokens"))
-    return Measurement(
-        task=kind.value,
+def _measure(sides: list[AgentSide], widths: list[int], requests: int, number: int, runs: dict[Key, list[Run]]) -> None:
+    for kind in KINDS:
+        for width in widths:
+            for side in sides:
+                if sys.stderr.isatty():
+                    print(f"\rround {number + 1} {kind} {width} {side.name}   ", end="", file=sys.stderr)
+                questions = readings(requests, seed=f"{number} {kind} {width}")
+                runs[side.name, kind, width].append(ask_all(side, kind, questions, clients=width))
+
+
+def throughput(key: Key, runs: dict[Key, list[Run]], first_width: int, sides: list[str]) -> Throughput:
+    side, kind, clients = key
+    reference = (sides[1], kind, clients) if len(sides) > 1 else (side, kind, first_width)
+    rates = [run.requests_per_s for run in runs[key]]
+    to_reference = ratios(rates, [run.requests_per_s for run in runs[reference]])
+    answers = [answer for run in runs[key] for answer in run.answers]
+    latencies_ms = [answer.latency_ms for answer in answers if answer.latency_ms is not None]
+    return Throughput(
+        side=side,
+        kind=kind,
         clients=clients,
         requests_per_s=round(statistics.median(rates), 3),
-        p50_ms=round(statistics.median(latencies), 1),
-        p95_ms=round(statistics.quantiles(latencies, n=20)[-1], 1),
-        ratio=round(statistics.median(to_first), 2),
-        lowest_ratio=round(min(to_first), 2),
-        highest_ratio=round(max(to_first), 2),
-        cached_share=round(cached / prompt, 3),
+        p50_ms=round(statistics.median(latencies_ms), 1),
+        p95_ms=round(statistics.quantiles(latencies_ms, n=20)[-1], 1),
+        ratio=round(statistics.median(to_reference), 3),
+        lowest_ratio=round(min(to_reference), 3),
+        highest_ratio=round(max(to_reference), 3),
+        cached_share=round(
+            sum(answer.cached_tokens for answer in answers) / sum(answer.prompt_tokens for answer in answers), 3
+        ),
     )
+
+
+def table(rows: list[Throughput]) -> str:
+    width = max(len(row.side) for row in rows)
+    names = f"{'kind':8} {'clients':>7} {'requests/s':>10} {'p50 ms':>8} {'p95 ms':>8} {'ratio':>6} spread      cached"
+    lines = [f"{'agent':{width}} {names}"]
+    for row in rows:
+        spread = f"{row.lowest_ratio:.2f}–{row.highest_ratio:.2f}"
+        lines.append(
+            f"{row.side:{width}} {row.kind:8} {row.clients:>7} {row.requests_per_s:>10.2f} {row.p50_ms:>8.1f} "
+            f"{row.p95_ms:>8.1f} {row.ratio:>6.2f} {spread:10} {row.cached_share:>6.0%}"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

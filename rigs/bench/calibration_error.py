@@ -1,8 +1,7 @@
 """How far label scores are from how often the labels are right: accuracy, calibration error and a table by score.
 
-Asks the engine, as the agent's worker does, for the label of every held-out reading of the demonstration; alone and
-eight at once: kernels differ in the last bits by how many rows a step has, labels and scores should not.
-usage: python -m rigs.bench.calibration_error MODEL.gguf [--rows N] [--json]
+Asks the engine for the label of every held-out reading of the demonstration, alone and eight at once: the last bits
+depend on how many rows a step has, labels and scores should not.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ TASK = "machine-triage"
 
 @dataclass(frozen=True)
 class Bin:
-    """Answers whose best score is in this range: how many, their mean score, and the share that is right."""
+    """Answers whose best score is in one range: their number, mean score, and the share that is right."""
 
     lowest: float
     answers: int
@@ -40,7 +39,7 @@ class Bin:
 
 
 def reliability(scores: npt.NDArray[np.float64], is_right: npt.NDArray[np.bool_]) -> list[Bin]:
-    """The bins that hold any answer, by equal steps of the best score."""
+    """Equal steps of the best score; empty bins are left out."""
     places = np.minimum((scores * BINS).astype(int), BINS - 1)
     return [
         Bin(place / BINS, int(inside.sum()), float(scores[inside].mean()), float(is_right[inside].mean()))
@@ -50,7 +49,7 @@ def reliability(scores: npt.NDArray[np.float64], is_right: npt.NDArray[np.bool_]
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:
-    """Mean distance of score and share of right answers, weighted by answers (Guo et al., ICML 2017)."""
+    """Mean distance between score and share of right answers, weighted by answers (Guo et al., ICML 2017)."""
     total = sum(one.answers for one in bins)
     return sum(one.answers * abs(one.mean_score - one.right) for one in bins) / total
 
@@ -99,7 +98,7 @@ def _text(payload: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m rigs.bench.calibration_error", description=__doc__)
     parser.add_argument("model", type=Path, metavar="MODEL.gguf")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--json", action="store_true")

@@ -1,8 +1,6 @@
-"""What becomes of requests at a multiple of what an agent can answer, deadlines and priorities mixed.
+"""How requests end at a multiple of an agent's capacity, with mixed deadlines and priorities.
 
-The load is open: requests come at their times whatever happens to those before them. Latencies are those of the client.
-usage: python -m rigs.bench.overload MODEL [--times 10] [--seconds 15] [--deadlines-ms 200,1000,5000]
-       [--priorities 0,5,9] [--task triage] [--json]
+The load is open: requests come at their times, whether earlier ones were answered or not. Latencies are the client's.
 """
 
 from __future__ import annotations
@@ -13,20 +11,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_agent.core.config import ECHO_MODEL
 from edge_agent.requests.statistics import percentile
-from edge_agent.tools.demo.broker import free_port, start_broker
+from rigs.bench.agent import BASE, running_agent, task_table
 from rigs.bench.workload import SYSTEM, Kind
 from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess, wait_until
+from tests.helpers.processes import wait_until
 
-BASE = "edgeai/v1/bench/board"
 TASKS = ("triage", "report")
 _REPORT_TOKENS = 32
 
@@ -34,15 +29,15 @@ SETTLE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Fate:
-    """One request: what it was, how it ended, and when its client heard of it, in ms after it was sent."""
+class Ending:
+    """One request, its terminal reply, and the milliseconds from sending to that reply."""
 
     priority: int
     deadline_ms: int
     status: str
     code: str | None
     latency_ms: float
-    # Told on arrival, and not after it had been admitted.
+    # On arrival, not after it was admitted.
     is_refused_at_once: bool
     retry_after_s: float | None
 
@@ -52,7 +47,7 @@ class Fate:
 
 
 @dataclass(frozen=True)
-class Row:
+class Group:
     """The requests of one priority, or of all (None). busy_p50_ms, busy_p95_ms: of those refused on arrival."""
 
     priority: int | None
@@ -67,28 +62,28 @@ class Row:
     busy_p95_ms: float | None = None
 
 
-def row(priority: int | None, fates: Sequence[Fate]) -> Row:
-    refused = [fate for fate in fates if fate.status == "busy" and fate.is_refused_at_once]
-    displaced = sum(fate.status == "busy" for fate in fates) - len(refused)
-    in_time = sum(fate.is_in_time for fate in fates)
-    late = len(fates) - len(refused) - displaced - in_time
-    waits_ms = [fate.latency_ms for fate in refused]
-    return Row(
+def row(priority: int | None, endings: Sequence[Ending]) -> Group:
+    refused = [ending for ending in endings if ending.status == "busy" and ending.is_refused_at_once]
+    displaced = sum(ending.status == "busy" for ending in endings) - len(refused)
+    in_time = sum(ending.is_in_time for ending in endings)
+    late = len(endings) - len(refused) - displaced - in_time
+    waits_ms = [ending.latency_ms for ending in refused]
+    return Group(
         priority=priority,
-        offered=len(fates),
-        admitted=len(fates) - len(refused),
+        offered=len(endings),
+        admitted=len(endings) - len(refused),
         displaced=displaced,
         in_time=in_time,
         late=late,
         in_time_share=round(in_time / (in_time + late), 4) if in_time + late else None,
-        busy=dict(Counter(str(fate.code) for fate in fates if fate.status == "busy")),
+        busy=dict(Counter(str(ending.code) for ending in endings if ending.status == "busy")),
         busy_p50_ms=percentile(waits_ms, 50),
         busy_p95_ms=percentile(waits_ms, 95),
     )
 
 
 def capacity_per_s(client: Client, request: str, response: str, *, width: int, seconds: float) -> float:
-    """Requests that are answered in a second while `width` of them are always under way."""
+    """Requests that are answered per second while `width` of them are always under way."""
     before = sent = len(client.on(response))
     first = sent
     began = time.monotonic()
@@ -103,8 +98,8 @@ def capacity_per_s(client: Client, request: str, response: str, *, width: int, s
 
 def offer(
     client: Client, request: str, response: str, *, per_s: float, seconds: float, mix: Sequence[tuple[int, int]]
-) -> list[Fate]:
-    """Sends requests at a steady rate, their priorities and deadlines (ms) taking turns; the fate of each."""
+) -> list[Ending]:
+    """Sends requests at a steady rate; their priorities and deadlines (ms) take turns. How each ended."""
     heard = len(client.on(response))
     sent_at: list[float] = []
     began = time.monotonic()
@@ -122,12 +117,12 @@ def offer(
     replies = {message.json["id"]: (message.json, message.at) for message in messages}
     if len(messages) != count or len(replies) != count:
         raise AssertionError(f"{count} requests had {len(messages)} replies to {len(replies)} of them")
-    return [fate(*mix[n % len(mix)], *replies[n], sent_at[n]) for n in range(count)]
+    return [ending(*mix[n % len(mix)], *replies[n], sent_at[n]) for n in range(count)]
 
 
-def fate(priority: int, deadline_ms: int, reply: dict[str, Any], at: float, sent_at: float) -> Fate:
+def ending(priority: int, deadline_ms: int, reply: dict[str, Any], at: float, sent_at: float) -> Ending:
     error = reply["error"] or {}
-    return Fate(
+    return Ending(
         priority=priority,
         deadline_ms=deadline_ms,
         status=reply["status"],
@@ -146,36 +141,8 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-@contextmanager
-def agent(model: str, folder: Path, width: int) -> Iterator[Client]:
-    """An agent that is online with the two tasks and the queue as it is by default, and its client."""
-    port = free_port()
-    broker = start_broker("3.1.1", port, folder)
-    config = folder / "config.toml"
-    labels = json.dumps(list(Kind.CLASSIFY.labels))
-    tasks = f'[tasks.triage]\nkind = "classify"\nsystem = {json.dumps(SYSTEM)}\nlabels = {labels}\n'
-    tasks += f'[tasks.report]\nkind = "generate"\nsystem = {json.dumps(SYSTEM)}\nmax_tokens = {_REPORT_TOKENS}\n'
-    path = model if model.startswith(ECHO_MODEL) else str(Path(model).absolute())
-    config.write_text(
-        'state_dir = "state"\n[device]\nsite = "bench"\nid = "board"\n'
-        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "3.1.1"\n'
-        f"[models.default]\npath = {json.dumps(path)}\n[engine]\nmax_active = {width}\n{tasks}",
-        encoding="utf-8",
-    )
-    client = Client(port, "3.1.1")
-    client.subscribe(f"{BASE}/#")
-    process = AgentProcess(config)
-    try:
-        client.wait_for(f"{BASE}/state", lambda state: state["state"] == "online", 300)
-        yield client
-    finally:
-        client.close()
-        process.stop()
-        broker.stop()
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m rigs.bench.overload", description=__doc__)
     parser.add_argument("model", metavar="MODEL", help="a bundle, a .gguf or echo:step_ms=20")
     parser.add_argument("--times", type=float, default=10.0, help="the load, as a multiple of what can be answered")
     parser.add_argument("--seconds", type=float, default=15.0)
@@ -187,10 +154,18 @@ def main() -> int:
     options = parser.parse_args()
     request, response = (f"{BASE}/infer/{options.task}/{end}" for end in ("request", "response"))
     mix = [(priority, deadline_ms) for deadline_ms in options.deadlines_ms for priority in options.priorities]
-    with tempfile.TemporaryDirectory() as folder, agent(options.model, Path(folder), options.width) as client:
-        per_s = capacity_per_s(client, request, response, width=4 * options.width, seconds=5)
-        fates = offer(client, request, response, per_s=options.times * per_s, seconds=options.seconds, mix=mix)
-    rows = [row(p, [f for f in fates if f.priority == p]) for p in options.priorities] + [row(None, fates)]
+    tasks = task_table("triage", kind="classify", system=SYSTEM, labels=list(Kind.CLASSIFY.labels))
+    tasks += task_table("report", kind="generate", system=SYSTEM, max_tokens=_REPORT_TOKENS)
+    engine = {"max_active": options.width}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_agent(options.model, Path(folder), tasks, engine) as agent,
+    ):
+        client = agent.client
+        per_s = capacity_per_s(client, request, response, width=4 * options.width, seconds=options.seconds / 3)
+        endings = offer(client, request, response, per_s=options.times * per_s, seconds=options.seconds, mix=mix)
+    rows = [row(p, [one for one in endings if one.priority == p]) for p in options.priorities]
+    rows.append(row(None, endings))
     if options.json:
         print(json.dumps({"capacity_per_s": round(per_s, 2), "rows": [asdict(one) for one in rows]}, indent=2))
         return 0
@@ -199,7 +174,7 @@ def main() -> int:
     return 0
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Group]) -> str:
     names = ("offered", "admitted", "displaced", "in time", "late", "share", "busy p50", "p95 ms")
     lines = [f"{'priority':>8} " + " ".join(f"{name:>9}" for name in names) + "  busy by code"]
     for one in rows:

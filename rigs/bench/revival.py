@@ -1,13 +1,12 @@
-"""How soon a worker that was killed is made up for: `python -m rigs.bench.revival [MODEL] [--kills 20] [--age 61]`.
+"""How soon a killed worker is replaced.
 
-An agent and a broker as processes. Each time, one request is with the worker when it is killed (stopped before, so that
-it cannot have answered), another one comes right after. Milliseconds from the kill to
-  noticed   the next worker's process is there: how soon the end is seen, and the pause before a restart
-  imported  that has read its own program
-  loaded    and the model, decoded prefixes included: it is ready
-  waiting   the request that it took with it is answered
-  after     the one that came after the kill is answered
-each from the one before; `waiting` and `after` from the kill.
+Each time, one request is with the worker when it is killed (it is stopped first, so that it cannot answer), and another
+request comes right after. Milliseconds, each from the line before, but `waiting` and `after` from the kill:
+  noticed   the next worker's process exists
+  imported  it has read its own program
+  loaded    it has loaded the model and decoded its prefixes
+  waiting   the request that the killed worker had is answered
+  after     the request that came after the kill is answered
 """
 
 from __future__ import annotations
@@ -24,24 +23,24 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from edge_agent.tools.demo.broker import free_port, start_broker
 from edge_agent.tools.demo.readings import checkpoint_folder
 from edge_agent.worker.supervisor import STABLE_AFTER_S
+from rigs.bench.agent import BASE, AgentSide, running_agent, task_table
 from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess, wait_until, workers
-from tests.helpers.site import site_config
+from tests.helpers.processes import wait_until, workers
 
-BASE = "edgeai/v1/test/revival"
-_WAIT_S = 300.0
+_LABELS = ["normal", "bearing fault", "cavitation"]
 PARTS = ("noticed", "imported", "loaded", "waiting", "after")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m rigs.bench.revival",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help="a bundle or a .gguf (default: the demonstration model)"
     )
@@ -51,14 +50,16 @@ def main() -> int:
         metavar="S",
         type=float,
         default=STABLE_AFTER_S + 1.0,
-        help="of a worker when it is killed (default: %(default)s, which is called stable)",
+        help="of a worker when it is killed (default: %(default)s: a stable one, which is replaced at once)",
     )
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        with _site(folder, given.model or str(_demo_model(folder))) as (agent, client):
-            kills = [_kill(agent, client, number, given.age) for number in range(given.kills)]
+        model = given.model or _demo_model(folder)
+        tasks = task_table("triage", kind="classify", system="Name the condition.", labels=_LABELS)
+        with running_agent(model, folder, tasks, {}) as agent:
+            kills = [_kill(agent, number, given.age) for number in range(given.kills)]
     columns = {part: sorted(kill[part] for kill in kills) for part in PARTS}
     if given.json:
         print(json.dumps({"kills": kills, "age_s": given.age}, indent=2))
@@ -70,40 +71,23 @@ def main() -> int:
     return 0
 
 
-@contextmanager
-def _site(folder: Path, model: str) -> Iterator[tuple[AgentProcess, Client]]:
-    port = free_port()
-    broker = start_broker("5", port, folder)
-    client = Client(port, "5")
-    client.subscribe(f"{BASE}/#")
-    config = folder / "config.toml"
-    config.write_text(site_config("revival", port, "5", model), encoding="utf-8")
-    agent = AgentProcess(config)
-    try:
-        client.wait_for(f"{BASE}/state", lambda state: state["state"] == "online", _WAIT_S)
-        yield agent, client
-    finally:
-        agent.stop()
-        client.close()
-        broker.stop()
-
-
 def _demo_model(folder: Path) -> Path:
     command = [sys.executable, "-m", "edge_convert", str(checkpoint_folder()), "--out", str(folder / "demo")]
     subprocess.run([*command, "--type", "q8_0", "--name", "demo", "--no-canaries"], check=True)
     return folder / "demo"
 
 
-def _kill(agent: AgentProcess, client: Client, number: int, age_s: float) -> dict[str, float]:
+def _kill(agent: AgentSide, number: int, age_s: float) -> dict[str, float]:
     """Milliseconds by part."""
+    client = agent.client
     time.sleep(age_s)
     client.messages.clear()
-    (worker,) = workers(agent.process.pid)
+    (worker,) = workers(agent.pid)
     os.kill(worker, signal.SIGSTOP)
     _ask(client, f"waiting-{number}", f"{number} mm/s")
-    _wait_until_handed_over(client)
+    wait_until(lambda: agent.health()["inference"]["active"], "the worker has the request")
     next_at: list[float] = []
-    watch = threading.Thread(target=lambda: next_at.append(_another_child(agent.process.pid, worker)))
+    watch = threading.Thread(target=lambda: next_at.append(_time_of_next_worker(agent.pid, worker)))
     watch.start()
     killed_at = time.monotonic()
     os.kill(worker, signal.SIGKILL)
@@ -112,7 +96,7 @@ def _kill(agent: AgentProcess, client: Client, number: int, age_s: float) -> dic
     ready_at = client.wait(f"{BASE}/event/worker-restarted")[0].at
     watch.join()
     assert {reply.json["status"] for reply in replies.values()} == {"ok"}, replies
-    load_s = float(re.findall(r"model ready load_s=([\d.]+)", agent.log)[-1])
+    load_s = float(re.findall(r"model ready load_s=([\d.]+)", agent.process.log)[-1])
     times_s = {
         "noticed": next_at[0] - killed_at,
         "imported": ready_at - next_at[0] - load_s,
@@ -127,18 +111,8 @@ def _ask(client: Client, name: str, text: str) -> None:
     client.publish(f"{BASE}/infer/triage/request", {"id": name, "input": text, "deadline_ms": 600_000})
 
 
-def _wait_until_handed_over(client: Client) -> None:
-    def is_active() -> bool:
-        heard = len(client.on(f"{BASE}/health"))
-        client.publish(f"{BASE}/cmd/health", b"")
-        health = client.wait(f"{BASE}/health", count=heard + 1)[-1].json
-        return bool(health["inference"]["active"])
-
-    wait_until(is_active, "the worker has the request")
-
-
-def _another_child(parent: int, before: int) -> float:
-    """When it was there, in seconds of the monotonic clock."""
+def _time_of_next_worker(parent: int, before: int) -> float:
+    """In seconds of the monotonic clock."""
     while not set(workers(parent)) - {before}:
         time.sleep(0.001)
     return time.monotonic()

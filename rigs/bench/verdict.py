@@ -1,18 +1,99 @@
-"""PURE. What was measured -> the rows of the table, with their targets."""
+"""Measured values, one per round -> rows of the table, with their targets."""
 
 from __future__ import annotations
 
-from rigs.bench.agent_side import AgentSide
-from rigs.bench.asking import Run
-from rigs.bench.example_server import PythonServer
-from rigs.bench.figures import Row, at_equal_text, ratios, row
-from rigs.bench.idle import SHORT_TOKENS
-from rigs.bench.llama_server import LlamaServer
-from rigs.bench.rounds import WIDTHS, Measured
-from rigs.bench.sizes import CLIENTS
-from rigs.bench.workload import Answer, Kind
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-_OURS, _THEIRS, _EXAMPLE = AgentSide.name, LlamaServer.name, PythonServer.name
+from rigs.bench.rounds import SHORT_TOKENS, WIDTHS, Measured, Run
+from rigs.bench.server import LlamaServer
+from rigs.bench.workload import CLIENTS, Answer, Kind
+
+_OURS, _THEIRS = "edge-agent", LlamaServer.name
+
+
+@dataclass(frozen=True)
+class Row:
+    """Median, lowest and highest of all rounds. at_least, at_most: the target, if there is one."""
+
+    name: str
+    value: float
+    lowest: float
+    highest: float
+    unit: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def is_met(self) -> bool | None:
+        """None = there is no target."""
+        if self.at_least is not None:
+            return self.value >= self.at_least
+        return None if self.at_most is None else self.value <= self.at_most
+
+    @property
+    def target(self) -> str:
+        if self.at_least is not None:
+            return f"≥ {self.at_least:g}"
+        return "" if self.at_most is None else f"≤ {self.at_most:g}"
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "median": self.value,
+            "lowest": self.lowest,
+            "highest": self.highest,
+            "target": self.target or None,
+            "is_met": self.is_met,
+        }
+
+
+def row(
+    name: str, values: Sequence[float], unit: str = "", *, at_least: float | None = None, at_most: float | None = None
+) -> Row:
+    """Raises statistics.StatisticsError without values."""
+    return Row(name, statistics.median(values), min(values), max(values), unit, at_least, at_most)
+
+
+def ratios(mine: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Round by round, within which the machine changes less. Raises ValueError for unequal lengths."""
+    return [one / other for one, other in zip(mine, theirs, strict=True)]
+
+
+def at_equal_text(
+    ratio: Sequence[float],
+    *,
+    my_rate: Sequence[float],
+    my_tokens: Sequence[float],
+    their_tokens: Sequence[float],
+    my_tokens_per_s: Sequence[float],
+) -> list[float]:
+    """Ratios of rates where both sides word a text freely: lower by the time that their longer text would take me.
+
+    my_tokens_per_s: at which I write texts under the same load, prompts included. A longer text of mine raises nothing.
+    """
+    rounds = zip(ratio, my_rate, my_tokens, their_tokens, my_tokens_per_s, strict=True)
+    return [value / (1 + max(0.0, theirs - mine) * rate / speed) for value, rate, mine, theirs, speed in rounds]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """One line per row."""
+    width = max(len(one.name) for one in rows)
+    lines = [f"{'':{width}} {'median':>9}  {'spread':15} {'target':>8}"]
+    for one in rows:
+        verdict = {True: "met", False: "MISSED", None: ""}[one.is_met]
+        spread = f"{_short(one.lowest)}–{_short(one.highest)}"
+        lines.append(
+            f"{one.name:{width}} {_short(one.value):>9}  {spread:15} {one.target:>8} {one.unit:9} {verdict}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def rows(measured: Measured) -> list[Row]:
@@ -25,55 +106,35 @@ def rows(measured: Measured) -> list[Row]:
     if measured.generate_limit:
         found += _generate_rows(measured)
     if measured.latencies:
-        found += [
-            row(
-                f"one classify on an idle agent, ≤ {SHORT_TOKENS} new tokens: p50",
-                [latency.answer_ms for latency in measured.latencies],
-                "ms",
-                at_most=90,
-            ),
-            row(
-                "from the packet to the first step on an idle agent: p50",
-                [latency.queued_ms for latency in measured.latencies],
-                "ms",
-                at_most=3,
-            ),
-        ]
-    if measured.agent_mb:
-        found.append(
-            row(f"anonymous memory beyond the weights, {CLIENTS} active", measured.agent_mb, "MiB", at_most=200)
-        )
-        found.append(row("  the same of llama-server", measured.server_mb, "MiB"))
+        answers_ms = [latency.answer_ms for latency in measured.latencies]
+        queued_ms = [latency.queued_ms for latency in measured.latencies]
+        found.append(row(f"classify on an idle agent, ≤ {SHORT_TOKENS} new tokens: p50", answers_ms, "ms", at_most=90))
+        found.append(row("from the packet to the first step on an idle agent: p50", queued_ms, "ms", at_most=3))
+    if measured.agent_mib:
+        found.append(row(f"own memory beyond the weights, {CLIENTS} active", measured.agent_mib, "MiB", at_most=200))
+        found.append(row("  the same of llama-server", measured.server_mib, "MiB"))
     if measured.bursts:
         name = f"cold burst of 4: requests that share the new prefix of {measured.burst_tokens} tokens"
         found.append(row(name, [burst.shared for burst in measured.bursts], at_least=3))
-        found.append(
-            row("  tokens of the prefix computed", [burst.computed_tokens for burst in measured.bursts], "tokens")
-        )
-    if measured.others_cpus:
-        found.append(row("CPUs that others kept busy meanwhile", measured.others_cpus, "CPUs"))
+        computed = [burst.computed_tokens for burst in measured.bursts]
+        found.append(row("  tokens of the prefix computed", computed, "tokens"))
     return found
 
 
 def _classify_rows(measured: Measured) -> list[Row]:
     rates = {key: [run.requests_per_s for run in runs] for key, runs in measured.runs.items()}
     ours = rates[_OURS, Kind.CLASSIFY, CLIENTS]
-    theirs = {width: row("", rates[_THEIRS, Kind.CLASSIFY, width]).value for width in WIDTHS}
-    best = max(theirs, key=lambda width: theirs[width])
+    best = max(WIDTHS, key=lambda width: statistics.median(rates[_THEIRS, Kind.CLASSIFY, width]))
     alone, together = (measured.runs[_OURS, Kind.CLASSIFY, width] for width in (1, CLIENTS))
-    pairs = [pair for one, other in zip(alone, together, strict=True) for pair in _pairs(one, other)]
-    server_pairs = [
-        pair
-        for one, other in zip(together, measured.runs[_THEIRS, Kind.CLASSIFY, CLIENTS], strict=True)
-        for pair in _pairs(one, other)
-    ]
+    server = measured.runs[_THEIRS, Kind.CLASSIFY, CLIENTS]
+    pairs, server_pairs = _pairs(alone, together), _pairs(together, server)
     shared = [rates[side, Kind.CLASSIFY_SHARED, CLIENTS] for side in (_OURS, _THEIRS)]
     return [
         row("classify: requests/s, 8 clients", ours, "1/s"),
         row("  one client", rates[_OURS, Kind.CLASSIFY, 1], "1/s"),
         *(row(f"  llama-server, {width}", rates[_THEIRS, Kind.CLASSIFY, width], "1/s") for width in WIDTHS),
         row("  tokens computed per request", [run.computed_tokens for run in together], "tokens"),
-        row("  the same of llama-server", _computed(measured, _THEIRS, Kind.CLASSIFY), "tokens"),
+        row("  the same of llama-server", [run.computed_tokens for run in server], "tokens"),
         row("classify: ratio at 8", ratios(ours, rates[_THEIRS, Kind.CLASSIFY, CLIENTS]), at_least=1.6),
         row(f"classify: ratio to its best, at {best}", ratios(ours, rates[_THEIRS, Kind.CLASSIFY, best]), at_least=1.4),
         row("classify: ratio at 1", ratios(rates[_OURS, Kind.CLASSIFY, 1], rates[_THEIRS, Kind.CLASSIFY, 1])),
@@ -87,62 +148,45 @@ def _classify_rows(measured: Measured) -> list[Row]:
 
 def _extract_rows(measured: Measured) -> list[Row]:
     found: list[Row] = []
-    for width, target in ((CLIENTS, 2.0), (1, 2.2)):
-        ours = [run.requests_per_s for run in measured.runs[_OURS, Kind.EXTRACT, width]]
-        found.append(row(f"extract: requests/s, {width}", ours, "1/s"))
-        found.append(row("  tokens of free text", measured.free_tokens[_OURS, width], "tokens"))
-        for side, at_least in ((_THEIRS, target), (_EXAMPLE, 1.0)):
-            if (side, Kind.EXTRACT, width) not in measured.runs:
-                continue
-            theirs = [run.requests_per_s for run in measured.runs[side, Kind.EXTRACT, width]]
-            found += [
-                row(f"  {side}", theirs, "1/s"),
-                row("  its tokens of free text", measured.free_tokens[side, width], "tokens"),
-                row(
-                    f"extract: ratio to {side} at {width}",
-                    at_equal_text(
-                        ratios(ours, theirs),
-                        my_rate=ours,
-                        my_tokens=measured.free_tokens[_OURS, width],
-                        their_tokens=measured.free_tokens[side, width],
-                        my_tokens_per_s=measured.text_speeds[width],
-                    ),
-                    at_least=at_least,
-                ),
-            ]
+    for width, at_least in ((CLIENTS, 2.0), (1, 2.2)):
+        ours, theirs = (
+            [run.requests_per_s for run in measured.runs[side, Kind.EXTRACT, width]] for side in (_OURS, _THEIRS)
+        )
+        equal = at_equal_text(
+            ratios(ours, theirs),
+            my_rate=ours,
+            my_tokens=measured.free_tokens[_OURS, width],
+            their_tokens=measured.free_tokens[_THEIRS, width],
+            my_tokens_per_s=measured.text_speeds[width],
+        )
+        found += [
+            row(f"extract: requests/s, {width}", ours, "1/s"),
+            row("  tokens of free text", measured.free_tokens[_OURS, width], "tokens"),
+            row("  llama-server", theirs, "1/s"),
+            row("  its tokens of free text", measured.free_tokens[_THEIRS, width], "tokens"),
+            row(f"extract: ratio at {width}", equal, at_least=at_least),
+        ]
     return found
 
 
 def _generate_rows(measured: Measured) -> list[Row]:
-    ours = [run.tokens_per_s for run in measured.runs[_OURS, Kind.GENERATE, CLIENTS]]
-    found = [row("generate: tokens/s, 8 clients", ours, "tokens/s")]
-    found.append(row("  tokens per answer", _written(measured, _OURS), "tokens"))
-    for side, target in ((_THEIRS, 1.15), (_EXAMPLE, 1.0)):
-        if (side, Kind.GENERATE, CLIENTS) in measured.runs:
-            theirs = [run.tokens_per_s for run in measured.runs[side, Kind.GENERATE, CLIENTS]]
-            found += [
-                row(f"  {side}", theirs, "tokens/s"),
-                row("  its tokens per answer", _written(measured, side), "tokens"),
-                row(f"generate: ratio to {side} at {CLIENTS}", ratios(ours, theirs), at_least=target),
-            ]
-    found.append(row("  llama-batched-bench", measured.generate_limit, "tokens/s"))
-    found.append(
-        row("generate: of what llama-batched-bench allows", ratios(ours, measured.generate_limit), at_least=0.95)
-    )
-    return found
+    runs, their_runs = (measured.runs[side, Kind.GENERATE, CLIENTS] for side in (_OURS, _THEIRS))
+    ours, theirs = ([run.tokens_per_s for run in one] for one in (runs, their_runs))
+    return [
+        row("generate: tokens/s, 8 clients", ours, "tokens/s"),
+        row("  tokens per answer", [run.written_tokens for run in runs], "tokens"),
+        row("  llama-server", theirs, "tokens/s"),
+        row("  its tokens per answer", [run.written_tokens for run in their_runs], "tokens"),
+        row("generate: ratio at 8", ratios(ours, theirs), at_least=1.15),
+        row("  llama-batched-bench", measured.generate_limit, "tokens/s"),
+        row("generate: of what llama-batched-bench allows", ratios(ours, measured.generate_limit), at_least=0.95),
+    ]
 
 
-def _computed(measured: Measured, side: str, kind: Kind) -> list[float]:
-    return [run.computed_tokens for run in measured.runs[side, kind, CLIENTS]]
-
-
-def _written(measured: Measured, side: str) -> list[float]:
-    runs = measured.runs[side, Kind.GENERATE, CLIENTS]
-    return [sum(answer.completion_tokens for answer in run.answers) / len(run.answers) for run in runs]
-
-
-def _pairs(one: Run, other: Run) -> list[tuple[Answer, Answer]]:
-    return list(zip(one.answers, other.answers, strict=True))
+def _pairs(some: Sequence[Run], others: Sequence[Run]) -> list[tuple[Answer, Answer]]:
+    return [
+        pair for one, other in zip(some, others, strict=True) for pair in zip(one.answers, other.answers, strict=True)
+    ]
 
 
 def _agreement(pairs: list[tuple[Answer, Answer]]) -> float:

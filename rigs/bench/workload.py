@@ -1,6 +1,6 @@
-"""What all sides are asked: one constant text, readings that all differ, and three kinds of answer to them.
+"""What all sides are asked: one constant text, readings that all differ, and four kinds of answer.
 
-The tokens of the constant text and of a reading are those of Qwen2.5's vocabulary: 185 and about 50.
+In Qwen2.5's vocabulary the constant text has 185 tokens, a reading about 50.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edge_agent.requests.templates import constant_head, render
 Reading = dict[str, Any]
 
 LABELS = ("normal", "bearing fault", "cavitation", "overload", "leak", "dry run")
-# "overload" and "overheating" begin with the same token: one forward pass does not tell them apart.
+# "overload" and "overheating" begin with the same token: one forward pass cannot distinguish them.
 SHARED_TOKEN_LABELS = ("normal", "bearing fault", "cavitation", "overload", "overheating", "dry run")
 SEVERITIES = ("low", "medium", "high")
 TEXT_FIELD = "action"
@@ -35,9 +35,15 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 _VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+# All sides get the same threads, context and number of clients.
+THREADS = 2
+CONTEXT_TOKENS = 4096
+CLIENTS = 8
+# Prompt tokens that llama.cpp's programs put into one step; the agent measures what suits it.
+BATCH_TOKENS = 256
 GENERATED_TOKENS = 32
 EXTRACT_TOKENS = 128
-# Of the constant text, where it meets the reading.
+# Where the constant text meets the reading, a token may differ.
 _CACHE_SLACK_TOKENS = 3
 
 SYSTEM = (
@@ -80,17 +86,18 @@ _TEMPLATES = {
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer as its client sees it. scores: label -> probability, where a side tells them."""
+    """One answer as its client sees it. scores, latency_ms: None where a side does not report them."""
 
     text: str
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
     scores: dict[str, float] | None = None
+    latency_ms: float | None = None
 
 
 def readings(count: int, *, seed: str) -> list[Reading]:
-    """The same for the same seed; under another one they all differ, so that nobody has a whole prompt in a cache."""
+    """The same for the same seed. With another seed all differ, so that no side has a whole prompt in its cache."""
     random_ = random.Random(seed)
     return [
         {
@@ -108,17 +115,17 @@ def readings(count: int, *, seed: str) -> list[Reading]:
 
 
 def user_text(kind: Kind, reading: Reading) -> str:
-    """The user's message, as the agent's template makes it."""
+    """The user's message, rendered by the agent's template."""
     return render(kind.template, reading)
 
 
 def constant_text(kind: Kind) -> str:
-    """What all prompts of a kind begin with, in ChatML."""
+    """The beginning that all prompts of a kind share, in ChatML."""
     return chatml(SYSTEM, constant_head(kind.template))
 
 
 def prompt(kind: Kind, reading: Reading) -> str:
-    """What the agent makes of this reading, in ChatML."""
+    """The prompt that the agent makes of this reading, in ChatML."""
     return f"{chatml(SYSTEM, user_text(kind, reading))}<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -128,7 +135,7 @@ def chatml(system: str, user: str) -> str:
 
 
 def check_answer(kind: Kind, answer: Answer, *, constant_tokens: int) -> None:
-    """Raises ValueError for an answer of another form than was asked for, or with fewer tokens than these cached."""
+    """Raises ValueError for an answer of the wrong form, or with fewer than `constant_tokens` from the cache."""
     if answer.cached_tokens < constant_tokens - _CACHE_SLACK_TOKENS:
         raise ValueError(f"only {answer.cached_tokens} of {constant_tokens} constant tokens were cached")
     match kind:
@@ -144,7 +151,7 @@ def check_answer(kind: Kind, answer: Answer, *, constant_tokens: int) -> None:
 
 
 def free_text(answer: Answer) -> str:
-    """The string in an `extract` answer that the model words as it likes."""
+    """The string in an `extract` answer that the model words freely."""
     text = json.loads(answer.text)[TEXT_FIELD]
     assert isinstance(text, str)
     return text

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -100,15 +101,13 @@ def _persistence(folder: Path) -> str:
 
 
 class AgentProcess:
-    """`edge-agent run` as a process. Its log is kept beside its configuration."""
+    """`edge-agent run` as a process. Its log is kept beside its configuration. program: what starts edge-agent."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, program: Sequence[str] = (sys.executable, "-m", "edge_agent")) -> None:
         self.config = config
         self._log_path = config.with_suffix(".log")
         self._log = self._log_path.open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "edge_agent", "run", "--config", str(config)], stdout=self._log, stderr=self._log
-        )
+        self.process = subprocess.Popen([*program, "run", "--config", str(config)], stdout=self._log, stderr=self._log)
 
     @property
     def log(self) -> str:

@@ -1,12 +1,94 @@
+"""The benchmarks in seconds: a real agent with the demonstration model beside a stand-in for llama-server."""
+
 from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 
-from rigs.bench.asking import Run, in_parallel
-from rigs.bench.figures import at_equal_text, ratios, row, table
-from rigs.bench.rounds import Measured
-from rigs.bench.verdict import rows
-from rigs.bench.workload import LABELS, SCHEMA, Answer, Kind, check_answer, constant_text, prompt, readings
+from edge_agent.models.bundle import MODEL_FILE
+from rigs.bench import __main__ as widths
+from rigs.bench import calibration_error, compare, overload, revival
+from rigs.bench.agent import in_parallel, running_agent, workload_tasks
+from rigs.bench.rounds import Limits, Measured, Rounds, Run, Sides, document
+from rigs.bench.verdict import at_equal_text, ratios, row, rows, table
+from rigs.bench.workload import (
+    GENERATED_TOKENS,
+    LABELS,
+    SCHEMA,
+    Answer,
+    Kind,
+    Reading,
+    check_answer,
+    constant_text,
+    prompt,
+    readings,
+)
+
+
+class StandIn:
+    """Answers as llama-server would, without a model. Its own memory is that of this process."""
+
+    name = "llama-server"
+    pid = os.getpid()
+
+    def count_tokens(self, text: str) -> int:
+        return len(text) // 10
+
+    def ask(self, kind: Kind, _reading: Reading) -> Answer:
+        report = {"condition": "leak", "severity": "low", "stop": True, "action": "Close the valve."}
+        text = json.dumps(report) if kind is Kind.EXTRACT else "normal"
+        constant = self.count_tokens(constant_text(kind))
+        return Answer(text, prompt_tokens=constant + 50, cached_tokens=constant, completion_tokens=GENERATED_TOKENS)
+
+
+@pytest.fixture(scope="module")
+def model(demo_bundle: Path) -> Path:
+    return demo_bundle / MODEL_FILE
+
+
+def test_all_parts_of_the_comparison_run(model: Path, tmp_path: Path) -> None:
+    limits = Limits(prefill=lambda *_, **__: 1000.0, batched=lambda *_, **__: 100.0)
+    with running_agent(model, tmp_path, workload_tasks(), compare.ENGINE) as agent:
+        rounds = Rounds(Sides(agent, StandIn(), tmp_path, model, limits), Rounds.PARTS, requests=4)
+        rounds.run(0, 1)
+    names = [one.name for one in rows(rounds.measured)]
+    assert all(any(name.startswith(part) for name in names) for part in ("classify", "extract", "generate"))
+    assert {"  the same of llama-server", "  tokens of the prefix computed"} <= set(names)
+    assert len(document(rounds.measured)) == 14
+
+
+@pytest.mark.parametrize(
+    ("rig", "words", "said"),
+    [
+        (widths, ["{model}", "--clients", "1,2", "--rounds", "1", "--requests", "4"], "classify"),
+        (overload, ["echo:step_ms=20", "--seconds", "2"], "capacity"),
+        (revival, ["{model}", "--kills", "1", "--age", "0"], "noticed"),
+        (calibration_error, ["{model}", "--rows", "8"], "expected calibration error"),
+    ],
+)
+def test_a_benchmark_runs_and_shows_its_table(
+    rig: object,
+    words: list[str],
+    said: str,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["rig", *(word.format(model=model) for word in words)])
+    assert rig.main() == 0  # type: ignore[attr-defined]
+    assert said in capsys.readouterr().out
+
+
+def test_a_model_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for rig in (widths, compare):
+        monkeypatch.setattr(sys, "argv", ["rig", "no-model.gguf"])
+        with pytest.raises(SystemExit, match=r"no-model\.gguf does not exist"):
+            rig.main()
+
 
 LABEL = Answer(text="leak", prompt_tokens=235, cached_tokens=185, completion_tokens=0, scores={"leak": 1.0})
 
@@ -53,7 +135,7 @@ def test_the_table_says_which_targets_are_missed() -> None:
 
 
 def test_only_the_parts_that_were_run_have_rows() -> None:
-    measured = Measured(agent_mb=[150.0], server_mb=[400.0])
+    measured = Measured(agent_mib=[150.0], server_mib=[400.0])
 
     assert [(one.value, one.is_met) for one in rows(measured)] == [(150.0, True), (400.0, None)]
 

@@ -1,0 +1,187 @@
+"""An agent that is online behind the embedded broker, and clients that ask it over MQTT."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+import paho.mqtt.client as paho
+
+from edge_agent.core.config import ECHO_MODEL
+from edge_agent.tools.demo.broker import free_port, start_broker
+from rigs.bench.workload import EXTRACT_TOKENS, GENERATED_TOKENS, SCHEMA, SYSTEM, Answer, Kind, Reading
+from tests.helpers.client import Client
+from tests.helpers.processes import AgentProcess
+
+BASE = "edgeai/v1/bench/board"
+START_S = 300.0
+_ANSWER_S = 300.0
+# How often a client that waits looks whether the agent is still online.
+_LOOK_S = 5.0
+
+Question = TypeVar("Question")
+Reply = TypeVar("Reply")
+
+
+class UnexpectedReply(Exception):  # noqa: N818 - a reply, not an error of the program
+    """A request got another terminal reply than `ok`, or none."""
+
+
+class WaitingClient(Client):
+    """Its `ask` waits for the reply with the request's id, in any number of threads; other messages are kept."""
+
+    def __init__(self, port: int) -> None:
+        self._ids = itertools.count()
+        self._waiting: dict[str, SimpleQueue[dict[str, Any]]] = {}
+        super().__init__(port, "3.1.1")
+
+    def _on_message(self, client: object, userdata: object, message: paho.MQTTMessage) -> None:
+        reply = json.loads(message.payload) if message.topic.endswith("/response") else {}
+        waiting = self._waiting.pop(str(reply.get("id")), None)
+        if waiting is not None:
+            waiting.put(reply)
+        else:
+            super()._on_message(client, userdata, message)
+
+    def ask(self, task: str, value: Any) -> dict[str, Any]:
+        """The terminal reply. Raises UnexpectedReply."""
+        request_id = f"q{next(self._ids)}"
+        inbox = self._waiting[request_id] = SimpleQueue()
+        self.send(f"{BASE}/infer/{task}/request", json.dumps({"id": request_id, "input": value}, ensure_ascii=False))
+        reply = self._next(inbox, task)
+        if reply["status"] != "ok":
+            raise UnexpectedReply(f"{task} was answered {json.dumps(reply)}")
+        return reply
+
+    def _next(self, inbox: SimpleQueue[dict[str, Any]], task: str) -> dict[str, Any]:
+        for _ in range(int(_ANSWER_S / _LOOK_S)):
+            try:
+                return inbox.get(timeout=_LOOK_S)
+            except Empty:
+                state = self.on(f"{BASE}/state")[-1].json["state"]
+                if state != "online":
+                    raise UnexpectedReply(f"{task} was not answered: the agent is {state}") from None
+        raise UnexpectedReply(f"{task} was not answered within {_ANSWER_S} s")
+
+
+class AgentSide:
+    """An agent and its client; a Side of the comparison. Raises UnexpectedReply."""
+
+    def __init__(self, client: WaitingClient, process: AgentProcess, name: str = "edge-agent") -> None:
+        self.name = name
+        self.client = client
+        self.process = process
+        self._text = process.config.read_text("utf-8")
+
+    @property
+    def pid(self) -> int:
+        return self.process.process.pid
+
+    def ask(self, kind: Kind, reading: Reading) -> Answer:
+        reply = self.client.ask(task_name(kind), reading)
+        usage, output = reply["usage"], reply["output"]
+        return Answer(
+            text=output if isinstance(output, str) else json.dumps(output, ensure_ascii=False),
+            prompt_tokens=usage["prompt_tokens"],
+            cached_tokens=usage["cached_tokens"],
+            completion_tokens=usage["completion_tokens"],
+            scores=reply["scores"],
+            latency_ms=reply["timing"]["total_ms"],
+        )
+
+    def health(self) -> dict[str, Any]:
+        topic = f"{BASE}/health"
+        heard = len(self.client.on(topic))
+        self.client.publish(f"{BASE}/cmd/health", b"")
+        return self.client.wait(topic, count=heard + 1)[-1].json
+
+    def add_task(self, table: str) -> None:
+        """Replaces the task that was added before. Returns when the agent has it; its worker may not yet."""
+        self.process.config.write_text(self._text + table, encoding="utf-8")
+        topic = f"{BASE}/cmd/reload/result"
+        heard = len(self.client.on(topic))
+        self.client.publish(f"{BASE}/cmd/reload", {"id": "reload"})
+        result = self.client.wait(topic, count=heard + 1)[-1].json
+        if result["status"] != "ok":
+            raise UnexpectedReply(f"reload was answered {json.dumps(result)}")
+
+
+@contextmanager
+def running_agent(
+    model: str | Path,
+    folder: Path,
+    tasks: str,
+    engine: Mapping[str, int],
+    *,
+    more: str = "",
+    program: Sequence[str] = (sys.executable, "-m", "edge_agent"),
+    name: str = "edge-agent",
+) -> Iterator[AgentSide]:
+    """An agent that is online. tasks, more: TOML at the end of its configuration. program: what starts it."""
+    port = free_port()
+    broker = start_broker("3.1.1", port, folder)
+    path = str(model) if str(model).startswith(ECHO_MODEL) else str(Path(model).absolute())
+    (folder / "schema.json").write_text(json.dumps(SCHEMA), encoding="utf-8")
+    config = folder / "config.toml"
+    config.write_text(
+        'state_dir = "state"\n[device]\nsite = "bench"\nid = "board"\n'
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "3.1.1"\n'
+        f"[models.default]\npath = {json.dumps(path)}\n"
+        '[commands]\nallow = ["ping", "health", "reload"]\n[engine]\n'
+        + "".join(f"{key} = {value}\n" for key, value in engine.items())
+        + more
+        + tasks,
+        encoding="utf-8",
+    )
+    client = WaitingClient(port)
+    client.subscribe(f"{BASE}/#")
+    process = AgentProcess(config, program)
+    try:
+        client.wait_for(f"{BASE}/state", lambda state: state["state"] == "online", START_S)
+        yield AgentSide(client, process, name)
+    finally:
+        client.close()
+        process.stop()
+        broker.stop()
+
+
+def in_parallel(
+    ask: Callable[[Question], Reply], questions: Sequence[Question], clients: int
+) -> tuple[list[Reply], float]:
+    """Replies in the order of the questions, and seconds; each of `clients` asks again when it has its answer."""
+    with ThreadPoolExecutor(clients) as pool:
+        began = time.perf_counter()
+        replies = list(pool.map(ask, questions))
+        return replies, time.perf_counter() - began
+
+
+def task_name(kind: Kind) -> str:
+    return f"pump-{kind}"
+
+
+def workload_tasks() -> str:
+    """One task for each kind, as TOML. Their deadline is long: only time is measured."""
+    fields: dict[Kind, dict[str, Any]] = {
+        Kind.CLASSIFY: {"kind": "classify", "labels": list(Kind.CLASSIFY.labels)},
+        Kind.CLASSIFY_SHARED: {"kind": "classify", "labels": list(Kind.CLASSIFY_SHARED.labels)},
+        Kind.EXTRACT: {"kind": "extract", "max_tokens": EXTRACT_TOKENS, "schema": "schema.json"},
+        Kind.GENERATE: {"kind": "generate", "max_tokens": GENERATED_TOKENS},
+    }
+    return "".join(
+        task_table(task_name(kind), system=SYSTEM, template=kind.template, deadline_ms=600_000, **more)
+        for kind, more in fields.items()
+    )
+
+
+def task_table(name: str, **fields: Any) -> str:
+    """As TOML: its strings, numbers and arrays are written like JSON's."""
+    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in fields.items())
+    return f"[tasks.{name}]\n{''.join(lines)}"

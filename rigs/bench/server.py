@@ -1,0 +1,164 @@
+"""llama.cpp's own programs: llama-server as a side of the comparison, and what its benchmarks reach."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import queue
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from edge_agent.tools.demo.broker import free_port
+from rigs.bench.workload import (
+    CLIENTS,
+    CONTEXT_TOKENS,
+    EXTRACT_TOKENS,
+    GENERATED_TOKENS,
+    SCHEMA,
+    THREADS,
+    Answer,
+    Kind,
+    Reading,
+    prompt,
+)
+from tests.helpers.llama_sources import run_program
+from tests.helpers.processes import WAIT_S, wait_until
+
+PROGRAMS = ("llama-server", "llama-bench", "llama-batched-bench")
+# Greedy, without penalties and other samplers: the server's fastest way to the same token.
+_GREEDY = {"temperature": 0, "samplers": ["top_k"], "top_k": 1, "repeat_penalty": 1.0}
+_START_S = 300.0
+_ANSWER_S = 300.0
+_CLOSED = (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected)
+
+
+class LlamaServer:
+    """llama-server with a slot per client, which share one cache of cells; prompts stay in every slot."""
+
+    name = "llama-server"
+
+    def __init__(self, programs: Path, model: Path, folder: Path) -> None:
+        self._port = free_port()
+        self._log = folder / "llama-server.log"
+        self._connections: queue.LifoQueue[http.client.HTTPConnection] = queue.LifoQueue()
+        command = [str(programs / "llama-server"), "--model", str(model), "--host", "127.0.0.1"]
+        command += ["--port", str(self._port), "--parallel", str(CLIENTS), "--kv-unified"]
+        command += ["--ctx-size", str(CONTEXT_TOKENS), *_threads()]
+        with self._log.open("wb") as file:
+            self._process = subprocess.Popen(command, stdout=file, stderr=file)
+        try:
+            wait_until(self._is_healthy, f"llama-server is ready; see {self._log}", _START_S)
+        except AssertionError:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def count_tokens(self, text: str) -> int:
+        """Special tokens in the text count as such."""
+        return len(self._post("/tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"])
+
+    def ask(self, kind: Kind, reading: Reading) -> Answer:
+        """Raises ValueError for an answer that was cut."""
+        reply = self._post(
+            "/completion", {"prompt": prompt(kind, reading), "cache_prompt": True, **_GREEDY, **_form(kind)}
+        )
+        wanted_stop = "limit" if kind is Kind.GENERATE else "eos"
+        if reply["truncated"] or reply["stop_type"] != wanted_stop:
+            raise ValueError(f"llama-server cut an answer or ended it otherwise than by {wanted_stop!r}: {reply}")
+        return Answer(
+            text=reply["content"],
+            prompt_tokens=reply["tokens_evaluated"],
+            cached_tokens=reply["timings"]["cache_n"],
+            completion_tokens=reply["tokens_predicted"],
+        )
+
+    def close(self) -> None:
+        while not self._connections.empty():
+            self._connections.get().close()
+        self._process.terminate()
+        try:
+            self._process.wait(WAIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        """Raises ValueError for any status but 200, OSError if the server is gone."""
+        try:
+            connection = self._connections.get_nowait()
+            status, data = _exchange(connection, path, body)
+        except (queue.Empty, *_CLOSED):
+            # The server closes a connection that was idle for some seconds.
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_ANSWER_S)
+            status, data = _exchange(connection, path, body)
+        self._connections.put(connection)
+        if status != 200:
+            raise ValueError(f"{path} gave {status}: {data[:500]!r}")
+        return json.loads(data)
+
+    def _is_healthy(self) -> bool:
+        if self._process.poll() is not None:
+            raise AssertionError(f"the server ended with {self._process.returncode}:\n{self._log.read_text()[-2000:]}")
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+
+def prefill_tokens_per_s(programs: Path, model: Path, *, batch_tokens: int, shared_tokens: int) -> float:
+    """llama-bench: one full batch behind `shared_tokens` in the cache, the mean of three passes."""
+    command = [str(programs / "llama-bench"), "--model", str(model), "--output", "json", "--repetitions", "3"]
+    command += ["--n-depth", str(shared_tokens), "--n-prompt", str(batch_tokens), "--n-gen", "0"]
+    command += ["--threads", str(THREADS), "--batch-size", str(batch_tokens), "--ubatch-size", str(batch_tokens)]
+    (result,) = json.loads(run_program(command))
+    return float(result["avg_ts"])
+
+
+def batched_tokens_per_s(
+    programs: Path, model: Path, *, shared_tokens: int, own_tokens: int, written_tokens: int
+) -> float:
+    """llama-batched-bench: written tokens per second of CLIENTS sequences that share the beginning of their prompts.
+
+    The program shares all of a prompt or nothing of it. So the time of the prompts is that of a run with only the
+    tokens of their own, and the time of writing that of a run that shares prompts of full length.
+    """
+    prompts_s = _batched(programs, model, own_tokens, written_tokens)["t_pp"]
+    writing_s = _batched(programs, model, shared_tokens + own_tokens, written_tokens, "-pps")["t_tg"]
+    return CLIENTS * written_tokens / (prompts_s + writing_s)
+
+
+def _batched(programs: Path, model: Path, prompt_tokens: int, written: int, *more: str) -> dict[str, float]:
+    command = [str(programs / "llama-batched-bench"), "--model", str(model), "--ctx-size", str(CONTEXT_TOKENS)]
+    command += [*_threads(), "--kv-unified", "-npp", str(prompt_tokens), "-ntg", str(written), "-npl", str(CLIENTS)]
+    output = run_program([*command, "--output-format", "jsonl", *more])
+    (result,) = (json.loads(line) for line in output.splitlines() if line.startswith("{"))
+    return {key: float(value) for key, value in result.items()}
+
+
+def _threads() -> list[str]:
+    return ["--threads", str(THREADS), "--threads-batch", str(THREADS)]
+
+
+def _exchange(connection: http.client.HTTPConnection, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    return response.status, response.read()
+
+
+def _form(kind: Kind) -> dict[str, Any]:
+    match kind:
+        case Kind.CLASSIFY | Kind.CLASSIFY_SHARED:
+            # No label has more than four tokens, and another token ends it.
+            return {"grammar": "root ::= " + " | ".join(map(json.dumps, kind.labels)), "n_predict": 8}
+        case Kind.EXTRACT:
+            return {"json_schema": SCHEMA, "n_predict": EXTRACT_TOKENS}
+        case Kind.GENERATE:
+            return {"n_predict": GENERATED_TOKENS, "ignore_eos": True}
