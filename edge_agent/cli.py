@@ -313,8 +313,8 @@ def _check_config(path: Path) -> int:
 
 
 def _ask(options: argparse.Namespace) -> int:
-    from edge_agent.tools.ask import ask, input_of  # noqa: PLC0415
-    from edge_agent.tools.exchange import NoAnswerError  # noqa: PLC0415
+    from edge_agent.tools.ask import ask, parse_input  # noqa: PLC0415
+    from edge_agent.tools.client import NoAnswerError  # noqa: PLC0415
 
     config = load_config(options.config, broker_file_faults)
     text = options.input
@@ -324,7 +324,7 @@ def _ask(options: argparse.Namespace) -> int:
         print("edge-agent: INPUT should be UTF-8", file=sys.stderr)
         return EXIT_USAGE
     try:
-        given = text if options.text else input_of(text)
+        given = text if options.text else parse_input(text)
     except NotJsonError as error:
         print(printable(f"edge-agent: INPUT is not JSON: {error}; --text sends it as it is"), file=sys.stderr)
         return EXIT_USAGE
@@ -339,8 +339,8 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
+    from edge_agent.tools.client import NoAnswerError  # noqa: PLC0415
     from edge_agent.tools.command import send_command  # noqa: PLC0415
-    from edge_agent.tools.exchange import NoAnswerError  # noqa: PLC0415
 
     config = load_config(options.config, command_file_faults)
     try:
@@ -353,11 +353,11 @@ def _command(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from edge_agent.tools.watch.broker import BrokerError, broker_of  # noqa: PLC0415
+    from edge_agent.tools.watch.broker import BrokerError, broker_and_site  # noqa: PLC0415
     from edge_agent.tools.watch.watch import watch  # noqa: PLC0415
 
     try:
-        mqtt, site = broker_of(options)
+        mqtt, site = broker_and_site(options)
     except BrokerError as error:
         for fault in error.faults:
             print(printable(f"edge-agent watch: {fault}"), file=sys.stderr)

@@ -26,7 +26,7 @@ from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.engine.adapters import demo_adapter
 from tests.helpers.processes import wait_until
-from tests.tools.watch.scenes import mixed_site, plain, view_of
+from tests.tools.watch.scenes import mixed_site, plain
 
 PACKAGE = Path(__file__).parents[1] / "edge_agent"
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -192,7 +192,7 @@ def test_signing_sample_is_accepted() -> None:
 
 def test_what_watch_shows_is_what_it_draws() -> None:
     (sample,) = samples("text")
-    assert sample.splitlines() == plain(view_of(mixed_site()))
+    assert sample.splitlines() == plain(mixed_site())
 
 
 def test_every_command_is_in_the_table() -> None:

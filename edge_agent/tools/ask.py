@@ -11,51 +11,43 @@ from edge_agent.core.errors import cut
 from edge_agent.core.publications import json_publication
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.topics import Topics, ask_reply_topic
-from edge_agent.mqtt.link_events import Connected, Disconnected, Received
-from edge_agent.tools.exchange import Exchange, NoAnswerError, object_of
+from edge_agent.tools.client import Client, NoAnswerError
+from edge_agent.tools.documents import object_or_empty
 
-# How long after its deadline an answer that says so may still be under way.
+# A reply that says `expired` may arrive this long after the deadline.
 GRACE_S = 5.0
 
 
-def input_of(text: str) -> Any:
-    """A command line's INPUT: what begins like a JSON object or array is one, else it is text. Raises NotJsonError."""
+def parse_input(text: str) -> Any:
+    """A command line's INPUT: JSON if it begins like an object or array, else the text itself. Raises NotJsonError."""
     return parse_json(text) if is_json(text, None) else text
 
 
 def ask(
     mqtt: MqttConfig, topics: Topics, task: str, value: Any, *, deadline_ms: int, fields: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Sends one request and gives the terminal reply. fields: further envelope fields. Raises NoAnswerError."""
-    unique = secrets.token_hex(8)
-    reply_topic = ask_reply_topic(topics.root, unique)
-    envelope = {**(fields or {}), "id": unique, "input": value, "reply_to": reply_topic, "deadline_ms": deadline_ms}
+    """Sends one request and returns the terminal reply. fields: further envelope fields. Raises NoAnswerError."""
+    request_id = secrets.token_hex(8)
+    reply_topic = ask_reply_topic(topics.root, request_id)
+    envelope = {**(fields or {}), "id": request_id, "input": value, "reply_to": reply_topic, "deadline_ms": deadline_ms}
     timeout_s = deadline_ms / 1000 + GRACE_S
     state = ""
-    missing = f"no connection to the broker {mqtt.brokers}"
-    # A board that does not allow this reply topic says so on the task's default one.
-    filters = {reply_topic, topics.response(task), topics.state}
-    with Exchange(f"ask-{unique}", mqtt, filters, timeout_s=timeout_s, wants_retained=True) as exchange:
-        for event in exchange.events():
-            match event:
-                case Connected() if not exchange.is_sent:
-                    exchange.send(json_publication(topics.request(task), envelope))
-                    missing = f"no reply from {topics.base} within {timeout_s:.1f} s (broker {mqtt.brokers})"
-                case Disconnected(reason=reason) if not exchange.is_sent:
-                    raise NoAnswerError(f"{missing}: {reason}")
-                case Received(message=message) if message.topic == topics.state:
-                    state = _state(object_of(message.payload))
-                case Received(message=message):
-                    reply = object_of(message.payload)
-                    if reply.get("id") == unique and reply.get("status") != "partial":
-                        return reply
-                case _:
-                    pass
-    raise NoAnswerError(f"{missing}{state}")
+    # A board that refuses this reply topic says so on the task's default one.
+    with Client(f"ask-{request_id}", mqtt, {reply_topic, topics.response(task), topics.state}) as client:
+        if not client.connect(timeout_s):
+            raise NoAnswerError(f"no connection to the broker {mqtt.brokers}: {client.reason or 'no answer'}")
+        client.publish(json_publication(topics.request(task), envelope))
+        for message in client.messages(timeout_s):
+            document = object_or_empty(message.payload)
+            if message.topic == topics.state:
+                state = _state_words(document)
+            elif document.get("id") == request_id and document.get("status") != "partial":
+                return document
+    raise NoAnswerError(f"no reply from {topics.base} within {timeout_s:.1f} s (broker {mqtt.brokers}){state}")
 
 
-def _state(document: dict[str, Any]) -> str:
-    """Why there may be no reply: what the board says of itself, if it is not plainly there."""
+def _state_words(document: dict[str, Any]) -> str:
+    """Why there may be no reply: the board's own state, unless it is online."""
     state, reason = document.get("state"), document.get("reason")
     if state == "online" or not isinstance(state, str):
         return ""

@@ -13,9 +13,9 @@ import pytest
 
 from edge_agent import cli
 from edge_agent.loader import load_config
+from edge_agent.tools.client import NoAnswerError
 from edge_agent.tools.command import send_command
 from edge_agent.tools.demo.broker import free_port
-from edge_agent.tools.exchange import NoAnswerError
 from tests.helpers.client import Client
 from tests.helpers.site import Site, site_config
 

@@ -85,19 +85,15 @@ def test_an_operator_sees_the_boards_live(hall: Hall, agent: Site) -> None:
     hall.say("evil", "state", b"\x1b[2J\x1b[31m{")
     with Terminal(["watch", *hall.flags]) as terminal:
         summary = "test  4 boards  1 CRITICAL  1 unknown  2 ok"
-        lines = terminal.wait_for(lambda lines: lines[0].startswith(summary) and lines[-1], "how the boards are")
+        lines = terminal.wait_for(lambda lines: lines[0].startswith(summary) and row_of(lines, "evil"), "the boards")
         assert row_of(lines, "agent")[1] == row_of(lines, "conveyor-01")[1] == "ok"
-        assert lines[2].split()[:5] == ["press-04", "CRITICAL", "84°", "1°", "thermal"]
-        assert lines[3].startswith("  !! overheating for ")
-        assert "state cannot be read" in lines[5]
-        assert lines[-1] == "q quit   s sort: worst first"
-
-        terminal.press("s")
-        lines = terminal.wait_for(lambda lines: "by name" in lines[-1], "sorted by name")
-        assert lines[2].startswith("agent")
+        assert lines[2].split()[:3] == ["press-04", "CRITICAL", "84°"]
+        assert "!! overheating for " in lines[2]
+        assert any("throttled: thermal" in line for line in lines)
+        assert any("state cannot be read" in line for line in lines)
 
         terminal.resize(120, 10)
-        lines = terminal.wait_for(lambda lines: "REQ/S" in lines[1] and "q quit" in lines[-1], "resized")
+        lines = terminal.wait_for(lambda lines: "WATTS" in lines[1], "resized")
         assert len(lines) == 10
         assert lines[0].startswith("test  4 boards")
 
@@ -139,8 +135,8 @@ def test_a_broker_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
         lines = terminal.wait_for(lambda lines: "Connection refused" in lines[1], "the reason")
         assert lines[0].startswith("test  0 boards")
         with broker:
-            lines = terminal.wait_for(lambda lines: "BOARD" in lines[1], f"connected within {BACK_OFF_S[1]} s")
-            assert "no board on edgeai/v1/test/+ yet" in lines[2]
+            found = "no board on edgeai/v1/test/+ yet"
+            terminal.wait_for(lambda lines: found in lines[1], f"connected within {BACK_OFF_S[1]} s")
             terminal.press("q")
             assert terminal.process.wait(10) == 0
 

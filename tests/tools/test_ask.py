@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from edge_agent.core.strict_json import NotJsonError
-from edge_agent.tools.ask import input_of
+from edge_agent.tools.ask import parse_input
 
 
 @pytest.mark.parametrize(
@@ -22,10 +22,10 @@ from edge_agent.tools.ask import input_of
     ],
 )
 def test_only_objects_and_arrays_are_json_on_the_command_line(text: str, value: Any) -> None:
-    assert input_of(text) == value
+    assert parse_input(text) == value
 
 
 @pytest.mark.parametrize("text", ["{not json", '{"a": NaN}', '{"a":1,"a":2}', "[pump 3] hums", ' {"hz": 1'])
 def test_what_begins_as_an_object_or_array_must_be_one(text: str) -> None:
     with pytest.raises(NotJsonError):
-        input_of(text)
+        parse_input(text)

@@ -1,4 +1,4 @@
-"""Which broker and which site: of a configuration, or of the command line, for a PC that has none."""
+"""The broker and the site to watch: from a configuration, or from options on a PC that has none."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _PLAIN = ("port", "protocol", "root", "username", "password_file")
 
 
 class BrokerError(Exception):
-    """The command line is no use. `faults` names each option with its value and what is allowed."""
+    """The options cannot be used. Each of `faults` names the option, its value and what is allowed."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
         self.faults = faults
 
 
-def broker_of(options: argparse.Namespace) -> tuple[MqttConfig, str]:
+def broker_and_site(options: argparse.Namespace) -> tuple[MqttConfig, str]:
     """The broker and the site. Raises BrokerError, ConfigError."""
     site: str | None = options.site
     if site is not None and not re.match(NAME_PATTERN, site):
@@ -36,26 +36,26 @@ def broker_of(options: argparse.Namespace) -> tuple[MqttConfig, str]:
     if options.host is not None:
         if site is None:
             raise BrokerError(["--site: required with --host"])
-        return _named(options.host, given, tls if tls or options.tls else None), site
+        return _mqtt_of(options.host, given, tls if tls or options.tls else None), site
     if unused := [*given, *tls, *(["tls"] if options.tls else [])]:
         raise BrokerError([f"{_flag(name)}: only goes with --host" for name in unused])
     config = load_config(options.config, broker_file_faults)
     return config.mqtt, site or config.device.site
 
 
-def _named(host: str, given: dict[str, Any], tls: dict[str, str] | None) -> MqttConfig:
+def _mqtt_of(host: str, given: dict[str, Any], tls: dict[str, str] | None) -> MqttConfig:
     try:
         mqtt = MqttConfig.model_validate({"host": host, "tls": tls, **given})
     except ValidationError as error:
         names = [(field_name(details["loc"]), details) for details in error.errors(include_url=False)]
-        raise BrokerError([_flags_in(fault_text(details, f"mqtt.{name}")) for name, details in names]) from error
+        raise BrokerError([_with_flags(fault_text(details, f"mqtt.{name}")) for name, details in names]) from error
     if faults := credential_faults(mqtt):
-        raise BrokerError([_flags_in(fault) for fault in faults])
+        raise BrokerError([_with_flags(fault) for fault in faults])
     return mqtt
 
 
-def _flags_in(fault: str) -> str:
-    """The configuration's names of these things as the options they are here."""
+def _with_flags(fault: str) -> str:
+    """A fault with the names of options in place of the configuration's keys."""
     return re.sub(r"\bmqtt\.(?:tls\.)?(\w+)", lambda found: _flag(found.group(1)), fault)
 
 

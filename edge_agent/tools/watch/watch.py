@@ -1,32 +1,47 @@
-"""`edge-agent watch`: the live view, or one look for scripts."""
+"""`edge-agent watch`: the live view of a site's boards, or one look for scripts."""
 
 from __future__ import annotations
 
+import logging
+import os
+import secrets
+import select
+import signal
 import sys
+import termios
 import time
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.errors import printable, printable_json
-from edge_agent.tools.watch.feed import Feed
-from edge_agent.tools.watch.row import row_document
-from edge_agent.tools.watch.view import View
+from edge_agent.tools.client import Client
+from edge_agent.tools.watch.site import MAX_BOARDS, Level, Site, duration, row_document
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
-EXIT_OK, EXIT_FAILED = 0, 1
 CONNECT_S = 10.0
-# Of what a broker has retained, the next follows at once.
+# The messages that a broker has retained follow each other at once.
 QUIET_S = 0.5
+TURN_S = 0.2
+# A board of these levels may still say how old its health is.
+AGE_UNKNOWN = (Level.UNKNOWN, Level.STALE)
+# On a small board that answers requests meanwhile, drawing is not free.
+REDRAW_S = 0.5
 
 
 def watch(mqtt: MqttConfig, site: str, *, is_once: bool, as_json: bool, wait_s: float) -> int:
-    """Shows a site until `q`; once, or where no terminal is, tells what the broker has within wait_s. The exit code."""
+    """Shows a site until `q` or Ctrl-C. With is_once, as_json, or without a terminal it takes one look.
+
+    Returns the exit code.
+    """
     feed = Feed(mqtt, site)
     if as_json:
-        return _tell(feed, site, wait_s, None)
+        return _look(feed, wait_s, None)
     try:
         from rich.console import Console  # noqa: PLC0415 - the extra `watch`; JSON needs none of it
     except ImportError:
@@ -35,59 +50,131 @@ def watch(mqtt: MqttConfig, site: str, *, is_once: bool, as_json: bool, wait_s: 
             "(--once --json works without it)",
             file=sys.stderr,
         )
-        return EXIT_FAILED
+        return 1
     # A terminal that cannot show a character gets `?` for it.
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     console = Console(highlight=False)
     if is_once or not sys.stdout.isatty() or console.is_dumb_terminal:
-        return _tell(feed, site, wait_s, console)
-    from edge_agent.tools.watch.live import show  # noqa: PLC0415
-
-    show(feed, lambda: _view(feed, site), console)
-    return EXIT_OK
+        return _look(feed, wait_s, console)
+    _show(feed, console)
+    return 0
 
 
-def _tell(feed: Feed, site: str, wait_s: float, console: Console | None) -> int:
-    """One look. Without a console: as JSON."""
-    with feed.open():
-        give_up_at = time.monotonic() + CONNECT_S
-        while feed.connected_at is None and feed.reason is None and time.monotonic() < give_up_at:
-            feed.take(0.1)
+class Feed:
+    """A site's messages from the broker. The site starts empty after each connection: the broker sends it again."""
+
+    def __init__(self, mqtt: MqttConfig, site: str) -> None:
+        self._root, self.name = mqtt.root, site
+        self.site = Site(mqtt.root, site)
+        self.client = Client(f"watch-{secrets.token_hex(8)}", mqtt, self.site.filters)
+        self._connections = 0
+        self._lost_at = time.monotonic()
+        self.heard_at = 0.0
+
+    @property
+    def broker(self) -> str:
+        return self.client.link.broker
+
+    @property
+    def empty(self) -> str:
+        return f"no board on {self._root}/{self.name}/+ yet; is it this root and site, and may this user read there?"
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing arrives from the broker, or why boards are missing; None if all is well."""
+        if self.client.is_connected:
+            return f"more than {MAX_BOARDS} boards; the others are not shown" if self.site.is_full else None
+        lost_s = time.monotonic() - self._lost_at
+        since = f" for {duration(lost_s)}" if lost_s >= 1 else ""
+        return ": ".join(filter(None, (f"no connection to the broker {self.broker}{since}", self.client.reason)))
+
+    def receive(self, timeout_s: float) -> None:
+        """Takes the messages that arrive in this time."""
+        was_connected = self.client.is_connected
+        give_up_at = time.monotonic() + timeout_s
+        while (left_s := give_up_at - time.monotonic()) > 0:
+            message = self.client.receive(left_s)
+            if self.client.connections != self._connections:
+                self._connections = self.client.connections
+                self.site = Site(self._root, self.name)
+            if message is not None:
+                self.heard_at = time.monotonic()
+                self.site.receive(message, time.time())
+        if was_connected and not self.client.is_connected:
+            self._lost_at = time.monotonic()
+
+    def view(self, console: Console) -> RenderableType:
+        from edge_agent.tools.watch.table import site_view  # noqa: PLC0415 - needs rich
+
+        rows = self.site.rows(time.monotonic())
+        return site_view(
+            rows,
+            site=self.name,
+            broker=self.broker,
+            trouble=self.trouble or (None if rows else self.empty),
+            width=console.width,
+            wall=time.time(),
+            clock=time.strftime("%H:%M:%S"),
+        )
+
+
+def _look(feed: Feed, wait_s: float, console: Console | None) -> int:
+    """One look, as a table or, without a console, as JSON. 1 if there is no broker or no board."""
+    with feed.client:
+        feed.client.connect(CONNECT_S)
         give_up_at = time.monotonic() + wait_s
-        while feed.trouble is None and time.monotonic() < give_up_at:
-            feed.take(0.1)
-            if feed.is_settled() and time.monotonic() - feed.heard_at > QUIET_S:
+        while feed.client.is_connected and time.monotonic() < give_up_at:
+            feed.receive(min(TURN_S, max(0.0, give_up_at - time.monotonic())))
+            rows = feed.site.rows(time.monotonic())
+            is_waiting = not rows or any(row.level in AGE_UNKNOWN and row.health_age_s is None for row in rows)
+            if not is_waiting and time.monotonic() - feed.heard_at > QUIET_S:
                 break
-        view = _view(feed, site)
-    if view.trouble is not None:
-        print(printable(f"edge-agent: {view.trouble}"), file=sys.stderr)
-        return EXIT_FAILED
-    if console is None:
-        boards = [row_document(row) for row in view.rows]
-        print(printable_json({"ts": timestamp(), "site": site, "broker": feed.broker, "boards": boards}))
-    elif view.rows:
-        from edge_agent.tools.watch.drawing import table  # noqa: PLC0415
-
-        for line in table(view, console.width):
-            line.rstrip()
-            console.print(line, no_wrap=True, overflow="ignore", crop=False)
-    if not view.rows:
-        print(printable(f"edge-agent: {view.empty}"), file=sys.stderr)
-    return EXIT_OK if view.rows else EXIT_FAILED
+        rows = feed.site.rows(time.monotonic())
+        if not feed.client.is_connected:
+            print(printable(f"edge-agent: {feed.trouble}"), file=sys.stderr)
+            return 1
+        if console is None:
+            boards = [row_document(row) for row in rows]
+            print(printable_json({"ts": timestamp(), "site": feed.name, "broker": feed.broker, "boards": boards}))
+        elif rows:
+            console.print(feed.view(console))
+    if not rows:
+        print(printable(f"edge-agent: {feed.empty}"), file=sys.stderr)
+    return 0 if rows else 1
 
 
-def _view(feed: Feed, site: str) -> View:
-    return View(
-        site=site,
-        broker=feed.broker,
-        rows=feed.rows(),
-        trouble=feed.trouble,
-        is_full=feed.is_full,
-        wall=time.time(),
-        clock=time.strftime("%H:%M:%S"),
-        empty=_empty(feed),
-    )
+def _show(feed: Feed, console: Console) -> None:
+    """The live view, until `q`, Ctrl-C, a signal, or the end of the terminal."""
+    from rich.live import Live  # noqa: PLC0415
+
+    # Log lines would be written across the view, which shows the state of the connection itself.
+    logging.getLogger().addHandler(logging.NullHandler())
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    live = Live(console=console, screen=True, auto_refresh=False)
+    with suppress(KeyboardInterrupt), feed.client, _keys_without_echo(), live:
+        while not _is_quit_pressed():
+            live.update(feed.view(console), refresh=True)
+            feed.receive(REDRAW_S)
 
 
-def _empty(feed: Feed) -> str:
-    return f"no board on {feed.topics} yet; is it this root and site, and may this user read there?"
+@contextmanager
+def _keys_without_echo() -> Iterator[None]:
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    tty.setcbreak(sys.stdin)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):  # the terminal may be gone
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _is_quit_pressed() -> bool:
+    if not sys.stdin.isatty() or not select.select([sys.stdin], [], [], 0)[0]:
+        return False
+    # Not sys.stdin.read, which buffers what select then no longer sees.
+    return b"q" in os.read(sys.stdin.fileno(), 1024).lower()

@@ -1,0 +1,93 @@
+"""One connection to the broker for a tool: it subscribes, publishes, and takes messages one by one."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterable, Iterator
+from typing import Self
+
+from edge_agent.core.config import MqttConfig
+from edge_agent.core.inbound import Message
+from edge_agent.core.publications import Publication
+from edge_agent.mqtt.link import MqttLink
+from edge_agent.mqtt.link_events import Broken, Connected, Disconnected, LinkEvent, Received
+
+_GOODBYE_S = 1.0
+# When the queue is full the network thread waits, so a flood is slowed down at its socket.
+_MAX_EVENTS = 10_000
+
+
+class NoAnswerError(Exception):
+    """No broker, or no answer in time; the message says which."""
+
+
+class Client:
+    """A connection that lives while the context is entered; it reconnects by itself.
+
+    connections: how many were made. disconnected: the latest failure while there is no connection.
+    """
+
+    def __init__(self, client_id: str, mqtt: MqttConfig, filters: Iterable[str]) -> None:
+        self._events: queue.Queue[LinkEvent] = queue.Queue(_MAX_EVENTS)
+        self._hosts = len(mqtt.hosts)
+        self.link = MqttLink(client_id, mqtt, self._events.put, wants_retained=True)
+        self.link.set_subscriptions(filters)
+        self.connections = 0
+        self.is_connected = False
+        self.disconnected: Disconnected | None = None
+
+    def __enter__(self) -> Self:
+        self.link.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.link.stop(_GOODBYE_S)
+
+    @property
+    def reason(self) -> str:
+        """Why there is no connection, in the words of the broker or the system; empty if nothing failed yet."""
+        return "" if self.disconnected is None else self.disconnected.reason
+
+    @property
+    def broken(self) -> Broken | None:
+        """How far the latest attempt came before it failed."""
+        return None if self.disconnected is None else self.disconnected.broken
+
+    def connect(self, timeout_s: float) -> bool:
+        """Waits for a connection; False after the time, or once each of the brokers has failed."""
+        give_up_at = time.monotonic() + timeout_s
+        failures = 0
+        while not self.is_connected and failures < self._hosts and time.monotonic() < give_up_at:
+            failures += isinstance(self._next(give_up_at), Disconnected)
+        return self.is_connected
+
+    def publish(self, publication: Publication) -> None:
+        self.link.publish(publication)
+
+    def receive(self, timeout_s: float) -> Message | None:
+        """The next message; None after the time, or when the connection came up or went down."""
+        event = self._next(time.monotonic() + timeout_s)
+        return event.message if isinstance(event, Received) else None
+
+    def messages(self, timeout_s: float) -> Iterator[Message]:
+        """Each message as it arrives, until the time is over."""
+        give_up_at = time.monotonic() + timeout_s
+        while (left_s := give_up_at - time.monotonic()) > 0:
+            if (message := self.receive(left_s)) is not None:
+                yield message
+
+    def _next(self, give_up_at: float) -> LinkEvent | None:
+        try:
+            event = self._events.get(timeout=max(0.0, give_up_at - time.monotonic()))
+        except queue.Empty:
+            return None
+        match event:
+            case Received():
+                self.link.acknowledge(event)
+            case Connected():
+                self.is_connected, self.disconnected = True, None
+                self.connections += 1
+            case Disconnected():
+                self.is_connected, self.disconnected = False, event
+        return event

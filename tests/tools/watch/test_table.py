@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from edge_agent.tools.watch.site import Site
+from tests.tools.watch import boards
+from tests.tools.watch.scenes import mixed_site, plain, play, say
+
+
+def row_of(lines: list[str], device: str) -> list[str]:
+    return next(line.split() for line in lines if line.startswith(f"{device} "))
+
+
+def test_the_worst_boards_come_first_with_what_is_wrong() -> None:
+    lines = plain(mixed_site(), 140)
+    assert lines[0].startswith("hall1  6 boards  1 CRITICAL  1 OFFLINE  1 STALE  1 degraded  2 ok")
+    assert [line.split()[0] for line in lines[2:] if not line.startswith(" ")] == [
+        *("press-04", "oven-2", "lathe-01", "press-05", "cabinet", "conveyor-01"),
+    ]
+    text = "\n".join(lines)
+    assert "!! overheating for 4 min: 84.4 °C, the limit is" in text
+    assert "connection-lost; last health 110 s ago" in text
+    assert "last health 90 s ago, due every 10 s" in text
+
+
+def test_unknown_is_a_dash_and_zero_is_zero() -> None:
+    site = Site("r", "hall1")
+    say(site, "cabinet", "state", boards.state())
+    say(site, "cabinet", "health", boards.nothing_known())
+    zero: dict[str, Any] = {"queue__depth": 0, "inference__decode_tok_s": 0, "power__watts": 0, "thermal__soc_c": 0}
+    play(site, "idle", **zero)
+    lines = plain(site, 100)
+    assert row_of(lines, "cabinet")[1:7] == ["ok", "–", "2/64", "–", "840", "–"]
+    assert row_of(lines, "idle")[1:7] == ["ok", "0°", "0/64", "0.0", "840", "0.0"]
+
+
+def test_watts_of_less_than_the_board_name_what_was_measured() -> None:
+    site = Site("r", "hall1")
+    play(site, "b", power__watts=3.14, power__scope="soc")
+    assert "3.1 soc" in plain(site, 100)[2]
+
+
+def test_wider_terminals_show_more_columns() -> None:
+    heads = [plain(mixed_site(), width)[1].split() for width in (80, 120, 200)]
+    assert len(heads[0]) < len(heads[1]) < len(heads[2])
+    assert "MODEL" in heads[2]
+
+
+def test_trouble_stands_above_the_table() -> None:
+    trouble = "no connection to the broker broker:1883 for 12 s: timed out"
+    lines = plain(mixed_site(), trouble=trouble)
+    assert lines[1] == trouble
+
+
+TEXTS = st.text(max_size=80)
+
+
+@given(device=TEXTS, reasons=st.lists(TEXTS, max_size=3), message=TEXTS, width=st.integers(60, 200))
+def test_text_from_the_bus_neither_moves_the_cursor_nor_breaks_the_table(
+    device: str, reasons: list[str], message: str, width: int
+) -> None:
+    site = Site("r", "hall1")
+    device = device.replace("/", "_") or "b"
+    trouble: dict[str, Any] = {"overall": "degraded", "reasons": reasons, "governor__level": message}
+    play(site, device, **trouble)
+    say(site, device, "alarm/x", boards.alarm(f"[red]{message}", session=device))
+    for line in plain(site, width, trouble=message or "x"):
+        assert cell_len(line) <= width
+        assert line.isprintable()
+
+
+@pytest.mark.parametrize("device", ["evil\x1b[2J\x07", "a\u202eb", "x" * 500, "泵站-七号-压力传感器"])
+def test_names_may_be_long_wide_or_malicious(device: str) -> None:
+    site = Site("r", "hall1")
+    play(site, device)
+    lines = plain(site)
+    assert all(cell_len(line) <= 80 and line.isprintable() for line in lines)
