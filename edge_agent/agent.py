@@ -51,12 +51,11 @@ from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.renderer import Renderer
 from edge_agent.requests.tasks import load_tasks, prefixes_of
 from edge_agent.status.presence import Presence, State
-from edge_agent.status.retained import RetainedTopics
+from edge_agent.status.publisher import StatusPublisher
 from edge_agent.store.journal_sync import Synced
 from edge_agent.watchdog import Vitals, stalled
 from edge_agent.worker.process import WorkerExited
 from edge_agent.worker.supervisor import End, FromWorker, Supervisor
-from edge_agent.worker.throughput import Throughput
 
 log = logging.getLogger(__name__)
 
@@ -91,19 +90,17 @@ class Agent:
         self._delivery = Delivery(journal_dir, self._connections.data, config.topics, self._inbox.deliver)
         self._renderer = Renderer()
         self._dispatcher = Dispatcher(config, tasks, self._delivery, self._supervisor.send, self._renderer.render)
-        self._throughput = Throughput()
         board = Board(config.board.root, config.models_dir)
         self._monitor = Monitor(board, self._inbox.deliver)
         self._governor = Governor(config.governor)
         self._energy = EnergyMeter()
-        self._retained = RetainedTopics(
+        self._status = StatusPublisher(
             config,
             tasks,
             connections=self._connections,
             presence=self._presence,
             dispatcher=self._dispatcher,
             supervisor=self._supervisor,
-            throughput=self._throughput,
             board=board,
             monitor=self._monitor,
             governor=self._governor,
@@ -116,11 +113,11 @@ class Agent:
             deliver=self._inbox.deliver,
             spare_mb=lambda now: self._governor.spare_mb(self._monitor.latest(now).memory),
             adopted=self._on_switched,
-            failed=lambda event: self._retained.tell_event("model-switch-failed", event),
+            failed=lambda event: self._status.publish_event("model-switch-failed", event),
             worker_exited=self._on_worker_exited,
         )
         interval_s = config.models["default"].canary_interval_s
-        self._canary_watch = CanaryWatch(interval_s, self._supervisor, self._retained.alarms.set_quality_fault)
+        self._canary_watch = CanaryWatch(interval_s, self._supervisor, self._status.alarms.set_quality_fault)
         self._operations = Operations(
             config,
             config_path,
@@ -129,7 +126,7 @@ class Agent:
             dispatcher=self._dispatcher,
             supervisor=self._supervisor,
             governor=self._governor,
-            retained=self._retained,
+            status=self._status,
             model_switch=self._model_switch,
         )
         self._timers: dict[str, float] = {}
@@ -189,7 +186,7 @@ class Agent:
             case Partial():
                 self._dispatcher.partial(event)
             case Progress():
-                self._throughput.count(event)
+                self._supervisor.throughput.count(event)
             case BoardReading():
                 self._on_board_reading(event, now)
             case Connected():
@@ -217,8 +214,8 @@ class Agent:
             EnergySample(
                 at_s=now,
                 watts=reading.power.watts,
-                busy_s=self._throughput.busy_s,
-                tokens=self._throughput.computed_tokens,
+                busy_s=self._supervisor.throughput.busy_s,
+                tokens=self._supervisor.throughput.computed_tokens,
                 is_active=self._dispatcher.active > 0,
             )
         )
@@ -231,7 +228,7 @@ class Agent:
         if limits.level is not before.level:
             reason = limits.reason or "nothing is limited any more"
             log.warning("governor level=%s: %s", limits.level.name.lower(), reason)
-            self._retained.publish_health()
+            self._status.publish_health()
         self._supervisor.weigh(reading.memory.available_mb, now)
 
     def _tick(self, now: float) -> None:
@@ -254,17 +251,17 @@ class Agent:
                 # What comes again is due again first: a fault of ours must not end it for good.
                 case "health":
                     self._timers["health"] = now + self._operations.config.health.interval_s
-                    self._retained.publish_health()
+                    self._status.publish_health()
                 case "alarms":
                     self._timers["alarms"] = now + ALARMS_EVERY_S
-                    self._retained.look_for_alarms(now)
+                    self._status.update_alarms(now)
                 case "watchdog":
                     self._feed_watchdog(now)
                 case "republish" | "home-assistant":
-                    self._retained.publish_all()
+                    self._status.publish_all()
                 case "refresh":
                     self._timers["refresh"] = now + REFRESH_EVERY_S
-                    self._retained.publish_all(with_ends=True)
+                    self._status.publish_all(clear_others=True)
                 case "reload":
                     self._operations.reload_on_signal()
                 case "give-up":
@@ -339,7 +336,7 @@ class Agent:
     def _mend_state(self, message: Message, now: float) -> None:
         """A late will of a connection before this one must not be the last word on our state, nor anybody else's."""
         if session := self._presence.foreign_session(message.payload):
-            self._retained.alarms.foreign_session(session, now)
+            self._status.alarms.foreign_session(session, now)
         if message.payload != self._presence.birth().payload:
             self._timers.setdefault("republish", now + REPUBLISH_AFTER_S)
 
@@ -357,7 +354,7 @@ class Agent:
     def _on_connected(self, link: MqttLink, now: float) -> None:
         self._connections.connected(link, now)
         if link is self._connections.control:
-            self._retained.publish_all(with_ends=True)
+            self._status.publish_all(clear_others=True)
             # A broker that lost its retained messages at a restart may lose ours to the same start: say it once more.
             self._timers["republish"] = now + REPUBLISH_AFTER_S
             self._timers["refresh"] = now + REFRESH_EVERY_S
@@ -365,28 +362,27 @@ class Agent:
     def _on_disconnected(self, event: Disconnected, now: float) -> None:
         self._connections.disconnected(event, now)
         if event.reason == TAKEN_OVER:
-            self._retained.alarms.client_taken_over(now)
+            self._status.alarms.client_taken_over(now)
 
     def _on_ready(self, ready: Ready, now: float) -> None:
         self._supervisor.became_ready(ready, now)
         if self._presence.state is not State.OFFLINE:
             end = self._supervisor.last_end
             restarts, reason = self._supervisor.restarts, end.how if end else None
-            self._retained.tell_event("worker-restarted", {"restarts": restarts, "pid": ready.pid, "reason": reason})
+            self._status.publish_event("worker-restarted", {"restarts": restarts, "pid": ready.pid, "reason": reason})
         if old := self._supervisor.replaced:
             self._supervisor.replaced = None
             self._dispatcher.model_replaced()
-            self._retained.tell_event("model-switched", switched_event(old, self._supervisor.model, How.REPLACED))
+            self._status.publish_event("model-switched", switched_event(old, self._supervisor.model, How.REPLACED))
         self._serve(ready, now)
 
     def _on_switched(self, event: dict[str, Any], ready: Ready, now: float) -> None:
-        self._retained.tell_event("model-switched", event)
+        self._status.publish_event("model-switched", event)
         self._serve(ready, now, was_asked=True)
 
     def _serve(self, ready: Ready, now: float, *, was_asked: bool = False) -> None:
         """Through a worker that is new. was_asked: its canaries."""
         self._canary_watch.serve(now, was_asked=was_asked)
-        self._throughput.worker_started()
         self._governor.set_capacity(
             EngineCapacity(
                 decode_threads=ready.threads,
@@ -399,15 +395,16 @@ class Agent:
         self._supervisor.send(self._governor.limits.for_worker())
         if self._presence.state is State.OFFLINE:
             is_draining = self._dispatcher.is_draining
-            self._retained.set_state(State.DRAINING if is_draining else State.ONLINE, "drain" if is_draining else None)
+            state, reason = (State.DRAINING, "drain") if is_draining else (State.ONLINE, None)
+            self._status.publish_state(state, reason)
             notify("READY=1")
-        self._retained.publish_all()
+        self._status.publish_all()
         self._dispatcher.worker_ready(self._supervisor.model.name, ready, now)
 
     def _on_load_failed(self, message: str, now: float) -> None:
         self._supervisor.load_failed(message)
         if self._supervisor.has_given_up:
-            self._retained.set_state(State.OFFLINE, f"model-load-failed: {message}")
+            self._status.publish_state(State.OFFLINE, f"model-load-failed: {message}")
             self._dispatcher.give_up(f"the model cannot be loaded: {message}", now)
             self._timers["give-up"] = now + GIVE_UP_AFTER_S
 
@@ -421,10 +418,10 @@ class Agent:
 
     def _tell_end(self, end: End, now: float) -> None:
         """Of a worker that is started again."""
-        self._retained.alarms.worker_ended(end.how, now, is_out_of_memory=end.is_out_of_memory)
-        self._retained.publish_health()
+        self._status.alarms.worker_ended(end.how, now, is_out_of_memory=end.is_out_of_memory)
+        self._status.publish_health()
         if self._presence.state is State.OFFLINE:
-            self._retained.set_state(State.OFFLINE, f"model-load-failed: {end}; the worker is started again")
+            self._status.publish_state(State.OFFLINE, f"model-load-failed: {end}; the worker is started again")
 
     def _replace_outgrown(self, now: float) -> None:
         """Hands nothing more to a worker that holds too much memory; ended when it has ended what it runs."""
@@ -444,7 +441,7 @@ class Agent:
         self._connections.data.stop(GOODBYE_S)
         self._delivery.close()
         if self._exit_code == 0:
-            self._retained.say_stopped()
+            self._status.publish_stopped()
         self._connections.control.stop(GOODBYE_S)
         self._supervisor.stop(GOODBYE_S)
         self._renderer.stop()

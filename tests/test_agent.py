@@ -23,9 +23,9 @@ from edge_agent.status.presence import Presence, State
 from edge_agent.worker.memory_bound import LASTING_S
 from edge_agent.worker.process import EngineProcess, WorkerExited
 from edge_agent.worker.supervisor import FromWorker
+from tests.helpers.facts import READY
 from tests.helpers.support import BASE, config, finished, inbound, received, with_model
 from tests.models.test_bundle import OTHER_WEIGHTS, bundle
-from tests.status.test_health import READY
 from tests.worker.test_supervisor import Memory as WorkerMemory
 from tests.worker.test_supervisor import Process
 
@@ -33,7 +33,7 @@ from tests.worker.test_supervisor import Process
 def test_a_drain_has_an_end_though_nobody_can_be_told_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
     agent._presence.state = State.ONLINE
-    monkeypatch.setattr(agent._retained, "publish_health", lambda: 1 / 0)
+    monkeypatch.setattr(agent._status, "publish_health", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         agent._operations.stop(0.0, agent._exit_after_drain)
     agent._operations.tick(0.1)
@@ -108,8 +108,8 @@ def test_a_fault_of_ours_does_not_end_what_comes_again_and_again(monkeypatch: py
         raise RuntimeError("a fault")
 
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    for act in ("publish_health", "look_for_alarms", "publish_all"):
-        monkeypatch.setattr(agent._retained, act, fail)
+    for act in ("publish_health", "update_alarms", "publish_all"):
+        monkeypatch.setattr(agent._status, act, fail)
     agent._timers = {name: 1.0}
     with pytest.raises(RuntimeError, match="a fault"):
         agent._tick(2.0)
@@ -185,23 +185,22 @@ def test_the_agent_tells_what_its_monitor_read_and_takes_it_for_no_sign_of_life_
     agent._monitor._latest, agent._monitor._latest_at = reading, now
     agent._handle(reading, now)
 
-    assert agent._retained.facts().reading is reading
+    assert agent._status.health_facts(now).reading is reading
     assert agent._supervisor.silent_s(now) == 90.0
 
 
 @pytest.mark.expects_warning
-def test_of_a_board_that_is_read_no_more_nothing_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_reading_of_the_board_is_neither_published_nor_an_alarm() -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
     hot = BoardReading(thermal=Thermal(soc_c=90.0, limit_c=80.0), memory=Memory(total_mb=1000.0))
     for second in range(10):
         agent._monitor._latest, agent._monitor._latest_at = hot, float(second)
-        agent._retained.look_for_alarms(float(second))
-    assert agent._retained.alarms.severities == {"overheating": "critical"}
+        agent._status.update_alarms(float(second))
+    assert agent._status.alarms.severities == {"overheating": "critical"}
     for second in range(10, 90):
-        agent._retained.look_for_alarms(float(second))
-    assert agent._retained.alarms.severities == {}
-    monkeypatch.setattr("time.monotonic", lambda: 90.0)
-    document = health_document(agent._retained.facts())
+        agent._status.update_alarms(float(second))
+    assert agent._status.alarms.severities == {}
+    document = health_document(agent._status.health_facts(90.0))
     assert (document["thermal"]["soc_c"], document["memory"]["total_mb"]) == (None, None)
     assert document["sensor_errors"] == {"board": "not read for more than 10 s"}
     assert "sensor-errors" in document["reasons"]
@@ -262,11 +261,11 @@ def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health() -> None:
     for second in range(3, 43):
         agent._monitor._latest, agent._monitor._latest_at = BoardReading(disk_free_mb=10.0), float(second)
         agent._dispatcher._statistics.totals.overloaded_total += 1
-        agent._retained.look_for_alarms(float(second))
+        agent._status.update_alarms(float(second))
 
     wanted = {"worker-crash-loop", "duplicate-client-id", "disk-low", "queue-overload"}
-    assert set(agent._retained.alarms.severities) == wanted
-    assert wanted <= set(health_document(agent._retained.facts())["reasons"])
+    assert set(agent._status.alarms.severities) == wanted
+    assert wanted <= set(health_document(agent._status.health_facts(43.0))["reasons"])
 
 
 @pytest.mark.expects_warning
@@ -277,8 +276,8 @@ def test_another_agent_of_our_name_is_noticed_by_the_sessions_that_it_tells() ->
         agent._presence.will()
         agent._hear(received(inbound(f"{BASE}/state", agent._presence.birth().payload)), now)
         agent._hear(received(inbound(f"{BASE}/state", other.will().payload)), now)
-    agent._retained.look_for_alarms(2.0)
-    assert agent._retained.alarms.severities == {"duplicate-client-id": "critical"}
+    agent._status.update_alarms(2.0)
+    assert agent._status.alarms.severities == {"duplicate-client-id": "critical"}
 
 
 class Thread:
@@ -360,13 +359,13 @@ def test_a_model_that_is_gone_at_the_death_of_its_worker_is_told_to_who_waits_an
         if (opening := agent._supervisor._opening) is not None:
             wait([opening], timeout=30)
             agent._tick(now)
-        agent._retained.look_for_alarms(now)
+        agent._status.update_alarms(now)
         waiting.append(len(agent._dispatcher.queue))
     # As soon as the next try cannot be in time for it, not at its deadline.
     assert waiting == [2, 1, 1]
     assert "id=0 status=busy code=loading" in caplog.text
-    assert agent._retained.alarms.severities == {"worker-crash-loop": "critical"}
-    assert (agent._retained.facts().worker_end or "").startswith("not started: models.default.path: ")
+    assert agent._status.alarms.severities == {"worker-crash-loop": "critical"}
+    assert (agent._status.health_facts(now).worker.last_end or "").startswith("not started: models.default.path: ")
 
 
 @pytest.mark.expects_warning
@@ -443,7 +442,7 @@ def test_a_worker_that_outgrew_its_memory_ends_what_it_runs_and_nothing_else(mon
     agent._tick(9.6)
     agent._handle(WorkerExited(returncode=-9, log_tail=()), 10.0)
     assert (one.runs, agent._dispatcher.active, len(agent._dispatcher.queue)) == ([1], 0, 2)
-    health = health_document(agent._retained.facts())
+    health = health_document(agent._status.health_facts(10.0))
     assert health["worker"]["restarts"] == 1
     assert health["worker"]["last_end"].startswith("killed by the agent: the worker holds 1049 MB, ")
     agent._supervisor.worker = cast("EngineProcess", one.process)

@@ -18,11 +18,12 @@ import pytest
 
 from edge_agent.board.reading import BoardReading, Thermal
 from edge_agent.core.topics import Topics, matches
+from edge_agent.requests.statistics import Statistics
 from edge_agent.status.health import health_document
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client
+from tests.helpers.facts import health_facts
 from tests.helpers.processes import Mosquitto, wait_until
-from tests.status.test_health import facts
 
 FOLDER = Path(__file__).parents[1] / "ansible/files/monitoring"
 EXPORTER = (FOLDER / "prometheus-mqtt-exporter.yaml").read_text(encoding="utf-8")
@@ -37,7 +38,9 @@ READING = BoardReading(thermal=Thermal(soc_c=61.5, limit_c=80.0), disk_free_mb=9
 
 
 def health() -> dict[str, Any]:
-    return json.loads(json.dumps(health_document(facts(reading=READING, queue_depth=7))))  # type: ignore[no-any-return]
+    facts = health_facts(reading=READING, requests=Statistics().facts(capacity=64, depth=7))
+    document: dict[str, Any] = json.loads(json.dumps(health_document(facts)))
+    return document
 
 
 def at(document: dict[str, Any], path: str) -> Any:

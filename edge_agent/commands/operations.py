@@ -20,7 +20,7 @@ from edge_agent.mqtt.connections import Connections
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.tasks import load_tasks, prefixes_of
 from edge_agent.status.presence import Presence, State
-from edge_agent.status.retained import RetainedTopics
+from edge_agent.status.publisher import StatusPublisher
 from edge_agent.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Operations:
         dispatcher: Dispatcher,
         supervisor: Supervisor,
         governor: Governor,
-        retained: RetainedTopics,
+        status: StatusPublisher,
         model_switch: ModelSwitch,
     ) -> None:
         self.config = config
@@ -57,15 +57,15 @@ class Operations:
         self._dispatcher = dispatcher
         self._supervisor = supervisor
         self._governor = governor
-        self._retained = retained
+        self._status = status
         self._model_switch = model_switch
 
     def ping(self) -> dict[str, Any]:
         return {"ts": timestamp(), "session": self._presence.session}
 
     def report_health(self) -> dict[str, Any]:
-        self._retained.publish_health()
-        return {"seq": self._retained.health_sequence}
+        self._status.publish_health()
+        return {"seq": self._status.health_sequence}
 
     def cancel(self, request_id: str | int, reply_to: str | None) -> int:
         return self._dispatcher.cancel(request_id, reply_to, time.monotonic())
@@ -91,8 +91,8 @@ class Operations:
         self._end_drain(0)
         self._dispatcher.end_drain()
         if self._presence.state is State.DRAINING:
-            self._retained.set_state(State.ONLINE, None)
-            self._retained.publish_health()
+            self._status.publish_state(State.ONLINE, None)
+            self._status.publish_health()
 
     def stop(self, now: float, done: Callable[[int], None]) -> None:
         """A drain that nobody calls off. done: as of `drain`."""
@@ -129,10 +129,10 @@ class Operations:
         tasks = load_tasks(config)
         self._dispatcher.reconfigure(config, tasks)
         self._governor.reconfigure(config.governor)
-        self._retained.reconfigure(config, tasks)
+        self._status.reconfigure(config, tasks)
         self._supervisor.set_tasks(prefixes_of(tasks))
         self._connections.listen(config, self._dispatcher.filters)
-        self._retained.publish_all()
+        self._status.publish_all()
         applied = [name for name in changed if name in _LIVE]
         needs_restart += [name for name in changed if name not in _LIVE]
         log.info("reloaded applied=%s needs_restart=%s", ",".join(applied) or "-", ",".join(needs_restart) or "-")
@@ -158,8 +158,8 @@ class Operations:
         self._drained = done
         self.drain_ends_at = now + (self.config.queue.drain_timeout_s if timeout_s is None else timeout_s)
         if self._presence.state is not State.OFFLINE:
-            self._retained.set_state(State.DRAINING, reason)
-            self._retained.publish_health()
+            self._status.publish_state(State.DRAINING, reason)
+            self._status.publish_health()
 
     def _end_drain(self, cancelled: int) -> None:
         """Every request has its answer, or the drain was called off."""

@@ -1,1 +1,1 @@
-"""What a board tells of itself, on retained topics."""
+"""What a board reports about itself, on retained topics. It reads snapshots of the other parts and changes none."""

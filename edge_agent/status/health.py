@@ -1,28 +1,27 @@
-"""Facts of every part -> the health document."""
+"""The health document, made of a snapshot of each part."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from edge_agent.board.energy import EnergyMeter
 from edge_agent.board.limits import Level, Limits
 from edge_agent.board.reading import BoardReading
-from edge_agent.core.protocol import Ready
 from edge_agent.mqtt.connections import MqttFacts
 from edge_agent.requests.statistics import RequestFacts
-from edge_agent.worker.throughput import Throughput
+from edge_agent.worker.supervisor import WorkerFacts
 
 DATA_LOST_AFTER_S = 10.0
 # Connections lost within the last minute.
 UNSTABLE_AFTER = 3
-# Its longest step, a full batch of a 3B model on a Pi 4, may come near; it is ended only much later.
+# The longest step, a full batch of a 3B model on a Pi 4, may come near. The worker is killed only much later.
 WORKER_SILENT_AFTER_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """Everything that a health document is made of. Times are seconds, sizes as named; None = unknown."""
+class HealthFacts:
+    """What a health document is made of. alarms: severity by name of those that are raised; None = unknown."""
 
     ts: str | None
     session: str
@@ -30,73 +29,46 @@ class Facts:
     uptime_s: float
     mqtt: MqttFacts
     requests: RequestFacts
-    is_loaded: bool
-    # Not what was switched to, for that does not open.
-    is_fallback: bool
-    # None = there is no worker that is ready.
-    worker_silent_s: float | None
-    throughput: Throughput
+    worker: WorkerFacts
     reading: BoardReading
     limits: Limits
     energy: EnergyMeter
     agent_rss_mb: float | None
-    worker_rss_mb: float | None
-    worker: Ready | None
-    worker_restarts: int
-    model: str
-    # How the worker before this one ended, in words; None = there was none.
-    worker_end: str | None = None
-    # Anonymous memory with which a worker is replaced; None = unknown.
-    worker_bound_mb: float | None = None
-    # Alarms that are raised: severity by name.
-    alarms: dict[str, str] = field(default_factory=dict)
+    alarms: dict[str, str]
 
 
-def reasons(facts: Facts) -> tuple[str, list[str]]:
-    """`overall`, and why it is not ok."""
-    critical: list[str] = []
-    degraded: list[str] = []
-    if facts.mqtt.data_lost_s is not None and facts.mqtt.data_lost_s >= DATA_LOST_AFTER_S:
-        critical.append("data-connection-lost")
-    if not facts.is_loaded:
-        critical.append("model-not-loaded")
-    if facts.is_fallback:
-        degraded.append("model-fallback")
-    if facts.requests.active and (facts.worker_silent_s or 0.0) >= WORKER_SILENT_AFTER_S:
-        degraded.append("worker-silent")
-    if facts.mqtt.disconnects_lately >= UNSTABLE_AFTER:
-        degraded.append("connection-unstable")
-    if facts.mqtt.refused_lately:
-        degraded.append("publishing-refused")
-    if facts.mqtt.unheard:
-        degraded.append("subscription-refused")
-    if facts.requests.store_fault is not None:
-        degraded.append("requests-in-memory-only")
-    if facts.requests.is_draining:
-        degraded.append("draining")
-    if facts.requests.depth >= facts.requests.capacity:
-        degraded.append("queue-full")
-    if facts.limits.level is not Level.NORMAL:
-        degraded.append("limited")
-    if facts.reading.has_faults:
-        degraded.append("sensor-errors")
+def reasons(facts: HealthFacts) -> tuple[str, list[str]]:
+    """`overall`, and why it is not ok: what is critical first."""
+    mqtt, requests, worker = facts.mqtt, facts.requests, facts.worker
+    critical = {
+        "data-connection-lost": mqtt.data_lost_s is not None and mqtt.data_lost_s >= DATA_LOST_AFTER_S,
+        "model-not-loaded": worker.ready is None,
+    }
+    degraded = {
+        "model-fallback": worker.model.is_fallback,
+        "worker-silent": requests.active > 0 and (worker.silent_s or 0.0) >= WORKER_SILENT_AFTER_S,
+        "connection-unstable": mqtt.disconnects_lately >= UNSTABLE_AFTER,
+        "publishing-refused": mqtt.refused_lately > 0,
+        "subscription-refused": mqtt.unheard > 0,
+        "requests-in-memory-only": requests.store_fault is not None,
+        "draining": requests.is_draining,
+        "queue-full": requests.depth >= requests.capacity,
+        "limited": facts.limits.level is not Level.NORMAL,
+        "sensor-errors": facts.reading.has_faults,
+    }
     for name, severity in facts.alarms.items():
-        (critical if severity == "critical" else degraded).append(name)
-    overall = "critical" if critical else "degraded" if degraded else "ok"
-    return overall, critical + degraded
+        (critical if severity == "critical" else degraded)[name] = True
+    why_critical, why_degraded = ([name for name, is_so in each.items() if is_so] for each in (critical, degraded))
+    overall = "critical" if why_critical else "degraded" if why_degraded else "ok"
+    return overall, why_critical + why_degraded
 
 
-def health_document(facts: Facts) -> dict[str, Any]:
-    """The whole document; what this board cannot tell is null."""
+def health_document(facts: HealthFacts) -> dict[str, Any]:
+    """The whole document; what is unknown on this board is null."""
     overall, why = reasons(facts)
-    requests, throughput, reading, worker = facts.requests, facts.throughput, facts.reading, facts.worker
-    thermal, throttle, power, cpu, memory = (
-        reading.thermal,
-        reading.throttle,
-        reading.power,
-        reading.cpu,
-        reading.memory,
-    )
+    requests, totals, reading = facts.requests, facts.requests.totals, facts.reading
+    worker, ready, throughput = facts.worker, facts.worker.ready, facts.worker.throughput
+    thermal, throttle, power, memory = reading.thermal, reading.throttle, reading.power, reading.memory
     return {
         "ts": facts.ts,
         "session": facts.session,
@@ -117,17 +89,17 @@ def health_document(facts: Facts) -> dict[str, Any]:
             "capacity": requests.capacity,
             "oldest_ms": _rounded(requests.oldest_ms, 1),
             "estimated_wait_ms": _rounded(requests.estimated_wait_ms, 1),
-            "accepted_total": requests.totals.accepted_total,
-            "rejected_total": requests.totals.rejected_total,
-            "displaced_total": requests.totals.displaced_total,
-            "expired_total": requests.totals.expired_total,
-            "duplicates_total": requests.totals.duplicates_total,
+            "accepted_total": totals.accepted_total,
+            "rejected_total": totals.rejected_total,
+            "displaced_total": totals.displaced_total,
+            "expired_total": totals.expired_total,
+            "duplicates_total": totals.duplicates_total,
         },
         "quarantine": [asdict(one) for one in requests.quarantined],
         "inference": {
             "active": requests.active,
-            "requests_total": requests.totals.requests_total,
-            "failed_total": requests.totals.failed_total,
+            "requests_total": totals.requests_total,
+            "failed_total": totals.failed_total,
             "prompt_tokens_total": throughput.prompt_tokens,
             "completion_tokens_total": throughput.completion_tokens,
             "cached_tokens_total": throughput.cached_tokens,
@@ -158,29 +130,24 @@ def health_document(facts: Facts) -> dict[str, Any]:
             "joules_total": _rounded(facts.energy.joules_total, 1),
             "joules_per_token": _rounded(facts.energy.joules_per_token, 4),
         },
-        "cpu": {
-            "load1": cpu.load1,
-            "percent": cpu.percent,
-            "freq_mhz": cpu.freq_mhz,
-            "freq_max_mhz": cpu.freq_max_mhz,
-        },
+        "cpu": asdict(reading.cpu),
         "memory": {
             "total_mb": memory.total_mb,
             "available_mb": memory.available_mb,
             "agent_rss_mb": facts.agent_rss_mb,
-            "worker_rss_mb": facts.worker_rss_mb,
-            "worker_bound_mb": _rounded(facts.worker_bound_mb, 1),
+            "worker_rss_mb": worker.resident_mb,
+            "worker_bound_mb": _rounded(worker.memory_bound_mb, 1),
             "swap_used_mb": memory.swap_used_mb,
             "cgroup_controller": memory.has_cgroup_controller,
         },
         "disk": {"free_mb": reading.disk_free_mb},
         "worker": {
-            "pid": worker.pid if worker else None,
-            "restarts": facts.worker_restarts,
-            "last_end": facts.worker_end,
-            "model": facts.model,
-            "cpu_variant": worker.cpu_variant if worker else None,
-            "repacked_mb": _megabytes(worker.repacked_mib) if worker else None,
+            "pid": ready.pid if ready else None,
+            "restarts": worker.restarts,
+            "last_end": worker.last_end,
+            "model": worker.model.bundle_name,
+            "cpu_variant": ready.cpu_variant if ready else None,
+            "repacked_mb": _megabytes(ready.repacked_mib) if ready else None,
         },
         "governor": facts.limits.as_health(),
         "sensor_errors": reading.errors,

@@ -1,4 +1,4 @@
-"""What Home Assistant's MQTT discovery is told of a board: one device with an entity for each figure of health.
+"""Home Assistant's MQTT discovery of a board: one device with an entity for each figure of health.
 
 Format: https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload
 """
@@ -18,13 +18,13 @@ from edge_agent.core.topics import discovery_config
 from edge_agent.status.alarms import ALARMS
 
 NAME = "edge-agent"
-# A board that drains or is to stop tells its health as before.
+# A board that drains still publishes its health.
 _AVAILABLE = "{{ 'online' if value_json.state in ('online', 'draining') else 'offline' }}"
 _MEASURED = {"state_class": "measurement"}
 _OF_THE_BOARD = {"entity_category": "diagnostic"}
 _SIZE = {"device_class": "data_size", "unit_of_measurement": "MB", **_MEASURED, **_OF_THE_BOARD}
 
-# A figure of the health document: its name for people, its path, what else is known of it.
+# Figures of the health document: the name for people, the path, and more fields of the entity.
 _SENSORS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("Health", "overall", {"device_class": "enum", "options": ["ok", "degraded", "critical"]}),
     ("Queue", "queue.depth", {"unit_of_measurement": "requests", **_MEASURED}),
@@ -41,7 +41,7 @@ _SENSORS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "thermal.soc_c",
         {"device_class": "temperature", "unit_of_measurement": "°C", **_MEASURED, **_OF_THE_BOARD},
     ),
-    # A difference of temperatures: the class `temperature` would take 32 from it where degrees Fahrenheit are wanted.
+    # A difference of temperatures: the class `temperature` would subtract 32 when it converts to degrees Fahrenheit.
     ("Headroom", "thermal.headroom_c", {"unit_of_measurement": "°C", **_MEASURED, **_OF_THE_BOARD}),
     ("Governor level", "governor.level", _OF_THE_BOARD),
     ("CPU", "cpu.percent", {"unit_of_measurement": "%", **_MEASURED, **_OF_THE_BOARD}),
@@ -52,7 +52,7 @@ _BITS = (("Throttled", "thermal.throttled_now"), ("Undervoltage", "power.undervo
 
 
 def discovery(config: Config, board_model: str) -> Publication | None:
-    """The retained message; empty where the board is to be forgotten, None where nothing is to be said."""
+    """The retained message; empty to remove the board, None where the configuration says nothing."""
     if config.homeassistant.enabled is None:
         return None
     if not config.homeassistant.enabled:
@@ -62,12 +62,12 @@ def discovery(config: Config, board_model: str) -> Publication | None:
 
 
 def withdrawal(config: Config) -> Publication:
-    """The retained message that has Home Assistant forget a board that it knows by this configuration."""
+    """The retained message that removes the board of this configuration from Home Assistant."""
     return emptied(discovery_config(config.homeassistant.prefix, object_id(config)))
 
 
 def object_id(config: Config) -> str:
-    """Names the device; the digest tells `a_b`/`c` from `a`/`b_c`, and boards of another root."""
+    """The device's name; the digest separates `a_b`/`c` from `a`/`b_c`, and boards of another root."""
     digest = hashlib.sha256(config.topics.base.encode()).hexdigest()[:8]
     return f"{config.device.site}_{config.device.id}_{digest}"
 
@@ -92,7 +92,7 @@ def discovery_document(config: Config, board_model: str) -> dict[str, Any]:
 
 
 def _components(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
-    # Health that is older is no longer true; the state of the connection is no part of it.
+    # Figures expire with the health that they come from; the state of the connection does not.
     fresh = {"expire_after": math.ceil(3 * config.health.interval_s)}
     yield (
         "state",
@@ -108,7 +108,7 @@ def _components(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
         },
     )
     for name, path, more in _SENSORS:
-        # None, as Jinja writes it, is Home Assistant's word for unknown.
+        # Jinja writes null as `None`, which Home Assistant takes for unknown.
         template = f"{{{{ value_json.{path} }}}}"
         yield _key(name), {"platform": "sensor", "name": name, "value_template": template, **more, **fresh}
     for name, path in _BITS:
@@ -122,7 +122,7 @@ def _components(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
             {
                 **_PROBLEM,
                 "name": name,
-                # Not the alarm's own topic: what was never raised is off, not unknown.
+                # Not the alarm's own topic: an alarm that was never raised is off, not unknown.
                 "value_template": f"{{{{ 'ON' if '{rule.name}' in value_json.reasons else 'OFF' }}}}",
                 "json_attributes_topic": topic,
                 "json_attributes_template": "{{ value or '{}' }}",

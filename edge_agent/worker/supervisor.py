@@ -9,10 +9,10 @@ import logging
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_agent.board.process import oom_kills, process_memory
+from edge_agent.board.process import oom_kills, process_memory, resident_mb
 from edge_agent.core.background import in_background
 from edge_agent.core.config import Config
 from edge_agent.core.errors import how_ended, last_words
@@ -31,6 +31,7 @@ from edge_agent.core.protocol import (
 )
 from edge_agent.worker.memory_bound import WorkerMemory
 from edge_agent.worker.process import EngineProcess, WorkerExited
+from edge_agent.worker.throughput import Throughput
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,27 @@ class FromWorker:
     event: Event | WorkerExited
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFacts:
+    """The worker in force and its model at one moment. None = unknown, or there is none.
+
+    ready: what the worker reported, while one answers. previous: the model in force before, that a rollback returns to.
+    last_end: how the worker before ended. silent_s: time since its last event. memory_bound_mb: memory at which it is
+    replaced. memory_excess: too much memory, in words.
+    """
+
+    ready: Ready | None
+    model: Model
+    previous: Path | None
+    restarts: int
+    last_end: str | None
+    silent_s: float | None
+    resident_mb: float | None
+    memory_bound_mb: float | None
+    memory_excess: str | None
+    throughput: Throughput
+
+
 class Supervisor:
     """The worker in force, of one model; beside it at times a candidate of another, and the one that it has replaced.
 
@@ -100,6 +122,7 @@ class Supervisor:
         # While the worker loads: what it last told to be at.
         self.load_phase = LoadPhase.PROGRAM
         self.memory = WorkerMemory()
+        self.throughput = Throughput()
         # Since when it is to be replaced, as soon as it can be spared, for it holds too much memory.
         self.outgrown_at: float | None = None
         self._config = config
@@ -131,6 +154,20 @@ class Supervisor:
         workers = (self.worker, self.candidate, self.former)
         is_due = self.restart_at is not None or self._opening is not None
         return is_due or any(worker is not None and worker.is_running for worker in workers)
+
+    def snapshot(self, now: float) -> WorkerFacts:
+        return WorkerFacts(
+            ready=self.ready,
+            model=self.model,
+            previous=self.previous,
+            restarts=self.restarts,
+            last_end=None if self.last_end is None else self.last_end.how,
+            silent_s=self.silent_s(now),
+            resident_mb=None if self.ready is None else resident_mb(self.ready.pid),
+            memory_bound_mb=self.memory.bound_mb,
+            memory_excess=self.memory.excess,
+            throughput=replace(self.throughput),
+        )
 
     def silent_s(self, now: float) -> float | None:
         """None = no worker is ready."""
@@ -229,6 +266,7 @@ class Supervisor:
 
     def became_ready(self, ready: Ready, now: float) -> None:
         self.ready, self._ready_at = ready, now
+        self.throughput.worker_started()
         # With the start of the process, which on a board takes seconds.
         start_s = ready.load_s if self._started_at is None else now - self._started_at
         self._reload_s = start_s - ready.measure_s

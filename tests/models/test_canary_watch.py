@@ -17,10 +17,10 @@ from edge_agent.models.canaries import CanaryError
 from edge_agent.models.canary_file import Questions, read_questions
 from edge_agent.models.canary_watch import FIRST_AFTER_S, NUMBER, RETRY_S, CanaryWatch
 from edge_agent.worker.supervisor import Supervisor
+from tests.helpers.facts import READY
 from tests.helpers.support import labelled
 from tests.models.test_bundle import GGUF, bundle
 from tests.models.test_switch import CANARIES
-from tests.status.test_health import READY
 
 HOUR = 3600.0
 

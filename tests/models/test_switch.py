@@ -31,10 +31,10 @@ from edge_agent.requests.tasks import load_tasks, prefixes_of
 from edge_agent.worker import supervisor
 from edge_agent.worker.process import EngineProcess, WorkerExited
 from edge_agent.worker.supervisor import SILENCE_S, FromWorker, Supervisor
+from tests.helpers.facts import READY
 from tests.helpers.processes import wait_until
 from tests.helpers.support import TASKS, Desk, config, finished, labelled
 from tests.models.test_bundle import OTHER_WEIGHTS, bundle
-from tests.status.test_health import READY
 from tests.worker.test_supervisor import KILLED, Process
 
 # A switch that fails is a warning.

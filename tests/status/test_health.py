@@ -1,78 +1,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge_agent.board.energy import EnergyMeter, EnergySample
-from edge_agent.board.limits import NO_LIMITS, Level, LimitCause, Limits
+from edge_agent.board.limits import Level, LimitCause, Limits
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Scope, Thermal, Throttle, ThrottleCause
 from edge_agent.core.messages import Outcome, Status, Timing
 from edge_agent.core.protocol import Ready
-from edge_agent.mqtt.connections import MqttFacts
+from edge_agent.models.bundle import open_model
 from edge_agent.requests.statistics import RequestFacts, Statistics
-from edge_agent.status.health import Facts, health_document, reasons
-from edge_agent.worker.throughput import Throughput
-
-READY = Ready(
-    pid=77,
-    context_tokens=2048,
-    max_active=4,
-    threads=2,
-    prefill_threads=4,
-    batch_tokens=256,
-    vocabulary=1000,
-    cpu_variant="NEON = 1",
-    repacked_mib=100.0,
-    prefill_tok_s=None,
-    decode_tok_s=None,
-    load_s=1.5,
-    measure_s=0.0,
-)
-
-
-def mqtt(**fields: Any) -> MqttFacts:
-    known: dict[str, Any] = {
-        "connected_s": 10.0,
-        "reconnects": 0,
-        "received": 5,
-        "published": 6,
-        "queued_out": 0,
-        "dropped": 0,
-        "disconnects_lately": 0,
-        "refused_lately": 0,
-        "unheard": 0,
-        "data_lost_s": None,
-    }
-    return MqttFacts(**{**known, **fields})
-
-
-def facts(**fields: Any) -> Facts:
-    known: dict[str, Any] = {
-        "ts": None,
-        "session": "s1",
-        "seq": 3,
-        "uptime_s": 12.345,
-        "mqtt": mqtt(),
-        "requests": Statistics().facts(capacity=64),
-        "is_loaded": True,
-        "is_fallback": False,
-        "worker_silent_s": 0.5,
-        "throughput": Throughput(),
-        "reading": BoardReading(),
-        "limits": NO_LIMITS,
-        "energy": EnergyMeter(),
-        "agent_rss_mb": 30.0,
-        "worker_rss_mb": None,
-        "worker": READY,
-        "worker_restarts": 0,
-        "model": "demo",
-    }
-    return Facts(**{**known, **fields})
-
+from edge_agent.status.health import health_document, reasons
+from tests.helpers.facts import READY, health_facts, mqtt_facts, worker_facts
 
 DRAINING = RequestFacts(capacity=64, is_draining=True)
+RUNNING = RequestFacts(capacity=64, active=1)
+SILENT = worker_facts(silent_s=30.0)
+FALLBACK = worker_facts(model=replace(open_model("default", Path("echo:")), is_fallback=True))
 
 
 # Every field of a health document.
@@ -111,9 +59,9 @@ FIELDS: dict[str, set[str]] = {
 PLAIN = {"ts", "session", "seq", "uptime_s", "overall", "reasons", "sensor_errors", "quarantine"}
 
 
-@pytest.mark.parametrize("worker", [READY, None])
-def test_every_field_of_the_contract_is_there(worker: Ready | None) -> None:
-    document = health_document(facts(worker=worker, is_loaded=worker is not None))
+@pytest.mark.parametrize("ready", [READY, None])
+def test_every_field_of_the_contract_is_there(ready: Ready | None) -> None:
+    document = health_document(health_facts(worker=worker_facts(ready=ready)))
     assert set(document) == {*FIELDS, *PLAIN}
     for name, fields in FIELDS.items():
         assert set(document[name]) == fields, name
@@ -123,7 +71,7 @@ def test_every_field_of_the_contract_is_there(worker: Ready | None) -> None:
 
 
 def test_a_reading_that_does_not_exist_is_null_and_never_zero() -> None:
-    document = health_document(facts(mqtt=mqtt(connected_s=None)))
+    document = health_document(health_facts(mqtt=mqtt_facts(connected_s=None)))
     for part in ("thermal", "power", "cpu", "disk", "governor"):
         assert 0 not in document[part].values()
     assert document["thermal"]["soc_c"] is None
@@ -139,10 +87,10 @@ def test_a_reading_that_does_not_exist_is_null_and_never_zero() -> None:
 
 def test_headroom_is_what_is_left_to_the_limit() -> None:
     reading = BoardReading(thermal=Thermal(soc_c=61.37, limit_c=80.0))
-    assert health_document(facts(reading=reading))["thermal"]["headroom_c"] == 18.6
+    assert health_document(health_facts(reading=reading))["thermal"]["headroom_c"] == 18.6
 
 
-def test_what_the_board_says_is_told() -> None:
+def test_every_reading_of_the_board_is_published() -> None:
     reading = BoardReading(
         thermal=Thermal(soc_c=84.4, limit_c=80.0, zones={"cpu-thermal": 84.4}, fan_rpm=0),
         throttle=Throttle(
@@ -157,9 +105,8 @@ def test_what_the_board_says_is_told() -> None:
         memory=Memory(total_mb=8454.0, available_mb=6246.8, swap_used_mb=0.0, has_cgroup_controller=False),
         disk_free_mb=12345.6,
     )
-    document = json.loads(
-        json.dumps(health_document(facts(reading=reading, worker_rss_mb=700.0, worker_bound_mb=756.04)))
-    )
+    worker = worker_facts(resident_mb=700.0, memory_bound_mb=756.04)
+    document = json.loads(json.dumps(health_document(health_facts(reading=reading, worker=worker))))
     assert {name: document[name] for name in ("thermal", "power", "cpu", "memory", "disk")} == {
         "thermal": {
             "soc_c": 84.4,
@@ -194,51 +141,42 @@ def test_what_the_board_says_is_told() -> None:
     }
 
 
-def test_all_is_well() -> None:
-    assert reasons(facts()) == ("ok", [])
+def test_a_healthy_agent_is_ok() -> None:
+    assert reasons(health_facts()) == ("ok", [])
 
 
 @pytest.mark.parametrize(
     ("fields", "overall", "why"),
     [
-        ({"mqtt": mqtt(data_lost_s=9.9)}, "ok", []),
-        ({"mqtt": mqtt(disconnects_lately=3)}, "degraded", ["connection-unstable"]),
-        ({"mqtt": mqtt(refused_lately=1, unheard=1)}, "degraded", ["publishing-refused", "subscription-refused"]),
-        ({"mqtt": mqtt(data_lost_s=10.0)}, "critical", ["data-connection-lost"]),
-        ({"is_loaded": False}, "critical", ["model-not-loaded"]),
-        ({"is_fallback": True}, "degraded", ["model-fallback"]),
-        ({"requests": RequestFacts(capacity=64, active=1), "worker_silent_s": 30.0}, "degraded", ["worker-silent"]),
-        ({"requests": RequestFacts(capacity=64, active=0), "worker_silent_s": 30.0}, "ok", []),
+        ({"mqtt": mqtt_facts(data_lost_s=9.9)}, "ok", []),
+        ({"mqtt": mqtt_facts(disconnects_lately=3)}, "degraded", ["connection-unstable"]),
+        ({"mqtt": mqtt_facts(refused_lately=1, unheard=1)}, "degraded", ["publishing-refused", "subscription-refused"]),
+        ({"mqtt": mqtt_facts(data_lost_s=10.0)}, "critical", ["data-connection-lost"]),
+        ({"worker": worker_facts(ready=None)}, "critical", ["model-not-loaded"]),
+        ({"worker": FALLBACK}, "degraded", ["model-fallback"]),
+        ({"requests": RUNNING, "worker": SILENT}, "degraded", ["worker-silent"]),
+        ({"worker": SILENT}, "ok", []),
         ({"requests": DRAINING}, "degraded", ["draining"]),
         ({"requests": RequestFacts(capacity=64, depth=64)}, "degraded", ["queue-full"]),
         ({"requests": RequestFacts(capacity=64, depth=63)}, "ok", []),
         ({"alarms": {"throttled": "warning"}}, "degraded", ["throttled"]),
-        (
-            {"requests": DRAINING, "alarms": {"disk-low": "critical"}},
-            "critical",
-            ["disk-low", "draining"],
-        ),
-        (
-            {"requests": DRAINING, "mqtt": mqtt(data_lost_s=60.0)},
-            "critical",
-            ["data-connection-lost", "draining"],
-        ),
+        ({"requests": DRAINING, "alarms": {"disk-low": "critical"}}, "critical", ["disk-low", "draining"]),
     ],
 )
-def test_what_is_wrong_is_told(fields: dict[str, Any], overall: str, why: list[str]) -> None:
-    assert reasons(facts(**fields)) == (overall, why)
+def test_each_fault_is_a_reason(fields: dict[str, Any], overall: str, why: list[str]) -> None:
+    assert reasons(health_facts(**fields)) == (overall, why)
 
 
-def test_a_faulty_sensor_degrades_and_is_told() -> None:
+def test_a_faulty_sensor_degrades() -> None:
     reading = BoardReading(errors={"thermal_zone0": "Input/output error"})
-    document = health_document(facts(reading=reading))
+    document = health_document(health_facts(reading=reading))
     assert (document["overall"], document["reasons"]) == ("degraded", ["sensor-errors"])
     assert document["sensor_errors"] == {"thermal_zone0": "Input/output error"}
 
 
-def test_a_sensor_that_is_off_is_told_and_degrades_nothing() -> None:
+def test_a_sensor_that_is_off_degrades_nothing() -> None:
     errors = {"cv0-thermal": "Resource temporarily unavailable"}
-    document = health_document(facts(reading=BoardReading(errors=errors, offline=frozenset(errors))))
+    document = health_document(health_facts(reading=BoardReading(errors=errors, offline=frozenset(errors))))
     assert (document["overall"], document["sensor_errors"]) == ("ok", errors)
 
 
@@ -246,30 +184,30 @@ def test_latencies_are_percentiles_of_the_answers() -> None:
     statistics = Statistics()
     for total_ms in range(1, 101):
         statistics.count(Outcome(status=Status.OK, timing=Timing(total_ms=float(total_ms), queued_ms=total_ms / 10)))
-    inference = health_document(facts(requests=statistics.facts(capacity=64)))["inference"]
+    inference = health_document(health_facts(requests=statistics.facts(capacity=64)))["inference"]
     assert inference["latency_ms"] == {"p50": 50.0, "p95": 95.0, "p99": 99.0}
     assert inference["queued_ms"] == {"p50": 5.0, "p95": 9.5}
 
 
-def test_what_the_governor_limits_is_told_and_why() -> None:
+def test_limits_are_published_with_their_reason() -> None:
     limits = Limits(
         level=Level.HOT, reason="the SoC is near its limit of 80 °C", causes=(LimitCause.OVERHEATED,), decode_threads=2
     )
-    document = health_document(facts(limits=limits))
+    document = health_document(health_facts(limits=limits))
     assert document["governor"] == {"level": "hot", "limits": {"decode_threads": 2}, "reason": limits.reason}
     assert (document["overall"], document["reasons"]) == ("degraded", ["limited"])
-    assert health_document(facts())["governor"] == {"level": "normal", "limits": {}, "reason": None}
+    assert health_document(health_facts())["governor"] == {"level": "normal", "limits": {}, "reason": None}
 
 
-def test_energy_is_that_of_the_meter() -> None:
+def test_energy_comes_from_the_meter() -> None:
     meter = EnergyMeter()
     for at in range(3):
         meter.add(EnergySample(at, 4.0, busy_s=0.0, tokens=0, is_active=False))
     for at in range(3, 6):
         meter.add(EnergySample(at, 4.0 + 5.0, busy_s=at - 2.0, tokens=10 * at, is_active=True))
-    power = health_document(facts(energy=meter))["power"]
+    power = health_document(health_facts(energy=meter))["power"]
     assert (power["joules_total"], power["joules_per_token"]) == (32.5, 0.25)
 
 
 def test_sizes_are_in_megabytes() -> None:
-    assert health_document(facts())["worker"]["repacked_mb"] == 104.9
+    assert health_document(health_facts())["worker"]["repacked_mb"] == 104.9

@@ -11,8 +11,8 @@ from edge_agent.requests.statistics import Statistics
 from edge_agent.status.alarms import ALARMS
 from edge_agent.status.health import health_document
 from edge_agent.status.homeassistant import discovery, discovery_document, object_id
+from tests.helpers.facts import health_facts
 from tests.helpers.support import BASE, config
-from tests.status.test_health import facts
 
 ENABLED = "[homeassistant]\nenabled = true\n"
 READING = BoardReading(
@@ -45,7 +45,7 @@ def shown(document: Any) -> dict[str, str]:
 
 
 def health(**fields: Any) -> dict[str, Any]:
-    return json.loads(json.dumps(health_document(facts(**fields))))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(health_document(health_facts(**fields))))  # type: ignore[no-any-return]
 
 
 def test_a_device_is_told_of_in_one_retained_message() -> None:

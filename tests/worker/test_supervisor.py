@@ -18,9 +18,9 @@ from edge_agent.worker import supervisor as supervisor_module
 from edge_agent.worker.memory_bound import LASTING_S, MARGIN_MB, PAUSE_S
 from edge_agent.worker.process import WorkerExited
 from edge_agent.worker.supervisor import SILENCE_S, STABLE_AFTER_S, End, Supervisor
+from tests.helpers.facts import READY
 from tests.helpers.support import config, with_model
 from tests.models.test_bundle import OTHER_WEIGHTS, bundle
-from tests.status.test_health import READY
 
 pytestmark = pytest.mark.expects_warning
 

@@ -1,4 +1,4 @@
-"""The retained topics: what the board says of itself without being asked, and all of it to each broker it comes to."""
+"""Publishes what the board reports about itself: state, info, health, alarms, events and Home Assistant discovery."""
 
 from __future__ import annotations
 
@@ -20,31 +20,30 @@ from edge_agent.mqtt.connections import Connections
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.tasks import Task
 from edge_agent.status.alarms import Alarms
-from edge_agent.status.health import Facts, health_document
+from edge_agent.status.health import HealthFacts, health_document
 from edge_agent.status.homeassistant import discovery, withdrawal
-from edge_agent.status.presence import Presence, State, info_document
+from edge_agent.status.info import info_document
+from edge_agent.status.presence import Presence, State
 from edge_agent.worker.supervisor import Supervisor
-from edge_agent.worker.throughput import Throughput
 
 log = logging.getLogger(__name__)
 
-# A watcher that was away for longer has no use for what happened before.
+# A watcher that was away for longer has no use for old events.
 EVENT_EXPIRY_S = 86_400
 
 
-class RetainedTopics:
-    """Belongs to the agent's thread. What is published is what the parts say at that moment."""
+class StatusPublisher:
+    """Belongs to the agent's thread. Each document is made of what the parts report at that moment."""
 
     def __init__(
         self,
         config: Config,
         tasks: dict[str, Task],
         *,
-        connections: Connections,
         presence: Presence,
+        connections: Connections,
         dispatcher: Dispatcher,
         supervisor: Supervisor,
-        throughput: Throughput,
         board: Board,
         monitor: Monitor,
         governor: Governor,
@@ -54,11 +53,10 @@ class RetainedTopics:
         self.health_sequence = 0
         self._config = config
         self._tasks = tasks
-        self._connections = connections
         self._presence = presence
+        self._connections = connections
         self._dispatcher = dispatcher
         self._supervisor = supervisor
-        self._throughput = throughput
         self._board = board
         self._monitor = monitor
         self._governor = governor
@@ -66,49 +64,51 @@ class RetainedTopics:
         self._started_at = time.monotonic()
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
-        """For the next `publish_all`. Home Assistant forgets at once what it is to know elsewhere or no more."""
+        """Applies from the next `publish_all` on."""
         before, after = self._config.homeassistant, config.homeassistant
         if before.enabled and (after.enabled is False or after.prefix != before.prefix):
-            # Kept for a broker that is away: nobody would know of the old topic later.
+            # Kept for a broker that is away: the old topic is not known later.
             self._connections.tell(withdrawal(self._config))
         self._config, self._tasks = config, tasks
 
-    def publish_all(self, *, with_ends: bool = False) -> None:
-        """with_ends: the broker may also hold what an earlier process or somebody else left there; that is ended."""
-        announce = self._connections.announce
+    def publish_all(self, *, clear_others: bool = False) -> None:
+        """All retained topics. clear_others: also ends what an earlier process, or another client, has left there."""
+        announce, now = self._connections.announce, time.monotonic()
         announce(self._presence.birth())
-        self.alarms.publish_all(time.monotonic(), self._presence.session, clear_others=with_ends)
-        one = self._supervisor
-        info = info_document(self._config, self._board, one.model, self._tasks, worker=one.ready, previous=one.previous)
+        self.alarms.publish_all(now, self._presence.session, clear_others=clear_others)
+        info = info_document(self._config, self._tasks, self._board, self._supervisor.snapshot(now))
         announce(json_publication(self._config.topics.info, info, retain=True))
-        to_home_assistant = discovery(self._config, self._board.model() or machine())
-        if to_home_assistant and (to_home_assistant.payload or with_ends):
-            announce(to_home_assistant)
+        device = discovery(self._config, self._board.model() or machine())
+        if device and (device.payload or clear_others):
+            announce(device)
         self.publish_health()
 
-    def set_state(self, state: State, reason: str | None) -> None:
-        self._presence.state, self._presence.reason = state, reason
+    def publish_state(self, state: State, reason: str | None) -> None:
+        self._presence.set_state(state, reason)
         log.info("state=%s reason=%s", state.value, reason)
         self._connections.announce(self._presence.birth())
 
-    def say_stopped(self) -> None:
-        """The last word of an orderly end. Alarms end after the state: nobody is to think that their cause is gone."""
-        self.set_state(State.STOPPED, None)
+    def publish_stopped(self) -> None:
+        """Ends an orderly run. Alarms end after the state, so that their causes do not look solved."""
+        self.publish_state(State.STOPPED, None)
         self.alarms.withdraw()
 
-    def tell_event(self, name: str, document: dict[str, Any]) -> None:
-        """The one thing here that is not retained: it happened once."""
-        topic, told = self._config.topics.event(name), {"ts": timestamp(), **document}
-        self._connections.tell(json_publication(topic, told, expiry_s=EVENT_EXPIRY_S))
+    def publish_event(self, name: str, document: dict[str, Any]) -> None:
+        """Not retained: it happened once. It is kept until a broker has it."""
+        event = json_publication(
+            self._config.topics.event(name), {"ts": timestamp(), **document}, expiry_s=EVENT_EXPIRY_S
+        )
+        self._connections.tell(event)
 
     def publish_health(self) -> None:
         self.health_sequence += 1
         expiry_s = max(1, round(3 * self._config.health.interval_s))
-        health = health_document(self.facts())
-        self._connections.announce(json_publication(self._config.topics.health, health, retain=True, expiry_s=expiry_s))
-        notify(f"STATUS={self._presence.state.value}, {self._dispatcher.active} running")
+        facts = self.health_facts(time.monotonic())
+        topic, health = self._config.topics.health, health_document(facts)
+        self._connections.announce(json_publication(topic, health, retain=True, expiry_s=expiry_s))
+        notify(f"STATUS={self._presence.state.value}, {facts.requests.active} running")
 
-    def look_for_alarms(self, now: float) -> None:
+    def update_alarms(self, now: float) -> None:
         requests = self._dispatcher.snapshot(now)
         has_changed = self.alarms.update(
             now,
@@ -116,34 +116,24 @@ class RetainedTopics:
             reading=self._monitor.latest(now),
             queue_depth=requests.depth,
             overloaded_total=requests.totals.overloaded_total,
-            worker_excess=self._supervisor.memory.excess,
+            worker_excess=self._supervisor.snapshot(now).memory_excess,
         )
         if has_changed:
             self.publish_health()
 
-    def facts(self) -> Facts:
-        now = time.monotonic()
-        worker, requests = self._supervisor.ready, self._dispatcher.snapshot(now)
-        return Facts(
+    def health_facts(self, now: float) -> HealthFacts:
+        requests = self._dispatcher.snapshot(now)
+        return HealthFacts(
             ts=timestamp(),
             session=self._presence.session,
             seq=self.health_sequence,
             uptime_s=now - self._started_at,
             mqtt=self._connections.facts(now, postponed=requests.postponed_replies),
             requests=requests,
-            is_loaded=worker is not None,
-            is_fallback=self._supervisor.model.is_fallback,
-            worker_silent_s=self._supervisor.silent_s(now),
-            throughput=self._throughput,
+            worker=self._supervisor.snapshot(now),
             reading=self._monitor.latest(now),
             limits=self._governor.limits,
             energy=self._energy,
             agent_rss_mb=resident_mb(),
-            worker_rss_mb=resident_mb(worker.pid) if worker else None,
-            worker=worker,
-            worker_restarts=self._supervisor.restarts,
-            worker_end=None if self._supervisor.last_end is None else self._supervisor.last_end.how,
-            worker_bound_mb=self._supervisor.memory.bound_mb,
-            model=self._supervisor.model.bundle_name,
             alarms=self.alarms.severities,
         )

@@ -1,0 +1,83 @@
+"""Snapshots of the parts as health gets them, with ordinary values unless a test gives others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edge_agent.board.energy import EnergyMeter
+from edge_agent.board.limits import NO_LIMITS
+from edge_agent.board.reading import BoardReading
+from edge_agent.core.protocol import Ready
+from edge_agent.models.bundle import open_model
+from edge_agent.mqtt.connections import MqttFacts
+from edge_agent.requests.statistics import Statistics
+from edge_agent.status.health import HealthFacts
+from edge_agent.worker.supervisor import WorkerFacts
+from edge_agent.worker.throughput import Throughput
+
+READY = Ready(
+    pid=77,
+    context_tokens=2048,
+    max_active=4,
+    threads=2,
+    prefill_threads=4,
+    batch_tokens=256,
+    vocabulary=1000,
+    cpu_variant="NEON = 1",
+    repacked_mib=100.0,
+    prefill_tok_s=None,
+    decode_tok_s=None,
+    load_s=1.5,
+    measure_s=0.0,
+)
+
+
+def mqtt_facts(**fields: Any) -> MqttFacts:
+    known: dict[str, Any] = {
+        "connected_s": 10.0,
+        "reconnects": 0,
+        "received": 5,
+        "published": 6,
+        "queued_out": 0,
+        "dropped": 0,
+        "disconnects_lately": 0,
+        "refused_lately": 0,
+        "unheard": 0,
+        "data_lost_s": None,
+    }
+    return MqttFacts(**{**known, **fields})
+
+
+def worker_facts(**fields: Any) -> WorkerFacts:
+    known: dict[str, Any] = {
+        "ready": READY,
+        "model": open_model("default", Path("echo:")),
+        "previous": None,
+        "restarts": 0,
+        "last_end": None,
+        "silent_s": 0.5,
+        "resident_mb": None,
+        "memory_bound_mb": None,
+        "memory_excess": None,
+        "throughput": Throughput(),
+    }
+    return WorkerFacts(**{**known, **fields})
+
+
+def health_facts(**fields: Any) -> HealthFacts:
+    known: dict[str, Any] = {
+        "ts": None,
+        "session": "s1",
+        "seq": 3,
+        "uptime_s": 12.345,
+        "mqtt": mqtt_facts(),
+        "requests": Statistics().facts(capacity=64),
+        "worker": worker_facts(),
+        "reading": BoardReading(),
+        "limits": NO_LIMITS,
+        "energy": EnergyMeter(),
+        "agent_rss_mb": 30.0,
+        "alarms": {},
+    }
+    return HealthFacts(**{**known, **fields})
