@@ -146,7 +146,7 @@ class Agent:
         self._dispatcher.recover(moment(time.monotonic()))
         self._monitor.start()
         self._supervisor.start(time.monotonic())
-        self._connections.listen(self._operations.config, self._dispatcher.filters)
+        self._connections.subscribe(self._operations.config, self._dispatcher.filters)
         self._connections.start()
         self._timers["health"] = self._timers["alarms"] = time.monotonic()
         if self._watchdog_s is not None:
@@ -267,8 +267,7 @@ class Agent:
                 case "give-up":
                     self._exit_code = 1
         self._operations.tick(now)
-        self._connections.tend(now)
-        self._connections.control.outbox.take_fates()  # of its messages nobody asks
+        self._connections.maintain(now)
         if "health" in self._timers:  # a reload may have made its interval shorter
             self._timers["health"] = min(self._timers["health"], now + self._operations.config.health.interval_s)
         self._model_switch.tick(now)
@@ -281,7 +280,7 @@ class Agent:
         self._timers["watchdog"] = now + self._watchdog_s / 3
         fault = stalled(
             Vitals(
-                network=self._connections.are_at_work,
+                network=self._connections.threads_at_work,
                 worker_silent_s=self._supervisor.silent_s(now),
                 worker_dying_s=self._supervisor.dying_s(now),
                 is_worker_coming=self._supervisor.is_coming,
@@ -313,7 +312,7 @@ class Agent:
 
     def _hear(self, received: Received, now: float) -> None:
         connections, link, message = self._connections, received.link, received.message
-        connections.received += 1
+        is_ignored = False
         try:
             if message.topic == self._topics.state:
                 self._mend_state(message, now)
@@ -321,13 +320,14 @@ class Agent:
                 self._on_home_assistant(message, now)
             elif message.is_retained:
                 # A retained request or command would come again at every reconnect: it is old by definition.
-                connections.ignored += 1
+                is_ignored = True
                 log.info("retained message dropped topic=%r", cut(message.topic))
             elif link is connections.control:
                 self._operations.desk.hear(message)
-            elif not self._dispatcher.receive(message, now):
-                connections.ignored += 1
+            else:
+                is_ignored = not self._dispatcher.receive(message, now)
         finally:
+            connections.count_received(is_ignored=is_ignored)
             if link is connections.data:
                 self._delivery.received(received)
             else:
@@ -352,7 +352,7 @@ class Agent:
             self._timers.setdefault("home-assistant", now + spread_s)
 
     def _on_connected(self, link: MqttLink, now: float) -> None:
-        self._connections.connected(link, now)
+        self._connections.on_connected(link, now)
         if link is self._connections.control:
             self._status.publish_all(clear_others=True)
             # A broker that lost its retained messages at a restart may lose ours to the same start: say it once more.
@@ -360,7 +360,7 @@ class Agent:
             self._timers["refresh"] = now + REFRESH_EVERY_S
 
     def _on_disconnected(self, event: Disconnected, now: float) -> None:
-        self._connections.disconnected(event, now)
+        self._connections.on_disconnected(event, now)
         if event.reason == TAKEN_OVER:
             self._status.alarms.client_taken_over(now)
 

@@ -62,8 +62,7 @@ def test_why_there_is_no_connection_is_told_once_until_there_was_one(caplog: pyt
 
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert told[0] == (
-        "not connected client=hall1.board1.data broker=localhost:1883 reason=Connection refused: "
-        "it is tried again until it succeeds"
+        "cannot connect, trying again client=hall1.board1.data broker=localhost:1883 reason=Connection refused"
     )
     assert [text.split("reason=")[1].split(":")[0] for text in told] == [
         "Connection refused", "no answer", "Unspecified error", "Connection refused", "no answer",
@@ -141,7 +140,7 @@ def test_a_reload_takes_over_governor_and_home_assistant(tmp_path: Path, monkeyp
         published.clear()
         answer = agent._operations.reload()
         told = [(publication.topic, bool(publication.payload)) for publication in published]
-        heard = {topic for topic in agent._connections.control._filters if not topic.startswith(BASE)}
+        heard = {topic for topic in agent._connections.control.subscriptions.wanted if not topic.startswith(BASE)}
         return answer, [(topic, is_any) for topic, is_any in told if not topic.startswith(BASE)], heard
 
     path.write_text(text, encoding="utf-8")

@@ -46,7 +46,7 @@ class Operations:
         model_switch: ModelSwitch,
     ) -> None:
         self.config = config
-        self.desk = CommandDesk(config, connections.tell, self)
+        self.desk = CommandDesk(config, connections.publish, self)
         self.is_stopping = False
         # When the requests that a drain waits for are cancelled; None = there is no drain.
         self.drain_ends_at: float | None = None
@@ -131,7 +131,7 @@ class Operations:
         self._governor.reconfigure(config.governor)
         self._status.reconfigure(config, tasks)
         self._supervisor.set_tasks(prefixes_of(tasks))
-        self._connections.listen(config, self._dispatcher.filters)
+        self._connections.subscribe(config, self._dispatcher.filters)
         self._status.publish_all()
         applied = [name for name in changed if name in _LIVE]
         needs_restart += [name for name in changed if name not in _LIVE]

@@ -144,6 +144,8 @@ class MqttConfig(Table):
     password_file: ConfigPath | None = None
     reply_topics: tuple[TopicFilter, ...] | None = Field(default=None, strict=False)
     tls: TlsConfig | None = None
+    # None = as the broker says at MQTT 5; an MQTT 3.1.1 broker cannot say it.
+    max_packet_bytes: Annotated[int, Field(ge=1024, le=268_435_455)] | None = None
 
     @property
     def brokers(self) -> str:

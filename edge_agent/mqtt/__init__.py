@@ -1,1 +1,1 @@
-"""The connections to the broker: what comes and goes over them, and what becomes of it."""
+"""The two connections to the broker, and what travels over them."""

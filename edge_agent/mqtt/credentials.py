@@ -1,4 +1,4 @@
-"""Who we are to the broker, and by what we know it: read from files that may be replaced at any time."""
+"""Password and certificates of a connection: read from files that may be replaced at any time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tls_context(tls: TlsConfig) -> ssl.SSLContext:
 
 
 def connection_fault(error: BaseException | None) -> str:
-    """Why no connection came about, in plain words."""
+    """Why a connection could not be made, in plain words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {error.verify_message}"
     if isinstance(error, ssl.SSLError) and error.reason:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.core.inbound import Message
 
-if TYPE_CHECKING:  # which makes these
+if TYPE_CHECKING:  # link.py creates these events
     from edge_agent.mqtt.link import MqttLink
 
 TAKEN_OVER = "Session taken over"
@@ -16,7 +16,7 @@ TAKEN_OVER = "Session taken over"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A message that waits for `link.acknowledge`. epoch: counts the connections of the link; void after the next."""
+    """A message that waits for `link.acknowledge`. epoch: counts the connections of the link."""
 
     link: MqttLink
     epoch: int
@@ -32,14 +32,14 @@ class Broken(StrEnum):
     """How far a connection had come when it broke."""
 
     NOT_REACHED = "not reached"  # no TCP connection, or no TLS over it
-    NOT_ANSWERED = "not answered"  # the broker closed it, or said nothing to our CONNECT
+    NOT_ANSWERED = "not answered"  # no CONNACK
     REFUSED = "refused"
     LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disconnected:
-    """The connection was lost, or an attempt failed. reason: the broker's or the system's own words."""
+    """The connection was lost, or an attempt failed. reason: in the words of the broker or the system."""
 
     link: MqttLink
     broken: Broken

@@ -1,13 +1,11 @@
-"""What goes to the broker, until it has it: handed to paho, set aside, sent again, refused; under numbers of its own.
+"""What goes to the broker, until the broker confirms it, refuses it, or closes connections on it.
 
-Threads: paho's calls what begins with `connection_` and `confirmed`, the agent's the rest.
+Threads: paho's network thread calls `connection_…`, `confirmed` and `refused`; the agent's thread calls the rest.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable, MutableMapping
@@ -17,162 +15,168 @@ from typing import Any, Protocol
 
 from edge_agent.core.errors import cut
 from edge_agent.core.publications import Publication
-from edge_agent.mqtt.first_in_line import MAX_IN_FLIGHT
-from edge_agent.mqtt.poison import Poison
 
 log = logging.getLogger(__name__)
 
-# Messages that wait for a PUBACK or for a connection; past this, they are dropped and counted. Larger than any queue.
+# Messages that wait for a connection or a PUBACK. More are dropped and counted. Larger than any request queue.
 MAX_QUEUED = 20_000
+MAX_IN_FLIGHT = 20
+# An MQTT 3.1.1 broker closes the connection on a message that it does not take, and gets the same message again.
+# A message is given up after so many connections in a row that broke within so long after it was sent.
+MAX_BREAKS, BREAKS_WITHIN_S = 5, 2.0
+# From so many breaks on, messages are sent one by one: then it is certain which one the broker does not take.
+ONE_BY_ONE_AFTER = 2
+# After that, the topic takes no message of that size, and no retained message, for so long.
+TOPIC_REST_S = 600.0
+# An answer that is sent again, as a repetition, is a little shorter.
+REPEAT_BYTES = 16
 
 
 class Queue(Protocol):
-    """As PahoQueue."""
+    """See PahoQueue."""
 
     @property
     def waiting(self) -> MutableMapping[int, Any]: ...
     @property
     def lock(self) -> AbstractContextManager[Any, Any]: ...
-    def hand_over(self, message: Any) -> int | None: ...
+    def hand_over(self, publication: Publication) -> int | None: ...
     def packet_bytes(self, message: Any) -> int: ...
 
 
-class Fate(StrEnum):
-    """What became of a message that was handed over: a broker of MQTT 5 may take it to throw it away."""
+class PublishResult(StrEnum):
+    """How a message ended."""
 
     CONFIRMED = "confirmed"  # the broker has it
-    FORBIDDEN = "forbidden"  # nobody, or not we, may publish to that topic
-    UNTAKEN = "untaken"  # it is not what the broker takes there
-    POSTPONED = "postponed"  # not now: a quota, or a fault of the broker's
+    FORBIDDEN = "forbidden"  # this client may not publish to that topic
+    REJECTED = "rejected"  # too large, not valid there, or connections break on it
+    POSTPONED = "postponed"  # not now: a quota, or a fault of the broker
 
 
 class Outbox:
-    """queue: paho's own. clock: the monotonic one; draw: a number from 0 to 1."""
+    """Messages have paho's packet numbers. max_packet_bytes: as configured; the broker may allow less."""
 
     def __init__(
-        self, queue: Queue, clock: Callable[[], float] = time.monotonic, draw: Callable[[], float] = random.random
+        self, queue: Queue, max_packet_bytes: int | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.published = self.dropped = 0
+        # Messages that the broker refused or broke connections on: when (seconds of the clock), and its words.
+        self.refusals: deque[tuple[float, str]] = deque(maxlen=16)
         self._queue = queue
         self._clock = clock
-        self._poison = Poison(draw)
-        self._max_packet_bytes: int | None = None
+        self._configured_max_bytes = self._max_bytes = max_packet_bytes
         self._max_in_flight = MAX_IN_FLIGHT
-        # paho gives a number again that it thinks free, and another one to what is sent again.
-        self._next = itertools.count(1)
-        self._numbers: dict[int, int] = {}
-        # Not through the inbox, which may be full.
-        self._fates: deque[tuple[int, Fate]] = deque(maxlen=2 * MAX_QUEUED)
-        # Of messages that the broker took to throw away: when, in seconds of the clock, and why.
-        self.refusals: deque[tuple[float, str]] = deque(maxlen=16)
+        # Not through the agent's inbox, which may be full.
+        self._results: deque[tuple[int, PublishResult]] = deque(maxlen=2 * MAX_QUEUED)
+        # The message that waited first as the last connections broke, and how many broke on it.
+        self._suspect: int | None = None
+        self._breaks = 0
+        # When the message that waits first was sent on this connection.
+        self._first_sent_at = 0.0
+        # By topic: from which size on messages are rejected, and until when.
+        self._resting: dict[str, tuple[int, float]] = {}
 
     def __len__(self) -> int:
         """Messages that the broker has not confirmed."""
-        return len(self._queue.waiting) + len(self._poison)
+        return len(self._queue.waiting)
 
-    def takes(self, publication: Publication) -> bool:
-        """Whether it is not larger than the broker allows, nor like those that it has closed connections on."""
-        if self._max_packet_bytes is not None and self._queue.packet_bytes(publication) > self._max_packet_bytes:
-            return False
-        return self._poison.takes(publication, self._clock())
+    def can_send(self, message: Any) -> bool:
+        """Whether the broker takes a message of this size to this topic, as far as is known."""
+        size = self._queue.packet_bytes(message)
+        rejected_from, until = self._resting.get(message.topic, (0, 0.0))
+        is_resting = size >= rejected_from and self._clock() < until
+        return not is_resting and (self._max_bytes is None or size <= self._max_bytes)
 
     def publish(self, publication: Publication) -> int | None:
-        """Gives its number; None: dropped."""
-        if not self.takes(publication):
-            log.error(
-                "message dropped topic=%r bytes=%d: the broker takes none of this size there",
-                cut(publication.topic), len(publication.payload),
-            )  # fmt: skip
+        """Gives the packet number, for `take_results`. None = dropped."""
+        if not self.can_send(publication):
+            self._log_drop(publication, "the broker takes none of this size there")
         elif publication.qos and len(self) >= MAX_QUEUED:
-            log.error(
-                "message dropped topic=%r: %d messages wait for the broker already", cut(publication.topic), MAX_QUEUED
-            )
-        elif publication.qos or not self._poison.doubts(publication.topic):
+            self._log_drop(publication, f"{MAX_QUEUED} messages already wait for the broker")
+        else:
             with self._queue.lock:
-                number = next(self._next)
-                is_held = publication.qos > 0 and self._poison.holds(number, publication)
-                if is_held or self._send(number, publication) is not None:
-                    self.published += 1
-                    return number
+                if not self._queue.waiting:
+                    self._first_sent_at = self._clock()
+                number = self._queue.hand_over(publication)
+            if number is not None:
+                self.published += 1
+                return number
         self.dropped += 1
         return None
 
-    def _send(self, number: int, message: Any) -> int | None:
-        key = self._queue.hand_over(message)
-        if key is not None and message.qos:
-            self._numbers[key] = number
-        return key
-
     @property
     def in_flight(self) -> int:
-        """How many are to be sent at once, and to wait for their PUBACK."""
-        return 1 if self._poison.is_in_doubt(self._queue.waiting) else self._max_in_flight
+        """How many messages to send without a PUBACK."""
+        return 1 if self._breaks >= ONE_BY_ONE_AFTER else self._max_in_flight
 
-    def take_fates(self) -> list[tuple[int, Fate]]:
-        """Numbers of messages that were handed over, and what became of them: to be called often."""
-        with self._queue.lock:
-            self._poison.send_again(self._send, self._queue.waiting, self.in_flight // 2 + 1, self._clock())
-        return [self._fates.popleft() for _ in range(len(self._fates))]
+    def take_results(self) -> list[tuple[int, PublishResult]]:
+        """Packet numbers and results since the last call. To be called often."""
+        return [self._results.popleft() for _ in range(len(self._results))]
 
-    def send_last(self) -> None:
-        """At the end, what is set aside, one by one: there will be no other time for it."""
-        with self._queue.lock:
-            last = None if self._queue.waiting else self._poison.last()
-            if last is not None:
-                self._send(*last)
+    def confirmed(self, number: int) -> None:
+        self._end(number, PublishResult.CONFIRMED)
 
-    def answered(self) -> None:
-        self._poison.answered()
-
-    def number(self, key: int) -> int | None:
-        """Of what waits under this number of paho's."""
-        return self._numbers.get(key)
-
-    def confirmed(self, key: int) -> None:
-        """key: paho's number, also below."""
-        self._passed(key, Fate.CONFIRMED)
-
-    def refused(self, key: int, fate: Fate, words: str) -> None:
-        """By the broker, with these words."""
-        self.refusals.append((self._clock(), words))
-        message = self._queue.waiting.get(key)
+    def refused(self, number: int, result: PublishResult, words: str) -> None:
+        """words: the broker's reason."""
+        message = self._queue.waiting.get(number)
         log.error("the broker refuses a message topic=%r: %s", cut(message.topic) if message else "?", words)
-        self._passed(key, fate)
+        self.refusals.append((self._clock(), words))
+        self._end(number, result)
 
-    def _passed(self, key: int, fate: Fate) -> None:
-        with self._queue.lock:
-            number = self._numbers.pop(key, None)
-            if number is not None:  # at QoS 0 nobody waits for it
-                self._poison.passed(key, self._clock())
-                self._fates.append((number, fate))
+    def _end(self, number: int, result: PublishResult) -> None:
+        if number in self._queue.waiting:  # paho also reports messages at QoS 0
+            self._suspect, self._breaks = None, 0
+            self._first_sent_at = self._clock()
+            self._results.append((number, result))
 
     def connection_made(self, max_packet_bytes: int | None, max_in_flight: int = MAX_IN_FLIGHT) -> None:
-        """Before anything is sent. max_packet_bytes: as the broker tells it, which may be less than before."""
-        self._max_packet_bytes = max_packet_bytes
+        """Before anything is sent. max_packet_bytes: the broker's, None = it named none."""
+        limits = [limit for limit in (self._configured_max_bytes, max_packet_bytes) if limit is not None]
+        self._max_bytes = min(limits, default=None)
         self._max_in_flight = max_in_flight
+        self._first_sent_at = self._clock()
         with self._queue.lock:
-            self._poison.connected(self._queue.waiting, self._clock())
-            found = [] if max_packet_bytes is None else self._take_out_longer_than(max_packet_bytes)
-        for number, topic in found:
-            self._drop(number, topic, f"the broker takes no packet of more than {max_packet_bytes} bytes")
+            self._reject_unsendable(f"the broker takes no packet of more than {self._max_bytes} bytes")
 
-    def _take_out_longer_than(self, most: int) -> list[tuple[int, str]]:
-        keys = [key for key, one in self._queue.waiting.items() if self._queue.packet_bytes(one) > most]
-        waiting = [(self._numbers.pop(key), self._queue.waiting.pop(key).topic) for key in keys]
-        return waiting + self._poison.take_out(lambda one: self._queue.packet_bytes(one) > most)
-
-    def connection_broken(self) -> None:
+    def connection_lost(self) -> None:
         with self._queue.lock:
-            self._poison.broken(self._queue.waiting, self._clock())
+            first = next(iter(self._queue.waiting), None)
+        is_soon = self._clock() - self._first_sent_at <= BREAKS_WITHIN_S
+        if first is None or not is_soon or first != self._suspect:
+            self._breaks = 0
+        if first is not None and is_soon:
+            self._suspect = first
+            self._breaks += 1
 
-    def connection_is_tried(self) -> None:
-        """Between two connections: paho may have been sending what waits when the last one broke."""
+    def connection_tried(self) -> None:
+        """Before the next attempt. Not as soon as a connection is lost: paho may be in the middle of its queue then."""
         with self._queue.lock:
-            dropped = self._poison.sort_out(self._queue.waiting, self._numbers, self._clock())
-        for number, topic in dropped:
-            self._drop(number, topic, "the broker closes the connection on it")
+            self._keep_latest_of_each_retained_topic()
+            suspect = self._suspect
+            if self._breaks < MAX_BREAKS or suspect is None or suspect not in self._queue.waiting:
+                return
+            now, message = self._clock(), self._queue.waiting[suspect]
+            rejected_from = 0 if message.retain else self._queue.packet_bytes(message) - REPEAT_BYTES
+            self._resting = {topic: rest for topic, rest in self._resting.items() if rest[1] > now}
+            self._resting[message.topic] = (rejected_from, now + TOPIC_REST_S)
+            self._reject_unsendable(f"{self._breaks} connections broke as one of this size was sent there")
+            self.refusals.append((now, "the broker closes the connection"))
+            self._suspect, self._breaks = None, 0
 
-    def _drop(self, number: int, topic: str, why: str) -> None:
-        self._fates.append((number, Fate.UNTAKEN))
-        self.dropped += 1
-        log.error("message dropped topic=%r: %s", cut(topic), why)
+    def _keep_latest_of_each_retained_topic(self) -> None:
+        """In the place of the first, so that the breaks of one topic are counted together."""
+        places: dict[str, Any] = {}
+        for number, message in list(self._queue.waiting.items()):
+            if message.retain and (first := places.setdefault(message.topic, message)) is not message:
+                first.payload, first.properties = message.payload, message.properties
+                del self._queue.waiting[number]
+
+    def _reject_unsendable(self, why: str) -> None:
+        for number, message in list(self._queue.waiting.items()):
+            if not self.can_send(message):
+                del self._queue.waiting[number]
+                self._results.append((number, PublishResult.REJECTED))
+                self.dropped += 1
+                self._log_drop(message, why)
+
+    def _log_drop(self, message: Any, why: str) -> None:
+        log.error("message dropped topic=%r bytes=%d: %s", cut(message.topic), len(message.payload), why)

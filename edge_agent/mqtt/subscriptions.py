@@ -1,52 +1,80 @@
-"""What the broker's session may still be subscribed to: it outlives processes, and their configurations.
+"""What one connection is subscribed to.
 
-One small file in `state_dir`. Where it is lost, messages that nobody wants any more go on coming, and are dropped.
+Threads: the agent's thread calls `replace`; paho's network thread calls the rest. A lock keeps the packets in order.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable
-from pathlib import Path
-
-from edge_agent.core import state_files
-from edge_agent.core.topics import filter_fault
+import threading
+from collections.abc import Callable, Iterable
 
 log = logging.getLogger(__name__)
 
-FILE = "subscriptions-1.json"
-
 
 class Subscriptions:
-    """Belongs to the agent's thread."""
+    """answers: by filter, why the broker refuses it; None = granted.
 
-    def __init__(self, state_dir: Path) -> None:
-        self._path = state_dir / FILE
-        self._known: frozenset[str] = frozenset()
-        try:
-            content = state_files.read(self._path)
-            known = [] if content is None else json.loads(content)
-            self._known = frozenset(one for one in known if isinstance(one, str) and filter_fault(one) is None)
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            log.warning("%s cannot be read, earlier subscriptions may go on: %s", self._path, error)
+    subscribe, unsubscribe: send the packet for one filter and give its number.
+    """
 
-    def want(self, filters: Iterable[str]) -> frozenset[str]:
-        """These are asked for from now on. Gives those that are to be ended."""
+    def __init__(self, subscribe: Callable[[str], int | None], unsubscribe: Callable[[str], int | None]) -> None:
+        self.answers: dict[str, str | None] = {}
+        self.wanted: frozenset[str] = frozenset()
+        # Earlier filters that the broker's session may still have.
+        self.former: frozenset[str] = frozenset()
+        self._subscribe = subscribe
+        self._unsubscribe = unsubscribe
+        # By packet number.
+        self._subscribing: dict[int | None, str] = {}
+        self._unsubscribing: dict[int | None, str] = {}
+        self._is_connected = False
+        self._lock = threading.Lock()
+
+    @property
+    def refused(self) -> list[str]:
+        return sorted(text for text in self.wanted if self.answers.get(text) is not None)
+
+    def replace(self, filters: Iterable[str], former: Iterable[str] = ()) -> None:
+        """Wants these from now on, at this and later connections. former: filters of an earlier process."""
         wanted = frozenset(filters)
-        former = self._known - wanted
-        self._keep(self._known | wanted)
-        return former
+        with self._lock:
+            added = wanted - self.wanted
+            self.former = self.former.union(self.wanted, former) - wanted
+            self.wanted = wanted
+            if self._is_connected:
+                # First what is new: a topic that an old and a new filter match keeps a subscription.
+                self._send(added, self.former)
 
-    def are(self, filters: Iterable[str]) -> None:
-        """The broker has no others any more."""
-        self._keep(frozenset(filters))
+    def connection_made(self, *, is_persistent: bool) -> None:
+        with self._lock:
+            self._is_connected = True
+            self._subscribing.clear()
+            self._unsubscribing.clear()
+            if not is_persistent:
+                self.former = frozenset()
+            self._send(self.wanted, self.former)
 
-    def _keep(self, known: frozenset[str]) -> None:
-        if known == self._known:
+    def connection_lost(self) -> None:
+        self._is_connected = False
+
+    def answered(self, number: int, refusal: str | None) -> None:
+        """A SUBACK. refusal: the broker's words, None = granted."""
+        topic_filter = self._subscribing.pop(number, None)
+        if topic_filter is None:
             return
-        self._known = known
-        try:
-            state_files.replace(self._path, json.dumps(sorted(known), indent=1).encode() + b"\n")
-        except OSError as error:
-            log.warning("%s cannot be written, subscriptions of today may outlast them: %s", self._path, error)
+        self.answers[topic_filter] = refusal
+        if refusal is not None:
+            log.error("subscription refused topic=%r reason=%s", topic_filter, refusal)
+
+    def ended(self, number: int) -> None:
+        """An UNSUBACK."""
+        with self._lock:
+            if (topic_filter := self._unsubscribing.pop(number, None)) is not None:
+                self.former -= {topic_filter}
+
+    def _send(self, added: Iterable[str], removed: Iterable[str]) -> None:
+        for topic_filter in sorted(added):
+            self._subscribing[self._subscribe(topic_filter)] = topic_filter
+        for topic_filter in sorted(removed):
+            self._unsubscribing[self._unsubscribe(topic_filter)] = topic_filter

@@ -21,7 +21,7 @@ from edge_agent.core.publications import Publication
 from edge_agent.core.topics import Topics
 from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import Received
-from edge_agent.mqtt.outbox import Fate
+from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.store.journal_file import FILE
 from edge_agent.store.journal_sync import Synced
 from edge_agent.store.record import Record
@@ -40,6 +40,8 @@ class Delivery:
 
     def __init__(self, folder: Path | None, link: MqttLink, topics: Topics, deliver: Callable[[Synced], None]) -> None:
         """folder: of the journal; None = in memory only. deliver: hears of what is on the disk, from another thread."""
+        # Replies that the broker takes on no topic.
+        self.lost = 0
         self._topics = topics
         self._record = Record(None if folder is None else folder / FILE, deliver)
         self._link = link
@@ -113,7 +115,7 @@ class Delivery:
 
         False: the broker takes no message of this size.
         """
-        if not self._link.outbox.takes(publication):
+        if not self._link.outbox.can_send(publication):
             return False
         if row is not None:
             self._record.answer(row, task, publication, key, moment(time.monotonic()))
@@ -135,9 +137,9 @@ class Delivery:
 
     def flush(self, now: float) -> None:
         """Commits, then sends; acknowledges what needs no disk."""
-        for number, fate in self._link.outbox.take_fates():
+        for number, result in self._link.outbox.take_results():
             if (row := self._sent.pop(number, None)) is not None:
-                self._learn(row, fate, now)
+                self._on_result(row, result, now)
         self._send_postponed(now)
         if self._staged or self._received or now >= self._confirm_by:
             self._confirm_all(now)
@@ -147,7 +149,7 @@ class Delivery:
             sent = self._link.publish(publication)
             if owed is not None and sent is not None:
                 self._sent[sent] = owed
-            elif owed is not None and not self._link.outbox.takes(publication):  # it did as this was recorded
+            elif owed is not None and not self._link.outbox.can_send(publication):  # it did as this was recorded
                 self._shorten(owed)
             elif owed is not None:  # dropped, and told so by the connection
                 self._confirmed.append(owed)
@@ -157,15 +159,15 @@ class Delivery:
             self._acknowledge(self._generation)
         self._staged.extend(self._record.tend(now))
 
-    def _learn(self, row: int, fate: Fate, now: float) -> None:
-        match fate:
-            case Fate.CONFIRMED:
+    def _on_result(self, row: int, result: PublishResult, now: float) -> None:
+        match result:
+            case PublishResult.CONFIRMED:
                 self._confirmed.append(row)
-            case Fate.UNTAKEN:
+            case PublishResult.REJECTED:
                 self._shorten(row)
-            case Fate.FORBIDDEN:
+            case PublishResult.FORBIDDEN:
                 self._redirect(row)
-            case Fate.POSTPONED:
+            case PublishResult.POSTPONED:
                 self._postpone(row, now)
 
     def _shorten(self, row: int) -> None:
@@ -184,7 +186,7 @@ class Delivery:
         found = self._record.reply(row)
         topic = None if found is None else self._topics.response(found[0])
         if found is None or topic is None or topic == found[1].topic:
-            self._link.outbox.dropped += 1
+            self.lost += 1
             log.error("a reply is lost row=%s: the broker refuses it", row)
             self._confirmed.append(row)
             return

@@ -330,6 +330,7 @@ class Dispatcher:
             is_draining=self.is_draining,
             quarantined=self.quarantine.held,
             postponed_replies=self.delivery.postponed,
+            lost_replies=self.delivery.lost,
             store_fault=self.delivery.fault,
         )
 

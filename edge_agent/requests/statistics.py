@@ -34,6 +34,7 @@ class RequestFacts:
 
     latency_ms, queued_ms: percentiles of the latest answers, by name (`p50`).
     postponed_replies: replies that are sent again later, because the broker does not take them now.
+    lost_replies: replies that the broker takes on no topic.
     store_fault: why requests do not outlive the agent although they should.
     """
 
@@ -45,6 +46,7 @@ class RequestFacts:
     is_draining: bool = False
     quarantined: tuple[Quarantined, ...] = ()
     postponed_replies: int = 0
+    lost_replies: int = 0
     store_fault: str | None = None
     totals: RequestTotals = field(default_factory=RequestTotals)
     latency_ms: dict[str, float | None] = field(default_factory=dict)

@@ -49,7 +49,7 @@ class StatusPublisher:
         governor: Governor,
         energy: EnergyMeter,
     ) -> None:
-        self.alarms = Alarms(config.topics, connections.announce)
+        self.alarms = Alarms(config.topics, connections.publish_if_connected)
         self.health_sequence = 0
         self._config = config
         self._tasks = tasks
@@ -68,25 +68,25 @@ class StatusPublisher:
         before, after = self._config.homeassistant, config.homeassistant
         if before.enabled and (after.enabled is False or after.prefix != before.prefix):
             # Kept for a broker that is away: the old topic is not known later.
-            self._connections.tell(withdrawal(self._config))
+            self._connections.publish(withdrawal(self._config))
         self._config, self._tasks = config, tasks
 
     def publish_all(self, *, clear_others: bool = False) -> None:
         """All retained topics. clear_others: also ends what an earlier process, or another client, has left there."""
-        announce, now = self._connections.announce, time.monotonic()
-        announce(self._presence.birth())
+        publish, now = self._connections.publish_if_connected, time.monotonic()
+        publish(self._presence.birth())
         self.alarms.publish_all(now, self._presence.session, clear_others=clear_others)
         info = info_document(self._config, self._tasks, self._board, self._supervisor.snapshot(now))
-        announce(json_publication(self._config.topics.info, info, retain=True))
+        publish(json_publication(self._config.topics.info, info, retain=True))
         device = discovery(self._config, self._board.model() or machine())
         if device and (device.payload or clear_others):
-            announce(device)
+            publish(device)
         self.publish_health()
 
     def publish_state(self, state: State, reason: str | None) -> None:
         self._presence.set_state(state, reason)
         log.info("state=%s reason=%s", state.value, reason)
-        self._connections.announce(self._presence.birth())
+        self._connections.publish_if_connected(self._presence.birth())
 
     def publish_stopped(self) -> None:
         """Ends an orderly run. Alarms end after the state, so that their causes do not look solved."""
@@ -98,14 +98,14 @@ class StatusPublisher:
         event = json_publication(
             self._config.topics.event(name), {"ts": timestamp(), **document}, expiry_s=EVENT_EXPIRY_S
         )
-        self._connections.tell(event)
+        self._connections.publish(event)
 
     def publish_health(self) -> None:
         self.health_sequence += 1
         expiry_s = max(1, round(3 * self._config.health.interval_s))
         facts = self.health_facts(time.monotonic())
         topic, health = self._config.topics.health, health_document(facts)
-        self._connections.announce(json_publication(topic, health, retain=True, expiry_s=expiry_s))
+        self._connections.publish_if_connected(json_publication(topic, health, retain=True, expiry_s=expiry_s))
         notify(f"STATUS={self._presence.state.value}, {facts.requests.active} running")
 
     def update_alarms(self, now: float) -> None:
@@ -128,7 +128,7 @@ class StatusPublisher:
             session=self._presence.session,
             seq=self.health_sequence,
             uptime_s=now - self._started_at,
-            mqtt=self._connections.facts(now, postponed=requests.postponed_replies),
+            mqtt=self._connections.facts(now, postponed=requests.postponed_replies, lost=requests.lost_replies),
             requests=requests,
             worker=self._supervisor.snapshot(now),
             reading=self._monitor.latest(now),

@@ -17,7 +17,7 @@ from edge_agent.core.protocol import Cancel, Command, Finish, Finished, Ready, R
 from edge_agent.core.publications import Publication
 from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import Received
-from edge_agent.mqtt.outbox import Fate
+from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.request_queue import Request
@@ -200,24 +200,23 @@ class Outlet(FakeLink):
     def __init__(self) -> None:
         super().__init__()
         self.sent: list[Publication] = []
-        self.fates: list[tuple[int, Fate]] = []
-        self.dropped = 0
+        self.results: list[tuple[int, PublishResult]] = []
         self.outbox = self
         # What the broker takes, bytes of payload.
         self.largest = 1_000_000
 
-    def takes(self, publication: Publication) -> bool:
+    def can_send(self, publication: Publication) -> bool:
         return len(publication.payload) <= self.largest
 
     def publish(self, publication: Publication) -> int | None:
-        if not self.takes(publication):
+        if not self.can_send(publication):
             return None
         self.sent.append(publication)
         return len(self.sent)
 
-    def take_fates(self) -> list[tuple[int, Fate]]:
-        fates, self.fates = self.fates, []
-        return fates
+    def take_results(self) -> list[tuple[int, PublishResult]]:
+        results, self.results = self.results, []
+        return results
 
 
 def delivery(outlet: Outlet, path: Path | None = None, deliver: Callable[[Synced], None] = lambda _: None) -> Delivery:

@@ -21,14 +21,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.publications import Publication
 from edge_agent.mqtt.credentials import connection_fault
-from edge_agent.mqtt.first_in_line import MAX_IN_FLIGHT, SUSPECTED_AFTER
-from edge_agent.mqtt.link import (
-    KEEPALIVE_S,
-    NETWORK_SILENCE_S,
-    MqttLink,
-)
+from edge_agent.mqtt.link import KEEPALIVE_S, NETWORK_SILENCE_S, MqttLink
 from edge_agent.mqtt.link_events import Broken, Connected, Disconnected, LinkEvent
-from edge_agent.mqtt.outbox import Fate
+from edge_agent.mqtt.outbox import MAX_BREAKS, MAX_IN_FLIGHT, PublishResult
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE
 from tests.helpers.processes import Mosquitto
@@ -193,16 +188,15 @@ def offline(nbytes: int, *topics: str) -> MqttLink:
     return link
 
 
-def test_what_connections_break_on_is_set_aside_and_the_next_ones_are_sent_though_paho_had_not_chosen_them() -> None:
+@pytest.mark.expects_warning
+def test_after_a_message_is_given_up_the_next_ones_are_sent_though_paho_had_not_marked_them() -> None:
     link = offline(500, *["r/1"] * MAX_IN_FLIGHT, "r/2", "r/3")
-    for _ in range(SUSPECTED_AFTER):
+    for _ in range(MAX_BREAKS):
         connected(link)
         assert about_to_be_sent(link)[0] == "r/1"
-        link._on_subscribe(link._client, None, 0, [ReasonCode(PacketTypes.SUBACK, "Granted QoS 1")], None)
         broken(link)
     connected(link)
     assert about_to_be_sent(link) == ["r/2", "r/3"]
-    assert len(link.outbox) == MAX_IN_FLIGHT + 2
 
 
 def test_no_more_is_sent_at_once_than_the_broker_says_it_takes() -> None:
@@ -235,11 +229,11 @@ def test_a_message_that_nobody_confirms_has_no_number_of_one_that_waits(monkeypa
 @pytest.mark.expects_warning
 def test_a_subscription_or_message_that_the_broker_refuses_is_noted(caplog: pytest.LogCaptureFixture) -> None:
     link = MqttLink("c", MqttConfig(), lambda _event: None)
-    link._asked = {1: "a/#", 2: "b/#"}
+    link.subscriptions._subscribing = {1: "a/#", 2: "b/#"}
     for number, reason in ((1, "Granted QoS 1"), (2, "Not authorized")):
         link._on_subscribe(link._client, None, number, [ReasonCode(PacketTypes.SUBACK, reason)], None)
-    assert link.subscribed == {"a/#": None, "b/#": "Not authorized"}
-    assert "subscription refused client=c topic='b/#' reason=Not authorized" in caplog.text
+    assert link.subscriptions.answers == {"a/#": None, "b/#": "Not authorized"}
+    assert "subscription refused topic='b/#' reason=Not authorized" in caplog.text
     box = link.outbox
     numbers = []
     for reason in ("Not authorized", "Quota exceeded", "Payload format invalid", "No matching subscribers"):
@@ -247,23 +241,11 @@ def test_a_subscription_or_message_that_the_broker_refuses_is_noted(caplog: pyte
         numbers.append(link.publish(Publication(topic="r", payload=b"")))
         (key,) = link._client._out_messages
         link._on_publish(link._client, None, key, ReasonCode(PacketTypes.PUBACK, reason), None)
-    fates = (Fate.FORBIDDEN, Fate.POSTPONED, Fate.UNTAKEN, Fate.CONFIRMED)
-    assert box.take_fates() == [*zip(numbers, fates, strict=True)]
+    results = (PublishResult.FORBIDDEN, PublishResult.POSTPONED, PublishResult.REJECTED, PublishResult.CONFIRMED)
+    assert box.take_results() == [*zip(numbers, results, strict=True)]
     assert [words for _, words in box.refusals] == ["Not authorized", "Quota exceeded", "Payload format invalid"]
     link.set_subscriptions({"a/#", "b/#"})
-    assert link.unheard == ["b/#"]
-
-
-def test_what_was_set_aside_is_sent_when_the_agent_ends() -> None:
-    link = offline(500, "r/1")
-    for _ in range(SUSPECTED_AFTER + 1):
-        connected(link)
-        link.outbox.answered()
-        broken(link)
-    connected(link)
-    assert len(link._client._out_messages) == 0
-    link.stop(0.05)
-    assert [one.topic for one in link._client._out_messages.values()] == ["r/1"]
+    assert link.subscriptions.refused == ["b/#"]
 
 
 @pytest.mark.expects_warning
@@ -277,5 +259,5 @@ def test_a_packet_is_as_long_as_it_is_thought_to_be_at_most(nbytes: int, protoco
         own += 2 + (1 + 2 + 500) + (1 + 2 + len("application/json"))
     link.publish(replace(sample, payload=b"x" * (nbytes - own)))
     connected(link, MaximumPacketSize=3000)
-    assert len(link.outbox.take_fates()) == (nbytes > 3000 - 2)
+    assert len(link.outbox.take_results()) == (nbytes > 3000 - 2)
     assert len(link.outbox) == (nbytes <= 3000 - 2)

@@ -20,7 +20,7 @@ import pytest
 from edge_agent.core.clock import moment
 from edge_agent.core.inbound import Message
 from edge_agent.core.protocol import Run
-from edge_agent.mqtt.outbox import Fate
+from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests import duplicates
 from edge_agent.requests.answers import FORGET_EVERY_S
 from edge_agent.requests.delivery import CONFIRMED_WITHIN_S, MOST_TRIES, POSTPONED_S, Delivery
@@ -82,12 +82,12 @@ class Board:
 
     def confirm(self, number: int) -> None:
         """The broker has that reply, and a while goes by."""
-        self.learn(number, Fate.CONFIRMED)
+        self.learn(number, PublishResult.CONFIRMED)
         self.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
 
-    def learn(self, number: int, fate: Fate) -> None:
+    def learn(self, number: int, result: PublishResult) -> None:
         """What became of that reply at the broker."""
-        self.outlet.fates = [(number, fate)]
+        self.outlet.results = [(number, result)]
         self.flush()
 
     def hear_of_disk(self) -> None:
@@ -380,7 +380,7 @@ def test_what_is_done_with_leaves_no_row(folder: Path) -> None:
     for number in range(1, 20):
         board.hear(envelope(str(number)))
         board.answer(number)
-        board.learn(number, Fate.CONFIRMED)
+        board.learn(number, PublishResult.CONFIRMED)
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
     journal = Journal(folder / FILE)
     (count,) = journal._connection.execute("SELECT count(*) FROM requests").fetchone()
@@ -431,7 +431,7 @@ def test_what_is_remembered_is_bounded_by_its_bytes_on_the_disk(folder: Path, mo
     board = Board(folder)
     for number in range(60):
         board.hear("", correlation=b"\xff" * 20_000 + b"%d" % number)
-        board.outlet.fates = [(number + 1, Fate.CONFIRMED)]
+        board.outlet.results = [(number + 1, PublishResult.CONFIRMED)]
     assert 1 << 19 < recorded(board) < 1 << 20
     monkeypatch.setattr(duplicates, "MAX_REMEMBERED_BYTES", 1 << 19)
     assert 1 << 18 < recorded(Board(folder)) < 1 << 19
@@ -451,7 +451,7 @@ def test_that_the_broker_has_a_reply_is_written_with_what_comes_next_or_soon_aft
     board = Board(folder, "[queue]\ndedup_window_s = 0\n")
     board.hear(envelope("a"))
     board.answer(1)
-    board.learn(1, Fate.CONFIRMED)
+    board.learn(1, PublishResult.CONFIRMED)
     assert sum(commits) == 2
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
     assert sum(commits) == 3
@@ -606,7 +606,7 @@ def test_a_disk_that_stays_away_makes_nothing_grow(folder: Path, monkeypatch: py
     for number in range(1, 91):
         board.hear(json.dumps({"id": f"{number:3}", "input": "x" * 2000}))
         board.answer(number)
-        board.outlet.fates = [(number, Fate.CONFIRMED)]
+        board.outlet.results = [(number, PublishResult.CONFIRMED)]
         seen.append(held())
     assert _most(seen[:30]) == _most(seen)
     assert threading.active_count() < threads + 20
@@ -960,7 +960,7 @@ def test_a_reply_that_another_broker_does_not_take_becomes_a_short_one(folder: P
     board = Board(folder)
     board.hear(envelope("a"))
     board.answer(1)
-    board.learn(1, Fate.UNTAKEN)
+    board.learn(1, PublishResult.REJECTED)
     whole, short = board.replies
     assert (whole["status"], short["status"], short["output"]) == ("ok", "failed", None)
     assert {name: short[name] for name in ("id", "task", "timing")} == {
@@ -970,7 +970,7 @@ def test_a_reply_that_another_broker_does_not_take_becomes_a_short_one(folder: P
     assert cast("dict[str, str]", short["error"])["code"] == "internal"
     # On record too; and not made shorter for ever.
     assert [json.loads(reply.payload)["status"] for _, reply in Journal(folder / FILE).undelivered()] == ["failed"]
-    board.learn(2, Fate.UNTAKEN)
+    board.learn(2, PublishResult.REJECTED)
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
     assert len(board.replies) == 2
     assert list(Journal(folder / FILE).undelivered()) == []
@@ -988,14 +988,14 @@ def answered_elsewhere(folder: Path, text: str = "fine") -> Board:
 @pytest.mark.expects_warning
 def test_a_reply_to_where_the_broker_lets_nobody_publish_goes_to_the_topic_of_its_task(folder: Path) -> None:
     board = answered_elsewhere(folder)
-    board.learn(1, Fate.FORBIDDEN)
+    board.learn(1, PublishResult.FORBIDDEN)
     first, second = board.outlet.sent
     assert second == replace(first, topic=REQUEST.replace("request", "response"))
     # On record too; a repeated question is answered as ever; and there is no third place.
     assert [reply.topic for _, reply in Journal(folder / FILE).undelivered()] == [second.topic]
-    board.learn(2, Fate.FORBIDDEN)
+    board.learn(2, PublishResult.FORBIDDEN)
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
-    assert (len(board.outlet.sent), board.outlet.dropped) == (2, 1)
+    assert (len(board.outlet.sent), board.delivery.lost) == (2, 1)
     assert list(Journal(folder / FILE).undelivered()) == []
 
 
@@ -1003,22 +1003,24 @@ def test_a_reply_to_where_the_broker_lets_nobody_publish_goes_to_the_topic_of_it
 def test_what_is_refused_though_it_is_short_goes_to_the_topic_of_its_task_and_is_told_at_last(folder: Path) -> None:
     board = answered_elsewhere(folder)
     for number in (1, 2, 3):
-        assert board.outlet.dropped == 0
-        board.learn(number, Fate.UNTAKEN)
+        assert board.delivery.lost == 0
+        board.learn(number, PublishResult.REJECTED)
     assert [reply["status"] for reply in board.replies] == ["ok", "failed", "failed"]
     elsewhere, task_topic = "edgeai/v1/reply/a", REQUEST.replace("request", "response")
     assert [reply.topic for reply in board.outlet.sent] == [elsewhere, elsewhere, task_topic]
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
-    assert board.outlet.dropped == 1
+    assert board.delivery.lost == 1
     assert list(Journal(folder / FILE).undelivered()) == []
 
 
 @pytest.mark.expects_warning
-@pytest.mark.parametrize("fate", [Fate.FORBIDDEN, Fate.POSTPONED])
-def test_a_reply_that_has_become_too_long_when_it_is_sent_again_is_a_short_one(folder: Path, fate: Fate) -> None:
+@pytest.mark.parametrize("result", [PublishResult.FORBIDDEN, PublishResult.POSTPONED])
+def test_a_reply_that_has_become_too_long_when_it_is_sent_again_is_a_short_one(
+    folder: Path, result: PublishResult
+) -> None:
     board = answered_elsewhere(folder, "word " * 1000)
     board.outlet.largest = 1000
-    board.learn(1, fate)
+    board.learn(1, result)
     for _ in range(2):  # what is recorded in one is sent in the next
         board.delivery.flush(time.monotonic() + POSTPONED_S + 0.1)
     assert [reply["status"] for reply in board.replies] == ["ok", "failed"]
@@ -1031,7 +1033,7 @@ def test_a_reply_that_the_broker_does_not_take_now_is_sent_again_and_at_last_els
     now = time.monotonic()
     for number in range(1, MOST_TRIES + 1):
         assert len(board.outlet.sent) == number
-        board.outlet.fates = [(number, Fate.POSTPONED)]
+        board.outlet.results = [(number, PublishResult.POSTPONED)]
         assert board.delivery.postponed == 0
         for later_s in (0.0, POSTPONED_S - 0.1, POSTPONED_S + 0.1):
             board.delivery.flush(now + later_s)

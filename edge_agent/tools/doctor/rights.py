@@ -55,7 +55,7 @@ def rights(config: Config, client_id: str, *, is_running: bool) -> Iterator[Chec
     link.start()
     try:
         is_up = _connected(events)
-        hears_until(lambda: not is_up or len(link.subscribed) == len(wanted))
+        hears_until(lambda: not is_up or len(link.subscriptions.answers) == len(wanted))
         if is_up:
             link.publish(Publication(topic=event_topic, payload=json.dumps({"token": token}).encode()))
             hears_until(lambda: is_back or bool(link.outbox.refusals))
@@ -64,8 +64,8 @@ def rights(config: Config, client_id: str, *, is_running: bool) -> Iterator[Chec
     if not is_up:
         return
     yield _topics(
-        refused={text: why for text, why in link.subscribed.items() if why is not None},
-        unanswered=wanted - link.subscribed.keys(),
+        refused={text: why for text, why in link.subscriptions.answers.items() if why is not None},
+        unanswered=wanted - link.subscriptions.answers.keys(),
         publishing=next((words for _, words in link.outbox.refusals), None),
         is_back=is_back,
         base=topics.base,

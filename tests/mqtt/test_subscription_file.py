@@ -5,21 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.mqtt.subscriptions import FILE, Subscriptions
+from edge_agent.mqtt.subscription_file import FILE, SubscriptionFile
 
 
 def test_what_an_earlier_process_wanted_is_ended_until_the_broker_knows(tmp_path: Path) -> None:
     folder = tmp_path / "state"
-    assert Subscriptions(folder).want({"a", "b/+"}) == set()
+    assert SubscriptionFile(folder).add({"a", "b/+"}) == set()
     # Killed before it came to a broker, and again.
     for _ in range(2):
-        assert Subscriptions(folder).want({"a", "c/#"}) == {"b/+"}
-    again = Subscriptions(folder)
-    assert again.want({"a", "c/#"}) == {"b/+"}
-    again.are({"a", "c/#"})
-    assert again.want({"d"}) == {"a", "c/#"}
-    again.are({"d"})
-    assert Subscriptions(folder).want({"d"}) == set()
+        assert SubscriptionFile(folder).add({"a", "c/#"}) == {"b/+"}
+    again = SubscriptionFile(folder)
+    assert again.add({"a", "c/#"}) == {"b/+"}
+    again.replace({"a", "c/#"})
+    assert again.add({"d"}) == {"a", "c/#"}
+    again.replace({"d"})
+    assert SubscriptionFile(folder).add({"d"}) == set()
     assert [file.name for file in folder.iterdir()] == [FILE]
 
 
@@ -27,20 +27,20 @@ def test_what_an_earlier_process_wanted_is_ended_until_the_broker_knows(tmp_path
 @pytest.mark.expects_warning
 def test_what_is_no_list_of_filters_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
-    one = Subscriptions(tmp_path)
-    assert one.want({"a"}) == set()
-    one.are({"a"})
-    assert Subscriptions(tmp_path).want({"b"}) == {"a"}
+    one = SubscriptionFile(tmp_path)
+    assert one.add({"a"}) == set()
+    one.replace({"a"})
+    assert SubscriptionFile(tmp_path).add({"b"}) == {"a"}
 
 
 def test_nobody_waits_for_a_fifo(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / FILE)
-    assert Subscriptions(tmp_path).want({"a"}) == set()
+    assert SubscriptionFile(tmp_path).add({"a"}) == set()
 
 
 @pytest.mark.expects_warning
 def test_where_nothing_can_be_written_they_are_known_in_memory(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("no folder")
-    one = Subscriptions(tmp_path / "state")
-    assert one.want({"a"}) == set()
-    assert one.want({"b"}) == {"a"}
+    one = SubscriptionFile(tmp_path / "state")
+    assert one.add({"a"}) == set()
+    assert one.add({"b"}) == {"a"}
