@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -17,26 +17,21 @@ from edge_agent.board.reading import BoardReading
 from edge_agent.core.config import MqttConfig
 from edge_agent.loader import load_config
 from edge_agent.models.record import Record, write
-from edge_agent.mqtt.link_events import Broken, Connected, Disconnected, LinkEvent
+from edge_agent.mqtt.link_events import Broken
 from edge_agent.store.journal import Journal
 from edge_agent.store.journal_file import FILE
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor import broker as broker_module
 from edge_agent.tools.doctor import doctor
-from edge_agent.tools.doctor.account import Account, who_runs
-from edge_agent.tools.doctor.broker import broker
-from edge_agent.tools.doctor.check import Check, Verdict, counted
-from edge_agent.tools.doctor.engine import kernels, memory, renderer_mb
-from edge_agent.tools.doctor.machine import clock, cpu_clock, swap
-from edge_agent.tools.doctor.rights import _topics as topics_check
-from edge_agent.tools.doctor.rights import name as name_check
-from edge_agent.tools.doctor.rights import rights
-from edge_agent.tools.doctor.sensors import memory_limit, sensors
-from edge_agent.tools.doctor.storage import journal, readable, state
+from edge_agent.tools.doctor.board import clock, cpu_clock, disk, memory_limit, sensors, swap
+from edge_agent.tools.doctor.broker import broker, topic_checks, topic_rights
+from edge_agent.tools.doctor.broker import name as name_check
+from edge_agent.tools.doctor.check import Check, Verdict
+from edge_agent.tools.doctor.model import in_force_check, kernels, memory, repack
+from edge_agent.tools.doctor.service import Account, files, journal, service_account, state
 from tests.board.test_monitor import answer, threads, wait_until
 from tests.helpers.boards.trees import NAMES, Tree, load
 from tests.helpers.processes import Mosquitto
-from tests.helpers.support import config
 from tests.models.test_bundle import bundle
 from tests.mqtt.test_link import hangs_up
 
@@ -59,35 +54,23 @@ def test_memory_is_judged_by_what_the_model_took(
     assert (check.advice is None) == (verdict is not Verdict.WARNING)
 
 
-def test_what_renders_templates_needs_memory_too() -> None:
-    assert memory(930.0, 900.0, None).verdict is Verdict.SKIPPED
-    assert renderer_mb(config("[tasks.t]\nkind = 'generate'\n")) == 0.0
-    measured = renderer_mb(config("[tasks.t]\nkind = 'generate'\ntemplate = '{{ input.hz }} Hz'\n"))
-    assert measured is not None
-    assert 10 < measured < 60
-    with_it = memory(5000.0, 900.0, measured).found
-    assert f"what renders templates {measured:.0f} MB" in with_it
-    assert "renders" not in memory(5000.0, 900.0).found
-
-
 def judged(monkeypatch: pytest.MonkeyPatch, broken: Broken | None, reason: str = "why", **fields: Any) -> Check:
-    """What doctor says of a broker whose connection breaks so, at a port where somebody listens; None = it stands."""
+    """The check of a broker at a port that accepts TCP; broken: how the MQTT connection fails, None = it stands."""
 
-    class Link:
-        def __init__(self, _client_id: str, _mqtt: MqttConfig, deliver: Any) -> None:
-            self.deliver = deliver
+    class FakeClient:
+        def __init__(self, *_: object) -> None:
+            self.broken, self.reason = broken, reason
 
-        def start(self) -> None:
-            link: Any = self
-            event: LinkEvent = Connected(link=link)
-            if broken is not None:
-                event = Disconnected(link=link, broken=broken, reason=reason)
-            self.deliver(event)
+        def __enter__(self) -> Self:
+            return self
 
-        def stop(self, _timeout_s: float) -> None:
+        def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(broker_module, "MqttLink", Link)
+        def connect(self, _timeout_s: float) -> bool:
+            return broken is None
+
+    monkeypatch.setattr(broker_module, "Client", FakeClient)
     with hangs_up() as port:
         return broker(MqttConfig.model_validate({"host": "127.0.0.1", "port": port, **fields}), "doctor")
 
@@ -99,7 +82,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, broken: Broken | None, reason: str =
         (Broken.REFUSED, None, " refuses the connection: why", "mqtt.username"),
         (Broken.NOT_REACHED, {}, " can be reached, but not with TLS: why", "mqtt.port is the broker's TLS listener"),
         (Broken.NOT_REACHED, None, " cannot be reached: why", "check the broker"),
-        (Broken.NOT_ANSWERED, None, " does not answer a CONNECT of MQTT 5 without TLS", "wants TLS"),
+        (Broken.NOT_ANSWERED, None, " does not answer a CONNECT of MQTT 5 without TLS", "requires TLS"),
         (Broken.NOT_ANSWERED, {}, " does not answer a CONNECT of MQTT 5 with TLS", "mqtt.tls.cert_file"),
     ],
 )
@@ -120,8 +103,8 @@ def test_what_keeps_the_broker_away_is_told_apart(
         ("Hostname mismatch, certificate is not valid for 'x'.", "name the broker in mqtt.host as its certificate"),
         ("certificate has expired", "renew the certificate"),
         ("certificate is not yet valid", "set this board's clock"),
-        ("unable to get local issuer certificate", "who signed the broker's"),
-        ("self-signed certificate in certificate chain", "who signed the broker's"),
+        ("unable to get local issuer certificate", "authority that signed the broker's"),
+        ("self-signed certificate in certificate chain", "authority that signed the broker's"),
     ],
 )
 def test_what_is_wrong_with_a_certificate_is_told_with_what_to_do(
@@ -143,10 +126,6 @@ def test_a_configuration_that_is_not_there_is_to_be_named(tmp_path: Path) -> Non
     assert check.advice == "name the configuration with --config FILE"
 
 
-def test_one_thread_is_no_threads() -> None:
-    assert [counted(count, "thread") for count in (1, 2)] == ["1 thread", "2 threads"]
-
-
 def written(folder: Path, more: str = "") -> Path:
     """A configuration without broker and model."""
     path = folder / "config.toml"
@@ -163,17 +142,17 @@ def read(tree: Tree, root: Path) -> BoardReading:
 
 
 FOUND = {
-    "pi4": "SoC 47.2 °C with a limit of 80 °C; throttling told by firmware, supply alarm; "
+    "pi4": "SoC 47.2 °C with a limit of 80 °C; throttling reported by firmware, supply alarm; "
     "power not measured; no fan speed",
-    "pi5": "SoC 61.1 °C with a limit of 80 °C; throttling told by firmware, supply alarm; power not measured; "
+    "pi5": "SoC 61.1 °C with a limit of 80 °C; throttling reported by firmware, supply alarm; power not measured; "
     "fan 4012 rpm",
-    "rk3588-mainline": "SoC 80.4 °C with a limit of 85 °C; throttling told by cooling devices; "
+    "rk3588-mainline": "SoC 80.4 °C with a limit of 85 °C; throttling reported by cooling devices; "
     "11.9 W of the board by ina226; no fan speed",
-    "orin-nano": "SoC 63.8 °C with a limit of 95 °C; throttling told by cooling devices, over-current counters; "
+    "orin-nano": "SoC 63.8 °C with a limit of 95 °C; throttling reported by cooling devices, over-current counters; "
     "9.2 W of the module by ina3221 VDD_IN; fan 2140 rpm; off: cv0-thermal (thermal_zone2) (Resource temporarily "
     "unavailable), cv1-thermal (thermal_zone3) (Resource temporarily unavailable), cv2-thermal (thermal_zone4) "
     "(Resource temporarily unavailable)",
-    "container": "no temperature; throttling told by nobody; power not measured; no fan speed",
+    "container": "no temperature; throttling reported by no source; power not measured; no fan speed",
 }
 
 
@@ -246,11 +225,11 @@ def test_a_sensor_that_hangs_holds_neither_doctor_nor_the_other_readings_up(
     told = checks["sensors"]
     assert told["verdict"] == "warning"
     assert told["found"] == (
-        "no temperature; throttling told by firmware, supply alarm; power not measured; fan 4012 rpm; "
+        "no temperature; throttling reported by firmware, supply alarm; power not measured; fan 4012 rpm; "
         "failed: cpu-thermal (thermal_zone0) (hangs for more than 0.3 s)"
     )
     assert told["advice"] == (
-        "cpu-thermal (thermal_zone0): the kernel's log (dmesg) may tell why; the agent goes on without"
+        "cpu-thermal (thermal_zone0): the kernel's log (dmesg) may say why; the agent works without them"
     )
     assert "MB free" in checks["disk"]["found"]
     answer(hanging, b"")
@@ -259,9 +238,14 @@ def test_a_sensor_that_hangs_holds_neither_doctor_nor_the_other_readings_up(
 
 def test_a_disk_that_does_not_answer_is_told(tmp_path: Path) -> None:
     config = load_config(written(tmp_path))
-    check = doctor._disk(config, BoardReading(errors={"disk": "hangs for more than 2 s"}))
+    check = disk(config.models_dir, BoardReading(errors={"disk": "hangs for more than 2 s"}))
     assert check.verdict is Verdict.WARNING
     assert check.found.endswith(": hangs for more than 2 s")
+
+
+def test_weights_without_a_fast_layout_are_warned_of() -> None:
+    verdicts = [repack(mib).verdict for mib in (None, 0.0, 12.5)]
+    assert verdicts == [Verdict.SKIPPED, Verdict.WARNING, Verdict.GOOD]
 
 
 @pytest.mark.parametrize(
@@ -344,9 +328,9 @@ def test_what_the_services_account_may_not_do_is_found_by_root(tmp_path: Path) -
     )
     # On the way to it there may be folders that are closed to others.
     is_reached = all(parent.stat().st_mode & 1 for parent in tmp_path.parents)
-    assert (readable(config, NOBODY, tmp_path / "config.toml").verdict is Verdict.GOOD) == is_reached
+    assert (files(config, NOBODY, tmp_path / "config.toml").verdict is Verdict.GOOD) == is_reached
     model.chmod(0o600)
-    check = readable(config, NOBODY, tmp_path / "config.toml")
+    check = files(config, NOBODY, tmp_path / "config.toml")
     assert check.verdict is Verdict.FAILED
     assert "edge-agent may not read" in check.found
     assert str(model) in check.found
@@ -355,7 +339,7 @@ def test_what_the_services_account_may_not_do_is_found_by_root(tmp_path: Path) -
 
 
 def test_the_state_folder_is_to_be_writable_and_ones_own(tmp_path: Path) -> None:
-    mine = who_runs()
+    mine = service_account()
     assert state(tmp_path / "none", mine).verdict is Verdict.WARNING
     account = Account("this account", os.geteuid(), frozenset(os.getgroups()), is_other=False)
     assert state(tmp_path, account).verdict is Verdict.GOOD
@@ -369,13 +353,13 @@ def test_the_state_folder_is_to_be_writable_and_ones_own(tmp_path: Path) -> None
 
 def test_the_journal_is_looked_at_and_its_damage_told(tmp_path: Path) -> None:
     path = tmp_path / FILE
-    assert journal(path).found == "none yet: made at the first start"
+    assert journal(path).found == "none yet: created at the first start"
     Journal(path).close()
     assert journal(path).verdict is Verdict.GOOD
     path.write_bytes(b"no database" * 100)
     check = journal(path)
     assert check.verdict is Verdict.WARNING
-    assert "aside" in (check.advice or "")
+    assert f"{path.name}.damaged" in (check.advice or "")
 
 
 def test_another_board_of_this_name_is_warned_of() -> None:
@@ -389,7 +373,7 @@ def test_another_board_of_this_name_is_warned_of() -> None:
 @pytest.mark.usefixtures("require_mosquitto")
 @pytest.mark.parametrize(
     ("user", "verdict", "found"),
-    [("board1", Verdict.GOOD, "may hear and publish"), ("board2", Verdict.FAILED, "refuses to publish")],
+    [("board1", Verdict.GOOD, "may subscribe and publish"), ("board2", Verdict.FAILED, "refuses to publish")],
 )
 def test_an_access_list_that_shuts_the_board_out_is_found(
     tmp_path: Path, user: str, verdict: Verdict, found: str
@@ -400,7 +384,7 @@ def test_an_access_list_that_shuts_the_board_out_is_found(
     more = f'port = {port}\nusername = "{user}"'
     path.write_text(path.read_text("utf-8").replace("port = 1", more), "utf-8")
     with Mosquitto(tmp_path, port, f"acl_file {tmp_path}/acl\nuser {getpass.getuser()}\n"):
-        topics, name = rights(load_config(path), "doctor", is_running=False)
+        topics, name = topic_checks(load_config(path), "doctor", is_running=False)
     assert topics.verdict is verdict
     assert found in topics.found
     assert name.verdict is Verdict.GOOD
@@ -431,15 +415,15 @@ def test_the_broker_alone_is_asked_where_nothing_else_is_to_be_known(tmp_path: P
 @pytest.mark.parametrize(
     ("told", "verdict", "found"),
     [
-        ({}, Verdict.GOOD, "may hear and publish"),
-        ({"is_back": False}, Verdict.WARNING, "does not come back"),
-        ({"refused": {"b/cmd/+": "Not authorized"}}, Verdict.FAILED, 'to hear "b/cmd/+" (Not authorized)'),
+        ({}, Verdict.GOOD, "may subscribe and publish"),
+        ({"is_back": False}, Verdict.WARNING, "do not come back"),
+        ({"refused": {"b/cmd/+": "Not authorized"}}, Verdict.FAILED, 'to subscribe to "b/cmd/+" (Not authorized)'),
         ({"unanswered": {"b/cmd/+"}}, Verdict.WARNING, "no answer to subscriptions"),
     ],
 )
 def test_what_a_broker_does_with_topics_is_judged(told: dict[str, Any], verdict: Verdict, found: str) -> None:
     known: dict[str, Any] = {"refused": {}, "unanswered": set(), "publishing": None, "is_back": True}
-    check = topics_check(**{**known, **told}, base="b")
+    check = topic_rights(**{**known, **told}, base="b")
     assert check.verdict is verdict
     assert found in check.found
 
@@ -463,6 +447,6 @@ def test_a_configured_link_that_follows_the_switches_is_what_runs(tmp_path: Path
     for name, is_other in (("pumps-1", True), ("pumps-2", False)):
         link.unlink(missing_ok=True)
         link.symlink_to(name)
-        check = doctor.in_force_check(record.current, link, record)
+        check = in_force_check(record.current, link, record)
         assert check.verdict is Verdict.GOOD
         assert (f"not models.default.path ({link})" in check.found) == is_other

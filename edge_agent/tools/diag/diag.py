@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from edge_agent.tools.diag.models import models
 from edge_agent.tools.diag.part import Part, collect
 from edge_agent.tools.diag.redaction import scrubbed, without_value
 from edge_agent.tools.diag.state import state
+from edge_agent.tools.doctor.check import Check
 from edge_agent.tools.doctor.doctor import checks, line
 from edge_agent.tools.programs import is_service_active
 
@@ -125,12 +126,11 @@ def _board(part: Part, board: Board) -> None:
 def _doctor(part: Part, config_path: Path) -> None:
     # A second model beside the one that runs could end the service for want of memory.
     reason = "the service runs: health tells of its engine" if is_service_active() else None
-    found = []
+    found: list[Check] = []
     for check in checks(config_path, not_loading=reason):
-        told = {**asdict(check), "found": check.found if check.name == "model" else without_value(check.found)}
-        found.append(told)
-        part.document("doctor.json", {"version": __version__, "checks": found})
-        part.text("doctor.txt", "".join(f"{line(**one)}\n" for one in found))
+        found.append(check if check.name == "model" else replace(check, found=without_value(check.found)))
+        part.document("doctor.json", {"version": __version__, "checks": [asdict(one) for one in found]})
+        part.text("doctor.txt", "".join(f"{line(one)}\n" for one in found))
     if reason:
         part.leaves_out(f"engine, memory and kernels: the model is not loaded, {reason}")
 

@@ -1,4 +1,4 @@
-"""What each check of `doctor` gives."""
+"""What each check of `doctor` returns."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Verdict(StrEnum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the report. advice: what to do; None where nothing is to be done."""
+    """One line of the report. advice: what to do; None where there is nothing to do."""
 
     name: str
     verdict: Verdict
@@ -23,5 +23,17 @@ class Check:
     advice: str | None = None
 
 
-def counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def good(name: str, found: str) -> Check:
+    return Check(name, Verdict.GOOD, found)
+
+
+def skipped(name: str, found: str) -> Check:
+    return Check(name, Verdict.SKIPPED, found)
+
+
+def warning(name: str, found: str, advice: str) -> Check:
+    return Check(name, Verdict.WARNING, found, advice)
+
+
+def failed(name: str, found: str, advice: str) -> Check:
+    return Check(name, Verdict.FAILED, found, advice)

@@ -1,0 +1,191 @@
+"""Checks of the board and its system: sensors, clock rate, swap, time, disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_agent.board.board import Board
+from edge_agent.board.files import reason
+from edge_agent.board.identity import cores, machine
+from edge_agent.board.reading import BoardReading, Scope, ThrottleCause
+from edge_agent.core.clock import timestamp
+from edge_agent.tools.doctor.check import Check, good, skipped, warning
+from edge_agent.tools.programs import ProgramError, run
+
+MIN_DISK_FREE_MB = 500.0
+# Feature of the cores -> the word in llama.cpp's system info when the library uses it.
+KERNEL_FEATURES = {
+    "asimddp": "DOTPROD",
+    "i8mm": "MATMUL_INT8",
+    "sve": "SVE",
+    "avx2": "AVX2",
+    "avx512_vnni": "AVX512_VNNI",
+}
+_MEMORY_CARD = 179  # the major device number of the kernel
+_SLOW_GOVERNORS = {"powersave", "userspace"}
+# With these drivers powersave lets the hardware choose the frequency.
+_SELF_GOVERNED = {"intel_pstate", "amd-pstate-epp", "intel_cpufreq"}
+_DENIED = {os.strerror(errno.EACCES), os.strerror(errno.EPERM)}
+_FIRMWARE_SENSORS = {"get_throttled", "pmic_read_adc"}
+_SCOPES = {
+    Scope.BOARD: "of the board",
+    Scope.MODULE: "of the module",
+    Scope.RAILS: "of some rails",
+    Scope.SOC: "of the SoC",
+}
+
+
+def identity(board: Board) -> Check:
+    features = [name for name in KERNEL_FEATURES if name in board.cpu_features()]
+    kernels = ", ".join(features) or "no feature that fast kernels use"
+    return good("board", f"{board.model() or machine()}, cores: {cores()}, {kernels}")
+
+
+def sensors(reading: BoardReading) -> Check:
+    """The readings that there are. A sensor that is only switched off is listed without a warning."""
+    broken = {name: why for name, why in reading.errors.items() if name not in reading.offline or why in _DENIED}
+    off = {name: why for name, why in reading.errors.items() if name not in broken}
+    thermal, power = reading.thermal, reading.power
+    limit = "no known limit" if thermal.limit_c is None else f"a limit of {thermal.limit_c:g} °C"
+    found = [
+        "no temperature" if thermal.soc_c is None else f"SoC {thermal.soc_c:.1f} °C with {limit}",
+        f"throttling reported by {', '.join(reading.throttle.sources) or 'no source'}",
+        "power not measured"
+        if power.watts is None
+        else f"{power.watts:.1f} W {_SCOPES[power.scope]} by {power.source}",
+        "no fan speed" if thermal.fan_rpm is None else f"fan {thermal.fan_rpm:.0f} rpm",
+    ]
+    for word, errors in (("failed", broken), ("off", off)):
+        found += [f"{word}: {', '.join(f'{name} ({why})' for name, why in errors.items())}"] if errors else []
+    if advice := list(_sensor_advice(reading, broken)):
+        return warning("sensors", "; ".join(found), "; ".join(advice))
+    is_blind = thermal.soc_c is None and not reading.throttle.sources
+    return (skipped if is_blind else good)("sensors", "; ".join(found))
+
+
+def _sensor_advice(reading: BoardReading, broken: dict[str, str]) -> Iterator[str]:
+    denied = {name for name, why in broken.items() if why in _DENIED}
+    if firmware := sorted(denied & _FIRMWARE_SENSORS):
+        yield (
+            f"{', '.join(firmware)}: only root and the group video may ask the firmware through /dev/vcio; "
+            "add this account to the group (the unit has it: SupplementaryGroups=video)"
+        )
+    if energy := sorted(name for name in denied if "intel-rapl:" in name):
+        yield (
+            f"{', '.join(energy)}: only root may read the energy counters; to measure power, let the account read "
+            "energy_uj below /sys/class/powercap, again at each boot"
+        )
+    if others := sorted(broken.keys() - {*firmware, *energy}):
+        yield f"{', '.join(others)}: the kernel's log (dmesg) may say why; the agent works without them"
+    if reading.throttle.now and ThrottleCause.THERMAL in reading.throttle.causes:
+        yield "the board is throttled because it is hot: use a fan, a larger heat sink or a lower clock (arm_freq=)"
+    if reading.throttle.undervoltage_since_boot:
+        yield "the supply voltage was too low since the last boot: use a stronger supply and a shorter cable"
+
+
+def memory_limit(reading: BoardReading) -> Check:
+    """Whether systemd can limit the agent's memory."""
+    if reading.memory.has_cgroup_controller is None:
+        return skipped("memory limit", "the kernel does not say")
+    if reading.memory.has_cgroup_controller:
+        return good("memory limit", "systemd can set one")
+    return warning(
+        "memory limit",
+        "systemd can set none: the kernel's memory cgroup is off",
+        "add cgroup_enable=memory to the kernel's command line and reboot (Raspberry Pi: to the one line of "
+        "/boot/firmware/cmdline.txt); until then MemoryMax= and MemoryHigh= do nothing",
+    )
+
+
+def cpu_clock(root: Path) -> Check:
+    """Whether the cores may run as fast as they can. root: where /sys lies."""
+    slow, capped, governors = [], [], set()
+    for policy in sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*")):
+        governor, driver = _word(policy / "scaling_governor"), _word(policy / "scaling_driver")
+        governors |= {governor} if governor else set()
+        if governor in _SLOW_GOVERNORS and driver not in _SELF_GOVERNED:
+            slow.append(f"{policy.name} {governor}")
+        allowed, possible = _word(policy / "scaling_max_freq"), _word(policy / "cpuinfo_max_freq")
+        if allowed.isdecimal() and possible.isdecimal() and int(allowed) < int(possible):
+            capped.append(f"{policy.name} {int(allowed) // 1000} of {int(possible) // 1000} MHz")
+    if not governors:
+        return skipped("cpu clock", "the kernel has no frequency governor")
+    found = f"governor {', '.join(sorted(governors))}"
+    if slow:
+        advice = "write ondemand, schedutil or performance to scaling_governor of each policy, at each boot"
+        return warning("cpu clock", f"{found}: {', '.join(slow)} keeps the cores slow", advice)
+    return good("cpu clock", found + (f"; capped: {', '.join(capped)}" if capped else ""))
+
+
+def swap(root: Path) -> Check:
+    """Swapping to a memory card is too slow for answers and wears the card out. root: where /proc lies."""
+    try:
+        lines = (root / "proc/swaps").read_text(encoding="utf-8").splitlines()[1:]
+    except OSError as error:
+        return skipped("swap", f"/proc/swaps: {reason(error)}")
+    names = [line.split()[0] for line in lines if line.strip()]
+    if on_card := [name for name in names if _is_on_card(name)]:
+        return warning(
+            "swap",
+            f"the system swaps to a memory card: {', '.join(on_card)}",
+            "turn it off (Raspberry Pi OS: systemctl disable --now dphys-swapfile) or use zram; the unit keeps "
+            "the service itself out of it (MemorySwapMax=0)",
+        )
+    return good("swap", ", ".join(names) or "none")
+
+
+def _is_on_card(name: str) -> bool:
+    if name.startswith("/dev/"):
+        return name.startswith("/dev/mmcblk")
+    try:
+        return os.major(Path(name).stat().st_dev) == _MEMORY_CARD
+    except OSError:
+        return False
+
+
+def is_clock_synchronized() -> bool | None:
+    """Whether the clock follows a server; None = unknown."""
+    try:
+        word = run(("timedatectl", "show", "--property", "NTPSynchronized", "--value"), 3.0).strip()
+    except ProgramError:
+        return None
+    return {"yes": True, "no": False}.get(word)
+
+
+def clock(is_synchronized: bool | None) -> Check:  # noqa: FBT001
+    now, advice = timestamp(), "enable systemd-timesyncd with a server that this network reaches"
+    if now is None:
+        today = time.strftime("%Y-%m-%d", time.gmtime())
+        return warning(
+            "clock", f"not set ({today})", f"times are null until it is, TLS and signed commands fail; {advice}"
+        )
+    if is_synchronized is False:
+        return warning(
+            "clock",
+            f"{now}, but it follows no server",
+            f"without a battery the clock is wrong after each power loss, and TLS and signed commands fail; {advice}",
+        )
+    return good("clock", now + (", synchronized" if is_synchronized else ""))
+
+
+def disk(models_dir: Path, reading: BoardReading) -> Check:
+    if reading.disk_free_mb is None:
+        why = reading.errors.get("disk", "not reported")
+        return warning(
+            "disk", f"unknown how much is free at {models_dir}: {why}", "check the disk of models_dir and its mount"
+        )
+    found = f"{reading.disk_free_mb:.0f} MB free at {models_dir}"
+    if reading.disk_free_mb < MIN_DISK_FREE_MB:
+        return warning("disk", found, f"free at least {MIN_DISK_FREE_MB:.0f} MB")
+    return good("disk", found)
+
+
+def _word(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,142 @@
+"""Checks of the model: is it whole, does it load as `run` loads it, in which memory, with which kernels?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edge_agent.board.board import Board
+from edge_agent.board.identity import machine
+from edge_agent.board.process import resident_mb
+from edge_agent.core.config import Config
+from edge_agent.core.model import Model, ModelError
+from edge_agent.core.protocol import EngineSettings, Load
+from edge_agent.models.bundle import open_model, path_fault
+from edge_agent.models.record import Record, in_force, read
+from edge_agent.tools.doctor.board import KERNEL_FEATURES
+from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
+from edge_agent.worker.client import WorkerError, started
+
+# The memory that a second worker may need: weights in the layout of fast kernels, and the rest.
+_WEIGHTS_FACTOR, _BESIDE_WEIGHTS_MB = 2.0, 300.0
+_SIGNATURES = {
+    "good": "as listed, signed",
+    "unchecked": "as listed; signed, not checked without models.default.public_key",
+    None: "as listed, not signed",
+}
+
+
+def model_checks(
+    config: Config, board: Board, available_mb: float | None, *, is_running: bool, not_loading: str | None
+) -> Iterator[Check]:
+    """not_loading: why the model is not loaded; None = it is, if there is memory for it beside a running service."""
+    configured, path = config.models["default"], in_force(config)
+    if path != configured.path:
+        yield in_force_check(path, configured.path, read(config))
+    try:
+        model = open_model("default", path, configured.public_key, configured.chat_templates)
+    except ModelError as error:
+        advice = "let models.default.path name a bundle made by edge-convert, whole and unchanged"
+        if path != configured.path:
+            advice = "until another switch, `run` takes the model before this one, else the configured one"
+        if configured.public_key is not None:
+            advice += ", and models.default.public_key the public key of its signer"
+        yield failed("model", str(error), advice)
+        return
+    vouched = "(no manifest)" if model.warning else _SIGNATURES[model.signature]
+    found = (
+        f"{model.bundle_name} {model.quantization}, {model.size_bytes / 1e6:.1f} MB, sha256 {model.sha256[:12]}… "
+        f"{vouched}; chat template {model.chat_template_sha256 or 'none, ChatML is used'}"
+    )
+    yield warning("model", found, "make a bundle of it with edge-convert") if model.warning else good("model", found)
+    if is_running and not_loading is None:
+        not_loading = _too_large_beside(model, available_mb)
+    if not_loading is not None:
+        yield skipped("engine", f"the model is not loaded: {not_loading}")
+        return
+    yield from engine_checks(board, config, model, available_mb)
+
+
+def in_force_check(path: Path, configured: Path, record: Record | None) -> Check:
+    """Which model runs since a model-switch, and whether a rollback is possible."""
+    previous = None if record is None else record.previous
+    # The playbooks keep a link that follows the switches.
+    is_same = path.resolve() == configured.resolve()
+    others = "to which models.default.path leads, too" if is_same else f"not models.default.path ({configured})"
+    found = f"{path} runs since a model-switch, {others}"
+    if previous is not None and (fault := path_fault(previous)):
+        advice = "put that bundle back, or switch to another one and back"
+        return warning("model in force", f"{found}; model-rollback has nowhere to go: {fault}", advice)
+    return good("model in force", found + (f"; model-rollback goes to {previous}" if previous else ""))
+
+
+def _too_large_beside(model: Model, available_mb: float | None) -> str | None:
+    """Without memory for two workers, the kernel would end one of them, perhaps the service's."""
+    needed_mb = _WEIGHTS_FACTOR * model.size_bytes / 1e6 + _BESIDE_WEIGHTS_MB
+    if available_mb is None or available_mb > needed_mb:
+        return None
+    return f"the service runs, and a second worker may need {needed_mb:.0f} MB of {available_mb:.0f} MB; stop it first"
+
+
+def engine_checks(board: Board, config: Config, model: Model, available_mb: float | None) -> Iterator[Check]:
+    """Loads the model in a worker, as `run` does. available_mb: memory before that."""
+    settings = EngineSettings(**config.engine.model_dump())
+    try:
+        with started(Load(model_path=str(model.path), settings=settings, adapters=model.adapters)) as worker:
+            ready = worker.ready()
+            worker_mb = resident_mb(worker.pid or 0)
+    except (WorkerError, OSError) as error:
+        advice = "check the model with `edge-convert verify`, and the free memory"
+        yield failed("engine", str(error), advice)
+        return
+    yield memory(available_mb, worker_mb)
+    chosen = " (the agent measures how many are best)" if config.engine.threads is None else ""
+    yield good(
+        "engine",
+        f"loaded in {ready.load_s:.1f} s, {ready.context_tokens} tokens of context, threads: {ready.threads}{chosen}",
+    )
+    yield kernels(board.cpu_features(), ready.cpu_variant)
+    yield repack(ready.repacked_mib)
+
+
+def memory(available_mb: float | None, worker_mb: float | None) -> Check:
+    """Measured, because it depends on model and context. This process stands for the agent."""
+    own_mb = resident_mb()
+    if available_mb is None:
+        return skipped("memory", "/proc/meminfo does not say what is available")
+    if worker_mb is None or own_mb is None:
+        return skipped("memory", f"{available_mb:.0f} MB available")
+    found = (
+        f"{available_mb:.0f} MB available before loading, {worker_mb + own_mb:.0f} MB resident after it: "
+        f"worker {worker_mb:.0f} MB with the mapped pages of the weights, agent about {own_mb:.0f} MB"
+    )
+    if available_mb < worker_mb + own_mb:
+        return warning(
+            "memory", found, "stop other services, choose a smaller quantization or a board with more memory"
+        )
+    return good("memory", found)
+
+
+def kernels(cpu_features: Sequence[str], cpu_variant: str) -> Check:
+    """Whether llama.cpp uses the features of the cores. cpu_variant: its system info."""
+    words = cpu_variant.split()
+    unused = [name for name, word in KERNEL_FEATURES.items() if name in cpu_features and word not in words]
+    if not unused:
+        return good("kernels", cpu_variant)
+    return failed(
+        "kernels",
+        f"the cores have {', '.join(unused)}, but llama.cpp runs kernels without: {cpu_variant}",
+        f"install a llama-cpp-python with all kernel variants, from `make wheel-{machine()}`, or build it on "
+        "this board with `make wheel-native`",
+    )
+
+
+def repack(repacked_mib: float | None) -> Check:
+    """How many weights are in the layout of fast kernels."""
+    if repacked_mib is None:
+        return skipped("repack", "the library does not say")
+    found = f"{repacked_mib:.1f} MiB of weights in fast layout"
+    if repacked_mib == 0:
+        advice = "no weight has a fast layout here; on ARM with dotprod q4_0, q8_0 and iq4_nl have one"
+        return warning("repack", found, advice)
+    return good("repack", found)
