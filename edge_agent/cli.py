@@ -306,7 +306,7 @@ def _run(path: Path) -> int:
 def _check_config(path: Path) -> int:
     config = load_config(path)
     needed = [f"{fault}; `run` needs it" for fault in file_faults(config)]
-    for hint in (*needed, *config_hints(config)):
+    for hint in (*config_hints(config), *needed):
         print(printable(f"{path}: hint: {hint}"), file=sys.stderr)
     print(printable(f"{path}: good"))
     return EXIT_OK

@@ -1,4 +1,4 @@
-"""What systemd, its journal and the kernel tell of the service."""
+"""What systemd, its journal and the kernel say about the service."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROPERTIES = (
     *("WatchdogUSec", "TimeoutStopUSec", "OOMPolicy", "User", "Group", "SupplementaryGroups", "LimitNOFILE"),
 )
 LINES = 1000
-_KERNEL_LINES = 5000
+_KERNEL_LINES = "5000"
 _KERNEL = re.compile(
     r"out of memory|oom|killed process|throttl|voltage|thermal|temperature|i/o error|ext4-fs|mmc\d.*(error|timeout)|"
     r"segfault|hung task|watchdog|cpufreq|read-only",
@@ -30,44 +30,53 @@ _KERNEL = re.compile(
 
 
 def unit(part: Part) -> None:
-    part.text("unit.txt", run(("systemctl", "show", UNIT, "--property", ",".join(_PROPERTIES)), 5.0))
+    part.add_text("unit.txt", run(("systemctl", "show", UNIT, "--property", ",".join(_PROPERTIES)), 5.0))
 
 
 def log(part: Part) -> None:
-    """The last lines of the service, without what callers said: see redaction.log_text."""
+    """The last lines of the service, without callers' words: see redaction.log_text."""
     command = ("journalctl", "--unit", UNIT, "--lines", str(LINES), "--output", "json", "--no-pager", "--quiet")
     lines: list[str] = []
     dropped = 0
     for entry in _entries(run(command, 10.0)):
-        text = _kept(entry)
+        text = _kept_message(entry)
         dropped += text is None
         if text is not None:
             lines.append(f"{_time(entry)} {entry.get('SYSLOG_IDENTIFIER', '')}[{entry.get('_PID', '')}]: {text}")
-    part.text("log.txt", "".join(f"{line}\n" for line in lines))
+    part.add_text("log.txt", "".join(f"{line}\n" for line in lines))
     if not lines and not dropped:
-        part.misses(f"journald has no line of {UNIT} for this account; root or the group adm may read it")
-    part.leaves_out(f"ids, values and texts that refusals quote, and {dropped} lines that may hold a caller's words")
+        part.add_missing(f"journald has no line of {UNIT} for this account; root or the group adm may read it")
+    part.left_out.append(f"ids, texts of refusals, and {dropped} lines that may hold a caller's words")
 
 
-def _kept(entry: dict[str, Any]) -> str | None:
-    """systemd's own messages are about the service; what the service wrote is looked at."""
+def _kept_message(entry: dict[str, Any]) -> str | None:
+    """systemd's own messages are about the service; those of the service are filtered."""
     message = entry.get("MESSAGE")
-    if not isinstance(message, str):  # bytes that are no UTF-8
+    if not isinstance(message, str):  # bytes that are not UTF-8
         return None
     return scrubbed(message) if entry.get("_PID") == "1" else log_text(message)
 
 
 def kernel(part: Part) -> None:
-    """What the kernel logged of memory, heat, voltage and disks since boot."""
+    """The kernel's messages about memory, heat, voltage and disks since boot."""
     try:
         text = run(("dmesg",), 5.0)
     except ProgramError as error:
-        command = ("journalctl", "--dmesg", "--lines", str(_KERNEL_LINES), "--output", "json", "--no-pager", "--quiet")
+        command = (
+            "journalctl",
+            "--dmesg",
+            "--lines",
+            _KERNEL_LINES,
+            "--output",
+            "json",
+            "--no-pager",
+            "--quiet",
+        )
         entries = [entry for entry in _entries(run(command, 8.0)) if isinstance(entry.get("MESSAGE"), str)]
         text = "".join(f"{_time(entry)} {entry['MESSAGE']}\n" for entry in entries)
         if not text:
             raise ProgramError(f"{error}; journald shows this account no kernel messages either") from error
-    part.text("kernel.txt", "".join(f"{line}\n" for line in text.splitlines() if _KERNEL.search(line)))
+    part.add_text("kernel.txt", "".join(f"{line}\n" for line in text.splitlines() if _KERNEL.search(line)))
 
 
 def _entries(text: str) -> Iterator[dict[str, Any]]:
@@ -81,5 +90,5 @@ def _entries(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _time(entry: dict[str, Any]) -> str:
-    told = str(entry.get("__REALTIME_TIMESTAMP", ""))
-    return (timestamp(int(told) / 1e6) if told.isdecimal() else None) or "-"
+    stamp = str(entry.get("__REALTIME_TIMESTAMP", ""))
+    return (timestamp(int(stamp) / 1e6) if stamp.isdecimal() else None) or "-"
