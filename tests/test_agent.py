@@ -181,7 +181,7 @@ def test_the_agent_tells_what_its_monitor_read_and_takes_it_for_no_sign_of_life_
     other = cast("EngineProcess", object())
     agent._handle(FromWorker(cast("EngineProcess", agent._supervisor.worker), Cancelled(id=1)), now - 90.0)
     agent._handle(FromWorker(other, Cancelled(id=1)), now - 50.0)
-    agent._monitor._latest, agent._monitor._latest_at = reading, now
+    agent._monitor._latest = (reading, now)
     agent._handle(reading, now)
 
     assert agent._status.health_facts(now).reading is reading
@@ -193,7 +193,7 @@ def test_an_old_reading_of_the_board_is_neither_published_nor_an_alarm() -> None
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
     hot = BoardReading(thermal=Thermal(soc_c=90.0, limit_c=80.0), memory=Memory(total_mb=1000.0))
     for second in range(10):
-        agent._monitor._latest, agent._monitor._latest_at = hot, float(second)
+        agent._monitor._latest = (hot, float(second))
         agent._status.update_alarms(float(second))
     assert agent._status.alarms.severities == {"overheating": "critical"}
     for second in range(10, 90):
@@ -258,7 +258,7 @@ def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health() -> None:
     agent._dispatcher.receive(inbound(f"{BASE}/infer/generate/request", "text", at=3.0), 3.0)
 
     for second in range(3, 43):
-        agent._monitor._latest, agent._monitor._latest_at = BoardReading(disk_free_mb=10.0), float(second)
+        agent._monitor._latest = (BoardReading(disk_free_mb=10.0), float(second))
         agent._dispatcher._statistics.totals.overloaded_total += 1
         agent._status.update_alarms(float(second))
 

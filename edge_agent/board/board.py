@@ -1,10 +1,11 @@
 """Which sensors a board has, and how their readings become one.
 
-Nothing is decided by a board's name but what only the firmware of a Raspberry Pi does: see firmware.py and thermal.py.
+A board's name decides only what the firmware of a Raspberry Pi does; see firmware.py and thermal.py.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -15,10 +16,10 @@ from edge_agent.board.files import entries
 from edge_agent.board.firmware import PowerRails, ThrottleBits
 from edge_agent.board.hwmon import FanReading, HwmonChip
 from edge_agent.board.memory import Cgroup, CgroupReading, Disk, DiskReading, MemoryInfo, MemoryReading
-from edge_agent.board.power import PowerReading, Rapl, choose
+from edge_agent.board.power import PowerReading, Rapl, choose_power
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Scope, Thermal
-from edge_agent.board.sensor import Findings, Sensor
-from edge_agent.board.thermal import CoolingDevice, Zone, ZoneReading, soc
+from edge_agent.board.sensor import Sensor, SensorPass
+from edge_agent.board.thermal import CoolingDevice, Zone, ZoneReading, soc_temperature
 from edge_agent.board.throttle import (
     CoolingReading,
     FirmwareBits,
@@ -27,14 +28,14 @@ from edge_agent.board.throttle import (
     UndervoltageReading,
 )
 
-Part = TypeVar("Part")
+R = TypeVar("R")
 
 _FIRMWARE = Path("/dev/vcio")
 _DEVICES: tuple[tuple[str, str, Callable[[Path], Sensor]], ...] = (
     ("sys/class/thermal", "thermal_zone", Zone),
     ("sys/class/thermal", "cooling_device", CoolingDevice),
     ("sys/class/hwmon", "hwmon", HwmonChip),
-    # Not `intel-rapl-mmio:`, which counts the same package once more.
+    # Not `intel-rapl-mmio:`, which counts the same package again.
     ("sys/class/powercap", "intel-rapl:", Rapl),
 )
 
@@ -48,7 +49,7 @@ class Board:
     def __init__(self, root: Path, disk: Path) -> None:
         self._root = root
         self._is_raspberry_pi = identity.is_raspberry_pi(root)
-        is_own_firmware = root == Path("/") and self._is_raspberry_pi
+        has_firmware = root == Path("/") and self._is_raspberry_pi
         self._fixed: list[Sensor] = [
             Load(root),
             Busy(root),
@@ -57,12 +58,11 @@ class Board:
             Cgroup(root),
             Disk(disk),
         ]
-        if is_own_firmware:
+        if has_firmware:
             self._fixed.append(PowerRails(_FIRMWARE))
-        if is_own_firmware or root != Path("/"):
-            self._fixed.append(ThrottleBits(root, _FIRMWARE if is_own_firmware else None))
+        if has_firmware or root != Path("/"):
+            self._fixed.append(ThrottleBits(root, _FIRMWARE if has_firmware else None))
         self._devices: dict[str, Sensor] = {}
-        self._zone_names: dict[str, str] = {}
         self._power_scopes: dict[str, Scope] = {}
         self._throttle = ThrottleModel()
 
@@ -75,52 +75,47 @@ class Board:
         return identity.cpu_features(self._root)
 
     def sensors(self) -> list[Sensor]:
-        """All there are now; what was there before is the same object."""
+        """All sensors that exist now; a sensor that existed before is the same object."""
         found: dict[str, Sensor] = {}
         for folder, prefix, make in _DEVICES:
             for name in entries(self._root / folder):
                 if name.startswith(prefix):
                     found[name] = self._devices.get(name) or make(self._root / folder / name)
         self._devices = found
-        return self._all_sensors()
-
-    def _all_sensors(self) -> list[Sensor]:
-        return [*self._fixed, *self._devices.values()]
+        return [*self._fixed, *found.values()]
 
     def read(self) -> BoardReading:
-        """All sensors once, here and now: blocks as long as they do. Rates are unknown at a first reading."""
-        findings = Findings()
+        """Reads all sensors once, and blocks as long as they do. Rates are unknown at the first reading."""
+        results = SensorPass()
         for sensor in self.sensors():
-            findings.take(sensor)
-        return self.compose(findings)
+            results.add(sensor)
+        return self.compose(results)
 
-    def compose(self, findings: Findings) -> BoardReading:
-        """What the sensors of one pass say together."""
-        parts = findings.parts.values()
-        zones = _all(ZoneReading, parts)
-        soc_c, limit_c = soc(zones, is_raspberry_pi=self._is_raspberry_pi)
-        load, busy, frequency = _one(LoadReading, parts), _one(BusyReading, parts), _one(FrequencyReading, parts)
-        memory, cgroup, disk = _one(MemoryReading, parts), _one(CgroupReading, parts), _one(DiskReading, parts)
-        self._name_zones()
-        there = {sensor.key for sensor in self._all_sensors()}
-        self._power_scopes = {key: scope for key, scope in self._power_scopes.items() if key in there} | {
-            key: part.scope for key, part in findings.parts.items() if isinstance(part, PowerReading)
-        }
+    def compose(self, results: SensorPass) -> BoardReading:
+        """The readings of one pass as one."""
+        readings, failures = results.readings.values(), results.failures
+        zones, names = _all(ZoneReading, readings), self._zone_names()
+        soc_c, limit_c = soc_temperature(zones, is_raspberry_pi=self._is_raspberry_pi)
+        load, busy = _one(LoadReading, readings), _one(BusyReading, readings)
+        frequency, disk = _one(FrequencyReading, readings), _one(DiskReading, readings)
+        memory, cgroup = _one(MemoryReading, readings), _one(CgroupReading, readings)
+        errors = {failure.name: failure.reason for failure in failures.values()}
+        errors |= {f"{zone.name} limit": zone.limit_fault for zone in zones if zone.limit_fault is not None}
         return BoardReading(
             thermal=Thermal(
                 soc_c=soc_c,
                 limit_c=limit_c,
-                zones={self._zone_names[zone.key]: zone.temperature_c for zone in zones},
-                fan_rpm=max((fan.rpm for fan in _all(FanReading, parts)), default=None),
+                zones={names[zone.key]: zone.temperature_c for zone in zones},
+                fan_rpm=max((fan.rpm for fan in _all(FanReading, readings)), default=None),
             ),
             throttle=self._throttle.update(
-                _one(FirmwareBits, parts),
-                _all(UndervoltageReading, parts),
-                _all(CoolingReading, parts),
-                _one(OverCurrentReading, parts),
-                is_blind=any(_may_throttle(sensor) for sensor in self._all_sensors() if sensor.key in findings.failed),
+                _one(FirmwareBits, readings),
+                _all(UndervoltageReading, readings),
+                _all(CoolingReading, readings),
+                _one(OverCurrentReading, readings),
+                is_blind=any(_may_throttle(sensor) for sensor in self._existing() if sensor.key in failures),
             ),
-            power=choose(_all(PowerReading, parts), self._power_scopes.values()),
+            power=choose_power(_all(PowerReading, readings), self._known_power_scopes(results)),
             cpu=Cpu(
                 load1=load.load1 if load else None,
                 percent=busy.percent if busy else None,
@@ -134,26 +129,31 @@ class Board:
                 has_cgroup_controller=cgroup.has_memory_controller if cgroup else None,
             ),
             disk_free_mb=disk.free_mb if disk else None,
-            errors=findings.errors,
-            offline=frozenset(findings.offline),
+            errors=errors,
+            offline=frozenset(failure.name for failure in failures.values() if failure.is_offline),
         )
 
-    def _name_zones(self) -> None:
-        """By type; of several of one type the first seen has it alone: one that fails must not rename the others.
+    def _existing(self) -> list[Sensor]:
+        return [*self._fixed, *self._devices.values()]
 
-        A number that another zone has taken has another name.
-        """
-        self._zone_names = {
-            key: name
-            for key, name in self._zone_names.items()
-            if isinstance(zone := self._devices.get(key), Zone) and name.partition("#")[0] == zone.type
-        }
+    def _zone_names(self) -> dict[str, str]:
+        """By key: the type, and `type#2` for a second zone of that type. A zone that fails keeps its number."""
+        names: dict[str, str] = {}
+        counts: Counter[str] = Counter()
         for key, sensor in self._devices.items():
-            if isinstance(sensor, Zone) and sensor.type is not None and key not in self._zone_names:
-                name, number = sensor.type, 2
-                while name in self._zone_names.values():
-                    name, number = f"{sensor.type}#{number}", number + 1
-                self._zone_names[key] = name
+            if isinstance(sensor, Zone) and sensor.type is not None:
+                counts[sensor.type] += 1
+                number = counts[sensor.type]
+                names[key] = sensor.type if number == 1 else f"{sensor.type}#{number}"
+        return names
+
+    def _known_power_scopes(self, results: SensorPass) -> list[Scope]:
+        """A scope for each existing source that has measured power before, whether or not it does now."""
+        keys = {sensor.key for sensor in self._existing()}
+        known = {key: scope for key, scope in self._power_scopes.items() if key in keys}
+        measured = {key: one.scope for key, one in results.readings.items() if isinstance(one, PowerReading)}
+        self._power_scopes = known | measured
+        return list(self._power_scopes.values())
 
 
 def _may_throttle(sensor: Sensor) -> bool:
@@ -162,9 +162,9 @@ def _may_throttle(sensor: Sensor) -> bool:
     )
 
 
-def _all(kind: type[Part], parts: Iterable[object]) -> list[Part]:
-    return [part for part in parts if isinstance(part, kind)]
+def _all(kind: type[R], readings: Iterable[object]) -> list[R]:
+    return [reading for reading in readings if isinstance(reading, kind)]
 
 
-def _one(kind: type[Part], parts: Iterable[object]) -> Part | None:
-    return next(iter(_all(kind, parts)), None)
+def _one(kind: type[R], readings: Iterable[object]) -> R | None:
+    return next(iter(_all(kind, readings)), None)

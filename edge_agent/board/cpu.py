@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_agent.board.files import entries, read_text, read_within
 
-_SLOWEST_KHZ, _FASTEST_KHZ = 10_000, 20_000_000
+_MIN_KHZ, _MAX_KHZ = 10_000, 20_000_000
 _LOAD = re.compile(r"([0-9]{1,6}\.[0-9]+) [0-9.]+ [0-9.]+ [0-9]+/[0-9]+")
 
 
@@ -34,16 +34,16 @@ class Load:
     def __init__(self, root: Path) -> None:
         self._path = root / "proc/loadavg"
 
-    def read(self, faults: dict[str, str]) -> LoadReading:  # noqa: ARG002
+    def read(self) -> LoadReading:
         text = read_text(self._path)
         match = _LOAD.match(text)
         if match is None:
-            raise ValueError(f"not a load: {text[:40]!r}")
+            raise ValueError(f"not a load average: {text[:40]!r}")
         return LoadReading(float(match[1]))
 
 
 class Busy:
-    """Time that the cores did not idle, since the reading before."""
+    """The share of time since the last reading in which the cores did not idle."""
 
     key = name = "cpu"
 
@@ -51,7 +51,7 @@ class Busy:
         self._path = root / "proc/stat"
         self._last: tuple[int, int] | None = None
 
-    def read(self, faults: dict[str, str]) -> BusyReading | None:  # noqa: ARG002
+    def read(self) -> BusyReading | None:
         last, self._last = self._last, None
         first, *rest = read_text(self._path).partition("\n")[0].split()
         # user nice system idle iowait irq softirq steal; guest time is in user time.
@@ -66,7 +66,7 @@ class Busy:
 
 
 class Frequency:
-    """Of the fastest cores: a board has a policy for each kind of core."""
+    """The frequency of the fastest cores: a board has one policy for each kind of core."""
 
     key = name = "cpufreq"
 
@@ -74,7 +74,7 @@ class Frequency:
         self._folder = root / "sys/devices/system/cpu/cpufreq"
         self._fastest: tuple[int, Path] | None = None
 
-    def read(self, faults: dict[str, str]) -> FrequencyReading | None:  # noqa: ARG002
+    def read(self) -> FrequencyReading | None:
         if self._fastest is None:
             policies = [name for name in entries(self._folder) if re.fullmatch(r"policy\d+", name)]
             self._fastest = max(
@@ -89,4 +89,4 @@ class Frequency:
 
 
 def _khz(path: Path) -> int:
-    return read_within(path, _SLOWEST_KHZ, _FASTEST_KHZ)
+    return read_within(path, _MIN_KHZ, _MAX_KHZ)

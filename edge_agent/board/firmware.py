@@ -1,7 +1,7 @@
-"""What the firmware of a Raspberry Pi tells: its throttle bits, and the rails of a Pi 5's power chip.
+"""What the firmware of a Raspberry Pi reports: its throttle bits, and the rails of a Pi 5's power chip.
 
-Asked through /dev/vcio, as raspberrypi/utils' vcgencmd does, without starting a process. In another root than `/` no
-device is opened: there the bits come from a file `get_throttled`.
+The firmware is asked through /dev/vcio, as vcgencmd of raspberrypi/utils does, without a process. In another root than
+`/` no device is opened: the bits come from a file `get_throttled`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from edge_agent.board.throttle import ALL_BITS, FirmwareBits
 
 _IOCTL_PROPERTY = 0xC000_0000 | struct.calcsize("P") << 16 | 100 << 8  # _IOWR(100, 0, char *)
 _GET_THROTTLED, _GENERAL_COMMAND = 0x0003_0046, 0x0003_0080
-_IS_ANSWERED = 0x8000_0000
+_ANSWERED = 0x8000_0000
 _MESSAGE_BYTES = 1024
 
-# By the kernel's driver, whose cache is old; or what vcgencmd printed, recorded beside /sys and /proc.
+# What vcgencmd printed, recorded beside /sys and /proc; or a file of the kernel's driver, whose cache is old.
 _RECORDED = ("get_throttled", "sys/devices/platform/soc*/*firmware/get_throttled")
 _RAIL = re.compile(r"(\S+)_([AV]) (?:current|volt)\(\d+\)=([0-9]+\.[0-9]+)[AV]")
 
 
-def property_of(device: Path, tag: int, value: bytes) -> bytes | None:
+def ask_firmware(device: Path, tag: int, value: bytes) -> bytes | None:
     """The firmware's answer, as long as `value`; None where there is no such device. Raises OSError, ValueError."""
     size = 6 * 4 + len(value)
     message = bytearray(struct.pack("=5I", size, 0, tag, len(value), 0) + value + bytes(4))
@@ -40,13 +40,13 @@ def property_of(device: Path, tag: int, value: bytes) -> bytes | None:
     finally:
         os.close(file)
     code = struct.unpack_from("=I", message, 4)[0]
-    if code != _IS_ANSWERED:
+    if code != _ANSWERED:
         raise ValueError(f"the firmware does not answer: {code:#x}")
     return bytes(message[20:-4])
 
 
 class ThrottleBits:
-    """Undervoltage, capped, throttled, soft limit: now, and since the bits were cleared last."""
+    """Undervoltage, capped, throttled, soft limit: now, and since the bits were last cleared."""
 
     key = name = "get_throttled"
 
@@ -55,10 +55,10 @@ class ThrottleBits:
         self._root = root
         self._device = device
 
-    def read(self, faults: dict[str, str]) -> FirmwareBits | None:  # noqa: ARG002
+    def read(self) -> FirmwareBits | None:
         if self._device is not None:
-            # 0: clears none of the bits since boot.
-            answer = property_of(self._device, _GET_THROTTLED, bytes(4))
+            # A value of 0 clears none of the bits since boot.
+            answer = ask_firmware(self._device, _GET_THROTTLED, bytes(4))
             return None if answer is None else FirmwareBits(struct.unpack("=I", answer)[0] & ALL_BITS)
         for pattern in _RECORDED:
             for path in sorted(self._root.glob(pattern)):
@@ -71,9 +71,9 @@ class ThrottleBits:
 
 
 class PowerRails:
-    """Volts by amperes of the rails that a Pi 5's power chip feeds: not what USB, fan and HATs draw of the 5 V.
+    """Volts times amperes of the rails that a Pi 5's power chip feeds, without what USB, fan and HATs draw.
 
-    Of the 5 V input only the voltage is measured.
+    Of the 5 V input, only the voltage is measured.
     """
 
     key = name = "pmic_read_adc"
@@ -82,21 +82,21 @@ class PowerRails:
         self._device = device
         self._is_missing = self._has_worked = False
 
-    def read(self, faults: dict[str, str]) -> PowerReading | None:  # noqa: ARG002
+    def read(self) -> PowerReading | None:
         if self._is_missing:
             return None
         message = (bytes(4) + b"pmic_read_adc").ljust(_MESSAGE_BYTES, b"\0")
-        answer = property_of(self._device, _GENERAL_COMMAND, message)
-        reading = None if answer is None else rails(answer[4:].partition(b"\0")[0].decode("ascii", "replace"))
+        answer = ask_firmware(self._device, _GENERAL_COMMAND, message)
+        reading = None if answer is None else rails_power(answer[4:].partition(b"\0")[0].decode("ascii", "replace"))
         if reading is None and self._has_worked:
             raise ValueError("no rails")
-        # Other boards do not know the command, and will not learn it.
+        # Other boards do not know the command.
         self._is_missing = reading is None
         self._has_worked = reading is not None
         return reading
 
 
-def rails(text: str) -> PowerReading | None:
+def rails_power(text: str) -> PowerReading | None:
     """text: as `vcgencmd pmic_read_adc` prints it. Raises ValueError."""
     measured: dict[str, dict[str, float]] = {}
     for rail, unit, value in _RAIL.findall(text):

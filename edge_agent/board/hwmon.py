@@ -1,4 +1,4 @@
-"""Chips that the kernel lists in /sys/class/hwmon, by their name: their numbers change from boot to boot.
+"""Chips in /sys/class/hwmon, known by their name: their numbers change from boot to boot.
 
 Units: mV, mA, µW, rpm (kernel: Documentation/hwmon/sysfs-interface.rst).
 """
@@ -15,11 +15,11 @@ from edge_agent.board.reading import Scope
 from edge_agent.board.throttle import OverCurrentReading, UndervoltageReading
 
 _INA2XX = re.compile(r"ina(209|219|220|226|230|231|232|233|234|236|237|238|260)")
-# The rail that feeds all others, on a Jetson's module.
+# The rail that feeds all others on a Jetson's module.
 _MODULE_INPUTS = ("VDD_IN", "POM_5V_IN")
-_INA3221_CHANNELS = (1, 2, 3)  # the others are shunts and their sum
-_FASTEST_FAN_RPM = 50_000
-_MOST_MV = 100_000
+_INA3221_CHANNELS = (1, 2, 3)  # the other files are shunts and their sum
+_MAX_FAN_RPM = 50_000
+_MAX_MV = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ class FanReading:
 
 
 Reading = PowerReading | FanReading | UndervoltageReading | OverCurrentReading
-_TELLS_OF_THROTTLING = re.compile(r"in0_lcrit_alarm|oc[1-3]_(event_cnt|throt_en)")
+_THROTTLE_FILES = re.compile(r"in0_lcrit_alarm|oc[1-3]_(event_cnt|throt_en)")
 
 
 class HwmonChip:
-    """One chip. What it is, is read once; after a fault again, for another chip may have taken its number."""
+    """One chip. It is identified once, and again after a fault: its number may belong to another chip then."""
 
     def __init__(self, folder: Path) -> None:
         self.key = folder.name
@@ -40,17 +40,17 @@ class HwmonChip:
         self._chip: str | None = None
         self._fans: list[Path] = []
         self._is_identified = False
-        # Whether it is one that tells of throttling or undervoltage, by its files: its name may not be readable.
+        # Reports throttling or undervoltage, by its files: its name may not be readable.
         self.is_throttle_source = False
 
     @property
     def name(self) -> str:
         return f"{self._chip} ({self.key})" if self._chip else self.key
 
-    def read(self, faults: dict[str, str]) -> Reading | None:  # noqa: ARG002
+    def read(self) -> Reading | None:
         if not self._is_identified:
             names = entries(self._folder)
-            self.is_throttle_source = any(_TELLS_OF_THROTTLING.fullmatch(name) for name in names)
+            self.is_throttle_source = any(_THROTTLE_FILES.fullmatch(name) for name in names)
             self._fans = [self._folder / name for name in names if re.fullmatch(r"fan\d+_input", name)]
             self._chip = None
             self._chip = read_name(self._folder / "name")
@@ -75,28 +75,28 @@ class HwmonChip:
             case str(chip) if _INA2XX.fullmatch(chip):
                 return PowerReading(plausible_watts(self._ina2xx_watts()), Scope.BOARD, chip)
         if self._fans:
-            return FanReading(rpm=max(read_within(fan, 0, _FASTEST_FAN_RPM) for fan in self._fans))
+            return FanReading(rpm=max(read_within(fan, 0, _MAX_FAN_RPM) for fan in self._fans))
         return None
 
     def _number(self, name: str) -> int | None:
         return if_there(read_integer, self._folder / name)
 
     def _ina2xx_watts(self) -> float:
-        """The chip's own product, for it knows its shunt; channel 0 is the shunt's voltage."""
+        """The chip's own product where it has one, because it knows its shunt. Channel 0 is the shunt's voltage."""
         power_uw = self._number("power1_input")
         if power_uw is not None:
             return power_uw / 1e6
         return self._millivolts(1) * read_integer(self._folder / "curr1_input") / 1e6
 
     def _millivolts(self, channel: int) -> int:
-        """Of a bus, which none of these chips measures below 0: by a current below 0 it would look like real power."""
-        return read_within(self._folder / f"in{channel}_input", 0, _MOST_MV)
+        """The voltage of a bus, never below 0: with a negative current it would look like real power."""
+        return read_within(self._folder / f"in{channel}_input", 0, _MAX_MV)
 
     def _ina3221(self) -> PowerReading | None:
-        """It has no file of power: bus voltage by current, of the module's input or of all channels that are in use."""
+        """Bus voltage times current of the module's input, or of all channels in use: the chip has no power file."""
         labels = {channel: if_there(read_text, self._folder / f"in{channel}_label") for channel in _INA3221_CHANNELS}
         if any(labels.values()) and not all(labels.values()):
-            raise ValueError(f"labels of some channels only: {labels}")  # the module's input may be one of the others
+            raise ValueError(f"labels of some channels only: {labels}")  # one of the others may be the module's input
         used = {
             channel: label
             for channel, label in labels.items()
@@ -113,7 +113,7 @@ class HwmonChip:
         return plausible_watts(self._millivolts(channel) * current_ma / 1e6)
 
     def _over_current(self) -> OverCurrentReading | None:
-        """Of the alarms that throttle; numbered as on a Jetson Orin (NVIDIA: Platform Power and Performance)."""
+        """Counts of the alarms that throttle, numbered as on a Jetson Orin (NVIDIA: Platform Power and Performance)."""
         alarms = (1, 2, 3)
         counts = [self._number(f"oc{alarm}_event_cnt") for alarm in alarms]
         if all(count is None for count in counts):

@@ -1,4 +1,4 @@
-"""What a board is: its name, its cores and what they can do."""
+"""What a board is: its name, its cores and their features."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 from edge_agent.board.files import read_bytes, read_text
 
-_LONGEST_MODEL = 100
+_MAX_MODEL = 100
 
 
 def model(root: Path) -> str | None:
     """The name from the device tree; None on machines without one."""
     try:
-        return read_text(root / "proc/device-tree/model")[:_LONGEST_MODEL] or None
+        return read_text(root / "proc/device-tree/model")[:_MAX_MODEL] or None
     except OSError:
         return None
 
 
 def is_raspberry_pi(root: Path) -> bool:
-    """Also of a compute module in someone else's board, whose model says nothing of it."""
+    """Also for a compute module in another maker's board, whose model does not name it."""
     try:
         compatible = read_bytes(root / "proc/device-tree/compatible").split(b"\0")
     except OSError:

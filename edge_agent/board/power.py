@@ -1,4 +1,4 @@
-"""What is drawn: readings of several sources, and which of them is told. Only real measurements, never an estimate."""
+"""Power: the readings of several sources, and which of them counts. Only measurements, no estimates."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from edge_agent.board.files import if_there, read_integer, read_text
 from edge_agent.board.reading import Power, Scope
 
-MOST_WATTS = 1000.0
-# Over a shorter time the counter's own steps of about a millisecond show.
-_SHORTEST_S = 0.05
+MAX_WATTS = 1000.0
+# Over a shorter time, the counter's own steps of about a millisecond show.
+_MIN_INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class PowerReading:
 
 def plausible_watts(watts: float) -> float:
     """Raises ValueError."""
-    if not 0 <= watts <= MOST_WATTS:
+    if not 0 <= watts <= MAX_WATTS:
         raise ValueError(f"absurd: {watts:g} W")
     return watts
 
@@ -44,14 +44,14 @@ class Rapl:
     def name(self) -> str:
         return f"{self._domain} ({self.key})" if self._domain else self.key
 
-    def read(self, faults: dict[str, str]) -> PowerReading | None:  # noqa: ARG002
+    def read(self) -> PowerReading | None:
         if self._domain is None:
             self._domain = if_there(read_text, self._folder / "name") or ""
         if self._domain != "psys" and not self._domain.startswith("package"):
             return None
         last, self._last = self._last, None
         now, energy_uj = self._clock(), read_integer(self._energy)
-        if last is not None and now - last[0] < _SHORTEST_S:
+        if last is not None and now - last[0] < _MIN_INTERVAL_S:
             self._last = last
             return None
         self._last = now, energy_uj
@@ -64,17 +64,17 @@ class Rapl:
         return PowerReading(plausible_watts(used_uj / 1e6 / (now - last[0])), scope, "rapl")
 
 
-def choose(readings: Collection[PowerReading], known: Collection[Scope]) -> Power:
-    """The most comprehensive of the scopes that were ever measured; the sum of its sources.
+def choose_power(readings: Collection[PowerReading], known: Collection[Scope]) -> Power:
+    """The sum of the sources of the widest scope that was ever measured.
 
-    known: a scope per source, those that have no reading now as well: without one of them there is no sum, and a
-    narrower scope instead would look like a fall of what is drawn.
+    known: the scope of each source, also without a reading now. If one of them is missing there is no sum, because a
+    part, or a narrower scope, would look like a fall in power.
     """
     scope = next((scope for scope in Scope if scope in known), Scope.NONE)
     chosen = [reading for reading in readings if reading.scope is scope]
     if not chosen or len(chosen) < sum(one is scope for one in known):
         return Power(scope=scope)
     sources = sorted({reading.source for reading in chosen})
-    # Nobody says which of several meters comes first: together they are rails, some perhaps counted twice.
-    told = Scope.RAILS if scope is Scope.BOARD and len(chosen) > 1 else scope
-    return Power(watts=round(sum(reading.watts for reading in chosen), 3), scope=told, source="+".join(sources))
+    # Several meters may measure in series: together they are rails, some perhaps counted twice.
+    scope = Scope.RAILS if scope is Scope.BOARD and len(chosen) > 1 else scope
+    return Power(watts=round(sum(reading.watts for reading in chosen), 3), scope=scope, source="+".join(sources))

@@ -1,4 +1,4 @@
-"""Memory of single processes of this machine, and whether the kernel ended any for want of it."""
+"""Memory of single processes of this machine, and how often the kernel killed one for lack of memory."""
 
 from __future__ import annotations
 
@@ -6,25 +6,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
-_MB = 1_000_000
-
-
-def resident_mb(pid: int | None = None) -> float | None:
-    """Resident memory of a process (default: this one) in MB; None once it is gone."""
-    try:
-        return round(psutil.Process(pid).memory_info().rss / _MB, 1)
-    except psutil.Error:
-        return None
+_KIB_PER_MB = 1_000_000 / 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessMemory:
-    """Resident memory by what is behind it: nothing, or a file whose pages the kernel may drop and read again.
+    """Resident memory: anonymous, or of a file whose pages the kernel may drop and read again.
 
-    swapped_mib: what is behind the swap. data_mib: all that the process may write to and shares with nobody, whether
-    it has touched it or not.
+    data_mib: all private memory that the process may write to, whether it has touched it or not.
     """
 
     anonymous_mib: float
@@ -33,32 +22,43 @@ class ProcessMemory:
     data_mib: float
 
 
+def resident_mb(pid: int | None = None) -> float | None:
+    """Resident memory of a process (default: this one) in MB; None once it is gone."""
+    kib = _status_kib(pid).get("VmRSS")
+    return None if kib is None else round(kib / _KIB_PER_MB, 1)
+
+
 def process_memory(pid: int) -> ProcessMemory | None:
-    """None once it is gone."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    mib = {name: round(int(kib) / 1024, 1) for name, kib in re.findall(r"(?m)^(\w+):\s+(\d+) kB$", text)}
-    # A kernel without swap tells of none; a zombie tells nothing.
-    mib.setdefault("VmSwap", 0.0)
+    """None once the process is gone."""
+    mib = {name: round(kib / 1024, 1) for name, kib in _status_kib(pid).items()}
     try:
         return ProcessMemory(
-            anonymous_mib=mib["RssAnon"], file_mib=mib["RssFile"], swapped_mib=mib["VmSwap"], data_mib=mib["VmData"]
+            anonymous_mib=mib["RssAnon"],
+            file_mib=mib["RssFile"],
+            swapped_mib=mib.get("VmSwap", 0.0),  # a kernel without swap has no such line
+            data_mib=mib["VmData"],
         )
     except KeyError:
         return None
 
 
 def oom_kills(root: Path = Path("/")) -> int | None:
-    """How many processes the kernel has ended for want of memory: of this one's control group, where that is counted,
-    else of the whole machine. None = it does not tell."""
+    """How many processes the kernel killed for lack of memory: in this control group if it counts, else in the system.
+
+    None = the kernel does not report it.
+    """
     group = re.search(r"(?m)^0::(/.*)$", _text(root / "proc/self/cgroup"))
     events = _text(root / f"sys/fs/cgroup{group[1]}/memory.events") if group else ""
     for text in (events, _text(root / "proc/vmstat")):
         if found := re.search(r"(?m)^oom_kill (\d+)$", text):
             return int(found[1])
     return None
+
+
+def _status_kib(pid: int | None) -> dict[str, int]:
+    """Empty once the process is gone; a zombie has no memory either."""
+    text = _text(Path(f"/proc/{'self' if pid is None else pid}/status"))
+    return {name: int(kib) for name, kib in re.findall(r"(?m)^(\w+):\s+(\d+) kB$", text)}
 
 
 def _text(path: Path) -> str:

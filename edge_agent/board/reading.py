@@ -1,4 +1,4 @@
-"""What a board says of itself at one time. None = unknown or not there; a 0 was measured."""
+"""What a board reports at one moment. None = unknown or not there; a 0 was measured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ThrottleCause(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a measurement of power comprises, the most comprehensive first."""
+    """What a measurement of power covers, the widest scope first."""
 
     BOARD = "board"
     MODULE = "module"
@@ -28,7 +28,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thermal:
-    """zones: °C by type. limit_c: where kernel or firmware begin to slow the SoC down for its heat."""
+    """zones: °C by type. limit_c: where kernel or firmware begin to slow the SoC down because of heat."""
 
     soc_c: float | None = None
     limit_c: float | None = None
@@ -42,9 +42,9 @@ class Thermal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throttle:
-    """since_boot: the firmware's word where it keeps one, else what was seen since this program started.
+    """since_boot: by the firmware where it counts, else since this program started.
 
-    causes: of what is now; undervoltage also while nothing is slowed down for it yet. sources: who tells.
+    causes: of what is so now; undervoltage also before anything is slowed down for it. sources: what reports it.
     """
 
     now: bool | None = None
@@ -52,7 +52,6 @@ class Throttle:
     causes: tuple[ThrottleCause, ...] = ()
     undervoltage_now: bool | None = None
     undervoltage_since_boot: bool | None = None
-    # What is told is the same, whoever tells it.
     sources: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -65,7 +64,7 @@ class Power:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cpu:
-    """freq_mhz, freq_max_mhz: of the fastest cores. percent: since the reading before."""
+    """freq_mhz, freq_max_mhz: of the fastest cores. percent: busy time since the reading before."""
 
     load1: float | None = None
     percent: float | None = None
@@ -75,7 +74,7 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """MB = 10⁶ bytes. has_cgroup_controller: whether the kernel can hold a service to a memory limit."""
+    """MB = 10⁶ bytes. has_cgroup_controller: whether the kernel can limit a service's memory."""
 
     total_mb: float | None = None
     available_mb: float | None = None
@@ -85,7 +84,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardReading:
-    """errors: why, by sensor. offline: those of them that never said anything, being switched off or closed to us."""
+    """errors: the reason by sensor. offline: those of them that are switched off, or closed to this process."""
 
     thermal: Thermal = Thermal()
     throttle: Throttle = Throttle()

@@ -1,4 +1,4 @@
-"""Tells systemd how the service is (sd_notify(3)); does nothing elsewhere."""
+"""Notifies systemd of the service's state (sd_notify(3)); does nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 
 def watchdog_interval_s() -> float | None:
-    """How often systemd wants to hear of this process (WatchdogSec=); None = it does not."""
+    """Within which time systemd expects WATCHDOG=1 (WatchdogSec=); None = it does not."""
     usec, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", str(os.getpid()))
     if not usec.isascii() or not usec.isdigit() or int(usec) == 0 or pid != str(os.getpid()):
         return None
@@ -16,7 +16,7 @@ def watchdog_interval_s() -> float | None:
 
 
 def notify(*assignments: str) -> None:
-    """Sends lines such as `READY=1`; a notification that cannot be sent is none of the service's troubles."""
+    """Sends lines such as `READY=1`; a notification that cannot be sent is dropped."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return

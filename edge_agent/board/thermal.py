@@ -11,13 +11,13 @@ from edge_agent.board.files import OfflineError, entries, read_integer, read_nam
 from edge_agent.board.throttle import CoolingReading
 
 COLDEST_C, HOTTEST_C = -40.0, 150.0
-# No SoC is slowed down below: such a trip is a mistake, and the agent would refuse everything for it.
+# No SoC is slowed down below: such a trip is a mistake, and the agent would refuse all requests for it.
 LOWEST_LIMIT_C = 40.0
 # The firmware of a Raspberry Pi slows the cores down from here to 85 °C, whatever trips the kernel has
 # (raspberrypi/documentation, frequency-management.adoc).
 RASPBERRY_PI_LIMIT_C = 80.0
 
-# Zones of the SoC by type, best first where none has a limit. Junction is the hottest of all; `acpitz` is often fixed.
+# Zones of the SoC by type, the best first where none has a limit. The junction is the hottest of all.
 _JUNCTION = re.compile(r"tj-therm(al)?")
 _SOC_ZONES = (
     _JUNCTION,
@@ -27,15 +27,16 @@ _SOC_ZONES = (
     re.compile(r"(big|little)core\d*-thermal"),
     re.compile(r"x86-pkg-temp"),
 )
-_MOST_STATES = 10_000
+# Often a fixed value.
 _LAST_RESORT = re.compile(r"acpitz")
-# The kernel's names old and new; those of NVIDIA's kernel, whose firmware does the throttling; those of ACPI.
+# The kernel's names, old and new; those of NVIDIA's kernel, whose firmware throttles; those of ACPI.
 _THROTTLES = re.compile(r"(thermal-)?(cpufreq|devfreq)-.+|.+-throttle-alert|Processor")
+_MAX_COOLING_STATES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Of a zone: its passive trip. is_mapped: the kernel is known to cool something when it is passed."""
+    """The passive trip of a zone. is_mapped: the kernel cools something when the trip is passed."""
 
     at_c: float
     is_mapped: bool
@@ -43,48 +44,49 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class ZoneReading:
+    """limit_fault: why the limit is unknown."""
+
     key: str
     type: str
     temperature_c: float
-    limit: Limit | None
+    limit: Limit | None = None
+    limit_fault: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.type} ({self.key})"
 
 
 class Zone:
-    """One thermal zone. Its type and trips are read once, as they do not touch the sensor; after a fault again."""
+    """One thermal zone. Its type and limit are read once, and again after a fault: its number may belong to another."""
 
     def __init__(self, folder: Path) -> None:
         self.key = folder.name
         self.type: str | None = None
         self._folder = folder
-        self._temperature = folder / "temp"
+        self._is_identified = False
         self._limit: Limit | None = None
-        self._is_limit_known = False
-        # Another zone may have taken its number.
-        self._has_failed = False
+        self._limit_fault: str | None = None
 
     @property
     def name(self) -> str:
         return f"{self.type} ({self.key})" if self.type else self.key
 
-    def read(self, faults: dict[str, str]) -> ZoneReading:
-        if self.type is None or self._has_failed:
-            zone_type = read_name(self._folder / "type")
-            self._is_limit_known = self._is_limit_known and zone_type == self.type
-            self.type, self._has_failed = zone_type, False
-        if not self._is_limit_known:
-            lesser: dict[str, str] = {}
-            self._limit = _limit(self._folder, lesser)
-            self._is_limit_known = not lesser
-            faults.update({f"{self.name} {name}": why for name, why in lesser.items()})
+    def read(self) -> ZoneReading:
+        if not self._is_identified:
+            self.type = read_name(self._folder / "type")
+            self._limit, self._limit_fault = _limit(self._folder)
+            self._is_identified = self._limit_fault is None
+        assert self.type is not None
         try:
-            return ZoneReading(self.key, self.type, self._temperature_c(), self._limit)
+            return ZoneReading(self.key, self.type, self._temperature_c(), self._limit, self._limit_fault)
         except (OSError, ValueError):
-            self._has_failed = True
+            self._is_identified = False
             raise
 
     def _temperature_c(self) -> float:
-        temperature_c = read_integer(self._temperature) / 1000
-        # Drivers tell a sensor that is off by 0 or by something below what a board survives, -256 °C on a Jetson.
+        temperature_c = read_integer(self._folder / "temp") / 1000
+        # A driver reports 0, or less than a board survives, for a sensor that is off: -256 °C on a Jetson.
         if temperature_c == 0 or temperature_c < COLDEST_C:
             raise OfflineError(f"absurd: {temperature_c:g} °C")
         if temperature_c > HOTTEST_C:
@@ -92,10 +94,10 @@ class Zone:
         return temperature_c
 
 
-def _limit(folder: Path, faults: dict[str, str]) -> Limit | None:
-    """The highest passive trip that has a cooling map; without maps, the highest passive trip; None after a fault.
+def _limit(folder: Path) -> tuple[Limit | None, str | None]:
+    """The highest passive trip that has a cooling map, or without maps the highest; or why it is unknown.
 
-    A lower one without a map only starts the statistics of the power allocator: 75 °C beside 85 °C on an RK3588.
+    A lower trip without a map only starts the statistics of the power allocator: 75 °C beside 85 °C on an RK3588.
     """
     trips: dict[int, float] = {}
     mapped: set[int] = set()
@@ -111,39 +113,36 @@ def _limit(folder: Path, faults: dict[str, str]) -> Limit | None:
             elif re.fullmatch(r"cdev\d+_trip_point", name):
                 mapped.add(read_integer(folder / name))
         except (OSError, ValueError) as error:
-            faults[name.removesuffix("_type")] = reason(error)
-    if faults:
-        return None
+            return None, f"{name}: {reason(error)}"
     mapped.discard(-1)  # bound to no trip
     at_c = max((at_c for trip, at_c in trips.items() if trip in mapped or not mapped), default=None)
-    return None if at_c is None else Limit(at_c, is_mapped=bool(mapped))
+    return None if at_c is None else Limit(at_c, is_mapped=bool(mapped)), None
 
 
 class CoolingDevice:
-    """One cooling device; a fan is none that throttles, and has no reading."""
+    """One cooling device. A fan does not throttle and has no reading."""
 
     def __init__(self, folder: Path) -> None:
         self.key = folder.name
         self._folder = folder
-        self._state = folder / "cur_state"
         self._type: str | None = None
 
     @property
     def name(self) -> str:
         return f"{self._type} ({self.key})" if self._type else self.key
 
-    def read(self, faults: dict[str, str]) -> CoolingReading | None:  # noqa: ARG002
+    def read(self) -> CoolingReading | None:
         if self._type is None:
             self._type = read_name(self._folder / "type")
         if not _THROTTLES.fullmatch(self._type):
             return None
-        return CoolingReading(is_active=read_within(self._state, 0, _MOST_STATES) > 0)
+        return CoolingReading(is_active=read_within(self._folder / "cur_state", 0, _MAX_COOLING_STATES) > 0)
 
 
-def soc(zones: Sequence[ZoneReading], *, is_raspberry_pi: bool) -> tuple[float | None, float | None]:
-    """Temperature and limit of the SoC: of its zone that is nearest to its limit, for that one will be acted on.
+def soc_temperature(zones: Sequence[ZoneReading], *, is_raspberry_pi: bool) -> tuple[float | None, float | None]:
+    """Temperature and limit of the SoC: those of its zone that is nearest to its limit, where the kernel acts first.
 
-    Where one has a cooling map, limits of those without do not count: they cool nothing. Where no zone has a limit, the
+    Where one zone has a cooling map, limits without one do not count: they cool nothing. Where no zone has a limit, the
     temperature is that of the best known type.
     """
     ranked = [

@@ -1,4 +1,4 @@
-"""One answer to whether, and why, a board is slowed down, from what its firmware and kernel say of it."""
+"""Whether, and why, a board is slowed down: one answer from what its firmware and kernel report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edge_agent.board.reading import Throttle, ThrottleCause
 # Bits of a Raspberry Pi's firmware (raspberrypi/documentation, graphics-utilities.adoc).
 UNDERVOLTAGE, CAPPED, THROTTLED, SOFT_LIMIT = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _SLOWED = CAPPED | THROTTLED | SOFT_LIMIT
-_SINCE_BOOT = 16  # the same bits, this much higher
+_SINCE_BOOT = 16  # the same bits, shifted by this much
 ALL_BITS = 0xF | 0xF << _SINCE_BOOT
 
 
@@ -23,7 +23,7 @@ class FirmwareBits:
 
 @dataclass(frozen=True, slots=True)
 class CoolingReading:
-    """is_active: the kernel slows cores, or another unit of the SoC, down to cool it."""
+    """is_active: the kernel slows down cores, or another unit of the SoC, to cool it."""
 
     is_active: bool
 
@@ -37,14 +37,14 @@ class UndervoltageReading:
 
 @dataclass(frozen=True, slots=True)
 class OverCurrentReading:
-    """Events since boot that slowed a Jetson's SoC down: by undervoltage, and by average or instantaneous current."""
+    """Counts since boot of the events that slowed a Jetson down: undervoltage, and average or instantaneous current."""
 
     undervoltage: int
     over_current: int
 
 
 class ThrottleModel:
-    """Keeps what was seen: the driver rpi_volt clears the firmware's bits every two seconds, other boards keep none."""
+    """Remembers what was seen: rpi_volt clears the firmware's bits every two seconds, and other boards have none."""
 
     def __init__(self) -> None:
         self._was_throttled = False
@@ -60,7 +60,7 @@ class ThrottleModel:
         *,
         is_blind: bool = False,
     ) -> Throttle:
-        """Of one reading. None, or empty: there is no such source. is_blind: one that there is does not answer."""
+        """Takes in one reading. None or empty: there is no such source. is_blind: an existing source is silent."""
         causes: set[ThrottleCause] = set()
         throttled: list[bool] = []
         undervoltage = [alarm.is_low for alarm in alarms]
@@ -73,7 +73,7 @@ class ThrottleModel:
             self._was_undervoltage |= bool(before & UNDERVOLTAGE)
             if bits & CAPPED:
                 causes.add(ThrottleCause.CAP)
-            # Low voltage throttles as heat does, and sets the same bit.
+            # Low voltage throttles as heat does and sets the same bit.
             if bits & SOFT_LIMIT or (bits & THROTTLED and not is_low):
                 causes.add(ThrottleCause.THERMAL)
         if cooling:
@@ -103,17 +103,17 @@ class ThrottleModel:
             "over-current counters": is_counted,
         }
         return Throttle(
-            now=_known(any(throttled), is_told=bool(throttled), is_blind=is_blind),
-            since_boot=_known(self._was_throttled, is_told=bool(throttled) or is_counted, is_blind=is_blind),
+            now=_answer(any(throttled), is_known=bool(throttled), is_blind=is_blind),
+            since_boot=_answer(self._was_throttled, is_known=bool(throttled) or is_counted, is_blind=is_blind),
             causes=tuple(cause for cause in ThrottleCause if cause in causes),
-            undervoltage_now=_known(any(undervoltage), is_told=bool(undervoltage), is_blind=is_blind),
-            undervoltage_since_boot=_known(
-                self._was_undervoltage, is_told=bool(undervoltage) or is_counted, is_blind=is_blind
+            undervoltage_now=_answer(any(undervoltage), is_known=bool(undervoltage), is_blind=is_blind),
+            undervoltage_since_boot=_answer(
+                self._was_undervoltage, is_known=bool(undervoltage) or is_counted, is_blind=is_blind
             ),
             sources=tuple(name for name, is_there in sources.items() if is_there),
         )
 
 
-def _known(value: bool, *, is_told: bool, is_blind: bool) -> bool | None:  # noqa: FBT001
-    """What is true stays true whoever else is silent; that nothing is wrong takes every source's word."""
-    return True if value else False if is_told and not is_blind else None
+def _answer(value: bool, *, is_known: bool, is_blind: bool) -> bool | None:  # noqa: FBT001
+    """True is true if one source says so. False takes the word of every source, else it is unknown."""
+    return True if value else False if is_known and not is_blind else None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.board.board import Board
-from edge_agent.board.firmware import property_of
+from edge_agent.board.firmware import ask_firmware
 
 MODELS = Path("/var/lib/edge-agent/models")
 CREDENTIALS = Path("/etc/edge-agent/credentials")
@@ -84,7 +84,7 @@ def _write(folder: str) -> Callable[[], None]:
 
 
 _DEEDS: dict[str, Callable[[], object]] = {
-    "ask the firmware": lambda: property_of(Path("/dev/vcio"), 0x0003_0046, bytes(4)),
+    "ask the firmware": lambda: ask_firmware(Path("/dev/vcio"), 0x0003_0046, bytes(4)),
     "call back from C": _callback,
     "map the model": _map_model,
     "map memory to write and execute": lambda: mmap.mmap(

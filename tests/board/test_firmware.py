@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import struct
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 from edge_agent.board import firmware
 from edge_agent.board.board import Board
-from edge_agent.board.firmware import PowerRails, ThrottleBits, property_of, rails
+from edge_agent.board.firmware import PowerRails, ThrottleBits, ask_firmware, rails_power
 from edge_agent.board.power import PowerReading
 from edge_agent.board.reading import Scope
 from edge_agent.board.throttle import FirmwareBits
@@ -72,26 +75,26 @@ def pi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Firmware:
 
 
 def test_throttle_bits_come_from_the_firmware(pi: Firmware) -> None:
-    assert ThrottleBits(Path("/"), pi.device).read({}) == FirmwareBits(0x50000)
+    assert ThrottleBits(Path("/"), pi.device).read() == FirmwareBits(0x50000)
 
 
 def test_what_the_firmware_does_not_answer_is_none(pi: Firmware) -> None:
     pi.code = 0x8000_0001
     with pytest.raises(ValueError, match="does not answer: 0x80000001"):
-        ThrottleBits(Path("/"), pi.device).read({})
+        ThrottleBits(Path("/"), pi.device).read()
     pi.error = OSError(errno.ETIMEDOUT, "timed out")
     with pytest.raises(OSError, match="timed out"):
-        PowerRails(pi.device).read({})
+        PowerRails(pi.device).read()
 
 
 def test_a_kernel_without_the_device_has_no_bits_and_no_rails(tmp_path: Path) -> None:
-    assert property_of(tmp_path / "vcio", 0x0003_0046, bytes(4)) is None
-    assert ThrottleBits(Path("/"), tmp_path / "vcio").read({}) is None
-    assert PowerRails(tmp_path / "vcio").read({}) is None
+    assert ask_firmware(tmp_path / "vcio", 0x0003_0046, bytes(4)) is None
+    assert ThrottleBits(Path("/"), tmp_path / "vcio").read() is None
+    assert PowerRails(tmp_path / "vcio").read() is None
 
 
 def test_rails_are_volts_by_amperes_of_those_that_have_both(pi: Firmware) -> None:
-    reading = PowerRails(pi.device).read({})
+    reading = PowerRails(pi.device).read()
     assert reading is not None
     assert reading.watts == pytest.approx(PMIC_WATTS)
     assert reading == PowerReading(reading.watts, Scope.RAILS, "pmic")
@@ -100,29 +103,29 @@ def test_rails_are_volts_by_amperes_of_those_that_have_both(pi: Firmware) -> Non
 def test_a_board_whose_firmware_does_not_know_the_command_is_not_asked_again(pi: Firmware) -> None:
     one = PowerRails(pi.device)
     pi.text = 'error=1 error_msg="Command not registered"'
-    assert one.read({}) is None
+    assert one.read() is None
     pi.text = PMIC
-    assert one.read({}) is None
+    assert one.read() is None
 
 
 def test_an_answer_without_rails_after_one_with_them_is_an_error(pi: Firmware) -> None:
     one = PowerRails(pi.device)
-    one.read({})
+    one.read()
     pi.text = ""
     with pytest.raises(ValueError, match="no rails"):
-        one.read({})
+        one.read()
     pi.text = PMIC
-    assert one.read({}) is not None
+    assert one.read() is not None
 
 
 @pytest.mark.parametrize("text", ["", "A_A current(0)=1.0A\n", "A_A current(0)=nanA\nA_V volt(1)=1.0V\n"])
 def test_no_pair_no_power(text: str) -> None:
-    assert rails(text) is None
+    assert rails_power(text) is None
 
 
 def test_absurd_rails_are_none() -> None:
     with pytest.raises(ValueError, match="absurd"):
-        rails("A_A current(0)=1000.0A\nA_V volt(1)=5.0V\n")
+        rails_power("A_A current(0)=1000.0A\nA_V volt(1)=5.0V\n")
 
 
 @pytest.mark.parametrize(
@@ -137,14 +140,14 @@ def test_absurd_rails_are_none() -> None:
 def test_in_a_recorded_tree_the_bits_are_in_a_file(tmp_path: Path, path: str, text: str, bits: int) -> None:
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_text(text)
-    assert ThrottleBits(tmp_path, None).read({}) == FirmwareBits(bits)
+    assert ThrottleBits(tmp_path, None).read() == FirmwareBits(bits)
 
 
 @pytest.mark.parametrize("text", ["", "throttled=", "0xfffffffff", "many", "-1", "error=1"])
 def test_other_text_is_no_bits(tmp_path: Path, text: str) -> None:
     (tmp_path / "get_throttled").write_text(text)
     with pytest.raises(ValueError, match="not throttle bits"):
-        ThrottleBits(tmp_path, None).read({})
+        ThrottleBits(tmp_path, None).read()
 
 
 def test_in_another_root_no_device_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,13 +155,18 @@ def test_in_another_root_no_device_is_opened(tmp_path: Path, monkeypatch: pytest
     tree.mkdir(parents=True)
     (tree / "model").write_text("Raspberry Pi 5 Model B Rev 1.0\0")
     opened: list[str] = []
-    real = os.open
 
-    def spy(path: str | Path, flags: int, mode: int = 0o777) -> int:
-        opened.append(str(path))
-        return real(path, flags, mode)
+    def spy(module: ModuleType) -> None:
+        real = module.open
 
-    monkeypatch.setattr(os, "open", spy)
+        def noted(path: str | Path, *arguments: Any) -> Any:
+            opened.append(str(path))
+            return real(path, *arguments)
+
+        monkeypatch.setattr(module, "open", noted)
+
+    spy(os)
+    spy(io)
     Board(tmp_path, tmp_path).read()
     assert opened
     assert not [path for path in opened if not path.startswith(str(tmp_path))]

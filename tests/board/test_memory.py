@@ -26,7 +26,7 @@ def write(root: Path, name: str, text: str) -> None:
 )
 def test_a_board_without_swap_uses_none_of_it(tmp_path: Path, swap: str, used_mb: float | None) -> None:
     write(tmp_path, "proc/meminfo", MEMORY + swap + "HugePages_Total:       0\n")
-    assert MemoryInfo(tmp_path).read({}) == MemoryReading(1024.0, 512.0, used_mb)
+    assert MemoryInfo(tmp_path).read() == MemoryReading(1024.0, 512.0, used_mb)
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ def test_a_board_without_swap_uses_none_of_it(tmp_path: Path, swap: str, used_mb
 def test_absurd_memory_is_none(tmp_path: Path, text: str) -> None:
     write(tmp_path, "proc/meminfo", text)
     with pytest.raises(ValueError, match=r"no MemTotal|absurd"):
-        MemoryInfo(tmp_path).read({})
+        MemoryInfo(tmp_path).read()
 
 
 def test_an_old_kernel_does_not_say_what_is_available(tmp_path: Path) -> None:
     write(tmp_path, "proc/meminfo", "MemTotal: 1000000 kB\nMemFree: 5 kB\n")
-    assert MemoryInfo(tmp_path).read({}) == MemoryReading(1024.0, None, None)
+    assert MemoryInfo(tmp_path).read() == MemoryReading(1024.0, None, None)
 
 
 TABLE = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t5\t87\t1\nmemory\t0\t87\t{}\n"
@@ -67,11 +67,4 @@ def test_whether_a_service_can_be_held_to_its_memory(
     for name, text in files.items():
         write(tmp_path, name, text)
     expected = None if has_controller is None else CgroupReading(has_controller)
-    assert Cgroup(tmp_path).read({}) == expected
-
-
-@pytest.mark.parametrize("name", ["sys/fs/cgroup/cgroup.controllers", "proc/cgroups"])
-def test_a_list_of_other_things_is_none_of_controllers(tmp_path: Path, name: str) -> None:
-    write(tmp_path, name, "garbage\n")
-    with pytest.raises(ValueError, match="controllers"):
-        Cgroup(tmp_path).read({})
+    assert Cgroup(tmp_path).read() == expected

@@ -6,7 +6,7 @@ import pytest
 
 from edge_agent.board.board import Board
 from edge_agent.board.hwmon import FanReading, HwmonChip
-from edge_agent.board.power import PowerReading, Rapl, choose
+from edge_agent.board.power import PowerReading, Rapl, choose_power
 from edge_agent.board.reading import Power, Scope
 from tests.helpers.boards.trees import load
 
@@ -21,25 +21,25 @@ def chip(folder: Path, name: str, **files: str) -> HwmonChip:
 
 def test_the_chips_own_product_counts_for_it_knows_its_shunt(tmp_path: Path) -> None:
     files = {"in0_input": "3", "in1_input": "5000", "curr1_input": "1000", "power1_input": "4750000"}
-    assert chip(tmp_path, "ina226", **files).read({}) == PowerReading(4.75, Scope.BOARD, "ina226")
+    assert chip(tmp_path, "ina226", **files).read() == PowerReading(4.75, Scope.BOARD, "ina226")
 
 
 def test_a_chip_without_a_product_has_voltage_and_current(tmp_path: Path) -> None:
     one = chip(tmp_path, "ina219", in0_input="3", in1_input="5000", curr1_input="1200")
-    assert one.read({}) == PowerReading(6.0, Scope.BOARD, "ina219")
+    assert one.read() == PowerReading(6.0, Scope.BOARD, "ina219")
 
 
 @pytest.mark.parametrize("power", ["-5000000", "2000000000", "", "garbage"])
 def test_absurd_power_is_none(tmp_path: Path, power: str) -> None:
     with pytest.raises(ValueError, match=r"absurd|empty|not a number"):
-        chip(tmp_path, "ina226", power1_input=power).read({})
+        chip(tmp_path, "ina226", power1_input=power).read()
 
 
 def test_a_bus_below_zero_is_no_power_whatever_the_current(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="absurd: -5000"):
-        chip(tmp_path, "ina219", in1_input="-5000", curr1_input="-1200").read({})
+        chip(tmp_path, "ina219", in1_input="-5000", curr1_input="-1200").read()
     with pytest.raises(ValueError, match="absurd: -5000"):
-        chip(tmp_path, "ina3221", **(channels() | {"in1_input": "-5000", "curr1_input": "-1"})).read({})
+        chip(tmp_path, "ina3221", **(channels() | {"in1_input": "-5000", "curr1_input": "-1"})).read()
 
 
 def channels(**labels: str) -> dict[str, str]:
@@ -63,47 +63,47 @@ def channels(**labels: str) -> dict[str, str]:
 def test_the_modules_input_or_the_sum_of_its_rails(
     tmp_path: Path, labels: dict[str, str], expected: PowerReading
 ) -> None:
-    assert chip(tmp_path, "ina3221", **channels(**labels)).read({}) == expected
+    assert chip(tmp_path, "ina3221", **channels(**labels)).read() == expected
 
 
 def test_a_channel_that_is_off_is_not_asked(tmp_path: Path) -> None:
     files = channels() | {"in3_enable": "0", "in3_input": "", "curr3_input": ""}
-    assert chip(tmp_path, "ina3221", **files).read({}) == PowerReading(15.0, Scope.RAILS, "ina3221")
+    assert chip(tmp_path, "ina3221", **files).read() == PowerReading(15.0, Scope.RAILS, "ina3221")
 
 
 def test_a_sum_without_one_of_its_channels_is_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="empty"):
-        chip(tmp_path, "ina3221", **(channels() | {"curr2_input": ""})).read({})
+        chip(tmp_path, "ina3221", **(channels() | {"curr2_input": ""})).read()
     (tmp_path / "hwmon4/curr2_input").unlink()
     with pytest.raises(FileNotFoundError):
-        HwmonChip(tmp_path / "hwmon4").read({})
+        HwmonChip(tmp_path / "hwmon4").read()
 
 
 def test_the_modules_input_does_not_hang_on_the_rails_that_it_feeds(tmp_path: Path) -> None:
     labels = channels(in1="VDD_IN", in2="VDD_CPU_GPU_CV", in3="VDD_SOC")
     one = chip(tmp_path, "ina3221", **(labels | {"curr2_input": "-8", "curr3_input": ""}))
-    assert one.read({}) == PowerReading(5.0, Scope.MODULE, "ina3221 VDD_IN")
+    assert one.read() == PowerReading(5.0, Scope.MODULE, "ina3221 VDD_IN")
 
 
 def test_a_channel_that_lost_its_label_may_be_the_input_of_the_others(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="labels of some"):
-        chip(tmp_path, "ina3221", **channels(in2="VDD_CPU_GPU_CV", in3="VDD_SOC")).read({})
+        chip(tmp_path, "ina3221", **channels(in2="VDD_CPU_GPU_CV", in3="VDD_SOC")).read()
 
 
 def test_another_chip_under_the_number_of_one_that_failed_is_recognized(tmp_path: Path) -> None:
     one = chip(tmp_path, "ina219", power1_input="1000000")
-    assert isinstance(one.read({}), PowerReading)
+    assert isinstance(one.read(), PowerReading)
     chip(tmp_path, "pwmfan", fan1_input="3000", power1_input="gone")
     with pytest.raises(ValueError, match="not a number"):
-        one.read({})
-    assert one.read({}) == FanReading(rpm=3000)
+        one.read()
+    assert one.read() == FanReading(rpm=3000)
 
 
 def test_of_several_fans_the_fastest_is_told(tmp_path: Path) -> None:
-    assert chip(tmp_path, "thinkpad", fan1_input="0", fan2_input="2873").read({}) == FanReading(rpm=2873)
-    assert chip(tmp_path, "thinkpad", fan1_input="0", fan2_input="0").read({}) == FanReading(rpm=0)
+    assert chip(tmp_path, "thinkpad", fan1_input="0", fan2_input="2873").read() == FanReading(rpm=2873)
+    assert chip(tmp_path, "thinkpad", fan1_input="0", fan2_input="0").read() == FanReading(rpm=0)
     with pytest.raises(ValueError, match="absurd"):
-        chip(tmp_path, "thinkpad", fan2_input="65535").read({})
+        chip(tmp_path, "thinkpad", fan2_input="65535").read()
 
 
 class Clock:
@@ -124,44 +124,44 @@ def rapl(folder: Path, name: str = "package-0", energy_uj: int = 0) -> tuple[Rap
 
 def test_watts_are_the_energy_between_two_readings(tmp_path: Path) -> None:
     one, energy, clock = rapl(tmp_path, energy_uj=10_000_000)
-    assert one.read({}) is None
+    assert one.read() is None
     clock.now, _ = 102.0, energy.write_text("40000000\n")
-    assert one.read({}) == PowerReading(15.0, Scope.SOC, "rapl")
+    assert one.read() == PowerReading(15.0, Scope.SOC, "rapl")
 
 
 def test_the_counter_wraps(tmp_path: Path) -> None:
     one, energy, clock = rapl(tmp_path, energy_uj=262_143_328_850 - 4_000_000)
-    one.read({})
+    one.read()
     clock.now, _ = 101.0, energy.write_text("5000000\n")
-    assert one.read({}) == PowerReading(9.0, Scope.SOC, "rapl")
+    assert one.read() == PowerReading(9.0, Scope.SOC, "rapl")
 
 
 def test_after_a_fault_watts_begin_anew(tmp_path: Path) -> None:
     one, energy, clock = rapl(tmp_path)
-    one.read({})
+    one.read()
     energy.write_text("")
     with pytest.raises(ValueError, match="empty"):
-        one.read({})
+        one.read()
     clock.now, _ = 500.0, energy.write_text("7000000\n")
-    assert one.read({}) is None
+    assert one.read() is None
     clock.now, _ = 501.0, energy.write_text("9000000\n")
-    assert one.read({}) == PowerReading(2.0, Scope.SOC, "rapl")
+    assert one.read() == PowerReading(2.0, Scope.SOC, "rapl")
 
 
 def test_a_moment_is_too_short_for_a_rate(tmp_path: Path) -> None:
     one, energy, clock = rapl(tmp_path)
-    one.read({})
+    one.read()
     clock.now, _ = 100.01, energy.write_text("500000\n")
-    assert one.read({}) is None
+    assert one.read() is None
     clock.now, _ = 101.0, energy.write_text("1000000\n")
-    assert one.read({}) == PowerReading(1.0, Scope.SOC, "rapl")
+    assert one.read() == PowerReading(1.0, Scope.SOC, "rapl")
 
 
 def test_the_platforms_counter_is_the_boards_and_parts_are_none(tmp_path: Path) -> None:
     one, energy, clock = rapl(tmp_path, name="psys")
-    one.read({})
+    one.read()
     clock.now, _ = 101.0, energy.write_text("3000000\n")
-    assert one.read({}) == PowerReading(3.0, Scope.BOARD, "rapl")
+    assert one.read() == PowerReading(3.0, Scope.BOARD, "rapl")
 
 
 def test_a_laptop_counts_its_package_once(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_laptop_counts_its_package_once(tmp_path: Path) -> None:
     keys = [sensor.key for sensor in board.sensors() if isinstance(sensor, Rapl)]
     assert keys == ["intel-rapl:0", "intel-rapl:0:0"]
     core = next(sensor for sensor in board.sensors() if sensor.key == "intel-rapl:0:0")
-    assert core.read({}) is None
+    assert core.read() is None
     assert core.name == "core (intel-rapl:0:0)"
 
 
@@ -195,7 +195,7 @@ RAILS, SOC = PowerReading(4.0, Scope.RAILS, "ina3221"), PowerReading(2.0, Scope.
 def test_the_most_comprehensive_measurement_is_told(
     readings: list[PowerReading], known: list[str], expected: Power
 ) -> None:
-    assert choose(readings, [Scope(scope) for scope in known]) == expected
+    assert choose_power(readings, [Scope(scope) for scope in known]) == expected
 
 
 def test_a_meter_that_fails_leaves_no_watts_of_a_narrower_scope(tmp_path: Path) -> None:

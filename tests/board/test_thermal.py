@@ -6,7 +6,7 @@ import pytest
 
 from edge_agent.board.board import Board
 from edge_agent.board.files import OfflineError
-from edge_agent.board.thermal import Limit, Zone, ZoneReading, soc
+from edge_agent.board.thermal import Limit, Zone, ZoneReading, soc_temperature
 
 
 def zone(folder: Path, **files: str) -> Zone:
@@ -27,10 +27,9 @@ def trips(*points: tuple[str, int]) -> dict[str, str]:
 
 
 def limit(folder: Path, **files: str) -> Limit | None:
-    faults: dict[str, str] = {}
-    found = zone(folder, **files).read(faults).limit
-    assert faults == {}
-    return found
+    reading = zone(folder, **files).read()
+    assert reading.limit_fault is None
+    return reading.limit
 
 
 POWER_ALLOCATOR = trips(("passive", 75000), ("passive", 85000), ("critical", 115000))
@@ -66,18 +65,18 @@ def test_a_trip_that_no_soc_is_slowed_down_at_is_no_limit(tmp_path: Path) -> Non
 
 def test_another_zone_under_the_number_of_one_that_failed_is_recognized(tmp_path: Path) -> None:
     one = zone(tmp_path, **trips(("passive", 80000)))
-    assert one.read({}) == ZoneReading("thermal_zone3", "cpu-thermal", 50.0, Limit(80.0, is_mapped=False))
+    assert one.read() == ZoneReading("thermal_zone3", "cpu-thermal", 50.0, Limit(80.0, is_mapped=False))
     zone(tmp_path, type="wifi", temp="gone", trip_point_0_type="critical")
     with pytest.raises(ValueError, match="not a number"):
-        one.read({})
+        one.read()
     zone(tmp_path, type="wifi", temp="41000", trip_point_0_type="critical")
-    assert one.read({}) == ZoneReading("thermal_zone3", "wifi", 41.0, None)
+    assert one.read() == ZoneReading("thermal_zone3", "wifi", 41.0, None)
 
 
 @pytest.mark.parametrize("name", ["A" * 65, "\x00" * 9, "B" * 3_000_000])
 def test_what_is_no_name_is_not_told_in_every_health_document(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"no name|empty") as caught:
-        zone(tmp_path, type=name).read({})
+    with pytest.raises(ValueError, match=r"longer than|empty") as caught:
+        zone(tmp_path, type=name).read()
     assert len(str(caught.value)) < 100
 
 
@@ -88,36 +87,34 @@ def test_a_trip_that_cannot_be_read_leaves_the_temperature_and_no_limit_until_it
     content = path.read_text()
     path.unlink()
     path.mkdir()
-    faults: dict[str, str] = {}
-    assert one.read(faults) == ZoneReading("thermal_zone3", "cpu-thermal", 50.0, None)
-    what = name.removesuffix("_temp").removesuffix("_type")
-    assert faults == {f"cpu-thermal (thermal_zone3) {what}": "Is a directory"}
+    what = name.replace("_temp", "_type")
+    assert one.read() == ZoneReading("thermal_zone3", "cpu-thermal", 50.0, None, f"{what}: Is a directory")
     path.rmdir()
     path.write_text(content)
-    assert one.read({}).limit == Limit(85.0, is_mapped=True)
+    assert one.read().limit == Limit(85.0, is_mapped=True)
 
 
 @pytest.mark.parametrize("temp", ["0", "-256000", "-40001"])
 def test_a_zone_that_is_off_says_an_impossible_temperature(tmp_path: Path, temp: str) -> None:
     with pytest.raises(OfflineError, match="absurd"):
-        zone(tmp_path, temp=temp).read({})
+        zone(tmp_path, temp=temp).read()
 
 
 @pytest.mark.parametrize("temp", ["200000", "150001", "", "garbage", "nan", "5e4", "1_000", "50000 50000"])
 def test_a_broken_zone_is_no_temperature(tmp_path: Path, temp: str) -> None:
     with pytest.raises(ValueError, match=r"absurd|not a number|empty") as caught:
-        zone(tmp_path, temp=temp).read({})
+        zone(tmp_path, temp=temp).read()
     assert not isinstance(caught.value, OfflineError)
 
 
 def test_frost_is_a_temperature(tmp_path: Path) -> None:
-    assert zone(tmp_path, temp="-5125").read({}).temperature_c == -5.125
+    assert zone(tmp_path, temp="-5125").read().temperature_c == -5.125
 
 
 def test_a_zone_is_told_by_type_and_number(tmp_path: Path) -> None:
     one = zone(tmp_path)
     assert one.name == "thermal_zone3"
-    one.read({})
+    one.read()
     assert one.name == "cpu-thermal (thermal_zone3)"
 
 
@@ -156,13 +153,13 @@ def reading(zone_type: str, temperature_c: float, limit_c: float | None = None, 
 def test_the_zone_that_will_be_acted_on_stands_for_the_soc(
     zones: list[ZoneReading], expected: tuple[float | None, float | None]
 ) -> None:
-    assert soc(zones, is_raspberry_pi=False) == expected
-    assert soc(zones[::-1], is_raspberry_pi=False) == expected
+    assert soc_temperature(zones, is_raspberry_pi=False) == expected
+    assert soc_temperature(zones[::-1], is_raspberry_pi=False) == expected
 
 
 @pytest.mark.parametrize(("kernels_c", "limit_c"), [(None, 80.0), (75.0, 75.0), (110.0, 80.0)])
 def test_the_firmware_of_a_raspberry_pi_has_its_own_limit(kernels_c: float | None, limit_c: float) -> None:
-    assert soc([reading("cpu-thermal", 60.0, kernels_c)], is_raspberry_pi=True) == (60.0, limit_c)
+    assert soc_temperature([reading("cpu-thermal", 60.0, kernels_c)], is_raspberry_pi=True) == (60.0, limit_c)
 
 
 def test_a_compute_module_in_another_makers_board_has_it_too(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_what_slows_the_board_down_is_throttling_and_a_fan_is_not(
     device.mkdir()
     (device / "type").write_text(cooling_type + "\n")
     (device / "cur_state").write_text("1\n")
-    assert CoolingDevice(device).read({}) == (COOLING if is_throttling else None)
+    assert CoolingDevice(device).read() == (COOLING if is_throttling else None)
 
 
 def test_a_cooling_device_that_fails_leaves_open_whether_the_board_is_throttled(tmp_path: Path) -> None:

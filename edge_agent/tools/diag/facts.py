@@ -37,7 +37,7 @@ from edge_agent.tools.client import Client
 from edge_agent.tools.diag.part import Part
 from edge_agent.tools.diag.redaction import without_value
 
-_PACKAGES = ("llama-cpp-python", "numpy", "paho-mqtt", "psutil", "pydantic", "jinja2", "jsonschema", "cryptography")
+_PACKAGES = ("llama-cpp-python", "numpy", "paho-mqtt", "pydantic", "jinja2", "jsonschema", "cryptography")
 _SYSTEM_FILES = (
     *("proc/meminfo", "proc/swaps", "proc/loadavg", "proc/uptime", "proc/cmdline", "proc/vmstat", "proc/cgroups"),
     *("proc/pressure/memory", "proc/pressure/cpu", "proc/pressure/io", "sys/fs/cgroup/cgroup.controllers"),
