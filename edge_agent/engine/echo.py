@@ -37,7 +37,6 @@ from edge_agent.core.protocol import (
     TextPlan,
 )
 from edge_agent.core.schemas import SchemaError, resolve, validator
-from edge_agent.engine.answer.schema_grammar import to_gbnf
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.engine import EngineFacts, Totals, too_long
 
@@ -182,7 +181,6 @@ class EchoEngine:
 
     def _answer_schema(self, request: _Request, plan: SchemaPlan) -> Event:
         try:
-            to_gbnf(plan.schema)
             instance = _smallest(plan.schema, plan.schema)
             validator(plan.schema).validate(instance)
         except SchemaError as error:

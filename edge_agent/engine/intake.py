@@ -7,37 +7,20 @@ import struct
 import unicodedata
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-import jsonschema
+from typing import Any
 
 from edge_agent.core.protocol import LabelsPlan, Run, SchemaPlan, TaskPrefix, TextPlan
-from edge_agent.core.schemas import validator
-from edge_agent.engine.answer.answer_guess import AnswerGuess
 from edge_agent.engine.answer.answers import LabelAnswer, TextAnswer
+from edge_agent.engine.answer.json_answer import JsonAnswer, JsonSchema
 from edge_agent.engine.answer.labels import LabelTree
-from edge_agent.engine.answer.planned_answer import PlannedAnswer
 from edge_agent.engine.answer.sampling import TokenPicker
-from edge_agent.engine.answer.schema_grammar import to_gbnf
-from edge_agent.engine.answer.schema_plan import SchemaWriter, plan
 from edge_agent.engine.answer.text_stream import TextStream
-from edge_agent.engine.answer.text_tokens import TextTokens
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.chat import THOUGHT_END, Chat
 from edge_agent.engine.request import Request
-from edge_agent.engine.samplers import Grammar
 
 # Plans come from the tasks of a configuration; more than this many and the oldest is made again when it is needed.
 _MAX_KEPT = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Extract:
-    """How answers to one schema are written, by a plan where there is one, and checked; and what they were lately."""
-
-    writer: SchemaWriter | Grammar
-    schema: jsonschema.Draft202012Validator
-    guess: AnswerGuess = field(default_factory=AnswerGuess)
 
 
 class Intake:
@@ -48,8 +31,7 @@ class Intake:
         self._chat = Chat(llama)
         self._close_thought = llama.tokenize(f"{THOUGHT_END}\n\n", parse_special=True)
         self._trees: dict[tuple[str, ...], LabelTree] = {}
-        self._extracts: dict[str, _Extract] = {}
-        self._text_tokens = TextTokens(llama)
+        self._schemas: dict[str, JsonSchema] = {}
 
     def prefix(self, task: TaskPrefix) -> list[int]:
         """See Chat.prefix."""
@@ -76,30 +58,19 @@ class Intake:
         text = TextStream(stop=run.plan.stop, is_reasoning=self._chat.is_reasoning, is_open=is_open)
         return Request(run, prompt, self._text_answer(run, text))
 
-    def _schema_answer(self, run: Run, plan: SchemaPlan) -> PlannedAnswer | TextAnswer:
-        extract = self._extract(plan)
-        if isinstance(extract.writer, Grammar):
-            return self._text_answer(run, TextStream(), extract.writer.clone(), extract.schema)
-        return PlannedAnswer(
-            self._llama,
-            TokenPicker(self._llama, run.sampling, None),
-            self._text_tokens,
-            extract.writer.start(),
-            max_tokens=run.max_tokens,
-            schema=extract.schema,
-            guess=extract.guess,
+    def _schema_answer(self, run: Run, plan: SchemaPlan) -> JsonAnswer | TextAnswer:
+        schema = self._schema(plan.schema)
+        matcher = schema.start()
+        if matcher is None:
+            return self._text_answer(run, TextStream(), schema)
+        return JsonAnswer(
+            self._llama, TokenPicker(self._llama, run.sampling), schema, matcher, max_tokens=run.max_tokens
         )
 
-    def _text_answer(
-        self,
-        run: Run,
-        text: TextStream,
-        grammar: Grammar | None = None,
-        schema: jsonschema.Draft202012Validator | None = None,
-    ) -> TextAnswer:
+    def _text_answer(self, run: Run, text: TextStream, schema: JsonSchema | None = None) -> TextAnswer:
         return TextAnswer(
             self._llama,
-            TokenPicker(self._llama, run.sampling, grammar),
+            TokenPicker(self._llama, run.sampling),
             text,
             max_tokens=run.max_tokens,
             max_reasoning_tokens=run.max_reasoning_tokens,
@@ -118,24 +89,12 @@ class Intake:
     def _label_tokens(self, label: str) -> list[int]:
         return self._llama.tokenize(unicodedata.normalize("NFC", label), parse_special=False)
 
-    def _extract(self, task: SchemaPlan) -> _Extract:
-        # Not sorted: the order of keys is the order in which they are written.
-        key = json.dumps(task.schema)
-        found = self._extracts.get(key)
+    def _schema(self, schema: dict[str, Any]) -> JsonSchema:
+        # Not sorted: keys are written in the schema's order.
+        key = json.dumps(schema)
+        found = self._schemas.get(key)
         if found is None:
-            if len(self._extracts) >= _MAX_KEPT:
-                self._close_writer(self._extracts.pop(next(iter(self._extracts))))
-            writer = plan(task.schema) if self._text_tokens.are_exact else None
-            found = self._extracts[key] = _Extract(
-                self._llama.grammar(to_gbnf(task.schema)) if writer is None else writer, validator(task.schema)
-            )
+            if len(self._schemas) >= _MAX_KEPT:
+                del self._schemas[next(iter(self._schemas))]
+            found = self._schemas[key] = JsonSchema(self._llama, schema)
         return found
-
-    def _close_writer(self, extract: _Extract) -> None:
-        if isinstance(extract.writer, Grammar):
-            extract.writer.close()
-
-    def close(self) -> None:
-        for extract in self._extracts.values():
-            self._close_writer(extract)
-        self._extracts.clear()

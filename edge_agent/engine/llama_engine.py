@@ -29,8 +29,8 @@ from edge_agent.core.protocol import (
     SetLimits,
     TaskPrefix,
 )
-from edge_agent.engine.answer.answers import InvalidOutputError, LabelAnswer, TextAnswer
-from edge_agent.engine.answer.planned_answer import PlannedAnswer
+from edge_agent.engine.answer.answers import LabelAnswer, TextAnswer
+from edge_agent.engine.answer.json_answer import InvalidOutputError, JsonAnswer
 from edge_agent.engine.engine import EngineFacts, Totals, too_long
 from edge_agent.engine.intake import Intake
 from edge_agent.engine.llama import ContextSizes, DecodeAbortedError, DecodeError, Llama, Piece
@@ -353,7 +353,7 @@ class LlamaEngine:
         return [self._finish(request, Finish.LABELS, scores=answer.scores())]
 
     def _read_text(
-        self, request: Request, answer: PlannedAnswer | TextAnswer, stream: Stream, rows: list[int]
+        self, request: Request, answer: JsonAnswer | TextAnswer, stream: Stream, rows: list[int]
     ) -> list[Event]:
         before = answer.completion_tokens
         for row in rows:
@@ -376,7 +376,7 @@ class LlamaEngine:
         request: Request,
         finish: Finish,
         *,
-        text: PlannedAnswer | TextAnswer | None = None,
+        text: JsonAnswer | TextAnswer | None = None,
         scores: dict[str, float] | None = None,
     ) -> Finished:
         started, first = request.started_at, request.first_token_at
@@ -444,14 +444,12 @@ class LlamaEngine:
 
     def _warm_up(self) -> None:
         """One step that touches every weight, and what a grammar needs: the first request waits for neither."""
-        _ = self._llama.first_bytes
         self._llama.decode([Piece(self._idle_id, 0, [self._idle_token], [0])], threads=calibration.cpus())
         self._llama.forget(self._idle_id)
 
     def close(self) -> None:
         for request in list(self._requests.values()):
             self._remove(request)
-        self._intake.close()
         self._llama.close()
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from edge_agent.core.protocol import Run
 from edge_agent.engine.answer.answer_guess import Draft, common_beginning
 from edge_agent.engine.answer.answers import LabelAnswer, TextAnswer
+from edge_agent.engine.answer.json_answer import JsonAnswer
 from edge_agent.engine.answer.labels import Branch
-from edge_agent.engine.answer.planned_answer import PlannedAnswer
 from edge_agent.engine.llama import Piece
 from edge_agent.engine.prompt.prefix_cache import Prefix
 from edge_agent.engine.step.scheduler import Want
@@ -76,7 +76,7 @@ class Request:
 
     run: Run
     prompt: list[int]
-    answer: LabelAnswer | PlannedAnswer | TextAnswer
+    answer: LabelAnswer | JsonAnswer | TextAnswer
     stream: Stream | None = None
     prefix: Prefix | None = None
     cached_tokens: int = 0
@@ -100,7 +100,7 @@ class Request:
     def start(self, seq_id: int, shared: int) -> Stream:
         """Its place in the context, where `shared` tokens of its prompt are already; behind the prompt stands what is
         decided of the answer, and what is guessed."""
-        draft = self.answer.draft() if isinstance(self.answer, PlannedAnswer) else Draft(decisions=(-1,))
+        draft = self.answer.draft() if isinstance(self.answer, JsonAnswer) else Draft(decisions=(-1,))
         outputs = tuple(len(self.prompt) + at for at in draft.decisions)
         return Stream(seq_id, [*self.prompt, *draft.tokens], outputs, shared)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import math
-from typing import Any, Self
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -12,10 +11,6 @@ import numpy.typing as npt
 
 # struct llama_token_data
 Candidates = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-
-
-class GrammarError(Exception):
-    """llama.cpp does not take this grammar."""
 
 
 class SamplerChain:
@@ -45,45 +40,6 @@ class SamplerChain:
         if self.pointer:
             llama_cpp.llama_sampler_free(self.pointer)
             self.pointer = None
-
-
-class Grammar:
-    """State of a grammar after the tokens accepted so far. Never part of a chain: masking a vocabulary costs 18 ms."""
-
-    is_quick = True
-
-    def __init__(self, pointer: Any) -> None:
-        self._pointer = pointer
-        self._one = llama_cpp.llama_token_data()
-        self._just_one = ctypes.byref(
-            llama_cpp.llama_token_data_array(data=ctypes.pointer(self._one), size=1, selected=-1, sorted=False)
-        )
-
-    def clone(self) -> Self:
-        """An independent copy in the same state."""
-        return type(self)(llama_cpp.llama_sampler_clone(self._pointer))
-
-    def allows(self, token: int) -> bool:
-        """Whether the next token may be this one; some microseconds."""
-        self._one.id, self._one.logit = ctypes.c_int32(token), 0.0
-        llama_cpp.llama_sampler_apply(self._pointer, self._just_one)
-        return math.isfinite(self._one.logit)
-
-    def mask(self, candidates: npt.NDArray[np.void]) -> None:
-        """Logits of candidates (dtype Candidates, C-contiguous) that may not come next become minus infinity."""
-        array = _candidate_array(candidates)
-        llama_cpp.llama_sampler_apply(self._pointer, ctypes.byref(array))
-
-    def accept(self, token: int) -> None:
-        """Take the token. Raises ValueError for one that is not allowed: llama.cpp would end the process."""
-        if not self.allows(token):
-            raise ValueError(f"the grammar does not allow token {token} here")
-        llama_cpp.llama_sampler_accept(self._pointer, token)
-
-    def close(self) -> None:
-        if self._pointer:
-            llama_cpp.llama_sampler_free(self._pointer)
-            self._pointer = None
 
 
 def _candidate_array(candidates: npt.NDArray[np.void]) -> Any:

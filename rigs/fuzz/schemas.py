@@ -19,8 +19,8 @@ from edge_agent.core.schemas import check_schema, validator
 from edge_agent.engine.llama_engine import LlamaEngine
 from rigs.fuzz.children import FAILED, Outcome, drive, tried
 from rigs.fuzz.damage import damage_json
-from tests.engine.answer.test_schema_grammar import ACCEPTED
-from tests.engine.runs import SCHEMA, TASK, answer_all, run
+from tests.engine.answer.test_json_answer import SCHEMAS
+from tests.engine.runs import TASK, answer_all, run
 
 CPU_S, MEMORY_BYTES = 20, 1 << 30
 # Of one schema: whoever configures it waits for it once, and a worker for each that it has not seen.
@@ -45,7 +45,7 @@ def outcomes(model: Path, count: int, first: int = 0) -> Iterator[tuple[int, Out
 def damaged(number: int) -> Any:
     """Always the same for the same number."""
     dice = random.Random(number)
-    schema: Any = dice.choice([SCHEMA, *(accepted for accepted, _, _ in ACCEPTED)])
+    schema: Any = dice.choice(SCHEMAS)
     for _ in range(dice.choice((0, 1, 1, 2, 4))):
         schema = _changed(schema, dice)
     if dice.random() < 0.35 and isinstance(schema, dict):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import json
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from edge_agent.core.load_progress import LoadProgress
@@ -34,12 +31,9 @@ from edge_agent.core.protocol import (
     TaskPrefix,
     TextPlan,
 )
-from edge_agent.engine.answer.first_bytes import Tokens
-from edge_agent.engine.answer.sampling import TokenPicker
 from edge_agent.engine.llama import ContextSizes, DecodeError, Llama, ModelError, Piece
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.prompt.chat_template import ChatTemplate
-from edge_agent.engine.samplers import Grammar, GrammarError
 from edge_agent.engine.step.scheduler import Linger
 from edge_agent.engine.step.step_policy import HeadCost, StepCost, StepPolicy
 from edge_agent.gguf.header import read_header
@@ -186,65 +180,6 @@ def test_sampling_follows_its_seed(open_llama: OpenLlama) -> None:
 
     assert first == again
     assert len(others) > 1
-
-
-def test_sampled_extracts_validate_too(open_llama: OpenLlama) -> None:
-    runs = [
-        run(n, "write", SchemaPlan(schema=SCHEMA), max_tokens=100, sampling=Sampling(temperature=3.0, seed=n))
-        for n in range(8)
-    ]
-
-    for answer in finished(open_llama(), *runs).values():
-        assert answer.text is not None
-        assert json.loads(answer.text).keys() == SCHEMA["properties"].keys()
-
-
-def test_a_full_mask_picks_what_a_check_of_every_token_would(open_llama: OpenLlama) -> None:
-    engine = open_llama()
-    llama = engine._llama
-    start = llama.decode([Piece(0, 0, [1, 2, 3], [2])], threads=1)[0]
-    logits = llama.logits(start + 2)
-    grammar = llama.grammar('root ::= [0-9]+ "."')
-    allowed = [token for token in range(llama.vocabulary_size) if grammar.allows(token)]
-    expected = max(allowed, key=lambda token: float(logits[token]))
-
-    picker = TokenPicker(llama, Sampling(), grammar)
-    assert picker.pick(start + 2) == expected
-    picker.close()
-    llama.forget(0)
-
-
-def test_an_extract_that_max_tokens_cuts_off_fails(open_llama: OpenLlama) -> None:
-    end = ends(answer_all(open_llama(), run(1, "x", SchemaPlan(schema=SCHEMA), max_tokens=3)))[1]
-
-    assert isinstance(end, Failed)
-    assert end.code is FailureCode.NO_VALID_OUTPUT
-    assert end.message == "max_tokens (3) ended the answer before its JSON was complete"
-
-
-def test_an_extract_that_the_grammar_cannot_hold_to_its_schema_is_validated(open_llama: OpenLlama) -> None:
-    schema = {
-        "type": "object",
-        "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 5, "not": {"minimum": 0}}},
-        "required": ["n"],
-    }
-
-    end = ends(answer_all(open_llama(), run(1, "x", SchemaPlan(schema=schema), max_tokens=50)))[1]
-
-    assert isinstance(end, Failed)
-    assert end.code is FailureCode.NO_VALID_OUTPUT
-    assert end.message.startswith("output.n: ")
-
-
-@pytest.mark.expects_warning
-def test_a_schema_without_a_grammar_fails_and_hurts_nobody_else(open_llama: OpenLlama) -> None:
-    schema = {"type": "object", "properties": {"a": {"$ref": "#/nowhere"}}}
-
-    found = ends(answer_all(open_llama(), run(1, "x", SchemaPlan(schema=schema)), run(2, "y")))
-
-    assert isinstance(found[1], Failed)
-    assert found[1].code is FailureCode.INTERNAL
-    assert isinstance(found[2], Finished)
 
 
 def test_messages_that_the_template_refuses_are_the_caller_s_mistake(open_llama: OpenLlama) -> None:
@@ -743,7 +678,7 @@ def test_what_would_end_the_process_is_an_exception(llama: Llama, pieces: list[P
         llama.decode(pieces, threads=1)
 
 
-def test_rows_grammars_and_sequences_are_checked_before_the_library_sees_them(llama: Llama) -> None:
+def test_rows_and_sequences_are_checked_before_the_library_sees_them(llama: Llama) -> None:
     start = llama.decode([Piece(0, 0, [1, 2], [1])], threads=1)[0]
     with pytest.raises(ValueError, match="row 0 of the last batch has no logits"):
         llama.logits(start)
@@ -751,44 +686,6 @@ def test_rows_grammars_and_sequences_are_checked_before_the_library_sees_them(ll
         llama.share(0, 1, 3)
     with pytest.raises(ValueError, match="sequence id 500"):
         llama.forget(500)
-    grammar = llama.grammar('root ::= "a"')
-    token = llama.tokenize("b", parse_special=False)[0]
-    with pytest.raises(ValueError, match="does not allow token"):
-        grammar.accept(token)
-    grammar.close()
-
-
-def allowed_by(grammar: Grammar, tokens: Tokens) -> npt.NDArray[np.bool_]:
-    return np.array([grammar.allows(token) for token in tokens.tolist()])
-
-
-def test_of_what_is_allowed_nothing_is_ruled_out_by_first_bytes(llama: Llama) -> None:
-    random = np.random.default_rng(7)
-    ruled_out = 0
-    for gbnf in (
-        r'root ::= "{\"name\":\"" [^"\\\x00-\x1f]{1,12} "\"}"',
-        "root ::= [ü-ÿ]{2,4} [一-龥]+ | [0-9]{1,3} root?",
-    ):
-        for _ in range(20):
-            grammar = llama.grammar(gbnf)
-            for _ in range(12):
-                possible = llama.first_bytes.possible(partial(allowed_by, grammar))
-                ruled_out += llama.vocabulary_size - possible.size
-                allowed = {token for token in range(llama.vocabulary_size) if grammar.allows(token)}
-                assert allowed <= set(possible.tolist())
-                going_on = [token for token in sorted(allowed) if not llama.is_end(token)]
-                if not going_on:
-                    break
-                # Tokens that are only part of a character, too.
-                grammar.accept(int(random.choice(going_on)))
-            grammar.close()
-    assert ruled_out > 100 * llama.vocabulary_size
-
-
-@pytest.mark.expects_warning
-def test_a_grammar_that_does_not_parse_is_an_exception(llama: Llama) -> None:
-    with pytest.raises(GrammarError, match="failed to parse grammar"):
-        llama.grammar("root ::= nowhere")
 
 
 def test_more_sequences_than_the_library_knows_are_refused(model_path: str) -> None:

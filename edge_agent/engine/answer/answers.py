@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
-import jsonschema
 import numpy as np
 import numpy.typing as npt
 
 from edge_agent.core.protocol import Finish
+from edge_agent.engine.answer.json_answer import JsonSchema
 from edge_agent.engine.answer.labels import LabelTree, Path
 from edge_agent.engine.answer.sampling import TokenPicker
 from edge_agent.engine.answer.text_stream import TextStream
@@ -17,23 +16,6 @@ from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.chat import THOUGHT_END, THOUGHT_START
 
 _THOUGHT_MARKS = (THOUGHT_START.encode(), THOUGHT_END.encode())
-
-
-class InvalidOutputError(Exception):
-    """What the model wrote does not validate against its schema."""
-
-
-def check_output(text: str, finish: Finish | None, schema: jsonschema.Draft202012Validator, max_tokens: int) -> None:
-    """Raises InvalidOutputError unless this is whole and keeps to the schema."""
-    if finish is not Finish.SCHEMA:
-        raise InvalidOutputError(f"max_tokens ({max_tokens}) ended the answer before its JSON was complete")
-    try:
-        schema.validate(json.loads(text))
-    except ValueError as error:
-        raise InvalidOutputError(f"the model's answer is no JSON: {error}") from error
-    except jsonschema.ValidationError as error:
-        where = ".".join(map(str, ["output", *error.absolute_path]))
-        raise InvalidOutputError(f"{where}: {error.message[:200]}") from error
 
 
 class LabelAnswer:
@@ -55,11 +37,11 @@ class LabelAnswer:
 
 
 class TextAnswer:
-    """Writes until the model ends its turn, a stop string, the end of the grammar or `max_tokens`.
+    """Writes until the model ends its turn, a stop string or `max_tokens`.
 
     max_reasoning_tokens: when a thought is this long, `close_thought` is forced after it and the answer comes; tokens
     of the thought and forced ones count for max_tokens too.
-    schema: the finished text must be JSON that this validator takes.
+    schema: the finished text must be JSON that keeps to it.
     """
 
     def __init__(
@@ -71,7 +53,7 @@ class TextAnswer:
         max_tokens: int,
         max_reasoning_tokens: int | None,
         close_thought: Sequence[int],
-        schema: jsonschema.Draft202012Validator | None,
+        schema: JsonSchema | None,
     ) -> None:
         self._llama = llama
         self._picker = picker
@@ -117,9 +99,8 @@ class TextAnswer:
 
     def check(self) -> None:
         """Raises InvalidOutputError unless the finished text keeps to the schema, where there is one."""
-        if self._schema is None:
-            return
-        check_output(self.text, self.finish, self._schema, self._max_tokens)
+        if self._schema is not None:
+            self._schema.check(self.text, self.finish, self._max_tokens)
 
     def _write(self, token: int) -> None:
         self.completion_tokens += 1
@@ -129,8 +110,6 @@ class TextAnswer:
             self._text.write(data)
         if self._text.is_stopped:
             self._end(Finish.STOP)
-        elif self._picker.is_complete:
-            self._end(Finish.SCHEMA)
         elif self.completion_tokens >= self._max_tokens:
             self._end(Finish.LENGTH)
 

@@ -1,0 +1,154 @@
+"""Answers that keep to a JSON Schema: llguidance says which tokens may come next and which text is forced."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jsonschema
+from llguidance import LLMatcher
+
+from edge_agent.core.protocol import Finish
+from edge_agent.core.schemas import validator
+from edge_agent.engine.answer.answer_guess import AnswerGuess, Draft
+from edge_agent.engine.answer.sampling import TokenPicker
+from edge_agent.engine.answer.schema_check import grammar_of
+from edge_agent.engine.answer.text_stream import TextStream
+from edge_agent.engine.llama import Llama
+
+log = logging.getLogger(__name__)
+
+
+class InvalidOutputError(Exception):
+    """The model's answer does not validate against its schema."""
+
+
+class JsonSchema:
+    """What all answers to one schema share: the compiled grammar, the validator and the guess of the next answer.
+
+    opening: tokens that every answer begins with.
+    """
+
+    def __init__(self, llama: Llama, schema: Mapping[str, Any]) -> None:
+        self._llama = llama
+        self._validator = validator(schema)
+        self.guess = AnswerGuess()
+        self._start: LLMatcher | None = LLMatcher(llama.json_tokenizer, grammar_of(schema), log_level=0)
+        if self._start.is_error():
+            log.warning("answers are written freely: %s", self._start.get_error())
+            self._start = None
+        self.opening = self.force(self._start) if self._start is not None else []
+
+    def start(self) -> LLMatcher | None:
+        """The grammar's state after `opening`; None = llguidance cannot hold a model to this schema."""
+        return None if self._start is None else self._start.deep_copy()
+
+    def force(self, matcher: LLMatcher) -> list[int]:
+        """Consumes and returns the tokens of the text that is forced here."""
+        tokens = matcher.compute_ff_tokens()
+        matcher.consume_tokens(tokens)
+        # llguidance leaves out the last token where a longer one could stand in its place.
+        rest = matcher.compute_ff_bytes()
+        if rest and (rest.endswith(b'"') or not self._can_extend(matcher, rest)):
+            last = self._llama.json_tokenizer.tokenize_bytes(rest)
+            matcher.consume_tokens(last)
+            tokens += last
+        return tokens
+
+    def _can_extend(self, matcher: LLMatcher, forced: bytes) -> bool:
+        """Whether a token may come that holds the forced text and more."""
+        return any(
+            len(self._llama.piece(token)) > len(forced) for token in self._llama.allowed_tokens(matcher).tolist()
+        )
+
+    def check(self, text: str, finish: Finish | None, max_tokens: int) -> None:
+        """Raises InvalidOutputError unless the text is complete JSON that validates."""
+        if finish is not Finish.SCHEMA:
+            raise InvalidOutputError(f"max_tokens ({max_tokens}) ended the answer before its JSON was complete")
+        try:
+            found = json.loads(text)
+            # 1e999 is infinite, and "\ud800" no text: neither can be sent as JSON.
+            json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
+            self._validator.validate(found)
+        except jsonschema.ValidationError as error:
+            where = ".".join(map(str, ["output", *error.absolute_path]))
+            raise InvalidOutputError(f"{where}: {error.message[:200]}") from error
+        except (ValueError, RecursionError) as error:
+            raise InvalidOutputError(f"the answer is not JSON: {error}") from error
+
+
+class JsonAnswer:
+    """Asks the model only where the schema leaves a choice; forced tokens are decoded with the token before them.
+
+    tokens: all that are decided so far; decisions: the offsets of those after which the model chose, -1 = the prompt.
+    Forced tokens count as completion tokens and toward max_tokens.
+    """
+
+    reasoning = None
+
+    def __init__(
+        self, llama: Llama, picker: TokenPicker, schema: JsonSchema, matcher: LLMatcher, *, max_tokens: int
+    ) -> None:
+        self._llama = llama
+        self._picker = picker
+        self._schema = schema
+        self._matcher = matcher
+        self._max_tokens = max_tokens
+        self._text = TextStream()
+        self.tokens: list[int] = []
+        self.decisions: list[int] = []
+        self.completion_tokens = 0
+        self.finish: Finish | None = None
+        self._write(schema.opening)
+
+    @property
+    def text(self) -> str:
+        return self._text.text
+
+    def take_delta(self) -> str:
+        return self._text.take_delta()
+
+    def next_tokens(self, row: int) -> list[int]:
+        """Choose after this row of the last batch; the tokens to decode next, none when the answer has ended.
+
+        Raises NumericError, or InvalidOutputError where nothing can follow.
+        """
+        start = len(self.tokens)
+        self.decisions.append(start - 1)
+        if not self._matcher.is_stopped():
+            token = self._picker.pick_allowed(row, self._matcher)
+            self._matcher.consume_token(token)
+            self._write([token, *self._schema.force(self._matcher)])
+        if self._matcher.is_error():
+            raise InvalidOutputError(f"the schema cannot be followed here: {self._matcher.get_error()}")
+        if self.finish is None and self._matcher.is_stopped():
+            self.finish = Finish.SCHEMA
+            self._schema.guess.learn(Draft(tuple(self.tokens), tuple(self.decisions)))
+        elif len(self.tokens) >= self._max_tokens:
+            self.finish = Finish.LENGTH
+        self.completion_tokens = len(self.tokens)
+        if self.finish is None:
+            return self.tokens[start:]
+        self._text.end()
+        return []
+
+    def check(self) -> None:
+        """Raises InvalidOutputError unless the finished text keeps to the schema."""
+        self._schema.check(self.text, self.finish, self._max_tokens)
+
+    def draft(self) -> Draft:
+        """What is decided, and behind it what will probably be decided next."""
+        return self._schema.guess.behind(self.tokens, self._max_tokens)
+
+    def close(self) -> None:
+        self._picker.close()
+
+    def _write(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            if len(self.tokens) >= self._max_tokens:
+                self.finish = Finish.LENGTH
+                return
+            self.tokens.append(token)
+            self._text.write(self._llama.piece(token))

@@ -1,0 +1,163 @@
+"""The engine alone, of this checkout beside an older one: answers per second and memory, in turns on one machine.
+
+Both workers are asked over their pipes. Each round asks each kind of each worker, the order changes every round, and
+what counts is the ratio with its spread.
+usage: python -m rigs.bench.engine_speed MODEL.gguf [--other CHECKOUT] [--rounds 8] [--clients 1,8] [--kinds extract]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from edge_agent.core.environment import library_environment
+from edge_agent.requests.templates import constant_head
+from rigs.bench.workload import EXTRACT_TOKENS, GENERATED_TOKENS, SCHEMA, SYSTEM, Kind, Reading, readings, user_text
+
+ROOT = Path(__file__).parents[2]
+_KINDS = (Kind.CLASSIFY, Kind.GENERATE, Kind.EXTRACT)
+
+
+class Worker:
+    """A worker process of one checkout, with the model loaded and its steps measured."""
+
+    def __init__(self, checkout: Path, model: Path, state: Path, *, clients: int, kinds: list[Kind]) -> None:
+        self.clients = clients
+        self._ids = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "edge_agent.engine.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **library_environment(), "PYTHONPATH": str(checkout)},
+        )
+        prefixes = [{"task": kind, "system": SYSTEM, "user_head": constant_head(kind.template)} for kind in kinds]
+        began = monotonic()
+        self._send(
+            type="load",
+            model_path=str(model),
+            settings={"max_active": clients},
+            tasks=prefixes,
+            model_sha256="0" * 64,
+            state_dir=str(state),
+        )
+        while (event := self._read())["type"] != "ready":
+            if event["type"] == "load_failed":
+                raise SystemExit(f"{checkout}: {event['message']}")
+        self.repacked_mib: float = event["repacked_mib"] or 0.0
+        self.load_s = monotonic() - began - event["measure_s"]
+
+    def answers_per_s(self, kind: Kind, questions: list[Reading], clients: int) -> float:
+        """With this many requests in the worker at any time. Raises ValueError for one that is not answered."""
+        waiting, running, began = list(questions), 0, monotonic()
+        while waiting or running:
+            while waiting and running < clients:
+                self._run(kind, waiting.pop(0))
+                running += 1
+            event = self._read()
+            if event["type"] in {"failed", "refused"}:
+                raise ValueError(event["message"])
+            running -= event["type"] == "finished"
+        return len(questions) / (monotonic() - began)
+
+    def anonymous_mib(self) -> float:
+        """Memory that is no file's, without the weights in the layout of fast kernels."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
+        found = re.search(r"RssAnon:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1]) / 1024 - self.repacked_mib
+
+    def _run(self, kind: Kind, reading: Reading) -> None:
+        plans: dict[Kind, dict[str, Any]] = {
+            Kind.EXTRACT: {"kind": "schema", "schema": SCHEMA},
+            Kind.GENERATE: {"kind": "text"},
+        }
+        self._ids += 1
+        self._send(
+            type="run",
+            id=self._ids,
+            task=kind,
+            messages=[{"role": "system", "content": SYSTEM}, {"role": "user", "content": user_text(kind, reading)}],
+            plan=plans.get(kind, {"kind": "labels", "labels": kind.labels}),
+            max_tokens=EXTRACT_TOKENS if kind is Kind.EXTRACT else GENERATED_TOKENS,
+        )
+
+    def _send(self, **command: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("a worker ended")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, metavar="MODEL.gguf")
+    parser.add_argument("--other", type=Path, default=ROOT, help="the checkout to compare with")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--requests", type=int, default=8, help="per round, kind and number of clients")
+    parser.add_argument("--clients", default="1,8")
+    parser.add_argument("--kinds", default=",".join(_KINDS))
+    options = parser.parse_args()
+    widths = [int(width) for width in options.clients.split(",")]
+    kinds = [Kind(kind) for kind in options.kinds.split(",")]
+    rates: dict[tuple[Kind, int, Path], list[float]] = defaultdict(list)
+    with ExitStack() as stack:
+        workers = {}
+        for checkout in (options.other, ROOT):
+            state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            workers[checkout] = stack.enter_context(
+                Worker(checkout, options.model.absolute(), state, clients=max(widths), kinds=kinds)
+            )
+        memory = {checkout: [worker.anonymous_mib()] for checkout, worker in workers.items()}
+        for number in range(options.rounds + 1):
+            for kind in kinds:
+                for width in widths:
+                    questions = readings(options.requests, seed=f"{number} {kind} {width}")
+                    for checkout in list(workers)[:: 1 if number % 2 else -1]:
+                        rate = workers[checkout].answers_per_s(kind, questions, width)
+                        # The first round warms up.
+                        if number:
+                            rates[kind, width, checkout].append(rate)
+        for checkout, worker in workers.items():
+            found = [*memory[checkout], worker.anonymous_mib()]
+            print(f"{checkout}: loaded in {worker.load_s:.1f} s; MiB at start {found[0]:.0f}, at end {found[1]:.0f}")
+    for kind in kinds:
+        for width in widths:
+            other, own = rates[kind, width, options.other], rates[kind, width, ROOT]
+            found = sorted(mine / theirs for mine, theirs in zip(own, other, strict=True))
+            quartiles = f"{found[len(found) // 4]:.2f}–{found[-1 - len(found) // 4]:.2f}"
+            print(
+                f"{kind:9} {width} clients: {median(other):7.2f} -> {median(own):7.2f} answers/s, "
+                f"ratio {median(found):.3f} (quartiles {quartiles}, all {found[0]:.2f}–{found[-1]:.2f})"
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""Answers to schemas on the demonstration model: validity, steps, tokens, batches."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edge_agent.core.protocol import Failed, FailureCode, Finish, Finished, Partial, Sampling, SchemaPlan
+from edge_agent.core.schemas import validator
+from edge_agent.engine.answer.json_answer import InvalidOutputError, JsonAnswer, JsonSchema
+from edge_agent.engine.llama import DecodeError
+from edge_agent.engine.llama_engine import LlamaEngine
+from edge_agent.engine.request import Request
+from tests.engine.exact import ExactModel
+from tests.engine.runs import SCHEMA, answer_all, ends, finished, messages, run
+
+OpenLlama = Callable[..., LlamaEngine]
+
+
+def _schema(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+CHOICES = _schema(
+    fault={"enum": ["wear", "leak", "none"]},
+    severity={"type": "integer", "minimum": 1, "maximum": 5},
+    unit={"const": "mm/s"},
+    stop={"type": "boolean"},
+)
+LARGE = _schema(
+    pump={"type": "string", "pattern": r"^[A-Z]{1,3}-\d{2}$"},
+    celsius={"type": "number", "multipleOf": 1, "minimum": -20, "maximum": 150},
+    marks={"type": "array", "items": {"enum": ["hot", "loud", "leaking"]}, "maxItems": 3},
+    note={"type": ["string", "null"], "maxLength": 20},
+    parts={"type": "array", "items": _schema(name={"type": "string", "maxLength": 8}), "minItems": 1, "maxItems": 2},
+)
+SCHEMAS = (
+    SCHEMA,
+    CHOICES,
+    LARGE,
+    _schema(v={"enum": ["a\\b", 'q"', "é°", 1, None, [1], {"x": {}}]}),
+    _schema(v={"prefixItems": [{"const": 1}, {"type": "boolean"}], "items": False}),
+    _schema(v={"anyOf": [{"type": "integer", "minimum": 0, "maximum": 999}, {"type": "null"}]}),
+    _schema(v={"oneOf": [{"type": "boolean"}, {"const": "none"}]}),
+    _schema(v={"allOf": [{"type": "string", "maxLength": 3}, {"minLength": 2}]}),
+    {**_schema(v={"$ref": "#/$defs/x"}), "$defs": {"x": {"type": "array", "items": {"const": 2}, "maxItems": 3}}},
+    {"type": "object", "properties": {"a": {"const": 1}, "b": {"type": "boolean"}}, "additionalProperties": False},
+    {"type": "object", "properties": {}, "additionalProperties": False},
+)
+
+
+def _decided(request: Request) -> list[int]:
+    assert isinstance(request.answer, JsonAnswer)
+    return request.answer.tokens
+
+
+def _steps(engine: LlamaEngine, schema: dict[str, Any], number: int = 1) -> int:
+    before = engine.progress().steps_total
+    finished(engine, run(number, "7 mm/s", SchemaPlan(schema=schema), max_tokens=100))
+    return engine.progress().steps_total - before
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_whatever_the_model_likes_its_answer_validates(open_llama: OpenLlama, schema: dict[str, Any]) -> None:
+    runs = [
+        run(n, "x", SchemaPlan(schema=schema), max_tokens=250, sampling=Sampling(temperature=9.0, seed=n))
+        for n in range(4)
+    ]
+
+    for answer in finished(open_llama(context_tokens=2048), *runs).values():
+        assert answer.finish is Finish.SCHEMA
+        assert answer.text is not None
+        validator(schema).validate(json.loads(answer.text))
+        assert answer.text == json.dumps(json.loads(answer.text), ensure_ascii=False, separators=(",", ":"))
+
+
+def test_objects_get_only_properties_that_the_schema_lists(open_llama: OpenLlama) -> None:
+    flags = {"a": {"type": "boolean"}, "b": {"type": "boolean"}}
+    schema = {"type": "object", "properties": flags, "required": ["b"]}
+    runs = [
+        run(n, "x", SchemaPlan(schema=schema), max_tokens=60, sampling=Sampling(temperature=9.0, seed=n))
+        for n in range(8)
+    ]
+
+    keys = {tuple(json.loads(answer.text or "")) for answer in finished(open_llama(), *runs).values()}
+
+    assert keys == {("b",), ("a", "b")}
+
+
+def test_a_choice_costs_one_step_and_forced_text_none(open_llama: OpenLlama) -> None:
+    engine = open_llama()
+
+    assert _steps(engine, CHOICES) == 3
+    assert _steps(engine, _schema(version={"const": 1}, unit={"enum": ["mm/s"]})) == 1
+
+
+def test_forced_tokens_count_as_written(open_llama: OpenLlama) -> None:
+    engine = open_llama()
+    prompt = len(engine._intake._chat.prompt(messages("7 mm/s"), thinks=False)[0])
+    before = engine.progress()
+
+    answer = finished(engine, run(1, "7 mm/s", SchemaPlan(schema=CHOICES), max_tokens=100))[1]
+
+    assert answer.text is not None
+    assert answer.prompt_tokens == prompt
+    assert answer.completion_tokens > 10
+    after = engine.progress()
+    assert after.prompt_tokens_total - before.prompt_tokens_total == prompt
+    assert after.completion_tokens_total - before.completion_tokens_total == answer.completion_tokens
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, CHOICES, LARGE])
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_extracts_answer_alone_as_in_a_batch_of_eight(
+    open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch, schema: dict[str, Any], temperature: float
+) -> None:
+    runs = [
+        run(
+            number,
+            f"pump {number} is hot and loud",
+            SchemaPlan(schema=schema),
+            max_tokens=200,
+            sampling=Sampling(temperature=temperature, seed=number),
+        )
+        for number in range(8)
+    ]
+    wide, narrow = open_llama(tasks=(), max_active=8, context_tokens=4096), open_llama(tasks=())
+    for engine in (wide, narrow):
+        ExactModel(engine._llama, monkeypatch)
+
+    together = finished(wide, *runs)
+
+    assert max(answer.batch for answer in together.values()) == 8
+    assert len({answer.text for answer in together.values()}) > 1
+    for one in runs:
+        assert finished(narrow, one)[one.id].text == together[one.id].text
+
+
+def test_a_sampled_extract_follows_its_seed_and_its_pattern(open_llama: OpenLlama) -> None:
+    engine = open_llama()
+    runs = [
+        run(n, "x", SchemaPlan(schema=LARGE), max_tokens=200, sampling=Sampling(temperature=3.0, seed=n % 4))
+        for n in range(8)
+    ]
+
+    texts = [finished(engine, one)[one.id].text or "" for one in runs]
+
+    assert texts[:4] == texts[4:]
+    assert len(set(texts)) == 4
+    assert all(re.fullmatch(r"[A-Z]{1,3}-\d{2}", json.loads(text)["pump"]) for text in texts)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 5, 10])
+def test_an_answer_that_max_tokens_cuts_off_fails(open_llama: OpenLlama, max_tokens: int) -> None:
+    end = ends(answer_all(open_llama(), run(1, "x", SchemaPlan(schema=CHOICES), max_tokens=max_tokens)))[1]
+
+    assert isinstance(end, Failed)
+    assert end.code is FailureCode.NO_VALID_OUTPUT
+    assert end.message == f"max_tokens ({max_tokens}) ended the answer before its JSON was complete"
+
+
+def test_an_answer_streams_what_it_writes(open_llama: OpenLlama) -> None:
+    events = answer_all(open_llama(), run(1, "x", SchemaPlan(schema=CHOICES), max_tokens=120, stream=True))
+
+    deltas = [event.delta for event in events if isinstance(event, Partial)]
+    assert len(deltas) > 1
+    assert "".join(deltas) == finished(open_llama(), run(1, "x", SchemaPlan(schema=CHOICES), max_tokens=120))[1].text
+
+
+def test_keywords_that_cannot_be_held_to_are_validated(open_llama: OpenLlama) -> None:
+    schema = _schema(n={"type": "integer", "minimum": 1, "maximum": 5, "not": {"minimum": 0}})
+
+    end = ends(answer_all(open_llama(), run(1, "x", SchemaPlan(schema=schema), max_tokens=50)))[1]
+
+    assert isinstance(end, Failed)
+    assert end.code is FailureCode.NO_VALID_OUTPUT
+    assert end.message.startswith("output.n: ")
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize(
+    "schema", [_schema(v={"type": "string", "pattern": "^(?=a)"}), {"type": "object", "allOf": [{"$ref": "#"}]}]
+)
+def test_answers_to_a_schema_without_a_grammar_are_written_freely_and_validated(
+    open_llama: OpenLlama, schema: dict[str, Any]
+) -> None:
+    found = ends(answer_all(open_llama(), run(1, "x", SchemaPlan(schema=schema), max_tokens=10), run(2, "y")))
+
+    assert isinstance(found[1], Failed)
+    assert found[1].code is FailureCode.NO_VALID_OUTPUT
+    assert isinstance(found[2], Finished)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"v":1e999}', "the answer is not JSON: Out of range"),
+        ('{"v":"\\ud800"}', "the answer is not JSON: 'utf-8' codec"),
+        ('{"v":', "the answer is not JSON: Expecting value"),
+        ('{"w":1}', "output: 'v' is a required property"),
+        ('{"v":[]}', "output.v: \\[\\] is not of type"),
+    ],
+)
+def test_what_the_reply_cannot_hold_is_no_valid_output(open_llama: OpenLlama, text: str, message: str) -> None:
+    schema = JsonSchema(open_llama()._llama, _schema(v={"type": ["number", "string"]}))
+
+    with pytest.raises(InvalidOutputError, match=message):
+        schema.check(text, Finish.SCHEMA, 60)
+
+
+@pytest.mark.expects_warning
+def test_an_answer_that_a_failed_step_interrupts_continues_where_it_was(
+    open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = SchemaPlan(schema=_schema(a={"type": "boolean"}, b={"const": "long text " * 20}, c={"type": "boolean"}))
+    engine = open_llama(batch_tokens=64, context_tokens=2048)
+    expected = finished(engine, run(1, "pump 1", plan, max_tokens=250))[1]
+    for number in range(4):
+        engine.add(run(number, "pump 1", plan, max_tokens=250))
+    # All that write want more than a batch has room for.
+    while sum(len(_decided(request)) > 64 for request in engine._requests.values()) < 2:
+        engine.step()
+
+    def fail(*_: object, **__: object) -> None:
+        raise DecodeError("llama_decode gave -3")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._llama, "decode", fail)
+        events = engine.step()
+    failed = len(events)
+    while engine.has_work:
+        events += engine.step()
+
+    answers = [end for end in ends(events).values() if isinstance(end, Finished)]
+    assert 0 < failed < 4
+    assert len(answers) == 4 - failed
+    for answer in answers:
+        assert (answer.text, answer.completion_tokens) == (expected.text, expected.completion_tokens)
