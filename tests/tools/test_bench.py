@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ from edge_agent.core.model import Model
 from edge_agent.core.protocol import EngineSettings, Failed, FailureCode, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.core.schemas import check_schema
 from edge_agent.models.record import Record, write
-from edge_agent.tools.bench.bench import Progress, bench
-from edge_agent.tools.bench.report import COLUMNS, Report, document, table
+from edge_agent.tools.bench.bench import bench
+from edge_agent.tools.bench.report import COLUMNS, document, table
 from edge_agent.tools.bench.results import (
     Answer,
     BoardResult,
+    Report,
     Round,
     StepResult,
     StepResults,
@@ -38,7 +38,7 @@ def test_one_bad_round_does_not_move_the_rate() -> None:
     good = Round(1.0, tuple(answered(0.1, 0.2)))
     result = task_result("classify", 2, [good, good, Round(10.0, tuple(answered(5.0, 5.0)))])
 
-    assert (result.requests_per_s, result.lowest_requests_per_s, result.highest_requests_per_s) == (2.0, 0.2, 2.0)
+    assert result.requests_per_s == 2.0
     assert (result.rounds, result.requests, result.failed) == (3, 6, 0)
 
 
@@ -175,8 +175,8 @@ def test_the_answer_comes_first() -> None:
 def test_what_the_agent_chooses_is_marked_and_what_was_not_measured_is_no_number() -> None:
     lines = table(report()).splitlines()
 
-    assert "     1   20.1  *34.2" in lines
-    assert "     3  *40.0      –  in steps of 4" in lines
+    assert ["1", "20.1", "*34.2"] in [line.split() for line in lines]
+    assert ["3", "*40.0", "–", "in", "steps", "of", "4"] in [line.split() for line in lines]
 
 
 def test_the_table_tells_how_many_answers_a_percentile_needs() -> None:
@@ -187,44 +187,11 @@ def test_the_table_tells_how_many_answers_a_percentile_needs() -> None:
     assert "needs" not in table(report(tasks=(many,)))
 
 
-def test_without_a_power_reading_the_table_says_so_and_json_says_null() -> None:
-    assert "Power is not measured here" in table(report())
-    tasks: list[dict[str, Any]] = document(report())["tasks"]
-    assert {task["joules_per_request"] for task in tasks} == {None}
-    assert {task["joules_per_completion_token"] for task in tasks} == {None}
-
-
-def test_energy_that_was_measured_is_not_denied() -> None:
-    measured = tuple(replace(task, joules_per_request=1.5) for task in report().tasks)
-
-    assert "Power" not in table(report(tasks=measured))
-
-
 def test_a_busy_board_is_named() -> None:
     busy = report(board=replace(report().board, load1=3.2))
 
-    assert "busy before this began (load 3.2)" in table(busy)
+    assert "the board was busy before (load 3.2)" in table(busy)
     assert "busy" not in table(report())
-
-
-def test_a_choice_that_is_much_slower_than_the_fastest_is_doubted() -> None:
-    narrow = StepResult(rows=16, tokens_per_s={1: 40.0, 2: 45.0}, chosen_threads=1, chosen_rows=16)
-    steps = replace(report().steps, prefill=(narrow, *report().steps.prefill), batch_tokens=16)
-
-    assert (steps.decode_loss, steps.prefill_loss) == (1.0, 3.0)
-    assert "For prefill it uses what is 3.0 times slower" in table(report(steps=steps))
-    assert "slower" not in table(report())
-
-
-def test_a_choice_that_was_not_measured_is_not_judged() -> None:
-    steps = StepResults(
-        decode=(StepResult(rows=1, tokens_per_s={1: 20.0}, chosen_threads=2, chosen_rows=1),),
-        prefill=(StepResult(rows=64, tokens_per_s={}, chosen_threads=2, chosen_rows=64),),
-        batch_tokens=64,
-    )
-
-    assert (steps.decode_loss, steps.prefill_loss) == (None, None)
-    assert "prefill on" not in table(report(steps=steps))
 
 
 def extreme(task: str, clients: int) -> TaskResult:
@@ -270,35 +237,6 @@ def test_the_document_is_json_with_threads_as_names() -> None:
         "chosen_rows": 1,
         "fastest_threads": 2,
     }
-
-
-def test_a_log_gets_a_line_per_phase_and_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    now = 0.0
-    progress = Progress(clock=lambda: now)
-    for now, text in (  # noqa: B007 - the clock reads it
-        (0.0, "the worker starts"),
-        (1.0, "tasks: round 1"),
-        (2.0, "tasks: round 2"),
-        (10.9, "tasks: round 3"),
-        (11.0, "tasks: round 4"),
-        (12.0, "decode: round 1"),
-    ):
-        progress.say(text)
-    progress.clear()
-
-    assert capsys.readouterr().err == "the worker starts\ntasks: round 1\ntasks: round 4\ndecode: round 1\n"
-
-
-def test_a_terminal_gets_one_line_that_is_written_over(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    progress = Progress()
-    progress.say("tasks: round 1")
-    progress.say("tasks: round 2")
-    progress.clear()
-
-    assert capsys.readouterr().err == "\r\x1b[Ktasks: round 1\r\x1b[Ktasks: round 2\r\x1b[K"
 
 
 def test_the_model_that_was_switched_to_is_measured_and_named(

@@ -1,15 +1,12 @@
-"""`edge-agent bench`: measures this board with a model, tells it as a table or as JSON."""
+"""`edge-agent bench`: measures this board with a model and prints a table or JSON."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
 
 from edge_agent import __version__
 from edge_agent.board.board import Board
@@ -18,28 +15,30 @@ from edge_agent.board.monitor import read_once
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import ECHO_MODEL, EngineConfig, ModelConfig
 from edge_agent.core.environment import library_environment
-from edge_agent.core.errors import printable
 from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import EngineSettings, Load
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import MANIFEST_FILE, open_model
 from edge_agent.models.record import in_force
-from edge_agent.tools.bench.report import Report, document, table
-from edge_agent.tools.bench.results import BoardResult
+from edge_agent.tools.bench.report import document, table
+from edge_agent.tools.bench.results import BoardResult, Report
 from edge_agent.tools.bench.tasks import FULL, QUICK, Say, measure_tasks
+from edge_agent.tools.output import Progress, fail
 from edge_agent.worker.client import WorkerError
 
-_MOST_STEP_ROUNDS = 5
-_LINE_EVERY_S = 10.0
 _STEP_BUDGET_S, _QUICK_STEP_BUDGET_S = 60.0, 2.0
 
 
-def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json: bool) -> int:
-    """Prints what was measured; 1 if there is nothing to measure.
+class BenchError(Exception):
+    """There is nothing to measure; the message says why."""
 
-    model_path: a bundle or a .gguf with the default settings, instead of the configuration's. Raises ConfigError.
+
+def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json: bool) -> int:
+    """Prints what was measured; returns 1 if there is nothing to measure. Raises ConfigError.
+
+    model_path: a bundle or a .gguf with the default settings, instead of the configuration's.
     """
-    # Whoever ends it, ends it as Ctrl-C does: with its worker and its folder. What nohup has it ignore stays ignored.
+    # Signals end it as Ctrl-C does, with its worker and its folder. nohup's ignored signals stay ignored.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
@@ -50,70 +49,25 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
             path = in_force(config)
             if path != config.models["default"].path:
                 progress.say(f"{path} is measured: it runs since a model-switch, not models.default.path")
-            configured = config.models["default"].model_copy(update={"path": path})
+            model = config.models["default"].model_copy(update={"path": path})
             engine, root = config.engine, config.board.root
         else:
-            configured, engine, root = ModelConfig.model_construct(path=model_path), EngineConfig(), Path("/")
-        board = Board(root, Path("/"))
-        with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as folder:
-            report = _measure(
-                board,
-                configured,
-                EngineSettings(**engine.model_dump()),
-                Path(folder),
-                is_quick=is_quick,
-                say=progress.say,
-            )
+            model, engine, root = ModelConfig.model_construct(path=model_path), EngineConfig(), Path("/")
+        settings = EngineSettings(**engine.model_dump())
+        report = _measure(Board(root, Path("/")), model, settings, is_quick=is_quick, say=progress.say)
         progress.clear()
     except (BenchError, WorkerError, ModelError, OSError) as error:
         progress.clear()
-        # On the command line the model is no key of a configuration.
-        told = str(error) if model_path is None else str(error).removeprefix("models.default.path: ")
-        print(printable(f"edge-agent: {told}"), file=sys.stderr)
-        return 1
+        # With --model, the model is not a key of a configuration.
+        return fail(str(error) if model_path is None else str(error).removeprefix("models.default.path: "))
     except KeyboardInterrupt:
         progress.clear()
-        print("edge-agent: interrupted", file=sys.stderr)
-        return 1
+        return fail("interrupted")
     print(json.dumps(document(report), indent=2, ensure_ascii=False) if as_json else table(report))
     return 0
 
 
-class BenchError(Exception):
-    """There is nothing to measure; the message says why."""
-
-
-class Progress:
-    """On a terminal one line that is written over; elsewhere a line per phase, and at most one more every 10 s."""
-
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._is_terminal = sys.stderr.isatty()
-        self._clock = clock
-        self._phase: str | None = None
-        self._next_at = 0.0
-
-    def say(self, text: str) -> None:
-        """text: the phase, or `phase: where in it`."""
-        if self._is_terminal:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        elif self._is_due(text.partition(":")[0]):
-            print(text, file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        if self._is_terminal:
-            self.say("")
-
-    def _is_due(self, phase: str) -> bool:
-        now = self._clock()
-        if phase == self._phase and now < self._next_at:
-            return False
-        self._phase, self._next_at = phase, now + _LINE_EVERY_S
-        return True
-
-
-def _measure(
-    board: Board, configured: ModelConfig, settings: EngineSettings, folder: Path, *, is_quick: bool, say: Say
-) -> Report:
+def _measure(board: Board, configured: ModelConfig, settings: EngineSettings, *, is_quick: bool, say: Say) -> Report:
     """Raises BenchError, WorkerError, ModelError, OSError."""
     path = configured.path
     if str(path).startswith(ECHO_MODEL):
@@ -124,27 +78,25 @@ def _measure(
     before = read_once(board)
     say("the model is checked")
     model = open_model("default", path, configured.public_key, configured.chat_templates)
-    load = Load(
-        model_path=str(model.path),
-        settings=settings,
-        model_sha256=model.sha256,
-        adapters=model.adapters,
-        state_dir=str(folder),
-    )
-    tasks, worker, ready = measure_tasks(load, QUICK if is_quick else FULL, say)
-    os.environ.update(library_environment())
-    from edge_agent.engine.llama import ModelError as LlamaError  # noqa: PLC0415
-    from edge_agent.tools.bench.steps import measure_steps  # noqa: PLC0415 - loads llama.cpp, which reads the environment
-
-    try:
-        steps = measure_steps(
-            load,
-            rounds=_MOST_STEP_ROUNDS,
-            budget_s=_QUICK_STEP_BUDGET_S if is_quick else _STEP_BUDGET_S,
-            say=say,
+    with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as folder:
+        load = Load(
+            model_path=str(model.path),
+            settings=settings,
+            model_sha256=model.sha256,
+            adapters=model.adapters,
+            state_dir=folder,
         )
-    except LlamaError as error:
-        raise BenchError(str(error)) from error
+        tasks, worker, ready = measure_tasks(load, QUICK if is_quick else FULL, say)
+        os.environ.update(library_environment())
+        # Importing it loads llama.cpp, which reads the environment.
+        from edge_agent.engine.llama import ModelError as LlamaError  # noqa: PLC0415
+        from edge_agent.tools.bench.steps import measure_steps  # noqa: PLC0415
+
+        try:
+            budget_s = _QUICK_STEP_BUDGET_S if is_quick else _STEP_BUDGET_S
+            steps = measure_steps(load, budget_s=budget_s, say=say)
+        except LlamaError as error:
+            raise BenchError(str(error)) from error
     return Report(
         version=__version__,
         ts=timestamp(),

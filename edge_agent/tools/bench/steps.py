@@ -1,6 +1,6 @@
-"""How fast steps are by width and number of threads: llama.cpp alone, in this process, without the engine around it.
+"""How fast steps are by width and number of threads: llama.cpp alone, in this process, without the engine.
 
-Importing this loads llama.cpp: the process must have `library_environment` before.
+Importing this module loads llama.cpp, so `library_environment` must be set before.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from edge_agent.tools.bench.tasks import Say
 
 _POWERS = [2**exponent for exponent in range(12)]
 _NARROWEST_PREFILL = (16, 64)
-# More numbers of threads than this do not fit beside each other; then powers of two stand for all.
-_MOST_COUNTS = 8
+# More thread counts do not fit into 80 columns; then only powers of two are measured.
+_MAX_COUNTS = 8
+_ROUNDS = 5
 
 
-def measure_steps(load: Load, *, rounds: int, budget_s: float, say: Say) -> StepResults:
-    """budget_s: for decode and prefill each; what there is no time for is left out. Raises ModelError.
+def measure_steps(load: Load, *, budget_s: float, say: Say) -> StepResults:
+    """budget_s: for decode and prefill each; the rest is left out. Raises ModelError.
 
-    load.state_dir: where the worker has kept its calibration: what the agent chooses is told by it.
+    load.state_dir: where the worker has kept its calibration, which decides how the agent runs a step.
     """
     settings = load.settings
     llama = Llama(load.model_path, context_sizes(settings), [adapter.path for adapter in load.adapters])
@@ -43,12 +44,12 @@ def measure_steps(load: Load, *, rounds: int, budget_s: float, say: Say) -> Step
 
             chosen = {_chosen(policy, rows, kind)[0] for rows in widths}
             counts = _thread_counts(calibration.cpus(), chosen)
-            rates = sweep(run, widths, counts, rounds=rounds, budget_s=budget_s, say=lambda at: say(f"{kind}: {at}"))
+            rates = sweep(run, widths, counts, rounds=_ROUNDS, budget_s=budget_s, say=lambda at: say(f"{kind}: {at}"))
             llama.forget(base_id)
             return tuple(_result(policy, rows, kind, rates[rows]) for rows in widths)
 
         decode = measured("decode", decode_widths(settings.max_active), ids)
-        # One sequence: all rows are of one prompt, however few they are.
+        # One sequence: all rows belong to one prompt.
         wide = prefill_widths(calibration.widest_step(llama), policy.batch_tokens)
         return StepResults(decode=decode, prefill=measured("prefill", wide, ids[:1]), batch_tokens=policy.batch_tokens)
     finally:
@@ -65,10 +66,10 @@ def sweep(
     say: Say,
     clock: Callable[[], float] = monotonic,
 ) -> dict[int, dict[int, float]]:
-    """Tokens per second by rows, then by threads: the best of all rounds, which go on until the time is over.
+    """Tokens per second by rows, then by threads: the best of all rounds until the time is over.
 
-    step: runs one of so many rows with so many threads. The first cell is always measured; narrow steps come first,
-    for they are quick.
+    step: runs a step, given its rows and threads. The first cell is always measured. Narrow steps come first, because
+    they are quick.
     """
     rates: dict[int, dict[int, float]] = {rows: {} for rows in widths}
     end_at = clock() + budget_s
@@ -85,25 +86,25 @@ def sweep(
 
 
 def decode_widths(max_active: int) -> list[int]:
-    """Powers of two up to `max_active`, and that."""
+    """Powers of two up to `max_active`, and `max_active` itself."""
     return sorted({*takewhile(lambda rows: rows < max_active, _POWERS), max_active})
 
 
 def prefill_widths(widest: int, batch_tokens: int) -> list[int]:
-    """16, 64, and powers of two up to the widest step, and what the agent cuts prompts into."""
+    """16, 64, powers of two up to the widest step, and `batch_tokens`."""
     wide = [rows for rows in _POWERS if rows >= 128]
     return sorted({rows for rows in (*_NARROWEST_PREFILL, *wide, batch_tokens, widest) if rows <= widest})
 
 
 def _thread_counts(cpus: int, chosen: Iterable[int]) -> list[int]:
     counts = calibration.thread_counts(cpus)
-    if len(counts) > _MOST_COUNTS:
+    if len(counts) > _MAX_COUNTS:
         counts = [count for count in counts if count in _POWERS or count == cpus]
     return sorted({*counts, *chosen})
 
 
 def _chosen(policy: StepPolicy, rows: int, kind: str) -> tuple[int, int]:
-    """Threads and rows of what the agent makes of a step."""
+    """With how many threads and rows the agent runs a step."""
     fitted = policy.fitted(rows, rows)
     width = policy.padded(fitted, fitted)[0] if kind == "decode" else rows
     return policy.threads(width), width

@@ -1,4 +1,4 @@
-"""The workload through a worker process, as the agent runs it: rates, latencies, memory, starts."""
+"""The tasks in a worker process, as the agent runs it: rates, latencies, memory, starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How long to measure. Rounds go on until `budget_s` is over, but there are at least `rounds`."""
+    """How long to measure: until `budget_s` is over, but at least `rounds`."""
 
     rounds: int
     requests_per_client: int
@@ -27,12 +27,12 @@ class Effort:
 
 
 FULL = Effort(rounds=2, requests_per_client=4, budget_s=60.0)
-# Three: a single client's median needs as many.
+# Three requests: the median of a single client needs as many.
 QUICK = Effort(rounds=1, requests_per_client=3, budget_s=3.0)
 
 
 def measure_tasks(load: Load, effort: Effort, say: Say) -> tuple[list[TaskResult], WorkerResult, Ready]:
-    """Starts a worker twice: for the tasks, and to see how long a start takes that finds what the first one kept.
+    """Starts a worker twice: for the tasks, and to time a start with a filled cache.
 
     load.state_dir: an empty folder. Raises WorkerError, OSError.
     """
@@ -63,12 +63,12 @@ def measure_tasks(load: Load, effort: Effort, say: Say) -> tuple[list[TaskResult
 
 
 def client_counts(max_active: int) -> list[int]:
-    """One, four and as many as the engine answers at once."""
+    """1, 4 and `max_active`."""
     return sorted({1, min(4, max_active), max_active})
 
 
 def _rounds(worker: Worker, counts: Sequence[int], effort: Effort, say: Say) -> list[TaskResult]:
-    """Tasks and numbers of clients take turns: heat, and what else the machine does, falls on all of them."""
+    """Tasks and numbers of clients take turns, so that heat and other load affect all of them alike."""
     numbers = itertools.count(1)
 
     def runs(task: Task, count: int) -> list[Run]:
@@ -88,7 +88,7 @@ def _rounds(worker: Worker, counts: Sequence[int], effort: Effort, say: Say) -> 
 
 
 def _round(worker: Worker, runs: Sequence[Run], clients: int) -> Round:
-    """All of these by so many clients: each asks the next one when it is answered."""
+    """Asks all of these; each client sends the next request when it has its answer."""
     sent_at: dict[int, float] = {}
     answers: list[Answer] = []
     waiting = iter(runs)

@@ -1,4 +1,4 @@
-"""PURE. The tasks that every board is measured with, so that boards can be compared, and readings that never repeat."""
+"""The same tasks for every board, so that boards can be compared, and readings that never repeat."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WRITTEN_TOKENS = 32
 
 TASKS = {
     task.kind: task
-    # A task called `generate` would be the built-in one, which takes no readings.
+    # Not `generate`: that is the built-in task, which takes no readings.
     for task in (
         Task(
             "bench-classify",
@@ -54,7 +54,7 @@ TASKS = {
 
 
 def run(task: Task, number: int) -> Run:
-    """What the worker is asked for the reading of this number, as the agent would ask it."""
+    """The request for the reading of this number, as the agent sends it to the worker."""
     return task.run(number, Envelope(input=_reading(number)))
 
 

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from edge_agent.tools.output import Progress, aligned, fail
+
+
+def test_a_log_gets_a_line_per_phase_and_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    progress = Progress(clock=lambda: now)
+    for now, text in (  # noqa: B007 - the clock reads it
+        (0.0, "the worker starts"),
+        (1.0, "tasks: round 1"),
+        (2.0, "tasks: round 2"),
+        (10.9, "tasks: round 3"),
+        (11.0, "tasks: round 4"),
+        (12.0, "decode: round 1"),
+    ):
+        progress.say(text)
+    progress.clear()
+
+    assert capsys.readouterr().err == "the worker starts\ntasks: round 1\ntasks: round 4\ndecode: round 1\n"
+
+
+def test_a_terminal_gets_one_line_that_is_overwritten(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress = Progress()
+    progress.say("tasks: round 1")
+    progress.say("tasks: round 2")
+    progress.clear()
+
+    assert capsys.readouterr().err == "\r\x1b[Ktasks: round 1\r\x1b[Ktasks: round 2\r\x1b[K"
+
+
+def test_a_failure_is_one_printable_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fail("no \x1b[2J file") == 1
+    assert capsys.readouterr().err == "edge-agent: no \\x1b[2J file\n"
+
+
+def test_columns_are_aligned_names_left_and_numbers_right() -> None:
+    assert aligned([("task", "ms"), ("a", "1234.5")]) == ["task      ms", "a     1234.5"]
