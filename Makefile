@@ -33,6 +33,7 @@ check: setup build/ansible/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --quiet tests/test_systemd_unit.py
 	cd ansible && PATH=$(CURDIR)/build/ansible/bin:$$PATH ansible-lint -q
 

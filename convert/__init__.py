@@ -6,4 +6,4 @@ import os
 # slower as soon as anything else wants a core.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

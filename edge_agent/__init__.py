@@ -1,3 +1,3 @@
 """edge-agent: an LLM inference node on a factory's MQTT bus."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

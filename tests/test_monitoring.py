@@ -55,7 +55,7 @@ def expressions() -> list[str]:
     return [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 
-def test_every_metric_is_a_field_of_health_and_named_so() -> None:
+def test_every_metric_is_named_after_a_field_of_health() -> None:
     document = health()
     assert len(METRICS) == EXPORTER.count("prom_name")
     for name, path in METRICS.items():
@@ -63,13 +63,13 @@ def test_every_metric_is_a_field_of_health_and_named_so() -> None:
         assert name == f"edge_agent_{path.replace('.', '_')}"
 
 
-def test_the_dashboard_asks_for_metrics_that_are_there_and_for_all_of_them() -> None:
+def test_the_dashboard_shows_every_metric_that_exists_and_no_other() -> None:
     variables = json.dumps(DASHBOARD["templating"])
     asked = set(re.findall(r"edge_agent_\w+", "\n".join(expressions()) + variables))
     assert asked == set(METRICS)
 
 
-def test_the_dashboard_is_told_by_site_and_board() -> None:
+def test_the_dashboard_can_be_filtered_by_site_and_board() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert all('{site=~"$site",device=~"$device"}' in expression for expression in expressions())
@@ -83,7 +83,7 @@ def test_the_dashboard_is_told_by_site_and_board() -> None:
     assert max(x for x, _ in squares) < 24
 
 
-def test_telegraf_hears_the_same_topics_and_is_told_which_fields_are_no_numbers() -> None:
+def test_telegraf_subscribes_to_the_same_topics_and_knows_which_fields_are_texts() -> None:
     topic = Topics("edgeai/v1", "hall1", "board1").health
     assert all(matches(topic_filter, topic) for topic_filter in SUBSCRIPTION["topics"])
     assert f"topic_path: {SUBSCRIPTION['topics'][0]}\n" in EXPORTER
@@ -127,7 +127,7 @@ def query(port: int, expression: str) -> list[dict[str, Any]]:
 
 @pytest.mark.mosquitto
 @pytest.mark.usefixtures("require_mosquitto")
-def test_what_health_tells_is_what_prometheus_finds(tmp_path: Path) -> None:
+def test_prometheus_finds_the_values_of_health(tmp_path: Path) -> None:
     broker_port, exporter_port, prometheus_port = free_port(), free_port(), free_port()
     (tmp_path / "exporter.yaml").write_text(EXPORTER.replace(":1883", f":{broker_port}"), encoding="utf-8")
     text = (FOLDER / "prometheus.yml").read_text(encoding="utf-8")

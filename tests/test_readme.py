@@ -1,4 +1,4 @@
-"""What the README says is so: its samples run, its tables name what the code knows."""
+"""The README is true: its samples run, its tables name what the code has."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_configuration_key_is_in_a_sample() -> None:
     assert known - {"device", "models", "tasks", "schema"} <= shown
 
 
-def test_a_command_that_is_shown_is_one() -> None:
+def test_every_command_that_is_shown_parses() -> None:
     shown = re.findall(r"`edge-agent command ([a-z-]+) '([^`']*)'`", README)
     assert shown
     for operation, fields in shown:
@@ -72,7 +72,7 @@ def test_a_command_that_is_shown_is_one() -> None:
         assert operation in COMMANDS
 
 
-def test_every_topic_of_the_table_is_ours_and_none_is_missing() -> None:
+def test_the_table_of_topics_is_complete() -> None:
     shown = set(re.findall(r"^\| `<base>/([^`]+)`", section("Topics"), flags=re.MULTILINE))
     topics = Topics("r", "s", "d")
     ours = {
@@ -89,13 +89,13 @@ def test_every_topic_of_the_table_is_ours_and_none_is_missing() -> None:
     assert {f"{topics.base}/{name}" for name in shown} == ours
 
 
-def test_where_replies_may_go_is_told_beside_the_first_requests() -> None:
+def test_allowed_reply_topics_are_named_beside_the_first_requests() -> None:
     text = section("One request")
     assert all(f"`{topic}`" in text for topic in Topics("<root>", "<site>", "<device>").default_reply_topics)
     assert "reply_topic_refused" in text
 
 
-def test_the_sample_of_a_switch_is_one_and_what_may_be_wrong_is_named() -> None:
+def test_the_sample_of_a_switch_parses_and_its_errors_are_named() -> None:
     text = section("Commands")
     (sample,) = re.findall(r"`([^`]+)` on `cmd/model-switch`", text)
     assert fields_of(SwitchFields, json.loads(sample)).bundle == "pumps-2"
@@ -190,7 +190,7 @@ def test_signing_sample_is_accepted() -> None:
     Authority(b"secret").check("ping", names["body"], time.time())
 
 
-def test_what_watch_shows_is_what_it_draws() -> None:
+def test_the_sample_of_watch_is_its_output() -> None:
     (sample,) = samples("text")
     assert sample.splitlines() == plain(mixed_site())
 

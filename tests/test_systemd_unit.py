@@ -23,7 +23,7 @@ needs_systemd = pytest.mark.skipif(not IS_INSTALLED, reason="systemd/ is not che
 
 
 @needs_systemd
-def test_systemd_takes_the_unit_without_a_word(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit_without_a_warning(tmp_path: Path) -> None:
     # Only the program's place is not there on a machine that has it in a virtual environment.
     text, replaced = re.subn(
         r"^ExecStart=/opt/edge-agent/current/bin/edge-agent ",
@@ -45,5 +45,5 @@ def test_the_unit_exposes_little() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_unit_does_not_try_again_after_a_bad_configuration() -> None:
+def test_unit_does_not_restart_after_a_bad_configuration() -> None:
     assert "RestartPreventExitStatus=78" in UNIT.read_text("utf-8").splitlines()

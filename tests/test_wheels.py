@@ -50,7 +50,7 @@ def _wheel(folder: Path, name: str, *needs: str) -> Path:
         ("slow-2.0-py3-none-any.whl", ["agent needs fast>=2"]),
     ],
 )
-def test_a_wheel_that_no_board_could_install_is_as_good_as_none(tmp_path: Path, there: str, faults: list[str]) -> None:
+def test_a_wheel_that_no_board_can_install_counts_as_missing(tmp_path: Path, there: str, faults: list[str]) -> None:
     agent = _wheel(tmp_path, "agent-1.0-py3-none-any.whl", "fast>=2", 'extra-thing; extra == "dev"')
 
     found = wheelhouse.missing([agent, _wheel(tmp_path, there)], "aarch64", (3, 11))
@@ -58,7 +58,7 @@ def test_a_wheel_that_no_board_could_install_is_as_good_as_none(tmp_path: Path, 
     assert found == [f"Python 3.11 on aarch64: {fault}" for fault in faults]
 
 
-def test_what_one_python_alone_needs_is_asked_for_that_one(tmp_path: Path) -> None:
+def test_a_requirement_of_one_python_is_checked_for_that_python_only(tmp_path: Path) -> None:
     agent = _wheel(tmp_path, "agent-1.0-py3-none-any.whl", 'older; python_version < "3.13"')
 
     assert wheelhouse.missing([agent], "x86_64", (3, 12)) == [
@@ -115,5 +115,5 @@ def test_a_library_that_needs_a_newer_system_or_another_library_is_named(tmp_pat
     assert f"libours.so is not for {other}" in _check(tmp_path / "wheel", other).stdout
 
 
-def test_a_folder_without_libraries_is_no_wheel(tmp_path: Path) -> None:
+def test_a_folder_without_libraries_is_refused(tmp_path: Path) -> None:
     assert _check(tmp_path, "aarch64").returncode == 1

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One llama-cpp-python wheel with all kernel variants of an architecture, for Debian 12 and 13, Raspberry Pi OS, and Ubuntu
-# 22.04 and later: build_llama.sh aarch64|x86_64 → dist/. Works below build/wheels, and goes on there if it was interrupted.
-# CMAKE_OPTIONS adds options of CMake.
+# 22.04 and later: build_llama.sh aarch64|x86_64 → dist/. Works below build/wheels, and continues there after an interruption.
+# CMAKE_OPTIONS adds options for CMake.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -12,12 +12,12 @@ case $arch in
   *) echo "build_llama.sh: ${arch:-no architecture}: aarch64 or x86_64" >&2; exit 64 ;;
 esac
 version=$(sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
-# The oldest system that is supported: what is there works on those after it.
+# The oldest supported system: its libraries work on later ones.
 suite=bookworm
 gcc=12
-# With LLVM's OpenMP of the same version: without one ggml's threads wait for each other awake, for ever.
+# With LLVM's OpenMP of the same version: without OpenMP, ggml's threads busy-wait for each other.
 clang=19
-# Of Ubuntu 22.04, which is older than bookworm; pip refuses the wheel on older ones.
+# The glibc of Ubuntu 22.04, which is older than bookworm's; pip refuses the wheel on older systems.
 glibc=2.35 glibcxx=3.4.30
 
 missing=()
@@ -47,11 +47,11 @@ if ! [ -e "$WHEEL_SYSROOT/complete" ]; then
   rm -rf "$WHEEL_SYSROOT"
   mmdebstrap --quiet --arch="$debian_arch" --variant=extract \
     --include="libc6-dev,libgcc-$gcc-dev,libstdc++-$gcc-dev,linux-libc-dev,libomp-$clang-dev" "$suite" "$WHEEL_SYSROOT"
-  # An absolute link leads out of the root: for the static library of the root the linker says nothing, but it fails on load.
+  # An absolute link leads out of the root: the linker would silently take the static library, which fails at load.
   find "$WHEEL_SYSROOT" -type l -lname '/*' | while read -r link; do
     ln -sfnr "$WHEEL_SYSROOT$(readlink "$link")" "$link"
   done
-  # Beside the header lie those of another clang.
+  # The folder of the header also holds those of another clang.
   cp --preserve=timestamps "$WHEEL_SYSROOT/usr/lib/llvm-$clang/lib/clang/$clang/include/omp.h" "$WHEEL_SYSROOT/usr/include"
   ln -sfn "../llvm-$clang/lib/libomp.so.5" "$WHEEL_SYSROOT/usr/lib/$arch-linux-gnu/libomp.so"
   touch "$WHEEL_SYSROOT/complete"
@@ -64,7 +64,7 @@ if ! [ -e "$WHEEL_SOURCE/complete" ]; then
   rm -rf "$WHEEL_SOURCE"
   mkdir "$WHEEL_SOURCE"
   tar --extract --strip-components 1 --directory "$WHEEL_SOURCE" --file "$work/llama_cpp_python-$version.tar.gz"
-  # What llama.cpp's own programs share takes half of the time and is in no wheel; CMakeLists.txt insists on it.
+  # The code that llama.cpp's programs share takes half of the time and is not in the wheel, but CMakeLists.txt requires it.
   sed -i '/set(LLAMA_BUILD_COMMON ON/d' "$WHEEL_SOURCE/CMakeLists.txt"
   touch "$WHEEL_SOURCE/complete"
 fi
@@ -72,11 +72,11 @@ fi
 options=(
   "-DCMAKE_TOOLCHAIN_FILE=$PWD/ansible/wheels/toolchain.cmake"
   -DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON
-  # Relative, which GGML_BACKEND_DIR cannot be.
+  # A relative path, which GGML_BACKEND_DIR cannot be.
   -DCMAKE_INSTALL_BINDIR:STRING=llama_cpp/lib
   -DLLAVA_BUILD=OFF -DLLAMA_BUILD_COMMON=OFF
 )
-# Files in the wheel are as old as zip knows: equal contents make equal wheels.
+# Files in the wheel have the oldest time that zip can hold: equal contents make equal wheels.
 export SOURCE_DATE_EPOCH=315532800
 built=$work/$arch/built
 rm -rf "$built"
@@ -86,7 +86,7 @@ _PYTHON_HOST_PLATFORM=linux-$arch CMAKE_ARGS="${options[*]} ${CMAKE_OPTIONS:-}" 
 
 wheel unpack --dest "$built" "$built"/*.whl
 tree=$built/llama_cpp_python-$version
-# A wheel holds no links: every library is there under three names, twice. Beside the package lies what programs in C need.
+# A wheel holds no links, so every library is in it under three names, twice. Files for C programs lie beside the package.
 rm -r "$tree/lib" "$tree/include" "$tree"/llama_cpp/lib/lib*.so.*.*
 cp "$WHEEL_SYSROOT/usr/lib/llvm-$clang/lib/libomp.so.5" "$tree/llama_cpp/lib"
 cp "$WHEEL_SYSROOT/usr/share/doc/libomp5-$clang/copyright" "$tree/llama_cpp/lib/libomp.copyright"

@@ -1,7 +1,7 @@
 """Whether libraries run on systems as old as promised: `check_symbols.py FOLDER ARCH --glibc 2.35 --glibcxx 3.4.30`.
 
-Looks at every ELF file below FOLDER with binutils' readelf: it must be of ARCH, need no newer symbol versions, and no
-library but those that lie beside it and those of every Debian system. Ends with 1 and says which does not.
+Checks every ELF file below FOLDER with binutils' readelf. It must be for ARCH, need no newer symbol versions, and only
+libraries beside it or of every Debian system. Exit code 1 if one does not, with its name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 _MACHINES = {"aarch64": "AArch64", "x86_64": "Advanced Micro Devices X86-64"}
 _NEEDED = re.compile(r"\(NEEDED\).*\[(.+)\]")
-# In the section of needed versions; those that a library defines itself stand in another one.
+# Of the section of needed versions; a library's own versions are in another section.
 _VERSION = re.compile(r"Name: (GLIBC|GLIBCXX)_(\d+(?:\.\d+)*)\b")
 _EVERYWHERE = re.compile(r"(libc|libm|libdl|libpthread|librt|libstdc\+\+|libgcc_s|ld-linux-[\w-]+)\.so\.\d+")
 

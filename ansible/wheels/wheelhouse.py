@@ -1,7 +1,7 @@
 """All wheels that boards need, for Python 3.11, 3.12 and 3.13: `wheelhouse.py aarch64|x86_64` → dist/wheelhouse/<arch>.
 
-`requirements.txt` in it names every wheel by version and hash, so that on a board without a package index
-`pip install --no-index --find-links DIR --require-hashes --requirement DIR/requirements.txt` installs exactly these.
+Its `requirements.txt` names every wheel by version and hash. A board without a package index installs exactly these:
+`pip install --no-index --find-links DIR --require-hashes --requirement DIR/requirements.txt`.
 Needs the wheel of llama-cpp-python in dist/, which `make wheelhouse` builds. Exit code 1 if a wheel is missing.
 """
 
@@ -24,11 +24,11 @@ from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filen
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
-# The oldest first: what it takes holds for the others too, so that all boards run the same versions.
+# The oldest first: its versions work for the others, too, so that all boards run the same.
 PYTHONS = ((3, 11), (3, 12), (3, 13))
-# Of glibc 2.N: Ubuntu 22.04's.
+# The minor version of Ubuntu 22.04's glibc.
 _GLIBC_MINOR = 35
-# As old as zip knows: equal contents make equal wheels.
+# The oldest time that zip can hold: equal contents make equal wheels.
 _EPOCH = "315532800"
 
 
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def _agent_wheel(work: Path) -> Path:
-    # Of a copy, for setuptools packs what an earlier build left beside the sources, too.
+    # From a copy: setuptools would also pack what an earlier build left beside the sources.
     source = work / "source"
     for name in ("edge_agent", "convert"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -77,7 +77,7 @@ def _llama_wheel(arch: str) -> Path:
 
 
 def _download(work: Path, arch: str, python: tuple[int, int], agent: Path) -> None:
-    """With the versions that are there already, if any."""
+    """Keeps the versions that were downloaded for an earlier Python."""
     constraints = work / "constraints.txt"
     there = {parse_wheel_filename(path.name)[:2] for path in work.glob("*.whl")}
     constraints.write_text("".join(sorted(f"{name}=={version}\n" for name, version in there)), encoding="utf-8")
@@ -92,7 +92,7 @@ def _download(work: Path, arch: str, python: tuple[int, int], agent: Path) -> No
 
 
 def _platforms(arch: str) -> list[str]:
-    """What pip takes for such a board, the best first."""
+    """The platform tags that pip accepts on a board, best first."""
     return [f"manylinux_2_{minor}_{arch}" for minor in range(_GLIBC_MINOR, 16, -1)] + [f"manylinux2014_{arch}"]
 
 
@@ -102,7 +102,7 @@ def _pip(*words: str) -> None:
 
 
 def missing(wheels: Sequence[Path], arch: str, python: tuple[int, int]) -> list[str]:
-    """What wheels need on such a board and none of them is: pip looks at the Python it runs in, not at a board's."""
+    """Requirements that no wheel meets on a board. pip itself would check for the Python that it runs in."""
     platforms = _platforms(arch)
     tags = {*cpython_tags(python, platforms=platforms), *compatible_tags(python, platforms=platforms)}
     here = {name: path for path in wheels for name, _, _, of in [parse_wheel_filename(path.name)] if of & tags}
@@ -135,7 +135,7 @@ def _metadata(wheel: Path) -> Metadata:
 
 
 def requirements(wheels: Sequence[Path]) -> str:
-    """As pip reads them with --require-hashes; the same wheels give the same text."""
+    """The text of requirements.txt with hashes; the same wheels give the same text."""
     hashes: defaultdict[tuple[NormalizedName, Version], set[str]] = defaultdict(set)
     for wheel in wheels:
         name, version, _, _ = parse_wheel_filename(wheel.name)

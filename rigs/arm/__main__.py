@@ -1,9 +1,8 @@
-"""The aarch64 wheelhouse on emulated cores: `python -m rigs.arm`. Needs root; some 20 minutes on 2 cores.
+"""The aarch64 wheelhouse on emulated cores, in roots of Debian 12 and 13. Needs root; about 20 minutes on 2 cores.
 
-In roots of Debian 12 and 13, as a Cortex-A72 (Raspberry Pi 4), a Cortex-A76 (Pi 5, RK3588), a Neoverse V1 and
-the newest core that qemu knows: which kernel variant edge-agent's worker loads, how much it repacks, and whether it
-answers as this machine does. Then what `doctor` says of a wheel that lacks the kernels for a core. Emulated time says
-nothing about a board's. Ends with 1 if anything is not as it should be.
+The cores are a Cortex-A72 (Raspberry Pi 4), a Cortex-A76 (Pi 5, RK3588), a Neoverse V1 and qemu's newest. On each, the
+worker must load the right kernels, repack what they need and answer like this machine; `doctor` must find a wheel that
+lacks the kernels of a core. Emulated time says nothing about a board. Exit code 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from rigs.arm import asking
 from rigs.arm.roots import PACKAGES, SUITES, Root, prepare_machine
 
 ROOT = Path(__file__).parents[2]
-# Between them they have tensors of every type that has fast kernels on ARM and fits the model.
+# Together they have tensors of every type with fast ARM kernels that fits the model.
 MODELS = ("q4_0", "q4_k_m")
-# Labels' scores of kernels that round otherwise.
-MOST_OFF = 0.02
+# Kernels round differently.
+MAX_SCORE_DIFFERENCE = 0.02
 # llama.cpp logs sizes with two decimals, of each buffer.
 _ROUNDED_MIB = 0.011
 
 
 @dataclass(frozen=True)
 class Core:
-    """cpu: qemu's name; variant: what llama.cpp must load there; target: the converter's name for its kernels."""
+    """cpu: qemu's name; variant: the kernels that llama.cpp must load; target: the converter's name for them."""
 
     cpu: str
     variant: str
@@ -87,48 +86,48 @@ def main() -> int:
             for model in MODELS:
                 faults += _run(root, core, model, references[model], given.work)
         faults += _doctor(root, CORES[1])
-    print("\n".join(faults) or "all is as it should be")
+    print("\n".join(faults) or "everything is as expected")
     return 1 if faults else 0
 
 
 def _reference(work: Path, model: str) -> dict[str, Any]:
-    """What this machine answers, with the wheel that is installed here."""
+    """The answers of this machine, with the wheel that is installed here."""
     if convert(
         [str(checkpoint_folder()), "--type", model, "--out", str(work / model), "--no-canaries", "--force", "--json"]
     ):
         raise SystemExit(f"the demonstration's checkpoint does not become {model}")
     command = [sys.executable, "-m", "rigs.arm.asking", str(work / model / "model.gguf")]
     result = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    told: dict[str, Any] = json.loads(result.stdout)
-    return told
+    answers: dict[str, Any] = json.loads(result.stdout)
+    return answers
 
 
 def _run(root: Root, core: Core, model: str, reference: dict[str, Any], work: Path) -> list[str]:
     output = root.python(["/opt/asking.py", f"/opt/{model}/model.gguf"], {"QEMU_CPU": core.cpu})
-    told = json.loads(output.splitlines()[-1])
-    variant, *features = told["cpu_variant"].split()
+    found = json.loads(output.splitlines()[-1])
+    variant, *features = found["cpu_variant"].split()
     expected_mib = _repacked_mib(work / model / "model.gguf", core.target)
     off = max(
         abs(here[label] - there)
-        for here, there_all in zip(told["scores"], reference["scores"], strict=True)
+        for here, there_all in zip(found["scores"], reference["scores"], strict=True)
         for label, there in there_all.items()
     )
-    is_same = told["diagnosis"] == reference["diagnosis"]
-    repacked = f"{told['repacked_mib']:.2f}/{expected_mib:.2f}"
+    is_same = found["diagnosis"] == reference["diagnosis"]
+    repacked = f"{found['repacked_mib']:.2f}/{expected_mib:.2f}"
     answered = "same" if is_same else "other"
     print(f"{root.suite:9} {core.cpu:12} {model:7} {variant:10} {repacked:>13} {off:10.4f}  {answered}", flush=True)
     wrong = {
         f"loads {variant}, not {core.variant}": variant != core.variant,
         f"has no {', '.join(sorted(core.features - set(features)))}": not core.features <= set(features),
-        f"repacks {repacked} MiB": abs(told["repacked_mib"] - expected_mib) > _ROUNDED_MIB,
-        f"scores are {off:.4f} off": off > MOST_OFF,
-        f"answers {told['diagnosis']}, not {reference['diagnosis']}": not is_same,
+        f"repacks {repacked} MiB": abs(found["repacked_mib"] - expected_mib) > _ROUNDED_MIB,
+        f"scores are {off:.4f} off": off > MAX_SCORE_DIFFERENCE,
+        f"answers {found['diagnosis']}, not {reference['diagnosis']}": not is_same,
     }
     return [f"{root.suite} {core.cpu} {model}: {fault}" for fault, is_so in wrong.items() if is_so]
 
 
 def _repacked_mib(model: Path, target: Target) -> float:
-    """Of all matrices; the embedding is the output matrix, too."""
+    """Of all matrices; the embedding is also the output matrix."""
     return sum(
         tensor.nbytes / 2**20
         for tensor in read_header(model).tensors
@@ -137,7 +136,7 @@ def _repacked_mib(model: Path, target: Target) -> float:
 
 
 def _doctor(root: Root, core: Core) -> list[str]:
-    """With a wheel that has the kernels of the oldest cores only."""
+    """The faults of doctor's verdict on a wheel that has only the kernels of the oldest cores."""
     lacking = root.outside(Path("/opt/lacking"))
     shutil.rmtree(lacking, ignore_errors=True)
     shutil.copytree(root.outside(PACKAGES) / "llama_cpp", lacking / "llama_cpp")
@@ -148,7 +147,7 @@ def _doctor(root: Root, core: Core) -> list[str]:
     command = ["-m", "edge_agent", "doctor", "--config", "/opt/config.toml", "--json"]
     faults = []
     for path, verdict in (("/opt/lacking", "failed"), ("", "good")):
-        # There is no broker either, so it ends with 1 in both cases.
+        # There is no broker, so it ends with 1 in both cases.
         output = root.python(command, {"QEMU_CPU": core.cpu, "PYTHONPATH": path}, ends_with=1)
         (check,) = (check for check in json.loads(output)["checks"] if check["name"] == "kernels")
         print(f"{root.suite:9} {core.cpu:12} doctor: {check['verdict']}: {check['found']}", flush=True)

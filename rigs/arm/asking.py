@@ -1,6 +1,6 @@
-"""Run by a board's Python: `asking.py MODEL.gguf`. What its worker says of itself and answers, as one line of JSON.
+"""Run by a board's Python: `asking.py MODEL.gguf` prints the worker's kernels and answers as one line of JSON.
 
-Needs nothing but the installed edge-agent. One request after another.
+Needs only the installed edge-agent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edge_agent.tools.demo.readings import held_out
 from edge_agent.worker.client import started
 
 TRIAGE, DIAGNOSIS = "machine-triage", "machine-diagnosis"
-# Emulated, a token takes a hundred times as long; two threads, for kernels split their work.
+# An emulated token takes a hundred times as long. Two threads, because kernels split their work.
 _SETTINGS = EngineSettings(context_tokens=512, max_active=1, threads=2, prefill_threads=2, batch_tokens=64)
 READINGS = 4
 
@@ -36,14 +36,14 @@ def main() -> int:
             answer = worker.ask(tasks[name].run(number, Envelope(input=reading)))
             assert isinstance(answer, Finished), answer
             answers.append(answer)
-    told = {
+    found = {
         "cpu_variant": ready.cpu_variant,
         "repacked_mib": ready.repacked_mib,
         "load_s": round(ready.load_s, 1),
         "scores": [answer.scores for answer in answers if answer.scores is not None],
         "diagnosis": answers[-1].text,
     }
-    print(json.dumps(told))
+    print(json.dumps(found))
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Run by a board's Python: `counting.py MODEL.gguf…`. Instructions that steps of one thread take, a line of JSON each.
+"""Run by a board's Python: `counting.py MODEL.gguf…` prints the instructions of steps of one thread, a JSON line each.
 
-Counted by the core itself, outside the kernel. Needs nothing but the installed edge-agent, and root.
+The core counts them, without the kernel's. Needs only the installed edge-agent, and root.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PERF_EVENT_OPEN = {"aarch64": 241, "x86_64": 298}
 
 
 class InstructionCounter:
-    """What this thread executes. Raises OSError where the core or the kernel counts nothing."""
+    """Counts the instructions of this thread. Raises OSError if the core or the kernel cannot count."""
 
     def __init__(self) -> None:
         library = ctypes.CDLL(None, use_errno=True)
@@ -32,7 +32,7 @@ class InstructionCounter:
         if self._file < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
-    def read(self) -> int:
+    def count(self) -> int:
         return int.from_bytes(os.read(self._file, 8), sys.byteorder)
 
 
@@ -45,10 +45,10 @@ def main() -> int:
         for rows in ROWS:
             taken = []
             for _ in range(1 + _REPEATS):
-                before = counter.read()
+                before = counter.count()
                 step(rows, 1, 1)
-                taken.append(counter.read() - before)
-            # Not the first, which makes room for it.
+                taken.append(counter.count() - before)
+            # The first step allocates memory.
             counts[rows] = statistics.median(taken[1:])
         print(json.dumps({"model": path, "variant": llama.cpu_variant, "instructions": counts}), flush=True)
         llama.close()

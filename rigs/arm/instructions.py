@@ -1,8 +1,7 @@
-"""How many instructions a row of a step takes on ARM cores: `python -m rigs.arm.instructions MODEL.gguf…`.
+"""How many instructions a row of a step takes on ARM cores, on emulated boards that count what they execute.
 
-Needs root, and what rigs/deploy/emulator.py needs; ten minutes for a core. On whole emulated boards, whose cores count
-what they execute: a count is exact where emulated time means nothing. It is no time either: cores differ in how many
-they execute at once, and a row of one token waits for memory most of the time.
+A count is exact, but it is not a time: cores differ in how many instructions they execute at once, and a row of one
+token mostly waits for memory. Needs root and ten minutes for a core.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from rigs.machine import ROOT, require
 
 CORES = ("cortex-a72", "cortex-a76", "neoverse-v1", "max")
 COUNT_S = 7200.0
-# One core, and a clock that counts what it executes, which its counter needs.
+# One core, with a clock that counts instructions, which the counter needs.
 _COUNTED = ("-icount", "shift=0,sleep=off")
 
 
@@ -53,7 +52,7 @@ def main() -> int:
 
 
 def _disk(folder: Path, packages: Path, models: list[Path]) -> Path:
-    """The installed agent, the models and the program that counts."""
+    """An ext4 image with the installed agent, the models and the counting program."""
     source = folder / "files"
     shutil.copytree(packages, source / "packages")
     for path in (*models, Path(counting.__file__)):
@@ -65,11 +64,11 @@ def _disk(folder: Path, packages: Path, models: list[Path]) -> Path:
     return disk
 
 
-def _print(core: str, told: dict[str, object]) -> None:
-    counts = told["instructions"]
+def _print(core: str, found: dict[str, object]) -> None:
+    counts = found["instructions"]
     assert isinstance(counts, dict)
     per_row = (f"{counts[str(rows)] / rows / 1e6:8.1f}M" for rows in counting.ROWS)
-    variant, model = str(told["variant"]).split()[0], Path(str(told["model"])).name
+    variant, model = str(found["variant"]).split()[0], Path(str(found["model"])).name
     print(f"{core:12} {variant:10} {model:24}", *per_row, flush=True)
 
 

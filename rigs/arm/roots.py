@@ -1,4 +1,4 @@
-"""arm64 systems of Debian below build/arm, whose programs this machine runs under qemu's emulation. Needs root."""
+"""arm64 systems of Debian below build/arm; this machine runs their programs with qemu. Needs root."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rigs.machine import require
 NEEDED = {"mmdebstrap": "mmdebstrap", "qemu-aarch64-static": "qemu-user-static"}
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _QEMU = Path("/usr/lib/binfmt.d/qemu-aarch64.conf")
-# In every root.
+# The same in every root.
 PACKAGES = Path("/opt/edge-agent")
-# And the Python that comes with them.
+# The Python of each suite.
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}
-# A board has more; libstdc++6 is on every system.
+# Every board has these.
 _INCLUDED = "python3,libstdc++6,dash,coreutils"
 
 
@@ -40,7 +40,7 @@ class Root:
         self._path = work / suite
 
     def make(self) -> None:
-        """Once. Packages are unpacked, not set up: emulated, that takes long, and Python does not ask for it."""
+        """Makes it once. Packages are unpacked, not set up: emulated, that takes long, and Python runs without."""
         done = self._path / "complete"
         if done.exists():
             return
@@ -49,13 +49,13 @@ class Root:
         _run([*command, self.suite, str(self._path)])
         (self._path / "proc").mkdir()
         for name in ("bin", "lib", "sbin"):
-            # In trixie a script makes them.
+            # In trixie a package's script makes them.
             if not (self._path / name).exists():
                 (self._path / name).symlink_to(f"usr/{name}")
         done.touch()
 
     def install(self, wheelhouse: Path) -> None:
-        """By the pip of this machine, which takes what that of a board takes; once for each wheelhouse."""
+        """With this machine's pip, which chooses the wheels that a board's would choose; once for each wheelhouse."""
         requirements = wheelhouse / "requirements.txt"
         target = self.outside(PACKAGES)
         done = target / hashlib.sha256(requirements.read_bytes()).hexdigest()
@@ -70,16 +70,16 @@ class Root:
         done.touch()
 
     def outside(self, path: Path) -> Path:
-        """Where a path of the root lies on this machine."""
+        """The path on this machine of a path in the root."""
         return self._path / path.relative_to("/")
 
     def python(self, words: Sequence[str], environment: Mapping[str, str], *, ends_with: int = 0) -> str:
-        """What Python writes to standard output, with edge-agent. Raises SystemExit if it ends with anything else."""
+        """The output of Python with edge-agent. Raises SystemExit for any other exit code than `ends_with`."""
         path = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), str(PACKAGES))))
         return self.run(["python3", *words], {**environment, "PYTHONPATH": path}, ends_with=ends_with)
 
     def run(self, command: Sequence[str], environment: Mapping[str, str] | None = None, *, ends_with: int = 0) -> str:
-        """What a program writes to standard output; /proc is there. Raises SystemExit if it ends with anything else."""
+        """The output of a program that sees /proc. Raises SystemExit for any other exit code than `ends_with`."""
         # The mount ends with the program.
         inside = ["unshare", "--mount", "--pid", "--fork", f"--mount-proc={self._path}/proc", "chroot", str(self._path)]
         given = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **(environment or {})}

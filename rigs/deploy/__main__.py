@@ -1,7 +1,8 @@
 """The playbooks and the unit on boards that boot: makes what they install, then runs the part that is named.
 
-provisioning: boards in containers, from nothing to an answer and back (20 minutes). unit: the unit on booted systems
-with systemd 249, 252 and 257. arm64: one emulated board with its own kernel (an hour).
+provisioning  boards in containers, from nothing to an answer and back (20 minutes).
+unit          the unit on booted systems with systemd 249, 252 and 257.
+arm64         one emulated board with its own kernel (an hour).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import pytest
 
 from rigs.deploy.emulator import EmulatedBoard
 from rigs.deploy.fleet import REPOSITORY, Broker, Fleet
-from rigs.deploy.provisioning import ENCRYPT, FIRST, PASSWORDS, playbook, said
+from rigs.deploy.provisioning import ENCRYPT, FIRST, PASSWORDS, documented, playbook
 from tests.helpers.bundles import asked_bundle
 from tests.helpers.processes import wait_until
 from tests.test_systemd_unit import MAX_EXPOSURE
@@ -66,7 +66,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         boards: list[EmulatedBoard] = []
         fleet = Fleet(folder, boards, broker, architecture="aarch64", broker_host="broker.example")
         boards.append(stack.enter_context(EmulatedBoard(folder, FIRST, fleet.key)))
-        fleet.prepare(bundle, WHEELHOUSE, said("cp -r example plant"), ENCRYPT)
+        fleet.prepare(bundle, WHEELHOUSE, documented("cp -r example plant"), ENCRYPT)
         yield World(fleet, boards[0], broker, folder)
 
 

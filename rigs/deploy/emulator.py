@@ -1,7 +1,6 @@
-"""A whole arm64 board in an emulator: a Debian with a kernel of its own, which containers of this machine cannot give.
+"""A whole arm64 board in an emulator: a Debian with its own kernel, which a container does not have.
 
-So here the kernel's limits on memory and devices hold, and systemd hands credentials to arm64 programs. Needs root,
-mmdebstrap, qemu-user-static and qemu-system-arm. Emulated time says nothing about a board's.
+Here the kernel's limits on memory and devices hold. Emulated time says nothing about a board.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ NEEDED = {
     "qemu-aarch64-static": "qemu-user-static",
 }
 BOOT_S = 600.0
-# As this machine is called in the emulator's network.
+# This machine in the emulator's network.
 HOST = "10.0.2.2"
-# A Raspberry Pi 5's cores, as many as this machine may have, and its least memory.
+# A Raspberry Pi 5's cores and its smallest memory.
 CPU, CORES, MEMORY = "cortex-a76", 2, "2G"
 _RELEASE = "trixie"
 _PACKAGES = (
@@ -45,7 +44,7 @@ _FSTAB = "/dev/vda / ext4 rw,noatime 0 1\n"
 
 
 def image(images: Path = IMAGES) -> Path:
-    """A folder with `disk`, `kernel` and `initrd`, made once; it takes long, for packages are set up emulated."""
+    """A folder with `disk`, `kernel` and `initrd`, made once. It takes long: packages are set up under emulation."""
     folder = images / f"{_RELEASE}-arm64"
     if folder.is_dir():
         return folder
@@ -76,9 +75,9 @@ def image(images: Path = IMAGES) -> Path:
 
 
 class EmulatedBoard:
-    """Reached by ssh as `pi`, who may become root, with a key that is made for it.
+    """Reached by ssh with a key, as the account `pi`, which may become root.
 
-    folder: for its disk, some GB. cpu: as qemu names its cores. options: more for qemu.
+    folder: for its disk, some GB. cpu: qemu's name of its cores. options: more for qemu.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class EmulatedBoard:
         self._machine: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Boot, until systemd says that it is done."""
+        """Returns when systemd has booted."""
         made = image()
         if not self._disk.exists():
             self._make_disk(made / "disk")
@@ -120,7 +119,7 @@ class EmulatedBoard:
             time.sleep(1)
 
     def stop(self) -> None:
-        """Shut down in order."""
+        """Shuts the board down."""
         machine, self._machine = self._machine, None
         if machine is None:
             return
@@ -139,7 +138,7 @@ class EmulatedBoard:
     def run(
         self, *command: str, check: bool = True, timeout_s: float = 300.0, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """A command as root on the board. Raises AssertionError with what it wrote if it fails and should not."""
+        """A command as root on the board. Raises AssertionError with its output if it fails and `check` is set."""
         done = self._ssh("sudo", *command, timeout_s=timeout_s, stdin=stdin)
         return checked(self.name, command, done) if check else done
 
@@ -152,7 +151,7 @@ class EmulatedBoard:
         self._disk.unlink(missing_ok=True)
 
     def _make_disk(self, made: Path) -> None:
-        """A copy of the image's, with this board's name and who may log in; no file of it is ours until it runs."""
+        """A copy of the image's disk with this board's name and the key that may log in."""
         subprocess.run(["cp", "--sparse=always", str(made), str(self._disk)], check=True)
         work = self._disk.with_suffix(".files")
         work.mkdir()
@@ -186,7 +185,7 @@ class EmulatedBoard:
 
     def _is_up(self) -> bool:
         try:
-            told = self._ssh("systemctl", "is-system-running", timeout_s=60)
+            state = self._ssh("systemctl", "is-system-running", timeout_s=60)
         except subprocess.TimeoutExpired:
             return False
-        return told.stdout.strip() in ("running", "degraded")
+        return state.stdout.strip() in ("running", "degraded")

@@ -1,4 +1,4 @@
-"""Boards that Ansible reaches over ssh, their broker, and the folder that a technician works in."""
+"""Boards that Ansible reaches over ssh, their broker, and a technician's working folder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Played:
 
     @property
     def boards(self) -> dict[str, str]:
-        """How it ended for each: "unreachable", "failed", "changed" or "same"; who is not in it was not begun with."""
+        """The result of each board that was begun with: "unreachable", "failed", "changed" or "same"."""
         ends = {}
         for name, changed, unreachable, failed in _RECAP.findall(self.text):
             others = "changed" if int(changed) else "same"
@@ -60,9 +60,9 @@ class Broker:
         text = (_SAMPLES / "edge-agent.conf").read_text("utf-8")
         text = text.replace("/etc/mosquitto/certs", str(folder)).replace("/etc/mosquitto", str(folder))
         text = text.replace("listener 8883", f"listener {self.port} 127.0.0.1")
-        # Else it gives its rights up, and may not read this folder.
+        # Otherwise it gives up its rights, and cannot read this folder.
         user = "user root\n" if os.geteuid() == 0 else ""
-        # As Debian's own mosquitto.conf has it.
+        # Like Debian's own mosquitto.conf.
         kept = f"persistence true\npersistence_location {folder}/\n"
         (folder / "mosquitto.conf").write_text(f"{user}{kept}{text}", "utf-8")
         shutil.copy(_SAMPLES / "edge-agent.acl", folder)
@@ -91,14 +91,14 @@ class Broker:
 
 
 class SshBoard(Board):
-    """A board with an ordinary account `pi` that may become root, reached by a key on a port of 127.0.0.1."""
+    """A board with an account `pi` that may become root, reached by a key on a port of 127.0.0.1."""
 
     def __init__(self, folder: Path, name: str) -> None:
         super().__init__(image(RELEASE), folder, name=name, has_own_network=False)
         self.port = free_port()
 
     def admit(self, public_key: str) -> None:
-        """Sets the account and the ssh server up, on a board that runs."""
+        """Sets the account and the ssh server up on a running board."""
         self.run("useradd", "--create-home", "--shell=/bin/bash", "pi")
         self.run("mkdir", "-p", "/home/pi/.ssh", "/etc/ssh/sshd_config.d")
         for path, text in (
@@ -111,7 +111,7 @@ class SshBoard(Board):
         self.run("systemctl", "enable", "--now", "ssh")
 
     def files(self) -> set[str]:
-        """Every path but logs, backups, what timers of the system write, and where Ansible itself works."""
+        """Every path but logs, backups, caches, and the folders in which the system's timers and Ansible work."""
         skipped = (
             "/proc /sys /dev /run /tmp /var/tmp /var/log /var/cache /var/backups /var/lib/apt /var/lib/systemd "
             "/home/pi/.cache /home/pi/.ansible /root/.ansible"
@@ -122,7 +122,7 @@ class SshBoard(Board):
 
 
 class Reached(Protocol):
-    """port: of 127.0.0.1, on which its ssh server listens."""
+    """port: of 127.0.0.1, where its ssh server listens."""
 
     name: str
     port: int
@@ -131,7 +131,7 @@ class Reached(Protocol):
 class Fleet:
     """The technician's side: a copy of `ansible/` with an inventory of these boards.
 
-    missing: names of boards that nobody reaches. architecture: the boards'. broker_host: as they call it.
+    missing: names of boards that cannot be reached. broker_host: the broker's name on the boards.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Fleet:
         return self.key.with_suffix(".pub").read_text("ascii")
 
     def prepare(self, bundle: Path, wheelhouse: Path, *commands: str) -> None:
-        """The repository as far as a technician needs it, these commands of the README, and the edits it asks for."""
+        """Makes the technician's part of the repository, runs these commands of the README, and makes its edits."""
         for name in ("ansible", "systemd"):
             shutil.copytree(REPOSITORY / name, self.repository / name)
         (self.repository / "dist" / "wheelhouse").mkdir(parents=True)
@@ -189,7 +189,7 @@ class Fleet:
         return self.repository / "ansible" / "plant"
 
     def edit(self, old: str, new: str) -> None:
-        """In what all boards have in common."""
+        """Changes the variables that all boards share."""
         path = self.plant / "group_vars" / "boards" / "main.yml"
         text = path.read_text("utf-8")
         assert old in text, f"{path} has no {old!r}:\n{text}"
@@ -208,7 +208,7 @@ class Fleet:
         link.symlink_to(wheelhouse)
 
     def started(self, command: str) -> subprocess.Popen[str]:
-        """As typed in `ansible/`, with Ansible on the PATH; the leader of its process group."""
+        """Starts a command in `ansible/`, with Ansible on the PATH, as the leader of its process group."""
         vault = self.folder / "vault-password"
         vault.write_text("open sesame\n", "ascii")
         environment = {
@@ -230,7 +230,7 @@ class Fleet:
         )
 
     def play(self, command: str) -> Played:
-        """A command that runs a playbook, to its end."""
+        """Runs a playbook's command to its end."""
         with self.started(command) as process:
             text, _ = process.communicate(timeout=PLAY_S)
         return Played(process.returncode, text)

@@ -1,6 +1,6 @@
-"""Runs on a board, in the place of the agent and with all that its unit allows and forbids; writes what it can do.
+"""Runs on a board instead of the agent, under its unit, and writes what the unit lets it do.
 
-python probe.py FILE: a JSON object of texts, each `done` or the name of the error.
+`python probe.py FILE` writes a JSON object of texts, each `done` or the name of the error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CREDENTIALS = Path("/etc/edge-agent/credentials")
 
 
 def main(path: Path) -> None:
-    tried = {name: _outcome(deed) for name, deed in _DEEDS.items()}
+    tried = {name: _outcome(attempt) for name, attempt in _ATTEMPTS.items()}
     reading = asdict(Board(Path("/"), MODELS).read())
     secrets = {file.name: file.read_text(encoding="utf-8") for file in sorted(CREDENTIALS.iterdir())}
     found = {
@@ -37,25 +37,25 @@ def main(path: Path) -> None:
     path.write_text(json.dumps(found), encoding="utf-8")
 
 
-def _outcome(deed: Callable[[], object]) -> str:
+def _outcome(attempt: Callable[[], object]) -> str:
     try:
-        deed()
+        attempt()
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, str(error))
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+    except Exception as error:  # noqa: BLE001 - the name of any error is the result
         return repr(error)
     return "done"
 
 
 def _known(value: Any, name: str = "") -> list[str]:
-    """Names of what is not null."""
+    """Names of the values that are not null."""
     if isinstance(value, dict):
         return [found for key, below in value.items() for found in _known(below, f"{name}.{key}")]
     return [] if value is None else [name]
 
 
 def _callback() -> None:
-    """As llama-cpp-python makes its callbacks."""
+    """Like llama-cpp-python's callbacks."""
     compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int))
     numbers = (ctypes.c_int * 3)(3, 1, 2)
     ctypes.CDLL(None).qsort(numbers, 3, 4, compare(lambda one, other: one[0] - other[0]))
@@ -83,7 +83,7 @@ def _write(folder: str) -> Callable[[], None]:
     return write
 
 
-_DEEDS: dict[str, Callable[[], object]] = {
+_ATTEMPTS: dict[str, Callable[[], object]] = {
     "ask the firmware": lambda: ask_firmware(Path("/dev/vcio"), 0x0003_0046, bytes(4)),
     "call back from C": _callback,
     "map the model": _map_model,

@@ -1,5 +1,4 @@
-"""Boards to install things on: a Debian or Ubuntu with systemd, booted in a container. Needs root, mmdebstrap and
-systemd-container; for Ubuntu the package ubuntu-keyring.
+"""Boards to install things on: a Debian or Ubuntu with systemd, booted in a container, as root.
 
 Images are made once, below build/roots, in some minutes each. A board is an image under its own layer, which lasts
 until it is discarded:
@@ -26,20 +25,17 @@ BOOT_S = 120.0
 NEEDED = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}
 _PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "ca-certificates", "iproute2", "procps"),
-    # What a llama.cpp built with OpenMP needs; a compiler would have brought it.
+    # A llama.cpp that is built with OpenMP needs libgomp1.
     *("mosquitto", "mosquitto-clients", "libgomp1"),
 )
-# The tree of cgroups that systemd keeps its services in: cgroup v2, beside v1 where this machine has both.
+# systemd's tree of cgroups: version 2, beside version 1 where this machine has both.
 _CGROUP_MOUNTS = [path for path in map(Path, ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")) if path.is_dir()]
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """python: the newest there that the agent runs on, and the packages that bring it. systemd: its version.
-
-    components: of its archive, which mmdebstrap knows by the release's name.
-    """
+    """python: the newest one of the release, which python_packages bring. components: of the release's archive."""
 
     systemd: int
     python: str
@@ -53,7 +49,7 @@ RELEASES = {
     "jammy": Release(
         systemd=249,
         python="3.11",
-        # python3 itself, which is 3.10, is what Ansible runs with.
+        # Ansible runs with python3, which is 3.10.
         python_packages=("python3", "python3.11", "python3.11-venv"),
         components="main,universe",
     ),
@@ -61,7 +57,7 @@ RELEASES = {
 
 
 def image(name: str, images: Path = IMAGES) -> Path:
-    """The root of a release of RELEASES, made if it is not there. Neither mosquitto nor sshd starts with it."""
+    """The root of a release, made if it does not exist. Neither mosquitto nor sshd starts with it."""
     root = images / name
     if root.is_dir():
         return root
@@ -71,7 +67,7 @@ def image(name: str, images: Path = IMAGES) -> Path:
     packages = ",".join((*_PACKAGES, *release.python_packages))
     hooks = (
         'systemctl --root="$1" --quiet disable ssh mosquitto',
-        # A board has an identity of its own from its first boot on, and what it was named.
+        # A board gets its identity at its first boot, and its name from us.
         'rm -f "$1"/etc/machine-id "$1"/etc/hostname "$1"/etc/resolv.conf; touch "$1"/etc/machine-id',
     )
     command = ["mmdebstrap", "--quiet", "--mode=root", "--arch=amd64", "--variant=minbase"]
@@ -88,7 +84,7 @@ def image(name: str, images: Path = IMAGES) -> Path:
 def checked(
     name: str, command: tuple[str, ...], done: subprocess.CompletedProcess[str]
 ) -> subprocess.CompletedProcess[str]:
-    """What a command on a board did. Raises AssertionError with what it wrote if it failed."""
+    """The result of a command on a board. Raises AssertionError with its output if it failed."""
     if done.returncode != 0:
         told = f"{done.stdout}{done.stderr}"
         raise AssertionError(f"{name}: {shlex.join(command)} ended with {done.returncode}:\n{told}")
@@ -96,11 +92,10 @@ def checked(
 
 
 class Board:
-    """One container. Its root (`root`) can be read and written while it runs, too.
+    """One container. Its root (`root`) can be read and written while it runs.
 
-    folder: none that pytest clears away, for it would clear the board that is mounted there. name: its host name.
-    has_own_network: with a loopback of its own, and nothing else; without, it shares this machine's network. options:
-    more for systemd-nspawn, such as `--bind-ro=…`.
+    folder: pytest must not remove it while the board is mounted there. name: the host name. has_own_network: only a
+    loopback; otherwise the board shares this machine's network. options: of systemd-nspawn.
     """
 
     def __init__(
@@ -115,16 +110,16 @@ class Board:
         self.name = name
         self.root = folder / name / "root"
         self.log = folder / name / "console.log"
-        # Several tests may have a board of this name at once.
+        # Several tests may run a board of this name at once.
         self._machine = f"{name}-{os.getpid()}"
         self._lower = lower
         self._options = (*options, *(("--private-network",) if has_own_network else ()))
         self._container: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Boot, until systemd says that it is done."""
+        """Returns when systemd has booted."""
         self._mount()
-        # A cgroup of its own, or the services of two boards would be mixed.
+        # Its own cgroup, or the services of two boards would mix.
         enter = ""
         for path in self._cgroups():
             path.mkdir(exist_ok=True)
@@ -133,12 +128,12 @@ class Board:
         command += [f"--hostname={self.name}", "--register=no", "--keep-unit", "--console=pipe", *self._options]
         with self.log.open("ab") as log:
             self._container = subprocess.Popen(
-                # It ends with whoever started it, in whatever way that ends.
+                # The board ends when this process ends.
                 ["sh", "-e", "-c", f'{enter}exec setpriv --pdeathsig TERM "$@"', "sh", *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Where this machine has cgroup v1 still, the board must not; systemd 257 refuses to start with it.
+                # systemd 257 refuses to start with cgroup v1, which this machine may have.
                 env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             )
         give_up_at = time.monotonic() + BOOT_S
@@ -148,7 +143,7 @@ class Board:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """Shut down in order, as `poweroff` does. What was written stays."""
+        """Shuts down like `poweroff`. Files stay."""
         container, self._container = self._container, None
         if container is not None and container.poll() is None:
             container.terminate()
@@ -163,7 +158,7 @@ class Board:
         self.start()
 
     def discard(self) -> None:
-        """Stop, and forget what was written."""
+        """Stops the board and removes its files."""
         self.stop()
         if self.root.is_mount():
             subprocess.run(["umount", str(self.root)], check=True)
@@ -175,7 +170,7 @@ class Board:
     def run(
         self, *command: str, check: bool = True, timeout_s: float = 60.0, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """A command as root on the board. Raises AssertionError with what it wrote if it fails and should not."""
+        """A command as root on the board. Raises AssertionError with its output if it fails and `check` is set."""
         enter = [
             "nsenter",
             f"--target={self._leader()}",
@@ -222,7 +217,7 @@ class Board:
         return [mount / self._machine for mount in _CGROUP_MOUNTS or [Path("/sys/fs/cgroup")]]
 
     def _leader(self) -> int:
-        """The process that is number 1 on the board."""
+        """The process with number 1 on the board."""
         assert self._container is not None, "the board is not running"
         children = Path(f"/proc/{self._container.pid}/task/{self._container.pid}/children").read_text(encoding="ascii")
         return int(children.split()[-1])

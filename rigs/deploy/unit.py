@@ -61,14 +61,14 @@ labels = ["normal", "imbalance", "bearing fault", "cavitation"]
 
 
 class Service:
-    """The agent as systemd sees it on a board, and all that is said on the board's bus."""
+    """The agent under systemd on a board, and all messages on the board's bus."""
 
     def __init__(self, board: Board) -> None:
         self.board = board
         self._heard = board.root / "srv" / "heard"
 
     def install(self, release: str, wheel: Path, bundle: Path) -> None:
-        """By the README's samples, with what they leave to the reader: configuration, model, secrets, a broker."""
+        """Follows the README's samples, and adds configuration, model, secrets and a broker."""
         board, etc = self.board, self.board.root / "etc"
         files = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
         board.run("mkdir", "-p", "/srv/repository")
@@ -80,7 +80,7 @@ class Service:
         (board.root / "srv" / wheel.name).write_bytes(wheel.read_bytes())
         install = install.replace("python3 ", f"{python} ").replace("install . ", f"install /srv/{wheel.name} ")
         self.shell(install, PIP_NO_INDEX="1", PIP_FIND_LINKS="/srv/wheels")
-        # Sensors that this machine does not have.
+        # This machine lacks these sensors.
         trees.load("rk3588-mainline").write(board.root / "srv/tree")
         self.shell("mount --bind /srv/tree/sys/class /sys/class")
         setup, _, start = service.partition("systemctl daemon-reload")
@@ -142,7 +142,7 @@ class Service:
         return self.shell("journalctl --unit edge-agent --output cat --no-pager")
 
     def ask(self, task: str = "triage") -> dict[str, Any]:
-        """One request over TLS, as a sensor would."""
+        """One request over TLS, like a sensor's."""
         told = self.shell(
             f"{self._client('rr')} -W 60 -t {BASE}/infer/{task}/request -e edgeai/v1/reply/me -m {shlex.quote(READING)}"
         )
@@ -155,7 +155,7 @@ class Service:
         self.board.run("sh", "-c", f"{self._client('pub')} -q 1 -l -t {topic}", stdin=lines)
 
     def heard(self, topic: str) -> list[dict[str, Any]]:
-        """All that came on a topic so far."""
+        """All messages on a topic so far."""
         messages = [json.loads(line) for line in self._heard.read_text(encoding="utf-8").splitlines(keepends=True)]
         return [json.loads(message["payload"]) for message in messages if message["topic"] == topic]
 
@@ -165,7 +165,7 @@ class Service:
         return self.heard(f"{BASE}/health")[before]
 
     def wait_for_another(self, pid: int) -> None:
-        """Until systemd has another agent up than that one."""
+        """Returns when systemd has started another agent."""
 
         def is_up() -> bool:
             state, now = self.shell("systemctl show --value -p ActiveState -p MainPID edge-agent").split()
@@ -176,13 +176,13 @@ class Service:
 
 @pytest.fixture(scope="module")
 def wheels() -> Path:
-    """Of the agent's dependencies; compiling one of them would take half an hour."""
+    """Wheels of the agent's dependencies; the compilation of llama.cpp would take half an hour."""
     return REPOSITORY / "dist/wheelhouse/x86_64"
 
 
 @pytest.fixture(scope="module")
 def agent_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The agent as it is now."""
+    """The agent of this working tree."""
     folder = tmp_path_factory.mktemp("agent")
     subprocess.run(
         [sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", f"--wheel-dir={folder}", str(REPOSITORY)],
@@ -200,7 +200,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=RELEASES)
 def service(request: pytest.FixtureRequest, wheels: Path, agent_wheel: Path, bundle: Path) -> Iterator[Service]:
     with TemporaryDirectory(dir="/var/tmp") as name:
-        # The device of a firmware that does not answer.
+        # A firmware's device that does not answer.
         device = Path(name) / "vcio"
         subprocess.run(["mknod", str(device), "c", "1", "3"], check=True)
         device.chmod(0o660)
@@ -243,7 +243,7 @@ def test_root_uses_the_same_configuration(service: Service) -> None:
     program = "/opt/edge-agent/current/bin/edge-agent"
     assert json.loads(service.shell(f"{program} ask triage '{READING}'"))["status"] == "ok"
     assert "hint" not in service.shell(f"{program} check-config 2>&1")
-    # The one that is asked by doctor is the broker; the clock of a container is not its own.
+    # doctor may find other faults: the clock of a container is not its own.
     assert re.search(r"^good +broker", service.shell(f"{program} doctor || true"), re.MULTILINE)
 
 
@@ -257,12 +257,12 @@ def test_all_sensors_are_read(service: Service) -> None:
     assert health["disk"]["free_mb"] > 0
 
 
-def test_it_can_do_what_it_must_and_no_more(service: Service) -> None:
+def test_the_unit_allows_what_the_agent_needs_and_no_more(service: Service) -> None:
     found = probed(service)
-    # By a filter of system calls before systemd 253, by the kernel since.
+    # A filter of system calls refuses it before systemd 253, the kernel since.
     assert found["tried"].pop("map memory to write and execute") in ("EPERM", "EACCES")
     assert found["tried"] == {
-        # The device is open to it; that there is no firmware behind it is another matter.
+        # The unit lets it open the device, behind which there is no firmware here.
         "ask the firmware": "ENOTTY",
         "call back from C": "done",
         "map the model": "done",
@@ -287,7 +287,7 @@ def test_it_can_do_what_it_must_and_no_more(service: Service) -> None:
 
 
 def probed(service: Service) -> dict[str, Any]:
-    """What probe.py tells in the place of the agent."""
+    """The result of probe.py instead of the agent."""
     unit = (service.board.root / "etc/systemd/system/edge-agent.service").read_text(encoding="utf-8")
     run = "/opt/edge-agent/current/bin/python /srv/probe.py"
     changes = {
@@ -312,7 +312,7 @@ def outside_of_the_unit(service: Service) -> dict[str, Any]:
     )
 
 
-def test_a_frozen_agent_is_started_anew(service: Service) -> None:
+def test_a_frozen_agent_is_restarted(service: Service) -> None:
     pid = service.pid
     service.shell(f"kill -STOP {pid}")
     service.wait_for_another(pid)
@@ -320,7 +320,7 @@ def test_a_frozen_agent_is_started_anew(service: Service) -> None:
     assert service.ask()["status"] == "ok"
 
 
-def test_a_killed_worker_does_not_take_the_agent_with_it(service: Service) -> None:
+def test_a_killed_worker_does_not_end_the_agent(service: Service) -> None:
     pid, worker_pid, before = service.pid, service.worker_pid, service.next_health()["worker"]["restarts"]
     service.shell(f"kill -KILL {worker_pid}")
     assert service.ask()["status"] == "ok"
@@ -333,25 +333,25 @@ def test_out_of_memory_the_worker_is_chosen(service: Service) -> None:
     def score(pid: int) -> int:
         return int(service.shell(f"cat /proc/{pid}/oom_score_adj"))
 
-    # A container may not be allowed to lower one.
+    # A container may not be allowed to lower a score.
     assert (score(service.pid), score(service.worker_pid)) in ((-500, 500), (0, 500))
     assert (service.show("OOMPolicy"), service.show("OOMScoreAdjust")) == ("continue", "-500")
 
 
 @pytest.mark.parametrize("signal", ["KILL", "TERM", "SEGV"])
-def test_a_killed_agent_is_started_anew(service: Service, signal: str) -> None:
+def test_a_killed_agent_is_restarted(service: Service, signal: str) -> None:
     pid = service.pid
     service.shell(f"kill -{signal} {pid}")
     service.wait_for_another(pid)
     assert service.ask()["status"] == "ok"
-    assert service.show("StartLimitIntervalUSec") == "0"  # as often as it takes
+    assert service.show("StartLimitIntervalUSec") == "0"  # without limit
 
 
-def test_a_bad_configuration_is_not_tried_again(service: Service) -> None:
+def test_a_bad_configuration_is_not_retried(service: Service) -> None:
     restart = "systemctl restart edge-agent"
     service.configure(CONFIG.replace('site = "hall1"', 'sight = "hall1"'))
     assert service.board.run("sh", "-c", restart, check=False).returncode == 1
-    time.sleep(7)  # RestartSec= and more: that nothing happens is to be seen
+    time.sleep(7)  # longer than RestartSec=: no restart may come
     assert service.show("ActiveState") == "failed"
     assert service.show("ExecMainStatus") == "78"
     assert service.show("NRestarts") == "0"

@@ -1,4 +1,4 @@
-"""Each case in a process of its own, forked from this one: it may die, stand still or want all memory there is."""
+"""Each case in its own forked process, which may die, hang or ask for all memory."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic
 
-# What became of a case, and why.
+# How a case ended, and why.
 Outcome = tuple[str, str]
-# What no input may do. Of `failed` the driver says why.
-ENDED, STILL, RAISED, FAILED = "ended", "stood still", "raised", "failed"
-BAD = (ENDED, STILL, RAISED, FAILED)
-_KEPT_WORDS = 400
+# What no input may cause. A driver says why a case `failed`.
+ENDED, HUNG, RAISED, FAILED = "ended", "hung", "raised", "failed"
+BAD = (ENDED, HUNG, RAISED, FAILED)
+_KEPT_CHARACTERS = 400
 
 
 def tried(work: Callable[[], Outcome], *, cpu_s: int, memory_bytes: int, patience_s: float = 60.0) -> Outcome:
-    """What `work` gives, or how the process of its own ended it.
+    """The result of `work` in a child process, or how the child ended.
 
-    cpu_s: of its own time; memory_bytes: of addresses beyond those that this process has. patience_s: by the clock.
+    cpu_s: of CPU time; memory_bytes: of addresses beyond those of this process; patience_s: of wall time.
     """
     with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as log:
         sys.stdout.flush()
@@ -40,11 +40,11 @@ def tried(work: Callable[[], Outcome], *, cpu_s: int, memory_bytes: int, patienc
         if status == 0:
             outcome, why = json.loads(told.read())
             return outcome, why
-        words = " ".join(log.read().decode(errors="replace").split())[-_KEPT_WORDS:]
+        words = " ".join(log.read().decode(errors="replace").split())[-_KEPT_CHARACTERS:]
         if status is None:
-            return STILL, f"after {patience_s:g} s: {words}"
+            return HUNG, f"after {patience_s:g} s: {words}"
         if status == -signal.SIGXCPU:
-            return STILL, f"after {cpu_s} s of CPU time: {words}"
+            return HUNG, f"after {cpu_s} s of CPU time: {words}"
         return ENDED, f"{signal.Signals(-status).name if status < 0 else status}: {words}"
 
 
@@ -58,7 +58,7 @@ def _work_and_end(work: Callable[[], Outcome], told: int, log: int, cpu_s: int, 
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
         try:
             outcome = work()
-        except Exception as error:  # noqa: BLE001 - what must not come is told
+        except Exception as error:  # noqa: BLE001 - an unexpected error is the finding
             place = traceback.extract_tb(error.__traceback__)[-1]
             outcome = RAISED, f"{error!r} at {Path(place.filename).name}:{place.lineno}"
         sys.stdout.flush()
@@ -69,14 +69,14 @@ def _work_and_end(work: Callable[[], Outcome], told: int, log: int, cpu_s: int, 
 
 
 def _waited(child: int, patience_s: float) -> int | None:
-    """Its return code, minus a signal's number; None = it had to be killed."""
+    """The return code, or minus a signal's number; None = the child had to be killed."""
     descriptor = os.pidfd_open(child)
     try:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         began = monotonic()
         is_done = bool(poll.poll(patience_s * 1000))
-        # Those that it started, too.
+        # With the processes that it started.
         if not is_done or monotonic() - began > patience_s:
             os.killpg(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
@@ -86,7 +86,7 @@ def _waited(child: int, patience_s: float) -> int | None:
 
 
 def report(outcomes: Iterable[tuple[int, Outcome]], *, is_whole: bool = False) -> int:
-    """Prints what became of each bad case, or of each, and how many of each there were; 1 if one of them is bad."""
+    """Prints each bad case (with is_whole: every case) and the counts; 1 if a case is bad."""
     counts = Counter[str]()
     for number, (outcome, why) in outcomes:
         counts[outcome] += 1
@@ -99,13 +99,13 @@ def report(outcomes: Iterable[tuple[int, Outcome]], *, is_whole: bool = False) -
 def drive(
     name: str, about: str | None, outcomes: Callable[..., Iterable[tuple[int, Outcome]]], *, of_model: bool = False
 ) -> int:
-    """`python -m rigs.fuzz.NAME`: its exit code. of_model: `outcomes` takes a model's path before count and first."""
+    """The exit code of `python -m rigs.fuzz.NAME`. of_model: `outcomes` takes a model's path before count and first."""
     parser = argparse.ArgumentParser(prog=f"python -m rigs.fuzz.{name}", description=about)
     if of_model:
         parser.add_argument("model", type=Path)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")
-    parser.add_argument("--all", action="store_true", help="tell of each, not only of what must not be")
+    parser.add_argument("--all", action="store_true", help="print every case, not only the bad ones")
     given = parser.parse_args()
     models = (given.model,) if of_model else ()
     return report(outcomes(*models, given.count, given.first), is_whole=given.all)

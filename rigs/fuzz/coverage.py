@@ -1,6 +1,6 @@
 """Parsers under libFuzzer, which keeps the inputs that reach new code (atheris, x86-64 Linux; installed below build/).
 
-Exit code 1 if a parser raised, stood still or took too much memory; the input that did it is below build/fuzz/found.
+Exit code 1 if a parser raised, hung or took too much memory; the input that did it is below build/fuzz/found.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _NAMES = (
     "configuration",
 )
 _TIMEOUT_S, _MEMORY_MB, _MAX_BYTES = 10, 1024, 4096
-# Of one target: all of them are replayed by the tests, in a second or two.
-_MOST_KEPT, _MOST_KEPT_BYTES = 27, 4096
+# For each target; the tests replay them in a second or two.
+_MAX_KEPT, _MAX_KEPT_BYTES = 27, 4096
 _OURS = (str(ROOT / "edge_agent"), str(ROOT / "convert"))
-_MAX_TOLD = 4000
+_MAX_SHOWN = 4000
 Line = tuple[str, int]
 
 
@@ -43,8 +43,10 @@ def _run(name: str, seconds: int) -> int:
     runs = next((line.split()[-1] for line in done.stderr.splitlines() if "number_of_executed_units" in line), "?")
     print(f"{name}: {runs} runs, {len(list(working.iterdir()))} inputs that reach something", flush=True)
     if done.returncode:
-        told = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith(("INFO:", "WARNING:"))]
-        print("\n".join(told)[-_MAX_TOLD:], flush=True)
+        shown = [
+            line for line in (done.stdout + done.stderr).splitlines() if not line.startswith(("INFO:", "WARNING:"))
+        ]
+        print("\n".join(shown)[-_MAX_SHOWN:], flush=True)
     return done.returncode
 
 
@@ -56,23 +58,23 @@ def _install_atheris() -> None:
 
 
 def _child(name: str, options: list[str]) -> None:
-    import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: PLC0415 - not of the tests' environment
+    import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: PLC0415 - installed below build/
 
     with atheris.instrument_imports(include=["edge_agent", "convert"]):
-        from rigs.fuzz.targets import TARGETS  # noqa: PLC0415 - what is loaded here is instrumented
+        from rigs.fuzz.targets import TARGETS  # noqa: PLC0415 - modules that are imported here are instrumented
     atheris.Setup([name, *options], TARGETS[name])
     atheris.Fuzz()
 
 
 def _keep(name: str) -> None:
-    """Of what reaches something, the smallest files that together reach every line."""
+    """Keeps the smallest inputs that together reach every line."""
     from rigs.fuzz.targets import TARGETS  # noqa: PLC0415 - see `_child`
 
     known = {file: _lines(TARGETS[name], file.read_bytes()) for file in sorted((CORPUS / name).iterdir())}
     reached = set[Line]().union(*known.values())
     files = sorted((WORK / "corpus" / name).iterdir(), key=lambda file: (file.stat().st_size, file.name))
     for file in files:
-        if len(known) >= _MOST_KEPT or file.stat().st_size > _MOST_KEPT_BYTES:
+        if len(known) >= _MAX_KEPT or file.stat().st_size > _MAX_KEPT_BYTES:
             break
         lines = _lines(TARGETS[name], file.read_bytes())
         if not lines <= reached:
@@ -115,7 +117,7 @@ def main() -> int:
         parser.error(f"no targets: {', '.join(sorted(unknown))}")
     _install_atheris()
     codes = []
-    # Two at once, as the tests run.
+    # Two at once.
     room = threading.Semaphore(2)
 
     def run(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What a stranger, a bad disk or a bad program may have made of a file: JSON, text, and the file itself."""
+"""Damage that a stranger, a bad disk or a bad program may do: to JSON, to bytes, and to the file itself."""
 
 from __future__ import annotations
 
@@ -10,49 +10,47 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-_VALUES: tuple[Any, ...] = (
-    *(None, True, False, 0, -1, 1, 2, 3, 7, 255, 4096, 2**31 - 1, 2**31, 2**32, 2**63, 2**64, 10**30, -(2**63)),
-    *(0.0, -0.0, 0.5, 1e-300, 1e38, 1e39, 1e308, float("nan"), float("inf"), float("-inf")),
-    *(
-        "",
-        " ",
-        "\0",
-        "a\nb",
-        "\x1b[2J",
-        "\ud800",
-        "../x",
-        "/etc/passwd",
-        "x" * 5000,
-        "é",
-        "\u202e",
-        "{{ 7*7 }}",
-        "null",
-    ),
-    *([], {}, [[]], [None], {"": None}, {"a": {"b": []}}, [0] * 5000, ["a", "a"], [1, "1"]),
+_INTEGERS = (-(2**63), -1, 0, 1, 2, 3, 7, 255, 4096, 2**31 - 1, 2**31, 2**32, 2**63, 2**64, 10**30)
+_FLOATS = (0.0, -0.0, 0.5, 1e-300, 1e38, 1e39, 1e308, float("nan"), float("inf"), float("-inf"))
+_STRINGS = (
+    "",
+    " ",
+    "\0",
+    "a\nb",
+    "\x1b[2J",
+    "\ud800",
+    "../x",
+    "/etc/passwd",
+    "é",
+    "\u202e",
+    "{{ 7*7 }}",
+    "null",
+    "x" * 5000,
 )
-_TEXTS = (
-    *(
-        b"",
-        b"{}",
-        b"[]",
-        b"null",
-        b"0",
-        b'"x"',
-        b"{",
-        b"\xff\xfe",
-        b"\xef\xbb\xbf{}",
-        b"[" * 100_000,
-        b'{"a":' * 50_000,
-    ),
-    *(b'{"a":1,"a":2}', b'{"a":NaN}', b'{"a":1e999}', b'{"a":' + b"9" * 6000 + b"}", b"\0" * 4096, b" " * 100_000),
+_CONTAINERS: tuple[Any, ...] = ([], {}, [[]], [None], {"": None}, {"a": {"b": []}}, [0] * 5000, ["a", "a"], [1, "1"])
+_VALUES: tuple[Any, ...] = (None, True, False, *_INTEGERS, *_FLOATS, *_STRINGS, *_CONTAINERS)
+_SMALL_FILES = (
+    b"",
+    b"{}",
+    b"[]",
+    b"null",
+    b"0",
+    b'"x"',
+    b"{",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf{}",
+    b'{"a":1,"a":2}',
+    b'{"a":NaN}',
 )
+_LARGE_FILES = (b"[" * 100_000, b'{"a":' * 50_000, b'{"a":' + b"9" * 6000 + b"}", b"\0" * 4096, b" " * 100_000)
+_FILES = (*_SMALL_FILES, *_LARGE_FILES, b'{"a":1e999}', b'{"a":1,"a":2}')
 _FAR = Path("/proc/self/environ")
 _SPARSE_BYTES = 1 << 40
 _MOST_BYTES = 1 << 27
 
 
 def damage_json(document: Any, dice: random.Random) -> Any:
-    """A copy with another value somewhere, one that is gone, one too many, or two in each other's place."""
+    """A copy with one value changed, removed, added or exchanged with another."""
     document = copy.deepcopy(document)
     place: Any = document
     while place:
@@ -80,18 +78,18 @@ def damage_json(document: Any, dice: random.Random) -> Any:
 
 
 def json_text(document: Any, dice: random.Random) -> bytes:
-    """Now and then as no JSON library writes it."""
+    """Sometimes in a form that no JSON library writes."""
     text = json.dumps(document, ensure_ascii=dice.random() < 0.5, indent=dice.choice([None, None, 1]))
     if dice.random() < 0.1 and text.startswith("{") and len(text) > 2:
-        # A key twice.
+        # A duplicate key.
         text = '{"name": 1, ' + text[1:]
     return text.encode(errors="surrogatepass")
 
 
 def damage_bytes(data: bytes, dice: random.Random) -> bytes:
-    """Cut, longer, with other bytes, or something else."""
+    """Cut, longer, with other bytes, or replaced by another file."""
     if not data or dice.random() < 0.2:
-        return dice.choice(_TEXTS)
+        return dice.choice(_FILES)
     changed = bytearray(data)
     match dice.randrange(5):
         case 0:
@@ -111,12 +109,12 @@ def damage_bytes(data: bytes, dice: random.Random) -> bytes:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether a change may read and write it."""
+    """Whether it is a small regular file, which damage may read and write."""
     return path.is_file() and not path.is_symlink() and path.stat().st_size < _MOST_BYTES
 
 
 def replace_file(path: Path, dice: random.Random) -> str:
-    """Something else of that name, or nothing; tells what."""
+    """Puts something else, or nothing, in the file's place. The name of what it is."""
     other = path.with_name(f"{path.name}.other")
     what = dice.choice(
         ["gone", "empty", "folder", "pipe", "socket", "loop", "nowhere", "device", "far", "link", "sparse"]

@@ -1,6 +1,6 @@
 """Models with damaged headers: what passes the agent's check must not end llama.cpp.
 
-`python -m rigs.fuzz.gguf MODEL.gguf --count 1000`: exit code 1 if a process was ended or stood still.
+`python -m rigs.fuzz.gguf MODEL.gguf --count 1000`: exit code 1 if a process was ended or hung.
 """
 
 from __future__ import annotations

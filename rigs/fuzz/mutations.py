@@ -1,4 +1,4 @@
-"""A sound GGUF model with something wrong in its header: always the same for the same number."""
+"""A sound GGUF model with faults in its header, always the same for the same number."""
 
 from __future__ import annotations
 
@@ -19,22 +19,11 @@ _KINDS |= {"10": 10, "11": 11, "12": 12}
 _TYPES = {kind.name: number for number, kind in TENSOR_TYPES.items()}
 _INTEGERS = (0, 1, 2, 3, 7, 31, 33, 63, 64, 255, 512, 513, 600, 1024, 4096, 65536, 2**31 - 1, 2**31, 2**32 - 1)
 _NUMBERS = (0.0, -0.0, 1.0, -1.0, 1e-45, 1e-38, 1e-6, 2.0, 1e4, 1e30, 3e38, -3e38, float("inf"), float("nan"))
-_TEXTS: tuple[str, ...] = (
-    "",
-    "llama",
-    "bert",
-    "t5",
-    "rwkv",
-    "gpt2",
-    "no_vocab",
-    "yarn",
-    "longrope",
-    "linear",
-    "none",
-    "whitespace",
+_TEXTS = (
+    *("", "llama", "bert", "t5", "rwkv", "gpt2", "no_vocab", "yarn", "longrope", "linear", "none", "whitespace"),
+    *("gemma4", "sarvam-moe", "llama-bpe", "deepseek-r1-qwen", "default", "mpt", "chatglm-bpe", "kimi-k2", "qwen3"),
 )
-_TEXTS += ("gemma4", "sarvam-moe", "llama-bpe", "deepseek-r1-qwen", "default", "mpt", "chatglm-bpe", "kimi-k2", "qwen3")
-# Read by llama.cpp where a model has them.
+# Keys that llama.cpp reads where a model has them.
 _OPTIONAL = (
     "qwen2.attention.causal",
     "qwen2.attention.key_length",
@@ -67,7 +56,7 @@ _OPTIONAL = (
 
 @dataclass(slots=True)
 class Parts:
-    """values: by key, the number of a type and its content; tensors: (name, number of a type, shape, data)."""
+    """values: type number and content by key; tensors: (name, type number, shape, data)."""
 
     values: dict[str, tuple[int, Any]]
     tensors: list[tuple[str, int, tuple[int, ...], bytes]]
@@ -84,7 +73,7 @@ def read_parts(path: Path) -> Parts:
 
 
 def mutated(parts: Parts, number: int) -> bytes:
-    """With one to three things wrong."""
+    """The file with one to three faults."""
     dice = random.Random(number)
     parts = Parts(dict(parts.values), list(parts.tensors))
     for _ in range(dice.choice((1, 1, 1, 2, 3))):

@@ -1,6 +1,6 @@
-"""The parsers of what comes from outside, each as a function of bytes: nothing but its own errors may leave it.
+"""The parsers of outside input, each as a function of bytes that may raise only its own errors.
 
-corpus/ has a folder for each, by its name: coverage.py adds to them, the tests replay them.
+corpus/ has a folder for each name: coverage.py adds to them, the tests replay them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SEPARATOR = b"\x1f"
 
 @contextmanager
 def _refused(*errors: type[Exception]) -> Iterator[None]:
-    """What these errors say can be told: something, and not too much of it."""
+    """Catches these errors, whose messages must be neither empty nor huge."""
     try:
         yield
     except errors as error:
@@ -49,7 +49,7 @@ def _refused(*errors: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def _file(data: bytes, nbytes: int | None = None) -> Iterator[Path]:
-    """With zeros up to so many bytes."""
+    """Padded with zeros to `nbytes`."""
     descriptor = os.memfd_create("fuzz")
     try:
         os.write(descriptor, data)
@@ -60,7 +60,7 @@ def _file(data: bytes, nbytes: int | None = None) -> Iterator[Path]:
 
 
 def gguf(data: bytes) -> None:
-    """A model's header, and an adapter's; the weights are zeros."""
+    """The header of a model and of an adapter; the weights are zeros."""
     with _file(data, 1 << 18) as path:
         for read in (read_model_facts, check_adapter):
             with _refused(HeaderError):
@@ -74,7 +74,7 @@ def safetensors(data: bytes) -> None:
 
 
 def checkpoint(data: bytes) -> None:
-    """config.json, tokenizer.json with tokenizer_config.json, adapter_config.json: separated."""
+    """config.json, tokenizer.json, tokenizer_config.json and adapter_config.json, separated."""
     parts = (*data.split(_SEPARATOR), b"{}", b"{}", b"{}", b"{}")
     documents: list[dict[str, Any]] = []
     for part in parts[:4]:
@@ -96,7 +96,7 @@ def manifest(data: bytes) -> None:
 
 
 def messages(data: bytes) -> None:
-    """Payload, task, Response Topic, Content Type, Correlation Data: separated. Whatever is refused is answered."""
+    """Payload, task, Response Topic, Content Type and Correlation Data, separated. Every refusal is a reply."""
     parts = data.split(_SEPARATOR)
     payload, task, reply, kind, correlation = (*parts[:5], *[b""] * (5 - len(parts[:5])))
     known = {"response_topic": _text(reply), "content_type": _text(kind), "correlation": correlation or None}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rigs.fuzz import prompts
-from rigs.fuzz.children import ENDED, FAILED, RAISED, STILL, Outcome, tried
+from rigs.fuzz.children import ENDED, FAILED, HUNG, RAISED, Outcome, tried
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +59,7 @@ def grow() -> Outcome:
     return "unharmed", str(len(bytearray(1 << 33)))
 
 
-@pytest.mark.parametrize(("work", "outcome"), [(die, ENDED), (loop, STILL), (grow, RAISED)])
+@pytest.mark.parametrize(("work", "outcome"), [(die, ENDED), (loop, HUNG), (grow, RAISED)])
 def test_what_may_not_be_is_told(work: object, outcome: str) -> None:
     found, why = tried(work, cpu_s=1, memory_bytes=1 << 28)  # type: ignore[arg-type]
     assert (found, bool(why)) == (outcome, True)

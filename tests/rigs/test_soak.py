@@ -26,7 +26,7 @@ FACTS = Facts(ledger=LEDGER, torn_streams=0, visits=3, visits_without_health=0, 
 def samples(
     *, count: int = 60, last: ProcessSample = PROCESS, state_bytes: int = 1000, late_ms: float = 10.0
 ) -> list[Sample]:
-    """The second half of the run as told."""
+    """A run whose second half has the given values."""
     return [
         Sample(
             at_s=float(number), answered=100 * number, unanswered=2, agent=PROCESS if number < count / 2 else last,
