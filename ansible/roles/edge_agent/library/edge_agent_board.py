@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import platform
 import re
 import shutil
@@ -14,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.edge_agent_places import MODELS, OPT, bundle_in_force, linked_agent, linked_bundle
 
 DOCUMENTATION = """
 module: edge_agent_board
@@ -25,69 +22,122 @@ options:
     type: path
     default: /usr/bin/python3
   controller_s:
-    description: Seconds since 1970 on the controller, to tell the offset of the board's clock from.
+    description: Seconds since 1970 on the controller, for the offset of the board's clock.
     type: float
-  are_hashes_checked:
-    description: Also reads every byte of the bundle in use.
-    type: bool
-    default: false
 """
 
-_LOOK = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2], 64 if sys.maxsize > 2**32 else 32)"
+OPT = Path("/opt/edge-agent")
+MODELS = Path("/var/lib/edge-agent/models")
+# The agent's record of its last model switch.
+SWITCHED = Path("/var/lib/edge-agent/state/model-1.json")
+# tasks/switch.yml writes it before it changes anything, and removes it at its end.
+SWITCHING = OPT / "switching.json"
+
+_PYTHON_FACTS = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2], 64 if sys.maxsize > 2**32 else 32)"
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            "python": {"type": "path", "default": "/usr/bin/python3"},
-            "controller_s": {"type": "float"},
-            "are_hashes_checked": {"type": "bool", "default": False},
-        },
+        argument_spec={"python": {"type": "path", "default": "/usr/bin/python3"}, "controller_s": {"type": "float"}},
         supports_check_mode=True,
     )
     given = module.params
-    python, _, bits = (_output(given["python"], "-c", _LOOK) or "").partition(" ")
-    disk_free_mb, disk = min((_free_mb(folder), _mount(folder)) for folder in (OPT, MODELS))
     offset_s = None if given["controller_s"] is None else round(time.time() - given["controller_s"], 1)
-    module.exit_json(
-        changed=False,
-        board={
-            "model": _text("/proc/device-tree/model").strip("\0\n") or None,
-            "architecture": platform.machine(),
-            "kernel": platform.release(),
-            "python_version": python or None,
-            "python_bits": int(bits or 0),
-            "has_timesyncd": Path("/usr/lib/systemd/system/systemd-timesyncd.service").exists(),
-            "systemd_version": int(re.search(r"\d+", _output("systemctl", "--version") or "0").group()),
-            "memory_total_mb": _memory_mb("MemTotal"),
-            "memory_available_mb": _memory_mb("MemAvailable"),
-            "disk_free_mb": disk_free_mb,
-            "disk": disk,
-            "has_memory_cgroup": "memory" in _text("/sys/fs/cgroup/cgroup.controllers").split(),
-            "is_memory_cgroup_asked_for": "cgroup_enable=memory" in _text("/proc/cmdline").split(),
-            "boot_command_line": _boot_command_line(),
-            "clock_offset_s": offset_s,
-            "clock_told": told_offset(offset_s or 0.0),
-            "governors": sorted({path.read_text().strip() for path in _governor_files()}),
-            "swap_on_disk": _swap_on_disk(),
-        },
-        installed=_installed(are_hashes_checked=given["are_hashes_checked"]),
-    )
+    module.exit_json(changed=False, board=board(given["python"], offset_s), installed=installed())
 
 
-def told_offset(offset_s: float) -> str:
-    """In words, of which clock is which: a board without a battery may be years behind."""
-    amount = abs(offset_s)
-    for unit_s, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if amount >= 2 * unit_s:
-            amount, name = round(amount / unit_s), unit
-            break
-    else:
-        amount, name = round(amount, 1), "s"
-    return f"{amount} {name} {'behind' if offset_s < 0 else 'ahead of'}"
+def board(python: str, offset_s: float | None) -> dict[str, Any]:
+    version, _, bits = (_output(python, "-c", _PYTHON_FACTS) or "").partition(" ")
+    systemd = re.search(r"\d+", _output("systemctl", "--version") or "")
+    folder = min((OPT, MODELS), key=_free_mb)
+    governors = Path("/sys/devices/system/cpu/cpufreq").glob("policy*/scaling_governor")
+    swaps = [line.split()[0] for line in _text("/proc/swaps").splitlines()[1:]]
+    return {
+        "model": _text("/proc/device-tree/model").strip("\0\n") or None,
+        "architecture": platform.machine(),
+        "python_version": version or None,
+        "python_bits": int(bits or 0),
+        "has_timesyncd": Path("/usr/lib/systemd/system/systemd-timesyncd.service").exists(),
+        "systemd_version": int(systemd.group()) if systemd else 0,
+        "memory_total_mb": _memory_mb("MemTotal"),
+        "memory_available_mb": _memory_mb("MemAvailable"),
+        "disk_free_mb": _free_mb(folder),
+        "disk": str(folder),
+        "has_memory_cgroup": "memory" in _text("/sys/fs/cgroup/cgroup.controllers").split(),
+        "is_memory_cgroup_asked_for": "cgroup_enable=memory" in _text("/proc/cmdline").split(),
+        "boot_command_line": _boot_command_line(),
+        "clock_offset_s": offset_s,
+        "governors": sorted({path.read_text().strip() for path in governors}),
+        # Swap to compressed memory wears nothing out.
+        "swap_on_disk": [name for name in swaps if not name.startswith("/dev/zram")],
+    }
 
 
-def _text(path: str) -> str:
+def installed() -> dict[str, Any]:
+    properties = _output("systemctl", "show", "edge-agent", "-p", "ActiveState,ActiveEnterTimestamp,NRestarts") or ""
+    service = dict(line.split("=", 1) for line in properties.splitlines() if "=" in line)
+    versions = _names(OPT / "versions")
+    return {
+        "agent": _linked(OPT),
+        "previous_agent": _linked(OPT, "previous"),
+        "bundle": bundle_in_force(),
+        "linked_bundle": _linked(MODELS),
+        "previous_bundle": _linked(MODELS, "previous"),
+        # For `model-rollback`.
+        "kept_bundles": [path.name for path in _switched()],
+        "versions": versions,
+        # A version is whole once this file is in it.
+        "agents": [name for name in versions if (OPT / "versions" / name / "requirements.txt").is_file()],
+        "bundles": {name: _bundle(MODELS / name) for name in _names(MODELS)},
+        "is_configured": Path("/etc/edge-agent/config.toml").is_file(),
+        "service": service.get("ActiveState", "unknown"),
+        "since": service.get("ActiveEnterTimestamp", ""),
+        "restarts": int(service.get("NRestarts") or 0),
+        "interrupted": json.loads(_text(SWITCHING) or "null"),
+        # Kept until the service has answered with the new one.
+        "has_former_configuration": Path("/run/edge-agent-former").is_dir(),
+    }
+
+
+def bundle_in_force() -> str | None:
+    """What the agent opens at its start: the bundle of its last switch, else the one before, else the linked one."""
+    whole = (path for path in _switched() if (path / "manifest.json").is_file())
+    return next((path.name for path in whole), None) or _linked(MODELS)
+
+
+def _switched() -> list[Path]:
+    """The bundle of the agent's last switch, then the one that it would roll back to; empty if there was no switch."""
+    try:
+        record = json.loads(SWITCHED.read_text("utf-8"))
+        # A switch from another configured path no longer counts.
+        if record["configured"] == str(MODELS / "current"):
+            return [Path(path) for path in (record["current"], record["previous"]) if path]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return []
+
+
+def _bundle(folder: Path) -> dict[str, Any]:
+    """about: tells bundles of one name and version apart; sha256: of its model, None where it is not whole."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+        files = manifest["files"]
+        about = f"{manifest['quantization']}, {sum(listed['bytes'] for listed in files.values()) / 1e6:.0f} MB"
+        return {"about": about, "sha256": files["model.gguf"]["sha256"], "has_canaries": "canaries.json" in files}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"about": "not whole", "sha256": None, "has_canaries": False}
+
+
+def _linked(folder: Path, link: str = "current") -> str | None:
+    path = folder / link
+    return path.readlink().name if path.is_symlink() else None
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.is_symlink()) if folder.is_dir() else []
+
+
+def _text(path: str | Path) -> str:
     try:
         return Path(path).read_text("utf-8", "replace")
     except OSError:
@@ -108,94 +158,15 @@ def _memory_mb(name: str) -> int:
 
 
 def _free_mb(path: Path) -> int:
-    return shutil.disk_usage(_there(path)).free // 1_000_000
-
-
-def _mount(path: Path) -> str:
-    """Where the disk is mounted that the folder lies on."""
-    there = _there(path).resolve()
-    return str(next(folder for folder in (there, *there.parents) if os.path.ismount(folder)))
-
-
-def _there(path: Path) -> Path:
-    """The folder, or the nearest above it that there is."""
-    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+    """Of the folder's disk, or of the nearest folder above it that exists."""
+    there = next(folder for folder in (path, *path.parents) if folder.is_dir())
+    return shutil.disk_usage(there).free // 1_000_000
 
 
 def _boot_command_line() -> str | None:
-    """The file that a Raspberry Pi's kernel command line comes from, by release of its system."""
+    """The file with a Raspberry Pi's kernel command line; its place depends on the system's release."""
     files = ("/boot/firmware/cmdline.txt", "/boot/cmdline.txt")
     return next((file for file in files if "root=" in _text(file)), None)
-
-
-def _governor_files() -> list[Path]:
-    return list(Path("/sys/devices/system/cpu/cpufreq").glob("policy*/scaling_governor"))
-
-
-def _swap_on_disk() -> list[str]:
-    """Files and partitions; what is compressed in memory wears nothing out."""
-    names = [line.split()[0] for line in _text("/proc/swaps").splitlines()[1:]]
-    return [name for name in names if not name.startswith("/dev/zram")]
-
-
-def _installed(*, are_hashes_checked: bool) -> dict[str, Any]:
-    properties = _output("systemctl", "show", "edge-agent", "-p", "ActiveState,SubState,ActiveEnterTimestamp,NRestarts")
-    service = dict(line.split("=", 1) for line in (properties or "").splitlines() if "=" in line)
-    bundle = bundle_in_force()
-    return {
-        "agent": linked_agent(),
-        "previous_agent": linked_agent("previous"),
-        "bundle": bundle,
-        "linked_bundle": linked_bundle(),
-        "previous_bundle": linked_bundle("previous"),
-        "bundle_fault": _bundle_fault(MODELS / bundle) if bundle and are_hashes_checked else None,
-        "agents": _whole(OPT / "versions", "requirements.txt"),
-        "bundles": _whole(MODELS, "manifest.json"),
-        "contents": {name: _contents(MODELS / name) for name in _names(MODELS)},
-        "is_configured": Path("/etc/edge-agent/config.toml").is_file(),
-        "service": service.get("ActiveState", "unknown"),
-        "since": service.get("ActiveEnterTimestamp", ""),
-        "restarts": int(service.get("NRestarts") or 0),
-        "last_switch": json.loads(_text("/opt/edge-agent/last-switch.json") or "null"),
-    }
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.is_symlink()) if folder.is_dir() else []
-
-
-def _whole(folder: Path, last: str) -> list[str]:
-    """Those to which the file has come that is brought last."""
-    return [name for name in _names(folder) if (folder / name / last).is_file()]
-
-
-def _contents(folder: Path) -> str:
-    """What tells bundles apart that have one name and version."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-        size_bytes = sum(listed["bytes"] for listed in manifest["files"].values())
-        return f"{manifest['quantization']}, {size_bytes / 1e6:.0f} MB"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "not whole"
-
-
-def _bundle_fault(folder: Path) -> str | None:
-    try:
-        files = json.loads((folder / "manifest.json").read_text("utf-8"))["files"]
-        for name, listed in files.items():
-            if _sha256(folder / name) != listed["sha256"]:
-                return f"{name} is not as the manifest lists it"
-    except (OSError, ValueError, KeyError) as error:
-        return str(error)
-    return None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()  # not file_digest: Ansible may run with a Python that is older than the agent's
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":
