@@ -1,1 +1,1 @@
-"""The agent under a factory's load for hours: what grows, what is lost, what a request writes to the disk."""
+"""The agent under a factory's load for minutes or hours: are answers right, and do memory and files stay bounded?"""

@@ -1,199 +1,149 @@
-"""What a request costs a memory card: bytes that reach the block device, and that the agent writes.
+"""What a request costs a memory card: bytes that the agent writes, and bytes that reach the block device.
 
     python -m rigs.soak.card [--rates 0.1,1,10,50] [--seconds 300]
+    python -m rigs.soak.card --rates 5 --seconds 1 --window 1 --warm-up 24      (the short form)
 
-The state folder lies on an ext4 of its own, an image on a loop device (needs root; without, only what the agent writes
-is counted: write_bytes of /proc/PID/io). All rates run side by side, each with an agent of its own on the echo engine,
-with the journal on disk and in memory. Measured is after the file of changes has grown to its size, and the window for
-duplicates, here 30 s, has filled: what is forgotten is counted, too. Beside them: the same records with SQLite's
-defaults and a commit for each change.
+The state folder lies on its own ext4, an image on a loop device. That needs root; otherwise only the agent's own writes
+count (write_bytes of /proc/PID/io). All rates run side by side, each with its own agent on the echo engine, with the
+journal on disk and in memory. Counting begins when the write-ahead log and the window for duplicates are full.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.core.clock import Moment
-from edge_agent.core.publications import Publication
-from edge_agent.store.journal import Journal
-from edge_agent.store.journal_connection import WAL_SUFFIX
-from edge_agent.store.journal_file import FILE, WAL_BYTES
+from edge_agent.core.strict_json import encode
 from edge_agent.tools.demo.readings import held_out
-from rigs.soak.line import Line
+from rigs.soak.caller import Caller
 from rigs.soak.place import BASE, TRIAGE, running
-from tests.helpers.support import inbound
 
-WINDOW_S = 30.0
-WIDTH = 24
+IN_FLIGHT = 24
 IMAGE_BYTES = 128 << 20
-# Of two steps of an engine on a board: a request and its answer do not come at once.
+# Like two steps of an engine on a board: a request and its answer are not recorded in the same moment.
 ENGINE = "echo:step_ms=100"
 _SECTOR = 512
 _YEAR_S = 365 * 86400
 _REPLY_TOPIC = "edgeai/v1/reply/card"
-Written = Callable[[], int | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """device_bytes: at the block device; None = not seen. process_bytes: write_bytes of the agent."""
+    """device_bytes: None = not measured."""
 
-    what: str
+    journal: str
     per_s: float
     requests: int
     seconds: float
     device_bytes: int | None
     process_bytes: int
 
-    @property
-    def bytes_per_request(self) -> float | None:
-        """At the device where it is seen."""
-        written = self.process_bytes if self.device_bytes is None else self.device_bytes
-        return written / self.requests if self.requests else None
 
-
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rates", default="0.1,1,10,50", help="requests a second (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=300.0, help="of each rate (default: %(default)s)")
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    rates = [float(rate) for rate in given.rates.split(",")]
-    runs = [(rate, journal) for journal in ("disk", "memory") for rate in [0.0, *rates]]
+    parser.add_argument("--window", type=int, default=30, help="dedup_window_s of the agents (default: %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=480, help="requests before (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    rates = [0.0, *map(float, options.rates.split(","))]
+    runs = [(journal, rate) for journal in ("disk", "memory") for rate in rates]
     with ThreadPoolExecutor(len(runs)) as pool:
-        costs = list(pool.map(lambda run: agent_cost(run[0], run[1], given.seconds), runs))
-    costs.append(naive_cost(300))
-    if given.json:
-        print(json.dumps([asdict(cost) for cost in costs]))
-        return 0
-    print(f"{'':34} {'a second':>8} {'requests':>8} {'device':>11} {'process':>11} {'a request':>10} {'GB a year':>10}")
+        costs = list(
+            pool.map(lambda run: measure(run[0], run[1], options.seconds, options.window, options.warm_up), runs)
+        )
+    print("journal  requests/s  requests  device bytes  process bytes  bytes/request  GB/year")
     for cost in costs:
-        each = "-" if cost.bytes_per_request is None else f"{cost.bytes_per_request:,.0f}"
-        device = "-" if cost.device_bytes is None else f"{cost.device_bytes:,}"
         written = cost.process_bytes if cost.device_bytes is None else cost.device_bytes
-        year = f"{written / cost.seconds * _YEAR_S / 1e9:.1f}" if cost.seconds else "-"
-        print(f"{cost.what:34} {cost.per_s:8g} {cost.requests:8} {device:>11} {cost.process_bytes:>11,}", end=" ")
-        print(f"{each:>10} {year:>10}")
-    print("in bytes; the last column is computed from the rate measured")
+        device = "-" if cost.device_bytes is None else f"{cost.device_bytes:,}"
+        each = f"{written / cost.requests:,.0f}" if cost.requests else "-"
+        per_year = written / cost.seconds * _YEAR_S / 1e9
+        print(
+            f"{cost.journal:7}  {cost.per_s:10g}  {cost.requests:8}  {device:>12}  {cost.process_bytes:>13,}  "
+            f"{each:>13}  {per_year:7.1f}"
+        )
     return 0
 
 
-def agent_cost(per_s: float, journal: str, seconds: float) -> Cost:
-    """per_s: 0 = nobody asks."""
+def measure(journal: str, per_s: float, seconds: float, window_s: int, warm_up: int) -> Cost:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "state").mkdir()
+        queue = f"dedup_window_s = {window_s}\n"
         with (
-            _own_device(folder / "state") as written,
-            running(folder, ENGINE, journal=journal, queue=f"dedup_window_s = {WINDOW_S:.0f}\n") as place,
+            _own_device(folder / "state") as device_bytes,
+            running(folder, ENGINE, journal=journal, queue=queue) as place,
         ):
+            asker = _Asker(place.port)
+            for _ in range(0, warm_up, IN_FLIGHT):
+                asker.ask(IN_FLIGHT)
+                asker.await_answers()
+            asker.run(1.3 * window_s, per_s)
             pid = place.agent.process.pid
-            heard = threading.Semaphore(0)
-            line = Line(place.port, "5", (_REPLY_TOPIC,), lambda *_: heard.release())
-            readings = [one.payload for one in held_out()]
-            fill_changes(line, place.state_dir, heard)
-            began = time.monotonic()
-            before: tuple[int | None, int, float] | None = None
-            asked = asked_before = 0
-            while (now := time.monotonic()) < began + WINDOW_S + 10 + seconds:
-                if before is None and now >= began + WINDOW_S + 10:
-                    before, asked_before = (written(), _write_bytes(pid), now), asked
-                if asked < int((now - began) * per_s):
-                    asked += 1
-                    reading = readings[asked % len(readings)]
-                    envelope = {"id": f"r{asked}", "input": reading, "reply_to": _REPLY_TOPIC, "deadline_ms": 60_000}
-                    line.publish(f"{BASE}/infer/{TRIAGE}/request", json.dumps(envelope))
-                else:
-                    time.sleep(min(0.02, 0.2 / max(per_s, 0.1)))
-            for _ in range(asked):
-                assert heard.acquire(timeout=60), "not all is answered"
-            assert before is not None
-            device_before, process_before, at = before
-            device = written()
-            cost = Cost(
-                what=f'agent, journal = "{journal}"',
+            device_before, process_before, began = device_bytes(), _write_bytes(pid), time.monotonic()
+            requests = asker.run(seconds, per_s)
+            asker.await_answers()
+            device_after = device_bytes()
+            return Cost(
+                journal=journal,
                 per_s=per_s,
-                requests=asked - asked_before,
-                seconds=time.monotonic() - at,
-                device_bytes=None if device is None or device_before is None else device - device_before,
+                requests=requests,
+                seconds=time.monotonic() - began,
+                device_bytes=None if device_after is None or device_before is None else device_after - device_before,
                 process_bytes=_write_bytes(pid) - process_before,
             )
-            line.close()
-    return cost
 
 
-def fill_changes(line: Line, state_dir: Path, heard: threading.Semaphore) -> None:
-    """Asks until the file of changes has the size that it keeps, as it has after some hours."""
-    changes = state_dir / f"{FILE}{WAL_SUFFIX}"
-    asked = 0
-    while changes.exists() and changes.stat().st_size < WAL_BYTES:
-        for _ in range(WIDTH):
-            asked += 1
-            envelope = {"id": f"first {asked}", "input": "x" * 2000, "reply_to": _REPLY_TOPIC, "deadline_ms": 60_000}
-            line.publish(f"{BASE}/infer/{TRIAGE}/request", json.dumps(envelope))
-        for _ in range(WIDTH):
-            assert heard.acquire(timeout=60), "not all is answered"
+class _Asker:
+    def __init__(self, port: int) -> None:
+        self._answers = threading.Semaphore(0)
+        self._caller = Caller(port, "5", (_REPLY_TOPIC,), lambda *_: self._answers.release())
+        self._readings = [one.payload for one in held_out()]
+        self._asked = self._answered = 0
 
+    def ask(self, count: int) -> None:
+        for _ in range(count):
+            self._asked += 1
+            reading = self._readings[self._asked % len(self._readings)]
+            envelope = {"id": f"r{self._asked}", "input": reading, "reply_to": _REPLY_TOPIC, "deadline_ms": 60_000}
+            self._caller.publish(f"{BASE}/infer/{TRIAGE}/request", encode(envelope))
 
-def naive_cost(count: int) -> Cost:
-    """SQLite as it comes: a rollback journal, fsync at each commit, a commit for each change."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "state"
-        folder.mkdir()
-        with _own_device(folder) as written:
-            path = folder / "naive.sqlite"
-            with closing(sqlite3.connect(path)) as connection:
-                connection.execute("PRAGMA user_version = 1")  # from now on its pages have the default's size
-            journal = Journal(path)
-            journal._connection.execute("PRAGMA journal_mode = DELETE")
-            journal._connection.execute("PRAGMA synchronous = FULL")
-            device_before, process_before = written(), _write_bytes(os.getpid())
-            reading = held_out()[0].payload
-            at = Moment("boot", 1.0, 1.0)
-            reply = Publication(topic=_REPLY_TOPIC, payload=b"x" * 700)
-            for number in range(count):
-                envelope = {"id": f"r{number}", "input": reading, "reply_to": _REPLY_TOPIC, "deadline_ms": 60_000}
-                row = journal.accept(inbound(f"{BASE}/infer/{TRIAGE}/request", envelope), TRIAGE, at)
-                journal.commit()
-                journal.answer(row, TRIAGE, reply, b"k" * 32, at)
-                journal.commit()
-                journal.delivered(row)
-                journal.commit()
-                if number >= WINDOW_S:
-                    journal.forget(row - int(WINDOW_S))
-                    journal.commit()
-            device = written()
-            journal.close()
-    return Cost(
-        what="SQLite's defaults, each change", per_s=0, requests=count, seconds=0,
-        device_bytes=None if device is None or device_before is None else device - device_before,
-        process_bytes=_write_bytes(os.getpid()) - process_before,
-    )  # fmt: skip
+    def await_answers(self) -> None:
+        while self._answered < self._asked:
+            assert self._answers.acquire(timeout=60), "not all requests are answered"
+            self._answered += 1
+
+    def run(self, seconds: float, per_s: float) -> int:
+        """Asks at this rate; returns the number of requests."""
+        began, asked = time.monotonic(), 0
+        while (elapsed_s := time.monotonic() - began) < seconds:
+            due = int(elapsed_s * per_s) - asked
+            self.ask(due)
+            asked += due
+            time.sleep(0.02)
+        return asked
 
 
 def _write_bytes(pid: int) -> int:
-    found = re.search(r"^write_bytes: (\d+)", Path(f"/proc/{pid}/io").read_text("ascii"), re.MULTILINE)
+    found = re.search(r"(?m)^write_bytes: (\d+)", Path(f"/proc/{pid}/io").read_text("ascii"))
     assert found
     return int(found[1])
 
 
 @contextmanager
-def _own_device(folder: Path) -> Iterator[Written]:
-    """Mounts an ext4 there; gives a function of what has been written to its device so far."""
+def _own_device(folder: Path) -> Iterator[Callable[[], int | None]]:
+    """Mounts an ext4 there; gives a function that returns what was written to its device so far, None if unknown."""
     if os.geteuid():
         print("not root: only what the process writes is counted", file=sys.stderr)
         yield lambda: None
@@ -201,14 +151,13 @@ def _own_device(folder: Path) -> Iterator[Written]:
     image = folder.with_suffix(".img")
     with image.open("wb") as file:
         file.truncate(IMAGE_BYTES)
-    # Lazy initialization would write behind our backs.
+    # Lazy initialization would write in the background.
     subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image)], check=True)
     subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
     try:
-        listed = subprocess.run(
-            ["findmnt", "-n", "-o", "SOURCE", str(folder)], check=True, capture_output=True, text=True
-        ).stdout
-        stat = Path("/sys/block") / Path(listed.strip()).name / "stat"
+        command = ["findmnt", "-n", "-o", "SOURCE", str(folder)]
+        source = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        stat = Path("/sys/block") / Path(source.strip()).name / "stat"
         yield lambda: int(stat.read_text("ascii").split()[6]) * _SECTOR
     finally:
         subprocess.run(["umount", str(folder)], check=True)

@@ -1,4 +1,4 @@
-"""The processes of one run: mosquitto and the agent, with the demonstration's tasks and what sensors publish."""
+"""The processes of one run: mosquitto, and the agent with the demonstration's tasks and a sensor's topic."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.demo.readings import checkpoint_folder, tasks
@@ -27,7 +25,7 @@ START_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Of a running agent. folder: its configuration, log and state."""
+    """Where an agent runs. folder: its configuration, log and state."""
 
     folder: Path
     port: int
@@ -42,9 +40,8 @@ class Place:
         return self.folder / "config.log"
 
     @property
-    def worker(self) -> psutil.Process | None:
-        """None: there is none now."""
-        return next(map(psutil.Process, workers(self.agent.process.pid)), None)
+    def worker_pid(self) -> int | None:
+        return next(iter(workers(self.agent.process.pid)), None)
 
 
 def make_model(engine: str, model: Path | None, folder: Path) -> str:
