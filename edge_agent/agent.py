@@ -53,7 +53,7 @@ from edge_agent.requests.tasks import load_tasks, prefixes_of
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.publisher import StatusPublisher
 from edge_agent.store.journal_sync import Synced
-from edge_agent.watchdog import Vitals, stalled
+from edge_agent.watchdog import Vitals, stalled_part
 from edge_agent.worker.process import WorkerExited
 from edge_agent.worker.supervisor import End, FromWorker, Supervisor
 
@@ -278,7 +278,7 @@ class Agent:
         """Three times as often as systemd wants: a step of ours may be late."""
         assert self._watchdog_s is not None
         self._timers["watchdog"] = now + self._watchdog_s / 3
-        fault = stalled(
+        fault = stalled_part(
             Vitals(
                 network=self._connections.threads_at_work,
                 worker_silent_s=self._supervisor.silent_s(now),

@@ -317,7 +317,7 @@ def test_the_watchdog_is_fed_while_all_parts_make_progress(
     assert [text.split(": ", 1)[1] for text in told] == [
         "the network thread of hall1.board1.data has ended or stands still",
         "the board was not read for 60 s",
-        "there is no worker, and none to come",
+        "there is no worker, and none will be started",
     ]
 
 

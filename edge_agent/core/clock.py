@@ -1,4 +1,4 @@
-"""The time of day, told only when it is known; and moments that outlive the process, and the boot."""
+"""The time of day, where it is known; and moments that another process, or another boot, can place on its clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-# A board without a clock battery wakes up in 1970 or at its image's date. No time before this page was written is true.
+# A board without a clock battery starts in 1970 or at its image's date. An earlier time is not true.
 _EARLIEST = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
 
@@ -22,16 +22,16 @@ def timestamp(seconds: float | None = None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A point in time that another process can place. monotonic_s: of this boot's clock; wall_s: since 1970."""
+    """A point in time that another process can place. monotonic_s: on this boot's clock; wall_s: since 1970."""
 
     boot: str
     monotonic_s: float
     wall_s: float
 
     def placed(self, now: Moment) -> float:
-        """On the monotonic clock of `now`, in seconds; negative if it was before this boot.
+        """In seconds of the monotonic clock of `now`; negative = before this boot.
 
-        After another boot only the time of day can tell. Where that was unset, it was at least before this boot.
+        After another boot only the time of day places it. Where that was unset, it was before this boot.
         """
         if self.boot == now.boot:
             return min(self.monotonic_s, now.monotonic_s)
@@ -41,7 +41,7 @@ class Moment:
 
 
 def moment(monotonic_s: float) -> Moment:
-    """Of a time of this process's monotonic clock, not long ago."""
+    """The moment at a recent time of this process's monotonic clock."""
     return Moment(_boot(), monotonic_s, time.time() - (time.monotonic() - monotonic_s))
 
 
@@ -49,5 +49,5 @@ def moment(monotonic_s: float) -> Moment:
 def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:  # as good as a new boot at each start
+    except OSError:  # counts as a new boot at each start
         return f"unknown {time.time_ns()}"

@@ -1,78 +1,55 @@
-"""The agent's log, bounded: a flood of bad requests must not fill the card, nor push out what was said before it."""
+"""A log handler with a rate limit, so that a flood of bad requests fills neither the card nor the journal."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
-# Of lines that differ in their values only.
-AT_ONCE = 50
+# A token bucket for each kind of line. Lines of one kind differ in their values only.
+BURST = 50
 THEN_EVERY_S = 10.0
-# Kinds are as many as there are calls in the code; libraries may put values into what should be the same.
-_MAX_KINDS = 1000
+# There is one kind for each log call in the code; libraries may put values into the message itself.
+MAX_KINDS = 1000
 
 
 @dataclass(slots=True)
-class _Kind:
-    credit: float
-    seen_at: float
+class _Bucket:
+    tokens: float
+    filled_at: float
     left_out: int = 0
-    level: int = logging.INFO
 
 
 class BoundedHandler(logging.StreamHandler[TextIO]):
-    """Writes AT_ONCE lines of a kind, then one every THEN_EVERY_S seconds, and in it how many were left out.
-
-    What is left out after the last of a kind is told by `close`, at the end of the process.
-    """
+    """Writes BURST lines of a kind, then one every THEN_EVERY_S seconds, which says how many were left out."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
         self._clock = clock
-        self._kinds: dict[tuple[str, str], _Kind] = {}
+        self._buckets: OrderedDict[tuple[str, str], _Bucket] = OrderedDict()
 
     def emit(self, record: logging.LogRecord) -> None:
-        note = self._note(record)
-        if note is None:
+        bucket = self._bucket((record.name, str(record.msg)))
+        if bucket.tokens < 1:
+            bucket.left_out += 1
             return
-        if note:
+        bucket.tokens -= 1
+        if bucket.left_out:
             record = copy.copy(record)
-            record.msg, record.args = f"{record.getMessage()} ({note})", None
+            record.msg, record.args = f"{record.getMessage()} ({bucket.left_out} similar lines were left out)", None
+            bucket.left_out = 0
         super().emit(record)
 
-    def close(self) -> None:
-        for (name, message), kind in self._kinds.items():
-            if kind.left_out:
-                told = f"{kind.left_out} lines like this one were left out at last: {message}"
-                super().emit(logging.LogRecord(name, kind.level, "", 0, told, None, None))
-        self._kinds.clear()
-        super().close()
-
-    def _note(self, record: logging.LogRecord) -> str | None:
-        """What is to be added to the line, often nothing; None = it is left out."""
+    def _bucket(self, kind: tuple[str, str]) -> _Bucket:
         now = self._clock()
-        kind = self._kind(record, now)
-        kind.credit = min(AT_ONCE, kind.credit + (now - kind.seen_at) / THEN_EVERY_S)
-        kind.seen_at = now
-        if kind.credit < 1:
-            kind.left_out += 1
-            kind.level = record.levelno
-            return None
-        kind.credit -= 1
-        left_out, kind.left_out = kind.left_out, 0
-        notes = [f"{left_out} lines like this one were left out before it"] if left_out else []
-        if kind.credit < 1 and not left_out:
-            notes.append(f"from here on one of these is told in {THEN_EVERY_S:.0f} s")
-        return "; ".join(notes)
-
-    def _kind(self, record: logging.LogRecord, now: float) -> _Kind:
-        key = (record.name, str(record.msg))
-        found = self._kinds.pop(key, None)
-        if found is None and len(self._kinds) >= _MAX_KINDS:
-            del self._kinds[next(iter(self._kinds))]
-        self._kinds[key] = found or _Kind(AT_ONCE, now)
-        return self._kinds[key]
+        bucket = self._buckets.setdefault(kind, _Bucket(BURST, now))
+        self._buckets.move_to_end(kind)
+        if len(self._buckets) > MAX_KINDS:
+            self._buckets.popitem(last=False)
+        bucket.tokens = min(BURST, bucket.tokens + (now - bucket.filled_at) / THEN_EVERY_S)
+        bucket.filled_at = now
+        return bucket

@@ -1,6 +1,6 @@
-"""A whole Home Assistant with nothing but its MQTT integration; prints its entities once a second, as a JSON line.
+"""Home Assistant with its MQTT integration alone; prints its entities once a second as a line of JSON.
 
-Runs in an environment of its own: python instance.py FOLDER PORT
+It runs in its own environment: python instance.py FOLDER PORT
 """
 
 from __future__ import annotations
