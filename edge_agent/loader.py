@@ -7,6 +7,7 @@ with the files that the configuration names.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from edge_agent.core import topics
-from edge_agent.core.config import ClassifyTask, Config, DeviceConfig, MqttConfig
+from edge_agent.core.bounded import OutOfBoundsError, tried_apart
+from edge_agent.core.config import ClassifyTask, Config, DeviceConfig, ExtractTask, MqttConfig
 from edge_agent.core.config_file import ConfigError, named_tables, read_document, validate
 from edge_agent.core.errors import field_name, file_fault, shown
 from edge_agent.models.config_faults import model_faults, model_refusals, switched_hint
@@ -74,7 +76,23 @@ def config_hints(config: Config) -> list[str]:
         if isinstance(task, ClassifyTask) and not task.names_a_label
     ]
     refused = [f"{fault}; `run` refuses it" for fault in model_refusals(config)]
-    return [*unnamed, *refused, *filter(None, [switched_hint(config), leftover_hint(config)])]
+    return [*unnamed, *_schema_hints(config), *refused, *filter(None, [switched_hint(config), leftover_hint(config)])]
+
+
+def _schema_hints(config: Config) -> list[str]:
+    """What answers of `extract` tasks are only validated against; the engine that knows it runs as another process."""
+    schemas = {name: task.output_schema for name, task in config.tasks.items() if isinstance(task, ExtractTask)}
+    if not schemas:
+        return []
+    try:
+        found = json.loads(tried_apart("edge_agent.engine.answer.schema_check", json.dumps(schemas).encode()))
+    except OutOfBoundsError as error:
+        return [f"tasks: the check of the schemas {error}"]
+    return [
+        f"{field_name(('tasks', name, 'schema'))}: {warning}"
+        for name, warnings in found.items()
+        for warning in warnings
+    ]
 
 
 def _models_faults(models: dict[str, Any]) -> Iterator[str]:

@@ -53,11 +53,13 @@ class TaskPrefix:
     """The text of a task that no request changes: decoded once, shared by all its requests.
 
     user_head: the text of the user message before the first thing taken from the input.
+    has_schema: the task's answers are JSON, so that the engine prepares for it when it loads.
     """
 
     task: str
     system: str | None
     user_head: str
+    has_schema: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -158,6 +158,8 @@ class LlamaEngine:
         return self._totals.progress(self._admission.active)
 
     def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
+        if any(task.has_schema for task in tasks):
+            _ = self._llama.json_tokenizer
         self._prefixes.want({task.task: self._intake.prefix(task) for task in tasks})
         self._prefixes.tend(self._free_cells)
 

@@ -68,7 +68,8 @@ class Task:
     def prefix(self) -> TaskPrefix:
         """The text that all requests of this task begin with."""
         head = unicodedata.normalize("NFC", constant_head(self.config.template))
-        return TaskPrefix(task=self.name, system=self.config.system, user_head=head)
+        has_schema = isinstance(self.config, ExtractTask)
+        return TaskPrefix(task=self.name, system=self.config.system, user_head=head, has_schema=has_schema)
 
     def messages(self, value: Any, render: Render = render) -> tuple[ChatMessage, ...]:
         """The chat for an input. Raises Refusal(bad_field)."""

@@ -1,7 +1,8 @@
-"""The engine alone, of this checkout beside an older one: answers per second and memory, in turns on one machine.
+"""The engine alone, of this checkout beside an older one: what an answer costs, in turns on one machine.
 
-Both workers are asked over their pipes. Each round asks each kind of each worker, the order changes every round, and
-what counts is the ratio with its spread.
+Both workers are asked over their pipes, with one thread and unmeasured steps, so that both take the same steps. Each
+round asks each kind of each worker, and the order changes every round. The cost is CPU time: other work on the machine
+changes it little. What counts is the ratio with its spread; above 1 this checkout is faster.
 usage: python -m rigs.bench.engine_speed MODEL.gguf [--other CHECKOUT] [--rounds 8] [--clients 1,8] [--kinds extract]
 """
 
@@ -13,14 +14,14 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
-from time import monotonic
 from types import TracebackType
 from typing import Any, Self
+
+from psutil import Process
 
 from edge_agent.core.environment import library_environment
 from edge_agent.requests.templates import constant_head
@@ -31,10 +32,9 @@ _KINDS = (Kind.CLASSIFY, Kind.GENERATE, Kind.EXTRACT)
 
 
 class Worker:
-    """A worker process of one checkout, with the model loaded and its steps measured."""
+    """A worker process of one checkout, with the model loaded."""
 
-    def __init__(self, checkout: Path, model: Path, state: Path, *, clients: int, kinds: list[Kind]) -> None:
-        self.clients = clients
+    def __init__(self, checkout: Path, model: Path, *, clients: int, kinds: list[Kind]) -> None:
         self._ids = 0
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "edge_agent.engine.worker"],
@@ -44,24 +44,21 @@ class Worker:
             env={**os.environ, **library_environment(), "PYTHONPATH": str(checkout)},
         )
         prefixes = [{"task": kind, "system": SYSTEM, "user_head": constant_head(kind.template)} for kind in kinds]
-        began = monotonic()
         self._send(
             type="load",
             model_path=str(model),
-            settings={"max_active": clients},
+            settings={"max_active": clients, "threads": 1, "prefill_threads": 1},
             tasks=prefixes,
-            model_sha256="0" * 64,
-            state_dir=str(state),
         )
         while (event := self._read())["type"] != "ready":
             if event["type"] == "load_failed":
                 raise SystemExit(f"{checkout}: {event['message']}")
         self.repacked_mib: float = event["repacked_mib"] or 0.0
-        self.load_s = monotonic() - began - event["measure_s"]
+        self.load_cpu_s = self._cpu_s()
 
-    def answers_per_s(self, kind: Kind, questions: list[Reading], clients: int) -> float:
-        """With this many requests in the worker at any time. Raises ValueError for one that is not answered."""
-        waiting, running, began = list(questions), 0, monotonic()
+    def cost_s(self, kind: Kind, questions: list[Reading], clients: int) -> float:
+        """CPU seconds of an answer, with this many requests in the worker at any time. Raises ValueError."""
+        waiting, running, began = list(questions), 0, self._cpu_s()
         while waiting or running:
             while waiting and running < clients:
                 self._run(kind, waiting.pop(0))
@@ -70,7 +67,7 @@ class Worker:
             if event["type"] in {"failed", "refused"}:
                 raise ValueError(event["message"])
             running -= event["type"] == "finished"
-        return len(questions) / (monotonic() - began)
+        return (self._cpu_s() - began) / len(questions)
 
     def anonymous_mib(self) -> float:
         """Memory that is no file's, without the weights in the layout of fast kernels."""
@@ -78,6 +75,10 @@ class Worker:
         found = re.search(r"RssAnon:\s+(\d+) kB", status)
         assert found is not None
         return int(found[1]) / 1024 - self.repacked_mib
+
+    def _cpu_s(self) -> float:
+        times = Process(self._process.pid).cpu_times()
+        return times.user + times.system
 
     def _run(self, kind: Kind, reading: Reading) -> None:
         plans: dict[Kind, dict[str, Any]] = {
@@ -126,13 +127,12 @@ def main() -> int:
     options = parser.parse_args()
     widths = [int(width) for width in options.clients.split(",")]
     kinds = [Kind(kind) for kind in options.kinds.split(",")]
-    rates: dict[tuple[Kind, int, Path], list[float]] = defaultdict(list)
+    costs: dict[tuple[Kind, int, Path], list[float]] = defaultdict(list)
     with ExitStack() as stack:
         workers = {}
         for checkout in (options.other, ROOT):
-            state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             workers[checkout] = stack.enter_context(
-                Worker(checkout, options.model.absolute(), state, clients=max(widths), kinds=kinds)
+                Worker(checkout, options.model.absolute(), clients=max(widths), kinds=kinds)
             )
         memory = {checkout: [worker.anonymous_mib()] for checkout, worker in workers.items()}
         for number in range(options.rounds + 1):
@@ -140,20 +140,23 @@ def main() -> int:
                 for width in widths:
                     questions = readings(options.requests, seed=f"{number} {kind} {width}")
                     for checkout in list(workers)[:: 1 if number % 2 else -1]:
-                        rate = workers[checkout].answers_per_s(kind, questions, width)
+                        cost = workers[checkout].cost_s(kind, questions, width)
                         # The first round warms up.
                         if number:
-                            rates[kind, width, checkout].append(rate)
+                            costs[kind, width, checkout].append(cost)
         for checkout, worker in workers.items():
             found = [*memory[checkout], worker.anonymous_mib()]
-            print(f"{checkout}: loaded in {worker.load_s:.1f} s; MiB at start {found[0]:.0f}, at end {found[1]:.0f}")
+            print(
+                f"{checkout}: loaded in {worker.load_cpu_s:.1f} CPU s; "
+                f"MiB at start {found[0]:.0f}, at end {found[1]:.0f}"
+            )
     for kind in kinds:
         for width in widths:
-            other, own = rates[kind, width, options.other], rates[kind, width, ROOT]
-            found = sorted(mine / theirs for mine, theirs in zip(own, other, strict=True))
+            other, own = costs[kind, width, options.other], costs[kind, width, ROOT]
+            found = sorted(theirs / mine for mine, theirs in zip(own, other, strict=True))
             quartiles = f"{found[len(found) // 4]:.2f}–{found[-1 - len(found) // 4]:.2f}"
             print(
-                f"{kind:9} {width} clients: {median(other):7.2f} -> {median(own):7.2f} answers/s, "
+                f"{kind:9} {width} clients: {median(other):.3f} -> {median(own):.3f} s an answer, "
                 f"ratio {median(found):.3f} (quartiles {quartiles}, all {found[0]:.2f}–{found[-1]:.2f})"
             )
     return 0

@@ -197,6 +197,16 @@ def test_labels_that_the_model_is_not_told_are_a_hint(tmp_path: Path, more: str,
     assert [hint.split(":")[0] for hint in hints] == ["tasks.x.labels"] * is_told
 
 
+def test_what_answers_are_not_held_to_is_a_hint(tmp_path: Path) -> None:
+    text = """
+    [tasks.x]
+    kind = "extract"
+    schema = { type = "object", properties = { v = { type = "array", uniqueItems = true } } }
+    """
+    (hint,) = config_hints(load(tmp_path, text))
+    assert hint.startswith("tasks.x.schema: is validated, but not held to while writing: ")
+
+
 def test_the_echo_engine_is_no_path(tmp_path: Path) -> None:
     config = load(tmp_path, '[device]\nsite = "s"\nid = "d"\n[models.default]\npath = "echo:"\n', base="")
     assert str(config.models["default"].path) == "echo:"
