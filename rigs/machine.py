@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -45,3 +46,19 @@ def run_in_turn(modules: Sequence[Sequence[str]]) -> int:
     """Runs `python -m …` for each, all of them; 1 if one failed."""
     codes = [subprocess.run([sys.executable, "-m", *words], cwd=ROOT, check=False).returncode for words in modules]
     return 1 if any(codes) else 0
+
+
+def checkpoint_path(text: str) -> Path:
+    """An argument's type: the folder of a Hugging Face checkpoint. Raises argparse.ArgumentTypeError."""
+    path = Path(text)
+    if not (path / "config.json").is_file():
+        raise argparse.ArgumentTypeError(f"{text} is not a checkpoint: it has no config.json")
+    return path
+
+
+def model_path(text: str) -> Path:
+    """An argument's type: a bundle or a .gguf. Raises argparse.ArgumentTypeError."""
+    path = Path(text)
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{text} does not exist")
+    return path

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rigs.machine import run_tests
+from rigs.machine import model_path, run_tests
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.real_model", description=__doc__)
-    parser.add_argument("model", type=Path, help="a bundle or a .gguf")
+    parser.add_argument("model", type=model_path, help="a bundle or a .gguf")
     model: Path = parser.parse_args().model
-    if not model.exists():
-        raise SystemExit(f"{model} does not exist")
     environment = {"EDGE_AGENT_MODEL": str(model.absolute())}
     return run_tests("tests/contract/test_requests.py", "-k", "at_once", environment=environment)
 

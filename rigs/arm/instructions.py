@@ -16,7 +16,7 @@ from pathlib import Path
 from rigs.arm import counting
 from rigs.arm.roots import PACKAGES, Root
 from rigs.deploy.emulator import NEEDED, EmulatedBoard
-from rigs.machine import ROOT, require
+from rigs.machine import ROOT, model_path, require
 
 CORES = ("cortex-a72", "cortex-a76", "neoverse-v1", "max")
 COUNT_S = 7200.0
@@ -26,7 +26,7 @@ _COUNTED = ("-icount", "shift=0,sleep=off")
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.arm.instructions", description=__doc__)
-    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("models", type=model_path, nargs="+")
     parser.add_argument("--wheelhouse", type=Path, default=ROOT / "dist" / "wheelhouse" / "aarch64")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "arm")
     parser.add_argument("--cores", nargs="+", default=list(CORES))

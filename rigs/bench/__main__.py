@@ -21,6 +21,7 @@ from rigs.bench.agent import AgentSide, UnexpectedReply, running_agent, workload
 from rigs.bench.rounds import Run, ask_all
 from rigs.bench.verdict import ratios
 from rigs.bench.workload import Kind, readings
+from rigs.machine import model_path
 
 KINDS = (Kind.CLASSIFY, Kind.EXTRACT, Kind.GENERATE)
 Key = tuple[str, Kind, int]
@@ -46,15 +47,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m rigs.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a bundle or a .gguf")
+    parser.add_argument("model", type=model_path, metavar="MODEL", help="a bundle or a .gguf")
     parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout, with .venv/bin/edge-agent")
     parser.add_argument("--clients", default="1,8", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if not options.model.exists():
-        raise SystemExit(f"{options.model} does not exist")
     widths = [int(width) for width in options.clients.split(",")]
     programs = {"this tree": [sys.executable, "-m", "edge_agent"]}
     if options.against is not None:

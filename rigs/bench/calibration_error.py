@@ -22,6 +22,7 @@ from edge_agent.core.environment import library_environment
 from edge_agent.core.protocol import ChatMessage, EngineSettings, Finished, LabelsPlan, Load, Run, TaskPrefix
 from edge_agent.core.strict_json import compact_json
 from edge_agent.tools.demo.readings import held_out, tasks
+from rigs.machine import model_path
 
 BINS = 10
 WIDTH = 8
@@ -99,7 +100,7 @@ def _text(payload: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.bench.calibration_error", description=__doc__)
-    parser.add_argument("model", type=Path, metavar="MODEL.gguf")
+    parser.add_argument("model", type=model_path, metavar="MODEL.gguf")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

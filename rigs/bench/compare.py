@@ -20,6 +20,7 @@ from rigs.bench.rounds import Rounds, Sides, document
 from rigs.bench.server import PROGRAMS, LlamaServer
 from rigs.bench.verdict import rows, table
 from rigs.bench.workload import CLIENTS, CONTEXT_TOKENS, THREADS
+from rigs.machine import model_path
 from tests.helpers.llama_sources import build_llama_cpp
 
 ENGINE = {"threads": THREADS, "prefill_threads": THREADS, "max_active": CLIENTS, "context_tokens": CONTEXT_TOKENS}
@@ -31,7 +32,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a bundle or a .gguf; its chat template is ChatML")
+    parser.add_argument("model", type=model_path, metavar="MODEL", help="a bundle or a .gguf with a ChatML template")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=32, help="of each kind in each run (%(default)s)")
     parser.add_argument("--parts", default=",".join(Rounds.PARTS), help=f"of {', '.join(Rounds.PARTS)}")
@@ -43,8 +44,6 @@ def main() -> int:
     if unknown := set(parts) - set(Rounds.PARTS):
         parser.error(f"unknown parts: {', '.join(sorted(unknown))} (choose from {', '.join(Rounds.PARTS)})")
     model = (options.model / MODEL_FILE if options.model.is_dir() else options.model).absolute()
-    if not model.is_file():
-        raise SystemExit(f"{model} does not exist")
     options.work.mkdir(parents=True, exist_ok=True)
     programs = options.programs or build_llama_cpp(options.work, PROGRAMS)
     with ExitStack() as stack:

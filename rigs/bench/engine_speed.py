@@ -26,6 +26,7 @@ from psutil import Process
 from edge_agent.core.environment import library_environment
 from edge_agent.requests.templates import constant_head
 from rigs.bench.workload import EXTRACT_TOKENS, GENERATED_TOKENS, SCHEMA, SYSTEM, Kind, Reading, readings, user_text
+from rigs.machine import model_path
 
 ROOT = Path(__file__).parents[2]
 _KINDS = (Kind.CLASSIFY, Kind.GENERATE, Kind.EXTRACT)
@@ -118,7 +119,7 @@ class Worker:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="MODEL.gguf")
+    parser.add_argument("model", type=model_path, metavar="MODEL.gguf")
     parser.add_argument("--other", type=Path, default=ROOT, help="the checkout to compare with")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--requests", type=int, default=8, help="per round, kind and number of clients")

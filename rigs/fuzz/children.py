@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic
 
+from rigs.machine import model_path
+
 # How a case ended, and why.
 Outcome = tuple[str, str]
 # What no input may cause. A driver says why a case `failed`.
@@ -102,7 +104,7 @@ def drive(
     """The exit code of `python -m rigs.fuzz.NAME`. of_model: `outcomes` takes a model's path before count and first."""
     parser = argparse.ArgumentParser(prog=f"python -m rigs.fuzz.{name}", description=about)
     if of_model:
-        parser.add_argument("model", type=Path)
+        parser.add_argument("model", type=model_path)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")
     parser.add_argument("--all", action="store_true", help="print every case, not only the bad ones")

@@ -21,6 +21,7 @@ from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import read_model_facts
 from rigs.fuzz.mutations import mutated, read_parts
+from rigs.machine import model_path
 from tests.engine.runs import PLANS, TASK, answer_all, run
 
 # Of one model, with all that is asked of it.
@@ -84,7 +85,7 @@ def _try(path: Path) -> tuple[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.fuzz.gguf", description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=model_path)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0, help="the number of the first mutation")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.weights.recipe import Quantization
+from rigs.machine import checkpoint_path
 from tests.convert.gguf_reading import read_gguf
 from tests.convert.native_quantizer import quantize_natively
 
@@ -29,7 +30,7 @@ ROW = "{:34} {:>8} {:>14} {:>6} {:>6} {:>9} {:>9}  {}"
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.parity", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="checkpoint in one file")
+    parser.add_argument("checkpoint", type=checkpoint_path, help="checkpoint in one file")
     parser.add_argument("--sharded", type=Path, help="the same checkpoint in shards")
     parser.add_argument(
         "--work", type=Path, default=Path("build/parity"), help="working folder (default: build/parity)"

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from edge_agent.board.process import process_memory
+from rigs.machine import checkpoint_path
 
 from .upstream import Upstream
 
@@ -32,7 +33,7 @@ class Cost:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.parity.cost", description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=checkpoint_path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("build/parity"))
     parser.add_argument("--python", type=Path, help="interpreter with torch and transformers")

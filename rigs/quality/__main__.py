@@ -26,6 +26,7 @@ from convert.measure.texts import CHUNK_TOKENS, Texts, calibration_files, chunks
 from convert.read.checkpoint import Checkpoint
 from convert.reference import KeptReference
 from convert.tune.tuning import CALIBRATION_CHUNKS
+from rigs.machine import checkpoint_path
 from tests.helpers.llama_sources import build_llama_cpp, run_program
 
 PROGRAMS = ("llama-imatrix", "llama-quantize")
@@ -49,7 +50,7 @@ class Row:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.quality", description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=checkpoint_path)
     parser.add_argument("--eval", type=Path, help="texts to judge by (default: those that come along)")
     parser.add_argument("--budgets", nargs="+", default=["305MB", "353MB", "398MB"], metavar="SIZE")
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="default: build/quality")

@@ -20,6 +20,7 @@ from edge_agent.core.environment import library_environment
 from edge_agent.core.protocol import EngineSettings, Failed, Finished, Load, Refused, Run
 from edge_agent.models.canaries import FILE, Canaries, decode
 from edge_agent.requests.tasks import Task
+from rigs.machine import checkpoint_path
 from tests.convert.damage import DAMAGES, SUBTLE_DAMAGES, damaged
 
 _ONE = {"max_active": 1, "threads": 2, "prefill_threads": 2}
@@ -36,7 +37,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.quality.canaries", description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=checkpoint_path)
     parser.add_argument("--type", default="q4_0")
     given = parser.parse_args()
     # Before llama.cpp is loaded into this process.

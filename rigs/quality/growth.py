@@ -28,18 +28,19 @@ from edge_agent.core.protocol import (
     TextPlan,
 )
 from edge_agent.worker.process import EngineProcess, WorkerExited
+from rigs.machine import model_path
 
 TIMEOUT_S = 600.0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.quality.growth", description=__doc__)
-    parser.add_argument("model")
+    parser.add_argument("model", type=model_path)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     events: queue.Queue[Event | WorkerExited] = queue.Queue()
     with tempfile.TemporaryDirectory() as folder:
-        load = Load(model_path=given.model, settings=EngineSettings(), model_sha256="none", state_dir=folder)
+        load = Load(model_path=str(given.model), settings=EngineSettings(), model_sha256="none", state_dir=folder)
         worker = EngineProcess(load, events.put)
         worker.start()
         try:

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from statistics import median
 
+from rigs.machine import model_path
+
 LIMIT_S = 0.2
 LIMIT_MB = 40
 READERS = {
@@ -34,7 +36,7 @@ print(json.dumps([time.monotonic() - began, (peak_kb() - before) * 1024 / 1e6]))
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.quality.header", description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=model_path)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     found = {name: [_measure(reader, given.model) for _ in range(given.rounds)] for name, reader in READERS.items()}

@@ -19,13 +19,14 @@ from edge_agent.board.process import ProcessMemory, process_memory
 from edge_agent.core.protocol import EngineSettings, Event, Load, Loading, Ready
 from edge_agent.models.bundle import MODEL_FILE, open_model
 from edge_agent.worker.process import EngineProcess, WorkerExited
+from rigs.machine import model_path
 
 LOAD_TIMEOUT_S = 600.0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.quality.memory", description=__doc__)
-    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("models", type=model_path, nargs="+")
     given = parser.parse_args()
     columns = f"{'file':>7} {'anonymous':>10} {'repacked':>9} {'rest':>7} {'predicted':>9} {'off':>6} {'report':>7}"
     print(f"{'MB of':32} {columns}")

@@ -20,6 +20,7 @@ from convert.measure.divergence import DRAWN, READ_SHARE, TOP, compare, predict,
 from convert.measure.runner import Floats, Runner
 from convert.measure.texts import CHUNK_TOKENS, chunks, evaluation_files, read_texts
 from convert.write.manifest import MODEL_FILE
+from rigs.machine import model_path
 
 LIMIT_ERROR = 0.02
 LIMIT_BYTES = 100_000_000
@@ -28,8 +29,8 @@ Numbers = npt.NDArray[np.float64]
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.quality.pack_error", description=__doc__)
-    parser.add_argument("reference", type=Path)
-    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("reference", type=model_path)
+    parser.add_argument("models", type=model_path, nargs="+")
     parser.add_argument("--eval", type=Path, help="texts (default: those that come along)")
     parser.add_argument("--chunks", type=int, default=4)
     given = parser.parse_args()

@@ -40,6 +40,7 @@ from convert.weights.recipe import Quantization
 from convert.write.adapter import write_adapter
 from convert.write.manifest import MODEL_FILE, REPAIR_FILE
 from edge_agent.engine.llama import ContextSizes, Llama, Piece
+from rigs.machine import checkpoint_path
 from rigs.quality.low_rank import Components, components, predicted_gain, share_out
 
 _MOST_RANK = 64
@@ -65,7 +66,7 @@ class Repair:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.quality.repair", description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=checkpoint_path)
     parser.add_argument("--budget", type=size, default=305_000_000, help="bytes of the model (default: 305MB)")
     parser.add_argument("--repair", type=size, nargs="+", default=[10**6, 4 * 10**6, 8 * 10**6], metavar="SIZE")
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="default: build/quality")

@@ -83,13 +83,6 @@ def test_a_benchmark_runs_and_shows_its_table(
     assert said in capsys.readouterr().out
 
 
-def test_a_model_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for rig in (widths, compare):
-        monkeypatch.setattr(sys, "argv", ["rig", "no-model.gguf"])
-        with pytest.raises(SystemExit, match=r"no-model\.gguf does not exist"):
-            rig.main()
-
-
 LABEL = Answer(text="leak", prompt_tokens=235, cached_tokens=185, completion_tokens=0, scores={"leak": 1.0})
 
 
