@@ -236,7 +236,7 @@ class Agent:
             self._dispatcher.recover(moment(now))
         self._dispatcher.expire(now)
         if end := self._supervisor.watch(now, owes_answer=self._dispatcher.active > 0):
-            self._dispatcher.worker_delayed(now, ready_at=end.ready_at)
+            self._dispatcher.worker_delayed(ready_at=end.ready_at)
             self._tell_end(end, now)
         self._replace_outgrown(now)
         self._monitor.supervise(now)

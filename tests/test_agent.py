@@ -259,7 +259,7 @@ def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health() -> None:
 
     for second in range(3, 43):
         agent._monitor._latest = (BoardReading(disk_free_mb=10.0), float(second))
-        agent._dispatcher._statistics.totals.overloaded_total += 1
+        agent._dispatcher._replies.totals.overloaded_total += 1
         agent._status.update_alarms(float(second))
 
     wanted = {"worker-crash-loop", "duplicate-client-id", "disk-low", "queue-overload"}
@@ -339,7 +339,7 @@ def test_a_first_load_that_gets_on_is_granted_more_time_by_systemd(monkeypatch: 
 
 
 @pytest.mark.expects_warning
-def test_a_model_that_is_gone_at_the_death_of_its_worker_is_told_to_who_waits_and_is_an_alarm(
+def test_a_model_that_is_gone_at_the_death_of_its_worker_refuses_newcomers_and_is_an_alarm(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -350,19 +350,18 @@ def test_a_model_that_is_gone_at_the_death_of_its_worker_is_told_to_who_waits_an
     (tmp_path / "here").rename(tmp_path / "gone")
     agent._handle(WorkerExited(returncode=-9, log_tail=()), 1.0)
     topic = f"{BASE}/infer/generate/request"
-    for number, deadline_ms in enumerate((4_000, 600_000)):
-        agent._hear(received(inbound(topic, {"id": number, "input": "x", "deadline_ms": deadline_ms}, at=1.1)), 1.1)
-    waiting = []
+    payload = {"id": 0, "input": "x", "deadline_ms": 600_000}
+    agent._hear(received(inbound(topic, payload, at=1.1)), 1.1)
     for now in (1.5, 2.5, 4.5):
         agent._tick(now)
         if (opening := agent._supervisor._opening) is not None:
             wait([opening], timeout=30)
             agent._tick(now)
         agent._status.update_alarms(now)
-        waiting.append(len(agent._dispatcher.queue))
-    # As soon as the next try cannot be in time for it, not at its deadline.
-    assert waiting == [2, 1, 1]
-    assert "id=0 status=busy code=loading" in caplog.text
+    # A newcomer that cannot wait for the next try is refused; the other one waits.
+    agent._hear(received(inbound(topic, {"id": 1, "input": "x", "deadline_ms": 500}, at=4.6)), 4.6)
+    assert agent._dispatcher.waiting == 1
+    assert "id=1 status=busy code=loading" in caplog.text
     assert agent._status.alarms.severities == {"worker-crash-loop": "critical"}
     assert (agent._status.health_facts(now).worker.last_end or "").startswith("not started: models.default.path: ")
 
@@ -374,7 +373,9 @@ def test_another_model_in_the_place_of_the_one_that_ran_is_told_once_it_answers(
     bundle(tmp_path / "here")
     agent = Agent(with_model(tmp_path / "here"), Path("config.toml"), open_model("default", tmp_path / "here"))
     agent._on_ready(READY, 0.0)
-    told, latency = connected(agent, monkeypatch), agent._dispatcher.latency
+    told, forecast = connected(agent, monkeypatch), agent._dispatcher._forecast
+    kind = ("generate", 1, 1)
+    forecast.measure(kind, share_s=1.0, run_s=1.0, batch=1, now=0.0)
     old = agent._supervisor.model
     bundle(tmp_path / "new", {"model.gguf": OTHER_WEIGHTS}, version=2)
     new = open_model("default", tmp_path / "new")
@@ -384,8 +385,8 @@ def test_another_model_in_the_place_of_the_one_that_ran_is_told_once_it_answers(
     events = [json.loads(word.payload) for word in told if word.topic == f"{BASE}/event/model-switched"]
     assert [(one["how"], one["old"]["version"], one["new"]["version"]) for one in events] == [("replaced", 3, 2)]
     assert (events[0]["old"]["sha256"], events[0]["new"]["sha256"]) == (old.sha256, new.sha256)
-    # How long the old one took says nothing of it.
-    assert agent._dispatcher.latency is not latency
+    # The times of the old model say nothing about the new one.
+    assert forecast.expect(kind) is None
     assert agent._dispatcher._model == new.name
 
 
@@ -440,7 +441,7 @@ def test_a_worker_that_outgrew_its_memory_ends_what_it_runs_and_nothing_else(mon
     one.ask(9.5)
     agent._tick(9.6)
     agent._handle(WorkerExited(returncode=-9, log_tail=()), 10.0)
-    assert (one.runs, agent._dispatcher.active, len(agent._dispatcher.queue)) == ([1], 0, 2)
+    assert (one.runs, agent._dispatcher.active, agent._dispatcher.waiting) == ([1], 0, 2)
     health = health_document(agent._status.health_facts(10.0))
     assert health["worker"]["restarts"] == 1
     assert health["worker"]["last_end"].startswith("killed by the agent: the worker holds 1049 MB, ")
@@ -474,4 +475,4 @@ def test_nor_is_its_end_ever_held_against_what_takes_so_long(monkeypatch: pytest
     # What ends a worker by itself meanwhile still is.
     for _ in range(2):
         one.die(-11, now)
-    assert len(agent._dispatcher.quarantine.held) == 1
+    assert len(agent._dispatcher.snapshot(now).quarantined) == 1

@@ -18,7 +18,7 @@ import pytest
 
 from edge_agent.board.reading import BoardReading, Thermal
 from edge_agent.core.topics import Topics, matches
-from edge_agent.requests.statistics import Statistics
+from edge_agent.requests.statistics import RequestFacts
 from edge_agent.status.health import health_document
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client
@@ -38,7 +38,7 @@ READING = BoardReading(thermal=Thermal(soc_c=61.5, limit_c=80.0), disk_free_mb=9
 
 
 def health() -> dict[str, Any]:
-    facts = health_facts(reading=READING, requests=Statistics().facts(capacity=64, depth=7))
+    facts = health_facts(reading=READING, requests=RequestFacts(capacity=64, depth=7))
     document: dict[str, Any] = json.loads(json.dumps(health_document(facts)))
     return document
 

@@ -19,13 +19,15 @@ from edge_agent import cli
 from edge_agent.commands.commands import Authority, SwitchFields, fields_of
 from edge_agent.core.config import COMMANDS, ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig
 from edge_agent.core.envelope import Options
-from edge_agent.core.messages import Code, Origin, Outcome, Status, encode_reply
+from edge_agent.core.messages import Code, Status
 from edge_agent.core.topics import Topics
 from edge_agent.loader import load_config
+from edge_agent.requests.replies import reply_document
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.engine.adapters import demo_adapter
 from tests.helpers.processes import wait_until
+from tests.helpers.support import request
 from tests.tools.watch.scenes import mixed_site, plain
 
 PACKAGE = Path(__file__).parents[1] / "edge_agent"
@@ -115,8 +117,7 @@ def test_every_error_code_and_option_is_named() -> None:
 def test_reply_sample_has_the_fields_of_a_reply() -> None:
     (sample,) = samples("json")
     shown: dict[str, Any] = json.loads(sample)
-    origin = Origin(task="t", reply_topic="r", correlation=None, id="i", is_id_given=True)
-    real = json.loads(encode_reply(origin, Outcome(status=Status.OK), device="d", ts=None))
+    real = reply_document(request(), Status.OK, 0.0, "d")
     assert set(shown) == set(real)
 
 

@@ -97,7 +97,7 @@ class Operations:
     def stop(self, now: float, done: Callable[[int], None]) -> None:
         """A drain that nobody calls off. done: as of `drain`."""
         self.is_stopping = True
-        log.info("stopping waiting=%d active=%d", len(self._dispatcher.queue), self._dispatcher.active)
+        log.info("stopping waiting=%d active=%d", self._dispatcher.waiting, self._dispatcher.active)
         self._begin_drain("stopping", None, now, done)
 
     def tick(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""PURE. Which requests are one and the same: a client's retry, or the broker's redelivery."""
+"""Which requests are the same: a retry of a client, or a redelivery of the broker. Replies are kept for a while."""
 
 from __future__ import annotations
 
@@ -6,165 +6,140 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_agent.core.inbound import Message
-from edge_agent.core.messages import Origin, Outcome, Status
-from edge_agent.requests.request_queue import Request
+from edge_agent.core.messages import Status
+from edge_agent.requests.request import Request
 
-MAX_REMEMBERED = 4096
-MAX_REMEMBERED_BYTES = 8 * 1024 * 1024
+MAX_ANSWERS = 4096
 MAX_OTHER_ENDS = 1024
-
-# A digest of what makes two requests one.
-Key = bytes
-
-
-def key_of(origin: Origin, inbound: Message) -> Key:
-    """What makes two requests one: task, reply topic, the client's correlation, payload (and how it is to be read).
-
-    Without a correlation of the client's, equal payloads are equal readings, not one question: only the broker's packet
-    id, which a redelivery keeps, makes them one.
-    """
-    correlation = f"{origin.id!r}" if origin.is_id_given else ""
-    if origin.correlation:
-        correlation += f" {origin.correlation.hex()}"
-    asked = (origin.task, origin.reply_topic, correlation or f"packet {inbound.packet_id}", inbound.content_type)
-    return hashlib.sha256(f"{asked!r}\n".encode("utf-8", "surrogatepass") + inbound.payload).digest()
-
-
-def may_be_duplicate(origin: Origin, inbound: Message) -> bool:
-    """Whether an equal request before this one may be the same one."""
-    return origin.is_id_given or bool(origin.correlation) or inbound.is_duplicate
+MAX_BYTES = 8 * 1024 * 1024
+_ENTRY_BYTES = 500
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """outcome: None = it is recorded in the row."""
+    """reply: None = it is in the store, under the row."""
 
     at: float
     status: Status
-    outcome: Outcome | None
     row: int | None
+    reply: bytes | None
     size: int
 
 
-class _Outcomes:
-    """Of the latest requests: bounded in number and bytes, the oldest are forgotten first."""
+class _Replies:
+    """The replies of the latest requests, bounded in number and bytes: the oldest are forgotten first."""
 
-    def __init__(
-        self,
-        most: int,
-        most_bytes: int,
-        on_forget: Callable[[int | None], None],
-        recall: Callable[[int], Outcome | None],
-    ) -> None:
-        self._most, self._most_bytes = most, most_bytes
-        self._on_forget, self._recall = on_forget, recall
-        # In order of their ends. An OrderedDict finds the oldest faster, and takes a third more memory for thousands.
-        self._ended: dict[Key, _Ended] = {}
+    def __init__(self, limit: int, on_forget: Callable[[int | None], None]) -> None:
+        self._limit = limit
+        self._on_forget = on_forget
+        # In order of their ends.
+        self.by_key: dict[bytes, _Ended] = {}
         self._bytes = 0
 
-    def get(self, key: Key) -> Outcome | None:
-        ended = self._ended.get(key)
-        if ended is None or ended.outcome is not None or ended.row is None:
-            return None if ended is None else ended.outcome
-        return self._recall(ended.row)
+    def keep(self, key: bytes, ended: _Ended) -> None:
+        self.by_key[key] = ended
+        self._bytes += ended.size
 
-    def __contains__(self, key: Key) -> bool:
-        return key in self._ended
-
-    def keep(self, key: Key, outcome: Outcome, at: float, row: int | None, recorded_bytes: int) -> None:
-        size = recorded_bytes or len(str(outcome.output)) + len(outcome.reasoning or "") + 512
-        self._ended[key] = _Ended(at, outcome.status, None if recorded_bytes else outcome, row, size)
-        self._bytes += size
-
-    def drop(self, key: Key) -> None:
-        ended = self._ended.pop(key, None)
+    def drop(self, key: bytes) -> None:
+        ended = self.by_key.pop(key, None)
         if ended is not None:
             self._bytes -= ended.size
             self._on_forget(ended.row)
 
-    def of_status(self, status: Status) -> list[Key]:
-        return [key for key, ended in self._ended.items() if ended.status is status]
-
     def drop_old(self, before: float) -> None:
-        while self._ended:
-            key, oldest = next(iter(self._ended.items()))
-            is_over = len(self._ended) > self._most or self._bytes > self._most_bytes
-            if not is_over and oldest.at > before:
+        while self.by_key:
+            key, oldest = next(iter(self.by_key.items()))
+            if len(self.by_key) <= self._limit and self._bytes <= MAX_BYTES and oldest.at > before:
                 return
             self.drop(key)
 
 
 class Duplicates:
-    """What is asked, and how it ended within the window.
+    """The requests that wait or run, and the replies of the last `window_s` seconds, by their keys.
 
-    terms: what requests are let in by; a refusal counts under the same ones only. on_forget: hears the row of an end
-    that is not told again. recall: the outcome that is recorded in a row; None = it cannot be read any more.
+    configuration: its digest; an `invalid` reply is repeated under the same configuration only.
+    on_forget: called with the row of a reply that is not repeated again. recall: reads the reply in a row of the store;
+    None = it cannot be read.
     """
 
     def __init__(
         self,
         window_s: float,
-        on_forget: Callable[[int | None], None] = lambda _: None,
-        recall: Callable[[int], Outcome | None] = lambda _: None,
-        *,
-        terms: bytes = b"",
+        configuration: bytes,
+        on_forget: Callable[[int | None], None],
+        recall: Callable[[int], bytes | None],
     ) -> None:
-        self.window_s = window_s
-        self.terms = terms
-        self._asked: dict[Key, Request] = {}
-        self._answers = _Outcomes(MAX_REMEMBERED, MAX_REMEMBERED_BYTES, on_forget, recall)
+        self._window_s = window_s
+        self._configuration = configuration
+        self._recall = recall
+        self._open: dict[bytes, Request] = {}
+        self._answers = _Replies(MAX_ANSWERS, on_forget)
         # Apart from the answers, which a flood of refusals must not push out.
-        self._other_ends = _Outcomes(MAX_OTHER_ENDS, MAX_REMEMBERED_BYTES, on_forget, recall)
+        self._other_ends = _Replies(MAX_OTHER_ENDS, on_forget)
 
-    def find(self, key: Key, now: float, *, is_redelivered: bool = False) -> Request | Outcome | None:
-        """The running request or the recorded outcome that answers this one too; None = it is to be run.
+    def find(self, request: Request, now: float) -> Request | bytes | None:
+        """The open request, or the reply, that answers this one too; None = it has to run.
 
-        `ok` and `invalid` answer whoever asks the same; any other end only the same message, which the broker brings
-        again: its caller has been told.
+        `ok` and `invalid` answer every equal request; any other end answers only a redelivery of the same message.
         """
         self.forget_old(now)
-        if key in self._asked:
-            return self._asked[key]
-        known = self._answers.get(key) or self._answers.get(self.known_as(key, Status.INVALID))
-        return known or (self._other_ends.get(key) if is_redelivered else None)
+        if not request.may_be_duplicate:
+            return None
+        if (twin := self._open.get(request.key)) is not None:
+            return twin
+        answers = self._answers.by_key
+        ended = answers.get(request.key) or answers.get(self.stored_key(request, Status.INVALID))
+        if ended is None and request.is_redelivery:
+            ended = self._other_ends.by_key.get(request.key)
+        if ended is None:
+            return None
+        return self._recall(ended.row) if ended.reply is None and ended.row is not None else ended.reply
 
-    def known_as(self, key: Key, status: Status) -> Key:
-        """By what an end of this status is kept."""
-        return hashlib.sha256(self.terms + key).digest() if status is Status.INVALID else key
+    def begin(self, request: Request) -> None:
+        """The request waits or runs from now on."""
+        self._drop(request)
+        self._open[request.key] = request
 
-    def begin(self, key: Key, request: Request) -> None:
-        """This request is waiting or running."""
-        self._drop(key)
-        self._asked[key] = request
-
-    def end(self, key: Key, outcome: Outcome, now: float, row: int | None = None, recorded_bytes: int = 0) -> None:
-        """How it ended, and its row. recorded_bytes: what can be recalled from there, and is not kept here."""
-        self._drop(key)
-        self.restore(self.known_as(key, outcome.status), outcome, now, row, recorded_bytes)
+    def end(self, request: Request, status: Status, reply: bytes, now: float) -> None:
+        """Keeps the reply; one that is stored under the request's row is not kept in memory."""
+        self._drop(request)
+        size = len(reply) + len(request.correlation or b"") + _ENTRY_BYTES
+        kept = reply if request.row is None else None
+        self._replies_of(status).keep(self.stored_key(request, status), _Ended(now, status, request.row, kept, size))
         self.forget_old(now)
 
-    def knows(self, known_as: Key) -> bool:
-        """Whether anything is kept, or asked, under exactly this."""
-        return known_as in self._asked or known_as in self._answers or known_as in self._other_ends
+    def stored_key(self, request: Request, status: Status) -> bytes:
+        """The key that a reply with this status is kept and stored under."""
+        if status is not Status.INVALID:
+            return request.key
+        return hashlib.sha256(self._configuration + request.key).digest()
 
-    def restore(self, known_as: Key, outcome: Outcome, at: float, row: int | None, recorded_bytes: int) -> None:
-        """An end of an earlier process: to be called in their order."""
-        ends = self._answers if outcome.status in (Status.OK, Status.INVALID) else self._other_ends
-        ends.keep(known_as, outcome, at, row, recorded_bytes)
+    def restore(self, key: bytes, status: Status, at: float, row: int, size: int) -> bool:
+        """A stored reply of an earlier process, in order of their ends. False: the key is known by now."""
+        if key in self._open or key in self._answers.by_key or key in self._other_ends.by_key:
+            return False
+        self._replies_of(status).keep(key, _Ended(at, status, row, None, size))
+        return True
+
+    def _replies_of(self, status: Status) -> _Replies:
+        return self._answers if status in {Status.OK, Status.INVALID} else self._other_ends
+
+    def reconfigure(self, window_s: float, configuration: bytes) -> None:
+        self._window_s, self._configuration = window_s, configuration
+        self.forget_refusals()
 
     def forget_refusals(self) -> None:
-        """What was invalid may be valid now."""
-        for key in self._answers.of_status(Status.INVALID):
-            self._drop(key)
+        """Drops `invalid` replies: the requests may be valid now."""
+        invalid = [key for key, ended in self._answers.by_key.items() if ended.status is Status.INVALID]
+        for key in invalid:
+            self._answers.drop(key)
 
     def forget_old(self, now: float) -> None:
-        """To be called now and then, while nobody asks."""
-        self._answers.drop_old(now - self.window_s)
-        self._other_ends.drop_old(now - self.window_s)
+        self._answers.drop_old(now - self._window_s)
+        self._other_ends.drop_old(now - self._window_s)
 
-    def _drop(self, key: Key) -> None:
-        self._asked.pop(key, None)
-        self._answers.drop(key)
-        self._answers.drop(self.known_as(key, Status.INVALID))
-        self._other_ends.drop(key)
+    def _drop(self, request: Request) -> None:
+        self._open.pop(request.key, None)
+        self._answers.drop(request.key)
+        self._answers.drop(self.stored_key(request, Status.INVALID))
+        self._other_ends.drop(request.key)

@@ -1,29 +1,89 @@
-"""PURE. When a request will be answered, from what the engine has to do before it.
+"""When a request will be answered, estimated from how long earlier ones took.
 
-A request starts when the engine has done the work of those that run and of those before it in the queue, and ends one
-run later.
+There are two figures for each kind of request, because the engine runs several at once: its share of the engine's time,
+which adds up over the requests before it, and its run from hand-over to end, which grows with those that run beside it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
-from edge_agent.requests.latency import Expectation, Kind, Latency
+from edge_agent.core.protocol import LabelsPlan, Run
+from edge_agent.requests.request import Kind, Request
+from edge_agent.requests.statistics import percentile
 
-# A cautious estimate: so many standard deviations of the work ahead, and the run that 95 of 100 do not exceed.
+# The caution of every estimate: the work ahead plus two standard deviations, and a run that 95 of 100 do not exceed.
+# An engine with nothing else to do tries what is likely in time.
 CAUTIOUS_DEVIATIONS = 2.0
-CAUTIOUS_PERCENT = 95
-LIKELY_PERCENT = 50
+CAUTIOUS_PERCENT, LIKELY_PERCENT = 95, 50
+# Runs that a percentile is taken of.
+WINDOW = 64
+# Weight of the latest share in the mean and in the variance, once there are many.
+SMOOTHING = 0.1
+# A figure counts for 5 s per run behind it, a minute at most. Then a request that it speaks against is tried again.
+BELIEVED_PER_RUN_S, BELIEVED_S = 5.0, 60.0
+# A run that was cut off takes at least this much longer than it got.
+CUT_OFF_FACTOR = 1.1
+CHARACTERS_PER_TOKEN = 4
+
+
+def kind_of(run: Run) -> Kind:
+    """Requests of one kind take about as long."""
+    characters = sum(len(message.content) for message in run.messages if message.role != "system")
+    tokens = 0 if isinstance(run.plan, LabelsPlan) else run.max_tokens
+    return (run.task, characters.bit_length(), tokens.bit_length())
+
+
+@dataclass(slots=True)
+class Expectation:
+    """What a request takes. share_s: mean seconds of the engine's time; variance: of the share, in s².
+
+    measured_at: None = it is a guess from the engine's rates.
+    """
+
+    share_s: float = 0.0
+    variance: float = 0.0
+    measured_at: float | None = None
+    _count: int = 0
+    # How many requests ran at once, and the run in seconds.
+    _runs: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    _percentiles: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    def measure(self, *, share_s: float, run_s: float, batch: int, now: float) -> None:
+        self._count += 1
+        weight = max(SMOOTHING, 1 / self._count)
+        deviation_s = share_s - self.share_s
+        self.share_s += weight * deviation_s
+        self.variance = (1 - weight) * (self.variance + weight * deviation_s * deviation_s)
+        self._runs.append((batch, run_s))
+        self._percentiles.clear()
+        self.measured_at = now
+
+    def run_s(self, percent: int, beside: int) -> float:
+        """The run that `percent` of 100 requests do not exceed while `beside` of them run at once."""
+        known = self._percentiles.get((percent, beside))
+        if known is None:
+            runs = [run_s for batch, run_s in self._runs if batch <= beside] or [run_s for _, run_s in self._runs]
+            known = percentile(runs, percent) if runs else self.share_s * beside
+            assert known is not None
+            self._percentiles[percent, beside] = known
+        return known
+
+    @property
+    def believed_until(self) -> float:
+        if self.measured_at is None:
+            return math.inf
+        return self.measured_at + min(BELIEVED_S, BELIEVED_PER_RUN_S * self._count)
 
 
 @dataclass(slots=True, kw_only=True)
-class Ahead:
-    """What the engine does before a request's turn.
+class Backlog:
+    """The work before a request. slots: requests that the engine runs at once; 0 = there is no engine.
 
-    slots: requests that run at once. count: requests that run or come first. work_s: what is left of their work, in
-    seconds of the engine's time; variance: of that, in s². is_known: whether all of them are in work_s.
+    count: requests. work_s: seconds of the engine's time, with its variance. is_known: nothing is missing in work_s.
     """
 
     slots: int
@@ -32,49 +92,100 @@ class Ahead:
     variance: float = 0.0
     is_known: bool = True
 
-    def run(self, expected: Expectation | None, elapsed_s: float, beside: int) -> None:
-        """Adds one that was handed over elapsed_s ago and runs with so many at once."""
+    def add(self, expected: Expectation | None) -> None:
+        """A request that waits."""
         self.count += 1
-        self.is_known &= expected is not None
+        if expected is None:
+            self.is_known = False
+            return
+        self.work_s += expected.share_s
+        self.variance += expected.variance
+
+    def add_running(self, expected: Expectation | None, elapsed_s: float, beside: int) -> None:
+        """A request that was handed over elapsed_s ago, one of `beside` that run at once."""
+        self.add(expected)
         if expected is not None:
-            # One that runs for longer than nearly all do tells that the engine is slow now: it needs as long again.
+            # Beyond the longest usual run the engine is slow now: the request is expected to need as long again.
             overdue_s = max(0.0, elapsed_s - expected.run_s(CAUTIOUS_PERCENT, beside))
-            self.work_s += max(0.0, expected.share_s - elapsed_s / beside) + overdue_s / beside
-            self.variance += expected.variance
+            done_s = min(expected.share_s, elapsed_s / beside)
+            self.work_s += overdue_s / beside - done_s
 
-    def wait(self, expected: Expectation | None, count: int = 1) -> None:
-        """Adds some that wait."""
-        self.count += count
-        self.is_known &= expected is not None
-        if expected is not None:
-            self.work_s += count * expected.share_s
-            self.variance += count * expected.variance
-
-    @property
-    def _beside(self) -> int:
-        return max(1, min(self.slots, self.count + 1))
-
-    def likely_s(self, own: Expectation) -> float:
-        """How long until a request is answered, as likely as not."""
-        run_s = own.run_s(LIKELY_PERCENT, self._beside)
-        if self.count < self.slots:
-            return run_s
-        # Those that run when it starts have done half of their work on average; the rest is in its own run already.
-        return run_s + max(0.0, self.work_s - own.share_s * (self.slots - 1) / 2)
-
-    def cautious_s(self, own: Expectation) -> float:
-        """How long until a request is answered, in nearly all cases."""
-        if own.is_guess:
-            # As likely too long as too short: caution on top of it would only refuse more.
-            return self.likely_s(own)
-        run_s = max(own.run_s(CAUTIOUS_PERCENT, self._beside), own.share_s * self._beside)
+    def answered_in_s(self, own: Expectation) -> float:
+        """When a request that comes after this work is answered, in nearly all cases."""
+        if not self.count:
+            return own.run_s(LIKELY_PERCENT, 1)
+        beside = max(1, min(self.slots, self.count + 1))
+        run_s = max(own.run_s(CAUTIOUS_PERCENT, beside), own.share_s * beside)
         if self.count < self.slots:
             return run_s
         return run_s + self.work_s + CAUTIOUS_DEVIATIONS * math.sqrt(self.variance)
 
-    def after_all(self, waiting: Mapping[Kind, int], latency: Latency) -> Ahead:
-        """What is ahead of one that comes after all these too."""
-        ahead = replace(self)
-        for kind, count in waiting.items():
-            ahead.wait(latency.expect(kind), count)
-        return ahead
+
+class Forecast:
+    """What is known of each kind of request, and of each task over all its kinds."""
+
+    def __init__(self) -> None:
+        self._measured: dict[Kind | str, Expectation] = {}
+        self._guessed: dict[Kind, Expectation] = {}
+        self._prefill_tok_s: float | None = None
+        self._decode_tok_s: float | None = None
+
+    def clear(self) -> None:
+        """Another model answers from now on: what was measured says nothing about it."""
+        self._measured.clear()
+        self.set_rates(None, None)
+
+    def set_rates(self, prefill_tok_s: float | None, decode_tok_s: float | None) -> None:
+        """The engine's tokens per second; None = not measured."""
+        self._prefill_tok_s, self._decode_tok_s = prefill_tok_s, decode_tok_s
+        self._guessed.clear()
+
+    def measure(self, kind: Kind, *, share_s: float, run_s: float, batch: int, now: float) -> None:
+        """A request has taken this long: see Expectation."""
+        for key in (kind, kind[0]):
+            self._measured.setdefault(key, Expectation()).measure(share_s=share_s, run_s=run_s, batch=batch, now=now)
+
+    def measure_cut_off(self, kind: Kind, *, run_s: float, beside: int, now: float) -> None:
+        """A request was stopped after run_s: it takes longer than that.
+
+        Without this, requests that never make their deadline would never be measured, and be admitted forever.
+        """
+        expected = self.expect(kind)
+        least_s = CUT_OFF_FACTOR * run_s
+        if expected is None or expected.measured_at is None or expected.run_s(LIKELY_PERCENT, beside) < least_s:
+            self.measure(kind, share_s=least_s / beside, run_s=least_s, batch=beside, now=now)
+        else:
+            expected.measured_at = now
+
+    def expect(self, kind: Kind) -> Expectation | None:
+        """By what was measured of the kind, else of its task, else by the engine's rates; None = unknown."""
+        return self._measured.get(kind) or self._measured.get(kind[0]) or self._guess(kind)
+
+    def add(self, requests: Iterable[Request], backlog: Backlog) -> Backlog:
+        """The backlog with these waiting requests in it, too."""
+        total = replace(backlog)
+        for request in requests:
+            total.add(self.expect(request.kind))
+        return total
+
+    def _guess(self, kind: Kind) -> Expectation | None:
+        if self._prefill_tok_s is None or self._decode_tok_s is None:
+            return None
+        if kind not in self._guessed:
+            _, characters, tokens = kind
+            prompt_s = _mean_size(characters) / CHARACTERS_PER_TOKEN / self._prefill_tok_s
+            self._guessed[kind] = Expectation(share_s=prompt_s + _mean_written(tokens) / self._decode_tok_s)
+        return self._guessed[kind]
+
+
+def _mean_size(magnitude: int) -> float:
+    """Of the numbers with this many binary digits."""
+    return 0.75 * 2**magnitude if magnitude else 0.0
+
+
+def _mean_written(magnitude: int) -> float:
+    """Tokens of an answer of which only the limit is known: each magnitude up to it is as likely.
+
+    Few answers are as long as they may be: with the limit itself, the first burst would be refused for nothing.
+    """
+    return (2**magnitude - 1) / magnitude if magnitude else 0.0

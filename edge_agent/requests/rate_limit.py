@@ -1,51 +1,35 @@
-"""PURE. How many requests a task, or who listens on a reply topic, may ask in a minute."""
+"""How many requests a task, or the reader of a reply topic, may ask in a minute: token buckets."""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from edge_agent.core.messages import Code, Refusal
 
-# Of those who asked the longest ago, nothing is known: they may ask as if for the first time.
-MAX_KNOWN = 1000
+# Buckets that are kept. The one that was used the longest ago is dropped, as if it were full.
+MAX_BUCKETS = 1000
 _MINUTE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """what: is limited, as its caller is told. name: of the one among its kind; each has a limit of its own."""
-
-    what: str
-    name: str
-    per_minute: int
-
-
-class Rates:
-    """A bucket for each that is limited: it holds a minute's worth at most, and fills all the time."""
+class RateLimiter:
+    """A bucket for each limited thing: it holds a minute's worth of requests at most, and fills all the time."""
 
     def __init__(self) -> None:
-        # What is in it, and when it was looked at; the latest last.
+        # The content, and when it was true; the latest last.
         self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
 
-    def take(self, limits: Sequence[RateLimit], now: float) -> None:
-        """One out of each. Raises Refusal where there is none, with the seconds until there is one, in tenths: then
-        nothing is taken."""
-        for limit in limits:
-            missing = 1 - self._content(limit, now)
-            if missing > 0:
-                wait_s = math.ceil(missing * _MINUTE_S / limit.per_minute * 10) / 10
-                message = f"{limit.what}: at most {limit.per_minute} requests a minute"
-                raise Refusal(Code.RATE_LIMITED, message, wait_s)
-        for limit in limits:
-            key = (limit.what, limit.name)
-            self._buckets[key] = (self._content(limit, now) - 1, now)
-            self._buckets.move_to_end(key)
-            if len(self._buckets) > MAX_KNOWN:
-                self._buckets.popitem(last=False)
+    def take(self, subject: str, name: str, per_minute: int, now: float) -> None:
+        """Counts a request. Raises Refusal if the bucket is empty, with the seconds until it is not, in tenths.
 
-    def _content(self, limit: RateLimit, now: float) -> float:
-        content, at = self._buckets.get((limit.what, limit.name), (limit.per_minute, now))
-        return min(limit.per_minute, content + (now - at) * limit.per_minute / _MINUTE_S)
+        subject: what is limited, for the caller. name: tells buckets of one subject apart.
+        """
+        content, at = self._buckets.get((subject, name), (per_minute, now))
+        content = min(per_minute, content + (now - at) * per_minute / _MINUTE_S)
+        if content < 1:
+            wait_s = math.ceil((1 - content) * _MINUTE_S / per_minute * 10) / 10
+            raise Refusal(Code.RATE_LIMITED, f"{subject}: at most {per_minute} requests a minute", wait_s)
+        self._buckets[subject, name] = (content - 1, now)
+        self._buckets.move_to_end((subject, name))
+        if len(self._buckets) > MAX_BUCKETS:
+            self._buckets.popitem(last=False)

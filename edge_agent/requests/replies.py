@@ -1,46 +1,266 @@
-"""What callers are sent: pieces of an answer, and its terminal reply. Belongs to the agent's thread."""
+"""How requests end: the reply document, sent once to each caller, and once more to each that asks the same again."""
 
 from __future__ import annotations
 
+import json
 import logging
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
 
-from edge_agent.core.clock import timestamp
+from edge_agent.core.clock import Moment, timestamp
+from edge_agent.core.config import Config
+from edge_agent.core.envelope import logged
 from edge_agent.core.errors import cut
-from edge_agent.core.messages import Outcome, encode_partial, encode_reply, untaken
-from edge_agent.core.publications import json_publication
+from edge_agent.core.messages import Code, Error, Status, shortened
+from edge_agent.core.protocol import Cancelled, Failed, FailureCode, Finished, RefusalCode, Refused
+from edge_agent.core.publications import JSON, Publication
+from edge_agent.core.strict_json import encode
 from edge_agent.requests.delivery import Delivery
-from edge_agent.requests.duplicates import Key
-from edge_agent.requests.request_queue import Asker, Request
-from edge_agent.store.rows import row_bytes
+from edge_agent.requests.duplicates import Duplicates
+from edge_agent.requests.request import Request
+from edge_agent.requests.statistics import RequestTotals
+from edge_agent.requests.tasks import output_of
 
 log = logging.getLogger(__name__)
 
+# What equal requests that wait for one answer may hold together, on the disk too. Each counts its payload and this.
+MAX_FOLLOWERS_BYTES = 4 << 20
+_FOLLOWER_BYTES = 1024
+_TOO_MANY = Error(
+    code=Code.QUEUE_FULL, message="too many requests wait for this answer already", retry_after_s=1.0
+)  # fmt: skip
+# Old replies are forgotten this often, so that the store deletes many at once.
+FORGET_EVERY_S = 60.0
+# Answers that percentiles are taken of.
+WINDOW = 512
+# These refusals say that more is asked than can be answered.
+_OVERLOAD = {Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE}
+
+# The last event of the worker for a request.
+WorkerAnswer = Finished | Refused | Failed | Cancelled
+
 
 class Replies:
-    def __init__(self, device: str, delivery: Delivery) -> None:
-        self._device = device
+    """Makes terminal replies and hands them to `delivery`; counts how requests end."""
+
+    def __init__(self, config: Config, delivery: Delivery) -> None:
+        self.totals = RequestTotals()
+        # Milliseconds.
+        self.latency_ms: deque[float] = deque(maxlen=WINDOW)
+        self.queued_ms: deque[float] = deque(maxlen=WINDOW)
+        self._device = config.device.id
         self._delivery = delivery
+        window_s = config.queue.dedup_window_s
+        self._duplicates = Duplicates(window_s, config.fingerprint, delivery.forget, delivery.recall)
+        self._followers_bytes = 0
+        self._forget_at = 0.0
+
+    def reconfigure(self, config: Config) -> None:
+        self._duplicates.reconfigure(config.queue.dedup_window_s, config.fingerprint)
+
+    def forget_refusals(self) -> None:
+        """What was invalid may be valid now."""
+        self._duplicates.forget_refusals()
+
+    def expire(self, now: float) -> None:
+        """Forgets replies that are too old to be repeated."""
+        if now >= self._forget_at:
+            self._forget_at = now + FORGET_EVERY_S
+            self._duplicates.forget_old(now)
+
+    def restore(self, now: Moment) -> None:
+        """Takes over the replies that earlier processes stored."""
+        for stored in self._delivery.repeatable():
+            document, at = _stored_document(stored.reply), stored.ended.placed(now)
+            status = None if document is None else Status(document["status"])
+            if status is None or not self._duplicates.restore(stored.key, status, at, stored.row, stored.nbytes):
+                self._delivery.forget(stored.row)
+        self._duplicates.forget_old(now.monotonic_s)
+
+    def join_or_repeat(self, request: Request, now: float) -> bool:
+        """Whether an equal request answers this one too: its reply is sent again, or will be."""
+        twin = self._duplicates.find(request, now)
+        if isinstance(twin, bytes):
+            twin = _repeated(twin)
+        if twin is None:
+            return False
+        self.totals.duplicates_total += 1
+        if isinstance(twin, bytes):
+            self._send(request, twin, request.row, key=None)
+        elif request.is_redelivery:
+            self._delivery.drop(request.row)
+        elif self._followers_bytes + request.message_bytes + _FOLLOWER_BYTES > MAX_FOLLOWERS_BYTES:
+            self.refuse(request, _TOO_MANY, now, is_twin_open=True)
+        else:
+            self._followers_bytes += request.message_bytes + _FOLLOWER_BYTES
+            twin.followers.append(request.row)
+        return True
+
+    def begin(self, request: Request) -> None:
+        """The request is admitted: equal ones join it until it ends."""
+        request.is_admitted = True
+        self.totals.accepted_total += 1
+        self._duplicates.begin(request)
 
     def partial(self, request: Request, delta: str) -> None:
-        origin = request.origin
-        payload = encode_partial(origin, request.partials, delta)
+        """Sends a piece of a streamed answer, at most once."""
+        document = {
+            "id": request.id,
+            "task": request.task_name,
+            "status": Status.PARTIAL.value,
+            "seq": request.partials,
+            "delta": delta,
+        }
         request.partials += 1
-        self._delivery.partial(json_publication(origin.reply_topic, payload, qos=0, correlation=origin.correlation))
+        self._delivery.partial(_publication(request, encode(document), qos=0))
 
-    def terminal(self, asker: Asker, outcome: Outcome, *, key: Key | None = None, repeat: bool = False) -> int:
-        """What no broker takes becomes a short refusal. key: what the request is known by when it comes again.
+    def finish(
+        self, request: Request, event: Finished, now: float, limits: Iterable[str], energy_j: float | None
+    ) -> None:
+        """Ends a request with its answer. limits: those that the answer may suffer from."""
+        output = output_of(event, request.min_score)
+        document = reply_document(request, Status.OK, now, self._device, event=event)
+        document["output"] = output
+        document["scores"] = event.scores and {label: round(p, 6) for label, p in event.scores.items()}
+        document["finish"] = event.finish.value
+        document["reasoning"] = event.reasoning if request.includes_reasoning else None
+        document["degraded"] = [*(["unsure"] if event.scores and output is None else []), *limits]
+        if request.model is not None:
+            document["model"] = asdict(request.model)
+        document["usage"] = {
+            "prompt_tokens": event.prompt_tokens,
+            "cached_tokens": event.cached_tokens,
+            "completion_tokens": event.completion_tokens,
+            "energy_j": _rounded(energy_j, 3),
+        }
+        self._end(request, document, now)
+        self.latency_ms.append(document["timing"]["total_ms"])
+        self.queued_ms.append(document["timing"]["queued_ms"])
 
-        Gives the bytes that are recorded under it; 0 = this outcome is not.
+    def refuse(self, request: Request, error: Error, now: float, *, is_twin_open: bool = False) -> None:
+        """Ends a request without an answer, whether it was admitted or not.
+
+        is_twin_open: an equal request waits or runs, whose reply is the one to repeat.
         """
-        origin = asker.origin
-        payload = encode_reply(origin, outcome, device=self._device, ts=timestamp(), repeat=repeat)
-        publication = json_publication(origin.reply_topic, payload, correlation=origin.correlation)
-        if self._delivery.reply(publication, row=asker.row, task=origin.task, key=key):
-            is_recorded = asker.row is not None and key is not None
-            return row_bytes(publication.topic, payload, origin.correlation) if is_recorded else 0
-        if outcome.error is None:
-            self.terminal(asker, Outcome.refused(untaken(len(payload)), outcome.timing))
-        else:
-            log.error("no reply can be sent topic=%r: the broker takes none there", cut(origin.reply_topic))
-            self._delivery.drop(asker.row)
-        return 0
+        status = error.code.status
+        log.info(
+            "request ended task=%r id=%r status=%s code=%s: %s",
+            cut(request.task_name), request.log_id, status.value, error.code.value, logged(error),
+        )  # fmt: skip
+        self.totals.rejected_total += status is Status.BUSY
+        self.totals.displaced_total += status is Status.BUSY and request.is_admitted
+        self.totals.overloaded_total += error.code in _OVERLOAD
+        self.totals.expired_total += status is Status.EXPIRED
+        self.totals.failed_total += status is Status.FAILED
+        self._end(
+            request, reply_document(request, status, now, self._device, error=error), now, is_twin_open=is_twin_open
+        )
+
+    def _end(self, request: Request, document: dict[str, Any], now: float, *, is_twin_open: bool = False) -> None:
+        request.is_answered = True
+        self.totals.requests_total += 1
+        status, reply = Status(document["status"]), encode(document)
+        self._send(
+            request, reply, request.row, key=None if is_twin_open else self._duplicates.stored_key(request, status)
+        )
+        if request.followers:
+            document["repeat"] = True
+            repeated = encode(document)
+            self._followers_bytes -= len(request.followers) * (request.message_bytes + _FOLLOWER_BYTES)
+            for row in request.followers:
+                self._send(request, repeated, row, key=None)
+        if not is_twin_open:
+            self._duplicates.end(request, status, reply, now)
+
+    def _send(self, request: Request, reply: bytes, row: int | None, *, key: bytes | None) -> None:
+        """A reply that is too large for the broker becomes a short failure."""
+        if self._deliver(request, reply, row, key):
+            return
+        short = shortened(reply)
+        if short is None or not self._deliver(request, short, row, None):
+            log.error("no reply can be sent topic=%r: the broker takes none there", cut(request.reply_topic))
+            self._delivery.drop(row)
+
+    def _deliver(self, request: Request, reply: bytes, row: int | None, key: bytes | None) -> bool:
+        return self._delivery.reply(_publication(request, reply), row=row, task=request.task_name, key=key)
+
+
+def reply_document(
+    request: Request,
+    status: Status,
+    now: float,
+    device: str,
+    *,
+    error: Error | None = None,
+    event: Finished | None = None,
+) -> dict[str, Any]:
+    """The terminal reply with every field, null where it does not apply."""
+    started_at = event.started_at if event else request.started_at
+    waited_until = now if started_at is None else started_at
+    return {
+        "id": request.id,
+        "task": request.task_name,
+        "device": device,
+        "ts": timestamp(),
+        "status": status.value,
+        "output": None,
+        "scores": None,
+        "finish": None,
+        "reasoning": None,
+        "error": error and {"code": error.code.value, "message": error.message, "retry_after_s": error.retry_after_s},
+        "degraded": [],
+        "repeat": False,
+        "model": None,
+        "usage": None,
+        "timing": {
+            "queued_ms": _rounded((waited_until - request.arrived_at) * 1000) if request.is_admitted else None,
+            "prefill_ms": _rounded(event.prefill_ms) if event else None,
+            "decode_ms": _rounded(event.decode_ms) if event else None,
+            "total_ms": _rounded((now - request.arrived_at) * 1000),
+            "batch": event.batch if event else None,
+        },
+    }
+
+
+def failure_of(event: Refused | Failed | Cancelled) -> Error:
+    """Why the worker gave no answer, as the caller gets it."""
+    match event:
+        case Refused(code=RefusalCode.TOO_LONG, message=message):
+            return Error(code=Code.TOO_LONG, message=message)
+        case Refused(message=message):
+            return Error(code=Code.BAD_FIELD, message=message)
+        case Failed(code=FailureCode.NO_VALID_OUTPUT, message=message):
+            return Error(code=Code.NO_VALID_OUTPUT, message=message)
+        case Failed(message=message):
+            return Error(code=Code.INTERNAL, message=message)
+        case Cancelled():
+            return Error(code=Code.INTERNAL, message="the engine cancelled the request without being asked")
+
+
+def _publication(request: Request, payload: bytes, *, qos: int = 1) -> Publication:
+    return Publication(
+        topic=request.reply_topic, payload=payload, qos=qos, correlation=request.correlation, content_type=JSON
+    )
+
+
+def _repeated(reply: bytes) -> bytes | None:
+    """The reply as it is sent again; None: it is damaged, and the request has to run."""
+    document = _stored_document(reply)
+    return None if document is None else encode({**document, "ts": timestamp(), "repeat": True})
+
+
+def _stored_document(reply: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(reply)
+        Status(document["status"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        log.error("a stored answer cannot be read")  # noqa: TRY400
+        return None
+    assert isinstance(document, dict)
+    return document
+
+
+def _rounded(value: float | None, digits: int = 1) -> float | None:
+    return None if value is None else round(value, digits)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from edge_agent.core.messages import Code, Outcome, Status
 from edge_agent.store.rows import Quarantined
-
-WINDOW = 512
-# Each of these refusals says that more is asked than can be answered.
-_OVERLOAD = (Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE)
 
 
 @dataclass(slots=True)
@@ -49,39 +43,8 @@ class RequestFacts:
     lost_replies: int = 0
     store_fault: str | None = None
     totals: RequestTotals = field(default_factory=RequestTotals)
-    latency_ms: dict[str, float | None] = field(default_factory=dict)
-    queued_ms: dict[str, float | None] = field(default_factory=dict)
-
-
-class Statistics:
-    """Counts how requests end."""
-
-    def __init__(self) -> None:
-        self.totals = RequestTotals()
-        self._latency_ms: deque[float] = deque(maxlen=WINDOW)
-        self._queued_ms: deque[float] = deque(maxlen=WINDOW)
-
-    def count(self, outcome: Outcome) -> None:
-        totals = self.totals
-        totals.requests_total += 1
-        totals.rejected_total += outcome.status is Status.BUSY
-        totals.overloaded_total += outcome.error is not None and outcome.error.code in _OVERLOAD
-        totals.expired_total += outcome.status is Status.EXPIRED
-        totals.failed_total += outcome.status is Status.FAILED
-        total_ms = outcome.timing.total_ms
-        if outcome.status is not Status.OK or total_ms is None:
-            return
-        self._latency_ms.append(total_ms)
-        self._queued_ms.append(outcome.timing.queued_ms or 0.0)
-
-    def facts(self, **current: object) -> RequestFacts:
-        """The totals and percentiles of now, together with the `current` fields of RequestFacts."""
-        return RequestFacts(
-            totals=replace(self.totals),
-            latency_ms={f"p{percent}": percentile(self._latency_ms, percent) for percent in (50, 95, 99)},
-            queued_ms={f"p{percent}": percentile(self._queued_ms, percent) for percent in (50, 95)},
-            **current,  # type: ignore[arg-type]
-        )
+    latency_ms: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(("p50", "p95", "p99")))
+    queued_ms: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(("p50", "p95")))
 
 
 def percentile(values: Iterable[float], percent: int) -> float | None:

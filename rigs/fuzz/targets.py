@@ -21,20 +21,23 @@ from convert.read.tokenizer import parse_tokenizer
 from edge_agent.commands.commands import CommandError, parse_command
 from edge_agent.core import topics
 from edge_agent.core.config_file import ConfigError
-from edge_agent.core.messages import Error, Outcome, Refusal, encode_reply
+from edge_agent.core.messages import Error, Refusal
 from edge_agent.core.schemas import check_schema
+from edge_agent.core.strict_json import encode
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import read_model_facts
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import ManifestError, parse_manifest
-from edge_agent.requests.reception import Question, Reception, Unreadable
+from edge_agent.requests.parse import Parser
+from edge_agent.requests.replies import reply_document
+from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import load_tasks
 from tests.helpers.support import BASE, TASKS, config, inbound
 
 _MAX_MESSAGE = 100_000
 _CONFIG = config(TASKS)
-_RECEPTION = Reception(_CONFIG, load_tasks(_CONFIG))
+_PARSER = Parser(_CONFIG, load_tasks(_CONFIG))
 _SEPARATOR = b"\x1f"
 
 
@@ -104,19 +107,21 @@ def messages(data: bytes) -> None:
     if topics.name_fault(topic):
         return
     one = inbound(topic, payload, **known)  # type: ignore[arg-type]
-    for found in _RECEPTION.read(one):
-        error = found.error if isinstance(found, Unreadable) else _error(found)
-        assert topics.name_fault(found.origin.reply_topic) is None
+    for found in _PARSER.parse(one):
+        error = found.refusal or _error(found)
+        assert topics.name_fault(found.reply_topic) is None
         if error is not None:
-            reply = encode_reply(found.origin, Outcome.refused(error), device="board1", ts=None)
-            assert json.loads(reply)["error"]["message"]
+            document = reply_document(found, error.code.status, 0.0, "board1", error=error)
+            assert json.loads(encode(document))["error"]["message"]
     with _refused(CommandError):
         parse_command(payload)
 
 
-def _error(question: Question) -> Error | None:
+def _error(request: Request) -> Error | None:
+    assert request.task is not None
+    assert request.envelope is not None
     try:
-        question.task.run(1, question.envelope)
+        request.task.run(1, request.envelope)
     except Refusal as refusal:
         return refusal.error
     return None

@@ -138,7 +138,7 @@ def test_the_least_configuration_has_the_defaults_of_the_contract(tmp_path: Path
     assert config.mqtt.root == "edgeai/v1"
     assert config.reply_topics == (f"{BASE}/infer/+/response/#", "edgeai/v1/reply/#")
     assert (config.queue.dedup_window_s, config.queue.max_payload_bytes) == (300.0, 65536)
-    assert config.queue.default_deadline_ms is None
+    assert config.queue.default_deadline_ms == 60_000
     assert config.commands.allow == ("ping", "health")
     assert config.board.root == Path("/")
     assert config.health.interval_s == 10.0

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.core.envelope import Envelope, parse_bare, parse_payload
-from edge_agent.core.messages import Code, Error, Outcome, Refusal, Status, Timing, Usage, encode_partial, encode_reply
+from edge_agent.core.messages import Code, Error, Refusal
 from edge_agent.core.strict_json import MAX_JSON_DEPTH, NotJsonError, parse_json
-from tests.helpers.support import MODEL, REPLY_FIELDS, origin
 
 
 def refusal(payload: bytes | str, content_type: str | None = None, *, bare: bool = False) -> Error:
@@ -337,93 +336,6 @@ def test_a_bare_number_is_text() -> None:
 )
 def test_a_bad_reading_is_refused(payload: bytes, content_type: str | None, code: Code) -> None:
     assert refusal(payload, content_type, bare=True).code is code
-
-
-TS = "2026-02-01T00:00:00.000Z"
-
-
-def reply(outcome: Outcome, **fields: Any) -> dict[str, Any]:
-    document = json.loads(encode_reply(origin(**fields), outcome, device="hall1/board1", ts=TS))
-    assert isinstance(document, dict)
-    return document
-
-
-def test_every_code_belongs_to_a_status_and_every_reply_has_every_field() -> None:
-    for code in Code:
-        assert set(reply(Outcome.refused(Error(code=code, message="m")))) == REPLY_FIELDS
-
-
-def test_a_refusal_has_null_where_nothing_applies() -> None:
-    document = reply(Outcome.refused(Error(code=Code.QUEUE_FULL, message="full", retry_after_s=1.5)))
-    assert document == {
-        "id": "a",
-        "task": "triage",
-        "device": "hall1/board1",
-        "ts": TS,
-        "status": "busy",
-        "output": None,
-        "scores": None,
-        "finish": None,
-        "reasoning": None,
-        "error": {"code": "queue_full", "message": "full", "retry_after_s": 1.5},
-        "degraded": [],
-        "repeat": False,
-        "model": None,
-        "usage": None,
-        "timing": {"queued_ms": None, "prefill_ms": None, "decode_ms": None, "total_ms": None, "batch": None},
-    }
-
-
-def test_an_answer_reads_as_in_the_contract() -> None:
-    outcome = Outcome(
-        status=Status.OK,
-        output="bearing fault",
-        scores={"bearing fault": 0.93, "normal": 0.07},
-        finish="labels",
-        model=MODEL,
-        usage=Usage(prompt_tokens=235, cached_tokens=185, completion_tokens=0, energy_j=1.9),
-        timing=Timing(queued_ms=1.2345, prefill_ms=151.04, decode_ms=0.0, total_ms=156.29, batch=4),
-    )
-    document = reply(outcome, id=7)
-    assert document["id"] == 7
-    assert document["output"] == "bearing fault"
-    assert document["error"] is None
-    assert document["model"] == {"name": "default", "sha256": "5ha", "quantization": "Q8_0"}
-    assert document["usage"] == {
-        "prompt_tokens": 235, "cached_tokens": 185, "completion_tokens": 0, "energy_j": 1.9,
-    }  # fmt: skip
-    assert document["timing"] == {
-        "queued_ms": 1.2, "prefill_ms": 151.0, "decode_ms": 0.0, "total_ms": 156.3, "batch": 4,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("status", "codes"),
-    [
-        (Status.BUSY, {"queue_full", "loading", "draining"}),
-        (Status.EXPIRED, {"deadline"}),
-        (
-            Status.INVALID,
-            {"not_utf8", "bad_json", "bad_field", "unknown_task", "too_long", "reply_topic_refused"},
-        ),
-        (Status.CANCELLED, {"cancelled", "superseded"}),
-        (Status.FAILED, {"engine_lost", "no_valid_output", "internal"}),
-    ],
-)
-def test_codes_belong_to_the_statuses_of_the_contract(status: Status, codes: set[str]) -> None:
-    assert codes <= {code.value for code in Code if code.status is status}
-
-
-def test_a_partial_has_the_fields_of_the_contract() -> None:
-    assert json.loads(encode_partial(origin(), 0, "Lager ü")) == {
-        "id": "a", "task": "triage", "status": "partial", "seq": 0, "delta": "Lager ü",
-    }  # fmt: skip
-
-
-def test_replies_are_compact_utf8() -> None:
-    data = encode_partial(origin(), 0, "ü轴")
-    assert "ü轴".encode() in data
-    assert b", " not in data
 
 
 def test_an_object_of_many_keys_is_refused_as_quickly_as_it_is_read() -> None:

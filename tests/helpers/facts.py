@@ -11,7 +11,7 @@ from edge_agent.board.reading import BoardReading
 from edge_agent.core.protocol import Ready
 from edge_agent.models.bundle import open_model
 from edge_agent.mqtt.connections import MqttFacts
-from edge_agent.requests.statistics import Statistics
+from edge_agent.requests.statistics import RequestFacts
 from edge_agent.status.health import HealthFacts
 from edge_agent.worker.supervisor import WorkerFacts
 from edge_agent.worker.throughput import Throughput
@@ -72,7 +72,7 @@ def health_facts(**fields: Any) -> HealthFacts:
         "seq": 3,
         "uptime_s": 12.345,
         "mqtt": mqtt_facts(),
-        "requests": Statistics().facts(capacity=64),
+        "requests": RequestFacts(capacity=64),
         "worker": worker_facts(),
         "reading": BoardReading(),
         "limits": NO_LIMITS,

@@ -12,15 +12,15 @@ from typing import Any, cast
 
 from edge_agent.core.config import Config
 from edge_agent.core.inbound import Message
-from edge_agent.core.messages import ModelName, Origin
-from edge_agent.core.protocol import Cancel, Command, Finish, Finished, Ready, Run
+from edge_agent.core.messages import ModelName
+from edge_agent.core.protocol import Cancel, Command, Finish, Finished, Ready, Run, TextPlan
 from edge_agent.core.publications import Publication
 from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import Received
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
-from edge_agent.requests.request_queue import Request
+from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import load_tasks
 from edge_agent.store.journal_sync import Synced
 
@@ -123,31 +123,29 @@ def received(message: Message, link: object = None) -> Received:
     return Received(link=cast("MqttLink", link or FakeLink()), epoch=1, message=message)
 
 
-def origin(**fields: Any) -> Origin:
-    known: dict[str, Any] = {
-        "task": "triage",
-        "reply_topic": f"{BASE}/infer/triage/response",
-        "correlation": None,
-        "id": "a",
-        "is_id_given": True,
-    }
-    return Origin(**{**known, **fields})
-
-
 _numbers = itertools.count(1000)
 
 
 def request(**fields: Any) -> Request:
+    """A request as it waits in the queue."""
     number = fields.pop("number", next(_numbers))
     known: dict[str, Any] = {
         "number": number,
-        "origin": origin(),
-        "run": Run(id=number, task="triage", messages=(), plan={"kind": "text"}),  # type: ignore[arg-type]
+        "task_name": "triage",
+        "reply_topic": f"{BASE}/infer/triage/response",
+        "correlation": None,
+        "id": "a",
+        "key": b"key",
+        "may_be_duplicate": True,
+        "is_redelivery": False,
+        "message_bytes": 10,
+        "run": Run(id=number, task="triage", messages=(), plan=TextPlan()),
         "arrived_at": 0.0,
         "deadline_at": 60.0,
-        "priority": 5,
+        "deadline_source": "request",
     }
-    return Request(**{**known, **fields})
+    known |= fields
+    return Request(**{"due_at": known["deadline_at"], **known})
 
 
 def ready(**fields: Any) -> Ready:

@@ -543,12 +543,12 @@ def test_a_bundle_that_is_replaced_in_its_own_folder_is_nothing_to_go_back_to(bo
 def test_what_the_old_model_took_is_not_held_against_the_new_one(board: Board) -> None:
     board.desk.ask({"input": "x", "id": "x"})
     board.say(board.load("plain"), READY, 3.0)
-    board.dispatcher.latency.measure(board.dispatcher._active[1].request.kind, share_s=1.0, run_s=1.0, batch=1, now=3.0)
-    assert board.dispatcher.latency.deadline_ms("generate")
+    forecast, kind = board.dispatcher._forecast, board.dispatcher._active[1].kind
+    forecast.measure(kind, share_s=1.0, run_s=1.0, batch=1, now=3.0)
     board.hear_thread(4.0)
-    assert board.dispatcher.latency.deadline_ms("generate") is None
+    assert forecast.expect(kind) is None
     board.say(board.processes[0], finished(1), 5.0)
-    assert board.dispatcher.latency.deadline_ms("generate") is None
+    assert forecast.expect(kind) is None
 
 
 def test_a_worker_that_had_died_is_not_started_beside_the_one_that_took_its_place(board: Board) -> None:

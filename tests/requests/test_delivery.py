@@ -22,10 +22,11 @@ from edge_agent.core.inbound import Message
 from edge_agent.core.protocol import Run
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests import duplicates
-from edge_agent.requests.answers import FORGET_EVERY_S
 from edge_agent.requests.delivery import CONFIRMED_WITHIN_S, MOST_TRIES, POSTPONED_S, Delivery
 from edge_agent.requests.dispatcher import Dispatcher
-from edge_agent.requests.reception import Question, Reception, Unreadable
+from edge_agent.requests.parse import Parser
+from edge_agent.requests.replies import FORGET_EVERY_S
+from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import load_tasks
 from edge_agent.store import journal, journal_file, journal_sync, record
 from edge_agent.store.journal import Journal
@@ -317,15 +318,15 @@ def test_what_ends_each_process_that_takes_it_over_is_run_by_no_further_one_and_
     first = Board(folder)
     for name in ("a", "deadly", "b"):
         first.hear(envelope(name))
-    read = Reception.read
+    parse = Parser.parse
 
-    def kill(reception: Reception, message: Message) -> Iterator[Question | Unreadable]:
+    def kill(parser: Parser, message: Message) -> list[Request]:
         if b"deadly" in message.payload:
             raise Killed
-        return read(reception, message)
+        return parse(parser, message)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Reception, "read", kill)
+        patch.setattr(Parser, "parse", kill)
         patch.setattr(Delivery, "taken_over", lambda _: None)  # the dead do nothing at last
         for _ in range(4 if is_answer_deadly else 3):  # first with all the others
             with pytest.raises(Killed):
@@ -348,10 +349,10 @@ def test_what_is_quarantined_stays_so_in_the_next_process(folder: Path) -> None:
         board.dispatcher.worker_ready(MODEL, ready(max_active=1), 0.0)
     board.flush()
     board = Board(folder)
-    (held,) = board.dispatcher.quarantine.held
+    (held,) = board.dispatcher.snapshot(0.0).quarantined
     board.dispatcher.release_quarantined(held.fingerprint)
     board.flush()
-    assert Board(folder).dispatcher.quarantine.held == ()
+    assert Board(folder).dispatcher.snapshot(0.0).quarantined == ()
 
 
 @pytest.mark.expects_warning
@@ -421,7 +422,7 @@ def test_a_writer_that_never_rests_does_not_let_the_file_of_changes_grow_for_eve
 
 def test_what_is_remembered_is_bounded_by_its_bytes_on_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it is that a caller makes long: here Correlation Data, of which the id is made, too."""
-    monkeypatch.setattr(duplicates, "MAX_REMEMBERED_BYTES", 1 << 20)
+    monkeypatch.setattr(duplicates, "MAX_BYTES", 1 << 20)
 
     def recorded(board: Board) -> int:
         board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
@@ -433,7 +434,7 @@ def test_what_is_remembered_is_bounded_by_its_bytes_on_the_disk(folder: Path, mo
         board.hear("", correlation=b"\xff" * 20_000 + b"%d" % number)
         board.outlet.results = [(number + 1, PublishResult.CONFIRMED)]
     assert 1 << 19 < recorded(board) < 1 << 20
-    monkeypatch.setattr(duplicates, "MAX_REMEMBERED_BYTES", 1 << 19)
+    monkeypatch.setattr(duplicates, "MAX_BYTES", 1 << 19)
     assert 1 << 18 < recorded(Board(folder)) < 1 << 19
 
 
@@ -461,7 +462,9 @@ def test_a_recorded_answer_is_given_again_from_the_record(folder: Path) -> None:
     board = Board(folder)
     board.hear(envelope("a"))
     board.answer(1)
-    board.delivery._record._journal._connection.execute("UPDATE requests SET reply = replace(reply, 'fine', 'FINE')")
+    board.delivery._record._journal._connection.execute(
+        "UPDATE requests SET reply = CAST(replace(reply, 'fine', 'FINE') AS BLOB)"
+    )
     board.hear(envelope("a"))
     assert [(reply["output"], reply["repeat"]) for reply in board.replies] == [("fine", False), ("FINE", True)]
 
@@ -589,7 +592,7 @@ def test_with_a_full_disk_requests_are_answered_acknowledged_and_the_fault_is_to
 @pytest.mark.expects_warning
 def test_a_disk_that_stays_away_makes_nothing_grow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept in memory has the bounds of what is kept on the disk; and each try to return leaves nothing."""
-    monkeypatch.setattr(duplicates, "MAX_REMEMBERED", 20)
+    monkeypatch.setattr(duplicates, "MAX_ANSWERS", 20)
     monkeypatch.setattr(record, "TRY_AGAIN_S", 0.0)
     board = Board(folder)
     Failing(monkeypatch)
@@ -723,7 +726,7 @@ def test_a_record_that_cannot_be_opened_at_the_start_is_taken_over_when_it_can(
         board.answer(run.id)
     ids = [reply["id"] for reply in board.replies]
     assert sorted(map(str, ids)) == ["answered", "answered", "asked", "asked again", "asked again", "new"]
-    assert [held.fingerprint for held in board.dispatcher.quarantine.held] == ["ab" * 8]
+    assert [held.fingerprint for held in board.dispatcher.snapshot(0.0).quarantined] == ["ab" * 8]
     for number in range(1, 7):
         board.confirm(number)
     board.delivery.close()
@@ -899,7 +902,7 @@ def test_what_is_quarantined_is_so_again_with_the_disk_but_for_what_was_released
     board.delivery.release("released")
     board.delivery.hold(Quarantined("new", "generate", None))
     disk.end()
-    assert [held.fingerprint for held in Board(folder).dispatcher.quarantine.held] == ["stays", "new"]
+    assert [held.fingerprint for held in Board(folder).dispatcher.snapshot(0.0).quarantined] == ["stays", "new"]
 
 
 def test_what_a_disk_tells_that_was_given_up_already_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,9 @@ import pytest
 from edge_agent.board.energy import EnergyMeter, EnergySample
 from edge_agent.board.limits import Level, LimitCause, Limits
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Scope, Thermal, Throttle, ThrottleCause
-from edge_agent.core.messages import Outcome, Status, Timing
 from edge_agent.core.protocol import Ready
 from edge_agent.models.bundle import open_model
-from edge_agent.requests.statistics import RequestFacts, Statistics
+from edge_agent.requests.statistics import RequestFacts
 from edge_agent.status.health import health_document, reasons
 from tests.helpers.facts import READY, health_facts, mqtt_facts, worker_facts
 
@@ -178,15 +177,6 @@ def test_a_sensor_that_is_off_degrades_nothing() -> None:
     errors = {"cv0-thermal": "Resource temporarily unavailable"}
     document = health_document(health_facts(reading=BoardReading(errors=errors, offline=frozenset(errors))))
     assert (document["overall"], document["sensor_errors"]) == ("ok", errors)
-
-
-def test_latencies_are_percentiles_of_the_answers() -> None:
-    statistics = Statistics()
-    for total_ms in range(1, 101):
-        statistics.count(Outcome(status=Status.OK, timing=Timing(total_ms=float(total_ms), queued_ms=total_ms / 10)))
-    inference = health_document(health_facts(requests=statistics.facts(capacity=64)))["inference"]
-    assert inference["latency_ms"] == {"p50": 50.0, "p95": 95.0, "p99": 99.0}
-    assert inference["queued_ms"] == {"p50": 5.0, "p95": 9.5}
 
 
 def test_limits_are_published_with_their_reason() -> None:

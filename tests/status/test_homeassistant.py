@@ -7,7 +7,7 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Thermal
-from edge_agent.requests.statistics import Statistics
+from edge_agent.requests.statistics import RequestFacts
 from edge_agent.status.alarms import ALARMS
 from edge_agent.status.health import health_document
 from edge_agent.status.homeassistant import discovery, discovery_document, object_id
@@ -92,9 +92,7 @@ def test_each_entity_has_an_identity_of_its_own_and_a_name() -> None:
 
 
 def test_entities_show_what_health_tells() -> None:
-    document = health(
-        reading=READING, requests=Statistics().facts(capacity=64, depth=7), alarms={"disk-low": "warning"}
-    )
+    document = health(reading=READING, requests=RequestFacts(capacity=64, depth=7), alarms={"disk-low": "warning"})
     document["thermal"]["throttled_now"] = True
     document["power"].update(watts=4.2, undervoltage_now=False, joules_total=1234.5)
     document["inference"].update(decode_tok_s=11.5)

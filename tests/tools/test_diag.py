@@ -28,7 +28,7 @@ from edge_agent.tools.diag.redaction import log_text, scrubbed
 from edge_agent.tools.programs import ProgramError
 from tests.helpers.boards.trees import load
 from tests.helpers.client import Client
-from tests.helpers.support import inbound, origin
+from tests.helpers.support import BASE, inbound
 
 SECRETS = {
     "password": "hunter2-of-the-broker",
@@ -81,7 +81,7 @@ def keep(state_dir: Path) -> None:
         payload = {"input": SECRETS["request"]}
         row = journal.accept(inbound("edgeai/v1/hall1/board1/infer/t/request", payload), "t", moment(0.0))
         if number:
-            reply = Publication(topic=origin().reply_topic, payload=SECRETS["reply"].encode())
+            reply = Publication(topic=f"{BASE}/infer/triage/response", payload=SECRETS["reply"].encode())
             journal.answer(row, "t", reply, b"key", moment(1.0))
     journal.commit()
     journal.close()

@@ -1,0 +1,186 @@
+"""A message from the data connection -> the requests in it, or why they are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from edge_agent.core import topics as topic_names
+from edge_agent.core.config import Config
+from edge_agent.core.envelope import Envelope, is_json, parse_bare, parse_payload
+from edge_agent.core.errors import shown
+from edge_agent.core.inbound import Message
+from edge_agent.core.messages import Code, Error, Refusal
+from edge_agent.core.strict_json import parse_json
+from edge_agent.requests.request import Request
+from edge_agent.requests.tasks import Task
+
+# A refused envelope is still read for `id` and `reply_to`, up to this size: longer ones cost too much time.
+MAX_SALVAGED_BYTES = 1_000_000
+
+
+class Parser:
+    """Reads messages under one configuration."""
+
+    def __init__(self, config: Config, tasks: dict[str, Task]) -> None:
+        self._config = config
+        self._topics = config.topics
+        self._tasks = tasks
+
+    @property
+    def filters(self) -> set[str]:
+        """What the data connection subscribes to."""
+        return {self._topics.all_requests}.union(*(task.config.subscribe for task in self._tasks.values()))
+
+    def parse(self, message: Message) -> list[Request]:
+        """One request for a request topic, one per subscribed task for a reading, none for any other message."""
+        name = self._topics.task_of_request(message.topic)
+        if name is not None:
+            return [self._parse_request(name, message)]
+        if self._topics.is_own(message.topic):  # a wide filter must not make the agent answer its own answers
+            return []
+        readings = []
+        for task in self._tasks.values():
+            matches = (
+                topic_names.wildcard_values(topic_filter, message.topic) for topic_filter in task.config.subscribe
+            )
+            values = next((found for found in matches if found is not None), None)
+            if values is not None:
+                readings.append(self._parse_reading(task, values, message))
+        return readings
+
+    def refuse_unheard(self, message: Message, name: str) -> Request:
+        """A stored reading that came under another configuration: under this one the task does not subscribe to it."""
+        text = f"task: {shown(name)} does not listen to {shown(message.topic)} any more"
+        error = Error(code=Code.UNKNOWN_TASK, message=text)
+        return _refused(name, self._topics.response(name), message, None, error)
+
+    def _parse_request(self, name: str, message: Message) -> Request:
+        task, reply_topic = self._tasks.get(name), self._topics.response(name)
+        envelope: Envelope | None = None
+        try:
+            try:
+                self._check_size(message, task)
+                envelope, refusal = parse_payload(message.payload, message.content_type), None
+            except Refusal as refused:
+                envelope, refusal = _salvage(message), refused.error
+            wanted_topic = message.response_topic or (envelope.reply_to if envelope else None)
+            if wanted_topic is not None:
+                fault = topic_names.reply_topic_fault(wanted_topic, self._config.reply_topics)
+                if fault:
+                    field = "response topic" if message.response_topic else "reply_to"
+                    raise Refusal(Code.REPLY_TOPIC_REFUSED, f"{field}: {fault} (got {shown(wanted_topic)})")
+                reply_topic = wanted_topic
+            if refusal is None and task is None:
+                text = f"task: should be one of {', '.join(self._tasks)} (got {shown(name)})"
+                raise Refusal(Code.UNKNOWN_TASK, text)
+        except Refusal as refused:
+            refusal = refused.error
+        if refusal is not None:
+            return _refused(name, reply_topic, message, envelope, refusal)
+        assert task is not None
+        assert envelope is not None
+        return self._accepted(task, reply_topic, message, envelope)
+
+    def _parse_reading(self, task: Task, values: tuple[str, ...], message: Message) -> Request:
+        # What a wildcard stands for comes from outside: it may be empty, or lead where replies must not go.
+        reply_topic = topic_names.fill_publish_pattern(task.config.publish or "", values)
+        if topic_names.command_topic_fault(reply_topic):
+            reply_topic = self._topics.response(task.name)
+        try:
+            self._check_size(message, task)
+            envelope = parse_bare(message.payload, message.content_type)
+        except Refusal as refused:
+            return _refused(task.name, reply_topic, message, None, refused.error)
+        return self._accepted(task, reply_topic, message, envelope)
+
+    def _accepted(self, task: Task, reply_topic: str, message: Message, envelope: Envelope) -> Request:
+        request = _identified(task.name, reply_topic, message, envelope)
+        request.task, request.envelope = task, envelope
+        request.min_score, request.includes_reasoning = task.min_score, envelope.options.reasoning == "include"
+        request.priority = task.config.priority if envelope.priority is None else envelope.priority
+        request.deadline_at, request.deadline_source = self._deadline(task, envelope, message)
+        request.due_at = request.deadline_at
+        if task.config.keep == "latest":
+            request.source = f"{task.name}\n{message.topic}\n{reply_topic}"
+        return request
+
+    def _deadline(self, task: Task, envelope: Envelope, message: Message) -> tuple[float, str]:
+        """When the answer becomes worthless, and who says so: the smallest of what the caller set, else the default."""
+        limit_ms, source = self._config.queue.default_deadline_ms, "configuration"
+        if envelope.deadline_ms is not None:
+            limit_ms, source = envelope.deadline_ms, "request"
+        elif task.config.deadline_ms is not None:
+            limit_ms, source = task.config.deadline_ms, "task"
+        if message.expiry_s is not None and message.expiry_s * 1000 < limit_ms:
+            limit_ms, source = message.expiry_s * 1000, "message expiry"
+        return message.received_at + limit_ms / 1000, source
+
+    def _check_size(self, message: Message, task: Task | None) -> None:
+        allowed = self._config.queue.max_payload_bytes
+        if task is not None and task.config.max_payload_bytes is not None:
+            allowed = min(allowed, task.config.max_payload_bytes)
+        if len(message.payload) > allowed:
+            text = f"payload: should have at most {allowed} bytes (got {len(message.payload)})"
+            raise Refusal(Code.TOO_LONG, text)
+
+
+def _refused(name: str, reply_topic: str, message: Message, envelope: Envelope | None, error: Error) -> Request:
+    request = _identified(name, reply_topic, message, envelope)
+    request.refusal = error
+    return request
+
+
+def _identified(name: str, reply_topic: str, message: Message, envelope: Envelope | None) -> Request:
+    """A request as far as it is known before its input is read: where it came from and where its reply goes."""
+    given_id = envelope.id if envelope else None
+    identity = given_id
+    if identity is None:
+        identity = _as_text(message.correlation) if message.correlation else secrets.token_hex(8)
+    # Without a correlation of the client, equal payloads are equal readings, not one question: only the packet id of
+    # the broker, which a redelivery keeps, makes them the same.
+    client_key = "" if given_id is None else f"{given_id!r}"
+    if message.correlation:
+        client_key += f" {message.correlation.hex()}"
+    parts = (name, reply_topic, client_key or f"packet {message.packet_id}", message.content_type)
+    return Request(
+        task_name=name,
+        reply_topic=reply_topic,
+        correlation=message.correlation,
+        id=identity,
+        key=hashlib.sha256(f"{parts!r}\n".encode("utf-8", "surrogatepass") + message.payload).digest(),
+        may_be_duplicate=bool(client_key) or message.is_duplicate,
+        is_redelivery=message.is_duplicate,
+        message_bytes=len(message.payload) + len(message.correlation or b""),
+        arrived_at=message.received_at,
+    )
+
+
+def _as_text(correlation: bytes) -> str:
+    """Correlation Data as an id: its text, or hex if it is not UTF-8."""
+    try:
+        return correlation.decode("utf-8")
+    except UnicodeDecodeError:
+        return correlation.hex()
+
+
+def _salvage(message: Message) -> Envelope | None:
+    """`id` and `reply_to` of an envelope with another field wrong, as far as they are right themselves."""
+    if len(message.payload) > MAX_SALVAGED_BYTES:
+        return None
+    try:
+        text = message.payload.decode("utf-8")
+        value = parse_json(text) if is_json(text, message.content_type) else None
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or "input" not in value:
+        return None
+    kept = Envelope(input=None)
+    for name in ("id", "reply_to"):
+        if name in value:
+            try:
+                field = Envelope.model_validate({"input": None, name: value[name]})
+            except ValueError:
+                continue
+            kept = kept.model_copy(update={name: getattr(field, name)})
+    return kept

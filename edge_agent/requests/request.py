@@ -1,0 +1,75 @@
+"""The record of one request. It moves one way: parse, admit, queue, run, reply; each stop fills in its part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edge_agent.core.envelope import Envelope
+from edge_agent.core.errors import cut
+from edge_agent.core.messages import Error, ModelName
+from edge_agent.core.protocol import Run
+from edge_agent.requests.tasks import Task
+
+# Task, and the binary magnitudes of the prompt's characters and of the tokens that may be written.
+Kind = tuple[str, int, int]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Request:
+    """Times are seconds of the monotonic clock.
+
+    id: echoed in replies; given by the caller, made from the Correlation Data, or generated.
+    key: a digest of what makes two requests the same one. may_be_duplicate: an earlier request with this key counts.
+    row: where the store keeps it; None = it is not stored.
+    """
+
+    # What parse.py reads from the message. refusal: why the request cannot be run.
+    task_name: str
+    reply_topic: str
+    correlation: bytes | None
+    id: str | int
+    key: bytes
+    may_be_duplicate: bool
+    is_redelivery: bool
+    message_bytes: int
+    arrived_at: float
+    row: int | None = None
+    refusal: Error | None = None
+    task: Task | None = None
+    envelope: Envelope | None = None
+    min_score: float = 0.0
+    includes_reasoning: bool = False
+    priority: int = 5
+    deadline_at: float = 0.0
+    deadline_source: str = "configuration"
+    # With `keep = "latest"`: a newer request of the same source takes the place of one that waits.
+    source: str | None = None
+
+    # Admission. number: in order of admission. run: what the worker gets, by this number. due_at: the place within the
+    # priority.
+    number: int = 0
+    run: Run | None = None
+    kind: Kind = ("", 0, 0)
+    due_at: float = 0.0
+    is_admitted: bool = False
+
+    # While it runs. attempts: how often it was handed to a worker. worker: counts the models that took over.
+    started_at: float | None = None
+    attempts: int = 0
+    worker: int = 0
+    model: ModelName | None = None
+    partials: int = 0
+
+    # Its terminal reply is made. followers: the rows of equal requests that get the same reply.
+    is_answered: bool = False
+    followers: list[int | None] = field(default_factory=list)
+
+    @property
+    def deadline(self) -> str:
+        """The deadline in words for the caller, with who set it."""
+        return f"the deadline of {(self.deadline_at - self.arrived_at) * 1000:.0f} ms ({self.deadline_source})"
+
+    @property
+    def log_id(self) -> str | int:
+        """The id, cut: as Correlation Data it may have any length."""
+        return cut(self.id) if isinstance(self.id, str) else self.id

@@ -1,0 +1,107 @@
+"""Counts the way of one warm `classify` through the agent: which files it enters, and how often it changes files.
+
+The way begins with the inbound message and ends with the flushed reply. The link and the worker are fakes, the store is
+in memory. A move is a call into another file of edge_agent, or the return from it.
+usage: python -m rigs.walk
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import edge_agent
+from tests.helpers.support import BASE, Desk, inbound, labelled, received
+
+_PACKAGE = f"{Path(edge_agent.__file__).parent}/"
+
+
+@dataclass(slots=True)
+class Walk:
+    """entered: how often each file is called from another one. returns: from one file of edge_agent to another."""
+
+    entered: Counter[str] = field(default_factory=Counter)
+    returns: int = 0
+    calls: int = 0
+
+    @property
+    def files(self) -> int:
+        return sum(count > 0 for count in self.entered.values())
+
+    @property
+    def moves(self) -> int:
+        return self.entered.total() + self.returns
+
+    def note(self, frame: FrameType, event: str, _argument: object) -> None:
+        """A profile function, as sys.setprofile takes it."""
+        file = frame.f_code.co_filename
+        if event not in {"call", "return"} or not file.startswith(_PACKAGE):
+            return
+        caller = frame.f_back
+        while caller is not None and not caller.f_code.co_filename.startswith(_PACKAGE):
+            caller = caller.f_back
+        is_move = caller is None or caller.f_code.co_filename != file
+        if event == "call":
+            self.calls += 1
+            self.entered[file.removeprefix(_PACKAGE)] += is_move
+        elif caller is not None:
+            self.returns += is_move
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        sys.setprofile(self.note)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+
+
+def warm_classify() -> Walk:
+    """The way before the engine and after it, of a task that has answered before."""
+    desk, walk = Desk(), Walk()
+    _classify(desk, 1, lambda step: step())
+
+    def watched(step: Callable[[], object]) -> None:
+        with walk.watch():
+            step()
+
+    _classify(desk, 2, watched)
+    assert [reply["status"] for reply in desk.replies] == ["ok", "ok"]
+    return walk
+
+
+def _classify(desk: Desk, number: int, run: Callable[[Callable[[], object]], object]) -> None:
+    arrived_at, answered_at = 10.0 * number, 10.0 * number + 0.1
+    message = inbound(
+        f"{BASE}/infer/triage/request", {"input": "hums", "id": number}, at=arrived_at, packet_id=number
+    )  # fmt: skip
+    answer = labelled(number, normal=0.1, bearing_fault=0.9)
+
+    def receive() -> None:
+        desk.dispatcher.receive(message, arrived_at)
+        desk.delivery.received(received(message, desk.outlet))
+        desk.delivery.flush(arrived_at)
+
+    def finish() -> None:
+        desk.dispatcher.finish(answer, answered_at)
+        desk.delivery.flush(answered_at)
+
+    run(receive)
+    run(finish)
+
+
+def main() -> int:
+    walk = warm_classify()
+    for file, count in walk.entered.most_common():
+        print(f"{count:4}  {file}")
+    print(f"{walk.files} files, {walk.moves} moves between files, {walk.calls} calls")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

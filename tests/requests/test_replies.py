@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from edge_agent.core.messages import Code, Error, Status, shortened
+from edge_agent.core.strict_json import encode
+from edge_agent.requests.replies import reply_document
+from tests.helpers.support import REPLY_FIELDS, Desk, labelled, request
+
+
+def refusal(code: Code, **fields: Any) -> dict[str, Any]:
+    error = Error(code=code, message="m", retry_after_s=1.5)
+    return reply_document(request(**fields), code.status, 0.25, "board1", error=error)
+
+
+def test_every_code_belongs_to_a_status_and_every_reply_has_every_field() -> None:
+    for code in Code:
+        assert set(refusal(code)) == REPLY_FIELDS
+
+
+def test_a_refusal_has_null_where_nothing_applies() -> None:
+    document = refusal(Code.QUEUE_FULL)
+    assert document == {
+        "id": "a",
+        "task": "triage",
+        "device": "board1",
+        "ts": document["ts"],
+        "status": "busy",
+        "output": None,
+        "scores": None,
+        "finish": None,
+        "reasoning": None,
+        "error": {"code": "queue_full", "message": "m", "retry_after_s": 1.5},
+        "degraded": [],
+        "repeat": False,
+        "model": None,
+        "usage": None,
+        "timing": {"queued_ms": None, "prefill_ms": None, "decode_ms": None, "total_ms": 250.0, "batch": None},
+    }
+
+
+def test_an_answer_reads_as_in_the_contract() -> None:
+    desk = Desk()
+    desk.ask({"input": "ü轴", "id": 7}, task="triage", at=1.0)
+    desk.dispatcher.finish(replace(labelled(1, normal=0.07, bearing_fault=0.93), started_at=1.0012345), 1.15629)
+    payload = desk.publication.payload
+    assert b", " not in payload, "replies are compact"
+    document = json.loads(payload)
+    assert set(document) == REPLY_FIELDS
+    assert (document["id"], document["output"], document["error"]) == (7, "bearing fault", None)
+    assert document["scores"] == {"normal": 0.07, "bearing fault": 0.93}
+    assert document["model"] == {"name": "default", "sha256": "5ha", "quantization": "Q8_0"}
+    assert document["usage"] == {
+        "prompt_tokens": 20, "cached_tokens": 15, "completion_tokens": 0, "energy_j": None,
+    }  # fmt: skip
+    assert document["timing"] == {
+        "queued_ms": 1.2, "prefill_ms": 150.0, "decode_ms": 50.0, "total_ms": 156.3, "batch": 2,
+    }  # fmt: skip
+
+
+def test_a_reply_that_is_too_large_becomes_a_short_failure() -> None:
+    long = reply_document(request(), Status.OK, 0.0, "board1") | {"output": "x" * 5000, "usage": {"prompt_tokens": 1}}
+    short = shortened(encode(long))
+    assert short is not None
+    document = json.loads(short)
+    assert (document["status"], document["error"]["code"], document["output"]) == ("failed", "internal", None)
+    assert set(document) == REPLY_FIELDS
+    assert shortened(short) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "codes"),
+    [
+        (Status.BUSY, {"queue_full", "loading", "draining"}),
+        (Status.EXPIRED, {"deadline"}),
+        (Status.INVALID, {"not_utf8", "bad_json", "bad_field", "unknown_task", "too_long", "reply_topic_refused"}),
+        (Status.CANCELLED, {"cancelled", "superseded"}),
+        (Status.FAILED, {"engine_lost", "no_valid_output", "internal"}),
+    ],
+)
+def test_codes_belong_to_the_statuses_of_the_contract(status: Status, codes: set[str]) -> None:
+    assert codes <= {code.value for code in Code if code.status is status}
