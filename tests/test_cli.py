@@ -12,7 +12,7 @@ from tests.helpers.support import CONFIG
 
 
 @pytest.mark.parametrize("arguments", [["ask", "triage", "x"], ["run"], ["check-config"]])
-def test_without_the_default_configuration_the_option_for_another_is_told(
+def test_a_missing_default_configuration_names_the_option_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     monkeypatch.setattr(cli, "DEFAULT_PATH", tmp_path / "config.toml")
@@ -22,7 +22,7 @@ def test_without_the_default_configuration_the_option_for_another_is_told(
     assert capsys.readouterr().err == told
 
 
-def test_a_configuration_that_was_named_is_not_asked_for_again(
+def test_a_missing_configuration_that_was_named_gets_no_such_hint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["ask", "--config", str(tmp_path / "none"), "triage", "x"]) == cli.EXIT_CONFIG
@@ -30,7 +30,7 @@ def test_a_configuration_that_was_named_is_not_asked_for_again(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["a/b", "x"], "letters, digits"),
         (["#", "x"], "letters, digits"),
@@ -45,17 +45,19 @@ def test_a_configuration_that_was_named_is_not_asked_for_again(
         (["t", "x", "--options", "[]"], "a JSON object (got"),
     ],
 )
-def test_what_no_agent_would_take_is_not_asked(capsys: pytest.CaptureFixture[str], words: list[str], told: str) -> None:
+def test_a_request_that_no_agent_would_accept_is_a_usage_error(
+    capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["ask", *words])
     assert ended.value.code == cli.EXIT_USAGE
     fault = capsys.readouterr().err
     assert "\x1b" not in fault
     assert len(fault) < 1000
-    assert told in fault
+    assert expected in fault
 
 
-def test_nobody_needs_to_listen(tmp_path: Path) -> None:
+def test_a_closed_standard_output_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
     command = f"{sys.executable} -m edge_agent check-config {tmp_path}/config.toml >&-"
     done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
@@ -63,7 +65,7 @@ def test_nobody_needs_to_listen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_who_reads_no_more_is_no_fault(tmp_path: Path, unbuffered: str) -> None:
+def test_a_reader_that_ends_early_is_no_traceback(tmp_path: Path, unbuffered: str) -> None:
     (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
     reading, writing = os.pipe()
     os.close(reading)
@@ -75,7 +77,7 @@ def test_who_reads_no_more_is_no_fault(tmp_path: Path, unbuffered: str) -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_output_that_finds_no_room_is_one_line(tmp_path: Path, unbuffered: str) -> None:
+def test_a_full_disk_behind_standard_output_is_one_line(tmp_path: Path, unbuffered: str) -> None:
     (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
     command = [sys.executable, "-m", "edge_agent", "check-config", str(tmp_path / "config.toml")]
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}

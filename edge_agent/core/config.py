@@ -1,4 +1,4 @@
-"""The configuration: one pydantic model per TOML table, and Config for all of them."""
+"""Types and ranges of the configuration: one pydantic model per TOML table, and Config for all of them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ from edge_agent.core.envelope import MAX_DEADLINE_MS
 from edge_agent.core.errors import shown
 
 MAX_HOSTS = 8
-# Characters. More than the longest context; what Jinja compiles in half a second.
+# Characters: more than the longest context; a template that Jinja compiles in half a second.
 MAX_SYSTEM, MAX_TEMPLATE = 1_000_000, 65_536
-# `info` tells of each.
+# `info` describes each task.
 MAX_TASKS = 256
 BUILT_IN_TASK = "generate"
-# The input and nothing else: what it takes is bounded by what there is of the input.
 DEFAULT_TEMPLATE = "{{ input }}"
-# Host names that images ship with: fifty boards called "raspberrypi" would take over each other's session.
+# Host names of images: fifty boards called "raspberrypi" would take over each other's session.
 UNNAMED_HOSTS = frozenset(
     (
         *("localhost", "raspberrypi", "debian", "ubuntu", "orangepi", "orangepi5", "rock-5b", "rock5b", "armbian"),
@@ -46,7 +45,7 @@ COMMANDS = (
 )
 
 
-# Not a file: the deterministic engine that tries every other part without a model (engine/echo.py).
+# In place of a file: the deterministic engine for trying everything else without a model (engine/echo.py).
 ECHO_MODEL = "echo:"
 
 
@@ -54,7 +53,7 @@ def _from_folder(path: Path, info: ValidationInfo) -> Path:
     if str(path).startswith(ECHO_MODEL):
         return path
     if "\0" in str(path):
-        raise ValueError("should be a path: none holds a NUL")
+        raise ValueError("should be a path without NUL")
     folder: Path = info.context["folder"] if info.context else Path()
     try:
         return folder / path.expanduser()
@@ -82,7 +81,6 @@ def _check_root(root: str) -> str:
     return _refuse(fault, root)
 
 
-# What other topics begin with.
 TopicRoot = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_check_root)]
 
 
@@ -95,7 +93,7 @@ def _host_name(value: object) -> object:
         return value
     host = socket.gethostname().split(".")[0]
     if host.lower() in UNNAMED_HOSTS or not re.match(topics.NAME_PATTERN, host):
-        raise ValueError(f"required: the host name {shown(host)} does not tell this board from others")
+        raise ValueError(f"required: the host name {shown(host)} does not identify this board")
     return host
 
 
@@ -113,7 +111,7 @@ class TlsConfig(Table):
     @classmethod
     def _check_key_file(cls, key_file: Path | None, info: ValidationInfo) -> Path | None:
         if key_file is not None and info.data.get("cert_file", key_file) is None:
-            raise ValueError("only goes with `cert_file`: it is the key of that certificate")
+            raise ValueError("requires `cert_file`: it is the key of that certificate")
         return key_file
 
 
@@ -121,7 +119,7 @@ def _is_host(value: object) -> bool:
     if not isinstance(value, str) or not value.isprintable() or not re.fullmatch(r"[^\s/]{1,253}", value):
         return False
     try:
-        value.encode("idna")  # as each attempt to connect does; its error would end the network thread
+        value.encode("idna")  # the connection does the same, and its error would end the network thread
     except UnicodeError:
         return False
     return True
@@ -135,7 +133,7 @@ def _hosts(value: object) -> tuple[str, ...]:
 
 
 class MqttConfig(Table):
-    # Tried in turn, from the first one on, each time that a connection is lost or cannot be made.
+    # Tried in turn, from the first one, whenever there is no connection.
     hosts: Annotated[tuple[str, ...], PlainValidator(_hosts)] = Field(default=("localhost",), alias="host")
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     protocol: Literal["5", "3.1.1"] = "5"
@@ -149,7 +147,7 @@ class MqttConfig(Table):
 
     @property
     def brokers(self) -> str:
-        """Where they are, for people."""
+        """All hosts with the port, for messages."""
         return ", ".join(f"{host}:{self.effective_port}" for host in self.hosts)
 
     @property
@@ -158,9 +156,9 @@ class MqttConfig(Table):
 
 
 class ModelConfig(Table):
-    """canary_interval_s: how often a running model is asked its canaries; 0 = never.
+    """canary_interval_s: how often the running model answers its canaries; 0 = never.
 
-    chat_templates: hex SHA-256 of those that a model may carry; None = any.
+    chat_templates: hex SHA-256 of the chat templates that a model may have; None = any.
     """
 
     path: ConfigPath
@@ -170,7 +168,7 @@ class ModelConfig(Table):
 
 
 class EngineConfig(Table):
-    """None = calibrated for the board and the model."""
+    """None = calibrated for board and model."""
 
     context_tokens: Annotated[int, Field(ge=256, le=131072)] | None = None
     max_active: Annotated[int, Field(ge=1, le=32)] = 4
@@ -189,9 +187,9 @@ class QueueConfig(Table):
     dedup_window_s: Annotated[float, Field(ge=0, le=86400)] = 300.0
     max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] = 65536
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 20.0
-    # For each reply topic: one caller must not take what all of them share.
+    # Per reply topic, so that one caller cannot use up what all callers share.
     rate_per_minute: RatePerMinute | None = None
-    # Where requests and answers are kept until they are done with; in memory, they end with the agent.
+    # Where requests and answers are kept until they are delivered; in memory they are lost with the agent.
     journal: Literal["disk", "memory"] = "disk"
 
 
@@ -214,7 +212,7 @@ class TaskBase(Table):
         if publish is None or "subscribe" not in info.data:
             return publish
         if not info.data["subscribe"]:
-            raise ValueError("only goes with `subscribe`: it says where answers to those topics go")
+            raise ValueError("requires `subscribe`: it says where answers to those topics go")
         wildcards = min(len(re.findall(r"[+#]", topic_filter)) for topic_filter in info.data["subscribe"])
         return _refuse(topics.publish_pattern_fault(publish, wildcards), publish)
 
@@ -236,7 +234,7 @@ class ClassifyTask(TaskBase):
 
     @property
     def names_a_label(self) -> bool:
-        """Whether its own text tells the model at least one of the labels."""
+        """Whether the prompt contains at least one of the labels."""
         text = f"{self.system or ''} {self.template}".casefold()
         return any(label.casefold() in text for label in self.labels)
 
@@ -272,7 +270,7 @@ class HealthConfig(Table):
 
 
 class GovernorConfig(Table):
-    """headroom_c: how far below the SoC's limit it slows down. memory_reserve_mb: None = 5 % of the memory."""
+    """headroom_c: distance to the SoC's limit where the agent slows down. memory_reserve_mb: None = 5 % of memory."""
 
     enabled: bool = True
     headroom_c: Annotated[float, Field(ge=0.5, le=40)] = 2.0
@@ -280,7 +278,7 @@ class GovernorConfig(Table):
 
 
 class HomeAssistantConfig(Table):
-    """enabled: None = nothing is said to Home Assistant; False = what was said before is taken back."""
+    """enabled: None = publish nothing; False = withdraw what was published before."""
 
     enabled: bool | None = None
     prefix: TopicRoot = "homeassistant"
@@ -312,7 +310,7 @@ class Config(Table):
 
     @property
     def fingerprint(self) -> bytes:
-        """Of all that it says, and of the version that reads it."""
+        """A hash of all values and of the version of the agent."""
         return hashlib.sha256(f"{__version__}\n{self.model_dump_json(warnings=False)}".encode()).digest()
 
     @property

@@ -1,4 +1,4 @@
-"""How a fault in someone's input is told: the field, the value, what is allowed. The same for configuration and bus."""
+"""The wording of faults: `field: should be … (got …)`, the same for configuration, bus and command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-# 3 MB, in a process that needs nothing else of it.
+# pydantic takes 3 MB, and some processes do without it.
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
@@ -20,7 +20,7 @@ _IDLE_LEVELS = ("DEBUG ", "INFO ")
 _LAST_WORDS = 4
 _NO_NAME = '""'
 _MAX_LOG_LINE = 300
-# Kinds of faults, in pydantic's words; bounds, in its words and ours.
+# pydantic's types of faults in numbers, and its names of bounds with our words.
 _OF_NUMBERS = {
     "int_type", "int_from_float", "float_type", "greater_than", "greater_than_equal", "less_than", "less_than_equal",
 }  # fmt: skip
@@ -33,28 +33,28 @@ def printable(text: str) -> str:
 
 
 def printable_json(value: object) -> str:
-    """Indented JSON in which nothing can move a terminal's cursor: such characters are escaped as JSON escapes them."""
+    """Indented JSON that is safe for a terminal: control characters are escaped as JSON escapes them."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
     return "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def cut(text: str) -> str:
-    """What there is room for."""
+    """The text, cut to MAX_SHOWN_VALUE characters."""
     return text if len(text) <= MAX_SHOWN_VALUE else text[: MAX_SHOWN_VALUE - 1] + "…"
 
 
 def shown(value: object) -> str:
-    """A value from outside as it may be printed: JSON where possible, one line, cut to MAX_SHOWN_VALUE characters."""
+    """A value from outside for a message: JSON where possible, one line, cut to MAX_SHOWN_VALUE characters."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         text = repr(value)
-    # First: the rest may be megabytes, and an escape is longer than what it stands for.
+    # Cut first: the value may be megabytes, and escapes make it longer.
     return cut(printable(text[: MAX_SHOWN_VALUE + 1]))
 
 
 def shown_path(path: Path) -> str:
-    """A path in quotes, and whole: its end tells most."""
+    """A path in quotes, in full: its end matters most."""
     return f'"{printable(str(path))}"'
 
 
@@ -84,14 +84,14 @@ def how_ended(returncode: int) -> str:
         name = signal.Signals(-returncode).name
     except ValueError:  # a real-time signal has no name of its own
         return f"killed by signal {-returncode}"
-    # See engine/bounded.py.
+    # See core/bounded.py.
     return f"killed by {name}" + (", its chat template did not end" if name == "SIGVTALRM" else "")
 
 
-def last_words(log: Iterable[str]) -> str:
-    """What a log's last lines tell of an end, on one line: warnings and worse, and lines without a level.
+def end_of_log(log: Iterable[str]) -> str:
+    """The last lines of a log that may explain why a process ended, on one line: warnings, and lines without a level.
 
-    The latter are a traceback or llama.cpp's word at an abort, which nothing can log any more.
+    Lines without a level are a traceback, or what llama.cpp prints when it aborts.
     """
     lines = [line for line in log if line.strip() and not line.startswith(_IDLE_LEVELS)][-_LAST_WORDS:]
     return " | ".join(printable(line.strip())[:_MAX_LOG_LINE] for line in lines)
@@ -104,13 +104,13 @@ def field_name(location: Iterable[int | str]) -> str:
         if isinstance(part, int):
             name += f"[{part}]"
         else:
-            # As TOML has it, for a key without a name is one too.
+            # TOML allows an empty key, and writes it so.
             name += f".{part or _NO_NAME}" if name else part or _NO_NAME
     return printable(name)
 
 
 def closest(word: str, names: Iterable[str]) -> str | None:
-    """The name that was most likely meant: first one of the same letters, which change places easily; None = none."""
+    """The name that was most likely meant, first one with the same letters; None if none is close."""
     close = difflib.get_close_matches(word, names, n=5, cutoff=0.75)
     return next((name for name in close if sorted(name) == sorted(word)), next(iter(close), None))
 
@@ -126,7 +126,7 @@ def fault_text(error: ErrorDetails, name: str) -> str:
     if error["type"] in ("tuple_type", "list_type"):
         reason = "should be a list"
     if error["type"] in ("too_short", "too_long"):
-        reason = reason[reason.index("should") :].split(" after validation")[0]  # without Python's word for a list
+        reason = reason[reason.index("should") :].split(" after validation")[0]  # without Python's name of a list
     if error["type"] == "path_type":
         reason = "should be a path"
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
@@ -140,7 +140,7 @@ def first_fault(
 ) -> str:
     """The first fault of a message from the bus, as one sentence.
 
-    known: the keys where unknown ones are refused. model: whose numbers are told with both their bounds.
+    known: the allowed keys, where unknown ones are refused. model: names both bounds of its numbers.
     """
     details = error.errors(include_url=False)[0]
     name = field_name((prefix, *details["loc"]) if prefix else details["loc"])
@@ -151,7 +151,7 @@ def first_fault(
 
 
 def _range(model: type[BaseModel], location: Iterable[int | str]) -> str | None:
-    """What a number there should be; None: it has no bounds, or it is no field that a model of pydantic's has."""
+    """The allowed range of a number at this place of the model; None without bounds."""
     annotation: Any = model
     constraints: list[Any] = []
     for part in location:
@@ -160,12 +160,12 @@ def _range(model: type[BaseModel], location: Iterable[int | str]) -> str | None:
             return None
         annotation, constraints = field.annotation, list(field.metadata)
     types = [annotation]
-    for one in types:  # which grows: `Annotated[int, Field(ge=1)] | None`
+    for one in types:  # grows: `Annotated[int, Field(ge=1)] | None` holds inner types
         types += get_args(one)
         constraints += getattr(one, "metadata", ())
     bounds = {name: getattr(one, name) for one in (*types, *constraints) for name in _WORDS if hasattr(one, name)}
     if bounds.keys() == {"ge", "le"}:
-        told = f"from {bounds['ge']} to {bounds['le']}"
+        words = f"from {bounds['ge']} to {bounds['le']}"
     else:
-        told = " and ".join(f"{word} {bounds[name]}" for name, word in _WORDS.items() if name in bounds)
-    return f"should be {'an integer' if int in types else 'a number'} {told}" if told else None
+        words = " and ".join(f"{word} {bounds[name]}" for name, word in _WORDS.items() if name in bounds)
+    return f"should be {'an integer' if int in types else 'a number'} {words}" if words else None

@@ -1,4 +1,4 @@
-"""PURE. JSON as it crosses every border: strict when it is read, compact when it is written."""
+"""JSON as it crosses every border: strict when parsed, compact when written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from edge_agent.core.errors import shown
 
 MAX_JSON_DEPTH = 64
-# A token at least is each in a prompt, and a context has at most 131072. They take a hundred bytes each, and time.
+# Each value is at least a token in a prompt, and a context has at most 131072 tokens.
 MAX_JSON_VALUES = 200_000
 
 
@@ -56,7 +56,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def parse_json(text: str) -> Any:
     """Strict JSON (RFC 8259): no NaN, no duplicate keys, no lone surrogates, at most MAX_JSON_DEPTH levels.
 
-    Nor more than MAX_JSON_VALUES values, commas and brackets within texts among them. Raises NotJsonError.
+    At most MAX_JSON_VALUES values, counted by commas and brackets, also those in strings. Raises NotJsonError.
     """
     if sum(map(text.count, ",[{")) > MAX_JSON_VALUES:
         raise NotJsonError(f"it has more than {MAX_JSON_VALUES} values")
@@ -84,7 +84,7 @@ def _check_value(value: Any, levels: int) -> None:
 
 
 def compact_json(value: object) -> str:
-    """JSON without blanks, keys in their order, characters as they are."""
+    """JSON without blanks, with keys in their order and characters unescaped."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -1,11 +1,11 @@
-"""Every topic name. Nobody else joins strings with "/"."""
+"""Every topic name. No other module joins topic levels."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-# Brokers close the connection on a topic that they find too long (mosquitto: 200 levels), and it would come again.
+# A broker closes the connection on a topic that is too long for it (mosquitto: 200 levels), at each attempt.
 MAX_TOPIC_BYTES = 4096
 MAX_LEVELS = 100
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -71,7 +71,7 @@ class Topics:
         return topic.startswith(f"{self.base}/")
 
     def task_of_request(self, topic: str) -> str | None:
-        """The task that a request topic names ("" is a name, too: `+` matches it), or None for any other topic."""
+        """The task that a request topic names, or None for any other topic. The name may be empty: `+` matches that."""
         return self._middle(topic, "infer/", "/request")
 
     def operation_of_command(self, topic: str) -> str | None:
@@ -86,12 +86,12 @@ class Topics:
 
 
 def discovery_config(prefix: str, object_id: str) -> str:
-    """Where Home Assistant learns of a device."""
+    """The topic on which Home Assistant discovers a device."""
     return f"{prefix}/device/{object_id}/config"
 
 
 def discovery_status(prefix: str) -> str:
-    """Where Home Assistant says that it has started."""
+    """The topic on which Home Assistant announces its start."""
     return f"{prefix}/status"
 
 
@@ -104,7 +104,7 @@ def filter_fault(topic_filter: str) -> str | None:
     """What is wrong with a subscription filter (MQTT 5 §4.7), or None."""
     if not topic_filter or len(topic_filter.encode("utf-8", "surrogatepass")) > 65535:
         return "a topic filter has 1 to 65535 bytes"
-    if topic_filter.count("/") >= MAX_LEVELS:  # a broker may end the connection on it, each time
+    if topic_filter.count("/") >= MAX_LEVELS:  # a broker may close the connection on it, at each attempt
         return f"a topic filter has at most {MAX_LEVELS} levels"
     if _has_forbidden_characters(topic_filter):
         return "a topic filter holds no control characters"
@@ -119,7 +119,7 @@ def filter_fault(topic_filter: str) -> str | None:
 
 
 def name_fault(topic: str) -> str | None:
-    """What is wrong with a topic that somebody wants published to, or None."""
+    """What is wrong with a topic to publish to, or None."""
     if not topic or len(topic.encode("utf-8", "surrogatepass")) > MAX_TOPIC_BYTES:
         return f"a topic has 1 to {MAX_TOPIC_BYTES} bytes"
     if topic.count("/") >= MAX_LEVELS:
@@ -144,12 +144,12 @@ def _has_forbidden_characters(text: str) -> bool:
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """True if a topic falls under a filter (MQTT 5 §4.7; wildcards do not match a leading `$`)."""
+    """True if a topic matches a filter (MQTT 5 §4.7; wildcards do not match a leading `$`)."""
     return wildcard_values(topic_filter, topic) is not None
 
 
 def wildcard_values(topic_filter: str, topic: str) -> tuple[str, ...] | None:
-    """What the filter's wildcards stand for in this topic, in order; None if the topic does not fall under it."""
+    """What the filter's wildcards match in this topic, in order; None if the topic does not match."""
     if topic.startswith("$") and topic_filter[:1] in ("+", "#"):
         return None
     values: list[str] = []
@@ -167,7 +167,7 @@ def wildcard_values(topic_filter: str, topic: str) -> tuple[str, ...] | None:
 
 
 def overlap(one: str, other: str) -> bool:
-    """True if some topic falls under both filters."""
+    """True if a topic can match both filters."""
     mine, theirs = one.split("/"), other.split("/")
     if (one[:1] in ("+", "#")) != (other[:1] in ("+", "#")) and "$" in (one[:1], other[:1]):
         return False
@@ -196,7 +196,7 @@ def publish_pattern_fault(pattern: str, wildcards: int) -> str | None:
 
 
 def sample_of_publish_pattern(pattern: str) -> str:
-    """A topic as the pattern may make it."""
+    """A topic as the pattern may produce it."""
     return _PLACEHOLDER.sub("x", pattern)
 
 
@@ -206,7 +206,7 @@ def fill_publish_pattern(pattern: str, values: tuple[str, ...]) -> str:
 
 
 def command_topic_fault(topic: str) -> str | None:
-    """Why nothing that comes from outside may make us publish there, or None: a deputy must not be confused."""
+    """Why no message from outside may make the agent publish there, or None. It prevents a confused deputy."""
     if topic.startswith("$"):
         return "a reply topic does not start with '$'"
     levels = topic.split("/")
@@ -218,7 +218,7 @@ def command_topic_fault(topic: str) -> str | None:
 
 
 def reply_topic_fault(topic: str, allowed: tuple[str, ...]) -> str | None:
-    """Why a reply may not go to the topic that a request names, or None."""
+    """Why a reply must not go to the topic that a request names, or None."""
     fault = name_fault(topic) or command_topic_fault(topic)
     if fault is None and not any(matches(topic_filter, topic) for topic_filter in allowed):
         return f"allowed are: {', '.join(allowed)}"

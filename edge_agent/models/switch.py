@@ -15,7 +15,7 @@ from typing import Any
 
 from edge_agent.board.process import resident_mb
 from edge_agent.core.config import Config
-from edge_agent.core.errors import how_ended, last_words, shown, shown_path
+from edge_agent.core.errors import end_of_log, how_ended, shown, shown_path
 from edge_agent.core.load_progress import LOAD_SILENCE_S
 from edge_agent.core.protocol import Cancelled, Failed, Finished, LoadFailed, Partial, Ready, Refused
 from edge_agent.models import record as model_record
@@ -244,7 +244,7 @@ class ModelSwitch:
                 if attempt.phase is Phase.RECORDING:
                     attempt.end = end
                     return
-                words = last_words(end.log_tail)
+                words = end_of_log(end.log_tail)
                 how = how_ended(end.returncode) + (f": {words}" if words else "")
                 self._fail(attempt, "load_failed", f"the new worker ended: {how}", now)
 

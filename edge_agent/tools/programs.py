@@ -1,4 +1,4 @@
-"""What programs of the system tell of it: run with a time limit, in plain English, without a shell."""
+"""Runs programs of the system with a time limit, in plain English, without a shell."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _MOST_BYTES = 8_000_000
 
 
 class ProgramError(Exception):
-    """A program is not there, fails, or says nothing in time; the message says which and why."""
+    """A program is missing, fails, or does not end in time; the message says which and why."""
 
 
 def run(command: tuple[str, ...], limit_s: float, *, may_fail: bool = False) -> str:
-    """The end of what a program prints. may_fail: its exit code does not count. Raises ProgramError."""
+    """The end of a program's output. may_fail: its exit code does not count. Raises ProgramError."""
     program = shutil.which(command[0])
     if program is None:
-        raise ProgramError(f"{command[0]}: there is no such program here")
+        raise ProgramError(f"{command[0]}: not installed")
     try:
-        done = subprocess.run(  # noqa: S603 - words of our own, no shell
+        done = subprocess.run(  # noqa: S603 - constant words, no shell
             (program, *command[1:]),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -38,7 +38,7 @@ def run(command: tuple[str, ...], limit_s: float, *, may_fail: bool = False) -> 
 
 
 def is_service_active() -> bool:
-    """Whether the service runs, as far as systemd tells."""
+    """Whether the service runs according to systemd."""
     try:
         return run(("systemctl", "is-active", UNIT), 3.0, may_fail=True).strip() in (
             "active",

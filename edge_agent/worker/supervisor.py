@@ -15,7 +15,7 @@ from pathlib import Path
 from edge_agent.board.process import oom_kills, process_memory, resident_mb
 from edge_agent.core.background import in_background
 from edge_agent.core.config import Config
-from edge_agent.core.errors import how_ended, last_words
+from edge_agent.core.errors import end_of_log, how_ended
 from edge_agent.core.load_progress import LOAD_SILENCE_S
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.protocol import (
@@ -285,7 +285,7 @@ class Supervisor:
         is_replaced = self._killed_for is not None and self._killed_for == self._outgrown_for
         end = End(
             how=how,
-            log=last_words(event.log_tail),
+            log=end_of_log(event.log_tail),
             ready_at=self._next_ready_at(now),
             is_out_of_memory=is_out_of_memory,
             is_replaced=is_replaced,

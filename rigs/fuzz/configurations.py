@@ -21,8 +21,8 @@ from typing import Any
 from edge_agent.cli import main as edge_agent
 from rigs.fuzz.children import FAILED, Outcome, drive, tried
 from rigs.fuzz.damage import damage_bytes, damage_json
-from tests.core.test_config import EVERYTHING
 from tests.helpers.support import CONFIG, TASKS
+from tests.test_loader import EVERYTHING
 
 CPU_S, MEMORY_BYTES = 10, 1 << 29
 _BASES = (EVERYTHING, EVERYTHING, CONFIG + TASKS)

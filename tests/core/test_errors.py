@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge_agent.core.errors import (
     MAX_SHOWN_VALUE,
+    end_of_log,
     field_name,
     first_fault,
     how_ended,
-    last_words,
     printable,
     printable_json,
     shown,
@@ -44,7 +44,7 @@ def test_values_are_shown_as_json(value: object, text: str) -> None:
     assert shown(value) == text
 
 
-def test_what_is_no_json_is_shown_as_python_writes_it() -> None:
+def test_a_value_outside_json_is_shown_as_python_writes_it() -> None:
     assert shown({1, 2}) == "{1, 2}"
     assert shown(b"\xff") == r"b'\xff'"
 
@@ -57,7 +57,7 @@ def test_a_shown_value_is_one_line_of_bounded_length() -> None:
     assert "\x1b" not in text
 
 
-def test_what_is_not_shown_is_not_escaped() -> None:
+def test_only_the_shown_part_is_escaped() -> None:
     began = time.process_time()
     assert shown("\x7f" * 5_000_000).startswith('"\\x7f\\x7f')
     assert time.process_time() - began < 1
@@ -86,7 +86,7 @@ def test_a_fault_names_field_value_and_what_is_allowed() -> None:
     assert _fault({"number": "7"}) == 'number: should be a valid integer (got "7")'
 
 
-def test_a_missing_field_is_said_to_be_required() -> None:
+def test_a_missing_field_is_reported_as_required() -> None:
     assert _fault({}) == "number: required, but missing"
 
 
@@ -94,11 +94,11 @@ def test_a_prefix_stands_before_the_field() -> None:
     assert _fault({"number": 1, "text": 5}, "input") == "input.text: should be a valid string (got 5)"
 
 
-def test_a_value_where_a_table_belongs_is_told_so() -> None:
+def test_a_value_in_place_of_a_table_is_a_fault() -> None:
     assert _fault(3, "input") == "input: should be a table of named values (got 3)"
 
 
-def test_json_for_a_terminal_moves_no_cursor_and_stays_json() -> None:
+def test_json_for_a_terminal_is_printable_and_valid() -> None:
     value = {"a": "\x9b2J\x7f\u202e é\n"}
     text = printable_json(value)
     assert json.loads(text) == value
@@ -119,7 +119,7 @@ def test_how_a_process_ended_names_its_signal(returncode: int, text: str) -> Non
     assert how_ended(returncode) == text
 
 
-def test_of_a_log_the_last_warnings_tracebacks_and_aborts_are_told() -> None:
+def test_the_end_of_a_log_is_its_last_warnings_tracebacks_and_aborts() -> None:
     idle = ["INFO edge_agent.engine.x: loaded", "DEBUG edge_agent.engine.x: CPU model buffer size = 5 MiB", ""]
     abort = "/build/ggml/src/ggml.c:1234: GGML_ASSERT(a->ne[0] == b->ne[0]) failed"
     traceback = [
@@ -128,7 +128,7 @@ def test_of_a_log_the_last_warnings_tracebacks_and_aborts_are_told() -> None:
         "    x()",
         "KeyError: 'a\x1b'",
     ]
-    assert last_words(idle) == ""
-    assert last_words([*idle, "WARNING llama: careful", abort]) == f"WARNING llama: careful | {abort}"
-    assert last_words([*traceback, *idle]).endswith("in main | x() | KeyError: 'a\\x1b'")
-    assert len(last_words(["x" * 10_000] * 20)) < 2000
+    assert end_of_log(idle) == ""
+    assert end_of_log([*idle, "WARNING llama: careful", abort]) == f"WARNING llama: careful | {abort}"
+    assert end_of_log([*traceback, *idle]).endswith("in main | x() | KeyError: 'a\\x1b'")
+    assert len(end_of_log(["x" * 10_000] * 20)) < 2000

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from edge_agent.tools.demo.broker import free_port
-from edge_agent.tools.demo.demo import PUMPS, READINGS_PER_PUMP, _chosen
+from edge_agent.tools.demo.demo import PUMPS, READINGS_PER_PUMP, chosen_readings
 from tests.helpers.processes import wait_until
 
 
 def test_a_reading_names_the_pump_on_whose_topic_it_comes() -> None:
-    names = [json.loads(reading.payload)["machine"] for reading in _chosen()]
+    names = [json.loads(reading.payload)["machine"] for reading in chosen_readings()]
     assert names == [*PUMPS] * READINGS_PER_PUMP
 
 

@@ -36,7 +36,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """All rounds of a task with a number of clients, each of which asks again when it has its answer.
+    """All rounds of a task with a number of clients, and each client asks again when it has its answer.
 
     Rates are medians over the rounds, so that one disturbed round does not count. Latencies are of all answered
     requests, None where there are fewer than MIN_ANSWERS. failure: the reason of the latest failed request.
@@ -97,8 +97,8 @@ def task_result(task: str, clients: int, rounds: Sequence[Round]) -> TaskResult:
 class StepResult:
     """Steps with this number of rows. tokens_per_s: by number of threads, as far as there was time to measure.
 
-    chosen_threads, chosen_rows: how the agent runs such a step. It pads a step, or delays rows, where a kernel is
-    faster with another width.
+    chosen_threads, chosen_rows: how the agent runs a step of this width. It pads a step, or delays rows, where a kernel
+    is faster with another width.
     """
 
     rows: int

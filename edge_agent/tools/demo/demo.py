@@ -1,15 +1,15 @@
-"""`edge-agent demo`: broker, converter, agent and sensors on this machine; what they say is shown as tables."""
+"""`edge-agent demo`: broker, converter, agent and sensors on this machine; prints their messages as tables."""
 
 from __future__ import annotations
 
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,72 +17,94 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core.config import MqttConfig
-from edge_agent.core.errors import last_words, printable
+from edge_agent.core.errors import end_of_log, printable
 from edge_agent.core.publications import Publication
 from edge_agent.core.topics import Topics
-from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import LinkEvent, Received
+from edge_agent.tools.client import Client
 from edge_agent.tools.demo.broker import BrokerMissingError, free_port, start_broker
 from edge_agent.tools.demo.readings import HeldOutReading, checkpoint_folder, held_out, tasks
+from edge_agent.tools.output import aligned, fail
 
 SITE, DEVICE = "demo", "board1"
+TOPICS = Topics("edgeai/v1", SITE, DEVICE)
 PUMPS = ("pump-1", "pump-2", "pump-3", "pump-4")
 READINGS_PER_PUMP = 3
 QUANTIZATION = "q8_0"
-START_TIMEOUT_S = 120.0
-ANSWER_TIMEOUT_S = 60.0
+START_TIMEOUT_S, ANSWER_TIMEOUT_S = 120.0, 60.0
 TRIAGE, DIAGNOSIS, EXPLANATION = "machine-triage", "machine-diagnosis", "machine-explanation"
+_COLUMNS = {
+    "vibration_mm_s": "mm/s",
+    "temperature_c": "°C",
+    "current_a": "A",
+    "pressure_bar": "bar",
+    "speed_rpm": "rpm",
+}
 
 
 class DemoError(Exception):
-    """The demonstration cannot go on; the message says why."""
+    """The demonstration cannot continue; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """One run. folder: for the configuration and the agent's log."""
+
+    protocol: str
+    port: int
+    bundle: Path
+    folder: Path
+
+    @property
+    def config_path(self) -> Path:
+        return self.folder / "config.toml"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "agent.log"
 
 
 @dataclass(slots=True)
-class _Bus:
-    """The sensors' connection to the broker, and what came back on it."""
+class _Sensors:
+    """The sensors' connection, and the documents that arrived on each topic."""
 
-    link: MqttLink
-    events: queue.Queue[LinkEvent]
-    answers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    client: Client
+    received: defaultdict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+
+    def send(self, topic: str, payload: str) -> None:
+        self.client.publish(Publication(topic=topic, payload=payload.encode()))
 
     def wait_for(self, topic: str, timeout_s: float, *, count: int = 1) -> list[dict[str, Any]]:
-        """The first `count` messages on a topic, from whenever they came. Raises DemoError."""
+        """The first `count` documents on a topic, also earlier ones. Raises DemoError."""
         give_up_at = time.monotonic() + timeout_s
-        while len(self.answers.get(topic, [])) < count:
-            try:
-                event = self.events.get(timeout=max(0.0, give_up_at - time.monotonic()))
-            except queue.Empty:
-                raise DemoError(f"nothing came on {topic} within {timeout_s:.0f} s") from None
-            if isinstance(event, Received):
-                self.link.acknowledge(event)
-                self.answers.setdefault(event.message.topic, []).append(json.loads(event.message.payload))
-        return self.answers[topic]
+        while len(self.received[topic]) < count:
+            if (left_s := give_up_at - time.monotonic()) <= 0:
+                raise DemoError(f"nothing arrived on {topic} within {timeout_s:.0f} s")
+            if (message := self.client.receive(left_s)) is not None:
+                self.received[message.topic].append(json.loads(message.payload))
+        return self.received[topic]
 
 
 def demo(protocol: str, port: int | None, work: Path | None, *, keep: bool) -> int:
-    """Runs the demonstration; 0 if every reading was answered `ok`."""
-    # A terminal that is closed ends the demonstration as Ctrl-C does: with its agent and its broker.
+    """Runs the demonstration; returns 0 if every reading was answered `ok`."""
+    # Closing the terminal ends it as Ctrl-C does, with its agent and its broker.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         bundle = _convert(_work_folder(work))
         with tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as folder:
-            return _run(protocol, port or free_port(), bundle, Path(folder), keep=keep)
+            return _run(Demo(protocol, port or free_port(), bundle, Path(folder)), keep=keep)
     except (DemoError, BrokerMissingError, OSError) as error:
-        print(printable(f"edge-agent: {error}"), file=sys.stderr)
-        return 1
+        return fail(str(error))
     except KeyboardInterrupt:
-        print("edge-agent: interrupted", file=sys.stderr)
-        return 1
+        return fail("interrupted")
 
 
 def _work_folder(given: Path | None) -> Path:
-    """One per user, unless it was given: a second demonstration finds the converted model there. Raises DemoError."""
+    """Keeps the converted model for the next demonstration; one per user unless given. Raises DemoError."""
     try:
         work = given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-agent" / "demo"
         work.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows a home for this account
+    except (OSError, RuntimeError) as error:  # RuntimeError: this account has no home
         raise DemoError(f"there is no folder for the converted model: {error}; name one with --work DIR") from error
     if not os.access(work, os.W_OK | os.X_OK):
         raise DemoError(f"the converted model cannot be kept in {work}; name another folder with --work DIR")
@@ -94,7 +116,7 @@ def _say(text: str) -> None:
 
 
 def _convert(work: Path) -> Path:
-    """The bundle made from the bundled checkpoint; made again when the checkpoint or the converter is newer."""
+    """The bundle of the bundled checkpoint; converted again when the checkpoint is newer."""
     bundle = work / f"pump-{QUANTIZATION}"
     command = [sys.executable, "-m", "edge_convert", str(checkpoint_folder()), "--out", str(bundle)]
     command += ["--type", QUANTIZATION, "--name", "pump-demo", "--licence", "apache-2.0", "--no-canaries", "--force"]
@@ -113,23 +135,15 @@ def _convert(work: Path) -> Path:
     return bundle
 
 
-def _config(protocol: str, port: int, bundle: Path) -> str:
+def _config(demo: Demo) -> str:
     """The configuration of the demonstration's agent, as a user would write it."""
     lines = [
-        f"state_dir = {json.dumps(str(bundle.parent / 'state'))}",
-        "[device]",
-        f'site = "{SITE}"',
-        f'id = "{DEVICE}"',
-        "[mqtt]",
-        'host = "127.0.0.1"',
-        f"port = {port}",
-        f'protocol = "{protocol}"',
-        "[models.default]",
-        f"path = {json.dumps(str(bundle))}",
-        "[health]",
-        "interval_s = 2.0",
-        "[commands]",
-        'allow = ["ping", "health", "drain", "resume", "cancel", "reload"]',
+        f"state_dir = {json.dumps(str(demo.bundle.parent / 'state'))}",
+        f'[device]\nsite = "{SITE}"\nid = "{DEVICE}"',
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {demo.port}\nprotocol = "{demo.protocol}"',
+        f"[models.default]\npath = {json.dumps(str(demo.bundle))}",
+        "[health]\ninterval_s = 2.0",
+        '[commands]\nallow = ["ping", "health", "drain", "resume", "cancel", "reload"]',
     ]
     for name, task in tasks().items():
         lines += [f"[tasks.{name}]", f'kind = "{task["kind"]}"', f"system = {json.dumps(task['system'])}"]
@@ -142,34 +156,34 @@ def _config(protocol: str, port: int, bundle: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _run(protocol: str, port: int, bundle: Path, folder: Path, *, keep: bool) -> int:
-    topics = Topics("edgeai/v1", SITE, DEVICE)
-    config_path = folder / "config.toml"
-    config_path.write_text(_config(protocol, port, bundle), encoding="utf-8")
-    schema = tasks()[DIAGNOSIS]["schema"]
-    (folder / "diagnosis.schema.json").write_text(json.dumps(schema, indent=2), encoding="utf-8")
-    broker = start_broker(protocol, port, folder)
-    _say(f"broker     127.0.0.1:{port}, MQTT {protocol}")
+def _run(demo: Demo, *, keep: bool) -> int:
+    demo.config_path.write_text(_config(demo), encoding="utf-8")
+    schema = json.dumps(tasks()[DIAGNOSIS]["schema"], indent=2)
+    (demo.folder / "diagnosis.schema.json").write_text(schema, encoding="utf-8")
+    mqtt = MqttConfig.model_validate({"host": "127.0.0.1", "port": demo.port, "protocol": demo.protocol})
+    filters = (TOPICS.state, TOPICS.health, "plant/+/triage", TOPICS.response("+"))
+    broker = start_broker(demo.protocol, demo.port, demo.folder)
+    _say(f"broker     127.0.0.1:{demo.port}, MQTT {demo.protocol}")
     try:
-        with _sensors(protocol, port, topics) as bus, _agent(config_path, folder) as agent:
-            _wait_until_online(bus, topics, agent, folder)
-            _say(f"agent      {topics.base} is online\n")
-            are_all_ok = _triage(bus, protocol)
-            are_all_ok &= _details(bus, topics)
-            _health(bus, topics)
+        with Client("demo-sensors", mqtt, filters) as client, _agent(demo) as agent:
+            sensors = _Sensors(client)
+            _wait_until_online(sensors, agent, demo.log)
+            _say(f"agent      {TOPICS.base} is online\n")
+            are_all_ok = _triage(sensors, demo.protocol)
+            are_all_ok &= _details(sensors)
+            _health(sensors)
             if keep:
-                _keep(config_path, topics, protocol, port, agent)
+                _keep(demo, agent)
             return 0 if are_all_ok else 1
     finally:
         broker.stop()
 
 
 @contextmanager
-def _agent(config_path: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with (folder / "agent.log").open("wb") as log:
-        agent = subprocess.Popen(
-            [sys.executable, "-m", "edge_agent", "run", "--config", str(config_path)], stdout=log, stderr=log
-        )
+def _agent(demo: Demo) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "edge_agent", "run", "--config", str(demo.config_path)]
+    with demo.log.open("wb") as log:
+        agent = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             yield agent
         finally:
@@ -181,92 +195,67 @@ def _agent(config_path: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]
                 agent.wait()
 
 
-@contextmanager
-def _sensors(protocol: str, port: int, topics: Topics) -> Iterator[_Bus]:
-    events: queue.Queue[LinkEvent] = queue.Queue()
-    mqtt = MqttConfig.model_validate({"host": "127.0.0.1", "port": port, "protocol": protocol})
-    link = MqttLink("demo-sensors", mqtt, events.put)
-    link.set_subscriptions({topics.state, topics.health, "plant/+/triage", topics.response("+")})
-    link.start()
-    try:
-        yield _Bus(link, events)
-    finally:
-        link.stop(1.0)
-
-
-def _wait_until_online(bus: _Bus, topics: Topics, agent: subprocess.Popen[bytes], folder: Path) -> None:
+def _wait_until_online(sensors: _Sensors, agent: subprocess.Popen[bytes], log: Path) -> None:
     give_up_at = time.monotonic() + START_TIMEOUT_S
     while agent.poll() is None and time.monotonic() < give_up_at:
         try:
-            states = bus.wait_for(topics.state, 0.5)
+            states = sensors.wait_for(TOPICS.state, 0.5)
         except DemoError:
             continue
-        if states[-1]["state"] == "online":
+        if states.pop()["state"] == "online":
             return
-        bus.answers.pop(topics.state)
-    log = (folder / "agent.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     hint = "a second demonstration needs a --work DIR of its own"
-    raise DemoError(f"the agent did not come online ({hint}): {last_words(log)}")
+    raise DemoError(f"the agent did not come online ({hint}): {end_of_log(lines)}")
 
 
-def _chosen() -> list[HeldOutReading]:
-    """Readings for the table: one of each condition first, as sensors print them, in turns of the pumps."""
-    rows = [row for row in held_out() if row.variant == "standard" and not row.borderline]
+def chosen_readings() -> list[HeldOutReading]:
+    """Two readings of each condition as sensors print them, one pump after the other."""
     chosen: list[HeldOutReading] = []
-    seen: dict[str, int] = {}
-    for row in rows:
-        if seen.get(row.fault, 0) < 2:
-            seen[row.fault] = seen.get(row.fault, 0) + 1
-            chosen.append(row)
-    return [_read_by(PUMPS[n % len(PUMPS)], row) for n, row in enumerate(chosen[: len(PUMPS) * READINGS_PER_PUMP])]
+    for row in held_out():
+        is_plain = row.variant == "standard" and not row.borderline
+        if is_plain and sum(one.fault == row.fault for one in chosen) < 2:
+            pump = PUMPS[len(chosen) % len(PUMPS)]
+            payload = {**json.loads(row.payload), "machine": pump}
+            chosen.append(replace(row, payload=json.dumps(payload, separators=(",", ":"))))
+    return chosen[: len(PUMPS) * READINGS_PER_PUMP]
 
 
-def _read_by(pump: str, row: HeldOutReading) -> HeldOutReading:
-    """The reading under the name of the pump on whose topic it is published."""
-    payload = {**json.loads(row.payload), "machine": pump}
-    return replace(row, payload=json.dumps(payload, separators=(",", ":")))
-
-
-def _triage(bus: _Bus, protocol: str) -> bool:
-    """Sensors publish bare readings on their own topics, all at once; answers come on theirs."""
-    readings = _chosen()
-    by_pump = {pump: readings[n :: len(PUMPS)] for n, pump in enumerate(PUMPS)}
-    for at in range(READINGS_PER_PUMP):
-        for pump, rows in by_pump.items():
-            bus.link.publish(Publication(topic=f"plant/{pump}/reading", payload=rows[at].payload.encode()))
+def _triage(sensors: _Sensors, protocol: str) -> bool:
+    """Sensors publish bare readings on topics of their own, all at once; the answers arrive beside them."""
+    readings = chosen_readings()
+    for number, reading in enumerate(readings):
+        sensors.send(f"plant/{PUMPS[number % len(PUMPS)]}/reading", reading.payload)
     what = f"{len(readings)} readings from {len(PUMPS)} sensors"
     _say(f"{what} on plant/<pump>/reading, MQTT {protocol}, answered on …/triage")
-    _say("pump    mm/s   °C      A     bar    rpm   answer          probability  is right     ms  batch")
+    rows = [("pump", *_COLUMNS.values(), "answer", "probability", "is right", "ms", "batch")]
     are_all_ok = True
-    for pump, rows in by_pump.items():
-        replies = bus.wait_for(f"plant/{pump}/triage", ANSWER_TIMEOUT_S, count=len(rows))
-        for row, reply in zip(rows, replies, strict=True):
+    for start, pump in enumerate(PUMPS):
+        asked = readings[start :: len(PUMPS)]
+        replies = sensors.wait_for(f"plant/{pump}/triage", ANSWER_TIMEOUT_S, count=len(asked))
+        for reading, reply in zip(asked, replies, strict=True):
             are_all_ok &= reply["status"] == "ok"
-            values = json.loads(row.payload)
-            shown = [f"{values[name]:>6}" for name in _FIELDS]
-            if reply["status"] != "ok":
-                _say(f"{pump:6} {' '.join(shown)}   {reply['status']}: {reply['error']['message']}")
-                continue
-            answer, timing = reply["output"], reply["timing"]
-            right = "yes" if answer == row.fault else f"no: {row.fault}"
-            score = reply["scores"][answer]
-            _say(
-                f"{pump:6} {' '.join(shown)}   {answer:15} {score:>11.3f}  {right:8} {timing['total_ms']:>7.1f}"
-                f"  {timing['batch']:>5}"
-            )
+            values = json.loads(reading.payload)
+            rows.append((pump, *(str(values[name]) for name in _COLUMNS), *_answer_cells(reading, reply)))
+    _say("\n".join(aligned(rows)))
     return are_all_ok
 
 
-_FIELDS = ("vibration_mm_s", "temperature_c", "current_a", "pressure_bar", "speed_rpm")
+def _answer_cells(reading: HeldOutReading, reply: dict[str, Any]) -> tuple[str, ...]:
+    if reply["status"] != "ok":
+        return (printable(f"{reply['status']}: {reply['error']['message']}"), "", "", "", "")
+    answer, timing = reply["output"], reply["timing"]
+    right = "yes" if answer == reading.fault else f"no: {reading.fault}"
+    return answer, f"{reply['scores'][answer]:.3f}", right, f"{timing['total_ms']:.1f}", str(timing["batch"])
 
 
-def _details(bus: _Bus, topics: Topics) -> bool:
+def _details(sensors: _Sensors) -> bool:
     """Two requests by name: JSON held to a schema, and a sentence."""
-    reading = next(row for row in _chosen() if row.fault == "bearing fault")
+    reading = next(row for row in chosen_readings() if row.fault == "bearing fault")
     are_all_ok = True
     for task in (DIAGNOSIS, EXPLANATION):
-        bus.link.publish(Publication(topic=topics.request(task), payload=reading.payload.encode()))
-        reply = bus.wait_for(topics.response(task), ANSWER_TIMEOUT_S)[0]
+        sensors.send(TOPICS.request(task), reading.payload)
+        reply = sensors.wait_for(TOPICS.response(task), ANSWER_TIMEOUT_S)[0]
         are_all_ok &= reply["status"] == "ok"
         _say(f"\n{task} of {reading.payload}")
         if reply["status"] == "ok":
@@ -278,38 +267,38 @@ def _details(bus: _Bus, topics: Topics) -> bool:
     return are_all_ok
 
 
-def _health(bus: _Bus, topics: Topics) -> None:
-    bus.answers.pop(topics.health, None)
-    health = bus.wait_for(topics.health, ANSWER_TIMEOUT_S)[0]
-    inference, memory, thermal, worker = (health[name] for name in ("inference", "memory", "thermal", "worker"))
+def _health(sensors: _Sensors) -> None:
+    sensors.received[TOPICS.health].clear()
+    health = sensors.wait_for(TOPICS.health, ANSWER_TIMEOUT_S)[0]
+    inference, memory = health["inference"], health["memory"]
+    soc_c, watts = health["thermal"]["soc_c"], health["power"]["watts"]
     latency = inference["latency_ms"]
-    unknown = "unknown here"
-    rows = {
-        "overall": f"{health['overall']} {', '.join(health['reasons'])}".strip(),
-        "requests": f"{inference['requests_total']} ({inference['failed_total']} failed, "
-        f"{health['queue']['rejected_total']} busy), latency p50 {latency['p50']} ms, p95 {latency['p95']} ms",
-        "tokens": f"{inference['prompt_tokens_total']} of prompts, {inference['cached_tokens_total']} of them shared, "
-        f"{inference['completion_tokens_total']} written",
-        "temperature": unknown if thermal["soc_c"] is None else f"{thermal['soc_c']:.1f} °C",
-        "power": unknown if health["power"]["watts"] is None else f"{health['power']['watts']:.1f} W",
-        "memory": f"agent {memory['agent_rss_mb']} MB, worker {memory['worker_rss_mb']} MB",
-        "kernels": f"{worker['cpu_variant']}",
-    }
-    _say(f"\nhealth of {topics.base}")
-    for name, value in rows.items():
-        _say(f"  {name:12} {value}")
+    busy = health["queue"]["rejected_total"]
+    requests = f"{inference['requests_total']} ({inference['failed_total']} failed, {busy} busy)"
+    read = f"{inference['prompt_tokens_total']} of prompts, {inference['cached_tokens_total']} of them shared"
+    rows = [
+        ("overall", f"{health['overall']} {', '.join(health['reasons'])}".strip()),
+        ("requests", f"{requests}, latency p50 {latency['p50']} ms, p95 {latency['p95']} ms"),
+        ("tokens", f"{read}, {inference['completion_tokens_total']} written"),
+        ("temperature", "unknown here" if soc_c is None else f"{soc_c:.1f} °C"),
+        ("power", "unknown here" if watts is None else f"{watts:.1f} W"),
+        ("memory", f"agent {memory['agent_rss_mb']} MB, worker {memory['worker_rss_mb']} MB"),
+        ("kernels", f"{health['worker']['cpu_variant']}"),
+    ]
+    _say(f"\nhealth of {TOPICS.base}")
+    _say("\n".join(f"  {line}" for line in aligned(rows, left=2)))
 
 
-def _keep(config_path: Path, topics: Topics, protocol: str, port: int, agent: subprocess.Popen[bytes]) -> None:
-    version = "mqttv5" if protocol == "5" else "mqttv311"
-    reading = _chosen()[0].payload
-    _say(f"\nIt stays up until Ctrl-C. Its configuration is {config_path}. In another terminal:")
-    _say(f"  mosquitto_sub -V {version} -p {port} -t '{topics.response('+')}' -t 'plant/+/triage' -v")
-    _say(f"  mosquitto_pub -V {version} -p {port} -q 1 -t {topics.request(TRIAGE)} -m '{reading}'")
-    _say(f"  edge-agent ask --config {config_path} {TRIAGE} '{reading}'")
+def _keep(demo: Demo, agent: subprocess.Popen[bytes]) -> None:
+    version = "mqttv5" if demo.protocol == "5" else "mqttv311"
+    reading = chosen_readings()[0].payload
+    _say(f"\nIt stays up until Ctrl-C. Its configuration is {demo.config_path}. In another terminal:")
+    _say(f"  mosquitto_sub -V {version} -p {demo.port} -t '{TOPICS.response('+')}' -t 'plant/+/triage' -v")
+    _say(f"  mosquitto_pub -V {version} -p {demo.port} -q 1 -t {TOPICS.request(TRIAGE)} -m '{reading}'")
+    _say(f"  edge-agent ask --config {demo.config_path} {TRIAGE} '{reading}'")
     try:
         code = agent.wait()
-    except KeyboardInterrupt:  # which a terminal's Ctrl-C brings the agent, too: that it ends is no fault
+    except KeyboardInterrupt:  # a terminal sends Ctrl-C to the agent, too
         _say("")
         return
     raise DemoError(f"the agent has ended with {code}")

@@ -11,9 +11,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class HeldOutReading:
-    """One reading that the model was not trained on, as a sensor prints it, and what it means.
+    """A reading that the model was not trained on, as a sensor prints it, and the right answer.
 
-    variant: the way it is printed. borderline: near the border between two conditions.
+    variant: the form in which it is printed. borderline: close to two conditions.
     """
 
     payload: str

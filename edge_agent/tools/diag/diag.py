@@ -154,10 +154,10 @@ def write_private(path: Path, data: bytes) -> None:
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
     try:
-        # O_EXCL: not through a link that somebody else has put into a shared folder such as /tmp.
+        # O_EXCL: not through a link in a shared folder such as /tmp.
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             if (user := os.environ.get("SUDO_UID", "")).isdecimal() and os.geteuid() == 0:
-                os.fchown(file.fileno(), int(user), -1)  # the user who called sudo sends it on
+                os.fchown(file.fileno(), int(user), -1)  # the caller of sudo sends it on
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -38,7 +38,7 @@ def broker_and_site(options: argparse.Namespace) -> tuple[MqttConfig, str]:
             raise BrokerError(["--site: required with --host"])
         return _mqtt_of(options.host, given, tls if tls or options.tls else None), site
     if unused := [*given, *tls, *(["tls"] if options.tls else [])]:
-        raise BrokerError([f"{_flag(name)}: only goes with --host" for name in unused])
+        raise BrokerError([f"{_flag(name)}: requires --host" for name in unused])
     config = load_config(options.config, broker_file_faults)
     return config.mqtt, site or config.device.site
 

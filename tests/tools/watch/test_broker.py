@@ -72,8 +72,8 @@ def test_tls_is_asked_for_or_follows_from_a_file(seen: list[tuple[MqttConfig, st
         (["--host", "h", "--site", "s", "--root", "#"], '--root: a topic holds no wildcards (got "#")'),
         (["--host", "h", "--site", "s", "--ca-file", "/nowhere"], "--ca-file: should be a file that can be read"),
         (["--host", "h", "--site", "s", "--key-file", "k"], "--key-file: "),
-        (["--port", "1884"], "--port: only goes with --host"),
-        (["--tls"], "--tls: only goes with --host"),
+        (["--port", "1884"], "--port: requires --host"),
+        (["--tls"], "--tls: requires --host"),
         (["--host", "h", "--site", "\x1b[2J"], '--site: should be 1 to 64 letters, digits, _ or - (got "\\u001b[2J")'),
     ],
 )

@@ -10,7 +10,8 @@ import pytest
 
 from edge_agent.core.config import COMMANDS, ClassifyTask, Config, ExtractTask, GenerateTask
 from edge_agent.core.config_file import ConfigError
-from edge_agent.loader import config_hints, file_faults, load_config
+from edge_agent.loader import config_hints, file_faults, load_config, signing_key_faults
+from tests.helpers.keys import write_keys
 from tests.helpers.support import BASE, CONFIG
 
 
@@ -108,7 +109,7 @@ level = "DEBUG"
 """
 
 
-def test_every_key_of_the_contract_is_taken(tmp_path: Path) -> None:
+def test_every_key_of_the_contract_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "part.json").write_text('{"type": "object"}', encoding="utf-8")
     config = load(tmp_path, EVERYTHING, base="")
     assert (config.device.site, config.device.id) == ("hall1", "board1")
@@ -131,7 +132,7 @@ def test_every_key_of_the_contract_is_taken(tmp_path: Path) -> None:
     assert config.log.level == "DEBUG"
 
 
-def test_the_least_configuration_has_the_defaults_of_the_contract(tmp_path: Path) -> None:
+def test_a_minimal_configuration_has_the_defaults_of_the_contract(tmp_path: Path) -> None:
     config = load(tmp_path, "")
     assert config.models_dir == Path("/var/lib/edge-agent/models")
     assert (config.mqtt.hosts, config.mqtt.effective_port, config.mqtt.protocol) == (("localhost",), 1883, "5")
@@ -182,7 +183,7 @@ def test_answers_that_would_be_readings_again_are_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("more", "is_told"),
+    ("more", "is_hinted"),
     [
         ("", True),
         ('system = "Name the condition."', True),
@@ -191,10 +192,10 @@ def test_answers_that_would_be_readings_again_are_refused(tmp_path: Path) -> Non
         ('template = "{{ input }}: normal or not?"', False),
     ],
 )
-def test_labels_that_the_model_is_not_told_are_a_hint(tmp_path: Path, more: str, is_told: bool) -> None:  # noqa: FBT001
+def test_labels_that_the_prompt_does_not_name_are_a_hint(tmp_path: Path, more: str, is_hinted: bool) -> None:  # noqa: FBT001
     text = f'[tasks.x]\nkind = "classify"\nlabels = ["normal", "bearing fault"]\n{more}\n'
     hints = config_hints(load(tmp_path, text))
-    assert [hint.split(":")[0] for hint in hints] == ["tasks.x.labels"] * is_told
+    assert [hint.split(":")[0] for hint in hints] == ["tasks.x.labels"] * is_hinted
 
 
 def test_what_answers_are_not_held_to_is_a_hint(tmp_path: Path) -> None:
@@ -207,12 +208,12 @@ def test_what_answers_are_not_held_to_is_a_hint(tmp_path: Path) -> None:
     assert hint.startswith("tasks.x.schema: is validated, but not held to while writing: ")
 
 
-def test_the_echo_engine_is_no_path(tmp_path: Path) -> None:
+def test_the_echo_engine_is_not_a_path(tmp_path: Path) -> None:
     config = load(tmp_path, '[device]\nsite = "s"\nid = "d"\n[models.default]\npath = "echo:"\n', base="")
     assert str(config.models["default"].path) == "echo:"
 
 
-def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
     text = """
     frobnicate = 1
     [device]
@@ -246,13 +247,13 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     }
 
 
-def test_of_faults_without_number_there_are_as_many_as_can_be_read(tmp_path: Path) -> None:
+def test_the_number_of_reported_faults_is_bounded(tmp_path: Path) -> None:
     told = faults(tmp_path, "".join(f"key{number} = 1\n" for number in range(2000)), base="")
     assert len(told) == 101
     assert told[-1] == "has more than 100 faults"
 
 
-def test_what_does_not_go_together_is_told_beside_faults_of_single_keys(tmp_path: Path) -> None:
+def test_conflicts_between_keys_are_reported_together_with_faults_of_single_keys(tmp_path: Path) -> None:
     text = """
     [device]
     site = "hall1"
@@ -288,7 +289,7 @@ def test_what_does_not_go_together_is_told_beside_faults_of_single_keys(tmp_path
     ) in found
 
 
-def test_the_agents_own_requests_are_not_looked_for_while_its_name_is_wrong(tmp_path: Path) -> None:
+def test_overlap_with_own_requests_is_not_checked_while_the_device_is_wrong(tmp_path: Path) -> None:
     more = '[tasks.a]\nkind = "generate"\nsubscribe = ["edgeai/#"]\n'
     assert fault(tmp_path, more, base=CONFIG.replace('"hall1"', '"hall 1"')).startswith("device.site: ")
 
@@ -307,7 +308,7 @@ FAULTS = [
     ('[mqtt]\nroot = "a/+"', 'mqtt.root: a topic holds no wildcards (got "a/+")'),
     ('[mqtt]\nreply_topics = "x"', 'mqtt.reply_topics: should be a list (got "x")'),
     ('[mqtt]\nreply_topics = ["a#"]', "mqtt.reply_topics[0]: '#' stands alone and at the end of a topic filter"),
-    ('[mqtt.tls]\nkey_file = "k"', "mqtt.tls.key_file: only goes with `cert_file`"),
+    ('[mqtt.tls]\nkey_file = "k"', "mqtt.tls.key_file: requires `cert_file`"),
     ("[engine]\nmax_active = 0", "engine.max_active: should be greater than or equal to 1 (got 0)"),
     ("[queue]\ndedup_window_s = -1", "queue.dedup_window_s: should be greater than or equal to 0 (got -1)"),
     ("[queue]\ndedup_window_s = nan", "queue.dedup_window_s: "),
@@ -342,7 +343,7 @@ FAULTS = [
     ('[tasks.x]\nkind = "generate"\ntemplate = "{{ temperature }}"', "the only variable is `input`"),
     ('[tasks.x]\nkind = "generate"\nmodel = "big"', "tasks.x.model: allowed are the [models.NAME] tables: default"),
     ('[tasks.x]\nkind = "generate"\nkeep = "newest"', "tasks.x.keep: should be 'all' or 'latest' (got \"newest\")"),
-    ('[tasks.x]\nkind = "generate"\npublish = "a"', "tasks.x.publish: only goes with `subscribe`"),
+    ('[tasks.x]\nkind = "generate"\npublish = "a"', "tasks.x.publish: requires `subscribe`"),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+"]\npublish = "b/{2}"', "n from 1 to 1"),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+/b"]\npublish = "b/+"', "tasks.x.publish: a topic holds no wild"),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["$share/g/a"]', "tasks.x.subscribe[0]: shared subscriptions"),
@@ -396,7 +397,7 @@ def test_a_schema_file_must_hold_an_object(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["[device]", "[models.default]"])
-def test_a_missing_table_is_told(tmp_path: Path, missing: str) -> None:
+def test_a_missing_table_is_reported(tmp_path: Path, missing: str) -> None:
     table = re.sub(rf"{re.escape(missing)}[^\[]*", "", CONFIG)
     assert fault(tmp_path, "", base=table).endswith("required, but missing")
 
@@ -411,7 +412,7 @@ def test_a_missing_table_is_told(tmp_path: Path, missing: str) -> None:
         ("bad!name", False),
     ],
 )
-def test_the_host_name_names_the_board_unless_it_came_with_the_image(
+def test_the_host_name_is_the_device_unless_it_is_that_of_an_image(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -431,7 +432,7 @@ def test_names_are_letters_digits_underscore_and_dash(tmp_path: Path, name: str)
     assert fault(tmp_path, "", base=base).startswith("device.site: should ")
 
 
-def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"\xef\xbb\xbf" + CONFIG.encode())
     assert load_config(path).device.site == "hall1"
@@ -448,14 +449,14 @@ def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
         (b"", "device: required, but missing"),
     ],
 )
-def test_a_file_that_is_no_toml_is_told_why(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_a_file_that_is_no_toml_is_refused_with_the_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=reason):
         load_config(path)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load_config(tmp_path / "none.toml")
 
@@ -482,7 +483,7 @@ def test_filter_over_our_own_requests_is_refused(tmp_path: Path) -> None:
         load(tmp_path, '[tasks.a]\nkind = "generate"\nsubscribe = ["edgeai/#"]\n')
 
 
-def test_not_even_the_very_filter_of_our_own_requests_is_taken(tmp_path: Path) -> None:
+def test_the_filter_of_our_own_requests_itself_is_refused(tmp_path: Path) -> None:
     more = f'[tasks.a]\nkind = "generate"\nsubscribe = ["{BASE}/infer/+/request"]\n'
     assert fault(tmp_path, more).startswith(f"tasks.a.subscribe[0]: overlaps {BASE}/infer/+/request, where requests")
 
@@ -502,7 +503,7 @@ def test_the_same_filter_may_serve_two_tasks(tmp_path: Path) -> None:
         ("folder", "cannot be used: it is no file"),
     ],
 )
-def test_a_schema_is_read_from_a_file_that_has_an_end(tmp_path: Path, file: str, told: str) -> None:
+def test_a_schema_is_read_only_from_a_regular_file_of_bounded_size(tmp_path: Path, file: str, told: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "large").write_bytes(b" " * 1_000_001)
@@ -510,11 +511,35 @@ def test_a_schema_is_read_from_a_file_that_has_an_end(tmp_path: Path, file: str,
     assert told in fault(tmp_path, f'[tasks.t]\nkind = "extract"\nschema = "{file}"\n')
 
 
-def test_a_configuration_without_an_end_is_refused() -> None:
+def test_an_endless_configuration_is_refused() -> None:
     with pytest.raises(ConfigError, match="should have at most 10000000 bytes"):
         load_config(Path("/dev/zero"))
 
 
-def test_a_key_without_a_name_is_named(tmp_path: Path) -> None:
+def test_an_empty_key_is_shown_as_an_empty_string(tmp_path: Path) -> None:
     assert fault(tmp_path, '[engine]\n"" = 5\n').startswith('engine."": unknown key (got 5)')
     assert fault(tmp_path, CONFIG, base='"" = 5\n').startswith('"": unknown key (got 5)')
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("key.pub.pem", None),
+        ("none", "should be a file that can be read"),
+        ("key.pem", "holds a private key, which belongs on no board; `openssl pkey -in KEY.pem -pubout` writes the "),
+        ("text", "should be an Ed25519 public key in PEM, but none can be read from it"),
+    ],
+)
+def test_the_key_for_signatures_is_a_public_key(tmp_path: Path, name: str, fault: str | None) -> None:
+    write_keys(tmp_path)
+    (tmp_path / "text").write_text("hello", encoding="utf-8")
+    base = f'[device]\nsite = "s"\nid = "d"\n[models.default]\npath = "echo:"\npublic_key = "{name}"\n'
+    found = file_faults(load(tmp_path, "", base=base))
+    assert len(found) == (fault is not None)
+    assert all(one.startswith(f"models.default.public_key: {fault}") for one in found)
+
+
+def test_a_blank_key_for_commands_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(" \n", encoding="ascii")
+    (found,) = signing_key_faults(load(tmp_path, '[commands]\nkey_file = "key"\n'))
+    assert found.startswith("commands.key_file: should hold a secret, but is blank (got ")
