@@ -52,7 +52,7 @@ from edge_agent.requests.renderer import Renderer
 from edge_agent.requests.tasks import load_tasks, prefixes_of
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.publisher import StatusPublisher
-from edge_agent.store.journal_sync import Synced
+from edge_agent.store.fsync import Synced
 from edge_agent.watchdog import Vitals, stalled_part
 from edge_agent.worker.process import WorkerExited
 from edge_agent.worker.supervisor import End, FromWorker, Supervisor

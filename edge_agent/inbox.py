@@ -10,7 +10,7 @@ from edge_agent.board.reading import BoardReading
 from edge_agent.core.protocol import Event
 from edge_agent.models.switch_attempt import Opened, Recorded
 from edge_agent.mqtt.link_events import Disconnected, LinkEvent
-from edge_agent.store.journal_sync import Synced
+from edge_agent.store.fsync import Synced
 from edge_agent.worker.process import WorkerExited
 from edge_agent.worker.supervisor import FromWorker
 

@@ -22,7 +22,7 @@ from edge_agent.core.errors import field_name, file_fault, shown
 from edge_agent.models.config_faults import model_faults, model_refusals, switched_hint
 from edge_agent.mqtt.credentials import credential_faults, secret_fault
 from edge_agent.requests.task_tables import prepare_tasks
-from edge_agent.store.journal_file import leftover_hint
+from edge_agent.store.database import leftover_hint
 
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
 _MAX_FILTERS = 1000

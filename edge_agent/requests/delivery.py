@@ -1,9 +1,4 @@
-"""What was asked and what is answered, on its way to the disk and to the broker. Belongs to the agent's thread alone.
-
-In this order, whatever kills the agent in between: a request is recorded, run, and answered in the record; only then is
-its reply sent. So an answer that a caller may have is never found anew. The broker is told that we have the request
-(PUBACK, in order of arrival) once it would outlive a power cut; and its reply is kept until the broker has that.
-"""
+"""The order of things: a reply is committed, then sent; a request is on the disk, then acknowledged."""
 
 from __future__ import annotations
 
@@ -22,142 +17,160 @@ from edge_agent.core.topics import Topics
 from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import Received
 from edge_agent.mqtt.outbox import PublishResult
-from edge_agent.store.journal_file import FILE
-from edge_agent.store.journal_sync import Synced
-from edge_agent.store.record import Record
+from edge_agent.store.database import FILE
+from edge_agent.store.fsync import Synced
 from edge_agent.store.rows import Quarantined, StoredAnswer, StoredRequest
+from edge_agent.store.store import Store
 
 log = logging.getLogger(__name__)
 
-# That the broker has a reply is written with what comes next, or so long after: until then a kill has it sent again.
+# A confirmation is written with the next change, or after this time. After a kill before that, the next process sends
+# the reply again.
 CONFIRMED_WITHIN_S = 0.25
-# A broker that does not take a reply now is asked so often, with so long between.
-MOST_TRIES, POSTPONED_S = 20, 15.0
+# How often, and after how long each time, a reply is sent again that the broker does not take now.
+MAX_TRIES, RETRY_S = 20, 15.0
 
 
 class Delivery:
-    """`flush` is called when an event has been dealt with: nothing is recorded, sent or acknowledged before."""
+    """Joins the store and the data connection. Nothing is written, sent or acknowledged before `flush`.
+
+    A row is the number of a request in the store. None = it came at QoS 0, and nothing of it is kept.
+    """
 
     def __init__(self, folder: Path | None, link: MqttLink, topics: Topics, deliver: Callable[[Synced], None]) -> None:
-        """folder: of the journal; None = in memory only. deliver: hears of what is on the disk, from another thread."""
+        """folder: of the database; None = in memory only. deliver: called by another thread after an fsync."""
         # Replies that the broker takes on no topic.
         self.lost = 0
-        self._topics = topics
-        self._record = Record(None if folder is None else folder / FILE, deliver)
+        self._store = Store(None if folder is None else folder / FILE, deliver)
         self._link = link
+        self._topics = topics
+        # Replies to send, and rows by the number of the message that is on its way.
         self._staged: list[tuple[int | None, Publication]] = []
         self._sent: dict[int, int] = {}
+        # Messages to acknowledge, before and after they have the generation of an fsync.
         self._received: list[Received] = []
         self._unacknowledged: deque[tuple[int, Received]] = deque()
         self._generation = 0
-        # Replies that the broker took no time for, and when they are due again; and how often it did not.
+        # Rows whose reply is due again, and how often each was sent.
         self._postponed: deque[tuple[float, int]] = deque()
         self._tries: dict[int, int] = {}
         self._confirmed: list[int] = []
         self._confirm_by = 0.0
 
     def start(self) -> None:
-        """Opens the journal; replies of an earlier process that the broker may not have are sent with the next ones."""
-        self._staged.extend(self._record.start())
+        """Opens the database. Sends the replies of an earlier process that the broker may not have."""
+        self._staged.extend(self._store.start())
 
     @property
     def fault(self) -> str | None:
-        """Why nothing is kept on disk although it should be; None = as it should be."""
-        return self._record.fault
+        """Why requests are kept in memory although they should be on disk, or None."""
+        return self._store.fault
+
+    @property
+    def set_aside(self) -> str | None:
+        """Why this process set an earlier database aside, or None."""
+        return self._store.set_aside
 
     @property
     def has_earlier(self) -> bool:
-        """Whether earlier processes left anything that can be taken over now."""
-        return self._record.has_earlier
+        """Whether rows of earlier processes can be taken over now."""
+        return self._store.has_earlier
 
     def taken_over(self) -> None:
-        """All that they left."""
-        self._record.taken_over()
+        """All rows of earlier processes."""
+        self._store.end_takeover()
 
     def unanswered(self, now: Moment) -> Iterator[StoredRequest]:
         """Requests of earlier processes: each is taken over when the next one is asked for."""
-        return self._record.unanswered(now)
+        return self._store.unanswered(now)
 
     def repeatable(self) -> Iterator[StoredAnswer]:
-        """Answers that an earlier process gave: one by one, for together they are megabytes."""
-        return self._record.repeatable()
+        """Answers of earlier processes, one by one: together they are megabytes."""
+        return self._store.repeatable()
 
     def held(self) -> list[Quarantined]:
-        """What an earlier process was not to run again."""
-        return self._record.held()
+        return self._store.held()
 
     def hold(self, one: Quarantined) -> None:
-        """The next process is not to run it either."""
-        self._record.hold(one)
+        """Later processes do not run it either."""
+        self._store.hold(one)
 
     def release(self, fingerprint: str) -> None:
-        self._record.release(fingerprint)
+        self._store.release(fingerprint)
 
     def accept(self, message: Message, task: str) -> int | None:
-        """A request that is to be answered; gives its row. None: at QoS 0 nothing is promised, nor kept."""
-        return None if message.qos == 0 else self._record.accept(message, task, moment(message.received_at))
+        """A request that will be answered; gives its row."""
+        return None if message.qos == 0 else self._store.accept(message, task, moment(message.received_at))
 
     def refuse(self, message: Message) -> int | None:
-        """As `accept`, of what is answered before the next `flush`: it may be of any size, and is not written."""
-        return None if message.qos == 0 else self._record.free_row()
+        """As `accept`, for a request that is answered before the next `flush`: it may be large and is not written."""
+        return None if message.qos == 0 else self._store.free_row()
 
     def drop(self, row: int | None) -> None:
-        """It needs no answer of its own."""
+        """The request needs no reply of its own."""
         if row is not None:
-            self._record.drop(row)
+            self._store.drop(row)
 
     def partial(self, publication: Publication) -> None:
-        """A piece of an answer, at once and at most once."""
+        """A piece of an answer: sent at once, at most once."""
         self._link.publish(publication)
 
     def reply(self, publication: Publication, *, row: int | None, task: str, key: bytes | None) -> bool:
-        """The terminal reply to a request. key: what repetitions are known by, None = the answer is not given again.
+        """The terminal reply. key: identifies repetitions of the request, None = the reply is not repeated.
 
-        False: the broker takes no message of this size.
+        False: the broker takes no message of this size there.
         """
         if not self._link.outbox.can_send(publication):
             return False
         if row is not None:
-            self._record.answer(row, task, publication, key, moment(time.monotonic()))
+            self._store.answer(row, task, publication, key, moment(time.monotonic()))
         self._staged.append((row, publication))
         return True
 
     def recall(self, row: int) -> bytes | None:
-        """The reply that was recorded with a key; None: it cannot be read any more."""
-        return self._record.recall(row)
+        """A reply that was written with a key; None = it is not there any more."""
+        return self._store.recall(row)
 
     def forget(self, row: int | None) -> None:
-        """The answer is not given again."""
+        """The reply is not repeated any more."""
         if row is not None:
-            self._record.forget(row)
+            self._store.forget(row)
 
     def received(self, received: Received) -> None:
-        """It has been dealt with, and is acknowledged when that is on the disk."""
+        """The message is dealt with, and is acknowledged when that is on the disk."""
         self._received.append(received)
 
     def flush(self, now: float) -> None:
-        """Commits, then sends; acknowledges what needs no disk."""
+        """Commits, then sends; requests an fsync for what waits to be acknowledged."""
         for number, result in self._link.outbox.take_results():
             if (row := self._sent.pop(number, None)) is not None:
                 self._on_result(row, result, now)
-        self._send_postponed(now)
+        self._resend_due(now)
         if self._staged or self._received or now >= self._confirm_by:
-            self._confirm_all(now)
-        self._record.commit()
-        staged, self._staged = self._staged, []
-        for owed, publication in staged:
-            sent = self._link.publish(publication)
-            if owed is not None and sent is not None:
-                self._sent[sent] = owed
-            elif owed is not None and not self._link.outbox.can_send(publication):  # it did as this was recorded
-                self._shorten(owed)
-            elif owed is not None:  # dropped, and told so by the connection
-                self._confirmed.append(owed)
-        if self._record.is_dirty or self._received:
-            self._acknowledge_when_safe()
-        if self._record.is_volatile:
+            self._write_confirmed(now)
+        self._store.commit()
+        self._send_staged()
+        if self._store.is_dirty or self._received:
+            self._generation += 1
+            self._unacknowledged.extend((self._generation, received) for received in self._received)
+            self._received.clear()
+            self._store.request_fsync(self._generation, unacknowledged=len(self._unacknowledged))
+        if self._store.is_in_memory:
             self._acknowledge(self._generation)
-        self._staged.extend(self._record.tend(now))
+        self._staged.extend(self._store.maintain(now))
+
+    def _send_staged(self) -> None:
+        staged, self._staged = self._staged, []
+        for row, publication in staged:
+            number = self._link.publish(publication)
+            if row is None:
+                continue
+            if number is not None:
+                self._sent[number] = row
+            elif not self._link.outbox.can_send(publication):  # the broker's limit has changed
+                self._shorten(row)
+            else:  # dropped and logged by the outbox
+                self._confirmed.append(row)
 
     def _on_result(self, row: int, result: PublishResult, now: float) -> None:
         match result:
@@ -168,66 +181,52 @@ class Delivery:
             case PublishResult.FORBIDDEN:
                 self._redirect(row)
             case PublishResult.POSTPONED:
-                self._postpone(row, now)
+                self._tries[row] = self._tries.get(row, 0) + 1
+                if self._tries[row] < MAX_TRIES:
+                    self._postponed.append((now + RETRY_S, row))
+                else:
+                    self._redirect(row)
 
     def _shorten(self, row: int) -> None:
-        """The broker does not take its reply: its caller is to hear that."""
-        found = self._record.reply(row)
-        payload = None if found is None else shortened(found[1].payload)
-        if found is None or payload is None:
+        """The broker does not take the reply: a short `failed/internal` takes its place."""
+        stored = self._store.reply(row)
+        payload = None if stored is None else shortened(stored[1].payload)
+        if stored is None or payload is None:
             self._redirect(row)
             return
-        task, reply = found
+        task, reply = stored
         if not self.reply(replace(reply, payload=payload), row=row, task=task, key=None):
             self._redirect(row)
 
     def _redirect(self, row: int) -> None:
-        """The broker takes nothing where its reply was to go: whoever listens to the task hears it."""
-        found = self._record.reply(row)
-        topic = None if found is None else self._topics.response(found[0])
-        if found is None or topic is None or topic == found[1].topic:
+        """The broker takes nothing on the reply topic: the reply goes to the topic of its task."""
+        stored = self._store.reply(row)
+        topic = None if stored is None else self._topics.response(stored[0])
+        if stored is None or topic is None or topic == stored[1].topic:
             self.lost += 1
-            log.error("a reply is lost row=%s: the broker refuses it", row)
+            log.error("reply lost row=%s: the broker takes it on no topic", row)
             self._confirmed.append(row)
             return
-        self._record.redirect(row, topic)
-        self._staged.append((row, replace(found[1], topic=topic)))
+        self._store.redirect(row, topic)
+        self._staged.append((row, replace(stored[1], topic=topic)))
 
-    def _postpone(self, row: int, now: float) -> None:
-        """The broker does not take its reply now."""
-        self._tries[row] = self._tries.get(row, 0) + 1
-        if self._tries[row] < MOST_TRIES:
-            self._postponed.append((now + POSTPONED_S, row))
-        else:
-            del self._tries[row]
-            self._redirect(row)
-
-    def _send_postponed(self, now: float) -> None:
+    def _resend_due(self, now: float) -> None:
         while self._postponed and self._postponed[0][0] <= now:
             _, row = self._postponed.popleft()
-            found = self._record.reply(row)
-            if found is None:
-                self._confirmed.append(row)
-            else:
-                self._staged.append((row, found[1]))
+            if (stored := self._store.reply(row)) is not None:
+                self._staged.append((row, stored[1]))
 
     @property
     def postponed(self) -> int:
-        """How many replies are to be sent again."""
+        """How many replies are sent again later."""
         return len(self._postponed)
 
-    def _confirm_all(self, now: float) -> None:
+    def _write_confirmed(self, now: float) -> None:
         for row in self._confirmed:
             self._tries.pop(row, None)
-            self._record.delivered(row)
+            self._store.delivered(row)
         self._confirmed.clear()
         self._confirm_by = now + CONFIRMED_WITHIN_S
-
-    def _acknowledge_when_safe(self) -> None:
-        self._generation += 1
-        self._unacknowledged.extend((self._generation, received) for received in self._received)
-        self._received.clear()
-        self._record.bring_to_disk(self._generation, unacknowledged=len(self._unacknowledged))
 
     def _acknowledge(self, generation: int) -> None:
         while self._unacknowledged and self._unacknowledged[0][0] <= generation:
@@ -235,18 +234,18 @@ class Delivery:
             received.link.acknowledge(received)
 
     def synced(self, event: Synced) -> None:
-        """The journal's thread has told."""
-        self._record.synced(event)
+        """An fsync has ended. After a fault everything is in memory, and is acknowledged too."""
+        self._store.on_synced(event)
         self._acknowledge(event.generation)
 
     def stop(self, timeout_s: float) -> None:
-        """The last of what was asked and answered: on the disk, handed to the connection, acknowledged."""
+        """Flushes, waits for the disk, acknowledges what is on it."""
         self.flush(time.monotonic())
-        generation = self._record.stop(timeout_s)
+        generation = self._store.stop(timeout_s)
         self._acknowledge(self._generation if generation is None else generation)
 
     def close(self) -> None:
-        """When the connection has sent what it could."""
+        """Writes the last confirmations, after the connection has stopped."""
         self._confirm_by = 0.0
         self.flush(time.monotonic())
-        self._record.close()
+        self._store.close()

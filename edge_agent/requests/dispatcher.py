@@ -438,6 +438,7 @@ class Dispatcher:
             postponed_replies=self._delivery.postponed,
             lost_replies=self._delivery.lost,
             store_fault=self._delivery.fault,
+            store_set_aside=self._delivery.set_aside,
             totals=replace(replies.totals),
             latency_ms={f"p{p}": percentile(replies.latency_ms, p) for p in (50, 95, 99)},
             queued_ms={f"p{p}": percentile(replies.queued_ms, p) for p in (50, 95)},

@@ -30,6 +30,7 @@ class RequestFacts:
     postponed_replies: replies that are sent again later, because the broker does not take them now.
     lost_replies: replies that the broker takes on no topic.
     store_fault: why requests do not outlive the agent although they should.
+    store_set_aside: why the requests of earlier processes are lost.
     """
 
     depth: int = 0
@@ -42,6 +43,7 @@ class RequestFacts:
     postponed_replies: int = 0
     lost_replies: int = 0
     store_fault: str | None = None
+    store_set_aside: str | None = None
     totals: RequestTotals = field(default_factory=RequestTotals)
     latency_ms: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(("p50", "p95", "p99")))
     queued_ms: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(("p50", "p95")))

@@ -51,6 +51,7 @@ def reasons(facts: HealthFacts) -> tuple[str, list[str]]:
         "publishing-refused": mqtt.refused_lately > 0,
         "subscription-refused": mqtt.unheard > 0,
         "requests-in-memory-only": requests.store_fault is not None,
+        "requests-lost": requests.store_set_aside is not None,
         "draining": requests.is_draining,
         "queue-full": requests.depth >= requests.capacity,
         "limited": facts.limits.level is not Level.NORMAL,

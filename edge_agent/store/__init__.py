@@ -1,1 +1,1 @@
-"""Nothing lost: what is asked and what is answered, kept on the disk."""
+"""Requests, replies and the quarantine on disk."""

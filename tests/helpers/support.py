@@ -22,7 +22,7 @@ from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import load_tasks
-from edge_agent.store.journal_sync import Synced
+from edge_agent.store.fsync import Synced
 
 BASE = "edgeai/v1/hall1/board1"
 MODEL = ModelName(name="default", sha256="5ha", quantization="Q8_0")

@@ -24,7 +24,7 @@ from edge_agent.models.record import (
     read,
     write,
 )
-from edge_agent.store.journal_file import leftover_hint
+from edge_agent.store.database import leftover_hint
 from tests.helpers.support import with_model
 from tests.models.test_bundle import GGUF, bundle
 

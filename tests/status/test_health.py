@@ -18,6 +18,7 @@ from tests.helpers.facts import READY, health_facts, mqtt_facts, worker_facts
 
 DRAINING = RequestFacts(capacity=64, is_draining=True)
 RUNNING = RequestFacts(capacity=64, active=1)
+STORE_FAULTS = RequestFacts(capacity=64, store_fault="disk I/O error", store_set_aside="damaged")
 SILENT = worker_facts(silent_s=30.0)
 FALLBACK = worker_facts(model=replace(open_model("default", Path("echo:")), is_fallback=True))
 
@@ -156,6 +157,7 @@ def test_a_healthy_agent_is_ok() -> None:
         ({"requests": RUNNING, "worker": SILENT}, "degraded", ["worker-silent"]),
         ({"worker": SILENT}, "ok", []),
         ({"requests": DRAINING}, "degraded", ["draining"]),
+        ({"requests": STORE_FAULTS}, "degraded", ["requests-in-memory-only", "requests-lost"]),
         ({"requests": RequestFacts(capacity=64, depth=64)}, "degraded", ["queue-full"]),
         ({"requests": RequestFacts(capacity=64, depth=63)}, "ok", []),
         ({"alarms": {"throttled": "warning"}}, "degraded", ["throttled"]),

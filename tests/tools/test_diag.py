@@ -16,9 +16,8 @@ import pytest
 from edge_agent.core.clock import moment
 from edge_agent.core.publications import Publication
 from edge_agent.loader import load_config
-from edge_agent.store.journal import Journal, journal_facts
-from edge_agent.store.journal_connection import JournalError
-from edge_agent.store.journal_file import FILE
+from edge_agent.store.database import FILE
+from edge_agent.store.store import Store
 from edge_agent.tools.diag import diag as diag_module
 from edge_agent.tools.diag import service
 from edge_agent.tools.diag.diag import diag
@@ -76,15 +75,16 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def keep(state_dir: Path) -> None:
     """A request that waits, one that was answered, a prefix and a calibration."""
-    journal = Journal(state_dir / FILE)
+    store = Store(state_dir / FILE, lambda _: None)
+    store.start()
     for number in range(2):
         payload = {"input": SECRETS["request"]}
-        row = journal.accept(inbound("edgeai/v1/hall1/board1/infer/t/request", payload), "t", moment(0.0))
+        row = store.accept(inbound("edgeai/v1/hall1/board1/infer/t/request", payload), "t", moment(0.0))
         if number:
             reply = Publication(topic=f"{BASE}/infer/triage/response", payload=SECRETS["reply"].encode())
-            journal.answer(row, "t", reply, b"key", moment(1.0))
-    journal.commit()
-    journal.close()
+            store.answer(row, "t", reply, b"key", moment(1.0))
+    store.commit()
+    store.close()
     model = state_dir / "models" / "0123456789abcdef"
     model.mkdir(parents=True)
     (model / "prefix-1.bin").write_text(SECRETS["prefix"], "utf-8")
@@ -256,17 +256,6 @@ def test_what_the_broker_retains_is_in_it(board: Path, broker_port: Callable[[st
         client.publish(topic, b"", retain=True)
     found = json.loads(part.files["retained.json"])
     assert found[topic]["message"] == {"state": "offline", "password": "(left out)"}
-
-
-def test_a_journal_that_takes_too_long_to_count_is_given_up(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / FILE)
-    for _ in range(3000):
-        journal.accept(inbound("t", b"x"), "t", moment(0.0))
-    journal.commit()
-    journal.close()
-    assert journal_facts(tmp_path / FILE, 60.0).requests == 3000
-    with pytest.raises(JournalError, match="interrupted"):
-        journal_facts(tmp_path / FILE, -1.0)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,7 @@ from edge_agent.core.config import MqttConfig
 from edge_agent.loader import load_config
 from edge_agent.models.record import Record, write
 from edge_agent.mqtt.link_events import Broken
-from edge_agent.store.journal import Journal
-from edge_agent.store.journal_file import FILE
+from edge_agent.store.database import FILE, open_file
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor import broker as broker_module
 from edge_agent.tools.doctor import doctor
@@ -354,7 +353,7 @@ def test_the_state_folder_is_to_be_writable_and_ones_own(tmp_path: Path) -> None
 def test_the_journal_is_looked_at_and_its_damage_told(tmp_path: Path) -> None:
     path = tmp_path / FILE
     assert journal(path).found == "none yet: created at the first start"
-    Journal(path).close()
+    open_file(path)[0].close()
     assert journal(path).verdict is Verdict.GOOD
     path.write_bytes(b"no database" * 100)
     check = journal(path)

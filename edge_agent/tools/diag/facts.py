@@ -30,9 +30,7 @@ from edge_agent.gguf.model import read_model_facts
 from edge_agent.models import record as model_record
 from edge_agent.models.bundle import MANIFEST_FILE, MODEL_FILE
 from edge_agent.mqtt.credentials import credential_faults
-from edge_agent.store.journal import journal_facts
-from edge_agent.store.journal_connection import JournalError
-from edge_agent.store.journal_file import FILE
+from edge_agent.store.database import FILE, StoreError, store_facts
 from edge_agent.tools.client import Client
 from edge_agent.tools.diag.part import Part
 from edge_agent.tools.diag.redaction import without_value
@@ -132,8 +130,8 @@ def state(part: Part, state_dir: Path) -> None:
     journal = state_dir / FILE
     try:
         if journal.exists():
-            part.add_json("journal.json", {"path": str(journal), **asdict(journal_facts(journal, _JOURNAL_S))})
-    except (OSError, JournalError) as error:
+            part.add_json("journal.json", {"path": str(journal), **asdict(store_facts(journal, _JOURNAL_S))})
+    except (OSError, StoreError) as error:
         part.add_missing(f"journal: {'not counted in time' if str(error) == 'interrupted' else reason(error)}")
 
 

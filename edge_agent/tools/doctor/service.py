@@ -13,9 +13,7 @@ from pathlib import Path
 
 from edge_agent.board.files import reason
 from edge_agent.core.config import ECHO_MODEL, Config
-from edge_agent.store.journal import journal_facts
-from edge_agent.store.journal_connection import JournalError
-from edge_agent.store.journal_file import FILE
+from edge_agent.store.database import FILE, StoreError, store_facts
 from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
 
 SERVICE_ACCOUNT = "edge-agent"
@@ -116,15 +114,15 @@ def journal(path: Path) -> Check:
     try:
         if not path.exists():
             return good("journal", "none yet: created at the first start")
-        facts = journal_facts(path, _JOURNAL_S)
-    except JournalError as error:
+        facts = store_facts(path, _JOURNAL_S)
+    except StoreError as error:
         if str(error) == "interrupted":
             return warning("journal", f"not read within {_JOURNAL_S:g} s", "check the disk: it is slow, or busy")
         return warning(
             "journal",
             f"{path.name} cannot be read: {error}",
-            f"the agent renames a damaged one to {path.name}.damaged and continues; check the disk, or ask as root: "
-            "an account that may not write there cannot read it either",
+            f"the agent renames a damaged one to {path.name}.damaged and begins a new one; check the disk, or ask as "
+            "root: an account that may not write there cannot read it either",
         )
     except OSError as error:
         return skipped("journal", f"{path}: {reason(error)}; ask as root")

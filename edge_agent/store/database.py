@@ -1,0 +1,222 @@
+"""The store's database file: opened, or set aside and begun afresh; and counted, for tools."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import quote
+
+from edge_agent.core.config import Config
+from edge_agent.core.errors import shown_path
+
+log = logging.getLogger(__name__)
+
+FILE = "requests-1.sqlite"
+WAL_SUFFIX = "-wal"
+# The WAL keeps this size once it has grown to it: to overwrite it changes no file size, which saves a write.
+WAL_BYTES = 4 << 20
+# Each commit writes whole pages, and a row is smaller than one.
+_PAGE_BYTES = 1024
+_CACHE_KIB = 256
+_LOCKED_S = 1.0
+
+_REQUESTS = """
+CREATE TABLE IF NOT EXISTS requests (
+  number INTEGER PRIMARY KEY, task TEXT NOT NULL,
+  topic TEXT, payload BLOB, response_topic TEXT, correlation BLOB, content_type TEXT, expiry_s INTEGER,
+  packet_id INTEGER, boot TEXT NOT NULL, monotonic_s REAL NOT NULL, wall_s REAL NOT NULL,
+  reply_topic TEXT, reply BLOB, key BLOB, is_delivered INTEGER NOT NULL DEFAULT 0,
+  starts INTEGER NOT NULL DEFAULT 0
+)"""
+_QUARANTINE = "CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY KEY, task TEXT NOT NULL, since TEXT)"
+# Release 0.1.0 has no such column.
+_ADD_STARTS = "ALTER TABLE requests ADD COLUMN starts INTEGER NOT NULL DEFAULT 0"
+
+StoreError = sqlite3.Error
+# What goes wrong with a database or its disk. UnicodeError: SQLite's message quotes damaged text.
+STORE_ERRORS = (StoreError, OSError, UnicodeError)
+
+
+class SchemaError(Exception):
+    """The file is a sound database of another release."""
+
+
+def leftover_hint(config: Config) -> str | None:
+    """The hint that `queue.journal` leaves an earlier database unused in `state_dir`, or None."""
+    file = config.state_dir / FILE
+    if config.queue.journal == "disk" or not file.exists():
+        return None
+    return f"queue.journal: {shown_path(file)} is not used; it keeps its requests and answers until it is removed"
+
+
+def open_in_memory() -> sqlite3.Connection:
+    return _with_tables(_connect(":memory:"))
+
+
+def open_file(path: Path) -> tuple[sqlite3.Connection, str | None]:
+    """The database, and why an earlier one was set aside; None = it was not.
+
+    Raises sqlite3.OperationalError and OSError for what is wrong with the disk.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return _open_sound(path), None
+    except SchemaError as error:
+        aside, why = _set_aside(path, ".other-schema"), str(error)
+        log.warning("the database of requests is of another release, a new one begins kept_as=%s: %s", aside, why)
+    except (sqlite3.DatabaseError, UnicodeError) as error:
+        if isinstance(error, sqlite3.OperationalError):  # the disk, not the content of the file
+            raise
+        aside, why = _set_aside(path, ".damaged"), f"damaged: {error}"
+        log.error("the database of requests is lost, a new one begins kept_as=%s: %s", aside, error)  # noqa: TRY400
+    return _open_sound(path), why
+
+
+def connect_again(path: Path) -> sqlite3.Connection:
+    """Another connection of this process to a file that it has open."""
+    # unix-excl: this process alone has the file, and SQLite needs no shared memory file. A disk that fails to read a
+    # page of that would end the process by SIGBUS, and its pages are writes to the card, too.
+    return _connect(f"{_uri(path)}?vfs=unix-excl")
+
+
+def _open_sound(path: Path) -> sqlite3.Connection:
+    """Raises SchemaError, sqlite3.DatabaseError, OSError."""
+    if not path.exists():
+        path.touch(mode=0o600)
+    for one in (path, _beside(path, WAL_SUFFIX)):
+        with suppress(OSError):
+            one.chmod(0o600)
+    connection = connect_again(path)
+    try:
+        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        # A commit waits for no disk and makes no checkpoint: fsync.py does both.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+        return _with_tables(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _with_tables(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Raises SchemaError."""
+    connection.execute(_REQUESTS)
+    connection.execute(_QUARANTINE)
+    if _columns(connection, "requests") == _created_columns(_REQUESTS)[:-1]:
+        connection.execute(_ADD_STARTS)
+    for table, statement in (("requests", _REQUESTS), ("quarantine", _QUARANTINE)):
+        if _columns(connection, table) != _created_columns(statement):
+            raise SchemaError(f"its table {table} has other columns")
+    return connection
+
+
+def _created_columns(statement: str) -> list[str]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(statement)
+        (name,) = connection.execute("SELECT name FROM sqlite_schema WHERE sql IS NOT NULL").fetchone()
+        return _columns(connection, name)
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    return [str(row[1]) for row in connection.execute(f"PRAGMA table_info({table})")]
+
+
+def _set_aside(path: Path, suffix: str) -> Path:
+    """Replaces what an earlier time set aside."""
+    aside = _beside(path, suffix)
+    # The WAL first: SQLite would apply it to a new file of that name.
+    with suppress(FileNotFoundError):
+        _beside(path, WAL_SUFFIX).replace(_beside(aside, WAL_SUFFIX))
+    path.replace(aside)
+    return aside
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _uri(path: Path) -> str:
+    return f"file:{quote(os.fsencode(path))}"
+
+
+class _Connection(sqlite3.Connection):
+    def __del__(self) -> None:  # Python warns of a connection that is dropped without this
+        self.close()
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        uri, timeout=_LOCKED_S, isolation_level=None, check_same_thread=False, uri=True, factory=_Connection
+    )
+    # Damaged text must not end the reading of everything else.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    return connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFacts:
+    """How much is in a database, not what. fault: what SQLite's quick check finds; None = nothing."""
+
+    requests: int
+    unanswered: int
+    undelivered: int
+    repeatable: int
+    payload_bytes: int
+    reply_bytes: int
+    quarantined: int
+    fault: str | None
+
+
+_COUNTS = (
+    "SELECT count(*) AS requests, coalesce(sum(reply IS NULL), 0) AS unanswered,"
+    " coalesce(sum(reply IS NOT NULL AND NOT is_delivered), 0) AS undelivered, count(key) AS repeatable,"
+    " coalesce(sum(length(payload)), 0) AS payload_bytes, coalesce(sum(length(reply)), 0) AS reply_bytes,"
+    " (SELECT count(*) FROM quarantine) AS quarantined FROM requests"
+)
+
+
+def store_facts(path: Path, limit_s: float) -> StoreFacts:
+    """Counts a copy: an agent may have the file open. Raises sqlite3.Error, also after limit_s; OSError."""
+    give_up_at = time.monotonic() + limit_s
+    with TemporaryDirectory() as folder:
+        copy = _copy(path, Path(folder))
+        with closing(_connect(f"{_uri(copy)}?mode=ro")) as connection:
+            connection.set_progress_handler(lambda: time.monotonic() > give_up_at, 10_000)
+            connection.row_factory = sqlite3.Row
+            counts = dict(connection.execute(_COUNTS).fetchone())
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    return StoreFacts(**counts, fault=None if found == "ok" else str(found))
+
+
+def _copy(path: Path, folder: Path) -> Path:
+    """Database and WAL as they were at one moment: the database changes only when the WAL starts again."""
+    wal = _beside(path, WAL_SUFFIX)
+    for _ in range(5):
+        before = _wal_header(wal)
+        for one in (path, wal):
+            if one.exists():
+                shutil.copyfile(one, folder / one.name)
+        if _wal_header(wal) == before:
+            return folder / path.name
+    raise sqlite3.OperationalError("it changes too quickly to be copied")
+
+
+def _wal_header(wal: Path) -> bytes:
+    try:
+        with wal.open("rb") as file:
+            return file.read(32)
+    except FileNotFoundError:
+        return b""

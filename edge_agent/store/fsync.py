@@ -1,0 +1,112 @@
+"""The thread that brings commits to the disk: one write for several requests, because a memory card wears out."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.core.state_files import sync_folder
+from edge_agent.store.database import STORE_ERRORS, WAL_BYTES, WAL_SUFFIX, connect_again
+
+# The earliest time after the last fsync that messages which wait for their PUBACK cause the next.
+URGENT_EVERY_S = 0.1
+# A broker sends 20 messages before it wants a PUBACK. With so many waiting, the fsync comes at once.
+MANY = 8
+# For changes that no message waits for. A power cut may undo the answers of this time.
+LAZY_EVERY_S = 1.0
+# Beside a writer that never rests, a checkpoint never completes. From this size on, the writer completes it.
+MAX_WAL_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """All that was committed before this generation was requested is on the disk. fault: why not; None = it is."""
+
+    generation: int
+    fault: str | None = None
+
+
+class FsyncThread:
+    """`deliver` is called by the thread."""
+
+    def __init__(self, path: Path, deliver: Callable[[Synced], None]) -> None:
+        """path: of a database that was just opened. Raises OSError."""
+        self._path = path
+        self._wal = Path(f"{path}{WAL_SUFFIX}")
+        self._inodes = self._current_inodes()
+        self._deliver = deliver
+        self._wanted = threading.Condition()
+        self._generation = 0
+        self._due_at: float | None = None
+        self._synced_at = 0.0
+        self._is_folder_synced = False
+        self._is_stopped = False
+        # The latest generation on the disk.
+        self.synced = 0
+        # Whether the writer has to complete a checkpoint, and clear this.
+        self.needs_checkpoint = False
+        self._thread = threading.Thread(target=self._run, name="fsync", daemon=True)
+        self._thread.start()
+
+    def request(self, generation: int, *, unacknowledged: int) -> None:
+        """What is committed now becomes this generation (they rise). unacknowledged: messages that wait for it."""
+        with self._wanted:
+            self._generation = generation
+            every_s = LAZY_EVERY_S if not unacknowledged else URGENT_EVERY_S if unacknowledged < MANY else 0.0
+            due_at = self._synced_at + every_s
+            self._due_at = due_at if self._due_at is None else min(self._due_at, due_at)
+            self._wanted.notify()
+
+    def stop(self, timeout_s: float) -> None:
+        """Ends the thread after the last request."""
+        with self._wanted:
+            self._is_stopped = True
+            self._wanted.notify()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while (generation := self._wait()) is not None:
+            try:
+                self._sync()
+            except STORE_ERRORS as error:
+                if not self._is_stopped:  # or the store has given this file up
+                    self._deliver(Synced(generation, str(error)))
+            else:
+                self.synced = generation
+                self._deliver(Synced(generation))
+
+    def _wait(self) -> int | None:
+        """The next generation when it is due. None = the end."""
+        with self._wanted:
+            while self._due_at is None or (self._due_at > time.monotonic() and not self._is_stopped):
+                if self._is_stopped:
+                    return None
+                self._wanted.wait(None if self._due_at is None else max(0.0, self._due_at - time.monotonic()))
+            self._due_at, self._synced_at = None, time.monotonic()
+            return self._generation
+
+    def _sync(self) -> None:
+        file = os.open(self._wal, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(file)
+            wal_bytes = os.fstat(file).st_size
+        finally:
+            os.close(file)
+        if not self._is_folder_synced:
+            sync_folder(self._path.parent)
+            self._is_folder_synced = True
+        if self._current_inodes() != self._inodes:  # SQLite goes on with the files that it has open
+            raise OSError(f"another file took the place of {self._path}")
+        if wal_bytes > WAL_BYTES and not self.needs_checkpoint:
+            with closing(connect_again(self._path)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self.needs_checkpoint = wal_bytes > MAX_WAL_BYTES
+
+    def _current_inodes(self) -> tuple[int, int]:
+        """Raises OSError."""
+        return self._path.stat().st_ino, self._wal.stat().st_ino

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from edge_agent.store.database import FILE, store_facts
+from edge_agent.store.store import Store
+from tests.store.test_store import AT, REPLY, accept, opened, payloads
+
+# The tables of release 0.1.0.
+OLD_SCHEMA = """
+CREATE TABLE requests (
+  number INTEGER PRIMARY KEY, task TEXT NOT NULL,
+  topic TEXT, payload BLOB, response_topic TEXT, correlation BLOB, content_type TEXT, expiry_s INTEGER,
+  packet_id INTEGER, boot TEXT NOT NULL, monotonic_s REAL NOT NULL, wall_s REAL NOT NULL,
+  reply_topic TEXT, reply BLOB, key BLOB, is_delivered INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE quarantine (fingerprint TEXT PRIMARY KEY, task TEXT NOT NULL, since TEXT);
+INSERT INTO requests (number, task, topic, payload, packet_id, boot, monotonic_s, wall_s)
+  VALUES (7, 'triage', 't', x'61', 3, 'this boot', 5.0, 1.8e9);
+INSERT INTO requests (number, task, boot, monotonic_s, wall_s, reply_topic, reply, key)
+  VALUES (8, 'triage', 'this boot', 5.0, 1.8e9, 'r', x'7b7d', x'01');
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / FILE
+
+
+def written(path: Path, script: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+    return path
+
+
+def names(path: Path) -> set[str]:
+    return {file.name.removeprefix(FILE) for file in path.parent.glob(f"{FILE}*")}
+
+
+def test_a_database_of_the_first_release_is_taken_over(path: Path) -> None:
+    written(path, OLD_SCHEMA)
+    for _ in range(2):
+        store = Store(path, lambda _: None)
+        assert [row for row, _ in store.start()] == [8]
+        assert [answer.key for answer in store.repeatable()] == [b"\x01"]
+        assert payloads(store) == [b"a"]
+        assert accept(store) == 9
+        store.close()
+    assert names(path) == {""}
+
+
+@pytest.mark.expects_warning
+def test_a_database_of_another_schema_is_kept_aside_and_not_called_damaged(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    written(path, "CREATE TABLE requests (number INTEGER PRIMARY KEY, something TEXT)")
+    store = opened(path)
+    assert accept(store) == 1
+    assert names(path) >= {"", ".other-schema"}
+    assert "its table requests has other columns" in str(store.set_aside)
+    assert "damaged" not in caplog.text
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("what", ["no database", "zeros in the middle", "cut"])
+def test_a_damaged_database_is_kept_aside_and_a_fresh_one_begins(path: Path, what: str) -> None:
+    store = opened(path)
+    for _ in range(60):
+        accept(store, "x" * 300)
+    store.commit()
+    store.close()
+    data = path.read_bytes()
+    damaged = {
+        "no database": b"no database at all" * 100,
+        "zeros in the middle": data[: 10 * 1024] + bytes(2048) + data[12 * 1024 :],
+        "cut": data[:5000],
+    }[what]
+    path.write_bytes(damaged)
+    again = opened(path)
+    assert payloads(again) == []
+    assert again.fault is None
+    assert str(again.set_aside).startswith("damaged")
+    assert path.with_name(f"{FILE}.damaged").read_bytes() == damaged
+    accept(again)
+    again.commit()
+    assert store_facts(path, 10.0).requests == 1
+
+
+def test_its_files_belong_to_the_account_alone(path: Path) -> None:
+    opened(path).close()
+    path.chmod(0o644)  # of an older agent
+    store = opened(path)
+    accept(store)
+    store.commit()
+    assert {file.stat().st_mode & 0o077 for file in path.parent.iterdir()} == {0}
+    assert names(path) == {"", "-wal"}
+
+
+@pytest.mark.expects_warning
+def test_a_database_that_another_process_reads_is_a_fault_and_not_waited_for(path: Path) -> None:
+    opened(path).close()
+    look = (
+        "import sqlite3, sys; reader = sqlite3.connect(sys.argv[1])\n"
+        "reader.execute('SELECT * FROM requests').fetchall(); print('ready', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", look, str(path)], stdin=-1, stdout=-1) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        assert "locked" in str(opened(path).fault)
+        process.communicate()
+
+
+def test_facts_are_counted_while_an_agent_has_the_database(path: Path) -> None:
+    store = opened(path)
+    rows = [accept(store, "abc") for _ in range(3)]
+    store.answer(rows[0], "triage", REPLY, b"key", AT)
+    store.commit()
+    facts = store_facts(path, 10.0)
+    assert (facts.requests, facts.unanswered, facts.undelivered, facts.repeatable) == (3, 2, 1, 1)
+    assert (facts.payload_bytes, facts.reply_bytes, facts.fault) == (6, len(REPLY.payload), None)
+    assert names(path) == {"", "-wal"}
+
+
+def test_counting_is_given_up_after_its_time(path: Path) -> None:
+    store = opened(path)
+    for _ in range(3000):
+        accept(store)
+    store.commit()
+    with pytest.raises(sqlite3.Error, match="interrupted"):
+        store_facts(path, -1.0)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edge_agent.store.database import FILE, open_file
+from edge_agent.store.fsync import LAZY_EVERY_S, MANY, URGENT_EVERY_S, FsyncThread, Synced
+from tests.helpers.processes import wait_until
+
+
+@contextmanager
+def running(folder: Path, events: list[Synced]) -> Iterator[FsyncThread]:
+    connection, _ = open_file(folder / FILE)
+    thread = FsyncThread(folder / FILE, events.append)
+    try:
+        yield thread
+    finally:
+        thread.stop(5.0)
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("unacknowledged", "least_s", "most_s"),
+    [(0, LAZY_EVERY_S - 0.1, 3.0), (1, URGENT_EVERY_S - 0.02, 0.9), (MANY, 0.0, 0.09)],
+)
+def test_messages_that_wait_for_an_acknowledgement_decide_how_soon_the_next_fsync_is(
+    tmp_path: Path, unacknowledged: int, least_s: float, most_s: float
+) -> None:
+    synced: list[tuple[float, Synced]] = []
+    has_come = threading.Event()
+
+    def deliver(event: Synced) -> None:
+        synced.append((time.monotonic(), event))
+        has_come.set()
+
+    connection, _ = open_file(tmp_path / FILE)
+    thread = FsyncThread(tmp_path / FILE, deliver)
+    thread.request(1, unacknowledged=1)
+    assert has_come.wait(5.0)
+    has_come.clear()
+    for generation in (2, 3):
+        thread.request(generation, unacknowledged=unacknowledged)
+    assert has_come.wait(5.0)
+    (began, _), (ended, _) = synced[0], synced[-1]
+    assert least_s <= ended - began <= most_s + 0.5
+    thread.stop(5.0)
+    connection.close()
+    assert synced[-1][1] == Synced(3)
+
+
+def test_stop_brings_the_last_request_to_the_disk(tmp_path: Path) -> None:
+    events: list[Synced] = []
+    with running(tmp_path, events) as thread:
+        thread.request(1, unacknowledged=0)
+        thread.request(2, unacknowledged=0)
+        thread.stop(5.0)
+        assert thread.synced == 2
+    assert events[-1] == Synced(2)
+
+
+def test_a_fault_is_reported_unless_the_thread_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Synced] = []
+    has_begun, may_fail = threading.Event(), threading.Event()
+
+    def fail(_thread: FsyncThread) -> None:
+        has_begun.set()
+        may_fail.wait(5.0)
+        raise OSError("input/output error")
+
+    monkeypatch.setattr(FsyncThread, "_sync", fail)
+    with running(tmp_path, events) as thread:
+        may_fail.set()
+        thread.request(1, unacknowledged=MANY)
+        wait_until(lambda: events, "the fault is reported", 5.0)
+    assert events == [Synced(1, "input/output error")]
+    events.clear()
+    may_fail.clear()
+    has_begun.clear()
+    with running(tmp_path, events) as thread:
+        thread.request(1, unacknowledged=MANY)
+        assert has_begun.wait(5.0)
+        thread.stop(0.0)
+        may_fail.set()
+    assert events == []

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from edge_agent.core.clock import Moment
+from edge_agent.core.publications import Publication
+from edge_agent.store import fsync
+from edge_agent.store.database import FILE, WAL_SUFFIX, store_facts
+from edge_agent.store.fsync import Synced
+from edge_agent.store.rows import Quarantined
+from edge_agent.store.store import RETRY_S, Store
+from tests.helpers.processes import wait_until
+from tests.helpers.support import inbound
+
+AT = Moment("this boot", 5.0, 1.8e9)
+REPLY = Publication(topic="r", payload=b'{"id":1}', correlation=b"\xff", content_type="application/json")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / FILE
+
+
+def opened(path: Path | None, events: list[Synced] | None = None) -> Store:
+    store = Store(path, lambda event: None if events is None else events.append(event))
+    store.start()
+    return store
+
+
+def accept(store: Store, payload: str = "x", **fields: object) -> int:
+    return store.accept(inbound("t", payload, **fields), "triage", AT)  # type: ignore[arg-type]
+
+
+def reopened(store: Store) -> Store:
+    """As after a kill: what is not committed is lost."""
+    assert store._path is not None
+    return opened(store._path)
+
+
+def payloads(store: Store) -> list[bytes]:
+    return [stored.message.payload for stored in store.unanswered(AT)]
+
+
+def test_a_request_comes_back_as_it_was(path: Path) -> None:
+    store = opened(path)
+    message = inbound(
+        "t/\U0001f600", b"\x00\xff", response_topic="r", correlation=b"\xfe", content_type="text/plain", expiry_s=9,
+        packet_id=7,
+    )  # fmt: skip
+    row = store.accept(message, "triage", AT)
+    store.commit()
+    (stored,) = reopened(store).unanswered(AT)
+    assert (stored.row, stored.task, stored.is_given_up) == (row, "triage", False)
+    assert stored.message == replace(message, received_at=AT.monotonic_s)
+
+
+def test_requests_come_back_in_order_and_later_rows_are_new(path: Path) -> None:
+    store = opened(path)
+    rows = [accept(store, payload) for payload in "abc"]
+    store.drop(rows[1])
+    store.commit()
+    accept(store, "not committed")
+    store._connection.execute("ROLLBACK")
+    again = reopened(store)
+    assert payloads(again) == [b"a", b"c"]
+    assert accept(again) > max(rows)
+
+
+def test_a_reply_takes_the_place_of_its_request_until_the_broker_has_it(path: Path) -> None:
+    store = opened(path)
+    row = accept(store, correlation=b"\xff")
+    store.answer(row, "triage", REPLY, None, AT)
+    store.commit()
+    again = Store(path, lambda _: None)
+    assert again.start() == [(row, REPLY)]
+    assert payloads(again) == []
+    assert again.reply(row) == ("triage", REPLY)
+    again.redirect(row, "other")
+    assert again.reply(row) == ("triage", replace(REPLY, topic="other"))
+    again.delivered(row)
+    assert again.reply(row) is None
+
+
+@pytest.mark.parametrize("is_delivered_first", [True, False])
+def test_an_answer_that_is_repeated_stays_until_it_is_forgotten_and_delivered(
+    path: Path, *, is_delivered_first: bool
+) -> None:
+    store = opened(path)
+    row = accept(store)
+    store.answer(row, "triage", REPLY, b"key", AT)
+    steps = [store.delivered, store.forget] if is_delivered_first else [store.forget, store.delivered]
+    steps[0](row)
+    store.commit()
+    assert store.recall(row) == (REPLY.payload if is_delivered_first else None)
+    assert [(known.row, known.key, known.reply, known.ended) for known in reopened(store).repeatable()] == (
+        [(row, b"key", REPLY.payload, AT)] if is_delivered_first else []
+    )
+    steps[1](row)
+    store.commit()
+    assert store_facts(path, 10.0).requests == 0
+
+
+def test_the_quarantine_keeps_its_order(path: Path) -> None:
+    store = opened(path)
+    for name in ("b", "a", "c"):
+        store.hold(Quarantined(name, "triage", None))
+    store.release("a")
+    store.commit()
+    assert [held.fingerprint for held in reopened(store).held()] == ["b", "c"]
+
+
+def test_nothing_written_is_nothing_for_the_disk() -> None:
+    store = opened(None)
+    store.commit()
+    assert not store.is_dirty
+    accept(store)
+    store.commit()
+    assert store.is_dirty
+    assert store.is_in_memory
+
+
+def replace_file(path: Path) -> None:
+    path.with_name("copy").write_bytes(path.read_bytes())
+    path.with_name("copy").replace(path)
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("suffix", ["", WAL_SUFFIX])
+@pytest.mark.parametrize("meddle", [Path.unlink, replace_file])
+def test_a_file_that_is_removed_or_replaced_is_a_fault_and_all_rows_are_written_again(
+    path: Path, meddle: Callable[[Path], None], suffix: str
+) -> None:
+    events: list[Synced] = []
+    store = opened(path, events)
+    accept(store, "before")
+    store.commit()
+    meddle(path.with_name(path.name + suffix))
+    accept(store, "after")
+    store.commit()
+    store.request_fsync(1, unacknowledged=fsync.MANY)
+    wait_until(lambda: events, "the fault is reported", 5.0)
+    store.on_synced(events.pop())
+    assert "took the place" in str(store.fault) or "No such file" in str(store.fault)
+    store.maintain(time.monotonic() + RETRY_S + 1)
+    assert store.fault is None
+    found = path.parent.with_name("found") / FILE
+    found.parent.mkdir()
+    for file in path.parent.glob(f"{FILE}*"):
+        (found.parent / file.name).write_bytes(file.read_bytes())
+    assert payloads(opened(found)) == [b"before", b"after"]
+
+
+def has_synced(store: Store, generation: int) -> bool:
+    return store._fsync is None or store._fsync.synced >= generation
+
+
+def test_a_writer_that_never_rests_does_not_let_the_wal_grow_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fsync, "WAL_BYTES", 1 << 16)
+    monkeypatch.setattr(fsync, "MAX_WAL_BYTES", 1 << 19)
+    store = opened(path)
+    count, largest = 300, 0
+    for number in range(1, count + 1):
+        row = accept(store, "x" * 20_000)
+        store.commit()
+        store.request_fsync(number, unacknowledged=fsync.MANY)
+        store.drop(row)
+        store.maintain(time.monotonic())
+        largest = max(largest, path.with_name(path.name + WAL_SUFFIX).stat().st_size)
+        if number % 10 == 0:
+            wait_until(partial(has_synced, store, number - 5), "the thread goes on", 5.0)
+    assert store.fault is None
+    assert largest < count * 20_000 / 2
