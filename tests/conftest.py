@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from edge_agent.tools.demo.broker import free_port, start_broker
 from edge_agent.tools.demo.readings import checkpoint_folder
@@ -25,8 +26,13 @@ from tests.helpers.site import Site, site_config
 from tests.helpers.switch_bundles import make_bundles
 
 _NUMBERS = itertools.count(1)
-# What a shell starts in the background has SIGINT ignored, and every program started here would inherit that.
+# A process in the background of a shell ignores SIGINT, and every program started here would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# HYPOTHESIS_PROFILE=thorough runs more examples. Machines that do other things meanwhile make any deadline meaningless.
+settings.register_profile("short", max_examples=40, deadline=None)
+settings.register_profile("thorough", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 NO_MOSQUITTO = "needs the broker mosquitto: apt-get install mosquitto mosquitto-clients"
 
@@ -44,13 +50,13 @@ def _no_warnings_logged(request: pytest.FixtureRequest, caplog: pytest.LogCaptur
 
 @pytest.fixture(scope="module", params=["5", "3.1.1"])
 def protocol(request: pytest.FixtureRequest) -> str:
-    """Both MQTT versions, one after the other: a module's tests of one before those of the other."""
+    """Both MQTT versions: all tests of a module with one, then all with the other."""
     return str(request.param)
 
 
 @pytest.fixture
 def require_mosquitto() -> None:
-    """For tests that only the real thing can pass."""
+    """For tests that need a real mosquitto."""
     if not Mosquitto.is_installed():
         pytest.skip(NO_MOSQUITTO)
 
@@ -72,7 +78,7 @@ def broker_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 
 @pytest.fixture(scope="session")
 def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demonstration model in BF16, made by our own converter. It is for reading, as are the next ones."""
+    """The demonstration model in BF16, made by our converter. Read-only, like the next fixtures."""
     return made_once(tmp_path_factory, "demo-model", lambda folder: convert_demo_model(folder, "bf16")) / "bf16"
 
 
@@ -84,7 +90,7 @@ def model_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def converter_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An XDG_CACHE_HOME with what one --budget had measured; of this process alone, or others would wait for it."""
+    """An XDG_CACHE_HOME with the measurements of a --budget, copied so that no other process waits for it."""
     measured = made_once(tmp_path_factory, "measured", measure_demo_model)
     return Path(shutil.copytree(measured, tmp_path_factory.mktemp("cache"), dirs_exist_ok=True))
 
@@ -163,7 +169,7 @@ def start_site(
 def agent_of_module(
     broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, protocol: str
 ) -> Iterator[Site]:
-    """One agent for many small questions, at each MQTT version; it must have nothing to warn of."""
+    """One agent for many small questions, at each MQTT version; it must log no warning."""
     device, port = f"board{next(_NUMBERS)}", broker_port(protocol)
     base = f"edgeai/v1/test/{device}"
     path = tmp_path_factory.mktemp("agent") / "config.toml"
@@ -183,7 +189,7 @@ def agent_of_module(
 
 @pytest.fixture
 def site(agent_of_module: Site, connect: Callable[..., Client]) -> Site:
-    """The module's agent, heard by a client that has heard nothing of the tests before."""
+    """The module's agent, with a client that has received nothing of earlier tests."""
     client = connect(agent_of_module.protocol)
     client.subscribe(f"{agent_of_module.base}/#", "plant/#", "edgeai/v1/reply/#", "elsewhere/#")
     client.hear_retained()

@@ -15,7 +15,7 @@ from tests.helpers.site import Site
 pytestmark = [pytest.mark.mosquitto, pytest.mark.usefixtures("require_mosquitto")]
 
 
-def test_a_reply_that_the_broker_refuses_at_mqtt5_goes_to_its_tasks_topic_and_health_says_so(
+def test_a_reply_that_the_broker_refuses_goes_to_its_tasks_topic_and_health_says_so(
     tmp_path: Path, start_site: Callable[..., Site]
 ) -> None:
     (tmp_path / "acl").write_text("topic deny edgeai/v1/reply/mute\ntopic readwrite #\n", "utf-8")

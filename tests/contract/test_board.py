@@ -24,7 +24,7 @@ def is_read(document: dict[str, Any]) -> bool:
     return document["thermal"]["soc_c"] is not None and document["overall"] != "critical"
 
 
-def test_health_tells_that_and_why_a_board_is_throttled(start_site: Callable[..., Site], tmp_path: Path) -> None:
+def test_health_says_that_a_board_is_throttled_and_why(start_site: Callable[..., Site], tmp_path: Path) -> None:
     root = tmp_path / "board"
     load("pi5-throttled").write(root)
     site = start(start_site, root)
@@ -73,7 +73,7 @@ def test_a_board_that_gets_hot_refuses_the_least_urgent_and_says_so(
     assert site.client.on(f"{site.base}/alarm/overheating")[-1].json["value"] > 79
 
 
-def test_a_sensor_that_hangs_is_told_and_stops_neither_health_nor_answers(
+def test_a_sensor_that_hangs_is_named_and_stops_neither_health_nor_answers(
     start_site: Callable[..., Site], tmp_path: Path
 ) -> None:
     root = tmp_path / "board"

@@ -100,7 +100,9 @@ def test_drain_refuses_new_requests_until_resume(start_site: Callable[..., Site]
     assert site.ask("triage", "bearing fault")["status"] == "ok"
 
 
-def test_drain_that_runs_out_of_time_cancels_what_is_left(start_site: Callable[..., Site], protocol: str) -> None:
+def test_drain_that_runs_out_of_time_cancels_the_remaining_requests(
+    start_site: Callable[..., Site], protocol: str
+) -> None:
     site = start_site(protocol, model=SLOW, more=ALL)
     site.client.publish(site.request("generate"), {"input": "word " * 200, "id": "long"})
     site.wait_until_active(1)

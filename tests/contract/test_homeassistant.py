@@ -11,7 +11,7 @@ from tests.helpers.client import Client
 from tests.helpers.site import Site
 
 
-def test_a_board_is_told_of_at_each_start_of_home_assistant_and_forgotten_on_demand(
+def test_a_board_is_announced_at_each_start_of_home_assistant_and_removed_on_demand(
     start_site: Callable[..., Site], connect: Callable[..., Client], protocol: str
 ) -> None:
     prefix = f"ha-{protocol.replace('.', '-')}"

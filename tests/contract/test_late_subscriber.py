@@ -1,4 +1,4 @@
-"""What somebody who comes late finds on `state`, `health` and `alarm` is true, whatever happened before."""
+"""A late subscriber finds true documents on `state`, `health` and `alarm`, after any fault."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.helpers.site import Site, site_config
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.usefixtures("require_mosquitto")]
 
-# What the contract allows between a change and a `state` that tells it.
+# The contract's longest time between a change and the `state` that shows it.
 STATE_WITHIN_S = 20.0
 INTERVAL_S = 0.5
-# Until when the will of a connection that another one took the place of is out; MQTT 3.1.1 knows no delay.
+# The will of a replaced connection is out after this time; MQTT 3.1.1 has no will delay.
 LATE_WILL_S = {"5": WILL_DELAY_S + 2, "3.1.1": 2}
 
 
@@ -35,7 +35,7 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 
 def retained(port: int, protocol: str, base: str) -> dict[str, dict[str, Any]]:
-    """What a late subscriber finds below a base: the document by topic."""
+    """The retained documents below a base, by topic."""
     with closing(Client(port, protocol)) as late:
         late.subscribe(f"{base}/#")
         late.hear_retained()
@@ -94,7 +94,7 @@ def test_a_killed_agent_is_offline_its_health_gone_its_alarm_void_and_the_next_o
     assert retained(broker.port, protocol, site.base)["state"]["state"] == "stopped"
 
 
-def test_an_agent_that_is_stopped_leaves_no_alarm_behind_and_says_first_that_it_is_gone(
+def test_a_stopped_agent_clears_its_alarms_after_its_state(
     tmp_path: Path, broker: Mosquitto, start_site: Callable[..., Site], protocol: str
 ) -> None:
     heat(tmp_path, 85.0)
@@ -109,7 +109,7 @@ def test_an_agent_that_is_stopped_leaves_no_alarm_behind_and_says_first_that_it_
     assert [message.topic for message in site.client.messages if message.topic in topics][-2:] == topics
 
 
-def test_a_broker_that_forgot_everything_is_told_all_of_it_again(
+def test_a_broker_that_lost_everything_gets_all_of_it_again(
     tmp_path: Path, broker: Mosquitto, start_site: Callable[..., Site], protocol: str
 ) -> None:
     heat(tmp_path, 85.0)
@@ -130,7 +130,7 @@ def test_a_broker_that_forgot_everything_is_told_all_of_it_again(
     assert found["alarm/overheating"]["since"] == before["alarm/overheating"]["since"]
 
 
-def test_a_cut_network_is_told_in_time_and_mended_by_itself(
+def test_a_cut_network_is_seen_in_time_and_recovers_by_itself(
     broker: Mosquitto, start_site: Callable[..., Site], protocol: str
 ) -> None:
     with Proxy(broker.port) as proxy:
@@ -152,7 +152,7 @@ def test_a_cut_network_is_told_in_time_and_mended_by_itself(
         assert retained(broker.port, protocol, site.base)["state"]["state"] == "online"
 
 
-def test_two_agents_of_one_name_are_told_of_until_one_is_gone(
+def test_two_agents_of_one_name_raise_an_alarm_until_one_is_gone(
     broker: Mosquitto, start_site: Callable[..., Site], start_agent: Callable[..., AgentProcess], protocol: str
 ) -> None:
     site = start_site(protocol, port=broker.port, more=f"[health]\ninterval_s = {INTERVAL_S}\n")

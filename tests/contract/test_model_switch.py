@@ -73,7 +73,7 @@ def start(start_site: Callable[..., Site], models: Path) -> Callable[..., Site]:
     )
 
 
-def test_a_switch_is_told_everywhere_and_undone_by_a_rollback(
+def test_a_switch_is_published_everywhere_and_undone_by_a_rollback(
     start: Callable[..., Site], models: Path, protocol: str
 ) -> None:
     site = start(protocol)
@@ -141,7 +141,7 @@ def test_the_switch_outlives_a_restart_until_the_configuration_names_another_pat
 
 
 @pytest.mark.parametrize("more", ["", SHORT_OF_MEMORY], ids=["beside", "after"])
-def test_what_is_wrong_with_a_bundle_is_the_result_and_the_old_model_goes_on(
+def test_a_bad_bundle_is_refused_with_its_fault_and_the_old_model_goes_on(
     start: Callable[..., Site], models: Path, more: str
 ) -> None:
     site = start("3.1.1", more)
@@ -174,7 +174,7 @@ def test_what_is_wrong_with_a_bundle_is_the_result_and_the_old_model_goes_on(
     assert info(site)["folder"] == "one"
 
 
-def test_where_memory_is_short_the_old_one_goes_first_and_what_waits_is_answered_by_the_new_one(
+def test_with_little_memory_the_old_model_goes_first_and_the_new_one_answers_waiting_requests(
     start: Callable[..., Site], models: Path, protocol: str
 ) -> None:
     site = start(protocol, SHORT_OF_MEMORY)
@@ -191,7 +191,7 @@ def test_where_memory_is_short_the_old_one_goes_first_and_what_waits_is_answered
     assert set(states(site)) == {"online"}
 
 
-def test_while_memory_allows_both_the_old_one_answers_until_the_new_one_does(
+def test_with_enough_memory_the_old_model_answers_until_the_new_one_does(
     start: Callable[..., Site], models: Path, protocol: str
 ) -> None:
     site = start(protocol)
@@ -228,7 +228,7 @@ def test_the_adopted_worker_is_replaced_like_any_other_when_it_dies(start: Calla
     assert model_of_answer(site) == sha256_of(models / "two")
 
 
-def test_files_that_replace_those_of_the_model_that_runs_are_told_when_a_worker_takes_them(
+def test_replaced_files_of_the_running_model_are_published_when_a_worker_loads_them(
     start: Callable[..., Site], models: Path
 ) -> None:
     site = start("5")
@@ -248,7 +248,7 @@ def test_the_echo_engine_gives_way_to_a_model(start_site: Callable[..., Site], m
     assert info(site)["bundle"] == "echo"
 
 
-def test_a_model_that_answers_its_canaries_otherwise_is_an_alarm_until_another_one_runs(
+def test_a_model_with_wrong_canaries_raises_an_alarm_until_another_one_runs(
     start_site: Callable[..., Site], models: Path, protocol: str
 ) -> None:
     model = 'models/damaged"\ncanary_interval_s = 1\n#"'

@@ -1,4 +1,4 @@
-"""Ten times what the engine can do, deadlines and priorities mixed: who is answered, who hears busy, and how soon."""
+"""Ten times the engine's capacity with mixed deadlines and priorities: which requests are answered, and how soon."""
 
 from __future__ import annotations
 

@@ -43,14 +43,14 @@ def test_killed_agent_leaves_its_will_with_the_session_of_its_birth(
     assert will.json["connected_at"] == birth["connected_at"]
 
 
-def test_foreign_word_on_our_state_is_mended(site: Site) -> None:
+def test_a_foreign_message_on_our_state_is_replaced(site: Site) -> None:
     site.client.publish(f"{site.base}/state", {"state": "offline", "session": "a dead one"}, retain=True)
     before = len(site.client.on(f"{site.base}/state"))
     messages = site.client.wait(f"{site.base}/state", count=before + 1, timeout_s=10)
     assert messages[-1].json["state"] == "online"
 
 
-def test_info_tells_what_the_board_can_do(site: Site) -> None:
+def test_info_describes_the_board(site: Site) -> None:
     info = site.client.wait_for(f"{site.base}/info", lambda document: document["limits"]["max_active"] is not None).json
     assert info["schema"] == 1
     assert info["tasks"]["triage"]["labels"] == ["normal", "bearing fault", "cavitation"]

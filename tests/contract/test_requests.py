@@ -108,7 +108,7 @@ def test_content_type_decides_what_is_parsed(site: Site) -> None:
     assert site.ask("triage", "bearing fault", content_type="application/json")["error"]["code"] == "bad_json"
 
 
-def test_readings_on_topics_that_exist_are_answered_where_the_task_says(site: Site) -> None:
+def test_readings_on_existing_topics_are_answered_where_the_task_says(site: Site) -> None:
     site.client.publish("plant/p7/vibration", {"vibration": 3.2, "note": "bearing fault"})
     reply = site.next_terminal("plant/p7/triage", 0)
     assert reply["output"] == "bearing fault"

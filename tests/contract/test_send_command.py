@@ -20,7 +20,7 @@ from tests.helpers.client import Client
 from tests.helpers.site import Site, site_config
 
 
-def test_it_prints_the_result_and_tells_by_its_exit_code(
+def test_it_prints_the_result_and_returns_its_exit_code(
     start_site: Callable[..., Site], tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "key").write_text(f"{secrets.token_hex(16)}\n", "utf-8")
@@ -39,7 +39,7 @@ def test_it_prints_the_result_and_tells_by_its_exit_code(
 
 
 @pytest.mark.parametrize("words", [["fly"], ["drain", "5"], ["ping", "--timeout", "0"]])
-def test_what_is_no_command_is_a_usage_error(words: list[str]) -> None:
+def test_an_invalid_command_is_a_usage_error(words: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main(["command", *words])
     assert end.value.code == cli.EXIT_USAGE
@@ -86,7 +86,7 @@ def commanded(board: Board) -> tuple[threading.Thread, list[Any]]:
 
 
 @pytest.mark.parametrize(("state", "session"), [("online", "another"), ("offline", "one"), ("stopped", "one")])
-def test_a_board_that_goes_before_its_result_is_not_waited_for(board: Board, state: str, session: str) -> None:
+def test_it_does_not_wait_for_a_board_that_goes_before_its_result(board: Board, state: str, session: str) -> None:
     board.says("draining", "one")
     thread, ends = commanded(board)
     board.hears()
@@ -95,7 +95,7 @@ def test_a_board_that_goes_before_its_result_is_not_waited_for(board: Board, sta
     assert ends == [f"no result from {board.base}, which left the bus or came back to it meanwhile"]
 
 
-def test_a_board_that_is_away_is_waited_for_and_another_result_is_not_taken_for_its_own(board: Board) -> None:
+def test_it_waits_for_a_board_that_is_away_and_ignores_other_results(board: Board) -> None:
     board.says("offline", "one", "connection-lost")
     thread, ends = commanded(board)
     board.says("stopped", "two")
@@ -110,7 +110,7 @@ def test_a_board_that_is_away_is_waited_for_and_another_result_is_not_taken_for_
 
 
 @pytest.mark.parametrize("last", [None, ("offline", "one", "connection-lost"), ("stopped", "one")])
-def test_nothing_is_sent_to_a_board_that_is_not_there(board: Board, last: tuple[str, ...] | None) -> None:
+def test_nothing_is_sent_to_an_absent_board(board: Board, last: tuple[str, ...] | None) -> None:
     if last:
         board.says(*last)
     with pytest.raises(NoAnswerError, match=r"is not on the bus \(broker .*\), nothing was sent within 0.5 s"):

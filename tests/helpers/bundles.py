@@ -34,7 +34,7 @@ def asked_bundle(folder: Path) -> Path:
 
 
 def changed(bundle: Path, copy: Path, change: Callable[[Path], object], version: int | None = None) -> Path:
-    """A copy of a bundle, changed, of which the manifest lists what is there now."""
+    """A changed copy of a bundle, with a manifest that lists the changed files."""
     shutil.copytree(bundle, copy)
     change(copy)
     manifest = json.loads((copy / MANIFEST).read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""A certificate of NAMES that signs itself, and keys, made anew for each run of the tests."""
+"""A self-signed certificate of NAMES, and keys, made for each run of the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plain MQTT client for tests: what any sensor or dashboard could do with paho, none of the agent's own code."""
+"""A plain MQTT client for tests, like any sensor or dashboard with paho, without the agent's code."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from paho.mqtt.properties import Properties
 
 from tests.helpers.processes import WAIT_S
 
-# What is published after a subscription comes after what was retained for it.
+# A message that is published after a subscription arrives after the retained ones.
 _END = "the/end"
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message as it came. at: seconds of the monotonic clock."""
+    """One received message. at: seconds of the monotonic clock."""
 
     topic: str
     payload: bytes
@@ -86,7 +86,7 @@ class Client:
             assert self._arrived.wait_for(lambda: self._subscribed >= wanted, WAIT_S), f"no SUBACK for {filters}"
 
     def hear_retained(self) -> None:
-        """Returns when all that the broker had retained for the subscriptions has come."""
+        """Returns when all retained messages of the subscriptions have arrived."""
         self.subscribe(_END)
         before = len(self.on(_END))
         self.publish(_END, b"")
@@ -154,5 +154,5 @@ class Client:
 
 
 def send_at_once(_client: object, _userdata: object, connection: Any) -> None:
-    """What Nagle's algorithm adds is not the agent's latency."""
+    """Nagle's algorithm would add to the agent's latency."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

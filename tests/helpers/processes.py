@@ -18,7 +18,7 @@ WAIT_S = 60.0
 
 
 def wait_until(is_so: Any, what: str, timeout_s: float = WAIT_S) -> None:
-    """Waits for a condition; fails the test by name if it never comes."""
+    """Waits for a condition; fails the test with `what` if it does not come."""
     give_up_at = time.monotonic() + timeout_s
     while not is_so():
         if time.monotonic() > give_up_at:
@@ -27,13 +27,13 @@ def wait_until(is_so: Any, what: str, timeout_s: float = WAIT_S) -> None:
 
 
 def children(pid: int, module: str = "") -> list[int]:
-    """What a process has started, by its main thread. module: only those that run it."""
+    """Processes that the main thread of a process has started. module: only those that run it."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
     return [child for child in map(int, text.split()) if module in _command(child)]
 
 
 def workers(pid: int) -> list[int]:
-    """An agent's."""
+    """The worker processes of an agent."""
     return children(pid, "edge_agent.engine.worker")
 
 
@@ -47,7 +47,7 @@ def _command(pid: int) -> str:
 class Mosquitto:
     """A mosquitto of our own on one port of this machine, for both MQTT versions."""
 
-    # Debian installs it where an ordinary user's PATH does not look.
+    # Debian installs it outside an ordinary user's PATH.
     SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 
     def __init__(
@@ -96,7 +96,7 @@ class Mosquitto:
 
 
 def _persistence(folder: Path) -> str:
-    # Started by root it would become a user who may not write there.
+    # Started by root, it would become a user that cannot write there.
     return f"persistence true\npersistence_location {folder}/\nuser {getpass.getuser()}"
 
 
@@ -120,7 +120,7 @@ class AgentProcess:
         return self.process.wait(timeout_s)
 
     def stop(self) -> int:
-        """SIGTERM, and SIGKILL for an agent that does not listen; its exit code."""
+        """Sends SIGTERM, and SIGKILL to an agent that does not end; its exit code."""
         self._log.close()
         if self.process.poll() is None:
             self.process.terminate()

@@ -12,14 +12,14 @@ import pytest
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that the first who asks fills by `make`; all others wait for it, and only read what is there."""
+    """A folder that the first process fills by `make`; the others wait for it and only read it."""
     own = factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             draft = folder.with_suffix(".draft")
-            # Of one who failed.
+            # Left by a process that failed.
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
             make(draft)

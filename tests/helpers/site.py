@@ -31,7 +31,7 @@ publish = "plant/{1}/triage"
 
 @dataclass
 class Site:
-    """An agent that is online, and a client that listens to everything it says."""
+    """An agent that is online, and a client that receives all its messages."""
 
     base: str
     protocol: str
@@ -46,7 +46,7 @@ class Site:
         return f"{self.base}/infer/{task}/response"
 
     def ask(self, task: str, payload: Any, **arguments: Any) -> dict[str, Any]:
-        """Publishes one request and gives its terminal reply on the default topic (the tests' own requests are few)."""
+        """Publishes one request and returns its terminal reply on the default topic."""
         before = len(self.terminal(self.response(task)))
         self.client.publish(self.request(task), payload, **arguments)
         return self.next_terminal(self.response(task), before)
@@ -57,7 +57,7 @@ class Site:
         return self.terminal(topic)[before].json
 
     def wait_until_active(self, count: int) -> None:
-        """Requests and commands travel on two connections: only health tells what has begun."""
+        """Requests and commands travel on two connections: only health shows which requests have started."""
         topic = f"{self.base}/health"
         give_up_at = time.monotonic() + WAIT_S
         while time.monotonic() < give_up_at:

@@ -77,7 +77,7 @@ def running(demo_bundle: Path, tmp_path: Path) -> Iterator[subprocess.Popen[byte
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_whoever_ends_it_leaves_nothing_behind(
+def test_an_interrupted_bench_leaves_nothing_behind(
     running: subprocess.Popen[bytes], tmp_path: Path, number: signal.Signals
 ) -> None:
     parent = psutil.Process(running.pid)
@@ -92,7 +92,7 @@ def test_whoever_ends_it_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["errors"]
 
 
-def test_what_nohup_ignores_does_not_end_it(demo_bundle: Path) -> None:
+def test_a_signal_that_nohup_ignores_does_not_end_it(demo_bundle: Path) -> None:
     command = ["nohup", *COMMAND, "--model", str(demo_bundle), "--quick", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -136,7 +136,9 @@ def test_a_bad_configuration_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
         ("echo:", "edge-agent: echo: is no model: there is nothing to measure; give one with --model\n"),
     ],
 )
-def test_what_cannot_be_measured_is_a_failure(model: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_cannot_be_measured_is_a_failure(
+    model: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert bench_here("--model", model) == 1
     printed = capsys.readouterr()
     assert printed.out == ""

@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.usefixtures("require_mosquitto")
 
 
-def test_after_a_few_blows_every_request_is_answered_and_none_anew(protocol: str) -> None:
+def test_after_a_few_faults_every_request_is_answered_and_none_twice(protocol: str) -> None:
     command = [
         sys.executable,
         "-m",

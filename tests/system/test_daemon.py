@@ -72,7 +72,7 @@ def test_five_mistakes_are_all_reported_at_once(tmp_path: Path) -> None:
         assert len(lines) == 5
 
 
-def test_a_model_that_is_not_there_is_hinted_at_and_ends_the_daemon_for_good(tmp_path: Path) -> None:
+def test_a_missing_model_is_a_hint_and_ends_the_daemon(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(site_config("b", free_port(), "5", "no-such-bundle"), encoding="utf-8")
     told = r"models\.default\.path: \".*\" does not exist; should be the folder of a bundle.*"
@@ -96,7 +96,7 @@ def test_hints_leave_a_configuration_good(tmp_path: Path, capsys: pytest.Capture
     assert hints == ["tasks.triage.labels", "tasks.vibration.labels", "commands.key_file"]
 
 
-def test_a_certificate_that_is_none_is_named_and_does_not_end_doctor_early(tmp_path: Path, demo_bundle: Path) -> None:
+def test_an_invalid_certificate_is_named_and_does_not_end_doctor_early(tmp_path: Path, demo_bundle: Path) -> None:
     path = tmp_path / "config.toml"
     text = site_config("b", free_port(), "5", str(demo_bundle), '[mqtt.tls]\nca_file = "ca.pem"\n')
     path.write_text(text, encoding="utf-8")
@@ -114,7 +114,7 @@ def test_a_certificate_that_is_none_is_named_and_does_not_end_doctor_early(tmp_p
     assert verdicts["model"] == verdicts["engine"] == "good"
 
 
-def test_a_model_that_run_would_refuse_is_hinted_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_run_would_refuse_is_a_hint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "config.toml"
     (tmp_path / "m.gguf").write_bytes(b"<html></html>")
     path.write_text(site_config("b", free_port(), "5", "m.gguf"), encoding="utf-8")
@@ -166,7 +166,7 @@ def test_model_that_llama_cpp_cannot_load_ends_the_agent_and_says_so_on_the_bus(
     assert any((state["reason"] or "").startswith("model-load-failed") for state in states)
 
 
-def test_worker_that_dies_at_each_load_is_started_less_and_less_often_and_told_of(
+def test_worker_that_dies_at_each_load_is_restarted_with_longer_pauses_and_an_alarm(
     start_agent: Callable[..., AgentProcess], connect: Callable[..., Client]
 ) -> None:
     base = "edgeai/v1/test/loop"
@@ -212,7 +212,7 @@ def test_killed_worker_costs_no_request(start_site: Callable[..., Site], protoco
 
 
 @pytest.mark.parametrize("protocol", ["5"])
-def test_while_workers_die_callers_are_told_when_to_come_back(start_site: Callable[..., Site], protocol: str) -> None:
+def test_while_workers_die_callers_get_a_time_to_retry(start_site: Callable[..., Site], protocol: str) -> None:
     site = start_site(protocol, model="echo:load_ms=1000")
     seen: set[int] = set()
     for _ in range(3):
@@ -256,7 +256,7 @@ def test_worker_that_leaks_is_replaced_between_requests(start_site: Callable[...
 
 
 @pytest.mark.parametrize("protocol", ["5"])
-def test_request_that_loses_the_worker_twice_is_given_up(start_site: Callable[..., Site], protocol: str) -> None:
+def test_request_that_loses_the_worker_twice_fails(start_site: Callable[..., Site], protocol: str) -> None:
     site = start_site(protocol, model="echo:step_ms=100")
     site.client.publish(site.request("generate"), {"input": "word " * 500, "id": "heavy"})
     for loss in (1, 2):
@@ -308,7 +308,7 @@ def test_agent_without_a_broker_waits_and_still_stops(start_agent: Callable[...,
     assert time.monotonic() - started < 15
 
 
-def test_topics_of_an_earlier_configuration_are_not_listened_to_any_more(
+def test_topics_of_an_earlier_configuration_are_unsubscribed(
     start_site: Callable[..., Site], start_agent: Callable[..., AgentProcess], protocol: str
 ) -> None:
     site = start_site(protocol)
@@ -329,7 +329,9 @@ def test_topics_of_an_earlier_configuration_are_not_listened_to_any_more(
 
 @pytest.mark.mosquitto
 @pytest.mark.usefixtures("require_mosquitto")
-def test_agent_finds_its_broker_again_and_tells_its_state_anew(tmp_path: Path, start_site: Callable[..., Site]) -> None:
+def test_agent_reconnects_to_its_broker_and_publishes_its_state_again(
+    tmp_path: Path, start_site: Callable[..., Site]
+) -> None:
     with Mosquitto(tmp_path, free_port()) as broker:
         site = start_site("5", port=broker.port)
         session = site.client.on(f"{site.base}/state")[-1].json["session"]
@@ -350,7 +352,7 @@ def test_agent_finds_its_broker_again_and_tells_its_state_anew(tmp_path: Path, s
         assert site.agent.stop() == 0
 
 
-def test_ask_prints_the_reply_and_tells_by_its_exit_code(
+def test_ask_prints_the_reply_and_returns_its_exit_code(
     start_site: Callable[..., Site], protocol: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site = start_site(protocol)
@@ -398,7 +400,7 @@ def test_doctor_judges_a_board_that_is_ready_and_one_whose_broker_is_gone(
     assert '"name": "broker"' in bad.stdout
 
 
-def test_doctor_asks_the_broker_whatever_becomes_of_model_and_commands(
+def test_doctor_asks_the_broker_even_if_model_and_commands_fail(
     tmp_path: Path, broker_port: Callable[[str], int]
 ) -> None:
     path = tmp_path / "config.toml"
@@ -409,7 +411,7 @@ def test_doctor_asks_the_broker_whatever_becomes_of_model_and_commands(
     assert (verdicts["broker"], verdicts["commands"], verdicts["model"]) == ("good", "failed", "failed")
 
 
-def test_doctor_tells_a_listener_without_tls_from_a_broker_that_refuses(
+def test_doctor_distinguishes_a_listener_without_tls_from_a_broker_that_refuses(
     tmp_path: Path, broker_port: Callable[[str], int]
 ) -> None:
     path = tmp_path / "config.toml"
@@ -420,7 +422,7 @@ def test_doctor_tells_a_listener_without_tls_from_a_broker_that_refuses(
     assert "mqtt.port is the broker's TLS listener" in check["advice"]
 
 
-def test_doctor_tells_the_memory_that_agent_and_worker_will_hold(
+def test_doctor_shows_the_memory_that_agent_and_worker_will_hold(
     demo_bundle: Path, start_site: Callable[..., Site]
 ) -> None:
     site = start_site("5", model=str(demo_bundle))
@@ -435,7 +437,7 @@ def test_doctor_tells_the_memory_that_agent_and_worker_will_hold(
 @pytest.mark.expects_warning
 @pytest.mark.mosquitto
 @pytest.mark.usefixtures("require_mosquitto")
-def test_reply_that_the_broker_does_not_take_costs_only_itself(
+def test_reply_that_the_broker_refuses_affects_no_other(
     tmp_path: Path, start_site: Callable[..., Site], protocol: str
 ) -> None:
     """At MQTT 5 the broker says what it takes; at 3.1.1 it only closes the connection, again and again."""
@@ -475,7 +477,7 @@ def test_sigterm_in_a_flood_still_ends_the_agent(start_site: Callable[..., Site]
         flooder.join()
 
 
-def test_stopped_worker_holds_nobody_up(start_site: Callable[..., Site]) -> None:
+def test_stopped_worker_delays_no_other_request(start_site: Callable[..., Site]) -> None:
     site = start_site("5", more="[engine]\nmax_active = 2\n")
     pid = worker_pid(site)
     os.kill(pid, signal.SIGSTOP)
@@ -488,7 +490,7 @@ def test_stopped_worker_holds_nobody_up(start_site: Callable[..., Site]) -> None
     assert site.agent.stop() == 0
 
 
-def test_template_that_an_input_makes_endless_costs_nobody_but_its_caller(start_site: Callable[..., Site]) -> None:
+def test_template_that_an_input_makes_endless_affects_only_its_caller(start_site: Callable[..., Site]) -> None:
     template = "{% for a in input.a %}{% for b in input.a %}{% endfor %}{% endfor %}{{ input.a | join(input.b) }}"
     site = start_site("5", more=f'[tasks.joined]\nkind = "generate"\ntemplate = "{template}"\n')
     started = children(site.agent.process.pid)
@@ -509,7 +511,7 @@ def test_template_that_an_input_makes_endless_costs_nobody_but_its_caller(start_
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_demonstration_takes_its_agent_with_it(tmp_path: Path, number: signal.Signals) -> None:
+def test_demonstration_ends_its_agent(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "edge_agent", "demo", "--keep", "--work", str(tmp_path)]
     log = tmp_path / "log"
     with log.open("wb") as output:
@@ -521,7 +523,7 @@ def test_demonstration_takes_its_agent_with_it(tmp_path: Path, number: signal.Si
     wait_until(lambda: not any(is_running(child) for child in started), "broker and agent have ended", 20)
 
 
-def test_model_that_is_another_one_at_a_restart_is_named_as_what_it_is(
+def test_model_that_changed_before_a_restart_is_named_correctly(
     tmp_path: Path, demo_bundle: Path, start_site: Callable[..., Site]
 ) -> None:
     model = tmp_path / "model.gguf"
@@ -537,7 +539,7 @@ def test_model_that_is_another_one_at_a_restart_is_named_as_what_it_is(
     assert second["model"]["sha256"] != first["model"]["sha256"]
 
 
-def test_systemd_s_watchdog_is_fed_by_an_agent_that_is_well(
+def test_a_healthy_agent_notifies_systemd_s_watchdog(
     start_site: Callable[..., Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:

@@ -22,7 +22,7 @@ def test_a_reading_names_the_pump_on_whose_topic_it_comes() -> None:
 
 
 @pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME"])
-def test_a_home_that_takes_no_model_is_told_with_the_remedy(variable: str) -> None:
+def test_a_home_folder_without_room_for_the_model_is_named_with_the_remedy(variable: str) -> None:
     command = [sys.executable, "-m", "edge_agent", "demo"]
     environment = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
     done = subprocess.run(
@@ -34,7 +34,7 @@ def test_a_home_that_takes_no_model_is_told_with_the_remedy(variable: str) -> No
     assert line.endswith("; name one with --work DIR")
 
 
-def test_ctrl_c_ends_a_demonstration_that_stays_up_quietly(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_running_demonstration_quietly(tmp_path: Path) -> None:
     printed = tmp_path / "printed"
     with printed.open("wb") as file:
         # A terminal's Ctrl-C reaches the whole group, the demonstration's agent too.

@@ -103,13 +103,13 @@ def test_text_of_control_tokens_is_only_text(pump_site: Site) -> None:
     assert marked["usage"]["prompt_tokens"] >= plain["usage"]["prompt_tokens"] + 3
 
 
-def test_request_that_can_never_fit_is_told_so(pump_site: Site) -> None:
+def test_request_that_can_never_fit_is_refused(pump_site: Site) -> None:
     reply = pump_site.ask("generate", {"input": "pump " * 3000})
     assert (reply["status"], reply["error"]["code"]) == ("invalid", "too_long")
     assert "context" in reply["error"]["message"]
 
 
-def test_answer_that_max_tokens_cuts_off_is_not_given_as_json(pump_site: Site) -> None:
+def test_answer_that_max_tokens_cuts_off_is_not_returned_as_json(pump_site: Site) -> None:
     reading = held_out()[1]
     reply = pump_site.ask("machine-diagnosis", {"input": reading.payload, "options": {"max_tokens": 3}})
     assert (reply["status"], reply["error"]["code"]) == ("failed", "no_valid_output")

@@ -88,7 +88,7 @@ def test_unsigned_model_is_refused_in_one_line(tmp_path: Path, demo_bundle: Path
 
 
 @pytest.mark.parametrize("kind", ["private", "EC", "text", None])
-def test_file_that_is_no_public_key_is_a_fault_of_the_configuration(
+def test_file_without_a_public_key_is_a_fault_of_the_configuration(
     tmp_path: Path, signed_bundle: Path, kind: str | None
 ) -> None:
     path, key = tmp_path / "config.toml", tmp_path / "key.pub.pem"
@@ -111,7 +111,7 @@ def test_file_that_is_no_public_key_is_a_fault_of_the_configuration(
     assert "models.default.public_key" in model["advice"]
 
 
-def test_doctor_tells_whether_the_model_is_signed(tmp_path: Path, signed_bundle: Path) -> None:
+def test_doctor_shows_whether_the_model_is_signed(tmp_path: Path, signed_bundle: Path) -> None:
     path = tmp_path / "config.toml"
 
     def found(config: str) -> str:

@@ -31,7 +31,7 @@ def test_mosquitto_rr_gets_its_answer_at_mqtt5(start_site: Callable[..., Site]) 
     assert json.loads(done.stdout)["output"] == "cavitation"
 
 
-def test_mosquitto_pub_and_sub_do_at_mqtt_3_1_1(start_site: Callable[..., Site]) -> None:
+def test_mosquitto_pub_and_sub_work_at_mqtt_3_1_1(start_site: Callable[..., Site]) -> None:
     site = start_site("3.1.1")
     base = ["-V", "311", "-p", str(site.port)]
     # By lines, or its word that it has subscribed would lie in a buffer.

@@ -117,7 +117,7 @@ def test_an_operator_sees_the_boards_live(hall: Hall, agent: Site) -> None:
 
 @pytest.mark.parametrize("protocol", ["5"], indirect=True)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_whatever_ends_it_the_terminal_is_as_it_was(hall: Hall, number: signal.Signals) -> None:
+def test_any_end_restores_the_terminal(hall: Hall, number: signal.Signals) -> None:
     hall.play("press-04")
     with Terminal(["watch", *hall.flags]) as terminal:
         terminal.wait_for(lambda lines: row_of(lines, "press-04"), "boards")
@@ -129,7 +129,7 @@ def test_whatever_ends_it_the_terminal_is_as_it_was(hall: Hall, number: signal.S
         assert terminal.settings_now == terminal.settings
 
 
-def test_a_broker_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+def test_it_waits_for_a_broker(tmp_path: Path) -> None:
     broker = Mosquitto(tmp_path, free_port())
     with Terminal(["watch", "--host", "127.0.0.1", "--port", str(broker.port), "--site", "test"]) as terminal:
         lines = terminal.wait_for(lambda lines: "Connection refused" in lines[1], "the reason")
@@ -161,14 +161,14 @@ def test_scripts_get_json(hall: Hall) -> None:
     assert real["health_age_s"] <= 3
 
 
-def test_fifty_boards_are_all_told(hall: Hall) -> None:
+def test_fifty_boards_are_all_shown(hall: Hall) -> None:
     for number in range(50):
         hall.play(f"board-{number:02}")
     document = json.loads(watch(*hall.flags, "--json").stdout)
     assert [board["level"] for board in document["boards"]] == ["ok"] * 50
 
 
-def test_where_no_terminal_is_there_is_one_look(hall: Hall) -> None:
+def test_without_a_terminal_it_looks_once(hall: Hall) -> None:
     hall.play("press-04")
     done = watch(*hall.flags)
     assert (done.returncode, done.stderr) == (0, "")
@@ -199,7 +199,7 @@ def test_a_terminal_without_colours_or_unicode_shows_it_too(hall: Hall) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["5"], indirect=True)
-def test_without_rich_only_json_is_told(hall: Hall) -> None:
+def test_without_rich_it_prints_only_json(hall: Hall) -> None:
     hall.play("press-04")
     without = "import sys; sys.modules['rich'] = None; from edge_agent.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", without, "watch", *hall.flags]
