@@ -11,7 +11,6 @@ import random
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 from edge_agent.board.board import Board
 from edge_agent.board.energy import EnergyMeter, EnergySample
@@ -19,7 +18,7 @@ from edge_agent.board.governor import EngineCapacity, Governor
 from edge_agent.board.monitor import Monitor
 from edge_agent.board.reading import BoardReading
 from edge_agent.board.systemd_notify import notify, watchdog_interval_s
-from edge_agent.commands.operations import Operations
+from edge_agent.commands.commands import Commands
 from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
 from edge_agent.core.errors import cut
@@ -41,8 +40,7 @@ from edge_agent.core.topics import discovery_status
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
 from edge_agent.models.record import open_in_force
-from edge_agent.models.switch import ModelSwitch
-from edge_agent.models.switch_attempt import How, Opened, Recorded, switched_event
+from edge_agent.models.switch import How, ModelSwitch, Switched, SwitchFailed, switched_event
 from edge_agent.mqtt.connections import Connections
 from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import TAKEN_OVER, Connected, Disconnected, Received
@@ -55,7 +53,14 @@ from edge_agent.status.publisher import StatusPublisher
 from edge_agent.store.fsync import Synced
 from edge_agent.watchdog import Vitals, stalled_part
 from edge_agent.worker.process import WorkerExited
-from edge_agent.worker.supervisor import End, FromWorker, Supervisor
+from edge_agent.worker.supervisor import (
+    CanaryAnswered,
+    FormerWorkerExited,
+    FromWorker,
+    Supervisor,
+    WorkerEnd,
+    WorkerEvent,
+)
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +74,6 @@ ALARMS_EVERY_S = 1.0
 # Time to say on the bus why the agent is about to end.
 GIVE_UP_AFTER_S = 3.0
 GOODBYE_S = 5.0
-# What runs on a worker that is to be replaced for its memory may take so long.
-OUTGROWN_DRAIN_S = 120.0
 
 
 class Agent:
@@ -94,6 +97,12 @@ class Agent:
         self._monitor = Monitor(board, self._inbox.deliver)
         self._governor = Governor(config.governor)
         self._energy = EnergyMeter()
+        self._model_switch = ModelSwitch(
+            config,
+            self._supervisor,
+            self._dispatcher,
+            spare_mb=lambda now: self._governor.spare_mb(self._monitor.latest(now).memory),
+        )
         self._status = StatusPublisher(
             config,
             tasks,
@@ -101,33 +110,23 @@ class Agent:
             presence=self._presence,
             dispatcher=self._dispatcher,
             supervisor=self._supervisor,
+            model_switch=self._model_switch,
             board=board,
             monitor=self._monitor,
             governor=self._governor,
             energy=self._energy,
         )
-        self._model_switch = ModelSwitch(
-            config,
-            supervisor=self._supervisor,
-            dispatcher=self._dispatcher,
-            deliver=self._inbox.deliver,
-            spare_mb=lambda now: self._governor.spare_mb(self._monitor.latest(now).memory),
-            adopted=self._on_switched,
-            failed=lambda event: self._status.publish_event("model-switch-failed", event),
-            worker_exited=self._on_worker_exited,
-        )
         interval_s = config.models["default"].canary_interval_s
         self._canary_watch = CanaryWatch(interval_s, self._supervisor, self._status.alarms.set_quality_fault)
-        self._operations = Operations(
+        self._commands = Commands(
             config,
             config_path,
-            connections=self._connections,
+            publish=self._connections.publish,
+            apply_config=self._apply_config,
             presence=self._presence,
             dispatcher=self._dispatcher,
-            supervisor=self._supervisor,
-            governor=self._governor,
-            status=self._status,
             model_switch=self._model_switch,
+            status=self._status,
         )
         self._timers: dict[str, float] = {}
         self._signals = 0
@@ -141,12 +140,12 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGHUP, self._on_hang_up)
-        self._renderer.prepare(task.template for task in self._operations.config.tasks.values())
+        self._renderer.prepare(task.template for task in self._commands.config.tasks.values())
         self._delivery.start()
         self._dispatcher.recover(moment(time.monotonic()))
         self._monitor.start()
         self._supervisor.start(time.monotonic())
-        self._connections.subscribe(self._operations.config, self._dispatcher.filters)
+        self._connections.subscribe(self._commands.config, self._dispatcher.filters)
         self._connections.start()
         self._timers["health"] = self._timers["alarms"] = time.monotonic()
         if self._watchdog_s is not None:
@@ -160,7 +159,7 @@ class Agent:
 
     def _step(self) -> None:
         now = time.monotonic()
-        parts_at = (self._dispatcher.next_wake_up_at(), self._supervisor.restart_at, self._operations.drain_ends_at)
+        parts_at = (self._dispatcher.next_wake_up_at(), self._supervisor.restart_at, self._commands.drain_ends_at)
         wake_up_at = [now + LONGEST_WAIT_S, *self._timers.values(), *(at for at in parts_at if at is not None)]
         event = self._inbox.take(min(wake_up_at) - now)
         now = time.monotonic()
@@ -174,40 +173,41 @@ class Agent:
         self._delivery.flush(now)
 
     def _handle(self, event: InboxEvent, now: float) -> None:
-        if isinstance(event, FromWorker) and event.worker is self._supervisor.worker:
-            event = event.event
-            self._supervisor.heard(now)
         match event:
             case Received():
                 self._hear(event, now)
-            case Finished() | Refused() | Failed() | Cancelled():
-                asker = self._canary_watch.hear if event.id < 0 else self._dispatcher.finish
-                asker(event, now)
-            case Partial():
-                self._dispatcher.partial(event)
-            case Progress():
-                self._supervisor.throughput.count(event)
+            case FromWorker():
+                self._on_worker_event(self._supervisor.receive(event, now), now)
             case BoardReading():
                 self._on_board_reading(event, now)
             case Connected():
                 self._on_connected(event.link, now)
             case Disconnected():
                 self._on_disconnected(event, now)
-            case Loading(phase=phase):
-                self._supervisor.load_phase = phase
-                if self._presence.state is State.OFFLINE:
-                    # A first load from a slow card may take longer than TimeoutStartSec=.
-                    notify(f"EXTEND_TIMEOUT_USEC={LOAD_SILENCE_S * 1e6:.0f}")
+            case Synced():
+                self._delivery.synced(event)
+
+    def _on_worker_event(self, event: WorkerEvent | None, now: float) -> None:
+        match event:
+            case Finished() | Refused() | Failed() | Cancelled():
+                self._dispatcher.finish(event, now)
+            case CanaryAnswered(answer=answer):
+                self._canary_watch.receive(answer, now)
+            case Partial():
+                self._dispatcher.partial(event)
+            case Progress():
+                self._supervisor.throughput.count(event)
+            case Loading() if self._presence.state is State.OFFLINE:
+                # A first load from a slow card may take longer than TimeoutStartSec=.
+                notify(f"EXTEND_TIMEOUT_USEC={LOAD_SILENCE_S * 1e6:.0f}")
             case Ready():
                 self._on_ready(event, now)
             case LoadFailed(message=message):
                 self._on_load_failed(message, now)
             case WorkerExited():
                 self._on_worker_exited(event, now)
-            case Synced():
-                self._delivery.synced(event)
-            case FromWorker() | Opened() | Recorded():
-                self._model_switch.hear(event, now)
+            case FormerWorkerExited(how=how):
+                self._dispatcher.former_worker_lost(how, now)
 
     def _on_board_reading(self, reading: BoardReading, now: float) -> None:
         self._energy.add(
@@ -229,16 +229,18 @@ class Agent:
             reason = limits.reason or "nothing is limited any more"
             log.warning("governor level=%s: %s", limits.level.name.lower(), reason)
             self._status.publish_health()
-        self._supervisor.weigh(reading.memory.available_mb, now)
+        self._supervisor.check_memory(reading.memory.available_mb, now)
 
     def _tick(self, now: float) -> None:
         if self._delivery.has_earlier:  # of which the disk told late
             self._dispatcher.recover(moment(now))
         self._dispatcher.expire(now)
-        if end := self._supervisor.watch(now, owes_answer=self._dispatcher.active > 0):
+        if self._supervisor.is_outgrown:
+            self._dispatcher.hold()
+        owes_answer, is_former_busy = self._dispatcher.active > 0, self._dispatcher.is_former_busy
+        if end := self._supervisor.watch(now, owes_answer=owes_answer, is_former_busy=is_former_busy):
             self._dispatcher.worker_delayed(ready_at=end.ready_at)
             self._tell_end(end, now)
-        self._replace_outgrown(now)
         self._monitor.supervise(now)
         if self._signals > self._signals_handled:
             self._signals_handled += 1
@@ -250,7 +252,7 @@ class Agent:
             match name:
                 # What comes again is due again first: a fault of ours must not end it for good.
                 case "health":
-                    self._timers["health"] = now + self._operations.config.health.interval_s
+                    self._timers["health"] = now + self._commands.config.health.interval_s
                     self._status.publish_health()
                 case "alarms":
                     self._timers["alarms"] = now + ALARMS_EVERY_S
@@ -263,15 +265,18 @@ class Agent:
                     self._timers["refresh"] = now + REFRESH_EVERY_S
                     self._status.publish_all(clear_others=True)
                 case "reload":
-                    self._operations.reload_on_signal()
+                    self._commands.reload_on_signal()
                 case "give-up":
                     self._exit_code = 1
-        self._operations.tick(now)
+        self._commands.tick(now)
+        if self._commands.is_stopped:
+            self._exit_code = 0
         self._connections.maintain(now)
         if "health" in self._timers:  # a reload may have made its interval shorter
-            self._timers["health"] = min(self._timers["health"], now + self._operations.config.health.interval_s)
-        self._model_switch.tick(now)
-        is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and self._model_switch.phase is None
+            self._timers["health"] = min(self._timers["health"], now + self._commands.config.health.interval_s)
+        if end_of_switch := self._model_switch.tick(now):
+            self._on_switch_ended(end_of_switch, now)
+        is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and not self._model_switch.is_underway
         self._canary_watch.tick(now, is_idle=is_idle)
 
     def _feed_watchdog(self, now: float) -> None:
@@ -283,7 +288,7 @@ class Agent:
                 network=self._connections.threads_at_work,
                 worker_silent_s=self._supervisor.silent_s(now),
                 worker_dying_s=self._supervisor.dying_s(now),
-                is_worker_coming=self._supervisor.is_coming,
+                is_worker_coming=self._supervisor.is_coming or self._model_switch.is_underway,
                 monitor_silent_s=now - self._monitor.advanced_at,
             )
         )
@@ -300,15 +305,23 @@ class Agent:
         self._timers["reload"] = 0.0
 
     def _on_stop_signal(self, now: float) -> None:
-        if self._operations.is_stopping:
+        if self._commands.is_stopping:
             self._dispatcher.cancel_all("the agent was told twice to stop", now)
             self._exit_code = 0
             return
         notify("STOPPING=1")
-        self._operations.stop(now, self._exit_after_drain)
+        self._commands.stop(now)
 
-    def _exit_after_drain(self, _cancelled: int) -> None:
-        self._exit_code = 0
+    def _apply_config(self, config: Config) -> None:
+        """A reload has read this configuration."""
+        logging.getLogger().setLevel(config.log.level)
+        tasks = load_tasks(config)
+        self._dispatcher.reconfigure(config, tasks)
+        self._governor.reconfigure(config.governor)
+        self._status.reconfigure(config, tasks)
+        self._supervisor.set_prefixes(prefixes_of(tasks))
+        self._connections.subscribe(config, self._dispatcher.filters)
+        self._status.publish_all()
 
     def _hear(self, received: Received, now: float) -> None:
         connections, link, message = self._connections, received.link, received.message
@@ -323,7 +336,7 @@ class Agent:
                 is_ignored = True
                 log.info("retained message dropped topic=%r", cut(message.topic))
             elif link is connections.control:
-                self._operations.desk.hear(message)
+                self._commands.receive(message)
             else:
                 is_ignored = not self._dispatcher.receive(message, now)
         finally:
@@ -342,7 +355,7 @@ class Agent:
 
     def _is_from_home_assistant(self, received: Received) -> bool:
         # On the data connection it would be a reading of a task that listens there, too.
-        is_status = received.message.topic == discovery_status(self._operations.config.homeassistant.prefix)
+        is_status = received.message.topic == discovery_status(self._commands.config.homeassistant.prefix)
         return is_status and received.link is self._connections.control
 
     def _on_home_assistant(self, message: Message, now: float) -> None:
@@ -365,24 +378,27 @@ class Agent:
             self._status.alarms.client_taken_over(now)
 
     def _on_ready(self, ready: Ready, now: float) -> None:
-        self._supervisor.became_ready(ready, now)
+        replaced = self._supervisor.became_ready(ready, now)
         if self._presence.state is not State.OFFLINE:
             end = self._supervisor.last_end
             restarts, reason = self._supervisor.restarts, end.how if end else None
             self._status.publish_event("worker-restarted", {"restarts": restarts, "pid": ready.pid, "reason": reason})
-        if old := self._supervisor.replaced:
-            self._supervisor.replaced = None
+        if replaced is not None:
             self._dispatcher.model_replaced()
-            self._status.publish_event("model-switched", switched_event(old, self._supervisor.model, How.REPLACED))
+            self._status.publish_event("model-switched", switched_event(replaced, self._supervisor.model, How.REPLACED))
         self._serve(ready, now)
 
-    def _on_switched(self, event: dict[str, Any], ready: Ready, now: float) -> None:
-        self._status.publish_event("model-switched", event)
-        self._serve(ready, now, was_asked=True)
+    def _on_switch_ended(self, end: Switched | SwitchFailed, now: float) -> None:
+        if isinstance(end, Switched):
+            self._status.publish_event("model-switched", end.event)
+            self._serve(end.ready, now, was_asked=True)
+        else:
+            self._status.publish_event("model-switch-failed", end.event)
+        self._commands.switch_ended(end)
 
     def _serve(self, ready: Ready, now: float, *, was_asked: bool = False) -> None:
-        """Through a worker that is new. was_asked: its canaries."""
-        self._canary_watch.serve(now, was_asked=was_asked)
+        """A new worker answers. was_asked: a switch has just asked its canaries."""
+        self._canary_watch.worker_ready(now, was_asked=was_asked)
         self._governor.set_capacity(
             EngineCapacity(
                 decode_threads=ready.threads,
@@ -410,33 +426,26 @@ class Agent:
 
     def _on_worker_exited(self, event: WorkerExited, now: float) -> None:
         end = self._supervisor.ended(event, now)
-        self._dispatcher.worker_lost(end.how, now, ready_at=end.ready_at, is_blameless=end.is_replaced)
+        self._dispatcher.worker_lost(end.how, now, ready_at=end.ready_at, is_blameless=end.is_outgrown)
         if not self._model_switch.is_holding:
             self._dispatcher.release(now)
         if not self._supervisor.has_given_up:
             self._tell_end(end, now)
 
-    def _tell_end(self, end: End, now: float) -> None:
+    def _tell_end(self, end: WorkerEnd, now: float) -> None:
         """Of a worker that is started again."""
         self._status.alarms.worker_ended(end.how, now, is_out_of_memory=end.is_out_of_memory)
         self._status.publish_health()
         if self._presence.state is State.OFFLINE:
             self._status.publish_state(State.OFFLINE, f"model-load-failed: {end}; the worker is started again")
 
-    def _replace_outgrown(self, now: float) -> None:
-        """Hands nothing more to a worker that holds too much memory; ended when it has ended what it runs."""
-        since = self._supervisor.outgrown_at
-        if since is None:
-            return
-        self._dispatcher.hold()
-        if not self._dispatcher.active or now - since >= OUTGROWN_DRAIN_S:
-            self._supervisor.replace_outgrown(now)
-
     def _stop(self) -> None:
         """Replies first, the farewell next, the worker last."""
         self._inbox.close()
         self._monitor.stop()
-        self._model_switch.stop(time.monotonic())
+        now = time.monotonic()
+        if end_of_switch := self._model_switch.stop(now):
+            self._on_switch_ended(end_of_switch, now)
         self._delivery.stop(GOODBYE_S)
         self._connections.data.stop(GOODBYE_S)
         self._delivery.close()

@@ -7,8 +7,6 @@ import queue
 import threading
 
 from edge_agent.board.reading import BoardReading
-from edge_agent.core.protocol import Event
-from edge_agent.models.switch_attempt import Opened, Recorded
 from edge_agent.mqtt.link_events import Disconnected, LinkEvent
 from edge_agent.store.fsync import Synced
 from edge_agent.worker.process import WorkerExited
@@ -18,7 +16,7 @@ MAX_INBOX = 1000
 # How long a thread that waits at a full inbox may overlook that it was closed.
 _LONGEST_WAIT_S = 0.25
 
-InboxEvent = LinkEvent | FromWorker | Event | WorkerExited | BoardReading | Synced | Opened | Recorded
+InboxEvent = LinkEvent | FromWorker | BoardReading | Synced
 
 
 class Inbox:
@@ -33,8 +31,9 @@ class Inbox:
     def deliver(self, event: InboxEvent) -> None:
         """A full inbox slows its callers down; after the end nobody reads it, nor waits for it."""
         entry = (isinstance(event, LinkEvent), next(self._arrivals), event)
-        if isinstance(event, Disconnected):
-            # paho may tell it with a lock held that the agent's thread waits for, which would never empty the inbox.
+        # paho and a worker that is handed over may hold a lock that the agent's thread waits for: it would never empty
+        # the inbox.
+        if isinstance(event, Disconnected) or (isinstance(event, FromWorker) and isinstance(event.event, WorkerExited)):
             self._entries.put_at_once(entry)
             return
         while not self._is_closed.is_set():

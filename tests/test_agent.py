@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent.agent import OUTGROWN_DRAIN_S, REFRESH_EVERY_S, REPUBLISH_AFTER_S, Agent
+from edge_agent.agent import REFRESH_EVERY_S, REPUBLISH_AFTER_S, Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
-from edge_agent.core.protocol import Cancelled, EngineSettings, Load, Loading, LoadPhase, Run
+from edge_agent.core.protocol import Cancelled, Event, Loading, LoadPhase, Progress, Ready, Run
 from edge_agent.core.publications import Publication
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
@@ -22,12 +22,11 @@ from edge_agent.status.health import health_document
 from edge_agent.status.presence import Presence, State
 from edge_agent.worker.memory_bound import LASTING_S
 from edge_agent.worker.process import EngineProcess, WorkerExited
-from edge_agent.worker.supervisor import FromWorker
+from edge_agent.worker.supervisor import OUTGROWN_DRAIN_S, FromWorker
 from tests.helpers.facts import READY
 from tests.helpers.support import BASE, config, finished, inbound, received, with_model
+from tests.helpers.workers import KILLED, FakeProcess, WorkerMemory, fake_processes
 from tests.models.test_bundle import OTHER_WEIGHTS, bundle
-from tests.worker.test_supervisor import Memory as WorkerMemory
-from tests.worker.test_supervisor import Process
 
 
 def test_a_drain_has_an_end_though_nobody_can_be_told_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,9 +34,9 @@ def test_a_drain_has_an_end_though_nobody_can_be_told_of_it(monkeypatch: pytest.
     agent._presence.state = State.ONLINE
     monkeypatch.setattr(agent._status, "publish_health", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        agent._operations.stop(0.0, agent._exit_after_drain)
-    agent._operations.tick(0.1)
-    assert agent._exit_code == 0
+        agent._commands.stop(0.0)
+    agent._commands.tick(0.1)
+    assert agent._commands.is_stopped
 
 
 @pytest.mark.expects_warning
@@ -94,11 +93,11 @@ def test_a_shorter_interval_of_health_counts_at_once_and_another_journal_after_a
     assert agent._timers["health"] == 601.0
     queue = '[queue]\njournal = "memory"\n'
     path.write_text(text + "[health]\ninterval_s = 2\n" + queue, encoding="utf-8")
-    assert agent._operations.reload() == {"applied": ["health"], "needs_restart": ["queue.journal"]}
+    assert agent._commands.reload() == {"applied": ["health"], "needs_restart": ["queue.journal"]}
     agent._tick(5.0)
     assert agent._timers["health"] == 7.0
     path.write_text(text + "[health]\ninterval_s = 2\n" + queue + "capacity = 9\n", encoding="utf-8")
-    assert agent._operations.reload() == {"applied": ["queue"], "needs_restart": ["queue.journal"]}
+    assert agent._commands.reload() == {"applied": ["queue"], "needs_restart": ["queue.journal"]}
 
 
 @pytest.mark.parametrize("name", ["health", "alarms", "refresh"])
@@ -123,10 +122,10 @@ def test_a_reload_takes_over_how_much_is_logged(tmp_path: Path, caplog: pytest.L
     agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
 
     path.write_text(text + '[log]\nlevel = "ERROR"\n', encoding="utf-8")
-    assert agent._operations.reload() == {"applied": ["log"], "needs_restart": []}
+    assert agent._commands.reload() == {"applied": ["log"], "needs_restart": []}
     assert logging.getLogger().level == logging.ERROR
     path.write_text(text, encoding="utf-8")
-    assert agent._operations.reload()["applied"] == ["log"]
+    assert agent._commands.reload()["applied"] == ["log"]
     assert logging.getLogger().level == logging.INFO
 
 
@@ -138,7 +137,7 @@ def test_a_reload_takes_over_governor_and_home_assistant(tmp_path: Path, monkeyp
         """The answer; what Home Assistant is told, and whether it is anything; what is listened to besides our own."""
         path.write_text(text + more, encoding="utf-8")
         published.clear()
-        answer = agent._operations.reload()
+        answer = agent._commands.reload()
         told = [(publication.topic, bool(publication.payload)) for publication in published]
         heard = {topic for topic in agent._connections.control.subscriptions.wanted if not topic.startswith(BASE)}
         return answer, [(topic, is_any) for topic, is_any in told if not topic.startswith(BASE)], heard
@@ -172,15 +171,28 @@ def test_a_reload_takes_over_governor_and_home_assistant(tmp_path: Path, monkeyp
     assert reloaded("")[1:] == ([], set())
 
 
-def test_the_agent_tells_what_its_monitor_read_and_takes_it_for_no_sign_of_life_of_the_worker() -> None:
+def with_worker(patch: pytest.MonkeyPatch, agent: Agent, ready: Ready | None = READY, now: float = 0.0) -> FakeProcess:
+    """Starts a worker of the agent, which is ready at `now` unless `ready` is None."""
+    processes = fake_processes(patch)
+    agent._supervisor.start(now - READY.load_s)
+    if ready is not None:
+        agent._on_ready(ready, now)
+    return processes[0]
+
+
+def from_worker(process: FakeProcess, event: Event | WorkerExited) -> FromWorker:
+    return FromWorker(cast("EngineProcess", process), event)
+
+
+def test_health_has_what_the_monitor_read_which_is_no_sign_of_life_of_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    agent._supervisor.became_ready(READY, 0.0)
+    process = with_worker(monkeypatch, agent)
     reading = BoardReading(disk_free_mb=1.5)
 
     now = time.monotonic()
-    other = cast("EngineProcess", object())
-    agent._handle(FromWorker(cast("EngineProcess", agent._supervisor.worker), Cancelled(id=1)), now - 90.0)
-    agent._handle(FromWorker(other, Cancelled(id=1)), now - 50.0)
+    agent._handle(from_worker(process, Cancelled(id=1)), now - 90.0)
     agent._monitor._latest = (reading, now)
     agent._handle(reading, now)
 
@@ -241,18 +253,19 @@ def test_a_foreign_word_on_our_state_is_mended_while_the_model_loads_too(monkeyp
 @pytest.mark.expects_warning
 def test_the_death_of_a_worker_is_told_before_the_next_health_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    agent._on_ready(READY, 0.0)
+    process = with_worker(monkeypatch, agent)
     told = connected(agent, monkeypatch)
-    agent._handle(WorkerExited(returncode=-9, log_tail=()), 1.0)
+    agent._handle(from_worker(process, KILLED), 1.0)
     documents = [json.loads(word.payload) for word in told if word.topic == f"{BASE}/health"]
     assert [(one["overall"], one["worker"]["pid"]) for one in documents] == [("critical", None)]
 
 
 @pytest.mark.expects_warning
-def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health() -> None:
+def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
     for number in range(3):
-        agent._handle(WorkerExited(returncode=-9, log_tail=()), float(number))
+        process = with_worker(monkeypatch, agent)
+        agent._handle(from_worker(process, KILLED), float(number))
     agent._handle(Disconnected(link=agent._connections.data, broken=Broken.LOST, reason=TAKEN_OVER), 3.0)
     # Nothing runs: it waits.
     agent._dispatcher.receive(inbound(f"{BASE}/infer/generate/request", "text", at=3.0), 3.0)
@@ -264,7 +277,7 @@ def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health() -> None:
 
     wanted = {"worker-crash-loop", "duplicate-client-id", "disk-low", "queue-overload"}
     assert set(agent._status.alarms.severities) == wanted
-    assert wanted <= set(health_document(agent._status.health_facts(43.0))["reasons"])
+    assert wanted <= set(health_document(agent._status.health_facts(10.0))["reasons"])
 
 
 @pytest.mark.expects_warning
@@ -325,13 +338,11 @@ def test_a_first_load_that_gets_on_is_granted_more_time_by_systemd(monkeypatch: 
     notified: list[str] = []
     monkeypatch.setattr("edge_agent.agent.notify", notified.append)
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    worker = cast("EngineProcess", Process(Load(model_path="echo:", settings=EngineSettings())))
-    agent._supervisor.worker = worker
-    loading = FromWorker(worker, Loading(phase=LoadPhase.MEASURE))
+    process = with_worker(monkeypatch, agent, None)
+    loading = from_worker(process, Loading(phase=LoadPhase.MEASURE))
     agent._handle(loading, 1.0)
     assert notified == ["EXTEND_TIMEOUT_USEC=300000000"]
-    assert agent._supervisor.load_phase is LoadPhase.MEASURE
-    agent._handle(FromWorker(worker, READY), 2.0)
+    agent._handle(from_worker(process, READY), 2.0)
     notified.clear()
     # A worker that loads later keeps nobody from starting.
     agent._handle(loading, 3.0)
@@ -340,21 +351,20 @@ def test_a_first_load_that_gets_on_is_granted_more_time_by_systemd(monkeypatch: 
 
 @pytest.mark.expects_warning
 def test_a_model_that_is_gone_at_the_death_of_its_worker_refuses_newcomers_and_is_an_alarm(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     bundle(tmp_path / "here")
     agent = Agent(with_model(tmp_path / "here"), Path("config.toml"), open_model("default", tmp_path / "here"))
-    agent._supervisor.became_ready(READY, 0.0)
-    agent._serve(READY, 0.0)
+    process = with_worker(monkeypatch, agent)
     (tmp_path / "here").rename(tmp_path / "gone")
-    agent._handle(WorkerExited(returncode=-9, log_tail=()), 1.0)
+    agent._handle(from_worker(process, KILLED), 1.0)
     topic = f"{BASE}/infer/generate/request"
     payload = {"id": 0, "input": "x", "deadline_ms": 600_000}
     agent._hear(received(inbound(topic, payload, at=1.1)), 1.1)
     for now in (1.5, 2.5, 4.5):
         agent._tick(now)
-        if (opening := agent._supervisor._opening) is not None:
+        if (opening := agent._supervisor._checking) is not None:
             wait([opening], timeout=30)
             agent._tick(now)
         agent._status.update_alarms(now)
@@ -372,14 +382,14 @@ def test_another_model_in_the_place_of_the_one_that_ran_is_told_once_it_answers(
 ) -> None:
     bundle(tmp_path / "here")
     agent = Agent(with_model(tmp_path / "here"), Path("config.toml"), open_model("default", tmp_path / "here"))
-    agent._on_ready(READY, 0.0)
+    with_worker(monkeypatch, agent)
     told, forecast = connected(agent, monkeypatch), agent._dispatcher._forecast
     kind = ("generate", 1, 1)
     forecast.measure(kind, share_s=1.0, run_s=1.0, batch=1, now=0.0)
     old = agent._supervisor.model
     bundle(tmp_path / "new", {"model.gguf": OTHER_WEIGHTS}, version=2)
     new = open_model("default", tmp_path / "new")
-    agent._supervisor._take(new)
+    agent._supervisor._take_model(new)
     for _ in range(2):
         agent._on_ready(READY, 2.0)
     events = [json.loads(word.payload) for word in told if word.topic == f"{BASE}/event/model-switched"]
@@ -394,35 +404,27 @@ class Outgrown:
     """An agent whose worker has just outgrown its memory while it runs a request, and another one waits."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.patch = patch
         self.agent = agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-        memory = WorkerMemory(patch)
-        self.process = process = Process(Load(model_path="echo:", settings=EngineSettings()))
-        agent._supervisor.worker = cast("EngineProcess", process)
-        agent._on_ready(replace(READY, max_active=4), 0.0)
+        self.memory = WorkerMemory(patch)
+        self.process = with_worker(patch, agent, replace(READY, max_active=4))
         agent._handle(BoardReading(), 1.0)
         self.ask(1.0)
-        memory.held_mib = 1000.0
+        self.memory.held_mib = 1000.0
         for second in (2.0, 2.0 + LASTING_S):
             agent._handle(BoardReading(), second)
             agent._tick(second)
         self.ask(8.0)
         agent._tick(8.0)
 
-        # A moment later it holds less again: that is no reason to keep it.
-        memory.held_mib = 500.0
-        agent._handle(BoardReading(), 8.1)
-
     def ask(self, now: float) -> None:
         payload = {"input": f"at {now}", "deadline_ms": 600_000}
         self.agent._dispatcher.receive(inbound(f"{BASE}/infer/generate/request", payload, at=now), now)
 
     def die(self, returncode: int, now: float) -> None:
-        """And another one is there at once."""
-        supervisor = self.agent._supervisor
-        self.agent._handle(WorkerExited(returncode=returncode, log_tail=()), now)
-        supervisor.worker, supervisor.restart_at = cast("EngineProcess", self.process), None
-        supervisor._another(now)
-        self.agent._on_ready(replace(READY, max_active=4), now)
+        """Another worker is ready at once."""
+        self.agent._handle(from_worker(self.process, WorkerExited(returncode=returncode, log_tail=())), now)
+        self.process = with_worker(self.patch, self.agent, replace(READY, max_active=4), now)
 
     @property
     def runs(self) -> list[int]:
@@ -430,49 +432,43 @@ class Outgrown:
 
 
 @pytest.mark.expects_warning
-def test_a_worker_that_outgrew_its_memory_ends_what_it_runs_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_outgrew_its_memory_finishes_what_it_runs_and_gets_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     one = Outgrown(monkeypatch)
     agent = one.agent
     assert (one.runs, one.process.kills) == ([1], 0)
-    agent._handle(finished(1), 9.0)
+    agent._handle(from_worker(one.process, finished(1)), 9.0)
     agent._tick(9.0)
+    agent._tick(9.1)
     assert (one.runs, one.process.kills) == ([1], 1)
-    # What comes until it is gone waits, too.
+    # A request that comes until it is gone waits, too.
     one.ask(9.5)
     agent._tick(9.6)
-    agent._handle(WorkerExited(returncode=-9, log_tail=()), 10.0)
     assert (one.runs, agent._dispatcher.active, agent._dispatcher.waiting) == ([1], 0, 2)
+    one.die(-9, 10.0)
     health = health_document(agent._status.health_facts(10.0))
     assert health["worker"]["restarts"] == 1
-    assert health["worker"]["last_end"].startswith("killed by the agent: the worker holds 1049 MB, ")
-    agent._supervisor.worker = cast("EngineProcess", one.process)
-    agent._on_ready(replace(READY, max_active=4), 12.0)
-    assert one.runs == [1, 2, 3]
+    assert health["worker"]["last_end"].startswith("killed by the agent: the worker holds 1049 MB ")
+    assert one.runs == [2, 3]
 
 
 @pytest.mark.expects_warning
-def test_what_takes_very_long_does_not_keep_a_worker_that_outgrew_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replacement_for_memory_is_not_held_against_the_requests_that_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Outgrown(monkeypatch)
-    one.agent._supervisor.heard(60.0)
-    one.agent._tick(1.9 + LASTING_S + OUTGROWN_DRAIN_S)
-    assert one.process.kills == 0
-    one.agent._tick(2.1 + LASTING_S + OUTGROWN_DRAIN_S)
-    assert one.process.kills == 1
-
-
-@pytest.mark.expects_warning
-def test_nor_is_its_end_ever_held_against_what_takes_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Outgrown(monkeypatch)
-    agent, now = one.agent, 2.0 + LASTING_S
-    for _ in range(3):
+    now = 2.0 + LASTING_S
+    for number in range(3):
         now += OUTGROWN_DRAIN_S + 0.1
-        agent._supervisor.heard(now)
-        agent._tick(now)
+        one.agent._handle(from_worker(one.process, Progress()), now)
+        one.agent._tick(now)
+        assert one.process.kills == 1
         one.die(-9, now)
-        agent._supervisor.outgrown_at = now
-    # Each time both, beside each other: neither is suspected of anything.
-    assert (one.process.kills, one.runs) == (3, [1, *[1, 2] * 3])
-    # What ends a worker by itself meanwhile still is.
+        # Both at once: neither is suspected of anything.
+        assert one.runs == [1, 2]
+        life = one.agent._supervisor._life
+        assert life is not None
+        life.outgrown_at = now if number < 2 else None
+    # A worker that ends by itself is held against them.
     for _ in range(2):
         one.die(-11, now)
-    assert len(agent._dispatcher.snapshot(now).quarantined) == 1
+    assert len(one.agent._dispatcher.snapshot(now).quarantined) == 1

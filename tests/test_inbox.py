@@ -6,13 +6,15 @@ from edge_agent.core.protocol import Cancelled
 from edge_agent.inbox import MAX_INBOX, Inbox
 from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import Broken, Disconnected
+from edge_agent.worker.process import EngineProcess
+from edge_agent.worker.supervisor import FromWorker
 from tests.helpers.support import inbound, received
 
 
 def test_the_workers_events_come_before_requests_that_wait_and_each_kind_in_order() -> None:
     inbox = Inbox()
     requests = [received(inbound("t", payload)) for payload in ("first", "second")]
-    events = [Cancelled(id=number) for number in (1, 2)]
+    events = [FromWorker(cast("EngineProcess", None), Cancelled(id=number)) for number in (1, 2)]
     for request, event in zip(requests, events, strict=True):
         inbox.deliver(request)
         inbox.deliver(event)

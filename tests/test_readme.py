@@ -16,7 +16,8 @@ import pytest
 from pydantic import BaseModel
 
 from edge_agent import cli
-from edge_agent.commands.commands import Authority, SwitchFields, fields_of
+from edge_agent.commands.authority import Authority
+from edge_agent.commands.fields import SwitchFields, fields_of
 from edge_agent.core.config import COMMANDS, ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig
 from edge_agent.core.envelope import Options
 from edge_agent.core.messages import Code, Status

@@ -1,174 +1,290 @@
-"""Commands from the bus: who may, whether it is well formed, and what to answer. The agent does the deeds."""
+"""Commands from the bus, and the signals that do the same: checked, carried out, each answered exactly once."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeVar
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
+from edge_agent.commands.authority import NONCES_FILE, Authority, Nonces
+from edge_agent.commands.fields import (
+    CancelFields,
+    CommandError,
+    CommandFields,
+    DrainFields,
+    ReleaseFields,
+    RollbackFields,
+    SwitchFields,
+    encode_result,
+    fields_of,
+    parse_command,
+)
+from edge_agent.core.clock import timestamp
+from edge_agent.core.config import COMMANDS, Config
+from edge_agent.core.config_file import ConfigError
+from edge_agent.core.errors import cut, shown
+from edge_agent.core.inbound import Message
+from edge_agent.core.publications import Publication, json_publication
+from edge_agent.core.topics import reply_topic_fault
+from edge_agent.loader import file_faults, load_config
+from edge_agent.models.switch import ModelSwitch, Switched, SwitchError, SwitchFailed
+from edge_agent.requests.dispatcher import Dispatcher
+from edge_agent.status.presence import Presence, State
+from edge_agent.status.publisher import StatusPublisher
 
-from edge_agent.commands.nonces import Nonces
-from edge_agent.core.errors import first_fault, shown
-from edge_agent.core.strict_json import NotJsonError, encode, parse_json
-from edge_agent.models.switch_attempt import SwitchError
+log = logging.getLogger(__name__)
 
-MAX_AGE_S = 60.0
-
-
-# No command needs a hundredth of it; and a result holds its `id`, and waits for a broker that may be away.
-MAX_COMMAND_BYTES = 1 << 16
+# Their messages quote the sender and stay out of the log.
+_QUOTING_CODES = ("bad_json", "bad_field", "unknown_command", "not_found")
+# An empty payload also clears a retained command, which must not carry it out.
+_ALLOWED_EMPTY = ("ping", "health")
+# What a reload applies; everything else needs a restart.
+_LIVE = ("tasks", "queue", "health", "commands", "governor", "homeassistant", "log")
 
 
-class CommandError(Exception):
-    """The command is not carried out."""
+@dataclass(slots=True)
+class _Asked:
+    """A command that is to be answered. id: the caller's; None until the payload is parsed."""
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-class Fields(BaseModel):
-    """Of any command."""
-
-    # A misspelt `reply_to` would cancel everybody's request of that id.
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+    topic: str
+    correlation: bytes | None
     id: Any = None
-    ts: Any = None
-    nonce: Any = None
-    hmac: Any = None
 
 
-_T = TypeVar("_T", bound=Fields)
+@dataclass(frozen=True, slots=True)
+class _Drain:
+    """ends_at: when the rest is cancelled. asked: None = a signal asked for it."""
+
+    ends_at: float
+    asked: _Asked | None
 
 
-class DrainFields(Fields):
-    timeout_s: Annotated[float, Field(ge=0, le=3600, strict=True)] | None = None
+class Commands:
+    """Belongs to the agent's thread. Raises OSError if the key file cannot be read.
 
+    publish: sends a result, also to a broker that is away now. apply_config: has every part use a new configuration.
+    """
 
-class CancelFields(Fields):
-    request_id: str | int
-    reply_to: StrictStr | None = None
+    def __init__(
+        self,
+        config: Config,
+        config_path: Path,
+        *,
+        publish: Callable[[Publication], object],
+        apply_config: Callable[[Config], None],
+        presence: Presence,
+        dispatcher: Dispatcher,
+        model_switch: ModelSwitch,
+        status: StatusPublisher,
+    ) -> None:
+        self.config = config
+        # A drain that cannot be called off, and its end.
+        self.is_stopping = self.is_stopped = False
+        self._config_path = config_path
+        self._publish = publish
+        self._apply_config = apply_config
+        self._presence = presence
+        self._dispatcher = dispatcher
+        self._model_switch = model_switch
+        self._status = status
+        self._drain: _Drain | None = None
+        self._switch_asked: _Asked | None = None
+        self._nonces = Nonces(config.state_dir / NONCES_FILE)
+        self._set_key(_read_key(config))
 
-    @field_validator("request_id", mode="plain")
-    @classmethod
-    def _check_id(cls, value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise ValueError("should be a string or an integer")  # noqa: TRY004 - for pydantic
-        return value
-
-
-class ReleaseFields(Fields):
-    fingerprint: Annotated[StrictStr, Field(pattern="^[0-9a-f]{16}$")]
-
-
-class RollbackFields(Fields):
-    """model: of the [models.NAME] tables, of which there is one."""
-
-    model: Literal["default"]
-
-
-class SwitchFields(RollbackFields):
-    bundle: StrictStr
-    allow_downgrade: StrictBool = False
-
-    @field_validator("bundle")
-    @classmethod
-    def _check_bundle(cls, bundle: str) -> str:
-        if bundle in ("", ".", "..") or not bundle.isprintable() or "/" in bundle:
-            raise ValueError("should be the name of a folder in models_dir")
-        return bundle
-
-
-def parse_command(payload: bytes) -> dict[str, Any]:
-    """The command's fields; an empty payload has none. Raises CommandError."""
-    if len(payload) > MAX_COMMAND_BYTES:
-        message = f"payload: should have at most {MAX_COMMAND_BYTES} bytes (got {len(payload)})"
-        raise CommandError("too_long", message)
-    try:
-        value = parse_json(payload.decode("utf-8")) if payload.strip() else {}
-    except UnicodeDecodeError as error:
-        raise CommandError("not_utf8", f"payload: should be UTF-8 ({error.reason} at byte {error.start})") from error
-    except NotJsonError as error:
-        raise CommandError("bad_json", f"payload: should be strict JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CommandError("bad_field", f"payload: should be an object (got {shown(value)})")
-    return value
-
-
-def fields_of(kind: type[_T], fields: dict[str, Any]) -> _T:
-    """A command's fields as its kind has them. Raises CommandError."""
-    try:
-        return kind.model_validate(fields)
-    except ValidationError as error:
-        raise CommandError("bad_field", first_fault(error, known=kind.model_fields, model=kind)) from error
-
-
-def encode_result(identity: Any, data: Any = None, error: CommandError | SwitchError | None = None) -> bytes:
-    """The reply on `cmd/<op>/result`."""
-    return encode(
-        {
-            "id": identity,
-            "status": "failed" if error else "ok",
-            "error": {"code": error.code, "message": error.message} if error else None,
-            "data": data,
-        }
-    )
-
-
-def _text(name: str, value: object) -> str:
-    if isinstance(value, str) and value:
-        return value
-    message = f"{name}: should be a string, and not empty (got {shown(value)}); this board wants signed commands"
-    raise CommandError("unauthorized", message)
-
-
-def _seconds(ts: object) -> float | None:
-    try:
-        moment = datetime.fromisoformat(ts) if isinstance(ts, str) else None
-    except ValueError:
-        return None
-    return None if moment is None or moment.tzinfo is None else moment.timestamp()
-
-
-class Authority:
-    """Refuses commands without a fresh HMAC, where a key is configured."""
-
-    def __init__(self, key: bytes | None, nonces: Nonces | None = None) -> None:
-        """nonces: of commands that were carried out before; None = of none."""
+    def _set_key(self, key: bytes | None) -> None:
         self._key = key
-        self._nonces = Nonces() if nonces is None else nonces
+        self._authority, self._key_since = Authority(key, self._nonces), time.monotonic()
 
-    def check(self, operation: str, fields: dict[str, Any], now: float, known_s: float = MAX_AGE_S) -> None:
-        """Raises CommandError(unauthorized).
+    @property
+    def drain_ends_at(self) -> float | None:
+        """When `tick` has something to do; None = there is no drain."""
+        return None if self._drain is None else self._drain.ends_at
 
-        now: seconds since 1970. known_s: for how long, by no clock that is set, this agent has been here; what came to
-        an earlier one that lost its nonces is not for this one.
-        """
-        if self._key is None:
+    def receive(self, message: Message) -> None:
+        """One message below `cmd/`."""
+        operation = self.config.topics.operation_of_command(message.topic)
+        if operation is None:
             return
-        if not self._key:
-            raise CommandError("unauthorized", "the key file of this board is empty: no command can be signed for it")
-        signed = dict(fields)
-        given, nonce = _text("hmac", signed.pop("hmac", None)), _text("nonce", signed.get("nonce"))
-        ts = _seconds(signed.get("ts"))
-        since = now - min(known_s, MAX_AGE_S)
-        if ts is None or not since <= ts <= now + MAX_AGE_S:
-            here, start = (datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") for at in (now, now - known_s))
-            allowed = f"within {MAX_AGE_S:.0f} s of the time here, {here}, and after the agent's start, {start}"
-            message = f"ts: should be an RFC 3339 time {allowed} (got {shown(signed.get('ts'))})"
-            raise CommandError("unauthorized", message)
-        if not hmac.compare_digest(given.lower().encode(), self.sign(operation, signed).encode()):
-            raise CommandError("unauthorized", "hmac: does not fit the command")
-        if nonce in self._nonces:
-            raise CommandError("unauthorized", "nonce: seen before")
-        self._nonces.add(nonce)
+        topic = message.response_topic
+        if topic is None or reply_topic_fault(topic, self.config.reply_topics):
+            topic = self.config.topics.command_result(operation)
+        asked = _Asked(topic, message.correlation)
+        try:
+            fields = parse_command(message.payload)
+            asked.id = fields.get("id")
+            self._check(operation, fields)
+            if not message.payload.strip() and operation not in _ALLOWED_EMPTY:
+                raise CommandError("bad_json", "payload: should be an object, {} at least (got nothing)")
+            # One kind of line per command: a flood of `ping` must not hide a `drain` from the log.
+            log.info(f"command op={operation}")
+            data = self._execute(operation, fields, asked)
+        except (CommandError, SwitchError) as error:
+            reason = "its result says why" if error.code in _QUOTING_CODES else error.message
+            log.info("command refused op=%r code=%s: %s", cut(operation), error.code, reason)
+            self._answer(asked, error=(error.code, error.message))
+        except Exception:
+            log.exception("command failed op=%r", cut(operation))
+            self._answer(asked, error=("internal", "the command met a fault of the agent"))
+        else:
+            if data is not None:
+                self._answer(asked, data)
 
-    def sign(self, operation: str, fields: dict[str, Any]) -> str:
-        """Hex HMAC-SHA-256 over `<operation>\\n` and the canonical JSON of the fields."""
-        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hmac.new(self._key or b"", f"{operation}\n{canonical}".encode(), hashlib.sha256).hexdigest()
+    def _answer(self, asked: _Asked | None, data: Any = None, error: tuple[str, str] | None = None) -> None:
+        if asked is not None:
+            payload = encode_result(asked.id, data, error)
+            self._publish(json_publication(asked.topic, payload, correlation=asked.correlation))
+
+    def _check(self, operation: str, fields: dict[str, Any]) -> None:
+        """Raises CommandError if the command does not exist, is not enabled or not signed."""
+        enabled = self.config.commands.allow
+        if operation not in COMMANDS:
+            message = f"command: there is no {shown(operation)}; there is {', '.join(COMMANDS)}"
+            raise CommandError("unknown_command", message)
+        if operation not in enabled:
+            allowed = ", ".join(enabled) or "none"
+            raise CommandError("not_allowed", f"command: {operation} is not enabled here; enabled: {allowed}")
+        self._authority.check(operation, fields, time.time(), time.monotonic() - self._key_since)
+
+    def _execute(self, operation: str, fields: dict[str, Any], asked: _Asked) -> dict[str, Any] | None:
+        """Gives the result's data; None = it is answered later. Raises CommandError, SwitchError."""
+        if operation in ("ping", "health", "resume", "reload"):
+            fields_of(CommandFields, fields)
+        match operation:
+            case "ping":
+                return {"ts": timestamp(), "session": self._presence.session}
+            case "health":
+                self._status.publish_health()
+                return {"seq": self._status.health_sequence}
+            case "drain":
+                self._start_drain("drain command", fields_of(DrainFields, fields).timeout_s, time.monotonic(), asked)
+                return None
+            case "resume":
+                return self._resume()
+            case "cancel":
+                return self._cancel(fields_of(CancelFields, fields))
+            case "reload":
+                return self.reload()
+            case "model-switch":
+                wanted = fields_of(SwitchFields, fields)
+                self._check_can_switch()
+                is_started = self._model_switch.start(wanted.bundle, allow_downgrade=wanted.allow_downgrade)
+            case "model-rollback":
+                fields_of(RollbackFields, fields)
+                self._check_can_switch()
+                is_started = self._model_switch.roll_back()
+            case _:
+                return self._release(fields_of(ReleaseFields, fields).fingerprint)
+        if not is_started:
+            return {"changed": False}
+        self._switch_asked = asked
+        return None
+
+    def _cancel(self, wanted: CancelFields) -> dict[str, Any]:
+        cancelled = self._dispatcher.cancel(wanted.request_id, wanted.reply_to, time.monotonic())
+        if cancelled == 0:
+            raise CommandError("not_found", f"request_id: nothing waits or runs as {shown(wanted.request_id)}")
+        return {"cancelled": cancelled}
+
+    def _release(self, fingerprint: str) -> dict[str, Any]:
+        if not self._dispatcher.release_quarantined(fingerprint):
+            raise CommandError("not_quarantined", f"fingerprint: none of those in health (got {fingerprint})")
+        return {}
+
+    def _check_can_switch(self) -> None:
+        if self.is_stopping:
+            raise CommandError("stopping", "the agent is stopping and switches no model")
+        if self._dispatcher.is_draining:
+            raise CommandError("draining", "the agent is draining: resume first")
+
+    def switch_ended(self, end: Switched | SwitchFailed) -> None:
+        """Answers the command that started the switch."""
+        asked, self._switch_asked = self._switch_asked, None
+        if isinstance(end, Switched):
+            self._answer(asked, end.data)
+        else:
+            self._answer(asked, error=(end.error.code, end.error.message))
+
+    def stop(self, now: float) -> None:
+        """A drain that cannot be called off; `is_stopped` at its end."""
+        self.is_stopping = True
+        log.info("stopping waiting=%d active=%d", self._dispatcher.waiting, self._dispatcher.active)
+        self._start_drain("stopping", None, now, None)
+
+    def _start_drain(self, reason: str, timeout_s: float | None, now: float, asked: _Asked | None) -> None:
+        """timeout_s: None = as configured."""
+        self._end_drain(0)
+        self._dispatcher.start_drain()
+        # Before anything is published: a fault there must not leave a drain without an end.
+        self._drain = _Drain(now + (self.config.queue.drain_timeout_s if timeout_s is None else timeout_s), asked)
+        if self._presence.state is not State.OFFLINE:
+            self._status.publish_state(State.DRAINING, reason)
+            self._status.publish_health()
+
+    def tick(self, now: float) -> None:
+        """Ends a drain that is done or out of time."""
+        if self._drain is None:
+            return
+        if now >= self._drain.ends_at:
+            cancelled = self._dispatcher.cancel_all("the drain ran out of time", now)
+            log.info("drain ran out of time cancelled=%d", cancelled)
+            self._end_drain(cancelled)
+        elif self._dispatcher.is_idle:
+            self._end_drain(0)
+
+    def _end_drain(self, cancelled: int) -> None:
+        drain, self._drain = self._drain, None
+        if drain is not None:
+            self.is_stopped = self.is_stopping
+            self._answer(drain.asked, {"cancelled": cancelled})
+
+    def _resume(self) -> dict[str, Any]:
+        if self.is_stopping:
+            raise CommandError("stopping", "the agent is stopping and cannot resume")
+        self._end_drain(0)
+        self._dispatcher.end_drain()
+        if self._presence.state is State.DRAINING:
+            self._status.publish_state(State.ONLINE, None)
+            self._status.publish_health()
+        return {}
+
+    def reload(self) -> dict[str, Any]:
+        """Applies what can change while running; gives what was applied, and what needs a restart.
+
+        Raises CommandError.
+        """
+        try:
+            config = load_config(self._config_path)
+            if faults := file_faults(config):
+                raise ConfigError(self._config_path, faults)
+        except ConfigError as error:
+            raise CommandError("bad_config", "; ".join(error.faults)) from error
+        needs_restart = []
+        if config.queue.journal != (journal := self.config.queue.journal):
+            needs_restart.append("queue.journal")
+            config = config.model_copy(update={"queue": config.queue.model_copy(update={"journal": journal})})
+        changed = [name for name in type(config).model_fields if getattr(config, name) != getattr(self.config, name)]
+        config = self.config.model_copy(update={name: getattr(config, name) for name in _LIVE})
+        if (key := _read_key(config)) != self._key:
+            self._set_key(key)
+        self.config = config
+        self._apply_config(config)
+        applied = [name for name in changed if name in _LIVE]
+        needs_restart += [name for name in changed if name not in _LIVE]
+        log.info("reloaded applied=%s needs_restart=%s", ",".join(applied) or "-", ",".join(needs_restart) or "-")
+        return {"applied": applied, "needs_restart": needs_restart}
+
+    def reload_on_signal(self) -> None:
+        try:
+            self.reload()
+        except CommandError as error:
+            log.warning("reload refused, the configuration stays as it was: %s", error.message)
+
+
+def _read_key(config: Config) -> bytes | None:
+    """Raises OSError."""
+    key_file = config.commands.key_file
+    return None if key_file is None else key_file.read_bytes().strip()

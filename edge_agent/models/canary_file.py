@@ -1,6 +1,6 @@
-"""A bundle's canaries.json, whose templates are Jinja from whoever made the bundle: rendered by a process of its own.
+"""Reads a bundle's canaries.json in a process of its own: its Jinja templates come from the maker of the bundle.
 
-The sandbox bounds neither loops nor what grows in them, and the agent's own thread must not wait for them.
+The sandbox bounds neither loops nor what they build, and the agent must not wait for them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from edge_agent.requests.tasks import Task
 
 _CPU_S = 2.0
 _MEMORY_BYTES = 128_000_000
-# Of what is asked; the file itself has at most MAX_BYTES.
-_MOST_BYTES = 8 * MAX_BYTES
+# All rendered requests together; the file itself has at most MAX_BYTES.
+_MAX_RENDERED_BYTES = 8 * MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Canaries as they are asked. prefixes: what the prompts of their tasks begin with."""
+    """Canaries with their prompts rendered. prefixes: the beginnings of their tasks' prompts."""
 
     runs: tuple[Run, ...]
     prefixes: tuple[TaskPrefix, ...]
@@ -33,6 +33,7 @@ class Questions:
 
     @classmethod
     def of(cls, canaries: Canaries) -> Questions:
+        """Renders every template, without bounds."""
         runs = tuple(canaries.run(index, index) for index in range(len(canaries.canaries)))
         prefixes = tuple(Task(name, config).prefix() for name, config in canaries.tasks.items())
         return cls(runs, prefixes, Answers(tolerances=canaries.tolerances, canaries=canaries.canaries))
@@ -42,26 +43,47 @@ class Questions:
         return self.answers.canaries
 
     def run(self, index: int, number: int) -> Run:
-        """What the worker is asked for a canary, with this number."""
+        """The request of a canary, with this number."""
         return replace(self.runs[index], id=number)
 
     def difference(self, index: int, event: Finished | Refused | Failed) -> str | None:
-        """How the worker's answer is not the recorded one; None = it is."""
+        """How an answer differs from the recorded one; None = it does not."""
         return self.answers.difference(index, event)
+
+
+class CanaryRound:
+    """One pass over canaries, one at a time: requests that run side by side may be rounded differently."""
+
+    def __init__(self, canaries: Questions) -> None:
+        self._canaries = canaries
+        self.asked = 0
+        self.differences: list[str] = []
+
+    @property
+    def next_run(self) -> Run | None:
+        """The next request; None = the round is over."""
+        return self._canaries.runs[self.asked] if self.asked < len(self._canaries.runs) else None
+
+    def add(self, answer: Finished | Refused | Failed) -> None:
+        """The answer to `next_run`."""
+        difference = self._canaries.difference(self.asked, answer)
+        if difference is not None:
+            self.differences.append(difference)
+        self.asked += 1
 
 
 _QUESTIONS = TypeAdapter(Questions)
 
 
 def read_questions(path: Path) -> Questions:
-    """Raises CanaryError; OSError."""
+    """Raises CanaryError, OSError."""
     with path.open("rb") as file:
-        return _tried(file.read(MAX_BYTES + 1))
+        return _render_apart(file.read(MAX_BYTES + 1))
 
 
-# A switch reads them, and who asks them from then on.
+# A switch reads the file of the new bundle, then the watch reads it before each round.
 @lru_cache(maxsize=2)
-def _tried(data: bytes) -> Questions:
+def _render_apart(data: bytes) -> Questions:
     try:
         return _QUESTIONS.validate_json(tried_apart("edge_agent.models.canary_file", data))
     except OutOfBoundsError as error:
@@ -72,8 +94,8 @@ def _main() -> int:
     try:
         with bounded(cpu_s=_CPU_S, memory_bytes=_MEMORY_BYTES):
             found = _QUESTIONS.dump_json(Questions.of(decode(sys.stdin.buffer.read())))
-        if len(found) > _MOST_BYTES:
-            raise CanaryError(f"{FILE}: should ask at most {_MOST_BYTES} bytes (got {len(found)})")
+        if len(found) > _MAX_RENDERED_BYTES:
+            raise CanaryError(f"{FILE}: should ask at most {_MAX_RENDERED_BYTES} bytes (got {len(found)})")
     except (CanaryError, OutOfBoundsError) as error:
         sys.stdout.buffer.write(str(error).encode(errors="backslashreplace"))
         return FAULTY

@@ -1,7 +1,6 @@
-"""Which bundle is in force, over restarts: one small file in `state_dir`, and the configuration where it says nothing.
+"""Which bundle is in force over restarts: a small file in `state_dir`, and the configured path where there is none.
 
-The file exists from the first switch on, and is whole at any moment: the new one is on the disk before it takes the
-name. It is void once the configuration names another path than at the switch: who edits that means it.
+The first switch writes the file. It is void once the configuration names another path than at the switch.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ FILE = "model-1.json"
 
 
 class Record(BaseModel):
-    """configured: what the configuration named at the switch. previous: what a rollback goes back to."""
+    """configured: the configuration's path at the switch. previous: what a rollback returns to."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -35,8 +34,8 @@ class Record(BaseModel):
     previous: Path | None
 
 
-def read(config: Config) -> Record | None:
-    """The switch that is in force; None = there was none, or it is void, or the file cannot be read."""
+def read_record(config: Config) -> Record | None:
+    """The switch in force; None = there was none, or it is void, or the file cannot be read."""
     record = _read_file(config.state_dir / FILE)
     return record if record is not None and record.configured == config.models["default"].path else None
 
@@ -50,36 +49,36 @@ def _read_file(path: Path) -> Record | None:
         return None
 
 
-def write(state_dir: Path, record: Record) -> None:
-    """On the disk when it returns; before that, a loss of power leaves the old one. Raises OSError."""
+def write_record(state_dir: Path, record: Record) -> None:
+    """On the disk when it returns; a loss of power before that leaves the old one. Raises OSError."""
     state_files.replace(state_dir / FILE, record.model_dump_json(by_alias=True).encode() + b"\n")
 
 
-def forget(state_dir: Path) -> None:
-    """From now on the configuration counts. Raises OSError."""
+def remove_record(state_dir: Path) -> None:
+    """The configured path is in force again. Raises OSError."""
     (state_dir / FILE).unlink(missing_ok=True)
     state_files.sync_folder(state_dir)
 
 
 def in_force(config: Config) -> Path:
-    """What `run` would open first: a bundle, or what the configuration names."""
-    record = read(config)
+    """The path that `run` would open first."""
+    record = read_record(config)
     return config.models["default"].path if record is None else record.current
 
 
 def open_in_force(config: Config) -> Model:
-    """The model to run: that of the last switch; if it does not open, the one before; else the configured one.
+    """The model to run: that of the last switch, else the one before it, else the configured one.
 
-    Raises ModelError if the last of them does not open.
+    Each is tried if the one before does not open. Raises ModelError if the configured one does not open either.
     """
     configured = config.models["default"]
     record = _read_file(config.state_dir / FILE)
     if record is not None and record.configured != configured.path:
-        log.warning("models.default.path is not what it was at the last model-switch: it counts from now on")
+        log.warning("models.default.path was changed since the last model-switch: it is in force from now on")
         record = None
-        # Else a path that is changed back would bring back what nobody thinks of any more.
+        # Otherwise the old switch would be back as soon as the path is changed back.
         try:
-            forget(config.state_dir)
+            remove_record(config.state_dir)
         except OSError as error:
             log.warning("%s cannot be removed: %s", config.state_dir / FILE, error)
     paths = [] if record is None else [record.current, *filter(None, [record.previous])]
@@ -91,14 +90,14 @@ def open_in_force(config: Config) -> Model:
             log.error("the bundle in force does not open: %s", error)  # noqa: TRY400 - no fault of ours
             faults.append(str(error))
         else:
-            return _warned(model, faults)
-    model = _warned(open_model("default", configured.path, configured.public_key, configured.chat_templates), faults)
+            return _as_fallback(model, faults)
+    model = open_model("default", configured.path, configured.public_key, configured.chat_templates)
     if record is None:
         keep_engine_states(config.state_dir, [model])
-    return model
+    return _as_fallback(model, faults)
 
 
-def _warned(model: Model, faults: list[str]) -> Model:
+def _as_fallback(model: Model, faults: list[str]) -> Model:
     if not faults:
         return model
     warning = f"runs because what was switched to does not open: {'; '.join(faults)}"
@@ -106,10 +105,10 @@ def _warned(model: Model, faults: list[str]) -> Model:
 
 
 def keep_engine_states(state_dir: Path, models: list[Model]) -> None:
-    """Removes what was kept of other models."""
-    wanted = {model.engine_state(state_dir).name for model in models}
+    """Removes what the engine kept of all other models."""
+    wanted = {model.engine_state(state_dir) for model in models}
     try:
-        others = [folder for folder in engine_states(state_dir).iterdir() if folder.name not in wanted]
+        others = [folder for folder in engine_states(state_dir).iterdir() if folder not in wanted]
     except OSError:
         return
     for folder in others:

@@ -1,311 +1,360 @@
-"""A model takes the place of another: verified, loaded, asked its canaries, recorded, and only then in force.
+"""A model switch: verify the bundle, make room, load it, ask its canaries, record it; then it is in force.
 
-Until it is recorded, any fault leaves the old model where it was. Where memory is short, the old one ends what it runs
-and goes first. Belongs to the agent's thread; what may take long (hashes, the disk) is done by a thread of its own.
+Any fault before the record is on the disk leaves the old model in force. Where memory is short, the old worker finishes
+what it runs and ends first. Hashing, loading and writing happen in background threads; all else in the agent's thread.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, wait
 from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edge_agent.board.process import resident_mb
+from edge_agent.core.background import in_background
 from edge_agent.core.config import Config
-from edge_agent.core.errors import end_of_log, how_ended, shown, shown_path
-from edge_agent.core.load_progress import LOAD_SILENCE_S
-from edge_agent.core.protocol import Cancelled, Failed, Finished, LoadFailed, Partial, Ready, Refused
-from edge_agent.models import record as model_record
-from edge_agent.models.bundle import MANIFEST_FILE
-from edge_agent.models.switch_attempt import (
-    Answer,
-    Attempt,
-    How,
-    Opened,
-    Phase,
-    Recorded,
-    SwitchError,
-    needed_mb,
-    open_bundle,
-    record,
-)
+from edge_agent.core.errors import printable, shown, shown_path
+from edge_agent.core.model import Model, ModelError
+from edge_agent.core.protocol import Ready
+from edge_agent.models import record
+from edge_agent.models.bundle import MANIFEST_FILE, path_fault
+from edge_agent.models.canaries import CanaryError
+from edge_agent.models.canary_file import Questions
+from edge_agent.models.proof import load_and_ask, verify
 from edge_agent.requests.dispatcher import Dispatcher
-from edge_agent.worker.process import WorkerExited
-from edge_agent.worker.supervisor import SILENCE_S, FromWorker, Supervisor
+from edge_agent.worker.client import Worker, WorkerError
+from edge_agent.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
+# A disk that gives nothing for this long will not answer any more.
+READ_SILENCE_S = 300.0
+# A process that is still there this long after SIGKILL hangs in the kernel.
+DYING_S = 60.0
+# The agent waits this long at its stop for a record that is being written.
 _STOP_S = 5.0
 _MOST_NAMED = 10
-# A disk that gives nothing for so long will not answer any more; a process that was killed so long ago, and is still
-# there, hangs in the kernel.
-READ_SILENCE_S = 300.0
-DYING_S = 60.0
-# By phase: how long it may stand still, what the switch fails with then, and why. Requests may take their time.
-_LIMITS = {
-    Phase.VERIFYING: (READ_SILENCE_S, "bundle_refused", "the disk gave nothing more of the bundle"),
-    Phase.WAITING: (DYING_S, "load_failed", "the worker that the last switch replaced was killed and did not end"),
-    Phase.ENDING: (DYING_S, "load_failed", "the old worker was killed and did not end"),
-    Phase.LOADING: (LOAD_SILENCE_S, "load_failed", "the new worker did not get on"),
-    Phase.ASKING: (SILENCE_S, "load_failed", "the new worker did not get on"),
-}
+# The memory of an unknown worker: the weights twice, as fast kernels have their own layout, and context and process.
+COPIES, BASE_MB = 2.0, 500.0
+
+_T = TypeVar("_T")
+# Advances at each tick of the agent.
+_Steps = Generator[None, None, _T]
+
+
+class SwitchError(Exception):
+    """The switch fails, the old model stays in force. code: `error.code` of the command's result."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class How(StrEnum):
+    SWITCH = "switch"
+    ROLLBACK = "rollback"
+    # Other files were found in the model's place at a restart of its worker.
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """Another model is in force. event: for `event/model-switched`; data: for the command's result."""
+
+    ready: Ready
+    event: dict[str, Any]
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchFailed:
+    """The old model is in force. event: for `event/model-switch-failed`."""
+
+    error: SwitchError
+    event: dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One switch. worker: of the new model; is_old_gone: the old model's worker ended first, for its memory."""
+
+    source: Path
+    how: How
+    allow_downgrade: bool
+    parts_read: int = 0
+    worker: Worker | None = None
+    is_holding: bool = False
+    is_old_gone: bool = False
+    recording: Future[None] | None = None
+
+    def part_read(self) -> None:
+        self.parts_read += 1
 
 
 class ModelSwitch:
-    """One switch at a time. deliver: puts an event into the agent's inbox, which gives it to `hear`.
+    """At most one switch at a time. `tick` advances it and gives its end.
 
-    spare_mb: memory that may be taken before the board is short of it; None = unknown. adopted: called when another
-    model's worker has become the one in force, with the event to tell; failed: with the event, when none has.
-    worker_exited: when it has ended just before.
+    spare_mb: memory that can be taken before the board is short of it; None = unknown.
     """
 
     def __init__(
         self,
         config: Config,
-        *,
         supervisor: Supervisor,
         dispatcher: Dispatcher,
-        deliver: Callable[[Opened | Recorded], None],
         spare_mb: Callable[[float], float | None],
-        adopted: Callable[[dict[str, Any], Ready, float], None],
-        failed: Callable[[dict[str, Any]], None],
-        worker_exited: Callable[[WorkerExited, float], None],
     ) -> None:
         self._config = config
         self._supervisor = supervisor
         self._dispatcher = dispatcher
-        self._deliver = deliver
         self._spare_mb = spare_mb
-        self._adopted = adopted
-        self._failed = failed
-        self._worker_exited = worker_exited
-        self._attempt: Attempt | None = None
-        self._thread: threading.Thread | None = None
-        record = model_record.read(config)
-        found = None if record is None else record.previous
-        # At a start that had to take it, there is nothing left.
-        supervisor.previous = None if found == supervisor.model.source else found
+        self._attempt: _Attempt | None = None
+        self._steps: _Steps[Switched] | None = None
+        self._now = 0.0
+        found = record.read_record(config)
+        self._previous = None if found is None else found.previous
 
     @property
-    def phase(self) -> Phase | None:
-        """None = there is no switch."""
-        return None if self._attempt is None else self._attempt.phase
+    def is_underway(self) -> bool:
+        return self._attempt is not None
 
     @property
     def is_holding(self) -> bool:
-        """Whether requests wait for its end, as there is no memory for two models."""
-        return self._attempt is not None and not self._attempt.is_beside
+        """Whether requests wait for the end of the switch."""
+        return self._attempt is not None and self._attempt.is_holding
 
-    def switch(self, bundle: str, *, allow_downgrade: bool, now: float, answer: Answer) -> None:
-        """Raises SwitchError if it does not begin; else `answer` is called once."""
+    @property
+    def previous(self) -> Path | None:
+        """What a rollback returns to; None after a start that fell back to it."""
+        return None if self._previous == self._supervisor.model.source else self._previous
+
+    def start(self, bundle: str, *, allow_downgrade: bool) -> bool:
+        """Starts a switch to a folder in models_dir. False: this model runs already. Raises SwitchError."""
         source = self._config.models_dir / bundle
         try:
             is_folder = source.is_dir()
-        except OSError as error:  # no folder can have the name, say
+        except OSError as error:  # for example, the name is too long
             message = f"bundle: should be a folder in models_dir: {error.strerror} (got {shown(bundle)})"
             raise SwitchError("bad_field", message) from error
         if not is_folder:
-            there = _bundles_in(self._config.models_dir)
-            raise SwitchError("not_found", f"bundle: should be a folder in models_dir: {there} (got {shown(bundle)})")
-        self._begin(Attempt(source.resolve(), How.SWITCH, allow_downgrade, answer, now))
+            bundles = _bundles_in(self._config.models_dir)
+            raise SwitchError("not_found", f"bundle: should be a folder in models_dir: {bundles} (got {shown(bundle)})")
+        return self._start(_Attempt(source.resolve(), How.SWITCH, allow_downgrade))
 
-    def roll_back(self, *, now: float, answer: Answer) -> None:
-        """As `switch`, to what was in force before the last one."""
-        previous = self._supervisor.previous
-        if previous is None:
-            raise SwitchError("no_previous", "there was no switch that could be undone")
-        self._begin(Attempt(previous, How.ROLLBACK, allow_downgrade=True, answer=answer, since=now))
+    def roll_back(self) -> bool:
+        """As `start`, to the model that was in force before the last switch."""
+        if self.previous is None:
+            raise SwitchError("no_previous", "no switch can be undone")
+        return self._start(_Attempt(self.previous, How.ROLLBACK, allow_downgrade=True))
 
-    def hear(self, event: FromWorker | Opened | Recorded, now: float) -> None:
-        """Takes in what a thread has done, or what a worker says that is not the one in force."""
-        attempt = self._attempt
-        if isinstance(event, FromWorker):
-            if event.worker is self._supervisor.former:
-                self._hear_former(event, now)
-            elif attempt is not None and event.worker is self._supervisor.candidate:
-                self._hear_candidate(attempt, event, now)
-        elif event.attempt is attempt:
-            if isinstance(event, Opened):
-                self._on_opened(attempt, event, now)
-            else:
-                self._on_recorded(attempt, event, now)
-
-    def tick(self, now: float) -> None:
-        """To be called several times a second."""
-        former, attempt = self._supervisor.former, self._attempt
-        if former is not None and not self._dispatcher.is_former_busy:
-            # Nothing is left in it that is worth an orderly end; its WorkerExited follows.
-            former.kill()
-        if attempt is None:
-            return
-        if attempt.phase is Phase.WAITING and self._supervisor.former is None:
-            self._make_room(attempt, now)
-        if attempt.phase is Phase.DRAINING and not self._dispatcher.active:
-            self._supervisor.let_go()
-            self._dispatcher.worker_lost("its model is replaced", now)
-            attempt.phase, attempt.since = Phase.ENDING, now
-        if attempt.phase is Phase.ENDING and self._supervisor.former is None:
-            self._load(attempt, now)
-        attempt.look(now)
-        if attempt.phase is Phase.WAITING and self._dispatcher.is_former_busy:
-            attempt.since = now
-        limit = _LIMITS.get(attempt.phase)
-        if limit is not None and now - attempt.since > limit[0]:
-            limit_s, code, message = limit
-            self._fail(attempt, code, f"{message} for {limit_s:.0f} s", now)
-
-    def stop(self, now: float) -> None:
-        """The agent ends: what is not recorded by now is given up."""
-        attempt = self._attempt
-        if attempt is None:
-            return
-        if attempt.phase is Phase.RECORDING and self._thread is not None:
-            self._thread.join(_STOP_S)
-            if model_record.in_force(self._config) == attempt.source:
-                self._on_recorded(attempt, Recorded(attempt), now)
-                return
-        self._fail(attempt, "stopping", "the agent was stopped before the new model was in force", now)
-
-    def _begin(self, attempt: Attempt) -> None:
+    def _start(self, attempt: _Attempt) -> bool:
         if self._attempt is not None:
-            raise SwitchError("switching", "one switch at a time: another one is not done yet")
+            raise SwitchError("switching", "one switch at a time: another one is still under way")
         model = self._supervisor.model
         with suppress(OSError):
-            # What runs for want of another is asked for by name now.
+            # A fallback is switched to in earnest: the record names another model.
             if model.source == attempt.source and not model.is_fallback and model.is_unchanged():
-                attempt.answer({"changed": False})
-                return
-        log.info("model %s begins source=%s", attempt.how.value, shown_path(attempt.source))
-        self._attempt = attempt
-        configured = self._config.models["default"]
-        self._in_background(lambda: open_bundle(attempt, configured))
+                return False
+        log.info("model %s starts source=%s", attempt.how.value, shown_path(attempt.source))
+        self._attempt, self._steps = attempt, self._run(attempt)
+        return True
 
-    def _in_background(self, work: Callable[[], Opened | Recorded]) -> None:
-        self._thread = threading.Thread(target=lambda: self._deliver(work()), name="model-switch", daemon=True)
-        self._thread.start()
-
-    def _on_opened(self, attempt: Attempt, event: Opened, now: float) -> None:
-        old = self._supervisor.model
-        if event.model is None:
-            assert event.error is not None
-            self._fail(attempt, event.error.code, event.error.message, now)
-            return
-        attempt.model, attempt.canaries = event.model, event.canaries
-        if not attempt.allow_downgrade and (event.model.version or 0) < (old.version or 0):
-            message = f"version {event.model.version} is older than {old.version}, which runs"
-            self._fail(attempt, "downgrade", f"{message}; `allow_downgrade` would take it", now)
-            return
-        attempt.phase, attempt.since = Phase.WAITING, now
-        self.tick(now)
-
-    def _make_room(self, attempt: Attempt, now: float) -> None:
-        assert attempt.model is not None
-        old, ready = self._supervisor.model, self._supervisor.ready
-        wanted_mb = needed_mb(attempt.model, old, None if ready is None else resident_mb(ready.pid))
-        spare_mb = self._spare_mb(now)
-        if spare_mb is not None and wanted_mb <= spare_mb:
-            self._load(attempt, now)
-            return
-        log.info("the old model goes first: needed_mb=%.0f spare_mb=%s", wanted_mb, spare_mb)
-        attempt.is_beside, attempt.phase = False, Phase.DRAINING
-        self._dispatcher.hold()
-
-    def _load(self, attempt: Attempt, now: float) -> None:
-        assert attempt.model is not None
-        attempt.phase, attempt.since = Phase.LOADING, now
+    def tick(self, now: float) -> Switched | SwitchFailed | None:
+        """To be called several times a second."""
+        if self._attempt is None or self._steps is None:
+            return None
+        self._now = now
         try:
-            self._supervisor.try_out(attempt.model)
-        except OSError as error:
-            self._fail(attempt, "load_failed", f"there can be no worker: {error.strerror}", now)
+            next(self._steps)
+        except StopIteration as end:
+            self._attempt = self._steps = None
+            switched: Switched = end.value
+            return switched
+        except SwitchError as error:
+            return self._return_to_old(self._attempt, error)
         except Exception:
-            log.exception("a worker could not be started")
-            self._fail(attempt, "internal", "the new worker met a fault of the agent", now)
+            log.exception("a model switch failed")
+            return self._return_to_old(self._attempt, SwitchError("internal", "the switch met a fault of the agent"))
+        return None
 
-    def _hear_candidate(self, attempt: Attempt, event: FromWorker, now: float) -> None:
-        attempt.since = now
-        match event.event:
-            case Ready() as ready:
-                attempt.ready, attempt.phase = ready, Phase.ASKING
-                self._ask_next(attempt)
-            case LoadFailed(message=message):
-                self._fail(attempt, "load_failed", message, now)
-            case Finished() | Refused() | Failed() as answer if attempt.phase is Phase.ASKING:
-                assert attempt.canaries is not None
-                difference = attempt.canaries.difference(attempt.asked, answer)
-                if difference is not None:
-                    self._fail(attempt, "canaries_differ", difference, now)
-                    return
-                attempt.asked += 1
-                self._ask_next(attempt)
-            case WorkerExited() as end:
-                if attempt.phase is Phase.RECORDING:
-                    attempt.end = end
-                    return
-                words = end_of_log(end.log_tail)
-                how = how_ended(end.returncode) + (f": {words}" if words else "")
-                self._fail(attempt, "load_failed", f"the new worker ended: {how}", now)
+    def stop(self, now: float) -> Switched | SwitchFailed | None:
+        """The agent ends: a record that is being written is waited for, anything else is given up."""
+        if self._attempt is None:
+            return None
+        if self._attempt.recording is not None:
+            wait([self._attempt.recording], timeout=_STOP_S)
+            if (end := self.tick(now)) is not None:
+                return end
+        message = "the agent was stopped before the new model was in force"
+        return self._return_to_old(self._attempt, SwitchError("stopping", message))
 
-    def _hear_former(self, event: FromWorker, now: float) -> None:
-        match event.event:
-            case Finished() | Refused() | Failed() | Cancelled() as answer:
-                self._dispatcher.finish(answer, now)
-            case Partial() as partial:
-                self._dispatcher.partial(partial)
-            case WorkerExited(returncode=returncode):
-                self._supervisor.former = None
-                self._dispatcher.former_worker_lost(how_ended(returncode), now)
+    def _run(self, attempt: _Attempt) -> _Steps[Switched]:
+        """The switch from its start to its end. Raises SwitchError."""
+        model, canaries = yield from self._verify(attempt)
+        yield from self._wait_for_former("the worker that the last switch replaced")
+        if not self._fits_beside(model):
+            yield from self._end_old_worker(attempt)
+        ready = yield from self._load_and_ask(attempt, model, canaries)
+        yield from self._record(attempt, model)
+        return self._put_in_force(attempt, model, ready, canaries)
 
-    def _ask_next(self, attempt: Attempt) -> None:
-        """One at a time: what runs beside others may be rounded otherwise."""
-        canaries, candidate = attempt.canaries, self._supervisor.candidate
-        assert candidate is not None
-        if canaries is not None and attempt.asked < len(canaries.canaries):
-            candidate.send(canaries.run(attempt.asked, attempt.asked))
-            return
-        attempt.phase, self._supervisor.is_deciding = Phase.RECORDING, True
-        old, previous = self._supervisor.model, self._previous_after(attempt)
-        self._in_background(lambda: record(attempt, self._config, old, previous))
+    def _verify(self, attempt: _Attempt) -> _Steps[tuple[Model, Questions | None]]:
+        if fault := path_fault(attempt.source):
+            raise SwitchError("bundle_refused", f"bundle: {fault}")
+        configured = self._config.models["default"]
+        checking = in_background("model-switch", lambda: verify(attempt.source, configured, attempt.part_read))
+        parts_seen, progress_at = 0, self._now
+        while not checking.done():
+            yield
+            if attempt.parts_read != parts_seen:
+                parts_seen, progress_at = attempt.parts_read, self._now
+            elif self._now - progress_at > READ_SILENCE_S:
+                message = f"the disk gave nothing more of the bundle for {READ_SILENCE_S:.0f} s"
+                raise SwitchError("bundle_refused", message)
+        try:
+            model, canaries = checking.result()
+        except (ModelError, CanaryError, OSError) as error:
+            raise SwitchError("bundle_refused", str(error)) from error
+        old = self._supervisor.model
+        if not attempt.allow_downgrade and (model.version or 0) < (old.version or 0):
+            message = f"version {model.version} is older than {old.version}, which runs; `allow_downgrade` permits it"
+            raise SwitchError("downgrade", message)
+        return model, canaries
 
-    def _previous_after(self, attempt: Attempt) -> Path | None:
+    def _wait_for_former(self, what: str) -> _Steps[None]:
+        """Until that worker is gone: three workers would need too much memory."""
+        idle_at = self._now
+        while self._supervisor.has_former:
+            yield
+            if self._dispatcher.is_former_busy:
+                idle_at = self._now
+            elif self._now - idle_at > DYING_S:
+                raise SwitchError("load_failed", f"{what} was killed and did not end for {DYING_S:.0f} s")
+
+    def _fits_beside(self, model: Model) -> bool:
+        ready = self._supervisor.ready
+        wanted_mb = needed_mb(model, self._supervisor.model, None if ready is None else resident_mb(ready.pid))
+        spare_mb = self._spare_mb(self._now)
+        if spare_mb is not None and wanted_mb <= spare_mb:
+            return True
+        log.info("the old model goes first: needed_mb=%.0f spare_mb=%s", wanted_mb, spare_mb)
+        return False
+
+    def _end_old_worker(self, attempt: _Attempt) -> _Steps[None]:
+        attempt.is_holding = True
+        self._dispatcher.hold()
+        while self._dispatcher.active:
+            yield
+        attempt.is_old_gone = True
+        self._supervisor.retire()
+        self._dispatcher.worker_lost("its model is replaced", self._now)
+        yield from self._wait_for_former("the old worker")
+
+    def _load_and_ask(self, attempt: _Attempt, model: Model, canaries: Questions | None) -> _Steps[Ready]:
+        attempt.worker = worker = Worker(self._supervisor.load_command(model))
+        try:
+            worker.start()
+        except OSError as error:
+            raise SwitchError("load_failed", f"no worker can be started: {error.strerror}") from error
+        asking = in_background("model-switch", lambda: load_and_ask(worker, canaries))
+        while not asking.done():
+            yield
+        try:
+            ready, differences = asking.result()
+        except WorkerError as error:
+            raise SwitchError("load_failed", str(error)) from error
+        if differences:
+            raise SwitchError("canaries_differ", differences[0])
+        return ready
+
+    def _record(self, attempt: _Attempt, model: Model) -> _Steps[None]:
+        """From its end on, a start of the agent takes the new model."""
+        self._supervisor.pause_restarts()
+        after = record.Record(
+            configured=self._config.models["default"].path,
+            current=model.source,
+            previous=self._previous_after(attempt),
+        )
+        old = self._supervisor.model
+        attempt.recording = in_background("model-switch", lambda: _write(self._config, after, old, model))
+        while not attempt.recording.done():
+            yield
+        attempt.recording.result()
+
+    def _previous_after(self, attempt: _Attempt) -> Path | None:
+        """A bundle that was replaced in its own folder cannot be returned to."""
         old = self._supervisor.model.source
-        # A bundle that was replaced in its own folder is no more.
-        return self._supervisor.previous if old == attempt.source else old
+        return self.previous if old == attempt.source else old
 
-    def _on_recorded(self, attempt: Attempt, event: Recorded, now: float) -> None:
-        self._supervisor.is_deciding = False
-        if event.fault is not None:
-            self._fail(attempt, "not_recorded", event.fault, now)
-            return
-        assert attempt.model is not None
-        assert attempt.ready is not None
-        old, previous = self._supervisor.model, self._previous_after(attempt)
-        self._supervisor.adopt(attempt.model, attempt.ready, now)
+    def _put_in_force(self, attempt: _Attempt, model: Model, ready: Ready, canaries: Questions | None) -> Switched:
+        assert attempt.worker is not None
+        old, self._previous = self._supervisor.model, self._previous_after(attempt)
+        self._supervisor.adopt(model, attempt.worker, ready, self._now)
+        self._supervisor.resume_restarts()
         self._dispatcher.model_replaced()
-        self._supervisor.previous, self._attempt = previous, None
         log.info("model %s is in force source=%s", attempt.how.value, shown_path(attempt.source))
-        self._adopted(attempt.event(old), attempt.ready, now)
-        attempt.answer(attempt.result(old))
-        if attempt.end is not None:
-            self._worker_exited(attempt.end, now)
+        event = switched_event(old, model, attempt.how)
+        asked = None if canaries is None else len(canaries.canaries)
+        data = {"changed": True, **event, "canaries": asked, "is_beside": not attempt.is_old_gone}
+        return Switched(ready, event, data)
 
-    def _fail(self, attempt: Attempt, code: str, message: str, now: float) -> None:
-        """Rolled back: the old model answers, or is loaded again."""
-        self._attempt = None
-        log.warning("model %s failed code=%s: %s", attempt.how.value, code, message)
-        self._supervisor.discard()
-        if not attempt.is_beside and attempt.phase is not Phase.DRAINING:
-            ready_at = self._supervisor.come_back(now)
-            self._dispatcher.worker_lost("another model was tried", now, ready_at=ready_at)
-        self._dispatcher.release(now)
-        attempt.answer(error=SwitchError(code, message))
-        self._failed(attempt.failed_event(code, message))
+    def _return_to_old(self, attempt: _Attempt, error: SwitchError) -> SwitchFailed:
+        """The old worker goes on, or its model is loaded again."""
+        self._attempt = self._steps = None
+        log.warning("model %s failed code=%s: %s", attempt.how.value, error.code, error.message)
+        if attempt.worker is not None and attempt.worker.pid is not None:
+            attempt.worker.process.kill()
+        self._supervisor.resume_restarts()
+        if attempt.is_old_gone:
+            ready_at = self._supervisor.come_back(self._now)
+            self._dispatcher.worker_lost("another model was tried", self._now, ready_at=ready_at)
+        self._dispatcher.release(self._now)
+        bundle = printable(attempt.source.name)
+        event = {"how": attempt.how.value, "bundle": bundle, "code": error.code, "message": error.message}
+        return SwitchFailed(error, event)
+
+
+def switched_event(old: Model, new: Model, how: How) -> dict[str, Any]:
+    """The document of `event/model-switched`."""
+    before, after = (
+        {"name": model.bundle_name, "folder": model.folder, "version": model.version, "sha256": model.sha256}
+        for model in (old, new)
+    )
+    return {"model": new.key, "how": how.value, "old": before, "new": after}
+
+
+def needed_mb(new: Model, old: Model, worker_mb: float | None) -> float:
+    """Memory for a worker of the new model, in MB. worker_mb: what the old one's holds; None = there is none."""
+    if worker_mb is None or not old.size_bytes:
+        return BASE_MB + COPIES * new.size_bytes / 1e6
+    return worker_mb * max(1.0, new.size_bytes / old.size_bytes)
+
+
+def _write(config: Config, after: record.Record, old: Model, new: Model) -> None:
+    """Raises SwitchError."""
+    before = record.read_record(config)
+    try:
+        if not new.is_unchanged():
+            raise SwitchError("not_recorded", "the bundle was changed while it was loaded")
+        record.write_record(config.state_dir, after)
+    except OSError as error:
+        # The new file may have its name without being safe on the disk.
+        with suppress(OSError):
+            if before is None:
+                record.remove_record(config.state_dir)
+            else:
+                record.write_record(config.state_dir, before)
+        raise SwitchError("not_recorded", f"{config.state_dir}: {error.strerror}") from error
+    record.keep_engine_states(config.state_dir, [old, new])
 
 
 def _bundles_in(models_dir: Path) -> str:
-    """For who asked for another one."""
     names = sorted(path.parent.name for path in models_dir.glob(f"*/{MANIFEST_FILE}"))
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return ", ".join(map(shown, names[:_MOST_NAMED])) + more if names else "it holds no bundle"

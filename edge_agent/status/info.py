@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from edge_agent import __version__
@@ -14,8 +15,10 @@ from edge_agent.requests.tasks import Task
 from edge_agent.worker.supervisor import WorkerFacts
 
 
-def info_document(config: Config, tasks: dict[str, Task], board: Board, worker: WorkerFacts) -> dict[str, Any]:
-    """What only a worker knows is null until one is ready."""
+def info_document(
+    config: Config, tasks: dict[str, Task], board: Board, worker: WorkerFacts, previous: Path | None
+) -> dict[str, Any]:
+    """What only a worker knows is null until one is ready. previous: the bundle that a rollback returns to."""
     ready = worker.ready
     return {
         "schema": 1,
@@ -25,7 +28,7 @@ def info_document(config: Config, tasks: dict[str, Task], board: Board, worker: 
         "board": {"model": board.model(), "machine": machine()},
         "cpu_features": board.cpu_features(),
         "tasks": {name: task.describe() for name, task in tasks.items()},
-        "models": [{**worker.model.describe(), "previous": worker.previous.name if worker.previous else None}],
+        "models": [{**worker.model.describe(), "previous": previous.name if previous else None}],
         "limits": {
             "context_tokens": ready.context_tokens if ready else None,
             "max_active": ready.max_active if ready else None,

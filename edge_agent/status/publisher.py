@@ -16,6 +16,7 @@ from edge_agent.board.systemd_notify import notify
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
 from edge_agent.core.publications import json_publication
+from edge_agent.models.switch import ModelSwitch
 from edge_agent.mqtt.connections import Connections
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.tasks import Task
@@ -44,6 +45,7 @@ class StatusPublisher:
         connections: Connections,
         dispatcher: Dispatcher,
         supervisor: Supervisor,
+        model_switch: ModelSwitch,
         board: Board,
         monitor: Monitor,
         governor: Governor,
@@ -57,6 +59,7 @@ class StatusPublisher:
         self._connections = connections
         self._dispatcher = dispatcher
         self._supervisor = supervisor
+        self._model_switch = model_switch
         self._board = board
         self._monitor = monitor
         self._governor = governor
@@ -76,7 +79,8 @@ class StatusPublisher:
         publish, now = self._connections.publish_if_connected, time.monotonic()
         publish(self._presence.birth())
         self.alarms.publish_all(now, self._presence.session, clear_others=clear_others)
-        info = info_document(self._config, self._tasks, self._board, self._supervisor.snapshot(now))
+        worker, previous = self._supervisor.snapshot(now), self._model_switch.previous
+        info = info_document(self._config, self._tasks, self._board, worker, previous)
         publish(json_publication(self._config.topics.info, info, retain=True))
         device = discovery(self._config, self._board.model() or machine())
         if device and (device.payload or clear_others):

@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from edge_agent.commands.commands import Authority
+from edge_agent.commands.authority import sign
 from edge_agent.core.config import Config
 from edge_agent.core.publications import json_publication
 from edge_agent.tools.client import Client, NoAnswerError
@@ -55,7 +55,7 @@ def _signed(operation: str, fields: dict[str, Any], key: bytes | None) -> dict[s
         return fields
     whole = {**fields, "ts": datetime.now(UTC).isoformat(), "nonce": secrets.token_hex(8)}
     whole.pop("hmac", None)
-    return {**whole, "hmac": Authority(key).sign(operation, whole)}
+    return {**whole, "hmac": sign(key, operation, whole)}
 
 
 def _session(state: dict[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""A worker process whose events are taken one by one: for programs that ask a model themselves, without the agent."""
+"""A worker process that its caller asks directly and waits for: the proof of a new model, the tools, the converter."""
 
 from __future__ import annotations
 
@@ -8,33 +8,38 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from edge_agent.core.errors import how_ended
+from edge_agent.core.errors import end_of_log, how_ended
 from edge_agent.core.load_progress import LOAD_SILENCE_S
 from edge_agent.core.protocol import Event, Failed, Finished, Load, LoadFailed, Loading, Progress, Ready, Refused, Run
-from edge_agent.worker.process import EngineProcess, WorkerExited
+from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
 
 Answered = Finished | Refused | Failed
-_Heard = Event | WorkerExited | KeyboardInterrupt
+Deliver = Callable[[Event | WorkerExited], None]
 
-# The worker tells of itself every second while it is alive; a step is shorter than this on every board.
-_SILENCE_S = 120.0
 _STOP_S = 5.0
 
 
 class WorkerError(Exception):
-    """The worker does not load its model, has ended or says nothing; the message says why."""
+    """The worker does not load its model, has ended or is silent; the message says which."""
 
 
 class Worker:
-    """A worker that runs. Its methods raise WorkerError if it ends or says nothing."""
+    """A worker process. Methods that wait raise WorkerError if it ends or stays silent for too long."""
 
-    def __init__(self, process: EngineProcess, events: queue.SimpleQueue[_Heard]) -> None:
-        self._process = process
-        self._events = events
+    def __init__(self, load: Load) -> None:
+        self._events: queue.SimpleQueue[Event | WorkerExited | KeyboardInterrupt] = queue.SimpleQueue()
+        # None until the process is handed over.
+        self._deliver: Deliver | None = None
+        self._delivery_lock = threading.Lock()
+        self.process = EngineProcess(load, self._receive)
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid
+        return self.process.pid
+
+    def start(self) -> None:
+        """Raises OSError if there can be no process."""
+        self.process.start()
 
     def ready(self) -> Ready:
         """Waits until the model answers."""
@@ -46,12 +51,12 @@ class Worker:
         return event
 
     def send(self, run: Run) -> None:
-        """Hand a request over; `answer` gives its end."""
-        self._process.send(run)
+        """Sends a request; `answer` gives its end."""
+        self.process.send(run)
 
     def answer(self) -> Answered:
         """Waits until one of the requests ends."""
-        while not isinstance(event := self._next(_SILENCE_S), Answered):
+        while not isinstance(event := self._next(ANSWER_SILENCE_S), Answered):
             assert isinstance(event, Progress)
         return event
 
@@ -60,59 +65,80 @@ class Worker:
         self.send(run)
         return self.answer()
 
+    def interrupt(self) -> None:
+        """The call that waits, or the next one, raises KeyboardInterrupt."""
+        self._events.put(KeyboardInterrupt())
+
+    def stop(self) -> None:
+        self.process.stop(_STOP_S)
+
+    def hand_over(self, deliver: Deliver) -> None:
+        """Events go to `deliver` from now on. Of those that wait, only the end of the process is passed on."""
+        with self._delivery_lock:
+            self._deliver = deliver
+            while not self._events.empty():
+                if isinstance(event := self._events.get(), WorkerExited):
+                    deliver(event)
+
+    def _receive(self, event: Event | WorkerExited) -> None:
+        with self._delivery_lock:
+            if self._deliver is None:
+                self._events.put(event)
+                return
+        self._deliver(event)
+
     def _next(self, timeout_s: float) -> Event:
         try:
             event = self._events.get(timeout=timeout_s)
         except queue.Empty:
-            raise WorkerError(f"the worker said nothing for {timeout_s:.0f} s") from None
+            raise WorkerError(f"the worker was silent for {timeout_s:.0f} s") from None
         if isinstance(event, KeyboardInterrupt):
             raise event
         if isinstance(event, WorkerExited):
-            tail = "; ".join(event.log_tail[-3:])
-            raise WorkerError(f"the worker ended ({how_ended(event.returncode)}): {tail}")
+            words = end_of_log(event.log_tail)
+            raise WorkerError(f"the worker ended ({how_ended(event.returncode)}){': ' if words else ''}{words}")
         return event
 
 
 @contextmanager
 def started(load: Load) -> Iterator[Worker]:
-    """A worker that is stopped at the end.
+    """A worker that is stopped at the end. Raises OSError.
 
-    Ctrl-C is heard among the worker's events or at the end, not while the worker starts or stops. Raises OSError.
+    Ctrl-C interrupts the calls that wait, but neither the start nor the stop.
     """
-    events: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
-    process = EngineProcess(load, events.put)
-    with _interrupts_held(lambda: events.put(KeyboardInterrupt())):
-        process.start()
+    worker = Worker(load)
+    with _interrupts_held(worker.interrupt):
+        worker.start()
         try:
-            yield Worker(process, events)
+            yield worker
         finally:
-            process.stop(_STOP_S)
+            worker.stop()
 
 
 @contextmanager
-def _interrupts_held(tell: Callable[[], None]) -> Iterator[None]:
-    """What would raise KeyboardInterrupt calls `tell` instead, and raises it at the end, unless something else does."""
-    came: list[int] = []
+def _interrupts_held(on_interrupt: Callable[[], None]) -> Iterator[None]:
+    """Calls `on_interrupt` for each Ctrl-C and raises KeyboardInterrupt at the end, unless the body raises."""
+    received: list[int] = []
 
     def hold(number: int, _frame: object) -> None:
-        came.append(number)
-        tell()
+        received.append(number)
+        on_interrupt()
 
-    held = _interrupts()
+    held = _interrupting_signals()
     try:
-        # A handler of Python's is not inherited by the worker, as an ignored or a blocked signal would be.
+        # The worker does not inherit a Python handler; it would inherit a signal that is ignored or blocked.
         for number in held:
             signal.signal(number, hold)
         yield
     finally:
         for number in held:
             signal.signal(number, signal.default_int_handler)
-    if came:
+    if received:
         raise KeyboardInterrupt
 
 
-def _interrupts() -> list[signal.Signals]:
-    """Signals that interrupt this thread: only the main one hears any."""
+def _interrupting_signals() -> list[signal.Signals]:
+    """Those that raise KeyboardInterrupt in this thread; only the main thread has any."""
     if threading.current_thread() is not threading.main_thread():
         return []
     return [number for number in signal.valid_signals() if signal.getsignal(number) is signal.default_int_handler]

@@ -1,52 +1,49 @@
-"""PURE. Whether a worker has outgrown the memory that it can need, and is better replaced than waited for.
-
-It must leak then: between two requests the agent does what the kernel would do in the midst of one.
-"""
+"""Whether a worker holds more memory than it can need: it leaks then, and is replaced before the kernel kills it."""
 
 from __future__ import annotations
 
 import math
 
-# Beside what it has asked for when it is ready: half of what the board has left, within these MB. What answers need
-# grows by less, see `python -m rigs.quality.growth`.
+# Added to what the worker has asked for when it is ready: half of the board's free memory, within these bounds.
+# Answers need less than that, see `python -m rigs.quality.growth`.
 MARGIN_MB = (64.0, 256.0)
-# A moment's need is no growth.
+# A shorter excess is a peak, not growth.
 LASTING_S = 3.0
-# The least time between two replacements, and the most, for a bound that is too small must not keep anybody waiting.
+# Between two replacements: the pause doubles, so that a bound that is too small does not stop the service.
 PAUSE_S = (60.0, 3600.0)
 
 
-class WorkerMemory:
-    """Of the worker in force. Times are seconds of the monotonic clock."""
+class MemoryBound:
+    """The bound of the worker in force. Times are seconds of the monotonic clock."""
 
     def __init__(self) -> None:
-        # None = not known yet.
+        # None until the first observation of a worker.
         self.bound_mb: float | None = None
-        # What is too much, in words; None = nothing is.
+        # The excess in words; None while there is none.
         self.excess: str | None = None
-        self._since: float | None = None
+        self._over_since: float | None = None
         self._may_replace_at = -math.inf
         self._pause_s = PAUSE_S[0]
 
-    def another(self) -> None:
-        """A worker that is new: what is observed next is what it needs."""
-        self.bound_mb = self.excess = self._since = None
+    def reset(self) -> None:
+        """A new worker: its first observation sets the bound."""
+        self.bound_mb = self.excess = self._over_since = None
 
     def observe(self, used_mb: float, asked_mb: float, available_mb: float | None, now: float) -> bool:
-        """Whether the worker should be replaced now; that is asked for once.
+        """Whether to replace the worker now; True once per replacement.
 
-        used_mb: what it holds, swapped or not; asked_mb: what it may touch. available_mb: of the board, None = unknown.
+        used_mb: resident or swapped; asked_mb: what it may touch; available_mb: free on the board, None = unknown.
         """
         if self.bound_mb is None:
             least, most = MARGIN_MB
             self.bound_mb = asked_mb + (most if available_mb is None else min(max(available_mb / 2, least), most))
         if used_mb <= self.bound_mb:
-            self.excess = self._since = None
+            self.excess = self._over_since = None
             return False
-        self._since = now if self._since is None else self._since
-        if now - self._since < LASTING_S:
+        self._over_since = now if self._over_since is None else self._over_since
+        if now - self._over_since < LASTING_S:
             return False
-        self.excess = f"the worker holds {used_mb:.0f} MB, {self.bound_mb:.0f} MB are all that it should need"
+        self.excess = f"the worker holds {used_mb:.0f} MB and should need at most {self.bound_mb:.0f} MB"
         if now < self._may_replace_at:
             return False
         if now > self._may_replace_at + PAUSE_S[1]:

@@ -1,4 +1,4 @@
-"""The parent's end of the pipe: starts the worker, writes commands, delivers events. It decides nothing."""
+"""The agent's end of the pipe: starts the worker, writes commands, delivers events. It decides nothing."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from pydantic import ValidationError
 from edge_agent.core.environment import library_environment
 from edge_agent.core.protocol import Command, Event, Load, decode_event, encode_command
 
-_logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
+# A worker sends Progress every second; the longest step, a full batch of a 3B model on a Pi 4, is shorter than this.
+ANSWER_SILENCE_S = 120.0
 _TAIL_LINES = 20
-# A worker that has closed its output is about to end; one that is not is killed.
+# From the end of its output to the end of the process; then it is killed.
 _END_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerExited:
-    """The last thing that a worker gives. log_tail: its last lines on standard error.
+    """The last event of a worker. log_tail: its last lines on standard error.
 
     returncode: 0 after `stop`, minus the signal's number if a signal ended it.
     """
@@ -39,8 +41,8 @@ class WorkerExited:
 class EngineProcess:
     """One worker process from start to end.
 
-    deliver: called from a thread of this object with each event in order, and last with exactly one WorkerExited; it
-    must not block. Methods may be called from any thread.
+    deliver: called from a thread of this object with each event in order, the last being exactly one WorkerExited.
+    Methods may be called from any thread.
     """
 
     def __init__(self, load: Load, deliver: Callable[[Event | WorkerExited], None]) -> None:
@@ -49,7 +51,7 @@ class EngineProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._write_lock = threading.Lock()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        # Written by a thread of its own: a worker that does not read must not stop whoever sends.
+        # A thread writes it: a worker that does not read must not block `send`.
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._write_thread = threading.Thread(target=self._write_commands, name="engine-writes", daemon=True)
         self._event_thread = threading.Thread(target=self._read_events, name="engine-events", daemon=True)
@@ -62,11 +64,11 @@ class EngineProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether there is such a process."""
+        """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start the worker and send it Load. Once only. Raises OSError if no process or thread can be started."""
+        """Starts the worker and sends it Load, once. Raises OSError if no process or thread can be started."""
         environment = {
             **os.environ,
             # The child imports what the parent imported, from wherever it was started.
@@ -94,7 +96,7 @@ class EngineProcess:
         self.send(self._load)
 
     def send(self, command: Command) -> None:
-        """Have a command written; never waits. If the worker is gone nothing happens here: WorkerExited follows."""
+        """Queues a command; never waits. A worker that is gone ignores it, and WorkerExited follows."""
         self._started()
         self._outgoing.put(encode_command(command))
 
@@ -108,12 +110,12 @@ class EngineProcess:
                     process.stdin.flush()
             except (BrokenPipeError, ValueError):
                 # ValueError: closed by `stop`.
-                _logger.debug("the worker does not read any more")
+                log.debug("the worker no longer reads")
 
     def stop(self, timeout_s: float) -> None:
-        """End the worker: by the end of its input, and after `timeout_s` seconds by SIGKILL.
+        """Ends the worker: closes its input, and sends SIGKILL after `timeout_s`.
 
-        All events have been delivered when it returns. Not to be called from `deliver`.
+        All events have been delivered when it returns. `deliver` must not call it.
         """
         process = self._started()
         self._outgoing.put(None)
@@ -121,12 +123,12 @@ class EngineProcess:
             self._close_input(timeout_s)
             process.wait(timeout_s)
         except (TimeoutError, subprocess.TimeoutExpired):
-            _logger.warning("worker %d did not end within %.1f s and is killed", process.pid, timeout_s)
+            log.warning("worker %d did not end within %.1f s and is killed", process.pid, timeout_s)
             process.kill()
         self._event_thread.join()
 
     def kill(self) -> None:
-        """SIGKILL, for a worker that does not answer; WorkerExited follows."""
+        """Sends SIGKILL, for a worker that does not answer; WorkerExited follows."""
         self._started().kill()
 
     def _close_input(self, timeout_s: float) -> None:
@@ -138,7 +140,7 @@ class EngineProcess:
         try:
             process.stdin.close()
         except BrokenPipeError:
-            _logger.debug("the worker left input unread")
+            log.debug("the worker left input unread")
         finally:
             self._write_lock.release()
 
@@ -154,8 +156,8 @@ class EngineProcess:
             try:
                 event = decode_event(line)
             except ValidationError:
-                # Cut off by the worker's death, or our bug: either way nothing after it can be trusted.
-                _logger.exception("worker %d wrote no event: %r", process.pid, line[:200])
+                # The line was cut by the worker's death, or it is our bug: nothing after it can be trusted.
+                log.exception("worker %d wrote a line that is no event: %r", process.pid, line[:200])
                 process.kill()
                 break
             self._deliver(event)
@@ -176,5 +178,5 @@ class EngineProcess:
         for line in process.stderr:
             text = line.decode(errors="replace").rstrip()
             self._tail.append(text)
-            _logger.debug("worker %d: %s", process.pid, text)
+            log.debug("worker %d: %s", process.pid, text)
         process.stderr.close()

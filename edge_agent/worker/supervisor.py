@@ -1,6 +1,6 @@
-"""The worker's life: started, ready, silent or ended, started again after a pause that grows, replaced by another.
+"""The worker in force: started, watched, restarted after a growing pause, replaced at a model switch.
 
-Decides about the worker process only; what its life means for requests and for the bus is the agent's to do.
+It decides about processes only; the agent decides what their ends mean for requests and for the bus.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from edge_agent.board.process import oom_kills, process_memory, resident_mb
 from edge_agent.core.background import in_background
@@ -20,67 +19,93 @@ from edge_agent.core.load_progress import LOAD_SILENCE_S
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.protocol import (
     Cancel,
+    Cancelled,
     Command,
     EngineSettings,
     Event,
+    Failed,
+    Finished,
     Load,
+    Loading,
     LoadPhase,
+    Partial,
     Ready,
+    Refused,
+    Run,
     SetTasks,
     TaskPrefix,
 )
-from edge_agent.worker.memory_bound import WorkerMemory
-from edge_agent.worker.process import EngineProcess, WorkerExited
+from edge_agent.worker.client import Worker
+from edge_agent.worker.memory_bound import MemoryBound
+from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
 from edge_agent.worker.throughput import Throughput
 
 log = logging.getLogger(__name__)
 
-# Shortest and longest pause before a new worker; one that was ready for this long before it died is replaced at once.
+# Shortest and longest pause before a restart.
 RESTART_AFTER_S = (1.0, 30.0)
+# A worker that was ready for longer is restarted at once.
 STABLE_AFTER_S = 60.0
-# Between two steps the worker tells of itself each second; the longest step is a full batch of a 3B model on a Pi 4.
-SILENCE_S = 120.0
+# A worker that holds too much memory may finish what it runs for this long.
+OUTGROWN_DRAIN_S = 120.0
+# Requests count from 1. One canary runs at a time.
+_CANARY_ID = 0
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
-    """How a worker ended. log: its last words on one line.
-
-    ready_at: when the next one is likely to answer; None = unknown, or there is none to come. is_out_of_memory: the
-    kernel ended it, or another process of the service, for want of memory. is_replaced: the agent chose to end it, and
-    nothing that it ran is why.
-    """
-
-    how: str
-    log: str
-    ready_at: float | None
-    is_out_of_memory: bool = False
-    is_replaced: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.how}: {self.log}" if self.log else self.how
+Answer = Finished | Refused | Failed | Cancelled
 
 
 @dataclass(frozen=True, slots=True)
 class FromWorker:
-    """An event, and the process that it came from."""
+    """An event and the process that sent it."""
 
     worker: EngineProcess
     event: Event | WorkerExited
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryAnswered:
+    """The worker in force is done with a canary."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class FormerWorkerExited:
+    """The worker that a switch replaced has ended."""
+
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerEnd:
+    """How a worker ended, or why it could not be started. log: its last words on one line.
+
+    ready_at: when the next one is likely to answer; None = unknown, or there will be none.
+    is_out_of_memory: the kernel killed a process of the service for lack of memory.
+    is_outgrown: the agent replaced it for its memory; no request is to blame.
+    """
+
+    how: str
+    log: str = ""
+    ready_at: float | None = None
+    is_out_of_memory: bool = False
+    is_outgrown: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.how}: {self.log}" if self.log else self.how
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerFacts:
     """The worker in force and its model at one moment. None = unknown, or there is none.
 
-    ready: what the worker reported, while one answers. previous: the model in force before, that a rollback returns to.
-    last_end: how the worker before ended. silent_s: time since its last event. memory_bound_mb: memory at which it is
-    replaced. memory_excess: too much memory, in words.
+    ready: what the worker reported, while one answers. last_end: how the worker before ended.
+    silent_s: time since its last event. memory_bound_mb: memory at which it is replaced.
+    memory_excess: too much memory, in words.
     """
 
     ready: Ready | None
     model: Model
-    previous: Path | None
     restarts: int
     last_end: str | None
     silent_s: float | None
@@ -90,10 +115,60 @@ class WorkerFacts:
     throughput: Throughput
 
 
-class Supervisor:
-    """The worker in force, of one model; beside it at times a candidate of another, and the one that it has replaced.
+@dataclass(slots=True)
+class _Life:
+    """One worker process in force: loading, then ready; dying once it is killed. started_at: None = it was adopted."""
 
-    Belongs to the agent's thread. now: seconds of the monotonic clock. deliver: as of EngineProcess, of all workers.
+    process: EngineProcess
+    heard_at: float
+    oom_kills_before: int | None
+    started_at: float | None = None
+    load_phase: LoadPhase = LoadPhase.PROGRAM
+    ready: Ready | None = None
+    ready_at: float = 0.0
+    outgrown_at: float | None = None
+    killed_for: str | None = None
+    killed_at: float = 0.0
+
+    def kill(self, reason: str, now: float) -> None:
+        if self.killed_for is None:
+            log.error("the worker is killed: %s", reason)
+            self.killed_for, self.killed_at = reason, now
+            self.process.kill()
+
+    def silence(self, now: float, *, owes_answer: bool) -> str | None:
+        """What the worker has been silent about for too long."""
+        silent_s = now - self.heard_at
+        if self.ready is None and silent_s >= LOAD_SILENCE_S:
+            return f"its load ({self.load_phase.value}) made no progress for {LOAD_SILENCE_S:.0f} s"
+        if self.ready is not None and owes_answer and silent_s >= ANSWER_SILENCE_S:
+            return f"it was silent for {ANSWER_SILENCE_S:.0f} s while it owed an answer"
+        return None
+
+    def end(self, event: WorkerExited, ready_at: float | None) -> WorkerEnd:
+        how, is_out_of_memory = how_ended(event.returncode), False
+        if event.returncode == -signal.SIGKILL:
+            before, after = self.oom_kills_before, oom_kills()
+            if self.killed_for is not None:
+                how = f"killed by the agent: {self.killed_for}"
+            elif before is not None and after is not None and after > before:
+                how, is_out_of_memory = f"{how}, the kernel was out of memory", True
+        return WorkerEnd(
+            how=how,
+            log=end_of_log(event.log_tail),
+            ready_at=ready_at,
+            is_out_of_memory=is_out_of_memory,
+            is_outgrown=self.killed_for is not None and self.outgrown_at is not None,
+        )
+
+
+WorkerEvent = Event | WorkerExited | CanaryAnswered | FormerWorkerExited
+
+
+class Supervisor:
+    """Keeps one worker in force. Belongs to the agent's thread; now: seconds of the monotonic clock.
+
+    deliver: puts an event of any worker into the agent's inbox, which gives it to `receive`.
     open_model: checks and gives the model that a start of the agent would run; raises ModelError.
     """
 
@@ -101,291 +176,232 @@ class Supervisor:
         self,
         config: Config,
         model: Model,
-        tasks: tuple[TaskPrefix, ...],
+        prefixes: tuple[TaskPrefix, ...],
         deliver: Callable[[FromWorker], None],
         open_model: Callable[[], Model],
     ) -> None:
         self.model = model
-        # What was in force before it: what a rollback goes back to.
-        self.previous: Path | None = None
-        # What was in force until other files were found in its place; None once that is told.
-        self.replaced: Model | None = None
-        # What the worker has told of itself; None while none answers.
-        self.ready: Ready | None = None
         self.restarts = 0
-        self.last_end: End | None = None
+        self.last_end: WorkerEnd | None = None
+        # When the next worker is started; None = there is one, or there will be none.
         self.restart_at: float | None = None
-        # While it is brought to the disk which model is in force: a new worker would have to guess.
-        self.is_deciding = False
-        # The first worker found the model unusable: no other one would do better.
+        # The first worker found the model unusable; another one would, too.
         self.has_given_up = False
-        # While the worker loads: what it last told to be at.
-        self.load_phase = LoadPhase.PROGRAM
-        self.memory = WorkerMemory()
         self.throughput = Throughput()
-        # Since when it is to be replaced, as soon as it can be spared, for it holds too much memory.
-        self.outgrown_at: float | None = None
+        self._memory = MemoryBound()
         self._config = config
-        self._tasks = tasks
+        self._prefixes = prefixes
         self._deliver = deliver
         self._open_model = open_model
-        self.worker: EngineProcess | None = None
-        self.candidate: EngineProcess | None = None
-        # Ends what runs, or is being ended.
-        self.former: EngineProcess | None = None
-        self._ready_at: float | None = None
-        # How long a worker that died takes to be replaced; None = none was ever ready.
-        self._reload_s: float | None = None
-        # While the model's files, which are others now, are checked.
-        self._opening: Future[Model] | None = None
+        self._life: _Life | None = None
+        # The worker that a switch replaced, until it has ended.
+        self._former: EngineProcess | None = None
+        # The check of the model's files, which have changed since the last load.
+        self._checking: Future[Model] | None = None
+        # The model that answered before other files were found in its place; until the new one answers.
+        self._replaced: Model | None = None
+        self._are_restarts_paused = False
         self._pause_s = RESTART_AFTER_S[0]
-        self._heard_at = 0.0
-        # None = it was a candidate.
-        self._started_at: float | None = None
-        # Why and when the worker was killed by us; None = it was not.
-        self._killed_for: str | None = None
-        self._outgrown_for = ""
-        self._killed_at = 0.0
-        self._oom_kills: int | None = None
+        # From the start of a process to its first answer; None = no worker was ever ready.
+        self._reload_s: float | None = None
+
+    @property
+    def ready(self) -> Ready | None:
+        """What the worker in force said when its model answered; None while none answers."""
+        return None if self._life is None else self._life.ready
 
     @property
     def is_coming(self) -> bool:
-        """Whether there is a worker, or will be one."""
-        workers = (self.worker, self.candidate, self.former)
-        is_due = self.restart_at is not None or self._opening is not None
-        return is_due or any(worker is not None and worker.is_running for worker in workers)
+        """Whether a process is there, or will be."""
+        processes = (None if self._life is None else self._life.process, self._former)
+        is_due = self.restart_at is not None or self._checking is not None
+        return is_due or any(process is not None and process.is_running for process in processes)
+
+    @property
+    def has_former(self) -> bool:
+        """Whether the worker that a switch replaced is still there."""
+        return self._former is not None
+
+    @property
+    def is_outgrown(self) -> bool:
+        """Whether the worker holds too much memory and is replaced as soon as it is idle."""
+        return self._life is not None and self._life.outgrown_at is not None
 
     def snapshot(self, now: float) -> WorkerFacts:
         return WorkerFacts(
             ready=self.ready,
             model=self.model,
-            previous=self.previous,
             restarts=self.restarts,
             last_end=None if self.last_end is None else self.last_end.how,
             silent_s=self.silent_s(now),
             resident_mb=None if self.ready is None else resident_mb(self.ready.pid),
-            memory_bound_mb=self.memory.bound_mb,
-            memory_excess=self.memory.excess,
+            memory_bound_mb=self._memory.bound_mb,
+            memory_excess=self._memory.excess,
             throughput=replace(self.throughput),
         )
 
     def silent_s(self, now: float) -> float | None:
-        """None = no worker is ready."""
-        return None if self.ready is None else now - self._heard_at
+        """None while no worker is ready."""
+        return now - self._life.heard_at if self._life is not None and self._life.ready is not None else None
 
     def dying_s(self, now: float) -> float | None:
         """How long ago the worker was killed that is still there; None = none is."""
-        is_dying = self._killed_for is not None and self.worker is not None and self.worker.is_running
-        return now - self._killed_at if is_dying else None
+        life = self._life
+        return now - life.killed_at if life is not None and life.killed_for and life.process.is_running else None
 
     def start(self, now: float) -> None:
-        """Raises OSError if there can be no process."""
-        self.worker = self._started(self.model, is_restart=self.restarts > 0)
-        self._another(now)
-        self._started_at = now
+        """Starts a worker. Raises OSError if there can be no process."""
+        process = EngineProcess(
+            self.load_command(self.model, is_restart=self.restarts > 0),
+            lambda event: self._deliver(FromWorker(process, event)),
+        )
+        process.start()
+        log.info("worker pid=%s loads %s; its steps are measured if they never were", process.pid, self.model.path)
+        self._begin(_Life(process, heard_at=now, oom_kills_before=oom_kills(), started_at=now))
 
-    def _another(self, now: float) -> None:
-        """The worker is a new one."""
-        self._heard_at = now
-        self._started_at = self._killed_for = self.outgrown_at = None
-        self.load_phase = LoadPhase.PROGRAM
-        self.memory.another()
-        self._oom_kills = oom_kills()
+    def _begin(self, life: _Life) -> None:
+        self._life = life
+        self.restart_at = self._checking = None
+        self._memory.reset()
 
-    def _started(self, model: Model, *, is_restart: bool) -> EngineProcess:
-        load = Load(
+    def load_command(self, model: Model, *, is_restart: bool = False) -> Load:
+        """Has a worker load this model for the tasks of now."""
+        return Load(
             model_path=str(model.path),
             settings=EngineSettings(**self._config.engine.model_dump()),
-            tasks=self._tasks,
-            model_sha256=model.name.sha256,
+            tasks=self._prefixes,
+            model_sha256=model.sha256,
             adapters=model.adapters,
             state_dir=str(model.engine_state(self._config.state_dir)),
             is_restart=is_restart,
         )
-        process = EngineProcess(load, lambda event: self._deliver(FromWorker(process, event)))
-        # Only one that was started can be stopped.
-        process.start()
-        log.info("worker pid=%s loads %s; its steps are measured if they never were", process.pid, model.path)
-        return process
 
     def send(self, command: Command) -> None:
-        """Never waits. Without a worker nobody hears it."""
-        if self.worker is not None:
-            self.worker.send(command)
-        if self.former is not None and isinstance(command, Cancel):
-            self.former.send(command)
+        """Sends a command to the worker, if there is one; never waits. A Cancel goes to the former worker, too."""
+        if self._life is not None:
+            self._life.process.send(command)
+        if self._former is not None and isinstance(command, Cancel):
+            self._former.send(command)
 
-    def try_out(self, model: Model) -> None:
-        """Starts a candidate. Raises OSError if there can be no process."""
-        self.candidate = self._started(model, is_restart=False)
+    def ask_canary(self, run: Run) -> None:
+        """Its answer comes as CanaryAnswered."""
+        self.send(replace(run, id=_CANARY_ID))
 
-    def discard(self) -> None:
-        """Ends the candidate; what it still says is nobody's."""
-        if self.candidate is not None:
-            self.candidate.kill()
-            self.candidate = None
+    def cancel_canary(self) -> None:
+        self.send(Cancel(id=_CANARY_ID))
 
-    def adopt(self, model: Model, ready: Ready, now: float) -> None:
-        """The candidate, which is ready, is the worker from now on; the one before it may end what it runs."""
-        assert self.candidate is not None
-        self.former, self.worker, self.candidate = self.worker or self.former, self.candidate, None
-        self.model = model
-        self.restart_at = self._opening = self.replaced = None
-        self._pause_s = RESTART_AFTER_S[0]
-        self._another(now)
-        self.became_ready(ready, now)
-        self.set_tasks(self._tasks)
+    def set_prefixes(self, prefixes: tuple[TaskPrefix, ...]) -> None:
+        """For the worker that runs, and for all later ones."""
+        self._prefixes = prefixes
+        self.send(SetTasks(tasks=prefixes))
 
-    def let_go(self) -> None:
-        """Ends the worker without another in its place; its end is told as that of `former`, if it has not ended."""
-        self.ready = self._ready_at = self.restart_at = self._opening = self.outgrown_at = None
-        if self.worker is not None:
-            self.former, self.worker = self.worker, None
-            self.former.kill()
+    def receive(self, message: FromWorker, now: float) -> WorkerEvent | None:
+        """What the agent acts on; None for the words of a worker that is no longer of interest."""
+        event = message.event
+        if self._life is not None and message.worker is self._life.process:
+            self._life.heard_at = now
+            if isinstance(event, Loading):
+                self._life.load_phase = event.phase
+            return CanaryAnswered(event) if isinstance(event, Answer) and event.id == _CANARY_ID else event
+        if message.worker is not self._former:
+            return None
+        if isinstance(event, WorkerExited):
+            self._former = None
+            return FormerWorkerExited(how_ended(event.returncode))
+        return event if isinstance(event, Answer | Partial) else None
 
-    def come_back(self, now: float) -> float | None:
-        """After `let_go`: the same model is loaded again. When it is likely to answer; None = unknown."""
-        self.restart_at = now
-        return None if self._reload_s is None else now + self._reload_s
-
-    def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
-        """For the worker that runs, and for all after it."""
-        self._tasks = tasks
-        self.send(SetTasks(tasks=tasks))
-
-    def stop(self, timeout_s: float) -> None:
-        """For good, as EngineProcess does."""
-        self.discard()
-        for process in (self.former, self.worker):
-            if process is not None:
-                process.stop(timeout_s)
-
-    def heard(self, now: float) -> None:
-        """The worker gave a sign of life."""
-        self._heard_at = now
-
-    def became_ready(self, ready: Ready, now: float) -> None:
-        self.ready, self._ready_at = ready, now
+    def became_ready(self, ready: Ready, now: float) -> Model | None:
+        """The model answers. Gives the model that answered before, if other files have been put in its place."""
+        assert self._life is not None
+        self._life.ready, self._life.ready_at = ready, now
         self.throughput.worker_started()
-        # With the start of the process, which on a board takes seconds.
-        start_s = ready.load_s if self._started_at is None else now - self._started_at
-        self._reload_s = start_s - ready.measure_s
+        started_at = self._life.started_at
+        # Includes the start of the process, which takes seconds on a board.
+        self._reload_s = (ready.load_s if started_at is None else now - started_at) - ready.measure_s
         log.info("model ready load_s=%.2f threads=%d repacked_mib=%s", ready.load_s, ready.threads, ready.repacked_mib)
+        replaced, self._replaced = self._replaced, None
+        return replaced
 
     def load_failed(self, message: str) -> None:
-        """Its end follows: a model that was loaded before is tried again."""
+        """WorkerExited follows. A model that was loaded before is tried again."""
         log.error("the model cannot be loaded: %s", message)
         self.has_given_up = self._reload_s is None
 
-    def ended(self, event: WorkerExited, now: float) -> End:
-        if self._ready_at is not None and now - self._ready_at > STABLE_AFTER_S:
+    def ended(self, event: WorkerExited, now: float) -> WorkerEnd:
+        """The worker in force has ended; the next one is scheduled."""
+        life, self._life = self._life, None
+        assert life is not None
+        if life.ready is not None and now - life.ready_at > STABLE_AFTER_S:
             self._pause_s = 0.0
-        self.worker = self.ready = self._ready_at = self.outgrown_at = None
-        how, is_out_of_memory = self._how_ended(event.returncode)
-        is_replaced = self._killed_for is not None and self._killed_for == self._outgrown_for
-        end = End(
-            how=how,
-            log=end_of_log(event.log_tail),
-            ready_at=self._next_ready_at(now),
-            is_out_of_memory=is_out_of_memory,
-            is_replaced=is_replaced,
-        )
-        self.last_end = end
+        end = self.last_end = life.end(event, self._next_ready_at(now))
         if not self.has_given_up:
             log.error("worker ended: %s restart_in_s=%.1f log=%s", end.how, self._pause_s, end.log or "nothing")
             self.restarts += 1
             self._schedule(now)
         return end
 
-    def _how_ended(self, returncode: int) -> tuple[str, bool]:
-        """In words, and whether memory was short."""
-        if returncode != -signal.SIGKILL:
-            return how_ended(returncode), False
-        if self._killed_for is not None:
-            return f"killed by the agent: {self._killed_for}", False
-        before, after = self._oom_kills, oom_kills()
-        is_out_of_memory = before is not None and after is not None and after > before
-        return how_ended(returncode) + (", the kernel was out of memory" if is_out_of_memory else ""), is_out_of_memory
-
-    def weigh(self, available_mb: float | None, now: float) -> None:
-        """To be called once a second: looks at the worker's memory. available_mb: of the board; None = unknown."""
-        # What it holds once it is to be replaced changes nothing, nor puts it off.
-        if self.ready is None or self._killed_for is not None or self.outgrown_at is not None:
+    def check_memory(self, available_mb: float | None, now: float) -> None:
+        """To be called once a second. available_mb: free on the board; None = unknown."""
+        life = self._life
+        if life is None or life.ready is None or life.killed_for is not None or life.outgrown_at is not None:
             return
-        memory = process_memory(self.ready.pid)
+        memory = process_memory(life.ready.pid)
         if memory is None:
             return
         used_mb, asked_mb = (1.048576 * mib for mib in (memory.anonymous_mib + memory.swapped_mib, memory.data_mib))
-        if self.memory.observe(used_mb, asked_mb, available_mb, now):
-            assert self.memory.excess is not None
-            self.outgrown_at, self._outgrown_for = now, self.memory.excess
-            log.warning("%s: it is replaced when it has ended what it runs", self._outgrown_for)
+        if self._memory.observe(used_mb, asked_mb, available_mb, now):
+            life.outgrown_at = now
+            log.warning("%s: it is replaced when it has finished what it runs", self._memory.excess)
 
-    def replace_outgrown(self, now: float) -> None:
-        """Ends a worker that holds too much memory; once."""
-        if self._killed_for is None:
-            self._kill(self._outgrown_for, now)
+    def watch(self, now: float, *, owes_answer: bool, is_former_busy: bool) -> WorkerEnd | None:
+        """To be called several times a second: starts a worker that is due and kills one that hangs or is not needed.
 
-    def watch(self, now: float, *, owes_answer: bool) -> End | None:
-        """To be called several times a second: a worker that is due is started, one that is stuck is killed.
-
-        Gives how one ended that could not even be started; it is tried again.
+        Gives the end of a worker that could not even be started; the next try is scheduled.
         """
-        if self.restart_at is not None and now >= self.restart_at and not self.is_deciding:
-            self.restart_at = None
-            return self._restart(now)
-        if self._opening is not None and self._opening.done():
-            opened, self._opening = self._opening, None
-            return self._restart(now, opened)
-        if self.worker is None or self._killed_for is not None:
-            return None
-        silent_s = now - self._heard_at
-        if self.ready is None and silent_s >= LOAD_SILENCE_S:
-            self._kill(f"its load ({self.load_phase.value}) did not get on for {LOAD_SILENCE_S:.0f} s", now)
-        elif self.ready is not None and owes_answer and silent_s >= SILENCE_S:
-            self._kill(f"it said nothing for {SILENCE_S:.0f} s while it owed an answer", now)
+        if self._former is not None and not is_former_busy:
+            self._former.kill()
+        if not self._are_restarts_paused:
+            if self._checking is not None and self._checking.done():
+                return self._restart(now, self._checking)
+            if self.restart_at is not None and now >= self.restart_at:
+                return self._restart(now)
+        if (life := self._life) is not None:
+            if (reason := life.silence(now, owes_answer=owes_answer)) is not None:
+                life.kill(reason, now)
+            elif life.outgrown_at is not None and (not owes_answer or now - life.outgrown_at >= OUTGROWN_DRAIN_S):
+                life.kill(self._memory.excess or "it holds too much memory", now)
         return None
 
-    def _kill(self, reason: str, now: float) -> None:
-        assert self.worker is not None
-        log.error("the worker is killed: %s", reason)
-        self._killed_for, self._killed_at = reason, now
-        self.worker.kill()
-
-    def _restart(self, now: float, opened: Future[Model] | None = None) -> End | None:
-        """Files that are others now are checked first, which may take minutes: `opened` is what came of that."""
+    def _restart(self, now: float, checked: Future[Model] | None = None) -> WorkerEnd | None:
+        """Changed files are checked first, in the background; `checked` is the result."""
+        self.restart_at = self._checking = None
         try:
-            if opened is not None:
-                self._take(opened.result())
-            elif self._is_changed():
-                self._opening = in_background("model-open", self._open_model)
+            if checked is not None:
+                self._take_model(checked.result())
+            elif self._has_changed_files():
+                self._checking = in_background("model-check", self._open_model)
                 return None
             self.start(now)
         except (ModelError, OSError) as error:
             fault = (isinstance(error, OSError) and error.strerror) or str(error)
             log.warning("the worker cannot be started, restart_in_s=%.1f: %s", self._pause_s, fault)
-            self.last_end = End(how=f"not started: {fault}", log="", ready_at=self._next_ready_at(now))
+            self.last_end = WorkerEnd(how=f"not started: {fault}", ready_at=self._next_ready_at(now))
             self._schedule(now)
             return self.last_end
         return None
 
-    def _is_changed(self) -> bool:
+    def _has_changed_files(self) -> bool:
         try:
             return not self.model.is_unchanged()
-        except OSError:  # to open it tells better what is wrong
+        except OSError:  # the check gives a better message
             return True
 
-    def _take(self, model: Model) -> None:
-        """What a start of the agent would take as well: other files in the model's place, or the bundle before it."""
-        before, self.model = self.replaced or self.model, model
-        if self.previous == model.source:
-            self.previous = None
-        # The same files may have been copied anew.
-        is_other = not model.has_content_of(before)
-        self.replaced = before if is_other else None
-        if is_other:
+    def _take_model(self, model: Model) -> None:
+        before, self.model = self._replaced or self.model, model
+        self._replaced = None if model.has_content_of(before) else before
+        if self._replaced is not None:
             log.warning(
-                "what lies in %s is loaded from now on: version=%s, was %s; sha256=%s, was %s",
+                "other files are in the place of the model: %s is loaded, version=%s (was %s) sha256=%s (was %s)",
                 model.source, model.version, before.version, model.sha256, before.sha256,
             )  # fmt: skip
 
@@ -395,3 +411,36 @@ class Supervisor:
     def _schedule(self, now: float) -> None:
         self.restart_at = now + self._pause_s
         self._pause_s = min(max(2 * self._pause_s, RESTART_AFTER_S[0]), RESTART_AFTER_S[1])
+
+    def pause_restarts(self) -> None:
+        """While the record of a switch is written: a restart could load either model."""
+        self._are_restarts_paused = True
+
+    def resume_restarts(self) -> None:
+        self._are_restarts_paused = False
+
+    def adopt(self, model: Model, worker: Worker, ready: Ready, now: float) -> None:
+        """A worker that has loaded this model is in force. The one before it becomes the former worker."""
+        self.retire()
+        self.model, self._replaced, self._pause_s = model, None, RESTART_AFTER_S[0]
+        self._begin(_Life(worker.process, heard_at=now, oom_kills_before=oom_kills()))
+        worker.hand_over(lambda event: self._deliver(FromWorker(worker.process, event)))
+        self.became_ready(ready, now)
+        self.set_prefixes(self._prefixes)
+
+    def retire(self) -> None:
+        """Makes the worker in force the former one, with no other in its place; `watch` kills it once it is idle."""
+        self.restart_at = self._checking = None
+        if self._life is not None:
+            self._former, self._life = self._life.process, None
+
+    def come_back(self, now: float) -> float | None:
+        """After `retire`: the same model is loaded again. When it is likely to answer; None = unknown."""
+        self.restart_at = now
+        return None if self._reload_s is None else now + self._reload_s
+
+    def stop(self, timeout_s: float) -> None:
+        """For good. All events have been delivered when it returns."""
+        for process in (self._former, None if self._life is None else self._life.process):
+            if process is not None:
+                process.stop(timeout_s)

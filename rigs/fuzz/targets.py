@@ -18,7 +18,7 @@ from convert.read.lora_config import parse_lora_config
 from convert.read.safetensors import SafetensorsFile
 from convert.read.strict_json import parse_object
 from convert.read.tokenizer import parse_tokenizer
-from edge_agent.commands.commands import CommandError, parse_command
+from edge_agent.commands.fields import CommandError, parse_command
 from edge_agent.core import topics
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.messages import Error, Refusal

@@ -53,7 +53,6 @@ def worker_facts(**fields: Any) -> WorkerFacts:
     known: dict[str, Any] = {
         "ready": READY,
         "model": open_model("default", Path("echo:")),
-        "previous": None,
         "restarts": 0,
         "last_end": None,
         "silent_s": 0.5,

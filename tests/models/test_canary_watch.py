@@ -11,11 +11,11 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent.core.protocol import Cancel, Cancelled, Command, Ready, Run
+from edge_agent.core.protocol import Cancelled, Ready, Run
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import CanaryError
 from edge_agent.models.canary_file import Questions, read_questions
-from edge_agent.models.canary_watch import FIRST_AFTER_S, NUMBER, RETRY_S, CanaryWatch
+from edge_agent.models.canary_watch import FIRST_AFTER_S, RETRY_S, CanaryWatch
 from edge_agent.worker.supervisor import Supervisor
 from tests.helpers.facts import READY
 from tests.helpers.support import labelled
@@ -31,8 +31,13 @@ class Fake:
     def __init__(self, folder: Path) -> None:
         self.model = open_model("default", folder)
         self.ready: Ready | None = READY
-        self.commands: list[Command] = []
-        self.send = self.commands.append
+        self.commands: list[Run | None] = []
+
+    def ask_canary(self, run: Run) -> None:
+        self.commands.append(run)
+
+    def cancel_canary(self) -> None:
+        self.commands.append(None)
 
     @property
     def asked(self) -> list[str]:
@@ -44,7 +49,7 @@ class Watch:
         self.worker = Fake(bundle(folder, {"model.gguf": GGUF, "canaries.json": CANARIES.encode()}))
         self.told: list[str | None] = []
         self.watch = CanaryWatch(interval_s, cast("Supervisor", self.worker), self.told.append)
-        self.watch.serve(0.0, was_asked=False)
+        self.watch.worker_ready(0.0, was_asked=False)
 
     def tick(self, now: float, *, is_idle: bool = True) -> int:
         """How many are asked by now, once their file has been read."""
@@ -55,7 +60,7 @@ class Watch:
         return len(self.worker.asked)
 
     def answer(self, now: float, normal: float = 0.9) -> None:
-        self.watch.hear(labelled(NUMBER, normal=normal, bearing_fault=1 - normal), now)
+        self.watch.receive(labelled(0, normal=normal, bearing_fault=1 - normal), now)
 
 
 @pytest.fixture
@@ -96,8 +101,8 @@ def test_whoever_asks_is_let_by(make: Callable[..., Watch]) -> None:
     one.tick(101.0)
     for now in (102.0, 102.1):
         one.tick(now, is_idle=False)
-    assert one.worker.commands[1:] == [Cancel(id=NUMBER)]
-    one.watch.hear(Cancelled(id=NUMBER), 103.0)
+    assert one.worker.commands[1:] == [None]
+    one.watch.receive(Cancelled(id=0), 103.0)
     assert one.tick(102.9 + RETRY_S) == 1
     assert one.tick(103.0 + RETRY_S) == 2
     assert one.worker.asked == ["a", "a"]
@@ -114,7 +119,7 @@ def test_a_model_that_was_just_asked_is_asked_after_the_interval(make: Callable[
     files: dict[str, Any] = {"model.gguf": GGUF, "canaries.json": CANARIES.encode()}
     one.worker.model = open_model("default", bundle(tmp_path / "other", files))
     one.tick(200.0, is_idle=False)
-    one.watch.serve(200.0, was_asked=True)
+    one.watch.worker_ready(200.0, was_asked=True)
     one.answer(201.0, 0.1)  # of the worker before
     assert one.tick(199.0 + HOUR) == 1
     assert one.tick(200.0 + HOUR) == 2
@@ -128,7 +133,7 @@ def test_a_canary_that_ends_the_worker_is_not_asked_again_and_again(make: Callab
     one.worker.ready = None
     assert one.tick(101.0) == 1
     one.worker.ready = READY
-    one.watch.serve(102.0, was_asked=False)
+    one.watch.worker_ready(102.0, was_asked=False)
     assert one.tick(101.0 + HOUR) == 1
     assert one.tick(102.0 + HOUR) == 2
 
@@ -139,7 +144,7 @@ def test_nothing_is_asked_without_interval_worker_or_canaries(make: Callable[...
     for name in ("plain", None):
         two = Watch(tmp_path / f"two-{name}")
         two.worker.model = open_model("default", bundle(tmp_path / name) if name else Path("echo:"))
-        two.watch.serve(1.0, was_asked=False)
+        two.watch.worker_ready(1.0, was_asked=False)
         assert two.tick(1e6) == 0
     three = Watch(tmp_path / "three")
     three.worker.ready = None
@@ -178,7 +183,7 @@ def test_what_could_not_be_read_is_tried_again_at_the_next_interval(
     assert one.tick(99.0 + HOUR) == 0
     assert one.tick(100.0 + HOUR) == 1
     assert [record.getMessage() for record in caplog.records] == [
-        "canaries are not asked, read again in 3600 s: killed by SIGKILL"
+        "canaries are not asked, they are read again in 3600 s: killed by SIGKILL"
     ]
 
 
@@ -186,5 +191,5 @@ def test_those_of_a_model_that_was_switched_meanwhile_are_not_asked(make: Callab
     one = make()
     one.watch.tick(100.0, is_idle=True)
     one.worker.model = open_model("default", bundle(tmp_path / "other", {"model.gguf": GGUF}))
-    one.watch.serve(101.0, was_asked=False)
+    one.watch.worker_ready(101.0, was_asked=False)
     assert one.tick(101.0 + FIRST_AFTER_S) == 0

@@ -17,12 +17,12 @@ from edge_agent.models.config_faults import switched_hint
 from edge_agent.models.record import (
     FILE,
     Record,
-    forget,
     in_force,
     keep_engine_states,
     open_in_force,
-    read,
-    write,
+    read_record,
+    remove_record,
+    write_record,
 )
 from edge_agent.store.database import leftover_hint
 from tests.helpers.support import with_model
@@ -51,12 +51,12 @@ def switched(config: Config, current: str, previous: str | None) -> None:
         current=folder / current,
         previous=None if previous is None else folder / previous,
     )
-    write(config.state_dir, record)
+    write_record(config.state_dir, record)
 
 
 def test_without_a_switch_the_configuration_counts(configured: Callable[[str], Config], tmp_path: Path) -> None:
     config = configured("a")
-    assert (read(config), in_force(config), switched_hint(config)) == (None, tmp_path / "a", None)
+    assert (read_record(config), in_force(config), switched_hint(config)) == (None, tmp_path / "a", None)
     assert open_in_force(config).source == tmp_path / "a"
 
 
@@ -115,7 +115,7 @@ def test_a_bundle_in_force_that_does_not_open_gives_way_to_the_one_before_and_th
     shutil.rmtree(tmp_path / "c")
     with pytest.raises(ModelError, match=r"c.* does not exist"):
         open_in_force(config)
-    assert read(config) == Record(configured=tmp_path / "c", current=tmp_path / "b", previous=tmp_path / "a")
+    assert read_record(config) == Record(configured=tmp_path / "c", current=tmp_path / "b", previous=tmp_path / "a")
 
 
 def test_a_record_of_requests_that_nobody_keeps_any_more_is_told(tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_what_is_forgotten_is_gone_and_may_be_so_twice(configured: Callable[[str
     config = configured("a")
     switched(config, "b", "a")
     for _ in range(2):
-        forget(config.state_dir)
-        assert read(config) is None
+        remove_record(config.state_dir)
+        assert read_record(config) is None
 
 
 def test_what_the_engine_keeps_is_kept_of_these_models_only(

@@ -1,10 +1,10 @@
-"""A switch of the model as a timeline: what is asked of workers and requests, and what is told, at each event."""
+"""A model switch as a timeline: what workers and requests see of it, and how it ends."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import queue
 import shutil
 import threading
 from collections.abc import Callable
@@ -16,26 +16,31 @@ import pytest
 
 from edge_agent.core import state_files
 from edge_agent.core.config import ModelConfig
-from edge_agent.core.load_progress import LOAD_SILENCE_S
 from edge_agent.core.model import ModelError
-from edge_agent.core.protocol import Cancel, Event, LoadFailed, Loading, LoadPhase, Partial, Ready, Run, SetTasks
-from edge_agent.models import record as model_record
-from edge_agent.models import switch_attempt
+from edge_agent.core.protocol import Cancel, Command, Event, LoadFailed, Run, SetTasks
+from edge_agent.models import proof, record
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import Canaries
-from edge_agent.models.record import FILE, Record, open_in_force
-from edge_agent.models.switch import DYING_S, READ_SILENCE_S, ModelSwitch
-from edge_agent.models.switch_attempt import BASE_MB, COPIES, Opened, Phase, Recorded, SwitchError, needed_mb
-from edge_agent.requests.dispatcher import Dispatcher
+from edge_agent.models.record import FILE, Record, open_in_force, read_record
+from edge_agent.models.switch import (
+    BASE_MB,
+    COPIES,
+    DYING_S,
+    READ_SILENCE_S,
+    ModelSwitch,
+    Switched,
+    SwitchError,
+    SwitchFailed,
+    needed_mb,
+)
 from edge_agent.requests.tasks import load_tasks, prefixes_of
-from edge_agent.worker import supervisor
 from edge_agent.worker.process import EngineProcess, WorkerExited
-from edge_agent.worker.supervisor import SILENCE_S, FromWorker, Supervisor
+from edge_agent.worker.supervisor import FormerWorkerExited, FromWorker, Supervisor
 from tests.helpers.facts import READY
 from tests.helpers.processes import wait_until
 from tests.helpers.support import TASKS, Desk, config, finished, labelled
+from tests.helpers.workers import KILLED, FakeProcess, fake_processes
 from tests.models.test_bundle import OTHER_WEIGHTS, bundle
-from tests.worker.test_supervisor import KILLED, Process
 
 # A switch that fails is a warning.
 pytestmark = pytest.mark.expects_warning
@@ -53,26 +58,17 @@ MUCH_MB = 1e6
 
 
 class Board:
-    """An agent's parts around a ModelSwitch; it runs the bundle `old`, version 3."""
+    """An agent's parts around a ModelSwitch; it runs the bundle `old`, version 3.
+
+    says: what the worker of a new model says once it is started; answers: its answers to its canaries, by number.
+    """
 
     def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
         self.folder = folder
-        self.processes: list[Process] = []
-        self.inbox: queue.SimpleQueue[Opened | Recorded] = queue.SimpleQueue()
-        self.results: list[Any] = []
-        self.events: list[dict[str, Any]] = []
-        self.lost: list[WorkerExited] = []
         self.spare_mb: float | None = MUCH_MB
-        board = self
-
-        class Started(Process):
-            def __init__(self, load: Any, _deliver: Callable[[Event | WorkerExited], None]) -> None:
-                super().__init__(load)
-
-            def start(self) -> None:
-                board.processes.append(self)
-
-        patch.setattr(supervisor, "EngineProcess", Started)
+        self.says: list[Event | WorkerExited] = [READY]
+        self.answers: dict[int, Event | WorkerExited] = {}
+        self.delivered: list[FromWorker] = []
         bundle(folder / "old")
         files = {"model.gguf": OTHER_WEIGHTS, "canaries.json": CANARIES.encode()}
         bundle(folder / "new", files, version=4)
@@ -82,55 +78,94 @@ class Board:
         changes = {"models_dir": folder, "state_dir": folder / "state", "models": models}
         self.config = config(TASKS).model_copy(update=changes)
         self.desk = Desk(slots=2)
-        self.dispatcher: Dispatcher = self.desk.dispatcher
-        model = open_model("default", folder / "old")
+        self.dispatcher = self.desk.dispatcher
+        self.processes = fake_processes(patch)
         self.supervisor = Supervisor(
-            self.config, model, prefixes_of(load_tasks(self.config)), lambda _: None, lambda: open_in_force(self.config)
+            self.config,
+            open_model("default", folder / "old"),
+            prefixes_of(load_tasks(self.config)),
+            self.delivered.append,
+            lambda: open_in_force(self.config),
         )
         self.dispatcher._send = self.supervisor.send
         self.supervisor.start(0.0)
         self.supervisor.became_ready(READY, 0.0)
-        self.switch = ModelSwitch(
-            self.config,
-            supervisor=self.supervisor,
-            dispatcher=self.dispatcher,
-            deliver=self.inbox.put,
-            spare_mb=lambda _now: self.spare_mb,
-            adopted=self.adopted,
-            failed=self.events.append,
-            worker_exited=lambda end, _now: self.lost.append(end),
-        )
+        self.old = self.processes[0]
+        self.processes.on_start = self.start_candidate
+        self.processes.on_send = self.answer_canary
+        self.switch = ModelSwitch(self.config, self.supervisor, self.dispatcher, lambda _now: self.spare_mb)
 
-    def adopted(self, event: dict[str, Any], ready: Ready, now: float) -> None:
-        """As the agent does."""
-        self.events.append(event)
-        assert ready is READY
-        self.dispatcher.worker_ready(self.supervisor.model.name, replace(READY, max_active=2), now)
+    def start_candidate(self, process: FakeProcess) -> None:
+        if self.switch.is_underway:
+            for event in self.says:
+                process.deliver(event)
+
+    def answer_canary(self, process: FakeProcess, command: Command) -> None:
+        if isinstance(command, Run) and self.switch.is_underway and process is not self.old:
+            process.deliver(self.answers.get(command.id, right(command.id)))
 
     def ask(self, name: str, **fields: Any) -> None:
-        self.switch.switch(name, allow_downgrade=fields.get("allow_downgrade", False), now=1.0, answer=self.answer)
+        assert self.switch.start(name, allow_downgrade=fields.get("allow_downgrade", False))
 
-    def answer(self, data: Any = None, error: SwitchError | None = None) -> None:
-        self.results.append(data if error is None else error.code)
+    def tick(self, now: float) -> Switched | SwitchFailed | None:
+        """As the agent does."""
+        is_busy = self.dispatcher.active > 0
+        self.supervisor.watch(now, owes_answer=is_busy, is_former_busy=self.dispatcher.is_former_busy)
+        end = self.switch.tick(now)
+        if isinstance(end, Switched):
+            self.dispatcher.worker_ready(self.supervisor.model.name, replace(READY, max_active=2), now)
+        return end
 
-    def hear_thread(self, now: float) -> None:
-        """What the thread has done."""
-        self.switch.hear(self.inbox.get(timeout=30), now)
+    def tick_until(
+        self, is_so: Callable[[], object], now: float, *, step_s: float = 0.0
+    ) -> Switched | SwitchFailed | None:
+        """Until that is so, or the switch has ended; step_s: time between two ticks."""
+        ends: list[Switched | SwitchFailed] = []
+        times = itertools.count(now, step_s)
 
-    def say(self, process: Process, event: Event | WorkerExited, now: float) -> None:
-        self.switch.hear(FromWorker(cast("EngineProcess", process), event), now)
+        def go_on() -> bool:
+            end = self.tick(next(times))
+            ends.extend([] if end is None else [end])
+            return bool(ends or is_so())
 
-    def load(self, name: str = "new", **fields: Any) -> Process:
-        """Begins a switch; gives the candidate that is loading."""
+        wait_until(go_on, "it gets on")
+        return ends[0] if ends else None
+
+    def finish(self, now: float = 3.0, *, step_s: float = 0.0) -> dict[str, Any] | str:
+        """What the command is answered: data, or the code of an error."""
+        end = self.tick_until(lambda: False, now, step_s=step_s)
+        assert end is not None
+        return end.data if isinstance(end, Switched) else end.error.code
+
+    def run(self, name: str, now: float = 3.0, **fields: Any) -> dict[str, Any] | str:
         self.ask(name, **fields)
-        self.hear_thread(2.0)
-        return self.processes[-1]
+        return self.finish(now)
 
-    def runs(self, process: Process) -> list[int]:
+    def say(self, process: FakeProcess, event: Event | WorkerExited, now: float) -> None:
+        """As the agent does."""
+        match self.supervisor.receive(FromWorker(cast("EngineProcess", process), event), now):
+            case FormerWorkerExited(how=how):
+                self.dispatcher.former_worker_lost(how, now)
+            case WorkerExited() as end:
+                self.supervisor.ended(end, now)
+            case None:
+                pass
+            case answer:
+                self.dispatcher.finish(cast("Any", answer), now)
+
+    def end_former(self, process: FakeProcess, now: float) -> None:
+        self.tick(now)
+        assert process.kills
+        self.say(process, KILLED, now)
+
+    def runs(self, process: FakeProcess) -> list[int]:
         return [one.id for one in process.commands if isinstance(one, Run)]
 
-    def record(self) -> Record | None:
-        return model_record.read(self.config)
+    @property
+    def worker(self) -> FakeProcess:
+        """The one in force."""
+        assert self.supervisor._life is not None
+        return cast("FakeProcess", self.supervisor._life.process)
 
 
 @pytest.fixture
@@ -138,389 +173,318 @@ def board(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Board:
     return Board(monkeypatch, tmp_path)
 
 
-def right(number: int) -> Any:
+def right(number: int) -> Event:
     return labelled(number, normal=0.9, bearing_fault=0.1)
 
 
-def test_what_runs_ends_on_the_old_worker_and_what_waits_is_for_the_new_one(board: Board) -> None:
-    old = board.processes[0]
+def test_what_runs_ends_on_the_old_worker_and_what_waits_runs_on_the_new_one(board: Board) -> None:
+    old = board.old
     for name in "abc":
         board.desk.ask({"input": name, "id": name})
     assert board.runs(old) == [1, 2]
-    new = board.load()
-    board.say(new, READY, 3.0)
-    assert board.runs(new) == [0]  # its canaries, one at a time
-    board.say(new, right(0), 4.0)
-    assert (board.runs(new), board.switch.phase, board.record()) == ([0, 1], Phase.ASKING, None)
-    board.say(new, right(1), 5.0)
-    assert board.switch.phase is Phase.RECORDING
-    assert board.supervisor.worker is old  # type: ignore[comparison-overlap]
 
-    board.hear_thread(6.0)
+    board.ask("new")
+    end = board.tick_until(lambda: False, 3.0)
 
-    assert board.record() == Record(
+    assert isinstance(end, Switched)
+    assert read_record(board.config) == Record(
         configured=board.folder / "old", current=board.folder / "new", previous=board.folder / "old"
     )
-    assert board.supervisor.worker is new  # type: ignore[comparison-overlap]
-    (result,) = board.results
-    assert (result["canaries"], result["is_beside"], result["how"]) == (2, True, "switch")
-    assert [(board.events[0][which]["version"]) for which in ("old", "new")] == [3, 4]
-    # Both places are taken, by what the old one still runs.
+    new = board.processes[1]
+    assert (board.worker, board.supervisor.has_former) == (new, True)
+    assert (end.data["canaries"], end.data["is_beside"], end.data["how"]) == (2, True, "switch")
+    assert [end.event[which]["version"] for which in ("old", "new")] == [3, 4]
+    # Both slots are taken, by what the old worker still runs.
     assert board.runs(new) == [0, 1]
-    board.say(old, Partial(id=2, delta="x"), 6.5)
     board.say(old, finished(1), 7.0)
     assert board.runs(new) == [0, 1, 3]
-    board.switch.tick(7.1)
+    board.tick(7.1)
     assert old.kills == 0
     board.dispatcher.cancel("b", None, 7.2)
     assert Cancel(id=2) in old.commands
-    board.switch.tick(8.0)
-    assert old.kills == 1
-    board.say(old, KILLED, 8.1)
-    board.dispatcher.finish(finished(3), 9.0)
+    board.end_former(old, 8.0)
+    board.say(new, finished(3), 9.0)
     models = {reply["id"]: reply["model"] and reply["model"]["sha256"] for reply in board.desk.replies}
     assert models == {"a": "5ha", "b": None, "c": board.supervisor.model.sha256}
-    assert (board.supervisor.former, board.supervisor.restarts, board.dispatcher.active) == (None, 0, 0)
+    assert (board.supervisor.has_former, board.supervisor.restarts, board.dispatcher.active) == (False, 0, 0)
 
 
-def test_what_ran_on_the_old_worker_runs_again_on_the_new_one_if_that_dies(board: Board) -> None:
-    old = board.processes[0]
+def test_the_new_model_is_not_in_force_before_its_canaries_and_its_record(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write = threading.Event()
+    write = record.write_record
+    monkeypatch.setattr(record, "write_record", lambda *given: may_write.wait(30) and write(*given))
+    board.ask("new")
+    board.tick_until(lambda: len(board.processes) > 1 and board.runs(board.processes[1]) == [0, 1], 3.0)
+    for _ in range(3):
+        assert board.tick(4.0) is None
+    assert (board.worker, read_record(board.config)) == (board.old, None)
+    # An old worker that dies now is not restarted: its model may be the former one in a moment.
+    board.say(board.old, KILLED, 5.0)
+    board.tick(100.0)
+    assert len(board.processes) == 2
+    may_write.set()
+    assert isinstance(board.finish(101.0), dict)
+    assert (board.worker, board.supervisor.restart_at) == (board.processes[1], None)
+
+
+def test_requests_of_an_old_worker_that_dies_run_again_on_the_new_one(board: Board) -> None:
     board.desk.ask({"input": "x", "id": "x"})
-    new = board.load("plain")
-    board.say(new, READY, 3.0)
-    board.hear_thread(4.0)
-    board.say(old, KILLED, 5.0)
-    assert board.runs(new) == [1]
-    board.dispatcher.finish(finished(1), 6.0)
+    board.run("plain")
+    board.say(board.old, KILLED, 5.0)
+    assert board.runs(board.worker) == [1]
+    board.say(board.worker, finished(1), 6.0)
     assert board.desk.reply["model"]["sha256"] == board.supervisor.model.sha256
 
 
-def test_where_memory_is_short_or_unknown_the_old_worker_ends_what_it_runs_and_goes_first(board: Board) -> None:
-    old = board.processes[0]
-    board.spare_mb = None
+@pytest.mark.parametrize("spare_mb", [None, -1.0])
+def test_where_memory_is_short_or_unknown_the_old_worker_finishes_and_ends_first(
+    board: Board, spare_mb: float | None
+) -> None:
+    board.spare_mb = spare_mb
     for name in "abc":
         board.desk.ask({"input": name, "id": name})
-    board.load()
-    board.switch.tick(2.1)
-    assert (board.switch.phase, old.kills, len(board.processes)) == (Phase.DRAINING, 0, 1)
+    board.ask("new")
+    board.tick_until(lambda: board.switch.is_holding, 2.0)
     for number in (1, 2):
-        board.dispatcher.finish(finished(number), 3.0)
-    assert board.runs(old) == [1, 2]  # the third waits
-    board.switch.tick(3.1)
-    assert (old.kills, board.supervisor.ready, board.dispatcher._slots) == (1, None, 0)
-    board.switch.tick(3.5)
-    assert len(board.processes) == 1  # it still holds its memory
-    board.say(old, KILLED, 4.0)
-    board.switch.tick(4.0)
-    new = board.processes[1]
-    assert board.supervisor.is_coming
-    board.say(new, READY, 5.0)
-    for number in (0, 1):
-        board.say(new, right(number), 6.0)
-    board.hear_thread(7.0)
-    assert board.runs(new) == [0, 1, 3]
-    assert board.results[0]["is_beside"] is False
+        board.say(board.old, finished(number), 3.0)
+    assert board.runs(board.old) == [1, 2]  # the third waits
+    board.tick_until(lambda: board.old.kills, 3.1)
+    assert (board.supervisor.ready, board.dispatcher._slots, len(board.processes)) == (None, 0, 1)
+    board.say(board.old, KILLED, 4.0)
+    data = board.finish(4.0)
+    assert isinstance(data, dict)
+    assert data["is_beside"] is False
+    assert board.runs(board.worker) == [0, 1, 3]
 
 
-def test_a_bad_bundle_that_had_the_old_worker_go_first_brings_it_back(board: Board) -> None:
+def test_a_bad_bundle_for_which_the_old_worker_ended_brings_its_model_back(board: Board) -> None:
     board.spare_mb = -1.0
-    board.load()
-    board.switch.tick(2.0)
-    board.say(board.processes[0], KILLED, 3.0)
+    board.answers[1] = labelled(1, normal=0.5, bearing_fault=0.5)
+    board.ask("new")
+    board.tick_until(lambda: board.old.kills, 2.0)
+    board.say(board.old, KILLED, 3.0)
     board.desk.ask({"input": "x", "id": "x"}, at=3.0)
-    board.switch.tick(3.0)
-    board.say(board.processes[1], READY, 4.0)
-    board.say(board.processes[1], labelled(0, normal=0.5, bearing_fault=0.5), 5.0)
-    assert (board.results, board.record(), board.processes[1].kills) == (["canaries_differ"], None, 1)
-    board.supervisor.watch(5.1, owes_answer=False)
-    assert board.processes[2].load.model_path == str(board.folder / "old" / "model.gguf")
-    board.dispatcher.worker_ready(board.supervisor.model.name, replace(READY, max_active=1), 6.0)
-    assert board.runs(board.processes[2]) == [1]
-    # What the candidate still says is nobody's.
-    board.say(board.processes[1], right(0), 7.0)
-    board.say(board.processes[1], KILLED, 7.0)
-    assert board.lost == []
-
-
-def test_a_new_worker_that_gets_on_may_take_its_time(board: Board) -> None:
-    new, now = board.load(), 2.0
-    for _ in range(5):
-        now += LOAD_SILENCE_S
-        board.switch.tick(now)
-        board.say(new, Loading(phase=LoadPhase.WEIGHTS), now)
-    assert (board.results, board.switch.phase, new.kills) == ([], Phase.LOADING, 0)
+    assert board.finish(4.0) == "canaries_differ"
+    assert (read_record(board.config), board.processes[1].kills) == (None, 1)
+    board.tick(5.1)
+    assert board.worker.load.model_path == str(board.folder / "old" / "model.gguf")
+    board.dispatcher.worker_ready(board.supervisor.model.name, READY, 6.0)
+    assert board.runs(board.worker) == [1]
 
 
 @pytest.mark.parametrize(
-    ("event", "code"),
+    ("says", "answer", "code"),
     [
-        (LoadFailed(message="no"), "load_failed"),
-        (WorkerExited(returncode=-9, log_tail=("MemoryError",)), "load_failed"),
-        (labelled(0, normal=0.7, bearing_fault=0.3), "canaries_differ"),
-        (None, "load_failed"),
+        (LoadFailed(message="no"), None, "load_failed"),
+        (WorkerExited(returncode=-9, log_tail=("MemoryError",)), None, "load_failed"),
+        (READY, labelled(0, normal=0.7, bearing_fault=0.3), "canaries_differ"),
+        (READY, WorkerExited(returncode=-9, log_tail=()), "load_failed"),
+        (OSError(11, "no more processes"), None, "load_failed"),
     ],
 )
-def test_whatever_is_wrong_with_the_new_worker_leaves_the_old_one_where_it_is(
-    board: Board, event: Event | WorkerExited | None, code: str
+def test_any_fault_of_the_new_worker_leaves_the_old_one_in_force(
+    board: Board, says: Event | WorkerExited | OSError, answer: Event | WorkerExited | None, code: str
 ) -> None:
-    old, new = board.processes[0], board.load()
-    if event is None:
-        board.switch.tick(2.0 + LOAD_SILENCE_S)
-        assert board.results == []
-        board.switch.tick(2.1 + LOAD_SILENCE_S)
-    elif isinstance(event, LoadFailed | WorkerExited):
-        board.say(new, event, 3.0)
+    if isinstance(says, OSError):
+        board.processes.faults = [says]
     else:
-        board.say(new, READY, 3.0)
-        board.say(new, event, 3.0)
-    assert (board.results, board.switch.phase, board.record()) == ([code], None, None)
-    assert (old.kills, new.kills, board.supervisor.candidate) == (0, 1, None)
+        board.says = [says]
+    if answer is not None:
+        board.answers[0] = answer
+    assert board.run("new") == code
+    assert (board.worker, board.old.kills, board.switch.is_underway) == (board.old, 0, False)
+    assert sum(process.kills for process in board.processes[1:]) == len(board.processes) - 1
     board.desk.ask("x", at=4.0)
-    assert board.runs(old) == [1]
+    assert board.runs(board.old) == [1]
     assert not (board.config.state_dir / FILE).exists()
 
 
-def test_a_new_worker_that_is_silent_over_a_canary_is_given_up(board: Board) -> None:
-    board.say(board.load(), READY, 3.0)
-    board.switch.tick(3.0 + SILENCE_S)
-    assert board.results == []
-    board.switch.tick(3.1 + SILENCE_S)
-    assert board.results == ["load_failed"]
+def test_an_older_version_needs_permission_and_a_rollback_does_not(board: Board) -> None:
+    assert (board.run("older"), len(board.processes)) == ("downgrade", 1)
+    data = board.run("older", allow_downgrade=True)
+    assert isinstance(data, dict)
+    assert data["new"]["version"] == 2
+    board.end_former(board.old, 4.0)
+    assert board.switch.roll_back()
+    data = board.finish(6.0)
+    assert isinstance(data, dict)
+    assert (data["how"], data["new"]["version"]) == ("rollback", 3)
+    assert board.switch.previous == board.folder / "older"
 
 
-def test_versions_rise_unless_told_otherwise_and_a_rollback_needs_not_be_told(board: Board) -> None:
-    board.ask("older")
-    board.hear_thread(2.0)
-    assert (board.results.pop(), len(board.processes)) == ("downgrade", 1)
-    board.say(board.load("older", allow_downgrade=True), READY, 3.0)
-    board.hear_thread(4.0)
-    assert board.results.pop()["new"]["version"] == 2
-    board.switch.tick(4.1)
-    board.say(board.processes[0], KILLED, 4.2)
-    board.switch.roll_back(now=5.0, answer=board.answer)
-    board.hear_thread(5.0)
-    board.switch.hear(FromWorker(cast("EngineProcess", board.processes[-1]), READY), 6.0)
-    board.hear_thread(6.0)
-    assert (board.results[0]["how"], board.results[0]["new"]["version"]) == ("rollback", 3)
-    assert board.supervisor.previous == board.folder / "older"
-
-
-def test_the_next_switch_waits_for_the_end_of_the_worker_that_the_last_one_replaced(board: Board) -> None:
-    old = board.processes[0]
+def test_the_next_switch_waits_until_the_worker_replaced_by_the_last_one_is_gone(board: Board) -> None:
     board.desk.ask({"input": "x", "id": "x"})
-    board.say(board.load("plain"), READY, 3.0)
-    board.hear_thread(4.0)
+    board.run("plain")
     board.ask("new")
-    board.hear_thread(5.0)
     with pytest.raises(SwitchError, match="one switch at a time"):
         board.ask("older")
-    assert (board.switch.phase, len(board.processes)) == (Phase.WAITING, 2)
-    board.say(old, finished(1), 6.0)
-    board.say(old, KILLED, 6.0)
-    board.switch.tick(6.1)
-    assert (board.switch.phase, len(board.processes)) == (Phase.LOADING, 3)
+    for _ in range(200):
+        assert board.tick(5.0 + DYING_S) is None
+    assert len(board.processes) == 2
+    board.say(board.old, finished(1), 70.0)
+    board.end_former(board.old, 70.0)
+    board.finish(70.1)
+    assert len(board.processes) == 3
 
 
-def test_a_bundle_on_a_disk_that_does_not_answer_is_given_up_and_another_one_may_be_asked_for(
+def test_a_disk_that_does_not_answer_fails_the_switch_and_blocks_no_other(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = threading.Event()
 
     def hanging(*given: Any) -> Any:
-        (*_, advance) = given
-        advance()
+        given[-1]()
         assert answers.wait(30)
         raise ModelError("too late")
 
-    monkeypatch.setattr(switch_attempt, "open_model", hanging)
-    old = board.processes[0]
-    board.ask("new")
-    (attempt,) = [board.switch._attempt]
-    assert attempt is not None
-    wait_until(lambda: attempt.advances, "it reads")
-    board.switch.tick(200.0)  # since then it has not got on
-    board.switch.tick(200.0 + READ_SILENCE_S)
-    assert board.results == []
-    board.switch.tick(200.1 + READ_SILENCE_S)
-    assert (board.results, board.switch.phase) == (["bundle_refused"], None)
-    assert board.events[-1]["message"] == "the disk gave nothing more of the bundle for 300 s"
-    board.desk.ask("x", at=600.0)
-    assert (board.runs(old), old.kills) == ([1], 0)
-
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(proof, "open_model", hanging)
+        board.ask("new")
+        board.tick(1.0)
+        attempt = board.switch._attempt
+        assert attempt is not None
+        wait_until(lambda: attempt.parts_read, "it reads")
+        # It goes on for long, then it stops.
+        for number in range(5):
+            attempt.part_read()
+            assert board.tick(200.0 * number) is None
+        assert board.tick(800.0 + READ_SILENCE_S) is None
+        end = board.tick(800.1 + READ_SILENCE_S)
+    assert isinstance(end, SwitchFailed)
+    assert (end.error.code, end.error.message) == (
+        "bundle_refused", "the disk gave nothing more of the bundle for 300 s",
+    )  # fmt: skip
+    assert board.old.kills == 0
     answers.set()
-    board.hear_thread(600.0)  # what came of it after all is nobody's
-    assert board.results == ["bundle_refused"]
-    board.ask("older")
-    board.hear_thread(601.0)
-    assert board.results[1:] == ["downgrade"]
+    assert board.run("older", 1200.0) == "downgrade"
 
 
-def test_a_bundle_that_is_read_on_may_take_its_time(board: Board) -> None:
-    board.ask("new")
-    attempt = board.switch._attempt
-    assert attempt is not None
-    for number in range(1, 6):
-        attempt.advance()
-        board.switch.tick(number * READ_SILENCE_S)
-    assert (board.results, board.switch.phase) == ([], Phase.VERIFYING)
-    board.hear_thread(5.5 * READ_SILENCE_S)
-    assert board.switch.phase is Phase.LOADING
-    assert attempt.advances == 5 + 2  # its own two files
-
-
-def test_an_old_worker_that_cannot_be_ended_ends_the_switch_and_its_model_is_loaded_again(board: Board) -> None:
-    old = board.processes[0]
+def test_an_old_worker_that_cannot_be_killed_fails_the_switch_and_its_model_is_loaded_again(board: Board) -> None:
     board.spare_mb = -1.0
-    board.load()
-    board.switch.tick(2.0)
-    assert (board.switch.phase, old.kills > 0) == (Phase.ENDING, True)
-    board.switch.tick(2.0 + DYING_S)
-    assert board.results == []
-    board.switch.tick(2.1 + DYING_S)
-    assert (board.results, board.switch.phase) == (["load_failed"], None)
-    board.supervisor.watch(63.0, owes_answer=False)
-    assert board.processes[1].load.model_path == str(board.folder / "old" / "model.gguf")
+    board.ask("new")
+    board.tick_until(lambda: board.old.kills, 2.0)
+    assert board.tick(2.0 + DYING_S) is None
+    end = board.tick(2.1 + DYING_S)
+    assert isinstance(end, SwitchFailed)
+    assert end.error.code == "load_failed"
+    board.tick(63.0)
+    assert board.worker.load.model_path == str(board.folder / "old" / "model.gguf")
     board.supervisor.became_ready(READY, 64.0)
-    board.dispatcher.worker_ready(board.supervisor.model.name, replace(READY, max_active=1), 64.0)
-    board.desk.ask("x", at=64.0)
-    assert board.runs(board.processes[1]) == [1]
-    # As long as it is there, there is no memory for another one; once it is gone, there is.
+    # While it is there, there is no memory for another one; once it is gone, there is.
     board.ask("new")
-    board.hear_thread(65.0)
-    board.switch.tick(65.1 + DYING_S)
-    assert board.results == ["load_failed"] * 2
-    board.say(old, KILLED, 130.0)
+    assert board.finish(65.0, step_s=5.0) == "load_failed"
+    board.say(board.old, KILLED, 230.0)
     board.spare_mb = MUCH_MB
-    board.ask("new")
-    board.hear_thread(131.0)
-    assert board.switch.phase is Phase.LOADING
+    assert isinstance(board.run("new", 231.0), dict)
 
 
-def test_what_runs_already_is_no_switch(board: Board) -> None:
-    board.ask("old")
-    assert board.results == [{"changed": False}]
-    assert board.switch.phase is None
-    with pytest.raises(
-        SwitchError, match=r'should be a folder in models_dir: "new", "old", "older", "plain" \(got "nowhere"\)'
-    ):
+def test_a_switch_to_what_runs_changes_nothing(board: Board) -> None:
+    assert not board.switch.start("old", allow_downgrade=False)
+    assert not board.switch.is_underway
+    # A fallback is not what the record names.
+    board.supervisor.model = replace(board.supervisor.model, is_fallback=True)
+    assert isinstance(board.run("old"), dict)
+    assert not board.supervisor.model.is_fallback
+
+
+def test_a_bundle_that_is_not_there_is_refused_with_those_that_are(board: Board) -> None:
+    with pytest.raises(SwitchError, match=r'models_dir: "new", "old", "older", "plain" \(got "nowhere"\)'):
         board.ask("nowhere")
-    for folder in (board.config.models_dir / name for name in ("new", "old", "older", "plain")):
-        shutil.rmtree(folder)
+    for name in ("new", "old", "older", "plain"):
+        shutil.rmtree(board.folder / name)
     with pytest.raises(SwitchError, match=r'models_dir: it holds no bundle \(got "nowhere"\)'):
         board.ask("nowhere")
     with pytest.raises(SwitchError, match="File name too long") as refused:
         board.ask("x" * 256)
     assert refused.value.code == "bad_field"
-    with pytest.raises(SwitchError, match="no switch"):
-        board.switch.roll_back(now=1.0, answer=board.answer)
-
-
-def test_what_runs_for_want_of_another_is_in_force_once_it_is_asked_for(board: Board) -> None:
-    board.supervisor.model = replace(board.supervisor.model, is_fallback=True)
-    board.say(board.load("old"), READY, 3.0)
-    board.hear_thread(4.0)
-    assert (board.results[0]["changed"], board.supervisor.model.is_fallback) == (True, False)
+    with pytest.raises(SwitchError, match="no switch can be undone"):
+        board.switch.roll_back()
 
 
 def test_a_switch_that_cannot_be_recorded_does_not_come_into_force(board: Board) -> None:
     board.config.state_dir.write_bytes(b"no folder")
-    new = board.load("plain")
-    board.say(new, READY, 3.0)
-    board.hear_thread(4.0)
-    assert (board.results, new.kills) == (["not_recorded"], 1)
+    assert board.run("plain") == "not_recorded"
+    assert board.processes[1].kills == 1
 
 
-def test_what_was_renamed_but_is_not_surely_on_the_disk_is_taken_back(
-    board: Board, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_that_is_not_safely_on_the_disk_is_taken_back(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_folder: Path) -> None:
         raise OSError(5, "Input/output error")
 
-    board.say(board.load("plain"), READY, 3.0)
-    board.hear_thread(4.0)
-    board.switch.tick(4.1)
-    board.say(board.processes[0], KILLED, 4.2)
-    before = board.record()
-    new = board.load("new")
-    board.say(new, READY, 5.0)
-    board.say(new, right(0), 5.0)
+    board.run("plain")
+    board.end_former(board.old, 4.0)
+    before = read_record(board.config)
     monkeypatch.setattr(state_files, "sync_folder", fail)
-    board.say(new, right(1), 5.0)
-    board.hear_thread(6.0)
-    assert board.results[1:] == ["not_recorded"]
-    assert board.record() == before
+    assert board.run("new", 5.0) == "not_recorded"
+    assert read_record(board.config) == before
 
 
-def test_a_fault_of_ours_ends_a_switch_too(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise ValueError("nobody thought of this")
+@pytest.mark.parametrize(("module", "name"), [(record, "write_record"), (proof, "open_model")])
+def test_a_fault_of_the_agent_fails_the_switch(
+    board: Board, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a fault")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(model_record, "write", fail)
-        board.say(board.load("plain"), READY, 3.0)
-        board.hear_thread(4.0)
-    monkeypatch.setattr(board.supervisor, "try_out", fail)
-    board.load("plain")
-    assert board.results == ["not_recorded", "internal"]
-    assert board.switch.phase is None
+    monkeypatch.setattr(module, name, fail)
+    assert board.run("plain") == "internal"
+    assert (board.worker, board.switch.is_underway) == (board.old, False)
 
 
-def test_a_folder_whose_name_nobody_can_be_told_is_refused_in_words(board: Board) -> None:
+def test_a_folder_name_that_is_not_utf_8_is_refused(board: Board) -> None:
     odd = board.folder / os.fsdecode(b"caf\xe9")
     bundle(odd)
     (board.folder / "linked").symlink_to(odd)
     board.ask("linked")
-    board.hear_thread(2.0)
-    assert board.results == ["bundle_refused"]
-    assert json.dumps(board.events, ensure_ascii=False).encode()
+    end = board.tick_until(lambda: False, 2.0)
+    assert isinstance(end, SwitchFailed)
+    assert end.error.code == "bundle_refused"
+    assert json.dumps(end.event, ensure_ascii=False).encode()
 
 
-def test_a_bundle_that_changes_while_it_is_loaded_is_not_taken(board: Board) -> None:
-    new = board.load("plain")
-    (board.folder / "plain" / "model.gguf").write_bytes(OTHER_WEIGHTS)
-    board.say(new, READY, 3.0)
-    board.hear_thread(4.0)
-    assert board.results == ["not_recorded"]
-    assert board.record() is None
+def test_a_bundle_that_changes_while_it_is_loaded_does_not_come_into_force(board: Board) -> None:
+    def change_and_answer(process: FakeProcess) -> None:
+        (board.folder / "plain" / "model.gguf").write_bytes(OTHER_WEIGHTS)
+        process.deliver(READY)
+
+    board.processes.on_start = change_and_answer
+    assert board.run("plain") == "not_recorded"
+    assert read_record(board.config) is None
 
 
-def test_a_worker_that_dies_while_its_switch_is_recorded_has_died_as_the_one_in_force(board: Board) -> None:
-    new = board.load("plain")
-    board.say(new, READY, 3.0)
-    board.say(new, KILLED, 3.5)
-    assert board.results == []
-    board.hear_thread(4.0)
-    assert board.results[0]["changed"]
-    assert board.lost == [KILLED]
-
-
-def test_an_old_worker_that_dies_while_the_switch_is_recorded_is_not_started_again_before_that(board: Board) -> None:
-    board.say(board.load("plain"), READY, 3.0)
-    board.supervisor.ended(KILLED, 3.1)
-    board.supervisor.watch(100.0, owes_answer=False)
-    assert len(board.processes) == 2
-    board.hear_thread(101.0)
-    assert not board.supervisor.is_deciding
+def test_a_worker_that_dies_before_it_is_adopted_ends_as_the_one_in_force(board: Board) -> None:
+    board.says = [READY, KILLED]
+    assert isinstance(board.run("plain"), dict)
+    (message,) = board.delivered
+    assert message == FromWorker(cast("EngineProcess", board.worker), KILLED)
 
 
 def test_an_agent_that_stops_gives_up_what_is_not_recorded(board: Board) -> None:
-    new = board.load("plain")
-    board.switch.stop(3.0)
-    assert (board.results, new.kills) == (["stopping"], 1)
-    board.switch.stop(3.0)
-    assert len(board.results) == 1
+    board.says = []
+    board.ask("plain")
+    board.tick_until(lambda: len(board.processes) > 1, 2.0)
+    end = board.switch.stop(3.0)
+    assert isinstance(end, SwitchFailed)
+    assert (end.error.code, board.processes[1].kills) == ("stopping", 1)
+    assert board.switch.stop(3.0) is None
 
 
-def test_an_agent_that_stops_tells_of_what_is_recorded(board: Board) -> None:
-    board.say(board.load("plain"), READY, 3.0)
-    board.switch.stop(4.0)
-    assert board.results[0]["changed"]
-    assert [event["new"]["version"] for event in board.events] == [3]
-    assert board.record()
+def test_an_agent_that_stops_reports_what_is_recorded(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_write = threading.Event()
+    write = record.write_record
+    monkeypatch.setattr(record, "write_record", lambda *given: may_write.wait(30) and write(*given))
+    board.ask("plain")
+    attempt = board.switch._attempt
+    assert attempt is not None
+    board.tick_until(lambda: attempt.recording, 2.0)
+    threading.Timer(0.1, may_write.set).start()
+    assert isinstance(board.switch.stop(4.0), Switched)
+    assert read_record(board.config)
 
 
-def test_a_worker_with_more_weights_needs_as_much_more_memory_and_never_less(board: Board) -> None:
+def test_a_model_with_more_weights_needs_as_much_more_memory_and_never_less(board: Board) -> None:
     old = open_model("default", board.folder / "old")
     sizes = {factor: replace(old, size_bytes=int(factor * old.size_bytes)) for factor in (0.5, 2.0)}
     assert needed_mb(sizes[2.0], old, 100.0) == pytest.approx(200.0)
@@ -531,48 +495,50 @@ def test_a_worker_with_more_weights_needs_as_much_more_memory_and_never_less(boa
     assert needed_mb(old, open_model("default", Path("echo:")), 100.0) == wanted_mb
 
 
-def test_a_bundle_that_is_replaced_in_its_own_folder_is_nothing_to_go_back_to(board: Board) -> None:
+def test_a_bundle_that_was_replaced_in_its_own_folder_cannot_be_returned_to(board: Board) -> None:
     shutil.rmtree(board.folder / "old")
     bundle(board.folder / "old", version=5)
-    board.say(board.load("old"), READY, 3.0)
-    board.hear_thread(4.0)
-    assert board.results[0]["new"]["version"] == 5
-    assert board.supervisor.previous is None
+    data = board.run("old")
+    assert isinstance(data, dict)
+    assert data["new"]["version"] == 5
+    assert board.switch.previous is None
 
 
-def test_what_the_old_model_took_is_not_held_against_the_new_one(board: Board) -> None:
-    board.desk.ask({"input": "x", "id": "x"})
-    board.say(board.load("plain"), READY, 3.0)
-    forecast, kind = board.dispatcher._forecast, board.dispatcher._active[1].kind
-    forecast.measure(kind, share_s=1.0, run_s=1.0, batch=1, now=3.0)
-    board.hear_thread(4.0)
-    assert forecast.expect(kind) is None
-    board.say(board.processes[0], finished(1), 5.0)
-    assert forecast.expect(kind) is None
+def test_a_start_that_fell_back_to_the_previous_model_has_no_previous_one(board: Board) -> None:
+    board.run("plain")
+    assert board.switch.previous == board.folder / "old"
+    (board.folder / "plain" / "model.gguf").unlink()
+    board.supervisor.model = open_in_force(board.config)
+    again = ModelSwitch(board.config, board.supervisor, board.dispatcher, lambda _now: None)
+    assert again.previous is None
 
 
-def test_a_worker_that_had_died_is_not_started_beside_the_one_that_took_its_place(board: Board) -> None:
-    board.supervisor.ended(KILLED, 1.0)
-    new = board.load("plain")
-    board.say(new, READY, 2.5)
-    board.hear_thread(2.6)
-    board.supervisor.watch(100.0, owes_answer=False)
-    assert len(board.processes) == 2
-    assert board.supervisor.worker is new  # type: ignore[comparison-overlap]
-    # Its own files are what it is started from again.
+def test_an_adopted_worker_is_restarted_from_its_own_files(board: Board) -> None:
+    board.run("plain")
     shutil.rmtree(board.folder / "plain")
     bundle(board.folder / "plain", version=9)
-    board.supervisor.ended(KILLED, 100.0)
-    board.supervisor.watch(200.0, owes_answer=False)
-    assert board.supervisor.is_coming
-    wait_until(lambda: board.supervisor.watch(201.0, owes_answer=False) or len(board.processes) == 3, "it is checked")
+    board.say(board.worker, KILLED, 100.0)
+    board.tick_until(lambda: len(board.processes) == 3, 200.0)
     assert board.supervisor.model.version == 9
 
 
-def test_the_new_worker_knows_the_tasks_of_a_reload_that_came_meanwhile(board: Board) -> None:
-    new = board.load("plain")
-    tasks = load_tasks(config('[tasks.t]\nkind = "generate"\nsystem = "S"\n'))
-    board.supervisor.set_tasks(prefixes_of(tasks))
-    board.say(new, READY, 3.0)
-    board.hear_thread(4.0)
-    assert new.commands == [SetTasks(tasks=tuple(task.prefix() for task in tasks.values()))]
+def test_latencies_of_the_old_model_are_not_those_of_the_new_one(board: Board) -> None:
+    board.desk.ask({"input": "x", "id": "x"})
+    forecast, kind = board.dispatcher._forecast, board.dispatcher._active[1].kind
+    forecast.measure(kind, share_s=1.0, run_s=1.0, batch=1, now=3.0)
+    assert forecast.expect(kind)
+    board.run("plain")
+    assert forecast.expect(kind) is None
+    board.say(board.old, finished(1), 5.0)
+    assert forecast.expect(kind) is None
+
+
+def test_the_new_worker_gets_the_tasks_of_a_reload_that_came_meanwhile(board: Board) -> None:
+    board.says = []
+    board.ask("plain")
+    board.tick_until(lambda: len(board.processes) > 1, 2.0)
+    prefixes = prefixes_of(load_tasks(config('[tasks.t]\nkind = "generate"\nsystem = "S"\n')))
+    board.supervisor.set_prefixes(prefixes)
+    board.processes[1].deliver(READY)
+    board.finish()
+    assert board.worker.commands == [SetTasks(tasks=prefixes)]

@@ -15,7 +15,7 @@ from tests.helpers.support import TASKS, config
 
 def info(tmp_path: Path, ready: Ready | None) -> dict[str, Any]:
     settings = config(TASKS)
-    return info_document(settings, load_tasks(settings), Board(tmp_path, tmp_path), worker_facts(ready=ready))
+    return info_document(settings, load_tasks(settings), Board(tmp_path, tmp_path), worker_facts(ready=ready), None)
 
 
 def test_info_describes_the_board_and_what_it_can_do(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from edge_agent.core.model import Model
 from edge_agent.core.protocol import EngineSettings, Failed, FailureCode, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.core.schemas import check_schema
-from edge_agent.models.record import Record, write
+from edge_agent.models.record import Record, write_record
 from edge_agent.tools.bench.bench import bench
 from edge_agent.tools.bench.report import COLUMNS, document, table
 from edge_agent.tools.bench.results import (
@@ -247,7 +247,7 @@ def test_the_model_that_was_switched_to_is_measured_and_named(
         f'state_dir = "{tmp_path}/state"\n[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "one"\n',
         "utf-8",
     )
-    write(tmp_path / "state", Record(configured=tmp_path / "one", current=tmp_path / "two", previous=None))
+    write_record(tmp_path / "state", Record(configured=tmp_path / "one", current=tmp_path / "two", previous=None))
     assert bench(tmp_path / "config.toml", None, is_quick=True, as_json=False) == 1
     told = capsys.readouterr().err
     assert f"{tmp_path}/two is measured: it runs since a model-switch" in told

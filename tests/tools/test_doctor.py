@@ -16,7 +16,7 @@ from edge_agent.board.monitor import read_once
 from edge_agent.board.reading import BoardReading
 from edge_agent.core.config import MqttConfig
 from edge_agent.loader import load_config
-from edge_agent.models.record import Record, write
+from edge_agent.models.record import Record, write_record
 from edge_agent.mqtt.link_events import Broken
 from edge_agent.store.database import FILE, open_file
 from edge_agent.tools.demo.broker import free_port
@@ -432,7 +432,9 @@ def test_the_model_that_was_switched_to_is_checked_and_named(tmp_path: Path) -> 
     path.write_text(f'state_dir = "{tmp_path}/state"\n{path.read_text("utf-8")}', "utf-8")
     config = load_config(path)
     switched = tmp_path / "pumps-2"
-    write(config.state_dir, Record(configured=config.models["default"].path, current=switched, previous=tmp_path / "1"))
+    write_record(
+        config.state_dir, Record(configured=config.models["default"].path, current=switched, previous=tmp_path / "1")
+    )
     checks = {check.name: check for check in doctor.checks(path)}
     assert f"{switched} runs since a model-switch" in checks["model in force"].found
     assert "nowhere to go" in checks["model in force"].found

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from edge_agent.worker.memory_bound import LASTING_S, PAUSE_S, WorkerMemory
+from edge_agent.worker.memory_bound import LASTING_S, PAUSE_S, MemoryBound
 
 PLENTY_MB = 8000.0
 
@@ -15,7 +15,7 @@ PLENTY_MB = 8000.0
 def test_the_bound_is_what_it_asked_for_and_a_part_of_what_the_board_has_left(
     available_mb: float | None, bound_mb: float
 ) -> None:
-    memory = WorkerMemory()
+    memory = MemoryBound()
     assert not memory.observe(400.0, 500.0, available_mb, 0.0)
     # What it asks for later is growth.
     assert not memory.observe(400.0, 5000.0, 1.0, 1.0)
@@ -23,47 +23,47 @@ def test_the_bound_is_what_it_asked_for_and_a_part_of_what_the_board_has_left(
 
 
 def test_a_moment_above_the_bound_is_nothing() -> None:
-    memory = WorkerMemory()
+    memory = MemoryBound()
     for second in range(60):
         held_mb = 900.0 if second % 4 else 700.0
         assert not memory.observe(400.0 if second == 0 else held_mb, 500.0, PLENTY_MB, float(second))
         assert memory.excess is None
 
 
-def leak(memory: WorkerMemory, seconds: int, *, mb_per_s: float, most_mb: float = 1e9) -> list[float]:
+def leak(memory: MemoryBound, seconds: int, *, mb_per_s: float, most_mb: float = 1e9) -> list[float]:
     """When a worker was replaced that holds more and more, up to a limit; it begins anew each time."""
     replaced_at, held_mb = [], 400.0
     for second in range(seconds):
         if memory.observe(held_mb, 500.0, PLENTY_MB, float(second)):
             replaced_at.append(float(second))
-            memory.another()
+            memory.reset()
             held_mb = 400.0
         held_mb = min(held_mb + mb_per_s, most_mb)
     return replaced_at
 
 
 def test_a_slow_leak_is_answered_each_time() -> None:
-    found = leak(WorkerMemory(), 40_000, mb_per_s=0.0625)
+    found = leak(MemoryBound(), 40_000, mb_per_s=0.0625)
     to_the_bound_s = (756.0 - 400.0) / 0.0625 + LASTING_S
     assert len(found) == 7
     assert {later - sooner for sooner, later in itertools.pairwise(found)} == {to_the_bound_s + 1.0}
 
 
 def test_a_bound_that_is_too_small_becomes_an_alarm_and_no_loop() -> None:
-    memory = WorkerMemory()
+    memory = MemoryBound()
     found = leak(memory, 100_000, mb_per_s=100.0, most_mb=800.0)
     pauses = [later - sooner for sooner, later in itertools.pairwise(found)]
     assert pauses[:7] == [60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3600.0]
     assert set(pauses[7:]) == {PAUSE_S[1]}
-    assert memory.excess == "the worker holds 800 MB, 756 MB are all that it should need"
+    assert memory.excess == "the worker holds 800 MB and should need at most 756 MB"
 
 
 def test_whoever_stayed_within_it_for_long_starts_at_the_shortest_pause_again() -> None:
-    memory = WorkerMemory()
+    memory = MemoryBound()
     assert len(leak(memory, 400, mb_per_s=100.0)) == 3
     now = 1000.0 + PAUSE_S[1]
     for since in (now, now + PAUSE_S[0]):
-        memory.another()
+        memory.reset()
         memory.observe(400.0, 500.0, PLENTY_MB, since)
         assert not memory.observe(900.0, 500.0, PLENTY_MB, since + 1.0)
         assert memory.observe(900.0, 500.0, PLENTY_MB, since + 1.0 + LASTING_S)

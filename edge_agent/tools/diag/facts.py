@@ -138,7 +138,7 @@ def state(part: Part, state_dir: Path) -> None:
 def models(part: Part, config: Config) -> None:
     """The configured model, the one in force and the one before it. Doctor's check `model` verifies the hashes."""
     configured, in_force = config.models["default"].path, model_record.in_force(config)
-    record = model_record.read(config)
+    record = model_record.read_record(config)
     paths = {configured, in_force, *filter(None, [record.previous if record else None])}
     part.add_json(
         "models.json",

@@ -12,7 +12,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.protocol import EngineSettings, Load
 from edge_agent.models.bundle import open_model, path_fault
-from edge_agent.models.record import Record, in_force, read
+from edge_agent.models.record import Record, in_force, read_record
 from edge_agent.tools.doctor.board import KERNEL_FEATURES
 from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
 from edge_agent.worker.client import WorkerError, started
@@ -32,7 +32,7 @@ def model_checks(
     """not_loading: why the model is not loaded; None = it is, if there is memory for it beside a running service."""
     configured, path = config.models["default"], in_force(config)
     if path != configured.path:
-        yield in_force_check(path, configured.path, read(config))
+        yield in_force_check(path, configured.path, read_record(config))
     try:
         model = open_model("default", path, configured.public_key, configured.chat_templates)
     except ModelError as error:

@@ -1,0 +1,127 @@
+"""Signed commands: where a key is configured, a command needs a fresh HMAC with a nonce that was never used."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edge_agent.commands.fields import CommandError
+from edge_agent.core import state_files
+from edge_agent.core.errors import shown
+
+log = logging.getLogger(__name__)
+
+MAX_AGE_S = 60.0
+NONCES_FILE = "nonces-1"
+_MAX_NONCES = 4096
+_DIGEST_BYTES = 16
+
+
+def sign(key: bytes, operation: str, fields: dict[str, Any]) -> str:
+    """Hex HMAC-SHA-256 over `<operation>\\n` and the canonical JSON of the fields."""
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hmac.new(key, f"{operation}\n{canonical}".encode(), hashlib.sha256).hexdigest()
+
+
+class Nonces:
+    """Digests of the latest nonces, in a file that outlives the process; path: None = in memory only.
+
+    They are not dropped by age: a clock that is set back makes old commands fresh again.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        # In order of use.
+        self._seen: dict[bytes, None] = {}
+        self._has_torn_end = False
+        if path is None:
+            return
+        try:
+            known = state_files.read(path) or b""
+        except OSError as error:
+            log.warning("%s cannot be read, earlier commands could be repeated: %s", path, error)
+            return
+        self._has_torn_end = len(known) % _DIGEST_BYTES != 0
+        ends = range(_DIGEST_BYTES, len(known) + 1, _DIGEST_BYTES)
+        self._seen = dict.fromkeys(known[end - _DIGEST_BYTES : end] for end in ends)
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def __contains__(self, nonce: str) -> bool:
+        return _digest(nonce) in self._seen
+
+    def add(self, nonce: str) -> None:
+        """It is on the disk when this returns."""
+        seen = _digest(nonce)
+        self._seen[seen] = None
+        is_full = len(self._seen) > _MAX_NONCES
+        if is_full:
+            # Half of them, so that the file is not rewritten each time.
+            self._seen = dict.fromkeys(list(self._seen)[-_MAX_NONCES // 2 :])
+        if self._path is None:
+            return
+        try:
+            if is_full or self._has_torn_end or not self._path.exists():
+                state_files.replace(self._path, b"".join(self._seen), mode=0o600)
+                self._has_torn_end = False
+            else:
+                state_files.append(self._path, seen)
+        except OSError as error:
+            log.warning("%s cannot be written, commands could be repeated after a restart: %s", self._path, error)
+
+
+def _digest(nonce: str) -> bytes:
+    return hashlib.blake2b(nonce.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
+
+
+class Authority:
+    """Checks signatures with a key; None = commands are not signed."""
+
+    def __init__(self, key: bytes | None, nonces: Nonces | None = None) -> None:
+        self._key = key
+        self._nonces = Nonces() if nonces is None else nonces
+
+    def check(self, operation: str, fields: dict[str, Any], now: float, known_s: float = MAX_AGE_S) -> None:
+        """Raises CommandError(unauthorized).
+
+        now: seconds since 1970. known_s: how long this process has had the key, by the monotonic clock. Older commands
+        are refused: an earlier process may have carried them out and lost its nonces.
+        """
+        if self._key is None:
+            return
+        if not self._key:
+            raise CommandError("unauthorized", "the key file of this board is empty: no command can be signed for it")
+        signed = dict(fields)
+        given, nonce = _text("hmac", signed.pop("hmac", None)), _text("nonce", signed.get("nonce"))
+        ts = _seconds(signed.get("ts"))
+        if ts is None or not now - min(known_s, MAX_AGE_S) <= ts <= now + MAX_AGE_S:
+            here, start = (datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") for at in (now, now - known_s))
+            allowed = f"within {MAX_AGE_S:.0f} s of the time here, {here}, and after the agent's start, {start}"
+            message = f"ts: should be an RFC 3339 time {allowed} (got {shown(signed.get('ts'))})"
+            raise CommandError("unauthorized", message)
+        if not hmac.compare_digest(given.lower().encode(), sign(self._key, operation, signed).encode()):
+            raise CommandError("unauthorized", "hmac: does not fit the command")
+        if nonce in self._nonces:
+            raise CommandError("unauthorized", "nonce: seen before")
+        self._nonces.add(nonce)
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, str) and value:
+        return value
+    message = f"{name}: should be a string, and not empty (got {shown(value)}); this board wants signed commands"
+    raise CommandError("unauthorized", message)
+
+
+def _seconds(ts: object) -> float | None:
+    try:
+        moment = datetime.fromisoformat(ts) if isinstance(ts, str) else None
+    except ValueError:
+        return None
+    return None if moment is None or moment.tzinfo is None else moment.timestamp()

@@ -1,0 +1,111 @@
+"""The payloads of commands and of their results."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
+
+from edge_agent.core.errors import first_fault, shown
+from edge_agent.core.strict_json import NotJsonError, encode, parse_json
+
+# A result holds the command's `id`, and waits for a broker that may be away.
+MAX_COMMAND_BYTES = 1 << 16
+
+
+class CommandError(Exception):
+    """The command is not carried out."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class CommandFields(BaseModel):
+    """The fields of every command."""
+
+    # A misspelt `reply_to` would cancel the requests of all callers with that id.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: Any = None
+    ts: Any = None
+    nonce: Any = None
+    hmac: Any = None
+
+
+_T = TypeVar("_T", bound=CommandFields)
+
+
+class DrainFields(CommandFields):
+    timeout_s: Annotated[float, Field(ge=0, le=3600, strict=True)] | None = None
+
+
+class CancelFields(CommandFields):
+    request_id: str | int
+    reply_to: StrictStr | None = None
+
+    @field_validator("request_id", mode="plain")
+    @classmethod
+    def _check_id(cls, value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise ValueError("should be a string or an integer")  # noqa: TRY004 - for pydantic
+        return value
+
+
+class ReleaseFields(CommandFields):
+    fingerprint: Annotated[StrictStr, Field(pattern="^[0-9a-f]{16}$")]
+
+
+class RollbackFields(CommandFields):
+    """model: a [models.NAME] table, of which there is one."""
+
+    model: Literal["default"]
+
+
+class SwitchFields(RollbackFields):
+    bundle: StrictStr
+    allow_downgrade: StrictBool = False
+
+    @field_validator("bundle")
+    @classmethod
+    def _check_bundle(cls, bundle: str) -> str:
+        if bundle in ("", ".", "..") or not bundle.isprintable() or "/" in bundle:
+            raise ValueError("should be the name of a folder in models_dir")
+        return bundle
+
+
+def parse_command(payload: bytes) -> dict[str, Any]:
+    """The command's fields; an empty payload has none. Raises CommandError."""
+    if len(payload) > MAX_COMMAND_BYTES:
+        message = f"payload: should have at most {MAX_COMMAND_BYTES} bytes (got {len(payload)})"
+        raise CommandError("too_long", message)
+    try:
+        value = parse_json(payload.decode("utf-8")) if payload.strip() else {}
+    except UnicodeDecodeError as error:
+        raise CommandError("not_utf8", f"payload: should be UTF-8 ({error.reason} at byte {error.start})") from error
+    except NotJsonError as error:
+        raise CommandError("bad_json", f"payload: should be strict JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CommandError("bad_field", f"payload: should be an object (got {shown(value)})")
+    return value
+
+
+def fields_of(kind: type[_T], fields: dict[str, Any]) -> _T:
+    """The fields of one kind of command. Raises CommandError."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise CommandError("bad_field", first_fault(error, known=kind.model_fields, model=kind)) from error
+
+
+def encode_result(identity: Any, data: Any = None, error: tuple[str, str] | None = None) -> bytes:
+    """The payload on `cmd/<op>/result`. error: code and message."""
+    return encode(
+        {
+            "id": identity,
+            "status": "failed" if error else "ok",
+            "error": {"code": error[0], "message": error[1]} if error else None,
+            "data": data,
+        }
+    )

@@ -1,0 +1,174 @@
+"""Which signed commands are carried out, and that none is carried out twice."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.commands import authority as module
+from edge_agent.commands.authority import Authority, Nonces
+from edge_agent.commands.fields import CommandError
+
+KEY = b"a shared secret"
+NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC).timestamp()
+
+
+def signed(operation: str = "drain", *, key: bytes = KEY, **fields: Any) -> dict[str, Any]:
+    """As a client signs by the words of the contract."""
+    fields = {"id": "1", "ts": "2026-03-04T05:06:07.000Z", "nonce": "n1", **fields}
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = f"{operation}\n{canonical}".encode()
+    return {**fields, "hmac": hmac.new(key, text, hashlib.sha256).hexdigest()}
+
+
+def refused(fields: dict[str, Any], *, now: float = NOW, known_s: float = 60.0, key: bytes = KEY) -> str:
+    with pytest.raises(CommandError) as caught:
+        Authority(key).check("drain", fields, now, known_s)
+    assert caught.value.code == "unauthorized"
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        signed(timeout_s=5, name="Gerät"),
+        dict(reversed(signed(timeout_s=5).items())),
+        {**signed(), "hmac": signed()["hmac"].upper()},
+        signed(ts="2026-03-04T07:06:07+02:00"),
+    ],
+    ids=["signed", "other order", "capitals", "other zone"],
+)
+def test_a_good_signature_is_accepted(fields: dict[str, Any]) -> None:
+    Authority(KEY).check("drain", fields, NOW)
+
+
+def test_without_a_key_no_signature_is_needed_and_an_empty_key_refuses_all() -> None:
+    Authority(None).check("drain", {}, NOW)
+    assert "key" in refused(signed(key=b""), key=b"")
+
+
+@pytest.mark.parametrize("missing", ["hmac", "ts", "nonce"])
+def test_a_command_without_a_part_of_its_signature_is_refused(missing: str) -> None:
+    fields = signed()
+    del fields[missing]
+    assert missing in refused(fields)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"hmac": value} for value in ("00" * 32, "ü", 5)),
+        *({"timeout_s": 6}, {"id": "2"}, {"nonce": "other"}, {"extra": 1}),
+    ],
+)
+def test_a_changed_command_is_refused(changed: dict[str, Any]) -> None:
+    refused({**signed(timeout_s=5), **changed})
+
+
+@pytest.mark.parametrize("fields", [signed("resume"), signed(key=b"another secret")])
+def test_the_signature_of_another_operation_or_key_is_refused(fields: dict[str, Any]) -> None:
+    assert "hmac" in refused(fields)
+
+
+@pytest.mark.parametrize("age_s", [61.0, 3600.0, -61.0])
+def test_a_command_of_another_time_is_refused_with_both_times(age_s: float) -> None:
+    message = refused(signed(), now=NOW + age_s)
+    assert message.startswith("ts: ")
+    assert datetime.fromtimestamp(NOW + age_s, UTC).isoformat(timespec="seconds") in message
+    assert '(got "2026-03-04T05:06:07.000Z")' in message
+
+
+@pytest.mark.parametrize("age_s", [59.0, -59.0])
+def test_clocks_may_differ_a_little(age_s: float) -> None:
+    Authority(KEY).check("drain", signed(), NOW + age_s)
+
+
+@pytest.mark.parametrize(
+    "ts", ["2026-03-04T05:06:07", "yesterday", "", 1772600767, None, "2026-03-04", "0001-01-01T00:00:00+14:00"]
+)
+def test_a_time_without_zone_or_sense_is_refused(ts: Any) -> None:
+    assert refused(signed(ts=ts)).startswith("ts:")
+
+
+@pytest.mark.parametrize("nonce", ["", 5, None])
+def test_a_nonce_is_a_text(nonce: Any) -> None:
+    assert refused(signed(nonce=nonce)).startswith("nonce: should be a string")
+
+
+def test_a_replay_is_refused_as_long_as_its_time_is_good() -> None:
+    authority = Authority(KEY)
+    authority.check("drain", signed(), NOW - 60)
+    authority.check("drain", signed(nonce="n2", ts="2026-03-04T05:07:07Z"), NOW + 59)
+    for later in (NOW, NOW + 59):
+        with pytest.raises(CommandError, match="seen before"):
+            authority.check("drain", signed(), later)
+
+
+def test_a_refused_command_uses_no_nonce_up() -> None:
+    authority = Authority(KEY)
+    with pytest.raises(CommandError):
+        authority.check("drain", {**signed(), "timeout_s": 5}, NOW)
+    authority.check("drain", signed(), NOW)
+
+
+def test_a_clock_that_is_set_makes_no_command_fresh_again() -> None:
+    authority = Authority(KEY)
+    authority.check("drain", signed(), NOW)
+    authority.check("drain", signed(nonce="n2", ts="2026-03-04T08:06:07Z"), NOW + 3 * 3600, 300.0)
+    with pytest.raises(CommandError, match="seen before"):
+        authority.check("drain", signed(), NOW, 600.0)
+
+
+def test_a_command_to_an_earlier_process_is_refused() -> None:
+    assert "after the agent's start, 2026-03-04T05:06:08+00:00" in refused(signed(), now=NOW + 30, known_s=29.0)
+    Authority(KEY).check("drain", signed(), NOW + 30, 31.0)
+
+
+def test_nonces_outlive_the_process(tmp_path: Path) -> None:
+    Authority(KEY, Nonces(tmp_path / "nonces")).check("drain", signed(), NOW)
+    with pytest.raises(CommandError, match="seen before"):
+        Authority(KEY, Nonces(tmp_path / "nonces")).check("drain", signed(), NOW, 3600.0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "nonces"
+
+
+def test_the_file_keeps_the_latest_nonces_and_stays_small(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_NONCES", 10)
+    for number in range(100):
+        one = Nonces(path)
+        assert str(number) * 5000 not in one
+        one.add(str(number) * 5000)
+        assert path.stat().st_size <= 10 * 16
+    assert all(str(number) * 5000 in Nonces(path) for number in range(95, 100))
+    assert len(Nonces(path)) <= 10
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_torn_end_costs_one_nonce_and_no_other(path: Path) -> None:
+    one = Nonces(path)
+    for name in "abc":
+        one.add(name)
+    os.truncate(path, 16 * 2 + 5)
+    Nonces(path).add("d")
+    assert [name in Nonces(path) for name in "abcd"] == [True, True, False, True]
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_without_a_usable_file_nonces_are_kept_in_memory(path: Path, make: Any) -> None:
+    path.parent.mkdir()
+    make(path)
+    one = Nonces(path)
+    one.add("a")
+    assert "a" in one
+    assert "a" not in Nonces(path)
