@@ -43,7 +43,7 @@ def prepare_tasks(raw: dict[str, Any], folder: Path) -> list[str]:
         if name == BUILT_IN_TASK and table.setdefault("kind", "generate") != "generate":
             faults.append(f'tasks.{name}.kind: should be "generate" (got {shown(table["kind"])})')
         given = table.get("schema")
-        found = list(_schema_file_faults(table, folder)) or list(text_faults(table))
+        found = [*_schema_file_faults(table, folder), *text_faults(table)]
         values = {**table, "schema": given}
         faults += [f"{field_name(('tasks', name, key))}: {fault} (got {shown(values[key])})" for key, fault in found]
     return faults

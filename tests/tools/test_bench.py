@@ -2,29 +2,18 @@ from __future__ import annotations
 
 import json
 import signal
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_agent.core.model import Model
-from edge_agent.core.protocol import EngineSettings, Failed, FailureCode, LabelsPlan, SchemaPlan, TextPlan
+from edge_agent.core.protocol import Failed, FailureCode, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.core.schemas import check_schema
 from edge_agent.models.record import Record, write_record
 from edge_agent.tools.bench.bench import bench
-from edge_agent.tools.bench.report import COLUMNS, document, table
-from edge_agent.tools.bench.results import (
-    Answer,
-    BoardResult,
-    Report,
-    Round,
-    StepResult,
-    StepResults,
-    TaskResult,
-    WorkerResult,
-    task_result,
-)
+from edge_agent.tools.bench.report import COLUMNS, summary, table
+from edge_agent.tools.bench.results import Answer, Round, task_result
 from edge_agent.tools.bench.tasks import client_counts
 from edge_agent.tools.bench.workload import TASKS, run
 from tests.helpers.support import finished
@@ -113,58 +102,52 @@ def test_workload_asks_each_kind_of_answer_with_a_constant_head_and_readings_tha
     assert check_schema(plan.schema) is None
 
 
-def report(**fields: Any) -> Report:
-    steps = StepResults(
-        decode=(
-            StepResult(rows=1, tokens_per_s={1: 20.1, 2: 34.2}, chosen_threads=2, chosen_rows=1),
-            StepResult(rows=3, tokens_per_s={1: 40.0}, chosen_threads=1, chosen_rows=4),
-        ),
-        prefill=(StepResult(rows=64, tokens_per_s={1: 60.0, 2: 120.0}, chosen_threads=2, chosen_rows=64),),
-        batch_tokens=64,
+def step(rows: int, rates: dict[int, float], threads: int, chosen_rows: int | None = None) -> dict[str, Any]:
+    return {
+        "rows": rows,
+        "tokens_per_s": rates,
+        "chosen_threads": threads,
+        "chosen_rows": chosen_rows or rows,
+        "fastest_threads": max(rates, key=rates.__getitem__, default=None),
+    }
+
+
+def document(**fields: Any) -> dict[str, Any]:
+    """As bench measures a board."""
+    tasks = (
+        task_result("classify", 1, [Round(1.0, tuple(answered(0.25, 0.25, completion_tokens=0)))]),
+        task_result("classify", 4, [Round(1.0, tuple(answered(*[0.5] * 4, completion_tokens=0)))]),
+        task_result("generate", 4, [Round(1.0, tuple(answered(*[2.0] * 2)))]),
     )
     known: dict[str, Any] = {
-        "version": "0.1.0",
-        "ts": None,
-        "is_quick": False,
-        "board": BoardResult(
-            name="Raspberry Pi 5 Model B Rev 1.0",
-            machine="aarch64",
-            cores=4,
-            cpu_variant="NEON",
-            load1=0.1,
-            soc_before_c=50.0,
-            soc_after_c=71.0,
-        ),
-        "model": Model(
-            source=Path("m.gguf"),
-            key="default",
-            path=Path("model.gguf"),
-            bundle_name="qwen2.5-0.5b",
-            version=1,
-            sha256="5ha",
-            quantization="Q4_0",
-            size_bytes=352_000_000,
-            licence=None,
-            context_length=None,
-        ),
-        "settings": EngineSettings(),
-        "context_tokens": 4096,
-        "max_active": 4,
-        "tasks": (
-            task_result("classify", 1, [Round(1.0, tuple(answered(0.25, 0.25, completion_tokens=0)))]),
-            task_result("classify", 4, [Round(1.0, tuple(answered(*[0.5] * 4, completion_tokens=0)))]),
-            task_result("generate", 4, [Round(1.0, tuple(answered(*[2.0] * 2)))]),
-        ),
-        "steps": steps,
-        "worker": WorkerResult(
-            anonymous_mib=201.2, file_mib=340.0, repacked_mib=None, first_start_s=9.1, later_start_s=1.2
-        ),
+        "board": {
+            "name": "Raspberry Pi 5 Model B Rev 1.0",
+            "cores": 4,
+            "load1": 0.1,
+            "soc_before_c": 50.0,
+            "soc_after_c": 71.0,
+        },
+        "model": {"bundle": "qwen2.5-0.5b", "quantization": "Q4_0", "size": 352_000_000},
+        "engine": {"batch_tokens": 64},
+        "tasks": [asdict(result) for result in tasks],
+        "steps": {
+            "decode": [step(1, {1: 20.1, 2: 34.2}, 2), step(3, {1: 40.0}, 1, 4)],
+            "prefill": [step(64, {1: 60.0, 2: 120.0}, 2)],
+        },
+        "worker": {
+            "anonymous_mib": 201.2,
+            "file_mib": 340.0,
+            "repacked_mib": None,
+            "first_start_s": 9.1,
+            "later_start_s": 1.2,
+        },
     }
-    return Report(**{**known, **fields})
+    whole = {**known, **fields}
+    return {**whole, "summary": summary(whole)}
 
 
 def test_the_answer_comes_first() -> None:
-    first = " ".join(table(report()).split("\n\n")[0].split())
+    first = " ".join(table(document()).split("\n\n")[0].split())
 
     assert first == (
         "This board answers 4.00 classify requests/s with 4 clients (2.00 generate); decode is fastest on 2 threads "
@@ -173,54 +156,49 @@ def test_the_answer_comes_first() -> None:
 
 
 def test_what_the_agent_chooses_is_marked_and_what_was_not_measured_is_no_number() -> None:
-    lines = table(report()).splitlines()
+    lines = table(document()).splitlines()
 
     assert ["1", "20.1", "*34.2"] in [line.split() for line in lines]
     assert ["3", "*40.0", "–", "in", "steps", "of", "4"] in [line.split() for line in lines]
 
 
 def test_the_table_tells_how_many_answers_a_percentile_needs() -> None:
-    lines = table(report()).splitlines()
+    lines = table(document()).splitlines()
 
     assert "p50 needs 3, p95 needs 20, p99 needs 100." in "".join(lines)
     many = task_result("classify", 1, [Round(1.0, tuple(answered(*[0.5] * 100)))])
-    assert "needs" not in table(report(tasks=(many,)))
+    assert "needs" not in table(document(tasks=[asdict(many)]))
 
 
 def test_a_busy_board_is_named() -> None:
-    busy = report(board=replace(report().board, load1=3.2))
+    busy = document(board={**document()["board"], "load1": 3.2})
 
     assert "the board was busy before (load 3.2)" in table(busy)
-    assert "busy" not in table(report())
-
-
-def extreme(task: str, clients: int) -> TaskResult:
-    known = report().tasks[0]
-    return replace(
-        known,
-        task=task,
-        clients=clients,
-        requests=12_800,
-        failed=3,
-        failure="no valid output: " + "x" * 90 + "\x1b[2J",
-        requests_per_s=12345.678,
-        p50_ms=123456.7,
-        p95_ms=123456.7,
-        p99_ms=123456.7,
-        completion_tokens_per_s=12345.6,
-        completion_tokens=32.0,
-    )
+    assert "busy" not in table(document())
 
 
 def test_the_largest_figures_fit_a_terminal_of_80_columns() -> None:
-    wide = StepResult(
-        rows=2048, tokens_per_s=dict.fromkeys((1, 2, 3, 4, 6, 8, 10, 12), 12345.6), chosen_threads=4, chosen_rows=2048
+    wide = step(2048, dict.fromkeys((1, 2, 3, 4, 6, 8, 10, 12), 12345.6), 4)
+    extreme = {
+        **document()["tasks"][0],
+        "clients": 32,
+        "requests": 12_800,
+        "failed": 3,
+        "failure": "no valid output: " + "x" * 90 + "\x1b[2J",
+        "requests_per_s": 12345.678,
+        "p50_ms": 123456.7,
+        "p95_ms": 123456.7,
+        "p99_ms": 123456.7,
+        "completion_tokens_per_s": 12345.6,
+        "completion_tokens": 32.0,
+    }
+    text = table(
+        document(
+            tasks=[{**extreme, "task": task} for task in TASKS],
+            steps={"decode": [wide], "prefill": [wide]},
+            engine={"batch_tokens": 2048},
+        )
     )
-    large = report(
-        tasks=tuple(extreme(task, 32) for task in TASKS),
-        steps=StepResults(decode=(wide,), prefill=(wide,), batch_tokens=2048),
-    )
-    text = table(large)
 
     assert max(map(len, text.splitlines())) <= COLUMNS
     assert "3 of 12800 failed" in text
@@ -228,15 +206,8 @@ def test_the_largest_figures_fit_a_terminal_of_80_columns() -> None:
 
 
 def test_the_document_is_json_with_threads_as_names() -> None:
-    told = json.loads(json.dumps(document(report())))
-
-    assert told["steps"]["decode"][0] == {
-        "rows": 1,
-        "tokens_per_s": {"1": 20.1, "2": 34.2},
-        "chosen_threads": 2,
-        "chosen_rows": 1,
-        "fastest_threads": 2,
-    }
+    steps = json.loads(json.dumps(document()))["steps"]["decode"]
+    assert steps[0]["tokens_per_s"] == {"1": 20.1, "2": 34.2}
 
 
 def test_the_model_that_was_switched_to_is_measured_and_named(

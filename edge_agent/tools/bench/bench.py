@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from edge_agent import __version__
 from edge_agent.board.board import Board
@@ -20,8 +22,7 @@ from edge_agent.core.protocol import EngineSettings, Load
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import MANIFEST_FILE, open_model
 from edge_agent.models.record import in_force
-from edge_agent.tools.bench.report import document, table
-from edge_agent.tools.bench.results import BoardResult, Report
+from edge_agent.tools.bench.report import summary, table
 from edge_agent.tools.bench.tasks import FULL, QUICK, Say, measure_tasks
 from edge_agent.tools.output import Progress, fail
 from edge_agent.worker.client import WorkerError
@@ -54,7 +55,7 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
         else:
             model, engine, root = ModelConfig.model_construct(path=model_path), EngineConfig(), Path("/")
         settings = EngineSettings(**engine.model_dump())
-        report = _measure(Board(root, Path("/")), model, settings, is_quick=is_quick, say=progress.say)
+        document = _measure(Board(root, Path("/")), model, settings, is_quick=is_quick, say=progress.say)
         progress.clear()
     except (BenchError, WorkerError, ModelError, OSError) as error:
         progress.clear()
@@ -63,12 +64,17 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
     except KeyboardInterrupt:
         progress.clear()
         return fail("interrupted")
-    print(json.dumps(document(report), indent=2, ensure_ascii=False) if as_json else table(report))
+    print(json.dumps(document, indent=2, ensure_ascii=False) if as_json else table(document))
     return 0
 
 
-def _measure(board: Board, configured: ModelConfig, settings: EngineSettings, *, is_quick: bool, say: Say) -> Report:
-    """Raises BenchError, WorkerError, ModelError, OSError."""
+def _measure(
+    board: Board, configured: ModelConfig, settings: EngineSettings, *, is_quick: bool, say: Say
+) -> dict[str, Any]:
+    """Every figure, with its unit in its name; None = not measured.
+
+    Raises BenchError, WorkerError, ModelError, OSError.
+    """
     path = configured.path
     if str(path).startswith(ECHO_MODEL):
         raise BenchError(f"{path} is no model: there is nothing to measure; give one with --model")
@@ -97,24 +103,31 @@ def _measure(board: Board, configured: ModelConfig, settings: EngineSettings, *,
             steps = measure_steps(load, budget_s=budget_s, say=say)
         except LlamaError as error:
             raise BenchError(str(error)) from error
-    return Report(
-        version=__version__,
-        ts=timestamp(),
-        is_quick=is_quick,
-        board=BoardResult(
-            name=board.model() or machine(),
-            machine=machine(),
-            cores=cores(),
-            cpu_variant=ready.cpu_variant,
-            load1=before.cpu.load1,
-            soc_before_c=before.thermal.soc_c,
-            soc_after_c=read_once(board).thermal.soc_c,
-        ),
-        model=model,
-        settings=settings,
-        context_tokens=ready.context_tokens,
-        max_active=ready.max_active,
-        tasks=tuple(tasks),
-        steps=steps,
-        worker=worker,
-    )
+    document: dict[str, Any] = {
+        "version": __version__,
+        "ts": timestamp(),
+        "quick": is_quick,
+        "board": {
+            "name": board.model() or machine(),
+            "machine": machine(),
+            "cores": cores(),
+            "cpu_variant": ready.cpu_variant,
+            "load1": before.cpu.load1,
+            "soc_before_c": before.thermal.soc_c,
+            "soc_after_c": read_once(board).thermal.soc_c,
+        },
+        "model": model.describe(),
+        "engine": {
+            "configured": asdict(settings),
+            "context_tokens": ready.context_tokens,
+            "max_active": ready.max_active,
+            "batch_tokens": steps.batch_tokens,
+        },
+        "tasks": [asdict(result) for result in tasks],
+        "steps": {
+            "decode": [asdict(result) for result in steps.decode],
+            "prefill": [asdict(result) for result in steps.prefill],
+        },
+        "worker": worker,
+    }
+    return {**document, "summary": summary(document)}

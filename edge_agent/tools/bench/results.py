@@ -6,8 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.core.model import Model
-from edge_agent.core.protocol import EngineSettings, Failed, Finished, Refused
+from edge_agent.core.protocol import Failed, Finished, Refused
 from edge_agent.requests.statistics import percentile
 
 # With fewer answers a percentile would be the fastest or the slowest of them.
@@ -105,14 +104,7 @@ class StepResult:
     tokens_per_s: dict[int, float]
     chosen_threads: int
     chosen_rows: int
-
-    @property
-    def best_rate(self) -> float:
-        return max(self.tokens_per_s.values(), default=0.0)
-
-    @property
-    def fastest_threads(self) -> int | None:
-        return max(self.tokens_per_s, key=self.tokens_per_s.__getitem__, default=None)
+    fastest_threads: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,48 +117,3 @@ class StepResults:
     decode: tuple[StepResult, ...]
     prefill: tuple[StepResult, ...]
     batch_tokens: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerResult:
-    """The worker process. anonymous_mib, file_mib: resident memory after it has answered all tasks.
-
-    anonymous: repacked weights, KV cells, buffers. file: weights as in the file, which the kernel may drop.
-    first_start_s: includes its measurements and prefixes; later_start_s: both are kept. From process to ready.
-    """
-
-    anonymous_mib: float | None
-    file_mib: float | None
-    repacked_mib: float | None
-    first_start_s: float
-    later_start_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoardResult:
-    """load1: before the measurement. soc_before_c, soc_after_c: None without a sensor."""
-
-    name: str
-    machine: str
-    cores: int
-    cpu_variant: str
-    load1: float | None
-    soc_before_c: float | None
-    soc_after_c: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """settings: as configured. context_tokens, max_active: as the engine uses them."""
-
-    version: str
-    ts: str | None
-    is_quick: bool
-    board: BoardResult
-    model: Model
-    settings: EngineSettings
-    context_tokens: int
-    max_active: int
-    tasks: tuple[TaskResult, ...]
-    steps: StepResults
-    worker: WorkerResult

@@ -113,4 +113,7 @@ def _chosen(policy: StepPolicy, rows: int, kind: str) -> tuple[int, int]:
 def _result(policy: StepPolicy, rows: int, kind: str, rates: dict[int, float]) -> StepResult:
     threads, width = _chosen(policy, rows, kind)
     rounded = {count: round(rate, 1) for count, rate in sorted(rates.items())}
-    return StepResult(rows=rows, tokens_per_s=rounded, chosen_threads=threads, chosen_rows=width)
+    fastest = max(rates, key=rates.__getitem__, default=None)
+    return StepResult(
+        rows=rows, tokens_per_s=rounded, chosen_threads=threads, chosen_rows=width, fastest_threads=fastest
+    )

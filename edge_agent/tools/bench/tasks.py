@@ -10,7 +10,7 @@ from time import monotonic
 from edge_agent.board.process import process_memory
 from edge_agent.core.protocol import Load, Ready, Run
 from edge_agent.requests.tasks import Task
-from edge_agent.tools.bench.results import Answer, Round, TaskResult, WorkerResult, task_result
+from edge_agent.tools.bench.results import Answer, Round, TaskResult, task_result
 from edge_agent.tools.bench.workload import TASKS, run
 from edge_agent.worker.client import Worker, started
 
@@ -31,10 +31,11 @@ FULL = Effort(rounds=2, requests_per_client=4, budget_s=60.0)
 QUICK = Effort(rounds=1, requests_per_client=3, budget_s=3.0)
 
 
-def measure_tasks(load: Load, effort: Effort, say: Say) -> tuple[list[TaskResult], WorkerResult, Ready]:
+def measure_tasks(load: Load, effort: Effort, say: Say) -> tuple[list[TaskResult], dict[str, float | None], Ready]:
     """Starts a worker twice: for the tasks, and to time a start with a filled cache.
 
-    load.state_dir: an empty folder. Raises WorkerError, OSError.
+    Returns also the worker's memory after all tasks and the times from its start to ready: the first one includes
+    measurements and prefixes. load.state_dir: an empty folder. Raises WorkerError, OSError.
     """
     load = replace(load, tasks=tuple(task.prefix() for task in TASKS.values()))
     say("the worker starts and measures its steps")
@@ -49,17 +50,16 @@ def measure_tasks(load: Load, effort: Effort, say: Say) -> tuple[list[TaskResult
     with started(load) as worker:
         worker.ready()
         later_start_s = monotonic() - began
-    return (
-        results,
-        WorkerResult(
-            anonymous_mib=None if memory is None else memory.anonymous_mib,
-            file_mib=None if memory is None else memory.file_mib,
-            repacked_mib=ready.repacked_mib,
-            first_start_s=round(first_start_s, 2),
-            later_start_s=round(later_start_s, 2),
-        ),
-        ready,
-    )
+    figures = {
+        # Repacked weights, KV cells, buffers.
+        "anonymous_mib": None if memory is None else memory.anonymous_mib,
+        # Weights as in the file, which the kernel may drop.
+        "file_mib": None if memory is None else memory.file_mib,
+        "repacked_mib": ready.repacked_mib,
+        "first_start_s": round(first_start_s, 2),
+        "later_start_s": round(later_start_s, 2),
+    }
+    return results, figures, ready
 
 
 def client_counts(max_active: int) -> list[int]:
