@@ -1,4 +1,4 @@
-"""Bounds of time and memory for code from outside, which must not take this process along."""
+"""Bounds of time and memory for code from outside."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from pathlib import Path
 
 from edge_agent.core.errors import how_ended
 
-# What C code does without a look at signals can only be ended together with the process.
+# C code that does not check for signals can only be ended together with the process: after this many times the limit.
 _PATIENCE = 3.0
 _UNLIMITED = resource.RLIM_INFINITY
 _STATM = Path("/proc/self/statm")
 _TRIAL_TIMEOUT_S = 60.0
-# What a module that is run by `tried_apart` ends with for a fault, which it has written to its standard output.
+# The exit code of a module under `tried_apart` that has written a fault to its standard output.
 FAULTY = 65
 
 
 class OutOfBoundsError(Exception):
-    """The message says of what there was too much."""
+    """The message names the bound that was exceeded."""
 
 
 class _OutOfTime(BaseException):
-    """No Exception, which the code might catch."""
+    """Not an Exception: the bounded code might catch that."""
 
 
 @contextmanager
 def bounded(*, cpu_s: float, memory_bytes: int) -> Iterator[None]:
-    """Raises OutOfBoundsError once the body has used more of this process's CPU time, or wants more memory.
+    """Raises OutOfBoundsError when the body uses more CPU time of this process, or wants more memory.
 
-    A body that cannot be interrupted, deep in C, ends the process by SIGVTALRM after three times `cpu_s`. Other threads
-    should rest meanwhile: their time counts, and they find no more memory either. For the main thread alone, which is
-    the one that hears signals; not to be nested. Raises RuntimeError where it is.
+    C code that cannot be interrupted ends the process by SIGVTALRM after three times `cpu_s`. Other threads should rest
+    meanwhile: their time counts, and they are bound, too. Raises RuntimeError when nested, and outside the main thread,
+    which alone handles signals.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGPROF) is _out_of_time:
-        raise RuntimeError("`bounded` is for the main thread alone, and not to be nested")
+        raise RuntimeError("`bounded` works only in the main thread, and not nested")
     try:
         with _limits(cpu_s, memory_bytes):
             yield
@@ -51,15 +51,15 @@ def bounded(*, cpu_s: float, memory_bytes: int) -> Iterator[None]:
         message, trace = f"takes more than {memory_bytes // 10**6} MB of memory", error.__traceback__
     else:
         return
-    # What it has made is garbage now, not whenever the collector finds it.
+    # Frees what the body has allocated now.
     traceback.clear_frames(trace)
     raise OutOfBoundsError(message)
 
 
 def tried_apart(module: str, data: bytes) -> bytes:
-    """What the module, run as a process of its own, writes to its standard output when it reads these bytes.
+    """Runs a module as a child process with these bytes as standard input; returns its standard output.
 
-    Raises OutOfBoundsError with the fault that it tells, or how it ended. It bounds itself.
+    Raises OutOfBoundsError with the fault that it reports, or how it ended. The module bounds itself.
     """
     try:
         tried = subprocess.run(  # noqa: S603 - a module of ours
@@ -86,14 +86,14 @@ def _limits(cpu_s: float, memory_bytes: int) -> Iterator[None]:
     try:
         try:
             signal.setitimer(signal.ITIMER_VIRTUAL, _PATIENCE * cpu_s)
-            # Again and again: an exception that is raised in a finalizer is dropped.
+            # Repeats: an exception in a finalizer is dropped.
             signal.setitimer(signal.ITIMER_PROF, cpu_s, cpu_s)
             resource.setrlimit(resource.RLIMIT_DATA, (_lower(_data_bytes() + memory_bytes, limits), limits[1]))
             yield
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0.0)
     finally:
-        # Once more: it may just have raised, before it was stopped.
+        # Again: the timer may have raised before it was stopped.
         signal.setitimer(signal.ITIMER_PROF, 0.0)
         signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
         resource.setrlimit(resource.RLIMIT_DATA, limits)
@@ -105,7 +105,7 @@ def _out_of_time(_number: int, _frame: object) -> None:
 
 
 def _data_bytes() -> int:
-    """What counts against RLIMIT_DATA, and the stack."""
+    """The memory that counts against RLIMIT_DATA, and the stack."""
     return int(_STATM.read_bytes().split()[5]) * resource.getpagesize()
 
 

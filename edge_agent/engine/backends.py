@@ -1,4 +1,4 @@
-"""Kernel variants: built with GGML_BACKEND_DL llama.cpp has a file of kernels for each kind of core, and loads none."""
+"""Kernel variants: with GGML_BACKEND_DL llama.cpp has a library of kernels per kind of core, and loads none itself."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _MAPPED = re.compile(r"/libggml-cpu-([\w.]+)\.so$", re.MULTILINE)
 
 
 class BackendError(Exception):
-    """No kernels run on this CPU; the message says where none were found."""
+    """No kernels run on this CPU; the message names the folder."""
 
 
 def load_backends(folder: Path) -> None:
-    """Load the kernels that fit this CPU best, of those in llama.cpp's folder; nothing if they are built in.
+    """Loads the kernels in llama.cpp's folder that fit this CPU best; does nothing if they are built in.
 
     Before llama_backend_init. Raises BackendError.
     """
     path = folder / "libllama.so"
     if not path.exists():
         return
-    # By way of libllama it is the libggml that libllama uses: copies in the folder would be other ones, once loaded.
+    # Through libllama, so that it is the libggml that libllama uses and not another copy.
     library = ctypes.CDLL(str(path))
     library.ggml_backend_reg_count.restype = ctypes.c_size_t
     if library.ggml_backend_reg_count():
@@ -31,11 +31,11 @@ def load_backends(folder: Path) -> None:
     library.ggml_backend_load_all_from_path.restype = None
     library.ggml_backend_load_all_from_path(os.fsencode(folder))
     if not library.ggml_backend_reg_count():
-        raise BackendError(f"{folder} has no libggml-cpu-*.so that runs on this CPU: install llama-cpp-python anew")
+        raise BackendError(f"{folder} has no libggml-cpu-*.so that runs on this CPU: install llama-cpp-python again")
 
 
 def loaded_variant() -> str | None:
-    """Name of the kernel variant that this process has loaded, as in its file's name; None = they are built in."""
+    """The kernel variant that this process has loaded, by its file's name; None = kernels are built in."""
     try:
         found = _MAPPED.search(Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace"))
     except OSError:

@@ -1,8 +1,8 @@
-"""A deterministic engine without a model: queue, overload and cancel can be tried with it on any machine.
+"""A deterministic engine without a model, for tests of queue, overload and cancel on any machine.
 
-Chosen by a model path `echo:`; `echo:step_ms=20` makes each step take 20 ms, `echo:load_ms=500` the start. To try what
-looks after a worker, `hang_ms` is a start that does not get on, and each step keeps `leak_kb`. A token is a word.
-Labels: the first label that the last user message contains gets 0.9, else all the same. Schema: the smallest instance.
+The model path `echo:` chooses it. In `echo:step_ms=20,load_ms=500` each step takes 20 ms and the load 500 ms. `hang_ms`
+is a load without progress, and `leak_kb` is memory that each step keeps: tests of the supervisor. A token is a word.
+Labels: the first label that the last user message contains gets 0.9, else all are equal. Schema: the smallest instance.
 Text: the last user message, word by word.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -30,17 +31,18 @@ from edge_agent.core.protocol import (
     Load,
     Partial,
     Progress,
+    Ready,
     Run,
     SchemaPlan,
     SetLimits,
     TaskPrefix,
     TextPlan,
 )
-from edge_agent.core.schemas import SchemaError, resolve, validator
+from edge_agent.core.schemas import resolve, validator
 from edge_agent.engine.answer.text_stream import TextStream
-from edge_agent.engine.engine import EngineFacts, Totals, too_long
+from edge_agent.engine.engine import Totals, too_long
 
-_logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 SCHEME = "echo:"
 _CONTEXT_TOKENS = 4096
@@ -50,11 +52,11 @@ _LOAD_PART_S = 0.1
 
 
 class EchoPathError(ValueError):
-    """A model path that begins with `echo:` and goes on with something unknown."""
+    """A model path that begins with `echo:` and has an unknown option."""
 
 
 @dataclass(slots=True)
-class _Request:
+class _EchoRequest:
     run: Run
     prompt_tokens: int
     cached_tokens: int
@@ -69,17 +71,16 @@ class _Request:
 
 @dataclass(slots=True)
 class EchoEngine:
-    """An Engine. Raises EchoPathError for options that it does not know."""
+    """An Engine. Raises EchoPathError for unknown options. advanced: called often while it loads."""
 
     load: Load
-    # Called often while it starts.
     advanced: Callable[[], object] = lambda: None
     _options: dict[str, float] = field(init=False)
     _most_active: int = field(init=False)
-    _requests: dict[int, _Request] = field(default_factory=dict)
+    _requests: dict[int, _EchoRequest] = field(default_factory=dict)
     _prefixes: dict[str, int] = field(default_factory=dict)
     _totals: Totals = field(default_factory=Totals)
-    # Never set: its `wait` is a pause.
+    # Never set: waiting for it is a pause.
     _pause: threading.Event = field(default_factory=threading.Event)
     _leaked: list[bytes] = field(default_factory=list)
 
@@ -93,11 +94,11 @@ class EchoEngine:
         self._most_active = self.load.settings.max_active
         self.set_tasks(self.load.tasks)
 
-    @property
-    def facts(self) -> EngineFacts:
+    def ready(self, load_s: float) -> Ready:
         settings = self.load.settings
-        return EngineFacts(
-            context_tokens=settings.context_tokens or _CONTEXT_TOKENS,
+        return Ready(
+            pid=os.getpid(),
+            context_tokens=self._context_tokens,
             max_active=settings.max_active,
             threads=settings.threads or 1,
             prefill_threads=settings.prefill_threads or 1,
@@ -105,7 +106,15 @@ class EchoEngine:
             vocabulary=0,
             cpu_variant="echo",
             repacked_mib=None,
+            prefill_tok_s=None,
+            decode_tok_s=None,
+            load_s=load_s,
+            measure_s=0.0,
         )
+
+    @property
+    def _context_tokens(self) -> int:
+        return self.load.settings.context_tokens or _CONTEXT_TOKENS
 
     @property
     def has_work(self) -> bool:
@@ -118,21 +127,21 @@ class EchoEngine:
         if run.id in self._requests:
             raise ValueError(f"request id {run.id} is in use")
         prompt = sum(_count(message.content) for message in run.messages)
-        context = self.facts.context_tokens
+        context = self._context_tokens
         extra = run.max_tokens if not isinstance(run.plan, LabelsPlan) else 0
         if prompt + extra > context:
             return too_long(run, prompt, extra, context)
         stop = run.plan.stop if isinstance(run.plan, TextPlan) else ()
         words = re.findall(r"\s*\S+", _last_user_text(run)) if isinstance(run.plan, TextPlan) else []
         cached = min(self._prefixes.get(run.task, 0), max(prompt - 1, 0))
-        self._requests[run.id] = _Request(run, prompt, cached, words, TextStream(stop=stop))
+        self._requests[run.id] = _EchoRequest(run, prompt, cached, words, TextStream(stop=stop))
         return None
 
     def cancel(self, request_id: int) -> Event | None:
         return Cancelled(id=request_id) if self._requests.pop(request_id, None) else None
 
     def interrupt(self, request_id: int) -> None:
-        """A step has no part that belongs to one request."""
+        """Does nothing: no step belongs to one request."""
 
     def step(self) -> list[Event]:
         began = monotonic()
@@ -141,7 +150,7 @@ class EchoEngine:
             return []
         self._pause.wait(self._options["step_ms"] / 1000)
         if leaked := int(1024 * self._options["leak_kb"]):
-            # Zeros alone would be pages that are not there.
+            # Pages of zeros would take no memory.
             self._leaked.append(b"!" * leaked)
         has_prefill = False
         share_s = (monotonic() - began) / len(active)
@@ -163,15 +172,15 @@ class EchoEngine:
         )
         return events
 
-    def _try_to_advance(self, request: _Request) -> list[Event]:
-        """A mistake of one request must not reach the others."""
+    def _try_to_advance(self, request: _EchoRequest) -> list[Event]:
+        """A fault of one request must not reach the others."""
         try:
             return self._advance(request)
         except Exception as error:
-            _logger.exception("request %d failed", request.run.id)
+            log.exception("request %d failed", request.run.id)
             return [self._fail(request, FailureCode.INTERNAL, str(error) or type(error).__name__)]
 
-    def _advance(self, request: _Request) -> list[Event]:
+    def _advance(self, request: _EchoRequest) -> list[Event]:
         plan = request.run.plan
         if isinstance(plan, LabelsPlan):
             return [self._finish(request, Finish.LABELS, scores=_scores(plan, _last_user_text(request.run)))]
@@ -179,23 +188,21 @@ class EchoEngine:
             return [self._answer_schema(request, plan)]
         return self._write_word(request)
 
-    def _answer_schema(self, request: _Request, plan: SchemaPlan) -> Event:
+    def _answer_schema(self, request: _EchoRequest, plan: SchemaPlan) -> Event:
         try:
             instance = _smallest(plan.schema, plan.schema)
             validator(plan.schema).validate(instance)
-        except SchemaError as error:
-            return self._fail(request, FailureCode.INTERNAL, str(error))
         except jsonschema.ValidationError as error:
             return self._fail(request, FailureCode.NO_VALID_OUTPUT, error.message[:200])
         except RecursionError:
             return self._fail(request, FailureCode.NO_VALID_OUTPUT, "the smallest instance of the schema has no end")
         return self._finish(request, Finish.SCHEMA, text=json.dumps(instance, separators=(",", ":")))
 
-    def _fail(self, request: _Request, code: FailureCode, message: str) -> Failed:
+    def _fail(self, request: _EchoRequest, code: FailureCode, message: str) -> Failed:
         del self._requests[request.run.id]
         return Failed(id=request.run.id, code=code, message=message)
 
-    def _write_word(self, request: _Request) -> list[Event]:
+    def _write_word(self, request: _EchoRequest) -> list[Event]:
         if request.words:
             request.text.write(request.words.pop(0).encode())
             request.written += 1
@@ -215,7 +222,7 @@ class EchoEngine:
         return events
 
     def _finish(
-        self, request: _Request, finish: Finish, *, text: str | None = None, scores: dict[str, float] | None = None
+        self, request: _EchoRequest, finish: Finish, *, text: str | None = None, scores: dict[str, float] | None = None
     ) -> Finished:
         del self._requests[request.run.id]
         started, first = request.started_at, request.first_token_at
@@ -279,7 +286,7 @@ def _scores(plan: LabelsPlan, text: str) -> dict[str, float]:
 
 
 def _smallest(schema: Any, root: Mapping[str, Any]) -> Any:
-    """A small instance; valid for the simple schemas that tasks have, else the validator finds out."""
+    """A small instance, valid for simple schemas; the validator finds out."""
     if not isinstance(schema, Mapping):
         return None
     if "$ref" in schema:

@@ -1,4 +1,4 @@
-"""What the worker needs from an engine: the model's, or the echo that stands in for it."""
+"""What the worker needs from an engine: the model's own, or the echo engine in its place."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from edge_agent.core.protocol import (
     Event,
     LabelsPlan,
     Progress,
+    Ready,
     RefusalCode,
     Refused,
     Run,
@@ -17,21 +18,54 @@ from edge_agent.core.protocol import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineFacts:
-    """What Ready tells about an engine."""
+class Engine(Protocol):
+    """Answers requests step by step. Used by one thread; no call blocks longer than one step.
 
-    context_tokens: int
-    max_active: int
-    threads: int
-    prefill_threads: int
-    batch_tokens: int
-    vocabulary: int
-    cpu_variant: str
-    repacked_mib: float | None
-    prefill_tok_s: float | None = None
-    decode_tok_s: float | None = None
-    measure_s: float = 0.0
+    Every request that `add` accepted ends in exactly one Finished, Refused, Failed or Cancelled, which the call that
+    ends it returns.
+    """
+
+    def ready(self, load_s: float) -> Ready:
+        """The engine's sizes and speeds. load_s: how long its load took."""
+        ...
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` would do anything."""
+        ...
+
+    @property
+    def linger_s(self) -> float:
+        """How long the next step should wait for requests that are about to come; 0 = not at all."""
+        ...
+
+    def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
+        """Shares these tasks' prefixes from now on; the next steps decode them."""
+        ...
+
+    def set_limits(self, limits: SetLimits) -> None:
+        """Applies from the next step on."""
+        ...
+
+    def add(self, run: Run) -> Event | None:
+        """Accepts a request, or returns its end. Raises ValueError for an id that is in use."""
+        ...
+
+    def cancel(self, request_id: int) -> Event | None:
+        """Cancelled, or None for an id that is not in use."""
+        ...
+
+    def interrupt(self, request_id: int) -> None:
+        """From another thread, before `cancel`: a step for this request alone may end early."""
+        ...
+
+    def step(self) -> list[Event]:
+        """One pass of the model over what waits."""
+        ...
+
+    def progress(self) -> Progress: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -50,7 +84,7 @@ class Totals:
     decoded_tokens: int = 0
 
     def count_start(self, cached_tokens: int) -> None:
-        """A request begins, with so much of its prompt from a task's prefix."""
+        """A request starts with this many tokens of a task's prefix."""
         self.prompt_tokens += cached_tokens
         self.cached_tokens += cached_tokens
         if cached_tokens:
@@ -59,7 +93,7 @@ class Totals:
             self.prefix_misses += 1
 
     def count_step(self, *, rows: int, tokens: int, elapsed_s: float, has_prefill: bool) -> None:
-        """rows: sequences; tokens: of all of them, without idle ones."""
+        """rows: requests in the step; tokens: of all of them, without idle rows."""
         self.steps += 1
         self.rows += rows
         if has_prefill:
@@ -85,56 +119,7 @@ class Totals:
 
 
 def too_long(run: Run, prompt: int, extra: int, context: int) -> Refused:
-    """prompt, extra: tokens, of what is asked and of what may be written; together more than the context."""
+    """The refusal of a request whose prompt and answer never fit the context; all numbers are tokens."""
     what = "label tokens" if isinstance(run.plan, LabelsPlan) else "max_tokens"
     asked = f"a prompt of {prompt} tokens" + (f" and {what} {extra}" if extra else "")
     return Refused(id=run.id, code=RefusalCode.TOO_LONG, message=f"input: {asked}; the context has {context}")
-
-
-class Engine(Protocol):
-    """Answers requests step by step. Used by one thread; nothing blocks longer than one step.
-
-    Every request that `add` took ends in exactly one Finished, Refused, Failed or Cancelled, given by whichever call
-    ended it.
-    """
-
-    @property
-    def facts(self) -> EngineFacts: ...
-
-    @property
-    def has_work(self) -> bool:
-        """Whether `step` would do anything."""
-        ...
-
-    @property
-    def linger_s(self) -> float:
-        """How long the next step had better wait for requests that are about to come; 0 = it should begin now."""
-        ...
-
-    def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
-        """These tasks' prefixes are shared from now on; they are decoded by the next steps."""
-        ...
-
-    def set_limits(self, limits: SetLimits) -> None:
-        """Holds from the next step on."""
-        ...
-
-    def add(self, run: Run) -> Event | None:
-        """Take a request; gives its end if it has none to wait for. Raises ValueError for an id that is in use."""
-        ...
-
-    def cancel(self, request_id: int) -> Event | None:
-        """Cancelled, or None for an id that is not in use."""
-        ...
-
-    def interrupt(self, request_id: int) -> None:
-        """From another thread: this request is about to be cancelled, a step for it alone may end early."""
-        ...
-
-    def step(self) -> list[Event]:
-        """One pass of the model over what waits."""
-        ...
-
-    def progress(self) -> Progress: ...
-
-    def close(self) -> None: ...

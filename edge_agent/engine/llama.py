@@ -1,7 +1,7 @@
-"""With samplers.py the importer of llama_cpp: a model with one context, every call checked before it reaches C++.
+"""The only importer of llama_cpp: a model with one context, every call checked before it reaches C++.
 
-llama.cpp aborts the process on caller mistakes (a batch too large, too many outputs, a sequence id out of range, a
-token that the grammar refuses), so each of them is a Python exception here. One instance per process, one thread.
+llama.cpp aborts the process on mistakes of its caller: a batch too large, too many outputs, a sequence id out of range.
+Here each of them is a Python exception. One instance per process, used by one thread.
 Source of the calls' rules: include/llama.h and src/llama-context.cpp of llama.cpp as vendored by llama-cpp-python.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Read by ggml at its first abort: without it ggml forks a debugger to print a backtrace.
+# ggml reads it at its first abort, and otherwise forks a debugger to print a backtrace.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 import llama_cpp
@@ -27,12 +27,13 @@ from llguidance import LLMatcher, LLTokenizer
 
 from edge_agent.engine.backends import BackendError, load_backends, loaded_variant
 from edge_agent.engine.llama_log import LlamaLog
-from edge_agent.engine.samplers import SamplerChain
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.header import HeaderError, read_header
 from edge_agent.gguf.numbers import check_numbers
 
 Logits = npt.NDArray[np.float32]
+# struct llama_token_data
+Candidates = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 _ATTRIBUTES_PARSED_AS_SPECIAL = (
     llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
@@ -49,15 +50,15 @@ class ModelError(Exception):
 
 
 class DecodeError(Exception):
-    """llama_decode failed: what the cache holds is unknown until `reset`."""
+    """llama_decode failed; the content of the cache is unknown until `reset`."""
 
 
 class NumericError(Exception):
-    """The model's logits are not numbers."""
+    """The model's logits are not finite numbers."""
 
 
 class DecodeAbortedError(Exception):
-    """`abort` came while a batch was decoded: the cache is as before it."""
+    """`abort` ended a decode; the cache is as before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ class Piece:
 
 
 class _Latest:
-    """Whose log it is: llama.cpp has one for the whole process, and tells nobody's name."""
+    """llama.cpp has one log for the whole process: it goes to the newest instance."""
 
     log = LlamaLog()
 
@@ -90,7 +91,7 @@ def _on_log(level: int, text: bytes, _user_data: object) -> None:
     _Latest.log.write(level, text.decode(errors="replace"))
 
 
-# The library keeps this pointer for as long as the process lives.
+# The library keeps this pointer as long as the process lives.
 _LOG_CALLBACK = llama_cpp.llama_log_callback(_on_log)
 
 
@@ -98,8 +99,8 @@ class Llama:
     """A model and its context.
 
     adapters: files of low-rank adapters, all of which are applied. advanced: called often while it loads, and after
-    each `decode`. Raises ModelError if a file is missing, is no GGUF, is of an architecture that cannot share prefixes,
-    does not fit into memory or, for an adapter, to the model.
+    each `decode`. Raises ModelError for a file that is missing or not GGUF, an architecture that cannot share prefixes,
+    an adapter of another model, or too little memory.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Llama:
             raise ModelError(f"model file {path!r} has a recurrent architecture, which cannot share prompt prefixes")
         if llama_cpp.llama_model_has_encoder(self._model) or not llama_cpp.llama_model_has_decoder(self._model):
             raise ModelError(f"model file {path!r} is not a decoder-only language model")
-        # A context has room for what was loaded before it.
+        # Before the context, which reserves room for them.
         self._adapters = [self._load_adapter(adapter) for adapter in adapters]
         self._vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
@@ -146,10 +147,10 @@ class Llama:
         self._cells = -(-wanted // _CONTEXT_STEP) * _CONTEXT_STEP
         self.batch_tokens = min(sizes.batch_tokens, self._cells)
         self.sequences = sizes.sequences
-        # llama.cpp aborts at creation when there are more sequences than outputs.
+        # llama.cpp aborts at creation if there are more sequences than outputs.
         self.outputs = min(max(sizes.outputs, sizes.sequences), max(self.batch_tokens, sizes.sequences))
         self.batch_tokens = max(self.batch_tokens, self.outputs)
-        # llama.cpp asks after each node of its graph: the C library's strlen of these two bytes needs no interpreter.
+        # llama.cpp calls it after each node of its graph: strlen of these two bytes needs no interpreter.
         self._abort_text = ctypes.create_string_buffer(2)
         self._abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.ggml_abort_callback)
         self._lengths = [0] * self.sequences
@@ -166,7 +167,7 @@ class Llama:
         params = llama_cpp.llama_model_default_params()
         params.progress_callback = callback = llama_cpp.llama_progress_callback(on_tensor)
         found = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
-        # The library does not keep what it calls alive.
+        # The library holds no reference to it.
         del callback
         return found
 
@@ -193,13 +194,12 @@ class Llama:
 
     @property
     def build(self) -> str:
-        """What a decoded state depends on beside the model: the library and the context's sizes."""
+        """What a decoded state depends on beside the model: the library and the size of the context."""
         return f"llama-cpp-python {llama_cpp.__version__}, {self.cpu_variant}, {self._cells} cells"
 
     @property
     def cpu_variant(self) -> str:
-        """Name of the kernel variant, where the library has several, and the CPU features compiled into it, under
-        llama.cpp's names, separated by blanks."""
+        """The kernel variant, where the library has several, and its CPU features by llama.cpp's names."""
         words: str = llama_cpp.llama_print_system_info().decode(errors="replace")
         return " ".join(filter(None, (loaded_variant(), *re.findall(r"(\w+) = 1\b", words))))
 
@@ -217,7 +217,7 @@ class Llama:
         return buffer[:count]
 
     def piece(self, token: int) -> bytes:
-        """Bytes that a token stands for, a control token's text included; a character may span several tokens."""
+        """The bytes of a token, also of a control token; a character may span several tokens."""
         found = self._pieces.get(token)
         if found is None:
             found = self._pieces[token] = self._read_piece(token)
@@ -285,7 +285,7 @@ class Llama:
         return bool(llama_cpp.llama_vocab_get_add_bos(self._vocabulary))
 
     def special_texts(self) -> frozenset[str]:
-        """Texts that the tokenizer turns into one special token wherever they stand."""
+        """Texts that the tokenizer turns into one special token anywhere."""
         get_attribute, vocabulary = llama_cpp.llama_vocab_get_attr, self._vocabulary
         texts = (
             llama_cpp.llama_vocab_get_text(vocabulary, token).decode(errors="replace")
@@ -295,17 +295,9 @@ class Llama:
         return frozenset(text for text in texts if text)
 
     def chat_template(self) -> str | None:
-        """The Jinja source stored with the model."""
+        """The Jinja source stored with the model, None = it has none."""
         source = llama_cpp.llama_model_chat_template(self._model, None)
         return source.decode(errors="replace") if source else None
-
-    def resize(self, outputs: int) -> None:
-        """A new, empty context with room for the logits of so many rows, at least one for each sequence.
-
-        Raises ModelError if there is no memory for it.
-        """
-        self.outputs = max(outputs, self.sequences)
-        self.reset()
 
     def reset(self) -> None:
         """A new, empty context. Raises ModelError if there is no memory for it."""
@@ -335,7 +327,7 @@ class Llama:
         return self._lengths[self._checked_sequence(seq_id)]
 
     def share(self, source: int, target: int, length: int) -> None:
-        """The empty sequence `target` begins with the first `length` tokens of `source`, whose cells both then hold."""
+        """Gives the empty sequence `target` the first `length` tokens of `source`; both then hold the cells."""
         available, held = self.length(source), self.length(target)
         if held or not 0 <= length <= available:
             raise ValueError(f"cannot share {length} of {available} tokens with a sequence that holds {held}")
@@ -344,7 +336,7 @@ class Llama:
             self._lengths[target] = length
 
     def cut(self, seq_id: int, length: int) -> None:
-        """Keep only the first `length` tokens of a sequence."""
+        """Keeps only the first `length` tokens of a sequence."""
         held = self.length(seq_id)
         if not 0 <= length <= held:
             raise ValueError(f"sequence {seq_id} cannot be cut to {length} of {held} tokens")
@@ -384,7 +376,7 @@ class Llama:
         return seq_id
 
     def decode(self, pieces: Sequence[Piece], *, threads: int) -> list[int]:
-        """Decode these pieces in one pass; gives the row of each piece's first token.
+        """Decodes these pieces in one pass; returns the row of each piece's first token.
 
         Raises ValueError for a batch that llama.cpp would abort on, DecodeError when it fails, DecodeAbortedError.
         """
@@ -396,7 +388,7 @@ class Llama:
         for piece, start in zip(pieces, starts, strict=True):
             for offset in piece.outputs:
                 self._row_has_logits[start + offset] = True
-        # A batch of two tokens or more runs with the second number.
+        # The second number is for batches of two tokens or more.
         llama_cpp.llama_set_n_threads(self._context, threads, threads)
         result = llama_cpp.llama_decode(self._context, self._batch.struct)
         if result == _ABORTED:
@@ -410,12 +402,12 @@ class Llama:
         return starts
 
     def abort(self) -> None:
-        """End the `decode` that another thread is in, within one node of its graph (CPU only)."""
+        """Ends the `decode` of another thread within one node of its graph (CPU only)."""
         self.log.is_failure_expected = True
         self._abort_text.value = b"!"
 
     def decode_all(self, seq_id: int, tokens: Sequence[int], *, threads: int) -> None:
-        """Decode tokens of one sequence in as many steps as it takes. Raises as `decode`."""
+        """Decodes tokens of one sequence in as many steps as needed. Raises as `decode`."""
         for start in range(0, len(tokens), self.batch_tokens):
             part = tokens[start : start + self.batch_tokens]
             self.decode([Piece(seq_id, start, part)], threads=threads)
@@ -451,7 +443,7 @@ class Llama:
         are_finite = np.isfinite(found)
         if not are_finite.all():
             token = int(np.argmin(are_finite))
-            raise NumericError(f"the model's logit of token {token} is {found[token]}, which is no finite number")
+            raise NumericError(f"the model's logit of token {token} is {found[token]}, not a finite number")
         return found
 
     def _check_row(self, row: int) -> None:
@@ -471,6 +463,40 @@ class Llama:
             self._model = None
 
 
+class SamplerChain:
+    """llama.cpp's samplers in its usual order, for one request. Close it with the request."""
+
+    def __init__(self, *, top_k: int, top_p: float, min_p: float, temperature: float, seed: int) -> None:
+        self.pointer: Any = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        links: list[Any] = []
+        if top_k > 0:
+            links.append(llama_cpp.llama_sampler_init_top_k(top_k))
+        if top_p < 1.0:
+            links.append(llama_cpp.llama_sampler_init_top_p(top_p, 1))
+        if min_p > 0.0:
+            links.append(llama_cpp.llama_sampler_init_min_p(min_p, 1))
+        links.append(llama_cpp.llama_sampler_init_temp(temperature))
+        links.append(llama_cpp.llama_sampler_init_dist(seed))
+        for link in links:
+            llama_cpp.llama_sampler_chain_add(self.pointer, link)
+
+    def pick(self, candidates: npt.NDArray[np.void]) -> int:
+        """One of these candidates (dtype Candidates, C-contiguous; reordered)."""
+        array = _candidate_array(candidates)
+        llama_cpp.llama_sampler_apply(self.pointer, ctypes.byref(array))
+        return int(array.data[array.selected].id)
+
+    def close(self) -> None:
+        if self.pointer:
+            llama_cpp.llama_sampler_free(self.pointer)
+            self.pointer = None
+
+
+def _candidate_array(candidates: npt.NDArray[np.void]) -> Any:
+    data = ctypes.cast(candidates.ctypes.data, llama_cpp.llama_token_data_p)
+    return llama_cpp.llama_token_data_array(data, len(candidates), -1, False)
+
+
 class _Batch:
     """A llama_batch over numpy memory, so that a piece is written by slices."""
 
@@ -482,7 +508,7 @@ class _Batch:
         self._logits = np.zeros(size, dtype=np.int8)
         base = self._sequence.ctypes.data
         self._sequence_pointers = np.arange(base, base + 4 * size, 4, dtype=np.uintp)
-        # ctypes tells the types of fields nowhere else.
+        # The only place where ctypes has the types of fields.
         fields: dict[str, Any] = {field[0]: field[1] for field in llama_cpp.llama_batch._fields_}
         self.struct = llama_cpp.llama_batch()
         for name, array in (

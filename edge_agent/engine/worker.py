@@ -1,4 +1,4 @@
-"""The child process: commands on standard input, events on standard output, one step of the engine after another."""
+"""The worker process: commands on standard input, events on standard output, steps of the engine in between."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from edge_agent.core.protocol import (
     Event,
     Load,
     LoadFailed,
-    Ready,
     Run,
     SetLimits,
     SetTasks,
@@ -34,20 +33,20 @@ from edge_agent.core.protocol import (
 from edge_agent.engine.echo import SCHEME, EchoEngine
 from edge_agent.engine.engine import Engine
 
-_logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _PROGRESS_S = 1.0
-# Of all processes on the board the worker holds most memory and is the one that is restarted. Thousandths of it.
+# The worker holds the most memory and can be restarted, so the kernel should end it first.
 _OOM_SCORE_ADJUST = 500
 _PR_SET_NAME = 15  # linux/prctl.h
 
 
 def main() -> int:
     """Serve until standard input ends (0), or the model cannot be opened or is lost (1)."""
-    # Ctrl-C and a service manager's stop reach the whole group: the agent drains first, then ends this process itself.
+    # Ctrl-C and a service manager's stop reach the whole group, but the agent drains first and then ends this process.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    # Libraries that print must not spoil the events: from here on descriptor 1 is the log.
+    # Libraries that print must not corrupt the events: descriptor 1 becomes the log.
     events = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
@@ -60,27 +59,27 @@ def main() -> int:
     except BrokenPipeError:
         return 0
     except Exception:
-        _logger.exception("the engine is lost")
+        log.exception("the engine failed")
         return 1
 
 
 class _Commands:
-    """What the agent asks, read by a thread of its own, so that a cancel can end the step that runs."""
+    """The agent's commands. A thread of its own reads them, so that a cancel can end the running step."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._engine: Engine | None = None
 
     def interrupt(self, engine: Engine) -> None:
-        """From now on a cancel interrupts this engine."""
+        """A cancel interrupts this engine from now on."""
         self._engine = engine
 
     def get(self) -> Command:
-        """Waits for the next one."""
+        """The next command; waits for it."""
         return self._queue.get()
 
     def waiting(self, *, timeout_s: float) -> list[Command]:
-        """All that are there; waits at most so long for the first one."""
+        """All commands that are there; waits up to `timeout_s` for the first one."""
         found: list[Command] = []
         try:
             if timeout_s:
@@ -91,7 +90,7 @@ class _Commands:
             return found
 
     def read(self, source: BinaryIO) -> None:
-        """Ends the process at the end of input, at once: nothing that is left in memory is worth keeping."""
+        """Reads until the input ends, then ends the process at once: nothing in memory is worth keeping."""
         _name_thread("engine-commands")
         returncode = 1
         try:
@@ -102,45 +101,28 @@ class _Commands:
                     self._engine.interrupt(command.id)
             returncode = 0
         except ValidationError:
-            _logger.exception("not a command")
+            log.exception("not a command")
         finally:
-            # Also without memory, of which a chat template may take all there is: a deaf worker serves nobody.
+            # Also on a MemoryError: a worker that reads no commands is useless.
             os._exit(returncode)
 
 
 def _run(commands: _Commands, emit: Callable[[Event], None]) -> int:
     load = commands.get()
     if not isinstance(load, Load):
-        _logger.error("the first command must be load, not %s", load.type)
+        log.error("the first command must be load, not %s", load.type)
         return 1
     began = perf_counter()
     try:
         with LoadProgress(emit) as progress:
             engine = _open_engine(load, progress)
     except Exception as error:
-        _logger.exception("model %r cannot be opened", load.model_path)
+        log.exception("model %r cannot be opened", load.model_path)
         emit(LoadFailed(message=str(error) or type(error).__name__))
         return 1
     return_freed_memory()
     commands.interrupt(engine)
-    facts = engine.facts
-    emit(
-        Ready(
-            pid=os.getpid(),
-            context_tokens=facts.context_tokens,
-            max_active=facts.max_active,
-            threads=facts.threads,
-            prefill_threads=facts.prefill_threads,
-            batch_tokens=facts.batch_tokens,
-            vocabulary=facts.vocabulary,
-            cpu_variant=facts.cpu_variant,
-            repacked_mib=facts.repacked_mib,
-            prefill_tok_s=facts.prefill_tok_s,
-            decode_tok_s=facts.decode_tok_s,
-            load_s=perf_counter() - began,
-            measure_s=facts.measure_s,
-        )
-    )
+    emit(engine.ready(load_s=perf_counter() - began))
     _serve(engine, commands, emit)
     return 0
 
@@ -148,21 +130,20 @@ def _run(commands: _Commands, emit: Callable[[Event], None]) -> int:
 def _open_engine(load: Load, progress: LoadProgress) -> Engine:
     if load.model_path.startswith(SCHEME):
         return EchoEngine(load, progress.advance)
-    # An echo worker must start where the native library is missing or does not fit the CPU.
+    # The echo engine must work where the native library is missing or does not fit the CPU.
     from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
 
-    # To measure pays where it is kept for the next start.
+    # Measuring is worth it only where the result is kept.
     return LlamaEngine(load, is_measured=load.state_dir is not None, progress=progress)
 
 
 def _serve(engine: Engine, commands: _Commands, emit: Callable[[Event], None]) -> None:
     reported_at = perf_counter()
     while True:
-        # To prepare a request takes milliseconds: what came meanwhile shares the step with it. Once only, for others
-        # wait for the step, and commands may come without end.
+        # Requests that come while others are prepared share the step. Twice only: commands may never stop coming.
         for timeout_s in (engine.linger_s if engine.has_work else _PROGRESS_S, 0.0):
             for command in commands.waiting(timeout_s=timeout_s):
-                for event in _obey(engine, command):
+                for event in _execute(engine, command):
                     emit(event)
         was_busy = engine.has_work
         if was_busy and not engine.linger_s:
@@ -174,7 +155,7 @@ def _serve(engine: Engine, commands: _Commands, emit: Callable[[Event], None]) -
             reported_at = now
 
 
-def _obey(engine: Engine, command: Command) -> list[Event]:
+def _execute(engine: Engine, command: Command) -> list[Event]:
     event: Event | None = None
     if isinstance(command, Run):
         event = engine.add(command)
@@ -200,16 +181,16 @@ def _raise_oom_score() -> None:
     try:
         path.write_text(str(max(int(path.read_text()), _OOM_SCORE_ADJUST)), encoding="ascii")
     except OSError:
-        _logger.debug("no oom_score_adj here", exc_info=True)
+        log.debug("no oom_score_adj here", exc_info=True)
 
 
 def _name_thread(name: str) -> None:
-    """What `top -H` shows; Python names its threads for itself only."""
+    """Sets the name that `top -H` shows; Python does not."""
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 if __name__ == "__main__":
     returncode = main()
     sys.stderr.flush()
-    # An orderly shutdown of the interpreter aborts, for the other thread still reads standard input.
+    # An orderly shutdown of the interpreter aborts while the other thread reads standard input.
     os._exit(returncode)

@@ -83,7 +83,7 @@ def test_more_requests_than_places_are_all_answered_in_shared_steps(engine: Engi
 
     answers = finished(engine, *runs)
 
-    assert max(answer.batch for answer in answers.values()) == engine.facts.max_active
+    assert max(answer.batch for answer in answers.values()) == engine.ready(0.0).max_active
     progress = engine.progress()
     assert progress.active == 0
     assert progress.rows_total / progress.steps_total > 1.5
@@ -101,7 +101,7 @@ def test_what_never_fits_the_context_is_refused_with_the_figures(engine: Engine)
 
 def test_answers_of_prompt_and_max_tokens_up_to_the_context_are_taken(engine: Engine) -> None:
     prompt = finished(engine, run(1, "a b", max_tokens=1))[1].prompt_tokens
-    room = engine.facts.context_tokens - prompt
+    room = engine.ready(0.0).context_tokens - prompt
 
     refused = engine.add(run(2, "a b", max_tokens=room + 1))
     assert isinstance(refused, Refused)

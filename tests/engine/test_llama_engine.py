@@ -35,7 +35,7 @@ from edge_agent.engine.llama import ContextSizes, DecodeError, Llama, ModelError
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.prompt.chat_template import ChatTemplate
 from edge_agent.engine.step.scheduler import Linger
-from edge_agent.engine.step.step_policy import HeadCost, StepCost, StepPolicy
+from edge_agent.engine.step.step_policy import StepCost, StepPolicy
 from edge_agent.gguf.header import read_header
 from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, ends, finished, messages, run
 from tests.helpers.ggufs import STRING, changed_model
@@ -45,7 +45,7 @@ OpenLlama = Callable[..., LlamaEngine]
 
 def test_the_task_s_prefix_is_decoded_before_the_first_request(open_llama: OpenLlama) -> None:
     engine = open_llama()
-    prefix = engine._intake.prefix(TASK)
+    prefix = engine._builder.prefix(TASK)
     assert engine.progress().prompt_tokens_total == 0
 
     answer = finished(engine, run(1, "7 mm/s", LABELS))[1]
@@ -126,9 +126,9 @@ def test_prompts_longer_than_a_batch_are_decoded_in_steps_between_which_others_w
 def test_labels_that_collide_score_as_their_tokens_decoded_one_by_one(open_llama: OpenLlama) -> None:
     engine = open_llama(tasks=())
     llama = engine._llama
-    tree = engine._intake._tree(LABELS.labels)
+    tree = engine._builder.tree(LABELS.labels)
     assert tree.branches, "these labels are meant to share their first tokens"
-    prompt, _ = engine._intake._chat.prompt(messages("noise at P-1"), thinks=False)
+    prompt, _ = engine._builder.chat.prompt(messages("noise at P-1"), thinks=False)
 
     def logits_after(path: tuple[int, ...]) -> Any:
         tokens = [*prompt, *path]
@@ -145,7 +145,7 @@ def test_labels_that_collide_score_as_their_tokens_decoded_one_by_one(open_llama
 def test_labels_with_more_collisions_than_branches_are_scored_in_turns(open_llama: OpenLlama) -> None:
     labels = tuple(f"{a}{b} unit" for a in "abcdefghijklmnop" for b in ("1", "12", "123"))
     engine = open_llama()
-    assert len(engine._intake._tree(labels).branches) > 8
+    assert len(engine._builder.tree(labels).branches) > 8
 
     runs = [run(number, f"p{number}", LabelsPlan(labels=labels)) for number in range(3)]
     together = finished(engine, *runs)
@@ -160,7 +160,7 @@ def test_what_a_caller_writes_cannot_end_the_turn(open_llama: OpenLlama) -> None
     specials = llama.special_texts()
 
     def controls(text: str) -> list[int]:
-        tokens, _ = engine._intake._chat.prompt(messages(text), thinks=True)
+        tokens, _ = engine._builder.chat.prompt(messages(text), thinks=True)
         return [token for token in tokens if llama.piece(token).decode(errors="replace") in specials]
 
     plain = controls("x")
@@ -184,7 +184,7 @@ def test_sampling_follows_its_seed(open_llama: OpenLlama) -> None:
 
 def test_messages_that_the_template_refuses_are_the_caller_s_mistake(open_llama: OpenLlama) -> None:
     engine = open_llama()
-    engine._intake._chat._template = ChatTemplate("{{ raise_exception('roles must alternate') }}")
+    engine._builder.chat._template = ChatTemplate("{{ raise_exception('roles must alternate') }}")
 
     refused = engine.add(run(1, "x"))
 
@@ -219,7 +219,7 @@ def test_a_request_that_needs_the_whole_context_gets_it_and_the_prefixes_come_ba
     tasks = tuple(TaskPrefix(task=f"t{n}", system=f"Task {n}. " * 8, user_head="Reading: ") for n in range(4))
     engine = open_llama(tasks=tasks, context_tokens=512)
     assert engine._prefixes.cells > 100
-    prompt = len(engine._intake._chat.prompt(messages("big"), thinks=True)[0])
+    prompt = len(engine._builder.chat.prompt(messages("big"), thinks=True)[0])
 
     big, small = run(1, "big", max_tokens=512 - prompt), run(2, "x", LABELS, messages=messages("x", tasks[1]))
     engine.add(big)
@@ -252,7 +252,7 @@ def test_after_a_reload_new_requests_share_the_new_prefix(open_llama: OpenLlama)
         engine.step()
 
     answer = finished(engine, run(2, "x", LABELS, messages=messages("7", new)))[2]
-    assert answer.cached_tokens >= len(engine._intake.prefix(new)) - 1
+    assert answer.cached_tokens >= len(engine._builder.prefix(new)) - 1
     assert finished(engine, run(3, "x", LABELS))[3].cached_tokens < 8, "the old one is gone"
 
 
@@ -269,7 +269,7 @@ def test_more_tasks_than_prefixes_fit_take_turns(open_llama: OpenLlama) -> None:
 
 def test_requests_that_come_together_with_a_new_prefix_decode_it_once(open_llama: OpenLlama) -> None:
     new = TaskPrefix(task="new", system="This text was never seen before by anybody. " * 8, user_head="Value ")
-    length = len(open_llama(tasks=())._intake.prefix(new))
+    length = len(open_llama(tasks=())._builder.prefix(new))
     engine = open_llama(tasks=())
     engine.set_tasks((new,))
 
@@ -329,9 +329,8 @@ def test_idle_rows_change_no_answer_and_leave_nothing_behind(open_llama: OpenLla
     expected = finished(open_llama(), *runs)
     engine = open_llama()
     costs = [StepCost(rows, 2, 1.0) for rows in range(1, 64)] + [StepCost(64, 2, 0.1)]
-    heads = [HeadCost(3, 1.0), HeadCost(12, 0.1)]
-    engine._next_step.policy = StepPolicy(costs, heads, threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
-    assert engine._policy.padded(3, 3) == (64, 12)
+    engine._next_step.policy = StepPolicy(costs, threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
+    assert engine._policy.padded(20) == 64
 
     answers = finished(engine, *runs)
 
@@ -344,16 +343,16 @@ def test_idle_rows_change_no_answer_and_leave_nothing_behind(open_llama: OpenLla
 def test_the_rate_of_prompts_is_that_of_the_steps_that_prompts_are_decoded_in(open_llama: OpenLlama) -> None:
     engine = open_llama()
     costs = [StepCost(rows, 2, seconds) for rows, seconds in ((16, 0.05), (64, 0.1), (256, 0.38))]
-    engine._next_step.policy = StepPolicy(costs, [], threads=1, prefill_threads=2, batch_tokens=None, most_rows=256)
+    engine._next_step.policy = StepPolicy(costs, threads=1, prefill_threads=2, batch_tokens=None, most_rows=256)
     assert (engine._policy.batch_tokens, engine._policy.prompt_batch_tokens) == (64, 256)
 
-    assert engine.facts.prefill_tok_s == pytest.approx(256 / 0.38, abs=0.1)
+    assert engine.ready(0.0).prefill_tok_s == pytest.approx(256 / 0.38, abs=0.1)
 
 
 def test_where_narrow_steps_are_better_the_requests_take_turns(open_llama: OpenLlama) -> None:
     engine = open_llama(max_active=6)
     costs = [StepCost(rows, 2, 0.01) for rows in (1, 2, 4)] + [StepCost(rows, 2, 1.0) for rows in (5, 6, 64)]
-    engine._next_step.policy = StepPolicy(costs, [], threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
+    engine._next_step.policy = StepPolicy(costs, threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
 
     for number in range(6):
         engine.add(run(number, "write", max_tokens=20))
@@ -373,7 +372,7 @@ def test_where_narrow_steps_are_better_the_requests_take_turns(open_llama: OpenL
 def test_prompts_that_end_are_taken_together_before_others_write_on(open_llama: OpenLlama) -> None:
     engine = open_llama(max_active=4, context_tokens=2048, batch_tokens=256, tasks=())
     costs = [StepCost(rows, 2, 0.001 * rows) for rows in (1, 8)] + [StepCost(rows, 2, 0.1) for rows in (64, 128, 256)]
-    engine._next_step.policy = StepPolicy(costs, [], threads=1, prefill_threads=2, batch_tokens=None, most_rows=256)
+    engine._next_step.policy = StepPolicy(costs, threads=1, prefill_threads=2, batch_tokens=None, most_rows=256)
     engine._policy.batch_tokens = 64
     engine.add(run(0, "write", max_tokens=100))
     while engine._requests[0].first_token_at is None:
@@ -529,7 +528,7 @@ def test_label_branches_take_turns_with_those_that_write(
     open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = open_llama(max_active=4)
-    monkeypatch.setattr(engine._policy, "fitted", lambda rows, _outputs: min(rows, 2))
+    monkeypatch.setattr(engine._policy, "fitted", lambda rows: min(rows, 2))
     for number in range(3):
         engine.add(run(number, f"pump {number}", max_tokens=40))
     engine.add(run(3, "pump 3", LabelsPlan(labels=tuple(f"bearing fault {number}" for number in range(10)))))
@@ -550,9 +549,9 @@ def test_after_a_failed_step_its_requests_fail_and_the_others_begin_anew(
     engine.add(run(2, "long " * 200, LABELS))
     engine.add(run(3, reading, LABELS))
     begun: Any = engine._requests[3]
-    while begun.stream is None or begun.stream.done == begun.cached_tokens:
+    while begun.sequence is None or begun.sequence.done == begun.cached_tokens:
         engine.step()
-    assert not begun.stream.is_done
+    assert begun.sequence.waiting
 
     def fail(*_: object, **__: object) -> None:
         raise DecodeError("llama_decode gave -3")
@@ -578,7 +577,7 @@ def test_a_logit_that_is_no_number_fails_the_request_and_the_next_is_answered(
     open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch, wrong: float
 ) -> None:
     engine = open_llama()
-    row = np.zeros(engine.facts.vocabulary, dtype=np.float32)
+    row = np.zeros(engine.ready(0.0).vocabulary, dtype=np.float32)
     row[-1] = wrong
     pointer = row.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
     sampled = run(4, "d", sampling=Sampling(temperature=1.0))
@@ -588,10 +587,10 @@ def test_a_logit_that_is_no_number_fails_the_request_and_the_next_is_answered(
         found = ends(answer_all(engine, run(1, "a"), run(2, "b", LABELS), schema, sampled))
 
     told = {(event.code, event.message) for event in found.values() if isinstance(event, Failed)}
-    at = engine.facts.vocabulary - 1
-    assert told == {(FailureCode.INTERNAL, f"the model's logit of token {at} is {wrong}, which is no finite number")}
+    at = engine.ready(0.0).vocabulary - 1
+    assert told == {(FailureCode.INTERNAL, f"the model's logit of token {at} is {wrong}, not a finite number")}
     assert len(found) == 4
-    assert engine.facts.max_active == len(engine._request_ids)
+    assert engine.ready(0.0).max_active == len(engine._request_ids)
     finished(engine, run(5, "a"), run(6, "b", LABELS))
 
 
@@ -610,7 +609,7 @@ def test_a_weight_that_is_no_number_keeps_a_model_from_opening(model_path: str, 
 
 def test_the_context_is_empty_again_after_every_kind_of_request(open_llama: OpenLlama) -> None:
     engine = open_llama()
-    pinned = {prefix.seq_id for prefix in engine._prefixes._cache._resident.values()}
+    pinned = {prefix.seq_id for prefix in engine._prefixes._resident.values()}
     runs = [run(n, "x", plan, max_tokens=40) for n, plan in enumerate(PLANS)]
 
     finished(engine, *runs)

@@ -38,7 +38,7 @@ def engine(r1_path: Path) -> Iterator[LlamaEngine]:
 
 def prompt(engine: LlamaEngine, *messages: ChatMessage) -> list[bytes]:
     """What the prompt's tokens stand for."""
-    tokens, _ = engine._intake._chat.prompt(messages, thinks=True)
+    tokens, _ = engine._builder.chat.prompt(messages, thinks=True)
     return [engine._llama.piece(token) for token in tokens]
 
 
@@ -88,7 +88,7 @@ def test_a_thought_is_closed_after_max_reasoning_tokens_and_the_answer_comes(eng
     assert answer.reasoning is not None
     assert answer.text
     assert "think>" not in answer.text + answer.reasoning
-    forced = len(engine._intake._close_thought)
+    forced = len(engine._builder._close_thought)
     assert answer.completion_tokens > 4 + forced
 
 
@@ -138,7 +138,7 @@ def test_labels_and_extracts_have_no_thought(engine: LlamaEngine) -> None:
 
 
 def test_a_system_message_of_the_task_stands_behind_the_bos(engine: LlamaEngine) -> None:
-    tokens = engine._intake.prefix(TaskPrefix(task="t", system="Sort.", user_head="Reading: "))
+    tokens = engine._builder.prefix(TaskPrefix(task="t", system="Sort.", user_head="Reading: "))
 
     text = "".join(engine._llama.piece(token).decode() for token in tokens)
     assert text.startswith(f"{r1_distill.BOS}Sort.{r1_distill.USER}Reading:")

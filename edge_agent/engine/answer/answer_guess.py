@@ -1,8 +1,8 @@
-"""PURE: what the next answer to a schema will probably be, so that it is decoded with the prompt and only checked.
+"""A guess of the next answer to a schema, which is decoded with the prompt and then only checked.
 
-Speculative decoding (Leviathan et al., ICML 2023) without a second model: sensors mostly say what they said before. The
-guess is what the last two answers have in common. It changes no answer: each decision is made from the model's own
-logits, and what was guessed is kept only as far as it is what was decided.
+Speculative decoding (Leviathan et al., ICML 2023) without a second model: sensors mostly repeat themselves. The guess
+is the common beginning of the last two answers. It changes no answer: each choice is made by the model's own logits,
+and guessed tokens are kept only as far as they agree with it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import takewhile
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Tokens of an answer, and the offsets of those after which something was decided; -1 = after the prompt."""
+    """Tokens of an answer, and the offsets of those after which the model chose; -1 = after the prompt."""
 
     tokens: tuple[int, ...] = ()
     decisions: tuple[int, ...] = ()
@@ -28,15 +28,15 @@ class AnswerGuess:
         self._guess = Draft()
 
     def learn(self, answer: Draft) -> None:
-        """An answer has ended."""
+        """Call with each finished answer."""
         tokens = common_beginning(self._last.tokens, answer.tokens)
-        # The last token is one after which the next decision can be made.
+        # The last token is one after which the model chooses.
         decisions = tuple(at for at in common_beginning(self._last.decisions, answer.decisions) if at < len(tokens))
         self._guess = Draft(tokens[: decisions[-1] + 1], decisions) if decisions else Draft()
         self._last = answer
 
     def behind(self, opening: Sequence[int], most: int) -> Draft:
-        """A draft that begins with this opening and has at most so many tokens; without a guess the opening alone."""
+        """A draft with this opening and at most `most` tokens; without a guess the opening alone."""
         plain = Draft(tuple(opening), (len(opening) - 1,))
         guess = self._guess
         decisions = tuple(at for at in guess.decisions if len(opening) - 1 <= at < most)
@@ -46,5 +46,5 @@ class AnswerGuess:
 
 
 def common_beginning(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
-    """What both begin with."""
+    """The longest beginning of both."""
     return tuple(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

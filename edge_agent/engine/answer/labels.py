@@ -1,9 +1,9 @@
-"""PURE: labels as a tree of tokens, and what the model's logits say about them.
+"""Labels as a tree of tokens, and their scores by the model's logits.
 
-The score of a label is its probability under a model that may write only labels: where labels differ in their next
-token, the softmax over just those tokens; along a label the product of these; where only one token can follow, 1. A
-label that is the beginning of another ends there with the end-of-turn token as one of the choices. So scores sum to 1,
-need no normalization by length, and one pass over the prompt is enough where the first tokens differ.
+The score of a label is its probability under a model that can write only labels. Where labels differ in their next
+token, it is the softmax over those tokens; along a label these are multiplied. A label that another one begins with
+ends with the end-of-turn token as a choice. So scores sum to 1 without normalization by length, and one pass over the
+prompt is enough where the first tokens differ.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Node:
 
 
 class LabelTree:
-    """The labels of one request. Raises ValueError for a label without tokens."""
+    """The labels of a task. Raises ValueError for a label without tokens."""
 
     def __init__(self, labels: Sequence[str], tokenize: Callable[[str], Sequence[int]], end_of_turn: int) -> None:
         self._end_of_turn = end_of_turn
@@ -56,7 +56,7 @@ class LabelTree:
     def scores(self, logits: Callable[[Path], npt.NDArray[np.float32]]) -> dict[str, float]:
         """Label -> probability, in the order of the labels.
 
-        logits: the choice's logits after a path, as `choose` took them from the row.
+        logits: the logits of a path's choices, as `choose` returns them.
         """
         probabilities = {
             path: dict(zip(tokens, _softmax(logits(path)), strict=True)) for path, tokens in self._choices.items()
@@ -68,14 +68,14 @@ class LabelTree:
             choice = probabilities.get(path)
             here = probability if choice is None else probability * choice.get(self._end_of_turn, 0.0)
             for label in node.labels:
-                # Labels that only Unicode normalization tells apart have the same tokens.
+                # Labels that differ only in Unicode normalization have the same tokens.
                 found[label] = here / len(node.labels)
             for token, child in node.children.items():
                 stack.append((child, (*path, token), probability if choice is None else probability * choice[token]))
         return {label: found[label] for label in self._labels}
 
     def choose(self, path: Path, row: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The logits of this path's choices, copied out of a row [vocabulary]."""
+        """The logits of this path's choices, copied from a row [vocabulary]."""
         return row[np.asarray(self._choices[path], dtype=np.intp)]
 
     def _find_choices(self) -> dict[Path, tuple[int, ...]]:
@@ -90,7 +90,7 @@ class LabelTree:
         return choices
 
     def _find_branches(self) -> tuple[Branch, ...]:
-        """Every choice below the root on exactly one branch; branches end at the deepest choices."""
+        """Branches that hold each choice below the root once, and end at the deepest ones."""
         branches: list[Branch] = []
         covered: set[Path] = {()}
         for path in sorted(self._choices, key=len, reverse=True):
@@ -101,6 +101,24 @@ class LabelTree:
             covered.update(path[:length] for length in fresh)
             branches.append(Branch(path, tuple(length - 1 for length in fresh)))
         return tuple(branches)
+
+
+class LabelAnswer:
+    """Collects the logits that the tree of labels needs."""
+
+    def __init__(self, tree: LabelTree) -> None:
+        self.tree = tree
+        self._logits: dict[Path, npt.NDArray[np.float32]] = {}
+
+    def add(self, path: Path, row: npt.NDArray[np.float32]) -> None:
+        """Adds the row [vocabulary] after the prompt and this path of label tokens."""
+        self._logits[path] = self.tree.choose(path, row)
+
+    def scores(self) -> dict[str, float]:
+        return self.tree.scores(self._logits.__getitem__)
+
+    def close(self) -> None:
+        self._logits.clear()
 
 
 def _softmax(logits: npt.NDArray[np.float32]) -> list[float]:

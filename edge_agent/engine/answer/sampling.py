@@ -9,8 +9,7 @@ import numpy.typing as npt
 from llguidance import LLMatcher
 
 from edge_agent.core.protocol import Sampling
-from edge_agent.engine.llama import Llama, NumericError
-from edge_agent.engine.samplers import Candidates, SamplerChain
+from edge_agent.engine.llama import Candidates, Llama, NumericError, SamplerChain
 
 # Sampled from at most this many allowed tokens: sorting a whole vocabulary takes longer than it is worth.
 _MOST_CANDIDATES = 4096

@@ -1,4 +1,4 @@
-"""PURE: bytes of tokens to answer text: whole characters only, the thought kept apart, stop strings never shown."""
+"""From the bytes of tokens to text: whole characters, the thought apart from the answer, no stop strings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TextStream:
 
     @property
     def text(self) -> str:
-        """The answer so far, without what may yet turn out to belong to a stop string."""
+        """The answer so far, without an end that may become a stop string."""
         return "".join(self._answer)
 
     @property
@@ -50,18 +50,18 @@ class TextStream:
         return None if self._thought is None else "".join(self._thought).strip()
 
     def write(self, data: bytes) -> None:
-        """Take the bytes of a token."""
+        """Adds the bytes of a token."""
         if not self.is_stopped:
             self._held += self._decoder.decode(data)
             self._settle()
 
     def end(self) -> None:
-        """No more tokens will come: what was held back is text after all, but half a character never is."""
+        """No more tokens come: what was held back becomes text, except half a character."""
         if not self.is_stopped:
             self._settle(is_last=True)
 
     def take_delta(self) -> str:
-        """Answer text that came since the last call."""
+        """The text of the answer since the last call."""
         delta = "".join(self._answer[self._shown :])
         self._shown = len(self._answer)
         return delta
@@ -114,7 +114,7 @@ class TextStream:
 
 
 def _overlap(text: str, marks: Sequence[str]) -> int:
-    """Length of the longest end of `text` with which one of the marks could begin."""
+    """Length of the longest end of `text` that a mark could begin with."""
     longest = min(len(text), max(map(len, marks), default=1) - 1)
     for length in range(longest, 0, -1):
         if any(len(mark) > length and mark.startswith(text[-length:]) for mark in marks):

@@ -1,8 +1,8 @@
-"""Messages to prompt tokens through the model's own chat template; text of messages never becomes a control token.
+"""From messages to prompt tokens by the model's chat template; text of messages never becomes a control token.
 
-Before the template runs, every place of a message that spells a special token is cut by a private marker; the rendered
-text is split there and tokenized piece by piece. So no piece of a message spells a special token, while a message
-without any is tokenized exactly as the whole text would be.
+Before the template runs, a private marker cuts every special token that a message spells. The rendered text is split at
+the markers and tokenized piece by piece. So no piece spells a special token of a message, and a message without any is
+tokenized exactly as the whole text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Protocol
 from edge_agent.core.protocol import ChatMessage, TaskPrefix
 from edge_agent.engine.prompt.chat_template import CLOCK, ChatError, ChatTemplate, UnusableTemplateError
 
-_logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -26,7 +26,7 @@ CHATML = (
 THOUGHT_START = "<think>"
 THOUGHT_END = "</think>"
 
-# Unicode noncharacters: they carry no meaning in interchanged text, and are replaced where a caller sends them.
+# Unicode noncharacters have no meaning in text, and are replaced where a caller sends them.
 _CUT = "\ufdd0"
 _END_OF_HEAD = "\ufdd1"
 _REPLACEMENT = "\ufffd"
@@ -48,17 +48,17 @@ class Vocabulary(Protocol):
 
 
 class Chat:
-    """Renders and tokenizes for one model. Raises ChatError for a template that nobody can use."""
+    """Renders and tokenizes for one model. Raises UnusableTemplateError."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         source = vocabulary.chat_template()
         if source is None:
-            _logger.warning("the model carries no chat template; ChatML is used")
+            log.warning("the model carries no chat template; ChatML is used")
             source = CHATML
         specials = vocabulary.special_texts()
         self.is_reasoning = THOUGHT_END in source or THOUGHT_END in specials
-        # Whether the same messages always make the same prompt.
+        # Whether the same messages always give the same prompt.
         self.is_timeless = CLOCK not in source
         self._specials = _Specials(specials)
         try:
@@ -69,23 +69,24 @@ class Chat:
         self._eos_text = _text(vocabulary, vocabulary.eos)
 
     def prompt(self, messages: Sequence[ChatMessage], *, thinks: bool) -> tuple[list[int], bool]:
-        """Tokens of the prompt, and whether it ends inside a thought that the template opened.
+        """Tokens of the prompt, and whether it ends inside a thought that the template opened. Raises ChatError.
 
-        thinks: False closes such a thought at once, for answers that leave no room for one.
-        Raises ChatError.
+        thinks: False = such a thought is closed at once.
         """
-        rendered = self._render([(message.role, self._cut(self._said(message))) for message in messages], thinks=thinks)
+        rendered = self._render(
+            [(message.role, self._cut(self._spoken(message))) for message in messages], thinks=thinks
+        )
         is_open = self.is_reasoning and rendered.rstrip().endswith(THOUGHT_START)
         if is_open and not thinks:
             rendered = f"{rendered.rstrip()}\n\n{THOUGHT_END}\n\n"
             is_open = False
         tokens = self._tokenize(rendered)
         if not tokens:
-            raise ChatError("it makes nothing of them")
+            raise ChatError("it writes nothing for them")
         return tokens, is_open
 
     def prefix(self, task: TaskPrefix) -> list[int]:
-        """Tokens that the prompts of a task begin with, except that the last one may differ where its text goes on.
+        """Tokens that all prompts of a task begin with; the last one may differ where the text continues.
 
         Empty if the template does not take the task's messages in this form.
         """
@@ -99,8 +100,8 @@ class Chat:
         text, mark, _ = rendered.partition(_END_OF_HEAD)
         return self._tokenize(text) if mark else []
 
-    def _said(self, message: ChatMessage) -> str:
-        """Thoughts of earlier turns are left out, as the templates of reasoning models do; once cut, they could not."""
+    def _spoken(self, message: ChatMessage) -> str:
+        """The content without an earlier thought: the template cannot find the marks once they are cut."""
         if self.is_reasoning and message.role == "assistant":
             return message.content.rpartition(THOUGHT_END)[2]
         return message.content
@@ -124,10 +125,10 @@ class Chat:
 
 
 class _Specials:
-    """Where a text spells a special token, or would with the text of a neighbouring message."""
+    """Finds where a text spells a special token, or would together with a neighbouring text."""
 
     def __init__(self, texts: frozenset[str]) -> None:
-        # A text of one character cannot be cut; the longest first only to keep the pattern's order stable.
+        # A text of one character cannot be cut. The order only keeps the pattern stable.
         texts = frozenset(text for text in texts if len(text) > 1)
         ordered = sorted(texts, key=lambda text: (-len(text), text))
         # A look-ahead finds overlapping places too.

@@ -1,7 +1,7 @@
-"""A model's chat template: Jinja from wherever the checkpoint came from, which may not hang or fill who renders it.
+"""A model's chat template: Jinja of unknown origin, rendered within bounds of time and memory.
 
-It runs as transformers' apply_chat_template runs it. The sandbox keeps it from the objects around it, but bounds
-neither its loops nor what it makes of numbers (`ljust(10 ** 9)`); `bounded` does.
+It runs as in transformers' apply_chat_template. The sandbox protects the objects around it, but does not bound loops or
+large texts (`ljust(10 ** 9)`); `bounded` does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CLOCK = "strftime_now"
 # Qwen2.5's template takes less than a millisecond on a PC.
 _CPU_S = 1.0
 _MEMORY_BYTES = 64_000_000
-# Of text beyond twice the messages': what is tokenized grows with it, and templates write each message once.
+# Templates write each message once: text beyond twice the messages is the template's own.
 _MOST_OWN_CHARACTERS = 65_536
 _TRIALS = ([("user", "a")], [("system", "a"), ("user", "b")])
 
@@ -34,15 +34,15 @@ class ChatError(Exception):
 
 
 class UnusableTemplateError(ChatError):
-    """It does not compile, or does not end within its bounds."""
+    """The template does not compile, or exceeds its bounds."""
 
 
 class ChatTemplate:
-    """A template that compiles, and that stays within its bounds for short messages. Raises UnusableTemplateError."""
+    """A template that compiles and stays within its bounds for short messages. Raises UnusableTemplateError."""
 
     def __init__(self, source: str) -> None:
         try:
-            # Constants are computed here.
+            # Jinja computes constants here.
             with _bounded():
                 self._template = _environment().from_string(source)
         except TemplateSyntaxError as error:
@@ -51,7 +51,7 @@ class ChatTemplate:
             raise UnusableTemplateError("nested too deeply") from error
         except UnusableTemplateError:
             raise
-        except Exception as error:  # of the Python that Jinja makes of it, too
+        except Exception as error:  # also of the Python code that Jinja generates
             raise UnusableTemplateError(str(error) or type(error).__name__) from error
         for messages in _TRIALS:
             try:
@@ -59,7 +59,7 @@ class ChatTemplate:
             except UnusableTemplateError:
                 raise
             except ChatError:
-                continue  # It may well refuse some.
+                continue  # It may refuse some messages.
 
     def render(
         self,
@@ -72,14 +72,14 @@ class ChatTemplate:
     ) -> str:
         """The text of a conversation, given as role and content of each message. Raises ChatError.
 
-        enable_thinking: for Qwen3 and its kin, whose templates write an empty thought themselves without it.
+        enable_thinking: False makes the templates of Qwen3 and similar models write an empty thought.
         """
-        told = [{"role": role, "content": content} for role, content in messages]
-        most = _MOST_OWN_CHARACTERS + 2 * sum(len(message["content"]) for message in told)
+        turns = [{"role": role, "content": content} for role, content in messages]
+        most = _MOST_OWN_CHARACTERS + 2 * sum(len(message["content"]) for message in turns)
         try:
             with _bounded():
                 text = self._template.render(
-                    messages=told,
+                    messages=turns,
                     tools=None,
                     bos_token=bos_token,
                     eos_token=eos_token,
@@ -97,7 +97,7 @@ class ChatTemplate:
 
 @lru_cache(maxsize=16)
 def fault_of(source: str) -> str | None:
-    """Why a template cannot be used, or None; found in a process of its own, for it may end the one that tries it."""
+    """Why a template cannot be used, None = it can. Tried in a child process, which it may end."""
     try:
         tried_apart("edge_agent.engine.prompt.chat_template", source.encode())
     except OutOfBoundsError as error:

@@ -1,122 +1,192 @@
-"""The tasks' prefixes in the context: decoded while there is room or when a request needs one, kept on disk."""
+"""The prompts' beginnings that tasks share: decoded once, their cells shared by all requests, kept on disk.
+
+Only text of configured tasks is held here, never what a caller sends. Where not all prefixes fit, those used least
+recently make room.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from edge_agent.engine.llama import Llama
-from edge_agent.engine.prompt.prefix_cache import Prefix, PrefixCache, Tokens
 from edge_agent.engine.prompt.prefix_store import PrefixStore
-from edge_agent.engine.request import Stream
+from edge_agent.engine.step.cache_sequence import CacheSequence
+
+Tokens = tuple[int, ...]
+
+# A request waits for its own task's prefix only if that shares at least this many tokens more.
+_WORTH_WAITING = 8
+
+
+@dataclass(slots=True, eq=False)
+class Prefix:
+    """Tokens that a sequence holds. decoding: the sequence while it is not complete, else None.
+
+    users: running requests that share its cells. used_at: a count that grows with each use of any prefix.
+    """
+
+    tokens: Tokens
+    seq_id: int
+    decoding: CacheSequence | None = None
+    is_awaited: bool = False
+    users: int = 0
+    used_at: int = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can be dropped."""
+        return self.users == 0 and self.decoding is None
 
 
 class TaskPrefixes:
-    """Fills the sequences that PrefixCache decides on. store: None = nothing is kept on disk."""
+    """At most one prefix per sequence id, and at most `max_cells` cells in all. store: None = nothing is on disk."""
 
-    def __init__(self, llama: Llama, cache: PrefixCache, store: PrefixStore | None) -> None:
+    def __init__(self, llama: Llama, seq_ids: Iterable[int], *, max_cells: int, store: PrefixStore | None) -> None:
         self._llama = llama
-        self._cache = cache
+        self._free_ids = list(seq_ids)
+        self._max_cells = max_cells
         self._store = store
-        self._streams: dict[Prefix, Stream] = {}
-        self._awaited: set[Prefix] = set()
+        self._of_task: dict[str, Tokens] = {}
+        # In the order in which they are decoded while there is room.
+        self._wanted: list[Tokens] = []
+        self._resident: dict[Tokens, Prefix] = {}
+        self._uses = 0
 
     @property
     def cells(self) -> int:
-        return self._cache.cells
+        """KV cells that the prefixes take at most; those with a common beginning take fewer."""
+        return sum(len(prefix.tokens) for prefix in self._resident.values())
 
     @property
     def is_busy(self) -> bool:
-        """Whether one of them is to be decoded."""
-        return bool(self._streams)
+        """Whether a prefix waits to be decoded."""
+        return any(prefix.decoding for prefix in self._resident.values())
 
     def want(self, prefixes: Mapping[str, Sequence[int]]) -> None:
-        """These are the tasks' prefixes from now on."""
-        self._cache.want(prefixes)
+        """Sets the tasks' prefixes."""
+        distinct = list(dict.fromkeys(tuple(tokens) for tokens in prefixes.values() if len(tokens)))
+        # A prefix also serves as every shorter one that it begins with.
+        longest = {
+            tokens: max((other for other in distinct if other[: len(tokens)] == tokens), key=len)
+            for tokens in distinct
+            if len(tokens) <= self._max_cells
+        }
+        self._of_task = {task: longest[tuple(tokens)] for task, tokens in prefixes.items() if tuple(tokens) in longest}
+        self._wanted = list(dict.fromkeys(longest.values()))
         if self._store is not None:
-            self._store.keep_only(self._cache.wanted)
+            self._store.keep_only(self._wanted)
 
-    def tend(self, free_cells: int) -> None:
-        """Drop the prefixes that no task has any more; begin those that are missing and fit into so many cells."""
-        self._forget(self._cache.drop_unwanted())
-        while (prefix := self._cache.next_missing(free_cells)) is not None:
-            free_cells -= len(prefix.tokens)
-            self._begin(prefix)
+    def start_missing(self, free_cells: int) -> None:
+        """Drops prefixes that no task has any more, and starts missing ones that fit into the free cells."""
+        self._drop([prefix for prefix in self._resident.values() if prefix.tokens not in self._wanted])
+        for tokens in self._wanted:
+            if tokens not in self._resident and self._free_ids and self._fits(tokens, free_cells):
+                free_cells -= len(tokens)
+                self._start(tokens)
 
     def find(self, task: str, prompt: Sequence[int], free_cells: int) -> tuple[Prefix | None, int] | None:
-        """The prefix to share with a prompt, and how many tokens; None = the task's own is under way, wait for it."""
-        prefix, shared = self._cache.match(prompt)
-        missing = self._cache.missing_for(task, prompt, shared)
-        if missing is None:
+        """The prefix to share with a prompt, and how many tokens; None = wait, the task's own is being decoded."""
+        prefix, shared = self._best(prompt)
+        own = self._of_task.get(task)
+        if own is None or _common(own, prompt, len(prompt) - 1) - shared < _WORTH_WAITING:
             return prefix, shared
-        own = self._cache.resident(missing) or self._make(missing, free_cells)
-        if own is None:
+        if own not in self._resident and not self._make_room_for(own, free_cells):
             return prefix, shared
-        if own.is_ready:
-            return self._cache.match(prompt)
-        self._awaited.add(own)
+        found = self._resident.get(own) or self._start(own)
+        if found.decoding is None:
+            return self._best(prompt)
+        found.is_awaited = True
         return None
 
     def share(self, prefix: Prefix, seq_id: int, length: int) -> None:
-        """The empty sequence `seq_id` begins with so many tokens of it; `release` it when that request ends."""
-        self._cache.use(prefix)
+        """Gives the empty sequence `seq_id` the first `length` tokens; `release` the prefix when its request ends."""
+        self._uses += 1
+        prefix.used_at = self._uses
+        prefix.users += 1
         self._llama.share(prefix.seq_id, seq_id, length)
 
     def release(self, prefix: Prefix) -> None:
-        self._cache.release(prefix)
+        prefix.users -= 1
 
-    def streams(self, *, awaited: bool) -> Iterator[Stream]:
-        """Those that requests wait for, or the others."""
-        for prefix, stream in self._streams.items():
-            if (prefix in self._awaited) is awaited:
-                yield stream
+    def decoding(self, *, awaited: bool) -> Iterator[CacheSequence]:
+        """The sequences of prefixes that requests wait for, or of the others."""
+        for prefix in self._resident.values():
+            if prefix.decoding is not None and prefix.is_awaited is awaited:
+                yield prefix.decoding
 
-    def decoded(self, stream: Stream) -> None:
-        """The engine decoded some of its tokens."""
-        if not stream.is_done or stream.prefix is None:
+    def was_decoded(self, sequence: CacheSequence) -> None:
+        """Call after each step that decoded tokens of a prefix."""
+        if sequence.waiting:
             return
-        self._end(stream.prefix)
+        prefix = self._resident[tuple(sequence.tokens)]
+        prefix.decoding, prefix.is_awaited = None, False
         if self._store is not None:
-            self._store.save(stream.prefix.tokens, self._llama.state(stream.seq_id))
+            self._store.save(prefix.tokens, self._llama.state(prefix.seq_id))
 
-    def make_room(self) -> None:
-        """Drop all that nobody uses: pinned prefixes must not keep out what fits without them."""
-        self._forget(self._cache.drop_idle())
+    def drop_idle(self) -> None:
+        """Drops all prefixes that no request shares, to make room; they come back when there is room again."""
+        self._drop(list(self._resident.values()))
 
     def reset(self) -> None:
-        """The context was rebuilt. What was being decoded may be why: it is not tried again."""
-        for prefix in self._streams:
-            self._cache.give_up(prefix)
-        self._streams.clear()
-        self._awaited.clear()
-        self._cache.drop_all()
+        """Call after the context was rebuilt. What was being decoded may be the cause, and is not tried again."""
+        failed = {prefix.tokens for prefix in self._resident.values() if prefix.decoding}
+        self._wanted = [tokens for tokens in self._wanted if tokens not in failed]
+        self._of_task = {task: tokens for task, tokens in self._of_task.items() if tokens not in failed}
+        self._free_ids.extend(prefix.seq_id for prefix in self._resident.values())
+        self._resident.clear()
 
-    def _make(self, tokens: Tokens, free_cells: int) -> Prefix | None:
-        """Begin this one, in place of others where there is no room; None if even that is not enough."""
-        victims = self._cache.victims(tokens, free_cells)
-        if victims is None:
-            return None
-        self._forget(self._cache.drop(victims))
-        prefix = self._cache.add(tokens)
-        self._begin(prefix)
+    def _start(self, tokens: Tokens) -> Prefix:
+        """Restores a prefix from disk, or begins to decode it."""
+        prefix = self._resident[tokens] = Prefix(tokens, self._free_ids.pop())
+        state = self._store.load(tokens) if self._store is not None else None
+        if state is not None and self._llama.restore(prefix.seq_id, state, len(tokens)):
+            return prefix
+        prefix.decoding = CacheSequence(prefix.seq_id, list(tokens))
+        parent, shared = self._best(tokens)
+        if parent is not None:
+            self._llama.share(parent.seq_id, prefix.seq_id, shared)
+            prefix.decoding.done = shared
         return prefix
 
-    def _begin(self, prefix: Prefix) -> None:
-        state = self._store.load(prefix.tokens) if self._store is not None else None
-        if state is not None and self._llama.restore(prefix.seq_id, state, len(prefix.tokens)):
-            self._cache.ready(prefix)
-            return
-        stream = Stream(prefix.seq_id, list(prefix.tokens), prefix=prefix)
-        parent, shared = self._cache.match(prefix.tokens)
-        if parent is not None:
-            self._llama.share(parent.seq_id, stream.seq_id, shared)
-            stream.done = shared
-        self._streams[prefix] = stream
+    def _best(self, prompt: Sequence[int]) -> tuple[Prefix | None, int]:
+        """The prefix that shares most tokens with a prompt, and how many; at least one is left to decode."""
+        best, length = None, 0
+        for prefix in self._resident.values():
+            common = _common(prefix.tokens, prompt, len(prompt) - 1) if prefix.decoding is None else 0
+            if common > length:
+                best, length = prefix, common
+        return best, length
 
-    def _end(self, prefix: Prefix) -> None:
-        del self._streams[prefix]
-        self._awaited.discard(prefix)
-        self._cache.ready(prefix)
+    def _make_room_for(self, tokens: Tokens, free_cells: int) -> bool:
+        """Drops the least recently used prefixes until these tokens fit; False = even all are not enough."""
+        idle = sorted((prefix for prefix in self._resident.values() if prefix.is_idle), key=lambda one: one.used_at)
+        victims: list[Prefix] = []
+        while not self._fits(tokens, free_cells, victims) or not (self._free_ids or victims):
+            if not idle:
+                return False
+            victims.append(idle.pop(0))
+        self._drop(victims)
+        return True
 
-    def _forget(self, seq_ids: Sequence[int]) -> None:
-        for seq_id in seq_ids:
-            self._llama.forget(seq_id)
+    def _fits(self, tokens: Tokens, free_cells: int, without: Sequence[Prefix] = ()) -> bool:
+        freed = sum(len(prefix.tokens) for prefix in without)
+        return len(tokens) <= min(free_cells, self._max_cells - self.cells) + freed
+
+    def _drop(self, prefixes: Iterable[Prefix]) -> None:
+        """Drops those of them that are idle."""
+        for prefix in prefixes:
+            if prefix.is_idle:
+                del self._resident[prefix.tokens]
+                self._llama.forget(prefix.seq_id)
+                self._free_ids.append(prefix.seq_id)
+
+
+def _common(left: Sequence[int], right: Sequence[int], limit: int) -> int:
+    """How many tokens both begin with, at most `limit`."""
+    count = 0
+    for one, other in zip(left, right, strict=False):
+        if count >= limit or one != other:
+            break
+        count += 1
+    return count

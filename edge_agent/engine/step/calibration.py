@@ -1,7 +1,7 @@
-"""How long steps take on this machine with this model: measured at the first start, kept for the next ones.
+"""How long steps take on this machine with this model: measured at the first start, kept for later ones.
 
-It takes some seconds, at most about MEASURE_S; what a slow board does not get to is judged by its smaller steps. What
-was measured while the board was busy is measured again at the next start, but not when a worker died.
+It takes at most about MEASURE_S. Sizes that a slow board does not reach are judged by the smaller ones. What was
+measured while the board was busy is measured again at the next start, but not when a worker is restarted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import resource
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,87 +20,58 @@ from time import monotonic
 
 from pydantic import TypeAdapter, ValidationError
 
+from edge_agent.core import state_files
 from edge_agent.core.protocol import EngineSettings, Load
 from edge_agent.engine.llama import Llama, Piece
-from edge_agent.engine.step.step_policy import WIDE_ROWS, HeadCost, StepCost, StepPolicy
+from edge_agent.engine.step.step_policy import WIDE_ROWS, WRITING_ROWS, StepCost, StepPolicy
 
-_logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MEASURE_S = 20.0
-# Seen are 6 to 30 on a quiet machine and 400 to 1000 beside one busy process.
+# A quiet machine has 6 to 30, one with a busy process 400 to 1000.
 QUIET_PREEMPTIONS_PER_S = 150.0
 # Around the groups of four rows of repacked kernels, and the 64 rows of flash attention's wide kernel.
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
-_SWEPT_WIDE_ROWS = 16
-# Around the groups of rows of the output matrix's kernels.
-_OUTPUTS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
 _ROUNDS = 2
 _REPEATS = 2
-# The usual length of what a prompt shares: attention costs by what is cached too.
+# A usual prefix: attention costs by what is cached, too.
 _BASE_TOKENS = 192
-# Of each request's own: a wide step is of several, whose rows look at each other's cells where tiles hold both.
+# A wide step holds several prompts of this length.
 _PROMPT_TOKENS = 48
-# Fewer threads are preferred if they lose no more than this: the others rest, and the board stays cooler.
+# Fewer threads are preferred up to this loss: the board stays cooler.
 _SAME = 1.03
 
-# Where the buffers of a step lie to each other follows from the room for logits, and on some machines a wide step then
-# takes a fifth longer or less (Q4_0 with AMX: slow with room for 23, 35 or 39 rows, fast for 27, 31 or 43).
-_MORE_OUTPUTS = 8
-_LAYOUT_ROWS = 128
-_LAYOUT_GAIN = 1.05
-# Whose steps take longer has no time to try, and is bound by its arithmetic anyway.
-_LAYOUT_S = 1.0
-
-# Runs one step of this many rows, with logits after so many of them, with this many threads.
+# Runs a step: rows, rows with logits, threads.
 Step = Callable[[int, int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """outputs: rows of logits to make room for; costs, heads: in ascending order.
-
-    is_quiet: nothing else kept the board busy meanwhile.
-    """
+    """Costs in ascending order. is_quiet: nothing else kept the board busy meanwhile."""
 
     is_quiet: bool
-    outputs: int
     costs: list[StepCost]
-    heads: list[HeadCost]
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether it can have been measured."""
-        rows, outputs = [cost.rows for cost in self.costs], [head.outputs for head in self.heads]
-        is_ascending = all(sizes == sorted(set(sizes)) and min(sizes, default=1) > 0 for sizes in (rows, outputs))
-        is_timed = all(0 < cost.seconds < math.inf and cost.threads > 0 for cost in self.costs)
-        return bool(self.outputs > 0 and rows and is_ascending and is_timed) and all(
-            0 <= head.seconds < math.inf for head in self.heads
-        )
 
 
 _CALIBRATION = TypeAdapter(Calibration)
 
 
 def step_policy(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> StepPolicy:
-    """As measured at the first start on this machine with this model, with what the configuration says instead.
+    """The policy by what was measured at the first start; the configuration's numbers come first.
 
-    seq_ids, base_id: as `steps_of` takes them.
+    seq_ids, base_id: as for `steps_of`.
     """
-    found = _calibration(load, llama, seq_ids, base_id)
-    if llama.outputs != found.outputs:
-        llama.resize(found.outputs)
-    return _policy(load.settings, llama, found.costs, found.heads)
+    return _policy(load.settings, llama, _costs(load, llama, seq_ids, base_id))
 
 
 def unmeasured_policy(settings: EngineSettings, llama: Llama) -> StepPolicy:
-    """The same steps on every machine: those of the configuration, none of them padded or narrowed."""
-    return _policy(settings, llama, [], [])
+    """The same steps on every machine, none of them padded or narrowed."""
+    return _policy(settings, llama, [])
 
 
-def _policy(settings: EngineSettings, llama: Llama, costs: Sequence[StepCost], heads: Sequence[HeadCost]) -> StepPolicy:
+def _policy(settings: EngineSettings, llama: Llama, costs: Sequence[StepCost]) -> StepPolicy:
     return StepPolicy(
         costs,
-        heads,
         # Decoding is bound by memory, which two cores of a Pi 5 saturate; prefill is bound by arithmetic.
         threads=settings.threads or max(min(cpus(), 2), cpus() // 2),
         prefill_threads=settings.prefill_threads or cpus(),
@@ -108,66 +80,43 @@ def _policy(settings: EngineSettings, llama: Llama, costs: Sequence[StepCost], h
     )
 
 
-def _calibration(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> Calibration:
+def _costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> list[StepCost]:
     settings = load.settings
-    key = f"{load.weights_sha256}, {llama.build}, {cpus()} cpus, {settings}"
+    key = f"version 2, {load.weights_sha256}, {llama.build}, {cpus()} cpus, {settings}"
     path = Path(load.state_dir) / "calibration.json" if load.state_dir and load.model_sha256 else None
     kept = load_calibration(path, key) if path is not None else None
-    # Whoever waits for a worker that died waits long enough.
     if kept is not None and (kept.is_quiet or load.is_restart):
-        return kept
+        return kept.costs
     counts = thread_counts(cpus())
     began, preempted = monotonic(), preemptions()
-    _choose_layout(llama, seq_ids, base_id, threads=settings.prefill_threads or cpus())
-    costs, heads = measure(
+    costs = measure(
         steps_of(llama, seq_ids, base_id),
         threads=[settings.threads] if settings.threads else counts,
         prefill_threads=[settings.prefill_threads] if settings.prefill_threads else counts,
         most_rows=widest_step(llama),
-        most_outputs=llama.outputs,
     )
     llama.forget(base_id)
     preempted_per_s = (preemptions() - preempted) / (monotonic() - began)
-    found = Calibration(preempted_per_s <= QUIET_PREEMPTIONS_PER_S, llama.outputs, costs, heads)
+    found = Calibration(preempted_per_s <= QUIET_PREEMPTIONS_PER_S, costs)
     if not found.is_quiet:
-        _logger.info("the board was busy (%.0f preemptions/s): steps are measured again next time", preempted_per_s)
+        log.info("the board was busy (%.0f preemptions/s): the next start measures steps again", preempted_per_s)
     if path is not None:
         save_calibration(path, key, found)
-    return found
-
-
-def _choose_layout(llama: Llama, seq_ids: Sequence[int], base_id: int, *, threads: int) -> None:
-    """Leaves the context with the room for logits with which a wide step is faster, and empty."""
-    rows = min(_LAYOUT_ROWS, widest_step(llama))
-    fewest = llama.outputs
-    if fewest + _MORE_OUTPUTS > llama.batch_tokens:
-        return
-    taken_s = dict.fromkeys((fewest, fewest + _MORE_OUTPUTS), math.inf)
-    for _ in range(_ROUNDS):
-        for outputs in taken_s:
-            llama.resize(outputs)
-            step = steps_of(llama, seq_ids, base_id)
-            seconds = fastest(partial(step, rows, 1, threads), _REPEATS, end_at=monotonic() + _LAYOUT_S)
-            taken_s[outputs] = min(seconds, taken_s[outputs])
-            if seconds > _LAYOUT_S:
-                llama.resize(fewest)
-                return
-    is_worth_it = taken_s[fewest + _MORE_OUTPUTS] * _LAYOUT_GAIN < taken_s[fewest]
-    llama.resize(fewest + _MORE_OUTPUTS if is_worth_it else fewest)
+    return costs
 
 
 def preemptions() -> int:
-    """How often something else took a core away from this process."""
+    """How often another process took a core away from this one."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def cpus() -> int:
-    """Those that this process may use."""
+    """The number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def thread_counts(cpus: int) -> list[int]:
-    """The numbers of threads worth trying on so many CPUs."""
+    """The numbers of threads worth trying."""
     return [count for count in range(1, cpus + 1) if count <= 4 or count % 2 == 0 or count == cpus]
 
 
@@ -182,79 +131,51 @@ def measure(
     threads: Sequence[int],
     prefill_threads: Sequence[int],
     most_rows: int,
-    most_outputs: int,
     clock: Callable[[], float] = monotonic,
-) -> tuple[list[StepCost], list[HeadCost]]:
-    """Costs in ascending order, those of rows with the best of the numbers of threads for narrow or for wide steps.
+) -> list[StepCost]:
+    """Costs in ascending order, each with the best of the numbers of threads for narrow or for wide steps.
 
-    Where only one number is given it is a wish, and the other kind's is not tried instead.
+    A single number is the configuration's: the other kind's is not tried in its place.
     """
     end_at = clock() + MEASURE_S
-    swept = min(_SWEPT_WIDE_ROWS, most_rows)
-    times = _Times()
+    swept = min(WRITING_ROWS, most_rows)
+    seconds: defaultdict[int, dict[int, float]] = defaultdict(dict)
 
-    def sizes() -> Iterator[tuple[int, int, Iterable[int]]]:
-        """Rows, outputs and the numbers of threads to try, by what is known so far."""
-        yield 1, 0, threads
-        yield swept, 0, prefill_threads
-        narrow, wide = times.best(1).threads, times.best(swept).threads
+    def sizes() -> Iterator[tuple[int, Iterable[int]]]:
+        """Rows, and the numbers of threads to try."""
+        yield 1, threads
+        yield swept, prefill_threads
+        narrow, wide = _best(1, seconds[1]).threads, _best(swept, seconds[swept]).threads
         for rows in _WIDTHS:
             if rows <= most_rows and rows not in {1, swept}:
-                own, is_wish = (narrow, len(threads) == 1) if rows < WIDE_ROWS else (wide, len(prefill_threads) == 1)
-                yield rows, 0, {own} if is_wish or rows > WIDE_ROWS else {narrow, wide}
-            if rows == swept:
-                # Of narrow steps, which are quick, and before the wide ones, for which there may be no time.
-                yield from ((swept, outputs, {wide}) for outputs in _OUTPUTS if outputs <= min(most_outputs, swept))
+                own, is_given = (narrow, len(threads) == 1) if rows < WIDE_ROWS else (wide, len(prefill_threads) == 1)
+                yield rows, {own} if is_given or rows > WIDE_ROWS else {narrow, wide}
 
-    # In turns: what else the machine does for a while falls on all of them.
+    # In rounds, so that a disturbance of the machine does not fall on one size alone.
     for _ in range(_ROUNDS):
-        for rows, outputs, counts in sizes():
+        for rows, counts in sizes():
+            outputs = rows if rows <= WRITING_ROWS else 1
             for count in counts:
-                is_needed = rows in {1, swept} and not times.has(rows)
-                if is_needed or clock() <= end_at:
+                if clock() <= end_at or (rows in {1, swept} and not seconds[rows]):
                     taken_s = fastest(partial(step, rows, outputs, count), _REPEATS, clock=clock, end_at=end_at)
-                    times.add(rows, outputs, count, taken_s)
-    return times.costs(), times.heads(swept)
+                    seconds[rows][count] = min(taken_s, seconds[rows].get(count, math.inf))
+    return [_best(rows, taken) for rows, taken in sorted(seconds.items()) if taken]
 
 
-class _Times:
-    """The shortest seconds of steps of so many rows, with so many outputs and threads."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[tuple[int, int], dict[int, float]] = {}
-
-    def add(self, rows: int, outputs: int, threads: int, seconds: float) -> None:
-        by_threads = self._seconds.setdefault((rows, outputs), {})
-        by_threads[threads] = min(seconds, by_threads.get(threads, math.inf))
-
-    def has(self, rows: int) -> bool:
-        return (rows, 0) in self._seconds
-
-    def best(self, rows: int) -> StepCost:
-        """Without outputs; of more threads than others only if they gain enough."""
-        found: StepCost | None = None
-        for threads, seconds in sorted(self._seconds[rows, 0].items()):
-            if found is None or seconds * _SAME < found.seconds:
-                found = StepCost(rows, threads, seconds)
-        assert found is not None
-        return found
-
-    def costs(self) -> list[StepCost]:
-        return [self.best(rows) for rows, outputs in sorted(self._seconds) if not outputs]
-
-    def heads(self, rows: int) -> list[HeadCost]:
-        """Of steps of so many rows."""
-        plain = self.best(rows)
-        found = [
-            (outputs, seconds.get(plain.threads)) for (_, outputs), seconds in sorted(self._seconds.items()) if outputs
-        ]
-        return [HeadCost(outputs, max(0.0, more - plain.seconds)) for outputs, more in found if more is not None]
+def _best(rows: int, seconds: dict[int, float]) -> StepCost:
+    """More threads than others only where they gain enough."""
+    ordered = sorted(seconds.items())
+    best_threads, best_s = ordered[0]
+    for threads, taken_s in ordered[1:]:
+        if taken_s * _SAME < best_s:
+            best_threads, best_s = threads, taken_s
+    return StepCost(rows, best_threads, best_s)
 
 
 def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
-    """Steps as requests make them: up to `seq_ids` rows are of as many sequences, more are prompts of _PROMPT_TOKENS.
+    """Steps as requests make them: a row of each of `seq_ids`, or prompts of _PROMPT_TOKENS where there are more rows.
 
-    All of them begin with the same cached tokens, which `base_id` holds; both are empty before and must be after.
+    All of them share a prefix that `base_id` holds. The sequences are empty before, and `base_id` is to be forgotten.
     """
     token = max(llama.eos, 0)
     base = _base_tokens(llama)
@@ -264,7 +185,7 @@ def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
         count = rows if rows <= len(seq_ids) else min(-(-rows // _PROMPT_TOKENS), len(seq_ids))
         pieces = [
             Piece(seq_id, base, [token] * size, range(size - logits, size))
-            for seq_id, size, logits in zip(seq_ids, _shares(rows, count), _shares(outputs, count), strict=False)
+            for seq_id, size, logits in zip(seq_ids, _parts(rows, count), _parts(outputs, count), strict=False)
         ]
         for piece in pieces:
             llama.share(base_id, piece.seq_id, base)
@@ -275,8 +196,8 @@ def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
     return step
 
 
-def _shares(number: int, count: int) -> list[int]:
-    """It in so many parts that are as good as equal."""
+def _parts(number: int, count: int) -> list[int]:
+    """The number as a sum of almost equal parts."""
     return [number // count + (at < number % count) for at in range(count)]
 
 
@@ -291,9 +212,9 @@ def fastest(
     clock: Callable[[], float] = monotonic,
     end_at: float = math.inf,
 ) -> float:
-    """Seconds of one step. Whatever else runs can only make it longer: the shortest of several is the one to believe.
+    """Seconds of the fastest of several runs: other work on the machine only makes them longer.
 
-    After `end_at` of the clock it is not tried again.
+    After `end_at` of the clock there are no more runs.
     """
     times: list[float] = []
     while len(times) < repeats and (not times or clock() < end_at):
@@ -304,28 +225,20 @@ def fastest(
 
 
 def load_calibration(path: Path, key: str) -> Calibration | None:
-    """What was kept under this key; None if there is nothing, or nothing readable."""
+    """What was kept under this key, None = nothing usable."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        found = _CALIBRATION.validate_python(kept["calibration"]) if kept["key"] == key else None
-    except FileNotFoundError:
-        return None
+        data = state_files.read(path)
+        kept = json.loads(data) if data is not None else {"key": None}
+        return _CALIBRATION.validate_python(kept["calibration"]) if kept["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        _logger.info("calibration %s cannot be used and is made anew: %s", path, error)
+        log.info("calibration %s cannot be used, steps are measured again: %s", path, error)
         return None
-    if found is not None and not found.is_sound:
-        _logger.info("calibration %s holds what no measurement gives and is made anew", path)
-        return None
-    return found
 
 
 def save_calibration(path: Path, key: str, found: Calibration) -> None:
-    """Keep it; a disk that does not take it costs the next start the measurement."""
+    """Keeps it; where the disk refuses, the next start measures again."""
     document = {"key": key, "calibration": asdict(found)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".new")
-        draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        draft.replace(path)
+        state_files.replace(path, json.dumps(document, indent=1).encode() + b"\n")
     except OSError as error:
-        _logger.info("calibration is not kept: %s", error)
+        log.info("calibration is not kept: %s", error)

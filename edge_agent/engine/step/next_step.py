@@ -1,23 +1,31 @@
-"""Which rows the next step takes, of all that requests and prefixes wait to have decoded."""
+"""Which tokens the next step decodes, of all that requests and prefixes wait for."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
+from edge_agent.engine.active_request import ActiveRequest
 from edge_agent.engine.prompt.task_prefixes import TaskPrefixes
-from edge_agent.engine.request import Request, Stream
-from edge_agent.engine.step.scheduler import Turn, Turns, next_batch
+from edge_agent.engine.step.cache_sequence import CacheSequence
+from edge_agent.engine.step.scheduler import Turn, Turns, Want, next_batch
 from edge_agent.engine.step.step_policy import StepPolicy
 
-# Of a step, for a row of logits that was ever used holds 1.2 MB: where it is computed, and where it is read.
+# Each row of logits that was ever used holds 1.2 MB: where it is computed, and where it is read.
 _MOST_OUTPUTS = 16
-# From so many rows on flash attention works on tiles (GGML_FA_TILE_Q).
+# From this many rows on flash attention works on tiles (GGML_FA_TILE_Q).
 _WIDE_ROWS = 64
-# Who writes waits about this long at most for prompts that come between.
+# Requests that write wait at most about this long for prompts that come between.
 _STALL_S = 0.5
 
 
-Row = tuple[Request | None, Stream]
+@dataclass(slots=True)
+class StepPart:
+    """The next `count` tokens of a sequence. owner: the request that it belongs to, None = a prefix."""
+
+    owner: ActiveRequest | None
+    sequence: CacheSequence
+    count: int
 
 
 class NextStep:
@@ -34,72 +42,75 @@ class NextStep:
         self._max_active = max_active
         self._most_rows = most_rows
         self._most_outputs = min(most_outputs, max(_MOST_OUTPUTS, max_active))
-        prompt_step_s = policy.seconds(policy.prompt_batch_tokens, 1) or _STALL_S
+        prompt_step_s = policy.seconds(policy.prompt_batch_tokens) or _STALL_S
         self._turns = Turns(_WIDE_ROWS, max(1, int(_STALL_S / prompt_step_s)))
         self._served = 0
         self._is_shortest_first = False
 
-    def is_full(self, requests: Collection[Request]) -> bool:
-        """Whether prompts alone fill it."""
+    def is_full(self, requests: Collection[ActiveRequest]) -> bool:
+        """Whether the prompts alone fill a step."""
         return _tokens_of(self._prompts(requests)) >= self.policy.prompt_batch_tokens
 
-    def choose(self, requests: Collection[Request]) -> list[tuple[Row, int]]:
-        """Streams with their owners (None = a prefix) and how many of their next tokens; empty = nothing waits.
-
-        requests: by arrival.
-        """
+    def choose(self, requests: Collection[ActiveRequest]) -> list[StepPart]:
+        """The parts of the next step; none = nothing waits. requests: by arrival."""
         writing, prompts = _writing(requests), self._prompts(requests)
         ends_one = _tokens_of(prompts[:1]) <= self.policy.prompt_batch_tokens
-        # A step that only makes others wait, and ends no prompt for it, is a short one.
-        is_wide = ends_one or not writing
-        match self._turns.take(_tokens_of(writing), _tokens_of(prompts), ends_one=ends_one):
+        # A step that makes others wait and completes no prompt is a short one.
+        may_be_wide = ends_one or not writing
+        match self._turns.next(_tokens_of(writing), _tokens_of(prompts), ends_one=ends_one):
             case Turn.WRITING:
                 prompts = []
             case Turn.PROMPTS:
                 writing = []
-        most = self.policy.prompt_batch_tokens if is_wide and not writing else self.policy.batch_tokens
-        rows = writing + prompts
-        wants = [stream.want(key) for key, (_, stream) in enumerate(rows)]
-        budget = min(_tokens_of(rows), max(most, self._max_active))
-        outputs = min(sum(len(want.outputs) for want in wants), budget)
-        # Only those that write can take turns: a prompt that waits would wait for ever for a wider step.
-        tokens = budget if prompts else self.policy.fitted(budget, outputs)
+        most = self.policy.prompt_batch_tokens if may_be_wide and not writing else self.policy.batch_tokens
+        parts = writing + prompts
+        budget = min(_tokens_of(parts), max(most, self._max_active))
+        # Only requests that write take turns: a prompt would wait forever for a wider step.
+        tokens = budget if prompts else self.policy.fitted(budget)
         slack = min(tokens // 4, self._most_rows - tokens) if prompts else 0
-        batch = next_batch(wants, tokens=tokens, outputs=self._most_outputs, slack=slack)
+        wants = [Want(at, part.count, part.sequence.waiting_outputs) for at, part in enumerate(parts)]
+        chosen = next_batch(wants, tokens=tokens, outputs=self._most_outputs, slack=slack)
         if prompts:
             self._is_shortest_first = not self._is_shortest_first
-        for take in batch:
-            owner, _ = rows[take.key]
-            if owner is not None:
-                self._served += 1
-                owner.served_at = self._served
-        return [(rows[take.key], take.count) for take in batch]
+        return [self._serve(parts[take.key], take.count) for take in chosen]
 
-    def _prompts(self, requests: Collection[Request]) -> list[Row]:
-        """Prefixes that requests wait for and prompts by arrival, but every other time the shortest first.
+    def _serve(self, part: StepPart, count: int) -> StepPart:
+        if part.owner is not None:
+            self._served += 1
+            part.owner.served_at = self._served
+        part.count = count
+        return part
 
-        So a long one does not hold up those behind it, nor they it for ever. Then prefixes to come.
+    def _prompts(self, requests: Collection[ActiveRequest]) -> list[StepPart]:
+        """Prefixes that requests wait for and prompts by arrival, every other time the shortest first; other prefixes.
+
+        So a long prompt does not hold up those behind it, and they do not hold it up forever.
         """
-        awaited, to_come = ([(None, s) for s in self._prefixes.streams(awaited=flag)] for flag in (True, False))
-        own = [(owner, s) for owner in requests if (s := owner.stream) is not None and owner.first_token_at is None]
-        prompts: list[Row] = [*awaited, *own]
+        prompts = [_part(None, sequence) for sequence in self._prefixes.decoding(awaited=True)]
+        prompts += [
+            _part(request, request.sequence)
+            for request in requests
+            if request.sequence is not None and request.first_token_at is None
+        ]
         if self._is_shortest_first:
-            prompts.sort(key=lambda row: _tokens_of([row]))
-        return [*prompts, *to_come]
+            prompts.sort(key=lambda part: part.count)
+        return prompts + [_part(None, sequence) for sequence in self._prefixes.decoding(awaited=False)]
 
 
-def _writing(requests: Collection[Request]) -> list[Row]:
-    """Those that write, and label branches."""
-    found: list[Row] = []
+def _writing(requests: Collection[ActiveRequest]) -> list[StepPart]:
+    """Requests that write and label branches, those that waited longest first."""
+    found: list[StepPart] = []
     writing = [request for request in requests if request.first_token_at is not None]
-    # Where a step does not take all of them, they take turns.
     for request in sorted(writing, key=lambda request: request.served_at):
-        if request.stream is not None and not request.stream.is_done:
-            found.append((request, request.stream))
-        found += [(request, branch) for branch in request.branches]
+        if request.sequence is not None and request.sequence.waiting:
+            found.append(_part(request, request.sequence))
+        found += [_part(request, branch) for branch in request.branches]
     return found
 
 
-def _tokens_of(rows: Sequence[Row]) -> int:
-    """How many wait to be decoded."""
-    return sum(len(stream.tokens) - stream.done for _, stream in rows)
+def _part(owner: ActiveRequest | None, sequence: CacheSequence) -> StepPart:
+    return StepPart(owner, sequence, sequence.waiting)
+
+
+def _tokens_of(parts: Sequence[StepPart]) -> int:
+    return sum(part.count for part in parts)

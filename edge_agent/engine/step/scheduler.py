@@ -1,7 +1,7 @@
-"""PURE: which requests run, and which tokens go into the next batch.
+"""Which requests run, and which tokens go into the next batch.
 
-Continuous batching at the level of one step (Orca, OSDI 2022; chunked prefill: Sarathi-Serve, OSDI 2024): requests join
-and leave between any two steps, and a long prompt never stops those that already write.
+Continuous batching (Orca, OSDI 2022) with chunked prefill (Sarathi-Serve, OSDI 2024): requests join and leave between
+any two steps, and a long prompt never stops requests that already write.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import Enum, auto
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Tokens that one sequence waits to have decoded; `outputs` are the offsets after which logits are wanted."""
+    """Tokens that a sequence has to decode; `outputs` are the offsets after which logits are wanted."""
 
     key: int
     count: int
@@ -22,19 +22,16 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """The first `count` tokens of a Want go into the batch."""
+    """The first `count` tokens of a Want are in the batch."""
 
     key: int
     count: int
 
 
 def next_batch(wants: Iterable[Want], *, tokens: int, outputs: int, slack: int = 0) -> list[Take]:
-    """Takes in the order of the wants, until the token budget or the rows for logits are used up.
+    """Takes in the order of the wants until the budget of tokens or of rows with logits is used up.
 
-    slack: the budget may be passed by so many tokens if nothing is left then: a small rest would cost a step of its
-    own.
-    The caller orders them: sequences that write first (they are one token each and a user waits), then label branches,
-    then prompts by arrival.
+    slack: how far the last want may exceed the budget, so that a small rest does not cost a step of its own.
     """
     batch = []
     wants = list(wants)
@@ -56,7 +53,7 @@ def next_batch(wants: Iterable[Want], *, tokens: int, outputs: int, slack: int =
 
 
 class Turn(Enum):
-    """Whose rows a step takes."""
+    """Which rows a step takes."""
 
     ALL = auto()
     WRITING = auto()
@@ -64,12 +61,12 @@ class Turn(Enum):
 
 
 class Turns:
-    """Narrow steps are for all; where one would be wide, prompts and those that write have steps of their own.
+    """Narrow steps hold all rows; instead of a wide one, prompts and writing requests get separate steps.
 
-    From `wide_rows` rows on attention works on tiles of rows and cells, and leaves out only cells that no row of a tile
-    sees: a few rows of requests that write make all the others look at those requests' cells too.
-    Prompts that end come first, for the more requests write together the less each row costs, but `most_prompt_steps`
-    steps in a row at most. A long prompt gets every other step: it must not stop those that already write.
+    From `wide_rows` rows on attention works on tiles, and skips only cells that no row of a tile sees: a few rows of
+    writing requests make all other rows read those requests' cells too.
+    Prompts that a step completes come first, at most `most_prompt_steps` times in a row, because rows cost less the
+    more requests write together. A long prompt gets every other step, so that it does not stop writing requests.
     """
 
     def __init__(self, wide_rows: int, most_prompt_steps: int) -> None:
@@ -77,8 +74,8 @@ class Turns:
         self._most_prompt_steps = most_prompt_steps
         self._prompt_steps = 0
 
-    def take(self, writing: int, prompts: int, *, ends_one: bool) -> Turn:
-        """Whose turn it is, where so many tokens of either kind wait. ends_one: a step for prompts would end one."""
+    def next(self, writing: int, prompts: int, *, ends_one: bool) -> Turn:
+        """The turn for this many waiting tokens of each kind. ends_one: a step of prompts would complete one."""
         if not writing or not prompts or writing + prompts < self._wide_rows:
             turn = Turn.ALL
         else:
@@ -89,13 +86,13 @@ class Turns:
 
 
 class Linger:
-    """Waits a moment for the next requests of those whose answers a step gave, so that they share a step.
+    """Waits a moment after answers, so that the clients' next requests share a step.
 
-    Clients that ask again when they are answered would else come just after the next step has begun. One that comes
-    alone never waits, for only as many are waited for as were answered.
+    Clients that ask again at once would otherwise arrive just after the next step has begun. It waits only for as many
+    requests as were answered, so a client that is alone never waits.
 
-    share: of the time of a step, for which the places of those who were answered may stay empty; way_s: for each of
-    them, how long an answer's way to its client and the next question's way back may take.
+    share: of a step's time, for which the answered requests' places may stay empty; way_s: the time for an answer's way
+    to its client and the next request's way back.
     """
 
     def __init__(self, share: float, way_s: float) -> None:
@@ -105,32 +102,31 @@ class Linger:
         self._until = 0.0
 
     def answered(self, count: int, *, of: int, step_s: float, now: float) -> None:
-        """A step of so many seconds ended `count` of so many requests."""
+        """A step of `step_s` seconds ended `count` of the `of` running requests."""
         self._missing = count
         self._until = now + count * min(self._share * step_s / of, self._way_s)
 
     def came(self) -> None:
-        """A request came, or one more than was waited for."""
+        """A request came."""
         self._missing -= 1
 
     def seconds(self, now: float) -> float:
-        """How long to wait for more; 0 = not at all."""
+        """How long to wait; 0 = not at all."""
         return max(0.0, self._until - now) if self._missing > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """KV cells that a request may need at worst, beyond those it shares with a pinned prefix."""
+    """KV cells that a request needs at most beyond those that it shares with a prefix."""
 
     key: int
     cells: int
 
 
 class Admission:
-    """First come, first served; a request starts only when its worst case fits, so that a full cache cannot happen.
+    """Starts requests in order of arrival, each only when its worst case fits: the cache never runs full.
 
-    Who does not fit yet may be overtaken by smaller ones, but so often only: then the others wait until it fits, which
-    it will, for what runs ends in bounded time.
+    Smaller requests may overtake one that does not fit yet, at most MOST_OVERTAKEN times. Then all wait until it fits.
     """
 
     MOST_OVERTAKEN = 16
@@ -157,15 +153,15 @@ class Admission:
         self._waiting[key] = 0
 
     def candidates(self) -> list[int]:
-        """The requests that may start next, in this order, if there is a place."""
+        """The requests that may start next, in this order; none where all places are taken."""
         if len(self._active) >= self.max_active:
             return []
         keys = list(self._waiting)
-        patient = next((at for at, key in enumerate(keys) if self._waiting[key] >= self.MOST_OVERTAKEN), len(keys))
-        return keys[: patient + 1]
+        blocked = next((at for at, key in enumerate(keys) if self._waiting[key] >= self.MOST_OVERTAKEN), len(keys))
+        return keys[: blocked + 1]
 
     def start(self, reservation: Reservation, pinned_cells: int) -> bool:
-        """Whether it started: False if there is no place, or its cells are not free now."""
+        """Whether it starts: False = no place, or not enough free cells."""
         if len(self._active) >= self.max_active or reservation.cells > self.free_cells(pinned_cells):
             return False
         for key in self._waiting:
@@ -177,11 +173,11 @@ class Admission:
         return True
 
     def put_back(self, key: int) -> None:
-        """A request that had started waits again, before those that never did."""
+        """A started request waits again, before those that never started."""
         if self._active.pop(key, None) is not None:
             self._waiting = {key: 0, **self._waiting}
 
     def leave(self, key: int) -> None:
-        """The request has ended, or never began."""
+        """The request has ended, or was cancelled before its start."""
         if self._active.pop(key, None) is None:
             self._waiting.pop(key, None)

@@ -1,58 +1,55 @@
-"""PURE: how many rows a step should have, and how many threads, by what steps cost on this machine.
+"""How many rows a step has and how many threads it runs with, by what steps cost on this machine.
 
-A step's cost is no straight line of its rows: repacked kernels work on groups of four rows, flash attention changes
-its kernel at 64 rows (GGML_FA_TILE_Q), and threads that help a wide step slow a narrow one down where memory is the
-limit. Nor is that of the rows whose logits are wanted: the output matrix has a kernel of its own (of a Q8_0 on x86 it
-does 8 rows faster than 5). So nothing is derived from the name of a board: calibration.py measures, and this decides.
+A step's cost is not linear in its rows: repacked kernels work on groups of four rows, flash attention has another
+kernel from 64 rows on (GGML_FA_TILE_Q), and threads that speed up a wide step slow down a narrow one that is bound by
+memory. So nothing is derived from a board's name: calibration.py measures, and this decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 
-# A choice other than the plain one must promise this much, for measurements on a busy board scatter.
+# From this many rows on a step is bound by arithmetic instead of memory.
+WIDE_ROWS = 8
+# Up to this many rows a step is taken to be of requests that write, which want logits after every row.
+WRITING_ROWS = 16
+# Measurements on a busy board scatter: a choice other than the plain one must promise this much.
 _WORTH_IT = 1.05
 # A smaller step than the most efficient one is preferred up to this loss where it keeps others waiting.
 _EFFICIENT = 0.9
-# A step of nothing but prompts is as wide as is efficient up to this time: who comes meanwhile waits for its end.
+# A step of prompts alone is as wide as is efficient up to this time: a new request waits for its end.
 _LONGEST_PROMPT_STEP_S = 0.4
-_AS_GOOD = 0.9
 _FEWEST_BUDGET_ROWS = 16
-_MOST_SIZES = 4096
-# From so many rows on a batch is bound by arithmetic rather than by memory.
-WIDE_ROWS = 8
+_CACHED_SIZES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """One step with this many rows, no logits wanted, took so long with its best number of threads."""
+    """What a step with this many rows takes with its best number of threads.
+
+    Up to WRITING_ROWS with the logits of every row, beyond with those of one.
+    """
 
     rows: int
     threads: int
     seconds: float
 
-
-@dataclass(frozen=True, slots=True)
-class HeadCost:
-    """Logits after this many of a step's rows took so much longer."""
-
-    outputs: int
-    seconds: float
+    @property
+    def rows_per_s(self) -> float:
+        return self.rows / self.seconds
 
 
 class StepPolicy:
-    """costs, heads: in ascending order; none = nothing was measured, `threads` and `prefill_threads` are the rule.
+    """Chooses widths and threads. costs: ascending; none = nothing was measured, and `threads` are the given ones.
 
-    batch_tokens: the rows of a step that others wait for; prompt_batch_tokens: of one of nothing but prompts.
+    batch_tokens: the rows of a step that others wait for; prompt_batch_tokens: those of a step of prompts alone.
     """
 
     def __init__(
         self,
         costs: Sequence[StepCost],
-        heads: Sequence[HeadCost],
         *,
         threads: int,
         prefill_threads: int,
@@ -60,107 +57,77 @@ class StepPolicy:
         most_rows: int,
     ) -> None:
         self._costs = tuple(costs)
-        self._heads = tuple(heads)
         self._threads = threads
         self._prefill_threads = prefill_threads
         self._own_batch_tokens = batch_tokens or self._efficient_rows(most_rows)
         self._own_prompt_batch_tokens = batch_tokens or self._prompt_rows(most_rows)
         self.limit()
         # Asked at every step, about few sizes.
-        self.fitted = lru_cache(_MOST_SIZES)(self._fitted)
-        self.padded = lru_cache(_MOST_SIZES)(self._padded)
+        self.fitted = lru_cache(_CACHED_SIZES)(self._fitted)
+        self.padded = lru_cache(_CACHED_SIZES)(self._padded)
 
     def limit(
         self, *, threads: int | None = None, prefill_threads: int | None = None, batch_tokens: int | None = None
     ) -> None:
-        """At most so many threads of narrow and of wide steps, and rows per step, until it is said anew."""
+        """Bounds the threads of narrow and of wide steps and the rows of a step, until the next call."""
         self._most_threads, self._most_prefill_threads = threads, prefill_threads
         self.batch_tokens = _at_most(self._own_batch_tokens, batch_tokens)
         self.prompt_batch_tokens = _at_most(self._own_prompt_batch_tokens, batch_tokens)
 
     def threads(self, rows: int) -> int:
-        """How many threads a step of this many rows runs with."""
-        below = [cost for cost in self._costs if cost.rows <= rows]
+        """The number of threads for a step of this many rows."""
+        measured = [cost.threads for cost in self._costs if cost.rows <= rows]
         if rows >= WIDE_ROWS:
-            return _at_most(below[-1].threads if below else self._prefill_threads, self._most_prefill_threads)
-        return _at_most(below[-1].threads if below else self._threads, self._most_threads)
+            return _at_most(measured[-1] if measured else self._prefill_threads, self._most_prefill_threads)
+        return _at_most(measured[-1] if measured else self._threads, self._most_threads)
 
-    def seconds(self, rows: int, outputs: int) -> float | None:
-        """What a step takes with logits after so many of its rows; None = nothing was measured."""
-        return self._cost(rows, outputs) if self._costs else None
-
-    def _fitted(self, rows: int, outputs: int) -> int:
-        """The rows to take of so many that wait: fewer, where the kernels then get through more of them per second."""
+    def seconds(self, rows: int) -> float | None:
+        """The time of a step, None = nothing was measured. Between two sizes it grows as it did below them."""
         if not self._costs:
-            return rows
+            return None
+        at = max((at for at, cost in enumerate(self._costs) if cost.rows <= rows), default=0)
+        low = self._costs[at]
+        slope = 0.0
+        if at:
+            before = self._costs[at - 1]
+            slope = max(0.0, (low.seconds - before.seconds) / (low.rows - before.rows))
+        return low.seconds + (rows - low.rows) * slope
+
+    def _fitted(self, rows: int) -> int:
+        """The rows to take of these that wait: fewer, where that gets through more rows per second."""
 
         def rate(count: int) -> float:
-            return count / self._cost(*self.padded(count, min(outputs, count)))
+            return count / (self.seconds(self.padded(count)) or 1.0)
 
         best = max((cost.rows for cost in self._costs if cost.rows < rows), key=rate, default=rows)
         return best if rate(best) > _WORTH_IT * rate(rows) else rows
 
-    def _padded(self, rows: int, outputs: int) -> tuple[int, int]:
-        """The rows and outputs to make of so many: more, where wider kernels are faster although some of it is idle."""
-        if not self._costs:
-            return rows, outputs
-        best = min(self._paddings(rows, outputs), key=lambda sizes: self._cost(*sizes))
-        return best if _WORTH_IT * self._cost(*best) < self._cost(rows, outputs) else (rows, outputs)
-
-    def _paddings(self, rows: int, outputs: int) -> Iterator[tuple[int, int]]:
-        wider = [cost.rows for cost in self._costs if cost.rows > rows]
-        more = [head.outputs for head in self._heads if head.outputs > outputs] if outputs else []
-        for count in (outputs, *more):
-            yield from ((width, count) for width in (rows, *wider) if width >= count)
-
-    def _cost(self, rows: int, outputs: int) -> float:
-        return self._body(rows) + self._head(outputs)
-
-    def _body(self, rows: int) -> float:
-        """Between two measured sizes a step costs what those below let expect."""
-        for low, high in pairwise(self._costs):
-            if low.rows <= rows < high.rows:
-                return low.seconds + (rows - low.rows) * self._seconds_per_row(low)
-        last = self._costs[-1]
-        return last.seconds + (rows - last.rows) * self._seconds_per_row(last)
-
-    def _head(self, outputs: int) -> float:
-        """Between two measured numbers it costs what the larger one does, beyond them in proportion."""
-        if not self._heads or not outputs:
-            return 0.0
-        for head in self._heads:
-            if head.outputs >= outputs:
-                return head.seconds
-        last = self._heads[-1]
-        return last.seconds * outputs / last.outputs
-
-    def _seconds_per_row(self, low: StepCost) -> float:
-        before = [cost for cost in self._costs if cost.rows < low.rows]
-        if not before:
-            return 0.0
-        return max(0.0, (low.seconds - before[-1].seconds) / (low.rows - before[-1].rows))
+    def _padded(self, rows: int) -> int:
+        """The rows to run for these: more, where a wider kernel is faster although some rows are idle."""
+        plain = self.seconds(rows)
+        # Steps with and without the logits of every row do not compare.
+        is_writing = rows <= WRITING_ROWS
+        wider = [cost for cost in self._costs if cost.rows > rows and (cost.rows <= WRITING_ROWS) is is_writing]
+        if plain is None or not wider:
+            return rows
+        best = min(wider, key=lambda cost: cost.seconds)
+        return best.rows if _WORTH_IT * best.seconds < plain else rows
 
     def _efficient_rows(self, most_rows: int) -> int:
         """The smallest step that gets through nearly as many rows per second as the best one."""
         sizes = [cost for cost in self._costs if _FEWEST_BUDGET_ROWS <= cost.rows <= most_rows]
-        # Others wait for it: no wide step is worth more than that.
         short = [cost for cost in sizes if cost.seconds <= _LONGEST_PROMPT_STEP_S] or sizes[:1]
-        best = max(map(_rows_per_s, short), default=0.0)
-        return next((cost.rows for cost in short if _rows_per_s(cost) >= _EFFICIENT * best), most_rows)
+        best = max((cost.rows_per_s for cost in short), default=0.0)
+        return next((cost.rows for cost in short if cost.rows_per_s >= _EFFICIENT * best), most_rows)
 
     def _prompt_rows(self, most_rows: int) -> int:
-        """The widest of the best steps: what a step costs beside its rows is paid less often."""
+        """The widest step that is nearly as efficient as the best: fewer steps have less overhead."""
         sizes = [cost for cost in self._costs if self._own_batch_tokens <= cost.rows <= most_rows]
         short = [cost for cost in sizes if cost.seconds <= _LONGEST_PROMPT_STEP_S]
-        best = max(map(_rows_per_s, short), default=0.0)
-        return max(
-            (cost.rows for cost in short if _rows_per_s(cost) >= _AS_GOOD * best), default=self._own_batch_tokens
-        )
+        best = max((cost.rows_per_s for cost in short), default=0.0)
+        efficient = [cost.rows for cost in short if cost.rows_per_s >= _EFFICIENT * best]
+        return max(efficient, default=self._own_batch_tokens)
 
 
 def _at_most(value: int, limit: int | None) -> int:
     return value if limit is None else min(value, limit)
-
-
-def _rows_per_s(cost: StepCost) -> float:
-    return cost.rows / cost.seconds

@@ -105,8 +105,7 @@ def _thread_counts(cpus: int, chosen: Iterable[int]) -> list[int]:
 
 def _chosen(policy: StepPolicy, rows: int, kind: str) -> tuple[int, int]:
     """With how many threads and rows the agent runs a step."""
-    fitted = policy.fitted(rows, rows)
-    width = policy.padded(fitted, fitted)[0] if kind == "decode" else rows
+    width = policy.padded(policy.fitted(rows)) if kind == "decode" else rows
     return policy.threads(width), width
 
 

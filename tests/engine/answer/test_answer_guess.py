@@ -9,7 +9,7 @@ import pytest
 from edge_agent.core.protocol import Finished, Sampling, SchemaPlan
 from edge_agent.engine.answer.answer_guess import AnswerGuess, Draft
 from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.engine.request import Stream
+from edge_agent.engine.step.cache_sequence import CacheSequence
 from tests.engine.exact import ExactModel
 from tests.engine.runs import SCHEMA, answer_all, finished, run
 
@@ -58,7 +58,7 @@ def test_a_draft_keeps_to_its_opening_and_to_the_budget() -> None:
 def test_what_was_guessed_is_kept_as_far_as_it_was_decided(
     decided: list[int], is_there: object, tokens: list[int], done: int, outputs: tuple[int, ...]
 ) -> None:
-    stream = Stream(0, [1, 2, 5, 6, 7], (1, 3, 4), done=5)
+    stream = CacheSequence(0, [1, 2, 5, 6, 7], (1, 3, 4), done=5)
 
     assert stream.decide(decided) is is_there
     assert (stream.tokens, stream.done, stream.outputs[stream.read - 1 if is_there else 0 :]) == (
@@ -69,7 +69,7 @@ def test_what_was_guessed_is_kept_as_far_as_it_was_decided(
 
 
 def test_of_a_guess_that_is_not_decoded_yet_nothing_is_kept_either() -> None:
-    stream = Stream(0, [1, 2, 5, 6, 7], (1, 3, 4), done=2)
+    stream = CacheSequence(0, [1, 2, 5, 6, 7], (1, 3, 4), done=2)
 
     assert not stream.decide([5, 6, 9])
     assert (stream.tokens, stream.done, stream.outputs) == ([1, 2, 5, 6, 9], 2, (4,))

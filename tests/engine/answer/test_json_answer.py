@@ -11,10 +11,10 @@ import pytest
 
 from edge_agent.core.protocol import Failed, FailureCode, Finish, Finished, Partial, Sampling, SchemaPlan
 from edge_agent.core.schemas import validator
+from edge_agent.engine.active_request import ActiveRequest
 from edge_agent.engine.answer.json_answer import InvalidOutputError, JsonAnswer, JsonSchema
 from edge_agent.engine.llama import DecodeError
 from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.engine.request import Request
 from tests.engine.exact import ExactModel
 from tests.engine.runs import SCHEMA, answer_all, ends, finished, messages, run
 
@@ -53,7 +53,7 @@ SCHEMAS = (
 )
 
 
-def _decided(request: Request) -> list[int]:
+def _decided(request: ActiveRequest) -> list[int]:
     assert isinstance(request.answer, JsonAnswer)
     return request.answer.tokens
 
@@ -100,7 +100,7 @@ def test_a_choice_costs_one_step_and_forced_text_none(open_llama: OpenLlama) -> 
 
 def test_forced_tokens_count_as_written(open_llama: OpenLlama) -> None:
     engine = open_llama()
-    prompt = len(engine._intake._chat.prompt(messages("7 mm/s"), thinks=False)[0])
+    prompt = len(engine._builder.chat.prompt(messages("7 mm/s"), thinks=False)[0])
     before = engine.progress()
 
     answer = finished(engine, run(1, "7 mm/s", SchemaPlan(schema=CHOICES), max_tokens=100))[1]

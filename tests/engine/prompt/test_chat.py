@@ -185,7 +185,7 @@ def test_the_template_s_refusal_is_told_in_its_own_words() -> None:
 
 
 def test_messages_of_which_the_template_makes_nothing_are_refused() -> None:
-    with pytest.raises(ChatError, match="nothing of them"):
+    with pytest.raises(ChatError, match="nothing for them"):
         Chat(Vocabulary("{{ messages[0].content }}")).prompt(user(""), thinks=True)
 
 

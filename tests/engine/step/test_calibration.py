@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.step import calibration
-from edge_agent.engine.step.step_policy import HeadCost, StepCost
+from edge_agent.engine.step.step_policy import StepCost
 
 
 class Board:
@@ -27,27 +27,16 @@ class Board:
     def step(self, rows: int, outputs: int, threads: int) -> None:
         self.now += self.cost_s(rows, threads) + self.head_s(outputs)
 
-    def measure(
-        self,
-        threads: list[int],
-        prefill_threads: list[int] | None = None,
-        *,
-        most_rows: int = 128,
-        most_outputs: int = 16,
-    ) -> tuple[list[StepCost], list[HeadCost]]:
+    def costs(
+        self, threads: list[int], prefill_threads: list[int] | None = None, *, most_rows: int = 128
+    ) -> list[StepCost]:
         return calibration.measure(
             self.step,
             threads=threads,
             prefill_threads=prefill_threads or threads,
             most_rows=most_rows,
-            most_outputs=most_outputs,
             clock=self.clock,
         )
-
-    def costs(
-        self, threads: list[int], prefill_threads: list[int] | None = None, *, most_rows: int = 128
-    ) -> list[StepCost]:
-        return self.measure(threads, prefill_threads, most_rows=most_rows)[0]
 
 
 def pi_5(rows: int, threads: int) -> float:
@@ -68,14 +57,11 @@ def test_where_more_threads_gain_nothing_the_fewer_are_taken() -> None:
     assert {cost.threads for cost in Board(lambda rows, _: rows / 100).costs([1, 2, 4], most_rows=8)} == {1}
 
 
-def test_logits_are_measured_apart_from_the_rows_as_far_as_there_is_room() -> None:
-    board = Board(pi_5, lambda outputs: 0.1 * outputs)
+def test_steps_that_write_are_measured_with_the_logits_of_every_row() -> None:
+    costs = Board(lambda *_: 0.1, lambda outputs: 0.01 * outputs).costs([1, 2])
 
-    costs, heads = board.measure([1, 2], most_outputs=7)
-
-    assert costs[0].seconds == pytest.approx(0.029)
-    assert [head.outputs for head in heads] == [1, 2, 3, 4, 5, 6, 7]
-    assert [head.seconds for head in heads] == pytest.approx([0.1 * head.outputs for head in heads])
+    seconds = {cost.rows: cost.seconds for cost in costs}
+    assert (seconds[1], seconds[8], seconds[16], seconds[64]) == pytest.approx((0.11, 0.18, 0.26, 0.11))
 
 
 def test_what_disturbs_one_size_for_a_while_leaves_no_mark() -> None:
@@ -129,7 +115,7 @@ def test_thread_counts_worth_trying() -> None:
 
 def test_what_was_measured_is_kept_for_the_same_key_only(tmp_path: Path) -> None:
     path = tmp_path / "state" / "calibration.json"
-    found = calibration.Calibration(True, 24, [StepCost(1, 2, 0.02)], [HeadCost(1, 0.01)])
+    found = calibration.Calibration(True, [StepCost(1, 2, 0.02)])
 
     calibration.save_calibration(path, "this model", found)
 
@@ -148,26 +134,6 @@ def test_a_damaged_file_is_measured_anew(tmp_path: Path, content: str) -> None:
     assert calibration.load_calibration(path, "k") is None
 
 
-@pytest.mark.parametrize(
-    ("outputs", "cost", "more"),
-    [
-        (23, StepCost(1, 1, 0.0), []),
-        (23, StepCost(1, 1, float("nan")), []),
-        (23, StepCost(1, 0, 0.01), []),
-        (0, StepCost(1, 1, 0.01), []),
-        (23, StepCost(2, 1, 0.01), [StepCost(1, 1, 0.01)]),
-    ],
-)
-def test_what_cannot_have_been_measured_is_measured_anew(
-    tmp_path: Path, outputs: int, cost: StepCost, more: list[StepCost]
-) -> None:
-    path = tmp_path / "calibration.json"
-    calibration.save_calibration(path, "k", calibration.Calibration(True, outputs, [cost, *more], []))
-    assert path.exists()
-
-    assert calibration.load_calibration(path, "k") is None
-
-
 def test_an_engine_measures_once_and_remembers(
     open_llama: Callable[..., LlamaEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +141,7 @@ def test_an_engine_measures_once_and_remembers(
     settings: dict[str, Any] = {"state_dir": str(tmp_path), "sha256": "5ha", "is_measured": True}
     monkeypatch.setattr(calibration, "preemptions", lambda: 0)
     first = open_llama(**settings)
-    assert first.facts.prefill_tok_s is not None
+    assert first.ready(0.0).prefill_tok_s is not None
 
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
@@ -183,14 +149,14 @@ def test_an_engine_measures_once_and_remembers(
     monkeypatch.setattr(calibration, "measure", fail)
     again = open_llama(**settings)
 
-    assert again.facts == replace(first.facts, measure_s=again.facts.measure_s)
-    assert again.facts.measure_s < first.facts.measure_s
+    assert again.ready(0.0) == replace(first.ready(0.0), measure_s=again.ready(0.0).measure_s)
+    assert again.ready(0.0).measure_s < first.ready(0.0).measure_s
 
 
 def test_a_context_that_is_no_longer_than_a_step_is_measured_too(open_llama: Callable[..., LlamaEngine]) -> None:
     engine = open_llama(context_tokens=256, batch_tokens=256, is_measured=True)
 
-    assert engine.facts.decode_tok_s is not None
+    assert engine.ready(0.0).decode_tok_s is not None
 
 
 def test_what_was_measured_on_a_busy_board_is_measured_again_but_not_while_somebody_waits(
@@ -202,7 +168,7 @@ def test_what_was_measured_on_a_busy_board_is_measured_again_but_not_while_someb
     open_llama(**settings)
     measured = next(counts)
 
-    facts = open_llama(**settings, is_restart=True).facts
+    facts = open_llama(**settings, is_restart=True).ready(0.0)
     assert next(counts) == measured + 1_000_000, "nothing was measured"
     assert facts.prefill_tok_s is not None, "what is kept is used all the same"
 

@@ -121,29 +121,29 @@ def test_a_waiting_request_can_leave_and_an_unknown_one_is_ignored() -> None:
 def test_narrow_steps_are_for_all() -> None:
     turns = Turns(64, most_prompt_steps=2)
 
-    assert turns.take(8, 55, ends_one=True) is Turn.ALL
-    assert turns.take(0, 500, ends_one=True) is Turn.ALL
-    assert turns.take(70, 0, ends_one=True) is Turn.ALL
+    assert turns.next(8, 55, ends_one=True) is Turn.ALL
+    assert turns.next(0, 500, ends_one=True) is Turn.ALL
+    assert turns.next(70, 0, ends_one=True) is Turn.ALL
 
 
 def test_wide_steps_are_for_prompts_or_for_those_that_write_who_wait_for_a_bounded_time() -> None:
     turns = Turns(64, most_prompt_steps=2)
 
-    assert [turns.take(8, 500, ends_one=True) for _ in range(5)] == [
+    assert [turns.next(8, 500, ends_one=True) for _ in range(5)] == [
         Turn.PROMPTS,
         Turn.PROMPTS,
         Turn.WRITING,
         Turn.PROMPTS,
         Turn.PROMPTS,
     ]
-    assert turns.take(8, 10, ends_one=True) is Turn.ALL
-    assert turns.take(8, 500, ends_one=True) is Turn.PROMPTS, "whoever writes has had a step"
+    assert turns.next(8, 10, ends_one=True) is Turn.ALL
+    assert turns.next(8, 500, ends_one=True) is Turn.PROMPTS, "whoever writes has had a step"
 
 
 def test_a_long_prompt_gets_every_other_step() -> None:
     turns = Turns(64, most_prompt_steps=5)
 
-    assert [turns.take(8, 500, ends_one=False) for _ in range(4)] == [
+    assert [turns.next(8, 500, ends_one=False) for _ in range(4)] == [
         Turn.PROMPTS,
         Turn.WRITING,
         Turn.PROMPTS,

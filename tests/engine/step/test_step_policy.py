@@ -2,20 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.engine.step.step_policy import HeadCost, StepCost, StepPolicy
+from edge_agent.engine.step.step_policy import StepCost, StepPolicy
 
 
 def policy(
     costs: dict[int, float],
     *,
-    heads: dict[int, float] | None = None,
     threads: dict[int, int] | None = None,
     most_rows: int = 256,
 ) -> StepPolicy:
-    """Milliseconds of a step by its rows, and of its logits by their number."""
+    """costs: milliseconds of a step by its rows."""
     found = [StepCost(rows, (threads or {}).get(rows, 2), ms / 1000) for rows, ms in costs.items()]
-    more = [HeadCost(outputs, ms / 1000) for outputs, ms in (heads or {}).items()]
-    return StepPolicy(found, more, threads=2, prefill_threads=4, batch_tokens=None, most_rows=most_rows)
+    return StepPolicy(found, threads=2, prefill_threads=4, batch_tokens=None, most_rows=most_rows)
 
 
 # A Pi 5 as its kernels let expect it: groups of four rows cost as one, a row more is a pass of its own.
@@ -24,58 +22,35 @@ GROUPS = {1: 29.0, 2: 58.0, 3: 87.0, 4: 30.0, 5: 59.0, 6: 88.0, 8: 50.0, 16: 95.
 CLIFF = {1: 19.0, 4: 38.0, 8: 56.0, 16: 77.0, 32: 148.0, 48: 240.0, 64: 112.0, 128: 212.0, 256: 420.0}
 
 
-# A Zen 5 of two cores with a Q8_0 output matrix: 8 logits take less than 5.
-ZEN = {1: 6.0, 2: 9.0, 3: 13.0, 4: 9.8, 5: 13.7, 6: 17.4, 8: 17.0, 12: 24.5, 16: 27.0, 64: 86.0, 128: 173.0}
-ZEN_HEADS = {1: 4.7, 2: 12.0, 3: 14.4, 4: 16.0, 5: 24.5, 6: 28.4, 7: 31.0, 8: 17.8, 12: 21.0, 16: 22.0}
-
-
 def test_a_step_takes_the_width_that_gets_most_rows_done() -> None:
-    assert policy(GROUPS).fitted(5, 5) == 4
-    assert policy(GROUPS).fitted(7, 7) == 7, "for idle rows make it 8"
-    assert policy(GROUPS).fitted(8, 8) == 8
-    assert policy(GROUPS).fitted(4, 4) == 4
-    assert policy(GROUPS).fitted(1, 1) == 1
+    assert policy(GROUPS).fitted(5) == 4
+    assert policy(GROUPS).fitted(7) == 7, "for idle rows make it 8"
+    assert policy(GROUPS).fitted(8) == 8
+    assert policy(GROUPS).fitted(4) == 4
+    assert policy(GROUPS).fitted(1) == 1
 
 
 def test_a_width_that_gains_little_is_not_preferred() -> None:
-    assert policy({1: 10.0, 2: 11.0, 4: 12.0, 8: 20.0}).fitted(6, 6) == 6
+    assert policy({1: 10.0, 2: 11.0, 4: 12.0, 8: 20.0}).fitted(6) == 6
 
 
 def test_idle_rows_are_added_where_a_wider_kernel_is_faster() -> None:
-    assert policy(CLIFF).padded(40, 1) == (64, 1)
-    assert policy(CLIFF).padded(16, 1) == (16, 1)
-    assert policy(CLIFF).padded(64, 1) == (64, 1)
-    assert policy(CLIFF).padded(200, 1) == (200, 1)
-    assert policy(GROUPS).padded(3, 3) == (4, 3)
+    assert policy(CLIFF).padded(40) == 64
+    assert policy(CLIFF).padded(16) == 16
+    assert policy(CLIFF).padded(64) == 64
+    assert policy(CLIFF).padded(200) == 200
+    assert policy(GROUPS).padded(3) == 4
 
 
-def test_logits_are_added_where_they_are_faster_to_compute() -> None:
-    zen = policy(ZEN, heads=ZEN_HEADS)
-
-    assert [zen.padded(rows, rows) for rows in (1, 2, 4, 8)] == [(1, 1), (2, 2), (4, 4), (8, 8)]
-    assert [zen.padded(rows, rows) for rows in (5, 6, 7)] == [(8, 8)] * 3
-    assert zen.padded(64, 6) == (64, 8)
-    assert [zen.fitted(rows, rows) for rows in range(1, 9)] == [1, 2, 3, 4, 4, 6, 7, 8]
-    assert zen.seconds(8, 8) == pytest.approx(0.0348)
-
-
-def test_there_are_no_more_logits_than_rows() -> None:
-    assert policy({1: 6.0, 7: 21.0, 64: 86.0}, heads=ZEN_HEADS).padded(7, 7) == (7, 7)
-
-
-def test_logits_between_and_beyond_what_was_measured() -> None:
-    zen = policy({1: 10.0}, heads={1: 5.0, 4: 12.0})
-
-    assert zen.seconds(1, 0) == pytest.approx(0.010)
-    assert zen.seconds(1, 3) == pytest.approx(0.022)
-    assert zen.seconds(1, 8) == pytest.approx(0.034)
+def test_a_step_that_writes_is_not_compared_with_one_that_does_not() -> None:
+    assert policy({1: 10.0, 16: 100.0, 24: 20.0, 64: 30.0}).padded(16) == 16
 
 
 def test_between_two_sizes_a_step_costs_what_those_below_let_expect() -> None:
-    seconds = policy(CLIFF).seconds(40, 0)
+    seconds = policy(CLIFF).seconds(40)
 
     assert seconds == pytest.approx(0.148 + 8 * (0.148 - 0.077) / 16)
-    assert policy(CLIFF).seconds(512, 0) == pytest.approx(0.420 + 256 * (0.420 - 0.212) / 128)
+    assert policy(CLIFF).seconds(512) == pytest.approx(0.420 + 256 * (0.420 - 0.212) / 128)
 
 
 def test_the_smallest_step_that_is_nearly_as_efficient_is_the_budget() -> None:
@@ -98,7 +73,7 @@ def test_a_step_of_nothing_but_prompts_is_the_widest_of_the_best_that_nobody_wai
 
 def test_a_configured_budget_is_kept() -> None:
     costs = [StepCost(1, 1, 0.02), StepCost(64, 1, 0.1), StepCost(128, 1, 0.15)]
-    found = StepPolicy(costs, [], threads=1, prefill_threads=1, batch_tokens=32, most_rows=128)
+    found = StepPolicy(costs, threads=1, prefill_threads=1, batch_tokens=32, most_rows=128)
     assert (found.batch_tokens, found.prompt_batch_tokens) == (32, 32)
 
 
@@ -109,15 +84,15 @@ def test_threads_are_those_of_the_nearest_smaller_measured_step() -> None:
 
 
 def test_without_measurements_steps_are_as_wide_as_what_waits_and_threads_follow_the_rule() -> None:
-    plain = StepPolicy([], [], threads=2, prefill_threads=4, batch_tokens=None, most_rows=128)
+    plain = StepPolicy([], threads=2, prefill_threads=4, batch_tokens=None, most_rows=128)
 
-    assert (plain.batch_tokens, plain.fitted(7, 7), plain.padded(40, 1), plain.seconds(3, 3)) == (128, 7, (40, 1), None)
+    assert (plain.batch_tokens, plain.fitted(7), plain.padded(40), plain.seconds(3)) == (128, 7, 40, None)
     assert [plain.threads(rows) for rows in (1, 7, 8, 128)] == [2, 2, 4, 4]
 
 
 def test_limits_hold_until_they_are_taken_back() -> None:
     costs = [StepCost(1, 3, 0.1), StepCost(8, 4, 0.2), StepCost(64, 4, 0.4)]
-    found = StepPolicy(costs, [], threads=1, prefill_threads=1, batch_tokens=64, most_rows=64)
+    found = StepPolicy(costs, threads=1, prefill_threads=1, batch_tokens=64, most_rows=64)
     found.limit(threads=2, prefill_threads=3, batch_tokens=16)
     assert (found.threads(1), found.threads(8), found.threads(64)) == (2, 3, 3)
     assert (found.batch_tokens, found.prompt_batch_tokens) == (16, 16)

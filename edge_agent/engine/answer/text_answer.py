@@ -1,15 +1,11 @@
-"""The answer of one request as it forms: labels that are scored, or text that is written token by token."""
+"""Text that a model writes token by token, with the thought of a reasoning model kept apart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from edge_agent.core.protocol import Finish
 from edge_agent.engine.answer.json_answer import JsonSchema
-from edge_agent.engine.answer.labels import LabelTree, Path
 from edge_agent.engine.answer.sampling import TokenPicker
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.llama import Llama
@@ -18,30 +14,11 @@ from edge_agent.engine.prompt.chat import THOUGHT_END, THOUGHT_START
 _THOUGHT_MARKS = (THOUGHT_START.encode(), THOUGHT_END.encode())
 
 
-class LabelAnswer:
-    """Collects the logits that the labels' tree asks for."""
-
-    def __init__(self, tree: LabelTree) -> None:
-        self.tree = tree
-        self._logits: dict[Path, npt.NDArray[np.float32]] = {}
-
-    def take(self, path: Path, row: npt.NDArray[np.float32]) -> None:
-        """The row [vocabulary] after the prompt and this path of label tokens."""
-        self._logits[path] = self.tree.choose(path, row)
-
-    def scores(self) -> dict[str, float]:
-        return self.tree.scores(self._logits.__getitem__)
-
-    def close(self) -> None:
-        self._logits.clear()
-
-
 class TextAnswer:
-    """Writes until the model ends its turn, a stop string or `max_tokens`.
+    """Writes until the model ends its turn, or a stop string or `max_tokens` ends it.
 
-    max_reasoning_tokens: when a thought is this long, `close_thought` is forced after it and the answer comes; tokens
-    of the thought and forced ones count for max_tokens too.
-    schema: the finished text must be JSON that keeps to it.
+    max_reasoning_tokens: the length of a thought after which `close_thought` is forced. All tokens of the thought
+    count toward max_tokens. schema: the finished text must be JSON that validates.
     """
 
     def __init__(
@@ -78,7 +55,7 @@ class TextAnswer:
         return self._text.take_delta()
 
     def next_tokens(self, row: int) -> list[int]:
-        """Pick after this row of the last batch; gives the tokens to decode next, none when the answer has ended.
+        """Picks after this row of the last batch; returns the tokens to decode next, none when the answer has ended.
 
         Raises NumericError.
         """
@@ -98,14 +75,14 @@ class TextAnswer:
         return [] if self.finish is not None else tokens
 
     def check(self) -> None:
-        """Raises InvalidOutputError unless the finished text keeps to the schema, where there is one."""
+        """Raises InvalidOutputError unless the finished text validates, where there is a schema."""
         if self._schema is not None:
             self._schema.check(self.text, self.finish, self._max_tokens)
 
     def _write(self, token: int) -> None:
         self.completion_tokens += 1
         data = self._llama.piece(token)
-        # Control tokens are not text; in some models the marks of a thought are control tokens.
+        # Control tokens are not text, except the marks of a thought in some models.
         if not self._llama.is_control(token) or data in _THOUGHT_MARKS:
             self._text.write(data)
         if self._text.is_stopped:

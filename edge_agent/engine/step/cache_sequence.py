@@ -1,0 +1,57 @@
+"""One sequence of the KV cache, with the tokens that it holds and those that it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_agent.engine.answer.answer_guess import common_beginning
+from edge_agent.engine.answer.labels import Branch
+from edge_agent.engine.llama import Piece
+
+
+@dataclass(slots=True, eq=False)
+class CacheSequence:
+    """`done` of the tokens are in the cache. Logits are wanted after those at `outputs`, of which `read` are read.
+
+    Tokens behind the output that is read next are only guessed. branch: set where it decodes a branch of labels.
+    """
+
+    seq_id: int
+    tokens: list[int]
+    outputs: tuple[int, ...] = ()
+    done: int = 0
+    branch: Branch | None = None
+    read: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """The number of tokens to decode."""
+        return len(self.tokens) - self.done
+
+    @property
+    def waiting_outputs(self) -> list[int]:
+        """Offsets of the outputs among the tokens to decode."""
+        return [index - self.done for index in self.outputs if index >= self.done]
+
+    def piece(self, count: int) -> Piece:
+        """Its next `count` tokens."""
+        outputs = [offset for offset in self.waiting_outputs if offset < count]
+        return Piece(self.seq_id, self.done, self.tokens[self.done : self.done + count], outputs)
+
+    def decide(self, following: Sequence[int]) -> bool:
+        """Sets what follows the output that is read next. True = logits after it are there or wanted already.
+
+        False = guessed tokens are dropped: the cache may then hold more than `done`, and is to be cut.
+        """
+        start = self.outputs[self.read] + 1
+        end = start + len(following)
+        self.read += 1
+        if self.tokens[start:end] == list(following) and self.outputs[self.read : self.read + 1] == (end - 1,):
+            return True
+        same = len(common_beginning(self.tokens[start:], following))
+        self.tokens[start:] = following
+        # Logits come only of tokens that are decoded now.
+        self.done = min(self.done, start + same, end - 1)
+        self.outputs, self.read = (end - 1,), 0
+        return False
