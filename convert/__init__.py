@@ -2,8 +2,8 @@
 
 import os
 
-# Read by llama.cpp's threads as they start: they sleep while they wait for each other. Awake, they are many times
-# slower as soon as anything else wants a core.
+# llama.cpp's threads read it as they start: they sleep while they wait for each other. Busy waiting makes them many
+# times slower as soon as another process needs a core.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.2.0"

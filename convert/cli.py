@@ -1,52 +1,213 @@
-"""`edge-convert`: which sub-command is meant, and what its failures exit with (1 failed, 65 bad checkpoint)."""
+"""`edge-convert`: its commands and their exit codes (0 done, 1 failed, 2 usage, 65 bad checkpoint)."""
 
+import argparse
+import io
+import os
 import sys
-from collections.abc import Sequence
-from importlib import import_module
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
-from .commands.terminal import EXIT_BAD_CHECKPOINT, EXIT_FAILED, complain, end_output, prepare_output
+from . import arguments
+from .arguments import EXIT_BAD_CHECKPOINT, EXIT_FAILED, EXIT_OK, PROGRAM
+from .conversion import Job, Tuning, decide_types, locked_work, open_source, warnings_of, write_bundle
 from .errors import CheckpointError, ConvertError, printable
-from .stopping import Interrupted, stopping_signals
+from .evaluate.canaries import differences, read_canary_requests
+from .evaluate.comparison import compare_models
+from .evaluate.labelled import measure_accuracy, read_labelled
+from .evaluate.requests import read_tasks
+from .evaluate.worker import Adapted
+from .measure.cache import locked_folder, replaced_file
+from .measure.importance import merge, read_importance
+from .measure.reference import TYPE as REFERENCE_TYPE
+from .measure.reference import write_reference
+from .measure.texts import calibration_files, evaluation_files, read_texts
+from .printing import print_comparison, print_plan, print_verification, print_written
+from .progress import ProgressLine
+from .quantize.targets import Target
+from .read.checkpoint import Checkpoint
+from .read.gguf import model_facts
+from .read.model import read_model
+from .report.page import FILE as PAGE_FILE
+from .stopping import StoppedError, stop_on_signals
+from .write.bundle import check_target, check_writable, verify_bundle
+from .write.manifest import CANARIES_FILE, MODEL_FILE
+from .write.signature import read_private_key, read_public_key
 
-# How each is called, for --help.
-_SUB_COMMANDS = {
-    "verify": "BUNDLE` checks the hashes of a bundle and its signature",
-    "evaluate": "BUNDLE --against REFERENCE` measures how far its predictions are from those of the unquantized model",
-    "merge-imatrix": "FILE … --out FILE` adds importance matrices up",
-    "boards": "[BUNDLE …]` predicts which board a model fits, how fast it is there and what an answer costs",
-}
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; argparse exits by itself with 2, or 0 for --help and --version."""
-    prepare_output()
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code. Exits by itself for bad usage, --help and --version."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Characters that the terminal's encoding lacks must not end the program. Buffered, a full disk is noticed.
+        sys.stdout.reconfigure(errors="backslashreplace", write_through=False)
     try:
-        code = _run(list(sys.argv[1:] if arguments is None else arguments))
-    except SystemExit as stop:
-        if end_output():
-            raise
-        raise SystemExit(EXIT_FAILED) from stop
-    return code if end_output() else EXIT_FAILED
+        code = _run(list(sys.argv[1:] if words is None else words))
+        sys.stdout.flush()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    except OSError as error:
+        _complain(f"standard output: {error.strerror}")
+        # Python would flush once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return code
 
 
 def _run(words: list[str]) -> int:
+    commands = {"verify": _verify, "evaluate": _evaluate, "merge-imatrix": _merge}
     try:
-        with stopping_signals():
-            # To load a command takes a while, in which a signal may come.
-            if words and words[0] in _SUB_COMMANDS:
-                command = import_module(f".commands.{words[0].replace('-', '_')}", __package__)
-                code: int = command.run(words[1:])
-                return code
-            from .commands import convert  # noqa: PLC0415
-
-            return convert.run(words, _SUB_COMMANDS)
+        with stop_on_signals():
+            command = commands.get(words[0]) if words else None
+            return command(words[1:]) if command else _convert(words)
     except CheckpointError as error:
-        complain(error)
+        _complain(error)
         return EXIT_BAD_CHECKPOINT
     except ConvertError as error:
-        complain(error)
+        _complain(error)
     except OSError as error:
-        complain(f"{printable(str(error.filename))}: {error.strerror}" if error.filename else error.strerror or error)
-    except Interrupted as error:
-        complain(f"stopped by {error}; nothing half written is left")
+        _complain(f"{printable(str(error.filename))}: {error.strerror}" if error.filename else error.strerror or error)
+    except StoppedError as error:
+        _complain(f"stopped by {error}; no partial files are left")
     return EXIT_FAILED
+
+
+def _convert(words: list[str]) -> int:
+    given = arguments.parse_conversion(words)
+    started = time.monotonic()
+    if not given.dry_run:
+        check_target(given.out, replace=given.force)
+        check_writable(given.out)
+    job = _job(given)
+    with closing(ProgressLine(sys.stderr)) as line, open_source(job) as source, locked_work(job, line.show):
+        warnings = warnings_of(job, source)
+        _warn(warnings)
+        plan, tuned = decide_types(job, source, line.show)
+        if given.dry_run:
+            line.close()
+            print_plan(plan, job, warnings, as_json=given.json)
+            return EXIT_OK
+        written = write_bundle(job, source, plan, tuned, out=given.out, progress=line.show, replace=given.force)
+    _warn(written.warnings)
+    written = replace(written, warnings=warnings + written.warnings)
+    print_written(written, plan, job, given.out, time.monotonic() - started, as_json=given.json)
+    if written.comparison is not None and not given.json:
+        print_comparison(written.comparison)
+        print(f"more, with charts: {printable(str(given.out / PAGE_FILE))}")
+    return EXIT_OK
+
+
+def _job(given: argparse.Namespace) -> Job:
+    """Reads the key and all small files now, so that a mistake in them shows at once."""
+    tasks = None if given.tasks is None else read_tasks(given.tasks)
+    is_recording = not given.no_canaries and not given.dry_run
+    tuning = None
+    # A dry run of a named type needs no texts.
+    if given.is_tuned and not (given.dry_run and given.budget is None):
+        tuning = Tuning(
+            budget=given.budget,
+            calibration=read_texts(given.calibration or calibration_files()),
+            evaluation=read_texts([given.eval] if given.eval else evaluation_files()),
+            seed=given.seed or 0,
+            work=given.work or _cache_folder(),
+        )
+    return Job(
+        checkpoint=given.checkpoint,
+        quantization=given.quantization,
+        target=Target(given.target or Target.ANY),
+        tuning=tuning,
+        lora=given.lora,
+        name=given.name,
+        version=given.model_version,
+        licence=given.licence,
+        examples=None if tasks is None or given.labelled is None else read_labelled(given.labelled, tasks),
+        has_canaries=is_recording,
+        canaries=None if tasks is None or given.canaries is None else read_canary_requests(given.canaries, tasks),
+        sign=None if given.sign is None else read_private_key(given.sign, "--sign").sign,
+    )
+
+
+def _evaluate(words: list[str]) -> int:
+    given = arguments.parse_evaluation(words)
+    texts = read_texts([given.eval] if given.eval else evaluation_files())
+    if (path := _gguf(given.bundle)) is None:
+        raise ConvertError(f"{printable(str(given.bundle))}: neither a bundle with {MODEL_FILE} nor a .gguf file")
+    model_facts(path)
+    model = Adapted.from_bundle(given.bundle, path)
+    examples = None if given.labelled is None else read_labelled(given.labelled, read_tasks(given.tasks))
+    work = given.work or _cache_folder()
+    with closing(ProgressLine(sys.stderr)) as line, locked_folder(work, line.show):
+        if (path := _gguf(given.against)) is not None:
+            reference, kind = Adapted.from_bundle(given.against, path), model_facts(path).quantization
+        else:
+            with Checkpoint(given.against) as checkpoint:
+                path = write_reference(checkpoint, read_model(checkpoint), work, line.show)
+            reference, kind, work = Adapted(path, model.user_adapters), REFERENCE_TYPE, path.parent
+        found = compare_models(model, reference, kind, texts, work=work, progress=line.show)
+        if examples is not None:
+            sha256 = found.reference.file_sha256
+            tasks = measure_accuracy(model, reference, sha256, examples, work=work, progress=line.show)
+            found = replace(found, tasks=tasks)
+    if given.json:
+        print(found.encode().decode())
+    else:
+        print_comparison(found)
+    return EXIT_OK
+
+
+def _verify(words: list[str]) -> int:
+    given = arguments.parse_verification(words)
+    key = None if given.public_key is None else read_public_key(given.public_key, "--public-key")
+    manifest, faults = verify_bundle(given.bundle, key)
+    if given.canaries and not (given.bundle / CANARIES_FILE).is_file():
+        faults.append(f"{CANARIES_FILE}: there is none, so --canaries has nothing to ask")
+    is_asking = given.canaries and not faults
+    if is_asking:
+        with closing(ProgressLine(sys.stderr)) as line:
+            faults = differences(given.bundle, Adapted.from_bundle(given.bundle, given.bundle / MODEL_FILE), line.show)
+    for fault in faults:
+        _complain(f"{printable(str(given.bundle))}: {fault}")
+    print_verification(given.bundle, manifest, faults, has_key=key is not None, is_asked=is_asking, as_json=given.json)
+    return EXIT_FAILED if faults else EXIT_OK
+
+
+def _merge(words: list[str]) -> int:
+    given = arguments.parse_merge(words)
+    shown = printable(str(given.out))
+    if given.out.exists() and not given.force:
+        raise ConvertError(f"{shown}: exists already; --force replaces it")
+    several = {str(path): read_importance(path) for path in given.files}
+    if len(several) < len(given.files):
+        raise ConvertError("a file is named twice: its texts would count double")
+    merged = merge(several)
+    try:
+        with replaced_file(given.out) as draft:
+            merged.write(draft)
+    except OSError as error:
+        raise ConvertError(f"{shown}: cannot be written: {error.strerror}") from None
+    tokens = int(max(merged.counts.values()))
+    print(f"{shown}: {len(merged.sums)} matrices, {tokens} tokens, from {len(several)} files")
+    return EXIT_OK
+
+
+def _gguf(path: Path) -> Path | None:
+    """The model file of a bundle, or a file's own path; None for anything else."""
+    if path.is_file():
+        return path
+    return path / MODEL_FILE if (path / MODEL_FILE).is_file() else None
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "edge-agent" / "convert"
+
+
+def _complain(message: object) -> None:
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        _complain(f"warning: {warning}")

@@ -1,306 +1,309 @@
-"""The converter's one job from end to end. START HERE: `make_plan` reads and decides, `write_bundle` does it."""
+"""A conversion from end to end. START HERE: `decide_types` and `write_bundle` call the stages in order."""
 
 import hashlib
-import os
 import shutil
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from math import prod
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gguf import size_label
-
-from edge_agent.gguf.header import HeaderError
-from edge_agent.gguf.model import read_model_facts
-
-from .errors import CheckpointError, ConvertError, printable
-from .read.chat_template import ChatTemplates, read_chat_templates
+from .allocate import Option, allocate
+from .errors import ConvertError, printable
+from .evaluate.canaries import record_canaries
+from .evaluate.comparison import compare_models, plain_sizes
+from .evaluate.labelled import measure_accuracy
+from .evaluate.requests import Requests
+from .evaluate.worker import Adapted
+from .measure.cache import locked_folder
+from .measure.reference import TYPE as REFERENCE_TYPE
+from .measure.reference import write_reference
+from .measure.sensitivity import Sensitivities, measure_sensitivities
+from .measure.texts import Texts
+from .plan import DEFAULT_NAME, Plan, make_plan
+from .progress import Progress, part_of
+from .quantize.recipe import Quantization
+from .quantize.targets import Target, candidates
 from .read.checkpoint import Checkpoint
-from .read.config import FILE as CONFIG_FILE
-from .read.config import MODEL_TYPE, ModelConfig, parse_config
-from .read.model_card import read_licence
-from .read.special_tokens import CONFIG_FILE as TOKENIZER_CONFIG_FILE
-from .read.special_tokens import FILE as TOKENIZER_FILE
-from .read.tensors import ModelTensor, map_tensors, stray_output
-from .read.tokenizer import parse_tokenizer
-from .weights import ggml
-from .weights.ggml import GgmlType
-from .weights.mix import mix_name
-from .weights.quantize import Quantizer
-from .weights.recipe import Quantization, tensor_types
-from .write.bundle import check_target, new_bundle
-from .write.gguf_file import (
-    Entry,
-    TensorInfo,
-    architecture_entries,
-    file_bytes,
-    general_entries,
-    tokenizer_entries,
-    write_gguf,
+from .read.config import MODEL_TYPE
+from .read.lora import Lora
+from .read.model import Model, read_model
+from .report import quality as quality_file
+from .report.page import FILE as PAGE_FILE
+from .report.page import render_page
+from .report.quality import Bundle, Comparison, Quality, Size, TensorQuality, TunedOn
+from .write.adapter import write_adapter
+from .write.bundle import new_bundle
+from .write.manifest import (
+    ADAPTER_FILE,
+    FILE,
+    IMPORTANCE_FILE,
+    MODEL_FILE,
+    SCHEMA,
+    SIGNATURE_FILE,
+    describe_files,
+    encode_manifest,
+    sha256_of,
+    tools,
 )
-from .write.manifest import FILE as MANIFEST_FILE
-from .write.manifest import IMPORTANCE_FILE, MODEL_FILE, SIGNATURE_FILE, BundleFile, Manifest, measured, sha256_of
-
-GENERATION_FILE = "generation_config.json"
-DEFAULT_NAME = "model"
-MAX_THREADS = 16
-_COPY_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the caller decides; `name` and `licence` default to what the checkpoint states."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Rounding for texts. budget: bytes of model.gguf; None = the types are those of the quantization's name.
 
+    work: the cache folder.
+    """
+
+    budget: int | None
+    calibration: Texts
+    evaluation: Texts
+    seed: int
+    work: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One conversion. tuning, lora, examples, sign: None = without; canaries: None = our own.
+
+    name, licence: None = those of the checkpoint; sign: makes the signature of the manifest's bytes.
+    """
+
+    checkpoint: Path
     quantization: Quantization
+    target: Target = Target.ANY
+    tuning: Tuning | None = None
+    lora: Path | None = None
     name: str | None = None
     version: int = 1
     licence: str | None = None
+    examples: Requests | None = None
+    has_canaries: bool = True
+    canaries: Requests | None = None
+    sign: Callable[[bytes], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything that will be written, but for the tensors' data. `warnings` are for the operator."""
+class Source:
+    """What is converted: an open checkpoint, all of it but its weights, and an open adapter or None."""
 
-    name: str
-    version: int
-    licence: str | None
-    quantization: Quantization
-    config: ModelConfig
-    templates: ChatTemplates
-    tensors: list[ModelTensor]
-    infos: list[TensorInfo]
-    entries: list[Entry]
-    warnings: list[str]
+    checkpoint: Checkpoint
+    model: Model
+    lora: Lora | None
 
-    @property
-    def data_bytes(self) -> int:
-        """Bytes of all tensors in the GGUF file, without metadata and padding."""
-        return sum(info.nbytes for info in self.infos)
 
-    @property
-    def file_bytes(self) -> int:
-        """Bytes of model.gguf."""
-        return file_bytes(self.entries, self.infos)
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """How the matrices were rounded. chosen: by matrix, empty without a budget."""
 
-    @property
-    def matrix_bytes(self) -> dict[str, int]:
-        """Type name → bytes of the matrices of that type."""
-        nbytes = Counter[str]()
-        for tensor, info in zip(self.tensors, self.infos, strict=True):
-            if tensor.is_quantizable:
-                nbytes[info.kind.name] += info.nbytes
-        return dict(nbytes)
-
-    @property
-    def quantization_name(self) -> str:
-        """For the manifest: as llama.cpp calls the mix of types, or what an automatic one mostly is."""
-        return mix_name(self.matrix_bytes) if self.quantization is Quantization.AUTO else self.quantization.name
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Of all tensors' data, as llama.cpp counts them."""
-        return 8 * self.data_bytes / sum(prod(tensor.shape) for tensor in self.tensors)
-
-    def with_types(self, types: Mapping[str, GgmlType]) -> "Plan":
-        """The same model, its matrices of these types."""
-        infos = [_info(tensor, types.get(tensor.name, GgmlType.F32)) for tensor in self.tensors]
-        return replace(self, infos=infos)
-
-    def histogram(self) -> dict[str, dict[str, int]]:
-        """Type name → number of tensors and their bytes."""
-        tensors, nbytes = Counter[str](), Counter[str]()
-        for info in self.infos:
-            tensors[info.kind.name] += 1
-            nbytes[info.kind.name] += info.nbytes
-        return {name: {"tensors": tensors[name], "bytes": nbytes[name]} for name in sorted(tensors)}
+    reference: Path
+    sensitivities: Sensitivities
+    chosen: Mapping[str, Option]
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A bundle that has been written: its manifest.json, and the files that this lists."""
+    """A bundle on disk. comparison: None if it was not measured; warnings: for the operator."""
 
-    manifest: BundleFile
-    files: Mapping[str, BundleFile]
+    manifest: Mapping[str, Any]
+    manifest_sha256: str
     is_signed: bool
+    canaries: int
+    comparison: Comparison | None
+    warnings: list[str]
 
 
-def read_tensors(checkpoint: Checkpoint) -> tuple[ModelConfig, list[ModelTensor]]:
-    """The model's shape and its tensors. Raises CheckpointError as `make_plan`."""
-    config = parse_config(_required(checkpoint, CONFIG_FILE))
-    return config, map_tensors(config, checkpoint.tensors)
+@contextmanager
+def open_source(job: Job) -> Iterator[Source]:
+    """Raises CheckpointError for a damaged or unsupported checkpoint or adapter."""
+    with Checkpoint(job.checkpoint) as checkpoint:
+        model = read_model(checkpoint)
+        if job.lora is None:
+            yield Source(checkpoint, model, None)
+            return
+        with Lora(job.lora, model.tensors, [model.config.origin, checkpoint.folder.resolve().name]) as lora:
+            yield Source(checkpoint, model, lora)
 
 
-def make_plan(checkpoint: Checkpoint, options: Options) -> Plan:
-    """Read all of the checkpoint but its weights and decide every byte's meaning.
-
-    As AUTO all matrices are BF16: see `Plan.with_types`.
-    Raises CheckpointError for a checkpoint that is damaged, inconsistent or of another architecture.
-    """
-    config, tensors = read_tensors(checkpoint)
-    tokenizer_config = checkpoint.read_object(TOKENIZER_CONFIG_FILE) or {}
-    tokenizer = parse_tokenizer(
-        _required(checkpoint, TOKENIZER_FILE), tokenizer_config, config.special_token_ids, config.vocab_size
-    )
-    templates = read_chat_templates(checkpoint, tokenizer_config)
-    generation = checkpoint.read_object(GENERATION_FILE) or {}
-    licence = options.licence or read_licence(checkpoint)
-    name = options.name or config.origin or DEFAULT_NAME
-    types = tensor_types(options.quantization, config, tensors)
-    infos = [_info(tensor, types.get(tensor.name, GgmlType.F32)) for tensor in tensors]
-    parameters = sum(prod(tensor.shape) for tensor in tensors)
-    entries = general_entries(
-        name, licence, size_label(parameters, parameters, 0, 0), options.quantization.file_type, generation
-    )
-    warnings = [stray_output(config, checkpoint.tensors)]
-    if licence is None:
+def warnings_of(job: Job, source: Source) -> list[str]:
+    """What the operator should know before the conversion starts."""
+    warnings = [*source.model.warnings, *(source.lora.warnings if source.lora else ())]
+    if (job.licence or source.model.licence) is None:
         warnings.append("no licence is known: the checkpoint states none; --licence LICENCE does")
-    if options.name is None and config.origin is None:
-        warnings.append(f"no name is known: it is called `{DEFAULT_NAME}`; --name NAME gives it one")
-    if config.sliding_window is not None and config.sliding_window < config.context_length:
-        warnings.append(
-            f"{CONFIG_FILE}: sliding_window {config.sliding_window} cannot be expressed for {MODEL_TYPE}; "
-            "longer contexts will differ from transformers"
-        )
-    return Plan(
-        name=name,
-        version=options.version,
-        licence=licence,
-        quantization=options.quantization,
-        config=config,
-        templates=templates,
-        tensors=tensors,
-        infos=infos,
-        entries=entries + architecture_entries(config) + tokenizer_entries(tokenizer, templates),
-        warnings=[warning for warning in warnings if warning is not None],
+    if (job.name or source.model.config.origin) is None:
+        warnings.append(f"no name is known: the model is called `{DEFAULT_NAME}`; --name NAME gives it one")
+    return warnings
+
+
+@contextmanager
+def locked_work(job: Job, progress: Progress) -> Iterator[None]:
+    """Held around the two functions below, if the job uses the cache folder."""
+    if job.tuning is None:
+        yield
+        return
+    with locked_folder(job.tuning.work, progress):
+        yield
+
+
+def decide_types(job: Job, source: Source, progress: Progress) -> tuple[Plan, Tuned | None]:
+    """sensitivities → allocation: the plan of model.gguf and, for a job with tuning, the encoded matrices.
+
+    Raises ConvertError if the budget is too small.
+    """
+    plan = make_plan(source.model, job.quantization, name=job.name, licence=job.licence)
+    if (tuning := job.tuning) is None:
+        return plan, None
+    if tuning.budget is None:
+        kinds = {info.name: [info.kind] for info in plan.infos}
+    else:
+        kinds = {tensor.name: candidates(job.target, tensor) for tensor in plan.matrices}
+        least = plan.with_types({name: several[0] for name, several in kinds.items()}).file_bytes
+        if tuning.budget < least:
+            raise ConvertError(f"--budget {tuning.budget}: too small; at least {least} bytes are needed for this model")
+    reference = write_reference(source.checkpoint, source.model, tuning.work, progress)
+    sensitivities = measure_sensitivities(
+        reference,
+        plan.matrices,
+        kinds,
+        tuning.calibration,
+        progress,
+        seed=tuning.seed,
+        has_divergences=tuning.budget is not None,
     )
+    if tuning.budget is None:
+        return plan, Tuned(reference, sensitivities, {})
+    options = {tensor.name: sensitivities.options(tensor, kinds[tensor.name]) for tensor in plan.matrices}
+    # Header and vectors take the same bytes with any types of the matrices.
+    smallest = sum(several[0].file_bytes for several in options.values())
+    chosen = allocate(options, tuning.budget - least + smallest)
+    plan = plan.with_types({name: option.kind for name, option in chosen.items()})
+    return plan, Tuned(reference, sensitivities, chosen)
 
 
 def write_bundle(
-    checkpoint: Checkpoint,
-    plan: Plan,
-    target: Path,
-    *,
-    replace: bool = False,
-    sign: Callable[[bytes], bytes] | None = None,
-    threads: int | None = None,
-    encoded: Callable[[str, GgmlType], Path] | None = None,
-    add_files: Callable[[Path], None] = lambda _folder: None,
-    more_sources: Mapping[str, str] | None = None,
-    progress: Callable[[str, int], None] = lambda _name, _nbytes: None,
+    job: Job, source: Source, plan: Plan, tuned: Tuned | None, *, out: Path, progress: Progress, replace: bool = False
 ) -> Written:
-    """Convert and write the bundle at `target`, whole or not at all; `progress` hears each tensor's name and bytes.
+    """quantize → write → judge → manifest: the bundle at `out`, whole or not at all.
 
-    encoded: files of matrices that are there already as the plan wants them. add_files: writes the bundle's further
-    files into a folder with the finished model. sign: makes the signature of the manifest's bytes, None = the bundle
-    has none. Raises ConvertError if `target` may not be written or the disk is too small, CheckpointError if the
-    weights turn out to be damaged.
+    Raises ConvertError if `out` may not be written or the disk is too small, CheckpointError for damaged weights.
     """
-    check_target(target, replace=replace)
-    library = ggml.load()
-    stop = threading.Event()
-    with new_bundle(target, replace=replace) as folder, ThreadPoolExecutor(1, thread_name_prefix="hash") as hasher:
-        _check_space(folder, plan)
-        try:
-            # The hash waits for the disk, the quantizers for the processor.
-            source_hashes = hasher.submit(checkpoint.source_hashes, stop)
-            with Quantizer(library, threads or processors()) as quantizer:
-                model = write_model(folder / MODEL_FILE, plan, quantizer, encoded=encoded, progress=progress)
-            files = {MODEL_FILE: model}
-            add_files(folder)
-            files |= {
-                path.name: BundleFile(sha256_of(path), path.stat().st_size)
-                for path in folder.iterdir()
-                if path.name not in files
-            }
-            sources = {**source_hashes.result(), **(more_sources or {})}
-            manifest = _manifest(checkpoint, plan, files, sources, measured(folder)).encode()
-        finally:
-            stop.set()
-        (folder / MANIFEST_FILE).write_bytes(manifest)
-        if sign is not None:
-            (folder / SIGNATURE_FILE).write_bytes(sign(manifest))
-    stored = BundleFile(hashlib.sha256(manifest).hexdigest(), len(manifest))
-    return Written(manifest=stored, files=files, is_signed=sign is not None)
+    with new_bundle(out, replace=replace) as folder:
+        if (free := shutil.disk_usage(folder).free) < plan.data_bytes:
+            raise ConvertError(f"{printable(str(out.parent))}: {free} bytes free, the model takes {plan.data_bytes}")
+        _write_model(plan, folder / MODEL_FILE, tuned, progress)
+        if source.lora is not None:
+            write_adapter(folder / ADAPTER_FILE, plan.name, source.lora.updates, alpha=source.lora.alpha)
+        model = Adapted.from_bundle(folder, folder / MODEL_FILE)
+        canaries, warnings = 0, list[str]()
+        if job.has_canaries:
+            canaries, warnings = record_canaries(model, job.canaries, folder, progress)
+        comparison = None
+        if job.tuning is not None and tuned is not None:
+            comparison = _judge(job, job.tuning, plan, tuned, model=model, canaries=canaries, progress=progress)
+            (folder / IMPORTANCE_FILE).write_bytes(tuned.sensitivities.importance.read_bytes())
+        progress("hashing", 1.0)
+        manifest = _manifest(job, source, plan, comparison, folder)
+        data = encode_manifest(manifest)
+        (folder / FILE).write_bytes(data)
+        if job.sign is not None:
+            (folder / SIGNATURE_FILE).write_bytes(job.sign(data))
+    return Written(manifest, hashlib.sha256(data).hexdigest(), job.sign is not None, canaries, comparison, warnings)
 
 
-def write_model(
-    path: Path,
-    plan: Plan,
-    quantizer: Quantizer,
-    *,
-    encoded: Callable[[str, GgmlType], Path] | None = None,
-    progress: Callable[[str, int], None] = lambda _name, _nbytes: None,
-) -> BundleFile:
-    """The GGUF file alone; as `write_bundle`. CheckpointError also for what the agent would not open."""
+def _write_model(plan: Plan, path: Path, tuned: Tuned | None, progress: Progress) -> None:
+    done = 0
 
-    def parts(tensor: ModelTensor, kind: GgmlType) -> Iterator[memoryview]:
-        stored = encoded(tensor.name, kind) if encoded is not None and tensor.is_quantizable else None
-        for part in quantizer.encode(tensor, kind) if stored is None else _file_parts(stored):
-            yield part
-            progress(tensor.name, len(part))
+    def wrote(name: str, nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        progress(f"writing {name}", done / plan.data_bytes)
 
-    data = (parts(tensor, info.kind) for tensor, info in zip(plan.tensors, plan.infos, strict=True))
-    written = BundleFile(*write_gguf(path, plan.entries, plan.infos, data))
-    try:
-        read_model_facts(path)
-    except HeaderError as error:
-        raise CheckpointError(f"no model can be made of it that llama.cpp runs: {error}") from None
-    return written
+    plan.write(path, encoded=None if tuned is None else tuned.sensitivities.encoded, progress=wrote)
 
 
-def _file_parts(path: Path) -> Iterator[memoryview]:
-    with path.open("rb") as file:
-        while part := file.read(_COPY_BYTES):
-            yield memoryview(part)
-
-
-def _manifest(
-    checkpoint: Checkpoint,
-    plan: Plan,
-    files: dict[str, BundleFile],
-    source_hashes: dict[str, str],
-    quality: dict[str, Any] | None,
-) -> Manifest:
-    return Manifest(
-        name=plan.name,
-        version=plan.version,
-        architecture=MODEL_TYPE,
-        quantization=plan.quantization_name,
-        licence=plan.licence,
-        files=files,
-        source_files=source_hashes,
-        revision=checkpoint.revision(),
-        types={info.name: info.kind.name for info in plan.infos},
-        context_length=plan.config.context_length,
-        chat_template_sha256=plan.templates.default_sha256,
-        quality=quality,
-        imatrix_sha256=files[IMPORTANCE_FILE].sha256 if IMPORTANCE_FILE in files else None,
+def _judge(
+    job: Job, tuning: Tuning, plan: Plan, tuned: Tuned, *, model: Adapted, canaries: int, progress: Progress
+) -> Comparison:
+    """Compares the finished model with the reference and with plain types; writes quality.json and quality.html."""
+    folder = model.model.parent
+    reference = Adapted(tuned.reference, model.user_adapters)
+    work = tuned.reference.parent
+    comparison = compare_models(
+        model, reference, REFERENCE_TYPE, tuning.evaluation, work=work, progress=part_of(progress, 0.0, 0.3)
     )
+    if job.examples is not None:
+        sha256 = comparison.reference.file_sha256
+        tasks = measure_accuracy(model, reference, sha256, job.examples, work=work, progress=progress)
+        comparison = replace(comparison, tasks=tasks)
+    own = Size(
+        name=f"--type {plan.quantization.value}{'' if tuning.budget is not None else ' --calibration'}",
+        bytes=plan.file_bytes,
+        ram_bytes=plan.ram_bytes(job.target),
+        divergence=comparison.divergence.mean,
+        is_own=True,
+    )
+    others = plain_sizes(
+        plan, job.target, reference, tuning.evaluation, work=work, progress=part_of(progress, 0.3, 1.0)
+    )
+    adapter = folder / ADAPTER_FILE
+    quality = Quality(
+        bundle=Bundle(
+            name=plan.name,
+            version=job.version,
+            licence=plan.licence,
+            quantization=plan.quantization_name,
+            bits_per_weight=round(plan.bits_per_weight, 3),
+            target=job.target.value,
+            calibration=TunedOn(name=tuning.calibration.name, sha256=tuning.calibration.sha256),
+            adapter_sha256=sha256_of(adapter) if adapter.is_file() else None,
+            canaries=canaries,
+        ),
+        comparison=comparison,
+        tensors=_tensors(plan, tuned.chosen),
+        sizes=(own, *others),
+    )
+    (folder / quality_file.FILE).write_bytes(quality.encode())
+    (folder / PAGE_FILE).write_text(render_page(quality), "utf-8")
+    return comparison
 
 
-def _info(tensor: ModelTensor, kind: GgmlType) -> TensorInfo:
-    return TensorInfo(tensor.name, kind, tensor.shape, tensor.rows * ggml.row_bytes(kind, tensor.columns))
+def _tensors(plan: Plan, chosen: Mapping[str, Option]) -> tuple[TensorQuality, ...]:
+    found = []
+    for info in plan.infos:
+        if len(info.shape) > 1:
+            option = chosen.get(info.name)
+            found.append(
+                TensorQuality(
+                    name=info.name,
+                    type=info.kind.name,
+                    bytes=info.nbytes,
+                    divergence=None if option is None else option.divergence,
+                    is_scaled=option is not None and not option.is_measured,
+                )
+            )
+    return tuple(found)
 
 
-def _required(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    value = checkpoint.read_object(name)
-    if value is None:
-        raise CheckpointError(f"{name}: missing in {printable(str(checkpoint.folder))}")
-    return value
-
-
-def _check_space(folder: Path, plan: Plan) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < plan.data_bytes:
-        raise ConvertError(f"{printable(str(folder.parent))}: {free} bytes free, the model takes {plan.data_bytes}")
-
-
-def processors() -> int:
-    """Those that this process may use, at most MAX_THREADS."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(MAX_THREADS, len(os.sched_getaffinity(0)))
-    return min(MAX_THREADS, os.cpu_count() or 1)
+def _manifest(job: Job, source: Source, plan: Plan, comparison: Comparison | None, folder: Path) -> dict[str, Any]:
+    importance, lora = folder / IMPORTANCE_FILE, source.lora
+    return {
+        "schema": SCHEMA,
+        "name": plan.name,
+        "version": job.version,
+        "architecture": MODEL_TYPE,
+        "quantization": plan.quantization_name,
+        "licence": plan.licence,
+        "files": describe_files(folder),
+        "source": {
+            "files": source.checkpoint.source_hashes() | (lora.sources if lora else {}),
+            "revision": source.checkpoint.revision(),
+        },
+        "recipe": {
+            "types": {info.name: info.kind.name for info in plan.infos},
+            "imatrix_sha256": sha256_of(importance) if importance.is_file() else None,
+        },
+        "tools": tools(),
+        "context_length": plan.model.config.context_length,
+        "chat_template_sha256": plan.model.templates.default_sha256,
+        "quality": None if comparison is None else asdict(comparison),
+    }

@@ -1,22 +1,21 @@
-"""The two ways a conversion can fail, and how foreign text is shown in their messages."""
+"""The two ways a conversion fails, and how text from outside is printed in their messages."""
 
 
 class ConvertError(Exception):
-    """The conversion could not be done although the checkpoint may be fine: exit code 1."""
+    """The conversion failed although the checkpoint may be fine: exit code 1."""
 
 
 class CheckpointError(ConvertError):
-    """The checkpoint is damaged, inconsistent or of a kind that is not supported: exit code 65.
+    """The checkpoint is damaged, inconsistent or of an unsupported kind: exit code 65.
 
-    The message is one line and names the file or field, the value found and what is allowed.
+    The message is one line with the file or field, the value found and what is allowed.
     """
 
 
 def printable(text: str, limit: int = 200) -> str:
     r"""Text from outside made safe for a terminal and a log, cut to `limit` characters.
 
-    Control, format and surrogate characters come out escaped. A tensor or file name may carry escape sequences that
-    rewrite what the operator sees; they come out as `\x1b`.
+    Control, format and surrogate characters are escaped (`\x1b`), so that no name can rewrite what the operator sees.
     """
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[: limit + 1])
     return shown if len(shown) <= limit else shown[:limit] + "…"

@@ -1,55 +1,36 @@
-"""How far the work is: who hears of it, and the line that shows it on a terminal."""
+"""Progress of a conversion: how the stages report it, and the line that shows it on a terminal."""
 
 import time
 from collections.abc import Callable
 from typing import TextIO
 
 REDRAW_S = 0.1
-# Hears what is done, and which share of all.
+# Called with what is being done and the share of it that is done, from 0 to 1.
 Progress = Callable[[str, float], None]
 
 
-class StageLine:
-    """One line on `stream` that is drawn over itself: what is done now, and the share that is done.
+class ProgressLine:
+    """One line on a terminal, drawn over itself; nothing where `stream` is not a terminal."""
 
-    Where `stream` is no terminal, one line for each kind of work, or none unless `is_logged`.
-    """
-
-    def __init__(self, stream: TextIO, *, is_logged: bool = True) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._is_terminal = stream.isatty()
-        self._is_logged = is_logged
-        self._kind = ""
-        self._drawn = 0.0
+        self._drawn_at = float("-inf")
 
     def show(self, what: str, share: float) -> None:
-        """share: from 0 to 1. The first word of `what` is its kind."""
+        """Draws the line, at most every REDRAW_S seconds."""
         now = time.monotonic()
-        kind = what.partition(" ")[0]
-        if self._is_terminal and now - self._drawn >= REDRAW_S:
-            self._drawn = now
+        if self._stream.isatty() and now - self._drawn_at >= REDRAW_S:
+            self._drawn_at = now
             self._stream.write(f"\r\x1b[K{100 * share:3.0f} %  {what}")
             self._stream.flush()
-        elif not self._is_terminal and self._is_logged and kind != self._kind:
-            self._stream.write(f"{kind}\n")
-            self._stream.flush()
-        self._kind = kind
 
     def close(self) -> None:
-        """Remove the line."""
-        if self._is_terminal:
+        """Removes the line."""
+        if self._stream.isatty():
             self._stream.write("\r\x1b[K")
             self._stream.flush()
 
 
-def writing(line: StageLine, total_bytes: int) -> Callable[[str, int], None]:
-    """Hears each tensor's name and the bytes written of it, and shows the share of all."""
-    started, done = time.monotonic(), 0
-
-    def add(name: str, nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        rate = done / 1e6 / max(time.monotonic() - started, 1e-3)
-        line.show(f"writing {name}  {rate:.1f} MB/s", done / max(1, total_bytes))
-
-    return add
+def part_of(progress: Progress, begin: float, end: float) -> Progress:
+    """Progress of a part of the work, which goes from share `begin` to share `end` of the whole."""
+    return lambda what, share: progress(what, begin + (end - begin) * share)

@@ -1,4 +1,4 @@
-"""The signals that end a program, heard as an exception, so that `finally` clears up."""
+"""The signals that end a program, as an exception, so that `finally` clears up."""
 
 import signal
 import threading
@@ -6,40 +6,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(BaseException):
-    """A signal asked us to stop; not an Exception, so that no handler of errors takes it for one."""
+class StoppedError(BaseException):
+    """A signal asked to stop. No Exception, so that no handler of errors catches it."""
 
 
 class _State:
-    """Of the main thread, where signals are heard."""
+    """Signal handlers are global, and so is this."""
 
-    native_calls = 0
+    deferred = 0
     waiting: str | None = None
 
 
 @contextmanager
-def stopping_signals() -> Iterator[None]:
-    """While it lasts, the signals that end a program raise Interrupted."""
+def stop_on_signals() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise StoppedError in the main thread while this lasts."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     _State.waiting = None
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        for stopping in SIGNALS:  # a second one must not interrupt the clearing up
-            signal.signal(stopping, signal.SIG_IGN)
+        for other in _SIGNALS:  # a second signal must not interrupt the clearing up
+            signal.signal(other, signal.SIG_IGN)
         name = signal.Signals(number).name
-        if _State.native_calls:
-            _State.waiting = name
-        else:
-            raise Interrupted(name)
+        if not _State.deferred:
+            raise StoppedError(name)
+        _State.waiting = name
 
-    # What nohup or a shell's background job had us ignore stays ignored.
-    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heard}
+    # What nohup or a shell's background job ignores stays ignored.
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
     finally:
@@ -48,21 +47,21 @@ def stopping_signals() -> Iterator[None]:
 
 
 @contextmanager
-def native_call() -> Iterator[None]:
-    """Around native code that calls back: there an exception would be printed and lost, so it is raised at the end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    _State.native_calls += 1
+def stop_deferred() -> Iterator[None]:
+    """Raises StoppedError only at the end: for renames, and for native code that calls back.
+
+    An exception inside of a native callback would be printed and lost.
+    """
+    _State.deferred += 1
     try:
         yield
     finally:
-        _State.native_calls -= 1
-    if _State.waiting is not None and not _State.native_calls:
+        _State.deferred -= 1
+    if _State.waiting is not None and not _State.deferred:
         name, _State.waiting = _State.waiting, None
-        raise Interrupted(name)
+        raise StoppedError(name)
 
 
-def is_stopping() -> bool:
-    """Whether a signal waits for the end of a native call."""
+def is_stop_waiting() -> bool:
+    """Whether a signal waits for the end of `stop_deferred`."""
     return _State.waiting is not None

@@ -1,1 +1,1 @@
-"""What a model does with texts: the inputs of its matrices, and how far another model's answers are from its own."""
+"""Runs models on texts: inputs of the matrices, divergences of the predictions, and what both say about types."""

@@ -1,4 +1,4 @@
-"""Importance matrices: how much each input of a matrix matters, in the GGUF format of llama.cpp's `llama-imatrix`.
+"""Importance matrices: how much each input of a matrix matters, in the GGUF format of `llama-imatrix`.
 
 A file holds sums and counts, so that several are merged by adding. Source: tools/imatrix/imatrix.cpp.
 """
@@ -20,9 +20,9 @@ _MOST_CHUNKS = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """sums: of each matrix the squares of its inputs [columns], summed up; counts: over so many tokens.
+    """sums: of the squares of each matrix's inputs [columns]; counts: the number of tokens that were summed up.
 
-    datasets: names of the texts; chunks: how many of `chunk_tokens` there were.
+    datasets: names of the texts; chunks: their number of chunks, each of `chunk_tokens`.
     """
 
     sums: Mapping[str, Floats]
@@ -32,7 +32,7 @@ class Importance:
     chunk_tokens: int
 
     def write(self, path: Path) -> None:
-        """Matrices in the order of their names."""
+        """Writes the matrices in the order of their names."""
         writer = GGUFWriter(path, "")
         writer.kv_data[0].clear()
         writer.add_string("general.type", "imatrix")
@@ -49,7 +49,7 @@ class Importance:
 
 
 def read_importance(path: Path) -> Importance:
-    """Raises ConvertError if the file is none."""
+    """Raises ConvertError if the file is not an importance matrix."""
     check_regular(path)
     try:
         reader = GGUFReader(path)
@@ -76,11 +76,10 @@ def read_importance(path: Path) -> Importance:
 
 
 def _check(found: Importance) -> None:
-    """Raises ValueError for what no texts can have given."""
+    """Raises ValueError for numbers that no texts produce."""
     if not (0 <= found.chunks <= _MOST_CHUNKS and 0 <= found.chunk_tokens <= _MOST_CHUNKS):
         raise ValueError(f"chunks {found.chunks} of {found.chunk_tokens} tokens, allowed is 0 to {_MOST_CHUNKS} each")
     for name, sums in found.sums.items():
-        # Not `<`, which is false of what is no number.
         if not (np.isfinite(sums).all() and np.min(sums, initial=0.0) >= 0):
             raise ValueError(f"{printable(name)}: the sums of squares must be finite, and not negative")
         if not 0 < found.counts[name] < np.inf:
@@ -88,7 +87,7 @@ def _check(found: Importance) -> None:
 
 
 def merge(several: Mapping[str, Importance]) -> Importance:
-    """As if all texts had been one corpus; `several` by what an error shall call them.
+    """The importance matrix of all texts together. several: by the name for error messages.
 
     Raises ConvertError if they are not of the same matrices.
     """
@@ -99,7 +98,7 @@ def merge(several: Mapping[str, Importance]) -> Importance:
             if columns[0] != columns[1]:
                 here, there = (f"{count} columns" if count else "no entry" for count in reversed(columns))
                 raise ConvertError(
-                    f"{printable(name)}: does not fit to {printable(first_name)}: {printable(matrix)} has {here} here "
+                    f"{printable(name)}: does not fit {printable(first_name)}: {printable(matrix)} has {here} here "
                     f"and {there} there; all must be of the same matrices"
                 )
     ones = list(several.values())
@@ -118,5 +117,5 @@ def merge(several: Mapping[str, Importance]) -> Importance:
 
 
 def _sum(several: list[Floats]) -> Floats:
-    """Rounded once, so that it does not depend on the order."""
+    """The sum, rounded once, so that it does not depend on the order."""
     return np.sum(several, axis=0, dtype=np.float64).astype(np.float32)

@@ -1,6 +1,6 @@
-"""What the matrices of a model are multiplied with: second moments of their inputs over a corpus.
+"""Second moments of the inputs of a model's matrices over a corpus.
 
-They are summed up by one thread per matrix, in the order of the texts: the sums do not depend on the number of threads.
+One thread sums up all moments of a matrix, in the order of the texts: the sums do not depend on the number of threads.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -9,14 +9,15 @@ from contextlib import ExitStack
 
 import numpy as np
 
+from ..quantize.quantizer import processors
 from .runner import Floats, Runner
 
-# Matrices that stand side by side, and have the same input.
+# Matrices side by side that have the same input.
 _SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}
 
 
 def input_of(name: str) -> str:
-    """The matrix whose moments are this one's too."""
+    """The matrix whose input is the same."""
     for part, same in _SAME_INPUT.items():
         name = name.replace(f".{part}.", f".{same}.")
     return name
@@ -27,13 +28,14 @@ def second_moments(
     texts: Iterable[Sequence[int]],
     names: Iterable[str],
     *,
-    threads: int,
     progress: Callable[[], None] = lambda: None,
+    threads: int | None = None,
 ) -> dict[str, Floats]:
     """Σ x·xᵀ [columns, columns] of the inputs of these matrices, by `input_of` their names, over all tokens.
 
-    progress: called after each text.
+    progress: called after each text; threads: default, all processors.
     """
+    threads = threads or processors()
     wanted = list(dict.fromkeys(map(input_of, names)))
     sums: dict[str, Floats] = {}
 
@@ -50,11 +52,11 @@ def second_moments(
         for tokens in texts:
             futures: list[Future[None]] = []
 
-            def hear(name: str, inputs: Floats, futures: list[Future[None]] = futures) -> None:
+            def add_later(name: str, inputs: Floats, futures: list[Future[None]] = futures) -> None:
                 if name in pool_of:
                     futures.append(pool_of[name].submit(add, name, np.array(inputs)))
 
-            runner.watch(tokens, hear)
+            runner.watch(tokens, add_later)
             wait(futures)
             for future in futures:
                 future.result()

@@ -1,6 +1,6 @@
 """Runs a GGUF model on texts: the only importer of llama_cpp in the converter.
 
-Matrix products are watched through llama.cpp's `cb_eval`: before each node it asks whether somebody wants to see it.
+Matrix products are observed through llama.cpp's `cb_eval`, which is asked before each node whether to observe it.
 Source: include/llama.h and ggml/include/ggml.h of the llama.cpp that llama-cpp-python 0.3.36 vendors.
 """
 
@@ -13,24 +13,23 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-# Read by ggml at its first abort: without it ggml forks a debugger to print a backtrace.
+# Without it ggml forks a debugger at an abort, to print a backtrace.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 import llama_cpp
 
-from edge_agent.engine.backends import BackendError, load_backends
-from edge_agent.gguf.adapter import check_adapter
-from edge_agent.gguf.header import HeaderError, read_header
-from edge_agent.gguf.numbers import check_numbers
-
+from ..agent import BackendError, HeaderError, check_adapter, check_numbers, load_backends, read_header
 from ..errors import ConvertError, printable
-from ..stopping import is_stopping, native_call
-from ..weights.ggml import GgmlType, library_path
+from ..quantize.ggml import GgmlType, library_path
+from ..quantize.quantizer import processors
+from ..stopping import is_stop_waiting, stop_deferred
 
 Floats = npt.NDArray[np.float32]
-# Hears the name of a matrix, and what it is multiplied with: [tokens, columns], valid only during the call.
-Hear = Callable[[str, Floats], None]
+# Called with the name of a matrix and its inputs [tokens, columns], which are valid only during the call.
+Observer = Callable[[str, Floats], None]
 
+# Long enough for a conversation, short enough for the memory of a step's logits.
+CHUNK_TOKENS = 512
 _MUL_MAT, _GET_ROWS = 29, 40  # enum ggml_op
 _NO_MMAP = 0  # LLAMA_LOAD_MODE_NONE
 _SUFFIX = ".weight"
@@ -60,41 +59,38 @@ _EvalCallback = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.POINTER(_Tensor), ctypes.
 
 
 class Runner:
-    """A model and a context of `chunk_tokens`; one text at a time, each from an empty context.
+    """A model that runs one text of at most CHUNK_TOKENS at a time, each from an empty context.
 
-    adapters: files that are applied, all of them. is_writable: the weights lie in memory of their own, in the layout of
-    the file, and may be written: see `weights`. Raises ConvertError if the model or an adapter cannot be loaded.
+    adapters: files, all applied. is_writable: the weights are in memory of their own, in the layout of the file, and
+    may be changed: see `weights`. Raises ConvertError if the model or an adapter cannot be loaded.
     """
 
     def __init__(
         self,
         path: Path,
-        *,
-        chunk_tokens: int,
-        threads: int,
         adapters: Sequence[Path] = (),
+        *,
         is_writable: bool = False,
+        threads: int | None = None,
     ) -> None:
         self._path = path
         self._context: Any = None
         self._model: Any = None
         # The context keeps this pointer.
         self._eval_callback = _EvalCallback(self._on_node)
-        self._hear: Hear | None = None
+        self._observer: Observer | None = None
         self._is_looking = False
         self._fault: BaseException | None = None
-        # It logs through a callback.
-        with native_call():
-            self._open(path, chunk_tokens, threads, adapters, is_writable=is_writable)
+        # It calls back to log.
+        with stop_deferred():
+            self._open(path, adapters, threads or processors(), is_writable=is_writable)
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
-        self._batch: Any = llama_cpp.llama_batch_init(chunk_tokens, 0, 1)
+        self._batch: Any = llama_cpp.llama_batch_init(CHUNK_TOKENS, 0, 1)
         self._addresses: dict[str, tuple[int, int, int]] = {}
         if is_writable:
             self._find_weights()
 
-    def _open(
-        self, path: Path, chunk_tokens: int, threads: int, adapters: Sequence[Path], *, is_writable: bool
-    ) -> None:
+    def _open(self, path: Path, adapters: Sequence[Path], threads: int, *, is_writable: bool) -> None:
         llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
         try:
             load_backends(library_path().parent)
@@ -104,18 +100,18 @@ class Runner:
         _check_numbers(path)
         params = llama_cpp.llama_model_default_params()
         if is_writable:
-            # Kernels with a layout of their own would read a copy.
+            # Kernels with another layout would read a copy.
             params.load_mode, params.use_extra_bufts = _NO_MMAP, False
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise ConvertError(f"{printable(str(path))}: llama.cpp cannot load this model")
         self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        # A context has room for what was loaded before it.
+        # A context has room only for adapters that were loaded before it.
         loaded = [self._load_adapter(adapter) for adapter in adapters]
-        self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(chunk_tokens, threads))
+        self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
         if not self._context:
-            raise ConvertError(f"{printable(str(path))}: no memory for a context of {chunk_tokens} tokens")
+            raise ConvertError(f"{printable(str(path))}: no memory for a context of {CHUNK_TOKENS} tokens")
         self._apply(loaded)
 
     def __enter__(self) -> Self:
@@ -124,12 +120,12 @@ class Runner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _context_params(self, chunk_tokens: int, threads: int) -> Any:
+    def _context_params(self, threads: int) -> Any:
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = params.n_batch = params.n_ubatch = chunk_tokens
+        params.n_ctx = params.n_batch = params.n_ubatch = CHUNK_TOKENS
         params.n_seq_max = 1
         params.n_threads = params.n_threads_batch = threads
-        # It cuts the work by the number of threads, on which then the last bits of the result depend.
+        # With flash attention the last bits of the result depend on the number of threads.
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.no_perf = True
         params.cb_eval = ctypes.cast(self._eval_callback, llama_cpp.ggml_backend_sched_eval_callback)
@@ -158,9 +154,9 @@ class Runner:
 
     @property
     def bos_text(self) -> str:
-        """As chat templates write it; empty if the model has none."""
+        """For chat templates; empty if the model has none."""
         token = llama_cpp.llama_vocab_bos(self._vocab)
-        # Asked for a token that is not there, llama.cpp ends the process.
+        # llama.cpp ends the process for a token that does not exist.
         return llama_cpp.llama_vocab_get_text(self._vocab, token).decode(errors="replace") if token >= 0 else ""
 
     def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
@@ -170,11 +166,11 @@ class Runner:
         buffer = (llama_cpp.llama_token * room)()
         count = llama_cpp.llama_tokenize(self._vocab, data, len(data), buffer, room, False, parse_special)
         if count < 0:
-            raise ConvertError(f"the tokenizer wants {-count} tokens for {len(data)} bytes")
+            raise ConvertError(f"the tokenizer needs {-count} tokens for {len(data)} bytes")
         return list(buffer[:count])
 
     def piece(self, token: int) -> bytes:
-        """What a token stands for."""
+        """The bytes of a token."""
         buffer = ctypes.create_string_buffer(256)
         return buffer.raw[: llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, True)]
 
@@ -189,7 +185,7 @@ class Runner:
         for at, token in enumerate(tokens):
             batch.token[at], batch.pos[at], batch.n_seq_id[at], batch.logits[at] = token, at, 1, at >= first
             batch.seq_id[at][0] = 0
-        with native_call():
+        with stop_deferred():
             result = llama_cpp.llama_decode(self._context, batch)
         fault, self._fault = self._fault, None
         if fault is not None:
@@ -198,21 +194,21 @@ class Runner:
             raise ConvertError(f"llama_decode gave {result} for {len(tokens)} tokens")
         pointer = llama_cpp.llama_get_logits(self._context)
         found = np.ctypeslib.as_array(pointer, shape=(len(tokens) - first, self.vocabulary))
-        # Either is NaN where there is one.
+        # Both are NaN if any logit is.
         if not np.isfinite((found.min(), found.max())).all():
-            raise ConvertError(f"{printable(str(self._path))}: computes logits that are no finite numbers")
+            raise ConvertError(f"{printable(str(self._path))}: computes logits that are not finite")
         return found
 
-    def watch(self, tokens: Sequence[int], hear: Hear) -> None:
-        """Runs the tokens, and tells of every matrix what it is multiplied with. Raises what `hear` raises."""
-        self._hear = hear
+    def watch(self, tokens: Sequence[int], observer: Observer) -> None:
+        """Runs the tokens, and calls the observer for each matrix. Raises what the observer raises."""
+        self._observer = observer
         try:
             self.logits(tokens)
         finally:
-            self._hear = None
+            self._observer = None
 
     def weights(self, name: str) -> npt.NDArray[np.uint16]:
-        """A BF16 matrix's bits [rows, columns], to be read and written. Raises KeyError for one that is not there."""
+        """The bits of a BF16 matrix [rows, columns], which may be changed. Raises KeyError for an unknown matrix."""
         address, rows, columns = self._addresses[name]
         return np.ctypeslib.as_array((ctypes.c_uint16 * (rows * columns)).from_address(address)).reshape(rows, columns)
 
@@ -226,7 +222,7 @@ class Runner:
             self._addresses[matrix.name.decode()] = (matrix.data, matrix.ne[1], matrix.ne[0])
 
     def _on_node(self, pointer: Any, is_question: bool, _user_data: object) -> bool:  # noqa: FBT001 - C calls it
-        """The answer to a question is whether to stop after this node; after it, whether to go on."""
+        """llama.cpp calls it before a node (a question: observe it?) and after it (go on?)."""
         try:
             return self._answer(pointer.contents, is_question=is_question)
         except BaseException as error:  # noqa: BLE001 - ctypes would print it and go on
@@ -234,19 +230,19 @@ class Runner:
             return is_question
 
     def _answer(self, node: Any, *, is_question: bool) -> bool:
-        if self._fault is not None or is_stopping():
+        if self._fault is not None or is_stop_waiting():
             return is_question
         if node.op not in {_MUL_MAT, _GET_ROWS} or not node.src[0].contents.name.endswith(_SUFFIX.encode()):
             return not is_question
         if is_question:
             if self._is_looking:
                 self._note(node.src[0].contents)
-            return self._hear is not None and node.op == _MUL_MAT
+            return self._observer is not None and node.op == _MUL_MAT
         inputs = node.src[1].contents
         columns, tokens = inputs.ne[0], inputs.ne[1]
         numbers = np.ctypeslib.as_array((ctypes.c_float * (columns * tokens)).from_address(inputs.data))
-        assert self._hear is not None
-        self._hear(node.src[0].contents.name.decode(), numbers.reshape(tokens, columns))
+        assert self._observer is not None
+        self._observer(node.src[0].contents.name.decode(), numbers.reshape(tokens, columns))
         return True
 
     def close(self) -> None:
@@ -267,8 +263,8 @@ def _check_numbers(path: Path) -> None:
 
 
 def _ignore_log(_level: int, _text: bytes, _user_data: object) -> None:
-    """What goes wrong is told by what the calls give."""
+    """Errors are reported from the results of the calls."""
 
 
-# The library keeps this pointer for as long as the process lives.
+# The library keeps this pointer as long as the process lives.
 _LOG_CALLBACK = llama_cpp.llama_log_callback(_ignore_log)

@@ -1,4 +1,4 @@
-"""Texts to tune and to judge a model by, as chunks of tokens that it has seen nothing before."""
+"""Texts to calibrate and evaluate a model with, cut into chunks of tokens that run independently."""
 
 import hashlib
 import json
@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, fault_of
-
+from ..agent import ChatError, ChatTemplate, chat_template_fault
 from ..errors import ConvertError, printable
 from ..read.text_file import numbered_lines, read_text
-from ..report.fields import MAX_TEXT_LENGTH
-from .runner import Runner
+from .runner import CHUNK_TOKENS, Runner
 
-# Long enough for a conversation, short enough for the memory of a step's logits.
-CHUNK_TOKENS = 512
+_MAX_NAME_LENGTH = 200
 _FOLDER = Path(__file__).parents[1] / "texts"
 _ROLES = {"system", "user", "assistant"}
 
@@ -40,12 +37,12 @@ class Texts:
 
 
 def calibration_files() -> list[Path]:
-    """Our own, to tune on: factory and general, English and Chinese."""
+    """The included calibration texts: factory and general, English and Chinese."""
     return sorted((_FOLDER / "calibration").glob("*.jsonl"))
 
 
 def evaluation_files() -> list[Path]:
-    """Our own, to judge by: none of it is among those to tune on."""
+    """The included evaluation texts; none of them is a calibration text."""
     return sorted((_FOLDER / "evaluation").glob("*.jsonl"))
 
 
@@ -56,7 +53,7 @@ def read_texts(paths: Sequence[Path]) -> Texts:
     documents: list[Document] = []
     for path in paths:
         data, content = read_text(path)
-        # How it is read, and what the importance matrix calls it, depends on the name; where it ends, on its length.
+        # The result depends on the names and on where each file ends.
         digest.update(f"{path.name}, {len(data)}\n".encode())
         digest.update(data)
         if path.suffix == ".jsonl":
@@ -64,17 +61,17 @@ def read_texts(paths: Sequence[Path]) -> Texts:
             documents += [_document(line, f"{where}: line {number}") for number, line in numbered_lines(content)]
         else:
             documents.append(Document(text=content))
-    name = printable("+".join(path.name for path in paths), limit=MAX_TEXT_LENGTH - 1)
+    name = printable("+".join(path.name for path in paths), limit=_MAX_NAME_LENGTH - 1)
     return Texts(name, digest.hexdigest(), documents)
 
 
 def _document(line: str, where: str) -> Document:
     try:
         value = json.loads(line)
-        # Half a surrogate pair is no text.
+        # Raises for half a surrogate pair.
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise ConvertError(f"{where}: holds half a surrogate pair, which is no text") from None
+        raise ConvertError(f"{where}: holds half a surrogate pair, which is not text") from None
     except (ValueError, RecursionError) as error:
         raise ConvertError(f"{where}: not JSON: {error}") from None
     match value:
@@ -82,25 +79,24 @@ def _document(line: str, where: str) -> Document:
             return Document(text=text)
         case {"messages": [_, *_] as messages}:
             return Document(messages=tuple(_message(message, where) for message in messages))
-    raise ConvertError(f'{where}: must be an object with "text", or with "messages" that are not empty')
+    raise ConvertError(f'{where}: must be an object with "text", or with "messages", which must not be empty')
 
 
 def _message(value: Any, where: str) -> tuple[str, str]:
     match value:
         case {"role": str(role), "content": str(content)} if role in _ROLES:
             return role, content
-    raise ConvertError(f"{where}: a message has a role ({', '.join(sorted(_ROLES))}) and a content")
+    raise ConvertError(f"{where}: a message must have a role ({', '.join(sorted(_ROLES))}) and a content")
 
 
 def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[int]]:
-    """At most so many chunks of CHUNK_TOKENS: the documents in an order that the seed decides, one after the other.
+    """At most `most` chunks of CHUNK_TOKENS from the documents, in an order that depends on the seed.
 
-    Text is normalized to NFC, as Qwen's tokenizer does and llama.cpp does not.
-    Conversations are written by the model's chat template; a model without gets their contents alone. Raises
-    ConvertError if they are less than one chunk.
+    Text is normalized to NFC, as Qwen's tokenizer does and llama.cpp does not. The model's chat template formats
+    conversations; without one, only their contents count. Raises ConvertError for less than one chunk.
     """
     documents = list(texts.documents)
-    random.Random(seed).shuffle(documents)  # noqa: S311 - an order that can be had again
+    random.Random(seed).shuffle(documents)  # noqa: S311 - a reproducible order
     template = _template(runner) if any(document.messages for document in documents) else None
     tokens: list[int] = []
     for document in documents:
@@ -115,7 +111,7 @@ def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[i
             try:
                 text = template.render(document.messages, bos_token=runner.bos_text, add_generation_prompt=False)
             except ChatError as error:
-                raise ConvertError(f"the chat template does not take a conversation of {texts.name}: {error}") from None
+                raise ConvertError(f"the chat template rejects a conversation of {texts.name}: {error}") from None
             tokens += runner.tokenize(_normal(text), parse_special=True)
     found = [tokens[at : at + CHUNK_TOKENS] for at in range(0, len(tokens) - CHUNK_TOKENS + 1, CHUNK_TOKENS)][:most]
     if not found:
@@ -127,7 +123,7 @@ def _template(runner: Runner) -> ChatTemplate | None:
     source = runner.chat_template
     if source is None:
         return None
-    if (fault := fault_of(source)) is not None:
+    if (fault := chat_template_fault(source)) is not None:
         raise ConvertError(f"the model's chat template cannot be used: {printable(fault)}")
     return ChatTemplate(source)
 

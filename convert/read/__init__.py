@@ -1,1 +1,1 @@
-"""What is read: a checkpoint folder, its weights, its configuration and its tokenizer."""
+"""Reads a checkpoint folder: its configuration, its tokenizer, where its weights are; LoRA adapters; text files."""

@@ -5,8 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from edge_agent.engine.prompt.chat_template import fault_of
-
+from ..agent import chat_template_fault
 from ..errors import CheckpointError, printable
 from .checkpoint import Checkpoint
 from .special_tokens import CONFIG_FILE
@@ -18,7 +17,7 @@ MORE_FOLDER = "additional_chat_templates"
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplates:
-    """`default` is what chats use, None for a base model; `named` are the others (`tool_use`, `rag`, …)."""
+    """default: the one for chats, None for a base model; named: the others (`tool_use`, `rag`, …)."""
 
     default: str | None
     named: dict[str, str]
@@ -32,8 +31,8 @@ class ChatTemplates:
 def read_chat_templates(checkpoint: Checkpoint, tokenizer_config: dict[str, Any]) -> ChatTemplates:
     """Templates from tokenizer_config.json, else chat_template.jinja (and its folder of more), else chat_template.json.
 
-    The order is upstream's. CheckpointError for a template that is not text, and for a default one that the agent could
-    not use; it never looks at the others.
+    The order is upstream's. Raises CheckpointError for a template that is not text, and for a default that the agent
+    cannot use; the agent never uses the others.
     """
     stated = tokenizer_config.get("chat_template")
     if stated is not None:
@@ -62,17 +61,12 @@ def _from_value(value: Any, where: str) -> ChatTemplates:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            raise CheckpointError(f"{where}: chat_template {printable(name)} holds half of a surrogate pair") from None
+            raise CheckpointError(f"{where}: chat_template {printable(name)} holds half a surrogate pair") from None
         if name == "default":
             default = text
         else:
             # The name becomes part of a GGUF key.
             named[re.sub(r"[^A-Za-z0-9]", "_", name)] = text
-    if default:
-        _check(default, where)
-    return ChatTemplates(default or None, named)
-
-
-def _check(template: str, where: str) -> None:
-    if (fault := fault_of(template)) is not None:
+    if default and (fault := chat_template_fault(default)) is not None:
         raise CheckpointError(f"{where}: chat_template default cannot be used: {printable(fault)}")
+    return ChatTemplates(default or None, named)

@@ -1,4 +1,4 @@
-"""A Hugging Face checkpoint folder: which files belong to it, and what they hash to.
+"""A Hugging Face checkpoint folder: its files, its tensors and its hashes.
 
 Reads nothing but plain file names inside the folder. Symbolic links are followed, because the Hugging Face cache is
 made of them. Pickle formats (pytorch_model.bin) are never opened: loading one runs its code.
@@ -6,8 +6,8 @@ made of them. Pickle formats (pytorch_model.bin) are never opened: loading one r
 
 import hashlib
 import re
-import threading
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,7 +30,7 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         if folder.is_file():
             shown, meant = printable(str(folder)), printable(str(folder.parent))
-            raise CheckpointError(f"{shown}: is a file; should be the folder that it lies in, {meant}")
+            raise CheckpointError(f"{shown}: is a file; should be the folder that it is in, {meant}")
         if not folder.is_dir():
             raise CheckpointError(f"{printable(str(folder))}: no such checkpoint folder")
         self.folder = folder
@@ -48,7 +48,7 @@ class Checkpoint:
         self._close.close()
 
     def read(self, name: str) -> bytes | None:
-        """Content of a small file of the checkpoint, None if there is none; from then on it counts as a source file."""
+        """Content of a small file, None if there is none; once read, it is one of the source files of the manifest."""
         data = read_small_file(self.folder / name)
         if data is None:
             return None
@@ -70,17 +70,17 @@ class Checkpoint:
         data = self.read(name)
         return None if data is None else parse_object(data, name)
 
-    @property
-    def data_bytes(self) -> int:
-        """Bytes of all shards together."""
-        return sum(shard.nbytes for shard in self._shards)
+    @cached_property
+    def shard_hashes(self) -> dict[str, str]:
+        """Hex SHA-256 of every shard; reads them whole."""
+        return {shard.name: shard.sha256() for shard in self._shards}
 
-    def source_hashes(self, stop: threading.Event) -> dict[str, str]:
-        """Hex SHA-256 of every file read so far and of every shard; reads all shards, gives up when `stop` is set."""
-        return self._small_files | {shard.name: shard.sha256(stop) for shard in self._shards}
+    def source_hashes(self) -> dict[str, str]:
+        """Hex SHA-256 of every file read so far and of every shard."""
+        return self._small_files | self.shard_hashes
 
     def revision(self) -> str | None:
-        """The commit this checkpoint was downloaded at, None where the folder does not tell.
+        """The commit that this checkpoint was downloaded at, None if the folder does not record it.
 
         Either the folder is a snapshot in a Hugging Face cache (`snapshots/<commit>`), or a download into a plain
         folder left the commit in `.cache/huggingface/download/config.json.metadata`.

@@ -10,8 +10,7 @@ ARCHITECTURE = "Qwen2ForCausalLM"
 MODEL_TYPE = "qwen2"
 SPECIAL_TOKENS = ("bos", "eos", "unk", "sep", "pad", "mask")
 MAX_NAME_LENGTH = 128
-# Far above any published model, and no more than llama.cpp takes; they keep one row of F32 below a slab and every
-# product below 2^63.
+# Far above any published model, and within llama.cpp's limits; one row of F32 fits a slab, products stay below 2^63.
 _LIMITS = {
     "num_hidden_layers": 512,
     "hidden_size": 1 << 18,
@@ -26,7 +25,7 @@ _LIMITS = {
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
-    """Context extension that the model was made for; `kind` is `linear` or `yarn`, the rest of the fields is YaRN's."""
+    """Context extension that the model was trained for. kind: `linear` or `yarn`; after `factor`, YaRN only."""
 
     kind: str
     factor: float
@@ -64,7 +63,7 @@ class ModelConfig:
 
 
 def parse_config(raw: dict[str, Any]) -> ModelConfig:
-    """Check `config.json` and reduce it; CheckpointError names the field, its value and what is allowed.
+    """Check and reduce config.json; CheckpointError names the field, its value and what is allowed.
 
     Defaults are those of transformers' Qwen2Config, because upstream's converter sees the file through it.
     """
@@ -153,7 +152,7 @@ def _rope_scaling(raw: dict[str, Any], rope: dict[str, Any], field: str) -> Rope
 
 
 def _special_token_ids(raw: dict[str, Any]) -> dict[str, int]:
-    # A list of ids (several ends of text) belongs to generation; upstream takes single integers only, and so do we.
+    # A list of ids (several ends of text) belongs to generation; like upstream, only single integers count.
     ids = {kind: raw.get(f"{kind}_token_id") for kind in SPECIAL_TOKENS}
     return {kind: value for kind, value in ids.items() if type(value) is int}
 
@@ -192,7 +191,7 @@ def _flag(raw: dict[str, Any], field: str, *, default: bool) -> bool:
 
 def _positive(raw: dict[str, Any], field: str, default: float | None, parent: str = "") -> float:
     value: Any = raw.get(field, default)
-    # Beyond that it would be zero or too large for GGUF's F32. Comparing takes integers that no float can hold too.
+    # Outside of this range it would be zero or too large for GGUF's F32. Integers too large for a float compare too.
     if type(value) not in (int, float) or not 1e-30 < value < 1e30:
         raise _wrong(f"{parent}.{field}" if parent else field, value, "a positive number")
     return float(value)

@@ -5,7 +5,6 @@ Source: peft's `LoraConfig`, and `LoraLayer.update_layer` for the scale: alpha /
 
 import hashlib
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isclose
@@ -15,7 +14,7 @@ from typing import Self
 import numpy as np
 
 from ..errors import CheckpointError, printable
-from ..weights.low_rank import Floats, LowRank
+from ..quantize.low_rank import Floats, LowRank
 from .lora_config import FILE as CONFIG_FILE
 from .lora_config import LoraConfig, parse_lora_config
 from .safetensors import Dtype, SafetensorsFile, StoredTensor
@@ -31,31 +30,31 @@ _EMBEDDING, _OUTPUT = "model.embed_tokens", "lm_head"
 
 
 class Lora:
-    """An open adapter: updates in the order of the model's tensors, hashes of its files, and warnings.
+    """An open adapter. updates: in the order of the model's tensors; sources: SHA-256 (hex) of its files.
 
-    alpha: of all of them, what patterns say otherwise is in their numbers.
-    Raises CheckpointError if it is damaged, of another kind than plain LoRA, or of another model than this.
+    alpha: one for all updates; other alphas of patterns are multiplied into the numbers.
+    Raises CheckpointError if it is damaged, of another kind than plain LoRA, or of another model.
     """
 
     def __init__(self, folder: Path, tensors: Sequence[ModelTensor], origins: Sequence[str | None]) -> None:
-        """origins: names that the base model goes by."""
+        """origins: the names of the base model."""
         if not folder.is_dir():
             raise CheckpointError(f"{printable(str(folder))}: no such adapter folder")
         data = read_small_file(folder / CONFIG_FILE)
         if data is None:
-            raise CheckpointError(f"{CONFIG_FILE}: missing in {printable(str(folder))}, which should be a PEFT adapter")
+            raise CheckpointError(f"{CONFIG_FILE}: missing in {printable(str(folder))}, which is not a PEFT adapter")
         config = parse_lora_config(parse_object(data, CONFIG_FILE))
         if not (folder / FILE).exists() and (folder / _PICKLE).exists():
-            raise CheckpointError(f"{_PICKLE}: not supported, for reading it runs its code; save it as {FILE}")
+            raise CheckpointError(f"{_PICKLE}: not supported, because reading it runs its code; save it as {FILE}")
         self._file = SafetensorsFile(folder / FILE)
         try:
             self.alpha = config.file_alpha
             self.updates = _updates(self._file, config, tensors)
-            # Whoever converts waits long before they are written.
+            # Checks the numbers now, not after the model is written.
             for update in self.updates:
                 update.a()
                 update.b()
-            weights = self._file.sha256(threading.Event())
+            weights = self._file.sha256()
         except BaseException:
             self._file.close()
             raise
@@ -80,7 +79,7 @@ def _updates(file: SafetensorsFile, config: LoraConfig, tensors: Sequence[ModelT
             raise CheckpointError(f"{FILE}: tensor {printable(name)}: {why}")
         sides = found.setdefault(match["module"], {})
         if match["side"] in sides:
-            raise CheckpointError(f"{FILE}: tensor {printable(name)}: is there twice, with and without a prefix")
+            raise CheckpointError(f"{FILE}: tensor {printable(name)}: appears twice, with and without a prefix")
         sides[match["side"]] = stored
     if not found:
         raise CheckpointError(f"{FILE}: holds no tensors")
@@ -102,7 +101,7 @@ def _why_not(name: str, *, is_pair: bool, is_tied: bool) -> str:
 
 
 def _check_targets(config: LoraConfig, found: Mapping[str, object], matrices: Mapping[str, ModelTensor]) -> None:
-    """What was trained is there, and nothing else."""
+    """Raises CheckpointError unless the file holds exactly the modules that were trained."""
     if config.targets is None:
         return
     for module in found:
@@ -127,7 +126,7 @@ def _update(module: str, sides: Mapping[str, StoredTensor], config: LoraConfig, 
                 f"allowed is {list(shape)}: rank {rank} by {CONFIG_FILE}, {tensor.rows} × {tensor.columns} in the base "
                 "model; is it of another model?"
             )
-    # llama.cpp knows one alpha, and divides it by the rank of each.
+    # llama.cpp has one alpha for all, and divides it by the rank of each.
     factor = config.scale_of(module) * rank / config.file_alpha
     a, b = partial(_numbers, sides["A"]), partial(_numbers, sides["B"], 1.0 if isclose(factor, 1) else factor)
     return LowRank(tensor.name, tensor.rows, tensor.columns, rank, a, b)
@@ -149,7 +148,8 @@ def _other_base(config: LoraConfig, origins: Sequence[str | None]) -> str | None
 
 
 def _numbers(stored: StoredTensor, factor: float = 1.0) -> Floats:
-    """Times `factor`. Raises CheckpointError for a number that is not finite, or not in F16; or if all vanish there."""
+    """The numbers times `factor`. Raises CheckpointError for one that is not finite or too large for F16, or if all
+    become 0 in F16."""
     raw = np.empty(stored.nbytes, np.uint8)
     stored.read_into(raw.data, 0)
     match stored.dtype:

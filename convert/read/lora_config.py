@@ -1,4 +1,4 @@
-"""adapter_config.json of a PEFT adapter, checked and reduced to what scales it."""
+"""adapter_config.json of a PEFT adapter, checked and reduced to ranks and scales."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from ..errors import CheckpointError, printable
 FILE = "adapter_config.json"
 _MAX_RANK = 1 << 14
 _MIN_ALPHA, _MAX_ALPHA = 1e-6, 1e6
-# Each of them, set, makes it something else than W + scale · B·A of the base model's own matrices.
+# With any of these set it is not W + scale · B·A of the base model's own matrices.
 _MUST_BE_OFF = (
     "use_dora",
     "use_qalora",
@@ -31,9 +31,9 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class LoraConfig:
-    """rank and alpha of the modules that no pattern names; ranks, alphas: by pattern, the first that fits counts.
+    """rank, alpha: of the modules without a pattern; ranks, alphas: by pattern, the first match counts.
 
-    targets: names that modules end with; None = a pattern that is not read. base: what the trainer called its base.
+    targets: the ends of module names; None = a pattern, which is not checked. base: the trainer's name of its base.
     """
 
     rank: int
@@ -46,7 +46,7 @@ class LoraConfig:
 
     @property
     def file_alpha(self) -> float:
-        """What llama.cpp, which knows alpha / rank only, has to be told."""
+        """The alpha for llama.cpp, whose scale is always alpha / rank."""
         return self.alpha * sqrt(self.rank) if self.is_rank_stabilized else self.alpha
 
     def rank_of(self, module: str) -> int:
@@ -58,7 +58,7 @@ class LoraConfig:
 
 
 def parse_lora_config(raw: dict[str, Any]) -> LoraConfig:
-    """Check `adapter_config.json`; CheckpointError names the field, its value and what is allowed."""
+    """Check and reduce adapter_config.json; CheckpointError names the field, its value and what is allowed."""
     if raw.get("peft_type") != "LORA":
         raise _wrong("peft_type", raw.get("peft_type"), "LORA")
     if raw.get("bias", "none") != "none":
@@ -82,7 +82,7 @@ def parse_lora_config(raw: dict[str, Any]) -> LoraConfig:
 
 
 def _of_pattern(patterns: dict[str, Value], module: str, default: Value) -> Value:
-    """As PEFT looks them up, `re.match(rf"(.*\\.)?({pattern})$", module)`, for patterns that are plain names."""
+    """Looked up as PEFT does, `re.match(rf"(.*\\.)?({pattern})$", module)`, for patterns that are plain names."""
     for pattern, value in patterns.items():
         name = pattern.removeprefix("^")
         if module == name or (name == pattern and module.endswith(f".{name}")):
@@ -115,7 +115,7 @@ def _rank(value: Any, name: str) -> int:
 
 
 def _alpha(value: Any, name: str) -> float:
-    # llama.cpp takes 0 for "no scale".
+    # llama.cpp reads 0 as "no scale".
     if type(value) not in (int, float) or not _MIN_ALPHA <= value <= _MAX_ALPHA:
         raise _wrong(name, value, f"a number from {_MIN_ALPHA:g} to {_MAX_ALPHA:g}")
     return float(value)

@@ -3,15 +3,14 @@
 The format: 8 bytes little-endian header length, a JSON header, then the tensor data, without gaps and without overlap
 (safetensors format specification; the 2023 Trail of Bits audit lists what goes wrong where that is not checked).
 
-Data is read with pread and not through a mapping: a file that shrinks or a disk that fails under a mapping kills the
-process with SIGBUS, which would leave half a bundle behind; and the memory used is what it seems to be.
+Data is read with pread and not through a mapping: if the file shrinks or the disk fails under a mapping, SIGBUS kills
+the process, which would leave half a bundle behind.
 """
 
 import hashlib
 import os
 import stat
 import struct
-import threading
 from dataclasses import dataclass
 from enum import Enum
 from math import prod
@@ -40,7 +39,7 @@ class Dtype(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where a tensor lies: `offset` counts from the start of the file, `shape` is in checkpoint order (rows first)."""
+    """A tensor's place: `offset` counts from the start of the file, `shape` is in checkpoint order (rows first)."""
 
     name: str
     dtype: Dtype
@@ -59,15 +58,15 @@ class StoredTensor:
 class SafetensorsFile:
     """One open safetensors file whose header has been checked completely.
 
-    `tensors` maps each name to its place. Everything, including `sha256`, is read through the one descriptor opened
-    here, so that replacing the file meanwhile cannot mix two checkpoints. Raises CheckpointError for any violation.
+    `tensors` maps each name to its place. Everything is read through one descriptor, so that replacing the file
+    meanwhile cannot mix two checkpoints. Raises CheckpointError for any violation.
     """
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
         self._shown = printable(path.name)
         try:
-            # Without O_NONBLOCK, a FIFO of that name would hold us here for ever.
+            # Without O_NONBLOCK, opening a FIFO would wait for ever.
             self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             raise CheckpointError(f"{self._shown}: the file is missing") from None
@@ -87,7 +86,7 @@ class SafetensorsFile:
         self.close()
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Closes the descriptor."""
         os.close(self._fd)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
@@ -102,12 +101,10 @@ class SafetensorsFile:
                 raise CheckpointError(f"{self._shown}: the file ends at byte {offset + done}, it had {self.nbytes}")
             done += count
 
-    def sha256(self, stop: threading.Event) -> str:
-        """Hex SHA-256 of the whole file, read in blocks; meaningless if `stop` was set meanwhile."""
+    def sha256(self) -> str:
+        """Hex SHA-256 of the whole file."""
         digest, block = hashlib.sha256(), memoryview(bytearray(HASH_BLOCK_BYTES))
         for offset in range(0, self.nbytes, HASH_BLOCK_BYTES):
-            if stop.is_set():
-                break
             part = block[: min(HASH_BLOCK_BYTES, self.nbytes - offset)]
             self.read_into(part, offset)
             digest.update(part)
@@ -132,7 +129,9 @@ class SafetensorsFile:
         text = bytearray(length)
         self.read_into(memoryview(text), 8)
         if not text.startswith(b"{"):
-            raise CheckpointError(f"{self._shown}: the header does not start with '{{', so this is no safetensors file")
+            raise CheckpointError(
+                f"{self._shown}: the header does not start with '{{', so this is not a safetensors file"
+            )
         header = parse_object(bytes(text), f"{self._shown}: header")
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):

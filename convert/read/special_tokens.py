@@ -1,4 +1,4 @@
-"""Which special tokens a checkpoint has, and which of them encoding adds (upstream: gguf-py `SpecialVocab`)."""
+"""The special tokens of a checkpoint, and which of them encoding adds (upstream: gguf-py `SpecialVocab`)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ R1_BOS = "<｜begin▁of▁sentence｜>"
 
 @dataclass(frozen=True, slots=True)
 class SpecialTokens:
-    """`ids` by kind (bos, eos, unk, sep, pad, mask); `adds` says for bos, eos and sep whether encoding adds it."""
+    """ids: by kind (bos, eos, unk, sep, pad, mask); adds: for bos, eos and sep, whether encoding adds it."""
 
     ids: dict[str, int]
     adds: dict[str, bool]
@@ -54,7 +54,7 @@ def read_special_tokens(
 def _adds(
     processors: list[dict[str, Any]], config: dict[str, Any], bos: str | None, eos: str | None
 ) -> dict[str, bool]:
-    """The post-processor decides; tokenizer_config.json where it is silent."""
+    """From the post-processor, else from tokenizer_config.json."""
     adds: dict[str, bool] = {}
     for processor in processors:
         kind = processor.get("type")
@@ -92,7 +92,7 @@ def _template_adds(processor: dict[str, Any], bos: str | None, eos: str | None) 
     end = len(pair) - 1 if last is not None and _special_at(pair, -1) == last else len(pair)
     middle = pair[begin + 1 : end - 1]
     if middle:
-        # llama.cpp has one answer for all pairs of texts: whether a separator stands between them.
+        # llama.cpp has one flag for all pairs of texts: whether a separator stands between them.
         between = [_special_at(middle, i) for i in range(min(2, len(middle)))]
         adds["sep"] = any(text is not None and text == eos and last is None for text in between)
     return adds

@@ -1,4 +1,4 @@
-"""Small files that a stranger may have written, and strict JSON in them."""
+"""Small files from outside, and strict JSON in them."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any
 
 from ..errors import CheckpointError, printable
 
-# Three times the largest tokenizer.json of Qwen's. JSON that is nothing but brackets takes 26 bytes of memory for each.
+# Three times the largest tokenizer.json of Qwen. JSON of nothing but brackets takes 26 bytes of memory for each.
 MAX_JSON_BYTES = 32_000_000
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Two parsers that keep different ones of two equal keys see two different checkpoints.
+    # Parsers differ in which of two equal keys they keep.
     result = dict(pairs)
     if len(result) != len(pairs):
         seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""Which tensors a Qwen2 model has: checkpoint names and shapes to GGUF names, in the order they are written."""
+"""The tensors of a Qwen2 model: checkpoint names and shapes to GGUF names, in the order of the file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,15 +15,16 @@ COMPARE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class TensorShape:
+class ModelTensor:
     """One tensor of the GGUF file. `shape` is in checkpoint order: rows first, columns (contiguous) last."""
 
     name: str
     shape: tuple[int, ...]
+    source: StoredTensor
 
     @property
     def columns(self) -> int:
-        """Elements per row, what block sizes must divide."""
+        """Elements per row, a multiple of the block size of its type."""
         return self.shape[-1]
 
     @property
@@ -33,24 +34,12 @@ class TensorShape:
 
     @property
     def is_quantizable(self) -> bool:
-        """Whether the recipe may choose its type; vectors, norms and biases stay F32 as upstream has them."""
+        """Whether it is a matrix, whose type can be chosen; norms and biases stay F32, as upstream has them."""
         return len(self.shape) > 1
 
 
-@dataclass(frozen=True, slots=True)
-class ModelTensor(TensorShape):
-    """With where it is in the checkpoint."""
-
-    source: StoredTensor
-
-
-def tensor_shapes(config: ModelConfig) -> list[TensorShape]:
-    """Every tensor that a model of this configuration has, in GGUF order."""
-    return [TensorShape(name, shape) for _, (name, shape) in _expected(config)]
-
-
 def map_tensors(config: ModelConfig, stored: dict[str, StoredTensor]) -> list[ModelTensor]:
-    """Every tensor of the model in GGUF order, which is the same however the checkpoint is cut into shards.
+    """Every tensor of the model in GGUF order, which does not depend on how the checkpoint is cut into shards.
 
     CheckpointError if one is missing, has another shape than config.json says, or is unknown. `lm_head.weight` of a
     model with tied embeddings is left out: transformers ignores it, llama.cpp would use it (see `stray_output`).
@@ -77,7 +66,7 @@ def map_tensors(config: ModelConfig, stored: dict[str, StoredTensor]) -> list[Mo
 def stray_output(config: ModelConfig, stored: dict[str, StoredTensor]) -> str | None:
     """A warning if a model with tied embeddings carries an output matrix that is not its embedding, else None.
 
-    Reads both matrices once, and only when there is an `lm_head.weight` to be dropped.
+    Reads both matrices once, only if there is an `lm_head.weight` to drop.
     """
     head, embedding = stored.get(_HF_OUTPUT), stored[_HF_EMBD]
     if not config.tied_embeddings or head is None:

@@ -1,4 +1,4 @@
-"""Text files of a user's: UTF-8, with or without a byte order mark, whole or line by line."""
+"""A user's text files: UTF-8, with or without a byte order mark, whole or line by line."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from ..errors import ConvertError, printable
 
 
 def check_regular(path: Path) -> None:
-    """ConvertError for what has no end, as a device, or may have none, as a pipe, and for folders."""
+    """Raises ConvertError for folders, devices and pipes, which may have no end."""
     if path.exists() and not path.is_file():
         raise ConvertError(f"{printable(str(path))}: not a regular file")
 
 
 def read_text(path: Path) -> tuple[bytes, str]:
-    """The bytes, and the text that they are. Raises ConvertError."""
+    """The content as bytes and as text. Raises ConvertError."""
     check_regular(path)
     try:
         data = path.read_bytes()
@@ -24,5 +24,5 @@ def read_text(path: Path) -> tuple[bytes, str]:
 
 
 def numbered_lines(text: str) -> list[tuple[int, str]]:
-    """Those that are not blank, from 1. Not as splitlines has them, which cuts at characters that JSON may hold."""
+    """The lines that are not blank, counted from 1. splitlines would cut at characters that JSON may hold."""
     return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

@@ -1,4 +1,4 @@
-"""tokenizer.json and tokenizer_config.json of a Qwen2 checkpoint, as llama.cpp wants them.
+"""tokenizer.json and tokenizer_config.json of a Qwen2 checkpoint, in the form of llama.cpp.
 
 Does what upstream's converter does through transformers (conversion/base.py `get_vocab_base`), from the JSON alone.
 Upstream recognises the pre-tokenizer by hashing a tokenized sample; here its definition is compared.
@@ -46,10 +46,10 @@ class Tokenizer:
 def parse_tokenizer(
     raw: dict[str, Any], config: dict[str, Any], fallback_ids: dict[str, int], vocab_size: int
 ) -> Tokenizer:
-    """Build the vocabulary of `vocab_size` tokens; ids that no token has become `[PAD<id>]` of type UNUSED.
+    """The vocabulary of `vocab_size` tokens; ids without a token become `[PAD<id>]` of type UNUSED.
 
-    `fallback_ids` are config.json's special tokens, used where tokenizer_config.json names none. CheckpointError for
-    anything llama.cpp would silently tokenize in another way than this tokenizer does.
+    fallback_ids: config.json's special tokens, used where tokenizer_config.json names none. Raises CheckpointError for
+    anything that llama.cpp would silently tokenize in another way than this tokenizer.
     """
     model = _object(raw, "model")
     _check_algorithm(raw, model)
@@ -78,7 +78,7 @@ def _check_algorithm(raw: dict[str, Any], model: dict[str, Any]) -> None:
         if model.get(field):
             raise wrong(f"model.{field}", model[field], "null, empty or false")
     normalizer = raw.get("normalizer")
-    # llama.cpp normalizes nothing; the agent does NFC itself.
+    # llama.cpp does not normalize; the agent applies NFC itself.
     if normalizer is not None and (not isinstance(normalizer, dict) or normalizer.get("type") != "NFC"):
         raise wrong("normalizer", normalizer, "NFC or null")
     pre = raw.get("pre_tokenizer")
@@ -105,7 +105,7 @@ def _vocab(model: dict[str, Any]) -> dict[str, int]:
 
 
 def _added_tokens(raw: dict[str, Any], config: dict[str, Any]) -> dict[int, tuple[str, bool]]:
-    """Id → (text, whether it is special), from both files; a token that either calls special is special."""
+    """Id → (text, whether it is special) from both files; special in one of them is enough."""
     added: dict[int, tuple[str, bool]] = {}
     ids: dict[str, int] = {}
     for where, token_id, entry in _added_entries(raw, config):
@@ -164,7 +164,7 @@ def _looks_like_control(text: str) -> bool:
 
 
 def _merges(model: dict[str, Any], vocab: dict[str, int]) -> list[str]:
-    """Merges in GGUF's form `left right`, whichever of tokenizer.json's two forms they come in."""
+    """Merges in GGUF's form `left right`, from either of tokenizer.json's two forms."""
     raw = model.get("merges")
     if not isinstance(raw, list) or not raw:
         raise CheckpointError(f"{FILE}: model.merges must be a list that is not empty")
@@ -188,7 +188,7 @@ def _check_encodable(texts: list[str], field: str) -> None:
     try:
         "\n".join(texts).encode("utf-8")
     except UnicodeEncodeError:
-        raise CheckpointError(f"{FILE}: {field} holds half of a surrogate pair, which is no text") from None
+        raise CheckpointError(f"{FILE}: {field} holds half a surrogate pair, which is not text") from None
 
 
 def _object(raw: dict[str, Any], field: str) -> dict[str, Any]:

@@ -1,45 +1,33 @@
-"""PURE. A model's tensors sorted by layer and kind, as the page shows them."""
+"""A model's tensors by layer and kind, as the page shows them."""
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-from .quality import Tensor
+from .quality import TensorQuality
 
 KINDS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-APART = ("token_embd", "output")
+SINGLE = ("token_embd", "output")
 OTHERS = "others"
 _IN_LAYER = re.compile(rf"blk\.(\d{{1,4}})\.({'|'.join(KINDS)})\.weight", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class SortedTensors:
-    """by_layer: the matrices by kind and layer; apart: embedding and output by APART's names; others: the rest."""
-
-    by_layer: Mapping[tuple[str, int], Tensor]
-    apart: Mapping[str, Tensor]
-    others: tuple[Tensor, ...]
-
-    def of_kind(self, kind: str) -> list[Tensor]:
-        """All tensors of one of KINDS, APART or OTHERS."""
-        if kind == OTHERS:
-            return list(self.others)
-        if kind in self.apart:
-            return [self.apart[kind]]
-        return [tensor for (found, _), tensor in self.by_layer.items() if found == kind]
+def by_layer(tensors: Iterable[TensorQuality]) -> dict[tuple[str, int], TensorQuality]:
+    """The matrices of the layers by kind and layer."""
+    matches = ((_IN_LAYER.fullmatch(tensor.name), tensor) for tensor in tensors)
+    return {(match[2], int(match[1])): tensor for match, tensor in matches if match}
 
 
-def sort_tensors(tensors: Iterable[Tensor]) -> SortedTensors:
-    """Each tensor where its name puts it."""
-    by_layer: dict[tuple[str, int], Tensor] = {}
-    apart: dict[str, Tensor] = {}
-    others: list[Tensor] = []
+def single(tensors: Iterable[TensorQuality]) -> dict[str, TensorQuality]:
+    """Embedding and output matrix by the names in SINGLE."""
+    names = {f"{name}.weight": name for name in SINGLE}
+    return {names[tensor.name]: tensor for tensor in tensors if tensor.name in names}
+
+
+def by_kind(tensors: Iterable[TensorQuality]) -> dict[str, list[TensorQuality]]:
+    """All tensors by SINGLE, KINDS and OTHERS, in this order; kinds without tensors are left out."""
+    found: dict[str, list[TensorQuality]] = {kind: [] for kind in (*SINGLE, *KINDS, OTHERS)}
     for tensor in tensors:
-        name = tensor.name.removesuffix(".weight")
-        if found := _IN_LAYER.fullmatch(tensor.name):
-            by_layer.setdefault((found[2], int(found[1])), tensor)
-        elif name in APART:
-            apart.setdefault(name, tensor)
-        else:
-            others.append(tensor)
-    return SortedTensors(by_layer, apart, tuple(others))
+        match = _IN_LAYER.fullmatch(tensor.name)
+        name = match[2] if match else tensor.name.removesuffix(".weight")
+        found[name if name in found else OTHERS].append(tensor)
+    return {kind: some for kind, some in found.items() if some}

@@ -1,1 +1,1 @@
-"""What is written: a GGUF file in a bundle, whole or not at all."""
+"""Writes a bundle: the GGUF file, the adapter, the manifest, its signature; verifies bundles."""

@@ -1,4 +1,4 @@
-"""An adapter file: low-rank matrices that llama.cpp adds to the products of a model's own.
+"""An adapter file: low-rank updates that llama.cpp adds to a model's own matrices.
 
 Source: src/llama-adapter.cpp and convert_lora_to_gguf.py of the llama.cpp that llama-cpp-python 0.3.36 vendors.
 """
@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFValueType
 
-from ..weights.ggml import GgmlType
-from ..weights.low_rank import LowRank
+from ..quantize.ggml import GgmlType
+from ..quantize.low_rank import LowRank
 from .gguf_file import Entry, TensorInfo, write_gguf
 
 _BYTES = 2
 
 
 def write_adapter(path: Path, name: str, updates: Sequence[LowRank], *, alpha: float | None = None) -> None:
-    """In F16. alpha: llama.cpp multiplies B·A with alpha / rank; None = with 1."""
+    """Writes F16 numbers. alpha: llama.cpp multiplies B·A by alpha / rank; None = by 1."""
     entries = [
         Entry("general.type", GGUFValueType.STRING, "adapter"),
         Entry("general.name", GGUFValueType.STRING, name),

@@ -1,9 +1,7 @@
 """The GGUF file: its metadata as a list, and a writer that streams the tensors after it."""
 
-import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +11,17 @@ from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 from gguf.constants import GGUF_DEFAULT_ALIGNMENT
 from gguf.gguf_writer import WriterState
 
+from ..quantize.ggml import GgmlType
 from ..read.chat_template import ChatTemplates
 from ..read.config import MODEL_TYPE, ModelConfig
 from ..read.tokenizer import Tokenizer
-from ..weights.ggml import GgmlType
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 _U32, _I32, _F32 = GGUFValueType.UINT32, GGUFValueType.INT32, GGUFValueType.FLOAT32
 _BOOL, _STRING, _ARRAY = GGUFValueType.BOOL, GGUFValueType.STRING, GGUFValueType.ARRAY
-# GGUF spells the separator so.
+# The spelling of the separator is GGUF's.
 _ID_KEYS = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
-# generation_config.json's sampling settings, where llama.cpp's tools look for their defaults.
+# Sampling settings of generation_config.json, the defaults of llama.cpp's tools.
 _SAMPLING = (
     ("top_k", "top_k", _I32),
     ("top_p", "top_p", _F32),
@@ -55,7 +53,7 @@ class TensorInfo:
 def general_entries(
     name: str, licence: str | None, size_label: str, file_type: int, generation: dict[str, Any]
 ) -> list[Entry]:
-    """`general.*`. Upstream guesses much of it from the folder's name; this is only what is said or stored."""
+    """`general.*`, without what upstream guesses from the folder's name."""
     entries = [
         Entry("general.type", _STRING, "model"),
         Entry("general.name", _STRING, name),
@@ -67,7 +65,7 @@ def general_entries(
         entries.append(Entry("general.license", _STRING, licence))
     for source, target, kind in _SAMPLING:
         value = generation.get(source)
-        # Only hints for other programs, so an odd value is left out and not an error.
+        # Hints for other programs: an odd value is left out, and is no error.
         if (type(value) is int and 0 <= value < 1 << 31) or (
             type(value) is float and kind is _F32 and 0 <= value < 1e6
         ):
@@ -125,45 +123,33 @@ def tokenizer_entries(tokenizer: Tokenizer, templates: ChatTemplates) -> list[En
 
 
 def padded(nbytes: int) -> int:
-    """Bytes that so many take in the file: the next tensor begins at a multiple of the alignment."""
+    """`nbytes` with the padding: each tensor begins at a multiple of the alignment."""
     return -(-nbytes // GGUF_DEFAULT_ALIGNMENT) * GGUF_DEFAULT_ALIGNMENT
 
 
 def file_bytes(entries: Iterable[Entry], tensors: Sequence[TensorInfo]) -> int:
-    """Exactly what `write_gguf` will write."""
+    """The size of the file that `write_gguf` writes."""
     return len(_header(entries, tensors)) + sum(padded(tensor.nbytes) for tensor in tensors)
 
 
 def write_gguf(
     path: Path, entries: Iterable[Entry], tensors: Sequence[TensorInfo], data: Iterable[Iterator[memoryview]]
-) -> tuple[str, int]:
-    """Write the file at `path` and return its hex SHA-256 and size in bytes; the file is not synced.
+) -> None:
+    """Writes the file, which is not synced. The same arguments give the same bytes.
 
-    `data` yields, for each tensor in order, its bytes in parts; only one part is held at a time. The same arguments
-    give the same bytes.
+    data: for each tensor in order, its bytes in parts; only one part is held at a time.
     """
-    header = _header(entries, tensors)
-    digest, total = hashlib.sha256(header), len(header)
-    with path.open("wb") as out, ThreadPoolExecutor(1, thread_name_prefix="hash-model") as hasher:
-        out.write(header)
+    with path.open("wb") as out:
+        out.write(_header(entries, tensors))
         for tensor, parts in zip(tensors, data, strict=True):
-            written = 0
-            for part in parts:
-                hashing = hasher.submit(digest.update, part)
-                out.write(part)
-                hashing.result()
-                written += len(part)
+            written = sum(out.write(part) for part in parts)
             if written != tensor.nbytes:
                 raise RuntimeError(f"{tensor.name}: {written} bytes instead of {tensor.nbytes}")
-            padding = bytes(padded(written) - written)
-            out.write(padding)
-            digest.update(padding)
-            total += written + len(padding)
-    return digest.hexdigest(), total
+            out.write(bytes(padded(written) - written))
 
 
 def _header(entries: Iterable[Entry], tensors: Sequence[TensorInfo]) -> bytes:
-    """All that stands before the first tensor."""
+    """All bytes before the first tensor."""
     writer = GGUFWriter(None, MODEL_TYPE)
     for entry in entries:
         writer.add_key_value(entry.key, entry.value, entry.kind)
@@ -171,7 +157,7 @@ def _header(entries: Iterable[Entry], tensors: Sequence[TensorInfo]) -> bytes:
         kind = GGMLQuantizationType(tensor.kind.value)
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, raw_dtype=kind)
     header = io.BytesIO()
-    # As if it had opened a file.
+    # GGUFWriter writes to files that it opens itself.
     opened: Any = writer
     opened.fout, opened.state = [header], WriterState.EMPTY
     writer.write_header_to_file()

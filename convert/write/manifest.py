@@ -1,16 +1,14 @@
-"""manifest.json of a bundle: what is in it, from what and how it was made. It holds no times, paths or host names."""
+"""manifest.json of a bundle: its files, its source and its recipe. It holds no times, paths or host names."""
 
 import hashlib
 import importlib.metadata
 import json
 import platform
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..report.quality import FILE as QUALITY_FILE
-from ..weights import ggml
+from ..quantize import ggml
 
 FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
@@ -22,51 +20,15 @@ REPAIR_FILE = "repair.gguf"
 SCHEMA = 1
 
 
-@dataclass(frozen=True, slots=True)
-class BundleFile:
-    """Hex SHA-256 and size in bytes of one file of the bundle."""
-
-    sha256: str
-    nbytes: int
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """The `files` of the manifest: SHA-256 (hex) and size in bytes of all files in the folder."""
+    return {path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in folder.iterdir()}
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """The fields of contract section 6; `quality` is None where nothing was measured."""
-
-    name: str
-    version: int
-    architecture: str
-    quantization: str
-    licence: str | None
-    files: dict[str, BundleFile]
-    source_files: dict[str, str]
-    revision: str | None
-    types: dict[str, str]
-    context_length: int
-    chat_template_sha256: str | None
-    quality: dict[str, Any] | None = None
-    imatrix_sha256: str | None = None
-
-    def encode(self) -> bytes:
-        """Canonical JSON: sorted keys, no spaces, UTF-8. Equal manifests have equal bytes; these get signed."""
-        value = {
-            "schema": SCHEMA,
-            "name": self.name,
-            "version": self.version,
-            "architecture": self.architecture,
-            "quantization": self.quantization,
-            "licence": self.licence,
-            "files": {name: {"sha256": file.sha256, "bytes": file.nbytes} for name, file in self.files.items()},
-            "source": {"files": self.source_files, "revision": self.revision},
-            "recipe": {"types": self.types, "imatrix_sha256": self.imatrix_sha256},
-            "tools": tools(),
-            "context_length": self.context_length,
-            "chat_template_sha256": self.chat_template_sha256,
-            "quality": self.quality,
-        }
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return text.encode("utf-8")
+def encode_manifest(manifest: dict[str, Any]) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, UTF-8. Equal manifests have equal bytes; these are signed."""
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8")
 
 
 def sha256_of(path: Path) -> str:
@@ -75,17 +37,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def measured(folder: Path) -> dict[str, Any] | None:
-    """Of the quality.json in a bundle's folder what tells of the whole model; None if there is none."""
-    path = folder / QUALITY_FILE
-    if not path.is_file():
-        return None
-    quality = json.loads(path.read_bytes())
-    return {name: quality[name] for name in ("reference", "texts", "divergence", "perplexity", "tasks")}
-
-
 def tools() -> dict[str, str]:
-    """Versions of what shaped the bytes.
+    """Versions of everything that shapes the bytes.
 
     The quantizers' rounding depends on how they were compiled (fused multiply-add differs between x86 and ARM builds),
     so equal bytes are promised only for an equal library on an equal machine type.

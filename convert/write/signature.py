@@ -1,6 +1,6 @@
-"""The keys that a manifest is signed with and checked by, in files as openssl writes them.
+"""Keys that sign and check a manifest, in PEM files as openssl writes them.
 
-The library is imported only where a key is given.
+The library is imported only if a key is given.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_agent.models.signatures import MAX_KEY_BYTES, KeyFileError, parse_public_key
-
+from ..agent import MAX_KEY_BYTES, KeyFileError, parse_public_key
 from ..errors import ConvertError, printable
 
 if TYPE_CHECKING:
@@ -27,10 +26,10 @@ def read_private_key(path: Path, option: str) -> Ed25519PrivateKey:
 
     pem = _read(path, option)
     if b"PUBLIC KEY-----" in pem and b"PRIVATE KEY-----" not in pem:
-        raise _fault(path, option, "holds a public key; to sign takes the private one")
+        raise _fault(path, option, "holds a public key; signing needs the private one")
     try:
         key = load_pem_private_key(pem, password=None)
-    except TypeError:  # it would take a password
+    except TypeError:  # it needs a password
         raise _fault(path, option, "is encrypted; `openssl pkey -in KEY.pem` writes it without a passphrase") from None
     except UnsupportedAlgorithm:
         key = None

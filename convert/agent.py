@@ -1,0 +1,74 @@
+"""All that the converter uses of the agent: the only module here that imports it."""
+
+from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
+from edge_agent.core.config_file import ConfigError
+from edge_agent.core.envelope import Envelope
+from edge_agent.core.errors import field_name, shown
+from edge_agent.core.messages import Refusal
+from edge_agent.core.protocol import Adapter, EngineSettings, Finish, Finished, Load, Refused, Run, Sampling, TaskPrefix
+from edge_agent.core.schemas import validator
+from edge_agent.core.strict_json import NotJsonError, parse_json
+from edge_agent.engine.backends import BackendError, load_backends
+from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate
+from edge_agent.engine.prompt.chat_template import fault_of as chat_template_fault
+from edge_agent.gguf.adapter import check_adapter
+from edge_agent.gguf.header import HeaderError, read_header
+from edge_agent.gguf.model import ModelFacts, read_model_facts
+from edge_agent.gguf.numbers import check_numbers
+from edge_agent.models import canaries
+from edge_agent.models.bundle import ManifestError, parse_manifest
+from edge_agent.models.canary_file import read_questions
+from edge_agent.models.signatures import MAX_KEY_BYTES, KeyFileError, parse_public_key, signature_fault
+from edge_agent.requests.task_tables import load_task_configs
+from edge_agent.requests.tasks import Task, output_of, with_built_in
+from edge_agent.worker.client import Worker, WorkerError
+from edge_agent.worker.client import started as started_worker
+
+__all__ = [
+    "MAX_KEY_BYTES",
+    "Adapter",
+    "BackendError",
+    "ChatError",
+    "ChatTemplate",
+    "ClassifyTask",
+    "ConfigError",
+    "EngineSettings",
+    "Envelope",
+    "ExtractTask",
+    "Finish",
+    "Finished",
+    "GenerateTask",
+    "HeaderError",
+    "KeyFileError",
+    "Load",
+    "ManifestError",
+    "ModelFacts",
+    "NotJsonError",
+    "Refusal",
+    "Refused",
+    "Run",
+    "Sampling",
+    "Task",
+    "TaskPrefix",
+    "Worker",
+    "WorkerError",
+    "canaries",
+    "chat_template_fault",
+    "check_adapter",
+    "check_numbers",
+    "field_name",
+    "load_backends",
+    "load_task_configs",
+    "output_of",
+    "parse_json",
+    "parse_manifest",
+    "parse_public_key",
+    "read_header",
+    "read_model_facts",
+    "read_questions",
+    "shown",
+    "signature_fault",
+    "started_worker",
+    "validator",
+    "with_built_in",
+]

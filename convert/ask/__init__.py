@@ -1,1 +1,0 @@
-"""Asks a finished model as the agent does on a board: by its tasks and its worker."""

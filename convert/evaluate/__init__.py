@@ -1,0 +1,1 @@
+"""Judges a finished model: against its reference on texts, on labelled examples of tasks, and by recording canaries."""

@@ -1,0 +1,161 @@
+"""Canaries: requests that the finished model answers here, so that a board can check that it answers them alike."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..agent import Finish, Finished, GenerateTask, Run, Sampling, Task, Worker, output_of, read_questions
+from ..agent import canaries as canary_format
+from ..errors import ConvertError, printable
+from ..progress import Progress
+from ..write.manifest import CANARIES_FILE
+from .requests import Request, Requests, read_requests, read_tasks
+from .worker import Adapted, open_worker
+
+TOLERANCES = canary_format.Tolerances(score=0.1, number=0.01)
+# Only the beginning of a text is recorded: behind it, a board may write another text that is as good.
+_TEXT_TOKENS = 16
+_LEAST_TEXT_BYTES = 8
+# A sampled answer differs from the most probable one only where a token is at least half as probable as the best; at
+# this temperature it differs there nearly half of the time.
+_PROBES = [Sampling(temperature=2.0, min_p=0.5, seed=seed) for seed in (1, 2, 3)]
+# With fewer of our own, a damaged model might answer all of them by chance.
+_FEWEST = 6
+_FOLDER = Path(__file__).parents[1] / "texts" / "canaries"
+
+
+def own_requests() -> Requests:
+    """The included requests, for any model that follows instructions."""
+    return read_requests(_FOLDER / "requests.jsonl", read_tasks(_FOLDER / "tasks.toml"))
+
+
+def read_canary_requests(path: Path, tasks: dict[str, Task]) -> Requests:
+    """A user's requests. Raises ConvertError."""
+    requests, most = read_requests(path, tasks), canary_format.MAX_CANARIES
+    if (count := len(requests.requests)) > most:
+        raise ConvertError(f"{printable(str(path))}: {count} requests, at most {most} are allowed")
+    return requests
+
+
+def record_canaries(
+    model: Adapted, requests: Requests | None, folder: Path, progress: Progress
+) -> tuple[int, list[str]]:
+    """Writes the answers of the model into the folder of its bundle; returns their number and warnings.
+
+    requests: None = our own; a model that cannot answer these has no canaries. Otherwise raises ConvertError.
+    """
+    try:
+        found, left_out = ask(model, requests or own_requests(), progress)
+        if found is None:
+            raise ConvertError(f"the model answers none of the requests: {left_out[0]}")
+        data = found.encode()
+        if len(data) > canary_format.MAX_BYTES:
+            raise ConvertError(f"{CANARIES_FILE}: {len(data)} bytes, at most {canary_format.MAX_BYTES} are allowed")
+    except (ConvertError, OSError) as error:
+        if requests is not None:
+            raise ConvertError(f"canaries cannot be recorded: {error}") from error
+        return 0, [f"the bundle has no canaries: {error}"]
+    (folder / CANARIES_FILE).write_bytes(data)
+    count = len(found.canaries)
+    if requests is not None:
+        return count, [f"canary left out: {reason}" for reason in left_out]
+    # Some of our own may have close answers for a model; a warning about each would not help.
+    return count, [f"the bundle has only {count} canaries: {left_out[0]}"] if left_out and count < _FEWEST else []
+
+
+def ask(model: Adapted, requests: Requests, progress: Progress) -> tuple[canary_format.Canaries | None, list[str]]:
+    """The canaries with the model's answers, None if there are none; and why requests were left out.
+
+    Raises ConvertError if the model cannot run.
+    """
+    found: list[tuple[Task, canary_format.Canary]] = []
+    left_out: list[str] = []
+    with open_worker(model, [task.prefix() for task in requests.tasks.values()]) as worker:
+        for number, request in enumerate(requests.requests):
+            progress("recording answers", number / len(requests.requests))
+            task = _shortened(request.task)
+            canary = _canary(worker, task, request)
+            if isinstance(canary, str):
+                left_out.append(f"{request.where}: {printable(canary)}")
+            else:
+                found.append((task, canary))
+    if not found:
+        return None, left_out
+    recorded = canary_format.Canaries(
+        schema=canary_format.SCHEMA,
+        tolerances=TOLERANCES,
+        tasks={task.name: task.config for task, _ in found},
+        canaries=tuple(canary for _, canary in found),
+    )
+    return recorded, left_out
+
+
+def differences(folder: Path, model: Adapted, progress: Progress) -> list[str]:
+    """How the answers of a bundle's model differ from the recorded ones. Raises ConvertError."""
+    try:
+        questions = read_questions(folder / CANARIES_FILE)
+    except canary_format.CanaryError as error:
+        raise ConvertError(printable(str(error), limit=1000)) from None
+    except OSError as error:
+        raise ConvertError(f"{CANARIES_FILE}: cannot be read: {error.strerror}") from None
+    found = []
+    with open_worker(model, questions.prefixes) as worker:
+        for index in range(len(questions.canaries)):
+            progress("asking again", index / len(questions.canaries))
+            found.append(questions.difference(index, worker.ask(questions.run(index, index))))
+    return [difference for difference in found if difference is not None]
+
+
+def _shortened(task: Task) -> Task:
+    if not isinstance(task.config, GenerateTask):
+        return task
+    most = min(task.config.max_tokens, _TEXT_TOKENS)
+    return replace(task, config=task.config.model_copy(update={"max_tokens": most}))
+
+
+def _canary(worker: Worker, task: Task, request: Request) -> canary_format.Canary | str:
+    """The request with its answer, or why there is none."""
+    value = request.fields["input"]
+    run = canary_format.canary_run(task, value, 0)
+    event = worker.ask(run)
+    if not isinstance(event, Finished):
+        return event.message
+    answer = _answer(worker, run, event)
+    if isinstance(answer, str):
+        return answer
+    crc32 = event.prompt_crc32
+    prompt = None if crc32 is None else canary_format.Prompt(tokens=event.prompt_tokens, crc32=crc32)
+    return canary_format.Canary(task=task.name, input=value, answer=answer, prompt=prompt)
+
+
+def _answer(worker: Worker, run: Run, event: Finished) -> canary_format.Answer | str:
+    """The part of the answer that does not depend on close choices, or why there is none."""
+    if event.scores is not None:
+        return canary_format.Answer(scores={label: round(score, 3) for label, score in event.scores.items()})
+    probes = [worker.ask(replace(run, sampling=sampling)) for sampling in _PROBES]
+    answers = [output_of(probe, 0.0) for probe in (event, *probes) if isinstance(probe, Finished)]
+    if len(answers) <= len(_PROBES):
+        return "the answer depends on close choices"
+    if event.finish is Finish.SCHEMA:
+        values = _same_values(answers)
+        return canary_format.Answer(values=values) if values else "every field of the answer depends on close choices"
+    beginning = _same_beginning([str(answer) for answer in answers])
+    if len(beginning.encode()) < _LEAST_TEXT_BYTES:
+        return f"the answer depends on close choices after its first {len(beginning)} characters"
+    return canary_format.Answer(beginning=beginning)
+
+
+def _same_values(answers: Sequence[Any]) -> dict[str, Any]:
+    """The fields that are the same in all answers."""
+    return {
+        name: value
+        for name, value in answers[0].items()
+        if all(canary_format.is_near(other.get(name), value, TOLERANCES.number) for other in answers)
+    }
+
+
+def _same_beginning(texts: Sequence[str]) -> str:
+    shortest = min(texts, key=len)
+    ends = (at for at, character in enumerate(shortest) if any(text[at] != character for text in texts))
+    return shortest[: next(ends, len(shortest))]

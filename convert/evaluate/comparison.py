@@ -1,0 +1,135 @@
+"""A model against its unquantized reference, on texts that nothing was tuned on."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from zipfile import BadZipFile
+
+import numpy as np
+
+from ..errors import ConvertError, printable
+from ..measure.cache import read_cached, replaced_file, write_cached
+from ..measure.divergence import Differences, Predictions, compare, load, predict, save
+from ..measure.runner import Runner
+from ..measure.texts import Texts, chunks
+from ..plan import Plan, make_plan
+from ..progress import Progress
+from ..quantize.recipe import Quantization
+from ..quantize.targets import Target
+from ..read.gguf import model_facts
+from ..report.quality import Comparison, Divergence, EvaluationTexts, Perplexity, Reference, Size
+from ..write.manifest import MODEL_FILE, sha256_of
+from .worker import Adapted
+
+# About 4 000 positions: the mean is then known within some percent.
+EVALUATION_CHUNKS = 16
+# What the report compares a bundle with.
+PLAIN = (Quantization.Q4_0, Quantization.IQ4_NL, Quantization.Q4_K_M, Quantization.Q8_0)
+_Z95 = 1.96
+
+
+def compare_models(
+    model: Adapted, reference: Adapted, kind: str, texts: Texts, *, work: Path, progress: Progress
+) -> Comparison:
+    """kind: the reference's type, such as BF16; work: the cache of its predictions.
+
+    Raises ConvertError if a model cannot run or computes no finite numbers, or if their vocabularies differ.
+    """
+    own, other = model_facts(model.model).tokens, model_facts(reference.model).tokens
+    if own != other:
+        raise ConvertError(
+            f"{printable(str(model.model))}: has a vocabulary of {own} tokens, the reference "
+            f"{printable(str(reference.model))} one of {other}; only models of the same vocabulary can be compared"
+        )
+    sha256 = sha256_of(reference.model)
+    progress("measuring the reference", 0.0)
+    predictions = _predictions(reference, work / f"{sha256[:16]}-{_cache_key(reference, texts)}.npz", texts)
+    progress("measuring the model", 0.5)
+    with Runner(model.model, model.adapters) as runner:
+        positions = compare(runner, predictions)
+    return Comparison(
+        reference=Reference(file_sha256=sha256, type=kind),
+        texts=EvaluationTexts(
+            name=texts.name,
+            sha256=texts.sha256,
+            tokens=sum(len(one.tokens) for one in predictions),
+            positions=len(positions.divergence),
+        ),
+        divergence=_divergence(positions),
+        perplexity=_perplexity(positions),
+    )
+
+
+def plain_sizes(
+    own: Plan, target: Target, reference: Adapted, texts: Texts, *, work: Path, progress: Progress
+) -> list[Size]:
+    """The types of PLAIN as `--type` alone makes them, each written, measured and removed again.
+
+    The adapters of the reference are applied to all of them; work: the cache of the divergences.
+    """
+    cached = work / f"plain-{_cache_key(reference, texts)}.json"
+    divergences: dict[str, float] = read_cached(cached) or {}
+    sizes = []
+    for at, quantization in enumerate(PLAIN):
+        progress(f"comparing with {quantization.value}", at / len(PLAIN))
+        plan = make_plan(own.model, quantization, name=own.name, licence=own.licence)
+        if quantization.name not in divergences:
+            with TemporaryDirectory(dir=work, prefix="plain-") as folder:
+                model = Adapted(Path(folder) / MODEL_FILE, reference.adapters)
+                plan.write(model.model)
+                found = compare_models(model, reference, "BF16", texts, work=work, progress=lambda *_: None)
+            divergences[quantization.name] = found.divergence.mean
+            write_cached(cached, divergences)
+        sizes.append(
+            Size(
+                name=f"--type {quantization.value}",
+                bytes=plan.file_bytes,
+                ram_bytes=plan.ram_bytes(target),
+                divergence=divergences[quantization.name],
+                is_own=False,
+            )
+        )
+    return sizes
+
+
+def _cache_key(reference: Adapted, texts: Texts) -> str:
+    return f"{reference.cache_key}{texts.sha256[:16]}"
+
+
+def _predictions(reference: Adapted, cached: Path, texts: Texts) -> list[Predictions]:
+    try:
+        return load(cached)
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+        pass  # missing or damaged
+    with Runner(reference.model, reference.adapters) as runner:
+        found = predict(runner, chunks(texts, runner, seed=0, most=EVALUATION_CHUNKS))
+    with replaced_file(cached) as draft:
+        save(draft, found)
+    return found
+
+
+def _divergence(positions: Differences) -> Divergence:
+    values = positions.divergence
+    median, p90, p99 = (float(value) for value in np.percentile(values, [50, 90, 99]))
+    return Divergence(
+        mean=positions.mean,
+        error=float(values.std() / len(values) ** 0.5),
+        median=median,
+        p90=p90,
+        p99=p99,
+        max=float(np.max(values)),
+        top1_agreement=float(positions.agrees.mean()),
+    )
+
+
+def _perplexity(positions: Differences) -> Perplexity:
+    """The interval of the ratio follows from the changes at each position, which scatter less than the perplexities."""
+    change = -positions.next_log_change
+    mean, error = float(change.mean()), float(change.std() / len(change) ** 0.5)
+    own = float(np.exp(-positions.next_log.mean()))
+    return Perplexity(
+        ratio=float(np.exp(mean)),
+        low=float(np.exp(mean - _Z95 * error)),
+        high=float(np.exp(mean + _Z95 * error)),
+        own=own,
+        reference=own / float(np.exp(mean)),
+    )

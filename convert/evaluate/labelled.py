@@ -1,0 +1,117 @@
+"""Task accuracy: the share of a user's labelled examples that a model answers right, through the agent's own code."""
+
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ..agent import (
+    ClassifyTask,
+    ExtractTask,
+    Finished,
+    Refused,
+    Task,
+    canaries,
+    field_name,
+    output_of,
+    shown,
+    validator,
+)
+from ..measure.cache import read_cached, write_cached
+from ..progress import Progress, part_of
+from ..report.quality import TaskAccuracy
+from .requests import Request, Requests, read_requests
+from .worker import Adapted, open_worker
+
+
+def read_labelled(path: Path, tasks: dict[str, Task]) -> Requests:
+    """Lines of `{"task": …, "input": …, "answer": …}`, the answer a label or an object.
+
+    Raises ConvertError, also for an answer that the task can never give, and for tasks of the kind `generate`, whose
+    answers are neither right nor wrong.
+    """
+    examples = read_requests(path, tasks)
+    for example in examples.requests:
+        if (fault := _answer_fault(example)) is not None:
+            raise example.error(fault)
+    return examples
+
+
+def measure_accuracy(
+    model: Adapted, reference: Adapted, reference_sha256: str, examples: Requests, *, work: Path, progress: Progress
+) -> tuple[TaskAccuracy, ...]:
+    """The share of right answers of both models. work: the cache of the reference's answers. Raises ConvertError."""
+    cached = work / f"{reference_sha256[:16]}-{reference.cache_key}{examples.sha256[:16]}.json"
+    of_reference = read_cached(cached)
+    if not isinstance(of_reference, list) or len(of_reference) != len(examples.requests):
+        of_reference = _right_answers(reference, examples, part_of(progress, 0.0, 0.5))
+        write_cached(cached, of_reference)
+    of_model = _right_answers(model, examples, part_of(progress, 0.5, 1.0))
+    pairs: dict[str, list[tuple[bool, bool]]] = {}
+    for example, own, other in zip(examples.requests, of_model, of_reference, strict=True):
+        pairs.setdefault(example.task.name, []).append((own, bool(other)))
+    return tuple(_accuracy(examples.tasks[name], found) for name, found in pairs.items())
+
+
+def _accuracy(task: Task, pairs: list[tuple[bool, bool]]) -> TaskAccuracy:
+    """pairs: for each example, whether the model and whether the reference is right."""
+    count = Counter(pairs)
+    both, gained, lost = count[True, True], count[True, False], count[False, True]
+    return TaskAccuracy(
+        name=task.name,
+        kind=task.kind,
+        examples=len(pairs),
+        accuracy=(both + gained) / len(pairs),
+        reference_accuracy=(both + lost) / len(pairs),
+        gained=gained,
+        lost=lost,
+    )
+
+
+def is_right(output: Any, answer: Any) -> bool:
+    """Whether the label is the same, or all listed fields of the object are; other fields do not count."""
+    if isinstance(answer, dict) and isinstance(output, dict):
+        return all(name in output and canaries.is_near(output[name], value, 0.0) for name, value in answer.items())
+    return canaries.is_near(output, answer, 0.0)
+
+
+def _answer_fault(example: Request) -> str | None:
+    """Why the model can never give this answer."""
+    if "answer" not in example.fields:
+        return "answer: required, but missing"
+    answer = example.fields["answer"]
+    match example.task.config:
+        case ClassifyTask(labels=labels):
+            known = {unicodedata.normalize("NFC", label) for label in labels}
+            if not isinstance(answer, str) or unicodedata.normalize("NFC", answer) not in known:
+                return f"answer: should be one of {', '.join(labels)} (got {shown(answer)})"
+        case ExtractTask(output_schema=schema):
+            if not isinstance(answer, dict) or not answer:
+                return f"answer: should be an object with the fields that count (got {shown(answer)})"
+            # Fields that are not listed do not count, so they are not missing either.
+            error = next(validator({**schema, "required": []}).iter_errors(answer), None)
+            if error is not None:
+                return f"{field_name(('answer', *error.absolute_path))}: {error.message}"
+            known = set(schema.get("properties", answer))
+            if unknown := sorted(answer.keys() - known):
+                return f"answer: has {shown(unknown)}; the schema's fields are {', '.join(sorted(known))}"
+        case _:
+            return (
+                f"task: {shown(example.task.name)} is of the kind generate, whose answers are not judged; "
+                "allowed are tasks of the kinds classify and extract"
+            )
+    return None
+
+
+def _right_answers(model: Adapted, examples: Requests, progress: Progress) -> list[bool]:
+    """Whether each answer is right; an answer that is not valid, or not sure enough, is not."""
+    found = []
+    with open_worker(model, [task.prefix() for task in examples.tasks.values()]) as worker:
+        for number, example in enumerate(examples.requests):
+            progress("answering the labelled examples", number / len(examples.requests))
+            event = worker.ask(example.run(number))
+            if isinstance(event, Refused):
+                raise example.error(event.message)
+            output = output_of(event, example.task.min_score) if isinstance(event, Finished) else None
+            found.append(is_right(output, example.fields["answer"]))
+    return found

@@ -1,0 +1,94 @@
+"""A user's requests, one JSON object per line, for tasks of an agent's configuration."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..agent import (
+    ConfigError,
+    Envelope,
+    NotJsonError,
+    Refusal,
+    Run,
+    Task,
+    load_task_configs,
+    parse_json,
+    shown,
+    with_built_in,
+)
+from ..errors import ConvertError, printable
+from ..read.text_file import check_regular, numbered_lines, read_text
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """where: file and line, for messages; fields: everything in the line."""
+
+    where: str
+    task: Task
+    fields: dict[str, Any]
+
+    def run(self, number: int) -> Run:
+        """The request to the worker. Raises Refusal."""
+        return self.task.run(number, Envelope(input=self.fields["input"]))
+
+    def error(self, message: str) -> ConvertError:
+        return ConvertError(f"{self.where}: {printable(message, limit=1000)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """sha256: hex, of the file's content and the definitions of its tasks."""
+
+    sha256: str
+    requests: list[Request]
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The tasks of the requests, by name."""
+        return {request.task.name: request.task for request in self.requests}
+
+
+def read_tasks(path: Path) -> dict[str, Task]:
+    """The [tasks.NAME] tables of an agent's configuration, or a .json with tasks by name. Raises ConvertError."""
+    check_regular(path)
+    try:
+        return with_built_in(load_task_configs(path))
+    except ConfigError as error:
+        raise ConvertError(printable(str(error), limit=2000)) from None
+
+
+def read_requests(path: Path, tasks: dict[str, Task]) -> Requests:
+    """Lines of `{"task": …, "input": …}`; other keys are kept in `fields`. Raises ConvertError."""
+    data, text = read_text(path)
+    lines = numbered_lines(text)
+    if not lines:
+        raise ConvertError(f"{printable(str(path))}: holds no requests")
+    found = [_request(line, f"{printable(str(path))}:{number}", tasks) for number, line in lines]
+    definitions = [repr(tasks[name]) for name in sorted({request.task.name for request in found})]
+    digest = hashlib.sha256(data + "\n".join(definitions).encode())
+    return Requests(digest.hexdigest(), found)
+
+
+def _request(line: str, where: str, tasks: dict[str, Task]) -> Request:
+    try:
+        fields = parse_json(line)
+    except NotJsonError as error:
+        raise ConvertError(f"{where}: not JSON: {printable(str(error))}") from None
+    if not isinstance(fields, dict):
+        raise ConvertError(f"{where}: should be an object with task and input (got {shown(fields)})")
+    for name in ("task", "input"):
+        if name not in fields:
+            raise ConvertError(f"{where}: {name}: required, but missing")
+    name, value = fields["task"], fields["input"]
+    if not isinstance(name, str) or name not in tasks:
+        raise ConvertError(f"{where}: task: should be one of {printable(', '.join(tasks))} (got {shown(name)})")
+    if not isinstance(value, str | dict | list):
+        raise ConvertError(f"{where}: input: should be a string, an object or an array (got {shown(value)})")
+    request = Request(where, tasks[name], fields)
+    try:
+        request.run(0)
+    except Refusal as error:
+        raise request.error(error.error.message) from None
+    return request

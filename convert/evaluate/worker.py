@@ -1,0 +1,56 @@
+"""A model that answers requests in the agent's own worker process, with the adapters that belong to it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..agent import Adapter, EngineSettings, Load, TaskPrefix, Worker, WorkerError, started_worker
+from ..errors import ConvertError, printable
+from ..read.gguf import model_facts
+from ..write.manifest import ADAPTER_FILE, REPAIR_FILE, sha256_of
+
+# The same on every machine: in long contexts the last bits of an answer depend on the number of threads.
+_SETTINGS = EngineSettings(max_active=1, threads=2, prefill_threads=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """A GGUF model and the adapters that are applied to it."""
+
+    model: Path
+    adapters: Sequence[Path] = ()
+
+    @classmethod
+    def from_bundle(cls, folder_or_model: Path, model: Path) -> "Adapted":
+        """The model of a bundle with the adapters beside it; a bare .gguf has none."""
+        names = (ADAPTER_FILE, REPAIR_FILE) if folder_or_model.is_dir() else ()
+        return cls(model, [path for name in names if (path := model.with_name(name)).is_file()])
+
+    @property
+    def user_adapters(self) -> list[Path]:
+        """The adapters that the unquantized model needs for a comparison: the user's, and no repair."""
+        return [path for path in self.adapters if path.name == ADAPTER_FILE]
+
+    @property
+    def cache_key(self) -> str:
+        """Names the adapters in the name of a cached file."""
+        return "".join(f"{sha256_of(path)[:16]}-" for path in self.adapters)
+
+
+@contextmanager
+def open_worker(model: Adapted, prefixes: Iterable[TaskPrefix]) -> Iterator[Worker]:
+    """A worker for one request at a time. It caches and measures nothing, so each run is the same.
+
+    Raises ConvertError if the model cannot run.
+    """
+    model_facts(model.model)
+    adapters = tuple(Adapter(path=str(path), sha256=sha256_of(path)) for path in model.adapters)
+    load = Load(model_path=str(model.model), settings=_SETTINGS, adapters=adapters, tasks=tuple(prefixes))
+    try:
+        with started_worker(load) as worker:
+            worker.ready()
+            yield worker
+    except WorkerError as error:
+        message = printable(str(error), limit=1000)
+        raise ConvertError(f"{printable(str(model.model))} cannot run: {message}") from error

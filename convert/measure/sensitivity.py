@@ -1,0 +1,280 @@
+"""How much each matrix loses as each type: what `--budget` allocates by. START HERE for rounding with error feedback.
+
+The BF16 reference runs on the calibration texts once, to record what its matrices are multiplied with. Each matrix is
+then rounded, with error feedback, to each of its types. For `--budget` it also replaces the matrix of the reference,
+alone, as the smallest type, and the divergence of the model from itself is measured. All results are kept in a folder,
+so that the next budget takes seconds.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from ..allocate import Option
+from ..progress import Progress, part_of
+from ..quantize import ggml
+from ..quantize.feedback import Feedback, loss
+from ..quantize.ggml import GgmlType, row_bytes
+from ..quantize.quantizer import processors
+from ..read.tensors import TOKEN_EMBD, ModelTensor
+from ..write.manifest import IMPORTANCE_FILE
+from .cache import read_cached, replaced_file, write_cached
+from .divergence import compare, predict
+from .importance import Importance
+from .moments import input_of, second_moments
+from .runner import CHUNK_TOKENS, Floats, Runner
+from .texts import Texts, chunks
+
+# About 12 000 tokens.
+CALIBRATION_CHUNKS = 24
+# Divergences are measured on a text that was not tuned on. Its first part is context only.
+_CONTEXT_SHARE = 0.125
+# The model runs on these tokens once per matrix; twice as many chose no better types for a 0.5B.
+_MEASURED_TOKENS = 128
+# Limits the memory for moments; a larger model runs several times.
+_MOMENTS_BYTES = 3 << 30
+_SLAB_ELEMENTS = 8 << 20
+# The embedding is also looked up, where all columns count alike: a share of the mean moment for each.
+_EMBEDDING_RIDGE = 0.1
+# The share of the time for rounding, if divergences are measured too.
+_ROUNDING_SHARE = 0.6
+_FILE, _ENCODED = "measured.json", "encoded"
+
+# The types that each matrix may get, by its name.
+Kinds = Mapping[str, Sequence[GgmlType]]
+# Name of a matrix → type → a number.
+Figures = dict[str, dict[GgmlType, float]]
+
+
+@dataclass(slots=True)
+class Sensitivities:
+    """losses: of each matrix rounded to each type; divergences: of the model with only that matrix rounded, in nats."""
+
+    folder: Path
+    losses: Figures = field(default_factory=dict)
+    divergences: Figures = field(default_factory=dict)
+
+    def load(self) -> None:
+        """Takes what the folder holds; nothing from a damaged file."""
+        try:
+            value = read_cached(self.folder / _FILE)
+            self.losses, self.divergences = _figures(value["losses"]), _figures(value["divergences"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            self.losses, self.divergences = {}, {}
+
+    def save(self) -> None:
+        figures = {"losses": self.losses, "divergences": self.divergences}
+        write_cached(
+            self.folder / _FILE,
+            {
+                part: {name: {k.name: x for k, x in one.items()} for name, one in of.items()}
+                for part, of in figures.items()
+            },
+        )
+
+    @property
+    def importance(self) -> Path:
+        """The importance matrix, in llama.cpp's format."""
+        return self.folder / IMPORTANCE_FILE
+
+    def encoded(self, name: str, kind: GgmlType) -> Path:
+        """The file of a matrix encoded as this type, row after row."""
+        return self.folder / _ENCODED / f"{name}.{kind.name}"
+
+    def is_encoded(self, tensor: ModelTensor, kind: GgmlType) -> bool:
+        """Whether the matrix was rounded to this type, and its file is there."""
+        path = self.encoded(tensor.name, kind)
+        nbytes = tensor.rows * row_bytes(kind, tensor.columns)
+        return kind in self.losses.get(tensor.name, {}) and path.is_file() and path.stat().st_size == nbytes
+
+    def options(self, tensor: ModelTensor, kinds: Sequence[GgmlType]) -> list[Option]:
+        """The cost of each type. The divergence of the first was measured; the others are scaled by their losses, because
+        both are quadratic in the error."""
+        measured, losses = self.divergences[tensor.name][kinds[0]], self.losses[tensor.name]
+        smallest = losses[kinds[0]]
+        return [
+            Option(
+                kind=kind,
+                nbytes=tensor.rows * row_bytes(kind, tensor.columns),
+                divergence=measured * losses[kind] / smallest if smallest > 0 else 0.0,
+                is_measured=kind is kinds[0],
+            )
+            for kind in kinds
+        ]
+
+
+def _figures(value: Any) -> Figures:
+    found = {name: {GgmlType[kind]: float(x) for kind, x in figures.items()} for name, figures in value.items()}
+    if not all(math.isfinite(x) for figures in found.values() for x in figures.values()):
+        raise ValueError("not a measurement")
+    return found
+
+
+def measure_sensitivities(
+    reference: Path,
+    matrices: Sequence[ModelTensor],
+    kinds: Kinds,
+    texts: Texts,
+    progress: Progress,
+    *,
+    seed: int,
+    has_divergences: bool,
+) -> Sensitivities:
+    """Rounds all matrices to all their types, and measures the divergence of the first type of each.
+
+    reference: the BF16 model; results in its folder for the same texts and seed are used again. They do not depend on
+    the number of processors. Raises ConvertError.
+    """
+    name = hashlib.sha256(f"{texts.sha256}, {seed}".encode()).hexdigest()
+    found = Sensitivities(reference.parent / name[:16])
+    found.load()
+    missing = {
+        tensor.name: [kind for kind in kinds[tensor.name] if not found.is_encoded(tensor, kind)] for tensor in matrices
+    }
+    unmeasured = [
+        tensor
+        for tensor in matrices
+        if has_divergences and kinds[tensor.name][0] not in found.divergences.get(tensor.name, {})
+    ]
+    is_rounding = any(missing.values()) or not found.importance.is_file()
+    if not is_rounding and not unmeasured:
+        return found
+    progress("loading", 0.0)
+    with (
+        Runner(reference, is_writable=True) as runner,
+        # For numpy's products, whose sums would depend on the number of threads: whole matrices are shared out instead.
+        threadpool_limits(1, "blas"),
+    ):
+        *seen, unseen = chunks(texts, runner, seed=seed, most=CALIBRATION_CHUNKS + 1)
+        if is_rounding:
+            part = part_of(progress, 0.0, _ROUNDING_SHARE if unmeasured else 1.0)
+            is_first = not found.importance.is_file()
+            to_round = [tensor for tensor in matrices if is_first or missing[tensor.name]]
+            squares = _round(runner, seen or [unseen], to_round, missing, found, progress=part)
+            if is_first:
+                _write_importance(found.importance, texts.name, len(seen) or 1, squares)
+        if unmeasured:
+            part = part_of(progress, _ROUNDING_SHARE, 1.0)
+            _measure_divergences(runner, unseen[:_MEASURED_TOKENS], unmeasured, kinds, found, progress=part)
+    found.save()
+    return found
+
+
+def _round(
+    runner: Runner,
+    texts: Sequence[Sequence[int]],
+    matrices: Sequence[ModelTensor],
+    kinds: Kinds,
+    found: Sensitivities,
+    *,
+    progress: Progress,
+) -> dict[str, Floats]:
+    """Encodes the matrices as these types; returns the summed squares of their inputs."""
+    parts = list(_parts(matrices))
+    squares: dict[str, Floats] = {}
+    done, steps = 0, len(parts) * len(texts) + sum(map(len, parts))
+
+    def step(what: str) -> None:
+        nonlocal done
+        done += 1
+        progress(what, done / steps)
+
+    for part in parts:
+        names = [tensor.name for tensor in part]
+        moments = second_moments(runner, texts, names, progress=lambda: step("calibrating"))
+        squares |= {name: np.diag(moments[same]).copy() for name in names if (same := input_of(name)) in moments}
+        groups: dict[str, list[ModelTensor]] = {}
+        for tensor in part:
+            groups.setdefault(input_of(tensor.name), []).append(tensor)
+
+        def encode(item: tuple[str, list[ModelTensor]], moments: dict[str, Floats] = moments) -> Figures:
+            return _encode(runner, item[1], moments.get(item[0]), kinds, found)
+
+        with ThreadPoolExecutor(processors(), thread_name_prefix="encode") as pool:
+            for losses in pool.map(encode, groups.items()):
+                for name, figures in losses.items():
+                    found.losses.setdefault(name, {}).update(figures)
+                    step(f"rounding {name}")
+    return squares
+
+
+def _write_importance(path: Path, name: str, count: int, squares: Mapping[str, Floats]) -> None:
+    counts = dict.fromkeys(squares, float(count * CHUNK_TOKENS))
+    with replaced_file(path) as draft:
+        Importance(squares, counts, datasets=(name,), chunks=count, chunk_tokens=CHUNK_TOKENS).write(draft)
+
+
+def _encode(
+    runner: Runner, tensors: Sequence[ModelTensor], moments: Floats | None, kinds: Kinds, found: Sensitivities
+) -> Figures:
+    """Encodes matrices with the same input as all their types; returns the losses."""
+    columns = tensors[0].columns
+    # A matrix that is only looked up is not multiplied with anything.
+    known = np.eye(columns, dtype=np.float32) if moments is None else moments
+    feedback = Feedback(known, ridge=_EMBEDDING_RIDGE) if tensors[0].name == TOKEN_EMBD else Feedback(known)
+    rows_per_slab = max(1, _SLAB_ELEMENTS // columns)
+    losses: Figures = {tensor.name: {} for tensor in tensors}
+    for tensor in tensors:
+        for kind in kinds[tensor.name]:
+            total = 0.0
+            with replaced_file(found.encoded(tensor.name, kind)) as draft, draft.open("wb") as file:
+                for first in range(0, tensor.rows, rows_per_slab):
+                    bits = runner.weights(tensor.name)[first : first + rows_per_slab]
+                    weights = np.empty(bits.shape, np.float32)
+                    ggml.load().bf16_to_f32(bits.ctypes.data, weights.ctypes.data, weights.size)
+                    encoded, decoded = feedback.encode(ggml.load(), weights, kind)
+                    total += loss(known, weights - decoded)
+                    file.write(encoded.data)
+            losses[tensor.name][kind] = total
+    return losses
+
+
+def _measure_divergences(
+    runner: Runner,
+    text: list[int],
+    tensors: Sequence[ModelTensor],
+    kinds: Kinds,
+    found: Sensitivities,
+    *,
+    progress: Progress,
+) -> None:
+    """The divergence of the model with only one matrix rounded, as the first of its types, for each."""
+    reference = predict(runner, [text], context_share=_CONTEXT_SHARE)
+    for at, tensor in enumerate(tensors):
+        progress(f"measuring {tensor.name}", at / len(tensors))
+        bits = runner.weights(tensor.name)
+        before, kind = bits.copy(), kinds[tensor.name][0]
+        encoded = np.fromfile(found.encoded(tensor.name, kind), np.uint8)
+        decoded = np.empty(bits.shape, np.float32)
+        ggml.load().dequantize(kind, encoded.ctypes.data, decoded.ctypes.data, decoded.size)
+        bits[:] = _to_bf16(decoded)
+        found.divergences.setdefault(tensor.name, {})[kind] = max(0.0, compare(runner, reference).mean)
+        bits[:] = before
+
+
+def _parts(matrices: Sequence[ModelTensor]) -> Iterator[list[ModelTensor]]:
+    """Groups of matrices whose moments fit into _MOMENTS_BYTES, at least one matrix each."""
+    part: list[ModelTensor] = []
+    held: dict[str, int] = {}
+    for tensor in matrices:
+        more = {input_of(tensor.name): 4 * tensor.columns**2}
+        if part and sum((held | more).values()) > _MOMENTS_BYTES:
+            yield part
+            part, held = [], {}
+        part.append(tensor)
+        held |= more
+    if part:
+        yield part
+
+
+def _to_bf16(numbers: Floats) -> Any:
+    """Rounded to the nearest, ties to even, as bits."""
+    bits = numbers.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

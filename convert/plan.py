@@ -1,0 +1,163 @@
+"""The plan of a GGUF file: every byte of it but the tensors' data, decided before anything is written."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+
+from gguf import size_label
+
+from .agent import HeaderError, read_model_facts
+from .errors import CheckpointError
+from .quantize import ggml
+from .quantize.ggml import GgmlType
+from .quantize.mix import mix_name
+from .quantize.quantizer import Quantizer, processors
+from .quantize.recipe import Quantization, tensor_types
+from .quantize.targets import Target, is_repacked
+from .read.model import Model
+from .read.tensors import OUTPUT, TOKEN_EMBD, ModelTensor
+from .write.gguf_file import (
+    Entry,
+    TensorInfo,
+    architecture_entries,
+    file_bytes,
+    general_entries,
+    tokenizer_entries,
+    write_gguf,
+)
+
+DEFAULT_NAME = "model"
+_COPY_BYTES = 1 << 20
+# Returns the file that holds a matrix encoded as this type.
+Encoded = Callable[[str, GgmlType], Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A model with the types of its tensors. infos: in the order of model.tensors."""
+
+    model: Model
+    quantization: Quantization
+    name: str
+    licence: str | None
+    infos: list[TensorInfo]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The metadata of the file."""
+        parameters = self.model.parameters
+        label, file_type = size_label(parameters, parameters, 0, 0), self.quantization.file_type
+        return [
+            *general_entries(self.name, self.licence, label, file_type, self.model.generation),
+            *architecture_entries(self.model.config),
+            *tokenizer_entries(self.model.tokenizer, self.model.templates),
+        ]
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of all tensors, without metadata and padding."""
+        return sum(info.nbytes for info in self.infos)
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the file."""
+        return file_bytes(self.entries, self.infos)
+
+    @property
+    def matrices(self) -> list[ModelTensor]:
+        """The tensors whose types can be chosen."""
+        return [tensor for tensor in self.model.tensors if tensor.is_quantizable]
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes that a decode step reads: every matrix, but only one row of an embedding that is no output matrix."""
+        return sum(info.nbytes for info in self._multiplied)
+
+    def ram_bytes(self, target: Target) -> int:
+        """Bytes that loading copies into anonymous memory for fast kernels of the target."""
+        return sum(info.nbytes for info in self._multiplied if is_repacked(target, info.kind, info.shape[0]))
+
+    @property
+    def _multiplied(self) -> list[TensorInfo]:
+        has_output = any(info.name == OUTPUT for info in self.infos)
+        return [info for info in self.infos if len(info.shape) > 1 and not (has_output and info.name == TOKEN_EMBD)]
+
+    @property
+    def matrix_bytes(self) -> dict[str, int]:
+        """Type name → bytes of the matrices of that type."""
+        nbytes = Counter[str]()
+        for info in self.infos:
+            if len(info.shape) > 1:
+                nbytes[info.kind.name] += info.nbytes
+        return dict(nbytes)
+
+    @property
+    def quantization_name(self) -> str:
+        """For the manifest: llama.cpp's name of the mix, or for AUTO the type of most bytes."""
+        return mix_name(self.matrix_bytes) if self.quantization is Quantization.AUTO else self.quantization.name
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Of all tensors, as llama.cpp counts them."""
+        return 8 * self.data_bytes / sum(prod(info.shape) for info in self.infos)
+
+    def histogram(self) -> dict[str, dict[str, int]]:
+        """Type name → number of tensors and their bytes."""
+        tensors, nbytes = Counter[str](), Counter[str]()
+        for info in self.infos:
+            tensors[info.kind.name] += 1
+            nbytes[info.kind.name] += info.nbytes
+        return {name: {"tensors": tensors[name], "bytes": nbytes[name]} for name in sorted(tensors)}
+
+    def with_types(self, types: Mapping[str, GgmlType]) -> "Plan":
+        """The same model with these types of its matrices."""
+        return replace(
+            self, infos=[_info(tensor, types.get(tensor.name, GgmlType.F32)) for tensor in self.model.tensors]
+        )
+
+    def write(
+        self, path: Path, *, encoded: Encoded | None = None, progress: Callable[[str, int], None] = lambda *_: None
+    ) -> None:
+        """Writes the GGUF file; progress is called with a tensor's name and the bytes written of it.
+
+        encoded: files of matrices that are already encoded. Raises CheckpointError for damaged weights, and for a model
+        that the agent would not open; ConvertError for weights that a type cannot hold.
+        """
+
+        def parts(tensor: ModelTensor, kind: GgmlType) -> Iterator[memoryview]:
+            stored = encoded(tensor.name, kind) if encoded is not None and tensor.is_quantizable else None
+            for part in quantizer.encode(tensor, kind) if stored is None else _file_parts(stored):
+                yield part
+                progress(tensor.name, len(part))
+
+        with Quantizer(ggml.load(), processors()) as quantizer:
+            data = (parts(tensor, info.kind) for tensor, info in zip(self.model.tensors, self.infos, strict=True))
+            write_gguf(path, self.entries, self.infos, data)
+        try:
+            read_model_facts(path)
+        except HeaderError as error:
+            raise CheckpointError(f"llama.cpp could not run the model of this checkpoint: {error}") from None
+
+
+def make_plan(model: Model, quantization: Quantization, *, name: str | None = None, licence: str | None = None) -> Plan:
+    """name, licence: default to those of the checkpoint. As AUTO, all matrices are BF16: see `Plan.with_types`."""
+    types = tensor_types(quantization, model.config, model.tensors)
+    return Plan(
+        model=model,
+        quantization=quantization,
+        name=name or model.config.origin or DEFAULT_NAME,
+        licence=licence or model.licence,
+        infos=[_info(tensor, types[tensor.name]) for tensor in model.tensors],
+    )
+
+
+def _info(tensor: ModelTensor, kind: GgmlType) -> TensorInfo:
+    return TensorInfo(tensor.name, kind, tensor.shape, tensor.rows * ggml.row_bytes(kind, tensor.columns))
+
+
+def _file_parts(path: Path) -> Iterator[memoryview]:
+    with path.open("rb") as file:
+        while part := file.read(_COPY_BYTES):
+            yield memoryview(part)

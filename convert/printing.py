@@ -1,0 +1,150 @@
+"""What the commands print on stdout."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .conversion import Job, Written
+from .errors import printable
+from .plan import Plan
+from .quantize.mix import mix_in_words
+from .read.gguf import model_facts
+from .report import numbers
+from .report.numbers import NO_BREAK, percent, ratio, significant
+from .report.quality import Comparison
+from .write.manifest import CANARIES_FILE, FILE, MODEL_FILE, SIGNATURE_FILE
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One object on one line."""
+    print(json.dumps(value, sort_keys=True))
+
+
+def print_plan(plan: Plan, job: Job, warnings: list[str], *, as_json: bool) -> None:
+    """Each tensor's type and bytes, and what the model takes on a board of the target."""
+    if as_json:
+        tensors = [
+            {"name": info.name, "type": info.kind.name, "shape": list(info.shape), "bytes": info.nbytes}
+            for info in plan.infos
+        ]
+        print_json(_facts(plan, job, warnings) | {"tensors": tensors})
+        return
+    width = max(len(info.name) for info in plan.infos)
+    for info in plan.infos:
+        print(f"{info.name:{width}}  {info.kind.name:6}  {info.nbytes:>12}")
+    _print_histogram(plan, job)
+
+
+def print_written(written: Written, plan: Plan, job: Job, folder: Path, seconds: float, *, as_json: bool) -> None:
+    """The bundle that was written into the folder."""
+    files = written.manifest["files"]
+    if as_json:
+        facts = {
+            "bundle": str(folder),
+            "canaries": written.canaries,
+            "files": files,
+            "manifest_sha256": written.manifest_sha256,
+            "peak_rss_bytes": _peak_rss_bytes(),
+            "seconds": round(seconds, 3),
+            "signed": written.is_signed,
+        }
+        print_json(_facts(plan, job, written.warnings) | facts)
+        return
+    licence = f"licence {printable(plan.licence)}" if plan.licence else "licence not stated"
+    print(
+        f"{printable(str(folder))}: {printable(plan.name)} version {job.version}, {plan.quantization_name}, {licence}"
+        f"{', signed' if written.is_signed else ''}"
+    )
+    _print_histogram(plan, job)
+    for name, file in sorted(files.items()):
+        print(f"{name}  {file['bytes']} bytes  sha256 {file['sha256']}")
+    print(f"canaries: {written.canaries or 'none'}")
+    print(f"{seconds:.1f} s")
+
+
+def print_comparison(found: Comparison) -> None:
+    """How far a model is from its reference, and what that means for tasks."""
+    divergence, perplexity = found.divergence, found.perplexity
+    mean, error = numbers.value_and_error(divergence.mean, divergence.error)
+    mean = f"{mean} ± {error}" if error else mean
+    lines = [
+        f"KL divergence    {mean} nats, 99 % of all positions below {significant(divergence.p99)}",
+        f"same first token {percent(divergence.top1_agreement)}",
+        f"perplexity       {ratio(perplexity.ratio)} of the reference's: {numbers.perplexity_verdict(perplexity)}",
+    ]
+    width = max((len(printable(task.name)) for task in found.tasks), default=0)
+    for task in found.tasks:
+        right, name = round(task.accuracy * task.examples), printable(task.name)
+        difference = f"{numbers.points_gained(task)} points, {numbers.difference_verdict(task)}"
+        lines.append(f"{name:{width}} {right} of {task.examples} answers right, {numbers.right_answers(task)}")
+        lines.append(f"{'':{width}} the reference: {percent(task.reference_accuracy)}, the difference {difference}")
+    for line in lines:
+        # In a terminal no line is broken, and people search for spaces.
+        print(line.replace(NO_BREAK, " "))
+
+
+def print_verification(
+    folder: Path, manifest: dict[str, Any], faults: list[str], *, has_key: bool, is_asked: bool, as_json: bool
+) -> None:
+    """What was checked of a bundle. has_key: its signature; is_asked: its canaries."""
+    has_canaries, is_signed = (folder / CANARIES_FILE).is_file(), (folder / SIGNATURE_FILE).is_file()
+    template = None if faults else model_facts(folder / MODEL_FILE).chat_template_sha256
+    if as_json:
+        print_json(
+            {
+                "bundle": str(folder),
+                "ok": not faults,
+                "faults": faults,
+                "signed": is_signed,
+                "signature_checked": has_key,
+                "has_canaries": has_canaries,
+                "canaries_asked": is_asked,
+                "chat_template_sha256": template,
+            }
+        )
+    elif not faults:
+        signature = "not checked; --public-key KEY.pub.pem checks it" if is_signed else "none: the signer is unknown"
+        canaries = "not asked; --canaries asks the model again" if has_canaries else "none: no answers are recorded"
+        name, version = printable(str(manifest.get("name"))), printable(str(manifest.get("version")))
+        print(f"{printable(str(folder))}: {name} version {version}")
+        print(f"files      {len(manifest['files'])}, all as {FILE} lists them")
+        print(f"template   {template or 'none'}")
+        print(f"signature  {'good: made with the other half of --public-key' if has_key else signature}")
+        print(f"canaries   {'asked, all answers as recorded' if is_asked else canaries}")
+
+
+def _print_histogram(plan: Plan, job: Job) -> None:
+    for name, counts in plan.histogram().items():
+        print(f"{counts['tensors']:>5} {name:6}  {counts['bytes']:>12}")
+    print(f"{len(plan.infos):>5} tensors {plan.data_bytes:>12} bytes, with the header {plan.file_bytes}")
+    print(f"{mix_in_words(plan.quantization_name, plan.matrix_bytes)}, {plan.bits_per_weight:.2f} bits per weight")
+    print(
+        f"{plan.bytes_per_token} bytes read per token; loading copies {plan.ram_bytes(job.target)} bytes into "
+        f"anonymous memory for fast kernels (computed for target {job.target.value}, not measured)"
+    )
+
+
+def _facts(plan: Plan, job: Job, warnings: list[str]) -> dict[str, Any]:
+    return {
+        "name": plan.name,
+        "version": job.version,
+        "licence": plan.licence,
+        "quantization": plan.quantization_name,
+        "bits_per_weight": round(plan.bits_per_weight, 3),
+        "types": plan.histogram(),
+        "tensor_bytes": plan.data_bytes,
+        "file_bytes": plan.file_bytes,
+        "target": job.target.value,
+        "ram_bytes": plan.ram_bytes(job.target),
+        "bytes_per_token": plan.bytes_per_token,
+        "warnings": warnings,
+    }
+
+
+def _peak_rss_bytes() -> int | None:
+    """Largest resident set of this process, None without /proc. getrusage would start with the parent's value."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)

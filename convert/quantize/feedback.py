@@ -1,0 +1,81 @@
+"""Rounding with error feedback: later columns compensate for the rounding error of each block of columns.
+
+What counts are a matrix's products with its inputs x: the loss is the trace of E·G·Eᵀ for the error E and the second
+moments G = Σ x·xᵀ. Given the error of a block, the best correction of the later columns is known (optimal brain
+surgeon; GPTQ, arXiv 2210.17323, applies it column by column). With whole blocks the loss is the same within 2 %, and
+ggml rounds each block to any of its types.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from .ggml import BLOCK_ELEMENTS, Ggml, GgmlType, row_bytes
+
+Floats = npt.NDArray[np.float32]
+
+# A share of the mean moment: without it, weights of rarely seen inputs would grow without bound.
+_RIDGE = 0.01
+# Triangles up to this size are inverted at once.
+_SMALL = 128
+
+
+class Feedback:
+    """How the error of each block spreads over the columns behind it.
+
+    moments: G, [columns, columns], symmetric; all 0 if all inputs were 0.
+    ridge: the share of the mean moment that is added to the diagonal. Raises ValueError if G is not finite.
+    """
+
+    def __init__(self, moments: Floats, *, ridge: float = _RIDGE) -> None:
+        mean = float(np.trace(moments)) / len(moments)
+        if not np.isfinite(mean) or not np.isfinite(moments).all():
+            raise ValueError("the inputs of a matrix are not finite")
+        damped = moments.astype(np.float32)
+        damped[np.diag_indices_from(damped)] += ridge * mean if mean > 0 else 1.0
+        # U with UᵀU = G⁻¹: the inverse of the factor of G that begins at the last column.
+        factor = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
+        self._upper = _inverse_upper(np.ascontiguousarray(factor))
+
+    def encode(self, ggml: Ggml, weights: Floats, kind: GgmlType) -> tuple[npt.NDArray[np.uint8], Floats]:
+        """Encoded rows [rows, bytes] and their values [rows, columns]. Raises ValueError as `Ggml.quantize`."""
+        rows, columns = weights.shape
+        # Plain numbers lose next to nothing, and have no blocks.
+        block = columns if BLOCK_ELEMENTS[kind] == 1 else BLOCK_ELEMENTS[kind]
+        left = np.array(weights, np.float32)
+        encoded = np.empty((rows, row_bytes(kind, columns)), np.uint8)
+        decoded = np.empty_like(left)
+        size = row_bytes(kind, block)
+        for at, begin in enumerate(range(0, columns, block)):
+            here, behind = slice(begin, begin + block), slice(begin + block, columns)
+            triangle = self._upper[here, here]
+            part = np.ascontiguousarray(left[:, here])
+            # The cost of an error after the best correction of the columns behind it.
+            importance = np.ascontiguousarray(np.diag(triangle) ** -2)
+            bits = np.empty((rows, size), np.uint8)
+            ggml.quantize(kind, part.ctypes.data, bits.ctypes.data, rows, block, importance=importance.ctypes.data)
+            known = np.empty_like(part)
+            ggml.dequantize(kind, bits.ctypes.data, known.ctypes.data, known.size)
+            encoded[:, at * size : (at + 1) * size] = bits
+            decoded[:, here] = known
+            if begin + block < columns:
+                spread = _inverse_upper(triangle) @ self._upper[here, behind]
+                left[:, behind] -= (part - known) @ spread
+        return encoded, decoded
+
+
+def loss(moments: Floats, error: Floats) -> float:
+    """The trace of E·G·Eᵀ."""
+    return float(np.einsum("ij,ij->", error @ moments, error, dtype=np.float64))
+
+
+def _inverse_upper(matrix: Floats) -> Floats:
+    """The inverse of an upper triangular matrix, by halves: numpy has no solver for triangles."""
+    size = len(matrix)
+    if size <= _SMALL:
+        return np.triu(np.linalg.inv(matrix)).astype(np.float32)
+    half = size // 2
+    first, last = _inverse_upper(matrix[:half, :half]), _inverse_upper(matrix[half:, half:])
+    found = np.zeros_like(matrix)
+    found[:half, :half], found[half:, half:] = first, last
+    found[:half, half:] = -first @ (matrix[:half, half:] @ last)
+    return found

@@ -1,1 +1,0 @@
-"""Weights in llama.cpp's types."""
