@@ -43,17 +43,15 @@ def main(words: Sequence[str] | None = None) -> int:
         # Characters that the terminal's encoding lacks must not end the program. Buffered, a full disk is noticed.
         sys.stdout.reconfigure(errors="backslashreplace", write_through=False)
     try:
-        code = _run(list(sys.argv[1:] if words is None else words))
-        sys.stdout.flush()
-    except SystemExit:
-        sys.stdout.flush()
-        raise
+        try:
+            return _run(list(sys.argv[1:] if words is None else words))
+        finally:
+            sys.stdout.flush()
     except OSError as error:
         _complain(f"standard output: {error.strerror}")
         # Python would flush once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    return code
 
 
 def _run(words: list[str]) -> int:

@@ -95,7 +95,7 @@ class Sensitivities:
         return kind in self.losses.get(tensor.name, {}) and path.is_file() and path.stat().st_size == nbytes
 
     def options(self, tensor: ModelTensor, kinds: Sequence[GgmlType]) -> list[Option]:
-        """The cost of each type. The divergence of the first was measured; the others are scaled by their losses, because
+        """The cost of each type. The divergence of the first was measured; the others are scaled by their losses, as
         both are quadratic in the error."""
         measured, losses = self.divergences[tensor.name][kinds[0]], self.losses[tensor.name]
         smallest = losses[kinds[0]]

@@ -28,7 +28,7 @@ _BODY = {
     Target.I8MM: (GgmlType.Q4_0, GgmlType.Q8_0, GgmlType.Q4_K, GgmlType.Q5_K, GgmlType.Q6_K),
 }
 _BODY[Target.ANY] = _BODY[Target.DOTPROD]
-# The embedding is looked up row by row and, as the output matrix, read once per step. A repacked one takes memory twice.
+# The embedding is looked up row by row and, as the output matrix, read once per step. Repacked, it takes memory twice.
 _EMBEDDING = (GgmlType.IQ4_NL, GgmlType.Q5_0, GgmlType.Q5_1, GgmlType.Q5_K, GgmlType.Q6_K, GgmlType.Q8_0)
 _ROWS_AT_ONCE = {
     GgmlType.Q4_0: 4,

@@ -5,16 +5,17 @@ Source: peft's `LoraConfig`, and `LoraLayer.update_layer` for the scale: alpha /
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import isclose
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import CheckpointError, printable
-from ..quantize.low_rank import Floats, LowRank
 from .lora_config import FILE as CONFIG_FILE
 from .lora_config import LoraConfig, parse_lora_config
 from .safetensors import Dtype, SafetensorsFile, StoredTensor
@@ -27,6 +28,22 @@ _PREFIX = "base_model.model."
 _NAME = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
 _F16_MIN, _F16_MAX = float(np.finfo(np.float16).smallest_subnormal), float(np.finfo(np.float16).max)
 _EMBEDDING, _OUTPUT = "model.embed_tokens", "lm_head"
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """scale · B·A, added to the matrix of this GGUF name [rows, columns]; the scale is the adapter's alpha / rank.
+
+    a, b: return A [rank, columns] and B [rows, rank], which are read only then.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    rank: int
+    a: Callable[[], Floats]
+    b: Callable[[], Floats]
 
 
 class Lora:

@@ -95,7 +95,7 @@ def size_chart(sizes: Sequence[Size], width: float) -> Scatter | None:
         width,
         height,
         area,
-        [(x_at(tick), round_number(tick)) for tick in _even_ticks(x_low, x_high, int(width // 90))],
+        [(x_at(tick), round_number(tick)) for tick in even_ticks(x_low, x_high, int(width // 90))],
         [(y_at(tick), round_number(tick)) for tick in _log_ticks(y_low, y_high, 9)],
         [
             Mark(x, y, name, size.is_own, label)
@@ -215,8 +215,10 @@ def _overlap(one: _Box, other: _Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _even_ticks(low: float, high: float, most: int) -> list[float]:
-    """At most `most` (2 or more) multiples of a round step between low and high."""
+def even_ticks(low: float, high: float, most: int) -> list[float]:
+    """At most `most` (2 or more) multiples of a round step from low to high."""
+    if not high > low:
+        return [low]
     exponent = math.floor(math.log10((high - low) / most))
     for step in (_scaled(factor, power) for power in (exponent, exponent + 1) for factor in (1, 2, 5)):
         first, last = math.ceil(low / step), math.floor(high / step)
@@ -230,7 +232,7 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
     fine = _one_two_five(low, high)
     coarse = [tick for tick in fine if math.log10(tick).is_integer()]
     found = fine if len(fine) <= most else coarse[:: math.ceil(len(coarse) / most)]
-    return found if len(found) > 1 else _even_ticks(low, high, most)
+    return found if len(found) > 1 else even_ticks(low, high, most)
 
 
 def _one_two_five(low: float, high: float) -> list[float]:

@@ -10,7 +10,7 @@ import numpy as np
 from gguf import GGUFValueType
 
 from ..quantize.ggml import GgmlType
-from ..quantize.low_rank import LowRank
+from ..read.lora import LowRank
 from .gguf_file import Entry, TensorInfo, write_gguf
 
 _BYTES = 2

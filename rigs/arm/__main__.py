@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from convert.cli import main as convert
-from convert.tune.candidates import Target, is_repacked
-from convert.weights.ggml import GgmlType
+from convert.quantize.ggml import GgmlType
+from convert.quantize.targets import Target, is_repacked
 from edge_agent.gguf.header import read_header
 from edge_agent.tools.demo.readings import checkpoint_folder
 from rigs.arm import asking

@@ -18,7 +18,6 @@ os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
 
 
 from convert.cli import main as edge_convert
-from convert.commands import convert as _convert  # noqa: F401 - loaded before it is forked
 from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import EngineSettings, Load
 from edge_agent.engine.llama import ModelError as EngineError

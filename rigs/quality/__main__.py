@@ -1,8 +1,8 @@
 """Sizes and divergences beside upstream's tools: `python -m rigs.quality CHECKPOINT [--eval FILE] [--json]`.
 
 Upstream's llama-imatrix and llama-quantize are built from the sources of the installed binding and get the same
-calibration texts. All models are judged against the same BF16 model by `edge-convert evaluate`, on the same texts, none
-of which was tuned on. The first run takes about half an hour for a 0.5B.
+calibration texts. All models are compared with the same BF16 model on the same evaluation texts. The first run takes
+about half an hour for a 0.5B.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.conversion import processors
-from convert.evaluation import evaluate
+from convert.evaluate.comparison import compare_models
+from convert.evaluate.worker import Adapted
 from convert.measure.importance import merge, read_importance
 from convert.measure.moments import second_moments
-from convert.measure.runner import Floats, Runner
-from convert.measure.texts import CHUNK_TOKENS, Texts, calibration_files, chunks, evaluation_files, read_texts
+from convert.measure.reference import write_reference
+from convert.measure.runner import CHUNK_TOKENS, Floats, Runner
+from convert.measure.sensitivity import CALIBRATION_CHUNKS
+from convert.measure.texts import Texts, calibration_files, chunks, evaluation_files, read_texts
+from convert.quantize.quantizer import processors
 from convert.read.checkpoint import Checkpoint
-from convert.reference import KeptReference
-from convert.tune.tuning import CALIBRATION_CHUNKS
+from convert.read.model import read_model
 from rigs.machine import checkpoint_path
 from tests.helpers.llama_sources import build_llama_cpp, run_program
 
@@ -51,7 +53,7 @@ class Row:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.quality", description=__doc__)
     parser.add_argument("checkpoint", type=checkpoint_path)
-    parser.add_argument("--eval", type=Path, help="texts to judge by (default: those that come along)")
+    parser.add_argument("--eval", type=Path, help="texts to compare on (default: the included ones)")
     parser.add_argument("--budgets", nargs="+", default=["305MB", "353MB", "398MB"], metavar="SIZE")
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="default: build/quality")
     parser.add_argument("--programs", type=Path, default=Path("build/bench"), help="where llama.cpp is built")
@@ -61,8 +63,8 @@ def main() -> int:
     programs = build_llama_cpp(given.programs, PROGRAMS)
     given.work.mkdir(parents=True, exist_ok=True)
     with Checkpoint(given.checkpoint) as checkpoint:
-        kept = KeptReference(checkpoint, given.work)
-        reference, home = kept.model, kept.home
+        reference = write_reference(checkpoint, read_model(checkpoint), given.work, lambda *_: None)
+    home = reference.parent
     rows = [
         _judge(name, model, seconds, reference, texts, home)
         for name, model, seconds in (
@@ -96,7 +98,7 @@ def _upstream(programs: Path, reference: Path, work: Path) -> Iterator[tuple[str
     began = time.monotonic()
     if not imatrix.is_file():
         _say("llama-imatrix")
-        with Runner(reference, chunk_tokens=CHUNK_TOKENS, threads=processors()) as runner:
+        with Runner(reference) as runner:
             tokens = chunks(read_texts(calibration_files()), runner, seed=0, most=CALIBRATION_CHUNKS)
             text.write_bytes(b"".join(runner.piece(token) for chunk in tokens for token in chunk))
         _imatrix(programs, reference, text, imatrix)
@@ -127,17 +129,15 @@ def _own(checkpoint: Path, budgets: list[str], work: Path) -> Iterator[tuple[str
 
 def _judge(name: str, model: Path, seconds: float, reference: Path, texts: Texts, work: Path) -> Row:
     _say(f"evaluating {name}")
-    quality = evaluate(
-        model, reference, "BF16", texts, work=work, threads=processors(), progress=lambda _what, _share: None
+    quality = compare_models(
+        Adapted(model), Adapted(reference), "BF16", texts, work=work, progress=lambda _what, _share: None
     )
-    assert quality.divergence is not None
-    assert quality.perplexity is not None
     _say(f"{name}: {quality.divergence.mean:.5f} nats")
     return Row(
         name=name,
         nbytes=model.stat().st_size,
         divergence=quality.divergence.mean,
-        error=quality.divergence.error or 0.0,
+        error=quality.divergence.error,
         top1=quality.divergence.top1_agreement,
         ratio=quality.perplexity.ratio,
         seconds=seconds,
@@ -151,10 +151,10 @@ def _agreement(programs: Path, reference: Path, work: Path) -> float:
     text.write_text("\n\n".join(plain)[:_AGREEMENT_CHARACTERS], encoding="utf-8")
     _imatrix(programs, reference, text, target)
     theirs = read_importance(target)
-    with Runner(reference, chunk_tokens=CHUNK_TOKENS, threads=processors()) as runner:
+    with Runner(reference) as runner:
         texts = chunks(read_texts([text]), runner, seed=0, most=theirs.chunks)
         names = [name for name in theirs.sums if name.startswith("blk.")]
-        own = second_moments(runner, texts, names, threads=processors())
+        own = second_moments(runner, texts, names)
     tokens = float(len(texts) * CHUNK_TOKENS)
     return max(
         _difference(np.asarray(np.diag(moments), np.float32) / tokens, theirs.sums[name] / theirs.counts[name])

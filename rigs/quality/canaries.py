@@ -1,7 +1,7 @@
-"""How canaries hold where they should, and do not where they should not: `python -m rigs.quality.canaries CHECKPOINT`.
+"""Canaries hold with other kernels and fail on damaged models: `python -m rigs.quality.canaries CHECKPOINT`.
 
-They are recorded of one bundle. Then it is asked with other numbers of threads, widths of steps and kernels, each of
-which rounds otherwise, as another machine does; and so are bundles of damaged copies of the checkpoint.
+The canaries of one bundle are asked again with other numbers of threads, step widths and kernels, each of which rounds
+differently, as another machine does. Bundles of damaged copies of the checkpoint are asked too.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from convert.ask.canaries import differences
 from convert.cli import main as convert
+from convert.evaluate.canaries import differences
+from convert.evaluate.worker import Adapted
 from edge_agent.core.environment import library_environment
 from edge_agent.core.protocol import EngineSettings, Failed, Finished, Load, Refused, Run
 from edge_agent.models.canaries import FILE, Canaries, decode
@@ -63,7 +64,8 @@ def main() -> int:
 def _check(checkpoint: Path, kind: str, folder: Path, what: str) -> None:
     _convert(checkpoint, kind, folder / "other", "--no-canaries", "--force")
     shutil.copy(folder / "own" / FILE, folder / "other")
-    _print(what, differences(folder / "other", lambda _what, _share: None))
+    model = Adapted(folder / "other" / "model.gguf")
+    _print(what, differences(folder / "other", model, lambda _what, _share: None))
     (folder / "other" / FILE).unlink()
 
 

@@ -1,7 +1,7 @@
 """What compact packs cost in exactness: `python -m rigs.quality.pack_error REFERENCE.gguf MODEL.gguf…`.
 
-The mean KL divergence as `edge-convert evaluate` computes it, from some of the vocabulary, beside that over all of it
-at the same positions. Exit code 1 unless all means are within LIMIT_ERROR of each other, and a pack of an evaluation's
+Compares the mean KL divergence of `edge-convert evaluate`, which uses a part of the vocabulary, with all of it
+at the same positions. Exit code 1 unless the means are within LIMIT_ERROR of each other, and a pack of an evaluation's
 positions is smaller than LIMIT_BYTES.
 """
 
@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from convert.conversion import processors
-from convert.evaluation import EVALUATION_CHUNKS
-from convert.measure.divergence import DRAWN, READ_SHARE, TOP, compare, predict, save
-from convert.measure.runner import Floats, Runner
-from convert.measure.texts import CHUNK_TOKENS, chunks, evaluation_files, read_texts
+from convert.evaluate.comparison import EVALUATION_CHUNKS
+from convert.measure.divergence import CONTEXT_SHARE, DRAWN, TOP, compare, predict, save
+from convert.measure.runner import CHUNK_TOKENS, Floats, Runner
+from convert.measure.texts import chunks, evaluation_files, read_texts
 from convert.write.manifest import MODEL_FILE
 from rigs.machine import model_path
 
@@ -31,11 +30,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.quality.pack_error", description=__doc__)
     parser.add_argument("reference", type=model_path)
     parser.add_argument("models", type=model_path, nargs="+")
-    parser.add_argument("--eval", type=Path, help="texts (default: those that come along)")
+    parser.add_argument("--eval", type=Path, help="texts (default: the included ones)")
     parser.add_argument("--chunks", type=int, default=4)
     given = parser.parse_args()
     texts = read_texts([given.eval] if given.eval else evaluation_files())
-    with _runner(given.reference) as reference:
+    with Runner(given.reference) as reference:
         tokens = chunks(texts, reference, seed=0, most=given.chunks)
         packs = predict(reference, tokens)
     with tempfile.TemporaryDirectory() as folder:
@@ -45,9 +44,9 @@ def main() -> int:
     print(f"{'model':32} {'positions':>9} {'pack':>9} {'all':>9} {'error of the mean':>18} {'of p99':>8}")
     worst = 0.0
     for model in given.models:
-        with _runner(model) as runner:
+        with Runner(model) as runner:
             compact = compare(runner, packs).divergence
-            with _runner(given.reference) as reference:
+            with Runner(given.reference) as reference:
                 full = np.concatenate([_full(reference, runner, text) for text in tokens])
         error = float(compact.mean() / full.mean()) - 1
         tail = float(np.percentile(compact, 99) / np.percentile(full, 99)) - 1
@@ -58,13 +57,9 @@ def main() -> int:
     return 0 if worst < LIMIT_ERROR and nbytes < LIMIT_BYTES else 1
 
 
-def _runner(model: Path) -> Runner:
-    return Runner(model, chunk_tokens=CHUNK_TOKENS, threads=processors())
-
-
 def _full(reference: Runner, model: Runner, tokens: list[int]) -> Numbers:
-    """KL divergence over the vocabulary after each token of the text that is judged."""
-    first = int(len(tokens) * READ_SHARE)
+    """KL divergence over the whole vocabulary after each token that is compared."""
+    first = int(len(tokens) * CONTEXT_SHARE)
     pairs = zip(reference.logits(tokens, first)[:-1], model.logits(tokens, first)[:-1], strict=True)
     return np.array([_divergence(_log_shares(known), _log_shares(own)) for known, own in pairs])
 

@@ -2,18 +2,17 @@
 
 import math
 
-from convert.report.boards import predicted_speeds
 from convert.report.quality import (
     Bundle,
+    Comparison,
     Divergence,
+    EvaluationTexts,
     Perplexity,
     Quality,
     Reference,
     Size,
-    Speed,
-    Task,
-    Tensor,
-    Texts,
+    TaskAccuracy,
+    TensorQuality,
     TunedOn,
 )
 
@@ -40,7 +39,7 @@ _WEIGHT_OF = {
 }
 
 
-def make_tensors(layers: int = 24, *, output: bool = False) -> tuple[Tensor, ...]:
+def make_tensors(layers: int = 24, *, output: bool = False) -> tuple[TensorQuality, ...]:
     tensors = [tensor("token_embd.weight", "Q8_0", VOCABULARY * HIDDEN, 3.1e-4)]
     if output:
         tensors.append(tensor("output.weight", "Q8_0", VOCABULARY * HIDDEN, 6.4e-4))
@@ -61,10 +60,10 @@ def make_tensors(layers: int = 24, *, output: bool = False) -> tuple[Tensor, ...
     return tuple(tensors)
 
 
-def tensor(name: str, kind: str, weights: int, divergence: float | None) -> Tensor:
+def tensor(name: str, kind: str, weights: int, divergence: float | None) -> TensorQuality:
     """A tensor of so many weights, its divergence with three digits."""
     nbytes = round(weights * BYTES_PER_WEIGHT[kind])
-    return Tensor(
+    return TensorQuality(
         name=name, type=kind, bytes=nbytes, divergence=None if divergence is None else float(f"{divergence:.3g}")
     )
 
@@ -85,24 +84,33 @@ def make_quality(layers: int = 24) -> Quality:
             adapter_sha256="ad" * 32,
             canaries=8,
         ),
-        reference=Reference(file_sha256="5c" * 32, type="BF16"),
-        texts=Texts(name="evaluation", sha256="e7" * 32, tokens=24_576, positions=24_552),
-        divergence=Divergence(
-            mean=0.0214, error=0.0006, median=0.0061, p90=0.0498, p99=0.243, max=3.17, top1_agreement=0.9381
-        ),
-        perplexity=Perplexity(ratio=1.0117, low=1.0082, high=1.0153, own=14.27, reference=14.105),
-        tasks=(
-            Task(
-                name="pump state",
-                kind="classify",
-                examples=400,
-                accuracy=0.9375,
-                reference_accuracy=0.9425,
-                gained=3,
-                lost=5,
+        comparison=Comparison(
+            reference=Reference(file_sha256="5c" * 32, type="BF16"),
+            texts=EvaluationTexts(name="evaluation", sha256="e7" * 32, tokens=24_576, positions=24_552),
+            divergence=Divergence(
+                mean=0.0214, error=0.0006, median=0.0061, p90=0.0498, p99=0.243, max=3.17, top1_agreement=0.9381
             ),
-            Task(name="alarm text", kind="extract", examples=250, accuracy=0.884, reference_accuracy=0.88),
-            Task(name="shift log", kind="classify", examples=120, accuracy=0.9, reference_accuracy=None),
+            perplexity=Perplexity(ratio=1.0117, low=1.0082, high=1.0153, own=14.27, reference=14.105),
+            tasks=(
+                TaskAccuracy(
+                    name="pump state",
+                    kind="classify",
+                    examples=400,
+                    accuracy=0.9375,
+                    reference_accuracy=0.9425,
+                    gained=3,
+                    lost=5,
+                ),
+                TaskAccuracy(
+                    name="alarm text",
+                    kind="extract",
+                    examples=250,
+                    accuracy=0.884,
+                    reference_accuracy=0.88,
+                    gained=9,
+                    lost=8,
+                ),
+            ),
         ),
         tensors=tensors,
         sizes=(
@@ -110,13 +118,8 @@ def make_quality(layers: int = 24) -> Quality:
             Size(name="Q6_K", bytes=505_736_000, ram_bytes=74_000_000, divergence=0.0034, is_own=False),
             Size(name="Q5_K_M", bytes=420_086_000, ram_bytes=73_000_000, divergence=0.0163, is_own=False),
             Size(name="Q4_K_M", bytes=397_808_000, ram_bytes=72_000_000, divergence=0.0352, is_own=False),
-            Size(name="IQ4_NL", bytes=352_400_000, ram_bytes=None, divergence=0.0548, is_own=False),
+            Size(name="IQ4_NL", bytes=352_400_000, ram_bytes=71_000_000, divergence=0.0548, is_own=False),
             Size(name="Q4_0", bytes=352_970_000, ram_bytes=275_000_000, divergence=0.0871, is_own=False),
             Size(name="this bundle", bytes=nbytes, ram_bytes=71_300_000, divergence=0.0214, is_own=True),
         ),
-        speeds=make_speeds(tensors),
     )
-
-
-def make_speeds(tensors: tuple[Tensor, ...]) -> tuple[Speed, ...]:
-    return predicted_speeds(sum(tensor.bytes for tensor in tensors))

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convert.ask.canaries import differences
 from convert.cli import main
 from convert.errors import ConvertError
+from convert.evaluate.canaries import differences
+from convert.evaluate.worker import Adapted
 from convert.measure.runner import Runner
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.convert.adapters import AdapterFiles
+from tests.convert.conversions import ignore_progress
 from tests.engine.adapters import bundle_with, demo_adapter, merged_bundle
 
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(0, 500, 60)]
@@ -30,7 +32,7 @@ def bundle(adapters: list[AdapterFiles], tmp_path_factory: pytest.TempPathFactor
 
 
 def logits(model: Path, *adapters: Path) -> np.ndarray:
-    with Runner(model / "model.gguf", chunk_tokens=64, threads=2, adapters=adapters) as runner:
+    with Runner(model / "model.gguf", adapters) as runner:
         return runner.logits(TOKENS).copy()
 
 
@@ -69,8 +71,9 @@ def test_a_bundle_is_evaluated_with_its_adapters(
 def test_answers_are_recorded_with_the_adapter(tmp_path: Path) -> None:
     bundle, lora = tmp_path / "b", demo_adapter(strength=0.2).write(tmp_path / "lora")
     assert main([str(checkpoint_folder()), "--out", str(bundle), "--type", "f16", "--lora", str(lora)]) == 0
+    model = Adapted.from_bundle(bundle, bundle / "model.gguf")
 
-    assert differences(bundle, lambda _what, _share: None) == []
+    assert differences(bundle, model, ignore_progress) == []
 
     (bundle / "adapter.gguf").unlink()
-    assert differences(bundle, lambda _what, _share: None)
+    assert differences(bundle, Adapted(bundle / "model.gguf"), ignore_progress)

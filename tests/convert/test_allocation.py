@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import random
 
-from convert.tune.allocation import Option, allocate
-from convert.weights.ggml import GgmlType
+import pytest
+
+from convert.allocate import Option, allocate
+from convert.quantize.ggml import GgmlType
 
 SMALL, MIDDLE, LARGE = GgmlType.IQ4_NL, GgmlType.Q5_K, GgmlType.Q8_0
 UNIT = 32  # what the places of tensors in a file are multiples of
@@ -20,7 +22,6 @@ def test_the_bytes_go_where_they_gain_most() -> None:
 
     chosen = allocate(options, 300 * UNIT)
 
-    assert chosen is not None
     assert {name: option.kind for name, option in chosen.items()} == {"sensitive": LARGE, "robust": SMALL}
 
 
@@ -32,7 +33,6 @@ def test_what_does_not_fit_is_passed_over_for_what_does() -> None:
 
     chosen = allocate(options, 1030 * UNIT)
 
-    assert chosen is not None
     assert [chosen["large"].kind, chosen["small"].kind] == [SMALL, LARGE]
 
 
@@ -41,14 +41,15 @@ def test_an_option_that_costs_more_and_diverges_no_less_is_never_taken() -> None
 
     chosen = allocate(options, 1000 * UNIT)
 
-    assert chosen is not None
     assert chosen["one"].kind is SMALL
 
 
 def test_less_than_the_smallest_is_no_choice() -> None:
     options = {"one": [Option(SMALL, 100 * UNIT - 5, 0.5)]}
 
-    assert allocate(options, 100 * UNIT - 1) is None, "the next tensor begins at a multiple"
+    # The next tensor begins at a multiple.
+    with pytest.raises(ValueError, match="1 too few"):
+        allocate(options, 100 * UNIT - 1)
     assert allocate(options, 100 * UNIT) == {"one": options["one"][0]}
 
 
@@ -71,7 +72,6 @@ def test_it_is_nearly_the_best_of_all_choices_and_never_over_the_budget() -> Non
 
         chosen = allocate(options, budget)
 
-        assert chosen is not None
         assert sum(option.file_bytes for option in chosen.values()) <= budget
         found = sum(option.divergence for option in chosen.values())
         every = itertools.product(*options.values())

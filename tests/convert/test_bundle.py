@@ -11,23 +11,16 @@ from typing import Any
 import llama_cpp
 import pytest
 
-from convert.conversion import Options, make_plan, write_bundle
 from convert.errors import CheckpointError, ConvertError
+from convert.plan import make_plan
+from convert.quantize.recipe import Quantization
 from convert.read.checkpoint import Checkpoint
-from convert.weights.recipe import Quantization
-from convert.write import bundle as bundle_module
+from convert.read.model import read_model
 from convert.write.bundle import new_bundle, verify_bundle
 from edge_agent.gguf.model import read_model_facts
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
+from tests.convert.conversions import convert
 from tests.convert.gguf_reading import read_gguf
-
-
-def convert(checkpoint: Path, target: Path, *, replace: bool = False, **options: Any) -> dict[str, Any]:
-    with Checkpoint(checkpoint) as opened:
-        plan = make_plan(opened, Options(options.pop("quantization", Quantization.Q8_0), **options))
-        write_bundle(opened, plan, target, replace=replace)
-    manifest: dict[str, Any] = json.loads((target / "manifest.json").read_bytes())
-    return manifest
 
 
 @pytest.fixture
@@ -148,9 +141,9 @@ def test_a_stray_output_matrix_of_a_tied_model_is_left_out_with_a_warning_if_it_
     head[-1, -1] ^= 1 if differs else 0
     files.tensors["lm_head.weight"] = head
     with Checkpoint(files.write(tmp_path / "checkpoint")) as checkpoint:
-        plan = make_plan(checkpoint, Options(Quantization.BF16, name="n", licence="mit"))
-    assert "output.weight" not in [tensor.name for tensor in plan.tensors]
-    assert [warning.startswith("lm_head.weight differs") for warning in plan.warnings] == [True] * differs
+        model = read_model(checkpoint)
+    assert "output.weight" not in [tensor.name for tensor in model.tensors]
+    assert [warning.startswith("lm_head.weight differs") for warning in model.warnings] == [True] * differs
 
 
 def test_a_rotary_buffer_is_ignored(tmp_path: Path) -> None:
@@ -181,7 +174,7 @@ def test_tensors_that_do_not_make_the_model_of_config_json_are_refused(
     files = make_checkpoint(tied=False)
     change(files.tensors)
     with Checkpoint(files.write(tmp_path / "checkpoint")) as checkpoint, pytest.raises(CheckpointError) as caught:
-        make_plan(checkpoint, Options(Quantization.BF16))
+        read_model(checkpoint)
     assert message in str(caught.value)
 
 
@@ -201,8 +194,9 @@ def test_the_licence_is_the_one_that_the_model_card_states(tmp_path: Path, card:
     files = make_checkpoint(layers=1)
     files.more["README.md"] = card
     with Checkpoint(files.write(tmp_path / "checkpoint")) as checkpoint:
-        assert make_plan(checkpoint, Options(Quantization.BF16)).licence == licence
-        assert make_plan(checkpoint, Options(Quantization.BF16, licence="mine")).licence == "mine"
+        model = read_model(checkpoint)
+    assert make_plan(model, Quantization.BF16).licence == licence
+    assert make_plan(model, Quantization.BF16, licence="mine").licence == "mine"
 
 
 def test_a_failure_in_the_middle_leaves_nothing(folder: Path) -> None:
@@ -254,18 +248,6 @@ def test_a_failed_replacement_leaves_the_older_bundle(tmp_path: Path, checkpoint
     assert verify_bundle(folder / "b")[1] == []
 
 
-@pytest.mark.parametrize("replace", [True, False])
-def test_a_file_system_without_renameat2_gets_the_bundle_too(
-    checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, replace: bool
-) -> None:
-    monkeypatch.setattr(bundle_module, "_rename_with_flags", lambda *_: False)
-    if replace:
-        convert(checkpoint, folder / "b", name="old")
-    convert(checkpoint, folder / "b", name="new", replace=replace)
-    assert json.loads((folder / "b" / "manifest.json").read_bytes())["name"] == "new"
-    assert [path.name for path in folder.iterdir()] == ["b"]
-
-
 def test_force_deletes_nothing_that_is_not_a_bundle(checkpoint: Path, folder: Path) -> None:
     (folder / "home").mkdir()
     (folder / "home" / "letter.txt").write_text("dear")
@@ -302,7 +284,7 @@ def test_force_spares_a_folder_whose_manifest_is_not_that_of_a_bundle(
 def test_force_spares_a_bundle_that_holds_something_of_somebody_else(checkpoint: Path, folder: Path) -> None:
     convert(checkpoint, folder / "b", name="old")
     (folder / "b" / "my\x1bnotes").write_text("x")
-    with pytest.raises(ConvertError, match=r"b: holds my\\x1bnotes, which is no file listed in manifest\.json"):
+    with pytest.raises(ConvertError, match=r"b: holds my\\x1bnotes, which manifest\.json does not list"):
         convert(checkpoint, folder / "b", replace=True)
     assert (folder / "b" / "my\x1bnotes").read_text() == "x"
 
@@ -312,7 +294,7 @@ def test_force_spares_a_folder_under_the_name_of_a_listed_file(checkpoint: Path,
     (folder / "b" / "model.gguf").unlink()
     (folder / "b" / "model.gguf").mkdir()
     (folder / "b" / "model.gguf" / "precious").write_text("x")
-    with pytest.raises(ConvertError, match=r"holds model\.gguf, which is no file listed"):
+    with pytest.raises(ConvertError, match=r"holds model\.gguf, which manifest\.json does not list"):
         convert(checkpoint, folder / "b", replace=True)
     assert (folder / "b" / "model.gguf" / "precious").read_text() == "x"
 
@@ -415,7 +397,7 @@ def test_what_the_agent_would_not_open_is_not_written(
     checkpoint = files.write(tmp_path / "checkpoint")
 
     with pytest.raises(CheckpointError) as caught:
-        convert(checkpoint, folder / "b", quantization=Quantization.F16)
+        convert(checkpoint, folder / "b", Quantization.F16)
 
-    assert str(caught.value).startswith(f"no model can be made of it that llama.cpp runs: {told}")
+    assert str(caught.value).startswith(f"llama.cpp could not run the model of this checkpoint: {told}")
     assert not list(folder.iterdir())

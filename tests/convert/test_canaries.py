@@ -12,15 +12,18 @@ from typing import Any, cast
 
 import pytest
 
-from convert.ask import model as asked
-from convert.ask.canaries import _canary, add_canaries, differences, own_requests
 from convert.cli import main
+from convert.evaluate import canaries as recording
+from convert.evaluate import worker as asked
+from convert.evaluate.canaries import _canary, own_requests, record_canaries
+from convert.evaluate.worker import Adapted
 from edge_agent.core.protocol import Failed, FailureCode, Finish, Finished, Load, Run
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import Canary, decode
 from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.tools.demo.readings import checkpoint_folder, held_out
-from edge_agent.worker.client import Worker
+from edge_agent.worker.client import Worker, WorkerError
+from tests.convert.conversions import ignore_progress
 from tests.convert.damage import DAMAGES, REFUSING_TEMPLATE, SUBTLE_DAMAGES, damaged, set_template
 from tests.engine import r1_distill
 from tests.helpers.support import finished
@@ -57,8 +60,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def ignore(_what: str, _share: float) -> None:
-    """Progress."""
+def differences(bundle: Path) -> list[str]:
+    return recording.differences(bundle, Adapted.from_bundle(bundle, bundle / "model.gguf"), ignore_progress)
 
 
 def test_a_bundle_holds_answers_of_each_kind_and_the_agent_opens_it(work: Path) -> None:
@@ -93,7 +96,7 @@ def test_what_is_recorded_is_right_and_needs_no_configuration(work: Path) -> Non
 def test_the_same_bytes_come_out_again_whatever_the_number_of_threads(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convert.conversion.processors", lambda: 3)
+    monkeypatch.setattr("convert.plan.processors", lambda: 3)
     assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b") == 0
     for name in ("canaries.json", "manifest.json"):
         assert (tmp_path / "b" / name).read_bytes() == (work / "own" / name).read_bytes()
@@ -112,20 +115,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_the_answers_hold_however_the_model_is_run(
     work: Path, bundle: str, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load_of(model: Path, _adapters: object) -> Load:
-        load = asked_load_of(model)
-        return replace(load, settings=replace(load.settings, **VARIANTS[variant]))
-
-    asked_load_of = asked.load_of
-    monkeypatch.setattr(asked, "load_of", load_of)
-    assert differences(work / bundle, ignore) == []
+    monkeypatch.setattr(asked, "_SETTINGS", replace(asked._SETTINGS, **VARIANTS[variant]))
+    assert differences(work / bundle) == []
 
 
 @pytest.mark.parametrize("kind", ["q8_0", "iq4_nl"])
 def test_another_quantization_of_the_model_answers_mostly_alike(work: Path, tmp_path: Path, kind: str) -> None:
     assert run(checkpoint_folder(), "--type", kind, "--out", tmp_path / "b", "--no-canaries") == 0
     shutil.copy(work / "demo" / "canaries.json", tmp_path / "b")
-    assert len(differences(tmp_path / "b", ignore)) <= 2
+    assert len(differences(tmp_path / "b")) <= 2
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -134,7 +132,7 @@ def test_a_damaged_model_answers_otherwise(work: Path, tmp_path: Path, bundle: s
     checkpoint = damaged(checkpoint_folder(), tmp_path / "c", DAMAGES[damage])
     assert run(checkpoint, "--type", "q4_0", "--out", tmp_path / "b", "--no-canaries") == 0
     shutil.copy(work / bundle / "canaries.json", tmp_path / "b")
-    found = differences(tmp_path / "b", ignore)
+    found = differences(tmp_path / "b")
     # The demonstration model understands nothing of ours.
     assert len(found) >= (3 if bundle == "demo" else 1), found
 
@@ -144,7 +142,7 @@ def test_a_slightly_damaged_tokenizer_is_seen_by_its_tokens(work: Path, tmp_path
     checkpoint = damaged(checkpoint_folder(), tmp_path / "c", SUBTLE_DAMAGES[damage])
     assert run(checkpoint, "--type", "q4_0", "--out", tmp_path / "b", "--no-canaries") == 0
     shutil.copy(work / "own" / "canaries.json", tmp_path / "b")
-    found = differences(tmp_path / "b", ignore)
+    found = differences(tmp_path / "b")
     assert found
     assert all("of the prompt's" in difference for difference in found)
 
@@ -173,7 +171,7 @@ def test_recorded_answers_that_differ_are_told_by_verify(work: Path, tmp_path: P
     canaries = json.loads((bundle / "canaries.json").read_text("utf-8"))
     canaries["canaries"][2]["answer"]["beginning"] = "Nothing of the kind"
     (bundle / "canaries.json").write_text(json.dumps(canaries))
-    (told,) = differences(bundle, ignore)
+    (told,) = differences(bundle)
     assert told.startswith("canaries[2] (machine-explanation): the text is ")
     assert 'recorded is "Nothing of the kind"' in told
 
@@ -182,7 +180,7 @@ def test_without_canaries_nothing_is_run(tmp_path: Path, monkeypatch: pytest.Mon
     def fail(*_: object) -> None:
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(asked, "started", fail)
+    monkeypatch.setattr(asked, "started_worker", fail)
     assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b", "--no-canaries") == 0
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["manifest.json", "model.gguf"]
 
@@ -199,7 +197,7 @@ def test_a_template_that_takes_no_request_leaves_a_bundle_without_canaries(
     checkpoint = damaged(checkpoint_folder(), tmp_path / "c", lambda folder: set_template(folder, REFUSING_TEMPLATE))
     assert run(checkpoint, "--type", "q4_0", "--out", tmp_path / "b", "--json") == 0
     captured = capsys.readouterr()
-    assert "warning: the bundle has no canaries: the model answers none of them: " in captured.err
+    assert "warning: the bundle has no canaries: the model answers none of the requests: " in captured.err
     assert "no conversations" in captured.err
     assert "no canaries" in json.loads(captured.out)["warnings"][-1]
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["manifest.json", "model.gguf"]
@@ -207,7 +205,10 @@ def test_a_template_that_takes_no_request_leaves_a_bundle_without_canaries(
 
 @pytest.fixture
 def cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asked, "load_of", lambda *_: Load(model_path="/nowhere.gguf", settings=asked._SETTINGS))
+    def fail(_load: Load) -> None:
+        raise WorkerError("the model does not load")
+
+    monkeypatch.setattr(asked, "started_worker", fail)
 
 
 @pytest.mark.usefixtures("cannot_run")
@@ -215,7 +216,7 @@ def test_a_model_that_cannot_be_run_is_converted_all_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b") == 0
-    assert "model.gguf cannot be run: the model does not load" in capsys.readouterr().err
+    assert "model.gguf cannot run: the model does not load" in capsys.readouterr().err
     assert open_model("default", tmp_path / "b").warning is None
 
 
@@ -243,8 +244,8 @@ def test_a_request_that_gives_no_canary_is_named(tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["--canaries", "r"], 2, "--tasks goes with --labelled or --canaries"),
-        (["--tasks", "t"], 2, "--tasks goes with --labelled or --canaries"),
+        (["--canaries", "r"], 2, "--tasks and --labelled or --canaries go together"),
+        (["--tasks", "t"], 2, "--tasks and --labelled or --canaries go together"),
         (["--tasks", DEMO_TASKS, "--canaries", "r", "--no-canaries"], 2, "not allowed with argument"),
         (["--tasks", DEMO_TASKS, "--canaries", "none.jsonl"], 1, "none.jsonl: No such file"),
         (["--tasks", DEMO_TASKS, "--canaries", "many.jsonl"], 1, "many.jsonl: 101 requests, at most 100 are allowed"),
@@ -322,7 +323,7 @@ def test_few_canaries_of_our_own_are_told(
     requests = own_requests()
     long = replace(requests.requests[0], fields={"input": "pump " * 5000})
     few = replace(requests, requests=[*requests.requests[:2], long])
-    monkeypatch.setattr("convert.ask.canaries.own_requests", lambda: few)
+    monkeypatch.setattr("convert.evaluate.canaries.own_requests", lambda: few)
     assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b") == 0
     assert "warning: the bundle has only 2 canaries" in capsys.readouterr().err
 
@@ -340,7 +341,7 @@ def test_a_signal_while_answers_are_recorded_leaves_nothing(
 
     monkeypatch.setattr(Worker, "ask", ask)
     assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b") == 1
-    assert f"stopped by {number.name}; nothing half written is left" in capsys.readouterr().err
+    assert f"stopped by {number.name}; no partial files are left" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     (pid,) = pids
     assert pid is not None
@@ -350,7 +351,7 @@ def test_a_signal_while_answers_are_recorded_leaves_nothing(
 def test_a_reasoning_model_answers_without_a_thought(tmp_path: Path) -> None:
     """Else the thought would take all the tokens that an answer of a canary has."""
     model = r1_distill.convert(checkpoint_folder(), tmp_path)
-    warnings = add_canaries(model.parent, None, ignore)
+    _, warnings = record_canaries(Adapted(model), None, model.parent, ignore_progress)
     canaries = decode((model.parent / "canaries.json").read_bytes())
     assert len(canaries.canaries) >= 6, warnings
     assert {canaries.run(index, 0).max_reasoning_tokens for index in range(len(canaries.canaries))} == {0, None}

@@ -19,7 +19,7 @@ def evaluate(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a model was run")
 
-    monkeypatch.setattr("convert.evaluation.Runner", never)
+    monkeypatch.setattr("convert.evaluate.comparison.Runner", never)
 
     def run(bundle: Path, against: Path) -> tuple[int, str]:
         code = main(["evaluate", str(bundle), "--against", str(against), "--work", str(tmp_path / "work")])
@@ -33,7 +33,7 @@ def test_what_is_no_model_is_told_with_what_would_be_one(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "junk.gguf").write_text("junk")
-    expected = "should be a bundle, a folder with model.gguf, or a .gguf file"
+    expected = "neither a bundle with model.gguf nor a .gguf file"
     for name in ("empty", "none"):
         assert evaluate(tmp_path / name, demo_bundle) == (1, f"edge-convert: {tmp_path}/{name}: {expected}")
     junk = f"edge-convert: {tmp_path}/junk.gguf: should be a GGUF file of version 2 or 3 (it begins with 6a756e6b)"
@@ -103,6 +103,4 @@ def test_a_model_whose_numbers_grow_beyond_all_bounds_is_told_by_name(
         file.write(struct.pack("<f", 3e38) * (norm.nbytes // 4))
 
     assert run_on_little(tmp_path, large, demo_bundle) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        f"edge-convert: {large}: computes logits that are no finite numbers"
-    )
+    assert capsys.readouterr().err.splitlines()[-1] == (f"edge-convert: {large}: computes logits that are not finite")

@@ -83,7 +83,7 @@ def files(request: pytest.FixtureRequest) -> CheckpointFiles:
 
 
 def run(model: Path, tokens: list[int]) -> qwen2.Floats:
-    with Runner(model, chunk_tokens=len(tokens), threads=2) as runner:
+    with Runner(model) as runner:
         return runner.logits(tokens).copy()
 
 
@@ -91,9 +91,9 @@ def test_a_model_of_a_budget_computes_what_its_checkpoint_says(
     files: CheckpointFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # As few as tell enough of such small models.
-    monkeypatch.setattr("convert.tune.tuning.CALIBRATION_CHUNKS", 8)
-    monkeypatch.setattr("convert.evaluation.EVALUATION_CHUNKS", 1)
-    monkeypatch.setattr("convert.comparison.PLAIN", ())
+    monkeypatch.setattr("convert.measure.sensitivity.CALIBRATION_CHUNKS", 8)
+    monkeypatch.setattr("convert.evaluate.comparison.EVALUATION_CHUNKS", 1)
+    monkeypatch.setattr("convert.evaluate.comparison.PLAIN", ())
     checkpoint = files.write(tmp_path / "checkpoint")
     # About 5.5 bits for each weight, or all of F16 where nothing else fits.
     bits_each = 5.5 if files.config["hidden_size"] % 32 == 0 else 16
@@ -102,10 +102,10 @@ def test_a_model_of_a_budget_computes_what_its_checkpoint_says(
     assert main([*map(str, words), "--no-canaries"]) == 0
     capsys.readouterr()
 
-    (reference,), own = (tmp_path / "work").glob("*/reference/model.gguf"), tmp_path / "b" / "model.gguf"
+    (reference,), own = (tmp_path / "work").glob("*/reference.gguf"), tmp_path / "b" / "model.gguf"
     every = [int(token) for token in np.random.default_rng(5).permutation(files.config["vocab_size"])[:256]]
     assert qwen2.divergence(qwen2.logits(files.config, files.tensors, every), run(reference, every)) < 1e-4
-    with Runner(reference, chunk_tokens=32, threads=1) as runner:
+    with Runner(reference) as runner:
         text = runner.tokenize(TEXT, parse_special=False)
     expected, found = qwen2.logits(files.config, files.tensors, text), run(own, text)
     assert qwen2.divergence(expected, found) < 0.03
@@ -137,7 +137,7 @@ def test_r1_distill_begins_once_and_thinks_in_one_token(tmp_path: Path) -> None:
     begin, think = added(files, R1_BOS)["id"], added(files, "<think>")["id"]
     talk = Document(messages=(("user", "a" * 600), ("assistant", "b" * 600)))
 
-    with Runner(tmp_path / "b" / "model.gguf", chunk_tokens=512, threads=1) as runner:
+    with Runner(tmp_path / "b" / "model.gguf") as runner:
         first, second = chunks(Texts("t", "0", [talk]), runner, seed=0, most=2)
 
     assert first[:2] == [begin, added(files, "<｜User｜>")["id"]]

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from convert.weights import ggml
-from convert.weights.feedback import Feedback, loss
-from convert.weights.ggml import GgmlType, row_bytes
+from convert.quantize import ggml
+from convert.quantize.feedback import Feedback, loss
+from convert.quantize.ggml import GgmlType, row_bytes
 
 Floats = npt.NDArray[np.float32]
 

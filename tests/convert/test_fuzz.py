@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,13 +15,10 @@ from convert.errors import CheckpointError
 from convert.read.config import parse_config
 from convert.read.strict_json import MAX_JSON_BYTES, parse_object
 from convert.read.tokenizer import parse_tokenizer
-from convert.report.quality import decode
 from rigs.fuzz.children import Outcome, tried
 from tests.convert.checkpoints import make_checkpoint
-from tests.convert.qualities import make_quality
 
 FILES = make_checkpoint(layers=1)
-QUALITY: dict[str, Any] = json.loads(make_quality().encode())
 # All that a JSON file may hold, and what is most likely to be taken for something else.
 VALUES = st.one_of(
     st.sampled_from([None, True, False, 0, -1, 1, 2**31, 2**63, 2**70, 0.5, -1e308, 1e308, "", "\0", "\ud800", [], {}]),
@@ -96,18 +92,10 @@ def test_any_tokenizer(tokenizer: dict[str, Any], tokenizer_config: dict[str, An
         parse_tokenizer(tokenizer, tokenizer_config, parse_config(FILES.config).special_token_ids, size)
 
 
-@given(quality=damaged(QUALITY))
-def test_any_quality(quality: dict[str, Any]) -> None:
-    with refused_or_read():
-        assert decode(decode(json.dumps(quality).encode()).encode()) is not None
-
-
 @given(data=st.binary(max_size=80) | st.text(alphabet='{}[]":,0e-9\\utrfnal ', max_size=80).map(str.encode))
 def test_any_json(data: bytes) -> None:
     with refused_or_read():
         parse_object(data, "a.json")
-    with refused_or_read():
-        decode(data)
 
 
 def test_more_json_than_memory_is_bounded_for_is_not_parsed() -> None:

@@ -255,7 +255,7 @@ def test_a_tensor_that_is_there_twice_is_refused(
     adapter.tensors[f"{Q0}.lora_A.weight"] = holding(0)
 
     assert convert(tmp_path, checkpoint, adapter) == 65
-    assert "is there twice" in capsys.readouterr().err
+    assert "appears twice" in capsys.readouterr().err
 
 
 def test_an_adapter_of_another_size_of_model_is_refused(

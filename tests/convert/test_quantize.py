@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from convert.errors import CheckpointError, ConvertError
+from convert.quantize import ggml
+from convert.quantize.ggml import GgmlType
+from convert.quantize.quantizer import Quantizer
 from convert.read.safetensors import SafetensorsFile
 from convert.read.tensors import ModelTensor
-from convert.weights import ggml
-from convert.weights.ggml import GgmlType
-from convert.weights.quantize import Quantizer
 from tests.convert.checkpoints import Array, to_bf16, write_safetensors
 
 RANDOM = np.random.default_rng(3)

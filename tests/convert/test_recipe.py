@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from convert.conversion import Options, make_plan, write_bundle
-from convert.read.checkpoint import Checkpoint
-from convert.weights.recipe import Quantization
+from convert.quantize.recipe import Quantization
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
+from tests.convert.conversions import NAMED, convert
 from tests.convert.gguf_reading import Gguf, read_gguf
 from tests.convert.native_quantizer import quantize_natively
 
-QUANTIZED = [kind for kind in Quantization.mixes() if kind not in (Quantization.BF16, Quantization.F16)]
+QUANTIZED = [kind for kind in NAMED if kind not in (Quantization.BF16, Quantization.F16)]
 SHAPES: dict[str, dict[str, Any]] = {
     "tied with columns of whole 256s": {"layers": 8, "hidden": 256, "feed_forward": 256},
     "untied": {"layers": 9, "hidden": 256, "feed_forward": 256, "tied": False},
@@ -23,9 +22,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def convert(checkpoint: Path, bundle: Path, quantization: Quantization, **options: Any) -> Gguf:
-    with Checkpoint(checkpoint) as opened:
-        write_bundle(opened, make_plan(opened, Options(quantization)), bundle, **options)
+def converted(checkpoint: Path, bundle: Path, quantization: Quantization) -> Gguf:
+    convert(checkpoint, bundle, quantization)
     return read_gguf(bundle / "model.gguf")
 
 
@@ -33,7 +31,7 @@ def compare_with_upstream(folder: Path, checkpoint: CheckpointFiles, kinds: Sequ
     checkpoint.write(folder / "checkpoint")
     convert(folder / "checkpoint", folder / "source", Quantization.BF16)
     for quantization in kinds:
-        ours = convert(folder / "checkpoint", folder / quantization.value, quantization)
+        ours = converted(folder / "checkpoint", folder / quantization.value, quantization)
         quantize_natively(folder / "source" / "model.gguf", folder / "native.gguf", quantization.file_type)
         theirs = read_gguf(folder / "native.gguf")
         assert ours.types() == theirs.types(), quantization
@@ -54,7 +52,7 @@ def test_80_layers_get_more_bits_because_upstream_takes_them_for_a_70b(tmp_path:
 def test_explicit_types_for_every_tensor_give_the_same_bytes(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tied=False).write(tmp_path / "checkpoint")
     convert(checkpoint, tmp_path / "source", Quantization.BF16)
-    ours = convert(checkpoint, tmp_path / "ours", Quantization.Q4_K_M)
+    ours = converted(checkpoint, tmp_path / "ours", Quantization.Q4_K_M)
     overrides = {name: tensor.type for name, tensor in ours.tensors.items() if tensor.type != "F32"}
     source, target = tmp_path / "source" / "model.gguf", tmp_path / "native.gguf"
     quantize_natively(source, target, Quantization.Q4_K_M.file_type, overrides)
@@ -64,7 +62,7 @@ def test_explicit_types_for_every_tensor_give_the_same_bytes(tmp_path: Path) -> 
 
 def test_norms_and_biases_are_f32_whatever_the_type(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(layers=1).write(tmp_path / "checkpoint")
-    for quantization in Quantization.mixes():
-        types = convert(checkpoint, tmp_path / quantization.value, quantization).types()
+    for quantization in NAMED:
+        types = converted(checkpoint, tmp_path / quantization.value, quantization).types()
         plain = {name for name, kind in types.items() if kind == "F32"}
         assert plain == {name for name in types if name.endswith((".bias", "_norm.weight"))}

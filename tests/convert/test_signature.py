@@ -193,7 +193,7 @@ def test_a_bundle_that_cannot_be_signed_does_not_appear(
         raise OSError(5, "Input/output error", "manifest.sig")
 
     key = type("Key", (), {"sign": staticmethod(fail)})
-    monkeypatch.setattr("convert.commands.convert.read_private_key", lambda *_: key)
+    monkeypatch.setattr("convert.cli.read_private_key", lambda *_: key)
     code, _, _ = run(capsys, work / "checkpoint", "--out", tmp_path / "b", "--type", "q8_0", "--sign", work / "key.pem")
     assert code == 1
     assert list(tmp_path.iterdir()) == []

@@ -5,25 +5,25 @@ import signal
 
 import pytest
 
-from convert.stopping import Interrupted, is_stopping, native_call, stopping_signals
+from convert.stopping import StoppedError, is_stop_waiting, stop_deferred, stop_on_signals
 
 
 def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-@stopping_signals()
+@stop_on_signals()
 def call_back(heard: list[bool]) -> None:
-    with native_call():
-        heard.append(is_stopping())
-        with native_call():
+    with stop_deferred():
+        heard.append(is_stop_waiting())
+        with stop_deferred():
             terminate()
-            heard.append(is_stopping())
-        heard.append(is_stopping())
+            heard.append(is_stop_waiting())
+        heard.append(is_stop_waiting())
     heard.append(False)
 
 
-@stopping_signals()
+@stop_on_signals()
 def clear_up(cleared: list[bool]) -> None:
     try:
         terminate()
@@ -32,28 +32,28 @@ def clear_up(cleared: list[bool]) -> None:
         cleared.append(True)
 
 
-@stopping_signals()
+@stop_on_signals()
 def fail_in_native_code() -> None:
-    with native_call():
+    with stop_deferred():
         terminate()
         raise ValueError("a fault")
 
 
 def test_a_signal_raises_at_once() -> None:
-    with pytest.raises(Interrupted, match="SIGTERM"), stopping_signals():
+    with pytest.raises(StoppedError, match="SIGTERM"), stop_on_signals():
         terminate()
 
 
 def test_a_signal_during_native_code_raises_when_that_has_returned() -> None:
     heard: list[bool] = []
-    with pytest.raises(Interrupted, match="SIGTERM"):
+    with pytest.raises(StoppedError, match="SIGTERM"):
         call_back(heard)
     assert heard == [False, True, True]
 
 
 def test_a_second_signal_does_not_disturb_the_clearing_up() -> None:
     cleared: list[bool] = []
-    with pytest.raises(Interrupted, match="SIGTERM"):
+    with pytest.raises(StoppedError, match="SIGTERM"):
         clear_up(cleared)
     assert cleared == [True]
 
@@ -61,5 +61,5 @@ def test_a_second_signal_does_not_disturb_the_clearing_up() -> None:
 def test_what_waited_when_an_earlier_run_ended_is_forgotten() -> None:
     with pytest.raises(ValueError, match="a fault"):
         fail_in_native_code()
-    with stopping_signals(), native_call():
-        assert not is_stopping()
+    with stop_on_signals(), stop_deferred():
+        assert not is_stop_waiting()

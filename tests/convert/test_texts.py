@@ -13,7 +13,6 @@ import pytest
 from convert.errors import ConvertError
 from convert.measure.runner import Runner
 from convert.measure.texts import chunks, read_texts
-from convert.report.fields import MAX_TEXT_LENGTH
 
 TEXTS = Path(__file__).parents[2] / "convert" / "texts"
 FILES = sorted(path for name in ("calibration", "evaluation") for path in (TEXTS / name).glob("*.jsonl"))
@@ -97,14 +96,14 @@ def test_texts_of_many_or_strange_names_have_one_that_can_be_told(tmp_path: Path
     assert read_texts(paths[:1]).name == "a\\nb0.txt"
     name = read_texts(paths).name
     assert name.isprintable()
-    assert len(name) <= MAX_TEXT_LENGTH
+    assert len(name) <= 200
 
 
 @pytest.mark.parametrize(
     ("template", "fault"),
     [
         ("{{ 'x'.ljust(10 ** 10) }}", "the model's chat template cannot be used: takes more than 64 MB of memory"),
-        ("{{ raise_exception('no') }}", "the chat template does not take a conversation of a.jsonl: no"),
+        ("{{ raise_exception('no') }}", "the chat template rejects a conversation of a.jsonl: no"),
     ],
 )
 def test_a_model_whose_template_writes_no_conversation_is_told(tmp_path: Path, template: str, fault: str) -> None:

@@ -217,7 +217,7 @@ def golden() -> list[dict[str, Any]]:
 
 
 def test_llama_cpp_reads_texts_in_nfc_into_the_tokens_that_hugging_face_reads(demo_bundle: Path) -> None:
-    with Runner(demo_bundle / "model.gguf", chunk_tokens=32, threads=1) as runner:
+    with Runner(demo_bundle / "model.gguf") as runner:
         for known in golden():
             text = unicodedata.normalize("NFC", known["text"])
             assert runner.tokenize(text, parse_special=True) == known["ids"], known["text"]
@@ -226,7 +226,7 @@ def test_llama_cpp_reads_texts_in_nfc_into_the_tokens_that_hugging_face_reads(de
 
 def test_texts_to_tune_on_are_read_in_nfc(demo_bundle: Path) -> None:
     composed, decomposed = (unicodedata.normalize(form, "Größe prüfen, café. " * 200) for form in ("NFC", "NFD"))
-    with Runner(demo_bundle / "model.gguf", chunk_tokens=32, threads=1) as runner:
+    with Runner(demo_bundle / "model.gguf") as runner:
         first, second = (
             chunks(Texts("t", "0", [Document(text=text), talk(text)]), runner, seed=0, most=20)
             for text in (composed, decomposed)

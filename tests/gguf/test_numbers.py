@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convert.weights import ggml
+from convert.quantize import ggml
 from edge_agent.gguf.header import HeaderError, read_header
 from edge_agent.gguf.numbers import check_numbers
 from edge_agent.gguf.types import TENSOR_TYPES, TensorType
