@@ -75,6 +75,11 @@ class Plan:
         """Bytes that a decode step reads: every matrix, but only one row of an embedding that is no output matrix."""
         return sum(info.nbytes for info in self._multiplied)
 
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of keys and values (F16) for each token of context."""
+        return 2 * 2 * self.model.config.block_count * self.model.config.kv_length
+
     def ram_bytes(self, target: Target) -> int:
         """Bytes that loading copies into anonymous memory for fast kernels of the target."""
         return sum(info.nbytes for info in self._multiplied if is_repacked(target, info.kind, info.shape[0]))

@@ -122,6 +122,7 @@ def _print_histogram(plan: Plan, job: Job) -> None:
         f"{plan.bytes_per_token} bytes read per token; loading copies {plan.ram_bytes(job.target)} bytes into "
         f"anonymous memory for fast kernels (computed for target {job.target.value}, not measured)"
     )
+    print(f"{plan.kv_bytes_per_token} bytes of keys and values per token of context")
 
 
 def _facts(plan: Plan, job: Job, warnings: list[str]) -> dict[str, Any]:
@@ -137,6 +138,7 @@ def _facts(plan: Plan, job: Job, warnings: list[str]) -> dict[str, Any]:
         "target": job.target.value,
         "ram_bytes": plan.ram_bytes(job.target),
         "bytes_per_token": plan.bytes_per_token,
+        "kv_bytes_per_token": plan.kv_bytes_per_token,
         "warnings": warnings,
     }
 
