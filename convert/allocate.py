@@ -1,8 +1,8 @@
 """The types that diverge least within a budget of bytes.
 
-Each tensor has options, whose divergences add up to first order. This is a knapsack with one choice per tensor: it goes
-up the lower convex hulls, always the step that gains most per byte (Lagrangian relaxation). A step that no longer fits
-is skipped for smaller ones.
+Each tensor has options, and their divergences add up to first order. This is a knapsack with one choice per tensor. It
+goes up the lower convex hulls and always takes the step that gains most per byte (Lagrangian relaxation). A step that
+no longer fits is skipped for smaller ones.
 """
 
 from collections.abc import Mapping, Sequence

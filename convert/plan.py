@@ -67,7 +67,7 @@ class Plan:
 
     @property
     def matrices(self) -> list[ModelTensor]:
-        """The tensors whose types can be chosen."""
+        """The tensors with a choice of types."""
         return [tensor for tensor in self.model.tensors if tensor.is_quantizable]
 
     @property

@@ -27,7 +27,7 @@ from .worker import Adapted, open_worker
 def read_labelled(path: Path, tasks: dict[str, Task]) -> Requests:
     """Lines of `{"task": …, "input": …, "answer": …}`, the answer a label or an object.
 
-    Raises ConvertError, also for an answer that the task can never give, and for tasks of the kind `generate`, whose
+    Raises ConvertError, also for an answer that the task can never give, and for tasks of the kind `generate`: their
     answers are neither right nor wrong.
     """
     examples = read_requests(path, tasks)

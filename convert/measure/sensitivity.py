@@ -149,7 +149,7 @@ def measure_sensitivities(
     progress("loading", 0.0)
     with (
         Runner(reference, is_writable=True) as runner,
-        # For numpy's products, whose sums would depend on the number of threads: whole matrices are shared out instead.
+        # numpy's sums would depend on the number of threads: instead, each thread gets whole matrices.
         threadpool_limits(1, "blas"),
     ):
         *seen, unseen = chunks(texts, runner, seed=seed, most=CALIBRATION_CHUNKS + 1)

@@ -1,6 +1,6 @@
 """The types that a matrix may get with `--budget`, by the kernels of the board that runs the model.
 
-On ARM llama.cpp copies ("repacks") some types into a layout for its fast kernels, which work on several rows at once
+On ARM llama.cpp copies ("repacks") some types into a layout for its fast kernels. These work on several rows at once,
 with the dot product instructions of Armv8.2 or the matrix instructions of Armv8.6 (i8mm).
 Source: ggml/src/ggml-cpu/repack.cpp of the llama.cpp that llama-cpp-python 0.3.36 vendors.
 """
@@ -46,7 +46,7 @@ def is_repacked(target: Target, kind: GgmlType, rows: int) -> bool:
 
 
 def candidates(target: Target, tensor: ModelTensor) -> list[GgmlType]:
-    """Types for this matrix whose blocks fit its columns, the smallest first."""
+    """The types with blocks that fit the columns of this matrix, the smallest first."""
     kinds = _EMBEDDING if tensor.name in {TOKEN_EMBD, OUTPUT} else _BODY[target]
     found = [kind for kind in kinds if tensor.columns % BLOCK_ELEMENTS[kind] == 0]
     # Q4_K is as large as IQ4_NL and less exact.

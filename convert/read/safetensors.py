@@ -1,10 +1,10 @@
 """Hardened reader of one safetensors file.
 
-The format: 8 bytes little-endian header length, a JSON header, then the tensor data, without gaps and without overlap
-(safetensors format specification; the 2023 Trail of Bits audit lists what goes wrong where that is not checked).
+The format: the length of the header as 8 bytes, little-endian; a JSON header; the tensors, without gaps or overlap.
+Source: the safetensors format specification; the audit by Trail of Bits (2023) lists what unchecked headers lead to.
 
-Data is read with pread and not through a mapping: if the file shrinks or the disk fails under a mapping, SIGBUS kills
-the process, which would leave half a bundle behind.
+Data is read with pread, not through a mapping: if the file shrinks or the disk fails under a mapping, SIGBUS kills the
+process and half a bundle is left behind.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ class SafetensorsFile:
         self.name = path.name
         self._shown = printable(path.name)
         try:
-            # Without O_NONBLOCK, opening a FIFO would wait for ever.
+            # Without O_NONBLOCK, opening a FIFO would never return.
             self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             raise CheckpointError(f"{self._shown}: the file is missing") from None

@@ -109,9 +109,9 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
 def verify_bundle(folder: Path, key: Ed25519PublicKey | None = None) -> tuple[dict[str, Any], list[str]]:
     """The manifest of a bundle and the list of faults, empty if it is sound.
 
-    A fault is a manifest that the agent would refuse; a file that is missing, changed, not listed, or listed under a
-    name that leaves the folder; a model or adapter that the agent would not open; with `key` also a signature that is
-    missing or not made with its other half. Raises ConvertError if there is no manifest.
+    These are faults: a manifest, model or adapter that the agent would refuse; a file that is missing, changed or not
+    listed; a listed name that leaves the folder. With `key`, the signature is checked too.
+    Raises ConvertError if there is no manifest.
     """
     try:
         data, manifest = _read_manifest(folder)

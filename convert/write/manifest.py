@@ -40,8 +40,8 @@ def sha256_of(path: Path) -> str:
 def tools() -> dict[str, str]:
     """Versions of everything that shapes the bytes.
 
-    The quantizers' rounding depends on how they were compiled (fused multiply-add differs between x86 and ARM builds),
-    so equal bytes are promised only for an equal library on an equal machine type.
+    How the quantizers round depends on how they were compiled: fused multiply-add differs between x86 and ARM builds.
+    Equal bytes are promised only for an equal library on an equal machine type.
     """
     return {
         "edge-convert": __version__,
