@@ -69,7 +69,6 @@ def test_training_names_the_packages_that_it_lacks(monkeypatch: pytest.MonkeyPat
         ("rigs.parity.cost", ["nowhere"]),
         ("rigs.quality", ["nowhere"]),
         ("rigs.quality.canaries", ["nowhere"]),
-        ("rigs.quality.repair", ["nowhere"]),
         ("rigs.quality.header", ["nowhere"]),
         ("rigs.quality.memory", ["nowhere"]),
         ("rigs.quality.growth", ["nowhere"]),
