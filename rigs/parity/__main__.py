@@ -48,13 +48,8 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
 
     def report(name: str, comparison: Comparison, facts: dict[str, Any]) -> None:
-        row = {
-            "case": name,
-            **asdict(comparison),
-            "seconds": facts["seconds"],
-            "peak_rss_bytes": facts["peak_rss_bytes"],
-        }
-        rows.append(row)
+        measured = {field: facts[field] for field in ("seconds", "peak_rss_bytes")}
+        rows.append({"case": name, **asdict(comparison), **measured})
         if given.json:
             return
         if len(rows) == 1:
@@ -106,20 +101,9 @@ def main() -> int:
 
 
 def _convert(checkpoint: Path, bundle: Path, kind: str) -> dict[str, Any]:
-    """Run the converter as a process of its own, so that its peak memory is its own."""
-    command = [
-        sys.executable,
-        "-m",
-        "convert",
-        str(checkpoint),
-        "--out",
-        str(bundle),
-        "--type",
-        kind,
-        "--force",
-        "--json",
-        "--no-canaries",
-    ]
+    """Runs the converter as a process of its own, with its own peak memory."""
+    command = [sys.executable, "-m", "convert", str(checkpoint), "--out", str(bundle), "--type", kind]
+    command += ["--force", "--json", "--no-canaries"]
     started = time.monotonic()
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:

@@ -53,7 +53,7 @@ def test_a_model_runs_with_all_adapters_that_are_given(
     assert np.abs(adapted - logits(bundle)).max() > 1
 
 
-def test_what_is_no_adapter_is_told(bundle: Path) -> None:
+def test_a_file_that_is_not_an_adapter_is_refused(bundle: Path) -> None:
     with pytest.raises(ConvertError, match=r"model\.gguf: general\.type: should be \"adapter\""):
         logits(bundle, bundle / "model.gguf")
 

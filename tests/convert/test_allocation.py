@@ -25,7 +25,7 @@ def test_the_bytes_go_where_they_gain_most() -> None:
     assert {name: option.kind for name, option in chosen.items()} == {"sensitive": LARGE, "robust": SMALL}
 
 
-def test_what_does_not_fit_is_passed_over_for_what_does() -> None:
+def test_a_step_that_does_not_fit_is_skipped_for_a_smaller_one() -> None:
     options = {
         "large": [Option(SMALL, 1000 * UNIT, 5.0), Option(LARGE, 2000 * UNIT, 0.0)],
         "small": [Option(SMALL, 10 * UNIT, 0.01), Option(LARGE, 20 * UNIT, 0.0)],
@@ -44,7 +44,7 @@ def test_an_option_that_costs_more_and_diverges_no_less_is_never_taken() -> None
     assert chosen["one"].kind is SMALL
 
 
-def test_less_than_the_smallest_is_no_choice() -> None:
+def test_a_budget_below_the_smallest_types_is_refused() -> None:
     options = {"one": [Option(SMALL, 100 * UNIT - 5, 0.5)]}
 
     # The next tensor begins at a multiple.

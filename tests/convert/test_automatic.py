@@ -151,7 +151,7 @@ def test_a_named_type_keeps_its_mix_and_diverges_less_when_its_matrices_are_roun
     assert open_model("default", tuned).warning is None
 
 
-def test_what_a_bundle_is_worth_is_told_beside_what_a_type_alone_makes(
+def test_plain_types_are_measured_beside_the_bundle(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert convert("--budget", "2MB", "--out", tmp_path / "b", "--work", work, "--name", "a name of its own") == 0
@@ -165,7 +165,7 @@ def test_what_a_bundle_is_worth_is_told_beside_what_a_type_alone_makes(
     assert [path for path in work.rglob("plain-*") if path.is_dir()] == []
 
 
-def test_what_was_rounded_for_one_wish_is_not_rounded_for_the_next(
+def test_matrices_are_rounded_once_for_several_conversions(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert convert("--budget", "2MB", "--target", "armv8.6-i8mm", "--dry-run", "--work", work) == 0
@@ -232,7 +232,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(
         (["--budget", "2MB", "--calibration", "nothing.txt"], 1, "nothing.txt: No such file"),
     ],
 )
-def test_what_cannot_be_meant_is_told(
+def test_bad_options_are_refused(
     words: list[str], code: int, told: str, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert convert(*words, "--out", tmp_path / "b", "--work", work) == code

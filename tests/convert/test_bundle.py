@@ -82,7 +82,7 @@ def test_shards_give_the_same_model_file_as_one_file(tmp_path: Path) -> None:
     assert (tmp_path / "one" / "model.gguf").read_bytes() == (tmp_path / "three" / "model.gguf").read_bytes()
 
 
-def test_general_keys_are_what_was_said_or_stored(checkpoint: Path, folder: Path) -> None:
+def test_general_keys_come_from_options_and_checkpoint(checkpoint: Path, folder: Path) -> None:
     convert(checkpoint, folder / "b")
     values = read_gguf(folder / "b" / "model.gguf").values()
     assert {key: value for key, value in values.items() if key.startswith("general.")} == {
@@ -270,9 +270,7 @@ def test_force_deletes_nothing_that_is_not_a_bundle(checkpoint: Path, folder: Pa
         '{"schema": true, "files": {"model.gguf": {}, "precious": {}}}',
     ],
 )
-def test_force_spares_a_folder_whose_manifest_is_not_that_of_a_bundle(
-    checkpoint: Path, folder: Path, text: str
-) -> None:
+def test_force_spares_a_folder_with_another_kind_of_manifest(checkpoint: Path, folder: Path, text: str) -> None:
     (folder / "web").mkdir()
     (folder / "web" / "manifest.json").write_text(text)
     (folder / "web" / "precious").write_text("x")
@@ -281,7 +279,7 @@ def test_force_spares_a_folder_whose_manifest_is_not_that_of_a_bundle(
     assert (folder / "web" / "precious").read_text() == "x"
 
 
-def test_force_spares_a_bundle_that_holds_something_of_somebody_else(checkpoint: Path, folder: Path) -> None:
+def test_force_spares_a_bundle_with_other_files(checkpoint: Path, folder: Path) -> None:
     convert(checkpoint, folder / "b", name="old")
     (folder / "b" / "my\x1bnotes").write_text("x")
     with pytest.raises(ConvertError, match=r"b: holds my\\x1bnotes, which manifest\.json does not list"):
@@ -374,7 +372,7 @@ def name_a_token_like_padding(files: CheckpointFiles) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "change", "told"),
+    ("shape", "change", "expected"),
     [
         ({}, name_a_token_like_padding, 'tokenizer.ggml.tokens: should have every token once (got "[PAD310]" as 310)'),
         (
@@ -389,8 +387,8 @@ def name_a_token_like_padding(files: CheckpointFiles) -> None:
         ),
     ],
 )
-def test_what_the_agent_would_not_open_is_not_written(
-    tmp_path: Path, folder: Path, shape: dict[str, Any], change: Callable[[CheckpointFiles], None], told: str
+def test_a_model_that_the_agent_would_not_open_is_not_written(
+    tmp_path: Path, folder: Path, shape: dict[str, Any], change: Callable[[CheckpointFiles], None], expected: str
 ) -> None:
     files = make_checkpoint(**shape)
     change(files)
@@ -399,5 +397,5 @@ def test_what_the_agent_would_not_open_is_not_written(
     with pytest.raises(CheckpointError) as caught:
         convert(checkpoint, folder / "b", Quantization.F16)
 
-    assert str(caught.value).startswith(f"llama.cpp could not run the model of this checkpoint: {told}")
+    assert str(caught.value).startswith(f"llama.cpp could not run the model of this checkpoint: {expected}")
     assert not list(folder.iterdir())

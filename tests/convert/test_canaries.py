@@ -77,7 +77,7 @@ def test_a_bundle_holds_answers_of_each_kind_and_the_agent_opens_it(work: Path) 
     assert max(prompts) > 500
 
 
-def test_what_is_recorded_is_right_and_needs_no_configuration(work: Path) -> None:
+def test_the_recorded_answers_are_right_and_need_no_configuration(work: Path) -> None:
     canaries = decode((work / "demo" / "canaries.json").read_bytes())
     assert len(canaries.canaries) == 18
     for index, reading in enumerate(held_out()[:6]):
@@ -93,7 +93,7 @@ def test_what_is_recorded_is_right_and_needs_no_configuration(work: Path) -> Non
     assert canaries.run(1, 5).plan.kind == "schema"
 
 
-def test_the_same_bytes_come_out_again_whatever_the_number_of_threads(
+def test_canaries_do_not_depend_on_the_number_of_threads(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("convert.plan.processors", lambda: 3)
@@ -111,33 +111,32 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("bundle", ["own", "demo"])
-def test_the_answers_hold_however_the_model_is_run(
-    work: Path, bundle: str, variant: str, monkeypatch: pytest.MonkeyPatch
+def test_the_answers_do_not_depend_on_how_the_model_runs(
+    work: Path, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asked, "_SETTINGS", replace(asked._SETTINGS, **VARIANTS[variant]))
-    assert differences(work / bundle) == []
+    for bundle in ("own", "demo"):
+        assert differences(work / bundle) == []
 
 
 @pytest.mark.parametrize("kind", ["q8_0", "iq4_nl"])
-def test_another_quantization_of_the_model_answers_mostly_alike(work: Path, tmp_path: Path, kind: str) -> None:
+def test_another_quantization_of_the_model_has_almost_the_same_answers(work: Path, tmp_path: Path, kind: str) -> None:
     assert run(checkpoint_folder(), "--type", kind, "--out", tmp_path / "b", "--no-canaries") == 0
     shutil.copy(work / "demo" / "canaries.json", tmp_path / "b")
     assert len(differences(tmp_path / "b")) <= 2
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("bundle", ["own", "demo"])
-def test_a_damaged_model_answers_otherwise(work: Path, tmp_path: Path, bundle: str, damage: str) -> None:
+def test_a_damaged_model_answers_differently(work: Path, tmp_path: Path, damage: str) -> None:
     checkpoint = damaged(checkpoint_folder(), tmp_path / "c", DAMAGES[damage])
     assert run(checkpoint, "--type", "q4_0", "--out", tmp_path / "b", "--no-canaries") == 0
-    shutil.copy(work / bundle / "canaries.json", tmp_path / "b")
-    found = differences(tmp_path / "b")
-    # The demonstration model understands nothing of ours.
-    assert len(found) >= (3 if bundle == "demo" else 1), found
+    # The demonstration model understands nothing of our own requests.
+    for bundle, fewest in (("demo", 3), ("own", 1)):
+        shutil.copy(work / bundle / "canaries.json", tmp_path / "b")
+        assert len(differences(tmp_path / "b")) >= fewest
 
 
-@pytest.mark.parametrize("damage", ["the first merges swapped", "two tokens swapped", "another end token"])
+@pytest.mark.parametrize("damage", ["two tokens swapped", "another end token"])
 def test_a_slightly_damaged_tokenizer_is_seen_by_its_tokens(work: Path, tmp_path: Path, damage: str) -> None:
     checkpoint = damaged(checkpoint_folder(), tmp_path / "c", SUBTLE_DAMAGES[damage])
     assert run(checkpoint, "--type", "q4_0", "--out", tmp_path / "b", "--no-canaries") == 0
@@ -165,15 +164,15 @@ def test_verify_asks_again(work: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "canaries.json: there is none" in capsys.readouterr().err
 
 
-def test_recorded_answers_that_differ_are_told_by_verify(work: Path, tmp_path: Path) -> None:
+def test_a_difference_names_the_canary_and_both_answers(work: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "b"
     shutil.copytree(work / "demo", bundle)
     canaries = json.loads((bundle / "canaries.json").read_text("utf-8"))
     canaries["canaries"][2]["answer"]["beginning"] = "Nothing of the kind"
     (bundle / "canaries.json").write_text(json.dumps(canaries))
-    (told,) = differences(bundle)
-    assert told.startswith("canaries[2] (machine-explanation): the text is ")
-    assert 'recorded is "Nothing of the kind"' in told
+    (expected,) = differences(bundle)
+    assert expected.startswith("canaries[2] (machine-explanation): the text is ")
+    assert 'recorded is "Nothing of the kind"' in expected
 
 
 def test_without_canaries_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +211,7 @@ def cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("cannot_run")
-def test_a_model_that_cannot_be_run_is_converted_all_the_same(
+def test_a_model_that_cannot_run_is_converted_without_canaries(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b") == 0
@@ -221,7 +220,7 @@ def test_a_model_that_cannot_be_run_is_converted_all_the_same(
 
 
 @pytest.mark.usefixtures("cannot_run")
-def test_who_wants_canaries_of_his_own_hears_that_there_can_be_none(
+def test_own_requests_that_cannot_be_recorded_fail_the_conversion(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     requests = demo_requests(tmp_path / "requests.jsonl", 1)
@@ -231,7 +230,7 @@ def test_who_wants_canaries_of_his_own_hears_that_there_can_be_none(
     assert not (tmp_path / "b").exists()
 
 
-def test_a_request_that_gives_no_canary_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_request_without_a_canary_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     requests = demo_requests(tmp_path / "requests.jsonl", 1)
     long = json.dumps({"task": "machine-triage", "input": "pump " * 5000})
     requests.write_text(requests.read_text("utf-8") + long, "utf-8")
@@ -242,7 +241,7 @@ def test_a_request_that_gives_no_canary_is_named(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "expected"),
     [
         (["--canaries", "r"], 2, "--tasks and --labelled or --canaries go together"),
         (["--tasks", "t"], 2, "--tasks and --labelled or --canaries go together"),
@@ -251,10 +250,10 @@ def test_a_request_that_gives_no_canary_is_named(tmp_path: Path, capsys: pytest.
         (["--tasks", DEMO_TASKS, "--canaries", "many.jsonl"], 1, "many.jsonl: 101 requests, at most 100 are allowed"),
     ],
 )
-def test_what_cannot_be_meant_is_told_before_anything_is_converted(
+def test_bad_options_are_refused_before_the_conversion(
     words: list[object],
     code: int,
-    told: str,
+    expected: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -262,7 +261,7 @@ def test_what_cannot_be_meant_is_told_before_anything_is_converted(
     monkeypatch.chdir(tmp_path)
     Path("many.jsonl").write_text('{"task":"machine-triage","input":"x"}\n' * 101)
     assert run(checkpoint_folder(), "--type", "q4_0", "--out", "b", *words) == code
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert not Path("b").exists()
 
 
@@ -307,7 +306,7 @@ def test_a_text_is_recorded_up_to_the_first_close_choice(texts: list[str], recor
         assert min(worker.temperatures[1:]) > 1
 
 
-def test_fields_are_recorded_that_hang_on_no_close_choice() -> None:
+def test_only_fields_without_a_close_choice_are_recorded() -> None:
     request = next(request for request in own_requests().requests if request.task.kind == "extract")
     answers = [{"machine": "M", "urgent": True, "hours": hours, "where": {"hall": hall}} for hours, hall in
                ((200, 1), (201, 2), (200, 1), (199, 1))]  # fmt: skip
@@ -317,7 +316,7 @@ def test_fields_are_recorded_that_hang_on_no_close_choice() -> None:
     assert canary.answer.values == {"machine": "M", "urgent": True, "hours": 200}
 
 
-def test_few_canaries_of_our_own_are_told(
+def test_few_canaries_of_our_own_are_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = own_requests()

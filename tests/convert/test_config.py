@@ -106,7 +106,7 @@ def test_quantized_and_multimodal_checkpoints_are_refused(field: str) -> None:
         ("rope_parameters", {"full_attention": {"rope_theta": 1e6}}),
     ],
 )
-def test_a_number_that_makes_no_model_is_refused_with_field_value_and_what_is_allowed(field: str, value: Any) -> None:
+def test_a_bad_number_is_refused_with_field_and_what_is_allowed(field: str, value: Any) -> None:
     message = refused(**{field: value})
     assert field in message
     assert "allowed is" in message

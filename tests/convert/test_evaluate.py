@@ -1,4 +1,4 @@
-"""`edge-convert evaluate` on what cannot be compared: told before anything is measured."""
+"""`edge-convert evaluate` on what cannot be compared: expected before anything is measured."""
 
 import struct
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def evaluate(
     return run
 
 
-def test_what_is_no_model_is_told_with_what_would_be_one(
+def test_a_path_without_a_model_is_refused_with_what_is_allowed(
     evaluate: Callable[..., tuple[int, str]], tmp_path: Path, demo_bundle: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -40,25 +40,25 @@ def test_what_is_no_model_is_told_with_what_would_be_one(
     assert evaluate(tmp_path / "junk.gguf", demo_bundle) == evaluate(demo_bundle, tmp_path / "junk.gguf") == (1, junk)
 
 
-def test_what_is_no_reference_is_told(
+def test_a_path_without_a_reference_is_refused(
     evaluate: Callable[..., tuple[int, str]], tmp_path: Path, demo_bundle: Path
 ) -> None:
     assert evaluate(demo_bundle, tmp_path / "none") == (65, f"edge-convert: {tmp_path}/none: no such checkpoint folder")
     (tmp_path / "empty").mkdir()
-    code, told = evaluate(demo_bundle, tmp_path / "empty")
-    assert (code, "model.safetensors: missing" in told) == (65, True)
+    code, err = evaluate(demo_bundle, tmp_path / "empty")
+    assert (code, "model.safetensors: missing" in err) == (65, True)
 
 
 def test_models_of_other_vocabularies_are_not_compared(
     evaluate: Callable[..., tuple[int, str]], tmp_path: Path, demo_bundle: Path
 ) -> None:
     (tmp_path / "two.gguf").write_bytes(gguf())
-    code, told = evaluate(tmp_path / "two.gguf", demo_bundle)
+    code, err = evaluate(tmp_path / "two.gguf", demo_bundle)
     assert code == 1
-    assert f"{tmp_path}/two.gguf: has a vocabulary of 2 tokens, the reference {demo_bundle}/model.gguf one of " in told
+    assert f"{tmp_path}/two.gguf: has a vocabulary of 2 tokens, the reference {demo_bundle}/model.gguf one of " in err
     checkpoint = make_checkpoint(layers=1).write(tmp_path / "checkpoint")
-    code, told = evaluate(demo_bundle, checkpoint)
-    assert (code, "one of 320; only models of the same vocabulary can be compared" in told) == (1, True)
+    code, err = evaluate(demo_bundle, checkpoint)
+    assert (code, "one of 320; only models of the same vocabulary can be compared" in err) == (1, True)
 
 
 def spoilt(model: Path, path: Path, name: str) -> Path:
@@ -78,7 +78,7 @@ def run_on_little(tmp_path: Path, bundle: Path, against: Path) -> int:
 
 
 @pytest.mark.parametrize("name", ["output_norm.weight", "blk.2.ffn_up.weight"])
-def test_a_model_of_what_is_no_number_is_told_by_name_and_has_no_figures(
+def test_a_model_with_nan_is_refused_by_name(
     tmp_path: Path, demo_bundle: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     bad = spoilt(demo_bundle / "model.gguf", tmp_path / "bad.gguf", name)
@@ -92,7 +92,7 @@ def test_a_model_of_what_is_no_number_is_told_by_name_and_has_no_figures(
         )
 
 
-def test_a_model_whose_numbers_grow_beyond_all_bounds_is_told_by_name(
+def test_a_model_with_infinite_logits_is_refused_by_name(
     tmp_path: Path, demo_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     large = tmp_path / "large.gguf"

@@ -113,7 +113,7 @@ def test_a_model_of_a_budget_computes_what_its_checkpoint_says(
     assert ("output.weight" in read_gguf(own).types()) != files.config["tie_word_embeddings"]
 
 
-def test_the_definition_in_numpy_tells_a_wrong_position_and_a_wrong_head() -> None:
+def test_the_definition_in_numpy_detects_a_wrong_position_and_a_wrong_head() -> None:
     files = stretch(lively(make_checkpoint(heads=4, heads_kv=2)))
     tokens = list(range(96))
     right = qwen2.logits(files.config, files.tensors, tokens)

@@ -78,7 +78,7 @@ def test_inputs_that_were_never_seen_do_no_harm() -> None:
         assert np.abs(matrix - known).max() < 0.2
 
 
-def test_inputs_that_are_no_numbers_are_refused() -> None:
+def test_inputs_that_are_not_finite_are_refused() -> None:
     moments = np.eye(64, dtype=np.float32)
     moments[3, 5] = np.nan
     with pytest.raises(ValueError, match="not finite"):

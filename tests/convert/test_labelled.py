@@ -90,7 +90,7 @@ def run(*words: object) -> int:
         ('{"task": "say", "task": "say"}', 'the key "task" occurs twice'),
     ],
 )  # fmt: skip
-def test_a_line_that_cannot_be_meant_is_named(tmp_path: Path, line: object, told: str) -> None:
+def test_a_bad_line_is_refused_with_its_number(tmp_path: Path, line: object, told: str) -> None:
     good = {"task": "state", "input": {"vibration": 1}, "answer": "normal"}
     path = write_lines(tmp_path / "labelled.jsonl", good, "", line)
     with pytest.raises(ConvertError) as caught:
@@ -99,20 +99,20 @@ def test_a_line_that_cannot_be_meant_is_named(tmp_path: Path, line: object, told
     assert told in str(caught.value)
 
 
-def test_what_else_a_line_holds_is_not_looked_at_and_letters_are_composed(tmp_path: Path) -> None:
+def test_other_keys_of_a_line_are_ignored_and_letters_are_composed(tmp_path: Path) -> None:
     line = {"task": "state", "input": {"vibration": "a\u2028b"}, "answer": "de\u0301faut", "shift": 3}
     path = write_lines(tmp_path / "labelled.jsonl", json.dumps(line, ensure_ascii=False))
     (example,) = read_labelled(path, read_tasks(write_tasks(tmp_path))).requests
     assert example.run(1).messages[-1].content == "a\u2028b mm/s"
 
 
-def test_a_byte_order_mark_is_no_part_of_a_line(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "labelled.jsonl", {"task": "state", "input": {"vibration": 1}, "answer": "normal"})
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert len(read_labelled(path, read_tasks(write_tasks(tmp_path))).requests) == 1
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path, demo_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_is_refused(tmp_path: Path, demo_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = write_lines(tmp_path / "good.jsonl", {"task": "state", "input": {"vibration": 1}, "answer": "normal"})
     tasks, pipe = write_tasks(tmp_path), tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -202,7 +202,7 @@ def test_at_4_bits_the_demonstration_keeps_99_percent_of_its_task_accuracy(
         assert task.accuracy >= 0.99 * task.reference_accuracy
 
 
-def test_an_answer_that_is_not_sure_enough_or_not_whole_is_not_right(work: Path, tmp_path: Path) -> None:
+def test_an_unsure_or_incomplete_answer_is_wrong(work: Path, tmp_path: Path) -> None:
     definitions = json.loads(DEMO_TASKS.read_text("utf-8"))
     definitions["machine-triage"]["min_score"] = 1.0
     definitions["machine-diagnosis"]["max_tokens"] = 3
@@ -215,7 +215,7 @@ def test_an_answer_that_is_not_sure_enough_or_not_whole_is_not_right(work: Path,
     assert [task.accuracy for task in tasks] == [0.0, 0.0]
 
 
-def test_examples_that_one_of_both_alone_answers_right_are_counted(
+def test_examples_that_only_one_model_answers_right_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(checkpoint_folder(), "--type", "q8_0", "--out", tmp_path / "b") == 0
@@ -240,7 +240,7 @@ def test_examples_that_one_of_both_alone_answers_right_are_counted(
         assert judged() == [(1.0, 1.0, 0, 0)] * 2
 
 
-def test_the_report_of_a_budget_tells_it_and_evaluate_does(
+def test_task_accuracy_is_in_the_report_and_printed_by_evaluate(
     converter_work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labelled = demo_examples(tmp_path / "labelled.jsonl", 6)
@@ -301,7 +301,7 @@ def test_the_flags_go_together(words: list[str], capsys: pytest.CaptureFixture[s
     assert "--labelled" in capsys.readouterr().err
 
 
-def test_a_model_that_cannot_be_run_is_told(work: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_run_is_refused(work: Path, tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     examples = read_labelled(demo_examples(tmp_path / "labelled.jsonl", 1), read_tasks(DEMO_TASKS))
     model = tmp_path / "model.gguf"

@@ -59,7 +59,7 @@ def product(gguf: Gguf, name: str) -> np.ndarray:
     return np.asarray(scale * (b @ a))
 
 
-def test_it_becomes_a_file_as_upstream_writes_it(
+def test_the_adapter_file_is_as_upstream_writes_it(
     tmp_path: Path, checkpoint: CheckpointFiles, adapter: AdapterFiles
 ) -> None:
     gguf = converted(tmp_path, checkpoint, adapter)
@@ -81,7 +81,7 @@ def test_it_becomes_a_file_as_upstream_writes_it(
     )
 
 
-def test_the_manifest_lists_it_and_what_it_was_made_of(
+def test_the_manifest_lists_the_adapter_and_its_sources(
     tmp_path: Path, checkpoint: CheckpointFiles, adapter: AdapterFiles
 ) -> None:
     converted(tmp_path, checkpoint, adapter)
@@ -170,7 +170,7 @@ def holding(value: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "expected"),
     [
         (say(peft_type="IA3"), "adapter_config.json: peft_type is 'IA3', allowed is LORA"),
         (say(r=0), "adapter_config.json: r is 0, allowed is an integer from 1 to"),
@@ -212,25 +212,25 @@ def holding(value: float) -> np.ndarray:
         (lambda files: files.tensors.clear(), "adapter_model.safetensors: holds no tensors"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_had_is_refused(
+def test_an_unsupported_or_damaged_adapter_is_refused(
     tmp_path: Path,
     checkpoint: CheckpointFiles,
     adapter: AdapterFiles,
     capsys: pytest.CaptureFixture[str],
     damage: Callable[[AdapterFiles], object],
-    told: str,
+    expected: str,
 ) -> None:
     damage(adapter)
 
     assert convert(tmp_path, checkpoint, adapter) == 65
 
     err = capsys.readouterr().err
-    assert told in err
+    assert expected in err
     assert err.count("\n") == 1
     assert not (tmp_path / "b").exists()
 
 
-def test_modules_that_were_trained_and_are_not_there_are_missed(
+def test_missing_modules_that_were_trained_are_named(
     tmp_path: Path, checkpoint: CheckpointFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
     adapter = make_adapter(shapes(checkpoint), modules=("q_proj",))

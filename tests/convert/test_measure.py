@@ -44,7 +44,7 @@ def test_a_product_is_that_of_the_inputs_and_the_weights(runner: Runner) -> None
     np.testing.assert_array_equal(seen["blk.0.ffn_gate.weight"], seen["blk.0.ffn_up.weight"])
 
 
-def test_what_the_hearer_raises_is_raised(runner: Runner) -> None:
+def test_an_error_of_the_observer_is_raised(runner: Runner) -> None:
     def fail(_name: str, _inputs: object) -> None:
         raise KeyError("mine")
 
@@ -53,7 +53,7 @@ def test_what_the_hearer_raises_is_raised(runner: Runner) -> None:
     assert runner.logits([1, 2, 3]).shape == (3, runner.vocabulary)
 
 
-def test_what_a_signal_raises_between_two_matrices_is_raised(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_between_two_matrices_stops_the_run(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> bool:
         raise KeyboardInterrupt
 
@@ -77,7 +77,7 @@ def test_weights_that_are_written_are_those_that_run(runner: Runner) -> None:
     np.testing.assert_array_equal(runner.logits(tokens), before)
 
 
-def test_moments_are_the_same_whatever_the_number_of_threads(model: Path) -> None:
+def test_moments_do_not_depend_on_the_number_of_threads(model: Path) -> None:
     found = []
     for threads in (1, 3):
         with Runner(model, threads=threads) as runner:
@@ -106,7 +106,7 @@ def test_a_model_does_not_diverge_from_itself_and_does_from_a_damaged_one(runner
     assert other.mean > 0.01
 
 
-def test_some_tokens_tell_the_divergence_of_all(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sampled_divergence_is_that_of_all_tokens(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [tokens_of(runner, 300)]
     means = []
     for top in (8, runner.vocabulary):
@@ -123,7 +123,7 @@ def test_some_tokens_tell_the_divergence_of_all(runner: Runner, monkeypatch: pyt
     assert some == pytest.approx(full, rel=0.02)
 
 
-def test_the_others_are_drawn_as_often_as_they_are_probable() -> None:
+def test_other_tokens_are_sampled_by_probability() -> None:
     shares = np.array([0.5, 0.0, 0.1, 0.3, 0.1])
     logits = np.log(np.maximum(shares, 1e-30), dtype=np.float32)[None].repeat(50, axis=0)
     top = np.zeros((50, 1), np.int32)
@@ -180,7 +180,7 @@ def test_texts_that_cannot_be_read_are_named(tmp_path: Path, name: str, content:
         read_texts([tmp_path / "nothing.txt"])
 
 
-def test_too_little_text_is_told(runner: Runner, tmp_path: Path) -> None:
+def test_too_little_text_is_refused(runner: Runner, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("short")
     with pytest.raises(ConvertError, match=r"a\.txt: \d+ tokens; at least 512 are needed"):
         chunks(read_texts([tmp_path / "a.txt"]), runner, seed=0, most=1)
@@ -204,7 +204,7 @@ def test_importance_is_written_read_and_merged_exactly(tmp_path: Path) -> None:
     assert (merged.chunks, merged.datasets) == (2, ("t", "t"))
 
 
-def test_sums_are_rounded_once_whatever_the_order() -> None:
+def test_sums_do_not_depend_on_the_order() -> None:
     small, large = 2.0**-24, 1.0
     parts = {name: importance("w", value, count=1) for name, value in (("a", large), ("b", small), ("c", small))}
     backwards = dict(reversed(parts.items()))
@@ -233,19 +233,19 @@ def test_importance_of_different_models_is_not_merged(other: Importance, told: s
         (importance("w", 1, 2, count=-3), r"w: count -3\.0, allowed is a finite number above 0"),
     ],
 )
-def test_what_no_texts_can_have_given_is_refused(tmp_path: Path, odd: Importance, told: str) -> None:
+def test_impossible_sums_and_counts_are_refused(tmp_path: Path, odd: Importance, told: str) -> None:
     odd.write(tmp_path / "a.gguf")
     with pytest.raises(ConvertError, match=f"not an importance matrix: {told}"):
         read_importance(tmp_path / "a.gguf")
 
 
-def test_more_chunks_than_the_format_can_tell_are_not_merged() -> None:
+def test_more_chunks_than_the_format_holds_are_not_merged() -> None:
     many = Importance({"w": np.ones(1, np.float32)}, {"w": 1.0}, ("t",), 2**32 - 1, 512)
     with pytest.raises(ConvertError, match="the sum of all: chunks 8589934590"):
         merge({"a": many, "b": many})
 
 
-def test_what_is_no_importance_matrix_is_refused(tmp_path: Path, model: Path) -> None:
+def test_a_file_that_is_not_an_importance_matrix_is_refused(tmp_path: Path, model: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
     for path in (tmp_path / "a.gguf", model):
         with pytest.raises(ConvertError, match="not an importance matrix"):

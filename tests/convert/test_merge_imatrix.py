@@ -43,13 +43,13 @@ def test_a_file_is_replaced_only_by_force(tmp_path: Path, capsys: pytest.Capture
     assert read_importance(first).sums["w"].tolist() == [3]
 
 
-def test_what_cannot_be_merged_is_told_and_nothing_is_written(
+def test_files_that_cannot_be_merged_are_refused_and_nothing_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, wider = write(tmp_path / "a.gguf", 1), write(tmp_path / "b.gguf", 1, 2)
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "model.gguf").write_bytes(gguf())
-    for files, told in (
+    for files, expected in (
         ((first, wider), f"{wider}: does not fit {first}: w has 2 columns here and 1 columns there"),
         ((first, first), "named twice"),
         ((first, tmp_path / "none.gguf"), "none.gguf: cannot be read: No such file or directory"),
@@ -58,7 +58,7 @@ def test_what_cannot_be_merged_is_told_and_nothing_is_written(
         ((first, tmp_path / "model.gguf"), "model.gguf: not an importance matrix: it holds no importance matrix"),
     ):
         assert run(*files, "--out", tmp_path / "c.gguf") == 1
-        assert told in capsys.readouterr().err
+        assert expected in capsys.readouterr().err
     assert not (tmp_path / "c.gguf").exists()
 
 

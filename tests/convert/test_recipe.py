@@ -60,7 +60,7 @@ def test_explicit_types_for_every_tensor_give_the_same_bytes(tmp_path: Path) -> 
     assert all(tensor.data == theirs.tensors[name].data for name, tensor in ours.tensors.items())
 
 
-def test_norms_and_biases_are_f32_whatever_the_type(tmp_path: Path) -> None:
+def test_norms_and_biases_are_always_f32(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(layers=1).write(tmp_path / "checkpoint")
     for quantization in NAMED:
         types = converted(checkpoint, tmp_path / quantization.value, quantization).types()

@@ -31,7 +31,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(
     assert found[0] == found[1] == found[2]
 
 
-def test_the_bytes_do_not_depend_on_who_converts_and_where(tmp_path: Path) -> None:
+def test_the_bytes_do_not_depend_on_user_and_place(tmp_path: Path) -> None:
     files = make_checkpoint(layers=1)
     files.more["README.md"] = "---\nlicense: apache-2.0\n---\nPrüfstand\n"
     first, second = (files.write(tmp_path / name) for name in ("Qwen2.5-0.5B-Instruct", "elsewhere/ünd"))

@@ -68,7 +68,7 @@ def template_of(bundle: Path) -> str:
     return hashlib.sha256(template.encode()).hexdigest()
 
 
-def test_without_a_key_verify_says_what_it_did_not_check(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_key_the_signature_is_unchecked(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "signature  not checked; --public-key" in run(capsys, "verify", bundle)[1]
     assert json.loads(run(capsys, "verify", bundle, "--json")[1]) == {
         "bundle": str(bundle), "ok": True, "faults": [], "signed": True, "signature_checked": False,
@@ -86,7 +86,7 @@ def test_canaries_that_are_not_there_cannot_be_asked(bundle: Path, capsys: pytes
     )
 
 
-def test_a_conversion_tells_that_it_signed(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_says_whether_it_is_signed(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (work / "checkpoint", "--type", "q8_0", "--json", "--out")
     signed = json.loads(run(capsys, *arguments, tmp_path / "a", "--sign", work / "key.pem")[1])
     plain = json.loads(run(capsys, *arguments, tmp_path / "b")[1])
@@ -152,7 +152,7 @@ def test_a_good_signature_does_not_hide_a_changed_file(
 
 
 @pytest.mark.parametrize("kind", NO_PRIVATE_KEYS)
-def test_a_file_that_cannot_sign_is_told_before_anything_is_read_or_written(
+def test_a_bad_private_key_is_refused_before_anything_is_read_or_written(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = tmp_path / "k.pem"
@@ -164,9 +164,7 @@ def test_a_file_that_cannot_sign_is_told_before_anything_is_read_or_written(
     assert list(tmp_path.iterdir()) == [key]
 
 
-def test_a_dry_run_finds_a_file_that_cannot_sign_too(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_finds_a_bad_private_key_too(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = tmp_path / "\x1bnone.pem"
     code, _, err = run(capsys, work / "checkpoint", "--type", "q8_0", "--dry-run", "--sign", missing)
     expected = f"edge-convert: --sign: {tmp_path}/\\x1bnone.pem: cannot be read: No such file or directory\n"
@@ -174,7 +172,7 @@ def test_a_dry_run_finds_a_file_that_cannot_sign_too(
 
 
 @pytest.mark.parametrize("kind", NO_PUBLIC_KEYS)
-def test_a_file_that_is_no_public_key_is_told(
+def test_a_bad_public_key_is_refused(
     kind: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = tmp_path / "k.pem"
@@ -208,7 +206,7 @@ def test_the_library_is_imported_only_where_a_key_is_given(work: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program openssl: apt-get install openssl")
-def test_keys_of_openssl_are_taken_and_it_verifies_what_they_signed(
+def test_openssl_and_the_converter_verify_each_other(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def openssl(*arguments: str) -> None:

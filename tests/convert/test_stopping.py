@@ -58,7 +58,7 @@ def test_a_second_signal_does_not_disturb_the_clearing_up() -> None:
     assert cleared == [True]
 
 
-def test_what_waited_when_an_earlier_run_ended_is_forgotten() -> None:
+def test_a_signal_of_an_earlier_run_is_forgotten() -> None:
     with pytest.raises(ValueError, match="a fault"):
         fail_in_native_code()
     with stop_on_signals(), stop_deferred():

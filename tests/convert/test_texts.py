@@ -61,13 +61,13 @@ def test_the_same_bytes_under_another_name_are_another_text(tmp_path: Path) -> N
     assert [texts.name for texts in found] == ["a.jsonl", "a.txt"]
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     for name, line in (("a.jsonl", '{"text": "well"}'), ("a.txt", "well")):
         (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + line.encode())
         assert [document.text for document in read_texts([tmp_path / name]).documents] == ["well"]
 
 
-def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_or_a_device_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
         with pytest.raises(ConvertError, match="not a regular file"):
@@ -75,21 +75,21 @@ def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         ('{"text": "\\ud800"}', "line 2: holds half a surrogate pair"),
         ("[" * 200_000, "line 2: not JSON"),
         ('{"text": 5}', "line 2: must be an object"),
     ],
 )
-def test_a_line_that_is_no_text_is_named(tmp_path: Path, line: str, told: str) -> None:
+def test_a_line_that_is_no_text_is_named(tmp_path: Path, line: str, expected: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a b"}\n' + line + "\n", encoding="utf-8")
-    with pytest.raises(ConvertError, match=told):
+    with pytest.raises(ConvertError, match=expected):
         read_texts([path])
 
 
-def test_texts_of_many_or_strange_names_have_one_that_can_be_told(tmp_path: Path) -> None:
+def test_texts_with_many_or_strange_names_get_a_printable_name(tmp_path: Path) -> None:
     paths = [tmp_path / f"a\nb{number}.txt" for number in range(99)]
     for path in paths:
         path.write_text("text")
@@ -106,7 +106,7 @@ def test_texts_of_many_or_strange_names_have_one_that_can_be_told(tmp_path: Path
         ("{{ raise_exception('no') }}", "the chat template rejects a conversation of a.jsonl: no"),
     ],
 )
-def test_a_model_whose_template_writes_no_conversation_is_told(tmp_path: Path, template: str, fault: str) -> None:
+def test_a_chat_template_that_rejects_conversations_is_refused(tmp_path: Path, template: str, fault: str) -> None:
     line = '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}\n'
     (tmp_path / "a.jsonl").write_text(line, encoding="utf-8")
     runner = SimpleNamespace(chat_template=template, bos_text="")

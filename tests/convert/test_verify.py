@@ -1,4 +1,4 @@
-"""`edge-convert verify` on folders that are no bundle, or an odd one: told at once, in lines that can be printed."""
+"""`edge-convert verify` on damaged and odd folders: one printable line for each fault."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ def pipe(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (lambda manifest: manifest.unlink(), "manifest.json: cannot be read: No such file or directory"),
         (link, "manifest.json: not a regular file"),
@@ -64,16 +64,16 @@ def pipe(path: Path) -> None:
     ],
 )
 def test_a_folder_without_a_manifest_to_go_by_is_named(
-    bundle: Path, change: Callable[[Path], object], told: str
+    bundle: Path, change: Callable[[Path], object], expected: str
 ) -> None:
     change(bundle / "manifest.json")
     with pytest.raises(ConvertError) as caught:
         verify_bundle(bundle)
-    assert str(caught.value) == f"{bundle}: {told}"
+    assert str(caught.value) == f"{bundle}: {expected}"
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("none", "none: missing, or not a regular file"),
         ("a\0b", r"a\x00b: missing, or not a regular file"),
@@ -83,9 +83,9 @@ def test_a_folder_without_a_manifest_to_go_by_is_named(
         ("", ": not a plain file name"),
     ],
 )
-def test_a_file_that_is_listed_but_cannot_be_there_is_a_fault(bundle: Path, name: str, told: str) -> None:
+def test_a_file_that_is_listed_but_cannot_be_there_is_a_fault(bundle: Path, name: str, expected: str) -> None:
     write_manifest(bundle, name)
-    assert verify_bundle(bundle)[1] == [told]
+    assert verify_bundle(bundle)[1] == [expected]
 
 
 def test_half_a_surrogate_pair_is_no_name(bundle: Path) -> None:
@@ -97,7 +97,7 @@ def test_half_a_surrogate_pair_is_no_name(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (lambda manifest: manifest | {"version": int("9" * 400)}, "the number "),
         (lambda manifest: manifest | {"version": 0}, "version: should be greater than or equal to 1"),
@@ -111,7 +111,7 @@ def test_half_a_surrogate_pair_is_no_name(bundle: Path) -> None:
     ],
 )
 def test_verify_and_the_agent_agree_on_manifests(
-    bundle: Path, change: Callable[[dict[str, Any]], dict[str, Any]], told: str | None
+    bundle: Path, change: Callable[[dict[str, Any]], dict[str, Any]], expected: str | None
 ) -> None:
     (bundle / "model.gguf").write_bytes(gguf())
     path = bundle / "manifest.json"
@@ -119,14 +119,14 @@ def test_verify_and_the_agent_agree_on_manifests(
     manifest["files"]["model.gguf"] = {"sha256": hashlib.sha256(gguf()).hexdigest(), "bytes": len(gguf())}
     path.write_text(json.dumps(change(manifest)))
     faults = verify_bundle(bundle)[1]
-    if told is None:
+    if expected is None:
         assert faults == []
         open_model("default", bundle)
         return
-    assert told in faults[0]
+    assert expected in faults[0]
     with pytest.raises(ModelError, match=r"manifest\.json: ") as caught:
         open_model("default", bundle)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_a_manifest_with_a_byte_order_mark_is_read_by_neither(bundle: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_whole_bundle_has_no_faults(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "told"),
+    ("name", "data", "expected"),
     [
         (
             "model.gguf",
@@ -170,8 +170,8 @@ def test_a_whole_bundle_has_no_faults(bundle: Path) -> None:
         ("repair.gguf", b"junk", "should be a GGUF file"),
     ],
 )
-def test_what_the_agent_would_not_open_is_a_fault_even_if_its_hash_is_right(
-    bundle: Path, name: str, data: bytes, told: str
+def test_a_file_that_the_agent_would_not_open_is_a_fault_even_with_the_right_hash(
+    bundle: Path, name: str, data: bytes, expected: str
 ) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["files"][name] = listed(data)
@@ -179,10 +179,10 @@ def test_what_the_agent_would_not_open_is_a_fault_even_if_its_hash_is_right(
     (bundle / name).write_bytes(data)
 
     (fault,) = verify_bundle(bundle)[1]
-    assert fault.startswith(f"{name}: {told}")
+    assert fault.startswith(f"{name}: {expected}")
 
 
-def test_the_hash_of_the_model_s_chat_template_is_told(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_prints_the_hash_of_the_chat_template(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = changed_model({"tokenizer.chat_template": (STRING, "{{ messages }}")})
     (bundle / "model.gguf").write_bytes(model)
     document = json.loads((bundle / "manifest.json").read_text())
