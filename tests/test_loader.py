@@ -167,11 +167,11 @@ def test_relative_paths_start_at_the_configurations_folder(tmp_path: Path) -> No
         "models.default.path": tmp_path / "models/demo",
         "models.default.public_key": tmp_path / "signer.pub.pem",
     }
-    told = file_faults(config)
-    assert [fault.split(":")[0] for fault in told] == list(places)
-    assert all(str(place) in fault for place, fault in zip(places.values(), told, strict=True))
+    found = file_faults(config)
+    assert [fault.split(":")[0] for fault in found] == list(places)
+    assert all(str(place) in fault for place, fault in zip(places.values(), found, strict=True))
     (tmp_path / "commands.key").write_text("x", encoding="utf-8")
-    assert len(file_faults(config)) == len(told) - 1
+    assert len(file_faults(config)) == len(found) - 1
 
 
 def test_answers_that_would_be_readings_again_are_refused(tmp_path: Path) -> None:
@@ -248,9 +248,9 @@ def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
 
 
 def test_the_number_of_reported_faults_is_bounded(tmp_path: Path) -> None:
-    told = faults(tmp_path, "".join(f"key{number} = 1\n" for number in range(2000)), base="")
-    assert len(told) == 101
-    assert told[-1] == "has more than 100 faults"
+    found = faults(tmp_path, "".join(f"key{number} = 1\n" for number in range(2000)), base="")
+    assert len(found) == 101
+    assert found[-1] == "has more than 100 faults"
 
 
 def test_conflicts_between_keys_are_reported_together_with_faults_of_single_keys(tmp_path: Path) -> None:
@@ -494,7 +494,7 @@ def test_the_same_filter_may_serve_two_tasks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "told"),
+    ("file", "expected"),
     [
         ("/dev/zero", "/dev/zero cannot be used: it is no file"),
         ("pipe", "cannot be used: it is no file"),
@@ -503,12 +503,12 @@ def test_the_same_filter_may_serve_two_tasks(tmp_path: Path) -> None:
         ("folder", "cannot be used: it is no file"),
     ],
 )
-def test_a_schema_is_read_only_from_a_regular_file_of_bounded_size(tmp_path: Path, file: str, told: str) -> None:
+def test_a_schema_is_read_only_from_a_regular_file_of_bounded_size(tmp_path: Path, file: str, expected: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "large").write_bytes(b" " * 1_000_001)
 
-    assert told in fault(tmp_path, f'[tasks.t]\nkind = "extract"\nschema = "{file}"\n')
+    assert expected in fault(tmp_path, f'[tasks.t]\nkind = "extract"\nschema = "{file}"\n')
 
 
 def test_an_endless_configuration_is_refused() -> None:

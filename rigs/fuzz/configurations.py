@@ -1,6 +1,6 @@
-"""Damaged configurations: `check-config` takes them, or names each fault with its key.
+"""Damaged configurations: `check-config` accepts them, or names each fault with its key.
 
-`python -m rigs.fuzz.configurations --count 1000`: exit code 1 if it did anything else.
+`python -m rigs.fuzz.configurations --count 1000`: exit code 1 if it does anything else.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _TEMPLATES = (
 
 
 def outcomes(count: int, first: int = 0) -> Iterator[tuple[int, Outcome]]:
-    """Of each damage: its number, what became of it, and why."""
+    """The number of each damaged file, the outcome, and why."""
     for number in range(first, first + count):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "config.toml"
@@ -63,7 +63,7 @@ def outcomes(count: int, first: int = 0) -> Iterator[tuple[int, Outcome]]:
 
 
 def damaged(number: int) -> bytes:
-    """Always the same for the same number."""
+    """The same content for the same number."""
     dice = random.Random(number)
     text = dice.choice(_BASES)
     if dice.random() < 0.25:
@@ -89,7 +89,7 @@ def damaged(number: int) -> bytes:
 
 
 def _place_path(document: Any, dice: random.Random) -> None:
-    """Where a configuration names a file."""
+    """Puts an odd path where a configuration names a file."""
     path = dice.choice(_PATHS)
     for keys in (("models", "default", "path"), ("tasks", "from-file", "schema"), ("mqtt", "password_file")):
         place = document
@@ -107,7 +107,7 @@ def _place_template(document: Any, dice: random.Random) -> None:
 
 
 def _toml(value: Any) -> str:
-    """Inline, whatever it is; null, which TOML has not, as a bare word."""
+    """Any value inline; null, which TOML does not have, as a bare word."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):

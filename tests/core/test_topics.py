@@ -182,7 +182,7 @@ def test_good_filters_have_no_fault(topic_filter: str) -> None:
         ("a\ud800", "control characters"),
     ],
 )
-def test_a_bad_filter_is_told_what_is_wrong(topic_filter: str, fault: str) -> None:
+def test_a_bad_filter_is_refused_with_the_reason(topic_filter: str, fault: str) -> None:
     assert fault in str(filter_fault(topic_filter))
 
 
@@ -190,7 +190,7 @@ def test_a_bad_filter_is_told_what_is_wrong(topic_filter: str, fault: str) -> No
     ("topic", "fault"),
     [("", "1 to 4096"), ("a" * 65536, "1 to 4096"), ("a/+", "wildcards"), ("#", "wildcards"), ("a\x7f", "control")],
 )
-def test_a_topic_that_nothing_can_be_published_to_is_told_why(topic: str, fault: str) -> None:
+def test_a_topic_that_cannot_be_published_to_is_refused_with_the_reason(topic: str, fault: str) -> None:
     assert fault in str(name_fault(topic))
 
 
@@ -198,7 +198,7 @@ def test_a_topic_that_nothing_can_be_published_to_is_told_why(topic: str, fault:
     "topic",
     [f"{BASE}/infer/pump/response", f"{BASE}/infer/pump/response/line 3", "edgeai/v1/reply", "edgeai/v1/reply/me/1"],
 )
-def test_the_default_allow_list_takes_response_and_reply_topics(topic: str) -> None:
+def test_the_default_allow_list_has_response_and_reply_topics(topic: str) -> None:
     assert reply_topic_fault(topic, TOPICS.default_reply_topics) is None
 
 
@@ -248,7 +248,7 @@ def test_publish_patterns_put_wildcards_in() -> None:
         ("", 1, "1 to 4096"),
     ],
 )
-def test_a_bad_publish_pattern_is_told_what_is_wrong(pattern: str, wildcards: int, fault: str) -> None:
+def test_a_bad_publish_pattern_is_refused_with_the_reason(pattern: str, wildcards: int, fault: str) -> None:
     assert fault in str(publish_pattern_fault(pattern, wildcards))
 
 

@@ -16,7 +16,7 @@ from edge_agent.tools.demo.demo import PUMPS, READINGS_PER_PUMP, chosen_readings
 from tests.helpers.processes import wait_until
 
 
-def test_a_reading_names_the_pump_on_whose_topic_it_comes() -> None:
+def test_a_reading_names_the_pump_of_its_topic() -> None:
     names = [json.loads(reading.payload)["machine"] for reading in chosen_readings()]
     assert names == [*PUMPS] * READINGS_PER_PUMP
 

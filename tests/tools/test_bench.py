@@ -39,7 +39,7 @@ def test_latencies_are_of_all_rounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "told"),
+    ("answers", "expected"),
     [
         (2, (None, None, None)),
         (3, (2.0, None, None)),
@@ -50,11 +50,11 @@ def test_latencies_are_of_all_rounds() -> None:
     ],
 )
 def test_a_percentile_is_neither_the_fastest_nor_the_slowest_answer(
-    answers: int, told: tuple[float | None, ...]
+    answers: int, expected: tuple[float | None, ...]
 ) -> None:
     result = task_result("classify", 1, [Round(1.0, tuple(answered(*(n / 1000 for n in range(1, answers + 1)))))])
 
-    assert (result.p50_ms, result.p95_ms, result.p99_ms) == told
+    assert (result.p50_ms, result.p95_ms, result.p99_ms) == expected
 
 
 def test_tokens_are_counted_by_what_they_cost() -> None:
@@ -162,7 +162,7 @@ def test_what_the_agent_chooses_is_marked_and_what_was_not_measured_is_no_number
     assert ["3", "*40.0", "–", "in", "steps", "of", "4"] in [line.split() for line in lines]
 
 
-def test_the_table_tells_how_many_answers_a_percentile_needs() -> None:
+def test_the_table_says_how_many_answers_a_percentile_needs() -> None:
     lines = table(document()).splitlines()
 
     assert "p50 needs 3, p95 needs 20, p99 needs 100." in "".join(lines)
@@ -220,6 +220,6 @@ def test_the_model_that_was_switched_to_is_measured_and_named(
     )
     write_record(tmp_path / "state", Record(configured=tmp_path / "one", current=tmp_path / "two", previous=None))
     assert bench(tmp_path / "config.toml", None, is_quick=True, as_json=False) == 1
-    told = capsys.readouterr().err
-    assert f"{tmp_path}/two is measured: it runs since a model-switch" in told
-    assert f'{tmp_path}/two" does not exist' in told
+    printed = capsys.readouterr().err
+    assert f"{tmp_path}/two is measured: it runs since a model-switch" in printed
+    assert f'{tmp_path}/two" does not exist' in printed

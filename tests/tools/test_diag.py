@@ -123,8 +123,8 @@ def packed(file: Path) -> dict[str, str]:
         return {name: data.read().decode() for name, data in files.items() if data is not None}
 
 
-def parts_of(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {part["name"]: part for part in told["parts"]}
+def parts_of(contents: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {part["name"]: part for part in contents["parts"]}
 
 
 @pytest.mark.parametrize(
@@ -167,10 +167,10 @@ def test_a_password_where_a_file_belongs_is_not_taken_for_a_path(board: Path) ->
 def test_what_support_needs_is_in_it(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = '[tasks.t]\nkind = "generate"\nsystem = "Be brief."\n'
     assert diag(written(board, more=more), board / "out.tar.gz", as_json=True) == 0
-    told = json.loads(capsys.readouterr().out)
+    contents = json.loads(capsys.readouterr().out)
     files = packed(board / "out.tar.gz")
-    assert told["file"] == str(board / "out.tar.gz")
-    assert json.loads(files["contents.json"])["parts"] == told["parts"]
+    assert contents["file"] == str(board / "out.tar.gz")
+    assert json.loads(files["contents.json"])["parts"] == contents["parts"]
     assert json.loads(files["versions.json"])["board"].startswith("Raspberry Pi 5")
     configuration = json.loads(files["configuration.json"])["as_written"]
     assert configuration["mqtt"]["password_file"] == "credentials/mqtt_password"
@@ -184,7 +184,7 @@ def test_what_support_needs_is_in_it(board: Path, capsys: pytest.CaptureFixture[
     assert checks["model"] == "failed"
     assert "failed   model" in files["doctor.txt"]
     assert files["unit.txt"] == "ActiveState=failed\n"
-    assert any("customer" in reason for reason in parts_of(told)["state"]["left_out"])
+    assert any("customer" in reason for reason in parts_of(contents)["state"]["left_out"])
 
 
 @pytest.mark.usefixtures("board")
@@ -217,12 +217,12 @@ def test_parts_that_fail_or_hang_cost_only_themselves(
     assert parts["doctor"]["files"]
 
 
-def test_a_place_that_cannot_be_written_is_told(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_place_that_cannot_be_written_is_reported(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert diag(written(board), board / "none" / "out.tar.gz", as_json=False) == 1
     assert "name another place with --out FILE" in capsys.readouterr().err
 
 
-def test_the_name_tells_board_and_time(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_name_holds_board_and_time(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(board)
     assert diag(written(board), None, as_json=True) == 0
     (file,) = board.glob("edge-diag-board1-*Z.tar.gz")
@@ -230,7 +230,7 @@ def test_the_name_tells_board_and_time(board: Path, monkeypatch: pytest.MonkeyPa
         assert {Path(name).parent.name for name in tar.getnames()} == {file.name.removesuffix(".tar.gz")}
 
 
-def test_what_is_too_long_is_cut_and_told() -> None:
+def test_a_file_that_is_too_long_is_cut_and_reported() -> None:
     part = Part("p", "about")
     part.add_text("long.txt", "x" * 10 * MAX_BYTES)
     assert len(part.files["long.txt"]) == MAX_BYTES
@@ -307,7 +307,7 @@ def test_what_the_broker_retains_is_in_it(board: Path, broker_port: Callable[[st
         ("what a caller wrote", None),
     ],
 )
-def test_of_the_log_only_what_quotes_nobody_is_kept(line: str, kept: str | None) -> None:
+def test_only_log_lines_without_a_callers_words_are_kept(line: str, kept: str | None) -> None:
     assert log_text(line) == kept
 
 

@@ -85,7 +85,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, broken: Broken | None, reason: str =
         (Broken.NOT_ANSWERED, {}, " does not answer a CONNECT of MQTT 5 with TLS", "mqtt.tls.cert_file"),
     ],
 )
-def test_what_keeps_the_broker_away_is_told_apart(
+def test_each_kind_of_failed_connection_has_its_own_advice(
     monkeypatch: pytest.MonkeyPatch, broken: Broken | None, tls: dict[str, str] | None, found: str, advice: str
 ) -> None:
     check = judged(monkeypatch, broken, tls=tls)
@@ -106,7 +106,7 @@ def test_what_keeps_the_broker_away_is_told_apart(
         ("self-signed certificate in certificate chain", "authority that signed the broker's"),
     ],
 )
-def test_what_is_wrong_with_a_certificate_is_told_with_what_to_do(
+def test_each_fault_of_a_certificate_has_its_own_advice(
     monkeypatch: pytest.MonkeyPatch, reason: str, advice: str
 ) -> None:
     check = judged(monkeypatch, Broken.NOT_REACHED, f"certificate verify failed: {reason}", tls={})
@@ -156,7 +156,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_what_a_board_tells_of_itself_is_named_with_its_sources(name: str, tmp_path: Path) -> None:
+def test_sensors_are_listed_with_their_sources(name: str, tmp_path: Path) -> None:
     check = sensors(read(load(name), tmp_path))
     assert check.found == FOUND[name]
     assert check.verdict is (Verdict.SKIPPED if name == "container" else Verdict.GOOD)
@@ -164,7 +164,7 @@ def test_what_a_board_tells_of_itself_is_named_with_its_sources(name: str, tmp_p
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_memory_limit_takes_the_kernels_controller(name: str, tmp_path: Path) -> None:
+def test_a_memory_limit_requires_the_kernels_controller(name: str, tmp_path: Path) -> None:
     check = memory_limit(read(load(name), tmp_path))
     wanted = Verdict.WARNING if name.startswith("pi") else Verdict.SKIPPED if name == "container" else Verdict.GOOD
     assert check.verdict is wanted
@@ -197,7 +197,7 @@ def test_a_supply_that_was_too_weak_is_worth_a_word(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_sensors_that_fail_are_told_with_what_to_do(
+def test_sensors_that_fail_are_listed_with_advice(
     tmp_path: Path, board: str, file: str, number: int, failed: str, advice: str
 ) -> None:
     tree = load(board)
@@ -221,13 +221,13 @@ def test_a_sensor_that_hangs_holds_neither_doctor_nor_the_other_readings_up(
     before = set(threads())
     assert doctor.doctor(written(tmp_path, f'[board]\nroot = "{root}"\n'), as_json=True) == 1
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
-    told = checks["sensors"]
-    assert told["verdict"] == "warning"
-    assert told["found"] == (
+    check = checks["sensors"]
+    assert check["verdict"] == "warning"
+    assert check["found"] == (
         "no temperature; throttling reported by firmware, supply alarm; power not measured; fan 4012 rpm; "
         "failed: cpu-thermal (thermal_zone0) (hangs for more than 0.3 s)"
     )
-    assert told["advice"] == (
+    assert check["advice"] == (
         "cpu-thermal (thermal_zone0): the kernel's log (dmesg) may say why; the agent works without them"
     )
     assert "MB free" in checks["disk"]["found"]
@@ -235,7 +235,7 @@ def test_a_sensor_that_hangs_holds_neither_doctor_nor_the_other_readings_up(
     wait_until(lambda: set(threads()) <= before)
 
 
-def test_a_disk_that_does_not_answer_is_told(tmp_path: Path) -> None:
+def test_a_disk_that_does_not_answer_is_reported(tmp_path: Path) -> None:
     config = load_config(written(tmp_path))
     check = disk(config.models_dir, BoardReading(errors={"disk": "hangs for more than 2 s"}))
     assert check.verdict is Verdict.WARNING
@@ -287,7 +287,9 @@ def policy(root: Path, **files: str) -> Path:
         ),
     ],
 )
-def test_cores_that_are_kept_slow_are_told(tmp_path: Path, files: dict[str, str], verdict: Verdict, found: str) -> None:
+def test_cores_that_are_kept_slow_are_reported(
+    tmp_path: Path, files: dict[str, str], verdict: Verdict, found: str
+) -> None:
     check = cpu_clock(policy(tmp_path, **files))
     assert check.verdict is verdict
     assert found in check.found
@@ -309,7 +311,7 @@ def test_swapping_to_a_card_is_warned_of(tmp_path: Path, lines: str, verdict: Ve
 
 
 def test_a_clock_that_follows_no_server_is_warned_of() -> None:
-    assert [clock(told).verdict for told in (True, None, False)] == [Verdict.GOOD, Verdict.GOOD, Verdict.WARNING]
+    assert [clock(given).verdict for given in (True, None, False)] == [Verdict.GOOD, Verdict.GOOD, Verdict.WARNING]
 
 
 NOBODY = Account("edge-agent", 65534, frozenset({65534}), is_other=True)
@@ -337,7 +339,7 @@ def test_what_the_services_account_may_not_do_is_found_by_root(tmp_path: Path) -
     assert state(closed, NOBODY).verdict is Verdict.FAILED
 
 
-def test_the_state_folder_is_to_be_writable_and_ones_own(tmp_path: Path) -> None:
+def test_the_state_folder_should_be_writable_and_hold_only_own_files(tmp_path: Path) -> None:
     mine = service_account()
     assert state(tmp_path / "none", mine).verdict is Verdict.WARNING
     account = Account("this account", os.geteuid(), frozenset(os.getgroups()), is_other=False)
@@ -350,7 +352,7 @@ def test_the_state_folder_is_to_be_writable_and_ones_own(tmp_path: Path) -> None
     assert "chown" in (check.advice or "")
 
 
-def test_the_journal_is_looked_at_and_its_damage_told(tmp_path: Path) -> None:
+def test_a_damaged_journal_is_reported(tmp_path: Path) -> None:
     path = tmp_path / FILE
     assert journal(path).found == "none yet: created at the first start"
     open_file(path)[0].close()
@@ -412,7 +414,7 @@ def test_the_broker_alone_is_asked_where_nothing_else_is_to_be_known(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("told", "verdict", "found"),
+    ("given", "verdict", "found"),
     [
         ({}, Verdict.GOOD, "may subscribe and publish"),
         ({"is_back": False}, Verdict.WARNING, "do not come back"),
@@ -420,9 +422,9 @@ def test_the_broker_alone_is_asked_where_nothing_else_is_to_be_known(tmp_path: P
         ({"unanswered": {"b/cmd/+"}}, Verdict.WARNING, "no answer to subscriptions"),
     ],
 )
-def test_what_a_broker_does_with_topics_is_judged(told: dict[str, Any], verdict: Verdict, found: str) -> None:
+def test_refused_topics_are_reported(given: dict[str, Any], verdict: Verdict, found: str) -> None:
     known: dict[str, Any] = {"refused": {}, "unanswered": set(), "publishing": None, "is_back": True}
-    check = topic_rights(**{**known, **told}, base="b")
+    check = topic_rights(**{**known, **given}, base="b")
     assert check.verdict is verdict
     assert found in check.found
 

@@ -64,7 +64,7 @@ def test_tls_is_asked_for_or_follows_from_a_file(seen: list[tuple[MqttConfig, st
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["--host", "h"], "--site: required with --host"),
         (["--host", "h", "--site", "hall 1"], '--site: should be 1 to 64 letters, digits, _ or - (got "hall 1")'),
@@ -77,9 +77,9 @@ def test_tls_is_asked_for_or_follows_from_a_file(seen: list[tuple[MqttConfig, st
         (["--host", "h", "--site", "\x1b[2J"], '--site: should be 1 to 64 letters, digits, _ or - (got "\\u001b[2J")'),
     ],
 )
-def test_what_is_wrong_is_told_by_option(capsys: pytest.CaptureFixture[str], arguments: list[str], told: str) -> None:
+def test_a_fault_names_the_option(capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str) -> None:
     assert cli.main(["watch", *arguments]) == cli.EXIT_USAGE
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_usage_errors_have_their_exit_code(arguments: list[str]) -> None:
     assert ended.value.code == cli.EXIT_USAGE
 
 
-def test_without_a_configuration_the_other_way_is_told(
+def test_a_missing_configuration_names_the_options_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli, "DEFAULT_PATH", tmp_path / "config.toml")
@@ -99,7 +99,7 @@ def test_without_a_configuration_the_other_way_is_told(
     assert "--host HOST --site SITE" in capsys.readouterr().err
 
 
-def test_the_daemon_imports_none_of_it() -> None:
+def test_the_daemon_imports_neither_watch_nor_rich() -> None:
     package = "edge_agent.tools.watch."
     names = f"[name for name in sys.modules if name.split('.')[0] == 'rich' or (name + '.').startswith('{package}')]"
     code = f"import sys, edge_agent.agent, edge_agent.cli, edge_agent.engine.worker; assert not {names}, {names}"

@@ -1,4 +1,4 @@
-"""Messages of a site -> what is told of its boards."""
+"""Messages of a site go in, rows of its boards come out."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def online(bus: Bus, at: float = 0.0, session: str = "s1", **changes: Any) -> No
     bus.say(at, "health", boards.health(1, session, at=WALL + at, **changes), expiry_s=30)
 
 
-def test_a_board_that_is_well_is_told_with_its_figures(bus: Bus) -> None:
+def test_a_healthy_board_has_level_ok_and_its_figures(bus: Bus) -> None:
     online(bus)
     bus.say(0, "info", boards.info())
     row = bus.row(1)
@@ -97,7 +97,7 @@ def test_its_health_decides_the_level(bus: Bus, changes: dict[str, Any], level: 
     assert bus.level(1) is level
 
 
-def test_reasons_and_the_governor_are_told(bus: Bus) -> None:
+def test_reasons_and_the_governor_are_shown(bus: Bus) -> None:
     online(
         bus,
         overall="degraded",
@@ -129,7 +129,7 @@ def test_the_interval_is_the_boards_own(
 
 
 @pytest.mark.parametrize("topics", [("info", "state", "health"), ("health", "info", "state")])
-def test_retained_health_is_as_old_as_its_expiry_tells_whatever_the_clocks(bus: Bus, topics: tuple[str, ...]) -> None:
+def test_the_expiry_of_retained_health_gives_its_age_whatever_the_clocks(bus: Bus, topics: tuple[str, ...]) -> None:
     said = {"info": boards.info(10), "state": boards.state(), "health": boards.health(at=WALL - 9999)}
     for topic in topics:
         bus.say(0, topic, said[topic], retained=True, expiry_s=12 if topic == "health" else None)
@@ -160,7 +160,7 @@ def test_retained_health_without_an_expiry_is_as_old_as_its_time(bus: Bus) -> No
 
 
 @pytest.mark.parametrize("at", [None, WALL + 60])
-def test_of_retained_health_whose_age_nobody_knows_nothing_is_shown(bus: Bus, at: float | None) -> None:
+def test_retained_health_of_unknown_age_is_not_shown(bus: Bus, at: float | None) -> None:
     bus.say(0, "state", boards.state(), retained=True)
     bus.say(0, "health", boards.health(at=at), retained=True)
     row = bus.row(4)
@@ -190,7 +190,7 @@ def test_states_have_levels_of_their_own(bus: Bus, name: str, reason: str, level
     assert (bus.row(2).health is None) == (level in (Level.OFFLINE, Level.STOPPED))
 
 
-def test_a_board_that_starts_again_and_again_tells_so(bus: Bus) -> None:
+def test_a_board_that_restarts_repeatedly_shows_its_restarts(bus: Bus) -> None:
     online(bus, overall="critical", reasons=["model-not-loaded"], worker__restarts=4, uptime_s=300.0)
     bus.say(1, "state", boards.state("offline", reason="starting"))
     assert bus.row(2).why == ("worker restarts: 4", "model-not-loaded")
@@ -216,7 +216,7 @@ def test_an_alarm_counts_only_while_online_with_its_session(bus: Bus) -> None:
     assert bus.row(6).alarms == ()
 
 
-def test_a_reason_that_is_an_alarm_is_told_once(bus: Bus) -> None:
+def test_a_reason_that_is_an_alarm_is_shown_once(bus: Bus) -> None:
     online(bus, overall="degraded", reasons=["disk-low"])
     bus.say(1, "alarm/disk-low", boards.alarm("3 MB"))
     assert bus.row(2).why == ()
@@ -231,7 +231,7 @@ def test_a_board_whose_topics_were_cleared_is_gone(bus: Bus) -> None:
 
 
 @pytest.mark.parametrize("topic", ["state", "health", "alarm/throttled", "info"])
-def test_garbage_is_told_and_what_was_known_before_stays(bus: Bus, topic: str) -> None:
+def test_an_unreadable_document_is_reported_and_the_one_before_stays(bus: Bus, topic: str) -> None:
     online(bus)
     bus.say(1, topic, b"\x00garbage")
     row = bus.row(2)
@@ -244,7 +244,7 @@ def test_garbage_is_told_and_what_was_known_before_stays(bus: Bus, topic: str) -
     assert bus.level(4) is Level.OK
 
 
-def test_garbage_alone_makes_a_board_of_which_nothing_is_known(bus: Bus) -> None:
+def test_an_unreadable_document_alone_makes_an_unknown_board(bus: Bus) -> None:
     bus.say(0, "health", b"42", retained=True)
     assert bus.level(5) is Level.UNKNOWN
 
@@ -258,7 +258,7 @@ def test_the_worst_board_comes_first_then_by_name(bus: Bus) -> None:
     assert bus.devices(1) == ["m", "off", "d", "a", "board1", "z"]
 
 
-def test_other_topics_and_other_sites_are_none_of_it(bus: Bus) -> None:
+def test_other_topics_and_other_sites_are_ignored(bus: Bus) -> None:
     for topic in ("edgeai/v1/hall2/b/state", "edgeai/v1/hall1/b/event/x", "edgeai/v1/hall1/state", "x"):
         bus.say_on(0, topic, boards.state())
     assert bus.devices(1) == []
