@@ -1,4 +1,4 @@
-"""Work that may take long, beside the agent's thread, which looks whether it is done."""
+"""Runs slow work in a thread; the agent's thread polls for its end."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _T = TypeVar("_T")
 
 
 def in_background(name: str, work: Callable[[], _T]) -> Future[_T]:
-    """What comes of it, or its exception. Its thread keeps nobody from ending, as an executor's would."""
+    """Gives the result or exception later. The thread does not keep the process alive, unlike an executor's."""
     future: Future[_T] = Future()
 
     def run() -> None:
         try:
             future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - told to who asks for the result
+        except Exception as error:  # noqa: BLE001 - raised by Future.result
             future.set_exception(error)
 
     threading.Thread(target=run, name=name, daemon=True).start()

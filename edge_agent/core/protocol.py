@@ -1,8 +1,8 @@
-"""Every message on the pipe between the agent and its worker, and their one codec.
+"""The messages on the pipe between the agent and its worker, and their codec.
 
-One message is one line of JSON. The agent writes commands on the worker's standard input, the worker writes events on
-its standard output; its standard error is for llama.cpp's log. A worker can be driven by hand: nothing but JSON lines.
-A command that cannot be decoded is the agent's bug and ends the worker; a request that cannot be served is an event.
+One message is one line of JSON: commands on the worker's standard input, events on its standard output. Its standard
+error is llama.cpp's log. A command that cannot be decoded is a bug of the agent and ends the worker; a request that
+cannot be served is an event.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Finish(StrEnum):
 
 
 class RefusalCode(StrEnum):
-    """The caller's mistakes that only the worker can see, because they are counted in tokens."""
+    """The caller's mistakes that only the worker can find, because they are counted in tokens."""
 
     TOO_LONG = "too_long"
     BAD_FIELD = "bad_field"
@@ -39,7 +39,7 @@ class FailureCode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """Sizes of the engine; None = chosen by the worker for the machine it finds."""
+    """Sizes of the engine; None = the worker chooses for its machine."""
 
     context_tokens: int | None = None
     max_active: int = 4
@@ -50,10 +50,10 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskPrefix:
-    """The text of a task that no request changes: decoded once, shared by all its requests.
+    """The constant text of a task: decoded once, shared by all its requests.
 
-    user_head: the text of the user message before the first thing taken from the input.
-    has_schema: the task's answers are JSON, so that the engine prepares for it when it loads.
+    user_head: the user message up to the first part that comes from the input.
+    has_schema: its answers are JSON; the engine prepares for them at load.
     """
 
     task: str
@@ -64,7 +64,7 @@ class TaskPrefix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatMessage:
-    """One turn. All of its content is text to the tokenizer: it never becomes a control token."""
+    """One turn. Its content never becomes a control token."""
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -107,7 +107,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """The file of a low-rank adapter, which changes every answer."""
+    """A low-rank adapter's file; it changes every answer."""
 
     path: str
     sha256: str
@@ -115,13 +115,11 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """The first command, exactly once: open the model, decode the prefixes, then say Ready (or LoadFailed).
+    """The first command, sent once: opens the model and decodes the prefixes. Answered by Ready or LoadFailed.
 
-    Loading is said before, while it gets on.
-
-    adapters: all of them are applied together. state_dir: a folder where what was measured and decoded is kept over
-    restarts, for the model with this hash and these adapters; None = nothing is kept. is_restart: the worker before it
-    died.
+    While the load makes progress, Loading is sent. adapters: all are applied together.
+    state_dir: keeps measurements and prefixes of this model over restarts; None = nothing is kept.
+    is_restart: the worker before this one died.
     """
 
     type: Literal["load"] = "load"
@@ -135,7 +133,7 @@ class Load:
 
     @property
     def weights_sha256(self) -> str | None:
-        """What the model computes depends on: its hash, and those of its adapters; None where that is not known."""
+        """The hashes of the model and its adapters, which decide all it computes; None = unknown."""
         if self.model_sha256 is None:
             return None
         return "+".join((self.model_sha256, *(adapter.sha256 for adapter in self.adapters)))
@@ -143,7 +141,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetTasks:
-    """After a reload: these are the tasks now. Requests that run keep what they have."""
+    """After a reload: the tasks from now on. Running requests are not affected."""
 
     type: Literal["set_tasks"] = "set_tasks"
     tasks: tuple[TaskPrefix, ...]
@@ -151,10 +149,10 @@ class SetTasks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetLimits:
-    """From the next step on, until it is said anew: at most so much; None = as much as without it.
+    """Upper limits from the next step on, until the next SetLimits; None = no limit.
 
-    threads: of steps that write; prefill_threads: of wider ones; batch_tokens: rows of a step; max_active: requests
-    that start beside others. Those that run go on.
+    threads: for decode steps; prefill_threads: for wider steps; batch_tokens: rows per step.
+    max_active: requests at once; running ones are not affected.
     """
 
     type: Literal["set_limits"] = "set_limits"
@@ -166,9 +164,9 @@ class SetLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Answer one request. Ends in exactly one Finished, Refused, Failed or Cancelled with the same `id`.
+    """Answers one request. It ends in exactly one Finished, Refused, Failed or Cancelled with the same `id`.
 
-    max_reasoning_tokens: None = bounded by max_tokens alone.
+    max_reasoning_tokens: None = only max_tokens limits the reasoning.
     """
 
     type: Literal["run"] = "run"
@@ -184,14 +182,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """Stop working on a request; answered by Cancelled, unless its end is under way already. Unknown ids are void."""
+    """Stops a request. It ends in Cancelled, unless another end is under way. Unknown ids are ignored."""
 
     type: Literal["cancel"] = "cancel"
     id: int
 
 
 class LoadPhase(StrEnum):
-    """What a load is at, in order."""
+    """The phases of a load, in order."""
 
     PROGRAM = "program"
     WEIGHTS = "weights"
@@ -201,7 +199,7 @@ class LoadPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loading:
-    """Sent once a second while a load gets on, and not while it does not: it may take minutes, but never in silence."""
+    """Sent once a second while a load makes progress, which may take minutes."""
 
     type: Literal["loading"] = "loading"
     phase: LoadPhase
@@ -211,12 +209,11 @@ class Loading:
 class Ready:
     """The model answers.
 
-    repacked_mib: weights copied to the layout of fast kernels, MiB; 0.0 = none, None = the library did not say.
-    cpu_variant: words; the name of the kernel variant that was loaded, where the library has several, and the CPU
-    features compiled into what runs, as the library's own system info names them.
-    prefill_tok_s: tokens per second of long prompts while nobody writes; decode_tok_s: of `max_active` answers written
-    at once. Measured on this machine with this model at some start; None = not measured.
-    load_s: how long it took to be ready; measure_s: of that, to measure steps, which a restart does not.
+    repacked_mib: weights copied to the layout of fast kernels; None = unknown.
+    cpu_variant: the kernel variant and its CPU features, in the library's words.
+    prefill_tok_s: tokens per second of long prompts alone; None = not measured.
+    decode_tok_s: tokens per second of `max_active` answers together; None = not measured.
+    load_s: time until ready. measure_s: the part of it for measurements, which a restart skips.
     """
 
     type: Literal["ready"] = "ready"
@@ -237,7 +234,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadFailed:
-    """The model cannot be opened; the worker exits with 1 after this."""
+    """The model cannot be opened; the worker then exits with code 1."""
 
     type: Literal["load_failed"] = "load_failed"
     message: str
@@ -245,7 +242,7 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partial:
-    """Text that came since the last Partial of this request; only with `stream`. Never cuts a UTF-8 character."""
+    """Text since the last Partial of this request, in whole characters; only with `stream`."""
 
     type: Literal["partial"] = "partial"
     id: int
@@ -256,15 +253,15 @@ class Partial:
 class Finished:
     """An answer.
 
-    text: the text, or for a SchemaPlan the JSON text, or for a LabelsPlan None.
-    scores: label -> probability (sum 1), for a LabelsPlan.
-    reasoning: the thought of a reasoning model, kept apart from `text`; None where there was none.
-    started_at: when its first step began, in seconds of the monotonic clock, which all processes share.
-    prefill_ms, decode_ms: from the start of this request's first step to its first token, and from there to its end.
-    share_s: its share of the engine's time: of each step it was in, in proportion to its rows.
-    batch: the largest number of requests that shared a step with this one, itself included.
-    prompt_crc32: of the token ids of the prompt and, behind them, of the model's ends of a turn and of a text, 4 bytes
-    each, little-endian; None = the prompt depends on the time, or the engine knows no tokens.
+    text: the text; the JSON text for a SchemaPlan; None for a LabelsPlan.
+    scores: each label's probability for a LabelsPlan; they sum to 1.
+    reasoning: what a reasoning model thought, apart from `text`; None = nothing.
+    started_at: begin of its first step, in seconds of the monotonic clock that all processes share.
+    prefill_ms: from there to its first token. decode_ms: from its first token to its end.
+    share_s: its share of the engine's time, by its rows in each step.
+    batch: most requests that shared a step with it, itself included.
+    prompt_crc32: of the prompt's token ids, followed by the model's end-of-turn and end-of-text ids, as little-endian
+    32-bit numbers. None = the prompt depends on the time, or the engine has no tokens.
     """
 
     type: Literal["finished"] = "finished"
@@ -296,7 +293,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """Our mistake, or an answer that would not validate."""
+    """The agent's mistake, or an answer that does not validate."""
 
     type: Literal["failed"] = "failed"
     id: int
@@ -312,12 +309,12 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Sent about once a second and whenever the worker becomes idle: totals since its start, and proof that it lives.
+    """A heartbeat with totals since the start: sent about once a second, and when the worker becomes idle.
 
-    rows_total counts sequences over all steps, so rows_total / steps_total is the mean width.
-    prefix_hits_total, prefix_misses_total: requests that shared tokens of a task's prefix, and those that shared none.
-    prefill_s, decode_s: seconds spent in steps that held any prefill, and in those that held none.
-    decoded_tokens_total: tokens that the model took in the latter; not those of answers that a plan forces or guesses.
+    rows_total: sequences over all steps; divided by steps_total it is the mean width.
+    prefix_hits_total: requests that shared tokens of a task's prefix. prefix_misses_total: those that shared none.
+    prefill_s: time of steps with any prefill. decode_s: time of all other steps.
+    decoded_tokens_total: tokens decoded in the other steps, without forced or guessed ones.
     """
 
     type: Literal["progress"] = "progress"
@@ -337,7 +334,7 @@ class Progress:
 Command = Load | SetTasks | SetLimits | Run | Cancel
 Event = Loading | Ready | LoadFailed | Partial | Finished | Refused | Failed | Cancelled | Progress
 
-# By default 16,384 strings are kept to be found again: what callers said would stay in both processes for weeks.
+# By default pydantic caches 16,384 strings: callers' texts would stay in memory for weeks.
 _CONFIG = ConfigDict(cache_strings="keys")
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator=_TYPE_FIELD)], config=_CONFIG)
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator=_TYPE_FIELD)], config=_CONFIG)
@@ -349,7 +346,7 @@ def encode_command(command: Command) -> bytes:
 
 
 def decode_command(line: bytes) -> Command:
-    """Raises pydantic.ValidationError for anything that is not a command."""
+    """Raises pydantic.ValidationError."""
     return _COMMANDS.validate_json(line)
 
 
@@ -359,5 +356,5 @@ def encode_event(event: Event) -> bytes:
 
 
 def decode_event(line: bytes) -> Event:
-    """Raises pydantic.ValidationError for anything that is not an event."""
+    """Raises pydantic.ValidationError."""
     return _EVENTS.validate_json(line)

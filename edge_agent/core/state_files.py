@@ -1,4 +1,4 @@
-"""Small files in `state_dir` that a process leaves to the next one: whole at any moment, whatever is cut off."""
+"""Small files in `state_dir` that outlive the process. A crash or loss of power leaves the old or the new content."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def read(path: Path) -> bytes | None:
-    """None: there is none, or a FIFO, which would be waited for. Raises OSError."""
+    """None = there is no file, or a FIFO, whose reading would block. Raises OSError."""
     if path.is_fifo():
         return None
     try:
@@ -17,10 +17,7 @@ def read(path: Path) -> bytes | None:
 
 
 def replace(path: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """On the disk when it returns; before that, a loss of power leaves the old one. Raises OSError.
-
-    mode: of a new file, less the umask.
-    """
+    """Replaces the content, which is on the disk when this returns. Raises OSError. mode: of a new file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".new")
     _write(draft, data, os.O_TRUNC, mode)
@@ -29,12 +26,12 @@ def replace(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """To a file that is there; on the disk when it returns, after a loss of power perhaps not whole. Raises OSError."""
+    """Appends to a file; on the disk when this returns, though a loss of power may tear the end. Raises OSError."""
     _write(path, data, os.O_APPEND, 0o600)
 
 
 def _write(path: Path, data: bytes, how: int, mode: int) -> None:
-    # A FIFO is an error at once.
+    # O_NONBLOCK: a FIFO is an error instead of a wait.
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | how
     with open(os.open(path, flags, mode), "wb") as file:  # noqa: PTH123 - of a descriptor
         file.write(data)
@@ -43,7 +40,7 @@ def _write(path: Path, data: bytes, how: int, mode: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Its names are on the disk when it returns. Raises OSError."""
+    """The names in the folder are on the disk when this returns. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,1 +1,1 @@
-"""What a model's or adapter's file holds, checked before native code reads it."""
+"""The header of a model or adapter file, checked before native code reads it."""

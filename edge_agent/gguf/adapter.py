@@ -1,6 +1,6 @@
-"""Whether a GGUF file is an adapter that the agent's models can have: known from its header, and from its numbers.
+"""Checks that a GGUF file is a LoRA adapter for the agent's models.
 
-llama.cpp ends the process where a value is of another type than it expects, and leaves out what it does not use.
+llama.cpp aborts on a value of an unexpected type and silently ignores tensors that it does not use.
 Source: src/llama-adapter.cpp of the llama.cpp that llama-cpp-python 0.3.36 vendors.
 """
 
@@ -14,11 +14,11 @@ from edge_agent.gguf.header import Header, HeaderError, read_header
 from edge_agent.gguf.numbers import check_numbers
 from edge_agent.gguf.qwen2 import ARCHITECTURE
 
-# As upstream's converter writes them.
+# The types that the converter of llama.cpp writes.
 _NUMBER_TYPES = {"F32", "F16", "BF16", "Q8_0"}
-# Far beyond any that was trained with; F32 has more room than the products.
+# Far beyond any trained value, and the products stay within F32.
 _ALPHAS = 1e-9, 1e9
-# One of an embedding that is the output matrix too ends the process.
+# llama.cpp aborts on an adapter of an embedding that is the output matrix, too.
 _TENSOR = re.compile(
     r"((?:blk\.\d{1,4}\.(?:attn_q|attn_k|attn_v|attn_output|ffn_gate|ffn_up|ffn_down)|output)\.weight)\.lora_([ab])"
 )
@@ -27,10 +27,9 @@ _ALPHA, _ACTIVATED = "adapter.lora.alpha", "adapter.alora.invocation_tokens"
 
 
 def check_adapter(path: Path) -> None:
-    """Raises HeaderError for a file that is no LoRA adapter of the architecture that the agent runs, or holds a number
-    that is none; OSError.
+    """Raises HeaderError if the file is no sound LoRA adapter, or holds an infinity or NaN; OSError.
 
-    Whether it fits a model llama.cpp finds by itself.
+    llama.cpp checks at load whether it fits the model.
     """
     header = read_header(path)
     _check_values(header)
@@ -41,10 +40,10 @@ def check_adapter(path: Path) -> None:
 def _check_values(header: Header) -> None:
     for key, expected in _REQUIRED.items():
         header.text(key, expected)
-    # llama.cpp takes 0 for "no scale".
+    # For llama.cpp, 0 means that there is no scale.
     header.number(_ALPHA, *_ALPHAS, default=1.0)
     if _ACTIVATED in header.values:
-        raise HeaderError(f"{_ACTIVATED}: an adapter for some prompts only is not supported")
+        raise HeaderError(f"{_ACTIVATED}: an adapter that is activated by tokens is not supported")
 
 
 def _check_tensors(header: Header) -> None:
@@ -53,7 +52,7 @@ def _check_tensors(header: Header) -> None:
         match = _TENSOR.fullmatch(tensor.name)
         if match is None:
             raise HeaderError(
-                f"tensor {shown(tensor.name)}: should be the lora_a or lora_b of a matrix that is adapted"
+                f"tensor {shown(tensor.name)}: should be the lora_a or lora_b of a matrix that can be adapted"
             )
         if tensor.type.name not in _NUMBER_TYPES or len(tensor.shape) > 2:
             allowed = " ".join(sorted(_NUMBER_TYPES))

@@ -1,7 +1,7 @@
-"""The header of a GGUF file: what it says of itself and where its tensors lie, checked before native code reads it.
+"""Reads the header of a GGUF file: its values and the places of its tensors, before native code reads it.
 
-Nothing is believed: every count and length has a limit, and tensors lie one behind the other within the file, as
-llama.cpp wants them. Of arrays, which are nearly all of a header, only type and length are kept.
+Every count and length is checked against a limit. Tensors must lie one behind the other, as llama.cpp expects.
+Arrays are most of a header; only their type, length and place are kept.
 Source: ggml/src/gguf.cpp and ggml/include/ggml.h of the llama.cpp that llama-cpp-python 0.3.36 vendors.
 """
 
@@ -22,7 +22,7 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 # A vocabulary of 152 000 tokens with its merges takes 6 MB.
 MAX_HEADER_BYTES = 32 << 20
-# Of names, and of values that are no arrays: what is kept.
+# Names and texts, which are kept.
 MAX_TEXT_BYTES = 4 << 20
 MAX_TENSORS = 10_000
 MAX_KEYS = 4_000
@@ -30,14 +30,14 @@ MAX_KEY_BYTES = 256
 MAX_NAME_BYTES = 63
 MAX_STRING_BYTES = 1 << 20
 MAX_DIMENSIONS = 4
-# What llama.cpp's buffers ask of the address that a file is mapped to.
+# llama.cpp's buffers need this of a mapped address.
 MIN_ALIGNMENT = 32
 MAX_ALIGNMENT = 1 << 16
 DEFAULT_ALIGNMENT = 32
 _ALIGNMENT_KEY = "general.alignment"
 _WINDOW_BYTES = 1 << 18
 
-# By the number that stands for a value's type.
+# By the number of a value's type.
 _SCALARS = {
     0: struct.Struct("<B"),
     1: struct.Struct("<b"),
@@ -57,12 +57,12 @@ _COUNT32, _COUNT64 = _SCALARS[4], _SCALARS[10]
 
 
 class HeaderError(Exception):
-    """No GGUF header, or none to be trusted; the message tells why, but not the file's name."""
+    """The file has no sound GGUF header; the message gives the reason without the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """kind: the number of its elements' type, as GGUF has it; offset: from the file's start, of `nbytes` bytes."""
+    """An array's elements: their type's number, their count, and their place in the file in bytes."""
 
     kind: int
     count: int
@@ -75,7 +75,7 @@ Value = int | float | bool | str | Array
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """shape: as GGUF has it, columns first; offset: from the file's start, of `nbytes` bytes."""
+    """A tensor. shape: columns first; offset: bytes from the start of the file."""
 
     name: str
     type: TensorType
@@ -86,7 +86,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """values, and the numbers of their types: by key; tensors: in the order in which they lie in the file."""
+    """values, and the numbers of their types, by key; tensors: in the order of the file."""
 
     version: int
     values: dict[str, Value]
@@ -94,7 +94,7 @@ class Header:
     tensors: tuple[TensorInfo, ...]
 
     def integer(self, key: str, most: int, *, least: int = 1, default: int | None = None) -> int:
-        """A U32 of this range. default: where there is no such key; None = it is required. Raises HeaderError."""
+        """A U32 of this range. default: for a missing key; None = the key is required. Raises HeaderError."""
         value = self._value(key, U32, default)
         if not isinstance(value, int) or not least <= value <= most:
             allowed = str(least) if least == most else f"an integer from {least} to {most}"
@@ -102,7 +102,7 @@ class Header:
         return value
 
     def number(self, key: str, least: float, most: float, *, default: float | None = None) -> float:
-        """An F32 of this range, which NaN is not in. default: as above. Raises HeaderError."""
+        """An F32 of this range; NaN is outside. default: as above. Raises HeaderError."""
         value = self._value(key, F32, default)
         if not isinstance(value, float) or not least <= value <= most:
             raise self._wrong(key, f"a number from {least:g} to {most:g} as F32", F32)
@@ -116,14 +116,14 @@ class Header:
         return value
 
     def any_text(self, key: str) -> str | None:
-        """A text; None = there is no such key. Raises HeaderError."""
+        """Any text; None for a missing key. Raises HeaderError."""
         value = self._value(key, STRING, None)
         if key in self.values and not isinstance(value, str):
             raise self._wrong(key, "a text", STRING)
         return value if isinstance(value, str) else None
 
     def array(self, key: str, kind: int, count: int | None = None) -> Array:
-        """With elements of this type, and so many; None = any number. Raises HeaderError."""
+        """An array with this type and count of elements; count None = any. Raises HeaderError."""
         value = self.values.get(key)
         if not isinstance(value, Array) or value.kind != kind or count not in (None, value.count):
             raise self._wrong(key, f"an array of {'' if count is None else f'{count} '}{_KIND_NAMES[kind]}", ARRAY)
@@ -142,7 +142,7 @@ class Header:
 
 
 def read_strings(path: Path, array: Array) -> Iterator[bytes]:
-    """An array's strings, from a file whose header is read. Raises OSError."""
+    """The strings of an array of this file. Raises OSError."""
     with path.open("rb") as file:
         file.seek(array.offset)
         data = file.read(array.nbytes)
@@ -154,7 +154,7 @@ def read_strings(path: Path, array: Array) -> Iterator[bytes]:
 
 
 def read_header(path: Path) -> Header:
-    """Raises HeaderError for anything that llama.cpp would not read, or that is too large to be meant; OSError."""
+    """Raises HeaderError for a header that llama.cpp would refuse or abort on, or that is absurdly large; OSError."""
     with path.open("rb") as file:
         head = file.read(8)
         if head[:4] != MAGIC or len(head) < 8 or _COUNT32.unpack(head[4:])[0] not in VERSIONS:
@@ -167,18 +167,18 @@ def read_header(path: Path) -> Header:
 
 
 class _Reader:
-    """A window of the file that moves forward. Raises HeaderError where the header goes on behind the file's end."""
+    """Reads the file through a window that moves forward. Raises HeaderError where the file ends within the header."""
 
     def __init__(self, file: BinaryIO, size: int, at: int) -> None:
         self._file, self.size = file, size
         self._window = b""
-        # Where the window begins, and how far in it, or behind it, the next byte is.
+        # The window's offset in the file, and the next byte's offset from there; it may lie behind the window.
         self._start, self._at = at, 0
         self._text_bytes = 0
 
     @property
     def at(self) -> int:
-        """Bytes from the file's start."""
+        """The next byte's offset in the file."""
         return self._start + self._at
 
     def take(self, nbytes: int) -> bytes:
@@ -204,8 +204,8 @@ class _Reader:
         try:
             found = self.take(length).decode()
         except UnicodeDecodeError as error:
-            raise HeaderError(f"should have UTF-8 for {what} (byte {error.start} of it is none)") from None
-        # For llama.cpp a key, a name or a value ends there.
+            raise HeaderError(f"should have UTF-8 for {what} (byte {error.start} is not)") from None
+        # llama.cpp would end the text there.
         if "\0" in found:
             raise HeaderError(f"should have no zero byte in {what}")
         return found
@@ -230,7 +230,7 @@ class _Reader:
         self._check(0)
 
     def _need(self, nbytes: int) -> None:
-        """Has so many bytes from the next one on in the window."""
+        """Moves the window so that it holds the next `nbytes` bytes."""
         self._check(nbytes)
         if self._at + nbytes <= len(self._window):
             return

@@ -1,4 +1,4 @@
-"""What is known of a model from the header of its GGUF file, and whether the agent answers with such a one at all."""
+"""Checks that a GGUF file is a model that the agent can run, and reads its properties."""
 
 from __future__ import annotations
 
@@ -12,50 +12,22 @@ from edge_agent.gguf.header import Header, HeaderError, read_header
 from edge_agent.gguf.qwen2 import ARCHITECTURE, check_tensors, read_sizes
 from edge_agent.gguf.vocabulary import check_vocabulary
 
-# llama.h's enum llama_ftype; what is not here, like "guessed", is told by the tensors.
+# llama.h's enum llama_ftype. For other values the tensors decide.
 _FILE_TYPES = {
-    0: "F32",
-    1: "F16",
-    2: "Q4_0",
-    3: "Q4_1",
-    7: "Q8_0",
-    8: "Q5_0",
-    9: "Q5_1",
-    10: "Q2_K",
-    11: "Q3_K_S",
-    12: "Q3_K_M",
-    13: "Q3_K_L",
-    14: "Q4_K_S",
-    15: "Q4_K_M",
-    16: "Q5_K_S",
-    17: "Q5_K_M",
-    18: "Q6_K",
-    19: "IQ2_XXS",
-    20: "IQ2_XS",
-    21: "Q2_K_S",
-    22: "IQ3_XS",
-    23: "IQ3_XXS",
-    24: "IQ1_S",
-    25: "IQ4_NL",
-    26: "IQ3_S",
-    27: "IQ3_M",
-    28: "IQ2_S",
-    29: "IQ2_M",
-    30: "IQ4_XS",
-    31: "IQ1_M",
-    32: "BF16",
-    36: "TQ1_0",
-    37: "TQ2_0",
-}
-
-
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
+    11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
+    17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS",
+    23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M",
+    30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0",
+}  # fmt: skip
 _MAX_FILE_TYPE = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """quantization: as llama.cpp calls the mix of types, else the type of most bytes; tokens: of its vocabulary.
-    chat_template_sha256: in hex, of its UTF-8; None = it carries none.
+    """quantization: llama.cpp's name for the mix of types, else the type of most bytes. tokens: the vocabulary's size.
+
+    chat_template_sha256: hex, of its UTF-8; None = the model has no template.
     """
 
     quantization: str
@@ -65,12 +37,11 @@ class ModelFacts:
 
 
 def read_model_facts(path: Path) -> ModelFacts:
-    """Raises HeaderError for a file that llama.cpp would not load as a qwen2 model, end the process on, or answer
-    something else with than its weights say; OSError."""
+    """Raises HeaderError for a file that llama.cpp would refuse, abort on, or compute wrong answers with; OSError."""
     header = read_header(path)
     header.text("general.architecture", ARCHITECTURE)
     header.text("general.type", "model", default="model")
-    # Its other parts would be read from files beside it.
+    # llama.cpp would read the other parts from files beside it.
     if header.values.get("split.count", 0) not in (0, 1):
         raise HeaderError(
             f"split.count: should be 1, the whole model in one file (got {shown(header.values['split.count'])})"

@@ -1,6 +1,6 @@
-"""Whether a GGUF file's weights are numbers: an infinity or NaN spoils what is computed, and quantization may hide it.
+"""Checks that a GGUF file's weights are finite numbers.
 
-The kernels of x86 take a NaN among the numbers that they quantize for none, and go on with finite ones.
+An infinity or NaN spoils the answers. Quantization may hide it: x86 kernels turn a NaN into a finite number.
 Source: ggml/src/ggml-common.h of the llama.cpp that llama-cpp-python 0.3.36 vendors.
 """
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edge_agent.gguf.header import HeaderError, TensorInfo
 
 _PART_BYTES = 1 << 20
-# All of these bits are set in an infinity or NaN.
+# Type of a word, and the exponent bits; all of them are set in an infinity or NaN.
 _F16 = np.dtype("<u2"), 0x7C00
 _EXPONENTS: dict[str, tuple[np.dtype[Any], int]] = {
     "F32": (np.dtype("<u4"), 0x7F800000),
@@ -26,7 +26,7 @@ _EXPONENTS: dict[str, tuple[np.dtype[Any], int]] = {
 
 
 def check_numbers(path: Path, tensors: Iterable[TensorInfo], advanced: Callable[[], object] = lambda: None) -> None:
-    """Reads all of these tensors, 1 MB at a time. Raises HeaderError for a number that is not finite; OSError.
+    """Reads these tensors, 1 MB at a time. Raises HeaderError for a number that is not finite; OSError.
 
     advanced: called after each part.
     """
@@ -44,7 +44,7 @@ def check_numbers(path: Path, tensors: Iterable[TensorInfo], advanced: Callable[
 
 
 def _blocks(path: Path, tensor: TensorInfo) -> Iterator[npt.NDArray[np.uint8]]:
-    """Parts [blocks, bytes of a block]."""
+    """Parts of the tensor, each as [blocks, bytes of a block]."""
     width = tensor.type.nbytes
     step = _PART_BYTES // width * width
     for start in range(0, tensor.nbytes, step):

@@ -1,4 +1,4 @@
-"""The sizes of a qwen2 model, and its tensors as they follow from them: what llama.cpp asserts on, told before.
+"""Checks the sizes of a qwen2 model and the tensors that follow from them: llama.cpp asserts on both.
 
 Source: src/llama-model.cpp (load_hparams), src/models/qwen2.cpp and ggml/src/ggml-cpu/binary-ops.cpp of the llama.cpp
 that llama-cpp-python 0.3.36 vendors.
@@ -15,13 +15,13 @@ from edge_agent.gguf.header import Header, HeaderError, TensorInfo
 ARCHITECTURE = "qwen2"
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 MAX_BLOCKS = 512  # LLAMA_MAX_LAYERS
-# Positions are 32-bit numbers with a sign.
+# Positions are signed 32-bit numbers.
 MAX_CONTEXT = (1 << 31) - 1
 _MAX_WIDTH = 1 << 24
 _MAX_HEADS = 1 << 16
 _LARGEST = 1e30
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
-# Experts and blocks that predict further tokens are other architectures'; each of these, set, ends the process.
+# They belong to other architectures; llama.cpp aborts on each of them.
 _MUST_BE_ZERO = (
     "nextn_predict_layers",
     "expert_count",
@@ -33,7 +33,7 @@ _MUST_BE_ZERO = (
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Of a qwen2 model. Lengths are in numbers, heads are of `head` numbers each; context: in tokens."""
+    """The sizes of a qwen2 model. context: in tokens; lengths: in numbers; each head has `head` numbers."""
 
     blocks: int
     context: int
@@ -54,7 +54,7 @@ class _Expected:
 
 
 def read_sizes(header: Header) -> Sizes:
-    """Raises HeaderError for what llama.cpp would refuse, end the process on, or compute something else with."""
+    """Raises HeaderError for sizes that llama.cpp would refuse, abort on, or compute wrong answers with."""
     sizes = Sizes(
         blocks=header.integer(_key("block_count"), MAX_BLOCKS),
         context=header.integer(_key("context_length"), MAX_CONTEXT),
@@ -80,18 +80,20 @@ def read_sizes(header: Header) -> Sizes:
 
 def _check_numbers(header: Header) -> None:
     header.number(_key("attention.layer_norm_rms_epsilon"), 1 / _LARGEST, _LARGEST)
-    # Of 1 or less the angles of later positions overflow.
+    # With 1 or less, the angles of later positions overflow.
     header.number(_key("rope.freq_base"), 2.0, _LARGEST, default=10000.0)
     header.text(_key("rope.scaling.type"), *_ROPE_SCALINGS, default="linear")
     for name in ("rope.scaling.factor", "rope.scale_linear", "rope.scaling.attn_factor"):
         header.number(_key(name), 1e-6, 1e6, default=1.0)
     header.integer(_key("rope.scaling.original_context_length"), MAX_CONTEXT, default=1)
     if header.values.get(_key("attention.causal"), True) is not True:
-        raise HeaderError(f"{_key('attention.causal')}: should be true: answers are written token by token (got false)")
+        raise HeaderError(
+            f"{_key('attention.causal')}: should be true: answers are generated token by token (got false)"
+        )
 
 
 def check_tensors(header: Header, sizes: Sizes, tokens: int) -> None:
-    """That all of the model's tensors are there, and nothing else. Raises HeaderError."""
+    """Checks that all tensors of the model are there, and no others. Raises HeaderError."""
     expected, found = dict(_expected(sizes, tokens)), {tensor.name: tensor for tensor in header.tensors}
     for name, known in expected.items():
         if known.is_required and name not in found:
@@ -99,13 +101,13 @@ def check_tensors(header: Header, sizes: Sizes, tokens: int) -> None:
     for tensor in header.tensors:
         if tensor.name not in expected:
             raise HeaderError(
-                f"tensor {shown(tensor.name)}: is none of a {ARCHITECTURE} model of {sizes.blocks} blocks"
+                f"tensor {shown(tensor.name)}: does not belong to a {ARCHITECTURE} model of {sizes.blocks} blocks"
             )
         _check_tensor(tensor, expected[tensor.name])
 
 
 def _check_tensor(tensor: TensorInfo, known: _Expected) -> None:
-    # Norms and biases meet sums in F32, for which llama.cpp has no kernels with other types.
+    # llama.cpp has kernels for norms and biases in F32 only.
     if _whole(tensor.shape) != _whole(known.shape) or (len(known.shape) == 1 and tensor.type.name != "F32"):
         raise HeaderError(
             f"tensor {tensor.name}: should be {_described(known)} (got {tensor.type.name}, {shown(tensor.shape)})"
@@ -121,7 +123,7 @@ def _whole(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _expected(sizes: Sizes, tokens: int) -> Iterator[tuple[str, _Expected]]:
-    """Shapes with columns first. Biases may be missing, and the output matrix, which then is the embedding."""
+    """Shapes with columns first. Biases may be missing, and so may the output matrix: the embedding stands for it."""
     width, inner, kv = sizes.embedding, sizes.feed_forward, sizes.head * sizes.heads_kv
     yield EMBEDDING, _Expected((width, tokens))
     yield "output_norm.weight", _Expected((width,))

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """A tensor's numbers: `elements` of them are a block of `nbytes`.
+    """How a tensor stores numbers: a block of `elements` numbers takes `nbytes` bytes.
 
-    scales: where in a block F16 numbers are that others are multiplied with.
+    scales: offsets of the F16 scales within a block.
     """
 
     name: str
@@ -21,7 +21,7 @@ class TensorType:
     scales: tuple[int, ...] = ()
 
 
-# By enum ggml_type. The scales of IQ1_M are not in one piece, those of MXFP4 are powers of two.
+# By enum ggml_type. The scales of IQ1_M are spread over bits, those of MXFP4 are powers of two.
 TENSOR_TYPES = {
     number: TensorType(name, elements, nbytes, scales)
     for number, name, elements, nbytes, scales in (

@@ -1,4 +1,4 @@
-"""The vocabulary of a qwen2 model: byte-level BPE with all that llama.cpp needs of it, and nothing it takes otherwise.
+"""Checks the vocabulary of a qwen2 model: byte-level BPE, complete, with distinct tokens.
 
 Source: src/llama-vocab.cpp (llama_vocab::impl::load) of the llama.cpp that llama-cpp-python 0.3.36 vendors.
 """
@@ -11,21 +11,21 @@ from edge_agent.core.errors import shown
 from edge_agent.gguf.header import I32, STRING, Array, Header, HeaderError, read_strings
 
 _TOKENS = "tokenizer.ggml.tokens"
-# Those of raw text: their tokens would not be bytes, and a blank ends the process.
+# Their tokens are raw text, not bytes; llama.cpp aborts on a blank.
 _NOT_OF_BYTES = ("gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace")
 _PREFIX, _ID = "tokenizer.ggml.", "_token_id"
 _END, _BEGIN, _ADDS_BEGIN = f"{_PREFIX}eos{_ID}", f"{_PREFIX}bos{_ID}", f"{_PREFIX}add_bos_token"
 
 
 def check_vocabulary(path: Path, header: Header) -> int:
-    """How many tokens it has. Raises HeaderError; OSError."""
+    """Gives the number of tokens. Raises HeaderError, OSError."""
     header.text(f"{_PREFIX}model", "gpt2")
     if (pre := header.values.get(f"{_PREFIX}pre")) in _NOT_OF_BYTES:
         raise HeaderError(f"{_PREFIX}pre: should be of a vocabulary of bytes, as qwen2 is (got {shown(pre)})")
     tokens = header.array(_TOKENS, STRING)
     header.array(f"{_PREFIX}merges", STRING)
     header.array(f"{_PREFIX}token_type", I32, tokens.count)
-    # Without them llama.cpp takes token 11.
+    # llama.cpp uses token 11 where one is missing.
     required = (_END, _BEGIN) if header.values.get(_ADDS_BEGIN) is True else (_END,)
     named = (key for key in header.values if key.startswith(_PREFIX) and key.endswith(_ID))
     for key in dict.fromkeys((*required, *named)):
@@ -37,7 +37,7 @@ def check_vocabulary(path: Path, header: Header) -> int:
 def _check_distinct(path: Path, tokens: Array) -> None:
     seen: set[bytes] = set()
     for number, token in enumerate(read_strings(path, tokens)):
-        # As llama.cpp calls one that is empty.
+        # llama.cpp's name for an empty token.
         text = token or b"[EMPTY_%d]" % number
         if text in seen or b"\0" in text:
             why = "every token once" if text in seen else "no zero byte in a token"

@@ -1,4 +1,4 @@
-"""Bundles: a model is opened only if every file of its manifest is there as listed, and signed where a key is given."""
+"""Opens a bundle or a bare .gguf, if its files are as its manifest lists them and, with a key, signed."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.gguf"
 MANIFEST_FILE = "manifest.json"
-# A user's own, and what makes up for the loss of quantization.
+# A user's LoRA, and the repair of quantization losses.
 ADAPTER_FILES = ("adapter.gguf", "repair.gguf")
-# Files beside the manifest that it does not list itself.
+# Files that the manifest does not list.
 _UNLISTED = frozenset((MANIFEST_FILE, SIGNATURE_FILE))
 _EXPECTED = "the folder of a bundle, as edge-convert makes it, or a .gguf file"
 _MAX_MANIFEST_BYTES = 4_000_000
-# No board has the memory for it, while a file with a hole may say so, and takes hours to hash.
+# No board has the memory for more. A sparse file of this size takes hours to hash.
 MAX_FILE_BYTES = 1 << 36
-# What is read and hashed at a stretch.
+# Read and hashed at once.
 _PIECE_BYTES = 1 << 20
-# `info` tells it; as long as edge-convert takes it.
+# As long as edge-convert allows; it is published in `info`.
 _ShortText = Annotated[str, StringConstraints(max_length=128)]
 
 
 class ManifestError(Exception):
-    """These bytes are no manifest; the message names the field and what is allowed."""
+    """The manifest is not valid; the message names the field and what is allowed."""
 
 
 class _ListedFile(BaseModel):
@@ -56,7 +56,7 @@ class _ListedFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What the agent reads of a bundle's manifest.json."""
+    """The fields of manifest.json that the agent uses."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -70,25 +70,21 @@ class Manifest(BaseModel):
     context_length: Annotated[int, Field(ge=1, lt=1 << 32)] | None = None
 
 
-def _nobody_waits() -> None:
-    pass
-
-
 def open_model(
     key: str,
     path: Path,
     public_key: Path | None = None,
     chat_templates: Sequence[str] | None = None,
-    advance: Callable[[], None] = _nobody_waits,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> Model:
-    """Checks a bundle folder, or a bare .gguf; reads every byte once. Raises ModelError.
+    """Checks every byte of a bundle folder or a bare .gguf. Raises ModelError.
 
-    public_key: the file of a key; then only a bundle opens that was signed with its other half.
-    chat_templates: hashes of those that the model may carry; None = any.
-    advance: called again and again while it gets on; a disk may also never answer.
+    public_key: a PEM file; only bundles signed by its private key open then.
+    chat_templates: hashes of the allowed chat templates; None = any.
+    on_progress: called after each part that is read.
     """
     try:
-        model = _open_path(key, path, None if public_key is None else read_public_key(public_key), advance)
+        model = _open_path(key, path, None if public_key is None else read_public_key(public_key), on_progress)
     except KeyFileError as error:
         raise ModelError(f"models.{key}.public_key: {error} (got {shown_path(public_key or Path())})") from error
     except OSError as error:
@@ -99,12 +95,12 @@ def open_model(
 
 
 def path_fault(path: Path) -> str | None:
-    """Why no model can be opened there at all; None = it may be sound, which only reading every byte of it tells."""
+    """Why there can be no model at this path; None = there may be a sound one. Reads no file."""
     if str(path).startswith(ECHO_MODEL):
         return None
     try:
         reason = _path_reason(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no file can have such a name
         reason = f"does not exist; should be {_EXPECTED}"
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
@@ -115,7 +111,7 @@ def _path_reason(path: Path) -> str | None:
     mode = path.stat().st_mode
     try:
         str(path.resolve()).encode()
-    except UnicodeEncodeError:  # neither a worker nor a record could be told of it
+    except UnicodeEncodeError:  # neither the pipe nor the record could hold it
         return "leads to a name that is not UTF-8"
     if stat.S_ISREG(mode) and path.suffix == ".gguf":
         path.open("rb").close()
@@ -133,9 +129,9 @@ def _path_reason(path: Path) -> str | None:
 def content_fault(
     path: Path, public_key: Path | None = None, chat_templates: Sequence[str] | None = None
 ) -> str | None:
-    """What else than its hashes keeps a model from being opened, where `path_fault` finds nothing: reads only heads.
+    """Why a model at a good path does not open, apart from its hashes: reads manifest, signature and header only.
 
-    A key that cannot be used is a fault of its own, and keeps signatures from being looked at.
+    With a key that cannot be used, signatures are not checked: the key is a fault of its own.
     """
     signer = None if public_key is None or public_key_fault(public_key) else read_public_key(public_key)
     if fault := _unsigned_fault(path, signer):
@@ -154,26 +150,26 @@ def content_fault(
 
 
 def _unsigned_fault(path: Path, signer: Ed25519PublicKey | None) -> str | None:
-    """A key asks for a bundle: nothing else has a signature."""
+    """With a key, only a bundle can open: nothing else has a signature."""
     if signer is None or (path.is_dir() and not str(path).startswith(ECHO_MODEL)):
         return None
     return f"{shown_path(path)} should be a signed bundle, as `public_key` asks for"
 
 
 def _template_fault(sha256: str | None, allowed: Sequence[str] | None) -> str | None:
-    """A model without a template gets our own."""
+    """A model without a template of its own uses the default one."""
     if sha256 is None or allowed is None or sha256 in allowed:
         return None
     return f"its chat template has sha256 {sha256}; `chat_templates` allows {', '.join(allowed) or 'none'}"
 
 
-def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, advance: Callable[[], None]) -> Model:
+def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, on_progress: Callable[[], None]) -> Model:
     if fault := path_fault(path) or _unsigned_fault(path, signer):
         raise ModelError(f"models.{key}.path: {fault}")
     if str(path).startswith(ECHO_MODEL):
         return _echo_model(key, path)
     if path.is_dir():
-        return _open_bundle(key, path.resolve(), signer, advance)
+        return _open_bundle(key, path.resolve(), signer, on_progress)
     facts = _read_facts(path, path.name)
     return Model(
         key=key,
@@ -181,13 +177,13 @@ def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, advance: C
         path=path,
         bundle_name=path.stem,
         version=None,
-        sha256=_sha256(path, advance),
+        sha256=_sha256(path, on_progress),
         quantization=facts.quantization,
         size_bytes=path.stat().st_size,
         licence=None,
         context_length=facts.context_length,
         chat_template_sha256=facts.chat_template_sha256,
-        warning="a bare .gguf: no manifest vouches for it",
+        warning="a bare .gguf: there is no manifest to check it against",
         stamps=file_stamps(path, ()),
     )
 
@@ -204,14 +200,14 @@ def _echo_model(key: str, path: Path) -> Model:
         size_bytes=0,
         licence=None,
         context_length=None,
-        warning="no model: a deterministic engine for trying the agent",
+        warning="no model: a deterministic engine to try the agent with",
     )
 
 
-def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None, advance: Callable[[], None]) -> Model:
+def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None, on_progress: Callable[[], None]) -> Model:
     manifest, signature, facts = _check_listing(folder, signer)
     for name, listed in manifest.files.items():
-        found = _sha256(folder / name, advance)
+        found = _sha256(folder / name, on_progress)
         if found != listed.sha256:
             raise ModelError(f"{folder.name}/{name}: should have sha256 {listed.sha256} (got {found})")
     adapters = tuple(
@@ -238,9 +234,9 @@ def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None, advanc
 
 
 def _check_listing(folder: Path, signer: Ed25519PublicKey | None) -> tuple[Manifest, Signature | None, ModelFacts]:
-    """All of a bundle but the hashes; what it lists, and what is known of its signature and its model."""
+    """Checks everything of a bundle except the hashes; gives its manifest, signature and model."""
     data = _read_manifest(folder / MANIFEST_FILE)
-    # Before anything is made of these bytes.
+    # Before these bytes are parsed.
     signature = _check_signature(folder / SIGNATURE_FILE, data, signer)
     try:
         manifest = parse_manifest(data)
@@ -251,9 +247,9 @@ def _check_listing(folder: Path, signer: Ed25519PublicKey | None) -> tuple[Manif
             raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files are plain names in the folder (got {shown(name)})")
     if MODEL_FILE not in manifest.files:
         raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files: {MODEL_FILE} is required, but missing")
-    strangers = sorted(p.name for p in folder.iterdir() if p.name not in _UNLISTED and p.name not in manifest.files)
-    if strangers:
-        raise ModelError(f"{folder.name}: the manifest does not list {shown(strangers)}")
+    unlisted = sorted(p.name for p in folder.iterdir() if p.name not in _UNLISTED and p.name not in manifest.files)
+    if unlisted:
+        raise ModelError(f"{folder.name}: the manifest does not list {shown(unlisted)}")
     for name, listed in manifest.files.items():
         _check_size(folder / name, listed)
     return manifest, signature, _read_facts(folder / MODEL_FILE, f"{folder.name}/{MODEL_FILE}")
@@ -271,7 +267,7 @@ def _read_manifest(path: Path) -> bytes:
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """Raises ManifestError. Not whether the files are there as it lists them."""
+    """Does not look at the files. Raises ManifestError."""
     try:
         return Manifest.model_validate(parse_json(data.decode()))
     except ValidationError as error:
@@ -298,17 +294,17 @@ def _check_size(path: Path, listed: _ListedFile) -> None:
 
 
 def _read_facts(path: Path, name: str) -> ModelFacts:
-    """Before any native code reads the file."""
+    """Raises ModelError."""
     try:
         return read_model_facts(path)
     except HeaderError as error:
         raise ModelError(f"{name}: {error}") from error
 
 
-def _sha256(path: Path, advance: Callable[[], None]) -> str:
+def _sha256(path: Path, on_progress: Callable[[], None]) -> str:
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while piece := file.read(_PIECE_BYTES):
             digest.update(piece)
-            advance()
+            on_progress()
     return digest.hexdigest()

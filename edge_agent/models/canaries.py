@@ -1,7 +1,7 @@
-"""PURE. canaries.json of a bundle: requests with the answers that its maker's machine had, and whether others agree.
+"""canaries.json of a bundle: requests with recorded answers, and how answers are compared with them.
 
-Another machine has other kernels, which round differently: scores may be off by a tolerance, and of text only what was
-no close choice is recorded. A damaged model, another tokenizer or chat template answers otherwise.
+The kernels of another machine round differently. Scores may differ by a tolerance, and text is recorded only where
+the choice was not close. A damaged model, another tokenizer or another chat template answers differently.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FILE = "canaries.json"
 SCHEMA: Literal[1] = 1
 MAX_BYTES = 1_000_000
 MAX_CANARIES = 100
-# What of a task decides an answer: the names in the file, and those of a task's configuration.
+# The fields of a task that decide an answer: their names in the file, and in a task's configuration.
 _TASK_KEYS = ("kind", "system", "template", "labels", "schema", "max_tokens")
 _TASK_FIELDS = {*_TASK_KEYS, "output_schema"}
 
@@ -43,15 +43,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Tolerances(_Part):
-    """score: how far each label's probability may be off; number: of an extracted number, as a share of it."""
+    """score: allowed difference of a label's probability; number: of an extracted number, relative to it."""
 
     score: Share
     number: Share
 
 
 class Answer(_Part):
-    """One of them. scores: each label's probability. values: those top-level fields of an object that were no close
-    choice. beginning: of a text; behind it came a close choice, or its end.
+    """Holds one of three. scores: each label's probability. beginning: of a text, up to its end or a close choice.
+
+    values: the top-level fields of an object that were not close choices.
     """
 
     scores: Annotated[dict[str, Share], Field(min_length=2)] | None = None
@@ -60,7 +61,7 @@ class Answer(_Part):
 
     @property
     def parts(self) -> set[str]:
-        """The names of those that are there."""
+        """The names of the fields that are set."""
         return {name for name in type(self).model_fields if getattr(self, name) is not None}
 
 
@@ -68,20 +69,14 @@ _PART_OF_KIND = {"classify": "scores", "extract": "values", "generate": "beginni
 
 
 class Prompt(_Part):
-    """What a tokenizer and a chat template make of a request: whole numbers, equal on all machines.
-
-    crc32: of the token ids and those of the model's ends, as in Finished.
-    """
+    """What tokenizer and chat template make of a request: the same on every machine. crc32: as in Finished."""
 
     tokens: Annotated[int, Field(ge=1)]
     crc32: Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Canary(_Part):
-    """task: its name in the file; input: as a request's envelope holds it.
-
-    prompt: None where it depends on the time, and in older files.
-    """
+    """task: its name in the file; input: as in an envelope; prompt: None if it depends on the time, or unknown."""
 
     task: Name
     input: str | dict[str, Any] | list[Any]
@@ -90,7 +85,7 @@ class Canary(_Part):
 
 
 def _table(value: object) -> object:
-    """A schema's file name would be read on whatever machine this is."""
+    """Refuses a schema that is a file name: it would be read from this machine."""
     if isinstance(value, dict) and not isinstance(value.get("schema", {}), dict):
         raise ValueError("schema should be an object")  # noqa: TRY004 - for pydantic
     if isinstance(value, dict):
@@ -100,13 +95,13 @@ def _table(value: object) -> object:
 
 
 class Answers(_Part):
-    """What of the file other answers are compared with."""
+    """The part of the file that answers are compared with."""
 
     tolerances: Tolerances
     canaries: Annotated[tuple[Canary, ...], Field(min_length=1, max_length=MAX_CANARIES, strict=False)]
 
     def difference(self, index: int, event: Finished | Refused | Failed) -> str | None:
-        """How the worker's answer is not the recorded one; None = it is."""
+        """How an answer differs from the recorded one; None = it does not."""
         canary = self.canaries[index]
         found = _prompt_difference(canary.prompt, event) or _difference(canary.answer, event, self.tolerances)
         return None if found is None else f"canaries[{index}] ({canary.task}): {found}"
@@ -117,12 +112,12 @@ class Canaries(Answers):
     tasks: Annotated[dict[Name, Annotated[TaskConfig, BeforeValidator(_table)]], Field(min_length=1)]
 
     def run(self, index: int, number: int) -> Run:
-        """What the worker is asked for a canary, with this number."""
+        """The request of a canary, with this number."""
         canary = self.canaries[index]
         return canary_run(Task(canary.task, self.tasks[canary.task]), canary.input, number)
 
     def encode(self) -> bytes:
-        """Compact JSON in UTF-8; equal canaries have equal bytes. Keys keep their order, as a schema needs it."""
+        """Compact JSON in UTF-8, the same bytes for equal canaries. Keys keep their order, which a schema needs."""
         tasks = {
             name: task.model_dump(mode="json", by_alias=True, include=_TASK_FIELDS) for name, task in self.tasks.items()
         }
@@ -136,7 +131,7 @@ class Canaries(Answers):
 
 
 def canary_run(task: Task, value: Any, number: int) -> Run:
-    """What the worker is asked for this input: the most probable answer, without a thought. Raises Refusal."""
+    """The request for this input: greedy, without reasoning. Raises Refusal."""
     options = Options(max_reasoning_tokens=0) if isinstance(task.config, GenerateTask) else Options()
     return task.run(number, Envelope(input=value, options=options))
 
@@ -144,7 +139,7 @@ def canary_run(task: Task, value: Any, number: int) -> Run:
 def decode(data: bytes) -> Canaries:
     """The content of a canaries.json. Raises CanaryError.
 
-    Renders its templates, without bounds: canary_file.py reads what a stranger may have written.
+    Renders its templates without bounds; canary_file.read_questions does it within bounds.
     """
     if len(data) > MAX_BYTES:
         raise CanaryError(f"{FILE}: should have at most {MAX_BYTES} bytes (got {len(data)})")
@@ -161,7 +156,7 @@ def decode(data: bytes) -> Canaries:
 
 
 def _fault(found: Canaries, index: int) -> str | None:
-    """What of a canary does not go with its task."""
+    """How a canary does not fit its task."""
     canary = found.canaries[index]
     config = found.tasks.get(canary.task)
     if config is None:
@@ -185,7 +180,7 @@ def _prompt_difference(prompt: Prompt | None, event: Finished | Refused | Failed
     if event.prompt_tokens != prompt.tokens:
         return f"the prompt has {event.prompt_tokens} tokens, recorded are {prompt.tokens}"
     if event.prompt_crc32 != prompt.crc32:
-        return f"of the prompt's {prompt.tokens} tokens, or those that end an answer, some are others than recorded"
+        return f"of the prompt's {prompt.tokens} tokens, or those that end an answer, some differ from those recorded"
     return None
 
 
@@ -208,14 +203,14 @@ def _score_difference(recorded: Mapping[str, float], scores: Mapping[str, float]
     if scores.keys() != recorded.keys():
         return f"the labels are {shown(sorted(scores))}, recorded are {shown(sorted(recorded))}"
     label = max(recorded, key=lambda label: abs(scores[label] - recorded[label]))
-    # Not `>`, which is false of what is no number.
+    # Not `>`, which is false for NaN.
     if abs(scores[label] - recorded[label]) <= tolerance:
         return None
     return f"{shown(label)} has {scores[label]:.3f}, recorded is {recorded[label]:.3f} ± {tolerance}"
 
 
 def is_near(found: Any, recorded: Any, tolerance: float) -> bool:
-    """Equal as JSON has it (1 is 1.0, but not true), whatever the form of letters; numbers may be off by this share."""
+    """Equal as JSON values, with Unicode normalized; numbers may differ by this share. 1 equals 1.0, but not true."""
     if isinstance(found, bool) or isinstance(recorded, bool):
         return found is recorded
     if isinstance(found, int | float) and isinstance(recorded, int | float):

@@ -1,4 +1,4 @@
-"""What is wrong with the models and keys that a configuration names, as far as a glance at the files shows."""
+"""Faults of the models and keys that a configuration names, as far as they show without hashing."""
 
 from __future__ import annotations
 

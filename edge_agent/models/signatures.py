@@ -1,4 +1,4 @@
-"""Ed25519: the public key that a configuration names, and whether a manifest was signed with its other half."""
+"""Ed25519: reads public keys and checks signatures of manifests."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 SIGNATURE_FILE = "manifest.sig"
 SIGNATURE_BYTES = 64
-# A key as openssl writes it has 113 bytes; no more is read of what may be anything.
+# A PEM file of openssl has 113 bytes. The path may name any file.
 MAX_KEY_BYTES = 10_000
 
 
 class KeyFileError(Exception):
-    """The file holds no key that can be used; the message tells why, but not the file's name."""
+    """The file holds no usable key; the message gives the reason without the file's name."""
 
 
 def read_public_key(file: Path) -> Ed25519PublicKey:
@@ -25,7 +25,7 @@ def read_public_key(file: Path) -> Ed25519PublicKey:
 
 def parse_public_key(pem: bytes) -> Ed25519PublicKey:
     """An Ed25519 public key in PEM, as `openssl pkey -pubout` writes it. Raises KeyFileError."""
-    # 20 ms and 13 MB that only those pay who configure a key.
+    # 20 ms and 13 MB, only where a key is configured.
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
@@ -45,7 +45,7 @@ def parse_public_key(pem: bytes) -> Ed25519PublicKey:
 
 
 def public_key_fault(file: Path) -> str | None:
-    """What is wrong with the file; None = it holds a key that can be used."""
+    """Why the file holds no usable key; None = it does."""
     try:
         read_public_key(file)
     except KeyFileError as error:
@@ -54,7 +54,7 @@ def public_key_fault(file: Path) -> str | None:
 
 
 def signature_fault(file: Path, signed: bytes, key: Ed25519PublicKey) -> str | None:
-    """What is wrong with a signature; None = `key`'s other half made it of these very bytes. Raises OSError."""
+    """Why the file is no signature of these bytes by this key; None = it is. Raises OSError."""
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
 
     if file.is_symlink() or not file.is_file():
@@ -65,13 +65,13 @@ def signature_fault(file: Path, signed: bytes, key: Ed25519PublicKey) -> str | N
     try:
         key.verify(file.read_bytes(), signed)
     except InvalidSignature:
-        return "signed with another key, or the manifest is not the one that was signed"
+        return "signed with another key, or the manifest was changed after it was signed"
     return None
 
 
 def _read(file: Path) -> bytes:
     try:
-        # A pipe would never end.
+        # Reading a FIFO would block.
         if not file.is_file():
             raise KeyFileError("should be a file that can be read")
         with file.open("rb") as opened:

@@ -19,7 +19,7 @@ from tests.models.test_signatures import FAULTS
 ROOT = Path(__file__).parents[2]
 OTHER_KIND = "holds a key of another kind than Ed25519"
 NO_PRIVATE = "no private key in PEM can be read from it"
-WRONG = "manifest.sig: signed with another key, or the manifest is not the one that was signed"
+WRONG = "manifest.sig: signed with another key, or the manifest was changed after it was signed"
 PRIVATE_FAULTS = {
     "public": "holds a public key",
     "encrypted": "is encrypted",

@@ -189,7 +189,7 @@ def text(value: str) -> bytes:
         (header_with("general.type", 8, text("model")), 'general.type: should be "adapter" (got "model")'),
         (header_with("general.type", 4, struct.pack("<I", 1)), 'general.type: should be "adapter" (got 1 as U32)'),
         (header_with("general.architecture", 8, text("llama")), 'should be "qwen2" (got "llama")'),
-        (header_with("adapter.alora.invocation_tokens", 9, struct.pack("<IQ", 4, 0)), "for some prompts only"),
+        (header_with("adapter.alora.invocation_tokens", 9, struct.pack("<IQ", 4, 0)), "activated by tokens"),
         (header_with("x", 4, struct.pack("<I", 1)), "should have tensors (got none)"),
     ],
 )  # fmt: skip

@@ -130,7 +130,7 @@ def lie(kind: int, raw: bytes) -> bytes:
         (gguf(keys=MAX_KEYS + 1), f"at most {MAX_KEYS} keys (got {MAX_KEYS + 1})"),
         (gguf(keys=2**63), f"at most {MAX_KEYS} keys (got {2**63})"),
         (b"GGUF" + struct.pack("<IQQ", 3, 2**64 - 1, 0), f"at most {MAX_TENSORS} tensors"),
-        (gguf({b"a\xffb": (U32, 1)}, [], b""), "UTF-8 for a key (byte 1 of it is none)"),
+        (gguf({b"a\xffb": (U32, 1)}, [], b""), "UTF-8 for a key (byte 1 is not)"),
         (gguf({"": (U32, 1)}, [], b""), "empty key"),
         (gguf({"k" * 257: (U32, 1)}, [], b""), "at most 256 bytes of a key (got 257)"),
         (gguf({"k": (U32, 1), b"k": (U32, 1)}, [], b""), 'every key once (got "k" again)'),
@@ -168,7 +168,7 @@ def lie(kind: int, raw: bytes) -> bytes:
         (gguf(RICH, [("t", 0, (1,), 0), ("u", 0, (1,), 0)]), "should begin at 32, behind the one before it (got 0)"),
     ],
 )
-def test_a_header_that_lies_is_told_how(tmp_path: Path, data: bytes, told: str) -> None:
+def test_a_bad_header_is_refused_with_its_reason(tmp_path: Path, data: bytes, told: str) -> None:
     assert told in refusal(tmp_path, data)
 
 
@@ -182,7 +182,7 @@ def test_a_header_that_lies_is_told_how(tmp_path: Path, data: bytes, told: str) 
         gguf({}, [], b"", keys=MAX_KEYS)[:24],
     ],
 )
-def test_a_huge_file_of_nothing_costs_little(tmp_path: Path, head: bytes) -> None:
+def test_a_huge_sparse_file_costs_little(tmp_path: Path, head: bytes) -> None:
     path = tmp_path / "sparse.gguf"
     path.write_bytes(head)
     with path.open("r+b") as file:
@@ -199,7 +199,7 @@ def test_a_huge_file_of_nothing_costs_little(tmp_path: Path, head: bytes) -> Non
     assert time.monotonic() - began < 20
 
 
-def test_much_text_is_not_kept(tmp_path: Path) -> None:
+def test_too_much_text_is_refused(tmp_path: Path) -> None:
     values = {f"k{number}": (STRING, "x" * (1 << 20)) for number in range(5)}
     assert 'at most 4194304 bytes of names and text (got more with key "k3")' in refusal(
         tmp_path, gguf(values, [], b"")

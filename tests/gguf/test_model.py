@@ -133,7 +133,7 @@ def test_every_tensor_has_its_shape(tmp_path: Path, name: str) -> None:
 )
 def test_a_tensor_of_no_such_model_is_told(tmp_path: Path, name: str) -> None:
     told = refusal(tmp_path, changed_model(shapes={name: (32,)}))
-    assert told == f'tensor "{name}": is none of a qwen2 model of 1 blocks'
+    assert told == f'tensor "{name}": does not belong to a qwen2 model of 1 blocks'
 
 
 def test_norms_and_biases_are_of_f32(tmp_path: Path) -> None:

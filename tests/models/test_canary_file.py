@@ -19,7 +19,7 @@ def written(folder: Path, data: bytes) -> Path:
     return path
 
 
-def test_what_is_asked_is_as_the_file_says(tmp_path: Path) -> None:
+def test_the_requests_are_those_of_the_file(tmp_path: Path) -> None:
     found = read_questions(written(tmp_path, CANARIES.encode()))
 
     assert found == Questions.of(CANARIES)
@@ -39,7 +39,7 @@ def test_what_is_asked_is_as_the_file_says(tmp_path: Path) -> None:
         ("{% for a in range(3999) %}{{ '€'.ljust(1000, '€') }}{% endfor %}", "should ask at most 8000000 bytes"),
     ],
 )
-def test_a_template_that_takes_all_there_is_refuses_the_file(tmp_path: Path, template: str, told: str) -> None:
+def test_a_template_that_exceeds_the_bounds_refuses_the_file(tmp_path: Path, template: str, told: str) -> None:
     path = written(tmp_path, json.dumps(changed("tasks.state.template", template)).encode())
 
     with pytest.raises(CanaryError, match=told) as caught:
@@ -48,6 +48,6 @@ def test_a_template_that_takes_all_there_is_refuses_the_file(tmp_path: Path, tem
     assert str(caught.value).startswith("canaries.json: ")
 
 
-def test_no_more_of_a_file_is_read_than_it_may_have(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CanaryError, match="at most"):
         read_questions(written(tmp_path, b" " * (MAX_BYTES + 1)))

@@ -82,7 +82,9 @@ def test_a_round_is_asked_after_the_start_and_then_at_intervals_one_by_one(make:
     assert one.tick(63.0 + HOUR) == 3
 
 
-def test_other_answers_are_told_at_the_end_of_the_round_until_one_is_right_again(make: Callable[..., Watch]) -> None:
+def test_differing_answers_are_reported_at_the_end_of_a_round_until_a_round_is_right(
+    make: Callable[..., Watch],
+) -> None:
     one = make()
     for at, scores in ((100.0, (0.9, 0.5)), (100.0 + 2 * HOUR, (0.95, 0.85))):
         for normal in scores:
@@ -95,7 +97,7 @@ def test_other_answers_are_told_at_the_end_of_the_round_until_one_is_right_again
     assert 'canaries[1] (t): "normal" has 0.500' in wrong
 
 
-def test_whoever_asks_is_let_by(make: Callable[..., Watch]) -> None:
+def test_a_request_cancels_the_canary_that_runs(make: Callable[..., Watch]) -> None:
     one = make()
     assert one.tick(100.0, is_idle=False) == 0
     one.tick(101.0)
@@ -127,7 +129,7 @@ def test_a_model_that_was_just_asked_is_asked_after_the_interval(make: Callable[
 
 
 @pytest.mark.expects_warning
-def test_a_canary_that_ends_the_worker_is_not_asked_again_and_again(make: Callable[..., Watch]) -> None:
+def test_a_canary_that_ends_the_worker_is_asked_again_only_after_the_interval(make: Callable[..., Watch]) -> None:
     one = make()
     one.tick(100.0)
     one.worker.ready = None
@@ -151,7 +153,9 @@ def test_nothing_is_asked_without_interval_worker_or_canaries(make: Callable[...
     assert three.tick(1e6) == 0
 
 
-def test_nobody_waits_for_who_reads_them(make: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_the_canaries_does_not_block_the_agent(
+    make: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
     may_go_on = Event()
 
     def slow(path: Path) -> Questions:
@@ -170,7 +174,7 @@ def test_nobody_waits_for_who_reads_them(make: Callable[..., Watch], monkeypatch
 
 
 @pytest.mark.expects_warning
-def test_what_could_not_be_read_is_tried_again_at_the_next_interval(
+def test_canaries_that_could_not_be_read_are_read_again_after_the_interval(
     make: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def killed(_: Path) -> Questions:
@@ -187,7 +191,9 @@ def test_what_could_not_be_read_is_tried_again_at_the_next_interval(
     ]
 
 
-def test_those_of_a_model_that_was_switched_meanwhile_are_not_asked(make: Callable[..., Watch], tmp_path: Path) -> None:
+def test_canaries_of_a_model_that_was_switched_meanwhile_are_not_asked(
+    make: Callable[..., Watch], tmp_path: Path
+) -> None:
     one = make()
     one.watch.tick(100.0, is_idle=True)
     one.worker.model = open_model("default", bundle(tmp_path / "other", {"model.gguf": GGUF}))

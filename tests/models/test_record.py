@@ -118,7 +118,7 @@ def test_a_bundle_in_force_that_does_not_open_gives_way_to_the_one_before_and_th
     assert read_record(config) == Record(configured=tmp_path / "c", current=tmp_path / "b", previous=tmp_path / "a")
 
 
-def test_a_record_of_requests_that_nobody_keeps_any_more_is_told(tmp_path: Path) -> None:
+def test_a_record_of_requests_that_is_no_longer_kept_is_a_hint(tmp_path: Path) -> None:
     kept = with_model(tmp_path / "a")
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "requests-1.sqlite").touch()
@@ -210,7 +210,7 @@ def test_a_power_cut_at_any_operation_leaves_the_old_or_the_new_model_in_force(
     assert in_force(config) == tmp_path / "b"
 
 
-def test_what_is_forgotten_is_gone_and_may_be_so_twice(configured: Callable[[str], Config]) -> None:
+def test_a_record_can_be_removed_twice(configured: Callable[[str], Config]) -> None:
     config = configured("a")
     switched(config, "b", "a")
     for _ in range(2):
@@ -218,9 +218,7 @@ def test_what_is_forgotten_is_gone_and_may_be_so_twice(configured: Callable[[str
         assert read_record(config) is None
 
 
-def test_what_the_engine_keeps_is_kept_of_these_models_only(
-    configured: Callable[[str], Config], tmp_path: Path
-) -> None:
+def test_engine_states_of_other_models_are_removed(configured: Callable[[str], Config], tmp_path: Path) -> None:
     model = open_in_force(configured("a"))
     mine = model.engine_state(tmp_path)
     other = mine.parent / "other"

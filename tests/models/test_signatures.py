@@ -20,7 +20,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("kind", NO_PUBLIC_KEYS)
-def test_a_file_that_is_no_public_key_is_told_by_what_it_is(tmp_path: Path, kind: str) -> None:
+def test_the_fault_of_a_key_file_says_what_it_holds(tmp_path: Path, kind: str) -> None:
     (tmp_path / "key").write_bytes(NO_PUBLIC_KEYS[kind])
     assert str(public_key_fault(tmp_path / "key")).startswith(FAULTS[kind])
 
@@ -30,13 +30,13 @@ def test_a_public_key_has_no_fault(tmp_path: Path) -> None:
     assert public_key_fault(public) is None
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "none", "."):
         assert public_key_fault(tmp_path / name) == "should be a file that can be read"
 
 
-def test_a_file_that_the_system_does_not_give_is_told_why(tmp_path: Path) -> None:
+def test_a_key_file_that_cannot_be_read_has_a_reason(tmp_path: Path) -> None:
     (tmp_path / "key").symlink_to("/proc/self/mem")
     assert public_key_fault(tmp_path / "key") == "cannot be read: Input/output error"
 

@@ -42,7 +42,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[b
 
 @pytest.mark.parametrize("place", [(subprocess, "Popen"), (EngineProcess, "send"), (EngineProcess, "stop")])
 @pytest.mark.parametrize("is_before", [True, False])
-def test_an_interrupt_while_a_worker_starts_or_stops_leaves_none(
+def test_an_interrupt_while_a_worker_starts_or_stops_leaves_no_process(
     workers: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], *, is_before: bool
 ) -> None:
     interrupted = getattr(*place)
@@ -97,7 +97,7 @@ def test_requests_are_answered_one_by_one() -> None:
     assert all(isinstance(answer, Finished) for answer in answers)
 
 
-def test_a_worker_that_ends_is_told() -> None:
+def test_the_end_of_a_worker_is_an_error() -> None:
     with started(ECHO) as worker:
         worker.ready()
         assert worker.pid is not None
@@ -106,7 +106,7 @@ def test_a_worker_that_ends_is_told() -> None:
             worker.answer()
 
 
-def test_a_model_that_does_not_load_is_told() -> None:
+def test_a_model_that_does_not_load_is_an_error() -> None:
     with started(replace(ECHO, model_path="/nowhere.gguf")) as worker, pytest.raises(WorkerError, match="nowhere"):
         worker.ready()
 

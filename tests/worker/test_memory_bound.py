@@ -12,7 +12,7 @@ PLENTY_MB = 8000.0
 @pytest.mark.parametrize(
     ("available_mb", "bound_mb"), [(PLENTY_MB, 756.0), (200.0, 600.0), (10.0, 564.0), (None, 756.0)]
 )
-def test_the_bound_is_what_it_asked_for_and_a_part_of_what_the_board_has_left(
+def test_the_bound_is_what_the_worker_asked_for_plus_half_of_the_free_memory_within_limits(
     available_mb: float | None, bound_mb: float
 ) -> None:
     memory = MemoryBound()
@@ -22,7 +22,7 @@ def test_the_bound_is_what_it_asked_for_and_a_part_of_what_the_board_has_left(
     assert memory.bound_mb == bound_mb
 
 
-def test_a_moment_above_the_bound_is_nothing() -> None:
+def test_a_peak_above_the_bound_is_ignored() -> None:
     memory = MemoryBound()
     for second in range(60):
         held_mb = 900.0 if second % 4 else 700.0
@@ -42,14 +42,14 @@ def leak(memory: MemoryBound, seconds: int, *, mb_per_s: float, most_mb: float =
     return replaced_at
 
 
-def test_a_slow_leak_is_answered_each_time() -> None:
+def test_a_slow_leak_leads_to_a_replacement_each_time() -> None:
     found = leak(MemoryBound(), 40_000, mb_per_s=0.0625)
     to_the_bound_s = (756.0 - 400.0) / 0.0625 + LASTING_S
     assert len(found) == 7
     assert {later - sooner for sooner, later in itertools.pairwise(found)} == {to_the_bound_s + 1.0}
 
 
-def test_a_bound_that_is_too_small_becomes_an_alarm_and_no_loop() -> None:
+def test_a_bound_that_is_too_small_is_an_alarm_and_replacements_become_rare() -> None:
     memory = MemoryBound()
     found = leak(memory, 100_000, mb_per_s=100.0, most_mb=800.0)
     pauses = [later - sooner for sooner, later in itertools.pairwise(found)]
@@ -58,7 +58,7 @@ def test_a_bound_that_is_too_small_becomes_an_alarm_and_no_loop() -> None:
     assert memory.excess == "the worker holds 800 MB and should need at most 756 MB"
 
 
-def test_whoever_stayed_within_it_for_long_starts_at_the_shortest_pause_again() -> None:
+def test_the_pause_is_shortest_again_after_a_long_time_within_the_bound() -> None:
     memory = MemoryBound()
     assert len(leak(memory, 400, mb_per_s=100.0)) == 3
     now = 1000.0 + PAUSE_S[1]
