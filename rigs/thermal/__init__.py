@@ -1,1 +1,1 @@
-"""A SIMULATION of a Raspberry Pi 5 that gets hot, to try the governor in closed loop. No board was measured here."""
+"""A SIMULATION of a Raspberry Pi 5 that gets hot, with the governor in closed loop. No board was measured."""

@@ -1,4 +1,4 @@
-"""A simple queueing model of the agent: a bounded queue by priority, a few requests at once, steps of their rows."""
+"""A simple queueing model of the agent: a bounded queue by priority, and steps over the rows of a few requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Request:
 
 
 def arrivals(workload: Workload, seed: int) -> Iterator[Request]:
-    """Poisson arrivals without end."""
+    """Endless Poisson arrivals."""
     chance = random.Random(seed)
     priorities, shares = zip(*workload.shares, strict=True)
     now = 0.0
@@ -39,7 +39,7 @@ def arrivals(workload: Workload, seed: int) -> Iterator[Request]:
 
 @dataclass(slots=True)
 class SimulatedAgent:
-    """urgent_s: latencies of the requests of priority 0; infinite for one that got no answer."""
+    """urgent_s: latencies of the requests of priority 0; infinite for a request without an answer."""
 
     limits: Limits = NO_LIMITS
     tokens: int = 0
@@ -65,7 +65,7 @@ class SimulatedAgent:
             self._end(last[2], None)
 
     def work(self, board: Board) -> bool:
-        """One step of the engine on this board; False = there is nothing to do."""
+        """Runs one step of the engine on this board; False = there is nothing to do."""
         self._start(board.seconds)
         prompts = [request for request in self._active if request.prompt_left]
         writing = [request for request in self._active if not request.prompt_left]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from rigs.thermal import parameters as p
 from rigs.thermal.parameters import Cooling
 
-# Well below the time constant of the die, about 5 s.
-_LONGEST_STEP_S = 0.5
+# Far below the time constant of the die, which is about 5 s.
+_MAX_STEP_S = 0.5
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class Board:
     _noise: random.Random = field(default_factory=lambda: random.Random(5), repr=False)
 
     def __post_init__(self) -> None:
-        """Begins as a board that has been idle for long."""
+        """Begins as a board that was idle for an hour."""
         self.sink_c = self.die_c = self.ambient_c
         for _ in range(3600):
             self._heat(1.0, p.IDLE_W)
@@ -43,15 +43,15 @@ class Board:
 
     @property
     def busy_share(self) -> float:
-        """What the cores take at this clock, of what they take at 2400 MHz."""
+        """The power of the cores at this clock, as a share of that at 2400 MHz."""
         mhz = self.mhz
         volts = p.LOWEST_V + (p.FULL_V - p.LOWEST_V) * (mhz - p.LOWEST_MHZ) / (p.FULL_MHZ - p.LOWEST_MHZ)
         return mhz / p.FULL_MHZ * (volts / p.FULL_V) ** 2
 
     def run(self, seconds: float, watts: float) -> None:
-        """Lets time pass while the board takes so much at the wall."""
+        """Lets time pass while the board draws this power at the wall."""
         while seconds > 1e-9:
-            step_s = min(seconds, _LONGEST_STEP_S)
+            step_s = min(seconds, _MAX_STEP_S)
             if self.die_c >= p.THROTTLE_FROM_C:
                 self.throttled_s += step_s
             self._heat(step_s, watts)
@@ -88,7 +88,7 @@ class Step:
 
 
 def engine_step(board: Board, rows: int, threads: int) -> Step:
-    """What a step of so many rows takes with so many threads at the board's clock."""
+    """What a step takes by its rows and threads at the board's clock."""
     row_s = 1 / p.PREFILL_TOK_S[threads]
     weights_s = 1 / p.DECODE_TOK_S[threads] - row_s
     rows_s = rows * row_s * p.FULL_MHZ / board.mhz

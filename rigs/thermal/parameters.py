@@ -1,7 +1,7 @@
-"""Every number of the simulation, and where it comes from. "assumed" = no source was found; the reason is given.
+"""Every number of the simulation with its source. "assumed" = no source was found; the reason is given.
 
-All power is measured at the wall, as the sources do, so the thermal resistances are per watt at the wall too: losses of
-the supply and the heat of other chips are in them. Sources:
+All power is at the wall, as the sources measure it. So the thermal resistances are per watt at the wall too: they
+include losses of the supply and heat of other chips. Sources:
   [arm]    ArmDeveloperEcosystem/arm-learning-paths: cross-platform/llm-decode-roofline, threads-and-size.md
            (Raspberry Pi 5, Qwen2.5-0.5B Q4_0, llama-bench pp512 and tg128 by threads, no throttling)
   [ai7]    github.com/geerlingguy/ai-benchmarks/issues/7 (Pi 5 16 GB, Ollama, Llama 3.2 3B: 4.88 tokens/s at 11.9 W)
@@ -40,12 +40,12 @@ class Cooling:
     die_j_per_k: float = 4.2
 
 
-# [sbc60]: 82 °C at 10.5 W in a room of (assumed) 23 °C are 5.6 K/W together, less 1.2 of the die; [st138] is a better
-# case, 4.4 to 4.7 K/W together. Its capacity: about 5 minutes until it throttles, as much as 75 g of aluminium have.
+# [sbc60]: 82 °C at 10.5 W in a room of (assumed) 23 °C are 5.6 K/W together, less 1.2 of the die. [st138] has a better
+# case, 4.4 to 4.7 K/W together. Its capacity: it throttles after about 5 minutes, as with 75 g of aluminium.
 PASSIVE = Cooling("passive", sink_k_per_w=(4.4,), sink_j_per_k=68.0)
 # [st139]: 61 °C at (assumed) 9.5 W and 22 °C are 4.1 K/W together, between the fan's first two steps. The other steps
-# are assumed by the duty of the fan (75, 125, 175, 250 of 255 in [dts]), and that without fan it is worse than PASSIVE,
-# as it is smaller. Its capacity is assumed: about 45 g of aluminium.
+# are assumed by the duty of the fan (75, 125, 175, 250 of 255 in [dts]). Without its fan it is assumed to be worse than
+# PASSIVE, because it is smaller. Its capacity is assumed: about 45 g of aluminium.
 ACTIVE = Cooling("active", sink_k_per_w=(5.4, 3.3, 2.7, 2.3, 1.9), sink_j_per_k=40.0)
 # [dts]; °C.
 FAN_TRIPS_C = (50.0, 60.0, 67.5, 75.0)
@@ -66,6 +66,8 @@ COMPUTE_BOUND_W = 0.2
 # frequency x voltage².
 FULL_MHZ = 2400.0
 LOWEST_MHZ = 1500.0
+# As `arm_freq` of a board without a fan in a hot place.
+LOWER_MHZ = 1800.0
 FULL_V = 0.91
 LOWEST_V = 0.72
 
@@ -105,8 +107,8 @@ class Workload:
 
 WORKLOAD = Workload()
 
-# The agent as it calibrates itself with these figures (step_policy.py, calibration.py): two threads for steps of few
-# rows, four for prompts, 64 rows of prompts per step; four requests at once and a queue of 64 are its defaults.
+# The agent as it calibrates itself with these figures: two threads for steps of few rows, four for prompts, 64 rows of
+# prompts per step. Four requests at once and a queue of 64 are its defaults.
 DECODE_THREADS = 2
 PREFILL_THREADS = 4
 BATCH_TOKENS = 64

@@ -20,12 +20,8 @@ _SAMPLE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one simulated run. urgent_p95_s: of all requests of priority 0; one without an answer is infinitely late."""
+    """One simulated run. urgent_p95_s: of the requests of priority 0; one without an answer is infinitely late."""
 
-    cooling: str
-    mhz: float
-    ambient_c: float
-    is_governed: bool
     throttled_s: float
     hottest_c: float
     tokens: int
@@ -71,10 +67,6 @@ def simulate(
         if not agent.work(board):
             board.run(max(1e-3, min(request.arrived_s, sample_at) - board.seconds), p.IDLE_W)
     return Outcome(
-        cooling=cooling.name,
-        mhz=full_mhz,
-        ambient_c=ambient_c,
-        is_governed=is_governed,
         throttled_s=board.throttled_s,
         hottest_c=board.hottest_c,
         tokens=agent.tokens,
