@@ -1,4 +1,4 @@
-"""What the other threads tell the agent's thread: in order of urgency, bounded."""
+"""Events of the other threads for the agent's thread, in order of urgency."""
 
 from __future__ import annotations
 
@@ -7,57 +7,48 @@ import queue
 import threading
 
 from edge_agent.board.reading import BoardReading
-from edge_agent.mqtt.link_events import Disconnected, LinkEvent
+from edge_agent.mqtt.link_events import LinkEvent, Received
 from edge_agent.store.fsync import Synced
-from edge_agent.worker.process import WorkerExited
 from edge_agent.worker.supervisor import FromWorker
 
-MAX_INBOX = 1000
-# How long a thread that waits at a full inbox may overlook that it was closed.
-_LONGEST_WAIT_S = 0.25
+MAX_MESSAGES = 1000
+# A thread that waits at a full inbox notices after at most this long that the inbox was closed.
+_MAX_WAIT_S = 0.25
 
 InboxEvent = LinkEvent | FromWorker | BoardReading | Synced
 
 
 class Inbox:
-    """`deliver` is for the other threads, the rest for the agent's."""
+    """The other threads call `deliver`, the agent's thread the rest."""
 
     def __init__(self) -> None:
-        # Urgency, order of arrival, event: the worker's come first, or it would stand idle behind a flood of requests.
-        self._entries = _Entries(MAX_INBOX)
+        # By urgency, then by arrival. The worker's events come before messages: it must not be idle during a flood.
+        self._entries: queue.PriorityQueue[tuple[bool, int, InboxEvent]] = queue.PriorityQueue()
         self._arrivals = itertools.count()
+        self._free_places = threading.Semaphore(MAX_MESSAGES)
         self._is_closed = threading.Event()
 
     def deliver(self, event: InboxEvent) -> None:
-        """A full inbox slows its callers down; after the end nobody reads it, nor waits for it."""
-        entry = (isinstance(event, LinkEvent), next(self._arrivals), event)
-        # paho and a worker that is handed over may hold a lock that the agent's thread waits for: it would never empty
-        # the inbox.
-        if isinstance(event, Disconnected) or (isinstance(event, FromWorker) and isinstance(event.event, WorkerExited)):
-            self._entries.put_at_once(entry)
-            return
-        while not self._is_closed.is_set():
-            try:
-                self._entries.put(entry, timeout=_LONGEST_WAIT_S)
-            except queue.Full:
-                continue
-            return
+        """Waits with a message while MAX_MESSAGES are in the inbox: this slows down the connection that floods it.
+
+        Other events never wait. Their threads may hold a lock that the agent's thread needs.
+        """
+        is_message = isinstance(event, Received)
+        while is_message and not self._free_places.acquire(timeout=_MAX_WAIT_S):
+            if self._is_closed.is_set():
+                return
+        self._entries.put((isinstance(event, LinkEvent), next(self._arrivals), event))
 
     def take(self, timeout_s: float) -> InboxEvent | None:
-        """The next event; None if none comes in time."""
+        """The next event; None if none arrives in time."""
         try:
-            return self._entries.get(timeout=max(0.0, timeout_s))[2]
+            event = self._entries.get(timeout=max(0.0, timeout_s))[2]
         except queue.Empty:
             return None
+        if isinstance(event, Received):
+            self._free_places.release()
+        return event
 
     def close(self) -> None:
+        """Lets threads that wait with a message go on without it."""
         self._is_closed.set()
-
-
-class _Entries(queue.PriorityQueue[tuple[bool, int, InboxEvent]]):
-    def put_at_once(self, entry: tuple[bool, int, InboxEvent]) -> None:
-        """However full it is."""
-        with self.mutex:
-            self._put(entry)
-            self.unfinished_tasks += 1
-            self.not_empty.notify()

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent.agent import REFRESH_EVERY_S, REPUBLISH_AFTER_S, Agent
+from edge_agent.agent import Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
 from edge_agent.core.protocol import Cancelled, Event, Loading, LoadPhase, Progress, Ready, Run
 from edge_agent.core.publications import Publication
@@ -20,6 +20,7 @@ from edge_agent.mqtt.link_events import TAKEN_OVER, Broken, Connected, Disconnec
 from edge_agent.status import homeassistant
 from edge_agent.status.health import health_document
 from edge_agent.status.presence import Presence, State
+from edge_agent.status.publisher import REFRESH_EVERY_S, REPUBLISH_AFTER_S
 from edge_agent.worker.memory_bound import LASTING_S
 from edge_agent.worker.process import EngineProcess, WorkerExited
 from edge_agent.worker.supervisor import OUTGROWN_DRAIN_S, FromWorker
@@ -29,7 +30,7 @@ from tests.helpers.workers import KILLED, FakeProcess, WorkerMemory, fake_proces
 from tests.models.test_bundle import OTHER_WEIGHTS, bundle
 
 
-def test_a_drain_has_an_end_though_nobody_can_be_told_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drain_ends_although_its_state_cannot_be_published(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
     agent._presence.state = State.ONLINE
     monkeypatch.setattr(agent._status, "publish_health", lambda: 1 / 0)
@@ -40,7 +41,9 @@ def test_a_drain_has_an_end_though_nobody_can_be_told_of_it(monkeypatch: pytest.
 
 
 @pytest.mark.expects_warning
-def test_why_there_is_no_connection_is_told_once_until_there_was_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_why_there_is_no_connection_is_logged_once_until_there_was_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
     refused = Disconnected(link=agent._connections.data, broken=Broken.NOT_REACHED, reason="Connection refused")
     lost = Disconnected(link=agent._connections.data, broken=Broken.LOST, reason="Unspecified error")
@@ -68,7 +71,7 @@ def test_why_there_is_no_connection_is_told_once_until_there_was_one(caplog: pyt
     ]  # fmt: skip
 
 
-def test_a_reload_by_signal_is_told_on_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reload_by_signal_is_logged_on_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     path = tmp_path / "config.toml"
     text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
@@ -83,38 +86,38 @@ def test_a_reload_by_signal_is_told_on_one_line(tmp_path: Path, caplog: pytest.L
     assert told == ["reloaded applied=queue,health needs_restart=engine"]
 
 
-def test_a_shorter_interval_of_health_counts_at_once_and_another_journal_after_a_restart(tmp_path: Path) -> None:
+def test_a_shorter_interval_of_health_applies_at_once_and_another_journal_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
     path.write_text(text + "[health]\ninterval_s = 600\n", encoding="utf-8")
     agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
-    agent._timers["health"] = 1.0
-    agent._tick(1.0)
-    assert agent._timers["health"] == 601.0
+    now = time.monotonic()
+    agent._tick(now)
+    assert agent._status._health_at == now + 600.0
     queue = '[queue]\njournal = "memory"\n'
     path.write_text(text + "[health]\ninterval_s = 2\n" + queue, encoding="utf-8")
     assert agent._commands.reload() == {"applied": ["health"], "needs_restart": ["queue.journal"]}
-    agent._tick(5.0)
-    assert agent._timers["health"] == 7.0
+    assert now + 2.0 <= agent._status._health_at < now + 60.0
     path.write_text(text + "[health]\ninterval_s = 2\n" + queue + "capacity = 9\n", encoding="utf-8")
     assert agent._commands.reload() == {"applied": ["queue"], "needs_restart": ["queue.journal"]}
 
 
-@pytest.mark.parametrize("name", ["health", "alarms", "refresh"])
-def test_a_fault_of_ours_does_not_end_what_comes_again_and_again(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize("name", ["_health_at", "_alarms_at", "_refresh_at"])
+def test_a_fault_of_the_agent_does_not_end_what_repeats(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def fail(*_values: object, **_named: object) -> None:
         raise RuntimeError("a fault")
 
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    for act in ("publish_health", "update_alarms", "publish_all"):
-        monkeypatch.setattr(agent._status, act, fail)
-    agent._timers = {name: 1.0}
+    for action in ("publish_health", "update_alarms", "publish_all"):
+        monkeypatch.setattr(agent._status, action, fail)
+    for timer in ("_health_at", "_alarms_at", "_refresh_at"):
+        monkeypatch.setattr(agent._status, timer, 1.0 if timer == name else 1e9)
     with pytest.raises(RuntimeError, match="a fault"):
         agent._tick(2.0)
-    assert agent._timers[name] > 2.0
+    assert 2.0 < getattr(agent._status, name) < 1e9
 
 
-def test_a_reload_takes_over_how_much_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reload_applies_the_log_level(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     path = tmp_path / "config.toml"
     text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
@@ -129,7 +132,7 @@ def test_a_reload_takes_over_how_much_is_logged(tmp_path: Path, caplog: pytest.L
     assert logging.getLogger().level == logging.INFO
 
 
-def test_a_reload_takes_over_governor_and_home_assistant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reload_applies_governor_and_home_assistant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.toml"
     text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
 
@@ -184,6 +187,11 @@ def from_worker(process: FakeProcess, event: Event | WorkerExited) -> FromWorker
     return FromWorker(cast("EngineProcess", process), event)
 
 
+def from_control(agent: Agent, topic: str, payload: bytes, now: float) -> None:
+    """A message on the control connection."""
+    agent._on_message(received(inbound(topic, payload), agent._connections.control), now)
+
+
 def test_health_has_what_the_monitor_read_which_is_no_sign_of_life_of_the_worker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -218,21 +226,21 @@ def test_an_old_reading_of_the_board_is_neither_published_nor_an_alarm() -> None
 
 
 def connected(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> list[Publication]:
-    """What the agent tells the bus from now on."""
+    """What the agent publishes from now on."""
     told: list[Publication] = []
     monkeypatch.setattr(agent._connections.control, "is_connected", True)
     monkeypatch.setattr(agent._connections.control, "publish", told.append)
     return told
 
 
-def test_what_somebody_else_put_in_the_place_of_our_retained_messages_is_mended(
+def test_retained_messages_that_another_client_changed_are_restored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     agent = Agent(
         config("[homeassistant]\nenabled = true\n"), Path("config.toml"), open_model("default", Path("echo:"))
     )
     told = connected(agent, monkeypatch)
-    agent._on_connected(agent._connections.control, 100.0)
+    agent._handle(Connected(link=agent._connections.control), 100.0)
     agent._tick(103.0)
     for hour in range(6):
         told.clear()
@@ -242,16 +250,16 @@ def test_what_somebody_else_put_in_the_place_of_our_retained_messages_is_mended(
         assert any(topic.startswith("homeassistant/") for topic in topics)
 
 
-def test_a_foreign_word_on_our_state_is_mended_while_the_model_loads_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_state_is_restored_while_the_model_loads_too(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
     told = connected(agent, monkeypatch)
-    agent._hear(received(inbound(f"{BASE}/state", b'{"state":"online"}')), 100.0)
+    from_control(agent, f"{BASE}/state", b'{"state":"online"}', 100.0)
     agent._tick(100.0 + REPUBLISH_AFTER_S)
     assert [json.loads(word.payload)["reason"] for word in told if word.topic == f"{BASE}/state"] == ["starting"]
 
 
 @pytest.mark.expects_warning
-def test_the_death_of_a_worker_is_told_before_the_next_health_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_worker_is_published_before_the_next_health_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
     process = with_worker(monkeypatch, agent)
     told = connected(agent, monkeypatch)
@@ -261,13 +269,13 @@ def test_the_death_of_a_worker_is_told_before_the_next_health_is_due(monkeypatch
 
 
 @pytest.mark.expects_warning
-def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_in_any_part_is_an_alarm_and_a_reason_of_health(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
     for number in range(3):
         process = with_worker(monkeypatch, agent)
         agent._handle(from_worker(process, KILLED), float(number))
     agent._handle(Disconnected(link=agent._connections.data, broken=Broken.LOST, reason=TAKEN_OVER), 3.0)
-    # Nothing runs: it waits.
+    # No worker runs, so the request waits.
     agent._dispatcher.receive(inbound(f"{BASE}/infer/generate/request", "text", at=3.0), 3.0)
 
     for second in range(3, 43):
@@ -281,60 +289,28 @@ def test_what_is_wrong_in_any_part_is_an_alarm_and_a_reason_of_health(monkeypatc
 
 
 @pytest.mark.expects_warning
-def test_another_agent_of_our_name_is_noticed_by_the_sessions_that_it_tells() -> None:
+def test_another_agent_with_our_name_is_noticed_by_its_sessions() -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
     other = Presence(config().topics)
     for now in (1.0, 2.0):
         agent._presence.will()
-        agent._hear(received(inbound(f"{BASE}/state", agent._presence.birth().payload)), now)
-        agent._hear(received(inbound(f"{BASE}/state", other.will().payload)), now)
+        from_control(agent, f"{BASE}/state", agent._presence.birth().payload, now)
+        from_control(agent, f"{BASE}/state", other.will().payload, now)
     agent._status.update_alarms(2.0)
     assert agent._status.alarms.severities == {"duplicate-client-id": "critical"}
 
 
-class Thread:
-    def __init__(self, *, is_alive: bool) -> None:
-        self.is_alive = lambda: is_alive
-
-
-@pytest.mark.expects_warning
-def test_the_watchdog_is_fed_while_all_parts_make_progress(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    notified: list[str] = []
-    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
-    monkeypatch.setattr("edge_agent.agent.notify", notified.append)
+def test_the_watchdog_gets_the_vitals_of_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    agent._supervisor.restart_at = agent._started_at + 1.0  # a worker will come
-
-    def feed(after_s: float, *, is_data_alive: bool = True) -> list[str]:
-        notified.clear()
-        agent._connections.data._client._thread = Thread(is_alive=is_data_alive)  # type: ignore[assignment]
-        agent._connections.control._client._thread = Thread(is_alive=True)  # type: ignore[assignment]
-        agent._feed_watchdog(agent._started_at + after_s)
-        return notified
-
-    assert feed(1.0) == ["WATCHDOG=1"]
-    assert agent._timers["watchdog"] == agent._started_at + 1.0 + 10.0
-    assert feed(2.0, is_data_alive=False) == []
-    assert feed(3.0, is_data_alive=False) == []
-    assert feed(4.0) == ["WATCHDOG=1"]
-    # Nobody reads the board.
-    assert feed(60.0) == []
-    agent._monitor.advanced_at = agent._started_at + 60.0
-    assert feed(61.0) == ["WATCHDOG=1"]
-    # There is no worker, and none to come.
-    agent._supervisor.restart_at = None
-    assert feed(62.0) == []
-    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert [text.split(": ", 1)[1] for text in told] == [
-        "the network thread of hall1.board1.data has ended or stands still",
-        "the board was not read for 60 s",
-        "there is no worker, and none will be started",
-    ]
+    process = with_worker(monkeypatch, agent)
+    agent._handle(from_worker(process, Progress()), 10.0)
+    agent._monitor.advanced_at = 5.0
+    vitals = agent._vitals(12.0)
+    assert set(vitals.network) == {"hall1.board1.data", "hall1.board1.control"}
+    assert (vitals.worker_silent_s, vitals.worker_dying_s, vitals.monitor_silent_s) == (2.0, None, 7.0)
 
 
-def test_a_first_load_that_gets_on_is_granted_more_time_by_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_load_that_makes_progress_gets_more_time_from_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
     notified: list[str] = []
     monkeypatch.setattr("edge_agent.agent.notify", notified.append)
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
@@ -344,7 +320,7 @@ def test_a_first_load_that_gets_on_is_granted_more_time_by_systemd(monkeypatch: 
     assert notified == ["EXTEND_TIMEOUT_USEC=300000000"]
     agent._handle(from_worker(process, READY), 2.0)
     notified.clear()
-    # A worker that loads later keeps nobody from starting.
+    # A worker that loads later delays no start.
     agent._handle(loading, 3.0)
     assert not any(line.startswith("EXTEND") for line in notified)
 
@@ -361,7 +337,7 @@ def test_a_model_that_is_gone_at_the_death_of_its_worker_refuses_newcomers_and_i
     agent._handle(from_worker(process, KILLED), 1.0)
     topic = f"{BASE}/infer/generate/request"
     payload = {"id": 0, "input": "x", "deadline_ms": 600_000}
-    agent._hear(received(inbound(topic, payload, at=1.1)), 1.1)
+    agent._on_message(received(inbound(topic, payload, at=1.1)), 1.1)
     for now in (1.5, 2.5, 4.5):
         agent._tick(now)
         if (opening := agent._supervisor._checking) is not None:
@@ -369,7 +345,7 @@ def test_a_model_that_is_gone_at_the_death_of_its_worker_refuses_newcomers_and_i
             agent._tick(now)
         agent._status.update_alarms(now)
     # A newcomer that cannot wait for the next try is refused; the other one waits.
-    agent._hear(received(inbound(topic, {"id": 1, "input": "x", "deadline_ms": 500}, at=4.6)), 4.6)
+    agent._on_message(received(inbound(topic, {"id": 1, "input": "x", "deadline_ms": 500}, at=4.6)), 4.6)
     assert agent._dispatcher.waiting == 1
     assert "id=1 status=busy code=loading" in caplog.text
     assert agent._status.alarms.severities == {"worker-crash-loop": "critical"}
@@ -377,7 +353,7 @@ def test_a_model_that_is_gone_at_the_death_of_its_worker_refuses_newcomers_and_i
 
 
 @pytest.mark.expects_warning
-def test_another_model_in_the_place_of_the_one_that_ran_is_told_once_it_answers(
+def test_another_model_in_the_place_of_the_one_that_ran_is_published_once_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle(tmp_path / "here")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import cast
 
 from edge_agent.core.protocol import Cancelled
-from edge_agent.inbox import MAX_INBOX, Inbox
+from edge_agent.inbox import MAX_MESSAGES, Inbox
 from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import Broken, Disconnected
 from edge_agent.worker.process import EngineProcess
@@ -11,7 +11,7 @@ from edge_agent.worker.supervisor import FromWorker
 from tests.helpers.support import inbound, received
 
 
-def test_the_workers_events_come_before_requests_that_wait_and_each_kind_in_order() -> None:
+def test_worker_events_come_before_waiting_requests_and_each_kind_in_order() -> None:
     inbox = Inbox()
     requests = [received(inbound("t", payload)) for payload in ("first", "second")]
     events = [FromWorker(cast("EngineProcess", None), Cancelled(id=number)) for number in (1, 2)]
@@ -21,19 +21,19 @@ def test_the_workers_events_come_before_requests_that_wait_and_each_kind_in_orde
     assert [inbox.take(0.0) for _ in range(5)] == [*events, *requests, None]
 
 
-def test_a_lost_connection_is_told_without_waiting_for_an_inbox_that_is_full() -> None:
-    """Else paho would wait with a lock held that the agent's thread needs before it empties the inbox."""
+def test_a_lost_connection_does_not_wait_for_a_full_inbox() -> None:
+    """paho holds a lock there that the agent's thread may need before it empties the inbox."""
     inbox = Inbox()
-    for _ in range(MAX_INBOX):
+    for _ in range(MAX_MESSAGES):
         inbox.deliver(received(inbound("t", "reading")))
     lost = Disconnected(link=cast("MqttLink", None), broken=Broken.LOST, reason="Unspecified error")
     inbox.deliver(lost)
-    assert [inbox.take(0.0) for _ in range(MAX_INBOX + 1)][-1] is lost
+    assert [inbox.take(0.0) for _ in range(MAX_MESSAGES + 1)][-1] is lost
 
 
-def test_nobody_waits_at_an_inbox_that_is_full_and_closed() -> None:
+def test_no_message_waits_at_a_full_inbox_that_is_closed() -> None:
     inbox = Inbox()
-    for _ in range(MAX_INBOX):
+    for _ in range(MAX_MESSAGES):
         inbox.deliver(received(inbound("t", "reading")))
     inbox.close()
     inbox.deliver(received(inbound("t", "one more")))

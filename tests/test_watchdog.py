@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.watchdog import MONITOR_SILENCE_S, WORKER_DYING_S, WORKER_SILENCE_S, Vitals, stalled_part
+from edge_agent.watchdog import MONITOR_SILENCE_S, WORKER_DYING_S, WORKER_SILENCE_S, Vitals, Watchdog, stalled_part
 
 WELL = Vitals(
     network={"hall1.board1.data": True, "hall1.board1.control": True},
@@ -39,3 +39,26 @@ def test_it_is_fed_while_all_parts_make_progress(vitals: Vitals) -> None:
 )
 def test_it_is_not_fed_when_one_part_stands_still(vitals: Vitals, part: str) -> None:
     assert part in (stalled_part(vitals) or "")
+
+
+@pytest.mark.expects_warning
+def test_it_is_fed_three_times_in_an_interval_and_a_fault_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fed: list[float] = []
+    now = 0.0
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    monkeypatch.setattr("edge_agent.watchdog.notify", lambda _: fed.append(now))
+    watchdog = Watchdog()
+    for now in range(60):
+        watchdog.tick(WELL if now < 25 else replace(WELL, monitor_silent_s=99.0), now)
+    assert fed == [0, 10, 20]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the watchdog is not fed: the board was not read for 99 s"
+    ]
+
+
+def test_without_systemd_nothing_is_fed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    monkeypatch.setattr("edge_agent.watchdog.notify", lambda _: pytest.fail("it was fed"))
+    Watchdog().tick(WELL, 1.0)

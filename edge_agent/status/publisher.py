@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import random
 import time
 from typing import Any
 
@@ -15,7 +17,9 @@ from edge_agent.board.process import resident_mb
 from edge_agent.board.systemd_notify import notify
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
+from edge_agent.core.inbound import Message
 from edge_agent.core.publications import json_publication
+from edge_agent.core.topics import discovery_status
 from edge_agent.models.switch import ModelSwitch
 from edge_agent.mqtt.connections import Connections
 from edge_agent.requests.dispatcher import Dispatcher
@@ -29,6 +33,13 @@ from edge_agent.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
+ALARMS_EVERY_S = 1.0
+# After a connection, and after another client has written our state: others may still write at the same moment.
+REPUBLISH_AFTER_S = 2.0
+# Retained messages that another client has changed or removed are restored this often.
+REFRESH_EVERY_S = 600.0
+# The boards of a site must not all answer a start of Home Assistant in the same second.
+HOME_ASSISTANT_SPREAD_S = (1.0, 10.0)
 # A watcher that was away for longer has no use for old events.
 EVENT_EXPIRY_S = 86_400
 
@@ -65,6 +76,51 @@ class StatusPublisher:
         self._governor = governor
         self._energy = energy
         self._started_at = time.monotonic()
+        self._alarms_at = self._health_at = self._started_at
+        self._republish_at = self._refresh_at = math.inf
+
+    @property
+    def due_at(self) -> float:
+        """When `tick` has something to do."""
+        return min(self._alarms_at, self._health_at, self._republish_at, self._refresh_at)
+
+    def tick(self, now: float) -> None:
+        """Publishes what is due. What repeats is due again first, so that a fault does not end it."""
+        if now >= self._alarms_at:
+            self._alarms_at = now + ALARMS_EVERY_S
+            self.update_alarms(now)
+        if now >= self._health_at:
+            self._health_at = now + self._config.health.interval_s
+            self.publish_health()
+        if now >= self._refresh_at:
+            self._refresh_at = now + REFRESH_EVERY_S
+            self.publish_all(clear_others=True)
+        if now >= self._republish_at:
+            self._republish_at = math.inf
+            self.publish_all()
+
+    def on_connected(self, now: float) -> None:
+        """The control connection is there."""
+        self.publish_all(clear_others=True)
+        # A broker that lost its retained messages in a restart may lose these in the same start.
+        self._republish_at = now + REPUBLISH_AFTER_S
+        self._refresh_at = now + REFRESH_EVERY_S
+
+    def receive(self, message: Message, now: float) -> bool:
+        """Takes a message on our state topic, or of Home Assistant; False = the message is for another part."""
+        if message.topic == self._config.topics.state:
+            if session := self._presence.foreign_session(message.payload):
+                self.alarms.foreign_session(session, now)
+            # Neither another client nor the late will of an earlier connection may have the last word on our state.
+            if message.payload != self._presence.birth().payload:
+                self._republish_at = min(self._republish_at, now + REPUBLISH_AFTER_S)
+            return True
+        if message.topic == discovery_status(self._config.homeassistant.prefix):
+            if message.payload == b"online" and not message.is_retained:
+                spread_s = random.uniform(*HOME_ASSISTANT_SPREAD_S)  # noqa: S311
+                self._republish_at = min(self._republish_at, now + spread_s)
+            return True
+        return False
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
         """Applies from the next `publish_all` on."""
@@ -73,6 +129,7 @@ class StatusPublisher:
             # Kept for a broker that is away: the old topic is not known later.
             self._connections.publish(withdrawal(self._config))
         self._config, self._tasks = config, tasks
+        self._health_at = min(self._health_at, time.monotonic() + config.health.interval_s)
 
     def publish_all(self, *, clear_others: bool = False) -> None:
         """All retained topics. clear_others: also ends what an earlier process, or another client, has left there."""

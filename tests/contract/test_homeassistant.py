@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 
-from edge_agent.agent import REPUBLISH_AFTER_S
+from edge_agent.status.publisher import REPUBLISH_AFTER_S
 from tests.helpers.client import Client
 from tests.helpers.site import Site
 
