@@ -137,7 +137,7 @@ def test_a_reload_applies_governor_and_home_assistant(tmp_path: Path, monkeypatc
     text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
 
     def reloaded(more: str) -> tuple[dict[str, Any], list[tuple[str, bool]], set[str]]:
-        """The answer; what Home Assistant is told, and whether it is anything; what is listened to besides our own."""
+        """The result; messages to Home Assistant, and whether they are empty; subscriptions besides our own topics."""
         path.write_text(text + more, encoding="utf-8")
         published.clear()
         answer = agent._commands.reload()

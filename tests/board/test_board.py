@@ -134,16 +134,16 @@ def read(tree: Tree, root: Path) -> BoardReading:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_recorded_board_is_read_whole(name: str, tmp_path: Path) -> None:
+def test_each_recorded_board_is_read_completely(name: str, tmp_path: Path) -> None:
     assert read(load(name), tmp_path) == EXPECTED[name]
 
 
-def test_each_board_that_is_expected_is_recorded() -> None:
+def test_each_expected_board_is_recorded() -> None:
     assert sorted(EXPECTED) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_boards_that_are_well_have_no_faults(name: str) -> None:
+def test_recorded_boards_have_no_faults(name: str) -> None:
     assert not EXPECTED[name].has_faults
 
 
@@ -157,11 +157,11 @@ def test_rates_are_known_from_the_second_reading_on(tmp_path: Path) -> None:
     assert board.read().cpu.percent is None
 
 
-def test_the_disk_of_a_folder_that_is_not_made_yet_is_that_of_its_parent(tmp_path: Path) -> None:
+def test_a_missing_folder_has_the_free_space_of_its_parent(tmp_path: Path) -> None:
     assert Board(tmp_path, tmp_path / "models" / "later").read().disk_free_mb is not None
 
 
-def test_memory_and_load_that_every_linux_has_are_missed(tmp_path: Path) -> None:
+def test_missing_memory_and_load_are_faults(tmp_path: Path) -> None:
     reading = Board(tmp_path, tmp_path).read()
     assert set(reading.errors) == {"meminfo", "loadavg", "cpu"}
     assert reading.has_faults
@@ -192,7 +192,7 @@ def test_a_sensor_that_appears_later_is_read_and_one_that_goes_is_no_error(tmp_p
     assert (reading.power, reading.errors) == (Power(), {})
 
 
-def test_of_several_zones_of_a_type_one_that_fails_does_not_rename_the_others(tmp_path: Path) -> None:
+def test_a_zone_that_fails_does_not_rename_others_of_its_type(tmp_path: Path) -> None:
     tree = load("x86-laptop")
     tree.faults["sys/class/thermal/thermal_zone0/temp"] = errno.EIO
     reading = read(tree, tmp_path)
@@ -201,7 +201,7 @@ def test_of_several_zones_of_a_type_one_that_fails_does_not_rename_the_others(tm
     assert reading.has_faults
 
 
-def test_a_number_that_another_zone_takes_has_that_ones_name(tmp_path: Path) -> None:
+def test_a_zone_that_takes_a_number_has_its_own_name(tmp_path: Path) -> None:
     tree = load("rk3588-mainline")
     tree.write(tmp_path)
     board = Board(tmp_path, tmp_path)
@@ -262,7 +262,7 @@ def spoil(tree: Tree, root: Path, name: str, how: object) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_of_an_odd_tree_every_value_is_right_or_null(
+def test_every_value_of_a_damaged_tree_is_right_or_null(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     name = data.draw(st.sampled_from(NAMES))
@@ -270,7 +270,7 @@ def test_of_an_odd_tree_every_value_is_right_or_null(
     tree.write(root)
     paths = sorted({*tree.files, *tree.faults})
     for path in data.draw(st.lists(st.sampled_from(paths), min_size=1, max_size=6, unique=True)):
-        # A name says what is measured, and a wrong one cannot be told from another right one.
+        # A name says what is measured, and a wrong name looks like the name of another sensor.
         is_name = path.endswith(("_label", "/name", "/type", "cgroup.controllers", "cgroups"))
         ways = [how for how in ODD if not (is_name and isinstance(how, bytes) and how.strip())]
         spoil(tree, root, path, data.draw(st.sampled_from(ways)))
@@ -295,7 +295,7 @@ def assert_right_or_null(reading: BoardReading, right: BoardReading) -> None:
         for field in type(getattr(right, part)).__dataclass_fields__:
             if field == "causes":
                 assert set(reading.throttle.causes) <= set(right.throttle.causes)
-            elif field != "sources":  # those that are there, whatever they say
+            elif field != "sources":  # sources that exist, also if they are silent
                 assert getattr(getattr(reading, part), field) in (None, getattr(getattr(right, part), field)), field
     assert reading.power.watts in (None, right.power.watts)
     assert reading.power.scope in (Scope.NONE, right.power.scope)
@@ -303,7 +303,9 @@ def assert_right_or_null(reading: BoardReading, right: BoardReading) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_numbers_of_zones_and_chips_mean_nothing(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_numbers_of_zones_and_chips_do_not_matter(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     name = data.draw(st.sampled_from(NAMES))
     tree, root = load(name), tmp_path_factory.mktemp(name)
     for prefix in ("sys/class/thermal/thermal_zone", "sys/class/hwmon/hwmon", "sys/class/thermal/cooling_device"):

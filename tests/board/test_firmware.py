@@ -36,7 +36,7 @@ PMIC_WATTS = (
 
 
 class Firmware:
-    """Stands where the kernel's ioctl stands, and checks the messages as the mailbox's protocol has them."""
+    """Replaces the kernel's ioctl and checks the messages against the mailbox's protocol."""
 
     def __init__(self, patch: pytest.MonkeyPatch, device: Path) -> None:
         self.bits = 0x50000
@@ -58,7 +58,7 @@ class Firmware:
         if self.error is not None:
             raise self.error
         if tag == 0x0003_0046:
-            assert message[20:24] == bytes(4), "asked so, the firmware would clear bits"
+            assert message[20:24] == bytes(4), "the firmware would clear bits"
             struct.pack_into("=I", message, 20, self.bits)
         else:
             assert tag == 0x0003_0080
@@ -78,7 +78,7 @@ def test_throttle_bits_come_from_the_firmware(pi: Firmware) -> None:
     assert ThrottleBits(Path("/"), pi.device).read() == FirmwareBits(0x50000)
 
 
-def test_what_the_firmware_does_not_answer_is_none(pi: Firmware) -> None:
+def test_a_firmware_that_does_not_answer_is_an_error(pi: Firmware) -> None:
     pi.code = 0x8000_0001
     with pytest.raises(ValueError, match="does not answer: 0x80000001"):
         ThrottleBits(Path("/"), pi.device).read()
@@ -93,14 +93,14 @@ def test_a_kernel_without_the_device_has_no_bits_and_no_rails(tmp_path: Path) ->
     assert PowerRails(tmp_path / "vcio").read() is None
 
 
-def test_rails_are_volts_by_amperes_of_those_that_have_both(pi: Firmware) -> None:
+def test_power_is_volts_times_amperes_of_the_rails_that_have_both(pi: Firmware) -> None:
     reading = PowerRails(pi.device).read()
     assert reading is not None
     assert reading.watts == pytest.approx(PMIC_WATTS)
     assert reading == PowerReading(reading.watts, Scope.RAILS, "pmic")
 
 
-def test_a_board_whose_firmware_does_not_know_the_command_is_not_asked_again(pi: Firmware) -> None:
+def test_a_firmware_that_does_not_know_the_command_is_not_asked_again(pi: Firmware) -> None:
     one = PowerRails(pi.device)
     pi.text = 'error=1 error_msg="Command not registered"'
     assert one.read() is None
@@ -119,11 +119,11 @@ def test_an_answer_without_rails_after_one_with_them_is_an_error(pi: Firmware) -
 
 
 @pytest.mark.parametrize("text", ["", "A_A current(0)=1.0A\n", "A_A current(0)=nanA\nA_V volt(1)=1.0V\n"])
-def test_no_pair_no_power(text: str) -> None:
+def test_without_a_pair_there_is_no_power(text: str) -> None:
     assert rails_power(text) is None
 
 
-def test_absurd_rails_are_none() -> None:
+def test_absurd_rails_are_an_error() -> None:
     with pytest.raises(ValueError, match="absurd"):
         rails_power("A_A current(0)=1000.0A\nA_V volt(1)=5.0V\n")
 
@@ -144,7 +144,7 @@ def test_in_a_recorded_tree_the_bits_are_in_a_file(tmp_path: Path, path: str, te
 
 
 @pytest.mark.parametrize("text", ["", "throttled=", "0xfffffffff", "many", "-1", "error=1"])
-def test_other_text_is_no_bits(tmp_path: Path, text: str) -> None:
+def test_other_text_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "get_throttled").write_text(text)
     with pytest.raises(ValueError, match="not throttle bits"):
         ThrottleBits(tmp_path, None).read()

@@ -24,7 +24,7 @@ def write(root: Path, name: str, text: str) -> None:
         ("SwapTotal: 100000 kB\nSwapFree: 140000 kB\n", None),
     ],
 )
-def test_a_board_without_swap_uses_none_of_it(tmp_path: Path, swap: str, used_mb: float | None) -> None:
+def test_used_swap_is_total_less_free(tmp_path: Path, swap: str, used_mb: float | None) -> None:
     write(tmp_path, "proc/meminfo", MEMORY + swap + "HugePages_Total:       0\n")
     assert MemoryInfo(tmp_path).read() == MemoryReading(1024.0, 512.0, used_mb)
 
@@ -33,13 +33,13 @@ def test_a_board_without_swap_uses_none_of_it(tmp_path: Path, swap: str, used_mb
     "text",
     ["", "garbage", "MemTotal: 0 kB\n", "MemTotal: 10 kB\nMemAvailable: 11 kB\n", "MemTotal: 9999999999999 kB\n"],
 )
-def test_absurd_memory_is_none(tmp_path: Path, text: str) -> None:
+def test_absurd_memory_is_an_error(tmp_path: Path, text: str) -> None:
     write(tmp_path, "proc/meminfo", text)
     with pytest.raises(ValueError, match=r"no MemTotal|absurd"):
         MemoryInfo(tmp_path).read()
 
 
-def test_an_old_kernel_does_not_say_what_is_available(tmp_path: Path) -> None:
+def test_an_old_kernel_does_not_report_available_memory(tmp_path: Path) -> None:
     write(tmp_path, "proc/meminfo", "MemTotal: 1000000 kB\nMemFree: 5 kB\n")
     assert MemoryInfo(tmp_path).read() == MemoryReading(1024.0, None, None)
 
@@ -53,7 +53,7 @@ TABLE = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t5\t87\t1\nmemory
         ({}, None),
         ({"sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory pids\n"}, True),
         ({"sys/fs/cgroup/cgroup.controllers": "cpuset cpu io pids\n"}, False),
-        # A container that none was handed down to says nothing of the kernel.
+        # A container without any controller says nothing about the kernel.
         ({"sys/fs/cgroup/cgroup.controllers": "\n"}, None),
         ({"proc/cgroups": TABLE.format(1)}, True),
         ({"proc/cgroups": TABLE.format(0)}, False),
@@ -61,7 +61,7 @@ TABLE = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t5\t87\t1\nmemory
         ({"sys/fs/cgroup/cgroup.controllers": "cpu pids\n", "proc/cgroups": TABLE.format(1)}, False),
     ],
 )
-def test_whether_a_service_can_be_held_to_its_memory(
+def test_whether_the_kernel_can_limit_a_services_memory(
     tmp_path: Path, files: dict[str, str], *, has_controller: bool | None
 ) -> None:
     for name, text in files.items():

@@ -19,23 +19,23 @@ def chip(folder: Path, name: str, **files: str) -> HwmonChip:
     return HwmonChip(path)
 
 
-def test_the_chips_own_product_counts_for_it_knows_its_shunt(tmp_path: Path) -> None:
+def test_the_chips_own_product_counts(tmp_path: Path) -> None:
     files = {"in0_input": "3", "in1_input": "5000", "curr1_input": "1000", "power1_input": "4750000"}
     assert chip(tmp_path, "ina226", **files).read() == PowerReading(4.75, Scope.BOARD, "ina226")
 
 
-def test_a_chip_without_a_product_has_voltage_and_current(tmp_path: Path) -> None:
+def test_a_chip_without_a_product_gives_voltage_times_current(tmp_path: Path) -> None:
     one = chip(tmp_path, "ina219", in0_input="3", in1_input="5000", curr1_input="1200")
     assert one.read() == PowerReading(6.0, Scope.BOARD, "ina219")
 
 
 @pytest.mark.parametrize("power", ["-5000000", "2000000000", "", "garbage"])
-def test_absurd_power_is_none(tmp_path: Path, power: str) -> None:
+def test_absurd_power_is_an_error(tmp_path: Path, power: str) -> None:
     with pytest.raises(ValueError, match=r"absurd|empty|not a number"):
         chip(tmp_path, "ina226", power1_input=power).read()
 
 
-def test_a_bus_below_zero_is_no_power_whatever_the_current(tmp_path: Path) -> None:
+def test_a_negative_bus_voltage_is_an_error_for_any_current(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="absurd: -5000"):
         chip(tmp_path, "ina219", in1_input="-5000", curr1_input="-1200").read()
     with pytest.raises(ValueError, match="absurd: -5000"):
@@ -66,12 +66,12 @@ def test_the_modules_input_or_the_sum_of_its_rails(
     assert chip(tmp_path, "ina3221", **channels(**labels)).read() == expected
 
 
-def test_a_channel_that_is_off_is_not_asked(tmp_path: Path) -> None:
+def test_a_channel_that_is_off_is_not_read(tmp_path: Path) -> None:
     files = channels() | {"in3_enable": "0", "in3_input": "", "curr3_input": ""}
     assert chip(tmp_path, "ina3221", **files).read() == PowerReading(15.0, Scope.RAILS, "ina3221")
 
 
-def test_a_sum_without_one_of_its_channels_is_none(tmp_path: Path) -> None:
+def test_a_missing_channel_is_an_error_and_no_sum(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="empty"):
         chip(tmp_path, "ina3221", **(channels() | {"curr2_input": ""})).read()
     (tmp_path / "hwmon4/curr2_input").unlink()
@@ -79,18 +79,18 @@ def test_a_sum_without_one_of_its_channels_is_none(tmp_path: Path) -> None:
         HwmonChip(tmp_path / "hwmon4").read()
 
 
-def test_the_modules_input_does_not_hang_on_the_rails_that_it_feeds(tmp_path: Path) -> None:
+def test_the_modules_input_does_not_depend_on_the_rails_it_feeds(tmp_path: Path) -> None:
     labels = channels(in1="VDD_IN", in2="VDD_CPU_GPU_CV", in3="VDD_SOC")
     one = chip(tmp_path, "ina3221", **(labels | {"curr2_input": "-8", "curr3_input": ""}))
     assert one.read() == PowerReading(5.0, Scope.MODULE, "ina3221 VDD_IN")
 
 
-def test_a_channel_that_lost_its_label_may_be_the_input_of_the_others(tmp_path: Path) -> None:
+def test_a_channel_that_lost_its_label_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="labels of some"):
         chip(tmp_path, "ina3221", **channels(in2="VDD_CPU_GPU_CV", in3="VDD_SOC")).read()
 
 
-def test_another_chip_under_the_number_of_one_that_failed_is_recognized(tmp_path: Path) -> None:
+def test_another_chip_with_the_number_of_a_failed_one_is_identified(tmp_path: Path) -> None:
     one = chip(tmp_path, "ina219", power1_input="1000000")
     assert isinstance(one.read(), PowerReading)
     chip(tmp_path, "pwmfan", fan1_input="3000", power1_input="gone")
@@ -99,7 +99,7 @@ def test_another_chip_under_the_number_of_one_that_failed_is_recognized(tmp_path
     assert one.read() == FanReading(rpm=3000)
 
 
-def test_of_several_fans_the_fastest_is_told(tmp_path: Path) -> None:
+def test_of_several_fans_the_fastest_counts(tmp_path: Path) -> None:
     assert chip(tmp_path, "thinkpad", fan1_input="0", fan2_input="2873").read() == FanReading(rpm=2873)
     assert chip(tmp_path, "thinkpad", fan1_input="0", fan2_input="0").read() == FanReading(rpm=0)
     with pytest.raises(ValueError, match="absurd"):
@@ -136,7 +136,7 @@ def test_the_counter_wraps(tmp_path: Path) -> None:
     assert one.read() == PowerReading(9.0, Scope.SOC, "rapl")
 
 
-def test_after_a_fault_watts_begin_anew(tmp_path: Path) -> None:
+def test_after_a_fault_watts_need_two_readings_again(tmp_path: Path) -> None:
     one, energy, clock = rapl(tmp_path)
     one.read()
     energy.write_text("")
@@ -148,7 +148,7 @@ def test_after_a_fault_watts_begin_anew(tmp_path: Path) -> None:
     assert one.read() == PowerReading(2.0, Scope.SOC, "rapl")
 
 
-def test_a_moment_is_too_short_for_a_rate(tmp_path: Path) -> None:
+def test_an_interval_may_be_too_short_for_a_rate(tmp_path: Path) -> None:
     one, energy, clock = rapl(tmp_path)
     one.read()
     clock.now, _ = 100.01, energy.write_text("500000\n")
@@ -157,7 +157,7 @@ def test_a_moment_is_too_short_for_a_rate(tmp_path: Path) -> None:
     assert one.read() == PowerReading(1.0, Scope.SOC, "rapl")
 
 
-def test_the_platforms_counter_is_the_boards_and_parts_are_none(tmp_path: Path) -> None:
+def test_the_platforms_counter_covers_the_board(tmp_path: Path) -> None:
     one, energy, clock = rapl(tmp_path, name="psys")
     one.read()
     clock.now, _ = 101.0, energy.write_text("3000000\n")
@@ -186,15 +186,13 @@ RAILS, SOC = PowerReading(4.0, Scope.RAILS, "ina3221"), PowerReading(2.0, Scope.
         ([SOC, MODULE], ["soc", "module"], Power(watts=7.0, scope=Scope.MODULE, source="ina3221 VDD_IN")),
         ([SOC, SOC], ["soc", "soc"], Power(watts=4.0, scope=Scope.SOC, source="rapl")),
         ([RAILS, RAILS], ["rails", "rails"], Power(watts=8.0, scope=Scope.RAILS, source="ina3221")),
-        # Without one of its parts there is no sum, and what is narrower is no substitute.
+        # Without one of its parts there is no sum, and a narrower scope does not replace it.
         ([RAILS], ["rails", "rails"], Power(scope=Scope.RAILS)),
         ([SOC], ["soc", "board"], Power(scope=Scope.BOARD)),
         ([BOARD, BOARD], ["board", "board"], Power(watts=18.0, scope=Scope.RAILS, source="ina226")),
     ],
 )
-def test_the_most_comprehensive_measurement_is_told(
-    readings: list[PowerReading], known: list[str], expected: Power
-) -> None:
+def test_the_widest_measurement_counts(readings: list[PowerReading], known: list[str], expected: Power) -> None:
     assert choose_power(readings, [Scope(scope) for scope in known]) == expected
 
 

@@ -26,7 +26,7 @@ GROUP = "sys/fs/cgroup/system.slice/edge-agent.service/memory.events"
         ({}, None),
     ],
 )
-def test_what_the_kernel_ended_for_memory_is_counted_as_near_as_it_tells(
+def test_kills_for_lack_of_memory_are_counted_in_the_nearest_group(
     tmp_path: Path, files: dict[str, str], count: int | None
 ) -> None:
     for name, text in files.items():
@@ -35,7 +35,7 @@ def test_what_the_kernel_ended_for_memory_is_counted_as_near_as_it_tells(
     assert oom_kills(tmp_path) == count
 
 
-def test_memory_of_its_own_is_told_as_held_and_as_asked_for() -> None:
+def test_memory_is_reported_as_held_and_as_asked_for() -> None:
     asked_mib = 64
     program = f"import mmap\nm = mmap.mmap(-1, {asked_mib} << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
     touch = "m[: 32 << 20] = b'!' * (32 << 20)\n"

@@ -47,7 +47,7 @@ def test_without_systemd_nothing_happens(address: str | None, monkeypatch: pytes
     [("30000000", None, 30.0), ("500000", "own", 0.5), (None, None, None), ("0", None, None), ("x", None, None),
      ("30000000", "1", None)],
 )  # fmt: skip
-def test_the_watchdog_is_fed_as_often_as_systemd_says(
+def test_the_watchdog_interval_is_that_of_systemd(
     usec: str | None, pid: str | None, expected: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("WATCHDOG_USEC", usec), ("WATCHDOG_PID", str(os.getpid()) if pid == "own" else pid)):

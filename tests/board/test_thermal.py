@@ -54,16 +54,16 @@ def test_maps_of_a_fan_alone_leave_no_limit(tmp_path: Path) -> None:
     assert limit(tmp_path, **fan, cdev0_trip_point="1") is None
 
 
-def test_trips_that_nobody_has_set_are_none(tmp_path: Path) -> None:
+def test_trips_that_are_not_set_are_no_limit(tmp_path: Path) -> None:
     assert limit(tmp_path, **trips(("passive", 0), ("passive", -274000), ("passive", 200000))) is None
 
 
-def test_a_trip_that_no_soc_is_slowed_down_at_is_no_limit(tmp_path: Path) -> None:
+def test_a_trip_below_any_soc_limit_is_no_limit(tmp_path: Path) -> None:
     assert limit(tmp_path, **trips(("passive", 7), ("passive", 39999), ("critical", 95000))) is None
     assert limit(tmp_path, **trips(("passive", 7), ("passive", 70000)), cdev0_trip_point="1") == Limit(70.0, True)
 
 
-def test_another_zone_under_the_number_of_one_that_failed_is_recognized(tmp_path: Path) -> None:
+def test_another_zone_with_the_number_of_a_failed_one_is_identified(tmp_path: Path) -> None:
     one = zone(tmp_path, **trips(("passive", 80000)))
     assert one.read() == ZoneReading("thermal_zone3", "cpu-thermal", 50.0, Limit(80.0, is_mapped=False))
     zone(tmp_path, type="wifi", temp="gone", trip_point_0_type="critical")
@@ -74,14 +74,14 @@ def test_another_zone_under_the_number_of_one_that_failed_is_recognized(tmp_path
 
 
 @pytest.mark.parametrize("name", ["A" * 65, "\x00" * 9, "B" * 3_000_000])
-def test_what_is_no_name_is_not_told_in_every_health_document(tmp_path: Path, name: str) -> None:
+def test_a_name_that_is_too_long_is_an_error_with_a_short_reason(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=r"longer than|empty") as caught:
         zone(tmp_path, type=name).read()
     assert len(str(caught.value)) < 100
 
 
 @pytest.mark.parametrize("name", ["trip_point_1_temp", "trip_point_1_type", "cdev0_trip_point"])
-def test_a_trip_that_cannot_be_read_leaves_the_temperature_and_no_limit_until_it_can(tmp_path: Path, name: str) -> None:
+def test_a_zone_whose_trip_cannot_be_read_has_a_temperature_and_no_limit(tmp_path: Path, name: str) -> None:
     one = zone(tmp_path, **POWER_ALLOCATOR, cdev0_trip_point="1")
     path = tmp_path / "thermal_zone3" / name
     content = path.read_text()
@@ -95,13 +95,13 @@ def test_a_trip_that_cannot_be_read_leaves_the_temperature_and_no_limit_until_it
 
 
 @pytest.mark.parametrize("temp", ["0", "-256000", "-40001"])
-def test_a_zone_that_is_off_says_an_impossible_temperature(tmp_path: Path, temp: str) -> None:
+def test_an_impossible_temperature_means_that_a_zone_is_off(tmp_path: Path, temp: str) -> None:
     with pytest.raises(OfflineError, match="absurd"):
         zone(tmp_path, temp=temp).read()
 
 
 @pytest.mark.parametrize("temp", ["200000", "150001", "", "garbage", "nan", "5e4", "1_000", "50000 50000"])
-def test_a_broken_zone_is_no_temperature(tmp_path: Path, temp: str) -> None:
+def test_a_broken_zone_has_no_temperature(tmp_path: Path, temp: str) -> None:
     with pytest.raises(ValueError, match=r"absurd|not a number|empty") as caught:
         zone(tmp_path, temp=temp).read()
     assert not isinstance(caught.value, OfflineError)
@@ -111,7 +111,7 @@ def test_frost_is_a_temperature(tmp_path: Path) -> None:
     assert zone(tmp_path, temp="-5125").read().temperature_c == -5.125
 
 
-def test_a_zone_is_told_by_type_and_number(tmp_path: Path) -> None:
+def test_a_zone_is_named_by_type_and_number(tmp_path: Path) -> None:
     one = zone(tmp_path)
     assert one.name == "thermal_zone3"
     one.read()
@@ -150,7 +150,7 @@ def reading(zone_type: str, temperature_c: float, limit_c: float | None = None, 
         ),
     ],
 )
-def test_the_zone_that_will_be_acted_on_stands_for_the_soc(
+def test_the_zone_where_the_kernel_acts_first_stands_for_the_soc(
     zones: list[ZoneReading], expected: tuple[float | None, float | None]
 ) -> None:
     assert soc_temperature(zones, is_raspberry_pi=False) == expected
@@ -162,7 +162,7 @@ def test_the_firmware_of_a_raspberry_pi_has_its_own_limit(kernels_c: float | Non
     assert soc_temperature([reading("cpu-thermal", 60.0, kernels_c)], is_raspberry_pi=True) == (60.0, limit_c)
 
 
-def test_a_compute_module_in_another_makers_board_has_it_too(tmp_path: Path) -> None:
+def test_a_compute_module_in_another_makers_board_has_that_limit_too(tmp_path: Path) -> None:
     folder = tmp_path / "sys/class/thermal"
     folder.mkdir(parents=True)
     zone(folder)

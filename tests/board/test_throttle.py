@@ -52,7 +52,7 @@ def test_what_was_seen_is_kept_when_the_kernel_clears_the_firmwares_bits() -> No
     )
 
 
-def test_undervoltage_is_whichever_source_says_so() -> None:
+def test_one_source_is_enough_for_undervoltage() -> None:
     model = ThrottleModel()
     assert model.update(FirmwareBits(0), [LOW], [], None).undervoltage_now
     assert model.update(None, [WELL], [], None).undervoltage_now is False
@@ -63,7 +63,7 @@ def test_without_any_source_nothing_is_known() -> None:
     assert ThrottleModel().update(None, [], [], None) == Throttle()
 
 
-def test_cooling_devices_that_are_at_work_throttle() -> None:
+def test_active_cooling_devices_throttle() -> None:
     model = ThrottleModel()
     assert model.update(None, [], [COOL, COOL], None) == Throttle(now=False, since_boot=False)
     throttled = Throttle(now=True, since_boot=True, causes=(ThrottleCause.THERMAL,))
@@ -71,7 +71,7 @@ def test_cooling_devices_that_are_at_work_throttle() -> None:
     assert model.update(None, [], [COOL], None) == Throttle(now=False, since_boot=True)
 
 
-def test_that_nothing_is_wrong_takes_every_sources_word() -> None:
+def test_no_throttling_takes_the_word_of_every_source() -> None:
     model = ThrottleModel()
     assert model.update(None, [], [COOL], None, is_blind=True) == Throttle()
     assert model.update(None, [], [COOLING], None, is_blind=True).now is True
@@ -82,7 +82,7 @@ def counts(undervoltage: int, over_current: int) -> OverCurrentReading:
     return OverCurrentReading(undervoltage=undervoltage, over_current=over_current)
 
 
-def test_events_of_over_current_are_told_while_they_are_counted() -> None:
+def test_over_current_events_count_while_the_counter_rises() -> None:
     model = ThrottleModel()
     first = model.update(None, [], [], counts(0, 37))
     assert first == Throttle(since_boot=True, undervoltage_since_boot=False)
@@ -92,7 +92,7 @@ def test_events_of_over_current_are_told_while_they_are_counted() -> None:
     assert (more.now, more.causes, more.undervoltage_now) == (True, (ThrottleCause.OVER_CURRENT,), False)
     low = model.update(None, [], [], counts(1, 40))
     assert (low.now, low.causes, low.undervoltage_now) == (True, (ThrottleCause.UNDERVOLTAGE,), True)
-    assert model.update(None, [], [], counts(0, 0)).now is False  # the driver was loaded anew
+    assert model.update(None, [], [], counts(0, 0)).now is False  # the driver was loaded again
 
 
 def test_alarms_that_do_not_throttle_are_not_counted(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_alarms_that_do_not_throttle_are_not_counted(tmp_path: Path) -> None:
     assert Board(tmp_path, tmp_path).read().throttle.since_boot is False
 
 
-def test_counters_of_a_board_go_up(tmp_path: Path) -> None:
+def test_a_rising_counter_is_a_cause(tmp_path: Path) -> None:
     load("orin-nano").write(tmp_path)
     board = Board(tmp_path, tmp_path)
     board.read()
@@ -135,7 +135,7 @@ def test_what_slows_the_board_down_is_throttling_and_a_fan_is_not(
     assert CoolingDevice(device).read() == (COOLING if is_throttling else None)
 
 
-def test_a_cooling_device_that_fails_leaves_open_whether_the_board_is_throttled(tmp_path: Path) -> None:
+def test_throttling_is_unknown_when_a_cooling_device_fails(tmp_path: Path) -> None:
     load("rk3588-mainline").write(tmp_path)
     board = Board(tmp_path, tmp_path)
     assert board.read().throttle.now is False
@@ -147,7 +147,7 @@ def test_a_cooling_device_that_fails_leaves_open_whether_the_board_is_throttled(
     assert set(board.read().errors) == {"cpufreq-cpu4 (cooling_device1)"}
 
 
-def test_a_counter_of_over_current_that_is_missing_leaves_throttling_unknown(tmp_path: Path) -> None:
+def test_throttling_is_unknown_when_an_over_current_counter_is_missing(tmp_path: Path) -> None:
     tree = load("orin-nano")
     del tree.files["sys/class/hwmon/hwmon3/oc1_event_cnt"]
     tree.write(tmp_path)

@@ -48,7 +48,7 @@ def health(**fields: Any) -> dict[str, Any]:
     return json.loads(json.dumps(health_document(health_facts(**fields))))  # type: ignore[no-any-return]
 
 
-def test_a_device_is_told_of_in_one_retained_message() -> None:
+def test_a_device_is_announced_in_one_retained_message() -> None:
     publication = discovery(config(ENABLED), "Raspberry Pi 5 Model B Rev 1.0")
     assert publication is not None
     topic = f"homeassistant/device/{object_id(config(ENABLED))}/config"
@@ -60,7 +60,7 @@ def test_a_device_is_told_of_in_one_retained_message() -> None:
     assert document["state_topic"] == f"{BASE}/health"
 
 
-def test_nothing_is_said_unasked_and_what_was_said_can_be_taken_back() -> None:
+def test_discovery_is_off_by_default_and_can_be_withdrawn() -> None:
     assert discovery(config(), "m") is None
     taken_back = discovery(config("[homeassistant]\nenabled = false\n"), "m")
     assert taken_back is not None
@@ -69,7 +69,7 @@ def test_nothing_is_said_unasked_and_what_was_said_can_be_taken_back() -> None:
     assert (taken_back.topic, taken_back.payload, taken_back.retain) == (told.topic, b"", True)
 
 
-def test_the_prefix_can_be_another() -> None:
+def test_the_prefix_is_configurable() -> None:
     publication = discovery(config(ENABLED + 'prefix = "ha"\n'), "m")
     assert publication is not None
     assert publication.topic.startswith("ha/device/")
@@ -91,7 +91,7 @@ def test_each_entity_has_an_identity_of_its_own_and_a_name() -> None:
     assert {component["platform"] for component in found.values()} == {"sensor", "binary_sensor"}
 
 
-def test_entities_show_what_health_tells() -> None:
+def test_entities_show_the_figures_of_health() -> None:
     document = health(reading=READING, requests=RequestFacts(capacity=64, depth=7), alarms={"disk-low": "warning"})
     document["thermal"]["throttled_now"] = True
     document["power"].update(watts=4.2, undervoltage_now=False, joules_total=1234.5)
@@ -119,7 +119,7 @@ def test_entities_show_what_health_tells() -> None:
     assert [name for name, value in alarms.items() if value == "ON"] == ["alarm_disk_low"]
 
 
-def test_what_the_board_cannot_tell_is_unknown_and_never_0() -> None:
+def test_figures_that_are_not_measured_are_unknown_and_never_0() -> None:
     entities = shown(health())
     # Home Assistant's word for unknown.
     unknown = {name for name, value in entities.items() if value == "None"}
@@ -129,24 +129,24 @@ def test_what_the_board_cannot_tell_is_unknown_and_never_0() -> None:
     }
 
 
-def test_a_board_is_available_while_it_tells_its_health() -> None:
+def test_a_board_is_available_while_it_publishes_health() -> None:
     (availability,) = discovery_document(config(ENABLED), "m")["availability"]
     assert availability["topic"] == f"{BASE}/state"
     states = ("online", "draining", "stopped", "offline")
     shown = [render(availability["value_template"], {"state": state}) for state in states]
     assert shown == ["online", "online", "offline", "offline"]
-    # Whether it is there is shown while it is not.
+    # The state is shown also while the board is gone.
     assert components()["state"]["availability"] == []
 
 
 @pytest.mark.parametrize(("interval_s", "expire_after"), [(10.0, 30), (0.1, 1), (2.5, 8), (3600.0, 10800)])
-def test_a_figure_expires_with_the_health_that_told_it(interval_s: float, expire_after: int) -> None:
+def test_a_figure_expires_with_its_health(interval_s: float, expire_after: int) -> None:
     found = components(f"{ENABLED}[health]\ninterval_s = {interval_s}\n")
     assert {c["expire_after"] for c in found.values() if "state_topic" not in c} == {expire_after}
     assert "expire_after" not in found["state"]
 
 
-def test_an_alarm_shows_what_it_says_and_nothing_once_it_has_ended() -> None:
+def test_an_alarm_shows_its_message_and_nothing_once_it_has_ended() -> None:
     alarm = components()["alarm_disk_low"]
     assert alarm["json_attributes_topic"] == f"{BASE}/alarm/disk-low"
     told = {"message": "remove old models", "severity": "warning"}

@@ -27,7 +27,7 @@ def test_the_state_is_retained_at_qos_1_with_the_fields_of_the_contract() -> Non
         assert set(read(publication)) == {"state", "session", "connected_at", "reason", "version"}
 
 
-def test_until_the_model_answers_the_board_is_offline_because_it_starts() -> None:
+def test_until_the_model_answers_the_board_is_offline_with_reason_starting() -> None:
     one = presence()
     one.will()
     assert (read(one.birth())["state"], read(one.birth())["reason"]) == ("offline", "starting")
@@ -49,7 +49,7 @@ def test_each_connection_has_a_session_of_its_own() -> None:
     assert len({read(one.will())["session"] for _ in range(5)}) == 5
 
 
-def test_a_session_of_another_process_is_told_from_our_own() -> None:
+def test_a_session_of_another_process_is_recognized() -> None:
     one, other = presence(), presence()
     for _ in range(3):
         assert one.foreign_session(one.will().payload) is None
@@ -58,7 +58,7 @@ def test_a_session_of_another_process_is_told_from_our_own() -> None:
         assert one.foreign_session(nonsense) is None
 
 
-def test_a_draining_board_says_so() -> None:
+def test_a_draining_board_publishes_its_reason() -> None:
     one = presence()
     one.set_state(State.DRAINING, "drain command")
     assert (read(one.birth())["state"], read(one.birth())["reason"]) == ("draining", "drain command")
