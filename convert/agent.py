@@ -20,7 +20,7 @@ from edge_agent.models.bundle import ManifestError, parse_manifest
 from edge_agent.models.canary_file import read_questions
 from edge_agent.models.signatures import MAX_KEY_BYTES, KeyFileError, parse_public_key, signature_fault
 from edge_agent.requests.task_tables import load_task_configs
-from edge_agent.requests.tasks import Task, output_of, with_built_in
+from edge_agent.requests.tasks import Task, with_built_in
 from edge_agent.worker.client import Worker, WorkerError
 from edge_agent.worker.client import started as started_worker
 
@@ -59,7 +59,6 @@ __all__ = [
     "field_name",
     "load_backends",
     "load_task_configs",
-    "output_of",
     "parse_json",
     "parse_manifest",
     "parse_public_key",

@@ -76,7 +76,7 @@ def warm_classify() -> Walk:
 
 
 def _classify(desk: Desk, number: int, run: Callable[[Callable[[], object]], object]) -> None:
-    arrived_at, answered_at = 10.0 * number, 10.0 * number + 0.1
+    arrived_at, answered_at = float(number), number + 0.1
     message = inbound(
         f"{BASE}/infer/triage/request", {"input": "hums", "id": number}, at=arrived_at, packet_id=number
     )  # fmt: skip

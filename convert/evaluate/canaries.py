@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..agent import Finish, Finished, GenerateTask, Run, Sampling, Task, Worker, output_of, read_questions
+from ..agent import Finish, Finished, GenerateTask, Run, Sampling, Task, Worker, read_questions
 from ..agent import canaries as canary_format
 from ..errors import ConvertError, printable
 from ..progress import Progress
@@ -121,7 +121,7 @@ def _canary(worker: Worker, task: Task, request: Request) -> canary_format.Canar
     event = worker.ask(run)
     if not isinstance(event, Finished):
         return event.message
-    answer = _answer(worker, run, event)
+    answer = _answer(worker, task, run, event)
     if isinstance(answer, str):
         return answer
     crc32 = event.prompt_crc32
@@ -129,12 +129,12 @@ def _canary(worker: Worker, task: Task, request: Request) -> canary_format.Canar
     return canary_format.Canary(task=task.name, input=value, answer=answer, prompt=prompt)
 
 
-def _answer(worker: Worker, run: Run, event: Finished) -> canary_format.Answer | str:
+def _answer(worker: Worker, task: Task, run: Run, event: Finished) -> canary_format.Answer | str:
     """The part of the answer that does not depend on close choices, or why there is none."""
     if event.scores is not None:
         return canary_format.Answer(scores={label: round(score, 3) for label, score in event.scores.items()})
     probes = [worker.ask(replace(run, sampling=sampling)) for sampling in _PROBES]
-    answers = [output_of(probe, 0.0) for probe in (event, *probes) if isinstance(probe, Finished)]
+    answers = [task.output_of(probe) for probe in (event, *probes) if isinstance(probe, Finished)]
     if len(answers) <= len(_PROBES):
         return "the answer depends on close choices"
     if event.finish is Finish.SCHEMA:

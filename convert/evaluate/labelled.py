@@ -13,7 +13,6 @@ from ..agent import (
     Task,
     canaries,
     field_name,
-    output_of,
     shown,
     validator,
 )
@@ -112,6 +111,6 @@ def _right_answers(model: Adapted, examples: Requests, progress: Progress) -> li
             event = worker.ask(example.run(number))
             if isinstance(event, Refused):
                 raise example.error(event.message)
-            output = output_of(event, example.task.min_score) if isinstance(event, Finished) else None
+            output = example.task.output_of(event) if isinstance(event, Finished) else None
             found.append(is_right(output, example.fields["answer"]))
     return found

@@ -47,7 +47,7 @@ class Admission:
             raise Refusal(Code.DEADLINE, f"{request.deadline} had passed on arrival")
         if is_draining:
             raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", DRAINING_RETRY_S)
-        if (cause := limits.refusal(request.priority)) is not None:
+        if limits.causes and (cause := limits.refusal(request.priority)) is not None:
             message = f"priority {request.priority} is not urgent enough while {limits.reason}"
             raise Refusal(Code(cause.value), message, RELAX_S)
         assert request.task is not None
@@ -70,7 +70,7 @@ class Admission:
         if older is not None:
             # In its place: readings that come faster than answers would supersede each other forever.
             newcomer.due_at = min(newcomer.due_at, older.due_at)
-        waiting = [request for request in self._queue if request is not older]
+        waiting = [request for request in self._queue.waiting if request is not older]
         last = waiting[-1] if len(waiting) >= self._queue.capacity else None
         if last is not None and last.priority <= newcomer.priority:
             code, why = (Code.QUEUE_FULL, "") if running.slots else (Code.LOADING, " while the model is being loaded")
@@ -95,45 +95,32 @@ class Admission:
 
     def estimated_wait_ms(self, running: Backlog) -> float | None:
         """How long a request would wait that comes after all that are here; None = unknown."""
-        backlog = self._forecast.add(self._queue, running)
+        backlog = self._forecast.add(self._queue.waiting, running)
         if backlog.count < backlog.slots:
             return 0.0
         return backlog.work_s * 1000 if backlog.slots and backlog.is_known else None
 
     def _check_deadline(self, newcomer: Request, waiting: Sequence[Request], running: Backlog, now: float) -> None:
-        """Raises Refusal if the newcomer would be late, or make a request of its own priority late."""
-        own = self._forecast.expect(newcomer.kind)
-        if own is None or now >= own.believed_until:
-            return
+        """Raises Refusal if the newcomer would be late, or would make a request of its own priority late."""
         split = bisect.bisect(waiting, place_of(newcomer), key=place_of)
-        before = self._forecast.add(waiting[:split], running)
-        takes_s = before.answered_in_s(own)
-        if now + takes_s > newcomer.deadline_at:
+        predicted = self._forecast.predict(newcomer, waiting[:split], waiting[split:], running, now)
+        if predicted is None:
+            return
+        if now + predicted.takes_s > newcomer.deadline_at:
             # Counted from its arrival, as its deadline is.
-            total_ms = (now + takes_s - newcomer.arrived_at) * 1000
+            total_ms = (now + predicted.takes_s - newcomer.arrived_at) * 1000
             message = f"would be answered after about {total_ms:.0f} ms, too late for {newcomer.deadline}"
             retry_after_s = self._retry_after_s(running, None)
-            if not before.count:  # waiting does not help: from then on the request is tried
-                retry_after_s = max(retry_after_s, _rounded_up(own.believed_until - now))
+            if predicted.is_alone:  # waiting does not help
+                retry_after_s = max(retry_after_s, _rounded_up(predicted.believed_until - now))
             raise Refusal(Code.DEADLINE_UNREACHABLE, message, retry_after_s)
-        after = self._forecast.add([newcomer], before)
-        for request in waiting[split:]:
-            if request.priority > newcomer.priority:
-                return
-            expected = self._forecast.expect(request.kind)
-            if expected is not None:
-                left_s = request.deadline_at - now
-                if before.answered_in_s(expected) <= left_s < after.answered_in_s(expected):
-                    message = (
-                        f"would be answered in time, within {newcomer.deadline}, but make an admitted request late"
-                    )
-                    raise Refusal(Code.DEADLINE_UNREACHABLE, message, self._retry_after_s(running, None))
-            before.add(expected)
-            after.add(expected)
+        if predicted.makes_late:
+            message = f"would be answered within {newcomer.deadline}, but make an admitted request late"
+            raise Refusal(Code.DEADLINE_UNREACHABLE, message, self._retry_after_s(running, None))
 
     def _retry_after_s(self, running: Backlog, loading_s: float | None) -> float:
         """When everything that is here will be done."""
-        backlog = self._forecast.add(self._queue, running)
+        backlog = self._forecast.add(self._queue.waiting, running)
         work_s = backlog.work_s if backlog.work_s or backlog.is_known else UNKNOWN_RETRY_S
         return _rounded_up(work_s + (loading_s or 0.0))
 

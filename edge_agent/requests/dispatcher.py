@@ -85,11 +85,11 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """How many requests wait."""
-        return len(self._queue)
+        return len(self._queue.waiting)
 
     @property
     def is_idle(self) -> bool:
-        return not self._active and not len(self._queue)
+        return not self._active and not self._queue.waiting
 
     @property
     def is_former_busy(self) -> bool:
@@ -203,7 +203,7 @@ class Dispatcher:
         A request that ran when a worker died runs alone the second time: if it is the cause, no other request pays.
         """
         self._expire_requests(now)
-        while not self._is_held and len(self._active) < self._places:
+        while self._queue.waiting and not self._is_held and len(self._active) < self._places:
             if any(request.attempts == MAX_ATTEMPTS for request in self._active.values()):
                 return
             request = self._queue.take(first_attempts_only=bool(self._active))
@@ -268,8 +268,9 @@ class Dispatcher:
         self._expire_requests(now)
 
     def _expire_requests(self, now: float) -> None:
-        for request in self._queue.expire(now):
-            self._replies.refuse(request, _deadline_passed(request), now)
+        if self._queue.waiting:
+            for request in self._queue.expire(now):
+                self._replies.refuse(request, _deadline_passed(request), now)
         for request in list(self._active.values()):
             if request.deadline_at <= now and not request.is_answered:
                 assert request.started_at is not None
@@ -428,7 +429,7 @@ class Dispatcher:
         """What health says of requests at this moment."""
         replies = self._replies
         return RequestFacts(
-            depth=len(self._queue),
+            depth=len(self._queue.waiting),
             capacity=self._queue.capacity,
             oldest_ms=self._queue.oldest_ms(now),
             estimated_wait_ms=self._admission.estimated_wait_ms(self._backlog(now)),

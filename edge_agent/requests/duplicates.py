@@ -100,13 +100,15 @@ class Duplicates:
         self._drop(request)
         self._open[request.key] = request
 
-    def end(self, request: Request, status: Status, reply: bytes, now: float) -> None:
-        """Keeps the reply; one that is stored under the request's row is not kept in memory."""
+    def end(self, request: Request, status: Status, reply: bytes, now: float) -> bytes:
+        """Remembers the reply, in memory only where the request has no row. Returns the key to store it under."""
         self._drop(request)
         size = len(reply) + len(request.correlation or b"") + _ENTRY_BYTES
         kept = reply if request.row is None else None
-        self._replies_of(status).keep(self.stored_key(request, status), _Ended(now, status, request.row, kept, size))
+        key = self.stored_key(request, status)
+        self._replies_of(status).keep(key, _Ended(now, status, request.row, kept, size))
         self.forget_old(now)
+        return key
 
     def stored_key(self, request: Request, status: Status) -> bytes:
         """The key that a reply with this status is kept and stored under."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 
 from edge_agent.core.protocol import LabelsPlan, Run
 from edge_agent.requests.request import Kind, Request
-from edge_agent.requests.statistics import percentile
 
 # The caution of every estimate: the work ahead plus two standard deviations, and a run that 95 of 100 do not exceed.
 # An engine with nothing else to do tries what is likely in time.
@@ -67,8 +66,8 @@ class Expectation:
         known = self._percentiles.get((percent, beside))
         if known is None:
             runs = [run_s for batch, run_s in self._runs if batch <= beside] or [run_s for _, run_s in self._runs]
-            known = percentile(runs, percent) if runs else self.share_s * beside
-            assert known is not None
+            rank = math.ceil(len(runs) * percent / 100)
+            known = sorted(runs)[rank - 1] if runs else self.share_s * beside
             self._percentiles[percent, beside] = known
         return known
 
@@ -121,6 +120,19 @@ class Backlog:
         return run_s + self.work_s + CAUTIOUS_DEVIATIONS * math.sqrt(self.variance)
 
 
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """takes_s: until the newcomer is answered. makes_late: an admitted request of its priority would miss its deadline.
+
+    is_alone: nothing is ahead of it. believed_until: from then on the newcomer is tried all the same.
+    """
+
+    takes_s: float
+    makes_late: bool
+    is_alone: bool
+    believed_until: float
+
+
 class Forecast:
     """What is known of each kind of request, and of each task over all its kinds."""
 
@@ -160,6 +172,26 @@ class Forecast:
     def expect(self, kind: Kind) -> Expectation | None:
         """By what was measured of the kind, else of its task, else by the engine's rates; None = unknown."""
         return self._measured.get(kind) or self._measured.get(kind[0]) or self._guess(kind)
+
+    def predict(
+        self, newcomer: Request, earlier: Iterable[Request], later: Iterable[Request], running: Backlog, now: float
+    ) -> Prediction | None:
+        """What happens if the newcomer starts between these waiting requests; None = unknown."""
+        own = self.expect(newcomer.kind)
+        if own is None or now >= own.believed_until:
+            return None
+        before = self.add(earlier, running)
+        takes_s = before.answered_in_s(own)
+        is_alone, makes_late = not before.count, False
+        after = self.add([newcomer], before)
+        for request in later:
+            expected = self.expect(request.kind)
+            if request.priority == newcomer.priority and expected is not None:
+                left_s = request.deadline_at - now
+                makes_late |= before.answered_in_s(expected) <= left_s < after.answered_in_s(expected)
+            before.add(expected)
+            after.add(expected)
+        return Prediction(takes_s, makes_late, is_alone, own.believed_until)
 
     def add(self, requests: Iterable[Request], backlog: Backlog) -> Backlog:
         """The backlog with these waiting requests in it, too."""

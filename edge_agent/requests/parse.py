@@ -97,7 +97,7 @@ class Parser:
     def _accepted(self, task: Task, reply_topic: str, message: Message, envelope: Envelope) -> Request:
         request = _identified(task.name, reply_topic, message, envelope)
         request.task, request.envelope = task, envelope
-        request.min_score, request.includes_reasoning = task.min_score, envelope.options.reasoning == "include"
+        request.includes_reasoning = envelope.options.reasoning == "include"
         request.priority = task.config.priority if envelope.priority is None else envelope.priority
         request.deadline_at, request.deadline_source = self._deadline(task, envelope, message)
         request.due_at = request.deadline_at

@@ -21,7 +21,6 @@ from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.request import Request
 from edge_agent.requests.statistics import RequestTotals
-from edge_agent.requests.tasks import output_of
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +119,8 @@ class Replies:
         self, request: Request, event: Finished, now: float, limits: Iterable[str], energy_j: float | None
     ) -> None:
         """Ends a request with its answer. limits: those that the answer may suffer from."""
-        output = output_of(event, request.min_score)
+        assert request.task is not None
+        output = request.task.output_of(event)
         document = reply_document(request, Status.OK, now, self._device, event=event)
         document["output"] = output
         document["scores"] = event.scores and {label: round(p, 6) for label, p in event.scores.items()}
@@ -162,17 +162,15 @@ class Replies:
         request.is_answered = True
         self.totals.requests_total += 1
         status, reply = Status(document["status"]), encode(document)
-        self._send(
-            request, reply, request.row, key=None if is_twin_open else self._duplicates.stored_key(request, status)
-        )
+        # First: it forgets an older reply under this key.
+        key = None if is_twin_open else self._duplicates.end(request, status, reply, now)
+        self._send(request, reply, request.row, key=key)
         if request.followers:
             document["repeat"] = True
             repeated = encode(document)
             self._followers_bytes -= len(request.followers) * (request.message_bytes + _FOLLOWER_BYTES)
             for row in request.followers:
                 self._send(request, repeated, row, key=None)
-        if not is_twin_open:
-            self._duplicates.end(request, status, reply, now)
 
     def _send(self, request: Request, reply: bytes, row: int | None, *, key: bytes | None) -> None:
         """A reply that is too large for the broker becomes a short failure."""

@@ -37,7 +37,6 @@ class Request:
     refusal: Error | None = None
     task: Task | None = None
     envelope: Envelope | None = None
-    min_score: float = 0.0
     includes_reasoning: bool = False
     priority: int = 5
     deadline_at: float = 0.0

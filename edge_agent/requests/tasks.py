@@ -10,7 +10,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edge_agent.core.config import BUILT_IN_TASK, ClassifyTask, Config, ExtractTask, GenerateTask, TaskConfig
+from edge_agent.core.config import (
+    BUILT_IN_TASK,
+    DEFAULT_TEMPLATE,
+    ClassifyTask,
+    Config,
+    ExtractTask,
+    GenerateTask,
+    TaskConfig,
+)
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.errors import first_fault, shown
 from edge_agent.core.messages import Code, Refusal
@@ -25,6 +33,7 @@ from edge_agent.core.protocol import (
     TaskPrefix,
     TextPlan,
 )
+from edge_agent.core.strict_json import compact_json
 from edge_agent.requests.templates import TemplateInputError, constant_head, render
 
 # Of a template and an input. Raises TemplateInputError.
@@ -61,10 +70,6 @@ class Task:
     def kind(self) -> str:
         return self.config.kind
 
-    @property
-    def min_score(self) -> float:
-        return self.config.min_score if isinstance(self.config, ClassifyTask) else 0.0
-
     def prefix(self) -> TaskPrefix:
         """The text that all requests of this task begin with."""
         head = unicodedata.normalize("NFC", constant_head(self.config.template))
@@ -83,6 +88,8 @@ class Task:
                 raise Refusal(Code.BAD_FIELD, first_fault(error, "input")) from error
             turns = tuple(ChatMessage(role=message.role, content=message.content) for message in given)
             return turns if turns[0].role == "system" else system + turns
+        if self.config.template == DEFAULT_TEMPLATE:
+            return (*system, ChatMessage(role="user", content=value if isinstance(value, str) else compact_json(value)))
         try:
             text = render(self.config.template, value)
         except TemplateInputError as error:
@@ -116,6 +123,17 @@ class Task:
             max_reasoning_tokens=options.max_reasoning_tokens,
             stream=envelope.stream and isinstance(self.config, GenerateTask),
         )
+
+    def output_of(self, event: Finished) -> str | dict[str, Any] | None:
+        """What an answer is to the caller: text, an object or a label; None where no label reaches `min_score`."""
+        if event.scores is not None:
+            best = max(event.scores, key=event.scores.__getitem__)
+            min_score = self.config.min_score if isinstance(self.config, ClassifyTask) else 0.0
+            return best if event.scores[best] >= min_score else None
+        if event.finish is Finish.SCHEMA:  # the worker has validated it
+            output: dict[str, Any] = json.loads(event.text or "")
+            return output
+        return event.text
 
     def describe(self) -> dict[str, Any]:
         """For `info`: what a caller needs to know of this task."""
@@ -152,15 +170,3 @@ def with_built_in(configs: Mapping[str, TaskConfig]) -> dict[str, Task]:
     tasks = {name: Task(name, config) for name, config in configs.items()}
     tasks.setdefault(BUILT_IN_TASK, Task(BUILT_IN_TASK, GenerateTask(kind="generate")))
     return tasks
-
-
-def output_of(event: Finished, min_score: float) -> str | dict[str, Any] | None:
-    """What an answer is to the caller: text, an object or a label; None where no label reaches `min_score`."""
-    if event.scores is not None:
-        best = max(event.scores, key=event.scores.__getitem__)
-        return best if event.scores[best] >= min_score else None
-    if event.finish is Finish.SCHEMA:
-        # The worker has validated it.
-        output: dict[str, Any] = json.loads(event.text or "")
-        return output
-    return event.text

@@ -43,10 +43,10 @@ class Office:
         return newcomer, self.admission.admit(newcomer, backlog, now, loading_s)
 
     def refused(self, deadline_s: float, priority: int = 5, **fields: Any) -> Error:
-        waiting = list(self.queue)
+        waiting = list(self.queue.waiting)
         with pytest.raises(Refusal) as refusal:
             self.enter(deadline_s, priority, **fields)
-        assert list(self.queue) == waiting
+        assert list(self.queue.waiting) == waiting
         return refusal.value.error
 
 
@@ -106,7 +106,7 @@ def test_a_newcomer_does_not_make_an_admitted_request_of_its_priority_late() -> 
     error = office.refused(2.4)
     assert error.code is Code.DEADLINE_UNREACHABLE
     assert error.message.endswith("within the deadline of 2400 ms (request), but make an admitted request late")
-    assert list(office.queue) == [admitted]
+    assert office.queue.waiting == [admitted]
 
 
 def test_a_more_urgent_newcomer_goes_first_and_a_less_urgent_request_may_expire() -> None:
@@ -114,7 +114,7 @@ def test_a_more_urgent_newcomer_goes_first_and_a_less_urgent_request_may_expire(
     lax, _ = office.enter(2.5, priority=9)
     urgent, leaving = office.enter(2.0, priority=0)
     assert leaving == []
-    assert list(office.queue) == [urgent, lax]
+    assert office.queue.waiting == [urgent, lax]
 
 
 def test_one_that_is_late_already_refuses_no_newcomer() -> None:
@@ -130,7 +130,7 @@ def test_in_a_full_queue_the_last_of_a_less_urgent_priority_makes_room() -> None
     newcomer, ((displaced, error),) = office.enter(40.0, priority=4)
     assert displaced is last
     assert (error.code, error.retry_after_s) == (Code.QUEUE_FULL, 3.0)
-    assert list(office.queue) == [newcomer, first]
+    assert office.queue.waiting == [newcomer, first]
 
 
 @pytest.mark.parametrize("priority", [5, 6])
@@ -162,7 +162,7 @@ def test_a_newer_reading_takes_the_place_of_the_one_it_supersedes() -> None:
     other, _ = office.enter(6.0)
     new, ((left, error),) = office.enter(9.0, source="s")
     assert (left, error.code) == (old, Code.SUPERSEDED)
-    assert list(office.queue) == [new, other]
+    assert office.queue.waiting == [new, other]
 
 
 def test_a_reading_that_is_refused_supersedes_none() -> None:
@@ -194,7 +194,7 @@ class Shift:
             self.start(self.now)
 
     def work_until(self, until: float) -> None:
-        while self.free_at <= until and len(self.office.queue):
+        while self.free_at <= until and self.office.queue.waiting:
             self.start(self.free_at)
 
     def start(self, at: float) -> None:

@@ -91,5 +91,5 @@ def test_requests_start_by_priority_then_deadline_then_arrival(steps: list[tuple
                 gone = queue.remove_where(lambda r, p=priority: r.priority == p)  # type: ignore[misc]
                 assert set(gone) == {r for r in model if r.priority == priority}
                 model = [r for r in model if r.priority != priority]
-        assert list(queue) == sorted(model, key=place_of)
+        assert queue.waiting == sorted(model, key=place_of)
         assert queue.next_deadline_at() == min((r.deadline_at for r in model), default=None)

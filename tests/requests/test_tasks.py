@@ -139,10 +139,6 @@ def test_the_prefix_is_the_text_that_no_request_changes() -> None:
     assert task().prefix() == TaskPrefix(task="generate", system=None, user_head="")
 
 
-def test_only_classify_has_a_least_score() -> None:
-    assert (task("careful").min_score, task("triage").min_score, task().min_score) == (0.8, 0.0, 0.0)
-
-
 def test_tasks_describe_themselves_to_callers() -> None:
     assert task("careful").describe()["min_score"] == 0.8
     assert task("report").describe()["schema"]["type"] == "object"
