@@ -5,12 +5,13 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 
 from edge_agent.board.limits import RELAX_S, Limits
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Code, Error, Refusal
 from edge_agent.requests.forecast import Backlog, Forecast
-from edge_agent.requests.queue import RequestQueue, place_of
+from edge_agent.requests.queue import RequestQueue
 from edge_agent.requests.rate_limit import RateLimiter
 from edge_agent.requests.request import Request
 
@@ -69,7 +70,7 @@ class Admission:
         older = self._queue.latest(newcomer.source) if newcomer.source is not None else None
         if older is not None:
             # In its place: readings that come faster than answers would supersede each other forever.
-            newcomer.due_at = min(newcomer.due_at, older.due_at)
+            newcomer.place = min(newcomer.place, older.place)
         waiting = [request for request in self._queue.waiting if request is not older]
         last = waiting[-1] if len(waiting) >= self._queue.capacity else None
         if last is not None and last.priority <= newcomer.priority:
@@ -102,7 +103,7 @@ class Admission:
 
     def _check_deadline(self, newcomer: Request, waiting: Sequence[Request], running: Backlog, now: float) -> None:
         """Raises Refusal if the newcomer would be late, or would make a request of its own priority late."""
-        split = bisect.bisect(waiting, place_of(newcomer), key=place_of)
+        split = bisect.bisect(waiting, newcomer.place, key=attrgetter("place"))
         predicted = self._forecast.predict(newcomer, waiting[:split], waiting[split:], running, now)
         if predicted is None:
             return

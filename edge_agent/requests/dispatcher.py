@@ -14,6 +14,7 @@ from edge_agent.core.messages import Code, Error, ModelName, Refusal
 from edge_agent.core.protocol import Cancel, Command, Finished, Partial, Ready, Run, TextPlan
 from edge_agent.requests.admission import SUPERSEDED, Admission
 from edge_agent.requests.delivery import Delivery
+from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.forecast import Backlog, Forecast, kind_of
 from edge_agent.requests.parse import Parser
 from edge_agent.requests.quarantine import MAX_QUARANTINED, fingerprint
@@ -56,10 +57,13 @@ class Dispatcher:
         self._queue = RequestQueue(config.queue.capacity)
         self._active: dict[int, Request] = {}
         self._quarantined: dict[str, Quarantined] = {}
-        self._replies = Replies(config, delivery)
+        window_s = config.queue.dedup_window_s
+        self._duplicates = Duplicates(window_s, config.fingerprint, delivery.forget, delivery.recall)
+        self._replies = Replies(config.device.id, delivery, self._duplicates)
         self._admission = Admission(config, self._queue, self._forecast)
         self._parser = Parser(config, tasks)
         self._numbers = 0
+        self._accepted = 0
         self._limits = NO_LIMITS
         self._joules_per_busy_s: float | None = None
         # Requests wait, and none is handed to the worker.
@@ -148,7 +152,8 @@ class Dispatcher:
 
     def _admit(self, request: Request, now: float, *, is_recovered: bool) -> None:
         """Queues a request, joins it to an equal one, or repeats a known reply. Raises Refusal."""
-        if self._replies.join_or_repeat(request, now):
+        twin = self._duplicates.find(request, now)
+        if twin is not None and self._replies.share(request, twin, now):
             return
         if request.refusal is not None:
             self._replies.refuse(request, request.refusal, now)
@@ -161,6 +166,7 @@ class Dispatcher:
         assert request.envelope is not None
         self._numbers += 1
         request.number = self._numbers
+        request.place = (request.priority, request.deadline_at, request.number)
         request.run = request.task.run(request.number, request.envelope, self._render)
         request.kind, request.envelope = kind_of(request.run), None
         if self._quarantined and (digest := fingerprint(request.run)) in self._quarantined:
@@ -173,7 +179,9 @@ class Dispatcher:
             self._queue.add(request)
         else:
             leaving = self._admission.admit(request, self._backlog(now), now, self._loading_s(now))
-        self._replies.begin(request)
+        request.is_admitted = True
+        self._accepted += 1
+        self._duplicates.begin(request)
         for other, error in leaving:
             self._replies.refuse(other, error, now)
 
@@ -342,7 +350,7 @@ class Dispatcher:
         self._worker += 1
         self._forecast.clear()
         self._is_held = False
-        self._replies.forget_refusals()
+        self._duplicates.forget_refusals()
 
     def former_worker_lost(self, reason: str, now: float) -> None:
         """What still ran on the former worker is run once more by the one that took over."""
@@ -385,7 +393,7 @@ class Dispatcher:
         if self._quarantined.pop(fingerprint, None) is None:
             return False
         self._delivery.release(fingerprint)
-        self._replies.forget_refusals()
+        self._duplicates.forget_refusals()
         return True
 
     def give_up(self, reason: str, now: float) -> None:
@@ -423,7 +431,7 @@ class Dispatcher:
         """New tasks and limits; requests that wait or run keep what they came with."""
         self._parser = Parser(config, tasks)
         self._admission.reconfigure(config)
-        self._replies.reconfigure(config)
+        self._duplicates.reconfigure(config.queue.dedup_window_s, config.fingerprint)
 
     def snapshot(self, now: float) -> RequestFacts:
         """What health says of requests at this moment."""
@@ -440,7 +448,7 @@ class Dispatcher:
             lost_replies=self._delivery.lost,
             store_fault=self._delivery.fault,
             store_set_aside=self._delivery.set_aside,
-            totals=replace(replies.totals),
+            totals=replace(replies.totals, accepted_total=self._accepted),
             latency_ms={f"p{p}": percentile(replies.latency_ms, p) for p in (50, 95, 99)},
             queued_ms={f"p{p}": percentile(replies.queued_ms, p) for p in (50, 95)},
         )

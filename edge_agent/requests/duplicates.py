@@ -36,9 +36,15 @@ class _Replies:
         self.by_key: dict[bytes, _Ended] = {}
         self._bytes = 0
 
-    def keep(self, key: bytes, ended: _Ended) -> None:
+    def keep(self, key: bytes, ended: _Ended) -> bool:
+        """Makes room for the reply and keeps it. False: it is too large."""
+        if ended.size > MAX_BYTES:
+            return False
+        while len(self.by_key) >= self._limit or self._bytes + ended.size > MAX_BYTES:
+            self.drop(next(iter(self.by_key)))
         self.by_key[key] = ended
         self._bytes += ended.size
+        return True
 
     def drop(self, key: bytes) -> None:
         ended = self.by_key.pop(key, None)
@@ -49,7 +55,7 @@ class _Replies:
     def drop_old(self, before: float) -> None:
         while self.by_key:
             key, oldest = next(iter(self.by_key.items()))
-            if len(self.by_key) <= self._limit and self._bytes <= MAX_BYTES and oldest.at > before:
+            if oldest.at > before:
                 return
             self.drop(key)
 
@@ -100,15 +106,18 @@ class Duplicates:
         self._drop(request)
         self._open[request.key] = request
 
-    def end(self, request: Request, status: Status, reply: bytes, now: float) -> bytes:
-        """Remembers the reply, in memory only where the request has no row. Returns the key to store it under."""
+    def end(self, request: Request, status: Status, reply: bytes, now: float) -> bytes | None:
+        """Remembers the reply, in memory only where the request has no row.
+
+        Returns the key to store it under; None = it is not repeated.
+        """
         self._drop(request)
         size = len(reply) + len(request.correlation or b"") + _ENTRY_BYTES
         kept = reply if request.row is None else None
+        if not self._window_s:
+            return None
         key = self.stored_key(request, status)
-        self._replies_of(status).keep(key, _Ended(now, status, request.row, kept, size))
-        self.forget_old(now)
-        return key
+        return key if self._replies_of(status).keep(key, _Ended(now, status, request.row, kept, size)) else None
 
     def stored_key(self, request: Request, status: Status) -> bytes:
         """The key that a reply with this status is kept and stored under."""
@@ -117,11 +126,10 @@ class Duplicates:
         return hashlib.sha256(self._configuration + request.key).digest()
 
     def restore(self, key: bytes, status: Status, at: float, row: int, size: int) -> bool:
-        """A stored reply of an earlier process, in order of their ends. False: the key is known by now."""
+        """A stored reply of an earlier process, in order of their ends. False: it is not repeated."""
         if key in self._open or key in self._answers.by_key or key in self._other_ends.by_key:
             return False
-        self._replies_of(status).keep(key, _Ended(at, status, row, None, size))
-        return True
+        return self._replies_of(status).keep(key, _Ended(at, status, row, None, size))
 
     def _replies_of(self, status: Status) -> _Replies:
         return self._answers if status in {Status.OK, Status.INVALID} else self._other_ends

@@ -100,7 +100,6 @@ class Parser:
         request.includes_reasoning = envelope.options.reasoning == "include"
         request.priority = task.config.priority if envelope.priority is None else envelope.priority
         request.deadline_at, request.deadline_source = self._deadline(task, envelope, message)
-        request.due_at = request.deadline_at
         if task.config.keep == "latest":
             request.source = f"{task.name}\n{message.topic}\n{reply_topic}"
         return request

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable
+from operator import attrgetter
 
 from edge_agent.requests.request import Request
 
-Place = tuple[int, float, int]
-
-
-def place_of(request: Request) -> Place:
-    """Requests start in the order of their places: priority, deadline, arrival."""
-    return (request.priority, request.due_at, request.number)
+_PLACE = attrgetter("place")
 
 
 class RequestQueue:
@@ -24,7 +20,7 @@ class RequestQueue:
 
     def add(self, request: Request) -> None:
         """Lets a request wait. One that a lost worker gives back may exceed the capacity."""
-        bisect.insort(self.waiting, request, key=place_of)
+        bisect.insort(self.waiting, request, key=_PLACE)
 
     def take(self, *, first_attempts_only: bool) -> Request | None:
         """The next request to run. first_attempts_only: None if it ran before, when a worker died: it runs alone."""

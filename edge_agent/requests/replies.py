@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 from edge_agent.core.clock import Moment, timestamp
-from edge_agent.core.config import Config
 from edge_agent.core.envelope import logged
 from edge_agent.core.errors import cut
 from edge_agent.core.messages import Code, Error, Status, shortened
@@ -44,24 +43,16 @@ WorkerAnswer = Finished | Refused | Failed | Cancelled
 class Replies:
     """Makes terminal replies and hands them to `delivery`; counts how requests end."""
 
-    def __init__(self, config: Config, delivery: Delivery) -> None:
+    def __init__(self, device: str, delivery: Delivery, duplicates: Duplicates) -> None:
         self.totals = RequestTotals()
         # Milliseconds.
         self.latency_ms: deque[float] = deque(maxlen=WINDOW)
         self.queued_ms: deque[float] = deque(maxlen=WINDOW)
-        self._device = config.device.id
+        self._device = device
         self._delivery = delivery
-        window_s = config.queue.dedup_window_s
-        self._duplicates = Duplicates(window_s, config.fingerprint, delivery.forget, delivery.recall)
+        self._duplicates = duplicates
         self._followers_bytes = 0
         self._forget_at = 0.0
-
-    def reconfigure(self, config: Config) -> None:
-        self._duplicates.reconfigure(config.queue.dedup_window_s, config.fingerprint)
-
-    def forget_refusals(self) -> None:
-        """What was invalid may be valid now."""
-        self._duplicates.forget_refusals()
 
     def expire(self, now: float) -> None:
         """Forgets replies that are too old to be repeated."""
@@ -78,16 +69,13 @@ class Replies:
                 self._delivery.forget(stored.row)
         self._duplicates.forget_old(now.monotonic_s)
 
-    def join_or_repeat(self, request: Request, now: float) -> bool:
-        """Whether an equal request answers this one too: its reply is sent again, or will be."""
-        twin = self._duplicates.find(request, now)
+    def share(self, request: Request, twin: Request | bytes, now: float) -> bool:
+        """Answers a request with the reply of its twin, now or when the twin ends. False: that reply is damaged."""
         if isinstance(twin, bytes):
-            twin = _repeated(twin)
-        if twin is None:
-            return False
-        self.totals.duplicates_total += 1
-        if isinstance(twin, bytes):
-            self._send(request, twin, request.row, key=None)
+            reply = _repeated(twin)
+            if reply is None:
+                return False
+            self._send(request, reply, request.row, key=None)
         elif request.is_redelivery:
             self._delivery.drop(request.row)
         elif self._followers_bytes + request.message_bytes + _FOLLOWER_BYTES > MAX_FOLLOWERS_BYTES:
@@ -95,13 +83,8 @@ class Replies:
         else:
             self._followers_bytes += request.message_bytes + _FOLLOWER_BYTES
             twin.followers.append(request.row)
+        self.totals.duplicates_total += 1
         return True
-
-    def begin(self, request: Request) -> None:
-        """The request is admitted: equal ones join it until it ends."""
-        request.is_admitted = True
-        self.totals.accepted_total += 1
-        self._duplicates.begin(request)
 
     def partial(self, request: Request, delta: str) -> None:
         """Sends a piece of a streamed answer, at most once."""

@@ -12,6 +12,7 @@ from edge_agent.requests.tasks import Task
 
 # Task, and the binary magnitudes of the prompt's characters and of the tokens that may be written.
 Kind = tuple[str, int, int]
+Place = tuple[int, float, int]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -44,12 +45,12 @@ class Request:
     # With `keep = "latest"`: a newer request of the same source takes the place of one that waits.
     source: str | None = None
 
-    # Admission. number: in order of admission. run: what the worker gets, by this number. due_at: the place within the
-    # priority.
+    # Admission. number: in order of admission. run: what the worker gets, by this number. Requests start in the order
+    # of their places: priority, deadline, number.
     number: int = 0
     run: Run | None = None
     kind: Kind = ("", 0, 0)
-    due_at: float = 0.0
+    place: Place = (0, 0.0, 0)
     is_admitted: bool = False
 
     # While it runs. attempts: how often it was handed to a worker. worker: counts the models that took over.

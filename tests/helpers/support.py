@@ -140,12 +140,13 @@ def request(**fields: Any) -> Request:
         "is_redelivery": False,
         "message_bytes": 10,
         "run": Run(id=number, task="triage", messages=(), plan=TextPlan()),
+        "priority": 5,
         "arrived_at": 0.0,
         "deadline_at": 60.0,
         "deadline_source": "request",
     }
     known |= fields
-    return Request(**{"due_at": known["deadline_at"], **known})
+    return Request(**{"place": (known["priority"], known["deadline_at"], number), **known})
 
 
 def ready(**fields: Any) -> Ready:

@@ -1398,7 +1398,7 @@ def test_every_request_hears_exactly_one_terminal_reply(steps: list[tuple[str, A
     assert max(Counter(run.id for run in storm.desk.runs).values(), default=0) <= 2
     assert storm.desk.dispatcher.is_idle
     assert storm.desk.dispatcher.next_wake_up_at() is None
-    assert not storm.desk.dispatcher._replies._duplicates._open
+    assert not storm.desk.dispatcher._duplicates._open
 
 
 class TestLimits:

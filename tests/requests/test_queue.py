@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.requests.queue import RequestQueue, place_of
+from edge_agent.requests.queue import RequestQueue
 from edge_agent.requests.request import Request
 from tests.helpers.support import request
 
@@ -91,5 +91,5 @@ def test_requests_start_by_priority_then_deadline_then_arrival(steps: list[tuple
                 gone = queue.remove_where(lambda r, p=priority: r.priority == p)  # type: ignore[misc]
                 assert set(gone) == {r for r in model if r.priority == priority}
                 model = [r for r in model if r.priority != priority]
-        assert queue.waiting == sorted(model, key=place_of)
+        assert queue.waiting == sorted(model, key=lambda r: r.place)
         assert queue.next_deadline_at() == min((r.deadline_at for r in model), default=None)
