@@ -1,4 +1,4 @@
-"""PURE. What a request says: an envelope, or a bare input."""
+"""The payload of a request: an envelope, or a bare input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edge_agent.core.messages import Code, Error, Refusal
 from edge_agent.core.strict_json import NotJsonError, parse_json
 
 MAX_DEADLINE_MS = 86_400_000
-_MOST_STOPS = 8
+_MAX_STOPS = 8
 
 
 def _refuse_null(value: object) -> object:
@@ -44,7 +44,7 @@ class Options(BaseModel):
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     stop: tuple[Annotated[str, StringConstraints(min_length=1, max_length=256)], ...] = Field(
-        default=(), strict=False, max_length=_MOST_STOPS
+        default=(), strict=False, max_length=_MAX_STOPS
     )
     reasoning: Literal["drop", "include"] = "drop"
     max_reasoning_tokens: Annotated[int, Field(ge=0, le=32768)] | None = None
@@ -56,9 +56,9 @@ class Options(BaseModel):
     def _one_or_several(cls, stop: object) -> object:
         if isinstance(stop, str):
             return (stop,)
-        if not isinstance(stop, list) or len(stop) > _MOST_STOPS:
-            # Of a longer one pydantic would tell what is wrong with each.
-            raise ValueError(f"should be a string or a list of at most {_MOST_STOPS} strings")
+        if not isinstance(stop, list) or len(stop) > _MAX_STOPS:
+            # For a longer list pydantic would report a fault per item.
+            raise ValueError(f"should be a string or a list of at most {_MAX_STOPS} strings")
         return stop
 
     @model_validator(mode="before")
@@ -67,7 +67,7 @@ class Options(BaseModel):
         if not isinstance(options, dict):
             return options
         unknown = next((key for key in options if key not in cls.model_fields), None)
-        # As many faults as there are would be made, of which one is told.
+        # One unknown key is enough for the refusal; pydantic would report each.
         return {key: value for key, value in options.items() if key in cls.model_fields or key == unknown}
 
 
@@ -96,14 +96,14 @@ class Envelope(BaseModel):
         return value
 
 
-# What they say may quote the caller, or an answer that was made of his words.
+# Messages with these codes may quote the caller, or an answer made from the input.
 _QUOTING = {Code.BAD_JSON, Code.BAD_FIELD, Code.UNKNOWN_TASK, Code.REPLY_TOPIC_REFUSED, Code.NO_VALID_OUTPUT}
 _OPTION = f"options\\.(?:{'|'.join(Options.model_fields)})"
 _FIELD = re.compile(rf"(?:payload|task|response topic|{_OPTION}|{'|'.join(Envelope.model_fields)})\b")
 
 
-def logged(error: Error) -> str:
-    """Why a request was refused, as far as a log may tell: of what may quote its caller, the field alone."""
+def loggable(error: Error) -> str:
+    """The message for the log; only its field where it may quote the caller."""
     if error.code not in _QUOTING:
         return error.message
     field = _FIELD.match(error.message)
@@ -111,10 +111,7 @@ def logged(error: Error) -> str:
 
 
 def parse_payload(payload: bytes, content_type: str | None) -> Envelope:
-    """What a request says: an envelope, or a bare input in an envelope of defaults.
-
-    Raises Refusal with not_utf8, bad_json or bad_field.
-    """
+    """Reads an envelope, or a bare input with defaults. Raises Refusal(not_utf8, bad_json, bad_field)."""
     try:
         text = payload.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -141,7 +138,7 @@ def parse_payload(payload: bytes, content_type: str | None) -> Envelope:
 
 
 def parse_bare(payload: bytes, content_type: str | None) -> Envelope:
-    """A reading from a topic that sensors publish already: all of it is the input. Raises Refusal."""
+    """Reads a message from a sensor's topic: all of it is the input. Raises Refusal(not_utf8, bad_json, bad_field)."""
     try:
         text = payload.decode("utf-8")
         value = parse_json(text) if is_json(text, content_type) else text

@@ -88,7 +88,7 @@ class ModelName:
 
 
 def shortened(reply: bytes) -> bytes | None:
-    """The reply in the place of one that is too large for the broker; None: it is a short failure already."""
+    """A short failure instead of a reply that is too large for the broker; None: the reply is one already."""
     document = json.loads(reply)
     if document["error"] is not None:
         return None

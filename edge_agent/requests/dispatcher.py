@@ -271,7 +271,7 @@ class Dispatcher:
                 self._replies.refuse(request, error, now)
 
     def expire(self, now: float) -> None:
-        """Answers every request whose deadline has passed, waiting or running; forgets old replies."""
+        """Answers every request past its deadline, waiting or running; forgets old replies."""
         self._replies.expire(now)
         self._expire_requests(now)
 
@@ -331,8 +331,8 @@ class Dispatcher:
     ) -> None:
         """The requests that ran are run once more by the next worker, and then given up.
 
-        ready_at: when the next one will be ready, None = unknown; newcomers with an earlier deadline are refused.
-        is_blameless: the requests are not the reason, and their attempt does not count.
+        ready_at: when the next one will be ready, None = unknown. Newcomers with an earlier deadline are refused.
+        is_blameless: the requests are not the reason; their attempt does not count.
         """
         self._slots = 0
         self._ready_at = ready_at

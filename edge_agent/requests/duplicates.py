@@ -64,8 +64,8 @@ class Duplicates:
     """The requests that wait or run, and the replies of the last `window_s` seconds, by their keys.
 
     configuration: its digest; an `invalid` reply is repeated under the same configuration only.
-    on_forget: called with the row of a reply that is not repeated again. recall: reads the reply in a row of the store;
-    None = it cannot be read.
+    on_forget: called with the row of a reply that is not repeated any more.
+    recall: reads the reply in a row of the store; None = it cannot be read.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """When a request will be answered, estimated from how long earlier ones took.
 
-There are two figures for each kind of request, because the engine runs several at once: its share of the engine's time,
-which adds up over the requests before it, and its run from hand-over to end, which grows with those that run beside it.
+Each kind of request has two figures, because the engine runs several requests at once. Its share of the engine's time
+adds up over the requests before it. Its run, from hand-over to end, grows with the requests that run beside it.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def _mean_size(magnitude: int) -> float:
 
 
 def _mean_written(magnitude: int) -> float:
-    """Tokens of an answer of which only the limit is known: each magnitude up to it is as likely.
+    """Tokens of an answer with this limit, if each magnitude up to it is as likely.
 
     Few answers are as long as they may be: with the limit itself, the first burst would be refused for nothing.
     """

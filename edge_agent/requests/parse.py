@@ -105,7 +105,7 @@ class Parser:
         return request
 
     def _deadline(self, task: Task, envelope: Envelope, message: Message) -> tuple[float, str]:
-        """When the answer becomes worthless, and who says so: the smallest of what the caller set, else the default."""
+        """When the answer becomes worthless, and the source of this limit."""
         limit_ms, source = self._config.queue.default_deadline_ms, "configuration"
         if envelope.deadline_ms is not None:
             limit_ms, source = envelope.deadline_ms, "request"

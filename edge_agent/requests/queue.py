@@ -29,7 +29,7 @@ class RequestQueue:
         return self.waiting.pop(0)
 
     def expire(self, now: float) -> list[Request]:
-        """Takes out the requests whose deadline has passed, in their order."""
+        """Takes out the requests past their deadline, in their order."""
         return self.remove_where(lambda request: request.deadline_at <= now)
 
     def remove(self, request: Request) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from edge_agent.core.clock import Moment, timestamp
-from edge_agent.core.envelope import logged
+from edge_agent.core.envelope import loggable
 from edge_agent.core.errors import cut
 from edge_agent.core.messages import Code, Error, Status, shortened
 from edge_agent.core.protocol import Cancelled, Failed, FailureCode, Finished, RefusalCode, Refused
@@ -125,12 +125,12 @@ class Replies:
     def refuse(self, request: Request, error: Error, now: float, *, is_twin_open: bool = False) -> None:
         """Ends a request without an answer, whether it was admitted or not.
 
-        is_twin_open: an equal request waits or runs, whose reply is the one to repeat.
+        is_twin_open: an equal request waits or runs, and its reply is the one to repeat.
         """
         status = error.code.status
         log.info(
             "request ended task=%r id=%r status=%s code=%s: %s",
-            cut(request.task_name), request.log_id, status.value, error.code.value, logged(error),
+            cut(request.task_name), request.log_id, status.value, error.code.value, loggable(error),
         )  # fmt: skip
         self.totals.rejected_total += status is Status.BUSY
         self.totals.displaced_total += status is Status.BUSY and request.is_admitted

@@ -19,9 +19,9 @@ Place = tuple[int, float, int]
 class Request:
     """Times are seconds of the monotonic clock.
 
-    id: echoed in replies; given by the caller, made from the Correlation Data, or generated.
-    key: a digest of what makes two requests the same one. may_be_duplicate: an earlier request with this key counts.
-    row: where the store keeps it; None = it is not stored.
+    id: given by the caller, made from the Correlation Data, or generated; echoed in replies.
+    key: equal for requests that ask the same. may_be_duplicate: an earlier request with this key answers this one too.
+    row: of the store; None = it is not stored.
     """
 
     # What parse.py reads from the message. refusal: why the request cannot be run.
@@ -66,7 +66,7 @@ class Request:
 
     @property
     def deadline(self) -> str:
-        """The deadline in words for the caller, with who set it."""
+        """The deadline for the caller's eyes, with its source."""
         return f"the deadline of {(self.deadline_at - self.arrived_at) * 1000:.0f} ms ({self.deadline_source})"
 
     @property

@@ -27,9 +27,8 @@ class RequestFacts:
     """The state of the requests at one moment. Times are milliseconds; None = unknown, or nothing to measure.
 
     latency_ms, queued_ms: percentiles of the latest answers, by name (`p50`).
-    postponed_replies: replies that are sent again later, because the broker does not take them now.
-    lost_replies: replies that the broker takes on no topic.
-    store_fault: why requests do not outlive the agent although they should.
+    postponed_replies: sent again later, because the broker does not take them now. lost_replies: taken on no topic.
+    store_fault: why requests are kept in memory only, although they should outlive the agent.
     store_set_aside: why the requests of earlier processes are lost.
     """
 

@@ -1,4 +1,4 @@
-"""PURE. A task: what its requests ask the model, and what its answers must look like."""
+"""A task: what its requests ask the model, and what its answers look like."""
 
 from __future__ import annotations
 

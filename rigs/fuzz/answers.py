@@ -1,4 +1,4 @@
-"""PURE. What is promised of answers, written down anew and without a look at the agent: where they go, in what form."""
+"""The contract of answers, independent of the agent's code: their topics and their form."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIELDS = {
     "model", "usage", "timing",
 }  # fmt: skip
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-# A broker need not carry what is longer, deeper, or not text: the reply may then go where replies go by default.
+# A broker may refuse longer, deeper or unprintable topics: then the reply may go to the default topic.
 _LONGEST_TOPIC, _DEEPEST_TOPIC = 4096, 100
 
 
@@ -37,7 +37,7 @@ def default_topic(message: Message, base: str) -> str:
 
 
 def topics(message: Message, base: str) -> set[str]:
-    """Where its answer may be, one of them."""
+    """The topics that the answer may go to."""
     default = default_topic(message, base)
     if message.topic.startswith("plant/"):
         place = message.topic.split("/")[1]
@@ -49,7 +49,7 @@ def topics(message: Message, base: str) -> set[str]:
     named = _reply_to(message)
     if message.kind == "odd_reply_to":
         return _where(named, default, base)
-    # With something else wrong as well, a caller may or may not have been understood so far.
+    # Another fault may keep the agent from reading `reply_to`.
     return {default} | _where(named, default, base)
 
 
@@ -82,7 +82,7 @@ def _reply_to(message: Message) -> object:
 
 
 def must_be_invalid(message: Message) -> bool:
-    """What no reading of the contract lets through."""
+    """Whether the contract allows nothing but `invalid`."""
     payload = message.payload
     try:
         payload.decode("utf-8")

@@ -1,4 +1,4 @@
-"""PURE. Messages as confused or hostile clients send them: always the same for the same number."""
+"""Messages as confused or hostile clients send them: always the same for the same number."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Malformed messages to a real agent over mosquitto: each is answered once, in the right place and form; nobody dies.
+"""Malformed messages to a real agent over mosquitto: each is answered once, in the right place and form.
 
     python -m rigs.fuzz.messages [--count 100000] [--first 0] [--model PATH]
 
-Exit code 1 if not. `rigs/fuzz/malformed.py` makes them, `rigs/fuzz/answers.py` says what is right.
+Exit code 1 if not, or if a process ends. `malformed.py` makes the messages, `answers.py` knows the right answers.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tests.helpers.site import site_config
 
 DEVICE = "fuzz"
 BASE = f"edgeai/v1/test/{DEVICE}"
-# So many more are asked than are answered.
+# Messages without an answer yet.
 AHEAD = 48
 STUCK_S = 60.0
-# One in so many comes by MQTT 3.1.1.
+# Each fourth message uses MQTT 3.1.1.
 OLD_EVERY = 4
 SAMPLE_EVERY = 10_000
-# By then what is bounded has filled up: 4096 answers to repeat and 1024 other ends, of each kind of request the times
-# that 64 runs took, SQLite's cache. The interpreter's own table of names doubles once, at some time (1 MiB).
+# By then the bounded memories are full: answers to repeat, the times of runs, SQLite's cache. The interpreter's table
+# of names doubles once, at some time (1 MiB).
 SETTLED_AFTER = 20_000
 MOST_GROWTH = 1.03
 _MAX_SHOWN = 20
@@ -48,24 +48,24 @@ _MAX_SHOWN = 20
 
 @dataclass(slots=True)
 class Book:
-    """What was sent, by what its answers are known by; and what is wrong with those that came.
+    """The messages that were sent, by the key of their answers, and the faults of the answers that came.
 
-    anonymous: answers that nothing tells apart are only counted. owed, answered: of messages that cannot have vanished.
+    anonymous: messages without a key; their answers are only counted. owed, answered: messages that cannot vanish.
     """
 
     base: str
     lock: threading.Lock = field(default_factory=threading.Lock)
     expected: dict[bytes | str, Message] = field(default_factory=dict)
-    heard: Counter[bytes | str] = field(default_factory=Counter)
+    seen: Counter[bytes | str] = field(default_factory=Counter)
     anonymous: int = 0
-    anonymous_heard: int = 0
+    anonymous_seen: int = 0
     owed: int = 0
     answered: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
 
     def sent(self, one: Message) -> None:
-        """Before it goes out."""
+        """Notes a message before it goes out."""
         with self.lock:
             key = _key(one)
             if key is not None:
@@ -75,7 +75,7 @@ class Book:
             self.owed += 0 if one.may_vanish else one.copies
 
     def refused(self, one: Message, copies: int) -> None:
-        """The broker did not take so many of its copies."""
+        """The broker did not take this number of copies."""
         with self.lock:
             self.owed -= 0 if one.may_vanish else copies
             key = _key(one)
@@ -84,7 +84,7 @@ class Book:
             elif copies == one.copies:
                 del self.expected[key]
 
-    def hear(self, topic: str, correlation: bytes | None, payload: bytes) -> None:
+    def note_answer(self, topic: str, correlation: bytes | None, payload: bytes) -> None:
         try:
             reply: Any = None if topic.endswith("/request") else json.loads(payload)
         except (ValueError, RecursionError):  # what sensors publish
@@ -99,22 +99,22 @@ class Book:
             one = self.expected.get(key)
             self.answered += one is None or not one.may_vanish
             if one is None:
-                self.anonymous_heard += 1
+                self.anonymous_seen += 1
                 return
-            self.heard[key] += 1
+            self.seen[key] += 1
             if topic not in (allowed := topics(one, self.base)):
                 self._wrong(f"{one.number} {one.kind}: answered on {topic[:200]!r}, not on {sorted(allowed)[:2]}")
             if must_be_invalid(one) and reply["status"] != "invalid":
                 self._wrong(f"{one.number} {one.kind}: {_end(reply)}, and it is invalid")
 
     def close(self) -> None:
-        """All is said: who was not answered, or twice?"""
+        """Notes every message without an answer, or with too many."""
         for key, one in self.expected.items():
-            heard, most = self.heard[key], one.copies
-            if heard > most or (heard < most and not one.may_vanish):
-                self._wrong(f"{one.number} {one.kind}: {heard} answers, not {most}")
-        if self.anonymous_heard != self.anonymous:
-            self._wrong(f"of {self.anonymous} that nothing tells apart {self.anonymous_heard} were answered")
+            seen, most = self.seen[key], one.copies
+            if seen > most or (seen < most and not one.may_vanish):
+                self._wrong(f"{one.number} {one.kind}: {seen} answers, not {most}")
+        if self.anonymous_seen != self.anonymous:
+            self._wrong(f"of {self.anonymous} that nothing tells apart {self.anonymous_seen} were answered")
 
     def _wrong(self, what: str) -> None:
         self.faults.append(what)
@@ -133,19 +133,19 @@ def _end(reply: dict[str, Any]) -> str:
 
 
 class Listener:
-    """Hears everything on the bus."""
+    """Subscribes to every topic."""
 
     def __init__(self, port: int, book: Book) -> None:
         self._ready = threading.Event()
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
-        self._client.on_message = lambda _client, _userdata, message: book.hear(
+        self._client.on_message = lambda _client, _userdata, message: book.note_answer(
             message.topic, getattr(message.properties, "CorrelationData", None), bytes(message.payload)
         )
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.connect("127.0.0.1", port, 60)
         self._client.subscribe("#", qos=1)
         self._client.loop_start()
-        assert self._ready.wait(10), "the broker lets nobody listen"
+        assert self._ready.wait(10), "the broker confirms no subscription"
 
     def close(self) -> None:
         self._client.disconnect()
@@ -154,7 +154,7 @@ class Listener:
 
 @dataclass(slots=True)
 class Outcome:
-    """refused: messages that the broker does not take. resident: MiB of agent and worker, by how many were asked."""
+    """refused: messages that the broker does not take. resident: MiB of each process, by the number of messages."""
 
     book: Book
     refused: int
@@ -201,7 +201,7 @@ def _ask_all(
     resident: dict[str, dict[int, float]] = {who: {} for who in processes}
     refused = 0
 
-    def weigh(asked: int) -> None:
+    def sample(asked: int) -> None:
         for who, process in processes.items():
             if (found := process_sample(process.pid)) is not None:
                 resident[who][asked] = found.resident_mib
@@ -220,11 +220,11 @@ def _ask_all(
                 book.refused(one, one.copies - sent)
                 refused += 1
             if (number - first) % SAMPLE_EVERY == 0:
-                weigh(number - first)
+                sample(number - first)
             _wait_for_answers(book)
             if sys.stderr.isatty() and number % 100 == 0:
                 print(f"\r{number - first} asked, {len(book.faults)} faults ", end="", file=sys.stderr)
-    weigh(count)
+    sample(count)
     return resident, refused
 
 
@@ -235,7 +235,7 @@ def _wait_for_answers(book: Book) -> None:
 
 
 def _wait_until_quiet(book: Book) -> None:
-    """Until all is answered, and a little longer: for what is answered twice."""
+    """Until all is answered, and a little longer, for second answers."""
     give_up_at = time.monotonic() + STUCK_S
     while book.answered < book.owed and time.monotonic() < give_up_at:
         time.sleep(0.05)
@@ -243,7 +243,7 @@ def _wait_until_quiet(book: Book) -> None:
 
 
 def _faults(agent: AgentProcess, client: Client, processes: dict[str, psutil.Process]) -> list[str]:
-    """What is wrong with the agent after it all."""
+    """What is wrong with the agent afterwards."""
     faults = [f"the {who} was ended" for who, process in processes.items() if not process.is_running()]
     topic = f"{BASE}/infer/triage/response/last"
     client.publish(f"{BASE}/infer/triage/request", {"id": "last", "input": "a bearing fault", "reply_to": topic})
@@ -266,7 +266,7 @@ def main() -> int:
         outcome = run(Path(folder), given.model, given.first, given.count)
     book = outcome.book
     print(f"\n{given.count} messages in {outcome.seconds:.0f} s, {outcome.refused} not taken by the broker")
-    print(f"{book.owed} answers owed, {book.answered} heard")
+    print(f"{book.owed} answers owed, {book.answered} received")
     print(", ".join(f"{count} {status}" for status, count in book.statuses.most_common()))
     faults = list(outcome.faults)
     for who, samples in outcome.resident.items():

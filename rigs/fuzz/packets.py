@@ -1,4 +1,4 @@
-"""MQTT by hand: packets that no client library would send, and a client that learns what the broker makes of each."""
+"""MQTT by hand: packets that no client library sends, and a client that sees how the broker answers each."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _packet(kind: int, body: bytes) -> bytes:
 
 
 class RawClient:
-    """A connection that is made anew when the broker closes it."""
+    """A connection that is opened again when the broker closes it."""
 
     def __init__(self, port: int, protocol: str) -> None:
         self._port, self._protocol = port, protocol
@@ -66,7 +66,7 @@ class RawClient:
         return connection
 
     def send(self, topic: str, payload: bytes, *, qos: int, retain: bool, properties: bytes) -> bool:
-        """Whether the broker took it, at QoS 1; at QoS 0 nobody knows."""
+        """Whether the broker took it; at QoS 0 always true."""
         self._number = self._number % 0xFFFF + 1
         packet = publish(
             self._protocol, self._number, topic, payload, qos=qos, retain=retain, properties=properties

@@ -1,7 +1,7 @@
-"""Templates that anybody might write over whatever a caller may send: text, or a refusal in words, before long.
+"""Random templates over hostile inputs: each gives a text or a refusal, in bounded time and memory.
 
-`python -m rigs.fuzz.templates --count 1000`: exit code 1 if the renderer was longer at one, told of it otherwise, or
-keeps more memory after it.
+usage: python -m rigs.fuzz.templates --count 1000
+Exit code 1 if one took too long, was refused in other words, or kept memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edge_agent.requests.templates import TemplateInputError, template_fault
 from rigs.fuzz.children import FAILED, Outcome, drive
 
 MAX_PAYLOAD_BYTES = 65_536
-# What no signal interrupts has three times the 0.5 s; the machine may be busy.
+# C code that no signal interrupts may take three times the 0.5 s; the machine may be busy.
 MOST_S, MOST_MB = 6.0, 60
 _NAMES = ("input.a", "input.b", "input.a", "input.b", "input.n", "x", "y", "ns.s", "ns.l", "input")
 _CONSTANTS = ("0", "1", "-1", "300", "1000000000", "-1000000000", "1.5", "'x'", "''", "'%s'", "'{0}'", "[]", "'x y,z'")
@@ -45,7 +45,7 @@ _CALLS = ("range(§)", "lipsum(§)", "dict(§)", "cycler(§, §).next()", "range
 
 
 def outcomes(count: int, first: int = 0) -> Iterator[tuple[int, Outcome]]:
-    """Of each case: its number, what became of it, and why."""
+    """The number of each case and its outcome."""
     renderer = Renderer()
     try:
         for number in range(first, first + count):
@@ -131,7 +131,7 @@ def _rendered(renderer: Renderer, template: str, value: Any) -> Outcome:
     except TemplateInputError as error:
         outcome = "refused", str(error)
         if not outcome[1].startswith("input: ") or not outcome[1].isprintable() or len(outcome[1]) > 400:
-            return FAILED, f"told of in these words: {outcome[1]!r}: {template}"
+            return FAILED, f"refused in these words: {outcome[1]!r}: {template}"
     if (lasted_s := time.monotonic() - began) > MOST_S:
         return FAILED, f"after {lasted_s:.1f} s: {template}"
     renderer.prepare([template])

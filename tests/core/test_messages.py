@@ -153,7 +153,7 @@ _VALUES = st.recursive(
 
 @given(_VALUES)
 @settings(max_examples=50)
-def test_every_json_value_comes_back_as_it_went(value: Any) -> None:
+def test_every_json_value_survives_a_round_trip(value: Any) -> None:
     assert parse_json(json.dumps(value)) == value
 
 
@@ -357,5 +357,5 @@ def test_an_object_of_many_keys_is_refused_as_quickly_as_it_is_read() -> None:
         ({"options": {"stop": [1]}}, "options.stop[0]: should be a valid string (got 1)"),
     ],
 )
-def test_of_a_number_that_is_refused_both_bounds_are_told(fields: dict[str, Any], told: str) -> None:
+def test_the_refusal_of_a_number_names_both_bounds(fields: dict[str, Any], told: str) -> None:
     assert refusal(json.dumps({"input": "x", **fields})).message == told

@@ -1,4 +1,4 @@
-"""What unit tests share: configurations from text, messages as they come in, a dispatcher whose world is two lists."""
+"""What unit tests share: configurations from text, incoming messages, and a dispatcher between two lists."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ class Desk:
             self.start_worker(slots)
 
     def start_worker(self, slots: int = 1, at: float = 0.0) -> None:
-        """A worker that runs so many requests at once is ready."""
+        """A worker with this number of slots is ready."""
         self.dispatcher.worker_ready(MODEL, ready(max_active=slots), at)
 
     @property

@@ -142,7 +142,7 @@ def test_in_a_full_queue_one_that_is_not_more_urgent_is_refused(priority: int) -
     assert (error.code, error.retry_after_s) == (Code.QUEUE_FULL, 3.0)
 
 
-def test_before_anything_is_measured_the_time_to_come_back_is_a_second() -> None:
+def test_before_anything_is_measured_the_retry_time_is_a_second() -> None:
     office = Office(capacity=1, share_s=None)
     office.enter(60.0)
     assert office.refused(60.0).retry_after_s == 1.0
@@ -216,7 +216,7 @@ def test_admitted_requests_of_one_priority_are_in_time_if_the_engine_does_as_mea
     assert shift.late == 0
 
 
-def test_kinds_are_told_apart_in_what_is_ahead() -> None:
+def test_the_backlog_is_estimated_by_kind() -> None:
     office = Office()
     office.forecast.measure(LONG_KIND, share_s=30.0, run_s=30.0, batch=1, now=0.0)
     office.queue.add(replace(request(deadline_at=1.0), kind=LONG_KIND))

@@ -1,4 +1,4 @@
-"""The way of requests through the agent: what is heard, what the worker is asked, what callers are told.
+"""The way of requests through the agent: messages in, commands to the worker, replies out.
 
 `Desk.ask(..., at=t)` is a request that arrives at t; every other call takes its own `now`.
 """
@@ -33,7 +33,7 @@ from tests.helpers.support import BASE, REPLY_FIELDS, Desk, code_of, finished, i
 RESPONSE = f"{BASE}/infer/generate/response"
 
 
-class TestWhoAsks:
+class TestIdentity:
     def test_the_envelopes_id_is_echoed_as_given(self) -> None:
         for given_id in ("my id", 7, -1):
             desk = Desk()
@@ -67,14 +67,14 @@ class TestWhoAsks:
         desk.dispatcher.finish(finished(1), 1.0)
         assert desk.publication.correlation == correlation
 
-    def test_a_refused_envelope_still_says_who_asked_and_where_to_answer(self) -> None:
+    def test_a_refused_envelope_is_still_read_for_id_and_reply_topic(self) -> None:
         desk = Desk()
         desk.ask({"input": 5, "id": "mine", "reply_to": "edgeai/v1/reply/me"}, correlation=b"c")
         assert desk.reply["id"] == "mine"
         assert desk.publication.topic == "edgeai/v1/reply/me"
         assert desk.publication.correlation == b"c"
 
-    def test_so_does_an_envelope_that_is_too_long(self) -> None:
+    def test_an_envelope_that_is_too_long_is_read_for_them_too(self) -> None:
         desk = Desk()
         desk.ask({"input": "x" * 70_000, "id": "mine", "reply_to": "edgeai/v1/reply/me"})
         assert code_of(desk.reply) == "too_long"
@@ -84,7 +84,7 @@ class TestWhoAsks:
         ("payload", "content_type"),
         [({"id": "a reading", "x": "x" * 70_000}, None), ({"input": "x" * 70_000, "id": "text"}, "text/plain")],
     )
-    def test_what_is_no_envelope_tells_no_id(self, payload: dict[str, Any], content_type: str | None) -> None:
+    def test_only_an_envelope_has_an_id(self, payload: dict[str, Any], content_type: str | None) -> None:
         desk = Desk()
         desk.ask(payload, correlation=b"c", content_type=content_type)
         assert desk.reply["id"] == "c"
@@ -96,7 +96,7 @@ class TestWhoAsks:
         assert desk.reply["id"] == "c"
 
 
-class TestWhereRepliesGo:
+class TestReplyTopics:
     def test_by_default_to_the_response_topic_of_the_task(self) -> None:
         desk = Desk()
         desk.ask("x")
@@ -170,7 +170,7 @@ class TestWhereRepliesGo:
         assert desk.commands == []
 
 
-class TestWhatIsRefused:
+class TestRefusals:
     @pytest.mark.parametrize(
         ("payload", "fields"),
         [
@@ -182,7 +182,7 @@ class TestWhatIsRefused:
             (b"x" * 70_000, {}),
         ],
     )
-    def test_its_message_is_let_go_at_once(self, payload: bytes, fields: dict[str, Any]) -> None:
+    def test_the_message_of_a_refused_request_is_freed_at_once(self, payload: bytes, fields: dict[str, Any]) -> None:
         """Not when the garbage collector comes by: until then a flood would hold the more memory, the faster it is."""
         desk = Desk()
         desk.ask(payload, **fields)
@@ -227,22 +227,14 @@ class TestWhatIsRefused:
         assert '"hz"' in message_of(desk.reply)
         assert '{"rpm": 1}' in message_of(desk.reply)
 
-    def test_a_full_queue_is_busy_and_says_when_to_come_back(self) -> None:
+    def test_a_full_queue_is_busy_with_a_retry_time(self) -> None:
         desk = Desk("[queue]\ncapacity = 1\n")
         for _ in range(3):
             desk.ask("x")
         assert (desk.reply["status"], code_of(desk.reply)) == ("busy", "queue_full")
         assert desk.reply["error"]["retry_after_s"] >= 0.5
 
-    def test_the_time_to_come_back_is_that_of_the_work_that_is_here(self) -> None:
-        desk = Desk("[queue]\ncapacity = 4\n")
-        desk.ask("x")
-        desk.dispatcher.finish(finished(1, share_s=3.0), 3.0)
-        for _ in range(6):
-            desk.ask("x", at=10.0)
-        assert desk.replies[-1]["error"]["retry_after_s"] == 15.0
-
-    def test_a_deadline_that_cannot_be_met_is_busy_and_says_why_and_when_to_come_back(self) -> None:
+    def test_a_deadline_that_cannot_be_met_is_busy_with_the_estimate_and_a_retry_time(self) -> None:
         desk = Desk()
         desk.ask("x")
         desk.dispatcher.finish(finished(1, share_s=3.0), 3.0)
@@ -270,7 +262,7 @@ class TestWhatIsRefused:
         desk.ask({"rpm": 1}, task="vibration")
         assert (desk.reply["status"], code_of(desk.reply)) == ("invalid", "bad_field")
 
-    def test_the_less_urgent_hear_at_once_that_they_were_displaced(self) -> None:
+    def test_a_displaced_request_gets_busy_at_once(self) -> None:
         desk = Desk("[queue]\ncapacity = 1\n")
         desk.ask({"input": "x", "id": "running"})
         desk.ask({"input": "x", "id": "lax", "priority": 6})
@@ -284,7 +276,7 @@ class TestWhatIsRefused:
         desk.dispatcher.finish(finished(desk.runs[-1].id), 3.0)
         assert desk.statuses()[2:] == [("running", "ok"), ("urgent", "ok")]
 
-    def test_requests_wait_for_the_model_and_those_too_many_hear_that_it_is_loading(self) -> None:
+    def test_requests_wait_for_the_model_and_a_full_queue_is_busy_loading(self) -> None:
         desk = Desk("[queue]\ncapacity = 1\n", slots=0)
         desk.ask("x")
         desk.ask("y")
@@ -352,7 +344,7 @@ class TestDeadlines:
             ("generate", {"deadline_ms": 9000}, 3, "", "3000 ms (message expiry)"),
         ],
     )
-    def test_who_named_the_deadline_is_told_when_it_has_passed(
+    def test_an_expired_reply_names_the_deadline_and_its_source(
         self, task: str, envelope: dict[str, Any], expiry_s: int | None, configured: str, told: str
     ) -> None:
         desk = Desk(configured)
@@ -360,7 +352,7 @@ class TestDeadlines:
         desk.dispatcher.expire(60.0)
         assert message_of(desk.reply) == f"the deadline of {told} has passed"
 
-    def test_a_request_that_never_ends_in_time_is_not_admitted_for_ever(self) -> None:
+    def test_a_request_that_never_ends_in_time_is_refused_after_a_while(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "deadline_ms": 1000})
         desk.dispatcher.expire(1.0)
@@ -439,7 +431,7 @@ class TestDeadlines:
         assert desk.statuses() == [("a", "expired")]
         assert desk.dispatcher.is_idle
 
-    def test_the_slot_of_an_expired_request_is_free_only_when_the_worker_has_let_go(self) -> None:
+    def test_the_slot_of_an_expired_request_is_free_when_the_worker_has_stopped_it(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "deadline_ms": 1000})
         desk.ask("y")
@@ -449,7 +441,7 @@ class TestDeadlines:
         desk.dispatcher.finish(Cancelled(id=1), 1.1)
         assert [run.id for run in desk.runs] == [1, 2]
 
-    def test_an_end_that_was_under_way_when_the_request_expired_is_not_told(self) -> None:
+    def test_an_answer_after_the_expired_reply_is_dropped(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a", "deadline_ms": 1000, "stream": True})
         desk.dispatcher.expire(1.0)
@@ -458,7 +450,7 @@ class TestDeadlines:
         assert desk.statuses() == [("a", "expired")]
         assert len(desk.publications) == 1
 
-    def test_an_answer_that_comes_after_the_deadline_is_worthless(self) -> None:
+    def test_an_answer_after_the_deadline_is_expired(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a", "deadline_ms": 1000})
         desk.dispatcher.finish(finished(1), 1.001)
@@ -516,7 +508,7 @@ class TestOrder:
         assert desk.dispatcher.waiting == 2
 
 
-class TestNewestOnly:
+class TestKeepLatest:
     def test_a_newer_reading_supersedes_the_one_that_waits(self) -> None:
         desk = Desk()
         desk.ask("busy")
@@ -527,7 +519,7 @@ class TestNewestOnly:
         desk.dispatcher.finish(finished(1), 1.0)
         assert desk.runs[-1].messages[0].content == "newest"
 
-    def test_it_makes_room_in_a_full_queue(self) -> None:
+    def test_a_newer_reading_fits_into_a_full_queue(self) -> None:
         desk = Desk("[queue]\ncapacity = 1\n")
         desk.ask("busy")
         desk.ask({"input": "x", "id": "old"}, task="newest")
@@ -572,7 +564,7 @@ class TestNewestOnly:
         assert [code_of(reply) for reply in desk.replies] == ["superseded"]
         assert desk.dispatcher.waiting == 2
 
-    def test_one_that_runs_already_gets_its_answer(self) -> None:
+    def test_a_running_reading_is_not_superseded(self) -> None:
         desk = Desk()
         desk.ask({"input": "old", "id": "old"}, task="newest")
         desk.ask({"input": "new", "id": "new"}, task="newest")
@@ -610,7 +602,7 @@ class TestDuplicates:
         assert second == {**first, "repeat": True, "ts": second["ts"]}
         assert len(desk.runs) == 1
 
-    def test_after_the_window_it_runs_anew(self) -> None:
+    def test_after_the_window_the_request_runs_again(self) -> None:
         desk = Desk("[queue]\ndedup_window_s = 10\n")
         desk.ask({"input": "x", "id": "a"})
         desk.dispatcher.finish(finished(1), 1.0)
@@ -652,7 +644,7 @@ class TestDuplicates:
         desk.dispatcher.finish(finished(1), 1.5)
         assert [(r["id"], r["status"], r["repeat"]) for r in desk.replies] == [("a", "ok", False), ("a", "ok", True)]
 
-    def test_after_any_other_end_it_runs_anew(self) -> None:
+    def test_after_any_other_end_the_request_runs_again(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"})
         desk.dispatcher.finish(Failed(id=1, code=FailureCode.NO_VALID_OUTPUT, message="m"), 1.0)
@@ -721,7 +713,7 @@ class TestDuplicates:
         desk.ask("x", at=2.0, duplicate=True)
         assert [r["repeat"] for r in desk.replies] == [False, True]
 
-    def test_a_redelivery_that_was_never_heard_before_runs(self) -> None:
+    def test_a_redelivery_of_an_unknown_message_runs(self) -> None:
         desk = Desk()
         desk.ask("x", duplicate=True)
         assert len(desk.runs) == 1
@@ -757,14 +749,14 @@ class TestAnswers:
             "queued_ms": 0.0, "prefill_ms": 150.0, "decode_ms": 50.0, "total_ms": 250.0, "batch": 2,
         }  # fmt: skip
 
-    def test_what_it_cost_is_told_where_power_is_measured(self) -> None:
+    def test_the_reply_has_the_energy_where_power_is_measured(self) -> None:
         desk = Desk()
         desk.dispatcher.set_energy_rate(5.25)
         desk.ask({"input": "x", "id": "a"}, at=8.0)
         desk.dispatcher.finish(finished(1, share_s=0.1), 8.5)
         assert desk.reply["usage"]["energy_j"] == pytest.approx(0.525, abs=0.001)
 
-    def test_the_time_in_the_queue_is_told(self) -> None:
+    def test_the_reply_has_the_time_in_the_queue(self) -> None:
         desk = Desk()
         desk.ask("x", at=1.0)
         desk.ask("y", at=1.5)
@@ -808,7 +800,7 @@ class TestAnswers:
         assert (desk.reply["output"], desk.reply["finish"]) == ({"part": "bearing"}, "schema")
 
     @pytest.mark.parametrize("reasoning", ["drop", "include"])
-    def test_the_thought_is_told_only_where_it_was_asked_for(self, reasoning: str) -> None:
+    def test_the_reasoning_is_in_the_reply_only_on_request(self, reasoning: str) -> None:
         desk = Desk()
         desk.ask({"input": "x", "options": {"reasoning": reasoning}})
         desk.dispatcher.finish(finished(1, reasoning="hm"), 1.0)
@@ -840,7 +832,7 @@ class TestAnswers:
         desk.dispatcher.finish(finished(1, finish=Finish.SCHEMA, text="{broken"), 1.0)
         assert (desk.reply["status"], code_of(desk.reply)) == ("failed", "internal")
 
-    def test_answers_to_nobody_are_ignored(self) -> None:
+    def test_answers_to_unknown_requests_are_ignored(self) -> None:
         desk = Desk()
         desk.dispatcher.finish(finished(99), 1.0)
         desk.dispatcher.partial(Partial(id=99, delta="x"))
@@ -939,7 +931,7 @@ class TestLostWorkers:
         assert desk.dispatcher.is_idle
 
     @pytest.mark.expects_warning
-    def test_both_askers_of_a_lost_question_hear_of_it(self) -> None:
+    def test_a_lost_request_and_its_duplicate_both_fail(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"})
         desk.ask({"input": "x", "id": "a"}, at=0.5)
@@ -948,7 +940,7 @@ class TestLostWorkers:
             desk.start_worker(1, now)
         assert desk.statuses() == [("a", "failed"), ("a", "failed")]
 
-    def test_a_stream_that_had_begun_is_not_told_twice(self) -> None:
+    def test_a_stream_that_had_begun_is_not_sent_twice(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": 1, "stream": True})
         desk.dispatcher.partial(Partial(id=1, delta="fi"))
@@ -956,7 +948,7 @@ class TestLostWorkers:
         desk.start_worker(1, 2.0)
         assert [run.stream for run in desk.runs] == [True, False]
 
-    def test_what_a_newer_reading_made_void_is_not_put_back(self) -> None:
+    def test_a_superseded_reading_is_not_put_back(self) -> None:
         tasks = '[tasks.newest]\nkind = "generate"\nkeep = "latest"\n'
         desk = Desk(tasks=tasks)
         desk.ask({"input": "old", "id": 1}, task="newest")
@@ -997,7 +989,7 @@ class TestLostWorkers:
 
 
 class TestLargeReplies:
-    def test_a_reply_that_the_broker_does_not_take_is_said_to_be_so(self) -> None:
+    def test_a_reply_that_is_too_large_for_the_broker_is_a_failure(self) -> None:
         desk = Desk()
         desk.outlet.largest = 1000
         desk.ask({"input": "x", "id": 1})
@@ -1007,7 +999,7 @@ class TestLargeReplies:
 
 
 class TestRates:
-    def test_a_task_takes_so_many_in_a_minute_and_says_when_the_next(self) -> None:
+    def test_a_task_has_a_rate_limit_with_a_retry_time(self) -> None:
         desk = Desk(tasks="[tasks.slow]\nkind = 'generate'\nrate_per_minute = 2\n")
         for name in "abc":
             desk.ask({"input": "x", "id": name}, task="slow")
@@ -1019,7 +1011,7 @@ class TestRates:
         desk.ask({"input": "x", "id": "c"}, task="slow", at=30.1)
         assert len(desk.replies) == 1
 
-    def test_a_caller_takes_so_many_and_leaves_the_others_what_they_have_of_a_task(self) -> None:
+    def test_a_reply_topic_has_a_rate_limit_of_its_own(self) -> None:
         desk = Desk("[queue]\nrate_per_minute = 2\n", tasks="[tasks.slow]\nkind = 'generate'\nrate_per_minute = 4\n")
         for name, who in (("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 2), ("f", 2)):
             desk.ask({"input": "x", "id": name, "reply_to": f"edgeai/v1/reply/{who}"}, task="slow")
@@ -1029,7 +1021,7 @@ class TestRates:
         ]
         assert "reply topic: at most 2" in message_of(desk.replies[0])
 
-    def test_who_asks_too_much_is_not_rendered_and_whoever_is_rendered_has_asked(self) -> None:
+    def test_a_rate_limited_request_is_not_rendered_and_a_rendered_one_counts(self) -> None:
         desk = Desk(tasks="[tasks.slow]\nkind = 'generate'\ntemplate = '{{ input.rpm }}'\nrate_per_minute = 2\n")
         rendered: list[object] = []
         render = desk.dispatcher._render
@@ -1046,7 +1038,7 @@ class TestRates:
         assert [code_of(reply) for reply in desk.replies] == ["bad_field", "rate_limited", "rate_limited"]
         assert len(rendered) == 2
 
-    def test_who_is_refused_unread_has_not_asked(self) -> None:
+    def test_a_request_refused_before_the_rate_limit_does_not_count(self) -> None:
         desk = Desk("[queue]\nrate_per_minute = 1\n")
         desk.dispatcher.start_drain()
         for _ in range(3):
@@ -1076,7 +1068,7 @@ class TestRates:
 class TestSuspects:
     """Requests that ran when a worker died."""
 
-    def test_they_run_one_by_one_the_second_time_and_others_wait(self) -> None:
+    def test_they_run_alone_the_second_time(self) -> None:
         desk = Desk(slots=3)
         for name in "abc":
             desk.ask({"input": name, "id": name})
@@ -1096,7 +1088,7 @@ class TestSuspects:
         assert [status for _, status in desk.statuses()] == ["ok"] * 4
 
     @pytest.mark.expects_warning
-    def test_one_that_ends_the_worker_again_is_not_run_any_more_until_it_is_released(self) -> None:
+    def test_one_that_ends_the_worker_again_is_quarantined_until_its_release(self) -> None:
         desk = Desk(slots=2)
         for name in "ab":
             desk.ask({"input": name, "id": name})
@@ -1118,11 +1110,9 @@ class TestSuspects:
         assert len(desk.runs) == 1
 
 
-class TestManyAskers:
+class TestFollowers:
     @pytest.mark.parametrize(("correlation", "padding"), [(b"\xff" * 60_000, ""), (b"\xff", " " * 60_000)])
-    def test_what_is_kept_to_answer_them_is_bounded_over_all_that_is_asked(
-        self, correlation: bytes, padding: str
-    ) -> None:
+    def test_the_bytes_of_all_followers_are_bounded(self, correlation: bytes, padding: str) -> None:
         desk = Desk("[queue]\ncapacity = 20\n")
         for asked in range(10):
             for _ in range(11):
@@ -1162,7 +1152,7 @@ class TestCancel:
         assert desk.dispatcher.cancel(7, None, 1.0) == 0
         assert desk.replies == []
 
-    def test_nobody_is_cancelled_twice(self) -> None:
+    def test_a_request_is_cancelled_once(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"})
         assert desk.dispatcher.cancel("a", None, 1.0) == 1
@@ -1220,7 +1210,7 @@ class TestReadings:
     def test_the_data_connection_listens_to_requests_and_sensors(self) -> None:
         assert Desk().dispatcher.filters == {f"{BASE}/infer/+/request", "plant/+/vibration"}
 
-    def test_our_own_words_are_no_readings_however_wide_the_filter(self) -> None:
+    def test_the_agents_own_messages_are_no_readings(self) -> None:
         desk = Desk(tasks='[tasks.all]\nkind = "generate"\nsubscribe = ["+/+/+/+/infer/+/response"]\n')
         desk.dispatcher.receive(inbound(f"{BASE}/infer/all/response", "an answer"), 0.0)
         assert desk.runs == []
@@ -1228,7 +1218,7 @@ class TestReadings:
         assert len(desk.runs) == 1
 
     @pytest.mark.parametrize("level", ["edgeai/v1/x/y/cmd/drain", "a/request", "$SYS/x"])
-    def test_a_wildcard_cannot_make_us_publish_where_replies_must_not_go(self, level: str) -> None:
+    def test_a_wildcard_leads_no_reply_to_a_forbidden_topic(self, level: str) -> None:
         desk = Desk(tasks='[tasks.t]\nkind = "generate"\nsubscribe = ["sensors/#"]\npublish = "{1}"\n')
         desk.dispatcher.receive(inbound(f"sensors/{level}", "x"), 0.0)
         desk.dispatcher.finish(finished(1), 1.0)
@@ -1256,7 +1246,7 @@ class TestReload:
         desk.dispatcher.finish(finished(1), 2.0)
         assert [reply["status"] for reply in desk.replies] == ["invalid", "ok"]
 
-    def test_what_was_too_long_may_fit_another_model_and_what_was_answered_is_not_asked_anew(self) -> None:
+    def test_another_model_may_answer_what_was_too_long_and_repeats_what_was_answered(self) -> None:
         desk = Desk()
         desk.ask({"input": "long", "id": 1})
         desk.dispatcher.finish(Refused(id=1, code=RefusalCode.TOO_LONG, message="it never fits the context"), 1.0)
@@ -1387,7 +1377,7 @@ class Storm:
 @settings(max_examples=100, deadline=None)
 @given(_STEPS)
 @pytest.mark.expects_warning
-def test_every_request_hears_exactly_one_terminal_reply(steps: list[tuple[str, Any, Any]]) -> None:
+def test_every_request_gets_exactly_one_terminal_reply(steps: list[tuple[str, Any, Any]]) -> None:
     storm = Storm()
     for step in steps:
         storm.step(*step)
@@ -1412,7 +1402,7 @@ class TestLimits:
         lowest_priority=4,
     )
 
-    def test_who_is_not_urgent_enough_hears_why_and_when_to_come_back(self) -> None:
+    def test_a_less_urgent_request_is_refused_with_the_cause_and_a_retry_time(self) -> None:
         desk = Desk()
         desk.dispatcher.apply_limits(self.HOT)
         desk.ask({"input": "x", "id": "a", "priority": 5})
@@ -1437,7 +1427,7 @@ class TestLimits:
         desk.ask({"input": "x", "priority": 0, "options": {"max_tokens": 100}}, task="report")
         assert desk.runs[0].max_tokens == 100
 
-    def test_an_answer_tells_what_it_was_given_under(self) -> None:
+    def test_an_answer_names_the_limits_it_was_made_under(self) -> None:
         desk = Desk()
         desk.dispatcher.apply_limits(self.HOT)
         desk.ask({"input": "x", "id": "a", "priority": 0})
@@ -1460,7 +1450,7 @@ class TestLog:
             (b"SECRET \xff", {}, "code=not_utf8: payload: should be UTF-8 (invalid start byte at byte 7)"),
         ],
     )
-    def test_what_is_refused_is_told_by_its_field_and_not_in_its_callers_words(
+    def test_the_log_names_the_field_of_a_refusal_and_quotes_no_caller(
         self, payload: Any, fields: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")
@@ -1469,7 +1459,7 @@ class TestLog:
         assert desk.reply["status"] == "invalid"
         assert caplog.messages == [f"request ended task='generate' id='c' status=invalid {told}"]
 
-    def test_nor_is_an_answer_that_was_made_of_them(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_the_log_quotes_no_answer(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO")
         desk = Desk()
         desk.ask("x", correlation=b"c")
@@ -1478,7 +1468,7 @@ class TestLog:
         assert message_of(desk.reply) == fault.message
         assert caplog.messages == ["request ended task='generate' id='c' status=failed code=no_valid_output: no field"]
 
-    def test_what_only_the_agent_says_is_told_whole(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_the_log_has_the_whole_message_where_it_quotes_no_caller(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO")
         desk = Desk()
         desk.dispatcher.start_drain()

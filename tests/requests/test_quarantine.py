@@ -8,7 +8,7 @@ from edge_agent.requests.quarantine import fingerprint
 RUN = Run(id=1, task="triage", messages=(ChatMessage(role="user", content="text"),), plan=TextPlan())
 
 
-def test_a_fingerprint_is_of_what_is_asked_not_of_who_asks_or_how() -> None:
+def test_a_fingerprint_depends_on_task_and_prompt_alone() -> None:
     assert fingerprint(RUN) == fingerprint(replace(RUN, id=2, max_tokens=7, stream=True))
     others = (
         replace(RUN, task="other"),

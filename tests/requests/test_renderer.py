@@ -1,4 +1,4 @@
-"""Templates and inputs that want all of the time or memory there is: each is refused in words, and nobody dies."""
+"""Templates and inputs that need too much time or memory: each is refused, and the agent lives."""
 
 from __future__ import annotations
 
@@ -106,13 +106,13 @@ def test_what_a_template_makes_of_an_input_is_bounded(name: str) -> None:
     assert json.loads(answer) == {"fault": f"input: does not fit the task's template: {why}"}
 
 
-def test_an_input_comes_to_the_template_as_it_was_sent(renderer: Renderer) -> None:
+def test_a_template_gets_the_input_as_it_was_sent(renderer: Renderer) -> None:
     value = {"z": [1, -0.0, 1e308, 7**300, True, None], "a": {"": "ü轴\u2028\x00😀"}, "1": "{{ 7 * 7 }}\n"}
     for template in (DEFAULT_TEMPLATE, "{{ input }}.", "{% for key in input %}{{ key }}={{ input[key] }};{% endfor %}"):
         assert renderer.render(template, value) == render(template, value)
 
 
-def test_a_misfit_is_told_in_the_same_words(renderer: Renderer) -> None:
+def test_a_misfit_has_the_same_message_as_without_a_process(renderer: Renderer) -> None:
     with pytest.raises(TemplateInputError) as here:
         render("{{ input.rpm }}", {"hz": 1})
     with pytest.raises(TemplateInputError) as there:
@@ -171,7 +171,7 @@ def test_a_process_that_does_not_answer_is_replaced(
     assert renderer.render("{{ input.n }}", {"n": 1}) == "1"
 
 
-def test_one_that_died_while_nobody_asked_costs_nobody_an_answer(renderer: Renderer) -> None:
+def test_a_process_that_died_unused_costs_no_answer(renderer: Renderer) -> None:
     renderer.render("{{ input.n }}", {"n": 1})
     assert renderer.pid is not None
     os.kill(renderer.pid, signal.SIGKILL)

@@ -62,7 +62,7 @@ def test_the_callers_system_turn_replaces_that_of_the_task() -> None:
 
 
 @pytest.mark.parametrize("value", [{}, [], {"vibration": 3}])
-def test_a_reading_for_the_built_in_is_told_what_it_takes(value: Any) -> None:
+def test_a_reading_for_the_built_in_task_is_refused_with_what_it_takes(value: Any) -> None:
     message = refusal(task(), value)
     assert message.startswith('input: the built-in task `generate` takes text, or {"messages": ')
     assert message.endswith(f"(got {json.dumps(value)})")

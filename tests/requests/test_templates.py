@@ -115,7 +115,7 @@ def test_good_templates_have_no_fault(template: str) -> None:
         ("{% autoescape 10 | round(-1000000000) %}{% endautoescape %}", "autoescape should be true or false"),
     ],
 )
-def test_a_bad_template_is_told_what_is_wrong(template: str, fault: str) -> None:
+def test_a_bad_template_has_a_fault_in_words(template: str, fault: str) -> None:
     assert fault in str(template_fault(template))
 
 

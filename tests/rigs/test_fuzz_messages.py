@@ -1,4 +1,4 @@
-"""A short run of rigs.fuzz.messages, and that its book-keeping sees what is wrong."""
+"""A short run of rigs.fuzz.messages, and the faults that its book finds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ANSWER = default_topic(ASKED, BASE)
 
 
 @pytest.mark.usefixtures("require_mosquitto")
-def test_malformed_messages_are_answered_once_in_the_right_place_and_nobody_dies(tmp_path: Path) -> None:
+def test_malformed_messages_are_answered_once_in_the_right_place_and_no_process_ends(tmp_path: Path) -> None:
     outcome = run(tmp_path, "echo:", 0, 160)
     assert outcome.faults == []
     assert outcome.book.answered >= outcome.book.owed > 130
@@ -52,7 +52,7 @@ def test_the_book_sees_what_is_wrong(answers: list[tuple[str, dict[str, Any]]], 
     book = Book(BASE)
     book.sent(ASKED)
     for topic, wrong in answers:
-        book.hear(topic, mark(1), json.dumps({**REPLY, **wrong}).encode())
+        book.note_answer(topic, mark(1), json.dumps({**REPLY, **wrong}).encode())
     book.close()
     assert bool(book.faults) == (fault is not None)
     assert fault is None or fault in book.faults[0]
