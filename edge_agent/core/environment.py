@@ -7,8 +7,8 @@ import gc
 import os
 import platform
 
-# Threads of a step spin about 50 us while they wait for each other. Without that, decoding is 1.2 to 1.6 times slower;
-# with endless spinning, 2 threads on 2 cores decode 18 times slower as soon as another process wants a core. A turn of
+# Threads of a step spin about 50 us while they wait for each other. Without that, decoding is 1.2 to 1.6 times slower.
+# With endless spinning, 2 threads on 2 cores decode 18 times slower as soon as another process wants a core. A turn of
 # libgomp's loop takes 40 ns on x86 (`pause`) and 1 ns elsewhere.
 _SPINS = {"x86_64": "1000", "aarch64": "30000"}
 # The same for LLVM's OpenMP in the wheels for boards, in milliseconds. It yields its core while it spins, so the time

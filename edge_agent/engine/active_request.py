@@ -17,10 +17,12 @@ from edge_agent.engine.step.cache_sequence import CacheSequence
 class ActiveRequest:
     """One Run with the tokens of its prompt and the answer so far.
 
-    sequence: its place in the cache, None while it waits; prefix: the one that it shares cells with.
+    sequence: its place in the cache, None while it waits.
+    prefix: the one that it shares cells with.
     branches: label branches that are decoded; branches_left: those that wait for a sequence id.
-    started_at, first_token_at: seconds of the monotonic clock. share_s, batch: as in Finished.
-    served_at: a count of all requests' turns at its latest turn; the lowest has waited longest.
+    started_at, first_token_at: seconds of the monotonic clock.
+    share_s, batch: as in Finished.
+    served_at: the number of its latest turn among those of all requests; the lowest has waited longest.
     """
 
     run: Run

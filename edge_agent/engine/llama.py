@@ -98,7 +98,7 @@ _LOG_CALLBACK = llama_cpp.llama_log_callback(_on_log)
 class Llama:
     """A model and its context.
 
-    adapters: files of low-rank adapters, all of which are applied. advanced: called often while it loads, and after
+    adapters: files of low-rank adapters; all are applied. advanced: called often while it loads, and after
     each `decode`. Raises ModelError for a file that is missing or not GGUF, an architecture that cannot share prefixes,
     an adapter of another model, or too little memory.
     """

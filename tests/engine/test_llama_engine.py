@@ -37,6 +37,7 @@ from edge_agent.engine.prompt.chat_template import ChatTemplate
 from edge_agent.engine.step.scheduler import Linger
 from edge_agent.engine.step.step_policy import StepCost, StepPolicy
 from edge_agent.gguf.header import read_header
+from tests.engine.exact import ExactModel
 from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, ends, finished, messages, run
 from tests.helpers.ggufs import STRING, changed_model
 
@@ -70,17 +71,19 @@ def test_a_shared_prefix_changes_no_answer(open_llama: OpenLlama) -> None:
     assert with_prefix.scores == pytest.approx(without.scores, abs=0.01)
 
 
-def test_requests_in_one_batch_answer_as_they_do_alone(open_llama: OpenLlama) -> None:
+def test_requests_in_one_batch_answer_as_they_do_alone(open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [run(number, f"pump {number} vibrates", PLANS[number % 3], max_tokens=60) for number in range(12)]
-    together = finished(open_llama(max_active=6), *runs)
-    engine = open_llama()
+    wide, narrow = open_llama(tasks=(), max_active=6), open_llama(tasks=())
+    for engine in (wide, narrow):
+        ExactModel(engine._llama, monkeypatch)
 
+    together = finished(wide, *runs)
+
+    assert max(answer.batch for answer in together.values()) == 6
     for one in runs:
-        alone = finished(engine, one)[one.id]
+        alone = finished(narrow, one)[one.id]
         assert alone.batch == 1
-        assert together[one.id].text == alone.text
-        if alone.scores is not None:
-            assert together[one.id].scores == pytest.approx(alone.scores, abs=0.02)
+        assert (together[one.id].text, together[one.id].scores) == (alone.text, alone.scores)
 
 
 def test_a_step_waits_for_the_next_requests_of_those_whose_answers_it_follows(open_llama: OpenLlama) -> None:
@@ -311,33 +314,27 @@ def test_a_restored_prefix_is_not_decoded(
     assert len(tokens) == 1, "the dry step"
 
 
-def test_a_prefix_of_another_model_is_not_restored(open_llama: OpenLlama, tmp_path: Path) -> None:
-    open_kept(open_llama, tmp_path)
-    (kept,) = (tmp_path / "prefixes").iterdir()
-
-    open_kept(open_llama, tmp_path, sha256="another")
-
-    assert not kept.exists()
-
-
 def open_kept(open_llama: OpenLlama, folder: Path, sha256: str = "5ha") -> LlamaEngine:
     return open_llama(state_dir=str(folder), sha256=sha256)
 
 
-def test_idle_rows_change_no_answer_and_leave_nothing_behind(open_llama: OpenLlama) -> None:
+def test_idle_rows_change_no_answer_and_leave_nothing_behind(
+    open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = [run(number, f"pump {number} vibrates", plan, max_tokens=40) for number, plan in enumerate(PLANS)]
-    expected = finished(open_llama(), *runs)
-    engine = open_llama()
+    plain, engine = open_llama(tasks=()), open_llama(tasks=())
+    for each in (plain, engine):
+        ExactModel(each._llama, monkeypatch)
     costs = [StepCost(rows, 2, 1.0) for rows in range(1, 64)] + [StepCost(64, 2, 0.1)]
+    costs[7] = StepCost(8, 2, 0.1)
     engine._next_step.policy = StepPolicy(costs, threads=1, prefill_threads=2, batch_tokens=64, most_rows=64)
-    assert engine._policy.padded(20) == 64
+    assert (engine._policy.padded(3), engine._policy.padded(20)) == (8, 64)
 
-    answers = finished(engine, *runs)
+    expected, answers = finished(plain, *runs), finished(engine, *runs)
 
     assert engine._llama.length(engine._idle_id) == 0
     for number, answer in answers.items():
-        assert answer.text == expected[number].text
-        assert answer.scores is None or answer.scores == pytest.approx(expected[number].scores, abs=0.02)
+        assert (answer.text, answer.scores) == (expected[number].text, expected[number].scores)
 
 
 def test_the_rate_of_prompts_is_that_of_the_steps_that_prompts_are_decoded_in(open_llama: OpenLlama) -> None:

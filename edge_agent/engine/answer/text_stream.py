@@ -19,7 +19,7 @@ class _Part(Enum):
 class TextStream:
     """The text of one answer as it grows.
 
-    is_reasoning: the model may write <think>…</think>; is_open: the prompt ends inside such a thought.
+    is_reasoning: the model may write <think>…</think>; is_open: the prompt ends inside a thought.
     """
 
     def __init__(self, *, stop: Sequence[str] = (), is_reasoning: bool = False, is_open: bool = False) -> None:

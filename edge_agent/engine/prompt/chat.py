@@ -71,7 +71,7 @@ class Chat:
     def prompt(self, messages: Sequence[ChatMessage], *, thinks: bool) -> tuple[list[int], bool]:
         """Tokens of the prompt, and whether it ends inside a thought that the template opened. Raises ChatError.
 
-        thinks: False = such a thought is closed at once.
+        thinks: False = the thought is closed at once.
         """
         rendered = self._render(
             [(message.role, self._cut(self._spoken(message))) for message in messages], thinks=thinks

@@ -1,7 +1,7 @@
 """Decoded prefixes on disk, so that a restart does not decode them again (16 s for 300 tokens on a Pi 4).
 
-llama.cpp restores any bytes it is given (CVE-2026-43629), so a file is used only if the hash of its state and all
-facts that the state depends on are as they were when it was written.
+llama.cpp restores any bytes it is given (CVE-2026-43629). So a file is used only if the hash of its state and all facts
+that the state depends on are unchanged.
 """
 
 from __future__ import annotations

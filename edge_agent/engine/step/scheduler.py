@@ -63,7 +63,7 @@ class Turn(Enum):
 class Turns:
     """Narrow steps hold all rows; instead of a wide one, prompts and writing requests get separate steps.
 
-    From `wide_rows` rows on attention works on tiles, and skips only cells that no row of a tile sees: a few rows of
+    From `wide_rows` rows on attention works on tiles, and skips only cells that no row of a tile sees. A few rows of
     writing requests make all other rows read those requests' cells too.
     Prompts that a step completes come first, at most `most_prompt_steps` times in a row, because rows cost less the
     more requests write together. A long prompt gets every other step, so that it does not stop writing requests.
@@ -91,8 +91,8 @@ class Linger:
     Clients that ask again at once would otherwise arrive just after the next step has begun. It waits only for as many
     requests as were answered, so a client that is alone never waits.
 
-    share: of a step's time, for which the answered requests' places may stay empty; way_s: the time for an answer's way
-    to its client and the next request's way back.
+    share: of a step's time, for which the answered requests' places may stay empty.
+    way_s: the time for an answer's way to its client and the next request's way back.
     """
 
     def __init__(self, share: float, way_s: float) -> None:

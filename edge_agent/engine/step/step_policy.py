@@ -1,7 +1,7 @@
 """How many rows a step has and how many threads it runs with, by what steps cost on this machine.
 
-A step's cost is not linear in its rows: repacked kernels work on groups of four rows, flash attention has another
-kernel from 64 rows on (GGML_FA_TILE_Q), and threads that speed up a wide step slow down a narrow one that is bound by
+A step's cost is not linear in its rows. Repacked kernels work on groups of four rows, and flash attention has another
+kernel from 64 rows on (GGML_FA_TILE_Q). Threads that speed up a wide step slow down a narrow one that is bound by
 memory. So nothing is derived from a board's name: calibration.py measures, and this decides.
 """
 
