@@ -2,11 +2,11 @@
 
 The way begins with the inbound message and ends with the flushed reply. The link and the worker are fakes, the store is
 in memory. A move is a call into another file of edge_agent, or the return from it.
-usage: python -m rigs.walk
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -96,6 +96,7 @@ def _classify(desk: Desk, number: int, run: Callable[[Callable[[], object]], obj
 
 
 def main() -> int:
+    argparse.ArgumentParser(prog="python -m rigs.walk", description=__doc__).parse_args()
     walk = warm_classify()
     for file, count in walk.entered.most_common():
         print(f"{count:4}  {file}")

@@ -118,7 +118,11 @@ class Worker:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m rigs.bench.engine_speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("model", type=model_path, metavar="MODEL.gguf")
     parser.add_argument("--other", type=Path, default=ROOT, help="the checkout to compare with")
     parser.add_argument("--rounds", type=int, default=8)

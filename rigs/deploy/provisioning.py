@@ -438,10 +438,7 @@ def second_bundle(world: World) -> Path:
 BROKEN = {
     "wrong hash": (damaged_copy, "is not what its manifest lists"),
     "damaged on its way": (damaged_on_its_way, "bundle_refused: "),
-    "does not load": (
-        lambda world: not_loading(world.bundle, world.folder),
-        "bundle_refused: ",
-    ),
+    "does not load": (lambda world: not_loading(world.bundle, world.folder), "bundle_refused: "),
     "talks nonsense": (lambda world: talking_nonsense(world.bundle, world.folder), "canaries_differ: "),
 }
 
