@@ -133,8 +133,8 @@ def _add_command(parser: _Parser) -> None:
     parser.add_argument("operation", metavar="OP", choices=OPERATIONS, help=", ".join(OPERATIONS))
     fields_help = "a JSON object, such as '{\"timeout_s\": 5}'"
     parser.add_argument("fields", metavar="FIELDS", nargs="?", type=_json_object, default={}, help=fields_help)
-    timeout_help = "how long to wait for the result (default: %(default)s s)"
-    parser.add_argument("--timeout", type=_seconds, default=60.0, metavar="S", help=timeout_help)
+    timeout_help = "how long to wait for the result (default: 60 s, for a model switch 900 s)"
+    parser.add_argument("--timeout", type=_seconds, metavar="S", help=timeout_help)
 
 
 def _command(options: argparse.Namespace) -> int:
@@ -143,7 +143,8 @@ def _command(options: argparse.Namespace) -> int:
 
     config = load_config(options.config, command_file_faults)
     try:
-        return _print_reply(send_command(config, options.operation, options.fields, timeout_s=options.timeout))
+        timeout_s = options.timeout or (900.0 if options.operation.startswith("model-") else 60.0)
+        return _print_reply(send_command(config, options.operation, options.fields, timeout_s=timeout_s))
     except NoAnswerError as error:
         return _fail(str(error))
 

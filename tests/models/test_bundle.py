@@ -294,6 +294,8 @@ def test_a_bundle_opens_that_was_signed_with_the_other_half_of_the_key(tmp_path:
     assert open_model("default", path, public).signature == "good"
     assert open_model("default", path, public).warning is None
     assert open_model("default", path).signature == "unchecked"
+    flip(path / "model.gguf", -1)
+    assert "demo/model.gguf: should have sha256" in refusal(path, public)
 
 
 def flip(path: Path, position: int) -> None:
