@@ -99,7 +99,7 @@ def test_file_without_a_public_key_is_a_fault_of_the_configuration(
 
     checked, done = edge_agent("check-config", path), edge_agent("run", "--config", path)
 
-    (hint,) = (line for line in checked.stderr.splitlines() if "public_key" in line)
+    (hint,) = (line for line in checked.stderr.splitlines() if "models.default.public_key" in line)
     assert (done.returncode, done.stderr.count("\n")) == (78, 1)
     assert done.stderr.startswith(f"{path}: models.default.public_key: ")
     assert done.stderr.endswith(f'(got "{key}")\n')
