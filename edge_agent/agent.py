@@ -46,7 +46,9 @@ from edge_agent.requests.renderer import Renderer
 from edge_agent.requests.tasks import load_tasks, prefixes_of
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.publisher import StatusPublisher
+from edge_agent.store.database import FILE
 from edge_agent.store.fsync import Synced
+from edge_agent.store.store import Store
 from edge_agent.watchdog import Vitals, Watchdog
 from edge_agent.worker.process import WorkerExited
 from edge_agent.worker.supervisor import (
@@ -77,8 +79,9 @@ class Agent:
         self._supervisor = Supervisor(
             config, model, prefixes_of(tasks), self._inbox.deliver, lambda: open_in_force(config)
         )
-        journal_dir = config.state_dir if config.queue.journal == "disk" else None
-        self._delivery = Delivery(journal_dir, self._connections.data, config.topics, self._inbox.deliver)
+        database = config.state_dir / FILE if config.queue.journal == "disk" else None
+        store = Store(database, self._inbox.deliver)
+        self._delivery = Delivery(store, self._connections.data, config.topics)
         self._renderer = Renderer()
         self._dispatcher = Dispatcher(config, tasks, self._delivery, self._supervisor.send, self._renderer.render)
         board = Board(config.board.root, config.models_dir)
@@ -306,7 +309,7 @@ class Agent:
     def _tick(self, now: float) -> None:
         """What is due by time, in every part."""
         self._handle_signals(now)
-        if self._delivery.has_earlier:  # requests that the disk gave late
+        if self._delivery.store.has_earlier:  # the database could not be opened at the start
             self._dispatcher.recover(moment(now))
         self._dispatcher.expire(now)
         if self._supervisor.is_outgrown:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
-from edge_agent.core.clock import Moment, moment
+from edge_agent.core.clock import moment
 from edge_agent.core.inbound import Message
 from edge_agent.core.messages import shortened
 from edge_agent.core.publications import Publication
@@ -17,9 +15,7 @@ from edge_agent.core.topics import Topics
 from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import Received
 from edge_agent.mqtt.outbox import PublishResult
-from edge_agent.store.database import FILE
 from edge_agent.store.fsync import Synced
-from edge_agent.store.rows import Quarantined, StoredAnswer, StoredRequest
 from edge_agent.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -37,11 +33,10 @@ class Delivery:
     A row is the number of a request in the store. None = it came at QoS 0, and nothing of it is kept.
     """
 
-    def __init__(self, folder: Path | None, link: MqttLink, topics: Topics, deliver: Callable[[Synced], None]) -> None:
-        """folder: of the database; None = in memory only. deliver: called by another thread after an fsync."""
+    def __init__(self, store: Store, link: MqttLink, topics: Topics) -> None:
         # Replies that the broker takes on no topic.
         self.lost = 0
-        self._store = Store(None if folder is None else folder / FILE, deliver)
+        self.store = store
         self._link = link
         self._topics = topics
         # Replies to send, and rows by the number of the message that is on its way.
@@ -58,58 +53,21 @@ class Delivery:
         self._confirm_by = 0.0
 
     def start(self) -> None:
-        """Opens the database. Sends the replies of an earlier process that the broker may not have."""
-        self._staged.extend(self._store.start())
-
-    @property
-    def fault(self) -> str | None:
-        """Why requests are kept in memory although they should be on disk, or None."""
-        return self._store.fault
-
-    @property
-    def set_aside(self) -> str | None:
-        """Why this process set an earlier database aside, or None."""
-        return self._store.set_aside
-
-    @property
-    def has_earlier(self) -> bool:
-        """Whether rows of earlier processes can be taken over now."""
-        return self._store.has_earlier
-
-    def taken_over(self) -> None:
-        """All rows of earlier processes."""
-        self._store.end_takeover()
-
-    def unanswered(self, now: Moment) -> Iterator[StoredRequest]:
-        """Requests of earlier processes: each is taken over when the next one is asked for."""
-        return self._store.unanswered(now)
-
-    def repeatable(self) -> Iterator[StoredAnswer]:
-        """Answers of earlier processes, one by one: together they are megabytes."""
-        return self._store.repeatable()
-
-    def held(self) -> list[Quarantined]:
-        return self._store.held()
-
-    def hold(self, one: Quarantined) -> None:
-        """Later processes do not run it either."""
-        self._store.hold(one)
-
-    def release(self, fingerprint: str) -> None:
-        self._store.release(fingerprint)
+        """Opens the store. Sends the replies of an earlier process that the broker may not have."""
+        self._staged.extend(self.store.start())
 
     def accept(self, message: Message, task: str) -> int | None:
         """A request that will be answered; gives its row."""
-        return None if message.qos == 0 else self._store.accept(message, task, moment(message.received_at))
+        return None if message.qos == 0 else self.store.accept(message, task, moment(message.received_at))
 
     def refuse(self, message: Message) -> int | None:
         """As `accept`, for a request that is answered before the next `flush`: it may be large and is not written."""
-        return None if message.qos == 0 else self._store.free_row()
+        return None if message.qos == 0 else self.store.free_row()
 
     def drop(self, row: int | None) -> None:
         """The request needs no reply of its own."""
         if row is not None:
-            self._store.drop(row)
+            self.store.drop(row)
 
     def partial(self, publication: Publication) -> None:
         """A piece of an answer: sent at once, at most once."""
@@ -123,18 +81,14 @@ class Delivery:
         if not self._link.outbox.can_send(publication):
             return False
         if row is not None:
-            self._store.answer(row, task, publication, key, moment(time.monotonic()))
+            self.store.answer(row, task, publication, key, moment(time.monotonic()))
         self._staged.append((row, publication))
         return True
-
-    def recall(self, row: int) -> bytes | None:
-        """A reply that was written with a key; None = it is not there any more."""
-        return self._store.recall(row)
 
     def forget(self, row: int | None) -> None:
         """The reply is not repeated any more."""
         if row is not None:
-            self._store.forget(row)
+            self.store.forget(row)
 
     def received(self, received: Received) -> None:
         """The message is dealt with, and is acknowledged when that is on the disk."""
@@ -148,16 +102,16 @@ class Delivery:
         self._resend_due(now)
         if self._staged or self._received or now >= self._confirm_by:
             self._write_confirmed(now)
-        self._store.commit()
+        self.store.commit()
         self._send_staged()
-        if self._store.is_dirty or self._received:
+        if self.store.is_dirty or self._received:
             self._generation += 1
             self._unacknowledged.extend((self._generation, received) for received in self._received)
             self._received.clear()
-            self._store.request_fsync(self._generation, unacknowledged=len(self._unacknowledged))
-        if self._store.is_in_memory:
+            self.store.request_fsync(self._generation, unacknowledged=len(self._unacknowledged))
+        if self.store.is_in_memory:
             self._acknowledge(self._generation)
-        self._staged.extend(self._store.maintain(now))
+        self._staged.extend(self.store.maintain(now))
 
     def _send_staged(self) -> None:
         staged, self._staged = self._staged, []
@@ -189,7 +143,7 @@ class Delivery:
 
     def _shorten(self, row: int) -> None:
         """The broker does not take the reply: a short `failed/internal` takes its place."""
-        stored = self._store.reply(row)
+        stored = self.store.reply(row)
         payload = None if stored is None else shortened(stored[1].payload)
         if stored is None or payload is None:
             self._redirect(row)
@@ -200,20 +154,20 @@ class Delivery:
 
     def _redirect(self, row: int) -> None:
         """The broker takes nothing on the reply topic: the reply goes to the topic of its task."""
-        stored = self._store.reply(row)
+        stored = self.store.reply(row)
         topic = None if stored is None else self._topics.response(stored[0])
         if stored is None or topic is None or topic == stored[1].topic:
             self.lost += 1
             log.error("reply lost row=%s: the broker takes it on no topic", row)
             self._confirmed.append(row)
             return
-        self._store.redirect(row, topic)
+        self.store.redirect(row, topic)
         self._staged.append((row, replace(stored[1], topic=topic)))
 
     def _resend_due(self, now: float) -> None:
         while self._postponed and self._postponed[0][0] <= now:
             _, row = self._postponed.popleft()
-            if (stored := self._store.reply(row)) is not None:
+            if (stored := self.store.reply(row)) is not None:
                 self._staged.append((row, stored[1]))
 
     @property
@@ -224,7 +178,7 @@ class Delivery:
     def _write_confirmed(self, now: float) -> None:
         for row in self._confirmed:
             self._tries.pop(row, None)
-            self._store.delivered(row)
+            self.store.delivered(row)
         self._confirmed.clear()
         self._confirm_by = now + CONFIRMED_WITHIN_S
 
@@ -235,17 +189,17 @@ class Delivery:
 
     def synced(self, event: Synced) -> None:
         """An fsync has ended. After a fault everything is in memory, and is acknowledged too."""
-        self._store.on_synced(event)
+        self.store.on_synced(event)
         self._acknowledge(event.generation)
 
     def stop(self, timeout_s: float) -> None:
         """Flushes, waits for the disk, acknowledges what is on it."""
         self.flush(time.monotonic())
-        generation = self._store.stop(timeout_s)
+        generation = self.store.stop(timeout_s)
         self._acknowledge(self._generation if generation is None else generation)
 
     def close(self) -> None:
         """Writes the last confirmations, after the connection has stopped."""
         self._confirm_by = 0.0
         self.flush(time.monotonic())
-        self._store.close()
+        self.store.close()

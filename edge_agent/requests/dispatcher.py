@@ -51,6 +51,7 @@ class Dispatcher:
     ) -> None:
         self.is_draining = False
         self._delivery = delivery
+        self._store = delivery.store
         self._send = send
         self._render = render
         self._forecast = Forecast()
@@ -58,7 +59,7 @@ class Dispatcher:
         self._active: dict[int, Request] = {}
         self._quarantined: dict[str, Quarantined] = {}
         window_s = config.queue.dedup_window_s
-        self._duplicates = Duplicates(window_s, config.fingerprint, delivery.forget, delivery.recall)
+        self._duplicates = Duplicates(window_s, config.fingerprint, delivery.forget, delivery.store.recall)
         self._replies = Replies(config.device.id, delivery, self._duplicates)
         self._admission = Admission(config, self._queue, self._forecast)
         self._parser = Parser(config, tasks)
@@ -118,17 +119,17 @@ class Dispatcher:
     def recover(self, now: Moment) -> None:
         """Takes over from earlier processes: their replies are repeated, their requests are run."""
         try:
-            for quarantined in self._delivery.held():
+            for quarantined in self._store.held():
                 self._quarantined[quarantined.fingerprint] = quarantined
             self._replies.restore(now)
-            for stored in self._delivery.unanswered(now):
+            for stored in self._store.unanswered(now):
                 try:
                     self._recover(stored, now.monotonic_s)
                 except Exception:  # it would fail again at each start, and keep the board off the bus
                     log.exception("a stored request cannot be run row=%s", stored.row)
-                    self._delivery.drop(stored.row)
+                    self._store.drop(stored.row)
         finally:
-            self._delivery.taken_over()
+            self._store.end_takeover()
         self.fill(now.monotonic_s)
 
     def _recover(self, stored: StoredRequest, now: float) -> None:
@@ -382,17 +383,17 @@ class Dispatcher:
         )
         self._quarantined.pop(entry.fingerprint, None)
         self._quarantined[entry.fingerprint] = entry
-        self._delivery.hold(entry)
+        self._store.hold(entry)
         if len(self._quarantined) > MAX_QUARANTINED:
             oldest = next(iter(self._quarantined))
             del self._quarantined[oldest]
-            self._delivery.release(oldest)
+            self._store.release(oldest)
 
     def release_quarantined(self, fingerprint: str) -> bool:
         """Lets the input run again. False: no input with this fingerprint is quarantined."""
         if self._quarantined.pop(fingerprint, None) is None:
             return False
-        self._delivery.release(fingerprint)
+        self._store.release(fingerprint)
         self._duplicates.forget_refusals()
         return True
 
@@ -446,8 +447,8 @@ class Dispatcher:
             quarantined=tuple(self._quarantined.values()),
             postponed_replies=self._delivery.postponed,
             lost_replies=self._delivery.lost,
-            store_fault=self._delivery.fault,
-            store_set_aside=self._delivery.set_aside,
+            store_fault=self._store.fault,
+            store_set_aside=self._store.set_aside,
             totals=replace(replies.totals, accepted_total=self._accepted),
             latency_ms={f"p{p}": percentile(replies.latency_ms, p) for p in (50, 95, 99)},
             queued_ms={f"p{p}": percentile(replies.queued_ms, p) for p in (50, 95)},

@@ -62,7 +62,7 @@ class Replies:
 
     def restore(self, now: Moment) -> None:
         """Takes over the replies that earlier processes stored."""
-        for stored in self._delivery.repeatable():
+        for stored in self._delivery.store.repeatable():
             document, at = _stored_document(stored.reply), stored.ended.placed(now)
             status = None if document is None else Status(document["status"])
             if status is None or not self._duplicates.restore(stored.key, status, at, stored.row, stored.nbytes):

@@ -23,6 +23,7 @@ from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import load_tasks
 from edge_agent.store.fsync import Synced
+from edge_agent.store.store import Store
 
 BASE = "edgeai/v1/hall1/board1"
 MODEL = ModelName(name="default", sha256="5ha", quantization="Q8_0")
@@ -219,7 +220,7 @@ class Outlet(FakeLink):
 
 
 def delivery(outlet: Outlet, path: Path | None = None, deliver: Callable[[Synced], None] = lambda _: None) -> Delivery:
-    return Delivery(path, cast("MqttLink", outlet), config().topics, deliver)
+    return Delivery(Store(path, deliver), cast("MqttLink", outlet), config().topics)
 
 
 class Desk:

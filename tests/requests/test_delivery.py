@@ -18,7 +18,7 @@ from edge_agent.core.protocol import Run
 from edge_agent.core.publications import Publication
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests import duplicates
-from edge_agent.requests.delivery import CONFIRMED_WITHIN_S, MAX_TRIES, RETRY_S, Delivery
+from edge_agent.requests.delivery import CONFIRMED_WITHIN_S, MAX_TRIES, RETRY_S
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.parse import Parser
 from edge_agent.requests.replies import FORGET_EVERY_S
@@ -53,7 +53,7 @@ class Board:
     def __init__(self, folder: Path | None, text: str = "") -> None:
         self.outlet = Outlet()
         self.synced: list[Synced] = []
-        self.delivery = delivery(self.outlet, folder, self.synced.append)
+        self.delivery = delivery(self.outlet, folder and folder / FILE, self.synced.append)
         self.delivery.start()
         settings = config(text + TASKS)
         self.commands: list[object] = []
@@ -372,7 +372,7 @@ def test_stored_answers_are_bounded_in_bytes(folder: Path, monkeypatch: pytest.M
     def recorded(board: Board) -> int:
         board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
         asked = "SELECT sum(length(reply) + length(correlation)) FROM requests"
-        return int(board.delivery._store._connection.execute(asked).fetchone()[0])
+        return int(board.delivery.store._connection.execute(asked).fetchone()[0])
 
     board = Board(folder)
     for number in range(60):
@@ -387,9 +387,7 @@ def test_an_answer_is_repeated_from_the_store(folder: Path) -> None:
     board = Board(folder)
     board.hear(envelope("a"))
     board.answer(1)
-    board.delivery._store._connection.execute(
-        "UPDATE requests SET reply = CAST(replace(reply, 'fine', 'FINE') AS BLOB)"
-    )
+    board.delivery.store._connection.execute("UPDATE requests SET reply = CAST(replace(reply, 'fine', 'FINE') AS BLOB)")
     board.hear(envelope("a"))
     assert [(reply["output"], reply["repeat"]) for reply in board.replies] == [("fine", False), ("FINE", True)]
 
@@ -416,7 +414,7 @@ def test_a_failed_fsync_is_a_fault_and_the_request_is_acknowledged_in_memory(fol
     board = Board(folder)
     message = board.hear(envelope("a"))
     board.delivery.synced(Synced(generation=1, fault="input/output error"))
-    assert board.delivery.fault == "input/output error"
+    assert board.delivery.store.fault == "input/output error"
     assert board.outlet.acknowledged == [message]
 
 
@@ -550,7 +548,7 @@ def test_a_request_that_ends_each_start_is_given_up_and_the_others_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(Parser, "parse", kill)
-        patch.setattr(Delivery, "taken_over", lambda _: None)  # a dead process ends nothing
+        patch.setattr(Store, "end_takeover", lambda _: None)  # a dead process ends nothing
         for _ in range(MAX_STARTS):
             with pytest.raises(Killed):
                 Board(folder)
@@ -564,7 +562,7 @@ def test_a_request_that_ends_each_start_is_given_up_and_the_others_run(
 
 def break_disk(board: Board, *, is_readable: bool) -> None:
     """Statements of the connection that is open fail, all of them or those that write."""
-    own = board.delivery._store._connection
+    own = board.delivery.store._connection
 
     class Broken:
         in_transaction = False
@@ -577,7 +575,7 @@ def break_disk(board: Board, *, is_readable: bool) -> None:
         def close(self) -> None:
             own.close()
 
-    board.delivery._store._connection = cast("sqlite3.Connection", Broken())
+    board.delivery.store._connection = cast("sqlite3.Connection", Broken())
 
 
 @pytest.mark.expects_warning
@@ -593,13 +591,13 @@ def test_while_the_disk_fails_requests_are_answered_and_acknowledged_and_later_b
     break_disk(board, is_readable=is_readable)
 
     message = board.hear(envelope("new"))
-    assert board.delivery.fault == "disk I/O error"
+    assert board.delivery.store.fault == "disk I/O error"
     assert board.outlet.acknowledged[-1] == message
     board.dispatcher.cancel("ends meanwhile", None, time.monotonic())
     board.flush()
     board.confirm(2)
     board.delivery.flush(time.monotonic() + REOPEN_S + 1)
-    assert board.delivery.fault is None
+    assert board.delivery.store.fault is None
     assert [json.loads(stored.message.payload)["id"] for stored in stored_requests(folder)] == ["waits", "new"]
     if is_readable:
         again = Board(folder)
@@ -622,13 +620,13 @@ def test_a_database_that_cannot_be_opened_at_the_start_is_taken_over_later(
     with monkeypatch.context() as patch:
         patch.setattr("edge_agent.store.store.open_file", fail)
         board = Board(folder)
-    assert board.delivery.fault == "disk I/O error"
+    assert board.delivery.store.fault == "disk I/O error"
     board.hear(envelope("new"))
     assert board.replies == []
     board.delivery.flush(time.monotonic() + REOPEN_S + 1)
-    assert board.delivery.has_earlier
+    assert board.delivery.store.has_earlier
     board.dispatcher.recover(moment(time.monotonic()))
-    assert not board.delivery.has_earlier
+    assert not board.delivery.store.has_earlier
     for number in (1, 2):
         board.answer(number)
     assert sorted(str(reply["id"]) for reply in board.replies) == ["answered", "asked", "new"]
@@ -643,16 +641,16 @@ def test_a_database_that_is_damaged_while_it_is_used_costs_no_reply(folder: Path
     board = Board(folder)
     for number in range(40):
         board.hear(json.dumps({"id": number, "input": "x" * 20_000}), packet_id=number + 1)
-    board.delivery._store._connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    board.delivery.store._connection.execute("PRAGMA wal_checkpoint(RESTART)")
     path = folder / FILE
     path.write_bytes(path.read_bytes()[:2048] + b"\xff" * (path.stat().st_size - 2048))
     for number in range(1, 41):
         board.answer(number)
     assert sorted(str(reply["id"]) for reply in board.replies) == sorted(str(number) for number in range(40))
-    assert "malformed" in str(board.delivery.fault)
+    assert "malformed" in str(board.delivery.store.fault)
     board.delivery.flush(time.monotonic() + REOPEN_S + 1)
-    assert board.delivery.fault is None
-    assert str(board.delivery.set_aside).startswith("damaged")
+    assert board.delivery.store.fault is None
+    assert str(board.delivery.store.set_aside).startswith("damaged")
     board.hear(envelope("later"), packet_id=50)
     assert [json.loads(stored.message.payload)["id"] for stored in stored_requests(folder)] == ["later"]
 
@@ -664,4 +662,4 @@ def test_without_a_folder_for_the_database_requests_are_answered(tmp_path: Path)
     board.hear(envelope("a"))
     board.answer(1)
     assert len(board.replies) == 1
-    assert board.delivery.fault is not None
+    assert board.delivery.store.fault is not None
