@@ -1,4 +1,4 @@
-"""PURE. The messages that the agent sends, also of a document or of JSON that is encoded already."""
+"""The messages that the agent sends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """One message to send. expiry_s, correlation, content_type, response_topic travel at MQTT 5 only."""
+    """One message to send. expiry_s, correlation, content_type and response_topic need MQTT 5."""
 
     topic: str
     payload: bytes
@@ -33,6 +33,7 @@ def json_publication(
     expiry_s: int | None = None,
     correlation: bytes | None = None,
 ) -> Publication:
+    """document: bytes = JSON that is already encoded."""
     payload = document if isinstance(document, bytes) else encode(document)
     return Publication(
         topic=topic,
@@ -46,5 +47,5 @@ def json_publication(
 
 
 def emptied(topic: str) -> Publication:
-    """Has the broker forget what it retains there."""
+    """Removes what the broker retains there."""
     return Publication(topic=topic, payload=b"", retain=True)

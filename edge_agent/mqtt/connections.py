@@ -25,8 +25,9 @@ SETTLES_WITHIN_S = 2.0
 class MqttFacts:
     """What health reports of both connections. None = not so.
 
-    connected_s: age of the control connection; data_lost_s: how long the data connection is down.
-    disconnects_lately: within the last minute; refused_lately: messages that the broker refused within ten minutes.
+    connected_s: age of the control connection. data_lost_s: how long the data connection is down.
+    disconnects_lately: within the last minute.
+    refused_lately: messages that the broker refused within ten minutes.
     unheard: subscriptions that the broker refuses.
     """
 

@@ -50,9 +50,10 @@ _REFUSALS = {0x87: PublishResult.FORBIDDEN, 0x90: PublishResult.FORBIDDEN, 0x99:
 class MqttLink:
     """One connection.
 
-    will: called at each attempt, because a will names its session. is_persistent: the broker keeps messages while this
-    connection is down; otherwise each connection starts clean. wants_retained: a subscription brings what the broker
-    retains (at MQTT 3.1.1 it always does). follows: while that link is connected, this one goes to the same broker.
+    will: called at each attempt, because a will names its session.
+    is_persistent: the broker keeps messages while this connection is down. Otherwise each connection starts clean.
+    wants_retained: a subscription brings what the broker retains. At MQTT 3.1.1 it always does.
+    follows: while that link is connected, this one goes to the same broker.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class MqttLink:
         while self.is_connected and len(self.outbox) > 0 and time.monotonic() < deadline:
             idle.wait(0.01)
         self._client.disconnect()
-        # loop_stop() alone waits for ever on a frozen broker.
+        # loop_stop() alone never returns while the broker is frozen.
         stopper = threading.Thread(target=self._client.loop_stop, name=f"{self.client_id}-stop", daemon=True)
         stopper.start()
         stopper.join(max(0.5, deadline - time.monotonic()))
@@ -294,8 +295,8 @@ class MqttLink:
         else:
             self.outbox.confirmed(number)
         self._queue.limit_in_flight(self.outbox.in_flight)
-        # Nothing answers a PUBACK and would carry our TCP acknowledgement. A broker whose socket uses Nagle's algorithm
-        # holds the next request back until it has that. The kernel forgets the option: it is set each time.
+        # With Nagle's algorithm, the broker holds the next request back until it has our TCP acknowledgement. Nothing
+        # answers a PUBACK and would carry that. The kernel forgets the option, so it is set each time.
         connection: Any = client.socket()
         if connection is not None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

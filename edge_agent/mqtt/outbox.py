@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 MAX_QUEUED = 20_000
 MAX_IN_FLIGHT = 20
 # An MQTT 3.1.1 broker closes the connection on a message that it does not take, and gets the same message again.
-# A message is given up after so many connections in a row that broke within so long after it was sent.
+# After MAX_BREAKS connections in a row that break within BREAKS_WITHIN_S after it was sent, a message is given up.
 MAX_BREAKS, BREAKS_WITHIN_S = 5, 2.0
-# From so many breaks on, messages are sent one by one: then it is certain which one the broker does not take.
+# After this number of breaks, messages are sent one by one, so that the first one must be the cause of the next.
 ONE_BY_ONE_AFTER = 2
-# After that, the topic takes no message of that size, and no retained message, for so long.
+# A topic with a message that was given up takes no other one of that size, and no retained message, for this time.
 TOPIC_REST_S = 600.0
 # An answer that is sent again, as a repetition, is a little shorter.
 REPEAT_BYTES = 16
@@ -163,7 +163,7 @@ class Outbox:
             self._suspect, self._breaks = None, 0
 
     def _keep_latest_of_each_retained_topic(self) -> None:
-        """In the place of the first, so that the breaks of one topic are counted together."""
+        """It moves to the place of the first one, so that the breaks of one topic are counted together."""
         places: dict[str, Any] = {}
         for number, message in list(self._queue.waiting.items()):
             if message.retain and (first := places.setdefault(message.topic, message)) is not message:

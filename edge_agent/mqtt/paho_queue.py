@@ -69,7 +69,7 @@ class PahoQueue:
     def limit_next_connection(self, count: int) -> None:
         """As `limit_in_flight`, before paho sends anything on a new connection.
 
-        paho has already marked what it will send first. If it marked none, it would wait for a PUBACK for ever.
+        paho has already marked what it will send first. If it marked none, it would never send anything.
         """
         self.limit_in_flight(count)
         with self.lock:

@@ -15,7 +15,7 @@ from edge_agent.store.database import STORE_ERRORS, WAL_BYTES, WAL_SUFFIX, conne
 
 # The earliest time after the last fsync that messages which wait for their PUBACK cause the next.
 URGENT_EVERY_S = 0.1
-# A broker sends 20 messages before it wants a PUBACK. With so many waiting, the fsync comes at once.
+# A broker sends 20 messages before it wants a PUBACK. With this number waiting, the fsync comes at once.
 MANY = 8
 # For changes that no message waits for. A power cut may undo the answers of this time.
 LAZY_EVERY_S = 1.0

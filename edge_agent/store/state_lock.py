@@ -1,4 +1,4 @@
-"""One agent per `state_dir`: a second one would answer, and forget, what the first has promised to answer."""
+"""One agent per `state_dir`: a second one would answer, and forget, the requests of the first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 FILE = "lock"
-# One that was just told to end may need a moment.
+# An agent that is ending may need a moment.
 WAIT_S = 3.0
 _RETRY_S = 0.1
 _MAX_NUMBER = 20
@@ -26,15 +26,15 @@ class StateInUseError(Exception):
 
 @contextmanager
 def locked(state_dir: Path, wait_s: float = WAIT_S) -> Iterator[None]:
-    """The folder is this process's alone, until the body or the process ends, however it does.
+    """Holds the lock of the folder until the body or the process ends.
 
-    A folder that cannot be locked, read-only or of another account, keeps nobody from running: nothing of the agent's
-    can be kept there either. Raises StateInUseError.
+    A folder that cannot be locked (read-only, another account) is used without a lock: nothing is kept there either.
+    Raises StateInUseError.
     """
     with ExitStack() as opened:
         try:
             state_dir.mkdir(parents=True, exist_ok=True)
-            # Closed in the worker, which may outlive us for a moment, as Python opens all files.
+            # Not inherited by the worker, which may outlive this process for a moment.
             file = opened.enter_context(FileIO(state_dir / FILE, "a+", opener=_open))
             _lock(file, state_dir, wait_s)
         except OSError as error:
@@ -43,7 +43,7 @@ def locked(state_dir: Path, wait_s: float = WAIT_S) -> Iterator[None]:
 
 
 def _open(path: str, flags: int) -> int:
-    # What root writes and gives away must not lie where a link of the service's account leads.
+    # Root must not write where a link of the service's account leads.
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
@@ -53,14 +53,14 @@ def _lock(file: FileIO, state_dir: Path, wait_s: float) -> None:
         if time.monotonic() >= give_up_at:
             file.seek(0)
             holder = file.read(_MAX_NUMBER).decode(errors="replace").strip()
-            who = f"process {holder}" if holder.isdecimal() else "another process"
-            raise StateInUseError(f"state_dir {state_dir} is in use by {who}: another agent needs one of its own")
+            user = f"process {holder}" if holder.isdecimal() else "another process"
+            raise StateInUseError(f"state_dir {state_dir} is in use by {user}: each agent needs its own")
         time.sleep(_RETRY_S)  # noqa: TID251 - no event tells that a lock is free
     with suppress(OSError):
-        # Or the service could not lock what root made in a trial.
+        # Otherwise the service could not lock a file that root created in a trial.
         owner = state_dir.stat()
         os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-    # Only told to whoever finds it locked: a full disk may lack it.
+    # The number is for the error message of another process: on a full disk it may be missing.
     with suppress(OSError):
         file.truncate(0)
         file.write(f"{os.getpid()}\n".encode())

@@ -167,7 +167,7 @@ class Store:
         self._write(row, "DELETE FROM requests WHERE number = ?", row)
 
     def answer(self, row: int, task: str, reply: Publication, key: bytes | None, ended: Moment) -> None:
-        """Writes the reply in the place of the request. key: for `repeatable`; None = it is not repeated."""
+        """Replaces the request by its reply. key: for `repeatable`; None = it is not repeated."""
         self._write(
             row,
             "INSERT INTO requests (number, task, correlation, boot, monotonic_s, wall_s, reply_topic, reply, key)"

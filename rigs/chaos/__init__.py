@@ -1,1 +1,1 @@
-"""Real processes under a seeded storm of faults, and an independent record of what was asked and answered."""
+"""A seeded storm of faults over real processes, and an independent record of requests and replies."""

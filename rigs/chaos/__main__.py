@@ -1,6 +1,6 @@
-"""`python -m rigs.chaos`: a storm of faults over real processes; what was asked, answered, lost, doubled, wrong.
+"""`python -m rigs.chaos`: a storm of faults over real processes. Counts requests that are lost, doubled or wrong.
 
-Exit code 1 if a promise was broken.
+Exit code 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -32,20 +32,22 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--faults", type=int, default=sum(SHARES.values()), help="of all kinds (default: %(default)s)")
     parser.add_argument("--only", choices=FAULTS, help="one kind of fault")
-    parser.add_argument("--window", type=int, default=24, help="requests that are out at once (default: %(default)s)")
+    parser.add_argument("--window", type=int, default=24, help="requests in flight (default: %(default)s)")
     parser.add_argument(
         "--longest-pause",
         metavar="S",
         type=float,
         default=12.0,
-        help="of a cut or a freeze (default: %(default)s, which is longer than a keepalive)",
+        help="longest cut or freeze (default: %(default)s, longer than a keepalive)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--protocol", choices=("5", "3.1.1"), default="5")
     parser.add_argument(
-        "--model", default="echo:step_ms=5", help="of the agent; demo = the demonstration's (default: %(default)s)"
+        "--model",
+        default="echo:step_ms=5",
+        help="the agent's model; demo = the demonstration's (default: %(default)s)",
     )
-    parser.add_argument("--folder", type=Path, help="where logs and state stay (default: a temporary one)")
+    parser.add_argument("--folder", type=Path, help="keeps logs and state here (default: a temporary folder)")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -58,7 +60,7 @@ def run(given: argparse.Namespace, folder: Path) -> int:
     kinds = [given.only] if given.only else [kind for kind, share in SHARES.items() for _ in range(share)]
     shuffled = random.Random(given.seed)
     shuffled.shuffle(kinds)
-    if given.faults <= len(FAULTS):  # each kind as often as another
+    if given.faults <= len(FAULTS):  # one of each kind
         kinds = list(kinds if given.only else FAULTS)
     faults = [kinds[number % len(kinds)] for number in range(given.faults)]
     model = make_model("llama", None, folder) if given.model == "demo" else given.model
@@ -71,7 +73,7 @@ def run(given: argparse.Namespace, folder: Path) -> int:
         seed=given.seed,
     )
     asker = Asker(storm.port, given.protocol, storm.base, requests=given.requests, window=given.window, seed=given.seed)
-    assert asker.has_seen_agent.wait(60), "the agent does not come"
+    assert asker.has_seen_agent.wait(60), "the agent does not come online"
     if not model.startswith(ECHO_MODEL):
         asker.learn()
     began = changed_at = time.monotonic()
@@ -96,7 +98,7 @@ def run(given: argparse.Namespace, folder: Path) -> int:
         if time.monotonic() - changed_at > STUCK_AFTER_S:
             break
         time.sleep(0.01)
-    time.sleep(2.0)  # what would still come a second time
+    time.sleep(2.0)  # for replies that come twice
     asker.note_taken()
     code = storm.stop()
     asker.close()
@@ -118,13 +120,13 @@ def run(given: argparse.Namespace, folder: Path) -> int:
 
 
 def table(verdict: Verdict) -> Iterator[str]:
-    """A line for each fault, and one for all. As many duplicates are allowed as requests were in flight."""
+    """A line for each fault, and one for all."""
     columns = [one.name for one in fields(ByFault)]
     yield f"{'last fault':18}" + "".join(f"{name.replace('_', ' '):>16}" for name in columns)
     faults = sorted(verdict.by_fault.items(), key=lambda item: item[0] == NO_FAULT)
     for fault, one in faults:
-        told = {**asdict(one), "times": ""} if fault == NO_FAULT else asdict(one)
-        yield f"{fault:18}" + "".join(f"{told[name]:>16}" for name in columns)
+        row = {**asdict(one), "times": ""} if fault == NO_FAULT else asdict(one)
+        yield f"{fault:18}" + "".join(f"{row[name]:>16}" for name in columns)
     sums = {
         name: sum(getattr(one, name) for fault, one in faults if fault != NO_FAULT or name != "times")
         for name in columns

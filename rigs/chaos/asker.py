@@ -1,4 +1,4 @@
-"""A client with a persistent session that asks, and writes down what it asked and what came back."""
+"""A client with a persistent session that sends requests and records the replies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEADLINE_MS = 600_000
 _REPLY_TOPIC = "edgeai/v1/reply/chaos"
 LABELS = ("normal", "bearing fault", "cavitation")
 TASKS = ("generate", "triage")
-# Of a model whose answers are asked for beforehand; and how much of one it writes at most.
+# For a model whose answers are learned first: how many questions, and tokens per answer.
 QUESTIONS = 40
 MAX_TOKENS = 24
 LEARN_S = 60.0
@@ -27,16 +27,16 @@ WORDS = ("pump", "valve", "motor", "hall", "vibration", "pressure", "rises", "fa
 
 
 class Asker:
-    """`window` requests are out at once."""
+    """Keeps `window` requests in flight."""
 
     def __init__(self, port: int, protocol: str, base: str, *, requests: int, window: int, seed: int) -> None:
         self.ledger = Ledger()
-        # Before its first connection, the broker keeps nothing for it.
+        # Before the agent's first connection, the broker keeps nothing for it.
         self.has_seen_agent = threading.Event()
         self._base, self._requests = base, requests
         self._random = random.Random(seed)
         self._lock = threading.Condition()
-        # By task and text; empty = it is known what the echo engine says.
+        # Learned answers by task and text. Empty = the echo engine, whose answers are known.
         self._right: dict[tuple[str, str], str] = {}
         self._learned: dict[str, str] = {}
         self._sent: dict[int, str] = {}
@@ -71,7 +71,7 @@ class Asker:
         return self.ledger.answered
 
     def learn(self) -> None:
-        """Asks a model some questions, one by one: from then on it is asked nothing else, and is to answer the same."""
+        """Asks a model some questions one by one. Later requests repeat these, and must get the same answers."""
         for number in range(QUESTIONS):
             name, task, text = f"{_LEARN}{number}", TASKS[number % len(TASKS)], self._text()
             with self._lock:
@@ -81,7 +81,7 @@ class Asker:
                 self._right[task, text] = self._learned[name]
 
     def struck(self, fault: str) -> None:
-        """It is about to."""
+        """The fault is about to happen."""
         with self._lock:
             self.ledger.struck(fault)
 
@@ -124,7 +124,7 @@ class Asker:
         client.subscribe([(_REPLY_TOPIC, 1), (f"{self._base}/state", 1)])
 
     def _on_publish(self, _client: object, _userdata: object, number: int, *_: object) -> None:
-        # paho calls with a lock held that `publish` waits for under ours: this one must not wait for it.
+        # paho holds a lock here that `publish` waits for under this object's lock: to take that would be a deadlock.
         self._taken_early.add(number)
 
     def note_taken(self) -> None:

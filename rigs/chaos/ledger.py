@@ -1,4 +1,4 @@
-"""PURE. What was asked and what came back, kept by the one who asks; and what that says of the agent's promises."""
+"""Requests and replies as the client sees them, and whether the agent kept its promises."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-# An answer of these ends is the answer to whoever asks the same again.
+# A reply of these statuses is repeated to an equal request.
 _FINAL = ("ok", "invalid")
 MAX_NOTES = 20
 NO_FAULT = "none"
 
 
 def answer_text(output: Any) -> str:
-    """An output as it is compared: text as it is, an object without regard to the order of its keys."""
+    """An output in the form in which it is compared: text, or an object with sorted keys."""
     return output if isinstance(output, str) else json.dumps(output, sort_keys=True, ensure_ascii=False)
 
 
@@ -23,9 +23,9 @@ def answer_text(output: Any) -> str:
 class Asked:
     """One request.
 
-    expected: as `answer_text` has it, of an answer that is `ok`; None = whatever it is. ends: the statuses that are
-    right; None = any. times: how often its caller asked. is_taken: the broker has it. fault: the last one that it met.
-    end: of the first reply, `ok` or `busy/queue_full`. Of replies only digests are kept: a run may take a night.
+    expected: `answer_text` of an `ok` reply; None = any. ends: the right statuses; None = any.
+    times: how often it was sent. is_taken: the broker has it. fault: the last fault while it was in flight.
+    end: status of the first reply, `ok` or `busy/queue_full`. Replies are kept as digests: a run may take a night.
     """
 
     expected: str | None
@@ -41,8 +41,10 @@ class Asked:
 
 @dataclass(slots=True)
 class ByFault:
-    """times: it struck. in_flight: requests that were out then, of each time. answered, lost: of these, by the last
-    fault that each met. The others, as of `Verdict`: that came after it and before the next one."""
+    """times: how often the fault happened. in_flight: requests in flight at these times.
+
+    answered, lost: requests whose last fault it was. The others: see Verdict, after it and before the next fault.
+    """
 
     times: int = 0
     in_flight: int = 0
@@ -55,8 +57,11 @@ class ByFault:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Counts of requests. duplicates: replies beyond what was asked for that are marked `repeat` or equal another one
-    byte for byte; inferred_again: those that are neither. statuses: of first replies. by_fault: with NO_FAULT."""
+    """Counts of requests. statuses: of first replies. by_fault: with NO_FAULT.
+
+    duplicates: further replies that are marked `repeat` or equal an earlier one byte for byte.
+    inferred_again: further replies that are neither.
+    """
 
     asked: int
     answered: int
@@ -69,13 +74,13 @@ class Verdict:
 
     @property
     def is_good(self) -> bool:
-        """Nothing is lost, wrong or inferred again; of no fault there are more duplicates than were in flight at it."""
+        """Nothing is lost, wrong or inferred again; no fault has more duplicates than requests in flight."""
         is_within = all(one.duplicates <= one.in_flight for one in self.by_fault.values())
         return is_within and not (self.lost or self.wrong or self.inferred_again)
 
 
 class Ledger:
-    """notes: of the first wrong answers, what was wrong."""
+    """notes: what was wrong with the first wrong replies."""
 
     def __init__(self) -> None:
         self._asked: dict[str, Asked] = {}
@@ -87,7 +92,7 @@ class Ledger:
 
     @property
     def open(self) -> int:
-        """How many the broker has that are not answered."""
+        """Requests that the broker has and that are not answered."""
         return sum(self._asked[name].is_taken for name in self._open)
 
     @property
@@ -103,7 +108,7 @@ class Ledger:
         self._open.add(name)
 
     def struck(self, fault: str) -> None:
-        """It is about to."""
+        """The fault is about to happen."""
         self._fault = fault
         now = self._by_fault.setdefault(fault, ByFault())
         now.times += 1
@@ -115,7 +120,7 @@ class Ledger:
         self._asked[name].is_taken = True
 
     def hear(self, payload: bytes, name: str | None = None) -> tuple[str, str] | None:
-        """A terminal reply: its name and status, if it is the first one. name: None = it is known by its id."""
+        """Takes a terminal reply; gives name and status of the first one. name: None = the id of the reply."""
         reply = json.loads(payload)
         name = str(reply["id"]) if name is None else name
         asked = self._asked.get(name)

@@ -1,4 +1,4 @@
-"""The processes of a site, and what is done to them."""
+"""The processes of a site, and their faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHORTEST_PAUSE_S = 0.5
 
 
 class Storm:
-    """A broker that keeps its sessions, an agent behind a network that can be cut."""
+    """A broker that keeps its sessions, and an agent behind a network that can be cut."""
 
     def __init__(
         self, folder: Path, port: int, protocol: str, model: str, *, longest_pause_s: float, seed: int
@@ -43,7 +43,7 @@ class Storm:
         return subprocess.Popen(command, stdout=self._log, stderr=self._log)
 
     def strike(self, fault: str) -> None:
-        """Returns when the fault itself is over, not what follows from it."""
+        """Returns when the fault is over, before the agent has recovered."""
         {
             "worker killed": self._kill_worker,
             "agent killed": self._kill_agent,

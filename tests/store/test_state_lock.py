@@ -53,7 +53,7 @@ def test_a_second_run_ends_with_1_and_one_line(
     monkeypatch.setattr("edge_agent.agent.Agent", lambda *_: pytest.fail("it runs"))
     with locked(tmp_path / "state"):
         assert cli.main(["run", "--config", str(path)]) == cli.EXIT_FAILED
-    told = f"state_dir {tmp_path}/state is in use by process {os.getpid()}: another agent needs one of its own"
+    told = f"state_dir {tmp_path}/state is in use by process {os.getpid()}: each agent needs its own"
     assert capsys.readouterr().err == f"edge-agent: {told}\n"
 
 
