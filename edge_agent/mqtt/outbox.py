@@ -81,6 +81,8 @@ class Outbox:
 
     def can_send(self, message: Any) -> bool:
         """Whether the broker takes a message of this size to this topic, as far as is known."""
+        if self._max_bytes is None and message.topic not in self._resting:
+            return True
         size = self._queue.packet_bytes(message)
         rejected_from, until = self._resting.get(message.topic, (0, 0.0))
         is_resting = size >= rejected_from and self._clock() < until
