@@ -309,6 +309,7 @@ class Agent:
     def _tick(self, now: float) -> None:
         """What is due by time, in every part."""
         self._handle_signals(now)
+        self._delivery.maintain(now)
         if self._delivery.store.has_earlier:  # the database could not be opened at the start
             self._dispatcher.recover(moment(now))
         self._dispatcher.expire(now)

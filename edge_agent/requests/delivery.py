@@ -108,9 +108,11 @@ class Delivery:
             self._generation += 1
             self._unacknowledged.extend((self._generation, received) for received in self._received)
             self._received.clear()
-            self.store.request_fsync(self._generation, unacknowledged=len(self._unacknowledged))
-        if self.store.is_in_memory:
-            self._acknowledge(self._generation)
+            if not self.store.request_fsync(self._generation, unacknowledged=len(self._unacknowledged)):
+                self._acknowledge(self._generation)
+
+    def maintain(self, now: float) -> None:
+        """Brings the store back to a disk that failed, and keeps its files small. Call it several times a second."""
         self._staged.extend(self.store.maintain(now))
 
     def _send_staged(self) -> None:

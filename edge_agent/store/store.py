@@ -233,16 +233,13 @@ class Store:
         self._uncommitted.clear()
         self.is_dirty = True
 
-    @property
-    def is_in_memory(self) -> bool:
-        """Whether there is no disk to wait for."""
-        return self._fsync is None
-
-    def request_fsync(self, generation: int, *, unacknowledged: int) -> None:
-        """See FsyncThread.request; `Synced` reports it."""
+    def request_fsync(self, generation: int, *, unacknowledged: int) -> bool:
+        """See FsyncThread.request; `Synced` reports it. False: there is no disk to wait for."""
         self.is_dirty = False
-        if self._fsync is not None:
-            self._fsync.request(generation, unacknowledged=unacknowledged)
+        if self._fsync is None:
+            return False
+        self._fsync.request(generation, unacknowledged=unacknowledged)
+        return True
 
     def on_synced(self, event: Synced) -> None:
         if event.fault is not None and self._fsync is not None:
@@ -300,6 +297,7 @@ class Store:
             return
         self._fsync.stop(0.0)
         self._fsync = None
+        self.is_dirty = True  # what waited for an fsync waits for no disk now
         failed, self._connection = self._connection, open_in_memory()
         with suppress(*STORE_ERRORS):
             if failed.in_transaction:

@@ -596,7 +596,8 @@ def test_while_the_disk_fails_requests_are_answered_and_acknowledged_and_later_b
     board.dispatcher.cancel("ends meanwhile", None, time.monotonic())
     board.flush()
     board.confirm(2)
-    board.delivery.flush(time.monotonic() + REOPEN_S + 1)
+    board.delivery.maintain(time.monotonic() + REOPEN_S + 1)
+    board.flush()
     assert board.delivery.store.fault is None
     assert [json.loads(stored.message.payload)["id"] for stored in stored_requests(folder)] == ["waits", "new"]
     if is_readable:
@@ -623,7 +624,8 @@ def test_a_database_that_cannot_be_opened_at_the_start_is_taken_over_later(
     assert board.delivery.store.fault == "disk I/O error"
     board.hear(envelope("new"))
     assert board.replies == []
-    board.delivery.flush(time.monotonic() + REOPEN_S + 1)
+    board.delivery.maintain(time.monotonic() + REOPEN_S + 1)
+    board.flush()
     assert board.delivery.store.has_earlier
     board.dispatcher.recover(moment(time.monotonic()))
     assert not board.delivery.store.has_earlier
@@ -648,7 +650,8 @@ def test_a_database_that_is_damaged_while_it_is_used_costs_no_reply(folder: Path
         board.answer(number)
     assert sorted(str(reply["id"]) for reply in board.replies) == sorted(str(number) for number in range(40))
     assert "malformed" in str(board.delivery.store.fault)
-    board.delivery.flush(time.monotonic() + REOPEN_S + 1)
+    board.delivery.maintain(time.monotonic() + REOPEN_S + 1)
+    board.flush()
     assert board.delivery.store.fault is None
     assert str(board.delivery.store.set_aside).startswith("damaged")
     board.hear(envelope("later"), packet_id=50)
