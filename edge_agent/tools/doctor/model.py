@@ -126,8 +126,8 @@ def kernels(cpu_features: Sequence[str], cpu_variant: str) -> Check:
     return failed(
         "kernels",
         f"the cores have {', '.join(unused)}, but llama.cpp runs kernels without: {cpu_variant}",
-        f"install a llama-cpp-python with all kernel variants, from `make wheel-{machine()}`, or build it on "
-        "this board with `make wheel-native`",
+        f"install a llama-cpp-python with all kernel variants, from `make wheelhouse ARCH={machine()}`, or build it on "
+        "this board with `pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python`",
     )
 
 
