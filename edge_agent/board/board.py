@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge_agent.board import identity
-from edge_agent.board.cpu import Busy, BusyReading, Frequency, FrequencyReading, Load, LoadReading
+from edge_agent.board.cpu import Busy, BusyReading, CpuLoad, Frequency, FrequencyReading, LoadReading
 from edge_agent.board.files import entries
 from edge_agent.board.firmware import PowerRails, ThrottleBits
 from edge_agent.board.hwmon import FanReading, HwmonChip
@@ -51,7 +51,7 @@ class Board:
         self._is_raspberry_pi = identity.is_raspberry_pi(root)
         has_firmware = root == Path("/") and self._is_raspberry_pi
         self._fixed: list[Sensor] = [
-            Load(root),
+            CpuLoad(root),
             Busy(root),
             Frequency(root),
             MemoryInfo(root),

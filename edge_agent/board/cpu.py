@@ -28,7 +28,7 @@ class FrequencyReading:
     max_mhz: float
 
 
-class Load:
+class CpuLoad:
     key = name = "loadavg"
 
     def __init__(self, root: Path) -> None:

@@ -45,7 +45,7 @@ _MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
 _ABORTED = 2  # llama_decode, include/llama.h
 
 
-class ModelError(Exception):
+class LoadError(Exception):
     """The model file cannot be opened or used; the message says why."""
 
 
@@ -99,7 +99,7 @@ class Llama:
     """A model and its context.
 
     adapters: files of low-rank adapters; all are applied. advanced: called often while it loads, and after
-    each `decode`. Raises ModelError for a file that is missing or not GGUF, an architecture that cannot share prefixes,
+    each `decode`. Raises LoadError for a file that is missing or not GGUF, an architecture that cannot share prefixes,
     an adapter of another model, or too little memory.
     """
 
@@ -118,27 +118,25 @@ class Llama:
         try:
             load_backends(_LIBRARY_FOLDER)
         except BackendError as error:
-            raise ModelError(str(error)) from error
+            raise LoadError(str(error)) from error
         llama_cpp.llama_backend_init()
         self._context: Any = None
         self._model: Any = None
         if sizes.sequences > _MAX_SEQUENCES:
-            raise ModelError(
-                f"{sizes.sequences} sequences are more than llama.cpp's {_MAX_SEQUENCES}: lower max_active"
-            )
+            raise LoadError(f"{sizes.sequences} sequences are more than llama.cpp's {_MAX_SEQUENCES}: lower max_active")
         if not Path(path).is_file():
-            raise ModelError(f"model file {path!r} does not exist")
+            raise LoadError(f"model file {path!r} does not exist")
         try:
             check_numbers(Path(path), read_header(Path(path)).tensors, advanced)
         except HeaderError as error:
-            raise ModelError(f"model file {path!r}: {error}") from error
+            raise LoadError(f"model file {path!r}: {error}") from error
         self._model = self._load_model(path)
         if not self._model:
-            raise ModelError(f"model file {path!r} cannot be loaded: {self._last_errors()}")
+            raise LoadError(f"model file {path!r} cannot be loaded: {self._last_errors()}")
         if llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model):
-            raise ModelError(f"model file {path!r} has a recurrent architecture, which cannot share prompt prefixes")
+            raise LoadError(f"model file {path!r} has a recurrent architecture, which cannot share prompt prefixes")
         if llama_cpp.llama_model_has_encoder(self._model) or not llama_cpp.llama_model_has_decoder(self._model):
-            raise ModelError(f"model file {path!r} is not a decoder-only language model")
+            raise LoadError(f"model file {path!r} is not a decoder-only language model")
         # Before the context, which reserves room for them.
         self._adapters = [self._load_adapter(adapter) for adapter in adapters]
         self._vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
@@ -175,12 +173,12 @@ class Llama:
         try:
             check_adapter(Path(path))
         except HeaderError as error:
-            raise ModelError(f"adapter file {path!r}: {error}") from error
+            raise LoadError(f"adapter file {path!r}: {error}") from error
         except OSError as error:
-            raise ModelError(f"adapter file {path!r} cannot be read: {error.strerror}") from error
+            raise LoadError(f"adapter file {path!r} cannot be read: {error.strerror}") from error
         adapter = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
         if not adapter:
-            raise ModelError(f"adapter file {path!r} cannot be loaded: {self._last_errors()}")
+            raise LoadError(f"adapter file {path!r} cannot be loaded: {self._last_errors()}")
         return adapter
 
     def _apply_adapters(self) -> None:
@@ -213,7 +211,7 @@ class Llama:
         buffer = (llama_cpp.llama_token * room)()
         count = llama_cpp.llama_tokenize(self._vocabulary, data, len(data), buffer, room, False, parse_special)
         if count < 0:
-            raise ModelError(f"the tokenizer wants {-count} tokens for {len(data)} bytes")
+            raise LoadError(f"the tokenizer wants {-count} tokens for {len(data)} bytes")
         return buffer[:count]
 
     def piece(self, token: int) -> bytes:
@@ -300,7 +298,7 @@ class Llama:
         return source.decode(errors="replace") if source else None
 
     def reset(self) -> None:
-        """A new, empty context. Raises ModelError if there is no memory for it."""
+        """A new, empty context. Raises LoadError if there is no memory for it."""
         if self._context:
             llama_cpp.llama_free(self._context)
         params = llama_cpp.llama_context_default_params()
@@ -315,7 +313,7 @@ class Llama:
         params.abort_callback_data = ctypes.cast(self._abort_text, ctypes.c_void_p)
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
-            raise ModelError(f"no context of {self._cells} tokens: {self._last_errors()}")
+            raise LoadError(f"no context of {self._cells} tokens: {self._last_errors()}")
         self._apply_adapters()
         self._cells = llama_cpp.llama_n_ctx(self._context)
         self._memory: Any = llama_cpp.llama_get_memory(self._context)

@@ -73,7 +73,7 @@ def context_sizes(settings: EngineSettings) -> ContextSizes:
 
 
 class LlamaEngine:
-    """An Engine over a GGUF model, warm when constructed. Raises ModelError if the model cannot be opened.
+    """An Engine over a GGUF model, warm when constructed. Raises LoadError if the model cannot be opened.
 
     is_measured: False = its steps are not measured, and are the same on every machine.
     """
@@ -433,7 +433,7 @@ class LlamaEngine:
             request.prefix = None
 
     def _recover(self, failed: list[ActiveRequest]) -> list[Event]:
-        """Rebuilds the context after a failed step: its requests fail, all others start again. Raises ModelError.
+        """Rebuilds the context after a failed step: its requests fail, all others start again. Raises LoadError.
 
         Text that was being written fails, too: half of an answer and its sampler cannot start again.
         """

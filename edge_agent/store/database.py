@@ -44,7 +44,7 @@ StoreError = sqlite3.Error
 STORE_ERRORS = (StoreError, OSError, UnicodeError)
 
 
-class SchemaError(Exception):
+class ForeignSchemaError(Exception):
     """The file is a sound database of another release."""
 
 
@@ -68,7 +68,7 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, str | None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return _open_sound(path), None
-    except SchemaError as error:
+    except ForeignSchemaError as error:
         aside, why = _set_aside(path, ".other-schema"), str(error)
         log.warning("the database of requests is of another release, a new one begins kept_as=%s: %s", aside, why)
     except (sqlite3.DatabaseError, UnicodeError) as error:
@@ -87,7 +87,7 @@ def connect_again(path: Path) -> sqlite3.Connection:
 
 
 def _open_sound(path: Path) -> sqlite3.Connection:
-    """Raises SchemaError, sqlite3.DatabaseError, OSError."""
+    """Raises ForeignSchemaError, sqlite3.DatabaseError, OSError."""
     if not path.exists():
         path.touch(mode=0o600)
     for one in (path, _beside(path, WAL_SUFFIX)):
@@ -112,14 +112,14 @@ def _open_sound(path: Path) -> sqlite3.Connection:
 
 
 def _with_tables(connection: sqlite3.Connection) -> sqlite3.Connection:
-    """Raises SchemaError."""
+    """Raises ForeignSchemaError."""
     connection.execute(_REQUESTS)
     connection.execute(_QUARANTINE)
     if _columns(connection, "requests") == _created_columns(_REQUESTS)[:-1]:
         connection.execute(_ADD_STARTS)
     for table, statement in (("requests", _REQUESTS), ("quarantine", _QUARANTINE)):
         if _columns(connection, table) != _created_columns(statement):
-            raise SchemaError(f"its table {table} has other columns")
+            raise ForeignSchemaError(f"its table {table} has other columns")
     return connection
 
 

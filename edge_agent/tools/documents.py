@@ -97,7 +97,7 @@ def _texts(value: object) -> tuple[str, ...]:
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 
 
-class State(_Document):
+class StateDocument(_Document):
     """The field `state` has no default: without it the document says nothing."""
 
     state: Literal["online", "draining", "stopped", "offline"]

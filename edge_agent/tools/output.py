@@ -12,7 +12,7 @@ UNKNOWN = "–"
 _LINE_EVERY_S = 10.0
 
 
-class Progress:
+class ProgressLine:
     """On a terminal one line that is overwritten; elsewhere a line per phase, and at most one more every 10 s."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:

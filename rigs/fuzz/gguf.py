@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.core.protocol import EngineSettings, Failed, Load
-from edge_agent.engine.llama import ModelError
+from edge_agent.engine.llama import LoadError
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import read_model_facts
@@ -71,7 +71,7 @@ def _try(path: Path) -> tuple[str, str]:
         return "refused", str(error)
     try:
         engine = LlamaEngine(Load(model_path=str(path), settings=_SETTINGS, tasks=(TASK,)), is_measured=False)
-    except ModelError as error:
+    except LoadError as error:
         return "not loaded", str(error)
     except Exception as error:  # noqa: BLE001 - the worker tells of any, and ends
         return "not opened", repr(error)

@@ -20,7 +20,7 @@ os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
 from convert.cli import main as edge_convert
 from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import EngineSettings, Load
-from edge_agent.engine.llama import ModelError as EngineError
+from edge_agent.engine.llama import LoadError
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.prompt.chat_template import fault_of
 from edge_agent.models.bundle import open_model
@@ -82,7 +82,7 @@ def _opened(bundle: Path) -> Outcome:
         model = open_model("default", bundle)
         load = Load(model_path=str(model.path), adapters=model.adapters, settings=_SETTINGS, tasks=(TASK,))
         engine = LlamaEngine(load, is_measured=False)
-    except (ModelError, EngineError) as error:
+    except (ModelError, LoadError) as error:
         return FAILED, f"converted, but not opened: {error}"
     try:
         answer_all(engine, run(0, "7 mm/s, hot", max_tokens=2))

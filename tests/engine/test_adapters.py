@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edge_agent.core.protocol import EngineSettings, Event, Finished, Load, LoadFailed, Loading, Ready
-from edge_agent.engine.llama import ContextSizes, Llama, ModelError, Piece
+from edge_agent.engine.llama import ContextSizes, Llama, LoadError, Piece
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.header import HeaderError, read_header
@@ -243,11 +243,11 @@ def test_what_llama_cpp_refuses_is_told_by_name(bundles: list[Path], plain: Path
         (whole.replace(b"blk.1.attn_k", b"blk.1.attn_X").replace(b"blk.1.ffn_up", b"blk.1.attn_k"), "attn_X"),
     ):
         path.write_bytes(data)
-        with pytest.raises(ModelError) as caught:
+        with pytest.raises(LoadError) as caught:
             Llama(str(plain / "model.gguf"), SIZES, [str(path)])
         assert str(path) in str(caught.value)
         assert told in str(caught.value)
-    with pytest.raises(ModelError, match="cannot be read: No such file"):
+    with pytest.raises(LoadError, match="cannot be read: No such file"):
         Llama(str(plain / "model.gguf"), SIZES, [str(tmp_path / "none")])
 
 
@@ -266,13 +266,13 @@ def test_a_worker_with_a_broken_adapter_says_so(plain: Path, tmp_path: Path) -> 
 _LOAD_ALL = """
 import sys
 from pathlib import Path
-from edge_agent.engine.llama import ContextSizes, Llama, ModelError, Piece
+from edge_agent.engine.llama import ContextSizes, Llama, LoadError, Piece
 model, folder = sys.argv[1:]
 loaded = refused = 0
 for path in sorted(Path(folder).iterdir()):
     try:
         llama = Llama(model, ContextSizes(context_tokens=256, batch_tokens=32, sequences=2, outputs=2), [str(path)])
-    except ModelError:
+    except LoadError:
         refused += 1
         continue
     llama.decode([Piece(0, 0, [1, 2, 3], [2])], threads=1)

@@ -31,7 +31,7 @@ from edge_agent.core.protocol import (
     TaskPrefix,
     TextPlan,
 )
-from edge_agent.engine.llama import ContextSizes, DecodeError, Llama, ModelError, Piece
+from edge_agent.engine.llama import ContextSizes, DecodeError, Llama, LoadError, Piece
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.prompt.chat_template import ChatTemplate
 from edge_agent.engine.step.scheduler import Linger
@@ -600,7 +600,7 @@ def test_a_weight_that_is_no_number_keeps_a_model_from_opening(model_path: str, 
         file.seek(tensor.offset)
         file.write(b"\xff\xff\xff\x7f")
 
-    with pytest.raises(ModelError, match=rf"{name}: should hold finite numbers only"):
+    with pytest.raises(LoadError, match=rf"{name}: should hold finite numbers only"):
         Llama(str(path), ContextSizes(context_tokens=256, batch_tokens=64, sequences=2, outputs=2))
 
 
@@ -633,7 +633,7 @@ def test_what_a_load_does_is_told_part_by_part(model_path: str) -> None:
 
 
 def test_a_file_that_is_no_model_is_told_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"nothing\.gguf' does not exist"):
+    with pytest.raises(LoadError, match=r"nothing\.gguf' does not exist"):
         LlamaEngine(Load(model_path=str(tmp_path / "nothing.gguf"), settings=EngineSettings()))
 
 
@@ -646,7 +646,7 @@ def test_a_broken_file_is_told_with_its_reason(tmp_path: Path, model_path: str) 
         (changed_model({"tokenizer.ggml.pre": (STRING, "none of these")}), "unknown pre-tokenizer type"),
     ):
         path.write_bytes(data)
-        with pytest.raises(ModelError, match=reason):
+        with pytest.raises(LoadError, match=reason):
             LlamaEngine(Load(model_path=str(path), settings=EngineSettings()))
 
 
@@ -685,7 +685,7 @@ def test_rows_and_sequences_are_checked_before_the_library_sees_them(llama: Llam
 
 
 def test_more_sequences_than_the_library_knows_are_refused(model_path: str) -> None:
-    with pytest.raises(ModelError, match="lower max_active"):
+    with pytest.raises(LoadError, match="lower max_active"):
         Llama(model_path, ContextSizes(context_tokens=256, batch_tokens=64, sequences=300, outputs=300))
 
 

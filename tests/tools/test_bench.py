@@ -13,14 +13,14 @@ from edge_agent.core.schemas import check_schema
 from edge_agent.models.record import Record, write_record
 from edge_agent.tools.bench.bench import bench
 from edge_agent.tools.bench.report import COLUMNS, summary, table
-from edge_agent.tools.bench.results import Answer, Round, task_result
+from edge_agent.tools.bench.results import Round, TimedAnswer, task_result
 from edge_agent.tools.bench.tasks import client_counts
 from edge_agent.tools.bench.workload import TASKS, run
 from tests.helpers.support import finished
 
 
-def answered(*latencies_s: float, **fields: Any) -> list[Answer]:
-    return [Answer(latency_s, finished(1, **fields)) for latency_s in latencies_s]
+def answered(*latencies_s: float, **fields: Any) -> list[TimedAnswer]:
+    return [TimedAnswer(latency_s, finished(1, **fields)) for latency_s in latencies_s]
 
 
 def test_one_bad_round_does_not_move_the_rate() -> None:
@@ -71,7 +71,7 @@ def test_tokens_are_counted_by_what_they_cost() -> None:
 
 def test_a_failed_request_counts_as_asked_and_not_as_answered() -> None:
     failed = Failed(id=2, code=FailureCode.NO_VALID_OUTPUT, message="cut off")
-    result = task_result("extract", 1, [Round(1.0, (*answered(0.1, 0.1, 0.1), Answer(9.0, failed)))])
+    result = task_result("extract", 1, [Round(1.0, (*answered(0.1, 0.1, 0.1), TimedAnswer(9.0, failed)))])
 
     assert (result.requests, result.failed, result.failure) == (4, 1, "cut off")
     assert (result.requests_per_s, result.p50_ms) == (3.0, 100.0)
@@ -79,7 +79,7 @@ def test_a_failed_request_counts_as_asked_and_not_as_answered() -> None:
 
 def test_of_no_answer_there_is_no_latency() -> None:
     failed = Failed(id=2, code=FailureCode.NO_VALID_OUTPUT, message="cut off")
-    result = task_result("extract", 1, [Round(1.0, (Answer(9.0, failed),))])
+    result = task_result("extract", 1, [Round(1.0, (TimedAnswer(9.0, failed),))])
 
     assert result.requests_per_s == 0.0
     assert (result.p50_ms, result.cached_share, result.prompt_tokens) == (None, None, None)

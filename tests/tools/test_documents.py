@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.tools.documents import Alarm, Health, Info, State
+from edge_agent.tools.documents import Alarm, Health, Info, StateDocument
 from tests.tools.watch import boards
 
-DOCUMENTS = (State, Health, Alarm, Info)
+DOCUMENTS = (StateDocument, Health, Alarm, Info)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -61,7 +61,7 @@ def test_a_payload_that_is_no_json_object_is_refused(payload: bytes) -> None:
 
 def test_a_state_of_another_name_is_refused() -> None:
     with pytest.raises(ValueError, match=r"state: should be 'online', 'draining', 'stopped' or 'offline' \(got"):
-        State.parse(boards.state("fine"))
+        StateDocument.parse(boards.state("fine"))
 
 
 def test_an_alarm_of_unknown_severity_counts_as_critical() -> None:

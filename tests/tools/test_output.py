@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from edge_agent.tools.output import Progress, aligned, fail
+from edge_agent.tools.output import ProgressLine, aligned, fail
 
 
 def test_a_log_gets_a_line_per_phase_and_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
-    progress = Progress(clock=lambda: now)
+    progress = ProgressLine(clock=lambda: now)
     for now, text in (  # noqa: B007 - the clock reads it
         (0.0, "the worker starts"),
         (1.0, "tasks: round 1"),
@@ -28,7 +28,7 @@ def test_a_terminal_gets_one_line_that_is_overwritten(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    progress = Progress()
+    progress = ProgressLine()
     progress.say("tasks: round 1")
     progress.say("tasks: round 2")
     progress.clear()

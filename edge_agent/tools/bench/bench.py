@@ -24,7 +24,7 @@ from edge_agent.models.bundle import MANIFEST_FILE, open_model
 from edge_agent.models.record import in_force
 from edge_agent.tools.bench.report import summary, table
 from edge_agent.tools.bench.tasks import FULL, QUICK, Say, measure_tasks
-from edge_agent.tools.output import Progress, fail
+from edge_agent.tools.output import ProgressLine, fail
 from edge_agent.worker.client import WorkerError
 
 _STEP_BUDGET_S, _QUICK_STEP_BUDGET_S = 60.0, 2.0
@@ -43,7 +43,7 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-    progress = Progress()
+    progress = ProgressLine()
     try:
         if model_path is None:
             config = load_config(config_path)
@@ -95,13 +95,13 @@ def _measure(
         tasks, worker, ready = measure_tasks(load, QUICK if is_quick else FULL, say)
         os.environ.update(library_environment())
         # Importing it loads llama.cpp, which reads the environment.
-        from edge_agent.engine.llama import ModelError as LlamaError  # noqa: PLC0415
+        from edge_agent.engine.llama import LoadError  # noqa: PLC0415
         from edge_agent.tools.bench.steps import measure_steps  # noqa: PLC0415
 
         try:
             budget_s = _QUICK_STEP_BUDGET_S if is_quick else _STEP_BUDGET_S
             steps = measure_steps(load, budget_s=budget_s, say=say)
-        except LlamaError as error:
+        except LoadError as error:
             raise BenchError(str(error)) from error
     document: dict[str, Any] = {
         "version": __version__,

@@ -14,7 +14,7 @@ MIN_ANSWERS = {50: 3, 95: 20, 99: 100}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TimedAnswer:
     """latency_s: from sending the request to the worker until its end."""
 
     latency_s: float
@@ -26,7 +26,7 @@ class Round:
     """Requests of one task by some clients; elapsed_s: from the first request to the last answer."""
 
     elapsed_s: float
-    answers: tuple[Answer, ...]
+    answers: tuple[TimedAnswer, ...]
 
     @property
     def finished(self) -> list[Finished]:

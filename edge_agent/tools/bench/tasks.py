@@ -10,7 +10,7 @@ from time import monotonic
 from edge_agent.board.process import process_memory
 from edge_agent.core.protocol import Load, Ready, Run
 from edge_agent.requests.tasks import Task
-from edge_agent.tools.bench.results import Answer, Round, TaskResult, task_result
+from edge_agent.tools.bench.results import Round, TaskResult, TimedAnswer, task_result
 from edge_agent.tools.bench.workload import TASKS, run
 from edge_agent.worker.client import Worker, started
 
@@ -90,7 +90,7 @@ def _rounds(worker: Worker, counts: Sequence[int], effort: Effort, say: Say) -> 
 def _round(worker: Worker, runs: Sequence[Run], clients: int) -> Round:
     """Asks all of these; each client sends the next request when it has its answer."""
     sent_at: dict[int, float] = {}
-    answers: list[Answer] = []
+    answers: list[TimedAnswer] = []
     waiting = iter(runs)
     began = monotonic()
 
@@ -102,7 +102,7 @@ def _round(worker: Worker, runs: Sequence[Run], clients: int) -> Round:
         send(one)
     while len(answers) < len(runs):
         answered = worker.answer()
-        answers.append(Answer(monotonic() - sent_at[answered.id], answered))
+        answers.append(TimedAnswer(monotonic() - sent_at[answered.id], answered))
         if (following := next(waiting, None)) is not None:
             send(following)
     return Round(monotonic() - began, tuple(answers))

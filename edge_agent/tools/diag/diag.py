@@ -28,7 +28,7 @@ from edge_agent.tools.diag.part import Part, collect
 from edge_agent.tools.diag.redaction import scrubbed, without_value
 from edge_agent.tools.doctor.check import Check
 from edge_agent.tools.doctor.doctor import checks, line
-from edge_agent.tools.output import Progress, fail
+from edge_agent.tools.output import ProgressLine, fail
 from edge_agent.tools.programs import is_service_active
 
 NEVER = (
@@ -78,7 +78,7 @@ def diag(config_path: Path, out: Path | None, *, as_json: bool) -> int:
 
 
 def _collect_all(config_path: Path, config: Config | ConfigError) -> Iterator[Part]:
-    progress = Progress()
+    progress = ProgressLine()
     for name, about, work, limit_s in _parts(config_path, config):
         progress.say(f"{name}: {about}")
         if work is None:

@@ -10,7 +10,7 @@ from typing import Any
 from edge_agent.core.clock import timestamp
 from edge_agent.core.inbound import Message
 from edge_agent.core.topics import Topics, wildcard_values
-from edge_agent.tools.documents import Alarm, Health, Info, State
+from edge_agent.tools.documents import Alarm, Health, Info, StateDocument
 
 # A site has fifty boards; a flood of names must not fill the memory.
 MAX_BOARDS = 1000
@@ -23,7 +23,7 @@ SETTLE_S = 3.0
 CLOCK_TOLERANCE_S = 2.0
 
 
-class Level(IntEnum):
+class BoardLevel(IntEnum):
     """How a board is, worst first."""
 
     CRITICAL = 0
@@ -42,9 +42,9 @@ class Row:
     """One board as it is now. health: None unless it is fresh. why: what is not as it should be, a phrase each."""
 
     device: str
-    level: Level
+    level: BoardLevel
     why: tuple[str, ...]
-    state: State | None
+    state: StateDocument | None
     info: Info
     health: Health | None
     health_age_s: float | None
@@ -62,7 +62,7 @@ class Site:
         every = Topics(root, site, "+")
         self.filters = (every.state, every.health, every.info, every.alarm("+"))
         self._base = f"{root}/{site}/"
-        self._boards: dict[str, Board] = {}
+        self._boards: dict[str, WatchedBoard] = {}
         self.is_full = False
 
     def receive(self, message: Message, wall: float) -> None:
@@ -73,7 +73,7 @@ class Site:
         if device not in self._boards and message.payload:
             self.is_full = len(self._boards) >= MAX_BOARDS
             if not self.is_full:
-                self._boards[device] = Board(device, message.received_at)
+                self._boards[device] = WatchedBoard(device, message.received_at)
         if device in self._boards:
             self._boards[device].receive(topic, message, wall)
 
@@ -83,13 +83,13 @@ class Site:
         return sorted((board.row(now) for board in self._boards.values()), key=lambda row: (row.level, row.device))
 
 
-class Board:
+class WatchedBoard:
     """What one board has published."""
 
     def __init__(self, device: str, now: float) -> None:
         self._device = device
         self._first_at = now
-        self._state: State | None = None
+        self._state: StateDocument | None = None
         self._health: Health | None = None
         self._info: Info | None = None
         self._alarms: dict[str, Alarm] = {}
@@ -104,7 +104,7 @@ class Board:
         payload, name = message.payload, topic.removeprefix("alarm/")
         try:
             if topic == "state":
-                self._state = State.parse(payload) if payload else None
+                self._state = StateDocument.parse(payload) if payload else None
             elif topic == "info":
                 self._info = Info.parse(payload) if payload else None
             elif topic == "health":
@@ -155,7 +155,7 @@ class Board:
 
     def row(self, now: float) -> Row:
         alarms, level = self._active_alarms(), self._level(now)
-        is_silent = level in (Level.OFFLINE, Level.STOPPED)
+        is_silent = level in (BoardLevel.OFFLINE, BoardLevel.STOPPED)
         return Row(
             device=self._device,
             level=level,
@@ -175,46 +175,50 @@ class Board:
         active = [(name, alarm) for name, alarm in self._alarms.items() if alarm.session == state.session]
         return tuple(sorted(active, key=lambda named: (named[1].severity != "critical", named[0])))
 
-    def _level(self, now: float) -> Level:
+    def _level(self, now: float) -> BoardLevel:
         name, reason = (self._state.state, self._state.reason) if self._state else (None, None)
         if name == "stopped":
-            return Level.STOPPED
+            return BoardLevel.STOPPED
         if name == "offline" and reason != "starting":
-            return Level.OFFLINE
+            return BoardLevel.OFFLINE
         health, alarms = self._fresh(now), self._active_alarms()
         if health is None:
             is_overdue = self._health is not None or (name is not None and now - self._first_at >= SETTLE_S)
-            return Level.STALE if is_overdue else Level.UNKNOWN
+            return BoardLevel.STALE if is_overdue else BoardLevel.UNKNOWN
         if name == "offline":
-            return Level.STARTING
+            return BoardLevel.STARTING
         if health.overall == "critical" or any(alarm.severity == "critical" for _, alarm in alarms):
-            return Level.CRITICAL
+            return BoardLevel.CRITICAL
         if name == "draining":
-            return Level.DRAINING
+            return BoardLevel.DRAINING
         is_limited = health.thermal.throttled_now or health.power.undervoltage_now
         if health.overall == "degraded" or alarms or is_limited or self._unreadable:
-            return Level.DEGRADED
-        return Level.UNKNOWN if health.overall is None or name is None else Level.OK
+            return BoardLevel.DEGRADED
+        return BoardLevel.UNKNOWN if health.overall is None or name is None else BoardLevel.OK
 
-    def _why(self, level: Level, alarms: tuple[tuple[str, Alarm], ...], now: float) -> Iterator[str]:
+    def _why(self, level: BoardLevel, alarms: tuple[tuple[str, Alarm], ...], now: float) -> Iterator[str]:
         if self._state is None and "state" not in self._unreadable:
             yield "nothing on its topic state"
-        elif self._state and level in (Level.OFFLINE, Level.STOPPED, Level.DRAINING) and self._state.reason:
+        elif (
+            self._state
+            and level in (BoardLevel.OFFLINE, BoardLevel.STOPPED, BoardLevel.DRAINING)
+            and self._state.reason
+        ):
             yield self._state.reason
-        if level in (Level.STALE, Level.OFFLINE):
+        if level in (BoardLevel.STALE, BoardLevel.OFFLINE):
             yield self._silence(level, now)
-        elif level is not Level.STOPPED and (health := self._fresh(now)):
+        elif level is not BoardLevel.STOPPED and (health := self._fresh(now)):
             yield from _troubles(health, {level.name.lower(), *(name for name, _ in alarms)})
         for topic, fault in self._unreadable.items():
             yield f"{topic} cannot be read: {fault}"
 
-    def _silence(self, level: Level, now: float) -> str:
+    def _silence(self, level: BoardLevel, now: float) -> str:
         if self._health is None:
             return "no health on the bus"
         age_s = self._age_s(now)
         if age_s is None:
             return "its last health is of an unknown age, because its clock differs from this machine's"
-        due = f", due every {duration(self.interval_s)}" if level is Level.STALE else ""
+        due = f", due every {duration(self.interval_s)}" if level is BoardLevel.STALE else ""
         return f"last health {duration(age_s)} ago{due}"
 
 

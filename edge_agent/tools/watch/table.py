@@ -12,22 +12,22 @@ from rich.text import Text
 
 from edge_agent.core.errors import printable
 from edge_agent.tools.documents import Alarm, Health
-from edge_agent.tools.watch.site import Level, Row, duration
+from edge_agent.tools.watch.site import BoardLevel, Row, duration
 
 UNKNOWN = "–"
 STYLES = {
-    Level.CRITICAL: "bold white on red",
-    Level.OFFLINE: "bold white on red",
-    Level.STALE: "bold black on yellow",
-    Level.DEGRADED: "bold yellow",
-    Level.UNKNOWN: "magenta",
-    Level.STARTING: "cyan",
-    Level.DRAINING: "cyan",
-    Level.STOPPED: "dim",
-    Level.OK: "green",
+    BoardLevel.CRITICAL: "bold white on red",
+    BoardLevel.OFFLINE: "bold white on red",
+    BoardLevel.STALE: "bold black on yellow",
+    BoardLevel.DEGRADED: "bold yellow",
+    BoardLevel.UNKNOWN: "magenta",
+    BoardLevel.STARTING: "cyan",
+    BoardLevel.DRAINING: "cyan",
+    BoardLevel.STOPPED: "dim",
+    BoardLevel.OK: "green",
 }
 # Capitals are seen without colours too.
-URGENT = (Level.CRITICAL, Level.OFFLINE, Level.STALE)
+URGENT = (BoardLevel.CRITICAL, BoardLevel.OFFLINE, BoardLevel.STALE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def _table(rows: Sequence[Row], width: int, wall: float) -> Table:
     return table
 
 
-def level_word(level: Level) -> str:
+def level_word(level: BoardLevel) -> str:
     return level.name if level in URGENT else level.name.lower()
 
 

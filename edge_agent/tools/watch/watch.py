@@ -19,7 +19,7 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.errors import printable, printable_json
 from edge_agent.tools.client import Client
-from edge_agent.tools.watch.site import MAX_BOARDS, Level, Site, duration, row_document
+from edge_agent.tools.watch.site import MAX_BOARDS, BoardLevel, Site, duration, row_document
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -29,7 +29,7 @@ CONNECT_S = 10.0
 QUIET_S = 0.5
 TURN_S = 0.2
 # A board of these levels may still say how old its health is.
-AGE_UNKNOWN = (Level.UNKNOWN, Level.STALE)
+AGE_UNKNOWN = (BoardLevel.UNKNOWN, BoardLevel.STALE)
 # On a small board that answers requests meanwhile, drawing is not free.
 REDRAW_S = 0.5
 

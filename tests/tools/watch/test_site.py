@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge_agent.core.inbound import Message
-from edge_agent.tools.watch.site import MAX_BOARDS, Level, Row, Site, row_document
+from edge_agent.tools.watch.site import MAX_BOARDS, BoardLevel, Row, Site, row_document
 from tests.tools.watch import boards
 from tests.tools.watch.boards import WALL
 
@@ -48,7 +48,7 @@ class Bus:
         (row,) = self.site.rows(1000.0 + at)
         return row
 
-    def level(self, at: float) -> Level:
+    def level(self, at: float) -> BoardLevel:
         return self.row(at).level
 
     def devices(self, at: float) -> list[str]:
@@ -69,7 +69,7 @@ def test_a_healthy_board_has_level_ok_and_its_figures(bus: Bus) -> None:
     online(bus)
     bus.say(0, "info", boards.info())
     row = bus.row(1)
-    assert (row.level, row.why, row.alarms) == (Level.OK, (), ())
+    assert (row.level, row.why, row.alarms) == (BoardLevel.OK, (), ())
     assert row.state is not None
     assert (row.state.state, row.state.session) == ("online", "s1")
     assert row.health is not None
@@ -84,15 +84,15 @@ def test_a_healthy_board_has_level_ok_and_its_figures(bus: Bus) -> None:
 @pytest.mark.parametrize(
     ("changes", "level"),
     [
-        ({"overall": "critical", "reasons": ["model-not-loaded"]}, Level.CRITICAL),
-        ({"overall": "degraded", "reasons": ["queue-full"]}, Level.DEGRADED),
-        ({"thermal__throttled_now": True}, Level.DEGRADED),
-        ({"power__undervoltage_now": True}, Level.DEGRADED),
-        ({"thermal__throttled_since_boot": True}, Level.OK),
-        ({"overall": "splendid"}, Level.UNKNOWN),
+        ({"overall": "critical", "reasons": ["model-not-loaded"]}, BoardLevel.CRITICAL),
+        ({"overall": "degraded", "reasons": ["queue-full"]}, BoardLevel.DEGRADED),
+        ({"thermal__throttled_now": True}, BoardLevel.DEGRADED),
+        ({"power__undervoltage_now": True}, BoardLevel.DEGRADED),
+        ({"thermal__throttled_since_boot": True}, BoardLevel.OK),
+        ({"overall": "splendid"}, BoardLevel.UNKNOWN),
     ],
 )
-def test_its_health_decides_the_level(bus: Bus, changes: dict[str, Any], level: Level) -> None:
+def test_its_health_decides_the_level(bus: Bus, changes: dict[str, Any], level: BoardLevel) -> None:
     online(bus, **changes)
     assert bus.level(1) is level
 
@@ -110,9 +110,9 @@ def test_reasons_and_the_governor_are_shown(bus: Bus) -> None:
 
 def test_health_of_more_than_three_intervals_ago_is_stale_and_no_figure_is_shown(bus: Bus) -> None:
     online(bus)
-    assert bus.level(30) is Level.OK
+    assert bus.level(30) is BoardLevel.OK
     row = bus.row(30.1)
-    assert (row.level, row.health) == (Level.STALE, None)
+    assert (row.level, row.health) == (BoardLevel.STALE, None)
     assert row.why == ("last health 30 s ago, due every 10 s",)
     assert row_document(row)["soc_c"] is None
 
@@ -124,8 +124,8 @@ def test_the_interval_is_the_boards_own(
     bus.say(0, "info", boards.info(interval_s))
     bus.say(0, "state", boards.state())
     bus.say(0, "health", boards.health(), expiry_s=expiry_s)
-    assert bus.level(stale_at) is Level.OK
-    assert bus.level(stale_at + 0.1) is Level.STALE
+    assert bus.level(stale_at) is BoardLevel.OK
+    assert bus.level(stale_at + 0.1) is BoardLevel.STALE
 
 
 @pytest.mark.parametrize("topics", [("info", "state", "health"), ("health", "info", "state")])
@@ -134,29 +134,29 @@ def test_the_expiry_of_retained_health_gives_its_age_whatever_the_clocks(bus: Bu
     for topic in topics:
         bus.say(0, topic, said[topic], retained=True, expiry_s=12 if topic == "health" else None)
     assert bus.row(0).health_age_s == 18
-    assert bus.level(12) is Level.OK
-    assert bus.level(12.1) is Level.STALE
+    assert bus.level(12) is BoardLevel.OK
+    assert bus.level(12.1) is BoardLevel.STALE
 
 
 def test_retained_health_of_an_unknown_interval_is_fresh_until_it_expires(bus: Bus) -> None:
     bus.say(0, "state", boards.state(), retained=True)
     bus.say(0, "health", boards.health(), retained=True, expiry_s=100)
-    assert bus.level(100) is Level.OK
-    assert bus.level(100.1) is Level.STALE
+    assert bus.level(100) is BoardLevel.OK
+    assert bus.level(100.1) is BoardLevel.STALE
 
 
 def test_an_absurd_expiry_keeps_no_board_fresh(bus: Bus) -> None:
     bus.say(0, "state", boards.state())
     bus.say(0, "health", boards.health(), expiry_s=2**31)
-    assert bus.level(30.1) is Level.STALE
+    assert bus.level(30.1) is BoardLevel.STALE
 
 
 def test_retained_health_without_an_expiry_is_as_old_as_its_time(bus: Bus) -> None:
     bus.say(0, "state", boards.state(), retained=True)
     bus.say(0, "health", boards.health(at=WALL - 9999), retained=True)
-    assert bus.level(0) is Level.STALE
+    assert bus.level(0) is BoardLevel.STALE
     bus.say(1, "health", boards.health(2, at=WALL - 9998))
-    assert bus.level(1) is Level.OK
+    assert bus.level(1) is BoardLevel.OK
 
 
 @pytest.mark.parametrize("at", [None, WALL + 60])
@@ -164,30 +164,30 @@ def test_retained_health_of_unknown_age_is_not_shown(bus: Bus, at: float | None)
     bus.say(0, "state", boards.state(), retained=True)
     bus.say(0, "health", boards.health(at=at), retained=True)
     row = bus.row(4)
-    assert (row.level, row.health) == (Level.STALE, None)
+    assert (row.level, row.health) == (BoardLevel.STALE, None)
     assert "unknown age" in row.why[0]
 
 
 def test_a_board_that_is_online_without_health_is_stale_after_a_moment(bus: Bus) -> None:
     bus.say(0, "state", boards.state())
-    assert bus.level(0.1) is Level.UNKNOWN
-    assert (bus.level(3.1), bus.row(3.1).why) == (Level.STALE, ("no health on the bus",))
+    assert bus.level(0.1) is BoardLevel.UNKNOWN
+    assert (bus.level(3.1), bus.row(3.1).why) == (BoardLevel.STALE, ("no health on the bus",))
 
 
 @pytest.mark.parametrize(
     ("name", "reason", "level"),
     [
-        ("offline", "connection-lost", Level.OFFLINE),
-        ("stopped", "SIGTERM", Level.STOPPED),
-        ("draining", "drain command", Level.DRAINING),
-        ("offline", "starting", Level.STARTING),
+        ("offline", "connection-lost", BoardLevel.OFFLINE),
+        ("stopped", "SIGTERM", BoardLevel.STOPPED),
+        ("draining", "drain command", BoardLevel.DRAINING),
+        ("offline", "starting", BoardLevel.STARTING),
     ],
 )
-def test_states_have_levels_of_their_own(bus: Bus, name: str, reason: str, level: Level) -> None:
+def test_states_have_levels_of_their_own(bus: Bus, name: str, reason: str, level: BoardLevel) -> None:
     online(bus)
     bus.say(1, "state", boards.state(name, reason=reason))
     assert bus.level(2) is level
-    assert (bus.row(2).health is None) == (level in (Level.OFFLINE, Level.STOPPED))
+    assert (bus.row(2).health is None) == (level in (BoardLevel.OFFLINE, BoardLevel.STOPPED))
 
 
 def test_a_board_that_restarts_repeatedly_shows_its_restarts(bus: Bus) -> None:
@@ -199,7 +199,7 @@ def test_a_board_that_restarts_repeatedly_shows_its_restarts(bus: Bus) -> None:
 def test_the_will_of_the_living_session_is_believed(bus: Bus) -> None:
     online(bus)
     bus.say(5, "state", boards.will())
-    assert bus.level(6) is Level.OFFLINE
+    assert bus.level(6) is BoardLevel.OFFLINE
     assert bus.row(6).why == ("connection-lost", "last health 6 s ago")
 
 
@@ -208,10 +208,10 @@ def test_an_alarm_counts_only_while_online_with_its_session(bus: Bus) -> None:
     bus.say(1, "alarm/disk-low", boards.alarm("3 MB"))
     bus.say(1, "alarm/overheating", boards.alarm("84 °C", severity="critical"))
     bus.say(1, "alarm/throttled", boards.alarm("of an earlier session", session="s0"))
-    assert bus.level(2) is Level.CRITICAL
+    assert bus.level(2) is BoardLevel.CRITICAL
     assert [name for name, _ in bus.row(2).alarms] == ["overheating", "disk-low"]
     bus.say(3, "alarm/overheating", b"")
-    assert bus.level(4) is Level.DEGRADED
+    assert bus.level(4) is BoardLevel.DEGRADED
     bus.say(5, "state", boards.will())
     assert bus.row(6).alarms == ()
 
@@ -235,18 +235,18 @@ def test_an_unreadable_document_is_reported_and_the_one_before_stays(bus: Bus, t
     online(bus)
     bus.say(1, topic, b"\x00garbage")
     row = bus.row(2)
-    assert row.level is Level.DEGRADED
+    assert row.level is BoardLevel.DEGRADED
     assert row.state is not None
     assert row.health is not None
     assert row.why[0].startswith(f"{topic} cannot be read: ")
     good = {"state": boards.state(), "health": boards.health(2), "info": boards.info()}
     bus.say(3, topic, good.get(topic, b""))
-    assert bus.level(4) is Level.OK
+    assert bus.level(4) is BoardLevel.OK
 
 
 def test_an_unreadable_document_alone_makes_an_unknown_board(bus: Bus) -> None:
     bus.say(0, "health", b"42", retained=True)
-    assert bus.level(5) is Level.UNKNOWN
+    assert bus.level(5) is BoardLevel.UNKNOWN
 
 
 def test_the_worst_board_comes_first_then_by_name(bus: Bus) -> None:
