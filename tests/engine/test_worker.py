@@ -214,7 +214,7 @@ def test_output_that_is_no_event_ends_the_worker(
     worker = Worker("echo:")
 
     assert worker.wait_for(WorkerExited).returncode == -signal.SIGKILL
-    assert "wrote no event: b'hello" in caplog.text
+    assert "wrote a line that is no event: b'hello" in caplog.text
     worker.process.stop(WAIT_S)
 
 
