@@ -152,7 +152,12 @@ class Agent:
 
     def _step(self) -> None:
         now = time.monotonic()
-        due_at = (self._status.due_at, self._dispatcher.next_wake_up_at(), self._supervisor.restart_at)
+        due_at = (
+            self._status.due_at,
+            self._dispatcher.next_wake_up_at(),
+            self._supervisor.restart_at,
+            self._commands.drain_ends_at,
+        )
         event = self._inbox.take(min([now + MAX_WAIT_S, *(at for at in due_at if at is not None)]) - now)
         now = time.monotonic()
         try:
