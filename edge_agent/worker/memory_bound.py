@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 # Added to what the worker has asked for when it is ready: half of the board's free memory, within these bounds.
-# Answers need less than that, see `python -m rigs.quality.growth`.
+# Answers need less than that.
 MARGIN_MB = (64.0, 256.0)
 # A shorter excess is a peak, not growth.
 LASTING_S = 3.0
