@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 from edge_agent.tools.demo.broker import free_port
 from rigs.deploy.roots import RELEASES, Board, image
@@ -121,32 +121,14 @@ class SshBoard(Board):
         return {path for path in found if not re.fullmatch(r"/etc/.*(-|\.lock)", path)}
 
 
-class Reached(Protocol):
-    """port: of 127.0.0.1, where its ssh server listens."""
-
-    name: str
-    port: int
-
-
 class Fleet:
     """The technician's side: a copy of `ansible/` with an inventory of these boards.
 
-    missing: names of boards that cannot be reached. broker_host: the broker's name on the boards.
+    missing: names of boards that cannot be reached.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        boards: Sequence[Reached],
-        broker: Broker,
-        missing: tuple[str, ...] = (),
-        *,
-        architecture: str = "x86_64",
-        broker_host: str = "localhost",
-    ) -> None:
+    def __init__(self, folder: Path, boards: Sequence[SshBoard], broker: Broker, missing: tuple[str, ...] = ()) -> None:
         self.folder = folder
-        self._architecture = architecture
-        self._broker_host = broker_host
         self.boards = boards
         self._broker = broker
         self._missing = missing
@@ -174,7 +156,7 @@ class Fleet:
         (self.plant / "hosts.yml").write_text(
             f"boards:\n  hosts:\n{''.join(lines)}{told}    ansible_ssh_common_args: {options}\n", "utf-8"
         )
-        self.edit("host: broker.example", f"host: {self._broker_host}\n  port: {self._broker.port}")
+        self.edit("host: broker.example", f"host: localhost\n  port: {self._broker.port}")
         self.use_bundle(bundle)
         python = f"python{RELEASES[RELEASE].python}"
         if python in RELEASES[RELEASE].python_packages:
@@ -203,7 +185,7 @@ class Fleet:
         path.write_text(text, "utf-8")
 
     def use_wheelhouse(self, wheelhouse: Path) -> None:
-        link = self.repository / "dist" / "wheelhouse" / self._architecture
+        link = self.repository / "dist" / "wheelhouse" / "x86_64"
         link.unlink(missing_ok=True)
         link.symlink_to(wheelhouse)
 

@@ -72,7 +72,6 @@ def test_training_names_the_packages_that_it_lacks(monkeypatch: pytest.MonkeyPat
         ("rigs.bench", ["nowhere"]),
         ("rigs.bench.compare", ["nowhere"]),
         ("rigs.bench.calibration_error", ["nowhere"]),
-        ("rigs.arm.instructions", ["nowhere"]),
     ],
 )
 def test_what_a_rig_cannot_run_is_refused(
