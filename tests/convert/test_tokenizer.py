@@ -211,7 +211,7 @@ def test_an_id_in_tokenizer_config_that_contradicts_tokenizer_json_is_refused(fi
 
 
 def golden() -> list[dict[str, Any]]:
-    """Made by rigs/parity/golden_tokens.py."""
+    """How Hugging Face's `tokenizers` reads texts with the demonstration model's vocabulary."""
     found: list[dict[str, Any]] = json.loads((Path(__file__).parent / "golden_tokens.json").read_text("utf-8"))
     return found
 

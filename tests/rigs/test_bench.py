@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent.models.bundle import MODEL_FILE
 from rigs.bench import __main__ as widths
-from rigs.bench import calibration_error, compare, overload, revival
+from rigs.bench import compare, overload
 from rigs.bench.agent import in_parallel, running_agent, workload_tasks
 from rigs.bench.rounds import Limits, Measured, Rounds, Run, Sides, document
 from rigs.bench.verdict import at_equal_text, ratios, row, rows, table
@@ -66,8 +66,6 @@ def test_all_parts_of_the_comparison_run(model: Path, tmp_path: Path) -> None:
     [
         (widths, ["{model}", "--clients", "1,2", "--rounds", "1", "--requests", "4"], "classify"),
         (overload, ["echo:step_ms=20", "--seconds", "2"], "capacity"),
-        (revival, ["{model}", "--kills", "1", "--age", "0"], "noticed"),
-        (calibration_error, ["{model}", "--rows", "8"], "expected calibration error"),
     ],
 )
 def test_a_benchmark_runs_and_shows_its_table(

@@ -66,12 +66,10 @@ def test_training_names_the_packages_that_it_lacks(monkeypatch: pytest.MonkeyPat
         ("rigs.deploy", ["nowhere"]),
         ("rigs.real_model", ["nowhere"]),
         ("rigs.parity", ["nowhere"]),
-        ("rigs.parity.cost", ["nowhere"]),
         ("rigs.quality", ["nowhere"]),
         ("rigs.quality.memory", ["nowhere"]),
         ("rigs.bench", ["nowhere"]),
         ("rigs.bench.compare", ["nowhere"]),
-        ("rigs.bench.calibration_error", ["nowhere"]),
     ],
 )
 def test_what_a_rig_cannot_run_is_refused(
