@@ -7,109 +7,100 @@ on any difference that is not explained in comparison.py. The first run download
 import argparse
 import json
 import shutil
-import subprocess
 import sys
-import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from convert.quantize.recipe import Quantization
 from rigs.machine import checkpoint_path
+from rigs.parity.comparison import Comparison, compare
+from rigs.parity.upstream import Upstream, sample_hash
+from rigs.parity.variants import VARIANTS, write_variant
 from tests.convert.gguf_reading import read_gguf
 from tests.convert.native_quantizer import quantize_natively
-
-from .comparison import Comparison, compare
-from .tokenization import sample_hash
-from .upstream import Upstream
-from .variants import VARIANTS, write_variant
+from tests.helpers.llama_sources import run_program
 
 PLAIN = (Quantization.BF16, Quantization.F16)
+QUANTIZED = tuple(kind for kind in Quantization if kind not in (*PLAIN, Quantization.AUTO))
 ROW = "{:34} {:>8} {:>14} {:>6} {:>6} {:>9} {:>9}  {}"
+
+
+class Parity:
+    """Converts with both programs into `out`, compares the files and prints a row for each pair."""
+
+    def __init__(self, upstream: Upstream, out: Path) -> None:
+        self._upstream = upstream
+        self._out = out
+        self._ours, self._theirs = out / "ours" / "model.gguf", out / "theirs.gguf"
+        self.comparisons: list[Comparison] = []
+
+    def plain(self, form: str, checkpoint: Path, kind: Quantization) -> None:
+        facts = convert(checkpoint, self._out / "ours", kind)
+        self._upstream.convert(checkpoint, self._theirs, kind.value)
+        self._report(f"{kind.value} {form} / convert_hf_to_gguf", self._compared(), facts)
+
+    def variant(self, name: str, checkpoint: Path) -> None:
+        """The keys of a checkpoint of another form, and what llama.cpp makes of its vocabulary."""
+        write_variant(checkpoint, self._out / name, VARIANTS[name])
+        facts = convert(self._out / name, self._out / "ours", Quantization.BF16)
+        self._upstream.convert(self._out / name, self._theirs, "bf16", vocab_only=True)
+        comparison = self._compared(with_tensors=False)
+        pre = read_gguf(self._ours).values()["tokenizer.ggml.pre"]
+        found = sample_hash(self._ours, self._upstream.sample_text())
+        if found not in self._upstream.sample_hashes(pre):
+            comparison.differences.append(f"llama.cpp tokenizes upstream's sample to {found}, not to a hash of {pre}")
+        self._report(f"keys of {name} / convert_hf_to_gguf", comparison, facts)
+
+    def quantized(self, checkpoint: Path, source: Path, kind: Quantization) -> None:
+        facts = convert(checkpoint, self._out / "ours", kind)
+        quantize_natively(source, self._theirs, kind.file_type)
+        self._report(f"{kind.value} / llama_model_quantize", self._compared(), facts)
+
+    def _compared(self, *, with_tensors: bool = True) -> Comparison:
+        return compare(read_gguf(self._ours), read_gguf(self._theirs), with_tensors=with_tensors)
+
+    def _report(self, case: str, found: Comparison, facts: dict[str, float]) -> None:
+        self.comparisons.append(found)
+        counts = (found.tensors, found.tensor_bytes, found.keys, len(found.differences))
+        cost = (f"{facts['seconds']:.1f}", f"{facts['peak_rss_bytes'] / 1e6:.0f}")
+        print(ROW.format(case, *counts, *cost, "DIFFERENT" if found.differences else "equal"), flush=True)
+        for difference in found.differences[:10]:
+            print(f"    {difference}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.parity", description=__doc__)
     parser.add_argument("checkpoint", type=checkpoint_path, help="checkpoint in one file")
-    parser.add_argument("--sharded", type=Path, help="the same checkpoint in shards")
-    parser.add_argument(
-        "--work", type=Path, default=Path("build/parity"), help="working folder (default: build/parity)"
-    )
-    parser.add_argument(
-        "--python", type=Path, help="interpreter with torch and transformers, instead of a new environment"
-    )
+    parser.add_argument("--sharded", type=checkpoint_path, help="the same checkpoint in shards")
+    parser.add_argument("--work", type=Path, default=Path("build/parity"), help="default: %(default)s")
+    parser.add_argument("--python", type=Path, help="one with torch and transformers, instead of a new environment")
     parser.add_argument("--skip-plain", action="store_true", help="leave out the unquantized types")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     given = parser.parse_args()
-    out = given.work / "out"
+    out: Path = given.work / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    upstream = Upstream(given.work, given.python)
-    rows: list[dict[str, Any]] = []
-
-    def report(name: str, comparison: Comparison, facts: dict[str, Any]) -> None:
-        measured = {field: facts[field] for field in ("seconds", "peak_rss_bytes")}
-        rows.append({"case": name, **asdict(comparison), **measured})
-        if given.json:
-            return
-        if len(rows) == 1:
-            print(ROW.format("case", "tensors", "bytes equal", "keys", "diffs", "seconds", "peak MB", "result"))
-        counts = (comparison.tensors, comparison.tensor_bytes, comparison.keys, len(comparison.differences))
-        verdict = "DIFFERENT" if comparison.differences else "equal"
-        print(
-            ROW.format(name, *counts, f"{facts['seconds']:.1f}", facts["peak_rss_bytes"] // 10**6, verdict), flush=True
-        )
-        for difference in comparison.differences[:10]:
-            print(f"    {difference}")
-
+    parity = Parity(Upstream(given.work, given.python), out)
+    print(ROW.format("case", "tensors", "bytes equal", "keys", "diffs", "seconds", "peak MB", "result"))
     for form, checkpoint in (("whole", given.checkpoint), ("sharded", given.sharded)):
-        if checkpoint is None:
-            continue
-        for quantization in () if given.skip_plain else PLAIN:
-            kind = quantization.value
-            facts = _convert(checkpoint, out / "ours", kind)
-            upstream.convert(checkpoint, out / "theirs.gguf", kind)
-            comparison = compare(read_gguf(out / "ours" / "model.gguf"), read_gguf(out / "theirs.gguf"))
-            report(f"{kind} {form} / convert_hf_to_gguf", comparison, facts)
-    for name, change in VARIANTS.items():
-        write_variant(given.checkpoint, out / name, change)
-        facts = _convert(out / name, out / "ours", "bf16")
-        upstream.convert(out / name, out / "theirs.gguf", "bf16", vocab_only=True)
-        comparison = compare(read_gguf(out / "ours" / "model.gguf"), read_gguf(out / "theirs.gguf"), with_tensors=False)
-        pre = read_gguf(out / "ours" / "model.gguf").values()["tokenizer.ggml.pre"]
-        found = sample_hash(out / "ours" / "model.gguf", upstream.sample_text())
-        if found not in upstream.sample_hashes(pre):
-            comparison.differences.append(f"llama.cpp tokenizes upstream's sample to {found}, not to a hash of {pre}")
-        report(f"keys of {name} / convert_hf_to_gguf", comparison, facts)
-    _convert(given.checkpoint, out / "source", "bf16")
-    for quantization in (kind for kind in Quantization if kind is not Quantization.AUTO):
-        if quantization in PLAIN:
-            continue
-        facts = _convert(given.checkpoint, out / "ours", quantization.value)
-        quantize_natively(out / "source" / "model.gguf", out / "theirs.gguf", quantization.file_type)
-        comparison = compare(read_gguf(out / "ours" / "model.gguf"), read_gguf(out / "theirs.gguf"))
-        report(f"{quantization.value} / llama_model_quantize", comparison, facts)
+        for kind in () if checkpoint is None or given.skip_plain else PLAIN:
+            parity.plain(form, checkpoint, kind)
+    for name in VARIANTS:
+        parity.variant(name, given.checkpoint)
+    convert(given.checkpoint, out / "source", Quantization.BF16)
+    for kind in QUANTIZED:
+        parity.quantized(given.checkpoint, out / "source" / "model.gguf", kind)
     shutil.rmtree(out)
-    explained = sorted({text for row in rows for text in row["explained"]})
-    is_equal = not any(row["differences"] for row in rows)
-    if given.json:
-        print(json.dumps({"equal": is_equal, "rows": rows}, indent=1))
-    else:
-        print("\nintended differences:", *explained, sep="\n    ")
-        print("equal" if is_equal else "DIFFERENT")
+    explained = sorted({text for one in parity.comparisons for text in one.explained})
+    print("\nintended differences:", *explained, sep="\n    ")
+    is_equal = not any(one.differences for one in parity.comparisons)
+    print("equal" if is_equal else "DIFFERENT")
     return 0 if is_equal else 1
 
 
-def _convert(checkpoint: Path, bundle: Path, kind: str) -> dict[str, Any]:
-    """Runs the converter as a process of its own, with its own peak memory."""
-    command = [sys.executable, "-m", "convert", str(checkpoint), "--out", str(bundle), "--type", kind]
-    command += ["--force", "--json", "--no-canaries"]
-    started = time.monotonic()
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise SystemExit(f"{' '.join(command)}\nfailed with {result.returncode}: {result.stderr}")
-    facts: dict[str, Any] = json.loads(result.stdout)
-    return facts | {"seconds": time.monotonic() - started}
+def convert(checkpoint: Path, bundle: Path, kind: Quantization) -> dict[str, float]:
+    """In a process of its own, whose peak memory is its own. Raises SystemExit if it fails."""
+    command = [sys.executable, "-m", "convert", str(checkpoint), "--out", str(bundle), "--type", kind.value]
+    facts: dict[str, float] = json.loads(run_program([*command, "--force", "--json", "--no-canaries"]))
+    return facts
 
 
 if __name__ == "__main__":

@@ -6,12 +6,9 @@ from typing import Any
 from tests.convert.gguf_reading import Gguf
 
 # Keys of `general.*` where the difference is intended, and why. Any other difference is a fault.
-EXPLAINED = {
+_GUESSED = "upstream guesses it from the folder's name; not reproducible, so not written"
+EXPLAINED = {f"general.{name}": _GUESSED for name in ("basename", "finetune", "version", "organization")} | {
     "general.name": "upstream takes it from the folder's name, ours from --name or the checkpoint",
-    "general.basename": "upstream guesses it from the folder's name; not reproducible, so not written",
-    "general.finetune": "upstream guesses it from the folder's name; not reproducible, so not written",
-    "general.version": "upstream guesses it from the folder's name; not reproducible, so not written",
-    "general.organization": "upstream guesses it from the folder's name; not reproducible, so not written",
     "general.size_label": "upstream guesses it from the folder's name where it can, ours is always counted",
 }
 

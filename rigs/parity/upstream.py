@@ -1,10 +1,14 @@
 """Upstream's converter, taken from the llama-cpp-python source package and run in an environment of its own."""
 
 import ast
+import hashlib
 import os
 import re
 from pathlib import Path
 
+import llama_cpp
+
+from tests.convert.native_quantizer import silence_llama_cpp
 from tests.helpers.llama_sources import fetch_sources, make_environment, run_program
 
 # Upstream's own pins (its requirements folder) where they matter for the result; torch only carries bytes.
@@ -25,17 +29,12 @@ class Upstream:
         self._root = fetch_sources(work) / "vendor" / "llama.cpp"
         self._python = python if python is not None else make_environment(work / "venv", REQUIREMENTS)
 
-    def command(self, checkpoint: Path, target: Path, out_type: str) -> tuple[list[str], dict[str, str]]:
-        """What converts to the GGUF file `target`, and the environment that it takes."""
-        script = self._root / "convert_hf_to_gguf.py"
-        command = [str(self._python), str(script), "--outtype", out_type, "--outfile", str(target), str(checkpoint)]
-        gguf = {"PYTHONPATH": str(self._root / "gguf-py")}
-        return command, os.environ | gguf | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-
     def convert(self, checkpoint: Path, target: Path, out_type: str, *, vocab_only: bool = False) -> None:
         """Write the GGUF file `target`; raises with the converter's last output if it fails."""
-        command, environment = self.command(checkpoint, target, out_type)
-        run_program(command + ["--vocab-only"] * vocab_only, environment)
+        script = self._root / "convert_hf_to_gguf.py"
+        command = [str(self._python), str(script), "--outtype", out_type, "--outfile", str(target), str(checkpoint)]
+        own = {"PYTHONPATH": str(self._root / "gguf-py"), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        run_program(command + ["--vocab-only"] * vocab_only, os.environ | own)
 
     def sample_text(self) -> str:
         """The text that upstream tokenizes to recognise a pre-tokenizer."""
@@ -54,3 +53,14 @@ class Upstream:
 
     def _recogniser(self) -> str:
         return (self._root / "conversion" / "base.py").read_text("utf-8")
+
+
+def sample_hash(model: Path, text: str) -> str:
+    """Hex SHA-256 of the printed list of token ids of `text`, as upstream's converter hashes it."""
+    silence_llama_cpp()
+    vocabulary = llama_cpp.Llama(str(model), vocab_only=True, verbose=False)
+    try:
+        ids = vocabulary.tokenize(text.encode("utf-8"), add_bos=True, special=False)
+    finally:
+        vocabulary.close()
+    return hashlib.sha256(str(ids).encode()).hexdigest()
