@@ -197,13 +197,12 @@ def _add_diag(parser: _Parser) -> None:
     _add_config(parser)
     out_help = "default: edge-diag-<device>-<time>.tar.gz in this folder"
     parser.add_argument("--out", type=Path, metavar="FILE", help=out_help)
-    parser.add_argument("--json", action="store_true", help="print the contents as one JSON object")
 
 
 def _diag(options: argparse.Namespace) -> int:
-    from edge_agent.tools.diag.diag import diag
+    from edge_agent.tools.diag import diag
 
-    return diag(options.config, options.out, as_json=options.json)
+    return diag(options.config, options.out)
 
 
 def _add_probe(parser: _Parser) -> None:
