@@ -247,7 +247,8 @@ class Agent:
         if limits.level is not before.level:
             log.warning("governor level=%s: %s", limits.level.name.lower(), limits.reason or "there are no limits")
             self._status.publish_health()
-        self._supervisor.check_memory(reading.memory.available_mb, now)
+        if self._dispatcher.is_idle:
+            self._supervisor.replace_outgrown(now)
 
     def _on_ready(self, ready: Ready, now: float) -> None:
         replaced = self._supervisor.became_ready(ready, now)
@@ -298,15 +299,13 @@ class Agent:
 
     def _on_worker_exited(self, event: WorkerExited, now: float) -> None:
         end = self._supervisor.ended(event, now)
-        self._dispatcher.worker_lost(end.how, now, ready_at=end.ready_at, is_blameless=end.is_outgrown)
-        if not self._model_switch.is_holding:
-            self._dispatcher.release(now)
+        self._dispatcher.worker_lost(end.how, now, ready_at=end.ready_at)
         if not self._supervisor.has_given_up:
             self._publish_worker_end(end, now)
 
     def _publish_worker_end(self, end: WorkerEnd, now: float) -> None:
         """The worker is started again."""
-        self._status.alarms.worker_ended(end.how, now, is_out_of_memory=end.is_out_of_memory)
+        self._status.alarms.worker_ended(end.how, now)
         self._status.publish_health()
         if self._presence.state is State.OFFLINE:
             self._status.publish_state(State.OFFLINE, f"model-load-failed: {end}; the worker is started again")
@@ -318,8 +317,6 @@ class Agent:
         if self._delivery.store.has_earlier:  # the database could not be opened at the start
             self._dispatcher.recover(moment(now))
         self._dispatcher.expire(now)
-        if self._supervisor.is_outgrown:
-            self._dispatcher.hold()
         owes_answer, is_former_busy = self._dispatcher.active > 0, self._dispatcher.is_former_busy
         if end := self._supervisor.watch(now, owes_answer=owes_answer, is_former_busy=is_former_busy):
             self._dispatcher.worker_delayed(ready_at=end.ready_at)

@@ -4,7 +4,6 @@ import json
 import logging
 import time
 from concurrent.futures import wait
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +11,7 @@ import pytest
 
 from edge_agent.agent import Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
-from edge_agent.core.protocol import Cancelled, Event, Loading, LoadPhase, Progress, Ready, Run
+from edge_agent.core.protocol import Cancelled, Event, Loading, LoadPhase, Progress, Ready
 from edge_agent.core.publications import Publication
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
@@ -21,12 +20,11 @@ from edge_agent.status import homeassistant
 from edge_agent.status.health import health_document
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.publisher import REFRESH_EVERY_S, REPUBLISH_AFTER_S
-from edge_agent.worker.memory_bound import LASTING_S
 from edge_agent.worker.process import EngineProcess, WorkerExited
-from edge_agent.worker.supervisor import OUTGROWN_DRAIN_S, FromWorker
+from edge_agent.worker.supervisor import FromWorker
 from tests.helpers.facts import READY
-from tests.helpers.support import BASE, config, finished, inbound, received, with_model
-from tests.helpers.workers import KILLED, FakeProcess, WorkerMemory, fake_processes
+from tests.helpers.support import BASE, config, inbound, received, with_model
+from tests.helpers.workers import KILLED, FakeProcess, fake_processes
 from tests.models.test_bundle import OTHER_WEIGHTS, bundle
 
 
@@ -374,77 +372,3 @@ def test_another_model_in_the_place_of_the_one_that_ran_is_published_once_it_ans
     # The times of the old model say nothing about the new one.
     assert forecast.expect(kind) is None
     assert agent._dispatcher._model == new.name
-
-
-class Outgrown:
-    """An agent whose worker has just outgrown its memory while it runs a request, and another one waits."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.patch = patch
-        self.agent = agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-        self.memory = WorkerMemory(patch)
-        self.process = with_worker(patch, agent, replace(READY, max_active=4))
-        agent._handle(BoardReading(), 1.0)
-        self.ask(1.0)
-        self.memory.held_mib = 1000.0
-        for second in (2.0, 2.0 + LASTING_S):
-            agent._handle(BoardReading(), second)
-            agent._tick(second)
-        self.ask(8.0)
-        agent._tick(8.0)
-
-    def ask(self, now: float) -> None:
-        payload = {"input": f"at {now}", "deadline_ms": 600_000}
-        self.agent._dispatcher.receive(inbound(f"{BASE}/infer/generate/request", payload, at=now), now)
-
-    def die(self, returncode: int, now: float) -> None:
-        """Another worker is ready at once."""
-        self.agent._handle(from_worker(self.process, WorkerExited(returncode=returncode, log_tail=())), now)
-        self.process = with_worker(self.patch, self.agent, replace(READY, max_active=4), now)
-
-    @property
-    def runs(self) -> list[int]:
-        return [command.id for command in self.process.commands if isinstance(command, Run)]
-
-
-@pytest.mark.expects_warning
-def test_a_worker_that_outgrew_its_memory_finishes_what_it_runs_and_gets_nothing_else(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    one = Outgrown(monkeypatch)
-    agent = one.agent
-    assert (one.runs, one.process.kills) == ([1], 0)
-    agent._handle(from_worker(one.process, finished(1)), 9.0)
-    agent._tick(9.0)
-    agent._tick(9.1)
-    assert (one.runs, one.process.kills) == ([1], 1)
-    # A request that comes until it is gone waits, too.
-    one.ask(9.5)
-    agent._tick(9.6)
-    assert (one.runs, agent._dispatcher.active, agent._dispatcher.waiting) == ([1], 0, 2)
-    one.die(-9, 10.0)
-    health = health_document(agent._status.health_facts(10.0))
-    assert health["worker"]["restarts"] == 1
-    assert health["worker"]["last_end"].startswith("killed by the agent: the worker holds 1049 MB ")
-    assert one.runs == [2, 3]
-
-
-@pytest.mark.expects_warning
-def test_a_replacement_for_memory_is_not_held_against_the_requests_that_ran(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Outgrown(monkeypatch)
-    now = 2.0 + LASTING_S
-    for number in range(3):
-        now += OUTGROWN_DRAIN_S + 0.1
-        one.agent._handle(from_worker(one.process, Progress()), now)
-        one.agent._tick(now)
-        assert one.process.kills == 1
-        one.die(-9, now)
-        # Both at once: neither is suspected of anything.
-        assert one.runs == [1, 2]
-        life = one.agent._supervisor._life
-        assert life is not None
-        life.outgrown_at = now if number < 2 else None
-    # A worker that ends by itself is held against them.
-    for _ in range(2):
-        one.die(-11, now)
-    assert len(one.agent._dispatcher.snapshot(now).quarantined) == 1

@@ -1,4 +1,4 @@
-"""Memory of single processes of this machine, and how often the kernel killed one for lack of memory."""
+"""Memory of single processes of this machine."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ class ProcessMemory:
     swapped_mib: float
     data_mib: float
 
+    @property
+    def held_mib(self) -> float:
+        """What cannot be read again from a file."""
+        return self.anonymous_mib + self.swapped_mib
+
 
 def resident_mb(pid: int | None = None) -> float | None:
     """Resident memory of a process (default: this one) in MB; None once it is gone."""
@@ -42,27 +47,10 @@ def process_memory(pid: int) -> ProcessMemory | None:
         return None
 
 
-def oom_kills(root: Path = Path("/")) -> int | None:
-    """How many processes the kernel killed for lack of memory: in this control group if it counts, else in the system.
-
-    None = the kernel does not report it.
-    """
-    group = re.search(r"(?m)^0::(/.*)$", _text(root / "proc/self/cgroup"))
-    events = _text(root / f"sys/fs/cgroup{group[1]}/memory.events") if group else ""
-    for text in (events, _text(root / "proc/vmstat")):
-        if found := re.search(r"(?m)^oom_kill (\d+)$", text):
-            return int(found[1])
-    return None
-
-
 def _status_kib(pid: int | None) -> dict[str, int]:
     """Empty once the process is gone; a zombie has no memory either."""
-    text = _text(Path(f"/proc/{'self' if pid is None else pid}/status"))
-    return {name: int(kib) for name, kib in re.findall(r"(?m)^(\w+):\s+(\d+) kB$", text)}
-
-
-def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        text = Path(f"/proc/{'self' if pid is None else pid}/status").read_text(encoding="utf-8")
     except OSError:
-        return ""
+        return {}
+    return {name: int(kib) for name, kib in re.findall(r"(?m)^(\w+):\s+(\d+) kB$", text)}

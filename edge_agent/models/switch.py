@@ -89,7 +89,6 @@ class _Attempt:
     allow_downgrade: bool
     parts_read: int = 0
     worker: Worker | None = None
-    is_holding: bool = False
     is_old_gone: bool = False
     recording: Future[None] | None = None
 
@@ -123,11 +122,6 @@ class ModelSwitch:
     @property
     def is_underway(self) -> bool:
         return self._attempt is not None
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether requests wait for the end of the switch."""
-        return self._attempt is not None and self._attempt.is_holding
 
     @property
     def previous(self) -> Path | None:
@@ -247,7 +241,6 @@ class ModelSwitch:
         return False
 
     def _end_old_worker(self, attempt: _Attempt) -> _Steps[None]:
-        attempt.is_holding = True
         self._dispatcher.hold()
         while self._dispatcher.active:
             yield

@@ -327,20 +327,14 @@ class Dispatcher:
         self._forecast.set_rates(ready.prefill_tok_s, ready.decode_tok_s)
         self.fill(now)
 
-    def worker_lost(
-        self, reason: str, now: float, *, ready_at: float | None = None, is_blameless: bool = False
-    ) -> None:
+    def worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:
         """The requests that ran are run once more by the next worker, and then given up.
 
         ready_at: when the next one will be ready, None = unknown. Newcomers with an earlier deadline are refused.
-        is_blameless: the requests are not the reason; their attempt does not count.
         """
         self._slots = 0
         self._ready_at = ready_at
-        lost = [request for request in self._active.values() if request.worker == self._worker]
-        for request in lost:
-            request.attempts -= is_blameless
-        self._run_again(lost, reason, now)
+        self._run_again([request for request in self._active.values() if request.worker == self._worker], reason, now)
 
     def worker_delayed(self, *, ready_at: float | None) -> None:
         """There is no worker yet where one was expected. ready_at: see `worker_lost`."""

@@ -43,7 +43,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmFacts:
-    """What alarms are found in. worker_end: the latest end in words. worker_excess: too much memory, in words.
+    """What alarms are found in. worker_end: the latest end in words.
 
     quality_fault: why the model's answers differ from the recorded ones.
     """
@@ -51,8 +51,6 @@ class AlarmFacts:
     reading: BoardReading
     worker_ends: int
     worker_end: str | None
-    oom_kills: int
-    worker_excess: str | None
     takeovers: int
     refusals: int
     quality_fault: str | None
@@ -105,18 +103,11 @@ def _memory_low(facts: AlarmFacts) -> Finding | None:
     low_mb, critical_mb = (
         min(max(share * total_mb, least_mb), most_mb) for share, least_mb, most_mb in (MEMORY_LOW, MEMORY_CRITICAL)
     )
+    if available_mb is None or available_mb >= low_mb:
+        return None
+    severity = Severity.CRITICAL if available_mb < critical_mb else Severity.WARNING
     advice = "stop other programs, lower engine.context_tokens, or use a smaller model"
-    if facts.oom_kills:
-        minutes = f"{WORKER_ENDS_WINDOW_S / 60:.0f} minutes"
-        message = f"the kernel killed the worker for lack of memory, {facts.oom_kills} times in {minutes}: {advice}"
-        return Finding(Severity.CRITICAL, message, available_mb)
-    if available_mb is not None and available_mb < low_mb:
-        severity = Severity.CRITICAL if available_mb < critical_mb else Severity.WARNING
-        return Finding(severity, f"{available_mb:.0f} MB of memory are available: {advice}", available_mb)
-    if facts.worker_excess is not None:
-        message = f"{facts.worker_excess}, so it is replaced from time to time: report this with the log"
-        return Finding(Severity.WARNING, message, available_mb)
-    return None
+    return Finding(severity, f"{available_mb:.0f} MB of memory are available: {advice}", available_mb)
 
 
 def _disk_low(facts: AlarmFacts) -> Finding | None:
@@ -249,7 +240,6 @@ class Alarms:
         self._tracked = [_Tracked(rule) for rule in ALARMS]
         self._worker_ends = _Recent(WORKER_ENDS_WINDOW_S)
         self._worker_end: str | None = None
-        self._oom_kills = _Recent(WORKER_ENDS_WINDOW_S)
         self._takeovers = _Recent(TAKEOVERS_WINDOW_S)
         self._sessions: dict[str, float] = {}
         self._refusals = _Recent(REFUSALS_WINDOW_S)
@@ -261,11 +251,9 @@ class Alarms:
         """Severity by name of the alarms that are raised."""
         return {each.rule.name: each.raised.finding.severity.value for each in self._tracked if each.raised}
 
-    def worker_ended(self, how: str, now: float, *, is_out_of_memory: bool) -> None:
+    def worker_ended(self, how: str, now: float) -> None:
         self._worker_ends.note(now)
         self._worker_end = how
-        if is_out_of_memory:
-            self._oom_kills.note(now)
 
     def client_taken_over(self, now: float) -> None:
         self._takeovers.note(now)
@@ -291,7 +279,6 @@ class Alarms:
         reading: BoardReading,
         queue_depth: int,
         overloaded_total: int,
-        worker_excess: str | None = None,
     ) -> bool:
         """Raises and clears alarms, about once a second; True if a severity has changed."""
         # A deadline that even an idle board would miss is refused too, and is no overload.
@@ -302,8 +289,6 @@ class Alarms:
             reading=reading,
             worker_ends=self._worker_ends.count(now),
             worker_end=self._worker_end,
-            oom_kills=self._oom_kills.count(now),
-            worker_excess=worker_excess,
             takeovers=self._takeovers.count(now),
             refusals=self._refusals.count(now),
             quality_fault=self._quality_fault,

@@ -137,7 +137,6 @@ def health_document(facts: HealthFacts) -> dict[str, Any]:
             "available_mb": memory.available_mb,
             "agent_rss_mb": facts.agent_rss_mb,
             "worker_rss_mb": worker.resident_mb,
-            "worker_bound_mb": _rounded(worker.memory_bound_mb, 1),
             "swap_used_mb": memory.swap_used_mb,
             "cgroup_controller": memory.has_cgroup_controller,
         },

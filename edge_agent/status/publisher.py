@@ -177,7 +177,6 @@ class StatusPublisher:
             reading=self._monitor.latest(now),
             queue_depth=requests.depth,
             overloaded_total=requests.totals.overloaded_total,
-            worker_excess=self._supervisor.snapshot(now).memory_excess,
         )
         if has_changed:
             self.publish_health()

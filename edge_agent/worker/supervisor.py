@@ -6,12 +6,13 @@ It decides about processes only; the agent decides what their ends mean for requ
 from __future__ import annotations
 
 import logging
+import math
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from edge_agent.board.process import oom_kills, process_memory, resident_mb
+from edge_agent.board.process import process_memory, resident_mb
 from edge_agent.core.background import in_background
 from edge_agent.core.config import Config
 from edge_agent.core.errors import end_of_log, how_ended
@@ -36,7 +37,6 @@ from edge_agent.core.protocol import (
     TaskPrefix,
 )
 from edge_agent.worker.client import Worker
-from edge_agent.worker.memory_bound import MemoryBound
 from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
 from edge_agent.worker.throughput import Throughput
 
@@ -46,8 +46,10 @@ log = logging.getLogger(__name__)
 RESTART_AFTER_S = (1.0, 30.0)
 # A worker that was ready for longer is restarted at once.
 STABLE_AFTER_S = 60.0
-# A worker that holds too much memory may finish what it runs for this long.
-OUTGROWN_DRAIN_S = 120.0
+# What a worker may hold beyond all that it asked for until it was ready. Answers need less: `rigs.quality.growth`.
+GROWTH_MIB = 256.0
+# A worker that holds more is replaced at most this often, so that a bound that is too small does not stop the service.
+REPLACED_EVERY_S = 3600.0
 # Requests count from 1. One canary runs at a time.
 _CANARY_ID = 0
 
@@ -81,15 +83,11 @@ class WorkerEnd:
     """How a worker ended, or why it could not be started. log: its last words on one line.
 
     ready_at: when the next one is likely to answer; None = unknown, or there will be none.
-    is_out_of_memory: the kernel killed a process of the service for lack of memory.
-    is_outgrown: the agent replaced it for its memory; no request is to blame.
     """
 
     how: str
     log: str = ""
     ready_at: float | None = None
-    is_out_of_memory: bool = False
-    is_outgrown: bool = False
 
     def __str__(self) -> str:
         return f"{self.how}: {self.log}" if self.log else self.how
@@ -100,8 +98,7 @@ class WorkerFacts:
     """The worker in force and its model at one moment. None = unknown, or there is none.
 
     ready: what the worker reported, while one answers. last_end: how the worker before ended.
-    silent_s: time since its last event. memory_bound_mb: memory at which it is replaced.
-    memory_excess: too much memory, in words.
+    silent_s: time since its last event.
     """
 
     ready: Ready | None
@@ -110,23 +107,23 @@ class WorkerFacts:
     last_end: str | None
     silent_s: float | None
     resident_mb: float | None
-    memory_bound_mb: float | None
-    memory_excess: str | None
     throughput: Throughput
 
 
 @dataclass(slots=True)
 class _Life:
-    """One worker process in force: loading, then ready; dying once it is killed. started_at: None = it was adopted."""
+    """One worker process in force: loading, then ready; dying once it is killed.
+
+    started_at: None = it was adopted. most_mib: memory that it may need; None = unknown.
+    """
 
     process: EngineProcess
     heard_at: float
-    oom_kills_before: int | None
     started_at: float | None = None
     load_phase: LoadPhase = LoadPhase.PROGRAM
     ready: Ready | None = None
     ready_at: float = 0.0
-    outgrown_at: float | None = None
+    most_mib: float | None = None
     killed_for: str | None = None
     killed_at: float = 0.0
 
@@ -146,20 +143,10 @@ class _Life:
         return None
 
     def end(self, event: WorkerExited, ready_at: float | None) -> WorkerEnd:
-        how, is_out_of_memory = how_ended(event.returncode), False
-        if event.returncode == -signal.SIGKILL:
-            before, after = self.oom_kills_before, oom_kills()
-            if self.killed_for is not None:
-                how = f"killed by the agent: {self.killed_for}"
-            elif before is not None and after is not None and after > before:
-                how, is_out_of_memory = f"{how}, the kernel was out of memory", True
-        return WorkerEnd(
-            how=how,
-            log=end_of_log(event.log_tail),
-            ready_at=ready_at,
-            is_out_of_memory=is_out_of_memory,
-            is_outgrown=self.killed_for is not None and self.outgrown_at is not None,
-        )
+        how = how_ended(event.returncode)
+        if self.killed_for is not None and event.returncode == -signal.SIGKILL:
+            how = f"killed by the agent: {self.killed_for}"
+        return WorkerEnd(how=how, log=end_of_log(event.log_tail), ready_at=ready_at)
 
 
 WorkerEvent = Event | WorkerExited | CanaryAnswered | FormerWorkerExited
@@ -188,7 +175,6 @@ class Supervisor:
         # The first worker found the model unusable; another one would, too.
         self.has_given_up = False
         self.throughput = Throughput()
-        self._memory = MemoryBound()
         self._config = config
         self._prefixes = prefixes
         self._deliver = deliver
@@ -202,6 +188,7 @@ class Supervisor:
         self._replaced: Model | None = None
         self._are_restarts_paused = False
         self._pause_s = RESTART_AFTER_S[0]
+        self._outgrown_at = -math.inf
         # From the start of a process to its first answer; None = no worker was ever ready.
         self._reload_s: float | None = None
 
@@ -222,11 +209,6 @@ class Supervisor:
         """Whether the worker that a switch replaced is still there."""
         return self._former is not None
 
-    @property
-    def is_outgrown(self) -> bool:
-        """Whether the worker holds too much memory and is replaced as soon as it is idle."""
-        return self._life is not None and self._life.outgrown_at is not None
-
     def snapshot(self, now: float) -> WorkerFacts:
         return WorkerFacts(
             ready=self.ready,
@@ -235,8 +217,6 @@ class Supervisor:
             last_end=None if self.last_end is None else self.last_end.how,
             silent_s=self.silent_s(now),
             resident_mb=None if self.ready is None else resident_mb(self.ready.pid),
-            memory_bound_mb=self._memory.bound_mb,
-            memory_excess=self._memory.excess,
             throughput=replace(self.throughput),
         )
 
@@ -257,12 +237,11 @@ class Supervisor:
         )
         process.start()
         log.info("worker pid=%s loads %s; its steps are measured if they never were", process.pid, self.model.path)
-        self._begin(_Life(process, heard_at=now, oom_kills_before=oom_kills(), started_at=now))
+        self._begin(_Life(process, heard_at=now, started_at=now))
 
     def _begin(self, life: _Life) -> None:
         self._life = life
         self.restart_at = self._checking = None
-        self._memory.reset()
 
     def load_command(self, model: Model, *, is_restart: bool = False) -> Load:
         """Has a worker load this model for the tasks of now."""
@@ -314,6 +293,8 @@ class Supervisor:
         """The model answers. Gives the model that answered before, if other files have been put in its place."""
         assert self._life is not None
         self._life.ready, self._life.ready_at = ready, now
+        memory = process_memory(ready.pid)
+        self._life.most_mib = None if memory is None else memory.data_mib + GROWTH_MIB
         self.throughput.worker_started()
         started_at = self._life.started_at
         # Includes the start of the process, which takes seconds on a board.
@@ -340,18 +321,17 @@ class Supervisor:
             self._schedule(now)
         return end
 
-    def check_memory(self, available_mb: float | None, now: float) -> None:
-        """To be called once a second. available_mb: free on the board; None = unknown."""
+    def replace_outgrown(self, now: float) -> None:
+        """Ends a worker that leaks, before it takes the board's memory. To be called while nothing runs or waits."""
         life = self._life
-        if life is None or life.ready is None or life.killed_for is not None or life.outgrown_at is not None:
+        if life is None or life.ready is None or life.most_mib is None or now - self._outgrown_at < REPLACED_EVERY_S:
             return
         memory = process_memory(life.ready.pid)
-        if memory is None:
-            return
-        used_mb, asked_mb = (1.048576 * mib for mib in (memory.anonymous_mib + memory.swapped_mib, memory.data_mib))
-        if self._memory.observe(used_mb, asked_mb, available_mb, now):
-            life.outgrown_at = now
-            log.warning("%s: it is replaced when it has finished what it runs", self._memory.excess)
+        if memory is not None and memory.held_mib > life.most_mib:
+            self._outgrown_at = now
+            life.kill(
+                f"the worker holds {memory.held_mib:.0f} MiB and should need at most {life.most_mib:.0f} MiB", now
+            )
 
     def watch(self, now: float, *, owes_answer: bool, is_former_busy: bool) -> WorkerEnd | None:
         """To be called several times a second: starts a worker that is due and kills one that hangs or is not needed.
@@ -365,11 +345,8 @@ class Supervisor:
                 return self._restart(now, self._checking)
             if self.restart_at is not None and now >= self.restart_at:
                 return self._restart(now)
-        if (life := self._life) is not None:
-            if (reason := life.silence(now, owes_answer=owes_answer)) is not None:
-                life.kill(reason, now)
-            elif life.outgrown_at is not None and (not owes_answer or now - life.outgrown_at >= OUTGROWN_DRAIN_S):
-                life.kill(self._memory.excess or "it holds too much memory", now)
+        if (life := self._life) is not None and (reason := life.silence(now, owes_answer=owes_answer)) is not None:
+            life.kill(reason, now)
         return None
 
     def _restart(self, now: float, checked: Future[Model] | None = None) -> WorkerEnd | None:
@@ -423,7 +400,7 @@ class Supervisor:
         """A worker that has loaded this model is in force. The one before it becomes the former worker."""
         self.retire()
         self.model, self._replaced, self._pause_s = model, None, RESTART_AFTER_S[0]
-        self._begin(_Life(worker.process, heard_at=now, oom_kills_before=oom_kills()))
+        self._begin(_Life(worker.process, heard_at=now))
         worker.hand_over(lambda event: self._deliver(FromWorker(worker.process, event)))
         self.became_ready(ready, now)
         self.set_prefixes(self._prefixes)

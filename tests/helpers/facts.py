@@ -57,8 +57,6 @@ def worker_facts(**fields: Any) -> WorkerFacts:
         "last_end": None,
         "silent_s": 0.5,
         "resident_mb": None,
-        "memory_bound_mb": None,
-        "memory_excess": None,
         "throughput": Throughput(),
     }
     return WorkerFacts(**{**known, **fields})

@@ -246,7 +246,7 @@ def test_where_memory_is_short_or_unknown_the_old_worker_finishes_and_ends_first
     for name in "abc":
         board.desk.ask({"input": name, "id": name})
     board.ask("new")
-    board.tick_until(lambda: board.switch.is_holding, 2.0)
+    board.tick_until(lambda: board.dispatcher._is_held, 2.0)
     for number in (1, 2):
         board.say(board.old, finished(number), 3.0)
     assert board.runs(board.old) == [1, 2]  # the third waits

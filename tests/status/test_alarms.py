@@ -66,7 +66,6 @@ class Bus:
         session: str = "s1",
         depth: int = 0,
         refused_each: int = 0,
-        worker_excess: str | None = None,
     ) -> Bus:
         for _ in range(round(seconds)):
             before = self.alarms.severities
@@ -77,7 +76,6 @@ class Bus:
                 reading=board,
                 queue_depth=depth,
                 overloaded_total=self.refused,
-                worker_excess=worker_excess,
             )
             after = self.alarms.severities
             assert has_changed == (before != after)
@@ -125,7 +123,7 @@ def test_what_the_board_reads_raises_its_alarm(bus: Bus, board: BoardReading, ra
 
 def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     for now in (100.0, 101.0, 102.0):
-        bus.alarms.worker_ended("exit code 1", now, is_out_of_memory=False)
+        bus.alarms.worker_ended("exit code 1", now)
     bus.alarms.client_taken_over(100.0)
     bus.alarms.set_quality_fault("canary 3 differs: go back")
     throttle = Throttle(now=True, causes=(ThrottleCause.THERMAL,), undervoltage_now=True)
@@ -253,28 +251,13 @@ def test_an_alarm_that_comes_again_has_a_begin_of_its_own(bus: Bus, monkeypatch:
 
 def test_a_worker_that_dies_again_and_again(bus: Bus) -> None:
     for now in (100.0, 100.0):
-        bus.alarms.worker_ended("exit code 1", now, is_out_of_memory=False)
+        bus.alarms.worker_ended("exit code 1", now)
     assert bus.run(1).retained == {}
-    bus.alarms.worker_ended("killed by SIGKILL", 101.0, is_out_of_memory=False)
+    bus.alarms.worker_ended("killed by SIGKILL", 101.0)
     message = bus.run(1).retained["worker-crash-loop"]["message"]
     assert message.startswith("the worker ended 3 times within 10 minutes, at last killed by SIGKILL: ")
     assert bus.run(590).alarms.severities == {"worker-crash-loop": "critical"}
     assert bus.run(20).retained == {}
-
-
-def test_memory_is_low_where_the_kernel_killed_the_worker_for_it(bus: Bus) -> None:
-    bus.alarms.worker_ended("killed by SIGKILL, the kernel was out of memory", 100.0, is_out_of_memory=True)
-    alarm = bus.run(11).retained["memory-low"]
-    assert alarm["severity"] == "critical"
-    assert alarm["message"].startswith("the kernel killed the worker for lack of memory, 1 times in 10 minutes: ")
-    assert bus.run(800).retained == {}
-
-
-def test_a_worker_that_holds_too_much_memory_is_a_warning(bus: Bus) -> None:
-    bus.run(11, worker_excess="the worker holds 900 MB, 500 MB are all that it should need")
-    alarm = bus.retained["memory-low"]
-    assert alarm["severity"] == "warning"
-    assert alarm["message"].startswith("the worker holds 900 MB, ")
 
 
 def test_one_takeover_is_an_alarm_until_there_are_no_more(bus: Bus) -> None:

@@ -48,7 +48,6 @@ FIELDS: dict[str, set[str]] = {
         "available_mb",
         "agent_rss_mb",
         "worker_rss_mb",
-        "worker_bound_mb",
         "swap_used_mb",
         "cgroup_controller",
     },
@@ -105,7 +104,7 @@ def test_every_reading_of_the_board_is_published() -> None:
         memory=Memory(total_mb=8454.0, available_mb=6246.8, swap_used_mb=0.0, has_cgroup_controller=False),
         disk_free_mb=12345.6,
     )
-    worker = worker_facts(resident_mb=700.0, memory_bound_mb=756.04)
+    worker = worker_facts(resident_mb=700.0)
     document = json.loads(json.dumps(health_document(health_facts(reading=reading, worker=worker))))
     assert {name: document[name] for name in ("thermal", "power", "cpu", "memory", "disk")} == {
         "thermal": {
@@ -133,7 +132,6 @@ def test_every_reading_of_the_board_is_published() -> None:
             "available_mb": 6246.8,
             "agent_rss_mb": 30.0,
             "worker_rss_mb": 700.0,
-            "worker_bound_mb": 756.0,
             "swap_used_mb": 0.0,
             "cgroup_controller": False,
         },

@@ -14,11 +14,10 @@ from edge_agent.core.protocol import Cancelled, Event, Loading, LoadPhase, Parti
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import Record, open_in_force, write_record
 from edge_agent.requests.tasks import load_tasks, prefixes_of
-from edge_agent.worker import supervisor as supervisor_module
-from edge_agent.worker.memory_bound import LASTING_S, MARGIN_MB, PAUSE_S
 from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
 from edge_agent.worker.supervisor import (
-    OUTGROWN_DRAIN_S,
+    GROWTH_MIB,
+    REPLACED_EVERY_S,
     STABLE_AFTER_S,
     CanaryAnswered,
     FromWorker,
@@ -314,64 +313,24 @@ def test_an_end_is_described_by_its_signal_and_the_last_warnings(
     assert line.startswith(f"worker ended: {text.split(':', maxsplit=1)[0]} restart_in_s=1.0 log=")
 
 
-@pytest.mark.parametrize(
-    ("counts", "code", "how"),
-    [
-        ((3, 4), -9, "killed by SIGKILL, the kernel was out of memory"),
-        ((3, 3), -9, "killed by SIGKILL"),
-        ((None, None), -9, "killed by SIGKILL"),
-        ((3, 4), -6, "killed by SIGABRT"),
-    ],
-)
-def test_an_end_for_lack_of_memory_is_named(
-    nursery: Nursery, monkeypatch: pytest.MonkeyPatch, counts: tuple[int | None, int | None], code: int, how: str
-) -> None:
-    left = iter(counts)
-    monkeypatch.setattr(supervisor_module, "oom_kills", lambda: next(left))
-    nursery.supervisor.start(0.0)
-    end = nursery.die(1.0, WorkerExited(returncode=code, log_tail=()))
-    assert (end.how, end.is_out_of_memory) == (how, "memory" in how)
-
-
-def test_a_worker_that_outgrew_its_memory_is_replaced_when_it_is_idle(
+def test_a_worker_that_leaks_is_replaced_while_nothing_runs_and_at_most_hourly(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory, one = WorkerMemory(monkeypatch), nursery.supervisor
+    one.replace_outgrown(0.0)
     one.start(0.0)
-    one.check_memory(1e4, 0.5)
-    one.became_ready(READY, 1.0)
-    one.check_memory(1e4, 1.0)
-    assert one._memory.bound_mb == 500.0 * 1.048576 + MARGIN_MB[1]
-    memory.held_mib = 500.0 + MARGIN_MB[1] / 1.048576 + 1.0
-    one.check_memory(1e4, 2.0)
-    assert not one.is_outgrown
-    # It goes on growing; the decision stands.
-    for second in range(int(LASTING_S), 10):
-        one.check_memory(1e4, 2.0 + second)
-    nursery.tick(10.0, owes_answer=True)
-    assert (one.is_outgrown, nursery.processes[0].kills) == (True, 0)
-    nursery.tick(10.1)
-    nursery.tick(10.2)
-    assert nursery.processes[0].kills == 1
-    end = nursery.die(11.0)
-    assert end.how == "killed by the agent: the worker holds 781 MB and should need at most 780 MB"
-    assert (end.is_outgrown, one.is_outgrown, one.restarts) == (True, False, 1)
-    nursery.watch(11.0, 12.0)
-    assert one._memory.bound_mb is None
-
-
-def test_a_long_request_does_not_keep_a_worker_that_outgrew_its_memory(
-    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    memory, one = WorkerMemory(monkeypatch), nursery.supervisor
-    one.start(0.0)
-    one.became_ready(READY, 0.0)
-    one.check_memory(1e4, 0.0)
-    memory.held_mib = 2000.0
-    for second in range(1, int(PAUSE_S[0]) + 200):
-        one.check_memory(1e4, float(second))
-    nursery.say(Partial(id=1, delta=""), 100.0)
-    nursery.tick(OUTGROWN_DRAIN_S + 0.9 + LASTING_S, owes_answer=True)
-    assert nursery.processes[0].kills == 0
-    nursery.tick(OUTGROWN_DRAIN_S + 1.1 + LASTING_S, owes_answer=True)
-    assert nursery.processes[0].kills == 1
+    one.replace_outgrown(0.5)
+    for ready_at in (1.0, 2.0):
+        one.became_ready(READY, ready_at)
+        memory.held_mib = 500.0 + GROWTH_MIB
+        one.replace_outgrown(ready_at)
+        assert nursery.processes[-1].kills == 0
+        memory.held_mib += 1.0
+        one.replace_outgrown(ready_at)
+        if ready_at == 1.0:
+            end = nursery.die(1.5)
+            assert end.how == "killed by the agent: the worker holds 757 MiB and should need at most 756 MiB"
+            nursery.watch(1.5, 3.0)
+    assert [process.kills for process in nursery.processes] == [1, 0]
+    one.replace_outgrown(2.0 + REPLACED_EVERY_S)
+    assert nursery.processes[-1].kills == 1
