@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ class Worker:
     """A worker process. Methods that wait raise WorkerError if it ends or stays silent for too long."""
 
     def __init__(self, load: Load) -> None:
-        self._events: queue.SimpleQueue[Event | WorkerExited | KeyboardInterrupt] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event | WorkerExited] = queue.SimpleQueue()
         # None until the process is handed over.
         self._deliver: Deliver | None = None
         self._delivery_lock = threading.Lock()
@@ -65,10 +64,6 @@ class Worker:
         self.send(run)
         return self.answer()
 
-    def interrupt(self) -> None:
-        """The call that waits, or the next one, raises KeyboardInterrupt."""
-        self._events.put(KeyboardInterrupt())
-
     def stop(self) -> None:
         self.process.stop(_STOP_S)
 
@@ -92,8 +87,6 @@ class Worker:
             event = self._events.get(timeout=timeout_s)
         except queue.Empty:
             raise WorkerError(f"the worker was silent for {timeout_s:.0f} s") from None
-        if isinstance(event, KeyboardInterrupt):
-            raise event
         if isinstance(event, WorkerExited):
             words = end_of_log(event.log_tail)
             raise WorkerError(f"the worker ended ({how_ended(event.returncode)}){': ' if words else ''}{words}")
@@ -102,43 +95,10 @@ class Worker:
 
 @contextmanager
 def started(load: Load) -> Iterator[Worker]:
-    """A worker that is stopped at the end. Raises OSError.
-
-    Ctrl-C interrupts the calls that wait, but neither the start nor the stop.
-    """
+    """A worker that is stopped at the end; it also ends when this process does. Raises OSError."""
     worker = Worker(load)
-    with _interrupts_held(worker.interrupt):
-        worker.start()
-        try:
-            yield worker
-        finally:
-            worker.stop()
-
-
-@contextmanager
-def _interrupts_held(on_interrupt: Callable[[], None]) -> Iterator[None]:
-    """Calls `on_interrupt` for each Ctrl-C and raises KeyboardInterrupt at the end, unless the body raises."""
-    received: list[int] = []
-
-    def hold(number: int, _frame: object) -> None:
-        received.append(number)
-        on_interrupt()
-
-    held = _interrupting_signals()
+    worker.start()
     try:
-        # The worker does not inherit a Python handler; it would inherit a signal that is ignored or blocked.
-        for number in held:
-            signal.signal(number, hold)
-        yield
+        yield worker
     finally:
-        for number in held:
-            signal.signal(number, signal.default_int_handler)
-    if received:
-        raise KeyboardInterrupt
-
-
-def _interrupting_signals() -> list[signal.Signals]:
-    """Those that raise KeyboardInterrupt in this thread; only the main thread has any."""
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    return [number for number in signal.valid_signals() if signal.getsignal(number) is signal.default_int_handler]
+        worker.stop()

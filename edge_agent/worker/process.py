@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import queue
@@ -11,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -49,9 +49,8 @@ class EngineProcess:
         self._load = load
         self._deliver = deliver
         self._process: subprocess.Popen[bytes] | None = None
-        self._write_lock = threading.Lock()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        # A thread writes it: a worker that does not read must not block `send`.
+        # A thread writes it, because a worker that does not read must not block `send`. None closes the worker's input.
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._write_thread = threading.Thread(target=self._write_commands, name="engine-writes", daemon=True)
         self._event_thread = threading.Thread(target=self._read_events, name="engine-events", daemon=True)
@@ -68,7 +67,7 @@ class EngineProcess:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Starts the worker and sends it Load, once. Raises OSError if no process or thread can be started."""
+        """Starts the worker and sends it Load, once. Raises OSError if there can be no process."""
         environment = {
             **os.environ,
             # The child imports what the parent imported, from wherever it was started.
@@ -84,15 +83,8 @@ class EngineProcess:
             # Ctrl-C in a terminal is for the agent.
             process_group=0,
         )
-        try:
-            for thread in (self._log_thread, self._event_thread, self._write_thread):
-                thread.start()
-        except BaseException as error:
-            with self._process:
-                self._process.kill()
-            if isinstance(error, RuntimeError):
-                raise OSError(errno.EAGAIN, str(error)) from error
-            raise
+        for thread in (self._log_thread, self._event_thread, self._write_thread):
+            thread.start()
         self.send(self._load)
 
     def send(self, command: Command) -> None:
@@ -103,14 +95,10 @@ class EngineProcess:
     def _write_commands(self) -> None:
         process = self._started()
         assert process.stdin is not None
-        while (line := self._outgoing.get()) is not None:
-            try:
-                with self._write_lock:
-                    process.stdin.write(line)
-                    process.stdin.flush()
-            except (BrokenPipeError, ValueError):
-                # ValueError: closed by `stop`.
-                log.debug("the worker no longer reads")
+        with suppress(BrokenPipeError), process.stdin:  # the worker may no longer read
+            while (line := self._outgoing.get()) is not None:
+                process.stdin.write(line)
+                process.stdin.flush()
 
     def stop(self, timeout_s: float) -> None:
         """Ends the worker: closes its input, and sends SIGKILL after `timeout_s`.
@@ -120,9 +108,8 @@ class EngineProcess:
         process = self._started()
         self._outgoing.put(None)
         try:
-            self._close_input(timeout_s)
             process.wait(timeout_s)
-        except (TimeoutError, subprocess.TimeoutExpired):
+        except subprocess.TimeoutExpired:
             log.warning("worker %d did not end within %.1f s and is killed", process.pid, timeout_s)
             process.kill()
         self._event_thread.join()
@@ -130,19 +117,6 @@ class EngineProcess:
     def kill(self) -> None:
         """Sends SIGKILL, for a worker that does not answer; WorkerExited follows."""
         self._started().kill()
-
-    def _close_input(self, timeout_s: float) -> None:
-        """Raises TimeoutError while a `send` waits for a worker that does not read."""
-        process = self._started()
-        assert process.stdin is not None
-        if not self._write_lock.acquire(timeout=timeout_s):
-            raise TimeoutError
-        try:
-            process.stdin.close()
-        except BrokenPipeError:
-            log.debug("the worker left input unread")
-        finally:
-            self._write_lock.release()
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -168,7 +142,7 @@ class EngineProcess:
             returncode = process.wait()
         self._log_thread.join()
         self._outgoing.put(None)
-        self._close_input(_END_S)
+        self._write_thread.join()
         process.stdout.close()
         self._deliver(WorkerExited(returncode=returncode, log_tail=tuple(self._tail)))
 

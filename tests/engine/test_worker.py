@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import pytest
 
@@ -22,19 +20,11 @@ from edge_agent.core.protocol import (
     Finished,
     Load,
     LoadFailed,
-    Loading,
     Partial,
     Progress,
     Ready,
     SetTasks,
-    TaskPrefix,
-    decode_command,
-    decode_event,
-    encode_command,
-    encode_event,
 )
-from edge_agent.engine import worker as worker_module
-from edge_agent.engine.engine import Totals
 from edge_agent.worker.process import EngineProcess, WorkerExited
 from tests.engine.runs import LABELS, TASK, run
 
@@ -173,33 +163,16 @@ def test_ctrl_c_is_left_to_the_agent(start: Callable[..., Worker]) -> None:
 
 
 @pytest.mark.expects_warning
-def test_a_worker_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_neither_reads_nor_ends_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deaf = tmp_path / "deaf"
     deaf.write_text("#!/bin/sh\nexec sleep 600\n", encoding="utf-8")
     deaf.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(deaf))
     worker = Worker("echo:")
+    worker.process.send(run(1, "x" * 1_000_000))
 
     worker.process.stop(0.1)
 
-    assert worker.wait_for(WorkerExited).returncode == -signal.SIGKILL
-
-
-@pytest.mark.expects_warning
-def test_a_worker_that_reads_nothing_cannot_block_the_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deaf = tmp_path / "deaf"
-    deaf.write_text("#!/bin/sh\nexec sleep 600\n", encoding="utf-8")
-    deaf.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(deaf))
-    worker = Worker("echo:")
-    filling = threading.Thread(target=worker.process.send, args=(run(1, "x" * 1_000_000),))
-    filling.start()
-    while not worker.process._write_lock.locked():
-        filling.join(0.01)
-
-    worker.process.stop(0.1)
-
-    filling.join(WAIT_S)
     assert worker.wait_for(WorkerExited).returncode == -signal.SIGKILL
 
 
@@ -216,150 +189,3 @@ def test_output_that_is_no_event_ends_the_worker(
     assert worker.wait_for(WorkerExited).returncode == -signal.SIGKILL
     assert "wrote a line that is no event: b'hello" in caplog.text
     worker.process.stop(WAIT_S)
-
-
-@pytest.mark.parametrize("failing", ["engine-log", "engine-events", "engine-writes"])
-def test_a_worker_without_its_threads_is_not_started(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
-    start = threading.Thread.start
-
-    def start_or_fail(thread: threading.Thread) -> None:
-        if thread.name == failing:
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start_or_fail)
-    process = EngineProcess(Load(model_path="echo:", settings=EngineSettings()), lambda _: None)
-
-    with pytest.raises(OSError, match="can't start new thread"):
-        process.start()
-
-    assert process._process is not None
-    assert process._process.returncode == -signal.SIGKILL
-
-
-def test_end_of_input_ends_a_worker_that_still_loads(start: Callable[..., Worker]) -> None:
-    worker = start("echo:load_ms=60000")
-
-    worker.process.stop(WAIT_S)
-
-    assert worker.wait_for(WorkerExited).returncode == 0
-
-
-def test_a_start_that_gets_on_is_told_and_one_that_does_not_is_silent(start: Callable[..., Worker]) -> None:
-    slow, stuck = start("echo:load_ms=60000"), start("echo:hang_ms=60000")
-
-    # Once in any case: the program itself had to be read.
-    stuck.wait_for(Loading)
-    for _ in range(3):
-        slow.wait_for(Loading)
-    assert stuck.events.empty()
-
-
-def drive(*lines: bytes, keep_open: bool = True) -> tuple[int, bytes, bytes]:
-    """Return code, output and log of a worker that is driven by hand."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "edge_agent.engine.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdin.write(b"".join(lines))
-        process.stdin.flush()
-        if not keep_open:
-            process.stdin.close()
-        output, log = process.stdout.read(), process.stderr.read()
-        return process.wait(), output, log
-
-
-def first_load() -> bytes:
-    return encode_command(Load(model_path="echo:", settings=EngineSettings()))
-
-
-@pytest.mark.parametrize("line", [b"no json\n", b'{"type":"dance"}\n'])
-def test_what_is_no_command_ends_the_worker_with_a_traceback(line: bytes) -> None:
-    code, output, log = drive(first_load(), line)
-
-    assert code == 1
-    assert b"not a command" in log
-    assert b"not a command" not in output
-
-
-@pytest.mark.parametrize("commands", [(Cancel(id=1),), ("load", "load")])
-def test_load_is_the_first_command_and_only_that(commands: tuple[Any, ...]) -> None:
-    lines = [first_load() if command == "load" else encode_command(command) for command in commands]
-
-    code, _, log = drive(*lines)
-
-    assert code == 1
-    assert b"first command" in log
-
-
-def test_whatever_a_library_prints_stays_out_of_the_events(tmp_path: Path) -> None:
-    script = tmp_path / "printing.py"
-    script.write_text(
-        "import os, sys\nfrom edge_agent.engine import worker\n"
-        "worker._name_thread = lambda name: os.write(1, b'printed by a library\\n')\nsys.exit(worker.main())\n",
-        encoding="utf-8",
-    )
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        input=b"",
-        capture_output=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
-
-    assert done.stdout == b""
-    assert b"printed by a library" in done.stderr
-
-
-def test_commands_without_end_do_not_put_steps_off() -> None:
-    class EnoughStepsError(Exception):
-        pass
-
-    class Commands:
-        asked = 0
-
-        def waiting(self, *, timeout_s: float) -> list[SetTasks]:
-            assert timeout_s == 0.0
-            self.asked += 1
-            assert self.asked < 100
-            return [SetTasks(tasks=())]
-
-    class Engine:
-        has_work = True
-        linger_s = 0.0
-        steps = 0
-
-        def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None: ...
-
-        def step(self) -> list[Event]:
-            self.steps += 1
-            if self.steps == 10:
-                raise EnoughStepsError
-            return []
-
-        def progress(self) -> Progress:
-            return Totals().progress(active=1)
-
-    with pytest.raises(EnoughStepsError):
-        worker_module._serve(cast("Any", Engine()), cast("Any", Commands()), lambda _: None)
-
-
-def test_out_of_memory_the_kernel_takes_the_worker(start: Callable[..., Worker]) -> None:
-    ready = start().wait_for(Ready)
-    assert int(Path(f"/proc/{ready.pid}/oom_score_adj").read_text(encoding="ascii")) >= 500
-
-
-def test_what_callers_say_is_not_kept_to_be_found_again() -> None:
-    """As pydantic would, process-wide: in the agent and in the worker."""
-    said = "what a caller said"
-    event, command = encode_event(Partial(id=1, delta=said)), encode_command(run(1, said))
-    assert decode_event(event).delta is not decode_event(event).delta  # type: ignore[union-attr]
-    heard = [decode_command(command).messages[-1].content for _ in range(2)]  # type: ignore[union-attr]
-    assert heard[0] == heard[1]
-    assert heard[0] is not heard[1]
