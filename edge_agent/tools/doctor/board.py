@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.board.board import Board
-from edge_agent.board.files import reason
 from edge_agent.board.identity import cores, machine
-from edge_agent.board.reading import BoardReading, Scope, ThrottleCause
+from edge_agent.board.reading import BoardReading, ThrottleCause
 from edge_agent.core.clock import timestamp
 from edge_agent.tools.doctor.check import Check, good, skipped, warning
 from edge_agent.tools.programs import ProgramError, run
@@ -25,18 +24,10 @@ KERNEL_FEATURES = {
     "avx2": "AVX2",
     "avx512_vnni": "AVX512_VNNI",
 }
-_MEMORY_CARD = 179  # the major device number of the kernel
 _SLOW_GOVERNORS = {"powersave", "userspace"}
 # With these drivers powersave lets the hardware choose the frequency.
 _SELF_GOVERNED = {"intel_pstate", "amd-pstate-epp", "intel_cpufreq"}
 _DENIED = {os.strerror(errno.EACCES), os.strerror(errno.EPERM)}
-_FIRMWARE_SENSORS = {"get_throttled", "pmic_read_adc"}
-_SCOPES = {
-    Scope.BOARD: "of the board",
-    Scope.MODULE: "of the module",
-    Scope.RAILS: "of some rails",
-    Scope.SOC: "of the SoC",
-}
 
 
 def identity(board: Board) -> Check:
@@ -47,40 +38,30 @@ def identity(board: Board) -> Check:
 
 def sensors(reading: BoardReading) -> Check:
     """The readings that there are. A sensor that is only switched off is listed without a warning."""
-    broken = {name: why for name, why in reading.errors.items() if name not in reading.offline or why in _DENIED}
-    off = {name: why for name, why in reading.errors.items() if name not in broken}
     thermal, power = reading.thermal, reading.power
     limit = "no known limit" if thermal.limit_c is None else f"a limit of {thermal.limit_c:g} °C"
     found = [
         "no temperature" if thermal.soc_c is None else f"SoC {thermal.soc_c:.1f} °C with {limit}",
         f"throttling reported by {', '.join(reading.throttle.sources) or 'no source'}",
-        "power not measured"
-        if power.watts is None
-        else f"{power.watts:.1f} W {_SCOPES[power.scope]} by {power.source}",
+        "power not measured" if power.watts is None else f"{power.watts:.1f} W ({power.scope}) by {power.source}",
         "no fan speed" if thermal.fan_rpm is None else f"fan {thermal.fan_rpm:.0f} rpm",
     ]
-    for word, errors in (("failed", broken), ("off", off)):
-        found += [f"{word}: {', '.join(f'{name} ({why})' for name, why in errors.items())}"] if errors else []
-    if advice := list(_sensor_advice(reading, broken)):
+    if reading.errors:
+        found.append(f"not read: {', '.join(f'{name} ({why})' for name, why in reading.errors.items())}")
+    if advice := list(_sensor_advice(reading)):
         return warning("sensors", "; ".join(found), "; ".join(advice))
     is_blind = thermal.soc_c is None and not reading.throttle.sources
     return (skipped if is_blind else good)("sensors", "; ".join(found))
 
 
-def _sensor_advice(reading: BoardReading, broken: dict[str, str]) -> Iterator[str]:
-    denied = {name for name, why in broken.items() if why in _DENIED}
-    if firmware := sorted(denied & _FIRMWARE_SENSORS):
+def _sensor_advice(reading: BoardReading) -> Iterator[str]:
+    if denied := sorted(name for name, why in reading.errors.items() if why in _DENIED):
         yield (
-            f"{', '.join(firmware)}: only root and the group video may ask the firmware through /dev/vcio; "
-            "add this account to the group (the unit has it: SupplementaryGroups=video)"
+            f"{', '.join(denied)}: this account may not read them, ask as root; a Raspberry Pi's firmware answers the "
+            "group video, too (the unit has it: SupplementaryGroups=video)"
         )
-    if energy := sorted(name for name in denied if "intel-rapl:" in name):
-        yield (
-            f"{', '.join(energy)}: only root may read the energy counters; to measure power, let the account read "
-            "energy_uj below /sys/class/powercap, again at each boot"
-        )
-    if others := sorted(broken.keys() - {*firmware, *energy}):
-        yield f"{', '.join(others)}: the kernel's log (dmesg) may say why; the agent works without them"
+    if broken := sorted(reading.errors.keys() - reading.offline - {*denied}):
+        yield f"{', '.join(broken)}: the kernel's log (dmesg) may say why; the agent works without them"
     if reading.throttle.now and ThrottleCause.THERMAL in reading.throttle.causes:
         yield "the board is throttled because it is hot: use a fan, a larger heat sink or a lower clock (arm_freq=)"
     if reading.throttle.undervoltage_since_boot:
@@ -102,49 +83,33 @@ def memory_limit(reading: BoardReading) -> Check:
 
 
 def cpu_clock(root: Path) -> Check:
-    """Whether the cores may run as fast as they can. root: where /sys lies."""
-    slow, capped, governors = [], [], set()
-    for policy in sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*")):
-        governor, driver = _word(policy / "scaling_governor"), _word(policy / "scaling_driver")
-        governors |= {governor} if governor else set()
-        if governor in _SLOW_GOVERNORS and driver not in _SELF_GOVERNED:
-            slow.append(f"{policy.name} {governor}")
-        allowed, possible = _word(policy / "scaling_max_freq"), _word(policy / "cpuinfo_max_freq")
-        if allowed.isdecimal() and possible.isdecimal() and int(allowed) < int(possible):
-            capped.append(f"{policy.name} {int(allowed) // 1000} of {int(possible) // 1000} MHz")
+    """Whether a governor keeps the cores slow. root: where /sys lies."""
+    policies = sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*/scaling_governor"))
+    governors = {path.parent.name: _word(path) for path in policies}
     if not governors:
         return skipped("cpu clock", "the kernel has no frequency governor")
-    found = f"governor {', '.join(sorted(governors))}"
-    if slow:
+    found = f"governor {', '.join(sorted(set(governors.values())))}"
+    if slow := [
+        path.parent.name
+        for path in policies
+        if _word(path) in _SLOW_GOVERNORS and _word(path.with_name("scaling_driver")) not in _SELF_GOVERNED
+    ]:
         advice = "write ondemand, schedutil or performance to scaling_governor of each policy, at each boot"
-        return warning("cpu clock", f"{found}: {', '.join(slow)} keeps the cores slow", advice)
-    return good("cpu clock", found + (f"; capped: {', '.join(capped)}" if capped else ""))
+        return warning("cpu clock", f"{found} keeps the cores of {', '.join(slow)} slow", advice)
+    return good("cpu clock", found)
 
 
 def swap(root: Path) -> Check:
     """Swapping to a memory card is too slow for answers and wears the card out. root: where /proc lies."""
-    try:
-        lines = (root / "proc/swaps").read_text(encoding="utf-8").splitlines()[1:]
-    except OSError as error:
-        return skipped("swap", f"/proc/swaps: {reason(error)}")
-    names = [line.split()[0] for line in lines if line.strip()]
-    if on_card := [name for name in names if _is_on_card(name)]:
+    names = [line.split()[0] for line in _word(root / "proc/swaps").splitlines()[1:] if line.strip()]
+    if on_card := [name for name in names if name.startswith("/dev/mmcblk") or not name.startswith("/dev/")]:
         return warning(
             "swap",
-            f"the system swaps to a memory card: {', '.join(on_card)}",
+            f"the system swaps to a memory card or a file: {', '.join(on_card)}",
             "turn it off (Raspberry Pi OS: systemctl disable --now dphys-swapfile) or use zram; the unit keeps "
             "the service itself out of it (MemorySwapMax=0)",
         )
     return good("swap", ", ".join(names) or "none")
-
-
-def _is_on_card(name: str) -> bool:
-    if name.startswith("/dev/"):
-        return name.startswith("/dev/mmcblk")
-    try:
-        return os.major(Path(name).stat().st_dev) == _MEMORY_CARD
-    except OSError:
-        return False
 
 
 def is_clock_synchronized() -> bool | None:
@@ -157,17 +122,14 @@ def is_clock_synchronized() -> bool | None:
 
 
 def clock(is_synchronized: bool | None) -> Check:  # noqa: FBT001
-    now, advice = timestamp(), "enable systemd-timesyncd with a server that this network reaches"
-    if now is None:
-        today = time.strftime("%Y-%m-%d", time.gmtime())
-        return warning(
-            "clock", f"not set ({today})", f"times are null until it is, TLS and signed commands fail; {advice}"
-        )
-    if is_synchronized is False:
+    now = timestamp()
+    if now is None or is_synchronized is False:
+        found = f"{now}, but it follows no server" if now else f"not set ({time.strftime('%Y-%m-%d', time.gmtime())})"
         return warning(
             "clock",
-            f"{now}, but it follows no server",
-            f"without a battery the clock is wrong after each power loss, and TLS and signed commands fail; {advice}",
+            found,
+            "while it is wrong, times are null or wrong, and TLS and signed commands fail; enable systemd-timesyncd "
+            "with a server that this network reaches",
         )
     return good("clock", now + (", synchronized" if is_synchronized else ""))
 

@@ -86,7 +86,7 @@ def topic_checks(config: Config, client_id: str, *, is_running: bool) -> Iterato
     event_topic = topics.event("doctor")
     readings = {text for task in config.tasks.values() for text in task.subscribe}
     wanted = {topics.all_requests, topics.all_commands, topics.state, event_topic, *readings}
-    state: bytes | None = None
+    state = b""
     is_back = False
 
     def receive_until(is_done: Callable[[], bool]) -> None:
@@ -104,41 +104,29 @@ def topic_checks(config: Config, client_id: str, *, is_running: bool) -> Iterato
         receive_until(lambda: len(link.subscriptions.answers) == len(wanted))
         client.publish(json_publication(event_topic, {"token": token}))
         receive_until(lambda: is_back or bool(link.outbox.refusals))
-        yield topic_rights(
-            refused={text: why for text, why in link.subscriptions.answers.items() if why is not None},
-            unanswered=wanted - link.subscriptions.answers.keys(),
-            publishing=next((words for _, words in link.outbox.refusals), None),
-            is_back=is_back,
-            base=topics.base,
-        )
+        refused = [(f"to subscribe to {shown(text)}", why) for text, why in link.subscriptions.answers.items() if why]
+        refused += [(f"to publish below {shown(topics.base)}", why) for _, why in link.outbox.refusals]
+    yield topic_rights(refused, topics.base, is_back=is_back)
     yield name(state, topics.base, is_running=is_running)
 
 
-def topic_rights(
-    *, refused: dict[str, str], unanswered: set[str], publishing: str | None, is_back: bool, base: str
-) -> Check:
-    """refused: filters with the broker's reason; publishing: its reason against publishing; is_back: the event came."""
+def topic_rights(refused: list[tuple[str, str]], base: str, *, is_back: bool) -> Check:
+    """refused: what, with the broker's reason. is_back: the event came back."""
     advice = (
         f"let the broker's access list allow this user to read and write below {base}/#; "
         "usually the rule is that mqtt.username is the device's id"
     )
-    faults = [f"to subscribe to {shown(text)} ({why})" for text, why in sorted(refused.items())]
-    if publishing is not None:
-        faults.append(f"to publish below {shown(base)} ({publishing})")
-    if faults:
-        return failed("topics", f"the broker refuses {', '.join(faults)}", advice)
-    if unanswered:
-        names = ", ".join(map(shown, sorted(unanswered)))
-        return warning("topics", f"no answer to subscriptions of {names}", "check the broker's log")
+    if refused:
+        return failed("topics", f"the broker refuses {', '.join(f'{what} ({why})' for what, why in refused)}", advice)
     if not is_back:
         # MQTT 3.1.1 brokers drop messages that they do not allow, without a word.
         return warning("topics", f"messages published below {shown(base)} do not come back", advice)
     return good("topics", f"may subscribe and publish below {base}")
 
 
-def name(state: bytes | None, base: str, *, is_running: bool) -> Check:
-    """Whether another board uses this name. state: what the broker retains of this board; None = nothing."""
-    current = object_or_empty(state or b"").get("state")
+def name(state: bytes, base: str, *, is_running: bool) -> Check:
+    """Whether another board uses this name. state: what the broker retains of this board."""
+    current = object_or_empty(state).get("state")
     if current in ("online", "draining") and not is_running:
         return warning(
             "name",

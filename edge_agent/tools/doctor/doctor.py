@@ -17,7 +17,7 @@ from edge_agent.tools.doctor import board as system
 from edge_agent.tools.doctor.broker import broker_checks
 from edge_agent.tools.doctor.check import Check, Verdict, failed, good
 from edge_agent.tools.doctor.model import model_checks
-from edge_agent.tools.doctor.service import service_account, service_checks
+from edge_agent.tools.doctor.service import service_checks
 from edge_agent.tools.programs import is_service_active
 
 
@@ -66,7 +66,7 @@ def checks(config_path: Path, *, is_broker_only: bool = False, not_loading: str 
     yield system.swap(root)
     yield system.clock(system.is_clock_synchronized() if root == Path("/") else None)
     yield system.disk(config.models_dir, reading)
-    yield from service_checks(config, service_account(), config_path)
+    yield from service_checks(config, config_path)
     yield from broker_checks(config, is_running=is_running)
     if faults := signing_key_faults(config):
         yield failed("commands", "; ".join(faults), "put the key there that signs commands, or remove the setting")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from edge_agent.board.board import Board
 from edge_agent.board.identity import machine
@@ -11,8 +10,8 @@ from edge_agent.board.process import resident_mb
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.protocol import EngineSettings, Load
-from edge_agent.models.bundle import open_model, path_fault
-from edge_agent.models.record import Record, in_force, read_record
+from edge_agent.models.bundle import open_model
+from edge_agent.models.record import in_force
 from edge_agent.tools.doctor.board import KERNEL_FEATURES
 from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
 from edge_agent.worker.client import WorkerError, started
@@ -32,13 +31,11 @@ def model_checks(
     """not_loading: why the model is not loaded; None = it is, if there is memory for it beside a running service."""
     configured, path = config.models["default"], in_force(config)
     if path != configured.path:
-        yield in_force_check(path, configured.path, read_record(config))
+        yield good("model in force", f"{path} runs since a model-switch; models.default.path is {configured.path}")
     try:
         model = open_model("default", path, configured.public_key, configured.chat_templates)
     except ModelError as error:
         advice = "let models.default.path name a bundle made by edge-convert, whole and unchanged"
-        if path != configured.path:
-            advice = "until another switch, `run` takes the model before this one, else the configured one"
         if configured.public_key is not None:
             advice += ", and models.default.public_key the public key of its signer"
         yield failed("model", str(error), advice)
@@ -55,19 +52,6 @@ def model_checks(
         yield skipped("engine", f"the model is not loaded: {not_loading}")
         return
     yield from engine_checks(board, config, model, available_mb)
-
-
-def in_force_check(path: Path, configured: Path, record: Record | None) -> Check:
-    """Which model runs since a model-switch, and whether a rollback is possible."""
-    previous = None if record is None else record.previous
-    # The playbooks keep a link that follows the switches.
-    is_same = path.resolve() == configured.resolve()
-    others = "to which models.default.path leads, too" if is_same else f"not models.default.path ({configured})"
-    found = f"{path} runs since a model-switch, {others}"
-    if previous is not None and (fault := path_fault(previous)):
-        advice = "put that bundle back, or switch to another one and back"
-        return warning("model in force", f"{found}; model-rollback has nowhere to go: {fault}", advice)
-    return good("model in force", found + (f"; model-rollback goes to {previous}" if previous else ""))
 
 
 def _too_large_beside(model: Model, available_mb: float | None) -> str | None:
