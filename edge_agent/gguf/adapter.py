@@ -11,8 +11,8 @@ from pathlib import Path
 
 from edge_agent.core.errors import shown
 from edge_agent.gguf.header import Header, HeaderError, read_header
+from edge_agent.gguf.model import ARCHITECTURE
 from edge_agent.gguf.numbers import check_numbers
-from edge_agent.gguf.qwen2 import ARCHITECTURE
 
 # The types that the converter of llama.cpp writes.
 _NUMBER_TYPES = {"F32", "F16", "BF16", "Q8_0"}

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from edge_agent.core.errors import shown
 from edge_agent.gguf.types import TENSOR_TYPES, TensorType
 
-MAGIC = b"GGUF"
-VERSIONS = (2, 3)
+# The magic and the version.
+_HEADS = (b"GGUF\2\0\0\0", b"GGUF\3\0\0\0")
 # A vocabulary of 152 000 tokens with its merges takes 6 MB.
 MAX_HEADER_BYTES = 32 << 20
 # Names and texts, which are kept.
@@ -33,23 +33,25 @@ MAX_DIMENSIONS = 4
 # llama.cpp's buffers need this of a mapped address.
 MIN_ALIGNMENT = 32
 MAX_ALIGNMENT = 1 << 16
-DEFAULT_ALIGNMENT = 32
 _ALIGNMENT_KEY = "general.alignment"
-_WINDOW_BYTES = 1 << 18
+_BUFFER_BYTES = 1 << 18
 
 # By the number of a value's type.
 _SCALARS = {
-    0: struct.Struct("<B"),
-    1: struct.Struct("<b"),
-    2: struct.Struct("<H"),
-    3: struct.Struct("<h"),
-    4: struct.Struct("<I"),
-    5: struct.Struct("<i"),
-    6: struct.Struct("<f"),
-    7: struct.Struct("<B"),
-    10: struct.Struct("<Q"),
-    11: struct.Struct("<q"),
-    12: struct.Struct("<d"),
+    number: struct.Struct(f"<{form}")
+    for number, form in {
+        0: "B",
+        1: "b",
+        2: "H",
+        3: "h",
+        4: "I",
+        5: "i",
+        6: "f",
+        7: "B",
+        10: "Q",
+        11: "q",
+        12: "d",
+    }.items()
 }
 U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
 _KIND_NAMES = ("U8", "I8", "U16", "I16", "U32", "I32", "F32", "BOOL", "STRING", "ARRAY", "U64", "I64", "F64")
@@ -71,6 +73,7 @@ class Array:
 
 
 Value = int | float | bool | str | Array
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,110 +91,86 @@ class TensorInfo:
 class Header:
     """values, and the numbers of their types, by key; tensors: in the order of the file."""
 
-    version: int
     values: dict[str, Value]
     kinds: dict[str, int]
     tensors: tuple[TensorInfo, ...]
 
     def integer(self, key: str, most: int, *, least: int = 1, default: int | None = None) -> int:
         """A U32 of this range. default: for a missing key; None = the key is required. Raises HeaderError."""
-        value = self._value(key, U32, default)
-        if not isinstance(value, int) or not least <= value <= most:
-            allowed = str(least) if least == most else f"an integer from {least} to {most}"
-            raise self._wrong(key, f"{allowed} as U32", U32)
-        return value
+        allowed = str(least) if least == most else f"an integer from {least} to {most}"
+        return self._expect(key, U32, default, lambda found: least <= found <= most, f"{allowed} as U32")
 
     def number(self, key: str, least: float, most: float, *, default: float | None = None) -> float:
         """An F32 of this range; NaN is outside. default: as above. Raises HeaderError."""
-        value = self._value(key, F32, default)
-        if not isinstance(value, float) or not least <= value <= most:
-            raise self._wrong(key, f"a number from {least:g} to {most:g} as F32", F32)
-        return value
+        allowed = f"a number from {least:g} to {most:g} as F32"
+        return self._expect(key, F32, default, lambda found: least <= found <= most, allowed)
 
     def text(self, key: str, *allowed: str, default: str | None = None) -> str:
-        """One of these texts. default: as above. Raises HeaderError."""
-        value = self._value(key, STRING, default)
-        if not isinstance(value, str) or value not in allowed:
-            raise self._wrong(key, " or ".join(f'"{text}"' for text in allowed), STRING)
-        return value
-
-    def any_text(self, key: str) -> str | None:
-        """Any text; None for a missing key. Raises HeaderError."""
-        value = self._value(key, STRING, None)
-        if key in self.values and not isinstance(value, str):
-            raise self._wrong(key, "a text", STRING)
-        return value if isinstance(value, str) else None
+        """One of these texts, or any if none is given. default: as above. Raises HeaderError."""
+        words = " or ".join(f'"{text}"' for text in allowed) or "a text"
+        return self._expect(key, STRING, default, lambda found: not allowed or found in allowed, words)
 
     def array(self, key: str, kind: int, count: int | None = None) -> Array:
         """An array with this type and count of elements; count None = any. Raises HeaderError."""
-        value = self.values.get(key)
-        if not isinstance(value, Array) or value.kind != kind or count not in (None, value.count):
-            raise self._wrong(key, f"an array of {'' if count is None else f'{count} '}{_KIND_NAMES[kind]}", ARRAY)
-        return value
+        allowed = f"an array of {'' if count is None else f'{count} '}{_KIND_NAMES[kind]}"
+        return self._expect(
+            key, ARRAY, None, lambda found: found.kind == kind and count in (None, found.count), allowed
+        )
 
-    def _value(self, key: str, kind: int, default: Value | None) -> Value | None:
-        return self.values.get(key, default) if self.kinds.get(key, kind) == kind else None
-
-    def _wrong(self, key: str, allowed: str, kind: int) -> HeaderError:
-        value = self.values.get(key)
+    def _expect(self, key: str, kind: int, default: _T | None, is_allowed: Callable[[_T], bool], allowed: str) -> _T:
+        value: Any = self.values.get(key, default)
+        actual = self.kinds.get(key, kind)
+        if value is not None and actual == kind and is_allowed(value):
+            return value  # type: ignore[no-any-return]
         if isinstance(value, Array):
             found = f"an array of {value.count} {_KIND_NAMES[value.kind]}"
         else:
-            found = shown(value) + (f" as {_KIND_NAMES[self.kinds[key]]}" if self.kinds.get(key, kind) != kind else "")
-        return HeaderError(f"{key}: should be {allowed} (got {found})")
+            found = shown(value) + (f" as {_KIND_NAMES[actual]}" if actual != kind else "")
+        raise HeaderError(f"{key}: should be {allowed} (got {found})")
 
 
 def read_strings(path: Path, array: Array) -> Iterator[bytes]:
     """The strings of an array of this file. Raises OSError."""
-    with path.open("rb") as file:
+    with path.open("rb", buffering=_BUFFER_BYTES) as file:
         file.seek(array.offset)
-        data = file.read(array.nbytes)
-    length_at, width, at = _COUNT64.unpack_from, _COUNT64.size, 0
-    while at + width <= len(data):
-        (length,) = length_at(data, at)
-        at += width + length
-        yield data[at - length : at]
+        for _ in range(array.count):
+            yield file.read(*_COUNT64.unpack(file.read(_COUNT64.size)))
 
 
 def read_header(path: Path) -> Header:
     """Raises HeaderError for a header that llama.cpp would refuse or abort on, or that is absurdly large; OSError."""
-    with path.open("rb") as file:
+    with path.open("rb", buffering=_BUFFER_BYTES) as file:
         head = file.read(8)
-        if head[:4] != MAGIC or len(head) < 8 or _COUNT32.unpack(head[4:])[0] not in VERSIONS:
+        if head not in _HEADS:
             raise HeaderError(f"should be a GGUF file of version 2 or 3 (it begins with {head.hex()})")
-        (version,) = _COUNT32.unpack(head[4:])
-        reader = _Reader(file, os.fstat(file.fileno()).st_size, len(head))
+        reader = _Reader(file)
         tensors = reader.count(_COUNT64, MAX_TENSORS, "tensors")
         values, kinds = _read_values(reader, reader.count(_COUNT64, MAX_KEYS, "keys"))
-        return Header(version, values, kinds, _read_tensors(reader, tensors, _alignment(values, kinds)))
+        return Header(values, kinds, _read_tensors(reader, tensors, _alignment(Header(values, kinds, ()))))
 
 
 class _Reader:
-    """Reads the file through a window that moves forward. Raises HeaderError where the file ends within the header."""
+    """Reads the file forwards. Raises HeaderError where the file ends within the header, or the header is too long."""
 
-    def __init__(self, file: BinaryIO, size: int, at: int) -> None:
-        self._file, self.size = file, size
-        self._window = b""
-        # The window's offset in the file, and the next byte's offset from there; it may lie behind the window.
-        self._start, self._at = at, 0
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = os.fstat(file.fileno()).st_size
+        # The next byte's offset.
+        self.at = file.tell()
         self._text_bytes = 0
 
-    @property
-    def at(self) -> int:
-        """The next byte's offset in the file."""
-        return self._start + self._at
-
     def take(self, nbytes: int) -> bytes:
-        self._need(nbytes)
-        self._at += nbytes
-        return self._window[self._at - nbytes : self._at]
+        self._advance(nbytes)
+        data = self._file.read(nbytes)
+        if len(data) < nbytes:  # the file has just been cut
+            raise HeaderError("ends within its header")
+        return data
 
-    def number(self, form: struct.Struct) -> int | float:
-        (number,) = form.unpack(self.take(form.size))
-        return number  # type: ignore[no-any-return]
+    def number(self, form: struct.Struct) -> Any:
+        return form.unpack(self.take(form.size))[0]
 
     def count(self, form: struct.Struct, most: int, what: str) -> int:
-        count = int(self.number(form))
+        count: int = self.number(form)
         if count > most:
             raise HeaderError(f"should have at most {most} {what} (got {count})")
         return count
@@ -211,37 +190,28 @@ class _Reader:
         return found
 
     def skip(self, nbytes: int) -> None:
-        self._check(nbytes)
-        self._at += nbytes
+        self._advance(nbytes)
+        self._file.seek(self.at)
 
     def skip_strings(self, count: int, what: str) -> None:
-        self._check(count * _COUNT64.size)
-        length_at = _COUNT64.unpack_from
-        while count:
-            self._need(_COUNT64.size)
-            window, at, last = self._window, self._at, len(self._window) - _COUNT64.size
-            while count and at <= last:
-                (length,) = length_at(window, at)
-                if length > MAX_STRING_BYTES:
-                    raise HeaderError(f"should have at most {MAX_STRING_BYTES} bytes of {what} (got {length})")
-                at += _COUNT64.size + length
-                count -= 1
-            self._at = at
-        self._check(0)
+        # Each has a length of eight bytes at least. A vocabulary has 300,000 of them: no calls of methods here.
+        self._check(self.at + count * _COUNT64.size)
+        read, seek, length_of, width, at = self._file.read, self._file.seek, _COUNT64.unpack, _COUNT64.size, self.at
+        for _ in range(count):
+            if len(head := read(width)) < width:
+                raise HeaderError(f"ends at byte {self.size}, within {what}")
+            (length,) = length_of(head)
+            if length > MAX_STRING_BYTES:
+                raise HeaderError(f"should have at most {MAX_STRING_BYTES} bytes of {what} (got {length})")
+            at += width + length
+            seek(at)
+        self._advance(at - self.at)
 
-    def _need(self, nbytes: int) -> None:
-        """Moves the window so that it holds the next `nbytes` bytes."""
-        self._check(nbytes)
-        if self._at + nbytes <= len(self._window):
-            return
-        self._start, self._at = self.at, 0
-        self._file.seek(self._start)
-        self._window = self._file.read(max(nbytes, _WINDOW_BYTES))
-        if len(self._window) < nbytes:
-            raise HeaderError(f"ends at byte {self._start + len(self._window)}, within its header")
+    def _advance(self, nbytes: int) -> None:
+        self._check(self.at + nbytes)
+        self.at += nbytes
 
-    def _check(self, nbytes: int) -> None:
-        end = self.at + nbytes
+    def _check(self, end: int) -> None:
         if end > self.size:
             raise HeaderError(f"ends at byte {self.size}, within its header, which goes on to {end} at least")
         if end > MAX_HEADER_BYTES:
@@ -255,7 +225,7 @@ def _read_values(reader: _Reader, count: int) -> tuple[dict[str, Value], dict[st
         key = reader.text(MAX_KEY_BYTES, "a key")
         if not key or key in values:
             raise HeaderError(f"should have every key once (got {shown(key)} again)" if key else "has an empty key")
-        kinds[key] = int(reader.number(_COUNT32))
+        kinds[key] = reader.number(_COUNT32)
         values[key] = _read_value(reader, kinds[key], f"key {shown(key)}")
     return values, kinds
 
@@ -267,16 +237,14 @@ def _read_value(reader: _Reader, kind: int, what: str) -> Value:
         return _skip_array(reader, what)
     if kind not in _SCALARS:
         raise HeaderError(f"{what}: should have a type from 0 to 12 (got {kind})")
-    number = reader.number(_SCALARS[kind])
-    if kind != BOOL:
-        return number
-    if number > 1:
+    number: int | float = reader.number(_SCALARS[kind])
+    if kind == BOOL and number > 1:
         raise HeaderError(f"{what}: should be 0 or 1 (got {number})")
-    return bool(number)
+    return bool(number) if kind == BOOL else number
 
 
 def _skip_array(reader: _Reader, what: str) -> Array:
-    kind, count = int(reader.number(_COUNT32)), int(reader.number(_COUNT64))
+    kind, count = reader.number(_COUNT32), reader.number(_COUNT64)
     offset = reader.at
     if kind == STRING:
         reader.skip_strings(count, what)
@@ -287,18 +255,10 @@ def _skip_array(reader: _Reader, what: str) -> Array:
     return Array(kind, count, offset, reader.at - offset)
 
 
-def _alignment(values: dict[str, Value], kinds: dict[str, int]) -> int:
-    alignment = values.get(_ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
-    if (
-        kinds.get(_ALIGNMENT_KEY, U32) != U32
-        or not isinstance(alignment, int)
-        or not MIN_ALIGNMENT <= alignment <= MAX_ALIGNMENT
-        or alignment & (alignment - 1)
-    ):
-        raise HeaderError(
-            f"key {shown(_ALIGNMENT_KEY)}: should be a power of two from {MIN_ALIGNMENT} to {MAX_ALIGNMENT} as U32 "
-            f"(got {shown(alignment)} as {_KIND_NAMES[kinds[_ALIGNMENT_KEY]]})"
-        )
+def _alignment(header: Header) -> int:
+    alignment = header.integer(_ALIGNMENT_KEY, MAX_ALIGNMENT, least=MIN_ALIGNMENT, default=MIN_ALIGNMENT)
+    if alignment & (alignment - 1):
+        raise HeaderError(f"{_ALIGNMENT_KEY}: should be a power of two (got {alignment})")
     return alignment
 
 
@@ -324,10 +284,10 @@ def _read_tensors(reader: _Reader, count: int, alignment: int) -> tuple[TensorIn
 
 def _read_tensor(reader: _Reader, what: str) -> tuple[TensorType, tuple[int, ...], int]:
     dimensions = reader.count(_COUNT32, MAX_DIMENSIONS, f"dimensions of {what}")
-    shape = tuple(int(reader.number(_COUNT64)) for _ in range(dimensions))
+    shape = tuple(reader.number(_COUNT64) for _ in range(dimensions))
     if not shape or 0 in shape:
         raise HeaderError(f"{what}: should have one dimension or more, none of them 0 (got {shown(shape)})")
-    number = int(reader.number(_COUNT32))
+    number = reader.number(_COUNT32)
     kind = TENSOR_TYPES.get(number)
     if kind is None:
         raise HeaderError(f"{what}: should have a type of weights that is known (got {number})")
@@ -335,7 +295,7 @@ def _read_tensor(reader: _Reader, what: str) -> tuple[TensorType, tuple[int, ...
         raise HeaderError(
             f"{what}: should have rows of whole blocks of {kind.name}, {kind.elements} numbers each (got {shape[0]})"
         )
-    return kind, shape, int(reader.number(_COUNT64))
+    return kind, shape, reader.number(_COUNT64)
 
 
 def _aligned(at: int, alignment: int) -> int:

@@ -1,4 +1,10 @@
-"""Checks that a GGUF file is a model that the agent can run, and reads its properties."""
+"""Checks that a GGUF file is a qwen2 model that the agent can run, and reads its properties.
+
+What llama.cpp refuses in words itself, such as missing tensors and wrong shapes, is left to it. Checked here are the
+values that it aborts on, or computes wrong answers with.
+Source: src/llama-model.cpp (load_hparams), src/llama-vocab.cpp (llama_vocab::impl::load), src/models/qwen2.cpp and
+ggml/src/ggml-cpu/binary-ops.cpp of the llama.cpp that llama-cpp-python 0.3.36 vendors.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.core.errors import shown
-from edge_agent.gguf.header import Header, HeaderError, read_header
-from edge_agent.gguf.qwen2 import ARCHITECTURE, check_tensors, read_sizes
-from edge_agent.gguf.vocabulary import check_vocabulary
+from edge_agent.gguf.header import I32, STRING, Array, Header, HeaderError, read_header, read_strings
 
+ARCHITECTURE = "qwen2"
 # llama.h's enum llama_ftype. For other values the tensors decide.
 _FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
@@ -21,6 +26,28 @@ _FILE_TYPES = {
     30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0",
 }  # fmt: skip
 _MAX_FILE_TYPE = 2**32 - 1
+_MAX_BLOCKS = 512  # LLAMA_MAX_LAYERS
+# Positions are signed 32-bit numbers.
+_MAX_CONTEXT = (1 << 31) - 1
+_MAX_WIDTH = 1 << 24
+_MAX_HEADS = 1 << 16
+_LARGEST = 1e30
+_ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
+# They belong to other architectures; llama.cpp aborts on each of them.
+_MUST_BE_ZERO = (
+    "nextn_predict_layers",
+    "expert_count",
+    "expert_used_count",
+    "expert_group_count",
+    "expert_group_used_count",
+)
+_TEMPLATE = "tokenizer.chat_template"
+_VOCABULARY, _ID = "tokenizer.ggml.", "_token_id"
+_TOKENS = f"{_VOCABULARY}tokens"
+# llguidance panics at more than 1024.
+_MAX_TOKEN_BYTES = 1000
+# Their tokens are raw text, not bytes; llama.cpp aborts on a blank.
+_NOT_OF_BYTES = ("gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +64,91 @@ class ModelFacts:
 
 
 def read_model_facts(path: Path) -> ModelFacts:
-    """Raises HeaderError for a file that llama.cpp would refuse, abort on, or compute wrong answers with; OSError."""
+    """Raises HeaderError for a file that llama.cpp would abort on, or compute wrong answers with; OSError."""
     header = read_header(path)
     header.text("general.architecture", ARCHITECTURE)
     header.text("general.type", "model", default="model")
     # llama.cpp would read the other parts from files beside it.
-    if header.values.get("split.count", 0) not in (0, 1):
+    if (parts := header.values.get("split.count", 0)) not in (0, 1):
+        raise HeaderError(f"split.count: should be 1, the whole model in one file (got {shown(parts)})")
+    _check_sizes(header)
+    _check_numbers(header)
+    tokens = _check_vocabulary(path, header)
+    for tensor in header.tensors:
+        # llama.cpp has kernels for norms and biases in F32 only.
+        if tensor.name.endswith(("_norm.weight", ".bias")) and tensor.type.name != "F32":
+            raise HeaderError(f"tensor {shown(tensor.name)}: should be F32 (got {tensor.type.name})")
+    digest = hashlib.sha256(header.text(_TEMPLATE).encode()).hexdigest() if _TEMPLATE in header.values else None
+    return ModelFacts(_quantization(header), header.integer(_key("context_length"), _MAX_CONTEXT), tokens, digest)
+
+
+def _key(name: str) -> str:
+    return f"{ARCHITECTURE}.{name}"
+
+
+def _check_sizes(header: Header) -> None:
+    header.integer(_key("block_count"), _MAX_BLOCKS)
+    header.integer(_key("feed_forward_length"), _MAX_WIDTH)
+    width = header.integer(_key("embedding_length"), _MAX_WIDTH)
+    heads = header.integer(_key("attention.head_count"), _MAX_HEADS)
+    heads_kv = header.integer(_key("attention.head_count_kv"), _MAX_HEADS, default=heads)
+    if width % heads or width // heads % 2:
+        allowed = f"a divisor of the embedding's {width} that leaves heads of an even length"
+        raise HeaderError(f"{_key('attention.head_count')}: should be {allowed} (got {heads})")
+    if heads % heads_kv:
         raise HeaderError(
-            f"split.count: should be 1, the whole model in one file (got {shown(header.values['split.count'])})"
+            f"{_key('attention.head_count_kv')}: should be a divisor of the {heads} heads (got {heads_kv})"
         )
-    sizes = read_sizes(header)
-    tokens = check_vocabulary(path, header)
-    check_tensors(header, sizes, tokens)
-    template = header.any_text("tokenizer.chat_template")
-    digest = None if template is None else hashlib.sha256(template.encode()).hexdigest()
-    return ModelFacts(_quantization(header), sizes.context, tokens, digest)
+    head = width // heads
+    for name in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
+        header.integer(_key(name), head, least=head, default=head)
+    header.integer(_key("embedding_length_out"), width, least=width, default=width)
+    for name in _MUST_BE_ZERO:
+        header.integer(_key(name), 0, least=0, default=0)
+
+
+def _check_numbers(header: Header) -> None:
+    header.number(_key("attention.layer_norm_rms_epsilon"), 1 / _LARGEST, _LARGEST)
+    # With 1 or less, the angles of later positions overflow.
+    header.number(_key("rope.freq_base"), 2.0, _LARGEST, default=10000.0)
+    header.text(_key("rope.scaling.type"), *_ROPE_SCALINGS, default="linear")
+    for name in ("rope.scaling.factor", "rope.scale_linear", "rope.scaling.attn_factor"):
+        header.number(_key(name), 1e-6, 1e6, default=1.0)
+    header.integer(_key("rope.scaling.original_context_length"), _MAX_CONTEXT, default=1)
+    if header.values.get(_key("attention.causal"), True) is not True:
+        raise HeaderError(
+            f"{_key('attention.causal')}: should be true, answers are generated token by token (got false)"
+        )
+
+
+def _check_vocabulary(path: Path, header: Header) -> int:
+    """Byte-level BPE with distinct tokens. Gives their number."""
+    header.text(f"{_VOCABULARY}model", "gpt2")
+    if (pre := header.values.get(f"{_VOCABULARY}pre")) in _NOT_OF_BYTES:
+        raise HeaderError(f"{_VOCABULARY}pre: should be of a vocabulary of bytes, as qwen2 is (got {shown(pre)})")
+    tokens = header.array(_TOKENS, STRING)
+    header.array(f"{_VOCABULARY}merges", STRING)
+    header.array(f"{_VOCABULARY}token_type", I32, tokens.count)
+    # llama.cpp uses token 11 where one is missing.
+    adds_first = header.values.get(f"{_VOCABULARY}add_bos_token") is True
+    required = [f"{_VOCABULARY}{name}{_ID}" for name in (("eos", "bos") if adds_first else ("eos",))]
+    named = [key for key in header.values if key.startswith(_VOCABULARY) and key.endswith(_ID)]
+    for key in required + named:
+        header.integer(key, tokens.count - 1, least=0)
+    _check_distinct(path, tokens)
+    return tokens.count
+
+
+def _check_distinct(path: Path, tokens: Array) -> None:
+    seen: set[bytes] = set()
+    for number, token in enumerate(read_strings(path, tokens)):
+        # llama.cpp's name for an empty token.
+        text = token or b"[EMPTY_%d]" % number
+        if text not in seen and b"\0" not in text and len(text) <= _MAX_TOKEN_BYTES:
+            seen.add(text)
+            continue
+        allowed = f"every token once, of at most {_MAX_TOKEN_BYTES} bytes and without a zero byte"
+        raise HeaderError(f"{_TOKENS}: should have {allowed} (got {shown(text.decode(errors='replace'))} as {number})")
 
 
 def _quantization(header: Header) -> str:

@@ -12,7 +12,7 @@ from edge_agent.gguf.header import HeaderError
 from edge_agent.gguf.model import ModelFacts, read_model_facts
 from tests.helpers.ggufs import ARRAY, BOOL, F32, I32, MODEL_SHAPES, STRING, U32, changed_model, gguf
 
-Q8_0, F16, BF16 = 8, 1, 30
+Q8_0, F16 = 8, 1
 NAN, INFINITY = float("nan"), float("inf")
 Q, T = "qwen2.", "tokenizer.ggml."
 Value = tuple[int, Any] | None
@@ -40,65 +40,58 @@ def refusal(tmp_path: Path, data: bytes) -> str:
         ("general.file_type", (STRING, "7"), 'as U32 (got "7" as STRING)'),
         ("split.count", (2, 2), "should be 1, the whole model in one file (got 2)"),
         (Q + "block_count", (U32, 0), "should be an integer from 1 to 512 as U32 (got 0)"),
-        (Q + "block_count", (U32, 600), "(got 600)"),
         (Q + "block_count", (U32, 2**32 - 1), "(got 4294967295)"),
         (Q + "block_count", (I32, 1), "(got 1 as I32)"),
         (Q + "context_length", None, "should be an integer from 1 to 2147483647 as U32 (got null)"),
-        (Q + "context_length", (U32, 0), "(got 0)"),
         (Q + "context_length", (U32, 2**32 - 1), "(got 4294967295)"),
-        (Q + "context_length", (BOOL, 1), "(got true as BOOL)"),
         (Q + "embedding_length", (U32, 0), "(got 0)"),
         (Q + "embedding_length", (U32, 30), "leaves heads of an even length (got 2)"),
         (Q + "embedding_length_out", (U32, 16), "should be 32 as U32 (got 16)"),
         (Q + "feed_forward_length", (ARRAY, (U32, [64])), "(got an array of 1 U32)"),
-        (Q + "attention.head_count", (U32, 0), "(got 0)"),
         (Q + "attention.head_count", (U32, 3), "a divisor of the embedding's 32"),
         (Q + "attention.head_count", (U32, 32), "heads of an even length (got 32)"),
         (Q + "attention.head_count", (ARRAY, (STRING, ["2"])), "(got an array of 1 STRING)"),
-        (Q + "attention.head_count_kv", (U32, 0), "(got 0)"),
         (Q + "attention.head_count_kv", (U32, 3), "should be a divisor of the 2 heads (got 3)"),
         (Q + "attention.key_length", (U32, 33), "should be 16 as U32 (got 33)"),
         (Q + "attention.value_length", (U32, 8), "should be 16 as U32 (got 8)"),
         (Q + "attention.causal", (BOOL, 0), "should be true"),
         (Q + "attention.layer_norm_rms_epsilon", None, "(got null)"),
         (Q + "attention.layer_norm_rms_epsilon", (F32, -1.0), "from 1e-30 to 1e+30 as F32 (got -1.0)"),
-        (Q + "attention.layer_norm_rms_epsilon", (F32, 0.0), "(got 0.0)"),
         (Q + "attention.layer_norm_rms_epsilon", (F32, NAN), "(got NaN)"),
         (Q + "attention.layer_norm_rms_epsilon", (12, 1e-6), "(got 1e-06 as F64)"),
         (Q + "rope.dimension_count", (U32, 15), "should be 16 as U32 (got 15)"),
-        (Q + "rope.dimension_count", (U32, 0), "(got 0)"),
-        (Q + "rope.dimension_count", (U32, 32), "(got 32)"),
         (Q + "rope.freq_base", (F32, 0.0), "from 2 to 1e+30 as F32 (got 0.0)"),
-        (Q + "rope.freq_base", (F32, NAN), "(got NaN)"),
         (Q + "rope.freq_base", (F32, INFINITY), "(got Infinity)"),
         (Q + "rope.scaling.type", (STRING, "su"), '"none" or "linear" or "yarn" or "longrope" (got "su")'),
-        (Q + "rope.scaling.factor", (F32, 0.0), "(got 0.0)"),
         (Q + "rope.scaling.factor", (F32, NAN), "(got NaN)"),
         (Q + "rope.scale_linear", (F32, -1.0), "(got -1.0)"),
         (Q + "rope.scaling.attn_factor", (F32, NAN), "(got NaN)"),
         (Q + "rope.scaling.original_context_length", (U32, 2**32 - 1), "(got 4294967295)"),
         (Q + "expert_count", (U32, 8), "should be 0 as U32 (got 8)"),
-        (Q + "expert_used_count", (U32, 1), "(got 1)"),
-        (Q + "expert_group_count", (U32, 1), "(got 1)"),
         (Q + "nextn_predict_layers", (U32, 1), "(got 1)"),
         (T + "model", (STRING, "llama"), 'should be "gpt2" (got "llama")'),
-        (T + "model", None, "(got null)"),
         (T + "pre", (STRING, "gemma4"), 'should be of a vocabulary of bytes, as qwen2 is (got "gemma4")'),
         (T + "tokens", (U32, 2), "should be an array of STRING (got 2 as U32)"),
-        (T + "tokens", (ARRAY, (0, [1, 2])), "(got an array of 2 U8)"),
-        (T + "tokens", (ARRAY, (STRING, ["a", "a"])), 'should have every token once (got "a" as 1)'),
-        (T + "tokens", (ARRAY, (STRING, ["[EMPTY_1]", ""])), 'should have every token once (got "[EMPTY_1]" as 1)'),
-        (T + "tokens", (ARRAY, (STRING, ["a", "a\0"])), "should have no zero byte in a token"),
+        (
+            T + "tokens",
+            (ARRAY, (STRING, ["a", "a"])),
+            'should have every token once, of at most 1000 bytes and without a zero byte (got "a" as 1)',
+        ),
+        (
+            T + "tokens",
+            (ARRAY, (STRING, ["[EMPTY_1]", ""])),
+            'should have every token once, of at most 1000 bytes and without a zero byte (got "[EMPTY_1]" as 1)',
+        ),
+        (T + "tokens", (ARRAY, (STRING, ["a", "a\0"])), "without a zero byte"),
+        (T + "tokens", (ARRAY, (STRING, ["a", "b" * 1001])), "of at most 1000 bytes"),
         (T + "merges", None, "should be an array of STRING (got null)"),
-        (T + "merges", (ARRAY, (0, [1])), "(got an array of 1 U8)"),
-        (T + "token_type", None, "should be an array of 2 I32 (got null)"),
-        (T + "token_type", (ARRAY, (I32, [1])), "should be an array of 2 I32 (got an array of 1 I32)"),
         (T + "token_type", (ARRAY, (I32, [1] * 3)), "(got an array of 3 I32)"),
         (T + "token_type", (ARRAY, (U32, [1, 3])), "(got an array of 2 U32)"),
         (T + "eos_token_id", None, "should be an integer from 0 to 1 as U32 (got null)"),
         (T + "eos_token_id", (U32, 2), "(got 2)"),
         (T + "padding_token_id", (U32, 2**32 - 1), "(got 4294967295)"),
         (T + "bos_token_id", (STRING, "a"), '(got "a" as STRING)'),
+        ("tokenizer.chat_template", (U32, 7), "should be a text (got 7 as U32)"),
     ],
 )
 def test_a_value_that_llama_cpp_must_not_see_is_told(tmp_path: Path, key: str, value: Value, told: str) -> None:
@@ -113,40 +106,13 @@ def test_a_model_that_adds_a_first_token_names_it(tmp_path: Path) -> None:
     facts(tmp_path, changed_model({**adds, T + "bos_token_id": (U32, 0)}))
 
 
-@pytest.mark.parametrize("name", [name for name in MODEL_SHAPES if not name.endswith(".bias")])
-def test_every_tensor_must_be_there(tmp_path: Path, name: str) -> None:
-    assert refusal(tmp_path, changed_model(shapes={name: None})).startswith(f"tensor {name}: is missing; it should be ")
-
-
-@pytest.mark.parametrize("name", [*MODEL_SHAPES, "output.weight", "output.bias"])
-def test_every_tensor_has_its_shape(tmp_path: Path, name: str) -> None:
-    shape = MODEL_SHAPES.get(name, (32, 2) if name == "output.weight" else (2,))
-    for wrong in ((*shape, 2), (*shape[:-1], shape[-1] + 32), (shape[0] * 2, *shape[1:])):
-        told = refusal(tmp_path, changed_model(shapes={name: wrong}))
-        assert told.startswith(f"tensor {name}: should be ")
-        assert told.endswith(f"(got F32, {list(wrong)})")
-    facts(tmp_path, changed_model(shapes={name: (*shape, 1)}))
-
-
-@pytest.mark.parametrize(
-    "name", ["blk.1.attn_q.weight", "blk.0.attn_output.bias", "rope_freqs.weight", "blk.0.attn_qkv.weight"]
-)
-def test_a_tensor_of_no_such_model_is_told(tmp_path: Path, name: str) -> None:
-    told = refusal(tmp_path, changed_model(shapes={name: (32,)}))
-    assert told == f'tensor "{name}": does not belong to a qwen2 model of 1 blocks'
-
-
 def test_norms_and_biases_are_of_f32(tmp_path: Path) -> None:
     for name, shape in MODEL_SHAPES.items():
-        data = [changed_model(types={name: kind}) for kind in (F16, BF16)]
-        if shape[0] == 32:
-            data.append(changed_model(types={name: Q8_0}))
+        model = changed_model(types={name: F16})
         if len(shape) == 2:
-            for model in data:
-                facts(tmp_path, model)
-            continue
-        for model in data:
-            assert refusal(tmp_path, model).startswith(f"tensor {name}: should be F32, {list(shape)} (got ")
+            facts(tmp_path, model)
+        else:
+            assert refusal(tmp_path, model) == f'tensor "{name}": should be F32 (got F16)'
 
 
 @pytest.mark.parametrize(
@@ -191,10 +157,3 @@ def test_what_llama_cpp_runs_well_is_taken(tmp_path: Path, data: bytes) -> None:
 )
 def test_a_model_tells_its_quantization_and_context(tmp_path: Path, data: bytes, quantization: str) -> None:
     assert facts(tmp_path, data) == ModelFacts(quantization, 2048, tokens=2, chat_template_sha256=None)
-
-
-@pytest.mark.parametrize("value", [(U32, 7), (ARRAY, (STRING, ["{{ messages }}"]))])
-def test_a_chat_template_that_is_no_text_is_refused(tmp_path: Path, value: Value) -> None:
-    told = refusal(tmp_path, changed_model({"tokenizer.chat_template": value}))
-
-    assert told.startswith("tokenizer.chat_template: should be a text")
