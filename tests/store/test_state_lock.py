@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import signal
@@ -10,14 +9,13 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from functools import partial
-from io import FileIO
 from pathlib import Path
 from threading import Timer
 
 import pytest
 
 from edge_agent import cli
-from edge_agent.store.state_lock import FILE, StateInUseError, locked
+from edge_agent.store.state_lock import StateInUseError, locked
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.site import site_config
 
@@ -29,18 +27,17 @@ HOLDS = (
 )
 
 
-def refused(folder: Path, who: str) -> None:
-    told = re.escape(f"state_dir {folder} is in use by {who}: ")
-    with pytest.raises(StateInUseError, match=told), locked(folder, wait_s=0):
+def refused(folder: Path) -> None:
+    message = re.escape(f"state_dir {folder} is in use by another process: ")
+    with pytest.raises(StateInUseError, match=message), locked(folder, wait_s=0):
         pass
 
 
-def test_who_has_it_is_told_and_it_is_free_after_the_end(tmp_path: Path) -> None:
+def test_a_folder_is_free_again_after_the_end(tmp_path: Path) -> None:
     folder = tmp_path / "made" / "state"
     for _ in range(2):
         with locked(folder):
-            for _ in range(2):
-                refused(folder, f"process {os.getpid()}")
+            refused(folder)
 
 
 def test_a_second_run_ends_with_1_and_one_line(
@@ -53,26 +50,26 @@ def test_a_second_run_ends_with_1_and_one_line(
     monkeypatch.setattr("edge_agent.agent.Agent", lambda *_: pytest.fail("it runs"))
     with locked(tmp_path / "state"):
         assert cli.main(["run", "--config", str(path)]) == cli.EXIT_FAILED
-    told = f"state_dir {tmp_path}/state is in use by process {os.getpid()}: each agent needs its own"
-    assert capsys.readouterr().err == f"edge-agent: {told}\n"
+    message = f"state_dir {tmp_path}/state is in use by another process: each agent needs its own"
+    assert capsys.readouterr().err == f"edge-agent: {message}\n"
 
 
-def test_a_killed_agent_leaves_it_free_though_its_worker_lives_on(tmp_path: Path) -> None:
+def test_a_killed_agent_leaves_the_folder_free_though_its_worker_lives_on(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         worker = int(holder.stdout.readline())
         try:
-            refused(tmp_path, f"process {holder.pid}")
+            refused(tmp_path)
             holder.kill()
             with locked(tmp_path):
-                assert (tmp_path / FILE).read_text("ascii") == f"{os.getpid()}\n"
+                pass
         finally:
             holder.kill()
             os.kill(worker, signal.SIGKILL)
 
 
 @pytest.mark.expects_warning
-def test_a_folder_that_cannot_be_written_keeps_nobody_from_running(
+def test_a_folder_that_cannot_be_made_keeps_nobody_from_running(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
@@ -83,35 +80,9 @@ def test_a_folder_that_cannot_be_written_keeps_nobody_from_running(
     ]
 
 
-def test_one_that_is_about_to_end_is_waited_for(tmp_path: Path) -> None:
+def test_an_agent_that_is_about_to_end_is_waited_for(tmp_path: Path) -> None:
     with ExitStack() as other:
         other.enter_context(locked(tmp_path))
         Timer(0.2, other.close).start()
         with locked(tmp_path):
             pass
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_what_root_made_in_a_trial_is_the_services(tmp_path: Path) -> None:
-    os.chown(tmp_path, 1234, 1234)
-    with locked(tmp_path):
-        assert (tmp_path / FILE).stat().st_uid == 1234
-
-
-@pytest.mark.expects_warning
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    target.write_text("kept", "ascii")
-    (tmp_path / FILE).symlink_to(target)
-    with locked(tmp_path):
-        assert target.read_text("ascii") == "kept"
-
-
-def test_a_full_disk_is_locked_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(FileIO):
-        def write(self, _: object, /) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("edge_agent.store.state_lock.FileIO", Full)
-    with locked(tmp_path):
-        refused(tmp_path, "another process")
