@@ -314,8 +314,6 @@ class Agent:
         """What is due by time, in every part."""
         self._handle_signals(now)
         self._delivery.maintain(now)
-        if self._delivery.store.has_earlier:  # the database could not be opened at the start
-            self._dispatcher.recover(moment(now))
         self._dispatcher.expire(now)
         owes_answer, is_former_busy = self._dispatcher.active > 0, self._dispatcher.is_former_busy
         if end := self._supervisor.watch(now, owes_answer=owes_answer, is_former_busy=is_former_busy):

@@ -22,7 +22,6 @@ from edge_agent.core.errors import field_name, file_fault, shown
 from edge_agent.models.config_faults import model_faults, model_refusals, switched_hint
 from edge_agent.mqtt.credentials import credential_faults, secret_fault
 from edge_agent.requests.task_tables import prepare_tasks
-from edge_agent.store.database import leftover_hint
 
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
 _MAX_FILTERS = 1000
@@ -76,7 +75,8 @@ def config_hints(config: Config) -> list[str]:
         if isinstance(task, ClassifyTask) and not task.names_a_label
     ]
     refused = [f"{fault}; `run` refuses it" for fault in model_refusals(config)]
-    return [*unnamed, *_schema_hints(config), *refused, *filter(None, [switched_hint(config), leftover_hint(config)])]
+    switched = switched_hint(config)
+    return [*unnamed, *_schema_hints(config), *refused, *([switched] if switched else [])]
 
 
 def _schema_hints(config: Config) -> list[str]:

@@ -113,7 +113,7 @@ class Delivery:
 
     def maintain(self, now: float) -> None:
         """Brings the store back to a disk that failed, and keeps its files small. Call it several times a second."""
-        self._staged.extend(self.store.maintain(now))
+        self.store.maintain(now)
 
     def _send_staged(self) -> None:
         staged, self._staged = self._staged, []

@@ -24,7 +24,7 @@ from edge_agent.requests.request import Request
 from edge_agent.requests.statistics import RequestFacts, percentile
 from edge_agent.requests.tasks import Render, Task
 from edge_agent.requests.templates import render
-from edge_agent.store.rows import Quarantined, StoredRequest
+from edge_agent.store.store import Quarantined, StoredRequest
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 2
 
 _FAULT = Error(code=Code.INTERNAL, message="the request met a fault of the agent")
-_DEADLY = Error(code=Code.ENGINE_LOST, message="the agent ended twice while it took this request over from its store")
 
 
 class Dispatcher:
@@ -118,29 +117,22 @@ class Dispatcher:
 
     def recover(self, now: Moment) -> None:
         """Takes over from earlier processes: their replies are repeated, their requests are run."""
-        try:
-            for quarantined in self._store.held():
-                self._quarantined[quarantined.fingerprint] = quarantined
-            self._replies.restore(now)
-            for stored in self._store.unanswered(now):
-                try:
-                    self._recover(stored, now.monotonic_s)
-                except Exception:  # it would fail again at each start, and keep the board off the bus
-                    log.exception("a stored request cannot be run row=%s", stored.row)
-                    self._store.drop(stored.row)
-        finally:
-            self._store.end_takeover()
+        for quarantined in self._store.held():
+            self._quarantined[quarantined.fingerprint] = quarantined
+        self._replies.restore(now)
+        for stored in self._store.unanswered(now):
+            try:
+                self._recover(stored, now.monotonic_s)
+            except Exception:  # it would fail again at each start, and keep the board off the bus
+                log.exception("a stored request cannot be run row=%s", stored.row)
+                self._store.drop(stored.row)
         self.fill(now.monotonic_s)
 
     def _recover(self, stored: StoredRequest, now: float) -> None:
         requests = [request for request in self._parser.parse(stored.message) if request.task_name == stored.task]
         for request in requests or [self._parser.refuse_unheard(stored.message, stored.task)]:
             request.row = stored.row
-            if stored.is_given_up:
-                log.error("a stored request ends the agent, and is not run row=%s", stored.row)
-                self._replies.refuse(request, _DEADLY, now)
-            else:
-                self._enter(request, now, is_recovered=True)
+            self._enter(request, now, is_recovered=True)
 
     def _enter(self, request: Request, now: float, *, is_recovered: bool = False) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from edge_agent.store.rows import Quarantined
+from edge_agent.store.store import Quarantined
 
 
 @dataclass(slots=True)

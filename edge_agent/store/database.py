@@ -6,15 +6,11 @@ import logging
 import os
 import shutil
 import sqlite3
-import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
-
-from edge_agent.core.config import Config
-from edge_agent.core.errors import shown_path
 
 log = logging.getLogger(__name__)
 
@@ -27,17 +23,17 @@ _PAGE_BYTES = 1024
 _CACHE_KIB = 256
 _LOCKED_S = 1.0
 
-_REQUESTS = """
+_SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
   number INTEGER PRIMARY KEY, task TEXT NOT NULL,
   topic TEXT, payload BLOB, response_topic TEXT, correlation BLOB, content_type TEXT, expiry_s INTEGER,
   packet_id INTEGER, boot TEXT NOT NULL, monotonic_s REAL NOT NULL, wall_s REAL NOT NULL,
-  reply_topic TEXT, reply BLOB, key BLOB, is_delivered INTEGER NOT NULL DEFAULT 0,
-  starts INTEGER NOT NULL DEFAULT 0
-)"""
-_QUARANTINE = "CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY KEY, task TEXT NOT NULL, since TEXT)"
-# Release 0.1.0 has no such column.
-_ADD_STARTS = "ALTER TABLE requests ADD COLUMN starts INTEGER NOT NULL DEFAULT 0"
+  reply_topic TEXT, reply BLOB, key BLOB, is_delivered INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY KEY, task TEXT NOT NULL, since TEXT);
+"""
+
+TABLES = ("quarantine", "requests")
 
 StoreError = sqlite3.Error
 # What goes wrong with a database or its disk. UnicodeError: SQLite's message quotes damaged text.
@@ -46,14 +42,6 @@ STORE_ERRORS = (StoreError, OSError, UnicodeError)
 
 class ForeignSchemaError(Exception):
     """The file is a sound database of another release."""
-
-
-def leftover_hint(config: Config) -> str | None:
-    """The hint that `queue.journal` leaves an earlier database unused in `state_dir`, or None."""
-    file = config.state_dir / FILE
-    if config.queue.journal == "disk" or not file.exists():
-        return None
-    return f"queue.journal: {shown_path(file)} is not used; it keeps its requests and answers until it is removed"
 
 
 def open_in_memory() -> sqlite3.Connection:
@@ -90,9 +78,6 @@ def _open_sound(path: Path) -> sqlite3.Connection:
     """Raises ForeignSchemaError, sqlite3.DatabaseError, OSError."""
     if not path.exists():
         path.touch(mode=0o600)
-    for one in (path, _beside(path, WAL_SUFFIX)):
-        with suppress(OSError):
-            one.chmod(0o600)
     connection = connect_again(path)
     try:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
@@ -105,33 +90,26 @@ def _open_sound(path: Path) -> sqlite3.Connection:
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise sqlite3.DatabaseError(found)
-        return _with_tables(connection)
+        with closing(open_in_memory()) as expected:
+            if _columns(_with_tables(connection)) != _columns(expected):
+                raise ForeignSchemaError("its tables have other columns")
     except BaseException:
         connection.close()
         raise
-
-
-def _with_tables(connection: sqlite3.Connection) -> sqlite3.Connection:
-    """Raises ForeignSchemaError."""
-    connection.execute(_REQUESTS)
-    connection.execute(_QUARANTINE)
-    if _columns(connection, "requests") == _created_columns(_REQUESTS)[:-1]:
-        connection.execute(_ADD_STARTS)
-    for table, statement in (("requests", _REQUESTS), ("quarantine", _QUARANTINE)):
-        if _columns(connection, table) != _created_columns(statement):
-            raise ForeignSchemaError(f"its table {table} has other columns")
     return connection
 
 
-def _created_columns(statement: str) -> list[str]:
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute(statement)
-        (name,) = connection.execute("SELECT name FROM sqlite_schema WHERE sql IS NOT NULL").fetchone()
-        return _columns(connection, name)
+def _with_tables(connection: sqlite3.Connection) -> sqlite3.Connection:
+    connection.executescript(_SCHEMA)
+    return connection
 
 
-def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
-    return [str(row[1]) for row in connection.execute(f"PRAGMA table_info({table})")]
+def _columns(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    asked = (
+        "SELECT m.name, c.name FROM sqlite_schema m, pragma_table_info(m.name) c WHERE m.name IN (?, ?)"
+        " ORDER BY m.name, c.cid"
+    )
+    return connection.execute(asked, TABLES).fetchall()
 
 
 def _set_aside(path: Path, suffix: str) -> Path:
@@ -188,13 +166,11 @@ _COUNTS = (
 )
 
 
-def store_facts(path: Path, limit_s: float) -> StoreFacts:
-    """Counts a copy: an agent may have the file open. Raises sqlite3.Error, also after limit_s; OSError."""
-    give_up_at = time.monotonic() + limit_s
+def store_facts(path: Path) -> StoreFacts:
+    """Counts a copy: an agent may have the file open. Raises sqlite3.Error, OSError."""
     with TemporaryDirectory() as folder:
         copy = _copy(path, Path(folder))
         with closing(_connect(f"{_uri(copy)}?mode=ro")) as connection:
-            connection.set_progress_handler(lambda: time.monotonic() > give_up_at, 10_000)
             connection.row_factory = sqlite3.Row
             counts = dict(connection.execute(_COUNTS).fetchone())
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()

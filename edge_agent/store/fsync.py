@@ -35,10 +35,9 @@ class FsyncThread:
     """`deliver` is called by the thread."""
 
     def __init__(self, path: Path, deliver: Callable[[Synced], None]) -> None:
-        """path: of a database that was just opened. Raises OSError."""
+        """path: of a database that was just opened."""
         self._path = path
         self._wal = Path(f"{path}{WAL_SUFFIX}")
-        self._inodes = self._current_inodes()
         self._deliver = deliver
         self._wanted = threading.Condition()
         self._generation = 0
@@ -100,13 +99,7 @@ class FsyncThread:
         if not self._is_folder_synced:
             sync_folder(self._path.parent)
             self._is_folder_synced = True
-        if self._current_inodes() != self._inodes:  # SQLite goes on with the files that it has open
-            raise OSError(f"another file took the place of {self._path}")
         if wal_bytes > WAL_BYTES and not self.needs_checkpoint:
             with closing(connect_again(self._path)) as connection:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             self.needs_checkpoint = wal_bytes > MAX_WAL_BYTES
-
-    def _current_inodes(self) -> tuple[int, int]:
-        """Raises OSError."""
-        return self._path.stat().st_ino, self._wal.stat().st_ino

@@ -7,28 +7,54 @@ process; after the next fsync (fsync.py) it outlives a power cut too. While the 
 from __future__ import annotations
 
 import logging
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_agent.core.clock import Moment
 from edge_agent.core.inbound import Message
 from edge_agent.core.publications import Publication, json_publication
-from edge_agent.store.database import STORE_ERRORS, open_file, open_in_memory
+from edge_agent.store.database import STORE_ERRORS, TABLES, open_file, open_in_memory
 from edge_agent.store.fsync import FsyncThread, Synced
-from edge_agent.store.rows import Quarantined, StoredAnswer, StoredRequest, row_bytes
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 30.0
-# A request that two starts ended on, as they took it over, is not run again.
-MAX_STARTS = 2
-# Row numbers start here where those of the file are not known.
-_UNKNOWN_ROWS_BITS = 48
+# A row's numbers, times and names.
+_ROW_OVERHEAD_BYTES = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRequest:
+    """A request that has no reply yet. message.received_at: its first arrival, on this process's clock."""
+
+    row: int
+    task: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAnswer:
+    """A reply that a repeated request gets again. key: see requests/duplicates. nbytes: about its size on disk."""
+
+    row: int
+    key: bytes
+    reply: bytes
+    nbytes: int
+    ended: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """An input that ended the worker twice. since: RFC 3339, None = the clock was unset."""
+
+    fingerprint: str
+    task: str
+    since: str | None
 
 
 class Store:
@@ -45,105 +71,76 @@ class Store:
         self._path = path
         self._deliver = deliver
         self._connection = open_in_memory()
+        # None while rows are kept in memory only.
         self._fsync: FsyncThread | None = None
-        self._uncommitted: list[tuple[int | None, str, tuple[object, ...]]] = []
-        self._next_row = 1 if path is None else secrets.randbits(_UNKNOWN_ROWS_BITS)
-        self._is_opened_before = False
-        # Rows of earlier processes that this one has not taken over.
-        self._earlier: set[int] = set()
-        # Rows that changed since the disk failed.
-        self._changed: set[int] = set()
-        self._retry_at = 0.0
+        self._uncommitted: list[tuple[str, tuple[object, ...]]] = []
+        self._next_row = 1
+        # When the disk is tried again; None = it is not.
+        self._retry_at: float | None = None
 
     def start(self) -> list[tuple[int, Publication]]:
-        """Opens the file. Gives rows and replies of earlier processes that the broker may not have."""
-        return [] if self._path is None else self._open(self._path)
+        """Opens the file. Gives rows and replies of earlier processes that the broker may not have.
 
-    def _open(self, path: Path) -> list[tuple[int, Publication]]:
-        """As `start`, the first time that it succeeds; then nothing. Sets `fault`."""
-        undelivered: list[tuple[int, Publication]] = []
+        A file that cannot be opened is left alone, also later: its requests are for the next process.
+        """
+        if self._path is None:
+            return []
         try:
-            connection, set_aside = open_file(path)
-            try:
-                earlier = {row for (row,) in connection.execute("SELECT number FROM requests")}
-                if not self._is_opened_before:
-                    undelivered = _undelivered(connection)
-                self._bring_changes(connection, on_disk=earlier)
-                fsync = FsyncThread(path, self._deliver)
-            except BaseException:
-                connection.close()
-                raise
+            connection, self.set_aside = open_file(self._path)
+            self._use(self._path, connection)
         except STORE_ERRORS as error:
             self._fail(str(error))
             return []
-        if self.fault is not None:
-            log.warning("requests are kept on disk again file=%s", path)
-        if not self._is_opened_before:
-            self._earlier = earlier
-        if self.fault is None:  # no row was numbered yet
-            self._next_row = 1
-        self._next_row = max(self._next_row, 1 + max(earlier, default=0))
+        self._next_row = 1 + self._select("SELECT coalesce(max(number), 0) FROM requests")[0][0]
+        rows = self._select(
+            "SELECT number, reply_topic, reply, correlation FROM requests WHERE reply IS NOT NULL AND NOT is_delivered"
+            " ORDER BY number"
+        )
+        return [(row, _reply(columns)) for row, *columns in rows]
+
+    def _use(self, path: Path, connection: sqlite3.Connection) -> None:
+        """Raises OSError, and the store is as it was."""
+        self._fsync = FsyncThread(path, self._deliver)
         self._connection.close()
-        self._connection, self._fsync = connection, fsync
-        self._changed.clear()
-        self.fault, self.set_aside = None, set_aside or self.set_aside
-        self.is_dirty = self._is_opened_before = True
-        return undelivered
+        self._connection = connection
+        self.is_dirty = True
 
-    def _bring_changes(self, connection: sqlite3.Connection, on_disk: set[int]) -> None:
-        """Writes rows that changed in memory, and rows that the file does not have."""
-        connection.execute("BEGIN")
-        connection.executemany("DELETE FROM requests WHERE number = ?", [(row,) for row in self._changed])
-        for values in self._connection.execute("SELECT * FROM requests"):
-            if values[0] in self._changed or values[0] not in on_disk:
-                _insert(connection, "requests", values)
-        for values in self._connection.execute("SELECT * FROM quarantine"):
-            _insert(connection, "quarantine", values)
-        connection.execute("COMMIT")
-
-    @property
-    def has_earlier(self) -> bool:
-        """Whether rows of earlier processes can be taken over now."""
-        return bool(self._earlier) and self.fault is None
-
-    def end_takeover(self) -> None:
-        """Rows of earlier processes that were not taken over by now are left alone."""
-        if self.fault is None:
-            self._earlier.clear()
+    def _return_to_disk(self, path: Path) -> None:
+        """Replaces the rows in the file by those in memory."""
+        try:
+            connection, set_aside = open_file(path)
+            connection.execute("BEGIN")
+            for table in TABLES:
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608 - a name of ours
+            _copy_rows(self._connection, connection)
+            connection.execute("COMMIT")
+            self._use(path, connection)
+        except STORE_ERRORS as error:
+            self._fail(str(error))
+            return
+        log.warning("requests are kept on disk again file=%s", path)
+        self.fault = self._retry_at = None
+        self.set_aside = set_aside or self.set_aside
 
     def unanswered(self, now: Moment) -> Iterator[StoredRequest]:
-        """Requests of earlier processes, in order. Each is taken over when the next one is asked for."""
-        for row in self._earlier_rows("reply IS NULL", "number"):
-            self._earlier.discard(row)
-            for task, starts, *columns in self._select(
-                "SELECT task, starts, topic, payload, packet_id, response_topic, correlation, content_type, expiry_s,"
-                " boot, monotonic_s, wall_s FROM requests WHERE number = ?",
+        """Requests of earlier processes, in order. They and `repeatable` are read before any row is written."""
+        for (row,) in self._select("SELECT number FROM requests WHERE reply IS NULL ORDER BY number"):
+            for task, *columns in self._select(
+                "SELECT task, topic, payload, packet_id, response_topic, correlation, content_type, expiry_s, boot,"
+                " monotonic_s, wall_s FROM requests WHERE number = ?",
                 row,
             ):
-                is_given_up = starts >= MAX_STARTS
-                if is_given_up:  # its refusal writes the row again, unless that ends this process too
-                    self.drop(row)
-                else:
-                    self._write(row, "UPDATE requests SET starts = starts + 1 WHERE number = ?", row)
-                self.commit()
-                message = _message(columns, now)
-                yield StoredRequest(row=row, task=task, message=message, is_given_up=is_given_up)
-                self._write(row, "UPDATE requests SET starts = 0 WHERE number = ?", row)
+                yield StoredRequest(row=row, task=task, message=_message(columns, now))
 
     def repeatable(self) -> Iterator[StoredAnswer]:
         """Answers of earlier processes, in the order of their ends. One by one: together they are megabytes."""
-        for row in self._earlier_rows("key IS NOT NULL", "wall_s, number"):
-            self._earlier.discard(row)
+        for (row,) in self._select("SELECT number FROM requests WHERE key IS NOT NULL ORDER BY wall_s, number"):
             for key, reply, correlation, topic, *at in self._select(
                 "SELECT key, reply, correlation, reply_topic, boot, monotonic_s, wall_s FROM requests WHERE number = ?",
                 row,
             ):
-                nbytes = row_bytes(topic, reply, correlation)
+                nbytes = len(topic) + len(reply) + len(correlation or b"") + _ROW_OVERHEAD_BYTES
                 yield StoredAnswer(row=row, key=key, reply=reply, nbytes=nbytes, ended=Moment(*at))
-
-    def _earlier_rows(self, where: str, order: str) -> list[int]:
-        rows = self._select(f"SELECT number FROM requests WHERE {where} ORDER BY {order}")  # noqa: S608 - our words
-        return [row for (row,) in rows if row in self._earlier]
 
     def free_row(self) -> int:
         """For a request that is answered at once: it is first written with its reply."""
@@ -154,7 +151,6 @@ class Store:
         """Writes a request and gives its row."""
         row = self.free_row()
         self._write(
-            row,
             "INSERT INTO requests (number, task, topic, payload, packet_id, response_topic, correlation, content_type,"
             " expiry_s, boot, monotonic_s, wall_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             row, task, message.topic, message.payload, message.packet_id, message.response_topic, message.correlation,
@@ -164,12 +160,11 @@ class Store:
 
     def drop(self, row: int) -> None:
         """The request needs no reply."""
-        self._write(row, "DELETE FROM requests WHERE number = ?", row)
+        self._write("DELETE FROM requests WHERE number = ?", row)
 
     def answer(self, row: int, task: str, reply: Publication, key: bytes | None, ended: Moment) -> None:
         """Replaces the request by its reply. key: for `repeatable`; None = it is not repeated."""
         self._write(
-            row,
             "INSERT INTO requests (number, task, correlation, boot, monotonic_s, wall_s, reply_topic, reply, key)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET payload = NULL, topic = NULL,"
             " boot = excluded.boot, monotonic_s = excluded.monotonic_s, wall_s = excluded.wall_s,"
@@ -179,20 +174,20 @@ class Store:
 
     def delivered(self, row: int) -> None:
         """The broker has the reply."""
-        self._write(row, "UPDATE requests SET is_delivered = 1 WHERE number = ?", row)
+        self._write("UPDATE requests SET is_delivered = 1 WHERE number = ?", row)
         self._drop_done(row)
 
     def forget(self, row: int) -> None:
         """The reply is not repeated any more."""
-        self._write(row, "UPDATE requests SET key = NULL WHERE number = ?", row)
+        self._write("UPDATE requests SET key = NULL WHERE number = ?", row)
         self._drop_done(row)
 
     def _drop_done(self, row: int) -> None:
-        self._write(row, "DELETE FROM requests WHERE number = ? AND is_delivered AND key IS NULL", row)
+        self._write("DELETE FROM requests WHERE number = ? AND is_delivered AND key IS NULL", row)
 
     def redirect(self, row: int, topic: str) -> None:
         """The reply goes to another topic."""
-        self._write(row, "UPDATE requests SET reply_topic = ? WHERE number = ?", topic, row)
+        self._write("UPDATE requests SET reply_topic = ? WHERE number = ?", topic, row)
 
     def recall(self, row: int) -> bytes | None:
         """The payload of a reply that is repeated; None = it is not there any more."""
@@ -212,10 +207,10 @@ class Store:
     def hold(self, one: Quarantined) -> None:
         """Later processes do not run it either."""
         statement = "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)"
-        self._write(None, statement, one.fingerprint, one.task, one.since)
+        self._write(statement, one.fingerprint, one.task, one.since)
 
     def release(self, fingerprint: str) -> None:
-        self._write(None, "DELETE FROM quarantine WHERE fingerprint = ?", fingerprint)
+        self._write("DELETE FROM quarantine WHERE fingerprint = ?", fingerprint)
 
     def held(self) -> list[Quarantined]:
         """The oldest first."""
@@ -245,16 +240,16 @@ class Store:
         if event.fault is not None and self._fsync is not None:
             self._fail(event.fault)
 
-    def maintain(self, now: float) -> list[tuple[int, Publication]]:
-        """To be called often. As `start`, where the file could not be opened until now."""
+    def maintain(self, now: float) -> None:
+        """To be called often: completes checkpoints, and brings the rows back to a disk that failed."""
         if (fsync := self._fsync) is not None and fsync.needs_checkpoint:
             self.commit()
             self._select("PRAGMA wal_checkpoint(RESTART)")
             fsync.needs_checkpoint = False
-        if self.fault is None or self._path is None or now < self._retry_at:
-            return []
-        self.commit()
-        return self._open(self._path)
+        if self._path is not None and self._retry_at is not None and now >= self._retry_at:
+            self._retry_at = now + RETRY_S
+            self.commit()
+            self._return_to_disk(self._path)
 
     def stop(self, timeout_s: float) -> int | None:
         """After the last fsync that was requested. Gives the generation on the disk; None = it is all in memory."""
@@ -273,45 +268,43 @@ class Store:
             self._fail(str(error))
             return self._connection.execute(statement, values).fetchall()
 
-    def _write(self, row: int | None, statement: str, *values: object) -> None:
-        self._uncommitted.append((row, statement, values))
+    def _write(self, statement: str, *values: object) -> None:
+        self._uncommitted.append((statement, values))
         try:
-            self._execute(row, statement, values)
+            self._execute(statement, values)
         except STORE_ERRORS as error:
             self._fail(str(error))
 
-    def _execute(self, row: int | None, statement: str, values: tuple[object, ...]) -> None:
+    def _execute(self, statement: str, values: tuple[object, ...]) -> None:
         if not self._connection.in_transaction:
             self._connection.execute("BEGIN")
         self._connection.execute(statement, values)
-        if self._path is not None and self._fsync is None and row is not None:
-            self._changed.add(row)
 
     def _fail(self, reason: str) -> None:
         """Goes on in memory, with what can still be read and what was not committed."""
         if self.fault is None:
             log.error("requests are kept in memory only, and end with this agent file=%s: %s", self._path, reason)
         self.fault = reason
-        self._retry_at = time.monotonic() + RETRY_S
         if self._fsync is None:
             return
         self._fsync.stop(0.0)
         self._fsync = None
+        self._retry_at = time.monotonic() + RETRY_S
         self.is_dirty = True  # what waited for an fsync waits for no disk now
         failed, self._connection = self._connection, open_in_memory()
         with suppress(*STORE_ERRORS):
             if failed.in_transaction:
                 failed.execute("ROLLBACK")
-            for table in ("quarantine", "requests"):
-                for values in failed.execute(f"SELECT * FROM {table}"):  # noqa: S608
-                    _insert(self._connection, table, values)
+            _copy_rows(failed, self._connection)
         failed.close()
-        for row, statement, values in self._uncommitted:
-            self._execute(row, statement, values)
+        for statement, values in self._uncommitted:
+            self._execute(statement, values)
 
 
-def _insert(connection: sqlite3.Connection, table: str, values: tuple[object, ...]) -> None:
-    connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(values))})", values)  # noqa: S608
+def _copy_rows(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    for table in TABLES:
+        for values in source.execute(f"SELECT * FROM {table}"):  # noqa: S608 - a name of ours
+            target.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values))})", values)  # noqa: S608
 
 
 def _message(columns: list[Any], now: Moment) -> Message:
@@ -327,14 +320,6 @@ def _message(columns: list[Any], now: Moment) -> Message:
         expiry_s=expiry_s,
         received_at=Moment(*arrived).placed(now),
     )
-
-
-def _undelivered(connection: sqlite3.Connection) -> list[tuple[int, Publication]]:
-    rows = connection.execute(
-        "SELECT number, reply_topic, reply, correlation FROM requests WHERE reply IS NOT NULL AND NOT is_delivered"
-        " ORDER BY number"
-    )
-    return [(row, _reply(columns)) for row, *columns in rows]
 
 
 def _reply(columns: list[Any]) -> Publication:

@@ -52,7 +52,7 @@ Files = Iterator[tuple[str, Any]]
 # Longer files are cut.
 _MAX_BYTES = 400_000
 _MAX_MESSAGES = 50
-_PART_S, _DOCTOR_S, _JOURNAL_S = 60.0, 240.0, 8.0
+_PART_S, _DOCTOR_S = 60.0, 240.0
 _CONNECT_S, _RETAINED_S = 5.0, 1.5
 _SYSTEM_FILES = (
     *("proc/meminfo", "proc/swaps", "proc/mounts", "proc/loadavg", "proc/uptime", "proc/cmdline"),
@@ -212,7 +212,7 @@ def _state(state_dir: Path) -> Files:
     for path in islice(sorted(state_dir.glob("**/calibration.json")), 10):
         yield f"calibration-{path.parent.name}.json", json.loads(path.read_bytes())
     if (journal := state_dir / FILE).exists():
-        yield "journal.json", asdict(store_facts(journal, _JOURNAL_S))
+        yield "journal.json", asdict(store_facts(journal))
 
 
 def _models(models_dir: Path, config: Config | ConfigError) -> Files:

@@ -24,8 +24,6 @@ from edge_agent.models.record import (
     remove_record,
     write_record,
 )
-from edge_agent.store.database import leftover_hint
-from tests.helpers.support import with_model
 from tests.models.test_bundle import GGUF, bundle
 
 
@@ -116,15 +114,6 @@ def test_a_bundle_in_force_that_does_not_open_gives_way_to_the_one_before_and_th
     with pytest.raises(ModelError, match=r"c.* does not exist"):
         open_in_force(config)
     assert read_record(config) == Record(configured=tmp_path / "c", current=tmp_path / "b", previous=tmp_path / "a")
-
-
-def test_a_record_of_requests_that_is_no_longer_kept_is_a_hint(tmp_path: Path) -> None:
-    kept = with_model(tmp_path / "a")
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "requests-1.sqlite").touch()
-    dropped = kept.model_copy(update={"queue": kept.queue.model_copy(update={"journal": "memory"})})
-    assert leftover_hint(kept) is None
-    assert str(leftover_hint(dropped)).startswith(f'queue.journal: "{tmp_path}/state/requests-1.sqlite" is not used')
 
 
 def test_a_configured_bundle_that_is_gone_is_a_fault_only_if_none_is_in_force(

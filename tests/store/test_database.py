@@ -13,7 +13,7 @@ from edge_agent.store.store import Store
 from tests.store.test_store import AT, REPLY, accept, opened, payloads
 
 # The tables of release 0.1.0.
-OLD_SCHEMA = """
+FIRST_SCHEMA = """
 CREATE TABLE requests (
   number INTEGER PRIMARY KEY, task TEXT NOT NULL,
   topic TEXT, payload BLOB, response_topic TEXT, correlation BLOB, content_type TEXT, expiry_s INTEGER,
@@ -45,7 +45,7 @@ def names(path: Path) -> set[str]:
 
 
 def test_a_database_of_the_first_release_is_taken_over(path: Path) -> None:
-    written(path, OLD_SCHEMA)
+    written(path, FIRST_SCHEMA)
     for _ in range(2):
         store = Store(path, lambda _: None)
         assert [row for row, _ in store.start()] == [8]
@@ -64,7 +64,7 @@ def test_a_database_of_another_schema_is_kept_aside_and_not_called_damaged(
     store = opened(path)
     assert accept(store) == 1
     assert names(path) >= {"", ".other-schema"}
-    assert "its table requests has other columns" in str(store.set_aside)
+    assert "other columns" in str(store.set_aside)
     assert "damaged" not in caplog.text
 
 
@@ -90,12 +90,10 @@ def test_a_damaged_database_is_kept_aside_and_a_fresh_one_begins(path: Path, wha
     assert path.with_name(f"{FILE}.damaged").read_bytes() == damaged
     accept(again)
     again.commit()
-    assert store_facts(path, 10.0).requests == 1
+    assert store_facts(path).requests == 1
 
 
 def test_its_files_belong_to_the_account_alone(path: Path) -> None:
-    opened(path).close()
-    path.chmod(0o644)  # of an older agent
     store = opened(path)
     accept(store)
     store.commit()
@@ -122,16 +120,7 @@ def test_facts_are_counted_while_an_agent_has_the_database(path: Path) -> None:
     rows = [accept(store, "abc") for _ in range(3)]
     store.answer(rows[0], "triage", REPLY, b"key", AT)
     store.commit()
-    facts = store_facts(path, 10.0)
+    facts = store_facts(path)
     assert (facts.requests, facts.unanswered, facts.undelivered, facts.repeatable) == (3, 2, 1, 1)
     assert (facts.payload_bytes, facts.reply_bytes, facts.fault) == (6, len(REPLY.payload), None)
     assert names(path) == {"", "-wal"}
-
-
-def test_counting_is_given_up_after_its_time(path: Path) -> None:
-    store = opened(path)
-    for _ in range(3000):
-        accept(store)
-    store.commit()
-    with pytest.raises(sqlite3.Error, match="interrupted"):
-        store_facts(path, -1.0)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,8 +12,7 @@ from edge_agent.core.publications import Publication
 from edge_agent.store import fsync
 from edge_agent.store.database import FILE, WAL_SUFFIX, store_facts
 from edge_agent.store.fsync import Synced
-from edge_agent.store.rows import Quarantined
-from edge_agent.store.store import RETRY_S, Store
+from edge_agent.store.store import Quarantined, Store
 from tests.helpers.processes import wait_until
 from tests.helpers.support import inbound
 
@@ -56,7 +54,7 @@ def test_a_request_comes_back_as_it_was(path: Path) -> None:
     row = store.accept(message, "triage", AT)
     store.commit()
     (stored,) = reopened(store).unanswered(AT)
-    assert (stored.row, stored.task, stored.is_given_up) == (row, "triage", False)
+    assert (stored.row, stored.task) == (row, "triage")
     assert stored.message == replace(message, received_at=AT.monotonic_s)
 
 
@@ -103,7 +101,7 @@ def test_an_answer_that_is_repeated_stays_until_it_is_forgotten_and_delivered(
     )
     steps[1](row)
     store.commit()
-    assert store_facts(path, 10.0).requests == 0
+    assert store_facts(path).requests == 0
 
 
 def test_the_quarantine_keeps_its_order(path: Path) -> None:
@@ -123,37 +121,6 @@ def test_nothing_written_is_nothing_for_the_disk() -> None:
     store.commit()
     assert store.is_dirty
     assert not store.request_fsync(1, unacknowledged=0), "in memory there is no disk to wait for"
-
-
-def replace_file(path: Path) -> None:
-    path.with_name("copy").write_bytes(path.read_bytes())
-    path.with_name("copy").replace(path)
-
-
-@pytest.mark.expects_warning
-@pytest.mark.parametrize("suffix", ["", WAL_SUFFIX])
-@pytest.mark.parametrize("meddle", [Path.unlink, replace_file])
-def test_a_file_that_is_removed_or_replaced_is_a_fault_and_all_rows_are_written_again(
-    path: Path, meddle: Callable[[Path], None], suffix: str
-) -> None:
-    events: list[Synced] = []
-    store = opened(path, events)
-    accept(store, "before")
-    store.commit()
-    meddle(path.with_name(path.name + suffix))
-    accept(store, "after")
-    store.commit()
-    store.request_fsync(1, unacknowledged=fsync.MANY)
-    wait_until(lambda: events, "the fault is reported", 5.0)
-    store.on_synced(events.pop())
-    assert "took the place" in str(store.fault) or "No such file" in str(store.fault)
-    store.maintain(time.monotonic() + RETRY_S + 1)
-    assert store.fault is None
-    found = path.parent.with_name("found") / FILE
-    found.parent.mkdir()
-    for file in path.parent.glob(f"{FILE}*"):
-        (found.parent / file.name).write_bytes(file.read_bytes())
-    assert payloads(opened(found)) == [b"before", b"after"]
 
 
 def has_synced(store: Store, generation: int) -> bool:

@@ -17,7 +17,6 @@ from edge_agent.tools.programs import ProgramError, run
 SERVICE_ACCOUNT = "edge-agent"
 # The journal and decoded prefixes.
 MIN_STATE_FREE_MB = 200.0
-_JOURNAL_S = 5.0
 
 
 def service_checks(config: Config, config_path: Path) -> Iterator[Check]:
@@ -48,7 +47,7 @@ def journal(path: Path) -> Check:
     try:
         if not path.exists():
             return good("journal", "none yet: created at the first start")
-        facts = store_facts(path, _JOURNAL_S)
+        facts = store_facts(path)
     except StoreError as error:
         advice = f"the agent renames a damaged one to {path.name}.damaged and begins a new one; check the disk"
         return warning("journal", f"{path.name} cannot be read: {error}", advice)
