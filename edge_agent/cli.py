@@ -175,9 +175,7 @@ def _watch(options: argparse.Namespace) -> int:
     try:
         mqtt, site = broker_and_site(options)
     except BrokerError as error:
-        for fault in error.faults:
-            print(printable(f"edge-agent watch: {fault}"), file=sys.stderr)
-        return EXIT_USAGE
+        return _fail(str(error), EXIT_USAGE)
     return watch(mqtt, site, is_once=options.once, as_json=options.json, wait_s=options.wait)
 
 

@@ -11,8 +11,7 @@ from edge_agent.core.errors import cut
 from edge_agent.core.publications import json_publication
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.topics import Topics, ask_reply_topic
-from edge_agent.tools.client import Client, NoAnswerError
-from edge_agent.tools.documents import object_or_empty
+from edge_agent.tools.client import Client, NoAnswerError, object_or_empty
 
 # A reply that says `expired` may arrive this long after the deadline.
 GRACE_S = 5.0

@@ -5,14 +5,16 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Iterable, Iterator
-from typing import Self
+from typing import Any, Self
 
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.inbound import Message
 from edge_agent.core.publications import Publication
+from edge_agent.core.strict_json import parse_json
 from edge_agent.mqtt.link import MqttLink
 from edge_agent.mqtt.link_events import Broken, Connected, Disconnected, LinkEvent, Received
 
+MAX_PAYLOAD_BYTES = 1_000_000
 _GOODBYE_S = 1.0
 # When the queue is full the network thread waits, so a flood is slowed down at its socket.
 _MAX_EVENTS = 10_000
@@ -20,6 +22,24 @@ _MAX_EVENTS = 10_000
 
 class NoAnswerError(Exception):
     """No broker, or no answer in time; the message says which."""
+
+
+def parse_object(payload: bytes) -> dict[str, Any]:
+    """The JSON object that a message holds. Raises ValueError with the reason."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise ValueError(f"has {len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} are read")
+    value = parse_json(payload.decode("utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("should be a JSON object")  # noqa: TRY004 - a fault of the sender
+    return value
+
+
+def object_or_empty(payload: bytes) -> dict[str, Any]:
+    """The JSON object that a message holds; an empty one where it holds none."""
+    try:
+        return parse_object(payload)
+    except ValueError:
+        return {}
 
 
 class Client:

@@ -10,8 +10,7 @@ from typing import Any
 from edge_agent.commands.authority import sign
 from edge_agent.core.config import Config
 from edge_agent.core.publications import json_publication
-from edge_agent.tools.client import Client, NoAnswerError
-from edge_agent.tools.documents import object_or_empty
+from edge_agent.tools.client import Client, NoAnswerError, object_or_empty
 
 
 def send_command(config: Config, operation: str, fields: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Mosquitto:
             encoding="utf-8",
         )
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_persistent = is_persistent
 
     @classmethod
     def is_installed(cls) -> bool:
@@ -92,6 +93,8 @@ class Mosquitto:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._process is not None and not self._is_persistent:
+            self._process.kill()  # it takes a second to end by itself
         self.stop()
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge_agent.cli import main
 from edge_agent.mqtt.link import BACK_OFF_S
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client
@@ -28,23 +30,25 @@ pytestmark = [pytest.mark.mosquitto, pytest.mark.usefixtures("require_mosquitto"
 
 LEAVE = b"\x1b[?1049l"
 SHOW_CURSOR = b"\x1b[?25h"
+EVERY_SECOND = "[health]\ninterval_s = 1\n"
 
 
 @dataclass
 class Hall:
-    """A broker, and boards on it of which we play the part."""
+    """A site of its own at a broker, and boards in it of which we play the part."""
 
     broker: Mosquitto
     client: Client
     protocol: str
+    site: str = field(default_factory=lambda: f"hall-{secrets.token_hex(4)}")
 
     @property
     def flags(self) -> list[str]:
-        where = ["--host", "127.0.0.1", "--port", str(self.broker.port), "--site", "test"]
+        where = ["--host", "127.0.0.1", "--port", str(self.broker.port), "--site", self.site]
         return [*where, "--protocol", self.protocol]
 
     def say(self, device: str, topic: str, payload: bytes, expiry_s: int | None = None) -> None:
-        self.client.publish(f"edgeai/v1/test/{device}/{topic}", payload, retain=True, expiry_s=expiry_s)
+        self.client.publish(f"edgeai/v1/{self.site}/{device}/{topic}", payload, retain=True, expiry_s=expiry_s)
 
     def play(self, device: str, **changes: Any) -> None:
         now = time.time()
@@ -53,23 +57,29 @@ class Hall:
         self.say(device, "health", boards.health(1, device, at=now, **changes), 10_800)
 
 
-@pytest.fixture
-def hall(tmp_path: Path, connect: Callable[..., Client], protocol: str) -> Iterator[Hall]:
-    with Mosquitto(tmp_path, free_port()) as broker:
-        yield Hall(broker, connect(protocol, port=broker.port), protocol)
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path_factory.mktemp("mosquitto"), free_port()) as broker:
+        yield broker
 
 
 @pytest.fixture
-def agent(hall: Hall, start_site: Callable[..., Site]) -> Site:
-    """A real agent at the same broker."""
-    return start_site(hall.protocol, port=hall.broker.port, device="agent", more="[health]\ninterval_s = 1\n")
+def hall(broker: Mosquitto, connect: Callable[..., Client], protocol: str) -> Hall:
+    return Hall(broker, connect(protocol, port=broker.port), protocol)
 
 
-def watch(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edge_agent", "watch", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **environment}
-    )
+Watch = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def watch(capsys: pytest.CaptureFixture[str]) -> Watch:
+    """One look in this process: exit code, standard output and standard error."""
+
+    def look(*arguments: str) -> tuple[int, str, str]:
+        code = main(["watch", *arguments])
+        return code, *capsys.readouterr()
+
+    return look
 
 
 def row_of(lines: list[str], device: str) -> list[str]:
@@ -77,7 +87,13 @@ def row_of(lines: list[str], device: str) -> list[str]:
 
 
 @pytest.mark.expects_warning
-def test_an_operator_sees_the_boards_live(hall: Hall, agent: Site) -> None:
+def test_an_operator_sees_the_boards_live(
+    tmp_path: Path, connect: Callable[..., Client], start_site: Callable[..., Site], protocol: str
+) -> None:
+    broker = Mosquitto(tmp_path, free_port())
+    broker.start()
+    hall = Hall(broker, connect(protocol, port=broker.port), protocol, "test")
+    agent = start_site(protocol, port=broker.port, device="agent", more=EVERY_SECOND)
     hot = {"thermal__soc_c": 84.2, "thermal__headroom_c": 0.8, "thermal__throttled_now": True}
     hall.play("press-04", overall="critical", thermal__causes=["thermal"], **hot)
     hall.say("press-04", "alarm/overheating", boards.alarm("84.2 °C", severity="critical", session="press-04"))
@@ -113,6 +129,7 @@ def test_an_operator_sees_the_boards_live(hall: Hall, agent: Site) -> None:
         assert LEAVE in terminal.written
         assert SHOW_CURSOR in terminal.written
         assert terminal.settings_now == terminal.settings
+    broker.stop()
 
 
 @pytest.mark.parametrize("protocol", ["5"], indirect=True)
@@ -141,14 +158,15 @@ def test_it_waits_for_a_broker(tmp_path: Path) -> None:
             assert terminal.process.wait(10) == 0
 
 
-@pytest.mark.usefixtures("agent")
-def test_scripts_get_json(hall: Hall) -> None:
+def test_scripts_get_json(hall: Hall, watch: Watch, start_site: Callable[..., Site]) -> None:
+    hall.site = "test"
+    start_site(hall.protocol, port=hall.broker.port, device="agent", more=EVERY_SECOND)
     hall.play("press-04", power__watts=None)
     hall.say("forgotten", "state", boards.state())
     hall.say("forgotten", "health", boards.health(at=time.time() - 100))
-    done = watch(*hall.flags, "--once", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    document = json.loads(done.stdout)
+    code, told, errors = watch(*hall.flags, "--once", "--json")
+    assert (code, errors) == (0, "")
+    document = json.loads(told)
     assert document["site"] == "test"
     by_name = {board["device"]: board for board in document["boards"]}
     assert set(by_name) == {"press-04", "agent", "forgotten"}
@@ -161,30 +179,30 @@ def test_scripts_get_json(hall: Hall) -> None:
     assert real["health_age_s"] <= 3
 
 
-def test_fifty_boards_are_all_shown(hall: Hall) -> None:
+def test_fifty_boards_are_all_shown(hall: Hall, watch: Watch) -> None:
     for number in range(50):
         hall.play(f"board-{number:02}")
-    document = json.loads(watch(*hall.flags, "--json").stdout)
+    document = json.loads(watch(*hall.flags, "--json")[1])
     assert [board["level"] for board in document["boards"]] == ["ok"] * 50
 
 
-def test_without_a_terminal_it_looks_once(hall: Hall) -> None:
+def test_without_a_terminal_it_looks_once(hall: Hall, watch: Watch) -> None:
     hall.play("press-04")
-    done = watch(*hall.flags)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "\x1b" not in done.stdout
-    lines = done.stdout.splitlines()
+    code, told, errors = watch(*hall.flags)
+    assert (code, errors) == (0, "")
+    assert "\x1b" not in told
+    lines = told.splitlines()
     assert row_of(lines, "press-04")[1] == "ok"
     assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize("protocol", ["5"], indirect=True)
-def test_a_configuration_names_broker_and_site(hall: Hall, tmp_path: Path) -> None:
+def test_a_configuration_names_broker_and_site(hall: Hall, watch: Watch, tmp_path: Path) -> None:
     hall.play("press-04")
     path = tmp_path / "watch.toml"
-    path.write_text(site_config("pc", hall.broker.port, "5", "echo:"), encoding="utf-8")
-    assert "press-04" in watch("--config", str(path), "--once").stdout
-    assert watch("--config", str(path), "--site", "elsewhere", "--once", "--wait", "0.5").returncode == 1
+    path.write_text(site_config("pc", hall.broker.port, "5", "echo:").replace('"test"', f'"{hall.site}"'), "utf-8")
+    assert "press-04" in watch("--config", str(path), "--once")[1]
+    assert watch("--config", str(path), "--site", "elsewhere", "--once", "--wait", "0.5")[0] == 1
 
 
 @pytest.mark.parametrize("protocol", ["5"], indirect=True)
@@ -193,32 +211,28 @@ def test_a_terminal_without_colours_or_unicode_shows_it_too(hall: Hall) -> None:
     with Terminal(["watch", *hall.flags], NO_COLOR="1") as terminal:
         terminal.wait_for(lambda lines: row_of(lines, "press-04")[1:2] == ["degraded"], "boards")
         assert not re.search(rb"\x1b\[(?:\d+;)*[349][0-8](?:;\d+)*m", terminal.written)
-    done = watch(*hall.flags, "--once", PYTHONIOENCODING="ascii")
+    command = [sys.executable, "-m", "edge_agent", "watch", *hall.flags, "--once"]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=ascii_only)
     assert (done.returncode, done.stderr) == (0, "")
     assert row_of(done.stdout.splitlines(), "press-04")[1] == "degraded"
 
 
 @pytest.mark.parametrize("protocol", ["5"], indirect=True)
-def test_without_rich_it_prints_only_json(hall: Hall) -> None:
+def test_without_rich_it_prints_only_json(hall: Hall, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     hall.play("press-04")
-    without = "import sys; sys.modules['rich'] = None; from edge_agent.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", without, "watch", *hall.flags]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert shown.returncode == 1
-    assert "pip install 'edge-agent[watch]'" in shown.stderr
-    told = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False, timeout=60)
-    assert told.returncode == 0
-    assert json.loads(told.stdout)["boards"]
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    code, _, errors = watch(*hall.flags)
+    assert (code, "pip install 'edge-agent[watch]'" in errors) == (1, True)
+    code, told, _ = watch(*hall.flags, "--json")
+    assert (code, bool(json.loads(told)["boards"])) == (0, True)
 
 
-def test_no_broker_and_no_board_have_an_exit_code(tmp_path: Path) -> None:
+def test_no_broker_and_no_board_have_an_exit_code(broker: Mosquitto, watch: Watch) -> None:
     port = free_port()
-    flags = ["--host", "127.0.0.1", "--port", str(port), "--site", "test", "--json", "--wait", "0.5"]
-    done = watch(*flags)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"edge-agent: no connection to the broker 127.0.0.1:{port}: Connection refused\n"
-    with Mosquitto(tmp_path, port):
-        done = watch(*flags)
-    assert done.returncode == 1
-    assert json.loads(done.stdout)["boards"] == []
-    assert "no board on edgeai/v1/test/+" in done.stderr
+    flags = ["--host", "127.0.0.1", "--site", "nowhere", "--json", "--wait", "0.5"]
+    told = watch(*flags, "--port", str(port))
+    assert told == (1, "", f"edge-agent: no connection to the broker 127.0.0.1:{port}: Connection refused\n")
+    code, out, errors = watch(*flags, "--port", str(broker.port))
+    assert (code, json.loads(out)["boards"]) == (1, [])
+    assert "no board on edgeai/v1/nowhere/+" in errors

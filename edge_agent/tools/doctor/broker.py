@@ -12,9 +12,8 @@ from edge_agent.core.errors import shown
 from edge_agent.core.publications import json_publication
 from edge_agent.mqtt.credentials import credential_faults
 from edge_agent.mqtt.link_events import Broken
-from edge_agent.tools.client import Client
+from edge_agent.tools.client import Client, object_or_empty
 from edge_agent.tools.doctor.check import Check, Verdict, failed, good, warning
-from edge_agent.tools.documents import object_or_empty
 
 TIMEOUT_S, WAIT_S = 5.0, 3.0
 _CA_ADVICE = (

@@ -11,10 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from edge_agent.core.errors import printable
-from edge_agent.tools.documents import Alarm, Health
-from edge_agent.tools.watch.site import BoardLevel, Row, duration
+from edge_agent.tools.output import UNKNOWN
+from edge_agent.tools.watch.site import BoardLevel, Document, Row, duration, is_critical, number, seconds, text
 
-UNKNOWN = "–"
 STYLES = {
     BoardLevel.CRITICAL: "bold white on red",
     BoardLevel.OFFLINE: "bold white on red",
@@ -51,13 +50,6 @@ def site_view(
     head.add_column(ratio=1, no_wrap=True)
     head.add_column(justify="right", no_wrap=True)
     head.add_row(left, Text(f"{printable(broker)}  {clock}" if width >= 100 else clock, "dim"))
-    lines: list[RenderableType] = [head]
-    if trouble:
-        lines.append(Text(printable(trouble), "bold white on red"))
-    return Group(*lines, _table(rows, width, wall))
-
-
-def _table(rows: Sequence[Row], width: int, wall: float) -> Table:
     table = Table(box=None, pad_edge=False, expand=True, header_style="bold dim")
     columns = [column for column in COLUMNS if width >= column.needs_width]
     for column in columns:
@@ -66,80 +58,76 @@ def _table(rows: Sequence[Row], width: int, wall: float) -> Table:
         )
     table.add_column("WHAT IS WRONG", ratio=1, min_width=12, overflow="fold")
     for row in rows:
-        cells = [_text(column.cell(row)) for column in columns]
-        table.add_row(*cells, _wrong(row, wall))
-    return table
+        table.add_row(*(_cell(column.cell(row)) for column in columns), _wrong(row, wall))
+    return Group(head, *([Text(printable(trouble), "bold white on red")] if trouble else []), table)
 
 
 def level_word(level: BoardLevel) -> str:
     return level.name if level in URGENT else level.name.lower()
 
 
-def _text(value: str | Text | None) -> Text:
+def _cell(value: str | Text | None) -> Text:
     if value is None:
         return Text(UNKNOWN, "dim")
     return Text(printable(value)) if isinstance(value, str) else value
 
 
 def _wrong(row: Row, wall: float) -> Text:
-    text = Text()
-    for name, alarm in row.alarms:
-        style = "bold red" if alarm.severity == "critical" else "yellow"
-        text.append("\n" if text else "").append(printable(_alarm_words(name, alarm, wall)), style)
-    if row.why:
-        text.append("\n" if text else "").append(printable("; ".join(row.why)))
-    return text
+    lines = [
+        Text(printable(_alarm_words(name, alarm, wall)), "bold red" if is_critical(alarm) else "yellow")
+        for name, alarm in row.alarms
+    ]
+    return Text("\n").join([*lines, *([Text(printable("; ".join(row.why)))] if row.why else [])])
 
 
-def _alarm_words(name: str, alarm: Alarm, wall: float) -> str:
-    mark = "!!" if alarm.severity == "critical" else "!"
-    age = f" for {duration(wall - alarm.since)}" if alarm.since is not None and wall >= alarm.since else ""
-    return f"{mark} {name}{age}" + (f": {alarm.message}" if alarm.message else "")
+def _alarm_words(name: str, alarm: Document, wall: float) -> str:
+    since, message = seconds(alarm, "since"), text(alarm, "message")
+    age = f" for {duration(wall - since)}" if since is not None and wall >= since else ""
+    return f"{'!!' if is_critical(alarm) else '!'} {name}{age}" + (f": {message}" if message else "")
 
 
-def _figure(cell: Callable[[Health], str | Text | None]) -> Callable[[Row], str | Text | None]:
-    """A cell that only a fresh health document can fill."""
-    return lambda row: None if row.health is None else cell(row.health)
-
-
-def _temperature(health: Health) -> Text | None:
-    soc_c, headroom_c = health.thermal.soc_c, health.thermal.headroom_c
+def _temperature(row: Row) -> Text | None:
+    soc_c, headroom_c = number(row.health, "thermal.soc_c"), number(row.health, "thermal.headroom_c")
     if soc_c is None:
         return None
     style = "" if headroom_c is None else "red" if headroom_c < 3 else "yellow" if headroom_c < 10 else "green"
     return Text(f"{soc_c:.0f}°", style)
 
 
-def _queue(health: Health) -> Text | None:
-    depth, capacity = health.queue.depth, health.queue.capacity
+def _queue(row: Row) -> Text | None:
+    depth, capacity = number(row.health, "queue.depth"), number(row.health, "queue.capacity")
     if depth is None:
         return None
     is_long = capacity is not None and depth >= capacity / 2
-    return Text(f"{depth}/{UNKNOWN if capacity is None else capacity}", "yellow" if is_long else "")
+    return Text(f"{depth:.0f}/{UNKNOWN if capacity is None else f'{capacity:.0f}'}", "yellow" if is_long else "")
 
 
-def _watts(health: Health) -> str | None:
+def _watts(row: Row) -> str | None:
     """Watts of less than the whole board name what was measured."""
-    watts, scope = health.power.watts, health.power.scope
+    watts, scope = number(row.health, "power.watts"), text(row.health, "power.scope")
     return None if watts is None else f"{watts:.1f}" + (f" {scope}" if scope not in (None, "board") else "")
 
 
-def _number(value: float | None) -> str | None:
-    return None if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+def _figure(path: str) -> Callable[[Row], str | None]:
+    def cell(row: Row) -> str | None:
+        value = number(row.health, path)
+        return None if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+    return cell
 
 
 def _model(row: Row) -> str | None:
-    return " ".join(filter(None, (row.model, row.info.model.quantization))) or None
+    return " ".join(filter(None, (row.model, text(row.info, "models.0.quantization")))) or None
 
 
 COLUMNS = (
     Column("BOARD", lambda row: Text(printable(row.device)[:64], "bold"), is_number=False),
     Column("STATE", lambda row: Text(level_word(row.level), STYLES[row.level]), is_number=False),
-    Column("TEMP", _figure(_temperature)),
-    Column("QUEUE", _figure(_queue)),
-    Column("TOK/S", _figure(lambda health: _number(health.inference.decode_tok_s))),
-    Column("P95 MS", _figure(lambda health: _number(health.inference.latency_ms.p95)), needs_width=100),
-    Column("WATTS", _figure(_watts), needs_width=100),
+    Column("TEMP", _temperature),
+    Column("QUEUE", _queue),
+    Column("TOK/S", _figure("inference.decode_tok_s")),
+    Column("P95 MS", _figure("inference.latency_ms.p95"), needs_width=100),
+    Column("WATTS", _watts, needs_width=100),
     Column("MODEL", _model, needs_width=130, is_number=False),
     Column("AGE", lambda row: None if row.health_age_s is None else duration(row.health_age_s)),
 )

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import MqttConfig
-from edge_agent.core.errors import printable, printable_json
+from edge_agent.core.errors import printable_json
 from edge_agent.tools.client import Client
-from edge_agent.tools.watch.site import MAX_BOARDS, BoardLevel, Site, duration, row_document
+from edge_agent.tools.output import fail
+from edge_agent.tools.watch.site import BoardLevel, Row, Site, duration, row_document
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -45,12 +46,9 @@ def watch(mqtt: MqttConfig, site: str, *, is_once: bool, as_json: bool, wait_s: 
     try:
         from rich.console import Console  # noqa: PLC0415 - the extra `watch`; JSON needs none of it
     except ImportError:
-        print(
-            "edge-agent: watch draws with the package rich: pip install 'edge-agent[watch]' "
-            "(--once --json works without it)",
-            file=sys.stderr,
+        return fail(
+            "watch draws with the package rich: pip install 'edge-agent[watch]' (--once --json works without it)"
         )
-        return 1
     # A terminal that cannot show a character gets `?` for it.
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     console = Console(highlight=False)
@@ -65,15 +63,18 @@ class Feed:
 
     def __init__(self, mqtt: MqttConfig, site: str) -> None:
         self._root, self.name = mqtt.root, site
-        self.site = Site(mqtt.root, site)
-        self.client = Client(f"watch-{secrets.token_hex(8)}", mqtt, self.site.filters)
+        self._site = Site(mqtt.root, site)
+        self.client = Client(f"watch-{secrets.token_hex(8)}", mqtt, self._site.filters)
         self._connections = 0
-        self._lost_at = time.monotonic()
-        self.heard_at = 0.0
+        self._lost_at = self._heard_at = time.monotonic()
 
     @property
     def broker(self) -> str:
         return self.client.link.broker
+
+    @property
+    def rows(self) -> list[Row]:
+        return self._site.rows(time.monotonic())
 
     @property
     def empty(self) -> str:
@@ -81,12 +82,19 @@ class Feed:
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing arrives from the broker, or why boards are missing; None if all is well."""
+        """Why nothing arrives from the broker; None if all is well."""
         if self.client.is_connected:
-            return f"more than {MAX_BOARDS} boards; the others are not shown" if self.site.is_full else None
+            return None
         lost_s = time.monotonic() - self._lost_at
         since = f" for {duration(lost_s)}" if lost_s >= 1 else ""
         return ": ".join(filter(None, (f"no connection to the broker {self.broker}{since}", self.client.reason)))
+
+    @property
+    def is_settled(self) -> bool:
+        """True if there are boards, each said how it is, and the broker sends nothing more."""
+        rows, is_quiet = self.rows, time.monotonic() - self._heard_at > QUIET_S
+        is_waiting = any(row.level in AGE_UNKNOWN and row.health_age_s is None for row in rows)
+        return is_quiet and bool(rows) and not is_waiting
 
     def receive(self, timeout_s: float) -> None:
         """Takes the messages that arrive in this time."""
@@ -96,22 +104,21 @@ class Feed:
             message = self.client.receive(left_s)
             if self.client.connections != self._connections:
                 self._connections = self.client.connections
-                self.site = Site(self._root, self.name)
+                self._site = Site(self._root, self.name)
             if message is not None:
-                self.heard_at = time.monotonic()
-                self.site.receive(message, time.time())
+                self._heard_at = time.monotonic()
+                self._site.receive(message, time.time())
         if was_connected and not self.client.is_connected:
             self._lost_at = time.monotonic()
 
     def view(self, console: Console) -> RenderableType:
         from edge_agent.tools.watch.table import site_view  # noqa: PLC0415 - needs rich
 
-        rows = self.site.rows(time.monotonic())
         return site_view(
-            rows,
+            self.rows,
             site=self.name,
             broker=self.broker,
-            trouble=self.trouble or (None if rows else self.empty),
+            trouble=self.trouble or (None if self.rows else self.empty),
             width=console.width,
             wall=time.time(),
             clock=time.strftime("%H:%M:%S"),
@@ -123,24 +130,17 @@ def _look(feed: Feed, wait_s: float, console: Console | None) -> int:
     with feed.client:
         feed.client.connect(CONNECT_S)
         give_up_at = time.monotonic() + wait_s
-        while feed.client.is_connected and time.monotonic() < give_up_at:
-            feed.receive(min(TURN_S, max(0.0, give_up_at - time.monotonic())))
-            rows = feed.site.rows(time.monotonic())
-            is_waiting = not rows or any(row.level in AGE_UNKNOWN and row.health_age_s is None for row in rows)
-            if not is_waiting and time.monotonic() - feed.heard_at > QUIET_S:
-                break
-        rows = feed.site.rows(time.monotonic())
-        if not feed.client.is_connected:
-            print(printable(f"edge-agent: {feed.trouble}"), file=sys.stderr)
-            return 1
-        if console is None:
-            boards = [row_document(row) for row in rows]
-            print(printable_json({"ts": timestamp(), "site": feed.name, "broker": feed.broker, "boards": boards}))
-        elif rows:
-            console.print(feed.view(console))
-    if not rows:
-        print(printable(f"edge-agent: {feed.empty}"), file=sys.stderr)
-    return 0 if rows else 1
+        while feed.client.is_connected and not feed.is_settled and (left_s := give_up_at - time.monotonic()) > 0:
+            feed.receive(min(TURN_S, left_s))
+        if feed.trouble:
+            return fail(feed.trouble)
+    rows = feed.rows
+    if console is None:
+        boards = [row_document(row) for row in rows]
+        print(printable_json({"ts": timestamp(), "site": feed.name, "broker": feed.broker, "boards": boards}))
+    elif rows:
+        console.print(feed.view(console))
+    return 0 if rows else fail(feed.empty)
 
 
 def _show(feed: Feed, console: Console) -> None:
