@@ -344,7 +344,7 @@ class Agent:
             notify("STOPPING=1")
             self._commands.stop(now)
         else:
-            self._dispatcher.cancel_all("a second signal stops the agent at once", now)
+            self._dispatcher.cancel("a second signal stops the agent at once", now)
             self._exit_code = 0
 
     def _vitals(self, now: float) -> Vitals:

@@ -359,7 +359,7 @@ def test_another_model_in_the_place_of_the_one_that_ran_is_published_once_it_ans
     with_worker(monkeypatch, agent)
     told, forecast = connected(agent, monkeypatch), agent._dispatcher._forecast
     kind = ("generate", 1, 1)
-    forecast.measure(kind, share_s=1.0, run_s=1.0, batch=1, now=0.0)
+    forecast.measure(kind, share_s=1.0, run_s=1.0, now=0.0)
     old = agent._supervisor.model
     bundle(tmp_path / "new", {"model.gguf": OTHER_WEIGHTS}, version=2)
     new = open_model("default", tmp_path / "new")

@@ -184,7 +184,9 @@ class Commands:
         return None
 
     def _cancel(self, wanted: CancelFields) -> dict[str, Any]:
-        cancelled = self._dispatcher.cancel(wanted.request_id, wanted.reply_to, time.monotonic())
+        cancelled = self._dispatcher.cancel(
+            "cancelled by command", time.monotonic(), request_id=wanted.request_id, reply_topic=wanted.reply_to
+        )
         if cancelled == 0:
             raise CommandError("not_found", f"request_id: nothing waits or runs as {shown(wanted.request_id)}")
         return {"cancelled": cancelled}
@@ -229,7 +231,7 @@ class Commands:
         if self._drain is None:
             return
         if now >= self._drain.ends_at:
-            cancelled = self._dispatcher.cancel_all("the drain ran out of time", now)
+            cancelled = self._dispatcher.cancel("the drain ran out of time", now)
             log.info("drain ran out of time cancelled=%d", cancelled)
             self._end_drain(cancelled)
         elif self._dispatcher.is_idle:

@@ -7,24 +7,23 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edge_agent.board.limits import NO_LIMITS, Limits
-from edge_agent.core.clock import Moment, timestamp
+from edge_agent.core.clock import Moment, moment
 from edge_agent.core.config import Config
 from edge_agent.core.inbound import Message
 from edge_agent.core.messages import Code, Error, ModelName, Refusal
 from edge_agent.core.protocol import Cancel, Command, Finished, Partial, Ready, Run, TextPlan
-from edge_agent.requests.admission import SUPERSEDED, Admission
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
-from edge_agent.requests.forecast import Backlog, Forecast, kind_of
-from edge_agent.requests.parse import Parser
-from edge_agent.requests.quarantine import MAX_QUARANTINED, fingerprint
-from edge_agent.requests.queue import RequestQueue
+from edge_agent.requests.forecast import Forecast, kind_of
+from edge_agent.requests.parse import RequestParser
+from edge_agent.requests.quarantine import Quarantine
+from edge_agent.requests.queue import SUPERSEDED, EngineLoad, RequestQueue
 from edge_agent.requests.replies import Replies, WorkerAnswer, failure_of
 from edge_agent.requests.request import Request
 from edge_agent.requests.statistics import RequestFacts, percentile
 from edge_agent.requests.tasks import Render, Task
 from edge_agent.requests.templates import render
-from edge_agent.store.store import Quarantined, StoredRequest
+from edge_agent.store.store import StoredRequest
 
 log = logging.getLogger(__name__)
 
@@ -54,15 +53,12 @@ class Dispatcher:
         self._send = send
         self._render = render
         self._forecast = Forecast()
-        self._queue = RequestQueue(config.queue.capacity)
+        self._queue = RequestQueue(config, self._forecast)
         self._active: dict[int, Request] = {}
-        self._quarantined: dict[str, Quarantined] = {}
-        window_s = config.queue.dedup_window_s
-        self._duplicates = Duplicates(window_s, config.fingerprint, delivery.forget, delivery.store.recall)
+        self._quarantine = Quarantine(delivery.store)
+        self._duplicates = Duplicates(config.queue.dedup_window_s, delivery.store)
         self._replies = Replies(config.device.id, delivery, self._duplicates)
-        self._admission = Admission(config, self._queue, self._forecast)
-        self._parser = Parser(config, tasks)
-        self._numbers = 0
+        self._parser = RequestParser(config, tasks)
         self._accepted = 0
         self._limits = NO_LIMITS
         self._joules_per_busy_s: float | None = None
@@ -107,18 +103,17 @@ class Dispatcher:
         """
         requests = self._parser.parse(message)
         for request in requests:
-            if request.refusal is None:
-                request.row = self._delivery.accept(message, request.task_name)
-            else:
-                request.row = self._delivery.refuse(message)
+            if message.qos and request.refusal is None:
+                request.row = self._store.accept(message, request.task_name, moment(message.received_at))
+            elif message.qos:  # it may be large, and is not written: it is answered before the next commit
+                request.row = self._store.free_row()
             self._enter(request, now)
         self.fill(now)
         return bool(requests)
 
     def recover(self, now: Moment) -> None:
         """Takes over from earlier processes: their replies are repeated, their requests are run."""
-        for quarantined in self._store.held():
-            self._quarantined[quarantined.fingerprint] = quarantined
+        self._quarantine.restore()
         self._replies.restore(now)
         for stored in self._store.unanswered(now):
             try:
@@ -154,49 +149,40 @@ class Dispatcher:
         if request.deadline_at <= now:
             raise Refusal(Code.DEADLINE, f"{request.deadline} has passed")
         if not is_recovered:
-            self._admission.check(request, now, self._limits, is_draining=self.is_draining)
+            self._queue.check(request, now, self._limits, is_draining=self.is_draining)
         assert request.task is not None
         assert request.envelope is not None
-        self._numbers += 1
-        request.number = self._numbers
-        request.place = (request.priority, request.deadline_at, request.number)
-        request.run = request.task.run(request.number, request.envelope, self._render)
+        number = self._accepted + 1
+        request.run = request.task.run(number, request.envelope, self._render)
+        request.place = (request.priority, request.deadline_at, number)
         request.kind, request.envelope = kind_of(request.run), None
-        if self._quarantined and (digest := fingerprint(request.run)) in self._quarantined:
-            message = f"input: this input ended the engine twice (fingerprint {digest}); it is not run again"
-            raise Refusal(Code.QUARANTINED, message)
+        self._quarantine.check(request.run)
         leaving: list[tuple[Request, Error]] = []
         if is_recovered:
             # Its caller may have the beginning of a stream already: pieces are not stored.
             request.run = replace(request.run, stream=False)
-            self._queue.add(request)
+            self._queue.put(request)
         else:
-            leaving = self._admission.admit(request, self._backlog(now), now, self._loading_s(now))
-        request.is_admitted = True
-        self._accepted += 1
+            leaving = self._queue.admit(request, self._engine_load(now), now)
+        self._accepted = request.number = number
         self._duplicates.begin(request)
         for other, error in leaving:
             self._replies.refuse(other, error, now)
 
-    def _backlog(self, now: float) -> Backlog:
-        """What the engine does now."""
-        backlog = Backlog(slots=self._places)
-        for request in self._active.values():
-            if request.is_answered:  # the worker stops it at its next step
-                backlog.count += 1
-            else:
-                assert request.started_at is not None
-                expected = self._forecast.expect(request.kind)
-                backlog.add_running(expected, now - request.started_at, len(self._active))
-        return backlog
+    def _engine_load(self, now: float) -> EngineLoad:
+        beside = len(self._active)
+        # The worker stops what is answered already at its next step.
+        running = [request for request in self._active.values() if not request.is_answered]
+        left_s = (self._forecast.share_s(one.kind) - (now - one.started_at) / beside for one in running)
+        loading_s = None if self._slots or self._ready_at is None else max(0.0, self._ready_at - now)
+        return EngineLoad(
+            slots=self._places, running=beside, work_s=sum(max(0.0, one_s) for one_s in left_s), loading_s=loading_s
+        )
 
     @property
     def _places(self) -> int:
         """How many requests may run at once."""
         return self._slots if self._limits.max_active is None else min(self._slots, self._limits.max_active)
-
-    def _loading_s(self, now: float) -> float | None:
-        return None if self._slots or self._ready_at is None else max(0.0, self._ready_at - now)
 
     def fill(self, now: float) -> None:
         """Hands waiting requests to the free slots of the worker.
@@ -241,9 +227,9 @@ class Dispatcher:
         """The worker is done with a request: its slot is free, and the caller gets the answer."""
         request = self._active.pop(event.id, None)
         if request is not None:
-            if isinstance(event, Finished) and request.worker == self._worker and request.started_at is not None:
+            if isinstance(event, Finished) and request.worker == self._worker:
                 run_s = now - request.started_at
-                self._forecast.measure(request.kind, share_s=event.share_s, run_s=run_s, batch=event.batch, now=now)
+                self._forecast.measure(request.kind, share_s=event.share_s, run_s=run_s, now=now)
             if not request.is_answered:
                 self._answer(request, event, now)
         self.fill(now)
@@ -270,11 +256,10 @@ class Dispatcher:
 
     def _expire_requests(self, now: float) -> None:
         if self._queue.waiting:
-            for request in self._queue.expire(now):
+            for request in self._queue.remove_where(lambda request: request.deadline_at <= now):
                 self._replies.refuse(request, _deadline_passed(request), now)
         for request in list(self._active.values()):
             if request.deadline_at <= now and not request.is_answered:
-                assert request.started_at is not None
                 run_s = now - request.started_at
                 self._forecast.measure_cut_off(request.kind, run_s=run_s, beside=len(self._active), now=now)
                 self._abandon(request, _deadline_passed(request), now)
@@ -285,19 +270,14 @@ class Dispatcher:
         waiting = self._queue.next_deadline_at()
         return min(times if waiting is None else [*times, waiting], default=None)
 
-    def cancel(self, request_id: str | int, reply_topic: str | None, now: float) -> int:
-        """Cancels every request with this id (and this reply topic, if given). Returns how many."""
+    def cancel(
+        self, message: str, now: float, *, request_id: str | int | None = None, reply_topic: str | None = None
+    ) -> int:
+        """Cancels what waits and runs, with this id and to this reply topic; None = any. Returns how many requests."""
 
         def is_meant(request: Request) -> bool:
-            return request.id == request_id and reply_topic in (None, request.reply_topic)
+            return request_id in (None, request.id) and reply_topic in (None, request.reply_topic)
 
-        return self._cancel_where(is_meant, "cancelled by command", now)
-
-    def cancel_all(self, message: str, now: float) -> int:
-        """Cancels what waits and runs. Returns how many requests."""
-        return self._cancel_where(lambda _: True, message, now)
-
-    def _cancel_where(self, is_meant: Callable[[Request], bool], message: str, now: float) -> int:
         error = Error(code=Code.CANCELLED, message=message)
         waiting = self._queue.remove_where(is_meant)
         for request in waiting:
@@ -316,7 +296,6 @@ class Dispatcher:
         """A worker answers with this model: it gets the requests that wait."""
         self._model = model
         self._slots = ready.max_active
-        self._forecast.set_rates(ready.prefill_tok_s, ready.decode_tok_s)
         self.fill(now)
 
     def worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:
@@ -348,40 +327,24 @@ class Dispatcher:
         # The newest first: of readings of one source that ran at once, it is the one that counts.
         for request in sorted(lost, key=lambda request: request.number, reverse=True):
             del self._active[request.number]
+            assert request.run is not None
             if request.is_answered:
                 continue
-            if request.source is not None and self._queue.latest(request.source) is not None:
+            if self._queue.latest(request.source) is not None:
                 self._replies.refuse(request, SUPERSEDED, now)
             elif request.attempts < MAX_ATTEMPTS:
-                if request.partials and request.run is not None:  # its caller has the beginning already
+                if request.partials:  # its caller has the beginning already
                     request.run = replace(request.run, stream=False)
-                self._queue.add(request)
+                self._queue.put(request)
             else:
-                self._quarantine(request)
+                self._quarantine.hold(request.run)
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
                 self._replies.refuse(request, error, now)
 
-    def _quarantine(self, request: Request) -> None:
-        assert request.run is not None
-        entry = Quarantined(fingerprint(request.run), request.task_name, timestamp())
-        log.error(
-            "request quarantined task=%r fingerprint=%s: it ended the worker twice", entry.task, entry.fingerprint
-        )
-        self._quarantined.pop(entry.fingerprint, None)
-        self._quarantined[entry.fingerprint] = entry
-        self._store.hold(entry)
-        if len(self._quarantined) > MAX_QUARANTINED:
-            oldest = next(iter(self._quarantined))
-            del self._quarantined[oldest]
-            self._store.release(oldest)
-
     def release_quarantined(self, fingerprint: str) -> bool:
         """Lets the input run again. False: no input with this fingerprint is quarantined."""
-        if self._quarantined.pop(fingerprint, None) is None:
-            return False
-        self._store.release(fingerprint)
         self._duplicates.forget_refusals()
-        return True
+        return self._quarantine.release(fingerprint)
 
     def give_up(self, reason: str, now: float) -> None:
         """There will be no worker: everything that waits is answered, and nothing new is admitted."""
@@ -416,9 +379,9 @@ class Dispatcher:
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
         """New tasks and limits; requests that wait or run keep what they came with."""
-        self._parser = Parser(config, tasks)
-        self._admission.reconfigure(config)
-        self._duplicates.reconfigure(config.queue.dedup_window_s, config.fingerprint)
+        self._parser = RequestParser(config, tasks)
+        self._queue.reconfigure(config)
+        self._duplicates.reconfigure(config.queue.dedup_window_s)
 
     def snapshot(self, now: float) -> RequestFacts:
         """What health says of requests at this moment."""
@@ -427,10 +390,10 @@ class Dispatcher:
             depth=len(self._queue.waiting),
             capacity=self._queue.capacity,
             oldest_ms=self._queue.oldest_ms(now),
-            estimated_wait_ms=self._admission.estimated_wait_ms(self._backlog(now)),
+            estimated_wait_ms=self._queue.estimated_wait_ms(self._engine_load(now)),
             active=len(self._active),
             is_draining=self.is_draining,
-            quarantined=tuple(self._quarantined.values()),
+            quarantined=self._quarantine.entries,
             postponed_replies=self._delivery.postponed,
             lost_replies=self._delivery.lost,
             store_fault=self._store.fault,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.core.messages import Status
 from edge_agent.requests.request import Request
+from edge_agent.store.store import Store
 
 MAX_ANSWERS = 4096
 MAX_OTHER_ENDS = 1024
@@ -29,9 +28,9 @@ class _Ended:
 class _Replies:
     """The replies of the latest requests, bounded in number and bytes: the oldest are forgotten first."""
 
-    def __init__(self, limit: int, on_forget: Callable[[int | None], None]) -> None:
+    def __init__(self, limit: int, store: Store) -> None:
         self._limit = limit
-        self._on_forget = on_forget
+        self._store = store
         # In order of their ends.
         self.by_key: dict[bytes, _Ended] = {}
         self._bytes = 0
@@ -50,7 +49,8 @@ class _Replies:
         ended = self.by_key.pop(key, None)
         if ended is not None:
             self._bytes -= ended.size
-            self._on_forget(ended.row)
+            if ended.row is not None:
+                self._store.forget(ended.row)
 
     def drop_old(self, before: float) -> None:
         while self.by_key:
@@ -61,27 +61,15 @@ class _Replies:
 
 
 class Duplicates:
-    """The requests that wait or run, and the replies of the last `window_s` seconds, by their keys.
+    """The requests that wait or run, and the replies of the last `window_s` seconds, by their keys."""
 
-    configuration: its digest; an `invalid` reply is repeated under the same configuration only.
-    on_forget: called with the row of a reply that is not repeated any more.
-    recall: reads the reply in a row of the store; None = it cannot be read.
-    """
-
-    def __init__(
-        self,
-        window_s: float,
-        configuration: bytes,
-        on_forget: Callable[[int | None], None],
-        recall: Callable[[int], bytes | None],
-    ) -> None:
+    def __init__(self, window_s: float, store: Store) -> None:
         self._window_s = window_s
-        self._configuration = configuration
-        self._recall = recall
+        self._store = store
         self._open: dict[bytes, Request] = {}
-        self._answers = _Replies(MAX_ANSWERS, on_forget)
+        self._answers = _Replies(MAX_ANSWERS, store)
         # Apart from the answers, which a flood of refusals must not push out.
-        self._other_ends = _Replies(MAX_OTHER_ENDS, on_forget)
+        self._other_ends = _Replies(MAX_OTHER_ENDS, store)
 
     def find(self, request: Request, now: float) -> Request | bytes | None:
         """The open request, or the reply, that answers this one too; None = it has to run.
@@ -93,63 +81,48 @@ class Duplicates:
             return None
         if (twin := self._open.get(request.key)) is not None:
             return twin
-        answers = self._answers.by_key
-        ended = answers.get(request.key) or answers.get(self.stored_key(request, Status.INVALID))
+        ended = self._answers.by_key.get(request.key)
         if ended is None and request.is_redelivery:
             ended = self._other_ends.by_key.get(request.key)
         if ended is None:
             return None
-        return self._recall(ended.row) if ended.reply is None and ended.row is not None else ended.reply
+        return self._store.recall(ended.row) if ended.reply is None and ended.row is not None else ended.reply
 
     def begin(self, request: Request) -> None:
         """The request waits or runs from now on."""
-        self._drop(request)
+        self._drop(request.key)
         self._open[request.key] = request
 
-    def end(self, request: Request, status: Status, reply: bytes, now: float) -> bytes | None:
-        """Remembers the reply, in memory only where the request has no row.
-
-        Returns the key to store it under; None = it is not repeated.
-        """
-        self._drop(request)
+    def end(self, request: Request, status: Status, reply: bytes, now: float) -> bool:
+        """Remembers the reply, in memory only where the request has no row. False: it is not repeated."""
+        self._drop(request.key)
         size = len(reply) + len(request.correlation or b"") + _ENTRY_BYTES
         kept = reply if request.row is None else None
-        if not self._window_s:
-            return None
-        key = self.stored_key(request, status)
-        return key if self._replies_of(status).keep(key, _Ended(now, status, request.row, kept, size)) else None
-
-    def stored_key(self, request: Request, status: Status) -> bytes:
-        """The key that a reply with this status is kept and stored under."""
-        if status is not Status.INVALID:
-            return request.key
-        return hashlib.sha256(self._configuration + request.key).digest()
+        return bool(self._window_s) and self._keep(request.key, _Ended(now, status, request.row, kept, size))
 
     def restore(self, key: bytes, status: Status, at: float, row: int, size: int) -> bool:
         """A stored reply of an earlier process, in order of their ends. False: it is not repeated."""
         if key in self._open or key in self._answers.by_key or key in self._other_ends.by_key:
             return False
-        return self._replies_of(status).keep(key, _Ended(at, status, row, None, size))
+        return self._keep(key, _Ended(at, status, row, None, size))
 
-    def _replies_of(self, status: Status) -> _Replies:
-        return self._answers if status in {Status.OK, Status.INVALID} else self._other_ends
+    def _keep(self, key: bytes, ended: _Ended) -> bool:
+        replies = self._answers if ended.status in {Status.OK, Status.INVALID} else self._other_ends
+        return replies.keep(key, ended)
 
-    def reconfigure(self, window_s: float, configuration: bytes) -> None:
-        self._window_s, self._configuration = window_s, configuration
-        self.forget_refusals()
+    def reconfigure(self, window_s: float) -> None:
+        self._window_s = window_s
 
     def forget_refusals(self) -> None:
         """Drops `invalid` replies: the requests may be valid now."""
-        invalid = [key for key, ended in self._answers.by_key.items() if ended.status is Status.INVALID]
-        for key in invalid:
+        for key in [key for key, ended in self._answers.by_key.items() if ended.status is Status.INVALID]:
             self._answers.drop(key)
 
     def forget_old(self, now: float) -> None:
         self._answers.drop_old(now - self._window_s)
         self._other_ends.drop_old(now - self._window_s)
 
-    def _drop(self, request: Request) -> None:
-        self._open.pop(request.key, None)
-        self._answers.drop(request.key)
-        self._answers.drop(self.stored_key(request, Status.INVALID))
-        self._other_ends.drop(request.key)
+    def _drop(self, key: bytes) -> None:
+        self._open.pop(key, None)
+        self._answers.drop(key)
+        self._other_ends.drop(key)

@@ -1,32 +1,24 @@
-"""When a request will be answered, estimated from how long earlier ones took.
+"""When a request will be answered, estimated from how long earlier ones of its kind took.
 
-Each kind of request has two figures, because the engine runs several requests at once. Its share of the engine's time
-adds up over the requests before it. Its run, from hand-over to end, grows with the requests that run beside it.
+Each kind of request has two means, because the engine runs several requests at once. Its share of the engine's time
+adds up over the requests before it. Its run, from hand-over to end, is what it takes itself.
 """
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from edge_agent.core.protocol import LabelsPlan, Run
-from edge_agent.requests.request import Kind, Request
+from edge_agent.requests.request import Kind
 
-# The caution of every estimate: the work ahead plus two standard deviations, and a run that 95 of 100 do not exceed.
-# An engine with nothing else to do tries what is likely in time.
-CAUTIOUS_DEVIATIONS = 2.0
-CAUTIOUS_PERCENT, LIKELY_PERCENT = 95, 50
-# Runs that a percentile is taken of.
-WINDOW = 64
-# Weight of the latest share in the mean and in the variance, once there are many.
+# A run is expected to take its mean and this many mean deviations.
+DEVIATIONS = 4.0
+# Weight of the latest run in the means, once there are many.
 SMOOTHING = 0.1
 # A figure counts for 5 s per run behind it, a minute at most. Then a request that it speaks against is tried again.
 BELIEVED_PER_RUN_S, BELIEVED_S = 5.0, 60.0
 # A run that was cut off takes at least this much longer than it got.
 CUT_OFF_FACTOR = 1.1
-CHARACTERS_PER_TOKEN = 4
 
 
 def kind_of(run: Run) -> Kind:
@@ -37,187 +29,65 @@ def kind_of(run: Run) -> Kind:
 
 
 @dataclass(slots=True)
-class Expectation:
-    """What a request takes. share_s: mean seconds of the engine's time; variance: of the share, in s².
-
-    measured_at: None = it is a guess from the engine's rates.
-    """
+class Estimate:
+    """What a request takes, in seconds. deviation_s: mean of its runs' deviations. count: runs measured."""
 
     share_s: float = 0.0
-    variance: float = 0.0
-    measured_at: float | None = None
-    _count: int = 0
-    # How many requests ran at once, and the run in seconds.
-    _runs: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    _percentiles: dict[tuple[int, int], float] = field(default_factory=dict)
-
-    def measure(self, *, share_s: float, run_s: float, batch: int, now: float) -> None:
-        self._count += 1
-        weight = max(SMOOTHING, 1 / self._count)
-        deviation_s = share_s - self.share_s
-        self.share_s += weight * deviation_s
-        self.variance = (1 - weight) * (self.variance + weight * deviation_s * deviation_s)
-        self._runs.append((batch, run_s))
-        self._percentiles.clear()
-        self.measured_at = now
-
-    def run_s(self, percent: int, beside: int) -> float:
-        """The run that `percent` of 100 requests do not exceed while `beside` of them run at once."""
-        known = self._percentiles.get((percent, beside))
-        if known is None:
-            runs = [run_s for batch, run_s in self._runs if batch <= beside] or [run_s for _, run_s in self._runs]
-            rank = math.ceil(len(runs) * percent / 100)
-            known = sorted(runs)[rank - 1] if runs else self.share_s * beside
-            self._percentiles[percent, beside] = known
-        return known
-
-    @property
-    def believed_until(self) -> float:
-        if self.measured_at is None:
-            return math.inf
-        return self.measured_at + min(BELIEVED_S, BELIEVED_PER_RUN_S * self._count)
-
-
-@dataclass(slots=True, kw_only=True)
-class Backlog:
-    """The work before a request. slots: requests that the engine runs at once; 0 = there is no engine.
-
-    count: requests. work_s: seconds of the engine's time, with its variance. is_known: nothing is missing in work_s.
-    """
-
-    slots: int
+    run_s: float = 0.0
+    deviation_s: float = 0.0
     count: int = 0
-    work_s: float = 0.0
-    variance: float = 0.0
-    is_known: bool = True
+    believed_until: float = 0.0
 
-    def add(self, expected: Expectation | None) -> None:
-        """A request that waits."""
-        self.count += 1
-        if expected is None:
-            self.is_known = False
-            return
-        self.work_s += expected.share_s
-        self.variance += expected.variance
+    def answered_in_s(self, ahead: int, work_s: float, slots: int) -> float:
+        """When a request is answered that comes after this many others, with work_s of the engine's time."""
+        if not ahead:  # an idle engine tries what is likely in time
+            return self.share_s
+        run_s = self.run_s + DEVIATIONS * self.deviation_s
+        return run_s if ahead < slots else run_s + work_s
 
-    def add_running(self, expected: Expectation | None, elapsed_s: float, beside: int) -> None:
-        """A request that was handed over elapsed_s ago, one of `beside` that run at once."""
-        self.add(expected)
-        if expected is not None:
-            # Beyond the longest usual run the engine is slow now: the request is expected to need as long again.
-            overdue_s = max(0.0, elapsed_s - expected.run_s(CAUTIOUS_PERCENT, beside))
-            done_s = min(expected.share_s, elapsed_s / beside)
-            self.work_s += overdue_s / beside - done_s
-
-    def answered_in_s(self, own: Expectation) -> float:
-        """When a request that comes after this work is answered, in nearly all cases."""
-        if not self.count:
-            return own.run_s(LIKELY_PERCENT, 1)
-        beside = max(1, min(self.slots, self.count + 1))
-        run_s = max(own.run_s(CAUTIOUS_PERCENT, beside), own.share_s * beside)
-        if self.count < self.slots:
-            return run_s
-        return run_s + self.work_s + CAUTIOUS_DEVIATIONS * math.sqrt(self.variance)
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """takes_s: until the newcomer is answered. makes_late: an admitted request of its priority would miss its deadline.
-
-    is_alone: nothing is ahead of it. believed_until: from then on the newcomer is tried all the same.
-    """
-
-    takes_s: float
-    makes_late: bool
-    is_alone: bool
-    believed_until: float
+    def believe(self, now: float) -> None:
+        self.believed_until = now + min(BELIEVED_S, BELIEVED_PER_RUN_S * self.count)
 
 
 class Forecast:
-    """What is known of each kind of request, and of each task over all its kinds."""
+    """What was measured of each kind of request, and of each task over all its kinds."""
 
     def __init__(self) -> None:
-        self._measured: dict[Kind | str, Expectation] = {}
-        self._guessed: dict[Kind, Expectation] = {}
-        self._prefill_tok_s: float | None = None
-        self._decode_tok_s: float | None = None
+        self._estimates: dict[Kind | str, Estimate] = {}
 
     def clear(self) -> None:
         """Another model answers from now on: what was measured says nothing about it."""
-        self._measured.clear()
-        self.set_rates(None, None)
+        self._estimates.clear()
 
-    def set_rates(self, prefill_tok_s: float | None, decode_tok_s: float | None) -> None:
-        """The engine's tokens per second; None = not measured."""
-        self._prefill_tok_s, self._decode_tok_s = prefill_tok_s, decode_tok_s
-        self._guessed.clear()
-
-    def measure(self, kind: Kind, *, share_s: float, run_s: float, batch: int, now: float) -> None:
-        """A request has taken this long: see Expectation."""
+    def measure(self, kind: Kind, *, share_s: float, run_s: float, now: float) -> None:
+        """A run has ended. It replaces a figure that is not believed any more."""
         for key in (kind, kind[0]):
-            self._measured.setdefault(key, Expectation()).measure(share_s=share_s, run_s=run_s, batch=batch, now=now)
+            estimate = self._estimates.get(key)
+            if estimate is None or now >= estimate.believed_until:
+                estimate = self._estimates[key] = Estimate()
+            estimate.count += 1
+            weight = max(SMOOTHING, 1 / estimate.count)
+            estimate.share_s += weight * (share_s - estimate.share_s)
+            estimate.run_s += weight * (run_s - estimate.run_s)
+            estimate.deviation_s += weight * (abs(run_s - estimate.run_s) - estimate.deviation_s)
+            estimate.believe(now)
 
     def measure_cut_off(self, kind: Kind, *, run_s: float, beside: int, now: float) -> None:
-        """A request was stopped after run_s: it takes longer than that.
+        """A request was stopped after run_s, one of `beside` that ran at once: it takes longer than that.
 
         Without this, requests that never make their deadline would never be measured, and be admitted forever.
         """
-        expected = self.expect(kind)
-        least_s = CUT_OFF_FACTOR * run_s
-        if expected is None or expected.measured_at is None or expected.run_s(LIKELY_PERCENT, beside) < least_s:
-            self.measure(kind, share_s=least_s / beside, run_s=least_s, batch=beside, now=now)
+        known, least_s = self.expect(kind), CUT_OFF_FACTOR * run_s
+        if known is None or known.run_s < least_s:
+            self.measure(kind, share_s=least_s / beside, run_s=least_s, now=now)
         else:
-            expected.measured_at = now
+            known.believe(now)
 
-    def expect(self, kind: Kind) -> Expectation | None:
-        """By what was measured of the kind, else of its task, else by the engine's rates; None = unknown."""
-        return self._measured.get(kind) or self._measured.get(kind[0]) or self._guess(kind)
+    def expect(self, kind: Kind) -> Estimate | None:
+        """By what was measured of the kind, else of its task; None = unknown."""
+        return self._estimates.get(kind) or self._estimates.get(kind[0])
 
-    def predict(
-        self, newcomer: Request, earlier: Iterable[Request], later: Iterable[Request], running: Backlog, now: float
-    ) -> Prediction | None:
-        """What happens if the newcomer starts between these waiting requests; None = unknown."""
-        own = self.expect(newcomer.kind)
-        if own is None or now >= own.believed_until:
-            return None
-        before = self.add(earlier, running)
-        takes_s = before.answered_in_s(own)
-        is_alone, makes_late = not before.count, False
-        after = self.add([newcomer], before)
-        for request in later:
-            expected = self.expect(request.kind)
-            if request.priority == newcomer.priority and expected is not None:
-                left_s = request.deadline_at - now
-                makes_late |= before.answered_in_s(expected) <= left_s < after.answered_in_s(expected)
-            before.add(expected)
-            after.add(expected)
-        return Prediction(takes_s, makes_late, is_alone, own.believed_until)
-
-    def add(self, requests: Iterable[Request], backlog: Backlog) -> Backlog:
-        """The backlog with these waiting requests in it, too."""
-        total = replace(backlog)
-        for request in requests:
-            total.add(self.expect(request.kind))
-        return total
-
-    def _guess(self, kind: Kind) -> Expectation | None:
-        if self._prefill_tok_s is None or self._decode_tok_s is None:
-            return None
-        if kind not in self._guessed:
-            _, characters, tokens = kind
-            prompt_s = _mean_size(characters) / CHARACTERS_PER_TOKEN / self._prefill_tok_s
-            self._guessed[kind] = Expectation(share_s=prompt_s + _mean_written(tokens) / self._decode_tok_s)
-        return self._guessed[kind]
-
-
-def _mean_size(magnitude: int) -> float:
-    """Of the numbers with this many binary digits."""
-    return 0.75 * 2**magnitude if magnitude else 0.0
-
-
-def _mean_written(magnitude: int) -> float:
-    """Tokens of an answer with this limit, if each magnitude up to it is as likely.
-
-    Few answers are as long as they may be: with the limit itself, the first burst would be refused for nothing.
-    """
-    return (2**magnitude - 1) / magnitude if magnitude else 0.0
+    def share_s(self, kind: Kind) -> float:
+        """The engine's time for a request of this kind; 0 = unknown."""
+        estimate = self.expect(kind)
+        return estimate.share_s if estimate else 0.0

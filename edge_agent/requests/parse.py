@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from contextlib import suppress
 
 from edge_agent.core import topics as topic_names
 from edge_agent.core.config import Config
@@ -19,13 +20,18 @@ from edge_agent.requests.tasks import Task
 MAX_SALVAGED_BYTES = 1_000_000
 
 
-class Parser:
+class RequestParser:
     """Reads messages under one configuration."""
 
     def __init__(self, config: Config, tasks: dict[str, Task]) -> None:
         self._config = config
         self._topics = config.topics
         self._tasks = tasks
+        # Of its task, for a request that may run; of everything, for one that is refused: see `_identified`.
+        self._definitions = {
+            name: hashlib.sha256(repr(task.config).encode()).hexdigest() for name, task in tasks.items()
+        }
+        self._fingerprint = config.fingerprint.hex()
 
     @property
     def filters(self) -> set[str]:
@@ -53,31 +59,28 @@ class Parser:
         """A stored reading that came under another configuration: under this one the task does not subscribe to it."""
         text = f"task: {shown(name)} does not listen to {shown(message.topic)} any more"
         error = Error(code=Code.UNKNOWN_TASK, message=text)
-        return _refused(name, self._topics.response(name), message, None, error)
+        return self._refused(name, self._topics.response(name), message, None, error)
 
     def _parse_request(self, name: str, message: Message) -> Request:
-        task, reply_topic = self._tasks.get(name), self._topics.response(name)
-        envelope: Envelope | None = None
+        task, reply_topic, refusal = self._tasks.get(name), self._topics.response(name), None
         try:
-            try:
-                self._check_size(message, task)
-                envelope, refusal = parse_payload(message.payload, message.content_type), None
-            except Refusal as refused:
-                envelope, refusal = _salvage(message), refused.error
-            wanted_topic = message.response_topic or (envelope.reply_to if envelope else None)
-            if wanted_topic is not None:
-                fault = topic_names.reply_topic_fault(wanted_topic, self._config.reply_topics)
-                if fault:
-                    field = "response topic" if message.response_topic else "reply_to"
-                    raise Refusal(Code.REPLY_TOPIC_REFUSED, f"{field}: {fault} (got {shown(wanted_topic)})")
-                reply_topic = wanted_topic
-            if refusal is None and task is None:
-                text = f"task: should be one of {', '.join(self._tasks)} (got {shown(name)})"
-                raise Refusal(Code.UNKNOWN_TASK, text)
+            self._check_size(message, task)
+            envelope: Envelope | None = parse_payload(message.payload, message.content_type)
         except Refusal as refused:
-            refusal = refused.error
+            envelope, refusal = _salvage(message), refused.error
+        wanted_topic = message.response_topic or (envelope.reply_to if envelope else None)
+        if wanted_topic is not None:
+            if fault := topic_names.reply_topic_fault(wanted_topic, self._config.reply_topics):
+                field = "response topic" if message.response_topic else "reply_to"
+                text = f"{field}: {fault} (got {shown(wanted_topic)})"
+                refusal = Error(code=Code.REPLY_TOPIC_REFUSED, message=text)
+            else:
+                reply_topic = wanted_topic
+        if refusal is None and task is None:
+            text = f"task: should be one of {', '.join(self._tasks)} (got {shown(name)})"
+            refusal = Error(code=Code.UNKNOWN_TASK, message=text)
         if refusal is not None:
-            return _refused(name, reply_topic, message, envelope, refusal)
+            return self._refused(name, reply_topic, message, envelope, refusal)
         assert task is not None
         assert envelope is not None
         return self._accepted(task, reply_topic, message, envelope)
@@ -91,17 +94,24 @@ class Parser:
             self._check_size(message, task)
             envelope = parse_bare(message.payload, message.content_type)
         except Refusal as refused:
-            return _refused(task.name, reply_topic, message, None, refused.error)
+            return self._refused(task.name, reply_topic, message, None, refused.error)
         return self._accepted(task, reply_topic, message, envelope)
 
     def _accepted(self, task: Task, reply_topic: str, message: Message, envelope: Envelope) -> Request:
-        request = _identified(task.name, reply_topic, message, envelope)
+        request = _identified(task.name, self._definitions[task.name], reply_topic, message, envelope)
         request.task, request.envelope = task, envelope
         request.includes_reasoning = envelope.options.reasoning == "include"
         request.priority = task.config.priority if envelope.priority is None else envelope.priority
         request.deadline_at, request.deadline_source = self._deadline(task, envelope, message)
         if task.config.keep == "latest":
             request.source = f"{task.name}\n{message.topic}\n{reply_topic}"
+        return request
+
+    def _refused(
+        self, name: str, reply_topic: str, message: Message, envelope: Envelope | None, error: Error
+    ) -> Request:
+        request = _identified(name, self._fingerprint, reply_topic, message, envelope)
+        request.refusal = error
         return request
 
     def _deadline(self, task: Task, envelope: Envelope, message: Message) -> tuple[float, str]:
@@ -124,14 +134,11 @@ class Parser:
             raise Refusal(Code.TOO_LONG, text)
 
 
-def _refused(name: str, reply_topic: str, message: Message, envelope: Envelope | None, error: Error) -> Request:
-    request = _identified(name, reply_topic, message, envelope)
-    request.refusal = error
-    return request
+def _identified(name: str, definition: str, reply_topic: str, message: Message, envelope: Envelope | None) -> Request:
+    """A request as far as it is known before its input is read: where it came from and where its reply goes.
 
-
-def _identified(name: str, reply_topic: str, message: Message, envelope: Envelope | None) -> Request:
-    """A request as far as it is known before its input is read: where it came from and where its reply goes."""
+    definition: requests are equal under the same one only.
+    """
     given_id = envelope.id if envelope else None
     identity = given_id
     if identity is None:
@@ -141,7 +148,7 @@ def _identified(name: str, reply_topic: str, message: Message, envelope: Envelop
     client_key = "" if given_id is None else f"{given_id!r}"
     if message.correlation:
         client_key += f" {message.correlation.hex()}"
-    parts = (name, reply_topic, client_key or f"packet {message.packet_id}", message.content_type)
+    parts = (name, definition, reply_topic, client_key or f"packet {message.packet_id}", message.content_type)
     return Request(
         task_name=name,
         reply_topic=reply_topic,
@@ -150,7 +157,6 @@ def _identified(name: str, reply_topic: str, message: Message, envelope: Envelop
         key=hashlib.sha256(f"{parts!r}\n".encode("utf-8", "surrogatepass") + message.payload).digest(),
         may_be_duplicate=bool(client_key) or message.is_duplicate,
         is_redelivery=message.is_duplicate,
-        message_bytes=len(message.payload) + len(message.correlation or b""),
         arrived_at=message.received_at,
     )
 
@@ -174,12 +180,7 @@ def _salvage(message: Message) -> Envelope | None:
         return None
     if not isinstance(value, dict) or "input" not in value:
         return None
-    kept = Envelope(input=None)
-    for name in ("id", "reply_to"):
-        if name in value:
-            try:
-                field = Envelope.model_validate({"input": None, name: value[name]})
-            except ValueError:
-                continue
-            kept = kept.model_copy(update={name: getattr(field, name)})
-    return kept
+    for names in (("id", "reply_to"), ("id",), ("reply_to",)):
+        with suppress(ValueError):
+            return Envelope.model_validate({"input": None, **{name: value[name] for name in names if name in value}})
+    return None

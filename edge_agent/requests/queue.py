@@ -1,25 +1,155 @@
-"""The waiting requests: the most urgent priority first, the earliest deadline first within it."""
+"""The waiting requests, and which of them may wait. A refusal says why, and when to come back."""
 
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from operator import attrgetter
 
+from edge_agent.board.limits import RELAX_S, Limits
+from edge_agent.core.config import Config
+from edge_agent.core.messages import Code, Error, Refusal
+from edge_agent.requests.forecast import Forecast
+from edge_agent.requests.rate_limit import RateLimiter
 from edge_agent.requests.request import Request
 
+# Where no request has been measured yet.
+UNKNOWN_RETRY_S = 1.0
+# A drain ends by a command or a restart, at a time that the agent does not know.
+DRAINING_RETRY_S = 10.0
+
+SUPERSEDED = Error(code=Code.SUPERSEDED, message="a newer reading of the same source has come")
 _PLACE = attrgetter("place")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLoad:
+    """What the engine does now. slots: requests that it runs at once; 0 = there is no engine.
+
+    running: requests. work_s: what is left of them, in seconds of the engine's time, where that is known.
+    loading_s: how long until there is an engine; None = unknown, or it is there.
+    """
+
+    slots: int
+    running: int = 0
+    work_s: float = 0.0
+    loading_s: float | None = None
+
+
 class RequestQueue:
-    """`waiting` holds the requests in the order in which they start. At most `capacity`: admission looks after it."""
+    """`waiting` holds the requests in the order in which they start.
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    A more urgent request starts before a less urgent one, and takes its place in a full queue: less urgent priorities
+    may starve. Within a priority the earliest deadline starts first. A newcomer is refused if it would be late by the
+    forecast, or would make an admitted request of its priority late.
+    """
+
+    def __init__(self, config: Config, forecast: Forecast) -> None:
         self.waiting: list[Request] = []
+        self._config = config
+        self._forecast = forecast
+        self._rates = RateLimiter()
 
-    def add(self, request: Request) -> None:
-        """Lets a request wait. One that a lost worker gives back may exceed the capacity."""
+    def reconfigure(self, config: Config) -> None:
+        self._config = config
+
+    @property
+    def capacity(self) -> int:
+        return self._config.queue.capacity
+
+    def check(self, request: Request, now: float, limits: Limits, *, is_draining: bool) -> None:
+        """What can be said before the template is rendered, which may take half a second. Raises Refusal."""
+        if is_draining:
+            raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", DRAINING_RETRY_S)
+        if limits.causes and (cause := limits.refusal(request.priority)) is not None:
+            message = f"priority {request.priority} is not urgent enough while {limits.reason}"
+            raise Refusal(Code(cause.value), message, RELAX_S)
+        assert request.task is not None
+        for subject, name, per_minute in (
+            ("reply topic", request.reply_topic, self._config.queue.rate_per_minute),
+            (f"task {request.task_name}", "", request.task.config.rate_per_minute),
+        ):
+            if per_minute is not None:
+                self._rates.take(subject, name, per_minute, now)
+
+    def admit(self, newcomer: Request, engine: EngineLoad, now: float) -> list[tuple[Request, Error]]:
+        """Lets a newcomer wait. Returns the requests that left the queue for it, and why.
+
+        Raises Refusal(queue_full, loading, deadline_unreachable); then the queue is as before.
+        """
+        older = self.latest(newcomer.source)
+        if older is not None:
+            # In its place: readings that come faster than answers would supersede each other forever.
+            newcomer.place = min(newcomer.place, older.place)
+        waiting = [request for request in self.waiting if request is not older]
+        last = waiting[-1] if len(waiting) >= self.capacity else None
+        if last is not None and last.priority <= newcomer.priority:
+            code, why = (Code.QUEUE_FULL, "") if engine.slots else (Code.LOADING, " while the model is being loaded")
+            raise Refusal(code, f"{self._full}{why}", self._retry_after_s(engine))
+        if engine.slots:
+            self._check_deadline(newcomer, waiting, engine, now)
+        elif engine.loading_s is not None and now + engine.loading_s > newcomer.deadline_at:
+            message = f"the model is being loaded, for about {engine.loading_s:.1f} s more"
+            raise Refusal(Code.LOADING, f"{message}, too late for {newcomer.deadline}", self._retry_after_s(engine))
+        leaving = [] if older is None else [(older, SUPERSEDED)]
+        if last is not None:
+            message = f"displaced by a more urgent request: {self._full}"
+            error = Error(code=Code.QUEUE_FULL, message=message, retry_after_s=self._retry_after_s(engine))
+            leaving.append((last, error))
+        for request, _ in leaving:
+            self.waiting.remove(request)
+        self.put(newcomer)
+        return leaving
+
+    @property
+    def _full(self) -> str:
+        return f"all {self.capacity} places of the queue are taken"
+
+    def _check_deadline(self, newcomer: Request, waiting: list[Request], engine: EngineLoad, now: float) -> None:
+        """Raises Refusal if the newcomer would be late, or would make a request of its own priority late."""
+        own = self._forecast.expect(newcomer.kind)
+        if own is None or now >= own.believed_until:
+            return
+        split = bisect.bisect(waiting, newcomer.place, key=_PLACE)
+        ahead = engine.running + split
+        work_s = engine.work_s + self._work_s(waiting[:split])
+        takes_s = own.answered_in_s(ahead, work_s, engine.slots)
+        if now + takes_s > newcomer.deadline_at:
+            # Counted from its arrival, as its deadline is.
+            total_ms = (now + takes_s - newcomer.arrived_at) * 1000
+            message = f"would be answered after about {total_ms:.0f} ms, too late for {newcomer.deadline}"
+            # Waiting does not help where nothing is ahead.
+            retry_after_s = self._retry_after_s(engine) if ahead else _rounded_up(own.believed_until - now)
+            raise Refusal(Code.DEADLINE_UNREACHABLE, message, retry_after_s)
+        for request in waiting[split:]:
+            expected = self._forecast.expect(request.kind)
+            if expected is not None and request.priority == newcomer.priority:
+                left_s = request.deadline_at - now
+                before_s = expected.answered_in_s(ahead, work_s, engine.slots)
+                after_s = expected.answered_in_s(ahead + 1, work_s + own.share_s, engine.slots)
+                if before_s <= left_s < after_s:
+                    message = f"would be answered within {newcomer.deadline}, but make an admitted request late"
+                    raise Refusal(Code.DEADLINE_UNREACHABLE, message, self._retry_after_s(engine))
+            ahead += 1
+            work_s += expected.share_s if expected else 0.0
+
+    def _work_s(self, requests: list[Request]) -> float:
+        return sum(self._forecast.share_s(request.kind) for request in requests)
+
+    def _retry_after_s(self, engine: EngineLoad) -> float:
+        """When everything that is here will be done."""
+        return _rounded_up(engine.work_s + self._work_s(self.waiting) + (engine.loading_s or 0.0) or UNKNOWN_RETRY_S)
+
+    def estimated_wait_ms(self, engine: EngineLoad) -> float | None:
+        """How long a request would wait that comes after all that are here; None = unknown."""
+        if engine.running + len(self.waiting) < engine.slots:
+            return 0.0
+        return (engine.work_s + self._work_s(self.waiting)) * 1000 or None if engine.slots else None
+
+    def put(self, request: Request) -> None:
+        """Lets a request wait that was admitted before: it may exceed the capacity."""
         bisect.insort(self.waiting, request, key=_PLACE)
 
     def take(self, *, first_attempts_only: bool) -> Request | None:
@@ -27,14 +157,6 @@ class RequestQueue:
         if not self.waiting or (first_attempts_only and self.waiting[0].attempts):
             return None
         return self.waiting.pop(0)
-
-    def expire(self, now: float) -> list[Request]:
-        """Takes out the requests past their deadline, in their order."""
-        return self.remove_where(lambda request: request.deadline_at <= now)
-
-    def remove(self, request: Request) -> None:
-        """Takes out a request that waits."""
-        self.waiting.remove(request)
 
     def latest(self, source: str | None) -> Request | None:
         """The waiting request that a newer one of this source supersedes."""
@@ -56,3 +178,7 @@ class RequestQueue:
         """How long the longest waiting request has waited; None while none waits."""
         oldest = min((request.arrived_at for request in self.waiting), default=None)
         return None if oldest is None else (now - oldest) * 1000
+
+
+def _rounded_up(seconds: float) -> float:
+    return math.ceil(seconds * 10) / 10

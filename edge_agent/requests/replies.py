@@ -12,7 +12,7 @@ from typing import Any
 from edge_agent.core.clock import Moment, timestamp
 from edge_agent.core.envelope import loggable
 from edge_agent.core.errors import cut
-from edge_agent.core.messages import Code, Error, Status, shortened
+from edge_agent.core.messages import Code, Error, Status
 from edge_agent.core.protocol import Cancelled, Failed, FailureCode, Finished, RefusalCode, Refused
 from edge_agent.core.publications import JSON, Publication
 from edge_agent.core.strict_json import encode
@@ -23,9 +23,8 @@ from edge_agent.requests.statistics import RequestTotals
 
 log = logging.getLogger(__name__)
 
-# What equal requests that wait for one answer may hold together, on the disk too. Each counts its payload and this.
-MAX_FOLLOWERS_BYTES = 4 << 20
-_FOLLOWER_BYTES = 1024
+# How many equal requests may wait for the answers of others, all together: each is a row of the store.
+MAX_FOLLOWERS = 1000
 _TOO_MANY = Error(
     code=Code.QUEUE_FULL, message="too many requests wait for this answer already", retry_after_s=1.0
 )  # fmt: skip
@@ -51,7 +50,7 @@ class Replies:
         self._device = device
         self._delivery = delivery
         self._duplicates = duplicates
-        self._followers_bytes = 0
+        self._followers = 0
         self._forget_at = 0.0
 
     def expire(self, now: float) -> None:
@@ -66,7 +65,7 @@ class Replies:
             document, at = _stored_document(stored.reply), stored.ended.placed(now)
             status = None if document is None else Status(document["status"])
             if status is None or not self._duplicates.restore(stored.key, status, at, stored.row, stored.nbytes):
-                self._delivery.forget(stored.row)
+                self._delivery.store.forget(stored.row)
         self._duplicates.forget_old(now.monotonic_s)
 
     def share(self, request: Request, twin: Request | bytes, now: float) -> bool:
@@ -77,11 +76,12 @@ class Replies:
                 return False
             self._send(request, reply, request.row, key=None)
         elif request.is_redelivery:
-            self._delivery.drop(request.row)
-        elif self._followers_bytes + request.message_bytes + _FOLLOWER_BYTES > MAX_FOLLOWERS_BYTES:
+            if request.row is not None:
+                self._delivery.store.drop(request.row)
+        elif self._followers >= MAX_FOLLOWERS:
             self.refuse(request, _TOO_MANY, now, is_twin_open=True)
         else:
-            self._followers_bytes += request.message_bytes + _FOLLOWER_BYTES
+            self._followers += 1
             twin.followers.append(request.row)
         self.totals.duplicates_total += 1
         return True
@@ -133,7 +133,7 @@ class Replies:
             cut(request.task_name), request.log_id, status.value, error.code.value, loggable(error),
         )  # fmt: skip
         self.totals.rejected_total += status is Status.BUSY
-        self.totals.displaced_total += status is Status.BUSY and request.is_admitted
+        self.totals.displaced_total += status is Status.BUSY and request.number > 0
         self.totals.overloaded_total += error.code in _OVERLOAD
         self.totals.expired_total += status is Status.EXPIRED
         self.totals.failed_total += status is Status.FAILED
@@ -146,26 +146,16 @@ class Replies:
         self.totals.requests_total += 1
         status, reply = Status(document["status"]), encode(document)
         # First: it forgets an older reply under this key.
-        key = None if is_twin_open else self._duplicates.end(request, status, reply, now)
-        self._send(request, reply, request.row, key=key)
+        is_repeated = not is_twin_open and self._duplicates.end(request, status, reply, now)
+        self._send(request, reply, request.row, key=request.key if is_repeated else None)
+        self._followers -= len(request.followers)
         if request.followers:
-            document["repeat"] = True
-            repeated = encode(document)
-            self._followers_bytes -= len(request.followers) * (request.message_bytes + _FOLLOWER_BYTES)
+            repeated = encode({**document, "repeat": True})
             for row in request.followers:
                 self._send(request, repeated, row, key=None)
 
     def _send(self, request: Request, reply: bytes, row: int | None, *, key: bytes | None) -> None:
-        """A reply that is too large for the broker becomes a short failure."""
-        if self._deliver(request, reply, row, key):
-            return
-        short = shortened(reply)
-        if short is None or not self._deliver(request, short, row, None):
-            log.error("no reply can be sent topic=%r: the broker takes none there", cut(request.reply_topic))
-            self._delivery.drop(row)
-
-    def _deliver(self, request: Request, reply: bytes, row: int | None, key: bytes | None) -> bool:
-        return self._delivery.reply(_publication(request, reply), row=row, task=request.task_name, key=key)
+        self._delivery.reply(_publication(request, reply), row=row, task=request.task_name, key=key)
 
 
 def reply_document(
@@ -178,8 +168,7 @@ def reply_document(
     event: Finished | None = None,
 ) -> dict[str, Any]:
     """The terminal reply with every field, null where it does not apply."""
-    started_at = event.started_at if event else request.started_at
-    waited_until = now if started_at is None else started_at
+    waited_until = event.started_at if event else min(now, request.started_at)
     return {
         "id": request.id,
         "task": request.task_name,
@@ -196,7 +185,7 @@ def reply_document(
         "model": None,
         "usage": None,
         "timing": {
-            "queued_ms": _rounded((waited_until - request.arrived_at) * 1000) if request.is_admitted else None,
+            "queued_ms": _rounded((waited_until - request.arrived_at) * 1000) if request.number else None,
             "prefill_ms": _rounded(event.prefill_ms) if event else None,
             "decode_ms": _rounded(event.decode_ms) if event else None,
             "total_ms": _rounded((now - request.arrived_at) * 1000),

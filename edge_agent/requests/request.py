@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from edge_agent.core.envelope import Envelope
@@ -32,7 +33,6 @@ class Request:
     key: bytes
     may_be_duplicate: bool
     is_redelivery: bool
-    message_bytes: int
     arrived_at: float
     row: int | None = None
     refusal: Error | None = None
@@ -45,16 +45,16 @@ class Request:
     # With `keep = "latest"`: a newer request of the same source takes the place of one that waits.
     source: str | None = None
 
-    # Admission. number: in order of admission. run: what the worker gets, by this number. Requests start in the order
-    # of their places: priority, deadline, number.
+    # Admission. number: in order of admission; 0 = not admitted. run: what the worker gets, by this number. Requests
+    # start in the order of their places: priority, deadline, number.
     number: int = 0
     run: Run | None = None
     kind: Kind = ("", 0, 0)
     place: Place = (0, 0.0, 0)
-    is_admitted: bool = False
 
-    # While it runs. attempts: how often it was handed to a worker. worker: counts the models that took over.
-    started_at: float | None = None
+    # While it runs. started_at: inf = it did not run yet. attempts: how often it was handed to a worker. worker: counts
+    # the models that took over.
+    started_at: float = math.inf
     attempts: int = 0
     worker: int = 0
     model: ModelName | None = None

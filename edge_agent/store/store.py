@@ -185,23 +185,11 @@ class Store:
     def _drop_done(self, row: int) -> None:
         self._write("DELETE FROM requests WHERE number = ? AND is_delivered AND key IS NULL", row)
 
-    def redirect(self, row: int, topic: str) -> None:
-        """The reply goes to another topic."""
-        self._write("UPDATE requests SET reply_topic = ? WHERE number = ?", topic, row)
-
     def recall(self, row: int) -> bytes | None:
         """The payload of a reply that is repeated; None = it is not there any more."""
         for (reply,) in self._select("SELECT reply FROM requests WHERE number = ? AND key IS NOT NULL", row):
             payload: bytes = reply
             return payload
-        return None
-
-    def reply(self, row: int) -> tuple[str, Publication] | None:
-        """Task and reply; None = they are not there any more."""
-        for task, *columns in self._select(
-            "SELECT task, reply_topic, reply, correlation FROM requests WHERE reply IS NOT NULL AND number = ?", row
-        ):
-            return task, _reply(columns)
         return None
 
     def hold(self, one: Quarantined) -> None:

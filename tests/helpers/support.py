@@ -139,7 +139,6 @@ def request(**fields: Any) -> Request:
         "key": b"key",
         "may_be_duplicate": True,
         "is_redelivery": False,
-        "message_bytes": 10,
         "run": Run(id=number, task="triage", messages=(), plan=TextPlan()),
         "priority": 5,
         "arrived_at": 0.0,

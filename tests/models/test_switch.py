@@ -200,7 +200,7 @@ def test_what_runs_ends_on_the_old_worker_and_what_waits_runs_on_the_new_one(boa
     assert board.runs(new) == [0, 1, 3]
     board.tick(7.1)
     assert old.kills == 0
-    board.dispatcher.cancel("b", None, 7.2)
+    board.dispatcher.cancel("cancelled by command", 7.2, request_id="b")
     assert Cancel(id=2) in old.commands
     board.end_former(old, 8.0)
     board.say(new, finished(3), 9.0)
@@ -525,7 +525,7 @@ def test_an_adopted_worker_is_restarted_from_its_own_files(board: Board) -> None
 def test_latencies_of_the_old_model_are_not_those_of_the_new_one(board: Board) -> None:
     board.desk.ask({"input": "x", "id": "x"})
     forecast, kind = board.dispatcher._forecast, board.dispatcher._active[1].kind
-    forecast.measure(kind, share_s=1.0, run_s=1.0, batch=1, now=3.0)
+    forecast.measure(kind, share_s=1.0, run_s=1.0, now=3.0)
     assert forecast.expect(kind)
     board.run("plain")
     assert forecast.expect(kind) is None

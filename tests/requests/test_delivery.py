@@ -558,7 +558,7 @@ def test_while_the_disk_fails_requests_are_answered_and_acknowledged_and_later_b
     message = board.hear(envelope("new"))
     assert board.delivery.store.fault == "disk I/O error"
     assert board.outlet.acknowledged[-1] == message
-    board.dispatcher.cancel("ends meanwhile", None, time.monotonic())
+    board.dispatcher.cancel("cancelled by command", time.monotonic(), request_id="ends meanwhile")
     board.flush()
     board.confirm(2)
     board.delivery.maintain(time.monotonic() + REOPEN_S + 1)

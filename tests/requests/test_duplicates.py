@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from edge_agent.core.messages import Code, Status
 from edge_agent.requests.duplicates import MAX_ANSWERS, MAX_BYTES, MAX_OTHER_ENDS, Duplicates
 from edge_agent.requests.request import Request
+from edge_agent.store.store import Store
 from tests.helpers.support import request
 
 
@@ -17,10 +18,16 @@ def asked(key: str = "a", **fields: Any) -> Request:
 class Memory(Duplicates):
     """With the rows that it forgets, and the replies that the store has."""
 
-    def __init__(self, window_s: float = 300.0) -> None:
-        self.forgotten: list[int | None] = []
+    def __init__(self) -> None:
+        self.forgotten: list[int] = []
         self.stored: dict[int, bytes] = {}
-        super().__init__(window_s, b"configuration", self.forgotten.append, self.stored.get)
+        super().__init__(300.0, cast("Store", self))
+
+    def forget(self, row: int) -> None:
+        self.forgotten.append(row)
+
+    def recall(self, row: int) -> bytes | None:
+        return self.stored.get(row)
 
 
 def test_an_open_request_is_found_until_it_ends() -> None:
@@ -91,23 +98,14 @@ def test_a_stored_reply_is_read_from_the_store() -> None:
     assert memory.find(asked(), 1.0) is None
 
 
-def test_replies_of_an_earlier_process_are_repeated_and_invalid_ones_under_the_same_configuration() -> None:
+def test_replies_of_an_earlier_process_are_repeated_and_refusals_can_be_forgotten() -> None:
     memory = Memory()
     memory.stored.update({1: b"ok", 2: b"invalid"})
     assert memory.restore(b"a", Status.OK, 0.0, 1, 100)
     assert not memory.restore(b"a", Status.OK, 0.0, 3, 100)
-    assert memory.restore(memory.stored_key(asked("b"), Status.INVALID), Status.INVALID, 0.0, 2, 100)
+    assert memory.restore(b"b", Status.INVALID, 0.0, 2, 100)
     assert memory.find(asked("a"), 1.0) == b"ok"
     assert memory.find(asked("b"), 1.0) == b"invalid"
-    memory.reconfigure(300.0, b"another")
-    assert memory.find(asked("a"), 1.0) == b"ok"
-    assert memory.find(asked("b"), 1.0) is None
-
-
-def test_refusals_can_be_forgotten() -> None:
-    memory = Memory()
-    memory.end(asked("a"), Status.OK, b"ok", 0.0)
-    memory.end(asked("b"), Status.INVALID, b"invalid", 0.0)
     memory.forget_refusals()
     assert memory.find(asked("a"), 1.0) == b"ok"
     assert memory.find(asked("b"), 1.0) is None

@@ -1,70 +1,251 @@
+"""The queue before an engine that runs one request at a time, one second each, unless a test says otherwise."""
+
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.requests.queue import RequestQueue
+from edge_agent.core.messages import Code, Error, Refusal
+from edge_agent.core.protocol import ChatMessage, LabelsPlan, Run, TextPlan
+from edge_agent.requests.forecast import BELIEVED_PER_RUN_S, BELIEVED_S, Forecast, kind_of
+from edge_agent.requests.queue import EngineLoad, RequestQueue
 from edge_agent.requests.request import Request
-from tests.helpers.support import request
+from tests.helpers.support import config, request
+
+KIND = request().kind
+LONG_KIND = ("triage", 0, 13)
 
 
-def queue_of(*requests: Request) -> RequestQueue:
-    queue = RequestQueue(10)
-    for one in requests:
-        queue.add(one)
-    return queue
+class Office:
+    """A queue before an engine whose times are known."""
+
+    def __init__(self, *, capacity: int = 100, slots: int = 1, share_s: float | None = 1.0, running: int = 1) -> None:
+        self.forecast = Forecast()
+        self.queue = RequestQueue(config(f"[queue]\ncapacity = {capacity}\n"), self.forecast)
+        self.slots = slots
+        self.running = running
+        if share_s is not None:
+            self.measure(KIND, share_s)
+
+    def measure(self, kind: tuple[str, int, int], share_s: float, now: float = 0.0) -> None:
+        self.forecast.measure(kind, share_s=share_s, run_s=share_s, now=now)
+
+    def enter(
+        self, deadline_s: float, priority: int = 5, now: float = 0.0, loading_s: float | None = None, **fields: Any
+    ) -> tuple[Request, list[tuple[Request, Error]]]:
+        """The newcomer, and the requests that left for it. Raises Refusal."""
+        newcomer = request(arrived_at=now, deadline_at=now + deadline_s, priority=priority, **fields)
+        work_s = self.running * self.forecast.share_s(KIND)
+        engine = EngineLoad(slots=self.slots, running=self.running, work_s=work_s, loading_s=loading_s)
+        return newcomer, self.queue.admit(newcomer, engine, now)
+
+    def refused(self, deadline_s: float, priority: int = 5, **fields: Any) -> Error:
+        waiting = list(self.queue.waiting)
+        with pytest.raises(Refusal) as refusal:
+            self.enter(deadline_s, priority, **fields)
+        assert list(self.queue.waiting) == waiting
+        return refusal.value.error
 
 
-def drained(queue: RequestQueue) -> list[Request]:
-    return list(iter(lambda: queue.take(first_attempts_only=False), None))
+def test_a_deadline_that_cannot_be_met_is_refused_with_the_estimate_and_a_time() -> None:
+    office = Office()
+    for deadline_s in (2.0, 60.0, 60.0):
+        office.enter(deadline_s)
+    error = office.refused(1.5)
+    assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, 4.0)
+    assert error.message == "would be answered after about 2000 ms, too late for the deadline of 1500 ms (request)"
 
 
-def test_an_empty_queue_gives_nothing() -> None:
-    queue = queue_of()
-    assert queue.take(first_attempts_only=False) is None
-    assert (queue.next_deadline_at(), queue.oldest_ms(5.0), queue.expire(5.0)) == (None, None, [])
+def test_on_an_idle_engine_a_hopeless_deadline_is_refused_until_it_is_tried_again() -> None:
+    office = Office(running=0)
+    error = office.refused(0.02)
+    assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, BELIEVED_PER_RUN_S)
+    office.enter(0.02, now=BELIEVED_PER_RUN_S)
+    for _ in range(50):
+        office.measure(KIND, 1.0, 100.0)
+    office.refused(0.02, now=99.0 + BELIEVED_S)
+    office.enter(0.02, now=100.0 + BELIEVED_S)
 
 
-def test_a_request_expires_at_its_deadline() -> None:
-    short, long = request(deadline_at=10.0), request(deadline_at=20.0)
-    queue = queue_of(short, long)
-    assert queue.expire(9.999) == []
-    assert queue.next_deadline_at() == 10.0
-    assert queue.expire(10.0) == [short]
-    assert drained(queue) == [long]
+def test_only_requests_that_start_earlier_count() -> None:
+    office = Office()
+    for _ in range(10):
+        office.enter(60.0)
+    office.enter(2.0)
 
 
-def test_a_request_put_back_keeps_its_place_among_equals() -> None:
-    lost, other = request(), request()
-    queue = queue_of(lost, other)
-    assert queue.take(first_attempts_only=False) is lost
-    queue.add(lost)
-    assert drained(queue) == [lost, other]
+def test_without_a_free_slot_the_work_ahead_comes_first_and_runs_may_vary() -> None:
+    office = Office(slots=4, running=3)
+    office.forecast.measure(KIND, share_s=1.0, run_s=5.0, now=0.0)  # mean 3, deviation 1
+    office.refused(6.9)
+    office.enter(7.1)
+    # Now all four are busy, for four seconds, and one waits.
+    office.running = 4
+    office.refused(11.9)
+    office.enter(12.1)
 
 
-def test_one_that_ran_before_is_not_started_beside_others() -> None:
-    queue = queue_of(request(attempts=1))
+def test_what_was_never_measured_is_admitted_and_its_retry_time_is_a_second() -> None:
+    office = Office(share_s=None, capacity=50)
+    for _ in range(50):
+        office.enter(0.01)
+    assert office.refused(0.01).retry_after_s == 1.0
+
+
+def test_a_newcomer_does_not_make_an_admitted_request_of_its_priority_late() -> None:
+    office = Office()
+    admitted, _ = office.enter(2.5)
+    error = office.refused(2.4)
+    assert error.code is Code.DEADLINE_UNREACHABLE
+    assert error.message.endswith("within the deadline of 2400 ms (request), but make an admitted request late")
+    assert office.queue.waiting == [admitted]
+
+
+def test_one_that_is_late_already_refuses_no_newcomer() -> None:
+    office = Office()
+    office.measure(LONG_KIND, 3.0)
+    office.queue.put(request(deadline_at=3.5, kind=LONG_KIND))
+    office.enter(3.0)
+
+
+def test_a_more_urgent_newcomer_goes_first_and_a_less_urgent_request_may_expire() -> None:
+    office = Office()
+    lax, _ = office.enter(2.5, priority=9)
+    urgent, leaving = office.enter(2.0, priority=0)
+    assert leaving == []
+    assert office.queue.waiting == [urgent, lax]
+
+
+def test_in_a_full_queue_only_a_less_urgent_request_makes_room() -> None:
+    office = Office(capacity=2)
+    (first, _), (last, _) = office.enter(50.0), office.enter(60.0)
+    for priority in (5, 6):
+        error = office.refused(40.0, priority=priority)
+        assert (error.code, error.retry_after_s) == (Code.QUEUE_FULL, 3.0)
+    newcomer, ((displaced, error),) = office.enter(40.0, priority=4)
+    assert displaced is last
+    assert (error.code, error.retry_after_s) == (Code.QUEUE_FULL, 3.0)
+    assert office.queue.waiting == [newcomer, first]
+
+
+def test_without_an_engine_only_a_full_queue_and_an_end_of_the_load_refuse() -> None:
+    office = Office(slots=0, capacity=2, running=0)
+    office.enter(0.1)
+    assert office.refused(0.1, loading_s=4.0).code is Code.LOADING
+    office.enter(5.0, loading_s=4.0)
+    assert office.refused(0.1).code is Code.LOADING
+
+
+def test_a_newer_reading_takes_the_place_of_the_one_it_supersedes() -> None:
+    office = Office()
+    old, _ = office.enter(5.0, source="s")
+    other, _ = office.enter(6.0)
+    office.refused(1.5, source="s")  # one that is refused supersedes none
+    new, ((left, error),) = office.enter(9.0, source="s")
+    assert (left, error.code) == (old, Code.SUPERSEDED)
+    assert office.queue.waiting == [new, other]
+
+
+class Shift:
+    """An engine that does what it was measured to do, one request a second, and newcomers of one priority."""
+
+    def __init__(self) -> None:
+        self.office = Office(running=0)
+        self.now = self.free_at = 0.0
+        self.late = 0
+
+    def arrive(self, deadline_s: float, pause_s: float) -> None:
+        self.now += pause_s
+        self.work_until(self.now)
+        left_s = max(0.0, self.free_at - self.now)
+        newcomer = request(arrived_at=self.now, deadline_at=self.now + deadline_s)
+        self.office.measure(KIND, 1.0, self.now)
+        try:
+            self.office.queue.admit(newcomer, EngineLoad(slots=1, running=left_s > 0, work_s=left_s), self.now)
+        except Refusal:
+            return
+        if not left_s:
+            self.start(self.now)
+
+    def work_until(self, until: float) -> None:
+        while self.free_at <= until and self.office.queue.waiting:
+            self.start(self.free_at)
+
+    def start(self, at: float) -> None:
+        started = self.office.queue.take(first_attempts_only=False)
+        assert started is not None
+        self.free_at = at + 1.0
+        self.late += self.free_at > started.deadline_at + 1e-6
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.1, 20), st.floats(0, 1)), max_size=60))
+def test_admitted_requests_of_one_priority_are_in_time_if_the_engine_does_as_measured(
+    arrivals: list[tuple[float, float]],
+) -> None:
+    shift = Shift()
+    for deadline_s, pause_s in arrivals:
+        shift.arrive(deadline_s, pause_s)
+    shift.work_until(1e9)
+    assert shift.late == 0
+
+
+def test_the_backlog_is_estimated_by_kind_and_an_unknown_kind_by_its_task() -> None:
+    office = Office()
+    office.measure(LONG_KIND, 30.0)
+    office.queue.put(request(deadline_at=1.0, kind=LONG_KIND))
+    assert office.refused(20.0).code is Code.DEADLINE_UNREACHABLE
+    assert office.forecast.share_s(("triage", 5, 9)) == 30.0
+    assert office.forecast.expect(("another", 5, 9)) is None
+
+
+def test_a_kind_is_the_task_and_the_sizes_that_count() -> None:
+    def run(user: str, **fields: Any) -> Run:
+        messages = (ChatMessage(role="system", content="s" * 1000), ChatMessage(role="user", content=user))
+        return Run(**{"id": 1, "task": "report", "messages": messages, "plan": TextPlan(), **fields})
+
+    assert kind_of(run("x" * 20)) == kind_of(run("y" * 31))
+    assert kind_of(run("x" * 20)) != kind_of(run("x" * 32))
+    assert kind_of(run("x", max_tokens=16)) != kind_of(run("x", max_tokens=256))
+    assert kind_of(run("x")) != kind_of(run("x", task="other"))
+    plan = LabelsPlan(labels=("a", "b"))
+    assert kind_of(run("x", plan=plan, max_tokens=16)) == kind_of(run("x", plan=plan, max_tokens=256))
+
+
+def test_the_first_runs_are_averaged_and_later_ones_smoothed() -> None:
+    forecast = Forecast()
+    for share_s in (1.0, 3.0, *[2.0] * 50, 12.0):
+        forecast.measure(KIND, share_s=share_s, run_s=1.0, now=0.0)
+    assert forecast.share_s(KIND) == pytest.approx(3.0)
+
+
+def test_a_run_that_was_cut_off_takes_longer_than_it_got_and_confirms_what_is_known_to_take_longer() -> None:
+    forecast = Forecast()
+    forecast.measure_cut_off(KIND, run_s=2.0, beside=2, now=0.0)
+    expected = forecast.expect(KIND)
+    assert expected is not None
+    assert expected.run_s > 2.0
+    share_s = expected.share_s
+    forecast.measure_cut_off(KIND, run_s=0.1, beside=2, now=50.0)
+    assert (expected.share_s, expected.believed_until) == (share_s, 50.0 + BELIEVED_PER_RUN_S)
+
+
+def test_one_that_ran_before_is_not_started_beside_others_and_keeps_its_place() -> None:
+    queue = Office().queue
+    lost, other = request(attempts=1), request()
+    for one in (other, lost):
+        queue.put(one)
     assert queue.take(first_attempts_only=True) is None
-    assert queue.take(first_attempts_only=False) is not None
-
-
-def test_the_latest_of_a_source_is_known_while_it_waits() -> None:
-    first = request(source="s")
-    queue = queue_of(first, request(source="other"))
-    assert queue.latest("s") is first
-    queue.remove(first)
-    assert queue.latest("s") is None
-
-
-def test_the_oldest_is_the_one_that_arrived_first() -> None:
-    queue = queue_of(request(arrived_at=3.0), request(arrived_at=1.0), request(arrived_at=2.0))
-    assert queue.oldest_ms(4.5) == 3500.0
+    assert [queue.take(first_attempts_only=False) for _ in range(3)] == [lost, other, None]
+    assert (queue.next_deadline_at(), queue.oldest_ms(5.0)) == (None, None)
 
 
 _STEPS = st.lists(
-    st.tuples(st.just("add"), st.integers(0, 9), st.integers(1, 30))
+    st.tuples(st.just("put"), st.integers(0, 9), st.integers(1, 30))
     | st.tuples(st.just("take"), st.just(0), st.just(0))
-    | st.tuples(st.just("expire"), st.just(0), st.integers(0, 30))
     | st.tuples(st.just("remove"), st.integers(0, 9), st.just(0)),
     max_size=40,
 )
@@ -73,23 +254,21 @@ _STEPS = st.lists(
 @settings(max_examples=50)
 @given(_STEPS)
 def test_requests_start_by_priority_then_deadline_then_arrival(steps: list[tuple[str, int, int]]) -> None:
-    queue, model = RequestQueue(1000), list[Request]()
+    queue, model = Office().queue, list[Request]()
     for act, priority, at in steps:
         match act:
-            case "add":
-                model.append(request(priority=priority, deadline_at=float(at)))
-                queue.add(model[-1])
+            case "put":
+                model.append(request(priority=priority, deadline_at=float(at), arrived_at=float(at)))
+                queue.put(model[-1])
             case "take":
                 expected = min(model, key=lambda r: (r.priority, r.deadline_at, r.number), default=None)
                 assert queue.take(first_attempts_only=False) is expected
                 if expected is not None:
                     model.remove(expected)
-            case "expire":
-                assert set(queue.expire(float(at))) == {r for r in model if r.deadline_at <= at}
-                model = [r for r in model if r.deadline_at > at]
             case "remove":
                 gone = queue.remove_where(lambda r, p=priority: r.priority == p)  # type: ignore[misc]
                 assert set(gone) == {r for r in model if r.priority == priority}
                 model = [r for r in model if r.priority != priority]
         assert queue.waiting == sorted(model, key=lambda r: r.place)
         assert queue.next_deadline_at() == min((r.deadline_at for r in model), default=None)
+        assert queue.oldest_ms(40.0) == max(((40.0 - r.arrived_at) * 1000 for r in model), default=None)
