@@ -1,45 +1,60 @@
-"""Damaged input by the thousand: each case must be refused in words or work. Runs the parts that are named, or all."""
+"""Damaged input by the thousand: each case must be refused in words or work. Runs the parts that are named, or all.
+
+A case is always the same for its number. Exit code 1 if one ends a process, hangs or fails in another way.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 
 from edge_agent.tools.demo.readings import checkpoint_folder
-from rigs.machine import ROOT, require, run_in_turn
+from rigs.fuzz.children import BAD, Outcome
+from rigs.machine import ROOT, model_path, require, run_in_turn
 
-# Of which a part takes a model's path before its other arguments.
-PARTS = {
-    "gguf": True,
-    "safetensors": False,
-    "manifests": False,
-    "schemas": True,
-    "prompts": True,
-    "configurations": False,
-    "templates": False,
-    "messages": False,
-}
+PARTS = ("gguf", "checkpoints", "bundles", "schemas", "prompts", "configurations", "templates", "messages")
 DEMO = ROOT / "build" / "fuzz" / "demo"
 
 
-def commands(parts: list[str], model: Path, count: int) -> list[list[str]]:
-    """The words after `python -m` for each part."""
-    return [
-        [f"rigs.fuzz.{part}", *([str(model)] if PARTS[part] else []), "--count", str(count)] for part in parts or PARTS
-    ]
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m rigs.fuzz", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m rigs.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
     parser.add_argument("--count", type=int, default=1000, help="cases of each part (default: %(default)s)")
-    parser.add_argument("--model", type=Path, help="a .gguf (default: the demonstration's, made below build/fuzz)")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first case")
+    parser.add_argument(
+        "--model", type=model_path, help="a .gguf (default: the demonstration's, made below build/fuzz)"
+    )
+    parser.add_argument("--all", action="store_true", help="print every case, not only the bad ones")
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"unknown parts: {', '.join(sorted(unknown))} (choose from {', '.join(PARTS)})")
-    if "messages" in (given.parts or PARTS):
+    parts = given.parts or PARTS
+    if "messages" in parts:
         require({"mosquitto": "mosquitto"})
-    return run_in_turn(commands(given.parts, given.model or _demo_model(), given.count))
+    model = given.model or _demo_model()
+    if len(parts) > 1:
+        # What forks must not have loaded what another part needs.
+        words = ["--count", str(given.count), "--first", str(given.first), "--model", str(model)]
+        return run_in_turn([["rigs.fuzz", part, *words, *(["--all"] if given.all else [])] for part in parts])
+    cases = import_module(f"rigs.fuzz.{parts[0]}").outcomes(range(given.first, given.first + given.count), model)
+    return report(parts[0], cases, shows_all=given.all)
+
+
+def report(part: str, outcomes: Iterable[tuple[int, Outcome]], *, shows_all: bool = False) -> int:
+    """Prints each bad case, or every one, and the counts; 1 if a case is bad."""
+    counts = Counter[str]()
+    for number, (outcome, why) in outcomes:
+        counts[outcome] += 1
+        if outcome in BAD or shows_all:
+            print(f"{number}: {outcome}: {why}", flush=True)
+    print(f"{part}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()), flush=True)
+    return 1 if any(counts[outcome] for outcome in BAD) else 0
 
 
 def _demo_model() -> Path:
@@ -51,4 +66,4 @@ def _demo_model() -> Path:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

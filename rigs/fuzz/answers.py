@@ -40,17 +40,11 @@ def topics(message: Message, base: str) -> set[str]:
     """The topics that the answer may go to."""
     default = default_topic(message, base)
     if message.topic.startswith("plant/"):
-        place = message.topic.split("/")[1]
-        return {f"plant/{place}/triage", default}
-    if message.response_topic:
-        return _where(message.response_topic, default, base)
+        return {f"plant/{message.topic.split('/')[1]}/triage", default}
     if message.response_topic is not None:
-        return {default} | _where(_reply_to(message), default, base)
-    named = _reply_to(message)
-    if message.kind == "odd_reply_to":
-        return _where(named, default, base)
+        return _where(message.response_topic, default, base)
     # Another fault may keep the agent from reading `reply_to`.
-    return {default} | _where(named, default, base)
+    return _where(_reply_to(message), default, base) | (set() if message.kind == "odd reply_to" else {default})
 
 
 def _where(wanted: object, default: str, base: str) -> set[str]:

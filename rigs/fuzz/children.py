@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import json
 import os
@@ -12,12 +11,9 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-
-from rigs.machine import model_path
 
 # How a case ended, and why.
 Outcome = tuple[str, str]
@@ -85,29 +81,3 @@ def _waited(child: int, patience_s: float) -> int | None:
         return os.waitstatus_to_exitcode(status) if is_done else None
     finally:
         os.close(descriptor)
-
-
-def report(outcomes: Iterable[tuple[int, Outcome]], *, is_whole: bool = False) -> int:
-    """Prints each bad case (with is_whole: every case) and the counts; 1 if a case is bad."""
-    counts = Counter[str]()
-    for number, (outcome, why) in outcomes:
-        counts[outcome] += 1
-        if outcome in BAD or is_whole:
-            print(f"{number}: {outcome}: {why}", flush=True)
-    print(f"{counts.total()} cases: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()))
-    return 1 if any(counts[outcome] for outcome in BAD) else 0
-
-
-def drive(
-    name: str, about: str | None, outcomes: Callable[..., Iterable[tuple[int, Outcome]]], *, of_model: bool = False
-) -> int:
-    """The exit code of `python -m rigs.fuzz.NAME`. of_model: `outcomes` takes a model's path before count and first."""
-    parser = argparse.ArgumentParser(prog=f"python -m rigs.fuzz.{name}", description=about)
-    if of_model:
-        parser.add_argument("model", type=model_path)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=0, help="the number of the first case")
-    parser.add_argument("--all", action="store_true", help="print every case, not only the bad ones")
-    given = parser.parse_args()
-    models = (given.model,) if of_model else ()
-    return report(outcomes(*models, given.count, given.first), is_whole=given.all)

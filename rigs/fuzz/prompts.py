@@ -1,12 +1,8 @@
-"""Texts of special tokens, whole and in parts, in every place of a conversation: the prompt has no control token more.
-
-`python -m rigs.fuzz.prompts MODEL.gguf --count 1000`: exit code 1 if one had, or if a text did not come through.
-"""
+"""Texts of special tokens, whole and in parts, anywhere in a conversation: the prompt has no control token more."""
 
 from __future__ import annotations
 
 import random
-import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,24 +11,21 @@ from typing import Literal
 from edge_agent.core.protocol import ChatMessage, TaskPrefix
 from edge_agent.engine.llama import ContextSizes, Llama
 from edge_agent.engine.prompt.chat import Chat
-from rigs.fuzz.children import FAILED, Outcome, drive
+from rigs.fuzz.children import FAILED, Outcome
 
-_Role = Literal["system", "user", "assistant"]
-_ROLES: tuple[_Role, ...] = ("system", "user", "assistant")
+_ROLES: tuple[Literal["system", "user", "assistant"], ...] = ("system", "user", "assistant")
 _FILLERS = ("", " ", "\n", "x", "7 mm/s", "é", "e\u0301", "\ufdd0", "\ufdd1", "\u200b", "<", "|", ">", "<|", "|>", "\0")
 
 
-def outcomes(model: Path, count: int, first: int = 0) -> Iterator[tuple[int, Outcome]]:
-    """Of each conversation: its number, what became of it, and why."""
-    sizes = ContextSizes(context_tokens=256, batch_tokens=64, sequences=1, outputs=1)
-    llama = Llama(str(model), sizes)
+def outcomes(numbers: range, model: Path) -> Iterator[tuple[int, Outcome]]:
+    llama = Llama(str(model), ContextSizes(context_tokens=256, batch_tokens=64, sequences=1, outputs=1))
     chat, specials = Chat(llama), sorted(llama.special_texts())
-    for number in range(first, first + count):
+    for number in numbers:
         yield number, _outcome(llama, chat, conversation(specials, number))
 
 
 def conversation(specials: list[str], number: int) -> list[ChatMessage]:
-    """Always the same for the same number. The first ones have each special text alone, in each role."""
+    """The first ones have each special text alone, in each role."""
     if number < len(specials) * len(_ROLES):
         at, role = divmod(number, len(_ROLES))
         return [ChatMessage(role=_ROLES[role], content=specials[at])]
@@ -46,17 +39,16 @@ def conversation(specials: list[str], number: int) -> list[ChatMessage]:
 def _piece(specials: list[str], dice: random.Random) -> str:
     special = dice.choice(specials)
     at = dice.randrange(len(special) + 1)
-    return dice.choice(
-        [special, special[:at], special[at:], special[:at] + special + special[at:], dice.choice(_FILLERS)]
-    )
+    return dice.choice((special, special[:at], special[at:], special[:at] + special + special[at:], *_FILLERS))
 
 
 def _outcome(llama: Llama, chat: Chat, messages: list[ChatMessage]) -> Outcome:
     plain = [ChatMessage(role=message.role, content="x") for message in messages]
-    wanted, found = (_control(llama, chat, said) for said in (plain, messages))
-    if found[0] != wanted[0]:
-        return FAILED, f"{len(found[0])} control tokens, not {len(wanted[0])}: {messages}"
-    text = found[1].decode(errors="replace")
+    wanted, found = (chat.prompt(said, thinks=False)[0] for said in (plain, messages))
+    controls = [[token for token in tokens if llama.is_control(token)] for tokens in (wanted, found)]
+    if controls[0] != controls[1]:
+        return FAILED, f"{len(controls[1])} control tokens, not {len(controls[0])}: {messages}"
+    text = b"".join(map(llama.piece, found)).decode(errors="replace")
     for message in messages:
         content = unicodedata.normalize("NFC", message.content)
         content = content.replace("\ufdd0", "\ufffd").replace("\ufdd1", "\ufffd")
@@ -68,12 +60,3 @@ def _outcome(llama: Llama, chat: Chat, messages: list[ChatMessage]) -> Outcome:
     if sum(map(llama.is_control, head)) != sum(map(llama.is_control, bare)):
         return FAILED, f"a prefix has other control tokens: {messages}"
     return "text", ""
-
-
-def _control(llama: Llama, chat: Chat, messages: list[ChatMessage]) -> tuple[list[int], bytes]:
-    tokens, _ = chat.prompt(messages, thinks=False)
-    return [token for token in tokens if llama.is_control(token)], b"".join(map(llama.piece, tokens))
-
-
-if __name__ == "__main__":
-    sys.exit(drive("prompts", __doc__, outcomes, of_model=True))

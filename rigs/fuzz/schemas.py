@@ -1,13 +1,9 @@
-"""Damaged schemas and patterns: refused in words, soon; or answers keep to the schema.
-
-`python -m rigs.fuzz.schemas MODEL.gguf --count 1000`: exit code 1 if anything else became of one.
-"""
+"""Damaged schemas and patterns: refused in words, soon; or answers keep to the schema."""
 
 from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +13,7 @@ from typing import Any
 from edge_agent.core.protocol import EngineSettings, Failed, FailureCode, Finish, Finished, Load, SchemaPlan
 from edge_agent.core.schemas import check_schema, validator
 from edge_agent.engine.llama_engine import LlamaEngine
-from rigs.fuzz.children import FAILED, Outcome, drive, tried
+from rigs.fuzz.children import FAILED, Outcome, tried
 from rigs.fuzz.damage import damage_json
 from tests.engine.answer.test_json_answer import SCHEMAS
 from tests.engine.runs import TASK, answer_all, run
@@ -27,61 +23,38 @@ CPU_S, MEMORY_BYTES = 20, 1 << 30
 _SOON_S = 5.0
 _MAX_MESSAGE = 2000
 _SETTINGS = EngineSettings(context_tokens=512, max_active=1, threads=1, prefill_threads=1, batch_tokens=64)
+_INNER: tuple[Any, ...] = (
+    *({"$ref": "#"}, {"$ref": "#/$defs/x"}, {"$ref": "#/properties/v"}, True, False, {}, {"const": 1}, {"not": {}}),
+    *({"enum": ["a", 'q"', "\n", 1, None, [1], {}]}, {"type": "string", "minLength": 900, "maxLength": 2000}),
+    *({"type": "integer", "minimum": 7, "maximum": 1e300}, {"type": "array", "maxItems": 200}),
+    *({"type": "number", "multipleOf": 0.1}, {"multipleOf": 1e-300}, {"type": "array", "uniqueItems": True}),
+)
 _ATOMS = (*"ab1", ".", r"\d", r"\w", r"\s", r"\S", "[ab]", "[^a]", "(?:ab)", "x", "^", "$", r"\b", r"(?=a)", r"\1", "é")
 _QUANTIFIERS = ("*", "+", "?", "{2}", "{1,3}", "{0,200}", "{3,}", "{9999}", "*?", "+*", "{,5}", "{2,1}")
 
 
-def outcomes(model: Path, count: int, first: int = 0) -> Iterator[tuple[int, Outcome]]:
-    """Of each schema: its number, what became of it, and why."""
+def outcomes(numbers: range, model: Path) -> Iterator[tuple[int, Outcome]]:
     engine = LlamaEngine(Load(model_path=str(model), settings=_SETTINGS, tasks=(TASK,)), is_measured=False)
-    try:
-        for number in range(first, first + count):
-            schema = damaged(number)
-            yield number, tried(partial(_tried, engine, schema), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
-    finally:
-        engine.close()
+    for number in numbers:
+        schema = damaged(random.Random(number))
+        yield number, tried(partial(_tried, engine, schema), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)
+    engine.close()
 
 
-def damaged(number: int) -> Any:
-    """Always the same for the same number."""
-    dice = random.Random(number)
+def damaged(dice: random.Random) -> Any:
     schema: Any = dice.choice(SCHEMAS)
     for _ in range(dice.choice((0, 1, 1, 2, 4))):
-        schema = _changed(schema, dice)
+        if dice.random() < 0.5 or not isinstance(schema, dict):
+            schema = damage_json(schema, dice)
+            continue
+        inner = dice.choice((*_INNER, {"anyOf": [schema, {"type": "null"}]}, {"type": "array", "items": schema}))
+        name, properties = dice.choice(("v", "x", "é", '"', "\\", "a b")), schema.get("properties")
+        schema = {**schema, "properties": {**(properties if isinstance(properties, dict) else {}), name: inner}}
+        if dice.random() < 0.5:
+            schema["required"] = [name]
     if dice.random() < 0.35 and isinstance(schema, dict):
         schema = {"type": "object", "properties": {"v": {"type": "string", "pattern": _pattern(dice, 3)}, "w": schema}}
     return schema
-
-
-def _changed(schema: Any, dice: random.Random) -> Any:
-    if dice.random() < 0.5 or not isinstance(schema, dict):
-        return damage_json(schema, dice)
-    inner = dice.choice(
-        [
-            *({"$ref": "#"}, {"$ref": "#/$defs/x"}, {"$ref": "#/properties/v"}, True, False, {}, {"not": schema}),
-            *({"type": dice.choice(["string", "array", "number"])}, {"enum": ["a", 'q"', "\n", 1, None, [1], {}]}),
-            *({"type": "string", "minLength": dice.randrange(2000), "maxLength": dice.randrange(3000)}, schema),
-            *(
-                {"type": "integer", "minimum": dice.randrange(-999, 999), "maximum": dice.choice([5, 1e300])},
-                {"const": 1},
-            ),
-            *(
-                {"type": "array", "items": schema, "maxItems": dice.randrange(200)},
-                {"anyOf": [schema, {"type": "null"}]},
-            ),
-            *(
-                {"type": "number", "multipleOf": dice.choice([0.1, 3, 1e-300, 1e300, 2**53])},
-                {"allOf": [schema, schema]},
-            ),
-            {"type": "array", "prefixItems": [schema] * dice.randrange(1, 5), "uniqueItems": True},
-        ]
-    )
-    name = dice.choice(["v", "x", "é", '"', "\\", "a b"])
-    properties = schema.get("properties")
-    changed = {**schema, "properties": {**(properties if isinstance(properties, dict) else {}), name: inner}}
-    if dice.random() < 0.5:
-        changed["required"] = [name]
-    return changed
 
 
 def _pattern(dice: random.Random, depth: int) -> str:
@@ -89,7 +62,7 @@ def _pattern(dice: random.Random, depth: int) -> str:
     for _ in range(dice.randrange(1, 4)):
         atom = f"({_pattern(dice, depth - 1)})" if depth and dice.random() < 0.5 else dice.choice(_ATOMS)
         parts.append(atom + (dice.choice(_QUANTIFIERS) if dice.random() < 0.5 else ""))
-    return dice.choice(["^", ""]) + dice.choice(["", "", "|"]).join(parts)
+    return dice.choice(("^", "")) + dice.choice(("", "", "|")).join(parts)
 
 
 def _tried(engine: LlamaEngine, schema: Any) -> Outcome:
@@ -98,17 +71,12 @@ def _tried(engine: LlamaEngine, schema: Any) -> Outcome:
     if (took := process_time() - began) > _SOON_S:
         return FAILED, f"checked in {took:.1f} s"
     if fault is not None:
-        is_told = fault.startswith("schema") and len(fault) <= _MAX_MESSAGE
-        return ("refused" if is_told else FAILED), fault
-    events = answer_all(engine, run(1, "7 mm/s, hot", SchemaPlan(schema=schema), max_tokens=60))
-    end = events[-1]
+        is_in_words = fault.startswith("schema") and len(fault) <= _MAX_MESSAGE
+        return ("refused" if is_in_words else FAILED), fault
+    end = answer_all(engine, run(1, "7 mm/s, hot", SchemaPlan(schema=schema), max_tokens=60))[-1]
     if isinstance(end, Finished) and end.finish is Finish.SCHEMA:
         validator(schema).validate(json.loads(end.text or ""))
         return "answered", ""
     if isinstance(end, Failed) and end.code is FailureCode.NO_VALID_OUTPUT:
         return "no valid output", end.message
     return FAILED, repr(end)
-
-
-if __name__ == "__main__":
-    sys.exit(drive("schemas", __doc__, outcomes, of_model=True))

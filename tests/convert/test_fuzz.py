@@ -104,9 +104,11 @@ def test_more_json_than_memory_is_bounded_for_is_not_parsed() -> None:
 
 
 def test_json_that_takes_more_memory_than_there_is_is_refused() -> None:
+    data = b'{"a":[' + b"{}," * 10_000_000 + b"{}]"
+
     def converted() -> Outcome:
         with pytest.raises(CheckpointError, match=r"a\.json: 30000009 bytes of JSON take more memory than there is"):
-            parse_object(b'{"a":[' + b"{}," * 10_000_000 + b"{}]}"[:-1], "a.json")
+            parse_object(data, "a.json")
         return "refused", ""
 
     assert tried(converted, cpu_s=20, memory_bytes=1 << 26) == ("refused", "")

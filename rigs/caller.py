@@ -1,0 +1,82 @@
+"""A caller's connection to the broker, on paho. Messages go to one function; nothing is kept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from tests.helpers.client import send_at_once
+from tests.helpers.processes import WAIT_S
+
+_SESSION_S = 3600
+_IN_FLIGHT = 1000
+
+
+class Caller:
+    """Made when the broker has confirmed the filters.
+
+    on_acknowledged: takes the number that `publish` returned. Both functions run on the network thread.
+    session: the client id of a session that outlives a connection; None = a session for each connection.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        protocol: str,
+        filters: tuple[str, ...] = (),
+        on_message: Callable[[paho.MQTTMessage], None] = lambda _: None,
+        on_acknowledged: Callable[[int], None] = lambda _: None,
+        *,
+        session: str | None = None,
+        in_flight: int = _IN_FLIGHT,
+    ) -> None:
+        is_v5, is_kept = protocol == "5", session is not None
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            session or "",
+            clean_session=None if is_v5 else not is_kept,
+            protocol=MQTTProtocolVersion.MQTTv5 if is_v5 else MQTTProtocolVersion.MQTTv311,
+        )
+        self._client.max_inflight_messages_set(in_flight)
+        self._client.reconnect_delay_set(1, 2)
+        self._client.on_socket_open = send_at_once
+        is_subscribed = threading.Event()
+        if filters:
+            self._client.on_connect = lambda client, *_: client.subscribe([(one, 1) for one in filters])
+            self._client.on_subscribe = lambda *_: is_subscribed.set()
+        self._client.on_message = lambda _client, _userdata, message: on_message(message)
+        self._client.on_publish = lambda _client, _userdata, number, *_: on_acknowledged(number)
+        more: dict[str, Any] = {}
+        if is_v5 and is_kept:
+            more = {"clean_start": False, "properties": Properties(PacketTypes.CONNECT)}  # type: ignore[no-untyped-call]
+            more["properties"].SessionExpiryInterval = _SESSION_S
+        self._client.connect("127.0.0.1", port, 10 if is_kept else 30, **more)
+        self._client.loop_start()
+        assert not filters or is_subscribed.wait(WAIT_S), "the broker confirms no subscription"
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes | str,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        properties: Mapping[str, Any] | None = None,
+    ) -> int:
+        """The message's number. properties: by paho's names; only with MQTT 5."""
+        given = None
+        if properties:
+            given = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            for name, value in properties.items():
+                setattr(given, name, value)
+        return self._client.publish(topic, payload, qos=qos, retain=retain, properties=given).mid
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
