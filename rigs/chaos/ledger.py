@@ -86,14 +86,9 @@ class Ledger:
         self._asked: dict[str, Asked] = {}
         self._open: set[str] = set()
         self._statuses: Counter[str] = Counter()
-        self._by_fault: dict[str, ByFault] = {NO_FAULT: ByFault(times=1)}
+        self._by_fault: dict[str, ByFault] = {NO_FAULT: ByFault()}
         self._fault = NO_FAULT
         self.notes: list[str] = []
-
-    @property
-    def open(self) -> int:
-        """Requests that the broker has and that are not answered."""
-        return sum(self._asked[name].is_taken for name in self._open)
 
     @property
     def unanswered(self) -> int:

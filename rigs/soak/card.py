@@ -1,11 +1,9 @@
 """What a request costs a memory card: bytes that the agent writes, and bytes that reach the block device.
 
-    python -m rigs.soak.card [--rates 0.1,1,10,50] [--seconds 300]
-    python -m rigs.soak.card --rates 5 --seconds 1 --window 1 --warm-up 24      (the short form)
-
 The state folder lies on its own ext4, an image on a loop device. That needs root; otherwise only the agent's own writes
 count (write_bytes of /proc/PID/io). All rates run side by side, each with its own agent on the echo engine, with the
 journal on disk and in memory. Counting begins when the write-ahead log and the window for duplicates are full.
+Short form: `--rates 5 --seconds 1 --window 1 --warm-up 24 --journals disk`.
 """
 
 from __future__ import annotations
@@ -26,7 +24,8 @@ from pathlib import Path
 
 from edge_agent.core.strict_json import encode
 from edge_agent.tools.demo.readings import held_out
-from rigs.soak.caller import Caller
+from rigs.caller import Caller
+from rigs.machine import require
 from rigs.soak.place import BASE, TRIAGE, running
 
 IN_FLIGHT = 24
@@ -42,8 +41,6 @@ _REPLY_TOPIC = "edgeai/v1/reply/card"
 class Cost:
     """device_bytes: None = not measured."""
 
-    journal: str
-    per_s: float
     requests: int
     seconds: float
     device_bytes: int | None
@@ -51,28 +48,29 @@ class Cost:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m rigs.soak.card", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rates", default="0.1,1,10,50", help="requests a second (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=300.0, help="of each rate (default: %(default)s)")
     parser.add_argument("--window", type=int, default=30, help="dedup_window_s of the agents (default: %(default)s)")
     parser.add_argument("--warm-up", type=int, default=480, help="requests before (default: %(default)s)")
+    parser.add_argument("--journals", nargs="+", choices=("disk", "memory"), default=("disk", "memory"))
     options = parser.parse_args(arguments)
-    rates = [0.0, *map(float, options.rates.split(","))]
-    runs = [(journal, rate) for journal in ("disk", "memory") for rate in rates]
+    require({"mosquitto": "mosquitto"})
+    runs = [(journal, rate) for journal in options.journals for rate in (0.0, *map(float, options.rates.split(",")))]
     with ThreadPoolExecutor(len(runs)) as pool:
         costs = list(
             pool.map(lambda run: measure(run[0], run[1], options.seconds, options.window, options.warm_up), runs)
         )
     print("journal  requests/s  requests  device bytes  process bytes  bytes/request  GB/year")
-    for cost in costs:
+    for (journal, rate), cost in zip(runs, costs, strict=True):
         written = cost.process_bytes if cost.device_bytes is None else cost.device_bytes
         device = "-" if cost.device_bytes is None else f"{cost.device_bytes:,}"
         each = f"{written / cost.requests:,.0f}" if cost.requests else "-"
         per_year = written / cost.seconds * _YEAR_S / 1e9
-        print(
-            f"{cost.journal:7}  {cost.per_s:10g}  {cost.requests:8}  {device:>12}  {cost.process_bytes:>13,}  "
-            f"{each:>13}  {per_year:7.1f}"
-        )
+        numbers = f"{cost.requests:8}  {device:>12}  {cost.process_bytes:>13,}  {each:>13}  {per_year:7.1f}"
+        print(f"{journal:7}  {rate:10g}  {numbers}")
     return 0
 
 
@@ -96,8 +94,6 @@ def measure(journal: str, per_s: float, seconds: float, window_s: int, warm_up: 
             asker.await_answers()
             device_after = device_bytes()
             return Cost(
-                journal=journal,
-                per_s=per_s,
                 requests=requests,
                 seconds=time.monotonic() - began,
                 device_bytes=None if device_after is None or device_before is None else device_after - device_before,
@@ -108,7 +104,7 @@ def measure(journal: str, per_s: float, seconds: float, window_s: int, warm_up: 
 class _Asker:
     def __init__(self, port: int) -> None:
         self._answers = threading.Semaphore(0)
-        self._caller = Caller(port, "5", (_REPLY_TOPIC,), lambda *_: self._answers.release())
+        self._caller = Caller(port, "5", (_REPLY_TOPIC,), lambda _: self._answers.release())
         self._readings = [one.payload for one in held_out()]
         self._asked = self._answered = 0
 

@@ -7,14 +7,16 @@ import random
 import threading
 import time
 from collections import Counter, defaultdict
-from functools import partial
+from typing import Any
+
+import paho.mqtt.client as paho
 
 from edge_agent.tools.demo.readings import held_out
+from rigs.caller import Caller
 from rigs.chaos.ledger import Ledger, answer_text
-from rigs.soak.caller import Caller
 from rigs.soak.place import BASE, DIAGNOSIS, EXPLANATION, TRIAGE
 
-READINGS = 60
+READINGS = 30
 REPLY_TOPIC = "edgeai/v1/reply/soak"
 BURST_EVERY_S, BURST = 60.0, 120
 RELOAD_EVERY_S = 90.0
@@ -48,17 +50,17 @@ class Load:
         self.torn_streams = 0
         self.asked: Counter[str] = Counter()
         self._latency_ms: dict[str, list[float]] = defaultdict(list)
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._random = random.Random(seed)
         self._readings = [one.payload for one in held_out()[:READINGS]]
         self._right: dict[tuple[str, str], str] = {}
+        self._learned: dict[str, dict[str, Any]] | None = {}
         # By the request's name: its kind and when it was sent; the text of its stream so far.
         self._sent: dict[str, tuple[str, float]] = {}
         self._streams: dict[str, list[str]] = {}
         # Names by the number of the message; numbers that the broker has acknowledged.
         self._names: dict[int, str] = {}
         self._acknowledged: list[int] = []
-        self._port, self._protocol = port, protocol
         filters = (REPLY_TOPIC, "plant/+/triage", f"{BASE}/infer/+/response")
         self._caller = Caller(port, protocol, filters, self._on_message, self._acknowledged.append)
         self._due_at: dict[str, float] = {}
@@ -67,30 +69,22 @@ class Load:
     def unanswered(self) -> int:
         return self.ledger.unanswered
 
-    def learn(self, readings: int = READINGS) -> None:
+    def learn(self) -> None:
         """Asks every question once, one after the other: these are the right answers."""
-        self._readings = self._readings[:readings]
-        answers: dict[str, str | None] = {}
-        arrived = threading.Condition()
-
-        def on_message(_topic: str, payload: bytes) -> None:
-            reply = json.loads(payload)
-            with arrived:
-                answers[reply["id"]] = answer_text(reply["output"]) if reply["status"] == "ok" else None
-                arrived.notify()
-
-        caller = Caller(self._port, self._protocol, (f"{REPLY_TOPIC}/learn",), on_message)
+        learned = self._learned
+        assert learned is not None
         for task in (TRIAGE, DIAGNOSIS, EXPLANATION):
             for reading in self._readings:
-                name = f"{task} {len(answers)}"
-                envelope = {"id": name, "input": reading, "reply_to": f"{REPLY_TOPIC}/learn", "deadline_ms": 60_000}
-                caller.publish(f"{BASE}/infer/{task}/request", json.dumps(envelope))
-                with arrived:
-                    assert arrived.wait_for(partial(answers.__contains__, name), ANSWER_S), "no answer to one question"
-                if (answer := answers[name]) is not None:
-                    self._right[task, reading] = answer
-        caller.close()
+                name = f"{task} {len(learned)}"
+                envelope = {"id": name, "input": reading, "reply_to": REPLY_TOPIC, "deadline_ms": 60_000}
+                self._caller.publish(f"{BASE}/infer/{task}/request", json.dumps(envelope))
+                with self._lock:
+                    is_answered = self._lock.wait_for(lambda name=name: name in learned, ANSWER_S)  # type: ignore[misc]
+                    assert is_answered, "no answer to one question"
+                if learned[name]["status"] == "ok":
+                    self._right[task, reading] = answer_text(learned[name]["output"])
         assert self._right, "the agent answers nothing"
+        self._learned = None
 
     def ask(self, count: int) -> None:
         """Requests of all kinds, by their shares."""
@@ -154,10 +148,15 @@ class Load:
         if kind == "cancelled":
             self._caller.publish(f"{BASE}/cmd/cancel", json.dumps({"request_id": name, "reply_to": REPLY_TOPIC}))
 
-    def _on_message(self, topic: str, payload: bytes) -> None:
+    def _on_message(self, message: paho.MQTTMessage) -> None:
+        topic, payload = message.topic, bytes(message.payload)
         reply = json.loads(payload)
         name = topic.split("/")[1] if topic.startswith("plant/") else str(reply["id"])
         with self._lock:
+            if self._learned is not None:
+                self._learned[name] = reply
+                self._lock.notify()
+                return
             if reply["status"] == "partial":
                 self._streams[name].append(reply["delta"])
                 return

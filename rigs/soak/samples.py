@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from rigs.soak.load import Load
 from rigs.soak.place import Place
 
 
@@ -46,20 +47,18 @@ def process_sample(pid: int) -> ProcessSample | None:
     return ProcessSample(pid, kib["Rss"] / 1024, kib["Anonymous"] / 1024, threads, files)
 
 
-def take_sample(
-    place: Place, *, at_s: float, answered: int, unanswered: int, latency_ms: dict[str, list[float]]
-) -> Sample:
+def take_sample(place: Place, load: Load, at_s: float) -> Sample:
     agent, worker_pid = process_sample(place.agent.process.pid), place.worker_pid
     assert agent is not None, f"the agent ended; its log ends with:\n{place.agent.log[-2000:]}"
     return Sample(
         at_s=at_s,
-        answered=answered,
-        unanswered=unanswered,
+        answered=load.ledger.answered,
+        unanswered=load.unanswered,
         agent=agent,
         worker=None if worker_pid is None else process_sample(worker_pid),
         state_bytes=sum(map(_size, place.state_dir.rglob("*"))),
         log_bytes=_size(place.log_path),
-        latency_ms=latency_ms,
+        latency_ms=load.drain_latencies(),
     )
 
 

@@ -38,7 +38,7 @@ def test_the_ledger_tells_faults_apart() -> None:
     ledger.hear(reply("b", "x", ts="later"))
     told = ledger.verdict()
     assert told.by_fault == {
-        NO_FAULT: ByFault(times=1, answered=1),
+        NO_FAULT: ByFault(answered=1),
         "cut": ByFault(times=1, in_flight=3, answered=1, duplicates=1),
         "kill": ByFault(times=1, in_flight=2, answered=1, lost=1, wrong=1, duplicates=1, inferred_again=1),
     }
