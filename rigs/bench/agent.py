@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 import paho.mqtt.client as paho
 
@@ -26,9 +24,6 @@ START_S = 300.0
 _ANSWER_S = 300.0
 # How often a client that waits looks whether the agent is still online.
 _LOOK_S = 5.0
-
-Question = TypeVar("Question")
-Reply = TypeVar("Reply")
 
 
 class UnexpectedReply(Exception):  # noqa: N818 - a reply, not an error of the program
@@ -103,6 +98,10 @@ class AgentSide:
         self.client.publish(f"{BASE}/cmd/health", b"")
         return self.client.wait(topic, count=heard + 1)[-1].json
 
+    def repacked_mib(self) -> float:
+        """The weights that are copied for the kernels of this machine."""
+        return float(self.health()["worker"]["repacked_mb"] or 0) / 1.048576
+
     def add_task(self, table: str) -> None:
         """Replaces the task that was added before. Returns when the agent has it; its worker may not yet."""
         self.process.config.write_text(self._text + table, encoding="utf-8")
@@ -121,11 +120,10 @@ def running_agent(
     tasks: str,
     engine: Mapping[str, int],
     *,
-    more: str = "",
     program: Sequence[str] = (sys.executable, "-m", "edge_agent"),
     name: str = "edge-agent",
 ) -> Iterator[AgentSide]:
-    """An agent that is online. tasks, more: TOML at the end of its configuration. program: what starts it."""
+    """An agent that is online. tasks: TOML at the end of its configuration. program: what starts it."""
     port = free_port()
     broker = start_broker("3.1.1", port, folder)
     path = str(model) if str(model).startswith(ECHO_MODEL) else str(Path(model).absolute())
@@ -137,7 +135,6 @@ def running_agent(
         f"[models.default]\npath = {json.dumps(path)}\n"
         '[commands]\nallow = ["ping", "health", "reload"]\n[engine]\n'
         + "".join(f"{key} = {value}\n" for key, value in engine.items())
-        + more
         + tasks,
         encoding="utf-8",
     )
@@ -153,21 +150,11 @@ def running_agent(
         broker.stop()
 
 
-def in_parallel(
-    ask: Callable[[Question], Reply], questions: Sequence[Question], clients: int
-) -> tuple[list[Reply], float]:
-    """Replies in the order of the questions, and seconds; each of `clients` asks again when it has its answer."""
-    with ThreadPoolExecutor(clients) as pool:
-        began = time.perf_counter()
-        replies = list(pool.map(ask, questions))
-        return replies, time.perf_counter() - began
-
-
 def task_name(kind: Kind) -> str:
     return f"pump-{kind}"
 
 
-def workload_tasks() -> str:
+def workload_tasks(kinds: Iterable[Kind] = Kind) -> str:
     """One task for each kind, as TOML. Their deadline is long: only time is measured."""
     fields: dict[Kind, dict[str, Any]] = {
         Kind.CLASSIFY: {"kind": "classify", "labels": list(Kind.CLASSIFY.labels)},
@@ -176,8 +163,8 @@ def workload_tasks() -> str:
         Kind.GENERATE: {"kind": "generate", "max_tokens": GENERATED_TOKENS},
     }
     return "".join(
-        task_table(task_name(kind), system=SYSTEM, template=kind.template, deadline_ms=600_000, **more)
-        for kind, more in fields.items()
+        task_table(task_name(kind), system=SYSTEM, template=kind.template, deadline_ms=600_000, **fields[kind])
+        for kind in kinds
     )
 
 

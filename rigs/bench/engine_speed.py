@@ -3,32 +3,29 @@
 Both workers are asked over their pipes, with one thread and unmeasured steps, so that both take the same steps. Each
 round asks each kind of each worker, and the order changes every round. The cost is CPU time: other work on the machine
 changes it little. What counts is the ratio with its spread; above 1 this checkout is faster.
-usage: python -m rigs.bench.engine_speed MODEL.gguf [--other CHECKOUT] [--rounds 8] [--clients 1,8] [--kinds extract]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
-from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
-from types import TracebackType
 from typing import Any, Self
 
 from psutil import Process
 
 from edge_agent.core.environment import library_environment
 from edge_agent.requests.templates import constant_head
+from rigs.bench.figures import Figures
 from rigs.bench.workload import EXTRACT_TOKENS, GENERATED_TOKENS, SCHEMA, SYSTEM, Kind, Reading, readings, user_text
-from rigs.machine import model_path
+from rigs.machine import ROOT, model_path
 
-ROOT = Path(__file__).parents[2]
 _KINDS = (Kind.CLASSIFY, Kind.GENERATE, Kind.EXTRACT)
 
 
@@ -112,9 +109,9 @@ class Worker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._process.kill()
-        self._process.wait()
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            self._process.kill()
 
 
 def main() -> int:
@@ -125,45 +122,36 @@ def main() -> int:
     )
     parser.add_argument("model", type=model_path, metavar="MODEL.gguf")
     parser.add_argument("--other", type=Path, default=ROOT, help="the checkout to compare with")
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=8, help="default: %(default)s, after one that warms up")
     parser.add_argument("--requests", type=int, default=8, help="per round, kind and number of clients")
-    parser.add_argument("--clients", default="1,8")
-    parser.add_argument("--kinds", default=",".join(_KINDS))
+    parser.add_argument("--clients", nargs="+", type=int, default=[1, 8], help="default: 1 8")
+    parser.add_argument("--kinds", nargs="+", type=Kind, default=list(_KINDS))
     options = parser.parse_args()
-    widths = [int(width) for width in options.clients.split(",")]
-    kinds = [Kind(kind) for kind in options.kinds.split(",")]
-    costs: dict[tuple[Kind, int, Path], list[float]] = defaultdict(list)
+    figures = Figures()
     with ExitStack() as stack:
-        workers = {}
-        for checkout in (options.other, ROOT):
-            workers[checkout] = stack.enter_context(
-                Worker(checkout, options.model.absolute(), clients=max(widths), kinds=kinds)
+        other, own = (
+            stack.enter_context(
+                Worker(checkout, options.model.absolute(), clients=max(options.clients), kinds=options.kinds)
             )
-        memory = {checkout: [worker.anonymous_mib()] for checkout, worker in workers.items()}
+            for checkout in (options.other, ROOT)
+        )
+        names = {other: "other", own: "this checkout"}
+        for worker, name in names.items():
+            figures.note(f"load: {name}", worker.load_cpu_s, "CPU s")
+            figures.note(f"memory at the start: {name}", worker.anonymous_mib(), "MiB")
         for number in range(options.rounds + 1):
-            for kind in kinds:
-                for width in widths:
-                    questions = readings(options.requests, seed=f"{number} {kind} {width}")
-                    for checkout in list(workers)[:: 1 if number % 2 else -1]:
-                        cost = workers[checkout].cost_s(kind, questions, width)
-                        # The first round warms up.
-                        if number:
-                            costs[kind, width, checkout].append(cost)
-        for checkout, worker in workers.items():
-            found = [*memory[checkout], worker.anonymous_mib()]
-            print(
-                f"{checkout}: loaded in {worker.load_cpu_s:.1f} CPU s; "
-                f"MiB at start {found[0]:.0f}, at end {found[1]:.0f}"
-            )
-    for kind in kinds:
-        for width in widths:
-            other, own = costs[kind, width, options.other], costs[kind, width, ROOT]
-            found = sorted(theirs / mine for mine, theirs in zip(own, other, strict=True))
-            quartiles = f"{found[len(found) // 4]:.2f}–{found[-1 - len(found) // 4]:.2f}"
-            print(
-                f"{kind:9} {width} clients: {median(other):.3f} -> {median(own):.3f} s an answer, "
-                f"ratio {median(found):.3f} (quartiles {quartiles}, all {found[0]:.2f}–{found[-1]:.2f})"
-            )
+            for kind, width in itertools.product(options.kinds, options.clients):
+                questions = readings(options.requests, seed=f"{number} {kind} {width}")
+                order = (other, own) if number % 2 else (own, other)
+                costs = {worker: worker.cost_s(kind, questions, width) for worker in order}
+                if not number:
+                    continue
+                for worker, name in names.items():
+                    figures.note(f"{kind} of {width} clients: {name}", costs[worker], "CPU s")
+                figures.note(f"{kind} of {width} clients: ratio", costs[other] / costs[own])
+        for worker, name in names.items():
+            figures.note(f"memory at the end: {name}", worker.anonymous_mib(), "MiB")
+    print(figures.table())
     return 0
 
 

@@ -12,19 +12,19 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge_agent.requests.statistics import percentile
 from rigs.bench.agent import BASE, running_agent, task_table
+from rigs.bench.figures import processor
 from rigs.bench.workload import SYSTEM, Kind
 from tests.helpers.client import Client
 from tests.helpers.processes import wait_until
 
-TASKS = ("triage", "report")
-_REPORT_TOKENS = 32
-
+# Requests that run at once.
+WIDTH = 4
 SETTLE_S = 60.0
 
 
@@ -137,40 +137,26 @@ def reading(number: int) -> dict[str, int]:
     return {"pump": number, "vibration_mm_s": 2 + number % 9, "temperature_c": 50 + number % 40}
 
 
-def numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.bench.overload", description=__doc__)
     parser.add_argument("model", metavar="MODEL", help="a bundle, a .gguf or echo:step_ms=20")
     parser.add_argument("--times", type=float, default=10.0, help="the load, as a multiple of what can be answered")
-    parser.add_argument("--seconds", type=float, default=15.0)
-    parser.add_argument("--deadlines-ms", type=numbers, default=[200, 1000, 5000])
-    parser.add_argument("--priorities", type=numbers, default=[0, 5, 9])
-    parser.add_argument("--task", choices=TASKS, default="triage")
-    parser.add_argument("--width", type=int, default=4, help="requests that run at once")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--seconds", type=float, default=15.0, help="default: %(default)s")
+    parser.add_argument("--deadlines-ms", nargs="+", type=int, default=[200, 1000, 5000])
+    parser.add_argument("--priorities", nargs="+", type=int, default=[0, 5, 9])
     options = parser.parse_args()
-    request, response = (f"{BASE}/infer/{options.task}/{end}" for end in ("request", "response"))
+    request, response = (f"{BASE}/infer/triage/{end}" for end in ("request", "response"))
     mix = [(priority, deadline_ms) for deadline_ms in options.deadlines_ms for priority in options.priorities]
     tasks = task_table("triage", kind="classify", system=SYSTEM, labels=list(Kind.CLASSIFY.labels))
-    tasks += task_table("report", kind="generate", system=SYSTEM, max_tokens=_REPORT_TOKENS)
-    engine = {"max_active": options.width}
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_agent(options.model, Path(folder), tasks, engine) as agent,
+        running_agent(options.model, Path(folder), tasks, {"max_active": WIDTH}) as agent,
     ):
-        client = agent.client
-        per_s = capacity_per_s(client, request, response, width=4 * options.width, seconds=options.seconds / 3)
-        endings = offer(client, request, response, per_s=options.times * per_s, seconds=options.seconds, mix=mix)
-    rows = [row(p, [one for one in endings if one.priority == p]) for p in options.priorities]
-    rows.append(row(None, endings))
-    if options.json:
-        print(json.dumps({"capacity_per_s": round(per_s, 2), "rows": [asdict(one) for one in rows]}, indent=2))
-        return 0
-    print(f"capacity {per_s:.1f}/s, offered {options.times * per_s:.1f}/s for {options.seconds:.0f} s")
-    print(table(rows))
+        per_s = capacity_per_s(agent.client, request, response, width=4 * WIDTH, seconds=options.seconds / 3)
+        endings = offer(agent.client, request, response, per_s=options.times * per_s, seconds=options.seconds, mix=mix)
+    print(f"{processor()}: capacity {per_s:.1f}/s, offered {options.times * per_s:.1f}/s for {options.seconds:.0f} s")
+    rows = [row(priority, [one for one in endings if one.priority == priority]) for priority in options.priorities]
+    print(table([*rows, row(None, endings)]))
     return 0
 
 

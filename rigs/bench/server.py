@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import queue
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ PROGRAMS = ("llama-server", "llama-bench", "llama-batched-bench")
 _GREEDY = {"temperature": 0, "samplers": ["top_k"], "top_k": 1, "repeat_penalty": 1.0}
 _START_S = 300.0
 _ANSWER_S = 300.0
-_CLOSED = (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected)
 
 
 class LlamaServer:
@@ -39,11 +37,11 @@ class LlamaServer:
     name = "llama-server"
 
     def __init__(self, programs: Path, model: Path, folder: Path) -> None:
-        self._port = free_port()
+        port = free_port()
+        self._url = f"http://127.0.0.1:{port}"
         self._log = folder / "llama-server.log"
-        self._connections: queue.LifoQueue[http.client.HTTPConnection] = queue.LifoQueue()
         command = [str(programs / "llama-server"), "--model", str(model), "--host", "127.0.0.1"]
-        command += ["--port", str(self._port), "--parallel", str(CLIENTS), "--kv-unified"]
+        command += ["--port", str(port), "--parallel", str(CLIENTS), "--kv-unified"]
         command += ["--ctx-size", str(CONTEXT_TOKENS), *_threads()]
         with self._log.open("wb") as file:
             self._process = subprocess.Popen(command, stdout=file, stderr=file)
@@ -77,8 +75,6 @@ class LlamaServer:
         )
 
     def close(self) -> None:
-        while not self._connections.empty():
-            self._connections.get().close()
         self._process.terminate()
         try:
             self._process.wait(WAIT_S)
@@ -87,30 +83,20 @@ class LlamaServer:
             self._process.wait()
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        """Raises ValueError for any status but 200, OSError if the server is gone."""
-        try:
-            connection = self._connections.get_nowait()
-            status, data = _exchange(connection, path, body)
-        except (queue.Empty, *_CLOSED):
-            # The server closes a connection that was idle for some seconds.
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_ANSWER_S)
-            status, data = _exchange(connection, path, body)
-        self._connections.put(connection)
-        if status != 200:
-            raise ValueError(f"{path} gave {status}: {data[:500]!r}")
-        return json.loads(data)
+        """Raises OSError for any status but 200, and if the server is gone."""
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self._url}{path}", json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=_ANSWER_S) as response:
+            return json.load(response)
 
     def _is_healthy(self) -> bool:
         if self._process.poll() is not None:
             raise AssertionError(f"the server ended with {self._process.returncode}:\n{self._log.read_text()[-2000:]}")
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
         try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
+            with urllib.request.urlopen(f"{self._url}/health", timeout=5):
+                return True
         except OSError:
             return False
-        finally:
-            connection.close()
 
 
 def prefill_tokens_per_s(programs: Path, model: Path, *, batch_tokens: int, shared_tokens: int) -> float:
@@ -145,12 +131,6 @@ def _batched(programs: Path, model: Path, prompt_tokens: int, written: int, *mor
 
 def _threads() -> list[str]:
     return ["--threads", str(THREADS), "--threads-batch", str(THREADS)]
-
-
-def _exchange(connection: http.client.HTTPConnection, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
-    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    return response.status, response.read()
 
 
 def _form(kind: Kind) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import pytest
 
 from edge_agent.models.bundle import MODEL_FILE
 from rigs.bench import __main__ as widths
-from rigs.bench import compare, overload
-from rigs.bench.agent import in_parallel, running_agent, workload_tasks
-from rigs.bench.rounds import Limits, Measured, Rounds, Run, Sides, document
-from rigs.bench.verdict import at_equal_text, ratios, row, rows, table
+from rigs.bench import compare, engine_speed, overload
+from rigs.bench.agent import running_agent, workload_tasks
+from rigs.bench.asking import in_parallel
+from rigs.bench.compare import Comparison, Limits, at_equal_text
+from rigs.bench.figures import Figures
 from rigs.bench.workload import (
     GENERATED_TOKENS,
     LABELS,
@@ -53,19 +54,23 @@ def model(demo_bundle: Path) -> Path:
 def test_all_parts_of_the_comparison_run(model: Path, tmp_path: Path) -> None:
     limits = Limits(prefill=lambda *_, **__: 1000.0, batched=lambda *_, **__: 100.0)
     with running_agent(model, tmp_path, workload_tasks(), compare.ENGINE) as agent:
-        rounds = Rounds(Sides(agent, StandIn(), tmp_path, model, limits), Rounds.PARTS, requests=4)
-        rounds.run(0, 1)
-    names = [one.name for one in rows(rounds.measured)]
+        comparison = Comparison(agent, StandIn(), tmp_path, model, compare.PARTS, requests=4, limits=limits)
+        comparison.run(0)
+    names = comparison.figures.by_name
     assert all(any(name.startswith(part) for name in names) for part in ("classify", "extract", "generate"))
-    assert {"  the same of llama-server", "  tokens of the prefix computed"} <= set(names)
-    assert len(document(rounds.measured)) == 14
+    assert {"  the same of llama-server", "cold burst of 4: requests that share the new prefix"} <= names.keys()
 
 
 @pytest.mark.parametrize(
     ("rig", "words", "said"),
     [
-        (widths, ["{model}", "--clients", "1,2", "--rounds", "1", "--requests", "4"], "classify"),
-        (overload, ["echo:step_ms=20", "--seconds", "2"], "capacity"),
+        (widths, ["{model}", "--clients", "1", "2", "--rounds", "1", "--requests", "4"], "extract of 2 clients"),
+        (overload, ["echo:step_ms=20", "--seconds", "1"], "capacity"),
+        (
+            engine_speed,
+            ["{model}", "--rounds", "1", "--requests", "1", "--clients", "1", "--kinds", "classify", "extract"],
+            "extract of 1 clients: ratio",
+        ),
     ],
 )
 def test_a_benchmark_runs_and_shows_its_table(
@@ -84,66 +89,23 @@ def test_a_benchmark_runs_and_shows_its_table(
 LABEL = Answer(text="leak", prompt_tokens=235, cached_tokens=185, completion_tokens=0, scores={"leak": 1.0})
 
 
-def test_a_row_is_the_median_of_its_rounds_with_their_spread() -> None:
-    found = row("speed", [3.0, 1.0, 2.0], "1/s", at_least=1.5)
-
-    assert (found.value, found.lowest, found.highest) == (2.0, 1.0, 3.0)
-    assert found.is_met is True
-
-
-def test_a_target_is_met_from_its_very_value_on() -> None:
-    assert row("", [2.0], at_least=2.0).is_met is True
-    assert row("", [2.0], at_least=2.1).is_met is False
-    assert row("", [2.0], at_most=2.0).is_met is True
-    assert row("", [2.0], at_most=1.9).is_met is False
-    assert row("", [2.0]).is_met is None
-
-
-def test_ratios_are_taken_within_a_round() -> None:
-    # Both were three times as fast in the second round.
-    assert ratios([2.0, 6.0], [1.0, 3.0]) == [2.0, 2.0]
-
-
-def test_rounds_that_only_one_side_ran_are_refused() -> None:
-    with pytest.raises(ValueError, match="longer"):
-        ratios([2.0], [1.0, 3.0])
+def test_a_table_has_the_median_of_the_rounds_with_their_spread_and_whether_the_target_is_met() -> None:
+    figures = Figures()
+    for value in (3.0, 1.0, 2.0):
+        figures.note("fast", value, at_least=2.0)
+        figures.note("slow", value, at_least=2.1)
+        figures.note("small", value, at_most=2.0)
+        figures.note("large", value, "MiB", at_most=1.9)
+    lines = [line.split() for line in figures.table().splitlines()[2:]]
+    assert [line[:3] for line in lines] == [[name, "2", "1–3"] for name in ("fast", "slow", "small", "large")]
+    assert [line[-1] for line in lines] == ["met", "MISSED", "met", "MISSED"]
+    assert not figures.are_met
 
 
 def test_a_shorter_text_of_ours_lowers_the_ratio_and_a_longer_one_does_not_raise_it() -> None:
-    found = at_equal_text(
-        [2.0, 2.0], my_rate=[5.0, 5.0], my_tokens=[3.0, 6.0], their_tokens=[6.0, 3.0], my_tokens_per_s=[30.0, 30.0]
-    )
-
     # 0.2 s for an answer, 0.1 s more for three more tokens.
-    assert found == pytest.approx([2.0 / 1.5, 2.0])
-
-
-def test_the_table_says_which_targets_are_missed() -> None:
-    lines = table([row("fast", [2.0], at_least=1.0), row("slow", [0.5], at_least=1.0), row("known", [1234.0], "MiB")])
-
-    assert [line.split()[-1] for line in lines.splitlines()[1:]] == ["met", "MISSED", "MiB"]
-    assert "1234" in lines
-
-
-def test_only_the_parts_that_were_run_have_rows() -> None:
-    measured = Measured(agent_mib=[150.0], server_mib=[400.0])
-
-    assert [(one.value, one.is_met) for one in rows(measured)] == [(150.0, True), (400.0, None)]
-
-
-def test_the_classify_rows_compare_with_the_server_at_its_best_width() -> None:
-    measured = Measured(prefill_limit=[10.0])
-    speeds = {("edge-agent", 8): 9.0, ("edge-agent", 1): 5.0}
-    speeds |= {("llama-server", width): speed for width, speed in ((1, 2.0), (2, 4.0), (4, 6.0), (8, 3.0))}
-    for (side, clients), speed in speeds.items():
-        measured.runs[side, Kind.CLASSIFY, clients].append(Run([LABEL], 1 / speed))
-        measured.runs[side, Kind.CLASSIFY_SHARED, clients].append(Run([LABEL], 1 / speed))
-
-    found = {one.name: one.value for one in rows(measured)}
-
-    assert found["classify: ratio at 8"] == pytest.approx(3.0)
-    assert found["classify: ratio to its best, at 4"] == pytest.approx(1.5)
-    assert found["classify: of what llama-bench's prefill allows"] == pytest.approx(0.9)
+    assert at_equal_text(5.0, 2.5, 3.0, 6.0, tokens_per_s=30.0) == pytest.approx(2.0 / 1.5)
+    assert at_equal_text(5.0, 2.5, 6.0, 3.0, tokens_per_s=30.0) == pytest.approx(2.0)
 
 
 def test_replies_keep_the_order_of_their_questions() -> None:

@@ -67,7 +67,6 @@ def test_training_names_the_packages_that_it_lacks(monkeypatch: pytest.MonkeyPat
         ("rigs.real_model", ["nowhere"]),
         ("rigs.parity", ["nowhere"]),
         ("rigs.quality", ["nowhere"]),
-        ("rigs.quality.memory", ["nowhere"]),
         ("rigs.bench", ["nowhere"]),
         ("rigs.bench.compare", ["nowhere"]),
     ],

@@ -1,0 +1,88 @@
+"""How benchmarks ask: several clients at once, each with its next question as soon as it has its answer."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import psutil
+
+from rigs.bench.workload import Answer, Kind, Reading, check_answer, readings
+
+Question = TypeVar("Question")
+Reply = TypeVar("Reply")
+_OWN_MEMORY = re.compile(r"^(?:RssAnon|VmSwap):\s+(\d+) kB$", re.MULTILINE)
+
+
+class Side(Protocol):
+    """Answers from several threads at once; raises for any answer that is not ok."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def pid(self) -> int: ...
+
+    def ask(self, kind: Kind, reading: Reading) -> Answer: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """Answers in the order of their questions, and the seconds that all of them took."""
+
+    answers: Sequence[Answer]
+    seconds: float
+
+    @property
+    def requests_per_s(self) -> float:
+        return len(self.answers) / self.seconds
+
+    @property
+    def tokens_per_s(self) -> float:
+        return sum(answer.completion_tokens for answer in self.answers) / self.seconds
+
+    @property
+    def computed_tokens(self) -> float:
+        """Prompt tokens that were not in a cache, per request."""
+        return sum(answer.prompt_tokens - answer.cached_tokens for answer in self.answers) / len(self.answers)
+
+
+def ask_all(side: Side, kind: Kind, questions: Sequence[Reading], *, clients: int, constant_tokens: int = 0) -> Run:
+    """Raises ValueError for an answer that `check_answer` refuses, and what the side raises."""
+
+    def ask(reading: Reading) -> Answer:
+        answer = side.ask(kind, reading)
+        check_answer(kind, answer, constant_tokens=constant_tokens)
+        return answer
+
+    return Run(*in_parallel(ask, questions, clients))
+
+
+def in_parallel(
+    ask: Callable[[Question], Reply], questions: Sequence[Question], clients: int
+) -> tuple[list[Reply], float]:
+    """Replies in the order of the questions, and seconds."""
+    with ThreadPoolExecutor(clients) as pool:
+        began = time.perf_counter()
+        replies = list(pool.map(ask, questions))
+        return replies, time.perf_counter() - began
+
+
+def peak_memory_mib(side: Side, kind: Kind, clients: int, seed: str) -> float:
+    """Of a process and its descendants while they answer this many requests at once; without pages of files."""
+    questions = readings(clients, seed=f"{seed} memory")
+    asking = threading.Thread(target=ask_all, args=(side, kind, questions), kwargs={"clients": clients}, daemon=True)
+    asking.start()
+    peak = 0.0
+    while asking.is_alive():
+        family = [psutil.Process(side.pid), *psutil.Process(side.pid).children(recursive=True)]
+        texts = [Path(f"/proc/{process.pid}/status").read_text("ascii", "replace") for process in family]
+        peak = max(peak, sum(int(kilobytes) for text in texts for kilobytes in _OWN_MEMORY.findall(text)) / 1024)
+        asking.join(0.1)
+    return peak

@@ -1,0 +1,76 @@
+"""Figures of a benchmark: one value per round; medians with their spread, and the targets that they meet or miss."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(slots=True)
+class Figure:
+    """values: one per round. at_least, at_most: the target of their median, if there is one."""
+
+    unit: str
+    at_least: float | None
+    at_most: float | None
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def is_met(self) -> bool | None:
+        """None = there is no target."""
+        if self.at_least is not None:
+            return self.median >= self.at_least
+        return None if self.at_most is None else self.median <= self.at_most
+
+    @property
+    def target(self) -> str:
+        if self.at_least is not None:
+            return f"≥ {self.at_least:g}"
+        return "" if self.at_most is None else f"≤ {self.at_most:g}"
+
+
+class Figures:
+    """By name, in the order in which they were noted first.
+
+    Absolute figures mean little on a shared machine: ratios are taken within a round, in which it changes less.
+    """
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Figure] = {}
+
+    def note(
+        self, name: str, value: float, unit: str = "", *, at_least: float | None = None, at_most: float | None = None
+    ) -> None:
+        self.by_name.setdefault(name, Figure(unit, at_least, at_most)).values.append(value)
+
+    @property
+    def are_met(self) -> bool:
+        return not any(figure.is_met is False for figure in self.by_name.values())
+
+    def table(self) -> str:
+        """One line per figure, after the name of this machine's processor."""
+        width = max(map(len, self.by_name))
+        lines = [processor(), f"{'':{width}} {'median':>9}  {'spread':15} {'target':>8}"]
+        for name, one in self.by_name.items():
+            verdict = {True: "met", False: "MISSED", None: ""}[one.is_met]
+            spread = f"{_short(min(one.values))}–{_short(max(one.values))}"
+            line = f"{name:{width}} {_short(one.median):>9}  {spread:15} {one.target:>8} {one.unit:9} {verdict}"
+            lines.append(line.rstrip())
+        return "\n".join(lines)
+
+
+def processor() -> str:
+    """Name and number of this machine's processors."""
+    text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    names = re.findall(r"^(?:model name|Model)\s*:\s*(.*)$", text, flags=re.MULTILINE)
+    return f"{text.count('processor')} × {names[0] if names else 'unknown'}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
