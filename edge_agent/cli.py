@@ -26,10 +26,10 @@ from edge_agent.core.topics import NAME_PATTERN
 from edge_agent.loader import (
     DEFAULT_PATH,
     broker_file_faults,
-    command_file_faults,
     config_hints,
     file_faults,
     load_config,
+    signing_key_faults,
 )
 
 # Modules of single commands are imported where they run: the daemon and check-config pay for none of them.
@@ -141,7 +141,7 @@ def _command(options: argparse.Namespace) -> int:
     from edge_agent.tools.client import NoAnswerError
     from edge_agent.tools.command import send_command
 
-    config = load_config(options.config, command_file_faults)
+    config = load_config(options.config, lambda config: [*broker_file_faults(config), *signing_key_faults(config)])
     try:
         timeout_s = options.timeout or (900.0 if options.operation.startswith("model-") else 60.0)
         return _print_reply(send_command(config, options.operation, options.fields, timeout_s=timeout_s))

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from edge_agent.core import topics
 from edge_agent.core.bounded import OutOfBoundsError, tried_apart
-from edge_agent.core.config import ClassifyTask, Config, DeviceConfig, ExtractTask, MqttConfig
+from edge_agent.core.config import ClassifyTask, Config, ExtractTask, MqttConfig
 from edge_agent.core.config_file import ConfigError, named_tables, read_document, validate
 from edge_agent.core.errors import field_name, file_fault, shown
 from edge_agent.models.config_faults import model_faults, model_refusals, switched_hint
@@ -47,17 +45,12 @@ def load_config(path: Path, needs: Callable[[Config], list[str]] | None = None) 
 
 def file_faults(config: Config) -> list[str]:
     """The faults of all files that `run` needs: keys, certificates, passwords and the model."""
-    return [*command_file_faults(config), *model_faults(config)]
+    return [*broker_file_faults(config), *signing_key_faults(config), *model_faults(config)]
 
 
 def broker_file_faults(config: Config) -> list[str]:
     """The faults of the files that a connection to the broker needs."""
     return credential_faults(config.mqtt)
-
-
-def command_file_faults(config: Config) -> list[str]:
-    """The faults of the files that a command over MQTT needs: those of the connection, and the key that signs."""
-    return [*broker_file_faults(config), *signing_key_faults(config)]
 
 
 def signing_key_faults(config: Config) -> list[str]:
@@ -124,7 +117,7 @@ def _topics_faults(tasks: dict[str, dict[str, Any]], raw: dict[str, Any]) -> Ite
             yield f"{field_name(('tasks', name, 'publish'))}: {reason} (got {shown(publish)})"
     requests = _own_requests(raw)
     for text, key in filters.items():
-        if requests and topics.overlap(text, requests):
+        if topics.overlap(text, requests):
             yield f"{key}: overlaps {requests}, where requests arrive; use other topics (got {shown(text)})"
     # A broker may deliver a message once for each filter that it matches.
     for (one, owner), (other, key) in itertools.combinations(filters.items(), 2):
@@ -144,15 +137,13 @@ def _filters(tasks: dict[str, dict[str, Any]]) -> dict[str, str]:
     return filters
 
 
-def _own_requests(raw: dict[str, Any]) -> str | None:
-    """The filter of the agent's own requests; None while a key that it consists of is wrong."""
-    try:
-        device = DeviceConfig.model_validate(_only(raw.get("device"), ("site", "id")))
-        mqtt = MqttConfig.model_validate(_only(raw.get("mqtt", {}), ("root",)))
-    except ValidationError:
-        return None
-    return topics.Topics(mqtt.root, device.site, device.id).all_requests
+def _own_requests(raw: dict[str, Any]) -> str:
+    """The filter of the agent's own requests. A key that is wrong or missing stands for any name."""
+    device, mqtt = _table(raw, "device"), _table(raw, "mqtt")
+    root = mqtt.get("root", MqttConfig.model_fields["root"].default)
+    return topics.Topics(root, device.get("site", "+"), device.get("id", "+")).all_requests
 
 
-def _only(table: object, keys: Iterable[str]) -> object:
-    return {key: table[key] for key in keys if key in table} if isinstance(table, dict) else table
+def _table(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    table = raw.get(name)
+    return table if isinstance(table, dict) else {}

@@ -3,12 +3,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 from pathlib import Path
 
 import pytest
 
-from edge_agent.core.config import COMMANDS, ClassifyTask, Config, ExtractTask, GenerateTask
+from edge_agent.core.config import Config
 from edge_agent.core.config_file import ConfigError
 from edge_agent.loader import config_hints, file_faults, load_config, signing_key_faults
 from tests.helpers.keys import write_keys
@@ -35,103 +34,6 @@ def fault(folder: Path, text: str, *, base: str = CONFIG) -> str:
     return only
 
 
-# Every key.
-EVERYTHING = """
-models_dir = "/srv/models"
-[device]
-site = "hall1"
-id = "board1"
-[mqtt]
-host = "broker.plant"
-port = 8884
-protocol = "3.1.1"
-root = "edgeai/v1"
-username = "board1"
-password_file = "secrets/password"
-reply_topics = ["plant/answers/#"]
-[mqtt.tls]
-ca_file = "ca.pem"
-cert_file = "/etc/ssl/board.pem"
-key_file = "board.key"
-[models.default]
-path = "models/demo"
-public_key = "signer.pub.pem"
-chat_templates = ["cd8e9439f0570856fd70470bf8889ebd8b5d1107207f67a5efb46e342330527f"]
-[engine]
-context_tokens = 4096
-max_active = 2
-threads = 2
-prefill_threads = 4
-batch_tokens = 128
-[queue]
-capacity = 10
-default_deadline_ms = 5000
-dedup_window_s = 60
-max_payload_bytes = 1000
-drain_timeout_s = 5
-[tasks.pump-triage]
-kind = "classify"
-system = "You hear pumps."
-template = "Hz: {{ input.hz }}"
-model = "default"
-max_tokens = 5
-deadline_ms = 2000
-priority = 1
-subscribe = ["plant/+/vibration"]
-publish = "plant/{1}/triage"
-keep = "latest"
-labels = ["normal", "bearing fault"]
-min_score = 0.6
-[tasks.report]
-kind = "extract"
-schema = { type = "object", properties = { part = { type = "string" } } }
-[tasks.from-file]
-kind = "extract"
-schema = "part.json"
-[tasks.generate]
-max_tokens = 99
-[commands]
-allow = ["ping", "health", "drain", "resume", "cancel", "reload"]
-key_file = "commands.key"
-[board]
-root = "/recorded"
-[health]
-interval_s = 2.5
-[governor]
-enabled = false
-headroom_c = 5
-memory_reserve_mb = 150
-[homeassistant]
-enabled = true
-prefix = "ha"
-[log]
-level = "DEBUG"
-"""
-
-
-def test_every_key_of_the_contract_is_accepted(tmp_path: Path) -> None:
-    (tmp_path / "part.json").write_text('{"type": "object"}', encoding="utf-8")
-    config = load(tmp_path, EVERYTHING, base="")
-    assert (config.device.site, config.device.id) == ("hall1", "board1")
-    assert (config.mqtt.hosts, config.mqtt.effective_port, config.mqtt.protocol) == (("broker.plant",), 8884, "3.1.1")
-    assert config.reply_topics == ("plant/answers/#",)
-    assert (config.engine.max_active, config.engine.batch_tokens) == (2, 128)
-    assert (config.queue.capacity, config.queue.dedup_window_s) == (10, 60.0)
-    pump, report, from_file = (config.tasks[name] for name in ("pump-triage", "report", "from-file"))
-    assert isinstance(pump, ClassifyTask)
-    assert (pump.labels, pump.min_score, pump.keep) == (("normal", "bearing fault"), 0.6, "latest")
-    assert isinstance(report, ExtractTask)
-    assert report.output_schema["properties"] == {"part": {"type": "string"}}
-    assert isinstance(from_file, ExtractTask)
-    assert from_file.output_schema == {"type": "object"}
-    assert isinstance(config.tasks["generate"], GenerateTask)
-    assert config.tasks["generate"].max_tokens == 99
-    assert config.health.interval_s == 2.5
-    governor = config.governor
-    assert (governor.enabled, governor.headroom_c, governor.memory_reserve_mb) == (False, 5.0, 150.0)
-    assert config.log.level == "DEBUG"
-
-
 def test_a_minimal_configuration_has_the_defaults_of_the_contract(tmp_path: Path) -> None:
     config = load(tmp_path, "")
     assert config.models_dir == Path("/var/lib/edge-agent/models")
@@ -147,10 +49,26 @@ def test_a_minimal_configuration_has_the_defaults_of_the_contract(tmp_path: Path
     assert [fault.partition(":")[0] for fault in file_faults(config)] == ["models.default.path"]
 
 
-def test_relative_paths_start_at_the_configurations_folder(tmp_path: Path) -> None:
-    (tmp_path / "part.json").write_text('{"type": "object"}', encoding="utf-8")
-    config = load(tmp_path, EVERYTHING, base="")
-    assert config.models["default"].path == tmp_path / "models/demo"
+def test_relative_paths_start_at_the_configurations_folder_and_each_missing_file_is_a_fault(tmp_path: Path) -> None:
+    text = """
+    models_dir = "/srv/models"
+    [device]
+    site = "hall1"
+    id = "board1"
+    [mqtt]
+    username = "board1"
+    password_file = "secrets/password"
+    [mqtt.tls]
+    ca_file = "ca.pem"
+    cert_file = "/etc/ssl/board.pem"
+    key_file = "board.key"
+    [models.default]
+    path = "models/demo"
+    public_key = "signer.pub.pem"
+    [commands]
+    key_file = "commands.key"
+    """
+    config = load(tmp_path, text, base="")
     assert config.models_dir == Path("/srv/models")
     places = {
         "mqtt.password_file": tmp_path / "secrets/password",
@@ -166,14 +84,6 @@ def test_relative_paths_start_at_the_configurations_folder(tmp_path: Path) -> No
     assert all(str(place) in fault for place, fault in zip(places.values(), found, strict=True))
     (tmp_path / "commands.key").write_text("x", encoding="utf-8")
     assert len(file_faults(config)) == len(found) - 1
-
-
-def test_answers_that_would_be_readings_again_are_refused(tmp_path: Path) -> None:
-    more = '[tasks.t]\nkind = "generate"\nsubscribe = ["plant/#"]\npublish = "plant/{1}/answer"\n'
-    assert fault(tmp_path, more) == (
-        "tasks.t.publish: its answers would be readings of tasks.t.subscribe[0]; use another topic "
-        '(got "plant/{1}/answer")'
-    )
 
 
 @pytest.mark.parametrize(
@@ -200,11 +110,6 @@ def test_what_answers_are_not_held_to_is_a_hint(tmp_path: Path) -> None:
     """
     (hint,) = config_hints(load(tmp_path, text))
     assert hint.startswith("tasks.x.schema: is validated, but not held to while writing: ")
-
-
-def test_the_echo_engine_is_not_a_path(tmp_path: Path) -> None:
-    config = load(tmp_path, '[device]\nsite = "s"\nid = "d"\n[models.default]\npath = "echo:"\n', base="")
-    assert str(config.models["default"].path) == "echo:"
 
 
 def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
@@ -283,11 +188,6 @@ def test_conflicts_between_keys_are_reported_together_with_faults_of_single_keys
     ) in found
 
 
-def test_overlap_with_own_requests_is_not_checked_while_the_device_is_wrong(tmp_path: Path) -> None:
-    more = '[tasks.a]\nkind = "generate"\nsubscribe = ["edgeai/#"]\n'
-    assert fault(tmp_path, more, base=CONFIG.replace('"hall1"', '"hall 1"')).startswith("device.site: ")
-
-
 FAULTS = [
     ("[mqtt]\nport = 70000", "mqtt.port: should be less than or equal to 65535 (got 70000)"),
     ("[mqtt]\nport = true", "mqtt.port: should be a valid integer (got true)"),
@@ -295,7 +195,6 @@ FAULTS = [
     ('[mqtt]\nhost = "mqtt://x"', "mqtt.host: should be a host's name or address, or a list of 1 to 8 different ones"),
     ("[mqtt]\nhost = []", "mqtt.host: "),
     ('[mqtt]\nhost = ["a", "a"]', "mqtt.host: "),
-    ('[mqtt]\nhost = ["a", 5]', "mqtt.host: "),
     ('[mqtt]\nhost = ["a", "a..b"]', "mqtt.host: "),
     (f'[mqtt]\nhost = "{"a" * 64}"', "mqtt.host: "),
     ('[mqtt]\nroot = "/a"', "mqtt.root: a root does not start with '$' or '/' nor end with '/' (got \"/a\")"),
@@ -304,29 +203,18 @@ FAULTS = [
     ('[mqtt]\nreply_topics = ["a#"]', "mqtt.reply_topics[0]: '#' stands alone and at the end of a topic filter"),
     ('[mqtt.tls]\nkey_file = "k"', "mqtt.tls.key_file: requires `cert_file`"),
     ("[engine]\nmax_active = 0", "engine.max_active: should be greater than or equal to 1 (got 0)"),
-    ("[queue]\ndedup_window_s = -1", "queue.dedup_window_s: should be greater than or equal to 0 (got -1)"),
     ("[queue]\ndedup_window_s = nan", "queue.dedup_window_s: "),
     ("[queue]\ndefault_deadline_ms = 1.5", "queue.default_deadline_ms: should be a valid integer (got 1.5)"),
-    ("[health]\ninterval_s = 0", "health.interval_s: should be greater than or equal to 0.1 (got 0)"),
     ('[log]\nlevel = "debug"', "log.level: should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR' (got \"debug\")"),
-    (
-        '[commands]\nallow = ["ping", "reboot"]',
-        f'commands.allow[1]: should be one of {", ".join(COMMANDS)} (got "reboot")',
-    ),
-    ("[commands]\nallow = [5]", "commands.allow[0]: should be a valid string (got 5)"),
+    ('[commands]\nallow = ["ping", "reboot"]', "commands.allow[1]: should be 'ping', 'health', 'drain', "),
     ("[governor]\nheadroom = 1", "governor.headroom: unknown key (got 1); did you mean `headroom_c`?"),
-    ("[governor]\nheadroom_c = 0", "governor.headroom_c: should be greater than or equal to 0.5 (got 0)"),
-    ("[governor]\nmemory_reserve_mb = -1", "governor.memory_reserve_mb: should be greater than or equal to 0 (got -1)"),
     ("[governor]\nenabled = 1", "governor.enabled: should be a valid boolean (got 1)"),
     ('[homeassistant]\nprefix = "ha/"', "homeassistant.prefix: a root does not start with '$' or '/' nor end with '/'"),
-    ("[homeassistant]\nenable = true", "did you mean `enabled`?"),
     ("tasks = 5", "tasks: should be a table of named values (got 5)"),
     ('[tasks."my task"]\nkind = "generate"', "tasks.my task: should match pattern"),
     ("[tasks]\nx = 5", "tasks.x: should be a table of named values (got 5)"),
     ("[tasks.x]\n", "tasks.x.kind: should be one of classify, extract, generate (got null)"),
     ('[tasks.x]\nkind = "generate"\nlabels = ["a", "b"]', 'tasks.x.labels: unknown key (got ["a", "b"])'),
-    ('[tasks.x]\nkind = "generate"\ntempalte = ""', "did you mean `template`?"),
-    ("[mqtt]\nprot = 1883", "did you mean `port`?"),
     (f'[tasks.x]\nkind = "generate"\ntemplate = "{"x" * 65_537}"', "tasks.x.template: should have at most 65536"),
     (f'[tasks.x]\nkind = "generate"\nsystem = "{"x" * 1_000_001}"', "tasks.x.system: should have at most 1000000"),
     ("".join(f'[tasks.x{n}]\nkind = "generate"\n' for n in range(257)), "tasks: should have at most 256"),
@@ -341,15 +229,15 @@ FAULTS = [
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+"]\npublish = "b/{2}"', "n from 1 to 1"),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+/b"]\npublish = "b/+"', "tasks.x.publish: a topic holds no wild"),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["$share/g/a"]', "tasks.x.subscribe[0]: shared subscriptions"),
-    (
-        '[tasks.x]\nkind = "generate"\nmax_tokens = 0',
-        "tasks.x.max_tokens: should be greater than or equal to 1 (got 0)",
-    ),
     ('[tasks.x]\nkind = "classify"', "tasks.x.labels: required, but missing"),
     ('[tasks.x]\nkind = "classify"\nlabels = "ab"', 'tasks.x.labels: should be a list (got "ab")'),
     ('[tasks.x]\nkind = "classify"\nlabels = ["a"]', 'tasks.x.labels: should have at least 2 items (got ["a"])'),
-    ('[tasks.x]\nkind = "classify"\nlabels = ["a", ""]', "tasks.x.labels: labels are non-empty strings"),
-    ('[tasks.x]\nkind = "classify"\nlabels = ["a", "b", "a"]', 'tasks.x.labels: labels are distinct; repeated: ["a"]'),
+    ('[tasks.x]\nkind = "classify"\nlabels = ["a", ""]', "tasks.x.labels: should be distinct and not blank"),
+    ('[tasks.x]\nkind = "classify"\nlabels = ["a", "b", "a"]', "tasks.x.labels: should be distinct and not blank"),
+    (
+        '[tasks.t]\nkind = "generate"\nsubscribe = ["plant/#"]\npublish = "plant/{1}/answer"',
+        "tasks.t.publish: its answers would be readings of tasks.t.subscribe[0]; use another topic",
+    ),
     ('[tasks.x]\nkind = "classify"\nlabels = ["a", "b"]\nmin_score = 1.1', "tasks.x.min_score: should be less than"),
     ('[tasks.x]\nkind = "classify"\nlabels = ["a", "b"]\nmin_score = nan', "tasks.x.min_score: should be "),
     ('[tasks.x]\nkind = "extract"', "tasks.x.schema: required, but missing"),
@@ -357,7 +245,6 @@ FAULTS = [
     ('[tasks.x]\nkind = "extract"\nschema = "config.toml"', "is not JSON"),
     ('[tasks.x]\nkind = "extract"\nschema = 5', "tasks.x.schema: should be a table, or name a JSON file"),
     ('[tasks.x]\nkind = "extract"\nschema = { type = "array" }', "tasks.x.schema: "),
-    ('[tasks.x]\nkind = "extract"\nschema = { type = "objct" }', "tasks.x.schema: "),
     ('[tasks.x]\nkind = "extract"\nschema = { type = "object", "$ref" = "http://x/y" }', "tasks.x.schema: "),
     ('[tasks.generate]\nkind = "extract"\nschema = { type = "object" }', 'tasks.generate.kind: should be "generate"'),
     (
@@ -440,13 +327,9 @@ def test_overlapping_filters_are_refused(tmp_path: Path, one: str, other: str) -
         load(tmp_path, more)
 
 
-def test_filter_over_our_own_requests_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="overlaps"):
-        load(tmp_path, '[tasks.a]\nkind = "generate"\nsubscribe = ["edgeai/#"]\n')
-
-
-def test_the_filter_of_our_own_requests_itself_is_refused(tmp_path: Path) -> None:
-    more = f'[tasks.a]\nkind = "generate"\nsubscribe = ["{BASE}/infer/+/request"]\n'
+@pytest.mark.parametrize("text", ["edgeai/#", f"{BASE}/infer/+/request"])
+def test_filter_over_our_own_requests_is_refused(tmp_path: Path, text: str) -> None:
+    more = f'[tasks.a]\nkind = "generate"\nsubscribe = ["{text}"]\n'
     assert fault(tmp_path, more).startswith(f"tasks.a.subscribe[0]: overlaps {BASE}/infer/+/request, where requests")
 
 
@@ -505,9 +388,3 @@ def test_a_blank_key_for_commands_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(" \n", encoding="ascii")
     (found,) = signing_key_faults(load(tmp_path, '[commands]\nkey_file = "key"\n'))
     assert found.startswith("commands.key_file: should hold a secret, but is blank (got ")
-
-
-def test_a_host_name_of_an_image_is_a_fault_of_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "gethostname", lambda: "raspberrypi")
-    base = CONFIG.replace('id = "board1"\n', "")
-    assert fault(tmp_path, "", base=base).startswith("device.id: required: the host name ")

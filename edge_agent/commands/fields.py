@@ -96,7 +96,7 @@ def fields_of(kind: type[_T], fields: dict[str, Any]) -> _T:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        raise CommandError("bad_field", first_fault(error, known=kind.model_fields, model=kind)) from error
+        raise CommandError("bad_field", first_fault(error, known=kind.model_fields)) from error
 
 
 def encode_result(identity: Any, data: Any = None, error: tuple[str, str] | None = None) -> bytes:

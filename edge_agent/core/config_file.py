@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from edge_agent.core.config import TASK_TABLES, Config, ModelConfig, TaskBase, TlsConfig
-from edge_agent.core.errors import closest, fault_text, field_name, shown
+from edge_agent.core.errors import fault_text, field_name, shown
 from edge_agent.core.strict_json import parse_json
 
 _MAX_BYTES = 10_000_000
@@ -92,8 +93,8 @@ def _words(error: ErrorDetails, raw: dict[str, Any]) -> Iterator[str]:
     name = field_name(location)
     if error["type"] == "extra_forbidden":
         allowed = _allowed_keys(location[:-1], raw)
-        close = closest(str(location[-1]), allowed)
-        hint = f"did you mean `{close}`? " if close else ""
+        close = difflib.get_close_matches(str(location[-1]), allowed, n=1, cutoff=0.75)
+        hint = f"did you mean `{close[0]}`? " if close else ""
         yield f"{name}: unknown key (got {shown(error['input'])}); {hint}allowed: {', '.join(sorted(allowed))}"
     elif error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         table = error["input"]
@@ -115,13 +116,14 @@ def _common_faults(task: dict[str, Any], name: str) -> Iterator[str]:
 
 
 def _allowed_keys(table: tuple[int | str, ...], raw: dict[str, Any]) -> list[str]:
-    model: type[BaseModel] = Config
-    if table[:1] == ("tasks",):
-        model = TASK_TABLES[raw["tasks"][table[1]]["kind"]]
-    elif table[:1] == ("models",):
-        model = ModelConfig
-    else:
-        for part in table:
-            annotation = model.model_fields[str(part)].annotation
-            model = TlsConfig if annotation == TlsConfig | None else annotation  # type: ignore[assignment]
+    model: Any = Config
+    match table:
+        case ("tasks", name):
+            model = TASK_TABLES[raw["tasks"][name]["kind"]]
+        case ("models", _):
+            model = ModelConfig
+        case ("mqtt", "tls"):
+            model = TlsConfig
+        case (name,):
+            model = Config.model_fields[str(name)].annotation
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING
 
 # pydantic takes 3 MB, and some processes do without it.
 if TYPE_CHECKING:
-    from pydantic import BaseModel, ValidationError
+    from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
 MAX_SHOWN_VALUE = 80
@@ -20,11 +20,13 @@ _IDLE_LEVELS = ("DEBUG ", "INFO ")
 _LAST_WORDS = 4
 _NO_NAME = '""'
 _MAX_LOG_LINE = 300
-# pydantic's types of faults in numbers, and its names of bounds with our words.
-_OF_NUMBERS = {
-    "int_type", "int_from_float", "float_type", "greater_than", "greater_than_equal", "less_than", "less_than_equal",
-}  # fmt: skip
-_WORDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "at most"}
+# What pydantic says, in words of TOML and JSON.
+_REASONS = {
+    **dict.fromkeys(("tuple_type", "list_type"), "should be a list"),
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "should be a table of named values"),
+    "path_type": "should be a path",
+}
+_PYTHONS_WORDS = re.compile(r"^(?:Value error, |\w+ (?=should ))| after validation.*")
 
 
 def printable(text: str) -> str:
@@ -62,28 +64,20 @@ def file_fault(key: str, file: Path | None, content_fault: Callable[[Path], str 
     """What is wrong with the file that a configuration key names; None if it can be used, or no file is named."""
     if file is None:
         return None
-    if not _is_readable(file):
+    # os.access first: Path raises an error where a folder above may not be entered.
+    if not os.access(file, os.R_OK) or not file.is_file():
         fault: str | None = "should be a file that can be read"
     else:
         fault = content_fault(file) if content_fault else None
     return f"{key}: {fault} (got {shown_path(file)})" if fault else None
 
 
-def _is_readable(file: Path) -> bool:
-    try:
-        return file.is_file() and os.access(file, os.R_OK)
-    except OSError:  # a folder above it may not be entered
-        return False
-
-
 def how_ended(returncode: int) -> str:
     """How a process ended: `killed by SIGKILL`, `exit code 1`. returncode: as subprocess gives it."""
     if returncode >= 0:
         return f"exit code {returncode}"
-    try:
-        name = signal.Signals(-returncode).name
-    except ValueError:  # a real-time signal has no name of its own
-        return f"killed by signal {-returncode}"
+    # A real-time signal has no name of its own.
+    name = next((known.name for known in signal.Signals if known == -returncode), f"signal {-returncode}")
     # See core/bounded.py.
     return f"killed by {name}" + (", its chat template did not end" if name == "SIGVTALRM" else "")
 
@@ -99,73 +93,23 @@ def end_of_log(log: Iterable[str]) -> str:
 
 def field_name(location: Iterable[int | str]) -> str:
     """`tasks.pump.labels[2]`."""
-    name = ""
-    for part in location:
-        if isinstance(part, int):
-            name += f"[{part}]"
-        else:
-            # TOML allows an empty key, and writes it so.
-            name += f".{part or _NO_NAME}" if name else part or _NO_NAME
-    return printable(name)
-
-
-def closest(word: str, names: Iterable[str]) -> str | None:
-    """The name that was most likely meant, first one with the same letters; None if none is close."""
-    close = difflib.get_close_matches(word, names, n=5, cutoff=0.75)
-    return next((name for name in close if sorted(name) == sorted(word)), next(iter(close), None))
+    # TOML allows an empty key, and writes it as "".
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part or _NO_NAME}" for part in location)
+    return printable("".join(parts).removeprefix("."))
 
 
 def fault_text(error: ErrorDetails, name: str) -> str:
     """`<name>: <what is wrong or allowed> (got <value>)`."""
     if error["type"] == "missing":
         return f"{name}: required, but missing"
-    if error["type"] == "value_error":
-        reason = str(error.get("ctx", {}).get("error", error["msg"]))
-    else:
-        reason = error["msg"].replace("Input should", "should", 1).replace("String should", "should", 1)
-    if error["type"] in ("tuple_type", "list_type"):
-        reason = "should be a list"
-    if error["type"] in ("too_short", "too_long"):
-        reason = reason[reason.index("should") :].split(" after validation")[0]  # without Python's name of a list
-    if error["type"] == "path_type":
-        reason = "should be a path"
-    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        reason = "should be a table of named values"
-    value: Any = error["input"]
-    return f"{name}: {reason} (got {shown(value)})"
+    reason = _REASONS.get(error["type"]) or _PYTHONS_WORDS.sub("", error["msg"])
+    return f"{name}: {reason} (got {shown(error['input'])})"
 
 
-def first_fault(
-    error: ValidationError, prefix: str = "", known: Iterable[str] = (), model: type[BaseModel] | None = None
-) -> str:
-    """The first fault of a message from the bus, as one sentence.
-
-    known: the allowed keys, where unknown ones are refused. model: names both bounds of its numbers.
-    """
+def first_fault(error: ValidationError, prefix: str = "", known: Iterable[str] = ()) -> str:
+    """The first fault of a message from the bus, as one sentence. known: the keys that `extra="forbid"` allows."""
     details = error.errors(include_url=False)[0]
     name = field_name((prefix, *details["loc"]) if prefix else details["loc"])
     if details["type"] == "extra_forbidden":
         return f"{name}: unknown key, should be one of {', '.join(known)} (got {shown(details['input'])})"
-    allowed = None if model is None or details["type"] not in _OF_NUMBERS else _range(model, details["loc"])
-    return f"{name}: {allowed} (got {shown(details['input'])})" if allowed else fault_text(details, name)
-
-
-def _range(model: type[BaseModel], location: Iterable[int | str]) -> str | None:
-    """The allowed range of a number at this place of the model; None without bounds."""
-    annotation: Any = model
-    constraints: list[Any] = []
-    for part in location:
-        field = getattr(annotation, "model_fields", {}).get(part)
-        if field is None:
-            return None
-        annotation, constraints = field.annotation, list(field.metadata)
-    types = [annotation]
-    for one in types:  # grows: `Annotated[int, Field(ge=1)] | None` holds inner types
-        types += get_args(one)
-        constraints += getattr(one, "metadata", ())
-    bounds = {name: getattr(one, name) for one in (*types, *constraints) for name in _WORDS if hasattr(one, name)}
-    if bounds.keys() == {"ge", "le"}:
-        words = f"from {bounds['ge']} to {bounds['le']}"
-    else:
-        words = " and ".join(f"{word} {bounds[name]}" for name, word in _WORDS.items() if name in bounds)
-    return f"should be {'an integer' if int in types else 'a number'} {words}" if words else None
+    return fault_text(details, name)

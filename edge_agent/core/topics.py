@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import zip_longest
 
 # A broker closes the connection on a topic that is too long for it (mosquitto: 200 levels), at each attempt.
 MAX_TOPIC_BYTES = 4096
@@ -167,13 +168,8 @@ def wildcard_values(topic_filter: str, topic: str) -> tuple[str, ...] | None:
 
 
 def overlap(one: str, other: str) -> bool:
-    """True if a topic can match both filters."""
-    mine, theirs = one.split("/"), other.split("/")
-    if (one[:1] in ("+", "#")) != (other[:1] in ("+", "#")) and "$" in (one[:1], other[:1]):
-        return False
-    for i in range(max(len(mine), len(theirs))):
-        left = mine[i] if i < len(mine) else None
-        right = theirs[i] if i < len(theirs) else None
+    """True if a topic can match both filters; a wildcard counts as matching a leading `$` here."""
+    for left, right in zip_longest(one.split("/"), other.split("/")):
         if "#" in (left, right):
             return True
         if left is None or right is None or (left != right and "+" not in (left, right)):

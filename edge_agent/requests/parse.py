@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from edge_agent.core import topics as topic_names
 from edge_agent.core.config import Config
-from edge_agent.core.envelope import Envelope, is_json, parse_bare, parse_payload
+from edge_agent.core.envelope import Envelope, is_json, parse_payload
 from edge_agent.core.errors import shown
 from edge_agent.core.inbound import Message
 from edge_agent.core.messages import Code, Error, Refusal
@@ -92,7 +92,7 @@ class RequestParser:
             reply_topic = self._topics.response(task.name)
         try:
             self._check_size(message, task)
-            envelope = parse_bare(message.payload, message.content_type)
+            envelope = parse_payload(message.payload, message.content_type, is_reading=True)
         except Refusal as refused:
             return self._refused(task.name, reply_topic, message, None, refused.error)
         return self._accepted(task, reply_topic, message, envelope)

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 from edge_agent.core.clock import Moment, timestamp
-from edge_agent.core.envelope import loggable
 from edge_agent.core.errors import cut
 from edge_agent.core.messages import Code, Error, Status
 from edge_agent.core.protocol import Cancelled, Failed, FailureCode, Finished, RefusalCode, Refused
@@ -34,6 +33,8 @@ FORGET_EVERY_S = 60.0
 WINDOW = 512
 # These refusals say that more is asked than can be answered.
 _OVERLOAD = {Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE}
+# Their messages may quote the caller, or an answer made from the input: the log does not.
+_QUOTING = {Code.BAD_JSON, Code.BAD_FIELD, Code.UNKNOWN_TASK, Code.REPLY_TOPIC_REFUSED, Code.NO_VALID_OUTPUT}
 
 # The last event of the worker for a request.
 WorkerAnswer = Finished | Refused | Failed | Cancelled
@@ -128,9 +129,10 @@ class Replies:
         is_twin_open: an equal request waits or runs, and its reply is the one to repeat.
         """
         status = error.code.status
+        words = "its reply says why" if error.code in _QUOTING else error.message
         log.info(
             "request ended task=%r id=%r status=%s code=%s: %s",
-            cut(request.task_name), request.log_id, status.value, error.code.value, loggable(error),
+            cut(request.task_name), request.log_id, status.value, error.code.value, words,
         )  # fmt: skip
         self.totals.rejected_total += status is Status.BUSY
         self.totals.displaced_total += status is Status.BUSY and request.number > 0

@@ -18,13 +18,13 @@ from edge_agent.cli import main as edge_agent
 from rigs.fuzz.children import FAILED, Outcome, tried
 from rigs.fuzz.damage import damage_bytes, damage_json
 from tests.helpers.support import CONFIG, TASKS
-from tests.test_loader import EVERYTHING
+from tests.test_readme import samples
 
 CPU_S, MEMORY_BYTES = 10, 1 << 29
-_BASES = (EVERYTHING, EVERYTHING, CONFIG + TASKS)
+_BASES = (*samples("toml")[:2], CONFIG + TASKS)
 _MAX_LINE = 20_000
 # Where a configuration names a file or has a template, and odd ones.
-_PLACES = (("models", "default", "path"), ("tasks", "from-file", "schema"), ("mqtt", "password_file"))
+_PLACES = (("models", "default", "path"), ("tasks", "pump-diagnosis", "schema"), ("mqtt", "password_file"))
 _PATHS = ("/dev/zero", "/proc/self/mem", "/", "..", "~nobody/x", "\0", "x" * 5000, "part.json", "echo:", "echo:x")
 _TEMPLATES = (
     "{{ 10 | round(-1000000000) }}",

@@ -1110,18 +1110,14 @@ class TestLog:
     @pytest.mark.parametrize(
         ("payload", "fields", "told"),
         [
-            ({"input": "x", "options": {"temperature": "SECRET"}}, {}, "code=bad_field: options.temperature"),
-            ({"input": "x", "options": {"SECRET": 1}}, {}, "code=bad_field: options"),
-            ({"input": "x", "priority": ["SECRET"]}, {}, "code=bad_field: priority"),
-            ({"input": {"messages": [{"role": "SECRET"}]}}, {}, "code=bad_field: input"),
-            ({"input": {"SECRET": 1}}, {}, "code=bad_field: input"),
-            (b'{"SECRET": 1, "SECRET": 2}', {}, "code=bad_json: payload"),
-            ({"input": "x", "reply_to": "SECRET/#"}, {}, "code=reply_topic_refused: reply_to"),
-            ("x", {"response_topic": "SECRET"}, "code=reply_topic_refused: response topic"),
+            ({"input": "x", "options": {"SECRET": 1}}, {}, "code=bad_field: its reply says why"),
+            ({"input": {"messages": [{"role": "SECRET"}]}}, {}, "code=bad_field: its reply says why"),
+            (b'{"SECRET": 1, "SECRET": 2}', {}, "code=bad_json: its reply says why"),
+            ("x", {"response_topic": "SECRET"}, "code=reply_topic_refused: its reply says why"),
             (b"SECRET \xff", {}, "code=not_utf8: payload: should be UTF-8 (invalid start byte at byte 7)"),
         ],
     )
-    def test_the_log_names_the_field_of_a_refusal_and_quotes_no_caller(
+    def test_the_log_of_a_refusal_quotes_no_caller(
         self, payload: Any, fields: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")
@@ -1137,7 +1133,7 @@ class TestLog:
         fault = Failed(id=1, code=FailureCode.NO_VALID_OUTPUT, message="the model's answer: 'SECRET' is no number")
         desk.dispatcher.finish(fault, 1.0)
         assert message_of(desk.reply) == fault.message
-        assert caplog.messages == ["request ended task='generate' id='c' status=failed code=no_valid_output: no field"]
+        assert caplog.text.endswith("status=failed code=no_valid_output: its reply says why\n")
 
     def test_correlation_data_makes_no_line_of_any_length(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO")
