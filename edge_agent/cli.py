@@ -58,7 +58,7 @@ def _run(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(EXIT_OK))
     from edge_agent.agent import Agent
-    from edge_agent.core.heap import keep_heap_small
+    from edge_agent.core.environment import keep_heap_small
     from edge_agent.core.model import ModelError
     from edge_agent.models.record import open_in_force
     from edge_agent.store.state_lock import StateInUseError, locked

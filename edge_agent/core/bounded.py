@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from edge_agent.core.errors import how_ended
 
 # C code that does not check for signals can only be ended together with the process: after this many times the limit.
 _PATIENCE = 3.0
-_UNLIMITED = resource.RLIM_INFINITY
 _STATM = Path("/proc/self/statm")
 _TRIAL_TIMEOUT_S = 60.0
 # The exit code of a module under `tried_apart` that has written a fault to its standard output.
@@ -37,11 +35,9 @@ def bounded(*, cpu_s: float, memory_bytes: int) -> Iterator[None]:
     """Raises OutOfBoundsError when the body uses more CPU time of this process, or wants more memory.
 
     C code that cannot be interrupted ends the process by SIGVTALRM after three times `cpu_s`. Other threads should rest
-    meanwhile: their time counts, and they are bound, too. Raises RuntimeError when nested, and outside the main thread,
-    which alone handles signals.
+    meanwhile: their time counts, and they are bound, too. Only for the main thread, which alone handles signals, and
+    not nested.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGPROF) is _out_of_time:
-        raise RuntimeError("`bounded` works only in the main thread, and not nested")
     try:
         with _limits(cpu_s, memory_bytes):
             yield
@@ -88,7 +84,9 @@ def _limits(cpu_s: float, memory_bytes: int) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_VIRTUAL, _PATIENCE * cpu_s)
             # Repeats: an exception in a finalizer is dropped.
             signal.setitimer(signal.ITIMER_PROF, cpu_s, cpu_s)
-            resource.setrlimit(resource.RLIMIT_DATA, (_lower(_data_bytes() + memory_bytes, limits), limits[1]))
+            wanted = _data_bytes() + memory_bytes
+            soft = wanted if limits[1] == resource.RLIM_INFINITY else min(wanted, limits[1])
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, limits[1]))
             yield
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0.0)
@@ -107,7 +105,3 @@ def _out_of_time(_number: int, _frame: object) -> None:
 def _data_bytes() -> int:
     """The memory that counts against RLIMIT_DATA, and the stack."""
     return int(_STATM.read_bytes().split()[5]) * resource.getpagesize()
-
-
-def _lower(wanted: int, limits: tuple[int, int]) -> int:
-    return min([wanted, *(limit for limit in limits if limit != _UNLIMITED)])

@@ -1,4 +1,4 @@
-"""The environment variables that llama.cpp, its OpenMP and numpy read when a process loads them."""
+"""Settings of the C libraries: variables for llama.cpp, its OpenMP and numpy, and how glibc's heap keeps memory."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ _SPINS = {"x86_64": "1000", "aarch64": "30000"}
 # The same for LLVM's OpenMP in the wheels for boards, in milliseconds. It yields its core while it spins, so the time
 # may be longer, but its default of 200 ms would follow each step.
 _BLOCK_MS = "1"
+# From malloc.h. Blocks of this size are mapped one by one and returned whole. Without a fixed threshold glibc raises it
+# with each such block that is freed, and tables that grow leave holes of their former sizes.
+_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES = -3, 64 * 1024
+# Threads share one arena: the agent's threads allocate little, and each arena keeps holes of its own.
+_M_ARENA_MAX, _ARENAS = -8, 1
 
 
 def library_environment() -> dict[str, str]:
@@ -31,9 +36,14 @@ def library_environment() -> dict[str, str]:
     }
 
 
+def keep_heap_small() -> None:
+    """To be called before the process starts threads: it then holds only the memory it uses, not what it once used."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES)
+    libc.mallopt(_M_ARENA_MAX, _ARENAS)
+
+
 def return_freed_memory() -> None:
     """Returns freed memory to the system, for example after a load: glibc would keep it."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    ctypes.CDLL(None).malloc_trim(0)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from edge_agent.core.environment import library_environment, return_freed_memory
+from edge_agent.core.environment import library_environment
 
 # A process of its own, for what lies where in this one's heap is chance.
 _FREES_40_MB = """
@@ -36,7 +36,22 @@ def test_memory_that_was_freed_goes_back_to_the_system() -> None:
     assert int(found.stdout) > 20_000_000
 
 
-def test_a_c_library_that_cannot_give_memory_back_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_agent.core.environment.ctypes.CDLL", lambda _: object())
+# Whether a block of 100 kB lies on the heap, where what is freed below others is not given back.
+_LIES = """
+import ctypes, sys
+from pathlib import Path
+from edge_agent.core.environment import keep_heap_small
+if sys.argv[1] == "small":
+    keep_heap_small()
+at = ctypes.addressof((block := ctypes.create_string_buffer(100_000)))
+(heap,) = (line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("[heap]"))
+first, last = (int(part, 16) for part in heap.split()[0].split("-"))
+print(first <= at < last)
+"""
 
-    return_freed_memory()
+
+@pytest.mark.parametrize(("how", "lies_on_heap"), [("small", "False"), ("as it is", "True")])
+def test_large_blocks_are_mapped_one_by_one_and_given_back(how: str, lies_on_heap: str) -> None:
+    found = subprocess.run([sys.executable, "-c", _LIES, how], capture_output=True, text=True, check=True)
+
+    assert found.stdout.strip() == lies_on_heap

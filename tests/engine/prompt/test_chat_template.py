@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.core.background import in_background
 from edge_agent.core.bounded import OutOfBoundsError, bounded
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, UnusableTemplateError, fault_of
 
@@ -164,29 +163,3 @@ def test_an_exception_that_is_dropped_is_raised_again(monkeypatch: pytest.Monkey
     with pytest.raises(OutOfBoundsError), bounded(cpu_s=0.2, memory_bytes=50_000_000):
         endless()
     assert len(dropped) == 1
-
-
-def test_bounds_within_bounds_are_none() -> None:
-    with bounded(cpu_s=5, memory_bytes=50_000_000), pytest.raises(RuntimeError, match="not nested"):  # noqa: SIM117
-        with bounded(cpu_s=5, memory_bytes=50_000_000):
-            pass
-
-
-def test_bounds_in_another_thread_are_none() -> None:
-    def body() -> None:
-        with bounded(cpu_s=5, memory_bytes=50_000_000):
-            pass
-
-    with pytest.raises(RuntimeError, match="only in the main thread"):
-        in_background("other", body).result(5)
-
-
-def test_no_limit_of_the_process_itself_is_raised() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    lower = 10**12
-    resource.setrlimit(resource.RLIMIT_DATA, (lower, hard))
-    try:
-        with bounded(cpu_s=5, memory_bytes=10**13):
-            assert resource.getrlimit(resource.RLIMIT_DATA)[0] == lower
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
