@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import os
 import re
@@ -18,7 +17,6 @@ from edge_agent import __version__
 from edge_agent.core.config import COMMANDS as OPERATIONS
 from edge_agent.core.config import Config
 from edge_agent.core.config_file import ConfigError
-from edge_agent.core.envelope import MAX_DEADLINE_MS
 from edge_agent.core.errors import printable, printable_json, shown
 from edge_agent.core.log_limit import BoundedHandler
 from edge_agent.core.strict_json import NotJsonError, parse_json
@@ -97,11 +95,11 @@ def _check_config(options: argparse.Namespace) -> int:
 
 def _add_ask(parser: _Parser) -> None:
     _add_config(parser)
-    parser.add_argument("task", type=_task, metavar="TASK", help="a task of the configuration, or generate")
+    parser.add_argument("task", metavar="TASK", help="a task of the configuration, or generate")
     parser.add_argument("input", metavar="INPUT", help="text, or a JSON object or array; - reads standard input")
     parser.add_argument("--text", action="store_true", help="INPUT is text, even if it begins with { or [")
-    parser.add_argument("--deadline-ms", type=_deadline_ms, default=60_000, metavar="MS", help="default: %(default)s")
-    parser.add_argument("--priority", type=_priority, metavar="0-9", help="0 is most urgent")
+    parser.add_argument("--deadline-ms", type=int, default=60_000, metavar="MS", help="default: %(default)s")
+    parser.add_argument("--priority", type=int, choices=range(10), metavar="0-9", help="0 is most urgent")
     options_help = "a JSON object, such as '{\"max_tokens\": 64}'"
     parser.add_argument("--options", type=_json_object, metavar="JSON", help=options_help)
 
@@ -111,13 +109,14 @@ def _ask(options: argparse.Namespace) -> int:
     from edge_agent.tools.client import NoAnswerError
 
     config = load_config(options.config, broker_file_faults)
-    text = options.input
-    if text == "-":
-        text = "" if sys.stdin is None else sys.stdin.read()
-    if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
-        return _fail("INPUT should be UTF-8", EXIT_USAGE)
+    text = sys.stdin.read() if options.input == "-" else options.input
+    if not re.fullmatch(NAME_PATTERN, options.task):
+        return _fail(f"TASK should be letters, digits, _ and -, at most 64 (got {shown(options.task)})", EXIT_USAGE)
     try:
+        text.encode()
         value = text if options.text else parse_input(text)
+    except UnicodeEncodeError:
+        return _fail("INPUT should be UTF-8", EXIT_USAGE)
     except NotJsonError as error:
         return _fail(f"INPUT is not JSON: {error}; --text sends it as it is", EXIT_USAGE)
     fields = {name: given for name in ("priority", "options") if (given := getattr(options, name)) is not None}
@@ -154,7 +153,7 @@ def _add_watch(parser: _Parser) -> None:
     _add_config(broker)
     broker.add_argument("--host", metavar="HOST", help="the broker; then no configuration is read")
     parser.add_argument("--site", metavar="SITE", help="default: the configuration's")
-    parser.add_argument("--port", type=_port, metavar="PORT", help="default: 1883, with TLS 8883")
+    parser.add_argument("--port", type=int, metavar="PORT", help="default: 1883, with TLS 8883")
     parser.add_argument("--protocol", choices=("5", "3.1.1"), help="MQTT version (default: 5)")
     parser.add_argument("--root", metavar="TOPIC", help="default: edgeai/v1")
     parser.add_argument("--username", metavar="NAME")
@@ -233,7 +232,7 @@ def _bench(options: argparse.Namespace) -> int:
 def _add_demo(parser: _Parser) -> None:
     parser.add_argument("--protocol", choices=("5", "3.1.1"), default="5", help="MQTT version (default: %(default)s)")
     port_help = "the broker's port on 127.0.0.1 (default: a free one)"
-    parser.add_argument("--port", type=_port, metavar="PORT", help=port_help)
+    parser.add_argument("--port", type=int, metavar="PORT", help=port_help)
     work_help = "folder for the converted model and the agent's state (default: the user's cache)"
     parser.add_argument("--work", type=Path, metavar="DIR", help=work_help)
     parser.add_argument("--keep", action="store_true", help="keep it running until Ctrl-C")
@@ -319,21 +318,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-        if sys.stdout is not None:  # None if it was closed before the start
-            sys.stdout.flush()
+        sys.stdout.flush()
     except ConfigError as error:
         is_default_missing = error.path == DEFAULT_PATH and isinstance(error.__cause__, FileNotFoundError)
-        instead = ", or --host HOST --site SITE the boards to watch" if options.command == "watch" else ""
-        hint = f"; --config FILE names another{instead}" if is_default_missing else ""
+        hint = "; --config FILE names another" if is_default_missing else ""
         for fault in error.faults:
             print(printable(f"{error.path}: {fault}{hint}"), file=sys.stderr)
         return EXIT_CONFIG
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ENOSPC):
-            raise
-        # The reader of standard output has ended, or its disk is full: at the exit Python would try to flush again.
+    except BrokenPipeError:
+        # The reader of standard output has ended: at the exit Python would try to flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _fail(str(error)) if error.errno == errno.ENOSPC else EXIT_FAILED
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_FAILED
     return code
@@ -347,30 +342,6 @@ def _fail(message: str, code: int = EXIT_FAILED) -> int:
 def _print_reply(reply: dict[str, Any]) -> int:
     print(printable_json(reply))
     return EXIT_OK if reply.get("status") == "ok" else EXIT_OTHER_STATUS
-
-
-def _integer(text: str, what: str, lowest: int, highest: int) -> int:
-    if not text.isdecimal() or len(text) > len(str(highest)) or not lowest <= int(text) <= highest:
-        raise argparse.ArgumentTypeError(f"should be {what} from {lowest} to {highest} (got {shown(text)})")
-    return int(text)
-
-
-def _deadline_ms(text: str) -> int:
-    return _integer(text, "milliseconds", 1, MAX_DEADLINE_MS)
-
-
-def _priority(text: str) -> int:
-    return _integer(text, "an integer", 0, 9)
-
-
-def _port(text: str) -> int:
-    return _integer(text, "a port", 1, 65535)
-
-
-def _task(text: str) -> str:
-    if not re.fullmatch(NAME_PATTERN, text):
-        raise argparse.ArgumentTypeError(f"should be letters, digits, _ and -, at most 64 (got {shown(text)})")
-    return text
 
 
 def _seconds(text: str) -> float:

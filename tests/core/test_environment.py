@@ -43,7 +43,8 @@ from pathlib import Path
 from edge_agent.core.environment import keep_heap_small
 if sys.argv[1] == "small":
     keep_heap_small()
-at = ctypes.addressof((block := ctypes.create_string_buffer(100_000)))
+blocks = [ctypes.create_string_buffer(100_000) for _ in range(20)]  # more than the free part of the heap
+at = ctypes.addressof(blocks[-1])
 (heap,) = (line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("[heap]"))
 first, last = (int(part, 16) for part in heap.split()[0].split("-"))
 print(first <= at < last)

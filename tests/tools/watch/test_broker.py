@@ -91,14 +91,6 @@ def test_usage_errors_have_their_exit_code(arguments: list[str]) -> None:
     assert ended.value.code == cli.EXIT_USAGE
 
 
-def test_a_missing_configuration_names_the_options_instead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(cli, "DEFAULT_PATH", tmp_path / "config.toml")
-    assert cli.main(["watch"]) == cli.EXIT_CONFIG
-    assert "--host HOST --site SITE" in capsys.readouterr().err
-
-
 def test_the_daemon_imports_neither_watch_nor_rich() -> None:
     package = "edge_agent.tools.watch."
     names = f"[name for name in sys.modules if name.split('.')[0] == 'rich' or (name + '.').startswith('{package}')]"
