@@ -5,30 +5,25 @@ A board's name decides only what the firmware of a Raspberry Pi does; see firmwa
 
 from __future__ import annotations
 
-from collections import Counter
+import os
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from edge_agent.board import identity
-from edge_agent.board.cpu import Busy, BusyReading, CpuLoad, Frequency, FrequencyReading, LoadReading
-from edge_agent.board.files import entries
+from edge_agent.board.cpu import Busy, CpuLoad, Frequency
+from edge_agent.board.files import entries, read_text
 from edge_agent.board.firmware import PowerRails, ThrottleBits
-from edge_agent.board.hwmon import FanReading, HwmonChip
-from edge_agent.board.memory import Cgroup, CgroupReading, Disk, DiskReading, MemoryInfo, MemoryReading
-from edge_agent.board.power import PowerReading, Rapl, choose_power
-from edge_agent.board.reading import BoardReading, Cpu, Memory, Scope, Thermal
+from edge_agent.board.hwmon import HwmonChip
+from edge_agent.board.memory import Disk, DiskReading, MemoryInfo
+from edge_agent.board.power import Rapl, choose_power
+from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Thermal, Throttle
 from edge_agent.board.sensor import Sensor, SensorPass
-from edge_agent.board.thermal import CoolingDevice, Zone, ZoneReading, soc_temperature
-from edge_agent.board.throttle import (
-    CoolingReading,
-    FirmwareBits,
-    OverCurrentReading,
-    ThrottleModel,
-    UndervoltageReading,
-)
+from edge_agent.board.thermal import CoolingDevice, Zone, ZoneReading, named, soc_temperature
+from edge_agent.board.throttle import ThrottleMemory
 
 R = TypeVar("R")
+P = TypeVar("P", Cpu, Memory)
 
 _FIRMWARE = Path("/dev/vcio")
 _DEVICES: tuple[tuple[str, str, Callable[[Path], Sensor]], ...] = (
@@ -38,6 +33,10 @@ _DEVICES: tuple[tuple[str, str, Callable[[Path], Sensor]], ...] = (
     # Not `intel-rapl-mmio:`, which counts the same package again.
     ("sys/class/powercap", "intel-rapl:", Rapl),
 )
+# Keys of the sensors that measure power, and of those that report throttling.
+_POWER_KEYS = ("hwmon", "intel-rapl:", PowerRails.key)
+_THROTTLE_KEYS = ("hwmon", "cooling_device", ThrottleBits.key)
+_MAX_MODEL = 100
 
 
 class Board:
@@ -48,34 +47,33 @@ class Board:
 
     def __init__(self, root: Path, disk: Path) -> None:
         self._root = root
-        self._is_raspberry_pi = identity.is_raspberry_pi(root)
-        has_firmware = root == Path("/") and self._is_raspberry_pi
-        self._fixed: list[Sensor] = [
-            CpuLoad(root),
-            Busy(root),
-            Frequency(root),
-            MemoryInfo(root),
-            Cgroup(root),
-            Disk(disk),
-        ]
-        if has_firmware:
-            self._fixed.append(PowerRails(_FIRMWARE))
-        if has_firmware or root != Path("/"):
-            self._fixed.append(ThrottleBits(root, _FIRMWARE if has_firmware else None))
+        # Also for a compute module in another maker's board, whose model does not name it.
+        compatible = _text(root / "proc/device-tree/compatible").split("\0")
+        self._is_raspberry_pi = any(name.startswith("raspberrypi,") for name in compatible)
+        self._fixed: list[Sensor] = [CpuLoad(root), Busy(root), Frequency(root), MemoryInfo(root), Disk(disk)]
+        if root != Path("/"):
+            self._fixed.append(ThrottleBits(root, None))
+        elif self._is_raspberry_pi:
+            self._fixed.append(ThrottleBits(root, _FIRMWARE))
+            if "brcm,bcm2712" in compatible:
+                self._fixed.append(PowerRails(_FIRMWARE))
         self._devices: dict[str, Sensor] = {}
-        self._power_scopes: dict[str, Scope] = {}
-        self._throttle = ThrottleModel()
+        self._throttle = ThrottleMemory()
 
     def model(self) -> str | None:
         """The board's name from its device tree; None on machines without one."""
-        return identity.model(self._root)
+        return _text(self._root / "proc/device-tree/model")[:_MAX_MODEL] or None
 
     def cpu_features(self) -> list[str]:
         """The flags of the first core, sorted."""
-        return identity.cpu_features(self._root)
+        for line in _text(self._root / "proc/cpuinfo").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return sorted(value.split())
+        return []
 
     def sensors(self) -> list[Sensor]:
-        """All sensors that exist now; a sensor that existed before is the same object."""
+        """All sensors that exist now; a sensor that existed before, and did not fail, is the same object."""
         found: dict[str, Sensor] = {}
         for folder, prefix, make in _DEVICES:
             for name in entries(self._root / folder):
@@ -92,79 +90,47 @@ class Board:
         return self.compose(results)
 
     def compose(self, results: SensorPass) -> BoardReading:
-        """The readings of one pass as one."""
+        """The readings of one pass as one. Without one of its parts there is neither power nor "not throttled"."""
         readings, failures = results.readings.values(), results.failures
-        zones, names = _all(ZoneReading, readings), self._zone_names()
+        for key in failures:
+            self._devices.pop(key, None)
+        zones, disks = _all(ZoneReading, readings), _all(DiskReading, readings)
         soc_c, limit_c = soc_temperature(zones, is_raspberry_pi=self._is_raspberry_pi)
-        load, busy = _one(LoadReading, readings), _one(BusyReading, readings)
-        frequency, disk = _one(FrequencyReading, readings), _one(DiskReading, readings)
-        memory, cgroup = _one(MemoryReading, readings), _one(CgroupReading, readings)
-        errors = {failure.name: failure.reason for failure in failures.values()}
-        errors |= {f"{zone.name} limit": zone.limit_fault for zone in zones if zone.limit_fault is not None}
+        offline = frozenset(failure.name for failure in failures.values() if failure.is_offline)
+        is_power_partial = any(
+            key.startswith(_POWER_KEYS) and not failure.is_offline for key, failure in failures.items()
+        )
         return BoardReading(
-            thermal=Thermal(
-                soc_c=soc_c,
-                limit_c=limit_c,
-                zones={names[zone.key]: zone.temperature_c for zone in zones},
-                fan_rpm=max((fan.rpm for fan in _all(FanReading, readings)), default=None),
-            ),
+            thermal=Thermal(soc_c=soc_c, limit_c=limit_c, zones=named(zones)),
             throttle=self._throttle.update(
-                _one(FirmwareBits, readings),
-                _all(UndervoltageReading, readings),
-                _all(CoolingReading, readings),
-                _one(OverCurrentReading, readings),
-                is_blind=any(_may_throttle(sensor) for sensor in self._existing() if sensor.key in failures),
+                _all(Throttle, readings), is_blind=any(key.startswith(_THROTTLE_KEYS) for key in failures)
             ),
-            power=choose_power(_all(PowerReading, readings), self._known_power_scopes(results)),
-            cpu=Cpu(
-                load1=load.load1 if load else None,
-                percent=busy.percent if busy else None,
-                freq_mhz=frequency.mhz if frequency else None,
-                freq_max_mhz=frequency.max_mhz if frequency else None,
-            ),
-            memory=Memory(
-                total_mb=memory.total_mb if memory else None,
-                available_mb=memory.available_mb if memory else None,
-                swap_used_mb=memory.swap_used_mb if memory else None,
-                has_cgroup_controller=cgroup.has_memory_controller if cgroup else None,
-            ),
-            disk_free_mb=disk.free_mb if disk else None,
-            errors=errors,
-            offline=frozenset(failure.name for failure in failures.values() if failure.is_offline),
+            power=Power() if is_power_partial else choose_power(_all(Power, readings)),
+            cpu=_merged(Cpu, readings),
+            memory=_merged(Memory, readings),
+            disk_free_mb=disks[0].free_mb if disks else None,
+            errors={failure.name: failure.reason for failure in failures.values()},
+            offline=offline,
         )
 
-    def _existing(self) -> list[Sensor]:
-        return [*self._fixed, *self._devices.values()]
 
-    def _zone_names(self) -> dict[str, str]:
-        """By key: the type, and `type#2` for a second zone of that type. A zone that fails keeps its number."""
-        names: dict[str, str] = {}
-        counts: Counter[str] = Counter()
-        for key, sensor in self._devices.items():
-            if isinstance(sensor, Zone) and sensor.type is not None:
-                counts[sensor.type] += 1
-                number = counts[sensor.type]
-                names[key] = sensor.type if number == 1 else f"{sensor.type}#{number}"
-        return names
-
-    def _known_power_scopes(self, results: SensorPass) -> list[Scope]:
-        """A scope for each existing source that has measured power before, whether or not it does now."""
-        keys = {sensor.key for sensor in self._existing()}
-        known = {key: scope for key, scope in self._power_scopes.items() if key in keys}
-        measured = {key: one.scope for key, one in results.readings.items() if isinstance(one, PowerReading)}
-        self._power_scopes = known | measured
-        return list(self._power_scopes.values())
-
-
-def _may_throttle(sensor: Sensor) -> bool:
-    return isinstance(sensor, (CoolingDevice, ThrottleBits)) or (
-        isinstance(sensor, HwmonChip) and sensor.is_throttle_source
-    )
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _all(kind: type[R], readings: Iterable[object]) -> list[R]:
     return [reading for reading in readings if isinstance(reading, kind)]
 
 
-def _one(kind: type[R], readings: Iterable[object]) -> R | None:
-    return next(iter(_all(kind, readings)), None)
+def _merged(kind: type[P], readings: Iterable[object]) -> P:
+    """One of this kind, with the fields that any reading has."""
+    known = {name: value for one in _all(kind, readings) for name, value in asdict(one).items() if value is not None}
+    return kind(**known)
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_text(path)
+    except OSError:
+        return ""

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.board.files import entries, read_text, read_within
+from edge_agent.board.reading import Cpu
 
 _MIN_KHZ, _MAX_KHZ = 10_000, 20_000_000
 _LOAD = re.compile(r"([0-9]{1,6}\.[0-9]+) [0-9.]+ [0-9.]+ [0-9]+/[0-9]+")
-
-
-@dataclass(frozen=True, slots=True)
-class LoadReading:
-    load1: float
-
-
-@dataclass(frozen=True, slots=True)
-class BusyReading:
-    percent: float
-
-
-@dataclass(frozen=True, slots=True)
-class FrequencyReading:
-    mhz: float
-    max_mhz: float
 
 
 class CpuLoad:
@@ -34,12 +18,12 @@ class CpuLoad:
     def __init__(self, root: Path) -> None:
         self._path = root / "proc/loadavg"
 
-    def read(self) -> LoadReading:
+    def read(self) -> Cpu:
         text = read_text(self._path)
         match = _LOAD.match(text)
         if match is None:
             raise ValueError(f"not a load average: {text[:40]!r}")
-        return LoadReading(float(match[1]))
+        return Cpu(load1=float(match[1]))
 
 
 class Busy:
@@ -51,7 +35,7 @@ class Busy:
         self._path = root / "proc/stat"
         self._last: tuple[int, int] | None = None
 
-    def read(self) -> BusyReading | None:
+    def read(self) -> Cpu | None:
         last, self._last = self._last, None
         first, *rest = read_text(self._path).partition("\n")[0].split()
         # user nice system idle iowait irq softirq steal; guest time is in user time.
@@ -62,7 +46,7 @@ class Busy:
         self._last = idle, total
         if last is None or total <= last[1]:
             return None
-        return BusyReading(percent=round(min(100.0, max(0.0, 100 * (1 - (idle - last[0]) / (total - last[1])))), 1))
+        return Cpu(percent=round(min(100.0, max(0.0, 100 * (1 - (idle - last[0]) / (total - last[1])))), 1))
 
 
 class Frequency:
@@ -72,20 +56,14 @@ class Frequency:
 
     def __init__(self, root: Path) -> None:
         self._folder = root / "sys/devices/system/cpu/cpufreq"
-        self._fastest: tuple[int, Path] | None = None
 
-    def read(self) -> FrequencyReading | None:
-        if self._fastest is None:
-            policies = [name for name in entries(self._folder) if re.fullmatch(r"policy\d+", name)]
-            self._fastest = max(
-                ((_khz(self._folder / name / "cpuinfo_max_freq"), self._folder / name) for name in policies),
-                default=None,
-                key=lambda found: found[0],
-            )
-        if self._fastest is None:
+    def read(self) -> Cpu | None:
+        policies = [self._folder / name for name in entries(self._folder) if re.fullmatch(r"policy\d+", name)]
+        if not policies:
             return None
-        max_khz, policy = self._fastest
-        return FrequencyReading(mhz=_khz(policy / "scaling_cur_freq") / 1000, max_mhz=max_khz / 1000)
+        fastest = [(_khz(policy / "cpuinfo_max_freq"), policy) for policy in policies]
+        max_khz, policy = max(fastest, key=lambda pair: pair[0])
+        return Cpu(freq_mhz=_khz(policy / "scaling_cur_freq") / 1000, freq_max_mhz=max_khz / 1000)
 
 
 def _khz(path: Path) -> int:

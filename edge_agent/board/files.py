@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
-
-T = TypeVar("T")
 
 # /proc/cpuinfo of a large machine is the longest file that is read.
 _MAX_BYTES = 1 << 20
 # The kernel allows 20 characters for the type of a zone. Names stand in every health document.
 _MAX_NAME = 64
 _MAX_REASON = 200
-_INTEGER = re.compile(rb"\s*[+-]?[0-9]{1,18}\s*")
 _OFFLINE = {errno.EAGAIN, errno.ENODATA, errno.EACCES, errno.EPERM}
 
 
@@ -37,20 +31,19 @@ def read_text(path: Path) -> str:
 
 def read_name(path: Path) -> str:
     """The name of a device, which must have one. Raises OSError, ValueError."""
-    name = read_text(path)
+    name = read_text(path)[:_MAX_NAME]
     if not name:
         raise ValueError(f"{path.name}: empty")
-    if len(name) > _MAX_NAME:
-        raise ValueError(f"{path.name}: longer than {_MAX_NAME} characters: {name[:40]!r}…")
     return name
 
 
 def read_integer(path: Path) -> int:
     """Raises OSError, ValueError."""
-    data = read_bytes(path)
-    if not _INTEGER.fullmatch(data):
-        raise ValueError(f"not a number: {data[:40].decode('utf-8', 'replace')!r}" if data.strip() else "empty")
-    return int(data)
+    text = read_text(path)[:40]
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"not a number: {text!r}") from None
 
 
 def read_within(path: Path, low: int, high: int) -> int:
@@ -61,11 +54,11 @@ def read_within(path: Path, low: int, high: int) -> int:
     return value
 
 
-def if_there(read: Callable[[Path], T], path: Path) -> T | None:
-    """None where the file does not exist; other faults are raised."""
+def integer_if_there(path: Path) -> int | None:
+    """None where the file does not exist. Raises OSError, ValueError."""
     try:
-        return read(path)
-    except (FileNotFoundError, NotADirectoryError):
+        return read_integer(path)
+    except FileNotFoundError:
         return None
 
 

@@ -13,17 +13,19 @@ from fcntl import ioctl
 from pathlib import Path
 
 from edge_agent.board.files import read_text
-from edge_agent.board.power import PowerReading, plausible_watts
-from edge_agent.board.reading import Scope
-from edge_agent.board.throttle import ALL_BITS, FirmwareBits
+from edge_agent.board.power import measured
+from edge_agent.board.reading import Power, Scope, Throttle, ThrottleCause
 
 _IOCTL_PROPERTY = 0xC000_0000 | struct.calcsize("P") << 16 | 100 << 8  # _IOWR(100, 0, char *)
 _GET_THROTTLED, _GENERAL_COMMAND = 0x0003_0046, 0x0003_0080
 _ANSWERED = 0x8000_0000
 _MESSAGE_BYTES = 1024
 
-# What vcgencmd printed, recorded beside /sys and /proc; or a file of the kernel's driver, whose cache is old.
-_RECORDED = ("get_throttled", "sys/devices/platform/soc*/*firmware/get_throttled")
+# Throttle bits (raspberrypi/documentation, graphics-utilities.adoc).
+_UNDERVOLTAGE, _CAPPED, _THROTTLED, _SOFT_LIMIT = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_SLOWED = _CAPPED | _THROTTLED | _SOFT_LIMIT
+_SINCE_BOOT = 16  # the same bits, shifted by this much
+
 _RAIL = re.compile(r"(\S+)_([AV]) (?:current|volt)\(\d+\)=([0-9]+\.[0-9]+)[AV]")
 
 
@@ -52,22 +54,39 @@ class ThrottleBits:
 
     def __init__(self, root: Path, device: Path | None) -> None:
         """device: None where none may be opened."""
-        self._root = root
+        self._recorded = root / "get_throttled"
         self._device = device
 
-    def read(self) -> FirmwareBits | None:
+    def read(self) -> Throttle | None:
         if self._device is not None:
             # A value of 0 clears none of the bits since boot.
             answer = ask_firmware(self._device, _GET_THROTTLED, bytes(4))
-            return None if answer is None else FirmwareBits(struct.unpack("=I", answer)[0] & ALL_BITS)
-        for pattern in _RECORDED:
-            for path in sorted(self._root.glob(pattern)):
-                text = read_text(path)
-                number = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]{1,8})", text)
-                if number is None:
-                    raise ValueError(f"not throttle bits: {text[:40]!r}")
-                return FirmwareBits(int(number[1], 16) & ALL_BITS)
-        return None
+            return None if answer is None else throttle_of(struct.unpack("=I", answer)[0])
+        if not self._recorded.exists():
+            return None
+        text = read_text(self._recorded)
+        number = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]{1,8})", text)
+        if number is None:
+            raise ValueError(f"not throttle bits: {text[:40]!r}")
+        return throttle_of(int(number[1], 16))
+
+
+def throttle_of(bits: int) -> Throttle:
+    """bits: as `vcgencmd get_throttled` gives them."""
+    before, is_low = bits >> _SINCE_BOOT, bool(bits & _UNDERVOLTAGE)
+    causes = {
+        ThrottleCause.UNDERVOLTAGE: is_low,
+        # Low voltage throttles as heat does and sets the same bit.
+        ThrottleCause.THERMAL: bits & _SOFT_LIMIT or (bits & _THROTTLED and not is_low),
+        ThrottleCause.CAP: bits & _CAPPED,
+    }
+    return Throttle(
+        now=bool(bits & _SLOWED),
+        since_boot=bool(before & _SLOWED),
+        causes=tuple(cause for cause, is_there in causes.items() if is_there),
+        undervoltage_now=is_low,
+        undervoltage_since_boot=bool(before & _UNDERVOLTAGE),
+    )
 
 
 class PowerRails:
@@ -80,26 +99,19 @@ class PowerRails:
 
     def __init__(self, device: Path) -> None:
         self._device = device
-        self._is_missing = self._has_worked = False
 
-    def read(self) -> PowerReading | None:
-        if self._is_missing:
-            return None
+    def read(self) -> Power | None:
         message = (bytes(4) + b"pmic_read_adc").ljust(_MESSAGE_BYTES, b"\0")
         answer = ask_firmware(self._device, _GENERAL_COMMAND, message)
-        reading = None if answer is None else rails_power(answer[4:].partition(b"\0")[0].decode("ascii", "replace"))
-        if reading is None and self._has_worked:
-            raise ValueError("no rails")
-        # Other boards do not know the command.
-        self._is_missing = reading is None
-        self._has_worked = reading is not None
-        return reading
+        return None if answer is None else rails_power(answer[4:].partition(b"\0")[0].decode("ascii", "replace"))
 
 
-def rails_power(text: str) -> PowerReading | None:
+def rails_power(text: str) -> Power:
     """text: as `vcgencmd pmic_read_adc` prints it. Raises ValueError."""
-    measured: dict[str, dict[str, float]] = {}
+    rails: dict[str, dict[str, float]] = {}
     for rail, unit, value in _RAIL.findall(text):
-        measured.setdefault(rail, {})[unit] = float(value)
-    watts = [plausible_watts(of["A"] * of["V"]) for of in measured.values() if len(of) == 2]
-    return PowerReading(plausible_watts(sum(watts)), Scope.RAILS, "pmic") if watts else None
+        rails.setdefault(rail, {})[unit] = float(value)
+    watts = [of["A"] * of["V"] for of in rails.values() if len(of) == 2]
+    if not watts:
+        raise ValueError("no rails")
+    return measured(sum(watts), Scope.RAILS, "pmic")

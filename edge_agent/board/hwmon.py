@@ -1,127 +1,85 @@
-"""Chips in /sys/class/hwmon, known by their name: their numbers change from boot to boot.
+"""Chips in /sys/class/hwmon, known by their name.
 
-Units: mV, mA, µW, rpm (kernel: Documentation/hwmon/sysfs-interface.rst).
+Units: mV, mA, µW (kernel: Documentation/hwmon/sysfs-interface.rst).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from pathlib import Path
 
-from edge_agent.board.files import entries, if_there, read_integer, read_name, read_text, read_within
-from edge_agent.board.power import PowerReading, plausible_watts
-from edge_agent.board.reading import Scope
-from edge_agent.board.throttle import OverCurrentReading, UndervoltageReading
+from edge_agent.board.files import integer_if_there, read_integer, read_text, read_within
+from edge_agent.board.power import measured
+from edge_agent.board.reading import Power, Scope, Throttle, ThrottleCause
+from edge_agent.board.sensor import Device
 
 _INA2XX = re.compile(r"ina(209|219|220|226|230|231|232|233|234|236|237|238|260)")
 # The rail that feeds all others on a Jetson's module.
 _MODULE_INPUTS = ("VDD_IN", "POM_5V_IN")
 _INA3221_CHANNELS = (1, 2, 3)  # the other files are shunts and their sum
-_MAX_FAN_RPM = 50_000
 _MAX_MV = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class FanReading:
-    rpm: float
+class HwmonChip(Device):
+    """A meter of power, or a source of throttling; any other chip has no reading."""
 
+    type_file = "name"
+    # Of a soctherm_oc: how often the voltage was too low, and the current too high.
+    _events: tuple[int, int] | None = None
 
-Reading = PowerReading | FanReading | UndervoltageReading | OverCurrentReading
-_THROTTLE_FILES = re.compile(r"in0_lcrit_alarm|oc[1-3]_(event_cnt|throt_en)")
-
-
-class HwmonChip:
-    """One chip. It is identified once, and again after a fault: its number may belong to another chip then."""
-
-    def __init__(self, folder: Path) -> None:
-        self.key = folder.name
-        self._folder = folder
-        self._chip: str | None = None
-        self._fans: list[Path] = []
-        self._is_identified = False
-        # Reports throttling or undervoltage, by its files: its name may not be readable.
-        self.is_throttle_source = False
-
-    @property
-    def name(self) -> str:
-        return f"{self._chip} ({self.key})" if self._chip else self.key
-
-    def read(self) -> Reading | None:
-        if not self._is_identified:
-            names = entries(self._folder)
-            self.is_throttle_source = any(_THROTTLE_FILES.fullmatch(name) for name in names)
-            self._fans = [self._folder / name for name in names if re.fullmatch(r"fan\d+_input", name)]
-            self._chip = None
-            self._chip = read_name(self._folder / "name")
-            self._is_identified = True
-        try:
-            return self._read()
-        except (OSError, ValueError):
-            self._is_identified = False
-            raise
-
-    def _read(self) -> Reading | None:
-        match self._chip:
+    def measure(self) -> Power | Throttle | None:
+        match self.type:
             case "rpi_volt":
-                alarm = if_there(read_integer, self._folder / "in0_lcrit_alarm")
-                if alarm not in (None, 0, 1):
-                    raise ValueError(f"in0_lcrit_alarm: absurd: {alarm}")
-                return None if alarm is None else UndervoltageReading(is_low=bool(alarm))
+                # The supply was too low within the last two seconds (kernel: drivers/hwmon/raspberrypi-hwmon.c).
+                is_low = bool(read_within(self.folder / "in0_lcrit_alarm", 0, 1))
+                return Throttle(undervoltage_now=is_low, causes=(ThrottleCause.UNDERVOLTAGE,) * is_low)
             case "soctherm_oc":
                 return self._over_current()
             case "ina3221":
                 return self._ina3221()
-            case str(chip) if _INA2XX.fullmatch(chip):
-                return PowerReading(plausible_watts(self._ina2xx_watts()), Scope.BOARD, chip)
-        if self._fans:
-            return FanReading(rpm=max(read_within(fan, 0, _MAX_FAN_RPM) for fan in self._fans))
-        return None
+        return self._ina2xx() if _INA2XX.fullmatch(self.type) else None
 
-    def _number(self, name: str) -> int | None:
-        return if_there(read_integer, self._folder / name)
-
-    def _ina2xx_watts(self) -> float:
+    def _ina2xx(self) -> Power:
         """The chip's own product where it has one, because it knows its shunt. Channel 0 is the shunt's voltage."""
-        power_uw = self._number("power1_input")
-        if power_uw is not None:
-            return power_uw / 1e6
-        return self._millivolts(1) * read_integer(self._folder / "curr1_input") / 1e6
+        power_uw = integer_if_there(self.folder / "power1_input")
+        watts = self._channel_watts(1) if power_uw is None else power_uw / 1e6
+        return measured(watts, Scope.BOARD, self.type)
 
-    def _millivolts(self, channel: int) -> int:
-        """The voltage of a bus, never below 0: with a negative current it would look like real power."""
-        return read_within(self._folder / f"in{channel}_input", 0, _MAX_MV)
-
-    def _ina3221(self) -> PowerReading | None:
-        """Bus voltage times current of the module's input, or of all channels in use: the chip has no power file."""
-        labels = {channel: if_there(read_text, self._folder / f"in{channel}_label") for channel in _INA3221_CHANNELS}
-        if any(labels.values()) and not all(labels.values()):
-            raise ValueError(f"labels of some channels only: {labels}")  # one of the others may be the module's input
-        used = {
-            channel: label
-            for channel, label in labels.items()
-            if not re.search(r"\bNC\b", label or "") and self._number(f"in{channel}_enable") != 0
-        }
-        for channel, label in used.items():
+    def _ina3221(self) -> Power | None:
+        """The module's input, or all channels in use: the chip has no power file."""
+        watts: list[float] = []
+        for channel in _INA3221_CHANNELS:
+            try:
+                label = read_text(self.folder / f"in{channel}_label")
+            except FileNotFoundError:
+                label = ""
             if label in _MODULE_INPUTS:
-                return PowerReading(self._channel_watts(channel), Scope.MODULE, f"ina3221 {label}")
-        watts = [self._channel_watts(channel) for channel in used]
-        return PowerReading(sum(watts), Scope.RAILS, "ina3221") if watts else None
+                return measured(self._channel_watts(channel), Scope.MODULE, f"ina3221 {label}")
+            # Not connected, or switched off.
+            if not re.search(r"\bNC\b", label) and integer_if_there(self.folder / f"in{channel}_enable") != 0:
+                watts.append(self._channel_watts(channel))
+        return measured(sum(watts), Scope.RAILS, "ina3221") if watts else None
 
     def _channel_watts(self, channel: int) -> float:
-        current_ma = read_integer(self._folder / f"curr{channel}_input")
-        return plausible_watts(self._millivolts(channel) * current_ma / 1e6)
+        """Bus voltage, never below 0, times current: two negative factors would look like real power."""
+        millivolts = read_within(self.folder / f"in{channel}_input", 0, _MAX_MV)
+        return millivolts * read_integer(self.folder / f"curr{channel}_input") / 1e6
 
-    def _over_current(self) -> OverCurrentReading | None:
+    def _over_current(self) -> Throttle:
         """Counts of the alarms that throttle, numbered as on a Jetson Orin (NVIDIA: Platform Power and Performance)."""
-        alarms = (1, 2, 3)
-        counts = [self._number(f"oc{alarm}_event_cnt") for alarm in alarms]
-        if all(count is None for count in counts):
-            return None
-        if any(count is None or count < 0 for count in counts):
-            raise ValueError(f"oc*_event_cnt: absurd: {counts}")
         undervoltage, average, instantaneous = (
-            count or 0 if self._number(f"oc{alarm}_throt_en") != 0 else 0
-            for alarm, count in zip(alarms, counts, strict=True)
+            read_integer(self.folder / f"oc{alarm}_event_cnt")
+            * (integer_if_there(self.folder / f"oc{alarm}_throt_en") != 0)
+            for alarm in (1, 2, 3)
         )
-        return OverCurrentReading(undervoltage=undervoltage, over_current=average + instantaneous)
+        before, self._events = self._events, (undervoltage, average + instantaneous)
+        is_low = is_over = None
+        if before is not None:
+            is_low, is_over = (now > then for now, then in zip(self._events, before, strict=True))
+        causes = {ThrottleCause.UNDERVOLTAGE: is_low, ThrottleCause.OVER_CURRENT: is_over}
+        return Throttle(
+            now=None if is_low is None else is_low or is_over,
+            since_boot=sum(self._events) > 0,
+            causes=tuple(cause for cause, is_there in causes.items() if is_there),
+            undervoltage_now=is_low,
+            undervoltage_since_boot=undervoltage > 0,
+        )

@@ -1,4 +1,4 @@
-"""Memory, swap, whether the kernel can limit a service's memory, and the disk with the models."""
+"""Memory, swap, and the disk with the models."""
 
 from __future__ import annotations
 
@@ -7,26 +7,15 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.board.files import if_there, read_text
+from edge_agent.board.files import read_text
+from edge_agent.board.reading import Memory
 
 _MB = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryReading:
-    total_mb: float
-    available_mb: float | None
-    swap_used_mb: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class DiskReading:
     free_mb: float
-
-
-@dataclass(frozen=True, slots=True)
-class CgroupReading:
-    has_memory_controller: bool
 
 
 class MemoryInfo:
@@ -35,19 +24,15 @@ class MemoryInfo:
     def __init__(self, root: Path) -> None:
         self._path = root / "proc/meminfo"
 
-    def read(self) -> MemoryReading:
+    def read(self) -> Memory:
         kib = {name: int(size) for name, size in re.findall(r"(?m)^(\w+): +([0-9]{1,12}) kB$", read_text(self._path))}
-        total, available = kib.get("MemTotal"), kib.get("MemAvailable")
-        if not total:
+        if not kib.get("MemTotal"):
             raise ValueError("no MemTotal")
-        if available is not None and available > total:
-            raise ValueError(f"absurd: {available} kB of {total} kB available")
-        swap_total, swap_free = kib.get("SwapTotal"), kib.get("SwapFree")
-        is_swap_known = swap_total is not None and swap_free is not None and swap_free <= swap_total
-        return MemoryReading(
-            total_mb=_mb(total),
-            available_mb=None if available is None else _mb(available),
-            swap_used_mb=_mb(swap_total - swap_free) if is_swap_known else None,  # type: ignore[operator]
+        has_swap = "SwapTotal" in kib and "SwapFree" in kib
+        return Memory(
+            total_mb=_mb(kib["MemTotal"]),
+            available_mb=_mb(kib["MemAvailable"]) if "MemAvailable" in kib else None,
+            swap_used_mb=_mb(kib["SwapTotal"] - kib["SwapFree"]) if has_swap else None,
         )
 
 
@@ -64,32 +49,21 @@ class Disk:
         return DiskReading(free_mb=round(shutil.disk_usage(there).free / _MB, 1))
 
 
-class Cgroup:
-    """The memory controller, read once. Where it is off, as on Raspberry Pi OS, MemoryMax= of systemd does nothing."""
+def has_memory_controller(root: Path) -> bool | None:
+    """Whether the kernel can limit a service's memory; None = it does not say.
 
-    key = name = "cgroup"
-
-    def __init__(self, root: Path) -> None:
-        self._unified = root / "sys/fs/cgroup/cgroup.controllers"
-        self._controllers = root / "proc/cgroups"
-        self._found: CgroupReading | None = None
-
-    def read(self) -> CgroupReading | None:
-        if self._found is None:
-            self._found = self._read()
-        return self._found
-
-    def _read(self) -> CgroupReading | None:
-        listed = if_there(read_text, self._unified)
-        if listed is not None:
-            names = listed.split()
+    Where it cannot, as on Raspberry Pi OS, MemoryMax= of systemd does nothing.
+    """
+    unified, table = root / "sys/fs/cgroup/cgroup.controllers", root / "proc/cgroups"
+    try:
+        if unified.exists():
             # A container without any controller says nothing about the kernel.
-            return CgroupReading("memory" in names) if names else None
-        table = if_there(read_text, self._controllers)
-        if not table:
-            return None
+            names = read_text(unified).split()
+            return "memory" in names if names else None
         # subsys_name hierarchy num_cgroups enabled
-        return CgroupReading(re.search(r"(?m)^memory\s+\d+\s+\d+\s+1$", table) is not None)
+        return re.search(r"(?m)^memory\s+\d+\s+\d+\s+1$", read_text(table)) is not None
+    except OSError:
+        return None
 
 
 def _mb(kib: int) -> float:

@@ -33,7 +33,6 @@ class Thermal:
     soc_c: float | None = None
     limit_c: float | None = None
     zones: Mapping[str, float] = field(default_factory=dict)
-    fan_rpm: float | None = None
 
     @property
     def headroom_c(self) -> float | None:
@@ -44,7 +43,7 @@ class Thermal:
 class Throttle:
     """since_boot: by the firmware where it counts, else since this program started.
 
-    causes: of what is so now; undervoltage also before anything is slowed down for it. sources: what reports it.
+    causes: of what is so now; undervoltage also before anything is slowed down for it.
     """
 
     now: bool | None = None
@@ -52,7 +51,6 @@ class Throttle:
     causes: tuple[ThrottleCause, ...] = ()
     undervoltage_now: bool | None = None
     undervoltage_since_boot: bool | None = None
-    sources: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +72,11 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """MB = 10⁶ bytes. has_cgroup_controller: whether the kernel can limit a service's memory."""
+    """MB = 10⁶ bytes."""
 
     total_mb: float | None = None
     available_mb: float | None = None
     swap_used_mb: float | None = None
-    has_cgroup_controller: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

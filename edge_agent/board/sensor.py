@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
-from edge_agent.board.files import is_offline, reason
+from edge_agent.board.files import is_offline, read_name, reason
 
 
 class Sensor(Protocol):
@@ -19,6 +20,38 @@ class Sensor(Protocol):
 
     def read(self) -> object | None:
         """A reading; None where there is none yet, or never. May block. Raises OSError or ValueError."""
+
+
+class Device:
+    """A sensor with a folder in /sys/class, identified at its first reading: numbers change from boot to boot.
+
+    After a fault the board makes a new object of it, because its number may belong to another device then.
+    """
+
+    type_file = "type"
+
+    def __init__(self, folder: Path) -> None:
+        self.key = folder.name
+        self.folder = folder
+        # What the kernel calls it; empty until the first reading.
+        self.type = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.type} ({self.key})" if self.type else self.key
+
+    def read(self) -> object | None:
+        if not self.type:
+            self.type = read_name(self.folder / self.type_file)
+            self.identify()
+        return self.measure()
+
+    def identify(self) -> None:
+        """Reads what does not change."""
+
+    def measure(self) -> object | None:
+        """See Sensor.read."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,6 @@ def health_document(facts: HealthFacts) -> dict[str, Any]:
             "limit_c": thermal.limit_c,
             "headroom_c": _rounded(thermal.headroom_c, 1),
             "zones": thermal.zones,
-            "fan_rpm": thermal.fan_rpm,
             "throttled_now": throttle.now,
             "throttled_since_boot": throttle.since_boot,
             "causes": list(throttle.causes),
@@ -138,7 +137,6 @@ def health_document(facts: HealthFacts) -> dict[str, Any]:
             "agent_rss_mb": facts.agent_rss_mb,
             "worker_rss_mb": worker.resident_mb,
             "swap_used_mb": memory.swap_used_mb,
-            "cgroup_controller": memory.has_cgroup_controller,
         },
         "disk": {"free_mb": reading.disk_free_mb},
         "worker": {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edge_agent import __version__
 from edge_agent.board.board import Board
-from edge_agent.board.identity import machine
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
 from edge_agent.requests.tasks import Task
@@ -25,7 +25,7 @@ def info_document(
         "ts": timestamp(),
         "site": config.device.site,
         "device": config.device.id,
-        "board": {"model": board.model(), "machine": machine()},
+        "board": {"model": board.model(), "machine": platform.machine()},
         "cpu_features": board.cpu_features(),
         "tasks": {name: task.describe() for name, task in tasks.items()},
         "models": [{**worker.model.describe(), "previous": previous.name if previous else None}],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import platform
 import random
 import time
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 from edge_agent.board.board import Board
 from edge_agent.board.energy import EnergyMeter
 from edge_agent.board.governor import Governor
-from edge_agent.board.identity import machine
 from edge_agent.board.monitor import Monitor
 from edge_agent.board.process import resident_mb
 from edge_agent.board.systemd_notify import notify
@@ -139,7 +139,7 @@ class StatusPublisher:
         worker, previous = self._supervisor.snapshot(now), self._model_switch.previous
         info = info_document(self._config, self._tasks, self._board, worker, previous)
         publish(json_publication(self._config.topics.info, info, retain=True))
-        device = discovery(self._config, self._board.model() or machine())
+        device = discovery(self._config, self._board.model() or platform.machine())
         if device and (device.payload or clear_others):
             publish(device)
         self.publish_health()

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent import __version__
-from edge_agent.board.board import Board
-from edge_agent.board.identity import cores, machine
+from edge_agent.board.board import Board, cores
 from edge_agent.board.monitor import read_once
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
@@ -157,7 +156,7 @@ def _versions(board: Board) -> Files:
             "python": sys.version,
             "packages": {one.name: one.version for one in distributions()},
             "system": platform.platform(),
-            "machine": machine(),
+            "machine": platform.machine(),
             "board": board.model(),
             "cores": cores(),
             "cpu_features": board.cpu_features(),

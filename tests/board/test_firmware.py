@@ -12,10 +12,9 @@ import pytest
 
 from edge_agent.board import firmware
 from edge_agent.board.board import Board
-from edge_agent.board.firmware import PowerRails, ThrottleBits, ask_firmware, rails_power
-from edge_agent.board.power import PowerReading
-from edge_agent.board.reading import Scope
-from edge_agent.board.throttle import FirmwareBits
+from edge_agent.board.firmware import PowerRails, ThrottleBits, rails_power, throttle_of
+from edge_agent.board.reading import Scope, ThrottleCause
+from tests.helpers.boards.trees import load
 
 # As a Raspberry Pi 5 prints it; without its trailing lines the sums stay.
 PMIC = """\
@@ -75,7 +74,7 @@ def pi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Firmware:
 
 
 def test_throttle_bits_come_from_the_firmware(pi: Firmware) -> None:
-    assert ThrottleBits(Path("/"), pi.device).read() == FirmwareBits(0x50000)
+    assert ThrottleBits(Path("/"), pi.device).read() == throttle_of(0x50000)
 
 
 def test_a_firmware_that_does_not_answer_is_an_error(pi: Firmware) -> None:
@@ -88,7 +87,6 @@ def test_a_firmware_that_does_not_answer_is_an_error(pi: Firmware) -> None:
 
 
 def test_a_kernel_without_the_device_has_no_bits_and_no_rails(tmp_path: Path) -> None:
-    assert ask_firmware(tmp_path / "vcio", 0x0003_0046, bytes(4)) is None
     assert ThrottleBits(Path("/"), tmp_path / "vcio").read() is None
     assert PowerRails(tmp_path / "vcio").read() is None
 
@@ -97,50 +95,54 @@ def test_power_is_volts_times_amperes_of_the_rails_that_have_both(pi: Firmware) 
     reading = PowerRails(pi.device).read()
     assert reading is not None
     assert reading.watts == pytest.approx(PMIC_WATTS)
-    assert reading == PowerReading(reading.watts, Scope.RAILS, "pmic")
-
-
-def test_a_firmware_that_does_not_know_the_command_is_not_asked_again(pi: Firmware) -> None:
-    one = PowerRails(pi.device)
-    pi.text = 'error=1 error_msg="Command not registered"'
-    assert one.read() is None
-    pi.text = PMIC
-    assert one.read() is None
-
-
-def test_an_answer_without_rails_after_one_with_them_is_an_error(pi: Firmware) -> None:
-    one = PowerRails(pi.device)
-    one.read()
-    pi.text = ""
-    with pytest.raises(ValueError, match="no rails"):
-        one.read()
-    pi.text = PMIC
-    assert one.read() is not None
-
-
-@pytest.mark.parametrize("text", ["", "A_A current(0)=1.0A\n", "A_A current(0)=nanA\nA_V volt(1)=1.0V\n"])
-def test_without_a_pair_there_is_no_power(text: str) -> None:
-    assert rails_power(text) is None
-
-
-def test_absurd_rails_are_an_error() -> None:
-    with pytest.raises(ValueError, match="absurd"):
-        rails_power("A_A current(0)=1000.0A\nA_V volt(1)=5.0V\n")
+    assert (reading.scope, reading.source) == (Scope.RAILS, "pmic")
 
 
 @pytest.mark.parametrize(
-    ("path", "text", "bits"),
+    "text",
     [
-        ("get_throttled", "throttled=0x50005\n", 0x50005),
-        ("get_throttled", "0x4", 0x4),
-        ("sys/devices/platform/soc/soc:firmware/get_throttled", "50005\n", 0x50005),
-        ("sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled", "0", 0),
+        'error=1 error_msg="Command not registered"',
+        "A_A current(0)=1.0A\n",
+        "A_A current(0)=nanA\nA_V volt(1)=1.0V\n",
+        "A_A current(0)=1000.0A\nA_V volt(1)=5.0V\n",
     ],
 )
-def test_in_a_recorded_tree_the_bits_are_in_a_file(tmp_path: Path, path: str, text: str, bits: int) -> None:
-    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / path).write_text(text)
-    assert ThrottleBits(tmp_path, None).read() == FirmwareBits(bits)
+def test_missing_and_absurd_rails_are_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"absurd|no rails"):
+        rails_power(text)
+
+
+UNDERVOLTAGE, THERMAL, CAP = ThrottleCause.UNDERVOLTAGE, ThrottleCause.THERMAL, ThrottleCause.CAP
+
+
+@pytest.mark.parametrize(
+    ("bits", "now", "since_boot", "causes"),
+    [
+        (0x0, False, False, ()),
+        (0x1, False, False, (UNDERVOLTAGE,)),
+        (0x2, True, False, (CAP,)),
+        (0x4, True, False, (THERMAL,)),
+        (0x8, True, False, (THERMAL,)),
+        (0x5, True, False, (UNDERVOLTAGE,)),
+        (0xD, True, False, (UNDERVOLTAGE, THERMAL)),
+        (0xE000E, True, True, (THERMAL, CAP)),
+        (0x10000, False, False, ()),
+        (0x20000, False, True, ()),
+        (0x40000, False, True, ()),
+        (0x80000, False, True, ()),
+    ],
+)
+def test_bits_of_the_firmware(bits: int, *, now: bool, since_boot: bool, causes: tuple[ThrottleCause, ...]) -> None:
+    throttle = throttle_of(bits)
+    assert (throttle.now, throttle.since_boot, throttle.causes) == (now, since_boot, causes)
+    assert throttle.undervoltage_now is bool(bits & 0x1)
+    assert throttle.undervoltage_since_boot is bool(bits & 0x10000)
+
+
+@pytest.mark.parametrize(("text", "bits"), [("throttled=0x50005\n", 0x50005), ("0x4", 0x4), ("50005\n", 0x50005)])
+def test_in_a_recorded_tree_the_bits_are_in_a_file(tmp_path: Path, text: str, bits: int) -> None:
+    (tmp_path / "get_throttled").write_text(text)
+    assert ThrottleBits(tmp_path, None).read() == throttle_of(bits)
 
 
 @pytest.mark.parametrize("text", ["", "throttled=", "0xfffffffff", "many", "-1", "error=1"])
@@ -151,9 +153,7 @@ def test_other_text_is_an_error(tmp_path: Path, text: str) -> None:
 
 
 def test_in_another_root_no_device_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tree = tmp_path / "proc/device-tree"
-    tree.mkdir(parents=True)
-    (tree / "model").write_text("Raspberry Pi 5 Model B Rev 1.0\0")
+    load("pi5").write(tmp_path)
     opened: list[str] = []
 
     def spy(module: ModuleType) -> None:

@@ -139,7 +139,6 @@ def test_several_sensors_may_hang(
     one = supervise(tree)
     reading = one.reading(lambda reading: reading.errors.keys() == {HANGING, "hwmon8", "thermal_zone1"})
     assert reading.memory == EXPECTED["rk3588-mainline"].memory
-    assert reading.throttle.now is False
     wait_until(lambda: len(threads()) == 4)
     one.monitor.stop()
     for name in fifos:

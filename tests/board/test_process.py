@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from edge_agent.board.process import process_memory
+from edge_agent.board.process import process_memory, resident_mb
 
 
 def test_memory_is_reported_as_held_and_as_asked_for() -> None:
@@ -37,3 +37,5 @@ def test_a_process_that_is_gone_has_no_memory() -> None:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert process_memory(process.pid) is None
     assert process_memory(process.pid) is None
+    assert resident_mb(process.pid) is None
+    assert resident_mb()

@@ -36,7 +36,7 @@ FIELDS: dict[str, set[str]] = {
         *("prefix_hits_total", "prefix_misses_total"),
     },
     "thermal": {
-        *("soc_c", "limit_c", "headroom_c", "zones", "throttled_now", "throttled_since_boot", "causes", "fan_rpm"),
+        *("soc_c", "limit_c", "headroom_c", "zones", "throttled_now", "throttled_since_boot", "causes"),
     },
     "power": {
         *("watts", "scope", "source", "undervoltage_now", "undervoltage_since_boot", "joules_total"),
@@ -49,7 +49,6 @@ FIELDS: dict[str, set[str]] = {
         "agent_rss_mb",
         "worker_rss_mb",
         "swap_used_mb",
-        "cgroup_controller",
     },
     "disk": {"free_mb"},
     "worker": {"pid", "restarts", "last_end", "model", "cpu_variant", "repacked_mb"},
@@ -91,7 +90,7 @@ def test_headroom_is_what_is_left_to_the_limit() -> None:
 
 def test_every_reading_of_the_board_is_published() -> None:
     reading = BoardReading(
-        thermal=Thermal(soc_c=84.4, limit_c=80.0, zones={"cpu-thermal": 84.4}, fan_rpm=0),
+        thermal=Thermal(soc_c=84.4, limit_c=80.0, zones={"cpu-thermal": 84.4}),
         throttle=Throttle(
             now=True,
             since_boot=True,
@@ -101,7 +100,7 @@ def test_every_reading_of_the_board_is_published() -> None:
         ),
         power=Power(watts=4.511, scope=Scope.RAILS, source="pmic"),
         cpu=Cpu(load1=3.9, percent=99.5, freq_mhz=1500.0, freq_max_mhz=2400.0),
-        memory=Memory(total_mb=8454.0, available_mb=6246.8, swap_used_mb=0.0, has_cgroup_controller=False),
+        memory=Memory(total_mb=8454.0, available_mb=6246.8, swap_used_mb=0.0),
         disk_free_mb=12345.6,
     )
     worker = worker_facts(resident_mb=700.0)
@@ -112,7 +111,6 @@ def test_every_reading_of_the_board_is_published() -> None:
             "limit_c": 80.0,
             "headroom_c": -4.4,
             "zones": {"cpu-thermal": 84.4},
-            "fan_rpm": 0,
             "throttled_now": True,
             "throttled_since_boot": True,
             "causes": ["undervoltage", "thermal"],
@@ -133,7 +131,6 @@ def test_every_reading_of_the_board_is_published() -> None:
             "agent_rss_mb": 30.0,
             "worker_rss_mb": 700.0,
             "swap_used_mb": 0.0,
-            "cgroup_controller": False,
         },
         "disk": {"free_mb": 12345.6},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import tempfile
 from dataclasses import asdict
@@ -11,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent import __version__
-from edge_agent.board.board import Board
-from edge_agent.board.identity import cores, machine
+from edge_agent.board.board import Board, cores
 from edge_agent.board.monitor import read_once
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import ECHO_MODEL, EngineConfig, ModelConfig
@@ -108,8 +108,8 @@ def _measure(
         "ts": timestamp(),
         "quick": is_quick,
         "board": {
-            "name": board.model() or machine(),
-            "machine": machine(),
+            "name": board.model() or platform.machine(),
+            "machine": platform.machine(),
             "cores": cores(),
             "cpu_variant": ready.cpu_variant,
             "load1": before.cpu.load1,

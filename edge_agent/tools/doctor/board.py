@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_agent.board.board import Board
-from edge_agent.board.identity import cores, machine
+from edge_agent.board.board import Board, cores
+from edge_agent.board.memory import has_memory_controller
 from edge_agent.board.reading import BoardReading, ThrottleCause
 from edge_agent.core.clock import timestamp
 from edge_agent.tools.doctor.check import Check, good, skipped, warning
@@ -33,25 +34,24 @@ _DENIED = {os.strerror(errno.EACCES), os.strerror(errno.EPERM)}
 def identity(board: Board) -> Check:
     features = [name for name in KERNEL_FEATURES if name in board.cpu_features()]
     kernels = ", ".join(features) or "no feature that fast kernels use"
-    return good("board", f"{board.model() or machine()}, cores: {cores()}, {kernels}")
+    return good("board", f"{board.model() or platform.machine()}, cores: {cores()}, {kernels}")
 
 
 def sensors(reading: BoardReading) -> Check:
     """The readings that there are. A sensor that is only switched off is listed without a warning."""
     thermal, power = reading.thermal, reading.power
+    is_blind = reading.throttle.now is None
     limit = "no known limit" if thermal.limit_c is None else f"a limit of {thermal.limit_c:g} °C"
     found = [
         "no temperature" if thermal.soc_c is None else f"SoC {thermal.soc_c:.1f} °C with {limit}",
-        f"throttling reported by {', '.join(reading.throttle.sources) or 'no source'}",
+        "nothing reports throttling" if is_blind else "throttled" if reading.throttle.now else "not throttled",
         "power not measured" if power.watts is None else f"{power.watts:.1f} W ({power.scope}) by {power.source}",
-        "no fan speed" if thermal.fan_rpm is None else f"fan {thermal.fan_rpm:.0f} rpm",
     ]
     if reading.errors:
         found.append(f"not read: {', '.join(f'{name} ({why})' for name, why in reading.errors.items())}")
     if advice := list(_sensor_advice(reading)):
         return warning("sensors", "; ".join(found), "; ".join(advice))
-    is_blind = thermal.soc_c is None and not reading.throttle.sources
-    return (skipped if is_blind else good)("sensors", "; ".join(found))
+    return (skipped if thermal.soc_c is None and is_blind else good)("sensors", "; ".join(found))
 
 
 def _sensor_advice(reading: BoardReading) -> Iterator[str]:
@@ -68,11 +68,12 @@ def _sensor_advice(reading: BoardReading) -> Iterator[str]:
         yield "the supply voltage was too low since the last boot: use a stronger supply and a shorter cable"
 
 
-def memory_limit(reading: BoardReading) -> Check:
-    """Whether systemd can limit the agent's memory."""
-    if reading.memory.has_cgroup_controller is None:
+def memory_limit(root: Path) -> Check:
+    """Whether systemd can limit the agent's memory. root: where /sys and /proc lie."""
+    has_controller = has_memory_controller(root)
+    if has_controller is None:
         return skipped("memory limit", "the kernel does not say")
-    if reading.memory.has_cgroup_controller:
+    if has_controller:
         return good("memory limit", "systemd can set one")
     return warning(
         "memory limit",

@@ -61,7 +61,7 @@ def checks(config_path: Path, *, is_broker_only: bool = False, not_loading: str 
     reading = read_once(board)
     yield system.identity(board)
     yield system.sensors(reading)
-    yield system.memory_limit(reading)
+    yield system.memory_limit(root)
     yield system.cpu_clock(root)
     yield system.swap(root)
     yield system.clock(system.is_clock_synchronized() if root == Path("/") else None)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Sequence
 
 from edge_agent.board.board import Board
-from edge_agent.board.identity import machine
 from edge_agent.board.process import resident_mb
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError
@@ -110,8 +110,9 @@ def kernels(cpu_features: Sequence[str], cpu_variant: str) -> Check:
     return failed(
         "kernels",
         f"the cores have {', '.join(unused)}, but llama.cpp runs kernels without: {cpu_variant}",
-        f"install a llama-cpp-python with all kernel variants, from `make wheelhouse ARCH={machine()}`, or build it on "
-        "this board with `pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python`",
+        "install a llama-cpp-python with all kernel variants, from `make wheelhouse "
+        f"ARCH={platform.machine()}`, or build it on this board with `pip install --force-reinstall --no-binary "
+        "llama-cpp-python llama-cpp-python`",
     )
 
 

@@ -1,0 +1,328 @@
+"""What each kind of sensor makes of its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.board.files import OfflineError
+from edge_agent.board.hwmon import HwmonChip
+from edge_agent.board.memory import MemoryInfo, has_memory_controller
+from edge_agent.board.power import Rapl, choose_power
+from edge_agent.board.reading import Memory, Power, Scope, Throttle, ThrottleCause
+from edge_agent.board.thermal import CoolingDevice, Limit, Zone, ZoneReading, soc_temperature
+from edge_agent.board.throttle import ThrottleMemory
+
+THERMAL = (ThrottleCause.THERMAL,)
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content + "\n")
+    return folder
+
+
+def channels(**files: str) -> dict[str, str]:
+    """An ina3221 with three channels of 5 V and 1, 2 and 3 A; the fourth is their sum."""
+    whole = {"name": "ina3221", "curr4_input": "6000", "in7_label": "sum of shunt voltages"}
+    for channel in (1, 2, 3):
+        whole |= {f"in{channel}_input": "5000", f"curr{channel}_input": f"{channel}000", f"in{channel}_enable": "1"}
+    return whole | files
+
+
+def labelled(*labels: str) -> dict[str, str]:
+    return channels(**{f"in{channel}_label": label for channel, label in enumerate(labels, 1)})
+
+
+def power(watts: float, scope: Scope, source: str) -> Power:
+    return Power(watts=watts, scope=scope, source=source)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"name": "cpu_thermal", "temp1_input": "61150"}, None),
+        # The chip's own product counts, because it knows its shunt.
+        (
+            {"name": "ina226", "in1_input": "5000", "curr1_input": "1000", "power1_input": "4750000"},
+            power(4.75, Scope.BOARD, "ina226"),
+        ),
+        (
+            {"name": "ina219", "in0_input": "3", "in1_input": "5000", "curr1_input": "1200"},
+            power(6.0, Scope.BOARD, "ina219"),
+        ),
+        (channels(), power(30.0, Scope.RAILS, "ina3221")),
+        (labelled("VDD_CPU", "VDD_IN", "VDD_SOC"), power(10.0, Scope.MODULE, "ina3221 VDD_IN")),
+        (labelled("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"), power(30.0, Scope.RAILS, "ina3221")),
+        (labelled("NC", "VDDQ_VDD2_1V8AO", "NC"), power(10.0, Scope.RAILS, "ina3221")),
+        (channels(in3_enable="0", in3_input="", curr3_input=""), power(15.0, Scope.RAILS, "ina3221")),
+        # The module's input does not depend on the rails that it feeds.
+        (labelled("POM_5V_IN", "A", "B") | {"curr2_input": "-8"}, power(5.0, Scope.MODULE, "ina3221 POM_5V_IN")),
+        ({"name": "rpi_volt", "in0_lcrit_alarm": "0"}, Throttle(undervoltage_now=False)),
+        (
+            {"name": "rpi_volt", "in0_lcrit_alarm": "1"},
+            Throttle(undervoltage_now=True, causes=(ThrottleCause.UNDERVOLTAGE,)),
+        ),
+    ],
+)  # fmt: skip
+def test_a_chip_is_known_by_its_name(files: dict[str, str], expected: object, tmp_path: Path) -> None:
+    assert HwmonChip(write(tmp_path, files)).read() == expected
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"name": ""},
+        *({"name": "ina226", "power1_input": value} for value in ("-5000000", "2000000000", "", "garbage")),
+        # Two negative factors would look like real power.
+        {"name": "ina219", "in1_input": "-5000", "curr1_input": "-1200"},
+        channels(in1_input="-5000", curr1_input="-1"),
+        channels(curr2_input=""),
+        {"name": "ina3221", "in1_input": "5000"},
+        {"name": "rpi_volt", "in0_lcrit_alarm": "2"},
+        {"name": "soctherm_oc", "oc1_event_cnt": "0"},
+    ],
+)
+def test_an_absurd_or_missing_value_of_a_chip_is_an_error(files: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises((ValueError, OSError), match=r"absurd|empty|not a number|No such file"):
+        HwmonChip(write(tmp_path, files)).read()
+
+
+def test_over_current_events_count_while_a_counter_rises(tmp_path: Path) -> None:
+    chip = HwmonChip(write(tmp_path, {"name": "soctherm_oc", **{f"oc{n}_throt_en": "1" for n in (1, 2, 3)}}))
+
+    def read(*counts: int) -> Throttle:
+        write(tmp_path, {f"oc{number}_event_cnt": str(count) for number, count in enumerate(counts, 1)})
+        reading = chip.read()
+        assert isinstance(reading, Throttle)
+        return reading
+
+    assert read(0, 30, 7) == Throttle(since_boot=True, undervoltage_since_boot=False)
+    quiet = Throttle(now=False, since_boot=True, undervoltage_now=False, undervoltage_since_boot=False)
+    assert read(0, 30, 7) == quiet
+    assert read(0, 33, 7).causes == (ThrottleCause.OVER_CURRENT,)
+    low = read(1, 33, 7)
+    assert (low.now, low.causes, low.undervoltage_now) == (True, (ThrottleCause.UNDERVOLTAGE,), True)
+    # An alarm that does not throttle is not counted.
+    write(tmp_path, {"oc1_throt_en": "0", "oc2_throt_en": "0", "oc3_throt_en": "0"})
+    assert read(1, 33, 7).since_boot is False
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("domain", "before_uj", "after_uj", "expected"),
+    [
+        ("package-0", 10_000_000, 40_000_000, power(15.0, Scope.SOC, "rapl")),
+        ("package-0", 262_143_328_850 - 4_000_000, 14_000_000, power(9.0, Scope.SOC, "rapl")),  # the counter wraps
+        ("psys", 0, 6_000_000, power(3.0, Scope.BOARD, "rapl")),
+        ("core", 0, 6_000_000, None),
+    ],
+)
+def test_watts_are_the_energy_between_two_readings(
+    domain: str, before_uj: int, after_uj: int, expected: Power | None, tmp_path: Path
+) -> None:
+    clock = Clock()
+    files = {"name": domain, "energy_uj": str(before_uj), "max_energy_range_uj": "262143328850"}
+    one = Rapl(write(tmp_path, files), clock)
+    assert one.read() is None
+    clock.now = 102.0
+    write(tmp_path, {"energy_uj": str(after_uj)})
+    assert one.read() == expected
+
+
+BOARD, MODULE = power(9.0, Scope.BOARD, "ina226"), power(7.0, Scope.MODULE, "ina3221 VDD_IN")
+RAILS, SOC = power(4.0, Scope.RAILS, "ina3221"), power(2.0, Scope.SOC, "rapl")
+
+
+@pytest.mark.parametrize(
+    ("readings", "expected"),
+    [
+        ([], Power()),
+        ([SOC, BOARD, MODULE], BOARD),
+        ([SOC, MODULE], MODULE),
+        ([SOC, SOC], power(4.0, Scope.SOC, "rapl")),
+        ([RAILS, RAILS], power(8.0, Scope.RAILS, "ina3221")),
+        # Several meters may measure in series.
+        ([BOARD, BOARD], power(18.0, Scope.RAILS, "ina226")),
+    ],
+)
+def test_the_widest_measurement_counts(readings: list[Power], expected: Power) -> None:
+    assert choose_power(readings) == expected
+
+
+def trips(*points: tuple[str, int], **more: str) -> dict[str, str]:
+    return more | {
+        f"trip_point_{number}_{what}": str(value)
+        for number, point in enumerate(points)
+        for what, value in zip(("type", "temp"), point, strict=True)
+    }
+
+
+POWER_ALLOCATOR = (("passive", 75000), ("passive", 85000), ("critical", 115000))
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        (trips(*POWER_ALLOCATOR, cdev0_trip_point="1"), Limit(85.0, is_mapped=True)),
+        # A higher trip without a map cools nothing.
+        (trips(*POWER_ALLOCATOR, cdev0_trip_point="0"), Limit(75.0, is_mapped=True)),
+        (trips(*POWER_ALLOCATOR), Limit(85.0, is_mapped=False)),
+        # -1: a cooling device that is bound to no trip.
+        (trips(*POWER_ALLOCATOR, cdev0_trip_point="-1"), Limit(85.0, is_mapped=False)),
+        # A fan alone.
+        (trips(("critical", 110000), ("active", 50000), cdev0_trip_point="1"), None),
+        # Trips that are not set, and below any SoC's limit.
+        (trips(("passive", 0), ("passive", -274000), ("passive", 200000)), None),
+        (trips(("passive", 7), ("passive", 39999), ("critical", 95000)), None),
+        (trips(("passive", 7), ("passive", 70000), cdev0_trip_point="1"), Limit(70.0, is_mapped=True)),
+    ],
+)
+def test_the_limit_is_the_highest_passive_trip_that_cools(
+    files: dict[str, str], limit: Limit | None, tmp_path: Path
+) -> None:
+    zone = Zone(write(tmp_path, {"type": "cpu-thermal", "temp": "-5125", **files}))
+    assert zone.read() == ZoneReading("cpu-thermal", -5.125, limit)
+    assert zone.name == f"cpu-thermal ({tmp_path.name})"
+
+
+@pytest.mark.parametrize(
+    ("files", "is_off"),
+    [
+        *(({"temp": temp}, True) for temp in ("0", "-256000", "-40001")),
+        *(({"temp": temp}, False) for temp in ("200000", "150001", "", "garbage", "nan", "5e4", "50000 50000")),
+        ({"type": "\x00" * 9}, False),
+        ({"trip_point_0_type": "passive", "trip_point_0_temp": "broken"}, False),
+    ],
+)
+def test_an_absurd_zone_is_an_error_and_may_be_off(files: dict[str, str], tmp_path: Path, *, is_off: bool) -> None:
+    with pytest.raises(ValueError, match=r"absurd|not a number|empty") as caught:
+        Zone(write(tmp_path, {"type": "cpu-thermal", "temp": "50000", **files})).read()
+    assert isinstance(caught.value, OfflineError) is is_off
+
+
+def zone(zone_type: str, temperature_c: float, limit_c: float | None = None, *, mapped: bool = True) -> ZoneReading:
+    return ZoneReading(zone_type, temperature_c, None if limit_c is None else Limit(limit_c, mapped))
+
+
+@pytest.mark.parametrize(
+    ("zones", "expected"),
+    [
+        ([], (None, None)),
+        ([zone("battery", 30.0), zone("gpu-thermal", 60.0, 85.0)], (None, None)),
+        ([zone("cpu-thermal", 60.0), zone("gpu-thermal", 70.0, 65.0)], (60.0, None)),
+        ([zone("CPU-therm", 60.0)], (60.0, None)),
+        ([zone("cpu_thermal", 60.0, 90.0)], (60.0, 90.0)),
+        ([zone("acpitz", 28.0, 95.0), zone("x86_pkg_temp", 56.0)], (56.0, None)),
+        ([zone("acpitz", 28.0, 95.0)], (28.0, 95.0)),
+        # The kernel acts on the one that is nearest to its own limit, not on the hottest.
+        ([zone("bigcore0-thermal", 80.0, 95.0), zone("littlecore-thermal", 75.0, 85.0)], (75.0, 85.0)),
+        ([zone("package-thermal", 74.0), zone("bigcore0-thermal", 72.0, 85.0)], (72.0, 85.0)),
+        ([zone("cpu-thermal", 63.0), zone("tj-thermal", 61.0)], (63.0, None)),
+        # As measured on an RK3588S: only soc-thermal has maps, and 75 °C of the others cools nothing.
+        ([zone("soc-thermal", 80.0, 95.0), zone("bigcore0-thermal", 82.0, 75.0, mapped=False)], (80.0, 95.0)),
+        ([zone("soc-thermal", 70.0, 95.0, mapped=False), zone("cpu-thermal", 70.0, 75.0, mapped=False)], (70.0, 75.0)),
+    ],
+)
+def test_the_zone_where_the_kernel_acts_first_stands_for_the_soc(
+    zones: list[ZoneReading], expected: tuple[float | None, float | None]
+) -> None:
+    assert soc_temperature(zones, is_raspberry_pi=False) == expected
+    assert soc_temperature(zones[::-1], is_raspberry_pi=False) == expected
+
+
+@pytest.mark.parametrize(("kernels_c", "limit_c"), [(None, 80.0), (75.0, 75.0), (110.0, 80.0)])
+def test_the_firmware_of_a_raspberry_pi_has_its_own_limit(kernels_c: float | None, limit_c: float) -> None:
+    assert soc_temperature([zone("cpu-thermal", 60.0, kernels_c)], is_raspberry_pi=True) == (60.0, limit_c)
+
+
+@pytest.mark.parametrize(
+    ("cooling_type", "is_throttling"),
+    [
+        ("cpufreq-cpu0", True),
+        ("thermal-cpufreq-0", True),
+        ("devfreq-fb000000.gpu", True),
+        ("thermal-devfreq-0", True),
+        ("cpu-throttle-alert", True),
+        ("Processor", True),
+        ("pwm-fan", False),
+        ("hot-surface-alert", False),
+        ("intel_powerclamp", False),
+    ],
+)
+def test_what_slows_the_board_down_is_throttling_and_a_fan_is_not(
+    cooling_type: str, tmp_path: Path, *, is_throttling: bool
+) -> None:
+    device = CoolingDevice(write(tmp_path, {"type": cooling_type, "cur_state": "1"}))
+    assert device.read() == (Throttle(now=True, causes=THERMAL) if is_throttling else None)
+
+
+def test_a_source_that_saw_it_is_enough_and_what_was_seen_is_kept() -> None:
+    memory = ThrottleMemory()
+    cool, hot = Throttle(now=False), Throttle(now=True, causes=THERMAL)
+    low, well = Throttle(undervoltage_now=True), Throttle(undervoltage_now=False)
+    assert memory.update([], is_blind=False) == Throttle()
+    assert memory.update([cool, cool], is_blind=False) == Throttle(now=False, since_boot=False)
+    # No throttling takes the word of every source.
+    assert memory.update([cool], is_blind=True) == Throttle()
+    assert memory.update([cool, hot], is_blind=True) == Throttle(now=True, since_boot=True, causes=THERMAL)
+    assert memory.update([cool], is_blind=True) == Throttle(since_boot=True)
+    assert memory.update([cool, low, well], is_blind=False).undervoltage_now
+    assert memory.update([cool, well], is_blind=False) == Throttle(
+        now=False, since_boot=True, undervoltage_now=False, undervoltage_since_boot=True
+    )
+
+
+MEMINFO = "MemTotal: 1000000 kB\nMemAvailable: 500000 kB\nHugePages_Total:       0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (MEMINFO, Memory(total_mb=1024.0, available_mb=512.0)),
+        ("MemTotal: 1000000 kB\nMemFree: 5 kB\n", Memory(total_mb=1024.0)),  # an old kernel
+        (MEMINFO + "SwapTotal: 0 kB\nSwapFree: 0 kB", Memory(total_mb=1024.0, available_mb=512.0, swap_used_mb=0.0)),
+        (
+            MEMINFO + "SwapTotal: 100000 kB\nSwapFree: 40000 kB",
+            Memory(total_mb=1024.0, available_mb=512.0, swap_used_mb=61.4),
+        ),
+        (MEMINFO + "SwapTotal: 100000 kB", Memory(total_mb=1024.0, available_mb=512.0)),
+        *((text, None) for text in ("", "garbage", "MemTotal: 0 kB", "MemTotal: 9999999999999 kB")),
+    ],
+)
+def test_memory_and_swap_that_are_used(text: str, expected: Memory | None, tmp_path: Path) -> None:
+    one = MemoryInfo(write(tmp_path, {"proc/meminfo": text}))
+    if expected is None:
+        with pytest.raises(ValueError, match="no MemTotal"):
+            one.read()
+    else:
+        assert one.read() == expected
+
+
+TABLE = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t5\t87\t1\nmemory\t0\t87\t{}"
+CONTROLLERS = "sys/fs/cgroup/cgroup.controllers"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({CONTROLLERS: "cpuset cpu io memory pids"}, True),
+        ({CONTROLLERS: "cpuset cpu io pids", "proc/cgroups": TABLE.format(1)}, False),
+        # A container without any controller says nothing about the kernel.
+        ({CONTROLLERS: ""}, None),
+        ({"proc/cgroups": TABLE.format(1)}, True),
+        ({"proc/cgroups": TABLE.format(0)}, False),
+    ],
+)
+def test_whether_the_kernel_can_limit_a_services_memory(files: dict[str, str], expected: Any, tmp_path: Path) -> None:
+    assert has_memory_controller(write(tmp_path, files)) is expected
