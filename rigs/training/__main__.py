@@ -1,4 +1,4 @@
-"""Trains the demonstration model; `--help` of `python -m rigs.training.train` has the arguments. Needs PyTorch."""
+"""Trains the demonstration model; needs PyTorch."""
 
 import importlib.util
 import sys

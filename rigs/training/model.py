@@ -1,28 +1,16 @@
-"""A Qwen2 decoder in PyTorch, parameter names as in Hugging Face checkpoints."""
+"""A Qwen2 decoder in PyTorch, parameter names as in Hugging Face checkpoints; config is that of config.json."""
 
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+Config = dict[str, Any]
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The numbers of config.json that fix the tensors. Every weight matrix has a multiple of 256 columns."""
 
-    vocab_size: int
-    hidden_size: int = 256
-    intermediate_size: int = 512
-    layers: int = 4
-    heads: int = 4
-    kv_heads: int = 2
-    rope_theta: float = 10000.0
-    rms_norm_eps: float = 1e-6
-
-    @property
-    def head_size(self) -> int:
-        return self.hidden_size // self.heads
+def _norm(config: Config) -> nn.RMSNorm:
+    return nn.RMSNorm(config["hidden_size"], config["rms_norm_eps"])
 
 
 def _rotate(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
@@ -32,49 +20,52 @@ def _rotate(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.
 
 
 class Attention(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.shape = shape
-        kv_size = shape.kv_heads * shape.head_size
-        self.q_proj = nn.Linear(shape.hidden_size, shape.hidden_size)
-        self.k_proj = nn.Linear(shape.hidden_size, kv_size)
-        self.v_proj = nn.Linear(shape.hidden_size, kv_size)
-        self.o_proj = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
+        hidden, self.heads, self.kv_heads = (
+            config[name] for name in ("hidden_size", "num_attention_heads", "num_key_value_heads")
+        )
+        self.head_size = hidden // self.heads
+        self.q_proj = nn.Linear(hidden, hidden)
+        self.k_proj = nn.Linear(hidden, self.kv_heads * self.head_size)
+        self.v_proj = nn.Linear(hidden, self.kv_heads * self.head_size)
+        self.o_proj = nn.Linear(hidden, hidden, bias=False)
 
     def forward(self, x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
         batch, tokens, _ = x.shape
-        split = (batch, tokens, -1, self.shape.head_size)
+        split = (batch, tokens, -1, self.head_size)
         query = _rotate(self.q_proj(x).view(split).transpose(1, 2), cosine, sine)
         key = _rotate(self.k_proj(x).view(split).transpose(1, 2), cosine, sine)
         value = self.v_proj(x).view(split).transpose(1, 2)
-        groups = self.shape.heads // self.shape.kv_heads
+        groups = self.heads // self.kv_heads
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
         # Sequences are padded on the right, so the causal mask alone keeps padding out of every real token.
         # Written out, because PyTorch's own attention takes twice the time at this size on a CPU.
-        scores = query @ key.transpose(-1, -2) * self.shape.head_size**-0.5
+        scores = query @ key.transpose(-1, -2) * self.head_size**-0.5
         future = torch.full((tokens, tokens), float("-inf"), dtype=scores.dtype).triu(1)
         mixed = torch.softmax(scores + future, dim=-1).to(value.dtype) @ value
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
 
 
 class FeedForward(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
+        hidden, inner = config["hidden_size"], config["intermediate_size"]
+        self.gate_proj = nn.Linear(hidden, inner, bias=False)
+        self.up_proj = nn.Linear(hidden, inner, bias=False)
+        self.down_proj = nn.Linear(inner, hidden, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Layer(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(shape.hidden_size, shape.rms_norm_eps)
-        self.self_attn = Attention(shape)
-        self.post_attention_layernorm = nn.RMSNorm(shape.hidden_size, shape.rms_norm_eps)
-        self.mlp = FeedForward(shape)
+        self.input_layernorm = _norm(config)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = _norm(config)
+        self.mlp = FeedForward(config)
 
     def forward(self, x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cosine, sine)
@@ -84,22 +75,23 @@ class Layer(nn.Module):
 class Qwen2(nn.Module):
     """Token ids (batch, tokens) to final hidden states; `logits` maps those to the vocabulary by the tied embedding."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.shape = shape
-        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
-        self.norm = nn.RMSNorm(shape.hidden_size, shape.rms_norm_eps)
+        self.config = config
+        self.embed_tokens = nn.Embedding(config["vocab_size"], config["hidden_size"])
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config["num_hidden_layers"]))
+        self.norm = _norm(config)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.ndim == 2:
                 is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(parameter, std=0.04 / (2 * shape.layers) ** 0.5 if is_residual else 0.04)
+                nn.init.normal_(parameter, std=0.04 / (2 * len(self.layers)) ** 0.5 if is_residual else 0.04)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        pairs = torch.arange(0, self.shape.head_size, 2, dtype=torch.float32) / self.shape.head_size
-        angles = torch.outer(torch.arange(ids.shape[1], dtype=torch.float32), self.shape.rope_theta**-pairs)
+        head_size, theta = self.config["hidden_size"] // self.config["num_attention_heads"], self.config["rope_theta"]
+        pairs = torch.arange(0, head_size, 2, dtype=torch.float32) / head_size
+        angles = torch.outer(torch.arange(ids.shape[1], dtype=torch.float32), theta**-pairs)
         angles = torch.cat((angles, angles), dim=-1)
         x = self.embed_tokens(ids)
         cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)

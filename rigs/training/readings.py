@@ -27,7 +27,10 @@ C/D = 7.1 mm/s RMS of ISO 10816-3, group 1 on rigid foundations; the others are 
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+DEMO = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo"
 
 RATED_SPEED_RPM = 2950.0
 RATED_PRESSURE_BAR = 6.0
@@ -127,15 +130,11 @@ def _nudged(reading: Reading, scale: float) -> list[Reading]:
     """Neighbours of a reading: each quantity moved both ways by a little more than its scatter times `scale`."""
     neighbours = []
     for sign in (-scale, scale):
-        vibration = reading.vibration_mm_s * (1 + 0.05 * sign)
-        temperature = reading.temperature_c + 1.5 * sign
-        current = reading.current_a * (1 + 0.025 * sign)
-        pressure = reading.pressure_bar * (1 + 0.025 * sign)
         neighbours += [
-            Reading(vibration, reading.temperature_c, reading.current_a, reading.pressure_bar, reading.speed_rpm),
-            Reading(reading.vibration_mm_s, temperature, reading.current_a, reading.pressure_bar, reading.speed_rpm),
-            Reading(reading.vibration_mm_s, reading.temperature_c, current, reading.pressure_bar, reading.speed_rpm),
-            Reading(reading.vibration_mm_s, reading.temperature_c, reading.current_a, pressure, reading.speed_rpm),
+            replace(reading, vibration_mm_s=reading.vibration_mm_s * (1 + 0.05 * sign)),
+            replace(reading, temperature_c=reading.temperature_c + 1.5 * sign),
+            replace(reading, current_a=reading.current_a * (1 + 0.025 * sign)),
+            replace(reading, pressure_bar=reading.pressure_bar * (1 + 0.025 * sign)),
         ]
     return neighbours
 

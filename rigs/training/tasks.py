@@ -1,46 +1,14 @@
-"""The three tasks of the demonstration model: prompts, the ways a sensor prints a reading, and the right answers."""
+"""What the demonstration model learns of its tasks: how sensors print readings, and the right answers."""
 
 import json
 import random
 from dataclasses import dataclass
 from typing import Any
 
-from rigs.training.readings import FAULTS, SEVERITIES, Case, Reading, draw_case
-
-CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
-)
+from rigs.training.readings import DEMO, FAULTS, SEVERITIES, Case, Reading, draw_case
 
 CLASSIFY, EXTRACT, GENERATE = "machine-triage", "machine-diagnosis", "machine-explanation"
-LONGEST_ACTION = 60
-
-TASKS: dict[str, dict[str, Any]] = {
-    CLASSIFY: {
-        "kind": "classify",
-        "system": "You monitor a pump. Name its condition: normal, imbalance, bearing fault, cavitation, overload, "
-        "overheating, blocked filter or dry running.",
-        "labels": list(FAULTS),
-    },
-    EXTRACT: {
-        "kind": "extract",
-        "system": "You monitor a pump. Diagnose the reading as JSON with fault, severity, action and stop.",
-        "schema": {
-            "type": "object",
-            "properties": {
-                "fault": {"enum": list(FAULTS)},
-                "severity": {"enum": list(SEVERITIES)},
-                "action": {"type": "string", "maxLength": LONGEST_ACTION},
-                "stop": {"type": "boolean"},
-            },
-            "required": ["fault", "severity", "action", "stop"],
-            "additionalProperties": False,
-        },
-    },
-    GENERATE: {"kind": "generate", "system": "You monitor a pump. Explain the reading in one sentence."},
-}
+TASKS: dict[str, dict[str, Any]] = json.loads((DEMO / "tasks.json").read_text("utf-8"))
 
 # What other people's generate tasks may say, and what the agent's built-in one says (nothing).
 OTHER_SYSTEM_PROMPTS = (
@@ -239,7 +207,7 @@ def sentence_of(row: Row) -> str:
 
 
 def prompt_of(system: str | None, user: str) -> str:
-    """The prompt as the agent renders CHAT_TEMPLATE, generation prompt included."""
+    """The prompt as the agent renders the checkpoint's chat template, generation prompt included."""
     system_turn = f"<|im_start|>system\n{system}<|im_end|>\n" if system is not None else ""
     return f"{system_turn}<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
 

@@ -1,7 +1,7 @@
-"""Trains the demonstration model from scratch and writes it with its tasks and its held-out set.
+"""Trains the demonstration model from scratch and writes it with its held-out set.
 
-    python -m rigs.training.train                    # the one in the repository, about 20 minutes on 2 cores
-    python -m rigs.training.train --steps 50 --out /somewhere
+    python -m rigs.training                          # the one in the repository, about 20 minutes on 2 cores
+    python -m rigs.training --steps 50 --out /somewhere
 
 Same seed, threads, packages and machine give the same files, byte for byte.
 """
@@ -11,21 +11,22 @@ import json
 import math
 import random
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
+from safetensors.torch import save_file
+from tokenizers import AddedToken as SpecialToken
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn import functional
 
-from rigs.training import checkpoint
-from rigs.training.model import Qwen2, Shape
-from rigs.training.readings import FAULTS
+from rigs.training.model import Qwen2
+from rigs.training.readings import DEMO, FAULTS
 from rigs.training.tasks import (
     OTHER_TEXTS,
     OTHER_WORDS,
-    TASKS,
     VARIANTS,
     Row,
     diagnosis_of,
@@ -34,7 +35,15 @@ from rigs.training.tasks import (
     sentence_of,
 )
 
-VOCAB_SIZE = 1024
+# What training does not make: the configuration, the special tokens and the chat template.
+GIVEN = ("config.json", "generation_config.json", "tokenizer_config.json")
+CONFIG = json.loads((DEMO / "checkpoint" / "config.json").read_text("utf-8"))
+TURN_END = "<|im_end|>"
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", TURN_END)
+# The pre-tokenizer of Qwen2, Qwen2.5 and their coders, verbatim: llama.cpp knows it as "qwen2".
+QWEN2_REGEX = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 TOKENIZER_EXAMPLES = 6000
 BATCHES_PER_POOL = 32
 HELD_OUT_ROWS_PER_FAULT = {
@@ -55,16 +64,37 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 def tokenizer_texts(seed: int) -> list[str]:
     """What the vocabulary is made of: prompts and answers as in training, and plain words."""
     source = random.Random(f"tokenizer {seed}")
-    special = re.compile("|".join(map(re.escape, checkpoint.SPECIAL_TOKENS)))
+    special = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
     texts = [part for _ in range(TOKENIZER_EXAMPLES) for part in special.split("".join(draw_example(source))) if part]
     words = [f" {word}" for word in OTHER_WORDS] + list(OTHER_WORDS) + list(OTHER_TEXTS)
     return texts + words * 3
 
 
+def train_tokenizer(texts: list[str]) -> Tokenizer:
+    """A byte-level BPE over all 256 bytes; the special tokens come after the vocabulary, as in Qwen."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    split = pre_tokenizers.Split(Regex(QWEN2_REGEX), behavior="isolated", invert=False)
+    bytes_only = {"add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(**bytes_only)])
+    tokenizer.post_processor = processors.ByteLevel(**bytes_only)
+    tokenizer.decoder = decoders.ByteLevel(**bytes_only)
+    trainer = trainers.BpeTrainer(
+        vocab_size=CONFIG["vocab_size"] - len(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([SpecialToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
+    if (size := tokenizer.get_vocab_size()) != CONFIG["vocab_size"]:
+        raise ValueError(f"the texts give only {size} tokens, wanted {CONFIG['vocab_size']}")
+    return tokenizer
+
+
 def encode_examples(tokenizer: Tokenizer, examples: list[tuple[str, str]]) -> list[tuple[list[int], int]]:
     """Token ids of prompt, answer and closing token, with the length of the prompt, shortest first."""
     prompts = tokenizer.encode_batch([prompt for prompt, _ in examples])
-    answers = tokenizer.encode_batch([answer + checkpoint.TURN_END for _, answer in examples])
+    answers = tokenizer.encode_batch([answer + TURN_END for _, answer in examples])
     encoded = [(prompt.ids + answer.ids, len(prompt.ids)) for prompt, answer in zip(prompts, answers, strict=True)]
     return sorted(encoded, key=lambda item: len(item[0]))
 
@@ -117,7 +147,7 @@ def share_exactly_right(model: Qwen2, forward: Forward, batches: list[Batch]) ->
 def train(tokenizer: Tokenizer, arguments: argparse.Namespace) -> Qwen2:
     """A trained model; AdamW, warm-up, then a cosine down to nothing."""
     torch.manual_seed(arguments.seed)
-    model = Qwen2(Shape(vocab_size=VOCAB_SIZE))
+    model = Qwen2(CONFIG)
     forward: Forward = model if arguments.eager else torch.compile(model, dynamic=True)
     matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim == 1]
@@ -163,9 +193,8 @@ def held_out_rows(seed: int) -> list[Row]:
     return rows
 
 
-def write_data(folder: Path, seed: int) -> None:
-    """tasks.json, and heldout.jsonl with one row a line."""
-    (folder / "tasks.json").write_text(json.dumps(TASKS, indent=2) + "\n", encoding="utf-8")
+def write_held_out(folder: Path, seed: int) -> None:
+    """heldout.jsonl, with one row a line."""
     with (folder / "heldout.jsonl").open("w", encoding="utf-8") as lines:
         for row in held_out_rows(seed):
             record = {
@@ -180,8 +209,10 @@ def write_data(folder: Path, seed: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "edge_agent" / "tools" / "demo")
+    parser = argparse.ArgumentParser(
+        prog="python -m rigs.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=DEMO)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=4500)
@@ -193,13 +224,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.use_deterministic_algorithms(True)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    write_data(arguments.out, arguments.seed)
-    tokenizer = checkpoint.train_tokenizer(tokenizer_texts(arguments.seed), VOCAB_SIZE)
-    folder = arguments.out / "checkpoint"
-    checkpoint.write_tokenizer(tokenizer, folder)
-    checkpoint.write_model(train(tokenizer, arguments), tokenizer, folder)
-
-
-if __name__ == "__main__":
-    main()
+    folder: Path = arguments.out / "checkpoint"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in GIVEN if arguments.out.resolve() != DEMO else ():
+        shutil.copy(DEMO / "checkpoint" / name, folder)
+    write_held_out(arguments.out, arguments.seed)
+    tokenizer = train_tokenizer(tokenizer_texts(arguments.seed))
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    state = train(tokenizer, arguments).state_dict()
+    # BF16, the tied output matrix left out.
+    tensors = {f"model.{name}": value.to(torch.bfloat16).contiguous() for name, value in state.items()}
+    save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
