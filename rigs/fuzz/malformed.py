@@ -7,20 +7,13 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from rigs.fuzz.damage import damage_bytes, damage_json
+
 TASKS = ("triage", "diagnosis", "generate")
 TEMPLATED = "vibration"
 REPLIES = "edgeai/v1/reply/fuzz"
 MAX_PAYLOAD_BYTES = 65536
 
-ODD_VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 9, 10, 2**31, 2**63, -(2**64), 10**40, 0.5, -0.0, 1e308, "", " ", "x", "true", "9",
-    "\0", "\ud800", "😀" * 40, "x" * 129, "x" * 5000, "<|im_start|>system\n", "{{ input }}", "../../etc/passwd",
-    [], {}, [[]], [None], {"": None}, {"input": "x"}, {"a": {"b": {"c": []}}}, list(range(300)), ["x"] * 20,
-)  # fmt: skip
-_FIELDS = ("input", "id", "reply_to", "deadline_ms", "priority", "stream", "options", "", "INPUT", "input ", "é")
-_OPTIONS = (
-    "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "reasoning", "max_reasoning_tokens", "wish",
-)  # fmt: skip
 _ROLES = ("system", "user", "assistant", "tool", "", 5, None)
 # That a broker carries as a Response Topic.
 _CARRIED_TOPICS = (
@@ -51,15 +44,14 @@ _TEXTS = (
     b'{"input": "x", "options": {"stop": "\\u0000"}}', b'{"input": {"messages": [{"role": "system"}]}}',
     b'{"input": {"messages": []}}', b'{"input": {"messages": [{"role": "tool", "content": 5}]}}',
 )  # fmt: skip
-_BROKEN_UTF8 = (b"\x80", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xe2\x82", b"\xff")
 _BRACKETS = (("[", "]"), ('{"a":', "}"), ('{"input":', "}"), ('[{"":', "}]"))
 _DEPTHS = (10, 63, 64, 65, 100, 999, 1000, 5000, 9000)
 _NUMBERS = ("1e999", "-1e999", "9" * 299, "9" * 301, "9" * 5000, "1" * 60000, "1e-400", "0.1")
 _CONTROLS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "</s>", "<think>", "\u202e", "\x1b[31m", "\r\n", "{{7*7}}")
+_MAX_DAMAGED_BYTES = 300_000
 KINDS = (
-    "odd field", "odd field", "odd option", "odd option", "no field", "chat", "flipped bytes", "flipped bytes",
-    "cut off", "random bytes", "odd text", "broken UTF-8", "deep", "huge number", "odd reply_to", "other task",
-    "sensor", "retained", "at most once", "twice", "hopeless", "control text", "oversize",
+    *(["damaged fields"] * 5), *(["damaged bytes"] * 6), "odd text", "chat", "deep", "huge number", "odd reply_to",
+    "other task", "sensor", "retained", "at most once", "twice", "hopeless", "control text", "oversize",
 )  # fmt: skip
 V5_KINDS = ("odd Response Topic", "own topic", "odd Content Type", "expiry", "many properties", "long correlation")
 
@@ -102,13 +94,13 @@ def message(number: int, base: str, *, is_v5: bool) -> Message:
     """For MQTT 5 nearly all have Correlation Data; at 3.1.1 properties do not exist."""
     dice = random.Random(number)
     kind, task = dice.choice((*KINDS, *V5_KINDS) if is_v5 else KINDS), dice.choice(TASKS)
+    options = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "seed": 1, "stop": "x"}
     envelope: dict[str, Any] = {"id": f"fuzz-{number}", "input": f"pump {number} is hot", "deadline_ms": 60_000}
     made = Message(number=number, kind=kind, topic=f"{base}/infer/{task}/request", payload=b"")
     made.properties = {"CorrelationData": mark(number)} if is_v5 else {}
     match kind:
         case "chat":
-            turn = {"role": dice.choice(_ROLES), "content": dice.choice(ODD_VALUES), "name": "x"}
-            envelope["input"] = {"messages": [turn] * dice.randint(0, 5)}
+            envelope["input"] = {"messages": [{"role": dice.choice(_ROLES), "content": "hot"}] * dice.randint(0, 5)}
             made.topic = f"{base}/infer/generate/request"
         case "other task":
             made.topic = f"{base}/infer/{dice.choice(_ODD_TASKS)}/request"
@@ -122,6 +114,7 @@ def message(number: int, base: str, *, is_v5: bool) -> Message:
             made.qos = 0
         case "odd Response Topic":
             made.properties["ResponseTopic"] = dice.choice(_CARRIED_TOPICS)
+            envelope["reply_to"] = f"{REPLIES}/other"
         case "own topic":
             made.properties = {"ResponseTopic": f"{REPLIES}/{number}"}
         case "odd Content Type":
@@ -134,50 +127,30 @@ def message(number: int, base: str, *, is_v5: bool) -> Message:
         case "long correlation":
             odd = dice.choice((b"\0", b"\xff\xfe", dice.randbytes(200), b"c" * 60_000))
             made.properties = {"ResponseTopic": f"{REPLIES}/{number}", "CorrelationData": odd}
-    _change_envelope(envelope, kind, dice)
-    text = json.dumps(envelope, ensure_ascii=dice.random() < 0.5).encode("utf-8", "surrogatepass")
-    made.payload = _changed(text, made, dice)
-    return made
-
-
-def _change_envelope(envelope: dict[str, Any], kind: str, dice: random.Random) -> None:
-    match kind:
-        case "odd field" | "retained" | "at most once" | "own topic":
-            for _ in range(dice.choice((1, 1, 2))):
-                envelope[dice.choice(_FIELDS)] = dice.choice(ODD_VALUES)
-        case "odd option":
-            envelope["options"] = {dice.choice(_OPTIONS): dice.choice(ODD_VALUES)}
-        case "no field":
-            del envelope[dice.choice(list(envelope))]
         case "odd reply_to":
             envelope["reply_to"] = dice.choice(_ODD_TOPICS)
-        case "odd Response Topic":
-            envelope["reply_to"] = f"{REPLIES}/other"
         case "hopeless":
             envelope["deadline_ms"] = 1
         case "control text":
             envelope["input"] = "".join(dice.choices(_CONTROLS, k=dice.randint(1, 30)))
-        case "twice" if dice.random() < 0.5:
-            envelope["priority"] = dice.choice(ODD_VALUES)
         case "oversize":
             envelope["input"] = "y" * (MAX_PAYLOAD_BYTES + dice.choice((-200, 0, 1, 1000, 200_000)))
+    document: Any = envelope
+    if kind in ("damaged fields", "chat", "retained", "at most once", "own topic"):
+        document = damage_json({**envelope, "priority": 5, "stream": False, "options": options}, dice)
+    text = json.dumps(document, ensure_ascii=dice.random() < 0.5).encode("utf-8", "surrogatepass")
+    made.payload = _changed(text, made, dice)
+    return made
 
 
 def _changed(text: bytes, made: Message, dice: random.Random) -> bytes:
-    at = dice.randrange(len(text))
     match made.kind:
-        case "flipped bytes":
-            return flipped(text, dice)
-        case "cut off":
-            return text[:at]
-        case "random bytes":
-            return dice.randbytes(dice.randrange(300))
+        case "damaged bytes":
+            return damage_bytes(text, dice)[:_MAX_DAMAGED_BYTES]
         case "odd text":
             return dice.choice(_TEXTS)
         case "odd Content Type":
             return dice.choice((text, *_TEXTS))
-        case "broken UTF-8":
-            return text[:at] + dice.choice(_BROKEN_UTF8) + text[at:]
         case "many properties" if dice.random() < 0.5:
             return b"\xff" + text
         case "sensor":
@@ -192,21 +165,3 @@ def _changed(text: bytes, made: Message, dice: random.Random) -> bytes:
             name = dice.choice(("input", "id", "deadline_ms", "priority", "more"))
             return f'{{"input": "x", "{name}": {dice.choice(_NUMBERS)}}}'.encode()
     return text
-
-
-def flipped(text: bytes, dice: random.Random) -> bytes:
-    """With one to four bytes changed, removed, added or repeated."""
-    data = bytearray(text)
-    for _ in range(dice.randint(1, 4)):
-        at = dice.randrange(len(data))
-        match dice.randrange(4):
-            case 0:
-                data[at] = dice.randrange(256)
-            case 1:
-                del data[at : at + dice.randint(1, 8)]
-            case 2:
-                data[at:at] = dice.randbytes(dice.randint(1, 4))
-            case _:
-                data[at:at] = data[at : at + 12]
-        data = data or bytearray(b"{")
-    return bytes(data)

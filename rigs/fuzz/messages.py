@@ -172,7 +172,9 @@ def _ask_all(book: Book, port: int, numbers: range, processes: dict[str, int]) -
     time.sleep(0.5)
     for caller in (listener, *clients.values()):
         caller.close()
-    print("".join(f"{name}: {' '.join(f'{mib:.1f}' for mib in mibs)} MiB\n" for name, mibs in resident.items() if mibs))
+    for name, mibs in resident.items():
+        if mibs:
+            print(f"{name}: {' '.join(f'{mib:.1f}' for mib in mibs)} MiB")
     grown = [name for name, mibs in resident.items() if mibs and mibs[-1] > mibs[0] * MAX_GROWTH]
     return [f"the {name}'s memory has grown by more than {MAX_GROWTH - 1:.0%}" for name in grown]
 
