@@ -4,8 +4,8 @@ from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.errors import field_name, shown
-from edge_agent.core.messages import Refusal
-from edge_agent.core.protocol import Adapter, EngineSettings, Finish, Finished, Load, Refused, Run, Sampling, TaskPrefix
+from edge_agent.core.messages import Code, Refusal
+from edge_agent.core.protocol import Adapter, EngineSettings, Failed, Finish, Finished, Load, Run, Sampling, TaskPrefix
 from edge_agent.core.schemas import validator
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.engine.backends import BackendError, load_backends
@@ -31,10 +31,12 @@ __all__ = [
     "ChatError",
     "ChatTemplate",
     "ClassifyTask",
+    "Code",
     "ConfigError",
     "EngineSettings",
     "Envelope",
     "ExtractTask",
+    "Failed",
     "Finish",
     "Finished",
     "GenerateTask",
@@ -45,7 +47,6 @@ __all__ = [
     "ModelFacts",
     "NotJsonError",
     "Refusal",
-    "Refused",
     "Run",
     "Sampling",
     "Task",

@@ -32,7 +32,6 @@ from edge_agent.core.protocol import (
     Partial,
     Progress,
     Ready,
-    Refused,
 )
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
@@ -174,7 +173,7 @@ class Agent:
         match self._supervisor.receive(event, now) if isinstance(event, FromWorker) else event:
             case Received() as received:
                 self._on_message(received, now)
-            case Finished() | Refused() | Failed() | Cancelled() as answer:
+            case Finished() | Failed() | Failed() | Cancelled() as answer:
                 self._dispatcher.finish(answer, now)
             case Partial() as partial:
                 self._dispatcher.partial(partial)

@@ -7,9 +7,10 @@ from typing import Any
 
 from ..agent import (
     ClassifyTask,
+    Code,
     ExtractTask,
+    Failed,
     Finished,
-    Refused,
     Task,
     canaries,
     field_name,
@@ -109,7 +110,7 @@ def _right_answers(model: Adapted, examples: Requests, progress: Progress) -> li
         for number, example in enumerate(examples.requests):
             progress("answering the labelled examples", number / len(examples.requests))
             event = worker.ask(example.run(number))
-            if isinstance(event, Refused):
+            if isinstance(event, Failed) and event.code in (Code.TOO_LONG, Code.BAD_FIELD):
                 raise example.error(event.message)
             output = example.task.output_of(event) if isinstance(event, Finished) else None
             found.append(is_right(output, example.fields["answer"]))

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from edge_agent.core.messages import Code
+
 _TYPE_FIELD = "type"
 
 
@@ -23,18 +25,6 @@ class Finish(StrEnum):
     LENGTH = "length"
     LABELS = "labels"
     SCHEMA = "schema"
-
-
-class RefusalCode(StrEnum):
-    """The caller's mistakes that only the worker can find, because they are counted in tokens."""
-
-    TOO_LONG = "too_long"
-    BAD_FIELD = "bad_field"
-
-
-class FailureCode(StrEnum):
-    NO_VALID_OUTPUT = "no_valid_output"
-    INTERNAL = "internal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +154,7 @@ class SetLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Answers one request. It ends in exactly one Finished, Refused, Failed or Cancelled with the same `id`.
+    """Answers one request. It ends in exactly one Finished, Failed or Cancelled with the same `id`.
 
     max_reasoning_tokens: None = only max_tokens limits the reasoning.
     """
@@ -282,22 +272,12 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
-    """The caller's mistake; the message names the field, the value and what is allowed."""
-
-    type: Literal["refused"] = "refused"
-    id: int
-    code: RefusalCode
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The agent's mistake, or an answer that does not validate."""
+    """No answer, by the mistake of the caller or the agent; code.status says whose."""
 
     type: Literal["failed"] = "failed"
     id: int
-    code: FailureCode
+    code: Code
     message: str
 
 
@@ -332,7 +312,7 @@ class Progress:
 
 
 Command = Load | SetTasks | SetLimits | Run | Cancel
-Event = Loading | Ready | LoadFailed | Partial | Finished | Refused | Failed | Cancelled | Progress
+Event = Loading | Ready | LoadFailed | Partial | Finished | Failed | Cancelled | Progress
 
 # By default pydantic caches 16,384 strings: callers' texts would stay in memory for weeks.
 _CONFIG = ConfigDict(cache_strings="keys")

@@ -20,11 +20,11 @@ from typing import Any
 
 import jsonschema
 
+from edge_agent.core.messages import Code
 from edge_agent.core.protocol import (
     Cancelled,
     Event,
     Failed,
-    FailureCode,
     Finish,
     Finished,
     LabelsPlan,
@@ -178,7 +178,7 @@ class EchoEngine:
             return self._advance(request)
         except Exception as error:
             log.exception("request %d failed", request.run.id)
-            return [self._fail(request, FailureCode.INTERNAL, str(error) or type(error).__name__)]
+            return [self._fail(request, Code.INTERNAL, str(error) or type(error).__name__)]
 
     def _advance(self, request: _EchoRequest) -> list[Event]:
         plan = request.run.plan
@@ -193,12 +193,12 @@ class EchoEngine:
             instance = _smallest(plan.schema, plan.schema)
             validator(plan.schema).validate(instance)
         except jsonschema.ValidationError as error:
-            return self._fail(request, FailureCode.NO_VALID_OUTPUT, error.message[:200])
+            return self._fail(request, Code.NO_VALID_OUTPUT, error.message[:200])
         except RecursionError:
-            return self._fail(request, FailureCode.NO_VALID_OUTPUT, "the smallest instance of the schema has no end")
+            return self._fail(request, Code.NO_VALID_OUTPUT, "the smallest instance of the schema has no end")
         return self._finish(request, Finish.SCHEMA, text=json.dumps(instance, separators=(",", ":")))
 
-    def _fail(self, request: _EchoRequest, code: FailureCode, message: str) -> Failed:
+    def _fail(self, request: _EchoRequest, code: Code, message: str) -> Failed:
         del self._requests[request.run.id]
         return Failed(id=request.run.id, code=code, message=message)
 

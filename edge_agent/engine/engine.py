@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from edge_agent.core.messages import Code
 from edge_agent.core.protocol import (
     Event,
+    Failed,
     LabelsPlan,
     Progress,
     Ready,
-    RefusalCode,
-    Refused,
     Run,
     SetLimits,
     TaskPrefix,
@@ -21,7 +21,7 @@ from edge_agent.core.protocol import (
 class Engine(Protocol):
     """Answers requests step by step. Used by one thread; no call blocks longer than one step.
 
-    Every request that `add` accepted ends in exactly one Finished, Refused, Failed or Cancelled, which the call that
+    Every request that `add` accepted ends in exactly one Finished, Failed or Cancelled, which the call that
     ends it returns.
     """
 
@@ -118,8 +118,8 @@ class Totals:
         )
 
 
-def too_long(run: Run, prompt: int, extra: int, context: int) -> Refused:
+def too_long(run: Run, prompt: int, extra: int, context: int) -> Failed:
     """The refusal of a request whose prompt and answer never fit the context; all numbers are tokens."""
     what = "label tokens" if isinstance(run.plan, LabelsPlan) else "max_tokens"
     asked = f"a prompt of {prompt} tokens" + (f" and {what} {extra}" if extra else "")
-    return Refused(id=run.id, code=RefusalCode.TOO_LONG, message=f"input: {asked}; the context has {context}")
+    return Failed(id=run.id, code=Code.TOO_LONG, message=f"input: {asked}; the context has {context}")

@@ -11,12 +11,12 @@ from pathlib import Path
 from time import monotonic
 
 from edge_agent.core.load_progress import LoadProgress
+from edge_agent.core.messages import Code
 from edge_agent.core.protocol import (
     Cancelled,
     EngineSettings,
     Event,
     Failed,
-    FailureCode,
     Finish,
     Finished,
     Load,
@@ -24,8 +24,6 @@ from edge_agent.core.protocol import (
     Partial,
     Progress,
     Ready,
-    RefusalCode,
-    Refused,
     Run,
     SetLimits,
     TaskPrefix,
@@ -185,10 +183,10 @@ class LlamaEngine:
             request = self._builder.build(run)
         except ChatError as error:
             message = f"input.messages: the model's chat template does not take them: {error}"
-            return Refused(id=run.id, code=RefusalCode.BAD_FIELD, message=message)
+            return Failed(id=run.id, code=Code.BAD_FIELD, message=message)
         except Exception as error:
             log.exception("request %d cannot be prepared", run.id)
-            return Failed(id=run.id, code=FailureCode.INTERNAL, message=str(error))
+            return Failed(id=run.id, code=Code.INTERNAL, message=str(error))
         prompt, extra = len(request.prompt), request.extra_cells(_BRANCHES)
         if prompt + extra > self._llama.context_tokens:
             request.answer.close()
@@ -338,11 +336,11 @@ class LlamaEngine:
                 return self._read_labels(request, request.answer, sequence, rows)
             return self._read_text(request, request.answer, sequence, rows)
         except InvalidOutputError as error:
-            code, message = FailureCode.NO_VALID_OUTPUT, str(error)
+            code, message = Code.NO_VALID_OUTPUT, str(error)
         except Exception as error:
             # A fault of one request must not reach the others.
             log.exception("request %d failed", request.run.id)
-            code, message = FailureCode.INTERNAL, str(error) or type(error).__name__
+            code, message = Code.INTERNAL, str(error) or type(error).__name__
         self._remove(request)
         return [Failed(id=request.run.id, code=code, message=message)]
 
@@ -452,7 +450,7 @@ class LlamaEngine:
         self._llama.reset()
         self._prefixes.reset()
         message = "the model failed in this step"
-        return [Failed(id=request.run.id, code=FailureCode.INTERNAL, message=message) for request in failed]
+        return [Failed(id=request.run.id, code=Code.INTERNAL, message=message) for request in failed]
 
     def close(self) -> None:
         for request in list(self._requests.values()):

@@ -17,7 +17,7 @@ from edge_agent.core.config import ClassifyTask, GenerateTask, Name, TaskConfig
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.errors import first_fault, shown
 from edge_agent.core.messages import Refusal
-from edge_agent.core.protocol import Failed, Finished, Refused, Run
+from edge_agent.core.protocol import Failed, Finished, Run
 from edge_agent.core.strict_json import compact_json, parse_json
 from edge_agent.requests.task_tables import text_faults
 from edge_agent.requests.tasks import Task
@@ -100,7 +100,7 @@ class Answers(_Part):
     tolerances: Tolerances
     canaries: Annotated[tuple[Canary, ...], Field(min_length=1, max_length=MAX_CANARIES, strict=False)]
 
-    def difference(self, index: int, event: Finished | Refused | Failed) -> str | None:
+    def difference(self, index: int, event: Finished | Failed) -> str | None:
         """How an answer differs from the recorded one; None = it does not."""
         canary = self.canaries[index]
         found = _prompt_difference(canary.prompt, event) or _difference(canary.answer, event, self.tolerances)
@@ -174,7 +174,7 @@ def _fault(found: Canaries, index: int) -> str | None:
     return None
 
 
-def _prompt_difference(prompt: Prompt | None, event: Finished | Refused | Failed) -> str | None:
+def _prompt_difference(prompt: Prompt | None, event: Finished | Failed) -> str | None:
     if prompt is None or not isinstance(event, Finished):
         return None
     if event.prompt_tokens != prompt.tokens:
@@ -184,7 +184,7 @@ def _prompt_difference(prompt: Prompt | None, event: Finished | Refused | Failed
     return None
 
 
-def _difference(answer: Answer, event: Finished | Refused | Failed, tolerances: Tolerances) -> str | None:
+def _difference(answer: Answer, event: Finished | Failed, tolerances: Tolerances) -> str | None:
     if not isinstance(event, Finished):
         return f"no answer: {event.message}"
     if answer.scores is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from edge_agent.core.bounded import FAULTY, OutOfBoundsError, bounded, tried_apart
-from edge_agent.core.protocol import Failed, Finished, Refused, Run, TaskPrefix
+from edge_agent.core.protocol import Failed, Finished, Run, TaskPrefix
 from edge_agent.models.canaries import FILE, MAX_BYTES, Answers, Canaries, Canary, CanaryError, decode
 from edge_agent.requests.tasks import Task
 
@@ -46,7 +46,7 @@ class Questions:
         """The request of a canary, with this number."""
         return replace(self.runs[index], id=number)
 
-    def difference(self, index: int, event: Finished | Refused | Failed) -> str | None:
+    def difference(self, index: int, event: Finished | Failed) -> str | None:
         """How an answer differs from the recorded one; None = it does not."""
         return self.answers.difference(index, event)
 
@@ -64,7 +64,7 @@ class CanaryRound:
         """The next request; None = the round is over."""
         return self._canaries.runs[self.asked] if self.asked < len(self._canaries.runs) else None
 
-    def add(self, answer: Finished | Refused | Failed) -> None:
+    def add(self, answer: Finished | Failed) -> None:
         """The answer to `next_run`."""
         difference = self._canaries.difference(self.asked, answer)
         if difference is not None:

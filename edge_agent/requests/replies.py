@@ -12,7 +12,7 @@ from typing import Any
 from edge_agent.core.clock import Moment, timestamp
 from edge_agent.core.errors import cut
 from edge_agent.core.messages import Code, Error, Status
-from edge_agent.core.protocol import Cancelled, Failed, FailureCode, Finished, RefusalCode, Refused
+from edge_agent.core.protocol import Cancelled, Failed, Finished
 from edge_agent.core.publications import JSON, Publication
 from edge_agent.core.strict_json import encode
 from edge_agent.requests.delivery import Delivery
@@ -37,7 +37,7 @@ _OVERLOAD = {Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE}
 _QUOTING = {Code.BAD_JSON, Code.BAD_FIELD, Code.UNKNOWN_TASK, Code.REPLY_TOPIC_REFUSED, Code.NO_VALID_OUTPUT}
 
 # The last event of the worker for a request.
-WorkerAnswer = Finished | Refused | Failed | Cancelled
+WorkerAnswer = Finished | Failed | Cancelled
 
 
 class Replies:
@@ -196,19 +196,11 @@ def reply_document(
     }
 
 
-def failure_of(event: Refused | Failed | Cancelled) -> Error:
+def failure_of(event: Failed | Cancelled) -> Error:
     """Why the worker gave no answer, as the caller gets it."""
-    match event:
-        case Refused(code=RefusalCode.TOO_LONG, message=message):
-            return Error(code=Code.TOO_LONG, message=message)
-        case Refused(message=message):
-            return Error(code=Code.BAD_FIELD, message=message)
-        case Failed(code=FailureCode.NO_VALID_OUTPUT, message=message):
-            return Error(code=Code.NO_VALID_OUTPUT, message=message)
-        case Failed(message=message):
-            return Error(code=Code.INTERNAL, message=message)
-        case Cancelled():
-            return Error(code=Code.INTERNAL, message="the engine cancelled the request without being asked")
+    if isinstance(event, Failed):
+        return Error(code=event.code, message=event.message)
+    return Error(code=Code.INTERNAL, message="the engine cancelled the request without being asked")
 
 
 def _publication(request: Request, payload: bytes, *, qos: int = 1) -> Publication:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 from edge_agent.core.errors import end_of_log, how_ended
 from edge_agent.core.load_progress import LOAD_SILENCE_S
-from edge_agent.core.protocol import Event, Failed, Finished, Load, LoadFailed, Loading, Progress, Ready, Refused, Run
+from edge_agent.core.protocol import Event, Failed, Finished, Load, LoadFailed, Loading, Progress, Ready, Run
 from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
 
-Answered = Finished | Refused | Failed
+Answered = Finished | Failed
 Deliver = Callable[[Event | WorkerExited], None]
 
 _STOP_S = 5.0

@@ -31,7 +31,6 @@ from edge_agent.core.protocol import (
     LoadPhase,
     Partial,
     Ready,
-    Refused,
     Run,
     SetTasks,
     TaskPrefix,
@@ -53,7 +52,7 @@ REPLACED_EVERY_S = 3600.0
 # Requests count from 1. One canary runs at a time.
 _CANARY_ID = 0
 
-Answer = Finished | Refused | Failed | Cancelled
+Answer = Finished | Failed | Cancelled
 
 
 @dataclass(frozen=True, slots=True)

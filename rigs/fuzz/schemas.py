@@ -10,7 +10,8 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-from edge_agent.core.protocol import EngineSettings, Failed, FailureCode, Finish, Finished, Load, SchemaPlan
+from edge_agent.core.messages import Code
+from edge_agent.core.protocol import EngineSettings, Failed, Finish, Finished, Load, SchemaPlan
 from edge_agent.core.schemas import check_schema, validator
 from edge_agent.engine.llama_engine import LlamaEngine
 from rigs.fuzz.children import FAILED, Outcome, tried
@@ -77,6 +78,6 @@ def _tried(engine: LlamaEngine, schema: Any) -> Outcome:
     if isinstance(end, Finished) and end.finish is Finish.SCHEMA:
         validator(schema).validate(json.loads(end.text or ""))
         return "answered", ""
-    if isinstance(end, Failed) and end.code is FailureCode.NO_VALID_OUTPUT:
+    if isinstance(end, Failed) and end.code is Code.NO_VALID_OUTPUT:
         return "no valid output", end.message
     return FAILED, repr(end)

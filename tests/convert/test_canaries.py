@@ -17,7 +17,8 @@ from convert.evaluate import canaries as recording
 from convert.evaluate import worker as asked
 from convert.evaluate.canaries import _canary, own_requests, record_canaries
 from convert.evaluate.worker import Adapted
-from edge_agent.core.protocol import Failed, FailureCode, Finish, Finished, Load, Run
+from edge_agent.core.messages import Code
+from edge_agent.core.protocol import Failed, Finish, Finished, Load, Run
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import Canary, decode
 from edge_agent.requests.task_tables import load_task_configs
@@ -277,7 +278,7 @@ class FakeWorker:
         self.temperatures.append(run.sampling.temperature)
         text = self.texts.pop(0)
         if not text:
-            return Failed(id=run.id, code=FailureCode.NO_VALID_OUTPUT, message="cut off")
+            return Failed(id=run.id, code=Code.NO_VALID_OUTPUT, message="cut off")
         return finished(run.id, text=text, finish=self.finish)
 
 

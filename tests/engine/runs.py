@@ -11,7 +11,6 @@ from edge_agent.core.protocol import (
     Failed,
     Finished,
     LabelsPlan,
-    Refused,
     Run,
     SchemaPlan,
     TaskPrefix,
@@ -19,7 +18,7 @@ from edge_agent.core.protocol import (
 )
 from edge_agent.engine.engine import Engine
 
-END = (Finished, Refused, Failed, Cancelled)
+END = (Finished, Failed, Cancelled)
 Plan = LabelsPlan | SchemaPlan | TextPlan
 LABELS = LabelsPlan(labels=("normal", "bearing fault", "bearing wear", "cavitation"))
 SCHEMA: dict[str, Any] = {

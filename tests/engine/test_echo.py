@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.core.protocol import EngineSettings, Failed, FailureCode, Finished, Load, SchemaPlan
+from edge_agent.core.messages import Code
+from edge_agent.core.protocol import EngineSettings, Failed, Finished, Load, SchemaPlan
 from edge_agent.engine import echo
 from edge_agent.engine.echo import EchoEngine
 from tests.engine.runs import SCHEMA, answer_all, ends, run
@@ -23,7 +24,7 @@ def test_a_schema_whose_smallest_instance_has_no_end_fails_its_request_alone(eng
 
     failed = events[1]
     assert isinstance(failed, Failed)
-    assert failed.code is FailureCode.NO_VALID_OUTPUT
+    assert failed.code is Code.NO_VALID_OUTPUT
     assert isinstance(events[2], Finished)
 
 
@@ -50,6 +51,6 @@ def test_whatever_goes_wrong_ends_the_request_and_no_other(engine: EchoEngine, m
 
     events = ends(answer_all(engine, run(1, "x", SchemaPlan(schema=SCHEMA)), run(2, "y")))
 
-    assert events[1] == Failed(id=1, code=FailureCode.INTERNAL, message="a mistake")
+    assert events[1] == Failed(id=1, code=Code.INTERNAL, message="a mistake")
     assert isinstance(events[2], Finished)
     assert not engine.has_work

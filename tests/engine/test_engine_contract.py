@@ -7,14 +7,14 @@ import re
 
 import pytest
 
+from edge_agent.core.messages import Code
 from edge_agent.core.protocol import (
     Cancelled,
+    Failed,
     Finish,
     Finished,
     LabelsPlan,
     Partial,
-    RefusalCode,
-    Refused,
     SchemaPlan,
     SetLimits,
 )
@@ -94,8 +94,8 @@ def test_more_requests_than_places_are_all_answered_in_shared_steps(engine: Engi
 def test_what_never_fits_the_context_is_refused_with_the_figures(engine: Engine) -> None:
     end = ends(answer_all(engine, run(1, "x " * 1100)))[1]
 
-    assert isinstance(end, Refused)
-    assert end.code is RefusalCode.TOO_LONG
+    assert isinstance(end, Failed)
+    assert end.code is Code.TOO_LONG
     assert re.fullmatch(r"input: a prompt of \d+ tokens and max_tokens 12; the context has 1024", end.message)
 
 
@@ -104,7 +104,7 @@ def test_answers_of_prompt_and_max_tokens_up_to_the_context_are_taken(engine: En
     room = engine.ready(0.0).context_tokens - prompt
 
     refused = engine.add(run(2, "a b", max_tokens=room + 1))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Failed)
     assert engine.add(run(3, "a b", max_tokens=room)) is None
     engine.step()
     assert isinstance(engine.cancel(3), Cancelled)

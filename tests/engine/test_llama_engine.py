@@ -12,20 +12,18 @@ import numpy as np
 import pytest
 
 from edge_agent.core.load_progress import LoadProgress
+from edge_agent.core.messages import Code
 from edge_agent.core.protocol import (
     Cancelled,
     ChatMessage,
     EngineSettings,
     Event,
     Failed,
-    FailureCode,
     Finish,
     Finished,
     LabelsPlan,
     Load,
     LoadPhase,
-    RefusalCode,
-    Refused,
     Sampling,
     SchemaPlan,
     TaskPrefix,
@@ -191,8 +189,8 @@ def test_messages_that_the_template_refuses_are_the_caller_s_mistake(open_llama:
 
     refused = engine.add(run(1, "x"))
 
-    assert isinstance(refused, Refused)
-    assert refused.code is RefusalCode.BAD_FIELD
+    assert isinstance(refused, Failed)
+    assert refused.code is Code.BAD_FIELD
     assert refused.message == "input.messages: the model's chat template does not take them: roles must alternate"
 
 
@@ -585,7 +583,7 @@ def test_a_logit_that_is_no_number_fails_the_request_and_the_next_is_answered(
 
     told = {(event.code, event.message) for event in found.values() if isinstance(event, Failed)}
     at = engine.ready(0.0).vocabulary - 1
-    assert told == {(FailureCode.INTERNAL, f"the model's logit of token {at} is {wrong}, not a finite number")}
+    assert told == {(Code.INTERNAL, f"the model's logit of token {at} is {wrong}, not a finite number")}
     assert len(found) == 4
     assert engine.ready(0.0).max_active == len(engine._request_ids)
     finished(engine, run(5, "a"), run(6, "b", LABELS))

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
-from edge_agent.core.protocol import Failed, FailureCode, Finish, Finished, LabelsPlan, SchemaPlan, TextPlan
+from edge_agent.core.messages import Code
+from edge_agent.core.protocol import Failed, Finish, Finished, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.models.canaries import MAX_BYTES, Answer, Canaries, Canary, CanaryError, Prompt, Tolerances, decode
 from tests.helpers.support import finished
 
@@ -162,7 +163,7 @@ ORDER = {"where": "é", "stop": None, "hours": 200, "note": "whatever"}
             finished(1, text="The pump", prompt_crc32=5),
             'the text is "The pump", recorded is "The valve" as its beginning',
         ),
-        (2, Failed(id=1, code=FailureCode.INTERNAL, message="no numbers"), "no answer: no numbers"),
+        (2, Failed(id=1, code=Code.INTERNAL, message="no numbers"), "no answer: no numbers"),
     ],
 )
 def test_an_answer_is_the_recorded_one_within_the_tolerance(index: int, event: Finished, told: str | None) -> None:

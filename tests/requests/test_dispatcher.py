@@ -15,14 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.board.limits import Level, LimitCause, Limits
+from edge_agent.core.messages import Code
 from edge_agent.core.protocol import (
     Cancelled,
     Failed,
-    FailureCode,
     Finish,
     Partial,
-    RefusalCode,
-    Refused,
 )
 from edge_agent.requests import replies
 from edge_agent.requests.queue import DRAINING_RETRY_S
@@ -452,7 +450,7 @@ class TestDuplicates:
     def test_an_answer_the_worker_refused_is_given_again(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"})
-        desk.dispatcher.finish(Refused(id=1, code=RefusalCode.TOO_LONG, message="m"), 1.0)
+        desk.dispatcher.finish(Failed(id=1, code=Code.TOO_LONG, message="m"), 1.0)
         desk.ask({"input": "x", "id": "a"}, at=2.0)
         assert [(code_of(r), r["repeat"]) for r in desk.replies] == [("too_long", False), ("too_long", True)]
 
@@ -479,7 +477,7 @@ class TestDuplicates:
     def test_after_any_other_end_the_request_runs_again(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a"})
-        desk.dispatcher.finish(Failed(id=1, code=FailureCode.NO_VALID_OUTPUT, message="m"), 1.0)
+        desk.dispatcher.finish(Failed(id=1, code=Code.NO_VALID_OUTPUT, message="m"), 1.0)
         desk.ask({"input": "x", "id": "a"}, at=2.0)
         assert desk.dispatcher.cancel("cancelled by command", 3.0, request_id="a") == 1
         desk.dispatcher.finish(Cancelled(id=2), 3.1)
@@ -594,10 +592,10 @@ class TestAnswers:
     @pytest.mark.parametrize(
         ("event", "status", "code"),
         [
-            (Refused(id=1, code=RefusalCode.TOO_LONG, message="m"), "invalid", "too_long"),
-            (Refused(id=1, code=RefusalCode.BAD_FIELD, message="m"), "invalid", "bad_field"),
-            (Failed(id=1, code=FailureCode.NO_VALID_OUTPUT, message="m"), "failed", "no_valid_output"),
-            (Failed(id=1, code=FailureCode.INTERNAL, message="m"), "failed", "internal"),
+            (Failed(id=1, code=Code.TOO_LONG, message="m"), "invalid", "too_long"),
+            (Failed(id=1, code=Code.BAD_FIELD, message="m"), "invalid", "bad_field"),
+            (Failed(id=1, code=Code.NO_VALID_OUTPUT, message="m"), "failed", "no_valid_output"),
+            (Failed(id=1, code=Code.INTERNAL, message="m"), "failed", "internal"),
             (Cancelled(id=1), "failed", "internal"),
         ],
     )
@@ -931,7 +929,7 @@ class TestReload:
     def test_another_model_may_answer_what_was_too_long_and_repeats_what_was_answered(self) -> None:
         desk = Desk()
         desk.ask({"input": "long", "id": 1})
-        desk.dispatcher.finish(Refused(id=1, code=RefusalCode.TOO_LONG, message="it never fits the context"), 1.0)
+        desk.dispatcher.finish(Failed(id=1, code=Code.TOO_LONG, message="it never fits the context"), 1.0)
         desk.ask({"input": "short", "id": 2}, at=1.0)
         desk.dispatcher.finish(finished(2), 2.0)
         desk.dispatcher.model_replaced()
@@ -1017,8 +1015,8 @@ class Storm:
                 number = self.running.pop(first % len(self.running))
                 events: dict[str, WorkerAnswer] = {
                     "ok": finished(number),
-                    "refused": Refused(id=number, code=RefusalCode.TOO_LONG, message="m"),
-                    "failed": Failed(id=number, code=FailureCode.INTERNAL, message="m"),
+                    "refused": Failed(id=number, code=Code.TOO_LONG, message="m"),
+                    "failed": Failed(id=number, code=Code.INTERNAL, message="m"),
                     "cancelled": Cancelled(id=number),
                 }
                 dispatcher.finish(events[second], self.now)
@@ -1130,7 +1128,7 @@ class TestLog:
         caplog.set_level("INFO")
         desk = Desk()
         desk.ask("x", correlation=b"c")
-        fault = Failed(id=1, code=FailureCode.NO_VALID_OUTPUT, message="the model's answer: 'SECRET' is no number")
+        fault = Failed(id=1, code=Code.NO_VALID_OUTPUT, message="the model's answer: 'SECRET' is no number")
         desk.dispatcher.finish(fault, 1.0)
         assert message_of(desk.reply) == fault.message
         assert caplog.text.endswith("status=failed code=no_valid_output: its reply says why\n")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.core.protocol import Failed, FailureCode, LabelsPlan, SchemaPlan, TextPlan
+from edge_agent.core.messages import Code
+from edge_agent.core.protocol import Failed, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.core.schemas import check_schema
 from edge_agent.models.record import Record, write_record
 from edge_agent.tools.bench.bench import bench
@@ -70,7 +71,7 @@ def test_tokens_are_counted_by_what_they_cost() -> None:
 
 
 def test_a_failed_request_counts_as_asked_and_not_as_answered() -> None:
-    failed = Failed(id=2, code=FailureCode.NO_VALID_OUTPUT, message="cut off")
+    failed = Failed(id=2, code=Code.NO_VALID_OUTPUT, message="cut off")
     result = task_result("extract", 1, [Round(1.0, (*answered(0.1, 0.1, 0.1), TimedAnswer(9.0, failed)))])
 
     assert (result.requests, result.failed, result.failure) == (4, 1, "cut off")
@@ -78,7 +79,7 @@ def test_a_failed_request_counts_as_asked_and_not_as_answered() -> None:
 
 
 def test_of_no_answer_there_is_no_latency() -> None:
-    failed = Failed(id=2, code=FailureCode.NO_VALID_OUTPUT, message="cut off")
+    failed = Failed(id=2, code=Code.NO_VALID_OUTPUT, message="cut off")
     result = task_result("extract", 1, [Round(1.0, (TimedAnswer(9.0, failed),))])
 
     assert result.requests_per_s == 0.0

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.core.protocol import Failed, Finished, Refused
+from edge_agent.core.protocol import Failed, Finished
 from edge_agent.requests.statistics import percentile
 
 # With fewer answers a percentile would be the fastest or the slowest of them.
@@ -18,7 +18,7 @@ class TimedAnswer:
     """latency_s: from sending the request to the worker until its end."""
 
     latency_s: float
-    event: Finished | Refused | Failed
+    event: Finished | Failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.core.protocol import Failed, FailureCode, Finish, Finished, Partial, Sampling, SchemaPlan
+from edge_agent.core.messages import Code
+from edge_agent.core.protocol import Failed, Finish, Finished, Partial, Sampling, SchemaPlan
 from edge_agent.core.schemas import validator
 from edge_agent.engine.active_request import ActiveRequest
 from edge_agent.engine.answer.json_answer import InvalidOutputError, JsonAnswer, JsonSchema
@@ -159,7 +160,7 @@ def test_an_answer_that_max_tokens_cuts_off_fails(open_llama: OpenLlama, max_tok
     end = ends(answer_all(open_llama(), run(1, "x", SchemaPlan(schema=CHOICES), max_tokens=max_tokens)))[1]
 
     assert isinstance(end, Failed)
-    assert end.code is FailureCode.NO_VALID_OUTPUT
+    assert end.code is Code.NO_VALID_OUTPUT
     assert end.message == f"max_tokens ({max_tokens}) ended the answer before its JSON was complete"
 
 
@@ -177,7 +178,7 @@ def test_keywords_that_cannot_be_held_to_are_validated(open_llama: OpenLlama) ->
     end = ends(answer_all(open_llama(), run(1, "x", SchemaPlan(schema=schema), max_tokens=50)))[1]
 
     assert isinstance(end, Failed)
-    assert end.code is FailureCode.NO_VALID_OUTPUT
+    assert end.code is Code.NO_VALID_OUTPUT
     assert end.message.startswith("output.n: ")
 
 
@@ -191,7 +192,7 @@ def test_answers_to_a_schema_without_a_grammar_are_written_freely_and_validated(
     found = ends(answer_all(open_llama(), run(1, "x", SchemaPlan(schema=schema), max_tokens=10), run(2, "y")))
 
     assert isinstance(found[1], Failed)
-    assert found[1].code is FailureCode.NO_VALID_OUTPUT
+    assert found[1].code is Code.NO_VALID_OUTPUT
     assert isinstance(found[2], Finished)
 
 

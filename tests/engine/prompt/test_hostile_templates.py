@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.core.protocol import ChatMessage, EngineSettings, Finished, Load, RefusalCode, Refused, Run, TextPlan
+from edge_agent.core.messages import Code
+from edge_agent.core.protocol import ChatMessage, EngineSettings, Failed, Finished, Load, Run, TextPlan
 from edge_agent.tools.demo.readings import checkpoint_folder
 from edge_agent.worker.client import WorkerError, started
 
@@ -60,8 +61,8 @@ def test_a_template_that_one_message_makes_too_large_refuses_this_message(write_
         worker.ready()
         for _ in range(2):
             refused = worker.ask(question("bomb"))
-            assert isinstance(refused, Refused)
-            assert refused.code is RefusalCode.BAD_FIELD
+            assert isinstance(refused, Failed)
+            assert refused.code is Code.BAD_FIELD
             assert refused.message.endswith("does not take them: takes more than 64 MB of memory")
             assert isinstance(worker.ask(question("pump")), Finished)
 
