@@ -38,7 +38,7 @@ from edge_agent.models.canary_watch import CanaryWatch
 from edge_agent.models.record import open_in_force
 from edge_agent.models.switch import How, ModelSwitch, Switched, SwitchFailed, switched_event
 from edge_agent.mqtt.connections import Connections
-from edge_agent.mqtt.link_events import TAKEN_OVER, Connected, Disconnected, Received
+from edge_agent.mqtt.link import TAKEN_OVER, Connected, Disconnected, Received
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.renderer import Renderer
@@ -323,7 +323,7 @@ class Agent:
         is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and not self._model_switch.is_underway
         self._canary_watch.tick(now, is_idle=is_idle)
         self._monitor.supervise(now)
-        self._connections.maintain(now)
+        self._connections.maintain()
         self._watchdog.tick(self._vitals(now), now)
         self._status.tick(now)
         self._commands.tick(now)

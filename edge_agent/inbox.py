@@ -7,7 +7,7 @@ import queue
 import threading
 
 from edge_agent.board.reading import BoardReading
-from edge_agent.mqtt.link_events import LinkEvent, Received
+from edge_agent.mqtt.link import LinkEvent, Received
 from edge_agent.store.fsync import Synced
 from edge_agent.worker.supervisor import FromWorker
 

@@ -15,7 +15,7 @@ from edge_agent.core.protocol import Cancelled, Event, Loading, LoadPhase, Progr
 from edge_agent.core.publications import Publication
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
-from edge_agent.mqtt.link_events import TAKEN_OVER, Broken, Connected, Disconnected
+from edge_agent.mqtt.link import TAKEN_OVER, Broken, Connected, Disconnected
 from edge_agent.status import homeassistant
 from edge_agent.status.health import health_document
 from edge_agent.status.presence import Presence, State

@@ -4,8 +4,7 @@ from typing import cast
 
 from edge_agent.core.protocol import Cancelled
 from edge_agent.inbox import MAX_MESSAGES, Inbox
-from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import Broken, Disconnected
+from edge_agent.mqtt.link import Broken, Disconnected, MqttLink
 from edge_agent.worker.process import EngineProcess
 from edge_agent.worker.supervisor import FromWorker
 from tests.helpers.support import inbound, received

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from edge_agent.core import state_files
 from edge_agent.core.config import Config
 from edge_agent.core.publications import Publication
-from edge_agent.core.topics import discovery_status
-from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import TAKEN_OVER, Broken, Disconnected, LinkEvent
-from edge_agent.mqtt.subscription_file import SubscriptionFile
+from edge_agent.core.topics import discovery_status, filter_fault
+from edge_agent.mqtt.link import TAKEN_OVER, Broken, Disconnected, LinkEvent, MqttLink
 
 log = logging.getLogger(__name__)
 
 UNSTABLE_WINDOW_S = 60.0
 REFUSED_WINDOW_S = 600.0
-# Both connections are back within this after a broker restarts, or the data connection moves.
-SETTLES_WITHIN_S = 2.0
+# In `state_dir`: what the data connection's session at the broker may be subscribed to. It outlives processes and
+# configurations. If the file is lost, unwanted messages keep coming and are dropped.
+SUBSCRIPTIONS_FILE = "subscriptions-1.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +59,9 @@ class Connections:
         self.control = MqttLink(f"{prefix}.control", config.mqtt, deliver, will=will)
         self.data = MqttLink(f"{prefix}.data", config.mqtt, deliver, is_persistent=True, follows=self.control)
         self._links = (self.data, self.control)
-        self._file = SubscriptionFile(config.state_dir)
+        self._subscriptions_path = config.state_dir / SUBSCRIPTIONS_FILE
         self._request_filters: frozenset[str] = frozenset()
+        self._known_filters = self._stored_filters()
         self._received = self._ignored = 0
         self._data_lost_at: float | None = now
         self._control_connected_at: float | None = None
@@ -76,19 +78,32 @@ class Connections:
         if config.homeassistant.enabled:
             filters.add(discovery_status(config.homeassistant.prefix))
         self.control.set_subscriptions(filters)
-        self._request_filters = frozenset(requests)
-        self.data.set_subscriptions(self._request_filters, self._file.add(self._request_filters))
+        self._request_filters, former = frozenset(requests), self._known_filters
+        self._store_filters(former | self._request_filters)  # before the broker gets them
+        self.data.set_subscriptions(self._request_filters, former)
 
-    def maintain(self, now: float) -> None:
-        """To be called often. Of several brokers, the data connection follows the control connection's."""
-        control_at = self._control_connected_at
-        is_apart = self.data.is_connected and self.data.host != self.control.host
-        if is_apart and control_at is not None and now - control_at >= SETTLES_WITHIN_S:
-            log.info("the data connection moves broker=%s", self.control.broker)
-            self.data.break_off()
+    def maintain(self) -> None:
+        """To be called often."""
         if self.data.is_connected and not self.data.subscriptions.former:
-            self._file.replace(self._request_filters)
+            self._store_filters(self._request_filters)
         self.control.outbox.take_results()  # nothing depends on them
+
+    def _stored_filters(self) -> frozenset[str]:
+        try:
+            known = json.loads(state_files.read(self._subscriptions_path) or "[]")
+            return frozenset(one for one in known if isinstance(one, str) and filter_fault(one) is None)
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            log.warning("%s cannot be read, earlier subscriptions may remain: %s", self._subscriptions_path, error)
+            return frozenset()
+
+    def _store_filters(self, known: frozenset[str]) -> None:
+        if known == self._known_filters:
+            return
+        self._known_filters = known
+        try:
+            state_files.replace(self._subscriptions_path, json.dumps(sorted(known), indent=1).encode() + b"\n")
+        except OSError as error:
+            log.warning("%s cannot be written, subscriptions may remain: %s", self._subscriptions_path, error)
 
     @property
     def threads_at_work(self) -> dict[str, bool]:
@@ -115,6 +130,10 @@ class Connections:
             self._data_lost_at = None
         else:
             self._control_connected_at = now
+        # Of several brokers, the data connection follows the control connection's.
+        if self.control.is_connected and self.data.is_connected and self.data.host != self.control.host:
+            log.info("the data connection moves broker=%s", self.control.broker)
+            self.data.break_off()
 
     def on_disconnected(self, event: Disconnected, now: float) -> None:
         link, reason = event.link, event.reason

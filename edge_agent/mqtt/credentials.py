@@ -44,14 +44,16 @@ def secret_fault(file: Path) -> str | None:
 def credential_faults(mqtt: MqttConfig) -> list[str]:
     """What is wrong with the files of keys, certificates and passwords that a connection needs."""
     tls = mqtt.tls or TlsConfig()
-    password = file_fault("mqtt.password_file", mqtt.password_file, _password_fault)
-    ca = file_fault("mqtt.tls.ca_file", tls.ca_file, _certificate_fault)
-    certificate = file_fault("mqtt.tls.cert_file", tls.cert_file, _certificate_fault)
-    key = file_fault("mqtt.tls.key_file", tls.key_file)
-    if tls.cert_file is not None and certificate is None and key is None:
+    faults = [
+        file_fault("mqtt.password_file", mqtt.password_file, _password_fault),
+        file_fault("mqtt.tls.ca_file", tls.ca_file, _certificate_fault),
+        file_fault("mqtt.tls.cert_file", tls.cert_file, _certificate_fault),
+        file_fault("mqtt.tls.key_file", tls.key_file),
+    ]
+    if tls.cert_file is not None and not any(faults[2:]):
         name = "mqtt.tls.cert_file" if tls.key_file is None else "mqtt.tls.key_file"
-        key = file_fault(name, tls.key_file or tls.cert_file, lambda _file: _key_fault(tls))
-    return [fault for fault in (password, ca, certificate, key) if fault]
+        faults.append(file_fault(name, tls.key_file or tls.cert_file, lambda _file: _key_fault(tls)))
+    return [fault for fault in faults if fault]
 
 
 def _password_fault(file: Path) -> str | None:
@@ -77,10 +79,6 @@ def _key_fault(tls: TlsConfig) -> str | None:
     try:
         # Without a password here, OpenSSL asks for one at the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(tls.cert_file, tls.key_file, password="")
-    except OSError as error:
-        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
-            return "is not the key of the certificate in mqtt.tls.cert_file"
-        if tls.key_file is None:
-            return "should hold the private key too, in PEM and without a passphrase; or name it as mqtt.tls.key_file"
-        return "should be the private key of mqtt.tls.cert_file, in PEM and without a passphrase"
+    except OSError:
+        return "should hold the private key of mqtt.tls.cert_file, in PEM and without a passphrase"
     return None

@@ -15,6 +15,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -28,9 +30,7 @@ from edge_agent.core.config import MqttConfig
 from edge_agent.core.inbound import Message
 from edge_agent.core.publications import Publication
 from edge_agent.mqtt.credentials import connection_fault, read_secret, tls_context
-from edge_agent.mqtt.link_events import TAKEN_OVER, Broken, Connected, Disconnected, LinkEvent, Received
-from edge_agent.mqtt.outbox import MAX_IN_FLIGHT, Outbox, PublishResult
-from edge_agent.mqtt.paho_queue import PahoQueue, mqtt5_properties
+from edge_agent.mqtt.outbox import Outbox, PublishResult, mqtt5_properties
 from edge_agent.mqtt.subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,42 @@ NETWORK_SILENCE_S = 60.0
 BACK_OFF_S = (1.0, 15.0)
 # Reason codes of a PUBACK: not authorized, topic name invalid, payload format invalid. Other failures are temporary.
 _REFUSALS = {0x87: PublishResult.FORBIDDEN, 0x90: PublishResult.FORBIDDEN, 0x99: PublishResult.REJECTED}
+TAKEN_OVER = "Session taken over"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A message that waits for `link.acknowledge`. epoch: counts the connections of the link."""
+
+    link: MqttLink
+    epoch: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    link: MqttLink
+
+
+class Broken(StrEnum):
+    """How far a connection had come when it broke."""
+
+    NOT_REACHED = "not reached"  # no TCP connection, or no TLS over it
+    NOT_ANSWERED = "not answered"  # no CONNACK
+    REFUSED = "refused"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnected:
+    """The connection was lost, or an attempt failed. reason: in the words of the broker or the system."""
+
+    link: MqttLink
+    broken: Broken
+    reason: str
+
+
+LinkEvent = Received | Connected | Disconnected
 
 
 class MqttLink:
@@ -82,8 +118,7 @@ class MqttLink:
         self._failures = 0  # in a row
         self._awaits_connack = False
         self._client = self._new_client()
-        self._queue = PahoQueue(self._client)
-        self.outbox = Outbox(self._queue, config.max_packet_bytes)
+        self.outbox = Outbox(self._client, config.max_packet_bytes)
         self.subscriptions = Subscriptions(self._subscribe, self._unsubscribe)
         self._read_credentials()
 
@@ -210,9 +245,8 @@ class MqttLink:
         if reason.is_failure:
             self._report(Broken.REFUSED, str(reason))
             return
-        in_flight = min(MAX_IN_FLIGHT, getattr(connack, "ReceiveMaximum", MAX_IN_FLIGHT))
-        self.outbox.connection_made(getattr(connack, "MaximumPacketSize", None), in_flight)
-        self._queue.limit_next_connection(self.outbox.in_flight)
+        limits = (getattr(connack, name, None) for name in ("MaximumPacketSize", "ReceiveMaximum"))
+        self.outbox.connection_made(*limits)
         self.connects += 1
         self.is_connected = True
         self.subscriptions.connection_made(is_persistent=self._is_persistent)
@@ -294,7 +328,6 @@ class MqttLink:
             self.outbox.refused(number, _REFUSALS.get(reason.value, PublishResult.POSTPONED), str(reason))
         else:
             self.outbox.confirmed(number)
-        self._queue.limit_in_flight(self.outbox.in_flight)
         # With Nagle's algorithm, the broker holds the next request back until it has our TCP acknowledgement. Nothing
         # answers a PUBACK and would carry that. The kernel forgets the option, so it is set each time.
         connection: Any = client.socket()

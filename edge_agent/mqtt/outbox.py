@@ -1,7 +1,9 @@
 """What goes to the broker, until the broker confirms it, refuses it, or closes connections on it.
 
-Threads: paho's network thread calls `connection_…`, `confirmed` and `refused`; the agent's thread calls the rest.
+The messages wait in paho's own queue, to which paho offers no public access. Threads: paho's network thread calls
+`connection_…`, `confirmed` and `refused`; the agent's thread calls the rest.
 """
+# ruff: noqa: SLF001
 
 from __future__ import annotations
 
@@ -9,9 +11,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, MutableMapping
-from contextlib import AbstractContextManager
 from enum import StrEnum
-from typing import Any, Protocol
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from edge_agent.core.errors import cut
 from edge_agent.core.publications import Publication
@@ -26,21 +31,10 @@ MAX_IN_FLIGHT = 20
 MAX_BREAKS, BREAKS_WITHIN_S = 5, 2.0
 # After this number of breaks, messages are sent one by one, so that the first one must be the cause of the next.
 ONE_BY_ONE_AFTER = 2
-# A topic with a message that was given up takes no other one of that size, and no retained message, for this time.
+# A topic with a message that was given up takes no other one of about that size for this time.
 TOPIC_REST_S = 600.0
-# An answer that is sent again, as a repetition, is a little shorter.
-REPEAT_BYTES = 16
-
-
-class Queue(Protocol):
-    """See PahoQueue."""
-
-    @property
-    def waiting(self) -> MutableMapping[int, Any]: ...
-    @property
-    def lock(self) -> AbstractContextManager[Any, Any]: ...
-    def hand_over(self, publication: Publication) -> int | None: ...
-    def packet_bytes(self, message: Any) -> int: ...
+# Fixed header with the length, the topic's length, the packet number.
+_OVERHEAD_BYTES = 5 + 2 + 2
 
 
 class PublishResult(StrEnum):
@@ -56,12 +50,16 @@ class Outbox:
     """Messages have paho's packet numbers. max_packet_bytes: as configured; the broker may allow less."""
 
     def __init__(
-        self, queue: Queue, max_packet_bytes: int | None = None, clock: Callable[[], float] = time.monotonic
+        self, client: paho.Client, max_packet_bytes: int | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.published = self.dropped = 0
         # Messages that the broker refused or broke connections on: when (seconds of the clock), and its words.
         self.refusals: deque[tuple[float, str]] = deque(maxlen=16)
-        self._queue = queue
+        self._client = client
+        # By packet number, in the order in which paho sends.
+        self._waiting: MutableMapping[int, paho.MQTTMessage] = client._out_messages
+        # paho holds this lock while it calls back. It is re-entrant.
+        self._lock = client._out_message_mutex
         self._clock = clock
         self._configured_max_bytes = self._max_bytes = max_packet_bytes
         self._max_in_flight = MAX_IN_FLIGHT
@@ -77,38 +75,57 @@ class Outbox:
 
     def __len__(self) -> int:
         """Messages that the broker has not confirmed."""
-        return len(self._queue.waiting)
+        return len(self._waiting)
 
-    def can_send(self, message: Any) -> bool:
+    def can_send(self, message: Publication | paho.MQTTMessage) -> bool:
         """Whether the broker takes a message of this size to this topic, as far as is known."""
         if self._max_bytes is None and message.topic not in self._resting:
             return True
-        size = self._queue.packet_bytes(message)
+        size = self._packet_bytes(message)
         rejected_from, until = self._resting.get(message.topic, (0, 0.0))
         is_resting = size >= rejected_from and self._clock() < until
         return not is_resting and (self._max_bytes is None or size <= self._max_bytes)
 
+    def _packet_bytes(self, message: Publication | paho.MQTTMessage) -> int:
+        """An upper bound."""
+        properties = self._properties(message) if isinstance(message, Publication) else message.properties
+        packed = b"" if properties is None else properties.pack()  # type: ignore[no-untyped-call]
+        topic = message.topic.encode("utf-8", "surrogatepass")
+        return len(topic) + len(message.payload) + len(packed) + _OVERHEAD_BYTES
+
     def publish(self, publication: Publication) -> int | None:
-        """Gives the packet number, for `take_results`. None = dropped."""
+        """Sends a message, or queues it while offline. Gives its packet number, for `take_results`. None = dropped."""
         if not self.can_send(publication):
             self._log_drop(publication, "the broker takes none of this size there")
         elif publication.qos and len(self) >= MAX_QUEUED:
             self._log_drop(publication, f"{MAX_QUEUED} messages already wait for the broker")
-        else:
-            with self._queue.lock:
-                if not self._queue.waiting:
-                    self._first_sent_at = self._clock()
-                number = self._queue.hand_over(publication)
-            if number is not None:
-                self.published += 1
-                return number
+        elif (number := self._hand_over(publication)) is not None:
+            self.published += 1
+            return number
         self.dropped += 1
         return None
 
-    @property
-    def in_flight(self) -> int:
-        """How many messages to send without a PUBACK."""
-        return 1 if self._breaks >= ONE_BY_ONE_AFTER else self._max_in_flight
+    def _hand_over(self, publication: Publication) -> int | None:
+        """None: the topic is bad (logged), or at QoS 0 there is no connection."""
+        arguments = (publication.topic, publication.payload, publication.qos, publication.retain)
+        properties = self._properties(publication)
+        try:
+            with self._lock:
+                if not self._waiting:
+                    self._first_sent_at = self._clock()
+                info = self._client.publish(*arguments, properties=properties)
+                while info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:  # a message with the next number waits still
+                    info = self._client.publish(*arguments, properties=properties)
+        except ValueError as error:
+            self._log_drop(publication, str(error))
+            return None
+        # MQTT_ERR_NO_CONN means "queued" at QoS 1 and "lost" at QoS 0.
+        is_lost = publication.qos == 0 and info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS
+        return None if is_lost else info.mid
+
+    def _properties(self, publication: Publication) -> Properties | None:
+        is_v5 = self._client.protocol == MQTTProtocolVersion.MQTTv5
+        return mqtt5_properties(publication, PacketTypes.PUBLISH) if is_v5 else None
 
     def take_results(self) -> list[tuple[int, PublishResult]]:
         """Packet numbers and results since the last call. To be called often."""
@@ -119,66 +136,79 @@ class Outbox:
 
     def refused(self, number: int, result: PublishResult, words: str) -> None:
         """words: the broker's reason."""
-        message = self._queue.waiting.get(number)
+        message = self._waiting.get(number)
         log.error("the broker refuses a message topic=%r: %s", cut(message.topic) if message else "?", words)
         self.refusals.append((self._clock(), words))
         self._end(number, result)
 
     def _end(self, number: int, result: PublishResult) -> None:
-        if number in self._queue.waiting:  # paho also reports messages at QoS 0
+        if number in self._waiting:  # paho also reports messages at QoS 0
             self._suspect, self._breaks = None, 0
             self._first_sent_at = self._clock()
             self._results.append((number, result))
+            self._limit_in_flight()
 
-    def connection_made(self, max_packet_bytes: int | None, max_in_flight: int = MAX_IN_FLIGHT) -> None:
-        """Before anything is sent. max_packet_bytes: the broker's, None = it named none."""
+    def _limit_in_flight(self) -> int:
+        """paho sends this many messages without a PUBACK, from the next message on."""
+        count = 1 if self._breaks >= ONE_BY_ONE_AFTER else self._max_in_flight
+        self._client._max_inflight_messages = count  # paho refuses to change it while connected
+        return count
+
+    def connection_made(self, max_packet_bytes: int | None, max_in_flight: int | None = None) -> None:
+        """Before anything is sent. Both: the broker's limits, None = it named none."""
         limits = [limit for limit in (self._configured_max_bytes, max_packet_bytes) if limit is not None]
         self._max_bytes = min(limits, default=None)
-        self._max_in_flight = max_in_flight
+        self._max_in_flight = min(MAX_IN_FLIGHT, max_in_flight or MAX_IN_FLIGHT)
         self._first_sent_at = self._clock()
-        with self._queue.lock:
+        with self._lock:
             self._reject_unsendable(f"the broker takes no packet of more than {self._max_bytes} bytes")
+            count = self._limit_in_flight()
+            # paho has already marked all that waits to be sent at once. If nothing is marked, it never sends anything.
+            for place, message in enumerate(self._waiting.values()):
+                message.state = paho.mqtt_ms_publish if place < count else paho.mqtt_ms_queued
 
     def connection_lost(self) -> None:
-        with self._queue.lock:
-            first = next(iter(self._queue.waiting), None)
-        is_soon = self._clock() - self._first_sent_at <= BREAKS_WITHIN_S
-        if first is None or not is_soon or first != self._suspect:
-            self._breaks = 0
-        if first is not None and is_soon:
-            self._suspect = first
-            self._breaks += 1
+        with self._lock:
+            first = next(iter(self._waiting), None)
+        if self._clock() - self._first_sent_at > BREAKS_WITHIN_S:
+            first = None
+        self._breaks = 0 if first is None else self._breaks + 1 if first == self._suspect else 1
+        self._suspect = first
 
     def connection_tried(self) -> None:
         """Before the next attempt. Not as soon as a connection is lost: paho may be in the middle of its queue then."""
-        with self._queue.lock:
-            self._keep_latest_of_each_retained_topic()
-            suspect = self._suspect
-            if self._breaks < MAX_BREAKS or suspect is None or suspect not in self._queue.waiting:
+        with self._lock:
+            if self._breaks < MAX_BREAKS or self._suspect is None or self._suspect not in self._waiting:
                 return
-            now, message = self._clock(), self._queue.waiting[suspect]
-            rejected_from = 0 if message.retain else self._queue.packet_bytes(message) - REPEAT_BYTES
+            now, message = self._clock(), self._waiting[self._suspect]
+            # An answer that is sent again, and the next value of a retained topic, may be a little shorter.
+            rejected_from = self._packet_bytes(message) * 9 // 10
             self._resting = {topic: rest for topic, rest in self._resting.items() if rest[1] > now}
             self._resting[message.topic] = (rejected_from, now + TOPIC_REST_S)
             self._reject_unsendable(f"{self._breaks} connections broke as one of this size was sent there")
             self.refusals.append((now, "the broker closes the connection"))
             self._suspect, self._breaks = None, 0
 
-    def _keep_latest_of_each_retained_topic(self) -> None:
-        """It moves to the place of the first one, so that the breaks of one topic are counted together."""
-        places: dict[str, Any] = {}
-        for number, message in list(self._queue.waiting.items()):
-            if message.retain and (first := places.setdefault(message.topic, message)) is not message:
-                first.payload, first.properties = message.payload, message.properties
-                del self._queue.waiting[number]
-
     def _reject_unsendable(self, why: str) -> None:
-        for number, message in list(self._queue.waiting.items()):
+        for number, message in list(self._waiting.items()):
             if not self.can_send(message):
-                del self._queue.waiting[number]
+                del self._waiting[number]
                 self._results.append((number, PublishResult.REJECTED))
                 self.dropped += 1
                 self._log_drop(message, why)
 
-    def _log_drop(self, message: Any, why: str) -> None:
+    def _log_drop(self, message: Publication | paho.MQTTMessage, why: str) -> None:
         log.error("message dropped topic=%r bytes=%d: %s", cut(message.topic), len(message.payload), why)
+
+
+def mqtt5_properties(publication: Publication, packet_type: int) -> Properties:
+    properties = Properties(packet_type)  # type: ignore[no-untyped-call]
+    for name, value in (
+        ("MessageExpiryInterval", publication.expiry_s),
+        ("CorrelationData", publication.correlation),
+        ("ContentType", publication.content_type),
+        ("ResponseTopic", publication.response_topic),
+    ):
+        if value is not None:
+            setattr(properties, name, value)
+    return properties

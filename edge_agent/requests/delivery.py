@@ -12,8 +12,7 @@ from edge_agent.core.clock import moment
 from edge_agent.core.messages import shortened
 from edge_agent.core.publications import Publication
 from edge_agent.core.topics import Topics
-from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import Received
+from edge_agent.mqtt.link import MqttLink, Received
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.store.fsync import Synced
 from edge_agent.store.store import Store

@@ -11,8 +11,7 @@ from edge_agent.core.config import MqttConfig
 from edge_agent.core.inbound import Message
 from edge_agent.core.publications import Publication
 from edge_agent.core.strict_json import parse_json
-from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import Broken, Connected, Disconnected, LinkEvent, Received
+from edge_agent.mqtt.link import Broken, Connected, Disconnected, LinkEvent, MqttLink, Received
 
 MAX_PAYLOAD_BYTES = 1_000_000
 _GOODBYE_S = 1.0

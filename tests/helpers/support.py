@@ -15,8 +15,7 @@ from edge_agent.core.inbound import Message
 from edge_agent.core.messages import ModelName
 from edge_agent.core.protocol import Cancel, Command, Finish, Finished, Ready, Run, TextPlan
 from edge_agent.core.publications import Publication
-from edge_agent.mqtt.link import MqttLink
-from edge_agent.mqtt.link_events import Received
+from edge_agent.mqtt.link import MqttLink, Received
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher

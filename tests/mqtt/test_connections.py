@@ -1,4 +1,4 @@
-"""The agent's two connections where there are several brokers."""
+"""The agent's two connections: with several brokers, and over several configurations."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import pytest
 
 from edge_agent.core.config import Config
 from edge_agent.core.publications import Publication
-from edge_agent.mqtt import connections as module
 from edge_agent.mqtt import link as mqtt_link
-from edge_agent.mqtt.connections import Connections
-from edge_agent.mqtt.link_events import Connected, Disconnected, LinkEvent
+from edge_agent.mqtt.connections import SUBSCRIPTIONS_FILE, Connections
+from edge_agent.mqtt.link import Connected, Disconnected, LinkEvent
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.processes import Mosquitto
 from tests.helpers.support import config
 
-pytestmark = [pytest.mark.usefixtures("require_mosquitto"), pytest.mark.expects_warning]
+pytestmark = pytest.mark.expects_warning
 
 FIRST, SECOND = "127.0.0.1", "127.0.0.2"
 
@@ -54,7 +53,7 @@ class Both:
                     self.connections.on_connected(event.link, time.monotonic())
                 elif isinstance(event, Disconnected):
                     self.connections.on_disconnected(event, time.monotonic())
-            self.connections.maintain(time.monotonic())
+            self.connections.maintain()
             time.sleep(0.02)
 
     def where(self) -> list[str | None]:
@@ -70,7 +69,6 @@ def _made(folder: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt_link, "BACK_OFF_S", (0.1, 0.4))
-    monkeypatch.setattr(module, "SETTLES_WITHIN_S", 0.3)
 
 
 @pytest.fixture
@@ -80,6 +78,7 @@ def both(tmp_path: Path, protocol: str) -> Iterator[Both]:
     pair.stop()
 
 
+@pytest.mark.usefixtures("require_mosquitto")
 def test_the_data_connection_follows_the_control_connection(both: Both) -> None:
     with both.second:
         both.connections.start()
@@ -88,3 +87,31 @@ def test_the_data_connection_follows_the_control_connection(both: Both) -> None:
             # Only this one breaks. It comes back to the first broker, which is there again.
             both.connections.control.break_off()
             both.wait_until_at(FIRST)
+
+
+def filters_to_end(folder: Path, *wanted: str, is_confirmed: bool = False) -> frozenset[str]:
+    """What a process that wants these filters, and no others, unsubscribes from."""
+    settings = config().model_copy(update={"state_dir": folder})
+    connections = Connections(settings, lambda _: None, lambda: Publication(topic="a", payload=b""), 0.0)
+    connections.subscribe(settings, wanted)
+    former = connections.data.subscriptions.former
+    if is_confirmed:
+        connections.data.is_connected, connections.data.subscriptions.former = True, frozenset()
+        connections.maintain()
+    return former
+
+
+def test_what_an_earlier_process_wanted_is_ended_until_the_broker_knows(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    assert filters_to_end(folder, "a", "b/+") == set()
+    for is_confirmed in (False, True):  # killed before it came to a broker, and again
+        assert filters_to_end(folder, "a", "c/#", is_confirmed=is_confirmed) == {"b/+"}
+    assert filters_to_end(folder, "d", is_confirmed=True) == {"a", "c/#"}
+    assert filters_to_end(folder, "d") == set()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"{}", b"5", b"[" * 100_000, b'[1, null, "", "a/#/b", "\\ud800"]'])
+def test_a_file_that_holds_no_filters_costs_nothing_else(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / SUBSCRIPTIONS_FILE).write_bytes(content)
+    assert filters_to_end(tmp_path, "a", is_confirmed=True) == set()
+    assert filters_to_end(tmp_path, "b") == {"a"}

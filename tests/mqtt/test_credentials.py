@@ -9,7 +9,7 @@ from edge_agent.mqtt.credentials import credential_faults, secret_fault
 from tests.helpers.certificates import CERTIFICATE, KEY, KEY_WITH_PASSPHRASE, OTHER_KEY
 
 NO_CERTIFICATES = "should be a file of certificates in PEM, but none can be read from it"
-NO_KEY = "should be the private key of mqtt.tls.cert_file, in PEM and without a passphrase"
+NO_KEY = "should hold the private key of mqtt.tls.cert_file, in PEM and without a passphrase"
 FILES = {
     "certificate": CERTIFICATE,
     "key": KEY,
@@ -45,14 +45,8 @@ def faults(folder: Path, tls: dict[str, str] | None = None, **fields: str) -> li
             {"cert_file": "certificate", "key_file": "none"},
             ["mqtt.tls.key_file: should be a file that can be read"],
         ),
-        (
-            {"cert_file": "certificate", "key_file": "other"},
-            ["mqtt.tls.key_file: is not the key of the certificate in mqtt.tls.cert_file"],
-        ),
-        (
-            {"cert_file": "certificate"},
-            ["mqtt.tls.cert_file: should hold the private key too, in PEM and without a passphrase; or name it as "],
-        ),
+        ({"cert_file": "certificate", "key_file": "other"}, [f"mqtt.tls.key_file: {NO_KEY}"]),
+        ({"cert_file": "certificate"}, [f"mqtt.tls.cert_file: {NO_KEY}"]),
         ({"ca_file": "text", "cert_file": "none"}, ["mqtt.tls.ca_file", "mqtt.tls.cert_file"]),
     ],
 )

@@ -13,17 +13,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.publications import Publication
+from edge_agent.mqtt import link as module
 from edge_agent.mqtt.credentials import connection_fault
-from edge_agent.mqtt.link import KEEPALIVE_S, NETWORK_SILENCE_S, MqttLink
-from edge_agent.mqtt.link_events import Broken, Connected, Disconnected, LinkEvent
-from edge_agent.mqtt.outbox import MAX_BREAKS, MAX_IN_FLIGHT, PublishResult
+from edge_agent.mqtt.link import KEEPALIVE_S, NETWORK_SILENCE_S, Broken, Connected, Disconnected, LinkEvent, MqttLink
+from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE
 from tests.helpers.processes import Mosquitto
@@ -104,7 +103,12 @@ def test_what_the_system_says_of_tls_is_put_in_plainconnection_fault() -> None:
     assert connection_fault(TimeoutError("timed out")) == "timed out"
 
 
-@pytest.mark.usefixtures("require_mosquitto")
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACK_OFF_S", (0.1, 0.4))
+
+
+@pytest.mark.usefixtures("require_mosquitto", "quickly")
 def test_brokers_are_tried_in_turn_and_the_first_one_again_when_the_other_is_lost(
     tmp_path: Path, protocol: str
 ) -> None:
@@ -134,7 +138,7 @@ def test_brokers_are_tried_in_turn_and_the_first_one_again_when_the_other_is_los
             link.stop(1.0)
 
 
-@pytest.mark.usefixtures("require_mosquitto")
+@pytest.mark.usefixtures("require_mosquitto", "quickly")
 @pytest.mark.expects_warning
 # paho leaves the socket of a failed handshake to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -171,59 +175,6 @@ def connected(link: MqttLink, **told: Any) -> None:
     link._client._messages_reconnect_reset_out()
     link._on_pre_connect(link._client, None)
     link._on_connect(link._client, None, None, ReasonCode(PacketTypes.CONNACK, "Success"), SimpleNamespace(**told))
-
-
-def broken(link: MqttLink) -> None:
-    link._on_disconnect(link._client, None, None, ReasonCode(PacketTypes.DISCONNECT, "Unspecified error"), None)
-
-
-def about_to_be_sent(link: MqttLink) -> list[str]:
-    return [one.topic for one in link._client._out_messages.values() if one.state == paho.mqtt_ms_publish]
-
-
-def offline(nbytes: int, *topics: str) -> MqttLink:
-    link = MqttLink("c", MqttConfig.model_validate({}), lambda _: None)
-    for topic in topics:
-        link.publish(Publication(topic=topic, payload=b"x" * nbytes))
-    return link
-
-
-@pytest.mark.expects_warning
-def test_after_a_message_is_given_up_the_next_ones_are_sent_though_paho_had_not_marked_them() -> None:
-    link = offline(500, *["r/1"] * MAX_IN_FLIGHT, "r/2", "r/3")
-    for _ in range(MAX_BREAKS):
-        connected(link)
-        assert about_to_be_sent(link)[0] == "r/1"
-        broken(link)
-    connected(link)
-    assert about_to_be_sent(link) == ["r/2", "r/3"]
-
-
-def test_no_more_is_sent_at_once_than_the_broker_says_it_takes() -> None:
-    link = offline(500, *"abcdefgh")
-    connected(link, ReceiveMaximum=3)
-    assert about_to_be_sent(link) == ["a", "b", "c"]
-    assert link._client._max_inflight_messages == 3
-    broken(link)
-    connected(link)
-    assert about_to_be_sent(link) == [*"abcdefgh"]
-    assert link._client._max_inflight_messages == MAX_IN_FLIGHT
-
-
-def test_a_number_of_paho_that_is_in_use_still_costs_no_message() -> None:
-    link = offline(500, "a", "b", "c")
-    link._client._last_mid = 65535
-    assert link.publish(Publication(topic="d", payload=b"")) == 4
-    assert [one.topic for one in link._client._out_messages.values()] == ["a", "b", "c", "d"]
-
-
-def test_a_message_that_nobody_confirms_has_no_number_of_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    link = offline(500, "a", "b", "c")
-    link._client._last_mid = 65535
-    sent: list[int] = []
-    monkeypatch.setattr(link._client, "_send_publish", lambda number, *_: sent.append(number))
-    link.publish(Publication(topic="d", payload=b"", qos=0))
-    assert sent == [4]
 
 
 @pytest.mark.expects_warning

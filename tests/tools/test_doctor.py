@@ -15,7 +15,7 @@ from edge_agent.board.reading import BoardReading
 from edge_agent.core.config import MqttConfig
 from edge_agent.loader import load_config
 from edge_agent.models.record import Record, write_record
-from edge_agent.mqtt.link_events import Broken
+from edge_agent.mqtt.link import Broken
 from edge_agent.store.database import FILE, open_file
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor import broker as broker_module

@@ -11,7 +11,7 @@ from edge_agent.core.config import Config, MqttConfig
 from edge_agent.core.errors import shown
 from edge_agent.core.publications import json_publication
 from edge_agent.mqtt.credentials import credential_faults
-from edge_agent.mqtt.link_events import Broken
+from edge_agent.mqtt.link import Broken
 from edge_agent.tools.client import Client, object_or_empty
 from edge_agent.tools.doctor.check import Check, Verdict, failed, good, warning
 
