@@ -1,4 +1,4 @@
-"""Commands and exit codes. Each command's options stand beside the function that runs it; COMMANDS lists them all."""
+"""Commands and exit codes: what each command does, and in `_parser` its options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,10 +45,6 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
 
 
-def _add_config(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
-
-
 def _run(options: argparse.Namespace) -> int:
     # Until the agent handles signals itself (its model is being checked), a stop ends it and a reload is ignored.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -78,11 +73,6 @@ def _set_up_log(config: Config) -> None:
     logging.basicConfig(level=config.log.level, format="%(levelname)s %(name)s: %(message)s", handlers=handlers)
 
 
-def _add_check_config(parser: _Parser) -> None:
-    parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="the same as --config FILE")
-    _add_config(parser)
-
-
 def _check_config(options: argparse.Namespace) -> int:
     path: Path = options.file or options.config
     config = load_config(path)
@@ -91,17 +81,6 @@ def _check_config(options: argparse.Namespace) -> int:
         print(printable(f"{path}: hint: {hint}"), file=sys.stderr)
     print(printable(f"{path}: good"))
     return EXIT_OK
-
-
-def _add_ask(parser: _Parser) -> None:
-    _add_config(parser)
-    parser.add_argument("task", metavar="TASK", help="a task of the configuration, or generate")
-    parser.add_argument("input", metavar="INPUT", help="text, or a JSON object or array; - reads standard input")
-    parser.add_argument("--text", action="store_true", help="INPUT is text, even if it begins with { or [")
-    parser.add_argument("--deadline-ms", type=int, default=60_000, metavar="MS", help="default: %(default)s")
-    parser.add_argument("--priority", type=int, choices=range(10), metavar="0-9", help="0 is most urgent")
-    options_help = "a JSON object, such as '{\"max_tokens\": 64}'"
-    parser.add_argument("--options", type=_json_object, metavar="JSON", help=options_help)
 
 
 def _ask(options: argparse.Namespace) -> int:
@@ -127,15 +106,6 @@ def _ask(options: argparse.Namespace) -> int:
     return _print_reply(reply)
 
 
-def _add_command(parser: _Parser) -> None:
-    _add_config(parser)
-    parser.add_argument("operation", metavar="OP", choices=OPERATIONS, help=", ".join(OPERATIONS))
-    fields_help = "a JSON object, such as '{\"timeout_s\": 5}'"
-    parser.add_argument("fields", metavar="FIELDS", nargs="?", type=_json_object, default={}, help=fields_help)
-    timeout_help = "how long to wait for the result (default: 60 s, for a model switch 900 s)"
-    parser.add_argument("--timeout", type=_seconds, metavar="S", help=timeout_help)
-
-
 def _command(options: argparse.Namespace) -> int:
     from edge_agent.tools.client import NoAnswerError
     from edge_agent.tools.command import send_command
@@ -146,25 +116,6 @@ def _command(options: argparse.Namespace) -> int:
         return _print_reply(send_command(config, options.operation, options.fields, timeout_s=timeout_s))
     except NoAnswerError as error:
         return _fail(str(error))
-
-
-def _add_watch(parser: _Parser) -> None:
-    broker = parser.add_mutually_exclusive_group()
-    _add_config(broker)
-    broker.add_argument("--host", metavar="HOST", help="the broker; then no configuration is read")
-    parser.add_argument("--site", metavar="SITE", help="default: the configuration's")
-    parser.add_argument("--port", type=int, metavar="PORT", help="default: 1883, with TLS 8883")
-    parser.add_argument("--protocol", choices=("5", "3.1.1"), help="MQTT version (default: 5)")
-    parser.add_argument("--root", metavar="TOPIC", help="default: edgeai/v1")
-    parser.add_argument("--username", metavar="NAME")
-    parser.add_argument("--password-file", metavar="FILE")
-    parser.add_argument("--tls", action="store_true", help="TLS, verified with the system's certificates")
-    for file in ("ca", "cert", "key"):
-        parser.add_argument(f"--{file}-file", metavar="FILE", help="TLS with this file, PEM")
-    parser.add_argument("--once", action="store_true", help="one look; the default without a terminal")
-    parser.add_argument("--json", action="store_true", help="one look as a JSON object")
-    wait_help = "the longest time of one look (default: %(default)s s)"
-    parser.add_argument("--wait", type=_seconds, default=3.0, metavar="S", help=wait_help)
 
 
 def _watch(options: argparse.Namespace) -> int:
@@ -178,34 +129,16 @@ def _watch(options: argparse.Namespace) -> int:
     return watch(mqtt, site, is_once=options.once, as_json=options.json, wait_s=options.wait)
 
 
-def _add_doctor(parser: _Parser) -> None:
-    _add_config(parser)
-    parser.add_argument("--broker", action="store_true", help="only check whether the broker accepts this board")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-
-
 def _doctor(options: argparse.Namespace) -> int:
     from edge_agent.tools.doctor.doctor import doctor
 
     return doctor(options.config, is_broker_only=options.broker, as_json=options.json)
 
 
-def _add_diag(parser: _Parser) -> None:
-    _add_config(parser)
-    out_help = "default: edge-diag-<device>-<time>.tar.gz in this folder"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=out_help)
-
-
 def _diag(options: argparse.Namespace) -> int:
     from edge_agent.tools.diag import diag
 
     return diag(options.config, options.out)
-
-
-def _add_probe(parser: _Parser) -> None:
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the configuration's")
-    config_help = f"default: {DEFAULT_PATH}; with --bundle none: then neither public_key nor [engine] applies"
-    parser.add_argument("--config", type=Path, metavar="FILE", help=config_help)
 
 
 def _probe(options: argparse.Namespace) -> int:
@@ -215,27 +148,10 @@ def _probe(options: argparse.Namespace) -> int:
     return probe(DEFAULT_PATH if is_unnamed else options.config, options.bundle)
 
 
-def _add_bench(parser: _Parser) -> None:
-    measured = parser.add_mutually_exclusive_group()
-    _add_config(measured)
-    measured.add_argument("--model", type=Path, metavar="PATH", help="a bundle or a .gguf, with default settings")
-    parser.add_argument("--quick", action="store_true", help="one round instead of some minutes")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-
-
 def _bench(options: argparse.Namespace) -> int:
     from edge_agent.tools.bench.bench import bench
 
     return bench(options.config, options.model, is_quick=options.quick, as_json=options.json)
-
-
-def _add_demo(parser: _Parser) -> None:
-    parser.add_argument("--protocol", choices=("5", "3.1.1"), default="5", help="MQTT version (default: %(default)s)")
-    port_help = "the broker's port on 127.0.0.1 (default: a free one)"
-    parser.add_argument("--port", type=int, metavar="PORT", help=port_help)
-    work_help = "folder for the converted model and the agent's state (default: the user's cache)"
-    parser.add_argument("--work", type=Path, metavar="DIR", help=work_help)
-    parser.add_argument("--keep", action="store_true", help="keep it running until Ctrl-C")
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -244,72 +160,120 @@ def _demo(options: argparse.Namespace) -> int:
     return demo(options.protocol, options.port, options.work, keep=options.keep)
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """summary: one line in the list of commands. details: what else `COMMAND --help` says."""
-
-    name: str
-    summary: str
-    add_options: Callable[[Any], None]
-    run: Callable[[argparse.Namespace], int]
-    details: str | None = None
-
-
-COMMANDS = (
-    Command("run", "the daemon", _add_config, _run, "Serves requests until SIGTERM. SIGHUP reloads the configuration."),
-    Command("check-config", "lists every fault of a configuration file", _add_check_config, _check_config),
-    Command("ask", "sends one request over MQTT and prints the reply", _add_ask, _ask),
-    Command(
-        "command",
-        "sends one command over MQTT and prints its result",
-        _add_command,
-        _command,
-        "The command goes to the configuration's board once it is on the bus, signed if commands.key_file is set.",
-    ),
-    Command(
-        "watch",
-        "live view of all boards of a site",
-        _add_watch,
-        _watch,
-        "Shows what the boards of a site publish about themselves, the worst first. Broker and site come from the "
-        "configuration, or from options. q or Ctrl-C ends it; --once lists boards below the screen, too.",
-    ),
-    Command("doctor", "checks whether this board can serve this configuration", _add_doctor, _doctor),
-    Command(
-        "diag",
-        "collects what support needs in one file without secrets",
-        _add_diag,
-        _diag,
-        "It also works where the configuration is broken (exit code 78) or parts of the board do not answer.",
-    ),
-    Command(
-        "probe",
-        "asks a bundle's canaries: does its model answer here as recorded?",
-        _add_probe,
-        _probe,
-        "Checks the bundle, loads its model in a worker of its own, asks the requests of its canaries.json and lists "
-        "the answers that differ. A running agent is not asked.",
-    ),
-    Command(
-        "bench",
-        "measures this board with a model: requests, tokens, memory",
-        _add_bench,
-        _bench,
-        "Requests/s and latencies of three tasks, tokens/s by threads and width of a step, memory, starts. "
-        "Stop the agent's service first: two models at once disturb each other.",
-    ),
-    Command("demo", "broker, model, agent and sensors on this machine: real answers", _add_demo, _demo),
-)
-
-
 def _parser() -> _Parser:
     parser = _Parser(prog="edge-agent", description="An LLM inference node on a factory's MQTT bus.")
     parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        added = subparsers.add_parser(command.name, help=command.summary, description=command.details)
-        command.add_options(added)
-        added.set_defaults(run=command.run)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], summary: str, details: str | None = None) -> _Parser:
+        """summary: a line in the list of commands. details: what `COMMAND --help` says."""
+        added: _Parser = commands.add_parser(name, help=summary, description=details)
+        added.set_defaults(run=run)
+        return added
+
+    def add_config(to: argparse._ActionsContainer) -> None:
+        to.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
+
+    add_config(add("run", _run, "the daemon", "Serves requests until SIGTERM. SIGHUP reloads the configuration."))
+
+    check = add("check-config", _check_config, "lists every fault of a configuration file")
+    check.add_argument("file", type=Path, nargs="?", metavar="FILE", help="the same as --config FILE")
+    add_config(check)
+
+    ask = add("ask", _ask, "sends one request over MQTT and prints the reply")
+    add_config(ask)
+    ask.add_argument("task", metavar="TASK", help="a task of the configuration, or generate")
+    ask.add_argument("input", metavar="INPUT", help="text, or a JSON object or array; - reads standard input")
+    ask.add_argument("--text", action="store_true", help="INPUT is text, even if it begins with { or [")
+    ask.add_argument("--deadline-ms", type=int, default=60_000, metavar="MS", help="default: %(default)s")
+    ask.add_argument("--priority", type=int, choices=range(10), metavar="0-9", help="0 is most urgent")
+    options_help = "a JSON object, such as '{\"max_tokens\": 64}'"
+    ask.add_argument("--options", type=_json_object, metavar="JSON", help=options_help)
+
+    command = add(
+        "command",
+        _command,
+        "sends one command over MQTT and prints its result",
+        "The command goes to the configuration's board once it is on the bus, signed if commands.key_file is set.",
+    )
+    add_config(command)
+    command.add_argument("operation", metavar="OP", choices=OPERATIONS, help=", ".join(OPERATIONS))
+    fields_help = "a JSON object, such as '{\"timeout_s\": 5}'"
+    command.add_argument("fields", metavar="FIELDS", nargs="?", type=_json_object, default={}, help=fields_help)
+    timeout_help = "how long to wait for the result (default: 60 s, for a model switch 900 s)"
+    command.add_argument("--timeout", type=_seconds, metavar="S", help=timeout_help)
+
+    watch = add(
+        "watch",
+        _watch,
+        "live view of all boards of a site",
+        "Shows what the boards of a site publish about themselves, the worst first. Broker and site come from the "
+        "configuration, or from options. q or Ctrl-C ends it; --once lists boards below the screen, too.",
+    )
+    broker = watch.add_mutually_exclusive_group()
+    add_config(broker)
+    broker.add_argument("--host", metavar="HOST", help="the broker; then no configuration is read")
+    watch.add_argument("--site", metavar="SITE", help="default: the configuration's")
+    watch.add_argument("--port", type=int, metavar="PORT", help="default: 1883, with TLS 8883")
+    watch.add_argument("--protocol", choices=("5", "3.1.1"), help="MQTT version (default: 5)")
+    watch.add_argument("--root", metavar="TOPIC", help="default: edgeai/v1")
+    watch.add_argument("--username", metavar="NAME")
+    watch.add_argument("--password-file", metavar="FILE")
+    watch.add_argument("--tls", action="store_true", help="TLS, verified with the system's certificates")
+    for file in ("ca", "cert", "key"):
+        watch.add_argument(f"--{file}-file", metavar="FILE", help="TLS with this file, PEM")
+    watch.add_argument("--once", action="store_true", help="one look; the default without a terminal")
+    watch.add_argument("--json", action="store_true", help="one look as a JSON object")
+    wait_help = "the longest time of one look (default: %(default)s s)"
+    watch.add_argument("--wait", type=_seconds, default=3.0, metavar="S", help=wait_help)
+
+    doctor = add("doctor", _doctor, "checks whether this board can serve this configuration")
+    add_config(doctor)
+    doctor.add_argument("--broker", action="store_true", help="only check whether the broker accepts this board")
+    doctor.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+
+    diag = add(
+        "diag",
+        _diag,
+        "collects what support needs in one file without secrets",
+        "It also works where the configuration is broken (exit code 78) or parts of the board do not answer.",
+    )
+    add_config(diag)
+    out_help = "default: edge-diag-<device>-<time>.tar.gz in this folder"
+    diag.add_argument("--out", type=Path, metavar="FILE", help=out_help)
+    diag.add_argument("--json", action="store_true", help="print the contents as one JSON object")
+
+    probe = add(
+        "probe",
+        _probe,
+        "asks a bundle's canaries: does its model answer here as recorded?",
+        "Checks the bundle, loads its model in a worker of its own, asks the requests of its canaries.json and lists "
+        "the answers that differ. A running agent is not asked.",
+    )
+    probe.add_argument("--bundle", type=Path, metavar="DIR", help="default: the configuration's")
+    config_help = f"default: {DEFAULT_PATH}; with --bundle none: then neither public_key nor [engine] applies"
+    probe.add_argument("--config", type=Path, metavar="FILE", help=config_help)
+
+    bench = add(
+        "bench",
+        _bench,
+        "measures this board with a model: requests, tokens, memory",
+        "Requests/s and latencies of three tasks, tokens/s by threads and width of a step, memory, starts. "
+        "Stop the agent's service first: two models at once disturb each other.",
+    )
+    measured = bench.add_mutually_exclusive_group()
+    add_config(measured)
+    measured.add_argument("--model", type=Path, metavar="PATH", help="a bundle or a .gguf, with default settings")
+    bench.add_argument("--quick", action="store_true", help="one round instead of some minutes")
+    bench.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+
+    demo = add("demo", _demo, "broker, model, agent and sensors on this machine: real answers")
+    demo.add_argument("--protocol", choices=("5", "3.1.1"), default="5", help="MQTT version (default: %(default)s)")
+    port_help = "the broker's port on 127.0.0.1 (default: a free one)"
+    demo.add_argument("--port", type=int, metavar="PORT", help=port_help)
+    work_help = "folder for the converted model and the agent's state (default: the user's cache)"
+    demo.add_argument("--work", type=Path, metavar="DIR", help=work_help)
+    demo.add_argument("--keep", action="store_true", help="keep it running until Ctrl-C")
     return parser
 
 

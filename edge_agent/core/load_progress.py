@@ -1,14 +1,12 @@
-"""Reports the progress of a load: parts that the engine completed, or bytes that the kernel read for it.
+"""Reports the progress of a load: parts that the engine completed.
 
 That the process is alive is not progress: Python's threads run on while native code hangs.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Self
 
 from edge_agent.core.protocol import Loading, LoadPhase
@@ -17,7 +15,6 @@ from edge_agent.core.protocol import Loading, LoadPhase
 # Pi 4, two minutes.
 LOAD_SILENCE_S = 300.0
 _INTERVAL_S = 1.0
-_IO = Path("/proc/self/io")
 
 
 class LoadProgress:
@@ -51,17 +48,6 @@ class LoadProgress:
     def _report(self) -> None:
         reported = None
         while not self._is_over.wait(self._interval_s):
-            # Native code reads pages of a mapped file without any call of ours.
-            now = self._done, _read_bytes()
-            if now != reported:
-                reported = now
+            if self._done != reported:
+                reported = self._done
                 self._emit(Loading(phase=self._phase))
-
-
-def _read_bytes() -> int | None:
-    """Bytes that this process read from disks; None = the kernel does not count them."""
-    try:
-        found = re.search(r"(?m)^read_bytes: (\d+)$", _IO.read_text(encoding="ascii"))
-    except OSError:
-        return None
-    return int(found[1]) if found else None

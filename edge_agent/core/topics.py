@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import zip_longest
 
 # A broker closes the connection on a topic that is too long for it (mosquitto: 200 levels), at each attempt.
@@ -12,29 +11,19 @@ MAX_LEVELS = 100
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 
 
-@dataclass(frozen=True, slots=True)
 class Topics:
     """The topics of one board."""
 
-    root: str
-    site: str
-    device: str
-
-    @property
-    def base(self) -> str:
-        return f"{self.root}/{self.site}/{self.device}"
-
-    @property
-    def state(self) -> str:
-        return f"{self.base}/state"
-
-    @property
-    def info(self) -> str:
-        return f"{self.base}/info"
-
-    @property
-    def health(self) -> str:
-        return f"{self.base}/health"
+    def __init__(self, root: str, site: str, device: str) -> None:
+        self.root = root
+        self.base = f"{root}/{site}/{device}"
+        self.state = f"{self.base}/state"
+        self.info = f"{self.base}/info"
+        self.health = f"{self.base}/health"
+        self.all_requests = self.request("+")
+        self.all_commands = self.command("+")
+        # Where replies may go unless the configuration says otherwise.
+        self.default_reply_topics = (f"{self.base}/infer/+/response/#", f"{root}/reply/#")
 
     def alarm(self, name: str) -> str:
         return f"{self.base}/alarm/{name}"
@@ -54,36 +43,18 @@ class Topics:
     def command_result(self, operation: str) -> str:
         return f"{self.base}/cmd/{operation}/result"
 
-    @property
-    def all_requests(self) -> str:
-        return self.request("+")
-
-    @property
-    def all_commands(self) -> str:
-        return self.command("+")
-
-    @property
-    def default_reply_topics(self) -> tuple[str, ...]:
-        """Where replies may go unless the configuration says otherwise."""
-        return (f"{self.base}/infer/+/response/#", f"{self.root}/reply/#")
-
     def is_own(self, topic: str) -> bool:
         """True for every topic of this board."""
         return topic.startswith(f"{self.base}/")
 
     def task_of_request(self, topic: str) -> str | None:
         """The task that a request topic names, or None for any other topic. The name may be empty: `+` matches that."""
-        return self._middle(topic, "infer/", "/request")
+        names = wildcard_values(self.all_requests, topic)
+        return names[0] if names else None
 
     def operation_of_command(self, topic: str) -> str | None:
-        return self._middle(topic, "cmd/", "")
-
-    def _middle(self, topic: str, head: str, tail: str) -> str | None:
-        head = f"{self.base}/{head}"
-        if not (topic.startswith(head) and topic.endswith(tail) and len(topic) >= len(head) + len(tail)):
-            return None
-        middle = topic[len(head) : len(topic) - len(tail)]
-        return None if "/" in middle else middle
+        names = wildcard_values(self.all_commands, topic)
+        return names[0] if names else None
 
 
 def discovery_config(prefix: str, object_id: str) -> str:
@@ -215,7 +186,7 @@ def command_topic_fault(topic: str) -> str | None:
 
 def reply_topic_fault(topic: str, allowed: tuple[str, ...]) -> str | None:
     """Why a reply must not go to the topic that a request names, or None."""
-    fault = name_fault(topic) or command_topic_fault(topic)
+    fault = command_topic_fault(topic)
     if fault is None and not any(matches(topic_filter, topic) for topic_filter in allowed):
         return f"allowed are: {', '.join(allowed)}"
     return fault

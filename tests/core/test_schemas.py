@@ -56,7 +56,6 @@ def test_a_schema_within_bounds_is_accepted(schema: object) -> None:
         (schema_of(v={"const": "\ud800"}), "schema: is not JSON: 'utf-8' codec can't encode"),
         (schema_of(v={"default": date(2025, 1, 1)}), "schema: is not JSON: Object of type date"),
         (schema_of(v={"const": "x" * 100_000}), "schema: is 100"),
-        (schema_of(**{f"v{number}": {} for number in range(2000)}), "schema: has 2002 objects in it, more than 2000"),
         (schema_of(v={"pattern": "("}), "schema.properties.v.pattern: '(' is not a 'regex'"),
         (schema_of(v={"pattern": "a{4294967296}"}), "schema: has a pattern that is not a regular expression"),
         (schema_of(v={"pattern": "(" * 2000 + ")" * 2000}), "schema: has a pattern that is not a regular expression"),
