@@ -36,7 +36,7 @@ class Thermal:
 
     @property
     def headroom_c(self) -> float | None:
-        return None if self.soc_c is None or self.limit_c is None else self.limit_c - self.soc_c
+        return None if self.soc_c is None or self.limit_c is None else round(self.limit_c - self.soc_c, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -292,7 +292,6 @@ class Progress:
     """A heartbeat with totals since the start: sent about once a second, and when the worker becomes idle.
 
     rows_total: sequences over all steps; divided by steps_total it is the mean width.
-    prefix_hits_total: requests that shared tokens of a task's prefix. prefix_misses_total: those that shared none.
     prefill_s: time of steps with any prefill. decode_s: time of all other steps.
     decoded_tokens_total: tokens decoded in the other steps, without forced or guessed ones.
     """
@@ -304,8 +303,6 @@ class Progress:
     prompt_tokens_total: int = 0
     cached_tokens_total: int = 0
     completion_tokens_total: int = 0
-    prefix_hits_total: int = 0
-    prefix_misses_total: int = 0
     prefill_s: float = 0.0
     decode_s: float = 0.0
     decoded_tokens_total: int = 0

@@ -77,8 +77,6 @@ class Totals:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
-    prefix_hits: int = 0
-    prefix_misses: int = 0
     prefill_s: float = 0.0
     decode_s: float = 0.0
     decoded_tokens: int = 0
@@ -87,10 +85,6 @@ class Totals:
         """A request starts with this many tokens of a task's prefix."""
         self.prompt_tokens += cached_tokens
         self.cached_tokens += cached_tokens
-        if cached_tokens:
-            self.prefix_hits += 1
-        else:
-            self.prefix_misses += 1
 
     def count_step(self, *, rows: int, tokens: int, elapsed_s: float, has_prefill: bool) -> None:
         """rows: requests in the step; tokens: of all of them, without idle rows."""
@@ -110,8 +104,6 @@ class Totals:
             prompt_tokens_total=self.prompt_tokens,
             cached_tokens_total=self.cached_tokens,
             completion_tokens_total=self.completion_tokens,
-            prefix_hits_total=self.prefix_hits,
-            prefix_misses_total=self.prefix_misses,
             prefill_s=self.prefill_s,
             decode_s=self.decode_s,
             decoded_tokens_total=self.decoded_tokens,

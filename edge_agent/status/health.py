@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,94 +68,63 @@ def reasons(facts: HealthFacts) -> tuple[str, list[str]]:
 def health_document(facts: HealthFacts) -> dict[str, Any]:
     """The whole document; what is unknown on this board is null."""
     overall, why = reasons(facts)
-    requests, totals, reading = facts.requests, facts.requests.totals, facts.reading
-    worker, ready, throughput = facts.worker, facts.worker.ready, facts.worker.throughput
-    thermal, throttle, power, memory = reading.thermal, reading.throttle, reading.power, reading.memory
-    return {
-        "ts": facts.ts,
-        "session": facts.session,
-        "seq": facts.seq,
-        "uptime_s": round(facts.uptime_s, 1),
+    requests, worker, ready, reading = facts.requests, facts.worker, facts.worker.ready, facts.reading
+    document = {
+        **_fields(facts, "ts", "session", "seq", "uptime_s"),
         "overall": overall,
         "reasons": why,
-        "mqtt": {
-            "connected_s": _rounded(facts.mqtt.connected_s, 1),
-            "reconnects": facts.mqtt.reconnects,
-            "received": facts.mqtt.received,
-            "published": facts.mqtt.published,
-            "queued_out": facts.mqtt.queued_out,
-            "dropped": facts.mqtt.dropped,
-        },
+        "mqtt": _fields(facts.mqtt, "connected_s", "reconnects", "received", "published", "queued_out", "dropped"),
         "queue": {
-            "depth": requests.depth,
-            "capacity": requests.capacity,
-            "oldest_ms": _rounded(requests.oldest_ms, 1),
-            "estimated_wait_ms": _rounded(requests.estimated_wait_ms, 1),
-            "accepted_total": totals.accepted_total,
-            "rejected_total": totals.rejected_total,
-            "displaced_total": totals.displaced_total,
-            "expired_total": totals.expired_total,
-            "duplicates_total": totals.duplicates_total,
+            **_fields(requests, "depth", "capacity", "oldest_ms", "estimated_wait_ms"),
+            **_fields(requests.totals, "accepted_total", "rejected_total", "displaced_total", "expired_total"),
+            **_fields(requests.totals, "duplicates_total"),
         },
         "quarantine": [asdict(one) for one in requests.quarantined],
         "inference": {
-            "active": requests.active,
-            "requests_total": totals.requests_total,
-            "failed_total": totals.failed_total,
-            "prompt_tokens_total": throughput.prompt_tokens,
-            "completion_tokens_total": throughput.completion_tokens,
-            "cached_tokens_total": throughput.cached_tokens,
-            "prefix_hits_total": throughput.prefix_hits,
-            "prefix_misses_total": throughput.prefix_misses,
-            "decode_tok_s": throughput.decode_tok_s,
-            "prefill_tok_s": throughput.prefill_tok_s,
-            "batch_avg": throughput.batch_avg,
-            "latency_ms": {name: _rounded(ms, 1) for name, ms in requests.latency_ms.items()},
-            "queued_ms": {name: _rounded(ms, 1) for name, ms in requests.queued_ms.items()},
+            **_fields(requests, "active", "latency_ms", "queued_ms"),
+            **_fields(requests.totals, "requests_total", "failed_total"),
+            **_fields(worker.throughput, "prompt_tokens_total", "completion_tokens_total", "cached_tokens_total"),
+            **_fields(worker.throughput, "decode_tok_s", "prefill_tok_s", "batch_avg"),
         },
         "thermal": {
-            "soc_c": thermal.soc_c,
-            "limit_c": thermal.limit_c,
-            "headroom_c": _rounded(thermal.headroom_c, 1),
-            "zones": thermal.zones,
-            "throttled_now": throttle.now,
-            "throttled_since_boot": throttle.since_boot,
-            "causes": list(throttle.causes),
+            **_fields(reading.thermal, "soc_c", "limit_c", "headroom_c", "zones"),
+            "throttled_now": reading.throttle.now,
+            "throttled_since_boot": reading.throttle.since_boot,
+            "causes": list(reading.throttle.causes),
         },
         "power": {
-            "watts": power.watts,
-            "scope": power.scope,
-            "source": power.source,
-            "undervoltage_now": throttle.undervoltage_now,
-            "undervoltage_since_boot": throttle.undervoltage_since_boot,
-            "joules_total": _rounded(facts.energy.joules_total, 1),
-            "joules_per_token": _rounded(facts.energy.joules_per_token, 4),
+            **_fields(reading.power, "watts", "scope", "source"),
+            **_fields(reading.throttle, "undervoltage_now", "undervoltage_since_boot"),
+            **_fields(facts.energy, "joules_total", "joules_per_token"),
         },
         "cpu": asdict(reading.cpu),
         "memory": {
-            "total_mb": memory.total_mb,
-            "available_mb": memory.available_mb,
+            **asdict(reading.memory),
             "agent_rss_mb": facts.agent_rss_mb,
             "worker_rss_mb": worker.resident_mb,
-            "swap_used_mb": memory.swap_used_mb,
         },
         "disk": {"free_mb": reading.disk_free_mb},
         "worker": {
-            "pid": ready.pid if ready else None,
-            "restarts": worker.restarts,
-            "last_end": worker.last_end,
+            **_fields(worker, "restarts", "last_end"),
             "model": worker.model.bundle_name,
+            "pid": ready.pid if ready else None,
             "cpu_variant": ready.cpu_variant if ready else None,
-            "repacked_mb": _megabytes(ready.repacked_mib) if ready else None,
+            "repacked_mb": ready.repacked_mib * 1.048576 if ready and ready.repacked_mib is not None else None,
         },
         "governor": facts.limits.as_health(),
         "sensor_errors": reading.errors,
     }
+    rounded: dict[str, Any] = _rounded(document)
+    return rounded
 
 
-def _megabytes(mib: float | None) -> float | None:
-    return None if mib is None else round(mib * 1.048576, 1)
+def _fields(part: object, *names: str) -> dict[str, Any]:
+    """Those of a snapshot that have the same name in the document."""
+    return {name: getattr(part, name) for name in names}
 
 
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)
+def _rounded(value: Any) -> Any:
+    """A copy whose numbers have three decimals at most."""
+    if isinstance(value, Mapping):
+        return {name: _rounded(one) for name, one in value.items()}
+    return round(value, 3) if isinstance(value, float) else value
