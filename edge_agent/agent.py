@@ -35,8 +35,7 @@ from edge_agent.core.protocol import (
 )
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
-from edge_agent.models.record import open_in_force
-from edge_agent.models.switch import How, ModelSwitch, Switched, SwitchFailed, switched_event
+from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed
 from edge_agent.mqtt.connections import Connections
 from edge_agent.mqtt.link import TAKEN_OVER, Connected, Disconnected, Received
 from edge_agent.requests.delivery import Delivery
@@ -75,9 +74,7 @@ class Agent:
         self._inbox = Inbox()
         self._presence = Presence(config.topics)
         self._connections = Connections(config, self._inbox.deliver, self._presence.will, time.monotonic())
-        self._supervisor = Supervisor(
-            config, model, prefixes_of(tasks), self._inbox.deliver, lambda: open_in_force(config)
-        )
+        self._supervisor = Supervisor(config, model, prefixes_of(tasks), self._inbox.deliver)
         database = config.state_dir / FILE if config.queue.journal == "disk" else None
         store = Store(database, self._inbox.deliver)
         self._delivery = Delivery(store, self._connections.data, config.topics)
@@ -250,14 +247,11 @@ class Agent:
             self._supervisor.replace_outgrown(now)
 
     def _on_ready(self, ready: Ready, now: float) -> None:
-        replaced = self._supervisor.became_ready(ready, now)
+        self._supervisor.became_ready(ready, now)
         if self._presence.state is not State.OFFLINE:
             worker = self._supervisor.snapshot(now)
             event = {"restarts": worker.restarts, "pid": ready.pid, "reason": worker.last_end}
             self._status.publish_event("worker-restarted", event)
-        if replaced is not None:
-            self._dispatcher.model_replaced()
-            self._status.publish_event("model-switched", switched_event(replaced, self._supervisor.model, How.REPLACED))
         self._serve(ready, now)
 
     def _on_switch_ended(self, end: Switched | SwitchFailed, now: float) -> None:
@@ -318,6 +312,10 @@ class Agent:
         if end := self._supervisor.watch(now, owes_answer=owes_answer, is_former_busy=is_former_busy):
             self._dispatcher.worker_delayed(ready_at=end.ready_at)
             self._publish_worker_end(end, now)
+        if self._supervisor.has_other_files:
+            log.error("the files of the model have changed: the agent ends, its next start verifies them")
+            self._status.publish_state(State.OFFLINE, "model-changed")
+            self._exit_code = 1
         if switch_end := self._model_switch.tick(now):
             self._on_switch_ended(switch_end, now)
         is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and not self._model_switch.is_underway
@@ -350,7 +348,6 @@ class Agent:
         return Vitals(
             network=self._connections.threads_at_work,
             worker_silent_s=self._supervisor.silent_s(now),
-            worker_dying_s=self._supervisor.dying_s(now),
             is_worker_coming=self._supervisor.is_coming or self._model_switch.is_underway,
             monitor_silent_s=now - self._monitor.advanced_at,
         )

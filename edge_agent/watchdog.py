@@ -16,8 +16,6 @@ log = logging.getLogger(__name__)
 
 # The agent kills a worker that owes an answer and is silent before this.
 WORKER_SILENCE_S = 180.0
-# A process that hangs in a broken disk or driver cannot be killed.
-WORKER_DYING_S = 60.0
 # The monitor begins with a sensor several times a second, and leaves out a sensor that hangs.
 MONITOR_SILENCE_S = 30.0
 
@@ -26,13 +24,12 @@ MONITOR_SILENCE_S = 30.0
 class Vitals:
     """network: by connection, whether its thread works. worker_silent_s: None = no worker is ready.
 
-    worker_dying_s: since a worker that still exists was killed; None = there is none. is_worker_coming: a worker loads
-    or will be started. monitor_silent_s: since it last began with a sensor or ended a pass.
+    is_worker_coming: a worker loads or will be started. monitor_silent_s: since it last began with a sensor or ended a
+    pass.
     """
 
     network: Mapping[str, bool]
     worker_silent_s: float | None
-    worker_dying_s: float | None
     is_worker_coming: bool
     monitor_silent_s: float
 
@@ -67,8 +64,6 @@ def stalled_part(vitals: Vitals) -> str | None:
         return "there is no worker, and none will be started"
     if vitals.worker_silent_s is not None and vitals.worker_silent_s > WORKER_SILENCE_S:
         return f"the worker has been silent for {vitals.worker_silent_s:.0f} s"
-    if vitals.worker_dying_s is not None and vitals.worker_dying_s > WORKER_DYING_S:
-        return f"the worker was killed {vitals.worker_dying_s:.0f} s ago and still exists"
     if vitals.monitor_silent_s > MONITOR_SILENCE_S:
         return f"the board was not read for {vitals.monitor_silent_s:.0f} s"
     return None

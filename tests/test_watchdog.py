@@ -2,12 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.watchdog import MONITOR_SILENCE_S, WORKER_DYING_S, WORKER_SILENCE_S, Vitals, Watchdog, stalled_part
+from edge_agent.watchdog import MONITOR_SILENCE_S, WORKER_SILENCE_S, Vitals, Watchdog, stalled_part
 
 WELL = Vitals(
     network={"hall1.board1.data": True, "hall1.board1.control": True},
     worker_silent_s=0.4,
-    worker_dying_s=None,
     is_worker_coming=False,
     monitor_silent_s=0.9,
 )
@@ -19,7 +18,6 @@ WELL = Vitals(
         WELL,
         replace(WELL, worker_silent_s=WORKER_SILENCE_S),
         replace(WELL, worker_silent_s=None, is_worker_coming=True),
-        replace(WELL, worker_dying_s=WORKER_DYING_S),
     ],
 )
 def test_it_is_fed_while_all_parts_make_progress(vitals: Vitals) -> None:
@@ -32,7 +30,6 @@ def test_it_is_fed_while_all_parts_make_progress(vitals: Vitals) -> None:
         (replace(WELL, network={**WELL.network, "hall1.board1.data": False}), "hall1.board1.data"),
         (replace(WELL, worker_silent_s=WORKER_SILENCE_S + 1), "worker has been silent"),
         (replace(WELL, worker_silent_s=None), "no worker"),
-        (replace(WELL, worker_silent_s=None, worker_dying_s=WORKER_DYING_S + 1, is_worker_coming=True), "still exists"),
         (replace(WELL, monitor_silent_s=MONITOR_SILENCE_S + 1), "not read"),
         (replace(WELL, worker_silent_s=None, is_worker_coming=True, monitor_silent_s=99.0), "not read"),
     ],

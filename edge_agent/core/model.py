@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,14 +57,6 @@ class Model:
     def is_unchanged(self) -> bool:
         """Whether the files are those that were checked, by inode, size and time of change. Raises OSError."""
         return self.stamps is None or self.stamps == file_stamps(self.path, self.adapters)
-
-    def has_content_of(self, other: Model) -> bool:
-        """Whether both are the same model; copies of the same files are."""
-
-        def content(model: Model) -> Model:
-            return replace(model, stamps=None, warning=None, is_fallback=False)
-
-        return content(self) == content(other)
 
     def engine_state(self, state_dir: Path) -> Path:
         """The folder where the engine keeps what it measured and decoded with this model."""

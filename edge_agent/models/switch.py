@@ -59,8 +59,6 @@ class SwitchError(Exception):
 class How(StrEnum):
     SWITCH = "switch"
     ROLLBACK = "rollback"
-    # Other files were found in the model's place at a restart of its worker.
-    REPLACED = "replaced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +266,6 @@ class ModelSwitch:
 
     def _record(self, attempt: _Attempt, model: Model) -> _Steps[None]:
         """From its end on, a start of the agent takes the new model."""
-        self._supervisor.pause_restarts()
         after = record.Record(
             configured=self._config.models["default"].path,
             current=model.source,
@@ -289,7 +286,6 @@ class ModelSwitch:
         assert attempt.worker is not None
         old, self._previous = self._supervisor.model, self._previous_after(attempt)
         self._supervisor.adopt(model, attempt.worker, ready, self._now)
-        self._supervisor.resume_restarts()
         self._dispatcher.model_replaced()
         log.info("model %s is in force source=%s", attempt.how.value, shown_path(attempt.source))
         event = switched_event(old, model, attempt.how)
@@ -303,7 +299,6 @@ class ModelSwitch:
         log.warning("model %s failed code=%s: %s", attempt.how.value, error.code, error.message)
         if attempt.worker is not None and attempt.worker.pid is not None:
             attempt.worker.process.kill()
-        self._supervisor.resume_restarts()
         if attempt.is_old_gone:
             ready_at = self._supervisor.come_back(self._now)
             self._dispatcher.worker_lost("another model was tried", self._now, ready_at=ready_at)

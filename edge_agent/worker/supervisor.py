@@ -9,15 +9,13 @@ import logging
 import math
 import signal
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from edge_agent.board.process import process_memory, resident_mb
-from edge_agent.core.background import in_background
 from edge_agent.core.config import Config
 from edge_agent.core.errors import end_of_log, how_ended
 from edge_agent.core.load_progress import LOAD_SILENCE_S
-from edge_agent.core.model import Model, ModelError
+from edge_agent.core.model import Model
 from edge_agent.core.protocol import (
     Cancel,
     Cancelled,
@@ -124,12 +122,11 @@ class _Life:
     ready_at: float = 0.0
     most_mib: float | None = None
     killed_for: str | None = None
-    killed_at: float = 0.0
 
-    def kill(self, reason: str, now: float) -> None:
+    def kill(self, reason: str) -> None:
         if self.killed_for is None:
             log.error("the worker is killed: %s", reason)
-            self.killed_for, self.killed_at = reason, now
+            self.killed_for = reason
             self.process.kill()
 
     def silence(self, now: float, *, owes_answer: bool) -> str | None:
@@ -155,7 +152,6 @@ class Supervisor:
     """Keeps one worker in force. Belongs to the agent's thread; now: seconds of the monotonic clock.
 
     deliver: puts an event of any worker into the agent's inbox, which gives it to `receive`.
-    open_model: checks and gives the model that a start of the agent would run; raises ModelError.
     """
 
     def __init__(
@@ -164,7 +160,6 @@ class Supervisor:
         model: Model,
         prefixes: tuple[TaskPrefix, ...],
         deliver: Callable[[FromWorker], None],
-        open_model: Callable[[], Model],
     ) -> None:
         self.model = model
         self.restarts = 0
@@ -173,19 +168,15 @@ class Supervisor:
         self.restart_at: float | None = None
         # The first worker found the model unusable; another one would, too.
         self.has_given_up = False
+        # The model's files are not those that were verified: the next start of the agent verifies them.
+        self.has_other_files = False
         self.throughput = Throughput()
         self._config = config
         self._prefixes = prefixes
         self._deliver = deliver
-        self._open_model = open_model
         self._life: _Life | None = None
         # The worker that a switch replaced, until it has ended.
         self._former: EngineProcess | None = None
-        # The check of the model's files, which have changed since the last load.
-        self._checking: Future[Model] | None = None
-        # The model that answered before other files were found in its place; until the new one answers.
-        self._replaced: Model | None = None
-        self._are_restarts_paused = False
         self._pause_s = RESTART_AFTER_S[0]
         self._outgrown_at = -math.inf
         # From the start of a process to its first answer; None = no worker was ever ready.
@@ -200,8 +191,7 @@ class Supervisor:
     def is_coming(self) -> bool:
         """Whether a process is there, or will be."""
         processes = (None if self._life is None else self._life.process, self._former)
-        is_due = self.restart_at is not None or self._checking is not None
-        return is_due or any(process is not None and process.is_running for process in processes)
+        return self.restart_at is not None or any(process is not None and process.is_running for process in processes)
 
     @property
     def has_former(self) -> bool:
@@ -223,11 +213,6 @@ class Supervisor:
         """None while no worker is ready."""
         return now - self._life.heard_at if self._life is not None and self._life.ready is not None else None
 
-    def dying_s(self, now: float) -> float | None:
-        """How long ago the worker was killed that is still there; None = none is."""
-        life = self._life
-        return now - life.killed_at if life is not None and life.killed_for and life.process.is_running else None
-
     def start(self, now: float) -> None:
         """Starts a worker. Raises OSError if there can be no process."""
         process = EngineProcess(
@@ -240,7 +225,7 @@ class Supervisor:
 
     def _begin(self, life: _Life) -> None:
         self._life = life
-        self.restart_at = self._checking = None
+        self.restart_at = None
 
     def load_command(self, model: Model, *, is_restart: bool = False) -> Load:
         """Has a worker load this model for the tasks of now."""
@@ -288,8 +273,8 @@ class Supervisor:
             return FormerWorkerExited(how_ended(event.returncode))
         return event if isinstance(event, Answer | Partial) else None
 
-    def became_ready(self, ready: Ready, now: float) -> Model | None:
-        """The model answers. Gives the model that answered before, if other files have been put in its place."""
+    def became_ready(self, ready: Ready, now: float) -> None:
+        """The model answers."""
         assert self._life is not None
         self._life.ready, self._life.ready_at = ready, now
         memory = process_memory(ready.pid)
@@ -299,8 +284,6 @@ class Supervisor:
         # Includes the start of the process, which takes seconds on a board.
         self._reload_s = (ready.load_s if started_at is None else now - started_at) - ready.measure_s
         log.info("model ready load_s=%.2f threads=%d repacked_mib=%s", ready.load_s, ready.threads, ready.repacked_mib)
-        replaced, self._replaced = self._replaced, None
-        return replaced
 
     def load_failed(self, message: str) -> None:
         """WorkerExited follows. A model that was loaded before is tried again."""
@@ -328,9 +311,7 @@ class Supervisor:
         memory = process_memory(life.ready.pid)
         if memory is not None and memory.held_mib > life.most_mib:
             self._outgrown_at = now
-            life.kill(
-                f"the worker holds {memory.held_mib:.0f} MiB and should need at most {life.most_mib:.0f} MiB", now
-            )
+            life.kill(f"the worker holds {memory.held_mib:.0f} MiB and should need at most {life.most_mib:.0f} MiB")
 
     def watch(self, now: float, *, owes_answer: bool, is_former_busy: bool) -> WorkerEnd | None:
         """To be called several times a second: starts a worker that is due and kills one that hangs or is not needed.
@@ -339,47 +320,24 @@ class Supervisor:
         """
         if self._former is not None and not is_former_busy:
             self._former.kill()
-        if not self._are_restarts_paused:
-            if self._checking is not None and self._checking.done():
-                return self._restart(now, self._checking)
-            if self.restart_at is not None and now >= self.restart_at:
-                return self._restart(now)
+        if self.restart_at is not None and now >= self.restart_at:
+            return self._restart(now)
         if (life := self._life) is not None and (reason := life.silence(now, owes_answer=owes_answer)) is not None:
-            life.kill(reason, now)
+            life.kill(reason)
         return None
 
-    def _restart(self, now: float, checked: Future[Model] | None = None) -> WorkerEnd | None:
-        """Changed files are checked first, in the background; `checked` is the result."""
-        self.restart_at = self._checking = None
+    def _restart(self, now: float) -> WorkerEnd | None:
+        self.restart_at = None
         try:
-            if checked is not None:
-                self._take_model(checked.result())
-            elif self._has_changed_files():
-                self._checking = in_background("model-check", self._open_model)
-                return None
-            self.start(now)
-        except (ModelError, OSError) as error:
-            fault = (isinstance(error, OSError) and error.strerror) or str(error)
-            log.warning("the worker cannot be started, restart_in_s=%.1f: %s", self._pause_s, fault)
-            self.last_end = WorkerEnd(how=f"not started: {fault}", ready_at=self._next_ready_at(now))
+            self.has_other_files = not self.model.is_unchanged()
+            if not self.has_other_files:
+                self.start(now)
+        except OSError as error:
+            log.warning("the worker cannot be started, restart_in_s=%.1f: %s", self._pause_s, error)
+            self.last_end = WorkerEnd(how=f"not started: {error}", ready_at=self._next_ready_at(now))
             self._schedule(now)
             return self.last_end
         return None
-
-    def _has_changed_files(self) -> bool:
-        try:
-            return not self.model.is_unchanged()
-        except OSError:  # the check gives a better message
-            return True
-
-    def _take_model(self, model: Model) -> None:
-        before, self.model = self._replaced or self.model, model
-        self._replaced = None if model.has_content_of(before) else before
-        if self._replaced is not None:
-            log.warning(
-                "other files are in the place of the model: %s is loaded, version=%s (was %s) sha256=%s (was %s)",
-                model.source, model.version, before.version, model.sha256, before.sha256,
-            )  # fmt: skip
 
     def _next_ready_at(self, now: float) -> float | None:
         return None if self._reload_s is None else now + self._pause_s + self._reload_s
@@ -388,17 +346,10 @@ class Supervisor:
         self.restart_at = now + self._pause_s
         self._pause_s = min(max(2 * self._pause_s, RESTART_AFTER_S[0]), RESTART_AFTER_S[1])
 
-    def pause_restarts(self) -> None:
-        """While the record of a switch is written: a restart could load either model."""
-        self._are_restarts_paused = True
-
-    def resume_restarts(self) -> None:
-        self._are_restarts_paused = False
-
     def adopt(self, model: Model, worker: Worker, ready: Ready, now: float) -> None:
         """A worker that has loaded this model is in force. The one before it becomes the former worker."""
         self.retire()
-        self.model, self._replaced, self._pause_s = model, None, RESTART_AFTER_S[0]
+        self.model, self._pause_s = model, RESTART_AFTER_S[0]
         self._begin(_Life(worker.process, heard_at=now))
         worker.hand_over(lambda event: self._deliver(FromWorker(worker.process, event)))
         self.became_ready(ready, now)
@@ -406,7 +357,7 @@ class Supervisor:
 
     def retire(self) -> None:
         """Makes the worker in force the former one, with no other in its place; `watch` kills it once it is idle."""
-        self.restart_at = self._checking = None
+        self.restart_at = None
         if self._life is not None:
             self._former, self._life = self._life.process, None
 

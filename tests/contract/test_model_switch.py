@@ -229,16 +229,15 @@ def test_the_adopted_worker_is_replaced_like_any_other_when_it_dies(start: Calla
     assert model_of_answer(site) == sha256_of(models / "two")
 
 
-def test_replaced_files_of_the_running_model_are_published_when_a_worker_loads_them(
+def test_replaced_files_of_the_running_model_end_the_agent_whose_next_start_verifies_them(
     start: Callable[..., Site], models: Path
 ) -> None:
     site = start("5")
     (models / "one").rename(models / "was")
     shutil.copytree(models / "two", models / "one")
     os.kill(worker_pid(site), signal.SIGKILL)
-    event = site.client.wait(f"{site.base}/event/model-switched")[-1].json
-    assert (event["how"], event["old"]["version"], event["new"]["version"]) == ("replaced", 1, 2)
-    assert model_of_answer(site) == event["new"]["sha256"] == sha256_of(models / "two")
+    assert site.agent.process.wait(SWITCH_S) == 1
+    site.client.wait_for(f"{site.base}/state", lambda state: state["reason"] == "model-changed")
 
 
 def test_the_echo_engine_gives_way_to_a_model(start_site: Callable[..., Site], models: Path) -> None:

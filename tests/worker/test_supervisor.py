@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import wait
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +11,6 @@ from edge_agent.core.config import Config
 from edge_agent.core.load_progress import LOAD_SILENCE_S
 from edge_agent.core.protocol import Cancelled, Event, Loading, LoadPhase, Partial, Progress, Run, SetTasks, TextPlan
 from edge_agent.models.bundle import open_model
-from edge_agent.models.record import Record, open_in_force, write_record
 from edge_agent.requests.tasks import load_tasks, prefixes_of
 from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
 from edge_agent.worker.supervisor import (
@@ -39,9 +37,7 @@ class Nursery:
     def __init__(self, patch: pytest.MonkeyPatch, settings: Config, path: Path = Path("echo:")) -> None:
         self.processes = fake_processes(patch)
         prefixes = prefixes_of(load_tasks(settings))
-        self.supervisor = Supervisor(
-            settings, open_model("default", path), prefixes, lambda _: None, lambda: open_in_force(settings)
-        )
+        self.supervisor = Supervisor(settings, open_model("default", path), prefixes, lambda _: None)
 
     def say(self, event: Event | WorkerExited, now: float, process: FakeProcess | None = None) -> WorkerEvent | None:
         worker = cast("EngineProcess", process or self.processes[-1])
@@ -64,15 +60,6 @@ class Nursery:
             if len(self.processes) > before:
                 started.append(since + quarter / 4)
         return started
-
-    def check_files(self, now: float) -> WorkerEnd | None:
-        """A restart is due, and the model's files have changed."""
-        assert self.tick(now) is None
-        assert self.supervisor._checking is not None
-        # Otherwise systemd's watchdog would end the agent.
-        assert self.supervisor.is_coming
-        wait([self.supervisor._checking], timeout=30)
-        return self.tick(now)
 
 
 @pytest.fixture
@@ -145,10 +132,8 @@ def test_a_silent_worker_is_killed_once_and_only_if_it_owes_an_answer(nursery: N
     assert process.kills == 0
     nursery.watch(500.0 + ANSWER_SILENCE_S, 530.0 + ANSWER_SILENCE_S, owes_answer=True)
     assert process.kills == 1
-    assert one.dying_s(530.0 + ANSWER_SILENCE_S) == 30.0
     end = nursery.die(531.0 + ANSWER_SILENCE_S)
     assert end.how == "killed by the agent: it was silent for 120 s while it owed an answer"
-    assert one.dying_s(532.0 + ANSWER_SILENCE_S) is None
 
 
 def test_a_load_may_take_any_time_while_it_makes_progress(nursery: Nursery) -> None:
@@ -198,67 +183,22 @@ def test_a_model_that_is_gone_at_a_restart_is_the_reason_and_is_tried_again(here
     one.became_ready(READY, 3.0)
     here.die(4.0)
     (tmp_path / "here").rename(tmp_path / "gone")
-    end = here.check_files(5.0)
+    end = here.tick(5.0)
     assert end is one.last_end
     assert end is not None
-    assert end.how.startswith("not started: models.default.path: ")
-    assert "does not exist" in end.how
+    assert end.how.startswith("not started: [Errno 2] No such file or directory: ")
     # The next pause, and the time that the last load took.
     assert (end.ready_at, one.restart_at) == (5.0 + 2.0 + 3.0, 7.0)
     (tmp_path / "gone").rename(tmp_path / "here")
-    # Its files are those that were checked.
+    # Its files are those that were verified.
     assert here.watch(6.0, 10.0) == [7.0]
 
 
-def test_replaced_files_are_checked_and_reported_if_they_are_another_model(here: Nursery, tmp_path: Path) -> None:
-    one, first = here.supervisor, here.supervisor.model
-    one.became_ready(READY, 0.0)
-
-    def replace_files(now: float, contents: dict[str, bytes] | None = None, **manifest: int) -> None:
-        here.die(now)
-        (tmp_path / "here").rename(tmp_path / f"old{now}")
-        bundle(tmp_path / "here", contents, **manifest)
-        assert one.restart_at is not None
-        assert here.check_files(one.restart_at) is None
-
-    # A copy is no other model.
-    replace_files(10.0)
-    assert one.became_ready(READY, 15.0) is None
-    for now, version in ((20.0, 7), (30.0, 2)):
-        replace_files(now, {"model.gguf": OTHER_WEIGHTS}, version=version)
-        assert one.model.version == version
-        assert here.processes[-1].load.model_sha256 == one.model.sha256
-    # The first of the two never answered.
-    replaced = one.became_ready(READY, 35.0)
-    assert replaced is not None
-    assert (replaced.version, replaced.sha256) == (first.version, first.sha256)
-    assert one.became_ready(READY, 36.0) is None
-
-
-def test_a_bundle_that_no_longer_opens_gives_way_to_the_one_before(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for name in ("before", "here"):
-        bundle(tmp_path / name)
-    settings = with_model(tmp_path / "before")
-    record = Record(configured=tmp_path / "before", current=tmp_path / "here", previous=tmp_path / "before")
-    write_record(settings.state_dir, record)
-    nursery = Nursery(monkeypatch, settings, tmp_path / "here")
-    nursery.supervisor.start(0.0)
-    nursery.die(1.0)
-    (tmp_path / "here" / "model.gguf").write_bytes(OTHER_WEIGHTS + b"!")
-    assert nursery.check_files(2.0) is None
-    assert nursery.processes[-1].load.model_path == str(tmp_path / "before" / "model.gguf")
-    assert nursery.supervisor.model.is_fallback
-
-
-def test_a_retired_worker_is_not_restarted_by_a_check_of_its_files(here: Nursery, tmp_path: Path) -> None:
-    here.die(1.0)
-    (tmp_path / "here" / "model.gguf").touch()
-    here.tick(2.0)
-    here.supervisor.retire()
-    assert not here.supervisor.is_coming
-    assert here.watch(2.0, 10.0) == []
+def test_other_files_in_the_place_of_the_model_are_not_loaded(here: Nursery, tmp_path: Path) -> None:
+    here.die(4.0)
+    (tmp_path / "here" / "model.gguf").write_bytes(OTHER_WEIGHTS)
+    assert here.watch(4.0, 10.0) == []
+    assert here.supervisor.has_other_files
 
 
 def test_without_a_worker_commands_and_a_stop_do_nothing(nursery: Nursery) -> None:
