@@ -21,7 +21,7 @@ from tests.helpers.processes import AgentProcess, children, wait_until
 from tests.helpers.site import site_config
 from tests.helpers.switch_bundles import sha256_of
 
-CUTS = int(os.environ.get("EDGE_AGENT_POWER_CUTS", "6"))
+CUTS = int(os.environ.get("EDGE_AGENT_POWER_CUTS", "4"))
 SEED = int(os.environ.get("EDGE_AGENT_SEED", "1"))
 ALLOWED = '[commands]\nallow = ["model-switch"]\n[engine]\nthreads = 1\nprefill_threads = 1\n'
 # `after` has the old worker go first.

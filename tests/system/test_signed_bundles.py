@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -12,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from edge_agent.tools.demo.broker import free_port
+from edge_agent.tools.doctor.check import Check, Verdict
+from edge_agent.tools.doctor.doctor import checks
 from tests.helpers.keys import NO_PUBLIC_KEYS, sign, write_keys
-from tests.helpers.processes import wait_until
+from tests.helpers.processes import wait_until, workers
 from tests.helpers.site import Site, site_config
-from tests.system.test_daemon import edge_agent, worker_pid
+from tests.system.conftest import EdgeAgent
 
 KEY_LINE = 'public_key = "key.pub.pem"\n[tasks.triage]'
 
@@ -33,41 +34,35 @@ def signed_bundle(tmp_path: Path, demo_bundle: Path) -> Path:
     return bundle
 
 
-@pytest.mark.parametrize("protocol", ["5"])
-def test_signed_bundle_answers_and_an_unsigned_one_does_not_take_its_place(
-    signed_bundle: Path, demo_bundle: Path, start_site: Callable[..., Site], protocol: str
-) -> None:
-    model = f'{signed_bundle}"\npublic_key = "key.pub.pem'
-    site = start_site(protocol, model=model)
-    info = site.client.wait(f"{site.base}/info")[-1].json
-    assert info["models"][0]["signature"] == "good"
-    assert site.ask("triage", "normal")["status"] == "ok"
-
-    shutil.rmtree(signed_bundle)
-    shutil.copytree(demo_bundle, signed_bundle)
-    os.kill(worker_pid(site), signal.SIGKILL)
-
-    wait_until(lambda: "the worker cannot be started" in site.agent.log, "the bundle is refused")
-    assert "bundle/manifest.sig: not there as a file; `public_key` requires" in site.agent.log
-
-
-def test_a_switch_takes_signed_bundles_only(
+def test_signed_bundles_answer_and_unsigned_ones_do_not_take_their_place(
     signed_bundle: Path, demo_bundle: Path, tmp_path: Path, start_site: Callable[..., Site]
 ) -> None:
-    shutil.copytree(demo_bundle, tmp_path / "models" / "unsigned")
-    shutil.copytree(signed_bundle, tmp_path / "models" / "signed")
+    models = tmp_path / "models"
+    shutil.copytree(demo_bundle, models / "unsigned")
+    shutil.copytree(signed_bundle, models / "signed")
     model = f'{signed_bundle}"\npublic_key = "key.pub.pem'
     site = start_site("5", model=model, more='[commands]\nallow = ["model-switch"]\n')
+    assert site.client.wait(f"{site.base}/info")[-1].json["models"][0]["signature"] == "good"
+    assert site.ask("triage", "normal")["status"] == "ok"
+
     codes: list[str | None] = []
-    for bundle in ("unsigned", "signed"):
-        site.client.publish(f"{site.base}/cmd/model-switch", {"model": "default", "bundle": bundle})
+    for name in ("unsigned", "signed"):
+        site.client.publish(f"{site.base}/cmd/model-switch", {"model": "default", "bundle": name})
         result = site.client.wait(f"{site.base}/cmd/model-switch/result", count=len(codes) + 1)[-1].json
         codes.append(result["error"] and result["error"]["code"])
     assert codes == ["bundle_refused", None]
     assert site.client.wait(f"{site.base}/info")[-1].json["models"][0]["signature"] == "good"
 
+    for bundle in (models / "signed", signed_bundle):
+        shutil.rmtree(bundle)
+        shutil.copytree(demo_bundle, bundle)
+    wait_until(lambda: len(workers(site.agent.process.pid)) == 1, "the old worker has ended")
+    os.kill(workers(site.agent.process.pid)[0], signal.SIGKILL)
+    wait_until(lambda: "the worker cannot be started" in site.agent.log, "the bundle is refused")
+    assert "signed/manifest.sig: not there as a file; `public_key` requires" in site.agent.log
 
-def test_unsigned_model_is_refused_in_one_line(tmp_path: Path, demo_bundle: Path) -> None:
+
+def test_unsigned_model_is_refused_in_one_line(tmp_path: Path, demo_bundle: Path, edge_agent: EdgeAgent) -> None:
     write_keys(tmp_path)
     path = tmp_path / "config.toml"
     shutil.copytree(demo_bundle, tmp_path / "bundle")
@@ -87,9 +82,15 @@ def test_unsigned_model_is_refused_in_one_line(tmp_path: Path, demo_bundle: Path
         assert hint in edge_agent("check-config", path).stderr
 
 
+def model_check(path: Path) -> Check:
+    """What doctor says of the model, without loading it."""
+    return next(check for check in checks(path, not_loading="only its files are asked for") if check.name == "model")
+
+
+@pytest.mark.expects_warning
 @pytest.mark.parametrize("kind", ["private", "EC", "text", None])
 def test_file_without_a_public_key_is_a_fault_of_the_configuration(
-    tmp_path: Path, signed_bundle: Path, kind: str | None
+    tmp_path: Path, signed_bundle: Path, kind: str | None, edge_agent: EdgeAgent
 ) -> None:
     path, key = tmp_path / "config.toml", tmp_path / "key.pub.pem"
     path.write_text(keyed_config(free_port(), signed_bundle), encoding="utf-8")
@@ -104,20 +105,19 @@ def test_file_without_a_public_key_is_a_fault_of_the_configuration(
     assert done.stderr.startswith(f"{path}: models.default.public_key: ")
     assert done.stderr.endswith(f'(got "{key}")\n')
     assert hint == done.stderr.rstrip().replace(f"{path}: ", f"{path}: hint: ", 1) + "; `run` needs it"
-    checks = json.loads(edge_agent("doctor", "--json", "--config", path).stdout)["checks"]
-    (model,) = (check for check in checks if check["name"] == "model")
-    assert model["verdict"] == "failed"
-    assert model["found"].startswith("models.default.public_key: ")
-    assert "models.default.public_key" in model["advice"]
+    model = model_check(path)
+    assert model.verdict is Verdict.FAILED
+    assert model.found.startswith("models.default.public_key: ")
+    assert "models.default.public_key" in (model.advice or "")
 
 
+@pytest.mark.expects_warning
 def test_doctor_shows_whether_the_model_is_signed(tmp_path: Path, signed_bundle: Path) -> None:
     path = tmp_path / "config.toml"
 
     def found(config: str) -> str:
         path.write_text(config, encoding="utf-8")
-        checks = json.loads(edge_agent("doctor", "--json", "--config", path).stdout)["checks"]
-        return next(str(check["found"]) for check in checks if check["name"] == "model").split("; chat template ")[0]
+        return model_check(path).found.split("; chat template ")[0]
 
     assert found(keyed_config(free_port(), signed_bundle)).endswith("… as listed, signed")
     unkeyed = site_config("k", free_port(), "5", str(signed_bundle))
