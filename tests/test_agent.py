@@ -18,7 +18,7 @@ from edge_agent.mqtt.link import TAKEN_OVER, Broken, Connected, Disconnected
 from edge_agent.status import homeassistant
 from edge_agent.status.health import health_document
 from edge_agent.status.presence import Presence, State
-from edge_agent.status.publisher import REFRESH_EVERY_S, REPUBLISH_AFTER_S
+from edge_agent.status.publisher import REPUBLISH_AFTER_S
 from edge_agent.worker.process import EngineProcess, WorkerExited
 from edge_agent.worker.supervisor import FromWorker
 from tests.helpers.facts import READY
@@ -99,15 +99,15 @@ def test_a_shorter_interval_of_health_applies_at_once_and_another_journal_after_
     assert agent._commands.reload() == {"applied": ["queue"], "needs_restart": ["queue.journal"]}
 
 
-@pytest.mark.parametrize("name", ["_health_at", "_alarms_at", "_refresh_at"])
+@pytest.mark.parametrize("name", ["_health_at", "_alarms_at"])
 def test_a_fault_of_the_agent_does_not_end_what_repeats(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def fail(*_values: object, **_named: object) -> None:
         raise RuntimeError("a fault")
 
     agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    for action in ("publish_health", "update_alarms", "publish_all"):
+    for action in ("publish_health", "update_alarms"):
         monkeypatch.setattr(agent._status, action, fail)
-    for timer in ("_health_at", "_alarms_at", "_refresh_at"):
+    for timer in ("_health_at", "_alarms_at"):
         monkeypatch.setattr(agent._status, timer, 1.0 if timer == name else 1e9)
     with pytest.raises(RuntimeError, match="a fault"):
         agent._tick(2.0)
@@ -228,23 +228,6 @@ def connected(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> list[Publication
     monkeypatch.setattr(agent._connections.control, "is_connected", True)
     monkeypatch.setattr(agent._connections.control, "publish", told.append)
     return told
-
-
-def test_retained_messages_that_another_client_changed_are_restored(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    agent = Agent(
-        config("[homeassistant]\nenabled = true\n"), Path("config.toml"), open_model("default", Path("echo:"))
-    )
-    told = connected(agent, monkeypatch)
-    agent._handle(Connected(link=agent._connections.control), 100.0)
-    agent._tick(103.0)
-    for hour in range(6):
-        told.clear()
-        agent._tick(100.0 + REFRESH_EVERY_S * (hour + 1))
-        topics = {publication.topic for publication in told}
-        assert {f"{BASE}/{name}" for name in ("state", "info", "health", "alarm/overheating")} <= topics
-        assert any(topic.startswith("homeassistant/") for topic in topics)
 
 
 def test_our_state_is_restored_while_the_model_loads_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,13 @@ Power that the board takes while idle is kept apart, so that a request does not 
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 # Two readings that are further apart say nothing about the time between them.
 LONGEST_GAP_S = 5.0
 # Idle power changes with temperature and with other programs: the mean of about this many idle intervals.
 _IDLE_INTERVALS = 60
-# The cost of a busy second is a mean over this many busy intervals, once they hold this much work.
+# The cost of a busy second is a mean over about this many busy intervals, once they hold this much work.
 _BUSY_INTERVALS = 60
 _MIN_BUSY_S = 1.0
 
@@ -32,13 +31,6 @@ class EnergySample:
     is_active: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _BusyInterval:
-    joules: float  # beyond idle power
-    busy_s: float
-    tokens: int
-
-
 class EnergyMeter:
     """joules_total: of everything since the start; None = no power was measured. idle_watts: None = not known yet."""
 
@@ -48,7 +40,8 @@ class EnergyMeter:
         self._last: EnergySample | None = None
         self._was_idle = False
         self._idle_count = 0
-        self._busy: deque[_BusyInterval] = deque(maxlen=_BUSY_INTERVALS)
+        # Of the busy intervals, the later ones with more weight: joules beyond idle power, working time, tokens.
+        self._busy = [0.0, 0.0, 0.0]
 
     def add(self, sample: EnergySample) -> None:
         """Samples come in order of time, about one a second."""
@@ -68,7 +61,8 @@ class EnergyMeter:
         if is_idle and self._was_idle:
             self._learn_idle(watts)
         elif not is_idle and self.idle_watts is not None:
-            self._busy.append(_BusyInterval((watts - self.idle_watts) * seconds, busy_s, tokens))
+            added, kept = ((watts - self.idle_watts) * seconds, busy_s, tokens), 1 - 1 / _BUSY_INTERVALS
+            self._busy = [kept * old + new for old, new in zip(self._busy, added, strict=True)]
         self._was_idle = is_idle
 
     def _learn_idle(self, watts: float) -> None:
@@ -79,15 +73,11 @@ class EnergyMeter:
     @property
     def joules_per_busy_s(self) -> float | None:
         """Beyond idle power, per second of the engine's working time; None = too little was measured."""
-        busy_s = sum(interval.busy_s for interval in self._busy)
-        if busy_s < _MIN_BUSY_S:
-            return None
-        return max(0.0, sum(interval.joules for interval in self._busy)) / busy_s
+        joules, busy_s, _ = self._busy
+        return max(0.0, joules) / busy_s if busy_s >= _MIN_BUSY_S else None
 
     @property
     def joules_per_token(self) -> float | None:
         """Beyond idle power, per computed token of prompts and answers; None = too little was measured."""
-        tokens, rate = sum(interval.tokens for interval in self._busy), self.joules_per_busy_s
-        if not tokens or rate is None:
-            return None
-        return rate * sum(interval.busy_s for interval in self._busy) / tokens
+        joules, busy_s, tokens = self._busy
+        return max(0.0, joules) / tokens if tokens and busy_s >= _MIN_BUSY_S else None

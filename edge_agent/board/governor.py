@@ -204,21 +204,17 @@ class _Ladder:
         self.at = 0
         self._stages = stages
         self._relax_s = relax_s
-        self._reason = ""
-        self._is_needed = False
+        # Why it was entered; it eases stage by stage when that is over.
+        self.reason = ""
         self._needed_at = -math.inf
 
     @property
     def stage(self) -> Stage | None:
         return self._stages[self.at - 1] if self.at else None
 
-    @property
-    def reason(self) -> str:
-        return self._reason if self._is_needed else f"{self._reason} (no longer observed, eased step by step)"
-
     def require(self, now: float, reason: str, *, enter: int, keep: int) -> None:
         """enter: the stage that is needed now. keep: the highest stage that is not left yet."""
-        self._reason = reason
+        self.reason = reason
         enter = min(enter, len(self._stages))
         if enter > self.at:
             self.at, self._needed_at = enter, now
@@ -226,11 +222,10 @@ class _Ladder:
             self._needed_at = now
         elif now - self._needed_at >= self._relax_s:
             self.at, self._needed_at = self.at - 1, now
-        self._is_needed = max(enter, keep) >= self.at
 
     def ease(self, now: float) -> None:
         """Nothing is needed, or nothing is known."""
-        self.require(now, self._reason, enter=0, keep=0)
+        self.require(now, self.reason, enter=0, keep=0)
 
 
 def _share(share: float, full: int) -> int | None:

@@ -6,9 +6,7 @@ that sensor. The old thread ends when its read returns at last; the sensor is re
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from collections.abc import Callable
 from edge_agent.board.board import Board
 from edge_agent.board.reading import BoardReading
 from edge_agent.board.sensor import Failure, Sensor, SensorPass
+from edge_agent.core.background import in_background
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +22,9 @@ INTERVAL_S = 1.0
 HANGS_AFTER_S = 2.0
 # An older reading says nothing about the board now. Several sensors may hang, 2 s each, before a pass is done.
 STALE_AFTER_S = 10.0
-# For `read_once`: long enough for counters of energy and time to advance.
-_BETWEEN_PASSES_S = 0.2
-_SUPERVISED_EVERY_S = 0.05
-_READ_ONCE_S = 60.0
+# For `read_once`: long enough for counters of energy and time to advance, and for any board.
+_BETWEEN_READINGS_S = 0.2
+_READ_ONCE_S = 10.0
 
 
 class Monitor:
@@ -115,22 +113,14 @@ class Monitor:
 
 
 def read_once(board: Board) -> BoardReading:
-    """The second of two passes, because rates need two; for programs that run no monitor.
+    """The second of two readings, because rates need two; for programs that run no monitor."""
 
-    A sensor that hangs costs HANGS_AFTER_S and is in the errors. So is a board that is not read within a minute.
-    """
-    readings: queue.SimpleQueue[BoardReading] = queue.SimpleQueue()
-    monitor = Monitor(board, readings.put, interval_s=_BETWEEN_PASSES_S)
-    give_up_at = time.monotonic() + _READ_ONCE_S
-    passes: list[BoardReading] = []
-    monitor.start()
+    def read() -> BoardReading:
+        board.read()
+        threading.Event().wait(_BETWEEN_READINGS_S)
+        return board.read()
+
     try:
-        while len(passes) < 2:
-            if time.monotonic() > give_up_at:
-                return BoardReading(errors={"board": f"not read within {_READ_ONCE_S:g} s"})
-            monitor.supervise(time.monotonic())
-            with contextlib.suppress(queue.Empty):
-                passes.append(readings.get(timeout=_SUPERVISED_EVERY_S))
-    finally:
-        monitor.stop()
-    return passes[-1]
+        return in_background("board", read).result(_READ_ONCE_S)
+    except TimeoutError:
+        return BoardReading(errors={"board": f"a sensor hangs for more than {_READ_ONCE_S:g} s"})

@@ -36,8 +36,6 @@ log = logging.getLogger(__name__)
 ALARMS_EVERY_S = 1.0
 # After a connection, and after another client has written our state: others may still write at the same moment.
 REPUBLISH_AFTER_S = 2.0
-# Retained messages that another client has changed or removed are restored this often.
-REFRESH_EVERY_S = 600.0
 # The boards of a site must not all answer a start of Home Assistant in the same second.
 HOME_ASSISTANT_SPREAD_S = (1.0, 10.0)
 # A watcher that was away for longer has no use for old events.
@@ -77,12 +75,12 @@ class StatusPublisher:
         self._energy = energy
         self._started_at = time.monotonic()
         self._alarms_at = self._health_at = self._started_at
-        self._republish_at = self._refresh_at = math.inf
+        self._republish_at = math.inf
 
     @property
     def due_at(self) -> float:
         """When `tick` has something to do."""
-        return min(self._alarms_at, self._health_at, self._republish_at, self._refresh_at)
+        return min(self._alarms_at, self._health_at, self._republish_at)
 
     def tick(self, now: float) -> None:
         """Publishes what is due. What repeats is due again first, so that a fault does not end it."""
@@ -92,9 +90,6 @@ class StatusPublisher:
         if now >= self._health_at:
             self._health_at = now + self._config.health.interval_s
             self.publish_health()
-        if now >= self._refresh_at:
-            self._refresh_at = now + REFRESH_EVERY_S
-            self.publish_all(clear_others=True)
         if now >= self._republish_at:
             self._republish_at = math.inf
             self.publish_all()
@@ -104,7 +99,6 @@ class StatusPublisher:
         self.publish_all(clear_others=True)
         # A broker that lost its retained messages in a restart may lose these in the same start.
         self._republish_at = now + REPUBLISH_AFTER_S
-        self._refresh_at = now + REFRESH_EVERY_S
 
     def receive(self, message: Message, now: float) -> bool:
         """Takes a message on our state topic, or of Home Assistant; False = the message is for another part."""

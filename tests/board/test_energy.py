@@ -52,8 +52,8 @@ def test_work_costs_what_it_takes_beyond_idle_power() -> None:
         meter.add(sample(at, BUSY_W, busy_s=(at - 4) / 2, tokens=(at - 4) * 10, active=True))
     first_half = (BUSY_W - IDLE_W) / 2  # the interval in which power rose
     dynamic = first_half + 9 * (BUSY_W - IDLE_W)
-    assert meter.joules_per_busy_s == pytest.approx(dynamic / 5.0)
-    assert meter.joules_per_token == pytest.approx(dynamic / 100)
+    assert meter.joules_per_busy_s == pytest.approx(dynamic / 5.0, rel=0.01)
+    assert meter.joules_per_token == pytest.approx(dynamic / 100, rel=0.01)
 
 
 def test_costs_add_up_to_what_was_measured_beyond_idle_power() -> None:
@@ -61,7 +61,8 @@ def test_costs_add_up_to_what_was_measured_beyond_idle_power() -> None:
     idle(meter, begin=0, seconds=3)
     for at in range(3, 40):
         meter.add(sample(at, BUSY_W, busy_s=(at - 2) * 0.8, tokens=at, active=True))
-    assert 37 * 0.8 * (meter.joules_per_busy_s or 0.0) == pytest.approx((meter.joules_total or 0.0) - IDLE_W * 39)
+    dynamic = (meter.joules_total or 0.0) - IDLE_W * 39
+    assert 37 * 0.8 * (meter.joules_per_busy_s or 0.0) == pytest.approx(dynamic, rel=0.02)
 
 
 def test_costs_are_unknown_until_idle_power_is_known() -> None:

@@ -14,7 +14,6 @@ from edge_agent.board import monitor as monitor_module
 from edge_agent.board.board import Board
 from edge_agent.board.monitor import STALE_AFTER_S, Monitor, read_once
 from edge_agent.board.reading import BoardReading
-from edge_agent.board.sensor import SensorPass
 from tests.board.test_board import EXPECTED
 from tests.helpers.boards.trees import Tree, load, passes
 
@@ -226,11 +225,9 @@ def test_reading_once_gives_rates_too() -> None:
     assert read_once(Board(Path("/"), Path("/"))).cpu.percent is not None
 
 
-@pytest.mark.expects_warning
-def test_reading_once_ends_when_the_board_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_board: Board, _results: SensorPass) -> BoardReading:
-        raise RuntimeError("a fault of ours")
-
+def test_reading_once_ends_when_a_sensor_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load("pi4").write(tmp_path)
+    replace_by_fifo(tmp_path / "proc/loadavg")
     monkeypatch.setattr(monitor_module, "_READ_ONCE_S", 0.3)
-    monkeypatch.setattr(Board, "compose", fail)
-    assert read_once(Board(tmp_path, tmp_path)).errors == {"board": "not read within 0.3 s"}
+    assert read_once(Board(tmp_path, tmp_path)).errors == {"board": "a sensor hangs for more than 0.3 s"}
+    answer(tmp_path / "proc/loadavg", b"")
