@@ -11,14 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from edge_agent.board.cpu import Busy, CpuLoad, Frequency
 from edge_agent.board.files import entries, read_text
 from edge_agent.board.firmware import PowerRails, ThrottleBits
 from edge_agent.board.hwmon import HwmonChip
-from edge_agent.board.memory import Disk, DiskReading, MemoryInfo
 from edge_agent.board.power import Rapl, choose_power
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Thermal, Throttle
 from edge_agent.board.sensor import Sensor, SensorPass
+from edge_agent.board.system import Busy, CpuLoad, Disk, DiskReading, Frequency, MemoryInfo
 from edge_agent.board.thermal import CoolingDevice, Zone, ZoneReading, named, soc_temperature
 from edge_agent.board.throttle import ThrottleMemory
 

@@ -13,10 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum, StrEnum
+from typing import Any
 
-from edge_agent.board.limits import NO_LIMITS, RELAX_S, Level, LimitCause, Limits
 from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle
 from edge_agent.core.config import GovernorConfig
+from edge_agent.core.protocol import SetLimits
+
+# A limit eases by one stage after this long without need for it; a refused request may come back then.
+RELAX_S = 60.0
 
 # One reading that is off must not refuse requests: the temperature is a mean over about this long.
 _SMOOTHED_S = 4.0
@@ -33,6 +38,66 @@ _UNDERVOLTAGE_RELAX_S = 5 * RELAX_S
 _MEMORY_STAGES = (2.0, 1.5, 1.0, 0.5)
 _MEMORY_HYSTERESIS = 1.25
 _DEFAULT_RESERVE_SHARE = 0.05
+
+
+class Level(IntEnum):
+    """WARM: slower. HOT: also shorter answers, the least urgent requests are refused. CRITICAL: only urgent ones."""
+
+    NORMAL = 0
+    WARM = 1
+    HOT = 2
+    CRITICAL = 3
+
+
+class LimitCause(StrEnum):
+    """Why the agent limits itself; the values are codes of `error.code`."""
+
+    OVERHEATED = "overheated"
+    POWER_LIMITED = "power_limited"
+    MEMORY_LOW = "memory_low"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What is allowed now; None = no limit.
+
+    lowest_priority: requests with a larger number are refused; -1 = all are. refusal_cause: why they are refused.
+    causes: of all limits.
+    """
+
+    level: Level = Level.NORMAL
+    reason: str | None = None
+    refusal_cause: LimitCause | None = None
+    causes: tuple[LimitCause, ...] = ()
+    decode_threads: int | None = None
+    prefill_threads: int | None = None
+    batch_tokens: int | None = None
+    max_active: int | None = None
+    max_tokens: int | None = None
+    lowest_priority: int | None = None
+
+    def refusal(self, priority: int) -> LimitCause | None:
+        """Why a request of this priority is `busy`, for at least RELAX_S; None = it is admitted."""
+        is_refused = self.lowest_priority is not None and priority > self.lowest_priority
+        return self.refusal_cause if is_refused else None
+
+    def for_worker(self) -> SetLimits:
+        """The part of the limits that the worker applies."""
+        return SetLimits(
+            threads=self.decode_threads,
+            prefill_threads=self.prefill_threads,
+            batch_tokens=self.batch_tokens,
+            max_active=self.max_active,
+        )
+
+    def as_health(self) -> dict[str, Any]:
+        """The health document's `governor`."""
+        names = ("decode_threads", "prefill_threads", "batch_tokens", "max_active", "max_tokens", "lowest_priority")
+        limits = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return {"level": self.level.name.lower(), "limits": limits, "reason": self.reason}
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

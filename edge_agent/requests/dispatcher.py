@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from edge_agent.board.limits import NO_LIMITS, Limits
+from edge_agent.board.governor import NO_LIMITS, Limits
 from edge_agent.core.clock import Moment, moment
 from edge_agent.core.config import Config
 from edge_agent.core.inbound import Message

@@ -1,6 +1,6 @@
 """The alarms, one entry each in ALARMS, and their retained topics `alarm/<name>`.
 
-To add an alarm, add its entry to ALARMS and a function that finds its cause in the facts.
+To add an alarm, add its entry to ALARMS and a function that finds its cause in the alarms.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edge_agent.core.topics import Topics
 
 log = logging.getLogger(__name__)
 
-# How far the counts in AlarmFacts look back.
+# How far the counts look back.
 WORKER_ENDS_WINDOW_S = 600.0
 TAKEOVERS_WINDOW_S = 120.0
 REFUSALS_WINDOW_S = 10
@@ -39,21 +39,6 @@ class Severity(StrEnum):
     CRITICAL = "critical"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlarmFacts:
-    """What alarms are found in. worker_end: the latest end in words.
-
-    quality_fault: why the model's answers differ from the recorded ones.
-    """
-
-    reading: BoardReading
-    worker_ends: int
-    worker_end: str
-    takeovers: int
-    refusals: int
-    quality_fault: str | None
-
-
 @dataclass(frozen=True, slots=True)
 class Finding:
     """The cause of an alarm is there now."""
@@ -68,13 +53,13 @@ class AlarmRule:
     """An alarm is raised when its cause lasts for raise_after_s; it eases or ends when that lasts for clear_after_s."""
 
     name: str
-    find: Callable[[AlarmFacts], Finding | None]
+    find: Callable[[Alarms], Finding | None]
     raise_after_s: float = 0.0
     clear_after_s: float = 0.0
 
 
-def _overheating(facts: AlarmFacts) -> Finding | None:
-    thermal = facts.reading.thermal
+def _overheating(alarms: Alarms) -> Finding | None:
+    thermal = alarms.reading.thermal
     if thermal.soc_c is None or thermal.limit_c is None or thermal.limit_c - thermal.soc_c > HEADROOM_LOW_C:
         return None
     severity = Severity.CRITICAL if thermal.soc_c >= thermal.limit_c else Severity.WARNING
@@ -82,22 +67,22 @@ def _overheating(facts: AlarmFacts) -> Finding | None:
     return Finding(severity, message, round(thermal.soc_c, 1))
 
 
-def _throttled(facts: AlarmFacts) -> Finding | None:
-    if not facts.reading.throttle.now:
+def _throttled(alarms: Alarms) -> Finding | None:
+    if not alarms.reading.throttle.now:
         return None
-    causes = ", ".join(facts.reading.throttle.causes) or "the cause is unknown"
+    causes = ", ".join(alarms.reading.throttle.causes) or "the cause is unknown"
     return Finding(Severity.WARNING, f"the board slows its cores ({causes}): check cooling and power supply")
 
 
-def _undervoltage(facts: AlarmFacts) -> Finding | None:
-    if not facts.reading.throttle.undervoltage_now:
+def _undervoltage(alarms: Alarms) -> Finding | None:
+    if not alarms.reading.throttle.undervoltage_now:
         return None
     message = "the supply voltage is too low: use a stronger power supply and a shorter cable"
     return Finding(Severity.CRITICAL, message)
 
 
-def _memory_low(facts: AlarmFacts) -> Finding | None:
-    available_mb, total_mb = facts.reading.memory.available_mb, facts.reading.memory.total_mb or 0.0
+def _memory_low(alarms: Alarms) -> Finding | None:
+    available_mb, total_mb = alarms.reading.memory.available_mb, alarms.reading.memory.total_mb or 0.0
     low_mb, critical_mb = (
         min(max(share * total_mb, least_mb), most_mb) for share, least_mb, most_mb in (MEMORY_LOW, MEMORY_CRITICAL)
     )
@@ -108,8 +93,8 @@ def _memory_low(facts: AlarmFacts) -> Finding | None:
     return Finding(severity, f"{available_mb:.0f} MB of memory are available: {advice}", available_mb)
 
 
-def _disk_low(facts: AlarmFacts) -> Finding | None:
-    free_mb = facts.reading.disk_free_mb
+def _disk_low(alarms: Alarms) -> Finding | None:
+    free_mb = alarms.reading.disk_free_mb
     if free_mb is None or free_mb >= DISK_LOW_MB:
         return None
     severity = Severity.CRITICAL if free_mb < DISK_CRITICAL_MB else Severity.WARNING
@@ -118,37 +103,37 @@ def _disk_low(facts: AlarmFacts) -> Finding | None:
     )
 
 
-def _worker_crash_loop(facts: AlarmFacts) -> Finding | None:
-    if facts.worker_ends < CRASH_LOOP_ENDS:
+def _worker_crash_loop(alarms: Alarms) -> Finding | None:
+    if len(alarms.worker_ends) < CRASH_LOOP_ENDS:
         return None
     message = (
-        f"the worker ended {facts.worker_ends} times within {WORKER_ENDS_WINDOW_S / 60:.0f} minutes, at last "
-        f"{facts.worker_end}: read the log, free memory, run `edge-agent doctor`, or return to another model"
+        f"the worker ended {len(alarms.worker_ends)} times within {WORKER_ENDS_WINDOW_S / 60:.0f} minutes, at last "
+        f"{alarms.worker_end}: read the log, free memory, run `edge-agent doctor`, or return to another model"
     )
-    return Finding(Severity.CRITICAL, message, facts.worker_ends)
+    return Finding(Severity.CRITICAL, message, len(alarms.worker_ends))
 
 
-def _model_quality(facts: AlarmFacts) -> Finding | None:
-    return Finding(Severity.CRITICAL, facts.quality_fault) if facts.quality_fault is not None else None
+def _model_quality(alarms: Alarms) -> Finding | None:
+    return Finding(Severity.CRITICAL, alarms.quality_fault) if alarms.quality_fault is not None else None
 
 
-def _duplicate_client_id(facts: AlarmFacts) -> Finding | None:
-    if not facts.takeovers:
+def _duplicate_client_id(alarms: Alarms) -> Finding | None:
+    if not alarms.takeovers:
         return None
     message = (
         "another agent connects with this site and id and takes over the connection: give each board its own device.id"
     )
-    return Finding(Severity.CRITICAL, message, facts.takeovers)
+    return Finding(Severity.CRITICAL, message, len(alarms.takeovers))
 
 
-def _queue_overload(facts: AlarmFacts) -> Finding | None:
-    if not facts.refusals:
+def _queue_overload(alarms: Alarms) -> Finding | None:
+    if not sum(alarms.refused):
         return None
     message = (
-        f"more requests arrive than can be answered, {facts.refusals} were refused within {REFUSALS_WINDOW_S} s: "
+        f"more requests arrive than can be answered, {sum(alarms.refused)} were refused within {REFUSALS_WINDOW_S} s: "
         "ask less often, add a board, or set priorities"
     )
-    return Finding(Severity.WARNING, message, facts.refusals)
+    return Finding(Severity.WARNING, message, sum(alarms.refused))
 
 
 ALARMS = (
@@ -210,14 +195,16 @@ class Alarms:
         self._topics = topics
         self._announce = announce
         self._tracked = [_Tracked(rule) for rule in ALARMS]
-        self._worker_ends: list[float] = []
-        self._worker_end = ""
-        self._takeovers: list[float] = []
+        # The board, and what happened lately, as the rules read them. Times are seconds of the monotonic clock.
+        self.reading = BoardReading()
+        self.worker_ends: list[float] = []
+        self.worker_end = ""
+        self.takeovers: list[float] = []
         self._foreign_session: tuple[str, float] | None = None
         # How many requests were refused for overload before each of the last updates.
-        self._refused: deque[int] = deque(maxlen=REFUSALS_WINDOW_S)
+        self.refused: deque[int] = deque(maxlen=REFUSALS_WINDOW_S)
+        self.quality_fault: str | None = None
         self._overloaded_total = 0
-        self._quality_fault: str | None = None
 
     @property
     def severities(self) -> dict[str, str]:
@@ -225,43 +212,36 @@ class Alarms:
         return {each.rule.name: each.finding.severity.value for each in self._tracked if each.finding}
 
     def worker_ended(self, how: str, now: float) -> None:
-        self._worker_ends.append(now)
-        self._worker_end = how
+        self.worker_ends.append(now)
+        self.worker_end = how
 
     def client_taken_over(self, now: float) -> None:
-        self._takeovers.append(now)
+        self.takeovers.append(now)
 
     def set_quality_fault(self, fault: str | None) -> None:
         """Why the model's answers differ from the recorded ones; None = they do not."""
-        self._quality_fault = fault
+        self.quality_fault = fault
 
     def foreign_session(self, session: str, now: float) -> None:
         """Another process published this session on our state. The first one may be our process before a restart."""
         before, self._foreign_session = self._foreign_session, (session, now)
         if before is not None and before[0] != session and now - before[1] <= TAKEOVERS_WINDOW_S:
-            self._takeovers.append(now)
+            self.takeovers.append(now)
 
     def update(
         self, now: float, *, session: str, reading: BoardReading, queue_depth: int, overloaded_total: int
     ) -> bool:
         """Raises and clears alarms, once a second; True if a severity has changed."""
+        self.reading = reading
         # A deadline that even an idle board would miss is refused too, and is no overload.
-        self._refused.append(overloaded_total - self._overloaded_total if queue_depth > 0 else 0)
+        self.refused.append(overloaded_total - self._overloaded_total if queue_depth > 0 else 0)
         self._overloaded_total = overloaded_total
-        self._worker_ends = [at for at in self._worker_ends if now - at <= WORKER_ENDS_WINDOW_S]
-        self._takeovers = [at for at in self._takeovers if now - at <= TAKEOVERS_WINDOW_S]
-        facts = AlarmFacts(
-            reading=reading,
-            worker_ends=len(self._worker_ends),
-            worker_end=self._worker_end,
-            takeovers=len(self._takeovers),
-            refusals=sum(self._refused),
-            quality_fault=self._quality_fault,
-        )
+        self.worker_ends = [at for at in self.worker_ends if now - at <= WORKER_ENDS_WINDOW_S]
+        self.takeovers = [at for at in self.takeovers if now - at <= TAKEOVERS_WINDOW_S]
         before = self.severities
         for alarm in self._tracked:
             severity = alarm.severity
-            if alarm.update(alarm.rule.find(facts), now):
+            if alarm.update(alarm.rule.find(self), now):
                 self._publish(alarm, now, session)
             if alarm.severity is not severity:
                 _log(alarm)

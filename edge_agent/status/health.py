@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edge_agent.board.energy import EnergyMeter
-from edge_agent.board.limits import Level, Limits
+from edge_agent.board.governor import Level, Limits
 from edge_agent.board.reading import BoardReading
 from edge_agent.mqtt.connections import MqttFacts
 from edge_agent.requests.statistics import RequestFacts

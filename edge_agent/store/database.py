@@ -56,14 +56,16 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, str | None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return _open_sound(path), None
-    except ForeignSchemaError as error:
-        aside, why = _set_aside(path, ".other-schema"), str(error)
-        log.warning("the database of requests is of another release, a new one begins kept_as=%s: %s", aside, why)
-    except (sqlite3.DatabaseError, UnicodeError) as error:
+    except (ForeignSchemaError, sqlite3.DatabaseError, UnicodeError) as error:
         if isinstance(error, sqlite3.OperationalError):  # the disk, not the content of the file
             raise
-        aside, why = _set_aside(path, ".damaged"), f"damaged: {error}"
-        log.error("the database of requests is lost, a new one begins kept_as=%s: %s", aside, error)  # noqa: TRY400
+        is_foreign = isinstance(error, ForeignSchemaError)
+        why = f"of another release: {error}" if is_foreign else f"damaged: {error}"
+        aside = _set_aside(path, ".other-schema" if is_foreign else ".damaged")
+        log.log(
+            logging.WARNING if is_foreign else logging.ERROR,
+            "requests of earlier processes are lost, their database is kept as %s, which is %s", aside, why,
+        )  # fmt: skip
     return _open_sound(path), why
 
 
@@ -180,19 +182,14 @@ def store_facts(path: Path) -> StoreFacts:
 def _copy(path: Path, folder: Path) -> Path:
     """Database and WAL as they were at one moment: the database changes only when the WAL starts again."""
     wal = _beside(path, WAL_SUFFIX)
-    for _ in range(5):
-        before = _wal_header(wal)
-        for one in (path, wal):
-            if one.exists():
-                shutil.copyfile(one, folder / one.name)
-        if _wal_header(wal) == before:
-            return folder / path.name
-    raise sqlite3.OperationalError("it changes too quickly to be copied")
+    before = _wal_header(wal)
+    for one in (path, wal):
+        if one.exists():
+            shutil.copyfile(one, folder / one.name)
+    if _wal_header(wal) != before:
+        raise sqlite3.OperationalError("it changed while it was copied")
+    return folder / path.name
 
 
 def _wal_header(wal: Path) -> bytes:
-    try:
-        with wal.open("rb") as file:
-            return file.read(32)
-    except FileNotFoundError:
-        return b""
+    return wal.read_bytes()[:32] if wal.exists() else b""

@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from edge_agent.board.limits import NO_LIMITS, Limits
+from edge_agent.board.governor import NO_LIMITS, Limits
 from rigs.thermal import parameters as p
 from rigs.thermal.board import Board, engine_step
 from rigs.thermal.parameters import Workload

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edge_agent.board.governor import EngineCapacity, Governor
-from edge_agent.board.limits import Level
+from edge_agent.board.governor import EngineCapacity, Governor, Level
 from edge_agent.board.reading import BoardReading, Thermal
 from edge_agent.core.config import GovernorConfig
 from rigs.thermal import parameters as p

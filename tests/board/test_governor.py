@@ -13,8 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.board.governor import HEAT, MEMORY, POWER, EngineCapacity, Governor, Stage
-from edge_agent.board.limits import NO_LIMITS, RELAX_S, Level, LimitCause, Limits
+from edge_agent.board.governor import (
+    HEAT,
+    MEMORY,
+    NO_LIMITS,
+    POWER,
+    RELAX_S,
+    EngineCapacity,
+    Governor,
+    Level,
+    LimitCause,
+    Limits,
+    Stage,
+)
 from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle
 from edge_agent.core.config import GovernorConfig
 from edge_agent.core.protocol import SetLimits

@@ -9,9 +9,9 @@ import pytest
 
 from edge_agent.board.files import OfflineError
 from edge_agent.board.hwmon import HwmonChip
-from edge_agent.board.memory import MemoryInfo, has_memory_controller
 from edge_agent.board.power import Rapl, choose_power
 from edge_agent.board.reading import Memory, Power, Scope, Throttle, ThrottleCause
+from edge_agent.board.system import MemoryInfo, has_memory_controller
 from edge_agent.board.thermal import CoolingDevice, Limit, Zone, ZoneReading, soc_temperature
 from edge_agent.board.throttle import ThrottleMemory
 

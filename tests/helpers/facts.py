@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.board.energy import EnergyMeter
-from edge_agent.board.limits import NO_LIMITS
+from edge_agent.board.governor import NO_LIMITS
 from edge_agent.board.reading import BoardReading
 from edge_agent.core.protocol import Ready
 from edge_agent.models.bundle import open_model

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_agent.board.energy import EnergyMeter, EnergySample
-from edge_agent.board.limits import Level, LimitCause, Limits
+from edge_agent.board.governor import Level, LimitCause, Limits
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Scope, Thermal, Throttle, ThrottleCause
 from edge_agent.core.protocol import Ready
 from edge_agent.models.bundle import open_model
