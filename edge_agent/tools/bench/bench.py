@@ -23,7 +23,7 @@ from edge_agent.loader import load_config
 from edge_agent.models.bundle import MANIFEST_FILE, open_model
 from edge_agent.models.record import in_force
 from edge_agent.tools.bench.report import summary, table
-from edge_agent.tools.bench.tasks import FULL, QUICK, Say, measure_tasks
+from edge_agent.tools.bench.tasks import Say, measure_tasks
 from edge_agent.tools.output import ProgressLine, fail
 from edge_agent.worker.client import WorkerError
 
@@ -92,7 +92,7 @@ def _measure(
             adapters=model.adapters,
             state_dir=folder,
         )
-        tasks, worker, ready = measure_tasks(load, QUICK if is_quick else FULL, say)
+        tasks, worker, ready = measure_tasks(load, say, is_quick=is_quick)
         os.environ.update(library_environment())
         # Importing it loads llama.cpp, which reads the environment.
         from edge_agent.engine.llama import LoadError  # noqa: PLC0415
@@ -100,7 +100,7 @@ def _measure(
 
         try:
             budget_s = _QUICK_STEP_BUDGET_S if is_quick else _STEP_BUDGET_S
-            steps = measure_steps(load, budget_s=budget_s, say=say)
+            steps, batch_tokens = measure_steps(load, budget_s=budget_s, say=say)
         except LoadError as error:
             raise BenchError(str(error)) from error
     document: dict[str, Any] = {
@@ -121,13 +121,10 @@ def _measure(
             "configured": asdict(settings),
             "context_tokens": ready.context_tokens,
             "max_active": ready.max_active,
-            "batch_tokens": steps.batch_tokens,
+            "batch_tokens": batch_tokens,
         },
-        "tasks": [asdict(result) for result in tasks],
-        "steps": {
-            "decode": [asdict(result) for result in steps.decode],
-            "prefill": [asdict(result) for result in steps.prefill],
-        },
+        "tasks": tasks,
+        "steps": steps,
         "worker": worker,
     }
     return {**document, "summary": summary(document)}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edge_agent.core.errors import printable
-from edge_agent.tools.bench.results import MIN_ANSWERS
+from edge_agent.tools.bench.tasks import MIN_ANSWERS
 from edge_agent.tools.output import UNKNOWN, aligned
 
 COLUMNS = 80

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import takewhile
 from time import monotonic
+from typing import Any
 
 from edge_agent.core.protocol import Load
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.llama_engine import context_sizes
 from edge_agent.engine.step import calibration
 from edge_agent.engine.step.step_policy import StepPolicy
-from edge_agent.tools.bench.results import StepResult, StepResults
 from edge_agent.tools.bench.tasks import Say
 
 _POWERS = [2**exponent for exponent in range(12)]
@@ -25,10 +25,11 @@ _MAX_COUNTS = 8
 _ROUNDS = 5
 
 
-def measure_steps(load: Load, *, budget_s: float, say: Say) -> StepResults:
-    """budget_s: for decode and prefill each; the rest is left out. Raises ModelError.
+def measure_steps(load: Load, *, budget_s: float, say: Say) -> tuple[dict[str, Any], int]:
+    """decode: each row belongs to another request; prefill: all rows belong to one prompt. Raises ModelError.
 
-    load.state_dir: where the worker has kept its calibration, which decides how the agent runs a step.
+    Returns also the width of the steps into which the agent cuts a prompt. budget_s: for decode and prefill each; the
+    rest is left out. load.state_dir: where the worker has kept its calibration, which decides how a step runs.
     """
     settings = load.settings
     llama = Llama(load.model_path, context_sizes(settings), [adapter.path for adapter in load.adapters])
@@ -36,7 +37,7 @@ def measure_steps(load: Load, *, budget_s: float, say: Say) -> StepResults:
         ids, base_id = range(settings.max_active), llama.sequences - 1
         policy = calibration.step_policy(load, llama, ids, base_id)
 
-        def measured(kind: str, widths: Sequence[int], seq_ids: Sequence[int]) -> tuple[StepResult, ...]:
+        def measured(kind: str, widths: Sequence[int], seq_ids: Sequence[int]) -> list[dict[str, Any]]:
             step = calibration.steps_of(llama, seq_ids, base_id)
 
             def run(rows: int, threads: int) -> None:
@@ -46,12 +47,12 @@ def measure_steps(load: Load, *, budget_s: float, say: Say) -> StepResults:
             counts = _thread_counts(calibration.cpus(), chosen)
             rates = sweep(run, widths, counts, rounds=_ROUNDS, budget_s=budget_s, say=lambda at: say(f"{kind}: {at}"))
             llama.forget(base_id)
-            return tuple(_result(policy, rows, kind, rates[rows]) for rows in widths)
+            return [_figures(policy, rows, kind, rates[rows]) for rows in widths]
 
         decode = measured("decode", decode_widths(settings.max_active), ids)
         # One sequence: all rows belong to one prompt.
         wide = prefill_widths(calibration.widest_step(llama), policy.batch_tokens)
-        return StepResults(decode=decode, prefill=measured("prefill", wide, ids[:1]), batch_tokens=policy.batch_tokens)
+        return {"decode": decode, "prefill": measured("prefill", wide, ids[:1])}, policy.batch_tokens
     finally:
         llama.close()
 
@@ -109,10 +110,17 @@ def _chosen(policy: StepPolicy, rows: int, kind: str) -> tuple[int, int]:
     return policy.threads(width), width
 
 
-def _result(policy: StepPolicy, rows: int, kind: str, rates: dict[int, float]) -> StepResult:
+def _figures(policy: StepPolicy, rows: int, kind: str, rates: dict[int, float]) -> dict[str, Any]:
+    """Steps with this number of rows. tokens_per_s: by number of threads, as far as there was time to measure.
+
+    chosen_threads, chosen_rows: how the agent runs a step of this width. It pads a step, or delays rows, where a kernel
+    is faster with another width.
+    """
     threads, width = _chosen(policy, rows, kind)
-    rounded = {count: round(rate, 1) for count, rate in sorted(rates.items())}
-    fastest = max(rates, key=rates.__getitem__, default=None)
-    return StepResult(
-        rows=rows, tokens_per_s=rounded, chosen_threads=threads, chosen_rows=width, fastest_threads=fastest
-    )
+    return {
+        "rows": rows,
+        "tokens_per_s": {count: round(rate, 1) for count, rate in sorted(rates.items())},
+        "chosen_threads": threads,
+        "chosen_rows": width,
+        "fastest_threads": max(rates, key=rates.__getitem__, default=None),
+    }

@@ -1,37 +1,79 @@
-"""The tasks in a worker process, as the agent runs it: rates, latencies, memory, starts."""
+"""The same tasks for every board in a worker process, as the agent runs it: rates, latencies, memory, starts."""
 
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
+from typing import Any
 
 from edge_agent.board.process import process_memory
-from edge_agent.core.protocol import Load, Ready, Run
+from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
+from edge_agent.core.envelope import Envelope
+from edge_agent.core.protocol import Failed, Finished, Load, Ready, Run
+from edge_agent.requests.statistics import percentile
 from edge_agent.requests.tasks import Task
-from edge_agent.tools.bench.results import Round, TaskResult, TimedAnswer, task_result
-from edge_agent.tools.bench.workload import TASKS, run
 from edge_agent.worker.client import Worker, started
 
 Say = Callable[[str], None]
+# With fewer answers a percentile would be the fastest or the slowest of them.
+MIN_ANSWERS = {50: 3, 95: 20, 99: 100}
+# Rounds at least, and seconds until the last one begins.
+_ROUNDS, _BUDGET_S = 2, 60.0
+_QUICK_ROUNDS, _QUICK_BUDGET_S = 1, 3.0
+# Three are the least for the median of a single client.
+_REQUESTS_PER_CLIENT = 3
+_CONDITIONS = ["normal", "imbalance", "bearing fault", "cavitation", "overload", "leak"]
+# About 185 tokens with Qwen's vocabulary.
+_SYSTEM = (
+    "You monitor the pumps of a waterworks. Each reading holds the vibration in mm/s, the temperature of the bearing "
+    "in °C, the current of the motor in A, the pressure behind the pump in bar and the speed in rpm. A pump is normal "
+    "below 2.8 mm/s and 70 °C at 5 to 7 bar. Strong vibration at the usual temperature is imbalance; vibration "
+    "together with a bearing above 80 °C is a bearing fault. Pressure that is low and unsteady at full speed is "
+    "cavitation; a current above 15 A at low speed is overload; pressure that falls at the usual current and speed is "
+    "a leak. Judge the whole reading, not one value of it, and do not guess causes that it does not show. A "
+    "value that is missing is unknown, not zero. "
+)
+_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "condition": {"enum": _CONDITIONS},
+        "severity": {"enum": ["low", "medium", "high"]},
+        "stop": {"type": "boolean"},
+        "action": {"type": "string", "maxLength": 60},
+    },
+    "required": ["condition", "severity", "stop", "action"],
+    "additionalProperties": False,
+}
+_CLASSIFY = ClassifyTask(kind="classify", system=_SYSTEM + "Name the condition of the pump.", labels=tuple(_CONDITIONS))
+_EXTRACT = ExtractTask(kind="extract", system=_SYSTEM + "Diagnose the reading.", max_tokens=160, schema=_SCHEMA)
+_GENERATE = GenerateTask(kind="generate", system=_SYSTEM + "Explain it in detail.", max_tokens=32)
+# Not the task `generate`: that is the built-in one, which takes no readings.
+TASKS: dict[str, Task] = {
+    config.kind: Task(f"bench-{config.kind}", config) for config in (_CLASSIFY, _EXTRACT, _GENERATE)
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
-    """How long to measure: until `budget_s` is over, but at least `rounds`."""
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Requests of one task by some clients.
 
-    rounds: int
-    requests_per_client: int
-    budget_s: float
+    elapsed_s: from the first request to the last answer. answers: seconds from sending a request to its end, and that.
+    """
+
+    elapsed_s: float
+    answers: list[tuple[float, Finished | Failed]]
+
+    @property
+    def finished(self) -> list[Finished]:
+        return [event for _, event in self.answers if isinstance(event, Finished)]
 
 
-FULL = Effort(rounds=2, requests_per_client=4, budget_s=60.0)
-# Three requests: the median of a single client needs as many.
-QUICK = Effort(rounds=1, requests_per_client=3, budget_s=3.0)
-
-
-def measure_tasks(load: Load, effort: Effort, say: Say) -> tuple[list[TaskResult], dict[str, float | None], Ready]:
+def measure_tasks(
+    load: Load, say: Say, *, is_quick: bool
+) -> tuple[list[dict[str, Any]], dict[str, float | None], Ready]:
     """Starts a worker twice: for the tasks, and to time a start with a filled cache.
 
     Returns also the worker's memory after all tasks and the times from its start to ready: the first one includes
@@ -43,7 +85,7 @@ def measure_tasks(load: Load, effort: Effort, say: Say) -> tuple[list[TaskResult
     with started(load) as worker:
         ready = worker.ready()
         first_start_s = monotonic() - began
-        results = _rounds(worker, client_counts(load.settings.max_active), effort, say)
+        results = _rounds(worker, client_counts(load.settings.max_active), say, is_quick=is_quick)
         memory = process_memory(worker.pid or 0)
     say("the worker starts again")
     began = monotonic()
@@ -67,7 +109,20 @@ def client_counts(max_active: int) -> list[int]:
     return sorted({1, min(4, max_active), max_active})
 
 
-def _rounds(worker: Worker, counts: Sequence[int], effort: Effort, say: Say) -> list[TaskResult]:
+def run(task: Task, number: int) -> Run:
+    """The request for the reading of this number, as the agent sends it to the worker."""
+    # About 50 tokens; readings differ in all values.
+    reading = {
+        "pump": f"P-{number}",
+        "vibration_mm_s": round(1.2 + number * 0.37 % 9, 2),
+        "temperature_c": round(48 + number * 1.7 % 45, 1),
+        "current_a": round(8 + number * 0.53 % 11, 1),
+        "pressure_bar": round(2.5 + number * 0.29 % 5, 2),
+    }
+    return task.run(number, Envelope(input=reading))
+
+
+def _rounds(worker: Worker, counts: Sequence[int], say: Say, *, is_quick: bool) -> list[dict[str, Any]]:
     """Tasks and numbers of clients take turns, so that heat and other load affect all of them alike."""
     numbers = itertools.count(1)
 
@@ -77,20 +132,21 @@ def _rounds(worker: Worker, counts: Sequence[int], effort: Effort, say: Say) -> 
     for task in TASKS.values():
         _round(worker, runs(task, 1), 1)
     rounds: dict[tuple[str, int], list[Round]] = {(name, count): [] for name in TASKS for count in counts}
-    end_at = monotonic() + effort.budget_s
+    least, budget_s = (_QUICK_ROUNDS, _QUICK_BUDGET_S) if is_quick else (_ROUNDS, _BUDGET_S)
+    end_at = monotonic() + budget_s
     for number in itertools.count(1):
-        if number > effort.rounds and monotonic() > end_at:
+        if number > least and monotonic() > end_at:
             break
         for (name, count), found in rounds.items():
             say(f"tasks: round {number}, {name}, clients: {count}")
-            found.append(_round(worker, runs(TASKS[name], count * effort.requests_per_client), count))
-    return [task_result(name, count, found) for (name, count), found in rounds.items()]
+            found.append(_round(worker, runs(TASKS[name], count * _REQUESTS_PER_CLIENT), count))
+    return [task_figures(name, count, found) for (name, count), found in rounds.items()]
 
 
 def _round(worker: Worker, runs: Sequence[Run], clients: int) -> Round:
     """Asks all of these; each client sends the next request when it has its answer."""
     sent_at: dict[int, float] = {}
-    answers: list[TimedAnswer] = []
+    found = Round(0.0, [])
     waiting = iter(runs)
     began = monotonic()
 
@@ -100,9 +156,48 @@ def _round(worker: Worker, runs: Sequence[Run], clients: int) -> Round:
 
     for one in itertools.islice(waiting, clients):
         send(one)
-    while len(answers) < len(runs):
+    while len(found.answers) < len(runs):
         answered = worker.answer()
-        answers.append(TimedAnswer(monotonic() - sent_at[answered.id], answered))
+        found.answers.append((monotonic() - sent_at[answered.id], answered))
         if (following := next(waiting, None)) is not None:
             send(following)
-    return Round(monotonic() - began, tuple(answers))
+    return replace(found, elapsed_s=monotonic() - began)
+
+
+def task_figures(task: str, clients: int, rounds: Sequence[Round]) -> dict[str, Any]:
+    """All rounds of a task with a number of clients; None = not measured, 0 = measured as zero.
+
+    Rates are medians over the rounds, so that one disturbed round does not count. Latencies are of all answered
+    requests, None where there are fewer than MIN_ANSWERS. failure: the reason of the latest failed request.
+    """
+    answers = [answer for one in rounds for answer in one.answers]
+    finished = [event for one in rounds for event in one.finished]
+    failures = [event.message for _, event in answers if not isinstance(event, Finished)]
+    latencies_ms = [latency_s * 1000 for latency_s, event in answers if isinstance(event, Finished)]
+    prompt_tokens = sum(event.prompt_tokens for event in finished)
+
+    def latency(percent: int) -> float | None:
+        value = percentile(latencies_ms, percent) if len(latencies_ms) >= MIN_ANSWERS[percent] else None
+        return None if value is None else round(value, 1)
+
+    def rate(count: Callable[[Finished], int]) -> float:
+        return statistics.median(sum(map(count, one.finished)) / one.elapsed_s for one in rounds)
+
+    return {
+        "task": task,
+        "clients": clients,
+        "rounds": len(rounds),
+        "requests": len(answers),
+        "failed": len(failures),
+        "failure": failures[-1] if failures else None,
+        "requests_per_s": round(rate(lambda _: 1), 3),
+        **{f"p{percent}_ms": latency(percent) for percent in MIN_ANSWERS},
+        "completion_tokens_per_s": round(rate(lambda event: event.completion_tokens), 1),
+        "prompt_tokens": round(prompt_tokens / len(finished), 1) if finished else None,
+        "completion_tokens": (
+            round(sum(event.completion_tokens for event in finished) / len(finished), 1) if finished else None
+        ),
+        "cached_share": (
+            round(sum(event.cached_tokens for event in finished) / prompt_tokens, 3) if prompt_tokens else None
+        ),
+    }
