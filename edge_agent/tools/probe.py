@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from edge_agent.core.config import EngineConfig, ModelConfig
@@ -13,6 +12,7 @@ from edge_agent.loader import load_config
 from edge_agent.models.canaries import FILE, CanaryError
 from edge_agent.models.proof import load_and_ask, verify
 from edge_agent.models.record import in_force
+from edge_agent.tools.output import fail
 from edge_agent.worker.client import WorkerError, started
 
 
@@ -41,11 +41,9 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
             _, differences = load_and_ask(worker, canaries)
     except (ModelError, CanaryError, WorkerError, OSError) as error:
         # The command line names the bundle, not the key of a configuration.
-        fault = str(error) if bundle is None else str(error).removeprefix("models.default.path: ")
-        print(printable(f"edge-agent: {fault}"), file=sys.stderr)
-        return 1
+        return fail(str(error) if bundle is None else str(error).removeprefix("models.default.path: "))
     for difference in differences:
-        print(printable(f"edge-agent: {difference}"), file=sys.stderr)
+        fail(difference)
     asked = len(canaries.canaries)
     print(printable(f"{model.bundle_name}: {asked - len(differences)} of {asked} canaries answered as recorded"))
     return 1 if differences else 0

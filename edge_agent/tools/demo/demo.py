@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,24 +45,6 @@ class DemoError(Exception):
     """The demonstration cannot continue; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Demo:
-    """One run. folder: for the configuration and the agent's log."""
-
-    protocol: str
-    port: int
-    bundle: Path
-    folder: Path
-
-    @property
-    def config_path(self) -> Path:
-        return self.folder / "config.toml"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "agent.log"
-
-
 @dataclass(slots=True)
 class _Sensors:
     """The sensors' connection, and the documents that arrived on each topic."""
@@ -92,7 +74,7 @@ def demo(protocol: str, port: int | None, work: Path | None, *, keep: bool) -> i
     try:
         bundle = _convert(_work_folder(work))
         with tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as folder:
-            return _run(Demo(protocol, port or free_port(), bundle, Path(folder)), keep=keep)
+            return _run(bundle, Path(folder), protocol, port or free_port(), keep=keep)
     except (DemoError, BrokerMissingError, OSError) as error:
         return fail(str(error))
     except KeyboardInterrupt:
@@ -135,13 +117,13 @@ def _convert(work: Path) -> Path:
     return bundle
 
 
-def _config(demo: Demo) -> str:
+def _config(bundle: Path, protocol: str, port: int) -> str:
     """The configuration of the demonstration's agent, as a user would write it."""
     lines = [
-        f"state_dir = {json.dumps(str(demo.bundle.parent / 'state'))}",
+        f"state_dir = {json.dumps(str(bundle.parent / 'state'))}",
         f'[device]\nsite = "{SITE}"\nid = "{DEVICE}"',
-        f'[mqtt]\nhost = "127.0.0.1"\nport = {demo.port}\nprotocol = "{demo.protocol}"',
-        f"[models.default]\npath = {json.dumps(str(demo.bundle))}",
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "{protocol}"',
+        f"[models.default]\npath = {json.dumps(str(bundle))}",
         "[health]\ninterval_s = 2.0",
         '[commands]\nallow = ["ping", "health", "drain", "resume", "cancel", "reload"]',
     ]
@@ -156,33 +138,35 @@ def _config(demo: Demo) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _run(demo: Demo, *, keep: bool) -> int:
-    demo.config_path.write_text(_config(demo), encoding="utf-8")
+def _run(bundle: Path, folder: Path, protocol: str, port: int, *, keep: bool) -> int:
+    """folder: for the configuration and the agent's log."""
+    config = folder / "config.toml"
+    config.write_text(_config(bundle, protocol, port), encoding="utf-8")
     schema = json.dumps(tasks()[DIAGNOSIS]["schema"], indent=2)
-    (demo.folder / "diagnosis.schema.json").write_text(schema, encoding="utf-8")
-    mqtt = MqttConfig.model_validate({"host": "127.0.0.1", "port": demo.port, "protocol": demo.protocol})
+    (folder / "diagnosis.schema.json").write_text(schema, encoding="utf-8")
+    mqtt = MqttConfig.model_validate({"host": "127.0.0.1", "port": port, "protocol": protocol})
     filters = (TOPICS.state, TOPICS.health, "plant/+/triage", TOPICS.response("+"))
-    broker = start_broker(demo.protocol, demo.port, demo.folder)
-    _say(f"broker     127.0.0.1:{demo.port}, MQTT {demo.protocol}")
+    broker = start_broker(protocol, port, folder)
+    _say(f"broker     127.0.0.1:{port}, MQTT {protocol}")
     try:
-        with Client("demo-sensors", mqtt, filters) as client, _agent(demo) as agent:
+        with Client("demo-sensors", mqtt, filters) as client, _agent(config) as agent:
             sensors = _Sensors(client)
-            _wait_until_online(sensors, agent, demo.log)
+            _wait_until_online(sensors, agent, config)
             _say(f"agent      {TOPICS.base} is online\n")
-            are_all_ok = _triage(sensors, demo.protocol)
+            are_all_ok = _triage(sensors, protocol)
             are_all_ok &= _details(sensors)
             _health(sensors)
             if keep:
-                _keep(demo, agent)
+                _keep(agent, config, protocol, port)
             return 0 if are_all_ok else 1
     finally:
         broker.stop()
 
 
 @contextmanager
-def _agent(demo: Demo) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "edge_agent", "run", "--config", str(demo.config_path)]
-    with demo.log.open("wb") as log:
+def _agent(config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "edge_agent", "run", "--config", str(config)]
+    with config.with_suffix(".log").open("wb") as log:
         agent = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             yield agent
@@ -195,16 +179,13 @@ def _agent(demo: Demo) -> Iterator[subprocess.Popen[bytes]]:
                 agent.wait()
 
 
-def _wait_until_online(sensors: _Sensors, agent: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_online(sensors: _Sensors, agent: subprocess.Popen[bytes], config: Path) -> None:
     give_up_at = time.monotonic() + START_TIMEOUT_S
     while agent.poll() is None and time.monotonic() < give_up_at:
-        try:
-            states = sensors.wait_for(TOPICS.state, 0.5)
-        except DemoError:
-            continue
-        if states.pop()["state"] == "online":
-            return
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        with suppress(DemoError):
+            if sensors.wait_for(TOPICS.state, 0.5).pop()["state"] == "online":
+                return
+    lines = config.with_suffix(".log").read_text(encoding="utf-8", errors="replace").splitlines()
     hint = "a second demonstration needs a --work DIR of its own"
     raise DemoError(f"the agent did not come online ({hint}): {end_of_log(lines)}")
 
@@ -243,7 +224,7 @@ def _triage(sensors: _Sensors, protocol: str) -> bool:
 
 def _answer_cells(reading: HeldOutReading, reply: dict[str, Any]) -> tuple[str, ...]:
     if reply["status"] != "ok":
-        return (printable(f"{reply['status']}: {reply['error']['message']}"), "", "", "", "")
+        return (_failure(reply), "", "", "", "")
     answer, timing = reply["output"], reply["timing"]
     right = "yes" if answer == reading.fault else f"no: {reading.fault}"
     return answer, f"{reply['scores'][answer]:.3f}", right, f"{timing['total_ms']:.1f}", str(timing["batch"])
@@ -256,25 +237,24 @@ def _details(sensors: _Sensors) -> bool:
     for task in (DIAGNOSIS, EXPLANATION):
         sensors.send(TOPICS.request(task), reading.payload)
         reply = sensors.wait_for(TOPICS.response(task), ANSWER_TIMEOUT_S)[0]
-        are_all_ok &= reply["status"] == "ok"
-        _say(f"\n{task} of {reading.payload}")
-        if reply["status"] == "ok":
-            output = reply["output"]
-            text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
-            _say(f"  {printable(text)}  ({reply['timing']['total_ms']:.0f} ms)")
-        else:
-            _say(f"  {reply['status']}: {printable(reply['error']['message'])}")
+        is_ok = reply["status"] == "ok"
+        are_all_ok &= is_ok
+        output = reply["output"] if is_ok else _failure(reply)
+        text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+        _say(f"\n{task} of {reading.payload}\n  {printable(text)}  ({reply['timing']['total_ms']:.0f} ms)")
     return are_all_ok
+
+
+def _failure(reply: dict[str, Any]) -> str:
+    return printable(f"{reply['status']}: {reply['error']['message']}")
 
 
 def _health(sensors: _Sensors) -> None:
     sensors.received[TOPICS.health].clear()
     health = sensors.wait_for(TOPICS.health, ANSWER_TIMEOUT_S)[0]
-    inference, memory = health["inference"], health["memory"]
+    inference, memory, latency = health["inference"], health["memory"], health["inference"]["latency_ms"]
     soc_c, watts = health["thermal"]["soc_c"], health["power"]["watts"]
-    latency = inference["latency_ms"]
-    busy = health["queue"]["rejected_total"]
-    requests = f"{inference['requests_total']} ({inference['failed_total']} failed, {busy} busy)"
+    requests = f"{inference['requests_total']} ({inference['failed_total']} failed)"
     read = f"{inference['prompt_tokens_total']} of prompts, {inference['cached_tokens_total']} of them shared"
     rows = [
         ("overall", f"{health['overall']} {', '.join(health['reasons'])}".strip()),
@@ -285,17 +265,16 @@ def _health(sensors: _Sensors) -> None:
         ("memory", f"agent {memory['agent_rss_mb']} MB, worker {memory['worker_rss_mb']} MB"),
         ("kernels", f"{health['worker']['cpu_variant']}"),
     ]
-    _say(f"\nhealth of {TOPICS.base}")
-    _say("\n".join(f"  {line}" for line in aligned(rows, left=2)))
+    _say("\n".join([f"\nhealth of {TOPICS.base}", *(f"  {name:11}  {words}" for name, words in rows)]))
 
 
-def _keep(demo: Demo, agent: subprocess.Popen[bytes]) -> None:
-    version = "mqttv5" if demo.protocol == "5" else "mqttv311"
+def _keep(agent: subprocess.Popen[bytes], config: Path, protocol: str, port: int) -> None:
+    version = "mqttv5" if protocol == "5" else "mqttv311"
     reading = chosen_readings()[0].payload
-    _say(f"\nIt stays up until Ctrl-C. Its configuration is {demo.config_path}. In another terminal:")
-    _say(f"  mosquitto_sub -V {version} -p {demo.port} -t '{TOPICS.response('+')}' -t 'plant/+/triage' -v")
-    _say(f"  mosquitto_pub -V {version} -p {demo.port} -q 1 -t {TOPICS.request(TRIAGE)} -m '{reading}'")
-    _say(f"  edge-agent ask --config {demo.config_path} {TRIAGE} '{reading}'")
+    _say(f"\nIt stays up until Ctrl-C. Its configuration is {config}. In another terminal:")
+    _say(f"  mosquitto_sub -V {version} -p {port} -t '{TOPICS.response('+')}' -t 'plant/+/triage' -v")
+    _say(f"  mosquitto_pub -V {version} -p {port} -q 1 -t {TOPICS.request(TRIAGE)} -m '{reading}'")
+    _say(f"  edge-agent ask --config {config} {TRIAGE} '{reading}'")
     try:
         code = agent.wait()
     except KeyboardInterrupt:  # a terminal sends Ctrl-C to the agent, too
