@@ -7,7 +7,8 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -176,6 +177,17 @@ class Fleet:
         text = path.read_text("utf-8")
         assert old in text, f"{path} has no {old!r}:\n{text}"
         path.write_text(text.replace(old, new), "utf-8")
+
+    @contextmanager
+    def edited(self, *edits: tuple[str, str]) -> Iterator[None]:
+        """Makes these edits, and takes them back."""
+        for old, new in edits:
+            self.edit(old, new)
+        try:
+            yield
+        finally:
+            for old, new in edits:
+                self.edit(new, old)
 
     def use_bundle(self, bundle: Path) -> None:
         path = self.plant / "group_vars" / "boards" / "main.yml"
