@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -52,47 +50,24 @@ class Walk:
         elif caller is not None:
             self.returns += is_move
 
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        sys.setprofile(self.note)
-        try:
-            yield
-        finally:
-            sys.setprofile(None)
-
 
 def warm_classify() -> Walk:
     """The way before the engine and after it, of a task that has answered before."""
     desk, walk = Desk(), Walk()
-    _classify(desk, 1, lambda step: step())
-
-    def watched(step: Callable[[], object]) -> None:
-        with walk.watch():
-            step()
-
-    _classify(desk, 2, watched)
-    assert [reply["status"] for reply in desk.replies] == ["ok", "ok"]
-    return walk
-
-
-def _classify(desk: Desk, number: int, run: Callable[[Callable[[], object]], object]) -> None:
-    arrived_at, answered_at = float(number), number + 0.1
-    message = inbound(
-        f"{BASE}/infer/triage/request", {"input": "hums", "id": number}, at=arrived_at, packet_id=number
-    )  # fmt: skip
-    answer = labelled(number, normal=0.1, bearing_fault=0.9)
-
-    def receive() -> None:
+    for number in (1, 2):
+        arrived_at, answered_at = float(number), number + 0.1
+        topic, payload = f"{BASE}/infer/triage/request", {"input": "hums", "id": number}
+        message = inbound(topic, payload, at=arrived_at, packet_id=number)
+        answer = labelled(number, normal=0.1, bearing_fault=0.9)
+        sys.setprofile(walk.note if number == 2 else None)
         desk.dispatcher.receive(message, arrived_at)
         desk.delivery.received(received(message, desk.outlet))
         desk.delivery.flush(arrived_at)
-
-    def finish() -> None:
         desk.dispatcher.finish(answer, answered_at)
         desk.delivery.flush(answered_at)
-
-    run(receive)
-    run(finish)
+        sys.setprofile(None)
+    assert [reply["status"] for reply in desk.replies] == ["ok", "ok"]
+    return walk
 
 
 def main() -> int:

@@ -29,7 +29,7 @@ def main() -> int:
     )
     parser.add_argument("model", type=model_path, metavar="MODEL", help="a bundle or a .gguf")
     parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout, with .venv/bin/edge-agent")
-    parser.add_argument("--kinds", nargs="+", type=Kind, default=[Kind.CLASSIFY, Kind.EXTRACT, Kind.GENERATE])
+    parser.add_argument("--kinds", nargs="+", type=Kind, default=list(Kind))
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8], help="default: 1 8")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--requests", type=int, default=16, help="of each kind in each run (default: %(default)s)")

@@ -6,24 +6,22 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import paho.mqtt.client as paho
 
 from edge_agent.core.config import ECHO_MODEL
 from edge_agent.tools.demo.broker import free_port, start_broker
-from rigs.bench.workload import EXTRACT_TOKENS, GENERATED_TOKENS, SCHEMA, SYSTEM, Answer, Kind, Reading
+from rigs.bench.workload import EXTRACT_TOKENS, GENERATED_TOKENS, LABELS, SCHEMA, SYSTEM, Answer, Kind, Reading
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess
 
 BASE = "edgeai/v1/bench/board"
 START_S = 300.0
 _ANSWER_S = 300.0
-# How often a client that waits looks whether the agent is still online.
-_LOOK_S = 5.0
 
 
 class UnexpectedReply(Exception):  # noqa: N818 - a reply, not an error of the program
@@ -35,36 +33,29 @@ class WaitingClient(Client):
 
     def __init__(self, port: int) -> None:
         self._ids = itertools.count()
-        self._waiting: dict[str, SimpleQueue[dict[str, Any]]] = {}
+        self._waiting: dict[str, Future[dict[str, Any]]] = {}
         super().__init__(port, "3.1.1")
 
     def _on_message(self, client: object, userdata: object, message: paho.MQTTMessage) -> None:
         reply = json.loads(message.payload) if message.topic.endswith("/response") else {}
         waiting = self._waiting.pop(str(reply.get("id")), None)
         if waiting is not None:
-            waiting.put(reply)
-        else:
-            super()._on_message(client, userdata, message)
+            waiting.set_result(reply)
+            return
+        super()._on_message(client, userdata, message)
+        if message.topic == f"{BASE}/state" and json.loads(message.payload)["state"] in ("offline", "stopped"):
+            for one in self._waiting.values():
+                one.set_exception(UnexpectedReply("the agent ended"))
 
     def ask(self, task: str, value: Any) -> dict[str, Any]:
         """The terminal reply. Raises UnexpectedReply."""
         request_id = f"q{next(self._ids)}"
-        inbox = self._waiting[request_id] = SimpleQueue()
+        waiting = self._waiting[request_id] = Future()
         self.send(f"{BASE}/infer/{task}/request", json.dumps({"id": request_id, "input": value}, ensure_ascii=False))
-        reply = self._next(inbox, task)
+        reply = waiting.result(_ANSWER_S)
         if reply["status"] != "ok":
             raise UnexpectedReply(f"{task} was answered {json.dumps(reply)}")
         return reply
-
-    def _next(self, inbox: SimpleQueue[dict[str, Any]], task: str) -> dict[str, Any]:
-        for _ in range(int(_ANSWER_S / _LOOK_S)):
-            try:
-                return inbox.get(timeout=_LOOK_S)
-            except Empty:
-                state = self.on(f"{BASE}/state")[-1].json["state"]
-                if state != "online":
-                    raise UnexpectedReply(f"{task} was not answered: the agent is {state}") from None
-        raise UnexpectedReply(f"{task} was not answered within {_ANSWER_S} s")
 
 
 class AgentSide:
@@ -157,13 +148,14 @@ def task_name(kind: Kind) -> str:
 def workload_tasks(kinds: Iterable[Kind] = Kind) -> str:
     """One task for each kind, as TOML. Their deadline is long: only time is measured."""
     fields: dict[Kind, dict[str, Any]] = {
-        Kind.CLASSIFY: {"kind": "classify", "labels": list(Kind.CLASSIFY.labels)},
-        Kind.CLASSIFY_SHARED: {"kind": "classify", "labels": list(Kind.CLASSIFY_SHARED.labels)},
-        Kind.EXTRACT: {"kind": "extract", "max_tokens": EXTRACT_TOKENS, "schema": "schema.json"},
-        Kind.GENERATE: {"kind": "generate", "max_tokens": GENERATED_TOKENS},
+        Kind.CLASSIFY: {"labels": list(LABELS)},
+        Kind.EXTRACT: {"max_tokens": EXTRACT_TOKENS, "schema": "schema.json"},
+        Kind.GENERATE: {"max_tokens": GENERATED_TOKENS},
     }
     return "".join(
-        task_table(task_name(kind), system=SYSTEM, template=kind.template, deadline_ms=600_000, **fields[kind])
+        task_table(
+            task_name(kind), kind=kind, system=SYSTEM, template=kind.template, deadline_ms=600_000, **fields[kind]
+        )
         for kind in kinds
     )
 

@@ -137,9 +137,6 @@ class Comparison:
         note("classify: same label alone and in a batch", _agreement(alone, together), at_least=0.99)
         note("  largest difference of a probability", _largest_difference(alone, together), at_most=0.02)
         note("  same label as llama-server", _agreement(together, theirs[CLIENTS]))
-        self._warm_up(both, Kind.CLASSIFY_SHARED, seed)
-        rates = {side.name: self._ask(side, Kind.CLASSIFY_SHARED, CLIENTS, seed).requests_per_s for side in both}
-        note("classify, two labels share a first token: ratio", rates[self._agent.name] / rates[self._server.name])
 
     def _extract(self, both: list[Side], seed: str) -> None:
         self._warm_up(both, Kind.EXTRACT, seed)

@@ -23,10 +23,18 @@ from psutil import Process
 from edge_agent.core.environment import library_environment
 from edge_agent.requests.templates import constant_head
 from rigs.bench.figures import Figures
-from rigs.bench.workload import EXTRACT_TOKENS, GENERATED_TOKENS, SCHEMA, SYSTEM, Kind, Reading, readings, user_text
+from rigs.bench.workload import (
+    EXTRACT_TOKENS,
+    GENERATED_TOKENS,
+    LABELS,
+    SCHEMA,
+    SYSTEM,
+    Kind,
+    Reading,
+    readings,
+    user_text,
+)
 from rigs.machine import ROOT, model_path
-
-_KINDS = (Kind.CLASSIFY, Kind.GENERATE, Kind.EXTRACT)
 
 
 class Worker:
@@ -89,7 +97,7 @@ class Worker:
             id=self._ids,
             task=kind,
             messages=[{"role": "system", "content": SYSTEM}, {"role": "user", "content": user_text(kind, reading)}],
-            plan=plans.get(kind, {"kind": "labels", "labels": kind.labels}),
+            plan=plans.get(kind, {"kind": "labels", "labels": LABELS}),
             max_tokens=EXTRACT_TOKENS if kind is Kind.EXTRACT else GENERATED_TOKENS,
         )
 
@@ -125,7 +133,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=8, help="default: %(default)s, after one that warms up")
     parser.add_argument("--requests", type=int, default=8, help="per round, kind and number of clients")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8], help="default: 1 8")
-    parser.add_argument("--kinds", nargs="+", type=Kind, default=list(_KINDS))
+    parser.add_argument("--kinds", nargs="+", type=Kind, default=list(Kind))
     options = parser.parse_args()
     figures = Figures()
     with ExitStack() as stack:

@@ -19,7 +19,7 @@ from typing import Any
 from edge_agent.requests.statistics import percentile
 from rigs.bench.agent import BASE, running_agent, task_table
 from rigs.bench.figures import processor
-from rigs.bench.workload import SYSTEM, Kind
+from rigs.bench.workload import LABELS, SYSTEM
 from tests.helpers.client import Client
 from tests.helpers.processes import wait_until
 
@@ -147,7 +147,7 @@ def main() -> int:
     options = parser.parse_args()
     request, response = (f"{BASE}/infer/triage/{end}" for end in ("request", "response"))
     mix = [(priority, deadline_ms) for deadline_ms in options.deadlines_ms for priority in options.priorities]
-    tasks = task_table("triage", kind="classify", system=SYSTEM, labels=list(Kind.CLASSIFY.labels))
+    tasks = task_table("triage", kind="classify", system=SYSTEM, labels=list(LABELS))
     with (
         tempfile.TemporaryDirectory() as folder,
         running_agent(options.model, Path(folder), tasks, {"max_active": WIDTH}) as agent,

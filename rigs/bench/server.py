@@ -14,6 +14,7 @@ from rigs.bench.workload import (
     CONTEXT_TOKENS,
     EXTRACT_TOKENS,
     GENERATED_TOKENS,
+    LABELS,
     SCHEMA,
     THREADS,
     Answer,
@@ -135,9 +136,9 @@ def _threads() -> list[str]:
 
 def _form(kind: Kind) -> dict[str, Any]:
     match kind:
-        case Kind.CLASSIFY | Kind.CLASSIFY_SHARED:
+        case Kind.CLASSIFY:
             # No label has more than four tokens, and another token ends it.
-            return {"grammar": "root ::= " + " | ".join(map(json.dumps, kind.labels)), "n_predict": 8}
+            return {"grammar": "root ::= " + " | ".join(map(json.dumps, LABELS)), "n_predict": 8}
         case Kind.EXTRACT:
             return {"json_schema": SCHEMA, "n_predict": EXTRACT_TOKENS}
         case Kind.GENERATE:

@@ -1,4 +1,4 @@
-"""What all sides are asked: one constant text, readings that all differ, and four kinds of answer.
+"""What all sides are asked: one constant text, readings that all differ, and three kinds of answer.
 
 In Qwen2.5's vocabulary the constant text has 185 tokens, a reading about 50.
 """
@@ -18,8 +18,6 @@ from edge_agent.requests.templates import constant_head, render
 Reading = dict[str, Any]
 
 LABELS = ("normal", "bearing fault", "cavitation", "overload", "leak", "dry run")
-# "overload" and "overheating" begin with the same token: one forward pass cannot distinguish them.
-SHARED_TOKEN_LABELS = ("normal", "bearing fault", "cavitation", "overload", "overheating", "dry run")
 SEVERITIES = ("low", "medium", "high")
 TEXT_FIELD = "action"
 TEXT_CHARACTERS = 60
@@ -60,13 +58,8 @@ SYSTEM = (
 
 class Kind(StrEnum):
     CLASSIFY = "classify"
-    CLASSIFY_SHARED = "classify-shared"
     EXTRACT = "extract"
     GENERATE = "generate"
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return SHARED_TOKEN_LABELS if self is Kind.CLASSIFY_SHARED else LABELS
 
     @property
     def template(self) -> str:
@@ -74,10 +67,8 @@ class Kind(StrEnum):
         return _TEMPLATES[self]
 
 
-_CLASSIFY_TEMPLATE = "Name the condition of pump {{ input.pump }}: {{ input.reading }}"
 _TEMPLATES = {
-    Kind.CLASSIFY: _CLASSIFY_TEMPLATE,
-    Kind.CLASSIFY_SHARED: _CLASSIFY_TEMPLATE,
+    Kind.CLASSIFY: "Name the condition of pump {{ input.pump }}: {{ input.reading }}",
     Kind.EXTRACT: "Write the report on pump {{ input.pump }}: {{ input.reading }}",
     # The model writes more than GENERATED_TOKENS of it, so that it is the limit that ends all answers.
     Kind.GENERATE: "Explain the state of pump {{ input.pump }}: {{ input.reading }}",
@@ -139,8 +130,8 @@ def check_answer(kind: Kind, answer: Answer, *, constant_tokens: int) -> None:
     if answer.cached_tokens < constant_tokens - _CACHE_SLACK_TOKENS:
         raise ValueError(f"only {answer.cached_tokens} of {constant_tokens} constant tokens were cached")
     match kind:
-        case Kind.CLASSIFY | Kind.CLASSIFY_SHARED:
-            if answer.text not in kind.labels:
+        case Kind.CLASSIFY:
+            if answer.text not in LABELS:
                 raise ValueError(f"no label: {answer.text!r}")
         case Kind.EXTRACT:
             if not _VALIDATOR.is_valid(json.loads(answer.text)):

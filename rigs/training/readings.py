@@ -17,9 +17,7 @@ What a fault of intensity q (0 = just begun, 1 = severe) does:
 * dry running: nothing to pump; pressure nearly gone, load a quarter, the seal warms.
 
 Independent vibrations add as root of the sum of squares. The class of a row is what was done to the simulated machine.
-`judge` reads the class back from the printed numbers by thresholds; a row on which it disagrees, or which lies near one
-of its thresholds, is `borderline`: there several classes are truly possible, and training on such rows is what makes
-the model's probabilities mean something.
+Where several classes are truly possible, training on such rows is what makes the model's probabilities mean something.
 
 Severity follows from the printed numbers alone: the worst of four zones. Vibration has the zone limits B/C = 4.5 and
 C/D = 7.1 mm/s RMS of ISO 10816-3, group 1 on rigid foundations; the others are this family's own.
@@ -27,7 +25,7 @@ C/D = 7.1 mm/s RMS of ISO 10816-3, group 1 on rigid foundations; the others are 
 
 import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 DEMO = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo"
@@ -49,8 +47,6 @@ FAULTS = (
 )
 SEVERITIES = ("low", "medium", "high")
 
-VIBRATION_FAULT_MM_S = 3.2
-TEMPERATURE_FAULT_C = 75.0
 VIBRATION_ZONES_MM_S = (4.5, 7.1)
 TEMPERATURE_ZONES_C = (82.0, 95.0)
 CURRENT_ZONES = (1.3, 1.5)
@@ -89,24 +85,6 @@ class Case:
     reading: Reading
     fault: str
     severity: str
-    borderline: bool
-
-
-def judge(reading: Reading) -> str:
-    """The class that fits the numbers best, by thresholds."""
-    is_shaking = reading.vibration_mm_s >= VIBRATION_FAULT_MM_S
-    is_hot = reading.temperature_c >= TEMPERATURE_FAULT_C
-    if reading.pressure_ratio < 0.24 and reading.current_ratio < 0.68:
-        return "dry running"
-    if reading.pressure_ratio < 0.8 and is_shaking:
-        return "cavitation"
-    if reading.pressure_ratio > 1.18:
-        return "blocked filter"
-    if reading.current_ratio > 1.18:
-        return "overload"
-    if is_shaking:
-        return "bearing fault" if is_hot else "imbalance"
-    return "overheating" if is_hot else "normal"
 
 
 def _zone(value: float, limits: tuple[float, float]) -> int:
@@ -124,27 +102,6 @@ def severity_of(reading: Reading) -> str:
             sum(reading.pressure_ratio <= limit for limit in LOW_PRESSURE_ZONES),
         )
     ]
-
-
-def _nudged(reading: Reading, scale: float) -> list[Reading]:
-    """Neighbours of a reading: each quantity moved both ways by a little more than its scatter times `scale`."""
-    neighbours = []
-    for sign in (-scale, scale):
-        neighbours += [
-            replace(reading, vibration_mm_s=reading.vibration_mm_s * (1 + 0.05 * sign)),
-            replace(reading, temperature_c=reading.temperature_c + 1.5 * sign),
-            replace(reading, current_a=reading.current_a * (1 + 0.025 * sign)),
-            replace(reading, pressure_bar=reading.pressure_bar * (1 + 0.025 * sign)),
-        ]
-    return neighbours
-
-
-def is_borderline(reading: Reading, fault: str) -> bool:
-    """Whether the numbers leave room for another class, or for another severity."""
-    severity = severity_of(reading)
-    if judge(reading) != fault or any(judge(near) != fault for near in _nudged(reading, 1.0)):
-        return True
-    return any(severity_of(near) != severity for near in _nudged(reading, 0.4))
 
 
 def _simulate(random_source: random.Random, fault: str) -> tuple[float, float, float, float, float]:
@@ -190,8 +147,8 @@ def _simulate(random_source: random.Random, fault: str) -> tuple[float, float, f
 
 
 def draw_case(random_source: random.Random, fault: str) -> Case:
-    """A case of `fault` as it comes, borderline or clear, printed with 0 to 3 decimals."""
+    """A case of `fault`, printed with 0 to 3 decimals."""
     decimals = random_source.choice(PRINTED_DECIMALS)
     values = zip(_simulate(random_source, fault), decimals, strict=True)
     reading = Reading(*(round(value, places) if places else round(value) for value, places in values))
-    return Case(reading, fault, severity_of(reading), is_borderline(reading, fault))
+    return Case(reading, fault, severity_of(reading))

@@ -1,4 +1,4 @@
-"""Trains the demonstration model from scratch and writes it with its held-out set.
+"""Trains the demonstration model from scratch.
 
     python -m rigs.training                          # the one in the repository, about 20 minutes on 2 cores
     python -m rigs.training --steps 50 --out /somewhere
@@ -23,17 +23,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch.nn import functional
 
 from rigs.training.model import Qwen2
-from rigs.training.readings import DEMO, FAULTS
-from rigs.training.tasks import (
-    OTHER_TEXTS,
-    OTHER_WORDS,
-    VARIANTS,
-    Row,
-    diagnosis_of,
-    draw_example,
-    draw_row,
-    sentence_of,
-)
+from rigs.training.readings import DEMO
+from rigs.training.tasks import OTHER_TEXTS, OTHER_WORDS, draw_example
 
 # What training does not make: the configuration, the special tokens and the chat template.
 GIVEN = ("config.json", "generation_config.json", "tokenizer_config.json")
@@ -46,15 +37,6 @@ QWEN2_REGEX = (
 )
 TOKENIZER_EXAMPLES = 6000
 BATCHES_PER_POOL = 32
-HELD_OUT_ROWS_PER_FAULT = {
-    "standard": 32,
-    "key order": 7,
-    "no machine": 4,
-    "no speed": 3,
-    "extra key": 5,
-    "plain text": 6,
-    "spaced json": 3,
-}
 IGNORED = -100
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -180,34 +162,6 @@ def train(tokenizer: Tokenizer, arguments: argparse.Namespace) -> Qwen2:
     return model
 
 
-def held_out_rows(seed: int) -> list[Row]:
-    """Rows that training never saw: a random stream of their own, and more digits than chance could repeat."""
-    source = random.Random(f"held out {seed}")
-    rows = [
-        draw_row(source, fault, variant)
-        for variant in VARIANTS
-        for fault in FAULTS
-        for _ in range(HELD_OUT_ROWS_PER_FAULT[variant])
-    ]
-    source.shuffle(rows)
-    return rows
-
-
-def write_held_out(folder: Path, seed: int) -> None:
-    """heldout.jsonl, with one row a line."""
-    with (folder / "heldout.jsonl").open("w", encoding="utf-8") as lines:
-        for row in held_out_rows(seed):
-            record = {
-                "input": row.user_text,
-                "variant": row.variant,
-                "borderline": row.case.borderline,
-                "fault": row.case.fault,
-                "diagnosis": diagnosis_of(row.case),
-                "sentence": sentence_of(row),
-            }
-            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m rigs.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -228,7 +182,6 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in GIVEN if arguments.out.resolve() != DEMO else ():
         shutil.copy(DEMO / "checkpoint" / name, folder)
-    write_held_out(arguments.out, arguments.seed)
     tokenizer = train_tokenizer(tokenizer_texts(arguments.seed))
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     state = train(tokenizer, arguments).state_dict()
