@@ -12,11 +12,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 from rigs.chaos.asker import Asker
-from rigs.chaos.ledger import NO_FAULT, ByFault, Verdict
+from rigs.chaos.ledger import NO_FAULT, ByFault, Ledger
 from rigs.chaos.storm import Storm
 from rigs.machine import require
 
@@ -59,15 +59,15 @@ def run(given: argparse.Namespace, folder: Path) -> int:
     asker.fill()
     code = storm.stop()
     asker.close()
-    verdict = asker.ledger.verdict()
-    is_good = verdict.is_good and code == 0 and struck == len(faults)
+    ledger = asker.ledger
+    is_good = ledger.is_good and code == 0 and struck == len(faults)
     if given.json:
-        print(json.dumps({**asdict(verdict), "good": is_good}))
+        print(json.dumps({**ledger.counts(), "good": is_good}))
         return 0 if is_good else 1
     print(f"{time.monotonic() - began:.0f} s, MQTT {given.protocol}, seed {given.seed}")
-    print(*table(verdict), sep="\n")
-    print("ended:", ", ".join(f"{count} {status}" for status, count in sorted(verdict.statuses.items())))
-    print(*asker.ledger.notes, *(f"lost: {name}" for name in asker.ledger.lost()[:20]), sep="\n")
+    print(*table(ledger), sep="\n")
+    print("ended:", ", ".join(f"{count} {status}" for status, count in sorted(ledger.statuses.items())))
+    print(*ledger.notes, *(f"lost: {name}" for name in ledger.lost()[:20]), sep="\n")
     print("every promise was kept" if is_good else "a promise was broken")
     return 0 if is_good else 1
 
@@ -102,13 +102,13 @@ def _strike_all(storm: Storm, asker: Asker, faults: list[str], requests: int) ->
     return struck
 
 
-def table(verdict: Verdict) -> Iterator[str]:
+def table(ledger: Ledger) -> Iterator[str]:
     """A line for each fault, and one for all."""
     columns = [one.name for one in fields(ByFault)]
     yield f"{'last fault':18}" + "".join(f"{name.replace('_', ' '):>16}" for name in columns)
-    faults = sorted(verdict.by_fault.items(), key=lambda item: item[0] == NO_FAULT)
+    faults = sorted(ledger.by_fault().items(), key=lambda item: item[0] == NO_FAULT)
     rows = {fault: [getattr(one, name) for name in columns] for fault, one in faults}
-    rows[f"of {verdict.asked} asked"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+    rows[f"of {ledger.counts()['asked']} asked"] = [sum(column) for column in zip(*rows.values(), strict=True)]
     for name, row in rows.items():
         yield f"{name:18}" + "".join(f"{count:>16}" for count in row)
 

@@ -43,7 +43,9 @@ class Asked:
 class ByFault:
     """times: how often the fault happened. in_flight: requests in flight at these times.
 
-    answered, lost: requests whose last fault it was. The others: see Verdict, after it and before the next fault.
+    answered, lost: requests whose last fault it was. The others count replies after it and before the next fault.
+    duplicates: further replies that are marked `repeat` or equal an earlier one byte for byte.
+    inferred_again: further replies that are neither.
     """
 
     times: int = 0
@@ -55,39 +57,15 @@ class ByFault:
     inferred_again: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Counts of requests. statuses: of first replies. by_fault: with NO_FAULT.
-
-    duplicates: further replies that are marked `repeat` or equal an earlier one byte for byte.
-    inferred_again: further replies that are neither.
-    """
-
-    asked: int
-    answered: int
-    lost: int
-    wrong: int
-    duplicates: int
-    inferred_again: int
-    statuses: dict[str, int]
-    by_fault: dict[str, ByFault] = field(default_factory=dict)
-
-    @property
-    def is_good(self) -> bool:
-        """Nothing is lost, wrong or inferred again; no fault has more duplicates than requests in flight."""
-        is_within = all(one.duplicates <= one.in_flight for one in self.by_fault.values())
-        return is_within and not (self.lost or self.wrong or self.inferred_again)
-
-
 class Ledger:
-    """notes: what was wrong with the first wrong replies."""
+    """statuses: of first replies. notes: what was wrong with the first wrong replies."""
 
     def __init__(self) -> None:
         self._asked: dict[str, Asked] = {}
         self._open: set[str] = set()
-        self._statuses: Counter[str] = Counter()
         self._by_fault: dict[str, ByFault] = {NO_FAULT: ByFault()}
         self._fault = NO_FAULT
+        self.statuses: Counter[str] = Counter()
         self.notes: list[str] = []
 
     @property
@@ -137,7 +115,7 @@ class Ledger:
         asked.end = f"{status}/{code}" if code else status
         asked.output = _digest(answer_text(reply["output"]).encode())
         self._by_fault[asked.fault].answered += 1
-        self._statuses[asked.end] += 1
+        self.statuses[asked.end] += 1
         if asked.ends is not None and status not in asked.ends:
             self._note_wrong(f"{name}: {asked.end}, not {', '.join(sorted(asked.ends))}")
         elif status == "ok" and asked.expected is not None and answer_text(reply["output"]) != asked.expected:
@@ -163,19 +141,23 @@ class Ledger:
     def lost(self) -> list[str]:
         return sorted(name for name in self._open if self._asked[name].is_taken)
 
-    def verdict(self) -> Verdict:
+    def by_fault(self) -> dict[str, ByFault]:
+        """With NO_FAULT."""
         lost = Counter(self._asked[name].fault for name in self.lost())
-        by_fault = {fault: replace(one, lost=lost[fault]) for fault, one in self._by_fault.items()}
-        return Verdict(
-            asked=len(self._asked),
-            answered=self.answered,
-            lost=lost.total(),
-            wrong=sum(one.wrong for one in by_fault.values()),
-            duplicates=sum(one.duplicates for one in by_fault.values()),
-            inferred_again=sum(one.inferred_again for one in by_fault.values()),
-            statuses=dict(self._statuses),
-            by_fault=by_fault,
-        )
+        return {fault: replace(one, lost=lost[fault]) for fault, one in self._by_fault.items()}
+
+    def counts(self) -> dict[str, int]:
+        """Of all faults together."""
+        found = {"asked": len(self._asked), "answered": self.answered}
+        for name in ("lost", "wrong", "duplicates", "inferred_again"):
+            found[name] = sum(getattr(one, name) for one in self.by_fault().values())
+        return found
+
+    @property
+    def is_good(self) -> bool:
+        """Nothing is lost, wrong or inferred again; no fault has more duplicates than requests in flight."""
+        is_within = all(one.duplicates <= one.in_flight for one in self._by_fault.values())
+        return is_within and not any(self.counts()[name] for name in ("lost", "wrong", "inferred_again"))
 
 
 def _digest(payload: bytes) -> bytes:

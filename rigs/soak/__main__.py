@@ -20,7 +20,7 @@ from rigs.machine import require
 from rigs.soak.load import Load
 from rigs.soak.place import Place, make_model, running
 from rigs.soak.samples import Sample, take_sample
-from rigs.soak.verdict import Facts, verdict
+from rigs.soak.verdict import verdict
 
 # A night's samples must fit into memory.
 MAX_SAMPLES = 4000
@@ -59,10 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = "".join(f"{json.dumps(asdict(one))}\n" for one in samples)
     (options.out / "samples.jsonl").write_text(lines, encoding="utf-8")
     errors = sum(line.startswith("ERROR") or "Traceback" in line for line in log.splitlines())
-    facts = Facts(load.ledger.verdict(), load.torn_streams, exit_code, errors)
-    checks = verdict(samples, facts, has_steady_rate=options.requests is None)
+    others = {"torn streams": load.torn_streams, "errors in the log": errors, "exit code": exit_code}
+    checks = verdict(samples, load.ledger.counts() | others, has_steady_rate=options.requests is None)
     print("asked: " + ", ".join(f"{count} {kind}" for kind, count in sorted(load.asked.items())))
-    print("ended: " + ", ".join(f"{count} {status}" for status, count in sorted(facts.ledger.statuses.items())))
+    print("ended: " + ", ".join(f"{count} {status}" for status, count in sorted(load.ledger.statuses.items())))
     width = max(len(check.name) for check in checks)
     for check in checks:
         print(f"{_WORDS[check.holds]}  {check.name:{width}}  {check.value:34}  {check.limit}")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rigs.chaos.ledger import Verdict
 from rigs.soak.load import TIMED
 from rigs.soak.samples import ProcessSample, Sample
 
@@ -32,32 +31,13 @@ class Check:
     holds: bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What is counted besides the samples. errors: lines of the agent's log that are errors."""
-
-    ledger: Verdict
-    torn_streams: int
-    exit_code: int
-    errors: int
-
-
-def verdict(samples: Sequence[Sample], facts: Facts, *, has_steady_rate: bool = True) -> list[Check]:
-    """At least one sample. Only at a steady rate is latency compared."""
-    ledger = facts.ledger
-    counts = {
-        "lost": ledger.lost,
-        "wrong": ledger.wrong,
-        "answered twice": ledger.duplicates,
-        "inferred again": ledger.inferred_again,
-        "streams unlike their answers": facts.torn_streams,
-        "errors in the log": facts.errors,
-        "exit code": facts.exit_code,
-        "workers lost": len({one.worker.pid for one in samples if one.worker}) - 1,
-    }
-    log_bytes = (samples[-1].log_bytes - samples[0].log_bytes) / max(1, ledger.asked)
+def verdict(samples: Sequence[Sample], counts: Mapping[str, int], *, has_steady_rate: bool = True) -> list[Check]:
+    """counts: of the ledger, and others. At least one sample. Only at a steady rate is latency compared."""
+    lost = len({one.worker.pid for one in samples if one.worker}) - 1
+    none = {name: count for name, count in counts.items() if name not in ("asked", "answered")} | {"workers lost": lost}
+    log_bytes = (samples[-1].log_bytes - samples[0].log_bytes) / max(1, counts["asked"])
     return [
-        *(Check(name, str(count), "0", holds=count == 0) for name, count in counts.items()),
+        *(Check(name, str(count), "0", holds=count == 0) for name, count in none.items()),
         *_growth("agent", samples, lambda one: one.agent),
         *_growth("worker", samples, lambda one: one.worker),
         _at_most("state folder", max(one.state_bytes for one in samples) / MIB, MAX_STATE_MIB, "MiB"),
