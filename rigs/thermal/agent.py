@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from edge_agent.board.governor import NO_LIMITS, Limits
 from rigs.thermal import parameters as p
 from rigs.thermal.board import Board, engine_step
-from rigs.thermal.parameters import Workload
 
 
 @dataclass(slots=True, eq=False)
@@ -24,16 +23,15 @@ class Request:
     answer_left: int
 
 
-def arrivals(workload: Workload, seed: int) -> Iterator[Request]:
-    """Endless Poisson arrivals."""
-    chance = random.Random(seed)
-    priorities, shares = zip(*workload.shares, strict=True)
+def arrivals() -> Iterator[Request]:
+    """Endless Poisson arrivals, always the same."""
+    chance = random.Random(1)
     now = 0.0
     while True:
-        now += chance.expovariate(workload.requests_per_s)
-        (priority,) = chance.choices(priorities, shares)
-        deadline_s = workload.deadline_s if priority else workload.urgent_deadline_s
-        prompt, answer = chance.randint(*workload.prompt_tokens), chance.randint(*workload.answer_tokens)
+        now += chance.expovariate(p.REQUESTS_PER_S)
+        (priority,) = chance.choices(list(p.SHARES), list(p.SHARES.values()))
+        deadline_s = p.DEADLINE_S if priority else p.URGENT_DEADLINE_S
+        prompt, answer = chance.randint(*p.PROMPT_TOKENS), chance.randint(*p.ANSWER_TOKENS)
         yield Request(now, now + deadline_s, priority, prompt, answer)
 
 
@@ -44,7 +42,6 @@ class SimulatedAgent:
     limits: Limits = NO_LIMITS
     tokens: int = 0
     answered: int = 0
-    refused: int = 0
     urgent_s: list[float] = field(default_factory=list)
     _waiting: list[tuple[int, int, Request]] = field(default_factory=list)
     _active: list[Request] = field(default_factory=list)
@@ -112,6 +109,5 @@ class SimulatedAgent:
 
     def _end(self, request: Request, now: float | None) -> None:
         self.answered += now is not None
-        self.refused += now is None
         if request.priority == 0:
             self.urgent_s.append(math.inf if now is None else now - request.arrived_s)

@@ -90,22 +90,14 @@ SENSOR_STEP_C = 0.55
 SENSOR_NOISE_C = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """Requests, all assumed: readings of some tens of tokens beside a shared prefix, short answers, more than fit.
-
-    shares: how many of all requests have that priority (0 = most urgent).
-    """
-
-    requests_per_s: float = 2.5
-    shares: tuple[tuple[int, float], ...] = ((0, 0.05), (3, 0.20), (5, 0.50), (7, 0.25))
-    prompt_tokens: tuple[int, int] = (30, 90)
-    answer_tokens: tuple[int, int] = (8, 56)
-    urgent_deadline_s: float = 10.0
-    deadline_s: float = 60.0
-
-
-WORKLOAD = Workload()
+# Requests, all assumed: readings of some tens of tokens beside a shared prefix, short answers, more than fit.
+REQUESTS_PER_S = 2.5
+# The share of all requests by priority (0 = most urgent).
+SHARES = {0: 0.05, 3: 0.20, 5: 0.50, 7: 0.25}
+PROMPT_TOKENS = (30, 90)
+ANSWER_TOKENS = (8, 56)
+URGENT_DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 # The agent as it calibrates itself with these figures: two threads for steps of few rows, four for prompts, 64 rows of
 # prompts per step. Four requests at once and a queue of 64 are its defaults.

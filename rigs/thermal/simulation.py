@@ -11,7 +11,7 @@ from edge_agent.core.config import GovernorConfig
 from rigs.thermal import parameters as p
 from rigs.thermal.agent import SimulatedAgent, arrivals
 from rigs.thermal.board import Board
-from rigs.thermal.parameters import Cooling, Workload
+from rigs.thermal.parameters import Cooling
 
 HOUR_S = 3600.0
 _SAMPLE_S = 1.0
@@ -38,8 +38,6 @@ def simulate(
     is_governed: bool,
     full_mhz: float = p.FULL_MHZ,
     seconds: float = HOUR_S,
-    workload: Workload = p.WORKLOAD,
-    seed: int = 1,
 ) -> Outcome:
     """The same arguments give the same outcome."""
     board, agent = Board(cooling, ambient_c, full_mhz), SimulatedAgent()
@@ -50,7 +48,7 @@ def simulate(
         max_active=p.MAX_ACTIVE,
     )
     governor = Governor(GovernorConfig(enabled=is_governed), capacity)
-    requests = arrivals(workload, seed)
+    requests = arrivals()
     request = next(requests)
     sample_at, changes, level = 0.0, 0, Level.NORMAL
     while board.seconds < seconds:

@@ -44,7 +44,7 @@ def test_without_a_fan_a_lower_clock_gives_more_tokens_per_joule() -> None:
 
 
 def test_the_short_form_prints_a_line_for_each_run(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--minutes", "1", "--resistance", "1.3"])
+    main(["--minutes", "1"])
     assert len([line for line in capsys.readouterr().out.splitlines() if " °C " in line]) == 18
 
 
