@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import psutil
 
+from edge_agent.board.process import process_memory
 from rigs.bench.workload import Answer, Kind, Reading, check_answer, readings
 
 Question = TypeVar("Question")
 Reply = TypeVar("Reply")
-_OWN_MEMORY = re.compile(r"^(?:RssAnon|VmSwap):\s+(\d+) kB$", re.MULTILINE)
 
 
 class Side(Protocol):
@@ -81,8 +79,7 @@ def peak_memory_mib(side: Side, kind: Kind, clients: int, seed: str) -> float:
     asking.start()
     peak = 0.0
     while asking.is_alive():
-        family = [psutil.Process(side.pid), *psutil.Process(side.pid).children(recursive=True)]
-        texts = [Path(f"/proc/{process.pid}/status").read_text("ascii", "replace") for process in family]
-        peak = max(peak, sum(int(kilobytes) for text in texts for kilobytes in _OWN_MEMORY.findall(text)) / 1024)
+        family = [side.pid, *(child.pid for child in psutil.Process(side.pid).children(recursive=True))]
+        peak = max(peak, sum(memory.held_mib for pid in family if (memory := process_memory(pid)) is not None))
         asking.join(0.1)
     return peak

@@ -11,7 +11,6 @@ import argparse
 import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from typing import Any, Self
 
 from psutil import Process
 
+from edge_agent.board.process import process_memory
 from edge_agent.core.environment import library_environment
 from edge_agent.requests.templates import constant_head
 from rigs.bench.figures import Figures
@@ -77,10 +77,9 @@ class Worker:
 
     def anonymous_mib(self) -> float:
         """Memory that is no file's, without the weights in the layout of fast kernels."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
-        found = re.search(r"RssAnon:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) / 1024 - self.repacked_mib
+        memory = process_memory(self._process.pid)
+        assert memory is not None
+        return memory.held_mib - self.repacked_mib
 
     def _cpu_s(self) -> float:
         times = Process(self._process.pid).cpu_times()

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from edge_agent.tools.demo.broker import free_port
 from rigs.deploy.roots import RELEASES, Board, image
 from tests.helpers.certificates import CERTIFICATE, KEY
-from tests.helpers.processes import Mosquitto, wait_until
+from tests.helpers.processes import Mosquitto
 
 REPOSITORY = Path(__file__).parents[2]
 ANSIBLE = REPOSITORY / "ansible"
@@ -45,14 +44,12 @@ class Played:
         return ends
 
 
-class Broker:
+class Broker(Mosquitto):
     """mosquitto with our sample configuration and access list, and a password for each name."""
 
     def __init__(self, folder: Path, passwords: dict[str, str]) -> None:
         folder.mkdir()
-        self.port = free_port()
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(folder, free_port())
         for name, text in (("ca.pem", CERTIFICATE), ("broker.pem", CERTIFICATE), ("broker.key", KEY)):
             (folder / name).write_text(text, "ascii")
         for index, (name, password) in enumerate(passwords.items()):
@@ -61,34 +58,10 @@ class Broker:
         text = (_SAMPLES / "edge-agent.conf").read_text("utf-8")
         text = text.replace("/etc/mosquitto/certs", str(folder)).replace("/etc/mosquitto", str(folder))
         text = text.replace("listener 8883", f"listener {self.port} 127.0.0.1")
-        # Otherwise it gives up its rights, and cannot read this folder.
-        user = "user root\n" if os.geteuid() == 0 else ""
-        # Like Debian's own mosquitto.conf.
-        kept = f"persistence true\npersistence_location {folder}/\n"
-        (folder / "mosquitto.conf").write_text(f"{user}{kept}{text}", "utf-8")
+        # Like Debian's own mosquitto.conf, and as a user that can read this folder.
+        kept = f"persistence true\npersistence_location {folder}/\nuser {getpass.getuser()}\n"
+        self._config.write_text(f"{kept}{text}", "utf-8")
         shutil.copy(_SAMPLES / "edge-agent.acl", folder)
-
-    def __enter__(self) -> Self:
-        program = shutil.which("mosquitto", path=Mosquitto.SEARCH_PATH)
-        assert program, "needs mosquitto"
-        log = (self._folder / "log").open("ab")
-        self._process = subprocess.Popen(
-            [program, "-c", str(self._folder / "mosquitto.conf")], stdout=log, stderr=subprocess.STDOUT
-        )
-        log.close()
-        wait_until(self._is_listening, "mosquitto listens")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process is not None
-        self._process.terminate()
-        self._process.wait()
-
-    def _is_listening(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, (self._folder / "log").read_text("utf-8")
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 class SshBoard(Board):

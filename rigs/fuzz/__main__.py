@@ -10,14 +10,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from importlib import import_module
-from pathlib import Path
 
-from edge_agent.tools.demo.readings import checkpoint_folder
 from rigs.fuzz.children import BAD, Outcome
 from rigs.machine import ROOT, model_path, require, run_in_turn
+from tests.conftest import convert_demo_model
 
 PARTS = ("gguf", "checkpoints", "bundles", "schemas", "prompts", "configurations", "templates", "messages")
-DEMO = ROOT / "build" / "fuzz" / "demo"
+DEMO = ROOT / "build" / "fuzz"
 
 
 def main() -> int:
@@ -37,7 +36,9 @@ def main() -> int:
     parts = given.parts or PARTS
     if "messages" in parts:
         require({"mosquitto": "mosquitto"})
-    model = given.model or _demo_model()
+    model = given.model or DEMO / "q4_0" / "model.gguf"
+    if not model.exists():
+        convert_demo_model(DEMO, "q4_0")
     if len(parts) > 1:
         # What forks must not have loaded what another part needs.
         words = ["--count", str(given.count), "--first", str(given.first), "--model", str(model)]
@@ -55,14 +56,6 @@ def report(part: str, outcomes: Iterable[tuple[int, Outcome]], *, shows_all: boo
             print(f"{number}: {outcome}: {why}", flush=True)
     print(f"{part}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()), flush=True)
     return 1 if any(counts[outcome] for outcome in BAD) else 0
-
-
-def _demo_model() -> Path:
-    if not (DEMO / "manifest.json").is_file():
-        words = ["--type", "q4_0", "--name", "pump-demo", "--no-canaries", "--force"]
-        if run_in_turn([["convert", str(checkpoint_folder()), "--out", str(DEMO), *words]]):
-            raise SystemExit("the demonstration's checkpoint was not converted")
-    return DEMO / "model.gguf"
 
 
 if __name__ == "__main__":

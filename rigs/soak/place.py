@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.tools.demo.broker import free_port
-from edge_agent.tools.demo.readings import checkpoint_folder, tasks
+from edge_agent.tools.demo.readings import tasks
+from tests.conftest import convert_demo_model
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, Mosquitto, workers
 
@@ -50,11 +49,7 @@ def make_model(engine: str, model: Path | None, folder: Path) -> str:
         return str(model.resolve())
     if engine == "echo":
         return ECHO
-    bundle = folder / "pump"
-    command = [sys.executable, "-m", "edge_convert", str(checkpoint_folder()), "--out", str(bundle)]
-    command += ["--type", "q8_0", "--name", "pump-demo", "--licence", "apache-2.0", "--force", "--no-canaries"]
-    subprocess.run(command, check=True, capture_output=True)
-    return str(bundle)
+    return str(convert_demo_model(folder, "q8_0"))
 
 
 @contextmanager

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from rigs.soak.load import Load
 from rigs.soak.place import Place
 
+MIB = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessSample:
-    """Memory by smaps_rollup. threads, files: how many are open."""
+    """threads, files: how many are open."""
 
     pid: int
     resident_mib: float
-    anonymous_mib: float
     threads: int
     files: int
 
@@ -37,14 +39,11 @@ class Sample:
 
 def process_sample(pid: int) -> ProcessSample | None:
     """None once the process is gone."""
-    folder = Path(f"/proc/{pid}")
     try:
-        rollup = (folder / "smaps_rollup").read_text("ascii")
-        threads, files = (len(list((folder / name).iterdir())) for name in ("task", "fd"))
-    except OSError:
+        process = psutil.Process(pid)
+        return ProcessSample(pid, process.memory_info().rss / MIB, process.num_threads(), process.num_fds())
+    except psutil.NoSuchProcess:
         return None
-    kib = {name: int(size) for name, size in re.findall(r"(?m)^(\w+): +(\d+) kB$", rollup)}
-    return ProcessSample(pid, kib["Rss"] / 1024, kib["Anonymous"] / 1024, threads, files)
 
 
 def take_sample(place: Place, load: Load, at_s: float) -> Sample:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rigs.soak.load import TIMED
-from rigs.soak.samples import ProcessSample, Sample
+from rigs.soak.samples import MIB, ProcessSample, Sample
 
-MIB = 1 << 20
 # Memory counts as settled after this many answers; a median of this many samples counts.
 SETTLED_AFTER = 1000
 _AROUND = 7

@@ -13,7 +13,7 @@ from rigs.soak.__main__ import main
 from rigs.soak.samples import ProcessSample, Sample
 from rigs.soak.verdict import verdict
 
-PROCESS = ProcessSample(pid=7, resident_mib=50.0, anonymous_mib=30.0, threads=8, files=16)
+PROCESS = ProcessSample(pid=7, resident_mib=50.0, threads=8, files=16)
 COUNTS = {"asked": 2000, "answered": 2000, "lost": 0, "wrong": 0, "duplicates": 0, "inferred_again": 0}
 
 
