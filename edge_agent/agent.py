@@ -41,7 +41,7 @@ from edge_agent.mqtt.link import TAKEN_OVER, Connected, Disconnected, Received
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.renderer import Renderer
-from edge_agent.requests.tasks import load_tasks, prefixes_of
+from edge_agent.requests.tasks import prefixes_of, with_built_in
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.publisher import StatusPublisher
 from edge_agent.store.database import FILE
@@ -70,7 +70,7 @@ class Agent:
     """The daemon. `run` returns its exit code: 0 stopped, 1 failed."""
 
     def __init__(self, config: Config, config_path: Path, model: Model) -> None:
-        tasks = load_tasks(config)
+        tasks = with_built_in(config.tasks)
         self._inbox = Inbox()
         self._presence = Presence(config.topics)
         self._connections = Connections(config, self._inbox.deliver, self._presence.will, time.monotonic())
@@ -355,7 +355,7 @@ class Agent:
     def _apply_config(self, config: Config) -> None:
         """Has every part use the configuration of a reload."""
         logging.getLogger().setLevel(config.log.level)
-        tasks = load_tasks(config)
+        tasks = with_built_in(config.tasks)
         self._dispatcher.reconfigure(config, tasks)
         self._governor.reconfigure(config.governor)
         self._status.reconfigure(config, tasks)

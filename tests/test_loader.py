@@ -341,18 +341,13 @@ def test_the_same_filter_may_serve_two_tasks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("/dev/zero", "/dev/zero cannot be used: it is no file"),
-        ("pipe", "cannot be used: it is no file"),
-        ("large", "cannot be used: it has more than 1000000 bytes"),
+        ("/dev/zero", "/dev/zero: is no file"),
+        ("pipe", "pipe: is no file"),
         ("text\\u0000", "null byte"),
-        ("folder", "cannot be used: it is no file"),
     ],
 )
-def test_a_schema_is_read_only_from_a_regular_file_of_bounded_size(tmp_path: Path, file: str, expected: str) -> None:
+def test_a_schema_is_read_only_from_a_regular_file(tmp_path: Path, file: str, expected: str) -> None:
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "large").write_bytes(b" " * 1_000_001)
-
     assert expected in fault(tmp_path, f'[tasks.t]\nkind = "extract"\nschema = "{file}"\n')
 
 

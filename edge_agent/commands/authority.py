@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import logging
+import struct
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 MAX_AGE_S = 60.0
 NONCES_FILE = "nonces-1"
-_MAX_NONCES = 4096
+_MAX_NONCES = 1024
 _DIGEST_BYTES = 16
 
 
@@ -36,48 +37,25 @@ class Nonces:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        # In order of use.
-        self._seen: dict[bytes, None] = {}
-        self._has_torn_end = False
-        if path is None:
-            return
+        self._used: list[bytes] = []
         try:
-            known = state_files.read(path) or b""
-        except OSError as error:
+            known = None if path is None else state_files.read(path)
+            self._used = [digest for (digest,) in struct.iter_unpack(f"{_DIGEST_BYTES}s", known or b"")]
+        except (OSError, struct.error) as error:
             log.warning("%s cannot be read, earlier commands could be repeated: %s", path, error)
-            return
-        self._has_torn_end = len(known) % _DIGEST_BYTES != 0
-        ends = range(_DIGEST_BYTES, len(known) + 1, _DIGEST_BYTES)
-        self._seen = dict.fromkeys(known[end - _DIGEST_BYTES : end] for end in ends)
 
-    def __len__(self) -> int:
-        return len(self._seen)
-
-    def __contains__(self, nonce: str) -> bool:
-        return _digest(nonce) in self._seen
-
-    def add(self, nonce: str) -> None:
-        """It is on the disk when this returns."""
-        seen = _digest(nonce)
-        self._seen[seen] = None
-        is_full = len(self._seen) > _MAX_NONCES
-        if is_full:
-            # Half of them, so that the file is not rewritten each time.
-            self._seen = dict.fromkeys(list(self._seen)[-_MAX_NONCES // 2 :])
-        if self._path is None:
-            return
+    def use(self, nonce: str) -> bool:
+        """False: it was used before. Else it is on the disk when this returns."""
+        digest = hashlib.blake2b(nonce.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
+        if digest in self._used:
+            return False
+        self._used = [*self._used, digest][-_MAX_NONCES:]
         try:
-            if is_full or self._has_torn_end or not self._path.exists():
-                state_files.replace(self._path, b"".join(self._seen), mode=0o600)
-                self._has_torn_end = False
-            else:
-                state_files.append(self._path, seen)
+            if self._path is not None:
+                state_files.replace(self._path, b"".join(self._used), mode=0o600)
         except OSError as error:
             log.warning("%s cannot be written, commands could be repeated after a restart: %s", self._path, error)
-
-
-def _digest(nonce: str) -> bytes:
-    return hashlib.blake2b(nonce.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
+        return True
 
 
 class Authority:
@@ -107,9 +85,8 @@ class Authority:
             raise CommandError("unauthorized", message)
         if not hmac.compare_digest(given.lower().encode(), sign(self._key, operation, signed).encode()):
             raise CommandError("unauthorized", "hmac: does not fit the command")
-        if nonce in self._nonces:
+        if not self._nonces.use(nonce):
             raise CommandError("unauthorized", "nonce: seen before")
-        self._nonces.add(nonce)
 
 
 def _text(name: str, value: object) -> str:

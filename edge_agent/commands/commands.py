@@ -18,7 +18,6 @@ from edge_agent.commands.fields import (
     ReleaseFields,
     RollbackFields,
     SwitchFields,
-    encode_result,
     fields_of,
     parse_command,
 )
@@ -134,9 +133,15 @@ class Commands:
                 self._answer(asked, data)
 
     def _answer(self, asked: _Asked | None, data: Any = None, error: tuple[str, str] | None = None) -> None:
+        """error: code and message."""
         if asked is not None:
-            payload = encode_result(asked.id, data, error)
-            self._publish(json_publication(asked.topic, payload, correlation=asked.correlation))
+            result = {
+                "id": asked.id,
+                "status": "failed" if error else "ok",
+                "error": {"code": error[0], "message": error[1]} if error else None,
+                "data": data,
+            }
+            self._publish(json_publication(asked.topic, result, correlation=asked.correlation))
 
     def _check(self, operation: str, fields: dict[str, Any]) -> None:
         """Raises CommandError if the command does not exist, is not enabled or not signed."""

@@ -1,4 +1,4 @@
-"""The payloads of commands and of their results."""
+"""The payloads of commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
 
 from edge_agent.core.errors import first_fault, shown
-from edge_agent.core.strict_json import NotJsonError, encode, parse_json
+from edge_agent.core.strict_json import NotJsonError, parse_json
 
 # A result holds the command's `id`, and waits for a broker that may be away.
 MAX_COMMAND_BYTES = 1 << 16
@@ -97,15 +97,3 @@ def fields_of(kind: type[_T], fields: dict[str, Any]) -> _T:
         return kind.model_validate(fields)
     except ValidationError as error:
         raise CommandError("bad_field", first_fault(error, known=kind.model_fields)) from error
-
-
-def encode_result(identity: Any, data: Any = None, error: tuple[str, str] | None = None) -> bytes:
-    """The payload on `cmd/<op>/result`. error: code and message."""
-    return encode(
-        {
-            "id": identity,
-            "status": "failed" if error else "ok",
-            "error": {"code": error[0], "message": error[1]} if error else None,
-            "data": data,
-        }
-    )

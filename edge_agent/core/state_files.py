@@ -20,23 +20,14 @@ def replace(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Replaces the content, which is on the disk when this returns. Raises OSError. mode: of a new file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".new")
-    _write(draft, data, os.O_TRUNC, mode)
-    draft.replace(path)
-    sync_folder(path.parent)
-
-
-def append(path: Path, data: bytes) -> None:
-    """Appends to a file; on the disk when this returns, though a loss of power may tear the end. Raises OSError."""
-    _write(path, data, os.O_APPEND, 0o600)
-
-
-def _write(path: Path, data: bytes, how: int, mode: int) -> None:
     # O_NONBLOCK: a FIFO is an error instead of a wait.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | how
-    with open(os.open(path, flags, mode), "wb") as file:  # noqa: PTH123 - of a descriptor
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
+    with open(os.open(draft, flags, mode), "wb") as file:  # noqa: PTH123 - of a descriptor
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    draft.replace(path)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -77,10 +77,10 @@ class Connections:
         filters = {config.topics.all_commands, config.topics.state}
         if config.homeassistant.enabled:
             filters.add(discovery_status(config.homeassistant.prefix))
-        self.control.set_subscriptions(filters)
+        self.control.subscriptions.replace(filters)
         self._request_filters, former = frozenset(requests), self._known_filters
         self._store_filters(former | self._request_filters)  # before the broker gets them
-        self.data.set_subscriptions(self._request_filters, former)
+        self.data.subscriptions.replace(self._request_filters, former)
 
     def maintain(self) -> None:
         """To be called often."""

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -197,10 +197,6 @@ class MqttLink:
             # The plain socket: the network thread may be reading through TLS.
             with suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-    def set_subscriptions(self, filters: Iterable[str], former: Iterable[str] = ()) -> None:
-        """See Subscriptions.replace."""
-        self.subscriptions.replace(filters, former)
 
     def publish(self, publication: Publication) -> int | None:
         """Sends a message, or queues it while offline. Gives its number, for `outbox.take_results`. None = dropped."""

@@ -141,7 +141,8 @@ class Dispatcher:
     def _admit(self, request: Request, now: float, *, is_recovered: bool) -> None:
         """Queues a request, joins it to an equal one, or repeats a known reply. Raises Refusal."""
         twin = self._duplicates.find(request, now)
-        if twin is not None and self._replies.share(request, twin, now):
+        if twin is not None:
+            self._replies.share(request, twin, now)
             return
         if request.refusal is not None:
             self._replies.refuse(request, request.refusal, now)

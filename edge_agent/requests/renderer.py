@@ -6,7 +6,6 @@ that in its own process: no signal interrupts a call of C code, and a memory lim
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -40,34 +39,33 @@ class Renderer:
     """Starts the process and asks it. Belongs to the agent's thread, which waits for each answer."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        # The agent's end of the process's input and output.
-        self._socket: socket.socket | None = None
+        # The process, and the agent's end of its input and output.
+        self._running: tuple[subprocess.Popen[bytes], socket.socket] | None = None
 
     @property
     def pid(self) -> int | None:
         """None while there is no process."""
-        return None if self._process is None else self._process.pid
+        return None if self._running is None else self._running[0].pid
 
     def prepare(self, templates: Iterable[str]) -> None:
         """Starts the process if one of these templates needs it, so that no request waits for it. Raises OSError."""
         if any(template != DEFAULT_TEMPLATE for template in templates):
-            self._ensure_running()
+            self._connection()
 
     def render(self, template: str, value: object) -> str:
         """See `templates.render`, with limits. Raises TemplateInputError; RendererError, OSError."""
-        connection = self._ensure_running()
+        connection = self._connection()
         try:
             connection.sendall(compact_json([template, value]).encode() + b"\n")
             with connection.makefile("rb") as answers:
                 line = answers.readline()
         except TimeoutError:
-            self._replace(kill=True)
+            self.stop(kill=True)
             raise RendererError(f"a template was not rendered within {_ANSWER_S:g} s") from None
         except OSError:
             line = b""
         if not line.endswith(b"\n"):
-            returncode = self._replace()
+            returncode = self.stop()
             if returncode == -signal.SIGVTALRM:
                 raise TemplateInputError.misfit(f"it takes more than {_CPU_S:g} s of CPU time")
             raise RendererError(f"the process that renders templates ended ({how_ended(returncode)})")
@@ -78,11 +76,10 @@ class Renderer:
 
     def stop(self, *, kill: bool = False) -> int:
         """Ends the process, if there is one. Returns its exit code."""
-        process, self._process = self._process, None
-        if process is None:
+        if self._running is None:
             return 0
-        if self._socket is not None:
-            self._socket.close()  # the end of its input
+        (process, connection), self._running = self._running, None
+        connection.close()  # the end of its input
         if kill:
             process.kill()
         try:
@@ -91,34 +88,24 @@ class Renderer:
             process.kill()
             return process.wait()
 
-    def _replace(self, *, kill: bool = False) -> int:
-        """Ends the process and starts the next one at once: the next request hardly waits for it."""
-        returncode = self.stop(kill=kill)
-        with contextlib.suppress(OSError):  # the next request tries again
-            self._ensure_running()
-        return returncode
-
-    def _ensure_running(self) -> socket.socket:
-        if self._socket is not None and self._process is not None and self._process.poll() is None:
-            return self._socket
+    def _connection(self) -> socket.socket:
+        """To a process that runs."""
+        if self._running is not None and self._running[0].poll() is None:
+            return self._running[1]
         self.stop()
         own, other = socket.socketpair()
         with other:
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "edge_agent.requests.renderer"],
-                    stdin=other.fileno(),
-                    stdout=other.fileno(),
-                    # The child imports what the parent imported, from any working directory.
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                    # Ctrl-C in a terminal is for the agent.
-                    process_group=0,
-                )
-            except BaseException:
-                own.close()
-                raise
-        self._socket = own
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "edge_agent.requests.renderer"],
+                stdin=other.fileno(),
+                stdout=other.fileno(),
+                # The child imports what the parent imported, from any working directory.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                # Ctrl-C in a terminal is for the agent.
+                process_group=0,
+            )
         own.settimeout(_ANSWER_S)
+        self._running = process, own
         return own
 
 

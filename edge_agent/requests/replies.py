@@ -63,18 +63,20 @@ class Replies:
     def restore(self, now: Moment) -> None:
         """Takes over the replies that earlier processes stored."""
         for stored in self._delivery.store.repeatable():
-            document, at = _stored_document(stored.reply), stored.ended.placed(now)
-            status = None if document is None else Status(document["status"])
-            if status is None or not self._duplicates.restore(stored.key, status, at, stored.row, stored.nbytes):
+            try:
+                status, at = Status(json.loads(stored.reply)["status"]), stored.ended.placed(now)
+                is_repeated = self._duplicates.restore(stored.key, status, at, stored.row, stored.nbytes)
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                log.error("a stored answer cannot be read row=%s: %s", stored.row, error)  # noqa: TRY400
+                is_repeated = False
+            if not is_repeated:
                 self._delivery.store.forget(stored.row)
         self._duplicates.forget_old(now.monotonic_s)
 
-    def share(self, request: Request, twin: Request | bytes, now: float) -> bool:
-        """Answers a request with the reply of its twin, now or when the twin ends. False: that reply is damaged."""
+    def share(self, request: Request, twin: Request | bytes, now: float) -> None:
+        """Answers a request with the reply of its twin, now or when the twin ends."""
         if isinstance(twin, bytes):
-            reply = _repeated(twin)
-            if reply is None:
-                return False
+            reply = encode({**json.loads(twin), "ts": timestamp(), "repeat": True})
             self._send(request, reply, request.row, key=None)
         elif request.is_redelivery:
             if request.row is not None:
@@ -85,7 +87,6 @@ class Replies:
             self._followers += 1
             twin.followers.append(request.row)
         self.totals.duplicates_total += 1
-        return True
 
     def partial(self, request: Request, delta: str) -> None:
         """Sends a piece of a streamed answer, at most once."""
@@ -207,23 +208,6 @@ def _publication(request: Request, payload: bytes, *, qos: int = 1) -> Publicati
     return Publication(
         topic=request.reply_topic, payload=payload, qos=qos, correlation=request.correlation, content_type=JSON
     )
-
-
-def _repeated(reply: bytes) -> bytes | None:
-    """The reply as it is sent again; None: it is damaged, and the request has to run."""
-    document = _stored_document(reply)
-    return None if document is None else encode({**document, "ts": timestamp(), "repeat": True})
-
-
-def _stored_document(reply: bytes) -> dict[str, Any] | None:
-    try:
-        document = json.loads(reply)
-        Status(document["status"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        log.error("a stored answer cannot be read")  # noqa: TRY400
-        return None
-    assert isinstance(document, dict)
-    return document
 
 
 def _rounded(value: float | None, digits: int = 1) -> float | None:

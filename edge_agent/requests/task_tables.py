@@ -9,13 +9,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from edge_agent.core.config import BUILT_IN_TASK, MAX_TEMPLATE, Name, TaskConfig
-from edge_agent.core.config_file import named_tables, read_document, read_json, validate
+from edge_agent.core.config_file import ConfigError, named_tables, read_document, read_json, validate
 from edge_agent.core.errors import field_name, shown
 from edge_agent.core.schemas import check_schema
-from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.requests.templates import template_fault
-
-_MAX_SCHEMA_BYTES = 1_000_000
 
 
 class _Tasks(BaseModel):
@@ -64,32 +61,17 @@ def _schema_file_faults(table: dict[str, Any], folder: Path) -> Iterator[tuple[s
         return
     name, table["schema"] = table["schema"], {"type": "object"}
     rule = "should be a table, or name a JSON file that holds an object"
-    if not isinstance(name, str):
-        yield "schema", rule
-        return
-    path = Path(name)
     try:
-        path = folder / path.expanduser()
-        schema = parse_json(_read_schema(path).decode())
-    except OSError as error:
-        yield "schema", f"{rule}; {path}: {error.strerror}"
-    except NotJsonError as error:
-        yield "schema", f"{rule}; {path} is not JSON: {error}"
-    except (ValueError, RuntimeError) as error:  # RuntimeError: a home folder that does not exist
-        yield "schema", f"{rule}; {path} cannot be used: {error}"
+        path = folder / Path(name).expanduser()
+        if path.exists() and not path.is_file():  # a pipe would never end
+            raise ConfigError(path, ["is no file"])
+        schema = read_json(path)
+    except ConfigError as error:
+        yield "schema", f"{rule}; {error}"
+    except (TypeError, ValueError, RuntimeError) as error:  # no text, no path, or a home folder that does not exist
+        yield "schema", f"{rule}: {error}"
     else:
         if isinstance(schema, dict):
             table["schema"] = schema
         else:
             yield "schema", rule
-
-
-def _read_schema(path: Path) -> bytes:
-    # A pipe would never end.
-    if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
-    with path.open("rb") as file:
-        data = file.read(_MAX_SCHEMA_BYTES + 1)
-    if len(data) > _MAX_SCHEMA_BYTES:
-        raise ValueError(f"it has more than {_MAX_SCHEMA_BYTES} bytes")
-    return data

@@ -14,7 +14,6 @@ from edge_agent.core.config import (
     BUILT_IN_TASK,
     DEFAULT_TEMPLATE,
     ClassifyTask,
-    Config,
     ExtractTask,
     GenerateTask,
     TaskConfig,
@@ -160,13 +159,8 @@ def prefixes_of(tasks: Mapping[str, Task]) -> tuple[TaskPrefix, ...]:
     return tuple(task.prefix() for task in tasks.values())
 
 
-def load_tasks(config: Config) -> dict[str, Task]:
-    """Every task by name; the built-in `generate` is always there."""
-    return with_built_in(config.tasks)
-
-
 def with_built_in(configs: Mapping[str, TaskConfig]) -> dict[str, Task]:
-    """The tasks by name, and the built-in `generate` where it is not configured."""
+    """The tasks by name; the built-in `generate` is always there."""
     tasks = {name: Task(name, config) for name, config in configs.items()}
     tasks.setdefault(BUILT_IN_TASK, Task(BUILT_IN_TASK, GenerateTask(kind="generate")))
     return tasks

@@ -51,7 +51,7 @@ class Client:
         self._events: queue.Queue[LinkEvent] = queue.Queue(_MAX_EVENTS)
         self._hosts = len(mqtt.hosts)
         self.link = MqttLink(client_id, mqtt, self._events.put, wants_retained=True)
-        self.link.set_subscriptions(filters)
+        self.link.subscriptions.replace(filters)
         self.connections = 0
         self.is_connected = False
         self.disconnected: Disconnected | None = None

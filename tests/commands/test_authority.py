@@ -54,13 +54,6 @@ def test_without_a_key_no_signature_is_needed_and_an_empty_key_refuses_all() -> 
     assert "key" in refused(signed(key=b""), key=b"")
 
 
-@pytest.mark.parametrize("missing", ["hmac", "ts", "nonce"])
-def test_a_command_without_a_part_of_its_signature_is_refused(missing: str) -> None:
-    fields = signed()
-    del fields[missing]
-    assert missing in refused(fields)
-
-
 @pytest.mark.parametrize(
     "changed",
     [
@@ -70,6 +63,12 @@ def test_a_command_without_a_part_of_its_signature_is_refused(missing: str) -> N
 )
 def test_a_changed_command_is_refused(changed: dict[str, Any]) -> None:
     refused({**signed(timeout_s=5), **changed})
+
+
+@pytest.mark.parametrize("name", ["hmac", "ts", "nonce"])
+@pytest.mark.parametrize("value", ["", 5, None])
+def test_a_command_without_a_part_of_its_signature_is_refused(name: str, value: Any) -> None:
+    assert refused({**signed(**({} if name == "hmac" else {name: value})), name: value}).startswith(f"{name}: should")
 
 
 @pytest.mark.parametrize("fields", [signed("resume"), signed(key=b"another secret")])
@@ -95,11 +94,6 @@ def test_clocks_may_differ_a_little(age_s: float) -> None:
 )
 def test_a_time_without_zone_or_sense_is_refused(ts: Any) -> None:
     assert refused(signed(ts=ts)).startswith("ts:")
-
-
-@pytest.mark.parametrize("nonce", ["", 5, None])
-def test_a_nonce_is_a_text(nonce: Any) -> None:
-    assert refused(signed(nonce=nonce)).startswith("nonce: should be a string")
 
 
 def test_a_replay_is_refused_as_long_as_its_time_is_good() -> None:
@@ -137,38 +131,19 @@ def test_nonces_outlive_the_process(tmp_path: Path) -> None:
         Authority(KEY, Nonces(tmp_path / "nonces")).check("drain", signed(), NOW, 3600.0)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "nonces"
-
-
-def test_the_file_keeps_the_latest_nonces_and_stays_small(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_keeps_the_latest_nonces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_NONCES", 10)
-    for number in range(100):
-        one = Nonces(path)
-        assert str(number) * 5000 not in one
-        one.add(str(number) * 5000)
-        assert path.stat().st_size <= 10 * 16
-    assert all(str(number) * 5000 in Nonces(path) for number in range(95, 100))
-    assert len(Nonces(path)) <= 10
+    path = tmp_path / "state" / "nonces"
+    for number in range(30):
+        assert Nonces(path).use(str(number) * 5000)
+    assert path.stat().st_size == 10 * 16
+    assert not any(Nonces(path).use(str(number) * 5000) for number in range(20, 30))
     assert path.stat().st_mode & 0o077 == 0
 
 
-def test_a_torn_end_costs_one_nonce_and_no_other(path: Path) -> None:
-    one = Nonces(path)
-    for name in "abc":
-        one.add(name)
-    os.truncate(path, 16 * 2 + 5)
-    Nonces(path).add("d")
-    assert [name in Nonces(path) for name in "abcd"] == [True, True, False, True]
-
-
 @pytest.mark.expects_warning
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
-def test_without_a_usable_file_nonces_are_kept_in_memory(path: Path, make: Any) -> None:
-    path.parent.mkdir()
-    make(path)
-    one = Nonces(path)
-    one.add("a")
-    assert "a" in one
-    assert "a" not in Nonces(path)
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.write_bytes(b"torn")])
+def test_without_a_usable_file_nonces_are_kept_in_memory(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "nonces")
+    one = Nonces(tmp_path / "nonces")
+    assert [one.use("a"), one.use("a")] == [True, False]

@@ -20,7 +20,7 @@ from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.request import Request
-from edge_agent.requests.tasks import load_tasks
+from edge_agent.requests.tasks import with_built_in
 from edge_agent.store.fsync import Synced
 from edge_agent.store.store import Store
 
@@ -229,7 +229,7 @@ class Desk:
         self.commands: list[Command] = []
         settings = config(text + tasks)
         self.delivery = delivery(self.outlet)
-        self.dispatcher = Dispatcher(settings, load_tasks(settings), self.delivery, self.commands.append)
+        self.dispatcher = Dispatcher(settings, with_built_in(settings.tasks), self.delivery, self.commands.append)
         if slots:
             self.start_worker(slots)
 
@@ -245,7 +245,7 @@ class Desk:
 
     def reconfigure(self, text: str) -> None:
         settings = config(text)
-        self.dispatcher.reconfigure(settings, load_tasks(settings))
+        self.dispatcher.reconfigure(settings, with_built_in(settings.tasks))
 
     def ask(
         self,

@@ -33,7 +33,7 @@ from edge_agent.models.switch import (
     SwitchFailed,
     needed_mb,
 )
-from edge_agent.requests.tasks import load_tasks, prefixes_of
+from edge_agent.requests.tasks import prefixes_of, with_built_in
 from edge_agent.worker.process import EngineProcess, WorkerExited
 from edge_agent.worker.supervisor import FormerWorkerExited, FromWorker, Supervisor
 from tests.helpers.facts import READY
@@ -83,7 +83,7 @@ class Board:
         self.supervisor = Supervisor(
             self.config,
             open_model("default", folder / "old"),
-            prefixes_of(load_tasks(self.config)),
+            prefixes_of(with_built_in(self.config.tasks)),
             self.delivered.append,
         )
         self.dispatcher._send = self.supervisor.send
@@ -531,7 +531,7 @@ def test_the_new_worker_gets_the_tasks_of_a_reload_that_came_meanwhile(board: Bo
     board.says = []
     board.ask("plain")
     board.tick_until(lambda: len(board.processes) > 1, 2.0)
-    prefixes = prefixes_of(load_tasks(config('[tasks.t]\nkind = "generate"\nsystem = "S"\n')))
+    prefixes = prefixes_of(with_built_in(config('[tasks.t]\nkind = "generate"\nsystem = "S"\n').tasks))
     board.supervisor.set_prefixes(prefixes)
     board.processes[1].deliver(READY)
     board.finish()

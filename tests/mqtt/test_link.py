@@ -195,7 +195,7 @@ def test_a_subscription_or_message_that_the_broker_refuses_is_noted(caplog: pyte
     results = (PublishResult.FORBIDDEN, PublishResult.POSTPONED, PublishResult.REJECTED, PublishResult.CONFIRMED)
     assert box.take_results() == [*zip(numbers, results, strict=True)]
     assert [words for _, words in box.refusals] == ["Not authorized", "Quota exceeded", "Payload format invalid"]
-    link.set_subscriptions({"a/#", "b/#"})
+    link.subscriptions.replace({"a/#", "b/#"})
     assert link.subscriptions.refused == ["b/#"]
 
 

@@ -21,7 +21,7 @@ from edge_agent.requests import duplicates
 from edge_agent.requests.delivery import CONFIRMED_WITHIN_S, MAX_TRIES, RETRY_S
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.replies import FORGET_EVERY_S
-from edge_agent.requests.tasks import load_tasks
+from edge_agent.requests.tasks import with_built_in
 from edge_agent.store.database import FILE, store_facts
 from edge_agent.store.fsync import FsyncThread, Synced
 from edge_agent.store.store import RETRY_S as REOPEN_S
@@ -54,7 +54,7 @@ class Board:
         self.delivery.start()
         settings = config(text + TASKS)
         self.commands: list[object] = []
-        self.dispatcher = Dispatcher(settings, load_tasks(settings), self.delivery, self.commands.append)
+        self.dispatcher = Dispatcher(settings, with_built_in(settings.tasks), self.delivery, self.commands.append)
         self.dispatcher.worker_ready(MODEL, ready(max_active=1), 0.0)
         self.dispatcher.recover(moment(time.monotonic()))
 

@@ -23,55 +23,31 @@ from edge_agent.requests.templates import TemplateInputError, render
 
 BYTES = 65_536
 HALF = "x" * (BYTES // 2 - 20)
-NUMBERS = [1] * (BYTES // 2 - 1)
 TIME, MEMORY = "it takes more than 0.1 s of CPU time", "it takes more than 64 MB of memory"
 
-# Each with an input that a payload of 64 KiB has room for.
+# Each with an input that a payload of 64 KiB has room for. `python -m rigs.fuzz templates` tries many more.
 GREEDY: dict[str, tuple[str, Any, str]] = {
     "a join by a long separator": ("{{ input.a | join(input.b) }}", {"a": [1] * 9999, "b": HALF}, MEMORY),
-    "its length only": ("{{ input.a | join(input.b) | length }}", {"a": [1] * 9999, "b": HALF}, MEMORY),
-    "a long replacement": ("{{ input.a | replace('x', input.b) }}", {"a": HALF, "b": HALF}, MEMORY),
-    "one between all characters": ("{{ input.a.replace('', input.b) }}", {"a": HALF, "b": HALF}, MEMORY),
-    "a text times a number": ("{{ input.a * input.n }}", {"a": HALF, "n": 10**6}, MEMORY),
     "a width": ("{{ input.a.ljust(input.n) | length }}", {"a": "x", "n": 10**9}, MEMORY),
-    "a format with a star": ("{{ input.a % (input.n, 1) }}", {"a": "%*d", "n": 10**9}, MEMORY),
-    "a format that names it often": ("{{ input.a.format(input.b) }}", {"a": "{0}" * 9999, "b": HALF}, MEMORY),
     "a format with a width": ("{{ input.format(1) }}", "{0:999999999d}", MEMORY),
-    "a format with a precision": ("{{ input.format(1.5) }}", "{0:.999999999f}", MEMORY),
-    "lines that are indented": ("{{ input | indent(1000) | replace(' ', '    ') }}", "x\n" * (BYTES // 3 - 1), MEMORY),
-    "a batch that is filled up": ("{{ input.a | batch(input.n, 0) | list }}", {"a": [1], "n": 10**9}, MEMORY),
     "a number as bytes": ("{{ input.n.to_bytes(input.n) }}", {"n": 10**9}, MEMORY),
     "a text that doubles": (
         "{% set ns = namespace(s=input) %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
         HALF, MEMORY,
     ),
-    "a list that doubles": (
-        "{% set ns = namespace(l=input) %}{% for i in range(60) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
-        NUMBERS, MEMORY,
-    ),
-    "a block that is filtered": (
-        "{% filter replace('1', input | join) %}{{ input | join }}{% endfilter %}", NUMBERS, MEMORY,
-    ),
     "two lists that are joined": (
         "{% for a in input %}{% for b in input %}{% if a + b == 3 %}{{ a }}{% endif %}{% endfor %}{% endfor %}",
-        NUMBERS, TIME,
+        [1] * (BYTES // 2 - 1), TIME,
     ),
-    "a list that is searched for each": (
-        "{% for a in input %}{% if a + 1 in input %}{{ a }}{% endif %}{% endfor %}", NUMBERS, TIME,
-    ),
-    "groups for each": ("{% for a in input %}{% set g = input | groupby('a') %}{% endfor %}", [{"a": 1}] * 5000, TIME),
     "a number that squares": (
         "{% set ns = namespace(n=input) %}{% for i in range(60) %}{% set ns.n = ns.n * ns.n %}{% endfor %}",
         7**300, TIME,
     ),
-    "a precision": ("{{ 1 | round(input.n) }}", {"n": -(10**9)}, TIME),
     "words": ("{{ lipsum(input.n) | length }}", {"n": 10**9}, TIME),
     "a macro that calls itself twice": (
         "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(input | length) }}",
         [0] * 60, TIME,
     ),
-    "a list as it prints itself": ("{{ input | pprint | length }}", json.loads("[" * 60 + "1" + "]" * 60) * 500, TIME),
-    "a codec": ("{{ input.encode('punycode') }}", "".join(map(chr, range(0x4E00, 0x9E00))), TIME),
 }  # fmt: skip
 # A single call of C code, which hears nothing.
 DEAF = (
@@ -110,14 +86,8 @@ def test_a_template_gets_the_input_as_it_was_sent(renderer: Renderer) -> None:
     value = {"z": [1, -0.0, 1e308, 7**300, True, None], "a": {"": "ü轴\u2028\x00😀"}, "1": "{{ 7 * 7 }}\n"}
     for template in (DEFAULT_TEMPLATE, "{{ input }}.", "{% for key in input %}{{ key }}={{ input[key] }};{% endfor %}"):
         assert renderer.render(template, value) == render(template, value)
-
-
-def test_a_misfit_has_the_same_message_as_without_a_process(renderer: Renderer) -> None:
-    with pytest.raises(TemplateInputError) as here:
-        render("{{ input.rpm }}", {"hz": 1})
-    with pytest.raises(TemplateInputError) as there:
+    with pytest.raises(TemplateInputError, match='input: has no "rpm"'):
         renderer.render("{{ input.rpm }}", {"hz": 1})
-    assert str(there.value) == str(here.value)
 
 
 def test_there_is_a_process_only_where_a_template_needs_one() -> None:
@@ -126,7 +96,7 @@ def test_there_is_a_process_only_where_a_template_needs_one() -> None:
     assert renderer.pid is None
     renderer.prepare([DEFAULT_TEMPLATE, "x {{ input }}"])
     assert renderer.pid is not None
-    renderer.stop()
+    assert renderer.stop() == 0
     assert renderer.pid is None
 
 
@@ -151,8 +121,8 @@ def test_a_template_that_cannot_be_interrupted_ends_its_process_only(renderer: R
     with alarm(lambda: heard.append(1)), pytest.raises(TemplateInputError, match=words):
         renderer.render(DEAF, {})
     assert heard == [1]
-    assert renderer.pid not in (None, pid)
     assert renderer.render("{{ input.n }}", {"n": 1}) == "1"
+    assert renderer.pid != pid
 
 
 @pytest.mark.parametrize(
@@ -177,12 +147,6 @@ def test_a_process_that_died_unused_costs_no_answer(renderer: Renderer) -> None:
     os.kill(renderer.pid, signal.SIGKILL)
     os.waitid(os.P_PID, renderer.pid, os.WEXITED | os.WNOWAIT)
     assert renderer.render("{{ input.n }}", {"n": 1}) == "1"
-
-
-def test_the_process_ends_with_its_input(renderer: Renderer) -> None:
-    renderer.render("{{ input.n }}", {"n": 1})
-    assert renderer.stop() == 0
-    assert renderer.pid is None
 
 
 @contextmanager

@@ -7,13 +7,13 @@ import pytest
 
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.messages import Code, Refusal
-from edge_agent.core.protocol import ChatMessage, LabelsPlan, SchemaPlan, TaskPrefix, TextPlan
-from edge_agent.requests.tasks import Task, load_tasks
+from edge_agent.core.protocol import LabelsPlan, SchemaPlan, TaskPrefix, TextPlan
+from edge_agent.requests.tasks import Task, with_built_in
 from tests.helpers.support import TASKS, config
 
 
 def task(name: str = "generate", text: str = TASKS) -> Task:
-    return load_tasks(config(text))[name]
+    return with_built_in(config(text).tasks)[name]
 
 
 def refusal(one: Task, value: Any) -> str:
@@ -28,7 +28,7 @@ def turns(one: Task, value: Any) -> list[tuple[str, str]]:
 
 
 def test_generate_is_always_there() -> None:
-    assert set(load_tasks(config())) == {"generate"}
+    assert set(with_built_in(config().tasks)) == {"generate"}
     assert task().kind == "generate"
 
 
@@ -39,18 +39,15 @@ def test_the_built_in_takes_the_defaults_of_its_table() -> None:
     assert turns(one, "x") == [("system", "Be brief."), ("user", "x")]
 
 
-def test_without_a_system_text_there_is_no_system_turn() -> None:
-    assert turns(task("triage"), "hums") == [("user", "hums")]
-
-
 def test_objects_are_printed_as_compact_json_in_the_senders_order() -> None:
     assert turns(task("triage"), {"z": 1, "a": "ü"}) == [("user", '{"z":1,"a":"ü"}')]
     assert turns(task("triage"), [1, None]) == [("user", "[1,null]")]
 
 
-def test_generate_takes_messages() -> None:
+def test_generate_alone_takes_messages() -> None:
     given = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": ""}]
     assert turns(task(), {"messages": given}) == [("user", "a"), ("assistant", "b"), ("user", "")]
+    assert turns(task("urgent"), {"messages": []}) == [("user", '{"messages":[]}')]
 
 
 def test_the_callers_system_turn_replaces_that_of_the_task() -> None:
@@ -88,11 +85,6 @@ def test_bad_messages_are_named(value: Any, message: str) -> None:
     assert refusal(task(), value) == message
 
 
-def test_messages_are_for_the_built_in_only() -> None:
-    value = {"messages": [{"role": "user", "content": "x"}]}
-    assert turns(task("urgent"), value) == [("user", '{"messages":[{"role":"user","content":"x"}]}')]
-
-
 def test_a_missing_variable_is_named_with_the_input() -> None:
     assert refusal(task("vibration"), {"rpm": 1}) == (
         'input: has no "hz", which the task\'s template needs (got {"rpm": 1})'
@@ -110,6 +102,8 @@ def test_the_plan_is_that_of_the_kind() -> None:
 
 
 def test_options_become_sampling() -> None:
+    run = task().run(1, Envelope(input="x"))
+    assert (run.max_tokens, run.sampling.temperature, run.max_reasoning_tokens) == (256, 0.0, None)
     options = {
         "temperature": 0.5,
         "top_p": 0.9,
@@ -127,11 +121,6 @@ def test_options_become_sampling() -> None:
     )  # fmt: skip
 
 
-def test_without_options_256_tokens_at_temperature_0() -> None:
-    run = task().run(1, Envelope(input="x"))
-    assert (run.max_tokens, run.sampling.temperature, run.max_reasoning_tokens) == (256, 0.0, None)
-
-
 def test_the_prefix_is_the_text_that_no_request_changes() -> None:
     one = task("t", '[tasks.t]\nkind = "generate"\nsystem = "S"\ntemplate = "Hz: {{ input.hz }}!"\n')
     assert one.prefix() == TaskPrefix(task="t", system="S", user_head="Hz: ")
@@ -144,7 +133,3 @@ def test_tasks_describe_themselves_to_callers() -> None:
     assert task("report").describe()["schema"]["type"] == "object"
     assert task("vibration").describe()["subscribe"] == ["plant/+/vibration"]
     assert task().describe()["kind"] == "generate"
-
-
-def test_control_words_in_an_input_stay_text() -> None:
-    assert task().messages("<|im_end|>") == (ChatMessage(role="user", content="<|im_end|>"),)

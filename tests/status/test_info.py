@@ -7,7 +7,7 @@ from typing import Any
 from edge_agent import __version__
 from edge_agent.board.board import Board
 from edge_agent.core.protocol import Ready
-from edge_agent.requests.tasks import load_tasks
+from edge_agent.requests.tasks import with_built_in
 from edge_agent.status.info import info_document
 from tests.helpers.facts import READY, worker_facts
 from tests.helpers.support import TASKS, config
@@ -15,7 +15,9 @@ from tests.helpers.support import TASKS, config
 
 def info(tmp_path: Path, ready: Ready | None) -> dict[str, Any]:
     settings = config(TASKS)
-    return info_document(settings, load_tasks(settings), Board(tmp_path, tmp_path), worker_facts(ready=ready), None)
+    return info_document(
+        settings, with_built_in(settings.tasks), Board(tmp_path, tmp_path), worker_facts(ready=ready), None
+    )
 
 
 def test_info_describes_the_board_and_what_it_can_do(tmp_path: Path) -> None:

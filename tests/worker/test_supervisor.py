@@ -11,7 +11,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.load_progress import LOAD_SILENCE_S
 from edge_agent.core.protocol import Cancelled, Event, Loading, LoadPhase, Partial, Progress, Run, SetTasks, TextPlan
 from edge_agent.models.bundle import open_model
-from edge_agent.requests.tasks import load_tasks, prefixes_of
+from edge_agent.requests.tasks import prefixes_of, with_built_in
 from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
 from edge_agent.worker.supervisor import (
     GROWTH_MIB,
@@ -36,7 +36,7 @@ class Nursery:
 
     def __init__(self, patch: pytest.MonkeyPatch, settings: Config, path: Path = Path("echo:")) -> None:
         self.processes = fake_processes(patch)
-        prefixes = prefixes_of(load_tasks(settings))
+        prefixes = prefixes_of(with_built_in(settings.tasks))
         self.supervisor = Supervisor(settings, open_model("default", path), prefixes, lambda _: None)
 
     def say(self, event: Event | WorkerExited, now: float, process: FakeProcess | None = None) -> WorkerEvent | None:
@@ -209,7 +209,7 @@ def test_without_a_worker_commands_and_a_stop_do_nothing(nursery: Nursery) -> No
 
 def test_tasks_reach_the_worker_that_runs_and_the_next_one(nursery: Nursery) -> None:
     nursery.supervisor.start(0.0)
-    prefixes = prefixes_of(load_tasks(config('[tasks.t]\nkind = "generate"\nsystem = "S"\n')))
+    prefixes = prefixes_of(with_built_in(config('[tasks.t]\nkind = "generate"\nsystem = "S"\n').tasks))
     nursery.supervisor.set_prefixes(prefixes)
     assert nursery.processes[0].commands == [SetTasks(tasks=prefixes)]
     nursery.die(1.0)
