@@ -17,7 +17,7 @@ from edge_agent.gguf.model import ModelFacts, read_model_facts
 from edge_agent.gguf.numbers import check_numbers
 from edge_agent.models import canaries
 from edge_agent.models.bundle import ManifestError, parse_manifest
-from edge_agent.models.canary_file import read_questions
+from edge_agent.models.canaries import read_questions
 from edge_agent.models.signatures import MAX_KEY_BYTES, KeyFileError, parse_public_key, signature_fault
 from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.requests.tasks import Task, with_built_in

@@ -17,7 +17,7 @@ from edge_agent.core.bounded import OutOfBoundsError, tried_apart
 from edge_agent.core.config import ClassifyTask, Config, ExtractTask, MqttConfig
 from edge_agent.core.config_file import ConfigError, named_tables, read_document, validate
 from edge_agent.core.errors import field_name, file_fault, shown
-from edge_agent.models.config_faults import model_faults, model_refusals, switched_hint
+from edge_agent.models.record import model_faults, model_refusals, switched_hint
 from edge_agent.mqtt.credentials import credential_faults, secret_fault
 from edge_agent.requests.task_tables import prepare_tasks
 

@@ -101,9 +101,9 @@ def differences(folder: Path, model: Adapted, progress: Progress) -> list[str]:
         raise ConvertError(f"{CANARIES_FILE}: cannot be read: {error.strerror}") from None
     found = []
     with open_worker(model, questions.prefixes) as worker:
-        for index in range(len(questions.canaries)):
-            progress("asking again", index / len(questions.canaries))
-            found.append(questions.difference(index, worker.ask(questions.run(index, index))))
+        for index, run in enumerate(questions.runs):
+            progress("asking again", index / len(questions.runs))
+            found.append(questions.answers.difference(index, worker.ask(run)))
     return [difference for difference in found if difference is not None]
 
 

@@ -32,12 +32,12 @@ class Model:
     source: Path
     path: Path
     bundle_name: str
-    version: int | None
+    version: int | None = None
     sha256: str
     quantization: str
     size_bytes: int
-    licence: str | None
-    context_length: int | None
+    licence: str | None = None
+    context_length: int | None = None
     signature: Signature | None = None
     warning: str | None = None
     adapters: tuple[Adapter, ...] = ()

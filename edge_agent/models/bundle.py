@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -38,8 +38,6 @@ _EXPECTED = "the folder of a bundle, as edge-convert makes it, or a .gguf file"
 _MAX_MANIFEST_BYTES = 4_000_000
 # No board has the memory for more. A sparse file of this size takes hours to hash.
 MAX_FILE_BYTES = 1 << 36
-# Read and hashed at once.
-_PIECE_BYTES = 1 << 20
 # As long as edge-convert allows; it is published in `info`.
 _ShortText = Annotated[str, StringConstraints(max_length=128)]
 
@@ -75,16 +73,14 @@ def open_model(
     path: Path,
     public_key: Path | None = None,
     chat_templates: Sequence[str] | None = None,
-    on_progress: Callable[[], None] = lambda: None,
 ) -> Model:
     """Checks every byte of a bundle folder or a bare .gguf. Raises ModelError.
 
     public_key: a PEM file; only bundles signed by its private key open then.
     chat_templates: hashes of the allowed chat templates; None = any.
-    on_progress: called after each part that is read.
     """
     try:
-        model = _open_path(key, path, None if public_key is None else read_public_key(public_key), on_progress)
+        model = _open_path(key, path, None if public_key is None else read_public_key(public_key))
     except KeyFileError as error:
         raise ModelError(f"models.{key}.public_key: {error} (got {shown_path(public_key or Path())})") from error
     except OSError as error:
@@ -163,24 +159,22 @@ def _template_fault(sha256: str | None, allowed: Sequence[str] | None) -> str | 
     return f"its chat template has sha256 {sha256}; `chat_templates` allows {', '.join(allowed) or 'none'}"
 
 
-def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, on_progress: Callable[[], None]) -> Model:
+def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None) -> Model:
     if fault := path_fault(path) or _unsigned_fault(path, signer):
         raise ModelError(f"models.{key}.path: {fault}")
     if str(path).startswith(ECHO_MODEL):
         return _echo_model(key, path)
     if path.is_dir():
-        return _open_bundle(key, path.resolve(), signer, on_progress)
+        return _open_bundle(key, path.resolve(), signer)
     facts = _read_facts(path, path.name)
     return Model(
         key=key,
         source=path,
         path=path,
         bundle_name=path.stem,
-        version=None,
-        sha256=_sha256(path, on_progress),
+        sha256=_sha256(path),
         quantization=facts.quantization,
         size_bytes=path.stat().st_size,
-        licence=None,
         context_length=facts.context_length,
         chat_template_sha256=facts.chat_template_sha256,
         warning="a bare .gguf: there is no manifest to check it against",
@@ -194,20 +188,17 @@ def _echo_model(key: str, path: Path) -> Model:
         source=path,
         path=path,
         bundle_name="echo",
-        version=None,
         sha256=hashlib.sha256(b"").hexdigest(),
         quantization="none",
         size_bytes=0,
-        licence=None,
-        context_length=None,
         warning="no model: a deterministic engine to try the agent with",
     )
 
 
-def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None, on_progress: Callable[[], None]) -> Model:
+def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None) -> Model:
     manifest, signature, facts = _check_listing(folder, signer)
     for name, listed in manifest.files.items():
-        found = _sha256(folder / name, on_progress)
+        found = _sha256(folder / name)
         if found != listed.sha256:
             raise ModelError(f"{folder.name}/{name}: should have sha256 {listed.sha256} (got {found})")
     adapters = tuple(
@@ -301,10 +292,6 @@ def _read_facts(path: Path, name: str) -> ModelFacts:
         raise ModelError(f"{name}: {error}") from error
 
 
-def _sha256(path: Path, on_progress: Callable[[], None]) -> str:
-    digest = hashlib.sha256()
+def _sha256(path: Path) -> str:
     with path.open("rb", buffering=0) as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
-            on_progress()
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

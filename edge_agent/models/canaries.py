@@ -7,20 +7,28 @@ the choice was not close. A damaged model, another tokenizer or another chat tem
 from __future__ import annotations
 
 import json
+import sys
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from edge_agent.core.config import ClassifyTask, GenerateTask, Name, TaskConfig
+from edge_agent.core.bounded import FAULTY, OutOfBoundsError, bounded, tried_apart
+from edge_agent.core.config import ClassifyTask, GenerateTask, ModelConfig, Name, TaskConfig
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.errors import first_fault, shown
 from edge_agent.core.messages import Refusal
-from edge_agent.core.protocol import Failed, Finished, Run
+from edge_agent.core.model import Model
+from edge_agent.core.protocol import Failed, Finished, Ready, Run, TaskPrefix
 from edge_agent.core.strict_json import compact_json, parse_json
+from edge_agent.models.bundle import open_model
 from edge_agent.requests.task_tables import text_faults
 from edge_agent.requests.tasks import Task
+from edge_agent.worker.client import Worker
 
 FILE = "canaries.json"
 SCHEMA: Literal[1] = 1
@@ -29,6 +37,10 @@ MAX_CANARIES = 100
 # The fields of a task that decide an answer: their names in the file, and in a task's configuration.
 _TASK_KEYS = ("kind", "system", "template", "labels", "schema", "max_tokens")
 _TASK_FIELDS = {*_TASK_KEYS, "output_schema"}
+_CPU_S = 2.0
+_MEMORY_BYTES = 128_000_000
+# All rendered requests together; the file itself has at most MAX_BYTES.
+_MAX_RENDERED_BYTES = 8 * MAX_BYTES
 
 
 class CanaryError(Exception):
@@ -139,7 +151,7 @@ def canary_run(task: Task, value: Any, number: int) -> Run:
 def decode(data: bytes) -> Canaries:
     """The content of a canaries.json. Raises CanaryError.
 
-    Renders its templates without bounds; canary_file.read_questions does it within bounds.
+    Renders its templates without bounds; `read_questions` does it within bounds.
     """
     if len(data) > MAX_BYTES:
         raise CanaryError(f"{FILE}: should have at most {MAX_BYTES} bytes (got {len(data)})")
@@ -224,3 +236,78 @@ def is_near(found: Any, recorded: Any, tolerance: float) -> bool:
         is_same = found.keys() == recorded.keys()
         return is_same and all(is_near(found[name], value, tolerance) for name, value in recorded.items())
     return found is recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Canaries with their prompts rendered. prefixes: the beginnings of their tasks' prompts."""
+
+    runs: tuple[Run, ...]
+    prefixes: tuple[TaskPrefix, ...]
+    answers: Answers
+
+
+def questions_of(found: Canaries) -> Questions:
+    """Renders every template, without bounds."""
+    return Questions(
+        runs=tuple(found.run(index, index) for index in range(len(found.canaries))),
+        prefixes=tuple(Task(name, config).prefix() for name, config in found.tasks.items()),
+        answers=Answers(tolerances=found.tolerances, canaries=found.canaries),
+    )
+
+
+_QUESTIONS = TypeAdapter(Questions)
+
+
+def read_questions(path: Path) -> Questions:
+    """The content of a canaries.json, read in a process of its own: its Jinja templates come from the bundle's maker.
+
+    The sandbox bounds neither loops nor what they build. Raises CanaryError, OSError.
+    """
+    with path.open("rb") as file:
+        return _render_apart(file.read(MAX_BYTES + 1))
+
+
+# A switch reads the file of the new bundle, then the watch reads it before each round.
+@lru_cache(maxsize=2)
+def _render_apart(data: bytes) -> Questions:
+    try:
+        return _QUESTIONS.validate_json(tried_apart("edge_agent.models.canaries", data))
+    except OutOfBoundsError as error:
+        raise CanaryError(str(error) if FILE in str(error) else f"{FILE}: {error}") from error
+
+
+def verify(path: Path, config: ModelConfig) -> tuple[Model, Questions | None]:
+    """Checks every byte of a bundle; gives its model and its canaries, if it has any.
+
+    Raises ModelError, CanaryError, OSError.
+    """
+    model = open_model("default", path, config.public_key, config.chat_templates)
+    file = model.path.parent / FILE
+    return model, read_questions(file) if model.folder is not None and file.is_file() else None
+
+
+def load_and_ask(worker: Worker, canaries: Questions | None) -> tuple[Ready, list[str]]:
+    """Waits for a started worker to load, then asks each canary; gives how the answers differ. Raises WorkerError."""
+    ready = worker.ready()
+    if canaries is None:
+        return ready, []
+    found = (canaries.answers.difference(index, worker.ask(run)) for index, run in enumerate(canaries.runs))
+    return ready, [difference for difference in found if difference is not None]
+
+
+def _main() -> int:
+    try:
+        with bounded(cpu_s=_CPU_S, memory_bytes=_MEMORY_BYTES):
+            found = _QUESTIONS.dump_json(questions_of(decode(sys.stdin.buffer.read())))
+        if len(found) > _MAX_RENDERED_BYTES:
+            raise CanaryError(f"{FILE}: should ask at most {_MAX_RENDERED_BYTES} bytes (got {len(found)})")
+    except (CanaryError, OutOfBoundsError) as error:
+        sys.stdout.buffer.write(str(error).encode(errors="backslashreplace"))
+        return FAULTY
+    sys.stdout.buffer.write(found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

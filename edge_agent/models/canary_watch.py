@@ -14,8 +14,7 @@ from pathlib import Path
 from edge_agent.core.background import in_background
 from edge_agent.core.model import Model
 from edge_agent.core.protocol import Cancelled
-from edge_agent.models.canaries import FILE, CanaryError
-from edge_agent.models.canary_file import CanaryRound, Questions, read_questions
+from edge_agent.models.canaries import FILE, Questions, read_questions
 from edge_agent.worker.supervisor import Answer, Supervisor
 
 log = logging.getLogger(__name__)
@@ -27,7 +26,10 @@ RETRY_S = 10.0
 
 
 class CanaryWatch:
-    """Asks a round of canaries every `interval_s`; 0 = never. report: gets the fault of a round, None = none."""
+    """Asks a round of canaries every `interval_s`; 0 = never. report: gets the fault of a round, None = none.
+
+    Canaries are asked one at a time: requests that run side by side may be rounded differently.
+    """
 
     def __init__(self, interval_s: float, supervisor: Supervisor, report: Callable[[str | None], None]) -> None:
         self._interval_s = interval_s
@@ -35,10 +37,11 @@ class CanaryWatch:
         self._report = report
         self._model: Model | None = None
         self._due_at = 0.0
-        # One step after the other: the file is read, then its canaries are asked.
-        self._reading: Future[Questions | None] | None = None
-        self._round: CanaryRound | None = None
         self._is_asking = self._is_cancelled = False
+        # The round: its canaries, how many of them were asked, and what differed.
+        self._reading: Future[Questions | None] | None = None
+        self._asked = 0
+        self._differences: list[str] = []
 
     def worker_ready(self, now: float, *, was_asked: bool) -> None:
         """A new worker answers. was_asked: a switch has just asked its canaries."""
@@ -50,8 +53,7 @@ class CanaryWatch:
         if model is self._model:
             return
         self._model = model
-        self._reading = self._round = None
-        self._due_at = now + (self._interval_s if was_asked else min(self._interval_s, FIRST_AFTER_S))
+        self._end_round(now + (self._interval_s if was_asked else min(self._interval_s, FIRST_AFTER_S)))
         self._report(None)
 
     def tick(self, now: float, *, is_idle: bool) -> None:
@@ -60,58 +62,50 @@ class CanaryWatch:
             if not is_idle and not self._is_cancelled:
                 self._is_cancelled = True
                 self._supervisor.cancel_canary()
+        elif now >= self._due_at and is_idle and self._interval_s > 0 and self._supervisor.ready is not None:
+            if self._reading is None:
+                self._reading = in_background("canaries", partial(_read, self._supervisor.model.source))
+            elif self._reading.done():
+                self._ask_next(self._reading, now)
+
+    def _ask_next(self, reading: Future[Questions | None], now: float) -> None:
+        if (error := reading.exception()) is not None:
+            log.warning("canaries are not asked, they are read again in %.0f s: %s", self._interval_s, error)
+        questions = None if error else reading.result()
+        if questions is None:
+            self._end_round(now + self._interval_s)
             return
-        if self._reading is not None:
-            if not self._reading.done():
-                return
-            self._start_round(self._reading, now)
-        if now >= self._due_at and is_idle and self._interval_s > 0 and self._supervisor.ready is not None:
-            self._ask_next()
-
-    def _ask_next(self) -> None:
-        if self._round is None:
-            self._reading = in_background("canaries", partial(_read, self._supervisor.model.source))
-        elif (run := self._round.next_run) is not None:
-            self._is_asking, self._is_cancelled = True, False
-            self._supervisor.ask_canary(run)
-
-    def _start_round(self, reading: Future[Questions | None], now: float) -> None:
-        self._reading = None
-        fault = None
-        try:
-            if (canaries := reading.result()) is not None:
-                self._round = CanaryRound(canaries)
-                return
-        except (CanaryError, OSError) as error:
-            fault = str(error)
-        except Exception:
-            log.exception("canaries could not be read")
-            fault = "a fault of the agent"
-        self._due_at = now + self._interval_s
-        if fault is not None:
-            log.warning("canaries are not asked, they are read again in %.0f s: %s", self._interval_s, fault)
+        self._is_asking, self._is_cancelled = True, False
+        self._supervisor.ask_canary(questions.runs[self._asked])
 
     def receive(self, answer: Answer, now: float) -> None:
         """The end of the canary that runs."""
-        if not self._is_asking or self._round is None:
+        questions = self._reading.result() if self._is_asking and self._reading is not None else None
+        if questions is None:
             return
         self._is_asking = False
         if isinstance(answer, Cancelled):
             self._due_at = now + RETRY_S
             return
-        self._round.add(answer)
-        if self._round.next_run is None:
-            log.info("canaries asked=%d differing=%d", self._round.asked, len(self._round.differences))
-            self._report(_fault(self._round))
-            self._due_at, self._round = now + self._interval_s, None
+        if difference := questions.answers.difference(self._asked, answer):
+            self._differences.append(difference)
+        self._asked += 1
+        if self._asked == len(questions.runs):
+            log.info("canaries asked=%d differing=%d", self._asked, len(self._differences))
+            self._report(_fault(self._differences, self._asked))
+            self._end_round(now + self._interval_s)
+
+    def _end_round(self, due_at: float) -> None:
+        self._due_at = due_at
+        self._reading, self._asked, self._differences = None, 0, []
 
 
-def _fault(done: CanaryRound) -> str | None:
-    if not done.differences:
+def _fault(differences: list[str], asked: int) -> str | None:
+    if not differences:
         return None
     return (
-        f"{len(done.differences)} of {done.asked} canaries are answered otherwise than where the model was made, as "
-        f"{done.differences[0]}; go back with model-rollback, or check the board with `edge-agent doctor`"
+        f"{len(differences)} of {asked} canaries are answered otherwise than where the model was made, as "
+        f"{differences[0]}; go back with model-rollback, or check the board with `edge-agent doctor`"
     )
 
 

@@ -7,8 +7,8 @@ what it runs and ends first. Hashing, loading and writing happen in background t
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,22 +23,13 @@ from edge_agent.core.model import Model, ModelError
 from edge_agent.core.protocol import Ready
 from edge_agent.models import record
 from edge_agent.models.bundle import MANIFEST_FILE, path_fault
-from edge_agent.models.canaries import CanaryError
-from edge_agent.models.canary_file import Questions
-from edge_agent.models.proof import load_and_ask, verify
+from edge_agent.models.canaries import CanaryError, Questions, load_and_ask, verify
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.worker.client import Worker, WorkerError
 from edge_agent.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-# A disk that gives nothing for this long will not answer any more.
-READ_SILENCE_S = 300.0
-# A process that is still there this long after SIGKILL hangs in the kernel.
-DYING_S = 60.0
-# The agent waits this long at its stop for a record that is being written.
-_STOP_S = 5.0
-_MOST_NAMED = 10
 # The memory of an unknown worker: the weights twice, as fast kernels have their own layout, and context and process.
 COPIES, BASE_MB = 2.0, 500.0
 
@@ -85,13 +76,8 @@ class _Attempt:
     source: Path
     how: How
     allow_downgrade: bool
-    parts_read: int = 0
     worker: Worker | None = None
     is_old_gone: bool = False
-    recording: Future[None] | None = None
-
-    def part_read(self) -> None:
-        self.parts_read += 1
 
 
 class ModelSwitch:
@@ -129,14 +115,11 @@ class ModelSwitch:
     def start(self, bundle: str, *, allow_downgrade: bool) -> bool:
         """Starts a switch to a folder in models_dir. False: this model runs already. Raises SwitchError."""
         source = self._config.models_dir / bundle
-        try:
-            is_folder = source.is_dir()
-        except OSError as error:  # for example, the name is too long
-            message = f"bundle: should be a folder in models_dir: {error.strerror} (got {shown(bundle)})"
-            raise SwitchError("bad_field", message) from error
-        if not is_folder:
-            bundles = _bundles_in(self._config.models_dir)
-            raise SwitchError("not_found", f"bundle: should be a folder in models_dir: {bundles} (got {shown(bundle)})")
+        # Path.is_dir raises for a name that is too long.
+        if not os.path.isdir(source):  # noqa: PTH112
+            there = sorted(path.parent.name for path in self._config.models_dir.glob(f"*/{MANIFEST_FILE}"))
+            message = f"bundle: should be a folder in models_dir, as one of {shown(there)} (got {shown(bundle)})"
+            raise SwitchError("not_found", message)
         return self._start(_Attempt(source.resolve(), How.SWITCH, allow_downgrade))
 
     def roll_back(self) -> bool:
@@ -175,21 +158,18 @@ class ModelSwitch:
             return self._return_to_old(self._attempt, SwitchError("internal", "the switch met a fault of the agent"))
         return None
 
-    def stop(self, now: float) -> Switched | SwitchFailed | None:
-        """The agent ends: a record that is being written is waited for, anything else is given up."""
+    def stop(self, now: float) -> SwitchFailed | None:
+        """The agent ends: what is not in force is given up."""
+        self._now = now
         if self._attempt is None:
             return None
-        if self._attempt.recording is not None:
-            wait([self._attempt.recording], timeout=_STOP_S)
-            if (end := self.tick(now)) is not None:
-                return end
         message = "the agent was stopped before the new model was in force"
         return self._return_to_old(self._attempt, SwitchError("stopping", message))
 
     def _run(self, attempt: _Attempt) -> _Steps[Switched]:
         """The switch from its start to its end. Raises SwitchError."""
         model, canaries = yield from self._verify(attempt)
-        yield from self._wait_for_former("the worker that the last switch replaced")
+        yield from self._wait_for_former()
         if not self._fits_beside(model):
             yield from self._end_old_worker(attempt)
         ready = yield from self._load_and_ask(attempt, model, canaries)
@@ -200,17 +180,8 @@ class ModelSwitch:
         if fault := path_fault(attempt.source):
             raise SwitchError("bundle_refused", f"bundle: {fault}")
         configured = self._config.models["default"]
-        checking = in_background("model-switch", lambda: verify(attempt.source, configured, attempt.part_read))
-        parts_seen, progress_at = 0, self._now
-        while not checking.done():
-            yield
-            if attempt.parts_read != parts_seen:
-                parts_seen, progress_at = attempt.parts_read, self._now
-            elif self._now - progress_at > READ_SILENCE_S:
-                message = f"the disk gave nothing more of the bundle for {READ_SILENCE_S:.0f} s"
-                raise SwitchError("bundle_refused", message)
         try:
-            model, canaries = checking.result()
+            model, canaries = yield from _done(lambda: verify(attempt.source, configured))
         except (ModelError, CanaryError, OSError) as error:
             raise SwitchError("bundle_refused", str(error)) from error
         old = self._supervisor.model
@@ -219,15 +190,10 @@ class ModelSwitch:
             raise SwitchError("downgrade", message)
         return model, canaries
 
-    def _wait_for_former(self, what: str) -> _Steps[None]:
-        """Until that worker is gone: three workers would need too much memory."""
-        idle_at = self._now
+    def _wait_for_former(self) -> _Steps[None]:
+        """Until the worker before this one is gone: three workers would need too much memory."""
         while self._supervisor.has_former:
             yield
-            if self._dispatcher.is_former_busy:
-                idle_at = self._now
-            elif self._now - idle_at > DYING_S:
-                raise SwitchError("load_failed", f"{what} was killed and did not end for {DYING_S:.0f} s")
 
     def _fits_beside(self, model: Model) -> bool:
         ready = self._supervisor.ready
@@ -245,7 +211,7 @@ class ModelSwitch:
         attempt.is_old_gone = True
         self._supervisor.retire()
         self._dispatcher.worker_lost("its model is replaced", self._now)
-        yield from self._wait_for_former("the old worker")
+        yield from self._wait_for_former()
 
     def _load_and_ask(self, attempt: _Attempt, model: Model, canaries: Questions | None) -> _Steps[Ready]:
         attempt.worker = worker = Worker(self._supervisor.load_command(model))
@@ -253,11 +219,8 @@ class ModelSwitch:
             worker.start()
         except OSError as error:
             raise SwitchError("load_failed", f"no worker can be started: {error.strerror}") from error
-        asking = in_background("model-switch", lambda: load_and_ask(worker, canaries))
-        while not asking.done():
-            yield
         try:
-            ready, differences = asking.result()
+            ready, differences = yield from _done(lambda: load_and_ask(worker, canaries))
         except WorkerError as error:
             raise SwitchError("load_failed", str(error)) from error
         if differences:
@@ -272,10 +235,7 @@ class ModelSwitch:
             previous=self._previous_after(attempt),
         )
         old = self._supervisor.model
-        attempt.recording = in_background("model-switch", lambda: _write(self._config, after, old, model))
-        while not attempt.recording.done():
-            yield
-        attempt.recording.result()
+        yield from _done(lambda: _write(self._config, after, old, model))
 
     def _previous_after(self, attempt: _Attempt) -> Path | None:
         """A bundle that was replaced in its own folder cannot be returned to."""
@@ -289,7 +249,7 @@ class ModelSwitch:
         self._dispatcher.model_replaced()
         log.info("model %s is in force source=%s", attempt.how.value, shown_path(attempt.source))
         event = switched_event(old, model, attempt.how)
-        asked = None if canaries is None else len(canaries.canaries)
+        asked = None if canaries is None else len(canaries.runs)
         data = {"changed": True, **event, "canaries": asked, "is_beside": not attempt.is_old_gone}
         return Switched(ready, event, data)
 
@@ -326,23 +286,18 @@ def needed_mb(new: Model, old: Model, worker_mb: float | None) -> float:
 
 def _write(config: Config, after: record.Record, old: Model, new: Model) -> None:
     """Raises SwitchError."""
-    before = record.read_record(config)
     try:
         if not new.is_unchanged():
             raise SwitchError("not_recorded", "the bundle was changed while it was loaded")
         record.write_record(config.state_dir, after)
     except OSError as error:
-        # The new file may have its name without being safe on the disk.
-        with suppress(OSError):
-            if before is None:
-                record.remove_record(config.state_dir)
-            else:
-                record.write_record(config.state_dir, before)
         raise SwitchError("not_recorded", f"{config.state_dir}: {error.strerror}") from error
     record.keep_engine_states(config.state_dir, [old, new])
 
 
-def _bundles_in(models_dir: Path) -> str:
-    names = sorted(path.parent.name for path in models_dir.glob(f"*/{MANIFEST_FILE}"))
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(map(shown, names[:_MOST_NAMED])) + more if names else "it holds no bundle"
+def _done(task: Callable[[], _T]) -> _Steps[_T]:
+    """Runs it in the background; gives its result or raises its exception."""
+    running = in_background("model-switch", task)
+    while not running.done():
+        yield
+    return running.result()

@@ -9,8 +9,7 @@ from edge_agent.core.errors import printable
 from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import EngineSettings, Load
 from edge_agent.loader import load_config
-from edge_agent.models.canaries import FILE, CanaryError
-from edge_agent.models.proof import load_and_ask, verify
+from edge_agent.models.canaries import FILE, CanaryError, load_and_ask, verify
 from edge_agent.models.record import in_force
 from edge_agent.tools.output import fail
 from edge_agent.worker.client import WorkerError, started
@@ -44,6 +43,6 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
         return fail(str(error) if bundle is None else str(error).removeprefix("models.default.path: "))
     for difference in differences:
         fail(difference)
-    asked = len(canaries.canaries)
+    asked = len(canaries.runs)
     print(printable(f"{model.bundle_name}: {asked - len(differences)} of {asked} canaries answered as recorded"))
     return 1 if differences else 0

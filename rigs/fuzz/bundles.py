@@ -22,8 +22,7 @@ from convert.write.signature import read_public_key
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.protocol import Adapter, EngineSettings, Finished, Load
 from edge_agent.models.bundle import content_fault, open_model, path_fault
-from edge_agent.models.canaries import CanaryError
-from edge_agent.models.canary_file import read_questions
+from edge_agent.models.canaries import CanaryError, read_questions
 from edge_agent.models.signatures import SIGNATURE_FILE
 from edge_agent.worker.client import WorkerError, started
 from rigs.fuzz.checkpoints import make_sound

@@ -171,26 +171,23 @@ def test_a_bad_manifest_is_refused_with_its_field(tmp_path: Path, fields: dict[s
     assert fault in message
 
 
-def test_an_ambiguous_manifest_is_refused(tmp_path: Path) -> None:
-    path = bundle(tmp_path / "demo")
-    data = (path / "manifest.json").read_bytes()
-    (path / "manifest.json").write_bytes(data.replace(b"{", b'{"schema": 1, ', 1))
-    assert refusal(path) == 'demo/manifest.json: is not JSON: the key "schema" occurs twice in one object'
-    (path / "manifest.json").write_bytes(data.decode().encode("utf-16"))
-    assert refusal(path).startswith("demo/manifest.json: is not JSON: 'utf-8' codec can't decode")
-
-
-@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[" * 100_000, b"5", b"null"])
-def test_a_manifest_that_is_no_json_object_is_refused(tmp_path: Path, text: bytes) -> None:
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (b'{"schema": 1, "schema": 1}', 'is not JSON: the key "schema" occurs twice in one object'),
+        ("{}".encode("utf-16"), "is not JSON: 'utf-8' codec can't decode"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"5", "should be a table"),
+        (b" " * 4_000_001, "should have at most 4000000 bytes"),
+    ],
+    ids=["ambiguous", "not UTF-8", "deep", "no object", "large"],
+)
+def test_a_manifest_that_is_no_such_json_is_refused(tmp_path: Path, text: bytes, fault: str) -> None:
     path = bundle(tmp_path / "demo")
     (path / "manifest.json").write_bytes(text)
-    assert refusal(path).startswith("demo/manifest.json: ")
-
-
-def test_a_manifest_of_absurd_size_is_not_read(tmp_path: Path) -> None:
-    path = bundle(tmp_path / "demo")
-    (path / "manifest.json").write_bytes(b" " * 4_000_001)
-    assert "at most 4000000 bytes" in refusal(path)
+    message = refusal(path)
+    assert message.startswith("demo/manifest.json: ")
+    assert fault in message
 
 
 @pytest.mark.parametrize(
@@ -258,15 +255,6 @@ def test_a_file_that_cannot_be_read_is_a_fault_with_its_reason(tmp_path: Path) -
     assert refusal(tmp_path / "model.gguf") == "models.default.path: cannot be read: Input/output error"
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"GGUF", b"GGML\x03\0\0\0", b"GGUF\x01\0\0\0", b"GGUF\0\0\0\x03", b"<html></html>"]
-)
-def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "model.gguf").write_bytes(data)
-    assert "should be a GGUF file" in refusal(tmp_path / "model.gguf")
-    assert "should be a GGUF file" in refusal(bundle(tmp_path / "demo", {"model.gguf": data}))
-
-
 def test_content_fault_finds_everything_but_a_wrong_hash(tmp_path: Path) -> None:
     good, other = (bundle(tmp_path / name) for name in ("good", "other"))
     (other / "model.gguf").write_bytes(OTHER_WEIGHTS)
@@ -310,11 +298,8 @@ def flip(path: Path, position: int) -> None:
         (lambda path: flip(path / "manifest.json", 40), NOT_SIGNED_SO),
         (lambda path: (path / "manifest.json").write_bytes(b"not even JSON"), NOT_SIGNED_SO),
         (lambda path: flip(path / "manifest.sig", 0), NOT_SIGNED_SO),
-        (lambda path: flip(path / "manifest.sig", 63), NOT_SIGNED_SO),
         (lambda path: sign(path, write_keys(path.parent, "other")[0]), NOT_SIGNED_SO),
         (lambda path: (path / "manifest.sig").write_bytes(bytes(63)), "should have 64 bytes (got 63)"),
-        (lambda path: (path / "manifest.sig").write_bytes(bytes(65)), "should have 64 bytes (got 65)"),
-        (lambda path: (path / "manifest.sig").write_bytes(b""), "should have 64 bytes (got 0)"),
         (lambda path: (path / "manifest.sig").unlink(), "not there as a file"),
         (
             lambda path: (
@@ -374,10 +359,6 @@ def test_a_key_that_cannot_be_used_opens_nothing(tmp_path: Path) -> None:
     assert told.endswith('key.pem")')
 
 
-def test_the_engine_without_a_model_says_what_it_is() -> None:
-    assert "no model" in str(open_model("default", Path("echo:")).warning)
-
-
 TEMPLATE = "{{ messages[0].content }}"
 TEMPLATE_SHA256 = hashlib.sha256(TEMPLATE.encode()).hexdigest()
 
@@ -399,7 +380,3 @@ def test_only_models_with_an_allowed_chat_template_open(tmp_path: Path, name: st
         with pytest.raises(ModelError) as caught:
             open_model("default", path, None, allowed)
         assert str(caught.value) == content_fault(path, None, allowed) == fault
-
-
-def test_a_model_without_a_template_of_its_own_opens_whatever_is_allowed(tmp_path: Path) -> None:
-    assert open_model("default", bundle(tmp_path / "demo"), None, ()).chat_template_sha256 is None

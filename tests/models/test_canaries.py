@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,18 @@ import pytest
 from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.messages import Code
 from edge_agent.core.protocol import Failed, Finish, Finished, LabelsPlan, SchemaPlan, TextPlan
-from edge_agent.models.canaries import MAX_BYTES, Answer, Canaries, Canary, CanaryError, Prompt, Tolerances, decode
+from edge_agent.models.canaries import (
+    MAX_BYTES,
+    Answer,
+    Canaries,
+    Canary,
+    CanaryError,
+    Prompt,
+    Tolerances,
+    decode,
+    questions_of,
+    read_questions,
+)
 from tests.helpers.support import finished
 
 SCHEMA = {
@@ -180,3 +192,30 @@ def test_a_file_without_prompts_is_read_and_compares_none() -> None:
     assert found.canaries[2].prompt is None
     assert found.difference(2, finished(1, text="The valve", prompt_tokens=7, prompt_crc32=7)) is None
     assert b'"prompt"' not in found.encode()
+
+
+def test_the_requests_of_a_file_are_rendered_in_another_process(tmp_path: Path) -> None:
+    (tmp_path / "canaries.json").write_bytes(CANARIES.encode())
+
+    assert read_questions(tmp_path / "canaries.json") == questions_of(CANARIES)
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "2 s of CPU time"),
+        (
+            "{% set ns = namespace(x='x') %}{% for a in range(40) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+            "128 MB of memory",
+        ),
+        ("{% for a in range(3999) %}{{ '€'.ljust(1000, '€') }}{% endfor %}", "should ask at most 8000000 bytes"),
+    ],
+)
+def test_a_template_that_exceeds_the_bounds_refuses_the_file(tmp_path: Path, template: str, told: str) -> None:
+    path = tmp_path / "canaries.json"
+    path.write_text(json.dumps(changed("tasks.state.template", template)), "utf-8")
+
+    with pytest.raises(CanaryError, match=told) as caught:
+        read_questions(path)
+
+    assert str(caught.value).startswith("canaries.json: ")

@@ -13,8 +13,7 @@ import pytest
 
 from edge_agent.core.protocol import Cancelled, Ready, Run
 from edge_agent.models.bundle import open_model
-from edge_agent.models.canaries import CanaryError
-from edge_agent.models.canary_file import Questions, read_questions
+from edge_agent.models.canaries import CanaryError, Questions, read_questions
 from edge_agent.models.canary_watch import FIRST_AFTER_S, RETRY_S, CanaryWatch
 from edge_agent.worker.supervisor import Supervisor
 from tests.helpers.facts import READY
@@ -189,13 +188,3 @@ def test_canaries_that_could_not_be_read_are_read_again_after_the_interval(
     assert [record.getMessage() for record in caplog.records] == [
         "canaries are not asked, they are read again in 3600 s: killed by SIGKILL"
     ]
-
-
-def test_canaries_of_a_model_that_was_switched_meanwhile_are_not_asked(
-    make: Callable[..., Watch], tmp_path: Path
-) -> None:
-    one = make()
-    one.watch.tick(100.0, is_idle=True)
-    one.worker.model = open_model("default", bundle(tmp_path / "other", {"model.gguf": GGUF}))
-    one.watch.worker_ready(101.0, was_asked=False)
-    assert one.tick(101.0 + FIRST_AFTER_S) == 0

@@ -13,7 +13,6 @@ import pytest
 from edge_agent.core.config import Config
 from edge_agent.core.model import ModelError
 from edge_agent.loader import file_faults, load_config
-from edge_agent.models.config_faults import switched_hint
 from edge_agent.models.record import (
     FILE,
     Record,
@@ -21,7 +20,7 @@ from edge_agent.models.record import (
     keep_engine_states,
     open_in_force,
     read_record,
-    remove_record,
+    switched_hint,
     write_record,
 )
 from tests.models.test_bundle import GGUF, bundle
@@ -197,14 +196,6 @@ def test_a_power_cut_at_any_operation_leaves_the_old_or_the_new_model_in_force(
     assert disk.operations == ["open", "fsync", "replace", "open", "fsync"][:number]
     switched(config, "b", "a")  # what was left behind is in nobody's way
     assert in_force(config) == tmp_path / "b"
-
-
-def test_a_record_can_be_removed_twice(configured: Callable[[str], Config]) -> None:
-    config = configured("a")
-    switched(config, "b", "a")
-    for _ in range(2):
-        remove_record(config.state_dir)
-        assert read_record(config) is None
 
 
 def test_engine_states_of_other_models_are_removed(configured: Callable[[str], Config], tmp_path: Path) -> None:

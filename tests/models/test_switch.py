@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -14,19 +12,15 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent.core import state_files
 from edge_agent.core.config import ModelConfig
-from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import Cancel, Command, Event, LoadFailed, Run, SetTasks
-from edge_agent.models import proof, record
+from edge_agent.models import canaries, record
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import Canaries
 from edge_agent.models.record import FILE, Record, open_in_force, read_record
 from edge_agent.models.switch import (
     BASE_MB,
     COPIES,
-    DYING_S,
-    READ_SILENCE_S,
     ModelSwitch,
     Switched,
     SwitchError,
@@ -316,63 +310,12 @@ def test_the_next_switch_waits_until_the_worker_replaced_by_the_last_one_is_gone
     with pytest.raises(SwitchError, match="one switch at a time"):
         board.ask("older")
     for _ in range(200):
-        assert board.tick(5.0 + DYING_S) is None
+        assert board.tick(65.0) is None
     assert len(board.processes) == 2
     board.say(board.old, finished(1), 70.0)
     board.end_former(board.old, 70.0)
     board.finish(70.1)
     assert len(board.processes) == 3
-
-
-def test_a_disk_that_does_not_answer_fails_the_switch_and_blocks_no_other(
-    board: Board, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = threading.Event()
-
-    def hanging(*given: Any) -> Any:
-        given[-1]()
-        assert answers.wait(30)
-        raise ModelError("too late")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(proof, "open_model", hanging)
-        board.ask("new")
-        board.tick(1.0)
-        attempt = board.switch._attempt
-        assert attempt is not None
-        wait_until(lambda: attempt.parts_read, "it reads")
-        # It goes on for long, then it stops.
-        for number in range(5):
-            attempt.part_read()
-            assert board.tick(200.0 * number) is None
-        assert board.tick(800.0 + READ_SILENCE_S) is None
-        end = board.tick(800.1 + READ_SILENCE_S)
-    assert isinstance(end, SwitchFailed)
-    assert (end.error.code, end.error.message) == (
-        "bundle_refused", "the disk gave nothing more of the bundle for 300 s",
-    )  # fmt: skip
-    assert board.old.kills == 0
-    answers.set()
-    assert board.run("older", 1200.0) == "downgrade"
-
-
-def test_an_old_worker_that_cannot_be_killed_fails_the_switch_and_its_model_is_loaded_again(board: Board) -> None:
-    board.spare_mb = -1.0
-    board.ask("new")
-    board.tick_until(lambda: board.old.kills, 2.0)
-    assert board.tick(2.0 + DYING_S) is None
-    end = board.tick(2.1 + DYING_S)
-    assert isinstance(end, SwitchFailed)
-    assert end.error.code == "load_failed"
-    board.tick(63.0)
-    assert board.worker.load.model_path == str(board.folder / "old" / "model.gguf")
-    board.supervisor.became_ready(READY, 64.0)
-    # While it is there, there is no memory for another one; once it is gone, there is.
-    board.ask("new")
-    assert board.finish(65.0, step_s=5.0) == "load_failed"
-    board.say(board.old, KILLED, 230.0)
-    board.spare_mb = MUCH_MB
-    assert isinstance(board.run("new", 231.0), dict)
 
 
 def test_a_switch_to_what_runs_changes_nothing(board: Board) -> None:
@@ -385,15 +328,12 @@ def test_a_switch_to_what_runs_changes_nothing(board: Board) -> None:
 
 
 def test_a_bundle_that_is_not_there_is_refused_with_those_that_are(board: Board) -> None:
-    with pytest.raises(SwitchError, match=r'models_dir: "new", "old", "older", "plain" \(got "nowhere"\)'):
-        board.ask("nowhere")
-    for name in ("new", "old", "older", "plain"):
-        shutil.rmtree(board.folder / name)
-    with pytest.raises(SwitchError, match=r'models_dir: it holds no bundle \(got "nowhere"\)'):
-        board.ask("nowhere")
-    with pytest.raises(SwitchError, match="File name too long") as refused:
-        board.ask("x" * 256)
-    assert refused.value.code == "bad_field"
+    for name in ("nowhere", "x" * 256):
+        with pytest.raises(
+            SwitchError, match=r'models_dir, as one of \["new", "old", "older", "plain"\] \(got "'
+        ) as one:
+            board.ask(name)
+        assert one.value.code == "not_found"
     with pytest.raises(SwitchError, match="no switch can be undone"):
         board.switch.roll_back()
 
@@ -404,19 +344,7 @@ def test_a_switch_that_cannot_be_recorded_does_not_come_into_force(board: Board)
     assert board.processes[1].kills == 1
 
 
-def test_a_record_that_is_not_safely_on_the_disk_is_taken_back(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_folder: Path) -> None:
-        raise OSError(5, "Input/output error")
-
-    board.run("plain")
-    board.end_former(board.old, 4.0)
-    before = read_record(board.config)
-    monkeypatch.setattr(state_files, "sync_folder", fail)
-    assert board.run("new", 5.0) == "not_recorded"
-    assert read_record(board.config) == before
-
-
-@pytest.mark.parametrize(("module", "name"), [(record, "write_record"), (proof, "open_model")])
+@pytest.mark.parametrize(("module", "name"), [(record, "write_record"), (canaries, "open_model")])
 def test_a_fault_of_the_agent_fails_the_switch(
     board: Board, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
 ) -> None:
@@ -426,17 +354,6 @@ def test_a_fault_of_the_agent_fails_the_switch(
     monkeypatch.setattr(module, name, fail)
     assert board.run("plain") == "internal"
     assert (board.worker, board.switch.is_underway) == (board.old, False)
-
-
-def test_a_folder_name_that_is_not_utf_8_is_refused(board: Board) -> None:
-    odd = board.folder / os.fsdecode(b"caf\xe9")
-    bundle(odd)
-    (board.folder / "linked").symlink_to(odd)
-    board.ask("linked")
-    end = board.tick_until(lambda: False, 2.0)
-    assert isinstance(end, SwitchFailed)
-    assert end.error.code == "bundle_refused"
-    assert json.dumps(end.event, ensure_ascii=False).encode()
 
 
 def test_a_bundle_that_changes_while_it_is_loaded_does_not_come_into_force(board: Board) -> None:
@@ -466,19 +383,6 @@ def test_an_agent_that_stops_gives_up_what_is_not_recorded(board: Board) -> None
     assert board.switch.stop(3.0) is None
 
 
-def test_an_agent_that_stops_reports_what_is_recorded(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    may_write = threading.Event()
-    write = record.write_record
-    monkeypatch.setattr(record, "write_record", lambda *given: may_write.wait(30) and write(*given))
-    board.ask("plain")
-    attempt = board.switch._attempt
-    assert attempt is not None
-    board.tick_until(lambda: attempt.recording, 2.0)
-    threading.Timer(0.1, may_write.set).start()
-    assert isinstance(board.switch.stop(4.0), Switched)
-    assert read_record(board.config)
-
-
 def test_a_model_with_more_weights_needs_as_much_more_memory_and_never_less(board: Board) -> None:
     old = open_model("default", board.folder / "old")
     sizes = {factor: replace(old, size_bytes=int(factor * old.size_bytes)) for factor in (0.5, 2.0)}
@@ -506,25 +410,6 @@ def test_a_start_that_fell_back_to_the_previous_model_has_no_previous_one(board:
     board.supervisor.model = open_in_force(board.config)
     again = ModelSwitch(board.config, board.supervisor, board.dispatcher, lambda _now: None)
     assert again.previous is None
-
-
-def test_an_adopted_worker_is_restarted_from_its_own_files(board: Board) -> None:
-    board.run("plain")
-    shutil.rmtree(board.folder / "plain")
-    bundle(board.folder / "plain", version=9)
-    board.say(board.worker, KILLED, 100.0)
-    board.tick_until(lambda: board.supervisor.has_other_files, 200.0)
-
-
-def test_latencies_of_the_old_model_are_not_those_of_the_new_one(board: Board) -> None:
-    board.desk.ask({"input": "x", "id": "x"})
-    forecast, kind = board.dispatcher._forecast, board.dispatcher._active[1].kind
-    forecast.measure(kind, share_s=1.0, run_s=1.0, now=3.0)
-    assert forecast.expect(kind)
-    board.run("plain")
-    assert forecast.expect(kind) is None
-    board.say(board.old, finished(1), 5.0)
-    assert forecast.expect(kind) is None
 
 
 def test_the_new_worker_gets_the_tasks_of_a_reload_that_came_meanwhile(board: Board) -> None:
