@@ -109,7 +109,6 @@ class Load:
 
     While the load makes progress, Loading is sent. adapters: all are applied together.
     state_dir: keeps measurements and prefixes of this model over restarts; None = nothing is kept.
-    is_restart: the worker before this one died.
     """
 
     type: Literal["load"] = "load"
@@ -119,7 +118,6 @@ class Load:
     model_sha256: str | None = None
     adapters: tuple[Adapter, ...] = ()
     state_dir: str | None = None
-    is_restart: bool = False
 
     @property
     def weights_sha256(self) -> str | None:
@@ -257,12 +255,12 @@ class Finished:
     type: Literal["finished"] = "finished"
     id: int
     finish: Finish
-    text: str | None
-    scores: dict[str, float] | None
-    reasoning: str | None
+    text: str | None = None
+    scores: dict[str, float] | None = None
+    reasoning: str | None = None
     prompt_tokens: int
     cached_tokens: int
-    completion_tokens: int
+    completion_tokens: int = 0
     started_at: float
     prefill_ms: float
     decode_ms: float
@@ -287,7 +285,7 @@ class Cancelled:
     id: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Progress:
     """A heartbeat with totals since the start: sent about once a second, and when the worker becomes idle.
 

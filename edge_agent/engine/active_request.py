@@ -1,52 +1,48 @@
-"""What the engine keeps of a request from its arrival to its end."""
+"""What the engine keeps of a request from its arrival to its end, and how it is built from a Run."""
 
 from __future__ import annotations
 
+import json
+import struct
+import unicodedata
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-from edge_agent.core.protocol import Run
+from edge_agent.core.protocol import LabelsPlan, Run, TextPlan
 from edge_agent.engine.answer.answer_guess import Draft
-from edge_agent.engine.answer.json_answer import JsonAnswer
-from edge_agent.engine.answer.labels import Branch, LabelAnswer
+from edge_agent.engine.answer.json_answer import JsonAnswer, JsonSchema
+from edge_agent.engine.answer.labels import Branch, LabelAnswer, LabelTree
+from edge_agent.engine.answer.sampling import TokenPicker
 from edge_agent.engine.answer.text_answer import TextAnswer
+from edge_agent.engine.answer.text_stream import TextStream
+from edge_agent.engine.engine import Measured
+from edge_agent.engine.llama import Llama
+from edge_agent.engine.prompt.chat import THOUGHT_END, Chat
 from edge_agent.engine.prompt.task_prefixes import Prefix
 from edge_agent.engine.step.cache_sequence import CacheSequence
 
+# Of trees of labels and of schemas; they come from the tasks of a configuration.
+_MOST_KEPT = 64
 
-@dataclass(slots=True, eq=False)
-class ActiveRequest:
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ActiveRequest(Measured):
     """One Run with the tokens of its prompt and the answer so far.
 
-    sequence: its place in the cache, None while it waits.
+    sequence: its place in the cache, None while it waits. cells: KV cells that are reserved for it.
     prefix: the one that it shares cells with.
     branches: label branches that are decoded; branches_left: those that wait for a sequence id.
-    started_at, first_token_at: seconds of the monotonic clock.
-    share_s, batch: as in Finished.
-    served_at: the number of its latest turn among those of all requests; the lowest has waited longest.
     """
 
-    run: Run
-    prompt: list[int]
+    prompt: Sequence[int]
     answer: LabelAnswer | JsonAnswer | TextAnswer
     sequence: CacheSequence | None = None
+    cells: int = 0
     prefix: Prefix | None = None
-    cached_tokens: int = 0
     branches: list[CacheSequence] = field(default_factory=list)
     branches_left: list[Branch] = field(default_factory=list)
-    started_at: float | None = None
-    first_token_at: float | None = None
-    share_s: float = 0.0
-    batch: int = 0
-    served_at: int = 0
-
-    def __post_init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        """Forgets the model's logits; the answer's decided tokens are decoded again with the prompt."""
-        self.first_token_at = None
-        if isinstance(self.answer, LabelAnswer):
-            self.branches_left = list(self.answer.tree.branches)
 
     def start(self, seq_id: int, shared: int) -> CacheSequence:
         """Places it in a sequence that holds `shared` tokens of its prompt already.
@@ -73,3 +69,63 @@ class ActiveRequest:
             return self.run.max_tokens
         lengths = sorted((len(branch.tokens) for branch in self.answer.tree.branches), reverse=True)
         return sum(lengths[:parallel_branches])
+
+
+class RequestBuilder:
+    """Keeps what the requests of a task have in common: trees of labels, compiled schemas."""
+
+    def __init__(self, llama: Llama) -> None:
+        self._llama = llama
+        self.chat = Chat(llama)
+        self._close_thought = llama.tokenize(f"{THOUGHT_END}\n\n", parse_special=True)
+        self.tree = lru_cache(_MOST_KEPT)(self._tree)
+        self._schema = lru_cache(_MOST_KEPT)(lambda text: JsonSchema(llama, json.loads(text)))
+
+    def prompt_crc32(self, prompt: Sequence[int]) -> int | None:
+        """See Finished."""
+        if not self.chat.is_timeless:
+            return None
+        tokens = (*prompt, self._llama.end_of_turn, self._llama.eos)
+        return zlib.crc32(struct.pack(f"<{len(tokens)}i", *tokens))
+
+    def build(self, run: Run) -> ActiveRequest:
+        """Raises ChatError for messages that the model's template refuses, ValueError for a label without tokens."""
+        thinks = isinstance(run.plan, TextPlan) and run.max_reasoning_tokens != 0
+        prompt, is_open = self.chat.prompt(run.messages, thinks=thinks)
+        request = ActiveRequest(
+            run=run, prompt=prompt, prompt_tokens=len(prompt), answer=self._answer(run, is_open=is_open)
+        )
+        if isinstance(request.answer, LabelAnswer):
+            request.branches_left = list(request.answer.tree.branches)
+        return request
+
+    def _answer(self, run: Run, *, is_open: bool) -> LabelAnswer | JsonAnswer | TextAnswer:
+        if isinstance(run.plan, LabelsPlan):
+            return LabelAnswer(self.tree(run.plan.labels))
+        if isinstance(run.plan, TextPlan):
+            text = TextStream(stop=run.plan.stop, is_reasoning=self.chat.is_reasoning, is_open=is_open)
+            return self._text_answer(run, text)
+        # Not sorted: the schema's order is the order of the answer's keys.
+        schema = self._schema(json.dumps(run.plan.schema))
+        matcher = schema.start()
+        if matcher is None:
+            return self._text_answer(run, TextStream(), schema)
+        picker = TokenPicker(self._llama, run.sampling)
+        return JsonAnswer(self._llama, picker, schema, matcher, max_tokens=run.max_tokens)
+
+    def _text_answer(self, run: Run, text: TextStream, schema: JsonSchema | None = None) -> TextAnswer:
+        return TextAnswer(
+            self._llama,
+            TokenPicker(self._llama, run.sampling),
+            text,
+            max_tokens=run.max_tokens,
+            max_reasoning_tokens=run.max_reasoning_tokens,
+            close_thought=self._close_thought,
+            schema=schema,
+        )
+
+    def _tree(self, labels: tuple[str, ...]) -> LabelTree:
+        return LabelTree(labels, self._label_tokens, self._llama.end_of_turn)
+
+    def _label_tokens(self, label: str) -> list[int]:
+        return self._llama.tokenize(unicodedata.normalize("NFC", label), parse_special=False)

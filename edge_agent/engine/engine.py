@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from time import monotonic
+from typing import Any, Protocol
 
 from edge_agent.core.messages import Code
 from edge_agent.core.protocol import (
     Event,
     Failed,
+    Finish,
+    Finished,
     LabelsPlan,
     Progress,
     Ready,
@@ -37,7 +40,7 @@ class Engine(Protocol):
     @property
     def linger_s(self) -> float:
         """How long the next step should wait for requests that are about to come; 0 = not at all."""
-        ...
+        return 0.0
 
     def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
         """Shares these tasks' prefixes from now on; the next steps decode them."""
@@ -55,59 +58,61 @@ class Engine(Protocol):
         """Cancelled, or None for an id that is not in use."""
         ...
 
-    def interrupt(self, request_id: int) -> None:
-        """From another thread, before `cancel`: a step for this request alone may end early."""
-        ...
-
     def step(self) -> list[Event]:
         """One pass of the model over what waits."""
         ...
 
     def progress(self) -> Progress: ...
 
-    def close(self) -> None: ...
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class Measured:
+    """A request with what every engine measures of it.
 
-@dataclass(slots=True)
-class Totals:
-    """Counts since the engine's start; see Progress."""
+    started_at, first_token_at: seconds of the monotonic clock. The other fields are as in Finished.
+    """
 
-    steps: int = 0
-    rows: int = 0
-    prompt_tokens: int = 0
+    run: Run
+    prompt_tokens: int
     cached_tokens: int = 0
-    completion_tokens: int = 0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    decoded_tokens: int = 0
+    started_at: float | None = None
+    first_token_at: float | None = None
+    share_s: float = 0.0
+    batch: int = 0
 
-    def count_start(self, cached_tokens: int) -> None:
-        """A request starts with this many tokens of a task's prefix."""
-        self.prompt_tokens += cached_tokens
-        self.cached_tokens += cached_tokens
-
-    def count_step(self, *, rows: int, tokens: int, elapsed_s: float, has_prefill: bool) -> None:
-        """rows: requests in the step; tokens: of all of them, without idle rows."""
-        self.steps += 1
-        self.rows += rows
-        if has_prefill:
-            self.prefill_s += elapsed_s
-        else:
-            self.decode_s += elapsed_s
-            self.decoded_tokens += tokens
-
-    def progress(self, active: int) -> Progress:
-        return Progress(
-            active=active,
-            steps_total=self.steps,
-            rows_total=self.rows,
-            prompt_tokens_total=self.prompt_tokens,
-            cached_tokens_total=self.cached_tokens,
-            completion_tokens_total=self.completion_tokens,
-            prefill_s=self.prefill_s,
-            decode_s=self.decode_s,
-            decoded_tokens_total=self.decoded_tokens,
+    def finished(self, finish: Finish, **answer: Any) -> Finished:
+        """The end of the request. answer: those fields of Finished that were not measured."""
+        assert self.started_at is not None
+        assert self.first_token_at is not None
+        return Finished(
+            id=self.run.id,
+            finish=finish,
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            started_at=self.started_at,
+            prefill_ms=(self.first_token_at - self.started_at) * 1000,
+            decode_ms=(monotonic() - self.first_token_at) * 1000,
+            share_s=self.share_s,
+            batch=self.batch,
+            **answer,
         )
+
+
+def count_start(totals: Progress, cached_tokens: int) -> None:
+    """A request starts with this many tokens of a task's prefix."""
+    totals.prompt_tokens_total += cached_tokens
+    totals.cached_tokens_total += cached_tokens
+
+
+def count_step(totals: Progress, *, rows: int, tokens: int, elapsed_s: float, has_prefill: bool) -> None:
+    """rows: requests in the step; tokens: of all of them, without idle rows."""
+    totals.steps_total += 1
+    totals.rows_total += rows
+    if has_prefill:
+        totals.prefill_s += elapsed_s
+    else:
+        totals.decode_s += elapsed_s
+        totals.decoded_tokens_total += tokens
 
 
 def too_long(run: Run, prompt: int, extra: int, context: int) -> Failed:

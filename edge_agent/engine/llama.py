@@ -1,7 +1,7 @@
-"""The only importer of llama_cpp: a model with one context, every call checked before it reaches C++.
+"""The only importer of llama_cpp: a model with one context.
 
-llama.cpp aborts the process on mistakes of its caller: a batch too large, too many outputs, a sequence id out of range.
-Here each of them is a Python exception. One instance per process, used by one thread.
+llama.cpp aborts the process on mistakes of its caller: too many outputs, a sequence id out of range. The agent then
+starts another worker. One instance per process, used by one thread.
 Source of the calls' rules: include/llama.h and src/llama-context.cpp of llama.cpp as vendored by llama-cpp-python.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,7 +43,6 @@ _LIBRARY_FOLDER = Path(llama_cpp.__file__).parent / "lib"
 # KV cells are handed out and padded in steps of this many (llama_kv_cache::get_padding).
 _CONTEXT_STEP = 256
 _MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
-_ABORTED = 2  # llama_decode, include/llama.h
 
 
 class LoadError(Exception):
@@ -50,25 +50,11 @@ class LoadError(Exception):
 
 
 class DecodeError(Exception):
-    """llama_decode failed; the content of the cache is unknown until `reset`."""
+    """llama_decode failed; the content of the cache is unknown."""
 
 
 class NumericError(Exception):
     """The model's logits are not finite numbers."""
-
-
-class DecodeAbortedError(Exception):
-    """`abort` ended a decode; the cache is as before it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContextSizes:
-    """Sizes of a context. context_tokens: KV cells shared by all sequences, None = the model's length, at most 4096."""
-
-    context_tokens: int | None
-    batch_tokens: int
-    sequences: int
-    outputs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,81 +67,67 @@ class Piece:
     outputs: Sequence[int] = ()
 
 
-class _Latest:
-    """llama.cpp has one log for the whole process: it goes to the newest instance."""
-
-    log = LlamaLog()
+_log_callback: Any = None
 
 
-def _on_log(level: int, text: bytes, _user_data: object) -> None:
-    _Latest.log.write(level, text.decode(errors="replace"))
-
-
-# The library keeps this pointer as long as the process lives.
-_LOG_CALLBACK = llama_cpp.llama_log_callback(_on_log)
+def _write_log_to(log: LlamaLog) -> None:
+    """llama.cpp has one log for the whole process: it goes to the newest instance of Llama."""
+    global _log_callback  # noqa: PLW0603 - the library keeps this pointer
+    _log_callback = llama_cpp.llama_log_callback(lambda level, text, _: log.write(level, text.decode(errors="replace")))
+    llama_cpp.llama_log_set(_log_callback, ctypes.c_void_p(0))
 
 
 class Llama:
     """A model and its context.
 
-    adapters: files of low-rank adapters; all are applied. advanced: called often while it loads, and after
-    each `decode`. Raises LoadError for a file that is missing or not GGUF, an architecture that cannot share prefixes,
-    an adapter of another model, or too little memory.
+    context_tokens: KV cells shared by all sequences, None = the model's length, at most 4096.
+    batch_tokens: rows of a step. sequences: their ids are below it, and as many rows of a step may have logits.
+    adapters: files of low-rank adapters; all are applied. advanced: called often while it loads, and after each
+    `decode`. Raises LoadError for a file that is missing or not GGUF, another model's adapter, or too little memory.
     """
 
     def __init__(
         self,
         path: str,
-        sizes: ContextSizes,
-        adapters: Sequence[str] = (),
         *,
+        context_tokens: int | None,
+        batch_tokens: int,
+        sequences: int,
+        adapters: Sequence[str] = (),
         advanced: Callable[[], object] = lambda: None,
     ) -> None:
         self._advanced = advanced
         self.log = LlamaLog()
-        _Latest.log = self.log
-        llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
+        _write_log_to(self.log)
         try:
             load_backends(_LIBRARY_FOLDER)
         except BackendError as error:
             raise LoadError(str(error)) from error
         llama_cpp.llama_backend_init()
-        self._context: Any = None
-        self._model: Any = None
-        if sizes.sequences > _MAX_SEQUENCES:
-            raise LoadError(f"{sizes.sequences} sequences are more than llama.cpp's {_MAX_SEQUENCES}: lower max_active")
+        if sequences > _MAX_SEQUENCES:
+            raise LoadError(f"{sequences} sequences are more than llama.cpp's {_MAX_SEQUENCES}: lower max_active")
         if not Path(path).is_file():
             raise LoadError(f"model file {path!r} does not exist")
         try:
             check_numbers(Path(path), read_header(Path(path)).tensors, advanced)
         except HeaderError as error:
             raise LoadError(f"model file {path!r}: {error}") from error
-        self._model = self._load_model(path)
+        self._model: Any = self._load_model(path)
         if not self._model:
             raise LoadError(f"model file {path!r} cannot be loaded: {self._last_errors()}")
-        if llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model):
-            raise LoadError(f"model file {path!r} has a recurrent architecture, which cannot share prompt prefixes")
-        if llama_cpp.llama_model_has_encoder(self._model) or not llama_cpp.llama_model_has_decoder(self._model):
-            raise LoadError(f"model file {path!r} is not a decoder-only language model")
         # Before the context, which reserves room for them.
         self._adapters = [self._load_adapter(adapter) for adapter in adapters]
         self._vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
-        wanted = sizes.context_tokens or min(llama_cpp.llama_model_n_ctx_train(self._model), 4096)
+        wanted = context_tokens or min(llama_cpp.llama_model_n_ctx_train(self._model), 4096)
         self._cells = -(-wanted // _CONTEXT_STEP) * _CONTEXT_STEP
-        self.batch_tokens = min(sizes.batch_tokens, self._cells)
-        self.sequences = sizes.sequences
-        # llama.cpp aborts at creation if there are more sequences than outputs.
-        self.outputs = min(max(sizes.outputs, sizes.sequences), max(self.batch_tokens, sizes.sequences))
-        self.batch_tokens = max(self.batch_tokens, self.outputs)
-        # llama.cpp calls it after each node of its graph: strlen of these two bytes needs no interpreter.
-        self._abort_text = ctypes.create_string_buffer(2)
-        self._abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.ggml_abort_callback)
-        self._lengths = [0] * self.sequences
+        self.sequences = sequences
+        # llama.cpp aborts at creation if a batch cannot hold a row of each sequence.
+        self.batch_tokens = max(min(batch_tokens, self._cells), sequences)
+        self._lengths = [0] * sequences
         self._pieces: dict[int, bytes] = {}
         self._batch = _Batch(self.batch_tokens)
-        self._row_has_logits = np.zeros(self.batch_tokens, dtype=np.bool_)
-        self.reset()
+        self._open_context()
 
     def _load_model(self, path: str) -> Any:
         def on_tensor(_progress: float, _user_data: object) -> bool:
@@ -181,7 +153,19 @@ class Llama:
             raise LoadError(f"adapter file {path!r} cannot be loaded: {self._last_errors()}")
         return adapter
 
-    def _apply_adapters(self) -> None:
+    def _open_context(self) -> None:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = self._cells
+        params.n_batch = params.n_ubatch = self.batch_tokens
+        params.n_seq_max = params.n_outputs_max = self.sequences
+        params.n_outputs_max_per_seq = 0
+        params.kv_unified = True
+        params.no_perf = True
+        self._context: Any = llama_cpp.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise LoadError(f"no context of {self._cells} tokens: {self._last_errors()}")
+        self._cells = llama_cpp.llama_n_ctx(self._context)
+        self._memory: Any = llama_cpp.llama_get_memory(self._context)
         count = len(self._adapters)
         pointers = (llama_cpp.llama_adapter_lora_p_ctypes * count)(*self._adapters)
         llama_cpp.llama_set_adapters_lora(self._context, pointers, count, (ctypes.c_float * count)(*[1.0] * count))
@@ -234,11 +218,10 @@ class Llama:
     def json_tokenizer(self) -> LLTokenizer:
         """The vocabulary for llguidance. Made at first use: about a second on a PC, and 20 MB."""
         # llguidance's own lltokenizer_from_vocab does the same over a deprecated function.
-        special = _ATTRIBUTES_PARSED_AS_SPECIAL
         tokens = [
             # 0xff begins no text: llguidance allows these nowhere.
-            b"\xff" + text if llama_cpp.llama_vocab_get_attr(self._vocabulary, token) & special else text
-            for token, text in enumerate(map(self._read_piece, range(self.vocabulary_size)))
+            b"\xff" + self._read_piece(token) if self._is_special(token) else self._read_piece(token)
+            for token in range(self.vocabulary_size)
         ]
         tokenize = ctypes.cast(llama_cpp.llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value  # noqa: SLF001
         # Without slices, which save 2 ms of some masks and cost 35 MB.
@@ -250,6 +233,10 @@ class Llama:
             slices=[],
         )
         return found
+
+    def _is_special(self, token: int) -> bool:
+        """Whether the tokenizer turns this token's text into it anywhere."""
+        return bool(llama_cpp.llama_vocab_get_attr(self._vocabulary, token) & _ATTRIBUTES_PARSED_AS_SPECIAL)
 
     def allowed_tokens(self, matcher: LLMatcher) -> npt.NDArray[np.intp]:
         """Tokens that may come next."""
@@ -284,11 +271,10 @@ class Llama:
 
     def special_texts(self) -> frozenset[str]:
         """Texts that the tokenizer turns into one special token anywhere."""
-        get_attribute, vocabulary = llama_cpp.llama_vocab_get_attr, self._vocabulary
         texts = (
-            llama_cpp.llama_vocab_get_text(vocabulary, token).decode(errors="replace")
+            llama_cpp.llama_vocab_get_text(self._vocabulary, token).decode(errors="replace")
             for token in range(self.vocabulary_size)
-            if get_attribute(vocabulary, token) & _ATTRIBUTES_PARSED_AS_SPECIAL
+            if self._is_special(token)
         )
         return frozenset(text for text in texts if text)
 
@@ -297,68 +283,38 @@ class Llama:
         source = llama_cpp.llama_model_chat_template(self._model, None)
         return source.decode(errors="replace") if source else None
 
-    def reset(self) -> None:
-        """A new, empty context. Raises LoadError if there is no memory for it."""
-        if self._context:
-            llama_cpp.llama_free(self._context)
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = self._cells
-        params.n_batch = params.n_ubatch = self.batch_tokens
-        params.n_seq_max = self.sequences
-        params.n_outputs_max = self.outputs
-        params.n_outputs_max_per_seq = 0
-        params.kv_unified = True
-        params.no_perf = True
-        params.abort_callback = self._abort_callback
-        params.abort_callback_data = ctypes.cast(self._abort_text, ctypes.c_void_p)
-        self._context = llama_cpp.llama_init_from_model(self._model, params)
-        if not self._context:
-            raise LoadError(f"no context of {self._cells} tokens: {self._last_errors()}")
-        self._apply_adapters()
-        self._cells = llama_cpp.llama_n_ctx(self._context)
-        self._memory: Any = llama_cpp.llama_get_memory(self._context)
-        self._lengths = [0] * self.sequences
-        self._row_has_logits[:] = False
-
     def length(self, seq_id: int) -> int:
         """Tokens that the cache holds for this sequence."""
-        return self._lengths[self._checked_sequence(seq_id)]
+        return self._lengths[seq_id]
 
     def share(self, source: int, target: int, length: int) -> None:
         """Gives the empty sequence `target` the first `length` tokens of `source`; both then hold the cells."""
-        available, held = self.length(source), self.length(target)
-        if held or not 0 <= length <= available:
-            raise ValueError(f"cannot share {length} of {available} tokens with a sequence that holds {held}")
         if length:
             llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
             self._lengths[target] = length
 
     def cut(self, seq_id: int, length: int) -> None:
         """Keeps only the first `length` tokens of a sequence."""
-        held = self.length(seq_id)
-        if not 0 <= length <= held:
-            raise ValueError(f"sequence {seq_id} cannot be cut to {length} of {held} tokens")
-        if length < held:
+        if length < self._lengths[seq_id]:
             llama_cpp.llama_memory_seq_rm(self._memory, seq_id, length, -1)
             self._lengths[seq_id] = length
 
     def forget(self, seq_id: int) -> None:
-        if self.length(seq_id):
-            llama_cpp.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
-            self._lengths[seq_id] = 0
+        """Empties a sequence."""
+        self.cut(seq_id, 0)
 
     def state(self, seq_id: int) -> bytes:
         """What the cache holds of a sequence, for `restore` under the same model, build and sizes."""
-        size = llama_cpp.llama_state_seq_get_size(self._context, self._checked_sequence(seq_id))
+        size = llama_cpp.llama_state_seq_get_size(self._context, seq_id)
         buffer = (ctypes.c_uint8 * size)()
         written = llama_cpp.llama_state_seq_get_data(self._context, buffer, size, seq_id)
         return bytes(buffer[:written]) if written != size else bytes(buffer)
 
     def restore(self, seq_id: int, state: bytes, length: int) -> bool:
-        """Fill an empty sequence with `length` tokens from `state`, whose origin the caller has checked; False if
-        llama.cpp refuses it."""
-        if self.length(seq_id):
-            raise ValueError(f"sequence {seq_id} is not empty")
+        """Fills an empty sequence with `length` tokens from `state`, whose origin the caller has checked.
+
+        False = llama.cpp refuses it.
+        """
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         read = llama_cpp.llama_state_seq_set_data(self._context, buffer, len(state), seq_id)
         highest = llama_cpp.llama_memory_seq_pos_max(self._memory, seq_id)
@@ -368,30 +324,15 @@ class Llama:
         self._lengths[seq_id] = length
         return True
 
-    def _checked_sequence(self, seq_id: int) -> int:
-        if not 0 <= seq_id < self.sequences:
-            raise ValueError(f"sequence id {seq_id} is not below {self.sequences}")
-        return seq_id
-
     def decode(self, pieces: Sequence[Piece], *, threads: int) -> list[int]:
-        """Decodes these pieces in one pass; returns the row of each piece's first token.
+        """Decodes these pieces, each the end of its sequence, in one pass; returns the row of each piece's first token.
 
-        Raises ValueError for a batch that llama.cpp would abort on, DecodeError when it fails, DecodeAbortedError.
+        Raises DecodeError.
         """
-        self._check(pieces)
-        self.log.is_failure_expected = False
-        self._abort_text.value = b""
         starts = self._batch.fill(pieces)
-        self._row_has_logits[:] = False
-        for piece, start in zip(pieces, starts, strict=True):
-            for offset in piece.outputs:
-                self._row_has_logits[start + offset] = True
         # The second number is for batches of two tokens or more.
         llama_cpp.llama_set_n_threads(self._context, threads, threads)
         result = llama_cpp.llama_decode(self._context, self._batch.struct)
-        if result == _ABORTED:
-            self._row_has_logits[:] = False
-            raise DecodeAbortedError
         if result != 0:
             raise DecodeError(f"llama_decode gave {result} for {self._batch.struct.n_tokens} tokens")
         for piece in pieces:
@@ -399,43 +340,17 @@ class Llama:
         self._advanced()
         return starts
 
-    def abort(self) -> None:
-        """Ends the `decode` of another thread within one node of its graph (CPU only)."""
-        self.log.is_failure_expected = True
-        self._abort_text.value = b"!"
-
-    def decode_all(self, seq_id: int, tokens: Sequence[int], *, threads: int) -> None:
-        """Decodes tokens of one sequence in as many steps as needed. Raises as `decode`."""
+    def extend(self, seq_id: int, tokens: Sequence[int], *, threads: int) -> None:
+        """Decodes more tokens of one sequence in as many steps as needed. Raises DecodeError."""
         for start in range(0, len(tokens), self.batch_tokens):
             part = tokens[start : start + self.batch_tokens]
-            self.decode([Piece(seq_id, start, part)], threads=threads)
-
-    def _check(self, pieces: Sequence[Piece]) -> None:
-        tokens = sum(len(piece.tokens) for piece in pieces)
-        if not 0 < tokens <= self.batch_tokens:
-            raise ValueError(f"a batch of {tokens} tokens is not in 1…{self.batch_tokens}")
-        outputs = sum(len(piece.outputs) for piece in pieces)
-        if outputs > self.outputs:
-            raise ValueError(f"{outputs} outputs are more than {self.outputs}")
-        if len({piece.seq_id for piece in pieces}) != len(pieces):
-            raise ValueError("a sequence has two pieces in one batch")
-        for piece in pieces:
-            held = self.length(piece.seq_id)
-            if piece.position != held:
-                raise ValueError(f"sequence {piece.seq_id} holds {held} tokens, not {piece.position}")
-            if piece.position + len(piece.tokens) > self._cells:
-                raise ValueError(f"sequence {piece.seq_id} outgrows the context of {self._cells} tokens")
-            if not all(0 <= offset < len(piece.tokens) for offset in piece.outputs):
-                raise ValueError(f"outputs {piece.outputs} are not among {len(piece.tokens)} tokens")
-            if not all(0 <= token < self.vocabulary_size for token in piece.tokens):
-                raise ValueError(f"a token is not below {self.vocabulary_size}")
+            self.decode([Piece(seq_id, self._lengths[seq_id], part)], threads=threads)
 
     def logits(self, row: int) -> Logits:
         """Logits [vocabulary] after this row of the last batch: a view that the next `decode` overwrites.
 
         Raises NumericError unless all of them are finite.
         """
-        self._check_row(row)
         pointer = llama_cpp.llama_get_logits_ith(self._context, row)
         found = np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
         are_finite = np.isfinite(found)
@@ -444,28 +359,21 @@ class Llama:
             raise NumericError(f"the model's logit of token {token} is {found[token]}, not a finite number")
         return found
 
-    def _check_row(self, row: int) -> None:
-        if not (0 <= row < self.batch_tokens and self._row_has_logits[row]):
-            raise ValueError(f"row {row} of the last batch has no logits")
-
     def sample(self, chain: SamplerChain, row: int) -> int:
-        self._check_row(row)
         return int(llama_cpp.llama_sampler_sample(chain.pointer, self._context, row))
 
     def close(self) -> None:
-        if self._context:
-            llama_cpp.llama_free(self._context)
-            self._context = None
-        if self._model:
-            llama_cpp.llama_model_free(self._model)
-            self._model = None
+        """Frees the memory; the instance is of no use after that."""
+        llama_cpp.llama_free(self._context)
+        llama_cpp.llama_model_free(self._model)
 
 
 class SamplerChain:
-    """llama.cpp's samplers in its usual order, for one request. Close it with the request."""
+    """llama.cpp's samplers in its usual order, for one request."""
 
     def __init__(self, *, top_k: int, top_p: float, min_p: float, temperature: float, seed: int) -> None:
         self.pointer: Any = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        weakref.finalize(self, llama_cpp.llama_sampler_free, self.pointer)
         links: list[Any] = []
         if top_k > 0:
             links.append(llama_cpp.llama_sampler_init_top_k(top_k))
@@ -480,19 +388,10 @@ class SamplerChain:
 
     def pick(self, candidates: npt.NDArray[np.void]) -> int:
         """One of these candidates (dtype Candidates, C-contiguous; reordered)."""
-        array = _candidate_array(candidates)
+        data = ctypes.cast(candidates.ctypes.data, llama_cpp.llama_token_data_p)
+        array = llama_cpp.llama_token_data_array(data, len(candidates), -1, False)
         llama_cpp.llama_sampler_apply(self.pointer, ctypes.byref(array))
         return int(array.data[array.selected].id)
-
-    def close(self) -> None:
-        if self.pointer:
-            llama_cpp.llama_sampler_free(self.pointer)
-            self.pointer = None
-
-
-def _candidate_array(candidates: npt.NDArray[np.void]) -> Any:
-    data = ctypes.cast(candidates.ctypes.data, llama_cpp.llama_token_data_p)
-    return llama_cpp.llama_token_data_array(data, len(candidates), -1, False)
 
 
 class _Batch:

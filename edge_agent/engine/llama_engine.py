@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -14,11 +16,9 @@ from edge_agent.core.load_progress import LoadProgress
 from edge_agent.core.messages import Code
 from edge_agent.core.protocol import (
     Cancelled,
-    EngineSettings,
     Event,
     Failed,
     Finish,
-    Finished,
     Load,
     LoadPhase,
     Partial,
@@ -28,20 +28,19 @@ from edge_agent.core.protocol import (
     SetLimits,
     TaskPrefix,
 )
-from edge_agent.engine.active_request import ActiveRequest
+from edge_agent.engine.active_request import ActiveRequest, RequestBuilder
 from edge_agent.engine.answer.json_answer import InvalidOutputError, JsonAnswer
 from edge_agent.engine.answer.labels import LabelAnswer
 from edge_agent.engine.answer.text_answer import TextAnswer
-from edge_agent.engine.engine import Totals, too_long
-from edge_agent.engine.llama import ContextSizes, DecodeAbortedError, DecodeError, Llama, Piece
+from edge_agent.engine.engine import Engine, count_start, count_step, too_long
+from edge_agent.engine.llama import Llama, Piece
 from edge_agent.engine.prompt.chat_template import ChatError
 from edge_agent.engine.prompt.prefix_store import PrefixStore
-from edge_agent.engine.prompt.task_prefixes import Prefix, TaskPrefixes
-from edge_agent.engine.request_builder import RequestBuilder
+from edge_agent.engine.prompt.task_prefixes import TaskPrefixes
 from edge_agent.engine.step import calibration
 from edge_agent.engine.step.cache_sequence import CacheSequence
+from edge_agent.engine.step.linger import Linger
 from edge_agent.engine.step.next_step import NextStep, StepPart
-from edge_agent.engine.step.scheduler import Admission, Linger, Reservation
 from edge_agent.engine.step.step_policy import WRITING_ROWS, StepPolicy
 
 log = logging.getLogger(__name__)
@@ -59,36 +58,34 @@ _LINGER_SHARE = 0.3
 _LINGER_WAY_S = 0.004
 
 
-def context_sizes(settings: EngineSettings) -> ContextSizes:
-    """The context that an engine with these settings opens."""
-    sequences = settings.max_active + _BRANCHES + _PREFIXES + 1
-    return ContextSizes(
+def open_context(load: Load, advanced: Callable[[], object] = lambda: None) -> Llama:
+    """The model of an engine with these settings. advanced, exceptions: as for Llama."""
+    settings = load.settings
+    return Llama(
+        load.model_path,
         context_tokens=settings.context_tokens,
         batch_tokens=settings.batch_tokens or _BATCH_TOKENS,
-        sequences=sequences,
-        outputs=sequences,
+        sequences=settings.max_active + _BRANCHES + _PREFIXES + 1,
+        adapters=[adapter.path for adapter in load.adapters],
+        advanced=advanced,
     )
 
 
-class LlamaEngine:
-    """An Engine over a GGUF model, warm when constructed. Raises LoadError if the model cannot be opened.
+class LlamaEngine(Engine):
+    """Over a GGUF model, warm when constructed. Raises LoadError if the model cannot be opened.
 
-    is_measured: False = its steps are not measured, and are the same on every machine.
+    Steps are measured only where load.state_dir keeps the result; else they are the same on every machine.
     """
 
-    def __init__(self, load: Load, *, is_measured: bool = True, progress: LoadProgress | None = None) -> None:
+    def __init__(self, load: Load, progress: LoadProgress | None = None) -> None:
         progress = progress or LoadProgress(lambda _: None)
-        settings = load.settings
-        active, sizes = settings.max_active, context_sizes(settings)
         progress.enter(LoadPhase.WEIGHTS)
-        adapters = [adapter.path for adapter in load.adapters]
-        self._llama = Llama(load.model_path, sizes, adapters, advanced=progress.advance)
-        self._max_active = active
+        self._llama = open_context(load, progress.advance)
+        self._max_active = self._most_running = active = load.settings.max_active
         self._builder = RequestBuilder(self._llama)
-        self._admission = Admission(max_active=active, cells=self._llama.context_tokens)
         self._request_ids = list(range(active))
         self._branch_ids = list(range(active, active + _BRANCHES))
-        self._idle_id = sizes.sequences - 1
+        self._idle_id = self._llama.sequences - 1
         self._idle_token = max(self._llama.eos, 0)
         self._prefixes = TaskPrefixes(
             self._llama,
@@ -96,34 +93,23 @@ class LlamaEngine:
             max_cells=int(self._llama.context_tokens * _PREFIX_SHARE),
             store=_prefix_store(load, self._llama),
         )
+        # By arrival.
         self._requests: dict[int, ActiveRequest] = {}
-        self._is_short_of_cells = False
         self._linger = Linger(_LINGER_SHARE, _LINGER_WAY_S)
-        self._totals = Totals()
-        # The request that the running step is for alone: `interrupt` reads it from another thread.
-        self._stepping: int | None = None
+        self._totals = Progress()
         # A first step touches every weight, so that no request waits for the disk.
         self._llama.decode([Piece(self._idle_id, 0, [self._idle_token], [0])], threads=calibration.cpus())
         self._llama.forget(self._idle_id)
         progress.enter(LoadPhase.MEASURE)
         began = monotonic()
-        policy = (
-            calibration.step_policy(load, self._llama, self._request_ids, self._idle_id)
-            if is_measured
-            else calibration.unmeasured_policy(settings, self._llama)
-        )
+        policy = calibration.step_policy(load, self._llama, self._request_ids, self._idle_id)
         self._measure_s = monotonic() - began
         self._next_step = NextStep(
-            policy,
-            self._prefixes,
-            max_active=active,
-            most_rows=self._llama.batch_tokens,
-            most_outputs=self._llama.outputs,
+            policy, max_active=active, most_rows=self._llama.batch_tokens, most_outputs=self._llama.sequences
         )
         progress.enter(LoadPhase.PREFIXES)
         self.set_tasks(load.tasks)
-        while self.has_work:
-            self.step()
+        self._prefixes.decode(self._room, threads=policy.threads(policy.prompt_batch_tokens))
 
     def ready(self, load_s: float) -> Ready:
         policy = self._policy
@@ -153,28 +139,40 @@ class LlamaEngine:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._requests or self._prefixes.is_busy)
+        return bool(self._requests)
 
     @property
     def linger_s(self) -> float:
         seconds = self._linger.seconds(monotonic())
         return 0.0 if seconds and self._next_step.is_full(self._requests.values()) else seconds
 
+    @property
+    def _running(self) -> int:
+        return self._max_active - len(self._request_ids)
+
+    @property
+    def _room(self) -> int:
+        """KV cells that no request has reserved; prefixes may hold some of them."""
+        return self._llama.context_tokens - sum(request.cells for request in self._requests.values())
+
+    @property
+    def _free_cells(self) -> int:
+        return self._room - self._prefixes.cells
+
     def progress(self) -> Progress:
-        return self._totals.progress(self._admission.active)
+        return replace(self._totals, active=self._running)
 
     def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
         if any(task.has_schema for task in tasks):
             _ = self._llama.json_tokenizer
-        self._prefixes.want({task.task: self._builder.prefix(task) for task in tasks})
-        self._prefixes.start_missing(self._free_cells)
+        self._prefixes.want({task.task: self._builder.chat.prefix(task) for task in tasks})
 
     def set_limits(self, limits: SetLimits) -> None:
         self._policy.limit(
             threads=limits.threads, prefill_threads=limits.prefill_threads, batch_tokens=limits.batch_tokens
         )
         most = self._max_active if limits.max_active is None else limits.max_active
-        self._admission.max_active = min(self._max_active, most)
+        self._most_running = min(self._max_active, most)
 
     def add(self, run: Run) -> Event | None:
         if run.id in self._requests:
@@ -189,10 +187,8 @@ class LlamaEngine:
             return Failed(id=run.id, code=Code.INTERNAL, message=str(error))
         prompt, extra = len(request.prompt), request.extra_cells(_BRANCHES)
         if prompt + extra > self._llama.context_tokens:
-            request.answer.close()
             return too_long(run, prompt, extra, self._llama.context_tokens)
         self._requests[run.id] = request
-        self._admission.offer(run.id)
         self._linger.came()
         self._start_waiting()
         return None
@@ -204,86 +200,54 @@ class LlamaEngine:
         self._remove(request)
         return Cancelled(id=request_id)
 
-    def interrupt(self, request_id: int) -> None:
-        """For the thread that reads commands: ends the running step if it is for this request alone.
-
-        If it comes too late, it ends the next step, which is then made again.
-        """
-        if self._stepping == request_id:
-            self._llama.abort()
-
     def step(self) -> list[Event]:
         self._start_waiting()
-        if not self._is_short_of_cells:
-            self._prefixes.start_missing(self._free_cells)
         self._start_branches()
         parts = self._next_step.choose(self._requests.values())
         if not parts:
             return []
         began = monotonic()
-        requests = list(dict.fromkeys(part.owner for part in parts if part.owner is not None))
+        requests = list(dict.fromkeys(part.owner for part in parts))
         for request in requests:
             request.started_at = began if request.started_at is None else request.started_at
             request.batch = max(request.batch, len(requests))
-        is_alone = len(requests) == 1 and all(part.owner for part in parts)
-        self._stepping = requests[0].run.id if is_alone else None
-        try:
-            rows = self._decode(parts)
-        except DecodeAbortedError:
-            return []
-        except (DecodeError, ValueError):
-            log.exception("a step failed; the context is rebuilt")
-            return self._recover(requests)
-        finally:
-            self._stepping = None
+        rows = self._decode(parts)
         decoded_at = monotonic()
-        has_prefill = any(part.owner is None or part.owner.first_token_at is None for part in parts)
+        has_prefill = any(request.first_token_at is None for request in requests)
         tokens = sum(part.count for part in parts)
+        running = self._running
         events: list[Event] = []
         for part, logits_rows in zip(parts, rows, strict=True):
-            if part.owner is not None:
-                part.owner.share_s += (decoded_at - began) * part.count / tokens
+            part.owner.share_s += (decoded_at - began) * part.count / tokens
             events += self._advance(part, logits_rows, decoded_at)
-        self._totals.count_step(
-            rows=len(requests), tokens=tokens, elapsed_s=monotonic() - began, has_prefill=has_prefill
+        count_step(
+            self._totals, rows=len(requests), tokens=tokens, elapsed_s=monotonic() - began, has_prefill=has_prefill
         )
-        if ended := sum(isinstance(event, (Finished, Failed)) for event in events):
-            running = self._admission.active + ended
+        if ended := running - self._running:
             self._linger.answered(ended, of=running, step_s=decoded_at - began, now=monotonic())
         return events
 
-    @property
-    def _free_cells(self) -> int:
-        return self._admission.free_cells(self._prefixes.cells)
-
     def _start_waiting(self) -> None:
-        """Starts the waiting requests for which there is a place and room."""
-        self._is_short_of_cells = False
-        for key in self._admission.candidates():
-            request = self._requests[key]
-            found = self._prefixes.find(request.run.task, request.prompt, self._free_cells)
-            if found is not None and self._start(request, *found):
-                continue
-            if self._admission.active:
-                self._is_short_of_cells |= found is not None
-                continue
-            if found is not None:
-                self._prefixes.drop_idle()
-            if found is None or not self._start(request, None, 0):
-                # No running request will end and make room: no other prefix may take what this one waits for.
-                self._is_short_of_cells = True
+        """Starts requests by arrival while there is a place, and room for the worst case of the next one."""
+        for request in self._requests.values():
+            if request.sequence is None and (self._running >= self._most_running or not self._start(request)):
                 return
 
-    def _start(self, request: ActiveRequest, prefix: Prefix | None, shared: int) -> bool:
-        """Whether its worst case of cells was free."""
-        cells = len(request.prompt) - shared + request.extra_cells(_BRANCHES)
-        if not self._admission.start(Reservation(request.run.id, cells), self._prefixes.cells):
-            return False
+    def _start(self, request: ActiveRequest) -> bool:
+        prefix, shared = self._prefixes.find(request.run.task, request.prompt, self._room)
+        cells = len(request.prompt) + request.extra_cells(_BRANCHES)
+        if cells - shared > self._free_cells:
+            if self._running:
+                return False
+            # Alone, any request fits.
+            self._prefixes.drop_idle()
+            prefix, shared = None, 0
+        request.cells = cells - shared
         sequence = request.start(self._request_ids.pop(), shared)
         if prefix is not None:
             self._prefixes.share(prefix, sequence.seq_id, shared)
             request.prefix = prefix
-        self._totals.count_start(shared)
+        count_start(self._totals, shared)
         return True
 
     def _start_branches(self) -> None:
@@ -298,7 +262,7 @@ class LlamaEngine:
     def _decode(self, parts: list[StepPart]) -> list[list[int]]:
         """One pass; the rows of each part's logits. Adds idle rows where a wider kernel is faster.
 
-        Raises as Llama.decode.
+        Raises DecodeError, which ends the worker: the agent starts another one, and its requests again.
         """
         pieces = [part.sequence.piece(part.count) for part in parts]
         tokens = sum(part.count for part in parts)
@@ -308,10 +272,8 @@ class LlamaEngine:
             tokens += padding
             outputs = range(padding) if tokens <= WRITING_ROWS else ()
             idle = [Piece(self._idle_id, 0, [self._idle_token] * padding, outputs)]
-        try:
-            starts = self._llama.decode([*pieces, *idle], threads=self._policy.threads(tokens))
-        finally:
-            self._llama.forget(self._idle_id)
+        starts = self._llama.decode([*pieces, *idle], threads=self._policy.threads(tokens))
+        self._llama.forget(self._idle_id)
         found = zip(pieces, starts, strict=False)
         return [[start + offset for offset in piece.outputs] for piece, start in found]
 
@@ -320,18 +282,16 @@ class LlamaEngine:
         request, sequence = part.owner, part.sequence
         before = sequence.done
         sequence.done += part.count
-        if request is None:
-            self._prefixes.was_decoded(sequence)
-            return []
         if request.first_token_at is None:
             # The decided beginning of the answer is not prompt.
-            self._totals.prompt_tokens += max(min(sequence.done, len(request.prompt)) - before, 0)
+            self._totals.prompt_tokens_total += max(min(sequence.done, len(request.prompt)) - before, 0)
         # A branch of the same request may have ended it in this step.
         if request.run.id not in self._requests:
             return []
         try:
-            if rows and sequence.branch is None and request.first_token_at is None:
+            if rows and request.first_token_at is None:
                 request.first_token_at = now
+                self._prefixes.keep(request.run.task, request.prompt, sequence.seq_id, self._room)
             if isinstance(request.answer, LabelAnswer):
                 return self._read_labels(request, request.answer, sequence, rows)
             return self._read_text(request, request.answer, sequence, rows)
@@ -360,7 +320,10 @@ class LlamaEngine:
             answer.add((), self._llama.logits(rows[0]))
         if request.first_token_at is None or request.branches or request.branches_left:
             return []
-        return [self._finish(request, Finish.LABELS, scores=answer.scores())]
+        crc32 = self._builder.prompt_crc32(request.prompt)
+        finished = request.finished(Finish.LABELS, scores=answer.scores(), prompt_crc32=crc32)
+        self._remove(request)
+        return [finished]
 
     def _read_text(
         self, request: ActiveRequest, answer: JsonAnswer | TextAnswer, sequence: CacheSequence, rows: list[int]
@@ -371,90 +334,38 @@ class LlamaEngine:
             if answer.finish is not None or not sequence.decide(following):
                 break
         self._llama.cut(sequence.seq_id, sequence.done)
-        self._totals.completion_tokens += answer.completion_tokens - before
+        self._totals.completion_tokens_total += answer.completion_tokens - before
         if answer.finish is not None:
             answer.check()
         events: list[Event] = []
         if request.run.stream and (delta := answer.take_delta()):
             events.append(Partial(id=request.run.id, delta=delta))
         if answer.finish is not None:
-            events.append(self._finish(request, answer.finish, text=answer))
+            self._remove(request)
+            finished = request.finished(
+                answer.finish,
+                text=answer.text,
+                reasoning=answer.reasoning,
+                completion_tokens=answer.completion_tokens,
+                prompt_crc32=self._builder.prompt_crc32(request.prompt),
+            )
+            events.append(finished)
         return events
 
-    def _finish(
-        self,
-        request: ActiveRequest,
-        finish: Finish,
-        *,
-        text: JsonAnswer | TextAnswer | None = None,
-        scores: dict[str, float] | None = None,
-    ) -> Finished:
-        started, first = request.started_at, request.first_token_at
-        assert started is not None
-        assert first is not None
-        self._remove(request)
-        return Finished(
-            id=request.run.id,
-            finish=finish,
-            text=None if text is None else text.text,
-            scores=scores,
-            reasoning=None if text is None else text.reasoning,
-            prompt_tokens=len(request.prompt),
-            cached_tokens=request.cached_tokens,
-            completion_tokens=0 if text is None else text.completion_tokens,
-            started_at=started,
-            prefill_ms=(first - started) * 1000,
-            decode_ms=(monotonic() - first) * 1000,
-            share_s=request.share_s,
-            batch=request.batch,
-            prompt_crc32=self._builder.prompt_crc32(request.prompt),
-        )
-
     def _remove(self, request: ActiveRequest) -> None:
-        del self._requests[request.run.id]
-        self._release(request)
-        self._admission.leave(request.run.id)
-        request.answer.close()
-
-    def _release(self, request: ActiveRequest) -> None:
         """Gives back what the request holds of the context."""
+        del self._requests[request.run.id]
         for branch in request.branches:
             self._llama.forget(branch.seq_id)
             self._branch_ids.append(branch.seq_id)
-        request.branches.clear()
         if request.sequence is not None:
             self._llama.forget(request.sequence.seq_id)
             self._request_ids.append(request.sequence.seq_id)
-            request.sequence = None
         if request.prefix is not None:
             self._prefixes.release(request.prefix)
-            request.prefix = None
-
-    def _recover(self, failed: list[ActiveRequest]) -> list[Event]:
-        """Rebuilds the context after a failed step: its requests fail, all others start again. Raises LoadError.
-
-        Text that was being written fails, too: half of an answer and its sampler cannot start again.
-        """
-        failed = failed + [
-            request
-            for request in self._requests.values()
-            if request not in failed and request.first_token_at is not None and isinstance(request.answer, TextAnswer)
-        ]
-        for request in failed:
-            self._remove(request)
-        for request in reversed(self._requests.values()):
-            if request.sequence is not None:
-                self._release(request)
-                self._admission.put_back(request.run.id)
-                request.restart()
-        self._llama.reset()
-        self._prefixes.reset()
-        message = "the model failed in this step"
-        return [Failed(id=request.run.id, code=Code.INTERNAL, message=message) for request in failed]
 
     def close(self) -> None:
-        for request in list(self._requests.values()):
-            self._remove(request)
+        """Frees the memory; the engine is of no use after that."""
         self._llama.close()
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import BinaryIO
@@ -35,10 +34,11 @@ from edge_agent.engine.engine import Engine
 
 log = logging.getLogger(__name__)
 
+Commands = queue.SimpleQueue[Command]
+
 _PROGRESS_S = 1.0
 # The worker holds the most memory and can be restarted, so the kernel should end it first.
 _OOM_SCORE_ADJUST = 500
-_PR_SET_NAME = 15  # linux/prctl.h
 
 
 def main() -> int:
@@ -47,13 +47,12 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     # Libraries that print must not corrupt the events: descriptor 1 becomes the log.
-    events = os.fdopen(os.dup(1), "wb", buffering=0)
+    events = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     _raise_oom_score()
-    _name_thread("engine-steps")
-    commands = _Commands()
-    threading.Thread(target=commands.read, args=(sys.stdin.buffer,), name="engine-commands", daemon=True).start()
+    commands: Commands = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(sys.stdin.buffer, commands), name="engine-commands", daemon=True).start()
     try:
         return _run(commands, lambda event: _write(events, event))
     except BrokenPipeError:
@@ -63,51 +62,21 @@ def main() -> int:
         return 1
 
 
-class _Commands:
-    """The agent's commands. A thread of its own reads them, so that a cancel can end the running step."""
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._engine: Engine | None = None
-
-    def interrupt(self, engine: Engine) -> None:
-        """A cancel interrupts this engine from now on."""
-        self._engine = engine
-
-    def get(self) -> Command:
-        """The next command; waits for it."""
-        return self._queue.get()
-
-    def waiting(self, *, timeout_s: float) -> list[Command]:
-        """All commands that are there; waits up to `timeout_s` for the first one."""
-        found: list[Command] = []
-        try:
-            if timeout_s:
-                found.append(self._queue.get(timeout=timeout_s))
-            while True:
-                found.append(self._queue.get_nowait())
-        except queue.Empty:
-            return found
-
-    def read(self, source: BinaryIO) -> None:
-        """Reads until the input ends, then ends the process at once: nothing in memory is worth keeping."""
-        _name_thread("engine-commands")
-        returncode = 1
-        try:
-            for line in source:
-                command = decode_command(line)
-                self._queue.put(command)
-                if isinstance(command, Cancel) and self._engine is not None:
-                    self._engine.interrupt(command.id)
-            returncode = 0
-        except ValidationError:
-            log.exception("not a command")
-        finally:
-            # Also on a MemoryError: a worker that reads no commands is useless.
-            os._exit(returncode)
+def _read(source: BinaryIO, commands: Commands) -> None:
+    """Reads until the input ends, then ends the process at once: nothing in memory is worth keeping."""
+    returncode = 1
+    try:
+        for line in source:
+            commands.put(decode_command(line))
+        returncode = 0
+    except ValidationError:
+        log.exception("not a command")
+    finally:
+        # Also on a MemoryError: a worker that reads no commands is useless.
+        os._exit(returncode)
 
 
-def _run(commands: _Commands, emit: Callable[[Event], None]) -> int:
+def _run(commands: Commands, emit: Callable[[Event], None]) -> int:
     load = commands.get()
     if not isinstance(load, Load):
         log.error("the first command must be load, not %s", load.type)
@@ -121,7 +90,6 @@ def _run(commands: _Commands, emit: Callable[[Event], None]) -> int:
         emit(LoadFailed(message=str(error) or type(error).__name__))
         return 1
     return_freed_memory()
-    commands.interrupt(engine)
     emit(engine.ready(load_s=perf_counter() - began))
     _serve(engine, commands, emit)
     return 0
@@ -133,17 +101,16 @@ def _open_engine(load: Load, progress: LoadProgress) -> Engine:
     # The echo engine must work where the native library is missing or does not fit the CPU.
     from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
 
-    # Measuring is worth it only where the result is kept.
-    return LlamaEngine(load, is_measured=load.state_dir is not None, progress=progress)
+    return LlamaEngine(load, progress)
 
 
-def _serve(engine: Engine, commands: _Commands, emit: Callable[[Event], None]) -> None:
+def _serve(engine: Engine, commands: Commands, emit: Callable[[Event], None]) -> None:
     reported_at = perf_counter()
     while True:
-        # Requests that come while others are prepared share the step. Twice only: commands may never stop coming.
+        # Requests that come while others are prepared share the step.
         for timeout_s in (engine.linger_s if engine.has_work else _PROGRESS_S, 0.0):
-            for command in commands.waiting(timeout_s=timeout_s):
-                for event in _execute(engine, command):
+            for command in _waiting(commands, timeout_s):
+                if (event := _execute(engine, command)) is not None:
                     emit(event)
         was_busy = engine.has_work
         if was_busy and not engine.linger_s:
@@ -155,25 +122,34 @@ def _serve(engine: Engine, commands: _Commands, emit: Callable[[Event], None]) -
             reported_at = now
 
 
-def _execute(engine: Engine, command: Command) -> list[Event]:
-    event: Event | None = None
+def _waiting(commands: Commands, timeout_s: float) -> Iterator[Command]:
+    """All commands that are there; waits up to `timeout_s` for the first one."""
+    try:
+        if timeout_s:
+            yield commands.get(timeout=timeout_s)
+        for _ in range(commands.qsize()):
+            yield commands.get_nowait()
+    except queue.Empty:
+        return
+
+
+def _execute(engine: Engine, command: Command) -> Event | None:
     if isinstance(command, Run):
-        event = engine.add(command)
-    elif isinstance(command, Cancel):
-        event = engine.cancel(command.id)
-    elif isinstance(command, SetTasks):
+        return engine.add(command)
+    if isinstance(command, Cancel):
+        return engine.cancel(command.id)
+    if isinstance(command, SetTasks):
         engine.set_tasks(command.tasks)
     elif isinstance(command, SetLimits):
         engine.set_limits(command)
     else:
         raise TypeError("load is only allowed as the first command")
-    return [] if event is None else [event]
+    return None
 
 
 def _write(events: BinaryIO, event: Event) -> None:
-    data = memoryview(encode_event(event))
-    while data:
-        data = data[events.write(data) :]
+    events.write(encode_event(event))
+    events.flush()
 
 
 def _raise_oom_score() -> None:
@@ -182,11 +158,6 @@ def _raise_oom_score() -> None:
         path.write_text(str(max(int(path.read_text()), _OOM_SCORE_ADJUST)), encoding="ascii")
     except OSError:
         log.debug("no oom_score_adj here", exc_info=True)
-
-
-def _name_thread(name: str) -> None:
-    """Sets the name that `top -H` shows; Python does not."""
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ class Supervisor:
     def start(self, now: float) -> None:
         """Starts a worker. Raises OSError if there can be no process."""
         process = EngineProcess(
-            self.load_command(self.model, is_restart=self.restarts > 0),
+            self.load_command(self.model),
             lambda event: self._deliver(FromWorker(process, event)),
         )
         process.start()
@@ -227,7 +227,7 @@ class Supervisor:
         self._life = life
         self.restart_at = None
 
-    def load_command(self, model: Model, *, is_restart: bool = False) -> Load:
+    def load_command(self, model: Model) -> Load:
         """Has a worker load this model for the tasks of now."""
         return Load(
             model_path=str(model.path),
@@ -236,7 +236,6 @@ class Supervisor:
             model_sha256=model.sha256,
             adapters=model.adapters,
             state_dir=str(model.engine_state(self._config.state_dir)),
-            is_restart=is_restart,
         )
 
     def send(self, command: Command) -> None:

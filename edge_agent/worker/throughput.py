@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from edge_agent.core.protocol import Progress
 
-_NOTHING = Progress()
-
 
 @dataclass(slots=True)
 class Throughput:
@@ -20,7 +18,7 @@ class Throughput:
     decode_tok_s: float | None = None
     prefill_tok_s: float | None = None
     batch_avg: float | None = None
-    _last: Progress = field(default=_NOTHING, repr=False)
+    _last: Progress = field(default_factory=Progress, repr=False)
 
     @property
     def computed_tokens(self) -> int:
@@ -29,7 +27,7 @@ class Throughput:
 
     def worker_started(self) -> None:
         """The next worker counts from zero."""
-        self._last = _NOTHING
+        self._last = Progress()
 
     def count(self, progress: Progress) -> None:
         last, self._last = self._last, progress

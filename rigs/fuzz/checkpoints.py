@@ -133,7 +133,7 @@ def _opened(bundle: Path) -> Outcome:
     try:
         model = open_model("default", bundle)
         load = Load(model_path=str(model.path), adapters=model.adapters, settings=_SETTINGS, tasks=(TASK,))
-        engine = LlamaEngine(load, is_measured=False)
+        engine = LlamaEngine(load)
     except (ModelError, LoadError) as error:
         return FAILED, f"converted, but not opened: {error}"
     answer_all(engine, run(0, "7 mm/s, hot", max_tokens=2))

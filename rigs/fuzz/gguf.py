@@ -154,7 +154,7 @@ def _loaded(path: Path) -> Outcome:
     except HeaderError as error:
         return "refused", str(error)
     try:
-        engine = LlamaEngine(Load(model_path=str(path), settings=_SETTINGS, tasks=(TASK,)), is_measured=False)
+        engine = LlamaEngine(Load(model_path=str(path), settings=_SETTINGS, tasks=(TASK,)))
     except LoadError as error:
         return "not loaded", str(error)
     except Exception as error:  # noqa: BLE001 - the worker tells of any, and ends

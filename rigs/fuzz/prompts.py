@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from edge_agent.core.protocol import ChatMessage, TaskPrefix
-from edge_agent.engine.llama import ContextSizes, Llama
+from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.chat import Chat
 from rigs.fuzz.children import FAILED, Outcome
 
@@ -18,7 +18,7 @@ _FILLERS = ("", " ", "\n", "x", "7 mm/s", "é", "e\u0301", "\ufdd0", "\ufdd1", "
 
 
 def outcomes(numbers: range, model: Path) -> Iterator[tuple[int, Outcome]]:
-    llama = Llama(str(model), ContextSizes(context_tokens=256, batch_tokens=64, sequences=1, outputs=1))
+    llama = Llama(str(model), context_tokens=256, batch_tokens=64, sequences=1)
     chat, specials = Chat(llama), sorted(llama.special_texts())
     for number in numbers:
         yield number, _outcome(llama, chat, conversation(specials, number))

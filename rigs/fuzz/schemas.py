@@ -35,7 +35,7 @@ _QUANTIFIERS = ("*", "+", "?", "{2}", "{1,3}", "{0,200}", "{3,}", "{9999}", "*?"
 
 
 def outcomes(numbers: range, model: Path) -> Iterator[tuple[int, Outcome]]:
-    engine = LlamaEngine(Load(model_path=str(model), settings=_SETTINGS, tasks=(TASK,)), is_measured=False)
+    engine = LlamaEngine(Load(model_path=str(model), settings=_SETTINGS, tasks=(TASK,)))
     for number in numbers:
         schema = damaged(random.Random(number))
         yield number, tried(partial(_tried, engine, schema), cpu_s=CPU_S, memory_bytes=MEMORY_BYTES)

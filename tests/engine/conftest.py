@@ -36,8 +36,6 @@ def open_llama(model_path: str) -> Iterator[Callable[..., LlamaEngine]]:
         tasks: tuple[TaskPrefix, ...] = (TASK,),
         state_dir: str | None = None,
         sha256: str | None = None,
-        is_measured: bool = False,
-        is_restart: bool = False,
         **settings: Any,
     ) -> LlamaEngine:
         # All that would be measured is given, so that tests run the same everywhere.
@@ -48,9 +46,8 @@ def open_llama(model_path: str) -> Iterator[Callable[..., LlamaEngine]]:
             tasks=tasks,
             model_sha256=sha256,
             state_dir=state_dir,
-            is_restart=is_restart,
         )
-        opened.append(LlamaEngine(load, is_measured=is_measured))
+        opened.append(LlamaEngine(load))
         return opened[-1]
 
     yield open_

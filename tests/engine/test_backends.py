@@ -46,16 +46,6 @@ def test_a_library_without_kernels_loads_them_from_its_folder(tmp_path: Path) ->
     assert told.read_text() == str(tmp_path)
 
 
-def test_a_library_that_has_loaded_them_already_loads_no_others(tmp_path: Path) -> None:
-    told = _library(tmp_path, built_in=0, loads=1)
-    load_backends(tmp_path)
-    told.unlink()
-
-    load_backends(tmp_path)
-
-    assert not told.exists()
-
-
 def test_a_library_with_kernels_built_in_loads_none(tmp_path: Path) -> None:
     told = _library(tmp_path, built_in=1, loads=1)
 
@@ -69,10 +59,6 @@ def test_kernels_that_do_not_run_on_this_cpu_are_named_as_the_cause(tmp_path: Pa
 
     with pytest.raises(BackendError, match=f"{tmp_path} has no libggml-cpu"):
         load_backends(tmp_path)
-
-
-def test_a_system_that_names_its_libraries_otherwise_has_them_built_in(tmp_path: Path) -> None:
-    load_backends(tmp_path)
 
 
 @pytest.mark.parametrize(

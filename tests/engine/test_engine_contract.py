@@ -71,13 +71,6 @@ def test_partials_add_up_to_the_text(engine: Engine) -> None:
     assert isinstance(events[-1], END)
 
 
-def test_the_same_request_has_the_same_answer(engine: Engine) -> None:
-    first = finished(engine, run(1, "vibration 7 mm/s"))[1]
-    second = finished(engine, run(2, "vibration 7 mm/s"))[2]
-
-    assert first.text == second.text
-
-
 def test_more_requests_than_places_are_all_answered_in_shared_steps(engine: Engine) -> None:
     runs = [run(number, f"pump {number}", PLANS[number % 3], max_tokens=60) for number in range(20)]
 
@@ -99,17 +92,6 @@ def test_what_never_fits_the_context_is_refused_with_the_figures(engine: Engine)
     assert re.fullmatch(r"input: a prompt of \d+ tokens and max_tokens 12; the context has 1024", end.message)
 
 
-def test_answers_of_prompt_and_max_tokens_up_to_the_context_are_taken(engine: Engine) -> None:
-    prompt = finished(engine, run(1, "a b", max_tokens=1))[1].prompt_tokens
-    room = engine.ready(0.0).context_tokens - prompt
-
-    refused = engine.add(run(2, "a b", max_tokens=room + 1))
-    assert isinstance(refused, Failed)
-    assert engine.add(run(3, "a b", max_tokens=room)) is None
-    engine.step()
-    assert isinstance(engine.cancel(3), Cancelled)
-
-
 def test_cancel_ends_a_request_that_waits_and_one_that_runs(engine: Engine) -> None:
     runs = [run(number, "one two three four five six seven", max_tokens=200) for number in range(6)]
     for one in runs:
@@ -124,19 +106,6 @@ def test_cancel_ends_a_request_that_waits_and_one_that_runs(engine: Engine) -> N
     while engine.has_work:
         events += engine.step()
     assert sorted(ends(events)) == [1, 2, 3, 4]
-
-
-def test_an_id_that_is_in_use_is_the_caller_s_bug(engine: Engine) -> None:
-    engine.add(run(1, "a"))
-
-    with pytest.raises(ValueError, match="id 1 is in use"):
-        engine.add(run(1, "b"))
-    engine.cancel(1)
-
-
-def test_an_engine_without_requests_has_nothing_to_do(engine: Engine) -> None:
-    assert not engine.has_work
-    assert engine.step() == []
 
 
 def test_a_limit_holds_from_the_next_step_on_and_those_that_run_go_on(engine: Engine) -> None:

@@ -13,9 +13,7 @@ from edge_agent.core.protocol import (
     Finish,
     Load,
     Partial,
-    Sampling,
     SchemaPlan,
-    TaskPrefix,
 )
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.tools.demo.readings import checkpoint_folder
@@ -31,7 +29,7 @@ def r1_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def engine(r1_path: Path) -> Iterator[LlamaEngine]:
     settings = EngineSettings(context_tokens=1024, threads=1, prefill_threads=2, batch_tokens=128)
-    engine = LlamaEngine(Load(model_path=str(r1_path), settings=settings, tasks=(TASK,)), is_measured=False)
+    engine = LlamaEngine(Load(model_path=str(r1_path), settings=settings, tasks=(TASK,)))
     yield engine
     engine.close()
 
@@ -78,10 +76,6 @@ def test_what_a_caller_writes_never_becomes_a_token_of_the_dialogue(engine: Llam
     assert found.count(text.encode()) == plain.count(text.encode())
 
 
-def test_a_task_s_prefix_is_shared(engine: LlamaEngine) -> None:
-    assert finished(engine, run(1, "7 mm/s", LABELS))[1].cached_tokens > 10
-
-
 def test_a_thought_is_closed_after_max_reasoning_tokens_and_the_answer_comes(engine: LlamaEngine) -> None:
     answer = finished(engine, run(1, "7 mm/s", max_tokens=60, max_reasoning_tokens=4))[1]
 
@@ -92,27 +86,11 @@ def test_a_thought_is_closed_after_max_reasoning_tokens_and_the_answer_comes(eng
     assert answer.completion_tokens > 4 + forced
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_whatever_the_model_thinks_the_answer_comes(engine: LlamaEngine, seed: int) -> None:
-    sampling = Sampling(temperature=2.0, seed=seed)
-    answer = finished(engine, run(1, "7", max_tokens=60, max_reasoning_tokens=10, sampling=sampling))[1]
-
-    assert answer.reasoning is not None
-    assert answer.completion_tokens <= 60
-    assert "think>" not in (answer.text or "")
-
-
 def test_a_thought_that_uses_up_max_tokens_leaves_no_answer(engine: LlamaEngine) -> None:
     answer = finished(engine, run(1, "7 mm/s", max_tokens=5))[1]
 
     assert (answer.finish, answer.text) == (Finish.LENGTH, "")
     assert answer.reasoning
-
-
-def test_max_tokens_counts_the_forced_end_of_the_thought(engine: LlamaEngine) -> None:
-    answer = finished(engine, run(1, "7 mm/s", max_tokens=6, max_reasoning_tokens=5))[1]
-
-    assert (answer.finish, answer.text, answer.completion_tokens) == (Finish.LENGTH, "", 6)
 
 
 def test_no_reasoning_tokens_is_no_thought(engine: LlamaEngine) -> None:
@@ -135,10 +113,3 @@ def test_labels_and_extracts_have_no_thought(engine: LlamaEngine) -> None:
     assert answers[1].reasoning is None
     assert answers[2].reasoning is None
     assert answers[2].finish is Finish.SCHEMA
-
-
-def test_a_system_message_of_the_task_stands_behind_the_bos(engine: LlamaEngine) -> None:
-    tokens = engine._builder.prefix(TaskPrefix(task="t", system="Sort.", user_head="Reading: "))
-
-    text = "".join(engine._llama.piece(token).decode() for token in tokens)
-    assert text.startswith(f"{r1_distill.BOS}Sort.{r1_distill.USER}Reading:")

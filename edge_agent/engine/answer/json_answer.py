@@ -15,6 +15,7 @@ from edge_agent.core.schemas import validator
 from edge_agent.engine.answer.answer_guess import AnswerGuess, Draft
 from edge_agent.engine.answer.sampling import TokenPicker
 from edge_agent.engine.answer.schema_check import grammar_of
+from edge_agent.engine.answer.text_answer import WrittenAnswer
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.llama import Llama
 
@@ -79,36 +80,22 @@ class JsonSchema:
             raise InvalidOutputError(f"the answer is not JSON: {error}") from error
 
 
-class JsonAnswer:
+class JsonAnswer(WrittenAnswer):
     """Asks the model only where the schema leaves a choice; forced tokens are decoded with the token before them.
 
     tokens: all that are decided so far; decisions: the offsets of those after which the model chose, -1 = the prompt.
     Forced tokens count as completion tokens and toward max_tokens.
     """
 
-    reasoning = None
-
     def __init__(
         self, llama: Llama, picker: TokenPicker, schema: JsonSchema, matcher: LLMatcher, *, max_tokens: int
     ) -> None:
-        self._llama = llama
-        self._picker = picker
+        super().__init__(llama, picker, TextStream(), max_tokens=max_tokens)
         self._schema = schema
         self._matcher = matcher
-        self._max_tokens = max_tokens
-        self._text = TextStream()
         self.tokens: list[int] = []
         self.decisions: list[int] = []
-        self.completion_tokens = 0
-        self.finish: Finish | None = None
         self._write(schema.opening)
-
-    @property
-    def text(self) -> str:
-        return self._text.text
-
-    def take_delta(self) -> str:
-        return self._text.take_delta()
 
     def next_tokens(self, row: int) -> list[int]:
         """Choose after this row of the last batch; the tokens to decode next, none when the answer has ended.
@@ -141,9 +128,6 @@ class JsonAnswer:
     def draft(self) -> Draft:
         """What is decided, and behind it what will probably be decided next."""
         return self._schema.guess.behind(self.tokens, self._max_tokens)
-
-    def close(self) -> None:
-        self._picker.close()
 
     def _write(self, tokens: Sequence[int]) -> None:
         for token in tokens:

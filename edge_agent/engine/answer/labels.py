@@ -1,4 +1,4 @@
-"""Labels as a tree of tokens, and their scores by the model's logits.
+"""Labels as paths of tokens, and their scores by the model's logits.
 
 The score of a label is its probability under a model that can write only labels. Where labels differ in their next
 token, it is the softmax over those tokens; along a label these are multiplied. A label that another one begins with
@@ -8,13 +8,16 @@ prompt is enough where the first tokens differ.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
 Path = tuple[int, ...]
+Row = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,69 +28,43 @@ class Branch:
     outputs: tuple[int, ...]
 
 
-@dataclass(slots=True)
-class _Node:
-    children: dict[int, _Node] = field(default_factory=dict)
-    labels: list[str] = field(default_factory=list)
-
-
 class LabelTree:
     """The labels of a task. Raises ValueError for a label without tokens."""
 
     def __init__(self, labels: Sequence[str], tokenize: Callable[[str], Sequence[int]], end_of_turn: int) -> None:
-        self._end_of_turn = end_of_turn
-        self._labels = tuple(labels)
-        self._root = _Node()
-        for label in labels:
-            tokens = tokenize(label)
-            if not tokens:
+        # Each label with its end; labels that differ only in Unicode normalization have the same tokens.
+        self._paths = {label: (*tokenize(label), end_of_turn) for label in labels}
+        following: dict[Path, dict[int, None]] = {}
+        for label, path in self._paths.items():
+            if len(path) == 1:
                 raise ValueError(f"label {label!r} has no tokens")
-            node = self._root
-            for token in tokens:
-                node = node.children.setdefault(token, _Node())
-            node.labels.append(label)
-        self._choices = self._find_choices()
+            for length, token in enumerate(path):
+                following.setdefault(path[:length], {})[token] = None
+        self._choices = {path: tuple(tokens) for path, tokens in following.items() if len(tokens) > 1}
         self.branches = self._find_branches()
 
     @property
     def needs_prompt_logits(self) -> bool:
         return () in self._choices
 
-    def scores(self, logits: Callable[[Path], npt.NDArray[np.float32]]) -> dict[str, float]:
+    def choose(self, path: Path, row: Row) -> Row:
+        """The logits of this path's choices, copied from a row [vocabulary]."""
+        return row[np.asarray(self._choices[path], dtype=np.intp)]
+
+    def scores(self, logits: Callable[[Path], Row]) -> dict[str, float]:
         """Label -> probability, in the order of the labels.
 
         logits: the logits of a path's choices, as `choose` returns them.
         """
-        probabilities = {
+        chances = {
             path: dict(zip(tokens, _softmax(logits(path)), strict=True)) for path, tokens in self._choices.items()
         }
-        found: dict[str, float] = {}
-        stack: list[tuple[_Node, Path, float]] = [(self._root, (), 1.0)]
-        while stack:
-            node, path, probability = stack.pop()
-            choice = probabilities.get(path)
-            here = probability if choice is None else probability * choice.get(self._end_of_turn, 0.0)
-            for label in node.labels:
-                # Labels that differ only in Unicode normalization have the same tokens.
-                found[label] = here / len(node.labels)
-            for token, child in node.children.items():
-                stack.append((child, (*path, token), probability if choice is None else probability * choice[token]))
-        return {label: found[label] for label in self._labels}
-
-    def choose(self, path: Path, row: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The logits of this path's choices, copied from a row [vocabulary]."""
-        return row[np.asarray(self._choices[path], dtype=np.intp)]
-
-    def _find_choices(self) -> dict[Path, tuple[int, ...]]:
-        choices: dict[Path, tuple[int, ...]] = {}
-        stack: list[tuple[_Node, Path]] = [(self._root, ())]
-        while stack:
-            node, path = stack.pop()
-            tokens = tuple(node.children) + ((self._end_of_turn,) if node.labels and node.children else ())
-            if len(tokens) > 1:
-                choices[path] = tokens
-            stack.extend((child, (*path, token)) for token, child in node.children.items())
-        return choices
+        sharing = Counter(self._paths.values())
+        return {
+            label: prod(chances[path[:length]][token] for length, token in enumerate(path) if path[:length] in chances)
+            / sharing[path]
+            for label, path in self._paths.items()
+        }
 
     def _find_branches(self) -> tuple[Branch, ...]:
         """Branches that hold each choice below the root once, and end at the deepest ones."""
@@ -96,10 +73,10 @@ class LabelTree:
         for path in sorted(self._choices, key=len, reverse=True):
             if path in covered:
                 continue
-            on_the_way = [length for length in range(1, len(path) + 1) if path[:length] in self._choices]
-            fresh = [length for length in on_the_way if path[:length] not in covered]
-            covered.update(path[:length] for length in fresh)
-            branches.append(Branch(path, tuple(length - 1 for length in fresh)))
+            on_the_way = [path[:length] for length in range(1, len(path) + 1)]
+            fresh = [one for one in on_the_way if one in self._choices and one not in covered]
+            covered.update(fresh)
+            branches.append(Branch(path, tuple(len(one) - 1 for one in fresh)))
         return tuple(branches)
 
 
@@ -108,20 +85,17 @@ class LabelAnswer:
 
     def __init__(self, tree: LabelTree) -> None:
         self.tree = tree
-        self._logits: dict[Path, npt.NDArray[np.float32]] = {}
+        self._logits: dict[Path, Row] = {}
 
-    def add(self, path: Path, row: npt.NDArray[np.float32]) -> None:
+    def add(self, path: Path, row: Row) -> None:
         """Adds the row [vocabulary] after the prompt and this path of label tokens."""
         self._logits[path] = self.tree.choose(path, row)
 
     def scores(self) -> dict[str, float]:
         return self.tree.scores(self._logits.__getitem__)
 
-    def close(self) -> None:
-        self._logits.clear()
 
-
-def _softmax(logits: npt.NDArray[np.float32]) -> list[float]:
+def _softmax(logits: Row) -> list[float]:
     shifted = np.exp(logits.astype(np.float64) - float(np.max(logits)))
     result: list[float] = (shifted / shifted.sum()).tolist()
     return result

@@ -18,7 +18,7 @@ _SEEDS = 2**32 - 1
 
 
 class TokenPicker:
-    """Picks the tokens of one request. Close it with the request."""
+    """Picks the tokens of one request."""
 
     def __init__(self, llama: Llama, sampling: Sampling) -> None:
         self._llama = llama
@@ -53,10 +53,6 @@ class TokenPicker:
             likely = np.argpartition(logits, -_MOST_CANDIDATES)[-_MOST_CANDIDATES:]
             allowed, logits = allowed[likely], logits[likely]
         return self._chain.pick(candidates(allowed, logits))
-
-    def close(self) -> None:
-        if self._chain is not None:
-            self._chain.close()
 
 
 def candidates(tokens: npt.NDArray[np.intp], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.void]:

@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edge_agent.core.protocol import Finish
-from edge_agent.engine.answer.json_answer import JsonSchema
 from edge_agent.engine.answer.sampling import TokenPicker
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.chat import THOUGHT_END, THOUGHT_START
 
+if TYPE_CHECKING:
+    from edge_agent.engine.answer.json_answer import JsonSchema
+
 _THOUGHT_MARKS = (THOUGHT_START.encode(), THOUGHT_END.encode())
 
 
-class TextAnswer:
+class WrittenAnswer:
+    """The text of an answer and how it ended; None = it goes on."""
+
+    def __init__(self, llama: Llama, picker: TokenPicker, text: TextStream, *, max_tokens: int) -> None:
+        self._llama = llama
+        self._picker = picker
+        self._text = text
+        self._max_tokens = max_tokens
+        self.completion_tokens = 0
+        self.finish: Finish | None = None
+
+    @property
+    def text(self) -> str:
+        return self._text.text
+
+    @property
+    def reasoning(self) -> str | None:
+        return self._text.reasoning
+
+    def take_delta(self) -> str:
+        return self._text.take_delta()
+
+
+class TextAnswer(WrittenAnswer):
     """Writes until the model ends its turn, or a stop string or `max_tokens` ends it.
 
     max_reasoning_tokens: the length of a thought after which `close_thought` is forced. All tokens of the thought
@@ -32,27 +58,11 @@ class TextAnswer:
         close_thought: Sequence[int],
         schema: JsonSchema | None,
     ) -> None:
-        self._llama = llama
-        self._picker = picker
-        self._text = text
-        self._max_tokens = max_tokens
+        super().__init__(llama, picker, text, max_tokens=max_tokens)
         self._max_reasoning_tokens = max_reasoning_tokens
         self._close_thought = close_thought
         self._schema = schema
         self._thought_tokens = 0
-        self.completion_tokens = 0
-        self.finish: Finish | None = None
-
-    @property
-    def text(self) -> str:
-        return self._text.text
-
-    @property
-    def reasoning(self) -> str | None:
-        return self._text.reasoning
-
-    def take_delta(self) -> str:
-        return self._text.take_delta()
 
     def next_tokens(self, row: int) -> list[int]:
         """Picks after this row of the last batch; returns the tokens to decode next, none when the answer has ended.
@@ -93,6 +103,3 @@ class TextAnswer:
     def _end(self, finish: Finish) -> None:
         self._text.end()
         self.finish = finish
-
-    def close(self) -> None:
-        self._picker.close()

@@ -12,10 +12,14 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from edge_agent.core.protocol import ChatMessage, TaskPrefix
 from edge_agent.engine.prompt.chat_template import CLOCK, ChatError, ChatTemplate, UnusableTemplateError
+
+# The echo engine, which needs this module, works where llama.cpp is missing.
+if TYPE_CHECKING:
+    from edge_agent.engine.llama import Llama
 
 log = logging.getLogger(__name__)
 
@@ -32,31 +36,16 @@ _END_OF_HEAD = "\ufdd1"
 _REPLACEMENT = "\ufffd"
 
 
-class Vocabulary(Protocol):
-    """What a chat needs from a model."""
-
-    @property
-    def bos(self) -> int: ...
-    @property
-    def eos(self) -> int: ...
-    @property
-    def adds_bos(self) -> bool: ...
-    def tokenize(self, text: str, *, parse_special: bool) -> list[int]: ...
-    def piece(self, token: int) -> bytes: ...
-    def special_texts(self) -> frozenset[str]: ...
-    def chat_template(self) -> str | None: ...
-
-
 class Chat:
     """Renders and tokenizes for one model. Raises UnusableTemplateError."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
-        source = vocabulary.chat_template()
+    def __init__(self, llama: Llama) -> None:
+        self._llama = llama
+        source = llama.chat_template()
         if source is None:
             log.warning("the model carries no chat template; ChatML is used")
             source = CHATML
-        specials = vocabulary.special_texts()
+        specials = llama.special_texts()
         self.is_reasoning = THOUGHT_END in source or THOUGHT_END in specials
         # Whether the same messages always give the same prompt.
         self.is_timeless = CLOCK not in source
@@ -65,8 +54,8 @@ class Chat:
             self._template = ChatTemplate(source)
         except UnusableTemplateError as error:
             raise UnusableTemplateError(f"the model's chat template cannot be used: {error}") from error
-        self._bos_text = _text(vocabulary, vocabulary.bos)
-        self._eos_text = _text(vocabulary, vocabulary.eos)
+        self._bos_text = _text(llama, llama.bos)
+        self._eos_text = _text(llama, llama.eos)
 
     def prompt(self, messages: Sequence[ChatMessage], *, thinks: bool) -> tuple[list[int], bool]:
         """Tokens of the prompt, and whether it ends inside a thought that the template opened. Raises ChatError.
@@ -115,12 +104,12 @@ class Chat:
         )
 
     def _tokenize(self, rendered: str) -> list[int]:
-        vocabulary = self._vocabulary
-        pieces = (vocabulary.tokenize(text, parse_special=True) for text in rendered.split(_CUT))
+        pieces = (self._llama.tokenize(text, parse_special=True) for text in rendered.split(_CUT))
         tokens = [token for piece in pieces for token in piece]
         # Templates that write the BOS and models that add one: never two (deepseek-ai/DeepSeek-R1 #68).
-        if vocabulary.adds_bos and vocabulary.bos >= 0 and tokens[:1] != [vocabulary.bos]:
-            tokens.insert(0, vocabulary.bos)
+        bos = self._llama.bos
+        if self._llama.adds_bos and bos >= 0 and tokens[:1] != [bos]:
+            tokens.insert(0, bos)
         return tokens
 
 
@@ -161,5 +150,5 @@ def _clean(text: str) -> str:
     return text.replace(_CUT, _REPLACEMENT).replace(_END_OF_HEAD, _REPLACEMENT)
 
 
-def _text(vocabulary: Vocabulary, token: int) -> str:
-    return vocabulary.piece(token).decode(errors="replace") if token >= 0 else ""
+def _text(llama: Llama, token: int) -> str:
+    return llama.piece(token).decode(errors="replace") if token >= 0 else ""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from jinja2 import TemplateError, TemplateSyntaxError
 from jinja2.ext import loopcontrols
@@ -29,6 +28,9 @@ _MOST_OWN_CHARACTERS = 65_536
 _TRIALS = ([("user", "a")], [("system", "a"), ("user", "b")])
 
 
+_T = TypeVar("_T")
+
+
 class ChatError(Exception):
     """The model's chat template does not take these messages; the message is the template's own."""
 
@@ -43,16 +45,9 @@ class ChatTemplate:
     def __init__(self, source: str) -> None:
         try:
             # Jinja computes constants here.
-            with _bounded():
-                self._template = _environment().from_string(source)
-        except TemplateSyntaxError as error:
-            raise UnusableTemplateError(f"line {error.lineno}: {error.message}") from error
-        except RecursionError as error:
-            raise UnusableTemplateError("nested too deeply") from error
-        except UnusableTemplateError:
-            raise
-        except Exception as error:  # also of the Python code that Jinja generates
-            raise UnusableTemplateError(str(error) or type(error).__name__) from error
+            self._template = _bounded(lambda: _environment().from_string(source))
+        except ChatError as error:
+            raise UnusableTemplateError(str(error)) from error
         for messages in _TRIALS:
             try:
                 self.render(messages)
@@ -76,20 +71,16 @@ class ChatTemplate:
         """
         turns = [{"role": role, "content": content} for role, content in messages]
         most = _MOST_OWN_CHARACTERS + 2 * sum(len(message["content"]) for message in turns)
-        try:
-            with _bounded():
-                text = self._template.render(
-                    messages=turns,
-                    tools=None,
-                    bos_token=bos_token,
-                    eos_token=eos_token,
-                    add_generation_prompt=add_generation_prompt,
-                    enable_thinking=enable_thinking,
-                )
-        except UnusableTemplateError:
-            raise
-        except Exception as error:
-            raise ChatError(str(error) or type(error).__name__) from error
+        text = _bounded(
+            lambda: self._template.render(
+                messages=turns,
+                tools=None,
+                bos_token=bos_token,
+                eos_token=eos_token,
+                add_generation_prompt=add_generation_prompt,
+                enable_thinking=enable_thinking,
+            )
+        )
         if len(text) > most:
             raise UnusableTemplateError(f"writes {len(text)} characters, at most {most} are allowed here")
         return text
@@ -114,13 +105,17 @@ def _main() -> int:
     return 0
 
 
-@contextmanager
-def _bounded() -> Iterator[None]:
+def _bounded(work: Callable[[], _T]) -> _T:
+    """Raises UnusableTemplateError where it exceeds the bounds, ChatError where it raises anything."""
     try:
         with bounded(cpu_s=_CPU_S, memory_bytes=_MEMORY_BYTES):
-            yield
+            return work()
     except OutOfBoundsError as error:
         raise UnusableTemplateError(str(error)) from error
+    except TemplateSyntaxError as error:
+        raise ChatError(f"line {error.lineno}: {error.message}") from error
+    except Exception as error:
+        raise ChatError(str(error) or type(error).__name__) from error
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

@@ -1,7 +1,6 @@
 """How long steps take on this machine with this model: measured at the first start, kept for later ones.
 
-It takes at most about MEASURE_S. Sizes that a slow board does not reach are judged by the smaller ones. What was
-measured while the board was busy is measured again at the next start, but not when a worker is restarted.
+It takes at most about MEASURE_S. Sizes that a slow board does not reach are judged by the smaller ones.
 """
 
 from __future__ import annotations
@@ -10,30 +9,23 @@ import json
 import logging
 import math
 import os
-import resource
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 
-from pydantic import TypeAdapter, ValidationError
-
 from edge_agent.core import state_files
-from edge_agent.core.protocol import EngineSettings, Load
+from edge_agent.core.protocol import Load
 from edge_agent.engine.llama import Llama, Piece
 from edge_agent.engine.step.step_policy import WIDE_ROWS, WRITING_ROWS, StepCost, StepPolicy
 
 log = logging.getLogger(__name__)
 
 MEASURE_S = 20.0
-# A quiet machine has 6 to 30, one with a busy process 400 to 1000.
-QUIET_PREEMPTIONS_PER_S = 150.0
 # Around the groups of four rows of repacked kernels, and the 64 rows of flash attention's wide kernel.
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
-_ROUNDS = 2
-_REPEATS = 2
+_ROUNDS = 4
 # A usual prefix: attention costs by what is cached, too.
 _BASE_TOKENS = 192
 # A wide step holds several prompts of this length.
@@ -45,33 +37,14 @@ _SAME = 1.03
 Step = Callable[[int, int, int], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Costs in ascending order. is_quiet: nothing else kept the board busy meanwhile."""
-
-    is_quiet: bool
-    costs: list[StepCost]
-
-
-_CALIBRATION = TypeAdapter(Calibration)
-
-
 def step_policy(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> StepPolicy:
     """The policy by what was measured at the first start; the configuration's numbers come first.
 
-    seq_ids, base_id: as for `steps_of`.
+    Nothing is measured where it could not be kept. seq_ids, base_id: as for `steps_of`.
     """
-    return _policy(load.settings, llama, _costs(load, llama, seq_ids, base_id))
-
-
-def unmeasured_policy(settings: EngineSettings, llama: Llama) -> StepPolicy:
-    """The same steps on every machine, none of them padded or narrowed."""
-    return _policy(settings, llama, [])
-
-
-def _policy(settings: EngineSettings, llama: Llama, costs: Sequence[StepCost]) -> StepPolicy:
+    settings = load.settings
     return StepPolicy(
-        costs,
+        _costs(load, llama, seq_ids, base_id),
         # Decoding is bound by memory, which two cores of a Pi 5 saturate; prefill is bound by arithmetic.
         threads=settings.threads or max(min(cpus(), 2), cpus() // 2),
         prefill_threads=settings.prefill_threads or cpus(),
@@ -81,14 +54,15 @@ def _policy(settings: EngineSettings, llama: Llama, costs: Sequence[StepCost]) -
 
 
 def _costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> list[StepCost]:
+    if not load.state_dir or not load.model_sha256:
+        return []
     settings = load.settings
-    key = f"version 2, {load.weights_sha256}, {llama.build}, {cpus()} cpus, {settings}"
-    path = Path(load.state_dir) / "calibration.json" if load.state_dir and load.model_sha256 else None
-    kept = load_calibration(path, key) if path is not None else None
-    if kept is not None and (kept.is_quiet or load.is_restart):
-        return kept.costs
+    key = f"version 3, {load.weights_sha256}, {llama.build}, {cpus()} cpus, {settings}"
+    path = Path(load.state_dir) / "calibration.json"
+    kept = load_costs(path, key)
+    if kept is not None:
+        return kept
     counts = thread_counts(cpus())
-    began, preempted = monotonic(), preemptions()
     costs = measure(
         steps_of(llama, seq_ids, base_id),
         threads=[settings.threads] if settings.threads else counts,
@@ -96,18 +70,8 @@ def _costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> li
         most_rows=widest_step(llama),
     )
     llama.forget(base_id)
-    preempted_per_s = (preemptions() - preempted) / (monotonic() - began)
-    found = Calibration(preempted_per_s <= QUIET_PREEMPTIONS_PER_S, costs)
-    if not found.is_quiet:
-        log.info("the board was busy (%.0f preemptions/s): the next start measures steps again", preempted_per_s)
-    if path is not None:
-        save_calibration(path, key, found)
+    save_costs(path, key, costs)
     return costs
-
-
-def preemptions() -> int:
-    """How often another process took a core away from this one."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def cpus() -> int:
@@ -133,32 +97,21 @@ def measure(
     most_rows: int,
     clock: Callable[[], float] = monotonic,
 ) -> list[StepCost]:
-    """Costs in ascending order, each with the best of the numbers of threads for narrow or for wide steps.
-
-    A single number is the configuration's: the other kind's is not tried in its place.
-    """
+    """Costs in ascending order. One row and WRITING_ROWS find the best numbers of threads of narrow and wide steps."""
     end_at = clock() + MEASURE_S
     swept = min(WRITING_ROWS, most_rows)
+    tried = {swept: prefill_threads, 1: threads}
     seconds: defaultdict[int, dict[int, float]] = defaultdict(dict)
-
-    def sizes() -> Iterator[tuple[int, Iterable[int]]]:
-        """Rows, and the numbers of threads to try."""
-        yield 1, threads
-        yield swept, prefill_threads
-        narrow, wide = _best(1, seconds[1]).threads, _best(swept, seconds[swept]).threads
-        for rows in _WIDTHS:
-            if rows <= most_rows and rows not in {1, swept}:
-                own, is_given = (narrow, len(threads) == 1) if rows < WIDE_ROWS else (wide, len(prefill_threads) == 1)
-                yield rows, {own} if is_given or rows > WIDE_ROWS else {narrow, wide}
-
     # In rounds, so that a disturbance of the machine does not fall on one size alone.
     for _ in range(_ROUNDS):
-        for rows, counts in sizes():
-            outputs = rows if rows <= WRITING_ROWS else 1
-            for count in counts:
-                if clock() <= end_at or (rows in {1, swept} and not seconds[rows]):
-                    taken_s = fastest(partial(step, rows, outputs, count), _REPEATS, clock=clock, end_at=end_at)
-                    seconds[rows][count] = min(taken_s, seconds[rows].get(count, math.inf))
+        for rows in dict.fromkeys((1, swept, *(width for width in _WIDTHS if width <= most_rows))):
+            like = 1 if rows < WIDE_ROWS else swept
+            for count in tried.get(rows) or [_best(like, seconds[like]).threads]:
+                if clock() <= end_at or (rows in tried and not seconds[rows]):
+                    began = clock()
+                    step(rows, rows if rows <= WRITING_ROWS else 1, count)
+                    # The fastest of several runs: other work on the machine only makes them longer.
+                    seconds[rows][count] = min(clock() - began, seconds[rows].get(count, math.inf))
     return [_best(rows, taken) for rows, taken in sorted(seconds.items()) if taken]
 
 
@@ -179,7 +132,7 @@ def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
     """
     token = max(llama.eos, 0)
     base = _base_tokens(llama)
-    llama.decode_all(base_id, [token] * base, threads=cpus())
+    llama.extend(base_id, [token] * base, threads=cpus())
 
     def step(rows: int, outputs: int, threads: int) -> None:
         count = rows if rows <= len(seq_ids) else min(-(-rows // _PROMPT_TOKENS), len(seq_ids))
@@ -205,40 +158,19 @@ def _base_tokens(llama: Llama) -> int:
     return min(_BASE_TOKENS, llama.context_tokens // 4)
 
 
-def fastest(
-    step: Callable[[], object],
-    repeats: int = 3,
-    *,
-    clock: Callable[[], float] = monotonic,
-    end_at: float = math.inf,
-) -> float:
-    """Seconds of the fastest of several runs: other work on the machine only makes them longer.
-
-    After `end_at` of the clock there are no more runs.
-    """
-    times: list[float] = []
-    while len(times) < repeats and (not times or clock() < end_at):
-        began = clock()
-        step()
-        times.append(clock() - began)
-    return min(times)
-
-
-def load_calibration(path: Path, key: str) -> Calibration | None:
+def load_costs(path: Path, key: str) -> list[StepCost] | None:
     """What was kept under this key, None = nothing usable."""
     try:
-        data = state_files.read(path)
-        kept = json.loads(data) if data is not None else {"key": None}
-        return _CALIBRATION.validate_python(kept["calibration"]) if kept["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        kept = json.loads(state_files.read(path) or b"{}")
+        return [StepCost(**cost) for cost in kept["costs"]] if kept.get("key", "") == key else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         log.info("calibration %s cannot be used, steps are measured again: %s", path, error)
         return None
 
 
-def save_calibration(path: Path, key: str, found: Calibration) -> None:
-    """Keeps it; where the disk refuses, the next start measures again."""
-    document = {"key": key, "calibration": asdict(found)}
+def save_costs(path: Path, key: str, costs: Sequence[StepCost]) -> None:
+    """Keeps them; where the disk refuses, the next start measures again."""
     try:
-        state_files.replace(path, json.dumps(document, indent=1).encode() + b"\n")
+        state_files.replace(path, json.dumps({"key": key, "costs": [asdict(cost) for cost in costs]}).encode())
     except OSError as error:
         log.info("calibration is not kept: %s", error)

@@ -1,4 +1,8 @@
-"""Which tokens the next step decodes, of all that requests and prefixes wait for."""
+"""Which tokens the next step decodes, of all that requests wait for.
+
+Continuous batching (Orca, OSDI 2022) with chunked prefill (Sarathi-Serve, OSDI 2024): requests join and leave between
+any two steps, and a long prompt never stops requests that already write.
+"""
 
 from __future__ import annotations
 
@@ -6,45 +10,33 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from edge_agent.engine.active_request import ActiveRequest
-from edge_agent.engine.prompt.task_prefixes import TaskPrefixes
 from edge_agent.engine.step.cache_sequence import CacheSequence
-from edge_agent.engine.step.scheduler import Turn, Turns, Want, next_batch
 from edge_agent.engine.step.step_policy import StepPolicy
 
 # Each row of logits that was ever used holds 1.2 MB: where it is computed, and where it is read.
 _MOST_OUTPUTS = 16
-# From this many rows on flash attention works on tiles (GGML_FA_TILE_Q).
-_WIDE_ROWS = 64
-# Requests that write wait at most about this long for prompts that come between.
-_STALL_S = 0.5
 
 
 @dataclass(slots=True)
 class StepPart:
-    """The next `count` tokens of a sequence. owner: the request that it belongs to, None = a prefix."""
+    """The next `count` tokens of a request's sequence."""
 
-    owner: ActiveRequest | None
+    owner: ActiveRequest
     sequence: CacheSequence
     count: int
 
 
 class NextStep:
-    """Chooses step after step, and remembers whose turn it is.
+    """Chooses step after step. All requests that write are in each, prompts fill the rest.
 
     most_rows, most_outputs: what the context has room for in one step.
     """
 
-    def __init__(
-        self, policy: StepPolicy, prefixes: TaskPrefixes, *, max_active: int, most_rows: int, most_outputs: int
-    ) -> None:
+    def __init__(self, policy: StepPolicy, *, max_active: int, most_rows: int, most_outputs: int) -> None:
         self.policy = policy
-        self._prefixes = prefixes
         self._max_active = max_active
         self._most_rows = most_rows
         self._most_outputs = min(most_outputs, max(_MOST_OUTPUTS, max_active))
-        prompt_step_s = policy.seconds(policy.prompt_batch_tokens) or _STALL_S
-        self._turns = Turns(_WIDE_ROWS, max(1, int(_STALL_S / prompt_step_s)))
-        self._served = 0
         self._is_shortest_first = False
 
     def is_full(self, requests: Collection[ActiveRequest]) -> bool:
@@ -54,61 +46,62 @@ class NextStep:
     def choose(self, requests: Collection[ActiveRequest]) -> list[StepPart]:
         """The parts of the next step; none = nothing waits. requests: by arrival."""
         writing, prompts = _writing(requests), self._prompts(requests)
-        ends_one = _tokens_of(prompts[:1]) <= self.policy.prompt_batch_tokens
-        # A step that makes others wait and completes no prompt is a short one.
-        may_be_wide = ends_one or not writing
-        match self._turns.next(_tokens_of(writing), _tokens_of(prompts), ends_one=ends_one):
-            case Turn.WRITING:
-                prompts = []
-            case Turn.PROMPTS:
-                writing = []
-        most = self.policy.prompt_batch_tokens if may_be_wide and not writing else self.policy.batch_tokens
+        most = self.policy.batch_tokens if writing else self.policy.prompt_batch_tokens
         parts = writing + prompts
-        budget = min(_tokens_of(parts), max(most, self._max_active))
-        # Only requests that write take turns: a prompt would wait forever for a wider step.
-        tokens = budget if prompts else self.policy.fitted(budget)
+        tokens = min(_tokens_of(parts), max(most, self._max_active))
         slack = min(tokens // 4, self._most_rows - tokens) if prompts else 0
-        wants = [Want(at, part.count, part.sequence.waiting_outputs) for at, part in enumerate(parts)]
-        chosen = next_batch(wants, tokens=tokens, outputs=self._most_outputs, slack=slack)
         if prompts:
             self._is_shortest_first = not self._is_shortest_first
-        return [self._serve(parts[take.key], take.count) for take in chosen]
-
-    def _serve(self, part: StepPart, count: int) -> StepPart:
-        if part.owner is not None:
-            self._served += 1
-            part.owner.served_at = self._served
-        part.count = count
-        return part
+        return next_batch(parts, tokens=tokens, outputs=self._most_outputs, slack=slack)
 
     def _prompts(self, requests: Collection[ActiveRequest]) -> list[StepPart]:
-        """Prefixes that requests wait for and prompts by arrival, every other time the shortest first; other prefixes.
+        """By arrival, every other time the shortest first.
 
         So a long prompt does not hold up those behind it, and they do not hold it up forever.
         """
-        prompts = [_part(None, sequence) for sequence in self._prefixes.decoding(awaited=True)]
-        prompts += [
+        prompts = [
             _part(request, request.sequence)
             for request in requests
             if request.sequence is not None and request.first_token_at is None
         ]
         if self._is_shortest_first:
             prompts.sort(key=lambda part: part.count)
-        return prompts + [_part(None, sequence) for sequence in self._prefixes.decoding(awaited=False)]
+        return prompts
+
+
+def next_batch(parts: Sequence[StepPart], *, tokens: int, outputs: int, slack: int = 0) -> list[StepPart]:
+    """Takes from the parts in order until the budget of tokens or of rows with logits is used up.
+
+    slack: how far the last part may exceed the budget, so that a small rest does not cost a step of its own.
+    """
+    batch = []
+    for part in parts:
+        if part is not parts[-1] or part.count > tokens + slack:
+            part.count = min(part.count, tokens)
+        wanted = [offset for offset in part.sequence.waiting_outputs if offset < part.count]
+        if len(wanted) > outputs:
+            # Stop before the first output that has no row left.
+            part.count = wanted[outputs]
+        if part.count:
+            batch.append(part)
+            tokens -= part.count
+            outputs -= min(len(wanted), outputs)
+        if tokens <= 0:
+            break
+    return batch
 
 
 def _writing(requests: Collection[ActiveRequest]) -> list[StepPart]:
-    """Requests that write and label branches, those that waited longest first."""
+    """Requests that write, and label branches."""
     found: list[StepPart] = []
-    writing = [request for request in requests if request.first_token_at is not None]
-    for request in sorted(writing, key=lambda request: request.served_at):
-        if request.sequence is not None and request.sequence.waiting:
-            found.append(_part(request, request.sequence))
-        found += [_part(request, branch) for branch in request.branches]
+    for request in requests:
+        if request.first_token_at is not None and request.sequence is not None:
+            sequences = [request.sequence, *request.branches] if request.sequence.waiting else request.branches
+            found += [_part(request, sequence) for sequence in sequences]
     return found
 
 
-def _part(owner: ActiveRequest | None, sequence: CacheSequence) -> StepPart:
+def _part(owner: ActiveRequest, sequence: CacheSequence) -> StepPart:
     return StepPart(owner, sequence, sequence.waiting)
 
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 WIDE_ROWS = 8
 # Up to this many rows a step is taken to be of requests that write, which want logits after every row.
 WRITING_ROWS = 16
-# Measurements on a busy board scatter: a choice other than the plain one must promise this much.
+# Measurements on a busy board scatter: idle rows must promise this much.
 _WORTH_IT = 1.05
 # A smaller step than the most efficient one is preferred up to this loss where it keeps others waiting.
 _EFFICIENT = 0.9
@@ -36,10 +36,6 @@ class StepCost:
     threads: int
     seconds: float
 
-    @property
-    def rows_per_s(self) -> float:
-        return self.rows / self.seconds
-
 
 class StepPolicy:
     """Chooses widths and threads. costs: ascending; none = nothing was measured, and `threads` are the given ones.
@@ -59,11 +55,13 @@ class StepPolicy:
         self._costs = tuple(costs)
         self._threads = threads
         self._prefill_threads = prefill_threads
-        self._own_batch_tokens = batch_tokens or self._efficient_rows(most_rows)
-        self._own_prompt_batch_tokens = batch_tokens or self._prompt_rows(most_rows)
+        # The smallest and the widest of the efficient steps: fewer steps have less overhead.
+        efficient = self._efficient_rows(_FEWEST_BUDGET_ROWS, most_rows)
+        self._own_batch_tokens = batch_tokens or min(efficient, default=most_rows)
+        efficient = self._efficient_rows(self._own_batch_tokens, most_rows)
+        self._own_prompt_batch_tokens = batch_tokens or max(efficient, default=self._own_batch_tokens)
         self.limit()
         # Asked at every step, about few sizes.
-        self.fitted = lru_cache(_CACHED_SIZES)(self._fitted)
         self.padded = lru_cache(_CACHED_SIZES)(self._padded)
 
     def limit(
@@ -93,15 +91,6 @@ class StepPolicy:
             slope = max(0.0, (low.seconds - before.seconds) / (low.rows - before.rows))
         return low.seconds + (rows - low.rows) * slope
 
-    def _fitted(self, rows: int) -> int:
-        """The rows to take of these that wait: fewer, where that gets through more rows per second."""
-
-        def rate(count: int) -> float:
-            return count / (self.seconds(self.padded(count)) or 1.0)
-
-        best = max((cost.rows for cost in self._costs if cost.rows < rows), key=rate, default=rows)
-        return best if rate(best) > _WORTH_IT * rate(rows) else rows
-
     def _padded(self, rows: int) -> int:
         """The rows to run for these: more, where a wider kernel is faster although some rows are idle."""
         plain = self.seconds(rows)
@@ -113,20 +102,12 @@ class StepPolicy:
         best = min(wider, key=lambda cost: cost.seconds)
         return best.rows if _WORTH_IT * best.seconds < plain else rows
 
-    def _efficient_rows(self, most_rows: int) -> int:
-        """The smallest step that gets through nearly as many rows per second as the best one."""
-        sizes = [cost for cost in self._costs if _FEWEST_BUDGET_ROWS <= cost.rows <= most_rows]
+    def _efficient_rows(self, fewest: int, most: int) -> list[int]:
+        """The measured sizes that get through nearly as many rows per second as the best one, and are short enough."""
+        sizes = [cost for cost in self._costs if fewest <= cost.rows <= most]
         short = [cost for cost in sizes if cost.seconds <= _LONGEST_PROMPT_STEP_S] or sizes[:1]
-        best = max((cost.rows_per_s for cost in short), default=0.0)
-        return next((cost.rows for cost in short if cost.rows_per_s >= _EFFICIENT * best), most_rows)
-
-    def _prompt_rows(self, most_rows: int) -> int:
-        """The widest step that is nearly as efficient as the best: fewer steps have less overhead."""
-        sizes = [cost for cost in self._costs if self._own_batch_tokens <= cost.rows <= most_rows]
-        short = [cost for cost in sizes if cost.seconds <= _LONGEST_PROMPT_STEP_S]
-        best = max((cost.rows_per_s for cost in short), default=0.0)
-        efficient = [cost.rows for cost in short if cost.rows_per_s >= _EFFICIENT * best]
-        return max(efficient, default=self._own_batch_tokens)
+        best = max((cost.rows / cost.seconds for cost in short), default=0.0)
+        return [cost.rows for cost in short if cost.rows / cost.seconds >= _EFFICIENT * best]
 
 
 def _at_most(value: int, limit: int | None) -> int:

@@ -6,14 +6,12 @@ Importing this module loads llama.cpp, so `library_environment` must be set befo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from itertools import takewhile
 from time import monotonic
 from typing import Any
 
 from edge_agent.core.protocol import Load
-from edge_agent.engine.llama import Llama
-from edge_agent.engine.llama_engine import context_sizes
+from edge_agent.engine.llama_engine import open_context
 from edge_agent.engine.step import calibration
 from edge_agent.engine.step.step_policy import StepPolicy
 from edge_agent.tools.bench.tasks import Say
@@ -22,7 +20,7 @@ _POWERS = [2**exponent for exponent in range(12)]
 _NARROWEST_PREFILL = (16, 64)
 # More thread counts do not fit into 80 columns; then only powers of two are measured.
 _MAX_COUNTS = 8
-_ROUNDS = 5
+_ROUNDS = 15
 
 
 def measure_steps(load: Load, *, budget_s: float, say: Say) -> tuple[dict[str, Any], int]:
@@ -32,7 +30,7 @@ def measure_steps(load: Load, *, budget_s: float, say: Say) -> tuple[dict[str, A
     rest is left out. load.state_dir: where the worker has kept its calibration, which decides how a step runs.
     """
     settings = load.settings
-    llama = Llama(load.model_path, context_sizes(settings), [adapter.path for adapter in load.adapters])
+    llama = open_context(load)
     try:
         ids, base_id = range(settings.max_active), llama.sequences - 1
         policy = calibration.step_policy(load, llama, ids, base_id)
@@ -80,8 +78,9 @@ def sweep(
                 if clock() > end_at and any(rates.values()):
                     return rates
                 say(f"round {number + 1}, rows: {rows}, threads: {threads}")
-                taken_s = calibration.fastest(partial(step, rows, threads), clock=clock, end_at=end_at)
-                rate = rows / taken_s
+                began = clock()
+                step(rows, threads)
+                rate = rows / (clock() - began)
                 rates[rows][threads] = max(rate, rates[rows].get(threads, 0.0))
     return rates
 
@@ -106,7 +105,7 @@ def _thread_counts(cpus: int, chosen: Iterable[int]) -> list[int]:
 
 def _chosen(policy: StepPolicy, rows: int, kind: str) -> tuple[int, int]:
     """With how many threads and rows the agent runs a step."""
-    width = policy.padded(policy.fitted(rows)) if kind == "decode" else rows
+    width = policy.padded(rows) if kind == "decode" else rows
     return policy.threads(width), width
 
 

@@ -68,13 +68,6 @@ def test_what_was_guessed_is_kept_as_far_as_it_was_decided(
     )
 
 
-def test_of_a_guess_that_is_not_decoded_yet_nothing_is_kept_either() -> None:
-    stream = CacheSequence(0, [1, 2, 5, 6, 7], (1, 3, 4), done=2)
-
-    assert not stream.decide([5, 6, 9])
-    assert (stream.tokens, stream.done, stream.outputs) == ([1, 2, 5, 6, 9], 2, (4,))
-
-
 def test_an_answer_like_the_last_two_takes_one_step(open_llama: OpenLlama) -> None:
     engine = open_llama()
     steps: list[int] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +11,7 @@ import pytest
 from edge_agent.core.messages import Code
 from edge_agent.core.protocol import Failed, Finish, Finished, Partial, Sampling, SchemaPlan
 from edge_agent.core.schemas import validator
-from edge_agent.engine.active_request import ActiveRequest
-from edge_agent.engine.answer.json_answer import InvalidOutputError, JsonAnswer, JsonSchema
-from edge_agent.engine.llama import DecodeError
+from edge_agent.engine.answer.json_answer import InvalidOutputError, JsonSchema
 from edge_agent.engine.llama_engine import LlamaEngine
 from tests.engine.exact import ExactModel
 from tests.engine.runs import SCHEMA, answer_all, ends, finished, messages, run
@@ -54,11 +51,6 @@ SCHEMAS = (
 )
 
 
-def _decided(request: ActiveRequest) -> list[int]:
-    assert isinstance(request.answer, JsonAnswer)
-    return request.answer.tokens
-
-
 def _steps(engine: LlamaEngine, schema: dict[str, Any], number: int = 1) -> int:
     before = engine.progress().steps_total
     finished(engine, run(number, "7 mm/s", SchemaPlan(schema=schema), max_tokens=100))
@@ -77,19 +69,6 @@ def test_whatever_the_model_likes_its_answer_validates(open_llama: OpenLlama, sc
         assert answer.text is not None
         validator(schema).validate(json.loads(answer.text))
         assert answer.text == json.dumps(json.loads(answer.text), ensure_ascii=False, separators=(",", ":"))
-
-
-def test_objects_get_only_properties_that_the_schema_lists(open_llama: OpenLlama) -> None:
-    flags = {"a": {"type": "boolean"}, "b": {"type": "boolean"}}
-    schema = {"type": "object", "properties": flags, "required": ["b"]}
-    runs = [
-        run(n, "x", SchemaPlan(schema=schema), max_tokens=60, sampling=Sampling(temperature=9.0, seed=n))
-        for n in range(8)
-    ]
-
-    keys = {tuple(json.loads(answer.text or "")) for answer in finished(open_llama(), *runs).values()}
-
-    assert keys == {("b",), ("a", "b")}
 
 
 def test_a_choice_costs_one_step_and_forced_text_none(open_llama: OpenLlama) -> None:
@@ -139,20 +118,6 @@ def test_extracts_answer_alone_as_in_a_batch_of_eight(
     assert len({answer.text for answer in together.values()}) > 1
     for one in runs:
         assert finished(narrow, one)[one.id].text == together[one.id].text
-
-
-def test_a_sampled_extract_follows_its_seed_and_its_pattern(open_llama: OpenLlama) -> None:
-    engine = open_llama()
-    runs = [
-        run(n, "x", SchemaPlan(schema=LARGE), max_tokens=200, sampling=Sampling(temperature=3.0, seed=n % 4))
-        for n in range(8)
-    ]
-
-    texts = [finished(engine, one)[one.id].text or "" for one in runs]
-
-    assert texts[:4] == texts[4:]
-    assert len(set(texts)) == 4
-    assert all(re.fullmatch(r"[A-Z]{1,3}-\d{2}", json.loads(text)["pump"]) for text in texts)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 2, 5, 10])
@@ -211,33 +176,3 @@ def test_what_the_reply_cannot_hold_is_no_valid_output(open_llama: OpenLlama, te
 
     with pytest.raises(InvalidOutputError, match=message):
         schema.check(text, Finish.SCHEMA, 60)
-
-
-@pytest.mark.expects_warning
-def test_an_answer_that_a_failed_step_interrupts_continues_where_it_was(
-    open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = SchemaPlan(schema=_schema(a={"type": "boolean"}, b={"const": "long text " * 20}, c={"type": "boolean"}))
-    engine = open_llama(batch_tokens=64, context_tokens=2048)
-    expected = finished(engine, run(1, "pump 1", plan, max_tokens=250))[1]
-    for number in range(4):
-        engine.add(run(number, "pump 1", plan, max_tokens=250))
-    # All that write want more than a batch has room for.
-    while sum(len(_decided(request)) > 64 for request in engine._requests.values()) < 2:
-        engine.step()
-
-    def fail(*_: object, **__: object) -> None:
-        raise DecodeError("llama_decode gave -3")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine._llama, "decode", fail)
-        events = engine.step()
-    failed = len(events)
-    while engine.has_work:
-        events += engine.step()
-
-    answers = [end for end in ends(events).values() if isinstance(end, Finished)]
-    assert 0 < failed < 4
-    assert len(answers) == 4 - failed
-    for answer in answers:
-        assert (answer.text, answer.completion_tokens) == (expected.text, expected.completion_tokens)

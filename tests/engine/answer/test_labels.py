@@ -47,12 +47,6 @@ def test_labels_that_collide_are_told_apart_where_they_part() -> None:
     assert found == pytest.approx({"ab": 0.4, "ac": 0.1, "d": 0.5})
 
 
-def test_a_long_label_is_not_punished_for_its_length() -> None:
-    tree = LabelTree(["x", "y" * 40], letters, END)
-
-    assert scores(tree, {(): row(x=0.0, y=0.0)}) == pytest.approx({"x": 0.5, "y" * 40: 0.5})
-
-
 def test_a_label_that_begins_another_ends_there_with_the_end_of_turn() -> None:
     tree = LabelTree(["fault", "fault high"], letters, END)
 

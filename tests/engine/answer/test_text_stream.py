@@ -42,10 +42,6 @@ def test_text_that_only_began_like_a_stop_string_is_shown_after_all() -> None:
     assert written(TextStream(stop=("STOP",)), b"a STO") == (["a ", "STO"], "a STO")
 
 
-def test_the_earliest_of_several_stop_strings_counts() -> None:
-    assert written(TextStream(stop=("cc", "b")), b"a b cc")[1] == "a "
-
-
 def test_a_thought_that_the_prompt_opened_is_kept_apart() -> None:
     stream = TextStream(is_reasoning=True, is_open=True)
 
@@ -78,10 +74,6 @@ def test_a_thought_that_never_ends_leaves_the_text_empty() -> None:
 
     assert written(stream, b"hm </th")[1] == ""
     assert stream.reasoning == "hm </th"
-
-
-def test_a_model_that_does_not_reason_may_write_about_thinking() -> None:
-    assert written(TextStream(), b"<think>x</think>")[1] == "<think>x</think>"
 
 
 def test_stop_strings_mean_the_answer_and_not_the_thought() -> None:

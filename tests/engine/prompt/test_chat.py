@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from itertools import pairwise
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.core.protocol import ChatMessage, TaskPrefix
+from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.chat import Chat
-from edge_agent.engine.prompt.chat_template import ChatError
+from edge_agent.engine.prompt.chat_template import ChatError, UnusableTemplateError
 
 # Of the form of DeepSeek-R1-Distill-Qwen's template: it writes the BOS and opens the thought.
 R1 = (
@@ -60,12 +61,16 @@ class Vocabulary:
         return [self.words[token] for token in tokens]
 
 
+def chat_of(vocabulary: Vocabulary) -> Chat:
+    return Chat(cast("Llama", vocabulary))
+
+
 def user(text: str) -> tuple[ChatMessage, ...]:
     return (ChatMessage(role="user", content=text),)
 
 
 def texts(vocabulary: Vocabulary, content: str, *, thinks: bool = True) -> list[str]:
-    tokens, _ = Chat(vocabulary).prompt(user(content), thinks=thinks)
+    tokens, _ = chat_of(vocabulary).prompt(user(content), thinks=thinks)
     return vocabulary.read(tokens)
 
 
@@ -115,7 +120,7 @@ def test_text_of_a_message_never_becomes_a_control_token(content: str) -> None:
 )
 def test_no_mixture_of_parts_makes_a_control_token(content: list[str]) -> None:
     vocabulary = Vocabulary("{% for m in messages %}{{ m.content }}{% endfor %}")
-    chat = Chat(vocabulary)
+    chat = chat_of(vocabulary)
     parts = tuple(ChatMessage(role="user", content=part) for part in content)
 
     tokens, _ = chat.prompt(parts, thinks=True)
@@ -129,7 +134,7 @@ def test_no_mixture_of_parts_makes_a_control_token(content: list[str]) -> None:
 def test_ordinary_text_is_tokenized_as_the_whole_string_would_be(text: str) -> None:
     vocabulary = Vocabulary("{% for m in messages %}[{{ m.content }}]{% endfor %}", specials=("<|im_end|>", "<s>"))
     vocabulary.bos = vocabulary.eos = 0
-    tokens, _ = Chat(vocabulary).prompt(user(text), thinks=True)
+    tokens, _ = chat_of(vocabulary).prompt(user(text), thinks=True)
     read = "".join(vocabulary.read(tokens))
 
     assert tokens == vocabulary.tokenize(read, parse_special=True)
@@ -157,48 +162,35 @@ def test_a_model_that_adds_a_bos_gets_one_where_the_template_writes_none() -> No
 
 
 def test_a_thought_that_the_template_opens_is_told_or_closed_at_once() -> None:
-    chat = Chat(Vocabulary(R1))
+    chat = chat_of(Vocabulary(R1))
     assert chat.is_reasoning
 
     _, is_open = chat.prompt(user("hi"), thinks=True)
     assert is_open
 
     vocabulary = Vocabulary(R1)
-    tokens, is_open = Chat(vocabulary).prompt(user("hi"), thinks=False)
+    tokens, is_open = chat_of(vocabulary).prompt(user("hi"), thinks=False)
     assert not is_open
     assert "".join(vocabulary.read(tokens)).endswith("<think>\n\n</think>\n\n")
 
 
-def test_what_a_user_writes_last_does_not_open_a_thought() -> None:
-    chat = Chat(Vocabulary("{% for m in messages %}{{ m.content }}{% endfor %}</think>"))
-
-    assert chat.prompt(user("<think>"), thinks=True)[1] is False
-
-
 def test_the_template_s_refusal_is_told_in_its_own_words() -> None:
-    chat = Chat(Vocabulary(STRICT))
+    chat = chat_of(Vocabulary(STRICT))
 
     with pytest.raises(ChatError, match="System role not supported"):
         chat.prompt((ChatMessage(role="system", content="x"),), thinks=True)
     with pytest.raises(ChatError, match="'nothing' is undefined"):
-        Chat(Vocabulary("{{ nothing.here }}")).prompt(user("x"), thinks=True)
+        chat_of(Vocabulary("{{ nothing.here }}")).prompt(user("x"), thinks=True)
 
 
 def test_messages_of_which_the_template_makes_nothing_are_refused() -> None:
     with pytest.raises(ChatError, match="nothing for them"):
-        Chat(Vocabulary("{{ messages[0].content }}")).prompt(user(""), thinks=True)
-
-
-def test_templates_run_in_a_sandbox() -> None:
-    chat = Chat(Vocabulary("{{ messages.__class__.__mro__ }}"))
-
-    with pytest.raises(ChatError, match="unsafe"):
-        chat.prompt(user("x"), thinks=True)
+        chat_of(Vocabulary("{{ messages[0].content }}")).prompt(user(""), thinks=True)
 
 
 def test_a_template_that_reads_the_clock_is_known() -> None:
-    assert Chat(Vocabulary(CHATML)).is_timeless
-    assert not Chat(Vocabulary("{{ strftime_now('%Y') }}")).is_timeless
+    assert chat_of(Vocabulary(CHATML)).is_timeless
+    assert not chat_of(Vocabulary("{{ strftime_now('%Y') }}")).is_timeless
 
 
 def test_templates_may_use_what_transformers_offers() -> None:
@@ -214,7 +206,7 @@ def test_templates_may_use_what_transformers_offers() -> None:
 @pytest.mark.parametrize("system", ["Sort it.", None])
 def test_prompts_of_a_task_begin_with_its_prefix(template: str, head: str, system: str | None) -> None:
     vocabulary = Vocabulary(template, adds_bos=True)
-    chat = Chat(vocabulary)
+    chat = chat_of(vocabulary)
     prefix = chat.prefix(TaskPrefix(task="t", system=system, user_head=head))
     said = () if system is None else (ChatMessage(role="system", content=system),)
 
@@ -226,12 +218,9 @@ def test_prompts_of_a_task_begin_with_its_prefix(template: str, head: str, syste
 
 
 def test_a_template_that_refuses_a_task_s_messages_leaves_it_without_prefix() -> None:
-    assert Chat(Vocabulary(STRICT)).prefix(TaskPrefix(task="t", system="s", user_head="h")) == []
+    assert chat_of(Vocabulary(STRICT)).prefix(TaskPrefix(task="t", system="s", user_head="h")) == []
 
 
-def test_a_template_that_trims_keeps_the_cut_of_a_message_in_place() -> None:
-    vocabulary = Vocabulary(STRICT)
-
-    assert "".join(texts(vocabulary, " <s> ")) == "[user]<s>"
-    assert all(a + b != "<s>" or a not in vocabulary.specials for a, b in pairwise(texts(vocabulary, "<s>")))
-    assert "<s>" not in texts(vocabulary, " <s> ")
+def test_a_template_that_cannot_be_used_is_refused_with_its_fault() -> None:
+    with pytest.raises(UnusableTemplateError, match="the model's chat template cannot be used: line 1: Expected"):
+        chat_of(Vocabulary("{% if %}"))

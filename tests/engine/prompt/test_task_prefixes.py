@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from pathlib import Path
+from typing import cast
 
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.prefix_store import PrefixStore
 from edge_agent.engine.prompt.task_prefixes import Prefix, TaskPrefixes
+
+# The sequence of a request.
+REQUEST = 99
 
 
 class FakeLlama:
@@ -13,11 +17,16 @@ class FakeLlama:
 
     def __init__(self) -> None:
         self.held: dict[int, int] = {}
+        self.decoded = 0
 
     def share(self, source: int, target: int, length: int) -> None:
-        assert self.held.get(source, 0) >= length
+        assert source == REQUEST or self.held.get(source, 0) >= length
         assert not self.held.get(target)
         self.held[target] = length
+
+    def extend(self, seq_id: int, tokens: Sequence[int], *, threads: int) -> None:  # noqa: ARG002
+        self.held[seq_id] = self.held.get(seq_id, 0) + len(tokens)
+        self.decoded += len(tokens)
 
     def forget(self, seq_id: int) -> None:
         self.held[seq_id] = 0
@@ -40,26 +49,17 @@ class Cache(TaskPrefixes):
     def set(self, *prefixes: Sequence[int]) -> None:
         self.want({f"t{number}": tokens for number, tokens in enumerate(prefixes)})
 
-    def decode(self, *, free_cells: int = 1000) -> list[Prefix]:
-        """Starts what is missing and decodes it."""
-        self.start_missing(free_cells)
-        found = [prefix for prefix in self._resident.values() if prefix.decoding]
-        for prefix in found:
-            self.finish(prefix)
-        return found
+    def load(self, *prefixes: Sequence[int]) -> list[Prefix]:
+        self.set(*prefixes)
+        self.decode(1000, threads=1)
+        return list(self._resident.values())
 
-    def finish(self, prefix: Prefix) -> None:
-        sequence = prefix.decoding
-        assert sequence is not None
-        sequence.done = self.llama.held[prefix.seq_id] = len(prefix.tokens)
-        self.was_decoded(sequence)
-
-    def found(self, prompt: Sequence[int], task: str = "none") -> tuple[tuple[int, ...] | None, int] | None:
-        found = self.find(task, prompt, 1000)
-        if found is None:
-            return None
-        prefix, shared = found
+    def found(self, *prompt: int, task: str = "none") -> tuple[tuple[int, ...] | None, int]:
+        prefix, shared = self.find(task, prompt, 1000)
         return None if prefix is None else prefix.tokens, shared
+
+    def answered(self, *prompt: int, task: str) -> None:
+        self.keep(task, prompt, REQUEST, 1000)
 
 
 def use(cache: Cache, prefix: Prefix, seq_id: int) -> None:
@@ -68,124 +68,109 @@ def use(cache: Cache, prefix: Prefix, seq_id: int) -> None:
 
 def test_a_prompt_shares_the_longest_prefix_but_its_last_token_is_decoded() -> None:
     cache = Cache(5, 6)
-    cache.set([1, 2, 8, 8, 8, 8], [1, 2, 3, 4])
-    cache.decode()
+    cache.load([1, 2, 8, 8, 8, 8], [1, 2, 3, 4])
 
-    assert cache.found([1, 2, 3, 4, 5]) == ((1, 2, 3, 4), 4)
-    assert cache.found([1, 2, 3, 9]) == ((1, 2, 3, 4), 3)
-    assert cache.found([1, 2, 3]) == ((1, 2, 8, 8, 8, 8), 2)
-    assert cache.found([1]) == (None, 0)
-    assert cache.found([7, 8]) == (None, 0)
+    assert cache.found(1, 2, 3, 4, 5) == ((1, 2, 3, 4), 4)
+    assert cache.found(1, 2, 3, 9) == ((1, 2, 3, 4), 3)
+    assert cache.found(1, 2, 3) == ((1, 2, 8, 8, 8, 8), 2)
+    assert cache.found(1) == (None, 0)
+    assert cache.found(7, 8) == (None, 0)
 
 
 def test_prefixes_beyond_the_sequence_ids_or_the_cells_are_left_out() -> None:
     by_ids, by_cells = Cache(5, 6), Cache(*range(32), max_cells=10)
     for cache in (by_ids, by_cells):
-        cache.set(*([n, 1, 2] for n in range(32)))
-        cache.decode()
+        cache.load(*([n, 1, 2] for n in range(32)))
 
     assert by_ids.cells == 6
     assert by_cells.cells == 9
 
 
-def test_equal_prefixes_and_beginnings_of_others_are_held_once() -> None:
-    cache = Cache(5, 6)
+def test_what_prefixes_have_in_common_is_decoded_once() -> None:
+    cache = Cache(5, 6, 7)
 
-    cache.set([1, 2], [1, 2, 3], [1, 2, 3], [])
-
-    assert [prefix.tokens for prefix in cache.decode()] == [(1, 2, 3)]
-
-
-def test_a_prefix_that_begins_as_a_resident_one_decodes_only_the_rest() -> None:
-    cache = Cache(5, 6)
-    cache.set([1, 2, 3, 4])
-    cache.decode()
-    cache.set([1, 2, 3, 4], [1, 2, 3, 9, 9])
-    cache.start_missing(1000)
-
-    (sequence,) = cache.decoding(awaited=False)
-
-    assert (sequence.done, sequence.waiting) == (3, 2)
+    assert [prefix.tokens for prefix in cache.load([1, 2, 3, 4], [1, 2, 3, 4], [], [1, 2, 3, 9, 9])] == [
+        (1, 2, 3, 4),
+        (1, 2, 3, 9, 9),
+    ]
+    assert cache.llama.decoded == 4 + 2
 
 
 def test_after_a_reload_the_old_prefix_stays_until_its_last_request_has_ended() -> None:
     cache = Cache(5)
-    cache.set([1, 2, 3])
-    (old,) = cache.decode()
+    (old,) = cache.load([1, 2, 3])
     use(cache, old, 1)
 
     cache.set([4, 5, 6])
-    assert cache.decode() == [], "its sequence id is still taken"
+    cache.answered(4, 5, 6, 7, task="t0")
+    assert cache.found(4, 5, 6, 7) == (None, 0), "the sequence id is still taken"
 
     cache.release(old)
-    assert [(prefix.tokens, prefix.seq_id) for prefix in cache.decode()] == [((4, 5, 6), 5)]
+    cache.answered(4, 5, 6, 7, task="t0")
+    assert cache.found(4, 5, 6, 7) == ((4, 5, 6), 3)
 
 
 def test_idle_prefixes_make_room_and_come_back() -> None:
     cache = Cache(5, 6)
-    cache.set([1, 2, 3], [4, 5, 6])
-    used, _ = cache.decode()
+    used, _ = cache.load([1, 2, 3], [4, 5, 6])
     use(cache, used, 1)
 
     cache.drop_idle()
-
     assert cache.cells == 3
-    assert [prefix.tokens for prefix in cache.decode()] == [(4, 5, 6)]
+
+    cache.answered(4, 5, 6, 7, task="t1")
+    assert cache.found(4, 5, 6, 8) == ((4, 5, 6), 3)
 
 
-def test_a_request_waits_for_its_own_prefix_which_replaces_the_least_recently_used() -> None:
-    own = list(range(50, 70))
+def test_a_missing_prefix_is_kept_from_a_request_in_place_of_the_least_recently_used() -> None:
     cache = Cache(5, 6)
-    cache.set([1] * 10, [2] * 10, own)
-    first, second = cache.decode()
-    use(cache, second, 1)
-    use(cache, first, 2)
-    for prefix in (first, second):
+    first, second = cache.load([1] * 10, [2] * 10, [3, 3, 3])
+    for number, prefix in enumerate((second, first)):
+        use(cache, prefix, number)
         cache.release(prefix)
 
-    assert cache.found([*own, 7], "t2") is None
-    (sequence,) = cache.decoding(awaited=True)
-    assert (sequence.seq_id, sequence.tokens) == (second.seq_id, own)
-    assert cache.found([*own, 7], "t2") is None, "it is still being decoded"
+    cache.answered(3, 3, 3, 4, task="t2")
 
-    cache.finish(cache._resident[tuple(own)])
-    assert cache.found([*own, 7], "t2") == (tuple(own), 20)
+    assert cache.found(3, 3, 3, 5) == ((3, 3, 3), 3)
+    assert cache.found(*[2] * 11) == (None, 0)
+    assert cache.found(*[1] * 11)[1] == 10
 
 
-def test_a_request_does_not_wait_where_its_prefix_does_not_fit() -> None:
-    own = list(range(50, 70))
-    cache = Cache(5, max_cells=25)
-    cache.set([1] * 10, own)
-    (resident,) = cache.decode()
-    use(cache, resident, 1)
-
-    assert cache.found([*own, 7], "t1") == (None, 0)
-
-
-def test_after_a_rebuild_what_was_being_decoded_is_not_tried_again() -> None:
+def test_only_text_of_the_task_is_kept_and_its_last_token_may_differ() -> None:
     cache = Cache(5, 6)
-    cache.set([1, 2, 3])
-    cache.decode()
-    cache.set([1, 2, 3], [4, 5, 6])
-    cache.start_missing(1000)
+    cache.set([1, 2, 3], [1, 2, 4], [5])
 
-    cache.reset()
+    for task, prompt in (("none", [1, 2, 3]), ("t0", [1, 7, 8]), ("t2", [6])):
+        cache.answered(*prompt, task=task)
+        assert cache.cells == 0
+    for task in ("t0", "t1"):
+        cache.answered(1, 2, 9, 9, task=task)
 
-    assert not cache.is_busy
-    assert [prefix.tokens for prefix in cache.decode()] == [(1, 2, 3)]
+    assert cache.found(1, 2, 9, 9) == ((1, 2), 2)
+    assert cache.cells == 2
 
 
-def test_decoded_prefixes_are_kept_on_disk_and_restored(tmp_path: Any) -> None:
+def test_a_prefix_that_has_no_room_is_not_kept() -> None:
+    cache = Cache(5, 6, max_cells=25)
+    (resident,) = cache.load([1] * 10)
+    use(cache, resident, 1)
+    cache.set([1] * 10, [2] * 20)
+
+    cache.answered(*[2] * 21, task="t1")
+
+    assert cache.found(*[2] * 21) == (None, 0)
+
+
+def test_prefixes_are_kept_on_disk_and_restored(tmp_path: Path) -> None:
     store = PrefixStore(tmp_path, "model")
-    first = Cache(5, store=store)
-    first.set([1, 2, 3])
-    first.decode()
+    Cache(5, store=store).load([1, 2, 3], [4, 5, 6])
 
     again = Cache(5, store=store)
-    again.set([1, 2, 3])
-    again.start_missing(1000)
+    again.load([1, 2, 3], [4, 5, 6])
+    assert again.llama.decoded == 0
+    assert again.found(1, 2, 3, 4) == ((1, 2, 3), 3)
 
-    assert not again.is_busy
-    assert again.found([1, 2, 3, 4]) == ((1, 2, 3), 3)
+    again.answered(4, 5, 6, 7, task="t1")
+    assert again.found(1, 2, 3, 4, task="t0") == ((1, 2, 3), 3), "it is read again"
     again.set()
     assert list(tmp_path.iterdir()) == []

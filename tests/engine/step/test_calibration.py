@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -53,10 +52,6 @@ def test_narrow_and_wide_steps_get_the_threads_that_are_fastest_for_them() -> No
     assert list(costs) == sorted(costs)
 
 
-def test_where_more_threads_gain_nothing_the_fewer_are_taken() -> None:
-    assert {cost.threads for cost in Board(lambda rows, _: rows / 100).costs([1, 2, 4], most_rows=8)} == {1}
-
-
 def test_steps_that_write_are_measured_with_the_logits_of_every_row() -> None:
     costs = Board(lambda *_: 0.1, lambda outputs: 0.01 * outputs).costs([1, 2])
 
@@ -89,15 +84,6 @@ def test_given_threads_are_not_tried_against_others() -> None:
     assert {cost.rows: cost.threads for cost in costs} == {cost.rows: 2 if cost.rows < 8 else 3 for cost in costs}
 
 
-def test_of_threads_given_for_one_kind_only_the_other_finds_its_own() -> None:
-    def threads_of_4_and_8(threads: list[int], prefill_threads: list[int]) -> list[int]:
-        costs = Board(pi_5).costs(threads, prefill_threads)
-        return [cost.threads for cost in costs if cost.rows in {4, 8}]
-
-    assert threads_of_4_and_8([1], [1, 2, 4]) == [1, 4]
-    assert threads_of_4_and_8([1, 2, 4], [1]) == [2, 1]
-
-
 def test_a_slow_board_is_not_measured_for_ever() -> None:
     board = Board(lambda rows, _: rows * 0.5)
 
@@ -115,31 +101,28 @@ def test_thread_counts_worth_trying() -> None:
 
 def test_what_was_measured_is_kept_for_the_same_key_only(tmp_path: Path) -> None:
     path = tmp_path / "state" / "calibration.json"
-    found = calibration.Calibration(True, [StepCost(1, 2, 0.02)])
+    found = [StepCost(1, 2, 0.02)]
 
-    calibration.save_calibration(path, "this model", found)
+    calibration.save_costs(path, "this model", found)
 
-    assert calibration.load_calibration(path, "this model") == found
-    assert calibration.load_calibration(path, "another") is None
-    assert calibration.load_calibration(tmp_path / "nothing.json", "this model") is None
+    assert calibration.load_costs(path, "this model") == found
+    assert calibration.load_costs(path, "another") is None
+    assert calibration.load_costs(tmp_path / "nothing.json", "this model") is None
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{}", '{"key": "k", "calibration": {"outputs": 1, "costs": [{"rows": "x"}], "heads": []}}', "[1]"]
-)
+@pytest.mark.parametrize("content", ["", "{}", '{"key": "k", "costs": [{"heads": 1}]}', "[1]"])
 def test_a_damaged_file_is_measured_anew(tmp_path: Path, content: str) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(content)
 
-    assert calibration.load_calibration(path, "k") is None
+    assert calibration.load_costs(path, "k") is None
 
 
 def test_an_engine_measures_once_and_remembers(
     open_llama: Callable[..., LlamaEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Although the configuration says what it can: which widths are worth it it cannot say.
-    settings: dict[str, Any] = {"state_dir": str(tmp_path), "sha256": "5ha", "is_measured": True}
-    monkeypatch.setattr(calibration, "preemptions", lambda: 0)
+    # Although the configuration says what it can: it cannot say which widths are worth it.
+    settings: dict[str, Any] = {"state_dir": str(tmp_path), "sha256": "5ha"}
     first = open_llama(**settings)
     assert first.ready(0.0).prefill_tok_s is not None
 
@@ -151,26 +134,3 @@ def test_an_engine_measures_once_and_remembers(
 
     assert again.ready(0.0) == replace(first.ready(0.0), measure_s=again.ready(0.0).measure_s)
     assert again.ready(0.0).measure_s < first.ready(0.0).measure_s
-
-
-def test_a_context_that_is_no_longer_than_a_step_is_measured_too(open_llama: Callable[..., LlamaEngine]) -> None:
-    engine = open_llama(context_tokens=256, batch_tokens=256, is_measured=True)
-
-    assert engine.ready(0.0).decode_tok_s is not None
-
-
-def test_what_was_measured_on_a_busy_board_is_measured_again_but_not_while_somebody_waits(
-    open_llama: Callable[..., LlamaEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings: dict[str, Any] = {"state_dir": str(tmp_path), "sha256": "5ha", "is_measured": True}
-    counts = itertools.count(step=1_000_000)
-    monkeypatch.setattr(calibration, "preemptions", lambda: next(counts))
-    open_llama(**settings)
-    measured = next(counts)
-
-    facts = open_llama(**settings, is_restart=True).ready(0.0)
-    assert next(counts) == measured + 1_000_000, "nothing was measured"
-    assert facts.prefill_tok_s is not None, "what is kept is used all the same"
-
-    open_llama(**settings)
-    assert next(counts) > measured + 2_000_000

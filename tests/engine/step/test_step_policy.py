@@ -22,28 +22,12 @@ GROUPS = {1: 29.0, 2: 58.0, 3: 87.0, 4: 30.0, 5: 59.0, 6: 88.0, 8: 50.0, 16: 95.
 CLIFF = {1: 19.0, 4: 38.0, 8: 56.0, 16: 77.0, 32: 148.0, 48: 240.0, 64: 112.0, 128: 212.0, 256: 420.0}
 
 
-def test_a_step_takes_the_width_that_gets_most_rows_done() -> None:
-    assert policy(GROUPS).fitted(5) == 4
-    assert policy(GROUPS).fitted(7) == 7, "for idle rows make it 8"
-    assert policy(GROUPS).fitted(8) == 8
-    assert policy(GROUPS).fitted(4) == 4
-    assert policy(GROUPS).fitted(1) == 1
-
-
-def test_a_width_that_gains_little_is_not_preferred() -> None:
-    assert policy({1: 10.0, 2: 11.0, 4: 12.0, 8: 20.0}).fitted(6) == 6
-
-
 def test_idle_rows_are_added_where_a_wider_kernel_is_faster() -> None:
     assert policy(CLIFF).padded(40) == 64
     assert policy(CLIFF).padded(16) == 16
     assert policy(CLIFF).padded(64) == 64
     assert policy(CLIFF).padded(200) == 200
     assert policy(GROUPS).padded(3) == 4
-
-
-def test_a_step_that_writes_is_not_compared_with_one_that_does_not() -> None:
-    assert policy({1: 10.0, 16: 100.0, 24: 20.0, 64: 30.0}).padded(16) == 16
 
 
 def test_between_two_sizes_a_step_costs_what_those_below_let_expect() -> None:
@@ -57,11 +41,6 @@ def test_the_smallest_step_that_is_nearly_as_efficient_is_the_budget() -> None:
     assert policy(CLIFF).batch_tokens == 64
     assert policy({1: 50.0, 16: 850.0, 32: 1690.0, 64: 3400.0}).batch_tokens == 16
     assert policy({1: 5.0, 16: 10.0, 64: 20.0, 128: 30.0, 256: 50.0}, most_rows=128).batch_tokens == 128
-
-
-def test_a_budget_that_others_would_wait_long_for_is_not_taken() -> None:
-    assert policy({16: 300.0, 64: 900.0, 128: 1200.0, 256: 1300.0}).batch_tokens == 16
-    assert policy({16: 100.0, 64: 390.0, 128: 410.0, 256: 420.0}).batch_tokens == 16
 
 
 def test_a_step_of_nothing_but_prompts_is_the_widest_of_the_best_that_nobody_waits_long_for() -> None:
@@ -86,7 +65,7 @@ def test_threads_are_those_of_the_nearest_smaller_measured_step() -> None:
 def test_without_measurements_steps_are_as_wide_as_what_waits_and_threads_follow_the_rule() -> None:
     plain = StepPolicy([], threads=2, prefill_threads=4, batch_tokens=None, most_rows=128)
 
-    assert (plain.batch_tokens, plain.fitted(7), plain.padded(40), plain.seconds(3)) == (128, 7, 40, None)
+    assert (plain.batch_tokens, plain.padded(40), plain.seconds(3)) == (128, 40, None)
     assert [plain.threads(rows) for rows in (1, 7, 8, 128)] == [2, 2, 4, 4]
 
 
