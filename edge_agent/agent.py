@@ -47,7 +47,7 @@ from edge_agent.status.publisher import StatusPublisher
 from edge_agent.store.database import FILE
 from edge_agent.store.fsync import Synced
 from edge_agent.store.store import Store
-from edge_agent.watchdog import Vitals, Watchdog
+from edge_agent.watchdog import Watchdog, stalled_part
 from edge_agent.worker.process import WorkerExited
 from edge_agent.worker.supervisor import (
     CanaryAnswered,
@@ -322,7 +322,13 @@ class Agent:
         self._canary_watch.tick(now, is_idle=is_idle)
         self._monitor.supervise(now)
         self._connections.maintain()
-        self._watchdog.tick(self._vitals(now), now)
+        fault = stalled_part(
+            network=self._connections.threads_at_work,
+            worker_silent_s=self._supervisor.silent_s(now),
+            is_worker_coming=self._supervisor.is_coming or self._model_switch.is_underway,
+            monitor_silent_s=now - self._monitor.advanced_at,
+        )
+        self._watchdog.tick(fault, now)
         self._status.tick(now)
         self._commands.tick(now)
         if self._commands.is_stopped:
@@ -343,14 +349,6 @@ class Agent:
         else:
             self._dispatcher.cancel("a second signal stops the agent at once", now)
             self._exit_code = 0
-
-    def _vitals(self, now: float) -> Vitals:
-        return Vitals(
-            network=self._connections.threads_at_work,
-            worker_silent_s=self._supervisor.silent_s(now),
-            is_worker_coming=self._supervisor.is_coming or self._model_switch.is_underway,
-            monitor_silent_s=now - self._monitor.advanced_at,
-        )
 
     def _apply_config(self, config: Config) -> None:
         """Has every part use the configuration of a reload."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from edge_agent.board.systemd_notify import notify, watchdog_interval_s
 
@@ -20,20 +19,6 @@ WORKER_SILENCE_S = 180.0
 MONITOR_SILENCE_S = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vitals:
-    """network: by connection, whether its thread works. worker_silent_s: None = no worker is ready.
-
-    is_worker_coming: a worker loads or will be started. monitor_silent_s: since it last began with a sensor or ended a
-    pass.
-    """
-
-    network: Mapping[str, bool]
-    worker_silent_s: float | None
-    is_worker_coming: bool
-    monitor_silent_s: float
-
-
 class Watchdog:
     """Feeds systemd's watchdog, where there is one."""
 
@@ -42,12 +27,11 @@ class Watchdog:
         self._feed_at = 0.0
         self._fault: str | None = None
 
-    def tick(self, vitals: Vitals, now: float) -> None:
-        """Feeds three times as often as systemd expects: one step of the agent may be late."""
+    def tick(self, fault: str | None, now: float) -> None:
+        """Feeds unless there is a fault, three times as often as systemd expects: one step of the agent may be late."""
         if self._interval_s is None or now < self._feed_at:
             return
         self._feed_at = now + self._interval_s / 3
-        fault = stalled_part(vitals)
         if fault is None:
             notify("WATCHDOG=1")
         elif fault != self._fault:
@@ -55,15 +39,26 @@ class Watchdog:
         self._fault = fault
 
 
-def stalled_part(vitals: Vitals) -> str | None:
-    """Which part stands still, in words; None = all make progress."""
-    for name, is_at_work in vitals.network.items():
+def stalled_part(
+    *,
+    network: Mapping[str, bool],
+    worker_silent_s: float | None,
+    is_worker_coming: bool,
+    monitor_silent_s: float,
+) -> str | None:
+    """Which part stands still, in words; None = all make progress.
+
+    network: by connection, whether its thread works. worker_silent_s: None = no worker is ready.
+    is_worker_coming: a worker loads or will be started. monitor_silent_s: since it last began with a sensor or ended a
+    pass.
+    """
+    for name, is_at_work in network.items():
         if not is_at_work:
             return f"the network thread of {name} has ended or stands still"
-    if vitals.worker_silent_s is None and not vitals.is_worker_coming:
+    if worker_silent_s is None and not is_worker_coming:
         return "there is no worker, and none will be started"
-    if vitals.worker_silent_s is not None and vitals.worker_silent_s > WORKER_SILENCE_S:
-        return f"the worker has been silent for {vitals.worker_silent_s:.0f} s"
-    if vitals.monitor_silent_s > MONITOR_SILENCE_S:
-        return f"the board was not read for {vitals.monitor_silent_s:.0f} s"
+    if worker_silent_s is not None and worker_silent_s > WORKER_SILENCE_S:
+        return f"the worker has been silent for {worker_silent_s:.0f} s"
+    if monitor_silent_s > MONITOR_SILENCE_S:
+        return f"the board was not read for {monitor_silent_s:.0f} s"
     return None

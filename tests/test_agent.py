@@ -10,15 +10,14 @@ import pytest
 
 from edge_agent.agent import Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
-from edge_agent.core.protocol import Cancelled, Event, Loading, LoadPhase, Progress, Ready
+from edge_agent.core.protocol import Event, Loading, LoadPhase, Progress, Ready
 from edge_agent.core.publications import Publication
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.mqtt.link import TAKEN_OVER, Broken, Connected, Disconnected
 from edge_agent.status import homeassistant
 from edge_agent.status.health import health_document
-from edge_agent.status.presence import Presence, State
-from edge_agent.status.publisher import REPUBLISH_AFTER_S
+from edge_agent.status.presence import State
 from edge_agent.worker.process import EngineProcess, WorkerExited
 from edge_agent.worker.supervisor import FromWorker
 from tests.helpers.facts import READY
@@ -26,9 +25,58 @@ from tests.helpers.support import BASE, config, inbound, received, with_model
 from tests.helpers.workers import KILLED, FakeProcess, fake_processes
 from tests.models.test_bundle import OTHER_WEIGHTS, bundle
 
+MINIMAL = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
+
+
+def an_agent(more: str = "") -> Agent:
+    return Agent(config(more), Path("config.toml"), open_model("default", Path("echo:")))
+
+
+@pytest.mark.expects_warning
+def test_why_there_is_no_connection_is_logged_once_until_there_was_one(caplog: pytest.LogCaptureFixture) -> None:
+    agent = an_agent()
+    link = agent._connections.data
+    refused = Disconnected(link=link, broken=Broken.NOT_REACHED, reason="Connection refused")
+    silent = Disconnected(link=link, broken=Broken.NOT_ANSWERED, reason="no answer")
+    lost = Disconnected(link=link, broken=Broken.LOST, reason="Unspecified error")
+
+    for event in (refused, refused, silent, refused, Connected(link=link), lost, refused):
+        agent._handle(event, 1.0)
+
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told[0] == (
+        "cannot connect, trying again client=hall1.board1.data broker=localhost:1883 reason=Connection refused"
+    )
+    reasons = [text.split("reason=")[1].split(":")[0] for text in told]
+    assert reasons == ["Connection refused", "no answer", "Unspecified error", "Connection refused"]
+
+
+def test_a_reload_applies_what_it_can_and_names_what_needs_a_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    path = tmp_path / "config.toml"
+    path.write_text(MINIMAL + "[health]\ninterval_s = 600\n", encoding="utf-8")
+    agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
+    now = time.monotonic()
+    agent._tick(now)
+    assert agent._status._health_at == now + 600.0
+    queue = '[queue]\njournal = "memory"\n'
+    path.write_text(MINIMAL + "[health]\ninterval_s = 2\n" + queue, encoding="utf-8")
+    assert agent._commands.reload() == {"applied": ["health"], "needs_restart": ["queue.journal"]}
+    assert now + 2.0 <= agent._status._health_at < now + 60.0
+    path.write_text(MINIMAL + queue + 'capacity = 9\n[log]\nlevel = "ERROR"\n[engine]\nthreads = 1\n', encoding="utf-8")
+    caplog.clear()
+    agent._on_hang_up(1, None)
+    agent._tick(now + 1.0)
+    assert logging.getLogger().level == logging.ERROR
+    path.write_text(MINIMAL, encoding="utf-8")
+    assert agent._commands.reload() == {"applied": ["queue", "log"], "needs_restart": []}
+    assert logging.getLogger().level == logging.INFO
+
 
 def test_a_drain_ends_although_its_state_cannot_be_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    agent = an_agent()
     agent._presence.state = State.ONLINE
     monkeypatch.setattr(agent._status, "publish_health", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -37,74 +85,12 @@ def test_a_drain_ends_although_its_state_cannot_be_published(monkeypatch: pytest
     assert agent._commands.is_stopped
 
 
-@pytest.mark.expects_warning
-def test_why_there_is_no_connection_is_logged_once_until_there_was_one(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    refused = Disconnected(link=agent._connections.data, broken=Broken.NOT_REACHED, reason="Connection refused")
-    lost = Disconnected(link=agent._connections.data, broken=Broken.LOST, reason="Unspecified error")
-    silent = Disconnected(link=agent._connections.data, broken=Broken.NOT_ANSWERED, reason="no answer")
-
-    for event in (
-        refused,
-        refused,
-        silent,
-        refused,
-        Connected(link=agent._connections.data),
-        lost,
-        refused,
-        silent,
-        refused,
-    ):
-        agent._handle(event, 1.0)
-
-    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert told[0] == (
-        "cannot connect, trying again client=hall1.board1.data broker=localhost:1883 reason=Connection refused"
-    )
-    assert [text.split("reason=")[1].split(":")[0] for text in told] == [
-        "Connection refused", "no answer", "Unspecified error", "Connection refused", "no answer",
-    ]  # fmt: skip
-
-
-def test_a_reload_by_signal_is_logged_on_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    path = tmp_path / "config.toml"
-    text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
-    path.write_text(text, encoding="utf-8")
-    agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
-    path.write_text(text + "[queue]\ncapacity = 3\n[health]\ninterval_s = 5\n[engine]\nthreads = 1\n", encoding="utf-8")
-
-    agent._on_hang_up(1, None)
-    agent._tick(1.0)
-
-    told = [record.getMessage() for record in caplog.records if "reload" in record.getMessage()]
-    assert told == ["reloaded applied=queue,health needs_restart=engine"]
-
-
-def test_a_shorter_interval_of_health_applies_at_once_and_another_journal_after_a_restart(tmp_path: Path) -> None:
-    path = tmp_path / "config.toml"
-    text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
-    path.write_text(text + "[health]\ninterval_s = 600\n", encoding="utf-8")
-    agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
-    now = time.monotonic()
-    agent._tick(now)
-    assert agent._status._health_at == now + 600.0
-    queue = '[queue]\njournal = "memory"\n'
-    path.write_text(text + "[health]\ninterval_s = 2\n" + queue, encoding="utf-8")
-    assert agent._commands.reload() == {"applied": ["health"], "needs_restart": ["queue.journal"]}
-    assert now + 2.0 <= agent._status._health_at < now + 60.0
-    path.write_text(text + "[health]\ninterval_s = 2\n" + queue + "capacity = 9\n", encoding="utf-8")
-    assert agent._commands.reload() == {"applied": ["queue"], "needs_restart": ["queue.journal"]}
-
-
 @pytest.mark.parametrize("name", ["_health_at", "_alarms_at"])
 def test_a_fault_of_the_agent_does_not_end_what_repeats(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def fail(*_values: object, **_named: object) -> None:
         raise RuntimeError("a fault")
 
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    agent = an_agent()
     for action in ("publish_health", "update_alarms"):
         monkeypatch.setattr(agent._status, action, fail)
     for timer in ("_health_at", "_alarms_at"):
@@ -114,35 +100,19 @@ def test_a_fault_of_the_agent_does_not_end_what_repeats(monkeypatch: pytest.Monk
     assert 2.0 < getattr(agent._status, name) < 1e9
 
 
-def test_a_reload_applies_the_log_level(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    path = tmp_path / "config.toml"
-    text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
-    path.write_text(text, encoding="utf-8")
-    agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
-
-    path.write_text(text + '[log]\nlevel = "ERROR"\n', encoding="utf-8")
-    assert agent._commands.reload() == {"applied": ["log"], "needs_restart": []}
-    assert logging.getLogger().level == logging.ERROR
-    path.write_text(text, encoding="utf-8")
-    assert agent._commands.reload()["applied"] == ["log"]
-    assert logging.getLogger().level == logging.INFO
-
-
 def test_a_reload_applies_governor_and_home_assistant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.toml"
-    text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
 
     def reloaded(more: str) -> tuple[dict[str, Any], list[tuple[str, bool]], set[str]]:
         """The result; messages to Home Assistant, and whether they are empty; subscriptions besides our own topics."""
-        path.write_text(text + more, encoding="utf-8")
+        path.write_text(MINIMAL + more, encoding="utf-8")
         published.clear()
         answer = agent._commands.reload()
         told = [(publication.topic, bool(publication.payload)) for publication in published]
         heard = {topic for topic in agent._connections.control.subscriptions.wanted if not topic.startswith(BASE)}
         return answer, [(topic, is_any) for topic, is_any in told if not topic.startswith(BASE)], heard
 
-    path.write_text(text, encoding="utf-8")
+    path.write_text(MINIMAL, encoding="utf-8")
     agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
     published: list[Publication] = []
 
@@ -189,25 +159,9 @@ def from_control(agent: Agent, topic: str, payload: bytes, now: float) -> None:
     agent._on_message(received(inbound(topic, payload), agent._connections.control), now)
 
 
-def test_health_has_what_the_monitor_read_which_is_no_sign_of_life_of_the_worker(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    process = with_worker(monkeypatch, agent)
-    reading = BoardReading(disk_free_mb=1.5)
-
-    now = time.monotonic()
-    agent._handle(from_worker(process, Cancelled(id=1)), now - 90.0)
-    agent._monitor._latest = (reading, now)
-    agent._handle(reading, now)
-
-    assert agent._status.health_facts(now).reading is reading
-    assert agent._supervisor.silent_s(now) == 90.0
-
-
 @pytest.mark.expects_warning
 def test_an_old_reading_of_the_board_is_neither_published_nor_an_alarm() -> None:
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    agent = an_agent()
     hot = BoardReading(thermal=Thermal(soc_c=90.0, limit_c=80.0), memory=Memory(total_mb=1000.0))
     for second in range(10):
         agent._monitor._latest = (hot, float(second))
@@ -230,17 +184,9 @@ def connected(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> list[Publication
     return told
 
 
-def test_our_state_is_restored_while_the_model_loads_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    told = connected(agent, monkeypatch)
-    from_control(agent, f"{BASE}/state", b'{"state":"online"}', 100.0)
-    agent._tick(100.0 + REPUBLISH_AFTER_S)
-    assert [json.loads(word.payload)["reason"] for word in told if word.topic == f"{BASE}/state"] == ["starting"]
-
-
 @pytest.mark.expects_warning
 def test_the_end_of_a_worker_is_published_before_the_next_health_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    agent = an_agent()
     process = with_worker(monkeypatch, agent)
     told = connected(agent, monkeypatch)
     agent._handle(from_worker(process, KILLED), 1.0)
@@ -250,7 +196,7 @@ def test_the_end_of_a_worker_is_published_before_the_next_health_is_due(monkeypa
 
 @pytest.mark.expects_warning
 def test_a_fault_in_any_part_is_an_alarm_and_a_reason_of_health(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    agent = an_agent()
     for number in range(3):
         process = with_worker(monkeypatch, agent)
         agent._handle(from_worker(process, KILLED), float(number))
@@ -269,31 +215,23 @@ def test_a_fault_in_any_part_is_an_alarm_and_a_reason_of_health(monkeypatch: pyt
 
 
 @pytest.mark.expects_warning
-def test_another_agent_with_our_name_is_noticed_by_its_sessions() -> None:
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
-    other = Presence(config().topics)
-    for now in (1.0, 2.0):
-        agent._presence.will()
-        from_control(agent, f"{BASE}/state", agent._presence.birth().payload, now)
-        from_control(agent, f"{BASE}/state", other.will().payload, now)
-    agent._status.update_alarms(2.0)
-    assert agent._status.alarms.severities == {"duplicate-client-id": "critical"}
-
-
-def test_the_watchdog_gets_the_vitals_of_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+def test_the_watchdog_hears_which_part_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = an_agent()
     process = with_worker(monkeypatch, agent)
+    told: list[str | None] = []
+    monkeypatch.setattr(agent._watchdog, "tick", lambda fault, _now: told.append(fault))
+    monkeypatch.setattr(type(agent._connections), "threads_at_work", {"hall1.board1.data": True})
     agent._handle(from_worker(process, Progress()), 10.0)
-    agent._monitor.advanced_at = 5.0
-    vitals = agent._vitals(12.0)
-    assert set(vitals.network) == {"hall1.board1.data", "hall1.board1.control"}
-    assert (vitals.worker_silent_s, vitals.monitor_silent_s) == (2.0, 7.0)
+    for monitored, now in ((5.0, 12.0), (5.0, 40.0)):
+        agent._monitor.advanced_at = monitored
+        agent._tick(now)
+    assert told == [None, "the board was not read for 35 s"]
 
 
 def test_a_first_load_that_makes_progress_gets_more_time_from_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
     notified: list[str] = []
     monkeypatch.setattr("edge_agent.agent.notify", notified.append)
-    agent = Agent(config(), Path("config.toml"), open_model("default", Path("echo:")))
+    agent = an_agent()
     process = with_worker(monkeypatch, agent, None)
     loading = from_worker(process, Loading(phase=LoadPhase.MEASURE))
     agent._handle(loading, 1.0)

@@ -1,41 +1,33 @@
-from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from edge_agent.watchdog import MONITOR_SILENCE_S, WORKER_SILENCE_S, Vitals, Watchdog, stalled_part
+from edge_agent.watchdog import MONITOR_SILENCE_S, WORKER_SILENCE_S, Watchdog, stalled_part
 
-WELL = Vitals(
-    network={"hall1.board1.data": True, "hall1.board1.control": True},
-    worker_silent_s=0.4,
-    is_worker_coming=False,
-    monitor_silent_s=0.9,
-)
-
-
-@pytest.mark.parametrize(
-    "vitals",
-    [
-        WELL,
-        replace(WELL, worker_silent_s=WORKER_SILENCE_S),
-        replace(WELL, worker_silent_s=None, is_worker_coming=True),
-    ],
-)
-def test_it_is_fed_while_all_parts_make_progress(vitals: Vitals) -> None:
-    assert stalled_part(vitals) is None
+WELL: dict[str, Any] = {
+    "network": {"hall1.board1.data": True, "hall1.board1.control": True},
+    "worker_silent_s": 0.4,
+    "is_worker_coming": False,
+    "monitor_silent_s": 0.9,
+}
 
 
 @pytest.mark.parametrize(
-    ("vitals", "part"),
+    ("changes", "part"),
     [
-        (replace(WELL, network={**WELL.network, "hall1.board1.data": False}), "hall1.board1.data"),
-        (replace(WELL, worker_silent_s=WORKER_SILENCE_S + 1), "worker has been silent"),
-        (replace(WELL, worker_silent_s=None), "no worker"),
-        (replace(WELL, monitor_silent_s=MONITOR_SILENCE_S + 1), "not read"),
-        (replace(WELL, worker_silent_s=None, is_worker_coming=True, monitor_silent_s=99.0), "not read"),
+        ({}, None),
+        ({"worker_silent_s": WORKER_SILENCE_S}, None),
+        ({"worker_silent_s": None, "is_worker_coming": True}, None),
+        ({"network": {"hall1.board1.data": False}}, "hall1.board1.data"),
+        ({"worker_silent_s": WORKER_SILENCE_S + 1}, "worker has been silent"),
+        ({"worker_silent_s": None}, "no worker"),
+        ({"monitor_silent_s": MONITOR_SILENCE_S + 1}, "not read"),
+        ({"worker_silent_s": None, "is_worker_coming": True, "monitor_silent_s": 99.0}, "not read"),
     ],
 )
-def test_it_is_not_fed_when_one_part_stands_still(vitals: Vitals, part: str) -> None:
-    assert part in (stalled_part(vitals) or "")
+def test_the_part_that_stands_still_is_named(changes: dict[str, Any], part: str | None) -> None:
+    found = stalled_part(**(WELL | changes))
+    assert found is part is None or (part is not None and part in (found or ""))
 
 
 @pytest.mark.expects_warning
@@ -48,7 +40,7 @@ def test_it_is_fed_three_times_in_an_interval_and_a_fault_is_logged_once(
     monkeypatch.setattr("edge_agent.watchdog.notify", lambda _: fed.append(now))
     watchdog = Watchdog()
     for now in range(60):
-        watchdog.tick(WELL if now < 25 else replace(WELL, monitor_silent_s=99.0), now)
+        watchdog.tick(None if now < 25 else "the board was not read for 99 s", now)
     assert fed == [0, 10, 20]
     assert [record.getMessage() for record in caplog.records] == [
         "the watchdog is not fed: the board was not read for 99 s"
@@ -58,4 +50,4 @@ def test_it_is_fed_three_times_in_an_interval_and_a_fault_is_logged_once(
 def test_without_systemd_nothing_is_fed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
     monkeypatch.setattr("edge_agent.watchdog.notify", lambda _: pytest.fail("it was fed"))
-    Watchdog().tick(WELL, 1.0)
+    Watchdog().tick(None, 1.0)

@@ -32,13 +32,11 @@ def test_text_that_begins_with_no_bracket_is_the_input_as_sent(text: str) -> Non
     assert parsed(text).input == text
 
 
-@pytest.mark.parametrize("text", ['{"hz": 1}', "[1]", ' \t\r\n{"hz": 1}', "\n [1]"])
+@pytest.mark.parametrize(
+    "text", ['{"hz": 1}', ' \t\r\n{"hz": 1}', "\n [1]", '[{"input": "x"}]', '{"id":"a","priority":77}']
+)
 def test_objects_and_arrays_without_input_are_the_input_itself(text: str) -> None:
     assert parsed(text).input == json.loads(text)
-
-
-def test_an_array_with_an_envelope_in_it_is_an_input() -> None:
-    assert parsed([{"input": "x"}]).input == [{"input": "x"}]
 
 
 def test_an_object_with_input_is_an_envelope() -> None:
@@ -46,10 +44,6 @@ def test_an_object_with_input_is_an_envelope() -> None:
     assert envelope.input == {"hz": 1}
     assert (envelope.id, envelope.reply_to, envelope.deadline_ms) == ("a", "r", 5)
     assert (envelope.priority, envelope.stream) == (0, True)
-
-
-def test_a_bare_input_has_no_envelope_fields() -> None:
-    assert parsed({"hz": 1, "id": "a", "priority": 77}) == Envelope(input={"hz": 1, "id": "a", "priority": 77})
 
 
 @pytest.mark.parametrize("text", ['{"input": 5', '{"input": "x"}', "[1, NaN]", "{}"])
@@ -62,16 +56,7 @@ def test_content_type_text_is_never_parsed(text: str) -> None:
 def test_content_type_json_must_be_json(content_type: str) -> None:
     assert parsed({"input": "x"}, content_type).input == "x"
     assert refusal("hums", content_type).code is Code.BAD_JSON
-
-
-def test_other_content_types_leave_it_to_the_first_character() -> None:
     assert parsed("hums", "application/octet-stream").input == "hums"
-    assert parsed({"input": "x"}, "application/octet-stream").input == "x"
-
-
-def test_a_byte_order_mark_is_no_json() -> None:
-    assert refusal('\ufeff{"input":"x"}', "application/json").code is Code.BAD_JSON
-    assert parsed("\ufeffhums").input == "\ufeffhums"
 
 
 @pytest.mark.parametrize("payload", [b"\xff", b'{"input":"\xc3"}', b"\xed\xa0\x80", b"hums \xe4", b"\xc0\xaf"])
@@ -82,11 +67,6 @@ def test_what_is_not_utf8_is_refused_with_the_place(payload: bytes) -> None:
     assert refusal(payload, "text/plain").code is Code.NOT_UTF8
 
 
-def test_an_empty_payload_is_a_bad_field() -> None:
-    assert refusal("").code is Code.BAD_FIELD
-    assert refusal("", "text/plain").code is Code.BAD_FIELD
-
-
 DEEP = "[" * MAX_JSON_DEPTH + "]" * MAX_JSON_DEPTH
 
 
@@ -94,16 +74,11 @@ DEEP = "[" * MAX_JSON_DEPTH + "]" * MAX_JSON_DEPTH
     ("text", "reason"),
     [
         ("[NaN]", "NaN"),
-        ("[Infinity]", "Infinity"),
-        ("[-Infinity]", "-Infinity"),
         ("[1e999]", "1e999"),
         ("[" + "9" * 5000 + "]", "Exceeds the limit"),
-        ("[" + "9" * 5000 + ".5]", "too large"),
         ('{"a":1,"a":1}', '"a" occurs twice'),
-        ('{"x":{"b":1,"b":2}}', '"b" occurs twice'),
         ('{"a":1,"\\u0061":1}', '"a" occurs twice'),
         (r'["\ud800"]', "surrogate"),
-        (r'["\ude00\ud83d"]', "surrogate"),
         (r'{"\udfff":1}', "surrogate"),
         ("[" + DEEP + "]", f"deeper than {MAX_JSON_DEPTH}"),
         ('{"a":' * 100_000, f"deeper than {MAX_JSON_DEPTH}"),
@@ -111,17 +86,10 @@ DEEP = "[" * MAX_JSON_DEPTH + "]" * MAX_JSON_DEPTH
         ('[{"a":[]}' + ',{"a":[]}' * 70_000 + "]", "more than 200000 values"),
         ("{", "line 1 column 2"),
         ('{"a":1,}', "line 1"),
-        ("{'a':1}", "line 1"),
         ('{"a":1} x', "Extra data"),
         ("[01]", "line 1"),
-        ("[1.]", "line 1"),
-        ("[.5]", "line 1"),
-        ("[+1]", "line 1"),
         ('["a\nb"]', "control character"),
-        ('["a\tb"]', "control character"),
         ('["\\x41"]', "escape"),
-        ("[tRue]", "line 1"),
-        ("// c\n{}", "line 1"),
     ],
 )
 def test_what_is_not_strict_json_is_refused_with_the_reason(text: str, reason: str) -> None:
@@ -163,20 +131,11 @@ def test_any_payload_is_an_envelope_or_a_refusal(payload: bytes) -> None:
             assert isinstance(parse_payload(payload, content_type).input, (str, dict, list))
 
 
-def test_keys_keep_their_order() -> None:
-    assert list(parsed('{"input":{"z":1,"a":2,"m":3}}').input) == ["z", "a", "m"]
-
-
 @pytest.mark.parametrize("value", [5, 1.5, True, False, None])
 def test_input_as_number_boolean_or_null_is_a_bad_field(value: Any) -> None:
     error = refusal(json.dumps({"input": value}))
     assert error.code is Code.BAD_FIELD
     assert error.message == f"input: should be a string, an object or an array (got {json.dumps(value)})"
-
-
-@pytest.mark.parametrize("value", ["x", {}, [], {"a": None}, [1]])
-def test_input_as_string_object_or_array_is_taken(value: Any) -> None:
-    assert parsed({"input": value}).input == value
 
 
 @pytest.mark.parametrize("value", ["a", "x" * 128, "🦊" * 128, 0, -7, 10**200])
@@ -214,11 +173,6 @@ def test_unknown_envelope_keys_are_ignored() -> None:
     assert parsed({"input": "x", "sent_by": "me", "Priority": 77}) == Envelope(input="x")
 
 
-def test_options_have_the_defaults_of_the_contract() -> None:
-    options = parsed({"input": "x"}).options
-    assert (options.temperature, options.reasoning, options.max_tokens) == (0.0, "drop", None)
-
-
 def test_every_option_is_taken() -> None:
     given = {
         "max_tokens": 5,
@@ -233,6 +187,8 @@ def test_every_option_is_taken() -> None:
     }
     options = parsed({"input": "x", "options": given}).options
     assert options.model_dump(mode="json") == given
+    options = parsed({"input": "x", "options": {"stop": "END"}}).options
+    assert (options.temperature, options.reasoning, options.max_tokens, options.stop) == (0.0, "drop", None, ("END",))
 
 
 def test_an_unknown_option_is_a_bad_field_and_the_known_ones_are_named() -> None:
@@ -240,11 +196,6 @@ def test_an_unknown_option_is_a_bad_field_and_the_known_ones_are_named() -> None
     assert error.code is Code.BAD_FIELD
     assert error.message.startswith("options.temprature: unknown key, should be one of max_tokens, temperature, top_p")
     assert error.message.endswith("(got 0.5)")
-
-
-def test_stop_is_one_string_or_several() -> None:
-    assert parsed({"input": "x", "options": {"stop": "END"}}).options.stop == ("END",)
-    assert parsed({"input": "x", "options": {"stop": []}}).options.stop == ()
 
 
 WRONG_OPTIONS: dict[str, list[Any]] = {
@@ -284,6 +235,7 @@ def test_a_bare_number_is_text() -> None:
     ("payload", "content_type", "code"),
     [
         (b"", None, Code.BAD_FIELD),
+        (b"", "text/plain", Code.BAD_FIELD),
         (b"nul", "application/json", Code.BAD_JSON),
         (b"\xff", None, Code.NOT_UTF8),
         (b"{x", None, Code.BAD_JSON),

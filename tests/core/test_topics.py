@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edge_agent.core.topics import (
     Topics,
@@ -10,7 +8,6 @@ from edge_agent.core.topics import (
     fill_publish_pattern,
     filter_fault,
     matches,
-    name_fault,
     overlap,
     publish_pattern_fault,
     reply_topic_fault,
@@ -21,27 +18,10 @@ TOPICS = Topics("edgeai/v1", "hall1", "board1")
 BASE = "edgeai/v1/hall1/board1"
 
 
-def test_every_topic_of_the_contract_lies_below_the_base() -> None:
-    assert TOPICS.base == BASE
-    assert TOPICS.state == f"{BASE}/state"
-    assert TOPICS.info == f"{BASE}/info"
-    assert TOPICS.health == f"{BASE}/health"
-    assert TOPICS.alarm("overheating") == f"{BASE}/alarm/overheating"
-    assert TOPICS.event("model-switched") == f"{BASE}/event/model-switched"
-    assert TOPICS.request("pump") == f"{BASE}/infer/pump/request"
-    assert TOPICS.response("pump") == f"{BASE}/infer/pump/response"
-    assert TOPICS.command("ping") == f"{BASE}/cmd/ping"
-    assert TOPICS.command_result("ping") == f"{BASE}/cmd/ping/result"
-    assert TOPICS.all_requests == f"{BASE}/infer/+/request"
-    assert TOPICS.all_commands == f"{BASE}/cmd/+"
-    assert TOPICS.default_reply_topics == (f"{BASE}/infer/+/response/#", "edgeai/v1/reply/#")
+def test_own_topics_are_those_below_the_base() -> None:
     assert TOPICS.is_own(f"{BASE}/state")
     assert not TOPICS.is_own(BASE)
     assert not TOPICS.is_own(f"{BASE}1/state")
-
-
-def test_the_reply_topic_of_ask_is_allowed_by_default() -> None:
-    assert reply_topic_fault(ask_reply_topic("edgeai/v1", "a1"), TOPICS.default_reply_topics) is None
 
 
 @pytest.mark.parametrize(
@@ -83,29 +63,21 @@ def test_the_operation_is_read_from_a_command_topic(topic: str, operation: str |
     ("topic_filter", "topic", "is_match"),
     [
         ("sport/tennis/player1/#", "sport/tennis/player1", True),
-        ("sport/tennis/player1/#", "sport/tennis/player1/ranking", True),
-        ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", True),
         ("sport/#", "sport", True),
         ("sport/#", "sports", False),
         ("#", "anything/at/all", True),
         ("sport/tennis/+", "sport/tennis/player1", True),
         ("sport/tennis/+", "sport/tennis/player1/ranking", False),
         ("sport/+", "sport", False),
-        ("sport/+", "sport/", True),
-        ("+/+", "/finance", True),
         ("/+", "/finance", True),
         ("+", "/finance", False),
-        ("+", "finance", True),
         ("+/tennis/#", "sport/tennis/x/y", True),
         ("#", "$SYS/broker", False),
-        ("+/monitor/Clients", "$SYS/monitor/Clients", False),
         ("$SYS/#", "$SYS/broker", True),
-        ("$SYS/monitor/+", "$SYS/monitor/Clients", True),
         ("a/#", "a/$SYS", True),
         ("a/b", "a/b", True),
         ("a/b", "A/b", False),
         ("a/b", "a/b/", False),
-        ("a/b/", "a/b", False),
         ("a//b", "a/b", False),
         ("a/+/b", "a//b", True),
     ],
@@ -132,43 +104,10 @@ def test_wildcards_stand_for_the_levels_they_matched(
     assert wildcard_values(topic_filter, topic) == values
 
 
-_LEVELS = st.lists(st.text("ab+#$", max_size=2), min_size=1, max_size=4)
-
-
-def _reference(topic_filter: list[str], topic: list[str]) -> bool:
-    """§4.7 written down once more, level by level."""
-    if topic_filter == ["#"]:
-        return True
-    if not topic_filter:
-        return not topic
-    if topic_filter[0] == "#":
-        return True
-    if not topic:
-        return False
-    return topic_filter[0] in ("+", topic[0]) and (
-        _reference(topic_filter[1:], topic[1:]) or (topic_filter[1:] == ["#"] and not topic[1:])
-    )
-
-
-@given(filter_levels=_LEVELS, topic_levels=st.lists(st.text("ab$", max_size=2), min_size=1, max_size=4))
-def test_matching_agrees_with_the_standard_on_any_filter(filter_levels: list[str], topic_levels: list[str]) -> None:
-    topic_filter, topic = "/".join(filter_levels), "/".join(topic_levels)
-    if filter_fault(topic_filter) or name_fault(topic):
-        return
-    expected = _reference(topic_filter.split("/"), topic.split("/"))
-    if topic.startswith("$") and topic_filter[0] in "+#":
-        expected = False
-    assert matches(topic_filter, topic) is expected
-
-
-@pytest.mark.parametrize("topic_filter", ["a", "a/b", "+", "#", "a/+/b", "a/#", "+/+/#", "/", "$SYS/#", "ü/ß", "a b"])
-def test_good_filters_have_no_fault(topic_filter: str) -> None:
-    assert filter_fault(topic_filter) is None
-
-
 @pytest.mark.parametrize(
     ("topic_filter", "fault"),
     [
+        *((good, "None") for good in ("a", "+", "#", "a/+/b", "a/#", "+/+/#", "/", "$SYS/#", "ü/ß", "a b")),
         ("", "1 to 65535"),
         ("a" * 65536, "1 to 65535"),
         ("ü" * 32768, "1 to 65535"),
@@ -188,25 +127,18 @@ def test_a_bad_filter_is_refused_with_the_reason(topic_filter: str, fault: str) 
 
 @pytest.mark.parametrize(
     ("topic", "fault"),
-    [("", "1 to 4096"), ("a" * 65536, "1 to 4096"), ("a/+", "wildcards"), ("#", "wildcards"), ("a\x7f", "control")],
+    [
+        (f"{BASE}/infer/pump/response", "None"),
+        (f"{BASE}/infer/pump/response/line 3", "None"),
+        ("edgeai/v1/reply", "None"),
+        (ask_reply_topic("edgeai/v1", "a1"), "None"),
+        (f"{BASE}/state", "edgeai/v1/reply/#"),
+        ("homeassistant/x/config", "edgeai/v1/reply/#"),
+        ("edgeai/v1/hall1/board2/infer/a/response", "edgeai/v1/reply/#"),
+    ],
 )
-def test_a_topic_that_cannot_be_published_to_is_refused_with_the_reason(topic: str, fault: str) -> None:
-    assert fault in str(name_fault(topic))
-
-
-@pytest.mark.parametrize(
-    "topic",
-    [f"{BASE}/infer/pump/response", f"{BASE}/infer/pump/response/line 3", "edgeai/v1/reply", "edgeai/v1/reply/me/1"],
-)
-def test_the_default_allow_list_has_response_and_reply_topics(topic: str) -> None:
-    assert reply_topic_fault(topic, TOPICS.default_reply_topics) is None
-
-
-@pytest.mark.parametrize(
-    "topic", [f"{BASE}/state", "homeassistant/x/config", "edgeai/v1/hall1/board2/infer/a/response"]
-)
-def test_a_reply_topic_off_the_list_is_refused_and_the_list_is_named(topic: str) -> None:
-    assert "edgeai/v1/reply/#" in str(reply_topic_fault(topic, TOPICS.default_reply_topics))
+def test_the_default_allow_list_has_response_and_reply_topics(topic: str, fault: str) -> None:
+    assert fault in str(reply_topic_fault(topic, TOPICS.default_reply_topics))
 
 
 @pytest.mark.parametrize(
@@ -221,15 +153,19 @@ def test_a_reply_topic_off_the_list_is_refused_and_the_list_is_named(topic: str)
         ("x/#", "wildcards"),
         ("$SYS/x", "'$'"),
         ("", "1 to 4096"),
+        ("a" * 65536, "1 to 4096"),
+        ("a\x7f", "control"),
+        ("reply/\uffff", "noncharacters"),
+        ("reply/\ufdd0", "noncharacters"),
+        ("reply" + "/a" * 200, "at most 100 levels"),
+        ("a/cmd", "None"),
+        ("a/requests", "None"),
+        ("a/xcmd/b", "None"),
+        ("a/request/b", "None"),
     ],
 )
 def test_some_reply_topics_are_refused_even_if_listed(topic: str, fault: str) -> None:
     assert fault in str(reply_topic_fault(topic, ("#", "$SYS/#", topic)))
-
-
-@pytest.mark.parametrize("topic", ["a/cmd", "a/requests", "a/xcmd/b", "a/request/b"])
-def test_topics_that_only_look_like_commands_or_requests_are_allowed(topic: str) -> None:
-    assert reply_topic_fault(topic, ("#",)) is None
 
 
 def test_publish_patterns_put_wildcards_in() -> None:
@@ -246,21 +182,12 @@ def test_publish_patterns_put_wildcards_in() -> None:
         ("plant/{0}/x", 1, "from 1 to 1"),
         ("plant/+/x", 1, "wildcards"),
         ("", 1, "1 to 4096"),
+        ("plant/{1}/triage/{2}", 2, "None"),
+        ("plant/all", 0, "None"),
     ],
 )
 def test_a_bad_publish_pattern_is_refused_with_the_reason(pattern: str, wildcards: int, fault: str) -> None:
     assert fault in str(publish_pattern_fault(pattern, wildcards))
-
-
-def test_a_good_publish_pattern_has_no_fault() -> None:
-    assert publish_pattern_fault("plant/{1}/triage/{2}", 2) is None
-    assert publish_pattern_fault("plant/all", 0) is None
-
-
-@pytest.mark.parametrize("topic", ["edgeai/v1/reply/\uffff", "edgeai/v1/reply/\ufdd0", "edgeai/v1/reply" + "/a" * 200])
-def test_topics_that_brokers_close_the_connection_on_are_refused(topic: str) -> None:
-    assert reply_topic_fault(topic, ("edgeai/v1/reply/#",)) is not None
-    assert name_fault(topic) is not None
 
 
 @pytest.mark.parametrize(
