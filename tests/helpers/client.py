@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -39,9 +40,11 @@ class Message:
 
 
 class Client:
-    """Connected when made. Every message received is kept, in order."""
+    """Connected when made, with `ca_file` over TLS. Every message received is kept, in order."""
 
-    def __init__(self, port: int, protocol: str) -> None:
+    def __init__(
+        self, port: int, protocol: str, user: tuple[str, str] | None = None, ca_file: Path | None = None
+    ) -> None:
         self.port = port
         self.protocol = protocol
         self.messages: list[Message] = []
@@ -53,7 +56,11 @@ class Client:
         self._client.on_subscribe = self._on_subscribe
         self._client.on_socket_open = send_at_once
         self._client.max_inflight_messages_set(1000)
-        self._client.connect("127.0.0.1", port, 30)
+        if user is not None:
+            self._client.username_pw_set(*user)
+        if ca_file is not None:
+            self._client.tls_set(ca_certs=str(ca_file))
+        self._client.connect("127.0.0.1" if ca_file is None else "localhost", port, 30)
         self._client.loop_start()
 
     def _on_message(self, _client: object, _userdata: object, message: paho.MQTTMessage) -> None:
