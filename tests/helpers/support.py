@@ -90,6 +90,7 @@ def inbound(
     content_type: str | None = None,
     expiry_s: int | None = None,
     packet_id: int = 1,
+    qos: int = 1,
 ) -> Message:
     """One message as it comes from the broker at a time `at`."""
     if isinstance(payload, (dict, list)):
@@ -97,7 +98,7 @@ def inbound(
     return Message(
         topic=topic,
         payload=payload.encode() if isinstance(payload, str) else payload,
-        qos=1,
+        qos=qos,
         packet_id=packet_id,
         is_duplicate=duplicate,
         response_topic=response_topic,

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edge_agent.core.messages import Code, Refusal
 from edge_agent.requests.rate_limit import MAX_BUCKETS, RateLimiter
@@ -28,22 +26,6 @@ def test_a_minutes_worth_may_come_at_once_and_then_as_many_as_fill_up() -> None:
     assert wait_s(limiter, 14.98, 3) == 5.1
     assert wait_s(limiter, 20.0, 3) == 0
     assert wait_s(limiter, 20.0, 3, "other") == 0
-
-
-@given(st.lists(st.floats(0, 30), max_size=200), st.integers(1, 20))
-def test_never_more_than_twice_the_rate_within_a_minute_and_the_named_time_is_enough(
-    pauses: list[float], per_minute: int
-) -> None:
-    limiter, now, taken = RateLimiter(), 0.0, list[float]()
-    for pause in pauses:
-        now += pause
-        wanted_s = wait_s(limiter, now, per_minute)
-        if wanted_s:
-            now += wanted_s + 1e-6
-            assert wait_s(limiter, now, per_minute) == 0
-        taken.append(now)
-    for at in taken:
-        assert sum(at <= other < at + 60 for other in taken) <= 2 * per_minute
 
 
 def test_the_bucket_that_was_used_the_longest_ago_is_dropped() -> None:
