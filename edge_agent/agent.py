@@ -301,7 +301,7 @@ class Agent:
         self._status.alarms.worker_ended(end.how, now)
         self._status.publish_health()
         if self._presence.state is State.OFFLINE:
-            self._status.publish_state(State.OFFLINE, f"model-load-failed: {end}; the worker is started again")
+            self._status.publish_state(State.OFFLINE, f"model-load-failed: {end.how}; the worker is started again")
 
     def _tick(self, now: float) -> None:
         """What is due by time, in every part."""

@@ -18,7 +18,7 @@ from edge_agent.board.power import Rapl, choose_power
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Thermal, Throttle
 from edge_agent.board.sensor import Sensor, SensorPass
 from edge_agent.board.system import Busy, CpuLoad, Disk, DiskReading, Frequency, MemoryInfo
-from edge_agent.board.thermal import CoolingDevice, Zone, ZoneReading, named, soc_temperature
+from edge_agent.board.thermal import CoolingDevice, Zone, ZoneReading, soc_temperature
 from edge_agent.board.throttle import ThrottleMemory
 
 R = TypeVar("R")
@@ -94,13 +94,15 @@ class Board:
         for key in failures:
             self._devices.pop(key, None)
         zones, disks = _all(ZoneReading, readings), _all(DiskReading, readings)
+        # Of several zones of a type, the hottest.
+        temperatures = {zone.type: zone.temperature_c for zone in sorted(zones, key=lambda zone: zone.temperature_c)}
         soc_c, limit_c = soc_temperature(zones, is_raspberry_pi=self._is_raspberry_pi)
         offline = frozenset(failure.name for failure in failures.values() if failure.is_offline)
         is_power_partial = any(
             key.startswith(_POWER_KEYS) and not failure.is_offline for key, failure in failures.items()
         )
         return BoardReading(
-            thermal=Thermal(soc_c=soc_c, limit_c=limit_c, zones=named(zones)),
+            thermal=Thermal(soc_c=soc_c, limit_c=limit_c, zones=temperatures),
             throttle=self._throttle.update(
                 _all(Throttle, readings), is_blind=any(key.startswith(_THROTTLE_KEYS) for key in failures)
             ),

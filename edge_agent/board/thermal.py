@@ -115,15 +115,3 @@ def soc_temperature(zones: Sequence[ZoneReading], *, is_raspberry_pi: bool) -> t
     if pairs:
         return min(pairs, key=lambda pair: pair[1] - pair[0])
     return max(zone.temperature_c for zone in soc), None
-
-
-def named(zones: Sequence[ZoneReading]) -> dict[str, float]:
-    """The temperatures by type; a second zone of a type is `type#2`."""
-    temperatures: dict[str, float] = {}
-    for zone in zones:
-        name, number = zone.type, 1
-        while name in temperatures:
-            number += 1
-            name = f"{zone.type}#{number}"
-        temperatures[name] = zone.temperature_c
-    return temperatures

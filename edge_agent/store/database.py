@@ -1,15 +1,12 @@
-"""The store's database file: opened, or set aside and begun afresh; and counted, for tools."""
+"""The store's database file: opened, or set aside and begun again."""
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sqlite3
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 log = logging.getLogger(__name__)
@@ -35,9 +32,8 @@ CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY KEY, task TEXT N
 
 TABLES = ("quarantine", "requests")
 
-StoreError = sqlite3.Error
 # What goes wrong with a database or its disk. UnicodeError: SQLite's message quotes damaged text.
-STORE_ERRORS = (StoreError, OSError, UnicodeError)
+STORE_ERRORS = (sqlite3.Error, OSError, UnicodeError)
 
 
 class ForeignSchemaError(Exception):
@@ -69,18 +65,18 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, str | None]:
     return _open_sound(path), why
 
 
-def connect_again(path: Path) -> sqlite3.Connection:
-    """Another connection of this process to a file that it has open."""
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection; a process may have several to a file."""
     # unix-excl: this process alone has the file, and SQLite needs no shared memory file. A disk that fails to read a
     # page of that would end the process by SIGBUS, and its pages are writes to the card, too.
-    return _connect(f"{_uri(path)}?vfs=unix-excl")
+    return _connect(f"file:{quote(os.fsencode(path))}?vfs=unix-excl")
 
 
 def _open_sound(path: Path) -> sqlite3.Connection:
     """Raises ForeignSchemaError, sqlite3.DatabaseError, OSError."""
     if not path.exists():
         path.touch(mode=0o600)
-    connection = connect_again(path)
+    connection = connect(path)
     try:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -128,10 +124,6 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _uri(path: Path) -> str:
-    return f"file:{quote(os.fsencode(path))}"
-
-
 class _Connection(sqlite3.Connection):
     def __del__(self) -> None:  # Python warns of a connection that is dropped without this
         self.close()
@@ -144,52 +136,3 @@ def _connect(uri: str) -> sqlite3.Connection:
     # Damaged text must not end the reading of everything else.
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     return connection
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreFacts:
-    """How much is in a database, not what. fault: what SQLite's quick check finds; None = nothing."""
-
-    requests: int
-    unanswered: int
-    undelivered: int
-    repeatable: int
-    payload_bytes: int
-    reply_bytes: int
-    quarantined: int
-    fault: str | None
-
-
-_COUNTS = (
-    "SELECT count(*) AS requests, coalesce(sum(reply IS NULL), 0) AS unanswered,"
-    " coalesce(sum(reply IS NOT NULL AND NOT is_delivered), 0) AS undelivered, count(key) AS repeatable,"
-    " coalesce(sum(length(payload)), 0) AS payload_bytes, coalesce(sum(length(reply)), 0) AS reply_bytes,"
-    " (SELECT count(*) FROM quarantine) AS quarantined FROM requests"
-)
-
-
-def store_facts(path: Path) -> StoreFacts:
-    """Counts a copy: an agent may have the file open. Raises sqlite3.Error, OSError."""
-    with TemporaryDirectory() as folder:
-        copy = _copy(path, Path(folder))
-        with closing(_connect(f"{_uri(copy)}?mode=ro")) as connection:
-            connection.row_factory = sqlite3.Row
-            counts = dict(connection.execute(_COUNTS).fetchone())
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    return StoreFacts(**counts, fault=None if found == "ok" else str(found))
-
-
-def _copy(path: Path, folder: Path) -> Path:
-    """Database and WAL as they were at one moment: the database changes only when the WAL starts again."""
-    wal = _beside(path, WAL_SUFFIX)
-    before = _wal_header(wal)
-    for one in (path, wal):
-        if one.exists():
-            shutil.copyfile(one, folder / one.name)
-    if _wal_header(wal) != before:
-        raise sqlite3.OperationalError("it changed while it was copied")
-    return folder / path.name
-
-
-def _wal_header(wal: Path) -> bytes:
-    return wal.read_bytes()[:32] if wal.exists() else b""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.core.state_files import sync_folder
-from edge_agent.store.database import STORE_ERRORS, WAL_BYTES, WAL_SUFFIX, connect_again
+from edge_agent.store.database import STORE_ERRORS, WAL_BYTES, WAL_SUFFIX, connect
 
 # The earliest time after the last fsync that messages which wait for their PUBACK cause the next.
 URGENT_EVERY_S = 0.1
@@ -100,6 +100,6 @@ class FsyncThread:
             sync_folder(self._path.parent)
             self._is_folder_synced = True
         if wal_bytes > WAL_BYTES and not self.needs_checkpoint:
-            with closing(connect_again(self._path)) as connection:
+            with closing(connect(self._path)) as connection:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             self.needs_checkpoint = wal_bytes > MAX_WAL_BYTES

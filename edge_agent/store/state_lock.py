@@ -5,16 +5,11 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 log = logging.getLogger(__name__)
-
-# An agent that is ending may need a moment.
-WAIT_S = 3.0
-_RETRY_S = 0.1
 
 
 class StateInUseError(Exception):
@@ -22,7 +17,7 @@ class StateInUseError(Exception):
 
 
 @contextmanager
-def locked(state_dir: Path, wait_s: float = WAIT_S) -> Iterator[None]:
+def locked(state_dir: Path) -> Iterator[None]:
     """Holds a lock on the folder until the body or the process ends; the worker does not inherit it.
 
     A folder that cannot be made or opened is used without a lock: nothing is kept there either. Raises StateInUseError.
@@ -35,19 +30,11 @@ def locked(state_dir: Path, wait_s: float = WAIT_S) -> Iterator[None]:
         yield
         return
     try:
-        give_up_at = time.monotonic() + wait_s
-        while not _is_locked(folder):
-            if time.monotonic() >= give_up_at:
-                raise StateInUseError(f"state_dir {state_dir} is in use by another process: each agent needs its own")
-            time.sleep(_RETRY_S)  # noqa: TID251 - no event tells that a lock is free
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"state_dir {state_dir} is in use by another process: each agent needs its own"
+            raise StateInUseError(message) from None
         yield
     finally:
         os.close(folder)
-
-
-def _is_locked(folder: int) -> bool:
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

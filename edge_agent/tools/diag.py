@@ -32,7 +32,6 @@ from edge_agent.core.errors import printable
 from edge_agent.loader import broker_file_faults, config_hints, file_faults, load_config
 from edge_agent.models import record
 from edge_agent.models.bundle import MANIFEST_FILE
-from edge_agent.store.database import FILE, store_facts
 from edge_agent.tools.client import Client, NoAnswerError
 from edge_agent.tools.doctor.doctor import checks, line
 from edge_agent.tools.output import ProgressLine, fail
@@ -206,12 +205,10 @@ def _log() -> Files:
 
 
 def _state(state_dir: Path) -> Files:
-    """The files of the service. Requests are only counted."""
+    """The files of the service; no requests."""
     yield "state.txt", _listing(state_dir)
     for path in islice(sorted(state_dir.glob("**/calibration.json")), 10):
         yield f"calibration-{path.parent.name}.json", json.loads(path.read_bytes())
-    if (journal := state_dir / FILE).exists():
-        yield "journal.json", asdict(store_facts(journal))
 
 
 def _models(models_dir: Path, config: Config | ConfigError) -> Files:

@@ -25,8 +25,6 @@ from edge_agent.core.protocol import (
     Failed,
     Finished,
     Load,
-    Loading,
-    LoadPhase,
     Partial,
     Ready,
     Run,
@@ -77,17 +75,13 @@ class FormerWorkerExited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerEnd:
-    """How a worker ended, or why it could not be started. log: its last words on one line.
+    """How a worker ended, with its last words, or why it could not be started.
 
     ready_at: when the next one is likely to answer; None = unknown, or there will be none.
     """
 
     how: str
-    log: str = ""
-    ready_at: float | None = None
-
-    def __str__(self) -> str:
-        return f"{self.how}: {self.log}" if self.log else self.how
+    ready_at: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +111,6 @@ class _Life:
     process: EngineProcess
     heard_at: float
     started_at: float | None = None
-    load_phase: LoadPhase = LoadPhase.PROGRAM
     ready: Ready | None = None
     ready_at: float = 0.0
     most_mib: float | None = None
@@ -133,7 +126,7 @@ class _Life:
         """What the worker has been silent about for too long."""
         silent_s = now - self.heard_at
         if self.ready is None and silent_s >= LOAD_SILENCE_S:
-            return f"its load ({self.load_phase.value}) made no progress for {LOAD_SILENCE_S:.0f} s"
+            return f"its load made no progress for {LOAD_SILENCE_S:.0f} s"
         if self.ready is not None and owes_answer and silent_s >= ANSWER_SILENCE_S:
             return f"it was silent for {ANSWER_SILENCE_S:.0f} s while it owed an answer"
         return None
@@ -142,7 +135,8 @@ class _Life:
         how = how_ended(event.returncode)
         if self.killed_for is not None and event.returncode == -signal.SIGKILL:
             how = f"killed by the agent: {self.killed_for}"
-        return WorkerEnd(how=how, log=end_of_log(event.log_tail), ready_at=ready_at)
+        words = end_of_log(event.log_tail)
+        return WorkerEnd(how=f"{how}: {words}" if words else how, ready_at=ready_at)
 
 
 WorkerEvent = Event | WorkerExited | CanaryAnswered | FormerWorkerExited
@@ -262,8 +256,6 @@ class Supervisor:
         event = message.event
         if self._life is not None and message.worker is self._life.process:
             self._life.heard_at = now
-            if isinstance(event, Loading):
-                self._life.load_phase = event.phase
             return CanaryAnswered(event) if isinstance(event, Answer) and event.id == _CANARY_ID else event
         if message.worker is not self._former:
             return None
@@ -297,7 +289,7 @@ class Supervisor:
             self._pause_s = 0.0
         end = self.last_end = life.end(event, self._next_ready_at(now))
         if not self.has_given_up:
-            log.error("worker ended: %s restart_in_s=%.1f log=%s", end.how, self._pause_s, end.log or "nothing")
+            log.error("worker ended, restart_in_s=%.1f: %s", self._pause_s, end.how)
             self.restarts += 1
             self._schedule(now)
         return end

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.store.database import FILE, store_facts
+from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
-from tests.store.test_store import AT, REPLY, accept, opened, payloads
+from tests.store.test_store import accept, opened, payloads
 
 # The tables of release 0.1.0.
 FIRST_SCHEMA = """
@@ -90,7 +90,7 @@ def test_a_damaged_database_is_kept_aside_and_a_fresh_one_begins(path: Path, wha
     assert path.with_name(f"{FILE}.damaged").read_bytes() == damaged
     accept(again)
     again.commit()
-    assert store_facts(path).requests == 1
+    assert payloads(opened(path)) == [b"x"]
 
 
 def test_its_files_belong_to_the_account_alone(path: Path) -> None:
@@ -113,14 +113,3 @@ def test_a_database_that_another_process_reads_is_a_fault_and_not_waited_for(pat
         assert process.stdout.readline() == b"ready\n"
         assert "locked" in str(opened(path).fault)
         process.communicate()
-
-
-def test_facts_are_counted_while_an_agent_has_the_database(path: Path) -> None:
-    store = opened(path)
-    rows = [accept(store, "abc") for _ in range(3)]
-    store.answer(rows[0], "triage", REPLY, b"key", AT)
-    store.commit()
-    facts = store_facts(path)
-    assert (facts.requests, facts.unanswered, facts.undelivered, facts.repeatable) == (3, 2, 1, 1)
-    assert (facts.payload_bytes, facts.reply_bytes, facts.fault) == (6, len(REPLY.payload), None)
-    assert names(path) == {"", "-wal"}

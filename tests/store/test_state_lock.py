@@ -7,10 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from threading import Timer
 
 import pytest
 
@@ -29,7 +26,7 @@ HOLDS = (
 
 def refused(folder: Path) -> None:
     message = re.escape(f"state_dir {folder} is in use by another process: ")
-    with pytest.raises(StateInUseError, match=message), locked(folder, wait_s=0):
+    with pytest.raises(StateInUseError, match=message), locked(folder):
         pass
 
 
@@ -46,7 +43,6 @@ def test_a_second_run_ends_with_1_and_one_line(
     path = tmp_path / "config.toml"
     path.write_text(site_config("other", free_port(), "5", "echo:"), "utf-8")
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr("edge_agent.store.state_lock.locked", partial(locked, wait_s=0))
     monkeypatch.setattr("edge_agent.agent.Agent", lambda *_: pytest.fail("it runs"))
     with locked(tmp_path / "state"):
         assert cli.main(["run", "--config", str(path)]) == cli.EXIT_FAILED
@@ -78,11 +74,3 @@ def test_a_folder_that_cannot_be_made_keeps_nobody_from_running(
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path}/file/state cannot be locked, another agent could use it too: Not a directory"
     ]
-
-
-def test_an_agent_that_is_about_to_end_is_waited_for(tmp_path: Path) -> None:
-    with ExitStack() as other:
-        other.enter_context(locked(tmp_path))
-        Timer(0.2, other.close).start()
-        with locked(tmp_path):
-            pass

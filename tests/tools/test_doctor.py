@@ -16,7 +16,6 @@ from edge_agent.core.config import MqttConfig
 from edge_agent.loader import load_config
 from edge_agent.models.record import Record, write_record
 from edge_agent.mqtt.link import Broken
-from edge_agent.store.database import FILE, open_file
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor import broker as broker_module
 from edge_agent.tools.doctor import doctor, service
@@ -25,7 +24,7 @@ from edge_agent.tools.doctor.broker import broker, topic_checks, topic_rights
 from edge_agent.tools.doctor.broker import name as name_check
 from edge_agent.tools.doctor.check import Check, Verdict
 from edge_agent.tools.doctor.model import kernels, memory, repack
-from edge_agent.tools.doctor.service import files, is_allowed, journal, state
+from edge_agent.tools.doctor.service import files, is_allowed, state
 from tests.helpers.boards.trees import Tree, load
 from tests.helpers.processes import Mosquitto
 from tests.helpers.support import with_model
@@ -286,17 +285,6 @@ def test_what_that_account_may_not_do_is_found(tmp_path: Path, monkeypatch: pyte
     assert "chmod a+rX" in (check.advice or "")
     check = state(config.state_dir)
     assert (check.verdict, "chown" in (check.advice or "")) == (Verdict.FAILED, True)
-
-
-def test_a_damaged_journal_is_reported(tmp_path: Path) -> None:
-    path = tmp_path / FILE
-    assert journal(path).found == "none yet: created at the first start"
-    open_file(path)[0].close()
-    assert journal(path).verdict is Verdict.GOOD
-    path.write_bytes(b"no database" * 100)
-    check = journal(path)
-    assert check.verdict is Verdict.WARNING
-    assert f"{path.name}.damaged" in (check.advice or "")
 
 
 def test_another_board_of_this_name_is_warned_of() -> None:

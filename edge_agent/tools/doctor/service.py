@@ -1,4 +1,4 @@
-"""Checks of what the service's account may read and write, and of its journal of requests."""
+"""Checks of what the service's account may read and write."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_agent.board.files import reason
 from edge_agent.core.config import ECHO_MODEL, Config
-from edge_agent.store.database import FILE, StoreError, store_facts
-from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
+from edge_agent.store.database import FILE
+from edge_agent.tools.doctor.check import Check, failed, good, warning
 from edge_agent.tools.programs import ProgramError, run
 
 SERVICE_ACCOUNT = "edge-agent"
-# The journal and decoded prefixes.
+# The requests and decoded prefixes.
 MIN_STATE_FREE_MB = 200.0
 
 
 def service_checks(config: Config, config_path: Path) -> Iterator[Check]:
     yield state(config.state_dir)
-    if config.queue.journal == "disk":
-        yield journal(config.state_dir / FILE)
     yield files(config, config_path)
 
 
@@ -40,23 +37,6 @@ def state(folder: Path) -> Check:
         advice = f"free at least {MIN_STATE_FREE_MB:.0f} MB: with a full disk, requests are kept in memory only"
         return warning("state", f"{free_mb:.0f} MB free at {folder}", advice)
     return good("state", f"{_account_name()} can write, {free_mb:.0f} MB free")
-
-
-def journal(path: Path) -> Check:
-    """The journal is only read: an agent may be using it."""
-    try:
-        if not path.exists():
-            return good("journal", "none yet: created at the first start")
-        facts = store_facts(path)
-    except StoreError as error:
-        advice = f"the agent renames a damaged one to {path.name}.damaged and begins a new one; check the disk"
-        return warning("journal", f"{path.name} cannot be read: {error}", advice)
-    except OSError as error:
-        return skipped("journal", f"{path}: {reason(error)}; ask as root")
-    if facts.fault is not None:
-        return failed("journal", f"{path.name} is damaged: {facts.fault}", "restart the service, and check the disk")
-    waiting = f"{facts.unanswered} wait for an answer, {facts.undelivered} answers for the broker"
-    return good("journal", f"{facts.requests} requests: {waiting}, {facts.quarantined} quarantined")
 
 
 def files(config: Config, config_path: Path) -> Check:
