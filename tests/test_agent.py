@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.agent import Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
-from edge_agent.core.protocol import Event, Loading, LoadPhase, Progress, Ready
+from edge_agent.core.protocol import Event, Loading, Progress, Ready
 from edge_agent.core.publications import Publication
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
@@ -233,7 +233,7 @@ def test_a_first_load_that_makes_progress_gets_more_time_from_systemd(monkeypatc
     monkeypatch.setattr("edge_agent.agent.notify", notified.append)
     agent = an_agent()
     process = with_worker(monkeypatch, agent, None)
-    loading = from_worker(process, Loading(phase=LoadPhase.MEASURE))
+    loading = from_worker(process, Loading())
     agent._handle(loading, 1.0)
     assert notified == ["EXTEND_TIMEOUT_USEC=300000000"]
     agent._handle(from_worker(process, READY), 2.0)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
-from edge_agent.core.protocol import Loading, LoadPhase
+from edge_agent.core.protocol import Loading
 
 # A load without progress for this long has failed. The longest single part is a full batch of a 3B model on a throttled
 # Pi 4, two minutes.
@@ -23,15 +23,9 @@ class LoadProgress:
     def __init__(self, emit: Callable[[Loading], object], *, interval_s: float = _INTERVAL_S) -> None:
         self._emit = emit
         self._interval_s = interval_s
-        self._phase = LoadPhase.PROGRAM
         self._done = 0
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._report, name="load-progress", daemon=True)
-
-    def enter(self, phase: LoadPhase) -> None:
-        """Starts a phase."""
-        self._phase = phase
-        self.advance()
 
     def advance(self) -> None:
         """Call after each part of the work; none may take nearly LOAD_SILENCE_S."""
@@ -50,4 +44,4 @@ class LoadProgress:
         while not self._is_over.wait(self._interval_s):
             if self._done != reported:
                 reported = self._done
-                self._emit(Loading(phase=self._phase))
+                self._emit(Loading())

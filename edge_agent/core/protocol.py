@@ -176,21 +176,11 @@ class Cancel:
     id: int
 
 
-class LoadPhase(StrEnum):
-    """The phases of a load, in order."""
-
-    PROGRAM = "program"
-    WEIGHTS = "weights"
-    MEASURE = "measure"
-    PREFIXES = "prefixes"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loading:
     """Sent once a second while a load makes progress, which may take minutes."""
 
     type: Literal["loading"] = "loading"
-    phase: LoadPhase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

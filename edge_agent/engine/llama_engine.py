@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
-from edge_agent.core.load_progress import LoadProgress
 from edge_agent.core.messages import Code
 from edge_agent.core.protocol import (
     Cancelled,
@@ -20,7 +19,6 @@ from edge_agent.core.protocol import (
     Failed,
     Finish,
     Load,
-    LoadPhase,
     Partial,
     Progress,
     Ready,
@@ -77,10 +75,8 @@ class LlamaEngine(Engine):
     Steps are measured only where load.state_dir keeps the result; else they are the same on every machine.
     """
 
-    def __init__(self, load: Load, progress: LoadProgress | None = None) -> None:
-        progress = progress or LoadProgress(lambda _: None)
-        progress.enter(LoadPhase.WEIGHTS)
-        self._llama = open_context(load, progress.advance)
+    def __init__(self, load: Load, advanced: Callable[[], object] = lambda: None) -> None:
+        self._llama = open_context(load, advanced)
         self._max_active = self._most_running = active = load.settings.max_active
         self._builder = RequestBuilder(self._llama)
         self._request_ids = list(range(active))
@@ -100,14 +96,14 @@ class LlamaEngine(Engine):
         # A first step touches every weight, so that no request waits for the disk.
         self._llama.decode([Piece(self._idle_id, 0, [self._idle_token], [0])], threads=calibration.cpus())
         self._llama.forget(self._idle_id)
-        progress.enter(LoadPhase.MEASURE)
+        advanced()
         began = monotonic()
         policy = calibration.step_policy(load, self._llama, self._request_ids, self._idle_id)
         self._measure_s = monotonic() - began
         self._next_step = NextStep(
             policy, max_active=active, most_rows=self._llama.batch_tokens, most_outputs=self._llama.sequences
         )
-        progress.enter(LoadPhase.PREFIXES)
+        advanced()
         self.set_tasks(load.tasks)
         self._prefixes.decode(self._room, threads=policy.threads(policy.prompt_batch_tokens))
 

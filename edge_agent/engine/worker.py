@@ -101,7 +101,7 @@ def _open_engine(load: Load, progress: LoadProgress) -> Engine:
     # The echo engine must work where the native library is missing or does not fit the CPU.
     from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
 
-    return LlamaEngine(load, progress)
+    return LlamaEngine(load, progress.advance)
 
 
 def _serve(engine: Engine, commands: Commands, emit: Callable[[Event], None]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.core.config import Config
 from edge_agent.core.load_progress import LOAD_SILENCE_S
-from edge_agent.core.protocol import Cancelled, Event, Loading, LoadPhase, Partial, Progress, Run, SetTasks, TextPlan
+from edge_agent.core.protocol import Cancelled, Event, Loading, Partial, Progress, Run, SetTasks, TextPlan
 from edge_agent.models.bundle import open_model
 from edge_agent.requests.tasks import prefixes_of, with_built_in
 from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
@@ -141,7 +141,7 @@ def test_a_load_may_take_any_time_while_it_makes_progress(nursery: Nursery) -> N
     for _ in range(10):
         nursery.watch(now, now + LOAD_SILENCE_S - 1.0)
         now += LOAD_SILENCE_S - 1.0
-        nursery.say(Loading(phase=LoadPhase.MEASURE), now)
+        nursery.say(Loading(), now)
     assert process.kills == 0
     nursery.watch(now, now + LOAD_SILENCE_S + 1.0)
     assert process.kills == 1
