@@ -119,11 +119,17 @@ class Llama:
         self._adapters = [self._load_adapter(adapter) for adapter in adapters]
         self._vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
+        # -1 = none.
+        self.bos: int = llama_cpp.llama_vocab_bos(self._vocabulary)
+        self.eos: int = llama_cpp.llama_vocab_eos(self._vocabulary)
+        self.adds_bos: bool = llama_cpp.llama_vocab_get_add_bos(self._vocabulary)
+        end_of_turn: int = llama_cpp.llama_vocab_eot(self._vocabulary)
+        self.end_of_turn = end_of_turn if end_of_turn >= 0 else self.eos
         wanted = context_tokens or min(llama_cpp.llama_model_n_ctx_train(self._model), 4096)
-        self._cells = -(-wanted // _CONTEXT_STEP) * _CONTEXT_STEP
+        self.context_tokens: int = -(-wanted // _CONTEXT_STEP) * _CONTEXT_STEP
         self.sequences = sequences
         # llama.cpp aborts at creation if a batch cannot hold a row of each sequence.
-        self.batch_tokens = max(min(batch_tokens, self._cells), sequences)
+        self.batch_tokens = max(min(batch_tokens, self.context_tokens), sequences)
         self._lengths = [0] * sequences
         self._pieces: dict[int, bytes] = {}
         self._batch = _Batch(self.batch_tokens)
@@ -155,7 +161,7 @@ class Llama:
 
     def _open_context(self) -> None:
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = self._cells
+        params.n_ctx = self.context_tokens
         params.n_batch = params.n_ubatch = self.batch_tokens
         params.n_seq_max = params.n_outputs_max = self.sequences
         params.n_outputs_max_per_seq = 0
@@ -163,21 +169,17 @@ class Llama:
         params.no_perf = True
         self._context: Any = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
-            raise LoadError(f"no context of {self._cells} tokens: {self._last_errors()}")
-        self._cells = llama_cpp.llama_n_ctx(self._context)
+            raise LoadError(f"no context of {self.context_tokens} tokens: {self._last_errors()}")
+        self.context_tokens = llama_cpp.llama_n_ctx(self._context)
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         count = len(self._adapters)
         pointers = (llama_cpp.llama_adapter_lora_p_ctypes * count)(*self._adapters)
         llama_cpp.llama_set_adapters_lora(self._context, pointers, count, (ctypes.c_float * count)(*[1.0] * count))
 
     @property
-    def context_tokens(self) -> int:
-        return self._cells
-
-    @property
     def build(self) -> str:
         """What a decoded state depends on beside the model: the library and the size of the context."""
-        return f"llama-cpp-python {llama_cpp.__version__}, {self.cpu_variant}, {self._cells} cells"
+        return f"llama-cpp-python {llama_cpp.__version__}, {self.cpu_variant}, {self.context_tokens} cells"
 
     @property
     def cpu_variant(self) -> str:
@@ -249,25 +251,6 @@ class Llama:
     def is_end(self, token: int) -> bool:
         """Whether the model ends its turn with this token."""
         return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
-
-    @property
-    def end_of_turn(self) -> int:
-        token: int = llama_cpp.llama_vocab_eot(self._vocabulary)
-        return token if token >= 0 else self.eos
-
-    @property
-    def bos(self) -> int:
-        """-1 = none."""
-        return int(llama_cpp.llama_vocab_bos(self._vocabulary))
-
-    @property
-    def eos(self) -> int:
-        """-1 = none."""
-        return int(llama_cpp.llama_vocab_eos(self._vocabulary))
-
-    @property
-    def adds_bos(self) -> bool:
-        return bool(llama_cpp.llama_vocab_get_add_bos(self._vocabulary))
 
     def special_texts(self) -> frozenset[str]:
         """Texts that the tokenizer turns into one special token anywhere."""

@@ -37,8 +37,7 @@ from edge_agent.engine.prompt.prefix_store import PrefixStore
 from edge_agent.engine.prompt.task_prefixes import TaskPrefixes
 from edge_agent.engine.step import calibration
 from edge_agent.engine.step.cache_sequence import CacheSequence
-from edge_agent.engine.step.linger import Linger
-from edge_agent.engine.step.next_step import NextStep, StepPart
+from edge_agent.engine.step.next_step import Linger, NextStep, StepPart
 from edge_agent.engine.step.step_policy import WRITING_ROWS, StepPolicy
 
 log = logging.getLogger(__name__)

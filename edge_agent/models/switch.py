@@ -11,9 +11,8 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from edge_agent.board.process import resident_mb
 from edge_agent.core.background import in_background
@@ -47,11 +46,6 @@ class SwitchError(Exception):
         self.message = message
 
 
-class How(StrEnum):
-    SWITCH = "switch"
-    ROLLBACK = "rollback"
-
-
 @dataclass(frozen=True, slots=True)
 class Switched:
     """Another model is in force. event: for `event/model-switched`; data: for the command's result."""
@@ -74,7 +68,7 @@ class _Attempt:
     """One switch. worker: of the new model; is_old_gone: the old model's worker ended first, for its memory."""
 
     source: Path
-    how: How
+    how: Literal["switch", "rollback"]
     allow_downgrade: bool
     worker: Worker | None = None
     is_old_gone: bool = False
@@ -120,13 +114,13 @@ class ModelSwitch:
             there = sorted(path.parent.name for path in self._config.models_dir.glob(f"*/{MANIFEST_FILE}"))
             message = f"bundle: should be a folder in models_dir, as one of {shown(there)} (got {shown(bundle)})"
             raise SwitchError("not_found", message)
-        return self._start(_Attempt(source.resolve(), How.SWITCH, allow_downgrade))
+        return self._start(_Attempt(source.resolve(), "switch", allow_downgrade))
 
     def roll_back(self) -> bool:
         """As `start`, to the model that was in force before the last switch."""
         if self.previous is None:
             raise SwitchError("no_previous", "no switch can be undone")
-        return self._start(_Attempt(self.previous, How.ROLLBACK, allow_downgrade=True))
+        return self._start(_Attempt(self.previous, "rollback", allow_downgrade=True))
 
     def _start(self, attempt: _Attempt) -> bool:
         if self._attempt is not None:
@@ -136,7 +130,7 @@ class ModelSwitch:
             # A fallback is switched to in earnest: the record names another model.
             if model.source == attempt.source and not model.is_fallback and model.is_unchanged():
                 return False
-        log.info("model %s starts source=%s", attempt.how.value, shown_path(attempt.source))
+        log.info("model %s starts source=%s", attempt.how, shown_path(attempt.source))
         self._attempt, self._steps = attempt, self._run(attempt)
         return True
 
@@ -235,7 +229,17 @@ class ModelSwitch:
             previous=self._previous_after(attempt),
         )
         old = self._supervisor.model
-        yield from _done(lambda: _write(self._config, after, old, model))
+
+        def write() -> None:
+            if not model.is_unchanged():
+                raise SwitchError("not_recorded", "the bundle was changed while it was loaded")
+            record.write_record(self._config.state_dir, after)
+            record.keep_engine_states(self._config.state_dir, [old, model])
+
+        try:
+            yield from _done(write)
+        except OSError as error:
+            raise SwitchError("not_recorded", f"{self._config.state_dir}: {error.strerror}") from error
 
     def _previous_after(self, attempt: _Attempt) -> Path | None:
         """A bundle that was replaced in its own folder cannot be returned to."""
@@ -247,8 +251,12 @@ class ModelSwitch:
         old, self._previous = self._supervisor.model, self._previous_after(attempt)
         self._supervisor.adopt(model, attempt.worker, ready, self._now)
         self._dispatcher.model_replaced()
-        log.info("model %s is in force source=%s", attempt.how.value, shown_path(attempt.source))
-        event = switched_event(old, model, attempt.how)
+        log.info("model %s is in force source=%s", attempt.how, shown_path(attempt.source))
+        before, after = (
+            {"name": one.bundle_name, "folder": one.folder, "version": one.version, "sha256": one.sha256}
+            for one in (old, model)
+        )
+        event = {"model": model.key, "how": attempt.how, "old": before, "new": after}
         asked = None if canaries is None else len(canaries.runs)
         data = {"changed": True, **event, "canaries": asked, "is_beside": not attempt.is_old_gone}
         return Switched(ready, event, data)
@@ -256,7 +264,7 @@ class ModelSwitch:
     def _return_to_old(self, attempt: _Attempt, error: SwitchError) -> SwitchFailed:
         """The old worker goes on, or its model is loaded again."""
         self._attempt = self._steps = None
-        log.warning("model %s failed code=%s: %s", attempt.how.value, error.code, error.message)
+        log.warning("model %s failed code=%s: %s", attempt.how, error.code, error.message)
         if attempt.worker is not None and attempt.worker.pid is not None:
             attempt.worker.process.kill()
         if attempt.is_old_gone:
@@ -264,17 +272,8 @@ class ModelSwitch:
             self._dispatcher.worker_lost("another model was tried", self._now, ready_at=ready_at)
         self._dispatcher.release(self._now)
         bundle = printable(attempt.source.name)
-        event = {"how": attempt.how.value, "bundle": bundle, "code": error.code, "message": error.message}
+        event = {"how": attempt.how, "bundle": bundle, "code": error.code, "message": error.message}
         return SwitchFailed(error, event)
-
-
-def switched_event(old: Model, new: Model, how: How) -> dict[str, Any]:
-    """The document of `event/model-switched`."""
-    before, after = (
-        {"name": model.bundle_name, "folder": model.folder, "version": model.version, "sha256": model.sha256}
-        for model in (old, new)
-    )
-    return {"model": new.key, "how": how.value, "old": before, "new": after}
 
 
 def needed_mb(new: Model, old: Model, worker_mb: float | None) -> float:
@@ -282,17 +281,6 @@ def needed_mb(new: Model, old: Model, worker_mb: float | None) -> float:
     if worker_mb is None or not old.size_bytes:
         return BASE_MB + COPIES * new.size_bytes / 1e6
     return worker_mb * max(1.0, new.size_bytes / old.size_bytes)
-
-
-def _write(config: Config, after: record.Record, old: Model, new: Model) -> None:
-    """Raises SwitchError."""
-    try:
-        if not new.is_unchanged():
-            raise SwitchError("not_recorded", "the bundle was changed while it was loaded")
-        record.write_record(config.state_dir, after)
-    except OSError as error:
-        raise SwitchError("not_recorded", f"{config.state_dir}: {error.strerror}") from error
-    record.keep_engine_states(config.state_dir, [old, new])
 
 
 def _done(task: Callable[[], _T]) -> _Steps[_T]:
