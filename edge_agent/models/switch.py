@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 # The memory of an unknown worker: the weights twice, as fast kernels have their own layout, and context and process.
 COPIES, BASE_MB = 2.0, 500.0
 
+_MOST_NAMED = 10
+
 _T = TypeVar("_T")
 # Advances at each tick of the agent.
 _Steps = Generator[None, None, _T]
@@ -111,9 +113,9 @@ class ModelSwitch:
         source = self._config.models_dir / bundle
         # Path.is_dir raises for a name that is too long.
         if not os.path.isdir(source):  # noqa: PTH112
-            there = sorted(path.parent.name for path in self._config.models_dir.glob(f"*/{MANIFEST_FILE}"))
-            message = f"bundle: should be a folder in models_dir, as one of {shown(there)} (got {shown(bundle)})"
-            raise SwitchError("not_found", message)
+            names = sorted(path.parent.name for path in self._config.models_dir.glob(f"*/{MANIFEST_FILE}"))
+            there = ", ".join(map(shown, names[:_MOST_NAMED])) or "it holds no bundle"
+            raise SwitchError("not_found", f"bundle: should be a folder in models_dir: {there} (got {shown(bundle)})")
         return self._start(_Attempt(source.resolve(), "switch", allow_downgrade))
 
     def roll_back(self) -> bool:

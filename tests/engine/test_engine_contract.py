@@ -13,7 +13,6 @@ from edge_agent.core.protocol import (
     Failed,
     Finish,
     Finished,
-    LabelsPlan,
     Partial,
     SchemaPlan,
     SetLimits,
@@ -32,16 +31,6 @@ def test_labels_are_scored_and_nothing_is_written(engine: Engine) -> None:
     assert sum(answer.scores.values()) == pytest.approx(1.0, abs=0.001)
     assert (answer.text, answer.reasoning, answer.completion_tokens) == (None, None, 0)
     assert answer.prompt_tokens > answer.cached_tokens > 0
-
-
-def test_two_hundred_labels_are_scored(engine: Engine) -> None:
-    plan = LabelsPlan(labels=tuple(f"state {number} of pump {number % 7}" for number in range(200)))
-
-    answer = finished(engine, run(1, "x", plan))[1]
-
-    assert answer.scores is not None
-    assert len(answer.scores) == 200
-    assert sum(answer.scores.values()) == pytest.approx(1.0, abs=0.001)
 
 
 def test_an_extract_validates_against_its_schema(engine: Engine) -> None:

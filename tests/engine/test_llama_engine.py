@@ -223,23 +223,6 @@ def test_prefixes_are_restored_from_disk(open_llama: OpenLlama, tmp_path: Path) 
     assert kept.stat().st_mtime_ns > before, "and is made anew"
 
 
-def test_a_restored_prefix_is_not_decoded(
-    open_llama: OpenLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    open_kept(open_llama, tmp_path)
-    tokens: list[int] = []
-    decode = Llama.decode
-
-    def count(self: Llama, pieces: list[Piece], *, threads: int) -> list[int]:
-        tokens.extend(token for piece in pieces for token in piece.tokens)
-        return decode(self, pieces, threads=threads)
-
-    monkeypatch.setattr(Llama, "decode", count)
-    open_kept(open_llama, tmp_path)
-
-    assert len(tokens) == 1, "the dry step"
-
-
 def open_kept(open_llama: OpenLlama, folder: Path, sha256: str = "5ha") -> LlamaEngine:
     return open_llama(state_dir=str(folder), sha256=sha256)
 

@@ -12,13 +12,12 @@ from edge_agent.core.protocol import (
     EngineSettings,
     Finish,
     Load,
-    Partial,
     SchemaPlan,
 )
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.engine import r1_distill
-from tests.engine.runs import LABELS, SCHEMA, TASK, answer_all, finished, run
+from tests.engine.runs import LABELS, SCHEMA, TASK, finished, run
 
 
 @pytest.fixture(scope="session")
@@ -98,13 +97,6 @@ def test_no_reasoning_tokens_is_no_thought(engine: LlamaEngine) -> None:
 
     assert answer.reasoning is None
     assert answer.text
-
-
-def test_only_the_answer_is_streamed(engine: LlamaEngine) -> None:
-    events = answer_all(engine, run(1, "7 mm/s", max_tokens=60, max_reasoning_tokens=4, stream=True))
-
-    answer = finished(engine, run(2, "7 mm/s", max_tokens=60, max_reasoning_tokens=4))[2]
-    assert "".join(event.delta for event in events if isinstance(event, Partial)) == answer.text
 
 
 def test_labels_and_extracts_have_no_thought(engine: LlamaEngine) -> None:

@@ -13,8 +13,6 @@ from typing import TypeVar
 import pytest
 
 from edge_agent.core.protocol import (
-    Cancel,
-    Cancelled,
     EngineSettings,
     Event,
     Finished,
@@ -88,28 +86,6 @@ def test_progress_comes_when_the_work_is_done_and_while_nothing_happens(start: C
     done = worker.wait_for(Progress)
     assert (done.active, done.completion_tokens_total) == (0, 4)
     assert worker.wait_for(Progress) == done
-
-
-def test_requests_that_arrive_while_others_run_share_their_steps(start: Callable[..., Worker]) -> None:
-    worker = start("echo:step_ms=20")
-    worker.process.send(run(1, "a b c d e f g h", stream=True))
-    worker.wait_for(Partial)
-    worker.process.send(run(2, "x y", stream=False))
-
-    assert worker.wait_for(Finished).id == 2
-    assert worker.wait_for(Finished).batch == 2
-
-
-def test_a_cancelled_request_ends_between_two_steps(start: Callable[..., Worker]) -> None:
-    worker = start("echo:step_ms=20")
-    worker.process.send(run(1, "a " * 500, stream=True, max_tokens=600))
-    worker.wait_for(Partial)
-    worker.process.send(Cancel(id=1))
-    worker.process.send(Cancel(id=77))
-
-    assert worker.wait_for(Cancelled).id == 1
-    worker.process.send(run(2, "b"))
-    assert worker.wait_for(Finished).text == "Reading: b"
 
 
 @pytest.mark.parametrize(

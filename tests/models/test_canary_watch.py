@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path
-from threading import Event
 from typing import Any, cast
 
 import pytest
 
 from edge_agent.core.protocol import Cancelled, Ready, Run
 from edge_agent.models.bundle import open_model
-from edge_agent.models.canaries import CanaryError, Questions, read_questions
+from edge_agent.models.canaries import CanaryError, Questions
 from edge_agent.models.canary_watch import FIRST_AFTER_S, RETRY_S, CanaryWatch
 from edge_agent.worker.supervisor import Supervisor
 from tests.helpers.facts import READY
@@ -150,26 +148,6 @@ def test_nothing_is_asked_without_interval_worker_or_canaries(make: Callable[...
     three = Watch(tmp_path / "three")
     three.worker.ready = None
     assert three.tick(1e6) == 0
-
-
-def test_reading_the_canaries_does_not_block_the_agent(
-    make: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    may_go_on = Event()
-
-    def slow(path: Path) -> Questions:
-        assert may_go_on.wait(30)
-        return read_questions(path)
-
-    monkeypatch.setattr("edge_agent.models.canary_watch.read_questions", slow)
-    one = make()
-    started_at = time.monotonic()
-    for now in (100.0, 101.0, 102.0):
-        one.watch.tick(now, is_idle=True)
-    assert time.monotonic() - started_at < 5
-    assert one.worker.asked == []
-    may_go_on.set()
-    assert one.tick(103.0) == 1
 
 
 @pytest.mark.expects_warning

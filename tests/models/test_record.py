@@ -138,64 +138,21 @@ def test_a_file_that_cannot_be_read_leaves_the_configured_model(
     assert open_in_force(config).source == tmp_path / "a"
 
 
-class PowerCut(BaseException):
-    pass
-
-
-class Disk:
-    """Loses power before the operation of this number; what was not synced is empty then."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, folder: Path, number: int) -> None:
-        self.operations: list[str] = []
-        self._folder = folder
-        self._number = number
-        self._synced = {path.stat().st_ino for path in folder.iterdir()}
-        for owner, name in ((Path, "open"), (os, "fsync"), (Path, "replace"), (os, "open")):
-            patch.setattr(owner, name, self._watched(name, getattr(owner, name)))
-
-    def _watched(self, name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(*arguments: Any, **named: Any) -> Any:
-            if len(self.operations) == self._number:
-                raise PowerCut
-            self.operations.append(name)
-            if name == "fsync":
-                self._synced.add(os.fstat(arguments[0]).st_ino)
-            return operation(*arguments, **named)
-
-        return watched
-
-    def lose_what_is_not_synced(self) -> None:
-        for path in self._folder.iterdir():
-            if path.stat().st_ino not in self._synced:
-                os.truncate(path, 0)
-
-
-@pytest.mark.parametrize("number", range(6))
-@pytest.mark.parametrize("has_switched", [False, True])
-def test_a_power_cut_at_any_operation_leaves_the_old_or_the_new_model_in_force(
-    configured: Callable[[str], Config], tmp_path: Path, number: int, *, has_switched: bool
+def test_a_record_takes_the_old_one_s_place_only_when_it_is_on_the_disk(
+    configured: Callable[[str], Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configured("a")
-    config.state_dir.mkdir()
-    if has_switched:
-        switched(config, "b", "a")
-    before = in_force(config)
-    with pytest.MonkeyPatch.context() as patch:
-        disk = Disk(patch, config.state_dir, number)
-        try:
-            switched(config, "c", before.name)
-            is_done = True
-        except PowerCut:
-            is_done = False
-    disk.lose_what_is_not_synced()
+    """tests/system/test_power_cuts.py ends the process at any operation."""
+    operations: list[str] = []
+    for owner, name in ((os, "fsync"), (Path, "replace")):
+        operation = getattr(owner, name)
 
-    assert in_force(config) == (tmp_path / "c" if "replace" in disk.operations else before)
-    assert open_in_force(config).source == in_force(config)
-    # The one after the last of them finds nothing more to cut.
-    assert is_done == (number == 5)
-    assert disk.operations == ["open", "fsync", "replace", "open", "fsync"][:number]
-    switched(config, "b", "a")  # what was left behind is in nobody's way
-    assert in_force(config) == tmp_path / "b"
+        def watched(*arguments: Any, name: str = name, operation: Callable[..., Any] = operation) -> Any:
+            operations.append(name)
+            return operation(*arguments)
+
+        monkeypatch.setattr(owner, name, watched)
+    switched(configured("a"), "b", "a")
+    assert operations == ["fsync", "replace", "fsync"]
 
 
 def test_engine_states_of_other_models_are_removed(configured: Callable[[str], Config], tmp_path: Path) -> None:

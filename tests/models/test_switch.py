@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,7 @@ import pytest
 
 from edge_agent.core.config import ModelConfig
 from edge_agent.core.protocol import Cancel, Command, Event, LoadFailed, Run, SetTasks
-from edge_agent.models import canaries, record
+from edge_agent.models import record
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import Canaries
 from edge_agent.models.record import FILE, Record, open_in_force, read_record
@@ -227,27 +226,6 @@ def test_requests_of_an_old_worker_that_dies_run_again_on_the_new_one(board: Boa
     assert board.desk.reply["model"]["sha256"] == board.supervisor.model.sha256
 
 
-@pytest.mark.parametrize("spare_mb", [None, -1.0])
-def test_where_memory_is_short_or_unknown_the_old_worker_finishes_and_ends_first(
-    board: Board, spare_mb: float | None
-) -> None:
-    board.spare_mb = spare_mb
-    for name in "abc":
-        board.desk.ask({"input": name, "id": name})
-    board.ask("new")
-    board.tick_until(lambda: board.dispatcher._is_held, 2.0)
-    for number in (1, 2):
-        board.say(board.old, finished(number), 3.0)
-    assert board.runs(board.old) == [1, 2]  # the third waits
-    board.tick_until(lambda: board.old.kills, 3.1)
-    assert (board.supervisor.ready, board.dispatcher._slots, len(board.processes)) == (None, 0, 1)
-    board.say(board.old, KILLED, 4.0)
-    data = board.finish(4.0)
-    assert isinstance(data, dict)
-    assert data["is_beside"] is False
-    assert board.runs(board.worker) == [0, 1, 3]
-
-
 def test_a_bad_bundle_for_which_the_old_worker_ended_brings_its_model_back(board: Board) -> None:
     board.spare_mb = -1.0
     board.answers[1] = labelled(1, normal=0.5, bearing_fault=0.5)
@@ -329,11 +307,9 @@ def test_a_switch_to_what_runs_changes_nothing(board: Board) -> None:
 
 def test_a_bundle_that_is_not_there_is_refused_with_those_that_are(board: Board) -> None:
     for name in ("nowhere", "x" * 256):
-        with pytest.raises(
-            SwitchError, match=r'models_dir, as one of \["new", "old", "older", "plain"\] \(got "'
-        ) as one:
+        with pytest.raises(SwitchError, match=r'models_dir: "new", "old", "older", "plain" \(got "') as refused:
             board.ask(name)
-        assert one.value.code == "not_found"
+        assert refused.value.code == "not_found"
     with pytest.raises(SwitchError, match="no switch can be undone"):
         board.switch.roll_back()
 
@@ -344,18 +320,6 @@ def test_a_switch_that_cannot_be_recorded_does_not_come_into_force(board: Board)
     assert board.processes[1].kills == 1
 
 
-@pytest.mark.parametrize(("module", "name"), [(record, "write_record"), (canaries, "open_model")])
-def test_a_fault_of_the_agent_fails_the_switch(
-    board: Board, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
-) -> None:
-    def fail(*_: object) -> None:
-        raise ValueError("a fault")
-
-    monkeypatch.setattr(module, name, fail)
-    assert board.run("plain") == "internal"
-    assert (board.worker, board.switch.is_underway) == (board.old, False)
-
-
 def test_a_bundle_that_changes_while_it_is_loaded_does_not_come_into_force(board: Board) -> None:
     def change_and_answer(process: FakeProcess) -> None:
         (board.folder / "plain" / "model.gguf").write_bytes(OTHER_WEIGHTS)
@@ -364,13 +328,6 @@ def test_a_bundle_that_changes_while_it_is_loaded_does_not_come_into_force(board
     board.processes.on_start = change_and_answer
     assert board.run("plain") == "not_recorded"
     assert read_record(board.config) is None
-
-
-def test_a_worker_that_dies_before_it_is_adopted_ends_as_the_one_in_force(board: Board) -> None:
-    board.says = [READY, KILLED]
-    assert isinstance(board.run("plain"), dict)
-    (message,) = board.delivered
-    assert message == FromWorker(cast("EngineProcess", board.worker), KILLED)
 
 
 def test_an_agent_that_stops_gives_up_what_is_not_recorded(board: Board) -> None:
@@ -392,15 +349,6 @@ def test_a_model_with_more_weights_needs_as_much_more_memory_and_never_less(boar
     # Nothing is known of a worker that is not there, or has no weights.
     assert needed_mb(old, old, None) == wanted_mb
     assert needed_mb(old, open_model("default", Path("echo:")), 100.0) == wanted_mb
-
-
-def test_a_bundle_that_was_replaced_in_its_own_folder_cannot_be_returned_to(board: Board) -> None:
-    shutil.rmtree(board.folder / "old")
-    bundle(board.folder / "old", version=5)
-    data = board.run("old")
-    assert isinstance(data, dict)
-    assert data["new"]["version"] == 5
-    assert board.switch.previous is None
 
 
 def test_a_start_that_fell_back_to_the_previous_model_has_no_previous_one(board: Board) -> None:

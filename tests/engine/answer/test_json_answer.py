@@ -13,7 +13,6 @@ from edge_agent.core.protocol import Failed, Finish, Finished, Partial, Sampling
 from edge_agent.core.schemas import validator
 from edge_agent.engine.answer.json_answer import InvalidOutputError, JsonSchema
 from edge_agent.engine.llama_engine import LlamaEngine
-from tests.engine.exact import ExactModel
 from tests.engine.runs import SCHEMA, answer_all, ends, finished, messages, run
 
 OpenLlama = Callable[..., LlamaEngine]
@@ -91,33 +90,6 @@ def test_forced_tokens_count_as_written(open_llama: OpenLlama) -> None:
     after = engine.progress()
     assert after.prompt_tokens_total - before.prompt_tokens_total == prompt
     assert after.completion_tokens_total - before.completion_tokens_total == answer.completion_tokens
-
-
-@pytest.mark.parametrize("schema", [SCHEMA, CHOICES, LARGE])
-@pytest.mark.parametrize("temperature", [0.0, 2.0])
-def test_extracts_answer_alone_as_in_a_batch_of_eight(
-    open_llama: OpenLlama, monkeypatch: pytest.MonkeyPatch, schema: dict[str, Any], temperature: float
-) -> None:
-    runs = [
-        run(
-            number,
-            f"pump {number} is hot and loud",
-            SchemaPlan(schema=schema),
-            max_tokens=200,
-            sampling=Sampling(temperature=temperature, seed=number),
-        )
-        for number in range(8)
-    ]
-    wide, narrow = open_llama(tasks=(), max_active=8, context_tokens=4096), open_llama(tasks=())
-    for engine in (wide, narrow):
-        ExactModel(engine._llama, monkeypatch)
-
-    together = finished(wide, *runs)
-
-    assert max(answer.batch for answer in together.values()) == 8
-    assert len({answer.text for answer in together.values()}) > 1
-    for one in runs:
-        assert finished(narrow, one)[one.id].text == together[one.id].text
 
 
 @pytest.mark.parametrize("max_tokens", [1, 2, 5, 10])

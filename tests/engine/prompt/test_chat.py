@@ -140,12 +140,12 @@ def test_ordinary_text_is_tokenized_as_the_whole_string_would_be(text: str) -> N
     assert tokens == vocabulary.tokenize(read, parse_special=True)
 
 
-def test_the_private_marks_cannot_be_smuggled_in() -> None:
-    assert "user\na\ufffdb\ufffd<" in "".join(texts(Vocabulary(CHATML), "a\ufdd0b\ufdd1"))
-
-
 def test_decomposed_characters_are_composed_as_the_original_tokenizer_does() -> None:
     assert "é" in "".join(texts(Vocabulary(CHATML), "e\u0301"))
+
+
+def test_the_private_marks_cannot_be_smuggled_in() -> None:
+    assert "user\na\ufffdb\ufffd<" in "".join(texts(Vocabulary(CHATML), "a\ufdd0b\ufdd1"))
 
 
 @pytest.mark.parametrize("adds_bos", [True, False])

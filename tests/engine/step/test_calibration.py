@@ -59,25 +59,6 @@ def test_steps_that_write_are_measured_with_the_logits_of_every_row() -> None:
     assert (seconds[1], seconds[8], seconds[16], seconds[64]) == pytest.approx((0.11, 0.18, 0.26, 0.11))
 
 
-def test_what_disturbs_one_size_for_a_while_leaves_no_mark() -> None:
-    board = Board(pi_5)
-    quiet = board.costs([1, 2])
-    busy_until = 0.0
-
-    def disturbed(rows: int, threads: int) -> float:
-        nonlocal busy_until
-        if rows == 8 and not busy_until:
-            busy_until = board.now + 0.9
-        return pi_5(rows, threads) * (3 if board.now < busy_until else 1)
-
-    board.cost_s = disturbed
-
-    costs = board.costs([1, 2])
-    assert busy_until
-    assert [cost.threads for cost in costs] == [cost.threads for cost in quiet]
-    assert [cost.seconds for cost in costs] == pytest.approx([cost.seconds for cost in quiet])
-
-
 def test_given_threads_are_not_tried_against_others() -> None:
     costs = Board(lambda rows, _: rows / 1000).costs([2], [3])
 
