@@ -310,7 +310,7 @@ class Agent:
         self._dispatcher.expire(now)
         owes_answer, is_former_busy = self._dispatcher.active > 0, self._dispatcher.is_former_busy
         if end := self._supervisor.watch(now, owes_answer=owes_answer, is_former_busy=is_former_busy):
-            self._dispatcher.worker_delayed(ready_at=end.ready_at)
+            self._dispatcher.worker_lost(end.how, now, ready_at=end.ready_at)
             self._publish_worker_end(end, now)
         if self._supervisor.has_other_files:
             log.error("the files of the model have changed: the agent ends, its next start verifies them")

@@ -217,16 +217,12 @@ class MqttLink:
         except (OSError, ValueError) as error:
             log.warning("credentials cannot be read client=%s: %s", self.client_id, error)
         client._host = self.host = self._next_host()  # noqa: SLF001 - paho has no way to change it between attempts
-        if self._will is None:
-            return
-        try:
+        if self._will is not None:
             will = self._will()
             properties = mqtt5_properties(will, PacketTypes.WILLMESSAGE) if self._is_v5 else None
             if properties is not None:
                 properties.WillDelayInterval = WILL_DELAY_S
             self._client.will_set(will.topic, will.payload, will.qos, will.retain, properties)
-        except Exception:
-            log.exception("the will could not be set client=%s", self.client_id)
 
     def _next_host(self) -> str:
         if self._follows is not None and self._follows.is_connected:
@@ -241,8 +237,9 @@ class MqttLink:
         if reason.is_failure:
             self._report(Broken.REFUSED, str(reason))
             return
-        limits = (getattr(connack, name, None) for name in ("MaximumPacketSize", "ReceiveMaximum"))
-        self.outbox.connection_made(*limits)
+        self.outbox.connection_made(
+            getattr(connack, "MaximumPacketSize", None), getattr(connack, "ReceiveMaximum", None)
+        )
         self.connects += 1
         self.is_connected = True
         self.subscriptions.connection_made(is_persistent=self._is_persistent)

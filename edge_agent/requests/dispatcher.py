@@ -246,9 +246,8 @@ class Dispatcher:
             try:
                 self._replies.finish(request, event, now, self._limits.causes, energy_j)
             except Exception:
-                log.exception("an answer cannot be read id=%r", request.log_id)
-                error = Error(code=Code.INTERNAL, message="the answer met a fault of the agent")
-                self._replies.refuse(request, error, now)
+                log.exception(_FAULT.message)
+                self._replies.refuse(request, _FAULT, now)
 
     def expire(self, now: float) -> None:
         """Answers every request past its deadline, waiting or running; forgets old replies."""
@@ -300,17 +299,13 @@ class Dispatcher:
         self.fill(now)
 
     def worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:
-        """The requests that ran are run once more by the next worker, and then given up.
+        """There is no worker. The requests that ran are run once more by the next one, and then given up.
 
         ready_at: when the next one will be ready, None = unknown. Newcomers with an earlier deadline are refused.
         """
         self._slots = 0
         self._ready_at = ready_at
         self._run_again([request for request in self._active.values() if request.worker == self._worker], reason, now)
-
-    def worker_delayed(self, *, ready_at: float | None) -> None:
-        """There is no worker yet where one was expected. ready_at: see `worker_lost`."""
-        self._ready_at = ready_at
 
     def model_replaced(self) -> None:
         """A worker of another model takes over: waiting requests are for it, running ones end on the former worker."""

@@ -12,7 +12,6 @@ from edge_agent.board.governor import RELAX_S, Limits
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Code, Error, Refusal
 from edge_agent.requests.forecast import Forecast
-from edge_agent.requests.rate_limit import RateLimiter
 from edge_agent.requests.request import Request
 
 # Where no request has been measured yet.
@@ -20,8 +19,34 @@ UNKNOWN_RETRY_S = 1.0
 # A drain ends by a command or a restart, at a time that the agent does not know.
 DRAINING_RETRY_S = 10.0
 
+# Buckets that are kept. The one that was used the longest ago is dropped, as if it were full.
+MAX_BUCKETS = 1000
+
 SUPERSEDED = Error(code=Code.SUPERSEDED, message="a newer reading of the same source has come")
 _PLACE = attrgetter("place")
+
+
+class RateLimiter:
+    """How many requests a task, or the reader of a reply topic, may ask in a minute: token buckets."""
+
+    def __init__(self) -> None:
+        # The content, and when it was true; the latest last.
+        self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def take(self, subject: str, name: str, per_minute: int, now: float) -> None:
+        """Counts a request. Raises Refusal if the bucket is empty, with the seconds until it is not, in tenths.
+
+        subject: what is limited, for the caller. name: tells buckets of one subject apart.
+        """
+        content, at = self._buckets.get((subject, name), (per_minute, now))
+        content = min(per_minute, content + (now - at) * per_minute / 60)
+        if content < 1:
+            wait_s = _rounded_up((1 - content) * 60 / per_minute)
+            raise Refusal(Code.RATE_LIMITED, f"{subject}: at most {per_minute} requests a minute", wait_s)
+        self._buckets.pop((subject, name), None)
+        self._buckets[subject, name] = (content - 1, now)
+        if len(self._buckets) > MAX_BUCKETS:
+            del self._buckets[next(iter(self._buckets))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

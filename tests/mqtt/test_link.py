@@ -3,7 +3,6 @@ from __future__ import annotations
 import getpass
 import queue
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.publications import Publication
 from edge_agent.mqtt import link as module
-from edge_agent.mqtt.credentials import connection_fault
 from edge_agent.mqtt.link import KEEPALIVE_S, NETWORK_SILENCE_S, Broken, Connected, Disconnected, LinkEvent, MqttLink
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.demo.broker import free_port
@@ -90,17 +88,6 @@ def test_a_network_thread_that_lives_and_does_nothing_is_not_at_work() -> None:
     client._last_msg_out = time.monotonic() - 2 * KEEPALIVE_S
     assert link.is_at_work
     client._thread = None
-
-
-def test_what_the_system_says_of_tls_is_put_in_plainconnection_fault() -> None:
-    client, server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    server.write(b"HTTP/1.0 400\r\n")
-    connection = ssl.create_default_context().wrap_bio(server, client, server_hostname="localhost")
-    with pytest.raises(ssl.SSLError) as caught:
-        connection.do_handshake()
-    assert connection_fault(caught.value).startswith("TLS: ")
-    assert "_ssl.c" not in connection_fault(caught.value)
-    assert connection_fault(TimeoutError("timed out")) == "timed out"
 
 
 @pytest.fixture

@@ -242,16 +242,6 @@ def test_a_redelivery_of_a_stored_request_is_the_same_request(folder: Path) -> N
     assert stored_requests(folder) == []
 
 
-def test_the_next_process_answers_each_duplicate(folder: Path) -> None:
-    first = Board(folder)
-    first.hear(envelope("a"), packet_id=1)
-    first.hear(envelope("a"), packet_id=2)
-    board = Board(folder)
-    board.dispatcher.fill(time.monotonic())
-    board.answer(1)
-    assert [reply["repeat"] for reply in board.replies] == [False, True]
-
-
 def test_a_payload_that_is_too_long_is_refused_without_writing_it(folder: Path) -> None:
     board = Board(folder)
     message = board.hear("never written " * 200_000, correlation=b"a")  # more than fits the cache of a transaction
@@ -367,15 +357,6 @@ def test_a_stored_answer_that_cannot_be_decoded_is_inferred_again(folder: Path, 
     assert (again.replies[-1]["id"], again.replies[-1]["status"]) == ("one", "ok")
 
 
-@pytest.mark.expects_warning
-def test_a_failed_fsync_is_a_fault_and_the_request_is_acknowledged_in_memory(folder: Path) -> None:
-    board = Board(folder)
-    message = board.hear(envelope("a"))
-    board.delivery.synced(Synced(generation=1, fault="input/output error"))
-    assert board.delivery.store.fault == "input/output error"
-    assert board.outlet.acknowledged == [message]
-
-
 def test_stop_brings_commits_to_the_disk_and_acknowledges_them(folder: Path) -> None:
     board = Board(folder)
     message = board.hear(envelope("a"))
@@ -439,20 +420,6 @@ def test_a_forbidden_reply_goes_to_the_topic_of_its_task(folder: Path) -> None:
     board.learn(2, PublishResult.FORBIDDEN)
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
     assert (len(board.outlet.sent), board.delivery.lost) == (2, 1)
-    assert undelivered(folder) == []
-
-
-@pytest.mark.expects_warning
-def test_a_short_reply_that_is_rejected_goes_to_the_topic_of_its_task_and_is_then_counted_as_lost(folder: Path) -> None:
-    board = answered_elsewhere(folder)
-    for number in (1, 2, 3):
-        assert board.delivery.lost == 0
-        board.learn(number, PublishResult.REJECTED)
-    assert [reply["status"] for reply in board.replies] == ["ok", "failed", "failed"]
-    elsewhere, task_topic = "edgeai/v1/reply/a", REQUEST.replace("request", "response")
-    assert [reply.topic for reply in board.outlet.sent] == [elsewhere, elsewhere, task_topic]
-    board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
-    assert board.delivery.lost == 1
     assert undelivered(folder) == []
 
 

@@ -30,21 +30,6 @@ class Memory(Duplicates):
         return self.stored.get(row)
 
 
-def test_an_open_request_is_found_until_it_ends() -> None:
-    memory, running = Memory(), asked()
-    assert memory.find(asked(), 0.0) is None
-    memory.begin(running)
-    assert memory.find(asked(), 1.0) is running
-    memory.end(running, Status.FAILED, b"reply", 2.0)
-    assert memory.find(asked(), 3.0) is None
-
-
-def test_a_request_without_a_key_of_its_client_is_no_duplicate() -> None:
-    memory = Memory()
-    memory.begin(asked())
-    assert memory.find(asked(may_be_duplicate=False), 1.0) is None
-
-
 @pytest.mark.parametrize("status", [Status.OK, Status.INVALID])
 def test_ok_and_invalid_are_repeated_within_the_window(status: Status) -> None:
     memory = Memory()
@@ -87,15 +72,6 @@ def test_only_as_many_answers_are_forgotten_as_the_memory_needs() -> None:
     assert [memory.find(asked(str(number)), 1.0) is None for number in range(5)] == [True, True, False, False, False]
     memory.end(asked("too large"), Status.OK, b"x" * MAX_BYTES, 0.0)
     assert memory.find(asked("too large"), 1.0) is None
-
-
-def test_a_stored_reply_is_read_from_the_store() -> None:
-    memory = Memory()
-    memory.end(asked(row=7), Status.OK, b"reply", 0.0)
-    memory.stored[7] = b"stored"
-    assert memory.find(asked(), 1.0) == b"stored"
-    memory.stored.clear()  # it cannot be read any more
-    assert memory.find(asked(), 1.0) is None
 
 
 def test_replies_of_an_earlier_process_are_repeated_and_refusals_can_be_forgotten() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edge_agent.core.messages import Code, Error, Refusal
 from edge_agent.core.protocol import ChatMessage, LabelsPlan, Run, TextPlan
 from edge_agent.requests.forecast import BELIEVED_PER_RUN_S, BELIEVED_S, Forecast, kind_of
-from edge_agent.requests.queue import EngineLoad, RequestQueue
+from edge_agent.requests.queue import MAX_BUCKETS, EngineLoad, RateLimiter, RequestQueue
 from edge_agent.requests.request import Request
 from tests.helpers.support import config, request
 
@@ -272,3 +272,35 @@ def test_requests_start_by_priority_then_deadline_then_arrival(steps: list[tuple
         assert queue.waiting == sorted(model, key=lambda r: r.place)
         assert queue.next_deadline_at() == min((r.deadline_at for r in model), default=None)
         assert queue.oldest_ms(40.0) == max(((40.0 - r.arrived_at) * 1000 for r in model), default=None)
+
+
+def wait_s(limiter: RateLimiter, now: float, per_minute: int, name: str = "t") -> float:
+    """0 where one more is admitted, and counted."""
+    try:
+        limiter.take("reply topic", name, per_minute, now)
+    except Refusal as refusal:
+        error = refusal.error
+    else:
+        return 0.0
+    assert error.code is Code.RATE_LIMITED
+    assert error.retry_after_s
+    return error.retry_after_s
+
+
+def test_a_minutes_worth_may_come_at_once_and_then_as_many_as_fill_up() -> None:
+    limiter = RateLimiter()
+    assert [wait_s(limiter, 0.0, 3) for _ in range(3)] == [0, 0, 0]
+    assert wait_s(limiter, 0.0, 3) == pytest.approx(20)
+    assert wait_s(limiter, 14.98, 3) == 5.1
+    assert wait_s(limiter, 20.0, 3) == 0
+    assert wait_s(limiter, 20.0, 3, "other") == 0
+
+
+def test_the_bucket_that_was_used_the_longest_ago_is_dropped() -> None:
+    limiter = RateLimiter()
+    for number in range(MAX_BUCKETS):
+        assert wait_s(limiter, 0.0, 2, str(number)) == 0
+    assert wait_s(limiter, 0.0, 2, "0") == 0
+    assert wait_s(limiter, 0.0, 2, "new") == 0
+    assert wait_s(limiter, 0.0, 2, "0") == 30
+    assert [wait_s(limiter, 0.0, 2, "1") for _ in range(3)] == [0, 0, 30]
