@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -339,38 +337,3 @@ def assert_right_or_null(reading: BoardReading, right: BoardReading) -> None:
                 assert getattr(getattr(reading, part), field) in (None, getattr(getattr(right, part), field)), field
     assert reading.power.watts in (None, right.power.watts)
     assert reading.power.scope in (Scope.NONE, right.power.scope)
-
-
-@settings(max_examples=15, deadline=None)
-@given(data=st.data())
-def test_numbers_of_zones_and_chips_do_not_matter(
-    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    name = data.draw(st.sampled_from(NAMES))
-    tree, root = load(name), tmp_path_factory.mktemp(name)
-    for prefix in ("sys/class/thermal/thermal_zone", "sys/class/hwmon/hwmon", "sys/class/thermal/cooling_device"):
-        renumber(tree, prefix, data.draw(st.permutations(range(20))))
-    reading = read(tree, root)
-    right = EXPECTED[name]
-    assert sorted(reading.thermal.zones.values()) == sorted(right.thermal.zones.values())
-    assert len(reading.errors) == len(right.errors)
-    same: dict[str, Any] = {"errors": {}, "offline": frozenset()}
-    assert replace(reading, thermal=without_zones(reading), **same) == replace(
-        right, thermal=without_zones(right), **same
-    )
-
-
-def without_zones(reading: BoardReading) -> Thermal:
-    return replace(reading.thermal, zones={})
-
-
-def renumber(tree: Tree, prefix: str, numbers: list[int]) -> None:
-    def renamed(path: str) -> str:
-        number, slash, rest = path.removeprefix(prefix).partition("/")
-        return f"{prefix}{numbers[int(number)]}{slash}{rest}" if path.startswith(prefix) else path
-
-    def all_renamed(files: Mapping[str, Any]) -> dict[str, Any]:
-        return {renamed(path): content for path, content in files.items()}
-
-    tree.files, tree.faults = all_renamed(tree.files), all_renamed(tree.faults)
-    tree.folders = {renamed(folder) for folder in tree.folders}

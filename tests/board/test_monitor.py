@@ -63,14 +63,6 @@ def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "board-monitor"]
 
 
-def test_readings_come_one_after_another(supervise: Callable[[Tree], Supervisor]) -> None:
-    one = supervise(load("rk3588-mainline"))
-    first, second = one.reading(), one.reading()
-    assert first.thermal == second.thermal == EXPECTED["rk3588-mainline"].thermal
-    one.monitor.stop()
-    wait_until(lambda: not threads())
-
-
 def wait_until(condition: Callable[[], bool]) -> None:
     give_up_at = time.monotonic() + WAIT_S
     pause = threading.Event()
@@ -122,58 +114,6 @@ def test_a_sensor_that_hangs_costs_only_its_own_reading_and_is_read_again_when_i
     assert recovered.thermal.zones["bigcore2-thermal"] == 81.0
     assert recovered.thermal.soc_c == 81.0
     wait_until(lambda: len(threads()) == 1)
-
-
-@pytest.mark.expects_warning
-def test_several_sensors_may_hang(
-    tmp_path: Path, supervise: Callable[[Tree], Supervisor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(monitor_module, "HANGS_AFTER_S", 0.3)
-    tree = load("rk3588-mainline")
-    tree.write(tmp_path)
-    fifos = [f"{ZONE}/temp", "sys/class/hwmon/hwmon8/name", "sys/class/thermal/thermal_zone1/type"]
-    for name in fifos:
-        replace_by_fifo(tmp_path / name)
-        del tree.files[name]
-    one = supervise(tree)
-    reading = one.reading(lambda reading: reading.errors.keys() == {HANGING, "hwmon8", "thermal_zone1"})
-    assert reading.memory == EXPECTED["rk3588-mainline"].memory
-    wait_until(lambda: len(threads()) == 4)
-    one.monitor.stop()
-    for name in fifos:
-        answer(tmp_path / name, b"")
-    wait_until(lambda: not threads())
-
-
-@pytest.mark.expects_warning
-def test_many_sensors_that_hang_at_once_still_show_progress(
-    tmp_path: Path, supervise: Callable[[Tree], Supervisor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(monitor_module, "HANGS_AFTER_S", 0.1)
-    tree = load("rk3588-mainline")
-    zones = [tmp_path / f"sys/class/thermal/thermal_zone{number}" for number in range(20, 36)]
-    for zone in zones:
-        zone.mkdir(parents=True)
-        (zone / "type").write_text("stuck\n")
-        os.mkfifo(zone / "temp")
-    began = time.monotonic()
-    one = supervise(tree)
-    silences = []
-
-    def note(_reading: BoardReading | None = None) -> bool:
-        silences.append(time.monotonic() - one.monitor.advanced_at)
-        return True
-
-    supervised = one.monitor.supervise
-    monkeypatch.setattr(one.monitor, "supervise", lambda now: (note(), supervised(now)))
-    reading = one.reading()
-    assert len(reading.errors) == len(zones)
-    assert time.monotonic() - began > 0.1 * len(zones)
-    assert max(silences) < 0.1 * len(zones) / 2
-    one.monitor.stop()
-    for zone in zones:
-        answer(zone / "temp", b"")
-    wait_until(lambda: not threads())
 
 
 @pytest.mark.parametrize(

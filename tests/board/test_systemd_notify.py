@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,26 +9,15 @@ import pytest
 from edge_agent.board.systemd_notify import notify, watchdog_interval_s
 
 
-@pytest.fixture
-def systemd() -> Iterator[socket.socket]:
+@pytest.mark.parametrize("address", ["{folder}/notify", "@edge-agent-test-{folder}"])
+def test_assignments_arrive_as_lines(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = address.format(folder=tmp_path)
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(address.replace("@", "\0"))
         channel.settimeout(5)
-        yield channel
-
-
-def test_assignments_arrive_as_lines(systemd: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    systemd.bind(str(tmp_path / "notify"))
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-    notify("READY=1", "STATUS=online, 0 running")
-    assert systemd.recv(1000) == b"READY=1\nSTATUS=online, 0 running"
-
-
-def test_a_socket_without_a_file_is_reached(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = f"edge-agent-test-{secrets.token_hex(8)}"
-    systemd.bind(f"\0{name}")
-    monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
-    notify("STOPPING=1")
-    assert systemd.recv(1000) == b"STOPPING=1"
+        notify("READY=1", "STATUS=online, 0 running")
+        assert channel.recv(1000) == b"READY=1\nSTATUS=online, 0 running"
 
 
 @pytest.mark.parametrize("address", [None, "", "relative", "/nonexistent/notify"])

@@ -53,16 +53,6 @@ def test_messages_that_wait_for_an_acknowledgement_decide_how_soon_the_next_fsyn
     assert synced[-1][1] == Synced(3)
 
 
-def test_stop_brings_the_last_request_to_the_disk(tmp_path: Path) -> None:
-    events: list[Synced] = []
-    with running(tmp_path, events) as thread:
-        thread.request(1, unacknowledged=0)
-        thread.request(2, unacknowledged=0)
-        thread.stop(5.0)
-        assert thread.synced == 2
-    assert events[-1] == Synced(2)
-
-
 def test_a_fault_is_reported_unless_the_thread_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Synced] = []
     has_begun, may_fail = threading.Event(), threading.Event()

@@ -12,7 +12,7 @@ from edge_agent.core.publications import Publication
 from edge_agent.store import fsync
 from edge_agent.store.database import FILE, WAL_SUFFIX
 from edge_agent.store.fsync import Synced
-from edge_agent.store.store import Quarantined, Store
+from edge_agent.store.store import Store
 from tests.helpers.processes import wait_until
 from tests.helpers.support import inbound
 
@@ -105,15 +105,6 @@ def test_an_answer_that_is_repeated_stays_until_it_is_forgotten_and_delivered(
     steps[1](row)
     store.commit()
     assert count(store) == 0
-
-
-def test_the_quarantine_keeps_its_order(path: Path) -> None:
-    store = opened(path)
-    for name in ("b", "a", "c"):
-        store.hold(Quarantined(name, "triage", None))
-    store.release("a")
-    store.commit()
-    assert [held.fingerprint for held in reopened(store).held()] == ["b", "c"]
 
 
 def test_nothing_written_is_nothing_for_the_disk() -> None:

@@ -200,12 +200,6 @@ def test_other_files_in_the_place_of_the_model_are_not_loaded(here: Nursery, tmp
     assert here.supervisor.has_other_files
 
 
-def test_without_a_worker_commands_and_a_stop_do_nothing(nursery: Nursery) -> None:
-    nursery.supervisor.set_prefixes(())
-    nursery.supervisor.stop(1.0)
-    assert nursery.processes == []
-
-
 def test_tasks_reach_the_worker_that_runs_and_the_next_one(nursery: Nursery) -> None:
     nursery.supervisor.start(0.0)
     prefixes = prefixes_of(with_built_in(config('[tasks.t]\nkind = "generate"\nsystem = "S"\n').tasks))
