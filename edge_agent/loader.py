@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_agent.core import topics
 from edge_agent.core.bounded import OutOfBoundsError, tried_apart
-from edge_agent.core.config import ClassifyTask, Config, ExtractTask, MqttConfig
+from edge_agent.core.config import Config, ExtractTask, MqttConfig
 from edge_agent.core.config_file import ConfigError, named_tables, read_document, validate
 from edge_agent.core.errors import field_name, file_fault, shown
 from edge_agent.models.record import model_faults, model_refusals, switched_hint
@@ -22,7 +22,6 @@ from edge_agent.mqtt.credentials import credential_faults, secret_fault
 from edge_agent.requests.task_tables import prepare_tasks
 
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
-_MAX_FILTERS = 1000
 
 
 def load_config(path: Path, needs: Callable[[Config], list[str]] | None = None) -> Config:
@@ -32,11 +31,7 @@ def load_config(path: Path, needs: Callable[[Config], list[str]] | None = None) 
     later than the configuration, so they are not asked for by default.
     """
     raw = read_document(path)
-    tasks, models = named_tables(raw, "tasks"), raw.get("models")
-    faults = prepare_tasks(raw, path.absolute().parent)
-    if isinstance(models, dict):
-        faults += [*_models_faults(models), *_task_model_faults(tasks, models)]
-    faults += _topics_faults(tasks, raw)
+    faults = [*prepare_tasks(raw, path.absolute().parent), *_topics_faults(named_tables(raw, "tasks"), raw)]
     config = validate(Config, raw, path, faults)
     if needs and (missing := needs(config)):
         raise ConfigError(path, missing)
@@ -61,15 +56,9 @@ def signing_key_faults(config: Config) -> list[str]:
 
 def config_hints(config: Config) -> list[str]:
     """What is allowed, but likely not meant, and what `run` would refuse."""
-    unnamed = [
-        f"{field_name(('tasks', name, 'labels'))}: neither `system` nor `template` names a label; "
-        "the model answers better if the prompt says what to choose from"
-        for name, task in config.tasks.items()
-        if isinstance(task, ClassifyTask) and not task.names_a_label
-    ]
     refused = [f"{fault}; `run` refuses it" for fault in model_refusals(config)]
     switched = switched_hint(config)
-    return [*unnamed, *_schema_hints(config), *refused, *([switched] if switched else [])]
+    return [*_schema_hints(config), *refused, *([switched] if switched else [])]
 
 
 def _schema_hints(config: Config) -> list[str]:
@@ -88,26 +77,9 @@ def _schema_hints(config: Config) -> list[str]:
     ]
 
 
-def _models_faults(models: dict[str, Any]) -> Iterator[str]:
-    if models and list(models) != ["default"]:
-        yield f"models: one model is supported, and its table is [models.default] (got {shown(list(models))})"
-
-
-def _task_model_faults(tasks: dict[str, dict[str, Any]], models: dict[str, Any]) -> Iterator[str]:
-    for name, task in tasks.items():
-        model = task.get("model", "default")
-        if isinstance(model, str) and model not in models:
-            allowed = ", ".join(map(str, models))
-            key = field_name(("tasks", name, "model"))
-            yield f"{key}: allowed are the [models.NAME] tables: {allowed} (got {shown(model)})"
-
-
 def _topics_faults(tasks: dict[str, dict[str, Any]], raw: dict[str, Any]) -> Iterator[str]:
     """Topics by which a task would receive its own answers, or a message would be answered twice."""
     filters = _filters(tasks)
-    if len(filters) > _MAX_FILTERS:  # each is compared with each
-        yield f"tasks: should `subscribe` to at most {_MAX_FILTERS} filters in all (got {len(filters)})"
-        return
     for name, task in tasks.items():
         publish = task.get("publish")
         answer = topics.sample_of_publish_pattern(publish) if isinstance(publish, str) else ""

@@ -86,22 +86,6 @@ def test_relative_paths_start_at_the_configurations_folder_and_each_missing_file
     assert len(file_faults(config)) == len(found) - 1
 
 
-@pytest.mark.parametrize(
-    ("more", "is_hinted"),
-    [
-        ("", True),
-        ('system = "Name the condition."', True),
-        ('template = "{{ input }}: is it worn?"', True),
-        ('system = "Normal or bearing fault?"', False),
-        ('template = "{{ input }}: normal or not?"', False),
-    ],
-)
-def test_labels_that_the_prompt_does_not_name_are_a_hint(tmp_path: Path, more: str, is_hinted: bool) -> None:  # noqa: FBT001
-    text = f'[tasks.x]\nkind = "classify"\nlabels = ["normal", "bearing fault"]\n{more}\n'
-    hints = config_hints(load(tmp_path, text))
-    assert [hint.split(":")[0] for hint in hints] == ["tasks.x.labels"] * is_hinted
-
-
 def test_what_answers_are_not_held_to_is_a_hint(tmp_path: Path) -> None:
     text = """
     [tasks.x]
@@ -110,12 +94,6 @@ def test_what_answers_are_not_held_to_is_a_hint(tmp_path: Path) -> None:
     """
     (hint,) = config_hints(load(tmp_path, text))
     assert hint.startswith("tasks.x.schema: is validated, but not held to while writing: ")
-
-
-def test_the_number_of_reported_faults_is_bounded(tmp_path: Path) -> None:
-    found = faults(tmp_path, "".join(f"key{number} = 1\n" for number in range(2000)), base="")
-    assert len(found) == 101
-    assert found[-1] == "has more than 100 faults"
 
 
 def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
@@ -150,7 +128,7 @@ def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
     found = faults(tmp_path, text, base="")
     assert sorted(line.split(":")[0] for line in found) == sorted(
         [
-            *("frobnicate", "mqtt.port", "mqtt.hots", "models", "models.default.path", "tasks.a.priority"),
+            *("frobnicate", "mqtt.port", "mqtt.hots", "models.second", "models.default.path", "tasks.a.priority"),
             *("tasks.a.template", "tasks.a.subscribe[1]", "tasks.a.subscribe[2]", "tasks.a.publish", "tasks.b.kind"),
             *("tasks.b.deadline_ms", "tasks.b.subscribe[0]", "tasks.c.labels", "tasks.d.schema"),
         ]
@@ -191,12 +169,8 @@ FAULTS = [
     (f'[tasks.x]\nkind = "generate"\ntemplate = "{"x" * 65_537}"', "tasks.x.template: should have at most 65536"),
     (f'[tasks.x]\nkind = "generate"\nsystem = "{"x" * 1_000_001}"', "tasks.x.system: should have at most 1000000"),
     ("".join(f'[tasks.x{n}]\nkind = "generate"\n' for n in range(257)), "tasks: should have at most 256"),
-    (
-        f'[tasks.x]\nkind = "generate"\nsubscribe = {json.dumps([f"a/{n}" for n in range(1001)])}',
-        "tasks: should `subscribe` to at most 1000 filters in all (got 1001)",
-    ),
     ('[tasks.x]\nkind = "generate"\ntemplate = "{{ temperature }}"', "the only variable is `input`"),
-    ('[tasks.x]\nkind = "generate"\nmodel = "big"', "tasks.x.model: allowed are the [models.NAME] tables: default"),
+    ('[tasks.x]\nkind = "generate"\nmodel = "big"', "tasks.x.model: should be 'default' (got \"big\")"),
     ('[tasks.x]\nkind = "generate"\nkeep = "newest"', "tasks.x.keep: should be 'all' or 'latest' (got \"newest\")"),
     ('[tasks.x]\nkind = "generate"\npublish = "a"', "tasks.x.publish: requires `subscribe`"),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+"]\npublish = "b/{2}"', "n from 1 to 1"),
@@ -222,7 +196,7 @@ FAULTS = [
     ('[tasks.generate]\nkind = "extract"\nschema = { type = "object" }', 'tasks.generate.kind: should be "generate"'),
     (
         '[models.second]\npath = "x"',
-        'models: one model is supported, and its table is [models.default] (got ["default", "second"])',
+        "models.second: should be 'default' (got \"second\")",
     ),
     ("[models.default.extra]\nx = 1", "models.default.extra: unknown key"),
 ]

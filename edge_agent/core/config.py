@@ -192,7 +192,7 @@ class QueueConfig(Table):
 class TaskBase(Table):
     system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
     template: Annotated[str, Field(max_length=MAX_TEMPLATE)] = DEFAULT_TEMPLATE
-    model: str = "default"
+    model: Literal["default"] = "default"
     max_tokens: Annotated[int, Field(ge=1, le=32768)] = 256
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] = 5
@@ -224,12 +224,6 @@ class ClassifyTask(TaskBase):
         if not all(label.strip() for label in labels) or len(set(labels)) < len(labels):
             raise ValueError("should be distinct and not blank")
         return labels
-
-    @property
-    def names_a_label(self) -> bool:
-        """Whether the prompt contains at least one of the labels."""
-        text = f"{self.system or ''} {self.template}".casefold()
-        return any(label.casefold() in text for label in self.labels)
 
 
 class ExtractTask(TaskBase):
@@ -282,7 +276,7 @@ class Config(Table):
     state_dir: ConfigPath = Path("/var/lib/edge-agent/state")
     device: DeviceConfig
     mqtt: MqttConfig = MqttConfig()
-    models: Annotated[dict[Name, ModelConfig], Field(min_length=1)]
+    models: Annotated[dict[Literal["default"], ModelConfig], Field(min_length=1)]
     engine: EngineConfig = EngineConfig()
     queue: QueueConfig = QueueConfig()
     tasks: Annotated[dict[Name, TaskConfig], Field(max_length=MAX_TASKS)] = Field(default_factory=dict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,7 +16,6 @@ from edge_agent.core.errors import fault_text, field_name, shown
 from edge_agent.core.strict_json import parse_json
 
 _MAX_BYTES = 10_000_000
-_MAX_FAULTS = 100
 _Validated = TypeVar("_Validated", bound=BaseModel)
 
 
@@ -75,10 +73,7 @@ def validate(model: type[_Validated], raw: dict[str, Any], path: Path, faults: I
     try:
         validated = model.model_validate(raw, context={"folder": path.absolute().parent})
     except ValidationError as error:
-        more = (fault for details in error.errors(include_url=False) for fault in _words(details, raw))
-        found += itertools.islice(more, _MAX_FAULTS + 1)
-    if len(found) > _MAX_FAULTS:
-        found = [*found[:_MAX_FAULTS], f"has more than {_MAX_FAULTS} faults"]
+        found += [fault for details in error.errors(include_url=False) for fault in _words(details, raw)]
     if validated is None or found:
         raise ConfigError(path, found)
     return validated

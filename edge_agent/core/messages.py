@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 from edge_agent.core.strict_json import encode
 
@@ -20,49 +21,37 @@ class Status(StrEnum):
 
 
 class Code(StrEnum):
-    """`error.code` of a reply; each belongs to one status."""
+    """`error.code` of a reply, and the status that belongs to it."""
 
-    QUEUE_FULL = "queue_full"
-    DEADLINE_UNREACHABLE = "deadline_unreachable"
-    LOADING = "loading"
-    DRAINING = "draining"
-    OVERHEATED = "overheated"
-    POWER_LIMITED = "power_limited"
-    MEMORY_LOW = "memory_low"
-    RATE_LIMITED = "rate_limited"
-    DEADLINE = "deadline"
-    NOT_UTF8 = "not_utf8"
-    BAD_JSON = "bad_json"
-    BAD_FIELD = "bad_field"
-    UNKNOWN_TASK = "unknown_task"
-    TOO_LONG = "too_long"
-    REPLY_TOPIC_REFUSED = "reply_topic_refused"
-    QUARANTINED = "quarantined"
-    CANCELLED = "cancelled"
-    SUPERSEDED = "superseded"
-    ENGINE_LOST = "engine_lost"
-    NO_VALID_OUTPUT = "no_valid_output"
-    INTERNAL = "internal"
+    status: Status
 
-    @property
-    def status(self) -> Status:
-        return _STATUS_OF_CODE[self]
+    def __new__(cls, value: str, status: Status = Status.FAILED) -> Self:
+        code = str.__new__(cls, value)
+        code._value_ = value
+        code.status = status
+        return code
 
-
-_CODES_OF_STATUS = {
-    Status.BUSY: (
-        Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE, Code.LOADING, Code.DRAINING,
-        Code.OVERHEATED, Code.POWER_LIMITED, Code.MEMORY_LOW, Code.RATE_LIMITED,
-    ),
-    Status.EXPIRED: (Code.DEADLINE,),
-    Status.INVALID: (
-        Code.NOT_UTF8, Code.BAD_JSON, Code.BAD_FIELD, Code.UNKNOWN_TASK,
-        Code.TOO_LONG, Code.REPLY_TOPIC_REFUSED, Code.QUARANTINED,
-    ),
-    Status.CANCELLED: (Code.CANCELLED, Code.SUPERSEDED),
-    Status.FAILED: (Code.ENGINE_LOST, Code.NO_VALID_OUTPUT, Code.INTERNAL),
-}  # fmt: skip
-_STATUS_OF_CODE = {code: status for status, codes in _CODES_OF_STATUS.items() for code in codes}
+    QUEUE_FULL = "queue_full", Status.BUSY
+    DEADLINE_UNREACHABLE = "deadline_unreachable", Status.BUSY
+    LOADING = "loading", Status.BUSY
+    DRAINING = "draining", Status.BUSY
+    OVERHEATED = "overheated", Status.BUSY
+    POWER_LIMITED = "power_limited", Status.BUSY
+    MEMORY_LOW = "memory_low", Status.BUSY
+    RATE_LIMITED = "rate_limited", Status.BUSY
+    DEADLINE = "deadline", Status.EXPIRED
+    NOT_UTF8 = "not_utf8", Status.INVALID
+    BAD_JSON = "bad_json", Status.INVALID
+    BAD_FIELD = "bad_field", Status.INVALID
+    UNKNOWN_TASK = "unknown_task", Status.INVALID
+    TOO_LONG = "too_long", Status.INVALID
+    REPLY_TOPIC_REFUSED = "reply_topic_refused", Status.INVALID
+    QUARANTINED = "quarantined", Status.INVALID
+    CANCELLED = "cancelled", Status.CANCELLED
+    SUPERSEDED = "superseded", Status.CANCELLED
+    ENGINE_LOST = "engine_lost", Status.FAILED
+    NO_VALID_OUTPUT = "no_valid_output", Status.FAILED
+    INTERNAL = "internal", Status.FAILED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
