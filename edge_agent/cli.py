@@ -241,7 +241,6 @@ def _parser() -> _Parser:
     add_config(diag)
     out_help = "default: edge-diag-<device>-<time>.tar.gz in this folder"
     diag.add_argument("--out", type=Path, metavar="FILE", help=out_help)
-    diag.add_argument("--json", action="store_true", help="print the contents as one JSON object")
 
     probe = add(
         "probe",

@@ -10,12 +10,11 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from edge_agent.core import topics
 from edge_agent.core.bounded import OutOfBoundsError, tried_apart
-from edge_agent.core.config import Config, ExtractTask, MqttConfig
-from edge_agent.core.config_file import ConfigError, named_tables, read_document, validate
+from edge_agent.core.config import Config, ExtractTask
+from edge_agent.core.config_file import ConfigError, read_document, validate
 from edge_agent.core.errors import field_name, file_fault, shown
 from edge_agent.models.record import model_faults, model_refusals, switched_hint
 from edge_agent.mqtt.credentials import credential_faults, secret_fault
@@ -25,16 +24,15 @@ DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
 
 
 def load_config(path: Path, needs: Callable[[Config], list[str]] | None = None) -> Config:
-    """Loads and checks a configuration file. Raises ConfigError with every fault.
+    """Loads and checks a configuration file. Raises ConfigError with every fault, what tables mean together last.
 
     needs: the faults of the files that the caller will use, such as `file_faults`. On a new board the files may come
     later than the configuration, so they are not asked for by default.
     """
     raw = read_document(path)
-    faults = [*prepare_tasks(raw, path.absolute().parent), *_topics_faults(named_tables(raw, "tasks"), raw)]
-    config = validate(Config, raw, path, faults)
-    if needs and (missing := needs(config)):
-        raise ConfigError(path, missing)
+    config = validate(Config, raw, path, prepare_tasks(raw, path.absolute().parent))
+    if faults := [*_topics_faults(config), *(needs(config) if needs else ())]:
+        raise ConfigError(path, faults)
     return config
 
 
@@ -77,17 +75,20 @@ def _schema_hints(config: Config) -> list[str]:
     ]
 
 
-def _topics_faults(tasks: dict[str, dict[str, Any]], raw: dict[str, Any]) -> Iterator[str]:
+def _topics_faults(config: Config) -> Iterator[str]:
     """Topics by which a task would receive its own answers, or a message would be answered twice."""
-    filters = _filters(tasks)
-    for name, task in tasks.items():
-        publish = task.get("publish")
-        answer = topics.sample_of_publish_pattern(publish) if isinstance(publish, str) else ""
+    # Each filter and the key that names it first: several tasks may share a filter.
+    filters: dict[str, str] = {}
+    for name, task in config.tasks.items():
+        for number, text in enumerate(task.subscribe):
+            filters.setdefault(text, field_name(("tasks", name, "subscribe", number)))
+    for name, task in config.tasks.items():
+        answer = topics.sample_of_publish_pattern(task.publish or "")
         readers = [key for text, key in filters.items() if answer and topics.matches(text, answer)]
         if readers:
             reason = f"its answers would be readings of {', '.join(readers)}; use another topic"
-            yield f"{field_name(('tasks', name, 'publish'))}: {reason} (got {shown(publish)})"
-    requests = _own_requests(raw)
+            yield f"{field_name(('tasks', name, 'publish'))}: {reason} (got {shown(task.publish)})"
+    requests = config.topics.all_requests
     for text, key in filters.items():
         if topics.overlap(text, requests):
             yield f"{key}: overlaps {requests}, where requests arrive; use other topics (got {shown(text)})"
@@ -96,26 +97,3 @@ def _topics_faults(tasks: dict[str, dict[str, Any]], raw: dict[str, Any]) -> Ite
         if topics.overlap(one, other):
             rule = "use the same filter, or separate ones"
             yield f"{key}: overlaps {shown(one)} of {owner}; {rule} (got {shown(other)})"
-
-
-def _filters(tasks: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Each valid filter and the key that names it first: several tasks may share a filter."""
-    filters: dict[str, str] = {}
-    for name, task in tasks.items():
-        given = task.get("subscribe")
-        for number, text in enumerate(given if isinstance(given, list) else ()):
-            if isinstance(text, str) and topics.filter_fault(text) is None:
-                filters.setdefault(text, field_name(("tasks", name, "subscribe", number)))
-    return filters
-
-
-def _own_requests(raw: dict[str, Any]) -> str:
-    """The filter of the agent's own requests. A key that is wrong or missing stands for any name."""
-    device, mqtt = _table(raw, "device"), _table(raw, "mqtt")
-    root = mqtt.get("root", MqttConfig.model_fields["root"].default)
-    return topics.Topics(root, device.get("site", "+"), device.get("id", "+")).all_requests
-
-
-def _table(raw: dict[str, Any], name: str) -> dict[str, Any]:
-    table = raw.get(name)
-    return table if isinstance(table, dict) else {}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from edge_agent.core.config import TASK_TABLES, Config, ModelConfig, TaskBase, TlsConfig
+from edge_agent.core.config import TASK_TABLES, Config, ModelConfig, TlsConfig
 from edge_agent.core.errors import fault_text, field_name, shown
 from edge_agent.core.strict_json import parse_json
 
@@ -73,13 +73,13 @@ def validate(model: type[_Validated], raw: dict[str, Any], path: Path, faults: I
     try:
         validated = model.model_validate(raw, context={"folder": path.absolute().parent})
     except ValidationError as error:
-        found += [fault for details in error.errors(include_url=False) for fault in _words(details, raw)]
+        found += [_words(details, raw) for details in error.errors(include_url=False)]
     if validated is None or found:
         raise ConfigError(path, found)
     return validated
 
 
-def _words(error: ErrorDetails, raw: dict[str, Any]) -> Iterator[str]:
+def _words(error: ErrorDetails, raw: dict[str, Any]) -> str:
     location = error["loc"]
     if location[0] == "tasks" and len(location) > 2 and location[2] in TASK_TABLES:
         location = (*location[:2], *location[3:])  # pydantic names the kind of the task, which is no key
@@ -90,24 +90,12 @@ def _words(error: ErrorDetails, raw: dict[str, Any]) -> Iterator[str]:
         allowed = _allowed_keys(location[:-1], raw)
         close = difflib.get_close_matches(str(location[-1]), allowed, n=1, cutoff=0.75)
         hint = f"did you mean `{close[0]}`? " if close else ""
-        yield f"{name}: unknown key (got {shown(error['input'])}); {hint}allowed: {', '.join(sorted(allowed))}"
-    elif error["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        return f"{name}: unknown key (got {shown(error['input'])}); {hint}allowed: {', '.join(sorted(allowed))}"
+    if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         table = error["input"]
         kind = table.get("kind") if isinstance(table, dict) else table
-        yield f"{name}.kind: should be one of {', '.join(TASK_TABLES)} (got {shown(kind)})"
-        if isinstance(table, dict):
-            yield from _common_faults(table, name)
-    else:
-        yield fault_text(error, name)
-
-
-def _common_faults(task: dict[str, Any], name: str) -> Iterator[str]:
-    """Faults of a task without a known kind in the keys that tasks of every kind have."""
-    try:
-        TaskBase.model_validate({key: value for key, value in task.items() if key in TaskBase.model_fields})
-    except ValidationError as error:
-        for details in error.errors(include_url=False):
-            yield fault_text(details, f"{name}.{field_name(details['loc'])}")
+        return f"{name}.kind: should be one of {', '.join(TASK_TABLES)} (got {shown(kind)})"
+    return fault_text(error, name)
 
 
 def _allowed_keys(table: tuple[int | str, ...], raw: dict[str, Any]) -> list[str]:
