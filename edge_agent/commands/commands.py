@@ -92,11 +92,7 @@ class Commands:
         self._drain: _Drain | None = None
         self._switch_asked: _Asked | None = None
         self._nonces = Nonces(config.state_dir / NONCES_FILE)
-        self._set_key(_read_key(config))
-
-    def _set_key(self, key: bytes | None) -> None:
-        self._key = key
-        self._authority, self._key_since = Authority(key, self._nonces), time.monotonic()
+        self._authority = Authority(_read_key(config), self._nonces)
 
     @property
     def drain_ends_at(self) -> float | None:
@@ -152,7 +148,7 @@ class Commands:
         if operation not in enabled:
             allowed = ", ".join(enabled) or "none"
             raise CommandError("not_allowed", f"command: {operation} is not enabled here; enabled: {allowed}")
-        self._authority.check(operation, fields, time.time(), time.monotonic() - self._key_since)
+        self._authority.check(operation, fields, time.time())
 
     def _execute(self, operation: str, fields: dict[str, Any], asked: _Asked) -> dict[str, Any] | None:
         """Gives the result's data; None = it is answered later. Raises CommandError, SwitchError."""
@@ -275,8 +271,7 @@ class Commands:
             config = config.model_copy(update={"queue": config.queue.model_copy(update={"journal": journal})})
         changed = [name for name in type(config).model_fields if getattr(config, name) != getattr(self.config, name)]
         config = self.config.model_copy(update={name: getattr(config, name) for name in _LIVE})
-        if (key := _read_key(config)) != self._key:
-            self._set_key(key)
+        self._authority = Authority(_read_key(config), self._nonces)
         self.config = config
         self._apply_config(config)
         applied = [name for name in changed if name in _LIVE]

@@ -28,9 +28,9 @@ def signed(operation: str = "drain", *, key: bytes = KEY, **fields: Any) -> dict
     return {**fields, "hmac": hmac.new(key, text, hashlib.sha256).hexdigest()}
 
 
-def refused(fields: dict[str, Any], *, now: float = NOW, known_s: float = 60.0, key: bytes = KEY) -> str:
+def refused(fields: dict[str, Any], *, now: float = NOW, key: bytes = KEY) -> str:
     with pytest.raises(CommandError) as caught:
-        Authority(key).check("drain", fields, now, known_s)
+        Authority(key).check("drain", fields, now)
     assert caught.value.code == "unauthorized"
     return caught.value.message
 
@@ -84,25 +84,11 @@ def test_a_command_of_another_time_is_refused_with_both_times(age_s: float) -> N
     assert '(got "2026-03-04T05:06:07.000Z")' in message
 
 
-@pytest.mark.parametrize("age_s", [59.0, -59.0])
-def test_clocks_may_differ_a_little(age_s: float) -> None:
-    Authority(KEY).check("drain", signed(), NOW + age_s)
-
-
 @pytest.mark.parametrize(
     "ts", ["2026-03-04T05:06:07", "yesterday", "", 1772600767, None, "2026-03-04", "0001-01-01T00:00:00+14:00"]
 )
 def test_a_time_without_zone_or_sense_is_refused(ts: Any) -> None:
     assert refused(signed(ts=ts)).startswith("ts:")
-
-
-def test_a_replay_is_refused_as_long_as_its_time_is_good() -> None:
-    authority = Authority(KEY)
-    authority.check("drain", signed(), NOW - 60)
-    authority.check("drain", signed(nonce="n2", ts="2026-03-04T05:07:07Z"), NOW + 59)
-    for later in (NOW, NOW + 59):
-        with pytest.raises(CommandError, match="seen before"):
-            authority.check("drain", signed(), later)
 
 
 def test_a_refused_command_uses_no_nonce_up() -> None:
@@ -115,20 +101,15 @@ def test_a_refused_command_uses_no_nonce_up() -> None:
 def test_a_clock_that_is_set_makes_no_command_fresh_again() -> None:
     authority = Authority(KEY)
     authority.check("drain", signed(), NOW)
-    authority.check("drain", signed(nonce="n2", ts="2026-03-04T08:06:07Z"), NOW + 3 * 3600, 300.0)
+    authority.check("drain", signed(nonce="n2", ts="2026-03-04T08:06:07Z"), NOW + 3 * 3600)
     with pytest.raises(CommandError, match="seen before"):
-        authority.check("drain", signed(), NOW, 600.0)
-
-
-def test_a_command_to_an_earlier_process_is_refused() -> None:
-    assert "after the agent's start, 2026-03-04T05:06:08+00:00" in refused(signed(), now=NOW + 30, known_s=29.0)
-    Authority(KEY).check("drain", signed(), NOW + 30, 31.0)
+        authority.check("drain", signed(), NOW)
 
 
 def test_nonces_outlive_the_process(tmp_path: Path) -> None:
     Authority(KEY, Nonces(tmp_path / "nonces")).check("drain", signed(), NOW)
     with pytest.raises(CommandError, match="seen before"):
-        Authority(KEY, Nonces(tmp_path / "nonces")).check("drain", signed(), NOW, 3600.0)
+        Authority(KEY, Nonces(tmp_path / "nonces")).check("drain", signed(), NOW)
 
 
 def test_the_file_keeps_the_latest_nonces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,6 @@ def test_a_key_file_with_another_content_is_used_from_the_reload_on(tmp_path: Pa
     office = Office(settings.model_copy(update={"commands": commands_config}), path)
 
     def ping(key: bytes) -> str:
-        office.commands._key_since -= 60
         fields = {"ts": datetime.now(UTC).isoformat(), "nonce": secrets.token_hex(4)}
         office.send("ping", {**fields, "hmac": sign(key, "ping", fields)})
         return office.results[-1][1]
