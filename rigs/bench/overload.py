@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,28 +57,28 @@ class Group:
     in_time: int
     late: int
     in_time_share: float | None
-    busy: dict[str, int] = field(default_factory=dict)
-    busy_p50_ms: float | None = None
-    busy_p95_ms: float | None = None
+    busy_p50_ms: float | None
+    busy_p95_ms: float | None
+    busy: dict[str, int]
 
 
 def row(priority: int | None, endings: Sequence[Ending]) -> Group:
     refused = [ending for ending in endings if ending.status == "busy" and ending.is_refused_at_once]
-    displaced = sum(ending.status == "busy" for ending in endings) - len(refused)
+    busy = Counter(str(ending.code) for ending in endings if ending.status == "busy")
+    admitted, displaced = len(endings) - len(refused), busy.total() - len(refused)
     in_time = sum(ending.is_in_time for ending in endings)
-    late = len(endings) - len(refused) - displaced - in_time
     waits_ms = [ending.latency_ms for ending in refused]
     return Group(
         priority=priority,
         offered=len(endings),
-        admitted=len(endings) - len(refused),
+        admitted=admitted,
         displaced=displaced,
         in_time=in_time,
-        late=late,
-        in_time_share=round(in_time / (in_time + late), 4) if in_time + late else None,
-        busy=dict(Counter(str(ending.code) for ending in endings if ending.status == "busy")),
+        late=admitted - displaced - in_time,
+        in_time_share=round(in_time / (admitted - displaced), 4) if admitted > displaced else None,
         busy_p50_ms=percentile(waits_ms, 50),
         busy_p95_ms=percentile(waits_ms, 95),
+        busy=dict(busy),
     )
 
 
@@ -161,16 +161,13 @@ def main() -> int:
 
 
 def table(rows: Sequence[Group]) -> str:
-    names = ("offered", "admitted", "displaced", "in time", "late", "share", "busy p50", "p95 ms")
-    lines = [f"{'priority':>8} " + " ".join(f"{name:>9}" for name in names) + "  busy by code"]
-    for one in rows:
-        share = "–" if one.in_time_share is None else f"{one.in_time_share:.1%}"
-        waits = ["–" if ms is None else f"{ms:.1f}" for ms in (one.busy_p50_ms, one.busy_p95_ms)]
-        cells = [one.offered, one.admitted, one.displaced, one.in_time, one.late, share, *waits]
-        codes = ", ".join(f"{code} {count}" for code, count in sorted(one.busy.items()))
-        name = "all" if one.priority is None else one.priority
-        lines.append(f"{name:>8} " + " ".join(f"{cell:>9}" for cell in cells) + f"  {codes}")
-    return "\n".join(lines)
+    """A line for each group, None as –."""
+    lines = [[one.name for one in fields(Group)], *(astuple(one) for one in rows)]
+    cells = [
+        ["–" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in line]
+        for line in lines
+    ]
+    return "\n".join(" ".join(f"{cell:>13}" for cell in line) for line in cells)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -204,9 +203,7 @@ def test_same_request_again_is_answered_again_without_inference(site: Site) -> N
 def test_200_requests_at_once_against_a_queue_of_16_get_one_reply_each(
     start_site: Callable[..., Site], protocol: str
 ) -> None:
-    # `python -m rigs.real_model` asks a real model instead of the engine without one.
-    model = os.environ.get("EDGE_AGENT_MODEL", "echo:step_ms=20")
-    site = start_site(protocol, model=model, more="[queue]\ncapacity = 16\n")
+    site = start_site(protocol, model="echo:step_ms=20", more="[queue]\ncapacity = 16\n")
     for number in range(200):
         site.client._client.publish(site.request("triage"), json.dumps({"input": f"normal {number}", "id": number}), 1)
     messages = site.client.wait(site.response("triage"), count=200)

@@ -15,8 +15,6 @@ Array = np.ndarray[Any, Any]
 MERGED = (("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"), ("Ġ", "w"))
 ADDED = (("<|endoftext|>", True), ("<|im_start|>", True), ("<|im_end|>", True), ("<tool_call>", False))
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-SHAPE_7B = {"hidden": 3584, "feed_forward": 18944, "heads": 28, "heads_kv": 4, "vocab_size": 152_064}  # Qwen2.5-7B
-SHAPE_1_5B = {"hidden": 1536, "feed_forward": 8960, "heads": 12, "heads_kv": 2, "vocab_size": 151_936}  # R1-Distill
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
 
 

@@ -64,7 +64,6 @@ def test_training_names_the_packages_that_it_lacks(monkeypatch: pytest.MonkeyPat
     [
         ("rigs.fuzz", ["nowhere"]),
         ("rigs.deploy", ["nowhere"]),
-        ("rigs.real_model", ["nowhere"]),
         ("rigs.parity", ["nowhere"]),
         ("rigs.quality", ["nowhere"]),
         ("rigs.bench", ["nowhere"]),

@@ -42,7 +42,6 @@ ANSWER = default_topic(ASKED, BASE)
         ("schemas", 12, {"refused", "answered"}),
         ("prompts", 150, {"text"}),
         ("configurations", 20, {"refused", "good"}),
-        ("templates", 20, {"refused", "rendered"}),
         ("messages", 160, {"ok", "invalid/bad_field", "invalid/bad_json", "invalid/not_utf8"}),
     ],
 )
