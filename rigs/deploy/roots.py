@@ -3,7 +3,7 @@
 Images are made once, below build/roots, in some minutes each. A board is an image under its own layer, which lasts
 until it is discarded:
 
-    with Board(image("bookworm"), folder) as board:
+    with Board(image("bookworm"), folder, name="board1") as board:
         board.run("systemctl", "is-system-running")
 """
 
@@ -30,6 +30,7 @@ _PACKAGES = (
 )
 # systemd's tree of cgroups: version 2, beside version 1 where this machine has both.
 _CGROUP_MOUNTS = [path for path in map(Path, ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")) if path.is_dir()]
+_ENTER = ("nsenter", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
 
 
@@ -37,17 +38,15 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOM
 class Release:
     """python: the newest one of the release, which python_packages bring. components: of the release's archive."""
 
-    systemd: int
     python: str
     python_packages: tuple[str, ...]
     components: str = "main"
 
 
 RELEASES = {
-    "bookworm": Release(systemd=252, python="3.11", python_packages=("python3", "python3-venv")),
-    "trixie": Release(systemd=257, python="3.13", python_packages=("python3", "python3-venv")),
+    "bookworm": Release(python="3.11", python_packages=("python3", "python3-venv")),
+    "trixie": Release(python="3.13", python_packages=("python3", "python3-venv")),
     "jammy": Release(
-        systemd=249,
         python="3.11",
         # Ansible runs with python3, which is 3.10.
         python_packages=("python3", "python3.11", "python3.11-venv"),
@@ -81,16 +80,6 @@ def image(name: str, images: Path = IMAGES) -> Path:
     return root
 
 
-def checked(
-    name: str, command: tuple[str, ...], done: subprocess.CompletedProcess[str]
-) -> subprocess.CompletedProcess[str]:
-    """The result of a command on a board. Raises AssertionError with its output if it failed."""
-    if done.returncode != 0:
-        told = f"{done.stdout}{done.stderr}"
-        raise AssertionError(f"{name}: {shlex.join(command)} ended with {done.returncode}:\n{told}")
-    return done
-
-
 class Board:
     """One container. Its root (`root`) can be read and written while it runs.
 
@@ -99,13 +88,7 @@ class Board:
     """
 
     def __init__(
-        self,
-        lower: Path,
-        folder: Path,
-        *,
-        name: str = "board1",
-        has_own_network: bool = True,
-        options: tuple[str, ...] = (),
+        self, lower: Path, folder: Path, *, name: str, has_own_network: bool = True, options: tuple[str, ...] = ()
     ) -> None:
         self.name = name
         self.root = folder / name / "root"
@@ -171,19 +154,8 @@ class Board:
         self, *command: str, check: bool = True, timeout_s: float = 60.0, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """A command as root on the board. Raises AssertionError with its output if it fails and `check` is set."""
-        enter = [
-            "nsenter",
-            f"--target={self._leader()}",
-            "--mount",
-            "--uts",
-            "--ipc",
-            "--net",
-            "--pid",
-            "--root",
-            "--wd",
-        ]
         done = subprocess.run(
-            [*enter, *command],
+            [*_ENTER, f"--target={self._leader()}", *command],
             input=stdin,
             capture_output=True,
             text=True,
@@ -191,7 +163,10 @@ class Board:
             env=_ENVIRONMENT,
             check=False,
         )
-        return checked(self.name, command, done) if check else done
+        if check and done.returncode:
+            told = f"{done.stdout}{done.stderr}"
+            raise AssertionError(f"{self.name}: {shlex.join(command)} ended with {done.returncode}:\n{told}")
+        return done
 
     def __enter__(self) -> Self:
         self.start()

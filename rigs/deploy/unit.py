@@ -197,7 +197,7 @@ def service(request: pytest.FixtureRequest, agent_wheel: Path, bundle: Path) -> 
         device.chmod(0o660)
         subprocess.run(["chown", "root:44", str(device)], check=True)
         options = (f"--bind-ro={WHEELS}:/srv/wheels", f"--bind={device}:/dev/vcio")
-        with Board(image(request.param), Path(name), options=options) as board:
+        with Board(image(request.param), Path(name), name="board1", options=options) as board:
             service = Service(board)
             service.install(request.param, agent_wheel, bundle)
             yield service
