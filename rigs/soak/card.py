@@ -1,7 +1,7 @@
 """What a request costs a memory card: bytes that the agent writes, and bytes that reach the block device.
 
 The state folder lies on its own ext4, an image on a loop device. That needs root; otherwise only the agent's own writes
-count (write_bytes of /proc/PID/io). All rates run side by side, each with its own agent on the echo engine, with the
+count. All rates run side by side, each with its own agent on the echo engine, with the
 journal on disk and in memory. Counting begins when the write-ahead log and the window for duplicates are full.
 Short form: `--rates 5 --seconds 1 --window 1 --warm-up 24 --journals disk`.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from edge_agent.core.strict_json import encode
 from edge_agent.tools.demo.readings import held_out
@@ -39,12 +40,9 @@ _REPLY_TOPIC = "edgeai/v1/reply/card"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """device_bytes: None = not measured."""
-
     requests: int
     seconds: float
-    device_bytes: int | None
-    process_bytes: int
+    written_bytes: int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,14 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         costs = list(
             pool.map(lambda run: measure(run[0], run[1], options.seconds, options.window, options.warm_up), runs)
         )
-    print("journal  requests/s  requests  device bytes  process bytes  bytes/request  GB/year")
+    print("journal  requests/s  requests  bytes written  bytes/request  GB/year")
     for (journal, rate), cost in zip(runs, costs, strict=True):
-        written = cost.process_bytes if cost.device_bytes is None else cost.device_bytes
-        device = "-" if cost.device_bytes is None else f"{cost.device_bytes:,}"
-        each = f"{written / cost.requests:,.0f}" if cost.requests else "-"
-        per_year = written / cost.seconds * _YEAR_S / 1e9
-        numbers = f"{cost.requests:8}  {device:>12}  {cost.process_bytes:>13,}  {each:>13}  {per_year:7.1f}"
-        print(f"{journal:7}  {rate:10g}  {numbers}")
+        each = f"{cost.written_bytes / cost.requests:,.0f}" if cost.requests else "-"
+        per_year = cost.written_bytes / cost.seconds * _YEAR_S / 1e9
+        print(f"{journal:7}  {rate:10g}  {cost.requests:8}  {cost.written_bytes:>13,}  {each:>13}  {per_year:7.1f}")
     return 0
 
 
@@ -80,25 +75,18 @@ def measure(journal: str, per_s: float, seconds: float, window_s: int, warm_up: 
         (folder / "state").mkdir()
         queue = f"dedup_window_s = {window_s}\n"
         with (
-            _own_device(folder / "state") as device_bytes,
+            _own_device(folder / "state") as written_bytes,
             running(folder, ENGINE, journal=journal, queue=queue) as place,
         ):
-            asker = _Asker(place.port)
+            asker, pid = _Asker(place.port), place.agent.process.pid
             for _ in range(0, warm_up, IN_FLIGHT):
                 asker.ask(IN_FLIGHT)
                 asker.await_answers()
             asker.run(1.3 * window_s, per_s)
-            pid = place.agent.process.pid
-            device_before, process_before, began = device_bytes(), _write_bytes(pid), time.monotonic()
+            before, began = written_bytes(pid), time.monotonic()
             requests = asker.run(seconds, per_s)
             asker.await_answers()
-            device_after = device_bytes()
-            return Cost(
-                requests=requests,
-                seconds=time.monotonic() - began,
-                device_bytes=None if device_after is None or device_before is None else device_after - device_before,
-                process_bytes=_write_bytes(pid) - process_before,
-            )
+            return Cost(requests, time.monotonic() - began, written_bytes(pid) - before)
 
 
 class _Asker:
@@ -131,18 +119,12 @@ class _Asker:
         return asked
 
 
-def _write_bytes(pid: int) -> int:
-    found = re.search(r"(?m)^write_bytes: (\d+)", Path(f"/proc/{pid}/io").read_text("ascii"))
-    assert found
-    return int(found[1])
-
-
 @contextmanager
-def _own_device(folder: Path) -> Iterator[Callable[[], int | None]]:
-    """Mounts an ext4 there; gives a function that returns what was written to its device so far, None if unknown."""
+def _own_device(folder: Path) -> Iterator[Callable[[int], int]]:
+    """Mounts an ext4 there; gives a function of the agent's PID: bytes that were written to the device so far."""
     if os.geteuid():
         print("not root: only what the process writes is counted", file=sys.stderr)
-        yield lambda: None
+        yield lambda pid: psutil.Process(pid).io_counters().write_bytes
         return
     image = folder.with_suffix(".img")
     with image.open("wb") as file:
@@ -154,7 +136,7 @@ def _own_device(folder: Path) -> Iterator[Callable[[], int | None]]:
         command = ["findmnt", "-n", "-o", "SOURCE", str(folder)]
         source = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         stat = Path("/sys/block") / Path(source.strip()).name / "stat"
-        yield lambda: int(stat.read_text("ascii").split()[6]) * _SECTOR
+        yield lambda _: int(stat.read_text("ascii").split()[6]) * _SECTOR
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 

@@ -76,4 +76,4 @@ def test_the_short_form_of_card_counts_what_requests_write(capsys: pytest.Captur
     assert card.main(words) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [row[0] for row in rows] == ["disk", "disk"]
-    assert int(rows[1][4].replace(",", "")) > 0
+    assert int(rows[1][3].replace(",", "")) > 0
