@@ -15,7 +15,7 @@ from rigs.fuzz.children import BAD, Outcome
 from rigs.machine import ROOT, model_path, require, run_in_turn
 from tests.conftest import convert_demo_model
 
-PARTS = ("gguf", "checkpoints", "bundles", "schemas", "prompts", "configurations", "messages")
+PARTS = ("gguf", "checkpoints", "bundles", "schemas", "configurations", "messages")
 DEMO = ROOT / "build" / "fuzz"
 
 

@@ -18,12 +18,14 @@ from pathlib import Path
 
 from rigs.machine import require
 from rigs.soak.load import Load
-from rigs.soak.place import Place, make_model, running
+from rigs.soak.place import Place, running
 from rigs.soak.samples import Sample, take_sample
 from rigs.soak.verdict import verdict
+from tests.conftest import convert_demo_model
 
 # A night's samples must fit into memory.
 MAX_SAMPLES = 4000
+ECHO = "echo:step_ms=2"
 # With --requests: in flight at once.
 WINDOW = 24
 STUCK_AFTER_S = 120.0
@@ -46,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory() as folder:
-        model = make_model(options.engine, options.model, Path(folder))
+        if options.engine == "echo":
+            model = ECHO
+        else:
+            model = str((options.model or convert_demo_model(Path(folder), "q8_0")).resolve())
         with running(Path(folder), model, protocol=options.protocol) as place:
             load = Load(place.port, options.protocol, seed=options.seed)
             load.learn()

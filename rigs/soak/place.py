@@ -10,15 +10,13 @@ from pathlib import Path
 
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.demo.readings import tasks
-from tests.conftest import convert_demo_model
+from rigs.bench.agent import task_table
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, Mosquitto, workers
 
 DEVICE = "soak"
 BASE = f"edgeai/v1/test/{DEVICE}"
 TRIAGE, DIAGNOSIS, EXPLANATION = "machine-triage", "machine-diagnosis", "machine-explanation"
-SENSOR = "sensor"
-ECHO = "echo:step_ms=2"
 START_S = 120.0
 
 
@@ -41,15 +39,6 @@ class Place:
     @property
     def worker_pid(self) -> int | None:
         return next(iter(workers(self.agent.process.pid)), None)
-
-
-def make_model(engine: str, model: Path | None, folder: Path) -> str:
-    """The path of the model: the given one, the demonstration's converted into the folder, or the echo engine."""
-    if model is not None:
-        return str(model.resolve())
-    if engine == "echo":
-        return ECHO
-    return str(convert_demo_model(folder, "q8_0"))
 
 
 @contextmanager
@@ -79,24 +68,14 @@ def _wait_until_online(port: int, protocol: str) -> None:
 
 
 def _config(folder: Path, port: int, model: str, protocol: str, journal: str, queue: str) -> str:
-    lines = [
-        f'models_dir = "."\nstate_dir = "state"\n[device]\nsite = "test"\nid = "{DEVICE}"',
-        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "{protocol}"',
-        f"[models.default]\npath = {json.dumps(model)}",
-        f'[queue]\njournal = "{journal}"\n{queue}',
-        '[commands]\nallow = ["ping", "health", "cancel", "reload"]',
-    ]
-    for name, task in tasks().items():
-        lines += [f"[tasks.{name}]\nkind = {json.dumps(task['kind'])}\nsystem = {json.dumps(task['system'])}"]
-        if "labels" in task:
-            lines += [f"labels = {json.dumps(task['labels'])}"]
-        if "schema" in task:
-            (folder / "schema.json").write_text(json.dumps(task["schema"]), encoding="utf-8")
-            lines += ['schema = "schema.json"']
-    triage = tasks()[TRIAGE]
-    lines += [
-        f'[tasks.{SENSOR}]\nkind = "classify"\nsystem = {json.dumps(triage["system"])}',
-        f"labels = {json.dumps(triage['labels'])}",
-        'subscribe = ["plant/+/reading"]\npublish = "plant/{1}/triage"',
-    ]
-    return "\n".join(lines) + "\n"
+    given = tasks()
+    (folder / "schema.json").write_text(json.dumps(given[DIAGNOSIS]["schema"]), encoding="utf-8")
+    given[DIAGNOSIS]["schema"] = "schema.json"
+    given["sensor"] = given[TRIAGE] | {"subscribe": ["plant/+/reading"], "publish": "plant/{1}/triage"}
+    return (
+        f'models_dir = "."\nstate_dir = "state"\n[device]\nsite = "test"\nid = "{DEVICE}"\n'
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "{protocol}"\n'
+        f"[models.default]\npath = {json.dumps(model)}\n"
+        f'[queue]\njournal = "{journal}"\n{queue}'
+        '[commands]\nallow = ["ping", "health", "cancel", "reload"]\n'
+    ) + "".join(task_table(name, **task) for name, task in given.items())

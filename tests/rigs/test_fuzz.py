@@ -40,7 +40,6 @@ ANSWER = default_topic(ASKED, BASE)
         ("checkpoints", 12, {"refused", "converted"}),
         ("bundles", 6, {"refused", "answered"}),
         ("schemas", 12, {"refused", "answered"}),
-        ("prompts", 150, {"text"}),
         ("configurations", 20, {"refused", "good"}),
         ("messages", 160, {"ok", "invalid/bad_field", "invalid/bad_json", "invalid/not_utf8"}),
     ],
