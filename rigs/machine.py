@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -34,18 +34,6 @@ def run_tests(*words: str, environment: Mapping[str, str] | None = None) -> int:
     """The exit code of pytest with these arguments, in the repository."""
     command = [sys.executable, "-m", "pytest", *words]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})}, check=False).returncode
-
-
-def run_make(*words: str) -> None:
-    """A target of the Makefile. Raises SystemExit if it fails."""
-    if subprocess.run(["make", *words], cwd=ROOT, check=False).returncode:
-        raise SystemExit(f"make {' '.join(words)} failed")
-
-
-def run_in_turn(modules: Sequence[Sequence[str]]) -> int:
-    """Runs `python -m …` for each, all of them; 1 if one failed."""
-    codes = [subprocess.run([sys.executable, "-m", *words], cwd=ROOT, check=False).returncode for words in modules]
-    return 1 if any(codes) else 0
 
 
 def checkpoint_path(text: str) -> Path:

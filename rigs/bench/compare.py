@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -57,16 +56,11 @@ class Server(Side, Protocol):
     def count_tokens(self, text: str) -> int: ...
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What llama.cpp's benchmarks reach: prefill tokens per second, and written tokens per second of all clients."""
-
-    prefill: Callable[..., float] = prefill_tokens_per_s
-    batched: Callable[..., float] = batched_tokens_per_s
-
-
 class Comparison:
-    """Measures round by round into `figures`. parts: names of PARTS; requests: of each kind in each run."""
+    """Measures round by round into `figures`. parts: names of PARTS; requests: of each kind in each run.
+
+    prefill, batched: what llama.cpp's benchmarks reach, tokens per second.
+    """
 
     def __init__(
         self,
@@ -77,11 +71,12 @@ class Comparison:
         parts: Iterable[str],
         *,
         requests: int,
-        limits: Limits = Limits(),
+        prefill: Callable[..., float] = prefill_tokens_per_s,
+        batched: Callable[..., float] = batched_tokens_per_s,
     ) -> None:
         self.figures = Figures()
         self._agent, self._server = agent, server
-        self._programs, self._model, self._limits = programs, model, limits
+        self._programs, self._model, self._prefill, self._batched = programs, model, prefill, batched
         self._requests = requests
         self._parts = [part for part in PARTS if part in set(parts)]
         self._constant_tokens = {kind: server.count_tokens(constant_text(kind)) for kind in Kind}
@@ -129,9 +124,7 @@ class Comparison:
         note("classify: ratio to its best number of clients", rate / best, at_least=1.4)
         note("classify: ratio at 1", alone.requests_per_s / theirs[1].requests_per_s)
         shared_tokens = self._constant_tokens[Kind.CLASSIFY]
-        prefill = self._limits.prefill(
-            self._programs, self._model, batch_tokens=BATCH_TOKENS, shared_tokens=shared_tokens
-        )
+        prefill = self._prefill(self._programs, self._model, batch_tokens=BATCH_TOKENS, shared_tokens=shared_tokens)
         share = rate / (prefill / together.computed_tokens)
         note("classify: of what llama-bench's prefill allows", share, at_least=0.9)
         note("classify: same label alone and in a batch", _agreement(alone, together), at_least=0.99)
@@ -162,7 +155,7 @@ class Comparison:
         self._warm_up(both, Kind.GENERATE, seed)
         runs = {side.name: self._ask(side, Kind.GENERATE, CLIENTS, seed) for side in both}
         ours, theirs = runs[self._agent.name], runs[self._server.name]
-        limit = self._limits.batched(
+        limit = self._batched(
             self._programs,
             self._model,
             shared_tokens=self._constant_tokens[Kind.GENERATE],

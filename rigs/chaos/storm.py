@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from edge_agent.tools.demo.broker import free_port
-from tests.helpers.processes import Mosquitto, wait_until, workers
+from tests.helpers.processes import AgentProcess, Mosquitto, wait_until, workers
 from tests.helpers.proxy import Proxy
 from tests.helpers.site import site_config
 
@@ -34,28 +32,24 @@ class Storm:
         self._config = folder / "config.toml"
         more = '[log]\nlevel = "WARNING"\n'
         self._config.write_text(site_config("storm", self._proxy.port, protocol, ENGINE, more), encoding="utf-8")
-        self._log = (folder / "agent.log").open("ab")
-        self._agent = self._start_agent()
-
-    def _start_agent(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "edge_agent", "run", "--config", str(self._config)]
-        return subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        self._agent = AgentProcess(self._config)
 
     def check(self) -> None:
         """Raises AssertionError if the agent has ended by itself."""
-        assert self._agent.poll() is None, f"the agent ended with {self._agent.returncode}"
+        code = self._agent.process.poll()
+        assert code is None, f"the agent ended with {code}:\n{self._agent.log[-2000:]}"
 
     def strike(self, fault: str) -> None:
         """Returns when the fault is over, before the agent has recovered."""
         match fault:
             case "worker killed":
-                wait_until(lambda: workers(self._agent.pid), "there is a worker")
-                for worker in workers(self._agent.pid):
+                wait_until(lambda: workers(self._agent.process.pid), "there is a worker")
+                for worker in workers(self._agent.process.pid):
                     os.kill(worker, signal.SIGKILL)
             case "agent killed":
-                self._agent.kill()
-                self._agent.wait()
-                self._agent = self._start_agent()
+                self._agent.signal(signal.SIGKILL)
+                self._agent.stop()
+                self._agent = AgentProcess(self._config)
             case "broker restarted":
                 self._broker.stop()
                 self._broker.start()
@@ -75,9 +69,7 @@ class Storm:
 
     def stop(self) -> int:
         """The agent's exit code."""
-        self._agent.terminate()
-        code = self._agent.wait(60)
+        code = self._agent.stop()
         self._proxy.__exit__()
         self._broker.stop()
-        self._log.close()
         return code

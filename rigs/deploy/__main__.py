@@ -7,10 +7,11 @@ unit          the unit on booted systems with systemd 249, 252 and 257.
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 
 from rigs.deploy import roots
-from rigs.machine import ROOT, require, run_make, run_tests
+from rigs.machine import ROOT, require, run_tests
 
 NEEDED = roots.NEEDED | {"mosquitto": "mosquitto", "mosquitto_rr": "mosquitto-clients", "ssh": "openssh-client"}
 
@@ -25,9 +26,9 @@ def main() -> int:
     given = parser.parse_args()
     require(NEEDED, root=True)
     if not (ROOT / "dist" / "wheelhouse" / "x86_64" / "requirements.txt").is_file():
-        run_make("wheelhouse", "ARCH=x86_64")
+        subprocess.run(["make", "wheelhouse", "ARCH=x86_64"], cwd=ROOT, check=True)
     if given.part == "provisioning":
-        run_make("build/ansible/ready")
+        subprocess.run(["make", "build/ansible/ready"], cwd=ROOT, check=True)
     only = ["-k", given.only] if given.only else []
     return run_tests(f"rigs/deploy/{given.part}.py", "-s", "--exitfirst", *only, environment={"RELEASE": given.release})
 

@@ -496,13 +496,6 @@ def test_bundle_that_was_switched_without_the_playbooks_is_named_and_kept(world:
     world.play(command, None, "same")
 
 
-def test_bundle_stays_in_force_without_the_state_folder(world: World) -> None:
-    world.second.run("systemctl", "stop", "edge-agent")
-    world.second.run("find", "/var/lib/edge-agent/state", "-mindepth", "1", "-delete")
-    world.second.run("systemctl", "start", "edge-agent", timeout_s=300)
-    assert world.ask(world.second)["model"]["sha256"] == sha256_of(second_bundle(world))
-
-
 def is_switching(world: World) -> bool:
     return not world.first.run("test", "-e", "/opt/edge-agent/switching.json", check=False).returncode
 
@@ -567,12 +560,3 @@ def test_nothing_stays_on_a_board_that_is_decommissioned(world: World) -> None:
     assert world.first.run("systemctl", "cat", "edge-agent", check=False).returncode == 1
     world.play(playbook("decommission", f" --limit {FIRST}"), "same")
     assert world.ask(world.second)["status"] == "ok"
-
-
-def test_fresh_board_that_the_broker_refuses_is_named_before_a_model_is_brought(world: World) -> None:
-    edit, told = WRONG["password"]
-    world.fleet.edit(*edit)
-    text = world.play(f"{playbook('provision')} --limit {FIRST}", "failed")
-    assert told in text
-    for folder in ("/etc/edge-agent", "/var/lib/edge-agent/models"):
-        assert not world.first.run("find", folder, "-type", "f").stdout

@@ -88,16 +88,11 @@ def write_damaged(sound: Path, key: Ed25519PrivateKey, dice: random.Random, fold
                 path.write_bytes(mutated(read_gguf(sound / path.name), dice))
             else:
                 damage_file(path, dice)
-    if dice.random() < 0.1:
-        (bundle / dice.choice(("x", ".hidden", "\x1b[2J", "model.gguf.bak", "config.json"))).write_bytes(b"x")
     # Else a hash is all that is looked at.
     if dice.random() < 0.7:
         _relist(bundle)
         if is_signed and dice.random() < 0.9:
             _sign(bundle, key)
-    if dice.random() < 0.05:
-        bundle = bundle.with_name(dice.choice(("bundle.gguf", "loop")))
-        bundle.symlink_to("loop" if bundle.name == "loop" else "bundle")
     if dice.random() < 0.5:
         return bundle, None
     key_file = folder / "key.pub.pem"

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (options.out / "samples.jsonl").write_text(lines, encoding="utf-8")
     errors = sum(line.startswith("ERROR") or "Traceback" in line for line in log.splitlines())
     others = {"torn streams": load.torn_streams, "errors in the log": errors, "exit code": exit_code}
-    checks = verdict(samples, load.ledger.counts() | others, has_steady_rate=options.requests is None)
+    checks = verdict(samples, load.ledger.counts() | others)
     print("asked: " + ", ".join(f"{count} {kind}" for kind, count in sorted(load.asked.items())))
     print("ended: " + ", ".join(f"{count} {status}" for status, count in sorted(load.ledger.statuses.items())))
     width = max(len(check.name) for check in checks)

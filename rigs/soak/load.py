@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
-import time
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -27,8 +26,6 @@ SHARES = {
     "retry": 6, "mistake": 4, "too late": 3, "cancelled": 3,
 }  # fmt: skip
 _TASKS = {"diagnosis": DIAGNOSIS, "explanation": EXPLANATION, "cancelled": "generate"}
-# The kinds whose latency is watched: one request each, answered as soon as possible.
-TIMED = ("triage", "diagnosis", "explanation", "sensor")
 # A burst fills the queue, so that any request may be refused.
 _SERVED = frozenset({"ok", "busy"})
 _ENDS = {
@@ -49,14 +46,12 @@ class Load:
         self.ledger = Ledger()
         self.torn_streams = 0
         self.asked: Counter[str] = Counter()
-        self._latency_ms: dict[str, list[float]] = defaultdict(list)
         self._lock = threading.Condition()
         self._random = random.Random(seed)
         self._readings = [one.payload for one in held_out()[:READINGS]]
         self._right: dict[tuple[str, str], str] = {}
         self._learned: dict[str, dict[str, Any]] | None = {}
-        # By the request's name: its kind and when it was sent; the text of its stream so far.
-        self._sent: dict[str, tuple[str, float]] = {}
+        # By the request's name: the text of its stream so far.
         self._streams: dict[str, list[str]] = {}
         # Names by the number of the message; numbers that the broker has acknowledged.
         self._names: dict[int, str] = {}
@@ -103,12 +98,6 @@ class Load:
                 self.ledger.taken(self._names.pop(number))
             self._acknowledged.remove(number)
 
-    def drain_latencies(self) -> dict[str, list[float]]:
-        """Milliseconds from publish to answer by kind, since the last call."""
-        with self._lock:
-            latencies, self._latency_ms = self._latency_ms, defaultdict(list)
-            return dict(latencies)
-
     def close(self) -> None:
         self._caller.close()
 
@@ -141,7 +130,6 @@ class Load:
         times = 2 if kind == "retry" else 1
         with self._lock:
             self.ledger.ask(name, right, _ENDS.get(kind, _SERVED), times=times)
-            self._sent[name] = counted_as or kind, time.monotonic()
         for _ in range(times):
             number = self._caller.publish(topic, payload)
         self._names[number] = name
@@ -162,9 +150,6 @@ class Load:
                 return
             if self.ledger.hear(payload, name) is None:
                 return
-            kind, sent_at = self._sent.pop(name)
             deltas = self._streams.pop(name, None)
-            if reply["status"] == "ok" and kind in TIMED:
-                self._latency_ms[kind].append((time.monotonic() - sent_at) * 1000)
             if reply["status"] == "ok" and deltas is not None and "".join(deltas) != reply["output"]:
                 self.torn_streams += 1

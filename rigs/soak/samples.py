@@ -25,7 +25,7 @@ class ProcessSample:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """at_s: since the load began. latency_ms: of the answers since the last sample, by kind."""
+    """at_s: since the load began."""
 
     at_s: float
     answered: int
@@ -34,7 +34,6 @@ class Sample:
     worker: ProcessSample | None
     state_bytes: int
     log_bytes: int
-    latency_ms: dict[str, list[float]]
 
 
 def process_sample(pid: int) -> ProcessSample | None:
@@ -57,7 +56,6 @@ def take_sample(place: Place, load: Load, at_s: float) -> Sample:
         worker=None if worker_pid is None else process_sample(worker_pid),
         state_bytes=sum(map(_size, place.state_dir.rglob("*"))),
         log_bytes=_size(place.log_path),
-        latency_ms=load.drain_latencies(),
     )
 
 

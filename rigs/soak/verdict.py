@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rigs.soak.load import TIMED
 from rigs.soak.samples import MIB, ProcessSample, Sample
 
 # Memory counts as settled after this many answers; a median of this many samples counts.
@@ -15,8 +14,6 @@ _AROUND = 7
 MAX_GROWTH = 1.05
 # 8 MB of answers to repeat and 8 MB of other ends, with pages half full, and the write-ahead log.
 MAX_STATE_MIB = 46.0
-# A machine that also does other things is no drift of the agent.
-MAX_DRIFT, DRIFT_FLOOR_MS = 1.25, 5.0
 MAX_LOG_BYTES_PER_REQUEST = 100.0
 
 
@@ -30,8 +27,8 @@ class Check:
     holds: bool | None
 
 
-def verdict(samples: Sequence[Sample], counts: Mapping[str, int], *, has_steady_rate: bool = True) -> list[Check]:
-    """counts: of the ledger, and others. At least one sample. Only at a steady rate is latency compared."""
+def verdict(samples: Sequence[Sample], counts: Mapping[str, int]) -> list[Check]:
+    """counts: of the ledger, and others. At least one sample."""
     lost = len({one.worker.pid for one in samples if one.worker}) - 1
     none = {name: count for name, count in counts.items() if name not in ("asked", "answered")} | {"workers lost": lost}
     log_bytes = (samples[-1].log_bytes - samples[0].log_bytes) / max(1, counts["asked"])
@@ -41,7 +38,6 @@ def verdict(samples: Sequence[Sample], counts: Mapping[str, int], *, has_steady_
         *_growth("worker", samples, lambda one: one.worker),
         _at_most("state folder", max(one.state_bytes for one in samples) / MIB, MAX_STATE_MIB, "MiB"),
         _at_most("log per request", log_bytes, MAX_LOG_BYTES_PER_REQUEST, "bytes"),
-        *(_drift(samples, kind) for kind in TIMED if has_steady_rate),
     ]
 
 
@@ -64,20 +60,6 @@ def _growth(name: str, samples: Sequence[Sample], process: Callable[[Sample], Pr
         most = statistics.median_low(getattr(one, what) for one in last)
         checks.append(Check(f"{name}, {what}", f"{fewest} to {most}", "no more", holds=most <= fewest))
     return checks
-
-
-def _drift(samples: Sequence[Sample], kind: str) -> Check:
-    """The last third of the run against the first, by the lower quartile, which other load touches least."""
-    third = len(samples) // 3
-    first, last = (
-        [ms for one in part for ms in one.latency_ms.get(kind, ())] for part in (samples[:third], samples[-third:])
-    )
-    name, limit = f"latency of {kind}, p25", f"× {MAX_DRIFT} and {DRIFT_FLOOR_MS:.0f} ms"
-    if len(first) < 20 or len(last) < 20:
-        return Check(name, "too few requests", limit, holds=None)
-    before, after = statistics.quantiles(first, n=4)[0], statistics.quantiles(last, n=4)[0]
-    holds = after <= before * MAX_DRIFT + DRIFT_FLOOR_MS
-    return Check(name, f"{before:.1f} to {after:.1f} ms", limit, holds=holds)
 
 
 def _at_most(name: str, value: float, most: float, unit: str) -> Check:

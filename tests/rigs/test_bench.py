@@ -13,20 +13,16 @@ from edge_agent.models.bundle import MODEL_FILE
 from rigs.bench import __main__ as widths
 from rigs.bench import compare, engine_speed, overload
 from rigs.bench.agent import running_agent, workload_tasks
-from rigs.bench.asking import in_parallel
-from rigs.bench.compare import Comparison, Limits, at_equal_text
+from rigs.bench.compare import Comparison, at_equal_text
 from rigs.bench.figures import Figures
 from rigs.bench.workload import (
     GENERATED_TOKENS,
-    LABELS,
-    SCHEMA,
     Answer,
     Kind,
     Reading,
     check_answer,
     constant_text,
     prompt,
-    readings,
 )
 
 
@@ -52,9 +48,9 @@ def model(demo_bundle: Path) -> Path:
 
 
 def test_all_parts_of_the_comparison_run(model: Path, tmp_path: Path) -> None:
-    limits = Limits(prefill=lambda *_, **__: 1000.0, batched=lambda *_, **__: 100.0)
+    limits = {"prefill": lambda *_, **__: 1000.0, "batched": lambda *_, **__: 100.0}
     with running_agent(model, tmp_path, workload_tasks(), compare.ENGINE) as agent:
-        comparison = Comparison(agent, StandIn(), tmp_path, model, compare.PARTS, requests=4, limits=limits)
+        comparison = Comparison(agent, StandIn(), tmp_path, model, compare.PARTS, requests=4, **limits)
         comparison.run(0)
     names = comparison.figures.by_name
     assert all(any(name.startswith(part) for name in names) for part in ("classify", "extract", "generate"))
@@ -108,18 +104,6 @@ def test_a_shorter_text_of_ours_lowers_the_ratio_and_a_longer_one_does_not_raise
     assert at_equal_text(5.0, 2.5, 6.0, 3.0, tokens_per_s=30.0) == pytest.approx(2.0)
 
 
-def test_replies_keep_the_order_of_their_questions() -> None:
-    replies, seconds = in_parallel(lambda number: -number, range(20), 8)
-
-    assert replies == [-number for number in range(20)]
-    assert seconds > 0
-
-
-def test_another_seed_gives_other_readings() -> None:
-    assert readings(3, seed="a") == readings(3, seed="a")
-    assert not [one for one in readings(50, seed="a") if one in readings(50, seed="b")]
-
-
 @pytest.mark.parametrize("kind", Kind)
 def test_every_prompt_begins_with_the_constant_text_and_then_differs(kind: Kind) -> None:
     one, other = (prompt(kind, reading) for reading in ({"pump": 1, "reading": {}}, {"pump": 2, "reading": {}}))
@@ -149,7 +133,3 @@ def test_an_answer_of_another_form_is_refused(kind: Kind, text: str, completion_
 def test_an_answer_whose_constant_text_was_computed_again_is_refused() -> None:
     with pytest.raises(ValueError, match="only 185 of 300"):
         check_answer(Kind.CLASSIFY, LABEL, constant_tokens=300)
-
-
-def test_the_schema_asks_for_the_labels_of_classify() -> None:
-    assert SCHEMA["properties"]["condition"]["enum"] == list(LABELS)

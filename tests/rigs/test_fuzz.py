@@ -22,40 +22,27 @@ REPLY: dict[str, Any] = {
     "degraded": [], "repeat": False, "model": None, "usage": None,
     "timing": dict.fromkeys(("queued_ms", "prefill_ms", "decode_ms", "total_ms", "batch")),
 }  # fmt: skip
-ASKED = Message(
-    number=1,
-    kind="odd field",
-    topic=f"{BASE}/infer/triage/request",
-    payload=b"{",
-    properties={"CorrelationData": mark(1)},
-)
+TOPIC, MARKED = f"{BASE}/infer/triage/request", {"CorrelationData": mark(1)}
+ASKED = Message(number=1, kind="odd field", topic=TOPIC, payload=b"{", properties=MARKED)
 ANSWER = default_topic(ASKED, BASE)
 
 
 @pytest.mark.usefixtures("require_mosquitto")
 @pytest.mark.parametrize(
-    ("part", "count", "seen"),
+    ("part", "cases", "seen"),
     [
-        ("gguf", 20, {"refused", "answered"}),
-        ("checkpoints", 12, {"refused", "converted"}),
-        ("bundles", 6, {"refused", "answered"}),
-        ("schemas", 12, {"refused", "answered"}),
-        ("configurations", 20, {"refused", "good"}),
-        ("messages", 160, {"ok", "invalid/bad_field", "invalid/bad_json", "invalid/not_utf8"}),
+        ("gguf", range(20), {"refused", "answered"}),
+        ("checkpoints", range(12), {"refused", "converted"}),
+        ("bundles", range(15, 19), {"refused", "answered"}),
+        ("schemas", range(12), {"refused", "answered"}),
+        ("configurations", range(20), {"refused", "good"}),
+        ("messages", range(160), {"ok", "invalid/bad_field", "invalid/bad_json", "invalid/not_utf8"}),
     ],
 )
-def test_damaged_input_is_refused_in_words_or_works(part: str, count: int, seen: set[str], demo_bundle: Path) -> None:
+def test_damaged_input_is_refused_in_words_or_works(part: str, cases: range, seen: set[str], demo_bundle: Path) -> None:
     # In an interpreter of its own: what forks must not come after a test that ran OpenMP.
-    command = [
-        sys.executable,
-        "-m",
-        "rigs.fuzz",
-        part,
-        "--count",
-        str(count),
-        "--model",
-        str(demo_bundle / "model.gguf"),
-    ]
+    words = ["--first", str(cases.start), "--count", str(len(cases)), "--model", str(demo_bundle / "model.gguf")]
+    command = [sys.executable, "-m", "rigs.fuzz", part, *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = done.stdout.splitlines()[-1].removeprefix(f"{part}: ").split(", ")

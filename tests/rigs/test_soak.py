@@ -22,7 +22,7 @@ def samples(*, last: ProcessSample = PROCESS, count: int = 60, **others: Any) ->
     run = [
         Sample(
             at_s=float(number), answered=100 * number, unanswered=2, agent=PROCESS, worker=PROCESS, state_bytes=1000,
-            log_bytes=10 * number, latency_ms={"triage": [10.0] * 5},
+            log_bytes=10 * number,
         )
         for number in range(count)
     ]  # fmt: skip
@@ -45,7 +45,6 @@ def test_a_run_without_faults_holds_every_limit() -> None:
         (samples(last=replace(PROCESS, threads=9)), "agent, threads"),
         (samples(last=replace(PROCESS, files=17)), "agent, files"),
         (samples(state_bytes=100_000_000), "state folder"),
-        (samples(latency_ms={"triage": [20.0] * 5}), "latency of triage, p25"),
         (samples(worker=replace(PROCESS, pid=8)), "workers lost"),
     ],
 )

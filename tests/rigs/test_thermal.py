@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rigs.thermal import parameters as p
-from rigs.thermal.__main__ import main
+from rigs.thermal.__main__ import Outcome, main, simulate
 from rigs.thermal.board import Board, engine_step
 from rigs.thermal.parameters import Cooling
-from rigs.thermal.simulation import Outcome, simulate
 
 
 def governed(cooling: Cooling, full_mhz: float = p.FULL_MHZ) -> tuple[Outcome, Outcome, Outcome]:
