@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import shutil
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +20,9 @@ from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, Mosquitto
 from tests.helpers.shared import made_once
-from tests.helpers.site import Site, site_config
+from tests.helpers.site import DEVICES, Site, running_site, site_config
 from tests.helpers.switch_bundles import make_bundles
 
-_NUMBERS = itertools.count(1)
 # A process in the background of a shell ignores SIGINT, and every program started here would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -151,14 +148,20 @@ def start_site(
     """Starts an agent of its own name and waits until it is online."""
 
     def start(
-        protocol: str, *, model: str = "echo:", more: str = "", device: str | None = None, port: int | None = None
+        protocol: str,
+        *,
+        model: str = "echo:",
+        more: str = "",
+        device: str | None = None,
+        port: int | None = None,
+        state: str = "state",
     ) -> Site:
-        device = device or f"board{next(_NUMBERS)}"
+        device = device or next(DEVICES)
         port = port or broker_port(protocol)
         base = f"edgeai/v1/test/{device}"
         client = connect(protocol, port=port)
         client.subscribe(f"{base}/#", "plant/#", "edgeai/v1/reply/#", "elsewhere/#")
-        agent = start_agent(site_config(device, port, protocol, model, more), name=device)
+        agent = start_agent(site_config(device, port, protocol, model, more, state=state), name=device)
         client.wait_for(f"{base}/state", lambda state: state["state"] == "online")
         return Site(base, protocol, port, agent, client)
 
@@ -170,27 +173,27 @@ def agent_of_module(
     broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, protocol: str
 ) -> Iterator[Site]:
     """One agent for many small questions, at each MQTT version; it must log no warning."""
-    device, port = f"board{next(_NUMBERS)}", broker_port(protocol)
-    base = f"edgeai/v1/test/{device}"
-    path = tmp_path_factory.mktemp("agent") / "config.toml"
-    path.write_text(site_config(device, port, protocol, "echo:"), encoding="utf-8")
-    agent = AgentProcess(path)
-    try:
-        with closing(Client(port, protocol)) as client:
-            client.subscribe(f"{base}/#")
-            client.wait_for(f"{base}/state", lambda state: state["state"] == "online")
-            yield Site(base, protocol, port, agent, client)
-    finally:
-        code = agent.stop()
-    assert code == 0
-    bad = [line for line in agent.log.splitlines() if line.startswith(("WARNING", "ERROR")) or "Traceback" in line]
+    with running_site(tmp_path_factory.mktemp("agent"), broker_port(protocol), protocol) as site:
+        yield site
+    log = site.agent.log.splitlines()
+    bad = [line for line in log if line.startswith(("WARNING", "ERROR")) or "Traceback" in line]
     assert not bad, bad
 
 
 @pytest.fixture
-def site(agent_of_module: Site, connect: Callable[..., Client]) -> Site:
-    """The module's agent, with a client that has received nothing of earlier tests."""
-    client = connect(agent_of_module.protocol)
-    client.subscribe(f"{agent_of_module.base}/#", "plant/#", "edgeai/v1/reply/#", "elsewhere/#")
-    client.hear_retained()
-    return replace(agent_of_module, client=client)
+def with_fresh_client(connect: Callable[..., Client]) -> Callable[[Site], Site]:
+    """An agent that several tests share, with a client that has received nothing of earlier tests."""
+
+    def renew(shared: Site) -> Site:
+        client = connect(shared.protocol, port=shared.port)
+        client.subscribe(f"{shared.base}/#", "plant/#", "edgeai/v1/reply/#", "elsewhere/#")
+        client.hear_retained()
+        return replace(shared, client=client)
+
+    return renew
+
+
+@pytest.fixture
+def site(agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) -> Site:
+    """The module's agent."""
+    return with_fresh_client(agent_of_module)

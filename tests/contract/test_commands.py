@@ -6,17 +6,16 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers.site import Site
+from tests.helpers.site import Site, running_site
 
 ALL = '[commands]\nallow = ["ping", "health", "drain", "resume", "cancel", "reload"]\n'
-SLOW = "echo:step_ms=50"
 
 
 def command(site: Site, operation: str, fields: dict[str, Any] | None = None, **arguments: Any) -> dict[str, Any]:
@@ -65,8 +64,23 @@ def test_bad_command_fails_with_its_code(site: Site, operation: str, payload: by
     assert (result["status"], result["error"]["code"]) == ("failed", code)
 
 
-def test_cancel_ends_a_waiting_and_a_running_request(start_site: Callable[..., Site], protocol: str) -> None:
-    site = start_site(protocol, model=SLOW, more=ALL + "[engine]\nmax_active = 1\n")
+@pytest.fixture(scope="module")
+def slow_agent_of_module(
+    broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, protocol: str
+) -> Iterator[Site]:
+    """One agent whose requests last, with all commands enabled."""
+    folder, more = tmp_path_factory.mktemp("slow"), ALL + "[engine]\nmax_active = 1\n"
+    with running_site(folder, broker_port(protocol), protocol, model="echo:step_ms=50", more=more) as site:
+        yield site
+
+
+@pytest.fixture
+def slow(slow_agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) -> Site:
+    return with_fresh_client(slow_agent_of_module)
+
+
+def test_cancel_ends_a_waiting_and_a_running_request(slow: Site) -> None:
+    site = slow
     for name in ("running", "waiting"):
         site.client.publish(site.request("generate"), {"input": "word " * 200, "id": name})
     site.wait_until_active(1)
@@ -80,8 +94,8 @@ def test_cancel_ends_a_waiting_and_a_running_request(start_site: Callable[..., S
     assert site.ask("triage", "normal")["status"] == "ok"
 
 
-def test_drain_refuses_new_requests_until_resume(start_site: Callable[..., Site], protocol: str) -> None:
-    site = start_site(protocol, model=SLOW, more=ALL)
+def test_drain_refuses_new_requests_until_resume(slow: Site) -> None:
+    site = slow
     # As what clears a retained command comes.
     site.client.publish(f"{site.base}/cmd/drain", b" ")
     assert site.client.wait(f"{site.base}/cmd/drain/result")[0].json["error"]["code"] == "bad_json"
@@ -100,19 +114,18 @@ def test_drain_refuses_new_requests_until_resume(start_site: Callable[..., Site]
     assert site.ask("triage", "bearing fault")["status"] == "ok"
 
 
-def test_drain_that_runs_out_of_time_cancels_the_remaining_requests(
-    start_site: Callable[..., Site], protocol: str
-) -> None:
-    site = start_site(protocol, model=SLOW, more=ALL)
+def test_drain_that_runs_out_of_time_cancels_the_remaining_requests(slow: Site) -> None:
+    site = slow
     site.client.publish(site.request("generate"), {"input": "word " * 200, "id": "long"})
     site.wait_until_active(1)
     assert command(site, "drain", {"timeout_s": 0.3})["data"] == {"cancelled": 1}
     reply = site.next_terminal(site.response("generate"), 0)
     assert (reply["status"], reply["error"]["code"]) == ("cancelled", "cancelled")
+    assert command(site, "resume")["status"] == "ok"
 
 
-def test_reload_takes_new_tasks_and_refuses_a_bad_configuration(start_site: Callable[..., Site], protocol: str) -> None:
-    site = start_site(protocol, more=ALL)
+def test_reload_takes_new_tasks_and_refuses_a_bad_configuration(slow: Site) -> None:
+    site = slow
     path: Path = site.agent.config
     old = path.read_text(encoding="utf-8")
     assert site.ask("added", "x")["error"]["code"] == "unknown_task"

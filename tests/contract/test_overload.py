@@ -63,8 +63,10 @@ def test_the_least_urgent_is_answered_within_a_flood_of_the_most_urgent(start_si
     assert any(fate.is_in_time for fate in fates if fate.priority == 9)
 
 
-def test_an_idle_agent_says_at_once_that_a_deadline_is_too_short(start_site: Callable[..., Site]) -> None:
-    site = start_site("5", model="echo:step_ms=100")
+def test_an_idle_agent_says_that_a_deadline_is_too_short_and_who_comes_back_in_time_is_answered(
+    start_site: Callable[..., Site],
+) -> None:
+    site = start_site("5", model="echo:step_ms=300", more="[engine]\nmax_active = 1\n")
     site.ask("triage", "normal")
     reply = site.ask("triage", {"input": "normal", "deadline_ms": 20})
     assert (reply["status"], reply["error"]["code"]) == ("busy", "deadline_unreachable")
@@ -72,10 +74,6 @@ def test_an_idle_agent_says_at_once_that_a_deadline_is_too_short(start_site: Cal
     assert reply["timing"]["total_ms"] < 20
     assert site.ask("triage", {"input": "normal", "deadline_ms": 1000})["status"] == "ok"
 
-
-def test_who_comes_back_when_he_was_told_to_is_answered_in_time(start_site: Callable[..., Site]) -> None:
-    site = start_site("5", model="echo:step_ms=300", more="[engine]\nmax_active = 1\n")
-    site.ask("triage", "normal")
     for number in range(4):
         site.client.publish(site.request("triage"), {"input": "normal", "id": number})
     hurried = {"input": "normal", "priority": 9, "deadline_ms": 800}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 
 from tests.helpers.client import Client
@@ -29,18 +28,6 @@ def test_state_is_retained_and_goes_from_starting_to_stopped(
     states = [message.json["state"] for message in site.client.on(f"{site.base}/state")]
     order = [name for i, name in enumerate(states) if i == 0 or states[i - 1] != name]
     assert order in (["offline", "online", "draining", "stopped"], ["online", "draining", "stopped"])
-
-
-def test_killed_agent_leaves_its_will_with_the_session_of_its_birth(
-    start_site: Callable[..., Site], protocol: str
-) -> None:
-    site = start_site(protocol)
-    birth = site.client.wait_for(f"{site.base}/state", lambda document: document["state"] == "online").json
-    site.agent.signal(signal.SIGKILL)
-    will = site.client.wait_for(f"{site.base}/state", lambda document: document["reason"] == "connection-lost", 20)
-    assert will.json["state"] == "offline"
-    assert will.json["session"] == birth["session"]
-    assert will.json["connected_at"] == birth["connected_at"]
 
 
 def test_a_foreign_message_on_our_state_is_replaced(site: Site) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.helpers.client import Client
-from tests.helpers.site import Site
+from tests.helpers.site import Site, running_site
 
 REPLY_FIELDS = {
     *("id", "task", "device", "ts", "status", "output", "scores", "finish", "reasoning", "error", "degraded", "repeat"),
@@ -218,8 +218,24 @@ def test_200_requests_at_once_against_a_queue_of_16_get_one_reply_each(
     assert all(reply["error"]["retry_after_s"] > 0 for reply in busy)
 
 
-def test_late_requests_expire_waiting_or_running(start_site: Callable[..., Site], protocol: str) -> None:
-    site = start_site(protocol, model="echo:step_ms=100", more="[engine]\nmax_active = 1\n")
+@pytest.fixture(scope="module")
+def slow_agent_of_module(
+    broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, protocol: str
+) -> Iterator[Site]:
+    """One agent whose requests last, one after the other."""
+    more = '[tasks.newest]\nkind = "generate"\nkeep = "latest"\n[engine]\nmax_active = 1\n'
+    folder = tmp_path_factory.mktemp("slow")
+    with running_site(folder, broker_port(protocol), protocol, model="echo:step_ms=100", more=more) as site:
+        yield site
+
+
+@pytest.fixture
+def slow(slow_agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) -> Site:
+    return with_fresh_client(slow_agent_of_module)
+
+
+def test_late_requests_expire_waiting_or_running(slow: Site) -> None:
+    site = slow
     text = "word " * 100
     for number in range(3):
         site.client.publish(site.request("generate"), {"input": text, "id": number, "deadline_ms": 500})
@@ -230,17 +246,16 @@ def test_late_requests_expire_waiting_or_running(start_site: Callable[..., Site]
     assert site.ask("triage", "normal")["status"] == "ok"
 
 
-def test_mqtt5_message_expiry_is_a_deadline(start_site: Callable[..., Site]) -> None:
-    site = start_site("5", model="echo:step_ms=100")
-    site.client.publish(site.request("generate"), "word " * 100, expiry_s=1)
-    reply = site.next_terminal(site.response("generate"), 0)
+@pytest.mark.parametrize("protocol", ["5"], indirect=True)
+def test_mqtt5_message_expiry_is_a_deadline(slow: Site) -> None:
+    slow.client.publish(slow.request("generate"), "word " * 100, expiry_s=1)
+    reply = slow.next_terminal(slow.response("generate"), 0)
     assert reply["status"] == "expired"
     assert 900 <= reply["timing"]["total_ms"] < 2000
 
 
-def test_only_the_latest_reading_is_kept_where_the_task_says_so(start_site: Callable[..., Site], protocol: str) -> None:
-    more = '[tasks.newest]\nkind = "generate"\nkeep = "latest"\n[engine]\nmax_active = 1\n'
-    site = start_site(protocol, model="echo:step_ms=50", more=more)
+def test_only_the_latest_reading_is_kept_where_the_task_says_so(slow: Site) -> None:
+    site = slow
     for number in range(5):
         site.client.publish(site.request("newest"), {"input": f"reading {number} of five", "id": number})
     replies = {m.json["id"]: m.json for m in site.client.wait(site.response("newest"), count=5)}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.helpers.client import Client, Message
@@ -27,6 +31,9 @@ template = "Vibration is {{ input.vibration }} mm/s: {{ input.note | default('no
 subscribe = ["plant/+/vibration"]
 publish = "plant/{1}/triage"
 """
+
+
+DEVICES = (f"board{number}" for number in itertools.count(1))
 
 
 @dataclass
@@ -69,6 +76,24 @@ class Site:
 
     def terminal(self, topic: str) -> list[Message]:
         return [message for message in self.client.on(topic) if message.json["status"] != "partial"]
+
+
+@contextmanager
+def running_site(folder: Path, port: int, protocol: str, *, model: str = "echo:", more: str = "") -> Iterator[Site]:
+    """An agent of its own name that is online while the context is entered."""
+    device = next(DEVICES)
+    base = f"edgeai/v1/test/{device}"
+    path = folder / f"{device}.toml"
+    path.write_text(site_config(device, port, protocol, model, more), encoding="utf-8")
+    agent = AgentProcess(path)
+    try:
+        with closing(Client(port, protocol)) as client:
+            client.subscribe(f"{base}/#")
+            client.wait_for(f"{base}/state", lambda state: state["state"] == "online")
+            yield Site(base, protocol, port, agent, client)
+    finally:
+        code = agent.stop()
+    assert code == 0
 
 
 def site_config(device: str, port: int, protocol: str, model: str, more: str = "", *, state: str = "state") -> str:
