@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.helpers.processes import wait_until
-from tests.helpers.site import Site
+from tests.helpers.site import Site, running_site
 from tests.helpers.switch_bundles import BAD, sha256_of
 
 ALLOWED = '[commands]\nallow = ["health", "drain", "resume", "model-switch", "model-rollback"]\n'
@@ -69,15 +69,30 @@ def models(model_bundles: Path, tmp_path: Path) -> Path:
 def start(start_site: Callable[..., Site], models: Path) -> Callable[..., Site]:
     """A site that runs the bundle `one`."""
     assert (models / "one").is_dir()
-    return lambda protocol, more="", **fields: start_site(
-        protocol, model="models/one", more=f"{ALLOWED}{more}", **fields
-    )
+    return lambda protocol, more="": start_site(protocol, model="models/one", more=f"{ALLOWED}{more}")
 
 
-def test_a_switch_is_published_everywhere_and_undone_by_a_rollback(
-    start: Callable[..., Site], models: Path, protocol: str
-) -> None:
-    site = start(protocol)
+@pytest.fixture(scope="module")
+def agent_with_models(
+    broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, model_bundles: Path, protocol: str
+) -> Iterator[Site]:
+    """One agent that switches between good bundles."""
+    folder = tmp_path_factory.mktemp("switch")
+    shutil.copytree(model_bundles, folder / "models")
+    with running_site(folder, broker_port(protocol), protocol, model="models/one", more=ALLOWED) as site:
+        yield site
+
+
+@pytest.fixture
+def shared(agent_with_models: Site, with_fresh_client: Callable[[Site], Site]) -> Site:
+    """It, while it runs the bundle `one`."""
+    site = with_fresh_client(agent_with_models)
+    assert switch(site, "one", allow_downgrade=True)["status"] == "ok"
+    return with_fresh_client(agent_with_models)
+
+
+def test_a_switch_is_published_everywhere_and_undone_by_a_rollback(shared: Site, model_bundles: Path) -> None:
+    site, models = shared, model_bundles
     one, two = (sha256_of(models / name) for name in ("one", "two"))
     assert model_of_answer(site) == one
     pid = worker_pid(site)
@@ -141,11 +156,14 @@ def test_the_switch_outlives_a_restart_until_the_configuration_names_another_pat
     assert again(text) == sha256_of(models / "one"), "a path that is changed back brings no old switch back"
 
 
-@pytest.mark.parametrize("more", ["", SHORT_OF_MEMORY], ids=["beside", "after"])
-def test_a_bad_bundle_is_refused_with_its_fault_and_the_old_model_goes_on(
-    start: Callable[..., Site], models: Path, more: str
+@pytest.mark.parametrize("is_beside", [True, False], ids=["beside", "after"])
+def test_bad_bundles_are_refused_with_their_faults_and_the_old_model_goes_on(
+    start: Callable[..., Site],
+    models: Path,
+    is_beside: bool,  # noqa: FBT001
 ) -> None:
-    site = start("3.1.1", more)
+    """With little memory the old model goes first and comes back, and a good one answers what waited meanwhile."""
+    site = start("3.1.1", "" if is_beside else SHORT_OF_MEMORY)
     one = sha256_of(models / "one")
     (models / "no-manifest").mkdir()
     wanted = {
@@ -173,29 +191,24 @@ def test_a_bad_bundle_is_refused_with_its_fault_and_the_old_model_goes_on(
     assert not (site.agent.config.parent / "state" / "model-1.json").exists()
     assert not site.client.on(f"{site.base}/event/model-switched")
     assert info(site)["folder"] == "one"
+    if is_beside:
+        return
 
-
-def test_with_little_memory_the_old_model_goes_first_and_the_new_one_answers_waiting_requests(
-    start: Callable[..., Site], models: Path, protocol: str
-) -> None:
-    site = start(protocol, SHORT_OF_MEMORY)
     pid = worker_pid(site)
     topic = f"{site.base}/cmd/model-switch/result"
+    told = len(site.client.on(topic))
     site.client.publish(f"{site.base}/cmd/model-switch", {"model": "default", "bundle": "two"})
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the old worker is gone")
-    assert not site.client.on(topic)
-    waiting = site.ask("triage", "normal")
-
-    result = site.client.wait(topic, timeout_s=SWITCH_S)[0].json
+    assert len(site.client.on(topic)) == told
+    waiting = site.ask("triage", "cavitation")
+    result = site.client.wait(topic, count=told + 1, timeout_s=SWITCH_S)[-1].json
     assert (result["status"], result["data"]["is_beside"]) == ("ok", False)
     assert (waiting["status"], waiting["model"]["sha256"]) == ("ok", sha256_of(models / "two"))
     assert set(states(site)) == {"online"}
 
 
-def test_with_enough_memory_the_old_model_answers_until_the_new_one_does(
-    start: Callable[..., Site], models: Path, protocol: str
-) -> None:
-    site = start(protocol)
+def test_with_enough_memory_the_old_model_answers_until_the_new_one_does(shared: Site, model_bundles: Path) -> None:
+    site, models = shared, model_bundles
     one, two = (sha256_of(models / name) for name in ("one", "two"))
     topic = f"{site.base}/cmd/model-switch/result"
     site.client.publish(f"{site.base}/cmd/model-switch", {"model": "default", "bundle": "two"})
@@ -209,8 +222,9 @@ def test_with_enough_memory_the_old_model_answers_until_the_new_one_does(
     assert seen.count(one) > 3, "it answered meanwhile"
 
 
-def test_one_switch_at_a_time_and_none_while_draining(start: Callable[..., Site]) -> None:
-    site = start("5")
+@pytest.mark.parametrize("protocol", ["5"], indirect=True)
+def test_one_switch_at_a_time_and_none_while_draining(shared: Site) -> None:
+    site = shared
     for bundle in ("two", "damaged"):
         site.client.publish(f"{site.base}/cmd/model-switch", {"id": bundle, "model": "default", "bundle": bundle})
     first, second = site.client.wait(f"{site.base}/cmd/model-switch/result", count=2, timeout_s=SWITCH_S)
@@ -221,8 +235,9 @@ def test_one_switch_at_a_time_and_none_while_draining(start: Callable[..., Site]
     command(site, "resume", {})
 
 
-def test_the_adopted_worker_is_replaced_like_any_other_when_it_dies(start: Callable[..., Site], models: Path) -> None:
-    site = start("5")
+@pytest.mark.parametrize("protocol", ["5"], indirect=True)
+def test_the_adopted_worker_is_replaced_like_any_other_when_it_dies(shared: Site, model_bundles: Path) -> None:
+    site, models = shared, model_bundles
     assert switch(site, "two")["status"] == "ok"
     os.kill(worker_pid(site), signal.SIGKILL)
     site.client.wait(f"{site.base}/event/worker-restarted")
@@ -249,10 +264,10 @@ def test_the_echo_engine_gives_way_to_a_model(start_site: Callable[..., Site], m
 
 
 def test_a_model_with_wrong_canaries_raises_an_alarm_until_another_one_runs(
-    start_site: Callable[..., Site], models: Path, protocol: str
+    start_site: Callable[..., Site], models: Path
 ) -> None:
     model = 'models/damaged"\ncanary_interval_s = 1\n#"'
-    site = start_site(protocol, model=model.removesuffix('"'), more=ALLOWED)
+    site = start_site("5", model=model.removesuffix('"'), more=ALLOWED)
     alarm = f"{site.base}/alarm/model-quality"
     told = next(message for message in site.client.wait(alarm, count=2) if message.payload).json
     assert told["severity"] == "critical"

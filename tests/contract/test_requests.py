@@ -231,7 +231,10 @@ def slow_agent_of_module(
 
 @pytest.fixture
 def slow(slow_agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) -> Site:
-    return with_fresh_client(slow_agent_of_module)
+    """It, once it is idle."""
+    site = with_fresh_client(slow_agent_of_module)
+    site.wait_until_active(0)
+    return site
 
 
 def test_late_requests_expire_waiting_or_running(slow: Site) -> None:
