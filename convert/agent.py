@@ -1,10 +1,12 @@
-"""All that the converter uses of the agent: the only module here that imports it."""
+"""All that the converter uses of the agent: the only module here that imports it. mypy and ruff let it re-export."""
 
 from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.envelope import Envelope
-from edge_agent.core.errors import field_name, shown
+from edge_agent.core.errors import field_name, first_fault, shown
 from edge_agent.core.messages import Code, Refusal
+from edge_agent.core.model import Model as OpenedModel
+from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import Adapter, EngineSettings, Failed, Finish, Finished, Load, Run, Sampling, TaskPrefix
 from edge_agent.core.schemas import validator
 from edge_agent.core.strict_json import NotJsonError, parse_json
@@ -16,59 +18,9 @@ from edge_agent.gguf.header import HeaderError, read_header
 from edge_agent.gguf.model import ModelFacts, read_model_facts
 from edge_agent.gguf.numbers import check_numbers
 from edge_agent.models import canaries
-from edge_agent.models.bundle import ManifestError, parse_manifest
+from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import read_questions
-from edge_agent.models.signatures import MAX_KEY_BYTES, KeyFileError, parse_public_key, signature_fault
 from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.requests.tasks import Task, with_built_in
 from edge_agent.worker.client import Worker, WorkerError
 from edge_agent.worker.client import started as started_worker
-
-__all__ = [
-    "MAX_KEY_BYTES",
-    "Adapter",
-    "BackendError",
-    "ChatError",
-    "ChatTemplate",
-    "ClassifyTask",
-    "Code",
-    "ConfigError",
-    "EngineSettings",
-    "Envelope",
-    "ExtractTask",
-    "Failed",
-    "Finish",
-    "Finished",
-    "GenerateTask",
-    "HeaderError",
-    "KeyFileError",
-    "Load",
-    "ManifestError",
-    "ModelFacts",
-    "NotJsonError",
-    "Refusal",
-    "Run",
-    "Sampling",
-    "Task",
-    "TaskPrefix",
-    "Worker",
-    "WorkerError",
-    "canaries",
-    "chat_template_fault",
-    "check_adapter",
-    "check_numbers",
-    "field_name",
-    "load_backends",
-    "load_task_configs",
-    "parse_json",
-    "parse_manifest",
-    "parse_public_key",
-    "read_header",
-    "read_model_facts",
-    "read_questions",
-    "shown",
-    "signature_fault",
-    "started_worker",
-    "validator",
-    "with_built_in",
-]

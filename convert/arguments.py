@@ -2,9 +2,7 @@
 
 import argparse
 import re
-import sys
 from pathlib import Path
-from typing import Any, NoReturn
 
 from . import __version__
 from .errors import printable
@@ -14,24 +12,13 @@ from .read.config import MAX_NAME_LENGTH
 
 PROGRAM = "edge-convert"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_BAD_CHECKPOINT = 0, 1, 2, 65
-SUB_COMMANDS = {
-    "verify": "BUNDLE` checks a bundle's hashes and signature",
-    "evaluate": "BUNDLE --against REFERENCE` measures how far a bundle's predictions are from the unquantized model's",
-    "merge-imatrix": "FILE … --out FILE` adds importance matrices up",
-}
 _UNROUNDED = (Quantization.BF16.value, Quantization.F16.value)
 
 
-class Parser(argparse.ArgumentParser):
-    """The parser of one sub-command, or of a conversion for None."""
-
-    def __init__(self, command: str | None = None, **about: Any) -> None:
-        super().__init__(prog=f"{PROGRAM} {command}" if command else PROGRAM, allow_abbrev=False, **about)
-
-    def error(self, message: str) -> NoReturn:
-        """One line; the usage of all options would hide it."""
-        print(f"{PROGRAM}: error: {printable(message, limit=500)}\nsee {self.prog} --help", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+def _parser(command: str, usage: str, description: str) -> argparse.ArgumentParser:
+    # argparse exits with EXIT_USAGE. The usage of all options would hide its message.
+    prog = f"{PROGRAM} {command}".rstrip()
+    return argparse.ArgumentParser(prog, f"{prog} {usage}", description, allow_abbrev=False)
 
 
 def parse_conversion(words: list[str]) -> argparse.Namespace:
@@ -63,10 +50,13 @@ def parse_conversion(words: list[str]) -> argparse.Namespace:
     return given
 
 
-def _conversion_parser() -> Parser:
-    parser = Parser(
-        description="Converts a checkpoint of Qwen2, Qwen2.5 or DeepSeek-R1-Distill-Qwen into a model bundle.",
-        epilog="; ".join(f"`{PROGRAM} {name} {rest}" for name, rest in SUB_COMMANDS.items()) + ".",
+def _conversion_parser() -> argparse.ArgumentParser:
+    parser = _parser(
+        "",
+        "CHECKPOINT --out BUNDLE (--type TYPE | --budget SIZE) [option ...]",
+        "Converts a checkpoint of Qwen2, Qwen2.5 or DeepSeek-R1-Distill-Qwen into a model bundle. "
+        f"`{PROGRAM} verify BUNDLE` checks hashes and signature; `{PROGRAM} evaluate BUNDLE --against REFERENCE` "
+        "measures how far a bundle's predictions are from the unquantized model's.",
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_argument(
@@ -141,7 +131,11 @@ def _conversion_parser() -> Parser:
 
 def parse_evaluation(words: list[str]) -> argparse.Namespace:
     """The options by name. Exits with 2 for bad usage."""
-    parser = Parser("evaluate", description="Measures how far a bundle's predictions are from a reference's.")
+    parser = _parser(
+        "evaluate",
+        "BUNDLE --against REFERENCE [option ...]",
+        "Measures how far a bundle's predictions are from a reference's.",
+    )
     parser.add_argument(
         "bundle", metavar="BUNDLE", type=Path, help="folder with a model.gguf (and adapters), or a .gguf"
     )
@@ -165,8 +159,10 @@ def parse_evaluation(words: list[str]) -> argparse.Namespace:
 
 def parse_verification(words: list[str]) -> argparse.Namespace:
     """The options by name. Exits with 2 for bad usage."""
-    parser = Parser(
-        "verify", description="Checks a bundle's files against its manifest, and the manifest against its signature."
+    parser = _parser(
+        "verify",
+        "BUNDLE [option ...]",
+        "Checks a bundle's files against its manifest, and the manifest against its signature.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", type=Path)
     parser.add_argument(
@@ -179,18 +175,6 @@ def parse_verification(words: list[str]) -> argparse.Namespace:
         "--canaries", action="store_true", help="also ask the model again, and compare with the recorded answers"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    return parser.parse_args(words)
-
-
-def parse_merge(words: list[str]) -> argparse.Namespace:
-    """The options by name. Exits with 2 for bad usage."""
-    parser = Parser(
-        "merge-imatrix",
-        description="Adds the sums and counts of importance matrices of one model, as if their texts had been one.",
-    )
-    parser.add_argument("files", metavar="IMATRIX", type=Path, nargs="+", help="GGUF files, ours or llama-imatrix's")
-    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="file to write")
-    parser.add_argument("--force", action="store_true", help="replace an existing file")
     return parser.parse_args(words)
 
 

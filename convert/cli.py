@@ -6,23 +6,20 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from . import arguments
 from .arguments import EXIT_BAD_CHECKPOINT, EXIT_FAILED, EXIT_OK, PROGRAM
-from .conversion import Job, Tuning, decide_types, locked_work, open_source, warnings_of, write_bundle
+from .conversion import Job, Tuning, decide_types, open_source, warnings_of, write_bundle
 from .errors import CheckpointError, ConvertError, printable
 from .evaluate.canaries import differences, read_canary_requests
 from .evaluate.comparison import compare_models
 from .evaluate.labelled import measure_accuracy, read_labelled
 from .evaluate.requests import read_tasks
 from .evaluate.worker import Adapted
-from .measure.cache import locked_folder, replaced_file
-from .measure.importance import merge, read_importance
-from .measure.reference import TYPE as REFERENCE_TYPE
-from .measure.reference import write_reference
+from .measure.cache import REFERENCE_TYPE, write_reference
 from .measure.texts import calibration_files, evaluation_files, read_texts
 from .printing import print_comparison, print_plan, print_verification, print_written
 from .progress import ProgressLine
@@ -30,11 +27,9 @@ from .quantize.targets import Target
 from .read.checkpoint import Checkpoint
 from .read.gguf import model_facts
 from .read.model import read_model
-from .report.page import FILE as PAGE_FILE
 from .stopping import StoppedError, stop_on_signals
-from .write.bundle import check_target, check_writable, verify_bundle
-from .write.manifest import CANARIES_FILE, MODEL_FILE
-from .write.signature import read_private_key, read_public_key
+from .write.bundle import new_bundle, verify_bundle
+from .write.manifest import CANARIES_FILE, MODEL_FILE, PAGE_FILE, read_private_key
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -55,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    commands = {"verify": _verify, "evaluate": _evaluate, "merge-imatrix": _merge}
+    commands = {"verify": _verify, "evaluate": _evaluate}
     try:
         with stop_on_signals():
             command = commands.get(words[0]) if words else None
@@ -75,19 +70,17 @@ def _run(words: list[str]) -> int:
 def _convert(words: list[str]) -> int:
     given = arguments.parse_conversion(words)
     started = time.monotonic()
-    if not given.dry_run:
-        check_target(given.out, replace=given.force)
-        check_writable(given.out)
     job = _job(given)
-    with closing(ProgressLine(sys.stderr)) as line, open_source(job) as source, locked_work(job, line.show):
+    new = nullcontext() if given.dry_run else new_bundle(given.out, replace=given.force)
+    with closing(ProgressLine(sys.stderr)) as line, new as folder, open_source(job) as source:
         warnings = warnings_of(job, source)
         _warn(warnings)
         plan, tuned = decide_types(job, source, line.show)
-        if given.dry_run:
+        if folder is None:
             line.close()
             print_plan(plan, job, warnings, as_json=given.json)
             return EXIT_OK
-        written = write_bundle(job, source, plan, tuned, out=given.out, progress=line.show, replace=given.force)
+        written = write_bundle(job, source, plan, tuned, folder=folder, progress=line.show)
     _warn(written.warnings)
     written = replace(written, warnings=warnings + written.warnings)
     print_written(written, plan, job, given.out, time.monotonic() - started, as_json=given.json)
@@ -100,7 +93,6 @@ def _convert(words: list[str]) -> int:
 def _job(given: argparse.Namespace) -> Job:
     """Reads the key and all small files now, so that a mistake in them shows at once."""
     tasks = None if given.tasks is None else read_tasks(given.tasks)
-    is_recording = not given.no_canaries and not given.dry_run
     tuning = None
     # A dry run of a named type needs no texts.
     if given.is_tuned and not (given.dry_run and given.budget is None):
@@ -121,9 +113,9 @@ def _job(given: argparse.Namespace) -> Job:
         version=given.model_version,
         licence=given.licence,
         examples=None if tasks is None or given.labelled is None else read_labelled(given.labelled, tasks),
-        has_canaries=is_recording,
+        has_canaries=not given.no_canaries,
         canaries=None if tasks is None or given.canaries is None else read_canary_requests(given.canaries, tasks),
-        sign=None if given.sign is None else read_private_key(given.sign, "--sign").sign,
+        sign=None if given.sign is None else read_private_key(given.sign).sign,
     )
 
 
@@ -136,7 +128,7 @@ def _evaluate(words: list[str]) -> int:
     model = Adapted.from_bundle(given.bundle, path)
     examples = None if given.labelled is None else read_labelled(given.labelled, read_tasks(given.tasks))
     work = given.work or _cache_folder()
-    with closing(ProgressLine(sys.stderr)) as line, locked_folder(work, line.show):
+    with closing(ProgressLine(sys.stderr)) as line:
         if (path := _gguf(given.against)) is not None:
             reference, kind = Adapted.from_bundle(given.against, path), model_facts(path).quantization
         else:
@@ -157,37 +149,20 @@ def _evaluate(words: list[str]) -> int:
 
 def _verify(words: list[str]) -> int:
     given = arguments.parse_verification(words)
-    key = None if given.public_key is None else read_public_key(given.public_key, "--public-key")
-    manifest, faults = verify_bundle(given.bundle, key)
-    if given.canaries and not (given.bundle / CANARIES_FILE).is_file():
-        faults.append(f"{CANARIES_FILE}: there is none, so --canaries has nothing to ask")
-    is_asking = given.canaries and not faults
-    if is_asking:
-        with closing(ProgressLine(sys.stderr)) as line:
-            faults = differences(given.bundle, Adapted.from_bundle(given.bundle, given.bundle / MODEL_FILE), line.show)
+    model, faults = None, list[str]()
+    try:
+        model = verify_bundle(given.bundle, given.public_key)
+        if given.canaries:
+            if not (given.bundle / CANARIES_FILE).is_file():
+                raise ConvertError(f"{CANARIES_FILE}: there is none, so --canaries has nothing to ask")
+            with closing(ProgressLine(sys.stderr)) as line:
+                faults = differences(given.bundle, Adapted.from_bundle(given.bundle, model.path), line.show)
+    except ConvertError as error:
+        faults = [str(error)]
     for fault in faults:
         _complain(f"{printable(str(given.bundle))}: {fault}")
-    print_verification(given.bundle, manifest, faults, has_key=key is not None, is_asked=is_asking, as_json=given.json)
+    print_verification(given.bundle, model, faults, is_asked=given.canaries, as_json=given.json)
     return EXIT_FAILED if faults else EXIT_OK
-
-
-def _merge(words: list[str]) -> int:
-    given = arguments.parse_merge(words)
-    shown = printable(str(given.out))
-    if given.out.exists() and not given.force:
-        raise ConvertError(f"{shown}: exists already; --force replaces it")
-    several = {str(path): read_importance(path) for path in given.files}
-    if len(several) < len(given.files):
-        raise ConvertError("a file is named twice: its texts would count double")
-    merged = merge(several)
-    try:
-        with replaced_file(given.out) as draft:
-            merged.write(draft)
-    except OSError as error:
-        raise ConvertError(f"{shown}: cannot be written: {error.strerror}") from None
-    tokens = int(max(merged.counts.values()))
-    print(f"{shown}: {len(merged.sums)} matrices, {tokens} tokens, from {len(several)} files")
-    return EXIT_OK
 
 
 def _gguf(path: Path) -> Path | None:

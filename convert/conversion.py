@@ -15,9 +15,7 @@ from .evaluate.comparison import compare_models, plain_sizes
 from .evaluate.labelled import measure_accuracy
 from .evaluate.requests import Requests
 from .evaluate.worker import Adapted
-from .measure.cache import locked_folder
-from .measure.reference import TYPE as REFERENCE_TYPE
-from .measure.reference import write_reference
+from .measure.cache import REFERENCE_TYPE, write_reference
 from .measure.sensitivity import Sensitivities, measure_sensitivities
 from .measure.texts import Texts
 from .plan import DEFAULT_NAME, Plan, make_plan
@@ -28,17 +26,16 @@ from .read.checkpoint import Checkpoint
 from .read.config import MODEL_TYPE
 from .read.lora import Lora
 from .read.model import Model, read_model
-from .report import quality as quality_file
-from .report.page import FILE as PAGE_FILE
 from .report.page import render_page
 from .report.quality import Bundle, Comparison, Quality, Size, TensorQuality, TunedOn
 from .write.adapter import write_adapter
-from .write.bundle import new_bundle
 from .write.manifest import (
     ADAPTER_FILE,
     FILE,
     IMPORTANCE_FILE,
     MODEL_FILE,
+    PAGE_FILE,
+    QUALITY_FILE,
     SCHEMA,
     SIGNATURE_FILE,
     describe_files,
@@ -103,11 +100,9 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A bundle on disk. comparison: None if it was not measured; warnings: for the operator."""
+    """What was written. comparison: None if it was not measured; warnings: for the operator."""
 
     manifest: Mapping[str, Any]
-    manifest_sha256: str
-    is_signed: bool
     canaries: int
     comparison: Comparison | None
     warnings: list[str]
@@ -127,22 +122,12 @@ def open_source(job: Job) -> Iterator[Source]:
 
 def warnings_of(job: Job, source: Source) -> list[str]:
     """What the operator should know before the conversion starts."""
-    warnings = [*source.model.warnings, *(source.lora.warnings if source.lora else ())]
+    warnings = list(source.lora.warnings) if source.lora else []
     if (job.licence or source.model.licence) is None:
         warnings.append("no licence is known: the checkpoint states none; --licence LICENCE does")
     if (job.name or source.model.config.origin) is None:
         warnings.append(f"no name is known: the model is called `{DEFAULT_NAME}`; --name NAME gives it one")
     return warnings
-
-
-@contextmanager
-def locked_work(job: Job, progress: Progress) -> Iterator[None]:
-    """Held around the two functions below, if the job uses the cache folder."""
-    if job.tuning is None:
-        yield
-        return
-    with locked_folder(job.tuning.work, progress):
-        yield
 
 
 def decide_types(job: Job, source: Source, progress: Progress) -> tuple[Plan, Tuned | None]:
@@ -181,44 +166,32 @@ def decide_types(job: Job, source: Source, progress: Progress) -> tuple[Plan, Tu
 
 
 def write_bundle(
-    job: Job, source: Source, plan: Plan, tuned: Tuned | None, *, out: Path, progress: Progress, replace: bool = False
+    job: Job, source: Source, plan: Plan, tuned: Tuned | None, *, folder: Path, progress: Progress
 ) -> Written:
-    """quantize → write → judge → manifest: the bundle at `out`, whole or not at all.
+    """quantize → write → judge → manifest: all files of the bundle, into an empty folder.
 
-    Raises ConvertError if `out` may not be written or the disk is too small, CheckpointError for damaged weights.
+    Raises ConvertError if the disk is too small, CheckpointError for damaged weights.
     """
-    with new_bundle(out, replace=replace) as folder:
-        if (free := shutil.disk_usage(folder).free) < plan.data_bytes:
-            raise ConvertError(f"{printable(str(out.parent))}: {free} bytes free, the model takes {plan.data_bytes}")
-        _write_model(plan, folder / MODEL_FILE, tuned, progress)
-        if source.lora is not None:
-            write_adapter(folder / ADAPTER_FILE, plan.name, source.lora.updates, alpha=source.lora.alpha)
-        model = Adapted.from_bundle(folder, folder / MODEL_FILE)
-        canaries, warnings = 0, list[str]()
-        if job.has_canaries:
-            canaries, warnings = record_canaries(model, job.canaries, folder, progress)
-        comparison = None
-        if job.tuning is not None and tuned is not None:
-            comparison = _judge(job, job.tuning, plan, tuned, model=model, canaries=canaries, progress=progress)
-            (folder / IMPORTANCE_FILE).write_bytes(tuned.sensitivities.importance.read_bytes())
-        progress("hashing", 1.0)
-        manifest = _manifest(job, source, plan, comparison, folder)
-        data = encode_manifest(manifest)
-        (folder / FILE).write_bytes(data)
-        if job.sign is not None:
-            (folder / SIGNATURE_FILE).write_bytes(job.sign(data))
-    return Written(manifest, hashlib.sha256(data).hexdigest(), job.sign is not None, canaries, comparison, warnings)
-
-
-def _write_model(plan: Plan, path: Path, tuned: Tuned | None, progress: Progress) -> None:
-    done = 0
-
-    def wrote(name: str, nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        progress(f"writing {name}", done / plan.data_bytes)
-
-    plan.write(path, encoded=None if tuned is None else tuned.sensitivities.encoded, progress=wrote)
+    if (free := shutil.disk_usage(folder).free) < plan.data_bytes:
+        raise ConvertError(f"{printable(str(folder.parent))}: {free} bytes free, the model takes {plan.data_bytes}")
+    plan.write(folder / MODEL_FILE, encoded=None if tuned is None else tuned.sensitivities.encoded, progress=progress)
+    if source.lora is not None:
+        write_adapter(folder / ADAPTER_FILE, plan.name, source.lora.updates, alpha=source.lora.alpha)
+    model = Adapted.from_bundle(folder, folder / MODEL_FILE)
+    canaries, warnings = 0, list[str]()
+    if job.has_canaries:
+        canaries, warnings = record_canaries(model, job.canaries, folder, progress)
+    comparison = None
+    if job.tuning is not None and tuned is not None:
+        comparison = _judge(job, job.tuning, plan, tuned, model=model, canaries=canaries, progress=progress)
+        shutil.copyfile(tuned.sensitivities.importance, folder / IMPORTANCE_FILE)
+    progress("hashing", 1.0)
+    manifest = _manifest(job, source, plan, comparison, folder)
+    data = encode_manifest(manifest)
+    (folder / FILE).write_bytes(data)
+    if job.sign is not None:
+        (folder / SIGNATURE_FILE).write_bytes(job.sign(data))
+    return Written(manifest, canaries, comparison, warnings)
 
 
 def _judge(
@@ -262,7 +235,7 @@ def _judge(
         tensors=_tensors(plan, tuned.chosen),
         sizes=(own, *others),
     )
-    (folder / quality_file.FILE).write_bytes(quality.encode())
+    (folder / QUALITY_FILE).write_bytes(quality.encode())
     (folder / PAGE_FILE).write_text(render_page(quality), "utf-8")
     return comparison
 
@@ -285,7 +258,7 @@ def _tensors(plan: Plan, chosen: Mapping[str, Option]) -> tuple[TensorQuality, .
 
 
 def _manifest(job: Job, source: Source, plan: Plan, comparison: Comparison | None, folder: Path) -> dict[str, Any]:
-    importance, lora = folder / IMPORTANCE_FILE, source.lora
+    importance, lora, template = folder / IMPORTANCE_FILE, source.lora, source.model.chat_template
     return {
         "schema": SCHEMA,
         "name": plan.name,
@@ -303,7 +276,7 @@ def _manifest(job: Job, source: Source, plan: Plan, comparison: Comparison | Non
             "imatrix_sha256": sha256_of(importance) if importance.is_file() else None,
         },
         "tools": tools(),
-        "context_length": plan.model.config.context_length,
-        "chat_template_sha256": plan.model.templates.default_sha256,
+        "context_length": plan.model.config.max_position_embeddings,
+        "chat_template_sha256": None if template is None else hashlib.sha256(template.encode()).hexdigest(),
         "quality": None if comparison is None else asdict(comparison),
     }

@@ -10,10 +10,10 @@ from gguf import size_label
 
 from .agent import HeaderError, read_model_facts
 from .errors import CheckpointError
+from .progress import Progress
 from .quantize import ggml
 from .quantize.ggml import GgmlType
-from .quantize.mix import mix_name
-from .quantize.quantizer import Quantizer, processors
+from .quantize.quantizer import encode, processors
 from .quantize.recipe import Quantization, tensor_types
 from .quantize.targets import Target, is_repacked
 from .read.model import Model
@@ -52,7 +52,7 @@ class Plan:
         return [
             *general_entries(self.name, self.licence, label, file_type, self.model.generation),
             *architecture_entries(self.model.config),
-            *tokenizer_entries(self.model.tokenizer, self.model.templates),
+            *tokenizer_entries(self.model.tokenizer, self.model.chat_template),
         ]
 
     @property
@@ -78,7 +78,7 @@ class Plan:
     @property
     def kv_bytes_per_token(self) -> int:
         """Bytes of keys and values (F16) for each token of context."""
-        return 2 * 2 * self.model.config.block_count * self.model.config.kv_length
+        return 2 * 2 * self.model.config.num_hidden_layers * self.model.config.kv_length
 
     def ram_bytes(self, target: Target) -> int:
         """Bytes that loading copies into anonymous memory for fast kernels of the target."""
@@ -90,18 +90,16 @@ class Plan:
         return [info for info in self.infos if len(info.shape) > 1 and not (has_output and info.name == TOKEN_EMBD)]
 
     @property
-    def matrix_bytes(self) -> dict[str, int]:
-        """Type name → bytes of the matrices of that type."""
+    def quantization_name(self) -> str:
+        """llama.cpp's name of the mix; for AUTO the type of most of the matrices' bytes, with "-MIX" beside others."""
+        if self.quantization is not Quantization.AUTO:
+            return self.quantization.name
         nbytes = Counter[str]()
         for info in self.infos:
             if len(info.shape) > 1:
                 nbytes[info.kind.name] += info.nbytes
-        return dict(nbytes)
-
-    @property
-    def quantization_name(self) -> str:
-        """For the manifest: llama.cpp's name of the mix, or for AUTO the type of most bytes."""
-        return mix_name(self.matrix_bytes) if self.quantization is Quantization.AUTO else self.quantization.name
+        largest = min(nbytes, key=lambda name: (-nbytes[name], name))
+        return f"{largest}-MIX" if len(nbytes) > 1 else largest
 
     @property
     def bits_per_weight(self) -> float:
@@ -123,23 +121,26 @@ class Plan:
         )
 
     def write(
-        self, path: Path, *, encoded: Encoded | None = None, progress: Callable[[str, int], None] = lambda *_: None
+        self, path: Path, *, encoded: Encoded | None = None, progress: Progress = lambda _what, _share: None
     ) -> None:
-        """Writes the GGUF file; progress is called with a tensor's name and the bytes written of it.
+        """Writes the GGUF file.
 
         encoded: files of matrices that are already encoded. Raises CheckpointError for damaged weights, and for a model
         that the agent would not open; ConvertError for weights that a type cannot hold.
         """
 
-        def parts(tensor: ModelTensor, kind: GgmlType) -> Iterator[memoryview]:
-            stored = encoded(tensor.name, kind) if encoded is not None and tensor.is_quantizable else None
-            for part in quantizer.encode(tensor, kind) if stored is None else _file_parts(stored):
-                yield part
-                progress(tensor.name, len(part))
+        done = 0
 
-        with Quantizer(ggml.load(), processors()) as quantizer:
-            data = (parts(tensor, info.kind) for tensor, info in zip(self.model.tensors, self.infos, strict=True))
-            write_gguf(path, self.entries, self.infos, data)
+        def parts(tensor: ModelTensor, kind: GgmlType) -> Iterator[memoryview]:
+            nonlocal done
+            stored = encoded(tensor.name, kind) if encoded is not None and tensor.is_quantizable else None
+            for part in encode(tensor, kind, processors()) if stored is None else _file_parts(stored):
+                yield part
+                done += len(part)
+                progress(f"writing {tensor.name}", done / self.data_bytes)
+
+        data = (parts(tensor, info.kind) for tensor, info in zip(self.model.tensors, self.infos, strict=True))
+        write_gguf(path, self.entries, self.infos, data)
         try:
             read_model_facts(path)
         except HeaderError as error:

@@ -4,15 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .agent import OpenedModel
 from .conversion import Job, Written
 from .errors import printable
 from .plan import Plan
-from .quantize.mix import mix_in_words
-from .read.gguf import model_facts
 from .report import numbers
-from .report.numbers import NO_BREAK, percent, ratio, significant
+from .report.numbers import percent, ratio, significant
 from .report.quality import Comparison
-from .write.manifest import CANARIES_FILE, FILE, MODEL_FILE, SIGNATURE_FILE
+from .write.manifest import CANARIES_FILE, SIGNATURE_FILE
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -43,17 +42,16 @@ def print_written(written: Written, plan: Plan, job: Job, folder: Path, seconds:
             "bundle": str(folder),
             "canaries": written.canaries,
             "files": files,
-            "manifest_sha256": written.manifest_sha256,
             "peak_rss_bytes": _peak_rss_bytes(),
             "seconds": round(seconds, 3),
-            "signed": written.is_signed,
+            "signed": job.sign is not None,
         }
         print_json(_facts(plan, job, written.warnings) | facts)
         return
     licence = f"licence {printable(plan.licence)}" if plan.licence else "licence not stated"
     print(
         f"{printable(str(folder))}: {printable(plan.name)} version {job.version}, {plan.quantization_name}, {licence}"
-        f"{', signed' if written.is_signed else ''}"
+        f"{', signed' if job.sign is not None else ''}"
     )
     _print_histogram(plan, job)
     for name, file in sorted(files.items()):
@@ -65,51 +63,50 @@ def print_written(written: Written, plan: Plan, job: Job, folder: Path, seconds:
 def print_comparison(found: Comparison) -> None:
     """How far a model is from its reference, and what that means for tasks."""
     divergence, perplexity = found.divergence, found.perplexity
-    mean, error = numbers.value_and_error(divergence.mean, divergence.error)
-    mean = f"{mean} ± {error}" if error else mean
-    lines = [
-        f"KL divergence    {mean} nats, 99 % of all positions below {significant(divergence.p99)}",
-        f"same first token {percent(divergence.top1_agreement)}",
-        f"perplexity       {ratio(perplexity.ratio)} of the reference's: {numbers.perplexity_verdict(perplexity)}",
-    ]
+    print(
+        f"KL divergence    {significant(divergence.mean)} ± {significant(divergence.error, 1)} nats, "
+        f"99 % of all positions below {significant(divergence.p99)}"
+    )
+    print(f"same first token {percent(divergence.top1_agreement)}")
+    verdict = numbers.perplexity_verdict(perplexity)
+    print(f"perplexity       {ratio(perplexity.ratio)} of the reference's: {verdict}")
     width = max((len(printable(task.name)) for task in found.tasks), default=0)
     for task in found.tasks:
         right, name = round(task.accuracy * task.examples), printable(task.name)
-        difference = f"{numbers.points_gained(task)} points, {numbers.difference_verdict(task)}"
-        lines.append(f"{name:{width}} {right} of {task.examples} answers right, {numbers.right_answers(task)}")
-        lines.append(f"{'':{width}} the reference: {percent(task.reference_accuracy)}, the difference {difference}")
-    for line in lines:
-        # In a terminal no line is broken, and people search for spaces.
-        print(line.replace(NO_BREAK, " "))
+        print(f"{name:{width}} {right} of {task.examples} answers right, {numbers.right_answers(task)}")
+        reference, points = percent(task.reference_accuracy), numbers.points_gained(task)
+        print(f"{'':{width}} the reference: {reference}, the difference in points {points}")
 
 
 def print_verification(
-    folder: Path, manifest: dict[str, Any], faults: list[str], *, has_key: bool, is_asked: bool, as_json: bool
+    folder: Path, model: OpenedModel | None, faults: list[str], *, is_asked: bool, as_json: bool
 ) -> None:
-    """What was checked of a bundle. has_key: its signature; is_asked: its canaries."""
-    has_canaries, is_signed = (folder / CANARIES_FILE).is_file(), (folder / SIGNATURE_FILE).is_file()
-    template = None if faults else model_facts(folder / MODEL_FILE).chat_template_sha256
+    """What was checked of a bundle. model: None if it cannot be opened; is_asked: whether its canaries were asked."""
+    has_canaries = (folder / CANARIES_FILE).is_file()
     if as_json:
         print_json(
             {
                 "bundle": str(folder),
                 "ok": not faults,
                 "faults": faults,
-                "signed": is_signed,
-                "signature_checked": has_key,
+                "signed": (folder / SIGNATURE_FILE).is_file(),
+                "signature_checked": model is not None and model.signature == "good",
                 "has_canaries": has_canaries,
-                "canaries_asked": is_asked,
-                "chat_template_sha256": template,
+                "canaries_asked": model is not None and is_asked,
+                "chat_template_sha256": None if model is None else model.chat_template_sha256,
             }
         )
-    elif not faults:
-        signature = "not checked; --public-key KEY.pub.pem checks it" if is_signed else "none: the signer is unknown"
+    elif model is not None and not faults:
+        signatures = {
+            None: "none: the signer is unknown",
+            "unchecked": "not checked; --public-key KEY.pub.pem checks it",
+            "good": "good: made with the other half of --public-key",
+        }
         canaries = "not asked; --canaries asks the model again" if has_canaries else "none: no answers are recorded"
-        name, version = printable(str(manifest.get("name"))), printable(str(manifest.get("version")))
-        print(f"{printable(str(folder))}: {name} version {version}")
-        print(f"files      {len(manifest['files'])}, all as {FILE} lists them")
-        print(f"template   {template or 'none'}")
-        print(f"signature  {'good: made with the other half of --public-key' if has_key else signature}")
+        print(f"{printable(str(folder))}: {printable(model.bundle_name)} version {model.version}")
+        print("files      all as the manifest lists them")
+        print(f"template   {model.chat_template_sha256 or 'none'}")
+        print(f"signature  {signatures[model.signature]}")
         print(f"canaries   {'asked, all answers as recorded' if is_asked else canaries}")
 
 
@@ -117,7 +114,7 @@ def _print_histogram(plan: Plan, job: Job) -> None:
     for name, counts in plan.histogram().items():
         print(f"{counts['tensors']:>5} {name:6}  {counts['bytes']:>12}")
     print(f"{len(plan.infos):>5} tensors {plan.data_bytes:>12} bytes, with the header {plan.file_bytes}")
-    print(f"{mix_in_words(plan.quantization_name, plan.matrix_bytes)}, {plan.bits_per_weight:.2f} bits per weight")
+    print(f"{plan.quantization_name}, {plan.bits_per_weight:.2f} bits per weight")
     print(
         f"{plan.bytes_per_token} bytes read per token; loading copies {plan.ram_bytes(job.target)} bytes into "
         f"anonymous memory for fast kernels (computed for target {job.target.value}, not measured)"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from convert.evaluate.comparison import compare_models
 from convert.evaluate.worker import Adapted
-from convert.measure.reference import write_reference
+from convert.measure.cache import write_reference
 from convert.measure.runner import CHUNK_TOKENS, Runner
 from convert.measure.sensitivity import CALIBRATION_CHUNKS
 from convert.measure.texts import calibration_files, chunks, evaluation_files, read_texts

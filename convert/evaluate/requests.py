@@ -8,17 +8,15 @@ from typing import Any
 from ..agent import (
     ConfigError,
     Envelope,
-    NotJsonError,
     Refusal,
     Run,
     Task,
     load_task_configs,
-    parse_json,
     shown,
     with_built_in,
 )
 from ..errors import ConvertError, printable
-from ..read.text_file import check_regular, numbered_lines, read_text
+from ..read.files import check_regular, json_lines, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +60,15 @@ def read_tasks(path: Path) -> dict[str, Task]:
 def read_requests(path: Path, tasks: dict[str, Task]) -> Requests:
     """Lines of `{"task": …, "input": …}`; other keys are kept in `fields`. Raises ConvertError."""
     data, text = read_text(path)
-    lines = numbered_lines(text)
-    if not lines:
+    found = [_request(fields, where, tasks) for where, fields in json_lines(text, str(path))]
+    if not found:
         raise ConvertError(f"{printable(str(path))}: holds no requests")
-    found = [_request(line, f"{printable(str(path))}:{number}", tasks) for number, line in lines]
     definitions = [repr(tasks[name]) for name in sorted({request.task.name for request in found})]
     digest = hashlib.sha256(data + "\n".join(definitions).encode())
     return Requests(digest.hexdigest(), found)
 
 
-def _request(line: str, where: str, tasks: dict[str, Task]) -> Request:
-    try:
-        fields = parse_json(line)
-    except NotJsonError as error:
-        raise ConvertError(f"{where}: not JSON: {printable(str(error))}") from None
+def _request(fields: Any, where: str, tasks: dict[str, Task]) -> Request:
     if not isinstance(fields, dict):
         raise ConvertError(f"{where}: should be an object with task and input (got {shown(fields)})")
     for name in ("task", "input"):

@@ -1,6 +1,6 @@
 """Files in the cache folder: written whole or not at all, and read as missing if they are damaged."""
 
-import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -8,27 +8,39 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..plan import make_plan
 from ..progress import Progress
+from ..quantize.recipe import Quantization
+from ..read.checkpoint import Checkpoint
+from ..read.model import Model
+from ..write.manifest import tools
+
+# The checkpoint as BF16 is what all measurements compare with.
+REFERENCE_TYPE = Quantization.BF16.name
+# Rises with every change of what is measured, or how: older results are then not used.
+_MEASUREMENTS = 3
 
 
-@contextmanager
-def locked_folder(folder: Path, progress: Progress) -> Iterator[None]:
-    """One conversion at a time uses the folder: another one may be measuring just what this one needs. OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        progress("waiting for another conversion that uses the same folder", 0.0)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
+def write_reference(checkpoint: Checkpoint, model: Model, work: Path, progress: Progress) -> Path:
+    """The reference's GGUF file, in a folder of `work` that holds all results for this checkpoint. Written once.
+
+    Raises ConvertError.
+    """
+    progress("writing the reference", 0.0)
+    made_from = json.dumps([checkpoint.source_hashes(), tools(), _MEASUREMENTS], sort_keys=True)
+    path = work / hashlib.sha256(made_from.encode()).hexdigest()[:16] / "reference.gguf"
+    if not path.is_file():
+        with replaced_file(path) as draft:
+            make_plan(model, Quantization.BF16).write(draft)
+    return path
 
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
     """A draft that becomes the file if nothing fails: whole or not at all, even after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.new")
+    # Another conversion may be writing the same file.
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         yield draft
         with draft.open("rb") as written:

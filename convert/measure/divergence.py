@@ -107,7 +107,7 @@ def save(path: Path, predictions: Sequence[Predictions]) -> None:
 def load(path: Path) -> list[Predictions]:
     """The predictions that `save` wrote. Raises OSError, ValueError, KeyError or BadZipFile for a damaged file."""
     names = [field.name for field in fields(Predictions)]
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         kept = [{name: arrays[f"{at}.{name}"] for name in names} for at in range(len(arrays.files) // len(names))]
     return [Predictions(**one | {"tokens": one["tokens"].tolist(), "first": int(one["first"])}) for one in kept]
 

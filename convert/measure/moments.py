@@ -1,16 +1,18 @@
-"""Second moments of the inputs of a model's matrices over a corpus.
+"""Second moments of the inputs of a model's matrices over a corpus, and importance matrices.
 
 One thread sums up all moments of a matrix, in the order of the texts: the sums do not depend on the number of threads.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
+from gguf import GGUFWriter
 
 from ..quantize.quantizer import processors
-from .runner import Floats, Runner
+from .runner import CHUNK_TOKENS, Floats, Runner
 
 # Matrices side by side that have the same input.
 _SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}
@@ -62,3 +64,23 @@ def second_moments(
                 future.result()
             progress()
     return sums
+
+
+def write_importance(path: Path, squares: Mapping[str, Floats], *, dataset: str, chunks: int) -> None:
+    """Writes how much each input of a matrix matters, in the GGUF format of llama.cpp's tools/imatrix/imatrix.cpp.
+
+    squares: [columns], the sums of the squares of each matrix's inputs over `chunks` of CHUNK_TOKENS.
+    """
+    writer = GGUFWriter(path, "")
+    writer.kv_data[0].clear()
+    writer.add_string("general.type", "imatrix")
+    writer.add_array("imatrix.datasets", [dataset])
+    writer.add_uint32("imatrix.chunk_count", chunks)
+    writer.add_uint32("imatrix.chunk_size", CHUNK_TOKENS)
+    for name in sorted(squares):
+        writer.add_tensor(f"{name}.in_sum2", np.asarray(squares[name], np.float32)[None, :])
+        writer.add_tensor(f"{name}.counts", np.full((1, 1), chunks * CHUNK_TOKENS, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

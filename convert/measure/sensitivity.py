@@ -27,9 +27,8 @@ from ..read.tensors import TOKEN_EMBD, ModelTensor
 from ..write.manifest import IMPORTANCE_FILE
 from .cache import read_cached, replaced_file, write_cached
 from .divergence import compare, predict
-from .importance import Importance
-from .moments import input_of, second_moments
-from .runner import CHUNK_TOKENS, Floats, Runner
+from .moments import input_of, second_moments, write_importance
+from .runner import Floats, Runner
 from .texts import Texts, chunks
 
 # About 12 000 tokens.
@@ -159,7 +158,8 @@ def measure_sensitivities(
             to_round = [tensor for tensor in matrices if is_first or missing[tensor.name]]
             squares = _round(runner, seen or [unseen], to_round, missing, found, progress=part)
             if is_first:
-                _write_importance(found.importance, texts.name, len(seen) or 1, squares)
+                with replaced_file(found.importance) as draft:
+                    write_importance(draft, squares, dataset=texts.name, chunks=len(seen) or 1)
         if unmeasured:
             part = part_of(progress, _ROUNDING_SHARE, 1.0)
             _measure_divergences(runner, unseen[:_MEASURED_TOKENS], unmeasured, kinds, found, progress=part)
@@ -205,12 +205,6 @@ def _round(
     return squares
 
 
-def _write_importance(path: Path, name: str, count: int, squares: Mapping[str, Floats]) -> None:
-    counts = dict.fromkeys(squares, float(count * CHUNK_TOKENS))
-    with replaced_file(path) as draft:
-        Importance(squares, counts, datasets=(name,), chunks=count, chunk_tokens=CHUNK_TOKENS).write(draft)
-
-
 def _encode(
     runner: Runner, tensors: Sequence[ModelTensor], moments: Floats | None, kinds: Kinds, found: Sensitivities
 ) -> Figures:
@@ -228,8 +222,8 @@ def _encode(
                 for first in range(0, tensor.rows, rows_per_slab):
                     bits = runner.weights(tensor.name)[first : first + rows_per_slab]
                     weights = np.empty(bits.shape, np.float32)
-                    ggml.load().bf16_to_f32(bits.ctypes.data, weights.ctypes.data, weights.size)
-                    encoded, decoded = feedback.encode(ggml.load(), weights, kind)
+                    ggml.dequantize(GgmlType.BF16, bits, weights)
+                    encoded, decoded = feedback.encode(weights, kind)
                     total += loss(known, weights - decoded)
                     file.write(encoded.data)
             losses[tensor.name][kind] = total
@@ -253,7 +247,7 @@ def _measure_divergences(
         before, kind = bits.copy(), kinds[tensor.name][0]
         encoded = np.fromfile(found.encoded(tensor.name, kind), np.uint8)
         decoded = np.empty(bits.shape, np.float32)
-        ggml.load().dequantize(kind, encoded.ctypes.data, decoded.ctypes.data, decoded.size)
+        ggml.dequantize(kind, encoded, decoded)
         bits[:] = _to_bf16(decoded)
         found.divergences.setdefault(tensor.name, {})[kind] = max(0.0, compare(runner, reference).mean)
         bits[:] = before

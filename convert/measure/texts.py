@@ -1,7 +1,6 @@
 """Texts to calibrate and evaluate a model with, cut into chunks of tokens that run independently."""
 
 import hashlib
-import json
 import random
 import unicodedata
 from collections.abc import Sequence
@@ -11,12 +10,12 @@ from typing import Any
 
 from ..agent import ChatError, ChatTemplate, chat_template_fault
 from ..errors import ConvertError, printable
-from ..read.text_file import numbered_lines, read_text
+from ..read.files import json_lines, read_text
 from .runner import CHUNK_TOKENS, Runner
 
 _MAX_NAME_LENGTH = 200
 _FOLDER = Path(__file__).parents[1] / "texts"
-_ROLES = {"system", "user", "assistant"}
+_ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,36 +56,31 @@ def read_texts(paths: Sequence[Path]) -> Texts:
         digest.update(f"{path.name}, {len(data)}\n".encode())
         digest.update(data)
         if path.suffix == ".jsonl":
-            where = printable(str(path))
-            documents += [_document(line, f"{where}: line {number}") for number, line in numbered_lines(content)]
+            documents += [_document(value, where) for where, value in json_lines(content, str(path))]
         else:
             documents.append(Document(text=content))
     name = printable("+".join(path.name for path in paths), limit=_MAX_NAME_LENGTH - 1)
     return Texts(name, digest.hexdigest(), documents)
 
 
-def _document(line: str, where: str) -> Document:
-    try:
-        value = json.loads(line)
-        # Raises for half a surrogate pair.
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ConvertError(f"{where}: holds half a surrogate pair, which is not text") from None
-    except (ValueError, RecursionError) as error:
-        raise ConvertError(f"{where}: not JSON: {error}") from None
+def _document(value: Any, where: str) -> Document:
     match value:
         case {"text": str(text)}:
             return Document(text=text)
         case {"messages": [_, *_] as messages}:
-            return Document(messages=tuple(_message(message, where) for message in messages))
-    raise ConvertError(f'{where}: must be an object with "text", or with "messages", which must not be empty')
+            found = tuple(_message(message) for message in messages)
+            if all(role in _ROLES for role, _ in found):
+                return Document(messages=found)
+    raise ConvertError(
+        f'{where}: must be an object with "text", or with "messages" of "role" ({", ".join(_ROLES)}) and "content"'
+    )
 
 
-def _message(value: Any, where: str) -> tuple[str, str]:
+def _message(value: Any) -> tuple[str, str]:
     match value:
-        case {"role": str(role), "content": str(content)} if role in _ROLES:
+        case {"role": str(role), "content": str(content)}:
             return role, content
-    raise ConvertError(f"{where}: a message must have a role ({', '.join(sorted(_ROLES))}) and a content")
+    return "", ""
 
 
 def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[int]]:

@@ -9,9 +9,8 @@ ggml rounds each block to any of its types.
 import numpy as np
 import numpy.typing as npt
 
-from .ggml import BLOCK_ELEMENTS, Ggml, GgmlType, row_bytes
-
-Floats = npt.NDArray[np.float32]
+from . import ggml
+from .ggml import BLOCK_ELEMENTS, Floats, GgmlType, row_bytes
 
 # A share of the mean moment: without it, weights of rarely seen inputs would grow without bound.
 _RIDGE = 0.01
@@ -36,8 +35,8 @@ class Feedback:
         factor = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
         self._upper = _inverse_upper(np.ascontiguousarray(factor))
 
-    def encode(self, ggml: Ggml, weights: Floats, kind: GgmlType) -> tuple[npt.NDArray[np.uint8], Floats]:
-        """Encoded rows [rows, bytes] and their values [rows, columns]. Raises ValueError as `Ggml.quantize`."""
+    def encode(self, weights: Floats, kind: GgmlType) -> tuple[npt.NDArray[np.uint8], Floats]:
+        """Encoded rows [rows, bytes] and their values [rows, columns]. Raises ValueError as `ggml.quantize`."""
         rows, columns = weights.shape
         # Plain numbers lose next to nothing, and have no blocks.
         block = columns if BLOCK_ELEMENTS[kind] == 1 else BLOCK_ELEMENTS[kind]
@@ -52,9 +51,9 @@ class Feedback:
             # The cost of an error after the best correction of the columns behind it.
             importance = np.ascontiguousarray(np.diag(triangle) ** -2)
             bits = np.empty((rows, size), np.uint8)
-            ggml.quantize(kind, part.ctypes.data, bits.ctypes.data, rows, block, importance=importance.ctypes.data)
+            ggml.quantize(kind, part, bits, importance)
             known = np.empty_like(part)
-            ggml.dequantize(kind, bits.ctypes.data, known.ctypes.data, known.size)
+            ggml.dequantize(kind, bits, known)
             encoded[:, at * size : (at + 1) * size] = bits
             decoded[:, here] = known
             if begin + block < columns:

@@ -6,13 +6,19 @@
 import ctypes
 import importlib.util
 import sys
-from collections.abc import Callable
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from ..errors import ConvertError
 
+Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]  # contiguous, of bytes or wider numbers
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _FILE = ("ggml-base" if sys.platform == "win32" else "libggml-base") + _SUFFIX
 
@@ -33,42 +39,21 @@ class GgmlType(IntEnum):
     BF16 = 30
 
 
-BLOCK_ELEMENTS = {
-    GgmlType.F32: 1,
-    GgmlType.F16: 1,
-    GgmlType.BF16: 1,
-    GgmlType.Q4_0: 32,
-    GgmlType.Q5_0: 32,
-    GgmlType.Q5_1: 32,
-    GgmlType.Q8_0: 32,
-    GgmlType.IQ4_NL: 32,
-    GgmlType.Q4_K: 256,
-    GgmlType.Q5_K: 256,
-    GgmlType.Q6_K: 256,
+_SIZES = {kind: GGML_QUANT_SIZES[GGMLQuantizationType(kind.value)] for kind in GgmlType}
+# Exponent bits; where all are set, the number is an infinity or NaN.
+_EXPONENT: dict[GgmlType, tuple[type[np.unsignedinteger[Any]], int]] = {
+    GgmlType.BF16: (np.uint16, 0x7F80),
+    GgmlType.F16: (np.uint16, 0x7C00),
+    GgmlType.F32: (np.uint32, 0x7F800000),
 }
-_BLOCK_BYTES = {
-    GgmlType.F32: 4,
-    GgmlType.F16: 2,
-    GgmlType.BF16: 2,
-    GgmlType.Q4_0: 18,
-    GgmlType.Q5_0: 22,
-    GgmlType.Q5_1: 24,
-    GgmlType.Q8_0: 34,
-    GgmlType.IQ4_NL: 18,
-    GgmlType.Q4_K: 144,
-    GgmlType.Q5_K: 176,
-    GgmlType.Q6_K: 210,
-}
+_CHECK_WORDS = 1 << 16  # intermediate results of this size stay in the processor's cache
+BLOCK_ELEMENTS: dict[GgmlType, int] = {kind: elements for kind, (elements, _) in _SIZES.items()}
 
 
 def row_bytes(kind: GgmlType, columns: int) -> int:
-    """Bytes of one row of `columns` elements; `columns` must be whole blocks."""
-    blocks, rest = divmod(columns, BLOCK_ELEMENTS[kind])
-    if rest:
-        raise ValueError(
-            f"{columns} columns are not whole blocks of {kind.name}, which are {BLOCK_ELEMENTS[kind]} long"
-        )
-    return blocks * _BLOCK_BYTES[kind]
+    """Bytes of one row of `columns` elements, which must be whole blocks."""
+    elements, nbytes = _SIZES[kind]
+    return columns // elements * int(nbytes)
 
 
 def library_path() -> Path:
@@ -79,69 +64,6 @@ def library_path() -> Path:
         if path.is_file():
             return path
     raise ConvertError(f"{_FILE} not found: llama-cpp-python is not installed in this environment")
-
-
-class Ggml:
-    """The library's functions on raw memory. Addresses are integers; nothing here checks that they are valid.
-
-    All calls release the interpreter lock and keep no state, so threads may work on separate rows at once.
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            library = ctypes.CDLL(str(path))
-        except OSError as error:
-            raise ConvertError(f"{path} cannot be loaded: {error}") from None
-        pointer, int64, size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
-        for name, result, arguments in (
-            ("ggml_quantize_chunk", size, (ctypes.c_int, pointer, pointer, int64, int64, int64, pointer)),
-            ("ggml_validate_row_data", ctypes.c_bool, (ctypes.c_int, pointer, size)),
-            ("ggml_row_size", size, (ctypes.c_int, int64)),
-            ("ggml_blck_size", int64, (ctypes.c_int,)),
-            ("ggml_bf16_to_fp32_row", None, (pointer, pointer, int64)),
-            ("ggml_fp16_to_fp32_row", None, (pointer, pointer, int64)),
-        ):
-            function = getattr(library, name)
-            function.restype, function.argtypes = result, list(arguments)
-        self._library = library
-        self._to_float: dict[GgmlType, Callable[[int, int, int], None]] = {
-            kind: _to_float(library, kind) for kind in GgmlType if kind is not GgmlType.F32
-        }
-        for kind in GgmlType:
-            elements = BLOCK_ELEMENTS[kind]
-            found = (library.ggml_blck_size(kind), library.ggml_row_size(kind, elements))
-            if found != (elements, _BLOCK_BYTES[kind]):
-                raise ConvertError(
-                    f"{path.name}: blocks of {kind.name} are {found}, this is an unknown version of ggml"
-                )
-
-    def bf16_to_f32(self, source: int, target: int, count: int) -> None:
-        """Widen `count` BF16 numbers, exactly."""
-        self._library.ggml_bf16_to_fp32_row(source, target, count)
-
-    def f16_to_f32(self, source: int, target: int, count: int) -> None:
-        """Widen `count` F16 numbers, exactly."""
-        self._library.ggml_fp16_to_fp32_row(source, target, count)
-
-    def dequantize(self, kind: GgmlType, source: int, target: int, count: int) -> None:
-        """Turn whole blocks of `kind`, `count` elements of them, into F32 numbers."""
-        self._to_float[kind](source, target, count)
-
-    def quantize(
-        self, kind: GgmlType, source: int, target: int, rows: int, columns: int, *, importance: int | None = None
-    ) -> None:
-        """Turn `rows` × `columns` F32 numbers at `source` into rows of `kind` at `target`.
-
-        importance: address of as many F32 numbers as there are columns, the weight of a squared error in each.
-        Raises ValueError if a block of the result has a scale that is not finite, as upstream's quantizer does.
-        """
-        expected = rows * row_bytes(kind, columns)
-        written = self._library.ggml_quantize_chunk(kind, source, target, 0, rows, columns, importance)
-        if written != expected:
-            raise RuntimeError(f"ggml_quantize_chunk wrote {written} bytes of {kind.name}, expected {expected}")
-        # The caller checks plain numbers: ggml would print a line of its own to stderr.
-        if BLOCK_ELEMENTS[kind] > 1 and not self._library.ggml_validate_row_data(kind, target, written):
-            raise ValueError(f"numbers too large for {kind.name}")
 
 
 class _Traits(ctypes.Structure):
@@ -158,14 +80,48 @@ class _Traits(ctypes.Structure):
     )
 
 
-def _to_float(library: ctypes.CDLL, kind: GgmlType) -> Callable[[int, int, int], None]:
-    library.ggml_get_type_traits.restype = ctypes.POINTER(_Traits)
-    library.ggml_get_type_traits.argtypes = [ctypes.c_int]
-    function: Callable[[int, int, int], None] = library.ggml_get_type_traits(kind).contents.to_float
-    return function
-
-
 @cache
-def load() -> Ggml:
-    """The library, loaded once per process."""
-    return Ggml(library_path())
+def _library() -> ctypes.CDLL:
+    path = library_path()
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ConvertError(f"{path} cannot be loaded: {error}") from None
+    pointer, int64, size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
+    for name, result, arguments in (
+        ("ggml_quantize_chunk", size, (ctypes.c_int, pointer, pointer, int64, int64, int64, pointer)),
+        ("ggml_validate_row_data", ctypes.c_bool, (ctypes.c_int, pointer, size)),
+        ("ggml_get_type_traits", ctypes.POINTER(_Traits), (ctypes.c_int,)),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, list(arguments)
+    return library
+
+
+def dequantize(kind: GgmlType, encoded: Array, numbers: Floats) -> None:
+    """Turns whole blocks of `kind` (not F32) into as many numbers as there is room for; exact for F16 and BF16."""
+    _library().ggml_get_type_traits(kind).contents.to_float(encoded.ctypes.data, numbers.ctypes.data, numbers.size)
+
+
+def quantize(kind: GgmlType, numbers: Floats, encoded: Array, importance: Floats | None = None) -> None:
+    """Turns numbers [rows, columns] into rows of `kind`. Keeps no state: threads may work on separate rows at once.
+
+    importance: [columns], the weight of a squared error in each. Raises ValueError if a number of the result, or the
+    scale of a block, is not finite.
+    """
+    rows, columns = numbers.shape
+    weights = None if importance is None else importance.ctypes.data
+    library, target = _library(), encoded.ctypes.data
+    written = library.ggml_quantize_chunk(kind, numbers.ctypes.data, target, 0, rows, columns, weights)
+    # Of plain numbers, ggml would print a line of its own to stderr.
+    if not (is_finite(encoded, kind) if kind in _EXPONENT else library.ggml_validate_row_data(kind, target, written)):
+        raise ValueError(f"numbers too large for {kind.name}")
+
+
+def is_finite(data: Array, kind: GgmlType) -> bool:
+    """Whether these bytes of plain numbers hold no infinity and no NaN."""
+    word, mask = _EXPONENT[kind]
+    words = data.view(word)
+    return not any(
+        ((words[at : at + _CHECK_WORDS] & word(mask)) == mask).any() for at in range(0, len(words), _CHECK_WORDS)
+    )

@@ -73,7 +73,7 @@ def _wanted(quantization: Quantization, config: ModelConfig, tensor: ModelTensor
     body = _BODY[quantization]
     if body in (GgmlType.BF16, GgmlType.F16):
         return body
-    if tensor.name == OUTPUT or (tensor.name == TOKEN_EMBD and config.tied_embeddings):
+    if tensor.name == OUTPUT or (tensor.name == TOKEN_EMBD and config.tie_word_embeddings):
         # The output matrix, or the embedding where it is used as such.
         return GgmlType.Q8_0 if body is GgmlType.Q8_0 or tensor.columns % BLOCK_ELEMENTS[body] else GgmlType.Q6_K
     if tensor.name == TOKEN_EMBD:
@@ -88,23 +88,24 @@ def _wanted(quantization: Quantization, config: ModelConfig, tensor: ModelTensor
 
 def _attention_value(quantization: Quantization, config: ModelConfig, layer: int, body: GgmlType) -> GgmlType:
     kind = body
-    if quantization is Quantization.IQ4_NL and config.head_count // config.head_count_kv >= 4:
+    if quantization is Quantization.IQ4_NL and config.num_attention_heads // config.num_key_value_heads >= 4:
         kind = GgmlType.Q5_K
-    elif quantization in (Quantization.Q4_K_M, Quantization.Q5_K_M) and _gets_more_bits(layer, config.block_count):
+    elif quantization in (Quantization.Q4_K_M, Quantization.Q5_K_M) and _gets_more_bits(layer, config):
         kind = GgmlType.Q6_K
     # Upstream treats any Qwen2 of 80 layers as "a 70B", whose attn_v is small beside the rest.
-    return GgmlType.Q5_K if config.block_count == 80 and kind is GgmlType.Q4_K else kind
+    return GgmlType.Q5_K if config.num_hidden_layers == 80 and kind is GgmlType.Q4_K else kind
 
 
 def _feed_forward_down(quantization: Quantization, config: ModelConfig, layer: int, body: GgmlType) -> GgmlType:
-    if quantization in (Quantization.Q4_K_M, Quantization.Q5_K_M) and _gets_more_bits(layer, config.block_count):
+    if quantization in (Quantization.Q4_K_M, Quantization.Q5_K_M) and _gets_more_bits(layer, config):
         return GgmlType.Q6_K
-    if quantization is Quantization.IQ4_NL and layer < config.block_count // 8:
+    if quantization is Quantization.IQ4_NL and layer < config.num_hidden_layers // 8:
         return GgmlType.Q5_K
     return body
 
 
-def _gets_more_bits(layer: int, layers: int) -> bool:
+def _gets_more_bits(layer: int, config: ModelConfig) -> bool:
+    layers = config.num_hidden_layers
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 
 

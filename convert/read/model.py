@@ -5,31 +5,33 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from ..agent import chat_template_fault
 from ..errors import CheckpointError, printable
-from .chat_template import ChatTemplates, read_chat_templates
 from .checkpoint import Checkpoint
 from .config import FILE as CONFIG_FILE
-from .config import MODEL_TYPE, ModelConfig, parse_config
-from .special_tokens import CONFIG_FILE as TOKENIZER_CONFIG_FILE
-from .special_tokens import FILE as TOKENIZER_FILE
-from .tensors import ModelTensor, map_tensors, stray_output
+from .config import ModelConfig, parse_config
+from .tensors import ModelTensor, map_tensors
+from .tokenizer import CONFIG_FILE as TOKENIZER_CONFIG_FILE
+from .tokenizer import FILE as TOKENIZER_FILE
 from .tokenizer import Tokenizer, parse_tokenizer
 
-GENERATION_FILE, CARD_FILE = "generation_config.json", "README.md"
+GENERATION_FILE, CARD_FILE, TEMPLATE_FILE = "generation_config.json", "README.md", "chat_template.jinja"
 _LICENCE = re.compile(r"license:\s*(?P<quote>[\"']?)(?P<licence>[A-Za-z0-9][A-Za-z0-9._+\-]{0,63})(?P=quote)\s*(#.*)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """tensors: in the order of the GGUF file; generation: generation_config.json; warnings: for the operator."""
+    """tensors: in the order of the GGUF file; generation: generation_config.json.
+
+    chat_template: None for a base model.
+    """
 
     config: ModelConfig
     tensors: list[ModelTensor]
     tokenizer: Tokenizer
-    templates: ChatTemplates
+    chat_template: str | None
     generation: dict[str, Any]
     licence: str | None
-    warnings: list[str]
 
     @property
     def parameters(self) -> int:
@@ -45,20 +47,13 @@ def read_model(checkpoint: Checkpoint) -> Model:
     tokenizer = parse_tokenizer(
         _required(checkpoint, TOKENIZER_FILE), tokenizer_config, config.special_token_ids, config.vocab_size
     )
-    warnings = [stray_output(config, checkpoint.tensors)]
-    if config.sliding_window is not None and config.sliding_window < config.context_length:
-        warnings.append(
-            f"{CONFIG_FILE}: sliding_window {config.sliding_window} cannot be expressed for {MODEL_TYPE}; "
-            "longer contexts will differ from transformers"
-        )
     return Model(
         config=config,
         tensors=tensors,
         tokenizer=tokenizer,
-        templates=read_chat_templates(checkpoint, tokenizer_config),
+        chat_template=_chat_template(checkpoint, tokenizer_config),
         generation=checkpoint.read_object(GENERATION_FILE) or {},
         licence=_licence(checkpoint.read_text(CARD_FILE) or ""),
-        warnings=[warning for warning in warnings if warning is not None],
     )
 
 
@@ -67,6 +62,22 @@ def _required(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     if value is None:
         raise CheckpointError(f"{name}: missing in {printable(str(checkpoint.folder))}")
     return value
+
+
+def _chat_template(checkpoint: Checkpoint, tokenizer_config: dict[str, Any]) -> str | None:
+    """From tokenizer_config.json, else from its own file, as upstream. Of several named ones, chats use `default`."""
+    template, where = tokenizer_config.get("chat_template"), TOKENIZER_CONFIG_FILE
+    if isinstance(template, list):
+        named = [one for one in template if isinstance(one, dict) and one.get("name") == "default"]
+        template = named[0].get("template") if named else None
+    if template is None:
+        template, where = checkpoint.read_text(TEMPLATE_FILE), TEMPLATE_FILE
+    if not template:
+        return None
+    fault = chat_template_fault(template) if isinstance(template, str) else "is not a text"
+    if fault is not None:
+        raise CheckpointError(f"{where}: chat_template cannot be used: {printable(fault)}")
+    return str(template)
 
 
 def _licence(card: str) -> str | None:

@@ -11,7 +11,6 @@ OUTPUT = "output.weight"
 TOKEN_EMBD = "token_embd.weight"  # noqa: S105 - a tensor's name
 _HF_OUTPUT = "lm_head.weight"
 _HF_EMBD = "model.embed_tokens.weight"
-COMPARE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ def map_tensors(config: ModelConfig, stored: dict[str, StoredTensor]) -> list[Mo
     """Every tensor of the model in GGUF order, which does not depend on how the checkpoint is cut into shards.
 
     CheckpointError if one is missing, has another shape than config.json says, or is unknown. `lm_head.weight` of a
-    model with tied embeddings is left out: transformers ignores it, llama.cpp would use it (see `stray_output`).
+    model with tied embeddings is left out: transformers ignores it, llama.cpp would use it.
     """
     expected = dict(_expected(config))
     for hf_name, (_, shape) in expected.items():
@@ -63,39 +62,14 @@ def map_tensors(config: ModelConfig, stored: dict[str, StoredTensor]) -> list[Mo
     return [ModelTensor(name, shape, stored[hf_name]) for hf_name, (name, shape) in expected.items()]
 
 
-def stray_output(config: ModelConfig, stored: dict[str, StoredTensor]) -> str | None:
-    """A warning if a model with tied embeddings carries an output matrix that is not its embedding, else None.
-
-    Reads both matrices once, only if there is an `lm_head.weight` to drop.
-    """
-    head, embedding = stored.get(_HF_OUTPUT), stored[_HF_EMBD]
-    if not config.tied_embeddings or head is None:
-        return None
-    differs = (head.dtype, head.shape) != (embedding.dtype, embedding.shape)
-    first, second = bytearray(COMPARE_BYTES), bytearray(COMPARE_BYTES)
-    for start in range(0, embedding.nbytes, COMPARE_BYTES):
-        if differs:
-            break
-        size = min(COMPARE_BYTES, embedding.nbytes - start)
-        head.read_into(memoryview(first)[:size], start)
-        embedding.read_into(memoryview(second)[:size], start)
-        differs = first[:size] != second[:size]
-    if not differs:
-        return None
-    return (
-        f"{_HF_OUTPUT} differs from the embedding although config.json ties them (tie_word_embeddings is true); "
-        "it is left out, as transformers does"
-    )
-
-
 def _is_ignored(name: str, config: ModelConfig) -> bool:
-    return name.endswith(".rotary_emb.inv_freq") or (name == _HF_OUTPUT and config.tied_embeddings)
+    return name.endswith(".rotary_emb.inv_freq") or (name == _HF_OUTPUT and config.tie_word_embeddings)
 
 
 def _expected(config: ModelConfig) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
-    hidden, feed_forward, kv = config.embedding_length, config.feed_forward_length, config.kv_length
+    hidden, feed_forward, kv = config.hidden_size, config.intermediate_size, config.kv_length
     yield _HF_EMBD, (TOKEN_EMBD, (config.vocab_size, hidden))
-    for i in range(config.block_count):
+    for i in range(config.num_hidden_layers):
         for hf_part, part, shape in (
             ("input_layernorm.weight", "attn_norm.weight", (hidden,)),
             ("self_attn.q_proj.weight", "attn_q.weight", (hidden, hidden)),
@@ -112,5 +86,5 @@ def _expected(config: ModelConfig) -> Iterator[tuple[str, tuple[str, tuple[int, 
         ):
             yield f"model.layers.{i}.{hf_part}", (f"blk.{i}.{part}", shape)
     yield "model.norm.weight", ("output_norm.weight", (hidden,))
-    if not config.tied_embeddings:
+    if not config.tie_word_embeddings:
         yield _HF_OUTPUT, (OUTPUT, (config.vocab_size, hidden))

@@ -4,18 +4,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .numbers import megabytes, round_number, significant
+from .numbers import megabytes, significant
 from .quality import Size, TensorQuality
-from .tensors import KINDS, SINGLE, by_layer, single
 
-# A chart that is only scaled down cannot be read on a phone: each is drawn twice, and the style shows one of them.
-WIDTHS = {"wide": 1040.0, "narrow": 340.0}
+WIDTH = 1040.0
 HEAT_LEVELS = 7
 # Width of a character in em; of the widest common interface fonts.
 _CHARACTER = 0.6
-_LABEL_SIZE, _LABEL_HEIGHT, _LONGEST_LABEL = 13, 16, 24
-_MARK_RADIUS = 6
-_CELL_HEIGHT, _SMALLEST_CELL, _ROW_NAMES_WIDTH = 26, 39, 84
+_LABEL_SIZE, _LABEL_HEIGHT, _MARK_RADIUS = 13, 16, 6
+_CELL_HEIGHT, _WIDEST_CELL, _ROW_NAMES_WIDTH = 26, 62, 84
 
 # left, top, right, bottom; y grows downwards.
 _Box = tuple[float, float, float, float]
@@ -36,7 +33,6 @@ class Mark:
 class Scatter:
     """area: left, top, right, bottom of the plot; ticks: position and text."""
 
-    width: float
     height: float
     area: _Box
     x_ticks: list[tuple[float, str]]
@@ -59,26 +55,24 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """names: (x, y, text) of rows; columns: the same of layers; notes: beside single cells, with their font size."""
+    """names: (x, y, text) of rows and columns; notes: (x, y, text) beside single cells."""
 
-    width: float
     height: float
     names: list[tuple[float, float, str]]
     columns: list[tuple[float, float, str]]
-    stripes: list[float]
     cells: list[Cell]
-    notes: list[tuple[float, float, str, float]]
+    notes: list[tuple[float, float, str]]
 
 
-def size_chart(sizes: Sequence[Size], width: float) -> Scatter | None:
+def size_chart(sizes: Sequence[Size]) -> Scatter | None:
     """File size against divergence on a logarithmic axis, which has no place for 0; None for fewer than two points."""
     shown = [size for size in sizes if size.divergence > 0]
     if len(shown) < 2:
         return None
-    names = ["this bundle" if size.is_own else _short(size.name.removeprefix("--type ")) for size in shown]
+    names = ["this bundle" if size.is_own else size.name.removeprefix("--type ") for size in shown]
     xs, ys = [size.bytes / 1e6 for size in shown], [size.divergence for size in shown]
-    height = 400.0 if width > 600 else 330.0
-    area = left, top, right, bottom = (58.0, 30.0, width - 12, height - 46)
+    height = 400.0
+    area = left, top, right, bottom = (58.0, 30.0, WIDTH - 12, height - 46)
     margin = (max(xs) - min(xs)) * 0.08 or max(xs) * 0.1
     x_low, x_high = max(0.0, min(xs) - margin), max(xs) + margin
     y_low, y_high = min(ys) / 1.5, max(ys) * 1.5
@@ -90,13 +84,12 @@ def size_chart(sizes: Sequence[Size], width: float) -> Scatter | None:
         return bottom - math.log(y / y_low) / math.log(y_high / y_low) * (bottom - top)
 
     places = [(x_at(x), y_at(y)) for x, y in zip(xs, ys, strict=True)]
-    labels = _place_labels(names, places, area, first=[size.is_own for size in shown])
+    labels = _place_labels(names, places, area)
     return Scatter(
-        width,
         height,
         area,
-        [(x_at(tick), round_number(tick)) for tick in even_ticks(x_low, x_high, int(width // 90))],
-        [(y_at(tick), round_number(tick)) for tick in _log_ticks(y_low, y_high, 9)],
+        [(x_at(tick), f"{tick:g}") for tick in _even_ticks(x_low, x_high, 11)],
+        [(y_at(tick), f"{tick:g}") for tick in _log_ticks(y_low, y_high, 9)],
         [
             Mark(x, y, name, size.is_own, label)
             for (x, y), name, size, label in zip(places, names, shown, labels, strict=True)
@@ -115,48 +108,34 @@ def heat_level(edges_below: int, edges: int) -> int:
     return round(edges_below * (HEAT_LEVELS - 1) / edges) if edges else HEAT_LEVELS // 2
 
 
-def tensor_chart(tensors: Sequence[TensorQuality], width: float) -> Grid | None:
-    """One cell for each matrix, a column for each layer, in as many stripes as the width needs; None if unmeasured."""
-    matrices, others = by_layer(tensors), single(tensors)
-    if not any(tensor.divergence is not None for tensor in (*matrices.values(), *others.values())):
+def tensor_chart(tensors: Sequence[TensorQuality]) -> Grid | None:
+    """One cell for each matrix: a row for each kind, a column for each layer; None if nothing was measured."""
+    if not any(tensor.divergence is not None for tensor in tensors):
         return None
     edges = heat_edges(tensors)
-    layers = sorted({layer for _, layer in matrices})
-    rows = [kind for kind in KINDS if any(kind == found for found, _ in matrices)]
-    stripes = _stripes(layers, int((width - _ROW_NAMES_WIDTH) // _SMALLEST_CELL))
-    cell_width = min((width - _ROW_NAMES_WIDTH) / max(map(len, stripes), default=1), 1.6 * _SMALLEST_CELL)
-    grid = Grid(width, 0.0, [], [], [], [], [])
-    top = 0.0
-    for stripe in stripes:
-        grid.stripes.append(top + 14)
-        grid.columns.extend(
-            (_ROW_NAMES_WIDTH + (place + 0.5) * cell_width, top + 14, str(layer)) for place, layer in enumerate(stripe)
-        )
-        top += 20
-        for row in rows:
-            grid.names.append((_ROW_NAMES_WIDTH - 8, top + 17, row))
-            for place, layer in enumerate(stripe):
-                if tensor := matrices.get((row, layer)):
-                    note = f"{tensor.name}: {tensor.type}, {_size_and_divergence(tensor)}"
-                    x = _ROW_NAMES_WIDTH + place * cell_width
-                    grid.cells.append(_cell(x, top, cell_width, tensor, note=note, edges=edges))
-            top += _CELL_HEIGHT
-        top += 12
-    for name in SINGLE:
-        if tensor := others.get(name):
-            note = _size_and_divergence(tensor)
-            x = _ROW_NAMES_WIDTH + cell_width + 8
-            grid.names.append((_ROW_NAMES_WIDTH - 8, top + 17, name))
-            grid.cells.append(_cell(_ROW_NAMES_WIDTH, top, cell_width, tensor, note=note, edges=edges))
-            grid.notes.append((x, top + 17, note, _font_size(width - x, note, 12)))
-            top += _CELL_HEIGHT
-    return Grid(width, top + 2, grid.names, grid.columns, grid.stripes, grid.cells, grid.notes)
+    kinds = list(dict.fromkeys(tensor.kind for tensor in tensors))
+    layers = sorted({tensor.layer for tensor in tensors if tensor.layer is not None})
+    cell_width = min((WIDTH - _ROW_NAMES_WIDTH) / max(1, len(layers)), _WIDEST_CELL)
+    columns = [(_ROW_NAMES_WIDTH + (place + 0.5) * cell_width, 14.0, str(layer)) for place, layer in enumerate(layers)]
+    grid = Grid(20.0 + _CELL_HEIGHT * len(kinds), [], columns, [], [])
+    for row, kind in enumerate(kinds):
+        top = 20.0 + row * _CELL_HEIGHT
+        grid.names.append((_ROW_NAMES_WIDTH - 8, top + 17, kind))
+        for tensor in tensors:
+            if tensor.kind == kind:
+                place = 0 if tensor.layer is None else layers.index(tensor.layer)
+                note = _size_and_divergence(tensor)
+                grid.cells.append(_cell(_ROW_NAMES_WIDTH + place * cell_width, top, cell_width, tensor, edges))
+                if tensor.layer is None:
+                    grid.notes.append((_ROW_NAMES_WIDTH + cell_width + 8, top + 17, note))
+    return grid
 
 
-def _cell(x: float, y: float, width: float, tensor: TensorQuality, *, note: str, edges: Sequence[float]) -> Cell:
+def _cell(x: float, y: float, width: float, tensor: TensorQuality, edges: Sequence[float]) -> Cell:
     value = tensor.divergence
     level = None if value is None else heat_level(sum(edge <= value for edge in edges), len(edges))
-    return Cell(x, y, width, tensor.type, note, level, _font_size(width - 7, tensor.type, 10.5))
+    note = f"{tensor.name}: {tensor.type}, {_size_and_divergence(tensor)}"
+    return Cell(x, y, width, tensor.type, note, level, min(10.5, (width - 7) / (_CHARACTER * max(1, len(tensor.type)))))
 
 
 def _size_and_divergence(tensor: TensorQuality) -> str:
@@ -164,46 +143,20 @@ def _size_and_divergence(tensor: TensorQuality) -> str:
     return f"{megabytes(tensor.bytes)} MB, {divergence}{' (scaled)' if tensor.is_scaled else ''}"
 
 
-def _stripes(layers: Sequence[int], most: int) -> list[Sequence[int]]:
-    if not layers:
-        return []
-    each = math.ceil(len(layers) / math.ceil(len(layers) / most))
-    return [layers[start : start + each] for start in range(0, len(layers), each)]
-
-
-def _font_size(width: float, text: str, largest: float) -> float:
-    return min(largest, width / (_CHARACTER * max(1, len(text))))
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_LABEL else name[: _LONGEST_LABEL - 1] + "…"
-
-
 def _place_labels(
-    names: Sequence[str], marks: Sequence[tuple[float, float]], area: _Box, *, first: Sequence[bool]
+    names: Sequence[str], marks: Sequence[tuple[float, float]], area: _Box
 ) -> list[tuple[float, float] | None]:
     """Baseline starts of the names: each in the first place around its mark that is free and inside of the area."""
     r = _MARK_RADIUS
     taken = [(x - r, y - r, x + r, y + r) for x, y in marks]
-    found: list[tuple[float, float] | None] = [None] * len(names)
-    for at in sorted(range(len(names)), key=lambda at: not first[at]):
-        x, y = marks[at]
-        width, height, gap = len(names[at]) * _LABEL_SIZE * _CHARACTER, _LABEL_HEIGHT, r + 2
-        for dx, dy in (
-            (gap, -height / 2),
-            (-gap - width, -height / 2),
-            (-width / 2, -gap - height),
-            (-width / 2, gap),
-            (2, -gap - height),
-            (-2 - width, -gap - height),
-            (2, gap),
-            (-2 - width, gap),
-        ):
-            box = (x + dx, y + dy, x + dx + width, y + dy + height)
-            if _is_inside(box, area) and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
-                found[at] = (box[0], box[3] - 4)
-                break
+    found: list[tuple[float, float] | None] = []
+    for name, (x, y) in zip(names, marks, strict=True):
+        width, height, gap = len(name) * _LABEL_SIZE * _CHARACTER, _LABEL_HEIGHT, r + 2
+        places = ((gap, -height / 2), (-gap - width, -height / 2), (-width / 2, -gap - height), (-width / 2, gap))
+        boxes = [(x + dx, y + dy, x + dx + width, y + dy + height) for dx, dy in places]
+        free = [box for box in boxes if _is_inside(box, area) and not any(_overlap(box, other) for other in taken)]
+        taken += free[:1]
+        found.append((free[0][0], free[0][3] - 4) if free else None)
     return found
 
 
@@ -215,31 +168,20 @@ def _overlap(one: _Box, other: _Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def even_ticks(low: float, high: float, most: int) -> list[float]:
-    """At most `most` (2 or more) multiples of a round step from low to high."""
-    if not high > low:
-        return [low]
-    exponent = math.floor(math.log10((high - low) / most))
-    for step in (_scaled(factor, power) for power in (exponent, exponent + 1) for factor in (1, 2, 5)):
-        first, last = math.ceil(low / step), math.floor(high / step)
-        if last - first < most:
-            return [float(f"{step * count:.12g}") for count in range(first, last + 1)]
-    return [low]
+def _even_ticks(low: float, high: float, most: int) -> list[float]:
+    """At most `most` multiples of a round step from low to high."""
+    step = next(iter(_one_two_five((high - low) / most, high - low)))
+    return [step * count for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _log_ticks(low: float, high: float, most: int) -> list[float]:
     """Round numbers between low and high (both above 0) for a logarithmic axis."""
     fine = _one_two_five(low, high)
-    coarse = [tick for tick in fine if math.log10(tick).is_integer()]
-    found = fine if len(fine) <= most else coarse[:: math.ceil(len(coarse) / most)]
-    return found if len(found) > 1 else even_ticks(low, high, most)
+    return fine if len(fine) <= most else fine[:: 3 * math.ceil(len(fine) / most / 3)]
 
 
 def _one_two_five(low: float, high: float) -> list[float]:
+    """The numbers 1, 2 and 5 times a power of ten from low to high."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [tick for power in exponents for factor in (1, 2, 5) if low <= (tick := _scaled(factor, power)) <= high]
-
-
-def _scaled(factor: int, exponent: int) -> float:
-    """factor · 10^exponent as the nearest float, so that it prints as 0.3 and not as 0.30000000000000004."""
-    return float(f"{factor}e{exponent}")
+    numbers = [float(f"{factor}e{power}") for power in exponents for factor in (1, 2, 5)]
+    return [number for number in numbers if low <= number <= high]

@@ -6,7 +6,6 @@ It holds no times, paths or host names. Sizes are in bytes, divergences in nats;
 import json
 from dataclasses import asdict, dataclass
 
-FILE = "quality.json"
 SCHEMA = 1
 
 
@@ -109,6 +108,16 @@ class TensorQuality:
     bytes: int
     divergence: float | None
     is_scaled: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Its name within its layer, such as attn_q; that of the embedding and of the output matrix."""
+        return self.name.removesuffix(".weight").rpartition(".")[2]
+
+    @property
+    def layer(self) -> int | None:
+        """None for the embedding and the output matrix."""
+        return int(self.name.split(".")[1]) if self.name.startswith("blk.") else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

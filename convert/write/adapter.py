@@ -6,7 +6,6 @@ Source: src/llama-adapter.cpp and convert_lora_to_gguf.py of the llama.cpp that 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 from gguf import GGUFValueType
 
 from ..quantize.ggml import GgmlType
@@ -18,13 +17,13 @@ _BYTES = 2
 
 def write_adapter(path: Path, name: str, updates: Sequence[LowRank], *, alpha: float | None = None) -> None:
     """Writes F16 numbers. alpha: llama.cpp multiplies B·A by alpha / rank; None = by 1."""
-    entries = [
-        Entry("general.type", GGUFValueType.STRING, "adapter"),
-        Entry("general.name", GGUFValueType.STRING, name),
-        Entry("adapter.type", GGUFValueType.STRING, "lora"),
+    entries: list[Entry] = [
+        ("general.type", GGUFValueType.STRING, "adapter"),
+        ("general.name", GGUFValueType.STRING, name),
+        ("adapter.type", GGUFValueType.STRING, "lora"),
     ]
     if alpha is not None:
-        entries.append(Entry("adapter.lora.alpha", GGUFValueType.FLOAT32, alpha))
+        entries.append(("adapter.lora.alpha", GGUFValueType.FLOAT32, alpha))
     infos: list[TensorInfo] = []
     for update in updates:
         for side, shape in (("a", (update.rank, update.columns)), ("b", (update.rows, update.rank))):
@@ -36,4 +35,4 @@ def write_adapter(path: Path, name: str, updates: Sequence[LowRank], *, alpha: f
 def _data(updates: Sequence[LowRank]) -> Iterator[Iterator[memoryview]]:
     for update in updates:
         for numbers in (update.a, update.b):
-            yield iter([np.ascontiguousarray(numbers(), np.float16).data.cast("B")])
+            yield iter([numbers().data.cast("B")])

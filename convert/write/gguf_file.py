@@ -12,13 +12,14 @@ from gguf.constants import GGUF_DEFAULT_ALIGNMENT
 from gguf.gguf_writer import WriterState
 
 from ..quantize.ggml import GgmlType
-from ..read.chat_template import ChatTemplates
 from ..read.config import MODEL_TYPE, ModelConfig
 from ..read.tokenizer import Tokenizer
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 _U32, _I32, _F32 = GGUFValueType.UINT32, GGUFValueType.INT32, GGUFValueType.FLOAT32
 _BOOL, _STRING, _ARRAY = GGUFValueType.BOOL, GGUFValueType.STRING, GGUFValueType.ARRAY
+# Key, type and value; the Python type of an array's elements decides theirs.
+Entry = tuple[str, GGUFValueType, Any]
 # The spelling of the separator is GGUF's.
 _ID_KEYS = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
 # Sampling settings of generation_config.json, the defaults of llama.cpp's tools.
@@ -29,15 +30,6 @@ _SAMPLING = (
     ("temperature", "temp", _F32),
     ("repetition_penalty", "penalty_repeat", _F32),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One metadata key with its GGUF type; arrays carry the type of their elements by their Python type."""
-
-    key: str
-    kind: GGUFValueType
-    value: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,41 +47,41 @@ def general_entries(
 ) -> list[Entry]:
     """`general.*`, without what upstream guesses from the folder's name."""
     entries = [
-        Entry("general.type", _STRING, "model"),
-        Entry("general.name", _STRING, name),
-        Entry("general.size_label", _STRING, size_label),
-        Entry("general.file_type", _U32, file_type),
-        Entry("general.quantization_version", _U32, QUANTIZATION_VERSION),
+        ("general.type", _STRING, "model"),
+        ("general.name", _STRING, name),
+        ("general.size_label", _STRING, size_label),
+        ("general.file_type", _U32, file_type),
+        ("general.quantization_version", _U32, QUANTIZATION_VERSION),
     ]
     if licence is not None:
-        entries.append(Entry("general.license", _STRING, licence))
+        entries.append(("general.license", _STRING, licence))
     for source, target, kind in _SAMPLING:
         value = generation.get(source)
         # Hints for other programs: an odd value is left out, and is no error.
         if (type(value) is int and 0 <= value < 1 << 31) or (
             type(value) is float and kind is _F32 and 0 <= value < 1e6
         ):
-            entries.append(Entry(f"general.sampling.{target}", kind, value))
+            entries.append((f"general.sampling.{target}", kind, value))
     return entries
 
 
 def architecture_entries(config: ModelConfig) -> list[Entry]:
     """`qwen2.*`, as llama.cpp reads them and upstream's converter writes them."""
-    entries: list[tuple[str, GGUFValueType, Any]] = [
-        ("block_count", _U32, config.block_count),
-        ("context_length", _U32, config.context_length),
-        ("embedding_length", _U32, config.embedding_length),
-        ("feed_forward_length", _U32, config.feed_forward_length),
-        ("attention.head_count", _U32, config.head_count),
-        ("attention.head_count_kv", _U32, config.head_count_kv),
-        ("rope.freq_base", _F32, config.rope_freq_base),
-        ("attention.layer_norm_rms_epsilon", _F32, config.rms_epsilon),
+    entries: list[Entry] = [
+        ("block_count", _U32, config.num_hidden_layers),
+        ("context_length", _U32, config.max_position_embeddings),
+        ("embedding_length", _U32, config.hidden_size),
+        ("feed_forward_length", _U32, config.intermediate_size),
+        ("attention.head_count", _U32, config.num_attention_heads),
+        ("attention.head_count_kv", _U32, config.num_key_value_heads),
+        ("rope.freq_base", _F32, config.rope_base),
+        ("attention.layer_norm_rms_epsilon", _F32, config.rms_norm_eps),
     ]
-    if (rope := config.rope_scaling) is not None:
+    if (rope := config.rope).rope_type != "default":
+        entries += [("rope.scaling.type", _STRING, rope.rope_type), ("rope.scaling.factor", _F32, rope.factor)]
+    if rope.rope_type == "yarn":
         entries += [
-            ("rope.scaling.type", _STRING, rope.kind),
-            ("rope.scaling.factor", _F32, rope.factor),
-            ("rope.scaling.original_context_length", _U32, rope.original_context_length),
+            ("rope.scaling.original_context_length", _U32, rope.original_max_position_embeddings),
             ("rope.scaling.yarn_ext_factor", _F32, rope.extrapolation_factor),
             ("rope.scaling.yarn_attn_factor", _F32, rope.attention_factor),
             ("rope.scaling.yarn_beta_fast", _F32, rope.beta_fast),
@@ -97,28 +89,24 @@ def architecture_entries(config: ModelConfig) -> list[Entry]:
         ]
     if config.head_dim is not None:
         entries += [("attention.key_length", _U32, config.head_dim), ("attention.value_length", _U32, config.head_dim)]
-    return [Entry(f"{MODEL_TYPE}.{key}", kind, value) for key, kind, value in entries if value is not None]
+    return [(f"{MODEL_TYPE}.{key}", kind, value) for key, kind, value in entries if value is not None]
 
 
-def tokenizer_entries(tokenizer: Tokenizer, templates: ChatTemplates) -> list[Entry]:
+def tokenizer_entries(tokenizer: Tokenizer, chat_template: str | None) -> list[Entry]:
     """`tokenizer.*`."""
-    entries = [
-        Entry("tokenizer.ggml.model", _STRING, "gpt2"),
-        Entry("tokenizer.ggml.pre", _STRING, tokenizer.pre),
-        Entry("tokenizer.ggml.tokens", _ARRAY, tokenizer.tokens),
-        Entry("tokenizer.ggml.token_type", _ARRAY, tokenizer.token_types),
-        Entry("tokenizer.ggml.merges", _ARRAY, tokenizer.merges),
+    entries: list[Entry] = [
+        ("tokenizer.ggml.model", _STRING, "gpt2"),
+        ("tokenizer.ggml.pre", _STRING, tokenizer.pre),
+        ("tokenizer.ggml.tokens", _ARRAY, tokenizer.tokens),
+        ("tokenizer.ggml.token_type", _ARRAY, tokenizer.token_types),
+        ("tokenizer.ggml.merges", _ARRAY, tokenizer.merges),
     ]
-    for kind, token_id in tokenizer.special.ids.items():
-        entries.append(Entry(f"tokenizer.ggml.{_ID_KEYS[kind]}_token_id", _U32, token_id))
-    for kind, is_added in tokenizer.special.adds.items():
-        entries.append(Entry(f"tokenizer.ggml.add_{kind}_token", _BOOL, is_added))
-    for name, text in sorted(templates.named.items()):
-        entries.append(Entry(f"tokenizer.chat_template.{name}", _STRING, text))
-    if templates.named:
-        entries.append(Entry("tokenizer.chat_templates", _ARRAY, sorted(templates.named)))
-    if templates.default is not None:
-        entries.append(Entry("tokenizer.chat_template", _STRING, templates.default))
+    for kind, token_id in tokenizer.special_ids.items():
+        entries.append((f"tokenizer.ggml.{_ID_KEYS[kind]}_token_id", _U32, token_id))
+    for kind, is_added in tokenizer.adds.items():
+        entries.append((f"tokenizer.ggml.add_{kind}_token", _BOOL, is_added))
+    if chat_template is not None:
+        entries.append(("tokenizer.chat_template", _STRING, chat_template))
     return entries
 
 
@@ -151,8 +139,8 @@ def write_gguf(
 def _header(entries: Iterable[Entry], tensors: Sequence[TensorInfo]) -> bytes:
     """All bytes before the first tensor."""
     writer = GGUFWriter(None, MODEL_TYPE)
-    for entry in entries:
-        writer.add_key_value(entry.key, entry.value, entry.kind)
+    for key, value_kind, value in entries:
+        writer.add_key_value(key, value, value_kind)
     for tensor in tensors:
         kind = GGMLQuantizationType(tensor.kind.value)
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, raw_dtype=kind)

@@ -1,14 +1,20 @@
 """manifest.json of a bundle: its files, its source and its recipe. It holds no times, paths or host names."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib.metadata
 import json
 import platform
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..errors import ConvertError, printable
 from ..quantize import ggml
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
@@ -17,6 +23,21 @@ CANARIES_FILE = "canaries.json"
 IMPORTANCE_FILE = "imatrix.gguf"
 ADAPTER_FILE = "adapter.gguf"
 REPAIR_FILE = "repair.gguf"
+QUALITY_FILE = "quality.json"
+PAGE_FILE = "quality.html"
+BUNDLE_FILES = frozenset(
+    (
+        FILE,
+        SIGNATURE_FILE,
+        MODEL_FILE,
+        CANARIES_FILE,
+        IMPORTANCE_FILE,
+        ADAPTER_FILE,
+        REPAIR_FILE,
+        QUALITY_FILE,
+        PAGE_FILE,
+    )
+)
 SCHEMA = 1
 
 
@@ -50,3 +71,23 @@ def tools() -> dict[str, str]:
         "llama-cpp-python": importlib.metadata.version("llama-cpp-python"),
         "machine": platform.machine(),
     }
+
+
+def read_private_key(path: Path) -> Ed25519PrivateKey:
+    """The key that signs a manifest. Raises ConvertError."""
+    # Imported only if a key is given.
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+    where = f"--sign: {printable(str(path))}"
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        raise ConvertError(f"{where}: cannot be read: {error.strerror}") from None
+    except (TypeError, ValueError, UnsupportedAlgorithm):  # TypeError: it needs a password
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        hint = "as `openssl genpkey -algorithm ed25519` writes it"
+        raise ConvertError(f"{where}: should hold an Ed25519 private key in PEM without a passphrase, {hint}")
+    return key

@@ -46,13 +46,13 @@ _DECODER = json.JSONDecoder(
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, max_values: int = MAX_JSON_VALUES) -> Any:
     """Strict JSON (RFC 8259): no NaN, no duplicate keys, no lone surrogates, at most MAX_JSON_DEPTH levels.
 
-    At most MAX_JSON_VALUES values, counted by commas and brackets, also those in strings. Raises NotJsonError.
+    At most `max_values` values, counted by commas and brackets, also those in strings. Raises NotJsonError.
     """
-    if sum(map(text.count, ",[{")) > MAX_JSON_VALUES:
-        raise NotJsonError(f"it has more than {MAX_JSON_VALUES} values")
+    if sum(map(text.count, ",[{")) > max_values:
+        raise NotJsonError(f"it has more than {max_values} values")
     try:
         value = _DECODER.decode(text)
     except ValueError as error:  # also of an integer with thousands of digits

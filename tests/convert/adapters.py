@@ -37,12 +37,8 @@ def make_adapter(
     modules: tuple[str, ...] = MODULES,
     strength: float = 0.05,
     seed: int = 3,
-    ranks: dict[str, int] | None = None,
 ) -> AdapterFiles:
-    """Random numbers, always the same. weights: name and shape of each tensor of the checkpoint.
-
-    ranks: of modules of that name, where they have another one.
-    """
+    """Random numbers, always the same. weights: name and shape of each tensor of the checkpoint."""
     random = np.random.default_rng(seed)
     files = AdapterFiles(
         {
@@ -51,7 +47,7 @@ def make_adapter(
             "bias": "none",
             "lora_alpha": alpha,
             "r": rank,
-            "rank_pattern": ranks or {},
+            "rank_pattern": {},
             "target_modules": list(modules),
             "task_type": "CAUSAL_LM",
             "use_dora": False,
@@ -62,8 +58,7 @@ def make_adapter(
         module = name.removesuffix(".weight")
         if module.rpartition(".")[2] not in modules or len(shape) != 2:
             continue
-        own = (ranks or {}).get(module.rpartition(".")[2], rank)
-        for side, size in (("A", (own, shape[1])), ("B", (shape[0], own))):
+        for side, size in (("A", (rank, shape[1])), ("B", (shape[0], rank))):
             numbers = random.standard_normal(size, np.float32) * np.float32(strength)
             files.tensors[f"{PREFIX}{module}.lora_{side}.weight"] = to_bf16(numbers)
     return files

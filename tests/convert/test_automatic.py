@@ -1,202 +1,225 @@
-"""`--type auto` and `evaluate`, on the demonstration model."""
+"""`--budget`, `--calibration`, `evaluate`: one bundle of the demonstration model with all options, and tiny models."""
 
 from __future__ import annotations
 
 import json
-import re
+import shutil
 from collections import Counter
-from html.parser import HTMLParser
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from gguf import GGUFReader
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from convert.cli import main
-from convert.measure.importance import read_importance
+from convert.allocate import Option
+from convert.conversion import Job, Tuning, decide_types, open_source
+from convert.errors import ConvertError
+from convert.measure.cache import read_cached, replaced_file, write_cached
+from convert.measure.sensitivity import Sensitivities
+from convert.measure.texts import Texts
 from convert.quantize.feedback import Feedback
+from convert.quantize.ggml import GgmlType
+from convert.quantize.recipe import Quantization
+from convert.quantize.targets import Target, candidates
+from convert.read.tensors import ModelTensor
 from edge_agent.models.bundle import open_model
-from edge_agent.tools.demo.readings import checkpoint_folder
+from edge_agent.tools.demo.readings import checkpoint_folder, held_out
+from tests.convert.checkpoints import make_checkpoint
+from tests.convert.conversions import ignore_progress, run
 from tests.convert.gguf_reading import read_gguf
 from tests.engine.adapters import demo_adapter
 from tests.helpers.keys import write_keys
 
+DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo" / "tasks.json"
+pytestmark = pytest.mark.usefixtures("few_texts")
 FAST = {"IQ4_NL", "Q8_0", "Q5_K", "Q6_K"}
+# As large as `--type iq4_nl`.
+BUDGET = 1_546_976
 
 
 @pytest.fixture(scope="module")
-def work(converter_work: Path) -> Path:
-    return converter_work
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("automatic")
 
 
-def convert(*arguments: object) -> int:
-    try:
-        return main([str(argument) for argument in (checkpoint_folder(), *arguments, "--no-canaries")])
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else -1
+@pytest.fixture(scope="module")
+def examples(work: Path) -> Path:
+    """Two readings for each of two tasks of the demonstration."""
+    lines: list[dict[str, Any]] = []
+    for reading in held_out()[:2]:
+        judged = {name: reading.diagnosis[name] for name in ("fault", "severity", "stop")}
+        lines.append({"task": "machine-triage", "input": reading.payload, "answer": reading.fault})
+        lines.append({"task": "machine-diagnosis", "input": reading.payload, "answer": judged})
+    path = work / "labelled.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+    return path
 
 
-def read_quality(bundle: Path) -> dict[str, Any]:
-    quality: dict[str, Any] = json.loads((bundle / "quality.json").read_bytes())
-    return quality
+@pytest.fixture(scope="module")
+def bundle(work: Path, examples: Path) -> Path:
+    """Signed, with an adapter, canaries and task accuracy; measurements are in `work`."""
+    private, _ = write_keys(work)
+    lora = demo_adapter().write(work / "lora")
+    words = ["--tasks", DEMO_TASKS, "--labelled", examples, "--canaries", examples, "--lora", lora, "--sign", private]
+    code = run(checkpoint_folder(), "--budget", BUDGET, "--out", work / "b", "--work", work / "cache", *words)
+    assert code == 0
+    return work / "b"
 
 
-def test_a_budget_is_kept_and_used_and_more_of_it_diverges_less(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.fixture(scope="module")
+def quality(bundle: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((bundle / "quality.json").read_bytes())
+    return found
+
+
+def test_a_budget_is_kept_and_used_by_types_with_fast_kernels(bundle: Path, quality: dict[str, Any]) -> None:
+    size = (bundle / "model.gguf").stat().st_size
+    assert 0.97 * BUDGET < size <= BUDGET
+    (own,) = (size for size in quality["sizes"] if size["is_own"])
+    assert own["bytes"] == size
+    types = {tensor["name"]: tensor["type"] for tensor in quality["tensors"]}
+    assert {kind for name, kind in types.items() if name.startswith("blk.")} <= FAST
+    stored = read_gguf(bundle / "model.gguf").types()
+    assert all(stored[name] == kind for name, kind in types.items())
+
+
+def test_it_diverges_less_than_the_usual_mixes_of_the_same_size(quality: dict[str, Any]) -> None:
+    sizes = {size["name"]: size for size in quality["sizes"]}
+    assert list(sizes) == ["--type auto", *(f"--type {kind}" for kind in ("q4_0", "iq4_nl", "q4_k_m", "q8_0"))]
+    usual, own = sizes["--type iq4_nl"], sizes["--type auto"]
+    assert own["bytes"] <= usual["bytes"]
+    assert 0 < own["divergence"] == quality["divergence"]["mean"] < 0.5 * usual["divergence"]
+
+
+def test_the_bundle_is_whole_and_signed_and_the_agent_opens_it(
+    work: Path, bundle: Path, quality: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    divergences = []
-    for budget in (1_700_000, 2_300_000):
-        bundle = tmp_path / str(budget)
-        assert convert("--budget", budget, "--out", bundle, "--work", work) == 0
-        size = (bundle / "model.gguf").stat().st_size
-        assert 0.97 * budget < size <= budget
-
-        quality = read_quality(bundle)
-        (own,) = (size for size in quality["sizes"] if size["is_own"])
-        assert own["bytes"] == size
-        divergences.append(quality["divergence"]["mean"])
-        types = {tensor["name"]: tensor["type"] for tensor in quality["tensors"]}
-        assert {kind for name, kind in types.items() if name.startswith("blk.")} <= FAST
-        stored = read_gguf(bundle / "model.gguf").types()
-        assert all(stored[name] == kind for name, kind in types.items())
-        assert set(read_importance(bundle / "imatrix.gguf").sums) >= {"token_embd.weight", "blk.3.ffn_down.weight"}
-        HTMLParser().feed((bundle / "quality.html").read_text("utf-8"))
-        model = open_model("default", bundle)
-        assert model.warning is None
-        nbytes = Counter[str]()
-        for tensor in quality["tensors"]:
-            nbytes[tensor["type"]] += tensor["bytes"]
-        (most, _), *others = nbytes.most_common()
-        assert others
-        assert model.quantization == quality["bundle"]["quantization"] == f"{most}-MIX"
-        told = capsys.readouterr().out
-        assert re.search(f"^{most}-MIX, (mostly )?{most}( and |, )", told, re.MULTILINE)
-        assert f", {quality['bundle']['bits_per_weight']:.2f} bits per weight\n" in told
-        assert "canaries: none\n" in told
-    assert 0 < divergences[1] < divergences[0]
+    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    files = manifest["files"]
+    assert sorted(files) == [
+        *("adapter.gguf", "canaries.json", "imatrix.gguf", "model.gguf", "quality.html", "quality.json"),
+    ]
+    model = open_model("default", bundle, work / "key.pub.pem")
+    assert (model.signature, len(model.adapters)) == ("good", 1)
+    nbytes = Counter[str]()
+    for tensor in quality["tensors"]:
+        nbytes[tensor["type"]] += tensor["bytes"]
+    assert model.quantization == manifest["quantization"] == f"{nbytes.most_common(1)[0][0]}-MIX"
+    assert manifest["recipe"]["imatrix_sha256"] == files["imatrix.gguf"]["sha256"]
+    assert manifest["quality"] == {name: quality[name] for name in manifest["quality"]}
+    assert quality["bundle"]["adapter_sha256"] == files["adapter.gguf"]["sha256"]
+    assert quality["bundle"]["canaries"] == len(json.loads((bundle / "canaries.json").read_bytes())["canaries"]) == 4
+    reader = GGUFReader(bundle / "imatrix.gguf")
+    stored = {tensor.name: tensor.data for tensor in reader.tensors}
+    assert {"token_embd.weight.in_sum2", "blk.3.ffn_down.weight.in_sum2"} <= stored.keys()
+    assert all(np.min(sums) >= 0 for name, sums in stored.items() if name.endswith(".in_sum2"))
+    assert {float(count.item()) for name, count in stored.items() if name.endswith(".counts")} == {1024.0}
+    assert run("verify", bundle, "--public-key", work / "key.pub.pem", "--canaries") == 0
+    assert "answers as recorded" in capsys.readouterr().out
 
 
-def test_it_diverges_less_than_the_usual_mix_of_the_same_size(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_task_accuracy_is_in_the_report_and_printed_by_evaluate(
+    work: Path, bundle: Path, quality: dict[str, Any], examples: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    usual, own = tmp_path / "usual", tmp_path / "own"
-    assert convert("--type", "iq4_nl", "--out", usual) == 0
-    budget = (usual / "model.gguf").stat().st_size
-    assert convert("--budget", budget, "--out", own, "--work", work) == 0
+    fields = ("name", "kind", "examples", "gained", "lost")
+    assert [tuple(task[field] for field in fields) for task in quality["tasks"]] == [
+        ("machine-triage", "classify", 2, 0, 0),
+        ("machine-diagnosis", "extract", 2, 0, 0),
+    ]
+    assert "Right answers, in brackets" in (bundle / "quality.html").read_text("utf-8")
+    words = ["--tasks", DEMO_TASKS, "--labelled", examples, "--work", work / "cache"]
     capsys.readouterr()
-    found: list[float] = []
-    for bundle in (usual, own):
-        against: list[object] = ["evaluate", bundle, "--against", checkpoint_folder(), "--work", work, "--json"]
-        assert main([str(word) for word in against]) == 0
-        told: dict[str, Any] = json.loads(capsys.readouterr().out)
-        found.append(told["divergence"]["mean"])
-
-    assert found[1] < 0.5 * found[0]
-    assert len([path for path in work.iterdir() if path.is_dir()]) == 1, "what is kept of a checkpoint is kept once"
+    assert run("evaluate", bundle, "--against", checkpoint_folder(), *words) == 0
+    out = capsys.readouterr().out
+    assert "machine-triage    2 of 2 answers right, 100 % (34.2 to 100.0)\n" in out
+    assert "the reference: 100 %, the difference in points +0.0 (-49.0 to +49.0): no measurable difference\n" in out
+    assert len([path for path in (work / "cache").iterdir() if path.is_dir()]) == 1, "a checkpoint is kept once"
+    assert [path for path in work.rglob("plain-*") if path.is_dir()] == []
 
 
+@pytest.mark.usefixtures("bundle")
 def test_a_second_budget_costs_no_measurement(
     work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert convert("--budget", "2MB", "--dry-run", "--json", "--work", work) == 0
-    first = json.loads(capsys.readouterr().out)
-
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("a model was run")
 
     monkeypatch.setattr("convert.measure.runner.Runner.__init__", fail)
-    assert convert("--budget", "2.2MB", "--dry-run", "--json", "--work", work) == 0
-    second = json.loads(capsys.readouterr().out)
-
-    assert {first["quantization"], second["quantization"]} <= {"IQ4_NL-MIX", "Q8_0-MIX"}
-    assert first["bits_per_weight"] < second["bits_per_weight"] < 8.6
-    assert first["tensor_bytes"] < second["tensor_bytes"] <= 2_200_000
-
-
-def test_a_bundle_of_a_budget_is_signed_with_all_its_files(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    private, public = write_keys(tmp_path)
-    assert convert("--budget", "2MB", "--out", tmp_path / "b", "--work", work, "--sign", private, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["signed"] is True
-    assert open_model("default", tmp_path / "b", public).signature == "good"
+    told = []
+    for budget in ("2MB", "2.2MB"):
+        capsys.readouterr()
+        assert run(checkpoint_folder(), "--budget", budget, "--dry-run", "--json", "--work", work / "cache") == 0
+        told.append(json.loads(capsys.readouterr().out))
+    assert told[0]["bits_per_weight"] < told[1]["bits_per_weight"] < 8.6
+    assert told[0]["tensor_bytes"] < told[1]["tensor_bytes"] <= 2_200_000
 
 
-def divergence_of(bundle: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> float:
-    against: list[object] = ["evaluate", bundle, "--against", checkpoint_folder(), "--work", work, "--json"]
-    capsys.readouterr()
-    assert main([str(word) for word in against]) == 0
-    found: float = json.loads(capsys.readouterr().out)["divergence"]["mean"]
-    return found
-
-
+@pytest.mark.usefixtures("bundle")
 def test_a_named_type_keeps_its_mix_and_diverges_less_when_its_matrices_are_rounded_for_texts(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, tuned = tmp_path / "plain", tmp_path / "tuned"
-    assert convert("--type", "q4_0", "--out", plain) == 0
-    assert convert("--type", "q4_0", "--calibration", "--out", tuned, "--work", work) == 0
-
-    assert read_gguf(tuned / "model.gguf").types() == read_gguf(plain / "model.gguf").types()
-    assert read_gguf(tuned / "model.gguf").values() == read_gguf(plain / "model.gguf").values()
-    manifest = json.loads((tuned / "manifest.json").read_text())
-    assert manifest["quantization"] == "Q4_0"
-    assert manifest["recipe"]["imatrix_sha256"] == manifest["files"]["imatrix.gguf"]["sha256"]
-    quality = read_quality(tuned)
+    monkeypatch.setattr("convert.evaluate.comparison.PLAIN", (Quantization.Q4_0,))
+    words = [checkpoint_folder(), "--type", "q4_0", "--out"]
+    assert run(*words, tmp_path / "plain") == 0
+    assert run(*words, tmp_path / "tuned", "--calibration", "--work", work / "cache") == 0
+    plain, tuned = (read_gguf(tmp_path / name / "model.gguf") for name in ("plain", "tuned"))
+    assert tuned.types() == plain.types()
+    assert tuned.values() == plain.values()
+    quality = json.loads((tmp_path / "tuned" / "quality.json").read_bytes())
     assert {tensor["divergence"] for tensor in quality["tensors"]} == {None}
-    assert manifest["quality"] == {name: quality[name] for name in manifest["quality"]}
-    assert "--type q4_0 --calibration" in (tuned / "quality.html").read_text("utf-8")
-    before, after = (divergence_of(bundle, work, capsys) for bundle in (plain, tuned))
-    assert after == quality["divergence"]["mean"] < 0.7 * before
-    assert open_model("default", tuned).warning is None
-
-
-def test_plain_types_are_measured_beside_the_bundle(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert convert("--budget", "2MB", "--out", tmp_path / "b", "--work", work, "--name", "a name of its own") == 0
-    sizes = {size["name"]: size for size in read_quality(tmp_path / "b")["sizes"]}
-    assert list(sizes) == ["--type auto", *(f"--type {kind}" for kind in ("q4_0", "iq4_nl", "q4_k_m", "q8_0"))]
-
-    assert convert("--type", "iq4_nl", "--out", tmp_path / "plain", "--name", "a name of its own") == 0
-    told = sizes["--type iq4_nl"]
-    assert told["bytes"] == (tmp_path / "plain" / "model.gguf").stat().st_size
-    assert told["divergence"] == divergence_of(tmp_path / "plain", work, capsys)
-    assert [path for path in work.rglob("plain-*") if path.is_dir()] == []
-
-
-def test_matrices_are_rounded_once_for_several_conversions(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert convert("--budget", "2MB", "--target", "armv8.6-i8mm", "--dry-run", "--work", work) == 0
-    assert convert("--type", "q4_0", "--calibration", "--out", tmp_path / "first", "--work", work) == 0
-    capsys.readouterr()
-
-    def fail(*_: object, **__: object) -> None:
-        raise AssertionError("it was rounded again")
-
-    monkeypatch.setattr("convert.quantize.feedback.Feedback.encode", fail)
-    assert convert("--type", "q4_0", "--calibration", "--out", tmp_path / "again", "--work", work) == 0
-    assert convert("--budget", "2MB", "--target", "armv8.6-i8mm", "--dry-run", "--work", work) == 0
-    models = [(tmp_path / name / "model.gguf").read_bytes() for name in ("first", "again")]
-    assert models[0] == models[1]
-    home = tmp_path / "fresh"
-    monkeypatch.undo()
-    assert convert("--type", "q4_0", "--calibration", "--out", tmp_path / "alone", "--work", home) == 0
-    for name in ("model.gguf", "quality.json", "imatrix.gguf"):
-        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "first" / name).read_bytes(), name
+    sizes = {size["name"]: size for size in quality["sizes"]}
+    assert sizes["--type q4_0"]["bytes"] == (tmp_path / "plain" / "model.gguf").stat().st_size
+    assert sizes["--type q4_0 --calibration"]["divergence"] < 0.7 * sizes["--type q4_0"]["divergence"]
+    assert open_model("default", tmp_path / "tuned").warning is None
 
 
 def test_a_dry_run_of_a_named_type_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert convert("--type", "q4_0", "--calibration", "--dry-run", "--work", tmp_path / "none") == 0
+    words = ["--type", "q4_0", "--calibration", "--dry-run", "--work", tmp_path / "none"]
+    assert run(checkpoint_folder(), *words) == 0
     assert "Q4_0" in capsys.readouterr().out
     assert not (tmp_path / "none").exists()
 
 
-def test_the_bytes_do_not_depend_on_the_number_of_threads(
-    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--budget", "100kB"], 2, "must be a number of bytes, or a number with MB, MiB, GB or GiB"),
+        (["--budget", "100000"], 1, "--budget 100000: too small; at least "),
+        (["--budget", "2MB", "--target", "avr"], 2, "invalid choice: 'avr'"),
+        (["--budget", "2MB", "--calibration", "nothing.txt"], 1, "nothing.txt: No such file"),
+    ],
+)
+def test_bad_options_are_refused(
+    words: list[str], code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    models = []
+    assert run(checkpoint_folder(), *words, "--out", tmp_path / "b", "--work", tmp_path / "work") == code
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint of one layer, its bundle and the measurements for it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    make_checkpoint(layers=1, hidden=64, feed_forward=96).write(folder / "checkpoint")
+    assert convert_tiny(folder, folder / "b", folder / "work") == 0
+    return folder
+
+
+def convert_tiny(folder: Path, bundle: Path, work: Path) -> int:
+    return run(folder / "checkpoint", "--budget", "60000", "--out", bundle, "--work", work)
+
+
+def contents(bundle: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in bundle.iterdir()}
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_threads(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     blas_threads: set[int] = set()
 
     def encode(*arguments: Any) -> Any:
@@ -205,48 +228,93 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(
 
     rounded = Feedback.encode
     monkeypatch.setattr("convert.quantize.feedback.Feedback.encode", encode)
-    # One that begins with nothing, and what was measured for other budgets with as many as this machine has.
-    for threads, home in ((1, tmp_path / "work1"), (3, work)):
-        for module in ("plan", "measure.sensitivity", "measure.runner", "measure.moments"):
-            monkeypatch.setattr(f"convert.{module}.processors", lambda threads=threads: threads)
-        bundle = tmp_path / str(threads)
-        with threadpool_limits(3, "blas"):  # as many as numpy takes, if it was imported before the converter
-            assert convert("--budget", "1.9MB", "--out", bundle, "--work", home) == 0
-        models.append([(bundle / name).read_bytes() for name in ("model.gguf", "manifest.json", "imatrix.gguf")])
-    capsys.readouterr()
-
-    assert models[0] == models[1]
+    for module in ("plan", "measure.sensitivity", "measure.runner", "measure.moments"):
+        monkeypatch.setattr(f"convert.{module}.processors", lambda: 3)
+    with threadpool_limits(3, "blas"):  # as many as numpy takes, if it was imported before the converter
+        assert convert_tiny(tiny, tmp_path / "b", tmp_path / "work") == 0
+    assert contents(tmp_path / "b") == contents(tiny / "b")
     # Not every machine's kernels round otherwise with several.
     assert blas_threads == {1}
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("pattern", "damage"),
     [
-        (["--budget", "100kB"], 2, "must be a number of bytes, or a number with MB, MiB, GB or GiB"),
-        (["--budget", "100000"], 1, "--budget 100000: too small; at least "),
-        (["--type", "auto"], 2, "--type auto needs --budget"),
-        (["--type", "q4_0", "--budget", "2MB"], 2, "--budget goes with --type auto, not q4_0"),
-        ([], 2, "the following arguments are required: --type, or --budget"),
-        (["--budget", "2MB", "--target", "avr"], 2, "invalid choice: 'avr'"),
-        (["--budget", "2MB", "--calibration", "nothing.txt"], 1, "nothing.txt: No such file"),
+        ("measured.json", lambda path: path.write_text('{"losses": {"blk.0.attn_q.weight": {"Q4_0": NaN}}}')),
+        ("measured.json", cut),
+        ("*.npz", cut),
+        ("plain-*.json", cut),
+        ("blk.0.ffn_down.weight.*", cut),
+        ("imatrix.gguf", Path.unlink),
+        ("reference.gguf", Path.unlink),
     ],
 )
-def test_bad_options_are_refused(
-    words: list[str], code: int, told: str, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_damaged_files_of_the_cache_are_made_again(
+    tiny: Path, tmp_path: Path, pattern: str, damage: Callable[[Path], object]
 ) -> None:
-    assert convert(*words, "--out", tmp_path / "b", "--work", work) == code
-    assert told in capsys.readouterr().err
-    assert not (tmp_path / "b").exists()
+    work = Path(shutil.copytree(tiny / "work", tmp_path / "work"))
+    paths = sorted(work.rglob(pattern))
+    assert paths
+    for path in paths:
+        damage(path)
+    assert convert_tiny(tiny, tmp_path / "b", work) == 0
+    assert contents(tmp_path / "b") == contents(tiny / "b")
 
 
-def test_a_model_with_an_adapter_is_judged_beside_the_unquantized_one_with_it(work: Path, tmp_path: Path) -> None:
-    lora = demo_adapter().write(tmp_path / "lora")
+def test_a_failed_replacement_leaves_the_older_file(tmp_path: Path) -> None:
+    write_cached(tmp_path / "x", 1)
+    with pytest.raises(FileNotFoundError), replaced_file(tmp_path / "x") as draft:
+        draft.with_name("missing").rename(draft)
+    assert read_cached(tmp_path / "x") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
-    assert convert("--budget", "2MB", "--out", tmp_path / "b", "--work", work, "--lora", lora) == 0
 
-    quality = read_quality(tmp_path / "b")
-    assert 0 < quality["divergence"]["mean"] < 0.02
-    files = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))["files"]
-    assert {"model.gguf", "adapter.gguf", "quality.json", "imatrix.gguf"} <= files.keys()
-    assert quality["bundle"]["adapter_sha256"] == files["adapter.gguf"]["sha256"]
+def measured(reference: Path, matrices: list[ModelTensor], kinds: dict[str, list[GgmlType]]) -> Sensitivities:
+    """Losses and divergences of random size."""
+    random = np.random.default_rng(2)
+    found = Sensitivities(reference.parent)
+    for tensor in matrices:
+        falling = sorted(random.random(len(kinds[tensor.name])), reverse=True)
+        found.losses[tensor.name] = dict(zip(kinds[tensor.name], map(float, falling), strict=True))
+        found.divergences[tensor.name] = {kinds[tensor.name][0]: float(random.random())}
+    return found
+
+
+@pytest.mark.parametrize(("name", "licence"), [("m", None), ("ü" * 63, "x" * 100)], ids=("short", "long"))
+def test_a_file_is_within_the_budget_and_a_step_more_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, licence: str | None
+) -> None:
+    """Whatever else the file holds; matrices have odd rows, and columns of which some fit no block."""
+    checkpoint = make_checkpoint(hidden=96, heads=3, heads_kv=1, feed_forward=145, vocab_size=321).write(tmp_path / "c")
+    monkeypatch.setattr("convert.conversion.write_reference", lambda *_: tmp_path / "reference.gguf")
+    monkeypatch.setattr("convert.conversion.measure_sensitivities", lambda *given, **_: measured(*given[:3]))
+    texts = Texts("t", "0", [])
+
+    def job(budget: int) -> Job:
+        tuning = Tuning(budget=budget, calibration=texts, evaluation=texts, seed=0, work=tmp_path)
+        return Job(checkpoint=checkpoint, quantization=Quantization.AUTO, name=name, licence=licence, tuning=tuning)
+
+    with open_source(job(1)) as source:
+        with pytest.raises(ConvertError, match="at least") as caught:
+            decide_types(job(1000), source, ignore_progress)
+        smallest = int(str(caught.value).partition("at least ")[2].split()[0])
+        for budget in range(smallest, smallest + 140_000, 10_407):
+            plan, tuned = decide_types(job(budget), source, ignore_progress)
+            assert tuned is not None
+            size = plan.file_bytes
+            assert size <= budget
+            assert decide_types(job(size), source, ignore_progress)[0].file_bytes == size
+            for tensor in plan.matrices:
+                option: Option = tuned.chosen[tensor.name]
+                steps = [
+                    other.file_bytes - option.file_bytes
+                    for other in tuned.sensitivities.options(tensor, candidates(Target.ANY, tensor))
+                    if other.divergence < option.divergence and other.nbytes > option.nbytes
+                ]
+                assert not steps or size + min(steps) > budget, tensor.name
+        plan.write(tmp_path / "model.gguf")
+        assert (tmp_path / "model.gguf").stat().st_size == size

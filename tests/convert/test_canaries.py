@@ -24,7 +24,7 @@ from edge_agent.models.canaries import Canary, decode
 from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.tools.demo.readings import checkpoint_folder, held_out
 from edge_agent.worker.client import Worker, WorkerError
-from tests.convert.conversions import ignore_progress
+from tests.convert.conversions import ignore_progress, run
 from tests.convert.damage import DAMAGES, REFUSING_TEMPLATE, SUBTLE_DAMAGES, damaged, set_template
 from tests.engine import r1_distill
 from tests.helpers.support import finished
@@ -32,14 +32,12 @@ from tests.helpers.support import finished
 DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo" / "tasks.json"
 
 
-def run(*words: object) -> int:
-    try:
-        return main([str(word) for word in words])
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else -1
+def record(checkpoint: Path, bundle: Path, *more: object) -> int:
+    """With our own requests."""
+    return main([str(word) for word in (checkpoint, "--type", "q4_0", "--out", bundle, *more)])
 
 
-def demo_requests(path: Path, count: int = 6) -> Path:
+def demo_requests(path: Path, count: int = 3) -> Path:
     """Each task of the demonstration on its first held-out readings, as labelled lines: their answers do not count."""
     lines = [
         {"task": task, "input": reading.payload, "answer": "?"}
@@ -55,9 +53,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `own`, a bundle with our canaries, and `demo`, one with those of the demonstration's tasks."""
     folder = tmp_path_factory.mktemp("canaries")
     requests = demo_requests(folder / "requests.jsonl")
-    words = [checkpoint_folder(), "--type", "q4_0", "--out"]
-    assert run(*words, folder / "own") == 0
-    assert run(*words, folder / "demo", "--tasks", DEMO_TASKS, "--canaries", requests) == 0
+    assert record(checkpoint_folder(), folder / "own") == 0
+    assert record(checkpoint_folder(), folder / "demo", "--tasks", DEMO_TASKS, "--canaries", requests) == 0
     return folder
 
 
@@ -80,8 +77,8 @@ def test_a_bundle_holds_answers_of_each_kind_and_the_agent_opens_it(work: Path) 
 
 def test_the_recorded_answers_are_right_and_need_no_configuration(work: Path) -> None:
     canaries = decode((work / "demo" / "canaries.json").read_bytes())
-    assert len(canaries.canaries) == 18
-    for index, reading in enumerate(held_out()[:6]):
+    assert len(canaries.canaries) == 9
+    for index, reading in enumerate(held_out()[:3]):
         triage, diagnosis, explanation = (canaries.canaries[3 * index + at].answer for at in range(3))
         assert triage.scores is not None
         assert max(triage.scores, key=triage.scores.__getitem__) == reading.fault
@@ -94,60 +91,49 @@ def test_the_recorded_answers_are_right_and_need_no_configuration(work: Path) ->
     assert canaries.run(1, 5).plan.kind == "schema"
 
 
-def test_canaries_do_not_depend_on_the_number_of_threads(
-    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("convert.plan.processors", lambda: 3)
-    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b") == 0
-    for name in ("canaries.json", "manifest.json"):
-        assert (tmp_path / "b" / name).read_bytes() == (work / "own" / name).read_bytes()
-
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    "one thread": {"threads": 1, "prefill_threads": 1},
-    "three threads": {"threads": 3, "prefill_threads": 3},
-    "narrow steps": {"batch_tokens": 32},
-    "other requests beside": {"max_active": 4, "context_tokens": 2048},
-}
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"threads": 1, "prefill_threads": 1, "batch_tokens": 32},
+        {"threads": 3, "prefill_threads": 3, "max_active": 4, "context_tokens": 2048},
+    ],
+    ids=("narrow steps", "other requests beside"),
+)
 def test_the_answers_do_not_depend_on_how_the_model_runs(
-    work: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+    work: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asked, "_SETTINGS", replace(asked._SETTINGS, **VARIANTS[variant]))
-    for bundle in ("own", "demo"):
-        assert differences(work / bundle) == []
+    monkeypatch.setattr(asked, "_SETTINGS", replace(asked._SETTINGS, **settings))
+    assert differences(work / "demo") == []
 
 
-@pytest.mark.parametrize("kind", ["q8_0", "iq4_nl"])
-def test_another_quantization_of_the_model_has_almost_the_same_answers(work: Path, tmp_path: Path, kind: str) -> None:
-    assert run(checkpoint_folder(), "--type", kind, "--out", tmp_path / "b", "--no-canaries") == 0
-    shutil.copy(work / "demo" / "canaries.json", tmp_path / "b")
-    assert len(differences(tmp_path / "b")) <= 2
+def differences_of(checkpoint: Path, bundle: Path, canaries: Path, kind: str = "q4_0") -> list[str]:
+    """Of the checkpoint's answers from recorded ones."""
+    assert run(checkpoint, "--type", kind, "--out", bundle) == 0
+    shutil.copy(canaries / "canaries.json", bundle)
+    return differences(bundle)
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+def test_another_quantization_of_the_model_has_almost_the_same_answers(work: Path, tmp_path: Path) -> None:
+    assert len(differences_of(checkpoint_folder(), tmp_path / "b", work / "demo", "q8_0")) <= 1
+
+
+@pytest.mark.parametrize("damage", ["shuffled weights of one layer", "shuffled tokens", "another chat template"])
 def test_a_damaged_model_answers_differently(work: Path, tmp_path: Path, damage: str) -> None:
+    """`python -m rigs.quality.canaries` knows more damages."""
     checkpoint = damaged(checkpoint_folder(), tmp_path / "c", DAMAGES[damage])
-    assert run(checkpoint, "--type", "q4_0", "--out", tmp_path / "b", "--no-canaries") == 0
-    # The demonstration model understands nothing of our own requests.
-    for bundle, fewest in (("demo", 3), ("own", 1)):
-        shutil.copy(work / bundle / "canaries.json", tmp_path / "b")
-        assert len(differences(tmp_path / "b")) >= fewest
+    assert len(differences_of(checkpoint, tmp_path / "b", work / "demo")) >= 2
 
 
-@pytest.mark.parametrize("damage", ["two tokens swapped", "another end token"])
-def test_a_slightly_damaged_tokenizer_is_seen_by_its_tokens(work: Path, tmp_path: Path, damage: str) -> None:
-    checkpoint = damaged(checkpoint_folder(), tmp_path / "c", SUBTLE_DAMAGES[damage])
-    assert run(checkpoint, "--type", "q4_0", "--out", tmp_path / "b", "--no-canaries") == 0
-    shutil.copy(work / "own" / "canaries.json", tmp_path / "b")
-    found = differences(tmp_path / "b")
+def test_a_slightly_damaged_tokenizer_is_seen_by_its_tokens(work: Path, tmp_path: Path) -> None:
+    checkpoint = damaged(checkpoint_folder(), tmp_path / "c", SUBTLE_DAMAGES["two tokens swapped"])
+    found = differences_of(checkpoint, tmp_path / "b", work / "own")
     assert found
     assert all("of the prompt's" in difference for difference in found)
 
 
-def test_verify_asks_again(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_asks_again_and_names_the_canary_and_both_answers(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("verify", work / "demo", "--canaries") == 0
     assert "answers as recorded" in capsys.readouterr().out
     bundle = tmp_path / "b"
@@ -156,21 +142,7 @@ def test_verify_asks_again(work: Path, tmp_path: Path, capsys: pytest.CaptureFix
     canaries["canaries"][2]["answer"]["beginning"] = "Nothing of the kind"
     (bundle / "canaries.json").write_text(json.dumps(canaries))
     assert run("verify", bundle, "--canaries") == 1
-    assert "canaries.json: " in capsys.readouterr().err, "a changed file is not asked"
-    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
-    del manifest["files"]["canaries.json"]
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
-    (bundle / "canaries.json").rename(tmp_path / "canaries.json")
-    assert run("verify", bundle, "--canaries") == 1
-    assert "canaries.json: there is none" in capsys.readouterr().err
-
-
-def test_a_difference_names_the_canary_and_both_answers(work: Path, tmp_path: Path) -> None:
-    bundle = tmp_path / "b"
-    shutil.copytree(work / "demo", bundle)
-    canaries = json.loads((bundle / "canaries.json").read_text("utf-8"))
-    canaries["canaries"][2]["answer"]["beginning"] = "Nothing of the kind"
-    (bundle / "canaries.json").write_text(json.dumps(canaries))
+    assert "canaries.json: should have " in capsys.readouterr().err, "a changed file is not asked"
     (expected,) = differences(bundle)
     assert expected.startswith("canaries[2] (machine-explanation): the text is ")
     assert 'recorded is "Nothing of the kind"' in expected
@@ -181,21 +153,22 @@ def test_without_canaries_nothing_is_run(tmp_path: Path, monkeypatch: pytest.Mon
         raise AssertionError("a worker was started")
 
     monkeypatch.setattr(asked, "started_worker", fail)
-    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b", "--no-canaries") == 0
+    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b") == 0
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["manifest.json", "model.gguf"]
 
 
 def test_a_model_without_a_chat_template_is_asked_in_chatml(tmp_path: Path) -> None:
     checkpoint = damaged(checkpoint_folder(), tmp_path / "c", lambda folder: set_template(folder, None))
-    assert run(checkpoint, "--type", "q4_0", "--out", tmp_path / "b") == 0
-    assert (tmp_path / "b" / "canaries.json").is_file()
+    words = ["--tasks", DEMO_TASKS, "--canaries", demo_requests(tmp_path / "requests.jsonl", 1)]
+    assert record(checkpoint, tmp_path / "b", *words) == 0
+    assert len(decode((tmp_path / "b" / "canaries.json").read_bytes()).canaries) == 3
 
 
 def test_a_template_that_takes_no_request_leaves_a_bundle_without_canaries(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = damaged(checkpoint_folder(), tmp_path / "c", lambda folder: set_template(folder, REFUSING_TEMPLATE))
-    assert run(checkpoint, "--type", "q4_0", "--out", tmp_path / "b", "--json") == 0
+    assert record(checkpoint, tmp_path / "b", "--json") == 0
     captured = capsys.readouterr()
     assert "warning: the bundle has no canaries: the model answers none of the requests: " in captured.err
     assert "no conversations" in captured.err
@@ -203,67 +176,38 @@ def test_a_template_that_takes_no_request_leaves_a_bundle_without_canaries(
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["manifest.json", "model.gguf"]
 
 
-@pytest.fixture
-def cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_requests_of_the_user_must_be_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_load: Load) -> None:
         raise WorkerError("the model does not load")
 
     monkeypatch.setattr(asked, "started_worker", fail)
-
-
-@pytest.mark.usefixtures("cannot_run")
-def test_a_model_that_cannot_run_is_converted_without_canaries(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b") == 0
+    assert record(checkpoint_folder(), tmp_path / "b") == 0
     assert "model.gguf cannot run: the model does not load" in capsys.readouterr().err
-    assert open_model("default", tmp_path / "b").warning is None
-
-
-@pytest.mark.usefixtures("cannot_run")
-def test_own_requests_that_cannot_be_recorded_fail_the_conversion(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
     requests = demo_requests(tmp_path / "requests.jsonl", 1)
-    words = ["--tasks", DEMO_TASKS, "--canaries", requests]
-    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b", *words) == 1
+    assert record(checkpoint_folder(), tmp_path / "own", "--tasks", DEMO_TASKS, "--canaries", requests) == 1
     assert "canaries cannot be recorded: " in capsys.readouterr().err
-    assert not (tmp_path / "b").exists()
+    assert not (tmp_path / "own").exists()
 
 
 def test_a_request_without_a_canary_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     requests = demo_requests(tmp_path / "requests.jsonl", 1)
     long = json.dumps({"task": "machine-triage", "input": "pump " * 5000})
     requests.write_text(requests.read_text("utf-8") + long, "utf-8")
-    words = ["--tasks", DEMO_TASKS, "--canaries", requests]
-    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b", *words) == 0
+    assert record(checkpoint_folder(), tmp_path / "b", "--tasks", DEMO_TASKS, "--canaries", requests) == 0
     assert f"canary left out: {requests}:4: input: a prompt of " in capsys.readouterr().err
     assert len(decode((tmp_path / "b" / "canaries.json").read_bytes()).canaries) == 3
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "expected"),
-    [
-        (["--canaries", "r"], 2, "--tasks and --labelled or --canaries go together"),
-        (["--tasks", "t"], 2, "--tasks and --labelled or --canaries go together"),
-        (["--tasks", DEMO_TASKS, "--canaries", "r", "--no-canaries"], 2, "not allowed with argument"),
-        (["--tasks", DEMO_TASKS, "--canaries", "none.jsonl"], 1, "none.jsonl: No such file"),
-        (["--tasks", DEMO_TASKS, "--canaries", "many.jsonl"], 1, "many.jsonl: 101 requests, at most 100 are allowed"),
-    ],
-)
-def test_bad_options_are_refused_before_the_conversion(
-    words: list[object],
-    code: int,
-    expected: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_too_many_requests_are_refused_before_the_conversion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("many.jsonl").write_text('{"task":"machine-triage","input":"x"}\n' * 101)
-    assert run(checkpoint_folder(), "--type", "q4_0", "--out", "b", *words) == code
-    assert expected in capsys.readouterr().err
-    assert not Path("b").exists()
+    (tmp_path / "many.jsonl").write_text('{"task":"machine-triage","input":"x"}\n' * 101)
+    for name, told in (("none", "none.jsonl: No such file"), ("many", "101 requests, at most 100 are allowed")):
+        words = ["--tasks", DEMO_TASKS, "--canaries", tmp_path / f"{name}.jsonl"]
+        assert record(tmp_path / "no checkpoint", tmp_path / "b", *words) == 1
+        assert told in capsys.readouterr().err
 
 
 class FakeWorker:
@@ -324,24 +268,23 @@ def test_few_canaries_of_our_own_are_a_warning(
     long = replace(requests.requests[0], fields={"input": "pump " * 5000})
     few = replace(requests, requests=[*requests.requests[:2], long])
     monkeypatch.setattr("convert.evaluate.canaries.own_requests", lambda: few)
-    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b") == 0
+    assert record(checkpoint_folder(), tmp_path / "b") == 0
     assert "warning: the bundle has only 2 canaries" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_answers_are_recorded_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pids: list[int | None] = []
 
     def ask(self: Worker, _run: Run) -> Finished:
         pids.append(self.pid)
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal was not heard")
 
     monkeypatch.setattr(Worker, "ask", ask)
-    assert run(checkpoint_folder(), "--type", "q4_0", "--out", tmp_path / "b") == 1
-    assert f"stopped by {number.name}; no partial files are left" in capsys.readouterr().err
+    assert record(checkpoint_folder(), tmp_path / "b") == 1
+    assert "stopped by SIGTERM; no partial files are left" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     (pid,) = pids
     assert pid is not None
@@ -351,10 +294,13 @@ def test_a_signal_while_answers_are_recorded_leaves_nothing(
 def test_a_reasoning_model_answers_without_a_thought(tmp_path: Path) -> None:
     """Else the thought would take all the tokens that an answer of a canary has."""
     model = r1_distill.convert(checkpoint_folder(), tmp_path)
-    _, warnings = record_canaries(Adapted(model), None, model.parent, ignore_progress)
+    requests = own_requests()
+    of_each_kind = {request.task.kind: request for request in requests.requests}
+    few = replace(requests, requests=list(of_each_kind.values()))
+    record_canaries(Adapted(model), few, model.parent, ignore_progress)
     canaries = decode((model.parent / "canaries.json").read_bytes())
-    assert len(canaries.canaries) >= 6, warnings
-    assert {canaries.run(index, 0).max_reasoning_tokens for index in range(len(canaries.canaries))} == {0, None}
+    assert len(canaries.canaries) >= 2
+    assert {canaries.run(index, 0).max_reasoning_tokens for index in range(len(canaries.canaries))} <= {0, None}
 
 
 def test_our_own_requests_are_of_each_kind_in_both_languages() -> None:

@@ -1,44 +1,140 @@
-"""The checkpoint folder: shards, index, small files, revision."""
+"""The checkpoint folder: safetensors files, shards, index, small files, chat templates, revision."""
 
+from __future__ import annotations
+
+import hashlib
 import json
+import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from convert.errors import CheckpointError
 from convert.read.checkpoint import INDEX, Checkpoint
-from tests.convert.checkpoints import make_checkpoint, write_safetensors
+from convert.read.model import read_model
+from convert.read.safetensors import Dtype, SafetensorsFile
+from tests.convert.checkpoints import Array, make_checkpoint, pack_safetensors, safetensors_bytes, write_safetensors
 
+GOOD: dict[str, Array] = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.arange(4, dtype=np.uint16)}
 SECOND = "model-00002-of-00003.safetensors"
+
+
+def refused(path: Path) -> str:
+    """Why a safetensors file or a folder is refused."""
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint(path) if path.is_dir() else SafetensorsFile(path)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def write(path: Path, header: dict[str, Any] | bytes, data: bytes) -> Path:
+    path.write_bytes(pack_safetensors(header, data))
+    return path
+
+
+def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+def test_tensors_are_found_with_their_type_shape_and_bytes(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.safetensors", *safetensors_bytes(GOOD))
+    with SafetensorsFile(path) as file:
+        first, second = file.tensors["a"], file.tensors["b"]
+        assert (first.dtype, first.shape, first.nbytes) == (Dtype.F32, (2, 3), 24)
+        assert (second.dtype, second.shape) == (Dtype.BF16, (4,))
+        buffer = bytearray(12)
+        first.read_into(memoryview(buffer), 12)
+        assert np.frombuffer(buffer, np.float32).tolist() == [3, 4, 5]
+        assert file.sha256() == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("header", "nbytes", "message"),
+    [
+        ({"a": entry(offsets=(0, 8)), "b": entry(offsets=(4, 12))}, 12, "tensor b begins at 4, 8 is expected"),
+        ({"a": entry(offsets=(0, 8)), "b": entry(offsets=(12, 20))}, 20, "tensor b begins at 12, 8 is expected"),
+        ({"a": entry(shape=[3])}, 8, "8 bytes between its data_offsets, dtype F32 and shape [3] need 12"),
+        # 2^64 elements: zero bytes to a reader that multiplies in 64 bits.
+        ({"a": entry(shape=[1 << 33, 1 << 31], offsets=(0, 0))}, 0, "need"),
+        ({"a": entry()}, 9, "has bytes after the last tensor"),
+        ({"a": entry()}, 7, "truncated"),
+        (b'{"a": 1, "a": 1}', 8, 'the key "a" occurs twice'),
+        (b"[]", 8, "holds a JSON list"),
+        ({"a": entry(dtype="F64")}, 8, "dtype F64, allowed are BF16, F16, F32"),
+        ({"a": entry(dtype=3)}, 8, "must hold dtype, shape and two data_offsets"),
+        ({"a": entry(shape=[])}, 8, "must hold dtype, shape and two data_offsets"),
+        ({"a": entry(shape=[True])}, 8, "must hold integers"),
+        ({"a": entry(offsets=[0.0, 8])}, 8, "must hold integers"),
+        ({"a": entry(offsets=[8, 0])}, 8, "-8 bytes between its data_offsets"),
+        ({"\x1b[2J\u202eevil\n": entry(dtype="I64")}, 8, r"\x1b[2J\u202eevil\n"),
+    ],
+)
+def test_a_header_that_does_not_describe_the_data_is_refused(
+    tmp_path: Path, header: Any, nbytes: int, message: str
+) -> None:
+    assert message in refused(write(tmp_path / "m.safetensors", header, bytes(nbytes)))
+
+
+def test_a_file_without_a_whole_header_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    assert "missing" in refused(path)
+    for content, message in (
+        (b"1234567", "the file ends at byte 7"),
+        (struct.pack("<Q", 32_000_001) + b"{}", "at most 32000000"),
+        (struct.pack("<Q", 1000) + b"{}", "the file ends at byte 10"),
+    ):
+        path.write_bytes(content)
+        assert message in refused(path)
+    path.unlink()
+    os.mkfifo(path)
+    assert "regular" in refused(path)
+
+
+def test_a_file_that_shrinks_after_it_was_opened_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.safetensors", *safetensors_bytes(GOOD))
+    with SafetensorsFile(path) as file:
+        os.truncate(path, path.stat().st_size - 2)
+        with pytest.raises(CheckpointError, match="ends at byte"):
+            file.tensors["b"].read_into(memoryview(bytearray(8)), 0)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+entries = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "F16", "BF16", "I8"]) | json_values,
+        "shape": st.lists(st.integers(0, 4), max_size=3) | json_values,
+        "data_offsets": st.lists(st.integers(0, 40), min_size=2, max_size=2) | json_values,
+    }
+)
+
+
+@given(header=st.dictionaries(st.text(max_size=5), entries | json_values, max_size=3), data=st.binary(max_size=48))
+def test_any_header_is_either_refused_cleanly_or_describes_exactly_the_data(
+    tmp_path_factory: pytest.TempPathFactory, header: dict[str, Any], data: bytes
+) -> None:
+    path = write(tmp_path_factory.mktemp("fuzz") / "m.safetensors", header, data)
+    try:
+        file = SafetensorsFile(path)
+    except CheckpointError as error:
+        assert str(error).isprintable()  # noqa: PT017
+        return
+    with file:
+        assert sum(tensor.nbytes for tensor in file.tensors.values()) == len(data)
 
 
 @pytest.fixture
 def sharded(tmp_path: Path) -> Path:
-    return make_checkpoint(shards=3).write(tmp_path / "sharded")
-
-
-def refused(folder: Path) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        Checkpoint(folder)
-    return str(caught.value)
-
-
-def change_index(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    index = json.loads((folder / INDEX).read_text())
-    change(index)
-    (folder / INDEX).write_text(json.dumps(index))
-
-
-def test_shards_give_the_same_tensors_as_one_file(tmp_path: Path, sharded: Path) -> None:
-    whole = make_checkpoint().write(tmp_path / "whole")
-    with Checkpoint(whole) as one, Checkpoint(sharded) as three:
-        assert one.tensors.keys() == three.tensors.keys()
-        assert {name: t.shape for name, t in one.tensors.items()} == {
-            name: t.shape for name, t in three.tensors.items()
-        }
+    return make_checkpoint(layers=1, hidden=64, feed_forward=96, shards=3).write(tmp_path / "sharded")
 
 
 def test_every_file_that_was_used_is_hashed(sharded: Path) -> None:
@@ -48,16 +144,9 @@ def test_every_file_that_was_used_is_hashed(sharded: Path) -> None:
     assert names == {"config.json", INDEX, *(f"model-{i:05d}-of-00003.safetensors" for i in (1, 2, 3))}
 
 
-def index_says(**weight_map: Any) -> Callable[[Path], None]:
-    """Changes the index; None removes a tensor from it."""
-    changes = {name.replace("__", "."): shard for name, shard in weight_map.items()}
-
+def index_with(**changes: Any) -> Callable[[Path], object]:
     def change(folder: Path) -> None:
-        index = json.loads((folder / INDEX).read_text())
-        for name, shard in changes.items():
-            index["weight_map"].pop(name, None)
-            if shard is not None:
-                index["weight_map"][name] = shard
+        index = json.loads((folder / INDEX).read_text()) | changes
         (folder / INDEX).write_text(json.dumps(index))
 
     return change
@@ -66,56 +155,31 @@ def index_says(**weight_map: Any) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / SECOND).unlink(), f"{SECOND}: missing, {INDEX} lists 3 files"),
-        (lambda folder: (folder / INDEX).unlink(), f"{INDEX}: missing"),
+        (lambda folder: (folder / SECOND).unlink(), f"{SECOND}: the file is missing"),
+        (lambda folder: (folder / INDEX).unlink(), "only safetensors checkpoints are supported"),
         (lambda folder: (folder / SECOND).write_bytes((folder / SECOND).read_bytes()[:-10]), f"{SECOND}: truncated"),
-        (index_says(more__weight=SECOND), f"{SECOND}: tensor more.weight is missing, {INDEX} lists it there"),
-        (index_says(model__norm__weight=None), "tensor model.norm.weight is not listed"),
-        (index_says(model__embed_tokens__weight=SECOND), "puts model.embed_tokens.weight into"),
         (
             lambda folder: write_safetensors(
                 folder / SECOND, {"model.embed_tokens.weight": np.zeros((2, 2), np.float32)}
             ),
             "tensor model.embed_tokens.weight is in",
         ),
-        (
-            lambda folder: write_safetensors(folder / "model.safetensors", {"a": np.zeros(2, np.float32)}),
-            "remove one of the two",
+        *(
+            (index_with(weight_map={"model.norm.weight": name}), "allowed are plain names that end in .safetensors")
+            for name in ("../x.safetensors", "/x.safetensors", "a/b.safetensors", ".safetensors", "x.bin", 3, None)
         ),
+        (index_with(weight_map=[]), "weight_map must be an object"),
     ],
 )
-def test_shards_and_index_that_disagree_are_refused(
-    sharded: Path, damage: Callable[[Path], object], message: str
-) -> None:
+def test_damaged_shards_and_indices_are_refused(sharded: Path, damage: Callable[[Path], object], message: str) -> None:
     damage(sharded)
     assert message in refused(sharded)
 
 
-def test_a_pickle_checkpoint_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    assert "only safetensors" in refused(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["../x.safetensors", "/x.safetensors", "a/b.safetensors", "a\\b.safetensors", ".safetensors", "x.bin", 3, None],
-)
-def test_a_shard_name_that_leaves_the_folder_is_refused(sharded: Path, name: Any) -> None:
-    change_index(sharded, lambda index: index["weight_map"].update({"model.norm.weight": name}))
-    assert "allowed are plain names" in refused(sharded)
-
-
-@pytest.mark.parametrize("weight_map", [None, [], {}, "x"])
-def test_an_index_without_a_weight_map_is_refused(sharded: Path, weight_map: Any) -> None:
-    change_index(sharded, lambda index: index.update({"weight_map": weight_map}))
-    assert "weight_map must be an object" in refused(sharded)
-
-
-def test_symbolic_links_are_followed_because_the_hub_cache_is_made_of_them(tmp_path: Path) -> None:
-    real = make_checkpoint().write(tmp_path / "blobs")
+def test_symbolic_links_are_followed_because_the_hub_cache_is_made_of_them(tmp_path: Path, sharded: Path) -> None:
     link = tmp_path / "snapshots" / ("0123456789" * 4)
     link.mkdir(parents=True)
-    for path in real.iterdir():
+    for path in sharded.iterdir():
         (link / path.name).symlink_to(path)
     with Checkpoint(link) as checkpoint:
         assert checkpoint.read_object("config.json") is not None
@@ -131,11 +195,33 @@ def test_the_revision_of_a_plain_download_is_in_its_cache_folder(sharded: Path) 
         assert checkpoint.revision() == "abcdef0123" * 4
 
 
-def test_a_small_file_that_is_not_strict_is_refused(sharded: Path) -> None:
-    (sharded / "config.json").write_text('{"a": 1, "a": 2}')
-    (sharded / "README.md").write_bytes(b"a\xff")
-    with Checkpoint(sharded) as checkpoint:
-        with pytest.raises(CheckpointError, match=r"config\.json"):
-            checkpoint.read_object("config.json")
-        with pytest.raises(CheckpointError, match="not UTF-8 at byte 1"):
-            checkpoint.read_text("README.md")
+def template_of(folder: Path, stated: Any = None, file: str | None = None) -> str | None:
+    """stated: in tokenizer_config.json; file: the content of chat_template.jinja."""
+    config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": stated}), "utf-8")
+    if file is not None:
+        (folder / "chat_template.jinja").write_text(file, "utf-8")
+    with Checkpoint(folder) as checkpoint:
+        return read_model(checkpoint).chat_template
+
+
+def test_the_template_in_tokenizer_config_wins_over_the_file(sharded: Path) -> None:
+    assert template_of(sharded) is None
+    assert template_of(sharded, [{"name": "rag", "template": "b"}, {"name": "default", "template": "a"}]) == "a"
+    assert template_of(sharded, "from the config", "from the file") == "from the config"
+    assert template_of(sharded) == "from the file"
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("{% for m in messages %}\nab\n{% if %}", "line 3: Expected an expression"),
+        ("{% generation %}{% endgeneration %}", "line 1: Encountered unknown tag 'generation'"),
+        ("{{ 'x' * 10 ** 10 }}", "takes more than 64 MB of memory"),
+        (3, "is not a text"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_refused_with_its_place(sharded: Path, template: Any, fault: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        template_of(sharded, template)
+    assert str(caught.value).startswith(f"tokenizer_config.json: chat_template cannot be used: {fault}")

@@ -9,24 +9,23 @@ from convert.read.config import ModelConfig, parse_config
 from convert.write.gguf_file import architecture_entries
 from tests.convert.checkpoints import make_checkpoint
 
-
-def config(**changes: Any) -> dict[str, Any]:
-    return make_checkpoint(layers=1).config | changes
+CONFIG = make_checkpoint(layers=1).config
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 
 
 def keys(parsed: ModelConfig) -> dict[str, Any]:
-    return {entry.key: entry.value for entry in architecture_entries(parsed)}
+    return {key: value for key, _, value in architecture_entries(parsed)}
 
 
 def refused(**changes: Any) -> str:
     with pytest.raises(CheckpointError) as caught:
-        parse_config(config(**changes))
+        parse_config(CONFIG | changes)
     assert str(caught.value).startswith("config.json: ")
     return str(caught.value)
 
 
 def test_the_keys_of_a_plain_model_are_those_that_upstream_writes() -> None:
-    assert keys(parse_config(config())) == {
+    assert keys(parse_config(CONFIG)) == {
         "qwen2.block_count": 1,
         "qwen2.context_length": 512,
         "qwen2.embedding_length": 256,
@@ -39,40 +38,20 @@ def test_the_keys_of_a_plain_model_are_those_that_upstream_writes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "model_type"),
+    "changes",
     [
-        ("Qwen2VLForConditionalGeneration", "qwen2_vl"),
-        ("Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl"),
-        ("Qwen2MoeForCausalLM", "qwen2_moe"),
-        ("Qwen3ForCausalLM", "qwen3"),
-        ("Qwen2Model", "qwen2"),
-        ("Qwen2ForSequenceClassification", "qwen2"),
-        ("LlamaForCausalLM", "llama"),
+        {"architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl"},
+        {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
+        {"architectures": ["Qwen2ForCausalLM", "LlamaForCausalLM"]},
+        {"architectures": []},
+        {"model_type": "qwen2_moe"},
+        {"architectures": None, "model_type": None},
     ],
 )
-def test_another_architecture_is_refused_by_name(architecture: str, model_type: str) -> None:
-    message = refused(architectures=[architecture], model_type=model_type)
-    assert architecture in message
-    assert "Qwen2ForCausalLM" in message
-
-
-@pytest.mark.parametrize("model_type", ["qwen3", "qwen2_vl", 2])
-def test_another_model_type_is_refused_by_name(model_type: Any) -> None:
-    assert str(model_type) in refused(model_type=model_type)
-
-
-@pytest.mark.parametrize("names", [[], "Qwen2ForCausalLM", ["Qwen2ForCausalLM", "LlamaForCausalLM"]])
-def test_an_architecture_list_that_is_not_exactly_ours_is_refused(names: Any) -> None:
-    assert "only Qwen2ForCausalLM is" in refused(architectures=names)
-
-
-def test_a_config_that_names_no_architecture_is_refused() -> None:
-    assert "neither architectures nor model_type" in refused(architectures=None, model_type=None)
-
-
-@pytest.mark.parametrize("field", ["quantization_config", "vision_config", "text_config", "audio_config"])
-def test_quantized_and_multimodal_checkpoints_are_refused(field: str) -> None:
-    assert field in refused(**{field: {"quant_method": "awq"}})
+def test_another_architecture_is_refused_by_name(changes: dict[str, Any]) -> None:
+    message = refused(**changes)
+    assert "only Qwen2ForCausalLM is" in message
+    assert all(str(value) in message for value in changes.values())
 
 
 @pytest.mark.parametrize(
@@ -83,7 +62,6 @@ def test_quantized_and_multimodal_checkpoints_are_refused(field: str) -> None:
         ("hidden_size", None),
         ("hidden_size", "256"),
         ("hidden_size", 250),
-        ("intermediate_size", -5),
         ("num_attention_heads", 3),
         ("num_key_value_heads", 3),
         ("num_key_value_heads", True),
@@ -92,30 +70,31 @@ def test_quantized_and_multimodal_checkpoints_are_refused(field: str) -> None:
         ("head_dim", 32),
         ("rms_norm_eps", 0),
         ("rms_norm_eps", "1e-6"),
-        ("rope_theta", -1),
+        ("rms_norm_eps", float("nan")),
         ("rope_theta", 1e300),
         pytest.param("rope_theta", 10**400, id="rope_theta-huge"),
-        pytest.param("rms_norm_eps", 10**400, id="rms_norm_eps-huge"),
-        ("rms_norm_eps", float("inf")),
-        ("rms_norm_eps", float("nan")),
         pytest.param("hidden_size", 10**400, id="hidden_size-huge"),
         ("tie_word_embeddings", 1),
         ("hidden_act", "gelu"),
         ("is_causal", False),
+        ("quantization_config", {"quant_method": "awq"}),
         ("rope_scaling", [4]),
-        ("rope_parameters", {"full_attention": {"rope_theta": 1e6}}),
+        ("rope_scaling", {"full_attention": {"rope_theta": 1e6}}),
+        ("rope_scaling", {"rope_type": "dynamic", "factor": 2.0}),
+        ("rope_scaling", {"rope_type": "linear"}),
+        ("rope_scaling", {"rope_type": "yarn", "factor": 2.0}),
+        pytest.param("rope_scaling", YARN | {"beta_fast": 10**400}, id="beta_fast-huge"),
     ],
 )
-def test_a_bad_number_is_refused_with_field_and_what_is_allowed(field: str, value: Any) -> None:
+def test_a_bad_field_is_refused_by_name(field: str, value: Any) -> None:
     message = refused(**{field: value})
     assert field in message
-    assert "allowed is" in message
+    assert len(message) < 300
 
 
 def test_yarn_is_written_as_upstream_writes_it() -> None:
-    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
     more = {"beta_fast": 32, "beta_slow": 1, "attn_factor": 0.5, "extrapolation_factor": 1.0}
-    written = keys(parse_config(config(rope_scaling=scaling | more)))
+    written = keys(parse_config(CONFIG | {"rope_scaling": YARN | more}))
     assert {key.removeprefix("qwen2.rope.scaling."): value for key, value in written.items() if "scaling" in key} == {
         "type": "yarn",
         "factor": 4.0,
@@ -127,52 +106,28 @@ def test_yarn_is_written_as_upstream_writes_it() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "field",
-    [
-        *("factor", "original_max_position_embeddings", "extrapolation_factor"),
-        *("attention_factor", "attn_factor", "beta_fast", "beta_slow"),
-    ],
-)
-@pytest.mark.parametrize("value", [10**400, -(10**400)], ids=["huge", "hugely negative"])
-def test_a_huge_integer_in_the_rope_scaling_is_refused_by_name(field: str, value: int) -> None:
-    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
-    assert f"rope_scaling.{field} is " in refused(rope_scaling=scaling | {field: value})
-
-
-def test_linear_scaling_is_written_with_its_factor() -> None:
-    written = keys(parse_config(config(rope_scaling={"rope_type": "linear", "factor": 2})))
-    assert (written["qwen2.rope.scaling.type"], written["qwen2.rope.scaling.factor"]) == ("linear", 2.0)
+def test_linear_scaling_is_written_with_its_factor_alone() -> None:
+    linear = {"rope_type": "linear", "factor": 2, "original_max_position_embeddings": 256}
+    written = keys(parse_config(CONFIG | {"rope_scaling": linear}))
+    assert {key: value for key, value in written.items() if "scaling" in key} == {
+        "qwen2.rope.scaling.type": "linear",
+        "qwen2.rope.scaling.factor": 2.0,
+    }
 
 
 def test_newer_transformers_nest_base_and_scaling_in_rope_parameters() -> None:
-    nested = config(rope_parameters={"rope_type": "default", "rope_theta": 5e5}, rope_theta=None)
-    assert keys(parse_config(nested))["qwen2.rope.freq_base"] == 5e5
-    assert not any("scaling" in key for key in keys(parse_config(nested)))
-
-
-def test_a_missing_rope_base_is_that_of_transformers() -> None:
-    plain = config()
-    del plain["rope_theta"]
-    assert keys(parse_config(plain))["qwen2.rope.freq_base"] == 10000.0
-
-
-@pytest.mark.parametrize("kind", ["dynamic", "llama3", "longrope", 3])
-def test_another_kind_of_rope_scaling_is_refused_by_name(kind: Any) -> None:
-    assert repr(kind) in refused(rope_scaling={"rope_type": kind, "factor": 2.0})
-
-
-def test_yarn_without_the_original_length_is_refused() -> None:
-    assert "original_max_position_embeddings" in refused(rope_scaling={"rope_type": "yarn", "factor": 2.0})
+    nested = {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "rope_theta": None}
+    assert keys(parse_config(CONFIG | nested))["qwen2.rope.freq_base"] == 5e5
+    assert keys(parse_config(CONFIG | {"rope_theta": None}))["qwen2.rope.freq_base"] == 10000.0
 
 
 def test_a_stated_head_dimension_is_written() -> None:
-    written = keys(parse_config(config(head_dim=64)))
+    written = keys(parse_config(CONFIG | {"head_dim": 64}))
     assert (written["qwen2.attention.key_length"], written["qwen2.attention.value_length"]) == (64, 64)
 
 
 def test_a_list_of_end_tokens_is_left_to_generation_as_upstream_does() -> None:
-    assert "eos" not in parse_config(config(eos_token_id=[1, 2])).special_token_ids
+    assert "eos" not in parse_config(CONFIG | {"eos_token_id": [1, 2]}).special_token_ids
 
 
 @pytest.mark.parametrize(
@@ -181,7 +136,6 @@ def test_a_list_of_end_tokens_is_left_to_generation_as_upstream_does() -> None:
         ("Qwen/Qwen2.5-0.5B", "Qwen2.5-0.5B"),
         ("/a/b/", "b"),
         ("C:\\models\\x", "x"),
-        ("", None),
         ("..", None),
         ("a\x1b[2J", None),
         ("a" * 129, None),
@@ -189,4 +143,4 @@ def test_a_list_of_end_tokens_is_left_to_generation_as_upstream_does() -> None:
     ],
 )
 def test_the_default_name_is_the_last_part_of_where_the_model_came_from(stated: Any, expected: str | None) -> None:
-    assert parse_config(config(_name_or_path=stated)).origin == expected
+    assert parse_config(CONFIG | {"_name_or_path": stated}).origin == expected

@@ -46,7 +46,7 @@ def test_a_path_without_a_reference_is_refused(
     assert evaluate(demo_bundle, tmp_path / "none") == (65, f"edge-convert: {tmp_path}/none: no such checkpoint folder")
     (tmp_path / "empty").mkdir()
     code, err = evaluate(demo_bundle, tmp_path / "empty")
-    assert (code, "model.safetensors: missing" in err) == (65, True)
+    assert (code, "only safetensors checkpoints are supported" in err) == (65, True)
 
 
 def test_models_of_other_vocabularies_are_not_compared(

@@ -1,4 +1,4 @@
-"""All forms of the family through `--budget`: what llama.cpp computes is what Qwen2's definition in numpy computes."""
+"""All forms of the family: what llama.cpp computes is what Qwen2's definition in numpy computes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.cli import main
 from convert.measure.runner import Runner
 from convert.measure.texts import Document, Texts, chunks
 from tests.convert import qwen2
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint, to_bf16
+from tests.convert.conversions import run
 from tests.convert.gguf_reading import read_gguf
 from tests.convert.test_tokenizer import R1_BOS, added, r1_distill
 
@@ -21,9 +21,6 @@ R1_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{{ '<think>' + m.content }}"
     "{% else %}{{ '<｜User｜>' + m.content }}{% endif %}{% endfor %}"
 )
-
-
-TEXT = "Pump 3 draws 4.2 A at 57 degrees; the valve was closed at noon, and opened again when the tank was empty. " * 2
 
 
 def add_rows(files: CheckpointFiles) -> CheckpointFiles:
@@ -51,11 +48,8 @@ def same(files: CheckpointFiles) -> CheckpointFiles:
 
 # Heads and widths stand to each other as in the models; what K types need, columns of whole 256s, most have too.
 FORMS: dict[str, tuple[dict[str, Any], Callable[[CheckpointFiles], CheckpointFiles]]] = {
-    "0.5B": ({"heads": 14, "heads_kv": 2, "hidden": 224, "feed_forward": 512}, same),
-    "1.5B": ({"heads": 12, "heads_kv": 2, "hidden": 768, "feed_forward": 1024, "layers": 1}, same),
-    "3B": ({"heads": 16, "heads_kv": 2, "hidden": 256, "feed_forward": 768}, same),
-    "7B, untied": ({"heads": 28, "heads_kv": 4, "hidden": 448, "feed_forward": 512, "tied": False}, same),
-    "untied, whole 256s": ({"heads": 8, "heads_kv": 2, "hidden": 256, "tied": False}, same),
+    "0.5B": ({"heads": 14, "heads_kv": 2, "hidden": 224}, same),
+    "7B, untied": ({"heads": 28, "heads_kv": 4, "hidden": 448, "tied": False}, same),
     "R1-Distill, untied": ({"heads": 12, "heads_kv": 2, "hidden": 192, "tied": False}, distill),
     "added tokens, odd rows": ({"vocab_size": 321}, add_rows),
     "YaRN": ({"heads": 4, "heads_kv": 2}, stretch),
@@ -76,41 +70,23 @@ def lively(files: CheckpointFiles) -> CheckpointFiles:
     return files
 
 
-@pytest.fixture(params=FORMS)
-def files(request: pytest.FixtureRequest) -> CheckpointFiles:
-    shape, change = FORMS[request.param]
-    return change(lively(make_checkpoint(**shape)))
-
-
-def run(model: Path, tokens: list[int]) -> qwen2.Floats:
+def run_tokens(model: Path, tokens: list[int]) -> qwen2.Floats:
     with Runner(model) as runner:
         return runner.logits(tokens).copy()
 
 
-def test_a_model_of_a_budget_computes_what_its_checkpoint_says(
-    files: CheckpointFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    # As few as tell enough of such small models.
-    monkeypatch.setattr("convert.measure.sensitivity.CALIBRATION_CHUNKS", 8)
-    monkeypatch.setattr("convert.evaluate.comparison.EVALUATION_CHUNKS", 1)
-    monkeypatch.setattr("convert.evaluate.comparison.PLAIN", ())
+@pytest.mark.parametrize("form", FORMS)
+def test_a_model_computes_what_its_checkpoint_says(form: str, tmp_path: Path) -> None:
+    shape, change = FORMS[form]
+    files = change(lively(make_checkpoint(**shape)))
     checkpoint = files.write(tmp_path / "checkpoint")
-    # About 5.5 bits for each weight, or all of F16 where nothing else fits.
-    bits_each = 5.5 if files.config["hidden_size"] % 32 == 0 else 16
-    budget = int(sum(bits.size for bits in files.tensors.values()) * bits_each / 8) + 40_000
-    words = [checkpoint, "--budget", budget, "--out", tmp_path / "b", "--work", tmp_path / "work"]
-    assert main([*map(str, words), "--no-canaries"]) == 0
-    capsys.readouterr()
-
-    (reference,), own = (tmp_path / "work").glob("*/reference.gguf"), tmp_path / "b" / "model.gguf"
     every = [int(token) for token in np.random.default_rng(5).permutation(files.config["vocab_size"])[:256]]
-    assert qwen2.divergence(qwen2.logits(files.config, files.tensors, every), run(reference, every)) < 1e-4
-    with Runner(reference) as runner:
-        text = runner.tokenize(TEXT, parse_special=False)
-    expected, found = qwen2.logits(files.config, files.tensors, text), run(own, text)
-    assert qwen2.divergence(expected, found) < 0.03
-    assert own.stat().st_size <= budget
-    assert ("output.weight" in read_gguf(own).types()) != files.config["tie_word_embeddings"]
+    expected = qwen2.logits(files.config, files.tensors, every)
+    for kind, most in (("bf16", 1e-4), ("q8_0", 0.01)):
+        assert run(checkpoint, "--type", kind, "--out", tmp_path / kind) == 0
+        assert qwen2.divergence(expected, run_tokens(tmp_path / kind / "model.gguf", every)) < most
+    types = read_gguf(tmp_path / "bf16" / "model.gguf").types()
+    assert ("output.weight" in types) != files.config["tie_word_embeddings"]
 
 
 def test_the_definition_in_numpy_detects_a_wrong_position_and_a_wrong_head() -> None:
@@ -129,9 +105,7 @@ def test_the_definition_in_numpy_detects_a_wrong_position_and_a_wrong_head() -> 
 
 def test_r1_distill_begins_once_and_thinks_in_one_token(tmp_path: Path) -> None:
     files = distill(make_checkpoint(layers=1, tied=False))
-    assert (
-        main([str(files.write(tmp_path / "c")), "--type", "bf16", "--out", str(tmp_path / "b"), "--no-canaries"]) == 0
-    )
+    assert run(files.write(tmp_path / "c"), "--type", "bf16", "--out", tmp_path / "b") == 0
     stored = read_gguf(tmp_path / "b" / "model.gguf").values()
     assert stored["tokenizer.ggml.add_bos_token"] is True
     begin, think = added(files, R1_BOS)["id"], added(files, "<think>")["id"]

@@ -28,13 +28,13 @@ def plain(matrix: Floats, kind: GgmlType) -> Floats:
     """As ggml rounds it alone."""
     rows, columns = matrix.shape
     encoded = np.empty((rows, row_bytes(kind, columns)), np.uint8)
-    ggml.load().quantize(kind, matrix.ctypes.data, encoded.ctypes.data, rows, columns)
+    ggml.quantize(kind, matrix, encoded)
     return decoded(encoded, kind, columns)
 
 
 def decoded(encoded: npt.NDArray[np.uint8], kind: GgmlType, columns: int) -> Floats:
     numbers = np.empty((len(encoded), columns), np.float32)
-    ggml.load().dequantize(kind, encoded.ctypes.data, numbers.ctypes.data, numbers.size)
+    ggml.dequantize(kind, encoded, numbers)
     return numbers
 
 
@@ -43,7 +43,7 @@ def test_the_products_are_nearer_than_those_of_plain_rounding(kind: GgmlType) ->
     matrix, inputs = weights(64, 512), correlated_inputs(512)
     moments = inputs.T @ inputs
 
-    encoded, known = Feedback(moments).encode(ggml.load(), matrix, kind)
+    encoded, known = Feedback(moments).encode(matrix, kind)
 
     np.testing.assert_array_equal(known, decoded(encoded, kind, 512))
     own, other = loss(moments, matrix - known), loss(moments, matrix - plain(matrix, kind))
@@ -56,7 +56,7 @@ def test_without_correlation_it_is_no_worse_than_plain_rounding() -> None:
     matrix = weights(32, 256)
     moments = np.eye(256, dtype=np.float32)
 
-    _, known = Feedback(moments).encode(ggml.load(), matrix, GgmlType.Q8_0)
+    _, known = Feedback(moments).encode(matrix, GgmlType.Q8_0)
 
     assert loss(moments, matrix - known) <= 1.01 * loss(moments, matrix - plain(matrix, GgmlType.Q8_0))
 
@@ -64,7 +64,7 @@ def test_without_correlation_it_is_no_worse_than_plain_rounding() -> None:
 def test_plain_numbers_have_any_number_of_columns() -> None:
     matrix, inputs = weights(8, 100), correlated_inputs(100)
 
-    _, known = Feedback(inputs.T @ inputs).encode(ggml.load(), matrix, GgmlType.F16)
+    _, known = Feedback(inputs.T @ inputs).encode(matrix, GgmlType.F16)
 
     np.testing.assert_allclose(known, matrix, rtol=1e-3)
 
@@ -73,7 +73,7 @@ def test_inputs_that_were_never_seen_do_no_harm() -> None:
     matrix, inputs = weights(8, 64), correlated_inputs(64)
     inputs[:, 32:] = 0
     for moments in (inputs.T @ inputs, np.zeros((64, 64), np.float32)):
-        _, known = Feedback(moments).encode(ggml.load(), matrix, GgmlType.Q8_0)
+        _, known = Feedback(moments).encode(matrix, GgmlType.Q8_0)
 
         assert np.abs(matrix - known).max() < 0.2
 

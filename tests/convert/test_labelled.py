@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from convert.cli import main
 from convert.errors import ConvertError
 from convert.evaluate.labelled import is_right, measure_accuracy, read_labelled
 from convert.evaluate.requests import read_tasks
 from convert.evaluate.worker import Adapted
-from convert.measure.cache import read_cached, write_cached
+from convert.measure.cache import write_cached
 from convert.report.quality import TaskAccuracy
 from edge_agent.tools.demo.readings import checkpoint_folder, held_out
+from tests.convert.conversions import run
 
 TASKS = """
 [tasks.state]
@@ -39,7 +39,6 @@ kind = "generate"
 """
 DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo" / "tasks.json"
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-READINGS = 100
 
 
 def write_tasks(folder: Path, text: str = TASKS) -> Path:
@@ -53,7 +52,7 @@ def write_lines(path: Path, *lines: object) -> Path:
     return path
 
 
-def demo_examples(path: Path, count: int = READINGS) -> Path:
+def demo_examples(path: Path, count: int) -> Path:
     """Label and diagnosis of the first held-out readings; the free text of `action` does not count."""
     lines: list[object] = []
     for reading in held_out()[:count]:
@@ -61,14 +60,6 @@ def demo_examples(path: Path, count: int = READINGS) -> Path:
         lines.append({"task": "machine-triage", "input": reading.payload, "answer": reading.fault})
         lines.append({"task": "machine-diagnosis", "input": reading.payload, "answer": judged})
     return write_lines(path, *lines)
-
-
-def run(*words: object) -> int:
-    more = ["--no-canaries"] if {"--type", "--budget"} & {*words} else []
-    try:
-        return main([*map(str, words), *more])
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else -1
 
 
 @pytest.mark.parametrize(
@@ -106,12 +97,6 @@ def test_other_keys_of_a_line_are_ignored_and_letters_are_composed(tmp_path: Pat
     assert example.run(1).messages[-1].content == "a\u2028b mm/s"
 
 
-def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "labelled.jsonl", {"task": "state", "input": {"vibration": 1}, "answer": "normal"})
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert len(read_labelled(path, read_tasks(write_tasks(tmp_path))).requests) == 1
-
-
 def test_a_pipe_is_refused(tmp_path: Path, demo_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = write_lines(tmp_path / "good.jsonl", {"task": "state", "input": {"vibration": 1}, "answer": "normal"})
     tasks, pipe = write_tasks(tmp_path), tmp_path / "pipe"
@@ -135,7 +120,6 @@ def test_a_file_without_examples_is_named(tmp_path: Path, name: str) -> None:
         ("[tasks.a]\nkind = 'classify'\nlabels = ['x']", "tasks.a.labels: should have at least 2 items"),
         ("[tasks.a]\nkind = 'guess'", "tasks.a.kind: should be one of classify, extract, generate"),
         ("[tasks.a]\nkind = 'generate'\nsistem = 'x'", "did you mean `system`"),
-        ("[models.default]\npath = 'm'", "tasks: required, but missing"),
         ("[tasks", "is not TOML"),
     ],
 )
@@ -163,111 +147,65 @@ def test_an_answer_is_right_if_all_listed_fields_are_equal(output: Any, answer: 
     assert is_right(output, answer) is expected
 
 
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("work")
-
-
-def judge(bundle: Path, work: Path, folder: Path) -> dict[str, TaskAccuracy]:
-    """By the checkpoint as BF16."""
-    reference = work / "bf16"
-    if not reference.exists():
-        assert run(checkpoint_folder(), "--type", "bf16", "--out", reference) == 0
-    examples = read_labelled(demo_examples(folder / "labelled.jsonl"), read_tasks(DEMO_TASKS))
-    tasks = measure_accuracy(
-        Adapted(bundle / "model.gguf"),
+def judge(model: Path, reference: Path, examples: Path, tasks: Path, work: Path) -> dict[str, TaskAccuracy]:
+    labelled = read_labelled(examples, read_tasks(tasks))
+    found = measure_accuracy(
+        Adapted(model / "model.gguf"),
         Adapted(reference / "model.gguf"),
         "0" * 64,
-        examples,
+        labelled,
         work=work,
         progress=lambda *_: None,
     )
-    return {task.name: task for task in tasks}
+    return {task.name: task for task in found}
 
 
-@pytest.mark.parametrize("words", [["--type", "q4_0"], ["--type", "iq4_nl"], ["--budget", "1.55MB"]])
-def test_at_4_bits_the_demonstration_keeps_99_percent_of_its_task_accuracy(
-    words: list[str], work: Path, converter_work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    more = ["--work", converter_work] if "--budget" in words else []
-    assert run(checkpoint_folder(), *words, "--out", tmp_path / "b", *more) == 0
-    tasks = judge(tmp_path / "b", work, tmp_path)
-    capsys.readouterr()
+def test_at_4_bits_the_demonstration_keeps_99_percent_of_its_task_accuracy(demo_bundle: Path, tmp_path: Path) -> None:
+    assert run(checkpoint_folder(), "--type", "iq4_nl", "--out", tmp_path / "b") == 0
+    tasks = judge(tmp_path / "b", demo_bundle, demo_examples(tmp_path / "labelled.jsonl", 40), DEMO_TASKS, tmp_path)
 
     assert (tmp_path / "b" / "model.gguf").stat().st_size < 1.6e6
     for name, least in (("machine-triage", 0.97), ("machine-diagnosis", 0.95)):
         task = tasks[name]
-        assert task.examples == READINGS
+        assert task.examples == 40
         assert task.reference_accuracy > least
         assert task.accuracy >= 0.99 * task.reference_accuracy
 
 
-def test_an_unsure_or_incomplete_answer_is_wrong(work: Path, tmp_path: Path) -> None:
+def test_an_unsure_or_incomplete_answer_is_wrong(demo_bundle: Path, tmp_path: Path) -> None:
     definitions = json.loads(DEMO_TASKS.read_text("utf-8"))
     definitions["machine-triage"]["min_score"] = 1.0
     definitions["machine-diagnosis"]["max_tokens"] = 3
     (tmp_path / "tasks.json").write_text(json.dumps(definitions))
-    examples = read_labelled(demo_examples(tmp_path / "labelled.jsonl", 4), read_tasks(tmp_path / "tasks.json"))
-    assert run(checkpoint_folder(), "--type", "q8_0", "--out", tmp_path / "b") == 0
-    model = tmp_path / "b" / "model.gguf"
-    tasks = measure_accuracy(Adapted(model), Adapted(model), "1" * 64, examples, work=work, progress=lambda *_: None)
+    examples = demo_examples(tmp_path / "labelled.jsonl", 2)
+    tasks = judge(demo_bundle, demo_bundle, examples, tmp_path / "tasks.json", tmp_path)
 
-    assert [task.accuracy for task in tasks] == [0.0, 0.0]
+    assert [task.accuracy for task in tasks.values()] == [0.0, 0.0]
 
 
 def test_examples_that_only_one_model_answers_right_are_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(checkpoint_folder(), "--type", "q8_0", "--out", tmp_path / "b") == 0
-    capsys.readouterr()
-    examples = read_labelled(demo_examples(tmp_path / "labelled.jsonl", 5), read_tasks(DEMO_TASKS))
-    model = Adapted(tmp_path / "b" / "model.gguf")
-    home = tmp_path / "home"
-
-    def judged() -> list[tuple[float, float, int, int]]:
-        tasks = measure_accuracy(model, model, "3" * 64, examples, work=home, progress=lambda *_: None)
-        return [(task.accuracy, task.reference_accuracy, task.gained, task.lost) for task in tasks]
-
-    assert judged() == [(1.0, 1.0, 0, 0)] * 2
-    (kept,) = home.iterdir()
-    of_reference = read_cached(kept)
+    of_model = [True, True, False, True]
+    monkeypatch.setattr("convert.evaluate.labelled._right_answers", lambda *_: of_model)
+    monkeypatch.setattr("convert.evaluate.worker.sha256_of", lambda _: "1" * 64)
     # Triage and diagnosis take turns.
-    of_reference[0] = of_reference[2] = of_reference[3] = False
-    write_cached(kept, of_reference)
-    assert judged() == [(1.0, 0.6, 2, 0), (1.0, 0.8, 1, 0)]
-    for damaged in ({"machine-triage": 5}, of_reference[1:]):
-        write_cached(kept, damaged)
-        assert judged() == [(1.0, 1.0, 0, 0)] * 2
-
-
-def test_task_accuracy_is_in_the_report_and_printed_by_evaluate(
-    converter_work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    labelled = demo_examples(tmp_path / "labelled.jsonl", 6)
-    words = ["--tasks", DEMO_TASKS, "--labelled", labelled, "--work", converter_work]
-    converted = [checkpoint_folder(), "--budget", "1.9MB", "--out", tmp_path / "b", *words, "--canaries", labelled]
-    assert main([str(word) for word in converted]) == 0
-    assert "canaries.json" in json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))["files"]
-    quality = json.loads((tmp_path / "b" / "quality.json").read_bytes())
-    recorded = len(json.loads((tmp_path / "b" / "canaries.json").read_bytes())["canaries"])
-    assert quality["bundle"]["canaries"] == recorded > 0
-    assert f"canaries: {recorded}\n" in capsys.readouterr().out
-    fields = ("name", "kind", "examples", "gained", "lost")
-    assert [tuple(task[field] for field in fields) for task in quality["tasks"]] == [
-        ("machine-triage", "classify", 6, 0, 0),
-        ("machine-diagnosis", "extract", 6, 0, 0),
+    examples, home = demo_examples(tmp_path / "labelled.jsonl", 2), tmp_path / "home"
+    assert [task.accuracy for task in judge(tmp_path, tmp_path, examples, DEMO_TASKS, home).values()] == [0.5, 1.0]
+    (kept,) = home.iterdir()
+    write_cached(kept, [False, True, True, False])
+    found = judge(tmp_path, tmp_path, examples, DEMO_TASKS, home)
+    assert [(task.accuracy, task.reference_accuracy, task.gained, task.lost) for task in found.values()] == [
+        (0.5, 0.5, 1, 1),
+        (1.0, 0.5, 1, 0),
     ]
-    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))
-    assert manifest["quality"]["tasks"] == quality["tasks"]
-    assert "Right answers, in brackets" in (tmp_path / "b" / "quality.html").read_text("utf-8")
-    capsys.readouterr()
-    assert run("evaluate", tmp_path / "b", "--against", checkpoint_folder(), *words) == 0
-    captured = capsys.readouterr()
-    assert "machine-triage    6 of 6 answers right, 100.0 % (61.0 to 100.0)\n" in captured.out
-    compared = "the reference: 100.0 %, the difference 0.0 (−24.5 to +24.5) points, no measurable difference\n"
-    assert compared in captured.out
+    for damaged in ({"machine-triage": 5}, [True]):
+        write_cached(kept, damaged)
+        found = judge(tmp_path, tmp_path, examples, DEMO_TASKS, home)
+        assert [task.reference_accuracy for task in found.values()] == [0.5, 1.0]
 
 
+@pytest.mark.usefixtures("few_texts")
 def test_the_samples_of_the_readme_are_accepted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,27 +221,11 @@ def test_the_samples_of_the_readme_are_accepted(
     assert run(*sample.split()) == 0
     assert "pump-triage" in capsys.readouterr().out
     canaries = re.findall(r"^edge-convert (.*--canaries.*)$", README, flags=re.MULTILINE)
-    assert [main(words.split()) for words in canaries] == [0, 0]
+    assert [run(*words.split()) for words in canaries] == [0, 0]
     assert "answers as recorded" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["evaluate", "b", "--against", "c", "--tasks", "t"],
-        ["evaluate", "b", "--against", "c", "--labelled", "l"],
-        ["c", "--out", "b", "--budget", "2MB", "--labelled", "l"],
-        ["c", "--out", "b", "--type", "q8_0", "--tasks", "t", "--labelled", "l"],
-    ],
-)
-def test_the_flags_go_together(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*words) == 2
-    assert "--labelled" in capsys.readouterr().err
-
-
-def test_a_model_that_cannot_run_is_refused(work: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    examples = read_labelled(demo_examples(tmp_path / "labelled.jsonl", 1), read_tasks(DEMO_TASKS))
-    model = tmp_path / "model.gguf"
     with pytest.raises(ConvertError, match=r"model\.gguf: should be a GGUF file"):
-        measure_accuracy(Adapted(model), Adapted(model), "2" * 64, examples, work=work, progress=lambda *_: None)
+        judge(tmp_path, tmp_path, demo_examples(tmp_path / "labelled.jsonl", 1), DEMO_TASKS, tmp_path)

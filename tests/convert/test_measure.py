@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from convert.errors import ConvertError
 from convert.measure.divergence import DRAWN, _draw, compare, load, predict, save
-from convert.measure.importance import Importance, merge, read_importance
 from convert.measure.moments import second_moments
 from convert.measure.runner import CHUNK_TOKENS, Runner
 from convert.measure.texts import calibration_files, chunks, evaluation_files, read_texts
@@ -162,13 +164,10 @@ def test_the_texts_that_come_along_are_cut_the_same_way_for_the_same_seed(runner
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("a.jsonl", b'{"text": 5}\n', 'a.jsonl: line 1: must be an object with "text", or with "messages"'),
-        (
-            "a.jsonl",
-            b'{"text": "x"}\n{"messages": [{"role": "boss", "content": "x"}]}',
-            "line 2: a message must have",
-        ),
-        ("a.jsonl", b"{", "line 1: not JSON"),
+        ("a.jsonl", b'{"text": 5}\n', 'a.jsonl:1: must be an object with "text", or with "messages"'),
+        ("a.jsonl", b'{"text": "x"}\n{"messages": [{"role": "boss", "content": "x"}]}', "a.jsonl:2: must be an object"),
+        ("a.jsonl", b'\n{"text": "\\ud800"}', "a.jsonl:2: not JSON: a string holds half of a surrogate pair"),
+        ("a.jsonl", b"{", "a.jsonl:1: not JSON"),
         ("a.txt", b"\xff", "not UTF-8 at byte 0"),
     ],
 )
@@ -176,77 +175,54 @@ def test_texts_that_cannot_be_read_are_named(tmp_path: Path, name: str, content:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConvertError, match=told):
         read_texts([tmp_path / name])
+
+
+def test_what_is_no_file_of_text_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(ConvertError, match="not a regular file"):
+            read_texts([path])
     with pytest.raises(ConvertError, match="No such file"):
         read_texts([tmp_path / "nothing.txt"])
+
+
+def test_the_same_bytes_under_another_name_are_another_text(tmp_path: Path) -> None:
+    line = '{"text": "The pump is well."}\n'
+    for name in ("a\nb.jsonl", "a.txt"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + line.encode())
+    found = [read_texts([tmp_path / name]) for name in ("a\nb.jsonl", "a.txt")]
+    assert [texts.documents[0].text for texts in found] == ["The pump is well.", line]
+    assert found[0].sha256 != found[1].sha256
+    assert [texts.name for texts in found] == ["a\\nb.jsonl", "a.txt"]
+
+
+def test_no_document_that_judges_was_tuned_on() -> None:
+    tuned, judged = (
+        {line for path in files for line in path.read_text("utf-8").splitlines()}
+        for files in (calibration_files(), evaluation_files())
+    )
+    assert tuned
+    assert judged
+    assert not tuned & judged
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("{{ 'x'.ljust(10 ** 10) }}", "the model's chat template cannot be used: takes more than 64 MB of memory"),
+        ("{{ raise_exception('no') }}", "the chat template rejects a conversation of a.jsonl: no"),
+    ],
+)
+def test_a_chat_template_that_rejects_conversations_is_refused(tmp_path: Path, template: str, fault: str) -> None:
+    line = '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}\n'
+    (tmp_path / "a.jsonl").write_text(line, encoding="utf-8")
+    runner = SimpleNamespace(chat_template=template, bos_text="")
+    with pytest.raises(ConvertError) as caught:
+        chunks(read_texts([tmp_path / "a.jsonl"]), cast("Runner", runner), seed=0, most=1)
+    assert str(caught.value) == fault
 
 
 def test_too_little_text_is_refused(runner: Runner, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("short")
     with pytest.raises(ConvertError, match=r"a\.txt: \d+ tokens; at least 512 are needed"):
         chunks(read_texts([tmp_path / "a.txt"]), runner, seed=0, most=1)
-
-
-def importance(name: str, *values: float, count: float) -> Importance:
-    return Importance({name: np.array(values, np.float32)}, {name: count}, ("t",), 1, 512)
-
-
-def test_importance_is_written_read_and_merged_exactly(tmp_path: Path) -> None:
-    first, second = (
-        importance("blk.0.attn_q.weight", 1, 2, count=512),
-        importance("blk.0.attn_q.weight", 3, 5, count=100),
-    )
-    first.write(tmp_path / "imatrix.gguf")
-
-    merged = merge({"a": read_importance(tmp_path / "imatrix.gguf"), "b": second})
-
-    assert merged.sums["blk.0.attn_q.weight"].tolist() == [4, 7]
-    assert merged.counts == {"blk.0.attn_q.weight": 612}
-    assert (merged.chunks, merged.datasets) == (2, ("t", "t"))
-
-
-def test_sums_do_not_depend_on_the_order() -> None:
-    small, large = 2.0**-24, 1.0
-    parts = {name: importance("w", value, count=1) for name, value in (("a", large), ("b", small), ("c", small))}
-    backwards = dict(reversed(parts.items()))
-
-    assert merge(parts).sums["w"] == merge(backwards).sums["w"] == np.float32(large + 2 * small) > large
-
-
-@pytest.mark.parametrize(
-    ("other", "told"),
-    [
-        (importance("w", 1, count=1), "w has 1 columns here and 2 columns there"),
-        (importance("v", 1, 2, count=1), "v has 2 columns here and no entry there"),
-    ],
-)
-def test_importance_of_different_models_is_not_merged(other: Importance, told: str) -> None:
-    with pytest.raises(ConvertError, match=f"b: does not fit a: {told}"):
-        merge({"a": importance("w", 1, 2, count=512), "b": other})
-
-
-@pytest.mark.parametrize(
-    ("odd", "told"),
-    [
-        (importance("w", 1, np.nan, count=1), "w: the sums of squares must be finite"),
-        (importance("w", 1, -1, count=1), "w: the sums of squares must be finite, and not negative"),
-        (importance("w", 1, 2, count=np.nan), "w: count nan"),
-        (importance("w", 1, 2, count=-3), r"w: count -3\.0, allowed is a finite number above 0"),
-    ],
-)
-def test_impossible_sums_and_counts_are_refused(tmp_path: Path, odd: Importance, told: str) -> None:
-    odd.write(tmp_path / "a.gguf")
-    with pytest.raises(ConvertError, match=f"not an importance matrix: {told}"):
-        read_importance(tmp_path / "a.gguf")
-
-
-def test_more_chunks_than_the_format_holds_are_not_merged() -> None:
-    many = Importance({"w": np.ones(1, np.float32)}, {"w": 1.0}, ("t",), 2**32 - 1, 512)
-    with pytest.raises(ConvertError, match="the sum of all: chunks 8589934590"):
-        merge({"a": many, "b": many})
-
-
-def test_a_file_that_is_not_an_importance_matrix_is_refused(tmp_path: Path, model: Path) -> None:
-    (tmp_path / "a.gguf").write_bytes(b"GGUF")
-    for path in (tmp_path / "a.gguf", model):
-        with pytest.raises(ConvertError, match="not an importance matrix"):
-            read_importance(path)

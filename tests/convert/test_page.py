@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from itertools import combinations
 
-import pytest
-
-from convert.report.charts import WIDTHS, heat_edges, size_chart, tensor_chart
+from convert.report.charts import WIDTH, heat_edges, size_chart, tensor_chart
 from convert.report.page import render_page
 from convert.report.quality import Quality, Size, TensorQuality
 from tests.convert.qualities import make_quality, make_tensors
-from tests.convert.test_numbers import number
 
 HOSTILE = "<script src=//evil>&\"'</title><img src=x onerror=alert(1)>\N{RIGHT-TO-LEFT OVERRIDE}"
 
@@ -41,7 +38,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.texts.append((self.open[-1] if self.open else "", data.replace("\N{NO-BREAK SPACE}", " ")))
+        self.texts.append((self.open[-1] if self.open else "", data))
 
     def all_of(self, tag: str) -> list[str]:
         return [text for found, text in self.texts if found == tag]
@@ -60,7 +57,7 @@ def rows(text: str, caption: str) -> Iterator[list[str]]:
     tables = document(text).iter("table")
     (table,) = [table for table in tables if (table.findtext("caption") or "").startswith(caption)]
     for row in table.findall("tbody/tr"):
-        yield ["".join(cell.itertext()).replace("\N{NO-BREAK SPACE}", " ") for cell in row]
+        yield ["".join(cell.itertext()) for cell in row]
 
 
 def facts(quality: Quality) -> dict[str, str]:
@@ -68,13 +65,11 @@ def facts(quality: Quality) -> dict[str, str]:
     return {row.findtext("dt") or "": row.findtext("dd") or "" for row in found}
 
 
-@pytest.mark.parametrize("layers", [24, 48])
-def test_the_page_is_well_formed_and_always_the_same(layers: int) -> None:
-    quality = make_quality(layers)
-    text = render_page(quality)
+def test_the_page_is_well_formed_and_always_the_same() -> None:
+    text = render_page(make_quality())
     Page(text)
     document(text)
-    assert render_page(quality) == text
+    assert render_page(make_quality()) == text
 
 
 def test_nothing_is_loaded_and_nothing_runs() -> None:
@@ -118,7 +113,7 @@ def test_text_from_outside_stays_text() -> None:
 def test_charts_and_tables_are_described_for_readers_who_cannot_see_them() -> None:
     found = Page(render_page(make_quality()))
     drawings = [attributes for tag, attributes in found.tags if tag == "svg" and attributes.get("role") == "img"]
-    assert len(drawings) == 4
+    assert len(drawings) == 2
     ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for drawing in drawings:
@@ -127,38 +122,37 @@ def test_charts_and_tables_are_described_for_readers_who_cannot_see_them() -> No
     assert sum(tag == "table" for tag, _ in found.tags) == len(found.all_of("caption")) == 6
 
 
-def test_the_tables_hold_the_figures_of_the_document() -> None:
+def test_the_page_holds_the_figures_of_the_document() -> None:
     quality = make_quality()
     divergence = quality.comparison.divergence
     text = render_page(quality)
-    shown = dict(rows(text, "KL divergence"))
-    assert [number(value) for value in list(shown.values())[:-1]] == [
+    shown = list(rows(text, "KL divergence"))
+    assert [float(value) for _, value in shown[:-1]] == [
         *(divergence.mean, divergence.error, divergence.median, divergence.p90, divergence.p99, divergence.max),
     ]
-    assert shown["same first choice"] == "93.81 %"
+    assert shown[-1] == ["same first choice", "93.81 %"]
     assert [value for _, value in rows(text, "Perplexity")] == ["1.0117", "1.0082 to 1.0153", "14.270", "14.105"]
-    assert {name: (float(mb), number(nats)) for name, mb, _, nats in rows(text, "Copied on loading")} == {
+    assert {name: (float(mb), float(nats)) for name, mb, _, nats in rows(text, "Copied on loading")} == {
         ("this bundle: " if size.is_own else "") + size.name: (round(size.bytes / 1e6, 1), size.divergence)
         for size in quality.sizes
     }
     for tensor, (name, kind, nbytes, nats, how) in zip(quality.tensors, rows(text, "One row"), strict=True):
-        assert (name, kind, nbytes) == (tensor.name, tensor.type, f"{tensor.bytes:,}")
-        assert how == ("–" if tensor.divergence is None else "measured")
-        assert (None if nats == "–" else number(nats)) == tensor.divergence
+        assert (name, kind, nbytes, how) == (tensor.name, tensor.type, f"{tensor.bytes:,}", "measured")
+        assert float(nats) == tensor.divergence
     assert list(rows(text, "Right answers")) == [
-        ["pump state (classify)", "375 of 400: 93.8 % (90.9 to 95.7)", "94.2 %", "−0.5 (−2.0 to +1.0)"],
-        ["alarm text (extract)", "221 of 250: 88.4 % (83.8 to 91.8)", "88.0 %", "+0.4 (−2.9 to +3.7)"],
+        [
+            *("pump state (classify)", "375 of 400: 93.75 % (90.9 to 95.7)", "94.25 %"),
+            "-0.5 (-2.0 to +1.0): no measurable difference",
+        ]
     ]
     kinds = {kind: int(count) for kind, count, *_ in rows(text, "By kind")}
     assert sum(kinds.values()) == len(quality.tensors)
-    assert kinds["ffn_down"] == 24
-
-
-def test_the_headline_has_the_main_figures() -> None:
-    found = Page(render_page(make_quality()))
-    assert found.all_of("dd")[:3] == ["0.0214", "nats on average; standard error 0.0006", "93.8 %"]
+    assert (kinds["token_embd"], kinds["ffn_down"]) == (1, 24)
+    found = Page(text)
+    assert found.all_of("dd")[:3] == ["0.0214", "nats on average; standard error 0.0006", "93.81 %"]
     assert "95 % interval 1.0082 to 1.0153, above 1: a loss" in found.text
-    assert "365.6 MB on disk; loading copies 71.3 MB of it into anonymous memory (computed)" in found.text
+    total = sum(tensor.divergence or 0 for tensor in quality.tensors)
+    assert f"All parts together are {total:.3g} nats, the whole bundle is 0.0214 away" in found.text
     assert {"ca" * 32, "ad" * 32, "e7" * 32, "5c" * 32} <= set(found.all_of("code"))
 
 
@@ -167,27 +161,17 @@ def test_the_bundle_is_described() -> None:
     assert facts(quality) == {
         "Version": "3",
         "Licence": "apache-2.0",
-        "Quantization": "IQ4_NL-MIX, mostly IQ4_NL and Q8_0; 5.92 bits per weight",
-        "Target": "armv8.2-dotprod (Pi 5, RK3588, Orin)",
+        "Quantization": "IQ4_NL-MIX; 5.92 bits per weight",
+        "Target": "armv8.2-dotprod",
         "Adapter": "adapter.gguf, applied in all comparisons",
         "Calibration texts": "factory + general",
         "Evaluation texts": "evaluation: 24,552 of 24,576 tokens are compared",
         "Compared with": "the unquantized model as BF16",
         "Canaries": "8 with recorded answers",
     }
-    plain = facts(
-        dataclasses.replace(
-            quality, bundle=dataclasses.replace(quality.bundle, licence=None, adapter_sha256=None, canaries=0)
-        )
-    )
+    bare = dataclasses.replace(quality.bundle, licence=None, adapter_sha256=None, canaries=0)
+    plain = facts(dataclasses.replace(quality, bundle=bare))
     assert [plain[name] for name in ("Licence", "Adapter", "Canaries")] == ["not stated", "none", "none"]
-
-
-def test_the_sum_of_the_parts_is_explained_beside_the_whole() -> None:
-    quality = make_quality()
-    total = sum(tensor.divergence or 0 for tensor in quality.tensors)
-    expected = f"All parts together are {total:.4f} nats, the whole bundle is 0.0214 away"
-    assert expected in Page(render_page(quality)).text
 
 
 def test_without_tasks_and_measured_tensors_their_parts_are_left_out() -> None:
@@ -242,37 +226,23 @@ def test_zeros_can_be_shown() -> None:
     assert "a different one" not in shown
 
 
-def test_the_better_one_is_named_even_if_it_is_not_ours() -> None:
-    quality = make_quality()
-    shown = Page(render_page(quality)).text
-    assert "Nearest in size is Q4_0: this bundle is 3.6 % larger and its divergence is 4.1 times smaller." in shown
-    assert "None of the others is both smaller and closer." in shown
-    worse = tuple(dataclasses.replace(size, bytes=600_000_000) if size.is_own else size for size in quality.sizes)
-    assert (
-        "Both smaller and closer: Q8_0, Q6_K, Q5_K_M."
-        in Page(render_page(dataclasses.replace(quality, sizes=worse))).text
-    )
-
-
-@pytest.mark.parametrize("width", WIDTHS.values())
-def test_labels_stay_inside_of_the_chart_and_do_not_overlap(width: float) -> None:
-    chart = size_chart(make_quality().sizes, width)
+def test_labels_stay_inside_of_the_chart_and_do_not_overlap() -> None:
+    chart = size_chart(make_quality().sizes)
     assert chart is not None
     placed = [(mark.label, len(mark.name) * 7.8) for mark in chart.marks if mark.label is not None]
     assert len(placed) >= len(chart.marks) - 1
-    assert all(x >= 0 and x + length <= width for (x, _), length in placed)
+    assert all(x >= 0 and x + length <= WIDTH for (x, _), length in placed)
     for ((x, y), length), ((other_x, other_y), other_length) in combinations(placed, 2):
         assert abs(y - other_y) >= 16 or x + length <= other_x or other_x + other_length <= x
     assert 2 <= len(chart.x_ticks) <= 12
     assert 2 <= len(chart.y_ticks) <= 9
 
 
-@pytest.mark.parametrize("width", WIDTHS.values())
-def test_each_matrix_has_a_cell_and_a_darker_one_diverges_more(width: float) -> None:
-    tensors = make_tensors(48, output=True)
-    chart = tensor_chart(tensors, width)
+def test_each_matrix_has_a_cell_and_a_darker_one_diverges_more() -> None:
+    tensors = make_tensors(48)
+    chart = tensor_chart(tensors)
     assert chart is not None
-    assert len(chart.cells) == 48 * 7 + 2
-    assert max(cell.x + cell.width for cell in chart.cells) <= width + 0.5
+    assert len(chart.cells) == 48 * 7 + 1
+    assert max(cell.x + cell.width for cell in chart.cells) <= WIDTH + 0.5
     assert {cell.level for cell in chart.cells} == set(range(7))
     assert heat_edges(tensors) == sorted(heat_edges(tensors))
