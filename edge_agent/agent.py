@@ -170,7 +170,7 @@ class Agent:
         match self._supervisor.receive(event, now) if isinstance(event, FromWorker) else event:
             case Received() as received:
                 self._on_message(received, now)
-            case Finished() | Failed() | Failed() | Cancelled() as answer:
+            case Finished() | Failed() | Cancelled() as answer:
                 self._dispatcher.finish(answer, now)
             case Partial() as partial:
                 self._dispatcher.partial(partial)

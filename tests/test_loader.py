@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from edge_agent.core.config import Config
+from edge_agent.core.config import Config, DeviceConfig
 from edge_agent.core.config_file import ConfigError
 from edge_agent.loader import config_hints, file_faults, load_config, signing_key_faults
 from tests.helpers.keys import write_keys
@@ -69,6 +71,7 @@ def test_relative_paths_start_at_the_configurations_folder_and_each_missing_file
     key_file = "commands.key"
     """
     config = load(tmp_path, text, base="")
+    assert config.mqtt.effective_port == 8883
     assert config.models_dir == Path("/srv/models")
     places = {
         "mqtt.password_file": tmp_path / "secrets/password",
@@ -186,6 +189,10 @@ FAULTS = [
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["$share/g/a"]', "tasks.x.subscribe[0]: shared subscriptions"),
     ('[tasks.x]\nkind = "classify"', "tasks.x.labels: required, but missing"),
     ('[tasks.x]\nkind = "classify"\nlabels = "ab"', 'tasks.x.labels: should be a list (got "ab")'),
+    (
+        f'[tasks.x]\nkind = "classify"\nlabels = {json.dumps([f"{n}" for n in range(201)])}',
+        "tasks.x.labels: should have at most 200",
+    ),
     ('[tasks.x]\nkind = "classify"\nlabels = ["a"]', 'tasks.x.labels: should have at least 2 items (got ["a"])'),
     ('[tasks.x]\nkind = "classify"\nlabels = ["a", ""]', "tasks.x.labels: should be distinct and not blank"),
     ('[tasks.x]\nkind = "classify"\nlabels = ["a", "b", "a"]', "tasks.x.labels: should be distinct and not blank"),
@@ -316,3 +323,24 @@ def test_a_blank_key_for_commands_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(" \n", encoding="ascii")
     (found,) = signing_key_faults(load(tmp_path, '[commands]\nkey_file = "key"\n'))
     assert found.startswith("commands.key_file: should hold a secret, but is blank (got ")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_good"),
+    [
+        ("press-04", True),
+        ("edge_7.plant.local", True),
+        *((name, False) for name in ("raspberrypi", "localhost", "debian", "ubuntu", "orangepi", "RaspberryPi.local")),
+        ("", False),
+        ("bad!name", False),
+    ],
+)
+def test_the_host_name_is_the_device_unless_it_is_that_of_an_image(
+    monkeypatch: pytest.MonkeyPatch, name: str, *, is_good: bool
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    if is_good:
+        assert DeviceConfig.model_validate({"site": "hall1"}).id == name.split(".", maxsplit=1)[0]
+    else:
+        with pytest.raises(ValidationError, match="required: the host name"):
+            DeviceConfig.model_validate({"site": "hall1"})

@@ -53,26 +53,6 @@ def refusal(tmp_path: Path, data: bytes) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("version", [2, 3])
-def test_values_and_tensors_are_found(tmp_path: Path, version: int) -> None:
-    data = gguf(RICH, TWO, TWO_DATA, version=version)
-    header = read(tmp_path, data)
-    assert header.values == {
-        "general.architecture": "qwen2",
-        "name": "Prüfstand 7",
-        "count": 2**63,
-        "least": -5,
-        "part": 0.5,
-        "yes": True,
-        "words": Array(STRING, 3),
-        "numbers": Array(I32, 3),
-        "none": Array(U32, 0),
-    }
-    start = len(data) - len(TWO_DATA)
-    found = [(tensor.name, tensor.type.name, tensor.shape, tensor.offset, tensor.nbytes) for tensor in header.tensors]
-    assert found == [("a", "Q8_0", (32, 2), start, 68), ("b", "F32", (3,), start + 96, 12)]
-
-
 def test_the_strings_of_an_array_are_found_again(tmp_path: Path) -> None:
     words = ["", "a", "längeres", "x" * 300_000, ""]
     values = {"first": (U32, 1), "words": (ARRAY, (STRING, words)), "last": (U32, 1)}
@@ -81,8 +61,14 @@ def test_the_strings_of_an_array_are_found_again(tmp_path: Path) -> None:
     assert [word.decode() for word in read_strings(tmp_path / "x.gguf", array)] == words
 
 
-def test_the_header_of_a_real_bundle_is_what_another_reader_finds(demo_bundle: Path) -> None:
-    header, other = read_header(demo_bundle / "model.gguf"), GGUFReader(demo_bundle / "model.gguf")
+@pytest.mark.parametrize("version", [2, 3, None])
+def test_values_and_tensors_are_those_that_another_reader_finds(
+    tmp_path: Path, demo_bundle: Path, version: int | None
+) -> None:
+    path = demo_bundle / "model.gguf" if version is None else tmp_path / "x.gguf"
+    if version is not None:
+        path.write_bytes(gguf(RICH, TWO, TWO_DATA, version=version))
+    header, other = read_header(path), GGUFReader(path)
     fields = {name: field for name, field in other.fields.items() if not name.startswith("GGUF.")}
     assert header.values.keys() == fields.keys()
     for name, found in header.values.items():
@@ -125,9 +111,7 @@ def lie(kind: int, raw: bytes) -> bytes:
     ("data", "told"),
     [
         (gguf(version=1), "version 2 or 3"),
-        (gguf(version=3 << 24), "version 2 or 3"),
         (gguf(keys=MAX_KEYS + 1), f"at most {MAX_KEYS} keys (got {MAX_KEYS + 1})"),
-        (gguf(keys=2**63), f"at most {MAX_KEYS} keys (got {2**63})"),
         (b"GGUF" + struct.pack("<IQQ", 3, 2**64 - 1, 0), f"at most {MAX_TENSORS} tensors"),
         (gguf({b"a\xffb": (U32, 1)}, [], b""), "UTF-8 for a key (byte 1 is not)"),
         (gguf({"": (U32, 1)}, [], b""), "empty key"),
@@ -139,9 +123,7 @@ def lie(kind: int, raw: bytes) -> bytes:
         (lie(STRING, struct.pack("<Q", 2**63)), 'bytes of key "k" (got'),
         (lie(STRING, struct.pack("<Q", 10)), "ends at byte"),
         (lie(ARRAY, struct.pack("<IQ", ARRAY, 1)), "elements' type is 9"),
-        (lie(ARRAY, struct.pack("<IQ", 99, 1)), "elements' type is 99"),
         (lie(ARRAY, struct.pack("<IQ", U64, 2**61)), "ends at byte"),
-        (lie(ARRAY, struct.pack("<IQ", STRING, 2**64 - 1)), "ends at byte"),
         (lie(ARRAY, struct.pack("<IQQ", STRING, 1, 2**20 + 1)), 'at most 1048576 bytes of key "k"'),
         (lie(ARRAY, struct.pack("<IQQ", STRING, 1, 5)), "ends at byte"),
         (gguf({"k\0": (U32, 1)}, [], b""), "no zero byte in a key"),
@@ -149,7 +131,6 @@ def lie(kind: int, raw: bytes) -> bytes:
         (gguf(RICH, [("t\0", 0, (1,), 0)]), "no zero byte in a tensor's name"),
         (gguf({"general.alignment": (U32, 48)}), "general.alignment: should be a power of two (got 48)"),
         (gguf({"general.alignment": (U32, 1 << 17)}), "from 32 to 65536 as U32 (got 131072)"),
-        (gguf({"general.alignment": (U32, 16)}), "(got 16)"),
         (gguf({"general.alignment": (U64, 64)}), "as U32 (got 64 as U64)"),
         (gguf(RICH, [("t" * 64, 0, (1,), 0)]), "at most 63 bytes of a tensor's name"),
         (gguf(RICH, [("t", 0, (1,), 0), ("t", 0, (1,), 32)]), 'every tensor once (got "t" again)'),
@@ -159,9 +140,7 @@ def lie(kind: int, raw: bytes) -> bytes:
         (gguf(RICH, [("t", 4, (32,), 0)]), "a type of weights that is known (got 4)"),
         (gguf(RICH, [("t", 8, (33,), 0)]), "rows of whole blocks of Q8_0, 32 numbers each (got 33)"),
         (gguf(RICH, [("t", 0, (17,), 0)], bytes(64)), "ends at byte"),
-        (gguf(RICH, [("t", 0, (1 << 33, 1 << 31), 0)]), "ends at byte"),
         (gguf(RICH, [("t", 0, (1,), 32)]), "should begin at 0, behind the one before it (got 32)"),
-        (gguf(RICH, [("t", 0, (1,), 0), ("u", 0, (1,), 0)]), "should begin at 32, behind the one before it (got 0)"),
     ],
 )
 def test_a_bad_header_is_refused_with_its_reason(tmp_path: Path, data: bytes, told: str) -> None:
