@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -85,60 +85,37 @@ def test_a_drain_ends_although_its_state_cannot_be_published(monkeypatch: pytest
     assert agent._commands.is_stopped
 
 
-@pytest.mark.parametrize("name", ["_health_at", "_alarms_at"])
-def test_a_fault_of_the_agent_does_not_end_what_repeats(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    def fail(*_values: object, **_named: object) -> None:
-        raise RuntimeError("a fault")
-
-    agent = an_agent()
-    for action in ("publish_health", "update_alarms"):
-        monkeypatch.setattr(agent._status, action, fail)
-    for timer in ("_health_at", "_alarms_at"):
-        monkeypatch.setattr(agent._status, timer, 1.0 if timer == name else 1e9)
-    with pytest.raises(RuntimeError, match="a fault"):
-        agent._tick(2.0)
-    assert 2.0 < getattr(agent._status, name) < 1e9
+def connected(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> list[Publication]:
+    """What the agent publishes from now on."""
+    told: list[Publication] = []
+    monkeypatch.setattr(agent._connections.control, "is_connected", True)
+    monkeypatch.setattr(agent._connections.control, "publish", told.append)
+    return told
 
 
 def test_a_reload_applies_governor_and_home_assistant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.toml"
-
-    def reloaded(more: str) -> tuple[dict[str, Any], list[tuple[str, bool]], set[str]]:
-        """The result; messages to Home Assistant, and whether they are empty; subscriptions besides our own topics."""
-        path.write_text(MINIMAL + more, encoding="utf-8")
-        published.clear()
-        answer = agent._commands.reload()
-        told = [(publication.topic, bool(publication.payload)) for publication in published]
-        heard = {topic for topic in agent._connections.control.subscriptions.wanted if not topic.startswith(BASE)}
-        return answer, [(topic, is_any) for topic, is_any in told if not topic.startswith(BASE)], heard
-
     path.write_text(MINIMAL, encoding="utf-8")
     agent = Agent(load_config(path), path, open_model("default", Path("echo:")))
-    published: list[Publication] = []
-
-    def publish(publication: Publication) -> bool:
-        published.append(publication)
-        return True
-
-    monkeypatch.setattr(agent._connections.control, "is_connected", True)
-    monkeypatch.setattr(agent._connections.control, "publish", publish)
-    name = homeassistant.object_id(load_config(path))
-
-    answer, told, heard = reloaded("[governor]\nheadroom_c = 9\n[homeassistant]\nenabled = true\n")
-    assert answer == {"applied": ["governor", "homeassistant"], "needs_restart": []}
-    assert told == [(f"homeassistant/device/{name}/config", True)]
-    assert heard == {"homeassistant/status"}
+    published = connected(agent, monkeypatch)
+    device = homeassistant.object_id(load_config(path))
+    # Each table, messages to Home Assistant and whether they say anything, and subscriptions besides our own topics.
+    for more, told, heard in (
+        ("enabled = true", [(f"homeassistant/device/{device}/config", True)], {"homeassistant/status"}),
+        (
+            'enabled = true\nprefix = "ha"',
+            [(f"homeassistant/device/{device}/config", False), (f"ha/device/{device}/config", True)],
+            {"ha/status"},
+        ),
+        ('enabled = false\nprefix = "ha"', [(f"ha/device/{device}/config", False)], set()),
+        ("", [], set()),
+    ):
+        path.write_text(f"{MINIMAL}[governor]\nheadroom_c = 9\n[homeassistant]\n{more}\n", encoding="utf-8")
+        published.clear()
+        assert "homeassistant" in agent._commands.reload()["applied"]
+        assert [(one.topic, bool(one.payload)) for one in published if not one.topic.startswith(BASE)] == told
+        assert {one for one in agent._connections.control.subscriptions.wanted if not one.startswith(BASE)} == heard
     assert agent._governor._config.headroom_c == 9
-
-    _, told, heard = reloaded('[homeassistant]\nenabled = true\nprefix = "ha"\n')
-    assert told == [(f"homeassistant/device/{name}/config", False), (f"ha/device/{name}/config", True)]
-    assert heard == {"ha/status"}
-
-    _, told, heard = reloaded('[homeassistant]\nenabled = false\nprefix = "ha"\n')
-    assert told == [(f"ha/device/{name}/config", False)]
-    assert heard == set()
-
-    assert reloaded("")[1:] == ([], set())
 
 
 def with_worker(patch: pytest.MonkeyPatch, agent: Agent, ready: Ready | None = READY, now: float = 0.0) -> FakeProcess:
@@ -174,14 +151,6 @@ def test_an_old_reading_of_the_board_is_neither_published_nor_an_alarm() -> None
     assert (document["thermal"]["soc_c"], document["memory"]["total_mb"]) == (None, None)
     assert document["sensor_errors"] == {"board": "not read for more than 10 s"}
     assert "sensor-errors" in document["reasons"]
-
-
-def connected(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> list[Publication]:
-    """What the agent publishes from now on."""
-    told: list[Publication] = []
-    monkeypatch.setattr(agent._connections.control, "is_connected", True)
-    monkeypatch.setattr(agent._connections.control, "publish", told.append)
-    return told
 
 
 @pytest.mark.expects_warning

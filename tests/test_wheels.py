@@ -47,7 +47,6 @@ def _wheel(folder: Path, name: str, *needs: str) -> Path:
         ("fast-2.0-cp312-cp312-manylinux_2_28_aarch64.whl", ["agent needs fast>=2"]),
         ("fast-2.0-cp311-cp311-manylinux_2_28_x86_64.whl", ["agent needs fast>=2"]),
         ("fast-2.0-cp311-cp311-manylinux_2_38_aarch64.whl", ["agent needs fast>=2"]),
-        ("slow-2.0-py3-none-any.whl", ["agent needs fast>=2"]),
     ],
 )
 def test_a_wheel_that_no_board_can_install_counts_as_missing(tmp_path: Path, there: str, faults: list[str]) -> None:

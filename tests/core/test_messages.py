@@ -110,19 +110,6 @@ def test_what_is_strict_json_is_taken(text: str) -> None:
     assert parse_json(text) == json.loads(text)
 
 
-_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=20,
-)
-
-
-@given(_VALUES)
-@settings(max_examples=50)
-def test_every_json_value_survives_a_round_trip(value: Any) -> None:
-    assert parse_json(json.dumps(value)) == value
-
-
 @given(st.binary())
 @settings(max_examples=50)
 def test_any_payload_is_an_envelope_or_a_refusal(payload: bytes) -> None:
