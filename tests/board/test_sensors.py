@@ -248,15 +248,9 @@ def test_the_firmware_of_a_raspberry_pi_has_its_own_limit(kernels_c: float | Non
 @pytest.mark.parametrize(
     ("cooling_type", "is_throttling"),
     [
-        ("cpufreq-cpu0", True),
-        ("thermal-cpufreq-0", True),
-        ("devfreq-fb000000.gpu", True),
-        ("thermal-devfreq-0", True),
-        ("cpu-throttle-alert", True),
-        ("Processor", True),
-        ("pwm-fan", False),
-        ("hot-surface-alert", False),
-        ("intel_powerclamp", False),
+        *((name, True) for name in ("cpufreq-cpu0", "thermal-cpufreq-0", "devfreq-fb000000.gpu", "thermal-devfreq-0")),
+        *((name, True) for name in ("cpu-throttle-alert", "Processor")),
+        *((name, False) for name in ("pwm-fan", "hot-surface-alert", "intel_powerclamp")),
     ],
 )
 def test_what_slows_the_board_down_is_throttling_and_a_fan_is_not(

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle, ThrottleCause
 from edge_agent.core.publications import Publication
@@ -248,25 +245,3 @@ def test_refusals_while_requests_wait_are_an_overload_once_they_last(bus: Bus) -
 
 def test_refusals_while_nothing_waits_are_no_overload(bus: Bus) -> None:
     assert bus.run(100, refused_each=3).changes == []
-
-
-VALUES = st.one_of(st.none(), st.floats(-1e6, 1e6))
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(1, 90), VALUES, VALUES, VALUES, st.sampled_from([None, True, False])), max_size=8)
-)
-def test_no_alarm_is_raised_twice_within_30_s(
-    spells: list[tuple[int, float | None, float | None, float | None, bool | None]],
-) -> None:
-    logging.disable(logging.ERROR)
-    bus = Bus()
-    for seconds, soc_c, disk_mb, available_mb, is_low in spells:
-        throttle = Throttle(undervoltage_now=is_low)
-        bus.run(seconds, reading(soc_c, available_mb, disk_mb=disk_mb, throttle=throttle))
-    logging.disable(logging.NOTSET)
-    for rule in ALARMS:
-        changes = [(0.0, None), *((at, severity) for at, name, severity in bus.changes if name == rule.name)]
-        raised = [at for (_, before), (at, after) in itertools.pairwise(changes) if after and not before]
-        assert all(later - earlier >= 30 for earlier, later in itertools.pairwise(raised))
