@@ -210,9 +210,8 @@ class ModelSwitch:
         yield from self._wait_for_former()
 
     def _load_and_ask(self, attempt: _Attempt, model: Model, canaries: Questions | None) -> _Steps[Ready]:
-        attempt.worker = worker = Worker(self._supervisor.load_command(model))
         try:
-            worker.start()
+            attempt.worker = worker = Worker(self._supervisor.load_command(model))
         except OSError as error:
             raise SwitchError("load_failed", f"no worker can be started: {error.strerror}") from error
         try:
@@ -267,7 +266,7 @@ class ModelSwitch:
         """The old worker goes on, or its model is loaded again."""
         self._attempt = self._steps = None
         log.warning("model %s failed code=%s: %s", attempt.how, error.code, error.message)
-        if attempt.worker is not None and attempt.worker.pid is not None:
+        if attempt.worker is not None:
             attempt.worker.process.kill()
         if attempt.is_old_gone:
             ready_at = self._supervisor.come_back(self._now)

@@ -26,6 +26,7 @@ class Worker:
     """A worker process. Methods that wait raise WorkerError if it ends or stays silent for too long."""
 
     def __init__(self, load: Load) -> None:
+        """Raises OSError if there can be no process."""
         self._events: queue.SimpleQueue[Event | WorkerExited] = queue.SimpleQueue()
         # None until the process is handed over.
         self._deliver: Deliver | None = None
@@ -33,12 +34,8 @@ class Worker:
         self.process = EngineProcess(load, self._receive)
 
     @property
-    def pid(self) -> int | None:
+    def pid(self) -> int:
         return self.process.pid
-
-    def start(self) -> None:
-        """Raises OSError if there can be no process."""
-        self.process.start()
 
     def ready(self) -> Ready:
         """Waits until the model answers."""
@@ -75,7 +72,7 @@ class Worker:
                 if isinstance(event := self._events.get(), WorkerExited):
                     deliver(event)
 
-    def _receive(self, event: Event | WorkerExited) -> None:
+    def _receive(self, _process: EngineProcess, event: Event | WorkerExited) -> None:
         with self._delivery_lock:
             if self._deliver is None:
                 self._events.put(event)
@@ -97,7 +94,6 @@ class Worker:
 def started(load: Load) -> Iterator[Worker]:
     """A worker that is stopped at the end; it also ends when this process does. Raises OSError."""
     worker = Worker(load)
-    worker.start()
     try:
         yield worker
     finally:

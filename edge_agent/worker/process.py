@@ -39,35 +39,17 @@ class WorkerExited:
 
 
 class EngineProcess:
-    """One worker process from start to end.
+    """One worker process from its start to its end. Methods may be called from any thread."""
 
-    deliver: called from a thread of this object with each event in order, the last being exactly one WorkerExited.
-    Methods may be called from any thread.
-    """
+    def __init__(self, load: Load, deliver: Callable[[EngineProcess, Event | WorkerExited], None]) -> None:
+        """Raises OSError if there can be no process.
 
-    def __init__(self, load: Load, deliver: Callable[[Event | WorkerExited], None]) -> None:
-        self._load = load
+        deliver: called from a thread of this object with each event in order, the last being exactly one WorkerExited.
+        """
         self._deliver = deliver
-        self._process: subprocess.Popen[bytes] | None = None
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         # A thread writes it, because a worker that does not read must not block `send`. None closes the worker's input.
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._write_thread = threading.Thread(target=self._write_commands, name="engine-writes", daemon=True)
-        self._event_thread = threading.Thread(target=self._read_events, name="engine-events", daemon=True)
-        self._log_thread = threading.Thread(target=self._read_log, name="engine-log", daemon=True)
-
-    @property
-    def pid(self) -> int | None:
-        """None before `start`."""
-        return None if self._process is None else self._process.pid
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process is there."""
-        return self._process is not None and self._process.poll() is None
-
-    def start(self) -> None:
-        """Starts the worker and sends it Load, once. Raises OSError if there can be no process."""
         environment = {
             **os.environ,
             # The child imports what the parent imported, from wherever it was started.
@@ -83,17 +65,25 @@ class EngineProcess:
             # Ctrl-C in a terminal is for the agent.
             process_group=0,
         )
+        self.pid = self._process.pid
+        self._write_thread = threading.Thread(target=self._write_commands, name="engine-writes", daemon=True)
+        self._event_thread = threading.Thread(target=self._read_events, name="engine-events", daemon=True)
+        self._log_thread = threading.Thread(target=self._read_log, name="engine-log", daemon=True)
+        self.send(load)
         for thread in (self._log_thread, self._event_thread, self._write_thread):
             thread.start()
-        self.send(self._load)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
 
     def send(self, command: Command) -> None:
         """Queues a command; never waits. A worker that is gone ignores it, and WorkerExited follows."""
-        self._started()
         self._outgoing.put(encode_command(command))
 
     def _write_commands(self) -> None:
-        process = self._started()
+        process = self._process
         assert process.stdin is not None
         with suppress(BrokenPipeError), process.stdin:  # the worker may no longer read
             while (line := self._outgoing.get()) is not None:
@@ -105,7 +95,7 @@ class EngineProcess:
 
         All events have been delivered when it returns. `deliver` must not call it.
         """
-        process = self._started()
+        process = self._process
         self._outgoing.put(None)
         try:
             process.wait(timeout_s)
@@ -116,15 +106,10 @@ class EngineProcess:
 
     def kill(self) -> None:
         """Sends SIGKILL, for a worker that does not answer; WorkerExited follows."""
-        self._started().kill()
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            raise RuntimeError("the worker has not been started")
-        return self._process
+        self._process.kill()
 
     def _read_events(self) -> None:
-        process = self._started()
+        process = self._process
         assert process.stdout is not None
         for line in process.stdout:
             try:
@@ -134,7 +119,7 @@ class EngineProcess:
                 log.exception("worker %d wrote a line that is no event: %r", process.pid, line[:200])
                 process.kill()
                 break
-            self._deliver(event)
+            self._deliver(self, event)
         try:
             returncode = process.wait(_END_S)
         except subprocess.TimeoutExpired:
@@ -144,10 +129,10 @@ class EngineProcess:
         self._outgoing.put(None)
         self._write_thread.join()
         process.stdout.close()
-        self._deliver(WorkerExited(returncode=returncode, log_tail=tuple(self._tail)))
+        self._deliver(self, WorkerExited(returncode=returncode, log_tail=tuple(self._tail)))
 
     def _read_log(self) -> None:
-        process = self._started()
+        process = self._process
         assert process.stderr is not None
         for line in process.stderr:
             text = line.decode(errors="replace").rstrip()

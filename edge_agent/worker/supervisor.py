@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 RESTART_AFTER_S = (1.0, 30.0)
 # A worker that was ready for longer is restarted at once.
 STABLE_AFTER_S = 60.0
-# What a worker may hold beyond all that it asked for until it was ready. Answers need less: `rigs.quality.growth`.
+# What a worker may hold beyond all that it asked for until it was ready. Answers need less.
 GROWTH_MIB = 256.0
 # A worker that holds more is replaced at most this often, so that a bound that is too small does not stop the service.
 REPLACED_EVERY_S = 3600.0
@@ -209,11 +209,8 @@ class Supervisor:
 
     def start(self, now: float) -> None:
         """Starts a worker. Raises OSError if there can be no process."""
-        process = EngineProcess(
-            self.load_command(self.model),
-            lambda event: self._deliver(FromWorker(process, event)),
-        )
-        process.start()
+        load = self.load_command(self.model)
+        process = EngineProcess(load, lambda process, event: self._deliver(FromWorker(process, event)))
         log.info("worker pid=%s loads %s; its steps are measured if they never were", process.pid, self.model.path)
         self._begin(_Life(process, heard_at=now, started_at=now))
 

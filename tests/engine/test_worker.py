@@ -35,8 +35,7 @@ class Worker:
     def __init__(self, model_path: str, **settings: int) -> None:
         self.events: queue.SimpleQueue[Event | WorkerExited] = queue.SimpleQueue()
         load = Load(model_path=model_path, settings=EngineSettings(**settings), tasks=(TASK,))
-        self.process = EngineProcess(load, self.events.put)
-        self.process.start()
+        self.process = EngineProcess(load, lambda _process, event: self.events.put(event))
 
     def wait_for(self, kind: type[Wanted]) -> Wanted:
         """The next event of this kind; anything before it is dropped."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -17,17 +18,17 @@ KILLED = WorkerExited(returncode=-9, log_tail=())
 class FakeProcess:
     """Stands for an EngineProcess."""
 
-    def __init__(self, load: Load, deliver: Callable[[Event | WorkerExited], None]) -> None:
+    def __init__(self, load: Load, deliver: Callable[[Any, Event | WorkerExited], None]) -> None:
         self.load = load
-        self.deliver = deliver
+        self._deliver = deliver
         self.commands: list[Command] = []
         self.kills = 0
         self.is_running = True
         self.is_stopped = False
         self.pid = 77
 
-    def start(self) -> None:
-        """Overridden by `fake_processes`."""
+    def deliver(self, event: Event | WorkerExited) -> None:
+        self._deliver(self, event)
 
     def send(self, command: Command) -> None:
         self.commands.append(command)
@@ -54,7 +55,8 @@ def fake_processes(patch: pytest.MonkeyPatch) -> Processes:
     processes = Processes()
 
     class Started(FakeProcess):
-        def start(self) -> None:
+        def __init__(self, load: Load, deliver: Callable[[Any, Event | WorkerExited], None]) -> None:
+            super().__init__(load, deliver)
             if processes.faults:
                 raise processes.faults.pop()
             processes.append(self)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edge_agent import __version__
 from edge_agent.board.board import Board
-from edge_agent.requests.tasks import load_tasks
+from edge_agent.requests.tasks import with_built_in
 from edge_agent.status.info import info_document
 from tests.helpers.facts import worker_facts
 from tests.helpers.support import TASKS, config
@@ -13,7 +13,7 @@ from tests.helpers.support import TASKS, config
 
 def test_info_describes_the_board_and_is_null_where_only_a_ready_worker_knows(tmp_path: Path) -> None:
     settings = config(TASKS)
-    board, tasks = Board(tmp_path, tmp_path), load_tasks(settings)
+    board, tasks = Board(tmp_path, tmp_path), with_built_in(settings.tasks)
     document = info_document(settings, tasks, board, worker_facts(), None)
     assert document["schema"] == 1
     assert (document["site"], document["device"], document["cpu_features"]) == ("hall1", "board1", [])

@@ -68,7 +68,7 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
     try:
         with started(Load(model_path=str(model.path), settings=settings, adapters=model.adapters)) as worker:
             ready = worker.ready()
-            worker_mb = resident_mb(worker.pid or 0)
+            worker_mb = resident_mb(worker.pid)
     except (WorkerError, OSError) as error:
         advice = "check the model with `edge-convert verify`, and the free memory"
         yield failed("engine", str(error), advice)
