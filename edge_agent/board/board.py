@@ -6,7 +6,7 @@ A board's name decides only what the firmware of a Raspberry Pi does; see firmwa
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -15,11 +15,10 @@ from edge_agent.board.files import entries, read_text
 from edge_agent.board.firmware import PowerRails, ThrottleBits
 from edge_agent.board.hwmon import HwmonChip
 from edge_agent.board.power import Rapl, choose_power
-from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Thermal, Throttle
+from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Thermal, Throttle, ThrottleCause
 from edge_agent.board.sensor import Sensor, SensorPass
 from edge_agent.board.system import Busy, CpuLoad, Disk, DiskReading, Frequency, MemoryInfo
 from edge_agent.board.thermal import CoolingDevice, Zone, ZoneReading, soc_temperature
-from edge_agent.board.throttle import ThrottleMemory
 
 R = TypeVar("R")
 P = TypeVar("P", Cpu, Memory)
@@ -113,6 +112,37 @@ class Board:
             errors={failure.name: failure.reason for failure in failures.values()},
             offline=offline,
         )
+
+
+class ThrottleMemory:
+    """Remembers what was seen: rpi_volt clears the firmware's bits every two seconds, and other boards have none."""
+
+    def __init__(self) -> None:
+        self._was_throttled = self._was_undervoltage = False
+
+    def update(self, readings: Sequence[Throttle], *, is_blind: bool) -> Throttle:
+        """Takes in what each source reports now. is_blind: an existing source is silent."""
+        now = _any((one.now for one in readings), is_blind=is_blind)
+        undervoltage = _any((one.undervoltage_now for one in readings), is_blind=is_blind)
+        since_boot = _any((one.since_boot for one in readings), is_blind=is_blind)
+        undervoltage_since_boot = _any((one.undervoltage_since_boot for one in readings), is_blind=is_blind)
+        self._was_throttled |= bool(now or since_boot)
+        self._was_undervoltage |= bool(undervoltage or undervoltage_since_boot)
+        causes = {cause for one in readings for cause in one.causes}
+        return Throttle(
+            now=now,
+            since_boot=self._was_throttled or (now if since_boot is None else since_boot),
+            causes=tuple(cause for cause in ThrottleCause if cause in causes),
+            undervoltage_now=undervoltage,
+            undervoltage_since_boot=self._was_undervoltage
+            or (undervoltage if undervoltage_since_boot is None else undervoltage_since_boot),
+        )
+
+
+def _any(values: Iterable[bool | None], *, is_blind: bool) -> bool | None:
+    """True is true if one source says so. False takes the word of every source, else it is unknown."""
+    known = {value for value in values if value is not None}
+    return True if True in known else False if known and not is_blind else None
 
 
 def cores() -> int:

@@ -20,33 +20,29 @@ from edge_agent.status.alarms import ALARMS
 NAME = "edge-agent"
 # A board that drains still publishes its health.
 _AVAILABLE = "{{ 'online' if value_json.state in ('online', 'draining') else 'offline' }}"
-_MEASURED = {"state_class": "measurement"}
 _OF_THE_BOARD = {"entity_category": "diagnostic"}
-_SIZE = {"device_class": "data_size", "unit_of_measurement": "MB", **_MEASURED, **_OF_THE_BOARD}
+
+
+def _measured(unit: str, device_class: str | None = None, state_class: str = "measurement") -> dict[str, Any]:
+    known = {"device_class": device_class} if device_class else {}
+    return {**known, "unit_of_measurement": unit, "state_class": state_class}
+
 
 # Figures of the health document: the name for people, the path, and more fields of the entity.
 _SENSORS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("Health", "overall", {"device_class": "enum", "options": ["ok", "degraded", "critical"]}),
-    ("Queue", "queue.depth", {"unit_of_measurement": "requests", **_MEASURED}),
-    ("Decode rate", "inference.decode_tok_s", {"unit_of_measurement": "tok/s", **_MEASURED}),
-    ("Latency p95", "inference.latency_ms.p95", {"device_class": "duration", "unit_of_measurement": "ms", **_MEASURED}),
-    ("Power", "power.watts", {"device_class": "power", "unit_of_measurement": "W", **_MEASURED}),
-    (
-        "Energy",
-        "power.joules_total",
-        {"device_class": "energy", "unit_of_measurement": "J", "state_class": "total_increasing"},
-    ),
-    (
-        "SoC temperature",
-        "thermal.soc_c",
-        {"device_class": "temperature", "unit_of_measurement": "°C", **_MEASURED, **_OF_THE_BOARD},
-    ),
+    ("Queue", "queue.depth", _measured("requests")),
+    ("Decode rate", "inference.decode_tok_s", _measured("tok/s")),
+    ("Latency p95", "inference.latency_ms.p95", _measured("ms", "duration")),
+    ("Power", "power.watts", _measured("W", "power")),
+    ("Energy", "power.joules_total", _measured("J", "energy", "total_increasing")),
+    ("SoC temperature", "thermal.soc_c", _measured("°C", "temperature") | _OF_THE_BOARD),
     # A difference of temperatures: the class `temperature` would subtract 32 when it converts to degrees Fahrenheit.
-    ("Headroom", "thermal.headroom_c", {"unit_of_measurement": "°C", **_MEASURED, **_OF_THE_BOARD}),
+    ("Headroom", "thermal.headroom_c", _measured("°C") | _OF_THE_BOARD),
     ("Governor level", "governor.level", _OF_THE_BOARD),
-    ("CPU", "cpu.percent", {"unit_of_measurement": "%", **_MEASURED, **_OF_THE_BOARD}),
-    ("Memory available", "memory.available_mb", _SIZE),
-    ("Disk free", "disk.free_mb", _SIZE),
+    ("CPU", "cpu.percent", _measured("%") | _OF_THE_BOARD),
+    ("Memory available", "memory.available_mb", _measured("MB", "data_size") | _OF_THE_BOARD),
+    ("Disk free", "disk.free_mb", _measured("MB", "data_size") | _OF_THE_BOARD),
 )
 _BITS = (("Throttled", "thermal.throttled_now"), ("Undervoltage", "power.undervoltage_now"))
 
@@ -94,19 +90,16 @@ def discovery_document(config: Config, board_model: str) -> dict[str, Any]:
 def _components(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     # Figures expire with the health that they come from; the state of the connection does not.
     fresh = {"expire_after": math.ceil(3 * config.health.interval_s)}
-    yield (
-        "state",
-        {
-            "platform": "sensor",
-            "name": "State",
-            "device_class": "enum",
-            "options": ["online", "draining", "stopped", "offline"],
-            "state_topic": config.topics.state,
-            "value_template": "{{ value_json.state }}",
-            "json_attributes_topic": config.topics.state,
-            "availability": [],
-        },
-    )
+    yield "state", {
+        "platform": "sensor",
+        "name": "State",
+        "device_class": "enum",
+        "options": ["online", "draining", "stopped", "offline"],
+        "state_topic": config.topics.state,
+        "value_template": "{{ value_json.state }}",
+        "json_attributes_topic": config.topics.state,
+        "availability": [],
+    }  # fmt: skip
     for name, path, more in _SENSORS:
         # Jinja writes null as `None`, which Home Assistant takes for unknown.
         template = f"{{{{ value_json.{path} }}}}"
@@ -116,19 +109,13 @@ def _components(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
         yield _key(name), {**_PROBLEM, "name": name, "value_template": template, **fresh}
     for rule in ALARMS:
         name = f"Alarm {rule.name.replace('-', ' ')}"
-        topic = config.topics.alarm(rule.name)
-        yield (
-            _key(name),
-            {
-                **_PROBLEM,
-                "name": name,
-                # Not the alarm's own topic: an alarm that was never raised is off, not unknown.
-                "value_template": f"{{{{ 'ON' if '{rule.name}' in value_json.reasons else 'OFF' }}}}",
-                "json_attributes_topic": topic,
-                "json_attributes_template": "{{ value or '{}' }}",
-                **fresh,
-            },
-        )
+        # Not the alarm's own topic: an alarm that was never raised is off, not unknown.
+        template = f"{{{{ 'ON' if '{rule.name}' in value_json.reasons else 'OFF' }}}}"
+        message = {
+            "json_attributes_topic": config.topics.alarm(rule.name),
+            "json_attributes_template": "{{ value or '{}' }}",
+        }
+        yield _key(name), {**_PROBLEM, "name": name, "value_template": template, **message, **fresh}
 
 
 _PROBLEM: dict[str, Any] = {"platform": "binary_sensor", "device_class": "problem", **_OF_THE_BOARD}

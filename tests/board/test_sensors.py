@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from edge_agent.board.board import ThrottleMemory
 from edge_agent.board.files import OfflineError
 from edge_agent.board.hwmon import HwmonChip
 from edge_agent.board.power import Rapl, choose_power
 from edge_agent.board.reading import Memory, Power, Scope, Throttle, ThrottleCause
 from edge_agent.board.system import MemoryInfo, has_memory_controller
 from edge_agent.board.thermal import CoolingDevice, Limit, Zone, ZoneReading, soc_temperature
-from edge_agent.board.throttle import ThrottleMemory
 
 THERMAL = (ThrottleCause.THERMAL,)
 
