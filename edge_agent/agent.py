@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge_agent.board.board import Board
 from edge_agent.board.energy import EnergyMeter, EnergySample
-from edge_agent.board.governor import EngineCapacity, Governor
+from edge_agent.board.governor import Governor
 from edge_agent.board.monitor import Monitor
 from edge_agent.board.reading import BoardReading
 from edge_agent.board.systemd_notify import notify
@@ -32,6 +32,7 @@ from edge_agent.core.protocol import (
     Partial,
     Progress,
     Ready,
+    SetLimits,
 )
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
@@ -266,8 +267,8 @@ class Agent:
         """A new worker answers from now on. was_asked: a switch has just asked its canaries."""
         self._canary_watch.worker_ready(now, was_asked=was_asked)
         self._governor.set_capacity(
-            EngineCapacity(
-                decode_threads=ready.threads,
+            SetLimits(
+                threads=ready.threads,
                 prefill_threads=ready.prefill_threads,
                 batch_tokens=ready.batch_tokens,
                 max_active=ready.max_active,

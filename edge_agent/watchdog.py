@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 # The agent kills a worker that owes an answer and is silent before this.
 WORKER_SILENCE_S = 180.0
-# The monitor begins with a sensor several times a second, and leaves out a sensor that hangs.
+# The monitor reads the board once a second, and waits 2 s for each sensor that begins to hang.
 MONITOR_SILENCE_S = 30.0
 
 
@@ -49,8 +49,8 @@ def stalled_part(
     """Which part stands still, in words; None = all make progress.
 
     network: by connection, whether its thread works. worker_silent_s: None = no worker is ready.
-    is_worker_coming: a worker loads or will be started. monitor_silent_s: since it last began with a sensor or ended a
-    pass.
+    is_worker_coming: a worker loads or will be started. monitor_silent_s: since it last read the
+    board.
     """
     for name, is_at_work in network.items():
         if not is_at_work:

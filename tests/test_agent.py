@@ -16,7 +16,6 @@ from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.mqtt.link import TAKEN_OVER, Broken, Connected, Disconnected
 from edge_agent.status import homeassistant
-from edge_agent.status.health import health_document
 from edge_agent.status.presence import State
 from edge_agent.worker.process import EngineProcess, WorkerExited
 from edge_agent.worker.supervisor import FromWorker
@@ -147,7 +146,7 @@ def test_an_old_reading_of_the_board_is_neither_published_nor_an_alarm() -> None
     for second in range(10, 90):
         agent._status.update_alarms(float(second))
     assert agent._status.alarms.severities == {}
-    document = health_document(agent._status.health_facts(90.0))
+    document = agent._status.health(90.0)
     assert (document["thermal"]["soc_c"], document["memory"]["total_mb"]) == (None, None)
     assert document["sensor_errors"] == {"board": "not read for more than 10 s"}
     assert "sensor-errors" in document["reasons"]
@@ -180,7 +179,7 @@ def test_a_fault_in_any_part_is_an_alarm_and_a_reason_of_health(monkeypatch: pyt
 
     wanted = {"worker-crash-loop", "duplicate-client-id", "disk-low", "queue-overload"}
     assert set(agent._status.alarms.severities) == wanted
-    assert wanted <= set(health_document(agent._status.health_facts(10.0))["reasons"])
+    assert wanted <= set(agent._status.health(10.0)["reasons"])
 
 
 @pytest.mark.expects_warning
@@ -233,7 +232,7 @@ def test_a_model_that_is_gone_at_the_death_of_its_worker_refuses_newcomers_and_i
     assert agent._dispatcher.waiting == 1
     assert "id=1 status=busy code=loading" in caplog.text
     assert agent._status.alarms.severities == {"worker-crash-loop": "critical"}
-    assert (agent._status.health_facts(now).worker.last_end or "").startswith("not started: [Errno 2] ")
+    assert agent._status.health(now)["worker"]["last_end"].startswith("not started: [Errno 2] ")
 
 
 @pytest.mark.expects_warning

@@ -19,10 +19,9 @@ import pytest
 from edge_agent.board.reading import BoardReading, Thermal
 from edge_agent.core.topics import Topics, matches
 from edge_agent.requests.statistics import RequestFacts
-from edge_agent.status.health import health_document
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client
-from tests.helpers.facts import health_facts
+from tests.helpers.facts import health as facts_of_health
 from tests.helpers.processes import Mosquitto, wait_until
 
 FOLDER = Path(__file__).parents[1] / "ansible/files/monitoring"
@@ -38,8 +37,8 @@ READING = BoardReading(thermal=Thermal(soc_c=61.5, limit_c=80.0), disk_free_mb=9
 
 
 def health() -> dict[str, Any]:
-    facts = health_facts(reading=READING, requests=RequestFacts(capacity=64, depth=7))
-    document: dict[str, Any] = json.loads(json.dumps(health_document(facts)))
+    facts = {"reading": READING, "requests": RequestFacts(capacity=64, depth=7)}
+    document: dict[str, Any] = json.loads(json.dumps(facts_of_health(**facts)))
     return document
 
 

@@ -147,23 +147,17 @@ MEMORY = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineCapacity:
-    """What the worker does without limits; 1 = nothing that could be limited."""
-
-    decode_threads: int = 1
-    prefill_threads: int = 1
-    batch_tokens: int = 1
-    max_active: int = 1
+_UNKNOWN = SetLimits()
 
 
 class Governor:
     """`decide` takes every reading, in order; `limits` are the latest ones. now: seconds of a monotonic clock."""
 
-    def __init__(self, config: GovernorConfig, capacity: EngineCapacity = EngineCapacity()) -> None:
+    def __init__(self, config: GovernorConfig, full: SetLimits = _UNKNOWN) -> None:
+        """full: what the worker does without limits; None = unknown, and so not limited."""
         self.limits = NO_LIMITS
         self._config = config
-        self._capacity = capacity
+        self._full = full
         self._heat = _Ladder(LimitCause.OVERHEATED, HEAT)
         self._power = _Ladder(LimitCause.POWER_LIMITED, POWER, _UNDERVOLTAGE_RELAX_S)
         self._memory = _Ladder(LimitCause.MEMORY_LOW, MEMORY)
@@ -175,9 +169,9 @@ class Governor:
         """Applies from the next reading on."""
         self._config = config
 
-    def set_capacity(self, capacity: EngineCapacity) -> None:
+    def set_capacity(self, full: SetLimits) -> None:
         """Limits are shares of this, from the next reading on."""
-        self._capacity = capacity
+        self._full = full
 
     def decide(self, reading: BoardReading, now: float) -> Limits:
         """The limits from now on; equal to those before while nothing changes."""
@@ -244,7 +238,7 @@ class Governor:
         active = [(ladder, stage) for ladder in (self._heat, self._power, self._memory) if (stage := ladder.stage)]
         if not active:
             return NO_LIMITS
-        stages, full = [stage for _, stage in active], self._capacity
+        stages, full = [stage for _, stage in active], self._full
         refusing = [(stage.lowest_priority, ladder) for ladder, stage in active if stage.lowest_priority is not None]
         lowest, cause = min(((at, ladder.cause) for at, ladder in refusing), default=(None, None))
         return Limits(
@@ -252,7 +246,7 @@ class Governor:
             reason="; ".join(ladder.reason for ladder, _ in active),
             refusal_cause=cause,
             causes=tuple(ladder.cause for ladder, _ in active),
-            decode_threads=_share(min(stage.decode_threads for stage in stages), full.decode_threads),
+            decode_threads=_share(min(stage.decode_threads for stage in stages), full.threads),
             prefill_threads=_share(min(stage.prefill_threads for stage in stages), full.prefill_threads),
             batch_tokens=_share(min(stage.batch_tokens for stage in stages), full.batch_tokens),
             max_active=_share(min(stage.max_active for stage in stages), full.max_active),
@@ -293,7 +287,6 @@ class _Ladder:
         self.require(now, self.reason, enter=0, keep=0)
 
 
-def _share(share: float, full: int) -> int | None:
+def _share(share: float, full: int | None) -> int | None:
     """Rounded up, and so at least 1; None = no limit."""
-    limit = math.ceil(share * full)
-    return limit if limit < full else None
+    return None if full is None or math.ceil(share * full) == full else math.ceil(share * full)

@@ -37,7 +37,7 @@ class Monitor:
         self._deliver = deliver
         self._interval_s = interval_s
         self._is_stopped = threading.Event()
-        # When the latest sensor or pass began, or a pass ended; seconds of the monotonic clock.
+        # When the latest pass ended, in seconds of the monotonic clock.
         self.advanced_at = time.monotonic()
         # The latest reading, and when it was done; None = there is none yet.
         self._latest: tuple[BoardReading, float] | None = None
@@ -101,8 +101,7 @@ class Monitor:
                 if sensor.key in self._hanging:
                     results.failures[sensor.key] = self._hanging[sensor.key]
                     continue
-                self.advanced_at = time.monotonic()
-                self._at = sensor, self.advanced_at
+                self._at = sensor, time.monotonic()
             results.add(sensor)
             with self._lock:
                 if self._thread is not threading.current_thread():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from edge_agent.board.energy import EnergyMeter
@@ -20,27 +20,16 @@ UNSTABLE_AFTER = 3
 WORKER_SILENT_AFTER_S = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthFacts:
-    """What a health document is made of. alarms: severity by name of those that are raised; None = unknown."""
-
-    ts: str | None
-    session: str
-    seq: int
-    uptime_s: float
-    mqtt: MqttFacts
-    requests: RequestFacts
-    worker: WorkerFacts
-    reading: BoardReading
-    limits: Limits
-    energy: EnergyMeter
-    agent_rss_mb: float | None
-    alarms: dict[str, str]
-
-
-def reasons(facts: HealthFacts) -> tuple[str, list[str]]:
-    """`overall`, and why it is not ok: what is critical first."""
-    mqtt, requests, worker = facts.mqtt, facts.requests, facts.worker
+def reasons(
+    *,
+    mqtt: MqttFacts,
+    requests: RequestFacts,
+    worker: WorkerFacts,
+    reading: BoardReading,
+    limits: Limits,
+    alarms: dict[str, str],
+) -> tuple[str, list[str]]:
+    """`overall`, and why it is not ok: what is critical first. alarms: severity by name of those that are raised."""
     critical = {
         "data-connection-lost": mqtt.data_lost_s is not None and mqtt.data_lost_s >= DATA_LOST_AFTER_S,
         "model-not-loaded": worker.ready is None,
@@ -55,25 +44,42 @@ def reasons(facts: HealthFacts) -> tuple[str, list[str]]:
         "requests-lost": requests.store_set_aside is not None,
         "draining": requests.is_draining,
         "queue-full": requests.depth >= requests.capacity,
-        "limited": facts.limits.level is not Level.NORMAL,
-        "sensor-errors": facts.reading.has_faults,
+        "limited": limits.level is not Level.NORMAL,
+        "sensor-errors": reading.has_faults,
     }
-    for name, severity in facts.alarms.items():
+    for name, severity in alarms.items():
         (critical if severity == "critical" else degraded)[name] = True
     why_critical, why_degraded = ([name for name, is_so in each.items() if is_so] for each in (critical, degraded))
     overall = "critical" if why_critical else "degraded" if why_degraded else "ok"
     return overall, why_critical + why_degraded
 
 
-def health_document(facts: HealthFacts) -> dict[str, Any]:
+def health_document(
+    *,
+    ts: str | None,
+    session: str,
+    seq: int,
+    uptime_s: float,
+    mqtt: MqttFacts,
+    requests: RequestFacts,
+    worker: WorkerFacts,
+    reading: BoardReading,
+    limits: Limits,
+    energy: EnergyMeter,
+    agent_rss_mb: float | None,
+    alarms: dict[str, str],
+) -> dict[str, Any]:
     """The whole document; what is unknown on this board is null."""
-    overall, why = reasons(facts)
-    requests, worker, ready, reading = facts.requests, facts.worker, facts.worker.ready, facts.reading
+    overall, why = reasons(mqtt=mqtt, requests=requests, worker=worker, reading=reading, limits=limits, alarms=alarms)
+    ready = worker.ready
     document = {
-        **_fields(facts, "ts", "session", "seq", "uptime_s"),
+        "ts": ts,
+        "session": session,
+        "seq": seq,
+        "uptime_s": uptime_s,
         "overall": overall,
         "reasons": why,
-        "mqtt": _fields(facts.mqtt, "connected_s", "reconnects", "received", "published", "queued_out", "dropped"),
+        "mqtt": _fields(mqtt, "connected_s", "reconnects", "received", "published", "queued_out", "dropped"),
         "queue": {
             **_fields(requests, "depth", "capacity", "oldest_ms", "estimated_wait_ms"),
             **_fields(requests.totals, "accepted_total", "rejected_total", "displaced_total", "expired_total"),
@@ -95,12 +101,12 @@ def health_document(facts: HealthFacts) -> dict[str, Any]:
         "power": {
             **_fields(reading.power, "watts", "scope", "source"),
             **_fields(reading.throttle, "undervoltage_now", "undervoltage_since_boot"),
-            **_fields(facts.energy, "joules_total", "joules_per_token"),
+            **_fields(energy, "joules_total", "joules_per_token"),
         },
         "cpu": asdict(reading.cpu),
         "memory": {
             **asdict(reading.memory),
-            "agent_rss_mb": facts.agent_rss_mb,
+            "agent_rss_mb": agent_rss_mb,
             "worker_rss_mb": worker.resident_mb,
         },
         "disk": {"free_mb": reading.disk_free_mb},
@@ -111,7 +117,7 @@ def health_document(facts: HealthFacts) -> dict[str, Any]:
             "cpu_variant": ready.cpu_variant if ready else None,
             "repacked_mb": ready.repacked_mib * 1.048576 if ready and ready.repacked_mib is not None else None,
         },
-        "governor": facts.limits.as_health(),
+        "governor": limits.as_health(),
         "sensor_errors": reading.errors,
     }
     rounded: dict[str, Any] = _rounded(document)

@@ -25,7 +25,7 @@ from edge_agent.mqtt.connections import Connections
 from edge_agent.requests.dispatcher import Dispatcher
 from edge_agent.requests.tasks import Task
 from edge_agent.status.alarms import Alarms
-from edge_agent.status.health import HealthFacts, health_document
+from edge_agent.status.health import health_document
 from edge_agent.status.homeassistant import discovery, withdrawal
 from edge_agent.status.info import info_document
 from edge_agent.status.presence import Presence, State
@@ -158,10 +158,9 @@ class StatusPublisher:
     def publish_health(self) -> None:
         self.health_sequence += 1
         expiry_s = max(1, round(3 * self._config.health.interval_s))
-        facts = self.health_facts(time.monotonic())
-        topic, health = self._config.topics.health, health_document(facts)
+        topic, health = self._config.topics.health, self.health(time.monotonic())
         self._connections.publish_if_connected(json_publication(topic, health, retain=True, expiry_s=expiry_s))
-        notify(f"STATUS={self._presence.state.value}, {facts.requests.active} running")
+        notify(f"STATUS={self._presence.state.value}, {health['inference']['active']} running")
 
     def update_alarms(self, now: float) -> None:
         requests = self._dispatcher.snapshot(now)
@@ -175,9 +174,10 @@ class StatusPublisher:
         if has_changed:
             self.publish_health()
 
-    def health_facts(self, now: float) -> HealthFacts:
+    def health(self, now: float) -> dict[str, Any]:
+        """The health document of this moment."""
         requests = self._dispatcher.snapshot(now)
-        return HealthFacts(
+        return health_document(
             ts=timestamp(),
             session=self._presence.session,
             seq=self.health_sequence,

@@ -11,9 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.board.governor import EngineCapacity, Governor, Level
+from edge_agent.board.governor import Governor, Level
 from edge_agent.board.reading import BoardReading, Thermal
 from edge_agent.core.config import GovernorConfig
+from edge_agent.core.protocol import SetLimits
 from rigs.thermal import parameters as p
 from rigs.thermal.agent import SimulatedAgent, arrivals
 from rigs.thermal.board import Board
@@ -49,8 +50,8 @@ def simulate(
 ) -> Outcome:
     """The same arguments give the same outcome."""
     board, agent = Board(cooling, ambient_c, full_mhz), SimulatedAgent()
-    capacity = EngineCapacity(
-        decode_threads=p.DECODE_THREADS,
+    capacity = SetLimits(
+        threads=p.DECODE_THREADS,
         prefill_threads=p.PREFILL_THREADS,
         batch_tokens=p.BATCH_TOKENS,
         max_active=p.MAX_ACTIVE,

@@ -18,7 +18,6 @@ from edge_agent.board.governor import (
     NO_LIMITS,
     POWER,
     RELAX_S,
-    EngineCapacity,
     Governor,
     Level,
     LimitCause,
@@ -29,7 +28,8 @@ from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle
 from edge_agent.core.config import GovernorConfig
 from edge_agent.core.protocol import SetLimits
 
-CAPACITY = EngineCapacity(decode_threads=2, prefill_threads=4, batch_tokens=64, max_active=4)
+CAPACITY = SetLimits(threads=2, prefill_threads=4, batch_tokens=64, max_active=4)
+SIZES = ("threads", "prefill_threads", "batch_tokens", "max_active")
 COUNTS = ("decode_threads", "prefill_threads", "batch_tokens", "max_active", "max_tokens")
 LIMIT_C = 80.0
 UNKNOWN = BoardReading()
@@ -168,14 +168,14 @@ def test_noise_of_a_degree_does_not_make_it_swing(mean_c: float) -> None:
     max_active=st.integers(1, 32),
 )
 def test_limits_are_sane_for_any_readings(readings: list[BoardReading], threads: int, max_active: int) -> None:
-    capacity = EngineCapacity(decode_threads=threads, prefill_threads=threads, batch_tokens=32, max_active=max_active)
+    capacity = SetLimits(threads=threads, prefill_threads=threads, batch_tokens=32, max_active=max_active)
     board = Governor(GovernorConfig(), capacity)
     for second, reading in enumerate(readings):
         limits = board.decide(reading, second * 7.0)
         assert all(value is None or value >= 1 for value in (getattr(limits, name) for name in COUNTS))
         assert (limits == NO_LIMITS) == (limits.level is Level.NORMAL) == (limits.reason is None)
         assert (limits.refusal_cause is None) == (limits.lowest_priority is None)
-        sizes = [(getattr(limits, name), getattr(capacity, name)) for name in COUNTS[:4]]
+        sizes = [(getattr(limits.for_worker(), name), getattr(capacity, name)) for name in SIZES]
         assert all(limit is None or limit < full for limit, full in sizes)
 
 

@@ -12,7 +12,7 @@ from edge_agent.core.protocol import Ready
 from edge_agent.models.bundle import open_model
 from edge_agent.mqtt.connections import MqttFacts
 from edge_agent.requests.statistics import RequestFacts
-from edge_agent.status.health import HealthFacts
+from edge_agent.status.health import health_document
 from edge_agent.worker.supervisor import WorkerFacts
 from edge_agent.worker.throughput import Throughput
 
@@ -62,7 +62,8 @@ def worker_facts(**fields: Any) -> WorkerFacts:
     return WorkerFacts(**{**known, **fields})
 
 
-def health_facts(**fields: Any) -> HealthFacts:
+def health(**fields: Any) -> dict[str, Any]:
+    """A health document."""
     known: dict[str, Any] = {
         "ts": None,
         "session": "s1",
@@ -77,4 +78,4 @@ def health_facts(**fields: Any) -> HealthFacts:
         "agent_rss_mb": 30.0,
         "alarms": {},
     }
-    return HealthFacts(**{**known, **fields})
+    return health_document(**{**known, **fields})

@@ -13,8 +13,7 @@ from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Scope, Th
 from edge_agent.core.protocol import Ready
 from edge_agent.models.bundle import open_model
 from edge_agent.requests.statistics import RequestFacts
-from edge_agent.status.health import health_document, reasons
-from tests.helpers.facts import READY, health_facts, mqtt_facts, worker_facts
+from tests.helpers.facts import READY, health, mqtt_facts, worker_facts
 
 DRAINING = RequestFacts(capacity=64, is_draining=True)
 RUNNING = RequestFacts(capacity=64, active=1)
@@ -50,7 +49,7 @@ PLAIN = {"ts", "session", "seq", "uptime_s", "overall", "reasons", "sensor_error
 
 @pytest.mark.parametrize("ready", [READY, None])
 def test_every_field_of_the_contract_is_there(ready: Ready | None) -> None:
-    document = health_document(health_facts(worker=worker_facts(ready=ready)))
+    document = health(worker=worker_facts(ready=ready))
     assert set(document) == {*FIELDS, *PLAIN}
     for name, fields in FIELDS.items():
         assert set(document[name]) == fields, name
@@ -60,7 +59,7 @@ def test_every_field_of_the_contract_is_there(ready: Ready | None) -> None:
 
 
 def test_a_reading_that_does_not_exist_is_null_and_never_zero() -> None:
-    document = health_document(health_facts(mqtt=mqtt_facts(connected_s=None)))
+    document = health(mqtt=mqtt_facts(connected_s=None))
     for part in ("thermal", "power", "cpu", "disk", "governor"):
         assert 0 not in document[part].values()
     unknown = ("thermal", "headroom_c"), ("memory", "available_mb"), ("mqtt", "connected_s"), ("queue", "oldest_ms")
@@ -77,8 +76,7 @@ def test_every_reading_of_the_board_is_published() -> None:
         memory=Memory(total_mb=8454.0, available_mb=6246.8, swap_used_mb=0.0),
         disk_free_mb=12345.6,
     )
-    facts = health_facts(reading=reading, worker=worker_facts(resident_mb=700.0))
-    document = json.loads(json.dumps(health_document(facts)))
+    document = json.loads(json.dumps(health(reading=reading, worker=worker_facts(resident_mb=700.0))))
     assert (document["power"]["watts"], document["power"]["scope"], document["power"]["source"]) == (
         4.511,
         "rails",
@@ -94,7 +92,8 @@ def test_every_reading_of_the_board_is_published() -> None:
 
 
 def test_a_healthy_agent_is_ok() -> None:
-    assert reasons(health_facts()) == ("ok", [])
+    document = health()
+    assert (document["overall"], document["reasons"]) == ("ok", [])
 
 
 @pytest.mark.parametrize(
@@ -117,19 +116,20 @@ def test_a_healthy_agent_is_ok() -> None:
     ],
 )
 def test_each_fault_is_a_reason(fields: dict[str, Any], overall: str, why: list[str]) -> None:
-    assert reasons(health_facts(**fields)) == (overall, why)
+    document = health(**fields)
+    assert (document["overall"], document["reasons"]) == (overall, why)
 
 
 def test_a_faulty_sensor_degrades() -> None:
     reading = BoardReading(errors={"thermal_zone0": "Input/output error"})
-    document = health_document(health_facts(reading=reading))
+    document = health(reading=reading)
     assert (document["overall"], document["reasons"]) == ("degraded", ["sensor-errors"])
     assert document["sensor_errors"] == {"thermal_zone0": "Input/output error"}
 
 
 def test_a_sensor_that_is_off_degrades_nothing() -> None:
     errors = {"cv0-thermal": "Resource temporarily unavailable"}
-    document = health_document(health_facts(reading=BoardReading(errors=errors, offline=frozenset(errors))))
+    document = health(reading=BoardReading(errors=errors, offline=frozenset(errors)))
     assert (document["overall"], document["sensor_errors"]) == ("ok", errors)
 
 
@@ -137,10 +137,10 @@ def test_limits_are_published_with_their_reason() -> None:
     limits = Limits(
         level=Level.HOT, reason="the SoC is near its limit of 80 °C", causes=(LimitCause.OVERHEATED,), decode_threads=2
     )
-    document = health_document(health_facts(limits=limits))
+    document = health(limits=limits)
     assert document["governor"] == {"level": "hot", "limits": {"decode_threads": 2}, "reason": limits.reason}
     assert (document["overall"], document["reasons"]) == ("degraded", ["limited"])
-    assert health_document(health_facts())["governor"] == {"level": "normal", "limits": {}, "reason": None}
+    assert health()["governor"] == {"level": "normal", "limits": {}, "reason": None}
 
 
 def test_energy_comes_from_the_meter() -> None:
@@ -149,5 +149,5 @@ def test_energy_comes_from_the_meter() -> None:
         meter.add(EnergySample(at, 4.0, busy_s=0.0, tokens=0, is_active=False))
     for at in range(3, 6):
         meter.add(EnergySample(at, 4.0 + 5.0, busy_s=at - 2.0, tokens=10 * at, is_active=True))
-    power = health_document(health_facts(energy=meter))["power"]
+    power = health(energy=meter)["power"]
     assert (power["joules_total"], power["joules_per_token"]) == (32.5, pytest.approx(0.25, rel=0.02))

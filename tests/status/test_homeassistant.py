@@ -9,9 +9,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Thermal
 from edge_agent.requests.statistics import RequestFacts
 from edge_agent.status.alarms import ALARMS
-from edge_agent.status.health import health_document
 from edge_agent.status.homeassistant import discovery, discovery_document, object_id
-from tests.helpers.facts import health_facts
+from tests.helpers.facts import health
 from tests.helpers.support import BASE, config
 
 ENABLED = "[homeassistant]\nenabled = true\n"
@@ -42,10 +41,6 @@ def shown(document: Any) -> dict[str, str]:
         for key, component in components().items()
         if component.get("state_topic") is None
     }
-
-
-def health(**fields: Any) -> dict[str, Any]:
-    return json.loads(json.dumps(health_document(health_facts(**fields))))  # type: ignore[no-any-return]
 
 
 def test_a_device_is_announced_in_one_retained_message() -> None:
