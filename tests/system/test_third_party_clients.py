@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -47,19 +45,3 @@ def test_mosquitto_pub_and_sub_work_at_mqtt_3_1_1(start_site: Callable[..., Site
         lines = listener.stdout.read().decode().splitlines()
     reply = json.loads(next(line for line in lines if line.startswith("{")))
     assert (reply["id"], reply["output"]) == (17, "bearing fault")
-
-
-MQTT_JS = os.environ.get("EDGE_AGENT_MQTT_JS", "")
-
-
-@pytest.mark.skipif(not MQTT_JS, reason="needs MQTT.js from npm: run by `python -m rigs.clients`")
-def test_mqtt_js_gets_its_answer(start_site: Callable[..., Site], protocol: str) -> None:
-    site = start_site(protocol)
-    version = protocol[0] if protocol == "5" else "4"
-    script = Path(__file__).with_name("mqtt_js_client.mjs")
-    arguments = [MQTT_JS, str(site.port), version, site.request("triage"), "edgeai/v1/reply/js", "bearing fault"]
-    done = subprocess.run(["node", str(script), *arguments], capture_output=True, check=True, timeout=60)
-    heard = json.loads(done.stdout)
-    assert heard["reply"]["output"] == "bearing fault"
-    assert heard["reply"]["id"] == f"js-{version}"
-    assert heard["correlation"] == ("js-5" if protocol == "5" else None)
