@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from edge_agent.core.protocol import LabelsPlan, Run
 from edge_agent.requests.request import Kind
 
-# A run is expected to take its mean and this many mean deviations.
-DEVIATIONS = 4.0
+# A run is expected to take its mean and this many mean deviations, the work ahead its mean and a quarter.
+DEVIATIONS, CAUTION = 4.0, 1.25
 # Weight of the latest run in the means, once there are many.
 SMOOTHING = 0.1
 # A figure counts for 5 s per run behind it, a minute at most. Then a request that it speaks against is tried again.
@@ -43,7 +43,7 @@ class Estimate:
         if not ahead:  # an idle engine tries what is likely in time
             return self.share_s
         run_s = self.run_s + DEVIATIONS * self.deviation_s
-        return run_s if ahead < slots else run_s + work_s
+        return run_s if ahead < slots else run_s + CAUTION * work_s
 
     def believe(self, now: float) -> None:
         self.believed_until = now + min(BELIEVED_S, BELIEVED_PER_RUN_S * self.count)

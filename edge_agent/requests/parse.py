@@ -27,7 +27,7 @@ class RequestParser:
         self._config = config
         self._topics = config.topics
         self._tasks = tasks
-        # Of its task, for a request that may run; of everything, for one that is refused: see `_identified`.
+        # Requests are equal only while their task is defined the same; refused ones, while everything is.
         self._definitions = {
             name: hashlib.sha256(repr(task.config).encode()).hexdigest() for name, task in tasks.items()
         }
@@ -59,7 +59,7 @@ class RequestParser:
         """A stored reading that came under another configuration: under this one the task does not subscribe to it."""
         text = f"task: {shown(name)} does not listen to {shown(message.topic)} any more"
         error = Error(code=Code.UNKNOWN_TASK, message=text)
-        return self._refused(name, self._topics.response(name), message, None, error)
+        return self._request(None, name, self._topics.response(name), message, None, refusal=error)
 
     def _parse_request(self, name: str, message: Message) -> Request:
         task, reply_topic, refusal = self._tasks.get(name), self._topics.response(name), None
@@ -79,11 +79,7 @@ class RequestParser:
         if refusal is None and task is None:
             text = f"task: should be one of {', '.join(self._tasks)} (got {shown(name)})"
             refusal = Error(code=Code.UNKNOWN_TASK, message=text)
-        if refusal is not None:
-            return self._refused(name, reply_topic, message, envelope, refusal)
-        assert task is not None
-        assert envelope is not None
-        return self._accepted(task, reply_topic, message, envelope)
+        return self._request(task, name, reply_topic, message, envelope, refusal=refusal)
 
     def _parse_reading(self, task: Task, values: tuple[str, ...], message: Message) -> Request:
         # What a wildcard stands for comes from outside: it may be empty, or lead where replies must not go.
@@ -94,24 +90,49 @@ class RequestParser:
             self._check_size(message, task)
             envelope = parse_payload(message.payload, message.content_type, is_reading=True)
         except Refusal as refused:
-            return self._refused(task.name, reply_topic, message, None, refused.error)
-        return self._accepted(task, reply_topic, message, envelope)
+            return self._request(task, task.name, reply_topic, message, None, refusal=refused.error)
+        return self._request(task, task.name, reply_topic, message, envelope)
 
-    def _accepted(self, task: Task, reply_topic: str, message: Message, envelope: Envelope) -> Request:
-        request = _identified(task.name, self._definitions[task.name], reply_topic, message, envelope)
-        request.task, request.envelope = task, envelope
-        request.includes_reasoning = envelope.options.reasoning == "include"
-        request.priority = task.config.priority if envelope.priority is None else envelope.priority
-        request.deadline_at, request.deadline_source = self._deadline(task, envelope, message)
-        if task.config.keep == "latest":
-            request.source = f"{task.name}\n{message.topic}\n{reply_topic}"
-        return request
-
-    def _refused(
-        self, name: str, reply_topic: str, message: Message, envelope: Envelope | None, error: Error
+    def _request(
+        self,
+        task: Task | None,
+        name: str,
+        reply_topic: str,
+        message: Message,
+        envelope: Envelope | None,
+        *,
+        refusal: Error | None = None,
     ) -> Request:
-        request = _identified(name, self._fingerprint, reply_topic, message, envelope)
-        request.refusal = error
+        """envelope: as far as it is known. refusal: None = the request may run, and task and envelope are there."""
+        given_id = envelope.id if envelope else None
+        identity = given_id
+        if identity is None:
+            identity = _as_text(message.correlation) if message.correlation else secrets.token_hex(8)
+        # Without a correlation of the client, equal payloads are equal readings, not one question: only the packet id
+        # of the broker, which a redelivery keeps, makes them the same.
+        client_key = "" if given_id is None else f"{given_id!r}"
+        if message.correlation:
+            client_key += f" {message.correlation.hex()}"
+        definition = self._fingerprint if refusal else self._definitions[name]
+        parts = (name, definition, reply_topic, client_key or f"packet {message.packet_id}", message.content_type)
+        request = Request(
+            task_name=name,
+            reply_topic=reply_topic,
+            correlation=message.correlation,
+            id=identity,
+            key=hashlib.sha256(f"{parts!r}\n".encode("utf-8", "surrogatepass") + message.payload).digest(),
+            may_be_duplicate=bool(client_key) or message.is_duplicate,
+            is_redelivery=message.is_duplicate,
+            arrived_at=message.received_at,
+            refusal=refusal,
+        )
+        if refusal is None and task is not None and envelope is not None:
+            request.task, request.envelope = task, envelope
+            request.includes_reasoning = envelope.options.reasoning == "include"
+            request.priority = task.config.priority if envelope.priority is None else envelope.priority
+            request.deadline_at, request.deadline_source = self._deadline(task, envelope, message)
+            if task.config.keep == "latest":
+                request.source = f"{task.name}\n{message.topic}\n{reply_topic}"
         return request
 
     def _deadline(self, task: Task, envelope: Envelope, message: Message) -> tuple[float, str]:
@@ -132,33 +153,6 @@ class RequestParser:
         if len(message.payload) > allowed:
             text = f"payload: should have at most {allowed} bytes (got {len(message.payload)})"
             raise Refusal(Code.TOO_LONG, text)
-
-
-def _identified(name: str, definition: str, reply_topic: str, message: Message, envelope: Envelope | None) -> Request:
-    """A request as far as it is known before its input is read: where it came from and where its reply goes.
-
-    definition: requests are equal under the same one only.
-    """
-    given_id = envelope.id if envelope else None
-    identity = given_id
-    if identity is None:
-        identity = _as_text(message.correlation) if message.correlation else secrets.token_hex(8)
-    # Without a correlation of the client, equal payloads are equal readings, not one question: only the packet id of
-    # the broker, which a redelivery keeps, makes them the same.
-    client_key = "" if given_id is None else f"{given_id!r}"
-    if message.correlation:
-        client_key += f" {message.correlation.hex()}"
-    parts = (name, definition, reply_topic, client_key or f"packet {message.packet_id}", message.content_type)
-    return Request(
-        task_name=name,
-        reply_topic=reply_topic,
-        correlation=message.correlation,
-        id=identity,
-        key=hashlib.sha256(f"{parts!r}\n".encode("utf-8", "surrogatepass") + message.payload).digest(),
-        may_be_duplicate=bool(client_key) or message.is_duplicate,
-        is_redelivery=message.is_duplicate,
-        arrived_at=message.received_at,
-    )
 
 
 def _as_text(correlation: bytes) -> str:

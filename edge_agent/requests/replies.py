@@ -131,9 +131,10 @@ class Replies:
         """
         status = error.code.status
         words = "its reply says why" if error.code in _QUOTING else error.message
+        identity = cut(request.id) if isinstance(request.id, str) else request.id
         log.info(
             "request ended task=%r id=%r status=%s code=%s: %s",
-            cut(request.task_name), request.log_id, status.value, error.code.value, words,
+            cut(request.task_name), identity, status.value, error.code.value, words,
         )  # fmt: skip
         self.totals.rejected_total += status is Status.BUSY
         self.totals.displaced_total += status is Status.BUSY and request.number > 0

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 
 from edge_agent.core.envelope import Envelope
-from edge_agent.core.errors import cut
 from edge_agent.core.messages import Error, ModelName
 from edge_agent.core.protocol import Run
 from edge_agent.requests.tasks import Task
@@ -68,8 +67,3 @@ class Request:
     def deadline(self) -> str:
         """The deadline for the caller's eyes, with its source."""
         return f"the deadline of {(self.deadline_at - self.arrived_at) * 1000:.0f} ms ({self.deadline_source})"
-
-    @property
-    def log_id(self) -> str | int:
-        """The id, cut: as Correlation Data it may have any length."""
-        return cut(self.id) if isinstance(self.id, str) else self.id

@@ -299,16 +299,6 @@ def test_a_reply_that_cannot_be_sent_at_any_size_leaves_no_request(folder: Path)
     assert stored_requests(folder) == []
 
 
-def test_a_finished_request_leaves_no_row(folder: Path) -> None:
-    board = Board(folder, "[queue]\ndedup_window_s = 0\n")
-    for number in range(1, 20):
-        board.hear(envelope(str(number)))
-        board.answer(number)
-        board.learn(number, PublishResult.CONFIRMED)
-    board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
-    assert stored_rows(folder) == 0
-
-
 def test_after_the_dedup_window_an_answer_leaves_no_row(folder: Path) -> None:
     board = Board(folder, "[queue]\ndedup_window_s = 20\n")
     began = time.monotonic()
