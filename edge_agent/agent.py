@@ -21,9 +21,9 @@ from edge_agent.commands.commands import Commands
 from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
 from edge_agent.core.errors import cut
-from edge_agent.core.load_progress import LOAD_SILENCE_S
 from edge_agent.core.model import Model
 from edge_agent.core.protocol import (
+    LOAD_SILENCE_S,
     Cancelled,
     Failed,
     Finished,

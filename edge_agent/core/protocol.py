@@ -18,6 +18,10 @@ from edge_agent.core.messages import Code
 _TYPE_FIELD = "type"
 
 
+# The longest part of a load is a full batch of a 3B model on a throttled Pi 4, two minutes.
+LOAD_SILENCE_S = 300.0
+
+
 class Finish(StrEnum):
     """Why an answer ended."""
 
@@ -178,7 +182,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loading:
-    """Sent once a second while a load makes progress, which may take minutes."""
+    """Sent about once a second while a load completes parts; without one for LOAD_SILENCE_S it has failed."""
 
     type: Literal["loading"] = "loading"
 

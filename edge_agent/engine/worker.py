@@ -16,13 +16,13 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from edge_agent.core.environment import return_freed_memory
-from edge_agent.core.load_progress import LoadProgress
 from edge_agent.core.protocol import (
     Cancel,
     Command,
     Event,
     Load,
     LoadFailed,
+    Loading,
     Run,
     SetLimits,
     SetTasks,
@@ -83,8 +83,7 @@ def _run(commands: Commands, emit: Callable[[Event], None]) -> int:
         return 1
     began = perf_counter()
     try:
-        with LoadProgress(emit) as progress:
-            engine = _open_engine(load, progress)
+        engine = _open_engine(load, _reporter(emit))
     except Exception as error:
         log.exception("model %r cannot be opened", load.model_path)
         emit(LoadFailed(message=str(error) or type(error).__name__))
@@ -95,13 +94,26 @@ def _run(commands: Commands, emit: Callable[[Event], None]) -> int:
     return 0
 
 
-def _open_engine(load: Load, progress: LoadProgress) -> Engine:
+def _reporter(emit: Callable[[Event], None]) -> Callable[[], None]:
+    """To be called after each part of a load, of which none may take nearly LOAD_SILENCE_S."""
+    due_at = 0.0
+
+    def advanced() -> None:
+        nonlocal due_at
+        if (now := perf_counter()) >= due_at:
+            due_at = now + 1.0
+            emit(Loading())
+
+    return advanced
+
+
+def _open_engine(load: Load, advanced: Callable[[], None]) -> Engine:
     if load.model_path.startswith(SCHEME):
-        return EchoEngine(load, progress.advance)
+        return EchoEngine(load, advanced)
     # The echo engine must work where the native library is missing or does not fit the CPU.
     from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
 
-    return LlamaEngine(load, progress.advance)
+    return LlamaEngine(load, advanced)
 
 
 def _serve(engine: Engine, commands: Commands, emit: Callable[[Event], None]) -> None:

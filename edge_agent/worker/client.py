@@ -8,8 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from edge_agent.core.errors import end_of_log, how_ended
-from edge_agent.core.load_progress import LOAD_SILENCE_S
-from edge_agent.core.protocol import Event, Failed, Finished, Load, LoadFailed, Loading, Progress, Ready, Run
+from edge_agent.core.protocol import (
+    LOAD_SILENCE_S,
+    Event,
+    Failed,
+    Finished,
+    Load,
+    LoadFailed,
+    Loading,
+    Progress,
+    Ready,
+    Run,
+)
 from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
 
 Answered = Finished | Failed

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from edge_agent.board.process import process_memory, resident_mb
 from edge_agent.core.config import Config
 from edge_agent.core.errors import end_of_log, how_ended
-from edge_agent.core.load_progress import LOAD_SILENCE_S
 from edge_agent.core.model import Model
 from edge_agent.core.protocol import (
+    LOAD_SILENCE_S,
     Cancel,
     Cancelled,
     Command,

@@ -18,10 +18,12 @@ from edge_agent.core.protocol import (
     Finished,
     Load,
     LoadFailed,
+    Loading,
     Partial,
     Progress,
     Ready,
 )
+from edge_agent.engine.worker import _reporter
 from edge_agent.worker.process import EngineProcess, WorkerExited
 from tests.engine.runs import LABELS, TASK, run
 
@@ -144,3 +146,14 @@ def test_output_that_is_no_event_ends_the_worker(
     assert worker.wait_for(WorkerExited).returncode == -signal.SIGKILL
     assert "wrote a line that is no event: b'hello" in caplog.text
     worker.process.stop(WAIT_S)
+
+
+def test_a_load_reports_the_parts_that_it_completes_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("edge_agent.engine.worker.perf_counter", lambda: now)
+    told: list[Event] = []
+    advanced = _reporter(told.append)
+    for _ in range(30):
+        now += 0.125
+        advanced()
+    assert told == [Loading()] * 4

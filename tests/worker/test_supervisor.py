@@ -8,8 +8,17 @@ from typing import cast
 import pytest
 
 from edge_agent.core.config import Config
-from edge_agent.core.load_progress import LOAD_SILENCE_S
-from edge_agent.core.protocol import Cancelled, Event, Loading, Partial, Progress, Run, SetTasks, TextPlan
+from edge_agent.core.protocol import (
+    LOAD_SILENCE_S,
+    Cancelled,
+    Event,
+    Loading,
+    Partial,
+    Progress,
+    Run,
+    SetTasks,
+    TextPlan,
+)
 from edge_agent.models.bundle import open_model
 from edge_agent.requests.tasks import prefixes_of, with_built_in
 from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
