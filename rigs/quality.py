@@ -45,7 +45,7 @@ def main() -> int:
     print(f"{'model':22} {'bytes':>12} {'KL divergence, nats':>20} {'same first':>11} {'ppl ratio':>10} {'made in':>9}")
     for models in (_upstream(programs, reference, given.work), _own(given.checkpoint, given.budgets, given.work)):
         for name, model, seconds in models:
-            _say(f"evaluating {name}")
+            print(f"evaluating {name}", file=sys.stderr)
             found = compare_models(
                 Adapted(model), Adapted(reference), "BF16", texts, work=reference.parent, progress=lambda *_: None
             )
@@ -58,15 +58,11 @@ def main() -> int:
     return 0
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _upstream(programs: Path, reference: Path, work: Path) -> Iterator[tuple[str, Path, float]]:
     text, imatrix = work / "calibration.txt", work / "upstream.imatrix.gguf"
     began = time.monotonic()
     if not imatrix.is_file():
-        _say("llama-imatrix")
+        print("llama-imatrix", file=sys.stderr)
         with Runner(reference) as runner:
             tokens = chunks(read_texts(calibration_files()), runner, seed=0, most=CALIBRATION_CHUNKS)
             text.write_bytes(b"".join(runner.piece(token) for chunk in tokens for token in chunk))
@@ -75,7 +71,7 @@ def _upstream(programs: Path, reference: Path, work: Path) -> Iterator[tuple[str
     for kind in UPSTREAM:
         model = work / f"upstream.{kind}.gguf"
         if not model.is_file():
-            _say(f"llama-quantize {kind}")
+            print(f"llama-quantize {kind}", file=sys.stderr)
             began = time.monotonic()
             words = ["--imatrix", str(imatrix), str(reference), str(model), kind]
             run_program([str(programs / "llama-quantize"), *words])
@@ -84,7 +80,7 @@ def _upstream(programs: Path, reference: Path, work: Path) -> Iterator[tuple[str
 
 def _own(checkpoint: Path, budgets: list[str], work: Path) -> Iterator[tuple[str, Path, float]]:
     for budget in budgets:
-        _say(f"edge-convert --budget {budget}")
+        print(f"edge-convert --budget {budget}", file=sys.stderr)
         began = time.monotonic()
         bundle = work / f"own-{budget}"
         words = ["--budget", budget, "--out", str(bundle), "--work", str(work), "--force", "--no-canaries"]

@@ -54,9 +54,8 @@ class HomeAssistant:
         }
 
     @property
-    def complaints(self) -> list[str]:
-        text = self._log_path.read_text(encoding="utf-8", errors="replace")
-        return [line for line in text.splitlines() if re.search(r"(WARNING|ERROR).*(mqtt|hall)", line)]
+    def log(self) -> str:
+        return self._log_path.read_text(encoding="utf-8", errors="replace")
 
     def wait_for(self, what: str, timeout_s: float, **wanted: str) -> None:
         """Waits until these entities are in these states and prints how long it took; else ends the program."""
@@ -71,7 +70,7 @@ class HomeAssistant:
         self.fail(f"{what}: not within {timeout_s} s; found {found}, wanted {wanted}")
 
     def fail(self, message: str) -> None:
-        print(self._log_path.read_text(encoding="utf-8", errors="replace")[-3000:], file=sys.stderr)
+        print(self.log[-3000:], file=sys.stderr)
         raise SystemExit(message)
 
     def __enter__(self) -> Self:
@@ -84,13 +83,11 @@ class HomeAssistant:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m rigs.homeassistant", description=__doc__)
-    parser.add_argument("--python", help="of an environment with Home Assistant (default: one made below build/)")
-    options = parser.parse_args()
+    argparse.ArgumentParser(prog="python -m rigs.homeassistant", description=__doc__).parse_args()
     require({"mosquitto": "mosquitto"})
-    if not options.python and sys.version_info < (3, 13):
+    if sys.version_info < (3, 13):
         raise SystemExit("this rig needs Python 3.13, which Home Assistant needs")
-    python = options.python or str(make_environment(ROOT / "build" / "homeassistant", REQUIREMENTS))
+    python = str(make_environment(ROOT / "build" / "homeassistant", REQUIREMENTS))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         heat(folder, 61.5)
@@ -117,7 +114,6 @@ def _check(home: HomeAssistant, folder: Path, agent: AgentProcess, text: str) ->
     )  # fmt: skip
     unknown = ("power", "energy", "decode_rate", "cpu", "throttled", "undervoltage", "latency_p95")
     home.wait_for("figures that are not measured are unknown", 1, **dict.fromkeys(unknown, "unknown"))
-    print("         " + ", ".join(sorted(home.entities)))
 
     heat(folder, 85.0)
     home.wait_for("heat is an alarm", 15, alarm_overheating="on", health="critical", headroom="-5.0")
@@ -135,8 +131,8 @@ def _check(home: HomeAssistant, folder: Path, agent: AgentProcess, text: str) ->
     again.stop()
     home.wait_for("a board that is stopped says so", 5, state="stopped", health="unavailable")
 
-    if home.complaints:
-        home.fail("Home Assistant complains:\n" + "\n".join(home.complaints))
+    if complaints := re.findall(r".*(?:WARNING|ERROR).*(?:mqtt|hall).*", home.log):
+        home.fail("Home Assistant complains:\n" + "\n".join(complaints))
     last = _start(folder, "last", text.replace("enabled = true", "enabled = false"))
     give_up_at = time.monotonic() + 20
     while home.entities:
