@@ -32,12 +32,11 @@ UPSTREAM = ("Q4_0", "IQ4_NL", "Q4_K_M")
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.quality", description=__doc__)
     parser.add_argument("checkpoint", type=checkpoint_path)
-    parser.add_argument("--eval", type=Path, help="texts to compare on (default: the included ones)")
     parser.add_argument("--budgets", nargs="+", default=["305MB", "353MB", "398MB"], metavar="SIZE")
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="default: build/quality")
     parser.add_argument("--programs", type=Path, default=Path("build/bench"), help="where llama.cpp is built")
     given = parser.parse_args()
-    texts = read_texts([given.eval] if given.eval else evaluation_files())
+    texts = read_texts(evaluation_files())
     programs = build_llama_cpp(given.programs, PROGRAMS)
     given.work.mkdir(parents=True, exist_ok=True)
     with Checkpoint(given.checkpoint) as checkpoint:

@@ -25,7 +25,6 @@ class Walk:
 
     entered: Counter[str] = field(default_factory=Counter)
     returns: int = 0
-    calls: int = 0
 
     @property
     def files(self) -> int:
@@ -45,7 +44,6 @@ class Walk:
             caller = caller.f_back
         is_move = caller is None or caller.f_code.co_filename != file
         if event == "call":
-            self.calls += 1
             self.entered[file.removeprefix(_PACKAGE)] += is_move
         elif caller is not None:
             self.returns += is_move
@@ -75,7 +73,7 @@ def main() -> int:
     walk = warm_classify()
     for file, count in walk.entered.most_common():
         print(f"{count:4}  {file}")
-    print(f"{walk.files} files, {walk.moves} moves between files, {walk.calls} calls")
+    print(f"{walk.files} files, {walk.moves} moves between files")
     return 0
 
 

@@ -245,9 +245,7 @@ def _largest_difference(one: Run, other: Run) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m rigs.bench.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m rigs.bench.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=model_path, metavar="MODEL", help="a bundle or a .gguf with a ChatML template")
     parser.add_argument("--rounds", type=int, default=5)

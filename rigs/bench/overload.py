@@ -25,6 +25,7 @@ from tests.helpers.processes import wait_until
 
 # Requests that run at once.
 WIDTH = 4
+PRIORITIES, DEADLINES_MS = (0, 5, 9), (200, 1000, 5000)
 SETTLE_S = 60.0
 
 
@@ -142,11 +143,9 @@ def main() -> int:
     parser.add_argument("model", metavar="MODEL", help="a bundle, a .gguf or echo:step_ms=20")
     parser.add_argument("--times", type=float, default=10.0, help="the load, as a multiple of what can be answered")
     parser.add_argument("--seconds", type=float, default=15.0, help="default: %(default)s")
-    parser.add_argument("--deadlines-ms", nargs="+", type=int, default=[200, 1000, 5000])
-    parser.add_argument("--priorities", nargs="+", type=int, default=[0, 5, 9])
     options = parser.parse_args()
     request, response = (f"{BASE}/infer/triage/{end}" for end in ("request", "response"))
-    mix = [(priority, deadline_ms) for deadline_ms in options.deadlines_ms for priority in options.priorities]
+    mix = [(priority, deadline_ms) for deadline_ms in DEADLINES_MS for priority in PRIORITIES]
     tasks = task_table("triage", kind="classify", system=SYSTEM, labels=list(LABELS))
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -155,7 +154,7 @@ def main() -> int:
         per_s = capacity_per_s(agent.client, request, response, width=4 * WIDTH, seconds=options.seconds / 3)
         endings = offer(agent.client, request, response, per_s=options.times * per_s, seconds=options.seconds, mix=mix)
     print(f"{processor()}: capacity {per_s:.1f}/s, offered {options.times * per_s:.1f}/s for {options.seconds:.0f} s")
-    rows = [row(priority, [one for one in endings if one.priority == priority]) for priority in options.priorities]
+    rows = [row(priority, [one for one in endings if one.priority == priority]) for priority in PRIORITIES]
     print(table([*rows, row(None, endings)]))
     return 0
 

@@ -28,7 +28,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rigs.chaos", description=__doc__)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--faults", type=int, default=sum(SHARES.values()), help="of all kinds (default: %(default)s)")
-    parser.add_argument("--only", choices=SHARES, help="one kind of fault")
     parser.add_argument(
         "--longest-pause",
         metavar="S",
@@ -50,7 +49,7 @@ def main() -> int:
 
 def run(given: argparse.Namespace, folder: Path) -> int:
     began = time.monotonic()
-    faults = chosen_faults(given.only, given.faults, given.seed)
+    faults = chosen_faults(given.faults, given.seed)
     storm = Storm(folder, given.protocol, longest_pause_s=given.longest_pause, seed=given.seed)
     asker = Asker(storm.port, given.protocol, storm.base, requests=given.requests, seed=given.seed)
     assert asker.has_seen_agent.wait(60), "the agent does not come online"
@@ -72,10 +71,8 @@ def run(given: argparse.Namespace, folder: Path) -> int:
     return 0 if is_good else 1
 
 
-def chosen_faults(only: str | None, count: int, seed: int) -> list[str]:
+def chosen_faults(count: int, seed: int) -> list[str]:
     """In an order that the seed decides; if there are few, one of each kind."""
-    if only is not None:
-        return [only] * count
     if count <= len(SHARES):
         return list(SHARES)[:count]
     kinds = [kind for kind, share in SHARES.items() for _ in range(share)]

@@ -531,7 +531,6 @@ def test_board_that_goes_dark_during_a_switch_is_named_and_finishes_it_when_it_i
         world.first.stop()
         since = time.monotonic()
         text, _ = controller.communicate(timeout=PLAY_S)
-    print(f"named after {time.monotonic() - since:.0f} s")
     assert time.monotonic() - since < NAMED_S
     assert "unreachable=1" in text
     world.first.start()

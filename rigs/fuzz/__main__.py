@@ -30,7 +30,6 @@ def main() -> int:
     parser.add_argument(
         "--model", type=model_path, help="a .gguf (default: the demonstration's, made below build/fuzz)"
     )
-    parser.add_argument("--all", action="store_true", help="print every case, not only the bad ones")
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"unknown parts: {', '.join(sorted(unknown))} (choose from {', '.join(PARTS)})")
@@ -42,19 +41,19 @@ def main() -> int:
         convert_demo_model(DEMO, "q4_0")
     if len(parts) > 1:
         # What forks must not have loaded what another part needs.
-        words = ["--count", str(given.count), "--first", str(given.first), "--model", str(model)]
-        command = [sys.executable, "-m", "rigs.fuzz", *words, *(["--all"] if given.all else [])]
+        command = [sys.executable, "-m", "rigs.fuzz", f"--count={given.count}", f"--first={given.first}"]
+        command += [f"--model={model}"]
         return max([subprocess.run([*command, part], cwd=ROOT, check=False).returncode for part in parts])
     cases = import_module(f"rigs.fuzz.{parts[0]}").outcomes(range(given.first, given.first + given.count), model)
-    return report(parts[0], cases, shows_all=given.all)
+    return report(parts[0], cases)
 
 
-def report(part: str, outcomes: Iterable[tuple[int, Outcome]], *, shows_all: bool = False) -> int:
-    """Prints each bad case, or every one, and the counts; 1 if a case is bad."""
+def report(part: str, outcomes: Iterable[tuple[int, Outcome]]) -> int:
+    """Prints each bad case and the counts; 1 if a case is bad."""
     counts = Counter[str]()
     for number, (outcome, why) in outcomes:
         counts[outcome] += 1
-        if outcome in BAD or shows_all:
+        if outcome in BAD:
             print(f"{number}: {outcome}: {why}", flush=True)
     print(f"{part}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()), flush=True)
     return 1 if any(counts[outcome] for outcome in BAD) else 0

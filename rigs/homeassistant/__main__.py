@@ -21,7 +21,6 @@ from tests.helpers.llama_sources import make_environment
 from tests.helpers.processes import AgentProcess, Mosquitto
 from tests.helpers.site import site_config
 
-Entities = dict[str, dict[str, str]]
 DEVICE = "hall_board"
 REQUIREMENTS = ("homeassistant>=2025.10", "paho-mqtt>=2.1")
 
@@ -35,7 +34,7 @@ class HomeAssistant:
         script = Path(__file__).with_name("instance.py")
         command = [python, str(script), str(folder / "homeassistant"), str(port)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log)
-        self._entities: Entities = {}
+        self._entities: dict[str, dict[str, str]] = {}
         self._thread = threading.Thread(target=self._read, daemon=True)
 
     def _read(self) -> None:
@@ -45,7 +44,7 @@ class HomeAssistant:
                 self._entities = json.loads(line)
 
     @property
-    def entities(self) -> Entities:
+    def entities(self) -> dict[str, dict[str, str]]:
         """The entities of the board, without the name of their device."""
         return {
             re.sub(rf"^(binary_)?sensor\.{DEVICE}_", "", name): entity

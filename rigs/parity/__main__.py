@@ -73,7 +73,6 @@ def main() -> int:
     parser.add_argument("--sharded", type=checkpoint_path, help="the same checkpoint in shards")
     parser.add_argument("--work", type=Path, default=Path("build/parity"), help="default: %(default)s")
     parser.add_argument("--python", type=Path, help="one with torch and transformers, instead of a new environment")
-    parser.add_argument("--skip-plain", action="store_true", help="leave out the unquantized types")
     given = parser.parse_args()
     out: Path = given.work / "out"
     shutil.rmtree(out, ignore_errors=True)
@@ -81,7 +80,7 @@ def main() -> int:
     parity = Parity(Upstream(given.work, given.python), out)
     print(ROW.format("case", "tensors", "bytes equal", "keys", "diffs", "seconds", "peak MB", "result"))
     for form, checkpoint in (("whole", given.checkpoint), ("sharded", given.sharded)):
-        for kind in () if checkpoint is None or given.skip_plain else PLAIN:
+        for kind in () if checkpoint is None else PLAIN:
             parity.plain(form, checkpoint, kind)
     for name in VARIANTS:
         parity.variant(name, given.checkpoint)

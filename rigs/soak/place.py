@@ -12,7 +12,7 @@ from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.demo.readings import tasks
 from rigs.bench.agent import task_table
 from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess, Mosquitto, workers
+from tests.helpers.processes import AgentProcess, Mosquitto
 
 DEVICE = "soak"
 BASE = f"edgeai/v1/test/{DEVICE}"
@@ -22,23 +22,11 @@ START_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an agent runs. folder: its configuration, log and state."""
+    """Where an agent runs. folder: its configuration, `config.log` and `state`."""
 
     folder: Path
     port: int
     agent: AgentProcess
-
-    @property
-    def state_dir(self) -> Path:
-        return self.folder / "state"
-
-    @property
-    def log_path(self) -> Path:
-        return self.folder / "config.log"
-
-    @property
-    def worker_pid(self) -> int | None:
-        return next(iter(workers(self.agent.process.pid)), None)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import psutil
 
 from rigs.soak.load import Load
 from rigs.soak.place import Place
+from tests.helpers.processes import workers
 
 MIB = 1 << 20
 
@@ -46,16 +47,17 @@ def process_sample(pid: int) -> ProcessSample | None:
 
 
 def take_sample(place: Place, load: Load, at_s: float) -> Sample:
-    agent, worker_pid = process_sample(place.agent.process.pid), place.worker_pid
+    pid = place.agent.process.pid
+    agent, worker_pids = process_sample(pid), workers(pid)
     assert agent is not None, f"the agent ended; its log ends with:\n{place.agent.log[-2000:]}"
     return Sample(
         at_s=at_s,
         answered=load.ledger.answered,
         unanswered=load.unanswered,
         agent=agent,
-        worker=None if worker_pid is None else process_sample(worker_pid),
-        state_bytes=sum(map(_size, place.state_dir.rglob("*"))),
-        log_bytes=_size(place.log_path),
+        worker=process_sample(worker_pids[0]) if worker_pids else None,
+        state_bytes=sum(map(_size, (place.folder / "state").rglob("*"))),
+        log_bytes=_size(place.folder / "config.log"),
     )
 
 

@@ -41,12 +41,7 @@ class Outcome:
 
 
 def simulate(
-    cooling: Cooling,
-    ambient_c: float,
-    *,
-    is_governed: bool,
-    full_mhz: float = p.FULL_MHZ,
-    seconds: float = HOUR_S,
+    cooling: Cooling, ambient_c: float, *, is_governed: bool, full_mhz: float = p.FULL_MHZ, seconds: float = HOUR_S
 ) -> Outcome:
     """The same arguments give the same outcome."""
     board, agent = Board(cooling, ambient_c, full_mhz), SimulatedAgent()

@@ -15,15 +15,7 @@ from rigs.bench import compare, engine_speed, overload
 from rigs.bench.agent import running_agent, workload_tasks
 from rigs.bench.compare import Comparison, at_equal_text
 from rigs.bench.figures import Figures
-from rigs.bench.workload import (
-    GENERATED_TOKENS,
-    Answer,
-    Kind,
-    Reading,
-    check_answer,
-    constant_text,
-    prompt,
-)
+from rigs.bench.workload import GENERATED_TOKENS, Answer, Kind, Reading, check_answer, constant_text, prompt
 
 
 class StandIn:
