@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from time import monotonic
+from collections.abc import Sequence
 
 from edge_agent.core.errors import printable
 
 UNKNOWN = "–"
-_LINE_EVERY_S = 10.0
 
 
 class ProgressLine:
-    """On a terminal one line that is overwritten; elsewhere a line per phase, and at most one more every 10 s."""
+    """On a terminal one line that is overwritten; elsewhere a line per phase."""
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty()
-        self._clock = clock
         self._phase: str | None = None
-        self._next_at = 0.0
 
     def say(self, text: str) -> None:
         """text: the phase, or `phase: position in it`."""
+        phase, _, _ = text.partition(":")
         if self._is_terminal:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        elif self._is_due(text.partition(":")[0]):
-            print(text, file=sys.stderr, flush=True)
+        elif phase != self._phase:
+            print(phase, file=sys.stderr, flush=True)
+        self._phase = phase
 
     def clear(self) -> None:
         if self._is_terminal:
             self.say("")
-
-    def _is_due(self, phase: str) -> bool:
-        now = self._clock()
-        if phase == self._phase and now < self._next_at:
-            return False
-        self._phase, self._next_at = phase, now + _LINE_EVERY_S
-        return True
 
 
 def fail(message: str) -> int:

@@ -19,7 +19,7 @@ from edge_agent.mqtt.link import Broken
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor import broker as broker_module
 from edge_agent.tools.doctor import doctor, service
-from edge_agent.tools.doctor.board import clock, cpu_clock, disk, memory_limit, sensors, swap
+from edge_agent.tools.doctor.board import clock, cpu_clock, disk, memory_limit, sensors
 from edge_agent.tools.doctor.broker import broker, topic_checks, topic_rights
 from edge_agent.tools.doctor.broker import name as name_check
 from edge_agent.tools.doctor.check import Check, Verdict
@@ -243,21 +243,6 @@ def test_cores_that_are_kept_slow_are_reported(
     check = cpu_clock(policy(tmp_path, **files))
     assert check.verdict is verdict
     assert found in check.found
-
-
-@pytest.mark.parametrize(
-    ("lines", "verdict", "found"),
-    [
-        ("", Verdict.GOOD, "none"),
-        ("/dev/zram0 partition 2097148 0 100\n", Verdict.GOOD, "/dev/zram0"),
-        ("/dev/mmcblk0p3 partition 102396 0 -2\n", Verdict.WARNING, "or a file: /dev/mmcblk0p3"),
-    ],
-)
-def test_swapping_to_a_card_is_warned_of(tmp_path: Path, lines: str, verdict: Verdict, found: str) -> None:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/swaps").write_text(f"Filename Type Size Used Priority\n{lines}", "utf-8")
-    check = swap(tmp_path)
-    assert (check.verdict, found in check.found) == (verdict, True)
 
 
 def test_a_clock_that_follows_no_server_is_warned_of() -> None:

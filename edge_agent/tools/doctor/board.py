@@ -100,19 +100,6 @@ def cpu_clock(root: Path) -> Check:
     return good("cpu clock", found)
 
 
-def swap(root: Path) -> Check:
-    """Swapping to a memory card is too slow for answers and wears the card out. root: where /proc lies."""
-    names = [line.split()[0] for line in _word(root / "proc/swaps").splitlines()[1:] if line.strip()]
-    if on_card := [name for name in names if name.startswith("/dev/mmcblk") or not name.startswith("/dev/")]:
-        return warning(
-            "swap",
-            f"the system swaps to a memory card or a file: {', '.join(on_card)}",
-            "turn it off (Raspberry Pi OS: systemctl disable --now dphys-swapfile) or use zram; the unit keeps "
-            "the service itself out of it (MemorySwapMax=0)",
-        )
-    return good("swap", ", ".join(names) or "none")
-
-
 def is_clock_synchronized() -> bool | None:
     """Whether the clock follows a server; None = unknown."""
     try:

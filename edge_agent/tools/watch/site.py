@@ -254,10 +254,13 @@ def texts(document: Document, path: str) -> list[str]:
     return [item[:_MAX_TEXT] for item in items if isinstance(item, str)]
 
 
-def is_true(document: Document, path: str) -> bool | None:
-    """None = neither true nor false."""
+def is_true(document: Document, path: str) -> bool:
+    return _at(document, path) is True
+
+
+def _figure(document: Document, path: str) -> float | str | bool | None:
     value = _at(document, path)
-    return value if isinstance(value, bool) else None
+    return value if isinstance(value, bool) else text(document, path) or number(document, path)
 
 
 def seconds(document: Document, path: str) -> float | None:
@@ -290,11 +293,16 @@ def duration(length_s: float) -> str:
 
 
 # Name in the JSON for scripts -> path in the health.
-_NUMBERS = {
+_FIGURES = {
+    "overall": "overall",
     "uptime_s": "uptime_s",
     "soc_c": "thermal.soc_c",
     "limit_c": "thermal.limit_c",
     "headroom_c": "thermal.headroom_c",
+    "throttled_now": "thermal.throttled_now",
+    "throttled_since_boot": "thermal.throttled_since_boot",
+    "undervoltage_now": "power.undervoltage_now",
+    "undervoltage_since_boot": "power.undervoltage_since_boot",
     "queue_depth": "queue.depth",
     "queue_capacity": "queue.capacity",
     "active": "inference.active",
@@ -302,16 +310,11 @@ _NUMBERS = {
     "prefill_tok_s": "inference.prefill_tok_s",
     "latency_p95_ms": "inference.latency_ms.p95",
     "watts": "power.watts",
+    "watts_scope": "power.scope",
     "cpu_percent": "cpu.percent",
     "memory_available_mb": "memory.available_mb",
+    "governor_level": "governor.level",
 }
-_FLAGS = {
-    "throttled_now": "thermal.throttled_now",
-    "throttled_since_boot": "thermal.throttled_since_boot",
-    "undervoltage_now": "power.undervoltage_now",
-    "undervoltage_since_boot": "power.undervoltage_since_boot",
-}
-_TEXTS = {"overall": "overall", "watts_scope": "power.scope", "governor_level": "governor.level"}
 
 
 def row_document(row: Row) -> Document:
@@ -328,9 +331,7 @@ def row_document(row: Row) -> Document:
         "health_age_s": None if row.health_age_s is None else round(row.health_age_s, 1),
         "reasons": texts(health, "reasons") if health else None,
         "throttle_causes": texts(health, "thermal.causes") if health else None,
-        **{name: text(health, path) for name, path in _TEXTS.items()},
-        **{name: number(health, path) for name, path in _NUMBERS.items()},
-        **{name: is_true(health, path) for name, path in _FLAGS.items()},
+        **{name: _figure(health, path) for name, path in _FIGURES.items()},
         "alarms": [
             {
                 "name": name,
