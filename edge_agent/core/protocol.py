@@ -193,8 +193,6 @@ class Ready:
 
     repacked_mib: weights copied to the layout of fast kernels; None = unknown.
     cpu_variant: the kernel variant and its CPU features, in the library's words.
-    prefill_tok_s: tokens per second of long prompts alone; None = not measured.
-    decode_tok_s: tokens per second of `max_active` answers together; None = not measured.
     load_s: time until ready. measure_s: the part of it for measurements, which a restart skips.
     """
 
@@ -208,8 +206,6 @@ class Ready:
     vocabulary: int
     cpu_variant: str
     repacked_mib: float | None
-    prefill_tok_s: float | None
-    decode_tok_s: float | None
     load_s: float
     measure_s: float
 

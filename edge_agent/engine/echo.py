@@ -86,8 +86,6 @@ class EchoEngine(Engine):
             vocabulary=0,
             cpu_variant="echo",
             repacked_mib=None,
-            prefill_tok_s=None,
-            decode_tok_s=None,
             load_s=load_s,
             measure_s=0.0,
         )

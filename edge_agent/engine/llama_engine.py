@@ -118,15 +118,9 @@ class LlamaEngine(Engine):
             vocabulary=self._llama.vocabulary_size,
             cpu_variant=self._llama.cpu_variant,
             repacked_mib=self._llama.log.repacked_mib,
-            prefill_tok_s=self._rows_per_s(policy.prompt_batch_tokens),
-            decode_tok_s=self._rows_per_s(self._max_active),
             load_s=load_s,
             measure_s=self._measure_s,
         )
-
-    def _rows_per_s(self, rows: int) -> float | None:
-        seconds = self._policy.seconds(self._policy.padded(rows))
-        return None if seconds is None else round(rows / seconds, 1)
 
     @property
     def _policy(self) -> StepPolicy:

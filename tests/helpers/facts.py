@@ -26,8 +26,6 @@ READY = Ready(
     vocabulary=1000,
     cpu_variant="NEON = 1",
     repacked_mib=100.0,
-    prefill_tok_s=None,
-    decode_tok_s=None,
     load_s=1.5,
     measure_s=0.0,
 )

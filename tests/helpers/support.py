@@ -160,8 +160,6 @@ def ready(**fields: Any) -> Ready:
         "vocabulary": 100,
         "cpu_variant": "",
         "repacked_mib": None,
-        "prefill_tok_s": None,
-        "decode_tok_s": None,
         "load_s": 1.0,
         "measure_s": 0.0,
     }

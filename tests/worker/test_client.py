@@ -44,4 +44,4 @@ def test_a_model_that_does_not_load_is_an_error() -> None:
 
 def test_a_worker_that_keeps_nothing_measures_nothing(demo_bundle: Path) -> None:
     with started(Load(model_path=str(demo_bundle / "model.gguf"), settings=EngineSettings())) as worker:
-        assert worker.ready().prefill_tok_s is None
+        assert worker.ready().measure_s < 0.01
