@@ -11,9 +11,8 @@ import pytest
 
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, UnusableTemplateError, fault_of
 
-NESTED_LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 LONG = {
-    "nested loops": NESTED_LOOPS,
+    "nested loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "recursion without end": "{% macro f(n) %}{% if n %}{{ f(n - 1) ~ f(n - 1) }}{% endif %}{% endmacro %}{{ f(99) }}",
     "powers of large numbers": "{% for a in range(9) %}{{ (9 ** 9999999) % 7 }}{% endfor %}",
 }
@@ -69,7 +68,6 @@ def test_a_template_that_cannot_be_interrupted_harms_another_process_only() -> N
         ("{{ nothing.at.all }}", None),
         ("{% if %}", "line 1: Expected an expression, got 'end of statement block'"),
         ("{{ 'x' * 10 ** 10 }}", "takes more than 64 MB of memory"),
-        (NESTED_LOOPS, "takes more than 1 s of CPU time"),
         ("{{ '\\u00e9' | no_such }}", "line 1: No filter named 'no_such'."),
     ],
 )  # fmt: skip
