@@ -14,7 +14,6 @@ from edge_agent.core.protocol import LabelsPlan, Run, TextPlan
 from edge_agent.engine.answer.answer_guess import Draft
 from edge_agent.engine.answer.json_answer import JsonAnswer, JsonSchema
 from edge_agent.engine.answer.labels import Branch, LabelAnswer, LabelTree
-from edge_agent.engine.answer.sampling import TokenPicker
 from edge_agent.engine.answer.text_answer import TextAnswer
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.engine import Measured
@@ -104,25 +103,13 @@ class RequestBuilder:
             return LabelAnswer(self.tree(run.plan.labels))
         if isinstance(run.plan, TextPlan):
             text = TextStream(stop=run.plan.stop, is_reasoning=self.chat.is_reasoning, is_open=is_open)
-            return self._text_answer(run, text)
+            return TextAnswer(self._llama, run, text, self._close_thought, None)
         # Not sorted: the schema's order is the order of the answer's keys.
         schema = self._schema(json.dumps(run.plan.schema))
         matcher = schema.start()
         if matcher is None:
-            return self._text_answer(run, TextStream(), schema)
-        picker = TokenPicker(self._llama, run.sampling)
-        return JsonAnswer(self._llama, picker, schema, matcher, max_tokens=run.max_tokens)
-
-    def _text_answer(self, run: Run, text: TextStream, schema: JsonSchema | None = None) -> TextAnswer:
-        return TextAnswer(
-            self._llama,
-            TokenPicker(self._llama, run.sampling),
-            text,
-            max_tokens=run.max_tokens,
-            max_reasoning_tokens=run.max_reasoning_tokens,
-            close_thought=self._close_thought,
-            schema=schema,
-        )
+            return TextAnswer(self._llama, run, TextStream(), self._close_thought, schema)
+        return JsonAnswer(self._llama, run, schema, matcher)
 
     def _tree(self, labels: tuple[str, ...]) -> LabelTree:
         return LabelTree(labels, self._label_tokens, self._llama.end_of_turn)

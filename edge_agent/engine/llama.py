@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import secrets
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 import llama_cpp
 from llguidance import LLMatcher, LLTokenizer
 
+from edge_agent.core.protocol import Sampling
 from edge_agent.engine.backends import BackendError, load_backends, loaded_variant
 from edge_agent.engine.llama_log import LlamaLog
 from edge_agent.gguf.adapter import check_adapter
@@ -43,6 +45,8 @@ _LIBRARY_FOLDER = Path(llama_cpp.__file__).parent / "lib"
 # KV cells are handed out and padded in steps of this many (llama_kv_cache::get_padding).
 _CONTEXT_STEP = 256
 _MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
+# The last 32-bit number means "random" to llama.cpp.
+_SEEDS = 2**32 - 1
 
 
 class LoadError(Exception):
@@ -354,17 +358,18 @@ class Llama:
 class SamplerChain:
     """llama.cpp's samplers in its usual order, for one request."""
 
-    def __init__(self, *, top_k: int, top_p: float, min_p: float, temperature: float, seed: int) -> None:
+    def __init__(self, sampling: Sampling) -> None:
         self.pointer: Any = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         weakref.finalize(self, llama_cpp.llama_sampler_free, self.pointer)
         links: list[Any] = []
-        if top_k > 0:
-            links.append(llama_cpp.llama_sampler_init_top_k(top_k))
-        if top_p < 1.0:
-            links.append(llama_cpp.llama_sampler_init_top_p(top_p, 1))
-        if min_p > 0.0:
-            links.append(llama_cpp.llama_sampler_init_min_p(min_p, 1))
-        links.append(llama_cpp.llama_sampler_init_temp(temperature))
+        if sampling.top_k > 0:
+            links.append(llama_cpp.llama_sampler_init_top_k(sampling.top_k))
+        if sampling.top_p < 1.0:
+            links.append(llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1))
+        if sampling.min_p > 0.0:
+            links.append(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1))
+        links.append(llama_cpp.llama_sampler_init_temp(sampling.temperature))
+        seed = secrets.randbelow(_SEEDS) if sampling.seed is None else sampling.seed % _SEEDS
         links.append(llama_cpp.llama_sampler_init_dist(seed))
         for link in links:
             llama_cpp.llama_sampler_chain_add(self.pointer, link)

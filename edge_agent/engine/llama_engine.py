@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from edge_agent.core.messages import Code
 from edge_agent.core.protocol import (
@@ -18,6 +19,7 @@ from edge_agent.core.protocol import (
     Event,
     Failed,
     Finish,
+    Finished,
     Load,
     Partial,
     Progress,
@@ -309,10 +311,7 @@ class LlamaEngine(Engine):
             answer.add((), self._llama.logits(rows[0]))
         if request.first_token_at is None or request.branches or request.branches_left:
             return []
-        crc32 = self._builder.prompt_crc32(request.prompt)
-        finished = request.finished(Finish.LABELS, scores=answer.scores(), prompt_crc32=crc32)
-        self._remove(request)
-        return [finished]
+        return [self._finish(request, Finish.LABELS, scores=answer.scores())]
 
     def _read_text(
         self, request: ActiveRequest, answer: JsonAnswer | TextAnswer, sequence: CacheSequence, rows: list[int]
@@ -330,16 +329,13 @@ class LlamaEngine(Engine):
         if request.run.stream and (delta := answer.take_delta()):
             events.append(Partial(id=request.run.id, delta=delta))
         if answer.finish is not None:
-            self._remove(request)
-            finished = request.finished(
-                answer.finish,
-                text=answer.text,
-                reasoning=answer.reasoning,
-                completion_tokens=answer.completion_tokens,
-                prompt_crc32=self._builder.prompt_crc32(request.prompt),
-            )
-            events.append(finished)
+            texts = {"text": answer.text, "reasoning": answer.reasoning}
+            events.append(self._finish(request, answer.finish, completion_tokens=answer.completion_tokens, **texts))
         return events
+
+    def _finish(self, request: ActiveRequest, finish: Finish, **answer: Any) -> Finished:
+        self._remove(request)
+        return request.finished(finish, prompt_crc32=self._builder.prompt_crc32(request.prompt), **answer)
 
     def _remove(self, request: ActiveRequest) -> None:
         """Gives back what the request holds of the context."""

@@ -10,10 +10,9 @@ from typing import Any
 import jsonschema
 from llguidance import LLMatcher
 
-from edge_agent.core.protocol import Finish
+from edge_agent.core.protocol import Finish, Run
 from edge_agent.core.schemas import validator
 from edge_agent.engine.answer.answer_guess import AnswerGuess, Draft
-from edge_agent.engine.answer.sampling import TokenPicker
 from edge_agent.engine.answer.schema_check import grammar_of
 from edge_agent.engine.answer.text_answer import WrittenAnswer
 from edge_agent.engine.answer.text_stream import TextStream
@@ -87,10 +86,8 @@ class JsonAnswer(WrittenAnswer):
     Forced tokens count as completion tokens and toward max_tokens.
     """
 
-    def __init__(
-        self, llama: Llama, picker: TokenPicker, schema: JsonSchema, matcher: LLMatcher, *, max_tokens: int
-    ) -> None:
-        super().__init__(llama, picker, TextStream(), max_tokens=max_tokens)
+    def __init__(self, llama: Llama, run: Run, schema: JsonSchema, matcher: LLMatcher) -> None:
+        super().__init__(llama, run, TextStream())
         self._schema = schema
         self._matcher = matcher
         self.tokens: list[int] = []
@@ -113,7 +110,7 @@ class JsonAnswer(WrittenAnswer):
         if self.finish is None and self._matcher.is_stopped():
             self.finish = Finish.SCHEMA
             self._schema.guess.learn(Draft(tuple(self.tokens), tuple(self.decisions)))
-        elif len(self.tokens) >= self._max_tokens:
+        elif len(self.tokens) >= self._run.max_tokens:
             self.finish = Finish.LENGTH
         self.completion_tokens = len(self.tokens)
         if self.finish is None:
@@ -123,15 +120,15 @@ class JsonAnswer(WrittenAnswer):
 
     def check(self) -> None:
         """Raises InvalidOutputError unless the finished text keeps to the schema."""
-        self._schema.check(self.text, self.finish, self._max_tokens)
+        self._schema.check(self.text, self.finish, self._run.max_tokens)
 
     def draft(self) -> Draft:
         """What is decided, and behind it what will probably be decided next."""
-        return self._schema.guess.behind(self.tokens, self._max_tokens)
+        return self._schema.guess.behind(self.tokens, self._run.max_tokens)
 
     def _write(self, tokens: Sequence[int]) -> None:
         for token in tokens:
-            if len(self.tokens) >= self._max_tokens:
+            if len(self.tokens) >= self._run.max_tokens:
                 self.finish = Finish.LENGTH
                 return
             self.tokens.append(token)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-
 import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher
@@ -13,8 +11,6 @@ from edge_agent.engine.llama import Candidates, Llama, NumericError, SamplerChai
 
 # Sampled from at most this many allowed tokens: sorting a whole vocabulary takes longer than it is worth.
 _MOST_CANDIDATES = 4096
-# The last 32-bit number means "random" to llama.cpp.
-_SEEDS = 2**32 - 1
 
 
 class TokenPicker:
@@ -22,15 +18,7 @@ class TokenPicker:
 
     def __init__(self, llama: Llama, sampling: Sampling) -> None:
         self._llama = llama
-        self._chain = None
-        if sampling.temperature > 0:
-            self._chain = SamplerChain(
-                top_k=sampling.top_k,
-                top_p=sampling.top_p,
-                min_p=sampling.min_p,
-                temperature=sampling.temperature,
-                seed=secrets.randbelow(_SEEDS) if sampling.seed is None else sampling.seed % _SEEDS,
-            )
+        self._chain = SamplerChain(sampling) if sampling.temperature > 0 else None
 
     def pick(self, row: int) -> int:
         """The next token after this row of the last batch. Raises NumericError for a broken model."""

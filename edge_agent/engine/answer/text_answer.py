@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edge_agent.core.protocol import Finish
+from edge_agent.core.protocol import Finish, Run
 from edge_agent.engine.answer.sampling import TokenPicker
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.llama import Llama
@@ -20,11 +20,11 @@ _THOUGHT_MARKS = (THOUGHT_START.encode(), THOUGHT_END.encode())
 class WrittenAnswer:
     """The text of an answer and how it ended; None = it goes on."""
 
-    def __init__(self, llama: Llama, picker: TokenPicker, text: TextStream, *, max_tokens: int) -> None:
+    def __init__(self, llama: Llama, run: Run, text: TextStream) -> None:
         self._llama = llama
-        self._picker = picker
+        self._run = run
+        self._picker = TokenPicker(llama, run.sampling)
         self._text = text
-        self._max_tokens = max_tokens
         self.completion_tokens = 0
         self.finish: Finish | None = None
 
@@ -43,23 +43,14 @@ class WrittenAnswer:
 class TextAnswer(WrittenAnswer):
     """Writes until the model ends its turn, or a stop string or `max_tokens` ends it.
 
-    max_reasoning_tokens: the length of a thought after which `close_thought` is forced. All tokens of the thought
-    count toward max_tokens. schema: the finished text must be JSON that validates.
+    close_thought: tokens that are forced after `max_reasoning_tokens` of a thought; they count toward `max_tokens`.
+    schema: the finished text must be JSON that validates.
     """
 
     def __init__(
-        self,
-        llama: Llama,
-        picker: TokenPicker,
-        text: TextStream,
-        *,
-        max_tokens: int,
-        max_reasoning_tokens: int | None,
-        close_thought: Sequence[int],
-        schema: JsonSchema | None,
+        self, llama: Llama, run: Run, text: TextStream, close_thought: Sequence[int], schema: JsonSchema | None
     ) -> None:
-        super().__init__(llama, picker, text, max_tokens=max_tokens)
-        self._max_reasoning_tokens = max_reasoning_tokens
+        super().__init__(llama, run, text)
         self._close_thought = close_thought
         self._schema = schema
         self._thought_tokens = 0
@@ -77,7 +68,8 @@ class TextAnswer(WrittenAnswer):
         self._write(token)
         if self.finish is None and self._text.is_thinking:
             self._thought_tokens += 1
-            if self._max_reasoning_tokens is not None and self._thought_tokens >= self._max_reasoning_tokens:
+            most = self._run.max_reasoning_tokens
+            if most is not None and self._thought_tokens >= most:
                 for forced in self._close_thought:
                     if self.finish is None:
                         tokens.append(forced)
@@ -87,7 +79,7 @@ class TextAnswer(WrittenAnswer):
     def check(self) -> None:
         """Raises InvalidOutputError unless the finished text validates, where there is a schema."""
         if self._schema is not None:
-            self._schema.check(self.text, self.finish, self._max_tokens)
+            self._schema.check(self.text, self.finish, self._run.max_tokens)
 
     def _write(self, token: int) -> None:
         self.completion_tokens += 1
@@ -97,7 +89,7 @@ class TextAnswer(WrittenAnswer):
             self._text.write(data)
         if self._text.is_stopped:
             self._end(Finish.STOP)
-        elif self.completion_tokens >= self._max_tokens:
+        elif self.completion_tokens >= self._run.max_tokens:
             self._end(Finish.LENGTH)
 
     def _end(self, finish: Finish) -> None:
