@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.core.messages import Code, Error, Status, shortened
-from edge_agent.core.strict_json import encode
+from edge_agent.core.messages import Code, Error, Status
 from edge_agent.requests.replies import reply_document
 from tests.helpers.support import REPLY_FIELDS, Desk, labelled, request
 
@@ -45,16 +44,6 @@ def test_an_answer_reads_as_in_the_contract() -> None:
     assert document["timing"] == {
         "queued_ms": 1.2, "prefill_ms": 150.0, "decode_ms": 50.0, "total_ms": 156.3, "batch": 2,
     }  # fmt: skip
-
-
-def test_a_reply_that_is_too_large_becomes_a_short_failure() -> None:
-    long = reply_document(request(), Status.OK, 0.0, "board1") | {"output": "x" * 5000, "usage": {"prompt_tokens": 1}}
-    short = shortened(encode(long))
-    assert short is not None
-    document = json.loads(short)
-    assert (document["status"], document["error"]["code"], document["output"]) == ("failed", "internal", None)
-    assert set(document) == REPLY_FIELDS
-    assert shortened(short) is None
 
 
 @pytest.mark.parametrize(
