@@ -17,11 +17,11 @@ from hypothesis import settings
 
 from edge_agent.tools.demo.broker import free_port, start_broker
 from edge_agent.tools.demo.readings import checkpoint_folder
+from tests.helpers.bundles import make_bundles
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, Mosquitto
 from tests.helpers.shared import made_once
 from tests.helpers.site import DEVICES, Site, running_site, site_config
-from tests.helpers.switch_bundles import make_bundles
 
 # A process in the background of a shell ignores SIGINT, and every program started here would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -81,7 +81,7 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models_dir with bundles of the demonstration model, as tests/helpers/switch_bundles.py names them."""
+    """A models_dir with bundles of the demonstration model, as tests/helpers/bundles.py names them."""
     return made_once(tmp_path_factory, "switch-bundles", make_bundles) / "models"
 
 

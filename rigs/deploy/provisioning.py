@@ -30,10 +30,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from edge_agent import __version__
 from edge_agent.tools.demo.readings import checkpoint_folder
 from rigs.deploy.fleet import PLAY_S, REPOSITORY, Broker, Fleet, SshBoard
-from tests.helpers.bundles import DEMO_TASKS, asked_bundle, not_loading, talking_nonsense
+from tests.helpers.bundles import (
+    DEMO_TASKS,
+    asked_bundle,
+    converted,
+    flip_last_byte,
+    not_loading,
+    sha256_of,
+    talking_nonsense,
+)
 from tests.helpers.certificates import OTHER_CERTIFICATE
 from tests.helpers.processes import wait_until
-from tests.helpers.switch_bundles import convert, flip_last_byte, sha256_of
 from tests.test_readme import section
 
 WHEELHOUSE = REPOSITORY / "dist" / "wheelhouse" / "x86_64"
@@ -392,7 +399,7 @@ def second_bundle(world: World) -> Path:
     bundle = world.folder / "second"
     if not bundle.is_dir():
         asked = ("--tasks", DEMO_TASKS, "--canaries", world.folder / "requests.jsonl")
-        convert(checkpoint_folder(), bundle, "q8_0", 2, *asked)
+        converted(checkpoint_folder(), bundle, "--model-version", 2, *asked, quantization="q8_0")
     return bundle
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.bundles import BAD, sha256_of
 from tests.helpers.processes import wait_until
 from tests.helpers.site import Site, running_site
-from tests.helpers.switch_bundles import BAD, sha256_of
 
 ALLOWED = '[commands]\nallow = ["health", "drain", "resume", "model-switch", "model-rollback"]\n'
 # Without `enabled` the reserve keeps nothing else back.

@@ -1,4 +1,4 @@
-"""Bundles that are whole as their manifests list them, and wrong in what they hold."""
+"""Bundles of the demonstration model in several versions, some of them good for nothing."""
 
 from __future__ import annotations
 
@@ -10,49 +10,74 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from edge_agent.models.canaries import FILE as CANARIES
 from edge_agent.tools.demo.readings import checkpoint_folder, held_out, tasks
 from tests.convert.damage import damaged, shuffle_weights
 
 DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo" / "tasks.json"
-MANIFEST = "manifest.json"
+# Two that are good, and what is wrong with the others.
+GOOD = ("one", "two")
+BAD = ("damaged", "wrong-hash", "unloadable", "bad-canaries")
 
 
-def converted(checkpoint: Path, bundle: Path, *words: str) -> Path:
-    """A bundle of the demonstration's checkpoint or of one like it."""
-    command = [sys.executable, "-m", "edge_convert", str(checkpoint), "--out", str(bundle), "--type", "q4_0"]
-    subprocess.run([*command, "--name", "pump-demo", *words], check=True, capture_output=True)
-    return bundle
+def make_bundles(folder: Path) -> None:
+    """Makes the models_dir `models` in a folder. `one` and `two` have these versions, all others 3."""
+    asked = _canary_options(folder, readings=2)
+    models = folder / "models"
+    models.mkdir()
+    converted(checkpoint_folder(), models / "one", "--model-version", "1", *asked, quantization="q8_0")
+    two = converted(checkpoint_folder(), models / "two", "--model-version", "2", *asked)
+    talking_nonsense(models / "one", folder).rename(models / "damaged")
+    relist(models / "damaged", 3)
+    changed(two, models / "unloadable", lambda copy: (copy / "adapter.gguf").write_bytes(b"no adapter"), 3)
+    changed(two, models / "bad-canaries", lambda copy: (copy / CANARIES).write_bytes(b"{}"), 3)
+    changed(two, models / "wrong-hash", lambda _: None, 3)
+    flip_last_byte(models / "wrong-hash" / "model.gguf")
 
 
 def asked_bundle(folder: Path) -> Path:
     """The demonstration's model with canaries of its own tasks."""
+    return converted(checkpoint_folder(), folder / "asked", *_canary_options(folder, readings=4))
+
+
+def _canary_options(folder: Path, *, readings: int) -> tuple[str, ...]:
     requests = folder / "requests.jsonl"
-    lines = [{"task": task, "input": reading.payload, "answer": "?"} for reading in held_out()[:4] for task in tasks()]
+    lines = [{"task": task, "input": reading.payload} for reading in held_out()[:readings] for task in tasks()]
     requests.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
-    of_tasks = ("--tasks", str(DEMO_TASKS), "--canaries", str(requests))
-    return converted(checkpoint_folder(), folder / "asked", *of_tasks)
+    return "--tasks", str(DEMO_TASKS), "--canaries", str(requests)
+
+
+def converted(checkpoint: Path, bundle: Path, *words: object, quantization: str = "q4_0") -> Path:
+    """A bundle of the demonstration's checkpoint or of one like it."""
+    command = [sys.executable, "-m", "edge_convert", str(checkpoint), "--out", str(bundle), "--name", "pump-demo"]
+    subprocess.run([*command, "--type", quantization, *map(str, words)], check=True, capture_output=True)
+    return bundle
 
 
 def changed(bundle: Path, copy: Path, change: Callable[[Path], object], version: int | None = None) -> Path:
     """A changed copy of a bundle, with a manifest that lists the changed files."""
     shutil.copytree(bundle, copy)
     change(copy)
-    manifest = json.loads((copy / MANIFEST).read_text("utf-8"))
-    files = sorted(path for path in copy.iterdir() if path.name not in (MANIFEST, "manifest.sig"))
-    manifest["files"] = {path.name: _listed(path) for path in files}
-    manifest["version"] = version or manifest["version"]
-    (copy / MANIFEST).write_text(json.dumps(manifest, sort_keys=True), "utf-8")
+    relist(copy, version)
     return copy
 
 
-def _listed(path: Path) -> dict[str, object]:
-    data = path.read_bytes()
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+def relist(bundle: Path, version: int | None = None) -> None:
+    """The manifest lists what is there, as if it had been made so."""
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text("utf-8"))
+    manifest["files"] = {
+        file.name: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size}
+        for file in bundle.iterdir()
+        if file.name not in ("manifest.json", "manifest.sig")
+    }
+    manifest["version"] = version or manifest["version"]
+    path.write_text(json.dumps(manifest, sort_keys=True, separators=(",", ":")), "utf-8")
 
 
 def talking_nonsense(bundle: Path, folder: Path) -> Path:
-    """The bundle with the weights of two layers shuffled: it loads and answers, but not as its canaries."""
-    checkpoint = damaged(checkpoint_folder(), folder / "checkpoint", lambda copy: shuffle_weights(copy, 2))
+    """The bundle with the weights of four layers shuffled: it loads and answers, but not as its canaries."""
+    checkpoint = damaged(checkpoint_folder(), folder / "checkpoint", lambda copy: shuffle_weights(copy, 4))
     model = converted(checkpoint, folder / "model", "--no-canaries") / "model.gguf"
     return changed(bundle, folder / "nonsense", lambda copy: shutil.copy(model, copy / "model.gguf"))
 
@@ -65,3 +90,14 @@ def not_loading(bundle: Path, folder: Path) -> Path:
         model.write_bytes(model.read_bytes()[:-4096])
 
     return changed(bundle, folder / "not-loading", cut)
+
+
+def flip_last_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def sha256_of(bundle: Path) -> str:
+    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    return str(manifest["files"]["model.gguf"]["sha256"])

@@ -20,11 +20,11 @@ from pathlib import Path
 import pytest
 
 from edge_agent.tools.demo.broker import free_port
+from tests.helpers.bundles import flip_last_byte
 from tests.helpers.client import Client
 from tests.helpers.ggufs import STRING, changed_model
 from tests.helpers.processes import AgentProcess, Mosquitto, children, wait_until, workers
 from tests.helpers.site import Site, site_config
-from tests.helpers.switch_bundles import flip_last_byte
 from tests.system.conftest import EdgeAgent, Ended
 
 

@@ -16,10 +16,10 @@ import pytest
 
 from edge_agent.loader import load_config
 from edge_agent.models.record import in_force, open_in_force
+from tests.helpers.bundles import sha256_of
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, children, wait_until
 from tests.helpers.site import site_config
-from tests.helpers.switch_bundles import sha256_of
 
 CUTS = int(os.environ.get("EDGE_AGENT_POWER_CUTS", "4"))
 SEED = int(os.environ.get("EDGE_AGENT_SEED", "1"))
