@@ -52,7 +52,6 @@ from edge_agent.watchdog import Watchdog, stalled_part
 from edge_agent.worker.process import WorkerExited
 from edge_agent.worker.supervisor import (
     CanaryAnswered,
-    FormerWorkerExited,
     FromWorker,
     Supervisor,
     WorkerEnd,
@@ -200,8 +199,6 @@ class Agent:
                 self._on_load_failed(message, now)
             case WorkerExited() as exited:
                 self._on_worker_exited(exited, now)
-            case FormerWorkerExited(how=how):
-                self._dispatcher.former_worker_lost(how, now)
 
     def _on_message(self, received: Received, now: float) -> None:
         link, message = received.link, received.message
@@ -309,8 +306,7 @@ class Agent:
         self._handle_signals(now)
         self._delivery.maintain(now)
         self._dispatcher.expire(now)
-        owes_answer, is_former_busy = self._dispatcher.active > 0, self._dispatcher.is_former_busy
-        if end := self._supervisor.watch(now, owes_answer=owes_answer, is_former_busy=is_former_busy):
+        if end := self._supervisor.watch(now, owes_answer=self._dispatcher.active > 0):
             self._dispatcher.worker_lost(end.how, now, ready_at=end.ready_at)
             self._publish_worker_end(end, now)
         if self._supervisor.has_other_files:

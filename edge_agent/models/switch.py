@@ -1,7 +1,8 @@
 """A model switch: verify the bundle, make room, load it, ask its canaries, record it; then it is in force.
 
-Any fault before the record is on the disk leaves the old model in force. Where memory is short, the old worker finishes
-what it runs and ends first. Hashing, loading and writing happen in background threads; all else in the agent's thread.
+Any fault before the record is on the disk leaves the old model in force. The old worker finishes what it runs and ends:
+before the new one loads where memory is short, else once that has been asked. Hashing, loading and writing happen in
+background threads; all else in the agent's thread.
 """
 
 from __future__ import annotations
@@ -67,12 +68,13 @@ class SwitchFailed:
 
 @dataclass(slots=True)
 class _Attempt:
-    """One switch. worker: of the new model; is_old_gone: the old model's worker ended first, for its memory."""
+    """One switch. worker: of the new model; is_beside: while the old one answers; is_old_gone: that has ended."""
 
     source: Path
     how: Literal["switch", "rollback"]
     allow_downgrade: bool
     worker: Worker | None = None
+    is_beside: bool = True
     is_old_gone: bool = False
 
 
@@ -165,10 +167,14 @@ class ModelSwitch:
     def _run(self, attempt: _Attempt) -> _Steps[Switched]:
         """The switch from its start to its end. Raises SwitchError."""
         model, canaries = yield from self._verify(attempt)
-        yield from self._wait_for_former()
-        if not self._fits_beside(model):
+        attempt.is_beside = self._fits_beside(model)
+        if not attempt.is_beside:
             yield from self._end_old_worker(attempt)
+            while self._supervisor.has_retired:
+                yield
         ready = yield from self._load_and_ask(attempt, model, canaries)
+        if attempt.is_beside:
+            yield from self._end_old_worker(attempt)
         yield from self._record(attempt, model)
         return self._put_in_force(attempt, model, ready, canaries)
 
@@ -186,11 +192,6 @@ class ModelSwitch:
             raise SwitchError("downgrade", message)
         return model, canaries
 
-    def _wait_for_former(self) -> _Steps[None]:
-        """Until the worker before this one is gone: three workers would need too much memory."""
-        while self._supervisor.has_former:
-            yield
-
     def _fits_beside(self, model: Model) -> bool:
         ready = self._supervisor.ready
         wanted_mb = needed_mb(model, self._supervisor.model, None if ready is None else resident_mb(ready.pid))
@@ -207,7 +208,6 @@ class ModelSwitch:
         attempt.is_old_gone = True
         self._supervisor.retire()
         self._dispatcher.worker_lost("its model is replaced", self._now)
-        yield from self._wait_for_former()
 
     def _load_and_ask(self, attempt: _Attempt, model: Model, canaries: Questions | None) -> _Steps[Ready]:
         try:
@@ -259,7 +259,7 @@ class ModelSwitch:
         )
         event = {"model": model.key, "how": attempt.how, "old": before, "new": after}
         asked = None if canaries is None else len(canaries.runs)
-        data = {"changed": True, **event, "canaries": asked, "is_beside": not attempt.is_old_gone}
+        data = {"changed": True, **event, "canaries": asked, "is_beside": attempt.is_beside}
         return Switched(ready, event, data)
 
     def _return_to_old(self, attempt: _Attempt, error: SwitchError) -> SwitchFailed:

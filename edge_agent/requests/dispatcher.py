@@ -67,8 +67,6 @@ class Dispatcher:
         # Requests that the worker runs at once; 0 = there is no worker.
         self._slots = 0
         self._model: ModelName | None = None
-        # Counts the models that took over: a request may end on the worker before.
-        self._worker = 0
         # While there is no worker: when there will be one; None = unknown.
         self._ready_at: float | None = None
 
@@ -90,11 +88,6 @@ class Dispatcher:
     @property
     def is_idle(self) -> bool:
         return not self._active and not self._queue.waiting
-
-    @property
-    def is_former_busy(self) -> bool:
-        """Whether the worker before the one in force still owes an answer."""
-        return any(request.worker != self._worker and not request.is_answered for request in self._active.values())
 
     def receive(self, message: Message, now: float) -> bool:
         """Takes one message from the data connection. Each request in it is answered, now or later.
@@ -201,7 +194,7 @@ class Dispatcher:
 
     def _start(self, request: Request, now: float) -> None:
         assert request.run is not None
-        request.started_at, request.worker, request.model = now, self._worker, self._model
+        request.started_at, request.model = now, self._model
         request.attempts += 1
         self._active[request.number] = request
         try:
@@ -228,7 +221,7 @@ class Dispatcher:
         """The worker is done with a request: its slot is free, and the caller gets the answer."""
         request = self._active.pop(event.id, None)
         if request is not None:
-            if isinstance(event, Finished) and request.worker == self._worker:
+            if isinstance(event, Finished):
                 run_s = now - request.started_at
                 self._forecast.measure(request.kind, share_s=event.share_s, run_s=run_s, now=now)
             if not request.is_answered:
@@ -305,19 +298,13 @@ class Dispatcher:
         """
         self._slots = 0
         self._ready_at = ready_at
-        self._run_again([request for request in self._active.values() if request.worker == self._worker], reason, now)
+        self._run_again(list(self._active.values()), reason, now)
 
     def model_replaced(self) -> None:
-        """A worker of another model takes over: waiting requests are for it, running ones end on the former worker."""
-        self._worker += 1
+        """A worker of another model takes over; nothing runs."""
         self._forecast.clear()
         self._is_held = False
         self._duplicates.forget_refusals()
-
-    def former_worker_lost(self, reason: str, now: float) -> None:
-        """What still ran on the former worker is run once more by the one that took over."""
-        self._run_again([request for request in self._active.values() if request.worker != self._worker], reason, now)
-        self.fill(now)
 
     def _run_again(self, lost: list[Request], reason: str, now: float) -> None:
         # The newest first: of readings of one source that ran at once, it is the one that counts.

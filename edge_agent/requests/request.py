@@ -51,11 +51,9 @@ class Request:
     kind: Kind = ("", 0, 0)
     place: Place = (0, 0.0, 0)
 
-    # While it runs. started_at: inf = it did not run yet. attempts: how often it was handed to a worker. worker: counts
-    # the models that took over.
+    # While it runs. started_at: inf = it did not run yet. attempts: how often it was handed to a worker.
     started_at: float = math.inf
     attempts: int = 0
-    worker: int = 0
     model: ModelName | None = None
     partials: int = 0
 

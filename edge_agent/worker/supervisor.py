@@ -25,7 +25,6 @@ from edge_agent.core.protocol import (
     Failed,
     Finished,
     Load,
-    Partial,
     Ready,
     Run,
     SetTasks,
@@ -64,13 +63,6 @@ class CanaryAnswered:
     """The worker in force is done with a canary."""
 
     answer: Answer
-
-
-@dataclass(frozen=True, slots=True)
-class FormerWorkerExited:
-    """The worker that a switch replaced has ended."""
-
-    how: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +131,7 @@ class _Life:
         return WorkerEnd(how=f"{how}: {words}" if words else how, ready_at=ready_at)
 
 
-WorkerEvent = Event | WorkerExited | CanaryAnswered | FormerWorkerExited
+WorkerEvent = Event | WorkerExited | CanaryAnswered
 
 
 class Supervisor:
@@ -169,8 +161,8 @@ class Supervisor:
         self._prefixes = prefixes
         self._deliver = deliver
         self._life: _Life | None = None
-        # The worker that a switch replaced, until it has ended.
-        self._former: EngineProcess | None = None
+        # The worker that a switch ended.
+        self._retired: EngineProcess | None = None
         self._pause_s = RESTART_AFTER_S[0]
         self._outgrown_at = -math.inf
         # From the start of a process to its first answer; None = no worker was ever ready.
@@ -184,13 +176,12 @@ class Supervisor:
     @property
     def is_coming(self) -> bool:
         """Whether a process is there, or will be."""
-        processes = (None if self._life is None else self._life.process, self._former)
-        return self.restart_at is not None or any(process is not None and process.is_running for process in processes)
+        return self.restart_at is not None or (self._life is not None and self._life.process.is_running)
 
     @property
-    def has_former(self) -> bool:
-        """Whether the worker that a switch replaced is still there."""
-        return self._former is not None
+    def has_retired(self) -> bool:
+        """Whether the worker that a switch ended is still there."""
+        return self._retired is not None and self._retired.is_running
 
     def snapshot(self, now: float) -> WorkerFacts:
         return WorkerFacts(
@@ -230,11 +221,9 @@ class Supervisor:
         )
 
     def send(self, command: Command) -> None:
-        """Sends a command to the worker, if there is one; never waits. A Cancel goes to the former worker, too."""
+        """Sends a command to the worker, if there is one; never waits."""
         if self._life is not None:
             self._life.process.send(command)
-        if self._former is not None and isinstance(command, Cancel):
-            self._former.send(command)
 
     def ask_canary(self, run: Run) -> None:
         """Its answer comes as CanaryAnswered."""
@@ -251,15 +240,10 @@ class Supervisor:
     def receive(self, message: FromWorker, now: float) -> WorkerEvent | None:
         """What the agent acts on; None for the words of a worker that is no longer of interest."""
         event = message.event
-        if self._life is not None and message.worker is self._life.process:
-            self._life.heard_at = now
-            return CanaryAnswered(event) if isinstance(event, Answer) and event.id == _CANARY_ID else event
-        if message.worker is not self._former:
+        if self._life is None or message.worker is not self._life.process:
             return None
-        if isinstance(event, WorkerExited):
-            self._former = None
-            return FormerWorkerExited(how_ended(event.returncode))
-        return event if isinstance(event, Answer | Partial) else None
+        self._life.heard_at = now
+        return CanaryAnswered(event) if isinstance(event, Answer) and event.id == _CANARY_ID else event
 
     def became_ready(self, ready: Ready, now: float) -> None:
         """The model answers."""
@@ -301,13 +285,11 @@ class Supervisor:
             self._outgrown_at = now
             life.kill(f"the worker holds {memory.held_mib:.0f} MiB and should need at most {life.most_mib:.0f} MiB")
 
-    def watch(self, now: float, *, owes_answer: bool, is_former_busy: bool) -> WorkerEnd | None:
-        """To be called several times a second: starts a worker that is due and kills one that hangs or is not needed.
+    def watch(self, now: float, *, owes_answer: bool) -> WorkerEnd | None:
+        """To be called several times a second: starts a worker that is due and kills one that hangs.
 
         Gives the end of a worker that could not even be started; the next try is scheduled.
         """
-        if self._former is not None and not is_former_busy:
-            self._former.kill()
         if self.restart_at is not None and now >= self.restart_at:
             return self._restart(now)
         if (life := self._life) is not None and (reason := life.silence(now, owes_answer=owes_answer)) is not None:
@@ -335,8 +317,7 @@ class Supervisor:
         self._pause_s = min(max(2 * self._pause_s, RESTART_AFTER_S[0]), RESTART_AFTER_S[1])
 
     def adopt(self, model: Model, worker: Worker, ready: Ready, now: float) -> None:
-        """A worker that has loaded this model is in force. The one before it becomes the former worker."""
-        self.retire()
+        """A worker that has loaded this model is in force, after `retire`."""
         self.model, self._pause_s = model, RESTART_AFTER_S[0]
         self._begin(_Life(worker.process, heard_at=now))
         worker.hand_over(lambda event: self._deliver(FromWorker(worker.process, event)))
@@ -344,10 +325,11 @@ class Supervisor:
         self.set_prefixes(self._prefixes)
 
     def retire(self) -> None:
-        """Makes the worker in force the former one, with no other in its place; `watch` kills it once it is idle."""
+        """Ends the worker in force, which is idle, with no other in its place."""
         self.restart_at = None
         if self._life is not None:
-            self._former, self._life = self._life.process, None
+            self._retired, self._life = self._life.process, None
+            self._retired.kill()
 
     def come_back(self, now: float) -> float | None:
         """After `retire`: the same model is loaded again. When it is likely to answer; None = unknown."""
@@ -356,6 +338,6 @@ class Supervisor:
 
     def stop(self, timeout_s: float) -> None:
         """For good. All events have been delivered when it returns."""
-        for process in (self._former, None if self._life is None else self._life.process):
+        for process in (self._retired, None if self._life is None else self._life.process):
             if process is not None:
                 process.stop(timeout_s)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from edge_agent.core.config import ModelConfig
-from edge_agent.core.protocol import Cancel, Command, Event, LoadFailed, Run, SetTasks
+from edge_agent.core.protocol import Cancelled, Command, Event, LoadFailed, Run, SetTasks
 from edge_agent.models import record
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import Canaries
@@ -28,7 +28,7 @@ from edge_agent.models.switch import (
 )
 from edge_agent.requests.tasks import prefixes_of, with_built_in
 from edge_agent.worker.process import EngineProcess, WorkerExited
-from edge_agent.worker.supervisor import FormerWorkerExited, FromWorker, Supervisor
+from edge_agent.worker.supervisor import FromWorker, Supervisor
 from tests.helpers.facts import READY
 from tests.helpers.processes import wait_until
 from tests.helpers.support import TASKS, Desk, config, finished, labelled
@@ -101,8 +101,7 @@ class Board:
 
     def tick(self, now: float) -> Switched | SwitchFailed | None:
         """As the agent does."""
-        is_busy = self.dispatcher.active > 0
-        self.supervisor.watch(now, owes_answer=is_busy, is_former_busy=self.dispatcher.is_former_busy)
+        self.supervisor.watch(now, owes_answer=self.dispatcher.active > 0)
         end = self.switch.tick(now)
         if isinstance(end, Switched):
             self.dispatcher.worker_ready(self.supervisor.model.name, replace(READY, max_active=2), now)
@@ -136,19 +135,13 @@ class Board:
     def say(self, process: FakeProcess, event: Event | WorkerExited, now: float) -> None:
         """As the agent does."""
         match self.supervisor.receive(FromWorker(cast("EngineProcess", process), event), now):
-            case FormerWorkerExited(how=how):
-                self.dispatcher.former_worker_lost(how, now)
             case WorkerExited() as end:
                 self.supervisor.ended(end, now)
+                self.dispatcher.worker_lost("killed", now)
             case None:
                 pass
             case answer:
                 self.dispatcher.finish(cast("Any", answer), now)
-
-    def end_former(self, process: FakeProcess, now: float) -> None:
-        self.tick(now)
-        assert process.kills
-        self.say(process, KILLED, now)
 
     def runs(self, process: FakeProcess) -> list[int]:
         return [one.id for one in process.commands if isinstance(one, Run)]
@@ -176,29 +169,27 @@ def test_what_runs_ends_on_the_old_worker_and_what_waits_runs_on_the_new_one(boa
     assert board.runs(old) == [1, 2]
 
     board.ask("new")
-    end = board.tick_until(lambda: False, 3.0)
+    board.tick_until(lambda: board.dispatcher._is_held, 3.0)
+    new = board.processes[1]
+    # The new one has been asked its canaries, and waits for what the old one still runs.
+    assert (board.worker, board.runs(new), old.kills, read_record(board.config)) == (old, [0, 1], 0, None)
+    board.say(old, finished(1), 7.0)
+    board.dispatcher.cancel("cancelled by command", 7.2, request_id="b")
+    board.say(old, Cancelled(id=2), 7.3)
+    end = board.tick_until(lambda: False, 8.0)
 
     assert isinstance(end, Switched)
     assert read_record(board.config) == Record(
         configured=board.folder / "old", current=board.folder / "new", previous=board.folder / "old"
     )
-    new = board.processes[1]
-    assert (board.worker, board.supervisor.has_former) == (new, True)
+    assert (board.worker, old.kills) == (new, 1)
     assert (end.data["canaries"], end.data["is_beside"], end.data["how"]) == (2, True, "switch")
     assert [end.event[which]["version"] for which in ("old", "new")] == [3, 4]
-    # Both slots are taken, by what the old worker still runs.
-    assert board.runs(new) == [0, 1]
-    board.say(old, finished(1), 7.0)
     assert board.runs(new) == [0, 1, 3]
-    board.tick(7.1)
-    assert old.kills == 0
-    board.dispatcher.cancel("cancelled by command", 7.2, request_id="b")
-    assert Cancel(id=2) in old.commands
-    board.end_former(old, 8.0)
     board.say(new, finished(3), 9.0)
     models = {reply["id"]: reply["model"] and reply["model"]["sha256"] for reply in board.desk.replies}
     assert models == {"a": "5ha", "b": None, "c": board.supervisor.model.sha256}
-    assert (board.supervisor.has_former, board.supervisor.restarts, board.dispatcher.active) == (False, 0, 0)
+    assert (board.supervisor.restarts, board.dispatcher.active) == (0, 0)
 
 
 def test_the_new_model_is_not_in_force_before_its_canaries_and_its_record(
@@ -211,7 +202,7 @@ def test_the_new_model_is_not_in_force_before_its_canaries_and_its_record(
     board.tick_until(lambda: len(board.processes) > 1 and board.runs(board.processes[1]) == [0, 1], 3.0)
     for _ in range(3):
         assert board.tick(4.0) is None
-    assert (board.worker, read_record(board.config)) == (board.old, None)
+    assert (board.supervisor.model.source, read_record(board.config)) == (board.folder / "old", None)
     may_write.set()
     assert isinstance(board.finish(5.0), dict)
     assert (board.worker, board.supervisor.restart_at) == (board.processes[1], None)
@@ -219,8 +210,10 @@ def test_the_new_model_is_not_in_force_before_its_canaries_and_its_record(
 
 def test_requests_of_an_old_worker_that_dies_run_again_on_the_new_one(board: Board) -> None:
     board.desk.ask({"input": "x", "id": "x"})
-    board.run("plain")
+    board.ask("plain")
+    board.tick_until(lambda: board.dispatcher._is_held, 3.0)
     board.say(board.old, KILLED, 5.0)
+    board.finish(5.1)
     assert board.runs(board.worker) == [1]
     board.say(board.worker, finished(1), 6.0)
     assert board.desk.reply["model"]["sha256"] == board.supervisor.model.sha256
@@ -231,7 +224,7 @@ def test_a_bad_bundle_for_which_the_old_worker_ended_brings_its_model_back(board
     board.answers[1] = labelled(1, normal=0.5, bearing_fault=0.5)
     board.ask("new")
     board.tick_until(lambda: board.old.kills, 2.0)
-    board.say(board.old, KILLED, 3.0)
+    board.old.is_running = False
     board.desk.ask({"input": "x", "id": "x"}, at=3.0)
     assert board.finish(4.0) == "canaries_differ"
     assert (read_record(board.config), board.processes[1].kills) == (None, 1)
@@ -273,7 +266,6 @@ def test_an_older_version_needs_permission_and_a_rollback_does_not(board: Board)
     data = board.run("older", allow_downgrade=True)
     assert isinstance(data, dict)
     assert data["new"]["version"] == 2
-    board.end_former(board.old, 4.0)
     assert board.switch.roll_back()
     data = board.finish(6.0)
     assert isinstance(data, dict)
@@ -281,19 +273,11 @@ def test_an_older_version_needs_permission_and_a_rollback_does_not(board: Board)
     assert board.switch.previous == board.folder / "older"
 
 
-def test_the_next_switch_waits_until_the_worker_replaced_by_the_last_one_is_gone(board: Board) -> None:
-    board.desk.ask({"input": "x", "id": "x"})
-    board.run("plain")
+def test_another_switch_meanwhile_is_refused(board: Board) -> None:
     board.ask("new")
     with pytest.raises(SwitchError, match="one switch at a time"):
         board.ask("older")
-    for _ in range(200):
-        assert board.tick(65.0) is None
-    assert len(board.processes) == 2
-    board.say(board.old, finished(1), 70.0)
-    board.end_former(board.old, 70.0)
-    board.finish(70.1)
-    assert len(board.processes) == 3
+    assert isinstance(board.finish(), dict)
 
 
 def test_a_switch_to_what_runs_changes_nothing(board: Board) -> None:

@@ -58,7 +58,7 @@ class Nursery:
         return self.supervisor.ended(event, now)
 
     def tick(self, now: float, *, owes_answer: bool = False) -> WorkerEnd | None:
-        return self.supervisor.watch(now, owes_answer=owes_answer, is_former_busy=False)
+        return self.supervisor.watch(now, owes_answer=owes_answer)
 
     def watch(self, since: float, until: float, *, owes_answer: bool = False) -> list[float]:
         """Ticks every quarter of a second; gives when a worker was started."""
