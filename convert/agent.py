@@ -1,5 +1,7 @@
 """All that the converter uses of the agent: the only module here that imports it. mypy and ruff let it re-export."""
 
+from pathlib import Path
+
 from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.envelope import Envelope
@@ -24,3 +26,15 @@ from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.requests.tasks import Task, with_built_in
 from edge_agent.worker.client import Worker, WorkerError
 from edge_agent.worker.client import started as started_worker
+
+from .errors import ConvertError, printable
+
+
+def model_facts(path: Path) -> ModelFacts:
+    """Raises ConvertError for a file that the agent would not open."""
+    try:
+        return read_model_facts(path)
+    except HeaderError as error:
+        raise ConvertError(f"{printable(str(path))}: {error}") from None
+    except OSError as error:
+        raise ConvertError(f"{printable(str(path))}: cannot be read: {error.strerror}") from None

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import arguments
+from .agent import model_facts
 from .arguments import EXIT_BAD_CHECKPOINT, EXIT_FAILED, EXIT_OK, PROGRAM
 from .conversion import Job, Tuning, decide_types, open_source, warnings_of, write_bundle
 from .errors import CheckpointError, ConvertError, printable
@@ -25,7 +26,6 @@ from .printing import print_comparison, print_plan, print_verification, print_wr
 from .progress import ProgressLine
 from .quantize.targets import Target
 from .read.checkpoint import Checkpoint
-from .read.gguf import model_facts
 from .read.model import read_model
 from .stopping import StoppedError, stop_on_signals
 from .write.bundle import new_bundle, verify_bundle

@@ -232,7 +232,7 @@ def _judge(
             canaries=canaries,
         ),
         comparison=comparison,
-        tensors=_tensors(plan, tuned.chosen),
+        tensors=tuple(_tensors(plan, tuned.chosen)),
         sizes=(own, *others),
     )
     (folder / QUALITY_FILE).write_bytes(quality.encode())
@@ -240,21 +240,17 @@ def _judge(
     return comparison
 
 
-def _tensors(plan: Plan, chosen: Mapping[str, Option]) -> tuple[TensorQuality, ...]:
-    found = []
+def _tensors(plan: Plan, chosen: Mapping[str, Option]) -> Iterator[TensorQuality]:
     for info in plan.infos:
         if len(info.shape) > 1:
             option = chosen.get(info.name)
-            found.append(
-                TensorQuality(
-                    name=info.name,
-                    type=info.kind.name,
-                    bytes=info.nbytes,
-                    divergence=None if option is None else option.divergence,
-                    is_scaled=option is not None and not option.is_measured,
-                )
+            yield TensorQuality(
+                name=info.name,
+                type=info.kind.name,
+                bytes=info.nbytes,
+                divergence=None if option is None else option.divergence,
+                is_scaled=option is not None and not option.is_measured,
             )
-    return tuple(found)
 
 
 def _manifest(job: Job, source: Source, plan: Plan, comparison: Comparison | None, folder: Path) -> dict[str, Any]:

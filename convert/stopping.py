@@ -1,7 +1,6 @@
 """The signals that end a program, as an exception, so that `finally` clears up."""
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,25 +15,20 @@ class StoppedError(BaseException):
 class _State:
     """Signal handlers are global, and so is this."""
 
-    deferred = 0
+    is_deferred = False
     waiting: str | None = None
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise StoppedError in the main thread while this lasts."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    _State.waiting = None
+    """SIGINT, SIGTERM and SIGHUP raise StoppedError while this lasts."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
         for other in _SIGNALS:  # a second signal must not interrupt the clearing up
             signal.signal(other, signal.SIG_IGN)
-        name = signal.Signals(number).name
-        if not _State.deferred:
-            raise StoppedError(name)
-        _State.waiting = name
+        _State.waiting = signal.Signals(number).name
+        if not _State.is_deferred:
+            raise StoppedError(_State.waiting)
 
     # What nohup or a shell's background job ignores stays ignored.
     heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -42,26 +36,26 @@ def stop_on_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        _State.waiting = None
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def stop_deferred() -> Iterator[None]:
-    """Raises StoppedError only at the end: for renames, and for native code that calls back.
+    """Raises StoppedError only at the end: for renames, and for native code that calls back. Not to be nested.
 
     An exception inside of a native callback would be printed and lost.
     """
-    _State.deferred += 1
+    was_waiting, _State.is_deferred = _State.waiting, True
     try:
         yield
     finally:
-        _State.deferred -= 1
-    if _State.waiting is not None and not _State.deferred:
-        name, _State.waiting = _State.waiting, None
-        raise StoppedError(name)
+        _State.is_deferred = False
+    if _State.waiting is not None and was_waiting is None:
+        raise StoppedError(_State.waiting)
 
 
 def is_stop_waiting() -> bool:
-    """Whether a signal waits for the end of `stop_deferred`."""
+    """Whether a signal has come, which `stop_deferred` raises at its end."""
     return _State.waiting is not None

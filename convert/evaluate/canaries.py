@@ -1,7 +1,7 @@
 """Canaries: requests that the finished model answers here, so that a board can check that it answers them alike."""
 
-from collections.abc import Sequence
 from dataclasses import replace
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -134,28 +134,17 @@ def _answer(worker: Worker, task: Task, run: Run, event: Finished) -> canary_for
     if event.scores is not None:
         return canary_format.Answer(scores={label: round(score, 3) for label, score in event.scores.items()})
     probes = [worker.ask(replace(run, sampling=sampling)) for sampling in _PROBES]
-    answers = [task.output_of(probe) for probe in (event, *probes) if isinstance(probe, Finished)]
+    answers: list[Any] = [task.output_of(probe) for probe in (event, *probes) if isinstance(probe, Finished)]
     if len(answers) <= len(_PROBES):
         return "the answer depends on close choices"
     if event.finish is Finish.SCHEMA:
-        values = _same_values(answers)
+        values = {
+            name: value
+            for name, value in answers[0].items()
+            if all(canary_format.is_near(other.get(name), value, TOLERANCES.number) for other in answers)
+        }
         return canary_format.Answer(values=values) if values else "every field of the answer depends on close choices"
-    beginning = _same_beginning([str(answer) for answer in answers])
+    beginning = commonprefix([str(answer) for answer in answers])  # noqa: RUF071 - the characters count
     if len(beginning.encode()) < _LEAST_TEXT_BYTES:
         return f"the answer depends on close choices after its first {len(beginning)} characters"
     return canary_format.Answer(beginning=beginning)
-
-
-def _same_values(answers: Sequence[Any]) -> dict[str, Any]:
-    """The fields that are the same in all answers."""
-    return {
-        name: value
-        for name, value in answers[0].items()
-        if all(canary_format.is_near(other.get(name), value, TOLERANCES.number) for other in answers)
-    }
-
-
-def _same_beginning(texts: Sequence[str]) -> str:
-    shortest = min(texts, key=len)
-    ends = (at for at, character in enumerate(shortest) if any(text[at] != character for text in texts))
-    return shortest[: next(ends, len(shortest))]

@@ -6,6 +6,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from ..agent import model_facts
 from ..errors import ConvertError, printable
 from ..measure.cache import read_cached, replaced_file, write_cached
 from ..measure.divergence import Differences, Predictions, compare, load, predict, save
@@ -15,7 +16,6 @@ from ..plan import Plan, make_plan
 from ..progress import Progress
 from ..quantize.recipe import Quantization
 from ..quantize.targets import Target
-from ..read.gguf import model_facts
 from ..report.quality import Comparison, Divergence, EvaluationTexts, Perplexity, Reference, Size
 from ..write.manifest import MODEL_FILE, sha256_of
 from .worker import Adapted

@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..agent import Adapter, EngineSettings, Load, TaskPrefix, Worker, WorkerError, started_worker
+from ..agent import Adapter, EngineSettings, Load, TaskPrefix, Worker, WorkerError, model_facts, started_worker
 from ..errors import ConvertError, printable
-from ..read.gguf import model_facts
 from ..write.manifest import ADAPTER_FILE, REPAIR_FILE, sha256_of
 
 # The same on every machine: in long contexts the last bits of an answer depend on the number of threads.

@@ -31,13 +31,12 @@ def second_moments(
     names: Iterable[str],
     *,
     progress: Callable[[], None] = lambda: None,
-    threads: int | None = None,
 ) -> dict[str, Floats]:
     """Σ x·xᵀ [columns, columns] of the inputs of these matrices, by `input_of` their names, over all tokens.
 
-    progress: called after each text; threads: default, all processors.
+    progress: called after each text.
     """
-    threads = threads or processors()
+    threads = processors()
     wanted = list(dict.fromkeys(map(input_of, names)))
     sums: dict[str, Floats] = {}
 

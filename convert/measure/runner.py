@@ -71,7 +71,6 @@ class Runner:
         adapters: Sequence[Path] = (),
         *,
         is_writable: bool = False,
-        threads: int | None = None,
     ) -> None:
         self._path = path
         self._context: Any = None
@@ -83,21 +82,24 @@ class Runner:
         self._fault: BaseException | None = None
         # It calls back to log.
         with stop_deferred():
-            self._open(path, adapters, threads or processors(), is_writable=is_writable)
+            self._open(path, adapters, is_writable=is_writable)
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self._batch: Any = llama_cpp.llama_batch_init(CHUNK_TOKENS, 0, 1)
         self._addresses: dict[str, tuple[int, int, int]] = {}
         if is_writable:
             self._find_weights()
 
-    def _open(self, path: Path, adapters: Sequence[Path], threads: int, *, is_writable: bool) -> None:
+    def _open(self, path: Path, adapters: Sequence[Path], *, is_writable: bool) -> None:
         llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
         try:
             load_backends(library_path().parent)
         except BackendError as error:
             raise ConvertError(str(error)) from error
         llama_cpp.llama_backend_init()
-        _check_numbers(path)
+        try:
+            check_numbers(path, read_header(path).tensors)
+        except HeaderError as error:
+            raise ConvertError(f"{printable(str(path))}: {error}") from None
         params = llama_cpp.llama_model_default_params()
         if is_writable:
             # Kernels with another layout would read a copy.
@@ -109,7 +111,7 @@ class Runner:
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         # A context has room only for adapters that were loaded before it.
         loaded = [self._load_adapter(adapter) for adapter in adapters]
-        self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
+        self._context = llama_cpp.llama_init_from_model(self._model, self._context_params())
         if not self._context:
             raise ConvertError(f"{printable(str(path))}: no memory for a context of {CHUNK_TOKENS} tokens")
         self._apply(loaded)
@@ -120,11 +122,11 @@ class Runner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _context_params(self, threads: int) -> Any:
+    def _context_params(self) -> Any:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = CHUNK_TOKENS
         params.n_seq_max = 1
-        params.n_threads = params.n_threads_batch = threads
+        params.n_threads = params.n_threads_batch = processors()
         # With flash attention the last bits of the result depend on the number of threads.
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.no_perf = True
@@ -253,13 +255,6 @@ class Runner:
         if self._model:
             llama_cpp.llama_model_free(self._model)
             self._model = None
-
-
-def _check_numbers(path: Path) -> None:
-    try:
-        check_numbers(path, read_header(path).tensors)
-    except HeaderError as error:
-        raise ConvertError(f"{printable(str(path))}: {error}") from None
 
 
 def _ignore_log(_level: int, _text: bytes, _user_data: object) -> None:

@@ -48,8 +48,8 @@ _FILE, _ENCODED = "measured.json", "encoded"
 
 # The types that each matrix may get, by its name.
 Kinds = Mapping[str, Sequence[GgmlType]]
-# Name of a matrix → type → a number.
-Figures = dict[str, dict[GgmlType, float]]
+# Name of a matrix → name of a type → a number.
+Figures = dict[str, dict[str, float]]
 
 
 @dataclass(slots=True)
@@ -62,21 +62,16 @@ class Sensitivities:
 
     def load(self) -> None:
         """Takes what the folder holds; nothing from a damaged file."""
+        value = read_cached(self.folder / _FILE)
         try:
-            value = read_cached(self.folder / _FILE)
-            self.losses, self.divergences = _figures(value["losses"]), _figures(value["divergences"])
-        except (KeyError, TypeError, ValueError, AttributeError):
-            self.losses, self.divergences = {}, {}
+            parts = [value[part] for part in ("losses", "divergences")]
+            if all(math.isfinite(x) for part in parts for figures in part.values() for x in figures.values()):
+                self.losses, self.divergences = parts
+        except (KeyError, TypeError, AttributeError):
+            pass
 
     def save(self) -> None:
-        figures = {"losses": self.losses, "divergences": self.divergences}
-        write_cached(
-            self.folder / _FILE,
-            {
-                part: {name: {k.name: x for k, x in one.items()} for name, one in of.items()}
-                for part, of in figures.items()
-            },
-        )
+        write_cached(self.folder / _FILE, {"losses": self.losses, "divergences": self.divergences})
 
     @property
     def importance(self) -> Path:
@@ -91,29 +86,22 @@ class Sensitivities:
         """Whether the matrix was rounded to this type, and its file is there."""
         path = self.encoded(tensor.name, kind)
         nbytes = tensor.rows * row_bytes(kind, tensor.columns)
-        return kind in self.losses.get(tensor.name, {}) and path.is_file() and path.stat().st_size == nbytes
+        return kind.name in self.losses.get(tensor.name, {}) and path.is_file() and path.stat().st_size == nbytes
 
     def options(self, tensor: ModelTensor, kinds: Sequence[GgmlType]) -> list[Option]:
         """The cost of each type. The divergence of the first was measured; the others are scaled by their losses, as
         both are quadratic in the error."""
-        measured, losses = self.divergences[tensor.name][kinds[0]], self.losses[tensor.name]
-        smallest = losses[kinds[0]]
+        measured, losses = self.divergences[tensor.name][kinds[0].name], self.losses[tensor.name]
+        smallest = losses[kinds[0].name]
         return [
             Option(
                 kind=kind,
                 nbytes=tensor.rows * row_bytes(kind, tensor.columns),
-                divergence=measured * losses[kind] / smallest if smallest > 0 else 0.0,
+                divergence=measured * losses[kind.name] / smallest if smallest > 0 else 0.0,
                 is_measured=kind is kinds[0],
             )
             for kind in kinds
         ]
-
-
-def _figures(value: Any) -> Figures:
-    found = {name: {GgmlType[kind]: float(x) for kind, x in figures.items()} for name, figures in value.items()}
-    if not all(math.isfinite(x) for figures in found.values() for x in figures.values()):
-        raise ValueError("not a measurement")
-    return found
 
 
 def measure_sensitivities(
@@ -140,7 +128,7 @@ def measure_sensitivities(
     unmeasured = [
         tensor
         for tensor in matrices
-        if has_divergences and kinds[tensor.name][0] not in found.divergences.get(tensor.name, {})
+        if has_divergences and kinds[tensor.name][0].name not in found.divergences.get(tensor.name, {})
     ]
     is_rounding = any(missing.values()) or not found.importance.is_file()
     if not is_rounding and not unmeasured:
@@ -226,7 +214,7 @@ def _encode(
                     encoded, decoded = feedback.encode(weights, kind)
                     total += loss(known, weights - decoded)
                     file.write(encoded.data)
-            losses[tensor.name][kind] = total
+            losses[tensor.name][kind.name] = total
     return losses
 
 
@@ -249,7 +237,7 @@ def _measure_divergences(
         decoded = np.empty(bits.shape, np.float32)
         ggml.dequantize(kind, encoded, decoded)
         bits[:] = _to_bf16(decoded)
-        found.divergences.setdefault(tensor.name, {})[kind] = max(0.0, compare(runner, reference).mean)
+        found.divergences.setdefault(tensor.name, {})[kind.name] = max(0.0, compare(runner, reference).mean)
         bits[:] = before
 
 

@@ -7,6 +7,8 @@ Source: src/llama-quant.cpp of the llama.cpp that llama-cpp-python 0.3.36 vendor
 from collections.abc import Iterable
 from enum import Enum
 
+from gguf import LlamaFileType
+
 from ..read.config import ModelConfig
 from ..read.tensors import OUTPUT, TOKEN_EMBD, ModelTensor
 from .ggml import BLOCK_ELEMENTS, GgmlType
@@ -27,32 +29,15 @@ class Quantization(Enum):
 
     @property
     def file_type(self) -> int:
-        """`general.file_type`, llama.h's LLAMA_FTYPE."""
-        return _FILE_TYPE[self]
+        """`general.file_type`, llama.h's LLAMA_FTYPE. GUESSED: read the tensors."""
+        return int(LlamaFileType["GUESSED" if self is Quantization.AUTO else f"MOSTLY_{self.name}"])
+
+    @property
+    def body(self) -> GgmlType:
+        """The type of most matrices; of AUTO, until the budget is allocated."""
+        return GgmlType.BF16 if self is Quantization.AUTO else GgmlType[self.name.removesuffix("_M")]
 
 
-_FILE_TYPE = {
-    Quantization.BF16: 32,
-    Quantization.F16: 1,
-    Quantization.Q8_0: 7,
-    Quantization.Q6_K: 18,
-    Quantization.Q5_K_M: 17,
-    Quantization.Q4_K_M: 15,
-    Quantization.Q4_0: 2,
-    Quantization.IQ4_NL: 25,
-    Quantization.AUTO: 1024,  # LLAMA_FTYPE_GUESSED: read the tensors
-}
-_BODY = {
-    Quantization.BF16: GgmlType.BF16,
-    Quantization.F16: GgmlType.F16,
-    Quantization.Q8_0: GgmlType.Q8_0,
-    Quantization.Q6_K: GgmlType.Q6_K,
-    Quantization.Q5_K_M: GgmlType.Q5_K,
-    Quantization.Q4_K_M: GgmlType.Q4_K,
-    Quantization.Q4_0: GgmlType.Q4_0,
-    Quantization.IQ4_NL: GgmlType.IQ4_NL,
-    Quantization.AUTO: GgmlType.BF16,  # until the budget is allocated
-}
 # For rows that are not a multiple of 256 elements long.
 _SMALLER_BLOCKS = {GgmlType.Q4_K: GgmlType.Q5_0, GgmlType.Q5_K: GgmlType.Q5_1, GgmlType.Q6_K: GgmlType.Q8_0}
 
@@ -70,7 +55,7 @@ def tensor_types(
 
 
 def _wanted(quantization: Quantization, config: ModelConfig, tensor: ModelTensor) -> GgmlType:
-    body = _BODY[quantization]
+    body = quantization.body
     if body in (GgmlType.BF16, GgmlType.F16):
         return body
     if tensor.name == OUTPUT or (tensor.name == TOKEN_EMBD and config.tie_word_embeddings):

@@ -8,7 +8,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -90,21 +89,6 @@ class ModelConfig(_Checked):
     @classmethod
     def _no_rope(cls, value: Any) -> Any:
         return {} if value is None else value
-
-    @field_validator("num_attention_heads", "num_key_value_heads")
-    @classmethod
-    def _divides(cls, value: int, info: ValidationInfo) -> int:
-        whole = "hidden_size" if info.field_name == "num_attention_heads" else "num_attention_heads"
-        if info.data.get(whole, value) % value:
-            raise ValueError(f"should be a divisor of {whole} = {info.data[whole]}")
-        return value
-
-    @field_validator("head_dim")
-    @classmethod
-    def _is_share(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and value * info.data.get("num_attention_heads", 0) != info.data.get("hidden_size"):
-            raise ValueError("should be hidden_size / num_attention_heads")
-        return value
 
     @property
     def rope_base(self) -> float:

@@ -279,8 +279,10 @@ def measured(reference: Path, matrices: list[ModelTensor], kinds: dict[str, list
     found = Sensitivities(reference.parent)
     for tensor in matrices:
         falling = sorted(random.random(len(kinds[tensor.name])), reverse=True)
-        found.losses[tensor.name] = dict(zip(kinds[tensor.name], map(float, falling), strict=True))
-        found.divergences[tensor.name] = {kinds[tensor.name][0]: float(random.random())}
+        found.losses[tensor.name] = {
+            kind.name: float(loss) for kind, loss in zip(kinds[tensor.name], falling, strict=True)
+        }
+        found.divergences[tensor.name] = {kinds[tensor.name][0].name: float(random.random())}
     return found
 
 

@@ -275,6 +275,8 @@ def name_a_token_like_padding(files: CheckpointFiles) -> None:
             lambda _files: None,
             "qwen2.attention.head_count: should be a divisor of the embedding's 96 that leaves heads of an even length",
         ),
+        ({"heads_kv": 3}, lambda _files: None, "qwen2.attention.head_count_kv: should be a divisor of the 4 heads"),
+        ({}, lambda files: files.config.update(head_dim=32), "qwen2.attention.key_length: should be "),
     ],
 )
 def test_a_model_that_the_agent_would_not_open_is_not_written(

@@ -79,13 +79,15 @@ def test_weights_that_are_written_are_those_that_run(runner: Runner) -> None:
     np.testing.assert_array_equal(runner.logits(tokens), before)
 
 
-def test_moments_do_not_depend_on_the_number_of_threads(model: Path) -> None:
+def test_moments_do_not_depend_on_the_number_of_threads(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for threads in (1, 3):
-        with Runner(model, threads=threads) as runner:
+        for module in ("runner", "moments"):
+            monkeypatch.setattr(f"convert.measure.{module}.processors", lambda threads=threads: threads)
+        with Runner(model) as runner:
             texts = [tokens_of(runner, 100), tokens_of(runner, 64)]
             names = [f"blk.0.{part}.weight" for part in ("attn_q", "attn_v", "ffn_gate", "ffn_up", "ffn_down")]
-            found.append(second_moments(runner, texts, names, threads=threads))
+            found.append(second_moments(runner, texts, names))
 
     one, three = found
     assert set(one) == {f"blk.0.{part}.weight" for part in ("attn_q", "ffn_gate", "ffn_down")}
