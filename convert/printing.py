@@ -97,17 +97,11 @@ def print_verification(
             }
         )
     elif model is not None and not faults:
-        signatures = {
-            None: "none: the signer is unknown",
-            "unchecked": "not checked; --public-key KEY.pub.pem checks it",
-            "good": "good: made with the other half of --public-key",
-        }
-        canaries = "not asked; --canaries asks the model again" if has_canaries else "none: no answers are recorded"
-        print(f"{printable(str(folder))}: {printable(model.bundle_name)} version {model.version}")
-        print("files      all as the manifest lists them")
+        name = printable(model.bundle_name)
+        print(f"{printable(str(folder))}: {name} version {model.version}, all files as the manifest lists them")
         print(f"template   {model.chat_template_sha256 or 'none'}")
-        print(f"signature  {signatures[model.signature]}")
-        print(f"canaries   {'asked, all answers as recorded' if is_asked else canaries}")
+        print(f"signature  {model.signature or 'none'}")
+        print(f"canaries   {'all answers as recorded' if is_asked else 'not asked' if has_canaries else 'none'}")
 
 
 def _print_histogram(plan: Plan, job: Job) -> None:

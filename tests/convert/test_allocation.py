@@ -36,14 +36,6 @@ def test_a_step_that_does_not_fit_is_skipped_for_a_smaller_one() -> None:
     assert [chosen["large"].kind, chosen["small"].kind] == [SMALL, LARGE]
 
 
-def test_an_option_that_costs_more_and_diverges_no_less_is_never_taken() -> None:
-    options = {"one": [Option(SMALL, 100 * UNIT, 0.5), Option(MIDDLE, 150 * UNIT, 0.6), Option(LARGE, 200 * UNIT, 0.5)]}
-
-    chosen = allocate(options, 1000 * UNIT)
-
-    assert chosen["one"].kind is SMALL
-
-
 def test_a_budget_below_the_smallest_types_is_refused() -> None:
     options = {"one": [Option(SMALL, 100 * UNIT - 5, 0.5)]}
 

@@ -52,23 +52,6 @@ def test_the_products_are_nearer_than_those_of_plain_rounding(kind: GgmlType) ->
     assert own == pytest.approx(measured, rel=1e-3), "the loss is that of the products"
 
 
-def test_without_correlation_it_is_no_worse_than_plain_rounding() -> None:
-    matrix = weights(32, 256)
-    moments = np.eye(256, dtype=np.float32)
-
-    _, known = Feedback(moments).encode(matrix, GgmlType.Q8_0)
-
-    assert loss(moments, matrix - known) <= 1.01 * loss(moments, matrix - plain(matrix, GgmlType.Q8_0))
-
-
-def test_plain_numbers_have_any_number_of_columns() -> None:
-    matrix, inputs = weights(8, 100), correlated_inputs(100)
-
-    _, known = Feedback(inputs.T @ inputs).encode(matrix, GgmlType.F16)
-
-    np.testing.assert_allclose(known, matrix, rtol=1e-3)
-
-
 def test_inputs_that_were_never_seen_do_no_harm() -> None:
     matrix, inputs = weights(8, 64), correlated_inputs(64)
     inputs[:, 32:] = 0

@@ -107,13 +107,6 @@ def test_a_pipe_is_refused(tmp_path: Path, demo_bundle: Path, capsys: pytest.Cap
         assert capsys.readouterr().err == f"edge-convert: {pipe}: not a regular file\n"
 
 
-@pytest.mark.parametrize("name", ["nothing.jsonl", "empty.jsonl"])
-def test_a_file_without_examples_is_named(tmp_path: Path, name: str) -> None:
-    (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(ConvertError, match=name):
-        read_labelled(tmp_path / name, read_tasks(write_tasks(tmp_path)))
-
-
 @pytest.mark.parametrize(
     ("text", "told"),
     [

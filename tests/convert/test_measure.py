@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from convert.errors import ConvertError
-from convert.measure.divergence import DRAWN, _draw, compare, load, predict, save
+from convert.measure.divergence import compare, load, predict, save
 from convert.measure.moments import second_moments
 from convert.measure.runner import CHUNK_TOKENS, Runner
 from convert.measure.texts import calibration_files, chunks, evaluation_files, read_texts
@@ -52,17 +52,6 @@ def test_an_error_of_the_observer_is_raised(runner: Runner) -> None:
 
     with pytest.raises(KeyError, match="mine"):
         runner.watch([1, 2, 3], fail)
-    assert runner.logits([1, 2, 3]).shape == (3, runner.vocabulary)
-
-
-def test_a_signal_between_two_matrices_stops_the_run(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: object, **__: object) -> bool:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Runner, "_answer", stop)
-    with pytest.raises(KeyboardInterrupt):
-        runner.logits([1, 2, 3])
-    monkeypatch.undo()
     assert runner.logits([1, 2, 3]).shape == (3, runner.vocabulary)
 
 
@@ -125,20 +114,6 @@ def test_the_sampled_divergence_is_that_of_all_tokens(runner: Runner, monkeypatc
     some, full = means
     assert full > 0
     assert some == pytest.approx(full, rel=0.02)
-
-
-def test_other_tokens_are_sampled_by_probability() -> None:
-    shares = np.array([0.5, 0.0, 0.1, 0.3, 0.1])
-    logits = np.log(np.maximum(shares, 1e-30), dtype=np.float32)[None].repeat(50, axis=0)
-    top = np.zeros((50, 1), np.int32)
-
-    drawn = _draw(logits, top, np.random.default_rng(5))
-
-    assert drawn.shape == (50, DRAWN)
-    counts = np.array([np.bincount(row, minlength=5) for row in drawn])
-    assert (np.abs(counts - DRAWN * np.array([0, 0, 0.2, 0.6, 0.2])) < 1).all()
-    everything = np.arange(5, dtype=np.int32)[None].repeat(50, axis=0)
-    assert _draw(logits, everything, np.random.default_rng(5)).shape == (50, 0)
 
 
 def test_predictions_are_kept(runner: Runner, tmp_path: Path) -> None:
