@@ -111,16 +111,6 @@ def test_what_is_kept_of_one_adapter_is_not_used_with_another(
     assert len(list((tmp_path / "prefixes").iterdir())) == 1
 
 
-def test_what_is_kept_of_an_adapter_is_used_again(open_engine: OpenEngine, bundles: list[Path], tmp_path: Path) -> None:
-    open_engine(tmp_path, bundles[0])
-    (kept,) = (tmp_path / "prefixes").iterdir()
-    written = kept.stat().st_mtime_ns
-
-    open_engine(tmp_path, bundles[0])
-
-    assert kept.stat().st_mtime_ns == written
-
-
 def header_with(key: str, kind: int, value: bytes) -> bytes:
     """A file of no tensors with the keys that are needed and this one."""
     texts = {"general.type": "adapter", "general.architecture": "qwen2", "adapter.type": "lora"}

@@ -32,23 +32,10 @@ def test_each_width_is_measured_with_each_number_of_threads() -> None:
     }
 
 
-def test_a_slow_round_is_forgotten() -> None:
-    rates = Board(0.5, 0.01).sweep([1], [1], rounds=2, budget_s=60)
-
-    assert rates == {1: {1: pytest.approx(100)}}
-
-
 def test_a_slow_board_has_its_narrow_steps_measured_and_the_rest_left_out() -> None:
     rates = Board(1.0).sweep([1, 64], [1, 2], rounds=5, budget_s=1)
 
     assert rates == {1: {1: 1.0, 2: 2.0}, 64: {}}
-
-
-def test_there_are_no_more_rounds_than_asked_for() -> None:
-    board = Board(0.01)
-    board.sweep([1], [1], rounds=3, budget_s=1e9)
-
-    assert len(board.said) == 3
 
 
 def test_decode_widths_are_powers_of_two_up_to_what_is_answered_at_once() -> None:

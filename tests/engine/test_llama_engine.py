@@ -27,7 +27,6 @@ from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.prompt.chat_template import ChatTemplate
 from edge_agent.engine.step.next_step import Linger
 from edge_agent.engine.step.step_policy import StepCost, StepPolicy
-from edge_agent.gguf.header import read_header
 from tests.engine.exact import ExactModel
 from tests.engine.runs import LABELS, PLANS, SCHEMA, TASK, answer_all, ends, finished, messages, run
 from tests.helpers.ggufs import STRING, changed_model
@@ -167,16 +166,6 @@ def test_a_request_that_needs_the_whole_context_gets_it_and_the_prefixes_come_ba
 
     finished(engine, small)
     assert finished(engine, again)[3].cached_tokens > 20
-
-
-def test_requests_wait_for_cells_and_all_are_answered(open_llama: OpenLlama) -> None:
-    engine = open_llama(context_tokens=512, max_active=4)
-
-    answers = finished(
-        engine, *(run(n, "write", max_tokens=200, sampling=Sampling(temperature=1.0, seed=n)) for n in range(6))
-    )
-
-    assert max(answer.batch for answer in answers.values()) == 2
 
 
 def test_after_a_reload_new_requests_share_the_new_prefix(open_llama: OpenLlama) -> None:
@@ -320,19 +309,6 @@ def test_a_logit_that_is_no_number_fails_the_request_and_the_next_is_answered(
     assert len(found) == 4
     assert engine.ready(0.0).max_active == len(engine._request_ids)
     finished(engine, run(5, "a"), run(6, "b", LABELS))
-
-
-@pytest.mark.parametrize("name", ["blk.1.attn_norm.weight", "blk.0.ffn_up.weight"])
-def test_a_weight_that_is_no_number_keeps_a_model_from_opening(model_path: str, tmp_path: Path, name: str) -> None:
-    path = tmp_path / "model.gguf"
-    path.write_bytes(Path(model_path).read_bytes())
-    (tensor,) = (tensor for tensor in read_header(path).tensors if tensor.name == name)
-    with path.open("r+b") as file:
-        file.seek(tensor.offset)
-        file.write(b"\xff\xff\xff\x7f")
-
-    with pytest.raises(LoadError, match=rf"{name}: should hold finite numbers only"):
-        Llama(str(path), context_tokens=256, batch_tokens=64, sequences=2)
 
 
 def test_the_context_is_empty_again_after_every_kind_of_request(open_llama: OpenLlama) -> None:

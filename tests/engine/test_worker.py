@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import sys
@@ -19,7 +18,6 @@ from edge_agent.core.protocol import (
     Load,
     LoadFailed,
     Loading,
-    Partial,
     Progress,
     Ready,
 )
@@ -105,18 +103,6 @@ def test_a_model_that_cannot_be_opened_is_told_and_ends_the_worker(
     exited = worker.wait_for(WorkerExited)
     assert exited.returncode == 1
     assert any("cannot be opened" in line for line in exited.log_tail)
-
-
-def test_a_worker_that_is_killed_is_told_with_its_signal(start: Callable[..., Worker]) -> None:
-    worker = start("echo:step_ms=20")
-    worker.process.send(run(1, "a " * 500, stream=True, max_tokens=600))
-    worker.wait_for(Partial)
-    assert worker.process.pid is not None
-
-    os.kill(worker.process.pid, signal.SIGKILL)
-
-    assert worker.wait_for(WorkerExited).returncode == -signal.SIGKILL
-    worker.process.send(run(2, "b"))
 
 
 @pytest.mark.expects_warning

@@ -74,12 +74,6 @@ def test_a_slow_board_is_not_measured_for_ever() -> None:
     assert costs[0].rows == 1
 
 
-def test_thread_counts_worth_trying() -> None:
-    assert calibration.thread_counts(2) == [1, 2]
-    assert calibration.thread_counts(8) == [1, 2, 3, 4, 6, 8]
-    assert calibration.thread_counts(5) == [1, 2, 3, 4, 5]
-
-
 def test_what_was_measured_is_kept_for_the_same_key_only(tmp_path: Path) -> None:
     path = tmp_path / "state" / "calibration.json"
     found = [StepCost(1, 2, 0.02)]
