@@ -19,7 +19,7 @@ from edge_agent.mqtt.link import Broken
 from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor import broker as broker_module
 from edge_agent.tools.doctor import doctor, service
-from edge_agent.tools.doctor.board import clock, cpu_clock, disk, memory_limit, sensors
+from edge_agent.tools.doctor.board import clock, disk, memory_limit, sensors
 from edge_agent.tools.doctor.broker import broker, topic_checks, topic_rights
 from edge_agent.tools.doctor.broker import name as name_check
 from edge_agent.tools.doctor.check import Check, Verdict
@@ -218,31 +218,6 @@ def test_kernels_that_leave_a_feature_of_the_cores_unused_are_named_with_it(cpu_
     assert cpu_variant in check.found
     assert unused in check.found
     assert not unused or "all kernel variants" in str(check.advice)
-
-
-def policy(root: Path, **files: str) -> Path:
-    folder = root / "sys/devices/system/cpu/cpufreq/policy0"
-    folder.mkdir(parents=True)
-    for file, text in files.items():
-        (folder / file).write_text(f"{text}\n", "utf-8")
-    return root
-
-
-@pytest.mark.parametrize(
-    ("files", "verdict", "found"),
-    [
-        ({}, Verdict.SKIPPED, "no frequency governor"),
-        ({"scaling_governor": "ondemand"}, Verdict.GOOD, "governor ondemand"),
-        ({"scaling_governor": "powersave"}, Verdict.WARNING, "governor powersave keeps the cores of policy0 slow"),
-        ({"scaling_governor": "powersave", "scaling_driver": "intel_pstate"}, Verdict.GOOD, "governor powersave"),
-    ],
-)
-def test_cores_that_are_kept_slow_are_reported(
-    tmp_path: Path, files: dict[str, str], verdict: Verdict, found: str
-) -> None:
-    check = cpu_clock(policy(tmp_path, **files))
-    assert check.verdict is verdict
-    assert found in check.found
 
 
 def test_a_clock_that_follows_no_server_is_warned_of() -> None:

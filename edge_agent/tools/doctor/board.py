@@ -1,4 +1,4 @@
-"""Checks of the board and its system: sensors, clock rate, swap, time, disk."""
+"""Checks of the board and its system: sensors, memory limit, time, disk."""
 
 from __future__ import annotations
 
@@ -25,9 +25,6 @@ KERNEL_FEATURES = {
     "avx2": "AVX2",
     "avx512_vnni": "AVX512_VNNI",
 }
-_SLOW_GOVERNORS = {"powersave", "userspace"}
-# With these drivers powersave lets the hardware choose the frequency.
-_SELF_GOVERNED = {"intel_pstate", "amd-pstate-epp", "intel_cpufreq"}
 _DENIED = {os.strerror(errno.EACCES), os.strerror(errno.EPERM)}
 
 
@@ -83,23 +80,6 @@ def memory_limit(root: Path) -> Check:
     )
 
 
-def cpu_clock(root: Path) -> Check:
-    """Whether a governor keeps the cores slow. root: where /sys lies."""
-    policies = sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*/scaling_governor"))
-    governors = {path.parent.name: _word(path) for path in policies}
-    if not governors:
-        return skipped("cpu clock", "the kernel has no frequency governor")
-    found = f"governor {', '.join(sorted(set(governors.values())))}"
-    if slow := [
-        path.parent.name
-        for path in policies
-        if _word(path) in _SLOW_GOVERNORS and _word(path.with_name("scaling_driver")) not in _SELF_GOVERNED
-    ]:
-        advice = "write ondemand, schedutil or performance to scaling_governor of each policy, at each boot"
-        return warning("cpu clock", f"{found} keeps the cores of {', '.join(slow)} slow", advice)
-    return good("cpu clock", found)
-
-
 def is_clock_synchronized() -> bool | None:
     """Whether the clock follows a server; None = unknown."""
     try:
@@ -132,10 +112,3 @@ def disk(models_dir: Path, reading: BoardReading) -> Check:
     if reading.disk_free_mb < MIN_DISK_FREE_MB:
         return warning("disk", found, f"free at least {MIN_DISK_FREE_MB:.0f} MB")
     return good("disk", found)
-
-
-def _word(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""

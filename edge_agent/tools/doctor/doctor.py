@@ -62,7 +62,6 @@ def checks(config_path: Path, *, is_broker_only: bool = False, not_loading: str 
     yield system.identity(board)
     yield system.sensors(reading)
     yield system.memory_limit(root)
-    yield system.cpu_clock(root)
     yield system.clock(system.is_clock_synchronized() if root == Path("/") else None)
     yield system.disk(config.models_dir, reading)
     yield from service_checks(config, config_path)
