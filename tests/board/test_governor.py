@@ -187,15 +187,6 @@ def test_a_low_voltage_halves_the_threads_at_once_and_takes_more_while_it_lasts(
     assert limits[39].refusal(0) is None
 
 
-def test_where_the_voltage_falls_each_time_work_comes_back_tries_are_rare() -> None:
-    board, limits, tries = governor(), NO_LIMITS, 0
-    for second in range(3600):
-        before = limits
-        limits = undervoltage(board, [before == NO_LIMITS], second)[0]
-        tries += limits != NO_LIMITS and before == NO_LIMITS
-    assert tries <= 12
-
-
 def test_memory_that_runs_out_narrows_then_refuses_and_comes_back() -> None:
     board = governor(memory_reserve_mb=100.0)
     assert board.decide(available(250), 0) == NO_LIMITS

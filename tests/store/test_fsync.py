@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from tests.helpers.processes import wait_until
 
 
 @contextmanager
-def running(folder: Path, events: list[Synced]) -> Iterator[FsyncThread]:
+def running(folder: Path, deliver: Callable[[Synced], None]) -> Iterator[FsyncThread]:
     connection, _ = open_file(folder / FILE)
-    thread = FsyncThread(folder / FILE, events.append)
+    thread = FsyncThread(folder / FILE, deliver)
     try:
         yield thread
     finally:
@@ -38,18 +38,15 @@ def test_messages_that_wait_for_an_acknowledgement_decide_how_soon_the_next_fsyn
         synced.append((time.monotonic(), event))
         has_come.set()
 
-    connection, _ = open_file(tmp_path / FILE)
-    thread = FsyncThread(tmp_path / FILE, deliver)
-    thread.request(1, unacknowledged=1)
-    assert has_come.wait(5.0)
-    has_come.clear()
-    for generation in (2, 3):
-        thread.request(generation, unacknowledged=unacknowledged)
-    assert has_come.wait(5.0)
+    with running(tmp_path, deliver) as thread:
+        thread.request(1, unacknowledged=1)
+        assert has_come.wait(5.0)
+        has_come.clear()
+        for generation in (2, 3):
+            thread.request(generation, unacknowledged=unacknowledged)
+        assert has_come.wait(5.0)
     (began, _), (ended, _) = synced[0], synced[-1]
     assert least_s <= ended - began <= most_s + 0.5
-    thread.stop(5.0)
-    connection.close()
     assert synced[-1][1] == Synced(3)
 
 
@@ -63,7 +60,7 @@ def test_a_fault_is_reported_unless_the_thread_is_stopped(tmp_path: Path, monkey
         raise OSError("input/output error")
 
     monkeypatch.setattr(FsyncThread, "_sync", fail)
-    with running(tmp_path, events) as thread:
+    with running(tmp_path, events.append) as thread:
         may_fail.set()
         thread.request(1, unacknowledged=MANY)
         wait_until(lambda: events, "the fault is reported", 5.0)
@@ -71,7 +68,7 @@ def test_a_fault_is_reported_unless_the_thread_is_stopped(tmp_path: Path, monkey
     events.clear()
     may_fail.clear()
     has_begun.clear()
-    with running(tmp_path, events) as thread:
+    with running(tmp_path, events.append) as thread:
         thread.request(1, unacknowledged=MANY)
         assert has_begun.wait(5.0)
         thread.stop(0.0)

@@ -63,18 +63,6 @@ def test_a_request_comes_back_as_it_was(path: Path) -> None:
     assert stored.message == replace(message, received_at=AT.monotonic_s)
 
 
-def test_requests_come_back_in_order_and_later_rows_are_new(path: Path) -> None:
-    store = opened(path)
-    rows = [accept(store, payload) for payload in "abc"]
-    store.drop(rows[1])
-    store.commit()
-    accept(store, "not committed")
-    store._connection.execute("ROLLBACK")
-    again = reopened(store)
-    assert payloads(again) == [b"a", b"c"]
-    assert accept(again) > max(rows)
-
-
 def test_a_reply_takes_the_place_of_its_request_until_the_broker_has_it(path: Path) -> None:
     store = opened(path)
     row = accept(store, correlation=b"\xff")
