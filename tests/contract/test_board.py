@@ -12,7 +12,7 @@ from tests.helpers.site import Site
 
 
 def start(start_site: Callable[..., Site], root: Path) -> Site:
-    return start_site("5", more=f'[board]\nroot = "{root}"\n')
+    return start_site("5", more=f'[board]\nroot = "{root}"\n[health]\ninterval_s = 0.5\n')
 
 
 def health(site: Site, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
