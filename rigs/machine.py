@@ -15,19 +15,14 @@ ROOT = Path(__file__).parents[1]
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
 
-def missing(packages: Mapping[str, str], *, root: bool = False) -> str | None:
-    """What this machine lacks, as a sentence; None = nothing. packages: Debian's package for each program."""
+def require(packages: Mapping[str, str], *, root: bool = False) -> None:
+    """Raises SystemExit, which names what this machine lacks. packages: Debian's package for each program."""
     faults = ["needs root"] if root and os.geteuid() != 0 else []
     lacking = [package for program, package in packages.items() if shutil.which(program, path=SEARCH_PATH) is None]
     if lacking:
         faults.append(f"needs the packages {' '.join(dict.fromkeys(lacking))}: apt-get install them")
-    return "; ".join(faults) or None
-
-
-def require(packages: Mapping[str, str], *, root: bool = False) -> None:
-    """Raises SystemExit, which names what this machine lacks."""
-    if fault := missing(packages, root=root):
-        raise SystemExit(f"this rig {fault}")
+    if faults:
+        raise SystemExit(f"this rig {'; '.join(faults)}")
 
 
 def run_tests(*words: str, environment: Mapping[str, str] | None = None) -> int:

@@ -23,8 +23,7 @@ from rigs.soak.samples import Sample, take_sample
 from rigs.soak.verdict import verdict
 from tests.conftest import convert_demo_model
 
-# A night's samples must fit into memory.
-MAX_SAMPLES = 4000
+EVERY_S = 1.0
 ECHO = "echo:step_ms=2"
 # With --requests: in flight at once.
 WINDOW = 24
@@ -80,7 +79,6 @@ def _run(options: argparse.Namespace, place: Place, load: Load, samples: list[Sa
     began = sampled_at = changed_at = time.monotonic()
     asked = answered = 0
     has_rate = options.requests is None
-    every_s = max(1.0, options.minutes * 60 / MAX_SAMPLES) if has_rate else 1.0
     is_over = False
     while not (is_over and not load.unanswered):
         now = time.monotonic()
@@ -96,7 +94,7 @@ def _run(options: argparse.Namespace, place: Place, load: Load, samples: list[Sa
         load.tick(now, has_bursts=has_rate and not is_over)
         if load.ledger.answered != answered:
             answered, changed_at = load.ledger.answered, now
-        if now - sampled_at >= every_s:
+        if now - sampled_at >= EVERY_S:
             sampled_at = now
             samples.append(take_sample(place, load, now - began))
             if sys.stderr.isatty():
