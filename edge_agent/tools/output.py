@@ -23,7 +23,7 @@ class ProgressLine:
         if self._is_terminal:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         elif phase != self._phase:
-            print(phase, file=sys.stderr, flush=True)
+            print(text, file=sys.stderr, flush=True)
         self._phase = phase
 
     def clear(self) -> None:

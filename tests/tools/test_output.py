@@ -13,7 +13,7 @@ def test_a_log_gets_a_line_per_phase(capsys: pytest.CaptureFixture[str]) -> None
         progress.say(text)
     progress.clear()
 
-    assert capsys.readouterr().err == "the worker starts\ntasks\ndecode\n"
+    assert capsys.readouterr().err == "the worker starts\ntasks: round 1\ndecode: round 1\n"
 
 
 def test_a_terminal_gets_one_line_that_is_overwritten(
