@@ -3,6 +3,7 @@
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 from . import __version__
 from .errors import printable
@@ -15,10 +16,21 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_BAD_CHECKPOINT = 0, 1, 2, 65
 _UNROUNDED = (Quantization.BF16.value, Quantization.F16.value)
 
 
+_TASKS = ("--tasks", "CONFIG", "an agent's configuration; only its [tasks.NAME] tables count")
+_LABELLED = (
+    *("--labelled", "FILE"),
+    'examples of --tasks, for the share of right answers; per line {"task", "input", "answer"}',
+)
+
+
 def _parser(command: str, usage: str, description: str) -> argparse.ArgumentParser:
     # argparse exits with EXIT_USAGE. The usage of all options would hide its message.
     prog = f"{PROGRAM} {command}".rstrip()
     return argparse.ArgumentParser(prog, f"{prog} {usage}", description, allow_abbrev=False)
+
+
+def _path(group: argparse._ActionsContainer, flag: str, metavar: str, about: str, **more: Any) -> None:
+    group.add_argument(flag, metavar=metavar, type=Path, help=about, **more)
 
 
 def parse_conversion(words: list[str]) -> argparse.Namespace:
@@ -59,10 +71,8 @@ def _conversion_parser() -> argparse.ArgumentParser:
         "measures how far a bundle's predictions are from the unquantized model's.",
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", type=Path, help="folder with config.json and safetensors files"
-    )
-    parser.add_argument("--out", metavar="BUNDLE", type=Path, help="folder to create")
+    _path(parser, "checkpoint", "CHECKPOINT", "folder with config.json and safetensors files")
+    _path(parser, "--out", "BUNDLE", "folder to create")
     parser.add_argument(
         "--type",
         type=str.lower,
@@ -80,36 +90,21 @@ def _conversion_parser() -> argparse.ArgumentParser:
         "or Orin (default: any, the same as armv8.2-dotprod)",
     )
     tuned = parser.add_argument_group("with --budget, or with --calibration and another type")
-    tuned.add_argument(
-        "--calibration",
-        metavar="FILE",
-        type=Path,
-        nargs="*",
-        help="texts for calibration (default, and without a FILE: the included ones); with another type than auto: "
-        "rounds its matrices so that they lose least on these texts",
+    calibration = (
+        "texts for calibration (default, and without a FILE: the included ones); with another type than auto: rounds "
+        "its matrices so that they lose least on these texts"
     )
-    tuned.add_argument(
-        "--eval", metavar="FILE", type=Path, help="texts for the evaluation (default: the included ones)"
-    )
+    _path(tuned, "--calibration", "FILE", calibration, nargs="*")
+    _path(tuned, "--eval", "FILE", "texts for the evaluation (default: the included ones)")
     tuned.add_argument("--seed", metavar="N", type=int, help="order of the texts (default: 0)")
-    tuned.add_argument(
-        "--work", metavar="DIR", type=Path, help="folder for measurements, which the next run uses again"
-    )
-    add_labelled(tuned)
-    add_tasks(parser)
+    _path(tuned, "--work", "DIR", "folder for measurements, which the next run uses again")
+    _path(tuned, *_LABELLED)
+    _path(parser, *_TASKS)
     canaries = parser.add_mutually_exclusive_group()
-    canaries.add_argument(
-        "--canaries",
-        metavar="FILE",
-        type=Path,
-        help='requests to --tasks whose answers are recorded; per line {"task", "input"} (default: included ones)',
-    )
-    canaries.add_argument(
-        "--no-canaries", action="store_true", help="record no answers, which takes seconds to minutes"
-    )
-    parser.add_argument(
-        "--lora", metavar="DIR", type=Path, help="PEFT folder of a LoRA adapter to apply together with the model"
-    )
+    recorded = 'requests to --tasks whose answers are recorded; per line {"task", "input"} (default: included ones)'
+    _path(canaries, "--canaries", "FILE", recorded)
+    canaries.add_argument("--no-canaries", action="store_true", help="record no answers: saves seconds to minutes")
+    _path(parser, "--lora", "DIR", "PEFT folder of a LoRA adapter to apply together with the model")
     parser.add_argument("--name", type=name, help="name of the model (default: the checkpoint's own, else `model`)")
     parser.add_argument(
         "--model-version", metavar="N", type=version, default=1, help="version in the manifest (default: 1)"
@@ -117,12 +112,7 @@ def _conversion_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--licence", type=name, help="licence of the model (default: that in README.md of the checkpoint)"
     )
-    parser.add_argument(
-        "--sign",
-        metavar="KEY.pem",
-        type=Path,
-        help="Ed25519 private key (PEM, no passphrase) that signs the bundle",
-    )
+    _path(parser, "--sign", "KEY.pem", "Ed25519 private key (PEM, no passphrase) that signs the bundle")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--dry-run", action="store_true", help="print each tensor's type and bytes, write nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
@@ -136,20 +126,13 @@ def parse_evaluation(words: list[str]) -> argparse.Namespace:
         "BUNDLE --against REFERENCE [option ...]",
         "Measures how far a bundle's predictions are from a reference's.",
     )
-    parser.add_argument(
-        "bundle", metavar="BUNDLE", type=Path, help="folder with a model.gguf (and adapters), or a .gguf"
-    )
-    parser.add_argument(
-        "--against",
-        metavar="REFERENCE",
-        type=Path,
-        required=True,
-        help="the checkpoint of the bundle, which then gets its adapter.gguf; or a bundle or .gguf as it is",
-    )
-    parser.add_argument("--eval", metavar="FILE", type=Path, help="texts to compare on (default: the included ones)")
-    add_tasks(parser)
-    add_labelled(parser)
-    parser.add_argument("--work", metavar="DIR", type=Path, help="folder that keeps the reference (default: a cache)")
+    _path(parser, "bundle", "BUNDLE", "folder with a model.gguf (and adapters), or a .gguf")
+    against = "the checkpoint of the bundle, which then gets its adapter.gguf; or a bundle or .gguf as it is"
+    _path(parser, "--against", "REFERENCE", against, required=True)
+    _path(parser, "--eval", "FILE", "texts to compare on (default: the included ones)")
+    _path(parser, *_TASKS)
+    _path(parser, *_LABELLED)
+    _path(parser, "--work", "DIR", "folder that keeps the reference (default: a cache)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     given = parser.parse_args(words)
     if (given.tasks is None) != (given.labelled is None):
@@ -164,33 +147,16 @@ def parse_verification(words: list[str]) -> argparse.Namespace:
         "BUNDLE [option ...]",
         "Checks a bundle's files against its manifest, and the manifest against its signature.",
     )
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path)
-    parser.add_argument(
+    _path(parser, "bundle", "BUNDLE", "folder of a bundle")
+    _path(
+        parser,
         "--public-key",
-        metavar="KEY.pub.pem",
-        type=Path,
-        help="Ed25519 public key (PEM) of the signer; without it no signature is checked",
+        "KEY.pub.pem",
+        "Ed25519 public key (PEM); without it no signature is checked",
     )
-    parser.add_argument(
-        "--canaries", action="store_true", help="also ask the model again, and compare with the recorded answers"
-    )
+    parser.add_argument("--canaries", action="store_true", help="also ask the model again and compare")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return parser.parse_args(words)
-
-
-def add_tasks(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--tasks", metavar="CONFIG", type=Path, help="an agent's configuration; only its [tasks.NAME] tables count"
-    )
-
-
-def add_labelled(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    parser.add_argument(
-        "--labelled",
-        metavar="FILE",
-        type=Path,
-        help='examples of --tasks, for the share of right answers; per line {"task", "input", "answer"}',
-    )
 
 
 def name(text: str) -> str:

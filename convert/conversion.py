@@ -116,13 +116,13 @@ def open_source(job: Job) -> Iterator[Source]:
         if job.lora is None:
             yield Source(checkpoint, model, None)
             return
-        with Lora(job.lora, model.tensors, [model.config.origin, checkpoint.folder.resolve().name]) as lora:
+        with Lora(job.lora, model.tensors) as lora:
             yield Source(checkpoint, model, lora)
 
 
 def warnings_of(job: Job, source: Source) -> list[str]:
     """What the operator should know before the conversion starts."""
-    warnings = list(source.lora.warnings) if source.lora else []
+    warnings = []
     if (job.licence or source.model.licence) is None:
         warnings.append("no licence is known: the checkpoint states none; --licence LICENCE does")
     if (job.name or source.model.config.origin) is None:

@@ -69,17 +69,14 @@ def read_requests(path: Path, tasks: dict[str, Task]) -> Requests:
 
 
 def _request(fields: Any, where: str, tasks: dict[str, Task]) -> Request:
-    if not isinstance(fields, dict):
-        raise ConvertError(f"{where}: should be an object with task and input (got {shown(fields)})")
-    for name in ("task", "input"):
-        if name not in fields:
-            raise ConvertError(f"{where}: {name}: required, but missing")
-    name, value = fields["task"], fields["input"]
-    if not isinstance(name, str) or name not in tasks:
-        raise ConvertError(f"{where}: task: should be one of {printable(', '.join(tasks))} (got {shown(name)})")
-    if not isinstance(value, str | dict | list):
-        raise ConvertError(f"{where}: input: should be a string, an object or an array (got {shown(value)})")
-    request = Request(where, tasks[name], fields)
+    match fields:
+        case {"task": str(name), "input": str() | dict() | list()} if name in tasks:
+            request = Request(where, tasks[name], fields)
+        case _:
+            allowed = f"input (string, object or array) and task (one of {', '.join(tasks)})"
+            raise ConvertError(
+                printable(f"{where}: should be an object with {allowed}, got {shown(fields)}", limit=1000)
+            )
     try:
         request.run(0)
     except Refusal as error:

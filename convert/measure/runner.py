@@ -32,7 +32,7 @@ Observer = Callable[[str, Floats], None]
 CHUNK_TOKENS = 512
 _MUL_MAT, _GET_ROWS = 29, 40  # enum ggml_op
 _NO_MMAP = 0  # LLAMA_LOAD_MODE_NONE
-_SUFFIX = ".weight"
+_SUFFIX = b".weight"
 
 
 class _Tensor(ctypes.Structure):
@@ -114,7 +114,9 @@ class Runner:
         self._context = llama_cpp.llama_init_from_model(self._model, self._context_params())
         if not self._context:
             raise ConvertError(f"{printable(str(path))}: no memory for a context of {CHUNK_TOKENS} tokens")
-        self._apply(loaded)
+        pointers = (llama_cpp.llama_adapter_lora_p_ctypes * len(loaded))(*loaded)
+        scales = (ctypes.c_float * len(loaded))(*([1.0] * len(loaded)))
+        llama_cpp.llama_set_adapters_lora(self._context, pointers, len(loaded), scales)
 
     def __enter__(self) -> Self:
         return self
@@ -142,11 +144,6 @@ class Runner:
         if not adapter:
             raise ConvertError(f"{printable(str(path))}: llama.cpp cannot load this adapter for this model")
         return adapter
-
-    def _apply(self, adapters: Sequence[Any]) -> None:
-        pointers = (llama_cpp.llama_adapter_lora_p_ctypes * len(adapters))(*adapters)
-        scales = (ctypes.c_float * len(adapters))(*([1.0] * len(adapters)))
-        llama_cpp.llama_set_adapters_lora(self._context, pointers, len(adapters), scales)
 
     @property
     def chat_template(self) -> str | None:
@@ -219,10 +216,6 @@ class Runner:
         self.logits([0])
         self._is_looking = False
 
-    def _note(self, matrix: _Tensor) -> None:
-        if matrix.type == GgmlType.BF16:
-            self._addresses[matrix.name.decode()] = (matrix.data, matrix.ne[1], matrix.ne[0])
-
     def _on_node(self, pointer: Any, is_question: bool, _user_data: object) -> bool:  # noqa: FBT001 - C calls it
         """llama.cpp calls it before a node (a question: observe it?) and after it (go on?)."""
         try:
@@ -234,17 +227,18 @@ class Runner:
     def _answer(self, node: Any, *, is_question: bool) -> bool:
         if self._fault is not None or is_stop_waiting():
             return is_question
-        if node.op not in {_MUL_MAT, _GET_ROWS} or not node.src[0].contents.name.endswith(_SUFFIX.encode()):
+        if node.op not in {_MUL_MAT, _GET_ROWS} or not node.src[0].contents.name.endswith(_SUFFIX):
             return not is_question
+        matrix = node.src[0].contents
         if is_question:
-            if self._is_looking:
-                self._note(node.src[0].contents)
+            if self._is_looking and matrix.type == GgmlType.BF16:
+                self._addresses[matrix.name.decode()] = (matrix.data, matrix.ne[1], matrix.ne[0])
             return self._observer is not None and node.op == _MUL_MAT
         inputs = node.src[1].contents
         columns, tokens = inputs.ne[0], inputs.ne[1]
         numbers = np.ctypeslib.as_array((ctypes.c_float * (columns * tokens)).from_address(inputs.data))
         assert self._observer is not None
-        self._observer(node.src[0].contents.name.decode(), numbers.reshape(tokens, columns))
+        self._observer(matrix.name.decode(), numbers.reshape(tokens, columns))
         return True
 
     def close(self) -> None:
@@ -257,9 +251,5 @@ class Runner:
             self._model = None
 
 
-def _ignore_log(_level: int, _text: bytes, _user_data: object) -> None:
-    """Errors are reported from the results of the calls."""
-
-
-# The library keeps this pointer as long as the process lives.
-_LOG_CALLBACK = llama_cpp.llama_log_callback(_ignore_log)
+# Nothing is logged: errors are reported from the results of calls. The library keeps this pointer.
+_LOG_CALLBACK = llama_cpp.llama_log_callback(lambda _level, _text, _user_data: None)

@@ -91,7 +91,11 @@ def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[i
     """
     documents = list(texts.documents)
     random.Random(seed).shuffle(documents)  # noqa: S311 - a reproducible order
-    template = _template(runner) if any(document.messages for document in documents) else None
+    template = None
+    if (source := runner.chat_template) is not None and any(document.messages for document in documents):
+        if (fault := chat_template_fault(source)) is not None:
+            raise ConvertError(f"the model's chat template cannot be used: {printable(fault)}")
+        template = ChatTemplate(source)
     tokens: list[int] = []
     for document in documents:
         if len(tokens) >= most * CHUNK_TOKENS:
@@ -111,15 +115,6 @@ def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[i
     if not found:
         raise ConvertError(f"{texts.name}: {len(tokens)} tokens; at least {CHUNK_TOKENS} are needed")
     return found
-
-
-def _template(runner: Runner) -> ChatTemplate | None:
-    source = runner.chat_template
-    if source is None:
-        return None
-    if (fault := chat_template_fault(source)) is not None:
-        raise ConvertError(f"the model's chat template cannot be used: {printable(fault)}")
-    return ChatTemplate(source)
 
 
 def _normal(text: str) -> str:

@@ -43,7 +43,6 @@ class LoraConfig(BaseModel):
     use_rslora: bool = False
     # The others (PiSSA, OLoRA, LoftQ, CorDA) change the base model's weights when training begins.
     init_lora_weights: Literal[True, False, "gaussian", "orthogonal", "eva"] | None = True
-    base_model_name_or_path: str | None = None
 
     @property
     def file_alpha(self) -> float:
@@ -72,8 +71,7 @@ class Lora:
     Raises CheckpointError if it is damaged, of another kind than plain LoRA, or of another model.
     """
 
-    def __init__(self, folder: Path, tensors: Sequence[ModelTensor], origins: Sequence[str | None]) -> None:
-        """origins: the names of the base model."""
+    def __init__(self, folder: Path, tensors: Sequence[ModelTensor]) -> None:
         data = read_small_file(folder / CONFIG_FILE)
         if data is None:
             raise CheckpointError(f"{CONFIG_FILE}: missing in {printable(str(folder))}, which is not a PEFT adapter")
@@ -90,13 +88,6 @@ class Lora:
         except BaseException:
             self._file.close()
             raise
-        base, known = config.base_model_name_or_path or "", [origin for origin in origins if origin]
-        self.warnings: list[str] = []
-        if base and known and base.rstrip("/").rpartition("/")[2] not in known:
-            names = " or ".join(map(printable, dict.fromkeys(known)))
-            self.warnings.append(
-                f"the adapter is for {printable(base)}, the checkpoint is called {names}; its shapes fit"
-            )
 
     def __enter__(self) -> Self:
         return self

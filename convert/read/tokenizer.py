@@ -6,8 +6,9 @@ compared.
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
+
+from gguf import TokenType
 
 from ..errors import CheckpointError, printable
 from .config import SPECIAL_TOKENS
@@ -24,15 +25,6 @@ R1_BOS = "<｜begin▁of▁sentence｜>"
 # Tokens that behave as control tokens although some checkpoints do not mark them special.
 _CONTROL_TEXTS = ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
 _CONTROL_BRACKETS = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))
-
-
-class TokenType(IntEnum):
-    """llama.cpp's token types."""
-
-    NORMAL = 1
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +140,14 @@ def _tokens(vocab: dict[str, int], added: dict[int, tuple[str, bool]], vocab_siz
             raise CheckpointError(
                 f"{FILE}: id {token_id} belongs to both {printable(str(texts[token_id]))} and {printable(text)}"
             )
-        texts[token_id], types[token_id] = text, TokenType.NORMAL
+        texts[token_id], types[token_id] = text, int(TokenType.NORMAL)
     for token_id, (text, special) in added.items():
         if special or _looks_like_control(text):
-            types[token_id] = TokenType.CONTROL
+            types[token_id] = int(TokenType.CONTROL)
         else:
             # llama.cpp matches these against raw text, where a space is a space.
-            texts[token_id], types[token_id] = text.replace("\N{LOWER ONE EIGHTH BLOCK}", " "), TokenType.USER_DEFINED
+            texts[token_id] = text.replace("\N{LOWER ONE EIGHTH BLOCK}", " ")
+            types[token_id] = int(TokenType.USER_DEFINED)
     return [f"[PAD{token_id}]" if text is None else text for token_id, text in enumerate(texts)], types
 
 

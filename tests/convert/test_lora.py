@@ -175,25 +175,6 @@ def test_an_output_matrix_that_is_the_embedding_is_not_adapted(
     assert "lm_head.lora_A.weight: allowed are" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("base", "warned"), [("Qwen/Qwen2.5-7B", True), ("somewhere/base/", False), ("x/of-config", False), (None, False)]
-)
-def test_an_adapter_that_names_another_base_is_warned_about(
-    tmp_path: Path,
-    checkpoint: CheckpointFiles,
-    adapter: AdapterFiles,
-    base: str | None,
-    *,
-    warned: bool,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    checkpoint.config["_name_or_path"] = "org/of-config"
-    adapter.config["base_model_name_or_path"] = base
-
-    assert convert(tmp_path, checkpoint, adapter) == 0
-    assert ("the adapter is for" in capsys.readouterr().err) is warned
-
-
 def test_a_folder_that_is_no_adapter_is_refused(
     tmp_path: Path, checkpoint: CheckpointFiles, adapter: AdapterFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:

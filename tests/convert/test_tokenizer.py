@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf import TokenType
 
 from convert.errors import CheckpointError
 from convert.measure.runner import Runner
 from convert.measure.texts import Document, Texts, chunks
 from convert.read.config import parse_config
-from convert.read.tokenizer import Tokenizer, TokenType, parse_tokenizer
+from convert.read.tokenizer import Tokenizer, parse_tokenizer
 from tests.convert.checkpoints import BYTE_LEVEL, CheckpointFiles, make_checkpoint
 
 R1_BOS, R1_EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
