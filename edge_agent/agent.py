@@ -1,7 +1,7 @@
 """START HERE: builds every part of the daemon, gives each event to the part that it is for, stops them all.
 
-The thread of `Agent.run` owns all state. The network threads, the threads of the worker's pipe, the board monitor, the
-fsync thread and the signal handlers only put events into its inbox, or set a flag.
+The thread of `Agent.run` owns all state. The network threads, the threads of the worker's pipe, the board monitor and
+the fsync thread only put events into its inbox, and the signal handler notes the signal's number.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from collections import deque
 from pathlib import Path
 
 from edge_agent.board.board import Board
@@ -32,7 +33,6 @@ from edge_agent.core.protocol import (
     Partial,
     Progress,
     Ready,
-    SetLimits,
 )
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
@@ -50,19 +50,15 @@ from edge_agent.store.fsync import Synced
 from edge_agent.store.store import Store
 from edge_agent.watchdog import Watchdog, stalled_part
 from edge_agent.worker.process import WorkerExited
-from edge_agent.worker.supervisor import (
-    CanaryAnswered,
-    FromWorker,
-    Supervisor,
-    WorkerEnd,
-)
+from edge_agent.worker.supervisor import CanaryAnswered, FromWorker, Supervisor, WorkerEnd
 
 log = logging.getLogger(__name__)
 
-# A signal handler only sets a flag: the loop notices it after at most this long.
+# A signal wakes no one: the loop notices it after at most this long.
 MAX_WAIT_S = 0.25
-# Time to publish why the agent is about to end.
+# Time to publish that the model cannot be loaded, before the agent ends.
 GIVE_UP_AFTER_S = 3.0
+# Each connection and the worker get this long to end.
 GOODBYE_S = 5.0
 
 
@@ -116,16 +112,15 @@ class Agent:
             status=self._status,
         )
         self._watchdog = Watchdog()
-        self._stop_signals = self._stop_signals_handled = 0
-        self._is_reload_wanted = False
+        self._signals: deque[int] = deque()
+        # Both None while the agent serves.
         self._give_up_at: float | None = None
         self._exit_code: int | None = None
 
     def run(self) -> int:
         """Runs until a signal has drained the agent, or the model cannot be loaded."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_stop_signal)
-        signal.signal(signal.SIGHUP, self._on_hang_up)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
         self._renderer.prepare(task.template for task in self._commands.config.tasks.values())
         self._delivery.start()
         self._dispatcher.recover(moment(time.monotonic()))
@@ -140,21 +135,20 @@ class Agent:
             self._stop()
         return self._exit_code
 
-    def _on_stop_signal(self, _number: int, _frame: object) -> None:
-        self._stop_signals += 1
-
-    def _on_hang_up(self, _number: int, _frame: object) -> None:
-        self._is_reload_wanted = True
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._signals.append(number)
 
     def _step(self) -> None:
+        """Waits for an event, or until something is due; handles the event and all that is due."""
         now = time.monotonic()
         due_at = (
+            now + MAX_WAIT_S,
             self._status.due_at,
             self._dispatcher.next_wake_up_at(),
             self._supervisor.restart_at,
             self._commands.drain_ends_at,
         )
-        event = self._inbox.take(min([now + MAX_WAIT_S, *(at for at in due_at if at is not None)]) - now)
+        event = self._inbox.take(min(at for at in due_at if at is not None) - now)
         now = time.monotonic()
         try:
             if event is not None:
@@ -174,8 +168,8 @@ class Agent:
                 self._dispatcher.finish(answer, now)
             case Partial() as partial:
                 self._dispatcher.partial(partial)
-            case CanaryAnswered(answer=canary_answer):
-                self._canary_watch.receive(canary_answer, now)
+            case CanaryAnswered(answer=answer):
+                self._canary_watch.receive(answer, now)
             case Progress() as progress:
                 self._supervisor.throughput.count(progress)
             case BoardReading() as reading:
@@ -198,7 +192,7 @@ class Agent:
             case LoadFailed(message=message):
                 self._on_load_failed(message, now)
             case WorkerExited() as exited:
-                self._on_worker_exited(exited, now)
+                self._on_worker_end(self._supervisor.ended(exited, now), now)
 
     def _on_message(self, received: Received, now: float) -> None:
         link, message = received.link, received.message
@@ -263,15 +257,8 @@ class Agent:
     def _serve(self, ready: Ready, now: float, *, was_asked: bool = False) -> None:
         """A new worker answers from now on. was_asked: a switch has just asked its canaries."""
         self._canary_watch.worker_ready(now, was_asked=was_asked)
-        self._governor.set_capacity(
-            SetLimits(
-                threads=ready.threads,
-                prefill_threads=ready.prefill_threads,
-                batch_tokens=ready.batch_tokens,
-                max_active=ready.max_active,
-            )
-        )
-        # A new worker starts without limits.
+        self._governor.set_capacity(ready)
+        # It starts without limits.
         self._supervisor.send(self._governor.limits.for_worker())
         if self._presence.state is State.OFFLINE:
             is_draining = self._dispatcher.is_draining
@@ -288,14 +275,11 @@ class Agent:
             self._dispatcher.give_up(f"the model cannot be loaded: {message}", now)
             self._give_up_at = now + GIVE_UP_AFTER_S
 
-    def _on_worker_exited(self, event: WorkerExited, now: float) -> None:
-        end = self._supervisor.ended(event, now)
+    def _on_worker_end(self, end: WorkerEnd, now: float) -> None:
+        """Another one is started, unless the first one found the model unusable."""
         self._dispatcher.worker_lost(end.how, now, ready_at=end.ready_at)
-        if not self._supervisor.has_given_up:
-            self._publish_worker_end(end, now)
-
-    def _publish_worker_end(self, end: WorkerEnd, now: float) -> None:
-        """The worker is started again."""
+        if self._supervisor.has_given_up:
+            return
         self._status.alarms.worker_ended(end.how, now)
         self._status.publish_health()
         if self._presence.state is State.OFFLINE:
@@ -307,8 +291,7 @@ class Agent:
         self._delivery.maintain(now)
         self._dispatcher.expire(now)
         if end := self._supervisor.watch(now, owes_answer=self._dispatcher.active > 0):
-            self._dispatcher.worker_lost(end.how, now, ready_at=end.ready_at)
-            self._publish_worker_end(end, now)
+            self._on_worker_end(end, now)
         if self._supervisor.has_other_files:
             log.error("the files of the model have changed: the agent ends, its next start verifies them")
             self._status.publish_state(State.OFFLINE, "model-changed")
@@ -334,18 +317,15 @@ class Agent:
             self._exit_code = 1
 
     def _handle_signals(self, now: float) -> None:
-        if self._is_reload_wanted:
-            self._is_reload_wanted = False
-            self._commands.reload_on_signal()
-        if self._stop_signals == self._stop_signals_handled:
-            return
-        self._stop_signals_handled += 1
-        if not self._commands.is_stopping:
-            notify("STOPPING=1")
-            self._commands.stop(now)
-        else:
-            self._dispatcher.cancel("a second signal stops the agent at once", now)
-            self._exit_code = 0
+        while self._signals:
+            if self._signals.popleft() == signal.SIGHUP:
+                self._commands.reload_on_signal()
+            elif not self._commands.is_stopping:
+                notify("STOPPING=1")
+                self._commands.stop(now)
+            else:
+                self._dispatcher.cancel("a second signal stops the agent at once", now)
+                self._exit_code = 0
 
     def _apply_config(self, config: Config) -> None:
         """Has every part use the configuration of a reload."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import time
 from pathlib import Path
 from typing import cast
@@ -66,7 +67,7 @@ def test_a_reload_applies_what_it_can_and_names_what_needs_a_restart(
     assert now + 2.0 <= agent._status._health_at < now + 60.0
     path.write_text(MINIMAL + queue + 'capacity = 9\n[log]\nlevel = "ERROR"\n[engine]\nthreads = 1\n', encoding="utf-8")
     caplog.clear()
-    agent._on_hang_up(1, None)
+    agent._on_signal(signal.SIGHUP, None)
     agent._tick(now + 1.0)
     assert logging.getLogger().level == logging.ERROR
     path.write_text(MINIMAL, encoding="utf-8")

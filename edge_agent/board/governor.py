@@ -18,7 +18,7 @@ from typing import Any
 
 from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle
 from edge_agent.core.config import GovernorConfig
-from edge_agent.core.protocol import SetLimits
+from edge_agent.core.protocol import Ready, SetLimits
 
 # A limit eases by one stage after this long without need for it; a refused request may come back then.
 RELAX_S = 60.0
@@ -153,7 +153,7 @@ _UNKNOWN = SetLimits()
 class Governor:
     """`decide` takes every reading, in order; `limits` are the latest ones. now: seconds of a monotonic clock."""
 
-    def __init__(self, config: GovernorConfig, full: SetLimits = _UNKNOWN) -> None:
+    def __init__(self, config: GovernorConfig, full: Ready | SetLimits = _UNKNOWN) -> None:
         """full: what the worker does without limits; None = unknown, and so not limited."""
         self.limits = NO_LIMITS
         self._config = config
@@ -169,7 +169,7 @@ class Governor:
         """Applies from the next reading on."""
         self._config = config
 
-    def set_capacity(self, full: SetLimits) -> None:
+    def set_capacity(self, full: Ready | SetLimits) -> None:
         """Limits are shares of this, from the next reading on."""
         self._full = full
 
