@@ -24,6 +24,7 @@ from edge_agent import __version__
 from edge_agent.core import topics
 from edge_agent.core.envelope import MAX_DEADLINE_MS
 from edge_agent.core.errors import shown
+from edge_agent.core.protocol import EngineSettings
 
 MAX_HOSTS = 8
 # Characters: more than the longest context; a template that Jinja compiles in half a second.
@@ -163,16 +164,6 @@ class ModelConfig(Table):
     canary_interval_s: Annotated[float, Field(ge=0, le=31_536_000)] = 21600.0
 
 
-class EngineConfig(Table):
-    """None = calibrated for board and model."""
-
-    context_tokens: Annotated[int, Field(ge=256, le=131072)] | None = None
-    max_active: Annotated[int, Field(ge=1, le=32)] = 4
-    threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    prefill_threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    batch_tokens: Annotated[int, Field(ge=32, le=2048)] | None = None
-
-
 RatePerMinute = Annotated[int, Field(ge=1, le=100_000)]
 
 
@@ -277,7 +268,7 @@ class Config(Table):
     device: DeviceConfig
     mqtt: MqttConfig = MqttConfig()
     models: Annotated[dict[Literal["default"], ModelConfig], Field(min_length=1)]
-    engine: EngineConfig = EngineConfig()
+    engine: EngineSettings = EngineSettings()
     queue: QueueConfig = QueueConfig()
     tasks: Annotated[dict[Name, TaskConfig], Field(max_length=MAX_TASKS)] = Field(default_factory=dict)
     commands: CommandsConfig = CommandsConfig()

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from edge_agent.core.messages import Code
-
-_TYPE_FIELD = "type"
-
 
 # The longest part of a load is a full batch of a 3B model on a throttled Pi 4, two minutes.
 LOAD_SILENCE_S = 300.0
@@ -31,15 +28,16 @@ class Finish(StrEnum):
     SCHEMA = "schema"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSettings:
-    """Sizes of the engine; None = the worker chooses for its machine."""
+class EngineSettings(BaseModel):
+    """The configuration's `[engine]`. None = the worker chooses for board and model."""
 
-    context_tokens: int | None = None
-    max_active: int = 4
-    threads: int | None = None
-    prefill_threads: int | None = None
-    batch_tokens: int | None = None
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    context_tokens: Annotated[int, Field(ge=256, le=131072)] | None = None
+    max_active: Annotated[int, Field(ge=1, le=32)] = 4
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    prefill_threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    batch_tokens: Annotated[int, Field(ge=32, le=2048)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,8 +299,8 @@ Event = Loading | Ready | LoadFailed | Partial | Finished | Failed | Cancelled |
 
 # By default pydantic caches 16,384 strings: callers' texts would stay in memory for weeks.
 _CONFIG = ConfigDict(cache_strings="keys")
-_COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator=_TYPE_FIELD)], config=_CONFIG)
-_EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator=_TYPE_FIELD)], config=_CONFIG)
+_COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")], config=_CONFIG)
+_EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")], config=_CONFIG)
 
 
 def encode_command(command: Command) -> bytes:

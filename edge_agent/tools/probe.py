@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_agent.core.config import EngineConfig, ModelConfig
+from edge_agent.core.config import ModelConfig
 from edge_agent.core.errors import printable
 from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import EngineSettings, Load
@@ -23,7 +23,7 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
     config = None if config_path is None else load_config(config_path)
     path = bundle or (in_force(config) if config else Path())
     configured = config.models["default"] if config else ModelConfig(path=path)
-    engine = config.engine if config else EngineConfig()
+    settings = config.engine if config else EngineSettings()
     try:
         model, canaries = verify(path, configured)
         if canaries is None:
@@ -31,7 +31,7 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
         load = Load(
             model_path=str(model.path),
             # The service may run beside it: memory for one request is enough.
-            settings=EngineSettings(**{**engine.model_dump(), "max_active": 1}),
+            settings=settings.model_copy(update={"max_active": 1}),
             tasks=canaries.prefixes,
             model_sha256=model.sha256,
             adapters=model.adapters,

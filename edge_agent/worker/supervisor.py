@@ -20,7 +20,6 @@ from edge_agent.core.protocol import (
     Cancel,
     Cancelled,
     Command,
-    EngineSettings,
     Event,
     Failed,
     Finished,
@@ -213,7 +212,7 @@ class Supervisor:
         """Has a worker load this model for the tasks of now."""
         return Load(
             model_path=str(model.path),
-            settings=EngineSettings(**self._config.engine.model_dump()),
+            settings=self._config.engine,
             tasks=self._prefixes,
             model_sha256=model.sha256,
             adapters=model.adapters,

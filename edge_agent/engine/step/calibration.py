@@ -57,7 +57,7 @@ def _costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> li
     if not load.state_dir or not load.model_sha256:
         return []
     settings = load.settings
-    key = f"version 3, {load.weights_sha256}, {llama.build}, {cpus()} cpus, {settings}"
+    key = f"version 3, {load.weights_sha256}, {llama.build}, {cpus()} cpus, {settings!r}"
     path = Path(load.state_dir) / "calibration.json"
     kept = load_costs(path, key)
     if kept is not None:

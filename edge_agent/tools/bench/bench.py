@@ -7,7 +7,6 @@ import os
 import platform
 import signal
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from edge_agent import __version__
 from edge_agent.board.board import Board, cores
 from edge_agent.board.monitor import read_once
 from edge_agent.core.clock import timestamp
-from edge_agent.core.config import ECHO_MODEL, EngineConfig, ModelConfig
+from edge_agent.core.config import ECHO_MODEL, ModelConfig
 from edge_agent.core.environment import library_environment
 from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import EngineSettings, Load
@@ -51,10 +50,9 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
             if path != config.models["default"].path:
                 progress.say(f"{path} is measured: it runs since a model-switch, not models.default.path")
             model = config.models["default"].model_copy(update={"path": path})
-            engine, root = config.engine, config.board.root
+            settings, root = config.engine, config.board.root
         else:
-            model, engine, root = ModelConfig.model_construct(path=model_path), EngineConfig(), Path("/")
-        settings = EngineSettings(**engine.model_dump())
+            model, settings, root = ModelConfig.model_construct(path=model_path), EngineSettings(), Path("/")
         document = _measure(Board(root, Path("/")), model, settings, is_quick=is_quick, say=progress.say)
         progress.clear()
     except (BenchError, WorkerError, ModelError, OSError) as error:
@@ -118,7 +116,7 @@ def _measure(
         },
         "model": model.describe(),
         "engine": {
-            "configured": asdict(settings),
+            "configured": settings.model_dump(),
             "context_tokens": ready.context_tokens,
             "max_active": ready.max_active,
             "batch_tokens": batch_tokens,

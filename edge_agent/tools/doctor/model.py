@@ -9,7 +9,7 @@ from edge_agent.board.board import Board
 from edge_agent.board.process import resident_mb
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError
-from edge_agent.core.protocol import EngineSettings, Load
+from edge_agent.core.protocol import Load
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force
 from edge_agent.tools.doctor.board import KERNEL_FEATURES
@@ -64,9 +64,8 @@ def _too_large_beside(model: Model, available_mb: float | None) -> str | None:
 
 def engine_checks(board: Board, config: Config, model: Model, available_mb: float | None) -> Iterator[Check]:
     """Loads the model in a worker, as `run` does. available_mb: memory before that."""
-    settings = EngineSettings(**config.engine.model_dump())
     try:
-        with started(Load(model_path=str(model.path), settings=settings, adapters=model.adapters)) as worker:
+        with started(Load(model_path=str(model.path), settings=config.engine, adapters=model.adapters)) as worker:
             ready = worker.ready()
             worker_mb = resident_mb(worker.pid)
     except (WorkerError, OSError) as error:
