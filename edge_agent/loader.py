@@ -10,17 +10,26 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from edge_agent.core import topics
 from edge_agent.core.bounded import OutOfBoundsError, tried_apart
-from edge_agent.core.config import Config, ExtractTask
-from edge_agent.core.config_file import ConfigError, read_document, validate
+from edge_agent.core.config import ECHO_MODEL, Config, ExtractTask
+from edge_agent.core.config_file import ConfigError, read_document, table_faults
 from edge_agent.core.errors import field_name, file_fault, shown
 from edge_agent.models.record import model_faults, model_refusals, switched_hint
 from edge_agent.mqtt.credentials import credential_faults, secret_fault
 from edge_agent.requests.task_tables import prepare_tasks
 
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
+# In place of faulty tables, so that nothing else is a fault: their defaults may be none, or not what is meant.
+_STAND_INS: dict[str, dict[str, Any]] = {
+    "device": {"site": "-", "id": "-"},
+    "models": {"default": {"path": ECHO_MODEL}},
+    "mqtt": {"root": "-"},
+}
 
 
 def load_config(path: Path, needs: Callable[[Config], list[str]] | None = None) -> Config:
@@ -29,11 +38,31 @@ def load_config(path: Path, needs: Callable[[Config], list[str]] | None = None) 
     needs: the faults of the files that the caller will use, such as `file_faults`. On a new board the files may come
     later than the configuration, so they are not asked for by default.
     """
-    raw = read_document(path)
-    config = validate(Config, raw, path, prepare_tasks(raw, path.absolute().parent))
-    if faults := [*_topics_faults(config), *(needs(config) if needs else ())]:
+    raw, folder = read_document(path), path.absolute().parent
+    faults = prepare_tasks(raw, folder)
+    try:
+        config = Config.model_validate(raw, context={"folder": folder})
+    except ValidationError as error:
+        faults += table_faults(error, raw)
+        config = Config.model_validate(_good_tables(raw, error), context={"folder": folder})
+    faults += [*_topics_faults(config), *(needs(config) if needs else ())]
+    if faults:
         raise ConfigError(path, faults)
     return config
+
+
+def _good_tables(raw: dict[str, Any], error: ValidationError) -> dict[str, Any]:
+    """The document without the tables that have faults; what the others mean together can still be checked."""
+    good = {**raw, "tasks": raw.get("tasks", {})}
+    for key, *more in (details["loc"] for details in error.errors()):
+        table = str(key)
+        if table == "tasks" and more:
+            good["tasks"] = {name: task for name, task in good["tasks"].items() if name != more[0]}
+        elif table in _STAND_INS:
+            good[table] = _STAND_INS[table]
+        else:
+            good.pop(table, None)
+    return good
 
 
 def file_faults(config: Config) -> list[str]:

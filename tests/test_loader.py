@@ -123,30 +123,27 @@ def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
     [tasks.d]
     kind = "extract"
     schema = "missing.json"
-    """
-    assert {line.split(":")[0] for line in faults(tmp_path, text, base="")} == {
-        *("frobnicate", "mqtt.port", "mqtt.hots", "models.second", "models.default.path", "tasks.a.priority"),
-        *("tasks.a.template", "tasks.a.subscribe[1]", "tasks.b.kind", "tasks.c.labels", "tasks.d.schema"),
-    }
-
-
-def test_what_tables_mean_together_is_reported_at_once(tmp_path: Path) -> None:
-    text = """
-    [tasks.a]
+    [tasks.e]
     kind = "generate"
-    subscribe = ["plant/+/x", "edgeai/v1/#"]
-    publish = "hall/a"
-    [tasks.b]
+    subscribe = ["plant/+/x"]
+    publish = "hall/e"
+    [tasks.f]
     kind = "generate"
     subscribe = ["plant/#", "hall/+"]
+    [commands]
+    key_file = "missing"
     """
-    found = faults(tmp_path, text)
-    assert [line.split(":")[0] for line in found] == [
-        *("tasks.a.publish", "tasks.a.subscribe[1]", "tasks.b.subscribe[0]")
-    ]
-    assert found[-1] == (
-        'tasks.b.subscribe[0]: overlaps "plant/+/x" of tasks.a.subscribe[0]; use the same filter, or separate ones '
-        '(got "plant/#")'
+    (tmp_path / "config.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "config.toml", file_faults)
+    found = {name: text for name, _, text in (line.partition(": ") for line in caught.value.faults)}
+    assert set(found) == {
+        *("frobnicate", "mqtt.port", "mqtt.hots", "models.second", "models.default.path", "tasks.a.priority"),
+        *("tasks.a.template", "tasks.a.subscribe[1]", "tasks.b.kind", "tasks.c.labels", "tasks.d.schema"),
+        *("tasks.e.publish", "tasks.f.subscribe[0]", "commands.key_file"),
+    }
+    assert found["tasks.f.subscribe[0]"] == (
+        'overlaps "plant/+/x" of tasks.e.subscribe[0]; use the same filter, or separate ones (got "plant/#")'
     )
 
 

@@ -1,14 +1,13 @@
-"""Reads a configuration file and validates its tables: a pydantic model, or every fault of the file at once."""
+"""Reads the document of a configuration file, and words the faults that pydantic finds in it."""
 
 from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from edge_agent.core.config import TASK_TABLES, Config, ModelConfig, TlsConfig
@@ -16,7 +15,6 @@ from edge_agent.core.errors import fault_text, field_name, shown
 from edge_agent.core.strict_json import parse_json
 
 _MAX_BYTES = 10_000_000
-_Validated = TypeVar("_Validated", bound=BaseModel)
 
 
 class ConfigError(Exception):
@@ -57,26 +55,9 @@ def _read_text(path: Path) -> str:
         raise ConfigError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
 
 
-def named_tables(raw: dict[str, Any], key: str) -> dict[str, dict[str, Any]]:
-    """The tables `[key.NAME]` by name. Values of another type are left for pydantic to report."""
-    found = raw.get(key)
-    return {name: table for name, table in found.items() if isinstance(table, dict)} if isinstance(found, dict) else {}
-
-
-def validate(model: type[_Validated], raw: dict[str, Any], path: Path, faults: Iterable[str]) -> _Validated:
-    """The file's tables as a model. Raises ConfigError with the given faults and those of the model.
-
-    Relative paths in it start at the file's folder.
-    """
-    found = list(faults)
-    validated = None
-    try:
-        validated = model.model_validate(raw, context={"folder": path.absolute().parent})
-    except ValidationError as error:
-        found += [_words(details, raw) for details in error.errors(include_url=False)]
-    if validated is None or found:
-        raise ConfigError(path, found)
-    return validated
+def table_faults(error: ValidationError, raw: dict[str, Any]) -> list[str]:
+    """What pydantic found wrong with a document, in words."""
+    return [_words(details, raw) for details in error.errors(include_url=False)]
 
 
 def _words(error: ErrorDetails, raw: dict[str, Any]) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_agent.core.config import BUILT_IN_TASK, MAX_TEMPLATE, Name, TaskConfig
-from edge_agent.core.config_file import ConfigError, named_tables, read_document, read_json, validate
+from edge_agent.core.config_file import ConfigError, read_document, read_json, table_faults
 from edge_agent.core.errors import field_name, shown
 from edge_agent.core.schemas import check_schema
 from edge_agent.requests.templates import template_fault
@@ -27,7 +27,15 @@ def load_task_configs(path: Path) -> dict[str, TaskConfig]:
     Raises ConfigError naming every fault.
     """
     raw = {"tasks": read_json(path)} if path.suffix == ".json" else read_document(path)
-    return validate(_Tasks, raw, path, prepare_tasks(raw, path.absolute().parent)).tasks
+    folder = path.absolute().parent
+    faults = prepare_tasks(raw, folder)
+    try:
+        tasks = _Tasks.model_validate(raw, context={"folder": folder}).tasks
+    except ValidationError as error:
+        faults += table_faults(error, raw)
+    if faults:
+        raise ConfigError(path, faults)
+    return tasks
 
 
 def prepare_tasks(raw: dict[str, Any], folder: Path) -> list[str]:
@@ -35,8 +43,11 @@ def prepare_tasks(raw: dict[str, Any], folder: Path) -> list[str]:
 
     Returns what is wrong with them and what the types of core/config cannot say.
     """
-    faults = []
-    for name, table in named_tables(raw, "tasks").items():
+    faults: list[str] = []
+    tables = raw.get("tasks")
+    for name, table in tables.items() if isinstance(tables, dict) else ():
+        if not isinstance(table, dict):
+            continue
         if name == BUILT_IN_TASK and table.setdefault("kind", "generate") != "generate":
             faults.append(f'tasks.{name}.kind: should be "generate" (got {shown(table["kind"])})')
         given = table.get("schema")
