@@ -72,8 +72,8 @@ class Agent:
         self._connections = Connections(config, self._inbox.deliver, self._presence.will, time.monotonic())
         self._supervisor = Supervisor(config, model, prefixes_of(tasks), self._inbox.deliver)
         database = config.state_dir / FILE if config.queue.journal == "disk" else None
-        store = Store(database, self._inbox.deliver)
-        self._delivery = Delivery(store, self._connections.data, config.topics)
+        self._store = Store(database, self._inbox.deliver)
+        self._delivery = Delivery(self._store, self._connections.data, config.topics)
         self._renderer = Renderer()
         self._dispatcher = Dispatcher(config, tasks, self._delivery, self._supervisor.send, self._renderer.render)
         board = Board(config.board.root, config.models_dir)
@@ -288,7 +288,7 @@ class Agent:
     def _tick(self, now: float) -> None:
         """What is due by time, in every part."""
         self._handle_signals(now)
-        self._delivery.maintain(now)
+        self._store.maintain(now)
         self._dispatcher.expire(now)
         if end := self._supervisor.watch(now, owes_answer=self._dispatcher.active > 0):
             self._on_worker_end(end, now)

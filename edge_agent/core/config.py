@@ -169,7 +169,6 @@ RatePerMinute = Annotated[int, Field(ge=1, le=100_000)]
 
 class QueueConfig(Table):
     capacity: Annotated[int, Field(ge=1, le=10000)] = 64
-    # None = from the measured latency of the task (latency.py).
     default_deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] = 60_000
     dedup_window_s: Annotated[float, Field(ge=0, le=86400)] = 300.0
     max_payload_bytes: Annotated[int, Field(ge=1, le=16_777_216)] = 65536

@@ -64,10 +64,6 @@ class Delivery:
         """Opens the store. Sends the replies of an earlier process that the broker may not have."""
         self._staged += [_Outgoing(row, publication) for row, publication in self.store.start()]
 
-    def maintain(self, now: float) -> None:
-        """Brings the store back to a disk that failed, and keeps its files small. Call it several times a second."""
-        self.store.maintain(now)
-
     @property
     def postponed(self) -> int:
         """How many replies are sent again later."""
@@ -78,12 +74,7 @@ class Delivery:
         self._link.publish(publication)
 
     def reply(self, publication: Publication, *, row: int | None, task: str, key: bytes | None) -> None:
-        """The terminal reply; a short failure where the broker takes no message of this size.
-
-        key: identifies repetitions of the request, None = the reply is not repeated.
-        """
-        if not self._link.outbox.can_send(publication) and (short := shortened(publication.payload)) is not None:
-            publication, key = replace(publication, payload=short), None
+        """The terminal reply. key: identifies repetitions of the request, None = the reply is not repeated."""
         if row is not None:
             self.store.answer(row, task, publication, key, moment(time.monotonic()))
         self._staged.append(_Outgoing(row, publication))
@@ -116,11 +107,10 @@ class Delivery:
     def _send_staged(self) -> None:
         staged, self._staged = self._staged, []
         for outgoing in staged:
-            number = self._link.publish(outgoing.publication)
-            if number is not None:
-                self._sent[number] = outgoing
-            elif not self._link.outbox.can_send(outgoing.publication):
+            if not self._link.outbox.can_send(outgoing.publication):
                 self._send_otherwise(outgoing, is_too_large=True)
+            elif (number := self._link.publish(outgoing.publication)) is not None:
+                self._sent[number] = outgoing
             else:  # dropped and logged by the outbox
                 self._done(outgoing)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from edge_agent.board.governor import NO_LIMITS, Limits
@@ -17,7 +18,7 @@ from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.forecast import Forecast, kind_of
 from edge_agent.requests.parse import RequestParser
 from edge_agent.requests.quarantine import Quarantine
-from edge_agent.requests.queue import SUPERSEDED, EngineLoad, RequestQueue
+from edge_agent.requests.queue import EngineLoad, RequestQueue
 from edge_agent.requests.replies import Replies, WorkerAnswer, failure_of
 from edge_agent.requests.request import Request
 from edge_agent.requests.statistics import RequestFacts, percentile
@@ -29,8 +30,6 @@ log = logging.getLogger(__name__)
 
 # A request that was running when its worker died is run once more; if that worker dies too, the request may be why.
 MAX_ATTEMPTS = 2
-
-_FAULT = Error(code=Code.INTERNAL, message="the request met a fault of the agent")
 
 
 class Dispatcher:
@@ -100,14 +99,15 @@ class Dispatcher:
                 request.row = self._store.accept(message, request.task_name, moment(message.received_at))
             elif message.qos:  # it may be large, and is not written: it is answered before the next commit
                 request.row = self._store.free_row()
-            self._enter(request, now)
+            with self._answers_faults(request, now):
+                self._admit(request, now)
         self.fill(now)
         return bool(requests)
 
     def recover(self, now: Moment) -> None:
         """Takes over from earlier processes: their replies are repeated, their requests are run."""
         self._quarantine.restore()
-        self._replies.restore(now)
+        self._duplicates.restore(now)
         for stored in self._store.unanswered(now):
             try:
                 self._recover(stored, now.monotonic_s)
@@ -120,18 +120,23 @@ class Dispatcher:
         requests = [request for request in self._parser.parse(stored.message) if request.task_name == stored.task]
         for request in requests or [self._parser.refuse_unheard(stored.message, stored.task)]:
             request.row = stored.row
-            self._enter(request, now, is_recovered=True)
+            with self._answers_faults(request, now):
+                self._admit(request, now, is_recovered=True)
 
-    def _enter(self, request: Request, now: float, *, is_recovered: bool = False) -> None:
+    @contextmanager
+    def _answers_faults(self, request: Request, now: float) -> Iterator[None]:
+        """A refusal, or a fault of ours, ends this request and no more."""
         try:
-            self._admit(request, now, is_recovered=is_recovered)
+            yield
         except Refusal as refused:
             self._replies.refuse(request, refused.error, now)
         except Exception:
-            log.exception(_FAULT.message)
-            self._replies.refuse(request, _FAULT, now)
+            message = "the request met a fault of the agent"
+            log.exception(message)
+            self._active.pop(request.number, None)
+            self._replies.refuse(request, Error(code=Code.INTERNAL, message=message), now)
 
-    def _admit(self, request: Request, now: float, *, is_recovered: bool) -> None:
+    def _admit(self, request: Request, now: float, *, is_recovered: bool = False) -> None:
         """Queues a request, joins it to an equal one, or repeats a known reply. Raises Refusal."""
         twin = self._duplicates.find(request, now)
         if twin is not None:
@@ -183,7 +188,7 @@ class Dispatcher:
 
         A request that ran when a worker died runs alone the second time: if it is the cause, no other request pays.
         """
-        self._expire_requests(now)
+        self.expire(now)
         while self._queue.waiting and not self._is_held and len(self._active) < self._places:
             if any(request.attempts == MAX_ATTEMPTS for request in self._active.values()):
                 return
@@ -197,12 +202,8 @@ class Dispatcher:
         request.started_at, request.model = now, self._model
         request.attempts += 1
         self._active[request.number] = request
-        try:
+        with self._answers_faults(request, now):
             self._send(self._limited(request.run))
-        except Exception:
-            log.exception(_FAULT.message)
-            del self._active[request.number]
-            self._replies.refuse(request, _FAULT, now)
 
     def _limited(self, run: Run) -> Run:
         """Text may be shorter than asked for; an object that is cut off would be worthless."""
@@ -236,18 +237,11 @@ class Dispatcher:
         else:
             rate = self._joules_per_busy_s
             energy_j = None if rate is None else rate * event.share_s
-            try:
+            with self._answers_faults(request, now):
                 self._replies.finish(request, event, now, self._limits.causes, energy_j)
-            except Exception:
-                log.exception(_FAULT.message)
-                self._replies.refuse(request, _FAULT, now)
 
     def expire(self, now: float) -> None:
-        """Answers every request past its deadline, waiting or running; forgets old replies."""
-        self._replies.expire(now)
-        self._expire_requests(now)
-
-    def _expire_requests(self, now: float) -> None:
+        """Answers every request past its deadline, waiting or running."""
         if self._queue.waiting:
             for request in self._queue.remove_where(lambda request: request.deadline_at <= now):
                 self._replies.refuse(request, _deadline_passed(request), now)
@@ -298,24 +292,12 @@ class Dispatcher:
         """
         self._slots = 0
         self._ready_at = ready_at
-        self._run_again(list(self._active.values()), reason, now)
-
-    def model_replaced(self) -> None:
-        """A worker of another model takes over; nothing runs."""
-        self._forecast.clear()
-        self._is_held = False
-        self._duplicates.forget_refusals()
-
-    def _run_again(self, lost: list[Request], reason: str, now: float) -> None:
-        # The newest first: of readings of one source that ran at once, it is the one that counts.
-        for request in sorted(lost, key=lambda request: request.number, reverse=True):
-            del self._active[request.number]
+        lost, self._active = self._active, {}
+        for request in lost.values():
             assert request.run is not None
             if request.is_answered:
                 continue
-            if self._queue.latest(request.source) is not None:
-                self._replies.refuse(request, SUPERSEDED, now)
-            elif request.attempts < MAX_ATTEMPTS:
+            if request.attempts < MAX_ATTEMPTS:
                 if request.partials:  # its caller has the beginning already
                     request.run = replace(request.run, stream=False)
                 self._queue.put(request)
@@ -323,6 +305,12 @@ class Dispatcher:
                 self._quarantine.hold(request.run)
                 error = Error(code=Code.ENGINE_LOST, message=f"the engine was lost twice with this request: {reason}")
                 self._replies.refuse(request, error, now)
+
+    def model_replaced(self) -> None:
+        """A worker of another model takes over; nothing runs."""
+        self._forecast.clear()
+        self._is_held = False
+        self._duplicates.forget_refusals()
 
     def release_quarantined(self, fingerprint: str) -> bool:
         """Lets the input run again. False: no input with this fingerprint is quarantined."""

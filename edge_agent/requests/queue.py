@@ -104,11 +104,11 @@ class RequestQueue:
 
         Raises Refusal(queue_full, loading, deadline_unreachable); then the queue is as before.
         """
-        older = self.latest(newcomer.source)
-        if older is not None:
+        older = [request for request in self.waiting if request.source == newcomer.source is not None]
+        if older:
             # In its place: readings that come faster than answers would supersede each other forever.
-            newcomer.place = min(newcomer.place, older.place)
-        waiting = [request for request in self.waiting if request is not older]
+            newcomer.place = min(newcomer.place, older[0].place)
+        waiting = [request for request in self.waiting if request not in older]
         last = waiting[-1] if len(waiting) >= self.capacity else None
         if last is not None and last.priority <= newcomer.priority:
             code, why = (Code.QUEUE_FULL, "") if engine.slots else (Code.LOADING, " while the model is being loaded")
@@ -118,7 +118,7 @@ class RequestQueue:
         elif engine.loading_s is not None and now + engine.loading_s > newcomer.deadline_at:
             message = f"the model is being loaded, for about {engine.loading_s:.1f} s more"
             raise Refusal(Code.LOADING, f"{message}, too late for {newcomer.deadline}", self._retry_after_s(engine))
-        leaving = [] if older is None else [(older, SUPERSEDED)]
+        leaving = [(request, SUPERSEDED) for request in older]
         if last is not None:
             message = f"displaced by a more urgent request: {self._full}"
             error = Error(code=Code.QUEUE_FULL, message=message, retry_after_s=self._retry_after_s(engine))
@@ -182,12 +182,6 @@ class RequestQueue:
         if not self.waiting or (first_attempts_only and self.waiting[0].attempts):
             return None
         return self.waiting.pop(0)
-
-    def latest(self, source: str | None) -> Request | None:
-        """The waiting request that a newer one of this source supersedes."""
-        if source is None:
-            return None
-        return next((request for request in self.waiting if request.source == source), None)
 
     def remove_where(self, is_unwanted: Callable[[Request], bool]) -> list[Request]:
         """Takes out every waiting request for which this is true, in their order."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from edge_agent.core.clock import Moment, timestamp
+from edge_agent.core.clock import timestamp
 from edge_agent.core.errors import cut
 from edge_agent.core.messages import Code, Error, Status
 from edge_agent.core.protocol import Cancelled, Failed, Finished
@@ -24,11 +24,6 @@ log = logging.getLogger(__name__)
 
 # How many equal requests may wait for the answers of others, all together: each is a row of the store.
 MAX_FOLLOWERS = 1000
-_TOO_MANY = Error(
-    code=Code.QUEUE_FULL, message="too many requests wait for this answer already", retry_after_s=1.0
-)  # fmt: skip
-# Old replies are forgotten this often, so that the store deletes many at once.
-FORGET_EVERY_S = 60.0
 # Answers that percentiles are taken of.
 WINDOW = 512
 # These refusals say that more is asked than can be answered.
@@ -52,26 +47,6 @@ class Replies:
         self._delivery = delivery
         self._duplicates = duplicates
         self._followers = 0
-        self._forget_at = 0.0
-
-    def expire(self, now: float) -> None:
-        """Forgets replies that are too old to be repeated."""
-        if now >= self._forget_at:
-            self._forget_at = now + FORGET_EVERY_S
-            self._duplicates.forget_old(now)
-
-    def restore(self, now: Moment) -> None:
-        """Takes over the replies that earlier processes stored."""
-        for stored in self._delivery.store.repeatable():
-            try:
-                status, at = Status(json.loads(stored.reply)["status"]), stored.ended.placed(now)
-                is_repeated = self._duplicates.restore(stored.key, status, at, stored.row, stored.nbytes)
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
-                log.error("a stored answer cannot be read row=%s: %s", stored.row, error)  # noqa: TRY400
-                is_repeated = False
-            if not is_repeated:
-                self._delivery.store.forget(stored.row)
-        self._duplicates.forget_old(now.monotonic_s)
 
     def share(self, request: Request, twin: Request | bytes, now: float) -> None:
         """Answers a request with the reply of its twin, now or when the twin ends."""
@@ -82,7 +57,8 @@ class Replies:
             if request.row is not None:
                 self._delivery.store.drop(request.row)
         elif self._followers >= MAX_FOLLOWERS:
-            self.refuse(request, _TOO_MANY, now, is_twin_open=True)
+            message = "too many requests wait for this answer already"
+            self.refuse(request, Error(code=Code.QUEUE_FULL, message=message, retry_after_s=1.0), now)
         else:
             self._followers += 1
             twin.followers.append(request.row)
@@ -124,11 +100,8 @@ class Replies:
         self.latency_ms.append(document["timing"]["total_ms"])
         self.queued_ms.append(document["timing"]["queued_ms"])
 
-    def refuse(self, request: Request, error: Error, now: float, *, is_twin_open: bool = False) -> None:
-        """Ends a request without an answer, whether it was admitted or not.
-
-        is_twin_open: an equal request waits or runs, and its reply is the one to repeat.
-        """
+    def refuse(self, request: Request, error: Error, now: float) -> None:
+        """Ends a request without an answer, whether it was admitted or not."""
         status = error.code.status
         words = "its reply says why" if error.code in _QUOTING else error.message
         identity = cut(request.id) if isinstance(request.id, str) else request.id
@@ -141,16 +114,14 @@ class Replies:
         self.totals.overloaded_total += error.code in _OVERLOAD
         self.totals.expired_total += status is Status.EXPIRED
         self.totals.failed_total += status is Status.FAILED
-        self._end(
-            request, reply_document(request, status, now, self._device, error=error), now, is_twin_open=is_twin_open
-        )
+        self._end(request, reply_document(request, status, now, self._device, error=error), now)
 
-    def _end(self, request: Request, document: dict[str, Any], now: float, *, is_twin_open: bool = False) -> None:
+    def _end(self, request: Request, document: dict[str, Any], now: float) -> None:
         request.is_answered = True
         self.totals.requests_total += 1
         status, reply = Status(document["status"]), encode(document)
         # First: it forgets an older reply under this key.
-        is_repeated = not is_twin_open and self._duplicates.end(request, status, reply, now)
+        is_repeated = self._duplicates.end(request, status, reply, now)
         self._send(request, reply, request.row, key=request.key if is_repeated else None)
         self._followers -= len(request.followers)
         if request.followers:

@@ -20,7 +20,6 @@ from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests import duplicates
 from edge_agent.requests.delivery import CONFIRMED_WITHIN_S, MAX_TRIES, RETRY_S
 from edge_agent.requests.dispatcher import Dispatcher
-from edge_agent.requests.replies import FORGET_EVERY_S
 from edge_agent.requests.tasks import with_built_in
 from edge_agent.store.database import FILE
 from edge_agent.store.fsync import FsyncThread, Synced
@@ -301,13 +300,12 @@ def test_a_reply_that_cannot_be_sent_at_any_size_leaves_no_request(folder: Path)
 
 def test_after_the_dedup_window_an_answer_leaves_no_row(folder: Path) -> None:
     board = Board(folder, "[queue]\ndedup_window_s = 20\n")
-    began = time.monotonic()
-    board.dispatcher.expire(began)
     board.hear(envelope("a"))
     board.answer(1)
     board.confirm(1)
-    for later_s, rows in ((15.0, 1), (21.0 + FORGET_EVERY_S, 0)):
-        board.dispatcher.expire(began + later_s)
+    for later_s, rows in ((15.0, 1), (21.0, 0)):
+        at = time.monotonic() + later_s
+        board.dispatcher.receive(inbound(REQUEST, "at QoS 0", at=at, qos=0), at)
         board.flush()
         assert stored_rows(folder) == rows
 
@@ -479,7 +477,7 @@ def test_while_the_disk_fails_requests_are_answered_and_acknowledged_and_later_b
     board.dispatcher.cancel("cancelled by command", time.monotonic(), request_id="ends meanwhile")
     board.flush()
     board.confirm(2)
-    board.delivery.maintain(time.monotonic() + REOPEN_S + 1)
+    board.delivery.store.maintain(time.monotonic() + REOPEN_S + 1)
     board.flush()
     assert board.delivery.store.fault is None
     stored = [json.loads(stored.message.payload)["id"] for stored in stored_requests(folder)]
@@ -502,7 +500,7 @@ def test_a_database_that_is_damaged_while_it_is_used_costs_no_reply(folder: Path
         board.answer(number)
     assert sorted(str(reply["id"]) for reply in board.replies) == sorted(str(number) for number in range(40))
     assert "malformed" in str(board.delivery.store.fault)
-    board.delivery.maintain(time.monotonic() + REOPEN_S + 1)
+    board.delivery.store.maintain(time.monotonic() + REOPEN_S + 1)
     board.flush()
     assert board.delivery.store.fault is None
     assert str(board.delivery.store.set_aside).startswith("damaged")

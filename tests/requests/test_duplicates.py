@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from edge_agent.core.messages import Code, Status
-from edge_agent.requests.duplicates import MAX_ANSWERS, MAX_BYTES, MAX_OTHER_ENDS, Duplicates
+from edge_agent.requests.duplicates import MAX_BYTES, MAX_REPLIES, Duplicates
 from edge_agent.requests.request import Request
 from edge_agent.store.store import Store
 from tests.helpers.support import request
@@ -16,18 +16,14 @@ def asked(key: str = "a", **fields: Any) -> Request:
 
 
 class Memory(Duplicates):
-    """With the rows that it forgets, and the replies that the store has."""
+    """With the rows that it forgets."""
 
     def __init__(self) -> None:
         self.forgotten: list[int] = []
-        self.stored: dict[int, bytes] = {}
         super().__init__(300.0, cast("Store", self))
 
     def forget(self, row: int) -> None:
         self.forgotten.append(row)
-
-    def recall(self, row: int) -> bytes | None:
-        return self.stored.get(row)
 
 
 @pytest.mark.parametrize("status", [Status.OK, Status.INVALID])
@@ -46,22 +42,14 @@ def test_any_other_end_is_repeated_to_a_redelivery_alone(status: Status) -> None
     assert memory.find(asked(is_redelivery=True), 11.0) == b"reply"
 
 
-def test_a_flood_of_refusals_pushes_no_answer_out() -> None:
-    memory = Memory()
-    memory.end(asked("answered"), Status.OK, b"reply", 0.0)
-    for number in range(MAX_OTHER_ENDS + 3):
-        memory.end(asked(str(number), row=10 + number), Status.BUSY, b"busy", 0.0)
-    assert memory.find(asked("answered"), 1.0) == b"reply"
-    assert memory.forgotten == [10, 11, 12]
-
-
-def test_the_oldest_answers_are_forgotten_first() -> None:
+def test_the_oldest_replies_are_forgotten_first() -> None:
     memory, running = Memory(), asked("running")
     memory.begin(running)
-    for number in range(MAX_ANSWERS + 5):
-        memory.end(asked(str(number)), Status.OK, b"reply", 0.0)
-    assert memory.find(asked("4"), 1.0) is None
-    assert memory.find(asked("5"), 1.0) == b"reply"
+    for number in range(MAX_REPLIES + 3):
+        memory.end(asked(str(number), row=10 if number == 0 else None), Status.OK, b"reply", 0.0)
+    assert memory.forgotten == [10]
+    assert memory.find(asked("2"), 1.0) is None
+    assert memory.find(asked("3"), 1.0) == b"reply"
     assert memory.find(asked("running"), 1.0) is running
 
 
@@ -74,14 +62,10 @@ def test_only_as_many_answers_are_forgotten_as_the_memory_needs() -> None:
     assert memory.find(asked("too large"), 1.0) is None
 
 
-def test_replies_of_an_earlier_process_are_repeated_and_refusals_can_be_forgotten() -> None:
-    memory = Memory()
-    memory.stored.update({1: b"ok", 2: b"invalid"})
-    assert memory.restore(b"a", Status.OK, 0.0, 1, 100)
-    assert not memory.restore(b"a", Status.OK, 0.0, 3, 100)
-    assert memory.restore(b"b", Status.INVALID, 0.0, 2, 100)
-    assert memory.find(asked("a"), 1.0) == b"ok"
-    assert memory.find(asked("b"), 1.0) == b"invalid"
-    memory.forget_refusals()
-    assert memory.find(asked("a"), 1.0) == b"ok"
-    assert memory.find(asked("b"), 1.0) is None
+def test_the_reply_of_one_that_is_refused_beside_an_equal_open_one_is_not_repeated() -> None:
+    memory, running = Memory(), asked()
+    memory.begin(running)
+    assert not memory.end(asked(), Status.BUSY, b"busy", 0.0)
+    assert memory.find(asked(), 1.0) is running
+    assert memory.end(running, Status.OK, b"ok", 1.0)
+    assert memory.find(asked(), 2.0) == b"ok"
