@@ -11,13 +11,13 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
-from jinja2.meta import TrackingCodeGenerator
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edge_agent.core.errors import printable, shown
 from edge_agent.core.strict_json import compact_json
 
-# A text larger than any context. A loop in a loop squares the size of its input.
+# A text larger than any context.
 MAX_CHARACTERS = 4_000_000
 _MAX_REASON = 300
 
@@ -30,9 +30,7 @@ class TemplateInputError(Exception):
         return cls(f"input: does not fit the task's template: {why}")
 
 
-# It takes a context, so that Jinja does not compute it while a template is compiled.
-@jinja2.pass_context
-def _as_text(_context: Any, value: Any) -> Any:
+def _as_text(value: Any) -> Any:
     """A value of the input as it is printed: text as it is, everything else as JSON (`true`, not `True`)."""
     if callable(value) and not isinstance(value, jinja2.Undefined):
         # `input.items` of a reading without this key is the method of dict.
@@ -57,8 +55,7 @@ class _Missing(jinja2.StrictUndefined):
         return f"input: has no {shown(self._undefined_name)}, which the task's template needs"
 
 
-# Unoptimized, it computes no constants while it compiles: `10 | round(-1000000000)` is one.
-_ENVIRONMENT = _Environment(undefined=_Missing, finalize=_as_text, keep_trailing_newline=True, optimized=False)
+_ENVIRONMENT = _Environment(undefined=_Missing, finalize=_as_text, keep_trailing_newline=True)
 
 
 @lru_cache(maxsize=256)
@@ -67,27 +64,15 @@ def _compiled(template: str) -> jinja2.Template:
 
 
 def template_fault(template: str) -> str | None:
-    """What is wrong with a template, or None. Nothing in it is computed."""
+    """What is wrong with a template, or None."""
     try:
-        tree = _ENVIRONMENT.parse(template)
-        options = [option for node in tree.find_all(nodes.EvalContextModifier) for option in node.options]
-        if not all(isinstance(option.value, nodes.Const) for option in options):
-            return "autoescape should be true or false"
         _compiled(template)
-        unknown = _variables(tree) - {"input", *_ENVIRONMENT.globals}
+        unknown = find_undeclared_variables(_ENVIRONMENT.parse(template)) - {"input", *_ENVIRONMENT.globals}
     except (RecursionError, MemoryError):
         return "not a Jinja template: it is nested too deeply"
     except Exception as error:  # noqa: BLE001 - also of the Python code that Jinja makes
         return f"not a Jinja template: {error}"
     return f"the only variable is `input`; unknown: {', '.join(sorted(unknown))}" if unknown else None
-
-
-def _variables(tree: nodes.Template) -> set[str]:
-    # Like jinja2.meta.find_undeclared_variables, which computes constants.
-    generator = TrackingCodeGenerator(_ENVIRONMENT)
-    generator.optimizer = None
-    generator.visit(tree)
-    return generator.undeclared_identifiers
 
 
 def constant_head(template: str) -> str:
@@ -105,15 +90,10 @@ def constant_head(template: str) -> str:
 
 def render(template: str, value: object) -> str:
     """The user message for an input (text, object or list as parsed from JSON). Raises TemplateInputError."""
-    pieces: list[str] = []
-    left = MAX_CHARACTERS
     try:
-        for piece in _compiled(template).generate(input=value):
-            pieces.append(piece)
-            left -= len(piece)
-            if left < 0:
-                raise TypeError(f"it would make more than {MAX_CHARACTERS} characters")
-        text = "".join(pieces)
+        text = _compiled(template).render(input=value)
+        if len(text) > MAX_CHARACTERS:
+            raise TypeError(f"it makes more than {MAX_CHARACTERS} characters")
         text.encode()  # half of a surrogate pair, as `"%c" % 0xd800` makes one, is no text
     except jinja2.UndefinedError as error:
         raise TemplateInputError(_reason(error)) from error

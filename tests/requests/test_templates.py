@@ -102,24 +102,10 @@ def test_good_templates_have_no_fault(template: str) -> None:
         ("{% for a in input %}" * 25 + "{% endfor %}" * 25, "not a Jinja template: too many statically nested blocks"),
         ("{% if input %}" * 150 + "{% endif %}" * 150, "not a Jinja template: too many levels of indentation"),
         (f"{{{{ {'9' * 5000} }}}}", "not a Jinja template: Exceeds the limit"),
-        ("{% autoescape 10 | round(-1000000000) %}{% endautoescape %}", "autoescape should be true or false"),
     ],
 )
 def test_a_bad_template_has_a_fault_in_words(template: str, fault: str) -> None:
     assert fault in str(template_fault(template))
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ 10 | round(-1000000000) }}",
-        "{% if 10 | round(-1000000000) %}{% endif %}",
-        "{% set x = [1, [2, 10 | round(-1000000000)]] %}",
-    ],
-)
-def test_a_templates_constants_are_not_computed_before_it_is_rendered(template: str) -> None:
-    assert template_fault(template) is None
-    assert constant_head(template) == ""
 
 
 @pytest.mark.parametrize(
@@ -138,8 +124,8 @@ def test_the_constant_head_ends_where_the_input_begins(template: str, head: str)
     assert constant_head(template) == head
 
 
-def test_a_template_that_makes_too_much_of_an_input_is_stopped() -> None:
+def test_a_text_that_is_larger_than_any_context_is_refused() -> None:
     text = "{% for a in input %}{% for b in input %}{{ a }}{{ b }}{% endfor %}{% endfor %}"
     assert len(render(text, ["x" * 100] * 100)) == 2_000_000
-    with pytest.raises(TemplateInputError, match="it would make more than 4000000 characters"):
-        render(text, ["x" * 100] * 1000)
+    with pytest.raises(TemplateInputError, match="it makes more than 4000000 characters"):
+        render(text, ["x" * 100] * 150)
