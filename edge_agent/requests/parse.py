@@ -47,12 +47,11 @@ class RequestParser:
             return []
         readings = []
         for task in self._tasks.values():
-            matches = (
-                topic_names.wildcard_values(topic_filter, message.topic) for topic_filter in task.config.subscribe
-            )
-            values = next((found for found in matches if found is not None), None)
-            if values is not None:
-                readings.append(self._parse_reading(task, values, message))
+            for topic_filter in task.config.subscribe:
+                values = topic_names.wildcard_values(topic_filter, message.topic)
+                if values is not None:
+                    readings.append(self._parse_reading(task, values, message))
+                    break
         return readings
 
     def refuse_unheard(self, message: Message, name: str) -> Request:
@@ -62,12 +61,10 @@ class RequestParser:
         return self._request(None, name, self._topics.response(name), message, None, refusal=error)
 
     def _parse_request(self, name: str, message: Message) -> Request:
-        task, reply_topic, refusal = self._tasks.get(name), self._topics.response(name), None
-        try:
-            self._check_size(message, task)
-            envelope: Envelope | None = parse_payload(message.payload, message.content_type)
-        except Refusal as refused:
-            envelope, refusal = _salvage(message), refused.error
+        task, reply_topic = self._tasks.get(name), self._topics.response(name)
+        envelope, refusal = self._parse_payload(message, task)
+        if refusal is not None:
+            envelope = _salvage(message)
         wanted_topic = message.response_topic or (envelope.reply_to if envelope else None)
         if wanted_topic is not None:
             if fault := topic_names.reply_topic_fault(wanted_topic, self._config.reply_topics):
@@ -86,12 +83,22 @@ class RequestParser:
         reply_topic = topic_names.fill_publish_pattern(task.config.publish or "", values)
         if topic_names.command_topic_fault(reply_topic):
             reply_topic = self._topics.response(task.name)
+        envelope, refusal = self._parse_payload(message, task, is_reading=True)
+        return self._request(task, task.name, reply_topic, message, envelope, refusal=refusal)
+
+    def _parse_payload(
+        self, message: Message, task: Task | None, *, is_reading: bool = False
+    ) -> tuple[Envelope | None, Error | None]:
+        allowed = self._config.queue.max_payload_bytes
+        if task is not None and task.config.max_payload_bytes is not None:
+            allowed = min(allowed, task.config.max_payload_bytes)
+        if len(message.payload) > allowed:
+            text = f"payload: should have at most {allowed} bytes (got {len(message.payload)})"
+            return None, Error(code=Code.TOO_LONG, message=text)
         try:
-            self._check_size(message, task)
-            envelope = parse_payload(message.payload, message.content_type, is_reading=True)
+            return parse_payload(message.payload, message.content_type, is_reading=is_reading), None
         except Refusal as refused:
-            return self._request(task, task.name, reply_topic, message, None, refusal=refused.error)
-        return self._request(task, task.name, reply_topic, message, envelope)
+            return None, refused.error
 
     def _request(
         self,
@@ -101,13 +108,10 @@ class RequestParser:
         message: Message,
         envelope: Envelope | None,
         *,
-        refusal: Error | None = None,
+        refusal: Error | None,
     ) -> Request:
         """envelope: as far as it is known. refusal: None = the request may run, and task and envelope are there."""
         given_id = envelope.id if envelope else None
-        identity = given_id
-        if identity is None:
-            identity = _as_text(message.correlation) if message.correlation else secrets.token_hex(8)
         # Without a correlation of the client, equal payloads are equal readings, not one question: only the packet id
         # of the broker, which a redelivery keeps, makes them the same.
         client_key = "" if given_id is None else f"{given_id!r}"
@@ -119,7 +123,7 @@ class RequestParser:
             task_name=name,
             reply_topic=reply_topic,
             correlation=message.correlation,
-            id=identity,
+            id=_id_of(message) if given_id is None else given_id,
             key=hashlib.sha256(f"{parts!r}\n".encode("utf-8", "surrogatepass") + message.payload).digest(),
             may_be_duplicate=bool(client_key) or message.is_duplicate,
             is_redelivery=message.is_duplicate,
@@ -146,21 +150,15 @@ class RequestParser:
             limit_ms, source = message.expiry_s * 1000, "message expiry"
         return message.received_at + limit_ms / 1000, source
 
-    def _check_size(self, message: Message, task: Task | None) -> None:
-        allowed = self._config.queue.max_payload_bytes
-        if task is not None and task.config.max_payload_bytes is not None:
-            allowed = min(allowed, task.config.max_payload_bytes)
-        if len(message.payload) > allowed:
-            text = f"payload: should have at most {allowed} bytes (got {len(message.payload)})"
-            raise Refusal(Code.TOO_LONG, text)
 
-
-def _as_text(correlation: bytes) -> str:
-    """Correlation Data as an id: its text, or hex if it is not UTF-8."""
+def _id_of(message: Message) -> str:
+    """For a request without an `id`: the Correlation Data as text, or as hex if it is not UTF-8; else one made up."""
+    if not message.correlation:
+        return secrets.token_hex(8)
     try:
-        return correlation.decode("utf-8")
+        return message.correlation.decode("utf-8")
     except UnicodeDecodeError:
-        return correlation.hex()
+        return message.correlation.hex()
 
 
 def _salvage(message: Message) -> Envelope | None:
