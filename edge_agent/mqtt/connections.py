@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edge_agent.core import state_files
 from edge_agent.core.config import Config
 from edge_agent.core.publications import Publication
-from edge_agent.core.topics import discovery_status, filter_fault
+from edge_agent.core.topics import discovery_status
 from edge_agent.mqtt.link import TAKEN_OVER, Broken, Disconnected, LinkEvent, MqttLink
 
 log = logging.getLogger(__name__)
@@ -90,9 +90,8 @@ class Connections:
 
     def _stored_filters(self) -> frozenset[str]:
         try:
-            known = json.loads(state_files.read(self._subscriptions_path) or "[]")
-            return frozenset(one for one in known if isinstance(one, str) and filter_fault(one) is None)
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+            return frozenset(json.loads(state_files.read(self._subscriptions_path) or "[]"))
+        except (OSError, ValueError, TypeError) as error:
             log.warning("%s cannot be read, earlier subscriptions may remain: %s", self._subscriptions_path, error)
             return frozenset()
 

@@ -28,7 +28,6 @@ _CPU_S = 0.5
 _MEMORY_BYTES = 64_000_000
 # On a busy board, or while the program is read from a slow card. WatchdogSec= leaves more.
 _ANSWER_S = 15.0
-_END_S = 2.0
 
 
 class RendererError(Exception):
@@ -60,7 +59,7 @@ class Renderer:
             with connection.makefile("rb") as answers:
                 line = answers.readline()
         except TimeoutError:
-            self.stop(kill=True)
+            self.stop()
             raise RendererError(f"a template was not rendered within {_ANSWER_S:g} s") from None
         except OSError:
             line = b""
@@ -74,19 +73,14 @@ class Renderer:
             raise TemplateInputError(answer["fault"])
         return answer["text"]
 
-    def stop(self, *, kill: bool = False) -> int:
-        """Ends the process, if there is one. Returns its exit code."""
+    def stop(self) -> int:
+        """Ends the process, if there is one. Returns its exit code, also of one that has ended by itself."""
         if self._running is None:
             return 0
         (process, connection), self._running = self._running, None
-        connection.close()  # the end of its input
-        if kill:
-            process.kill()
-        try:
-            return process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
+        connection.close()
+        process.kill()
+        return process.wait()
 
     def _connection(self) -> socket.socket:
         """To a process that runs."""

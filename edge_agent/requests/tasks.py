@@ -6,9 +6,9 @@ import json
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from edge_agent.core.config import (
     BUILT_IN_TASK,
@@ -39,19 +39,7 @@ from edge_agent.requests.templates import TemplateInputError, constant_head, ren
 Render = Callable[[str, Any], str]
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class _Messages(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    messages: list[_Message] = Field(min_length=1, max_length=256)
-
-
+_TURNS = TypeAdapter(Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=256)])
 _BUILT_IN_TAKES = (
     f'the built-in task `{BUILT_IN_TASK}` takes text, or {{"messages": [{{"role": "user", "content": "…"}}, …]}}; '
     "readings are for configured tasks"
@@ -82,10 +70,9 @@ class Task:
             if not isinstance(value, dict) or "messages" not in value:
                 raise Refusal(Code.BAD_FIELD, f"input: {_BUILT_IN_TAKES} (got {shown(value)})")
             try:
-                given = _Messages.model_validate(value).messages
+                turns = _TURNS.validate_python(value["messages"])
             except ValidationError as error:
-                raise Refusal(Code.BAD_FIELD, first_fault(error, "input")) from error
-            turns = tuple(ChatMessage(role=message.role, content=message.content) for message in given)
+                raise Refusal(Code.BAD_FIELD, first_fault(error, "input.messages")) from error
             return turns if turns[0].role == "system" else system + turns
         if self.config.template == DEFAULT_TEMPLATE:
             return (*system, ChatMessage(role="user", content=value if isinstance(value, str) else compact_json(value)))
