@@ -34,10 +34,9 @@ def main() -> int:
     parser.add_argument("checkpoint", type=checkpoint_path)
     parser.add_argument("--budgets", nargs="+", default=["305MB", "353MB", "398MB"], metavar="SIZE")
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="default: build/quality")
-    parser.add_argument("--programs", type=Path, default=Path("build/bench"), help="where llama.cpp is built")
     given = parser.parse_args()
     texts = read_texts(evaluation_files())
-    programs = build_llama_cpp(given.programs, PROGRAMS)
+    programs = build_llama_cpp(Path("build/bench"), PROGRAMS)
     given.work.mkdir(parents=True, exist_ok=True)
     with Checkpoint(given.checkpoint) as checkpoint:
         reference = write_reference(checkpoint, read_model(checkpoint), given.work, lambda *_: None)

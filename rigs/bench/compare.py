@@ -251,12 +251,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=32, help="of each kind in each run (%(default)s)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--programs", type=Path, help="a folder with llama.cpp's programs, instead of building them")
     parser.add_argument("--work", type=Path, default=Path("build/bench"), help="keeps what was built (%(default)s)")
     options = parser.parse_args()
     model = (options.model / MODEL_FILE if options.model.is_dir() else options.model).absolute()
     options.work.mkdir(parents=True, exist_ok=True)
-    programs = (options.programs or build_llama_cpp(options.work, PROGRAMS)).absolute()
+    programs = build_llama_cpp(options.work, PROGRAMS).absolute()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(closing(LlamaServer(programs, model, folder)))

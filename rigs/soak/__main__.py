@@ -40,7 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, help="a bundle or .gguf (default: the demonstration's)")
     parser.add_argument("--engine", choices=("llama", "echo"), default="llama")
     parser.add_argument("--protocol", choices=("5", "3.1.1"), default="5")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("build/soak"), help="for samples and the agent's log")
     options = parser.parse_args(arguments)
     require({"mosquitto": "mosquitto"})
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             model = str((options.model or convert_demo_model(Path(folder), "q8_0")).resolve())
         with running(Path(folder), model, protocol=options.protocol) as place:
-            load = Load(place.port, options.protocol, seed=options.seed)
+            load = Load(place.port, options.protocol)
             load.learn()
             with suppress(KeyboardInterrupt):
                 _run(options, place, load, samples)

@@ -121,7 +121,7 @@ def train(tokenizer: Tokenizer, arguments: argparse.Namespace) -> Qwen2:
     matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim == 1]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=arguments.learning_rate, betas=(0.9, 0.98), foreach=True)
+    optimizer = torch.optim.AdamW(groups, lr=1.5e-3, betas=(0.9, 0.98), foreach=True)
     warm_up = min(200, arguments.steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
@@ -153,7 +153,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument(
         "--eager", action="store_true", help="do without torch.compile (no C++ compiler needed, half as fast)"
     )
