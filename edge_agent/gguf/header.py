@@ -22,8 +22,6 @@ from edge_agent.gguf.types import TENSOR_TYPES, TensorType
 _HEADS = (b"GGUF\2\0\0\0", b"GGUF\3\0\0\0")
 # A vocabulary of 152 000 tokens with its merges takes 6 MB.
 MAX_HEADER_BYTES = 32 << 20
-# Names and texts, which are kept.
-MAX_TEXT_BYTES = 4 << 20
 MAX_TENSORS = 10_000
 MAX_KEYS = 4_000
 MAX_KEY_BYTES = 256
@@ -36,25 +34,10 @@ MAX_ALIGNMENT = 1 << 16
 _ALIGNMENT_KEY = "general.alignment"
 _BUFFER_BYTES = 1 << 18
 
-# By the number of a value's type.
-_SCALARS = {
-    number: struct.Struct(f"<{form}")
-    for number, form in {
-        0: "B",
-        1: "b",
-        2: "H",
-        3: "h",
-        4: "I",
-        5: "i",
-        6: "f",
-        7: "B",
-        10: "Q",
-        11: "q",
-        12: "d",
-    }.items()
-}
-U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
+# Both by the number of a value's type; a string and an array have no fixed size.
 _KIND_NAMES = ("U8", "I8", "U16", "I16", "U32", "I32", "F32", "BOOL", "STRING", "ARRAY", "U64", "I64", "F64")
+_SCALARS = {number: struct.Struct(f"<{form}") for number, form in enumerate("BbHhIifB--Qqd") if form != "-"}
+U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
 _COUNT32, _COUNT64 = _SCALARS[4], _SCALARS[10]
 
 
@@ -64,12 +47,11 @@ class HeaderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """An array's elements: their type's number, their count, and their place in the file in bytes."""
+    """An array's elements: their type's number, their count, and where they begin in the file, in bytes."""
 
     kind: int
     count: int
     offset: int = field(default=0, compare=False)
-    nbytes: int = field(default=0, compare=False)
 
 
 Value = int | float | bool | str | Array
@@ -157,7 +139,6 @@ class _Reader:
         self.size = os.fstat(file.fileno()).st_size
         # The next byte's offset.
         self.at = file.tell()
-        self._text_bytes = 0
 
     def take(self, nbytes: int) -> bytes:
         self._advance(nbytes)
@@ -176,12 +157,8 @@ class _Reader:
         return count
 
     def text(self, most: int, what: str) -> str:
-        length = self.count(_COUNT64, most, f"bytes of {what}")
-        self._text_bytes += length
-        if self._text_bytes > MAX_TEXT_BYTES:
-            raise HeaderError(f"should have at most {MAX_TEXT_BYTES} bytes of names and text (got more with {what})")
         try:
-            found = self.take(length).decode()
+            found = self.take(self.count(_COUNT64, most, f"bytes of {what}")).decode()
         except UnicodeDecodeError as error:
             raise HeaderError(f"should have UTF-8 for {what} (byte {error.start} is not)") from None
         # llama.cpp would end the text there.
@@ -252,7 +229,7 @@ def _skip_array(reader: _Reader, what: str) -> Array:
         reader.skip(count * _SCALARS[kind].size)
     else:
         raise HeaderError(f"{what}: should be an array of numbers, truths or strings (its elements' type is {kind})")
-    return Array(kind, count, offset, reader.at - offset)
+    return Array(kind, count, offset)
 
 
 def _alignment(header: Header) -> int:
