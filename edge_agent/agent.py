@@ -195,25 +195,26 @@ class Agent:
                 self._on_worker_end(self._supervisor.ended(exited, now), now)
 
     def _on_message(self, received: Received, now: float) -> None:
-        link, message = received.link, received.message
-        is_ignored = False
+        """Acknowledges a message whatever becomes of it; a request once it is on the disk."""
+        is_control, is_ignored = received.link is self._connections.control, False
+        message = received.message
         try:
-            if link is self._connections.control and self._status.receive(message, now):
+            if is_control and self._status.receive(message, now):
                 return
             if message.is_retained:
                 # A retained request or command comes again at every reconnect: it is old by definition.
                 is_ignored = True
                 log.info("retained message dropped topic=%r", cut(message.topic))
-            elif link is self._connections.control:
+            elif is_control:
                 self._commands.receive(message)
             else:
                 is_ignored = not self._dispatcher.receive(message, now)
         finally:
             self._connections.count_received(is_ignored=is_ignored)
-            if link is self._connections.data:
-                self._delivery.received(received)
+            if is_control:
+                received.link.acknowledge(received)
             else:
-                link.acknowledge(received)
+                self._delivery.received(received)
 
     def _on_board_reading(self, reading: BoardReading, now: float) -> None:
         throughput = self._supervisor.throughput

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edge_agent import __version__
-from edge_agent.core.config import COMMANDS as OPERATIONS
-from edge_agent.core.config import Config
+from edge_agent.core.config import OPERATIONS, Config
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.errors import printable, printable_json, shown
 from edge_agent.core.log_limit import BoundedHandler
@@ -144,8 +143,7 @@ def _diag(options: argparse.Namespace) -> int:
 def _probe(options: argparse.Namespace) -> int:
     from edge_agent.tools.probe import probe
 
-    is_unnamed = options.config is None and options.bundle is None
-    return probe(DEFAULT_PATH if is_unnamed else options.config, options.bundle)
+    return probe(options.config or (None if options.bundle else DEFAULT_PATH), options.bundle)
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from edge_agent import cli
 from edge_agent.commands.authority import Authority
 from edge_agent.commands.fields import SwitchFields, fields_of
-from edge_agent.core.config import COMMANDS, ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig
+from edge_agent.core.config import OPERATIONS, ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig
 from edge_agent.core.envelope import Options
 from edge_agent.core.messages import Code, Status
 from edge_agent.core.topics import Topics
@@ -72,7 +72,7 @@ def test_every_command_that_is_shown_parses() -> None:
     assert shown
     for operation, fields in shown:
         assert cli._parser().parse_args(["command", operation, fields]).fields == json.loads(fields)
-        assert operation in COMMANDS
+        assert operation in OPERATIONS
 
 
 def test_the_table_of_topics_is_complete() -> None:
@@ -197,7 +197,7 @@ def test_the_sample_of_watch_is_its_output() -> None:
 
 
 def test_every_command_is_in_the_table() -> None:
-    assert re.findall(r"^\| `([\w-]+)` \|", section("Commands"), flags=re.MULTILINE) == list(COMMANDS)
+    assert re.findall(r"^\| `([\w-]+)` \|", section("Commands"), flags=re.MULTILINE) == list(OPERATIONS)
 
 
 def test_make_targets_exist() -> None:

@@ -22,7 +22,7 @@ from edge_agent.commands.fields import (
     parse_command,
 )
 from edge_agent.core.clock import timestamp
-from edge_agent.core.config import COMMANDS, Config
+from edge_agent.core.config import OPERATIONS, Config
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.errors import cut, shown
 from edge_agent.core.inbound import Message
@@ -142,8 +142,8 @@ class Commands:
     def _check(self, operation: str, fields: dict[str, Any]) -> None:
         """Raises CommandError if the command does not exist, is not enabled or not signed."""
         enabled = self.config.commands.allow
-        if operation not in COMMANDS:
-            message = f"command: there is no {shown(operation)}; there is {', '.join(COMMANDS)}"
+        if operation not in OPERATIONS:
+            message = f"command: there is no {shown(operation)}; there is {', '.join(OPERATIONS)}"
             raise CommandError("unknown_command", message)
         if operation not in enabled:
             allowed = ", ".join(enabled) or "none"

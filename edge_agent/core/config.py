@@ -41,7 +41,7 @@ _UNNAMED_HOSTS = {
 Operation = Literal[
     "ping", "health", "drain", "resume", "cancel", "reload", "model-switch", "model-rollback", "quarantine-release"
 ]
-COMMANDS: tuple[str, ...] = get_args(Operation)
+OPERATIONS: tuple[str, ...] = get_args(Operation)
 # In place of a file: the deterministic engine for trying everything else without a model (engine/echo.py).
 ECHO_MODEL = "echo:"
 
@@ -72,7 +72,7 @@ def _refuse(fault: str | None, value: _T) -> _T:
 
 
 def _check_root(root: str) -> str:
-    fault = topics.name_fault(root)
+    fault = topics.topic_fault(root)
     if root.startswith(("$", "/")) or root.endswith("/"):
         fault = "a root does not start with '$' or '/' nor end with '/'"
     return _refuse(fault, root)

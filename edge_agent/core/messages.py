@@ -76,8 +76,8 @@ class ModelName:
     quantization: str
 
 
-def shortened(reply: bytes) -> bytes | None:
-    """A short failure instead of a reply that is too large for the broker; None: the reply is one already."""
+def failure_instead_of(reply: bytes) -> bytes | None:
+    """A short reply that says that this one is too large for the broker; None: it is a short one already."""
     document = json.loads(reply)
     if document["error"] is not None:
         return None

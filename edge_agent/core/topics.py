@@ -97,7 +97,7 @@ def filter_fault(topic_filter: str) -> str | None:
     return None
 
 
-def name_fault(topic: str) -> str | None:
+def topic_fault(topic: str) -> str | None:
     """What is wrong with a topic to publish to, or None."""
     if not topic or len(topic.encode("utf-8", "surrogatepass")) > MAX_TOPIC_BYTES:
         return f"a topic has 1 to {MAX_TOPIC_BYTES} bytes"
@@ -148,8 +148,7 @@ _PLACEHOLDER = re.compile(r"\{(\d+)\}")
 
 def publish_pattern_fault(pattern: str, wildcards: int) -> str | None:
     """What is wrong with a task's `publish`, given how many wildcards its `subscribe` filters have, or None."""
-    fault = command_topic_fault(sample_of_publish_pattern(pattern))
-    if fault:
+    if fault := reply_topic_fault(sample_of_publish_pattern(pattern)):
         return fault
     for number in _PLACEHOLDER.findall(pattern):
         if not 1 <= int(number) <= wildcards:
@@ -167,7 +166,7 @@ def fill_publish_pattern(pattern: str, values: tuple[str, ...]) -> str:
     return _PLACEHOLDER.sub(lambda found: values[int(found.group(1)) - 1], pattern)
 
 
-def command_topic_fault(topic: str) -> str | None:
+def reply_topic_fault(topic: str, allowed: tuple[str, ...] = ("#",)) -> str | None:
     """Why no message from outside may make the agent publish there, or None. It prevents a confused deputy."""
     if topic.startswith("$"):
         return "a reply topic does not start with '$'"
@@ -176,12 +175,5 @@ def command_topic_fault(topic: str) -> str | None:
         return "a reply topic does not end in '/request'"
     if "cmd" in levels[:-1]:
         return "a reply topic does not lie below a 'cmd/'"
-    return name_fault(topic)
-
-
-def reply_topic_fault(topic: str, allowed: tuple[str, ...]) -> str | None:
-    """Why a reply must not go to the topic that a request names, or None."""
-    fault = command_topic_fault(topic)
-    if fault is None and not any(matches(topic_filter, topic) for topic_filter in allowed):
-        return f"allowed are: {', '.join(allowed)}"
-    return fault
+    is_allowed = any(matches(topic_filter, topic) for topic_filter in allowed)
+    return topic_fault(topic) or (None if is_allowed else f"allowed are: {', '.join(allowed)}")

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from edge_agent.core.clock import moment
-from edge_agent.core.messages import shortened
+from edge_agent.core.messages import failure_instead_of
 from edge_agent.core.publications import Publication
 from edge_agent.core.topics import Topics
 from edge_agent.mqtt.link import MqttLink, Received
@@ -127,7 +127,7 @@ class Delivery:
         """A short failure takes the place of a reply that is too large; any other goes to the topic of its task."""
         reply = outgoing.publication
         task = json.loads(reply.payload)["task"]
-        short = shortened(reply.payload) if is_too_large else None
+        short = failure_instead_of(reply.payload) if is_too_large else None
         if short is not None:
             self.reply(replace(reply, payload=short), row=outgoing.row, task=task, key=None)
         elif reply.topic != self._topics.response(task):

@@ -81,7 +81,7 @@ class RequestParser:
     def _parse_reading(self, task: Task, values: tuple[str, ...], message: Message) -> Request:
         # What a wildcard stands for comes from outside: it may be empty, or lead where replies must not go.
         reply_topic = topic_names.fill_publish_pattern(task.config.publish or "", values)
-        if topic_names.command_topic_fault(reply_topic):
+        if topic_names.reply_topic_fault(reply_topic):
             reply_topic = self._topics.response(task.name)
         envelope, refusal = self._parse_payload(message, task, is_reading=True)
         return self._request(task, task.name, reply_topic, message, envelope, refusal=refusal)
