@@ -281,10 +281,8 @@ def main(arguments: list[str] | None = None) -> int:
         code: int = options.run(options)
         sys.stdout.flush()
     except ConfigError as error:
-        is_default_missing = error.path == DEFAULT_PATH and isinstance(error.__cause__, FileNotFoundError)
-        hint = "; --config FILE names another" if is_default_missing else ""
         for fault in error.faults:
-            print(printable(f"{error.path}: {fault}{hint}"), file=sys.stderr)
+            print(printable(f"{error.path}: {fault}"), file=sys.stderr)
         return EXIT_CONFIG
     except BrokenPipeError:
         # The reader of standard output has ended: at the exit Python would try to flush again.

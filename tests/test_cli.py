@@ -11,24 +11,6 @@ from edge_agent import cli
 from tests.helpers.support import CONFIG
 
 
-@pytest.mark.parametrize("arguments", [["ask", "triage", "x"], ["run"], ["check-config"]])
-def test_a_missing_default_configuration_names_the_option_for_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
-) -> None:
-    monkeypatch.setattr(cli, "DEFAULT_PATH", tmp_path / "config.toml")
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    assert cli.main(arguments) == cli.EXIT_CONFIG
-    told = f"{tmp_path}/config.toml: cannot be read: No such file or directory; --config FILE names another\n"
-    assert capsys.readouterr().err == told
-
-
-def test_a_missing_configuration_that_was_named_gets_no_such_hint(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["ask", "--config", str(tmp_path / "none"), "triage", "x"]) == cli.EXIT_CONFIG
-    assert "--config" not in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -69,9 +68,7 @@ def _words(error: ErrorDetails, raw: dict[str, Any]) -> str:
     name = field_name(location)
     if error["type"] == "extra_forbidden":
         allowed = _allowed_keys(location[:-1], raw)
-        close = difflib.get_close_matches(str(location[-1]), allowed, n=1, cutoff=0.75)
-        hint = f"did you mean `{close[0]}`? " if close else ""
-        return f"{name}: unknown key (got {shown(error['input'])}); {hint}allowed: {', '.join(sorted(allowed))}"
+        return f"{name}: unknown key (got {shown(error['input'])}); allowed: {', '.join(sorted(allowed))}"
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         table = error["input"]
         kind = table.get("kind") if isinstance(table, dict) else table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections import Counter
@@ -17,7 +16,10 @@ MAX_KINDS = 1000
 
 
 class BoundedHandler(logging.StreamHandler[TextIO]):
-    """Writes MAX_LINES of a kind in PERIOD_S; the first one after that says how many were left out."""
+    """Writes MAX_LINES of a kind in PERIOD_S; the first one after that says how many were left out.
+
+    It changes that record: to be the only handler.
+    """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
@@ -36,6 +38,5 @@ class BoundedHandler(logging.StreamHandler[TextIO]):
         if self._lines[kind] > MAX_LINES:
             return
         if left_out := self._left_out.pop(kind, 0):
-            record = copy.copy(record)
             record.msg, record.args = f"{record.getMessage()} ({left_out} similar lines were left out)", None
         super().emit(record)

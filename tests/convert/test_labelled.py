@@ -111,7 +111,7 @@ def test_a_pipe_is_refused(tmp_path: Path, demo_bundle: Path, capsys: pytest.Cap
     [
         ("[tasks.a]\nkind = 'classify'\nlabels = ['x']", "tasks.a.labels: should have at least 2 items"),
         ("[tasks.a]\nkind = 'guess'", "tasks.a.kind: should be one of classify, extract, generate"),
-        ("[tasks.a]\nkind = 'generate'\nsistem = 'x'", "did you mean `system`"),
+        ("[tasks.a]\nkind = 'generate'\nsistem = 'x'", "tasks.a.sistem: unknown key"),
         ("[tasks", "is not TOML"),
     ],
 )

@@ -32,11 +32,8 @@ def test_own_topics_are_those_below_the_base() -> None:
         (f"{BASE}/infer/request/request", "request"),
         (f"{BASE}/infer//request", ""),
         (f"{BASE}/infer/pump/response", None),
-        (f"{BASE}/infer/request", None),
         (f"{BASE}/infer/a/b/request", None),
-        ("edgeai/v1/hall1/board2/infer/pump/request", None),
         (f"x/{BASE}/infer/pump/request", None),
-        ("plant/1/request", None),
     ],
 )
 def test_the_task_is_read_from_a_request_topic(topic: str, task: str | None) -> None:
@@ -47,61 +44,40 @@ def test_the_task_is_read_from_a_request_topic(topic: str, task: str | None) -> 
     ("topic", "operation"),
     [
         (f"{BASE}/cmd/ping", "ping"),
-        (f"{BASE}/cmd/no-such", "no-such"),
         (f"{BASE}/cmd/", ""),
         (f"{BASE}/cmd/ping/result", None),
-        (f"{BASE}/cmd", None),
-        (f"{BASE}/state", None),
     ],
 )
 def test_the_operation_is_read_from_a_command_topic(topic: str, operation: str | None) -> None:
     assert TOPICS.operation_of_command(topic) == operation
 
 
-# From the examples of MQTT 5, §4.7.1 and §4.7.2.
-@pytest.mark.parametrize(
-    ("topic_filter", "topic", "is_match"),
-    [
-        ("sport/tennis/player1/#", "sport/tennis/player1", True),
-        ("sport/#", "sport", True),
-        ("sport/#", "sports", False),
-        ("#", "anything/at/all", True),
-        ("sport/tennis/+", "sport/tennis/player1", True),
-        ("sport/tennis/+", "sport/tennis/player1/ranking", False),
-        ("sport/+", "sport", False),
-        ("/+", "/finance", True),
-        ("+", "/finance", False),
-        ("+/tennis/#", "sport/tennis/x/y", True),
-        ("#", "$SYS/broker", False),
-        ("$SYS/#", "$SYS/broker", True),
-        ("a/#", "a/$SYS", True),
-        ("a/b", "a/b", True),
-        ("a/b", "A/b", False),
-        ("a/b", "a/b/", False),
-        ("a//b", "a/b", False),
-        ("a/+/b", "a//b", True),
-    ],
-)
-def test_filters_match_as_the_standard_says(topic_filter: str, topic: str, is_match: bool) -> None:  # noqa: FBT001
-    assert matches(topic_filter, topic) is is_match
-
-
+# The first ones are examples of MQTT 5, §4.7.1 and §4.7.2.
 @pytest.mark.parametrize(
     ("topic_filter", "topic", "values"),
     [
+        ("sport/tennis/player1/#", "sport/tennis/player1", ("",)),
+        ("sport/#", "sports", None),
+        ("#", "anything/at/all", ("anything/at/all",)),
+        ("sport/tennis/+", "sport/tennis/player1/ranking", None),
+        ("sport/+", "sport", None),
+        ("/+", "/finance", ("finance",)),
+        ("+", "/finance", None),
+        ("+/tennis/#", "sport/tennis/x/y", ("sport", "x/y")),
+        ("#", "$SYS/broker", None),
+        ("$SYS/#", "$SYS/broker", ("broker",)),
+        ("a/#", "a/$SYS", ("$SYS",)),
+        ("a/b", "a/b", ()),
+        ("a/b", "A/b", None),
+        ("a/b", "a/b/", None),
+        ("a//b", "a/b", None),
+        ("a/+/b", "a//b", ("",)),
         ("plant/+/vibration", "plant/press 4/vibration", ("press 4",)),
-        ("+/x/+", "a/x/b", ("a", "b")),
-        ("plant/+/#", "plant/a/b/c", ("a", "b/c")),
-        ("plant/#", "plant", ("",)),
-        ("plant/+/x", "plant//x", ("",)),
-        ("plant/x", "plant/x", ()),
-        ("plant/+/vibration", "plant/a/b/vibration", None),
     ],
 )
-def test_wildcards_stand_for_the_levels_they_matched(
-    topic_filter: str, topic: str, values: tuple[str, ...] | None
-) -> None:
+def test_filters_match_as_the_standard_says(topic_filter: str, topic: str, values: tuple[str, ...] | None) -> None:
     assert wildcard_values(topic_filter, topic) == values
+    assert matches(topic_filter, topic) is (values is not None)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from edge_agent.gguf.model import ModelFacts, read_model_facts
 from tests.helpers.ggufs import ARRAY, BOOL, F32, I32, MODEL_SHAPES, STRING, U32, changed_model, gguf
 
 Q8_0, F16 = 8, 1
-NAN, INFINITY = float("nan"), float("inf")
+NAN = float("nan")
 Q, T = "qwen2.", "tokenizer.ggml."
 Value = tuple[int, Any] | None
 
@@ -35,37 +35,28 @@ def refusal(tmp_path: Path, data: bytes) -> str:
     ("key", "value", "told"),
     [
         ("general.architecture", (STRING, "llama"), 'should be "qwen2" (got "llama")'),
-        ("general.architecture", None, "(got null)"),
         ("general.type", (STRING, "adapter"), 'should be "model" (got "adapter")'),
         ("general.file_type", (STRING, "7"), 'as U32 (got "7" as STRING)'),
         ("split.count", (2, 2), "should be 1, the whole model in one file (got 2)"),
         (Q + "block_count", (U32, 0), "should be an integer from 1 to 512 as U32 (got 0)"),
-        (Q + "block_count", (U32, 2**32 - 1), "(got 4294967295)"),
         (Q + "block_count", (I32, 1), "(got 1 as I32)"),
         (Q + "context_length", None, "should be an integer from 1 to 2147483647 as U32 (got null)"),
-        (Q + "context_length", (U32, 2**32 - 1), "(got 4294967295)"),
-        (Q + "embedding_length", (U32, 0), "(got 0)"),
         (Q + "embedding_length", (U32, 30), "leaves heads of an even length (got 2)"),
         (Q + "embedding_length_out", (U32, 16), "should be 32 as U32 (got 16)"),
         (Q + "feed_forward_length", (ARRAY, (U32, [64])), "(got an array of 1 U32)"),
         (Q + "attention.head_count", (U32, 3), "a divisor of the embedding's 32"),
         (Q + "attention.head_count", (U32, 32), "heads of an even length (got 32)"),
-        (Q + "attention.head_count", (ARRAY, (STRING, ["2"])), "(got an array of 1 STRING)"),
         (Q + "attention.head_count_kv", (U32, 3), "should be a divisor of the 2 heads (got 3)"),
         (Q + "attention.key_length", (U32, 33), "should be 16 as U32 (got 33)"),
         (Q + "attention.value_length", (U32, 8), "should be 16 as U32 (got 8)"),
         (Q + "attention.causal", (BOOL, 0), "should be true"),
-        (Q + "attention.layer_norm_rms_epsilon", None, "(got null)"),
         (Q + "attention.layer_norm_rms_epsilon", (F32, -1.0), "from 1e-30 to 1e+30 as F32 (got -1.0)"),
         (Q + "attention.layer_norm_rms_epsilon", (F32, NAN), "(got NaN)"),
         (Q + "attention.layer_norm_rms_epsilon", (12, 1e-6), "(got 1e-06 as F64)"),
         (Q + "rope.dimension_count", (U32, 15), "should be 16 as U32 (got 15)"),
         (Q + "rope.freq_base", (F32, 0.0), "from 2 to 1e+30 as F32 (got 0.0)"),
-        (Q + "rope.freq_base", (F32, INFINITY), "(got Infinity)"),
         (Q + "rope.scaling.type", (STRING, "su"), '"none" or "linear" or "yarn" or "longrope" (got "su")'),
         (Q + "rope.scaling.factor", (F32, NAN), "(got NaN)"),
-        (Q + "rope.scale_linear", (F32, -1.0), "(got -1.0)"),
-        (Q + "rope.scaling.attn_factor", (F32, NAN), "(got NaN)"),
         (Q + "rope.scaling.original_context_length", (U32, 2**32 - 1), "(got 4294967295)"),
         (Q + "expert_count", (U32, 8), "should be 0 as U32 (got 8)"),
         (Q + "nextn_predict_layers", (U32, 1), "(got 1)"),
@@ -90,7 +81,6 @@ def refusal(tmp_path: Path, data: bytes) -> str:
         (T + "eos_token_id", None, "should be an integer from 0 to 1 as U32 (got null)"),
         (T + "eos_token_id", (U32, 2), "(got 2)"),
         (T + "padding_token_id", (U32, 2**32 - 1), "(got 4294967295)"),
-        (T + "bos_token_id", (STRING, "a"), '(got "a" as STRING)'),
         ("tokenizer.chat_template", (U32, 7), "should be a text (got 7 as U32)"),
     ],
 )
