@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from edge_agent.board.files import entries, read_text
-from edge_agent.board.firmware import PowerRails, ThrottleBits
+from edge_agent.board.firmware import read_rails, read_recorded_bits, read_throttle_bits
 from edge_agent.board.hwmon import HwmonChip
 from edge_agent.board.power import Rapl, choose_power
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Thermal, Throttle, ThrottleCause
-from edge_agent.board.sensor import Sensor, SensorPass
-from edge_agent.board.system import Busy, CpuLoad, Disk, DiskReading, Frequency, MemoryInfo
+from edge_agent.board.sensor import FixedSensor, Sensor, SensorPass
+from edge_agent.board.system import BusyTime, DiskReading, read_disk, read_frequency, read_load, read_memory
 from edge_agent.board.thermal import CoolingDevice, Zone, ZoneReading, soc_temperature
 
 R = TypeVar("R")
@@ -31,9 +32,9 @@ _DEVICES: tuple[tuple[str, str, Callable[[Path], Sensor]], ...] = (
     # Not `intel-rapl-mmio:`, which counts the same package again.
     ("sys/class/powercap", "intel-rapl:", Rapl),
 )
-# Keys of the sensors that measure power, and of those that report throttling.
-_POWER_KEYS = ("hwmon", "intel-rapl:", PowerRails.key)
-_THROTTLE_KEYS = ("hwmon", "cooling_device", ThrottleBits.key)
+# How the keys begin of the sensors that measure power, and of those that report throttling.
+_POWER_KEYS = ("hwmon", "intel-rapl:", "pmic_read_adc")
+_THROTTLE_KEYS = ("hwmon", "cooling_device", "get_throttled")
 _MAX_MODEL = 100
 
 
@@ -48,13 +49,19 @@ class Board:
         # Also for a compute module in another maker's board, whose model does not name it.
         compatible = _text(root / "proc/device-tree/compatible").split("\0")
         self._is_raspberry_pi = any(name.startswith("raspberrypi,") for name in compatible)
-        self._fixed: list[Sensor] = [CpuLoad(root), Busy(root), Frequency(root), MemoryInfo(root), Disk(disk)]
+        self._fixed = [
+            FixedSensor("loadavg", partial(read_load, root)),
+            FixedSensor("cpu", BusyTime(root).read),
+            FixedSensor("cpufreq", partial(read_frequency, root)),
+            FixedSensor("meminfo", partial(read_memory, root)),
+            FixedSensor("disk", partial(read_disk, disk)),
+        ]
         if root != Path("/"):
-            self._fixed.append(ThrottleBits(root, None))
+            self._fixed.append(FixedSensor("get_throttled", partial(read_recorded_bits, root / "get_throttled")))
         elif self._is_raspberry_pi:
-            self._fixed.append(ThrottleBits(root, _FIRMWARE))
+            self._fixed.append(FixedSensor("get_throttled", partial(read_throttle_bits, _FIRMWARE)))
             if "brcm,bcm2712" in compatible:
-                self._fixed.append(PowerRails(_FIRMWARE))
+                self._fixed.append(FixedSensor("pmic_read_adc", partial(read_rails, _FIRMWARE)))
         self._devices: dict[str, Sensor] = {}
         self._throttle = ThrottleMemory()
 
@@ -96,10 +103,8 @@ class Board:
         # Of several zones of a type, the hottest.
         temperatures = {zone.type: zone.temperature_c for zone in sorted(zones, key=lambda zone: zone.temperature_c)}
         soc_c, limit_c = soc_temperature(zones, is_raspberry_pi=self._is_raspberry_pi)
-        offline = frozenset(failure.name for failure in failures.values() if failure.is_offline)
-        is_power_partial = any(
-            key.startswith(_POWER_KEYS) and not failure.is_offline for key, failure in failures.items()
-        )
+        unavailable = {key: failure.name for key, failure in failures.items() if failure.is_unavailable}
+        is_power_partial = any(key.startswith(_POWER_KEYS) for key in failures.keys() - unavailable.keys())
         return BoardReading(
             thermal=Thermal(soc_c=soc_c, limit_c=limit_c, zones=temperatures),
             throttle=self._throttle.update(
@@ -110,7 +115,7 @@ class Board:
             memory=_merged(Memory, readings),
             disk_free_mb=disks[0].free_mb if disks else None,
             errors={failure.name: failure.reason for failure in failures.values()},
-            offline=offline,
+            unavailable=frozenset(unavailable.values()),
         )
 
 
@@ -122,10 +127,10 @@ class ThrottleMemory:
 
     def update(self, readings: Sequence[Throttle], *, is_blind: bool) -> Throttle:
         """Takes in what each source reports now. is_blind: an existing source is silent."""
-        now = _any((one.now for one in readings), is_blind=is_blind)
-        undervoltage = _any((one.undervoltage_now for one in readings), is_blind=is_blind)
-        since_boot = _any((one.since_boot for one in readings), is_blind=is_blind)
-        undervoltage_since_boot = _any((one.undervoltage_since_boot for one in readings), is_blind=is_blind)
+        now, undervoltage, since_boot, undervoltage_since_boot = (
+            _any([getattr(one, name) for one in readings], is_blind=is_blind)
+            for name in ("now", "undervoltage_now", "since_boot", "undervoltage_since_boot")
+        )
         self._was_throttled |= bool(now or since_boot)
         self._was_undervoltage |= bool(undervoltage or undervoltage_since_boot)
         causes = {cause for one in readings for cause in one.causes}

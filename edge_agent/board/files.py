@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
 # /proc/cpuinfo of a large machine is the longest file that is read.
 _MAX_BYTES = 1 << 20
-# The kernel allows 20 characters for the type of a zone. Names stand in every health document.
-_MAX_NAME = 64
-_MAX_REASON = 200
-_OFFLINE = {errno.EAGAIN, errno.ENODATA, errno.EACCES, errno.EPERM}
-
-
-class OfflineError(ValueError):
-    """The sensor exists and reports by an impossible value that it is switched off."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -27,14 +18,6 @@ def read_bytes(path: Path) -> bytes:
 def read_text(path: Path) -> str:
     """Without blanks and NULs at both ends. Raises OSError."""
     return read_bytes(path).decode("utf-8", "replace").strip("\0 \t\r\n")
-
-
-def read_name(path: Path) -> str:
-    """The name of a device, which must have one. Raises OSError, ValueError."""
-    name = read_text(path)[:_MAX_NAME]
-    if not name:
-        raise ValueError(f"{path.name}: empty")
-    return name
 
 
 def read_integer(path: Path) -> int:
@@ -69,14 +52,3 @@ def entries(folder: Path) -> list[str]:
     except OSError:
         return []
     return sorted(names, key=lambda name: (len(name), name))
-
-
-def reason(error: Exception) -> str:
-    """What is wrong, in words for `sensor_errors`."""
-    text = error.strerror if isinstance(error, OSError) else str(error)
-    return (text or type(error).__name__)[:_MAX_REASON]
-
-
-def is_offline(error: Exception) -> bool:
-    """The sensor is switched off or closed to this process; it is not broken."""
-    return isinstance(error, OfflineError) or (isinstance(error, OSError) and error.errno in _OFFLINE)

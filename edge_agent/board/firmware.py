@@ -47,28 +47,22 @@ def ask_firmware(device: Path, tag: int, value: bytes) -> bytes | None:
     return bytes(message[20:-4])
 
 
-class ThrottleBits:
+def read_throttle_bits(device: Path) -> Throttle | None:
     """Undervoltage, capped, throttled, soft limit: now, and since the bits were last cleared."""
+    # A value of 0 clears none of the bits since boot.
+    answer = ask_firmware(device, _GET_THROTTLED, bytes(4))
+    return None if answer is None else throttle_of(struct.unpack("=I", answer)[0])
 
-    key = name = "get_throttled"
 
-    def __init__(self, root: Path, device: Path | None) -> None:
-        """device: None where none may be opened."""
-        self._recorded = root / "get_throttled"
-        self._device = device
-
-    def read(self) -> Throttle | None:
-        if self._device is not None:
-            # A value of 0 clears none of the bits since boot.
-            answer = ask_firmware(self._device, _GET_THROTTLED, bytes(4))
-            return None if answer is None else throttle_of(struct.unpack("=I", answer)[0])
-        if not self._recorded.exists():
-            return None
-        text = read_text(self._recorded)
-        number = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]{1,8})", text)
-        if number is None:
-            raise ValueError(f"not throttle bits: {text[:40]!r}")
-        return throttle_of(int(number[1], 16))
+def read_recorded_bits(file: Path) -> Throttle | None:
+    """The same from a recorded tree; None where they were not recorded."""
+    if not file.exists():
+        return None
+    text = read_text(file)
+    number = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]{1,8})", text)
+    if number is None:
+        raise ValueError(f"not throttle bits: {text[:40]!r}")
+    return throttle_of(int(number[1], 16))
 
 
 def throttle_of(bits: int) -> Throttle:
@@ -89,21 +83,14 @@ def throttle_of(bits: int) -> Throttle:
     )
 
 
-class PowerRails:
+def read_rails(device: Path) -> Power | None:
     """Volts times amperes of the rails that a Pi 5's power chip feeds, without what USB, fan and HATs draw.
 
     Of the 5 V input, only the voltage is measured.
     """
-
-    key = name = "pmic_read_adc"
-
-    def __init__(self, device: Path) -> None:
-        self._device = device
-
-    def read(self) -> Power | None:
-        message = (bytes(4) + b"pmic_read_adc").ljust(_MESSAGE_BYTES, b"\0")
-        answer = ask_firmware(self._device, _GENERAL_COMMAND, message)
-        return None if answer is None else rails_power(answer[4:].partition(b"\0")[0].decode("ascii", "replace"))
+    message = (bytes(4) + b"pmic_read_adc").ljust(_MESSAGE_BYTES, b"\0")
+    answer = ask_firmware(device, _GENERAL_COMMAND, message)
+    return None if answer is None else rails_power(answer[4:].partition(b"\0")[0].decode("ascii", "replace"))
 
 
 def rails_power(text: str) -> Power:

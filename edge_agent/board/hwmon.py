@@ -23,8 +23,6 @@ class HwmonChip(Device):
     """A meter of power, or a source of throttling; any other chip has no reading."""
 
     type_file = "name"
-    # Of a soctherm_oc: how often the voltage was too low, and the current too high.
-    _events: tuple[int, int] | None = None
 
     def measure(self) -> Power | Throttle | None:
         match self.type:
@@ -32,8 +30,6 @@ class HwmonChip(Device):
                 # The supply was too low within the last two seconds (kernel: drivers/hwmon/raspberrypi-hwmon.c).
                 is_low = bool(read_within(self.folder / "in0_lcrit_alarm", 0, 1))
                 return Throttle(undervoltage_now=is_low, causes=(ThrottleCause.UNDERVOLTAGE,) * is_low)
-            case "soctherm_oc":
-                return self._over_current()
             case "ina3221":
                 return self._ina3221()
         return self._ina2xx() if _INA2XX.fullmatch(self.type) else None
@@ -63,23 +59,3 @@ class HwmonChip(Device):
         """Bus voltage, never below 0, times current: two negative factors would look like real power."""
         millivolts = read_within(self.folder / f"in{channel}_input", 0, _MAX_MV)
         return millivolts * read_integer(self.folder / f"curr{channel}_input") / 1e6
-
-    def _over_current(self) -> Throttle:
-        """Counts of the alarms that throttle, numbered as on a Jetson Orin (NVIDIA: Platform Power and Performance)."""
-        undervoltage, average, instantaneous = (
-            read_integer(self.folder / f"oc{alarm}_event_cnt")
-            * (integer_if_there(self.folder / f"oc{alarm}_throt_en") != 0)
-            for alarm in (1, 2, 3)
-        )
-        before, self._events = self._events, (undervoltage, average + instantaneous)
-        is_low = is_over = None
-        if before is not None:
-            is_low, is_over = (now > then for now, then in zip(self._events, before, strict=True))
-        causes = {ThrottleCause.UNDERVOLTAGE: is_low, ThrottleCause.OVER_CURRENT: is_over}
-        return Throttle(
-            now=None if is_low is None else is_low or is_over,
-            since_boot=sum(self._events) > 0,
-            causes=tuple(cause for cause, is_there in causes.items() if is_there),
-            undervoltage_now=is_low,
-            undervoltage_since_boot=undervoltage > 0,
-        )

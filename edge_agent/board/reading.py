@@ -12,7 +12,6 @@ class ThrottleCause(StrEnum):
 
     UNDERVOLTAGE = "undervoltage"
     THERMAL = "thermal"
-    OVER_CURRENT = "over-current"
     CAP = "cap"
 
 
@@ -81,7 +80,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardReading:
-    """errors: the reason by sensor. offline: those of them that are switched off, or closed to this process."""
+    """errors: the reason by sensor. unavailable: those of them that are switched off, or closed to this process."""
 
     thermal: Thermal = Thermal()
     throttle: Throttle = Throttle()
@@ -90,8 +89,8 @@ class BoardReading:
     memory: Memory = Memory()
     disk_free_mb: float | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
-    offline: frozenset[str] = frozenset()
+    unavailable: frozenset[str] = frozenset()
 
     @property
     def has_faults(self) -> bool:
-        return bool(self.errors.keys() - self.offline)
+        return bool(self.errors.keys() - self.unavailable)

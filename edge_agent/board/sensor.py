@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from edge_agent.board.files import is_offline, read_name, reason
+from edge_agent.board.files import read_text
+
+# The kernel allows 20 characters for the type of a zone. Names and reasons stand in every health document.
+_MAX_NAME = 64
+_MAX_REASON = 200
+_UNAVAILABLE = {errno.EAGAIN, errno.ENODATA, errno.EACCES, errno.EPERM}
 
 
 class Sensor(Protocol):
@@ -18,8 +25,21 @@ class Sensor(Protocol):
     @property
     def name(self) -> str: ...
 
-    def read(self) -> object | None:
-        """A reading; None where there is none yet, or never. May block. Raises OSError or ValueError."""
+    @property
+    def read(self) -> Callable[[], object | None]:
+        """Gives a reading; None where there is none yet, or never. May block. Raises OSError or ValueError."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedSensor:
+    """A sensor that exists as long as the board, whether it has a reading or not."""
+
+    key: str
+    read: Callable[[], object | None]
+
+    @property
+    def name(self) -> str:
+        return self.key
 
 
 class Device:
@@ -42,7 +62,9 @@ class Device:
 
     def read(self) -> object | None:
         if not self.type:
-            self.type = read_name(self.folder / self.type_file)
+            self.type = read_text(self.folder / self.type_file)[:_MAX_NAME]
+            if not self.type:
+                raise ValueError(f"{self.type_file}: empty")
             self.identify()
         return self.measure()
 
@@ -56,11 +78,11 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """is_offline: the sensor is switched off or closed to this process, and not broken."""
+    """is_unavailable: the sensor is switched off, or closed to this process, and not broken."""
 
     name: str
     reason: str
-    is_offline: bool = False
+    is_unavailable: bool = False
 
 
 @dataclass(slots=True)
@@ -75,7 +97,9 @@ class SensorPass:
         try:
             reading = sensor.read()
         except Exception as error:  # noqa: BLE001 - a fault in one reader must not cost the readings of the others
-            self.failures[sensor.key] = Failure(sensor.name, reason(error), is_offline(error))
+            number, text = (error.errno, error.strerror) if isinstance(error, OSError) else (None, str(error))
+            reason = (text or type(error).__name__)[:_MAX_REASON]
+            self.failures[sensor.key] = Failure(sensor.name, reason, number in _UNAVAILABLE)
             return
         if reading is not None:
             self.readings[sensor.key] = reading

@@ -15,24 +15,16 @@ _MIN_KHZ, _MAX_KHZ = 10_000, 20_000_000
 _LOAD = re.compile(r"([0-9]{1,6}\.[0-9]+) [0-9.]+ [0-9.]+ [0-9]+/[0-9]+")
 
 
-class CpuLoad:
-    key = name = "loadavg"
-
-    def __init__(self, root: Path) -> None:
-        self._path = root / "proc/loadavg"
-
-    def read(self) -> Cpu:
-        text = read_text(self._path)
-        match = _LOAD.match(text)
-        if match is None:
-            raise ValueError(f"not a load average: {text[:40]!r}")
-        return Cpu(load1=float(match[1]))
+def read_load(root: Path) -> Cpu:
+    text = read_text(root / "proc/loadavg")
+    match = _LOAD.match(text)
+    if match is None:
+        raise ValueError(f"not a load average: {text[:40]!r}")
+    return Cpu(load1=float(match[1]))
 
 
-class Busy:
+class BusyTime:
     """The share of time since the last reading in which the cores did not idle."""
-
-    key = name = "cpu"
 
     def __init__(self, root: Path) -> None:
         self._path = root / "proc/stat"
@@ -52,21 +44,15 @@ class Busy:
         return Cpu(percent=round(min(100.0, max(0.0, 100 * (1 - (idle - last[0]) / (total - last[1])))), 1))
 
 
-class Frequency:
+def read_frequency(root: Path) -> Cpu | None:
     """The frequency of the fastest cores: a board has one policy for each kind of core."""
-
-    key = name = "cpufreq"
-
-    def __init__(self, root: Path) -> None:
-        self._folder = root / "sys/devices/system/cpu/cpufreq"
-
-    def read(self) -> Cpu | None:
-        policies = [self._folder / name for name in entries(self._folder) if re.fullmatch(r"policy\d+", name)]
-        if not policies:
-            return None
-        fastest = [(_khz(policy / "cpuinfo_max_freq"), policy) for policy in policies]
-        max_khz, policy = max(fastest, key=lambda pair: pair[0])
-        return Cpu(freq_mhz=_khz(policy / "scaling_cur_freq") / 1000, freq_max_mhz=max_khz / 1000)
+    folder = root / "sys/devices/system/cpu/cpufreq"
+    policies = [folder / name for name in entries(folder) if re.fullmatch(r"policy\d+", name)]
+    if not policies:
+        return None
+    fastest = [(_khz(policy / "cpuinfo_max_freq"), policy) for policy in policies]
+    max_khz, policy = max(fastest, key=lambda pair: pair[0])
+    return Cpu(freq_mhz=_khz(policy / "scaling_cur_freq") / 1000, freq_max_mhz=max_khz / 1000)
 
 
 def _khz(path: Path) -> int:
@@ -78,35 +64,23 @@ class DiskReading:
     free_mb: float
 
 
-class MemoryInfo:
-    key = name = "meminfo"
-
-    def __init__(self, root: Path) -> None:
-        self._path = root / "proc/meminfo"
-
-    def read(self) -> Memory:
-        kib = {name: int(size) for name, size in re.findall(r"(?m)^(\w+): +([0-9]{1,12}) kB$", read_text(self._path))}
-        if not kib.get("MemTotal"):
-            raise ValueError("no MemTotal")
-        has_swap = "SwapTotal" in kib and "SwapFree" in kib
-        return Memory(
-            total_mb=_mb(kib["MemTotal"]),
-            available_mb=_mb(kib["MemAvailable"]) if "MemAvailable" in kib else None,
-            swap_used_mb=_mb(kib["SwapTotal"] - kib["SwapFree"]) if has_swap else None,
-        )
+def read_memory(root: Path) -> Memory:
+    text = read_text(root / "proc/meminfo")
+    kib = {name: int(size) for name, size in re.findall(r"(?m)^(\w+): +([0-9]{1,12}) kB$", text)}
+    if not kib.get("MemTotal"):
+        raise ValueError("no MemTotal")
+    has_swap = "SwapTotal" in kib and "SwapFree" in kib
+    return Memory(
+        total_mb=_mb(kib["MemTotal"]),
+        available_mb=_mb(kib["MemAvailable"]) if "MemAvailable" in kib else None,
+        swap_used_mb=_mb(kib["SwapTotal"] - kib["SwapFree"]) if has_swap else None,
+    )
 
 
-class Disk:
+def read_disk(folder: Path) -> DiskReading:
     """Free space at a folder, or at its nearest parent that exists."""
-
-    key = name = "disk"
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def read(self) -> DiskReading:
-        there = next((path for path in (self._folder, *self._folder.parents) if path.is_dir()), Path("/"))
-        return DiskReading(free_mb=round(shutil.disk_usage(there).free / _MB, 1))
+    there = next((path for path in (folder, *folder.parents) if path.is_dir()), Path("/"))
+    return DiskReading(free_mb=round(shutil.disk_usage(there).free / _MB, 1))
 
 
 def has_memory_controller(root: Path) -> bool | None:

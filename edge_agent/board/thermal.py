@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.board.files import OfflineError, entries, read_integer, read_text, read_within
+from edge_agent.board.files import entries, read_integer, read_text, read_within
 from edge_agent.board.reading import Throttle, ThrottleCause
 from edge_agent.board.sensor import Device
 
@@ -53,11 +53,11 @@ class Zone(Device):
     def identify(self) -> None:
         self._limit = _limit(self.folder)
 
-    def measure(self) -> ZoneReading:
+    def measure(self) -> ZoneReading | None:
         temperature_c = read_integer(self.folder / "temp") / 1000
         # A driver reports 0, or less than a board survives, for a sensor that is off: -256 °C on a Jetson.
         if temperature_c == 0 or temperature_c < COLDEST_C:
-            raise OfflineError(f"absurd: {temperature_c:g} °C")
+            return None
         if temperature_c > HOTTEST_C:
             raise ValueError(f"absurd: {temperature_c:g} °C")
         return ZoneReading(self.type, temperature_c, self._limit)

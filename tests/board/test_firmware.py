@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.board import firmware
 from edge_agent.board.board import Board
-from edge_agent.board.firmware import PowerRails, ThrottleBits, rails_power, throttle_of
+from edge_agent.board.firmware import rails_power, read_rails, read_recorded_bits, read_throttle_bits, throttle_of
 from edge_agent.board.reading import Scope, ThrottleCause
 from tests.helpers.boards.trees import load
 
@@ -70,25 +70,25 @@ def pi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Firmware:
 
 
 def test_throttle_bits_come_from_the_firmware(pi: Firmware) -> None:
-    assert ThrottleBits(Path("/"), pi.device).read() == throttle_of(0x50000)
+    assert read_throttle_bits(pi.device) == throttle_of(0x50000)
 
 
 def test_a_firmware_that_does_not_answer_is_an_error(pi: Firmware) -> None:
     pi.code = 0x8000_0001
     with pytest.raises(ValueError, match="does not answer: 0x80000001"):
-        ThrottleBits(Path("/"), pi.device).read()
+        read_throttle_bits(pi.device)
     pi.error = OSError(errno.ETIMEDOUT, "timed out")
     with pytest.raises(OSError, match="timed out"):
-        PowerRails(pi.device).read()
+        read_rails(pi.device)
 
 
 def test_a_kernel_without_the_device_has_no_bits_and_no_rails(tmp_path: Path) -> None:
-    assert ThrottleBits(Path("/"), tmp_path / "vcio").read() is None
-    assert PowerRails(tmp_path / "vcio").read() is None
+    assert read_throttle_bits(tmp_path / "vcio") is None
+    assert read_rails(tmp_path / "vcio") is None
 
 
 def test_power_is_volts_times_amperes_of_the_rails_that_have_both(pi: Firmware) -> None:
-    reading = PowerRails(pi.device).read()
+    reading = read_rails(pi.device)
     assert reading is not None
     assert reading.watts == pytest.approx(PMIC_WATTS)
     assert (reading.scope, reading.source) == (Scope.RAILS, "pmic")
@@ -138,14 +138,14 @@ def test_bits_of_the_firmware(bits: int, *, now: bool, since_boot: bool, causes:
 @pytest.mark.parametrize(("text", "bits"), [("throttled=0x50005\n", 0x50005), ("0x4", 0x4), ("50005\n", 0x50005)])
 def test_in_a_recorded_tree_the_bits_are_in_a_file(tmp_path: Path, text: str, bits: int) -> None:
     (tmp_path / "get_throttled").write_text(text)
-    assert ThrottleBits(tmp_path, None).read() == throttle_of(bits)
+    assert read_recorded_bits(tmp_path / "get_throttled") == throttle_of(bits)
 
 
 @pytest.mark.parametrize("text", ["", "throttled=", "0xfffffffff", "many", "-1", "error=1"])
 def test_other_text_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "get_throttled").write_text(text)
     with pytest.raises(ValueError, match="not throttle bits"):
-        ThrottleBits(tmp_path, None).read()
+        read_recorded_bits(tmp_path / "get_throttled")
 
 
 def test_in_another_root_no_device_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from edge_agent.board.board import ThrottleMemory
-from edge_agent.board.files import OfflineError
 from edge_agent.board.hwmon import HwmonChip
 from edge_agent.board.power import Rapl, choose_power
 from edge_agent.board.reading import Memory, Power, Scope, Throttle, ThrottleCause
-from edge_agent.board.system import MemoryInfo, has_memory_controller
+from edge_agent.board.system import has_memory_controller, read_memory
 from edge_agent.board.thermal import CoolingDevice, Limit, Zone, ZoneReading, soc_temperature
 
 THERMAL = (ThrottleCause.THERMAL,)
@@ -83,32 +82,11 @@ def test_a_chip_is_known_by_its_name(files: dict[str, str], expected: object, tm
         channels(curr2_input=""),
         {"name": "ina3221", "in1_input": "5000"},
         {"name": "rpi_volt", "in0_lcrit_alarm": "2"},
-        {"name": "soctherm_oc", "oc1_event_cnt": "0"},
     ],
 )
 def test_an_absurd_or_missing_value_of_a_chip_is_an_error(files: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises((ValueError, OSError), match=r"absurd|empty|not a number|No such file"):
         HwmonChip(write(tmp_path, files)).read()
-
-
-def test_over_current_events_count_while_a_counter_rises(tmp_path: Path) -> None:
-    chip = HwmonChip(write(tmp_path, {"name": "soctherm_oc", **{f"oc{n}_throt_en": "1" for n in (1, 2, 3)}}))
-
-    def read(*counts: int) -> Throttle:
-        write(tmp_path, {f"oc{number}_event_cnt": str(count) for number, count in enumerate(counts, 1)})
-        reading = chip.read()
-        assert isinstance(reading, Throttle)
-        return reading
-
-    assert read(0, 30, 7) == Throttle(since_boot=True, undervoltage_since_boot=False)
-    quiet = Throttle(now=False, since_boot=True, undervoltage_now=False, undervoltage_since_boot=False)
-    assert read(0, 30, 7) == quiet
-    assert read(0, 33, 7).causes == (ThrottleCause.OVER_CURRENT,)
-    low = read(1, 33, 7)
-    assert (low.now, low.causes, low.undervoltage_now) == (True, (ThrottleCause.UNDERVOLTAGE,), True)
-    # An alarm that does not throttle is not counted.
-    write(tmp_path, {"oc1_throt_en": "0", "oc2_throt_en": "0", "oc3_throt_en": "0"})
-    assert read(1, 33, 7).since_boot is False
 
 
 class Clock:
@@ -196,18 +174,21 @@ def test_the_limit_is_the_highest_passive_trip_that_cools(
 
 
 @pytest.mark.parametrize(
-    ("files", "is_off"),
+    "files",
     [
-        *(({"temp": temp}, True) for temp in ("0", "-256000", "-40001")),
-        *(({"temp": temp}, False) for temp in ("200000", "150001", "", "garbage", "nan", "5e4", "50000 50000")),
-        ({"type": "\x00" * 9}, False),
-        ({"trip_point_0_type": "passive", "trip_point_0_temp": "broken"}, False),
+        *({"temp": temp} for temp in ("200000", "150001", "", "garbage", "nan", "5e4", "50000 50000")),
+        {"type": "\x00" * 9},
+        {"trip_point_0_type": "passive", "trip_point_0_temp": "broken"},
     ],
 )
-def test_an_absurd_zone_is_an_error_and_may_be_off(files: dict[str, str], tmp_path: Path, *, is_off: bool) -> None:
-    with pytest.raises(ValueError, match=r"absurd|not a number|empty") as caught:
+def test_an_absurd_zone_is_an_error(files: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"absurd|not a number|empty"):
         Zone(write(tmp_path, {"type": "cpu-thermal", "temp": "50000", **files})).read()
-    assert isinstance(caught.value, OfflineError) is is_off
+
+
+@pytest.mark.parametrize("temp", ["0", "-256000", "-40001"])
+def test_a_zone_that_is_off_has_no_reading(temp: str, tmp_path: Path) -> None:
+    assert Zone(write(tmp_path, {"type": "cpu-thermal", "temp": temp})).read() is None
 
 
 def zone(zone_type: str, temperature_c: float, limit_c: float | None = None, *, mapped: bool = True) -> ZoneReading:
@@ -294,12 +275,12 @@ MEMINFO = "MemTotal: 1000000 kB\nMemAvailable: 500000 kB\nHugePages_Total:      
     ],
 )
 def test_memory_and_swap_that_are_used(text: str, expected: Memory | None, tmp_path: Path) -> None:
-    one = MemoryInfo(write(tmp_path, {"proc/meminfo": text}))
+    root = write(tmp_path, {"proc/meminfo": text})
     if expected is None:
         with pytest.raises(ValueError, match="no MemTotal"):
-            one.read()
+            read_memory(root)
     else:
-        assert one.read() == expected
+        assert read_memory(root) == expected
 
 
 TABLE = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t5\t87\t1\nmemory\t0\t87\t{}"

@@ -129,7 +129,7 @@ def test_a_faulty_sensor_degrades() -> None:
 
 def test_a_sensor_that_is_off_degrades_nothing() -> None:
     errors = {"cv0-thermal": "Resource temporarily unavailable"}
-    document = health(reading=BoardReading(errors=errors, offline=frozenset(errors)))
+    document = health(reading=BoardReading(errors=errors, unavailable=frozenset(errors)))
     assert (document["overall"], document["sensor_errors"]) == ("ok", errors)
 
 

@@ -57,7 +57,7 @@ def _sensor_advice(reading: BoardReading) -> Iterator[str]:
             f"{', '.join(denied)}: this account may not read them, ask as root; a Raspberry Pi's firmware answers the "
             "group video, too (the unit has it: SupplementaryGroups=video)"
         )
-    if broken := sorted(reading.errors.keys() - reading.offline - {*denied}):
+    if broken := sorted(reading.errors.keys() - reading.unavailable - {*denied}):
         yield f"{', '.join(broken)}: the kernel's log (dmesg) may say why; the agent works without them"
     if reading.throttle.now and ThrottleCause.THERMAL in reading.throttle.causes:
         yield "the board is throttled because it is hot: use a fan, a larger heat sink or a lower clock (arm_freq=)"
