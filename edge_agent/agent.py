@@ -50,7 +50,7 @@ from edge_agent.store.fsync import Synced
 from edge_agent.store.store import Store
 from edge_agent.watchdog import Watchdog, stalled_part
 from edge_agent.worker.process import WorkerExited
-from edge_agent.worker.supervisor import CanaryAnswered, FromWorker, Supervisor, WorkerEnd
+from edge_agent.worker.supervisor import CanaryAnswered, FromWorker, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -276,23 +276,23 @@ class Agent:
             self._dispatcher.give_up(f"the model cannot be loaded: {message}", now)
             self._give_up_at = now + GIVE_UP_AFTER_S
 
-    def _on_worker_end(self, end: WorkerEnd, now: float) -> None:
+    def _on_worker_end(self, how: str, now: float) -> None:
         """Another one is started, unless the first one found the model unusable."""
-        self._dispatcher.worker_lost(end.how, now, ready_at=end.ready_at)
+        self._dispatcher.worker_lost(how, now, ready_at=self._supervisor.next_ready_at)
         if self._supervisor.has_given_up:
             return
-        self._status.alarms.worker_ended(end.how, now)
+        self._status.alarms.worker_ended(how, now)
         self._status.publish_health()
         if self._presence.state is State.OFFLINE:
-            self._status.publish_state(State.OFFLINE, f"model-load-failed: {end.how}; the worker is started again")
+            self._status.publish_state(State.OFFLINE, f"model-load-failed: {how}; the worker is started again")
 
     def _tick(self, now: float) -> None:
         """What is due by time, in every part."""
         self._handle_signals(now)
         self._store.maintain(now)
         self._dispatcher.expire(now)
-        if end := self._supervisor.watch(now, owes_answer=self._dispatcher.active > 0):
-            self._on_worker_end(end, now)
+        if how := self._supervisor.watch(now, owes_answer=self._dispatcher.active > 0):
+            self._on_worker_end(how, now)
         if self._supervisor.has_other_files:
             log.error("the files of the model have changed: the agent ends, its next start verifies them")
             self._status.publish_state(State.OFFLINE, "model-changed")

@@ -269,7 +269,8 @@ class ModelSwitch:
         if attempt.worker is not None:
             attempt.worker.process.kill()
         if attempt.is_old_gone:
-            ready_at = self._supervisor.come_back(self._now)
+            self._supervisor.come_back(self._now)
+            ready_at = self._supervisor.next_ready_at
             self._dispatcher.worker_lost("another model was tried", self._now, ready_at=ready_at)
         self._dispatcher.release(self._now)
         bundle = printable(attempt.source.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,7 @@ class Store:
             "SELECT number, reply_topic, reply, correlation FROM requests WHERE reply IS NOT NULL AND NOT is_delivered"
             " ORDER BY number"
         )
-        return [(row, _reply(columns)) for row, *columns in rows]
+        return [(row, json_publication(topic, reply, correlation=code)) for row, topic, reply, code in rows]
 
     def _use(self, path: Path, connection: sqlite3.Connection) -> None:
         """Raises OSError, and the store is as it was."""
@@ -122,25 +122,24 @@ class Store:
         self.fault = self._retry_at = None
         self.set_aside = set_aside or self.set_aside
 
-    def unanswered(self, now: Moment) -> Iterator[StoredRequest]:
-        """Requests of earlier processes, in order. They and `repeatable` are read before any row is written."""
-        for (row,) in self._select("SELECT number FROM requests WHERE reply IS NULL ORDER BY number"):
-            for task, *columns in self._select(
-                "SELECT task, topic, payload, packet_id, response_topic, correlation, content_type, expiry_s, boot,"
-                " monotonic_s, wall_s FROM requests WHERE number = ?",
-                row,
-            ):
-                yield StoredRequest(row=row, task=task, message=_message(columns, now))
+    def unanswered(self, now: Moment) -> list[StoredRequest]:
+        """Requests of earlier processes, in order."""
+        rows = self._select(
+            "SELECT number, task, topic, payload, packet_id, response_topic, correlation, content_type, expiry_s, boot,"
+            " monotonic_s, wall_s FROM requests WHERE reply IS NULL ORDER BY number"
+        )
+        return [StoredRequest(row=row, task=task, message=_message(columns, now)) for row, task, *columns in rows]
 
-    def repeatable(self) -> Iterator[StoredAnswer]:
-        """Answers of earlier processes, in the order of their ends. One by one: together they are megabytes."""
-        for (row,) in self._select("SELECT number FROM requests WHERE key IS NOT NULL ORDER BY wall_s, number"):
-            for key, reply, correlation, topic, *at in self._select(
-                "SELECT key, reply, correlation, reply_topic, boot, monotonic_s, wall_s FROM requests WHERE number = ?",
-                row,
-            ):
-                nbytes = len(topic) + len(reply) + len(correlation or b"") + _ROW_OVERHEAD_BYTES
-                yield StoredAnswer(row=row, key=key, reply=reply, nbytes=nbytes, ended=Moment(*at))
+    def repeatable(self) -> list[StoredAnswer]:
+        """Answers of earlier processes, in the order of their ends."""
+        rows = self._select(
+            "SELECT number, key, reply, length(reply_topic) + length(reply) + coalesce(length(correlation), 0),"
+            " boot, monotonic_s, wall_s FROM requests WHERE key IS NOT NULL ORDER BY wall_s, number"
+        )
+        return [
+            StoredAnswer(row=row, key=key, reply=reply, nbytes=nbytes + _ROW_OVERHEAD_BYTES, ended=Moment(*ended))
+            for row, key, reply, nbytes, *ended in rows
+        ]
 
     def free_row(self) -> int:
         """For a request that is answered at once: it is first written with its reply."""
@@ -187,15 +186,12 @@ class Store:
 
     def recall(self, row: int) -> bytes | None:
         """The payload of a reply that is repeated; None = it is not there any more."""
-        for (reply,) in self._select("SELECT reply FROM requests WHERE number = ? AND key IS NOT NULL", row):
-            payload: bytes = reply
-            return payload
-        return None
+        rows = self._select("SELECT reply FROM requests WHERE number = ? AND key IS NOT NULL", row)
+        return rows[0][0] if rows else None
 
     def hold(self, one: Quarantined) -> None:
         """Later processes do not run it either."""
-        statement = "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)"
-        self._write(statement, one.fingerprint, one.task, one.since)
+        self._write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", one.fingerprint, one.task, one.since)
 
     def release(self, fingerprint: str) -> None:
         self._write("DELETE FROM quarantine WHERE fingerprint = ?", fingerprint)
@@ -308,8 +304,3 @@ def _message(columns: list[Any], now: Moment) -> Message:
         expiry_s=expiry_s,
         received_at=Moment(*arrived).placed(now),
     )
-
-
-def _reply(columns: list[Any]) -> Publication:
-    topic, payload, correlation = columns
-    return json_publication(topic, payload, correlation=correlation)

@@ -65,17 +65,6 @@ class CanaryAnswered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerEnd:
-    """How a worker ended, with its last words, or why it could not be started.
-
-    ready_at: when the next one is likely to answer; None = unknown, or there will be none.
-    """
-
-    how: str
-    ready_at: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerFacts:
     """The worker in force and its model at one moment. None = unknown, or there is none.
 
@@ -122,12 +111,13 @@ class _Life:
             return f"it was silent for {ANSWER_SILENCE_S:.0f} s while it owed an answer"
         return None
 
-    def end(self, event: WorkerExited, ready_at: float | None) -> WorkerEnd:
+    def end(self, event: WorkerExited) -> str:
+        """How it ended, with its last words."""
         how = how_ended(event.returncode)
         if self.killed_for is not None and event.returncode == -signal.SIGKILL:
             how = f"killed by the agent: {self.killed_for}"
         words = end_of_log(event.log_tail)
-        return WorkerEnd(how=f"{how}: {words}" if words else how, ready_at=ready_at)
+        return f"{how}: {words}" if words else how
 
 
 WorkerEvent = Event | WorkerExited | CanaryAnswered
@@ -148,7 +138,8 @@ class Supervisor:
     ) -> None:
         self.model = model
         self.restarts = 0
-        self.last_end: WorkerEnd | None = None
+        # How the latest worker ended, or why it could not be started.
+        self.last_end: str | None = None
         # When the next worker is started; None = there is one, or there will be none.
         self.restart_at: float | None = None
         # The first worker found the model unusable; another one would, too.
@@ -178,6 +169,11 @@ class Supervisor:
         return self.restart_at is not None or (self._life is not None and self._life.process.is_running)
 
     @property
+    def next_ready_at(self) -> float | None:
+        """While a restart is due: when the next worker is likely to answer. None = unknown, or there will be none."""
+        return None if self.restart_at is None or self._reload_s is None else self.restart_at + self._reload_s
+
+    @property
     def has_retired(self) -> bool:
         """Whether the worker that a switch ended is still there."""
         return self._retired is not None and self._retired.is_running
@@ -187,7 +183,7 @@ class Supervisor:
             ready=self.ready,
             model=self.model,
             restarts=self.restarts,
-            last_end=None if self.last_end is None else self.last_end.how,
+            last_end=self.last_end,
             silent_s=self.silent_s(now),
             resident_mb=None if self.ready is None else resident_mb(self.ready.pid),
             throughput=replace(self.throughput),
@@ -202,14 +198,10 @@ class Supervisor:
         load = self.load_command(self.model)
         process = EngineProcess(load, lambda process, event: self._deliver(FromWorker(process, event)))
         log.info("worker pid=%s loads %s; its steps are measured if they never were", process.pid, self.model.path)
-        self._begin(_Life(process, heard_at=now, started_at=now))
-
-    def _begin(self, life: _Life) -> None:
-        self._life = life
-        self.restart_at = None
+        self._life, self.restart_at = _Life(process, heard_at=now, started_at=now), None
 
     def load_command(self, model: Model) -> Load:
-        """Has a worker load this model for the tasks of now."""
+        """What has a worker load this model, with the prefixes of the tasks."""
         return Load(
             model_path=str(model.path),
             settings=self._config.engine,
@@ -246,14 +238,14 @@ class Supervisor:
 
     def became_ready(self, ready: Ready, now: float) -> None:
         """The model answers."""
-        assert self._life is not None
-        self._life.ready, self._life.ready_at = ready, now
+        life = self._life
+        assert life is not None
+        life.ready, life.ready_at = ready, now
         memory = process_memory(ready.pid)
-        self._life.most_mib = None if memory is None else memory.data_mib + GROWTH_MIB
+        life.most_mib = None if memory is None else memory.data_mib + GROWTH_MIB
         self.throughput.worker_started()
-        started_at = self._life.started_at
         # Includes the start of the process, which takes seconds on a board.
-        self._reload_s = (ready.load_s if started_at is None else now - started_at) - ready.measure_s
+        self._reload_s = (ready.load_s if life.started_at is None else now - life.started_at) - ready.measure_s
         log.info("model ready load_s=%.2f threads=%d repacked_mib=%s", ready.load_s, ready.threads, ready.repacked_mib)
 
     def load_failed(self, message: str) -> None:
@@ -261,18 +253,18 @@ class Supervisor:
         log.error("the model cannot be loaded: %s", message)
         self.has_given_up = self._reload_s is None
 
-    def ended(self, event: WorkerExited, now: float) -> WorkerEnd:
-        """The worker in force has ended; the next one is scheduled."""
+    def ended(self, event: WorkerExited, now: float) -> str:
+        """The worker in force has ended; gives how, and schedules the next one."""
         life, self._life = self._life, None
         assert life is not None
         if life.ready is not None and now - life.ready_at > STABLE_AFTER_S:
             self._pause_s = 0.0
-        end = self.last_end = life.end(event, self._next_ready_at(now))
+        how = self.last_end = life.end(event)
         if not self.has_given_up:
-            log.error("worker ended, restart_in_s=%.1f: %s", self._pause_s, end.how)
+            log.error("worker ended, restart_in_s=%.1f: %s", self._pause_s, how)
             self.restarts += 1
-            self._schedule(now)
-        return end
+            self._schedule_restart(now)
+        return how
 
     def replace_outgrown(self, now: float) -> None:
         """Ends a worker that leaks, before it takes the board's memory. To be called while nothing runs or waits."""
@@ -284,10 +276,10 @@ class Supervisor:
             self._outgrown_at = now
             life.kill(f"the worker holds {memory.held_mib:.0f} MiB and should need at most {life.most_mib:.0f} MiB")
 
-    def watch(self, now: float, *, owes_answer: bool) -> WorkerEnd | None:
+    def watch(self, now: float, *, owes_answer: bool) -> str | None:
         """To be called several times a second: starts a worker that is due and kills one that hangs.
 
-        Gives the end of a worker that could not even be started; the next try is scheduled.
+        Gives why a worker could not be started; the next try is scheduled.
         """
         if self.restart_at is not None and now >= self.restart_at:
             return self._restart(now)
@@ -295,7 +287,7 @@ class Supervisor:
             life.kill(reason)
         return None
 
-    def _restart(self, now: float) -> WorkerEnd | None:
+    def _restart(self, now: float) -> str | None:
         self.restart_at = None
         try:
             self.has_other_files = not self.model.is_unchanged()
@@ -303,22 +295,19 @@ class Supervisor:
                 self.start(now)
         except OSError as error:
             log.warning("the worker cannot be started, restart_in_s=%.1f: %s", self._pause_s, error)
-            self.last_end = WorkerEnd(how=f"not started: {error}", ready_at=self._next_ready_at(now))
-            self._schedule(now)
+            self.last_end = f"not started: {error}"
+            self._schedule_restart(now)
             return self.last_end
         return None
 
-    def _next_ready_at(self, now: float) -> float | None:
-        return None if self._reload_s is None else now + self._pause_s + self._reload_s
-
-    def _schedule(self, now: float) -> None:
+    def _schedule_restart(self, now: float) -> None:
         self.restart_at = now + self._pause_s
         self._pause_s = min(max(2 * self._pause_s, RESTART_AFTER_S[0]), RESTART_AFTER_S[1])
 
     def adopt(self, model: Model, worker: Worker, ready: Ready, now: float) -> None:
         """A worker that has loaded this model is in force, after `retire`."""
         self.model, self._pause_s = model, RESTART_AFTER_S[0]
-        self._begin(_Life(worker.process, heard_at=now))
+        self._life, self.restart_at = _Life(worker.process, heard_at=now), None
         worker.hand_over(lambda event: self._deliver(FromWorker(worker.process, event)))
         self.became_ready(ready, now)
         self.set_prefixes(self._prefixes)
@@ -330,10 +319,9 @@ class Supervisor:
             self._retired, self._life = self._life.process, None
             self._retired.kill()
 
-    def come_back(self, now: float) -> float | None:
-        """After `retire`: the same model is loaded again. When it is likely to answer; None = unknown."""
+    def come_back(self, now: float) -> None:
+        """After `retire`: the same model is loaded again."""
         self.restart_at = now
-        return None if self._reload_s is None else now + self._reload_s
 
     def stop(self, timeout_s: float) -> None:
         """For good. All events have been delivered when it returns."""

@@ -57,6 +57,7 @@ def test_a_killed_agent_leaves_the_folder_free_though_its_worker_lives_on(tmp_pa
         try:
             refused(tmp_path)
             holder.kill()
+            holder.wait()
             with locked(tmp_path):
                 pass
         finally:

@@ -29,7 +29,6 @@ from edge_agent.worker.supervisor import (
     CanaryAnswered,
     FromWorker,
     Supervisor,
-    WorkerEnd,
     WorkerEvent,
 )
 from tests.helpers.facts import READY
@@ -52,12 +51,12 @@ class Nursery:
         worker = cast("EngineProcess", process or self.processes[-1])
         return self.supervisor.receive(FromWorker(worker, event), now)
 
-    def die(self, now: float, event: WorkerExited = KILLED) -> WorkerEnd:
+    def die(self, now: float, event: WorkerExited = KILLED) -> str:
         self.processes[-1].is_running = False
         assert self.say(event, now) == event
         return self.supervisor.ended(event, now)
 
-    def tick(self, now: float, *, owes_answer: bool = False) -> WorkerEnd | None:
+    def tick(self, now: float, *, owes_answer: bool = False) -> str | None:
         return self.supervisor.watch(now, owes_answer=owes_answer)
 
     def watch(self, since: float, until: float, *, owes_answer: bool = False) -> list[float]:
@@ -118,12 +117,14 @@ def test_only_a_worker_that_was_ready_for_long_is_restarted_at_once(
 def test_the_next_answer_can_be_predicted_once_a_worker_was_ready(nursery: Nursery) -> None:
     one = nursery.supervisor
     one.start(0.0)
-    assert nursery.die(5.0).ready_at is None
+    nursery.die(5.0)
+    assert one.next_ready_at is None
     nursery.watch(5.0, 6.0)
     one.became_ready(READY, 8.0)
     assert one.ready is READY
     # The pause, and the time from the last start to the answer.
-    assert nursery.die(9.0).ready_at == 9.0 + 2.0 + (8.0 - 6.0)
+    nursery.die(9.0)
+    assert one.next_ready_at == 9.0 + 2.0 + (8.0 - 6.0)
     assert one.ready is None
 
 
@@ -140,8 +141,9 @@ def test_a_silent_worker_is_killed_once_and_only_if_it_owes_an_answer(nursery: N
     assert process.kills == 0
     nursery.watch(500.0 + ANSWER_SILENCE_S, 530.0 + ANSWER_SILENCE_S, owes_answer=True)
     assert process.kills == 1
-    end = nursery.die(531.0 + ANSWER_SILENCE_S)
-    assert end.how == "killed by the agent: it was silent for 120 s while it owed an answer"
+    assert (
+        nursery.die(531.0 + ANSWER_SILENCE_S) == "killed by the agent: it was silent for 120 s while it owed an answer"
+    )
 
 
 def test_a_load_may_take_any_time_while_it_makes_progress(nursery: Nursery) -> None:
@@ -154,7 +156,7 @@ def test_a_load_may_take_any_time_while_it_makes_progress(nursery: Nursery) -> N
     assert process.kills == 0
     nursery.watch(now, now + LOAD_SILENCE_S + 1.0)
     assert process.kills == 1
-    assert nursery.die(now + 400.0).how == "killed by the agent: its load made no progress for 300 s"
+    assert nursery.die(now + 400.0) == "killed by the agent: its load made no progress for 300 s"
     nursery.watch(now + 400.0, now + 402.0)
     assert [process.kills for process in nursery.processes] == [1, 0]
 
@@ -194,9 +196,9 @@ def test_a_model_that_is_gone_at_a_restart_is_the_reason_and_is_tried_again(here
     end = here.tick(5.0)
     assert end is one.last_end
     assert end is not None
-    assert end.how.startswith("not started: [Errno 2] No such file or directory: ")
+    assert end.startswith("not started: [Errno 2] No such file or directory: ")
     # The next pause, and the time that the last load took.
-    assert (end.ready_at, one.restart_at) == (5.0 + 2.0 + 3.0, 7.0)
+    assert (one.next_ready_at, one.restart_at) == (5.0 + 2.0 + 3.0, 7.0)
     (tmp_path / "gone").rename(tmp_path / "here")
     # Its files are those that were verified.
     assert here.watch(6.0, 10.0) == [7.0]
@@ -250,7 +252,7 @@ def test_an_end_is_described_by_its_signal_and_the_last_warnings(
     nursery: Nursery, caplog: pytest.LogCaptureFixture, event: WorkerExited, text: str
 ) -> None:
     nursery.supervisor.start(0.0)
-    assert nursery.die(1.0, event).how == text
+    assert nursery.die(1.0, event) == text
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert line == f"worker ended, restart_in_s=1.0: {text}"
 
@@ -270,8 +272,8 @@ def test_a_worker_that_leaks_is_replaced_while_nothing_runs_and_at_most_hourly(
         memory.held_mib += 1.0
         one.replace_outgrown(ready_at)
         if ready_at == 1.0:
-            end = nursery.die(1.5)
-            assert end.how == "killed by the agent: the worker holds 757 MiB and should need at most 756 MiB"
+            how = nursery.die(1.5)
+            assert how == "killed by the agent: the worker holds 757 MiB and should need at most 756 MiB"
             nursery.watch(1.5, 3.0)
     assert [process.kills for process in nursery.processes] == [1, 0]
     one.replace_outgrown(2.0 + REPLACED_EVERY_S)
