@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum
 
 from edge_agent.board.reading import BoardReading
 from edge_agent.core.clock import timestamp
@@ -34,9 +34,17 @@ DISK_LOW_MB, DISK_CRITICAL_MB = 500.0, 100.0
 REFRESH_S = 60.0
 
 
-class Severity(StrEnum):
-    WARNING = "warning"
-    CRITICAL = "critical"
+class Severity(IntEnum):
+    """How bad a cause is; NONE where there is no alarm."""
+
+    NONE = 0
+    WARNING = 1
+    CRITICAL = 2
+
+    @property
+    def word(self) -> str:
+        """As it is published."""
+        return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,7 @@ def _worker_crash_loop(alarms: Alarms) -> Finding | None:
         return None
     message = (
         f"the worker ended {len(alarms.worker_ends)} times within {WORKER_ENDS_WINDOW_S / 60:.0f} minutes, at last "
-        f"{alarms.worker_end}: read the log, free memory, run `edge-agent doctor`, or return to another model"
+        f"{alarms.last_worker_end}: read the log, free memory, run `edge-agent doctor`, or return to another model"
     )
     return Finding(Severity.CRITICAL, message, len(alarms.worker_ends))
 
@@ -164,28 +172,25 @@ class _Tracked:
         self._differs_since: float | None = None
 
     @property
-    def severity(self) -> Severity | None:
-        return self.finding.severity if self.finding else None
+    def severity(self) -> Severity:
+        return self.finding.severity if self.finding else Severity.NONE
 
     def update(self, finding: Finding | None, now: float) -> bool:
         """True if the alarm is to be published: it is raised, cleared, more or less severe, or has old figures."""
-        found, known = _RANK[finding.severity if finding else None], _RANK[self.severity]
-        if found < known or (found > 0 and known == 0):
+        found, raised = finding.severity if finding else Severity.NONE, self.severity
+        begins, eases = found > raised == Severity.NONE, found < raised
+        if begins or eases:
             since = now if self._differs_since is None else self._differs_since
-            if now - since < (self.rule.clear_after_s if known else self.rule.raise_after_s):
+            if now - since < (self.rule.raise_after_s if begins else self.rule.clear_after_s):
                 self._differs_since = since
                 return False
-            if known == 0:
+            if begins:
                 self.since, self.since_text = since, None
-        elif found == known and (finding == self.finding or now - self._published_at < REFRESH_S):
-            self._differs_since = None
-            return False
         self._differs_since = None
+        if found == raised and (finding == self.finding or now - self._published_at < REFRESH_S):
+            return False
         self.finding, self._published_at = finding, now
         return True
-
-
-_RANK = {None: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
 
 
 class Alarms:
@@ -198,7 +203,7 @@ class Alarms:
         # The board, and what happened lately, as the rules read them. Times are seconds of the monotonic clock.
         self.reading = BoardReading()
         self.worker_ends: list[float] = []
-        self.worker_end = ""
+        self.last_worker_end = ""
         self.takeovers: list[float] = []
         self._foreign_session: tuple[str, float] | None = None
         # How many requests were refused for overload before each of the last updates.
@@ -209,11 +214,11 @@ class Alarms:
     @property
     def severities(self) -> dict[str, str]:
         """Severity by name of the alarms that are raised."""
-        return {each.rule.name: each.finding.severity.value for each in self._tracked if each.finding}
+        return {each.rule.name: each.severity.word for each in self._tracked if each.finding}
 
     def worker_ended(self, how: str, now: float) -> None:
         self.worker_ends.append(now)
-        self.worker_end = how
+        self.last_worker_end = how
 
     def client_taken_over(self, now: float) -> None:
         self.takeovers.append(now)
@@ -223,7 +228,8 @@ class Alarms:
         self.quality_fault = fault
 
     def foreign_session(self, session: str, now: float) -> None:
-        """Another process published this session on our state. The first one may be our process before a restart."""
+        """Another process published this session on our state. Two of them are another agent: one alone may be our own
+        process before a restart."""
         before, self._foreign_session = self._foreign_session, (session, now)
         if before is not None and before[0] != session and now - before[1] <= TAKEOVERS_WINDOW_S:
             self.takeovers.append(now)
@@ -267,7 +273,7 @@ class Alarms:
         alarm.since_text = alarm.since_text or timestamp(time.time() - (now - alarm.since))
         document = {
             "ts": timestamp(),
-            "severity": finding.severity.value,
+            "severity": finding.severity.word,
             "since": alarm.since_text,
             "message": finding.message,
             "value": finding.value,
@@ -282,4 +288,4 @@ def _log(alarm: _Tracked) -> None:
         log.info("alarm cleared name=%s", name)
     else:
         level = logging.ERROR if finding.severity is Severity.CRITICAL else logging.WARNING
-        log.log(level, "alarm name=%s severity=%s: %s", name, finding.severity.value, finding.message)
+        log.log(level, "alarm name=%s severity=%s: %s", name, finding.severity.word, finding.message)

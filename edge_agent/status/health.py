@@ -20,7 +20,7 @@ UNSTABLE_AFTER = 3
 WORKER_SILENT_AFTER_S = 30.0
 
 
-def reasons(
+def overall_and_reasons(
     *,
     mqtt: MqttFacts,
     requests: RequestFacts,
@@ -70,7 +70,9 @@ def health_document(
     alarms: dict[str, str],
 ) -> dict[str, Any]:
     """The whole document; what is unknown on this board is null."""
-    overall, why = reasons(mqtt=mqtt, requests=requests, worker=worker, reading=reading, limits=limits, alarms=alarms)
+    overall, reasons = overall_and_reasons(
+        mqtt=mqtt, requests=requests, worker=worker, reading=reading, limits=limits, alarms=alarms
+    )
     ready = worker.ready
     document = {
         "ts": ts,
@@ -78,7 +80,7 @@ def health_document(
         "seq": seq,
         "uptime_s": uptime_s,
         "overall": overall,
-        "reasons": why,
+        "reasons": reasons,
         "mqtt": _fields(mqtt, "connected_s", "reconnects", "received", "published", "queued_out", "dropped"),
         "queue": {
             **_fields(requests, "depth", "capacity", "oldest_ms", "estimated_wait_ms"),

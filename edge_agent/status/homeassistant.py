@@ -17,7 +17,6 @@ from edge_agent.core.publications import Publication, emptied, json_publication
 from edge_agent.core.topics import discovery_config
 from edge_agent.status.alarms import ALARMS
 
-NAME = "edge-agent"
 # A board that drains still publishes its health.
 _AVAILABLE = "{{ 'online' if value_json.state in ('online', 'draining') else 'offline' }}"
 _OF_THE_BOARD = {"entity_category": "diagnostic"}
@@ -80,7 +79,7 @@ def discovery_document(config: Config, board_model: str) -> dict[str, Any]:
             "model": board_model,
             "sw_version": __version__,
         },
-        "origin": {"name": NAME, "sw_version": __version__},
+        "origin": {"name": "edge-agent", "sw_version": __version__},
         "availability": [{"topic": config.topics.state, "value_template": _AVAILABLE}],
         "state_topic": config.topics.health,
         "components": components,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from enum import StrEnum
 
 from edge_agent import __version__
@@ -20,12 +19,6 @@ class State(StrEnum):
     OFFLINE = "offline"
 
 
-@dataclass(frozen=True, slots=True)
-class _Session:
-    name: str
-    connected_at: str | None
-
-
 class Presence:
     """Each connection has its own session, the same in its will and its birth. So a watcher can tell the will of a dead
     connection from the state of the living one.
@@ -37,13 +30,14 @@ class Presence:
         self._topics = topics
         # Every session of this process ends with it.
         self._process = secrets.token_hex(4)
-        self._session = _Session("", None)
+        # Its name, and when it was connected; None = the clock was unset.
+        self._session: tuple[str, str | None] = ("", None)
         self.state = State.OFFLINE
         self.reason: str | None = "starting"
 
     @property
     def session(self) -> str:
-        return self._session.name
+        return self._session[0]
 
     def set_state(self, state: State, reason: str | None) -> None:
         self.state, self.reason = state, reason
@@ -59,7 +53,7 @@ class Presence:
 
     def will(self) -> Publication:
         """The last will of the next connection, which begins its session."""
-        self._session = _Session(secrets.token_hex(4) + self._process, timestamp())
+        self._session = (secrets.token_hex(4) + self._process, timestamp())
         return self._publication(State.OFFLINE, "connection-lost")
 
     def birth(self) -> Publication:
@@ -67,10 +61,11 @@ class Presence:
         return self._publication(self.state, self.reason)
 
     def _publication(self, state: State, reason: str | None) -> Publication:
+        session, connected_at = self._session
         document = {
             "state": state.value,
-            "session": self._session.name,
-            "connected_at": self._session.connected_at,
+            "session": session,
+            "connected_at": connected_at,
             "reason": reason,
             "version": __version__,
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import platform
-import random
 import time
 from typing import Any
 
@@ -34,10 +33,8 @@ from edge_agent.worker.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 ALARMS_EVERY_S = 1.0
-# After a connection, and after another client has written our state: others may still write at the same moment.
+# After a connection, a start of Home Assistant, and a foreign message on our state: others may still be busy then.
 REPUBLISH_AFTER_S = 2.0
-# The boards of a site must not all answer a start of Home Assistant in the same second.
-HOME_ASSISTANT_SPREAD_S = (1.0, 10.0)
 # A watcher that was away for longer has no use for old events.
 EVENT_EXPIRY_S = 86_400
 
@@ -106,15 +103,14 @@ class StatusPublisher:
             if session := self._presence.foreign_session(message.payload):
                 self.alarms.foreign_session(session, now)
             # Neither another client nor the late will of an earlier connection may have the last word on our state.
-            if message.payload != self._presence.birth().payload:
-                self._republish_at = min(self._republish_at, now + REPUBLISH_AFTER_S)
-            return True
-        if message.topic == discovery_status(self._config.homeassistant.prefix):
-            if message.payload == b"online" and not message.is_retained:
-                spread_s = random.uniform(*HOME_ASSISTANT_SPREAD_S)  # noqa: S311
-                self._republish_at = min(self._republish_at, now + spread_s)
-            return True
-        return False
+            is_outdated = message.payload != self._presence.birth().payload
+        elif message.topic == discovery_status(self._config.homeassistant.prefix):
+            is_outdated = message.payload == b"online" and not message.is_retained
+        else:
+            return False
+        if is_outdated:
+            self._republish_at = min(self._republish_at, now + REPUBLISH_AFTER_S)
+        return True
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
         """Applies from the next `publish_all` on."""

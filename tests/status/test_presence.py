@@ -22,6 +22,8 @@ def read(publication: Publication) -> dict[str, Any]:
 
 def test_will_and_birth_of_a_connection_are_retained_and_carry_the_same_session() -> None:
     one = presence()
+    assert read(one.will())["session"] != read(one.will())["session"]
+    assert (read(one.birth())["state"], read(one.birth())["reason"]) == ("offline", "starting")
     one.set_state(State.DRAINING, "drain command")
     will, birth = one.will(), one.birth()
     for publication in (will, birth):
@@ -29,17 +31,6 @@ def test_will_and_birth_of_a_connection_are_retained_and_carry_the_same_session(
     document = {"session": one.session, "connected_at": read(birth)["connected_at"], "version": __version__}
     assert read(will) == {**document, "state": "offline", "reason": "connection-lost"}
     assert read(birth) == {**document, "state": "draining", "reason": "drain command"}
-
-
-def test_until_the_model_answers_the_board_is_offline_with_reason_starting() -> None:
-    one = presence()
-    one.will()
-    assert (read(one.birth())["state"], read(one.birth())["reason"]) == ("offline", "starting")
-
-
-def test_each_connection_has_a_session_of_its_own() -> None:
-    one = presence()
-    assert len({read(one.will())["session"] for _ in range(5)}) == 5
 
 
 def test_a_session_of_another_process_is_recognized() -> None:
