@@ -54,9 +54,9 @@ def test_the_oldest_replies_are_forgotten_first() -> None:
 
 
 def test_only_as_many_answers_are_forgotten_as_the_memory_needs() -> None:
-    memory, large = Memory(), b"x" * (MAX_BYTES // 4)
+    memory, large = Memory(), b"x" * (MAX_BYTES // 8)
     for number in range(5):
-        memory.end(asked(str(number)), Status.OK, large, 0.0)
+        memory.end(asked(str(number), correlation=large), Status.OK, large, 0.0)
     assert [memory.find(asked(str(number)), 1.0) is None for number in range(5)] == [True, True, False, False, False]
     memory.end(asked("too large"), Status.OK, b"x" * MAX_BYTES, 0.0)
     assert memory.find(asked("too large"), 1.0) is None

@@ -228,35 +228,16 @@ def test_one_that_ran_before_is_not_started_beside_others_and_keeps_its_place() 
     assert (queue.next_deadline_at(), queue.oldest_ms(5.0)) == (None, None)
 
 
-_STEPS = st.lists(
-    st.tuples(st.just("put"), st.integers(0, 9), st.integers(1, 30))
-    | st.tuples(st.just("take"), st.just(0), st.just(0))
-    | st.tuples(st.just("remove"), st.integers(0, 9), st.just(0)),
-    max_size=40,
-)
-
-
-@settings(max_examples=50)
-@given(_STEPS)
-def test_requests_start_by_priority_then_deadline_then_arrival(steps: list[tuple[str, int, int]]) -> None:
-    queue, model = Office().queue, list[Request]()
-    for act, priority, at in steps:
-        match act:
-            case "put":
-                model.append(request(priority=priority, deadline_at=float(at), arrived_at=float(at)))
-                queue.put(model[-1])
-            case "take":
-                expected = min(model, key=lambda r: (r.priority, r.deadline_at, r.number), default=None)
-                assert queue.take(first_attempts_only=False) is expected
-                if expected is not None:
-                    model.remove(expected)
-            case "remove":
-                gone = queue.remove_where(lambda r, p=priority: r.priority == p)  # type: ignore[misc]
-                assert set(gone) == {r for r in model if r.priority == priority}
-                model = [r for r in model if r.priority != priority]
-        assert queue.waiting == sorted(model, key=lambda r: r.place)
-        assert queue.next_deadline_at() == min((r.deadline_at for r in model), default=None)
-        assert queue.oldest_ms(40.0) == max(((40.0 - r.arrived_at) * 1000 for r in model), default=None)
+def test_requests_start_by_priority_then_deadline_then_arrival() -> None:
+    queue = Office().queue
+    places = [(5, 9.0), (0, 20.0), (9, 1.0), (5, 8.0), (5, 8.0)]
+    arrived = [request(priority=priority, deadline_at=at, arrived_at=at) for priority, at in places]
+    for one in arrived:
+        queue.put(one)
+    assert queue.waiting == [arrived[index] for index in (1, 3, 4, 0, 2)]
+    assert (queue.next_deadline_at(), queue.oldest_ms(40.0)) == (1.0, 39_000.0)
+    assert queue.remove_where(lambda one: one.deadline_at == 8.0) == arrived[3:]
+    assert queue.waiting == [arrived[index] for index in (1, 0, 2)]
 
 
 def wait_s(limiter: RateLimiter, now: float, per_minute: int, name: str = "t") -> float:

@@ -26,20 +26,10 @@ TIME, MEMORY = "it takes more than 0.1 s of CPU time", "it takes more than 64 MB
 # Each with an input that a payload of 64 KiB has room for. `python -m rigs.fuzz templates` tries many more.
 GREEDY: dict[str, tuple[str, Any, str]] = {
     "a join by a long separator": ("{{ input.a | join(input.b) }}", {"a": [1] * 9999, "b": HALF}, MEMORY),
-    "a width": ("{{ input.a.ljust(input.n) | length }}", {"a": "x", "n": 10**9}, MEMORY),
     "a format with a width": ("{{ input.format(1) }}", "{0:999999999d}", MEMORY),
-    "a number as bytes": ("{{ input.n.to_bytes(input.n) }}", {"n": 10**9}, MEMORY),
-    "a text that doubles": (
-        "{% set ns = namespace(s=input) %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
-        HALF, MEMORY,
-    ),
     "two lists that are joined": (
         "{% for a in input %}{% for b in input %}{% if a + b == 3 %}{{ a }}{% endif %}{% endfor %}{% endfor %}",
         [1] * (BYTES // 2 - 1), TIME,
-    ),
-    "a number that squares": (
-        "{% set ns = namespace(n=input) %}{% for i in range(60) %}{% set ns.n = ns.n * ns.n %}{% endfor %}",
-        7**300, TIME,
     ),
     "words": ("{{ lipsum(input.n) | length }}", {"n": 10**9}, TIME),
     "a macro that calls itself twice": (

@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import pytest
-
 from edge_agent.core.messages import Code, Error, Status
 from edge_agent.requests.replies import reply_document
 from tests.helpers.support import REPLY_FIELDS, Desk, labelled, request
@@ -44,17 +42,3 @@ def test_an_answer_reads_as_in_the_contract() -> None:
     assert document["timing"] == {
         "queued_ms": 1.2, "prefill_ms": 150.0, "decode_ms": 50.0, "total_ms": 156.3, "batch": 2,
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("status", "codes"),
-    [
-        (Status.BUSY, {"queue_full", "loading", "draining"}),
-        (Status.EXPIRED, {"deadline"}),
-        (Status.INVALID, {"not_utf8", "bad_json", "bad_field", "unknown_task", "too_long", "reply_topic_refused"}),
-        (Status.CANCELLED, {"cancelled", "superseded"}),
-        (Status.FAILED, {"engine_lost", "no_valid_output", "internal"}),
-    ],
-)
-def test_codes_belong_to_the_statuses_of_the_contract(status: Status, codes: set[str]) -> None:
-    assert codes <= {code.value for code in Code if code.status is status}
