@@ -126,7 +126,7 @@ class Agent:
         self._dispatcher.recover(moment(time.monotonic()))
         self._monitor.start()
         self._supervisor.start(time.monotonic())
-        self._connections.subscribe(self._commands.config, self._dispatcher.filters)
+        self._connections.subscribe(self._commands.config)
         self._connections.start()
         try:
             while self._exit_code is None:
@@ -336,7 +336,7 @@ class Agent:
         self._governor.reconfigure(config.governor)
         self._status.reconfigure(config, tasks)
         self._supervisor.set_prefixes(prefixes_of(tasks))
-        self._connections.subscribe(config, self._dispatcher.filters)
+        self._connections.subscribe(config)
         self._status.publish_all()
 
     def _stop(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.core import state_files
@@ -72,13 +72,14 @@ class Connections:
         self.control.start()
         self.data.start()
 
-    def subscribe(self, config: Config, requests: Iterable[str]) -> None:
-        """From now on: this configuration's commands, state and Home Assistant, and these filters of requests."""
+    def subscribe(self, config: Config) -> None:
+        """To this configuration's requests, readings, commands, state and Home Assistant; and to nothing else."""
         filters = {config.topics.all_commands, config.topics.state}
         if config.homeassistant.enabled:
             filters.add(discovery_status(config.homeassistant.prefix))
         self.control.subscriptions.replace(filters)
-        self._request_filters, former = frozenset(requests), self._known_filters
+        readings = (topic_filter for task in config.tasks.values() for topic_filter in task.subscribe)
+        self._request_filters, former = frozenset((config.topics.all_requests, *readings)), self._known_filters
         self._store_filters(former | self._request_filters)  # before the broker gets them
         self.data.subscriptions.replace(self._request_filters, former)
 

@@ -70,11 +70,6 @@ class Dispatcher:
         self._ready_at: float | None = None
 
     @property
-    def filters(self) -> set[str]:
-        """What the data connection subscribes to."""
-        return self._parser.filters
-
-    @property
     def active(self) -> int:
         """How many requests run."""
         return len(self._active)

@@ -33,11 +33,6 @@ class RequestParser:
         }
         self._fingerprint = config.fingerprint.hex()
 
-    @property
-    def filters(self) -> set[str]:
-        """What the data connection subscribes to."""
-        return {self._topics.all_requests}.union(*(task.config.subscribe for task in self._tasks.values()))
-
     def parse(self, message: Message) -> list[Request]:
         """One request for a request topic, one per subscribed task for a reading, none for any other message."""
         name = self._topics.task_of_request(message.topic)

@@ -39,6 +39,9 @@ from edge_agent.requests.templates import TemplateInputError, constant_head, ren
 Render = Callable[[str, Any], str]
 
 
+_DESCRIBED = {
+    *("kind", "deadline_ms", "priority", "max_tokens", "subscribe", "keep", "labels", "min_score", "output_schema")
+}
 _TURNS = TypeAdapter(Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=256)])
 _BUILT_IN_TAKES = (
     f'the built-in task `{BUILT_IN_TASK}` takes text, or {{"messages": [{{"role": "user", "content": "…"}}, …]}}; '
@@ -123,22 +126,7 @@ class Task:
 
     def describe(self) -> dict[str, Any]:
         """For `info`: what a caller needs to know of this task."""
-        described: dict[str, Any] = {
-            "kind": self.config.kind,
-            "deadline_ms": self.config.deadline_ms,
-            "priority": self.config.priority,
-            "max_tokens": self.config.max_tokens,
-            "subscribe": list(self.config.subscribe),
-            "keep": self.config.keep,
-        }
-        match self.config:
-            case ClassifyTask(labels=labels, min_score=min_score):
-                described |= {"labels": list(labels), "min_score": min_score}
-            case ExtractTask(output_schema=schema):
-                described |= {"schema": schema}
-            case GenerateTask():
-                pass
-        return described
+        return self.config.model_dump(mode="json", by_alias=True, include=_DESCRIBED)
 
 
 def prefixes_of(tasks: Mapping[str, Task]) -> tuple[TaskPrefix, ...]:

@@ -91,9 +91,10 @@ def test_the_data_connection_follows_the_control_connection(both: Both) -> None:
 
 def filters_to_end(folder: Path, *wanted: str, is_confirmed: bool = False) -> frozenset[str]:
     """What a process that wants these filters, and no others, unsubscribes from."""
-    settings = config().model_copy(update={"state_dir": folder})
+    tasks = "".join(f"[tasks.t{n}]\nkind = 'generate'\nsubscribe = ['{one}']\n" for n, one in enumerate(wanted))
+    settings = config(tasks).model_copy(update={"state_dir": folder})
     connections = Connections(settings, lambda _: None, lambda: Publication(topic="a", payload=b""), 0.0)
-    connections.subscribe(settings, wanted)
+    connections.subscribe(settings)
     former = connections.data.subscriptions.former
     if is_confirmed:
         connections.data.is_connected, connections.data.subscriptions.former = True, frozenset()
