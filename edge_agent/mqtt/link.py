@@ -208,7 +208,7 @@ class MqttLink:
         if message.qos > 0 and received.epoch == self.connects and self.is_connected:
             self._client.ack(message.packet_id, message.qos)
 
-    def _on_pre_connect(self, client: paho.Client, _userdata: object) -> None:
+    def _on_pre_connect(self, client: paho.Client, _data: object) -> None:
         self._awaits_connack = True
         self.outbox.connection_tried()
         try:
@@ -230,9 +230,7 @@ class MqttLink:
         hosts = self._config.hosts
         return hosts[self._failures % len(hosts)]
 
-    def _on_connect(
-        self, _client: paho.Client, _userdata: object, _flags: object, reason: ReasonCode, connack: object
-    ) -> None:
+    def _on_connect(self, _client: object, _data: object, _flags: object, reason: ReasonCode, connack: object) -> None:
         self._awaits_connack = False
         if reason.is_failure:
             self._report(Broken.REFUSED, str(reason))
@@ -245,13 +243,11 @@ class MqttLink:
         self.subscriptions.connection_made(is_persistent=self._is_persistent)
         self._deliver(Connected(link=self))
 
-    def _on_connect_fail(self, _client: paho.Client, _userdata: object) -> None:
+    def _on_connect_fail(self, *_: object) -> None:
         # paho calls this inside its exception handler and does not pass the error.
         self._report(Broken.NOT_REACHED, connection_fault(sys.exception()))
 
-    def _on_disconnect(
-        self, _client: paho.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
-    ) -> None:
+    def _on_disconnect(self, _client: object, _data: object, _flags: object, reason: ReasonCode, *_: object) -> None:
         was_connected, self.is_connected = self.is_connected, False
         if was_connected:
             self.disconnects.append(time.monotonic())
@@ -272,7 +268,7 @@ class MqttLink:
             reason = f"{self.host}: {reason}"
         self._deliver(Disconnected(link=self, broken=broken, reason=reason))
 
-    def _on_message(self, _client: paho.Client, _userdata: object, packet: paho.MQTTMessage) -> None:
+    def _on_message(self, _client: object, _data: object, packet: paho.MQTTMessage) -> None:
         try:
             properties = packet.properties if self._is_v5 else None
             message = Message(
@@ -304,19 +300,13 @@ class MqttLink:
     def _unsubscribe(self, topic_filter: str) -> int | None:
         return self._client.unsubscribe(topic_filter)[1]
 
-    def _on_subscribe(
-        self, _client: paho.Client, _userdata: object, number: int, reasons: list[ReasonCode], _properties: object
-    ) -> None:
+    def _on_subscribe(self, _client: object, _data: object, number: int, reasons: list[ReasonCode], *_: object) -> None:
         self.subscriptions.answered(number, next((str(reason) for reason in reasons if reason.is_failure), None))
 
-    def _on_unsubscribe(
-        self, _client: paho.Client, _userdata: object, number: int, _reasons: object, _properties: object
-    ) -> None:
+    def _on_unsubscribe(self, _client: object, _data: object, number: int, *_: object) -> None:
         self.subscriptions.ended(number)
 
-    def _on_publish(
-        self, client: paho.Client, _userdata: object, number: int, reason: ReasonCode, _properties: object
-    ) -> None:
+    def _on_publish(self, client: paho.Client, _data: object, number: int, reason: ReasonCode, *_: object) -> None:
         if reason.is_failure:
             self.outbox.refused(number, _REFUSALS.get(reason.value, PublishResult.POSTPONED), str(reason))
         else:
@@ -339,6 +329,6 @@ class MqttLink:
         )
 
 
-def _disable_nagle(_client: paho.Client, _userdata: object, connection: Any) -> None:
+def _disable_nagle(_client: object, _data: object, connection: Any) -> None:
     # Nagle's algorithm holds a reply back until the broker's kernel has acknowledged the packet before: up to 40 ms.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
