@@ -99,11 +99,11 @@ def field_name(location: Iterable[int | str]) -> str:
 
 
 def fault_text(error: ErrorDetails, name: str) -> str:
-    """`<name>: <what is wrong or allowed> (got <value>)`."""
+    """`<name>: <what is wrong or allowed> (got <value>)`; without a name where it is of the whole document."""
     if error["type"] == "missing":
         return f"{name}: required, but missing"
     reason = _REASONS.get(error["type"]) or _PYTHONS_WORDS.sub("", error["msg"])
-    return f"{name}: {reason} (got {shown(error['input'])})"
+    return f"{name}{': ' if name else ''}{reason} (got {shown(error['input'])})"
 
 
 def first_fault(error: ValidationError, prefix: str = "", known: Iterable[str] = ()) -> str:

@@ -37,20 +37,16 @@ _UNLISTED = frozenset((MANIFEST_FILE, SIGNATURE_FILE))
 _EXPECTED = "the folder of a bundle, as edge-convert makes it, or a .gguf file"
 _MAX_MANIFEST_BYTES = 4_000_000
 # No board has the memory for more. A sparse file of this size takes hours to hash.
-MAX_FILE_BYTES = 1 << 36
+_MAX_FILE_BYTES = 1 << 36
 # As long as edge-convert allows; it is published in `info`.
 _ShortText = Annotated[str, StringConstraints(max_length=128)]
-
-
-class ManifestError(Exception):
-    """The manifest is not valid; the message names the field and what is allowed."""
 
 
 class _ListedFile(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-    bytes: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
+    bytes: Annotated[int, Field(ge=0, le=_MAX_FILE_BYTES)]
 
 
 class Manifest(BaseModel):
@@ -69,10 +65,7 @@ class Manifest(BaseModel):
 
 
 def open_model(
-    key: str,
-    path: Path,
-    public_key: Path | None = None,
-    chat_templates: Sequence[str] | None = None,
+    key: str, path: Path, public_key: Path | None = None, chat_templates: Sequence[str] | None = None
 ) -> Model:
     """Checks every byte of a bundle folder or a bare .gguf. Raises ModelError.
 
@@ -80,19 +73,21 @@ def open_model(
     chat_templates: hashes of the allowed chat templates; None = any.
     """
     try:
-        model = _open_path(key, path, None if public_key is None else read_public_key(public_key))
+        signer = None if public_key is None else read_public_key(public_key)
+        if fault := path_fault(path) or _unsigned_fault(path, signer):
+            raise ModelError(f"models.{key}.path: {fault}")
+        if _is_echo(path):
+            return _echo_model(key, path)
+        return _open_path(key, path.resolve() if path.is_dir() else path, signer, chat_templates)
     except KeyFileError as error:
         raise ModelError(f"models.{key}.public_key: {error} (got {shown_path(public_key or Path())})") from error
     except OSError as error:
         raise ModelError(f"models.{key}.path: cannot be read: {error.strerror}") from error
-    if fault := _template_fault(model.chat_template_sha256, chat_templates):
-        raise ModelError(f"{path.name}: {fault}")
-    return model
 
 
 def path_fault(path: Path) -> str | None:
     """Why there can be no model at this path; None = there may be a sound one. Reads no file."""
-    if str(path).startswith(ECHO_MODEL):
+    if _is_echo(path):
         return None
     try:
         reason = _path_reason(path)
@@ -130,14 +125,10 @@ def content_fault(
     With a key that cannot be used, signatures are not checked: the key is a fault of its own.
     """
     signer = None if public_key is None or public_key_fault(public_key) else read_public_key(public_key)
-    if fault := _unsigned_fault(path, signer):
+    if (fault := _unsigned_fault(path, signer)) or _is_echo(path):
         return fault
-    if str(path).startswith(ECHO_MODEL):
-        return None
     try:
-        facts = _check_listing(path, signer)[2] if path.is_dir() else _read_facts(path, path.name)
-        if fault := _template_fault(facts.chat_template_sha256, chat_templates):
-            return f"{path.name}: {fault}"
+        _check_content(path, signer, chat_templates)
     except ModelError as error:
         return str(error)
     except OSError as error:
@@ -145,41 +136,15 @@ def content_fault(
     return None
 
 
+def _is_echo(path: Path) -> bool:
+    return str(path).startswith(ECHO_MODEL)
+
+
 def _unsigned_fault(path: Path, signer: Ed25519PublicKey | None) -> str | None:
     """With a key, only a bundle can open: nothing else has a signature."""
-    if signer is None or (path.is_dir() and not str(path).startswith(ECHO_MODEL)):
+    if signer is None or (path.is_dir() and not _is_echo(path)):
         return None
     return f"{shown_path(path)} should be a signed bundle, as `public_key` asks for"
-
-
-def _template_fault(sha256: str | None, allowed: Sequence[str] | None) -> str | None:
-    """A model without a template of its own uses the default one."""
-    if sha256 is None or allowed is None or sha256 in allowed:
-        return None
-    return f"its chat template has sha256 {sha256}; `chat_templates` allows {', '.join(allowed) or 'none'}"
-
-
-def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None) -> Model:
-    if fault := path_fault(path) or _unsigned_fault(path, signer):
-        raise ModelError(f"models.{key}.path: {fault}")
-    if str(path).startswith(ECHO_MODEL):
-        return _echo_model(key, path)
-    if path.is_dir():
-        return _open_bundle(key, path.resolve(), signer)
-    facts = _read_facts(path, path.name)
-    return Model(
-        key=key,
-        source=path,
-        path=path,
-        bundle_name=path.stem,
-        sha256=_sha256(path),
-        quantization=facts.quantization,
-        size_bytes=path.stat().st_size,
-        context_length=facts.context_length,
-        chat_template_sha256=facts.chat_template_sha256,
-        warning="a bare .gguf: there is no manifest to check it against",
-        stamps=file_stamps(path, ()),
-    )
 
 
 def _echo_model(key: str, path: Path) -> Model:
@@ -195,21 +160,35 @@ def _echo_model(key: str, path: Path) -> Model:
     )
 
 
-def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None) -> Model:
-    manifest, signature, facts = _check_listing(folder, signer)
+def _open_path(key: str, path: Path, signer: Ed25519PublicKey | None, chat_templates: Sequence[str] | None) -> Model:
+    manifest, signature, facts = _check_content(path, signer, chat_templates)
+    if manifest is None:
+        return Model(
+            key=key,
+            source=path,
+            path=path,
+            bundle_name=path.stem,
+            sha256=_sha256(path),
+            quantization=facts.quantization,
+            size_bytes=path.stat().st_size,
+            context_length=facts.context_length,
+            chat_template_sha256=facts.chat_template_sha256,
+            warning="a bare .gguf: there is no manifest to check it against",
+            stamps=file_stamps(path, ()),
+        )
     for name, listed in manifest.files.items():
-        found = _sha256(folder / name)
+        found = _sha256(path / name)
         if found != listed.sha256:
-            raise ModelError(f"{folder.name}/{name}: should have sha256 {listed.sha256} (got {found})")
+            raise ModelError(f"{path.name}/{name}: should have sha256 {listed.sha256} (got {found})")
     adapters = tuple(
-        Adapter(path=str(folder / name), sha256=manifest.files[name].sha256)
+        Adapter(path=str(path / name), sha256=manifest.files[name].sha256)
         for name in ADAPTER_FILES
         if name in manifest.files
     )
     return Model(
         key=key,
-        source=folder,
-        path=folder / MODEL_FILE,
+        source=path,
+        path=path / MODEL_FILE,
         bundle_name=manifest.name,
         version=manifest.version,
         sha256=manifest.files[MODEL_FILE].sha256,
@@ -220,51 +199,65 @@ def _open_bundle(key: str, folder: Path, signer: Ed25519PublicKey | None) -> Mod
         signature=signature,
         adapters=adapters,
         chat_template_sha256=facts.chat_template_sha256,
-        stamps=file_stamps(folder / MODEL_FILE, adapters),
+        stamps=file_stamps(path / MODEL_FILE, adapters),
     )
 
 
-def _check_listing(folder: Path, signer: Ed25519PublicKey | None) -> tuple[Manifest, Signature | None, ModelFacts]:
-    """Checks everything of a bundle except the hashes; gives its manifest, signature and model."""
-    data = _read_manifest(folder / MANIFEST_FILE)
+def _check_content(
+    path: Path, signer: Ed25519PublicKey | None, chat_templates: Sequence[str] | None
+) -> tuple[Manifest | None, Signature | None, ModelFacts]:
+    """Checks everything except the hashes; gives the manifest, the signature and the model. Raises ModelError, OSError.
+
+    For a bare .gguf there is neither manifest nor signature.
+    """
+    manifest, signature = _check_listing(path, signer) if path.is_dir() else (None, None)
+    model, name = (path, path.name) if manifest is None else (path / MODEL_FILE, f"{path.name}/{MODEL_FILE}")
+    try:
+        facts = read_model_facts(model)
+    except HeaderError as error:
+        raise ModelError(f"{name}: {error}") from error
+    # A model without a template of its own uses the default one.
+    sha256 = facts.chat_template_sha256
+    if sha256 is not None and chat_templates is not None and sha256 not in chat_templates:
+        allowed = ", ".join(chat_templates) or "none"
+        raise ModelError(f"{path.name}: its chat template has sha256 {sha256}; `chat_templates` allows {allowed}")
+    return manifest, signature, facts
+
+
+def _check_listing(folder: Path, signer: Ed25519PublicKey | None) -> tuple[Manifest, Signature | None]:
+    """Raises ModelError unless the signature holds and the folder has just the listed files, of the listed sizes."""
+    where = f"{folder.name}/{MANIFEST_FILE}"
+    data = _read_manifest(folder / MANIFEST_FILE, where)
     # Before these bytes are parsed.
     signature = _check_signature(folder / SIGNATURE_FILE, data, signer)
     try:
-        manifest = parse_manifest(data)
-    except ManifestError as error:
-        raise ModelError(f"{folder.name}/{MANIFEST_FILE}: {error}") from error
+        manifest = Manifest.model_validate(parse_json(data.decode()))
+    except ValidationError as error:
+        raise ModelError(f"{where}: {first_fault(error)}") from error
+    except ValueError as error:
+        raise ModelError(f"{where}: is not JSON: {error}") from error
     for name in manifest.files:
         if "/" in name or "\\" in name or name in ("", ".", ".."):
-            raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files are plain names in the folder (got {shown(name)})")
+            raise ModelError(f"{where}: files are plain names in the folder (got {shown(name)})")
     if MODEL_FILE not in manifest.files:
-        raise ModelError(f"{folder.name}/{MANIFEST_FILE}: files: {MODEL_FILE} is required, but missing")
+        raise ModelError(f"{where}: files: {MODEL_FILE} is required, but missing")
     unlisted = sorted(p.name for p in folder.iterdir() if p.name not in _UNLISTED and p.name not in manifest.files)
     if unlisted:
         raise ModelError(f"{folder.name}: the manifest does not list {shown(unlisted)}")
     for name, listed in manifest.files.items():
         _check_size(folder / name, listed)
-    return manifest, signature, _read_facts(folder / MODEL_FILE, f"{folder.name}/{MODEL_FILE}")
+    return manifest, signature
 
 
-def _read_manifest(path: Path) -> bytes:
+def _read_manifest(path: Path, where: str) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_MANIFEST_BYTES + 1)
     except OSError as error:
-        raise ModelError(f"{path.parent.name}/{path.name}: cannot be read: {error.strerror}") from error
+        raise ModelError(f"{where}: cannot be read: {error.strerror}") from error
     if len(data) > _MAX_MANIFEST_BYTES:
-        raise ModelError(f"{path.parent.name}/{path.name}: should have at most {_MAX_MANIFEST_BYTES} bytes")
+        raise ModelError(f"{where}: should have at most {_MAX_MANIFEST_BYTES} bytes")
     return data
-
-
-def parse_manifest(data: bytes) -> Manifest:
-    """Does not look at the files. Raises ManifestError."""
-    try:
-        return Manifest.model_validate(parse_json(data.decode()))
-    except ValidationError as error:
-        raise ManifestError(first_fault(error)) from error
-    except ValueError as error:
-        raise ManifestError(f"is not JSON: {error}") from error
 
 
 def _check_signature(path: Path, manifest: bytes, signer: Ed25519PublicKey | None) -> Signature | None:
@@ -282,14 +275,6 @@ def _check_size(path: Path, listed: _ListedFile) -> None:
     size = path.stat().st_size
     if size != listed.bytes:
         raise ModelError(f"{name}: should have {listed.bytes} bytes (got {size})")
-
-
-def _read_facts(path: Path, name: str) -> ModelFacts:
-    """Raises ModelError."""
-    try:
-        return read_model_facts(path)
-    except HeaderError as error:
-        raise ModelError(f"{name}: {error}") from error
 
 
 def _sha256(path: Path) -> str:

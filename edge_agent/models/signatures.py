@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 SIGNATURE_FILE = "manifest.sig"
-SIGNATURE_BYTES = 64
+_SIGNATURE_BYTES = 64
 # A PEM file of openssl has 113 bytes. The path may name any file.
-MAX_KEY_BYTES = 10_000
+_MAX_KEY_BYTES = 10_000
 
 
 class KeyFileError(Exception):
@@ -19,17 +19,20 @@ class KeyFileError(Exception):
 
 
 def read_public_key(file: Path) -> Ed25519PublicKey:
-    """The Ed25519 public key in a file. Raises KeyFileError."""
-    return parse_public_key(_read(file))
-
-
-def parse_public_key(pem: bytes) -> Ed25519PublicKey:
-    """An Ed25519 public key in PEM, as `openssl pkey -pubout` writes it. Raises KeyFileError."""
+    """The Ed25519 public key in a PEM file, as `openssl pkey -pubout` writes it. Raises KeyFileError."""
     # 20 ms and 13 MB, only where a key is configured.
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
 
+    try:
+        # Reading a FIFO would block.
+        if not file.is_file():
+            raise KeyFileError("should be a file that can be read")
+        with file.open("rb") as opened:
+            pem = opened.read(_MAX_KEY_BYTES)
+    except OSError as error:
+        raise KeyFileError(f"cannot be read: {error.strerror}") from error
     if b"PRIVATE KEY-----" in pem:
         hint = "`openssl pkey -in KEY.pem -pubout` writes the public one"
         raise KeyFileError(f"holds a private key, which belongs on no board; {hint}")
@@ -60,21 +63,10 @@ def signature_fault(file: Path, signed: bytes, key: Ed25519PublicKey) -> str | N
     if file.is_symlink() or not file.is_file():
         return "not there as a file"
     size = file.stat().st_size
-    if size != SIGNATURE_BYTES:
-        return f"should have {SIGNATURE_BYTES} bytes (got {size})"
+    if size != _SIGNATURE_BYTES:
+        return f"should have {_SIGNATURE_BYTES} bytes (got {size})"
     try:
         key.verify(file.read_bytes(), signed)
     except InvalidSignature:
         return "signed with another key, or the manifest was changed after it was signed"
     return None
-
-
-def _read(file: Path) -> bytes:
-    try:
-        # Reading a FIFO would block.
-        if not file.is_file():
-            raise KeyFileError("should be a file that can be read")
-        with file.open("rb") as opened:
-            return opened.read(MAX_KEY_BYTES)
-    except OSError as error:
-        raise KeyFileError(f"cannot be read: {error.strerror}") from error

@@ -67,6 +67,7 @@ class _Table(BaseModel):
         ({}, "", "number: required, but missing"),
         ({"number": 1, "more": 5}, "", "more: unknown key, should be one of number, text (got 5)"),
         (3, "input", "input: should be a table of named values (got 3)"),
+        (3, "", "should be a table of named values (got 3)"),
     ],
 )
 def test_a_fault_names_field_value_and_what_is_allowed(value: Any, prefix: str, expected: str) -> None:

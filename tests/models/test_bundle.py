@@ -177,7 +177,7 @@ def test_a_bad_manifest_is_refused_with_its_field(tmp_path: Path, fields: dict[s
         (b'{"schema": 1, "schema": 1}', 'is not JSON: the key "schema" occurs twice in one object'),
         ("{}".encode("utf-16"), "is not JSON: 'utf-8' codec can't decode"),
         (b"[" * 100_000, "is not JSON"),
-        (b"5", "should be a table"),
+        (b"5", "manifest.json: should be a table"),
         (b" " * 4_000_001, "should have at most 4000000 bytes"),
     ],
     ids=["ambiguous", "not UTF-8", "deep", "no object", "large"],
