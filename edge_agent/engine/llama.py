@@ -36,7 +36,7 @@ from edge_agent.gguf.numbers import check_numbers
 
 Logits = npt.NDArray[np.float32]
 # struct llama_token_data
-Candidates = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+_TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 _ATTRIBUTES_PARSED_AS_SPECIAL = (
     llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
@@ -294,8 +294,8 @@ class Llama:
         """What the cache holds of a sequence, for `restore` under the same model, build and sizes."""
         size = llama_cpp.llama_state_seq_get_size(self._context, seq_id)
         buffer = (ctypes.c_uint8 * size)()
-        written = llama_cpp.llama_state_seq_get_data(self._context, buffer, size, seq_id)
-        return bytes(buffer[:written]) if written != size else bytes(buffer)
+        llama_cpp.llama_state_seq_get_data(self._context, buffer, size, seq_id)
+        return bytes(buffer)
 
     def restore(self, seq_id: int, state: bytes, length: int) -> bool:
         """Fills an empty sequence with `length` tokens from `state`, whose origin the caller has checked.
@@ -374,8 +374,10 @@ class SamplerChain:
         for link in links:
             llama_cpp.llama_sampler_chain_add(self.pointer, link)
 
-    def pick(self, candidates: npt.NDArray[np.void]) -> int:
-        """One of these candidates (dtype Candidates, C-contiguous; reordered)."""
+    def pick(self, tokens: npt.NDArray[np.intp], logits: Logits) -> int:
+        """One of these tokens, by their logits."""
+        candidates = np.zeros(len(tokens), dtype=_TOKEN_DATA)
+        candidates["id"], candidates["logit"] = tokens, logits
         data = ctypes.cast(candidates.ctypes.data, llama_cpp.llama_token_data_p)
         array = llama_cpp.llama_token_data_array(data, len(candidates), -1, False)
         llama_cpp.llama_sampler_apply(self.pointer, ctypes.byref(array))

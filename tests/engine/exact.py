@@ -52,6 +52,4 @@ class ExactModel:
         return np.random.default_rng(seed).normal(size=self._vocabulary).astype(np.float32)
 
     def _sample(self, chain: Any, row: int) -> int:
-        from edge_agent.engine.answer.sampling import candidates  # noqa: PLC0415
-
-        return int(chain.pick(candidates(np.arange(self._vocabulary), self.logits(row))))
+        return int(chain.pick(np.arange(self._vocabulary), self.logits(row)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +28,11 @@ class AnswerGuess:
 
     def learn(self, answer: Draft) -> None:
         """Call with each finished answer."""
-        tokens = common_beginning(self._last.tokens, answer.tokens)
+        length = common_length(self._last.tokens, answer.tokens)
+        count = common_length(self._last.decisions, answer.decisions)
+        decisions = tuple(at for at in answer.decisions[:count] if at < length)
         # The last token is one after which the model chooses.
-        decisions = tuple(at for at in common_beginning(self._last.decisions, answer.decisions) if at < len(tokens))
-        self._guess = Draft(tokens[: decisions[-1] + 1], decisions) if decisions else Draft()
+        self._guess = Draft(answer.tokens[: decisions[-1] + 1], decisions) if decisions else Draft()
         self._last = answer
 
     def behind(self, opening: Sequence[int], most: int) -> Draft:
@@ -45,6 +45,11 @@ class AnswerGuess:
         return Draft(guess.tokens[: decisions[-1] + 1], decisions)
 
 
-def common_beginning(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
-    """The longest beginning of both."""
-    return tuple(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count

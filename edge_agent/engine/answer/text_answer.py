@@ -1,14 +1,15 @@
-"""Text that a model writes token by token, with the thought of a reasoning model kept apart."""
+"""Answers that a model writes token by token; text, with the thought of a reasoning model kept apart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edge_agent.core.protocol import Finish, Run
-from edge_agent.engine.answer.sampling import TokenPicker
 from edge_agent.engine.answer.text_stream import TextStream
-from edge_agent.engine.llama import Llama
+from edge_agent.engine.llama import Llama, SamplerChain
 from edge_agent.engine.prompt.chat import THOUGHT_END, THOUGHT_START
 
 if TYPE_CHECKING:
@@ -18,12 +19,13 @@ _THOUGHT_MARKS = (THOUGHT_START.encode(), THOUGHT_END.encode())
 
 
 class WrittenAnswer:
-    """The text of an answer and how it ended; None = it goes on."""
+    """The text of an answer and how it ended; finish: None = it goes on."""
 
     def __init__(self, llama: Llama, run: Run, text: TextStream) -> None:
         self._llama = llama
         self._run = run
-        self._picker = TokenPicker(llama, run.sampling)
+        # None: the most probable token is taken.
+        self._sampler = SamplerChain(run.sampling) if run.sampling.temperature > 0 else None
         self._text = text
         self.completion_tokens = 0
         self.finish: Finish | None = None
@@ -38,6 +40,11 @@ class WrittenAnswer:
 
     def take_delta(self) -> str:
         return self._text.take_delta()
+
+    def _pick(self, row: int) -> int:
+        """The next token after this row of the last batch. Raises NumericError."""
+        logits = self._llama.logits(row)
+        return int(np.argmax(logits)) if self._sampler is None else self._llama.sample(self._sampler, row)
 
 
 class TextAnswer(WrittenAnswer):
@@ -60,7 +67,7 @@ class TextAnswer(WrittenAnswer):
 
         Raises NumericError.
         """
-        token = self._picker.pick(row)
+        token = self._pick(row)
         if self._llama.is_end(token):
             self._end(Finish.STOP if self._schema is None else Finish.SCHEMA)
             return []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from edge_agent.engine.answer.answer_guess import common_length
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.prefix_store import PrefixStore
 
@@ -79,7 +80,7 @@ class TaskPrefixes:
         own = self._of_task.get(task)
         if own is None or own in self._resident:
             return
-        shared = _common(own, prompt)
+        shared = common_length(own, prompt)
         # The last token of a prefix may differ where the text continues.
         if shared < max(len(own) - 1, 1):
             return
@@ -129,7 +130,7 @@ class TaskPrefixes:
         """The prefix that shares most tokens with a prompt, and how many."""
         best, length = None, 0
         for prefix in self._resident.values():
-            common = min(_common(prefix.tokens, prompt), len(prompt) - 1)
+            common = min(common_length(prefix.tokens, prompt), len(prompt) - 1)
             if common > length:
                 best, length = prefix, common
         return best, length
@@ -151,13 +152,3 @@ class TaskPrefixes:
                 del self._resident[prefix.tokens]
                 self._llama.forget(prefix.seq_id)
                 self._free_ids.append(prefix.seq_id)
-
-
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    count = 0
-    for one, other in zip(left, right, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.engine.answer.answer_guess import common_beginning
+from edge_agent.engine.answer.answer_guess import common_length
 from edge_agent.engine.answer.labels import Branch
 from edge_agent.engine.llama import Piece
 
@@ -49,7 +49,7 @@ class CacheSequence:
         self.read += 1
         if self.tokens[start:end] == list(following) and self.outputs[self.read : self.read + 1] == (end - 1,):
             return True
-        same = len(common_beginning(self.tokens[start:], following))
+        same = common_length(self.tokens[start:], following)
         self.tokens[start:] = following
         # Logits come only of tokens that are decoded now.
         self.done = min(self.done, start + same, end - 1)
