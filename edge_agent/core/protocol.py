@@ -110,7 +110,7 @@ class Load:
     """The first command, sent once: opens the model and decodes the prefixes. Answered by Ready or LoadFailed.
 
     While the load makes progress, Loading is sent. adapters: all are applied together.
-    state_dir: keeps measurements and prefixes of this model over restarts; None = nothing is kept.
+    state_dir: keeps measurements and prefixes over restarts, by model_sha256; None = nothing is kept.
     """
 
     type: Literal["load"] = "load"

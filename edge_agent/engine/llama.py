@@ -14,7 +14,7 @@ import secrets
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,8 @@ class Llama:
         # llama.cpp aborts at creation if a batch cannot hold a row of each sequence.
         self.batch_tokens = max(min(batch_tokens, self.context_tokens), sequences)
         self._lengths = [0] * sequences
-        self._pieces: dict[int, bytes] = {}
+        # Gives the bytes of a token, also of a control token; a character may span several tokens.
+        self.piece = cache(self._read_piece)
         self._batch = _Batch(self.batch_tokens)
         self._open_context()
 
@@ -203,13 +204,6 @@ class Llama:
         if count < 0:
             raise LoadError(f"the tokenizer wants {-count} tokens for {len(data)} bytes")
         return buffer[:count]
-
-    def piece(self, token: int) -> bytes:
-        """The bytes of a token, also of a control token; a character may span several tokens."""
-        found = self._pieces.get(token)
-        if found is None:
-            found = self._pieces[token] = self._read_piece(token)
-        return found
 
     def _read_piece(self, token: int) -> bytes:
         size = 64

@@ -251,12 +251,13 @@ class LlamaEngine(Engine):
                 self._llama.share(request.sequence.seq_id, branch.seq_id, branch.done)
 
     def _decode(self, parts: list[StepPart]) -> list[list[int]]:
-        """One pass; the rows of each part's logits. Adds idle rows where a wider kernel is faster.
+        """One pass; the rows of each part's logits.
 
         Raises DecodeError, which ends the worker: the agent starts another one, and its requests again.
         """
         pieces = [part.sequence.piece(part.count) for part in parts]
         tokens = sum(part.count for part in parts)
+        # Idle rows are there for speed: a step of 3 rows can take longer than one of 4, whose kernel is another one.
         padding = self._policy.padded(tokens) - tokens
         idle: list[Piece] = []
         if 0 < padding <= self._free_cells:
@@ -355,6 +356,6 @@ class LlamaEngine(Engine):
 
 
 def _prefix_store(load: Load, llama: Llama) -> PrefixStore | None:
-    if not load.state_dir or not load.model_sha256:
+    if load.state_dir is None:
         return None
     return PrefixStore(Path(load.state_dir) / "prefixes", f"{load.weights_sha256}, {llama.build}")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.tools.bench.steps import decode_widths, prefill_widths, sweep
+from edge_agent.tools.bench.steps import sweep
 
 
 class Board:
@@ -36,15 +36,3 @@ def test_a_slow_board_has_its_narrow_steps_measured_and_the_rest_left_out() -> N
     rates = Board(1.0).sweep([1, 64], [1, 2], rounds=5, budget_s=1)
 
     assert rates == {1: {1: 1.0, 2: 2.0}, 64: {}}
-
-
-def test_decode_widths_are_powers_of_two_up_to_what_is_answered_at_once() -> None:
-    assert decode_widths(1) == [1]
-    assert decode_widths(4) == [1, 2, 4]
-    assert decode_widths(6) == [1, 2, 4, 6]
-
-
-def test_prefill_widths_go_up_to_the_widest_step_and_have_the_agents_own() -> None:
-    assert prefill_widths(128, 64) == [16, 64, 128]
-    assert prefill_widths(320, 96) == [16, 64, 96, 128, 256, 320]
-    assert prefill_widths(40, 40) == [16, 40]

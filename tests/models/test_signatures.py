@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.models.signatures import public_key_fault
-from tests.helpers.keys import NO_PUBLIC_KEYS, write_keys
+from tests.helpers.keys import NO_PUBLIC_KEYS
 
 OTHER_KIND = "should be an Ed25519 public key, but holds a key of another kind"
 NONE_THERE = "should be an Ed25519 public key in PEM, but none can be read from it"
@@ -23,11 +23,6 @@ FAULTS = {
 def test_the_fault_of_a_key_file_says_what_it_holds(tmp_path: Path, kind: str) -> None:
     (tmp_path / "key").write_bytes(NO_PUBLIC_KEYS[kind])
     assert str(public_key_fault(tmp_path / "key")).startswith(FAULTS[kind])
-
-
-def test_a_public_key_has_no_fault(tmp_path: Path) -> None:
-    _, public = write_keys(tmp_path)
-    assert public_key_fault(public) is None
 
 
 def test_a_fifo_is_refused_without_waiting(tmp_path: Path) -> None:

@@ -219,21 +219,6 @@ def test_requests_of_an_old_worker_that_dies_run_again_on_the_new_one(board: Boa
     assert board.desk.reply["model"]["sha256"] == board.supervisor.model.sha256
 
 
-def test_a_bad_bundle_for_which_the_old_worker_ended_brings_its_model_back(board: Board) -> None:
-    board.spare_mb = -1.0
-    board.answers[1] = labelled(1, normal=0.5, bearing_fault=0.5)
-    board.ask("new")
-    board.tick_until(lambda: board.old.kills, 2.0)
-    board.old.is_running = False
-    board.desk.ask({"input": "x", "id": "x"}, at=3.0)
-    assert board.finish(4.0) == "canaries_differ"
-    assert (read_record(board.config), board.processes[1].kills) == (None, 1)
-    board.tick(5.1)
-    assert board.worker.load.model_path == str(board.folder / "old" / "model.gguf")
-    board.dispatcher.worker_ready(board.supervisor.model.name, READY, 6.0)
-    assert board.runs(board.worker) == [1]
-
-
 @pytest.mark.parametrize(
     ("says", "answer", "code"),
     [
@@ -259,25 +244,6 @@ def test_any_fault_of_the_new_worker_leaves_the_old_one_in_force(
     board.desk.ask("x", at=4.0)
     assert board.runs(board.old) == [1]
     assert not (board.config.state_dir / FILE).exists()
-
-
-def test_an_older_version_needs_permission_and_a_rollback_does_not(board: Board) -> None:
-    assert (board.run("older"), len(board.processes)) == ("downgrade", 1)
-    data = board.run("older", allow_downgrade=True)
-    assert isinstance(data, dict)
-    assert data["new"]["version"] == 2
-    assert board.switch.roll_back()
-    data = board.finish(6.0)
-    assert isinstance(data, dict)
-    assert (data["how"], data["new"]["version"]) == ("rollback", 3)
-    assert board.switch.previous == board.folder / "older"
-
-
-def test_another_switch_meanwhile_is_refused(board: Board) -> None:
-    board.ask("new")
-    with pytest.raises(SwitchError, match="one switch at a time"):
-        board.ask("older")
-    assert isinstance(board.finish(), dict)
 
 
 def test_a_switch_to_what_runs_changes_nothing(board: Board) -> None:

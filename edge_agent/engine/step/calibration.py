@@ -54,7 +54,7 @@ def step_policy(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) 
 
 
 def _costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> list[StepCost]:
-    if not load.state_dir or not load.model_sha256:
+    if load.state_dir is None:
         return []
     settings = load.settings
     key = f"version 3, {load.weights_sha256}, {llama.build}, {cpus()} cpus, {settings!r}"

@@ -72,8 +72,8 @@ class NextStep:
 class Linger:
     """Waits a moment after answers, so that the clients' next requests share a step.
 
-    Clients that ask again at once would otherwise arrive just after it has begun. It waits only for as many requests as
-    were answered, so a client that is alone never waits.
+    It is there for throughput: clients that ask again at once would arrive just after the next step has begun, and wait
+    for its end. It waits only for as many requests as were answered, so a client that is alone never waits.
     share: of a step's time, for which the answered requests' places may stay empty.
     way_s: the time for an answer's way to its client and the next request's way back.
     """

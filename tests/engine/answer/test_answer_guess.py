@@ -7,65 +7,14 @@ from typing import Any
 import pytest
 
 from edge_agent.core.protocol import Finished, Sampling, SchemaPlan
-from edge_agent.engine.answer.answer_guess import AnswerGuess, Draft
+from edge_agent.engine.answer.answer_guess import AnswerGuess
 from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.engine.step.cache_sequence import CacheSequence
 from tests.engine.exact import ExactModel
 from tests.engine.runs import SCHEMA, answer_all, finished, run
 
 OpenLlama = Callable[..., LlamaEngine]
 
 PLAN = SchemaPlan(schema=SCHEMA)
-
-
-def _learned(*answers: Draft) -> AnswerGuess:
-    guess = AnswerGuess()
-    for answer in answers:
-        guess.learn(answer)
-    return guess
-
-
-def test_one_answer_is_no_guess_yet_and_two_are_as_far_as_they_agree() -> None:
-    answer, other = Draft((1, 2, 3, 4, 5), (0, 2, 3)), Draft((1, 2, 3, 9, 5), (0, 2, 3))
-
-    assert _learned(answer).behind([1], most=9) == Draft((1,), (0,))
-    assert _learned(answer, answer).behind([1], most=9) == Draft((1, 2, 3, 4), (0, 2, 3))
-    assert _learned(answer, other).behind([1], most=9) == Draft((1, 2, 3), (0, 2))
-    assert _learned(answer, other, answer, answer).behind([1], most=9) == Draft((1, 2, 3, 4), (0, 2, 3))
-
-
-def test_a_draft_keeps_to_its_opening_and_to_the_budget() -> None:
-    guess = _learned(*2 * [Draft((1, 2, 3, 4, 5), (0, 2, 3))])
-
-    assert guess.behind([1], most=3) == Draft((1, 2, 3), (0, 2))
-    assert guess.behind([1, 2, 3], most=9) == Draft((1, 2, 3, 4), (2, 3))
-    assert guess.behind([1, 2], most=9) == Draft((1, 2), (1,)), "decided elsewhere than last time"
-    assert guess.behind([7], most=9) == Draft((7,), (0,))
-    assert guess.behind([], most=9) == Draft((), (-1,))
-
-
-@pytest.mark.parametrize(
-    ("decided", "is_there", "tokens", "done", "outputs"),
-    [
-        ([5, 6], True, [1, 2, 5, 6, 7], 5, (1, 3, 4)),
-        ([5, 8], False, [1, 2, 5, 8], 3, (3,)),
-        ([9], False, [1, 2, 9], 2, (2,)),
-        ([5], False, [1, 2, 5], 2, (2,)),
-        ([5, 6, 7], False, [1, 2, 5, 6, 7], 4, (4,)),
-        ([5, 6, 7, 8], False, [1, 2, 5, 6, 7, 8], 5, (5,)),
-    ],
-)
-def test_what_was_guessed_is_kept_as_far_as_it_was_decided(
-    decided: list[int], is_there: object, tokens: list[int], done: int, outputs: tuple[int, ...]
-) -> None:
-    stream = CacheSequence(0, [1, 2, 5, 6, 7], (1, 3, 4), done=5)
-
-    assert stream.decide(decided) is is_there
-    assert (stream.tokens, stream.done, stream.outputs[stream.read - 1 if is_there else 0 :]) == (
-        tokens,
-        done,
-        outputs,
-    )
 
 
 def test_an_answer_like_the_last_two_takes_one_step(open_llama: OpenLlama) -> None:

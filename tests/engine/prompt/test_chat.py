@@ -148,14 +148,6 @@ def test_the_private_marks_cannot_be_smuggled_in() -> None:
     assert "user\na\ufffdb\ufffd<" in "".join(texts(Vocabulary(CHATML), "a\ufdd0b\ufdd1"))
 
 
-@pytest.mark.parametrize("adds_bos", [True, False])
-def test_a_template_that_writes_the_bos_gives_exactly_one(*, adds_bos: bool) -> None:
-    found = texts(Vocabulary(R1, adds_bos=adds_bos), "hi")
-
-    assert found.count("<s>") == 1
-    assert found[0] == "<s>"
-
-
 def test_a_model_that_adds_a_bos_gets_one_where_the_template_writes_none() -> None:
     assert texts(Vocabulary(CHATML, adds_bos=True), "hi")[0] == "<s>"
     assert "<s>" not in texts(Vocabulary(CHATML), "hi")

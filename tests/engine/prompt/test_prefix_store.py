@@ -16,10 +16,6 @@ def kept(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_state_comes_back_as_it_was_saved(kept: Path) -> None:
-    assert PrefixStore(kept.parent, "model").load(TOKENS) == STATE
-
-
 def test_another_model_or_other_tokens_find_nothing(kept: Path) -> None:
     assert PrefixStore(kept.parent, "another model").load(TOKENS) is None
     assert PrefixStore(kept.parent, "model").load([1, 2]) is None
@@ -32,16 +28,6 @@ def test_a_file_that_is_not_as_it_was_written_is_refused(kept: Path, place: int)
     for damaged in (content, kept.read_bytes()[:-3], b""):
         kept.write_bytes(damaged)
         assert PrefixStore(kept.parent, "model").load(TOKENS) is None
-
-
-def test_only_what_is_wanted_stays(kept: Path) -> None:
-    store = PrefixStore(kept.parent, "model")
-    store.save([9], b"old")
-    (kept.parent / "README").write_text("not ours")
-
-    store.keep_only([TOKENS])
-
-    assert {path.name for path in kept.parent.iterdir()} == {kept.name, "README"}
 
 
 def test_a_file_under_the_name_of_another_is_refused(kept: Path) -> None:

@@ -77,15 +77,6 @@ def test_a_prompt_shares_the_longest_prefix_but_its_last_token_is_decoded() -> N
     assert cache.found(7, 8) == (None, 0)
 
 
-def test_prefixes_beyond_the_sequence_ids_or_the_cells_are_left_out() -> None:
-    by_ids, by_cells = Cache(5, 6), Cache(*range(32), max_cells=10)
-    for cache in (by_ids, by_cells):
-        cache.load(*([n, 1, 2] for n in range(32)))
-
-    assert by_ids.cells == 6
-    assert by_cells.cells == 9
-
-
 def test_what_prefixes_have_in_common_is_decoded_once() -> None:
     cache = Cache(5, 6, 7)
 
@@ -108,18 +99,6 @@ def test_after_a_reload_the_old_prefix_stays_until_its_last_request_has_ended() 
     cache.release(old)
     cache.answered(4, 5, 6, 7, task="t0")
     assert cache.found(4, 5, 6, 7) == ((4, 5, 6), 3)
-
-
-def test_idle_prefixes_make_room_and_come_back() -> None:
-    cache = Cache(5, 6)
-    used, _ = cache.load([1, 2, 3], [4, 5, 6])
-    use(cache, used, 1)
-
-    cache.drop_idle()
-    assert cache.cells == 3
-
-    cache.answered(4, 5, 6, 7, task="t1")
-    assert cache.found(4, 5, 6, 8) == ((4, 5, 6), 3)
 
 
 def test_a_missing_prefix_is_kept_from_a_request_in_place_of_the_least_recently_used() -> None:

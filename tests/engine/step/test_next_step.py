@@ -44,7 +44,7 @@ def test_a_small_rest_is_taken_beyond_the_budget_if_nothing_is_left_then() -> No
     assert batch(*wants, (5, ()), tokens=64, slack=16) == [10, 54]
 
 
-def test_as_many_are_waited_for_as_were_answered() -> None:
+def test_it_waits_for_as_many_requests_as_were_answered_and_no_longer_than_that_is_worth() -> None:
     linger = Linger(share=0.2, way_s=0.01)
     assert linger.seconds(now=5.0) == 0
 
@@ -54,11 +54,6 @@ def test_as_many_are_waited_for_as_were_answered() -> None:
         assert linger.seconds(now=10.001) == pytest.approx(0.004)
         linger.came()
     assert linger.seconds(now=10.001) == 0
-
-
-def test_nobody_is_waited_for_longer_than_it_is_worth() -> None:
-    linger = Linger(share=0.2, way_s=0.01)
-
     linger.answered(1, of=8, step_s=0.1, now=10.0)
     assert linger.seconds(now=10.003) == 0
     linger.answered(3, of=8, step_s=60.0, now=20.0)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import pytest
-
 from edge_agent.engine.step.step_policy import StepCost, StepPolicy
 
 
@@ -28,13 +26,6 @@ def test_idle_rows_are_added_where_a_wider_kernel_is_faster() -> None:
     assert policy(CLIFF).padded(64) == 64
     assert policy(CLIFF).padded(200) == 200
     assert policy(GROUPS).padded(3) == 4
-
-
-def test_between_two_sizes_a_step_costs_what_those_below_let_expect() -> None:
-    seconds = policy(CLIFF).seconds(40)
-
-    assert seconds == pytest.approx(0.148 + 8 * (0.148 - 0.077) / 16)
-    assert policy(CLIFF).seconds(512) == pytest.approx(0.420 + 256 * (0.420 - 0.212) / 128)
 
 
 def test_the_smallest_step_that_is_nearly_as_efficient_is_the_budget() -> None:
