@@ -38,11 +38,10 @@ class AnswerGuess:
     def behind(self, opening: Sequence[int], most: int) -> Draft:
         """A draft with this opening and at most `most` tokens; without a guess the opening alone."""
         plain = Draft(tuple(opening), (len(opening) - 1,))
-        guess = self._guess
-        decisions = tuple(at for at in guess.decisions if len(opening) - 1 <= at < most)
-        if guess.tokens[: len(opening)] != plain.tokens or decisions[:1] != plain.decisions:
+        decisions = tuple(at for at in self._guess.decisions if at < most)
+        if decisions[:1] != plain.decisions:
             return plain
-        return Draft(guess.tokens[: decisions[-1] + 1], decisions)
+        return Draft(self._guess.tokens[: decisions[-1] + 1], decisions)
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:

@@ -9,12 +9,37 @@ import pytest
 from edge_agent.core.protocol import Finished, Sampling, SchemaPlan
 from edge_agent.engine.answer.answer_guess import AnswerGuess
 from edge_agent.engine.llama_engine import LlamaEngine
+from edge_agent.engine.step.cache_sequence import CacheSequence
 from tests.engine.exact import ExactModel
 from tests.engine.runs import SCHEMA, answer_all, finished, run
 
 OpenLlama = Callable[..., LlamaEngine]
 
 PLAN = SchemaPlan(schema=SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("decided", "is_there", "tokens", "done", "outputs"),
+    [
+        ([5, 6], True, [1, 2, 5, 6, 7], 5, (1, 3, 4)),
+        ([5, 8], False, [1, 2, 5, 8], 3, (3,)),
+        ([9], False, [1, 2, 9], 2, (2,)),
+        ([5], False, [1, 2, 5], 2, (2,)),
+        ([5, 6, 7], False, [1, 2, 5, 6, 7], 4, (4,)),
+        ([5, 6, 7, 8], False, [1, 2, 5, 6, 7, 8], 5, (5,)),
+    ],
+)
+def test_what_was_guessed_is_kept_as_far_as_it_was_decided(
+    decided: list[int], is_there: object, tokens: list[int], done: int, outputs: tuple[int, ...]
+) -> None:
+    stream = CacheSequence(0, [1, 2, 5, 6, 7], (1, 3, 4), done=5)
+
+    assert stream.decide(decided) is is_there
+    assert (stream.tokens, stream.done, stream.outputs[stream.read - 1 if is_there else 0 :]) == (
+        tokens,
+        done,
+        outputs,
+    )
 
 
 def test_an_answer_like_the_last_two_takes_one_step(open_llama: OpenLlama) -> None:
