@@ -34,7 +34,7 @@ _DEVICES: tuple[tuple[str, str, Callable[[Path], Sensor]], ...] = (
 )
 # How the keys begin of the sensors that measure power, and of those that report throttling.
 _POWER_KEYS = ("hwmon", "intel-rapl:", "pmic_read_adc")
-_THROTTLE_KEYS = ("hwmon", "cooling_device", "get_throttled")
+_THROTTLE_KEYS = ("cooling_device", "get_throttled")
 _MAX_MODEL = 100
 
 
@@ -120,7 +120,7 @@ class Board:
 
 
 class ThrottleMemory:
-    """Remembers what was seen: rpi_volt clears the firmware's bits every two seconds, and other boards have none."""
+    """Remembers what was seen: the kernel clears the firmware's bits every two seconds, and other boards have none."""
 
     def __init__(self) -> None:
         self._was_throttled = self._was_undervoltage = False

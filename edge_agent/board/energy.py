@@ -46,29 +46,25 @@ class EnergyMeter:
     def add(self, sample: EnergySample) -> None:
         """Samples come in order of time, about one a second."""
         last, self._last = self._last, sample
+        was_idle, self._was_idle = self._was_idle, False
         if last is None or last.watts is None or sample.watts is None:
-            self._was_idle = False
             return
         seconds = sample.at_s - last.at_s
         if not 0 < seconds <= LONGEST_GAP_S:
-            self._was_idle = False
             return
         watts = (last.watts + sample.watts) / 2
         self.joules_total = (self.joules_total or 0.0) + watts * seconds
         busy_s, tokens = sample.busy_s - last.busy_s, sample.tokens - last.tokens
         is_idle = not (busy_s or last.is_active or sample.is_active)
         # The worker's totals arrive up to a second late: only the second of two idle intervals is surely idle.
-        if is_idle and self._was_idle:
-            self._learn_idle(watts)
+        if is_idle and was_idle:
+            self._idle_count = min(self._idle_count + 1, _IDLE_INTERVALS)
+            before = watts if self.idle_watts is None else self.idle_watts
+            self.idle_watts = before + (watts - before) / self._idle_count
         elif not is_idle and self.idle_watts is not None:
             added, kept = ((watts - self.idle_watts) * seconds, busy_s, tokens), 1 - 1 / _BUSY_INTERVALS
             self._busy = [kept * old + new for old, new in zip(self._busy, added, strict=True)]
         self._was_idle = is_idle
-
-    def _learn_idle(self, watts: float) -> None:
-        self._idle_count = min(self._idle_count + 1, _IDLE_INTERVALS)
-        before = watts if self.idle_watts is None else self.idle_watts
-        self.idle_watts = before + (watts - before) / self._idle_count
 
     @property
     def joules_per_busy_s(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Chips in /sys/class/hwmon, known by their name.
+"""Power meters in /sys/class/hwmon, known by their name.
 
 Units: mV, mA, µW (kernel: Documentation/hwmon/sysfs-interface.rst).
 """
@@ -9,7 +9,7 @@ import re
 
 from edge_agent.board.files import integer_if_there, read_integer, read_text, read_within
 from edge_agent.board.power import measured
-from edge_agent.board.reading import Power, Scope, Throttle, ThrottleCause
+from edge_agent.board.reading import Power, Scope
 from edge_agent.board.sensor import Device
 
 _INA2XX = re.compile(r"ina(209|219|220|226|230|231|232|233|234|236|237|238|260)")
@@ -20,18 +20,13 @@ _MAX_MV = 100_000
 
 
 class HwmonChip(Device):
-    """A meter of power, or a source of throttling; any other chip has no reading."""
+    """A meter of power; any other chip has no reading."""
 
     type_file = "name"
 
-    def measure(self) -> Power | Throttle | None:
-        match self.type:
-            case "rpi_volt":
-                # The supply was too low within the last two seconds (kernel: drivers/hwmon/raspberrypi-hwmon.c).
-                is_low = bool(read_within(self.folder / "in0_lcrit_alarm", 0, 1))
-                return Throttle(undervoltage_now=is_low, causes=(ThrottleCause.UNDERVOLTAGE,) * is_low)
-            case "ina3221":
-                return self._ina3221()
+    def measure(self) -> Power | None:
+        if self.type == "ina3221":
+            return self._ina3221()
         return self._ina2xx() if _INA2XX.fullmatch(self.type) else None
 
     def _ina2xx(self) -> Power:

@@ -108,18 +108,16 @@ def test_heat_takes_threads_first_then_width_then_the_less_urgent_requests() -> 
 
 
 def test_a_refusal_names_its_cause() -> None:
-    limits = heat(governor(), [79.3] * 30)[-1]
+    board = governor()
+    limits = heat(board, [79.3] * 30)[-1]
     assert limits.lowest_priority == 4
     assert limits.refusal(5) is LimitCause.OVERHEATED
     assert limits.refusal(4) is None
     assert NO_LIMITS.refusal(9) is None
     assert limits.reason == "the SoC is near its limit of 80 °C"
-
-
-def test_only_a_board_that_is_out_of_hand_refuses_the_most_urgent() -> None:
-    board = governor()
-    assert heat(board, [87.0] * 60)[-1].refusal(0) is None
-    assert heat(board, [90.0] * 60, 60.0)[-1].refusal(0) is LimitCause.OVERHEATED
+    # Only a board that is out of hand refuses the most urgent.
+    assert heat(board, [87.0] * 60, 30.0)[-1].refusal(0) is None
+    assert heat(board, [90.0] * 60, 90.0)[-1].refusal(0) is LimitCause.OVERHEATED
 
 
 def test_a_single_reading_that_is_off_refuses_nothing() -> None:
@@ -231,15 +229,3 @@ def test_before_the_worker_is_ready_only_refusals_are_limits() -> None:
     assert limits.refusal(5) is LimitCause.OVERHEATED
     board.set_capacity(CAPACITY)
     assert heat(board, [79.9], 30.0)[-1].prefill_threads == 1
-
-
-def test_health_and_worker_get_what_is_limited_and_nothing_else() -> None:
-    assert NO_LIMITS.as_health() == {"level": "normal", "limits": {}, "reason": None}
-    assert NO_LIMITS.for_worker() == SetLimits()
-    limits = heat(governor(), [78.0])[-1]
-    assert limits.as_health() == {
-        "level": "warm",
-        "limits": {"prefill_threads": 3},
-        "reason": "the SoC is near its limit of 80 °C",
-    }
-    assert limits.for_worker() == SetLimits(prefill_threads=3)

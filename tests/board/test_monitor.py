@@ -5,7 +5,6 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,61 +13,16 @@ from edge_agent.board import monitor as monitor_module
 from edge_agent.board.board import Board
 from edge_agent.board.monitor import STALE_AFTER_S, Monitor, read_once
 from edge_agent.board.reading import BoardReading
-from tests.board.test_board import EXPECTED
-from tests.helpers.boards.trees import Tree, load, passes
+from tests.helpers.boards.trees import load, passes
+from tests.helpers.processes import wait_until
 
 WAIT_S = 10.0
 ZONE = "sys/class/thermal/thermal_zone2"  # bigcore2-thermal, the hottest
 HANGING = "bigcore2-thermal (thermal_zone2)"
 
 
-class Supervisor:
-    """Runs a monitor and supervises it, as the agent does."""
-
-    def __init__(self, root: Path, *, interval_s: float = 0.01) -> None:
-        self._readings: queue.Queue[BoardReading] = queue.Queue()
-        self.monitor = Monitor(Board(root, root), self._readings.put, interval_s=interval_s)
-        self.monitor.start()
-
-    def reading(self, fits: Callable[[BoardReading], bool] = lambda _: True) -> BoardReading:
-        give_up_at = time.monotonic() + WAIT_S
-        while time.monotonic() < give_up_at:
-            self.monitor.supervise(time.monotonic())
-            try:
-                reading = self._readings.get(timeout=0.02)
-            except queue.Empty:
-                continue
-            if fits(reading):
-                return reading
-        raise AssertionError("no such reading")
-
-
-@pytest.fixture
-def supervise(tmp_path: Path) -> Iterator[Callable[[Tree], Supervisor]]:
-    """Begins without threads of another test."""
-    wait_until(lambda: not threads())
-    started: list[Supervisor] = []
-
-    def start(tree: Tree) -> Supervisor:
-        tree.write(tmp_path)
-        started.append(Supervisor(tmp_path))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.monitor.stop()
-
-
-def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "board-monitor"]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + WAIT_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < give_up_at
-        pause.wait(0.01)
+def count_threads() -> int:
+    return sum(thread.name == "board-monitor" for thread in threading.enumerate())
 
 
 def replace_by_fifo(path: Path) -> None:
@@ -85,35 +39,35 @@ def answer(fifo: Path, content: bytes) -> None:
 
 @pytest.mark.expects_warning
 def test_a_sensor_that_hangs_costs_only_its_own_reading_and_is_read_again_when_it_returns(
-    tmp_path: Path, supervise: Callable[[Tree], Supervisor], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monitor_module, "HANGS_AFTER_S", 0.3)
-    tree = load("rk3588-mainline")
-    tree.write(tmp_path)
-    replace_by_fifo(tmp_path / ZONE / "temp")
-    del tree.files[f"{ZONE}/temp"]
-    one = supervise(tree)
-
-    reading = one.reading(lambda reading: reading.errors.keys() == {HANGING})
-    assert reading.errors == {HANGING: "hangs for more than 0.3 s"}
-    assert reading.has_faults
-    zones = dict(EXPECTED["rk3588-mainline"].thermal.zones)
-    assert zones.pop("bigcore2-thermal") == 80.384
-    assert reading.thermal.zones == zones
-    assert (reading.thermal.soc_c, reading.power.watts) == (78.538, 11.875)
-    for _ in range(10):
-        assert HANGING in one.reading().errors
-    wait_until(lambda: len(threads()) == 2)
-
+    load("rk3588-mainline").write(tmp_path)
     stuck = tmp_path / ZONE / "temp"
+    replace_by_fifo(stuck)
+    wait_until(lambda: count_threads() == 0, "no thread of another test", WAIT_S)
+    monitor = Monitor(Board(tmp_path, tmp_path), lambda _: None, interval_s=0.01)
+
+    def has(errors: dict[str, str]) -> bool:
+        monitor.supervise(time.monotonic())
+        return monitor.latest(time.monotonic()).errors == errors
+
+    monitor.start()
+    wait_until(lambda: has({HANGING: "hangs for more than 0.3 s"}), "the sensor is named", WAIT_S)
+    reading = monitor.latest(time.monotonic())
+    assert reading.has_faults
+    assert "bigcore2-thermal" not in reading.thermal.zones
+    assert (reading.thermal.soc_c, reading.power.watts) == (78.538, 11.875)
+    assert count_threads() == 2
+
     hidden = stuck.with_name("hidden")
     stuck.rename(hidden)
     stuck.write_text("81000\n")
     answer(hidden, b"99000\n")
-    recovered = one.reading(lambda reading: not reading.errors)
-    assert recovered.thermal.zones["bigcore2-thermal"] == 81.0
-    assert recovered.thermal.soc_c == 81.0
-    wait_until(lambda: len(threads()) == 1)
+    wait_until(lambda: has({}), "the sensor is read again", WAIT_S)
+    assert monitor.latest(time.monotonic()).thermal.soc_c == 81.0
+    wait_until(lambda: count_threads() == 1, "one thread is left", WAIT_S)
+    monitor.stop()
 
 
 @pytest.mark.parametrize(
@@ -156,7 +110,7 @@ def test_a_reading_that_cannot_be_delivered_ends_nothing(tmp_path: Path, caplog:
 
     one = Monitor(Board(tmp_path, tmp_path), deliver, interval_s=0.01)
     one.start()
-    wait_until(lambda: readings.qsize() > 2)
+    wait_until(lambda: readings.qsize() > 2, "it goes on", WAIT_S)
     one.stop()
     assert "the board could not be read" in caplog.text
 

@@ -60,11 +60,6 @@ def power(watts: float, scope: Scope, source: str) -> Power:
         (channels(in3_enable="0", in3_input="", curr3_input=""), power(15.0, Scope.RAILS, "ina3221")),
         # The module's input does not depend on the rails that it feeds.
         (labelled("POM_5V_IN", "A", "B") | {"curr2_input": "-8"}, power(5.0, Scope.MODULE, "ina3221 POM_5V_IN")),
-        ({"name": "rpi_volt", "in0_lcrit_alarm": "0"}, Throttle(undervoltage_now=False)),
-        (
-            {"name": "rpi_volt", "in0_lcrit_alarm": "1"},
-            Throttle(undervoltage_now=True, causes=(ThrottleCause.UNDERVOLTAGE,)),
-        ),
     ],
 )  # fmt: skip
 def test_a_chip_is_known_by_its_name(files: dict[str, str], expected: object, tmp_path: Path) -> None:
@@ -81,7 +76,6 @@ def test_a_chip_is_known_by_its_name(files: dict[str, str], expected: object, tm
         channels(in1_input="-5000", curr1_input="-1"),
         channels(curr2_input=""),
         {"name": "ina3221", "in1_input": "5000"},
-        {"name": "rpi_volt", "in0_lcrit_alarm": "2"},
     ],
 )
 def test_an_absurd_or_missing_value_of_a_chip_is_an_error(files: dict[str, str], tmp_path: Path) -> None:
