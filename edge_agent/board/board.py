@@ -108,7 +108,7 @@ class Board:
         return BoardReading(
             thermal=Thermal(soc_c=soc_c, limit_c=limit_c, zones=temperatures),
             throttle=self._throttle.update(
-                _all(Throttle, readings), is_blind=any(key.startswith(_THROTTLE_KEYS) for key in failures)
+                _all(Throttle, readings), is_incomplete=any(key.startswith(_THROTTLE_KEYS) for key in failures)
             ),
             power=Power() if is_power_partial else choose_power(_all(Power, readings)),
             cpu=_merged(Cpu, readings),
@@ -125,10 +125,10 @@ class ThrottleMemory:
     def __init__(self) -> None:
         self._was_throttled = self._was_undervoltage = False
 
-    def update(self, readings: Sequence[Throttle], *, is_blind: bool) -> Throttle:
-        """Takes in what each source reports now. is_blind: an existing source is silent."""
+    def update(self, readings: Sequence[Throttle], *, is_incomplete: bool) -> Throttle:
+        """Takes in what each source reports now. is_incomplete: an existing source is silent."""
         now, undervoltage, since_boot, undervoltage_since_boot = (
-            _any([getattr(one, name) for one in readings], is_blind=is_blind)
+            _any([getattr(one, name) for one in readings], is_incomplete=is_incomplete)
             for name in ("now", "undervoltage_now", "since_boot", "undervoltage_since_boot")
         )
         self._was_throttled |= bool(now or since_boot)
@@ -144,10 +144,10 @@ class ThrottleMemory:
         )
 
 
-def _any(values: Iterable[bool | None], *, is_blind: bool) -> bool | None:
+def _any(values: Iterable[bool | None], *, is_incomplete: bool) -> bool | None:
     """True is true if one source says so. False takes the word of every source, else it is unknown."""
     known = {value for value in values if value is not None}
-    return True if True in known else False if known and not is_blind else None
+    return True if True in known else False if known and not is_incomplete else None
 
 
 def cores() -> int:

@@ -44,7 +44,7 @@ class Monitor:
         # Guards the thread, what it reads since when, and the sensors that hang.
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._at: tuple[Sensor, float] | None = None
+        self._reading: tuple[Sensor, float] | None = None
         self._hanging: dict[str, Failure] = {}
 
     def start(self) -> None:
@@ -67,9 +67,9 @@ class Monitor:
     def supervise(self, now: float) -> None:
         """now: seconds of the monotonic clock."""
         with self._lock:
-            if self._at is None or now - self._at[1] <= HANGS_AFTER_S:
+            if self._reading is None or now - self._reading[1] <= HANGS_AFTER_S:
                 return
-            sensor, self._at = self._at[0], None
+            sensor, self._reading = self._reading[0], None
             self._hanging[sensor.key] = Failure(sensor.name, f"hangs for more than {HANGS_AFTER_S:g} s")
             self._start_thread()
         log.warning("a sensor of the board hangs, the others are read without it: %s", sensor.name)
@@ -101,13 +101,13 @@ class Monitor:
                 if sensor.key in self._hanging:
                     results.failures[sensor.key] = self._hanging[sensor.key]
                     continue
-                self._at = sensor, time.monotonic()
+                self._reading = sensor, time.monotonic()
             results.add(sensor)
             with self._lock:
                 if self._thread is not threading.current_thread():
                     self._hanging.pop(sensor.key, None)
                     return None
-                self._at = None
+                self._reading = None
         return self._board.compose(results)
 
 

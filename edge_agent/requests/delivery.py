@@ -92,7 +92,7 @@ class Delivery:
             self._staged.append(self._postponed.popleft()[1])
         if self._staged or self._received or now >= self._confirm_by:
             for row in self._confirmed:
-                self.store.delivered(row)
+                self.store.mark_delivered(row)
             self._confirmed.clear()
             self._confirm_by = now + CONFIRMED_WITHIN_S
         self.store.commit()

@@ -93,7 +93,7 @@ class Dispatcher:
             if message.qos and request.refusal is None:
                 request.row = self._store.accept(message, request.task_name, moment(message.received_at))
             elif message.qos:  # it may be large, and is not written: it is answered before the next commit
-                request.row = self._store.free_row()
+                request.row = self._store.new_row()
             with self._answers_faults(request, now):
                 self._admit(request, now)
         self.fill(now)

@@ -48,7 +48,7 @@ class Duplicates:
                 status = Status(json.loads(stored.reply)["status"])
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 log.error("a stored reply cannot be read row=%s: %s", stored.row, error)  # noqa: TRY400
-                self._store.forget(stored.row)
+                self._store.end_repetition(stored.row)
             else:
                 self._keep(stored.key, _Ended(stored.ended.placed(now), status, stored.row, None, stored.nbytes))
         self._forget_old(now.monotonic_s)
@@ -112,4 +112,4 @@ class Duplicates:
         if ended is not None:
             self._bytes -= ended.size
             if ended.row is not None:
-                self._store.forget(ended.row)
+                self._store.end_repetition(ended.row)

@@ -30,7 +30,7 @@ class Quarantine:
 
     def restore(self) -> None:
         """Takes over what earlier processes held."""
-        self._entries |= {entry.fingerprint: entry for entry in self._store.held()}
+        self._entries |= {entry.fingerprint: entry for entry in self._store.quarantined()}
 
     def check(self, run: Run) -> None:
         """Raises Refusal(quarantined)."""
@@ -45,7 +45,7 @@ class Quarantine:
         )
         self._entries.pop(entry.fingerprint, None)
         self._entries[entry.fingerprint] = entry
-        self._store.hold(entry)
+        self._store.add_quarantined(entry)
         if len(self._entries) > MAX_QUARANTINED:
             self.release(next(iter(self._entries)))
 
@@ -53,7 +53,7 @@ class Quarantine:
         """False: no input with this fingerprint is held."""
         if self._entries.pop(digest, None) is None:
             return False
-        self._store.release(digest)
+        self._store.remove_quarantined(digest)
         return True
 
 

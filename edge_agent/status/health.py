@@ -20,19 +20,26 @@ UNSTABLE_AFTER = 3
 WORKER_SILENT_AFTER_S = 30.0
 
 
-def overall_and_reasons(
+def health_document(
     *,
+    ts: str | None,
+    session: str,
+    seq: int,
+    uptime_s: float,
     mqtt: MqttFacts,
     requests: RequestFacts,
     worker: WorkerFacts,
     reading: BoardReading,
     limits: Limits,
+    energy: EnergyMeter,
+    agent_rss_mb: float | None,
     alarms: dict[str, str],
-) -> tuple[str, list[str]]:
-    """`overall`, and why it is not ok: what is critical first. alarms: severity by name of those that are raised."""
+) -> dict[str, Any]:
+    """The whole document; what is unknown on this board is null. alarms: severity by name of those that are raised."""
+    ready = worker.ready
     critical = {
         "data-connection-lost": mqtt.data_lost_s is not None and mqtt.data_lost_s >= DATA_LOST_AFTER_S,
-        "model-not-loaded": worker.ready is None,
+        "model-not-loaded": ready is None,
     }
     degraded = {
         "model-fallback": worker.model.is_fallback,
@@ -49,31 +56,9 @@ def overall_and_reasons(
     }
     for name, severity in alarms.items():
         (critical if severity == "critical" else degraded)[name] = True
-    why_critical, why_degraded = ([name for name, is_so in each.items() if is_so] for each in (critical, degraded))
-    overall = "critical" if why_critical else "degraded" if why_degraded else "ok"
-    return overall, why_critical + why_degraded
-
-
-def health_document(
-    *,
-    ts: str | None,
-    session: str,
-    seq: int,
-    uptime_s: float,
-    mqtt: MqttFacts,
-    requests: RequestFacts,
-    worker: WorkerFacts,
-    reading: BoardReading,
-    limits: Limits,
-    energy: EnergyMeter,
-    agent_rss_mb: float | None,
-    alarms: dict[str, str],
-) -> dict[str, Any]:
-    """The whole document; what is unknown on this board is null."""
-    overall, reasons = overall_and_reasons(
-        mqtt=mqtt, requests=requests, worker=worker, reading=reading, limits=limits, alarms=alarms
-    )
-    ready = worker.ready
+    # What is critical comes first.
+    reasons = [name for name, is_so in [*critical.items(), *degraded.items()] if is_so]
+    overall = "critical" if any(critical.values()) else "degraded" if reasons else "ok"
     document = {
         "ts": ts,
         "session": session,

@@ -141,14 +141,14 @@ class Store:
             for row, key, reply, nbytes, *ended in rows
         ]
 
-    def free_row(self) -> int:
+    def new_row(self) -> int:
         """For a request that is answered at once: it is first written with its reply."""
         row, self._next_row = self._next_row, self._next_row + 1
         return row
 
     def accept(self, message: Message, task: str, arrived: Moment) -> int:
         """Writes a request and gives its row."""
-        row = self.free_row()
+        row = self.new_row()
         self._write(
             "INSERT INTO requests (number, task, topic, payload, packet_id, response_topic, correlation, content_type,"
             " expiry_s, boot, monotonic_s, wall_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -171,12 +171,12 @@ class Store:
             row, task, reply.correlation, ended.boot, ended.monotonic_s, ended.wall_s, reply.topic, reply.payload, key,
         )  # fmt: skip
 
-    def delivered(self, row: int) -> None:
+    def mark_delivered(self, row: int) -> None:
         """The broker has the reply."""
         self._write("UPDATE requests SET is_delivered = 1 WHERE number = ?", row)
         self._drop_done(row)
 
-    def forget(self, row: int) -> None:
+    def end_repetition(self, row: int) -> None:
         """The reply is not repeated any more."""
         self._write("UPDATE requests SET key = NULL WHERE number = ?", row)
         self._drop_done(row)
@@ -189,14 +189,14 @@ class Store:
         rows = self._select("SELECT reply FROM requests WHERE number = ? AND key IS NOT NULL", row)
         return rows[0][0] if rows else None
 
-    def hold(self, one: Quarantined) -> None:
+    def add_quarantined(self, one: Quarantined) -> None:
         """Later processes do not run it either."""
         self._write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", one.fingerprint, one.task, one.since)
 
-    def release(self, fingerprint: str) -> None:
+    def remove_quarantined(self, fingerprint: str) -> None:
         self._write("DELETE FROM quarantine WHERE fingerprint = ?", fingerprint)
 
-    def held(self) -> list[Quarantined]:
+    def quarantined(self) -> list[Quarantined]:
         """The oldest first."""
         return [Quarantined(*row) for row in self._select("SELECT * FROM quarantine ORDER BY rowid")]
 

@@ -82,10 +82,10 @@ class WorkerFacts:
 
 
 @dataclass(slots=True)
-class _Life:
+class _WorkerInForce:
     """One worker process in force: loading, then ready; dying once it is killed.
 
-    started_at: None = it was adopted. most_mib: memory that it may need; None = unknown.
+    started_at: None = it was adopted. most_mib: memory that it may need.
     """
 
     process: EngineProcess
@@ -93,7 +93,7 @@ class _Life:
     started_at: float | None = None
     ready: Ready | None = None
     ready_at: float = 0.0
-    most_mib: float | None = None
+    most_mib: float = math.inf
     killed_for: str | None = None
 
     def kill(self, reason: str) -> None:
@@ -102,16 +102,14 @@ class _Life:
             self.killed_for = reason
             self.process.kill()
 
-    def silence(self, now: float, *, owes_answer: bool) -> str | None:
-        """What the worker has been silent about for too long."""
+    def kill_if_silent(self, now: float, *, owes_answer: bool) -> None:
         silent_s = now - self.heard_at
         if self.ready is None and silent_s >= LOAD_SILENCE_S:
-            return f"its load made no progress for {LOAD_SILENCE_S:.0f} s"
-        if self.ready is not None and owes_answer and silent_s >= ANSWER_SILENCE_S:
-            return f"it was silent for {ANSWER_SILENCE_S:.0f} s while it owed an answer"
-        return None
+            self.kill(f"its load made no progress for {LOAD_SILENCE_S:.0f} s")
+        elif self.ready is not None and owes_answer and silent_s >= ANSWER_SILENCE_S:
+            self.kill(f"it was silent for {ANSWER_SILENCE_S:.0f} s while it owed an answer")
 
-    def end(self, event: WorkerExited) -> str:
+    def describe_end(self, event: WorkerExited) -> str:
         """How it ended, with its last words."""
         how = how_ended(event.returncode)
         if self.killed_for is not None and event.returncode == -signal.SIGKILL:
@@ -150,7 +148,7 @@ class Supervisor:
         self._config = config
         self._prefixes = prefixes
         self._deliver = deliver
-        self._life: _Life | None = None
+        self._current: _WorkerInForce | None = None
         # The worker that a switch ended.
         self._retired: EngineProcess | None = None
         self._pause_s = RESTART_AFTER_S[0]
@@ -161,12 +159,12 @@ class Supervisor:
     @property
     def ready(self) -> Ready | None:
         """What the worker in force said when its model answered; None while none answers."""
-        return None if self._life is None else self._life.ready
+        return None if self._current is None else self._current.ready
 
     @property
     def is_coming(self) -> bool:
         """Whether a process is there, or will be."""
-        return self.restart_at is not None or (self._life is not None and self._life.process.is_running)
+        return self.restart_at is not None or (self._current is not None and self._current.process.is_running)
 
     @property
     def next_ready_at(self) -> float | None:
@@ -191,14 +189,14 @@ class Supervisor:
 
     def silent_s(self, now: float) -> float | None:
         """None while no worker is ready."""
-        return now - self._life.heard_at if self._life is not None and self._life.ready is not None else None
+        return now - self._current.heard_at if self._current is not None and self._current.ready is not None else None
 
     def start(self, now: float) -> None:
         """Starts a worker. Raises OSError if there can be no process."""
         load = self.load_command(self.model)
         process = EngineProcess(load, lambda process, event: self._deliver(FromWorker(process, event)))
         log.info("worker pid=%s loads %s; its steps are measured if they never were", process.pid, self.model.path)
-        self._life, self.restart_at = _Life(process, heard_at=now, started_at=now), None
+        self._current, self.restart_at = _WorkerInForce(process, heard_at=now, started_at=now), None
 
     def load_command(self, model: Model) -> Load:
         """What has a worker load this model, with the prefixes of the tasks."""
@@ -213,8 +211,8 @@ class Supervisor:
 
     def send(self, command: Command) -> None:
         """Sends a command to the worker, if there is one; never waits."""
-        if self._life is not None:
-            self._life.process.send(command)
+        if self._current is not None:
+            self._current.process.send(command)
 
     def ask_canary(self, run: Run) -> None:
         """Its answer comes as CanaryAnswered."""
@@ -231,21 +229,21 @@ class Supervisor:
     def receive(self, message: FromWorker, now: float) -> WorkerEvent | None:
         """What the agent acts on; None for the words of a worker that is no longer of interest."""
         event = message.event
-        if self._life is None or message.worker is not self._life.process:
+        if self._current is None or message.worker is not self._current.process:
             return None
-        self._life.heard_at = now
+        self._current.heard_at = now
         return CanaryAnswered(event) if isinstance(event, Answer) and event.id == _CANARY_ID else event
 
     def became_ready(self, ready: Ready, now: float) -> None:
         """The model answers."""
-        life = self._life
-        assert life is not None
-        life.ready, life.ready_at = ready, now
-        memory = process_memory(ready.pid)
-        life.most_mib = None if memory is None else memory.data_mib + GROWTH_MIB
+        current = self._current
+        assert current is not None
+        current.ready, current.ready_at = ready, now
+        if (memory := process_memory(ready.pid)) is not None:
+            current.most_mib = memory.data_mib + GROWTH_MIB
         self.throughput.worker_started()
         # Includes the start of the process, which takes seconds on a board.
-        self._reload_s = (ready.load_s if life.started_at is None else now - life.started_at) - ready.measure_s
+        self._reload_s = (ready.load_s if current.started_at is None else now - current.started_at) - ready.measure_s
         log.info("model ready load_s=%.2f threads=%d repacked_mib=%s", ready.load_s, ready.threads, ready.repacked_mib)
 
     def load_failed(self, message: str) -> None:
@@ -255,11 +253,11 @@ class Supervisor:
 
     def ended(self, event: WorkerExited, now: float) -> str:
         """The worker in force has ended; gives how, and schedules the next one."""
-        life, self._life = self._life, None
-        assert life is not None
-        if life.ready is not None and now - life.ready_at > STABLE_AFTER_S:
+        current, self._current = self._current, None
+        assert current is not None
+        if current.ready is not None and now - current.ready_at > STABLE_AFTER_S:
             self._pause_s = 0.0
-        how = self.last_end = life.end(event)
+        how = self.last_end = current.describe_end(event)
         if not self.has_given_up:
             log.error("worker ended, restart_in_s=%.1f: %s", self._pause_s, how)
             self.restarts += 1
@@ -268,13 +266,13 @@ class Supervisor:
 
     def replace_outgrown(self, now: float) -> None:
         """Ends a worker that leaks, before it takes the board's memory. To be called while nothing runs or waits."""
-        life = self._life
-        if life is None or life.ready is None or life.most_mib is None or now - self._outgrown_at < REPLACED_EVERY_S:
+        current = self._current
+        if current is None or current.ready is None or now - self._outgrown_at < REPLACED_EVERY_S:
             return
-        memory = process_memory(life.ready.pid)
-        if memory is not None and memory.held_mib > life.most_mib:
+        memory, most_mib = process_memory(current.ready.pid), current.most_mib
+        if memory is not None and memory.held_mib > most_mib:
             self._outgrown_at = now
-            life.kill(f"the worker holds {memory.held_mib:.0f} MiB and should need at most {life.most_mib:.0f} MiB")
+            current.kill(f"the worker holds {memory.held_mib:.0f} MiB and should need at most {most_mib:.0f} MiB")
 
     def watch(self, now: float, *, owes_answer: bool) -> str | None:
         """To be called several times a second: starts a worker that is due and kills one that hangs.
@@ -283,8 +281,8 @@ class Supervisor:
         """
         if self.restart_at is not None and now >= self.restart_at:
             return self._restart(now)
-        if (life := self._life) is not None and (reason := life.silence(now, owes_answer=owes_answer)) is not None:
-            life.kill(reason)
+        if self._current is not None:
+            self._current.kill_if_silent(now, owes_answer=owes_answer)
         return None
 
     def _restart(self, now: float) -> str | None:
@@ -307,7 +305,7 @@ class Supervisor:
     def adopt(self, model: Model, worker: Worker, ready: Ready, now: float) -> None:
         """A worker that has loaded this model is in force, after `retire`."""
         self.model, self._pause_s = model, RESTART_AFTER_S[0]
-        self._life, self.restart_at = _Life(worker.process, heard_at=now), None
+        self._current, self.restart_at = _WorkerInForce(worker.process, heard_at=now), None
         worker.hand_over(lambda event: self._deliver(FromWorker(worker.process, event)))
         self.became_ready(ready, now)
         self.set_prefixes(self._prefixes)
@@ -315,8 +313,8 @@ class Supervisor:
     def retire(self) -> None:
         """Ends the worker in force, which is idle, with no other in its place."""
         self.restart_at = None
-        if self._life is not None:
-            self._retired, self._life = self._life.process, None
+        if self._current is not None:
+            self._retired, self._current = self._current.process, None
             self._retired.kill()
 
     def come_back(self, now: float) -> None:
@@ -325,6 +323,6 @@ class Supervisor:
 
     def stop(self, timeout_s: float) -> None:
         """For good. All events have been delivered when it returns."""
-        for process in (self._retired, None if self._life is None else self._life.process):
+        for process in (self._retired, None if self._current is None else self._current.process):
             if process is not None:
                 process.stop(timeout_s)

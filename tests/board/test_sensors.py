@@ -239,14 +239,14 @@ def test_a_source_that_saw_it_is_enough_and_what_was_seen_is_kept() -> None:
     memory = ThrottleMemory()
     cool, hot = Throttle(now=False), Throttle(now=True, causes=THERMAL)
     low, well = Throttle(undervoltage_now=True), Throttle(undervoltage_now=False)
-    assert memory.update([], is_blind=False) == Throttle()
-    assert memory.update([cool, cool], is_blind=False) == Throttle(now=False, since_boot=False)
+    assert memory.update([], is_incomplete=False) == Throttle()
+    assert memory.update([cool, cool], is_incomplete=False) == Throttle(now=False, since_boot=False)
     # No throttling takes the word of every source.
-    assert memory.update([cool], is_blind=True) == Throttle()
-    assert memory.update([cool, hot], is_blind=True) == Throttle(now=True, since_boot=True, causes=THERMAL)
-    assert memory.update([cool], is_blind=True) == Throttle(since_boot=True)
-    assert memory.update([cool, low, well], is_blind=False).undervoltage_now
-    assert memory.update([cool, well], is_blind=False) == Throttle(
+    assert memory.update([cool], is_incomplete=True) == Throttle()
+    assert memory.update([cool, hot], is_incomplete=True) == Throttle(now=True, since_boot=True, causes=THERMAL)
+    assert memory.update([cool], is_incomplete=True) == Throttle(since_boot=True)
+    assert memory.update([cool, low, well], is_incomplete=False).undervoltage_now
+    assert memory.update([cool, well], is_incomplete=False) == Throttle(
         now=False, since_boot=True, undervoltage_now=False, undervoltage_since_boot=True
     )
 

@@ -149,8 +149,8 @@ class Board:
     @property
     def worker(self) -> FakeProcess:
         """The one in force."""
-        assert self.supervisor._life is not None
-        return cast("FakeProcess", self.supervisor._life.process)
+        assert self.supervisor._current is not None
+        return cast("FakeProcess", self.supervisor._current.process)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ class Memory(Duplicates):
         self.forgotten: list[int] = []
         super().__init__(300.0, cast("Store", self))
 
-    def forget(self, row: int) -> None:
+    def end_repetition(self, row: int) -> None:
         self.forgotten.append(row)
 
 

@@ -71,7 +71,7 @@ def test_a_reply_takes_the_place_of_its_request_until_the_broker_has_it(path: Pa
     again = Store(path, lambda _: None)
     assert again.start() == [(row, REPLY)]
     assert payloads(again) == []
-    again.delivered(row)
+    again.mark_delivered(row)
     again.commit()
     assert Store(path, lambda _: None).start() == []
 
@@ -83,7 +83,11 @@ def test_an_answer_that_is_repeated_stays_until_it_is_forgotten_and_delivered(
     store = opened(path)
     row = accept(store)
     store.answer(row, "triage", REPLY, b"key", AT)
-    steps = [store.delivered, store.forget] if is_delivered_first else [store.forget, store.delivered]
+    steps = (
+        [store.mark_delivered, store.end_repetition]
+        if is_delivered_first
+        else [store.end_repetition, store.mark_delivered]
+    )
     steps[0](row)
     store.commit()
     assert store.recall(row) == (REPLY.payload if is_delivered_first else None)
