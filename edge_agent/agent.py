@@ -267,7 +267,7 @@ class Agent:
             self._status.publish_state(state, reason)
             notify("READY=1")
         self._status.publish_all()
-        self._dispatcher.worker_ready(self._supervisor.model.name, ready, now)
+        self._dispatcher.worker_ready(self._supervisor.model, ready, now)
 
     def _on_load_failed(self, message: str, now: float) -> None:
         self._supervisor.load_failed(message)

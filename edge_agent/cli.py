@@ -19,14 +19,8 @@ from edge_agent.core.errors import printable, printable_json, shown
 from edge_agent.core.log_limit import BoundedHandler
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.topics import NAME_PATTERN
-from edge_agent.loader import (
-    DEFAULT_PATH,
-    broker_file_faults,
-    config_hints,
-    file_faults,
-    load_config,
-    signing_key_faults,
-)
+from edge_agent.loader import DEFAULT_PATH, config_hints, file_faults, load_config, signing_key_faults
+from edge_agent.mqtt.credentials import credential_faults
 
 # Modules of single commands are imported where they run: the daemon and check-config pay for none of them.
 # ruff: noqa: PLC0415
@@ -86,7 +80,7 @@ def _ask(options: argparse.Namespace) -> int:
     from edge_agent.tools.ask import ask, parse_input
     from edge_agent.tools.client import NoAnswerError
 
-    config = load_config(options.config, broker_file_faults)
+    config = load_config(options.config, lambda config: credential_faults(config.mqtt))
     text = sys.stdin.read() if options.input == "-" else options.input
     if not re.fullmatch(NAME_PATTERN, options.task):
         return _fail(f"TASK should be letters, digits, _ and -, at most 64 (got {shown(options.task)})", EXIT_USAGE)
@@ -109,7 +103,7 @@ def _command(options: argparse.Namespace) -> int:
     from edge_agent.tools.client import NoAnswerError
     from edge_agent.tools.command import send_command
 
-    config = load_config(options.config, lambda config: [*broker_file_faults(config), *signing_key_faults(config)])
+    config = load_config(options.config, lambda config: [*credential_faults(config.mqtt), *signing_key_faults(config)])
     try:
         timeout_s = options.timeout or (900.0 if options.operation.startswith("model-") else 60.0)
         return _print_reply(send_command(config, options.operation, options.fields, timeout_s=timeout_s))

@@ -67,12 +67,7 @@ def _good_tables(raw: dict[str, Any], error: ValidationError) -> dict[str, Any]:
 
 def file_faults(config: Config) -> list[str]:
     """The faults of all files that `run` needs: keys, certificates, passwords and the model."""
-    return [*broker_file_faults(config), *signing_key_faults(config), *model_faults(config)]
-
-
-def broker_file_faults(config: Config) -> list[str]:
-    """The faults of the files that a connection to the broker needs."""
-    return credential_faults(config.mqtt)
+    return [*credential_faults(config.mqtt), *signing_key_faults(config), *model_faults(config)]
 
 
 def signing_key_faults(config: Config) -> list[str]:

@@ -69,13 +69,6 @@ class Refusal(Exception):  # noqa: N818 - an answer to the caller, not a fault o
         self.error = Error(code=code, message=message, retry_after_s=retry_after_s)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelName:
-    name: str
-    sha256: str
-    quantization: str
-
-
 def failure_instead_of(reply: bytes) -> bytes | None:
     """A short reply that says that this one is too large for the broker; None: it is a short one already."""
     document = json.loads(reply)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_agent.core.messages import ModelName
 from edge_agent.core.protocol import Adapter
 
 Signature = Literal["good", "unchecked"]
@@ -44,10 +43,6 @@ class Model:
     chat_template_sha256: str | None = None
     stamps: tuple[Stamp, ...] | None = None
     is_fallback: bool = False
-
-    @property
-    def name(self) -> ModelName:
-        return ModelName(name=self.key, sha256=self.sha256, quantization=self.quantization)
 
     @property
     def folder(self) -> str | None:

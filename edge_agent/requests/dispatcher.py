@@ -11,7 +11,8 @@ from edge_agent.board.governor import NO_LIMITS, Limits
 from edge_agent.core.clock import Moment, moment
 from edge_agent.core.config import Config
 from edge_agent.core.inbound import Message
-from edge_agent.core.messages import Code, Error, ModelName, Refusal
+from edge_agent.core.messages import Code, Error, Refusal
+from edge_agent.core.model import Model
 from edge_agent.core.protocol import Cancel, Command, Finished, Partial, Ready, Run, TextPlan
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
@@ -65,7 +66,7 @@ class Dispatcher:
         self._is_held = False
         # Requests that the worker runs at once; 0 = there is no worker.
         self._slots = 0
-        self._model: ModelName | None = None
+        self._model: Model | None = None
         # While there is no worker: when there will be one; None = unknown.
         self._ready_at: float | None = None
 
@@ -274,7 +275,7 @@ class Dispatcher:
         self._send(Cancel(id=request.number))
         self._replies.refuse(request, error, now)
 
-    def worker_ready(self, model: ModelName, ready: Ready, now: float) -> None:
+    def worker_ready(self, model: Model, ready: Ready, now: float) -> None:
         """A worker answers with this model: it gets the requests that wait."""
         self._model = model
         self._slots = ready.max_active

@@ -6,7 +6,6 @@ import json
 import logging
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 from edge_agent.core.clock import timestamp
@@ -88,8 +87,8 @@ class Replies:
         document["finish"] = event.finish.value
         document["reasoning"] = event.reasoning if request.includes_reasoning else None
         document["degraded"] = [*(["unsure"] if event.scores and output is None else []), *limits]
-        if request.model is not None:
-            document["model"] = asdict(request.model)
+        if model := request.model:
+            document["model"] = {"name": model.key, "sha256": model.sha256, "quantization": model.quantization}
         document["usage"] = {
             "prompt_tokens": event.prompt_tokens,
             "cached_tokens": event.cached_tokens,

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field
 
 from edge_agent.core.envelope import Envelope
-from edge_agent.core.messages import Error, ModelName
+from edge_agent.core.messages import Error
+from edge_agent.core.model import Model
 from edge_agent.core.protocol import Run
 from edge_agent.requests.tasks import Task
 
@@ -54,7 +55,7 @@ class Request:
     # While it runs. started_at: inf = it did not run yet. attempts: how often it was handed to a worker.
     started_at: float = math.inf
     attempts: int = 0
-    model: ModelName | None = None
+    model: Model | None = None
     partials: int = 0
 
     # Its terminal reply is made. followers: the rows of equal requests that get the same reply.

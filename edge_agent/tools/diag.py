@@ -29,9 +29,10 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.errors import printable
-from edge_agent.loader import broker_file_faults, config_hints, file_faults, load_config
+from edge_agent.loader import config_hints, file_faults, load_config
 from edge_agent.models import record
 from edge_agent.models.bundle import MANIFEST_FILE
+from edge_agent.mqtt.credentials import credential_faults
 from edge_agent.tools.client import Client, NoAnswerError
 from edge_agent.tools.doctor.doctor import checks, line
 from edge_agent.tools.output import ProgressLine, fail
@@ -237,7 +238,7 @@ def _retained(config: Config | ConfigError) -> Files:
     """What the broker retains of this board: state, info, health, alarms."""
     if isinstance(config, ConfigError):
         raise NoAnswerError("the configuration does not load")
-    if faults := broker_file_faults(config):
+    if faults := credential_faults(config.mqtt):
         raise NoAnswerError("; ".join(map(without_value, faults)))
     topics, found = config.topics, dict[str, Any]()
     filters = {topics.state, topics.info, topics.health, topics.alarm("+")}

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from edge_agent.core.config import Config
 from edge_agent.core.inbound import Message
-from edge_agent.core.messages import ModelName
+from edge_agent.core.model import Model
 from edge_agent.core.protocol import Cancel, Command, Finish, Finished, Ready, Run, TextPlan
 from edge_agent.core.publications import Publication
 from edge_agent.mqtt.link import MqttLink, Received
@@ -25,7 +25,9 @@ from edge_agent.store.fsync import Synced
 from edge_agent.store.store import Store
 
 BASE = "edgeai/v1/hall1/board1"
-MODEL = ModelName(name="default", sha256="5ha", quantization="Q8_0")
+MODEL = Model(
+    key="default", source=Path(), path=Path(), bundle_name="x", sha256="5ha", quantization="Q8_0", size_bytes=1
+)
 
 CONFIG = """
 [device]

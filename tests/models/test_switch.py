@@ -104,7 +104,7 @@ class Board:
         self.supervisor.watch(now, owes_answer=self.dispatcher.active > 0)
         end = self.switch.tick(now)
         if isinstance(end, Switched):
-            self.dispatcher.worker_ready(self.supervisor.model.name, replace(READY, max_active=2), now)
+            self.dispatcher.worker_ready(self.supervisor.model, replace(READY, max_active=2), now)
         return end
 
     def tick_until(

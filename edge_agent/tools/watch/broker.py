@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.errors import fault_text, field_name, shown
 from edge_agent.core.topics import NAME_PATTERN
-from edge_agent.loader import broker_file_faults, load_config
+from edge_agent.loader import load_config
 from edge_agent.mqtt.credentials import credential_faults
 
 _TLS = ("ca_file", "cert_file", "key_file")
@@ -32,7 +32,7 @@ def broker_and_site(options: argparse.Namespace) -> tuple[MqttConfig, str]:
     if options.host is None:
         if unused := [*plain, *tls, *(["tls"] if options.tls else [])]:
             raise BrokerError("; ".join(f"{_flag(name)}: requires --host" for name in unused))
-        config = load_config(options.config, broker_file_faults)
+        config = load_config(options.config, lambda config: credential_faults(config.mqtt))
         return config.mqtt, site or config.device.site
     if site is None:
         raise BrokerError("--site: required with --host")
