@@ -167,7 +167,7 @@ class Agent:
             case Finished() | Failed() | Cancelled() as answer:
                 self._dispatcher.finish(answer, now)
             case Partial() as partial:
-                self._dispatcher.partial(partial)
+                self._dispatcher.send_partial(partial)
             case CanaryAnswered(answer=answer):
                 self._canary_watch.receive(answer, now)
             case Progress() as progress:
@@ -175,7 +175,7 @@ class Agent:
             case BoardReading() as reading:
                 self._on_board_reading(reading, now)
             case Synced() as synced:
-                self._delivery.synced(synced)
+                self._delivery.on_synced(synced)
             case Connected(link=link):
                 self._connections.on_connected(link, now)
                 if link is self._connections.control:
@@ -214,7 +214,7 @@ class Agent:
             if is_control:
                 received.link.acknowledge(received)
             else:
-                self._delivery.received(received)
+                self._delivery.acknowledge_when_stored(received)
 
     def _on_board_reading(self, reading: BoardReading, now: float) -> None:
         throughput = self._supervisor.throughput
@@ -290,7 +290,7 @@ class Agent:
         """What is due by time, in every part."""
         self._handle_signals(now)
         self._store.maintain(now)
-        self._dispatcher.expire(now)
+        self._dispatcher.expire_overdue(now)
         if how := self._supervisor.watch(now, owes_answer=self._dispatcher.active > 0):
             self._on_worker_end(how, now)
         if self._supervisor.has_other_files:

@@ -59,7 +59,7 @@ def warm_classify() -> Walk:
         answer = labelled(number, normal=0.1, bearing_fault=0.9)
         sys.setprofile(walk.note if number == 2 else None)
         desk.dispatcher.receive(message, arrived_at)
-        desk.delivery.received(received(message, desk.outlet))
+        desk.delivery.acknowledge_when_stored(received(message, desk.outlet))
         desk.delivery.flush(arrived_at)
         desk.dispatcher.finish(answer, answered_at)
         desk.delivery.flush(answered_at)

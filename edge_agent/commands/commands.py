@@ -45,7 +45,7 @@ _LIVE = ("tasks", "queue", "health", "commands", "governor", "homeassistant", "l
 
 
 @dataclass(slots=True)
-class _Asked:
+class _OpenCommand:
     """A command that is to be answered. id: the caller's; None until the payload is parsed."""
 
     topic: str
@@ -55,10 +55,10 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Drain:
-    """ends_at: when the rest is cancelled. asked: None = a signal asked for it."""
+    """ends_at: when the rest is cancelled. command: None = a signal asked for it."""
 
     ends_at: float
-    asked: _Asked | None
+    command: _OpenCommand | None
 
 
 class Commands:
@@ -90,7 +90,7 @@ class Commands:
         self._model_switch = model_switch
         self._status = status
         self._drain: _Drain | None = None
-        self._switch_asked: _Asked | None = None
+        self._switch_command: _OpenCommand | None = None
         self._nonces = Nonces(config.state_dir / NONCES_FILE)
         self._authority = Authority(_read_key(config), self._nonces)
 
@@ -107,37 +107,37 @@ class Commands:
         topic = message.response_topic
         if topic is None or reply_topic_fault(topic, self.config.reply_topics):
             topic = self.config.topics.command_result(operation)
-        asked = _Asked(topic, message.correlation)
+        command = _OpenCommand(topic, message.correlation)
         try:
             fields = parse_command(message.payload)
-            asked.id = fields.get("id")
+            command.id = fields.get("id")
             self._check(operation, fields)
             if not message.payload.strip() and operation not in _ALLOWED_EMPTY:
                 raise CommandError("bad_json", "payload: should be an object, {} at least (got nothing)")
             # One kind of line per command: a flood of `ping` must not hide a `drain` from the log.
             log.info(f"command op={operation}")
-            data = self._execute(operation, fields, asked)
+            data = self._execute(operation, fields, command)
         except (CommandError, SwitchError) as error:
             reason = "its result says why" if error.code in _QUOTING_CODES else error.message
             log.info("command refused op=%r code=%s: %s", cut(operation), error.code, reason)
-            self._answer(asked, error=(error.code, error.message))
+            self._answer(command, error=(error.code, error.message))
         except Exception:
             log.exception("command failed op=%r", cut(operation))
-            self._answer(asked, error=("internal", "the command met a fault of the agent"))
+            self._answer(command, error=("internal", "the command met a fault of the agent"))
         else:
             if data is not None:
-                self._answer(asked, data)
+                self._answer(command, data)
 
-    def _answer(self, asked: _Asked | None, data: Any = None, error: tuple[str, str] | None = None) -> None:
+    def _answer(self, command: _OpenCommand | None, data: Any = None, error: tuple[str, str] | None = None) -> None:
         """error: code and message."""
-        if asked is not None:
+        if command is not None:
             result = {
-                "id": asked.id,
+                "id": command.id,
                 "status": "failed" if error else "ok",
                 "error": {"code": error[0], "message": error[1]} if error else None,
                 "data": data,
             }
-            self._publish(json_publication(asked.topic, result, correlation=asked.correlation))
+            self._publish(json_publication(command.topic, result, correlation=command.correlation))
 
     def _check(self, operation: str, fields: dict[str, Any]) -> None:
         """Raises CommandError if the command does not exist, is not enabled or not signed."""
@@ -150,7 +150,7 @@ class Commands:
             raise CommandError("not_allowed", f"command: {operation} is not enabled here; enabled: {allowed}")
         self._authority.check(operation, fields, time.time())
 
-    def _execute(self, operation: str, fields: dict[str, Any], asked: _Asked) -> dict[str, Any] | None:
+    def _execute(self, operation: str, fields: dict[str, Any], command: _OpenCommand) -> dict[str, Any] | None:
         """Gives the result's data; None = it is answered later. Raises CommandError, SwitchError."""
         if operation in ("ping", "health", "resume", "reload"):
             fields_of(CommandFields, fields)
@@ -161,7 +161,7 @@ class Commands:
                 self._status.publish_health()
                 return {"seq": self._status.health_sequence}
             case "drain":
-                self._start_drain("drain command", fields_of(DrainFields, fields).timeout_s, time.monotonic(), asked)
+                self._start_drain("drain command", fields_of(DrainFields, fields).timeout_s, time.monotonic(), command)
                 return None
             case "resume":
                 return self._resume()
@@ -181,7 +181,7 @@ class Commands:
                 return self._release(fields_of(ReleaseFields, fields).fingerprint)
         if not is_started:
             return {"changed": False}
-        self._switch_asked = asked
+        self._switch_command = command
         return None
 
     def _cancel(self, wanted: CancelFields) -> dict[str, Any]:
@@ -205,11 +205,11 @@ class Commands:
 
     def switch_ended(self, end: Switched | SwitchFailed) -> None:
         """Answers the command that started the switch."""
-        asked, self._switch_asked = self._switch_asked, None
+        command, self._switch_command = self._switch_command, None
         if isinstance(end, Switched):
-            self._answer(asked, end.data)
+            self._answer(command, end.data)
         else:
-            self._answer(asked, error=(end.error.code, end.error.message))
+            self._answer(command, error=(end.error.code, end.error.message))
 
     def stop(self, now: float) -> None:
         """A drain that cannot be called off; `is_stopped` at its end."""
@@ -217,12 +217,12 @@ class Commands:
         log.info("stopping waiting=%d active=%d", self._dispatcher.waiting, self._dispatcher.active)
         self._start_drain("stopping", None, now, None)
 
-    def _start_drain(self, reason: str, timeout_s: float | None, now: float, asked: _Asked | None) -> None:
+    def _start_drain(self, reason: str, timeout_s: float | None, now: float, command: _OpenCommand | None) -> None:
         """timeout_s: None = as configured."""
         self._end_drain(0)
         self._dispatcher.start_drain()
         # Before anything is published: a fault there must not leave a drain without an end.
-        self._drain = _Drain(now + (self.config.queue.drain_timeout_s if timeout_s is None else timeout_s), asked)
+        self._drain = _Drain(now + (self.config.queue.drain_timeout_s if timeout_s is None else timeout_s), command)
         if self._presence.state is not State.OFFLINE:
             self._status.publish_state(State.DRAINING, reason)
             self._status.publish_health()
@@ -242,7 +242,7 @@ class Commands:
         drain, self._drain = self._drain, None
         if drain is not None:
             self.is_stopped = self.is_stopping
-            self._answer(drain.asked, {"cancelled": cancelled})
+            self._answer(drain.command, {"cancelled": cancelled})
 
     def _resume(self) -> dict[str, Any]:
         if self.is_stopping:

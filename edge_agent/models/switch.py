@@ -202,7 +202,7 @@ class ModelSwitch:
         return False
 
     def _end_old_worker(self, attempt: _Attempt) -> _Steps[None]:
-        self._dispatcher.hold()
+        self._dispatcher.pause()
         while self._dispatcher.active:
             yield
         attempt.is_old_gone = True
@@ -272,7 +272,7 @@ class ModelSwitch:
             self._supervisor.come_back(self._now)
             ready_at = self._supervisor.next_ready_at
             self._dispatcher.worker_lost("another model was tried", self._now, ready_at=ready_at)
-        self._dispatcher.release(self._now)
+        self._dispatcher.unpause(self._now)
         bundle = printable(attempt.source.name)
         event = {"how": attempt.how, "bundle": bundle, "code": error.code, "message": error.message}
         return SwitchFailed(error, event)

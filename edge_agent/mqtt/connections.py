@@ -29,7 +29,7 @@ class MqttFacts:
     connected_s: age of the control connection. data_lost_s: how long the data connection is down.
     disconnects_lately: within the last minute.
     refused_lately: messages that the broker refused within ten minutes.
-    unheard: subscriptions that the broker refuses.
+    refused_subscriptions: subscriptions that the broker refuses.
     """
 
     connected_s: float | None
@@ -40,7 +40,7 @@ class MqttFacts:
     dropped: int
     disconnects_lately: int
     refused_lately: int
-    unheard: int
+    refused_subscriptions: int
     data_lost_s: float | None
 
 
@@ -164,6 +164,6 @@ class Connections:
             # Copies: the network threads add to these.
             disconnects_lately=sum(now - at < UNSTABLE_WINDOW_S for link in links for at in tuple(link.disconnects)),
             refused_lately=sum(now - at < REFUSED_WINDOW_S for link in links for at, _ in tuple(link.outbox.refusals)),
-            unheard=sum(len(link.subscriptions.refused) for link in links),
+            refused_subscriptions=sum(len(link.subscriptions.refused) for link in links),
             data_lost_s=None if self._data_lost_at is None else now - self._data_lost_at,
         )

@@ -32,7 +32,7 @@ MAX_BREAKS, BREAKS_WITHIN_S = 5, 2.0
 # After this number of breaks, messages are sent one by one, so that the first one must be the cause of the next.
 ONE_BY_ONE_AFTER = 2
 # A topic with a message that was given up takes no other one of about that size for this time.
-TOPIC_REST_S = 600.0
+TOPIC_BARRED_S = 600.0
 # Fixed header with the length, the topic's length, the packet number.
 _OVERHEAD_BYTES = 5 + 2 + 2
 
@@ -71,7 +71,7 @@ class Outbox:
         # When the message that waits first was sent on this connection.
         self._first_sent_at = 0.0
         # By topic: from which size on messages are rejected, and until when.
-        self._resting: dict[str, tuple[int, float]] = {}
+        self._barred: dict[str, tuple[int, float]] = {}
 
     def __len__(self) -> int:
         """Messages that the broker has not confirmed."""
@@ -79,12 +79,12 @@ class Outbox:
 
     def can_send(self, message: Publication | paho.MQTTMessage) -> bool:
         """Whether the broker takes a message of this size to this topic, as far as is known."""
-        if self._max_bytes is None and message.topic not in self._resting:
+        if self._max_bytes is None and message.topic not in self._barred:
             return True
         size = self._packet_bytes(message)
-        rejected_from, until = self._resting.get(message.topic, (0, 0.0))
-        is_resting = size >= rejected_from and self._clock() < until
-        return not is_resting and (self._max_bytes is None or size <= self._max_bytes)
+        rejected_from, until = self._barred.get(message.topic, (0, 0.0))
+        is_barred = size >= rejected_from and self._clock() < until
+        return not is_barred and (self._max_bytes is None or size <= self._max_bytes)
 
     def _packet_bytes(self, message: Publication | paho.MQTTMessage) -> int:
         """An upper bound."""
@@ -183,8 +183,8 @@ class Outbox:
             now, message = self._clock(), self._waiting[self._suspect]
             # An answer that is sent again, and the next value of a retained topic, may be a little shorter.
             rejected_from = self._packet_bytes(message) * 9 // 10
-            self._resting = {topic: rest for topic, rest in self._resting.items() if rest[1] > now}
-            self._resting[message.topic] = (rejected_from, now + TOPIC_REST_S)
+            self._barred = {topic: bar for topic, bar in self._barred.items() if bar[1] > now}
+            self._barred[message.topic] = (rejected_from, now + TOPIC_BARRED_S)
             self._reject_unsendable(f"{self._breaks} connections broke as one of this size was sent there")
             self.refusals.append((now, "the broker closes the connection"))
             self._suspect, self._breaks = None, 0

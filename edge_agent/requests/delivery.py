@@ -69,7 +69,7 @@ class Delivery:
         """How many replies are sent again later."""
         return len(self._postponed)
 
-    def partial(self, publication: Publication) -> None:
+    def send_partial(self, publication: Publication) -> None:
         """A piece of an answer: sent at once, at most once."""
         self._link.publish(publication)
 
@@ -79,7 +79,7 @@ class Delivery:
             self.store.answer(row, task, publication, key, moment(time.monotonic()))
         self._staged.append(_Outgoing(row, publication))
 
-    def received(self, received: Received) -> None:
+    def acknowledge_when_stored(self, received: Received) -> None:
         """The message is dealt with, and is acknowledged when that is on the disk."""
         self._received.append(received)
 
@@ -146,7 +146,7 @@ class Delivery:
             _, received = self._unacknowledged.popleft()
             received.link.acknowledge(received)
 
-    def synced(self, event: Synced) -> None:
+    def on_synced(self, event: Synced) -> None:
         """An fsync has ended. After a fault everything is in memory, and is acknowledged too."""
         self.store.on_synced(event)
         self._acknowledge(event.generation)

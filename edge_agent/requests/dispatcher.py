@@ -63,7 +63,7 @@ class Dispatcher:
         self._limits = NO_LIMITS
         self._joules_per_busy_s: float | None = None
         # Requests wait, and none is handed to the worker.
-        self._is_held = False
+        self._is_paused = False
         # Requests that the worker runs at once; 0 = there is no worker.
         self._slots = 0
         self._model: Model | None = None
@@ -95,9 +95,9 @@ class Dispatcher:
                 request.row = self._store.accept(message, request.task_name, moment(message.received_at))
             elif message.qos:  # it may be large, and is not written: it is answered before the next commit
                 request.row = self._store.new_row()
-            with self._answers_faults(request, now):
+            with self._answering_faults(request, now):
                 self._admit(request, now)
-        self.fill(now)
+        self.fill_slots(now)
         return bool(requests)
 
     def recover(self, now: Moment) -> None:
@@ -110,17 +110,17 @@ class Dispatcher:
             except Exception:  # it would fail again at each start, and keep the board off the bus
                 log.exception("a stored request cannot be run row=%s", stored.row)
                 self._store.drop(stored.row)
-        self.fill(now.monotonic_s)
+        self.fill_slots(now.monotonic_s)
 
     def _recover(self, stored: StoredRequest, now: float) -> None:
         requests = [request for request in self._parser.parse(stored.message) if request.task_name == stored.task]
-        for request in requests or [self._parser.refuse_unheard(stored.message, stored.task)]:
+        for request in requests or [self._parser.refuse_unsubscribed(stored.message, stored.task)]:
             request.row = stored.row
-            with self._answers_faults(request, now):
+            with self._answering_faults(request, now):
                 self._admit(request, now, is_recovered=True)
 
     @contextmanager
-    def _answers_faults(self, request: Request, now: float) -> Iterator[None]:
+    def _answering_faults(self, request: Request, now: float) -> Iterator[None]:
         """A refusal, or a fault of ours, ends this request and no more."""
         try:
             yield
@@ -144,7 +144,7 @@ class Dispatcher:
         if request.deadline_at <= now:
             raise Refusal(Code.DEADLINE, f"{request.deadline} has passed")
         if not is_recovered:
-            self._queue.check(request, now, self._limits, is_draining=self.is_draining)
+            self._queue.check_before_rendering(request, now, self._limits, is_draining=self.is_draining)
         assert request.task is not None
         assert request.envelope is not None
         number = self._accepted + 1
@@ -165,13 +165,13 @@ class Dispatcher:
             self._replies.refuse(other, error, now)
 
     def _engine_load(self, now: float) -> EngineLoad:
-        beside = len(self._active)
+        at_once = len(self._active)
         # The worker stops what is answered already at its next step.
         running = [request for request in self._active.values() if not request.is_answered]
-        left_s = (self._forecast.share_s(one.kind) - (now - one.started_at) / beside for one in running)
+        left_s = (self._forecast.share_s(one.kind) - (now - one.started_at) / at_once for one in running)
         loading_s = None if self._slots or self._ready_at is None else max(0.0, self._ready_at - now)
         return EngineLoad(
-            slots=self._places, running=beside, work_s=sum(max(0.0, one_s) for one_s in left_s), loading_s=loading_s
+            slots=self._places, running=at_once, work_s=sum(max(0.0, one_s) for one_s in left_s), loading_s=loading_s
         )
 
     @property
@@ -179,13 +179,13 @@ class Dispatcher:
         """How many requests may run at once."""
         return self._slots if self._limits.max_active is None else min(self._slots, self._limits.max_active)
 
-    def fill(self, now: float) -> None:
+    def fill_slots(self, now: float) -> None:
         """Hands waiting requests to the free slots of the worker.
 
         A request that ran when a worker died runs alone the second time: if it is the cause, no other request pays.
         """
-        self.expire(now)
-        while self._queue.waiting and not self._is_held and len(self._active) < self._places:
+        self.expire_overdue(now)
+        while self._queue.waiting and not self._is_paused and len(self._active) < self._places:
             if any(request.attempts == MAX_ATTEMPTS for request in self._active.values()):
                 return
             request = self._queue.take(first_attempts_only=bool(self._active))
@@ -198,7 +198,7 @@ class Dispatcher:
         request.started_at, request.model = now, self._model
         request.attempts += 1
         self._active[request.number] = request
-        with self._answers_faults(request, now):
+        with self._answering_faults(request, now):
             self._send(self._limited(request.run))
 
     def _limited(self, run: Run) -> Run:
@@ -208,11 +208,11 @@ class Dispatcher:
             return run
         return replace(run, max_tokens=limit)
 
-    def partial(self, event: Partial) -> None:
+    def send_partial(self, event: Partial) -> None:
         """Passes a piece of a streamed answer on."""
         request = self._active.get(event.id)
         if request is not None and not request.is_answered:
-            self._replies.partial(request, event.delta)
+            self._replies.send_partial(request, event.delta)
 
     def finish(self, event: WorkerAnswer, now: float) -> None:
         """The worker is done with a request: its slot is free, and the caller gets the answer."""
@@ -223,20 +223,20 @@ class Dispatcher:
                 self._forecast.measure(request.kind, share_s=event.share_s, run_s=run_s, now=now)
             if not request.is_answered:
                 self._answer(request, event, now)
-        self.fill(now)
+        self.fill_slots(now)
 
     def _answer(self, request: Request, event: WorkerAnswer, now: float) -> None:
-        if request.deadline_at <= now:  # before `expire` saw it
+        if request.deadline_at <= now:  # before `expire_overdue` saw it
             self._replies.refuse(request, _deadline_passed(request), now)
         elif not isinstance(event, Finished):
             self._replies.refuse(request, failure_of(event), now)
         else:
             rate = self._joules_per_busy_s
             energy_j = None if rate is None else rate * event.share_s
-            with self._answers_faults(request, now):
+            with self._answering_faults(request, now):
                 self._replies.finish(request, event, now, self._limits.causes, energy_j)
 
-    def expire(self, now: float) -> None:
+    def expire_overdue(self, now: float) -> None:
         """Answers every request past its deadline, waiting or running."""
         if self._queue.waiting:
             for request in self._queue.remove_where(lambda request: request.deadline_at <= now):
@@ -244,11 +244,11 @@ class Dispatcher:
         for request in list(self._active.values()):
             if request.deadline_at <= now and not request.is_answered:
                 run_s = now - request.started_at
-                self._forecast.measure_cut_off(request.kind, run_s=run_s, beside=len(self._active), now=now)
+                self._forecast.measure_cut_off(request.kind, run_s=run_s, at_once=len(self._active), now=now)
                 self._abandon(request, _deadline_passed(request), now)
 
     def next_wake_up_at(self) -> float | None:
-        """When `expire` next has something to do."""
+        """When `expire_overdue` next has something to do."""
         times = [request.deadline_at for request in self._active.values() if not request.is_answered]
         waiting = self._queue.next_deadline_at()
         return min(times if waiting is None else [*times, waiting], default=None)
@@ -279,7 +279,7 @@ class Dispatcher:
         """A worker answers with this model: it gets the requests that wait."""
         self._model = model
         self._slots = ready.max_active
-        self.fill(now)
+        self.fill_slots(now)
 
     def worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:
         """There is no worker. The requests that ran are run once more by the next one, and then given up.
@@ -305,7 +305,7 @@ class Dispatcher:
     def model_replaced(self) -> None:
         """A worker of another model takes over; nothing runs."""
         self._forecast.clear()
-        self._is_held = False
+        self._is_paused = False
         self._duplicates.forget_refusals()
 
     def release_quarantined(self, fingerprint: str) -> bool:
@@ -320,14 +320,14 @@ class Dispatcher:
         for request in self._queue.remove_where(lambda _: True):
             self._replies.refuse(request, error, now)
 
-    def hold(self) -> None:
-        """Hands no request to the worker until `release`: all of them wait."""
-        self._is_held = True
+    def pause(self) -> None:
+        """Hands no request to the worker until `unpause`: all of them wait."""
+        self._is_paused = True
 
-    def release(self, now: float) -> None:
+    def unpause(self, now: float) -> None:
         """Hands requests to the worker again."""
-        self._is_held = False
-        self.fill(now)
+        self._is_paused = False
+        self.fill_slots(now)
 
     def start_drain(self) -> None:
         """Refuses new requests; those that wait or run are answered."""

@@ -72,14 +72,14 @@ class Forecast:
             estimate.deviation_s += weight * (abs(run_s - estimate.run_s) - estimate.deviation_s)
             estimate.believe(now)
 
-    def measure_cut_off(self, kind: Kind, *, run_s: float, beside: int, now: float) -> None:
-        """A request was stopped after run_s, one of `beside` that ran at once: it takes longer than that.
+    def measure_cut_off(self, kind: Kind, *, run_s: float, at_once: int, now: float) -> None:
+        """A request was stopped after run_s, so it takes longer than that. at_once: the requests that ran with it.
 
         Without this, requests that never make their deadline would never be measured, and be admitted forever.
         """
         known, least_s = self.expect(kind), CUT_OFF_FACTOR * run_s
         if known is None or known.run_s < least_s:
-            self.measure(kind, share_s=least_s / beside, run_s=least_s, now=now)
+            self.measure(kind, share_s=least_s / at_once, run_s=least_s, now=now)
         else:
             known.believe(now)
 

@@ -49,7 +49,7 @@ class RequestParser:
                     break
         return readings
 
-    def refuse_unheard(self, message: Message, name: str) -> Request:
+    def refuse_unsubscribed(self, message: Message, name: str) -> Request:
         """A stored reading that came under another configuration: under this one the task does not subscribe to it."""
         text = f"task: {shown(name)} does not listen to {shown(message.topic)} any more"
         error = Error(code=Code.UNKNOWN_TASK, message=text)

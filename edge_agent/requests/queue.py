@@ -84,7 +84,7 @@ class RequestQueue:
     def capacity(self) -> int:
         return self._config.queue.capacity
 
-    def check(self, request: Request, now: float, limits: Limits, *, is_draining: bool) -> None:
+    def check_before_rendering(self, request: Request, now: float, limits: Limits, *, is_draining: bool) -> None:
         """What can be said before the template is rendered, which may take half a second. Raises Refusal."""
         if is_draining:
             raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", DRAINING_RETRY_S)

@@ -63,7 +63,7 @@ class Replies:
             twin.followers.append(request.row)
         self.totals.duplicates_total += 1
 
-    def partial(self, request: Request, delta: str) -> None:
+    def send_partial(self, request: Request, delta: str) -> None:
         """Sends a piece of a streamed answer, at most once."""
         document = {
             "id": request.id,
@@ -73,7 +73,7 @@ class Replies:
             "delta": delta,
         }
         request.partials += 1
-        self._delivery.partial(_publication(request, encode(document), qos=0))
+        self._delivery.send_partial(_publication(request, encode(document), qos=0))
 
     def finish(
         self, request: Request, event: Finished, now: float, limits: Iterable[str], energy_j: float | None

@@ -46,7 +46,7 @@ def health_document(
         "worker-silent": requests.active > 0 and (worker.silent_s or 0.0) >= WORKER_SILENT_AFTER_S,
         "connection-unstable": mqtt.disconnects_lately >= UNSTABLE_AFTER,
         "publishing-refused": mqtt.refused_lately > 0,
-        "subscription-refused": mqtt.unheard > 0,
+        "subscription-refused": mqtt.refused_subscriptions > 0,
         "requests-in-memory-only": requests.store_fault is not None,
         "requests-lost": requests.store_set_aside is not None,
         "draining": requests.is_draining,

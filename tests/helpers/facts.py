@@ -41,7 +41,7 @@ def mqtt_facts(**fields: Any) -> MqttFacts:
         "dropped": 0,
         "disconnects_lately": 0,
         "refused_lately": 0,
-        "unheard": 0,
+        "refused_subscriptions": 0,
         "data_lost_s": None,
     }
     return MqttFacts(**{**known, **fields})

@@ -14,7 +14,7 @@ from edge_agent.mqtt.outbox import (
     MAX_BREAKS,
     MAX_IN_FLIGHT,
     ONE_BY_ONE_AFTER,
-    TOPIC_REST_S,
+    TOPIC_BARRED_S,
     Outbox,
     PublishResult,
 )
@@ -146,7 +146,7 @@ def test_what_is_like_a_message_that_was_given_up_is_rejected_at_once_for_a_whil
     site.connect()
     assert list(site.client._out_messages) == [short, elsewhere]
     assert not site.outbox.can_send(Publication(topic="r", payload=b"x" * 490))
-    site.now += TOPIC_REST_S
+    site.now += TOPIC_BARRED_S
     assert site.outbox.can_send(Publication(topic="r", payload=b"x" * 500))
 
 
@@ -182,5 +182,5 @@ def test_a_retained_topic_that_breaks_connections_is_left_out_for_a_while_and_th
     else:
         pytest.fail("no connection lasts")
     assert site.outbox.publish(info) is None
-    site.now += TOPIC_REST_S
+    site.now += TOPIC_BARRED_S
     assert site.outbox.publish(info) is not None

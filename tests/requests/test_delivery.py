@@ -59,7 +59,7 @@ class Board:
     def hear(self, payload: str, *, task: str = "generate", topic: str | None = None, **fields: object) -> Message:
         message = inbound(topic or f"{BASE}/infer/{task}/request", payload, at=time.monotonic(), **fields)  # type: ignore[arg-type]
         self.dispatcher.receive(message, time.monotonic())
-        self.delivery.received(received(message, self.outlet))
+        self.delivery.acknowledge_when_stored(received(message, self.outlet))
         self.flush()
         return message
 
@@ -83,7 +83,7 @@ class Board:
     def hear_of_disk(self) -> None:
         wait_until(lambda: self.synced, "the commits are on the disk", 5.0)
         while self.synced:
-            self.delivery.synced(self.synced.pop(0))
+            self.delivery.on_synced(self.synced.pop(0))
 
     @property
     def replies(self) -> list[dict[str, object]]:
@@ -136,7 +136,7 @@ def test_an_unanswered_request_is_run_by_the_next_process_with_its_first_arrival
     time.sleep(0.05)
 
     board = Board(folder)
-    board.dispatcher.fill(time.monotonic())
+    board.dispatcher.fill_slots(time.monotonic())
     board.answer(1)
 
     assert [one.stream for one in board.commands if isinstance(one, Run)] == [False]  # pieces are not sent twice
@@ -197,7 +197,7 @@ def test_the_dedup_window_counts_on_in_the_next_process(folder: Path) -> None:
     first.dispatcher.worker_ready(MODEL, ready(max_active=2), 0.0)
     for name in ("slow", "quick"):
         first.hear(envelope(name))
-    first.dispatcher.fill(time.monotonic())
+    first.dispatcher.fill_slots(time.monotonic())
     first.answer(2)
     first.confirm(1)
     time.sleep(0.6)
@@ -262,7 +262,7 @@ def test_the_quarantine_outlives_the_process(folder: Path) -> None:
     board = Board(folder)
     board.hear(envelope("a"))
     for _ in range(2):
-        board.dispatcher.fill(time.monotonic())
+        board.dispatcher.fill_slots(time.monotonic())
         board.dispatcher.worker_lost("killed", time.monotonic())
         board.dispatcher.worker_ready(MODEL, ready(max_active=1), 0.0)
     board.flush()

@@ -147,15 +147,15 @@ class TestDeadlines:
         desk = Desk(configured)
         desk.ask({"input": "x", **envelope}, task=task, at=100.0, expiry_s=expiry_s)
         assert desk.dispatcher.next_wake_up_at() == 100.0 + int(told.split(maxsplit=1)[0]) / 1000
-        desk.dispatcher.expire(160.0)
+        desk.dispatcher.expire_overdue(160.0)
         assert message_of(desk.reply) == f"the deadline of {told} has passed"
 
     def test_a_request_that_expires_while_running_is_cancelled_and_answered_once(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": "a", "deadline_ms": 1000, "stream": True})
-        desk.dispatcher.expire(1.0)
-        desk.dispatcher.expire(1.1)
-        desk.dispatcher.partial(Partial(id=1, delta="late"))
+        desk.dispatcher.expire_overdue(1.0)
+        desk.dispatcher.expire_overdue(1.1)
+        desk.dispatcher.send_partial(Partial(id=1, delta="late"))
         assert desk.cancels == [1]
         assert desk.statuses() == [("a", "expired")]
         assert desk.dispatcher.next_wake_up_at() is None
@@ -167,8 +167,8 @@ class TestDeadlines:
         desk = Desk()
         desk.ask({"input": "x", "deadline_ms": 1000})
         desk.ask("y")
-        desk.dispatcher.expire(1.0)
-        desk.dispatcher.fill(1.0)
+        desk.dispatcher.expire_overdue(1.0)
+        desk.dispatcher.fill_slots(1.0)
         assert len(desk.runs) == 1
         desk.dispatcher.finish(Cancelled(id=1), 1.1)
         assert [run.id for run in desk.runs] == [1, 2]
@@ -269,7 +269,7 @@ class TestDuplicates:
         desk.ask({"input": "x", "id": "a", "deadline_ms": 1000})
         desk.dispatcher.start_drain()
         desk.ask({"input": "x", "id": "a", "deadline_ms": 1000}, at=0.9, duplicate=True)
-        desk.dispatcher.expire(1.0)
+        desk.dispatcher.expire_overdue(1.0)
         assert desk.statuses() == [("a", "expired")]
 
 
@@ -340,7 +340,7 @@ class TestStreams:
         desk.ask({"input": "x", "id": "a", "stream": True}, response_topic="edgeai/v1/reply/me", correlation=b"c")
         assert desk.runs[0].stream
         for delta in ("Lager ", "prüfen"):
-            desk.dispatcher.partial(Partial(id=1, delta=delta))
+            desk.dispatcher.send_partial(Partial(id=1, delta=delta))
         desk.dispatcher.finish(finished(1), 1.0)
         assert [json.loads(p.payload) for p in desk.publications[:2]] == [
             {"id": "a", "task": "generate", "status": "partial", "seq": 0, "delta": "Lager "},
@@ -365,7 +365,7 @@ class TestLostWorkers:
     def test_a_stream_that_had_begun_is_not_sent_twice(self) -> None:
         desk = Desk()
         desk.ask({"input": "x", "id": 1, "stream": True})
-        desk.dispatcher.partial(Partial(id=1, delta="fi"))
+        desk.dispatcher.send_partial(Partial(id=1, delta="fi"))
         desk.dispatcher.worker_lost("killed", 1.0)
         desk.start_worker(1, 2.0)
         assert [run.stream for run in desk.runs] == [True, False]
@@ -647,7 +647,7 @@ class Storm:
                 }
                 dispatcher.finish(events[second], self.now)
             case "partial" if self.running:
-                dispatcher.partial(Partial(id=self.running[first % len(self.running)], delta="x"))
+                dispatcher.send_partial(Partial(id=self.running[first % len(self.running)], delta="x"))
             case "cancel":
                 dispatcher.cancel("cancelled by command", self.now, request_id=f"r{first}")
             case "lost":
@@ -657,7 +657,7 @@ class Storm:
                 self.desk.start_worker(first, self.now)
             case "wait":
                 self.now += first / 1000
-                dispatcher.expire(self.now)
+                dispatcher.expire_overdue(self.now)
             case "drain":
                 dispatcher.start_drain() if first else dispatcher.end_drain()
             case "cancel_all":

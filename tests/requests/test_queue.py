@@ -209,12 +209,12 @@ def test_the_first_runs_are_averaged_and_later_ones_smoothed() -> None:
 
 def test_a_run_that_was_cut_off_takes_longer_than_it_got_and_confirms_what_is_known_to_take_longer() -> None:
     forecast = Forecast()
-    forecast.measure_cut_off(KIND, run_s=2.0, beside=2, now=0.0)
+    forecast.measure_cut_off(KIND, run_s=2.0, at_once=2, now=0.0)
     expected = forecast.expect(KIND)
     assert expected is not None
     assert expected.run_s > 2.0
     share_s = expected.share_s
-    forecast.measure_cut_off(KIND, run_s=0.1, beside=2, now=50.0)
+    forecast.measure_cut_off(KIND, run_s=0.1, at_once=2, now=50.0)
     assert (expected.share_s, expected.believed_until) == (share_s, 50.0 + BELIEVED_PER_RUN_S)
 
 

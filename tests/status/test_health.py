@@ -101,7 +101,11 @@ def test_a_healthy_agent_is_ok() -> None:
     [
         ({"mqtt": mqtt_facts(data_lost_s=9.9)}, "ok", []),
         ({"mqtt": mqtt_facts(disconnects_lately=3)}, "degraded", ["connection-unstable"]),
-        ({"mqtt": mqtt_facts(refused_lately=1, unheard=1)}, "degraded", ["publishing-refused", "subscription-refused"]),
+        (
+            {"mqtt": mqtt_facts(refused_lately=1, refused_subscriptions=1)},
+            "degraded",
+            ["publishing-refused", "subscription-refused"],
+        ),
         ({"mqtt": mqtt_facts(data_lost_s=10.0)}, "critical", ["data-connection-lost"]),
         ({"worker": worker_facts(ready=None)}, "critical", ["model-not-loaded"]),
         ({"worker": FALLBACK}, "degraded", ["model-fallback"]),
