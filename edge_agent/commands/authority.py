@@ -29,41 +29,22 @@ def sign(key: bytes, operation: str, fields: dict[str, Any]) -> str:
     return hmac.new(key, f"{operation}\n{canonical}".encode(), hashlib.sha256).hexdigest()
 
 
-class Nonces:
-    """Digests of the latest nonces, in a file that outlives the process; path: None = in memory only.
+class Authority:
+    """Checks signatures with a key; None = commands are not signed.
 
-    They are not dropped by age: a clock that is set back makes old commands fresh again.
+    Digests of the latest nonces are in a file that outlives the process; None = in memory only. They are not dropped
+    by age: a clock that is set back makes old commands fresh again.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path
+    def __init__(self, key: bytes | None, nonces_file: Path | None = None) -> None:
+        self._key = key
+        self._nonces_file = nonces_file
         self._used: list[bytes] = []
         try:
-            known = None if path is None else state_files.read(path)
+            known = nonces_file and state_files.read(nonces_file)
             self._used = [digest for (digest,) in struct.iter_unpack(f"{_DIGEST_BYTES}s", known or b"")]
         except (OSError, struct.error) as error:
-            log.warning("%s cannot be read, earlier commands could be repeated: %s", path, error)
-
-    def use(self, nonce: str) -> bool:
-        """False: it was used before. Else it is on the disk when this returns."""
-        digest = hashlib.blake2b(nonce.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
-        if digest in self._used:
-            return False
-        self._used = [*self._used, digest][-_MAX_NONCES:]
-        try:
-            if self._path is not None:
-                state_files.replace(self._path, b"".join(self._used), mode=0o600)
-        except OSError as error:
-            log.warning("%s cannot be written, commands could be repeated after a restart: %s", self._path, error)
-        return True
-
-
-class Authority:
-    """Checks signatures with a key; None = commands are not signed."""
-
-    def __init__(self, key: bytes | None, nonces: Nonces | None = None) -> None:
-        self._key = key
-        self._nonces = Nonces() if nonces is None else nonces
+            log.warning("%s cannot be read, earlier commands could be repeated: %s", nonces_file, error)
 
     def check(self, operation: str, fields: dict[str, Any], now: float) -> None:
         """now: seconds since 1970. Raises CommandError(unauthorized)."""
@@ -80,8 +61,21 @@ class Authority:
             raise CommandError("unauthorized", f"ts: {allowed} (got {shown(signed.get('ts'))})")
         if not hmac.compare_digest(given.lower().encode(), sign(self._key, operation, signed).encode()):
             raise CommandError("unauthorized", "hmac: does not fit the command")
-        if not self._nonces.use(nonce):
+        self._use_up(nonce)
+
+    def _use_up(self, nonce: str) -> None:
+        """The nonce is on the disk when this returns."""
+        digest = hashlib.blake2b(nonce.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
+        if digest in self._used:
             raise CommandError("unauthorized", "nonce: seen before")
+        self._used = [*self._used, digest][-_MAX_NONCES:]
+        try:
+            if self._nonces_file is not None:
+                state_files.replace(self._nonces_file, b"".join(self._used), mode=0o600)
+        except OSError as error:
+            log.warning(
+                "%s cannot be written, commands could be repeated after a restart: %s", self._nonces_file, error
+            )
 
 
 def _text(name: str, value: object) -> str:

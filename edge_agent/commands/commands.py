@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_agent.commands.authority import NONCES_FILE, Authority, Nonces
+from edge_agent.commands.authority import NONCES_FILE, Authority
 from edge_agent.commands.fields import (
     CancelFields,
     CommandError,
@@ -91,8 +91,7 @@ class Commands:
         self._status = status
         self._drain: _Drain | None = None
         self._switch_command: _OpenCommand | None = None
-        self._nonces = Nonces(config.state_dir / NONCES_FILE)
-        self._authority = Authority(_read_key(config), self._nonces)
+        self._authority = _authority(config)
 
     @property
     def drain_ends_at(self) -> float | None:
@@ -271,7 +270,7 @@ class Commands:
             config = config.model_copy(update={"queue": config.queue.model_copy(update={"journal": journal})})
         changed = [name for name in type(config).model_fields if getattr(config, name) != getattr(self.config, name)]
         config = self.config.model_copy(update={name: getattr(config, name) for name in _LIVE})
-        self._authority = Authority(_read_key(config), self._nonces)
+        self._authority = _authority(config)
         self.config = config
         self._apply_config(config)
         applied = [name for name in changed if name in _LIVE]
@@ -286,7 +285,8 @@ class Commands:
             log.warning("reload refused, the configuration stays as it was: %s", error.message)
 
 
-def _read_key(config: Config) -> bytes | None:
+def _authority(config: Config) -> Authority:
     """Raises OSError."""
     key_file = config.commands.key_file
-    return None if key_file is None else key_file.read_bytes().strip()
+    key = None if key_file is None else key_file.read_bytes().strip()
+    return Authority(key, config.state_dir / NONCES_FILE)

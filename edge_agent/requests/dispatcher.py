@@ -25,7 +25,6 @@ from edge_agent.requests.request import Request
 from edge_agent.requests.statistics import RequestFacts, percentile
 from edge_agent.requests.tasks import Render, Task
 from edge_agent.requests.templates import render
-from edge_agent.store.store import StoredRequest
 
 log = logging.getLogger(__name__)
 
@@ -106,18 +105,14 @@ class Dispatcher:
         self._duplicates.restore(now)
         for stored in self._store.unanswered(now):
             try:
-                self._recover(stored, now.monotonic_s)
+                request = self._parser.parse_stored(stored)
             except Exception:  # it would fail again at each start, and keep the board off the bus
-                log.exception("a stored request cannot be run row=%s", stored.row)
+                log.exception("a stored request cannot be read row=%s", stored.row)
                 self._store.drop(stored.row)
+                continue
+            with self._answering_faults(request, now.monotonic_s):
+                self._admit(request, now.monotonic_s, is_recovered=True)
         self.fill_slots(now.monotonic_s)
-
-    def _recover(self, stored: StoredRequest, now: float) -> None:
-        requests = [request for request in self._parser.parse(stored.message) if request.task_name == stored.task]
-        for request in requests or [self._parser.refuse_unsubscribed(stored.message, stored.task)]:
-            request.row = stored.row
-            with self._answering_faults(request, now):
-                self._admit(request, now, is_recovered=True)
 
     @contextmanager
     def _answering_faults(self, request: Request, now: float) -> Iterator[None]:

@@ -15,6 +15,7 @@ from edge_agent.core.messages import Code, Error, Refusal
 from edge_agent.core.strict_json import parse_json
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
+from edge_agent.store.store import StoredRequest
 
 # A refused envelope is still read for `id` and `reply_to`, up to this size: longer ones cost too much time.
 MAX_SALVAGED_BYTES = 1_000_000
@@ -49,11 +50,16 @@ class RequestParser:
                     break
         return readings
 
-    def refuse_unsubscribed(self, message: Message, name: str) -> Request:
-        """A stored reading that came under another configuration: under this one the task does not subscribe to it."""
-        text = f"task: {shown(name)} does not listen to {shown(message.topic)} any more"
-        error = Error(code=Code.UNKNOWN_TASK, message=text)
-        return self._request(None, name, self._topics.response(name), message, None, refusal=error)
+    def parse_stored(self, stored: StoredRequest) -> Request:
+        """The request of an earlier process; refused if its task does not subscribe to the topic any more."""
+        message, name = stored.message, stored.task
+        request = next((request for request in self.parse(message) if request.task_name == name), None)
+        if request is None:
+            text = f"task: {shown(name)} does not listen to {shown(message.topic)} any more"
+            error = Error(code=Code.UNKNOWN_TASK, message=text)
+            request = self._request(None, name, self._topics.response(name), message, None, refusal=error)
+        request.row = stored.row
+        return request
 
     def _parse_request(self, name: str, message: Message) -> Request:
         task, reply_topic = self._tasks.get(name), self._topics.response(name)

@@ -26,11 +26,10 @@ FIRST, SECOND = "127.0.0.1", "127.0.0.2"
 class Both:
     """Two brokers that do not run yet, and the connections of an agent that knows both."""
 
-    def __init__(self, folder: Path, protocol: str, of_first: str = "") -> None:
+    def __init__(self, folder: Path, protocol: str) -> None:
         port = free_port()
         self.first, self.second = (
-            Mosquitto(_made(folder / address), port, extra, address=address)
-            for address, extra in ((FIRST, of_first), (SECOND, ""))
+            Mosquitto(_made(folder / address), port, address=address) for address in (FIRST, SECOND)
         )
         mqtt = {"host": [FIRST, SECOND], "port": port, "protocol": protocol}
         settings = Config.model_validate({**config().model_dump(exclude_unset=True), "mqtt": mqtt})

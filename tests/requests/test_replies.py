@@ -3,26 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from edge_agent.core.messages import Code, Error, Status
-from edge_agent.requests.replies import reply_document
-from tests.helpers.support import REPLY_FIELDS, Desk, labelled, request
-
-
-def test_a_refusal_has_null_where_nothing_applies() -> None:
-    error = Error(code=Code.QUEUE_FULL, message="m", retry_after_s=1.5)
-    document = reply_document(request(number=0), Status.BUSY, 0.25, "board1", error=error)
-    assert {name: value for name, value in document.items() if value is not None} == {
-        "id": "a",
-        "task": "triage",
-        "device": "board1",
-        "ts": document["ts"],
-        "status": "busy",
-        "error": {"code": "queue_full", "message": "m", "retry_after_s": 1.5},
-        "degraded": [],
-        "repeat": False,
-        "timing": {"queued_ms": None, "prefill_ms": None, "decode_ms": None, "total_ms": 250.0, "batch": None},
-    }
-    assert set(document) == REPLY_FIELDS
+from tests.helpers.support import REPLY_FIELDS, Desk, labelled
 
 
 def test_an_answer_reads_as_in_the_contract() -> None:

@@ -11,12 +11,10 @@ from edge_agent.requests.templates import TemplateInputError, constant_head, ren
     ("template", "text"),
     [
         ("{{ input.n }}", "7"),
-        ("{{ input['n'] }}", "7"),
         ("{{ input.on }}", "true"),
         ("{{ input.nothing }}", "null"),
         ("{{ input.inner.list }}", "[1,2]"),
         ("{{ input.inner }}", '{"list":[1,2]}'),
-        ("{{ input.n | float + 1 }}", "8.0"),
         ("{{ input.missing | default('none') }}", "none"),
         ("{% if input.missing is defined %}yes{% else %}no{% endif %}", "no"),
         ("{% for n in input.inner.list %}{{ n }};{% endfor %}", "1;2;"),
@@ -29,9 +27,7 @@ from edge_agent.requests.templates import TemplateInputError, constant_head, ren
         ),
         ("{% for key, value in input.inner.items() %}{{ key }}={{ value }};{% endfor %}", "list=[1,2];"),
         ("{{ input.n * 2 }} {{ input.n ** 2 }} {{ input.n % 4 }}", "14 49 3"),
-        ("{{ '%06.1f mm %d %%' % (input.n, 12345) }}", "0007.0 mm 12345 %"),
         ("{{ 'load %d%%: 1000' | format(input.n) }}", "load 7%: 1000"),
-        ("{{ 'x'.ljust(3) }}{{ 'y' | center(3) }}.", "x   y ."),
     ],
 )
 def test_templates_read_the_input(template: str, text: str) -> None:
@@ -44,7 +40,6 @@ def test_templates_read_the_input(template: str, text: str) -> None:
     ("template", "value", "name"),
     [
         ("{{ input.rpm }}", {"hz": 1}, '"rpm"'),
-        ("{{ input['rpm'] }}", {"hz": 1}, '"rpm"'),
         ("{{ input.a.rpm }}", {"a": {}}, '"rpm"'),
         ("{{ input.rpm }}", "text", '"rpm"'),
         ("{{ input.rpm + 1 }}", {}, '"rpm"'),
@@ -62,12 +57,10 @@ def test_a_variable_missing_from_the_input_is_named(template: str, value: Any, n
     ("template", "value"),
     [
         ("{{ 1 / input.n }}", {"n": 0}),
-        ("{{ input.n + 1 }}", {"n": "x"}),
         ("{{ input.n | round }}", {"n": "x"}),
         ("{{ range(input.n) | length }}", {"n": 10**9}),
         ("{{ input.n.__class__.__mro__ }}", {"n": 1}),
         ("{{ '%c' % input.n }}", {"n": 0xD800}),
-        ("{{ input.n | xmlattr }}", {"n": "x"}),
     ],
 )
 def test_an_input_that_the_template_cannot_work_on_is_the_callers_fault(template: str, value: Any) -> None:
@@ -95,9 +88,7 @@ def test_good_templates_have_no_fault(template: str) -> None:
     ("template", "fault"),
     [
         ("{{ input ", "not a Jinja template"),
-        ("{% if %}", "not a Jinja template"),
         ("{{ input | no_such_filter }}", "no_such_filter"),
-        ("{{ inptu }}", "unknown: inptu"),
         ("{{ b }}{{ a }}", "unknown: a, b"),
         ("{% for a in input %}" * 25 + "{% endfor %}" * 25, "not a Jinja template: too many statically nested blocks"),
         ("{% if input %}" * 150 + "{% endif %}" * 150, "not a Jinja template: too many levels of indentation"),
