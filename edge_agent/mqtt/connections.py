@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 UNSTABLE_WINDOW_S = 60.0
 REFUSED_WINDOW_S = 600.0
-# In `state_dir`: what the data connection's session at the broker may be subscribed to. It outlives processes and
+# In `state_dir`: every filter that the data connection's session at the broker may have. It outlives processes and
 # configurations. If the file is lost, unwanted messages keep coming and are dropped.
 SUBSCRIPTIONS_FILE = "subscriptions-1.json"
 
@@ -60,7 +60,6 @@ class Connections:
         self.data = MqttLink(f"{prefix}.data", config.mqtt, deliver, is_persistent=True, follows=self.control)
         self._links = (self.data, self.control)
         self._subscriptions_path = config.state_dir / SUBSCRIPTIONS_FILE
-        self._request_filters: frozenset[str] = frozenset()
         self._known_filters = self._stored_filters()
         self._received = self._ignored = 0
         self._data_lost_at: float | None = now
@@ -79,15 +78,13 @@ class Connections:
             filters.add(discovery_status(config.homeassistant.prefix))
         self.control.subscriptions.replace(filters)
         readings = (topic_filter for task in config.tasks.values() for topic_filter in task.subscribe)
-        self._request_filters, former = frozenset((config.topics.all_requests, *readings)), self._known_filters
-        self._store_filters(former | self._request_filters)  # before the broker gets them
-        self.data.subscriptions.replace(self._request_filters, former)
+        requests, former = frozenset((config.topics.all_requests, *readings)), self._known_filters
+        self._store_filters(former | requests)  # before the broker gets them
+        self.data.subscriptions.replace(requests, former)
 
-    def maintain(self) -> None:
-        """To be called often."""
-        if self.data.is_connected and not self.data.subscriptions.former:
-            self._store_filters(self._request_filters)
-        self.control.outbox.take_results()  # nothing depends on them
+    def discard_results(self) -> None:
+        """To be called often: nothing depends on what became of the control connection's messages."""
+        self.control.outbox.take_results()
 
     def _stored_filters(self) -> frozenset[str]:
         try:

@@ -119,7 +119,7 @@ class MqttLink:
         self._awaits_connack = False
         self._client = self._new_client()
         self.outbox = Outbox(self._client, config.max_packet_bytes)
-        self.subscriptions = Subscriptions(self._subscribe, self._unsubscribe)
+        self.subscriptions = Subscriptions(self._subscribe, self._client.unsubscribe)
         self._read_credentials()
 
     def _new_client(self) -> paho.Client:
@@ -138,7 +138,6 @@ class MqttLink:
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
-        client.on_unsubscribe = self._on_unsubscribe
         return client
 
     def _read_credentials(self) -> None:
@@ -240,7 +239,7 @@ class MqttLink:
         )
         self.connects += 1
         self.is_connected = True
-        self.subscriptions.connection_made(is_persistent=self._is_persistent)
+        self.subscriptions.connection_made()
         self._deliver(Connected(link=self))
 
     def _on_connect_fail(self, *_: object) -> None:
@@ -297,14 +296,8 @@ class MqttLink:
         options = SubscribeOptions(qos=1, retainAsPublished=False, retainHandling=retained)
         return self._client.subscribe(topic_filter, options=options)[1]
 
-    def _unsubscribe(self, topic_filter: str) -> int | None:
-        return self._client.unsubscribe(topic_filter)[1]
-
     def _on_subscribe(self, _client: object, _data: object, number: int, reasons: list[ReasonCode], *_: object) -> None:
         self.subscriptions.answered(number, next((str(reason) for reason in reasons if reason.is_failure), None))
-
-    def _on_unsubscribe(self, _client: object, _data: object, number: int, *_: object) -> None:
-        self.subscriptions.ended(number)
 
     def _on_publish(self, client: paho.Client, _data: object, number: int, reason: ReasonCode, *_: object) -> None:
         if reason.is_failure:

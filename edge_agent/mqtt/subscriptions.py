@@ -15,19 +15,18 @@ log = logging.getLogger(__name__)
 class Subscriptions:
     """answers: by filter, why the broker refuses it; None = granted.
 
-    subscribe, unsubscribe: send the packet for one filter and give its number.
+    subscribe, unsubscribe: send the packet for one filter. subscribe gives its number.
     """
 
-    def __init__(self, subscribe: Callable[[str], int | None], unsubscribe: Callable[[str], int | None]) -> None:
+    def __init__(self, subscribe: Callable[[str], int | None], unsubscribe: Callable[[str], object]) -> None:
         self.answers: dict[str, str | None] = {}
         self.wanted: frozenset[str] = frozenset()
-        # Earlier filters that the broker's session may still have.
+        # Earlier filters. The broker's session may still have them, so each connection unsubscribes from them again.
         self.former: frozenset[str] = frozenset()
         self._subscribe = subscribe
         self._unsubscribe = unsubscribe
         # By packet number.
         self._subscribing: dict[int | None, str] = {}
-        self._unsubscribing: dict[int | None, str] = {}
         self._is_connected = False
         self._lock = threading.Lock()
 
@@ -46,13 +45,10 @@ class Subscriptions:
                 # First what is new: a topic that an old and a new filter match keeps a subscription.
                 self._send(added, self.former)
 
-    def connection_made(self, *, is_persistent: bool) -> None:
+    def connection_made(self) -> None:
         with self._lock:
             self._is_connected = True
             self._subscribing.clear()
-            self._unsubscribing.clear()
-            if not is_persistent:
-                self.former = frozenset()
             self._send(self.wanted, self.former)
 
     def connection_lost(self) -> None:
@@ -67,14 +63,8 @@ class Subscriptions:
         if refusal is not None:
             log.error("subscription refused topic=%r reason=%s", topic_filter, refusal)
 
-    def ended(self, number: int) -> None:
-        """An UNSUBACK."""
-        with self._lock:
-            if (topic_filter := self._unsubscribing.pop(number, None)) is not None:
-                self.former -= {topic_filter}
-
     def _send(self, added: Iterable[str], removed: Iterable[str]) -> None:
         for topic_filter in sorted(added):
             self._subscribing[self._subscribe(topic_filter)] = topic_filter
         for topic_filter in sorted(removed):
-            self._unsubscribing[self._unsubscribe(topic_filter)] = topic_filter
+            self._unsubscribe(topic_filter)

@@ -52,7 +52,7 @@ class Both:
                     self.connections.on_connected(event.link, time.monotonic())
                 elif isinstance(event, Disconnected):
                     self.connections.on_disconnected(event, time.monotonic())
-            self.connections.maintain()
+            self.connections.discard_results()
             time.sleep(0.02)
 
     def where(self) -> list[str | None]:
@@ -88,30 +88,23 @@ def test_the_data_connection_follows_the_control_connection(both: Both) -> None:
             both.wait_until_at(FIRST)
 
 
-def filters_to_end(folder: Path, *wanted: str, is_confirmed: bool = False) -> frozenset[str]:
+def filters_to_end(folder: Path, *wanted: str) -> frozenset[str]:
     """What a process that wants these filters, and no others, unsubscribes from."""
     tasks = "".join(f"[tasks.t{n}]\nkind = 'generate'\nsubscribe = ['{one}']\n" for n, one in enumerate(wanted))
     settings = config(tasks).model_copy(update={"state_dir": folder})
     connections = Connections(settings, lambda _: None, lambda: Publication(topic="a", payload=b""), 0.0)
     connections.subscribe(settings)
-    former = connections.data.subscriptions.former
-    if is_confirmed:
-        connections.data.is_connected, connections.data.subscriptions.former = True, frozenset()
-        connections.maintain()
-    return former
+    return connections.data.subscriptions.former
 
 
-def test_what_an_earlier_process_wanted_is_ended_until_the_broker_knows(tmp_path: Path) -> None:
-    folder = tmp_path / "state"
-    assert filters_to_end(folder, "a", "b/+") == set()
-    for is_confirmed in (False, True):  # killed before it came to a broker, and again
-        assert filters_to_end(folder, "a", "c/#", is_confirmed=is_confirmed) == {"b/+"}
-    assert filters_to_end(folder, "d", is_confirmed=True) == {"a", "c/#"}
-    assert filters_to_end(folder, "d") == set()
+def test_a_process_unsubscribes_from_what_earlier_ones_wanted(tmp_path: Path) -> None:
+    assert filters_to_end(tmp_path / "state", "a", "b/+") == set()
+    assert filters_to_end(tmp_path / "state", "a", "c/#") == {"b/+"}
+    assert filters_to_end(tmp_path / "state", "b/+") == {"a", "c/#"}
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"5"])
 def test_a_file_that_holds_no_filters_costs_nothing_else(tmp_path: Path, content: bytes) -> None:
     (tmp_path / SUBSCRIPTIONS_FILE).write_bytes(content)
-    assert filters_to_end(tmp_path, "a", is_confirmed=True) == set()
+    assert filters_to_end(tmp_path, "a") == set()
     assert filters_to_end(tmp_path, "b") == {"a"}
