@@ -1,11 +1,10 @@
 """Second moments of the inputs of a model's matrices over a corpus, and importance matrices.
 
-One thread sums up all moments of a matrix, in the order of the texts: the sums do not depend on the number of threads.
+Each matrix's moments are summed up in the order of the texts, so they do not depend on the number of threads.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,31 +35,20 @@ def second_moments(
 
     progress: called after each text.
     """
-    threads = processors()
-    wanted = list(dict.fromkeys(map(input_of, names)))
+    wanted = {input_of(name) for name in names}
     sums: dict[str, Floats] = {}
 
-    def add(name: str, inputs: Floats) -> None:
+    def add(item: tuple[str, Floats]) -> None:
+        name, inputs = item
         product = inputs.T @ inputs
         if name in sums:
             sums[name] += product
         else:
             sums[name] = product
 
-    with ExitStack() as stack:
-        pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(threads)]
-        pool_of = {name: pools[at % threads] for at, name in enumerate(wanted)}
+    with ThreadPoolExecutor(processors()) as pool:
         for tokens in texts:
-            futures: list[Future[None]] = []
-
-            def add_later(name: str, inputs: Floats, futures: list[Future[None]] = futures) -> None:
-                if name in pool_of:
-                    futures.append(pool_of[name].submit(add, name, np.array(inputs)))
-
-            runner.watch(tokens, add_later)
-            wait(futures)
-            for future in futures:
-                future.result()
+            list(pool.map(add, runner.inputs(tokens, wanted).items()))
             progress()
     return sums
 

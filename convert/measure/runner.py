@@ -6,7 +6,7 @@ Source: include/llama.h and ggml/include/ggml.h of the llama.cpp that llama-cpp-
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,14 +25,10 @@ from ..quantize.quantizer import processors
 from ..stopping import is_stop_waiting, stop_deferred
 
 Floats = npt.NDArray[np.float32]
-# Called with the name of a matrix and its inputs [tokens, columns], which are valid only during the call.
-Observer = Callable[[str, Floats], None]
-
 # Long enough for a conversation, short enough for the memory of a step's logits.
 CHUNK_TOKENS = 512
 _MUL_MAT, _GET_ROWS = 29, 40  # enum ggml_op
 _NO_MMAP = 0  # LLAMA_LOAD_MODE_NONE
-_SUFFIX = b".weight"
 
 
 class _Tensor(ctypes.Structure):
@@ -65,29 +61,21 @@ class Runner:
     may be changed: see `weights`. Raises ConvertError if the model or an adapter cannot be loaded.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        adapters: Sequence[Path] = (),
-        *,
-        is_writable: bool = False,
-    ) -> None:
+    def __init__(self, path: Path, adapters: Sequence[Path] = (), *, is_writable: bool = False) -> None:
         self._path = path
-        self._context: Any = None
-        self._model: Any = None
         # The context keeps this pointer.
         self._eval_callback = _EvalCallback(self._on_node)
-        self._observer: Observer | None = None
-        self._is_looking = False
-        self._fault: BaseException | None = None
+        self._wanted: Container[str] = ()
+        self._inputs: dict[str, Floats] = {}
+        self._addresses: dict[str, tuple[int, int, int]] = {}
         # It calls back to log.
         with stop_deferred():
             self._open(path, adapters, is_writable=is_writable)
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self._batch: Any = llama_cpp.llama_batch_init(CHUNK_TOKENS, 0, 1)
-        self._addresses: dict[str, tuple[int, int, int]] = {}
         if is_writable:
-            self._find_weights()
+            # llama.cpp names the addresses of the weights only while it runs.
+            self.logits([0])
 
     def _open(self, path: Path, adapters: Sequence[Path], *, is_writable: bool) -> None:
         llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
@@ -104,14 +92,14 @@ class Runner:
         if is_writable:
             # Kernels with another layout would read a copy.
             params.load_mode, params.use_extra_bufts = _NO_MMAP, False
-        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        self._model: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise ConvertError(f"{printable(str(path))}: llama.cpp cannot load this model")
         self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         # A context has room only for adapters that were loaded before it.
         loaded = [self._load_adapter(adapter) for adapter in adapters]
-        self._context = llama_cpp.llama_init_from_model(self._model, self._context_params())
+        self._context: Any = llama_cpp.llama_init_from_model(self._model, self._context_params())
         if not self._context:
             raise ConvertError(f"{printable(str(path))}: no memory for a context of {CHUNK_TOKENS} tokens")
         pointers = (llama_cpp.llama_adapter_lora_p_ctypes * len(loaded))(*loaded)
@@ -122,7 +110,9 @@ class Runner:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        llama_cpp.llama_batch_free(self._batch)
+        llama_cpp.llama_free(self._context)
+        llama_cpp.llama_model_free(self._model)
 
     def _context_params(self) -> Any:
         params = llama_cpp.llama_context_default_params()
@@ -186,9 +176,6 @@ class Runner:
             batch.seq_id[at][0] = 0
         with stop_deferred():
             result = llama_cpp.llama_decode(self._context, batch)
-        fault, self._fault = self._fault, None
-        if fault is not None:
-            raise fault
         if result != 0:
             raise ConvertError(f"llama_decode gave {result} for {len(tokens)} tokens")
         pointer = llama_cpp.llama_get_logits(self._context)
@@ -198,57 +185,36 @@ class Runner:
             raise ConvertError(f"{printable(str(self._path))}: computes logits that are not finite")
         return found
 
-    def watch(self, tokens: Sequence[int], observer: Observer) -> None:
-        """Runs the tokens, and calls the observer for each matrix. Raises what the observer raises."""
-        self._observer = observer
-        try:
-            self.logits(tokens)
-        finally:
-            self._observer = None
+    def inputs(self, tokens: Sequence[int], names: Container[str]) -> dict[str, Floats]:
+        """Runs the tokens; returns by name what each of these matrices is multiplied with, [tokens, columns]."""
+        self._wanted, self._inputs = names, {}
+        self.logits(tokens)
+        self._wanted = ()
+        return self._inputs
 
     def weights(self, name: str) -> npt.NDArray[np.uint16]:
         """The bits of a BF16 matrix [rows, columns], which may be changed. Raises KeyError for an unknown matrix."""
         address, rows, columns = self._addresses[name]
         return np.ctypeslib.as_array((ctypes.c_uint16 * (rows * columns)).from_address(address)).reshape(rows, columns)
 
-    def _find_weights(self) -> None:
-        self._is_looking = True
-        self.logits([0])
-        self._is_looking = False
-
     def _on_node(self, pointer: Any, is_question: bool, _user_data: object) -> bool:  # noqa: FBT001 - C calls it
-        """llama.cpp calls it before a node (a question: observe it?) and after it (go on?)."""
-        try:
-            return self._answer(pointer.contents, is_question=is_question)
-        except BaseException as error:  # noqa: BLE001 - ctypes would print it and go on
-            self._fault = error
+        """llama.cpp calls it before a node (a question: observe it?) and after an observed one (go on?)."""
+        if is_stop_waiting():
             return is_question
-
-    def _answer(self, node: Any, *, is_question: bool) -> bool:
-        if self._fault is not None or is_stop_waiting():
-            return is_question
-        if node.op not in {_MUL_MAT, _GET_ROWS} or not node.src[0].contents.name.endswith(_SUFFIX):
+        node = pointer.contents
+        if node.op not in {_MUL_MAT, _GET_ROWS}:
             return not is_question
         matrix = node.src[0].contents
+        name = matrix.name.decode()
         if is_question:
-            if self._is_looking and matrix.type == GgmlType.BF16:
-                self._addresses[matrix.name.decode()] = (matrix.data, matrix.ne[1], matrix.ne[0])
-            return self._observer is not None and node.op == _MUL_MAT
+            if matrix.type == GgmlType.BF16:
+                self._addresses[name] = (matrix.data, matrix.ne[1], matrix.ne[0])
+            return node.op == _MUL_MAT and name in self._wanted
         inputs = node.src[1].contents
         columns, tokens = inputs.ne[0], inputs.ne[1]
         numbers = np.ctypeslib.as_array((ctypes.c_float * (columns * tokens)).from_address(inputs.data))
-        assert self._observer is not None
-        self._observer(matrix.name.decode(), numbers.reshape(tokens, columns))
+        self._inputs[name] = numbers.reshape(tokens, columns).copy()
         return True
-
-    def close(self) -> None:
-        if self._context:
-            llama_cpp.llama_batch_free(self._batch)
-            llama_cpp.llama_free(self._context)
-            self._context = None
-        if self._model:
-            llama_cpp.llama_model_free(self._model)
-            self._model = None
 
 
 # Nothing is logged: errors are reported from the results of calls. The library keeps this pointer.
