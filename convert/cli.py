@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from . import arguments
 from .agent import model_facts
 from .arguments import EXIT_BAD_CHECKPOINT, EXIT_FAILED, EXIT_OK, PROGRAM
-from .conversion import Job, Tuning, decide_types, open_source, warnings_of, write_bundle
+from .conversion import Job, Tuning, decide_types, open_source, write_bundle
 from .errors import CheckpointError, ConvertError, printable
 from .evaluate.canaries import differences, read_canary_requests
 from .evaluate.comparison import compare_models
@@ -73,16 +73,14 @@ def _convert(words: list[str]) -> int:
     job = _job(given)
     new = nullcontext() if given.dry_run else new_bundle(given.out, replace=given.force)
     with closing(ProgressLine(sys.stderr)) as line, new as folder, open_source(job) as source:
-        warnings = warnings_of(job, source)
-        _warn(warnings)
         plan, tuned = decide_types(job, source, line.show)
         if folder is None:
             line.close()
-            print_plan(plan, job, warnings, as_json=given.json)
+            print_plan(plan, job, as_json=given.json)
             return EXIT_OK
         written = write_bundle(job, source, plan, tuned, folder=folder, progress=line.show)
-    _warn(written.warnings)
-    written = replace(written, warnings=warnings + written.warnings)
+    for warning in written.warnings:
+        _complain(f"warning: {warning}")
     print_written(written, plan, job, given.out, time.monotonic() - started, as_json=given.json)
     if written.comparison is not None and not given.json:
         print_comparison(written.comparison)
@@ -179,8 +177,3 @@ def _cache_folder() -> Path:
 
 def _complain(message: object) -> None:
     print(f"{PROGRAM}: {message}", file=sys.stderr)
-
-
-def _warn(warnings: Iterable[str]) -> None:
-    for warning in warnings:
-        _complain(f"warning: {warning}")

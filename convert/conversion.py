@@ -18,17 +18,17 @@ from .evaluate.worker import Adapted
 from .measure.cache import REFERENCE_TYPE, write_reference
 from .measure.sensitivity import Sensitivities, measure_sensitivities
 from .measure.texts import Texts
-from .plan import DEFAULT_NAME, Plan, make_plan
+from .plan import Plan, make_plan
 from .progress import Progress, part_of
 from .quantize.recipe import Quantization
 from .quantize.targets import Target, candidates
 from .read.checkpoint import Checkpoint
 from .read.config import MODEL_TYPE
-from .read.lora import Lora
+from .read.lora import Lora, read_lora
 from .read.model import Model, read_model
 from .report.page import render_page
 from .report.quality import Bundle, Comparison, Quality, Size, TensorQuality, TunedOn
-from .write.adapter import write_adapter
+from .write.gguf_file import write_adapter
 from .write.manifest import (
     ADAPTER_FILE,
     FILE,
@@ -82,7 +82,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is converted: an open checkpoint, all of it but its weights, and an open adapter or None."""
+    """What is converted: an open checkpoint, all of it but its weights, and an adapter or None."""
 
     checkpoint: Checkpoint
     model: Model
@@ -113,21 +113,7 @@ def open_source(job: Job) -> Iterator[Source]:
     """Raises CheckpointError for a damaged or unsupported checkpoint or adapter."""
     with Checkpoint(job.checkpoint) as checkpoint:
         model = read_model(checkpoint)
-        if job.lora is None:
-            yield Source(checkpoint, model, None)
-            return
-        with Lora(job.lora, model.tensors) as lora:
-            yield Source(checkpoint, model, lora)
-
-
-def warnings_of(job: Job, source: Source) -> list[str]:
-    """What the operator should know before the conversion starts."""
-    warnings = []
-    if (job.licence or source.model.licence) is None:
-        warnings.append("no licence is known: the checkpoint states none; --licence LICENCE does")
-    if (job.name or source.model.config.origin) is None:
-        warnings.append(f"no name is known: the model is called `{DEFAULT_NAME}`; --name NAME gives it one")
-    return warnings
+        yield Source(checkpoint, model, None if job.lora is None else read_lora(job.lora, model.tensors))
 
 
 def decide_types(job: Job, source: Source, progress: Progress) -> tuple[Plan, Tuned | None]:
@@ -176,7 +162,7 @@ def write_bundle(
         raise ConvertError(f"{printable(str(folder.parent))}: {free} bytes free, the model takes {plan.data_bytes}")
     plan.write(folder / MODEL_FILE, encoded=None if tuned is None else tuned.sensitivities.encoded, progress=progress)
     if source.lora is not None:
-        write_adapter(folder / ADAPTER_FILE, plan.name, source.lora.updates, alpha=source.lora.alpha)
+        write_adapter(folder / ADAPTER_FILE, plan.name, source.lora)
     model = Adapted.from_bundle(folder, folder / MODEL_FILE)
     canaries, warnings = 0, list[str]()
     if job.has_canaries:

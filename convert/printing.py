@@ -19,14 +19,14 @@ def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, sort_keys=True))
 
 
-def print_plan(plan: Plan, job: Job, warnings: list[str], *, as_json: bool) -> None:
+def print_plan(plan: Plan, job: Job, *, as_json: bool) -> None:
     """Each tensor's type and bytes, and what the model takes on a board of the target."""
     if as_json:
         tensors = [
             {"name": info.name, "type": info.kind.name, "shape": list(info.shape), "bytes": info.nbytes}
             for info in plan.infos
         ]
-        print_json(_facts(plan, job, warnings) | {"tensors": tensors})
+        print_json(_facts(plan, job) | {"tensors": tensors})
         return
     width = max(len(info.name) for info in plan.infos)
     for info in plan.infos:
@@ -45,8 +45,9 @@ def print_written(written: Written, plan: Plan, job: Job, folder: Path, seconds:
             "peak_rss_bytes": _peak_rss_bytes(),
             "seconds": round(seconds, 3),
             "signed": job.sign is not None,
+            "warnings": written.warnings,
         }
-        print_json(_facts(plan, job, written.warnings) | facts)
+        print_json(_facts(plan, job) | facts)
         return
     licence = f"licence {printable(plan.licence)}" if plan.licence else "licence not stated"
     print(
@@ -116,7 +117,7 @@ def _print_histogram(plan: Plan, job: Job) -> None:
     print(f"{plan.kv_bytes_per_token} bytes of keys and values per token of context")
 
 
-def _facts(plan: Plan, job: Job, warnings: list[str]) -> dict[str, Any]:
+def _facts(plan: Plan, job: Job) -> dict[str, Any]:
     return {
         "name": plan.name,
         "version": job.version,
@@ -130,7 +131,6 @@ def _facts(plan: Plan, job: Job, warnings: list[str]) -> dict[str, Any]:
         "ram_bytes": plan.ram_bytes(job.target),
         "bytes_per_token": plan.bytes_per_token,
         "kv_bytes_per_token": plan.kv_bytes_per_token,
-        "warnings": warnings,
     }
 
 

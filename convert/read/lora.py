@@ -5,12 +5,11 @@ Source: peft's `LoraConfig`, and `LoraLayer.update_layer` for the scale: alpha /
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import sqrt
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,8 @@ from ..errors import CheckpointError, printable
 from .files import parse_object, read_small_file
 from .safetensors import Dtype, SafetensorsFile, StoredTensor
 from .tensors import ModelTensor
+
+Halves = npt.NDArray[np.float16]
 
 FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 _NAME = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
@@ -44,56 +45,38 @@ class LoraConfig(BaseModel):
     # The others (PiSSA, OLoRA, LoftQ, CorDA) change the base model's weights when training begins.
     init_lora_weights: Literal[True, False, "gaussian", "orthogonal", "eva"] | None = True
 
-    @property
-    def file_alpha(self) -> float:
-        """The alpha for llama.cpp, whose scale is always alpha / rank."""
-        return self.lora_alpha * sqrt(self.r) if self.use_rslora else self.lora_alpha
-
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """alpha / rank · B·A, added to the matrix of this GGUF name [rows, columns].
-
-    a, b: return A [rank, columns] and B [rows, rank], which are read only then.
-    """
+    """alpha / rank · B·A, added to the matrix of this GGUF name. a: A [rank, columns]; b: B [rows, rank]."""
 
     name: str
-    rows: int
-    columns: int
-    rank: int
-    a: Callable[[], npt.NDArray[np.float16]]
-    b: Callable[[], npt.NDArray[np.float16]]
+    a: Halves
+    b: Halves
 
 
+@dataclass(frozen=True, slots=True)
 class Lora:
-    """An open adapter. updates: in the order of the model's tensors; sources: SHA-256 (hex) of its files.
+    """alpha: for llama.cpp, whose scale is always alpha / rank; updates: in the order of the model's tensors.
 
-    Raises CheckpointError if it is damaged, of another kind than plain LoRA, or of another model.
+    sources: SHA-256 (hex) of its files.
     """
 
-    def __init__(self, folder: Path, tensors: Sequence[ModelTensor]) -> None:
-        data = read_small_file(folder / CONFIG_FILE)
-        if data is None:
-            raise CheckpointError(f"{CONFIG_FILE}: missing in {printable(str(folder))}, which is not a PEFT adapter")
-        config = parse_lora_config(parse_object(data, CONFIG_FILE))
-        self.alpha = config.file_alpha
-        self._file = SafetensorsFile(folder / FILE)
-        try:
-            self.updates = _updates(self._file, config.r, tensors)
-            # Checks the numbers now, not after the model is written.
-            for update in self.updates:
-                update.a()
-                update.b()
-            self.sources = {CONFIG_FILE: hashlib.sha256(data).hexdigest(), FILE: self._file.sha256()}
-        except BaseException:
-            self._file.close()
-            raise
+    alpha: float
+    updates: list[LowRank]
+    sources: dict[str, str]
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+def read_lora(folder: Path, tensors: Sequence[ModelTensor]) -> Lora:
+    """Raises CheckpointError for an adapter that is damaged, no plain LoRA, or of another model."""
+    data = read_small_file(folder / CONFIG_FILE)
+    if data is None:
+        raise CheckpointError(f"{CONFIG_FILE}: missing in {printable(str(folder))}, which is not a PEFT adapter")
+    config = parse_lora_config(parse_object(data, CONFIG_FILE))
+    alpha = config.lora_alpha * sqrt(config.r) if config.use_rslora else config.lora_alpha
+    with SafetensorsFile(folder / FILE) as file:
+        sources = {CONFIG_FILE: hashlib.sha256(data).hexdigest(), FILE: file.sha256()}
+        return Lora(alpha, _updates(file, config.r, tensors), sources)
 
 
 def parse_lora_config(raw: dict[str, Any]) -> LoraConfig:
@@ -135,11 +118,10 @@ def _update(module: str, sides: dict[str, StoredTensor], rank: int, tensor: Mode
                 f"allowed is {list(shape)}: rank {rank} by {CONFIG_FILE}, {tensor.rows} × {tensor.columns} in the base "
                 "model; is it of another model?"
             )
-    a, b = partial(_numbers, sides["A"]), partial(_numbers, sides["B"])
-    return LowRank(tensor.name, tensor.rows, tensor.columns, rank, a, b)
+    return LowRank(tensor.name, a=_numbers(sides["A"]), b=_numbers(sides["B"]))
 
 
-def _numbers(stored: StoredTensor) -> npt.NDArray[np.float16]:
+def _numbers(stored: StoredTensor) -> Halves:
     """Raises CheckpointError for a number that F16 cannot hold."""
     raw = np.empty(stored.nbytes, np.uint8)
     stored.read_into(raw.data, 0)

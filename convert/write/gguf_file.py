@@ -1,7 +1,7 @@
-"""The GGUF file: its metadata as a list, and a writer that streams the tensors after it."""
+"""GGUF files of models and adapters: metadata as a list, and a writer that streams the tensors after it."""
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from gguf.gguf_writer import WriterState
 
 from ..quantize.ggml import GgmlType
 from ..read.config import MODEL_TYPE, ModelConfig
+from ..read.lora import Lora
 from ..read.tokenizer import Tokenizer
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
@@ -121,7 +122,7 @@ def file_bytes(entries: Iterable[Entry], tensors: Sequence[TensorInfo]) -> int:
 
 
 def write_gguf(
-    path: Path, entries: Iterable[Entry], tensors: Sequence[TensorInfo], data: Iterable[Iterator[memoryview]]
+    path: Path, entries: Iterable[Entry], tensors: Sequence[TensorInfo], data: Iterable[Iterable[memoryview]]
 ) -> None:
     """Writes the file, which is not synced. The same arguments give the same bytes.
 
@@ -134,6 +135,22 @@ def write_gguf(
             if written != tensor.nbytes:
                 raise RuntimeError(f"{tensor.name}: {written} bytes instead of {tensor.nbytes}")
             out.write(bytes(padded(written) - written))
+
+
+def write_adapter(path: Path, name: str, lora: Lora) -> None:
+    """Writes the low-rank updates that llama.cpp adds to a model's own matrices, in F16.
+
+    Source: src/llama-adapter.cpp and convert_lora_to_gguf.py of the llama.cpp that llama-cpp-python 0.3.36 vendors.
+    """
+    entries: list[Entry] = [
+        ("general.type", _STRING, "adapter"),
+        ("general.name", _STRING, name),
+        ("adapter.type", _STRING, "lora"),
+        ("adapter.lora.alpha", _F32, lora.alpha),
+    ]
+    sides = [(f"{update.name}.lora_{side}", getattr(update, side)) for update in lora.updates for side in "ab"]
+    infos = [TensorInfo(tensor, GgmlType.F16, numbers.shape, numbers.nbytes) for tensor, numbers in sides]
+    write_gguf(path, entries, infos, ([numbers.data.cast("B")] for _, numbers in sides))
 
 
 def _header(entries: Iterable[Entry], tensors: Sequence[TensorInfo]) -> bytes:

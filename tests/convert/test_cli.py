@@ -183,27 +183,6 @@ def test_a_library_that_is_not_installed_exits_1(
     assert (code, "llama-cpp-python is not installed" in err) == (1, True)
 
 
-@pytest.mark.parametrize(
-    ("stated", "words", "missing"),
-    [
-        ({}, [], ["licence", "name"]),
-        ({"README.md": "\ufeff---\nlicense: mit\n---\n"}, ["--name", "n"], []),
-        ({}, ["--licence", "mit"], ["name"]),
-    ],
-)
-def test_a_missing_licence_or_name_is_a_warning(
-    stated: dict[str, str], words: list[str], missing: list[str], tmp_path: Path, told: Told
-) -> None:
-    files = make_checkpoint(**SMALL)
-    files.more |= stated
-    code, out, err = told(files.write(tmp_path / "c"), "--type", "q8_0", "--dry-run", "--json", *words)
-    assert code == 0
-    assert [line.partition(" is known: ")[0] for line in err.splitlines()] == [
-        f"edge-convert: warning: no {what}" for what in missing
-    ]
-    assert len(json.loads(out)["warnings"]) == len(missing)
-
-
 def test_a_checkpoint_folder_called_verify_can_be_converted(
     tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
