@@ -120,15 +120,14 @@ def _job(given: argparse.Namespace) -> Job:
 def _evaluate(words: list[str]) -> int:
     given = arguments.parse_evaluation(words)
     texts = read_texts([given.eval] if given.eval else evaluation_files())
-    if (path := _gguf(given.bundle)) is None:
-        raise ConvertError(f"{printable(str(given.bundle))}: neither a bundle with {MODEL_FILE} nor a .gguf file")
-    model_facts(path)
-    model = Adapted.from_bundle(given.bundle, path)
+    model = Adapted.from_path(given.bundle)
+    model_facts(model.model)
     examples = None if given.labelled is None else read_labelled(given.labelled, read_tasks(given.tasks))
     work = given.work or _cache_folder()
     with closing(ProgressLine(sys.stderr)) as line:
-        if (path := _gguf(given.against)) is not None:
-            reference, kind = Adapted.from_bundle(given.against, path), model_facts(path).quantization
+        if given.against.is_file() or (given.against / MODEL_FILE).is_file():
+            reference = Adapted.from_path(given.against)
+            kind = model_facts(reference.model).quantization
         else:
             with Checkpoint(given.against) as checkpoint:
                 path = write_reference(checkpoint, read_model(checkpoint), work, line.show)
@@ -154,20 +153,13 @@ def _verify(words: list[str]) -> int:
             if not (given.bundle / CANARIES_FILE).is_file():
                 raise ConvertError(f"{CANARIES_FILE}: there is none, so --canaries has nothing to ask")
             with closing(ProgressLine(sys.stderr)) as line:
-                faults = differences(given.bundle, Adapted.from_bundle(given.bundle, model.path), line.show)
+                faults = differences(given.bundle, Adapted.from_path(given.bundle), line.show)
     except ConvertError as error:
         faults = [str(error)]
     for fault in faults:
         _complain(f"{printable(str(given.bundle))}: {fault}")
     print_verification(given.bundle, model, faults, is_asked=given.canaries, as_json=given.json)
     return EXIT_FAILED if faults else EXIT_OK
-
-
-def _gguf(path: Path) -> Path | None:
-    """The model file of a bundle, or a file's own path; None for anything else."""
-    if path.is_file():
-        return path
-    return path / MODEL_FILE if (path / MODEL_FILE).is_file() else None
 
 
 def _cache_folder() -> Path:

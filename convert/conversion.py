@@ -38,8 +38,8 @@ from .write.manifest import (
     QUALITY_FILE,
     SCHEMA,
     SIGNATURE_FILE,
+    canonical_json,
     describe_files,
-    encode_manifest,
     sha256_of,
     tools,
 )
@@ -163,7 +163,7 @@ def write_bundle(
     plan.write(folder / MODEL_FILE, encoded=None if tuned is None else tuned.sensitivities.encoded, progress=progress)
     if source.lora is not None:
         write_adapter(folder / ADAPTER_FILE, plan.name, source.lora)
-    model = Adapted.from_bundle(folder, folder / MODEL_FILE)
+    model = Adapted.from_path(folder)
     canaries, warnings = 0, list[str]()
     if job.has_canaries:
         canaries, warnings = record_canaries(model, job.canaries, folder, progress)
@@ -173,7 +173,7 @@ def write_bundle(
         shutil.copyfile(tuned.sensitivities.importance, folder / IMPORTANCE_FILE)
     progress("hashing", 1.0)
     manifest = _manifest(job, source, plan, comparison, folder)
-    data = encode_manifest(manifest)
+    data = canonical_json(manifest)
     (folder / FILE).write_bytes(data)
     if job.sign is not None:
         (folder / SIGNATURE_FILE).write_bytes(job.sign(data))

@@ -29,7 +29,6 @@ from .write.gguf_file import (
 )
 
 DEFAULT_NAME = "model"
-_COPY_BYTES = 1 << 20
 # Returns the file that holds a matrix encoded as this type.
 Encoded = Callable[[str, GgmlType], Path]
 
@@ -134,7 +133,7 @@ class Plan:
         def parts(tensor: ModelTensor, kind: GgmlType) -> Iterator[memoryview]:
             nonlocal done
             stored = encoded(tensor.name, kind) if encoded is not None and tensor.is_quantizable else None
-            for part in encode(tensor, kind, processors()) if stored is None else _file_parts(stored):
+            for part in encode(tensor, kind, processors()) if stored is None else [memoryview(stored.read_bytes())]:
                 yield part
                 done += len(part)
                 progress(f"writing {tensor.name}", done / self.data_bytes)
@@ -161,9 +160,3 @@ def make_plan(model: Model, quantization: Quantization, *, name: str | None = No
 
 def _info(tensor: ModelTensor, kind: GgmlType) -> TensorInfo:
     return TensorInfo(tensor.name, kind, tensor.shape, tensor.rows * ggml.row_bytes(kind, tensor.columns))
-
-
-def _file_parts(path: Path) -> Iterator[memoryview]:
-    with path.open("rb") as file:
-        while part := file.read(_COPY_BYTES):
-            yield memoryview(part)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..agent import Adapter, EngineSettings, Load, TaskPrefix, Worker, WorkerError, model_facts, started_worker
 from ..errors import ConvertError, printable
-from ..write.manifest import ADAPTER_FILE, REPAIR_FILE, sha256_of
+from ..write.manifest import ADAPTER_FILE, MODEL_FILE, REPAIR_FILE, sha256_of
 
 # The same on every machine: in long contexts the last bits of an answer depend on the number of threads.
 _SETTINGS = EngineSettings(max_active=1, threads=2, prefill_threads=2)
@@ -21,10 +21,14 @@ class Adapted:
     adapters: Sequence[Path] = ()
 
     @classmethod
-    def from_bundle(cls, folder_or_model: Path, model: Path) -> "Adapted":
-        """The model of a bundle with the adapters beside it; a bare .gguf has none."""
-        names = (ADAPTER_FILE, REPAIR_FILE) if folder_or_model.is_dir() else ()
-        return cls(model, [path for name in names if (path := model.with_name(name)).is_file()])
+    def from_path(cls, path: Path) -> "Adapted":
+        """The model of a bundle with its adapters, or a .gguf as it is. Raises ConvertError for anything else."""
+        if path.is_file():
+            return cls(path)
+        if not (path / MODEL_FILE).is_file():
+            raise ConvertError(f"{printable(str(path))}: neither a bundle with {MODEL_FILE} nor a .gguf file")
+        adapters = (path / ADAPTER_FILE, path / REPAIR_FILE)
+        return cls(path / MODEL_FILE, [adapter for adapter in adapters if adapter.is_file()])
 
     @property
     def user_adapters(self) -> list[Path]:

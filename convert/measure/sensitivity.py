@@ -7,7 +7,6 @@ so that the next budget takes seconds.
 """
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -61,14 +60,9 @@ class Sensitivities:
     divergences: Figures = field(default_factory=dict)
 
     def load(self) -> None:
-        """Takes what the folder holds; nothing from a damaged file."""
-        value = read_cached(self.folder / _FILE)
-        try:
-            parts = [value[part] for part in ("losses", "divergences")]
-            if all(math.isfinite(x) for part in parts for figures in part.values() for x in figures.values()):
-                self.losses, self.divergences = parts
-        except (KeyError, TypeError, AttributeError):
-            pass
+        """Takes what the folder holds."""
+        if (value := read_cached(self.folder / _FILE)) is not None:
+            self.losses, self.divergences = value["losses"], value["divergences"]
 
     def save(self) -> None:
         write_cached(self.folder / _FILE, {"losses": self.losses, "divergences": self.divergences})

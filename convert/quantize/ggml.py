@@ -19,8 +19,7 @@ from ..errors import ConvertError
 
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]  # contiguous, of bytes or wider numbers
-_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
-_FILE = ("ggml-base" if sys.platform == "win32" else "libggml-base") + _SUFFIX
+_FILE = "libggml-base.dylib" if sys.platform == "darwin" else "libggml-base.so"
 
 
 class GgmlType(IntEnum):

@@ -41,8 +41,7 @@ def encode(
             rows = min(rows_per_slab, tensor.rows - first)
             spans = list(pairwise(sorted({first + rows * i // threads for i in range(threads + 1)})))
             work = partial(_encode_rows, tensor, kind)
-            # No thread for a vector.
-            for part in list(pool.map(work, spans)) if len(spans) > 1 else map(work, spans):
+            for part in pool.map(work, spans):
                 yield part.data
 
 

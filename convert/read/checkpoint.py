@@ -28,9 +28,6 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path) -> None:
-        if folder.is_file():
-            shown, meant = printable(str(folder)), printable(str(folder.parent))
-            raise CheckpointError(f"{shown}: is a file; should be the folder that it is in, {meant}")
         if not folder.is_dir():
             raise CheckpointError(f"{printable(str(folder))}: no such checkpoint folder")
         self.folder = folder

@@ -3,8 +3,9 @@
 It holds no times, paths or host names. Sizes are in bytes, divergences in nats; null is unknown, 0 was measured.
 """
 
-import json
 from dataclasses import asdict, dataclass
+
+from ..write.manifest import canonical_json
 
 SCHEMA = 1
 
@@ -145,8 +146,8 @@ class Comparison:
     tasks: tuple[TaskAccuracy, ...] = ()
 
     def encode(self) -> bytes:
-        """Canonical JSON: sorted keys, no spaces, UTF-8."""
-        return _canonical(asdict(self))
+        """Canonical JSON."""
+        return canonical_json({"schema": SCHEMA} | asdict(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,13 +160,6 @@ class Quality:
     sizes: tuple[Size, ...]
 
     def encode(self) -> bytes:
-        """Canonical JSON; equal qualities have equal bytes."""
+        """Canonical JSON."""
         value = asdict(self)
-        return _canonical(value.pop("comparison") | value)
-
-
-def _canonical(value: dict[str, object]) -> bytes:
-    text = json.dumps(
-        {"schema": SCHEMA, **value}, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode("utf-8")
+        return canonical_json({"schema": SCHEMA} | value.pop("comparison") | value)

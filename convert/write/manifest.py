@@ -1,20 +1,19 @@
 """manifest.json of a bundle: its files, its source and its recipe. It holds no times, paths or host names."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from .. import __version__
 from ..errors import ConvertError, printable
 from ..quantize import ggml
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
@@ -25,19 +24,10 @@ ADAPTER_FILE = "adapter.gguf"
 REPAIR_FILE = "repair.gguf"
 QUALITY_FILE = "quality.json"
 PAGE_FILE = "quality.html"
-BUNDLE_FILES = frozenset(
-    (
-        FILE,
-        SIGNATURE_FILE,
-        MODEL_FILE,
-        CANARIES_FILE,
-        IMPORTANCE_FILE,
-        ADAPTER_FILE,
-        REPAIR_FILE,
-        QUALITY_FILE,
-        PAGE_FILE,
-    )
-)
+BUNDLE_FILES = {
+    *(FILE, SIGNATURE_FILE, MODEL_FILE, CANARIES_FILE, IMPORTANCE_FILE, ADAPTER_FILE, REPAIR_FILE),
+    *(QUALITY_FILE, PAGE_FILE),
+}
 SCHEMA = 1
 
 
@@ -46,9 +36,9 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in folder.iterdir()}
 
 
-def encode_manifest(manifest: dict[str, Any]) -> bytes:
-    """Canonical JSON: sorted keys, no spaces, UTF-8. Equal manifests have equal bytes; these are signed."""
-    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+def canonical_json(value: dict[str, Any]) -> bytes:
+    """Sorted keys, no spaces, UTF-8: equal values have equal bytes. Of a manifest, these are signed."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8")
 
 
@@ -75,11 +65,6 @@ def tools() -> dict[str, str]:
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
     """The key that signs a manifest. Raises ConvertError."""
-    # Imported only if a key is given.
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
-
     where = f"--sign: {printable(str(path))}"
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)

@@ -244,7 +244,6 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "damage"),
     [
-        ("measured.json", lambda path: path.write_text('{"losses": {"blk.0.attn_q.weight": {"Q4_0": NaN}}}')),
         ("measured.json", cut),
         ("*.npz", cut),
         ("plain-*.json", cut),

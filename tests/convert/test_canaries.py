@@ -59,7 +59,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def differences(bundle: Path) -> list[str]:
-    return recording.differences(bundle, Adapted.from_bundle(bundle, bundle / "model.gguf"), ignore_progress)
+    return recording.differences(bundle, Adapted.from_path(bundle), ignore_progress)
 
 
 def test_a_bundle_holds_answers_of_each_kind_and_the_agent_opens_it(work: Path) -> None:
@@ -259,17 +259,6 @@ def test_only_fields_without_a_close_choice_are_recorded() -> None:
     canary = _canary(cast("Worker", worker), request.task, request)
     assert isinstance(canary, Canary)
     assert canary.answer.values == {"machine": "M", "urgent": True, "hours": 200}
-
-
-def test_few_canaries_of_our_own_are_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    requests = own_requests()
-    long = replace(requests.requests[0], fields={"input": "pump " * 5000})
-    few = replace(requests, requests=[*requests.requests[:2], long])
-    monkeypatch.setattr("convert.evaluate.canaries.own_requests", lambda: few)
-    assert record(checkpoint_folder(), tmp_path / "b") == 0
-    assert "warning: the bundle has only 2 canaries" in capsys.readouterr().err
 
 
 def test_a_signal_while_answers_are_recorded_leaves_nothing(

@@ -240,7 +240,6 @@ def test_answers_are_recorded_with_the_adapter(tmp_path: Path) -> None:
     requests.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     words = ["--tasks", DEMO_TASKS, "--canaries", requests, "--lora", lora]
     assert run(checkpoint_folder(), "--out", tmp_path / "b", "--type", "f16", *words) == 0
-    model = tmp_path / "b" / "model.gguf"
 
-    assert differences(tmp_path / "b", Adapted.from_bundle(tmp_path / "b", model), ignore_progress) == []
-    assert differences(tmp_path / "b", Adapted(model), ignore_progress)
+    assert differences(tmp_path / "b", Adapted.from_path(tmp_path / "b"), ignore_progress) == []
+    assert differences(tmp_path / "b", Adapted(tmp_path / "b" / "model.gguf"), ignore_progress)
