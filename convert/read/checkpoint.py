@@ -15,16 +15,14 @@ from ..errors import CheckpointError, printable
 from .files import parse_object, read_small_file
 from .safetensors import SafetensorsFile, StoredTensor
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-_SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,200}\.safetensors")
+SHARDS = "model*.safetensors"
 _REVISION = re.compile(r"[0-9a-f]{40}")
 
 
 class Checkpoint:
     """An open checkpoint: `tensors` by checkpoint name over all shards, small files through `read` and `read_object`.
 
-    Raises CheckpointError if a shard is missing or damaged, or if a tensor is in two of them.
+    Raises CheckpointError if there is no shard, if one is damaged, or if a tensor is in two of them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,7 +31,12 @@ class Checkpoint:
         self.folder = folder
         self._small_files: dict[str, str] = {}
         with ExitStack() as stack:
-            self._shards = [stack.enter_context(SafetensorsFile(folder / name)) for name in self._shard_names()]
+            # As upstream, which does not read the index either.
+            self._shards = [stack.enter_context(SafetensorsFile(path)) for path in sorted(folder.glob(SHARDS))]
+            if not self._shards:
+                raise CheckpointError(
+                    f"{printable(str(folder))}: holds no {SHARDS}; only safetensors checkpoints are supported"
+                )
             self.tensors = self._merge()
             self._close = stack.pop_all()
 
@@ -90,25 +93,6 @@ class Checkpoint:
         except (OSError, UnicodeDecodeError):
             return None
         return first if _REVISION.fullmatch(first) else None
-
-    def _shard_names(self) -> list[str]:
-        index = self.read_object(INDEX)
-        if index is None:
-            if not (self.folder / SINGLE).exists():
-                raise CheckpointError(
-                    f"neither {SINGLE} nor {INDEX} is there; only safetensors checkpoints are supported"
-                )
-            return [SINGLE]
-        weight_map = index.get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{INDEX}: weight_map must be an object that maps tensor names to file names")
-        for name in weight_map.values():
-            if not isinstance(name, str) or not _SHARD_NAME.fullmatch(name):
-                shown = printable(str(name))
-                raise CheckpointError(
-                    f"{INDEX}: weight_map has {shown}, allowed are plain names that end in .safetensors"
-                )
-        return sorted(set(weight_map.values()))
 
     def _merge(self) -> dict[str, StoredTensor]:
         tensors: dict[str, StoredTensor] = {}

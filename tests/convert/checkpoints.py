@@ -52,13 +52,9 @@ class CheckpointFiles:
         if self.shards == 1:
             write_safetensors(folder / "model.safetensors", self.tensors)
             return folder
-        weight_map: dict[str, str] = {}
         for i in range(self.shards):
-            file = f"model-{i + 1:05d}-of-{self.shards:05d}.safetensors"
             part = dict(list(self.tensors.items())[i :: self.shards])
-            write_safetensors(folder / file, part)
-            weight_map |= dict.fromkeys(part, file)
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+            write_safetensors(folder / f"model-{i + 1:05d}-of-{self.shards:05d}.safetensors", part)
         return folder
 
 

@@ -126,10 +126,7 @@ def wrong_architecture(folder: Path) -> None:
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a missing shard": (
-        lambda f: (f / "model-00002-of-00003.safetensors").unlink(),
-        "model-00002-of-00003.safetensors",
-    ),
+    "a missing shard": (lambda f: (f / "model-00002-of-00003.safetensors").unlink(), ": missing in the checkpoint"),
     "a wrong architecture": (wrong_architecture, r"\x1b]0;owned\x07'] of model_type qwen2 is not supported"),
     "a truncated file": (truncate, "model-00003-of-00003.safetensors: truncated"),
     "no config.json": (lambda f: (f / "config.json").unlink(), "config.json: missing"),
