@@ -28,17 +28,6 @@ def shuffle_weights(folder: Path, layers: int = 1) -> None:
         numbers[:] = np.random.default_rng(layer).permutation(numbers)
 
 
-def zero_bias(folder: Path) -> None:
-    """The bias of the keys of a layer in the middle."""
-    weights = _Weights(folder)
-    weights[f"model.layers.{weights.layers // 2}.self_attn.k_proj.bias"][:] = 0
-
-
-def zero_query_bias(folder: Path) -> None:
-    weights = _Weights(folder)
-    weights[f"model.layers.{weights.layers // 2}.self_attn.q_proj.bias"][:] = 0
-
-
 class _Weights:
     """The tensors of a checkpoint as their file holds them, to be written into: 16 bits each."""
 
@@ -74,25 +63,6 @@ def _move_tokens(folder: Path, choose: Callable[[dict[str, int]], list[str]]) ->
         vocabulary |= dict(zip(chosen, ids[1:] + ids[:1], strict=True))
 
 
-def swap_merges(folder: Path, first: int, count: int = 3) -> None:
-    """So many of the tokenizer's merges change places with as many others, which stand 100 places behind them."""
-    with _edited(folder / "tokenizer.json") as tokenizer:
-        merges = tokenizer["model"]["merges"]
-        for at in range(first, first + 10 * count, 10):
-            merges[at], merges[at + 100] = merges[at + 100], merges[at]
-
-
-def change_end(folder: Path) -> None:
-    """Another token ends a turn."""
-    with _edited(folder / "tokenizer_config.json") as config:
-        config["eos_token"] = "<|endoftext|>"
-
-
-def double_rope_base(folder: Path) -> None:
-    with _edited(folder / "config.json") as config:
-        config["rope_theta"] *= 2
-
-
 def set_template(folder: Path, template: str | None) -> None:
     with _edited(folder / "tokenizer_config.json") as config:
         config["chat_template"] = template
@@ -108,18 +78,8 @@ def _edited(path: Path) -> Iterator[dict[str, Any]]:
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "shuffled weights of one layer": shuffle_weights,
-    "shuffled weights of two layers": lambda folder: shuffle_weights(folder, 2),
     "shuffled tokens": shuffle_tokens,
     "another chat template": lambda folder: set_template(folder, PLAIN_TEMPLATE),
-}
-SUBTLE_DAMAGES: dict[str, Callable[[Path], object]] = {
-    "the first merges swapped": lambda folder: swap_merges(folder, 0),
-    "later merges swapped": lambda folder: swap_merges(folder, 500),
-    "two tokens swapped": swap_tokens,
-    "another end token": change_end,
-    "rope base doubled": double_rope_base,
-    "one bias of keys zeroed": zero_bias,
-    "one bias of queries zeroed": zero_query_bias,
 }
 
 

@@ -25,7 +25,7 @@ from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.tools.demo.readings import checkpoint_folder, held_out
 from edge_agent.worker.client import Worker, WorkerError
 from tests.convert.conversions import ignore_progress, run
-from tests.convert.damage import DAMAGES, REFUSING_TEMPLATE, SUBTLE_DAMAGES, damaged, set_template
+from tests.convert.damage import DAMAGES, REFUSING_TEMPLATE, damaged, set_template, swap_tokens
 from tests.engine import r1_distill
 from tests.helpers.support import finished
 
@@ -117,15 +117,14 @@ def test_another_quantization_of_the_model_has_almost_the_same_answers(work: Pat
     assert len(differences_of(checkpoint_folder(), tmp_path / "b", work / "demo", "q8_0")) <= 1
 
 
-@pytest.mark.parametrize("damage", ["shuffled weights of one layer", "shuffled tokens", "another chat template"])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_model_answers_differently(work: Path, tmp_path: Path, damage: str) -> None:
-    """`python -m rigs.quality.canaries` knows more damages."""
     checkpoint = damaged(checkpoint_folder(), tmp_path / "c", DAMAGES[damage])
     assert len(differences_of(checkpoint, tmp_path / "b", work / "demo")) >= 2
 
 
 def test_a_slightly_damaged_tokenizer_is_seen_by_its_tokens(work: Path, tmp_path: Path) -> None:
-    checkpoint = damaged(checkpoint_folder(), tmp_path / "c", SUBTLE_DAMAGES["two tokens swapped"])
+    checkpoint = damaged(checkpoint_folder(), tmp_path / "c", swap_tokens)
     found = differences_of(checkpoint, tmp_path / "b", work / "own")
     assert found
     assert all("of the prompt's" in difference for difference in found)
