@@ -44,9 +44,7 @@ def record_canaries(
     requests: None = our own; a model that cannot answer these has no canaries. Otherwise raises ConvertError.
     """
     try:
-        found, left_out = ask(model, requests or own_requests(), progress)
-        if found is None:
-            raise ConvertError(f"the model answers none of the requests: {left_out[0]}")
+        found, left_out = _ask(model, requests or own_requests(), progress)
         data = found.encode()
         if len(data) > canary_format.MAX_BYTES:
             raise ConvertError(f"{CANARIES_FILE}: {len(data)} bytes, at most {canary_format.MAX_BYTES} are allowed")
@@ -59,10 +57,10 @@ def record_canaries(
     return len(found.canaries), [] if requests is None else [f"canary left out: {reason}" for reason in left_out]
 
 
-def ask(model: Adapted, requests: Requests, progress: Progress) -> tuple[canary_format.Canaries | None, list[str]]:
-    """The canaries with the model's answers, None if there are none; and why requests were left out.
+def _ask(model: Adapted, requests: Requests, progress: Progress) -> tuple[canary_format.Canaries, list[str]]:
+    """The canaries with the model's answers, and why requests were left out.
 
-    Raises ConvertError if the model cannot run.
+    Raises ConvertError if the model cannot run, or if no answer can be recorded.
     """
     found: list[tuple[Task, canary_format.Canary]] = []
     left_out: list[str] = []
@@ -76,7 +74,7 @@ def ask(model: Adapted, requests: Requests, progress: Progress) -> tuple[canary_
             else:
                 found.append((task, canary))
     if not found:
-        return None, left_out
+        raise ConvertError(f"the model answers none of the requests: {left_out[0]}")
     recorded = canary_format.Canaries(
         schema=canary_format.SCHEMA,
         tolerances=TOLERANCES,

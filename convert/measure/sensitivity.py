@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -176,28 +177,27 @@ def _round(
         for tensor in part:
             groups.setdefault(input_of(tensor.name), []).append(tensor)
 
-        def encode(item: tuple[str, list[ModelTensor]], moments: dict[str, Floats] = moments) -> Figures:
-            return _encode(runner, item[1], moments.get(item[0]), kinds, found)
-
-        with ThreadPoolExecutor(processors(), thread_name_prefix="encode") as pool:
-            for losses in pool.map(encode, groups.items()):
-                for name, figures in losses.items():
-                    found.losses.setdefault(name, {}).update(figures)
-                    step(f"rounding {name}")
+        with ThreadPoolExecutor(processors()) as pool:
+            done_groups = pool.map(
+                _encode, repeat(runner), groups.values(), map(moments.get, groups), repeat(kinds), repeat(found)
+            )
+            for group, _ in zip(groups.values(), done_groups, strict=True):
+                for tensor in group:
+                    step(f"rounding {tensor.name}")
     return squares
 
 
 def _encode(
     runner: Runner, tensors: Sequence[ModelTensor], moments: Floats | None, kinds: Kinds, found: Sensitivities
-) -> Figures:
-    """Encodes matrices with the same input as all their types; returns the losses."""
+) -> None:
+    """Encodes matrices with the same input as all their types."""
     columns = tensors[0].columns
     # A matrix that is only looked up is not multiplied with anything.
     known = np.eye(columns, dtype=np.float32) if moments is None else moments
     feedback = Feedback(known, ridge=_EMBEDDING_RIDGE) if tensors[0].name == TOKEN_EMBD else Feedback(known)
     rows_per_slab = max(1, _SLAB_ELEMENTS // columns)
-    losses: Figures = {tensor.name: {} for tensor in tensors}
     for tensor in tensors:
+        losses = found.losses.setdefault(tensor.name, {})
         for kind in kinds[tensor.name]:
             total = 0.0
             with replaced_file(found.encoded(tensor.name, kind)) as draft, draft.open("wb") as file:
@@ -208,8 +208,7 @@ def _encode(
                     encoded, decoded = feedback.encode(weights, kind)
                     total += loss(known, weights - decoded)
                     file.write(encoded.data)
-            losses[tensor.name][kind.name] = total
-    return losses
+            losses[kind.name] = total
 
 
 def _measure_divergences(

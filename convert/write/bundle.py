@@ -22,7 +22,7 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
     """
     _check_target(target, replace=replace)
     parent = target.resolve().parent
-    folder = parent / f".{target.name}.partial"
+    folder, old = parent / f".{target.name}.partial", parent / f".{target.name}.partial-old"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -42,7 +42,10 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
             _sync(path)
         _check_target(target, replace=replace)
         with stop_deferred():
-            _move(folder, parent / target.name)
+            if target.exists():
+                target.rename(old)
+            folder.rename(parent / target.name)
+            shutil.rmtree(old, ignore_errors=True)
         _sync(parent)
     finally:
         with stop_deferred():
@@ -73,21 +76,6 @@ def _sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _move(folder: Path, target: Path) -> None:
-    """Renames `folder` to `target`; an older bundle there is removed."""
-    if not target.exists():
-        folder.rename(target)
-        return
-    old = folder.with_name(f"{folder.name}-old")
-    target.rename(old)
-    try:
-        folder.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def verify_bundle(folder: Path, public_key: Path | None = None) -> OpenedModel:
