@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ from .read.config import MAX_NAME_LENGTH
 
 PROGRAM = "edge-convert"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_BAD_CHECKPOINT = 0, 1, 2, 65
-_UNROUNDED = (Quantization.BF16.value, Quantization.F16.value)
-
 
 _TASKS = ("--tasks", "CONFIG", "an agent's configuration; only its [tasks.NAME] tables count")
 _LABELLED = (
@@ -29,8 +28,16 @@ def _parser(command: str, usage: str, description: str) -> argparse.ArgumentPars
     return argparse.ArgumentParser(prog, f"{prog} {usage}", description, allow_abbrev=False)
 
 
-def _path(group: argparse._ActionsContainer, flag: str, metavar: str, about: str, **more: Any) -> None:
-    group.add_argument(flag, metavar=metavar, type=Path, help=about, **more)
+def _add(
+    group: argparse._ActionsContainer,
+    flag: str,
+    metavar: str,
+    about: str,
+    kind: Callable[[str], Any] = Path,
+    **more: Any,
+) -> None:
+    """An option or argument with a value."""
+    group.add_argument(flag, metavar=metavar, type=kind, help=about, **more)
 
 
 def parse_conversion(words: list[str]) -> argparse.Namespace:
@@ -39,13 +46,14 @@ def parse_conversion(words: list[str]) -> argparse.Namespace:
     given = parser.parse_args(words)
     if given.out is None and not given.dry_run:
         parser.error("the following arguments are required: --out")
-    is_auto = given.type == Quantization.AUTO.value or (given.type is None and given.budget is not None)
-    if given.type is None and not is_auto:
+    if given.type is None and given.budget is None:
         parser.error("the following arguments are required: --type, or --budget")
+    given.quantization = Quantization(given.type or Quantization.AUTO)
+    is_auto = given.quantization is Quantization.AUTO
     if is_auto and given.budget is None:
         parser.error("--type auto needs --budget")
     given.is_tuned = is_auto or given.calibration is not None
-    if given.calibration is not None and given.type in _UNROUNDED:
+    if given.calibration is not None and given.quantization in (Quantization.BF16, Quantization.F16):
         parser.error(f"--calibration goes with a type that is rounded to, not {given.type}")
     for name, is_allowed, needs in (
         ("budget", is_auto, "--type auto"),
@@ -58,7 +66,6 @@ def parse_conversion(words: list[str]) -> argparse.Namespace:
         parser.error("--tasks and --labelled or --canaries go together")
     if given.out is not None and given.out.name in ("", ".."):
         parser.error(f"argument --out: {printable(str(given.out))} does not name a new folder")
-    given.quantization = Quantization.AUTO if is_auto else Quantization(given.type)
     return given
 
 
@@ -71,8 +78,8 @@ def _conversion_parser() -> argparse.ArgumentParser:
         "measures how far a bundle's predictions are from the unquantized model's.",
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    _path(parser, "checkpoint", "CHECKPOINT", "folder with config.json and safetensors files")
-    _path(parser, "--out", "BUNDLE", "folder to create")
+    _add(parser, "checkpoint", "CHECKPOINT", "folder with config.json and safetensors files")
+    _add(parser, "--out", "BUNDLE", "folder to create")
     parser.add_argument(
         "--type",
         type=str.lower,
@@ -80,9 +87,7 @@ def _conversion_parser() -> argparse.ArgumentParser:
         help="type of the weights; auto (with --budget): the most faithful types for the bytes",
     )
     auto = parser.add_argument_group("with --budget, which implies --type auto")
-    auto.add_argument(
-        "--budget", metavar="SIZE", type=size, help="bytes of model.gguf, or with MB (10^6) or MiB (2^20)"
-    )
+    _add(auto, "--budget", "SIZE", "bytes of model.gguf, or with MB (10^6) or MiB (2^20)", size)
     auto.add_argument(
         "--target",
         choices=[target.value for target in Target],
@@ -94,25 +99,21 @@ def _conversion_parser() -> argparse.ArgumentParser:
         "texts for calibration (default, and without a FILE: the included ones); with another type than auto: rounds "
         "its matrices so that they lose least on these texts"
     )
-    _path(tuned, "--calibration", "FILE", calibration, nargs="*")
-    _path(tuned, "--eval", "FILE", "texts for the evaluation (default: the included ones)")
-    tuned.add_argument("--seed", metavar="N", type=int, help="order of the texts (default: 0)")
-    _path(tuned, "--work", "DIR", "folder for measurements, which the next run uses again")
-    _path(tuned, *_LABELLED)
-    _path(parser, *_TASKS)
+    _add(tuned, "--calibration", "FILE", calibration, nargs="*")
+    _add(tuned, "--eval", "FILE", "texts for the evaluation (default: the included ones)")
+    _add(tuned, "--seed", "N", "order of the texts (default: 0)", int)
+    _add(tuned, "--work", "DIR", "folder for measurements, which the next run uses again")
+    _add(tuned, *_LABELLED)
+    _add(parser, *_TASKS)
     canaries = parser.add_mutually_exclusive_group()
     recorded = 'requests to --tasks whose answers are recorded; per line {"task", "input"} (default: included ones)'
-    _path(canaries, "--canaries", "FILE", recorded)
+    _add(canaries, "--canaries", "FILE", recorded)
     canaries.add_argument("--no-canaries", action="store_true", help="record no answers: saves seconds to minutes")
-    _path(parser, "--lora", "DIR", "PEFT folder of a LoRA adapter to apply together with the model")
-    parser.add_argument("--name", type=name, help="name of the model (default: the checkpoint's own, else `model`)")
-    parser.add_argument(
-        "--model-version", metavar="N", type=version, default=1, help="version in the manifest (default: 1)"
-    )
-    parser.add_argument(
-        "--licence", type=name, help="licence of the model (default: that in README.md of the checkpoint)"
-    )
-    _path(parser, "--sign", "KEY.pem", "Ed25519 private key (PEM, no passphrase) that signs the bundle")
+    _add(parser, "--lora", "DIR", "PEFT folder of a LoRA adapter to apply together with the model")
+    _add(parser, "--name", "NAME", "name of the model (default: the checkpoint's own, else `model`)", name)
+    _add(parser, "--model-version", "N", "version in the manifest (default: 1)", version, default=1)
+    _add(parser, "--licence", "LICENCE", "licence of the model (default: that in README.md of the checkpoint)", name)
+    _add(parser, "--sign", "KEY.pem", "Ed25519 private key (PEM, no passphrase) that signs the bundle")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--dry-run", action="store_true", help="print each tensor's type and bytes, write nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
@@ -126,13 +127,13 @@ def parse_evaluation(words: list[str]) -> argparse.Namespace:
         "BUNDLE --against REFERENCE [option ...]",
         "Measures how far a bundle's predictions are from a reference's.",
     )
-    _path(parser, "bundle", "BUNDLE", "folder with a model.gguf (and adapters), or a .gguf")
+    _add(parser, "bundle", "BUNDLE", "folder with a model.gguf (and adapters), or a .gguf")
     against = "the checkpoint of the bundle, which then gets its adapter.gguf; or a bundle or .gguf as it is"
-    _path(parser, "--against", "REFERENCE", against, required=True)
-    _path(parser, "--eval", "FILE", "texts to compare on (default: the included ones)")
-    _path(parser, *_TASKS)
-    _path(parser, *_LABELLED)
-    _path(parser, "--work", "DIR", "folder that keeps the reference (default: a cache)")
+    _add(parser, "--against", "REFERENCE", against, required=True)
+    _add(parser, "--eval", "FILE", "texts to compare on (default: the included ones)")
+    _add(parser, *_TASKS)
+    _add(parser, *_LABELLED)
+    _add(parser, "--work", "DIR", "folder that keeps the reference (default: a cache)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     given = parser.parse_args(words)
     if (given.tasks is None) != (given.labelled is None):
@@ -147,13 +148,8 @@ def parse_verification(words: list[str]) -> argparse.Namespace:
         "BUNDLE [option ...]",
         "Checks a bundle's files against its manifest, and the manifest against its signature.",
     )
-    _path(parser, "bundle", "BUNDLE", "folder of a bundle")
-    _path(
-        parser,
-        "--public-key",
-        "KEY.pub.pem",
-        "Ed25519 public key (PEM); without it no signature is checked",
-    )
+    _add(parser, "bundle", "BUNDLE", "folder of a bundle")
+    _add(parser, "--public-key", "KEY.pub.pem", "Ed25519 public key (PEM); without it no signature is checked")
     parser.add_argument("--canaries", action="store_true", help="also ask the model again and compare")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return parser.parse_args(words)
@@ -174,8 +170,6 @@ def size(text: str) -> int:
 
 
 def version(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:12]) <= 1 << 31 or len(text) > 10:
-        raise argparse.ArgumentTypeError(
-            "must be an integer from 1 to 2147483648; it rises with every release of a model"
-        )
+    if re.fullmatch(r"[1-9][0-9]{0,9}", text) is None or int(text) > 1 << 31:
+        raise argparse.ArgumentTypeError("must be an integer from 1 to 2147483648, which rises with every release")
     return int(text)

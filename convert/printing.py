@@ -36,12 +36,11 @@ def print_plan(plan: Plan, job: Job, *, as_json: bool) -> None:
 
 def print_written(written: Written, plan: Plan, job: Job, folder: Path, seconds: float, *, as_json: bool) -> None:
     """The bundle that was written into the folder."""
-    files = written.manifest["files"]
     if as_json:
         facts = {
             "bundle": str(folder),
             "canaries": written.canaries,
-            "files": files,
+            "files": written.manifest["files"],
             "peak_rss_bytes": _peak_rss_bytes(),
             "seconds": round(seconds, 3),
             "signed": job.sign is not None,
@@ -55,8 +54,6 @@ def print_written(written: Written, plan: Plan, job: Job, folder: Path, seconds:
         f"{', signed' if job.sign is not None else ''}"
     )
     _print_histogram(plan, job)
-    for name, file in sorted(files.items()):
-        print(f"{name}  {file['bytes']} bytes  sha256 {file['sha256']}")
     print(f"canaries: {written.canaries or 'none'}")
     print(f"{seconds:.1f} s")
 

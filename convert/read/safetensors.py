@@ -9,7 +9,6 @@ process and half a bundle is left behind.
 
 import hashlib
 import os
-import stat
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
@@ -62,15 +61,15 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.name = path.name
         self._shown = printable(path.name)
+        # Opening a FIFO would never return.
+        if not path.is_file():
+            raise CheckpointError(f"{self._shown}: {'not a regular file' if path.exists() else 'the file is missing'}")
         try:
-            # Without O_NONBLOCK, opening a FIFO would never return.
-            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise CheckpointError(f"{self._shown}: the file is missing") from None
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise CheckpointError(f"{self._shown}: cannot be opened: {error.strerror}") from None
         try:
-            self.nbytes = self._size()
+            self.nbytes = os.fstat(self._fd).st_size
             self.tensors = self._read_header()
         except BaseException:
             os.close(self._fd)
@@ -80,10 +79,6 @@ class SafetensorsFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the descriptor."""
         os.close(self._fd)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
@@ -106,12 +101,6 @@ class SafetensorsFile:
             self.read_into(part, offset)
             digest.update(part)
         return digest.hexdigest()
-
-    def _size(self) -> int:
-        status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(f"{self._shown}: not a regular file")
-        return status.st_size
 
     def _read_header(self) -> dict[str, StoredTensor]:
         prefix = bytearray(8)

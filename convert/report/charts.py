@@ -103,11 +103,6 @@ def heat_edges(tensors: Sequence[TensorQuality]) -> list[float]:
     return _one_two_five(min(values), max(values))[-(HEAT_LEVELS - 1) :] if values else []
 
 
-def heat_level(edges_below: int, edges: int) -> int:
-    """The colour of a value that is above this number of the edges."""
-    return round(edges_below * (HEAT_LEVELS - 1) / edges) if edges else HEAT_LEVELS // 2
-
-
 def tensor_chart(tensors: Sequence[TensorQuality]) -> Grid | None:
     """One cell for each matrix: a row for each kind, a column for each layer; None if nothing was measured."""
     if not any(tensor.divergence is not None for tensor in tensors):
@@ -133,7 +128,7 @@ def tensor_chart(tensors: Sequence[TensorQuality]) -> Grid | None:
 
 def _cell(x: float, y: float, width: float, tensor: TensorQuality, edges: Sequence[float]) -> Cell:
     value = tensor.divergence
-    level = None if value is None else heat_level(sum(edge <= value for edge in edges), len(edges))
+    level = None if value is None else sum(edge <= value for edge in edges)
     note = f"{tensor.name}: {tensor.type}, {_size_and_divergence(tensor)}"
     return Cell(x, y, width, tensor.type, note, level, min(10.5, (width - 7) / (_CHARACTER * max(1, len(tensor.type)))))
 

@@ -24,12 +24,8 @@ def render_page(quality: Quality) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {
-        name: getattr(numbers, name)
-        for name in (
-            *("significant", "percent", "ratio", "megabytes", "perplexity_verdict", "right_answers", "points_gained"),
-        )
-    }
+    shown = ("significant", "percent", "ratio", "megabytes", "perplexity_verdict", "right_answers", "points_gained")
+    environment.globals |= {name: getattr(numbers, name) for name in shown}
     edges = charts.heat_edges(quality.tensors)
     measured = [tensor for tensor in quality.tensors if tensor.divergence is not None]
     context = {
@@ -46,9 +42,7 @@ def render_page(quality: Quality) -> str:
         "scaled": sum(tensor.is_scaled for tensor in measured),
         "total": _total(measured),
         "tensor_chart": charts.tensor_chart(quality.tensors),
-        "legend": [(charts.heat_level(at, len(edges)), edge) for at, edge in enumerate([None, *edges])]
-        if edges
-        else [],
+        "legend": list(enumerate([None, *edges])) if edges else [],
         "kinds": _kinds(quality.tensors),
     }
     return environment.get_template("quality.html.jinja").render(context)

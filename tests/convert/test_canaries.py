@@ -102,7 +102,7 @@ def test_the_recorded_answers_are_right_and_need_no_configuration(work: Path) ->
 def test_the_answers_do_not_depend_on_how_the_model_runs(
     work: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asked, "_SETTINGS", replace(asked._SETTINGS, **settings))
+    monkeypatch.setattr(asked, "_SETTINGS", asked._SETTINGS.model_copy(update=settings))
     assert differences(work / "demo") == []
 
 
