@@ -63,7 +63,7 @@ class Worker:
     def answer(self) -> Answered:
         """Waits until one of the requests ends."""
         while not isinstance(event := self._next(ANSWER_SILENCE_S), Answered):
-            assert isinstance(event, Progress | Loading)
+            assert isinstance(event, Progress)
         return event
 
     def ask(self, run: Run) -> Answered:
