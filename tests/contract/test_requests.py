@@ -200,10 +200,27 @@ def test_same_request_again_is_answered_again_without_inference(site: Site) -> N
     assert third["repeat"] is False
 
 
-def test_200_requests_at_once_against_a_queue_of_16_get_one_reply_each(
-    start_site: Callable[..., Site], protocol: str
-) -> None:
-    site = start_site(protocol, model="echo:step_ms=20", more="[queue]\ncapacity = 16\n")
+@pytest.fixture(scope="module")
+def slow_agent_of_module(
+    broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, protocol: str
+) -> Iterator[Site]:
+    """One agent whose requests last, one after the other."""
+    more = '[tasks.newest]\nkind = "generate"\nkeep = "latest"\n[engine]\nmax_active = 1\n[queue]\ncapacity = 16\n'
+    folder = tmp_path_factory.mktemp("slow")
+    with running_site(folder, broker_port(protocol), protocol, model="echo:step_ms=100", more=more) as site:
+        yield site
+
+
+@pytest.fixture
+def slow(slow_agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) -> Site:
+    """It, once it is idle."""
+    site = with_fresh_client(slow_agent_of_module)
+    site.wait_until_active(0)
+    return site
+
+
+def test_200_requests_at_once_against_a_queue_of_16_get_one_reply_each(slow: Site) -> None:
+    site = slow
     for number in range(200):
         site.client._client.publish(site.request("triage"), json.dumps({"input": f"normal {number}", "id": number}), 1)
     messages = site.client.wait(site.response("triage"), count=200)
@@ -216,25 +233,6 @@ def test_200_requests_at_once_against_a_queue_of_16_get_one_reply_each(
     # A slow model cannot answer even those that would find a place.
     assert {reply["error"]["code"] for reply in busy} <= {"queue_full", "deadline_unreachable"}
     assert all(reply["error"]["retry_after_s"] > 0 for reply in busy)
-
-
-@pytest.fixture(scope="module")
-def slow_agent_of_module(
-    broker_port: Callable[[str], int], tmp_path_factory: pytest.TempPathFactory, protocol: str
-) -> Iterator[Site]:
-    """One agent whose requests last, one after the other."""
-    more = '[tasks.newest]\nkind = "generate"\nkeep = "latest"\n[engine]\nmax_active = 1\n'
-    folder = tmp_path_factory.mktemp("slow")
-    with running_site(folder, broker_port(protocol), protocol, model="echo:step_ms=100", more=more) as site:
-        yield site
-
-
-@pytest.fixture
-def slow(slow_agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) -> Site:
-    """It, once it is idle."""
-    site = with_fresh_client(slow_agent_of_module)
-    site.wait_until_active(0)
-    return site
 
 
 def test_late_requests_expire_waiting_or_running(slow: Site) -> None:

@@ -37,6 +37,15 @@ def workers(pid: int) -> list[int]:
     return children(pid, "edge_agent.engine.worker")
 
 
+def is_running(pid: int) -> bool:
+    """False also for a process that has ended and that its parent has not noticed yet."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] != "Z"
+
+
 def _command(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")

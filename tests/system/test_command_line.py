@@ -1,0 +1,189 @@
+"""`edge-agent` commands as a user runs them: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_agent.tools.demo.broker import free_port
+from tests.helpers.bundles import flip_last_byte
+from tests.helpers.site import Site, site_config
+from tests.system.conftest import EdgeAgent, Ended
+
+
+def as_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edge_agent", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_version_and_usage_have_their_exit_codes(edge_agent: EdgeAgent) -> None:
+    for words, code in ((["--version"], 0), (["fly"], 64)):
+        assert as_process(*words).returncode == code
+    assert edge_agent("ask", "only-a-task").returncode == edge_agent().returncode == 64
+
+
+def test_five_mistakes_are_all_reported_at_once(tmp_path: Path, edge_agent: EdgeAgent) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        '[device]\nsite = "hall 1"\nid = "b"\n[mqtt]\nport = 70000\nhots = "x"\n[models.default]\npath = "echo:"\n'
+        '[tasks.t]\nkind = "classify"\nlabels = ["one"]\n[queue]\ncapacity = "many"\n',
+        encoding="utf-8",
+    )
+    for command in (("check-config", path), ("run", "--config", path)):
+        done = edge_agent(*command)
+        assert done.returncode == 78
+        lines = done.stderr.splitlines()
+        for key in ("device.site", "mqtt.port", "mqtt.hots", "tasks.t.labels", "queue.capacity"):
+            assert sum(f": {key}:" in line for line in lines) == 1, done.stderr
+        assert len(lines) == 5
+
+
+def test_a_missing_model_is_a_hint_and_ends_the_daemon(tmp_path: Path, edge_agent: EdgeAgent) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(site_config("b", free_port(), "5", "no-such-bundle"), encoding="utf-8")
+    fault = r"models\.default\.path: \".*\" does not exist; should be the folder of a bundle.*"
+
+    checked, done = edge_agent("check-config", path), edge_agent("run", "--config", path)
+
+    # It may come to the board later, or never be on the machine where this is checked.
+    assert checked.returncode == 0
+    assert re.search(rf": hint: {fault}; `run` needs it\n", checked.stderr)
+    assert done.returncode == 78
+    assert re.search(rf": {fault}\n$", done.stderr)
+
+
+def test_hints_leave_a_configuration_good(tmp_path: Path, edge_agent: EdgeAgent) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(site_config("b", free_port(), "5", "echo:", '[commands]\nkey_file = "key"\n'), encoding="utf-8")
+    done = edge_agent("check-config", path)
+    assert (done.returncode, done.stdout) == (0, f"{path}: good\n")
+    hints = re.findall(r": hint: ([a-z_.]+): ", done.stderr)
+    assert hints == ["commands.key_file"]
+
+
+def test_an_invalid_certificate_is_named_and_does_not_end_doctor_early(
+    tmp_path: Path, demo_bundle: Path, edge_agent: EdgeAgent
+) -> None:
+    path = tmp_path / "config.toml"
+    text = site_config("b", free_port(), "5", str(demo_bundle), '[mqtt.tls]\nca_file = "ca.pem"\n')
+    path.write_text(text, encoding="utf-8")
+    (tmp_path / "ca.pem").write_text("none\n", encoding="utf-8")
+    fault = r"mqtt\.tls\.ca_file: should be a file of certificates in PEM, but .*\(got \"/.*\)"
+
+    checked, done = edge_agent("check-config", path), edge_agent("run", "--config", path)
+    examined = edge_agent("doctor", "--json", "--config", path)
+
+    assert re.search(rf": hint: {fault}; `run` needs it\n", checked.stderr)
+    assert done.returncode == 78
+    assert re.fullmatch(rf"\S+: {fault}\n", done.stderr)
+    verdicts = {check["name"]: check["verdict"] for check in json.loads(examined.stdout)["checks"]}
+    assert (examined.returncode, verdicts["broker"]) == (1, "failed")
+    assert verdicts["model"] == verdicts["engine"] == "good"
+
+
+def test_a_model_that_run_would_refuse_is_a_hint(tmp_path: Path, edge_agent: EdgeAgent) -> None:
+    path = tmp_path / "config.toml"
+    (tmp_path / "m.gguf").write_bytes(b"<html></html>")
+    path.write_text(site_config("b", free_port(), "5", "m.gguf"), encoding="utf-8")
+    done = edge_agent("check-config", path)
+    assert done.returncode == 0
+    rule = r"m\.gguf: should be a GGUF file of version 2 or 3 \(it begins with 3c68746d6c3e3c2f\)"
+    assert re.search(rf": hint: models\.default\.path: {rule}; `run` refuses it\n", done.stderr)
+
+
+@pytest.mark.parametrize("text", [None, "[device", "\xff\xfe"])
+def test_configuration_that_cannot_be_read_is_78(tmp_path: Path, edge_agent: EdgeAgent, text: str | None) -> None:
+    path = tmp_path / "config.toml"
+    if text is not None:
+        path.write_bytes(text.encode("latin-1"))
+    done = edge_agent("run", "--config", path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (78, 1)
+
+
+def test_model_that_is_not_as_its_manifest_says_is_not_opened(
+    tmp_path: Path, demo_bundle: Path, edge_agent: EdgeAgent
+) -> None:
+    bundle = Path(shutil.copytree(demo_bundle, tmp_path / "bundle"))
+    flip_last_byte(bundle / "model.gguf")
+    path = tmp_path / "config.toml"
+    path.write_text(site_config("b", free_port(), "5", str(bundle)), encoding="utf-8")
+    done = edge_agent("run", "--config", path)
+    assert done.returncode == 1
+    assert "sha256" in done.stderr
+
+
+def test_ask_prints_the_reply_and_returns_its_exit_code(
+    start_site: Callable[..., Site], protocol: str, edge_agent: EdgeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = start_site(protocol)
+    monkeypatch.setattr("edge_agent.tools.ask.GRACE_S", 1.0)
+
+    def ask(*words: str) -> Ended:
+        return edge_agent("ask", "--config", site.agent.config, *words)
+
+    good = ask("triage", '{"note":"bearing fault"}')
+    assert good.returncode == 0, good.stdout
+    assert '"bearing fault"' in good.stdout
+    assert ask("nonsense", "x").returncode == 2
+    bad = ask("triage", '{"note": normal}')
+    assert bad.returncode == 64
+    assert bad.stderr.startswith("edge-agent: INPUT is not JSON: ")
+    assert "--text" in bad.stderr
+    assert ask("--text", "triage", '{"note": normal}').returncode == 0
+    site.agent.stop()
+    alone = ask("triage", "x", "--deadline-ms", "100")
+    assert alone.returncode == 1
+    assert re.search(r"no reply from .* within 1\.1 s .*; it is stopped$", alone.stderr)
+
+
+@pytest.mark.parametrize("keys", ['username = "u"\npassword_file', "[mqtt.tls]\nca_file"])
+def test_ask_names_a_file_that_its_connection_lacks(tmp_path: Path, keys: str, edge_agent: EdgeAgent) -> None:
+    path = tmp_path / "config.toml"
+    text = site_config("b", free_port(), "5", "no-model-is-needed-here")
+    path.write_text(text.replace("[models", f'{keys} = "missing"\n[models'), encoding="utf-8")
+    done = edge_agent("ask", "--config", path, "triage", "x")
+    assert done.returncode == 78
+    assert re.fullmatch(r"\S+: mqtt\.\S+_file: should be a file that can be read \(got .*\)\n", done.stderr)
+
+
+def test_doctor_judges_a_board_that_is_ready_and_shows_the_memory_that_agent_and_worker_will_hold(
+    demo_bundle: Path, start_site: Callable[..., Site]
+) -> None:
+    site = start_site("5", model=str(demo_bundle))
+    health = site.client.wait_for(f"{site.base}/health", lambda health: health["memory"]["worker_rss_mb"] is not None)
+    held_mb = health.json["memory"]["agent_rss_mb"] + health.json["memory"]["worker_rss_mb"]
+    # A process of its own, whose memory stands for the agent's.
+    done = as_process("doctor", "--json", "--config", site.agent.config)
+    assert done.returncode == 0, done.stdout
+    (found,) = (check["found"] for check in json.loads(done.stdout)["checks"] if check["name"] == "memory")
+    (resident_mb,) = re.findall(r"(\d+) MB resident", found)
+    assert int(resident_mb) == pytest.approx(held_mb, rel=0.15)
+
+
+def test_doctor_asks_the_broker_even_if_model_and_commands_fail(
+    tmp_path: Path, broker_port: Callable[[str], int], edge_agent: EdgeAgent
+) -> None:
+    path = tmp_path / "config.toml"
+    text = site_config("d", broker_port("5"), "5", "none", '[commands]\nkey_file = "none"\n')
+    path.write_text(text, encoding="utf-8")
+    report = json.loads(edge_agent("doctor", "--json", "--config", path).stdout)
+    verdicts = {check["name"]: check["verdict"] for check in report["checks"]}
+    assert (verdicts["broker"], verdicts["commands"], verdicts["model"]) == ("good", "failed", "failed")
+
+
+def test_doctor_distinguishes_a_listener_without_tls_from_a_broker_that_refuses(
+    tmp_path: Path, broker_port: Callable[[str], int]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(site_config("d", broker_port("5"), "5", "none", "[mqtt.tls]\n"), encoding="utf-8")
+    report = json.loads(as_process("doctor", "--broker", "--json", "--config", path).stdout)
+    (check,) = (check for check in report["checks"] if check["name"] == "broker")
+    assert re.search(r":\d+ can be reached, but not with TLS: .", check["found"])
+    assert "mqtt.port is the broker's TLS listener" in check["advice"]
