@@ -22,8 +22,8 @@ from convert.measure.texts import calibration_files, chunks, evaluation_files, r
 from convert.quantize.quantizer import processors
 from convert.read.checkpoint import Checkpoint
 from convert.read.model import read_model
+from rigs.llama_sources import build_llama_cpp, run_program
 from rigs.machine import checkpoint_path
-from tests.helpers.llama_sources import build_llama_cpp, run_program
 
 PROGRAMS = ("llama-imatrix", "llama-quantize")
 UPSTREAM = ("Q4_0", "IQ4_NL", "Q4_K_M")

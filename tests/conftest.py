@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
@@ -20,7 +21,6 @@ from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.helpers.bundles import make_bundles
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, Mosquitto
-from tests.helpers.shared import made_once
 from tests.helpers.site import DEVICES, Site, running_site, site_config
 
 # A process in the background of a shell ignores SIGINT, and every program started here would inherit that.
@@ -71,6 +71,22 @@ def broker_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
     yield lambda version: int(brokers[version].port)
     for embedded in brokers.values():
         embedded.stop()
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first process of pytest-xdist fills by `make`; the others wait for it and only read it."""
+    own = factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            draft = folder.with_suffix(".draft")
+            # Left by a process that failed.
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
+            make(draft)
+            draft.rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

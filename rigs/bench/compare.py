@@ -36,8 +36,8 @@ from rigs.bench.workload import (
     free_text,
     readings,
 )
+from rigs.llama_sources import build_llama_cpp
 from rigs.machine import model_path
-from tests.helpers.llama_sources import build_llama_cpp
 
 ENGINE = {"threads": THREADS, "prefill_threads": THREADS, "max_active": CLIENTS, "context_tokens": CONTEXT_TOKENS}
 PARTS = ("classify", "extract", "generate", "idle", "burst", "memory")

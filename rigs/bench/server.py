@@ -22,7 +22,7 @@ from rigs.bench.workload import (
     Reading,
     prompt,
 )
-from tests.helpers.llama_sources import run_program
+from rigs.llama_sources import run_program
 from tests.helpers.processes import WAIT_S, wait_until
 
 PROGRAMS = ("llama-server", "llama-bench", "llama-batched-bench")

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Self
 
 from edge_agent.tools.demo.broker import free_port
+from rigs.llama_sources import make_environment
 from rigs.machine import ROOT, require
 from tests.contract.test_late_subscriber import heat
-from tests.helpers.llama_sources import make_environment
 from tests.helpers.processes import AgentProcess, Mosquitto
 from tests.helpers.site import site_config
 

@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 from convert.quantize.recipe import Quantization
+from rigs.llama_sources import run_program
 from rigs.machine import checkpoint_path
 from rigs.parity.comparison import Comparison, compare
 from rigs.parity.upstream import Upstream, sample_hash
 from rigs.parity.variants import VARIANTS, write_variant
 from tests.convert.gguf_reading import read_gguf
 from tests.convert.native_quantizer import quantize_natively
-from tests.helpers.llama_sources import run_program
 
 PLAIN = (Quantization.BF16, Quantization.F16)
 QUANTIZED = tuple(kind for kind in Quantization if kind not in (*PLAIN, Quantization.AUTO))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import llama_cpp
 
+from rigs.llama_sources import fetch_sources, make_environment, run_program
 from tests.convert.native_quantizer import silence_llama_cpp
-from tests.helpers.llama_sources import fetch_sources, make_environment, run_program
 
 # Upstream's own pins (its requirements folder) where they matter for the result; torch only carries bytes.
 REQUIREMENTS = (
