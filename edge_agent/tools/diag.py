@@ -12,7 +12,6 @@ import socket
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -25,6 +24,7 @@ from typing import Any
 from edge_agent import __version__
 from edge_agent.board.board import Board, cores
 from edge_agent.board.monitor import read_once
+from edge_agent.core.background import in_background
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
 from edge_agent.core.config_file import ConfigError
@@ -36,7 +36,7 @@ from edge_agent.mqtt.credentials import credential_faults
 from edge_agent.tools.client import Client, NoAnswerError
 from edge_agent.tools.doctor.doctor import checks, line
 from edge_agent.tools.output import ProgressLine, fail
-from edge_agent.tools.programs import UNIT, ProgramError, is_service_active, run
+from edge_agent.tools.programs import UNIT, ProgramError, is_service_active, program_output
 
 NEVER = (
     "passwords, keys and the contents of other files of secrets",
@@ -90,7 +90,7 @@ def diag(config_path: Path, out: Path | None) -> int:
         "account": os.geteuid(),
         "files": {name: len(data) for name, data in files.items()},
     }
-    files["contents.json"] = _encoded({**contents, "missing": missing, "never": NEVER})
+    files["contents.json"] = _redacted_bytes({**contents, "missing": missing, "never": NEVER})
     try:
         size = _write(path, files, name)
     except OSError as error:
@@ -116,9 +116,9 @@ def _parts(path: Path, config: Config | ConfigError) -> dict[str, Callable[[], F
         "configuration": partial(_configuration, path, config),
         "board": lambda: iter([("board.json", asdict(read_once(board)))]),
         "resources": partial(_resources, root),
-        "unit": lambda: iter([("unit.txt", run(("systemctl", "show", UNIT, "--property", _UNIT_PROPERTIES), 5.0))]),
+        "unit": _unit,
         "log": _log,
-        "kernel": lambda: iter([("kernel.txt", run(("dmesg",), 5.0))]),
+        "kernel": lambda: iter([("kernel.txt", program_output(("dmesg",), 5.0))]),
         "state": partial(_state, state_dir),
         "models": partial(_models, models_dir, config),
         "bus": partial(_retained, config),
@@ -127,24 +127,19 @@ def _parts(path: Path, config: Config | ConfigError) -> dict[str, Callable[[], F
 
 
 def _collect(files: dict[str, bytes], work: Callable[[], Files], limit_s: float) -> str | None:
-    """Adds the files of one part; returns why some or all of them are missing.
-
-    A thread that hangs is left behind; it ends with the process.
-    """
-    faults = [f"not done within {limit_s:g} s"]
+    """Adds the files of one part; returns why some or all of them are missing."""
 
     def fill() -> None:
-        try:
-            for name, content in work():
-                files[name] = _encoded(content)
-            faults.clear()
-        except Exception as error:  # noqa: BLE001 - support needs the other parts all the more
-            faults[:] = [str(error) or type(error).__name__]
+        for name, content in work():
+            files[name] = _redacted_bytes(content)
 
-    thread = threading.Thread(target=fill, daemon=True)
-    thread.start()
-    thread.join(limit_s)
-    return next(iter(faults), None)
+    try:
+        in_background("diag", fill).result(limit_s)
+    except TimeoutError:
+        return f"not done within {limit_s:g} s"
+    except Exception as error:  # noqa: BLE001 - support needs the other parts all the more
+        return str(error) or type(error).__name__
+    return None
 
 
 def _versions(board: Board) -> Files:
@@ -166,19 +161,15 @@ def _versions(board: Board) -> Files:
 
 
 def _configuration(path: Path, config: Config | ConfigError) -> Files:
-    """What the file sets, once it loads: in a broken one, secrets cannot be told from the rest."""
+    """What the file sets, if it loads: in a broken one, nothing says which values are secrets."""
+    document: dict[str, Any] = {"path": str(path)}
     if isinstance(config, ConfigError):
-        yield "configuration.json", {"path": str(path), "faults": list(map(without_value, config.faults))}
-        return
-    yield (
-        "configuration.json",
-        {
-            "path": str(path),
-            "faults": list(map(without_value, file_faults(config))),
-            "hints": list(map(without_value, config_hints(config))),
-            "set": config.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False),
-        },
-    )
+        document["faults"] = list(map(without_value, config.faults))
+    else:
+        document["faults"] = list(map(without_value, file_faults(config)))
+        document["hints"] = list(map(without_value, config_hints(config)))
+        document["set"] = config.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
+    yield "configuration.json", document
 
 
 def _resources(root: Path) -> Files:
@@ -190,18 +181,22 @@ def _resources(root: Path) -> Files:
         except OSError as error:
             texts.append(f"== {name}: {error.strerror}\n")
     yield "resources.txt", "\n".join(texts)
-    yield "disks.txt", run(("df", "--human-readable", "--print-type"), 5.0)
+    yield "disks.txt", program_output(("df", "--human-readable", "--print-type"), 5.0)
+
+
+def _unit() -> Files:
+    yield "unit.txt", program_output(("systemctl", "show", UNIT, "--property", _UNIT_PROPERTIES), 5.0)
 
 
 def _log() -> Files:
     """The service's last lines. What systemd says of it is kept whole."""
-    text = run(
+    journal = program_output(
         ("journalctl", "--unit", UNIT, "--lines", "1000", "--output", "short-iso", "--no-pager", "--quiet"), 10.0
     )
-    entries = [entry for entry in map(_ENTRY.fullmatch, text.splitlines()) if entry]
-    told = [entry["text"] if entry["program"] == "systemd" else log_text(entry["text"]) for entry in entries]
-    yield "log.txt", "".join(f"{entry['head']}{kept}\n" for entry, kept in zip(entries, told, strict=True) if kept)
-    if not text:
+    entries = [entry for entry in map(_ENTRY.fullmatch, journal.splitlines()) if entry]
+    texts = [entry["text"] if entry["program"] == "systemd" else safe_log_line(entry["text"]) for entry in entries]
+    yield "log.txt", "".join(f"{entry['head']}{text}\n" for entry, text in zip(entries, texts, strict=True) if text)
+    if not journal:
         raise ProgramError(f"journald has no line of {UNIT} for this account; root or the group adm may read it")
 
 
@@ -218,11 +213,9 @@ def _models(models_dir: Path, config: Config | ConfigError) -> Files:
     if isinstance(config, ConfigError):
         return
     switched = record.read_record(config)
-    paths = {
-        config.models["default"].path,
-        record.in_force(config),
-        *filter(None, [switched.previous if switched else None]),
-    }
+    paths = {config.models["default"].path}
+    if switched:
+        paths |= {switched.current, *filter(None, [switched.previous])}
     manifests = {str(path): path / MANIFEST_FILE for path in sorted(paths)}
     yield (
         "models.json",
@@ -265,12 +258,12 @@ def _doctor(config_path: Path) -> Files:
 def _listing(folder: Path) -> str:
     """Everything in a folder and below it, with owners, modes, sizes and ages."""
     try:
-        return run(("ls", "-lAR", "--time-style=full-iso", "--", str(folder)), 10.0)
+        return program_output(("ls", "-lAR", "--time-style=full-iso", "--", str(folder)), 10.0)
     except ProgramError as error:
         return f"{error}\n"
 
 
-def _encoded(content: Any) -> bytes:
+def _redacted_bytes(content: Any) -> bytes:
     """The content of a file without anything that looks like credentials."""
     text = scrubbed(content) if isinstance(content, str) else json.dumps(_redacted(content), indent=1) + "\n"
     return text.encode("utf-8", "backslashreplace")[:_MAX_BYTES]
@@ -352,7 +345,7 @@ _QUOTING = re.compile(r"( code=[\w-]+| log=).*")
 _ABORT = re.compile(r"[\w./+-]+\.(?:c|cpp|h|cu|m):\d+: GGML_ASSERT\([^\n\"']*\) failed")
 
 
-def log_text(message: str) -> str | None:
+def safe_log_line(message: str) -> str | None:
     """A line of the service's log without callers' words; None = nothing of it."""
     if exception := _EXCEPTION.fullmatch(message):
         return f"{exception['type']}: {LEFT_OUT}"

@@ -13,7 +13,7 @@ class ProgramError(Exception):
     """A program is missing, fails, or does not end in time; the message says which and why."""
 
 
-def run(command: tuple[str, ...], limit_s: float, *, may_fail: bool = False) -> str:
+def program_output(command: tuple[str, ...], limit_s: float, *, may_fail: bool = False) -> str:
     """The end of a program's output. may_fail: its exit code does not count. Raises ProgramError."""
     program = shutil.which(command[0])
     if program is None:
@@ -40,7 +40,7 @@ def run(command: tuple[str, ...], limit_s: float, *, may_fail: bool = False) -> 
 def is_service_active() -> bool:
     """Whether the service runs according to systemd."""
     try:
-        return run(("systemctl", "is-active", UNIT), 3.0, may_fail=True).strip() in (
+        return program_output(("systemctl", "is-active", UNIT), 3.0, may_fail=True).strip() in (
             "active",
             "activating",
             "reloading",

@@ -189,8 +189,8 @@ def finished(number: int, **fields: Any) -> Finished:
 
 def labelled(number: int, **scores: float) -> Finished:
     """A classify answer; blanks in label names are written as `_`."""
-    told = {label.replace("_", " "): p for label, p in scores.items()}
-    return finished(number, finish=Finish.LABELS, text=None, scores=told, completion_tokens=0)
+    by_label = {label.replace("_", " "): p for label, p in scores.items()}
+    return finished(number, finish=Finish.LABELS, text=None, scores=by_label, completion_tokens=0)
 
 
 class Outlet(FakeLink):

@@ -38,16 +38,16 @@ def test_a_quick_bench_measures_a_real_model_with_the_settings_of_the_configurat
         *("the model is checked", "the worker starts and measures its steps", "tasks", "the worker starts again"),
         *("decode", "prefill"),
     ]
-    told = json.loads(done.stdout)
-    assert set(told) == {
+    document = json.loads(done.stdout)
+    assert set(document) == {
         *("version", "ts", "quick", "summary", "board", "model", "engine", "tasks", "steps", "worker"),
     }
-    assert told["model"]["bundle"] == "pump-demo"
-    assert (told["engine"]["context_tokens"], told["engine"]["batch_tokens"]) == (512, 256)
-    assert [(task["task"], task["clients"]) for task in told["tasks"]] == [
+    assert document["model"]["bundle"] == "pump-demo"
+    assert (document["engine"]["context_tokens"], document["engine"]["batch_tokens"]) == (512, 256)
+    assert [(task["task"], task["clients"]) for task in document["tasks"]] == [
         (task, clients) for task in ("classify", "extract", "generate") for clients in (1, 3)
     ]
-    for task in told["tasks"]:
+    for task in document["tasks"]:
         assert task["failed"] == 0, task["failure"]
         assert task["requests_per_s"] > 0
         percentiles = [task[name] for name in ("p50_ms", "p95_ms", "p99_ms") if task[name] is not None]
@@ -55,10 +55,10 @@ def test_a_quick_bench_measures_a_real_model_with_the_settings_of_the_configurat
         assert percentiles == sorted(percentiles)
         # The system text is decoded once; the reading is each request's own.
         assert 0.5 < task["cached_share"] < 1
-    written = {task["task"]: task["completion_tokens"] for task in told["tasks"]}
+    written = {task["task"]: task["completion_tokens"] for task in document["tasks"]}
     assert written["classify"] == 0
     assert 0 < written["generate"] <= 32
-    decode, prefill = told["steps"]["decode"], told["steps"]["prefill"]
+    decode, prefill = document["steps"]["decode"], document["steps"]["prefill"]
     assert [step["rows"] for step in decode] == [1, 2, 3]
     assert [step["rows"] for step in prefill] == [16, 64, 128, 256]
     assert all(rate > 0 for step in (*decode, *prefill) for rate in step["tokens_per_s"].values())
@@ -66,7 +66,7 @@ def test_a_quick_bench_measures_a_real_model_with_the_settings_of_the_configurat
     # A narrow step that a wide one beats, be it by accident, is run as that.
     assert all(step["chosen_threads"] == (1 if step["chosen_rows"] < 8 else 2) for step in decode)
     assert {step["chosen_threads"] for step in prefill} == {2}
-    worker = told["worker"]
+    worker = document["worker"]
     assert worker["anonymous_mib"] > 5
     assert worker["file_mib"] > 5
     assert min(worker["first_start_s"], worker["later_start_s"]) > 0
@@ -106,16 +106,16 @@ def test_usage_and_a_bad_configuration_have_their_exit_codes(tmp_path: Path, edg
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "fault"),
     [
         ("nothing.gguf", 'edge-agent: "nothing.gguf" does not exist; '),
         ("echo:", "edge-agent: echo: is no model: there is nothing to measure; give one with --model\n"),
     ],
 )
-def test_a_model_that_cannot_be_measured_is_a_failure(model: str, told: str, edge_agent: EdgeAgent) -> None:
+def test_a_model_that_cannot_be_measured_is_a_failure(model: str, fault: str, edge_agent: EdgeAgent) -> None:
     done = edge_agent("bench", "--model", model)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.removeprefix("the model is checked\n").startswith(told)
+    assert done.stderr.removeprefix("the model is checked\n").startswith(fault)
 
 
 def test_a_folder_of_bundles_is_answered_with_their_names(tmp_path: Path, edge_agent: EdgeAgent) -> None:

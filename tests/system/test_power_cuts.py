@@ -54,7 +54,7 @@ class Board:
         self.agent.stop()
 
     def switch(self, bundle: str) -> None:
-        self._told = len(self.client.on(f"{self.base}/cmd/model-switch/result"))
+        self._results_before = len(self.client.on(f"{self.base}/cmd/model-switch/result"))
         fields = {"model": "default", "bundle": bundle, "allow_downgrade": True}
         self.client.publish(f"{self.base}/cmd/model-switch", fields)
 
@@ -66,9 +66,9 @@ class Board:
                 found.add((path.name, path.stat().st_ino))
         return found
 
-    def is_told_ok(self) -> bool:
-        """Whether the latest switch was told to be done."""
-        results = self.client.on(f"{self.base}/cmd/model-switch/result")[self._told :]
+    def is_answered_ok(self) -> bool:
+        """Whether the latest switch succeeded, by its result."""
+        results = self.client.on(f"{self.base}/cmd/model-switch/result")[self._results_before :]
         return any(result.json["status"] == "ok" for result in results)
 
     def answers_with(self) -> str:
@@ -91,7 +91,7 @@ def test_a_power_cut_at_any_point_of_a_switch_leaves_one_whole_verified_model(
     config = load_config(board.config)
     began = time.monotonic()
     board.switch("two")
-    wait_until(board.is_told_ok, "one switch is left in peace")
+    wait_until(board.is_answered_ok, "one switch is left in peace")
     taken_s = time.monotonic() - began
     ended = {"before": 0, "after": 0}
     for number in range(CUTS // 2):
@@ -111,7 +111,7 @@ def test_a_power_cut_at_any_point_of_a_switch_leaves_one_whole_verified_model(
         assert now in {before, other}
         if bundle == "damaged":
             assert now == before
-        if board.is_told_ok():
+        if board.is_answered_ok():
             assert now == other
         assert open_in_force(config).sha256 == hashes[now]
         ended["before" if now == before else "after"] += 1

@@ -69,7 +69,7 @@ def test_unsigned_model_is_refused_in_one_line(tmp_path: Path, demo_bundle: Path
     write_keys(tmp_path)
     path = tmp_path / "config.toml"
     shutil.copytree(demo_bundle, tmp_path / "bundle")
-    for model, told in (
+    for model, fault in (
         ("bundle", "bundle/manifest.sig: not there as a file; `public_key` requires a good signature"),
         (
             "bundle/model.gguf",
@@ -78,10 +78,10 @@ def test_unsigned_model_is_refused_in_one_line(tmp_path: Path, demo_bundle: Path
     ):
         path.write_text(keyed_config(free_port(), model), encoding="utf-8")
         done = edge_agent("run", "--config", path)
-        assert (done.returncode, done.stderr) == (1, f"edge-agent: {told}\n")
+        assert (done.returncode, done.stderr) == (1, f"edge-agent: {fault}\n")
         done = edge_agent("bench", "--quick", "--config", path)
-        assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"edge-agent: {told}")
-        hint = f"{path}: hint: models.default.path: {told.removeprefix('models.default.path: ')}; `run` refuses it\n"
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"edge-agent: {fault}")
+        hint = f"{path}: hint: models.default.path: {fault.removeprefix('models.default.path: ')}; `run` refuses it\n"
         assert hint in edge_agent("check-config", path).stderr
 
 

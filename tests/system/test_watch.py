@@ -117,7 +117,7 @@ def test_an_operator_sees_the_boards_live(
         terminal.wait_for(lambda lines: row_of(lines, "agent")[1:2] == ["OFFLINE"], "the agent's will")
 
         hall.broker.stop()
-        lines = terminal.wait_for(lambda lines: lines[1].startswith("no connection to the broker"), "the loss is told")
+        lines = terminal.wait_for(lambda lines: lines[1].startswith("no connection to the broker"), "the loss is shown")
         assert row_of(lines, "conveyor-01")[1] == "ok"
         hall.broker.start()
         terminal.wait_for(lambda lines: not lines[1].startswith("no connection"), "connected again")
@@ -164,9 +164,9 @@ def test_scripts_get_json(hall: Hall, watch: Watch, start_site: Callable[..., Si
     hall.play("press-04", power__watts=None)
     hall.say("forgotten", "state", boards.state())
     hall.say("forgotten", "health", boards.health(at=time.time() - 100))
-    code, told, errors = watch(*hall.flags, "--once", "--json")
+    code, printed, errors = watch(*hall.flags, "--once", "--json")
     assert (code, errors) == (0, "")
-    document = json.loads(told)
+    document = json.loads(printed)
     assert document["site"] == "test"
     by_name = {board["device"]: board for board in document["boards"]}
     assert set(by_name) == {"press-04", "agent", "forgotten"}
@@ -188,10 +188,10 @@ def test_fifty_boards_are_all_shown(hall: Hall, watch: Watch) -> None:
 
 def test_without_a_terminal_it_looks_once(hall: Hall, watch: Watch) -> None:
     hall.play("press-04")
-    code, told, errors = watch(*hall.flags)
+    code, printed, errors = watch(*hall.flags)
     assert (code, errors) == (0, "")
-    assert "\x1b" not in told
-    lines = told.splitlines()
+    assert "\x1b" not in printed
+    lines = printed.splitlines()
     assert row_of(lines, "press-04")[1] == "ok"
     assert max(map(len, lines)) <= 80
 
@@ -224,15 +224,15 @@ def test_without_rich_it_prints_only_json(hall: Hall, watch: Watch, monkeypatch:
     monkeypatch.setitem(sys.modules, "rich.console", None)
     code, _, errors = watch(*hall.flags)
     assert (code, "pip install 'edge-agent[watch]'" in errors) == (1, True)
-    code, told, _ = watch(*hall.flags, "--json")
-    assert (code, bool(json.loads(told)["boards"])) == (0, True)
+    code, printed, _ = watch(*hall.flags, "--json")
+    assert (code, bool(json.loads(printed)["boards"])) == (0, True)
 
 
 def test_no_broker_and_no_board_have_an_exit_code(broker: Mosquitto, watch: Watch) -> None:
     port = free_port()
     flags = ["--host", "127.0.0.1", "--site", "nowhere", "--json", "--wait", "0.5"]
-    told = watch(*flags, "--port", str(port))
-    assert told == (1, "", f"edge-agent: no connection to the broker 127.0.0.1:{port}: Connection refused\n")
+    printed = watch(*flags, "--port", str(port))
+    assert printed == (1, "", f"edge-agent: no connection to the broker 127.0.0.1:{port}: Connection refused\n")
     code, out, errors = watch(*flags, "--port", str(broker.port))
     assert (code, json.loads(out)["boards"]) == (1, [])
     assert "no board on edgeai/v1/nowhere/+" in errors

@@ -12,7 +12,7 @@ from edge_agent.core.schemas import check_schema
 from edge_agent.models.record import Record, write_record
 from edge_agent.tools.bench.bench import bench
 from edge_agent.tools.bench.report import COLUMNS, summary, table
-from edge_agent.tools.bench.tasks import TASKS, Round, client_counts, run, task_figures
+from edge_agent.tools.bench.tasks import TASKS, Round, client_counts, reading_request, task_figures
 from tests.helpers.support import finished
 
 
@@ -61,13 +61,13 @@ def test_clients_are_one_four_and_as_many_as_the_engine_answers_at_once(max_acti
 
 
 def test_workload_asks_each_kind_of_answer_with_a_constant_head_and_readings_that_differ() -> None:
-    plans = {kind: type(run(task, 1).plan) for kind, task in TASKS.items()}
+    plans = {kind: type(reading_request(task, 1).plan) for kind, task in TASKS.items()}
     assert plans == {"classify": LabelsPlan, "extract": SchemaPlan, "generate": TextPlan}
     for task in TASKS.values():
-        runs = [run(task, number) for number in range(1, 500)]
+        runs = [reading_request(task, number) for number in range(1, 500)]
         assert {one.messages[0].content for one in runs} == {task.prefix().system}
         assert len({one.messages[1].content for one in runs}) == len(runs)
-    plan = run(TASKS["extract"], 1).plan
+    plan = reading_request(TASKS["extract"], 1).plan
     assert isinstance(plan, SchemaPlan)
     assert check_schema(plan.schema) is None
 

@@ -17,7 +17,7 @@ from edge_agent.core.publications import Publication
 from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
 from edge_agent.tools import diag as diag_module
-from edge_agent.tools.diag import LEFT_OUT, diag, log_text, scrubbed
+from edge_agent.tools.diag import LEFT_OUT, diag, safe_log_line, scrubbed
 from edge_agent.tools.programs import ProgramError
 from tests.helpers.boards.trees import load
 from tests.helpers.client import Client
@@ -186,7 +186,7 @@ def test_parts_that_fail_or_hang_cost_only_themselves(board: Path, monkeypatch: 
 
     monkeypatch.setattr(diag_module, "_PART_S", 1.0)
     monkeypatch.setattr(diag_module, "_log", hangs)
-    monkeypatch.setattr(diag_module, "run", fails)
+    monkeypatch.setattr(diag_module, "program_output", fails)
     assert diag(written(board), board / "out.tar.gz") == 0
     release.set()
     files = packed(board / "out.tar.gz")
@@ -264,7 +264,7 @@ def test_what_the_broker_retains_is_in_it(board: Path, broker_port: Callable[[st
     ],
 )
 def test_only_log_lines_without_a_callers_words_are_kept(line: str, kept: str | None) -> None:
-    assert log_text(line) == kept
+    assert safe_log_line(line) == kept
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,7 @@ from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor import broker as broker_module
 from edge_agent.tools.doctor import doctor, service
 from edge_agent.tools.doctor.board import clock, disk, memory_limit, sensors
-from edge_agent.tools.doctor.broker import broker, topic_checks, topic_rights
-from edge_agent.tools.doctor.broker import name as name_check
+from edge_agent.tools.doctor.broker import connection_check, name_check, rights_check, topic_checks
 from edge_agent.tools.doctor.check import Check, Verdict
 from edge_agent.tools.doctor.model import kernels, memory, repack
 from edge_agent.tools.doctor.service import files, is_allowed, state
@@ -67,7 +66,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, broken: Broken | None, reason: str =
 
     monkeypatch.setattr(broker_module, "Client", FakeClient)
     with hangs_up() as port:
-        return broker(MqttConfig.model_validate({"host": "127.0.0.1", "port": port, **fields}), "doctor")
+        return connection_check(MqttConfig.model_validate({"host": "127.0.0.1", "port": port, **fields}), "doctor")
 
 
 NAME = "certificate verify failed: Hostname mismatch, certificate is not valid for 'x'."
@@ -107,7 +106,7 @@ def test_each_kind_of_failed_connection_has_its_own_advice(
 
 
 def test_files_that_the_connection_lacks_are_named(tmp_path: Path) -> None:
-    check = broker(MqttConfig(password_file=tmp_path / "none"), "doctor")
+    check = connection_check(MqttConfig(password_file=tmp_path / "none"), "doctor")
     assert check.verdict is Verdict.FAILED
     assert check.found.startswith("mqtt.password_file: should be a file that can be read")
 
@@ -298,9 +297,9 @@ def test_the_broker_alone_is_asked_where_nothing_else_is_to_be_known(tmp_path: P
 
 
 def test_topics_that_mosquitto_refuses_or_drops_are_reported() -> None:
-    check = topic_rights([('to subscribe to "b/cmd/+"', "Not authorized")], "b", is_back=True)
+    check = rights_check([('to subscribe to "b/cmd/+"', "Not authorized")], "b", is_back=True)
     assert (check.verdict, 'to subscribe to "b/cmd/+" (Not authorized)' in check.found) == (Verdict.FAILED, True)
-    check = topic_rights([], "b", is_back=False)
+    check = rights_check([], "b", is_back=False)
     assert (check.verdict, "do not come back" in check.found) == (Verdict.WARNING, True)
 
 

@@ -19,7 +19,7 @@ from tests.helpers.support import CONFIG
     ("bundle", "code", "out", "err"),
     [
         ("one", 0, r"pump-demo: 6 of 6 canaries answered as recorded\n", r""),
-        # A model that talks nonsense is told by what it says.
+        # It loads, and its answers are nonsense.
         (
             "damaged",
             1,
@@ -35,9 +35,9 @@ def test_a_bundle_is_judged_by_its_files_and_its_answers(
     model_bundles: Path, capsys: pytest.CaptureFixture[str], bundle: str, code: int, out: str, err: str
 ) -> None:
     assert main(["probe", "--bundle", str(model_bundles / bundle)]) == code
-    told = capsys.readouterr()
-    assert re.fullmatch(out, told.out), told.out
-    assert re.fullmatch(err, told.err), told.err
+    printed = capsys.readouterr()
+    assert re.fullmatch(out, printed.out), printed.out
+    assert re.fullmatch(err, printed.err), printed.err
 
 
 def test_without_canaries_nothing_is_proved(

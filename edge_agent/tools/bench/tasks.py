@@ -109,7 +109,7 @@ def client_counts(max_active: int) -> list[int]:
     return sorted({1, min(4, max_active), max_active})
 
 
-def run(task: Task, number: int) -> Run:
+def reading_request(task: Task, number: int) -> Run:
     """The request for the reading of this number, as the agent sends it to the worker."""
     # About 50 tokens; readings differ in all values.
     reading = {
@@ -127,7 +127,7 @@ def _rounds(worker: Worker, counts: Sequence[int], say: Say, *, is_quick: bool) 
     numbers = itertools.count(1)
 
     def runs(task: Task, count: int) -> list[Run]:
-        return [run(task, next(numbers)) for _ in range(count)]
+        return [reading_request(task, next(numbers)) for _ in range(count)]
 
     for task in TASKS.values():
         _round(worker, runs(task, 1), 1)

@@ -93,7 +93,7 @@ def _work_folder(given: Path | None) -> Path:
     return work
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 
@@ -105,15 +105,15 @@ def _convert(work: Path) -> Path:
     manifest = bundle / "manifest.json"
     newest = max(file.stat().st_mtime for file in checkpoint_folder().iterdir())
     if manifest.is_file() and manifest.stat().st_mtime > newest:
-        _say(f"model      {bundle} (converted before)")
+        _print(f"model      {bundle} (converted before)")
         return bundle
-    _say(f"converting {checkpoint_folder()} to {QUANTIZATION.upper()}")
+    _print(f"converting {checkpoint_folder()} to {QUANTIZATION.upper()}")
     started = time.monotonic()
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise DemoError(f"edge-convert ended with {done.returncode}: {done.stderr.strip()}")
     size_mb = (bundle / "model.gguf").stat().st_size / 1e6
-    _say(f"model      {bundle} ({size_mb:.1f} MB, {time.monotonic() - started:.1f} s)")
+    _print(f"model      {bundle} ({size_mb:.1f} MB, {time.monotonic() - started:.1f} s)")
     return bundle
 
 
@@ -147,17 +147,17 @@ def _run(bundle: Path, folder: Path, protocol: str, port: int, *, keep: bool) ->
     mqtt = MqttConfig.model_validate({"host": "127.0.0.1", "port": port, "protocol": protocol})
     filters = (TOPICS.state, TOPICS.health, "plant/+/triage", TOPICS.response("+"))
     broker = start_broker(protocol, port, folder)
-    _say(f"broker     127.0.0.1:{port}, MQTT {protocol}")
+    _print(f"broker     127.0.0.1:{port}, MQTT {protocol}")
     try:
         with Client("demo-sensors", mqtt, filters) as client, _agent(config) as agent:
             sensors = _Sensors(client)
             _wait_until_online(sensors, agent, config)
-            _say(f"agent      {TOPICS.base} is online\n")
+            _print(f"agent      {TOPICS.base} is online\n")
             are_all_ok = _triage(sensors, protocol)
             are_all_ok &= _details(sensors)
-            _health(sensors)
+            _print_health(sensors)
             if keep:
-                _keep(agent, config, protocol, port)
+                _stay_up(agent, config, protocol, port)
             return 0 if are_all_ok else 1
     finally:
         broker.stop()
@@ -208,7 +208,7 @@ def _triage(sensors: _Sensors, protocol: str) -> bool:
     for number, reading in enumerate(readings):
         sensors.send(f"plant/{PUMPS[number % len(PUMPS)]}/reading", reading.payload)
     what = f"{len(readings)} readings from {len(PUMPS)} sensors"
-    _say(f"{what} on plant/<pump>/reading, MQTT {protocol}, answered on …/triage")
+    _print(f"{what} on plant/<pump>/reading, MQTT {protocol}, answered on …/triage")
     rows = [("pump", *_COLUMNS.values(), "answer", "probability", "is right", "ms", "batch")]
     are_all_ok = True
     for start, pump in enumerate(PUMPS):
@@ -218,7 +218,7 @@ def _triage(sensors: _Sensors, protocol: str) -> bool:
             are_all_ok &= reply["status"] == "ok"
             values = json.loads(reading.payload)
             rows.append((pump, *(str(values[name]) for name in _COLUMNS), *_answer_cells(reading, reply)))
-    _say("\n".join(aligned(rows)))
+    _print("\n".join(aligned(rows)))
     return are_all_ok
 
 
@@ -241,7 +241,7 @@ def _details(sensors: _Sensors) -> bool:
         are_all_ok &= is_ok
         output = reply["output"] if is_ok else _failure(reply)
         text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
-        _say(f"\n{task} of {reading.payload}\n  {printable(text)}  ({reply['timing']['total_ms']:.0f} ms)")
+        _print(f"\n{task} of {reading.payload}\n  {printable(text)}  ({reply['timing']['total_ms']:.0f} ms)")
     return are_all_ok
 
 
@@ -249,7 +249,7 @@ def _failure(reply: dict[str, Any]) -> str:
     return printable(f"{reply['status']}: {reply['error']['message']}")
 
 
-def _health(sensors: _Sensors) -> None:
+def _print_health(sensors: _Sensors) -> None:
     sensors.received[TOPICS.health].clear()
     health = sensors.wait_for(TOPICS.health, ANSWER_TIMEOUT_S)[0]
     inference, memory, latency = health["inference"], health["memory"], health["inference"]["latency_ms"]
@@ -265,19 +265,19 @@ def _health(sensors: _Sensors) -> None:
         ("memory", f"agent {memory['agent_rss_mb']} MB, worker {memory['worker_rss_mb']} MB"),
         ("kernels", f"{health['worker']['cpu_variant']}"),
     ]
-    _say("\n".join([f"\nhealth of {TOPICS.base}", *(f"  {name:11}  {words}" for name, words in rows)]))
+    _print("\n".join([f"\nhealth of {TOPICS.base}", *(f"  {name:11}  {words}" for name, words in rows)]))
 
 
-def _keep(agent: subprocess.Popen[bytes], config: Path, protocol: str, port: int) -> None:
+def _stay_up(agent: subprocess.Popen[bytes], config: Path, protocol: str, port: int) -> None:
     version = "mqttv5" if protocol == "5" else "mqttv311"
     reading = chosen_readings()[0].payload
-    _say(f"\nIt stays up until Ctrl-C. Its configuration is {config}. In another terminal:")
-    _say(f"  mosquitto_sub -V {version} -p {port} -t '{TOPICS.response('+')}' -t 'plant/+/triage' -v")
-    _say(f"  mosquitto_pub -V {version} -p {port} -q 1 -t {TOPICS.request(TRIAGE)} -m '{reading}'")
-    _say(f"  edge-agent ask --config {config} {TRIAGE} '{reading}'")
+    _print(f"\nIt stays up until Ctrl-C. Its configuration is {config}. In another terminal:")
+    _print(f"  mosquitto_sub -V {version} -p {port} -t '{TOPICS.response('+')}' -t 'plant/+/triage' -v")
+    _print(f"  mosquitto_pub -V {version} -p {port} -q 1 -t {TOPICS.request(TRIAGE)} -m '{reading}'")
+    _print(f"  edge-agent ask --config {config} {TRIAGE} '{reading}'")
     try:
         code = agent.wait()
     except KeyboardInterrupt:  # a terminal sends Ctrl-C to the agent, too
-        _say("")
+        _print("")
         return
     raise DemoError(f"the agent has ended with {code}")

@@ -14,7 +14,7 @@ from edge_agent.board.reading import BoardReading, ThrottleCause
 from edge_agent.board.system import has_memory_controller
 from edge_agent.core.clock import timestamp
 from edge_agent.tools.doctor.check import Check, good, skipped, warning
-from edge_agent.tools.programs import ProgramError, run
+from edge_agent.tools.programs import ProgramError, program_output
 
 MIN_DISK_FREE_MB = 500.0
 # Feature of the cores -> the word in llama.cpp's system info when the library uses it.
@@ -83,7 +83,7 @@ def memory_limit(root: Path) -> Check:
 def is_clock_synchronized() -> bool | None:
     """Whether the clock follows a server; None = unknown."""
     try:
-        word = run(("timedatectl", "show", "--property", "NTPSynchronized", "--value"), 3.0).strip()
+        word = program_output(("timedatectl", "show", "--property", "NTPSynchronized", "--value"), 3.0).strip()
     except ProgramError:
         return None
     return {"yes": True, "no": False}.get(word)

@@ -42,14 +42,14 @@ def broker_checks(config: Config, *, is_running: bool) -> Iterator[Check]:
     client_id = f"{config.device.site}.{config.device.id}.doctor"
     is_accepted = False
     for host in config.mqtt.hosts:
-        check = broker(config.mqtt.model_copy(update={"hosts": (host,)}), client_id)
+        check = connection_check(config.mqtt.model_copy(update={"hosts": (host,)}), client_id)
         is_accepted |= check.verdict is Verdict.GOOD
         yield check
     if is_accepted:
         yield from topic_checks(config, client_id, is_running=is_running)
 
 
-def broker(mqtt: MqttConfig, client_id: str) -> Check:
+def connection_check(mqtt: MqttConfig, client_id: str) -> Check:
     """Whether the only host of `mqtt` accepts a connection."""
     where = f"{mqtt.hosts[0]}:{mqtt.effective_port}"
     if faults := credential_faults(mqtt):
@@ -105,11 +105,11 @@ def topic_checks(config: Config, client_id: str, *, is_running: bool) -> Iterato
         receive_until(lambda: is_back or bool(link.outbox.refusals))
         refused = [(f"to subscribe to {shown(text)}", why) for text, why in link.subscriptions.answers.items() if why]
         refused += [(f"to publish below {shown(topics.base)}", why) for _, why in link.outbox.refusals]
-    yield topic_rights(refused, topics.base, is_back=is_back)
-    yield name(state, topics.base, is_running=is_running)
+    yield rights_check(refused, topics.base, is_back=is_back)
+    yield name_check(state, topics.base, is_running=is_running)
 
 
-def topic_rights(refused: list[tuple[str, str]], base: str, *, is_back: bool) -> Check:
+def rights_check(refused: list[tuple[str, str]], base: str, *, is_back: bool) -> Check:
     """refused: what, with the broker's reason. is_back: the event came back."""
     advice = (
         f"let the broker's access list allow this user to read and write below {base}/#; "
@@ -123,7 +123,7 @@ def topic_rights(refused: list[tuple[str, str]], base: str, *, is_back: bool) ->
     return good("topics", f"may subscribe and publish below {base}")
 
 
-def name(state: bytes, base: str, *, is_running: bool) -> Check:
+def name_check(state: bytes, base: str, *, is_running: bool) -> Check:
     """Whether another board uses this name. state: what the broker retains of this board."""
     current = object_or_empty(state).get("state")
     if current in ("online", "draining") and not is_running:

@@ -14,10 +14,10 @@ from edge_agent.core.config_file import ConfigError
 from edge_agent.core.errors import printable
 from edge_agent.loader import load_config, signing_key_faults
 from edge_agent.tools.doctor import board as system
+from edge_agent.tools.doctor import service
 from edge_agent.tools.doctor.broker import broker_checks
 from edge_agent.tools.doctor.check import Check, Verdict, failed, good
 from edge_agent.tools.doctor.model import model_checks
-from edge_agent.tools.doctor.service import service_checks
 from edge_agent.tools.programs import is_service_active
 
 
@@ -64,7 +64,8 @@ def checks(config_path: Path, *, is_broker_only: bool = False, not_loading: str 
     yield system.memory_limit(root)
     yield system.clock(system.is_clock_synchronized() if root == Path("/") else None)
     yield system.disk(config.models_dir, reading)
-    yield from service_checks(config, config_path)
+    yield service.state(config.state_dir)
+    yield service.files(config, config_path)
     yield from broker_checks(config, is_running=is_running)
     if faults := signing_key_faults(config):
         yield failed("commands", "; ".join(faults), "put the key there that signs commands, or remove the setting")

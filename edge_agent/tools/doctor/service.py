@@ -5,22 +5,16 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.core.config import ECHO_MODEL, Config
 from edge_agent.store.database import FILE
 from edge_agent.tools.doctor.check import Check, failed, good, warning
-from edge_agent.tools.programs import ProgramError, run
+from edge_agent.tools.programs import ProgramError, program_output
 
 SERVICE_ACCOUNT = "edge-agent"
 # The requests and decoded prefixes.
 MIN_STATE_FREE_MB = 200.0
-
-
-def service_checks(config: Config, config_path: Path) -> Iterator[Check]:
-    yield state(config.state_dir)
-    yield files(config, config_path)
 
 
 def state(folder: Path) -> Check:
@@ -77,7 +71,7 @@ def is_allowed(access: int, path: Path) -> bool:
         return os.access(path, access)
     command = ("setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups", "test")
     try:
-        run((*command, "-r" if access == os.R_OK else "-w", str(path)), 3.0)
+        program_output((*command, "-r" if access == os.R_OK else "-w", str(path)), 3.0)
     except ProgramError:
         return False
     return True

@@ -91,9 +91,9 @@ class WatchedBoard:
         self._first_at = now
         self._documents: dict[str, Document] = {}
         self._faults: dict[str, str] = {}
-        # The message with the health, and how old that was by its own time when it came.
+        # The message with the health, and how old it was then by its own time.
         self._health_message: Message | None = None
-        self._told_age_s: float | None = None
+        self._age_at_receipt_s: float | None = None
 
     def receive(self, topic: str, message: Message, wall: float) -> None:
         """A document that cannot be read is reported and leaves the one before it in place."""
@@ -112,7 +112,7 @@ class WatchedBoard:
         if topic == "health":
             sent_at = seconds(document, "ts")
             is_known = sent_at is not None and sent_at <= wall + CLOCK_TOLERANCE_S
-            self._told_age_s = max(0.0, wall - sent_at) if sent_at is not None and is_known else None
+            self._age_at_receipt_s = max(0.0, wall - sent_at) if sent_at is not None and is_known else None
             self._health_message = message
 
     def _age_s(self, now: float) -> float | None:
@@ -125,21 +125,21 @@ class WatchedBoard:
             return here_s
         if message.expiry_s is not None:
             return here_s + max(0.0, STALE_AFTER_INTERVALS * self._interval_s - message.expiry_s)
-        return None if self._told_age_s is None else here_s + self._told_age_s
+        return None if self._age_at_receipt_s is None else here_s + self._age_at_receipt_s
 
     @property
     def _interval_s(self) -> float:
-        """How often this board promises its health."""
+        """How often this board publishes its health."""
         return number(self._documents.get("info", {}), "limits.health_interval_s") or DEFAULT_INTERVAL_S
 
-    def _fresh(self, now: float) -> Document:
+    def _fresh_health(self, now: float) -> Document:
         age_s = self._age_s(now)
         is_fresh = age_s is not None and age_s <= STALE_AFTER_INTERVALS * self._interval_s
         return self._documents["health"] if is_fresh else {}
 
     def is_gone(self, now: float) -> bool:
         """True if the broker retains nothing of this board, and it says nothing."""
-        return not (self._documents.keys() - {"health"} or self._faults or self._fresh(now))
+        return not (self._documents.keys() - {"health"} or self._faults or self._fresh_health(now))
 
     def row(self, now: float) -> Row:
         alarms = self._active_alarms()
@@ -151,7 +151,7 @@ class WatchedBoard:
             why=tuple(self._why(level, alarms, now)),
             state=self._documents.get("state", {}),
             info=self._documents.get("info", {}),
-            health={} if is_silent else self._fresh(now),
+            health={} if is_silent else self._fresh_health(now),
             health_age_s=self._age_s(now),
             alarms=alarms,
         )
@@ -174,7 +174,7 @@ class WatchedBoard:
             return BoardLevel.STOPPED
         if name == "offline" and state.get("reason") != "starting":
             return BoardLevel.OFFLINE
-        health = self._fresh(now)
+        health = self._fresh_health(now)
         if not health:
             is_overdue = "health" in self._documents or (name is not None and now - self._first_at >= SETTLE_S)
             return BoardLevel.STALE if is_overdue else BoardLevel.UNKNOWN
@@ -197,13 +197,13 @@ class WatchedBoard:
         if level in (BoardLevel.OFFLINE, BoardLevel.STOPPED, BoardLevel.DRAINING) and (reason := text(state, "reason")):
             yield reason
         if level in (BoardLevel.STALE, BoardLevel.OFFLINE):
-            yield self._silence(level, now)
+            yield self._silence_text(level, now)
         elif level is not BoardLevel.STOPPED:
-            yield from _troubles(self._fresh(now), {level.name.lower(), *(name for name, _ in alarms)})
+            yield from _troubles(self._fresh_health(now), {level.name.lower(), *(name for name, _ in alarms)})
         for topic, fault in self._faults.items():
             yield f"{topic} cannot be read: {fault}"
 
-    def _silence(self, level: BoardLevel, now: float) -> str:
+    def _silence_text(self, level: BoardLevel, now: float) -> str:
         if "health" not in self._documents:
             return "no health on the bus"
         age_s = self._age_s(now)

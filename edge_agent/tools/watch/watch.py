@@ -42,7 +42,7 @@ def watch(mqtt: MqttConfig, site: str, *, is_once: bool, as_json: bool, wait_s: 
     """
     feed = Feed(mqtt, site)
     if as_json:
-        return _look(feed, wait_s, None)
+        return _print_once(feed, wait_s, None)
     try:
         from rich.console import Console  # noqa: PLC0415 - the extra `watch`; JSON needs none of it
     except ImportError:
@@ -53,8 +53,8 @@ def watch(mqtt: MqttConfig, site: str, *, is_once: bool, as_json: bool, wait_s: 
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     console = Console(highlight=False)
     if is_once or not sys.stdout.isatty() or console.is_dumb_terminal:
-        return _look(feed, wait_s, console)
-    _show(feed, console)
+        return _print_once(feed, wait_s, console)
+    _show_live(feed, console)
     return 0
 
 
@@ -125,7 +125,7 @@ class Feed:
         )
 
 
-def _look(feed: Feed, wait_s: float, console: Console | None) -> int:
+def _print_once(feed: Feed, wait_s: float, console: Console | None) -> int:
     """One look, as a table or, without a console, as JSON. 1 if there is no broker or no board."""
     with feed.client:
         feed.client.connect(CONNECT_S)
@@ -143,7 +143,7 @@ def _look(feed: Feed, wait_s: float, console: Console | None) -> int:
     return 0 if rows else fail(feed.empty)
 
 
-def _show(feed: Feed, console: Console) -> None:
+def _show_live(feed: Feed, console: Console) -> None:
     """The live view, until `q`, Ctrl-C, a signal, or the end of the terminal."""
     from rich.live import Live  # noqa: PLC0415
 
