@@ -53,14 +53,6 @@ class _OpenCommand:
     id: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Drain:
-    """ends_at: when the rest is cancelled. command: None = a signal asked for it."""
-
-    ends_at: float
-    command: _OpenCommand | None
-
-
 class Commands:
     """Belongs to the agent's thread. Raises OSError if the key file cannot be read.
 
@@ -89,14 +81,12 @@ class Commands:
         self._dispatcher = dispatcher
         self._model_switch = model_switch
         self._status = status
-        self._drain: _Drain | None = None
+        # When a drain cancels the rest; None = there is no drain.
+        self.drain_ends_at: float | None = None
+        # None = a signal asked for it.
+        self._drain_command: _OpenCommand | None = None
         self._switch_command: _OpenCommand | None = None
         self._authority = _authority(config)
-
-    @property
-    def drain_ends_at(self) -> float | None:
-        """When `tick` has something to do; None = there is no drain."""
-        return None if self._drain is None else self._drain.ends_at
 
     def receive(self, message: Message) -> None:
         """One message below `cmd/`."""
@@ -221,16 +211,17 @@ class Commands:
         self._end_drain(0)
         self._dispatcher.start_drain()
         # Before anything is published: a fault there must not leave a drain without an end.
-        self._drain = _Drain(now + (self.config.queue.drain_timeout_s if timeout_s is None else timeout_s), command)
+        self.drain_ends_at = now + (self.config.queue.drain_timeout_s if timeout_s is None else timeout_s)
+        self._drain_command = command
         if self._presence.state is not State.OFFLINE:
             self._status.publish_state(State.DRAINING, reason)
             self._status.publish_health()
 
     def tick(self, now: float) -> None:
         """Ends a drain that is done or out of time."""
-        if self._drain is None:
+        if self.drain_ends_at is None:
             return
-        if now >= self._drain.ends_at:
+        if now >= self.drain_ends_at:
             cancelled = self._dispatcher.cancel("the drain ran out of time", now)
             log.info("drain ran out of time cancelled=%d", cancelled)
             self._end_drain(cancelled)
@@ -238,10 +229,12 @@ class Commands:
             self._end_drain(0)
 
     def _end_drain(self, cancelled: int) -> None:
-        drain, self._drain = self._drain, None
-        if drain is not None:
-            self.is_stopped = self.is_stopping
-            self._answer(drain.command, {"cancelled": cancelled})
+        if self.drain_ends_at is None:
+            return
+        self.drain_ends_at = None
+        self.is_stopped = self.is_stopping
+        command, self._drain_command = self._drain_command, None
+        self._answer(command, {"cancelled": cancelled})
 
     def _resume(self) -> dict[str, Any]:
         if self.is_stopping:

@@ -35,13 +35,11 @@ RESPONSE = f"{BASE}/infer/generate/response"
     ("payload", "fields", "identity"),
     [
         ({"input": "x", "id": "my id"}, {"correlation": b"other"}, "my id"),
-        ({"input": "x", "id": -1}, {"correlation": b"other"}, -1),
         ("x", {"correlation": "Gerät 7".encode()}, "Gerät 7"),
         ("x", {"correlation": b"\xff\x00\x01"}, "ff0001"),
         # The property wins.
         ({"input": "x", "id": 1, "reply_to": "edgeai/v1/reply/b"}, {"response_topic": "edgeai/v1/reply/me"}, 1),
         # Read from what is refused, too, as far as it is right itself.
-        ({"input": 5, "id": "mine"}, {"correlation": b"c"}, "mine"),
         ({"input": "x" * 70_000, "id": "mine"}, {}, "mine"),
         ({"input": "x", "id": ["a"], "reply_to": "edgeai/v1/reply/me"}, {"correlation": b"c"}, "c"),
         # Only an envelope has an id.
@@ -270,12 +268,24 @@ class TestDuplicates:
 
 
 class TestAnswers:
-    def test_the_reply_has_the_energy_where_power_is_measured(self) -> None:
+    def test_an_answer_reads_as_in_the_contract(self) -> None:
         desk = Desk()
         desk.dispatcher.set_energy_rate(5.25)
-        desk.ask({"input": "x", "id": "a"}, at=8.0)
-        desk.dispatcher.finish(finished(1, share_s=0.1), 8.5)
-        assert desk.reply["usage"]["energy_j"] == pytest.approx(0.525, abs=0.001)
+        desk.ask({"input": "ü轴", "id": 7}, task="triage", at=1.0)
+        desk.dispatcher.finish(replace(labelled(1, normal=0.07, bearing_fault=0.93), started_at=1.0012345), 1.15629)
+        payload = desk.publication.payload
+        assert b", " not in payload, "replies are compact"
+        document = json.loads(payload)
+        assert set(document) == REPLY_FIELDS
+        assert (document["id"], document["output"], document["error"]) == (7, "bearing fault", None)
+        assert document["scores"] == {"normal": 0.07, "bearing fault": 0.93}
+        assert document["model"] == {"name": "default", "sha256": "5ha", "quantization": "Q8_0"}
+        assert document["usage"] == {
+            "prompt_tokens": 20, "cached_tokens": 15, "completion_tokens": 0, "energy_j": 0.525,
+        }  # fmt: skip
+        assert document["timing"] == {
+            "queued_ms": 1.2, "prefill_ms": 150.0, "decode_ms": 50.0, "total_ms": 156.3, "batch": 2,
+        }  # fmt: skip
 
     def test_a_best_label_below_min_score_is_unsure(self) -> None:
         desk = Desk(slots=2)
