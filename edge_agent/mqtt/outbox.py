@@ -31,7 +31,7 @@ MAX_IN_FLIGHT = 20
 MAX_BREAKS, BREAKS_WITHIN_S = 5, 2.0
 # After this number of breaks, messages are sent one by one, so that the first one must be the cause of the next.
 ONE_BY_ONE_AFTER = 2
-# A topic with a message that was given up takes no other one of about that size for this time.
+# A topic is barred this long for messages of about the size of the one that was given up there.
 TOPIC_BARRED_S = 600.0
 # Fixed header with the length, the topic's length, the packet number.
 _OVERHEAD_BYTES = 5 + 2 + 2

@@ -35,7 +35,7 @@ MAX_ATTEMPTS = 2
 class Dispatcher:
     """Owns the requests that wait and run.
 
-    `delivery` stores and sends, `send` gives commands to the worker; neither blocks. `render`: templates over inputs.
+    delivery: stores and sends. send: gives a command to the worker. Neither blocks. render: a template over an input.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ UNKNOWN_RETRY_S = 1.0
 # A drain ends by a command or a restart, at a time that the agent does not know.
 DRAINING_RETRY_S = 10.0
 
-# Buckets that are kept. The one that was used the longest ago is dropped, as if it were full.
+# The bucket that was used the longest ago is dropped, as if it were full.
 MAX_BUCKETS = 1000
 
 SUPERSEDED = Error(code=Code.SUPERSEDED, message="a newer reading of the same source has come")
@@ -27,10 +27,10 @@ _PLACE = attrgetter("place")
 
 
 class RateLimiter:
-    """How many requests a task, or the reader of a reply topic, may ask in a minute: token buckets."""
+    """Token buckets: how many requests a minute a task answers, or a reply topic gets."""
 
     def __init__(self) -> None:
-        # The content, and when it was true; the latest last.
+        # The tokens, and when they were counted; the latest last.
         self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
 
     def take(self, subject: str, name: str, per_minute: int, now: float) -> None:
@@ -38,13 +38,13 @@ class RateLimiter:
 
         subject: what is limited, for the caller. name: tells buckets of one subject apart.
         """
-        content, at = self._buckets.get((subject, name), (per_minute, now))
-        content = min(per_minute, content + (now - at) * per_minute / 60)
-        if content < 1:
-            wait_s = _rounded_up((1 - content) * 60 / per_minute)
+        tokens, at = self._buckets.get((subject, name), (per_minute, now))
+        tokens = min(per_minute, tokens + (now - at) * per_minute / 60)
+        if tokens < 1:
+            wait_s = _rounded_up((1 - tokens) * 60 / per_minute)
             raise Refusal(Code.RATE_LIMITED, f"{subject}: at most {per_minute} requests a minute", wait_s)
         self._buckets.pop((subject, name), None)
-        self._buckets[subject, name] = (content - 1, now)
+        self._buckets[subject, name] = (tokens - 1, now)
         if len(self._buckets) > MAX_BUCKETS:
             del self._buckets[next(iter(self._buckets))]
 
@@ -85,7 +85,7 @@ class RequestQueue:
         return self._config.queue.capacity
 
     def check_before_rendering(self, request: Request, now: float, limits: Limits, *, is_draining: bool) -> None:
-        """What can be said before the template is rendered, which may take half a second. Raises Refusal."""
+        """For drain, limits and rates; rendering a template may take half a second. Raises Refusal."""
         if is_draining:
             raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", DRAINING_RETRY_S)
         if limits.causes and (cause := limits.refusal(request.priority)) is not None:

@@ -1,4 +1,4 @@
-"""How requests end: the reply document, sent once to each caller, and once more to each that asks the same again."""
+"""How requests end: one reply document for each caller; a repeated request gets it once more."""
 
 from __future__ import annotations
 
