@@ -79,7 +79,7 @@ def _schema_file_faults(table: dict[str, Any], folder: Path) -> Iterator[tuple[s
         schema = read_json(path)
     except ConfigError as error:
         yield "schema", f"{rule}; {error}"
-    except (TypeError, ValueError, RuntimeError) as error:  # no text, no path, or a home folder that does not exist
+    except (TypeError, ValueError, OSError, RuntimeError) as error:  # no text, no path, or no such home folder
         yield "schema", f"{rule}: {error}"
     else:
         if isinstance(schema, dict):

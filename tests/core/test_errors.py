@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge_agent.core.errors import (
     MAX_SHOWN_VALUE,
     end_of_log,
     field_name,
-    first_fault,
     how_ended,
     printable,
     printable_json,
@@ -51,29 +48,6 @@ def test_field_names_read_like_the_document() -> None:
     assert field_name(("tasks", "pump", "labels", 2)) == "tasks.pump.labels[2]"
     assert field_name(("options", "stop", 0)) == "options.stop[0]"
     assert field_name(()) == ""
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    number: int
-    text: str = "a"
-
-
-@pytest.mark.parametrize(
-    ("value", "prefix", "expected"),
-    [
-        ({"number": "7"}, "", 'number: should be a valid integer (got "7")'),
-        ({}, "", "number: required, but missing"),
-        ({"number": 1, "more": 5}, "", "more: unknown key, should be one of number, text (got 5)"),
-        (3, "input", "input: should be a table of named values (got 3)"),
-        (3, "", "should be a table of named values (got 3)"),
-    ],
-)
-def test_a_fault_names_field_value_and_what_is_allowed(value: Any, prefix: str, expected: str) -> None:
-    with pytest.raises(ValidationError) as caught:
-        _Table.model_validate(value)
-    assert first_fault(caught.value, prefix, _Table.model_fields) == expected
 
 
 def test_json_for_a_terminal_is_printable_and_valid() -> None:
