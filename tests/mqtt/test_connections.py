@@ -38,8 +38,9 @@ class Both:
         self.connections = Connections(settings, self.events.put, lambda: will, time.monotonic())
 
     def stop(self) -> None:
-        self.connections.data.stop(1.0)
-        self.connections.control.stop(1.0)
+        for link in (self.connections.data, self.connections.control):
+            link.stop(1.0)
+            link._client._reset_sockets()  # paho leaves these to the garbage collector
 
     def wait_until_at(self, host: str) -> None:
         """Both are connected there; until then it does what the agent does."""
