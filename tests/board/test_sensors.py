@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,7 +10,7 @@ from edge_agent.board.board import ThrottleMemory
 from edge_agent.board.hwmon import HwmonChip
 from edge_agent.board.power import Rapl, choose_power
 from edge_agent.board.reading import Memory, Power, Scope, Throttle, ThrottleCause
-from edge_agent.board.system import has_memory_controller, read_memory
+from edge_agent.board.system import read_memory
 from edge_agent.board.thermal import CoolingDevice, Limit, Zone, ZoneReading, soc_temperature
 
 THERMAL = (ThrottleCause.THERMAL,)
@@ -275,23 +274,3 @@ def test_memory_and_swap_that_are_used(text: str, expected: Memory | None, tmp_p
             read_memory(root)
     else:
         assert read_memory(root) == expected
-
-
-TABLE = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t5\t87\t1\nmemory\t0\t87\t{}"
-CONTROLLERS = "sys/fs/cgroup/cgroup.controllers"
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, None),
-        ({CONTROLLERS: "cpuset cpu io memory pids"}, True),
-        ({CONTROLLERS: "cpuset cpu io pids", "proc/cgroups": TABLE.format(1)}, False),
-        # A container without any controller says nothing about the kernel.
-        ({CONTROLLERS: ""}, None),
-        ({"proc/cgroups": TABLE.format(1)}, True),
-        ({"proc/cgroups": TABLE.format(0)}, False),
-    ],
-)
-def test_whether_the_kernel_can_limit_a_services_memory(files: dict[str, str], expected: Any, tmp_path: Path) -> None:
-    assert has_memory_controller(write(tmp_path, files)) is expected

@@ -181,22 +181,6 @@ def test_new_figures_are_published_from_time_to_time(bus: Bus) -> None:
     assert bus.retained["disk-low"]["value"] == 400.0 - 10 - 3 * REFRESH_S
 
 
-def test_a_new_connection_gets_raised_alarms_and_an_end_to_those_of_an_earlier_process(bus: Bus) -> None:
-    bus.run(11, reading(disk_mb=50.0))
-    since = bus.retained["disk-low"]["since"]
-    bus.retained = {"throttled": {"severity": "warning"}}
-    bus.publications.clear()
-    bus.alarms.publish_all(120.0, "s2", clear_others=True)
-    assert set(bus.retained) == {"disk-low"}
-    assert (bus.retained["disk-low"]["session"], bus.retained["disk-low"]["since"]) == ("s2", since)
-    assert {publication.topic for publication in bus.publications} == {f"{BASE}/alarm/{rule.name}" for rule in ALARMS}
-    bus.publications.clear()
-    bus.alarms.publish_all(122.0, "s2", clear_others=False)
-    assert [publication.topic for publication in bus.publications] == [f"{BASE}/alarm/disk-low"]
-    bus.alarms.withdraw()
-    assert bus.retained == {}
-
-
 def test_a_clock_that_is_set_late_still_gives_the_begin(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1000.0)
     bus.run(11, reading(disk_mb=50.0))
@@ -215,13 +199,6 @@ def test_a_worker_that_dies_again_and_again(bus: Bus) -> None:
     assert message.startswith("the worker ended 3 times within 10 minutes, at last killed by SIGKILL: ")
     assert bus.run(590).alarms.severities == {"worker-crash-loop": "critical"}
     assert bus.run(20).retained == {}
-
-
-def test_one_takeover_is_an_alarm_until_there_are_no_more(bus: Bus) -> None:
-    bus.alarms.client_taken_over(100.0)
-    assert bus.run(1).alarms.severities == {"duplicate-client-id": "critical"}
-    assert bus.run(119).told == ["critical"]
-    assert bus.run(3).told == ["critical", None]
 
 
 def test_two_foreign_sessions_are_another_agent_and_one_is_the_process_before(bus: Bus) -> None:

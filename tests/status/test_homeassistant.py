@@ -46,6 +46,7 @@ def shown(document: Any) -> dict[str, str]:
 def test_a_device_is_announced_in_one_retained_message() -> None:
     publication = discovery(config(ENABLED), "Raspberry Pi 5 Model B Rev 1.0")
     assert publication is not None
+    assert discovery(config(), "m") is None
     topic = f"homeassistant/device/{object_id(config(ENABLED))}/config"
     assert (publication.topic, publication.qos, publication.retain) == (topic, 1, True)
     document = json.loads(publication.payload)
@@ -53,15 +54,6 @@ def test_a_device_is_announced_in_one_retained_message() -> None:
     assert document["device"]["name"] == "hall1 board1"
     assert document["device"]["model"] == "Raspberry Pi 5 Model B Rev 1.0"
     assert document["state_topic"] == f"{BASE}/health"
-
-
-def test_discovery_is_off_by_default_and_can_be_withdrawn() -> None:
-    assert discovery(config(), "m") is None
-    taken_back = discovery(config("[homeassistant]\nenabled = false\n"), "m")
-    assert taken_back is not None
-    told = discovery(config(ENABLED), "m")
-    assert told is not None
-    assert (taken_back.topic, taken_back.payload, taken_back.retain) == (told.topic, b"", True)
 
 
 def test_no_two_boards_are_one_device() -> None:

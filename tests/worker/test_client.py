@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -40,8 +39,3 @@ def test_the_end_of_a_worker_is_an_error() -> None:
 def test_a_model_that_does_not_load_is_an_error() -> None:
     with started(replace(ECHO, model_path="/nowhere.gguf")) as worker, pytest.raises(WorkerError, match="nowhere"):
         worker.ready()
-
-
-def test_a_worker_that_keeps_nothing_measures_nothing(demo_bundle: Path) -> None:
-    with started(Load(model_path=str(demo_bundle / "model.gguf"), settings=EngineSettings())) as worker:
-        assert worker.ready().measure_s < 0.01
