@@ -245,18 +245,18 @@ class Agent:
             worker = self._supervisor.snapshot(now)
             event = {"restarts": worker.restarts, "pid": ready.pid, "reason": worker.last_end}
             self._status.publish_event("worker-restarted", event)
-        self._serve(ready, now)
+        self._put_into_service(ready, now)
 
     def _on_switch_ended(self, end: Switched | SwitchFailed, now: float) -> None:
         if isinstance(end, Switched):
             self._status.publish_event("model-switched", end.event)
-            self._serve(end.ready, now, was_asked=True)
+            self._put_into_service(end.ready, now, was_asked=True)
         else:
             self._status.publish_event("model-switch-failed", end.event)
         self._commands.switch_ended(end)
 
-    def _serve(self, ready: Ready, now: float, *, was_asked: bool = False) -> None:
-        """A new worker answers from now on. was_asked: a switch has just asked its canaries."""
+    def _put_into_service(self, ready: Ready, now: float, *, was_asked: bool = False) -> None:
+        """A new worker answers requests from now on. was_asked: a switch has just asked its canaries."""
         self._canary_watch.worker_ready(now, was_asked=was_asked)
         self._governor.set_capacity(ready)
         # It starts without limits.

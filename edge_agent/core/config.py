@@ -66,6 +66,7 @@ TopicFilter = Annotated[str, AfterValidator(lambda text: _refuse(topics.filter_f
 
 
 def _refuse(fault: str | None, value: _T) -> _T:
+    """The value, if there is no fault."""
     if fault:
         raise ValueError(fault)
     return value

@@ -20,7 +20,7 @@ class ModelError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model whose files were checked. size_bytes, sha256: of model.gguf.
+    """A model whose files were checked. key: its table in `[models]`; size_bytes, sha256: of model.gguf.
 
     source: the folder or file that was opened, links resolved. adapters: all are applied together.
     signature: "unchecked" without a configured key, None without a signature.
