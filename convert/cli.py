@@ -7,20 +7,18 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 from . import arguments
-from .agent import model_facts
 from .arguments import EXIT_BAD_CHECKPOINT, EXIT_FAILED, EXIT_OK, PROGRAM
 from .conversion import Job, Tuning, decide_types, open_source, write_bundle
 from .errors import CheckpointError, ConvertError, printable
 from .evaluate.canaries import differences, read_canary_requests
 from .evaluate.comparison import compare_models
-from .evaluate.labelled import measure_accuracy, read_labelled
+from .evaluate.labelled import read_labelled
 from .evaluate.requests import read_tasks
 from .evaluate.worker import Adapted
-from .measure.cache import REFERENCE_TYPE, write_reference
+from .measure.cache import write_reference
 from .measure.texts import calibration_files, evaluation_files, read_texts
 from .printing import print_comparison, print_plan, print_verification, print_written
 from .progress import ProgressLine
@@ -121,22 +119,16 @@ def _evaluate(words: list[str]) -> int:
     given = arguments.parse_evaluation(words)
     texts = read_texts([given.eval] if given.eval else evaluation_files())
     model = Adapted.from_path(given.bundle)
-    model_facts(model.model)
     examples = None if given.labelled is None else read_labelled(given.labelled, read_tasks(given.tasks))
     work = given.work or _cache_folder()
     with closing(ProgressLine(sys.stderr)) as line:
         if given.against.is_file() or (given.against / MODEL_FILE).is_file():
             reference = Adapted.from_path(given.against)
-            kind = model_facts(reference.model).quantization
         else:
             with Checkpoint(given.against) as checkpoint:
                 path = write_reference(checkpoint, read_model(checkpoint), work, line.show)
-            reference, kind, work = Adapted(path, model.user_adapters), REFERENCE_TYPE, path.parent
-        found = compare_models(model, reference, kind, texts, work=work, progress=line.show)
-        if examples is not None:
-            sha256 = found.reference.file_sha256
-            tasks = measure_accuracy(model, reference, sha256, examples, work=work, progress=line.show)
-            found = replace(found, tasks=tasks)
+            reference, work = Adapted(path, model.user_adapters), path.parent
+        found = compare_models(model, reference, texts, examples, work=work, progress=line.show)
     if given.json:
         print(found.encode().decode())
     else:

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,9 @@ from .allocate import Option, allocate
 from .errors import ConvertError, printable
 from .evaluate.canaries import record_canaries
 from .evaluate.comparison import compare_models, plain_sizes
-from .evaluate.labelled import measure_accuracy
 from .evaluate.requests import Requests
 from .evaluate.worker import Adapted
-from .measure.cache import REFERENCE_TYPE, write_reference
+from .measure.cache import write_reference
 from .measure.sensitivity import Sensitivities, measure_sensitivities
 from .measure.texts import Texts
 from .plan import Plan, make_plan
@@ -188,12 +187,8 @@ def _judge(
     reference = Adapted(tuned.reference, model.user_adapters)
     work = tuned.reference.parent
     comparison = compare_models(
-        model, reference, REFERENCE_TYPE, tuning.evaluation, work=work, progress=part_of(progress, 0.0, 0.3)
+        model, reference, tuning.evaluation, job.examples, work=work, progress=part_of(progress, 0.0, 0.3)
     )
-    if job.examples is not None:
-        sha256 = comparison.reference.file_sha256
-        tasks = measure_accuracy(model, reference, sha256, job.examples, work=work, progress=progress)
-        comparison = replace(comparison, tasks=tasks)
     own = Size(
         name=f"--type {plan.quantization.value}{'' if tuning.budget is not None else ' --calibration'}",
         bytes=plan.file_bytes,

@@ -44,9 +44,7 @@ def main() -> int:
     for models in (_upstream(programs, reference, given.work), _own(given.checkpoint, given.budgets, given.work)):
         for name, model, seconds in models:
             print(f"evaluating {name}", file=sys.stderr)
-            found = compare_models(
-                Adapted(model), Adapted(reference), "BF16", texts, work=reference.parent, progress=lambda *_: None
-            )
+            found = compare_models(Adapted(model), Adapted(reference), texts, work=reference.parent)
             divergence = found.divergence
             print(
                 f"{name:22} {model.stat().st_size:12} {divergence.mean:11.5f} ± {divergence.error:.5f} "

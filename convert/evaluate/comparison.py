@@ -17,7 +17,9 @@ from ..progress import Progress
 from ..quantize.recipe import Quantization
 from ..quantize.targets import Target
 from ..report.quality import Comparison, Divergence, EvaluationTexts, Perplexity, Reference, Size
-from ..write.manifest import MODEL_FILE, sha256_of
+from ..write.manifest import MODEL_FILE
+from .labelled import measure_accuracy
+from .requests import Requests
 from .worker import Adapted
 
 # About 4 000 positions: the mean is then known within some percent.
@@ -28,26 +30,33 @@ _Z95 = 1.96
 
 
 def compare_models(
-    model: Adapted, reference: Adapted, kind: str, texts: Texts, *, work: Path, progress: Progress
+    model: Adapted,
+    reference: Adapted,
+    texts: Texts,
+    examples: Requests | None = None,
+    *,
+    work: Path,
+    progress: Progress = lambda _what, _share: None,
 ) -> Comparison:
-    """kind: the reference's type, such as BF16; work: the cache of its predictions.
+    """On texts, and on labelled examples if there are any. work: the cache of the reference's predictions and answers.
 
     Raises ConvertError if a model cannot run or computes no finite numbers, or if their vocabularies differ.
     """
-    own, other = model_facts(model.model).tokens, model_facts(reference.model).tokens
-    if own != other:
+    own, other = model_facts(model.model), model_facts(reference.model)
+    if own.tokens != other.tokens:
         raise ConvertError(
-            f"{printable(str(model.model))}: has a vocabulary of {own} tokens, the reference "
-            f"{printable(str(reference.model))} one of {other}; only models of the same vocabulary can be compared"
+            f"{printable(str(model.model))}: has a vocabulary of {own.tokens} tokens, the reference "
+            f"{printable(str(reference.model))} one of {other.tokens}; "
+            "only models of the same vocabulary can be compared"
         )
-    sha256 = sha256_of(reference.model)
     progress("measuring the reference", 0.0)
-    predictions = _predictions(reference, work / f"{sha256[:16]}-{_cache_key(reference, texts)}.npz", texts)
+    predictions = _predictions(reference, reference.cached(work, texts.sha256, ".npz"), texts)
     progress("measuring the model", 0.5)
     with Runner(model.model, model.adapters) as runner:
         positions = compare(runner, predictions)
+    tasks = () if examples is None else measure_accuracy(model, reference, examples, work=work, progress=progress)
     return Comparison(
-        reference=Reference(file_sha256=sha256, type=kind),
+        reference=Reference(file_sha256=reference.sha256, type=other.quantization),
         texts=EvaluationTexts(
             name=texts.name,
             sha256=texts.sha256,
@@ -56,6 +65,7 @@ def compare_models(
         ),
         divergence=_divergence(positions),
         perplexity=_perplexity(positions),
+        tasks=tasks,
     )
 
 
@@ -66,7 +76,7 @@ def plain_sizes(
 
     The adapters of the reference are applied to all of them; work: the cache of the divergences.
     """
-    cached = work / f"plain-{_cache_key(reference, texts)}.json"
+    cached = reference.cached(work, texts.sha256, "-plain.json")
     divergences: dict[str, float] = read_cached(cached) or {}
     sizes = []
     for at, quantization in enumerate(PLAIN):
@@ -76,8 +86,7 @@ def plain_sizes(
             with TemporaryDirectory(dir=work, prefix="plain-") as folder:
                 model = Adapted(Path(folder) / MODEL_FILE, reference.adapters)
                 plan.write(model.model)
-                found = compare_models(model, reference, "BF16", texts, work=work, progress=lambda *_: None)
-            divergences[quantization.name] = found.divergence.mean
+                divergences[quantization.name] = compare_models(model, reference, texts, work=work).divergence.mean
             write_cached(cached, divergences)
         sizes.append(
             Size(
@@ -89,10 +98,6 @@ def plain_sizes(
             )
         )
     return sizes
-
-
-def _cache_key(reference: Adapted, texts: Texts) -> str:
-    return f"{reference.cache_key}{texts.sha256[:16]}"
 
 
 def _predictions(reference: Adapted, cached: Path, texts: Texts) -> list[Predictions]:

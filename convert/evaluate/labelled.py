@@ -5,18 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..agent import (
-    ClassifyTask,
-    Code,
-    ExtractTask,
-    Failed,
-    Finished,
-    Task,
-    canaries,
-    field_name,
-    shown,
-    validator,
-)
+from ..agent import ClassifyTask, Code, ExtractTask, Failed, Finished, Task, canaries, field_name, shown, validator
 from ..measure.cache import read_cached, write_cached
 from ..progress import Progress, part_of
 from ..report.quality import TaskAccuracy
@@ -38,10 +27,10 @@ def read_labelled(path: Path, tasks: dict[str, Task]) -> Requests:
 
 
 def measure_accuracy(
-    model: Adapted, reference: Adapted, reference_sha256: str, examples: Requests, *, work: Path, progress: Progress
+    model: Adapted, reference: Adapted, examples: Requests, *, work: Path, progress: Progress
 ) -> tuple[TaskAccuracy, ...]:
     """The share of right answers of both models. work: the cache of the reference's answers. Raises ConvertError."""
-    cached = work / f"{reference_sha256[:16]}-{reference.cache_key}{examples.sha256[:16]}.json"
+    cached = reference.cached(work, examples.sha256, ".json")
     of_reference = read_cached(cached)
     if of_reference is None:
         of_reference = _right_answers(reference, examples, part_of(progress, 0.0, 0.5))

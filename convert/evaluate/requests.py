@@ -5,16 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..agent import (
-    ConfigError,
-    Envelope,
-    Refusal,
-    Run,
-    Task,
-    load_task_configs,
-    shown,
-    with_built_in,
-)
+from ..agent import ConfigError, Envelope, Refusal, Run, Task, load_task_configs, shown, with_built_in
 from ..errors import ConvertError, printable
 from ..read.files import check_regular, json_lines, read_text
 

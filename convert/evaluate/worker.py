@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ..agent import Adapter, EngineSettings, Load, TaskPrefix, Worker, WorkerError, model_facts, started_worker
@@ -13,7 +14,7 @@ from ..write.manifest import ADAPTER_FILE, MODEL_FILE, REPAIR_FILE, sha256_of
 _SETTINGS = EngineSettings(max_active=1, threads=2, prefill_threads=2)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Adapted:
     """A GGUF model and the adapters that are applied to it."""
 
@@ -35,10 +36,15 @@ class Adapted:
         """The adapters that the unquantized model needs for a comparison: the user's, and no repair."""
         return [path for path in self.adapters if path.name == ADAPTER_FILE]
 
-    @property
-    def cache_key(self) -> str:
-        """Names the adapters in the name of a cached file."""
-        return "".join(f"{sha256_of(path)[:16]}-" for path in self.adapters)
+    @cached_property
+    def sha256(self) -> str:
+        """Hex, of the model's file."""
+        return sha256_of(self.model)
+
+    def cached(self, work: Path, content_sha256: str, suffix: str) -> Path:
+        """The file in the cache for results of this model, with its adapters, on this content."""
+        hashes = (self.sha256, *map(sha256_of, self.adapters), content_sha256)
+        return work / f"{'-'.join(sha256[:16] for sha256 in hashes)}{suffix}"
 
 
 @contextmanager

@@ -15,16 +15,14 @@ from ..read.checkpoint import Checkpoint
 from ..read.model import Model
 from ..write.manifest import tools
 
-# The checkpoint as BF16 is what all measurements compare with.
-REFERENCE_TYPE = Quantization.BF16.name
 # Rises with every change of what is measured, or how: older results are then not used.
 _MEASUREMENTS = 3
 
 
 def write_reference(checkpoint: Checkpoint, model: Model, work: Path, progress: Progress) -> Path:
-    """The reference's GGUF file, in a folder of `work` that holds all results for this checkpoint. Written once.
+    """The reference of all measurements: the checkpoint as BF16. Written once.
 
-    Raises ConvertError.
+    It is in a folder of `work` that holds all results for this checkpoint. Raises ConvertError.
     """
     progress("writing the reference", 0.0)
     made_from = json.dumps([checkpoint.source_hashes(), tools(), _MEASUREMENTS], sort_keys=True)

@@ -116,7 +116,8 @@ def measure_sensitivities(
     """
     name = hashlib.sha256(f"{texts.sha256}, {seed}".encode()).hexdigest()
     found = Sensitivities(reference.parent / name[:16])
-    found.load()
+    if found.importance.is_file():
+        found.load()
     missing = {
         tensor.name: [kind for kind in kinds[tensor.name] if not found.is_encoded(tensor, kind)] for tensor in matrices
     }
@@ -125,8 +126,8 @@ def measure_sensitivities(
         for tensor in matrices
         if has_divergences and kinds[tensor.name][0].name not in found.divergences.get(tensor.name, {})
     ]
-    is_rounding = any(missing.values()) or not found.importance.is_file()
-    if not is_rounding and not unmeasured:
+    to_round = [tensor for tensor in matrices if missing[tensor.name]]
+    if not to_round and not unmeasured:
         return found
     progress("loading", 0.0)
     with (
@@ -135,12 +136,10 @@ def measure_sensitivities(
         threadpool_limits(1, "blas"),
     ):
         *seen, unseen = chunks(texts, runner, seed=seed, most=CALIBRATION_CHUNKS + 1)
-        if is_rounding:
+        if to_round:
             part = part_of(progress, 0.0, _ROUNDING_SHARE if unmeasured else 1.0)
-            is_first = not found.importance.is_file()
-            to_round = [tensor for tensor in matrices if is_first or missing[tensor.name]]
             squares = _round(runner, seen or [unseen], to_round, missing, found, progress=part)
-            if is_first:
+            if not found.importance.is_file():
                 with replaced_file(found.importance) as draft:
                     write_importance(draft, squares, dataset=texts.name, chunks=len(seen) or 1)
         if unmeasured:

@@ -79,20 +79,9 @@ class Checkpoint:
         return self._small_files | self.shard_hashes
 
     def revision(self) -> str | None:
-        """The commit that this checkpoint was downloaded at, None if the folder does not record it.
-
-        Either the folder is a snapshot in a Hugging Face cache (`snapshots/<commit>`), or a download into a plain
-        folder left the commit in `.cache/huggingface/download/config.json.metadata`.
-        """
+        """The commit of a snapshot in a Hugging Face cache (`snapshots/<commit>`), None for any other folder."""
         folder = self.folder.resolve()
-        if folder.parent.name == "snapshots" and _REVISION.fullmatch(folder.name):
-            return folder.name
-        try:
-            with (folder / ".cache/huggingface/download/config.json.metadata").open(encoding="ascii") as note:
-                first = note.readline(64).strip()
-        except (OSError, UnicodeDecodeError):
-            return None
-        return first if _REVISION.fullmatch(first) else None
+        return folder.name if folder.parent.name == "snapshots" and _REVISION.fullmatch(folder.name) else None
 
     def _merge(self) -> dict[str, StoredTensor]:
         tensors: dict[str, StoredTensor] = {}

@@ -175,15 +175,6 @@ def test_symbolic_links_are_followed_because_the_hub_cache_is_made_of_them(tmp_p
         assert checkpoint.revision() == "0123456789" * 4
 
 
-def test_the_revision_of_a_plain_download_is_in_its_cache_folder(sharded: Path) -> None:
-    with Checkpoint(sharded) as checkpoint:
-        assert checkpoint.revision() is None
-        note = sharded / ".cache" / "huggingface" / "download" / "config.json.metadata"
-        note.parent.mkdir(parents=True)
-        note.write_text("abcdef0123" * 4 + "\netag\n")
-        assert checkpoint.revision() == "abcdef0123" * 4
-
-
 def template_of(folder: Path, stated: Any = None, file: str | None = None) -> str | None:
     """stated: in tokenizer_config.json; file: the content of chat_template.jinja."""
     config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
