@@ -3,7 +3,6 @@
 import json
 import struct
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -163,23 +162,3 @@ def make_tensors(shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
     random = np.random.default_rng(7)
     scale = np.float32(0.05)
     return {name: to_bf16(random.standard_normal(shape, np.float32) * scale) for name, shape in shapes.items()}
-
-
-def write_sparse_checkpoint(
-    folder: Path, *, layers: int, hidden: int, feed_forward: int, heads: int, heads_kv: int, vocab_size: int
-) -> int:
-    """An untied checkpoint of any size whose BF16 weights are all zero and take no room on disk; its size in bytes."""
-    files = make_checkpoint(layers=0, hidden=hidden, heads=heads, heads_kv=heads_kv, vocab_size=320, tied=False)
-    files.config |= {"num_hidden_layers": layers, "intermediate_size": feed_forward, "vocab_size": vocab_size}
-    files.tensors = {}
-    files.write(folder)
-    shapes = tensor_shapes(layers, hidden, feed_forward, hidden // heads * heads_kv, vocab_size)
-    header: dict[str, Any] = {}
-    at = 0
-    for name, shape in (shapes | {"lm_head.weight": (vocab_size, hidden)}).items():
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + 2 * prod(shape)]}
-        at += 2 * prod(shape)
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(pack_safetensors(header, b""))
-        file.truncate(file.tell() + at)
-    return at

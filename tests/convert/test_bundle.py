@@ -397,17 +397,6 @@ def test_a_bad_private_key_is_refused_before_anything_is_read_or_written(
     assert list(tmp_path.iterdir()) == before
 
 
-def test_a_bundle_that_cannot_be_signed_does_not_appear(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_: bytes) -> bytes:
-        raise OSError(5, "Input/output error", "manifest.sig")
-
-    monkeypatch.setattr("convert.cli.read_private_key", lambda *_: type("Key", (), {"sign": staticmethod(fail)}))
-    assert run(checkpoint, "--out", tmp_path / "b", "--type", "q8_0", "--sign", "key.pem") == 1
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program openssl: apt-get install openssl")
 def test_openssl_and_the_converter_verify_each_other(checkpoint: Path, tmp_path: Path) -> None:
     def openssl(*arguments: str) -> None:

@@ -16,10 +16,8 @@ from typing import Any
 
 import pytest
 
-from convert.quantize import ggml
-from convert.quantize.recipe import Quantization
-from tests.convert.checkpoints import make_checkpoint, write_sparse_checkpoint
-from tests.convert.conversions import NAMED, convert, run
+from tests.convert.checkpoints import make_checkpoint
+from tests.convert.conversions import convert, run
 from tests.convert.gguf_reading import read_gguf
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +124,6 @@ def wrong_architecture(folder: Path) -> None:
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a missing shard": (lambda f: (f / "model-00002-of-00003.safetensors").unlink(), ": missing in the checkpoint"),
     "a wrong architecture": (wrong_architecture, r"\x1b]0;owned\x07'] of model_type qwen2 is not supported"),
     "a truncated file": (truncate, "model-00003-of-00003.safetensors: truncated"),
     "no config.json": (lambda f: (f / "config.json").unlink(), "config.json: missing"),
@@ -166,23 +163,6 @@ def test_a_folder_that_cannot_be_written_exits_1_at_once(tmp_path: Path, told: T
         # The disk is not asked last of all, when everything has been measured.
         code, _, err = told(tmp_path / "none", "--out", out, "--type", "q4_0")
         assert (code, err) == (1, f"edge-convert: {out}: cannot be written there: {reason}\n")
-
-
-def test_a_library_that_is_not_installed_exits_1(
-    checkpoint: Path, tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    ggml._library.cache_clear()
-    code, _, err = told(checkpoint, "--out", tmp_path / "b", "--type", "q4_0")
-    assert (code, "llama-cpp-python is not installed" in err) == (1, True)
-
-
-def test_a_checkpoint_folder_called_verify_can_be_converted(
-    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_checkpoint(**SMALL).write(tmp_path / "verify")
-    monkeypatch.chdir(tmp_path)
-    assert told("./verify", "--out", "b", "--type", "q4_0")[0] == 0
 
 
 def test_the_version_is_that_of_the_project_and_help_names_the_sub_commands(told: Told) -> None:
@@ -259,9 +239,8 @@ def test_a_kill_leaves_no_bundle_and_the_next_conversion_clears_up(
 
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     peaks = []
-    shape = {"layers": 1, "hidden": 1024, "feed_forward": 1024, "heads": 8, "heads_kv": 1}
     for name, vocab_size in (("small", 5_000), ("large", 30_000)):
-        write_sparse_checkpoint(tmp_path / name, **shape, vocab_size=vocab_size)
+        make_checkpoint(layers=1, hidden=1024, vocab_size=vocab_size, tied=False).write(tmp_path / name)
         arguments = command(tmp_path / name, "--out", tmp_path / f"{name}.bundle", "--type", "q8_0")
         arguments += ["--json", "--no-canaries"]
         result = subprocess.run(arguments, cwd=ROOT, capture_output=True, check=True)
@@ -285,19 +264,6 @@ def contents(bundle: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in bundle.iterdir()}
 
 
-@pytest.mark.parametrize("quantization", NAMED)
-def test_the_bytes_do_not_depend_on_the_number_of_threads(
-    tmp_path: Path, quantization: Quantization, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = make_checkpoint(layers=1, vocab_size=331, tied=False).write(tmp_path / "checkpoint")
-    found = []
-    for threads in (1, 3):
-        monkeypatch.setattr("convert.plan.processors", lambda threads=threads: threads)
-        convert(folder, tmp_path / str(threads), quantization)
-        found.append(contents(tmp_path / str(threads)))
-    assert found[0] == found[1]
-
-
 def test_the_bytes_do_not_depend_on_user_and_place(tmp_path: Path) -> None:
     files = make_checkpoint(layers=1)
     files.more["README.md"] = "---\nlicense: apache-2.0\n---\nPrüfstand\n"
@@ -311,19 +277,3 @@ def test_the_bytes_do_not_depend_on_user_and_place(tmp_path: Path) -> None:
     environment = os.environ | changes
     subprocess.run(words, cwd=tmp_path / "home", env=environment, umask=0o077, stdout=subprocess.DEVNULL, check=True)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-
-
-def test_an_ignored_hangup_stays_ignored(
-    checkpoint: Path, tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def hang_up(*_: object) -> int:
-        os.kill(os.getpid(), signal.SIGHUP)
-        return 1
-
-    monkeypatch.setattr("convert.printing._peak_rss_bytes", hang_up)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        assert told(checkpoint, "--out", tmp_path / "b", "--type", "q4_0", "--json")[0] == 0
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)

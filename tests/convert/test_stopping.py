@@ -49,3 +49,13 @@ def test_a_second_signal_does_not_disturb_the_clearing_up() -> None:
     with pytest.raises(StoppedError, match="SIGTERM"):
         clear_up()
     assert cleared == [True]
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
