@@ -183,7 +183,7 @@ def _judge(
     job: Job, tuning: Tuning, plan: Plan, tuned: Tuned, *, model: Adapted, canaries: int, progress: Progress
 ) -> Comparison:
     """Compares the finished model with the reference and with plain types; writes quality.json and quality.html."""
-    folder = model.model.parent
+    folder = model.path.parent
     reference = Adapted(tuned.reference, model.user_adapters)
     work = tuned.reference.parent
     comparison = compare_models(

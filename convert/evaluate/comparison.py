@@ -42,17 +42,17 @@ def compare_models(
 
     Raises ConvertError if a model cannot run or computes no finite numbers, or if their vocabularies differ.
     """
-    own, other = model_facts(model.model), model_facts(reference.model)
+    own, other = model_facts(model.path), model_facts(reference.path)
     if own.tokens != other.tokens:
         raise ConvertError(
-            f"{printable(str(model.model))}: has a vocabulary of {own.tokens} tokens, the reference "
-            f"{printable(str(reference.model))} one of {other.tokens}; "
+            f"{printable(str(model.path))}: has a vocabulary of {own.tokens} tokens, the reference "
+            f"{printable(str(reference.path))} one of {other.tokens}; "
             "only models of the same vocabulary can be compared"
         )
     progress("measuring the reference", 0.0)
     predictions = _predictions(reference, reference.cached(work, texts.sha256, ".npz"), texts)
     progress("measuring the model", 0.5)
-    with Runner(model.model, model.adapters) as runner:
+    with Runner(model.path, model.adapters) as runner:
         positions = compare(runner, predictions)
     tasks = () if examples is None else measure_accuracy(model, reference, examples, work=work, progress=progress)
     return Comparison(
@@ -85,7 +85,7 @@ def plain_sizes(
         if quantization.name not in divergences:
             with TemporaryDirectory(dir=work, prefix="plain-") as folder:
                 model = Adapted(Path(folder) / MODEL_FILE, reference.adapters)
-                plan.write(model.model)
+                plan.write(model.path)
                 divergences[quantization.name] = compare_models(model, reference, texts, work=work).divergence.mean
             write_cached(cached, divergences)
         sizes.append(
@@ -105,7 +105,7 @@ def _predictions(reference: Adapted, cached: Path, texts: Texts) -> list[Predict
         return load(cached)
     except (OSError, EOFError, ValueError, KeyError, BadZipFile):
         pass  # missing or damaged
-    with Runner(reference.model, reference.adapters) as runner:
+    with Runner(reference.path, reference.adapters) as runner:
         found = predict(runner, chunks(texts, runner, seed=0, most=EVALUATION_CHUNKS))
     with replaced_file(cached) as draft:
         save(draft, found)

@@ -18,7 +18,7 @@ _SETTINGS = EngineSettings(max_active=1, threads=2, prefill_threads=2)
 class Adapted:
     """A GGUF model and the adapters that are applied to it."""
 
-    model: Path
+    path: Path
     adapters: Sequence[Path] = ()
 
     @classmethod
@@ -39,7 +39,7 @@ class Adapted:
     @cached_property
     def sha256(self) -> str:
         """Hex, of the model's file."""
-        return sha256_of(self.model)
+        return sha256_of(self.path)
 
     def cached(self, work: Path, content_sha256: str, suffix: str) -> Path:
         """The file in the cache for results of this model, with its adapters, on this content."""
@@ -53,13 +53,13 @@ def open_worker(model: Adapted, prefixes: Iterable[TaskPrefix]) -> Iterator[Work
 
     Raises ConvertError if the model cannot run.
     """
-    model_facts(model.model)
+    model_facts(model.path)
     adapters = tuple(Adapter(path=str(path), sha256=sha256_of(path)) for path in model.adapters)
-    load = Load(model_path=str(model.model), settings=_SETTINGS, adapters=adapters, tasks=tuple(prefixes))
+    load = Load(model_path=str(model.path), settings=_SETTINGS, adapters=adapters, tasks=tuple(prefixes))
     try:
         with started_worker(load) as worker:
             worker.ready()
             yield worker
     except WorkerError as error:
         message = printable(str(error), limit=1000)
-        raise ConvertError(f"{printable(str(model.model))} cannot run: {message}") from error
+        raise ConvertError(f"{printable(str(model.path))} cannot run: {message}") from error

@@ -40,11 +40,11 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Arrays of one number per position. divergence: nats; agrees: whether the most probable token is the same;
+    """Arrays of one number per position. divergence: nats; agrees: 1 if the most probable token is the same, else 0;
     next_log: log-probability of the token that follows; next_log_change: the same minus the reference's."""
 
     divergence: npt.NDArray[np.float64]
-    agrees: npt.NDArray[np.bool_]
+    agrees: npt.NDArray[np.float64]
     next_log_change: npt.NDArray[np.float64]
     next_log: npt.NDArray[np.float64]
 
@@ -80,7 +80,7 @@ def predict(runner: Runner, texts: Sequence[list[int]], *, context_share: float 
 
 def compare(runner: Runner, reference: Sequence[Predictions]) -> Differences:
     """The model against the reference on the same texts."""
-    parts: list[tuple[npt.NDArray[np.float64], ...]] = []
+    parts = []
     for known in reference:
         logits = runner.logits(known.tokens, known.first)[:-1]
         total = _log_sum(logits)
@@ -89,8 +89,7 @@ def compare(runner: Runner, reference: Sequence[Predictions]) -> Differences:
         best = np.take_along_axis(known.ids, known.logs.argmax(axis=1)[:, None], axis=1)[:, 0]
         agrees = logits.argmax(axis=1) == best
         parts.append((divergence, agrees, following - known.next_logs, following))
-    divergence, agrees, change, following = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Differences(divergence, agrees.astype(np.bool_), change, following)
+    return Differences(*np.concatenate(parts, axis=1))
 
 
 def save(path: Path, predictions: Sequence[Predictions]) -> None:

@@ -100,22 +100,17 @@ def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[i
     for document in documents:
         if len(tokens) >= most * CHUNK_TOKENS:
             break
-        if not document.messages:
-            tokens += runner.tokenize(_normal(document.text) + "\n\n", parse_special=False)
-        elif template is None:
-            text = "\n\n".join(content for _, content in document.messages)
-            tokens += runner.tokenize(_normal(text) + "\n\n", parse_special=False)
+        chat = template if document.messages else None
+        if chat is None:
+            contents = [content for _, content in document.messages] or [document.text]
+            text = "\n\n".join([*contents, ""])
         else:
             try:
-                text = template.render(document.messages, bos_token=runner.bos_text, add_generation_prompt=False)
+                text = chat.render(document.messages, bos_token=runner.bos_text, add_generation_prompt=False)
             except ChatError as error:
                 raise ConvertError(f"the chat template rejects a conversation of {texts.name}: {error}") from None
-            tokens += runner.tokenize(_normal(text), parse_special=True)
+        tokens += runner.tokenize(unicodedata.normalize("NFC", text), parse_special=chat is not None)
     found = [tokens[at : at + CHUNK_TOKENS] for at in range(0, len(tokens) - CHUNK_TOKENS + 1, CHUNK_TOKENS)][:most]
     if not found:
         raise ConvertError(f"{texts.name}: {len(tokens)} tokens; at least {CHUNK_TOKENS} are needed")
     return found
-
-
-def _normal(text: str) -> str:
-    return unicodedata.normalize("NFC", text)

@@ -60,14 +60,9 @@ def _check_target(target: Path, *, replace: bool) -> None:
         return
     if not replace:
         raise ConvertError(f"{shown}: exists already; --force replaces it")
-    if target.is_symlink() or not target.is_dir():
-        raise ConvertError(f"{shown}: not a bundle, so --force does not replace it")
-    found = sorted(target.iterdir())
-    for path in found:
-        if path.name not in BUNDLE_FILES or path.is_symlink() or not path.is_file():
-            raise ConvertError(f"{shown}: holds {printable(path.name)}, so --force does not replace it")
-    if found and not {FILE, MODEL_FILE} <= {path.name for path in found}:
-        raise ConvertError(f"{shown}: not a bundle with {FILE} and {MODEL_FILE}, so --force does not replace it")
+    names = {path.name for path in target.iterdir()} if target.is_dir() and not target.is_symlink() else {"a file"}
+    if names and not {FILE, MODEL_FILE} <= names <= BUNDLE_FILES:
+        raise ConvertError(f"{shown}: not an empty folder and not a bundle alone, so --force does not replace it")
 
 
 def _sync(path: Path) -> None:
