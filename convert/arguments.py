@@ -8,6 +8,7 @@ from typing import Any
 
 from . import __version__
 from .errors import printable
+from .plan import DEFAULT_NAME
 from .quantize.recipe import Quantization
 from .quantize.targets import Target
 from .read.config import MAX_NAME_LENGTH
@@ -110,7 +111,7 @@ def _conversion_parser() -> argparse.ArgumentParser:
     _add(canaries, "--canaries", "FILE", recorded)
     canaries.add_argument("--no-canaries", action="store_true", help="record no answers: saves seconds to minutes")
     _add(parser, "--lora", "DIR", "PEFT folder of a LoRA adapter to apply together with the model")
-    _add(parser, "--name", "NAME", "name of the model (default: the checkpoint's own, else `model`)", name)
+    _add(parser, "--name", "NAME", "name of the model (default: model)", name, default=DEFAULT_NAME)
     _add(parser, "--model-version", "N", "version in the manifest (default: 1)", version, default=1)
     _add(parser, "--licence", "LICENCE", "licence of the model (default: that in README.md of the checkpoint)", name)
     _add(parser, "--sign", "KEY.pem", "Ed25519 private key (PEM, no passphrase) that signs the bundle")

@@ -17,7 +17,7 @@ from .evaluate.worker import Adapted
 from .measure.cache import write_reference
 from .measure.sensitivity import Sensitivities, measure_sensitivities
 from .measure.texts import Texts
-from .plan import Plan, make_plan
+from .plan import DEFAULT_NAME, Plan, make_plan
 from .progress import Progress, part_of
 from .quantize.recipe import Quantization
 from .quantize.targets import Target, candidates
@@ -46,9 +46,9 @@ from .write.manifest import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """Rounding for texts. budget: bytes of model.gguf; None = the types are those of the quantization's name.
+    """What `--budget` and `--calibration` ask for: rounding for texts. work: the cache folder.
 
-    work: the cache folder.
+    budget: bytes of model.gguf; None = the types are those of the quantization's name.
     """
 
     budget: int | None
@@ -62,7 +62,7 @@ class Tuning:
 class Job:
     """One conversion. tuning, lora, examples, sign: None = without; canaries: None = our own.
 
-    name, licence: None = those of the checkpoint; sign: makes the signature of the manifest's bytes.
+    licence: None = the checkpoint's; sign: makes the signature of the manifest's bytes.
     """
 
     checkpoint: Path
@@ -70,7 +70,7 @@ class Job:
     target: Target = Target.ANY
     tuning: Tuning | None = None
     lora: Path | None = None
-    name: str | None = None
+    name: str = DEFAULT_NAME
     version: int = 1
     licence: str | None = None
     examples: Requests | None = None
@@ -90,8 +90,9 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """How the matrices were rounded. chosen: by matrix, empty without a budget."""
+    """The matrices, rounded. reference: the BF16 model; chosen: by matrix, empty without a budget."""
 
+    tuning: Tuning
     reference: Path
     sensitivities: Sensitivities
     chosen: Mapping[str, Option]
@@ -141,19 +142,19 @@ def decide_types(job: Job, source: Source, progress: Progress) -> tuple[Plan, Tu
         has_divergences=tuning.budget is not None,
     )
     if tuning.budget is None:
-        return plan, Tuned(reference, sensitivities, {})
+        return plan, Tuned(tuning, reference, sensitivities, {})
     options = {tensor.name: sensitivities.options(tensor, kinds[tensor.name]) for tensor in plan.matrices}
     # Header and vectors take the same bytes with any types of the matrices.
     smallest = sum(several[0].file_bytes for several in options.values())
     chosen = allocate(options, tuning.budget - least + smallest)
     plan = plan.with_types({name: option.kind for name, option in chosen.items()})
-    return plan, Tuned(reference, sensitivities, chosen)
+    return plan, Tuned(tuning, reference, sensitivities, chosen)
 
 
 def write_bundle(
     job: Job, source: Source, plan: Plan, tuned: Tuned | None, *, folder: Path, progress: Progress
 ) -> Written:
-    """quantize → write → judge → manifest: all files of the bundle, into an empty folder.
+    """quantize → write → compare → manifest: all files of the bundle, into an empty folder.
 
     Raises ConvertError if the disk is too small, CheckpointError for damaged weights.
     """
@@ -167,8 +168,8 @@ def write_bundle(
     if job.has_canaries:
         canaries, warnings = record_canaries(model, job.canaries, folder, progress)
     comparison = None
-    if job.tuning is not None and tuned is not None:
-        comparison = _judge(job, job.tuning, plan, tuned, model=model, canaries=canaries, progress=progress)
+    if tuned is not None:
+        comparison = _write_quality(job, plan, tuned, model=model, canaries=canaries, progress=progress)
         shutil.copyfile(tuned.sensitivities.importance, folder / IMPORTANCE_FILE)
     progress("hashing", 1.0)
     manifest = _manifest(job, source, plan, comparison, folder)
@@ -179,13 +180,12 @@ def write_bundle(
     return Written(manifest, canaries, comparison, warnings)
 
 
-def _judge(
-    job: Job, tuning: Tuning, plan: Plan, tuned: Tuned, *, model: Adapted, canaries: int, progress: Progress
+def _write_quality(
+    job: Job, plan: Plan, tuned: Tuned, *, model: Adapted, canaries: int, progress: Progress
 ) -> Comparison:
     """Compares the finished model with the reference and with plain types; writes quality.json and quality.html."""
-    folder = model.path.parent
+    folder, work, tuning = model.path.parent, tuned.reference.parent, tuned.tuning
     reference = Adapted(tuned.reference, model.user_adapters)
-    work = tuned.reference.parent
     comparison = compare_models(
         model, reference, tuning.evaluation, job.examples, work=work, progress=part_of(progress, 0.0, 0.3)
     )

@@ -146,13 +146,15 @@ class Plan:
             raise CheckpointError(f"llama.cpp could not run the model of this checkpoint: {error}") from None
 
 
-def make_plan(model: Model, quantization: Quantization, *, name: str | None = None, licence: str | None = None) -> Plan:
-    """name, licence: default to those of the checkpoint. As AUTO, all matrices are BF16: see `Plan.with_types`."""
+def make_plan(
+    model: Model, quantization: Quantization, *, name: str = DEFAULT_NAME, licence: str | None = None
+) -> Plan:
+    """licence: None = the checkpoint's. As AUTO, all matrices are BF16: see `Plan.with_types`."""
     types = tensor_types(quantization, model.config, model.tensors)
     return Plan(
         model=model,
         quantization=quantization,
-        name=name or model.config.origin or DEFAULT_NAME,
+        name=name,
         licence=licence or model.licence,
         infos=[_info(tensor, types[tensor.name]) for tensor in model.tensors],
     )

@@ -75,7 +75,6 @@ class ModelConfig(_Checked):
     hidden_act: Literal["silu"] = "silu"
     is_causal: Literal[True] = True  # false for embedding models
     special_token_ids: dict[str, int]
-    origin: str | None
 
     @field_validator("rope", mode="before")
     @classmethod
@@ -105,17 +104,8 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
         raise CheckpointError(f"{FILE}: quantization_config: only weights in BF16, F16 or F32 are supported")
     # A list of ids (several ends of text) belongs to generation; like upstream, only single integers count.
     ids = {kind: raw.get(f"{kind}_token_id") for kind in SPECIAL_TOKENS}
-    own = {
-        "special_token_ids": {kind: value for kind, value in ids.items() if type(value) is int},
-        "origin": _origin(raw.get("_name_or_path")),
-    }
+    special = {kind: value for kind, value in ids.items() if type(value) is int}
     try:
-        return ModelConfig.model_validate(raw | own)
+        return ModelConfig.model_validate(raw | {"special_token_ids": special})
     except ValidationError as error:
         raise CheckpointError(f"{FILE}: {first_fault(error)}") from None
-
-
-def _origin(value: Any) -> str | None:
-    """The last part of where the model came from."""
-    last = value.replace("\\", "/").rstrip("/").rpartition("/")[2] if isinstance(value, str) else ""
-    return last if last.isprintable() and len(last) <= MAX_NAME_LENGTH and last not in ("", ".", "..") else None

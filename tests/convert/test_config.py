@@ -124,19 +124,3 @@ def test_a_stated_head_dimension_is_written() -> None:
 
 def test_a_list_of_end_tokens_is_left_to_generation_as_upstream_does() -> None:
     assert "eos" not in parse_config(CONFIG | {"eos_token_id": [1, 2]}).special_token_ids
-
-
-@pytest.mark.parametrize(
-    ("stated", "expected"),
-    [
-        ("Qwen/Qwen2.5-0.5B", "Qwen2.5-0.5B"),
-        ("/a/b/", "b"),
-        ("C:\\models\\x", "x"),
-        ("..", None),
-        ("a\x1b[2J", None),
-        ("a" * 129, None),
-        (3, None),
-    ],
-)
-def test_the_default_name_is_the_last_part_of_where_the_model_came_from(stated: Any, expected: str | None) -> None:
-    assert parse_config(CONFIG | {"_name_or_path": stated}).origin == expected

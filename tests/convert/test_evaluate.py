@@ -61,30 +61,10 @@ def test_models_of_other_vocabularies_are_not_compared(
     assert (code, "one of 320; only models of the same vocabulary can be compared" in err) == (1, True)
 
 
-def spoilt(model: Path, path: Path, name: str) -> Path:
-    """The model with a number that is none at the end of this tensor."""
-    path.write_bytes(model.read_bytes())
-    (tensor,) = (tensor for tensor in read_header(path).tensors if tensor.name == name)
-    with path.open("r+b") as file:
-        file.seek(tensor.offset + tensor.nbytes - 2)
-        file.write(b"\xff\x7f")
-    return path
-
-
 def run_on_little(tmp_path: Path, bundle: Path, against: Path) -> int:
     (tmp_path / "texts.txt").write_text("Pump 3 draws 4.2 A at 57 degrees. " * 100)
     words = ["evaluate", bundle, "--against", against, "--eval", tmp_path / "texts.txt", "--work", tmp_path / "work"]
     return main([*map(str, words), "--json"])
-
-
-def test_a_model_with_nan_is_refused_by_name(
-    tmp_path: Path, demo_bundle: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bad = spoilt(demo_bundle / "model.gguf", tmp_path / "bad.gguf", "blk.2.ffn_up.weight")
-
-    assert run_on_little(tmp_path, bad, demo_bundle) == 1
-    expected = f"{bad}: tensor blk.2.ffn_up.weight: should hold finite numbers only (got 1 that are not)"
-    assert capsys.readouterr().err.splitlines()[-1] == f"edge-convert: {expected}"
 
 
 def test_a_model_with_infinite_logits_is_refused_by_name(

@@ -46,19 +46,6 @@ def test_a_product_is_that_of_the_inputs_and_the_weights(runner: Runner) -> None
     np.testing.assert_array_equal(seen["blk.0.ffn_gate.weight"], seen["blk.0.ffn_up.weight"])
 
 
-def test_weights_that_are_written_are_those_that_run(runner: Runner) -> None:
-    tokens = tokens_of(runner, 20)
-    before = runner.logits(tokens).copy()
-    bits = runner.weights("blk.0.ffn_down.weight")
-    kept = bits.copy()
-
-    bits[:] = 0
-    assert np.abs(runner.logits(tokens) - before).max() > 0.01
-    bits[:] = kept
-
-    np.testing.assert_array_equal(runner.logits(tokens), before)
-
-
 def test_moments_do_not_depend_on_the_number_of_threads(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for threads in (1, 3):
