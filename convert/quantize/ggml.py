@@ -6,39 +6,20 @@
 import ctypes
 import importlib.util
 import sys
-from enum import IntEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf import GGML_QUANT_SIZES
+from gguf import GGMLQuantizationType as GgmlType
 
 from ..errors import ConvertError
 
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]  # contiguous, of bytes or wider numbers
 _FILE = "libggml-base.dylib" if sys.platform == "darwin" else "libggml-base.so"
-
-
-class GgmlType(IntEnum):
-    """Tensor types that this converter writes, numbered as in ggml.h."""
-
-    F32 = 0
-    F16 = 1
-    Q4_0 = 2
-    Q5_0 = 6
-    Q5_1 = 7
-    Q8_0 = 8
-    Q4_K = 12
-    Q5_K = 13
-    Q6_K = 14
-    IQ4_NL = 20
-    BF16 = 30
-
-
-_SIZES = {kind: GGML_QUANT_SIZES[GGMLQuantizationType(kind.value)] for kind in GgmlType}
 # Exponent bits; where all are set, the number is an infinity or NaN.
 _EXPONENT: dict[GgmlType, tuple[type[np.unsignedinteger[Any]], int]] = {
     GgmlType.BF16: (np.uint16, 0x7F80),
@@ -46,13 +27,13 @@ _EXPONENT: dict[GgmlType, tuple[type[np.unsignedinteger[Any]], int]] = {
     GgmlType.F32: (np.uint32, 0x7F800000),
 }
 _CHECK_WORDS = 1 << 16  # intermediate results of this size stay in the processor's cache
-BLOCK_ELEMENTS: dict[GgmlType, int] = {kind: elements for kind, (elements, _) in _SIZES.items()}
+BLOCK_ELEMENTS: dict[GgmlType, int] = {kind: elements for kind, (elements, _) in GGML_QUANT_SIZES.items()}
 
 
 def row_bytes(kind: GgmlType, columns: int) -> int:
     """Bytes of one row of `columns` elements, which must be whole blocks."""
-    elements, nbytes = _SIZES[kind]
-    return columns // elements * int(nbytes)
+    elements, nbytes = GGML_QUANT_SIZES[kind]
+    return columns // elements * nbytes
 
 
 def library_path() -> Path:

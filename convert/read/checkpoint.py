@@ -37,7 +37,13 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{printable(str(folder))}: holds no {SHARDS}; only safetensors checkpoints are supported"
                 )
-            self.tensors = self._merge()
+            self.tensors: dict[str, StoredTensor] = {}
+            for shard in self._shards:
+                if twice := self.tensors.keys() & shard.tensors.keys():
+                    name = min(twice)
+                    other = self.tensors[name].file.name
+                    raise CheckpointError(f"{shard.name}: tensor {printable(name)} is in {other} too")
+                self.tensors |= shard.tensors
             self._close = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -82,12 +88,3 @@ class Checkpoint:
         """The commit of a snapshot in a Hugging Face cache (`snapshots/<commit>`), None for any other folder."""
         folder = self.folder.resolve()
         return folder.name if folder.parent.name == "snapshots" and _REVISION.fullmatch(folder.name) else None
-
-    def _merge(self) -> dict[str, StoredTensor]:
-        tensors: dict[str, StoredTensor] = {}
-        for shard in self._shards:
-            for name, tensor in shard.tensors.items():
-                if name in tensors:
-                    raise CheckpointError(f"{shard.name}: tensor {printable(name)} is in {tensors[name].file.name} too")
-                tensors[name] = tensor
-        return tensors

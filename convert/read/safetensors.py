@@ -112,8 +112,18 @@ class SafetensorsFile:
         self.read_into(memoryview(text), 8)
         header = parse_object(bytes(text), f"{self._shown}: header")
         header.pop("__metadata__", None)
-        tensors = {name: self._check_entry(name, entry, data_start=8 + length) for name, entry in header.items()}
-        self._check_layout(list(tensors.values()), 8 + length)
+        at = data_start = 8 + length
+        tensors = {name: self._check_entry(name, entry, data_start) for name, entry in header.items()}
+        for tensor in sorted(tensors.values(), key=lambda t: t.offset):
+            if tensor.offset != at:
+                raise CheckpointError(
+                    f"{self._shown}: tensor {printable(tensor.name)} begins at {tensor.offset - data_start}, "
+                    f"{at - data_start} is expected: tensors may not overlap or leave gaps"
+                )
+            at += tensor.nbytes
+        if at != self.nbytes:
+            fault = "truncated" if at > self.nbytes else "has bytes after the last tensor"
+            raise CheckpointError(f"{self._shown}: {fault}: {self.nbytes} bytes, the header describes {at}")
         return tensors
 
     def _check_entry(self, name: str, entry: Any, data_start: int) -> StoredTensor:
@@ -137,16 +147,3 @@ class SafetensorsFile:
                 f"dtype {dtype.value} and shape {printable(str(shape))} need {printable(str(nbytes))}"
             )
         return StoredTensor(name, dtype, tuple(shape), data_start + begin, nbytes, self)
-
-    def _check_layout(self, tensors: list[StoredTensor], data_start: int) -> None:
-        at = data_start
-        for tensor in sorted(tensors, key=lambda t: t.offset):
-            if tensor.offset != at:
-                raise CheckpointError(
-                    f"{self._shown}: tensor {printable(tensor.name)} begins at {tensor.offset - data_start}, "
-                    f"{at - data_start} is expected: tensors may not overlap or leave gaps"
-                )
-            at += tensor.nbytes
-        if at != self.nbytes:
-            fault = "truncated" if at > self.nbytes else "has bytes after the last tensor"
-            raise CheckpointError(f"{self._shown}: {fault}: {self.nbytes} bytes, the header describes {at}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+from gguf import GGUFValueType, GGUFWriter
 from gguf.constants import GGUF_DEFAULT_ALIGNMENT
 from gguf.gguf_writer import WriterState
 
@@ -159,8 +159,7 @@ def _header(entries: Iterable[Entry], tensors: Sequence[TensorInfo]) -> bytes:
     for key, value_kind, value in entries:
         writer.add_key_value(key, value, value_kind)
     for tensor in tensors:
-        kind = GGMLQuantizationType(tensor.kind.value)
-        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, raw_dtype=kind)
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, raw_dtype=tensor.kind)
     header = io.BytesIO()
     # GGUFWriter writes to files that it opens itself.
     opened: Any = writer

@@ -9,6 +9,7 @@ import pytest
 from convert.errors import CheckpointError, ConvertError
 from convert.quantize import ggml, quantizer
 from convert.quantize.ggml import GgmlType
+from convert.quantize.targets import _BODY, _EMBEDDING
 from convert.read.safetensors import SafetensorsFile
 from convert.read.tensors import ModelTensor
 from tests.convert.checkpoints import Array, to_bf16, write_safetensors
@@ -87,7 +88,7 @@ def test_a_weight_too_large_for_f16_is_refused_and_bf16_named(tmp_path: Path) ->
     assert not isinstance(caught.value, CheckpointError)
 
 
-@pytest.mark.parametrize("kind", [kind for kind, elements in ggml.BLOCK_ELEMENTS.items() if elements > 1])
+@pytest.mark.parametrize("kind", sorted({kind for kinds in (*_BODY.values(), _EMBEDDING) for kind in kinds}))
 def test_every_block_type_refuses_weights_beyond_its_scale(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: GgmlType
 ) -> None:
