@@ -141,7 +141,7 @@ def test_an_old_reading_of_the_board_is_neither_published_nor_an_alarm() -> None
     agent = an_agent()
     hot = BoardReading(thermal=Thermal(soc_c=90.0, limit_c=80.0), memory=Memory(total_mb=1000.0))
     for second in range(10):
-        agent._monitor._latest = (hot, float(second))
+        agent._monitor._latest, agent._monitor.advanced_at = hot, float(second)
         agent._status.update_alarms(float(second))
     assert agent._status.alarms.severities == {"overheating": "critical"}
     for second in range(10, 90):
@@ -174,7 +174,7 @@ def test_a_fault_in_any_part_is_an_alarm_and_a_reason_of_health(monkeypatch: pyt
     agent._dispatcher.receive(inbound(f"{BASE}/infer/generate/request", "text", at=3.0), 3.0)
 
     for second in range(3, 43):
-        agent._monitor._latest = (BoardReading(disk_free_mb=10.0), float(second))
+        agent._monitor._latest = BoardReading(disk_free_mb=10.0)
         agent._dispatcher._replies.totals.overloaded_total += 1
         agent._status.update_alarms(float(second))
 

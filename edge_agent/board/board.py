@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from edge_agent.board.files import entries, read_text
 from edge_agent.board.firmware import read_rails, read_recorded_bits, read_throttle_bits
-from edge_agent.board.hwmon import HwmonChip
+from edge_agent.board.hwmon import PowerMeter
 from edge_agent.board.power import Rapl, choose_power
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Thermal, Throttle, ThrottleCause
 from edge_agent.board.sensor import FixedSensor, Sensor, SensorPass
@@ -28,7 +28,7 @@ _FIRMWARE = Path("/dev/vcio")
 _DEVICES: tuple[tuple[str, str, Callable[[Path], Sensor]], ...] = (
     ("sys/class/thermal", "thermal_zone", Zone),
     ("sys/class/thermal", "cooling_device", CoolingDevice),
-    ("sys/class/hwmon", "hwmon", HwmonChip),
+    ("sys/class/hwmon", "hwmon", PowerMeter),
     # Not `intel-rapl-mmio:`, which counts the same package again.
     ("sys/class/powercap", "intel-rapl:", Rapl),
 )

@@ -19,7 +19,7 @@ _INA3221_CHANNELS = (1, 2, 3)  # the other files are shunts and their sum
 _MAX_MV = 100_000
 
 
-class HwmonChip(Device):
+class PowerMeter(Device):
     """A meter of power; any other chip has no reading."""
 
     type_file = "name"

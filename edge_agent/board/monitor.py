@@ -39,8 +39,7 @@ class Monitor:
         self._is_stopped = threading.Event()
         # When the latest pass ended, in seconds of the monotonic clock.
         self.advanced_at = time.monotonic()
-        # The latest reading, and when it was done; None = there is none yet.
-        self._latest: tuple[BoardReading, float] | None = None
+        self._latest = BoardReading()
         # Guards the thread, what it reads since when, and the sensors that hang.
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -57,11 +56,8 @@ class Monitor:
 
     def latest(self, now: float) -> BoardReading:
         """The latest reading; only an error if it is older than STALE_AFTER_S."""
-        if self._latest is None:
-            return BoardReading()
-        reading, read_at = self._latest
-        if now - read_at <= STALE_AFTER_S:
-            return reading
+        if now - self.advanced_at <= STALE_AFTER_S:
+            return self._latest
         return BoardReading(errors={"board": f"not read for more than {STALE_AFTER_S:g} s"})
 
     def supervise(self, now: float) -> None:
@@ -85,8 +81,7 @@ class Monitor:
                 reading = self._read()
                 if reading is None:
                     return
-                self.advanced_at = time.monotonic()
-                self._latest = reading, self.advanced_at
+                self._latest, self.advanced_at = reading, time.monotonic()
                 self._deliver(reading)
             except Exception:
                 # Without this thread the heat of the board is unknown.

@@ -93,7 +93,7 @@ def test_an_old_reading_is_an_error(tmp_path: Path) -> None:
     one = Monitor(Board(tmp_path, tmp_path), lambda _: None)
     assert one.latest(5.0) == BoardReading()
     reading = BoardReading(disk_free_mb=1.0)
-    one._latest = (reading, 100.0)
+    one._latest, one.advanced_at = reading, 100.0
     assert one.latest(100.0 + STALE_AFTER_S) is reading
     assert one.latest(101.0 + STALE_AFTER_S).errors == {"board": "not read for more than 10 s"}
 

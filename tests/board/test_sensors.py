@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.board.board import ThrottleMemory
-from edge_agent.board.hwmon import HwmonChip
+from edge_agent.board.hwmon import PowerMeter
 from edge_agent.board.power import Rapl, choose_power
 from edge_agent.board.reading import Memory, Power, Scope, Throttle, ThrottleCause
 from edge_agent.board.system import read_memory
@@ -62,7 +62,7 @@ def power(watts: float, scope: Scope, source: str) -> Power:
     ],
 )  # fmt: skip
 def test_a_chip_is_known_by_its_name(files: dict[str, str], expected: object, tmp_path: Path) -> None:
-    assert HwmonChip(write(tmp_path, files)).read() == expected
+    assert PowerMeter(write(tmp_path, files)).read() == expected
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_chip_is_known_by_its_name(files: dict[str, str], expected: object, tm
 )
 def test_an_absurd_or_missing_value_of_a_chip_is_an_error(files: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises((ValueError, OSError), match=r"absurd|empty|not a number|No such file"):
-        HwmonChip(write(tmp_path, files)).read()
+        PowerMeter(write(tmp_path, files)).read()
 
 
 class Clock:
