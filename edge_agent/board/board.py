@@ -95,7 +95,10 @@ class Board:
         return self.compose(results)
 
     def compose(self, results: SensorPass) -> BoardReading:
-        """The readings of one pass as one. Without one of its parts there is neither power nor "not throttled"."""
+        """The readings of one pass as one.
+
+        While a meter fails, power is unknown. While a source of throttling fails, "not throttled" is unknown.
+        """
         readings, failures = results.readings.values(), results.failures
         for key in failures:
             self._devices.pop(key, None)
@@ -126,7 +129,7 @@ class ThrottleMemory:
         self._was_throttled = self._was_undervoltage = False
 
     def update(self, readings: Sequence[Throttle], *, is_incomplete: bool) -> Throttle:
-        """Takes in what each source reports now. is_incomplete: an existing source is silent."""
+        """Takes in what each source reports now. is_incomplete: a source that exists has failed."""
         now, undervoltage, since_boot, undervoltage_since_boot = (
             _any([getattr(one, name) for one in readings], is_incomplete=is_incomplete)
             for name in ("now", "undervoltage_now", "since_boot", "undervoltage_since_boot")

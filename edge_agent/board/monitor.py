@@ -61,7 +61,7 @@ class Monitor:
         return BoardReading(errors={"board": f"not read for more than {STALE_AFTER_S:g} s"})
 
     def supervise(self, now: float) -> None:
-        """now: seconds of the monotonic clock."""
+        """Goes on without a sensor that hangs. now: seconds of the monotonic clock."""
         with self._lock:
             if self._reading is None or now - self._reading[1] <= HANGS_AFTER_S:
                 return

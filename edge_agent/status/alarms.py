@@ -227,7 +227,7 @@ class Alarms:
         """Why the model's answers differ from the recorded ones; None = they do not."""
         self.quality_fault = fault
 
-    def foreign_session(self, session: str, now: float) -> None:
+    def saw_foreign_session(self, session: str, now: float) -> None:
         """Another process published this session on our state. Two of them are another agent: one alone may be our own
         process before a restart."""
         before, self._foreign_session = self._foreign_session, (session, now)

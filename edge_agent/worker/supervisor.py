@@ -227,7 +227,7 @@ class Supervisor:
         self.send(SetTasks(tasks=prefixes))
 
     def receive(self, message: FromWorker, now: float) -> WorkerEvent | None:
-        """What the agent acts on; None for the words of a worker that is no longer of interest."""
+        """What the agent acts on; None = another worker than the one in force has sent it."""
         event = message.event
         if self._current is None or message.worker is not self._current.process:
             return None

@@ -203,12 +203,12 @@ def test_a_worker_that_dies_again_and_again(bus: Bus) -> None:
 
 def test_two_foreign_sessions_are_another_agent_and_one_is_the_process_before(bus: Bus) -> None:
     for now in (100.0, 100.0, 100.0):
-        bus.alarms.foreign_session("that of the process before", now)
+        bus.alarms.saw_foreign_session("that of the process before", now)
     assert bus.run(1).alarms.severities == {}
-    bus.alarms.foreign_session("a day later", 80_000.0)
+    bus.alarms.saw_foreign_session("a day later", 80_000.0)
     bus.now = 80_000.0
     assert bus.run(1).alarms.severities == {}
-    bus.alarms.foreign_session("another", 80_001.0)
+    bus.alarms.saw_foreign_session("another", 80_001.0)
     assert bus.run(1).alarms.severities == {"duplicate-client-id": "critical"}
 
 
