@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
-
-from edge_agent.core.strict_json import encode
 
 
 class Status(StrEnum):
@@ -67,15 +64,3 @@ class Refusal(Exception):  # noqa: N818 - an answer to the caller, not a fault o
     def __init__(self, code: Code, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.error = Error(code=code, message=message, retry_after_s=retry_after_s)
-
-
-def failure_instead_of(reply: bytes) -> bytes | None:
-    """A short reply that says that this one is too large for the broker; None: it is a short one already."""
-    document = json.loads(reply)
-    if document["error"] is not None:
-        return None
-    message = f"the reply of {len(reply)} bytes cannot be sent: the broker takes no message of this size"
-    document |= {"status": Status.FAILED.value, "degraded": []}
-    document |= dict.fromkeys(("output", "scores", "finish", "reasoning", "model", "usage"))
-    document["error"] = {"code": Code.INTERNAL.value, "message": message, "retry_after_s": None}
-    return encode(document)

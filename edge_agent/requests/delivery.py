@@ -9,8 +9,9 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from edge_agent.core.clock import moment
-from edge_agent.core.messages import failure_instead_of
+from edge_agent.core.messages import Code, Status
 from edge_agent.core.publications import Publication
+from edge_agent.core.strict_json import encode
 from edge_agent.core.topics import Topics
 from edge_agent.mqtt.link import MqttLink, Received
 from edge_agent.mqtt.outbox import PublishResult
@@ -127,7 +128,7 @@ class Delivery:
         """A short failure takes the place of a reply that is too large; any other goes to the topic of its task."""
         reply = outgoing.publication
         task = json.loads(reply.payload)["task"]
-        short = failure_instead_of(reply.payload) if is_too_large else None
+        short = _failure_instead_of(reply.payload) if is_too_large else None
         if short is not None:
             self.reply(replace(reply, payload=short), row=outgoing.row, task=task, key=None)
         elif reply.topic != self._topics.response(task):
@@ -162,3 +163,15 @@ class Delivery:
         self._confirm_by = 0.0
         self.flush(time.monotonic())
         self.store.close()
+
+
+def _failure_instead_of(reply: bytes) -> bytes | None:
+    """A short reply that says that this one is too large for the broker; None: it is a short one already."""
+    document = json.loads(reply)
+    if document["error"] is not None:
+        return None
+    message = f"the reply of {len(reply)} bytes cannot be sent: the broker takes no message of this size"
+    document |= {"status": Status.FAILED.value, "degraded": []}
+    document |= dict.fromkeys(("output", "scores", "finish", "reasoning", "model", "usage"))
+    document["error"] = {"code": Code.INTERNAL.value, "message": message, "retry_after_s": None}
+    return encode(document)
