@@ -1,4 +1,4 @@
-"""`edge-agent probe`: does a bundle's model answer on this board as where the bundle was made?"""
+"""`edge-agent probe`: do a bundle's canaries get their recorded answers on this board?"""
 
 from __future__ import annotations
 

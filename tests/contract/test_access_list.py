@@ -1,4 +1,4 @@
-"""A broker that takes replies from us to throw them away, for its access list is against them."""
+"""A broker whose access list refuses a reply."""
 
 from __future__ import annotations
 

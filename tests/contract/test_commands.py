@@ -76,7 +76,7 @@ def slow_agent_of_module(
 
 @pytest.fixture
 def slow(slow_agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) -> Site:
-    """It, once it is idle."""
+    """That agent, once it is idle."""
     site = with_fresh_client(slow_agent_of_module)
     site.wait_until_active(0)
     return site

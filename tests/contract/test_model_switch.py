@@ -85,7 +85,7 @@ def agent_with_models(
 
 @pytest.fixture
 def shared(agent_with_models: Site, with_fresh_client: Callable[[Site], Site]) -> Site:
-    """It, while it runs the bundle `one`."""
+    """That agent, while it runs the bundle `one`."""
     site = with_fresh_client(agent_with_models)
     assert switch(site, "one", allow_downgrade=True)["status"] == "ok"
     return with_fresh_client(agent_with_models)
@@ -147,7 +147,7 @@ def test_the_switch_outlives_a_restart_until_the_configuration_names_another_pat
         wait_until(lambda: "online" in states(site)[seen:], "it is online again")
         return model_of_answer(site)
 
-    shutil.rmtree(models / "one")  # nobody needs it any more
+    shutil.rmtree(models / "one")  # it is no longer needed
     assert again(text) == two
     other = Path(shutil.copytree(models / "two", models / "other"))
     (other / "canaries.json").unlink()

@@ -1,4 +1,4 @@
-"""Bundles of the demonstration model in several versions, some of them good for nothing."""
+"""Bundles of the demonstration model in several versions, some of them bad."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge_agent.tools.demo.readings import checkpoint_folder, held_out, tasks
 from tests.convert.damage import damaged, shuffle_weights
 
 DEMO_TASKS = Path(__file__).parents[2] / "edge_agent" / "tools" / "demo" / "tasks.json"
-# Two that are good, and what is wrong with the others.
+# The names of the others say what is wrong with them.
 GOOD = ("one", "two")
 BAD = ("damaged", "wrong-hash", "unloadable", "bad-canaries")
 
@@ -63,7 +63,7 @@ def changed(bundle: Path, copy: Path, change: Callable[[Path], object], version:
 
 
 def relist(bundle: Path, version: int | None = None) -> None:
-    """The manifest lists what is there, as if it had been made so."""
+    """Has the manifest list the files as they are now."""
     path = bundle / "manifest.json"
     manifest = json.loads(path.read_text("utf-8"))
     manifest["files"] = {
@@ -76,7 +76,7 @@ def relist(bundle: Path, version: int | None = None) -> None:
 
 
 def talking_nonsense(bundle: Path, folder: Path) -> Path:
-    """The bundle with the weights of four layers shuffled: it loads and answers, but not as its canaries."""
+    """The bundle with the weights of four layers shuffled: it loads, and its answers differ from its canaries."""
     checkpoint = damaged(checkpoint_folder(), folder / "checkpoint", lambda copy: shuffle_weights(copy, 4))
     model = converted(checkpoint, folder / "model", "--no-canaries") / "model.gguf"
     return changed(bundle, folder / "nonsense", lambda copy: shutil.copy(model, copy / "model.gguf"))

@@ -132,7 +132,7 @@ class Client:
         self._client.publish(topic, payload, qos=1)
 
     def wait(self, topic: str, *, count: int = 1, timeout_s: float = WAIT_S) -> list[Message]:
-        """The first `count` messages on a topic, from whenever they came."""
+        """The first `count` messages on a topic, also earlier ones."""
         with self._arrived:
             is_there = self._arrived.wait_for(lambda: len(self.on(topic)) >= count, timeout_s)
         got = self.on(topic)
@@ -141,7 +141,7 @@ class Client:
         return got[:count]
 
     def wait_for(self, topic: str, is_wanted: Any, timeout_s: float = WAIT_S) -> Message:
-        """The first message on a topic for which this is true."""
+        """The first message on a topic whose document `is_wanted`."""
         with self._arrived:
             found = self._arrived.wait_for(
                 lambda: next((m for m in self.on(topic) if is_wanted(m.json)), None), timeout_s

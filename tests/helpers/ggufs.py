@@ -1,4 +1,4 @@
-"""GGUF files for tests, byte by byte: sound ones, and ones that lie."""
+"""GGUF files for tests, byte by byte: sound ones, and ones with wrong sizes and types."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Tensor = tuple[str, int, Sequence[int], int]
 
 
 def placed(shapes: Mapping[str, Sequence[int]], types: Mapping[str, int] | None = None) -> tuple[list[Tensor], int]:
-    """One behind the other, in F32 where no type is given; and how many bytes they take."""
+    """Tensors one behind the other, in F32 where no type is given, and their size in bytes."""
     tensors: list[Tensor] = []
     at = 0
     for name, shape in shapes.items():
@@ -89,7 +89,7 @@ def gguf(
     alignment: int = 32,
     keys: int | None = None,
 ) -> bytes:
-    """The smallest model there is, unless something else is given. keys: how many it says there are."""
+    """The smallest model, or one with other parts. keys: the number of keys that its header gives."""
     given = MODEL_VALUES if values is None else values
     tensors = MODEL_TENSORS if tensors is None else tensors
     head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(given) if keys is None else keys)
@@ -107,7 +107,7 @@ def changed_model(
     shapes: Mapping[str, Sequence[int] | None] | None = None,
     types: Mapping[str, int] | None = None,
 ) -> bytes:
-    """That model with other values and tensors; None = without."""
+    """The smallest model with other values and tensors; None = without."""
     given = {**MODEL_VALUES, **(values or {})}
     chosen = {**MODEL_SHAPES, **(shapes or {})}
     tensors, nbytes = placed({name: shape for name, shape in chosen.items() if shape is not None}, types)

@@ -18,7 +18,7 @@ WAIT_S = 60.0
 
 
 def wait_until(is_so: Any, what: str, timeout_s: float = WAIT_S) -> None:
-    """Waits for a condition; fails the test with `what` if it does not come."""
+    """Waits for a condition; fails the test with `what` after the time."""
     give_up_at = time.monotonic() + timeout_s
     while not is_so():
         if time.monotonic() > give_up_at:

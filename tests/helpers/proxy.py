@@ -1,4 +1,4 @@
-"""A network that can be cut: TCP connections to a broker that are held, and through which nothing comes any more."""
+"""A network that can be cut: TCP connections to a broker stay open, and nothing passes."""
 
 from __future__ import annotations
 

@@ -71,12 +71,12 @@ REPLY_FIELDS = {
 
 @lru_cache
 def config(text: str = "") -> Config:
-    """A configuration of the least that is required, and these lines."""
+    """A configuration with the required keys and these lines."""
     return Config.model_validate(tomllib.loads(CONFIG + text))
 
 
 def with_model(path: Path) -> Config:
-    """It, with a model of one's own, beside which the state lies."""
+    """That configuration with another model; the state lies beside the model."""
     default = config().models["default"].model_copy(update={"path": path})
     return config().model_copy(update={"models": {"default": default}, "state_dir": path.parent / "state"})
 
@@ -194,14 +194,14 @@ def labelled(number: int, **scores: float) -> Finished:
 
 
 class Outlet(FakeLink):
-    """Stands where the data connection stands: what was sent, and what became of that at the broker."""
+    """Stands in for the data connection: what was sent, and what the broker did with it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sent: list[Publication] = []
         self.results: list[tuple[int, PublishResult]] = []
         self.outbox = self
-        # What the broker takes, bytes of payload.
+        # The largest payload that the broker takes, in bytes.
         self.largest = 1_000_000
 
     def can_send(self, publication: Publication) -> bool:
@@ -223,7 +223,7 @@ def delivery(outlet: Outlet, path: Path | None = None, deliver: Callable[[Synced
 
 
 class Desk:
-    """A dispatcher with what it published and what it asked of the worker."""
+    """A dispatcher with what it published and what it sent to the worker."""
 
     def __init__(self, text: str = "", *, tasks: str = TASKS, slots: int = 1) -> None:
         self.outlet = Outlet()
@@ -240,7 +240,7 @@ class Desk:
 
     @property
     def publications(self) -> list[Publication]:
-        """All that was sent."""
+        """Everything that was sent."""
         self.delivery.flush(0.0)
         return self.outlet.sent
 
@@ -256,7 +256,7 @@ class Desk:
         at: float = 0.0,
         **fields: Any,
     ) -> None:
-        """A request that arrives, and is heard, at a time `at`."""
+        """A request that arrives at a time `at`."""
         self.dispatcher.receive(inbound(f"{BASE}/infer/{task}/request", payload, at=at, **fields), at)
 
     @property
@@ -278,13 +278,13 @@ class Desk:
 
     @property
     def reply(self) -> dict[str, Any]:
-        """The one terminal reply there is."""
+        """The only terminal reply."""
         (reply,) = self.replies
         return reply
 
     @property
     def publication(self) -> Publication:
-        """The one message there is."""
+        """The only message."""
         (publication,) = self.publications
         return publication
 

@@ -118,16 +118,6 @@ def test_a_model_that_cannot_be_measured_is_a_failure(model: str, fault: str, ed
     assert done.stderr.removeprefix("the model is checked\n").startswith(fault)
 
 
-def test_a_folder_of_bundles_is_answered_with_their_names(tmp_path: Path, edge_agent: EdgeAgent) -> None:
-    for name in ("pump-q8_0", "pump-q4_0"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "manifest.json").touch()
-    (tmp_path / "notes").mkdir()
-    done = edge_agent("bench", "--model", tmp_path)
-    found = f"{tmp_path} is a folder of bundles: did you mean {tmp_path}/pump-q4_0 or {tmp_path}/pump-q8_0?"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"edge-agent: {found}\n")
-
-
 def test_a_model_that_does_not_load_is_a_failure_with_its_reason(tmp_path: Path, edge_agent: EdgeAgent) -> None:
     model = tmp_path / "unknown.gguf"
     model.write_bytes(changed_model({"tokenizer.ggml.pre": (STRING, "none of these")}))

@@ -1,4 +1,4 @@
-"""Everything is killed at a random point of a switch of the model: afterwards one whole, verified model runs."""
+"""All processes are killed at a random point of a model switch: afterwards one whole, verified model runs."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_power_cut_at_any_point_of_a_switch_leaves_one_whole_verified_model(
     config = load_config(board.config)
     began = time.monotonic()
     board.switch("two")
-    wait_until(board.is_answered_ok, "one switch is left in peace")
+    wait_until(board.is_answered_ok, "one switch without a cut")
     taken_s = time.monotonic() - began
     ended = {"before": 0, "after": 0}
     for number in range(CUTS // 2):

@@ -160,7 +160,7 @@ def test_a_memory_limit_requires_the_kernels_controller(name: str, verdict: Verd
     assert ("cgroup_enable=memory" in (check.advice or "")) == (verdict is Verdict.WARNING)
 
 
-def test_a_supply_that_was_too_weak_is_worth_a_word(tmp_path: Path) -> None:
+def test_a_supply_that_was_too_weak_is_warned_of(tmp_path: Path) -> None:
     check = sensors(read(load("pi5-undervoltage"), tmp_path))
     assert check.verdict is Verdict.WARNING
     assert "stronger supply" in (check.advice or "")
@@ -275,7 +275,7 @@ def test_an_access_list_that_shuts_the_board_out_is_found(
 
 
 @pytest.mark.usefixtures("require_mosquitto")
-def test_the_broker_alone_is_asked_where_nothing_else_is_to_be_known(tmp_path: Path) -> None:
+def test_only_the_broker_is_checked_on_demand(tmp_path: Path) -> None:
     passwords = tmp_path / "passwords"
     command = ["mosquitto_passwd", "-b", "-c", str(passwords), "board1", "of board1"]
     subprocess.run(command, check=True, capture_output=True)
@@ -296,7 +296,7 @@ def test_the_broker_alone_is_asked_where_nothing_else_is_to_be_known(tmp_path: P
     assert "refuses the connection: Not authorized" in check.found
 
 
-def test_topics_that_mosquitto_refuses_or_drops_are_reported() -> None:
+def test_topics_that_a_broker_refuses_or_drops_are_reported() -> None:
     check = rights_check([('to subscribe to "b/cmd/+"', "Not authorized")], "b", is_back=True)
     assert (check.verdict, 'to subscribe to "b/cmd/+" (Not authorized)' in check.found) == (Verdict.FAILED, True)
     check = rights_check([], "b", is_back=False)

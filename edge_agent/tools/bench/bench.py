@@ -19,7 +19,7 @@ from edge_agent.core.environment import library_environment
 from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import EngineSettings, Load
 from edge_agent.loader import load_config
-from edge_agent.models.bundle import MANIFEST_FILE, open_model
+from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force
 from edge_agent.tools.bench.report import summary, table
 from edge_agent.tools.bench.tasks import Say, measure_tasks
@@ -27,10 +27,6 @@ from edge_agent.tools.output import ProgressLine, fail
 from edge_agent.worker.client import WorkerError
 
 _STEP_BUDGET_S, _QUICK_STEP_BUDGET_S = 60.0, 2.0
-
-
-class BenchError(Exception):
-    """There is nothing to measure; the message says why."""
 
 
 def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json: bool) -> int:
@@ -55,7 +51,7 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
             model, settings, root = ModelConfig.model_construct(path=model_path), EngineSettings(), Path("/")
         document = _measure(Board(root, Path("/")), model, settings, is_quick=is_quick, say=progress.say)
         progress.clear()
-    except (BenchError, WorkerError, ModelError, OSError) as error:
+    except (WorkerError, ModelError, OSError) as error:
         progress.clear()
         # With --model, the model is not a key of a configuration.
         return fail(str(error) if model_path is None else str(error).removeprefix("models.default.path: "))
@@ -71,14 +67,11 @@ def _measure(
 ) -> dict[str, Any]:
     """Every figure, with its unit in its name; None = not measured.
 
-    Raises BenchError, WorkerError, ModelError, OSError.
+    Raises WorkerError, ModelError, OSError.
     """
     path = configured.path
     if str(path).startswith(ECHO_MODEL):
-        raise BenchError(f"{path} is no model: there is nothing to measure; give one with --model")
-    bundles = sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST_FILE}"))
-    if bundles and not (path / MANIFEST_FILE).exists():
-        raise BenchError(f"{path} is a folder of bundles: did you mean {' or '.join(map(str, bundles))}?")
+        raise ModelError(f"{path} is no model: there is nothing to measure; give one with --model")
     before = read_once(board)
     say("the model is checked")
     model = open_model("default", path, configured.public_key, configured.chat_templates)
@@ -100,7 +93,7 @@ def _measure(
             budget_s = _QUICK_STEP_BUDGET_S if is_quick else _STEP_BUDGET_S
             steps, batch_tokens = measure_steps(load, budget_s=budget_s, say=say)
         except LoadError as error:
-            raise BenchError(str(error)) from error
+            raise ModelError(str(error)) from error
     document: dict[str, Any] = {
         "version": __version__,
         "ts": timestamp(),
