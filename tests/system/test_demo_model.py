@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edge_agent.tools.demo.readings import held_out, tasks
-from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess
-from tests.helpers.site import Site
+from edge_agent.tools.demo.readings import HeldOutReading, held_out, tasks
+from tests.helpers.site import Site, running_site
 
 LEAST_RIGHT = 0.97
 READINGS = 150
@@ -23,62 +22,47 @@ def pump_site(
 ) -> Iterator[Site]:
     """An agent with the demonstration's tasks on the model in BF16, at MQTT 3.1.1."""
     folder = tmp_path_factory.mktemp("pumps")
-    port = broker_port("3.1.1")
-    base = "edgeai/v1/test/pumps"
-    lines = [
-        'state_dir = "state"\n[device]\nsite = "test"\nid = "pumps"',
-        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "3.1.1"',
-    ]
-    lines += [f"[models.default]\npath = {json.dumps(str(demo_bundle))}", "[queue]\ncapacity = 500"]
+    more = "[queue]\ncapacity = 500\n"
     for name, task in tasks().items():
-        lines += [f"[tasks.{name}]\nkind = {json.dumps(task['kind'])}\nsystem = {json.dumps(task['system'])}"]
+        more += f"[tasks.{name}]\nkind = {json.dumps(task['kind'])}\nsystem = {json.dumps(task['system'])}\n"
         if "labels" in task:
-            lines += [f"labels = {json.dumps(task['labels'])}"]
+            more += f"labels = {json.dumps(task['labels'])}\n"
         if "schema" in task:
             (folder / "schema.json").write_text(json.dumps(task["schema"]), encoding="utf-8")
-            lines += ['schema = "schema.json"']
-    path = folder / "config.toml"
-    path.write_text("\n".join(lines), encoding="utf-8")
-    client = Client(port, "3.1.1")
-    client.subscribe(f"{base}/#")
-    agent = AgentProcess(path)
-    client.wait_for(f"{base}/state", lambda state: state["state"] == "online")
-    yield Site(base, "3.1.1", port, agent, client)
-    client.close()
-    assert agent.stop() == 0
-    assert "ERROR" not in agent.log
+            more += 'schema = "schema.json"\n'
+    with running_site(folder, broker_port("3.1.1"), "3.1.1", model=str(demo_bundle), more=more) as site:
+        yield site
+    assert "ERROR" not in site.agent.log
+
+
+def replies_to(site: Site, task: str, readings: Sequence[HeldOutReading]) -> list[dict[str, Any]]:
+    """The replies to all these readings, sent at once; each is `ok`."""
+    before = len(site.client.on(site.response(task)))
+    for number, reading in enumerate(readings):
+        site.client.publish(site.request(task), {"id": number, "input": reading.payload})
+    messages = site.client.wait(site.response(task), count=before + len(readings))[before:]
+    replies = {message.json["id"]: message.json for message in messages}
+    assert {reply["status"] for reply in replies.values()} == {"ok"}
+    return [replies[number] for number in range(len(readings))]
 
 
 def test_labels_of_held_out_readings_are_right(pump_site: Site) -> None:
-    readings, before = held_out()[:READINGS], len(pump_site.client.on(pump_site.response("machine-triage")))
-    for number, reading in enumerate(readings):
-        pump_site.client.publish(
-            pump_site.request("machine-triage"), json.dumps({"id": number, "input": reading.payload})
-        )
-    messages = pump_site.client.wait(pump_site.response("machine-triage"), count=before + len(readings))[before:]
-    replies = {message.json["id"]: message.json for message in messages}
-    assert {reply["status"] for reply in replies.values()} == {"ok"}
-    right = sum(replies[number]["output"] == reading.fault for number, reading in enumerate(readings))
+    readings = held_out()[:READINGS]
+    replies = replies_to(pump_site, "machine-triage", readings)
+    right = sum(reply["output"] == reading.fault for reply, reading in zip(replies, readings, strict=True))
     assert right / len(readings) >= LEAST_RIGHT
-    assert all(sum(reply["scores"].values()) == pytest.approx(1, abs=0.001) for reply in replies.values())
+    assert all(sum(reply["scores"].values()) == pytest.approx(1, abs=0.001) for reply in replies)
     # The system prompt is decoded once, and requests run together.
-    assert all(reply["usage"]["cached_tokens"] > 20 for reply in replies.values())
-    assert max(reply["timing"]["batch"] for reply in replies.values()) > 1
+    assert all(reply["usage"]["cached_tokens"] > 20 for reply in replies)
+    assert max(reply["timing"]["batch"] for reply in replies) > 1
 
 
 def test_diagnoses_of_held_out_readings_are_right(pump_site: Site) -> None:
-    readings, before = held_out()[:40], len(pump_site.client.on(pump_site.response("machine-diagnosis")))
-    for number, reading in enumerate(readings):
-        pump_site.client.publish(
-            pump_site.request("machine-diagnosis"), json.dumps({"id": number, "input": reading.payload})
-        )
-    messages = pump_site.client.wait(pump_site.response("machine-diagnosis"), count=before + len(readings))[before:]
-    replies = {message.json["id"]: message.json for message in messages}
-    assert {reply["status"] for reply in replies.values()} == {"ok"}
-    judged = ("fault", "severity", "stop")
+    readings = held_out()[:40]
+    replies = replies_to(pump_site, "machine-diagnosis", readings)
     right = sum(
-        all(replies[number]["output"][key] == reading.diagnosis[key] for key in judged)
-        for number, reading in enumerate(readings)
+        all(reply["output"][key] == reading.diagnosis[key] for key in ("fault", "severity", "stop"))
+        for reply, reading in zip(replies, readings, strict=True)
     )
     assert right / len(readings) >= 0.9
 
