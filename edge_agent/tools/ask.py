@@ -35,7 +35,7 @@ def ask(
     with Client(f"ask-{request_id}", mqtt, {reply_topic, topics.response(task), topics.state}) as client:
         if not client.connect(timeout_s):
             raise NoAnswerError(f"no connection to the broker {mqtt.brokers}: {client.reason or 'no answer'}")
-        client.publish(json_publication(topics.request(task), envelope))
+        client.link.publish(json_publication(topics.request(task), envelope))
         for message in client.messages(timeout_s):
             document = object_or_empty(message.payload)
             if message.topic == topics.state:

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.inbound import Message
-from edge_agent.core.publications import Publication
 from edge_agent.core.strict_json import parse_json
 from edge_agent.mqtt.link import Broken, Connected, Disconnected, LinkEvent, MqttLink, Received
 
@@ -80,9 +79,6 @@ class Client:
         while not self.is_connected and failures < self._hosts and time.monotonic() < give_up_at:
             failures += isinstance(self._next(give_up_at), Disconnected)
         return self.is_connected
-
-    def publish(self, publication: Publication) -> None:
-        self.link.publish(publication)
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next message; None after the time, or when the connection came up or went down."""

@@ -43,7 +43,7 @@ def send_command(config: Config, operation: str, fields: dict[str, Any], *, time
             current = _session(document)
             if session is None and current is not None:
                 session, missing = current, f"no result from {topics.base}"
-                client.publish(json_publication(topics.command(operation), _signed(operation, fields, key)))
+                client.link.publish(json_publication(topics.command(operation), _signed(operation, fields, key)))
             elif session is not None and current != session:
                 raise NoAnswerError(f"{missing}, which left the bus or came back to it meanwhile")
     raise NoAnswerError(f"{missing} within {timeout_s:g} s")

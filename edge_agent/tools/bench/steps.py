@@ -5,7 +5,7 @@ Importing this module loads llama.cpp, so `library_environment` must be set befo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from time import monotonic
 from typing import Any
@@ -18,8 +18,6 @@ from edge_agent.tools.bench.tasks import Say
 
 _POWERS = [2**exponent for exponent in range(12)]
 _NARROWEST_PREFILL = (16, 64)
-# More thread counts do not fit into 80 columns; then only powers of two are measured.
-_MAX_COUNTS = 8
 _ROUNDS = 15
 
 
@@ -42,7 +40,7 @@ def measure_steps(load: Load, *, budget_s: float, say: Say) -> tuple[dict[str, A
                 step(rows, rows if kind == "decode" else 1, threads)
 
             chosen = {_chosen(policy, rows, kind)[0] for rows in widths}
-            counts = _thread_counts(calibration.cpus(), chosen)
+            counts = sorted({*calibration.thread_counts(calibration.cpus()), *chosen})
             rates = sweep(run, widths, counts, rounds=_ROUNDS, budget_s=budget_s, say=lambda at: say(f"{kind}: {at}"))
             llama.forget(base_id)
             return [_figures(policy, rows, kind, rates[rows]) for rows in widths]
@@ -94,13 +92,6 @@ def prefill_widths(widest: int, batch_tokens: int) -> list[int]:
     """16, 64, powers of two up to the widest step, and `batch_tokens`."""
     wide = [rows for rows in _POWERS if rows >= 128]
     return sorted({rows for rows in (*_NARROWEST_PREFILL, *wide, batch_tokens, widest) if rows <= widest})
-
-
-def _thread_counts(cpus: int, chosen: Iterable[int]) -> list[int]:
-    counts = calibration.thread_counts(cpus)
-    if len(counts) > _MAX_COUNTS:
-        counts = [count for count in counts if count in _POWERS or count == cpus]
-    return sorted({*counts, *chosen})
 
 
 def _chosen(policy: StepPolicy, rows: int, kind: str) -> tuple[int, int]:

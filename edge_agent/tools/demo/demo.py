@@ -53,7 +53,7 @@ class _Sensors:
     received: defaultdict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
 
     def send(self, topic: str, payload: str) -> None:
-        self.client.publish(Publication(topic=topic, payload=payload.encode()))
+        self.client.link.publish(Publication(topic=topic, payload=payload.encode()))
 
     def wait_for(self, topic: str, timeout_s: float, *, count: int = 1) -> list[dict[str, Any]]:
         """The first `count` documents on a topic, also earlier ones. Raises DemoError."""

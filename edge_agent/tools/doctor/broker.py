@@ -101,7 +101,7 @@ def topic_checks(config: Config, client_id: str, *, is_running: bool) -> Iterato
             return
         link = client.link
         receive_until(lambda: len(link.subscriptions.answers) == len(wanted))
-        client.publish(json_publication(event_topic, {"token": token}))
+        link.publish(json_publication(event_topic, {"token": token}))
         receive_until(lambda: is_back or bool(link.outbox.refusals))
         refused = [(f"to subscribe to {shown(text)}", why) for text, why in link.subscriptions.answers.items() if why]
         refused += [(f"to publish below {shown(topics.base)}", why) for _, why in link.outbox.refusals]
