@@ -18,7 +18,7 @@ from hypothesis import settings
 
 from edge_agent.tools.demo.broker import free_port, start_broker
 from edge_agent.tools.demo.readings import checkpoint_folder
-from tests.helpers.bundles import make_bundles
+from tests.helpers.bundles import convert_demo_model, make_bundles
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, Mosquitto
 from tests.helpers.site import DEVICES, Site, running_site, site_config
@@ -118,13 +118,6 @@ def measure_demo_model(folder: Path) -> None:
     command = [sys.executable, "-m", "edge_convert", str(checkpoint_folder()), "--out", str(folder / "bundle")]
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
     subprocess.run([*command, "--budget", "2MB", "--no-canaries"], env=environment, check=True)
-
-
-def convert_demo_model(folder: Path, quantization: str) -> Path:
-    bundle = folder / quantization
-    command = [sys.executable, "-m", "edge_convert", str(checkpoint_folder()), "--out", str(bundle)]
-    subprocess.run([*command, "--type", quantization, "--name", "pump-demo", "--no-canaries"], check=True)
-    return bundle
 
 
 @pytest.fixture

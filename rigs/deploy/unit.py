@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from rigs.deploy.roots import RELEASES, REPOSITORY, Board, image
-from tests.conftest import convert_demo_model
 from tests.helpers.boards import trees
+from tests.helpers.bundles import convert_demo_model
 from tests.helpers.certificates import CERTIFICATE, KEY
 from tests.helpers.processes import wait_until
 

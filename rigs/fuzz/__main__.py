@@ -14,7 +14,7 @@ from importlib import import_module
 
 from rigs.fuzz.children import BAD, Outcome
 from rigs.machine import ROOT, model_path, require
-from tests.conftest import convert_demo_model
+from tests.helpers.bundles import convert_demo_model
 
 PARTS = ("gguf", "checkpoints", "bundles", "schemas", "configurations", "messages")
 DEMO = ROOT / "build" / "fuzz"

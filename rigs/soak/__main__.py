@@ -21,7 +21,7 @@ from rigs.soak.load import Load
 from rigs.soak.place import Place, running
 from rigs.soak.samples import Sample, take_sample
 from rigs.soak.verdict import verdict
-from tests.conftest import convert_demo_model
+from tests.helpers.bundles import convert_demo_model
 
 EVERY_S = 1.0
 ECHO = "echo:step_ms=2"

@@ -54,6 +54,11 @@ def converted(checkpoint: Path, bundle: Path, *words: object, quantization: str 
     return bundle
 
 
+def convert_demo_model(folder: Path, quantization: str) -> Path:
+    """A bundle of the demonstration's checkpoint, without canaries."""
+    return converted(checkpoint_folder(), folder / quantization, "--no-canaries", quantization=quantization)
+
+
 def changed(bundle: Path, copy: Path, change: Callable[[Path], object], version: int | None = None) -> Path:
     """A changed copy of a bundle, with a manifest that lists the changed files."""
     shutil.copytree(bundle, copy)

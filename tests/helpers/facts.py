@@ -8,26 +8,22 @@ from typing import Any
 from edge_agent.board.energy import EnergyMeter
 from edge_agent.board.governor import NO_LIMITS
 from edge_agent.board.reading import BoardReading
-from edge_agent.core.protocol import Ready
 from edge_agent.models.bundle import open_model
 from edge_agent.mqtt.connections import MqttFacts
 from edge_agent.requests.statistics import RequestFacts
 from edge_agent.status.health import health_document
 from edge_agent.worker.supervisor import WorkerFacts
 from edge_agent.worker.throughput import Throughput
+from tests.helpers.support import ready
 
-READY = Ready(
+READY = ready(
     pid=77,
     context_tokens=2048,
-    max_active=4,
-    threads=2,
-    prefill_threads=4,
     batch_tokens=256,
     vocabulary=1000,
     cpu_variant="NEON = 1",
     repacked_mib=100.0,
     load_s=1.5,
-    measure_s=0.0,
 )
 
 

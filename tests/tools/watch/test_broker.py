@@ -26,35 +26,14 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[MqttConfig, str]]:
     return calls
 
 
-def config(folder: Path) -> str:
-    path = folder / "config.toml"
-    path.write_text(
-        '[device]\nsite = "hall1"\nid = "b"\n'
-        '[mqtt]\nhost = "broker.example"\nroot = "r"\n[models.default]\npath = "echo:"\n',
-        encoding="utf-8",
-    )
-    return str(path)
-
-
-def test_a_configuration_or_options_name_broker_and_site(tmp_path: Path, seen: list[tuple[MqttConfig, str]]) -> None:
+def test_options_name_broker_and_site(tmp_path: Path, seen: list[tuple[MqttConfig, str]]) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x", encoding="utf-8")
     plain = ["--port", "1884", "--root", "r/t", "--protocol", "3.1.1", "--username", "u"]
-    for arguments in (
-        ["--config", config(tmp_path)],
-        ["--config", config(tmp_path), "--site", "hall2"],
-        ["--host", "h", "--site", "s", *plain, "--password-file", str(secret)],
-        ["--host", "h", "--site", "s", "--tls"],
-    ):
-        assert cli.main(["watch", *arguments]) == 0
-    configured, other, (mqtt, _), (secure, _) = seen
-    assert (configured[0].hosts, configured[0].root, configured[1], other[1]) == (
-        ("broker.example",),
-        "r",
-        "hall1",
-        "hall2",
-    )
-    assert (mqtt.hosts, mqtt.port, mqtt.root, mqtt.protocol) == (("h",), 1884, "r/t", "3.1.1")
+    for arguments in ([*plain, "--password-file", str(secret)], ["--tls"]):
+        assert cli.main(["watch", "--host", "h", "--site", "s", *arguments]) == 0
+    (mqtt, site), (secure, _) = seen
+    assert (mqtt.hosts, mqtt.port, mqtt.root, mqtt.protocol, site) == (("h",), 1884, "r/t", "3.1.1", "s")
     assert (mqtt.username, mqtt.password_file, mqtt.tls) == ("u", secret, None)
     assert (secure.tls is not None, secure.effective_port) == (True, 8883)
 
