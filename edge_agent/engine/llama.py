@@ -86,8 +86,9 @@ class Llama:
 
     context_tokens: KV cells shared by all sequences, None = the model's length, at most 4096.
     batch_tokens: rows of a step. sequences: their ids are below it, and as many rows of a step may have logits.
-    adapters: files of low-rank adapters; all are applied. advanced: called often while it loads, and after each
-    `decode`. Raises LoadError for a file that is missing or not GGUF, another model's adapter, or too little memory.
+    adapters: files of low-rank adapters; all are applied. advanced: called often while it loads, and after each step
+    of `extend`.
+    Raises LoadError for a file that is missing or not GGUF, another model's adapter, or too little memory.
     """
 
     def __init__(
@@ -318,7 +319,6 @@ class Llama:
             raise DecodeError(f"llama_decode gave {result} for {self._batch.struct.n_tokens} tokens")
         for piece in pieces:
             self._lengths[piece.seq_id] += len(piece.tokens)
-        self._advanced()
         return starts
 
     def extend(self, seq_id: int, tokens: Sequence[int], *, threads: int) -> None:
@@ -326,6 +326,7 @@ class Llama:
         for start in range(0, len(tokens), self.batch_tokens):
             part = tokens[start : start + self.batch_tokens]
             self.decode([Piece(seq_id, self._lengths[seq_id], part)], threads=threads)
+            self._advanced()
 
     def logits(self, row: int) -> Logits:
         """Logits [vocabulary] after this row of the last batch: a view that the next `decode` overwrites.

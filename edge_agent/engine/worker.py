@@ -83,9 +83,7 @@ def _run(commands: Commands, emit: Callable[[Event], None]) -> int:
         return 1
     began = perf_counter()
     try:
-        report = _LoadReport(emit)
-        engine = _open_engine(load, report.advance)
-        report.is_over = True
+        engine = _open_engine(load, _loading_reporter(emit))
     except Exception as error:
         log.exception("model %r cannot be opened", load.model_path)
         emit(LoadFailed(message=str(error) or type(error).__name__))
@@ -96,19 +94,20 @@ def _run(commands: Commands, emit: Callable[[Event], None]) -> int:
     return 0
 
 
-class _LoadReport:
-    """Emits a Loading once a second while a load completes parts, of which none may take nearly LOAD_SILENCE_S."""
+def _loading_reporter(emit: Callable[[Event], None]) -> Callable[[], None]:
+    """Gives a function to call after each part of a load; it emits a Loading once a second.
 
-    def __init__(self, emit: Callable[[Event], None]) -> None:
-        self._emit = emit
-        self._due_at = 0.0
-        # The engine goes on to call `advance` after the load.
-        self.is_over = False
+    No part may take nearly LOAD_SILENCE_S.
+    """
+    due_at = 0.0
 
-    def advance(self) -> None:
-        if not self.is_over and (now := perf_counter()) >= self._due_at:
-            self._due_at = now + 1.0
-            self._emit(Loading())
+    def advanced() -> None:
+        nonlocal due_at
+        if (now := perf_counter()) >= due_at:
+            due_at = now + _PROGRESS_S
+            emit(Loading())
+
+    return advanced
 
 
 def _open_engine(load: Load, advanced: Callable[[], None]) -> Engine:

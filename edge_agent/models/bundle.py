@@ -100,10 +100,6 @@ def path_fault(path: Path) -> str | None:
 
 def _path_reason(path: Path) -> str | None:
     mode = path.stat().st_mode
-    try:
-        str(path.resolve()).encode()
-    except UnicodeEncodeError:  # neither the pipe nor the record could hold it
-        return "leads to a name that is not UTF-8"
     if stat.S_ISREG(mode) and path.suffix == ".gguf":
         path.open("rb").close()
         return None

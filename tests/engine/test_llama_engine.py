@@ -109,7 +109,7 @@ def test_labels_that_collide_score_as_their_tokens_decoded_one_by_one(open_llama
         start = llama.decode([Piece(0, 0, tokens, [len(tokens) - 1])], threads=1)[0]
         return tree.choose(path, llama.logits(start + len(tokens) - 1)).copy()
 
-    expected = tree.scores(logits_after)
+    expected = tree.scores({path: logits_after(path) for path in tree._choices})
     llama.forget(0)
 
     assert finished(engine, run(1, "noise at P-1", LABELS))[1].scores == pytest.approx(expected, abs=0.01)

@@ -21,7 +21,7 @@ from edge_agent.core.protocol import (
     Progress,
     Ready,
 )
-from edge_agent.engine.worker import _LoadReport
+from edge_agent.engine.worker import _loading_reporter
 from edge_agent.worker.process import EngineProcess, WorkerExited
 from tests.engine.runs import LABELS, TASK, run
 
@@ -138,9 +138,8 @@ def test_a_load_reports_the_parts_that_it_completes_once_a_second(monkeypatch: p
     now = 100.0
     monkeypatch.setattr("edge_agent.engine.worker.perf_counter", lambda: now)
     told: list[Event] = []
-    report = _LoadReport(told.append)
-    for number in range(60):
-        report.is_over = number >= 30
+    advanced = _loading_reporter(told.append)
+    for _ in range(30):
         now += 0.125
-        report.advance()
+        advanced()
     assert told == [Loading()] * 4

@@ -9,7 +9,7 @@ prompt is enough where the first tokens differ.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -51,13 +51,10 @@ class LabelTree:
         """The logits of this path's choices, copied from a row [vocabulary]."""
         return row[np.asarray(self._choices[path], dtype=np.intp)]
 
-    def scores(self, logits: Callable[[Path], Row]) -> dict[str, float]:
-        """Label -> probability, in the order of the labels.
-
-        logits: the logits of a path's choices, as `choose` returns them.
-        """
+    def scores(self, logits: Mapping[Path, Row]) -> dict[str, float]:
+        """Label -> probability, in the order of the labels. logits: of each path's choices, by `choose`."""
         chances = {
-            path: dict(zip(tokens, _softmax(logits(path)), strict=True)) for path, tokens in self._choices.items()
+            path: dict(zip(tokens, _softmax(logits[path]), strict=True)) for path, tokens in self._choices.items()
         }
         sharing = Counter(self._paths.values())
         return {
@@ -92,7 +89,7 @@ class LabelAnswer:
         self._logits[path] = self.tree.choose(path, row)
 
     def scores(self) -> dict[str, float]:
-        return self.tree.scores(self._logits.__getitem__)
+        return self.tree.scores(self._logits)
 
 
 def _softmax(logits: Row) -> list[float]:

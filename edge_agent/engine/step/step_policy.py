@@ -79,28 +79,16 @@ class StepPolicy:
             return _at_most(measured[-1] if measured else self._prefill_threads, self._most_prefill_threads)
         return _at_most(measured[-1] if measured else self._threads, self._most_threads)
 
-    def seconds(self, rows: int) -> float | None:
-        """The time of a step, None = nothing was measured. Between two sizes it grows as it did below them."""
-        if not self._costs:
-            return None
-        at = max((at for at, cost in enumerate(self._costs) if cost.rows <= rows), default=0)
-        low = self._costs[at]
-        slope = 0.0
-        if at:
-            before = self._costs[at - 1]
-            slope = max(0.0, (low.seconds - before.seconds) / (low.rows - before.rows))
-        return low.seconds + (rows - low.rows) * slope
-
     def _padded(self, rows: int) -> int:
         """The rows to run for these: more, where a wider kernel is faster although some rows are idle."""
-        plain = self.seconds(rows)
         # Steps with and without the logits of every row do not compare.
         is_writing = rows <= WRITING_ROWS
-        wider = [cost for cost in self._costs if cost.rows > rows and (cost.rows <= WRITING_ROWS) is is_writing]
-        if plain is None or not wider:
+        alike = [cost for cost in self._costs if (cost.rows <= WRITING_ROWS) is is_writing]
+        narrower, wider = [c for c in alike if c.rows <= rows], [c for c in alike if c.rows > rows]
+        if not narrower or not wider:
             return rows
         best = min(wider, key=lambda cost: cost.seconds)
-        return best.rows if _WORTH_IT * best.seconds < plain else rows
+        return best.rows if _WORTH_IT * best.seconds < narrower[-1].seconds else rows
 
     def _efficient_rows(self, fewest: int, most: int) -> list[int]:
         """The measured sizes that get through nearly as many rows per second as the best one, and are short enough."""

@@ -19,7 +19,7 @@ def letters(label: str) -> list[int]:
 
 
 def scores(tree: LabelTree, rows: dict[Path, np.ndarray]) -> dict[str, float]:
-    return tree.scores(lambda path: tree.choose(path, rows[path]))
+    return tree.scores({path: tree.choose(path, row) for path, row in rows.items()})
 
 
 def row(**logits: float) -> np.ndarray:
@@ -87,7 +87,8 @@ def test_scores_of_any_labels_sum_to_one_and_every_choice_is_decoded_once(
     random = np.random.default_rng(seed)
     asked = [branch.tokens[: index + 1] for branch in tree.branches for index in branch.outputs]
 
-    found = tree.scores(lambda path: tree.choose(path, (random.standard_normal(VOCABULARY) * scale).astype(np.float32)))
+    paths = [*asked, ()] if tree.needs_prompt_logits else asked
+    found = scores(tree, {path: (random.standard_normal(VOCABULARY) * scale).astype(np.float32) for path in paths})
 
     assert len(asked) == len(set(asked))
     assert list(found) == labels

@@ -56,7 +56,7 @@ def test_threads_are_those_of_the_nearest_smaller_measured_step() -> None:
 def test_without_measurements_steps_are_as_wide_as_what_waits_and_threads_follow_the_rule() -> None:
     plain = StepPolicy([], threads=2, prefill_threads=4, batch_tokens=None, most_rows=128)
 
-    assert (plain.batch_tokens, plain.padded(40), plain.seconds(3)) == (128, 40, None)
+    assert (plain.batch_tokens, plain.padded(40)) == (128, 40)
     assert [plain.threads(rows) for rows in (1, 7, 8, 128)] == [2, 2, 4, 4]
 
 
