@@ -16,7 +16,7 @@ from edge_agent.engine.answer.json_answer import JsonAnswer, JsonSchema
 from edge_agent.engine.answer.labels import Branch, LabelAnswer, LabelTree
 from edge_agent.engine.answer.text_answer import TextAnswer
 from edge_agent.engine.answer.text_stream import TextStream
-from edge_agent.engine.engine import Measured
+from edge_agent.engine.engine import MeasuredRequest
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.chat import THOUGHT_END, Chat
 from edge_agent.engine.prompt.task_prefixes import Prefix
@@ -27,7 +27,7 @@ _MOST_KEPT = 64
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class ActiveRequest(Measured):
+class ActiveRequest(MeasuredRequest):
     """One Run with the tokens of its prompt and the answer so far.
 
     sequence: its place in the cache, None while it waits. cells: KV cells that are reserved for it.

@@ -38,7 +38,7 @@ from edge_agent.core.protocol import (
 )
 from edge_agent.core.schemas import validator
 from edge_agent.engine.answer.text_stream import TextStream
-from edge_agent.engine.engine import Engine, Measured, count_start, count_step, too_long
+from edge_agent.engine.engine import Engine, MeasuredRequest, count_start, count_step, too_long
 
 SCHEME = "echo:"
 _CONTEXT_TOKENS = 4096
@@ -50,16 +50,16 @@ _SMALLEST = {"object": {}, "array": [], "string": "", "boolean": False, "null": 
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _EchoRequest(Measured):
+class _EchoRequest(MeasuredRequest):
     words: list[str] = field(default_factory=list)
     text: TextStream
     written: int = 0
 
 
 class EchoEngine(Engine):
-    """Raises ValueError for unknown options. advanced: called often while it loads."""
+    """Raises ValueError for unknown options. on_progress: called often while it loads."""
 
-    def __init__(self, load: Load, advanced: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, load: Load, on_progress: Callable[[], object] = lambda: None) -> None:
         self._options = _parse_options(load.model_path)
         self._settings = load.settings
         self._context_tokens = load.settings.context_tokens or _CONTEXT_TOKENS
@@ -72,7 +72,7 @@ class EchoEngine(Engine):
         ready_at = monotonic() + self._options["load_ms"] / 1000
         while (left_s := ready_at - monotonic()) > 0:
             self._pause.wait(min(left_s, _LOAD_PART_S))
-            advanced()
+            on_progress()
         self.set_tasks(load.tasks)
 
     def ready(self, load_s: float) -> Ready:

@@ -66,7 +66,7 @@ class Engine(Protocol):
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Measured:
+class MeasuredRequest:
     """A request with what every engine measures of it.
 
     started_at, first_token_at: seconds of the monotonic clock. The other fields are as in Finished.

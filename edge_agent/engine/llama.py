@@ -86,7 +86,7 @@ class Llama:
 
     context_tokens: KV cells shared by all sequences, None = the model's length, at most 4096.
     batch_tokens: rows of a step. sequences: their ids are below it, and as many rows of a step may have logits.
-    adapters: files of low-rank adapters; all are applied. advanced: called often while it loads, and after each step
+    adapters: files of low-rank adapters; all are applied. on_progress: called often while it loads, and after each step
     of `extend`.
     Raises LoadError for a file that is missing or not GGUF, another model's adapter, or too little memory.
     """
@@ -99,9 +99,9 @@ class Llama:
         batch_tokens: int,
         sequences: int,
         adapters: Sequence[str] = (),
-        advanced: Callable[[], object] = lambda: None,
+        on_progress: Callable[[], object] = lambda: None,
     ) -> None:
-        self._advanced = advanced
+        self._on_progress = on_progress
         self.log = LlamaLog()
         _write_log_to(self.log)
         try:
@@ -114,7 +114,7 @@ class Llama:
         if not Path(path).is_file():
             raise LoadError(f"model file {path!r} does not exist")
         try:
-            check_numbers(Path(path), read_header(Path(path)).tensors, advanced)
+            check_numbers(Path(path), read_header(Path(path)).tensors, on_progress)
         except HeaderError as error:
             raise LoadError(f"model file {path!r}: {error}") from error
         self._model: Any = self._load_model(path)
@@ -143,7 +143,7 @@ class Llama:
 
     def _load_model(self, path: str) -> Any:
         def on_tensor(_progress: float, _user_data: object) -> bool:
-            self._advanced()
+            self._on_progress()
             return True
 
         params = llama_cpp.llama_model_default_params()
@@ -326,7 +326,7 @@ class Llama:
         for start in range(0, len(tokens), self.batch_tokens):
             part = tokens[start : start + self.batch_tokens]
             self.decode([Piece(seq_id, self._lengths[seq_id], part)], threads=threads)
-            self._advanced()
+            self._on_progress()
 
     def logits(self, row: int) -> Logits:
         """Logits [vocabulary] after this row of the last batch: a view that the next `decode` overwrites.

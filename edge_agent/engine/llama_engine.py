@@ -57,8 +57,8 @@ _LINGER_SHARE = 0.3
 _LINGER_WAY_S = 0.004
 
 
-def open_context(load: Load, advanced: Callable[[], object] = lambda: None) -> Llama:
-    """The model of an engine with these settings. advanced, exceptions: as for Llama."""
+def open_context(load: Load, on_progress: Callable[[], object] = lambda: None) -> Llama:
+    """The model of an engine with these settings. on_progress, exceptions: as for Llama."""
     settings = load.settings
     return Llama(
         load.model_path,
@@ -66,7 +66,7 @@ def open_context(load: Load, advanced: Callable[[], object] = lambda: None) -> L
         batch_tokens=settings.batch_tokens or _BATCH_TOKENS,
         sequences=settings.max_active + _BRANCHES + _PREFIXES + 1,
         adapters=[adapter.path for adapter in load.adapters],
-        advanced=advanced,
+        on_progress=on_progress,
     )
 
 
@@ -76,8 +76,8 @@ class LlamaEngine(Engine):
     Steps are measured only where load.state_dir keeps the result; else they are the same on every machine.
     """
 
-    def __init__(self, load: Load, advanced: Callable[[], object] = lambda: None) -> None:
-        self._llama = open_context(load, advanced)
+    def __init__(self, load: Load, on_progress: Callable[[], object] = lambda: None) -> None:
+        self._llama = open_context(load, on_progress)
         self._max_active = self._most_running = active = load.settings.max_active
         self._builder = RequestBuilder(self._llama)
         self._request_ids = list(range(active))
@@ -97,14 +97,14 @@ class LlamaEngine(Engine):
         # A first step touches every weight, so that no request waits for the disk.
         self._llama.decode([Piece(self._idle_id, 0, [self._idle_token], [0])], threads=calibration.cpus())
         self._llama.forget(self._idle_id)
-        advanced()
+        on_progress()
         began = monotonic()
         policy = calibration.step_policy(load, self._llama, self._request_ids, self._idle_id)
         self._measure_s = monotonic() - began
         self._next_step = NextStep(
             policy, max_active=active, most_rows=self._llama.batch_tokens, most_outputs=self._llama.sequences
         )
-        advanced()
+        on_progress()
         self.set_tasks(load.tasks)
         self._prefixes.decode(self._room, threads=policy.threads(policy.prompt_batch_tokens))
 
@@ -156,7 +156,7 @@ class LlamaEngine(Engine):
     def set_tasks(self, tasks: tuple[TaskPrefix, ...]) -> None:
         if any(task.has_schema for task in tasks):
             _ = self._llama.json_tokenizer
-        self._prefixes.want({task.task: self._builder.chat.prefix(task) for task in tasks})
+        self._prefixes.set_prefixes({task.task: self._builder.chat.prefix(task) for task in tasks})
 
     def set_limits(self, limits: SetLimits) -> None:
         self._policy.limit(
@@ -180,7 +180,7 @@ class LlamaEngine(Engine):
         if prompt + extra > self._llama.context_tokens:
             return too_long(run, prompt, extra, self._llama.context_tokens)
         self._requests[run.id] = request
-        self._linger.came()
+        self._linger.request_added()
         self._start_waiting()
         return None
 
@@ -215,7 +215,7 @@ class LlamaEngine(Engine):
             self._totals, rows=len(requests), tokens=tokens, elapsed_s=monotonic() - began, has_prefill=has_prefill
         )
         if ended := running - self._running:
-            self._linger.answered(ended, of=running, step_s=decoded_at - began, now=monotonic())
+            self._linger.requests_ended(ended, of=running, step_s=decoded_at - began, now=monotonic())
         return events
 
     def _start_waiting(self) -> None:
@@ -320,7 +320,7 @@ class LlamaEngine(Engine):
         before = answer.completion_tokens
         for row in rows:
             following = answer.next_tokens(row)
-            if answer.finish is not None or not sequence.decide(following):
+            if answer.finish is not None or not sequence.continue_with(following):
                 break
         self._llama.cut(sequence.seq_id, sequence.done)
         self._totals.completion_tokens_total += answer.completion_tokens - before

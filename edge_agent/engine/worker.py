@@ -101,22 +101,22 @@ def _loading_reporter(emit: Callable[[Event], None]) -> Callable[[], None]:
     """
     due_at = 0.0
 
-    def advanced() -> None:
+    def on_progress() -> None:
         nonlocal due_at
         if (now := perf_counter()) >= due_at:
             due_at = now + _PROGRESS_S
             emit(Loading())
 
-    return advanced
+    return on_progress
 
 
-def _open_engine(load: Load, advanced: Callable[[], None]) -> Engine:
+def _open_engine(load: Load, on_progress: Callable[[], None]) -> Engine:
     if load.model_path.startswith(SCHEME):
-        return EchoEngine(load, advanced)
+        return EchoEngine(load, on_progress)
     # The echo engine must work where the native library is missing or does not fit the CPU.
     from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415
 
-    return LlamaEngine(load, advanced)
+    return LlamaEngine(load, on_progress)
 
 
 def _serve(engine: Engine, commands: Commands, emit: Callable[[Event], None]) -> None:

@@ -96,7 +96,7 @@ class Canary(_Part):
     prompt: Prompt | None = None
 
 
-def _table(value: object) -> object:
+def _check_task_table(value: object) -> object:
     """Refuses a schema that is a file name: it would be read from this machine."""
     if isinstance(value, dict) and not isinstance(value.get("schema", {}), dict):
         raise ValueError("schema should be an object")  # noqa: TRY004 - for pydantic
@@ -106,7 +106,7 @@ def _table(value: object) -> object:
     return value
 
 
-class Answers(_Part):
+class RecordedAnswers(_Part):
     """The part of the file that answers are compared with."""
 
     tolerances: Tolerances
@@ -119,9 +119,9 @@ class Answers(_Part):
         return None if found is None else f"canaries[{index}] ({canary.task}): {found}"
 
 
-class Canaries(Answers):
+class Canaries(RecordedAnswers):
     schema_version: Literal[1] = Field(alias="schema")
-    tasks: Annotated[dict[Name, Annotated[TaskConfig, BeforeValidator(_table)]], Field(min_length=1)]
+    tasks: Annotated[dict[Name, Annotated[TaskConfig, BeforeValidator(_check_task_table)]], Field(min_length=1)]
 
     def run(self, index: int, number: int) -> Run:
         """The request of a canary, with this number."""
@@ -162,12 +162,12 @@ def decode(data: bytes) -> Canaries:
     except ValueError as error:
         raise CanaryError(f"{FILE}: is not JSON: {error}") from error
     for index in range(len(found.canaries)):
-        if (fault := _fault(found, index)) is not None:
+        if (fault := _canary_fault(found, index)) is not None:
             raise CanaryError(f"{FILE}: canaries[{index}].{fault}")
     return found
 
 
-def _fault(found: Canaries, index: int) -> str | None:
+def _canary_fault(found: Canaries, index: int) -> str | None:
     """How a canary does not fit its task."""
     canary = found.canaries[index]
     config = found.tasks.get(canary.task)
@@ -244,7 +244,7 @@ class Questions:
 
     runs: tuple[Run, ...]
     prefixes: tuple[TaskPrefix, ...]
-    answers: Answers
+    answers: RecordedAnswers
 
 
 def questions_of(found: Canaries) -> Questions:
@@ -252,7 +252,7 @@ def questions_of(found: Canaries) -> Questions:
     return Questions(
         runs=tuple(found.run(index, index) for index in range(len(found.canaries))),
         prefixes=tuple(Task(name, config).prefix() for name, config in found.tasks.items()),
-        answers=Answers(tolerances=found.tolerances, canaries=found.canaries),
+        answers=RecordedAnswers(tolerances=found.tolerances, canaries=found.canaries),
     )
 
 

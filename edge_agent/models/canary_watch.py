@@ -92,7 +92,7 @@ class CanaryWatch:
         self._asked += 1
         if self._asked == len(questions.runs):
             log.info("canaries asked=%d differing=%d", self._asked, len(self._differences))
-            self._report(_fault(self._differences, self._asked))
+            self._report(_round_fault(self._differences, self._asked))
             self._end_round(now + self._interval_s)
 
     def _end_round(self, due_at: float) -> None:
@@ -100,7 +100,7 @@ class CanaryWatch:
         self._reading, self._asked, self._differences = None, 0, []
 
 
-def _fault(differences: list[str], asked: int) -> str | None:
+def _round_fault(differences: list[str], asked: int) -> str | None:
     if not differences:
         return None
     return (

@@ -93,21 +93,21 @@ def open_in_force(config: Config) -> Model:
             log.error("the bundle in force does not open: %s", error)  # noqa: TRY400 - no fault of ours
             faults.append(str(error))
         else:
-            return _as_fallback(model, faults)
+            return _marked_as_fallback(model, faults)
     model = open_model("default", configured.path, configured.public_key, configured.chat_templates)
     if record is None:
-        keep_engine_states(config.state_dir, [model])
-    return _as_fallback(model, faults)
+        remove_other_engine_states(config.state_dir, [model])
+    return _marked_as_fallback(model, faults)
 
 
-def _as_fallback(model: Model, faults: list[str]) -> Model:
+def _marked_as_fallback(model: Model, faults: list[str]) -> Model:
     if not faults:
         return model
     warning = f"runs because what was switched to does not open: {'; '.join(faults)}"
     return replace(model, warning=warning, is_fallback=True)
 
 
-def keep_engine_states(state_dir: Path, models: list[Model]) -> None:
+def remove_other_engine_states(state_dir: Path, models: list[Model]) -> None:
     """Removes what the engine kept of all other models."""
     wanted = {model.engine_state(state_dir) for model in models}
     try:

@@ -183,7 +183,7 @@ class ModelSwitch:
             raise SwitchError("bundle_refused", f"bundle: {fault}")
         configured = self._config.models["default"]
         try:
-            model, canaries = yield from _done(lambda: verify(attempt.source, configured))
+            model, canaries = yield from _await_result(lambda: verify(attempt.source, configured))
         except (ModelError, CanaryError, OSError) as error:
             raise SwitchError("bundle_refused", str(error)) from error
         old = self._supervisor.model
@@ -215,7 +215,7 @@ class ModelSwitch:
         except OSError as error:
             raise SwitchError("load_failed", f"no worker can be started: {error.strerror}") from error
         try:
-            ready, differences = yield from _done(lambda: load_and_ask(worker, canaries))
+            ready, differences = yield from _await_result(lambda: load_and_ask(worker, canaries))
         except WorkerError as error:
             raise SwitchError("load_failed", str(error)) from error
         if differences:
@@ -235,10 +235,10 @@ class ModelSwitch:
             if not model.is_unchanged():
                 raise SwitchError("not_recorded", "the bundle was changed while it was loaded")
             record.write_record(self._config.state_dir, after)
-            record.keep_engine_states(self._config.state_dir, [old, model])
+            record.remove_other_engine_states(self._config.state_dir, [old, model])
 
         try:
-            yield from _done(write)
+            yield from _await_result(write)
         except OSError as error:
             raise SwitchError("not_recorded", f"{self._config.state_dir}: {error.strerror}") from error
 
@@ -285,8 +285,8 @@ def needed_mb(new: Model, old: Model, worker_mb: float | None) -> float:
     return worker_mb * max(1.0, new.size_bytes / old.size_bytes)
 
 
-def _done(task: Callable[[], _T]) -> _Steps[_T]:
-    """Runs it in the background; gives its result or raises its exception."""
+def _await_result(task: Callable[[], _T]) -> _Steps[_T]:
+    """Runs the task in the background while the agent ticks; gives its result or raises its exception."""
     running = in_background("model-switch", task)
     while not running.done():
         yield

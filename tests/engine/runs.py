@@ -41,7 +41,7 @@ def messages(text: str, task: TaskPrefix = TASK) -> tuple[ChatMessage, ...]:
 
 
 def run(request_id: int, text: str, plan: Plan | None = None, **options: Any) -> Run:
-    """A request of the task above; writes 12 tokens at most unless it is told otherwise."""
+    """A request of the task above; writes 12 tokens at most unless it says otherwise."""
     options = {"task": TASK.task, "max_tokens": 12, "messages": messages(text), **options}
     return Run(id=request_id, plan=plan or TextPlan(), **options)
 

@@ -133,7 +133,7 @@ def text(value: str) -> bytes:
         (header_with("x", 4, struct.pack("<I", 1)), "should have tensors (got none)"),
     ],
 )  # fmt: skip
-def test_a_file_that_is_no_adapter_is_told_before_llama_cpp_reads_it(tmp_path: Path, data: bytes, told: str) -> None:
+def test_a_file_that_is_no_adapter_is_refused_before_llama_cpp_reads_it(tmp_path: Path, data: bytes, told: str) -> None:
     path = tmp_path / "adapter.gguf"
     path.write_bytes(data)
 
@@ -149,7 +149,7 @@ def test_a_file_that_is_no_adapter_is_told_before_llama_cpp_reads_it(tmp_path: P
         (b"blk.1.attn_output.weight.lora", b"blk.1.attn_outpuX.weight.lora", "should be the lora_a or lora_b"),
     ],
 )
-def test_tensors_that_would_not_be_applied_or_end_the_process_are_told(
+def test_tensors_that_would_not_be_applied_or_end_the_process_are_refused(
     bundles: list[Path], tmp_path: Path, old: bytes, new: bytes, told: str
 ) -> None:
     path = tmp_path / "adapter.gguf"
@@ -160,7 +160,7 @@ def test_tensors_that_would_not_be_applied_or_end_the_process_are_told(
 
 
 @pytest.mark.expects_warning
-def test_what_llama_cpp_refuses_is_told_by_name(bundles: list[Path], plain: Path, tmp_path: Path) -> None:
+def test_what_llama_cpp_refuses_is_named(bundles: list[Path], plain: Path, tmp_path: Path) -> None:
     whole = (bundles[0] / "adapter.gguf").read_bytes()
     path = tmp_path / "adapter.gguf"
     for data, told in (

@@ -209,7 +209,7 @@ def test_prefixes_are_restored_from_disk(open_llama: OpenLlama, tmp_path: Path) 
     answer = finished(open_kept(open_llama, tmp_path), run(1, "7 mm/s", LABELS))[1]
 
     assert answer.scores == pytest.approx(answers[0].scores, abs=1e-6), "a damaged file is not believed"
-    assert kept.stat().st_mtime_ns > before, "and is made anew"
+    assert kept.stat().st_mtime_ns > before, "and is written again"
 
 
 def open_kept(open_llama: OpenLlama, folder: Path, sha256: str = "5ha") -> LlamaEngine:
@@ -323,7 +323,7 @@ def test_the_context_is_empty_again_after_every_kind_of_request(open_llama: Open
 
 
 @pytest.mark.expects_warning
-def test_a_broken_file_is_told_with_its_reason(tmp_path: Path, model_path: str) -> None:
+def test_a_broken_file_is_refused_with_its_reason(tmp_path: Path, model_path: str) -> None:
     path = tmp_path / "broken.gguf"
     for data, reason in (
         (b"GARBAGE" * 100, "should be a GGUF file"),

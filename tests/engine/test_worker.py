@@ -94,7 +94,7 @@ def test_progress_comes_when_the_work_is_done_and_while_nothing_happens(start: C
         ("echo:speed=3", "'speed=3' is not one of step_ms, load_ms, leak_kb"),
     ],
 )
-def test_a_model_that_cannot_be_opened_is_told_and_ends_the_worker(
+def test_a_model_that_cannot_be_opened_is_reported_and_ends_the_worker(
     start: Callable[..., Worker], path: str, message: str
 ) -> None:
     worker = start(path)
@@ -138,8 +138,8 @@ def test_a_load_reports_the_parts_that_it_completes_once_a_second(monkeypatch: p
     now = 100.0
     monkeypatch.setattr("edge_agent.engine.worker.perf_counter", lambda: now)
     told: list[Event] = []
-    advanced = _loading_reporter(told.append)
+    on_progress = _loading_reporter(told.append)
     for _ in range(30):
         now += 0.125
-        advanced()
+        on_progress()
     assert told == [Loading()] * 4

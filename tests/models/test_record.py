@@ -17,9 +17,9 @@ from edge_agent.models.record import (
     FILE,
     Record,
     in_force,
-    keep_engine_states,
     open_in_force,
     read_record,
+    remove_other_engine_states,
     switched_hint,
     write_record,
 )
@@ -162,6 +162,6 @@ def test_engine_states_of_other_models_are_removed(configured: Callable[[str], C
     for folder in (mine, other):
         folder.mkdir(parents=True)
         (folder / "calibration.json").write_bytes(b"{}")
-    keep_engine_states(tmp_path, [model])
+    remove_other_engine_states(tmp_path, [model])
     assert (mine.exists(), other.exists()) == (True, False)
-    keep_engine_states(tmp_path / "nowhere", [model])
+    remove_other_engine_states(tmp_path / "nowhere", [model])

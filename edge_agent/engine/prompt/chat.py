@@ -63,7 +63,7 @@ class Chat:
         thinks: False = the thought is closed at once.
         """
         rendered = self._render(
-            [(message.role, self._cut(self._spoken(message))) for message in messages], thinks=thinks
+            [(message.role, self._cut(self._without_thought(message))) for message in messages], thinks=thinks
         )
         is_open = self.is_reasoning and rendered.rstrip().endswith(THOUGHT_START)
         if is_open and not thinks:
@@ -89,7 +89,7 @@ class Chat:
         text, mark, _ = rendered.partition(_END_OF_HEAD)
         return self._tokenize(text) if mark else []
 
-    def _spoken(self, message: ChatMessage) -> str:
+    def _without_thought(self, message: ChatMessage) -> str:
         """The content without an earlier thought: the template cannot find the marks once they are cut."""
         if self.is_reasoning and message.role == "assistant":
             return message.content.rpartition(THOUGHT_END)[2]

@@ -49,7 +49,7 @@ class TaskPrefixes:
         """KV cells that the prefixes take at most; those with a common beginning take fewer."""
         return sum(len(tokens) for tokens in self._resident)
 
-    def want(self, prefixes: Mapping[str, Sequence[int]]) -> None:
+    def set_prefixes(self, prefixes: Mapping[str, Sequence[int]]) -> None:
         """Sets the tasks' prefixes; those that no task has any more are dropped once no request uses them."""
         self._of_task = {task: tuple(tokens) for task, tokens in prefixes.items() if tokens}
         self._drop([prefix for prefix in self._resident.values() if prefix.tokens not in self._of_task.values()])

@@ -39,7 +39,7 @@ class CacheSequence:
         outputs = [offset for offset in self.waiting_outputs if offset < count]
         return Piece(self.seq_id, self.done, self.tokens[self.done : self.done + count], outputs)
 
-    def decide(self, following: Sequence[int]) -> bool:
+    def continue_with(self, following: Sequence[int]) -> bool:
         """Sets what follows the output that is read next. True = logits after it are there or wanted already.
 
         False = guessed tokens are dropped: the cache may then hold more than `done`, and is to be cut.

@@ -84,13 +84,13 @@ class Linger:
         self._missing = 0
         self._until = 0.0
 
-    def answered(self, count: int, *, of: int, step_s: float, now: float) -> None:
+    def requests_ended(self, count: int, *, of: int, step_s: float, now: float) -> None:
         """A step of `step_s` seconds ended `count` of the `of` running requests."""
         self._missing = count
         self._until = now + count * min(self._share * step_s / of, self._way_s)
 
-    def came(self) -> None:
-        """A request came."""
+    def request_added(self) -> None:
+        """One of those that are waited for may have come."""
         self._missing -= 1
 
     def seconds(self, now: float) -> float:

@@ -34,7 +34,7 @@ def test_what_was_guessed_is_kept_as_far_as_it_was_decided(
 ) -> None:
     stream = CacheSequence(0, [1, 2, 5, 6, 7], (1, 3, 4), done=5)
 
-    assert stream.decide(decided) is is_there
+    assert stream.continue_with(decided) is is_there
     assert (stream.tokens, stream.done, stream.outputs[stream.read - 1 if is_there else 0 :]) == (
         tokens,
         done,

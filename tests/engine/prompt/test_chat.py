@@ -153,7 +153,7 @@ def test_a_model_that_adds_a_bos_gets_one_where_the_template_writes_none() -> No
     assert "<s>" not in texts(Vocabulary(CHATML), "hi")
 
 
-def test_a_thought_that_the_template_opens_is_told_or_closed_at_once() -> None:
+def test_a_thought_that_the_template_opens_is_reported_or_closed_at_once() -> None:
     chat = chat_of(Vocabulary(R1))
     assert chat.is_reasoning
 
@@ -166,7 +166,7 @@ def test_a_thought_that_the_template_opens_is_told_or_closed_at_once() -> None:
     assert "".join(vocabulary.read(tokens)).endswith("<think>\n\n</think>\n\n")
 
 
-def test_the_template_s_refusal_is_told_in_its_own_words() -> None:
+def test_the_template_s_refusal_keeps_its_own_words() -> None:
     chat = chat_of(Vocabulary(STRICT))
 
     with pytest.raises(ChatError, match="System role not supported"):

@@ -47,7 +47,7 @@ class Cache(TaskPrefixes):
         super().__init__(cast("Llama", self.llama), seq_ids, max_cells=max_cells, store=store)
 
     def set(self, *prefixes: Sequence[int]) -> None:
-        self.want({f"t{number}": tokens for number, tokens in enumerate(prefixes)})
+        self.set_prefixes({f"t{number}": tokens for number, tokens in enumerate(prefixes)})
 
     def load(self, *prefixes: Sequence[int]) -> list[Prefix]:
         self.set(*prefixes)

@@ -86,7 +86,7 @@ def test_what_was_measured_is_kept_for_the_same_key_only(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"key": "k", "costs": [{"heads": 1}]}', "[1]"])
-def test_a_damaged_file_is_measured_anew(tmp_path: Path, content: str) -> None:
+def test_after_damage_to_the_file_steps_are_measured_again(tmp_path: Path, content: str) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(content)
 

@@ -48,13 +48,13 @@ def test_it_waits_for_as_many_requests_as_were_answered_and_no_longer_than_that_
     linger = Linger(share=0.2, way_s=0.01)
     assert linger.seconds(now=5.0) == 0
 
-    linger.answered(2, of=8, step_s=0.1, now=10.0)
+    linger.requests_ended(2, of=8, step_s=0.1, now=10.0)
 
     for _ in range(2):
         assert linger.seconds(now=10.001) == pytest.approx(0.004)
-        linger.came()
+        linger.request_added()
     assert linger.seconds(now=10.001) == 0
-    linger.answered(1, of=8, step_s=0.1, now=10.0)
+    linger.requests_ended(1, of=8, step_s=0.1, now=10.0)
     assert linger.seconds(now=10.003) == 0
-    linger.answered(3, of=8, step_s=60.0, now=20.0)
+    linger.requests_ended(3, of=8, step_s=60.0, now=20.0)
     assert linger.seconds(now=20.0) == pytest.approx(0.03)
