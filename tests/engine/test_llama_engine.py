@@ -81,21 +81,6 @@ def test_a_step_waits_for_the_next_requests_of_those_whose_answers_it_follows(op
     assert engine.linger_s == 0
 
 
-def test_prompts_longer_than_a_batch_are_decoded_in_steps_between_which_others_write(open_llama: OpenLlama) -> None:
-    engine = open_llama(batch_tokens=64)
-    engine.add(run(1, "short", max_tokens=40, stream=True))
-    engine.step()
-    engine.add(run(2, "long " * 300, LABELS))
-    prompt = engine._requests[2].prompt
-    steps = 0
-    while 2 in engine._requests:
-        engine.step()
-        steps += 1
-
-    assert steps >= len(prompt) / 64
-    assert engine.progress().completion_tokens_total >= min(steps, 2)
-
-
 def test_labels_that_collide_score_as_their_tokens_decoded_one_by_one(open_llama: OpenLlama) -> None:
     engine = open_llama(tasks=())
     llama = engine._llama
@@ -206,10 +191,13 @@ def test_prefixes_are_restored_from_disk(open_llama: OpenLlama, tmp_path: Path) 
     (kept,) = (tmp_path / "prefixes").iterdir()
     before = kept.stat().st_mtime_ns
     kept.write_bytes(kept.read_bytes()[:-1] + b"!")
-    answer = finished(open_kept(open_llama, tmp_path), run(1, "7 mm/s", LABELS))[1]
+    engine = open_kept(open_llama, tmp_path)
+    answer = finished(engine, run(1, "7 mm/s", LABELS))[1]
 
     assert answer.scores == pytest.approx(answers[0].scores, abs=1e-6), "a damaged file is not believed"
     assert kept.stat().st_mtime_ns > before, "and is written again"
+    engine.set_tasks(())
+    assert not kept.exists(), "no task has it any more"
 
 
 def open_kept(open_llama: OpenLlama, folder: Path, sha256: str = "5ha") -> LlamaEngine:

@@ -11,7 +11,6 @@ import pytest
 
 from edge_agent.core.protocol import Cancelled, Ready, Run
 from edge_agent.models.bundle import open_model
-from edge_agent.models.canaries import CanaryError, Questions
 from edge_agent.models.canary_watch import FIRST_AFTER_S, RETRY_S, CanaryWatch
 from edge_agent.worker.supervisor import Supervisor
 from tests.helpers.facts import READY
@@ -148,21 +147,3 @@ def test_nothing_is_asked_without_interval_worker_or_canaries(make: Callable[...
     three = Watch(tmp_path / "three")
     three.worker.ready = None
     assert three.tick(1e6) == 0
-
-
-@pytest.mark.expects_warning
-def test_canaries_that_could_not_be_read_are_read_again_after_the_interval(
-    make: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def killed(_: Path) -> Questions:
-        raise CanaryError("killed by SIGKILL")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("edge_agent.models.canary_watch.read_questions", killed)
-        one = make()
-        assert one.tick(100.0) == 0
-    assert one.tick(99.0 + HOUR) == 0
-    assert one.tick(100.0 + HOUR) == 1
-    assert [record.getMessage() for record in caplog.records] == [
-        "canaries are not asked, they are read again in 3600 s: killed by SIGKILL"
-    ]

@@ -13,13 +13,11 @@ from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, Unus
 
 LONG = {
     "nested loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "recursion without end": "{% macro f(n) %}{% if n %}{{ f(n - 1) ~ f(n - 1) }}{% endif %}{% endmacro %}{{ f(99) }}",
     "powers of large numbers": "{% for a in range(9) %}{{ (9 ** 9999999) % 7 }}{% endfor %}",
 }
 LARGE = {
     "a text many times": "{{ 'x' * 10 ** 10 }}",
     "a text that is padded": "{{ messages[0].content.ljust(10 ** 9) | length }}",
-    "a format": "{{ '{:1000000000d}'.format(1) | length }}",
     "a list that grows": "{% set n = namespace(l=[1]) %}{% for a in range(99) %}{% set n.l = n.l + n.l %}{% endfor %}",
 }
 # Nothing hears a signal while it runs: it ends the process.

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 from edge_agent.engine.llama import Llama
-from edge_agent.engine.prompt.prefix_store import PrefixStore
 from edge_agent.engine.prompt.task_prefixes import Prefix, TaskPrefixes
 
 # The sequence of a request.
@@ -31,20 +29,13 @@ class FakeLlama:
     def forget(self, seq_id: int) -> None:
         self.held[seq_id] = 0
 
-    def state(self, seq_id: int) -> bytes:
-        return str(self.held[seq_id]).encode()
-
-    def restore(self, seq_id: int, state: bytes, length: int) -> bool:
-        self.held[seq_id] = length
-        return int(state) == length
-
 
 class Cache(TaskPrefixes):
     """Prefixes over a fake context, with tasks named t0, t1, …"""
 
-    def __init__(self, *seq_ids: int, max_cells: int = 100, store: PrefixStore | None = None) -> None:
+    def __init__(self, *seq_ids: int, max_cells: int = 100) -> None:
         self.llama = FakeLlama()
-        super().__init__(cast("Llama", self.llama), seq_ids, max_cells=max_cells, store=store)
+        super().__init__(cast("Llama", self.llama), seq_ids, max_cells=max_cells, store=None)
 
     def set(self, *prefixes: Sequence[int]) -> None:
         self.set_prefixes({f"t{number}": tokens for number, tokens in enumerate(prefixes)})
@@ -101,20 +92,6 @@ def test_after_a_reload_the_old_prefix_stays_until_its_last_request_has_ended() 
     assert cache.found(4, 5, 6, 7) == ((4, 5, 6), 3)
 
 
-def test_a_missing_prefix_is_kept_from_a_request_in_place_of_the_least_recently_used() -> None:
-    cache = Cache(5, 6)
-    first, second = cache.load([1] * 10, [2] * 10, [3, 3, 3])
-    for number, prefix in enumerate((second, first)):
-        use(cache, prefix, number)
-        cache.release(prefix)
-
-    cache.answered(3, 3, 3, 4, task="t2")
-
-    assert cache.found(3, 3, 3, 5) == ((3, 3, 3), 3)
-    assert cache.found(*[2] * 11) == (None, 0)
-    assert cache.found(*[1] * 11)[1] == 10
-
-
 def test_only_text_of_the_task_is_kept_and_its_last_token_may_differ() -> None:
     cache = Cache(5, 6)
     cache.set([1, 2, 3], [1, 2, 4], [5])
@@ -138,18 +115,3 @@ def test_a_prefix_that_has_no_room_is_not_kept() -> None:
     cache.answered(*[2] * 21, task="t1")
 
     assert cache.found(*[2] * 21) == (None, 0)
-
-
-def test_prefixes_are_kept_on_disk_and_restored(tmp_path: Path) -> None:
-    store = PrefixStore(tmp_path, "model")
-    Cache(5, store=store).load([1, 2, 3], [4, 5, 6])
-
-    again = Cache(5, store=store)
-    again.load([1, 2, 3], [4, 5, 6])
-    assert again.llama.decoded == 0
-    assert again.found(1, 2, 3, 4) == ((1, 2, 3), 3)
-
-    again.answered(4, 5, 6, 7, task="t1")
-    assert again.found(1, 2, 3, 4, task="t0") == ((1, 2, 3), 3), "it is read again"
-    again.set()
-    assert list(tmp_path.iterdir()) == []
