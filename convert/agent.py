@@ -13,8 +13,7 @@ from edge_agent.core.protocol import Adapter, EngineSettings, Failed, Finish, Fi
 from edge_agent.core.schemas import validator
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.engine.backends import BackendError, load_backends
-from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate
-from edge_agent.engine.prompt.chat_template import fault_of as chat_template_fault
+from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
 from edge_agent.gguf.adapter import check_adapter
 from edge_agent.gguf.header import HeaderError, read_header
 from edge_agent.gguf.model import ModelFacts, read_model_facts

@@ -300,14 +300,13 @@ class LlamaEngine(Engine):
         self, request: ActiveRequest, answer: LabelAnswer, sequence: CacheSequence, rows: list[int]
     ) -> list[Event]:
         if sequence.branch is not None:
-            decoded = sequence.done - len(request.prompt)
-            lengths = [index + 1 for index in sequence.branch.outputs if index < decoded]
-            for length, row in zip(lengths[len(lengths) - len(rows) :], rows, strict=True):
+            for row in rows:
+                length = sequence.branch.outputs[sequence.read] + 1
+                sequence.read += 1
                 answer.add(sequence.branch.tokens[:length], self._llama.logits(row))
             if not sequence.waiting:
                 request.branches.remove(sequence)
-                self._llama.forget(sequence.seq_id)
-                self._branch_ids.append(sequence.seq_id)
+                self._release_branch(sequence)
         elif rows and answer.tree.needs_prompt_logits:
             answer.add((), self._llama.logits(rows[0]))
         if request.first_token_at is None or request.branches or request.branches_left:
@@ -342,13 +341,16 @@ class LlamaEngine(Engine):
         """Gives back what the request holds of the context."""
         del self._requests[request.run.id]
         for branch in request.branches:
-            self._llama.forget(branch.seq_id)
-            self._branch_ids.append(branch.seq_id)
+            self._release_branch(branch)
         if request.sequence is not None:
             self._llama.forget(request.sequence.seq_id)
             self._request_ids.append(request.sequence.seq_id)
         if request.prefix is not None:
             self._prefixes.release(request.prefix)
+
+    def _release_branch(self, branch: CacheSequence) -> None:
+        self._llama.forget(branch.seq_id)
+        self._branch_ids.append(branch.seq_id)
 
     def close(self) -> None:
         """Frees the memory; the engine is of no use after that."""

@@ -22,7 +22,7 @@ from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import EngineSettings, Load
 from edge_agent.engine.llama import LoadError
 from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.engine.prompt.chat_template import fault_of
+from edge_agent.engine.prompt.chat_template import chat_template_fault
 from edge_agent.models.bundle import open_model
 from rigs.fuzz.children import FAILED, Outcome, tried
 from rigs.fuzz.damage import damage_file, damage_json, json_text, plain_files
@@ -57,7 +57,7 @@ def make_sound() -> tuple[tuple[CheckpointFiles, CheckpointFiles], AdapterFiles]
 def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:
     checkpoints, adapter = make_sound()
     # Remembered from here on: each template is tried in a process of its own.
-    fault_of(TEMPLATE)
+    chat_template_fault(TEMPLATE)
     for number in numbers:
         dice = random.Random(number)
         with tempfile.TemporaryDirectory() as name:

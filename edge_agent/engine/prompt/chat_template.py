@@ -87,7 +87,7 @@ class ChatTemplate:
 
 
 @lru_cache(maxsize=16)
-def fault_of(source: str) -> str | None:
+def chat_template_fault(source: str) -> str | None:
     """Why a template cannot be used, None = it can. Tried in a child process, which it may end."""
     try:
         tried_apart("edge_agent.engine.prompt.chat_template", source.encode())

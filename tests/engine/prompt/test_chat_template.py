@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, UnusableTemplateError, fault_of
+from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, UnusableTemplateError, chat_template_fault
 
 LONG = {
     "nested loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
@@ -55,7 +55,10 @@ def test_a_template_that_writes_too_much_is_refused() -> None:
 
 
 def test_a_template_that_cannot_be_interrupted_harms_another_process_only() -> None:
-    assert fault_of(DEAF) == "ended the process that tried it (killed by SIGVTALRM, its chat template did not end)"
+    assert (
+        chat_template_fault(DEAF)
+        == "ended the process that tried it (killed by SIGVTALRM, its chat template did not end)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,7 @@ def test_a_template_that_cannot_be_interrupted_harms_another_process_only() -> N
     ],
 )  # fmt: skip
 def test_a_template_is_tried_in_another_process(source: str, fault: str | None) -> None:
-    assert fault_of(source) == fault
+    assert chat_template_fault(source) == fault
 
 
 def test_a_template_that_only_some_messages_make_endless_is_refused_for_those() -> None:
