@@ -93,7 +93,7 @@ def differences(folder: Path, model: Adapted, progress: Progress) -> list[str]:
     except OSError as error:
         raise ConvertError(f"{CANARIES_FILE}: cannot be read: {error.strerror}") from None
     found = []
-    with open_worker(model, questions.prefixes) as worker:
+    with open_worker(model, ()) as worker:
         for index, run in enumerate(questions.runs):
             progress("asking again", index / len(questions.runs))
             found.append(questions.answers.difference(index, worker.ask(run)))

@@ -23,7 +23,7 @@ from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.errors import first_fault, shown
 from edge_agent.core.messages import Refusal
 from edge_agent.core.model import Model
-from edge_agent.core.protocol import Failed, Finished, Ready, Run, TaskPrefix
+from edge_agent.core.protocol import Failed, Finished, Ready, Run
 from edge_agent.core.strict_json import compact_json, parse_json
 from edge_agent.models.bundle import open_model
 from edge_agent.requests.task_tables import text_faults
@@ -240,10 +240,9 @@ def is_near(found: Any, recorded: Any, tolerance: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Canaries with their prompts rendered. prefixes: the beginnings of their tasks' prompts."""
+    """Canaries with their prompts rendered."""
 
     runs: tuple[Run, ...]
-    prefixes: tuple[TaskPrefix, ...]
     answers: RecordedAnswers
 
 
@@ -251,7 +250,6 @@ def questions_of(found: Canaries) -> Questions:
     """Renders every template, without bounds."""
     return Questions(
         runs=tuple(found.run(index, index) for index in range(len(found.canaries))),
-        prefixes=tuple(Task(name, config).prefix() for name, config in found.tasks.items()),
         answers=RecordedAnswers(tolerances=found.tolerances, canaries=found.canaries),
     )
 

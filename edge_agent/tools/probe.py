@@ -32,7 +32,6 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
             model_path=str(model.path),
             # The service may run beside it: memory for one request is enough.
             settings=settings.model_copy(update={"max_active": 1}),
-            tasks=canaries.prefixes,
             model_sha256=model.sha256,
             adapters=model.adapters,
         )
