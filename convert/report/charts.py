@@ -55,13 +55,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """names: (x, y, text) of rows and columns; notes: (x, y, text) beside single cells."""
+    """texts: x, y, text and SVG's text-anchor; of rows, columns and single cells."""
 
     height: float
-    names: list[tuple[float, float, str]]
-    columns: list[tuple[float, float, str]]
     cells: list[Cell]
-    notes: list[tuple[float, float, str]]
+    texts: list[tuple[float, float, str, str]]
 
 
 def size_chart(sizes: Sequence[Size]) -> Scatter | None:
@@ -111,19 +109,20 @@ def tensor_chart(tensors: Sequence[TensorQuality]) -> Grid | None:
     kinds = list(dict.fromkeys(tensor.kind for tensor in tensors))
     layers = sorted({tensor.layer for tensor in tensors if tensor.layer is not None})
     cell_width = min((WIDTH - _ROW_NAMES_WIDTH) / max(1, len(layers)), _WIDEST_CELL)
-    columns = [(_ROW_NAMES_WIDTH + (place + 0.5) * cell_width, 14.0, str(layer)) for place, layer in enumerate(layers)]
-    grid = Grid(20.0 + _CELL_HEIGHT * len(kinds), [], columns, [], [])
+    texts = [
+        (_ROW_NAMES_WIDTH + (place + 0.5) * cell_width, 14.0, str(layer), "middle")
+        for place, layer in enumerate(layers)
+    ]
+    cells = []
     for row, kind in enumerate(kinds):
         top = 20.0 + row * _CELL_HEIGHT
-        grid.names.append((_ROW_NAMES_WIDTH - 8, top + 17, kind))
-        for tensor in tensors:
-            if tensor.kind == kind:
-                place = 0 if tensor.layer is None else layers.index(tensor.layer)
-                note = _size_and_divergence(tensor)
-                grid.cells.append(_cell(_ROW_NAMES_WIDTH + place * cell_width, top, cell_width, tensor, edges))
-                if tensor.layer is None:
-                    grid.notes.append((_ROW_NAMES_WIDTH + cell_width + 8, top + 17, note))
-    return grid
+        texts.append((_ROW_NAMES_WIDTH - 8, top + 17, kind, "end"))
+        for tensor in (tensor for tensor in tensors if tensor.kind == kind):
+            place = 0 if tensor.layer is None else layers.index(tensor.layer)
+            cells.append(_cell(_ROW_NAMES_WIDTH + place * cell_width, top, cell_width, tensor, edges))
+            if tensor.layer is None:
+                texts.append((_ROW_NAMES_WIDTH + cell_width + 8, top + 17, _size_and_divergence(tensor), "start"))
+    return Grid(20.0 + _CELL_HEIGHT * len(kinds), cells, texts)
 
 
 def _cell(x: float, y: float, width: float, tensor: TensorQuality, edges: Sequence[float]) -> Cell:
