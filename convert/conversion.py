@@ -213,25 +213,21 @@ def _write_quality(
             canaries=canaries,
         ),
         comparison=comparison,
-        tensors=tuple(_tensors(plan, tuned.chosen)),
-        sizes=(own, *others),
-    )
-    (folder / QUALITY_FILE).write_bytes(quality.encode())
-    (folder / PAGE_FILE).write_text(render_page(quality), "utf-8")
-    return comparison
-
-
-def _tensors(plan: Plan, chosen: Mapping[str, Option]) -> Iterator[TensorQuality]:
-    for info in plan.infos:
-        if len(info.shape) > 1:
-            option = chosen.get(info.name)
-            yield TensorQuality(
+        tensors=tuple(
+            TensorQuality(
                 name=info.name,
                 type=info.kind.name,
                 bytes=info.nbytes,
                 divergence=None if option is None else option.divergence,
                 is_scaled=option is not None and not option.is_measured,
             )
+            for info, option in ((info, tuned.chosen.get(info.name)) for info in plan.infos if len(info.shape) > 1)
+        ),
+        sizes=(own, *others),
+    )
+    (folder / QUALITY_FILE).write_bytes(quality.encode())
+    (folder / PAGE_FILE).write_text(render_page(quality), "utf-8")
+    return comparison
 
 
 def _manifest(job: Job, source: Source, plan: Plan, comparison: Comparison | None, folder: Path) -> dict[str, Any]:
