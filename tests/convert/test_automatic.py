@@ -146,13 +146,13 @@ def test_a_second_budget_costs_no_measurement(
         raise AssertionError("a model was run")
 
     monkeypatch.setattr("convert.measure.runner.Runner.__init__", fail)
-    told = []
+    plans = []
     for budget in ("2MB", "2.2MB"):
         capsys.readouterr()
         assert run(checkpoint_folder(), "--budget", budget, "--dry-run", "--json", "--work", work / "cache") == 0
-        told.append(json.loads(capsys.readouterr().out))
-    assert told[0]["bits_per_weight"] < told[1]["bits_per_weight"] < 8.6
-    assert told[0]["tensor_bytes"] < told[1]["tensor_bytes"] <= 2_200_000
+        plans.append(json.loads(capsys.readouterr().out))
+    assert plans[0]["bits_per_weight"] < plans[1]["bits_per_weight"] < 8.6
+    assert plans[0]["tensor_bytes"] < plans[1]["tensor_bytes"] <= 2_200_000
 
 
 @pytest.mark.usefixtures("bundle")
@@ -182,7 +182,7 @@ def test_a_dry_run_of_a_named_type_measures_nothing(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "expected"),
     [
         (["--budget", "100kB"], 2, "must be a number of bytes, or a number with MB, MiB, GB or GiB"),
         (["--budget", "100000"], 1, "--budget 100000: too small; at least "),
@@ -191,10 +191,10 @@ def test_a_dry_run_of_a_named_type_measures_nothing(tmp_path: Path, capsys: pyte
     ],
 )
 def test_bad_options_are_refused(
-    words: list[str], code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], code: int, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(checkpoint_folder(), *words, "--out", tmp_path / "b", "--work", tmp_path / "work") == code
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
 
 

@@ -30,29 +30,29 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs a command line; its exit code, output and errors."""
 
-    def command_line(*words: object) -> tuple[int, str, str]:
+    def run_and_read(*words: object) -> tuple[int, str, str]:
         code = run(*words)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
-    return command_line
+    return run_and_read
 
 
-Told = Callable[..., tuple[int, str, str]]
+Cli = Callable[..., tuple[int, str, str]]
 
 
-def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path, told: Told) -> None:
+def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path, cli: Cli) -> None:
     bundle = tmp_path / "x" / "y" / "b"
     words = ("--type", "q4_k_m", "--name", "pump", "--licence", "mit", "--model-version", "7")
-    code, out, err = told(checkpoint, "--out", bundle, *words)
+    code, out, err = cli(checkpoint, "--out", bundle, *words)
     assert (code, err) == (0, "")
     assert "pump version 7, Q4_K_M, licence mit\n" in out
     assert sorted(path.name for path in bundle.iterdir()) == ["manifest.json", "model.gguf"]
     assert read_gguf(bundle / "model.gguf").values()["general.name"] == "pump"
-    code, out, _ = told(checkpoint, "--out", bundle, "--force", "--json", *words)
+    code, out, _ = cli(checkpoint, "--out", bundle, "--force", "--json", *words)
     facts: dict[str, Any] = json.loads(out)
     assert (code, facts["version"], facts["quantization"]) == (0, 7, "Q4_K_M")
     assert facts["files"]["model.gguf"]["bytes"] == facts["file_bytes"] == (bundle / "model.gguf").stat().st_size
@@ -60,12 +60,12 @@ def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path, told: T
     assert facts["peak_rss_bytes"] > 1_000_000
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(checkpoint: Path, tmp_path: Path, told: Told) -> None:
+def test_a_dry_run_prints_the_plan_and_writes_nothing(checkpoint: Path, tmp_path: Path, cli: Cli) -> None:
     before = sorted(tmp_path.iterdir())
-    code, out, _ = told(checkpoint, "--type", "q8_0", "--dry-run")
+    code, out, _ = cli(checkpoint, "--type", "q8_0", "--dry-run")
     assert code == 0
     assert ["token_embd.weight", "Q8_0", "21760"] in [line.split() for line in out.splitlines()]
-    code, out, _ = told(checkpoint, "--out", tmp_path / "b", "--type", "Q8_0", "--dry-run", "--json")
+    code, out, _ = cli(checkpoint, "--out", tmp_path / "b", "--type", "Q8_0", "--dry-run", "--json")
     first = json.loads(out)["tensors"][0]
     assert first == {"name": "token_embd.weight", "type": "Q8_0", "shape": [320, 64], "bytes": 21760}
     assert sorted(tmp_path.iterdir()) == before
@@ -104,8 +104,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(checkpoint: Path, tmp_path
         ["evaluate", "b", "--against", "c", "--labelled", "l"],
     ],
 )
-def test_a_usage_error_exits_2(arguments: list[str], told: Told) -> None:
-    code, out, err = told(*arguments)
+def test_a_usage_error_exits_2(arguments: list[str], cli: Cli) -> None:
+    code, out, err = cli(*arguments)
     assert (code, out) == (2, "")
     usage, error = err.splitlines()
     assert usage.startswith("usage: edge-convert ")
@@ -133,11 +133,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_a_bad_checkpoint_exits_65_with_one_line_and_leaves_nothing(fault: str, tmp_path: Path, told: Told) -> None:
+def test_a_bad_checkpoint_exits_65_with_one_line_and_leaves_nothing(fault: str, tmp_path: Path, cli: Cli) -> None:
     folder = make_checkpoint(**SMALL, shards=3).write(tmp_path / "checkpoint")
     damage, expected = BAD[fault]
     damage(folder)
-    code, out, err = told(folder, "--out", tmp_path / "b", "--type", "q8_0")
+    code, out, err = cli(folder, "--out", tmp_path / "b", "--type", "q8_0")
     assert (code, out) == (65, "")
     assert expected in err
     assert err.startswith("edge-convert: ")
@@ -145,30 +145,30 @@ def test_a_bad_checkpoint_exits_65_with_one_line_and_leaves_nothing(fault: str, 
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_what_is_no_checkpoint_folder_exits_65(checkpoint: Path, tmp_path: Path, told: Told) -> None:
+def test_what_is_no_checkpoint_folder_exits_65(checkpoint: Path, tmp_path: Path, cli: Cli) -> None:
     for path in (tmp_path / "none", checkpoint / "model.safetensors"):
-        code, _, err = told(path, "--out", tmp_path / "b", "--type", "q8_0")
+        code, _, err = cli(path, "--out", tmp_path / "b", "--type", "q8_0")
         assert (code, err) == (65, f"edge-convert: {path}: no such checkpoint folder\n")
 
 
-def test_json_with_a_byte_order_mark_is_read(checkpoint: Path, told: Told) -> None:
+def test_json_with_a_byte_order_mark_is_read(checkpoint: Path, cli: Cli) -> None:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (checkpoint / name).write_bytes(b"\xef\xbb\xbf" + (checkpoint / name).read_bytes())
-    assert told(checkpoint, "--type", "q8_0", "--dry-run")[0] == 0
+    assert cli(checkpoint, "--type", "q8_0", "--dry-run")[0] == 0
 
 
-def test_a_folder_that_cannot_be_written_exits_1_at_once(tmp_path: Path, told: Told) -> None:
+def test_a_folder_that_cannot_be_written_exits_1_at_once(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "file").write_text("")
     for out, reason in ((tmp_path / "file" / "b", "Not a directory"), (Path("/proc/b"), "No such file or directory")):
         # The disk is not asked last of all, when everything has been measured.
-        code, _, err = told(tmp_path / "none", "--out", out, "--type", "q4_0")
+        code, _, err = cli(tmp_path / "none", "--out", out, "--type", "q4_0")
         assert (code, err) == (1, f"edge-convert: {out}: cannot be written there: {reason}\n")
 
 
-def test_the_version_is_that_of_the_project_and_help_names_the_sub_commands(told: Told) -> None:
+def test_the_version_is_that_of_the_project_and_help_names_the_sub_commands(cli: Cli) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert told("--version") == (0, f"edge-convert {project['version']}\n", "")
-    text = " ".join(told("--help")[1].split()).replace("- ", "-")
+    assert cli("--version") == (0, f"edge-convert {project['version']}\n", "")
+    text = " ".join(cli("--help")[1].split()).replace("- ", "-")
     assert all(f"`edge-convert {name} " in text for name in ("evaluate", "verify"))
 
 
@@ -195,7 +195,7 @@ def slow_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_and_wait_for_half_a_model(checkpoint: Path, folder: Path) -> subprocess.Popen[str]:
-    # Whoever runs the tests may have us ignore signals; the child would inherit that.
+    # A signal that the test run ignores would be ignored by the child too.
     program = (
         "import runpy, signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"

@@ -24,7 +24,7 @@ R1_TEMPLATE = (
 
 
 def add_rows(files: CheckpointFiles) -> CheckpointFiles:
-    """Tokens of one's own, each with a row of the embedding."""
+    """Two added tokens, each with a row of the embedding."""
     for at, text in enumerate(("<pump>", "<valve>")):
         token = {"id": 318 + at, "content": text, "single_word": False, "lstrip": False, "rstrip": False}
         files.tokenizer["added_tokens"].append(token | {"normalized": False, "special": False})

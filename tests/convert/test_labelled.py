@@ -63,7 +63,7 @@ def demo_examples(path: Path, count: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         ({"task": "state", "input": {"vibration": 1}}, "answer: required, but missing"),
         ({"task": "state", "input": {"vibration": 1}, "answer": "bad"}, 'should be one of normal, défaut (got "bad")'),
@@ -80,13 +80,13 @@ def demo_examples(path: Path, count: int) -> Path:
         ('{"task": "say", "task": "say"}', 'the key "task" occurs twice'),
     ],
 )  # fmt: skip
-def test_a_bad_line_is_refused_with_its_number(tmp_path: Path, line: object, told: str) -> None:
+def test_a_bad_line_is_refused_with_its_number(tmp_path: Path, line: object, expected: str) -> None:
     good = {"task": "state", "input": {"vibration": 1}, "answer": "normal"}
     path = write_lines(tmp_path / "labelled.jsonl", good, "", line)
     with pytest.raises(ConvertError) as caught:
         read_labelled(path, read_tasks(write_tasks(tmp_path)))
     assert str(caught.value).startswith(f"{path}:3: ")
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_other_keys_of_a_line_are_ignored_and_letters_are_composed(tmp_path: Path) -> None:
@@ -107,16 +107,16 @@ def test_a_pipe_is_refused(tmp_path: Path, demo_bundle: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("[tasks.a]\nkind = 'classify'\nlabels = ['x']", "tasks.a.labels: should have at least 2 items"),
         ("[tasks", "is not TOML"),
     ],
 )
-def test_tasks_are_read_with_the_agents_own_care(tmp_path: Path, text: str, told: str) -> None:
+def test_tasks_are_read_with_the_agents_own_care(tmp_path: Path, text: str, expected: str) -> None:
     with pytest.raises(ConvertError) as caught:
         read_tasks(write_tasks(tmp_path, text))
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(

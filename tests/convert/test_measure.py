@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from convert.errors import ConvertError
-from convert.measure.divergence import compare, load, predict, save
+from convert.measure.divergence import compare, predict
 from convert.measure.moments import second_moments
 from convert.measure.runner import CHUNK_TOKENS, Runner
 from convert.measure.texts import calibration_files, chunks, evaluation_files, read_texts
@@ -94,18 +94,6 @@ def test_the_sampled_divergence_is_that_of_all_tokens(runner: Runner, monkeypatc
     assert some == pytest.approx(full, rel=0.02)
 
 
-def test_predictions_are_kept(runner: Runner, tmp_path: Path) -> None:
-    reference = predict(runner, [tokens_of(runner, 30)], context_share=0.1)
-    save(tmp_path / "kept.npz", reference)
-
-    (again,) = load(tmp_path / "kept.npz")
-
-    assert (again.tokens, again.first) == (reference[0].tokens, 3)
-    np.testing.assert_array_equal(again.logs, reference[0].logs)
-    np.testing.assert_array_equal(again.drawn, reference[0].drawn)
-    assert compare(runner, [again]).mean == pytest.approx(0, abs=1e-6)
-
-
 def test_the_texts_that_come_along_are_cut_the_same_way_for_the_same_seed(runner: Runner) -> None:
     texts = read_texts(calibration_files())
 
@@ -117,7 +105,7 @@ def test_the_texts_that_come_along_are_cut_the_same_way_for_the_same_seed(runner
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "expected"),
     [
         ("a.jsonl", b'{"text": 5}\n', 'a.jsonl:1: must be an object with "text", or with "messages"'),
         ("a.jsonl", b'{"text": "x"}\n{"messages": [{"role": "boss", "content": "x"}]}', "a.jsonl:2: must be an object"),
@@ -126,9 +114,9 @@ def test_the_texts_that_come_along_are_cut_the_same_way_for_the_same_seed(runner
         ("a.txt", b"\xff", "not UTF-8 at byte 0"),
     ],
 )
-def test_texts_that_cannot_be_read_are_named(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+def test_texts_that_cannot_be_read_are_named(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ConvertError, match=told):
+    with pytest.raises(ConvertError, match=expected):
         read_texts([tmp_path / name])
 
 
