@@ -170,12 +170,12 @@ def test_scripts_get_json(hall: Hall, watch: Watch, start_site: Callable[..., Si
     assert document["site"] == "test"
     by_name = {board["device"]: board for board in document["boards"]}
     assert set(by_name) == {"press-04", "agent", "forgotten"}
-    assert (by_name["forgotten"]["level"], by_name["forgotten"]["soc_c"]) == ("stale", None)
-    assert by_name["press-04"]["watts"] is None
-    assert by_name["press-04"]["soc_c"] == 61.5
+    assert (by_name["forgotten"]["level"], by_name["forgotten"]["health"]) == ("stale", None)
+    assert by_name["press-04"]["health"]["power"]["watts"] is None
+    assert by_name["press-04"]["health"]["thermal"]["soc_c"] == 61.5
     real = by_name["agent"]
-    assert (real["level"], real["state"], real["why"]) == ("ok", "online", [])
-    assert (real["queue_depth"], real["queue_capacity"]) == (0, 64)
+    assert (real["level"], real["state"]["state"], real["why"]) == ("ok", "online", [])
+    assert (real["health"]["queue"]["depth"], real["health"]["queue"]["capacity"]) == (0, 64)
     assert real["health_age_s"] <= 3
 
 

@@ -258,11 +258,6 @@ def is_true(document: Document, path: str) -> bool:
     return _at(document, path) is True
 
 
-def _figure(document: Document, path: str) -> float | str | bool | None:
-    value = _at(document, path)
-    return value if isinstance(value, bool) else text(document, path) or number(document, path)
-
-
 def seconds(document: Document, path: str) -> float | None:
     """Seconds since 1970 of a time with its offset from UTC."""
     try:
@@ -292,53 +287,15 @@ def duration(length_s: float) -> str:
     return f"{length_s / 86400:.0f} d"
 
 
-# Name in the JSON for scripts -> path in the health.
-_FIGURES = {
-    "overall": "overall",
-    "uptime_s": "uptime_s",
-    "soc_c": "thermal.soc_c",
-    "limit_c": "thermal.limit_c",
-    "headroom_c": "thermal.headroom_c",
-    "throttled_now": "thermal.throttled_now",
-    "throttled_since_boot": "thermal.throttled_since_boot",
-    "undervoltage_now": "power.undervoltage_now",
-    "undervoltage_since_boot": "power.undervoltage_since_boot",
-    "queue_depth": "queue.depth",
-    "queue_capacity": "queue.capacity",
-    "active": "inference.active",
-    "decode_tok_s": "inference.decode_tok_s",
-    "prefill_tok_s": "inference.prefill_tok_s",
-    "latency_p95_ms": "inference.latency_ms.p95",
-    "watts": "power.watts",
-    "watts_scope": "power.scope",
-    "cpu_percent": "cpu.percent",
-    "memory_available_mb": "memory.available_mb",
-    "governor_level": "governor.level",
-}
-
-
 def row_document(row: Row) -> Document:
-    """A row for scripts; what is unknown is null."""
-    health = row.health
+    """A row for scripts: the board's own documents; `health` is null unless it is fresh."""
     return {
         "device": row.device,
         "level": row.level.name.lower(),
         "why": list(row.why),
-        **{name: text(row.state, name) for name in ("state", "session", "version")},
-        "board": text(row.info, "board.model"),
-        "model": row.model,
-        "quantization": text(row.info, "models.0.quantization"),
         "health_age_s": None if row.health_age_s is None else round(row.health_age_s, 1),
-        "reasons": texts(health, "reasons") if health else None,
-        "throttle_causes": texts(health, "thermal.causes") if health else None,
-        **{name: _figure(health, path) for name, path in _FIGURES.items()},
-        "alarms": [
-            {
-                "name": name,
-                "severity": "critical" if is_critical(alarm) else "warning",
-                "since": text(alarm, "since"),
-                "message": text(alarm, "message"),
-            }
-            for name, alarm in row.alarms
-        ],
+        "state": row.state,
+        "info": row.info,
+        "health": row.health or None,
+        "alarms": dict(row.alarms),
     }
