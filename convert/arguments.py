@@ -11,9 +11,9 @@ from .errors import printable
 from .plan import DEFAULT_NAME
 from .quantize.recipe import Quantization
 from .quantize.targets import Target
-from .read.config import MAX_NAME_LENGTH
 
 PROGRAM = "edge-convert"
+_MAX_NAME_LENGTH = 128
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_BAD_CHECKPOINT = 0, 1, 2, 65
 
 _TASKS = ("--tasks", "CONFIG", "an agent's configuration; only its [tasks.NAME] tables count")
@@ -157,8 +157,8 @@ def parse_verification(words: list[str]) -> argparse.Namespace:
 
 
 def name(text: str) -> str:
-    if not 1 <= len(text) <= MAX_NAME_LENGTH or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"must be 1 to {MAX_NAME_LENGTH} printable characters")
+    if not 1 <= len(text) <= _MAX_NAME_LENGTH or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"must be 1 to {_MAX_NAME_LENGTH} printable characters")
     return text
 
 

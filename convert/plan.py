@@ -93,10 +93,8 @@ class Plan:
         """llama.cpp's name of the mix; for AUTO the type of most of the matrices' bytes, with "-MIX" beside others."""
         if self.quantization is not Quantization.AUTO:
             return self.quantization.name
-        nbytes = Counter[str]()
-        for info in self.infos:
-            if len(info.shape) > 1:
-                nbytes[info.kind.name] += info.nbytes
+        # Vectors alone are F32.
+        nbytes = {name: counts["bytes"] for name, counts in self.histogram().items() if name != "F32"}
         largest = min(nbytes, key=lambda name: (-nbytes[name], name))
         return f"{largest}-MIX" if len(nbytes) > 1 else largest
 

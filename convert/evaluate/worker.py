@@ -1,4 +1,4 @@
-"""A model that answers requests in the agent's own worker process, with the adapters that belong to it."""
+"""A model with its adapters, and the agent's own worker process in which it answers requests."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager

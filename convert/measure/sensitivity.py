@@ -54,7 +54,10 @@ Figures = dict[str, dict[str, float]]
 
 @dataclass(slots=True)
 class Sensitivities:
-    """losses: of each matrix rounded to each type; divergences: of the model with only that matrix rounded, in nats."""
+    """What a folder of the cache holds: encoded matrices, and figures by matrix and type.
+
+    losses: of the matrix rounded to the type; divergences: of the model with only that matrix rounded, in nats.
+    """
 
     folder: Path
     losses: Figures = field(default_factory=dict)

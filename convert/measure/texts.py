@@ -13,7 +13,6 @@ from ..errors import ConvertError, printable
 from ..read.files import json_lines, read_text
 from .runner import CHUNK_TOKENS, Runner
 
-_MAX_NAME_LENGTH = 200
 _FOLDER = Path(__file__).parents[1] / "texts"
 _ROLES = ("system", "user", "assistant")
 
@@ -59,7 +58,7 @@ def read_texts(paths: Sequence[Path]) -> Texts:
             documents += [_document(value, where) for where, value in json_lines(content, str(path))]
         else:
             documents.append(Document(text=content))
-    name = printable("+".join(path.name for path in paths), limit=_MAX_NAME_LENGTH - 1)
+    name = printable("+".join(path.name for path in paths))
     return Texts(name, digest.hexdigest(), documents)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..agent import first_fault
 from ..errors import CheckpointError, printable
@@ -11,7 +11,6 @@ FILE = "config.json"
 ARCHITECTURE = "Qwen2ForCausalLM"
 MODEL_TYPE = "qwen2"
 SPECIAL_TOKENS = ("bos", "eos", "unk", "sep", "pad", "mask")
-MAX_NAME_LENGTH = 128
 # Otherwise it would be zero or too large for GGUF's F32.
 _Number = Annotated[float, Field(gt=1e-30, lt=1e30)]
 _Length = Annotated[int, Field(ge=1, le=(1 << 31) - 1)]
@@ -76,11 +75,6 @@ class ModelConfig(_Checked):
     is_causal: Literal[True] = True  # false for embedding models
     special_token_ids: dict[str, int]
 
-    @field_validator("rope", mode="before")
-    @classmethod
-    def _no_rope(cls, value: Any) -> Any:
-        return {} if value is None else value
-
     @property
     def rope_base(self) -> float:
         return self.rope.rope_theta or self.rope_theta or 10000.0
@@ -106,6 +100,7 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
     ids = {kind: raw.get(f"{kind}_token_id") for kind in SPECIAL_TOKENS}
     special = {kind: value for kind, value in ids.items() if type(value) is int}
     try:
-        return ModelConfig.model_validate(raw | {"special_token_ids": special})
+        stated = {name: value for name, value in raw.items() if value is not None}
+        return ModelConfig.model_validate(stated | {"special_token_ids": special})
     except ValidationError as error:
         raise CheckpointError(f"{FILE}: {first_fault(error)}") from None
