@@ -14,7 +14,7 @@ from .quantize.targets import Target
 
 PROGRAM = "edge-convert"
 _MAX_NAME_LENGTH = 128
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_BAD_CHECKPOINT = 0, 1, 2, 65
+EXIT_OK, EXIT_FAILED, EXIT_BAD_CHECKPOINT = 0, 1, 65
 
 _TASKS = ("--tasks", "CONFIG", "an agent's configuration; only its [tasks.NAME] tables count")
 _LABELLED = (
@@ -24,7 +24,7 @@ _LABELLED = (
 
 
 def _parser(command: str, usage: str, description: str) -> argparse.ArgumentParser:
-    # argparse exits with EXIT_USAGE. The usage of all options would hide its message.
+    # argparse exits with 2. The usage of all options would hide its message.
     prog = f"{PROGRAM} {command}".rstrip()
     return argparse.ArgumentParser(prog, f"{prog} {usage}", description, allow_abbrev=False)
 
