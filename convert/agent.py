@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.errors import field_name, first_fault, shown
-from edge_agent.core.messages import Code, Refusal
 from edge_agent.core.model import Model as OpenedModel
 from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import Adapter, EngineSettings, Failed, Finish, Finished, Load, Run, Sampling, TaskPrefix

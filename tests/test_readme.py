@@ -18,9 +18,9 @@ from pydantic import BaseModel
 from edge_agent import cli
 from edge_agent.commands.authority import Authority
 from edge_agent.commands.fields import SwitchFields, fields_of
+from edge_agent.core.codes import Code, Status
 from edge_agent.core.config import OPERATIONS, ClassifyTask, Config, ExtractTask, GenerateTask, ModelConfig, TlsConfig
 from edge_agent.core.envelope import Options
-from edge_agent.core.messages import Code, Status
 from edge_agent.core.topics import Topics
 from edge_agent.loader import load_config
 from edge_agent.requests.replies import reply_document

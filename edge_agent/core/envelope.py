@@ -16,8 +16,8 @@ from pydantic import (
     field_validator,
 )
 
+from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.errors import first_fault, shown
-from edge_agent.core.messages import Code, Refusal
 from edge_agent.core.strict_json import NotJsonError, parse_json
 
 MAX_DEADLINE_MS = 86_400_000

@@ -1,66 +1,71 @@
-"""How requests end: statuses, codes, and refusals as exceptions."""
+"""The messages on the bus: what the broker delivers, and what the agent sends."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Self
+from typing import Any
 
+from edge_agent.core.strict_json import encode
 
-class Status(StrEnum):
-    OK = "ok"
-    BUSY = "busy"
-    EXPIRED = "expired"
-    INVALID = "invalid"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-    PARTIAL = "partial"
-
-
-class Code(StrEnum):
-    """`error.code` of a reply, and the status that belongs to it."""
-
-    status: Status
-
-    def __new__(cls, value: str, status: Status = Status.FAILED) -> Self:
-        code = str.__new__(cls, value)
-        code._value_ = value
-        code.status = status
-        return code
-
-    QUEUE_FULL = "queue_full", Status.BUSY
-    DEADLINE_UNREACHABLE = "deadline_unreachable", Status.BUSY
-    LOADING = "loading", Status.BUSY
-    DRAINING = "draining", Status.BUSY
-    OVERHEATED = "overheated", Status.BUSY
-    POWER_LIMITED = "power_limited", Status.BUSY
-    MEMORY_LOW = "memory_low", Status.BUSY
-    RATE_LIMITED = "rate_limited", Status.BUSY
-    DEADLINE = "deadline", Status.EXPIRED
-    NOT_UTF8 = "not_utf8", Status.INVALID
-    BAD_JSON = "bad_json", Status.INVALID
-    BAD_FIELD = "bad_field", Status.INVALID
-    UNKNOWN_TASK = "unknown_task", Status.INVALID
-    TOO_LONG = "too_long", Status.INVALID
-    REPLY_TOPIC_REFUSED = "reply_topic_refused", Status.INVALID
-    QUARANTINED = "quarantined", Status.INVALID
-    CANCELLED = "cancelled", Status.CANCELLED
-    SUPERSEDED = "superseded", Status.CANCELLED
-    ENGINE_LOST = "engine_lost", Status.FAILED
-    NO_VALID_OUTPUT = "no_valid_output", Status.FAILED
-    INTERNAL = "internal", Status.FAILED
+JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Error:
-    code: Code
-    message: str
-    retry_after_s: float | None = None
+class Message:
+    """What one PUBLISH packet says. received_at: seconds of the monotonic clock.
+
+    packet_id: a redelivery keeps it. response_topic, correlation, content_type and expiry_s need MQTT 5; None = absent.
+    """
+
+    topic: str
+    payload: bytes
+    qos: int
+    packet_id: int
+    is_retained: bool = False
+    is_duplicate: bool = False
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    content_type: str | None = None
+    expiry_s: int | None = None
+    received_at: float
 
 
-class Refusal(Exception):  # noqa: N818 - an answer to the caller, not a fault of ours
-    """A request that is answered without inference."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """One message to send. expiry_s, correlation, content_type and response_topic need MQTT 5."""
 
-    def __init__(self, code: Code, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.error = Error(code=code, message=message, retry_after_s=retry_after_s)
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    expiry_s: int | None = None
+    correlation: bytes | None = None
+    content_type: str | None = None
+    response_topic: str | None = None
+
+
+def json_publication(
+    topic: str,
+    document: dict[str, Any] | bytes,
+    *,
+    qos: int = 1,
+    retain: bool = False,
+    expiry_s: int | None = None,
+    correlation: bytes | None = None,
+) -> Publication:
+    """document: bytes = JSON that is already encoded."""
+    payload = document if isinstance(document, bytes) else encode(document)
+    return Publication(
+        topic=topic,
+        payload=payload,
+        qos=qos,
+        retain=retain,
+        expiry_s=expiry_s,
+        correlation=correlation,
+        content_type=JSON,
+    )
+
+
+def emptied(topic: str) -> Publication:
+    """Removes what the broker retains there."""
+    return Publication(topic=topic, payload=b"", retain=True)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from edge_agent.core.messages import Code
+from edge_agent.core.codes import Code
 
 # The longest part of a load is a full batch of a 3B model on a throttled Pi 4, two minutes.
 LOAD_SILENCE_S = 300.0

@@ -19,7 +19,7 @@ from typing import Any
 
 import jsonschema
 
-from edge_agent.core.messages import Code
+from edge_agent.core.codes import Code
 from edge_agent.core.protocol import (
     Cancelled,
     Event,

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from edge_agent.core.messages import Code
+from edge_agent.core.codes import Code
 from edge_agent.core.protocol import (
     Cancelled,
     Event,

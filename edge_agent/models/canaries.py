@@ -18,10 +18,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from edge_agent.core.bounded import FAULTY, OutOfBoundsError, bounded, tried_apart
+from edge_agent.core.codes import Refusal
 from edge_agent.core.config import ClassifyTask, GenerateTask, ModelConfig, Name, TaskConfig
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.errors import first_fault, shown
-from edge_agent.core.messages import Refusal
 from edge_agent.core.model import Model
 from edge_agent.core.protocol import Failed, Finished, Ready, Run
 from edge_agent.core.strict_json import compact_json, parse_json

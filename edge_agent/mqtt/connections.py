@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edge_agent.core import state_files
 from edge_agent.core.config import Config
-from edge_agent.core.publications import Publication
+from edge_agent.core.messages import Publication
 from edge_agent.core.topics import discovery_status
 from edge_agent.mqtt.link import TAKEN_OVER, Broken, Disconnected, LinkEvent, MqttLink
 

@@ -27,8 +27,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.core.config import MqttConfig
-from edge_agent.core.inbound import Message
-from edge_agent.core.publications import Publication
+from edge_agent.core.messages import Message, Publication
 from edge_agent.mqtt.credentials import connection_fault, read_secret, tls_context
 from edge_agent.mqtt.outbox import Outbox, PublishResult, mqtt5_properties
 from edge_agent.mqtt.subscriptions import Subscriptions

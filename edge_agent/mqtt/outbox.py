@@ -19,7 +19,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edge_agent.core.errors import cut
-from edge_agent.core.publications import Publication
+from edge_agent.core.messages import Publication
 
 log = logging.getLogger(__name__)
 

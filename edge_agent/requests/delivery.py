@@ -9,8 +9,8 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from edge_agent.core.clock import moment
-from edge_agent.core.messages import Code, Status
-from edge_agent.core.publications import Publication
+from edge_agent.core.codes import Code, Status
+from edge_agent.core.messages import Publication
 from edge_agent.core.strict_json import encode
 from edge_agent.core.topics import Topics
 from edge_agent.mqtt.link import MqttLink, Received

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from edge_agent.board.governor import NO_LIMITS, Limits
 from edge_agent.core.clock import Moment, moment
+from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.config import Config
-from edge_agent.core.inbound import Message
-from edge_agent.core.messages import Code, Error, Refusal
+from edge_agent.core.messages import Message
 from edge_agent.core.model import Model
 from edge_agent.core.protocol import Cancel, Command, Finished, Partial, Ready, Run, TextPlan
 from edge_agent.requests.delivery import Delivery

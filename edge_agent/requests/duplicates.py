@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 
 from edge_agent.core.clock import Moment
-from edge_agent.core.messages import Status
+from edge_agent.core.codes import Status
 from edge_agent.requests.request import Request
 from edge_agent.store.store import Store
 

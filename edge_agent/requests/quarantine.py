@@ -6,7 +6,7 @@ import hashlib
 import logging
 
 from edge_agent.core.clock import timestamp
-from edge_agent.core.messages import Code, Refusal
+from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.protocol import Run
 from edge_agent.store.store import Quarantined, Store
 

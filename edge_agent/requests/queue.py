@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from edge_agent.board.governor import RELAX_S, Limits
+from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.config import Config
-from edge_agent.core.messages import Code, Error, Refusal
 from edge_agent.requests.forecast import Forecast
 from edge_agent.requests.request import Request
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from edge_agent.core.codes import Error
 from edge_agent.core.envelope import Envelope
-from edge_agent.core.messages import Error
 from edge_agent.core.model import Model
 from edge_agent.core.protocol import Run
 from edge_agent.requests.tasks import Task

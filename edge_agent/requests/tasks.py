@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import (
     BUILT_IN_TASK,
     DEFAULT_TEMPLATE,
@@ -20,7 +21,6 @@ from edge_agent.core.config import (
 )
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.errors import first_fault, shown
-from edge_agent.core.messages import Code, Refusal
 from edge_agent.core.protocol import (
     ChatMessage,
     Finish,

@@ -14,7 +14,7 @@ from enum import IntEnum
 
 from edge_agent.board.reading import BoardReading
 from edge_agent.core.clock import timestamp
-from edge_agent.core.publications import Publication, emptied, json_publication
+from edge_agent.core.messages import Publication, emptied, json_publication
 from edge_agent.core.topics import Topics
 
 log = logging.getLogger(__name__)

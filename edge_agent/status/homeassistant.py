@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_agent import __version__
 from edge_agent.core.config import Config
-from edge_agent.core.publications import Publication, emptied, json_publication
+from edge_agent.core.messages import Publication, emptied, json_publication
 from edge_agent.core.topics import discovery_config
 from edge_agent.status.alarms import ALARMS
 

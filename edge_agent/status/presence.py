@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from edge_agent import __version__
 from edge_agent.core.clock import timestamp
-from edge_agent.core.publications import Publication, json_publication
+from edge_agent.core.messages import Publication, json_publication
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.topics import Topics
 

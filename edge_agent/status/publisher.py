@@ -16,8 +16,7 @@ from edge_agent.board.process import resident_mb
 from edge_agent.board.systemd_notify import notify
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
-from edge_agent.core.inbound import Message
-from edge_agent.core.publications import json_publication
+from edge_agent.core.messages import Message, json_publication
 from edge_agent.core.topics import discovery_status
 from edge_agent.models.switch import ModelSwitch
 from edge_agent.mqtt.connections import Connections

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core.clock import Moment
-from edge_agent.core.inbound import Message
-from edge_agent.core.publications import Publication, json_publication
+from edge_agent.core.messages import Message, Publication, json_publication
 from edge_agent.store.database import STORE_ERRORS, TABLES, open_file, open_in_memory
 from edge_agent.store.fsync import FsyncThread, Synced
 

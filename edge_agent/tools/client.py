@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 from edge_agent.core.config import MqttConfig
-from edge_agent.core.inbound import Message
+from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import parse_json
 from edge_agent.mqtt.link import Broken, Connected, Disconnected, LinkEvent, MqttLink, Received
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from edge_agent.commands.authority import sign
 from edge_agent.core.config import Config
-from edge_agent.core.publications import json_publication
+from edge_agent.core.messages import json_publication
 from edge_agent.tools.client import Client, NoAnswerError, object_or_empty
 
 

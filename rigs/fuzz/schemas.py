@@ -10,7 +10,7 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-from edge_agent.core.messages import Code
+from edge_agent.core.codes import Code
 from edge_agent.core.protocol import EngineSettings, Failed, Finish, Finished, Load, SchemaPlan
 from edge_agent.core.schemas import check_schema, validator
 from edge_agent.engine.llama_engine import LlamaEngine

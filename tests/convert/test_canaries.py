@@ -17,7 +17,7 @@ from convert.evaluate import canaries as recording
 from convert.evaluate import worker as asked
 from convert.evaluate.canaries import _canary, own_requests, record_canaries
 from convert.evaluate.worker import Adapted
-from edge_agent.core.messages import Code
+from edge_agent.core.codes import Code
 from edge_agent.core.protocol import Failed, Finish, Finished, Load, Run
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import Canary, decode

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from edge_agent.core.messages import Code
+from edge_agent.core.codes import Code
 from edge_agent.core.protocol import (
     Cancelled,
     Failed,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_agent.core.messages import Code
+from edge_agent.core.codes import Code
 from edge_agent.core.protocol import (
     Cancelled,
     EngineSettings,

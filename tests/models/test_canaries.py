@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core.codes import Code
 from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
-from edge_agent.core.messages import Code
 from edge_agent.core.protocol import Failed, Finish, Finished, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.models.canaries import (
     MAX_BYTES,

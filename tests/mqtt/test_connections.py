@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.core.config import Config
-from edge_agent.core.publications import Publication
+from edge_agent.core.messages import Publication
 from edge_agent.mqtt import link as mqtt_link
 from edge_agent.mqtt.connections import SUBSCRIPTIONS_FILE, Connections
 from edge_agent.mqtt.link import Connected, Disconnected, LinkEvent

@@ -17,7 +17,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.core.config import MqttConfig
-from edge_agent.core.publications import Publication
+from edge_agent.core.messages import Publication
 from edge_agent.mqtt import link as module
 from edge_agent.mqtt.link import KEEPALIVE_S, NETWORK_SILENCE_S, Broken, Connected, Disconnected, LinkEvent, MqttLink
 from edge_agent.mqtt.outbox import PublishResult

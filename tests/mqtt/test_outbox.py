@@ -7,7 +7,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from edge_agent.core.publications import Publication
+from edge_agent.core.messages import Publication
 from edge_agent.mqtt import outbox as module
 from edge_agent.mqtt.outbox import (
     BREAKS_WITHIN_S,

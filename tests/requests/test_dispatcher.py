@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.board.governor import Level, LimitCause, Limits
-from edge_agent.core.messages import Code
+from edge_agent.core.codes import Code
 from edge_agent.core.protocol import (
     Cancelled,
     Failed,

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent.core.messages import Code, Status
+from edge_agent.core.codes import Code, Status
 from edge_agent.requests.duplicates import MAX_BYTES, MAX_REPLIES, Duplicates
 from edge_agent.requests.request import Request
 from edge_agent.store.store import Store

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle, ThrottleCause
-from edge_agent.core.publications import Publication
+from edge_agent.core.messages import Publication
 from edge_agent.core.topics import Topics
 from edge_agent.status.alarms import ALARMS, REFRESH_S, Alarms
 from tests.helpers.support import BASE

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from edge_agent import __version__
-from edge_agent.core.publications import Publication
+from edge_agent.core.messages import Publication
 from edge_agent.core.topics import Topics
 from edge_agent.status.presence import Presence, State
 from tests.helpers.support import BASE

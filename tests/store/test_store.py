@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.core.clock import Moment
-from edge_agent.core.publications import Publication
+from edge_agent.core.messages import Publication
 from edge_agent.store import fsync
 from edge_agent.store.database import FILE, WAL_SUFFIX
 from edge_agent.store.fsync import Synced

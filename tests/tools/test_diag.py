@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.core.clock import moment
-from edge_agent.core.publications import Publication
+from edge_agent.core.messages import Publication
 from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
 from edge_agent.tools import diag as diag_module

@@ -18,7 +18,7 @@ from typing import Any
 
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.errors import end_of_log, printable
-from edge_agent.core.publications import Publication
+from edge_agent.core.messages import Publication
 from edge_agent.core.topics import Topics
 from edge_agent.tools.client import Client
 from edge_agent.tools.demo.broker import BrokerMissingError, free_port, start_broker

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Any
 
 from edge_agent.core.errors import shown
-from edge_agent.core.inbound import Message
+from edge_agent.core.messages import Message
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.tools.client import parse_object
 

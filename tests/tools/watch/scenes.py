@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from edge_agent.core.inbound import Message
+from edge_agent.core.messages import Message
 from edge_agent.tools.watch.site import Site
 from edge_agent.tools.watch.table import site_view
 from tests.tools.watch import boards

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.core.inbound import Message
+from edge_agent.core.messages import Message
 from edge_agent.tools.watch.site import BoardLevel, Row, Site, number, row_document
 from tests.tools.watch import boards
 from tests.tools.watch.boards import WALL

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.envelope import Envelope, parse_payload
-from edge_agent.core.messages import Code, Error, Refusal
 from edge_agent.core.strict_json import MAX_JSON_DEPTH, NotJsonError, parse_json
 
 
