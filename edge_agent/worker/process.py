@@ -70,7 +70,8 @@ class EngineProcess:
         self._event_thread = threading.Thread(target=self._read_events, name="engine-events", daemon=True)
         self._log_thread = threading.Thread(target=self._read_log, name="engine-log", daemon=True)
         self.send(load)
-        for thread in (self._log_thread, self._event_thread, self._write_thread):
+        # The event thread comes last: it waits for the others when the process ends, which may be at once.
+        for thread in (self._log_thread, self._write_thread, self._event_thread):
             thread.start()
 
     @property
