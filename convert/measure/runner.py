@@ -18,7 +18,7 @@ os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 import llama_cpp
 
-from ..agent import BackendError, HeaderError, check_adapter, check_numbers, load_backends, read_header
+from ..agent import BackendError, HeaderError, check_adapter, load_backends
 from ..errors import ConvertError, printable
 from ..quantize.ggml import GgmlType, library_path
 from ..quantize.quantizer import processors
@@ -84,17 +84,14 @@ class Runner:
         except BackendError as error:
             raise ConvertError(str(error)) from error
         llama_cpp.llama_backend_init()
-        try:
-            check_numbers(path, read_header(path).tensors)
-        except HeaderError as error:
-            raise ConvertError(f"{printable(str(path))}: {error}") from None
         params = llama_cpp.llama_model_default_params()
+        params.check_tensors = True
         if is_writable:
             # Kernels with another layout would read a copy.
             params.load_mode, params.use_extra_bufts = _NO_MMAP, False
         self._model: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
-            raise ConvertError(f"{printable(str(path))}: llama.cpp cannot load this model")
+            raise ConvertError(f"{printable(str(path))}: llama.cpp cannot load this model, or a weight is not finite")
         self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         # A context has room only for adapters that were loaded before it.

@@ -98,6 +98,11 @@ def quantize(kind: GgmlType, numbers: Floats, encoded: Array, importance: Floats
         raise ValueError(f"numbers too large for {kind.name}")
 
 
+def is_sound(data: Array, kind: GgmlType) -> bool:
+    """Whether the numbers, or the scales of the blocks, are finite, as llama.cpp checks it at load."""
+    return bool(_library().ggml_validate_row_data(kind, data.ctypes.data, data.nbytes))
+
+
 def is_finite(data: Array, kind: GgmlType) -> bool:
     """Whether these bytes of plain numbers hold no infinity and no NaN."""
     word, mask = _EXPONENT[kind]

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..agent import HeaderError, ModelError, OpenedModel, check_adapter, check_numbers, open_model, read_header
+import numpy as np
+
+from ..agent import HeaderError, ModelError, OpenedModel, check_adapter, open_model, read_header
 from ..errors import ConvertError, printable
+from ..quantize import ggml
 from ..stopping import stop_deferred
 from .manifest import BUNDLE_FILES, FILE, MODEL_FILE
 
@@ -82,7 +85,10 @@ def verify_bundle(folder: Path, public_key: Path | None = None) -> OpenedModel:
         raise ConvertError("not the folder of a bundle")
     try:
         model = open_model("default", folder, public_key)
-        check_numbers(model.path, read_header(model.path).tensors)
+        for tensor in read_header(model.path).tensors:
+            weights = np.memmap(model.path, np.uint8, "r", tensor.offset, (tensor.nbytes,))
+            if not ggml.is_sound(weights, ggml.GgmlType[tensor.type.name]):
+                raise ConvertError(f"model.gguf: tensor {printable(tensor.name)}: should hold finite numbers only")
         for adapter in model.adapters:
             check_adapter(Path(adapter.path))
     except (ModelError, HeaderError) as error:

@@ -12,7 +12,6 @@ from pathlib import Path
 from edge_agent.core.errors import shown
 from edge_agent.gguf.header import Header, HeaderError, read_header
 from edge_agent.gguf.model import ARCHITECTURE
-from edge_agent.gguf.numbers import check_numbers
 
 # The types that the converter of llama.cpp writes.
 _NUMBER_TYPES = {"F32", "F16", "BF16", "Q8_0"}
@@ -34,7 +33,6 @@ def check_adapter(path: Path) -> None:
     header = read_header(path)
     _check_values(header)
     _check_tensors(header)
-    check_numbers(path, header.tensors)
 
 
 def _check_values(header: Header) -> None:

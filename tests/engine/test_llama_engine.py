@@ -313,9 +313,11 @@ def test_the_context_is_empty_again_after_every_kind_of_request(open_llama: Open
 @pytest.mark.expects_warning
 def test_a_broken_file_is_refused_with_its_reason(tmp_path: Path, model_path: str) -> None:
     path = tmp_path / "broken.gguf"
+    sound = Path(model_path).read_bytes()
     for data, reason in (
         (b"GARBAGE" * 100, "should be a GGUF file"),
-        (Path(model_path).read_bytes()[:-1000], "ends at byte"),
+        (sound[:-1000], "ends at byte"),
+        (sound[:-64] + b"\xff" * 64, "tensors with invalid data"),
         (changed_model({"tokenizer.ggml.pre": (STRING, "none of these")}), "unknown pre-tokenizer type"),
     ):
         path.write_bytes(data)
