@@ -20,13 +20,6 @@ from ..errors import ConvertError
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]  # contiguous, of bytes or wider numbers
 _FILE = "libggml-base.dylib" if sys.platform == "darwin" else "libggml-base.so"
-# Exponent bits; where all are set, the number is an infinity or NaN.
-_EXPONENT: dict[GgmlType, tuple[type[np.unsignedinteger[Any]], int]] = {
-    GgmlType.BF16: (np.uint16, 0x7F80),
-    GgmlType.F16: (np.uint16, 0x7C00),
-    GgmlType.F32: (np.uint32, 0x7F800000),
-}
-_CHECK_WORDS = 1 << 16  # intermediate results of this size stay in the processor's cache
 BLOCK_ELEMENTS: dict[GgmlType, int] = {kind: elements for kind, (elements, _) in GGML_QUANT_SIZES.items()}
 
 
@@ -93,20 +86,10 @@ def quantize(kind: GgmlType, numbers: Floats, encoded: Array, importance: Floats
     weights = None if importance is None else importance.ctypes.data
     library, target = _library(), encoded.ctypes.data
     written = library.ggml_quantize_chunk(kind, numbers.ctypes.data, target, 0, rows, columns, weights)
-    # Of plain numbers, ggml would print a line of its own to stderr.
-    if not (is_finite(encoded, kind) if kind in _EXPONENT else library.ggml_validate_row_data(kind, target, written)):
+    if not library.ggml_validate_row_data(kind, target, written):
         raise ValueError(f"numbers too large for {kind.name}")
 
 
 def is_sound(data: Array, kind: GgmlType) -> bool:
-    """Whether the numbers, or the scales of the blocks, are finite, as llama.cpp checks it at load."""
+    """Whether the numbers, or the scales of the blocks, are finite. If not, ggml prints a line to stderr."""
     return bool(_library().ggml_validate_row_data(kind, data.ctypes.data, data.nbytes))
-
-
-def is_finite(data: Array, kind: GgmlType) -> bool:
-    """Whether these bytes of plain numbers hold no infinity and no NaN."""
-    word, mask = _EXPONENT[kind]
-    words = data.view(word)
-    return not any(
-        ((words[at : at + _CHECK_WORDS] & word(mask)) == mask).any() for at in range(0, len(words), _CHECK_WORDS)
-    )

@@ -51,7 +51,7 @@ def _encode_rows(tensor: ModelTensor, kind: GgmlType, span: tuple[int, int]) -> 
     raw = np.empty((end - begin) * row_nbytes, np.uint8)
     source.read_into(raw.data, begin * row_nbytes)
     same = _SAME[source.dtype]
-    if not ggml.is_finite(raw, same):
+    if not ggml.is_sound(raw, same):
         raise CheckpointError(
             f"{printable(source.file.name)}: tensor {printable(source.name)} holds an infinity or NaN; "
             "only finite numbers are allowed"
