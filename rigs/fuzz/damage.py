@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,13 @@ def damage_json(document: Any, dice: random.Random) -> Any:
             _damage_value(place, key, dice)
             break
         else:
-            return dice.choice(_VALUES)
+            return _copied(_VALUES, dice)
     return document
+
+
+def _copied(values: Sequence[Any], dice: random.Random) -> Any:
+    """One of the values, as a copy: later damage must change neither the list nor another place of the document."""
+    return copy.deepcopy(dice.choice(values))
 
 
 def _damage_value(place: Any, key: Any, dice: random.Random) -> None:
@@ -50,16 +56,16 @@ def _damage_value(place: Any, key: Any, dice: random.Random) -> None:
         case 0:
             del place[key]
         case 1 if isinstance(place, dict):
-            place[dice.choice((*_KEYS, str(key).upper(), f"{key} "))] = dice.choice((place[key], *_VALUES))
+            place[dice.choice((*_KEYS, str(key).upper(), f"{key} "))] = _copied((place[key], *_VALUES), dice)
         case 1:
-            place.insert(key, dice.choice((place[key], *_VALUES)))
+            place.insert(key, _copied((place[key], *_VALUES), dice))
         case 2 if isinstance(place, dict):
             other = dice.choice(list(place))
             place[key], place[other] = place[other], place[key]
         case 3 if type(place[key]) is int:
             place[key] += dice.choice((-1, 1, 2**16, 2**32, -(2**40)))
         case _:
-            place[key] = dice.choice(_VALUES)
+            place[key] = _copied(_VALUES, dice)
 
 
 def json_text(document: Any, dice: random.Random) -> bytes:
