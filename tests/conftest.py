@@ -206,3 +206,11 @@ def with_fresh_client(connect: Callable[..., Client]) -> Callable[[Site], Site]:
 def site(agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) -> Site:
     """The module's agent."""
     return with_fresh_client(agent_of_module)
+
+
+@pytest.fixture
+def slow(slow_agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) -> Site:
+    """The slow agent that the module makes, once it is idle."""
+    site = with_fresh_client(slow_agent_of_module)
+    site.wait_until_active(0)
+    return site

@@ -74,14 +74,6 @@ def slow_agent_of_module(
         yield site
 
 
-@pytest.fixture
-def slow(slow_agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) -> Site:
-    """That agent, once it is idle."""
-    site = with_fresh_client(slow_agent_of_module)
-    site.wait_until_active(0)
-    return site
-
-
 def test_cancel_ends_a_waiting_and_a_running_request(slow: Site) -> None:
     site = slow
     for name in ("running", "waiting"):

@@ -211,14 +211,6 @@ def slow_agent_of_module(
         yield site
 
 
-@pytest.fixture
-def slow(slow_agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) -> Site:
-    """That agent, once it is idle."""
-    site = with_fresh_client(slow_agent_of_module)
-    site.wait_until_active(0)
-    return site
-
-
 def test_200_requests_at_once_against_a_queue_of_16_get_one_reply_each(slow: Site) -> None:
     site = slow
     for number in range(200):
