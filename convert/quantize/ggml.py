@@ -84,9 +84,8 @@ def quantize(kind: GgmlType, numbers: Floats, encoded: Array, importance: Floats
     """
     rows, columns = numbers.shape
     weights = None if importance is None else importance.ctypes.data
-    library, target = _library(), encoded.ctypes.data
-    written = library.ggml_quantize_chunk(kind, numbers.ctypes.data, target, 0, rows, columns, weights)
-    if not library.ggml_validate_row_data(kind, target, written):
+    _library().ggml_quantize_chunk(kind, numbers.ctypes.data, encoded.ctypes.data, 0, rows, columns, weights)
+    if not is_sound(encoded, kind):
         raise ValueError(f"numbers too large for {kind.name}")
 
 

@@ -85,12 +85,18 @@ def verify_bundle(folder: Path, public_key: Path | None = None) -> OpenedModel:
         raise ConvertError("not the folder of a bundle")
     try:
         model = open_model("default", folder, public_key)
-        for tensor in read_header(model.path).tensors:
-            weights = np.memmap(model.path, np.uint8, "r", tensor.offset, (tensor.nbytes,))
-            if not ggml.is_sound(weights, ggml.GgmlType[tensor.type.name]):
-                raise ConvertError(f"model.gguf: tensor {printable(tensor.name)}: should hold finite numbers only")
-        for adapter in model.adapters:
-            check_adapter(Path(adapter.path))
+        adapters = [Path(adapter.path) for adapter in model.adapters]
+        for adapter in adapters:
+            check_adapter(adapter)
+        for path in (model.path, *adapters):
+            _check_weights(path)
     except (ModelError, HeaderError) as error:
         raise ConvertError(printable(str(error), limit=1000)) from None
     return model
+
+
+def _check_weights(path: Path) -> None:
+    for tensor in read_header(path).tensors:
+        weights = np.memmap(path, np.uint8, "r", tensor.offset, (tensor.nbytes,))
+        if not ggml.is_sound(weights, ggml.GgmlType[tensor.type.name]):
+            raise ConvertError(f"{path.name}: tensor {printable(tensor.name)}: should hold finite numbers only")

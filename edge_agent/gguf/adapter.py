@@ -26,7 +26,7 @@ _ALPHA, _ACTIVATED = "adapter.lora.alpha", "adapter.alora.invocation_tokens"
 
 
 def check_adapter(path: Path) -> None:
-    """Raises HeaderError if the file is no sound LoRA adapter, or holds an infinity or NaN; OSError.
+    """Raises HeaderError if the file is no sound LoRA adapter; OSError.
 
     llama.cpp checks at load whether its pairs are complete and fit the model.
     """

@@ -25,7 +25,7 @@ from edge_agent.gguf.model import read_model_facts
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
 from tests.convert.conversions import convert, run
 from tests.convert.gguf_reading import read_gguf
-from tests.helpers.ggufs import U32, changed_model, gguf
+from tests.helpers.ggufs import STRING, U32, changed_model, gguf, placed
 from tests.helpers.keys import NO_PRIVATE_KEYS, write_keys
 
 ROOT = Path(__file__).parents[2]
@@ -296,6 +296,12 @@ def test_verify_says_what_it_checked(signed: Path, bundle: Path, capsys: pytest.
     assert capsys.readouterr().err == expected
 
 
+def adapter_of_nan() -> bytes:
+    values = {"general.type": "adapter", "general.architecture": "qwen2", "adapter.type": "lora"}
+    tensors, nbytes = placed({"output.weight.lora_a": (32, 4)})
+    return gguf({key: (STRING, text) for key, text in values.items()}, tensors, b"\xff" * nbytes)
+
+
 def flip_last_byte(bundle: Path) -> None:
     content = bytearray((bundle / "model.gguf").read_bytes())
     content[-1] ^= 1
@@ -325,6 +331,7 @@ def put(bundle: Path, name: str, data: bytes) -> None:
             lambda bundle: put(bundle, "model.gguf", gguf(data=b"\xff" * len(gguf()))),
             "should hold finite numbers only",
         ),
+        (lambda bundle: put(bundle, "adapter.gguf", adapter_of_nan()), "adapter.gguf: tensor output.weight.lora_a: "),
         (lambda bundle: put(bundle, "adapter.gguf", gguf()), 'general.type: should be "adapter" (got null)'),
     ],
 )
