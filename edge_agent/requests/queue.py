@@ -104,7 +104,8 @@ class RequestQueue:
 
         Raises Refusal(queue_full, loading, deadline_unreachable); then the queue is as before.
         """
-        older = [request for request in self.waiting if request.source == newcomer.source is not None]
+        source = newcomer.source
+        older = [] if source is None else [request for request in self.waiting if request.source == source]
         if older:
             # In its place: readings that come faster than answers would supersede each other forever.
             newcomer.place = min(newcomer.place, older[0].place)
