@@ -18,9 +18,8 @@ os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
 from edge_agent.core.protocol import EngineSettings, Failed, Load
 from edge_agent.engine.llama import LoadError
 from edge_agent.engine.llama_engine import LlamaEngine
-from edge_agent.gguf.header import HeaderError
+from edge_agent.gguf.header import TENSOR_TYPES, HeaderError
 from edge_agent.gguf.model import read_model_facts
-from edge_agent.gguf.types import TENSOR_TYPES
 from rigs.fuzz.children import Outcome, tried
 from tests.convert.gguf_reading import Gguf, read_gguf
 from tests.engine.runs import PLANS, TASK, answer_all, run

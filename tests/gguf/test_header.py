@@ -16,13 +16,13 @@ from edge_agent.gguf.header import (
     MAX_HEADER_BYTES,
     MAX_KEYS,
     MAX_TENSORS,
+    TENSOR_TYPES,
     Array,
     Header,
     HeaderError,
     read_header,
     read_strings,
 )
-from edge_agent.gguf.types import TENSOR_TYPES
 from tests.helpers.ggufs import ARRAY, BOOL, F32, I32, STRING, U32, U64, gguf, text
 
 RICH: dict[str, tuple[int, Any]] = {
