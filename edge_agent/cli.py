@@ -21,6 +21,7 @@ from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.topics import NAME_PATTERN
 from edge_agent.loader import DEFAULT_PATH, config_hints, file_faults, load_config, signing_key_faults
 from edge_agent.mqtt.credentials import credential_faults
+from edge_agent.tools.output import fail
 
 # Modules of single commands are imported where they run: the daemon and check-config pay for none of them.
 # ruff: noqa: PLC0415
@@ -57,7 +58,7 @@ def _run(options: argparse.Namespace) -> int:
         with locked(config.state_dir):
             return Agent(config, path, open_in_force(config)).run()
     except (StateInUseError, ModelError) as error:
-        return _fail(str(error))
+        return fail(str(error))
 
 
 def _set_up_log(config: Config) -> None:
@@ -83,19 +84,19 @@ def _ask(options: argparse.Namespace) -> int:
     config = load_config(options.config, lambda config: credential_faults(config.mqtt))
     text = sys.stdin.read() if options.input == "-" else options.input
     if not re.fullmatch(NAME_PATTERN, options.task):
-        return _fail(f"TASK should be letters, digits, _ and -, at most 64 (got {shown(options.task)})", EXIT_USAGE)
+        return fail(f"TASK should be letters, digits, _ and -, at most 64 (got {shown(options.task)})", EXIT_USAGE)
     try:
         text.encode()
         value = text if options.text else parse_input(text)
     except UnicodeEncodeError:
-        return _fail("INPUT should be UTF-8", EXIT_USAGE)
+        return fail("INPUT should be UTF-8", EXIT_USAGE)
     except NotJsonError as error:
-        return _fail(f"INPUT is not JSON: {error}; --text sends it as it is", EXIT_USAGE)
+        return fail(f"INPUT is not JSON: {error}; --text sends it as it is", EXIT_USAGE)
     fields = {name: given for name in ("priority", "options") if (given := getattr(options, name)) is not None}
     try:
         reply = ask(config.mqtt, config.topics, options.task, value, deadline_ms=options.deadline_ms, fields=fields)
     except NoAnswerError as error:
-        return _fail(str(error))
+        return fail(str(error))
     return _print_reply(reply)
 
 
@@ -108,7 +109,7 @@ def _command(options: argparse.Namespace) -> int:
         timeout_s = options.timeout or (900.0 if options.operation.startswith("model-") else 60.0)
         return _print_reply(send_command(config, options.operation, options.fields, timeout_s=timeout_s))
     except NoAnswerError as error:
-        return _fail(str(error))
+        return fail(str(error))
 
 
 def _watch(options: argparse.Namespace) -> int:
@@ -118,7 +119,7 @@ def _watch(options: argparse.Namespace) -> int:
     try:
         mqtt, site = broker_and_site(options)
     except BrokerError as error:
-        return _fail(str(error), EXIT_USAGE)
+        return fail(str(error), EXIT_USAGE)
     return watch(mqtt, site, is_once=options.once, as_json=options.json, wait_s=options.wait)
 
 
@@ -284,11 +285,6 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_FAILED
-    return code
-
-
-def _fail(message: str, code: int = EXIT_FAILED) -> int:
-    print(printable(f"edge-agent: {message}"), file=sys.stderr)
     return code
 
 

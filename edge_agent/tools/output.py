@@ -31,10 +31,10 @@ class ProgressLine:
             self.say("")
 
 
-def fail(message: str) -> int:
-    """Prints why a command failed; returns its exit code, 1."""
+def fail(message: str, code: int = 1) -> int:
+    """Prints why a command failed; returns its exit code."""
     print(printable(f"edge-agent: {message}"), file=sys.stderr)
-    return 1
+    return code
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
