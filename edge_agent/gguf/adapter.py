@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from edge_agent.core.errors import shown
-from edge_agent.gguf.header import Header, HeaderError, read_header
+from edge_agent.gguf.header import HeaderError, read_header
 from edge_agent.gguf.model import ARCHITECTURE
 
 # The types that the converter of llama.cpp writes.
@@ -31,20 +31,12 @@ def check_adapter(path: Path) -> None:
     llama.cpp checks at load whether its pairs are complete and fit the model.
     """
     header = read_header(path)
-    _check_values(header)
-    _check_tensors(header)
-
-
-def _check_values(header: Header) -> None:
     for key, expected in _REQUIRED.items():
         header.text(key, expected)
     # For llama.cpp, 0 means that there is no scale.
     header.number(_ALPHA, *_ALPHAS, default=1.0)
     if _ACTIVATED in header.values:
         raise HeaderError(f"{_ACTIVATED}: an adapter that is activated by tokens is not supported")
-
-
-def _check_tensors(header: Header) -> None:
     if not header.tensors:
         raise HeaderError("should have tensors (got none)")
     for tensor in header.tensors:
