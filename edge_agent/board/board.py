@@ -5,7 +5,6 @@ A board's name decides only what the firmware of a Raspberry Pi does; see firmwa
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -151,11 +150,6 @@ def _any(values: Iterable[bool | None], *, is_incomplete: bool) -> bool | None:
     """True is true if one source says so. False takes the word of every source, else it is unknown."""
     known = {value for value in values if value is not None}
     return True if True in known else False if known and not is_incomplete else None
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _all(kind: type[R], readings: Iterable[object]) -> list[R]:

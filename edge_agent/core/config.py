@@ -24,7 +24,7 @@ from edge_agent import __version__
 from edge_agent.core import topics
 from edge_agent.core.envelope import MAX_DEADLINE_MS
 from edge_agent.core.errors import shown
-from edge_agent.core.protocol import EngineSettings
+from edge_agent.core.protocol import ECHO_MODEL, EngineSettings
 
 MAX_HOSTS = 8
 # Characters: more than the longest context; a template that Jinja compiles in half a second.
@@ -42,8 +42,6 @@ Operation = Literal[
     "ping", "health", "drain", "resume", "cancel", "reload", "model-switch", "model-rollback", "quarantine-release"
 ]
 OPERATIONS: tuple[str, ...] = get_args(Operation)
-# In place of a file: the deterministic engine for trying everything else without a model (engine/echo.py).
-ECHO_MODEL = "echo:"
 
 
 def _from_folder(path: Path, info: ValidationInfo) -> Path:

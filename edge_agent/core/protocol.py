@@ -17,6 +17,8 @@ from edge_agent.core.codes import Code
 
 # The longest part of a load is a full batch of a 3B model on a throttled Pi 4, two minutes.
 LOAD_SILENCE_S = 300.0
+# In place of a file: the deterministic engine for trying everything else without a model (engine/echo.py).
+ECHO_MODEL = "echo:"
 
 
 class Finish(StrEnum):
@@ -295,6 +297,8 @@ class Progress:
 
 
 Command = Load | SetTasks | SetLimits | Run | Cancel
+# The last event of a request.
+WorkerAnswer = Finished | Failed | Cancelled
 Event = Loading | Ready | LoadFailed | Partial | Finished | Failed | Cancelled | Progress
 
 # By default pydantic caches 16,384 strings: callers' texts would stay in memory for weeks.

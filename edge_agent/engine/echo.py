@@ -21,6 +21,7 @@ import jsonschema
 
 from edge_agent.core.codes import Code
 from edge_agent.core.protocol import (
+    ECHO_MODEL,
     Cancelled,
     Event,
     Failed,
@@ -40,7 +41,6 @@ from edge_agent.core.schemas import validator
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.engine import Engine, MeasuredRequest, count_start, count_step, too_long
 
-SCHEME = "echo:"
 _CONTEXT_TOKENS = 4096
 _LIKELY = 0.9
 _OPTIONS = ("step_ms", "load_ms", "leak_kb")
@@ -192,7 +192,7 @@ def _answer_schema(request: _EchoRequest, plan: SchemaPlan) -> Event:
 
 def _parse_options(path: str) -> dict[str, float]:
     options = dict.fromkeys(_OPTIONS, 0.0)
-    for pair in filter(None, path.removeprefix(SCHEME).split(",")):
+    for pair in filter(None, path.removeprefix(ECHO_MODEL).split(",")):
         name, _, value = pair.partition("=")
         if name not in options or not value.isdecimal():
             raise ValueError(f"model path {path!r}: {pair!r} is not one of {', '.join(_OPTIONS)} = a number")

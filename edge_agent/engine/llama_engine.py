@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from edge_agent.board.system import cores
 from edge_agent.core.codes import Code
 from edge_agent.core.protocol import (
     Cancelled,
@@ -95,7 +96,7 @@ class LlamaEngine(Engine):
         self._linger = Linger(_LINGER_SHARE, _LINGER_WAY_S)
         self._totals = Progress()
         # A first step touches every weight, so that no request waits for the disk.
-        self._llama.decode([Piece(self._idle_id, 0, [self._idle_token], [0])], threads=calibration.cpus())
+        self._llama.decode([Piece(self._idle_id, 0, [self._idle_token], [0])], threads=cores())
         self._llama.forget(self._idle_id)
         on_progress()
         began = monotonic()

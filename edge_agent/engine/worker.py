@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from edge_agent.core.environment import return_freed_memory
 from edge_agent.core.protocol import (
+    ECHO_MODEL,
     Cancel,
     Command,
     Event,
@@ -29,7 +30,7 @@ from edge_agent.core.protocol import (
     decode_command,
     encode_event,
 )
-from edge_agent.engine.echo import SCHEME, EchoEngine
+from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def _loading_reporter(emit: Callable[[Event], None]) -> Callable[[], None]:
 
 
 def _open_engine(load: Load, on_progress: Callable[[], None]) -> Engine:
-    if load.model_path.startswith(SCHEME):
+    if load.model_path.startswith(ECHO_MODEL):
         return EchoEngine(load, on_progress)
     # The echo engine must work where the native library is missing or does not fit the CPU.
     from edge_agent.engine.llama_engine import LlamaEngine  # noqa: PLC0415

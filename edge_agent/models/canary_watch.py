@@ -13,9 +13,9 @@ from pathlib import Path
 
 from edge_agent.core.background import in_background
 from edge_agent.core.model import Model
-from edge_agent.core.protocol import Cancelled
+from edge_agent.core.protocol import Cancelled, WorkerAnswer
 from edge_agent.models.canaries import FILE, Questions, read_questions
-from edge_agent.worker.supervisor import Answer, Supervisor
+from edge_agent.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class CanaryWatch:
         self._is_asking, self._is_cancelled = True, False
         self._supervisor.ask_canary(questions.runs[self._asked])
 
-    def receive(self, answer: Answer, now: float) -> None:
+    def receive(self, answer: WorkerAnswer, now: float) -> None:
         """The end of the canary that runs."""
         questions = self._reading.result() if self._is_asking and self._reading is not None else None
         if questions is None:

@@ -13,14 +13,14 @@ from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message
 from edge_agent.core.model import Model
-from edge_agent.core.protocol import Cancel, Command, Finished, Partial, Ready, Run, TextPlan
+from edge_agent.core.protocol import Cancel, Command, Finished, Partial, Ready, Run, TextPlan, WorkerAnswer
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.forecast import Forecast, kind_of
 from edge_agent.requests.parse import RequestParser
 from edge_agent.requests.quarantine import Quarantine
 from edge_agent.requests.queue import EngineLoad, RequestQueue
-from edge_agent.requests.replies import Replies, WorkerAnswer, failure_of
+from edge_agent.requests.replies import Replies, failure_of
 from edge_agent.requests.request import Request
 from edge_agent.requests.statistics import RequestFacts, percentile
 from edge_agent.requests.tasks import Render, Task

@@ -11,7 +11,7 @@ from typing import Any
 from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import Code, Error, Status
 from edge_agent.core.errors import cut
-from edge_agent.core.messages import JSON, Publication
+from edge_agent.core.messages import Publication, json_publication
 from edge_agent.core.protocol import Cancelled, Failed, Finished
 from edge_agent.core.strict_json import encode
 from edge_agent.requests.delivery import Delivery
@@ -29,9 +29,6 @@ WINDOW = 512
 _OVERLOAD = {Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE}
 # Their messages may quote the caller, or an answer made from the input: the log does not.
 _QUOTING = {Code.BAD_JSON, Code.BAD_FIELD, Code.UNKNOWN_TASK, Code.REPLY_TOPIC_REFUSED, Code.NO_VALID_OUTPUT}
-
-# The last event of the worker for a request.
-WorkerAnswer = Finished | Failed | Cancelled
 
 
 class Replies:
@@ -176,9 +173,7 @@ def failure_of(event: Failed | Cancelled) -> Error:
 
 
 def _publication(request: Request, payload: bytes, *, qos: int = 1) -> Publication:
-    return Publication(
-        topic=request.reply_topic, payload=payload, qos=qos, correlation=request.correlation, content_type=JSON
-    )
+    return json_publication(request.reply_topic, payload, qos=qos, correlation=request.correlation)
 
 
 def _rounded(value: float | None, digits: int = 1) -> float | None:

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent import __version__
-from edge_agent.board.board import Board, cores
+from edge_agent.board.board import Board
 from edge_agent.board.monitor import read_once
+from edge_agent.board.system import cores
 from edge_agent.core.background import in_background
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config

@@ -18,16 +18,14 @@ from edge_agent.core.model import Model
 from edge_agent.core.protocol import (
     LOAD_SILENCE_S,
     Cancel,
-    Cancelled,
     Command,
     Event,
-    Failed,
-    Finished,
     Load,
     Ready,
     Run,
     SetTasks,
     TaskPrefix,
+    WorkerAnswer,
 )
 from edge_agent.worker.client import Worker
 from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
@@ -46,8 +44,6 @@ REPLACED_EVERY_S = 3600.0
 # Requests count from 1. One canary runs at a time.
 _CANARY_ID = 0
 
-Answer = Finished | Failed | Cancelled
-
 
 @dataclass(frozen=True, slots=True)
 class FromWorker:
@@ -61,7 +57,7 @@ class FromWorker:
 class CanaryAnswered:
     """The worker in force is done with a canary."""
 
-    answer: Answer
+    answer: WorkerAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +228,7 @@ class Supervisor:
         if self._current is None or message.worker is not self._current.process:
             return None
         self._current.heard_at = now
-        return CanaryAnswered(event) if isinstance(event, Answer) and event.id == _CANARY_ID else event
+        return CanaryAnswered(event) if isinstance(event, WorkerAnswer) and event.id == _CANARY_ID else event
 
     def became_ready(self, ready: Ready, now: float) -> None:
         """The model answers."""

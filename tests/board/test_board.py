@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.board.board import Board, cores
+from edge_agent.board.board import Board
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Scope, Thermal, Throttle, ThrottleCause
+from edge_agent.board.system import cores
 from tests.helpers.boards.trees import NAMES, Tree, load
 
 NEVER = Throttle(now=False, since_boot=False, undervoltage_now=False, undervoltage_since_boot=False)

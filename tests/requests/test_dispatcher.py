@@ -22,10 +22,10 @@ from edge_agent.core.protocol import (
     Failed,
     Finish,
     Partial,
+    WorkerAnswer,
 )
 from edge_agent.requests import replies
 from edge_agent.requests.quarantine import fingerprint
-from edge_agent.requests.replies import WorkerAnswer
 from tests.helpers.support import BASE, REPLY_FIELDS, Desk, code_of, finished, inbound, labelled, message_of
 
 RESPONSE = f"{BASE}/infer/generate/response"

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 
+from edge_agent.board.system import cores
 from edge_agent.core import state_files
 from edge_agent.core.protocol import Load
 from edge_agent.engine.llama import Llama, Piece
@@ -46,8 +46,8 @@ def step_policy(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) 
     return StepPolicy(
         _costs(load, llama, seq_ids, base_id),
         # Decoding is bound by memory, which two cores of a Pi 5 saturate; prefill is bound by arithmetic.
-        threads=settings.threads or max(min(cpus(), 2), cpus() // 2),
-        prefill_threads=settings.prefill_threads or cpus(),
+        threads=settings.threads or max(min(cores(), 2), cores() // 2),
+        prefill_threads=settings.prefill_threads or cores(),
         batch_tokens=settings.batch_tokens,
         most_rows=llama.batch_tokens,
     )
@@ -57,12 +57,12 @@ def _costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> li
     if load.state_dir is None:
         return []
     settings = load.settings
-    key = f"version 3, {load.weights_sha256}, {llama.build}, {cpus()} cpus, {settings!r}"
+    key = f"version 3, {load.weights_sha256}, {llama.build}, {cores()} cpus, {settings!r}"
     path = Path(load.state_dir) / "calibration.json"
     kept = load_costs(path, key)
     if kept is not None:
         return kept
-    counts = thread_counts(cpus())
+    counts = thread_counts(cores())
     costs = measure(
         steps_of(llama, seq_ids, base_id),
         threads=[settings.threads] if settings.threads else counts,
@@ -74,14 +74,9 @@ def _costs(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> li
     return costs
 
 
-def cpus() -> int:
-    """The number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def thread_counts(cpus: int) -> list[int]:
+def thread_counts(most: int) -> list[int]:
     """The numbers of threads worth trying."""
-    return [count for count in range(1, cpus + 1) if count <= 4 or count % 2 == 0 or count == cpus]
+    return [count for count in range(1, most + 1) if count <= 4 or count % 2 == 0 or count == most]
 
 
 def widest_step(llama: Llama) -> int:
@@ -132,7 +127,7 @@ def steps_of(llama: Llama, seq_ids: Sequence[int], base_id: int) -> Step:
     """
     token = max(llama.eos, 0)
     base = _base_tokens(llama)
-    llama.extend(base_id, [token] * base, threads=cpus())
+    llama.extend(base_id, [token] * base, threads=cores())
 
     def step(rows: int, outputs: int, threads: int) -> None:
         count = rows if rows <= len(seq_ids) else min(-(-rows // _PROMPT_TOKENS), len(seq_ids))

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent import __version__
-from edge_agent.board.board import Board, cores
+from edge_agent.board.board import Board
 from edge_agent.board.monitor import read_once
+from edge_agent.board.system import cores
 from edge_agent.core.clock import timestamp
-from edge_agent.core.config import ECHO_MODEL, ModelConfig
+from edge_agent.core.config import ModelConfig
 from edge_agent.core.environment import library_environment
 from edge_agent.core.model import ModelError
-from edge_agent.core.protocol import EngineSettings, Load
+from edge_agent.core.protocol import ECHO_MODEL, EngineSettings, Load
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force

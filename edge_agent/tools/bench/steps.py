@@ -10,6 +10,7 @@ from itertools import takewhile
 from time import monotonic
 from typing import Any
 
+from edge_agent.board.system import cores
 from edge_agent.core.protocol import Load
 from edge_agent.engine.llama_engine import open_context
 from edge_agent.engine.step import calibration
@@ -40,7 +41,7 @@ def measure_steps(load: Load, *, budget_s: float, say: Say) -> tuple[dict[str, A
                 step(rows, rows if kind == "decode" else 1, threads)
 
             chosen = {_chosen(policy, rows, kind)[0] for rows in widths}
-            counts = sorted({*calibration.thread_counts(calibration.cpus()), *chosen})
+            counts = sorted({*calibration.thread_counts(cores()), *chosen})
             rates = sweep(run, widths, counts, rounds=_ROUNDS, budget_s=budget_s, say=lambda at: say(f"{kind}: {at}"))
             llama.forget(base_id)
             return [_figures(policy, rows, kind, rates[rows]) for rows in widths]

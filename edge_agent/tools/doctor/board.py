@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_agent.board.board import Board, cores
+from edge_agent.board.board import Board
 from edge_agent.board.reading import BoardReading, ThrottleCause
-from edge_agent.board.system import has_memory_controller
+from edge_agent.board.system import cores, has_memory_controller
 from edge_agent.core.clock import timestamp
 from edge_agent.tools.doctor.check import Check, good, skipped, warning
 from edge_agent.tools.programs import ProgramError, program_output
