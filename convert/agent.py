@@ -6,12 +6,12 @@ from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.envelope import Envelope
-from edge_agent.core.errors import field_name, first_fault, shown
 from edge_agent.core.model import Model as OpenedModel
 from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import Adapter, EngineSettings, Failed, Finish, Finished, Load, Run, Sampling, TaskPrefix
 from edge_agent.core.schemas import validator
 from edge_agent.core.strict_json import NotJsonError, parse_json
+from edge_agent.core.wording import field_name, first_fault, shown
 from edge_agent.engine.backends import BackendError, load_backends
 from edge_agent.engine.prompt.chat_template import ChatError, ChatTemplate, chat_template_fault
 from edge_agent.gguf.adapter import check_adapter

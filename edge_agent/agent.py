@@ -21,7 +21,6 @@ from edge_agent.board.systemd_notify import notify
 from edge_agent.commands.commands import Commands
 from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
-from edge_agent.core.errors import cut
 from edge_agent.core.model import Model
 from edge_agent.core.protocol import (
     LOAD_SILENCE_S,
@@ -34,6 +33,7 @@ from edge_agent.core.protocol import (
     Progress,
     Ready,
 )
+from edge_agent.core.wording import cut
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed

@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 from edge_agent import __version__
 from edge_agent.core.config import OPERATIONS, Config
 from edge_agent.core.config_file import ConfigError
-from edge_agent.core.errors import printable, printable_json, shown
 from edge_agent.core.log_limit import BoundedHandler
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.topics import NAME_PATTERN
+from edge_agent.core.wording import printable, printable_json, shown
 from edge_agent.loader import DEFAULT_PATH, config_hints, file_faults, load_config, signing_key_faults
 from edge_agent.mqtt.credentials import credential_faults
 from edge_agent.tools.output import fail

@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_agent.commands.fields import CommandError
 from edge_agent.core import state_files
-from edge_agent.core.errors import shown
+from edge_agent.core.wording import shown
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from edge_agent.commands.fields import (
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import OPERATIONS, Config
 from edge_agent.core.config_file import ConfigError
-from edge_agent.core.errors import cut, shown
 from edge_agent.core.messages import Message, Publication, json_publication
 from edge_agent.core.topics import reply_topic_fault
+from edge_agent.core.wording import cut, shown
 from edge_agent.loader import file_faults, load_config
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchError, SwitchFailed
 from edge_agent.requests.dispatcher import Dispatcher

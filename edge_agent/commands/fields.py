@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
 
-from edge_agent.core.errors import first_fault, shown
 from edge_agent.core.strict_json import NotJsonError, parse_json
+from edge_agent.core.wording import first_fault, shown
 
 # A result holds the command's `id`, and waits for a broker that may be away.
 MAX_COMMAND_BYTES = 1 << 16

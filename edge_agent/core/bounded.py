@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_agent.core.errors import how_ended
+from edge_agent.core.wording import how_ended
 
 # C code that does not check for signals can only be ended together with the process: after this many times the limit.
 _PATIENCE = 3.0

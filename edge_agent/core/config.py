@@ -23,8 +23,8 @@ from pydantic import (
 from edge_agent import __version__
 from edge_agent.core import topics
 from edge_agent.core.envelope import MAX_DEADLINE_MS
-from edge_agent.core.errors import shown
 from edge_agent.core.protocol import ECHO_MODEL, EngineSettings
+from edge_agent.core.wording import shown
 
 MAX_HOSTS = 8
 # Characters: more than the longest context; a template that Jinja compiles in half a second.

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from edge_agent.core.config import TASK_TABLES, Config, ModelConfig, TlsConfig
-from edge_agent.core.errors import fault_text, field_name, shown
 from edge_agent.core.strict_json import parse_json
+from edge_agent.core.wording import fault_text, field_name, shown
 
 _MAX_BYTES = 10_000_000
 

@@ -17,8 +17,8 @@ from pydantic import (
 )
 
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.errors import first_fault, shown
 from edge_agent.core.strict_json import NotJsonError, parse_json
+from edge_agent.core.wording import first_fault, shown
 
 MAX_DEADLINE_MS = 86_400_000
 

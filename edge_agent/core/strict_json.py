@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from edge_agent.core.errors import shown
+from edge_agent.core.wording import shown
 
 MAX_JSON_DEPTH = 64
 # Each value is at least a token in a prompt, and a context has at most 131072 tokens.

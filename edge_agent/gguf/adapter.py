@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from edge_agent.core.errors import shown
+from edge_agent.core.wording import shown
 from edge_agent.gguf.header import HeaderError, read_header
 from edge_agent.gguf.model import ARCHITECTURE
 

@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from edge_agent.core.errors import shown
+from edge_agent.core.wording import shown
 
 # The magic and the version.
 _HEADS = (b"GGUF\2\0\0\0", b"GGUF\3\0\0\0")

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.core.errors import shown
+from edge_agent.core.wording import shown
 from edge_agent.gguf.header import I32, STRING, Array, Header, HeaderError, read_header, read_strings
 
 ARCHITECTURE = "qwen2"

@@ -21,10 +21,10 @@ from edge_agent.core.bounded import FAULTY, OutOfBoundsError, bounded, tried_apa
 from edge_agent.core.codes import Refusal
 from edge_agent.core.config import ClassifyTask, GenerateTask, ModelConfig, Name, TaskConfig
 from edge_agent.core.envelope import Envelope, Options
-from edge_agent.core.errors import first_fault, shown
 from edge_agent.core.model import Model
 from edge_agent.core.protocol import Failed, Finished, Ready, Run
 from edge_agent.core.strict_json import compact_json, parse_json
+from edge_agent.core.wording import first_fault, shown
 from edge_agent.models.bundle import open_model
 from edge_agent.requests.task_tables import text_faults
 from edge_agent.requests.tasks import Task

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_agent.core import state_files
 from edge_agent.core.config import Config
-from edge_agent.core.errors import field_name, file_fault, shown_path
 from edge_agent.core.model import Model, ModelError, engine_states
+from edge_agent.core.wording import field_name, file_fault, shown_path
 from edge_agent.models.bundle import content_fault, open_model, path_fault
 from edge_agent.models.signatures import public_key_fault
 

@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 
 from edge_agent.core.config import MqttConfig, TlsConfig
-from edge_agent.core.errors import file_fault
+from edge_agent.core.wording import file_fault
 
 
 def read_secret(path: Path) -> str:

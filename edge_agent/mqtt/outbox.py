@@ -18,8 +18,8 @@ from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edge_agent.core.errors import cut
 from edge_agent.core.messages import Publication
+from edge_agent.core.wording import cut
 
 log = logging.getLogger(__name__)
 

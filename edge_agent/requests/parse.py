@@ -10,9 +10,9 @@ from edge_agent.core import topics as topic_names
 from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.config import Config
 from edge_agent.core.envelope import Envelope, is_json, parse_payload
-from edge_agent.core.errors import shown
 from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import parse_json
+from edge_agent.core.wording import shown
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
 from edge_agent.store.store import StoredRequest

@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from edge_agent.core.bounded import OutOfBoundsError, bounded
 from edge_agent.core.config import DEFAULT_TEMPLATE
 from edge_agent.core.environment import keep_heap_small
-from edge_agent.core.errors import how_ended
 from edge_agent.core.strict_json import compact_json
+from edge_agent.core.wording import how_ended
 from edge_agent.requests.templates import TemplateInputError, render
 
 # A reading takes 0.05 ms on a PC, and a context of 131072 tokens 0.1 s. Meanwhile the agent handles no other event.

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_agent.core.config import BUILT_IN_TASK, MAX_TEMPLATE, Name, TaskConfig
 from edge_agent.core.config_file import ConfigError, read_document, read_json, table_faults
-from edge_agent.core.errors import field_name, shown
 from edge_agent.core.schemas import check_schema
+from edge_agent.core.wording import field_name, shown
 from edge_agent.requests.templates import template_fault
 
 

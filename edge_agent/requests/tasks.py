@@ -20,7 +20,6 @@ from edge_agent.core.config import (
     TaskConfig,
 )
 from edge_agent.core.envelope import Envelope
-from edge_agent.core.errors import first_fault, shown
 from edge_agent.core.protocol import (
     ChatMessage,
     Finish,
@@ -33,6 +32,7 @@ from edge_agent.core.protocol import (
     TextPlan,
 )
 from edge_agent.core.strict_json import compact_json
+from edge_agent.core.wording import first_fault, shown
 from edge_agent.requests.templates import TemplateInputError, constant_head, render
 
 # Of a template and an input. Raises TemplateInputError.

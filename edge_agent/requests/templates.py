@@ -14,8 +14,8 @@ from jinja2 import nodes
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from edge_agent.core.errors import printable, shown
 from edge_agent.core.strict_json import compact_json
+from edge_agent.core.wording import printable, shown
 
 # A text larger than any context.
 MAX_CHARACTERS = 4_000_000

@@ -7,10 +7,10 @@ from typing import Any
 
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.envelope import is_json
-from edge_agent.core.errors import cut
 from edge_agent.core.messages import json_publication
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.topics import Topics, ask_reply_topic
+from edge_agent.core.wording import cut
 from edge_agent.tools.client import Client, NoAnswerError, object_or_empty
 
 # A reply that says `expired` may arrive this long after the deadline.

@@ -29,7 +29,7 @@ from edge_agent.core.background import in_background
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
 from edge_agent.core.config_file import ConfigError
-from edge_agent.core.errors import printable
+from edge_agent.core.wording import printable
 from edge_agent.loader import config_hints, file_faults, load_config
 from edge_agent.models import record
 from edge_agent.models.bundle import MANIFEST_FILE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from edge_agent.core.errors import printable
+from edge_agent.core.wording import printable
 
 UNKNOWN = "–"
 

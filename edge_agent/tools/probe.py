@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_agent.core.config import ModelConfig
-from edge_agent.core.errors import printable
 from edge_agent.core.model import ModelError
 from edge_agent.core.protocol import EngineSettings, Load
+from edge_agent.core.wording import printable
 from edge_agent.loader import load_config
 from edge_agent.models.canaries import FILE, CanaryError, load_and_ask, verify
 from edge_agent.models.record import in_force

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from edge_agent.core.errors import end_of_log, how_ended
 from edge_agent.core.protocol import (
     LOAD_SILENCE_S,
     Event,
@@ -20,6 +19,7 @@ from edge_agent.core.protocol import (
     Ready,
     Run,
 )
+from edge_agent.core.wording import end_of_log, how_ended
 from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
 
 Answered = Finished | Failed

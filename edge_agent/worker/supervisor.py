@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 from edge_agent.board.process import process_memory, resident_mb
 from edge_agent.core.config import Config
-from edge_agent.core.errors import end_of_log, how_ended
 from edge_agent.core.model import Model
 from edge_agent.core.protocol import (
     LOAD_SILENCE_S,
@@ -27,6 +26,7 @@ from edge_agent.core.protocol import (
     TaskPrefix,
     WorkerAnswer,
 )
+from edge_agent.core.wording import end_of_log, how_ended
 from edge_agent.worker.client import Worker
 from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
 from edge_agent.worker.throughput import Throughput

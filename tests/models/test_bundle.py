@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.core.errors import shown_path
 from edge_agent.core.model import ModelError
+from edge_agent.core.wording import shown_path
 from edge_agent.models.bundle import content_fault, open_model, path_fault
 from edge_agent.models.signatures import signature_fault
 from tests.helpers.ggufs import MODEL_VALUES, STRING, WEIGHTS, changed_model, gguf

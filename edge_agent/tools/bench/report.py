@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edge_agent.core.errors import printable
+from edge_agent.core.wording import printable
 from edge_agent.tools.bench.tasks import MIN_ANSWERS
 from edge_agent.tools.output import UNKNOWN, aligned
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core.config import MqttConfig
-from edge_agent.core.errors import end_of_log, printable
 from edge_agent.core.messages import Publication
 from edge_agent.core.topics import Topics
+from edge_agent.core.wording import end_of_log, printable
 from edge_agent.tools.client import Client
 from edge_agent.tools.demo.broker import BrokerMissingError, free_port, start_broker
 from edge_agent.tools.demo.readings import HeldOutReading, checkpoint_folder, held_out, tasks

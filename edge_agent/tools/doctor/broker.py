@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from edge_agent.core.config import Config, MqttConfig
-from edge_agent.core.errors import shown
 from edge_agent.core.messages import json_publication
+from edge_agent.core.wording import shown
 from edge_agent.mqtt.credentials import credential_faults
 from edge_agent.mqtt.link import Broken
 from edge_agent.tools.client import Client, object_or_empty

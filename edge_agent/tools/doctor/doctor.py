@@ -11,7 +11,7 @@ from edge_agent import __version__
 from edge_agent.board.board import Board
 from edge_agent.board.monitor import read_once
 from edge_agent.core.config_file import ConfigError
-from edge_agent.core.errors import printable
+from edge_agent.core.wording import printable
 from edge_agent.loader import load_config, signing_key_faults
 from edge_agent.tools.doctor import board as system
 from edge_agent.tools.doctor import service

@@ -8,8 +8,8 @@ import re
 from pydantic import ValidationError
 
 from edge_agent.core.config import MqttConfig
-from edge_agent.core.errors import fault_text, field_name, shown
 from edge_agent.core.topics import NAME_PATTERN
+from edge_agent.core.wording import fault_text, field_name, shown
 from edge_agent.loader import load_config
 from edge_agent.mqtt.credentials import credential_faults
 

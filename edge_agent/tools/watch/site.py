@@ -11,9 +11,9 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
-from edge_agent.core.errors import shown
 from edge_agent.core.messages import Message
 from edge_agent.core.topics import Topics, wildcard_values
+from edge_agent.core.wording import shown
 from edge_agent.tools.client import parse_object
 
 STALE_AFTER_INTERVALS = 3

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import MqttConfig
-from edge_agent.core.errors import printable_json
+from edge_agent.core.wording import printable_json
 from edge_agent.tools.client import Client
 from edge_agent.tools.output import fail
 from edge_agent.tools.watch.site import BoardLevel, Row, Site, duration, row_document

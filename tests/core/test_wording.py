@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edge_agent.core.errors import (
+from edge_agent.core.wording import (
     MAX_SHOWN_VALUE,
     end_of_log,
     field_name,

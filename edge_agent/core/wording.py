@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 MAX_SHOWN_VALUE = 80
-_IDLE_LEVELS = ("DEBUG ", "INFO ")
+_ROUTINE_LEVELS = ("DEBUG ", "INFO ")
 _LAST_WORDS = 4
 _NO_NAME = '""'
 _MAX_LOG_LINE = 300
@@ -87,7 +87,7 @@ def end_of_log(log: Iterable[str]) -> str:
 
     Lines without a level are a traceback, or what llama.cpp prints when it aborts.
     """
-    lines = [line for line in log if line.strip() and not line.startswith(_IDLE_LEVELS)][-_LAST_WORDS:]
+    lines = [line for line in log if line.strip() and not line.startswith(_ROUTINE_LEVELS)][-_LAST_WORDS:]
     return " | ".join(printable(line.strip())[:_MAX_LOG_LINE] for line in lines)
 
 
