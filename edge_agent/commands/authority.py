@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 import logging
-import struct
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,20 +36,22 @@ class Authority:
     """
 
     def __init__(self, key: bytes | None, nonces_file: Path | None = None) -> None:
-        self._key = key
+        self.key = key
         self._nonces_file = nonces_file
         self._used: list[bytes] = []
         try:
-            known = nonces_file and state_files.read(nonces_file)
-            self._used = [digest for (digest,) in struct.iter_unpack(f"{_DIGEST_BYTES}s", known or b"")]
-        except (OSError, struct.error) as error:
+            known = (nonces_file and state_files.read(nonces_file)) or b""
+            # Release 0.1.0 appended to the file: a loss of power may have torn the last digest.
+            whole = range(0, len(known) - _DIGEST_BYTES + 1, _DIGEST_BYTES)
+            self._used = [known[at : at + _DIGEST_BYTES] for at in whole]
+        except OSError as error:
             log.warning("%s cannot be read, earlier commands could be repeated: %s", nonces_file, error)
 
     def check(self, operation: str, fields: dict[str, Any], now: float) -> None:
         """now: seconds since 1970. Raises CommandError(unauthorized)."""
-        if self._key is None:
+        if self.key is None:
             return
-        if not self._key:
+        if not self.key:
             raise CommandError("unauthorized", "the key file of this board is empty: no command can be signed for it")
         signed = dict(fields)
         given, nonce = _text("hmac", signed.pop("hmac", None)), _text("nonce", signed.get("nonce"))
@@ -59,7 +60,7 @@ class Authority:
             here = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
             allowed = f"should be an RFC 3339 time within {MAX_AGE_S:.0f} s of the time here, {here}"
             raise CommandError("unauthorized", f"ts: {allowed} (got {shown(signed.get('ts'))})")
-        if not hmac.compare_digest(given.lower().encode(), sign(self._key, operation, signed).encode()):
+        if not hmac.compare_digest(given.lower().encode(), sign(self.key, operation, signed).encode()):
             raise CommandError("unauthorized", "hmac: does not fit the command")
         self._use_up(nonce)
 

@@ -85,7 +85,8 @@ class Commands:
         # None = a signal asked for it.
         self._drain_command: _OpenCommand | None = None
         self._switch_command: _OpenCommand | None = None
-        self._authority = _authority(config)
+        # One for good: nonces that the disk does not take are in its memory only.
+        self._authority = Authority(_signing_key(config), config.state_dir / NONCES_FILE)
 
     def receive(self, message: Message) -> None:
         """One message below `cmd/`."""
@@ -262,7 +263,7 @@ class Commands:
             config = config.model_copy(update={"queue": config.queue.model_copy(update={"journal": journal})})
         changed = [name for name in type(config).model_fields if getattr(config, name) != getattr(self.config, name)]
         config = self.config.model_copy(update={name: getattr(config, name) for name in _LIVE})
-        self._authority = _authority(config)
+        self._authority.key = _signing_key(config)
         self.config = config
         self._apply_config(config)
         applied = [name for name in changed if name in _LIVE]
@@ -277,8 +278,7 @@ class Commands:
             log.warning("reload refused, the configuration stays as it was: %s", error.message)
 
 
-def _authority(config: Config) -> Authority:
+def _signing_key(config: Config) -> bytes | None:
     """Raises OSError."""
     key_file = config.commands.key_file
-    key = None if key_file is None else key_file.read_bytes().strip()
-    return Authority(key, config.state_dir / NONCES_FILE)
+    return None if key_file is None else key_file.read_bytes().strip()

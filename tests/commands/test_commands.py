@@ -122,17 +122,19 @@ def test_a_stop_is_a_drain_that_cannot_be_called_off() -> None:
     assert office.commands.is_stopped
 
 
-def test_a_key_file_with_another_content_is_used_from_the_reload_on(tmp_path: Path) -> None:
+@pytest.mark.expects_warning
+def test_a_reload_reads_the_key_file_anew_and_forgets_no_nonce_that_the_disk_did_not_take(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"a key")
     path = tmp_path / "config.toml"
     text = '[device]\nsite = "hall1"\nid = "board1"\n[models.default]\npath = "echo:"\n'
     path.write_text(text + f'[commands]\nkey_file = "{tmp_path}/key"\n', "utf-8")
     settings = config()
     commands_config = settings.commands.model_copy(update={"key_file": tmp_path / "key"})
-    office = Office(settings.model_copy(update={"commands": commands_config}), path)
+    (tmp_path / "nonces-1").mkdir()
+    office = Office(settings.model_copy(update={"commands": commands_config, "state_dir": tmp_path}), path)
 
-    def ping(key: bytes) -> str:
-        fields = {"ts": datetime.now(UTC).isoformat(), "nonce": secrets.token_hex(4)}
+    def ping(key: bytes, nonce: str | None = None) -> str:
+        fields = {"ts": datetime.now(UTC).isoformat(), "nonce": nonce or secrets.token_hex(4)}
         office.send("ping", {**fields, "hmac": sign(key, "ping", fields)})
         return office.results[-1][1]
 
@@ -140,4 +142,6 @@ def test_a_key_file_with_another_content_is_used_from_the_reload_on(tmp_path: Pa
     assert [ping(b"a key"), ping(b"another")] == ["ok", "unauthorized"]
     office.commands.reload()
     assert office.applied == [office.commands.config]
-    assert [ping(b"a key"), ping(b"another")] == ["unauthorized", "ok"]
+    assert [ping(b"a key"), ping(b"another", "n")] == ["unauthorized", "ok"]
+    office.commands.reload()
+    assert ping(b"another", "n") == "unauthorized"
