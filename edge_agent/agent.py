@@ -261,13 +261,14 @@ class Agent:
         self._governor.set_capacity(ready)
         # It starts without limits.
         self._supervisor.send(self._governor.limits.for_worker())
+        # Before anything is published: a fault there must not keep requests waiting.
+        self._dispatcher.worker_ready(self._supervisor.model, ready, now)
         if self._presence.state is State.OFFLINE:
             is_draining = self._dispatcher.is_draining
             state, reason = (State.DRAINING, "drain") if is_draining else (State.ONLINE, None)
             self._status.publish_state(state, reason)
             notify("READY=1")
         self._status.publish_all()
-        self._dispatcher.worker_ready(self._supervisor.model, ready, now)
 
     def _on_load_failed(self, message: str, now: float) -> None:
         self._supervisor.load_failed(message)

@@ -127,6 +127,14 @@ def with_worker(patch: pytest.MonkeyPatch, agent: Agent, ready: Ready | None = R
     return processes[0]
 
 
+def test_a_worker_gets_requests_although_its_state_cannot_be_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = an_agent()
+    monkeypatch.setattr(agent._status, "publish_all", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        with_worker(monkeypatch, agent)
+    assert agent._dispatcher._slots == READY.max_active
+
+
 def from_worker(process: FakeProcess, event: Event | WorkerExited) -> FromWorker:
     return FromWorker(cast("EngineProcess", process), event)
 

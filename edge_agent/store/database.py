@@ -20,14 +20,16 @@ _PAGE_BYTES = 1024
 _CACHE_KIB = 256
 _LOCKED_S = 1.0
 
+# STRICT and CHECK: `quick_check` finds values that damage has changed into ones that nobody expects.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
   number INTEGER PRIMARY KEY, task TEXT NOT NULL,
   topic TEXT, payload BLOB, response_topic TEXT, correlation BLOB, content_type TEXT, expiry_s INTEGER,
   packet_id INTEGER, boot TEXT NOT NULL, monotonic_s REAL NOT NULL, wall_s REAL NOT NULL,
-  reply_topic TEXT, reply BLOB, key BLOB, is_delivered INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY KEY, task TEXT NOT NULL, since TEXT);
+  reply_topic TEXT, reply BLOB, key BLOB, is_delivered INTEGER NOT NULL DEFAULT 0,
+  CHECK ((reply IS NULL) = (reply_topic IS NULL))
+) STRICT;
+CREATE TABLE IF NOT EXISTS quarantine (fingerprint TEXT PRIMARY KEY, task TEXT NOT NULL, since TEXT) STRICT;
 """
 
 TABLES = ("quarantine", "requests")
@@ -133,6 +135,6 @@ def _connect(uri: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         uri, timeout=_LOCKED_S, isolation_level=None, check_same_thread=False, uri=True, factory=_Connection
     )
-    # Damaged text must not end the reading of everything else.
-    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    # Damaged text must end neither the reading of everything else nor, written as JSON, the agent.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     return connection

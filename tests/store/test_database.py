@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
-from tests.store.test_store import accept, opened, payloads
+from tests.store.test_store import AT, accept, opened, payloads
 
 # The tables of release 0.1.0.
 FIRST_SCHEMA = """
@@ -69,7 +69,7 @@ def test_a_database_of_another_schema_is_kept_aside_and_not_called_damaged(
 
 
 @pytest.mark.expects_warning
-@pytest.mark.parametrize("what", ["no database", "zeros in the middle", "cut"])
+@pytest.mark.parametrize("what", ["no database", "zeros in the middle", "cut", "a text for bytes"])
 def test_a_damaged_database_is_kept_aside_and_a_fresh_one_begins(path: Path, what: str) -> None:
     store = opened(path)
     for _ in range(60):
@@ -81,6 +81,7 @@ def test_a_damaged_database_is_kept_aside_and_a_fresh_one_begins(path: Path, wha
         "no database": b"no database at all" * 100,
         "zeros in the middle": data[: 10 * 1024] + bytes(2048) + data[12 * 1024 :],
         "cut": data[:5000],
+        "a text for bytes": data.replace(b"\x84\x64", b"\x84\x65", 1),  # the type of 300 bytes, of 300 characters
     }[what]
     path.write_bytes(damaged)
     again = opened(path)
@@ -91,6 +92,14 @@ def test_a_damaged_database_is_kept_aside_and_a_fresh_one_begins(path: Path, wha
     accept(again)
     again.commit()
     assert payloads(opened(path)) == [b"x"]
+
+
+def test_text_that_is_damaged_is_still_text(path: Path) -> None:
+    store = opened(path)
+    accept(store)
+    store.commit()
+    store._connection.execute("UPDATE requests SET task = CAST(x'74ff' AS TEXT)")
+    assert [stored.task for stored in store.unanswered(AT)] == ["t\N{REPLACEMENT CHARACTER}"]
 
 
 def test_its_files_belong_to_the_account_alone(path: Path) -> None:
