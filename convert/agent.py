@@ -8,7 +8,7 @@ from edge_agent.core.config_file import ConfigError
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.model import Model as OpenedModel
 from edge_agent.core.model import ModelError
-from edge_agent.core.protocol import Adapter, EngineSettings, Failed, Finish, Finished, Load, Run, Sampling, TaskPrefix
+from edge_agent.core.pipe import Adapter, EngineSettings, Failed, Finish, Finished, Load, Run, Sampling, TaskPrefix
 from edge_agent.core.schemas import validator
 from edge_agent.core.strict_json import NotJsonError, parse_json
 from edge_agent.core.wording import field_name, first_fault, shown

@@ -22,7 +22,7 @@ from edge_agent.commands.commands import Commands
 from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     LOAD_SILENCE_S,
     Cancelled,
     Failed,

@@ -18,7 +18,7 @@ from edge_agent.core import topics
 from edge_agent.core.bounded import OutOfBoundsError, tried_apart
 from edge_agent.core.config import Config, ExtractTask
 from edge_agent.core.config_file import ConfigError, read_document, table_faults
-from edge_agent.core.protocol import ECHO_MODEL
+from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.wording import field_name, file_fault, shown
 from edge_agent.models.record import model_faults, model_refusals, switched_hint
 from edge_agent.mqtt.credentials import credential_faults, secret_fault

@@ -12,7 +12,7 @@ import pytest
 from edge_agent.agent import Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
 from edge_agent.core.messages import Publication
-from edge_agent.core.protocol import Event, Loading, Progress, Ready
+from edge_agent.core.pipe import Event, Loading, Progress, Ready
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.mqtt.link import TAKEN_OVER, Broken, Connected, Disconnected

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from edge_agent.core.protocol import Cancelled
+from edge_agent.core.pipe import Cancelled
 from edge_agent.inbox import MAX_MESSAGES, Inbox
 from edge_agent.mqtt.link import Broken, Disconnected, MqttLink
 from edge_agent.worker.process import EngineProcess

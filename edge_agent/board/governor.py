@@ -18,7 +18,7 @@ from typing import Any
 
 from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle
 from edge_agent.core.config import GovernorConfig
-from edge_agent.core.protocol import Ready, SetLimits
+from edge_agent.core.pipe import Ready, SetLimits
 
 # A limit eases by one stage after this long without need for it; a refused request may come back then.
 RELAX_S = 60.0

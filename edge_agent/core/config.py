@@ -23,7 +23,7 @@ from pydantic import (
 from edge_agent import __version__
 from edge_agent.core import topics
 from edge_agent.core.envelope import MAX_DEADLINE_MS
-from edge_agent.core.protocol import ECHO_MODEL, EngineSettings
+from edge_agent.core.pipe import ECHO_MODEL, EngineSettings
 from edge_agent.core.wording import shown
 
 MAX_HOSTS = 8

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_agent.core.protocol import Adapter
+from edge_agent.core.pipe import Adapter
 
 Signature = Literal["good", "unchecked"]
 # Inode, size and time of change of a file.

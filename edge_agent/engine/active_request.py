@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from edge_agent.core.protocol import LabelsPlan, Run, TextPlan
+from edge_agent.core.pipe import LabelsPlan, Run, TextPlan
 from edge_agent.engine.answer.answer_guess import Draft
 from edge_agent.engine.answer.json_answer import JsonAnswer, JsonSchema
 from edge_agent.engine.answer.labels import Branch, LabelAnswer, LabelTree

@@ -20,7 +20,7 @@ from typing import Any
 import jsonschema
 
 from edge_agent.core.codes import Code
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     ECHO_MODEL,
     Cancelled,
     Event,

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from edge_agent.core.codes import Code
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     Event,
     Failed,
     Finish,

@@ -27,7 +27,7 @@ os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 import llama_cpp
 from llguidance import LLMatcher, LLTokenizer
 
-from edge_agent.core.protocol import Sampling
+from edge_agent.core.pipe import Sampling
 from edge_agent.engine.backends import BackendError, load_backends, loaded_variant
 from edge_agent.engine.llama_log import LlamaLog
 from edge_agent.gguf.adapter import check_adapter

@@ -15,7 +15,7 @@ from typing import Any
 
 from edge_agent.board.system import cores
 from edge_agent.core.codes import Code
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     Cancelled,
     Event,
     Failed,

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from edge_agent.core.environment import return_freed_memory
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     ECHO_MODEL,
     Cancel,
     Command,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edge_agent.core.model import Model, ModelError, Signature, file_stamps
-from edge_agent.core.protocol import ECHO_MODEL, Adapter
+from edge_agent.core.pipe import ECHO_MODEL, Adapter
 from edge_agent.core.strict_json import parse_json
 from edge_agent.core.wording import first_fault, shown, shown_path
 from edge_agent.gguf.header import HeaderError

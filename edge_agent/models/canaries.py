@@ -22,7 +22,7 @@ from edge_agent.core.codes import Refusal
 from edge_agent.core.config import ClassifyTask, GenerateTask, ModelConfig, Name, TaskConfig
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.model import Model
-from edge_agent.core.protocol import Failed, Finished, Ready, Run
+from edge_agent.core.pipe import Failed, Finished, Ready, Run
 from edge_agent.core.strict_json import compact_json, parse_json
 from edge_agent.core.wording import first_fault, shown
 from edge_agent.models.bundle import open_model

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge_agent.core.background import in_background
 from edge_agent.core.model import Model
-from edge_agent.core.protocol import Cancelled, WorkerAnswer
+from edge_agent.core.pipe import Cancelled, WorkerAnswer
 from edge_agent.models.canaries import FILE, Questions, read_questions
 from edge_agent.worker.supervisor import Supervisor
 

@@ -19,7 +19,7 @@ from edge_agent.board.process import resident_mb
 from edge_agent.core.background import in_background
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError
-from edge_agent.core.protocol import Ready
+from edge_agent.core.pipe import Ready
 from edge_agent.core.wording import printable, shown, shown_path
 from edge_agent.models import record
 from edge_agent.models.bundle import MANIFEST_FILE, path_fault

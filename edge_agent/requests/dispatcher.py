@@ -13,7 +13,7 @@ from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message
 from edge_agent.core.model import Model
-from edge_agent.core.protocol import Cancel, Command, Finished, Partial, Ready, Run, TextPlan, WorkerAnswer
+from edge_agent.core.pipe import Cancel, Command, Finished, Partial, Ready, Run, TextPlan, WorkerAnswer
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.forecast import Forecast, kind_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_agent.core.protocol import LabelsPlan, Run
+from edge_agent.core.pipe import LabelsPlan, Run
 from edge_agent.requests.request import Kind
 
 # A run is expected to take its mean and this many mean deviations, the work ahead its mean and a quarter.

@@ -7,7 +7,7 @@ import logging
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import Code, Refusal
-from edge_agent.core.protocol import Run
+from edge_agent.core.pipe import Run
 from edge_agent.store.store import Quarantined, Store
 
 log = logging.getLogger(__name__)

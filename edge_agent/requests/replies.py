@@ -11,7 +11,7 @@ from typing import Any
 from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import Code, Error, Status
 from edge_agent.core.messages import Publication, json_publication
-from edge_agent.core.protocol import Cancelled, Failed, Finished
+from edge_agent.core.pipe import Cancelled, Failed, Finished
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import cut
 from edge_agent.requests.delivery import Delivery

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from edge_agent.core.codes import Error
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.model import Model
-from edge_agent.core.protocol import Run
+from edge_agent.core.pipe import Run
 from edge_agent.requests.tasks import Task
 
 # Task, and the binary magnitudes of the prompt's characters and of the tokens that may be written.

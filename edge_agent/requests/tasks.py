@@ -20,7 +20,7 @@ from edge_agent.core.config import (
     TaskConfig,
 )
 from edge_agent.core.envelope import Envelope
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     ChatMessage,
     Finish,
     Finished,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edge_agent.core.config import ModelConfig
 from edge_agent.core.model import ModelError
-from edge_agent.core.protocol import EngineSettings, Load
+from edge_agent.core.pipe import EngineSettings, Load
 from edge_agent.core.wording import printable
 from edge_agent.loader import load_config
 from edge_agent.models.canaries import FILE, CanaryError, load_and_ask, verify

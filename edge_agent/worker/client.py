@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     LOAD_SILENCE_S,
     Event,
     Failed,

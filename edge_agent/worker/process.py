@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from edge_agent.core.environment import library_environment
-from edge_agent.core.protocol import Command, Event, Load, decode_event, encode_command
+from edge_agent.core.pipe import Command, Event, Load, decode_event, encode_command
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from edge_agent.board.process import process_memory, resident_mb
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     LOAD_SILENCE_S,
     Cancel,
     Command,

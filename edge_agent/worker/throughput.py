@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from edge_agent.core.protocol import Progress
+from edge_agent.core.pipe import Progress
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from edge_agent.core.envelope import Envelope
-from edge_agent.core.protocol import EngineSettings, Finished, Load
+from edge_agent.core.pipe import EngineSettings, Finished, Load
 from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.demo.readings import held_out

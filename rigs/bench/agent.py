@@ -13,7 +13,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 
-from edge_agent.core.protocol import ECHO_MODEL
+from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.tools.demo.broker import free_port, start_broker
 from rigs.bench.workload import EXTRACT_TOKENS, GENERATED_TOKENS, LABELS, SCHEMA, SYSTEM, Answer, Kind, Reading
 from tests.helpers.client import Client

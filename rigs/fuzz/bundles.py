@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from convert.errors import ConvertError
 from convert.write.bundle import verify_bundle
 from edge_agent.core.model import Model, ModelError
-from edge_agent.core.protocol import Adapter, EngineSettings, Finished, Load
+from edge_agent.core.pipe import Adapter, EngineSettings, Finished, Load
 from edge_agent.models.bundle import content_fault, open_model, path_fault
 from edge_agent.models.canaries import CanaryError, read_questions
 from edge_agent.models.signatures import SIGNATURE_FILE

@@ -19,7 +19,7 @@ os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
 
 from convert.cli import main as edge_convert
 from edge_agent.core.model import ModelError
-from edge_agent.core.protocol import EngineSettings, Load
+from edge_agent.core.pipe import EngineSettings, Load
 from edge_agent.engine.llama import LoadError
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.engine.prompt.chat_template import chat_template_fault

@@ -15,7 +15,7 @@ from typing import Any
 # What is forked must have one thread.
 os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
 
-from edge_agent.core.protocol import EngineSettings, Failed, Load
+from edge_agent.core.pipe import EngineSettings, Failed, Load
 from edge_agent.engine.llama import LoadError
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.gguf.header import TENSOR_TYPES, HeaderError

@@ -11,7 +11,7 @@ from time import process_time
 from typing import Any
 
 from edge_agent.core.codes import Code
-from edge_agent.core.protocol import EngineSettings, Failed, Finish, Finished, Load, SchemaPlan
+from edge_agent.core.pipe import EngineSettings, Failed, Finish, Finished, Load, SchemaPlan
 from edge_agent.core.schemas import check_schema, validator
 from edge_agent.engine.llama_engine import LlamaEngine
 from rigs.fuzz.children import FAILED, Outcome, tried

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from edge_agent.board.governor import Governor, Level
 from edge_agent.board.reading import BoardReading, Thermal
 from edge_agent.core.config import GovernorConfig
-from edge_agent.core.protocol import SetLimits
+from edge_agent.core.pipe import SetLimits
 from rigs.thermal import parameters as p
 from rigs.thermal.agent import SimulatedAgent, arrivals
 from rigs.thermal.board import Board

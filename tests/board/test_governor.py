@@ -26,7 +26,7 @@ from edge_agent.board.governor import (
 )
 from edge_agent.board.reading import BoardReading, Memory, Thermal, Throttle
 from edge_agent.core.config import GovernorConfig
-from edge_agent.core.protocol import SetLimits
+from edge_agent.core.pipe import SetLimits
 
 CAPACITY = SetLimits(threads=2, prefill_threads=4, batch_tokens=64, max_active=4)
 SIZES = ("threads", "prefill_threads", "batch_tokens", "max_active")

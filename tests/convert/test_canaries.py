@@ -18,7 +18,7 @@ from convert.evaluate import worker as asked
 from convert.evaluate.canaries import _canary, own_requests, record_canaries
 from convert.evaluate.worker import Adapted
 from edge_agent.core.codes import Code
-from edge_agent.core.protocol import Failed, Finish, Finished, Load, Run
+from edge_agent.core.pipe import Failed, Finish, Finished, Load, Run
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import Canary, decode
 from edge_agent.requests.task_tables import load_task_configs

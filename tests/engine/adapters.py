@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from convert.cli import main
-from edge_agent.core.protocol import Adapter
+from edge_agent.core.pipe import Adapter
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.convert.adapters import AdapterFiles, make_adapter, read_tensors, write_merged
 

@@ -14,7 +14,7 @@ from edge_agent.core.environment import library_environment
 # As the agent starts its worker: read when the library is loaded, which these imports do.
 os.environ.update(library_environment())
 
-from edge_agent.core.protocol import EngineSettings, Load, TaskPrefix
+from edge_agent.core.pipe import EngineSettings, Load, TaskPrefix
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.llama_engine import LlamaEngine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     Cancelled,
     ChatMessage,
     Event,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.core.protocol import EngineSettings, Load
+from edge_agent.core.pipe import EngineSettings, Load
 from edge_agent.engine.llama import Llama, LoadError, Piece
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.gguf.adapter import check_adapter

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from edge_agent.core.codes import Code
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     Cancelled,
     Failed,
     Finish,

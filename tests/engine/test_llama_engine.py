@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_agent.core.codes import Code
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     Cancelled,
     EngineSettings,
     Event,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     ChatMessage,
     EngineSettings,
     Finish,

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     EngineSettings,
     Event,
     Finished,

@@ -13,7 +13,7 @@ from typing import Any, cast
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message, Publication
 from edge_agent.core.model import Model
-from edge_agent.core.protocol import Cancel, Command, Finish, Finished, Ready, Run, TextPlan
+from edge_agent.core.pipe import Cancel, Command, Finish, Finished, Ready, Run, TextPlan
 from edge_agent.mqtt.link import MqttLink, Received
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests.delivery import Delivery

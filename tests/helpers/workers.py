@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_agent.board.process import ProcessMemory
-from edge_agent.core.protocol import Command, Event, Load
+from edge_agent.core.pipe import Command, Event, Load
 from edge_agent.worker import client, supervisor
 from edge_agent.worker.process import WorkerExited
 

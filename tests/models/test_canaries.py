@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent.core.codes import Code
 from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
-from edge_agent.core.protocol import Failed, Finish, Finished, LabelsPlan, SchemaPlan, TextPlan
+from edge_agent.core.pipe import Failed, Finish, Finished, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.models.canaries import (
     MAX_BYTES,
     Answer,

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from edge_agent.core.protocol import Cancelled, Ready, Run
+from edge_agent.core.pipe import Cancelled, Ready, Run
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canary_watch import FIRST_AFTER_S, RETRY_S, CanaryWatch
 from edge_agent.worker.supervisor import Supervisor

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from edge_agent.core.config import ModelConfig
-from edge_agent.core.protocol import Cancelled, Command, Event, LoadFailed, Run, SetTasks
+from edge_agent.core.pipe import Cancelled, Command, Event, LoadFailed, Run, SetTasks
 from edge_agent.models import record
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import Canaries

@@ -14,7 +14,7 @@ import pytest
 
 from edge_agent.core.clock import moment
 from edge_agent.core.messages import Message, Publication
-from edge_agent.core.protocol import Run
+from edge_agent.core.pipe import Run
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.requests.delivery import CONFIRMED_WITHIN_S, MAX_TRIES, RETRY_S
 from edge_agent.requests.dispatcher import Dispatcher

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from edge_agent.board.governor import Level, LimitCause, Limits
 from edge_agent.core.codes import Code
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     Cancelled,
     Failed,
     Finish,

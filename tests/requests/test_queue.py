@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.core.codes import Code, Error, Refusal
-from edge_agent.core.protocol import ChatMessage, LabelsPlan, Run, TextPlan
+from edge_agent.core.pipe import ChatMessage, LabelsPlan, Run, TextPlan
 from edge_agent.requests.forecast import BELIEVED_PER_RUN_S, BELIEVED_S, Forecast, kind_of
 from edge_agent.requests.queue import MAX_BUCKETS, EngineLoad, RateLimiter, RequestQueue
 from edge_agent.requests.request import Request

@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.envelope import Envelope
-from edge_agent.core.protocol import LabelsPlan, Sampling, SchemaPlan, TaskPrefix, TextPlan
+from edge_agent.core.pipe import LabelsPlan, Sampling, SchemaPlan, TaskPrefix, TextPlan
 from edge_agent.requests.tasks import Task, with_built_in
 from tests.helpers.support import TASKS, config
 

@@ -10,7 +10,7 @@ import pytest
 from edge_agent.board.energy import EnergyMeter, EnergySample
 from edge_agent.board.governor import Level, LimitCause, Limits
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Scope, Throttle, ThrottleCause
-from edge_agent.core.protocol import Ready
+from edge_agent.core.pipe import Ready
 from edge_agent.models.bundle import open_model
 from edge_agent.requests.statistics import RequestFacts
 from tests.helpers.facts import READY, health, mqtt_facts, worker_facts

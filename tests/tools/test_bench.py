@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge_agent.core.codes import Code
-from edge_agent.core.protocol import Failed, LabelsPlan, SchemaPlan, TextPlan
+from edge_agent.core.pipe import Failed, LabelsPlan, SchemaPlan, TextPlan
 from edge_agent.core.schemas import check_schema
 from edge_agent.models.record import Record, write_record
 from edge_agent.tools.bench.bench import bench

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.core.protocol import ChatMessage, EngineSettings, Finished, Load, Run, TextPlan
+from edge_agent.core.pipe import ChatMessage, EngineSettings, Finished, Load, Run, TextPlan
 from edge_agent.worker.client import WorkerError, started
 
 ECHO = Load(model_path="echo:", settings=EngineSettings())

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from edge_agent.core.config import Config
-from edge_agent.core.protocol import (
+from edge_agent.core.pipe import (
     LOAD_SILENCE_S,
     Cancelled,
     Event,

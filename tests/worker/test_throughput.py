@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_agent.core.protocol import Progress
+from edge_agent.core.pipe import Progress
 from edge_agent.worker.throughput import Throughput
 
 

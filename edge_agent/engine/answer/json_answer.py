@@ -11,7 +11,7 @@ import jsonschema
 import numpy as np
 from llguidance import LLMatcher
 
-from edge_agent.core.protocol import Finish, Run
+from edge_agent.core.pipe import Finish, Run
 from edge_agent.core.schemas import validator
 from edge_agent.engine.answer.answer_guess import AnswerGuess, Draft
 from edge_agent.engine.answer.schema_check import grammar_of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_agent.core.protocol import Finish, Run
+from edge_agent.core.pipe import Finish, Run
 from edge_agent.engine.answer.text_stream import TextStream
 from edge_agent.engine.llama import Llama, SamplerChain
 from edge_agent.engine.prompt.chat import THOUGHT_END, THOUGHT_START

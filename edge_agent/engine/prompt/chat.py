@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from edge_agent.core.protocol import ChatMessage, TaskPrefix
+from edge_agent.core.pipe import ChatMessage, TaskPrefix
 from edge_agent.engine.prompt.chat_template import CLOCK, ChatError, ChatTemplate, UnusableTemplateError
 
 # The echo engine, which needs this module, works where llama.cpp is missing.

@@ -16,7 +16,7 @@ from time import monotonic
 
 from edge_agent.board.system import cores
 from edge_agent.core import state_files
-from edge_agent.core.protocol import Load
+from edge_agent.core.pipe import Load
 from edge_agent.engine.llama import Llama, Piece
 from edge_agent.engine.step.step_policy import WIDE_ROWS, WRITING_ROWS, StepCost, StepPolicy
 

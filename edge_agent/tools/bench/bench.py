@@ -18,7 +18,7 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.config import ModelConfig
 from edge_agent.core.environment import library_environment
 from edge_agent.core.model import ModelError
-from edge_agent.core.protocol import ECHO_MODEL, EngineSettings, Load
+from edge_agent.core.pipe import ECHO_MODEL, EngineSettings, Load
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force

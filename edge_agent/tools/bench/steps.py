@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from edge_agent.board.system import cores
-from edge_agent.core.protocol import Load
+from edge_agent.core.pipe import Load
 from edge_agent.engine.llama_engine import open_context
 from edge_agent.engine.step import calibration
 from edge_agent.engine.step.step_policy import StepPolicy

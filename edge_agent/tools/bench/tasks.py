@@ -12,7 +12,7 @@ from typing import Any
 from edge_agent.board.process import process_memory
 from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.envelope import Envelope
-from edge_agent.core.protocol import Failed, Finished, Load, Ready, Run
+from edge_agent.core.pipe import Failed, Finished, Load, Ready, Run
 from edge_agent.requests.statistics import percentile
 from edge_agent.requests.tasks import Task
 from edge_agent.worker.client import Worker, started

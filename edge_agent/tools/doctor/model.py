@@ -9,7 +9,7 @@ from edge_agent.board.board import Board
 from edge_agent.board.process import resident_mb
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError
-from edge_agent.core.protocol import Load
+from edge_agent.core.pipe import Load
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force
 from edge_agent.tools.doctor.board import KERNEL_FEATURES

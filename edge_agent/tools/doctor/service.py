@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from edge_agent.core.config import Config
-from edge_agent.core.protocol import ECHO_MODEL
+from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.store.database import FILE
 from edge_agent.tools.doctor.check import Check, failed, good, warning
 from edge_agent.tools.programs import ProgramError, program_output

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge_agent.core.codes import Code
-from edge_agent.core.protocol import Failed, Finish, Finished, Partial, Sampling, SchemaPlan
+from edge_agent.core.pipe import Failed, Finish, Finished, Partial, Sampling, SchemaPlan
 from edge_agent.core.schemas import validator
 from edge_agent.engine.answer.json_answer import InvalidOutputError, JsonSchema
 from edge_agent.engine.llama_engine import LlamaEngine

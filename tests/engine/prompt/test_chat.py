@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.core.protocol import ChatMessage, TaskPrefix
+from edge_agent.core.pipe import ChatMessage, TaskPrefix
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.prompt.chat import Chat
 from edge_agent.engine.prompt.chat_template import ChatError, UnusableTemplateError
