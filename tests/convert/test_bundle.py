@@ -25,7 +25,7 @@ from edge_agent.gguf.model import read_model_facts
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint
 from tests.convert.conversions import convert, run
 from tests.convert.gguf_reading import read_gguf
-from tests.helpers.ggufs import STRING, U32, changed_model, gguf, placed
+from tests.helpers.ggufs import ADAPTER_VALUES, U32, changed_model, gguf, placed
 from tests.helpers.keys import NO_PRIVATE_KEYS, write_keys
 
 ROOT = Path(__file__).parents[2]
@@ -297,9 +297,8 @@ def test_verify_says_what_it_checked(signed: Path, bundle: Path, capsys: pytest.
 
 
 def adapter_of_nan() -> bytes:
-    values = {"general.type": "adapter", "general.architecture": "qwen2", "adapter.type": "lora"}
     tensors, nbytes = placed({"output.weight.lora_a": (32, 4)})
-    return gguf({key: (STRING, text) for key, text in values.items()}, tensors, b"\xff" * nbytes)
+    return gguf(ADAPTER_VALUES, tensors, b"\xff" * nbytes)
 
 
 def flip_last_byte(bundle: Path) -> None:

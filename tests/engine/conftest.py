@@ -14,7 +14,7 @@ from edge_agent.core.environment import library_environment
 # As the agent starts its worker: read when the library is loaded, which these imports do.
 os.environ.update(library_environment())
 
-from edge_agent.core.pipe import EngineSettings, Load, TaskPrefix
+from edge_agent.core.pipe import Adapter, EngineSettings, Load, TaskPrefix
 from edge_agent.engine.echo import EchoEngine
 from edge_agent.engine.engine import Engine
 from edge_agent.engine.llama_engine import LlamaEngine
@@ -28,7 +28,7 @@ def model_path(demo_bundle: Path) -> str:
 
 @pytest.fixture
 def open_llama(model_path: str) -> Iterator[Callable[..., LlamaEngine]]:
-    """Opens engines over the demonstration model; closed at the end of the test."""
+    """Opens engines, over the demonstration model where none is given; closed at the end of the test."""
     opened: list[LlamaEngine] = []
 
     def open_(
@@ -36,15 +36,18 @@ def open_llama(model_path: str) -> Iterator[Callable[..., LlamaEngine]]:
         tasks: tuple[TaskPrefix, ...] = (TASK,),
         state_dir: str | None = None,
         sha256: str | None = None,
+        model: Path | None = None,
+        adapters: tuple[Adapter, ...] = (),
         **settings: Any,
     ) -> LlamaEngine:
         # All that would be measured is given, so that tests run the same everywhere.
         chosen = {"context_tokens": 1024, "threads": 1, "prefill_threads": 2, "batch_tokens": 128, **settings}
         load = Load(
-            model_path=model_path,
+            model_path=model_path if model is None else str(model),
             # Not validated: some tests want narrower steps than a configuration may ask for.
             settings=EngineSettings.model_construct(**chosen),
             tasks=tasks,
+            adapters=adapters,
             model_sha256=sha256,
             state_dir=state_dir,
         )

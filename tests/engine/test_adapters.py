@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from edge_agent.core.pipe import EngineSettings, Load
+from edge_agent.core.pipe import Finished
 from edge_agent.engine.llama import Llama, LoadError, Piece
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.gguf.adapter import check_adapter
@@ -17,10 +17,8 @@ from edge_agent.gguf.header import HeaderError
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.convert.adapters import AdapterFiles
 from tests.engine.adapters import bundle_with, convert, demo_adapter, merged_bundle, to_load
-from tests.engine.runs import LABELS, TASK, finished, run
-
-WAIT_S = 60.0
-OpenEngine = Callable[..., LlamaEngine]
+from tests.engine.runs import LABELS, finished, run
+from tests.helpers.ggufs import ADAPTER_VALUES, ARRAY, F32, STRING, U32, gguf
 
 
 @pytest.fixture(scope="module")
@@ -65,72 +63,44 @@ def test_adapters_do_what_weights_with_their_products_do(
     np.testing.assert_allclose(logits(plain, *files), merged, atol=0.05)
 
 
-@pytest.fixture
-def open_engine(plain: Path) -> Iterator[OpenEngine]:
-    opened: list[LlamaEngine] = []
-
-    def open_(state_dir: Path | None, *adapters: Path) -> LlamaEngine:
-        load = Load(
-            model_path=str(plain / "model.gguf"),
-            settings=EngineSettings(context_tokens=512, threads=1, prefill_threads=2, batch_tokens=128),
-            tasks=(TASK,),
-            model_sha256="5ha",
-            adapters=tuple(to_load(path / "adapter.gguf") for path in adapters),
-            state_dir=None if state_dir is None else str(state_dir),
-        )
-        opened.append(LlamaEngine(load))
-        return opened[-1]
-
-    yield open_
-    for engine in opened:
-        engine.close()
-
-
 def test_what_is_kept_of_one_adapter_is_not_used_with_another(
-    open_engine: OpenEngine, bundles: list[Path], tmp_path: Path
+    open_llama: Callable[..., LlamaEngine], plain: Path, bundles: list[Path], tmp_path: Path
 ) -> None:
-    request = run(1, "pump 3 cavitates", LABELS)
-    expected = finished(open_engine(None, bundles[1]), request)[1]
+    def answer(bundle: Path, state_dir: str | None = None) -> Finished:
+        adapters = (to_load(bundle / "adapter.gguf"),)
+        engine = open_llama(model=plain / "model.gguf", sha256="5ha", adapters=adapters, state_dir=state_dir)
+        return finished(engine, run(1, "pump 3 cavitates", LABELS))[1]
 
-    for bundle in bundles:
-        answer = finished(open_engine(tmp_path, bundle), request)[1]
+    expected = answer(bundles[1])
 
-    assert answer.scores == expected.scores
-    assert expected.scores != finished(open_engine(None, bundles[0]), request)[1].scores
+    *_, kept = (answer(bundle, str(tmp_path)) for bundle in bundles)
+
+    assert kept.scores == expected.scores
+    assert expected.scores != answer(bundles[0]).scores
     assert len(list((tmp_path / "prefixes").iterdir())) == 1
 
 
-def header_with(key: str, kind: int, value: bytes) -> bytes:
+def header_with(key: str, kind: int, value: Any) -> bytes:
     """A file of no tensors with the keys that are needed and this one."""
-    texts = {"general.type": "adapter", "general.architecture": "qwen2", "adapter.type": "lora"}
-    entries = {name: (8, struct.pack("<Q", len(text)) + text.encode()) for name, text in texts.items()}
-    entries[key] = (kind, value)
-    data = struct.pack("<4sIQQ", b"GGUF", 3, 0, len(entries))
-    for name, (number, content) in entries.items():
-        data += struct.pack("<Q", len(name)) + name.encode() + struct.pack("<I", number) + content
-    return data
-
-
-def text(value: str) -> bytes:
-    return struct.pack("<Q", len(value)) + value.encode()
+    return gguf({**ADAPTER_VALUES, key: (kind, value)}, [], b"")
 
 
 @pytest.mark.parametrize(
     ("data", "told"),
     [
         (b"safetensors....................", "should be a GGUF file"),
-        (header_with("adapter.lora.alpha", 4, struct.pack("<I", 8)), "from 1e-09 to 1e+09 as F32 (got 8 as U32)"),
-        (header_with("adapter.lora.alpha", 12, struct.pack("<d", 8)), "as F32 (got 8.0 as F64)"),
-        (header_with("adapter.lora.alpha", 6, struct.pack("<f", np.nan)), "as F32 (got NaN)"),
-        (header_with("adapter.lora.alpha", 6, struct.pack("<f", 3e38)), "as F32 (got 3.0000000054977558e+38)"),
-        (header_with("adapter.lora.alpha", 6, struct.pack("<f", 1e-50)), "as F32 (got 0.0)"),
-        (header_with("adapter.lora.alpha", 6, struct.pack("<f", -8)), "as F32 (got -8.0)"),
-        (header_with("adapter.type", 8, text("control_vector")), 'should be "lora" (got "control_vector")'),
-        (header_with("general.type", 8, text("model")), 'general.type: should be "adapter" (got "model")'),
-        (header_with("general.type", 4, struct.pack("<I", 1)), 'general.type: should be "adapter" (got 1 as U32)'),
-        (header_with("general.architecture", 8, text("llama")), 'should be "qwen2" (got "llama")'),
-        (header_with("adapter.alora.invocation_tokens", 9, struct.pack("<IQ", 4, 0)), "activated by tokens"),
-        (header_with("x", 4, struct.pack("<I", 1)), "should have tensors (got none)"),
+        (header_with("adapter.lora.alpha", U32, 8), "from 1e-09 to 1e+09 as F32 (got 8 as U32)"),
+        (header_with("adapter.lora.alpha", 12, 8.0), "as F32 (got 8.0 as F64)"),
+        (header_with("adapter.lora.alpha", F32, np.nan), "as F32 (got NaN)"),
+        (header_with("adapter.lora.alpha", F32, 3e38), "as F32 (got 3.0000000054977558e+38)"),
+        (header_with("adapter.lora.alpha", F32, 1e-50), "as F32 (got 0.0)"),
+        (header_with("adapter.lora.alpha", F32, -8), "as F32 (got -8.0)"),
+        (header_with("adapter.type", STRING, "control_vector"), 'should be "lora" (got "control_vector")'),
+        (header_with("general.type", STRING, "model"), 'general.type: should be "adapter" (got "model")'),
+        (header_with("general.type", U32, 1), 'general.type: should be "adapter" (got 1 as U32)'),
+        (header_with("general.architecture", STRING, "llama"), 'should be "qwen2" (got "llama")'),
+        (header_with("adapter.alora.invocation_tokens", ARRAY, (U32, [])), "activated by tokens"),
+        (header_with("x", U32, 1), "should have tensors (got none)"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_adapter_is_refused_before_llama_cpp_reads_it(tmp_path: Path, data: bytes, told: str) -> None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edge_agent.core.pipe import (
-    ChatMessage,
-    EngineSettings,
-    Finish,
-    Load,
-    SchemaPlan,
-)
+from edge_agent.core.pipe import ChatMessage, Finish, SchemaPlan
 from edge_agent.engine.llama_engine import LlamaEngine
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.engine import r1_distill
-from tests.engine.runs import LABELS, SCHEMA, TASK, finished, run
+from tests.engine.runs import LABELS, SCHEMA, finished, run
 
 
 @pytest.fixture(scope="session")
@@ -26,11 +20,8 @@ def r1_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def engine(r1_path: Path) -> Iterator[LlamaEngine]:
-    settings = EngineSettings(context_tokens=1024, threads=1, prefill_threads=2, batch_tokens=128)
-    engine = LlamaEngine(Load(model_path=str(r1_path), settings=settings, tasks=(TASK,)))
-    yield engine
-    engine.close()
+def engine(open_llama: Callable[..., LlamaEngine], r1_path: Path) -> LlamaEngine:
+    return open_llama(model=r1_path)
 
 
 def prompt(engine: LlamaEngine, *messages: ChatMessage) -> list[bytes]:

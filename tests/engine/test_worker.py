@@ -105,13 +105,18 @@ def test_a_model_that_cannot_be_opened_is_reported_and_ends_the_worker(
     assert any("cannot be opened" in line for line in exited.log_tail)
 
 
+def impostor(folder: Path, patch: pytest.MonkeyPatch, script: str) -> Worker:
+    """A shell script in the place of the worker's Python."""
+    program = folder / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+    patch.setattr(sys, "executable", str(program))
+    return Worker("echo:")
+
+
 @pytest.mark.expects_warning
 def test_a_worker_that_neither_reads_nor_ends_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deaf = tmp_path / "deaf"
-    deaf.write_text("#!/bin/sh\nexec sleep 600\n", encoding="utf-8")
-    deaf.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(deaf))
-    worker = Worker("echo:")
+    worker = impostor(tmp_path, monkeypatch, "exec sleep 600")
     worker.process.send(run(1, "x" * 1_000_000))
 
     worker.process.stop(0.1)
@@ -123,11 +128,7 @@ def test_a_worker_that_neither_reads_nor_ends_is_killed(tmp_path: Path, monkeypa
 def test_output_that_is_no_event_ends_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    babbling = tmp_path / "babbling"
-    babbling.write_text("#!/bin/sh\necho hello\nexec sleep 600\n", encoding="utf-8")
-    babbling.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(babbling))
-    worker = Worker("echo:")
+    worker = impostor(tmp_path, monkeypatch, "echo hello; exec sleep 600")
 
     assert worker.wait_for(WorkerExited).returncode == -signal.SIGKILL
     assert "wrote a line that is no event: b'hello" in caplog.text

@@ -29,6 +29,11 @@ MODEL_VALUES: dict[str, tuple[int, Any]] = {
     "tokenizer.ggml.merges": (ARRAY, (STRING, ["a b"])),
     "tokenizer.ggml.eos_token_id": (U32, 1),
 }
+ADAPTER_VALUES: dict[str, tuple[int, Any]] = {
+    "general.type": (STRING, "adapter"),
+    "general.architecture": (STRING, "qwen2"),
+    "adapter.type": (STRING, "lora"),
+}
 MODEL_SHAPES: dict[str, tuple[int, ...]] = {
     "token_embd.weight": (32, 2),
     "blk.0.attn_norm.weight": (32,),
