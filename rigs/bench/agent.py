@@ -84,10 +84,7 @@ class AgentSide:
         )
 
     def health(self) -> dict[str, Any]:
-        topic = f"{BASE}/health"
-        heard = len(self.client.on(topic))
-        self.client.publish(f"{BASE}/cmd/health", b"")
-        return self.client.wait(topic, count=heard + 1)[-1].json
+        return self.client.exchange(f"{BASE}/cmd/health", b"", f"{BASE}/health").json
 
     def repacked_mib(self) -> float:
         """The weights that are copied for the kernels of this machine."""
@@ -96,10 +93,8 @@ class AgentSide:
     def add_task(self, table: str) -> None:
         """Replaces the task that was added before. Returns when the agent has it; its worker may not yet."""
         self.process.config.write_text(self._text + table, encoding="utf-8")
-        topic = f"{BASE}/cmd/reload/result"
-        heard = len(self.client.on(topic))
-        self.client.publish(f"{BASE}/cmd/reload", {"id": "reload"})
-        result = self.client.wait(topic, count=heard + 1)[-1].json
+        topic = f"{BASE}/cmd/reload"
+        result = self.client.exchange(topic, {"id": "reload"}, f"{topic}/result").json
         if result["status"] != "ok":
             raise UnexpectedReply(f"reload was answered {json.dumps(result)}")
 

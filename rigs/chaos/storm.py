@@ -11,7 +11,7 @@ from pathlib import Path
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.processes import AgentProcess, Mosquitto, wait_until, workers
 from tests.helpers.proxy import Proxy
-from tests.helpers.site import site_config
+from tests.helpers.site import written_config
 
 ENGINE = "echo:step_ms=5"
 SHORTEST_PAUSE_S = 0.5
@@ -29,9 +29,8 @@ class Storm:
         self._broker = Mosquitto(folder / "broker", self.port, is_persistent=True)
         self._broker.start()
         self._proxy = Proxy(self.port).__enter__()
-        self._config = folder / "config.toml"
-        more = '[log]\nlevel = "WARNING"\n'
-        self._config.write_text(site_config("storm", self._proxy.port, protocol, ENGINE, more), encoding="utf-8")
+        more, port = '[log]\nlevel = "WARNING"\n', self._proxy.port
+        self._config = written_config(folder, ENGINE, more, device="storm", port=port, protocol=protocol)
         self._agent = AgentProcess(self._config)
 
     def check(self) -> None:

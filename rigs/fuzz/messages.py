@@ -24,7 +24,7 @@ from rigs.fuzz.malformed import Message, message
 from rigs.soak.samples import process_sample
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, Mosquitto, children, workers
-from tests.helpers.site import site_config
+from tests.helpers.site import written_config
 
 DEVICE = "fuzz"
 BASE = f"edgeai/v1/test/{DEVICE}"
@@ -117,9 +117,7 @@ def run(folder: Path, numbers: range) -> Book:
     (folder / "broker").mkdir()
     book = Book(BASE)
     with Mosquitto(folder / "broker", free_port(), "max_packet_size 2000000\n") as broker:
-        config = folder / "config.toml"
-        config.write_text(site_config(DEVICE, broker.port, "5", "echo:"), encoding="utf-8")
-        agent = AgentProcess(config)
+        agent = AgentProcess(written_config(folder, "echo:", device=DEVICE, port=broker.port))
         client = Client(broker.port, "5")
         try:
             client.subscribe(f"{BASE}/state", f"{BASE}/infer/triage/response/last")

@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,21 +17,14 @@ from tests.helpers.site import Site, running_site
 ALL = '[commands]\nallow = ["ping", "health", "drain", "resume", "cancel", "reload"]\n'
 
 
-def command(site: Site, operation: str, fields: dict[str, Any] | None = None, **arguments: Any) -> dict[str, Any]:
-    topic = f"{site.base}/cmd/{operation}/result"
-    before = len(site.client.on(topic))
-    site.client.publish(f"{site.base}/cmd/{operation}", fields or {}, **arguments)
-    return site.client.wait(topic, count=before + 1)[before].json
-
-
 def test_ping_is_answered_with_its_id(site: Site) -> None:
-    result = command(site, "ping", {"id": "p1"})
+    result = site.command("ping", {"id": "p1"})
     assert (result["id"], result["status"], result["error"]) == ("p1", "ok", None)
 
 
 def test_health_command_publishes_at_once(site: Site) -> None:
     heard = len(site.client.on(f"{site.base}/health"))
-    assert command(site, "health", {"id": 1})["status"] == "ok"
+    assert site.command("health", {"id": 1})["status"] == "ok"
     site.client.wait(f"{site.base}/health", count=heard + 1, timeout_s=2)
 
 
@@ -57,10 +49,7 @@ def test_mqtt5_response_topic_of_a_command_is_used_if_allowed(site: Site) -> Non
     ],
 )
 def test_bad_command_fails_with_its_code(site: Site, operation: str, payload: bytes, code: str) -> None:
-    topic = f"{site.base}/cmd/{operation}/result"
-    before = len(site.client.on(topic))
-    site.client.publish(f"{site.base}/cmd/{operation}", payload)
-    result = site.client.wait(topic, count=before + 1)[before].json
+    result = site.command(operation, payload)
     assert (result["status"], result["error"]["code"]) == ("failed", code)
 
 
@@ -80,12 +69,12 @@ def test_cancel_ends_a_waiting_and_a_running_request(slow: Site) -> None:
         site.client.publish(site.request("generate"), {"input": "word " * 200, "id": name})
     site.wait_until_active(1)
     for name in ("waiting", "running"):
-        assert command(site, "cancel", {"id": name, "request_id": name})["data"] == {"cancelled": 1}
+        assert site.command("cancel", {"id": name, "request_id": name})["data"] == {"cancelled": 1}
     replies = {m.json["id"]: m.json for m in site.client.wait(site.response("generate"), count=2)}
     assert {reply["status"] for reply in replies.values()} == {"cancelled"}
     assert {reply["error"]["code"] for reply in replies.values()} == {"cancelled"}
-    assert command(site, "cancel", {"request_id": "running"})["error"]["code"] == "not_found"
-    assert command(site, "cancel", {"request_id": []})["error"]["code"] == "bad_field"
+    assert site.command("cancel", {"request_id": "running"})["error"]["code"] == "not_found"
+    assert site.command("cancel", {"request_id": []})["error"]["code"] == "bad_field"
     assert site.ask("triage", "normal")["status"] == "ok"
 
 
@@ -96,7 +85,7 @@ def test_drain_refuses_new_requests_until_resume(slow: Site) -> None:
     assert site.client.wait(f"{site.base}/cmd/drain/result")[0].json["error"]["code"] == "bad_json"
     site.client.publish(site.request("generate"), {"input": "word " * 20, "id": "before"})
     site.wait_until_active(1)
-    assert command(site, "drain", {"timeout_s": 30})["data"] == {"cancelled": 0}
+    assert site.command("drain", {"timeout_s": 30})["data"] == {"cancelled": 0}
     assert site.next_terminal(site.response("generate"), 0)["status"] == "ok"
     refused = site.ask("triage", "normal")
     assert (refused["status"], refused["error"]["code"]) == ("busy", "draining")
@@ -104,7 +93,7 @@ def test_drain_refuses_new_requests_until_resume(slow: Site) -> None:
     site.client.wait_for(f"{site.base}/state", lambda state: state["state"] == "draining")
     # At once, not when it is due.
     site.client.wait_for(f"{site.base}/health", lambda health: health["reasons"] == ["draining"], 2.0)
-    assert command(site, "resume")["status"] == "ok"
+    assert site.command("resume")["status"] == "ok"
     site.client.wait_for(f"{site.base}/health", lambda health: health["reasons"] == [], 2.0)
     assert site.ask("triage", "bearing fault")["status"] == "ok"
 
@@ -113,10 +102,10 @@ def test_drain_that_runs_out_of_time_cancels_the_remaining_requests(slow: Site) 
     site = slow
     site.client.publish(site.request("generate"), {"input": "word " * 200, "id": "long"})
     site.wait_until_active(1)
-    assert command(site, "drain", {"timeout_s": 0.3})["data"] == {"cancelled": 1}
+    assert site.command("drain", {"timeout_s": 0.3})["data"] == {"cancelled": 1}
     reply = site.next_terminal(site.response("generate"), 0)
     assert (reply["status"], reply["error"]["code"]) == ("cancelled", "cancelled")
-    assert command(site, "resume")["status"] == "ok"
+    assert site.command("resume")["status"] == "ok"
 
 
 def test_reload_takes_new_tasks_and_refuses_a_bad_configuration(slow: Site) -> None:
@@ -125,14 +114,14 @@ def test_reload_takes_new_tasks_and_refuses_a_bad_configuration(slow: Site) -> N
     old = path.read_text(encoding="utf-8")
     assert site.ask("added", "x")["error"]["code"] == "unknown_task"
     path.write_text(old + '[tasks.added]\nkind = "classify"\nlabels = ["a", "b"]\nsubscribe = ["plant/+/x"]\n', "utf-8")
-    assert command(site, "reload")["data"] == {"applied": ["tasks"], "needs_restart": []}
+    assert site.command("reload")["data"] == {"applied": ["tasks"], "needs_restart": []}
     assert site.agent.log.count("reload") == 2  # that it was asked for, and what it did
     assert "reloaded applied=tasks needs_restart=-\n" in site.agent.log
     assert site.ask("added", "b")["output"] == "b"
     site.client.publish("plant/p1/x", "a")
     assert site.next_terminal(site.response("added"), 2)["output"] == "a"
     path.write_text(old + "[queue]\ncapacity = 0\n", encoding="utf-8")
-    result = command(site, "reload")
+    result = site.command("reload")
     assert result["error"]["code"] == "bad_config"
     assert "queue.capacity" in result["error"]["message"]
     assert site.ask("added", "b")["status"] == "ok"
@@ -144,9 +133,9 @@ def test_signed_commands_are_checked_where_a_key_is_configured(
     key = secrets.token_hex(16)
     (tmp_path / "key").write_text(key + "\n", encoding="utf-8")
     site = start_site(protocol, more='[commands]\nkey_file = "key"\n')
-    assert command(site, "ping", {"id": 1})["error"]["code"] == "unauthorized"
+    assert site.command("ping", {"id": 1})["error"]["code"] == "unauthorized"
     fields = {"id": 2, "ts": datetime.now(UTC).isoformat(), "nonce": secrets.token_hex(8)}
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     fields["hmac"] = hmac.new(key.encode(), f"ping\n{canonical}".encode(), hashlib.sha256).hexdigest()
-    assert command(site, "ping", fields)["status"] == "ok"
-    assert command(site, "ping", fields)["error"]["code"] == "unauthorized"
+    assert site.command("ping", fields)["status"] == "ok"
+    assert site.command("ping", fields)["error"]["code"] == "unauthorized"

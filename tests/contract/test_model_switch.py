@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -19,14 +20,13 @@ ALLOWED = '[commands]\nallow = ["health", "drain", "resume", "model-switch", "mo
 # Without `enabled` the reserve keeps nothing else back.
 SHORT_OF_MEMORY = "[governor]\nenabled = false\nmemory_reserve_mb = 900_000\n"
 SWITCH_S = 120.0
+NUMBERS = itertools.count()
 
 
 def command(site: Site, operation: str, fields: dict[str, Any]) -> dict[str, Any]:
-    topic = f"{site.base}/cmd/{operation}/result"
-    before = len(site.client.on(topic))
-    site.client.publish(f"{site.base}/cmd/{operation}", {"id": before, **fields})
-    result = site.client.wait(topic, count=before + 1, timeout_s=SWITCH_S)[before].json
-    assert result["id"] == before
+    number = next(NUMBERS)
+    result = site.command(operation, {"id": number, **fields}, timeout_s=SWITCH_S)
+    assert result["id"] == number
     return result
 
 

@@ -15,9 +15,8 @@ from edge_agent import cli
 from edge_agent.loader import load_config
 from edge_agent.tools.client import NoAnswerError
 from edge_agent.tools.command import send_command
-from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client
-from tests.helpers.site import Site, site_config
+from tests.helpers.site import Site, written_config
 
 
 def test_it_prints_the_result_and_returns_its_exit_code(
@@ -52,9 +51,7 @@ class Board:
         self.client = client
         name = f"fake-{secrets.token_hex(4)}"
         self.base = f"edgeai/v1/test/{name}"
-        path = folder / "config.toml"
-        path.write_text(site_config(name, port, protocol, "echo:"), "utf-8")
-        self.config = load_config(path)
+        self.config = load_config(written_config(folder, "echo:", device=name, port=port, protocol=protocol))
         client.subscribe(f"{self.base}/cmd/+")
 
     def says(self, state: str, session: str, reason: str | None = None) -> None:
@@ -120,6 +117,5 @@ def test_nothing_is_sent_to_an_absent_board(board: Board, last: tuple[str, ...] 
 
 @pytest.mark.expects_warning
 def test_without_a_broker_it_ends_at_once(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text(site_config("b", free_port(), "5", "echo:"), "utf-8")
     with pytest.raises(NoAnswerError, match="no connection to the broker"):
-        send_command(load_config(tmp_path / "config.toml"), "ping", {}, timeout_s=30.0)
+        send_command(load_config(written_config(tmp_path, "echo:")), "ping", {}, timeout_s=30.0)

@@ -140,6 +140,14 @@ class Client:
         assert is_there, f"{len(got)} of {count} messages on {topic} within {timeout_s} s; heard: {others}"
         return got[:count]
 
+    def exchange(
+        self, topic: str, payload: bytes | str | dict[str, Any], answers: str, *, timeout_s: float = WAIT_S, **more: Any
+    ) -> Message:
+        """Publishes, and returns the next message on the topic of the answers."""
+        heard = len(self.on(answers))
+        self.publish(topic, payload, **more)
+        return self.wait(answers, count=heard + 1, timeout_s=timeout_s)[heard]
+
     def wait_for(self, topic: str, is_wanted: Any, timeout_s: float = WAIT_S) -> Message:
         """The first message on a topic whose document `is_wanted`."""
         with self._arrived:

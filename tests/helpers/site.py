@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client, Message
-from tests.helpers.processes import WAIT_S, AgentProcess
+from tests.helpers.processes import AgentProcess, wait_until
 
 TASKS = """
 [tasks.triage]
@@ -65,14 +65,17 @@ class Site:
 
     def wait_until_active(self, count: int) -> None:
         """Requests and commands travel on two connections: only health shows which requests have started."""
-        topic = f"{self.base}/health"
-        give_up_at = time.monotonic() + WAIT_S
-        while time.monotonic() < give_up_at:
-            heard = len(self.client.on(topic))
-            self.client.publish(f"{self.base}/cmd/health", b"")
-            if self.client.wait(topic, count=heard + 1)[-1].json["inference"]["active"] == count:
-                return
-        raise AssertionError(f"never {count} requests active at once")
+
+        def active() -> object:
+            health = self.client.exchange(f"{self.base}/cmd/health", b"", f"{self.base}/health")
+            return health.json["inference"]["active"]
+
+        wait_until(lambda: active() == count, f"{count} requests are active at once")
+
+    def command(self, operation: str, fields: Any = None, **arguments: Any) -> dict[str, Any]:
+        """The result of a command. fields: also a payload."""
+        topic = f"{self.base}/cmd/{operation}"
+        return self.client.exchange(topic, {} if fields is None else fields, f"{topic}/result", **arguments).json
 
     def terminal(self, topic: str) -> list[Message]:
         return [message for message in self.client.on(topic) if message.json["status"] != "partial"]
@@ -83,9 +86,7 @@ def running_site(folder: Path, port: int, protocol: str, *, model: str = "echo:"
     """An agent of its own name that is online while the context is entered."""
     device = next(DEVICES)
     base = f"edgeai/v1/test/{device}"
-    path = folder / f"{device}.toml"
-    path.write_text(site_config(device, port, protocol, model, more), encoding="utf-8")
-    agent = AgentProcess(path)
+    agent = AgentProcess(written_config(folder, model, more, device=device, port=port, protocol=protocol))
     try:
         with closing(Client(port, protocol)) as client:
             client.subscribe(f"{base}/#")
@@ -102,3 +103,12 @@ def site_config(device: str, port: int, protocol: str, model: str, more: str = "
         f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nprotocol = "{protocol}"\n'
         f'[models.default]\npath = "{model}"\n{TASKS}{more}'
     )
+
+
+def written_config(
+    folder: Path, model: str | Path, more: str = "", *, device: str = "b", port: int | None = None, protocol: str = "5"
+) -> Path:
+    """That configuration as a file; without a port it names one where there is no broker."""
+    path = folder / "config.toml"
+    path.write_text(site_config(device, port or free_port(), protocol, str(model), more), encoding="utf-8")
+    return path

@@ -13,8 +13,7 @@ import pytest
 
 from edge_agent import cli
 from edge_agent.store.state_lock import StateInUseError, locked
-from edge_agent.tools.demo.broker import free_port
-from tests.helpers.site import site_config
+from tests.helpers.site import written_config
 
 HOLDS = (
     "import subprocess, sys, time; from pathlib import Path; from edge_agent.store.state_lock import locked\n"
@@ -40,8 +39,7 @@ def test_a_folder_is_free_again_after_the_end(tmp_path: Path) -> None:
 def test_a_second_run_ends_with_1_and_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "config.toml"
-    path.write_text(site_config("other", free_port(), "5", "echo:"), "utf-8")
+    path = written_config(tmp_path, "echo:")
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("edge_agent.agent.Agent", lambda *_: pytest.fail("it runs"))
     with locked(tmp_path / "state"):

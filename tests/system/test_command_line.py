@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.tools.demo.broker import free_port
 from tests.helpers.bundles import flip_last_byte
-from tests.helpers.site import Site, site_config
+from tests.helpers.site import Site, written_config
 from tests.system.conftest import EdgeAgent, Ended
 
 
@@ -46,8 +45,7 @@ def test_five_mistakes_are_all_reported_at_once(tmp_path: Path, edge_agent: Edge
 
 
 def test_a_missing_model_is_a_hint_and_ends_the_daemon(tmp_path: Path, edge_agent: EdgeAgent) -> None:
-    path = tmp_path / "config.toml"
-    path.write_text(site_config("b", free_port(), "5", "no-such-bundle"), encoding="utf-8")
+    path = written_config(tmp_path, "no-such-bundle")
     fault = r"models\.default\.path: \".*\" does not exist; should be the folder of a bundle.*"
 
     checked, done = edge_agent("check-config", path), edge_agent("run", "--config", path)
@@ -60,8 +58,7 @@ def test_a_missing_model_is_a_hint_and_ends_the_daemon(tmp_path: Path, edge_agen
 
 
 def test_hints_leave_a_configuration_good(tmp_path: Path, edge_agent: EdgeAgent) -> None:
-    path = tmp_path / "config.toml"
-    path.write_text(site_config("b", free_port(), "5", "echo:", '[commands]\nkey_file = "key"\n'), encoding="utf-8")
+    path = written_config(tmp_path, "echo:", '[commands]\nkey_file = "key"\n')
     done = edge_agent("check-config", path)
     assert (done.returncode, done.stdout) == (0, f"{path}: good\n")
     hints = re.findall(r": hint: ([a-z_.]+): ", done.stderr)
@@ -71,9 +68,7 @@ def test_hints_leave_a_configuration_good(tmp_path: Path, edge_agent: EdgeAgent)
 def test_an_invalid_certificate_is_named_and_does_not_end_doctor_early(
     tmp_path: Path, demo_bundle: Path, edge_agent: EdgeAgent
 ) -> None:
-    path = tmp_path / "config.toml"
-    text = site_config("b", free_port(), "5", str(demo_bundle), '[mqtt.tls]\nca_file = "ca.pem"\n')
-    path.write_text(text, encoding="utf-8")
+    path = written_config(tmp_path, demo_bundle, '[mqtt.tls]\nca_file = "ca.pem"\n')
     (tmp_path / "ca.pem").write_text("none\n", encoding="utf-8")
     fault = r"mqtt\.tls\.ca_file: should be a file of certificates in PEM, but .*\(got \"/.*\)"
 
@@ -89,9 +84,8 @@ def test_an_invalid_certificate_is_named_and_does_not_end_doctor_early(
 
 
 def test_a_model_that_run_would_refuse_is_a_hint(tmp_path: Path, edge_agent: EdgeAgent) -> None:
-    path = tmp_path / "config.toml"
     (tmp_path / "m.gguf").write_bytes(b"<html></html>")
-    path.write_text(site_config("b", free_port(), "5", "m.gguf"), encoding="utf-8")
+    path = written_config(tmp_path, "m.gguf")
     done = edge_agent("check-config", path)
     assert done.returncode == 0
     rule = r"m\.gguf: should be a GGUF file of version 2 or 3 \(it begins with 3c68746d6c3e3c2f\)"
@@ -112,8 +106,7 @@ def test_model_that_is_not_as_its_manifest_says_is_not_opened(
 ) -> None:
     bundle = Path(shutil.copytree(demo_bundle, tmp_path / "bundle"))
     flip_last_byte(bundle / "model.gguf")
-    path = tmp_path / "config.toml"
-    path.write_text(site_config("b", free_port(), "5", str(bundle)), encoding="utf-8")
+    path = written_config(tmp_path, bundle)
     done = edge_agent("run", "--config", path)
     assert done.returncode == 1
     assert "sha256" in done.stderr
@@ -145,9 +138,8 @@ def test_ask_prints_the_reply_and_returns_its_exit_code(
 
 @pytest.mark.parametrize("keys", ['username = "u"\npassword_file', "[mqtt.tls]\nca_file"])
 def test_ask_names_a_file_that_its_connection_lacks(tmp_path: Path, keys: str, edge_agent: EdgeAgent) -> None:
-    path = tmp_path / "config.toml"
-    text = site_config("b", free_port(), "5", "no-model-is-needed-here")
-    path.write_text(text.replace("[models", f'{keys} = "missing"\n[models'), encoding="utf-8")
+    path = written_config(tmp_path, "no-model-is-needed-here")
+    path.write_text(path.read_text("utf-8").replace("[models", f'{keys} = "missing"\n[models'), encoding="utf-8")
     done = edge_agent("ask", "--config", path, "triage", "x")
     assert done.returncode == 78
     assert re.fullmatch(r"\S+: mqtt\.\S+_file: should be a file that can be read \(got .*\)\n", done.stderr)
@@ -170,9 +162,7 @@ def test_doctor_judges_a_board_that_is_ready_and_shows_the_memory_that_agent_and
 def test_doctor_asks_the_broker_even_if_model_and_commands_fail(
     tmp_path: Path, broker_port: Callable[[str], int], edge_agent: EdgeAgent
 ) -> None:
-    path = tmp_path / "config.toml"
-    text = site_config("d", broker_port("5"), "5", "none", '[commands]\nkey_file = "none"\n')
-    path.write_text(text, encoding="utf-8")
+    path = written_config(tmp_path, "none", '[commands]\nkey_file = "none"\n', port=broker_port("5"))
     report = json.loads(edge_agent("doctor", "--json", "--config", path).stdout)
     verdicts = {check["name"]: check["verdict"] for check in report["checks"]}
     assert (verdicts["broker"], verdicts["commands"], verdicts["model"]) == ("good", "failed", "failed")
@@ -181,8 +171,7 @@ def test_doctor_asks_the_broker_even_if_model_and_commands_fail(
 def test_doctor_distinguishes_a_listener_without_tls_from_a_broker_that_refuses(
     tmp_path: Path, broker_port: Callable[[str], int]
 ) -> None:
-    path = tmp_path / "config.toml"
-    path.write_text(site_config("d", broker_port("5"), "5", "none", "[mqtt.tls]\n"), encoding="utf-8")
+    path = written_config(tmp_path, "none", "[mqtt.tls]\n", port=broker_port("5"))
     report = json.loads(as_process("doctor", "--broker", "--json", "--config", path).stdout)
     (check,) = (check for check in report["checks"] if check["name"] == "broker")
     assert re.search(r":\d+ can be reached, but not with TLS: .", check["found"])

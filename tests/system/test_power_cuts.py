@@ -19,7 +19,7 @@ from edge_agent.models.record import in_force, open_in_force
 from tests.helpers.bundles import sha256_of
 from tests.helpers.client import Client
 from tests.helpers.processes import AgentProcess, children, wait_until
-from tests.helpers.site import site_config
+from tests.helpers.site import written_config
 
 CUTS = int(os.environ.get("EDGE_AGENT_POWER_CUTS", "4"))
 SEED = int(os.environ.get("EDGE_AGENT_SEED", "1"))
@@ -34,9 +34,8 @@ class Board:
     def __init__(self, folder: Path, port: int, protocol: str, more: str) -> None:
         self.base = f"edgeai/v1/test/cut{protocol[0]}"
         self.folder = folder
-        self.config = folder / "config.toml"
-        text = site_config(self.base.rsplit("/", 1)[1], port, protocol, "models/one", ALLOWED + more)
-        self.config.write_text(text, "utf-8")
+        device = self.base.rsplit("/", 1)[1]
+        self.config = written_config(folder, "models/one", ALLOWED + more, device=device, port=port, protocol=protocol)
         self.client = Client(port, protocol)
         self.client.subscribe(f"{self.base}/#")
         self.start()
@@ -72,10 +71,8 @@ class Board:
         return any(result.json["status"] == "ok" for result in results)
 
     def answers_with(self) -> str:
-        topic = f"{self.base}/infer/triage/response"
-        before = len(self.client.on(topic))
-        self.client.publish(f"{self.base}/infer/triage/request", "normal")
-        reply = self.client.wait(topic, count=before + 1)[before].json
+        topic = f"{self.base}/infer/triage"
+        reply = self.client.exchange(f"{topic}/request", "normal", f"{topic}/response").json
         assert reply["status"] == "ok"
         return str(reply["model"]["sha256"])
 

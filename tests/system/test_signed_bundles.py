@@ -10,20 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor.check import Check, Verdict
 from edge_agent.tools.doctor.doctor import checks
 from tests.helpers.keys import NO_PUBLIC_KEYS, sign, write_keys
 from tests.helpers.processes import AgentProcess, wait_until, workers
-from tests.helpers.site import Site, site_config
+from tests.helpers.site import Site, written_config
 from tests.system.conftest import EdgeAgent
 
-KEY_LINE = 'public_key = "key.pub.pem"\n[tasks.triage]'
 
-
-def keyed_config(port: int, model: str | Path) -> str:
+def keyed_config(folder: Path, model: str | Path) -> Path:
     """A configuration whose `public_key` is beside it."""
-    return site_config("k", port, "5", str(model)).replace("[tasks.triage]", KEY_LINE, 1)
+    return written_config(folder, f'{model}"\npublic_key = "key.pub.pem', device="k")
 
 
 @pytest.fixture
@@ -47,8 +44,7 @@ def test_signed_bundles_answer_and_unsigned_ones_do_not_take_their_place(
 
     codes: list[str | None] = []
     for name in ("unsigned", "signed"):
-        site.client.publish(f"{site.base}/cmd/model-switch", {"model": "default", "bundle": name})
-        result = site.client.wait(f"{site.base}/cmd/model-switch/result", count=len(codes) + 1)[-1].json
+        result = site.command("model-switch", {"model": "default", "bundle": name})
         codes.append(result["error"] and result["error"]["code"])
     assert codes == ["bundle_refused", None]
     assert site.client.wait(f"{site.base}/info")[-1].json["models"][0]["signature"] == "good"
@@ -67,7 +63,6 @@ def test_signed_bundles_answer_and_unsigned_ones_do_not_take_their_place(
 
 def test_unsigned_model_is_refused_in_one_line(tmp_path: Path, demo_bundle: Path, edge_agent: EdgeAgent) -> None:
     write_keys(tmp_path)
-    path = tmp_path / "config.toml"
     shutil.copytree(demo_bundle, tmp_path / "bundle")
     for model, fault in (
         ("bundle", "bundle/manifest.sig: not there as a file; `public_key` requires a good signature"),
@@ -76,7 +71,7 @@ def test_unsigned_model_is_refused_in_one_line(tmp_path: Path, demo_bundle: Path
             f'models.default.path: "{tmp_path}/bundle/model.gguf" should be a signed bundle, as `public_key` asks for',
         ),
     ):
-        path.write_text(keyed_config(free_port(), model), encoding="utf-8")
+        path = keyed_config(tmp_path, model)
         done = edge_agent("run", "--config", path)
         assert (done.returncode, done.stderr) == (1, f"edge-agent: {fault}\n")
         done = edge_agent("bench", "--quick", "--config", path)
@@ -95,8 +90,7 @@ def model_check(path: Path) -> Check:
 def test_file_without_a_public_key_is_a_fault_of_the_configuration(
     tmp_path: Path, signed_bundle: Path, kind: str | None, edge_agent: EdgeAgent
 ) -> None:
-    path, key = tmp_path / "config.toml", tmp_path / "key.pub.pem"
-    path.write_text(keyed_config(free_port(), signed_bundle), encoding="utf-8")
+    path, key = keyed_config(tmp_path, signed_bundle), tmp_path / "key.pub.pem"
     key.unlink()
     if kind is not None:
         key.write_bytes(NO_PUBLIC_KEYS[kind])
@@ -116,14 +110,11 @@ def test_file_without_a_public_key_is_a_fault_of_the_configuration(
 
 @pytest.mark.expects_warning
 def test_doctor_shows_whether_the_model_is_signed(tmp_path: Path, signed_bundle: Path) -> None:
-    path = tmp_path / "config.toml"
-
-    def found(config: str) -> str:
-        path.write_text(config, encoding="utf-8")
+    def found(path: Path) -> str:
         return model_check(path).found.split("; chat template ")[0]
 
-    assert found(keyed_config(free_port(), signed_bundle)).endswith("… as listed, signed")
-    unkeyed = site_config("k", free_port(), "5", str(signed_bundle))
+    assert found(keyed_config(tmp_path, signed_bundle)).endswith("… as listed, signed")
+    unkeyed = written_config(tmp_path, signed_bundle)
     assert found(unkeyed).endswith("… as listed; signed, not checked without models.default.public_key")
     (signed_bundle / "manifest.sig").unlink()
     assert found(unkeyed).endswith("… as listed, not signed")
