@@ -22,7 +22,7 @@ from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import read_questions
 from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.requests.tasks import Task, with_built_in
-from edge_agent.worker.client import Worker, WorkerError
+from edge_agent.worker.client import WorkerClient, WorkerError
 from edge_agent.worker.client import started as started_worker
 
 from .errors import ConvertError, printable

@@ -192,7 +192,7 @@ class Agent:
             case LoadFailed(message=message):
                 self._on_load_failed(message, now)
             case WorkerExited() as exited:
-                self._on_worker_end(self._supervisor.ended(exited, now), now)
+                self._on_worker_end(self._supervisor.on_ended(exited, now), now)
 
     def _on_message(self, received: Received, now: float) -> None:
         """Acknowledges a message whatever becomes of it; a request once it is on the disk."""
@@ -240,7 +240,7 @@ class Agent:
             self._supervisor.replace_outgrown(now)
 
     def _on_ready(self, ready: Ready, now: float) -> None:
-        self._supervisor.became_ready(ready, now)
+        self._supervisor.on_ready(ready, now)
         if self._presence.state is not State.OFFLINE:
             worker = self._supervisor.snapshot(now)
             event = {"restarts": worker.restarts, "pid": ready.pid, "reason": worker.last_end}
@@ -271,7 +271,7 @@ class Agent:
         self._status.publish_all()
 
     def _on_load_failed(self, message: str, now: float) -> None:
-        self._supervisor.load_failed(message)
+        self._supervisor.on_load_failed(message)
         if self._supervisor.has_given_up:
             self._status.publish_state(State.OFFLINE, f"model-load-failed: {message}")
             self._dispatcher.give_up(f"the model cannot be loaded: {message}", now)
@@ -292,7 +292,7 @@ class Agent:
         self._handle_signals(now)
         self._store.maintain(now)
         self._dispatcher.expire_overdue(now)
-        if how := self._supervisor.watch(now, owes_answer=self._dispatcher.active > 0):
+        if how := self._supervisor.restart_or_kill(now, owes_answer=self._dispatcher.active > 0):
             self._on_worker_end(how, now)
         if self._supervisor.has_other_files:
             log.error("the files of the model have changed: the agent ends, its next start verifies them")

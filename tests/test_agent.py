@@ -18,7 +18,7 @@ from edge_agent.models.bundle import open_model
 from edge_agent.mqtt.link import TAKEN_OVER, Broken, Connected, Disconnected
 from edge_agent.status import homeassistant
 from edge_agent.status.presence import State
-from edge_agent.worker.process import EngineProcess, WorkerExited
+from edge_agent.worker.process import WorkerExited, WorkerProcess
 from edge_agent.worker.supervisor import FromWorker
 from tests.helpers.facts import READY
 from tests.helpers.support import BASE, config, inbound, received, with_model
@@ -136,7 +136,7 @@ def test_a_worker_gets_requests_although_its_state_cannot_be_published(monkeypat
 
 
 def from_worker(process: FakeProcess, event: Event | WorkerExited) -> FromWorker:
-    return FromWorker(cast("EngineProcess", process), event)
+    return FromWorker(cast("WorkerProcess", process), event)
 
 
 def from_control(agent: Agent, topic: str, payload: bytes, now: float) -> None:

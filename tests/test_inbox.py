@@ -5,7 +5,7 @@ from typing import cast
 from edge_agent.core.pipe import Cancelled
 from edge_agent.inbox import MAX_MESSAGES, Inbox
 from edge_agent.mqtt.link import Broken, Disconnected, MqttLink
-from edge_agent.worker.process import EngineProcess
+from edge_agent.worker.process import WorkerProcess
 from edge_agent.worker.supervisor import FromWorker
 from tests.helpers.support import inbound, received
 
@@ -13,7 +13,7 @@ from tests.helpers.support import inbound, received
 def test_worker_events_come_before_waiting_requests_and_each_kind_in_order() -> None:
     inbox = Inbox()
     requests = [received(inbound("t", payload)) for payload in ("first", "second")]
-    events = [FromWorker(cast("EngineProcess", None), Cancelled(id=number)) for number in (1, 2)]
+    events = [FromWorker(cast("WorkerProcess", None), Cancelled(id=number)) for number in (1, 2)]
     for request, event in zip(requests, events, strict=True):
         inbox.deliver(request)
         inbox.deliver(event)

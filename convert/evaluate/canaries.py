@@ -5,7 +5,7 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
-from ..agent import Finish, Finished, GenerateTask, Run, Sampling, Task, Worker, read_questions
+from ..agent import Finish, Finished, GenerateTask, Run, Sampling, Task, WorkerClient, read_questions
 from ..agent import canaries as canary_format
 from ..errors import ConvertError, printable
 from ..progress import Progress
@@ -107,7 +107,7 @@ def _shortened(task: Task) -> Task:
     return replace(task, config=task.config.model_copy(update={"max_tokens": most}))
 
 
-def _canary(worker: Worker, task: Task, request: Request) -> canary_format.Canary | str:
+def _canary(worker: WorkerClient, task: Task, request: Request) -> canary_format.Canary | str:
     """The request with its answer, or why there is none."""
     value = request.fields["input"]
     run = canary_format.canary_run(task, value, 0)
@@ -122,7 +122,7 @@ def _canary(worker: Worker, task: Task, request: Request) -> canary_format.Canar
     return canary_format.Canary(task=task.name, input=value, answer=answer, prompt=prompt)
 
 
-def _answer(worker: Worker, task: Task, run: Run, event: Finished) -> canary_format.Answer | str:
+def _answer(worker: WorkerClient, task: Task, run: Run, event: Finished) -> canary_format.Answer | str:
     """The part of the answer that does not depend on close choices, or why there is none."""
     if event.scores is not None:
         return canary_format.Answer(scores={label: round(score, 3) for label, score in event.scores.items()})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..agent import Adapter, EngineSettings, Load, TaskPrefix, Worker, WorkerError, model_facts, started_worker
+from ..agent import Adapter, EngineSettings, Load, TaskPrefix, WorkerClient, WorkerError, model_facts, started_worker
 from ..errors import ConvertError, printable
 from ..write.manifest import ADAPTER_FILE, MODEL_FILE, REPAIR_FILE, sha256_of
 
@@ -48,7 +48,7 @@ class Adapted:
 
 
 @contextmanager
-def open_worker(model: Adapted, prefixes: Iterable[TaskPrefix]) -> Iterator[Worker]:
+def open_worker(model: Adapted, prefixes: Iterable[TaskPrefix]) -> Iterator[WorkerClient]:
     """A worker for one request at a time. It caches and measures nothing, so each run is the same.
 
     Raises ConvertError if the model cannot run.

@@ -28,7 +28,7 @@ from edge_agent.core.wording import first_fault, shown
 from edge_agent.models.bundle import open_model
 from edge_agent.requests.task_tables import text_faults
 from edge_agent.requests.tasks import Task
-from edge_agent.worker.client import Worker
+from edge_agent.worker.client import WorkerClient
 
 FILE = "canaries.json"
 SCHEMA: Literal[1] = 1
@@ -285,7 +285,7 @@ def verify(path: Path, config: ModelConfig) -> tuple[Model, Questions | None]:
     return model, read_questions(file) if model.folder is not None and file.is_file() else None
 
 
-def load_and_ask(worker: Worker, canaries: Questions | None) -> tuple[Ready, list[str]]:
+def load_and_ask(worker: WorkerClient, canaries: Questions | None) -> tuple[Ready, list[str]]:
     """Waits for a started worker to load, then asks each canary; gives how the answers differ. Raises WorkerError."""
     ready = worker.ready()
     if canaries is None:

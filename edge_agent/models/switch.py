@@ -25,7 +25,7 @@ from edge_agent.models import record
 from edge_agent.models.bundle import MANIFEST_FILE, path_fault
 from edge_agent.models.canaries import CanaryError, Questions, load_and_ask, verify
 from edge_agent.requests.dispatcher import Dispatcher
-from edge_agent.worker.client import Worker, WorkerError
+from edge_agent.worker.client import WorkerClient, WorkerError
 from edge_agent.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class _Attempt:
     source: Path
     how: Literal["switch", "rollback"]
     allow_downgrade: bool
-    worker: Worker | None = None
+    worker: WorkerClient | None = None
     is_beside: bool = True
     is_old_gone: bool = False
 
@@ -211,7 +211,7 @@ class ModelSwitch:
 
     def _load_and_ask(self, attempt: _Attempt, model: Model, canaries: Questions | None) -> _Steps[Ready]:
         try:
-            attempt.worker = worker = Worker(self._supervisor.load_command(model))
+            attempt.worker = worker = WorkerClient(self._supervisor.load_command(model))
         except OSError as error:
             raise SwitchError("load_failed", f"no worker can be started: {error.strerror}") from error
         try:
@@ -269,7 +269,7 @@ class ModelSwitch:
         if attempt.worker is not None:
             attempt.worker.process.kill()
         if attempt.is_old_gone:
-            self._supervisor.come_back(self._now)
+            self._supervisor.schedule_restart_now(self._now)
             ready_at = self._supervisor.next_ready_at
             self._dispatcher.worker_lost("another model was tried", self._now, ready_at=ready_at)
         self._dispatcher.unpause(self._now)

@@ -1,4 +1,4 @@
-"""A worker process that its caller asks directly and waits for: the proof of a new model, the tools, the converter."""
+"""A worker process that its caller asks directly and waits for: the trial of a new model, the tools, the converter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edge_agent.core.pipe import (
     Run,
 )
 from edge_agent.core.wording import end_of_log, how_ended
-from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
+from edge_agent.worker.process import ANSWER_SILENCE_S, WorkerExited, WorkerProcess
 
 Answered = Finished | Failed
 Deliver = Callable[[Event | WorkerExited], None]
@@ -32,7 +32,7 @@ class WorkerError(Exception):
     """The worker does not load its model, has ended or is silent; the message says which."""
 
 
-class Worker:
+class WorkerClient:
     """A worker process. Methods that wait raise WorkerError if it ends or stays silent for too long."""
 
     def __init__(self, load: Load) -> None:
@@ -41,7 +41,7 @@ class Worker:
         # None until the process is handed over.
         self._deliver: Deliver | None = None
         self._delivery_lock = threading.Lock()
-        self.process = EngineProcess(load, self._receive)
+        self.process = WorkerProcess(load, self._receive)
 
     @property
     def pid(self) -> int:
@@ -82,7 +82,7 @@ class Worker:
                 if isinstance(event := self._events.get(), WorkerExited):
                     deliver(event)
 
-    def _receive(self, _process: EngineProcess, event: Event | WorkerExited) -> None:
+    def _receive(self, _process: WorkerProcess, event: Event | WorkerExited) -> None:
         with self._delivery_lock:
             if self._deliver is None:
                 self._events.put(event)
@@ -101,9 +101,9 @@ class Worker:
 
 
 @contextmanager
-def started(load: Load) -> Iterator[Worker]:
+def started(load: Load) -> Iterator[WorkerClient]:
     """A worker that is stopped at the end; it also ends when this process does. Raises OSError."""
-    worker = Worker(load)
+    worker = WorkerClient(load)
     try:
         yield worker
     finally:

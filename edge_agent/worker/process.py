@@ -38,10 +38,10 @@ class WorkerExited:
     log_tail: tuple[str, ...]
 
 
-class EngineProcess:
+class WorkerProcess:
     """One worker process from its start to its end. Methods may be called from any thread."""
 
-    def __init__(self, load: Load, deliver: Callable[[EngineProcess, Event | WorkerExited], None]) -> None:
+    def __init__(self, load: Load, deliver: Callable[[WorkerProcess, Event | WorkerExited], None]) -> None:
         """Raises OSError if there can be no process.
 
         deliver: called from a thread of this object with each event in order, the last being exactly one WorkerExited.

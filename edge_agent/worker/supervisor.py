@@ -1,4 +1,4 @@
-"""The worker in force: started, watched, restarted after a growing pause, replaced at a model switch.
+"""The current worker: started, watched, restarted after a growing pause, replaced at a model switch.
 
 It decides about processes only; the agent decides what their ends mean for requests and for the bus.
 """
@@ -27,8 +27,8 @@ from edge_agent.core.pipe import (
     WorkerAnswer,
 )
 from edge_agent.core.wording import end_of_log, how_ended
-from edge_agent.worker.client import Worker
-from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
+from edge_agent.worker.client import WorkerClient
+from edge_agent.worker.process import ANSWER_SILENCE_S, WorkerExited, WorkerProcess
 from edge_agent.worker.throughput import Throughput
 
 log = logging.getLogger(__name__)
@@ -49,20 +49,20 @@ _CANARY_ID = 0
 class FromWorker:
     """An event and the process that sent it."""
 
-    worker: EngineProcess
+    worker: WorkerProcess
     event: Event | WorkerExited
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryAnswered:
-    """The worker in force is done with a canary."""
+    """The current worker is done with a canary."""
 
     answer: WorkerAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerFacts:
-    """The worker in force and its model at one moment. None = unknown, or there is none.
+    """The current worker and its model at one moment. None = unknown, or there is none.
 
     ready: what the worker reported, while one answers. last_end: how the worker before ended.
     silent_s: time since its last event.
@@ -78,13 +78,13 @@ class WorkerFacts:
 
 
 @dataclass(slots=True)
-class _WorkerInForce:
-    """One worker process in force: loading, then ready; dying once it is killed.
+class _CurrentWorker:
+    """One worker process: loading, then ready; dying once it is killed.
 
     started_at: None = it was adopted. most_mib: memory that it may need.
     """
 
-    process: EngineProcess
+    process: WorkerProcess
     heard_at: float
     started_at: float | None = None
     ready: Ready | None = None
@@ -118,7 +118,7 @@ WorkerEvent = Event | WorkerExited | CanaryAnswered
 
 
 class Supervisor:
-    """Keeps one worker in force. Belongs to the agent's thread; now: seconds of the monotonic clock.
+    """Keeps one worker running. Belongs to the agent's thread; now: seconds of the monotonic clock.
 
     deliver: puts an event of any worker into the agent's inbox, which gives it to `receive`.
     """
@@ -136,7 +136,7 @@ class Supervisor:
         self.last_end: str | None = None
         # When the next worker is started; None = there is one, or there will be none.
         self.restart_at: float | None = None
-        # The first worker found the model unusable; another one would, too.
+        # The first worker could not load the model; another one could not, either.
         self.has_given_up = False
         # The model's files are not those that were verified: the next start of the agent verifies them.
         self.has_other_files = False
@@ -144,9 +144,9 @@ class Supervisor:
         self._config = config
         self._prefixes = prefixes
         self._deliver = deliver
-        self._current: _WorkerInForce | None = None
+        self._current: _CurrentWorker | None = None
         # The worker that a switch ended.
-        self._retired: EngineProcess | None = None
+        self._retired: WorkerProcess | None = None
         self._pause_s = RESTART_AFTER_S[0]
         self._outgrown_at = -math.inf
         # From the start of a process to its first answer; None = no worker was ever ready.
@@ -154,7 +154,7 @@ class Supervisor:
 
     @property
     def ready(self) -> Ready | None:
-        """What the worker in force said when its model answered; None while none answers."""
+        """What the current worker said when its model answered; None while none answers."""
         return None if self._current is None else self._current.ready
 
     @property
@@ -190,12 +190,12 @@ class Supervisor:
     def start(self, now: float) -> None:
         """Starts a worker. Raises OSError if there can be no process."""
         load = self.load_command(self.model)
-        process = EngineProcess(load, lambda process, event: self._deliver(FromWorker(process, event)))
+        process = WorkerProcess(load, lambda process, event: self._deliver(FromWorker(process, event)))
         log.info("worker pid=%s loads %s; its steps are measured if they never were", process.pid, self.model.path)
-        self._current, self.restart_at = _WorkerInForce(process, heard_at=now, started_at=now), None
+        self._current, self.restart_at = _CurrentWorker(process, heard_at=now, started_at=now), None
 
     def load_command(self, model: Model) -> Load:
-        """What has a worker load this model, with the prefixes of the tasks."""
+        """Makes a worker load this model, with the prefixes of the tasks."""
         return Load(
             model_path=str(model.path),
             settings=self._config.engine,
@@ -223,32 +223,32 @@ class Supervisor:
         self.send(SetTasks(tasks=prefixes))
 
     def receive(self, message: FromWorker, now: float) -> WorkerEvent | None:
-        """What the agent acts on; None = another worker than the one in force has sent it."""
+        """What the agent acts on; None = another worker than the current one has sent it."""
         event = message.event
         if self._current is None or message.worker is not self._current.process:
             return None
         self._current.heard_at = now
         return CanaryAnswered(event) if isinstance(event, WorkerAnswer) and event.id == _CANARY_ID else event
 
-    def became_ready(self, ready: Ready, now: float) -> None:
+    def on_ready(self, ready: Ready, now: float) -> None:
         """The model answers."""
         current = self._current
         assert current is not None
         current.ready, current.ready_at = ready, now
         if (memory := process_memory(ready.pid)) is not None:
             current.most_mib = memory.data_mib + GROWTH_MIB
-        self.throughput.worker_started()
+        self.throughput.on_worker_ready()
         # Includes the start of the process, which takes seconds on a board.
         self._reload_s = (ready.load_s if current.started_at is None else now - current.started_at) - ready.measure_s
         log.info("model ready load_s=%.2f threads=%d repacked_mib=%s", ready.load_s, ready.threads, ready.repacked_mib)
 
-    def load_failed(self, message: str) -> None:
+    def on_load_failed(self, message: str) -> None:
         """WorkerExited follows. A model that was loaded before is tried again."""
         log.error("the model cannot be loaded: %s", message)
         self.has_given_up = self._reload_s is None
 
-    def ended(self, event: WorkerExited, now: float) -> str:
-        """The worker in force has ended; gives how, and schedules the next one."""
+    def on_ended(self, event: WorkerExited, now: float) -> str:
+        """The current worker has ended; returns how, and schedules the next one."""
         current, self._current = self._current, None
         assert current is not None
         if current.ready is not None and now - current.ready_at > STABLE_AFTER_S:
@@ -270,10 +270,10 @@ class Supervisor:
             self._outgrown_at = now
             current.kill(f"the worker holds {memory.held_mib:.0f} MiB and should need at most {most_mib:.0f} MiB")
 
-    def watch(self, now: float, *, owes_answer: bool) -> str | None:
-        """To be called several times a second: starts a worker that is due and kills one that hangs.
+    def restart_or_kill(self, now: float, *, owes_answer: bool) -> str | None:
+        """To be called several times a second: starts a worker that is due, or kills one that hangs.
 
-        Gives why a worker could not be started; the next try is scheduled.
+        Returns why a worker could not be started; the next try is scheduled.
         """
         if self.restart_at is not None and now >= self.restart_at:
             return self._restart(now)
@@ -298,23 +298,23 @@ class Supervisor:
         self.restart_at = now + self._pause_s
         self._pause_s = min(max(2 * self._pause_s, RESTART_AFTER_S[0]), RESTART_AFTER_S[1])
 
-    def adopt(self, model: Model, worker: Worker, ready: Ready, now: float) -> None:
-        """A worker that has loaded this model is in force, after `retire`."""
+    def adopt(self, model: Model, worker: WorkerClient, ready: Ready, now: float) -> None:
+        """After `retire`: a worker that has loaded this model becomes the current one."""
         self.model, self._pause_s = model, RESTART_AFTER_S[0]
-        self._current, self.restart_at = _WorkerInForce(worker.process, heard_at=now), None
+        self._current, self.restart_at = _CurrentWorker(worker.process, heard_at=now), None
         worker.hand_over(lambda event: self._deliver(FromWorker(worker.process, event)))
-        self.became_ready(ready, now)
+        self.on_ready(ready, now)
         self.set_prefixes(self._prefixes)
 
     def retire(self) -> None:
-        """Ends the worker in force, which is idle, with no other in its place."""
+        """Ends the current worker, which is idle, with no other in its place."""
         self.restart_at = None
         if self._current is not None:
             self._retired, self._current = self._current.process, None
             self._retired.kill()
 
-    def come_back(self, now: float) -> None:
-        """After `retire`: the same model is loaded again."""
+    def schedule_restart_now(self, now: float) -> None:
+        """After `retire`: the same model is loaded again at once."""
         self.restart_at = now
 
     def stop(self, timeout_s: float) -> None:

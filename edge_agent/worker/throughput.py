@@ -25,7 +25,7 @@ class Throughput:
         """Of prompts and answers, without those that came from a cache."""
         return self.prompt_tokens_total - self.cached_tokens_total + self.completion_tokens_total
 
-    def worker_started(self) -> None:
+    def on_worker_ready(self) -> None:
         """The next worker counts from zero."""
         self._last = Progress()
 

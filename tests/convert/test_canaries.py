@@ -23,7 +23,7 @@ from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import Canary, decode
 from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.tools.demo.readings import checkpoint_folder, held_out
-from edge_agent.worker.client import Worker, WorkerError
+from edge_agent.worker.client import WorkerClient, WorkerError
 from tests.convert.conversions import ignore_progress, run
 from tests.convert.damage import DAMAGES, REFUSING_TEMPLATE, damaged, set_template, swap_tokens
 from tests.engine import r1_distill
@@ -231,7 +231,7 @@ class FakeWorker:
 def test_a_text_is_recorded_up_to_the_first_close_choice(texts: list[str], recorded: str | None) -> None:
     request = next(request for request in own_requests().requests if request.task.kind == "generate")
     worker = FakeWorker(*texts)
-    canary = _canary(cast("Worker", worker), request.task, request)
+    canary = _canary(cast("WorkerClient", worker), request.task, request)
     assert worker.temperatures[0] == 0.0
     if recorded is None:
         assert isinstance(canary, str)
@@ -247,7 +247,7 @@ def test_only_fields_without_a_close_choice_are_recorded() -> None:
     answers = [{"machine": "M", "urgent": True, "hours": hours, "where": {"hall": hall}} for hours, hall in
                ((200, 1), (201, 2), (200, 1), (199, 1))]  # fmt: skip
     worker = FakeWorker(*map(json.dumps, answers), finish=Finish.SCHEMA)
-    canary = _canary(cast("Worker", worker), request.task, request)
+    canary = _canary(cast("WorkerClient", worker), request.task, request)
     assert isinstance(canary, Canary)
     assert canary.answer.values == {"machine": "M", "urgent": True, "hours": 200}
 
@@ -257,12 +257,12 @@ def test_a_signal_while_answers_are_recorded_leaves_nothing(
 ) -> None:
     pids: list[int | None] = []
 
-    def ask(self: Worker, _run: Run) -> Finished:
+    def ask(self: WorkerClient, _run: Run) -> Finished:
         pids.append(self.pid)
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal was not heard")
 
-    monkeypatch.setattr(Worker, "ask", ask)
+    monkeypatch.setattr(WorkerClient, "ask", ask)
     assert record(checkpoint_folder(), tmp_path / "b") == 1
     assert "stopped by SIGTERM; no partial files are left" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

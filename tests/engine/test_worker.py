@@ -22,7 +22,7 @@ from edge_agent.core.pipe import (
     Ready,
 )
 from edge_agent.engine.worker import _loading_reporter
-from edge_agent.worker.process import EngineProcess, WorkerExited
+from edge_agent.worker.process import WorkerExited, WorkerProcess
 from tests.engine.runs import LABELS, TASK, run
 
 WAIT_S = 30.0
@@ -35,7 +35,7 @@ class Worker:
     def __init__(self, model_path: str, **settings: int) -> None:
         self.events: queue.SimpleQueue[Event | WorkerExited] = queue.SimpleQueue()
         load = Load(model_path=model_path, settings=EngineSettings(**settings), tasks=(TASK,))
-        self.process = EngineProcess(load, lambda _process, event: self.events.put(event))
+        self.process = WorkerProcess(load, lambda _process, event: self.events.put(event))
 
     def wait_for(self, kind: type[Wanted]) -> Wanted:
         """The next event of this kind; anything before it is dropped."""

@@ -16,7 +16,7 @@ KILLED = WorkerExited(returncode=-9, log_tail=())
 
 
 class FakeProcess:
-    """Stands for an EngineProcess."""
+    """Stands for an WorkerProcess."""
 
     def __init__(self, load: Load, deliver: Callable[[Any, Event | WorkerExited], None]) -> None:
         self.load = load
@@ -67,7 +67,7 @@ def fake_processes(patch: pytest.MonkeyPatch) -> Processes:
             processes.on_send(self, command)
 
     for module in (supervisor, client):
-        patch.setattr(module, "EngineProcess", Started)
+        patch.setattr(module, "WorkerProcess", Started)
     return processes
 
 

@@ -27,7 +27,7 @@ from edge_agent.models.switch import (
     needed_mb,
 )
 from edge_agent.requests.tasks import prefixes_of, with_built_in
-from edge_agent.worker.process import EngineProcess, WorkerExited
+from edge_agent.worker.process import WorkerExited, WorkerProcess
 from edge_agent.worker.supervisor import FromWorker, Supervisor
 from tests.helpers.facts import READY
 from tests.helpers.processes import wait_until
@@ -81,7 +81,7 @@ class Board:
         )
         self.dispatcher._send = self.supervisor.send
         self.supervisor.start(0.0)
-        self.supervisor.became_ready(READY, 0.0)
+        self.supervisor.on_ready(READY, 0.0)
         self.old = self.processes[0]
         self.processes.on_start = self.start_candidate
         self.processes.on_send = self.answer_canary
@@ -101,7 +101,7 @@ class Board:
 
     def tick(self, now: float) -> Switched | SwitchFailed | None:
         """As the agent does."""
-        self.supervisor.watch(now, owes_answer=self.dispatcher.active > 0)
+        self.supervisor.restart_or_kill(now, owes_answer=self.dispatcher.active > 0)
         end = self.switch.tick(now)
         if isinstance(end, Switched):
             self.dispatcher.worker_ready(self.supervisor.model, replace(READY, max_active=2), now)
@@ -134,9 +134,9 @@ class Board:
 
     def say(self, process: FakeProcess, event: Event | WorkerExited, now: float) -> None:
         """As the agent does."""
-        match self.supervisor.receive(FromWorker(cast("EngineProcess", process), event), now):
+        match self.supervisor.receive(FromWorker(cast("WorkerProcess", process), event), now):
             case WorkerExited() as end:
-                self.supervisor.ended(end, now)
+                self.supervisor.on_ended(end, now)
                 self.dispatcher.worker_lost("killed", now)
             case None:
                 pass

@@ -21,7 +21,7 @@ from edge_agent.core.pipe import (
 )
 from edge_agent.models.bundle import open_model
 from edge_agent.requests.tasks import prefixes_of, with_built_in
-from edge_agent.worker.process import ANSWER_SILENCE_S, EngineProcess, WorkerExited
+from edge_agent.worker.process import ANSWER_SILENCE_S, WorkerExited, WorkerProcess
 from edge_agent.worker.supervisor import (
     GROWTH_MIB,
     REPLACED_EVERY_S,
@@ -48,16 +48,16 @@ class Nursery:
         self.supervisor = Supervisor(settings, open_model("default", path), prefixes, lambda _: None)
 
     def say(self, event: Event | WorkerExited, now: float, process: FakeProcess | None = None) -> WorkerEvent | None:
-        worker = cast("EngineProcess", process or self.processes[-1])
+        worker = cast("WorkerProcess", process or self.processes[-1])
         return self.supervisor.receive(FromWorker(worker, event), now)
 
     def die(self, now: float, event: WorkerExited = KILLED) -> str:
         self.processes[-1].is_running = False
         assert self.say(event, now) == event
-        return self.supervisor.ended(event, now)
+        return self.supervisor.on_ended(event, now)
 
     def tick(self, now: float, *, owes_answer: bool = False) -> str | None:
-        return self.supervisor.watch(now, owes_answer=owes_answer)
+        return self.supervisor.restart_or_kill(now, owes_answer=owes_answer)
 
     def watch(self, since: float, until: float, *, owes_answer: bool = False) -> list[float]:
         """Ticks every quarter of a second; gives when a worker was started."""
@@ -104,7 +104,7 @@ def test_only_a_worker_that_was_ready_for_long_is_restarted_at_once(
     for now in (0.0, 10.0):
         nursery.die(now)
         nursery.watch(now, now + 5.0)
-    nursery.supervisor.became_ready(READY, 20.0)
+    nursery.supervisor.on_ready(READY, 20.0)
     died_at = 20.0 + lived_s
     nursery.die(died_at)
     assert nursery.supervisor.restart_at == died_at + pause_s
@@ -120,7 +120,7 @@ def test_the_next_answer_can_be_predicted_once_a_worker_was_ready(nursery: Nurse
     nursery.die(5.0)
     assert one.next_ready_at is None
     nursery.watch(5.0, 6.0)
-    one.became_ready(READY, 8.0)
+    one.on_ready(READY, 8.0)
     assert one.ready is READY
     # The pause, and the time from the last start to the answer.
     nursery.die(9.0)
@@ -131,7 +131,7 @@ def test_the_next_answer_can_be_predicted_once_a_worker_was_ready(nursery: Nurse
 def test_a_silent_worker_is_killed_once_and_only_if_it_owes_an_answer(nursery: Nursery) -> None:
     one = nursery.supervisor
     one.start(0.0)
-    one.became_ready(READY, 200.0)
+    one.on_ready(READY, 200.0)
     nursery.say(Partial(id=1, delta=""), 200.0)
     nursery.watch(200.0, 200.0 + 2 * ANSWER_SILENCE_S)
     (process,) = nursery.processes
@@ -168,10 +168,10 @@ def test_a_model_that_does_not_load_is_given_up_unless_it_was_loaded_before(
     one = nursery.supervisor
     one.start(0.0)
     if was_ready:
-        one.became_ready(READY, 1.0)
+        one.on_ready(READY, 1.0)
         nursery.die(2.0)
         nursery.watch(2.0, 3.0)
-    one.load_failed("no memory")
+    one.on_load_failed("no memory")
     nursery.die(3.5)
     assert one.has_given_up is not was_ready
     assert one.is_coming is was_ready
@@ -190,7 +190,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again_later(nursery: Nursery) 
 
 def test_a_model_that_is_gone_at_a_restart_is_the_reason_and_is_tried_again(here: Nursery, tmp_path: Path) -> None:
     one = here.supervisor
-    one.became_ready(READY, 3.0)
+    one.on_ready(READY, 3.0)
     here.die(4.0)
     (tmp_path / "here").rename(tmp_path / "gone")
     end = here.tick(5.0)
@@ -236,7 +236,7 @@ def test_a_canary_is_answered_apart_from_requests(nursery: Nursery) -> None:
 def test_words_of_an_unknown_worker_are_ignored_and_are_no_sign_of_life(nursery: Nursery) -> None:
     one = nursery.supervisor
     one.start(0.0)
-    one.became_ready(READY, 1.0)
+    one.on_ready(READY, 1.0)
     assert nursery.say(Progress(), 9.0, FakeProcess(None, print)) is None  # type: ignore[arg-type]
     assert one.silent_s(9.0) == 9.0
 
@@ -265,7 +265,7 @@ def test_a_worker_that_leaks_is_replaced_while_nothing_runs_and_at_most_hourly(
     one.start(0.0)
     one.replace_outgrown(0.5)
     for ready_at in (1.0, 2.0):
-        one.became_ready(READY, ready_at)
+        one.on_ready(READY, ready_at)
         memory.held_mib = 500.0 + GROWTH_MIB
         one.replace_outgrown(ready_at)
         assert nursery.processes[-1].kills == 0

@@ -47,7 +47,7 @@ def test_an_idle_interval_leaves_the_rates_as_they_were() -> None:
 def test_totals_continue_over_a_new_worker() -> None:
     throughput = Throughput()
     throughput.count(progress())
-    throughput.worker_started()
+    throughput.on_worker_ready()
     throughput.count(progress(prompt_tokens_total=10, cached_tokens_total=0, completion_tokens_total=5))
     assert (throughput.prompt_tokens_total, throughput.cached_tokens_total) == (110, 60)
     assert throughput.completion_tokens_total == 25

@@ -15,7 +15,7 @@ from edge_agent.core.envelope import Envelope
 from edge_agent.core.pipe import Failed, Finished, Load, Ready, Run
 from edge_agent.requests.statistics import percentile
 from edge_agent.requests.tasks import Task
-from edge_agent.worker.client import Worker, started
+from edge_agent.worker.client import WorkerClient, started
 
 Say = Callable[[str], None]
 # With fewer answers a percentile would be the fastest or the slowest of them.
@@ -122,7 +122,7 @@ def reading_request(task: Task, number: int) -> Run:
     return task.run(number, Envelope(input=reading))
 
 
-def _rounds(worker: Worker, counts: Sequence[int], say: Say, *, is_quick: bool) -> list[dict[str, Any]]:
+def _rounds(worker: WorkerClient, counts: Sequence[int], say: Say, *, is_quick: bool) -> list[dict[str, Any]]:
     """Tasks and numbers of clients take turns, so that heat and other load affect all of them alike."""
     numbers = itertools.count(1)
 
@@ -143,7 +143,7 @@ def _rounds(worker: Worker, counts: Sequence[int], say: Say, *, is_quick: bool) 
     return [task_figures(name, count, found) for (name, count), found in rounds.items()]
 
 
-def _round(worker: Worker, runs: Sequence[Run], clients: int) -> Round:
+def _round(worker: WorkerClient, runs: Sequence[Run], clients: int) -> Round:
     """Asks all of these; each client sends the next request when it has its answer."""
     sent_at: dict[int, float] = {}
     found = Round(0.0, [])
