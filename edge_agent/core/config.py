@@ -281,7 +281,7 @@ class Config(Table):
         return topics.Topics(self.mqtt.root, self.device.site, self.device.id)
 
     @property
-    def fingerprint(self) -> bytes:
+    def digest(self) -> bytes:
         """A hash of all values and of the version of the agent."""
         return hashlib.sha256(f"{__version__}\n{self.model_dump_json(warnings=False)}".encode()).digest()
 

@@ -77,7 +77,7 @@ class Delivery:
     def reply(self, publication: Publication, *, row: int | None, task: str, key: bytes | None) -> None:
         """The terminal reply. key: identifies repetitions of the request, None = the reply is not repeated."""
         if row is not None:
-            self.store.answer(row, task, publication, key, moment(time.monotonic()))
+            self.store.store_reply(row, task, publication, key, moment(time.monotonic()))
         self._staged.append(_Outgoing(row, publication))
 
     def acknowledge_when_stored(self, received: Received) -> None:

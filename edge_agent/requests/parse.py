@@ -32,7 +32,7 @@ class RequestParser:
         self._definitions = {
             name: hashlib.sha256(repr(task.config).encode()).hexdigest() for name, task in tasks.items()
         }
-        self._fingerprint = config.fingerprint.hex()
+        self._config_digest = config.digest.hex()
 
     def parse(self, message: Message) -> list[Request]:
         """One request for a request topic, one per subscribed task for a reading, none for any other message."""
@@ -118,7 +118,7 @@ class RequestParser:
         client_key = "" if given_id is None else f"{given_id!r}"
         if message.correlation:
             client_key += f" {message.correlation.hex()}"
-        definition = self._fingerprint if refusal else self._definitions[name]
+        definition = self._config_digest if refusal else self._definitions[name]
         parts = (name, definition, reply_topic, client_key or f"packet {message.packet_id}", message.content_type)
         request = Request(
             task_name=name,

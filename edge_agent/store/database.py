@@ -46,7 +46,7 @@ def open_in_memory() -> sqlite3.Connection:
     return _with_tables(_connect(":memory:"))
 
 
-def open_file(path: Path) -> tuple[sqlite3.Connection, str | None]:
+def open_or_set_aside(path: Path) -> tuple[sqlite3.Connection, str | None]:
     """The database, and why an earlier one was set aside; None = it was not.
 
     Raises sqlite3.OperationalError and OSError for what is wrong with the disk.

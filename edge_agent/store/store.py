@@ -17,7 +17,7 @@ from typing import Any
 
 from edge_agent.core.clock import Moment
 from edge_agent.core.messages import Message, Publication, json_publication
-from edge_agent.store.database import STORE_ERRORS, TABLES, open_file, open_in_memory
+from edge_agent.store.database import STORE_ERRORS, TABLES, open_in_memory, open_or_set_aside
 from edge_agent.store.fsync import FsyncThread, Synced
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class StoredRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredAnswer:
+class StoredReply:
     """A reply that a repeated request gets again. key: see requests/duplicates. nbytes: about its size on disk."""
 
     row: int
@@ -85,7 +85,7 @@ class Store:
         if self._path is None:
             return []
         try:
-            connection, self.set_aside = open_file(self._path)
+            connection, self.set_aside = open_or_set_aside(self._path)
             self._use(self._path, connection)
         except STORE_ERRORS as error:
             self._fail(str(error))
@@ -107,7 +107,7 @@ class Store:
     def _return_to_disk(self, path: Path) -> None:
         """Replaces the rows in the file by those in memory."""
         try:
-            connection, set_aside = open_file(path)
+            connection, set_aside = open_or_set_aside(path)
             connection.execute("BEGIN")
             for table in TABLES:
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608 - a name of ours
@@ -129,14 +129,14 @@ class Store:
         )
         return [StoredRequest(row=row, task=task, message=_message(columns, now)) for row, task, *columns in rows]
 
-    def repeatable(self) -> list[StoredAnswer]:
+    def repeatable(self) -> list[StoredReply]:
         """Answers of earlier processes, in the order of their ends."""
         rows = self._select(
             "SELECT number, key, reply, length(reply_topic) + length(reply) + coalesce(length(correlation), 0),"
             " boot, monotonic_s, wall_s FROM requests WHERE key IS NOT NULL ORDER BY wall_s, number"
         )
         return [
-            StoredAnswer(row=row, key=key, reply=reply, nbytes=nbytes + _ROW_OVERHEAD_BYTES, ended=Moment(*ended))
+            StoredReply(row=row, key=key, reply=reply, nbytes=nbytes + _ROW_OVERHEAD_BYTES, ended=Moment(*ended))
             for row, key, reply, nbytes, *ended in rows
         ]
 
@@ -160,7 +160,7 @@ class Store:
         """The request needs no reply."""
         self._write("DELETE FROM requests WHERE number = ?", row)
 
-    def answer(self, row: int, task: str, reply: Publication, key: bytes | None, ended: Moment) -> None:
+    def store_reply(self, row: int, task: str, reply: Publication, key: bytes | None, ended: Moment) -> None:
         """Replaces the request by its reply. key: for `repeatable`; None = it is not repeated."""
         self._write(
             "INSERT INTO requests (number, task, correlation, boot, monotonic_s, wall_s, reply_topic, reply, key)"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.store.database import FILE, open_file
+from edge_agent.store.database import FILE, open_or_set_aside
 from edge_agent.store.fsync import LAZY_EVERY_S, MANY, URGENT_EVERY_S, FsyncThread, Synced
 from tests.helpers.processes import wait_until
 
 
 @contextmanager
 def running(folder: Path, deliver: Callable[[Synced], None]) -> Iterator[FsyncThread]:
-    connection, _ = open_file(folder / FILE)
+    connection, _ = open_or_set_aside(folder / FILE)
     thread = FsyncThread(folder / FILE, deliver)
     try:
         yield thread

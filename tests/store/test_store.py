@@ -66,7 +66,7 @@ def test_a_request_comes_back_as_it_was(path: Path) -> None:
 def test_a_reply_takes_the_place_of_its_request_until_the_broker_has_it(path: Path) -> None:
     store = opened(path)
     row = accept(store, correlation=b"\xff")
-    store.answer(row, "triage", REPLY, None, AT)
+    store.store_reply(row, "triage", REPLY, None, AT)
     store.commit()
     again = Store(path, lambda _: None)
     assert again.start() == [(row, REPLY)]
@@ -82,7 +82,7 @@ def test_an_answer_that_is_repeated_stays_until_it_is_forgotten_and_delivered(
 ) -> None:
     store = opened(path)
     row = accept(store)
-    store.answer(row, "triage", REPLY, b"key", AT)
+    store.store_reply(row, "triage", REPLY, b"key", AT)
     steps = (
         [store.mark_delivered, store.end_repetition]
         if is_delivered_first

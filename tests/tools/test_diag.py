@@ -77,7 +77,7 @@ def keep(state_dir: Path) -> None:
         row = store.accept(inbound("edgeai/v1/hall1/board1/infer/t/request", payload), "t", moment(0.0))
         if number:
             reply = Publication(topic=f"{BASE}/infer/triage/response", payload=SECRETS["reply"].encode())
-            store.answer(row, "t", reply, b"key", moment(1.0))
+            store.store_reply(row, "t", reply, b"key", moment(1.0))
     store.commit()
     store.close()
     model = state_dir / "models" / "0123456789abcdef"
