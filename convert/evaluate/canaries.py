@@ -110,7 +110,7 @@ def _shortened(task: Task) -> Task:
 def _canary(worker: WorkerClient, task: Task, request: Request) -> canary_format.Canary | str:
     """The request with its answer, or why there is none."""
     value = request.fields["input"]
-    run = canary_format.canary_run(task, value, 0)
+    run = canary_format.make_canary_run(task, value, 0)
     event = worker.ask(run)
     if not isinstance(event, Finished):
         return event.message

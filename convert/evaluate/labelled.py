@@ -91,7 +91,7 @@ def _right_answers(model: Adapted, examples: Requests, progress: Progress) -> li
     with open_worker(model, [task.prefix() for task in examples.tasks.values()]) as worker:
         for number, example in enumerate(examples.requests):
             progress("answering the labelled examples", number / len(examples.requests))
-            event = worker.ask(example.run(number))
+            event = worker.ask(example.make_run(number))
             if isinstance(event, Failed) and event.code in (Code.TOO_LONG, Code.BAD_FIELD):
                 raise example.error(event.message)
             output = example.task.output_of(event) if isinstance(event, Finished) else None

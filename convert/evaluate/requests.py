@@ -18,9 +18,9 @@ class Request:
     task: Task
     fields: dict[str, Any]
 
-    def run(self, number: int) -> Run:
+    def make_run(self, number: int) -> Run:
         """The request to the worker. Raises Refusal."""
-        return self.task.run(number, Envelope(input=self.fields["input"]))
+        return self.task.make_run(number, Envelope(input=self.fields["input"]))
 
     def error(self, message: str) -> ConvertError:
         return ConvertError(f"{self.where}: {printable(message, limit=1000)}")
@@ -69,7 +69,7 @@ def _request(fields: Any, where: str, tasks: dict[str, Task]) -> Request:
                 printable(f"{where}: should be an object with {allowed}, got {shown(fields)}", limit=1000)
             )
     try:
-        request.run(0)
+        request.make_run(0)
     except Refusal as error:
         raise request.error(error.error.message) from None
     return request

@@ -123,10 +123,10 @@ class Canaries(RecordedAnswers):
     schema_version: Literal[1] = Field(alias="schema")
     tasks: Annotated[dict[Name, Annotated[TaskConfig, BeforeValidator(_check_task_table)]], Field(min_length=1)]
 
-    def run(self, index: int, number: int) -> Run:
+    def make_run(self, index: int, number: int) -> Run:
         """The request of a canary, with this number."""
         canary = self.canaries[index]
-        return canary_run(Task(canary.task, self.tasks[canary.task]), canary.input, number)
+        return make_canary_run(Task(canary.task, self.tasks[canary.task]), canary.input, number)
 
     def encode(self) -> bytes:
         """Compact JSON in UTF-8, the same bytes for equal canaries. Keys keep their order, which a schema needs."""
@@ -142,10 +142,10 @@ class Canaries(RecordedAnswers):
         return compact_json(value).encode()
 
 
-def canary_run(task: Task, value: Any, number: int) -> Run:
+def make_canary_run(task: Task, value: Any, number: int) -> Run:
     """The request for this input: greedy, without reasoning. Raises Refusal."""
     options = Options(max_reasoning_tokens=0) if isinstance(task.config, GenerateTask) else Options()
-    return task.run(number, Envelope(input=value, options=options))
+    return task.make_run(number, Envelope(input=value, options=options))
 
 
 def decode(data: bytes) -> Canaries:
@@ -180,7 +180,7 @@ def _canary_fault(found: Canaries, index: int) -> str | None:
     if isinstance(config, ClassifyTask) and labels != set(config.labels):
         return f"answer.scores: should have the labels of its task (got {shown(sorted(labels))})"
     try:
-        found.run(index, 0)
+        found.make_run(index, 0)
     except Refusal as error:
         return error.error.message
     return None
@@ -249,7 +249,7 @@ class Questions:
 def questions_of(found: Canaries) -> Questions:
     """Renders every template, without bounds."""
     return Questions(
-        runs=tuple(found.run(index, index) for index in range(len(found.canaries))),
+        runs=tuple(found.make_run(index, index) for index in range(len(found.canaries))),
         answers=RecordedAnswers(tolerances=found.tolerances, canaries=found.canaries),
     )
 

@@ -16,7 +16,7 @@ from edge_agent.core.model import Model
 from edge_agent.core.pipe import Cancel, Command, Finished, Partial, Ready, Run, TextPlan, WorkerAnswer
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
-from edge_agent.requests.forecast import Forecast, kind_of
+from edge_agent.requests.forecast import Forecast, cost_class_of
 from edge_agent.requests.parse import RequestParser
 from edge_agent.requests.quarantine import Quarantine
 from edge_agent.requests.queue import EngineLoad, RequestQueue
@@ -131,7 +131,7 @@ class Dispatcher:
         """Queues a request, joins it to an equal one, or repeats a known reply. Raises Refusal."""
         twin = self._duplicates.find(request, now)
         if twin is not None:
-            self._replies.share(request, twin, now)
+            self._replies.join_or_repeat(request, twin, now)
             return
         if request.refusal is not None:
             self._replies.refuse(request, request.refusal, now)
@@ -139,13 +139,13 @@ class Dispatcher:
         if request.deadline_at <= now:
             raise Refusal(Code.DEADLINE, f"{request.deadline} has passed")
         if not is_recovered:
-            self._queue.check_before_rendering(request, now, self._limits, is_draining=self.is_draining)
+            self._queue.check_and_count(request, now, self._limits, is_draining=self.is_draining)
         assert request.task is not None
         assert request.envelope is not None
         number = self._accepted + 1
-        request.run = request.task.run(number, request.envelope, self._render)
-        request.place = (request.priority, request.deadline_at, number)
-        request.kind, request.envelope = kind_of(request.run), None
+        request.run = request.task.make_run(number, request.envelope, self._render)
+        request.order = (request.priority, request.deadline_at, number)
+        request.cost_class, request.envelope = cost_class_of(request.run), None
         self._quarantine.check(request.run)
         leaving: list[tuple[Request, Error]] = []
         if is_recovered:
@@ -163,14 +163,13 @@ class Dispatcher:
         at_once = len(self._active)
         # The worker stops what is answered already at its next step.
         running = [request for request in self._active.values() if not request.is_answered]
-        left_s = (self._forecast.share_s(one.kind) - (now - one.started_at) / at_once for one in running)
+        left_s = (self._forecast.share_s(one.cost_class) - (now - one.started_at) / at_once for one in running)
+        work_s = sum(max(0.0, one_s) for one_s in left_s)
         loading_s = None if self._slots or self._ready_at is None else max(0.0, self._ready_at - now)
-        return EngineLoad(
-            slots=self._places, running=at_once, work_s=sum(max(0.0, one_s) for one_s in left_s), loading_s=loading_s
-        )
+        return EngineLoad(slots=self._allowed_slots, running=at_once, work_s=work_s, loading_s=loading_s)
 
     @property
-    def _places(self) -> int:
+    def _allowed_slots(self) -> int:
         """How many requests may run at once."""
         return self._slots if self._limits.max_active is None else min(self._slots, self._limits.max_active)
 
@@ -180,7 +179,7 @@ class Dispatcher:
         A request that ran when a worker died runs alone the second time: if it is the cause, no other request pays.
         """
         self.expire_overdue(now)
-        while self._queue.waiting and not self._is_paused and len(self._active) < self._places:
+        while self._queue.waiting and not self._is_paused and len(self._active) < self._allowed_slots:
             if any(request.attempts == MAX_ATTEMPTS for request in self._active.values()):
                 return
             request = self._queue.take(first_attempts_only=bool(self._active))
@@ -215,7 +214,7 @@ class Dispatcher:
         if request is not None:
             if isinstance(event, Finished):
                 run_s = now - request.started_at
-                self._forecast.measure(request.kind, share_s=event.share_s, run_s=run_s, now=now)
+                self._forecast.measure(request.cost_class, share_s=event.share_s, run_s=run_s, now=now)
             if not request.is_answered:
                 self._answer(request, event, now)
         self.fill_slots(now)
@@ -239,7 +238,7 @@ class Dispatcher:
         for request in list(self._active.values()):
             if request.deadline_at <= now and not request.is_answered:
                 run_s = now - request.started_at
-                self._forecast.measure_cut_off(request.kind, run_s=run_s, at_once=len(self._active), now=now)
+                self._forecast.measure_cut_off(request.cost_class, run_s=run_s, at_once=len(self._active), now=now)
                 self._abandon(request, _deadline_passed(request), now)
 
     def next_wake_up_at(self) -> float | None:

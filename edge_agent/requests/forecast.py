@@ -1,6 +1,6 @@
-"""When a request will be answered, estimated from how long earlier ones of its kind took.
+"""When a request will be answered, estimated from how long earlier ones of its cost class took.
 
-Each kind of request has two means, because the engine runs several requests at once. Its share of the engine's time
+Each class has two means, because the engine runs several requests at once. Its share of the engine's time
 adds up over the requests before it. Its run, from hand-over to end, is what it takes itself.
 """
 
@@ -9,20 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_agent.core.pipe import LabelsPlan, Run
-from edge_agent.requests.request import Kind
+from edge_agent.requests.request import CostClass
 
 # A run is expected to take its mean and this many mean deviations, the work ahead its mean and a quarter.
 DEVIATIONS, CAUTION = 4.0, 1.25
 # Weight of the latest run in the means, once there are many.
 SMOOTHING = 0.1
-# A figure counts for 5 s per run behind it, a minute at most. Then a request that it speaks against is tried again.
+# A figure counts for 5 s per run behind it, a minute at most. After that a request is admitted although the figure
+# says that it would be late.
 BELIEVED_PER_RUN_S, BELIEVED_S = 5.0, 60.0
 # A run that was cut off takes at least this much longer than it got.
 CUT_OFF_FACTOR = 1.1
 
 
-def kind_of(run: Run) -> Kind:
-    """Requests of one kind take about as long."""
+def cost_class_of(run: Run) -> CostClass:
+    """Requests of one class take about as long."""
     characters = sum(len(message.content) for message in run.messages if message.role != "system")
     tokens = 0 if isinstance(run.plan, LabelsPlan) else run.max_tokens
     return (run.task, characters.bit_length(), tokens.bit_length())
@@ -50,18 +51,18 @@ class Estimate:
 
 
 class Forecast:
-    """What was measured of each kind of request, and of each task over all its kinds."""
+    """What was measured of each cost class, and of each task over all its classes."""
 
     def __init__(self) -> None:
-        self._estimates: dict[Kind | str, Estimate] = {}
+        self._estimates: dict[CostClass | str, Estimate] = {}
 
     def clear(self) -> None:
         """Another model answers from now on: what was measured says nothing about it."""
         self._estimates.clear()
 
-    def measure(self, kind: Kind, *, share_s: float, run_s: float, now: float) -> None:
+    def measure(self, cost_class: CostClass, *, share_s: float, run_s: float, now: float) -> None:
         """A run has ended. It replaces a figure that is not believed any more."""
-        for key in (kind, kind[0]):
+        for key in (cost_class, cost_class[0]):
             estimate = self._estimates.get(key)
             if estimate is None or now >= estimate.believed_until:
                 estimate = self._estimates[key] = Estimate()
@@ -72,22 +73,22 @@ class Forecast:
             estimate.deviation_s += weight * (abs(run_s - estimate.run_s) - estimate.deviation_s)
             estimate.believe(now)
 
-    def measure_cut_off(self, kind: Kind, *, run_s: float, at_once: int, now: float) -> None:
+    def measure_cut_off(self, cost_class: CostClass, *, run_s: float, at_once: int, now: float) -> None:
         """A request was stopped after run_s, so it takes longer than that. at_once: the requests that ran with it.
 
         Without this, requests that never make their deadline would never be measured, and be admitted forever.
         """
-        known, least_s = self.expect(kind), CUT_OFF_FACTOR * run_s
+        known, least_s = self.expect(cost_class), CUT_OFF_FACTOR * run_s
         if known is None or known.run_s < least_s:
-            self.measure(kind, share_s=least_s / at_once, run_s=least_s, now=now)
+            self.measure(cost_class, share_s=least_s / at_once, run_s=least_s, now=now)
         else:
             known.believe(now)
 
-    def expect(self, kind: Kind) -> Estimate | None:
-        """By what was measured of the kind, else of its task; None = unknown."""
-        return self._estimates.get(kind) or self._estimates.get(kind[0])
+    def expect(self, cost_class: CostClass) -> Estimate | None:
+        """By what was measured of the class, else of its task; None = unknown."""
+        return self._estimates.get(cost_class) or self._estimates.get(cost_class[0])
 
-    def share_s(self, kind: Kind) -> float:
-        """The engine's time for a request of this kind; 0 = unknown."""
-        estimate = self.expect(kind)
+    def share_s(self, cost_class: CostClass) -> float:
+        """The engine's time for a request of this class; 0 = unknown."""
+        estimate = self.expect(cost_class)
         return estimate.share_s if estimate else 0.0

@@ -16,14 +16,14 @@ from edge_agent.requests.request import Request
 
 # Where no request has been measured yet.
 UNKNOWN_RETRY_S = 1.0
-# A drain ends by a command or a restart, at a time that the agent does not know.
+# A drain ends by a command or a restart, at an unknown time.
 DRAINING_RETRY_S = 10.0
 
 # The bucket that was used the longest ago is dropped, as if it were full.
 MAX_BUCKETS = 1000
 
 SUPERSEDED = Error(code=Code.SUPERSEDED, message="a newer reading of the same source has come")
-_PLACE = attrgetter("place")
+_ORDER = attrgetter("order")
 
 
 class RateLimiter:
@@ -84,11 +84,11 @@ class RequestQueue:
     def capacity(self) -> int:
         return self._config.queue.capacity
 
-    def check_before_rendering(self, request: Request, now: float, limits: Limits, *, is_draining: bool) -> None:
-        """For drain, limits and rates; rendering a template may take half a second. Raises Refusal."""
+    def check_and_count(self, request: Request, now: float, limits: Limits, *, is_draining: bool) -> None:
+        """Raises Refusal by drain, limits or rates, else counts the request. Rendering a template first may be slow."""
         if is_draining:
             raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", DRAINING_RETRY_S)
-        if limits.causes and (cause := limits.refusal(request.priority)) is not None:
+        if (cause := limits.refusal(request.priority)) is not None:
             message = f"priority {request.priority} is not urgent enough while {limits.reason}"
             raise Refusal(Code(cause.value), message, RELAX_S)
         assert request.task is not None
@@ -108,7 +108,7 @@ class RequestQueue:
         older = [] if source is None else [request for request in self.waiting if request.source == source]
         if older:
             # In its place: readings that come faster than answers would supersede each other forever.
-            newcomer.place = min(newcomer.place, older[0].place)
+            newcomer.order = min(newcomer.order, older[0].order)
         waiting = [request for request in self.waiting if request not in older]
         last = waiting[-1] if len(waiting) >= self.capacity else None
         if last is not None and last.priority <= newcomer.priority:
@@ -135,10 +135,10 @@ class RequestQueue:
 
     def _check_deadline(self, newcomer: Request, waiting: list[Request], engine: EngineLoad, now: float) -> None:
         """Raises Refusal if the newcomer would be late, or would make a request of its own priority late."""
-        own = self._forecast.expect(newcomer.kind)
+        own = self._forecast.expect(newcomer.cost_class)
         if own is None or now >= own.believed_until:
             return
-        split = bisect.bisect(waiting, newcomer.place, key=_PLACE)
+        split = bisect.bisect(waiting, newcomer.order, key=_ORDER)
         ahead = engine.running + split
         work_s = engine.work_s + self._work_s(waiting[:split])
         takes_s = own.answered_in_s(ahead, work_s, engine.slots)
@@ -150,7 +150,7 @@ class RequestQueue:
             retry_after_s = self._retry_after_s(engine) if ahead else _rounded_up(own.believed_until - now)
             raise Refusal(Code.DEADLINE_UNREACHABLE, message, retry_after_s)
         for request in waiting[split:]:
-            expected = self._forecast.expect(request.kind)
+            expected = self._forecast.expect(request.cost_class)
             if expected is not None and request.priority == newcomer.priority:
                 left_s = request.deadline_at - now
                 before_s = expected.answered_in_s(ahead, work_s, engine.slots)
@@ -162,7 +162,7 @@ class RequestQueue:
             work_s += expected.share_s if expected else 0.0
 
     def _work_s(self, requests: list[Request]) -> float:
-        return sum(self._forecast.share_s(request.kind) for request in requests)
+        return sum(self._forecast.share_s(request.cost_class) for request in requests)
 
     def _retry_after_s(self, engine: EngineLoad) -> float:
         """When everything that is here will be done."""
@@ -176,7 +176,7 @@ class RequestQueue:
 
     def put(self, request: Request) -> None:
         """Lets a request wait that was admitted before: it may exceed the capacity."""
-        bisect.insort(self.waiting, request, key=_PLACE)
+        bisect.insort(self.waiting, request, key=_ORDER)
 
     def take(self, *, first_attempts_only: bool) -> Request | None:
         """The next request to run. first_attempts_only: None if it ran before, when a worker died: it runs alone."""

@@ -44,7 +44,7 @@ class Replies:
         self._duplicates = duplicates
         self._followers = 0
 
-    def share(self, request: Request, twin: Request | bytes, now: float) -> None:
+    def join_or_repeat(self, request: Request, twin: Request | bytes, now: float) -> None:
         """Answers a request with the reply of its twin, now or when the twin ends."""
         if isinstance(twin, bytes):
             reply = encode({**json.loads(twin), "ts": timestamp(), "repeat": True})

@@ -11,9 +11,9 @@ from edge_agent.core.model import Model
 from edge_agent.core.pipe import Run
 from edge_agent.requests.tasks import Task
 
-# Task, and the binary magnitudes of the prompt's characters and of the tokens that may be written.
-Kind = tuple[str, int, int]
-Place = tuple[int, float, int]
+# Requests of one class take about as long: task, binary magnitudes of the prompt's characters and of its most tokens.
+CostClass = tuple[str, int, int]
+Order = tuple[int, float, int]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -45,12 +45,12 @@ class Request:
     # With `keep = "latest"`: a newer request of the same source takes the place of one that waits.
     source: str | None = None
 
-    # Admission. number: in order of admission; 0 = not admitted. run: what the worker gets, by this number. Requests
-    # start in the order of their places: priority, deadline, number.
+    # Admission. number: in order of admission; 0 = not admitted. run: what the worker gets, by this number.
+    # order: requests start by priority, deadline, number.
     number: int = 0
     run: Run | None = None
-    kind: Kind = ("", 0, 0)
-    place: Place = (0, 0.0, 0)
+    cost_class: CostClass = ("", 0, 0)
+    order: Order = (0, 0.0, 0)
 
     # While it runs. started_at: inf = it did not run yet. attempts: how often it was handed to a worker.
     started_at: float = math.inf

@@ -85,8 +85,8 @@ class Task:
             raise Refusal(Code.BAD_FIELD, f"{error} (got {shown(value)})") from error
         return (*system, ChatMessage(role="user", content=text))
 
-    def run(self, number: int, envelope: Envelope, render: Render = render) -> Run:
-        """What the worker is asked. Raises Refusal(bad_field)."""
+    def make_run(self, number: int, envelope: Envelope, render: Render = render) -> Run:
+        """What the worker is asked, without asking it. Raises Refusal(bad_field)."""
         options = envelope.options
         plan: LabelsPlan | SchemaPlan | TextPlan
         match self.config:

@@ -93,7 +93,7 @@ def test_other_keys_of_a_line_are_ignored_and_letters_are_composed(tmp_path: Pat
     line = {"task": "state", "input": {"vibration": "a\u2028b"}, "answer": "de\u0301faut", "shift": 3}
     path = write_lines(tmp_path / "labelled.jsonl", json.dumps(line, ensure_ascii=False))
     (example,) = read_labelled(path, read_tasks(write_tasks(tmp_path))).requests
-    assert example.run(1).messages[-1].content == "a\u2028b mm/s"
+    assert example.make_run(1).messages[-1].content == "a\u2028b mm/s"
 
 
 def test_a_pipe_is_refused(tmp_path: Path, demo_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

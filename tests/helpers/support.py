@@ -147,7 +147,7 @@ def request(**fields: Any) -> Request:
         "deadline_source": "request",
     }
     known |= fields
-    return Request(**{"place": (known["priority"], known["deadline_at"], number), **known})
+    return Request(**{"order": (known["priority"], known["deadline_at"], number), **known})
 
 
 def ready(**fields: Any) -> Ready:

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from edge_agent.core.codes import Code, Error, Refusal
 from edge_agent.core.pipe import ChatMessage, LabelsPlan, Run, TextPlan
-from edge_agent.requests.forecast import BELIEVED_PER_RUN_S, BELIEVED_S, Forecast, kind_of
+from edge_agent.requests.forecast import BELIEVED_PER_RUN_S, BELIEVED_S, Forecast, cost_class_of
 from edge_agent.requests.queue import MAX_BUCKETS, EngineLoad, RateLimiter, RequestQueue
 from edge_agent.requests.request import Request
 from tests.helpers.support import config, request
 
-KIND = request().kind
-LONG_KIND = ("triage", 0, 13)
+COST_CLASS = request().cost_class
+LONG_CLASS = ("triage", 0, 13)
 
 
 class Office:
@@ -28,17 +28,17 @@ class Office:
         self.slots = slots
         self.running = running
         if share_s is not None:
-            self.measure(KIND, share_s)
+            self.measure(COST_CLASS, share_s)
 
-    def measure(self, kind: tuple[str, int, int], share_s: float, now: float = 0.0) -> None:
-        self.forecast.measure(kind, share_s=share_s, run_s=share_s, now=now)
+    def measure(self, cost_class: tuple[str, int, int], share_s: float, now: float = 0.0) -> None:
+        self.forecast.measure(cost_class, share_s=share_s, run_s=share_s, now=now)
 
     def enter(
         self, deadline_s: float, priority: int = 5, now: float = 0.0, loading_s: float | None = None, **fields: Any
     ) -> tuple[Request, list[tuple[Request, Error]]]:
         """The newcomer, and the requests that left for it. Raises Refusal."""
         newcomer = request(arrived_at=now, deadline_at=now + deadline_s, priority=priority, **fields)
-        work_s = self.running * self.forecast.share_s(KIND)
+        work_s = self.running * self.forecast.share_s(COST_CLASS)
         engine = EngineLoad(slots=self.slots, running=self.running, work_s=work_s, loading_s=loading_s)
         return newcomer, self.queue.admit(newcomer, engine, now)
 
@@ -65,14 +65,14 @@ def test_on_an_idle_engine_a_hopeless_deadline_is_refused_until_it_is_tried_agai
     assert (error.code, error.retry_after_s) == (Code.DEADLINE_UNREACHABLE, BELIEVED_PER_RUN_S)
     office.enter(0.02, now=BELIEVED_PER_RUN_S)
     for _ in range(50):
-        office.measure(KIND, 1.0, 100.0)
+        office.measure(COST_CLASS, 1.0, 100.0)
     office.refused(0.02, now=99.0 + BELIEVED_S)
     office.enter(0.02, now=100.0 + BELIEVED_S)
 
 
 def test_without_a_free_slot_the_work_ahead_comes_first_and_runs_may_vary() -> None:
     office = Office(slots=4, running=3)
-    office.forecast.measure(KIND, share_s=1.0, run_s=5.0, now=0.0)  # mean 3, deviation 1
+    office.forecast.measure(COST_CLASS, share_s=1.0, run_s=5.0, now=0.0)  # mean 3, deviation 1
     office.refused(6.9)
     office.enter(7.1)
     # Now all four are busy, for four seconds, and one waits: 1.25 * 5 + 3 + 4.
@@ -99,8 +99,8 @@ def test_a_newcomer_does_not_make_an_admitted_request_of_its_priority_late() -> 
 
 def test_one_that_is_late_already_refuses_no_newcomer() -> None:
     office = Office()
-    office.measure(LONG_KIND, 3.0)
-    office.queue.put(request(deadline_at=3.5, kind=LONG_KIND))
+    office.measure(LONG_CLASS, 3.0)
+    office.queue.put(request(deadline_at=3.5, cost_class=LONG_CLASS))
     office.enter(3.0)
 
 
@@ -147,7 +147,7 @@ class Shift:
         self.work_until(self.now)
         left_s = max(0.0, self.free_at - self.now)
         newcomer = request(arrived_at=self.now, deadline_at=self.now + deadline_s)
-        self.office.measure(KIND, 1.0, self.now)
+        self.office.measure(COST_CLASS, 1.0, self.now)
         try:
             self.office.queue.admit(newcomer, EngineLoad(slots=1, running=left_s > 0, work_s=left_s), self.now)
         except Refusal:
@@ -178,43 +178,43 @@ def test_admitted_requests_of_one_priority_are_in_time_if_the_engine_does_as_mea
     assert shift.late == 0
 
 
-def test_the_backlog_is_estimated_by_kind_and_an_unknown_kind_by_its_task() -> None:
+def test_the_backlog_is_estimated_by_cost_class_and_an_unknown_class_by_its_task() -> None:
     office = Office()
-    office.measure(LONG_KIND, 30.0)
-    office.queue.put(request(deadline_at=1.0, kind=LONG_KIND))
+    office.measure(LONG_CLASS, 30.0)
+    office.queue.put(request(deadline_at=1.0, cost_class=LONG_CLASS))
     assert office.refused(20.0).code is Code.DEADLINE_UNREACHABLE
     assert office.forecast.share_s(("triage", 5, 9)) == 30.0
     assert office.forecast.expect(("another", 5, 9)) is None
 
 
-def test_a_kind_is_the_task_and_the_sizes_that_count() -> None:
+def test_a_cost_class_is_the_task_and_the_sizes_that_count() -> None:
     def run(user: str, **fields: Any) -> Run:
         messages = (ChatMessage(role="system", content="s" * 1000), ChatMessage(role="user", content=user))
         return Run(**{"id": 1, "task": "report", "messages": messages, "plan": TextPlan(), **fields})
 
-    assert kind_of(run("x" * 20)) == kind_of(run("y" * 31))
-    assert kind_of(run("x" * 20)) != kind_of(run("x" * 32))
-    assert kind_of(run("x", max_tokens=16)) != kind_of(run("x", max_tokens=256))
-    assert kind_of(run("x")) != kind_of(run("x", task="other"))
+    assert cost_class_of(run("x" * 20)) == cost_class_of(run("y" * 31))
+    assert cost_class_of(run("x" * 20)) != cost_class_of(run("x" * 32))
+    assert cost_class_of(run("x", max_tokens=16)) != cost_class_of(run("x", max_tokens=256))
+    assert cost_class_of(run("x")) != cost_class_of(run("x", task="other"))
     plan = LabelsPlan(labels=("a", "b"))
-    assert kind_of(run("x", plan=plan, max_tokens=16)) == kind_of(run("x", plan=plan, max_tokens=256))
+    assert cost_class_of(run("x", plan=plan, max_tokens=16)) == cost_class_of(run("x", plan=plan, max_tokens=256))
 
 
 def test_the_first_runs_are_averaged_and_later_ones_smoothed() -> None:
     forecast = Forecast()
     for share_s in (1.0, 3.0, *[2.0] * 50, 12.0):
-        forecast.measure(KIND, share_s=share_s, run_s=1.0, now=0.0)
-    assert forecast.share_s(KIND) == pytest.approx(3.0)
+        forecast.measure(COST_CLASS, share_s=share_s, run_s=1.0, now=0.0)
+    assert forecast.share_s(COST_CLASS) == pytest.approx(3.0)
 
 
 def test_a_run_that_was_cut_off_takes_longer_than_it_got_and_confirms_what_is_known_to_take_longer() -> None:
     forecast = Forecast()
-    forecast.measure_cut_off(KIND, run_s=2.0, at_once=2, now=0.0)
-    expected = forecast.expect(KIND)
+    forecast.measure_cut_off(COST_CLASS, run_s=2.0, at_once=2, now=0.0)
+    expected = forecast.expect(COST_CLASS)
     assert expected is not None
     assert expected.run_s > 2.0
     share_s = expected.share_s
-    forecast.measure_cut_off(KIND, run_s=0.1, at_once=2, now=50.0)
+    forecast.measure_cut_off(COST_CLASS, run_s=0.1, at_once=2, now=50.0)
     assert (expected.share_s, expected.believed_until) == (share_s, 50.0 + BELIEVED_PER_RUN_S)
 
 

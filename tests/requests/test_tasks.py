@@ -30,7 +30,7 @@ def turns(one: Task, value: Any) -> list[tuple[str, str]]:
 def test_the_built_in_is_always_there_and_takes_the_defaults_of_its_table() -> None:
     assert set(with_built_in(config().tasks)) == {"generate"}
     one = task(text='[tasks.generate]\nkind = "generate"\nsystem = "Be brief."\nmax_tokens = 9\npriority = 2\n')
-    assert one.run(1, Envelope(input="x")).max_tokens == 9
+    assert one.make_run(1, Envelope(input="x")).max_tokens == 9
     assert one.config.priority == 2
     assert turns(one, "x") == [("system", "Be brief."), ("user", "x")]
 
@@ -85,20 +85,21 @@ def test_a_missing_variable_is_named_with_the_input() -> None:
 
 def test_the_plan_is_that_of_the_kind() -> None:
     envelope = Envelope.model_validate({"input": "x", "stream": True, "options": {"stop": ["."]}})
-    assert task("triage").run(1, envelope).plan == LabelsPlan(labels=("normal", "bearing fault"))
-    assert task().run(1, envelope).plan == TextPlan(stop=(".",))
-    plan = task("report").run(1, envelope).plan
+    assert task("triage").make_run(1, envelope).plan == LabelsPlan(labels=("normal", "bearing fault"))
+    assert task().make_run(1, envelope).plan == TextPlan(stop=(".",))
+    plan = task("report").make_run(1, envelope).plan
     assert isinstance(plan, SchemaPlan)
     assert plan.schema["required"] == ["part"]
-    assert [task(name).run(1, envelope).stream for name in ("triage", "report", "generate")] == [False, False, True]
+    streams = [task(name).make_run(1, envelope).stream for name in ("triage", "report", "generate")]
+    assert streams == [False, False, True]
 
 
 def test_options_become_sampling() -> None:
-    run = task().run(1, Envelope(input="x"))
+    run = task().make_run(1, Envelope(input="x"))
     assert (run.max_tokens, run.sampling.temperature, run.max_reasoning_tokens) == (256, 0.0, None)
     sampling = {"temperature": 0.5, "top_p": 0.9, "top_k": 3, "min_p": 0.1, "seed": 7}
     options = {**sampling, "max_tokens": 5, "max_reasoning_tokens": 0}
-    run = task().run(4, Envelope.model_validate({"input": "x", "options": options}))
+    run = task().make_run(4, Envelope.model_validate({"input": "x", "options": options}))
     assert (run.id, run.task, run.max_tokens, run.max_reasoning_tokens) == (4, "generate", 5, 0)
     assert run.sampling == Sampling(**sampling)  # type: ignore[arg-type]
 
