@@ -19,7 +19,7 @@ from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.forecast import Forecast, cost_class_of
 from edge_agent.requests.parse import RequestParser
 from edge_agent.requests.quarantine import Quarantine
-from edge_agent.requests.queue import EngineLoad, RequestQueue
+from edge_agent.requests.queue import RESTART_RETRY_S, EngineLoad, RequestQueue
 from edge_agent.requests.replies import Replies, failure_of
 from edge_agent.requests.request import Request
 from edge_agent.requests.statistics import RequestFacts, percentile
@@ -47,6 +47,8 @@ class Dispatcher:
         render: Render = render,
     ) -> None:
         self.is_draining = False
+        # Why there will be no worker any more.
+        self._gave_up_because: str | None = None
         self._delivery = delivery
         self._store = delivery.store
         self._send = send
@@ -138,6 +140,8 @@ class Dispatcher:
             return
         if request.deadline_at <= now:
             raise Refusal(Code.DEADLINE, f"{request.deadline} has passed")
+        if self._gave_up_because is not None:
+            raise Refusal(Code.LOADING, self._gave_up_because, RESTART_RETRY_S)
         if not is_recovered:
             self._queue.check_and_count(request, now, self._limits, is_draining=self.is_draining)
         assert request.task is not None
@@ -308,8 +312,8 @@ class Dispatcher:
         return self._quarantine.release(fingerprint)
 
     def give_up(self, reason: str, now: float) -> None:
-        """There will be no worker: everything that waits is answered, and nothing new is admitted."""
-        self.is_draining = True
+        """There will be no worker: every request, waiting or new, is answered with this reason."""
+        self._gave_up_because = reason
         error = Error(code=Code.ENGINE_LOST, message=reason)
         for request in self._queue.remove_where(lambda _: True):
             self._replies.refuse(request, error, now)

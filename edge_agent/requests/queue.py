@@ -17,7 +17,7 @@ from edge_agent.requests.request import Request
 # Where no request has been measured yet.
 UNKNOWN_RETRY_S = 1.0
 # A drain ends by a command or a restart, at an unknown time.
-DRAINING_RETRY_S = 10.0
+RESTART_RETRY_S = 10.0
 
 # The bucket that was used the longest ago is dropped, as if it were full.
 MAX_BUCKETS = 1000
@@ -87,7 +87,7 @@ class RequestQueue:
     def check_and_count(self, request: Request, now: float, limits: Limits, *, is_draining: bool) -> None:
         """Raises Refusal by drain, limits or rates, else counts the request. Rendering a template first may be slow."""
         if is_draining:
-            raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", DRAINING_RETRY_S)
+            raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", RESTART_RETRY_S)
         if (cause := limits.refusal(request.priority)) is not None:
             message = f"priority {request.priority} is not urgent enough while {limits.reason}"
             raise Refusal(Code(cause.value), message, RELAX_S)

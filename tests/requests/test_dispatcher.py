@@ -391,6 +391,7 @@ class TestLostWorkers:
         desk.dispatcher.give_up("the model cannot be loaded", 1.0)
         desk.ask({"input": "x", "id": 3}, at=2.0)
         assert desk.statuses() == [(0, "failed"), (1, "failed"), (2, "failed"), (3, "busy")]
+        assert (code_of(desk.replies[-1]), message_of(desk.replies[-1])) == ("loading", "the model cannot be loaded")
         assert desk.dispatcher.is_idle
 
     @pytest.mark.expects_warning
