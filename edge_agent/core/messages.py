@@ -7,6 +7,8 @@ from typing import Any
 
 from edge_agent.core.strict_json import encode
 
+JSON = "application/json"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
@@ -60,7 +62,7 @@ def json_publication(
         retain=retain,
         expiry_s=expiry_s,
         correlation=correlation,
-        content_type="application/json",
+        content_type=JSON,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import Code, Error, Status
-from edge_agent.core.messages import Publication, json_publication
+from edge_agent.core.messages import JSON, Publication
 from edge_agent.core.pipe import Cancelled, Failed, Finished
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import cut
@@ -173,7 +173,9 @@ def failure_of(event: Failed | Cancelled) -> Error:
 
 
 def _publication(request: Request, payload: bytes, *, qos: int = 1) -> Publication:
-    return json_publication(request.reply_topic, payload, qos=qos, correlation=request.correlation)
+    return Publication(
+        topic=request.reply_topic, payload=payload, qos=qos, correlation=request.correlation, content_type=JSON
+    )
 
 
 def _rounded(value: float | None, digits: int = 1) -> float | None:
