@@ -16,7 +16,7 @@ from edge_agent.board.firmware import read_rails, read_recorded_bits, read_throt
 from edge_agent.board.hwmon import PowerMeter
 from edge_agent.board.power import Rapl, choose_power
 from edge_agent.board.reading import BoardReading, Cpu, Memory, Power, Thermal, Throttle, ThrottleCause
-from edge_agent.board.sensor import FixedSensor, Sensor, SensorPass
+from edge_agent.board.sensor import Device, FixedSensor, Sensor, SensorPass
 from edge_agent.board.system import BusyTime, DiskReading, read_disk, read_frequency, read_load, read_memory
 from edge_agent.board.thermal import CoolingDevice, Zone, ZoneReading, soc_temperature
 
@@ -24,7 +24,7 @@ R = TypeVar("R")
 P = TypeVar("P", Cpu, Memory)
 
 _FIRMWARE = Path("/dev/vcio")
-_DEVICES: tuple[tuple[str, str, Callable[[Path], Sensor]], ...] = (
+_DEVICES: tuple[tuple[str, str, Callable[[Path], Device]], ...] = (
     ("sys/class/thermal", "thermal_zone", Zone),
     ("sys/class/thermal", "cooling_device", CoolingDevice),
     ("sys/class/hwmon", "hwmon", PowerMeter),
@@ -61,7 +61,7 @@ class Board:
             self._fixed.append(FixedSensor("get_throttled", partial(read_throttle_bits, _FIRMWARE)))
             if "brcm,bcm2712" in compatible:
                 self._fixed.append(FixedSensor("pmic_read_adc", partial(read_rails, _FIRMWARE)))
-        self._devices: dict[str, Sensor] = {}
+        self._devices: dict[str, Device] = {}
         self._throttle = ThrottleMemory()
 
     def model(self) -> str | None:
@@ -78,7 +78,7 @@ class Board:
 
     def sensors(self) -> list[Sensor]:
         """All sensors that exist now; a sensor that existed before, and did not fail, is the same object."""
-        found: dict[str, Sensor] = {}
+        found: dict[str, Device] = {}
         for folder, prefix, make in _DEVICES:
             for name in entries(self._root / folder):
                 if name.startswith(prefix):

@@ -6,7 +6,6 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from edge_agent.board.files import read_text
 
@@ -16,23 +15,13 @@ _MAX_REASON = 200
 _UNAVAILABLE = {errno.EAGAIN, errno.ENODATA, errno.EACCES, errno.EPERM}
 
 
-class Sensor(Protocol):
-    """key: identifies the sensor while it exists. name: for people, with its type once that is known."""
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def read(self) -> Callable[[], object | None]:
-        """Gives a reading; None where there is none yet, or never. May block. Raises OSError or ValueError."""
-
-
 @dataclass(frozen=True, slots=True)
 class FixedSensor:
-    """A sensor that exists as long as the board, whether it has a reading or not."""
+    """A sensor that exists as long as the board, whether it has a reading or not.
+
+    key: identifies a sensor while it exists. name: for people, with its type once that is known.
+    read: gives a reading; None where there is none yet, or never. May block. Raises OSError or ValueError.
+    """
 
     key: str
     read: Callable[[], object | None]
@@ -72,8 +61,11 @@ class Device:
         """Reads what does not change."""
 
     def measure(self) -> object | None:
-        """See Sensor.read."""
+        """See FixedSensor.read."""
         raise NotImplementedError
+
+
+Sensor = FixedSensor | Device
 
 
 @dataclass(frozen=True, slots=True)
