@@ -147,17 +147,14 @@ MEMORY = (
 )
 
 
-_UNKNOWN = SetLimits()
-
-
 class Governor:
     """`decide` takes every reading, in order; `limits` are the latest ones. now: seconds of a monotonic clock."""
 
-    def __init__(self, config: GovernorConfig, full: Ready | SetLimits = _UNKNOWN) -> None:
-        """full: what the worker does without limits; None = unknown, and so not limited."""
+    def __init__(self, config: GovernorConfig) -> None:
         self.limits = NO_LIMITS
         self._config = config
-        self._full = full
+        # What the worker does without limits; None = unknown, and so not limited.
+        self._full: Ready | SetLimits = SetLimits()
         self._heat = _Ladder(LimitCause.OVERHEATED, HEAT)
         self._power = _Ladder(LimitCause.POWER_LIMITED, POWER, _UNDERVOLTAGE_RELAX_S)
         self._memory = _Ladder(LimitCause.MEMORY_LOW, MEMORY)

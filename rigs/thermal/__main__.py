@@ -51,7 +51,8 @@ def simulate(
         batch_tokens=p.BATCH_TOKENS,
         max_active=p.MAX_ACTIVE,
     )
-    governor = Governor(GovernorConfig(enabled=is_governed), capacity)
+    governor = Governor(GovernorConfig(enabled=is_governed))
+    governor.set_capacity(capacity)
     requests = arrivals()
     request = next(requests)
     sample_at, changes, level = 0.0, 0, Level.NORMAL

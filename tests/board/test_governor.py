@@ -35,8 +35,10 @@ LIMIT_C = 80.0
 UNKNOWN = BoardReading()
 
 
-def governor(**config: Any) -> Governor:
-    return Governor(GovernorConfig(**config), CAPACITY)
+def governor(capacity: SetLimits = CAPACITY, **config: Any) -> Governor:
+    board = Governor(GovernorConfig(**config))
+    board.set_capacity(capacity)
+    return board
 
 
 def at(soc_c: float | None, limit_c: float | None = LIMIT_C) -> BoardReading:
@@ -167,7 +169,7 @@ def test_noise_of_a_degree_does_not_make_it_swing(mean_c: float) -> None:
 )
 def test_limits_are_sane_for_any_readings(readings: list[BoardReading], threads: int, max_active: int) -> None:
     capacity = SetLimits(threads=threads, prefill_threads=threads, batch_tokens=32, max_active=max_active)
-    board = Governor(GovernorConfig(), capacity)
+    board = governor(capacity)
     for second, reading in enumerate(readings):
         limits = board.decide(reading, second * 7.0)
         assert all(value is None or value >= 1 for value in (getattr(limits, name) for name in COUNTS))
