@@ -12,6 +12,7 @@ from typing import Any
 
 from edge_agent.commands.fields import CommandError
 from edge_agent.core import state_files
+from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.wording import shown
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Authority:
             raise CommandError("unauthorized", "the key file of this board is empty: no command can be signed for it")
         signed = dict(fields)
         given, nonce = _text("hmac", signed.pop("hmac", None)), _text("nonce", signed.get("nonce"))
-        ts = _seconds(signed.get("ts"))
+        ts = parse_timestamp(signed.get("ts"))
         if ts is None or abs(ts - now) > MAX_AGE_S:
             here = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
             allowed = f"should be an RFC 3339 time within {MAX_AGE_S:.0f} s of the time here, {here}"
@@ -84,11 +85,3 @@ def _text(name: str, value: object) -> str:
         return value
     message = f"{name}: should be a string, and not empty (got {shown(value)}); this board wants signed commands"
     raise CommandError("unauthorized", message)
-
-
-def _seconds(ts: object) -> float | None:
-    try:
-        moment = datetime.fromisoformat(ts) if isinstance(ts, str) else None
-    except ValueError:
-        return None
-    return None if moment is None or moment.tzinfo is None else moment.timestamp()

@@ -20,6 +20,15 @@ def timestamp(seconds: float | None = None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def parse_timestamp(value: object) -> float | None:
+    """Seconds since 1970 of a text such as `timestamp` makes, of any offset from UTC; None = it is none."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return None if moment is None or moment.tzinfo is None else moment.timestamp()
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """A point in time that another process can place. monotonic_s: on this boot's clock; wall_s: since 1970."""

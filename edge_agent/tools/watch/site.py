@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
+from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.messages import Message
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import shown
@@ -260,11 +260,7 @@ def is_true(document: Document, path: str) -> bool:
 
 def seconds(document: Document, path: str) -> float | None:
     """Seconds since 1970 of a time with its offset from UTC."""
-    try:
-        moment = datetime.fromisoformat(text(document, path) or "")
-    except ValueError:
-        return None
-    return None if moment.tzinfo is None else moment.timestamp()
+    return parse_timestamp(_at(document, path))
 
 
 def _at(document: Document, path: str) -> Any:
