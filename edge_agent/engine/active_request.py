@@ -77,7 +77,7 @@ class RequestBuilder:
         self._llama = llama
         self.chat = Chat(llama)
         self._close_thought = llama.tokenize(f"{THOUGHT_END}\n\n", parse_special=True)
-        self.tree = lru_cache(_MOST_KEPT)(self._tree)
+        self.tree = lru_cache(_MOST_KEPT)(lambda labels: LabelTree(labels, self._label_tokens, llama.end_of_turn))
         self._schema = lru_cache(_MOST_KEPT)(lambda text: JsonSchema(llama, json.loads(text)))
 
     def prompt_crc32(self, prompt: Sequence[int]) -> int | None:
@@ -110,9 +110,6 @@ class RequestBuilder:
         if matcher is None:
             return TextAnswer(self._llama, run, TextStream(), self._close_thought, schema)
         return JsonAnswer(self._llama, run, schema, matcher)
-
-    def _tree(self, labels: tuple[str, ...]) -> LabelTree:
-        return LabelTree(labels, self._label_tokens, self._llama.end_of_turn)
 
     def _label_tokens(self, label: str) -> list[int]:
         return self._llama.tokenize(unicodedata.normalize("NFC", label), parse_special=False)

@@ -18,13 +18,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import numpy as np
 import numpy.typing as npt
-
-# ggml reads it at its first abort, and otherwise forks a debugger to print a backtrace.
-os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-
-import llama_cpp
 from llguidance import LLMatcher, LLTokenizer
 
 from edge_agent.core.pipe import Sampling
@@ -134,6 +130,7 @@ class Llama:
         self.sequences = sequences
         # llama.cpp aborts at creation if a batch cannot hold a row of each sequence.
         self.batch_tokens = max(min(batch_tokens, self.context_tokens), sequences)
+        # Tokens that the cache holds for each sequence.
         self._lengths = [0] * sequences
         # Gives the bytes of a token, also of a control token; a character may span several tokens.
         self.piece = cache(self._read_piece)
@@ -265,10 +262,6 @@ class Llama:
         """The Jinja source stored with the model, None = it has none."""
         source = llama_cpp.llama_model_chat_template(self._model, None)
         return source.decode(errors="replace") if source else None
-
-    def length(self, seq_id: int) -> int:
-        """Tokens that the cache holds for this sequence."""
-        return self._lengths[seq_id]
 
     def share(self, source: int, target: int, length: int) -> None:
         """Gives the empty sequence `target` the first `length` tokens of `source`; both then hold the cells."""

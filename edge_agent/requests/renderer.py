@@ -41,11 +41,6 @@ class Renderer:
         # The process, and the agent's end of its input and output.
         self._running: tuple[subprocess.Popen[bytes], socket.socket] | None = None
 
-    @property
-    def pid(self) -> int | None:
-        """None while there is no process."""
-        return None if self._running is None else self._running[0].pid
-
     def prepare(self, templates: Iterable[str]) -> None:
         """Starts the process if one of these templates needs it, so that no request waits for it. Raises OSError."""
         if any(template != DEFAULT_TEMPLATE for template in templates):

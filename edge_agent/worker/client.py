@@ -43,10 +43,6 @@ class WorkerClient:
         self._delivery_lock = threading.Lock()
         self.process = WorkerProcess(load, self._receive)
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
     def ready(self) -> Ready:
         """Waits until the model answers."""
         while isinstance(event := self._next(LOAD_SILENCE_S), Loading):

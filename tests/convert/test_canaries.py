@@ -258,7 +258,7 @@ def test_a_signal_while_answers_are_recorded_leaves_nothing(
     pids: list[int | None] = []
 
     def ask(self: WorkerClient, _run: Run) -> Finished:
-        pids.append(self.pid)
+        pids.append(self.process.pid)
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal was not heard")
 

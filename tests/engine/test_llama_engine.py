@@ -218,7 +218,7 @@ def test_idle_rows_change_no_answer_and_leave_nothing_behind(
 
     expected, answers = finished(plain, *runs), finished(engine, *runs)
 
-    assert engine._llama.length(engine._idle_id) == 0
+    assert engine._llama._lengths[engine._idle_id] == 0
     for number, answer in answers.items():
         assert (answer.text, answer.scores) == (expected[number].text, expected[number].scores)
 
@@ -306,7 +306,7 @@ def test_the_context_is_empty_again_after_every_kind_of_request(open_llama: Open
 
     finished(engine, *runs)
 
-    held = {seq_id for seq_id in range(engine._llama.sequences) if engine._llama.length(seq_id)}
+    held = {seq_id for seq_id, length in enumerate(engine._llama._lengths) if length}
     assert held == pinned
 
 

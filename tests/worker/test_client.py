@@ -30,8 +30,8 @@ def test_requests_are_answered_one_by_one() -> None:
 def test_the_end_of_a_worker_is_an_error() -> None:
     with started(ECHO) as worker:
         worker.ready()
-        assert worker.pid is not None
-        os.kill(worker.pid, signal.SIGKILL)
+        assert worker.process.pid is not None
+        os.kill(worker.process.pid, signal.SIGKILL)
         with pytest.raises(WorkerError, match=r"the worker ended \(killed by SIGKILL\)"):
             worker.answer()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+from operator import eq
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,4 @@ class AnswerGuess:
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens both begin with."""
-    count = 0
-    for a, b in zip(one, other, strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
+    return sum(takewhile(bool, map(eq, one, other)))

@@ -86,7 +86,7 @@ def measure_tasks(
         ready = worker.ready()
         first_start_s = monotonic() - began
         results = _rounds(worker, client_counts(load.settings.max_active), say, is_quick=is_quick)
-        memory = process_memory(worker.pid)
+        memory = process_memory(worker.process.pid)
     say("the worker starts again")
     began = monotonic()
     with started(load) as worker:

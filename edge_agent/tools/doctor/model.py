@@ -67,7 +67,7 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
     try:
         with started(Load(model_path=str(model.path), settings=config.engine, adapters=model.adapters)) as worker:
             ready = worker.ready()
-            worker_mb = resident_mb(worker.pid)
+            worker_mb = resident_mb(worker.process.pid)
     except (WorkerError, OSError) as error:
         advice = "check the model with `edge-convert verify`, and the free memory"
         yield failed("engine", str(error), advice)

@@ -90,4 +90,4 @@ def test_guesses_hold_in_a_batch_and_across_steps(open_llama: OpenLlama) -> None
     assert {answer.text for answer in more.values()} == {expected}
     assert expected is not None
     assert json.loads(expected)
-    assert not any(engine._llama.length(seq_id) for seq_id in range(4))
+    assert not any(engine._llama._lengths[:4])
