@@ -43,7 +43,8 @@ def object_or_empty(payload: bytes) -> dict[str, Any]:
 class Client:
     """A connection that lives while the context is entered; it reconnects by itself.
 
-    connections: how many were made. disconnected: the latest failure while there is no connection.
+    connections: how many were made. While there is none, of the latest failure: broken, how far the attempt came, and
+    reason, in the words of the broker or the system.
     """
 
     def __init__(self, client_id: str, mqtt: MqttConfig, filters: Iterable[str]) -> None:
@@ -53,7 +54,8 @@ class Client:
         self.link.subscriptions.replace(filters)
         self.connections = 0
         self.is_connected = False
-        self.disconnected: Disconnected | None = None
+        self.broken: Broken | None = None
+        self.reason = ""
 
     def __enter__(self) -> Self:
         self.link.start()
@@ -61,16 +63,6 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.link.stop(_GOODBYE_S)
-
-    @property
-    def reason(self) -> str:
-        """Why there is no connection, in the words of the broker or the system; empty if nothing failed yet."""
-        return "" if self.disconnected is None else self.disconnected.reason
-
-    @property
-    def broken(self) -> Broken | None:
-        """How far the latest attempt came before it failed."""
-        return None if self.disconnected is None else self.disconnected.broken
 
     def connect(self, timeout_s: float) -> bool:
         """Waits for a connection; False after the time, or once each of the brokers has failed."""
@@ -101,8 +93,8 @@ class Client:
             case Received():
                 self.link.acknowledge(event)
             case Connected():
-                self.is_connected, self.disconnected = True, None
+                self.is_connected, self.broken, self.reason = True, None, ""
                 self.connections += 1
-            case Disconnected():
-                self.is_connected, self.disconnected = False, event
+            case Disconnected(broken=broken, reason=reason):
+                self.is_connected, self.broken, self.reason = False, broken, reason
         return event

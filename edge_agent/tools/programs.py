@@ -40,10 +40,7 @@ def program_output(command: tuple[str, ...], limit_s: float, *, may_fail: bool =
 def is_service_active() -> bool:
     """Whether the service runs according to systemd."""
     try:
-        return program_output(("systemctl", "is-active", UNIT), 3.0, may_fail=True).strip() in (
-            "active",
-            "activating",
-            "reloading",
-        )
+        state = program_output(("systemctl", "is-active", UNIT), 3.0, may_fail=True).strip()
     except ProgramError:
         return False
+    return state in ("active", "activating", "reloading")
