@@ -46,7 +46,7 @@ class Plan:
     @property
     def entries(self) -> list[Entry]:
         """The metadata of the file."""
-        parameters = self.model.parameters
+        parameters = sum(prod(tensor.shape) for tensor in self.model.tensors)
         label, file_type = size_label(parameters, parameters, 0, 0), self.quantization.file_type
         return [
             *general_entries(self.name, self.licence, label, file_type, self.model.generation),

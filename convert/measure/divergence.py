@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .runner import Floats, Runner
+from ..quantize.ggml import Floats
+from .runner import Runner
 
 TOP = 512
 DRAWN = 64

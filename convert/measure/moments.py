@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFWriter
 
+from ..quantize.ggml import Floats
 from ..quantize.quantizer import processors
-from .runner import CHUNK_TOKENS, Floats, Runner
+from .runner import CHUNK_TOKENS, Runner
 
 # Matrices side by side that have the same input.
 _SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}

@@ -10,21 +10,16 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-# Without it ggml forks a debugger at an abort, to print a backtrace.
-os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-
-import llama_cpp
-
 from ..agent import BackendError, HeaderError, check_adapter, load_backends
 from ..errors import ConvertError, printable
-from ..quantize.ggml import GgmlType, library_path
+from ..quantize.ggml import Floats, GgmlType, library_path
 from ..quantize.quantizer import processors
 from ..stopping import is_stop_waiting, stop_deferred
 
-Floats = npt.NDArray[np.float32]
 # Long enough for a conversation, short enough for the memory of a step's logits.
 CHUNK_TOKENS = 512
 _MUL_MAT, _GET_ROWS = 29, 40  # enum ggml_op

@@ -21,14 +21,14 @@ from ..allocate import Option
 from ..progress import Progress, part_of
 from ..quantize import ggml
 from ..quantize.feedback import Feedback, loss
-from ..quantize.ggml import GgmlType, row_bytes
+from ..quantize.ggml import Floats, GgmlType, row_bytes
 from ..quantize.quantizer import processors
 from ..read.tensors import TOKEN_EMBD, ModelTensor
 from ..write.manifest import IMPORTANCE_FILE
 from .cache import read_cached, replaced_file, write_cached
 from .divergence import compare, predict
 from .moments import input_of, second_moments, write_importance
-from .runner import Floats, Runner
+from .runner import Runner
 from .texts import Texts, chunks
 
 # About 12 000 tokens.

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from ..agent import chat_template_fault
@@ -32,11 +31,6 @@ class Model:
     chat_template: str | None
     generation: dict[str, Any]
     licence: str | None
-
-    @property
-    def parameters(self) -> int:
-        """The number of weights."""
-        return sum(prod(tensor.shape) for tensor in self.tensors)
 
 
 def read_model(checkpoint: Checkpoint) -> Model:
