@@ -88,7 +88,7 @@ class RequestQueue:
         """Raises Refusal by drain, limits or rates, else counts the request. Rendering a template first may be slow."""
         if is_draining:
             raise Refusal(Code.DRAINING, "the agent is draining and takes no new requests", RESTART_RETRY_S)
-        if (cause := limits.refusal(request.priority)) is not None:
+        if limits.causes and (cause := limits.refusal(request.priority)) is not None:
             message = f"priority {request.priority} is not urgent enough while {limits.reason}"
             raise Refusal(Code(cause.value), message, RELAX_S)
         assert request.task is not None
