@@ -6,8 +6,7 @@ from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.config import ClassifyTask, ExtractTask, GenerateTask
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.envelope import Envelope
-from edge_agent.core.model import Model as OpenedModel
-from edge_agent.core.model import ModelError
+from edge_agent.core.model import Model, ModelError
 from edge_agent.core.pipe import Adapter, EngineSettings, Failed, Finish, Finished, Load, Run, Sampling, TaskPrefix
 from edge_agent.core.schemas import validator
 from edge_agent.core.strict_json import NotJsonError, parse_json
@@ -25,7 +24,7 @@ from edge_agent.requests.tasks import Task, with_built_in
 from edge_agent.worker.client import WorkerClient, WorkerError
 from edge_agent.worker.client import started as started_worker
 
-from .errors import ConvertError, printable
+from .errors import ConvertError, escaped
 
 
 def model_facts(path: Path) -> ModelFacts:
@@ -33,6 +32,6 @@ def model_facts(path: Path) -> ModelFacts:
     try:
         return read_model_facts(path)
     except HeaderError as error:
-        raise ConvertError(f"{printable(str(path))}: {error}") from None
+        raise ConvertError(f"{escaped(str(path))}: {error}") from None
     except OSError as error:
-        raise ConvertError(f"{printable(str(path))}: cannot be read: {error.strerror}") from None
+        raise ConvertError(f"{escaped(str(path))}: cannot be read: {error.strerror}") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import printable
+from .errors import escaped
 from .plan import DEFAULT_NAME
 from .quantize.recipe import Quantization
 from .quantize.targets import Target
@@ -66,7 +66,7 @@ def parse_conversion(words: list[str]) -> argparse.Namespace:
     if (given.tasks is None) != (given.labelled is None and given.canaries is None):
         parser.error("--tasks and --labelled or --canaries go together")
     if given.out is not None and given.out.name in ("", ".."):
-        parser.error(f"argument --out: {printable(str(given.out))} does not name a new folder")
+        parser.error(f"argument --out: {escaped(str(given.out))} does not name a new folder")
     return given
 
 

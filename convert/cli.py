@@ -12,7 +12,7 @@ from pathlib import Path
 from . import arguments
 from .arguments import EXIT_BAD_CHECKPOINT, EXIT_FAILED, EXIT_OK, PROGRAM
 from .conversion import Job, Tuning, decide_types, open_source, write_bundle
-from .errors import CheckpointError, ConvertError, printable
+from .errors import CheckpointError, ConvertError, escaped
 from .evaluate.canaries import differences, read_canary_requests
 from .evaluate.comparison import compare_models
 from .evaluate.labelled import read_labelled
@@ -59,7 +59,7 @@ def _run(words: list[str]) -> int:
     except ConvertError as error:
         _complain(error)
     except OSError as error:
-        _complain(f"{printable(str(error.filename))}: {error.strerror}" if error.filename else error.strerror or error)
+        _complain(f"{escaped(str(error.filename))}: {error.strerror}" if error.filename else error.strerror or error)
     except StoppedError as error:
         _complain(f"stopped by {error}; no partial files are left")
     return EXIT_FAILED
@@ -82,7 +82,7 @@ def _convert(words: list[str]) -> int:
     print_written(written, plan, job, given.out, time.monotonic() - started, as_json=given.json)
     if written.comparison is not None and not given.json:
         print_comparison(written.comparison)
-        print(f"more, with charts: {printable(str(given.out / PAGE_FILE))}")
+        print(f"more, with charts: {escaped(str(given.out / PAGE_FILE))}")
     return EXIT_OK
 
 
@@ -149,7 +149,7 @@ def _verify(words: list[str]) -> int:
     except ConvertError as error:
         faults = [str(error)]
     for fault in faults:
-        _complain(f"{printable(str(given.bundle))}: {fault}")
+        _complain(f"{escaped(str(given.bundle))}: {fault}")
     print_verification(given.bundle, model, faults, is_asked=given.canaries, as_json=given.json)
     return EXIT_FAILED if faults else EXIT_OK
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .allocate import Option, allocate
-from .errors import ConvertError, printable
+from .errors import ConvertError, escaped
 from .evaluate.canaries import record_canaries
 from .evaluate.comparison import compare_models, plain_sizes
 from .evaluate.requests import Requests
@@ -18,13 +18,13 @@ from .measure.cache import write_reference
 from .measure.sensitivity import Sensitivities, measure_sensitivities
 from .measure.texts import Texts
 from .plan import DEFAULT_NAME, Plan, make_plan
-from .progress import Progress, part_of
+from .progress import OnProgress, part_of
 from .quantize.recipe import Quantization
 from .quantize.targets import Target, candidates
 from .read.checkpoint import Checkpoint
 from .read.config import MODEL_TYPE
 from .read.lora import Lora, read_lora
-from .read.model import Model, read_model
+from .read.model import SourceModel, read_model
 from .report.page import render_page
 from .report.quality import Bundle, Comparison, Quality, Size, TensorQuality, TunedOn
 from .write.gguf_file import write_adapter
@@ -84,7 +84,7 @@ class Source:
     """What is converted: an open checkpoint, all of it but its weights, and an adapter or None."""
 
     checkpoint: Checkpoint
-    model: Model
+    model: SourceModel
     lora: Lora | None
 
 
@@ -116,7 +116,7 @@ def open_source(job: Job) -> Iterator[Source]:
         yield Source(checkpoint, model, None if job.lora is None else read_lora(job.lora, model.tensors))
 
 
-def decide_types(job: Job, source: Source, progress: Progress) -> tuple[Plan, Tuned | None]:
+def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[Plan, Tuned | None]:
     """sensitivities → allocation: the plan of model.gguf and, for a job with tuning, the encoded matrices.
 
     Raises ConvertError if the budget is too small.
@@ -152,14 +152,14 @@ def decide_types(job: Job, source: Source, progress: Progress) -> tuple[Plan, Tu
 
 
 def write_bundle(
-    job: Job, source: Source, plan: Plan, tuned: Tuned | None, *, folder: Path, progress: Progress
+    job: Job, source: Source, plan: Plan, tuned: Tuned | None, *, folder: Path, progress: OnProgress
 ) -> Written:
     """quantize → write → compare → manifest: all files of the bundle, into an empty folder.
 
     Raises ConvertError if the disk is too small, CheckpointError for damaged weights.
     """
     if (free := shutil.disk_usage(folder).free) < plan.data_bytes:
-        raise ConvertError(f"{printable(str(folder.parent))}: {free} bytes free, the model takes {plan.data_bytes}")
+        raise ConvertError(f"{escaped(str(folder.parent))}: {free} bytes free, the model takes {plan.data_bytes}")
     plan.write(folder / MODEL_FILE, encoded=None if tuned is None else tuned.sensitivities.encoded, progress=progress)
     if source.lora is not None:
         write_adapter(folder / ADAPTER_FILE, plan.name, source.lora)
@@ -181,7 +181,7 @@ def write_bundle(
 
 
 def _write_quality(
-    job: Job, plan: Plan, tuned: Tuned, *, model: Adapted, canaries: int, progress: Progress
+    job: Job, plan: Plan, tuned: Tuned, *, model: Adapted, canaries: int, progress: OnProgress
 ) -> Comparison:
     """Compares the finished model with the reference and with plain types; writes quality.json and quality.html."""
     folder, work, tuning = model.path.parent, tuned.reference.parent, tuned.tuning

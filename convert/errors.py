@@ -12,7 +12,7 @@ class CheckpointError(ConvertError):
     """
 
 
-def printable(text: str, limit: int = 200) -> str:
+def escaped(text: str, limit: int = 200) -> str:
     r"""Text from outside made safe for a terminal and a log, cut to `limit` characters.
 
     Control, format and surrogate characters are escaped (`\x1b`), so that no name can rewrite what the operator sees.

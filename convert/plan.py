@@ -10,17 +10,17 @@ from gguf import size_label
 
 from .agent import HeaderError, read_model_facts
 from .errors import CheckpointError
-from .progress import Progress
+from .progress import OnProgress
 from .quantize import ggml
 from .quantize.ggml import GgmlType
-from .quantize.quantizer import encode, processors
+from .quantize.quantizer import encode_tensor, processors
 from .quantize.recipe import Quantization, tensor_types
 from .quantize.targets import Target, is_repacked
-from .read.model import Model
+from .read.model import SourceModel
 from .read.tensors import OUTPUT, TOKEN_EMBD, ModelTensor
 from .write.gguf_file import (
     Entry,
-    TensorInfo,
+    PlannedTensor,
     architecture_entries,
     file_bytes,
     general_entries,
@@ -37,11 +37,11 @@ Encoded = Callable[[str, GgmlType], Path]
 class Plan:
     """A model with the types of its tensors. infos: in the order of model.tensors."""
 
-    model: Model
+    model: SourceModel
     quantization: Quantization
     name: str
     licence: str | None
-    infos: list[TensorInfo]
+    infos: list[PlannedTensor]
 
     @property
     def entries(self) -> list[Entry]:
@@ -84,7 +84,7 @@ class Plan:
         return sum(info.nbytes for info in self._multiplied if is_repacked(target, info.kind, info.shape[0]))
 
     @property
-    def _multiplied(self) -> list[TensorInfo]:
+    def _multiplied(self) -> list[PlannedTensor]:
         has_output = any(info.name == OUTPUT for info in self.infos)
         return [info for info in self.infos if len(info.shape) > 1 and not (has_output and info.name == TOKEN_EMBD)]
 
@@ -118,7 +118,7 @@ class Plan:
         )
 
     def write(
-        self, path: Path, *, encoded: Encoded | None = None, progress: Progress = lambda _what, _share: None
+        self, path: Path, *, encoded: Encoded | None = None, progress: OnProgress = lambda _what, _share: None
     ) -> None:
         """Writes the GGUF file.
 
@@ -131,7 +131,9 @@ class Plan:
         def parts(tensor: ModelTensor, kind: GgmlType) -> Iterator[memoryview]:
             nonlocal done
             stored = encoded(tensor.name, kind) if encoded is not None and tensor.is_quantizable else None
-            for part in encode(tensor, kind, processors()) if stored is None else [memoryview(stored.read_bytes())]:
+            for part in (
+                encode_tensor(tensor, kind, processors()) if stored is None else [memoryview(stored.read_bytes())]
+            ):
                 yield part
                 done += len(part)
                 progress(f"writing {tensor.name}", done / self.data_bytes)
@@ -145,7 +147,7 @@ class Plan:
 
 
 def make_plan(
-    model: Model, quantization: Quantization, *, name: str = DEFAULT_NAME, licence: str | None = None
+    model: SourceModel, quantization: Quantization, *, name: str = DEFAULT_NAME, licence: str | None = None
 ) -> Plan:
     """licence: None = the checkpoint's. As AUTO, all matrices are BF16: see `Plan.with_types`."""
     types = tensor_types(quantization, model.config, model.tensors)
@@ -158,5 +160,5 @@ def make_plan(
     )
 
 
-def _info(tensor: ModelTensor, kind: GgmlType) -> TensorInfo:
-    return TensorInfo(tensor.name, kind, tensor.shape, tensor.rows * ggml.row_bytes(kind, tensor.columns))
+def _info(tensor: ModelTensor, kind: GgmlType) -> PlannedTensor:
+    return PlannedTensor(tensor.name, kind, tensor.shape, tensor.rows * ggml.row_bytes(kind, tensor.columns))

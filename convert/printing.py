@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .agent import OpenedModel
+from .agent import Model
 from .conversion import Job, Written
-from .errors import printable
+from .errors import escaped
 from .plan import Plan
 from .report import numbers
 from .report.numbers import percent, ratio, significant
@@ -48,9 +48,9 @@ def print_written(written: Written, plan: Plan, job: Job, folder: Path, seconds:
         }
         print_json(_facts(plan, job) | facts)
         return
-    licence = f"licence {printable(plan.licence)}" if plan.licence else "licence not stated"
+    licence = f"licence {escaped(plan.licence)}" if plan.licence else "licence not stated"
     print(
-        f"{printable(str(folder))}: {printable(plan.name)} version {job.version}, {plan.quantization_name}, {licence}"
+        f"{escaped(str(folder))}: {escaped(plan.name)} version {job.version}, {plan.quantization_name}, {licence}"
         f"{', signed' if job.sign is not None else ''}"
     )
     _print_histogram(plan, job)
@@ -68,17 +68,15 @@ def print_comparison(found: Comparison) -> None:
     print(f"same first token {percent(divergence.top1_agreement)}")
     verdict = numbers.perplexity_verdict(perplexity)
     print(f"perplexity       {ratio(perplexity.ratio)} of the reference's: {verdict}")
-    width = max((len(printable(task.name)) for task in found.tasks), default=0)
+    width = max((len(escaped(task.name)) for task in found.tasks), default=0)
     for task in found.tasks:
-        right, name = round(task.accuracy * task.examples), printable(task.name)
+        right, name = round(task.accuracy * task.examples), escaped(task.name)
         print(f"{name:{width}} {right} of {task.examples} answers right, {numbers.right_answers(task)}")
         reference, points = percent(task.reference_accuracy), numbers.points_gained(task)
         print(f"{'':{width}} the reference: {reference}, the difference in points {points}")
 
 
-def print_verification(
-    folder: Path, model: OpenedModel | None, faults: list[str], *, is_asked: bool, as_json: bool
-) -> None:
+def print_verification(folder: Path, model: Model | None, faults: list[str], *, is_asked: bool, as_json: bool) -> None:
     """What was checked of a bundle. model: None if it cannot be opened; is_asked: whether its canaries were asked."""
     has_canaries = (folder / CANARIES_FILE).is_file()
     if as_json:
@@ -95,8 +93,8 @@ def print_verification(
             }
         )
     elif model is not None and not faults:
-        name = printable(model.bundle_name)
-        print(f"{printable(str(folder))}: {name} version {model.version}, all files as the manifest lists them")
+        name = escaped(model.bundle_name)
+        print(f"{escaped(str(folder))}: {name} version {model.version}, all files as the manifest lists them")
         print(f"template   {model.chat_template_sha256 or 'none'}")
         print(f"signature  {model.signature or 'none'}")
         print(f"canaries   {'all answers as recorded' if is_asked else 'not asked' if has_canaries else 'none'}")

@@ -6,7 +6,7 @@ from typing import TextIO
 
 REDRAW_S = 0.1
 # Called with what is being done and the share of it that is done, from 0 to 1.
-Progress = Callable[[str, float], None]
+OnProgress = Callable[[str, float], None]
 
 
 class ProgressLine:
@@ -31,6 +31,6 @@ class ProgressLine:
             self._stream.flush()
 
 
-def part_of(progress: Progress, begin: float, end: float) -> Progress:
+def part_of(progress: OnProgress, begin: float, end: float) -> OnProgress:
     """Progress of a part of the work, which goes from share `begin` to share `end` of the whole."""
     return lambda what, share: progress(what, begin + (end - begin) * share)

@@ -7,10 +7,10 @@ from typing import Any
 
 from ..agent import Finish, Finished, GenerateTask, Run, Sampling, Task, WorkerClient, read_questions
 from ..agent import canaries as canary_format
-from ..errors import ConvertError, printable
-from ..progress import Progress
+from ..errors import ConvertError, escaped
+from ..progress import OnProgress
 from ..write.manifest import CANARIES_FILE
-from .requests import Request, Requests, read_requests, read_tasks
+from .requests import RequestLine, Requests, read_requests, read_tasks
 from .worker import Adapted, open_worker
 
 TOLERANCES = canary_format.Tolerances(score=0.1, number=0.01)
@@ -32,12 +32,12 @@ def read_canary_requests(path: Path, tasks: dict[str, Task]) -> Requests:
     """A user's requests. Raises ConvertError."""
     requests, most = read_requests(path, tasks), canary_format.MAX_CANARIES
     if (count := len(requests.requests)) > most:
-        raise ConvertError(f"{printable(str(path))}: {count} requests, at most {most} are allowed")
+        raise ConvertError(f"{escaped(str(path))}: {count} requests, at most {most} are allowed")
     return requests
 
 
 def record_canaries(
-    model: Adapted, requests: Requests | None, folder: Path, progress: Progress
+    model: Adapted, requests: Requests | None, folder: Path, progress: OnProgress
 ) -> tuple[int, list[str]]:
     """Writes the answers of the model into the folder of its bundle; returns their number and warnings.
 
@@ -57,7 +57,7 @@ def record_canaries(
     return len(found.canaries), [] if requests is None else [f"canary left out: {reason}" for reason in left_out]
 
 
-def _ask(model: Adapted, requests: Requests, progress: Progress) -> tuple[canary_format.Canaries, list[str]]:
+def _ask(model: Adapted, requests: Requests, progress: OnProgress) -> tuple[canary_format.Canaries, list[str]]:
     """The canaries with the model's answers, and why requests were left out.
 
     Raises ConvertError if the model cannot run, or if no answer can be recorded.
@@ -70,7 +70,7 @@ def _ask(model: Adapted, requests: Requests, progress: Progress) -> tuple[canary
             task = _shortened(request.task)
             canary = _canary(worker, task, request)
             if isinstance(canary, str):
-                left_out.append(f"{request.where}: {printable(canary)}")
+                left_out.append(f"{request.where}: {escaped(canary)}")
             else:
                 found.append((task, canary))
     if not found:
@@ -84,12 +84,12 @@ def _ask(model: Adapted, requests: Requests, progress: Progress) -> tuple[canary
     return recorded, left_out
 
 
-def differences(folder: Path, model: Adapted, progress: Progress) -> list[str]:
+def differences(folder: Path, model: Adapted, progress: OnProgress) -> list[str]:
     """How the answers of a bundle's model differ from the recorded ones. Raises ConvertError."""
     try:
         questions = read_questions(folder / CANARIES_FILE)
     except canary_format.CanaryError as error:
-        raise ConvertError(printable(str(error), limit=1000)) from None
+        raise ConvertError(escaped(str(error), limit=1000)) from None
     except OSError as error:
         raise ConvertError(f"{CANARIES_FILE}: cannot be read: {error.strerror}") from None
     found = []
@@ -107,7 +107,7 @@ def _shortened(task: Task) -> Task:
     return replace(task, config=task.config.model_copy(update={"max_tokens": most}))
 
 
-def _canary(worker: WorkerClient, task: Task, request: Request) -> canary_format.Canary | str:
+def _canary(worker: WorkerClient, task: Task, request: RequestLine) -> canary_format.Canary | str:
     """The request with its answer, or why there is none."""
     value = request.fields["input"]
     run = canary_format.make_canary_run(task, value, 0)

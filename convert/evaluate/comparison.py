@@ -7,13 +7,13 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ..agent import model_facts
-from ..errors import ConvertError, printable
+from ..errors import ConvertError, escaped
 from ..measure.cache import read_cached, replaced_file, write_cached
 from ..measure.divergence import Differences, Predictions, compare, load, predict, save
 from ..measure.runner import Runner
 from ..measure.texts import Texts, chunks
 from ..plan import Plan, make_plan
-from ..progress import Progress
+from ..progress import OnProgress
 from ..quantize.recipe import Quantization
 from ..quantize.targets import Target
 from ..report.quality import Comparison, Divergence, EvaluationTexts, Perplexity, Reference, Size
@@ -36,7 +36,7 @@ def compare_models(
     examples: Requests | None = None,
     *,
     work: Path,
-    progress: Progress = lambda _what, _share: None,
+    progress: OnProgress = lambda _what, _share: None,
 ) -> Comparison:
     """On texts, and on labelled examples if there are any. work: the cache of the reference's predictions and answers.
 
@@ -45,8 +45,8 @@ def compare_models(
     own, other = model_facts(model.path), model_facts(reference.path)
     if own.tokens != other.tokens:
         raise ConvertError(
-            f"{printable(str(model.path))}: has a vocabulary of {own.tokens} tokens, the reference "
-            f"{printable(str(reference.path))} one of {other.tokens}; "
+            f"{escaped(str(model.path))}: has a vocabulary of {own.tokens} tokens, the reference "
+            f"{escaped(str(reference.path))} one of {other.tokens}; "
             "only models of the same vocabulary can be compared"
         )
     progress("measuring the reference", 0.0)
@@ -70,7 +70,7 @@ def compare_models(
 
 
 def plain_sizes(
-    own: Plan, target: Target, reference: Adapted, texts: Texts, *, work: Path, progress: Progress
+    own: Plan, target: Target, reference: Adapted, texts: Texts, *, work: Path, progress: OnProgress
 ) -> list[Size]:
     """The types of PLAIN as `--type` alone makes them, each written, measured and removed again.
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from ..agent import ClassifyTask, Code, ExtractTask, Failed, Finished, Task, canaries, field_name, shown, validator
 from ..measure.cache import read_cached, write_cached
-from ..progress import Progress, part_of
+from ..progress import OnProgress, part_of
 from ..report.quality import TaskAccuracy
-from .requests import Request, Requests, read_requests
+from .requests import RequestLine, Requests, read_requests
 from .worker import Adapted, open_worker
 
 
@@ -27,7 +27,7 @@ def read_labelled(path: Path, tasks: dict[str, Task]) -> Requests:
 
 
 def measure_accuracy(
-    model: Adapted, reference: Adapted, examples: Requests, *, work: Path, progress: Progress
+    model: Adapted, reference: Adapted, examples: Requests, *, work: Path, progress: OnProgress
 ) -> tuple[TaskAccuracy, ...]:
     """The share of right answers of both models. work: the cache of the reference's answers. Raises ConvertError."""
     cached = reference.cached(work, examples.sha256, ".json")
@@ -60,7 +60,7 @@ def is_right(output: Any, answer: Any) -> bool:
     return canaries.is_near(output, answer, 0.0)
 
 
-def _answer_fault(example: Request) -> str | None:
+def _answer_fault(example: RequestLine) -> str | None:
     """Why the model can never give this answer."""
     if "answer" not in example.fields:
         return "answer: required, but missing"
@@ -85,7 +85,7 @@ def _answer_fault(example: Request) -> str | None:
     return None
 
 
-def _right_answers(model: Adapted, examples: Requests, progress: Progress) -> list[bool]:
+def _right_answers(model: Adapted, examples: Requests, progress: OnProgress) -> list[bool]:
     """Whether each answer is right; an answer that is not valid, or not sure enough, is not."""
     found = []
     with open_worker(model, [task.prefix() for task in examples.tasks.values()]) as worker:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ..agent import ConfigError, Envelope, Refusal, Run, Task, load_task_configs, shown, with_built_in
-from ..errors import ConvertError, printable
-from ..read.files import check_regular, json_lines, read_text
+from ..errors import ConvertError, escaped
+from ..read.files import check_regular, json_lines, read_user_file
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RequestLine:
     """where: file and line, for messages; fields: everything in the line."""
 
     where: str
@@ -23,7 +23,7 @@ class Request:
         return self.task.make_run(number, Envelope(input=self.fields["input"]))
 
     def error(self, message: str) -> ConvertError:
-        return ConvertError(f"{self.where}: {printable(message, limit=1000)}")
+        return ConvertError(f"{self.where}: {escaped(message, limit=1000)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Requests:
     """sha256: hex, of the file's content and the definitions of its tasks."""
 
     sha256: str
-    requests: list[Request]
+    requests: list[RequestLine]
 
     @property
     def tasks(self) -> dict[str, Task]:
@@ -45,29 +45,27 @@ def read_tasks(path: Path) -> dict[str, Task]:
     try:
         return with_built_in(load_task_configs(path))
     except ConfigError as error:
-        raise ConvertError(printable(str(error), limit=2000)) from None
+        raise ConvertError(escaped(str(error), limit=2000)) from None
 
 
 def read_requests(path: Path, tasks: dict[str, Task]) -> Requests:
     """Lines of `{"task": …, "input": …}`; other keys are kept in `fields`. Raises ConvertError."""
-    data, text = read_text(path)
+    data, text = read_user_file(path)
     found = [_request(fields, where, tasks) for where, fields in json_lines(text, str(path))]
     if not found:
-        raise ConvertError(f"{printable(str(path))}: holds no requests")
+        raise ConvertError(f"{escaped(str(path))}: holds no requests")
     definitions = [repr(tasks[name]) for name in sorted({request.task.name for request in found})]
     digest = hashlib.sha256(data + "\n".join(definitions).encode())
     return Requests(digest.hexdigest(), found)
 
 
-def _request(fields: Any, where: str, tasks: dict[str, Task]) -> Request:
+def _request(fields: Any, where: str, tasks: dict[str, Task]) -> RequestLine:
     match fields:
         case {"task": str(name), "input": str() | dict() | list()} if name in tasks:
-            request = Request(where, tasks[name], fields)
+            request = RequestLine(where, tasks[name], fields)
         case _:
             allowed = f"input (string, object or array) and task (one of {', '.join(tasks)})"
-            raise ConvertError(
-                printable(f"{where}: should be an object with {allowed}, got {shown(fields)}", limit=1000)
-            )
+            raise ConvertError(escaped(f"{where}: should be an object with {allowed}, got {shown(fields)}", limit=1000))
     try:
         request.make_run(0)
     except Refusal as error:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..agent import Adapter, EngineSettings, Load, TaskPrefix, WorkerClient, WorkerError, model_facts, started_worker
-from ..errors import ConvertError, printable
+from ..errors import ConvertError, escaped
 from ..write.manifest import ADAPTER_FILE, MODEL_FILE, REPAIR_FILE, sha256_of
 
 # The same on every machine: in long contexts the last bits of an answer depend on the number of threads.
@@ -27,7 +27,7 @@ class Adapted:
         if path.is_file():
             return cls(path)
         if not (path / MODEL_FILE).is_file():
-            raise ConvertError(f"{printable(str(path))}: neither a bundle with {MODEL_FILE} nor a .gguf file")
+            raise ConvertError(f"{escaped(str(path))}: neither a bundle with {MODEL_FILE} nor a .gguf file")
         adapters = (path / ADAPTER_FILE, path / REPAIR_FILE)
         return cls(path / MODEL_FILE, [adapter for adapter in adapters if adapter.is_file()])
 
@@ -61,5 +61,5 @@ def open_worker(model: Adapted, prefixes: Iterable[TaskPrefix]) -> Iterator[Work
             worker.ready()
             yield worker
     except WorkerError as error:
-        message = printable(str(error), limit=1000)
-        raise ConvertError(f"{printable(str(model.path))} cannot run: {message}") from error
+        message = escaped(str(error), limit=1000)
+        raise ConvertError(f"{escaped(str(model.path))} cannot run: {message}") from error

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ..plan import make_plan
-from ..progress import Progress
+from ..progress import OnProgress
 from ..quantize.recipe import Quantization
 from ..read.checkpoint import Checkpoint
-from ..read.model import Model
+from ..read.model import SourceModel
 from ..write.manifest import tools
 
 # Rises with every change of what is measured, or how: older results are then not used.
 _MEASUREMENTS = 3
 
 
-def write_reference(checkpoint: Checkpoint, model: Model, work: Path, progress: Progress) -> Path:
+def write_reference(checkpoint: Checkpoint, model: SourceModel, work: Path, progress: OnProgress) -> Path:
     """The reference of all measurements: the checkpoint as BF16. Written once.
 
     It is in a folder of `work` that holds all results for this checkpoint. Raises ConvertError.

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..agent import BackendError, HeaderError, check_adapter, load_backends
-from ..errors import ConvertError, printable
+from ..errors import ConvertError, escaped
 from ..quantize.ggml import Floats, GgmlType, library_path
 from ..quantize.quantizer import processors
 from ..stopping import is_stop_waiting, stop_deferred
@@ -86,14 +86,14 @@ class Runner:
             params.load_mode, params.use_extra_bufts = _NO_MMAP, False
         self._model: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
-            raise ConvertError(f"{printable(str(path))}: llama.cpp cannot load this model, or a weight is not finite")
+            raise ConvertError(f"{escaped(str(path))}: llama.cpp cannot load this model, or a weight is not finite")
         self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         # A context has room only for adapters that were loaded before it.
         loaded = [self._load_adapter(adapter) for adapter in adapters]
         self._context: Any = llama_cpp.llama_init_from_model(self._model, self._context_params())
         if not self._context:
-            raise ConvertError(f"{printable(str(path))}: no memory for a context of {CHUNK_TOKENS} tokens")
+            raise ConvertError(f"{escaped(str(path))}: no memory for a context of {CHUNK_TOKENS} tokens")
         pointers = (llama_cpp.llama_adapter_lora_p_ctypes * len(loaded))(*loaded)
         scales = (ctypes.c_float * len(loaded))(*([1.0] * len(loaded)))
         llama_cpp.llama_set_adapters_lora(self._context, pointers, len(loaded), scales)
@@ -121,10 +121,10 @@ class Runner:
         try:
             check_adapter(path)
         except HeaderError as error:
-            raise ConvertError(f"{printable(str(path))}: {error}") from None
+            raise ConvertError(f"{escaped(str(path))}: {error}") from None
         adapter = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
         if not adapter:
-            raise ConvertError(f"{printable(str(path))}: llama.cpp cannot load this adapter for this model")
+            raise ConvertError(f"{escaped(str(path))}: llama.cpp cannot load this adapter for this model")
         return adapter
 
     @property
@@ -174,7 +174,7 @@ class Runner:
         found = np.ctypeslib.as_array(pointer, shape=(len(tokens) - first, self.vocabulary))
         # Both are NaN if any logit is.
         if not np.isfinite((found.min(), found.max())).all():
-            raise ConvertError(f"{printable(str(self._path))}: computes logits that are not finite")
+            raise ConvertError(f"{escaped(str(self._path))}: computes logits that are not finite")
         return found
 
     def inputs(self, tokens: Sequence[int], names: Container[str]) -> dict[str, Floats]:

@@ -18,7 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..allocate import Option
-from ..progress import Progress, part_of
+from ..progress import OnProgress, part_of
 from ..quantize import ggml
 from ..quantize.feedback import Feedback, loss
 from ..quantize.ggml import Floats, GgmlType, row_bytes
@@ -107,7 +107,7 @@ def measure_sensitivities(
     matrices: Sequence[ModelTensor],
     kinds: Kinds,
     texts: Texts,
-    progress: Progress,
+    progress: OnProgress,
     *,
     seed: int,
     has_divergences: bool,
@@ -159,7 +159,7 @@ def _round(
     kinds: Kinds,
     found: Sensitivities,
     *,
-    progress: Progress,
+    progress: OnProgress,
 ) -> dict[str, Floats]:
     """Encodes the matrices as these types; returns the summed squares of their inputs."""
     parts = list(_parts(matrices))
@@ -220,7 +220,7 @@ def _measure_divergences(
     kinds: Kinds,
     found: Sensitivities,
     *,
-    progress: Progress,
+    progress: OnProgress,
 ) -> None:
     """The divergence of the model with only one matrix rounded, as the first of its types, for each."""
     reference = predict(runner, [text], context_share=_CONTEXT_SHARE)

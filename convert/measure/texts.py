@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..agent import ChatError, ChatTemplate, chat_template_fault
-from ..errors import ConvertError, printable
-from ..read.files import json_lines, read_text
+from ..errors import ConvertError, escaped
+from ..read.files import json_lines, read_user_file
 from .runner import CHUNK_TOKENS, Runner
 
 _FOLDER = Path(__file__).parents[1] / "texts"
@@ -18,7 +18,7 @@ _ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class TextDocument:
     """A plain text, or a conversation: role and content of each message."""
 
     text: str = ""
@@ -31,7 +31,7 @@ class Texts:
 
     name: str
     sha256: str
-    documents: list[Document]
+    documents: list[TextDocument]
 
 
 def calibration_files() -> list[Path]:
@@ -48,28 +48,28 @@ def read_texts(paths: Sequence[Path]) -> Texts:
     """A `.jsonl` holds one document per line, `{"text": …}` or `{"messages": [{"role", "content"}, …]}`; any other file
     is one plain text. Raises ConvertError."""
     digest = hashlib.sha256()
-    documents: list[Document] = []
+    documents: list[TextDocument] = []
     for path in paths:
-        data, content = read_text(path)
+        data, content = read_user_file(path)
         # The result depends on the names and on where each file ends.
         digest.update(f"{path.name}, {len(data)}\n".encode())
         digest.update(data)
         if path.suffix == ".jsonl":
             documents += [_document(value, where) for where, value in json_lines(content, str(path))]
         else:
-            documents.append(Document(text=content))
-    name = printable("+".join(path.name for path in paths))
+            documents.append(TextDocument(text=content))
+    name = escaped("+".join(path.name for path in paths))
     return Texts(name, digest.hexdigest(), documents)
 
 
-def _document(value: Any, where: str) -> Document:
+def _document(value: Any, where: str) -> TextDocument:
     match value:
         case {"text": str(text)}:
-            return Document(text=text)
+            return TextDocument(text=text)
         case {"messages": [_, *_] as messages}:
             found = tuple(_message(message) for message in messages)
             if all(role in _ROLES for role, _ in found):
-                return Document(messages=found)
+                return TextDocument(messages=found)
     raise ConvertError(
         f'{where}: must be an object with "text", or with "messages" of "role" ({", ".join(_ROLES)}) and "content"'
     )
@@ -93,7 +93,7 @@ def chunks(texts: Texts, runner: Runner, *, seed: int, most: int) -> list[list[i
     template = None
     if (source := runner.chat_template) is not None and any(document.messages for document in documents):
         if (fault := chat_template_fault(source)) is not None:
-            raise ConvertError(f"the model's chat template cannot be used: {printable(fault)}")
+            raise ConvertError(f"the model's chat template cannot be used: {escaped(fault)}")
         template = ChatTemplate(source)
     tokens: list[int] = []
     for document in documents:

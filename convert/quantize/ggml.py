@@ -18,7 +18,7 @@ from gguf import GGMLQuantizationType as GgmlType
 from ..errors import ConvertError
 
 Floats = npt.NDArray[np.float32]
-Array = npt.NDArray[Any]  # contiguous, of bytes or wider numbers
+Buffer = npt.NDArray[Any]  # contiguous, of bytes or wider numbers
 _FILE = "libggml-base.dylib" if sys.platform == "darwin" else "libggml-base.so"
 BLOCK_ELEMENTS: dict[GgmlType, int] = {kind: elements for kind, (elements, _) in GGML_QUANT_SIZES.items()}
 
@@ -71,12 +71,12 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def dequantize(kind: GgmlType, encoded: Array, numbers: Floats) -> None:
+def dequantize(kind: GgmlType, encoded: Buffer, numbers: Floats) -> None:
     """Turns whole blocks of `kind` (not F32) into as many numbers as there is room for; exact for F16 and BF16."""
     _library().ggml_get_type_traits(kind).contents.to_float(encoded.ctypes.data, numbers.ctypes.data, numbers.size)
 
 
-def quantize(kind: GgmlType, numbers: Floats, encoded: Array, importance: Floats | None = None) -> None:
+def quantize(kind: GgmlType, numbers: Floats, encoded: Buffer, importance: Floats | None = None) -> None:
     """Turns numbers [rows, columns] into rows of `kind`. Keeps no state: threads may work on separate rows at once.
 
     importance: [columns], the weight of a squared error in each. Raises ValueError if a number of the result, or the
@@ -89,6 +89,6 @@ def quantize(kind: GgmlType, numbers: Floats, encoded: Array, importance: Floats
         raise ValueError(f"numbers too large for {kind.name}")
 
 
-def is_sound(data: Array, kind: GgmlType) -> bool:
+def is_sound(data: Buffer, kind: GgmlType) -> bool:
     """Whether the numbers, or the scales of the blocks, are finite. If not, ggml prints a line to stderr."""
     return bool(_library().ggml_validate_row_data(kind, data.ctypes.data, data.nbytes))

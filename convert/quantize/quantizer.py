@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..errors import CheckpointError, ConvertError, printable
+from ..errors import CheckpointError, ConvertError, escaped
 from ..read.safetensors import Dtype
 from ..read.tensors import ModelTensor
 from . import ggml
@@ -26,7 +26,7 @@ def processors() -> int:
     return min(MAX_THREADS, os.cpu_count() or 1)
 
 
-def encode(
+def encode_tensor(
     tensor: ModelTensor, kind: GgmlType, threads: int, slab_f32_bytes: int = SLAB_F32_BYTES
 ) -> Iterator[memoryview]:
     """The tensor's bytes as `kind`, in parts of whole rows, so that memory does not grow with the tensor.
@@ -45,7 +45,7 @@ def encode(
                 yield part.data
 
 
-def _encode_rows(tensor: ModelTensor, kind: GgmlType, span: tuple[int, int]) -> ggml.Array:
+def _encode_rows(tensor: ModelTensor, kind: GgmlType, span: tuple[int, int]) -> ggml.Buffer:
     source, columns, (begin, end) = tensor.source, tensor.columns, span
     row_nbytes = columns * source.dtype.nbytes
     raw = np.empty((end - begin) * row_nbytes, np.uint8)
@@ -53,7 +53,7 @@ def _encode_rows(tensor: ModelTensor, kind: GgmlType, span: tuple[int, int]) -> 
     same = _SAME[source.dtype]
     if not ggml.is_sound(raw, same):
         raise CheckpointError(
-            f"{printable(source.file.name)}: tensor {printable(source.name)} holds an infinity or NaN; "
+            f"{escaped(source.file.name)}: tensor {escaped(source.name)} holds an infinity or NaN; "
             "only finite numbers are allowed"
         )
     if same is kind:
@@ -67,5 +67,5 @@ def _encode_rows(tensor: ModelTensor, kind: GgmlType, span: tuple[int, int]) -> 
     try:
         ggml.quantize(kind, numbers.reshape(-1, columns), encoded)
     except ValueError as error:
-        raise ConvertError(f"tensor {printable(source.name)}: {error}; use bf16 instead") from None
+        raise ConvertError(f"tensor {escaped(source.name)}: {error}; use bf16 instead") from None
     return encoded

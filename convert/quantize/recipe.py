@@ -9,7 +9,7 @@ from enum import Enum
 
 from gguf import LlamaFileType
 
-from ..read.config import ModelConfig
+from ..read.config import Qwen2Config
 from ..read.tensors import OUTPUT, TOKEN_EMBD, ModelTensor
 from .ggml import BLOCK_ELEMENTS, GgmlType
 
@@ -43,7 +43,7 @@ _SMALLER_BLOCKS = {GgmlType.Q4_K: GgmlType.Q5_0, GgmlType.Q5_K: GgmlType.Q5_1, G
 
 
 def tensor_types(
-    quantization: Quantization, config: ModelConfig, tensors: Iterable[ModelTensor]
+    quantization: Quantization, config: Qwen2Config, tensors: Iterable[ModelTensor]
 ) -> dict[str, GgmlType]:
     """The type of each tensor by its GGUF name; vectors are always F32."""
     return {
@@ -54,7 +54,7 @@ def tensor_types(
     }
 
 
-def _wanted(quantization: Quantization, config: ModelConfig, tensor: ModelTensor) -> GgmlType:
+def _wanted(quantization: Quantization, config: Qwen2Config, tensor: ModelTensor) -> GgmlType:
     body = quantization.body
     if body in (GgmlType.BF16, GgmlType.F16):
         return body
@@ -71,7 +71,7 @@ def _wanted(quantization: Quantization, config: ModelConfig, tensor: ModelTensor
     return body
 
 
-def _attention_value(quantization: Quantization, config: ModelConfig, layer: int, body: GgmlType) -> GgmlType:
+def _attention_value(quantization: Quantization, config: Qwen2Config, layer: int, body: GgmlType) -> GgmlType:
     kind = body
     if quantization is Quantization.IQ4_NL and config.num_attention_heads // config.num_key_value_heads >= 4:
         kind = GgmlType.Q5_K
@@ -81,7 +81,7 @@ def _attention_value(quantization: Quantization, config: ModelConfig, layer: int
     return GgmlType.Q5_K if config.num_hidden_layers == 80 and kind is GgmlType.Q4_K else kind
 
 
-def _feed_forward_down(quantization: Quantization, config: ModelConfig, layer: int, body: GgmlType) -> GgmlType:
+def _feed_forward_down(quantization: Quantization, config: Qwen2Config, layer: int, body: GgmlType) -> GgmlType:
     if quantization in (Quantization.Q4_K_M, Quantization.Q5_K_M) and _gets_more_bits(layer, config):
         return GgmlType.Q6_K
     if quantization is Quantization.IQ4_NL and layer < config.num_hidden_layers // 8:
@@ -89,7 +89,7 @@ def _feed_forward_down(quantization: Quantization, config: ModelConfig, layer: i
     return body
 
 
-def _gets_more_bits(layer: int, config: ModelConfig) -> bool:
+def _gets_more_bits(layer: int, config: Qwen2Config) -> bool:
     layers = config.num_hidden_layers
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import CheckpointError, printable
+from ..errors import CheckpointError, escaped
 from .files import parse_object, read_small_file
 from .safetensors import SafetensorsFile, StoredTensor
 
@@ -27,7 +27,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise CheckpointError(f"{printable(str(folder))}: no such checkpoint folder")
+            raise CheckpointError(f"{escaped(str(folder))}: no such checkpoint folder")
         self.folder = folder
         self._small_files: dict[str, str] = {}
         with ExitStack() as stack:
@@ -35,14 +35,14 @@ class Checkpoint:
             self._shards = [stack.enter_context(SafetensorsFile(path)) for path in sorted(folder.glob(SHARDS))]
             if not self._shards:
                 raise CheckpointError(
-                    f"{printable(str(folder))}: holds no {SHARDS}; only safetensors checkpoints are supported"
+                    f"{escaped(str(folder))}: holds no {SHARDS}; only safetensors checkpoints are supported"
                 )
             self.tensors: dict[str, StoredTensor] = {}
             for shard in self._shards:
                 if twice := self.tensors.keys() & shard.tensors.keys():
                     name = min(twice)
                     other = self.tensors[name].file.name
-                    raise CheckpointError(f"{shard.name}: tensor {printable(name)} is in {other} too")
+                    raise CheckpointError(f"{shard.name}: tensor {escaped(name)} is in {other} too")
                 self.tensors |= shard.tensors
             self._close = stack.pop_all()
 
@@ -68,7 +68,7 @@ class Checkpoint:
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise CheckpointError(f"{printable(name)}: not UTF-8 at byte {error.start}") from None
+            raise CheckpointError(f"{escaped(name)}: not UTF-8 at byte {error.start}") from None
 
     def read_object(self, name: str) -> dict[str, Any] | None:
         """Like `read`, as a JSON object."""

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..agent import first_fault
-from ..errors import CheckpointError, printable
+from ..errors import CheckpointError, escaped
 
 FILE = "config.json"
-ARCHITECTURE = "Qwen2ForCausalLM"
+HF_ARCHITECTURE = "Qwen2ForCausalLM"
 MODEL_TYPE = "qwen2"
 SPECIAL_TOKENS = ("bos", "eos", "unk", "sep", "pad", "mask")
 # Otherwise it would be zero or too large for GGUF's F32.
@@ -51,7 +51,7 @@ class Rope(_Checked):
         return self
 
 
-class ModelConfig(_Checked):
+class Qwen2Config(_Checked):
     """A Qwen2 or Qwen2.5 language model (DeepSeek-R1-Distill-Qwen is one). Lengths are in elements or tokens.
 
     Names and defaults are those of transformers' Qwen2Config, because upstream's converter sees the file through it.
@@ -85,14 +85,14 @@ class ModelConfig(_Checked):
         return self.hidden_size // self.num_attention_heads * self.num_key_value_heads
 
 
-def parse_config(raw: dict[str, Any]) -> ModelConfig:
+def parse_config(raw: dict[str, Any]) -> Qwen2Config:
     """Raises CheckpointError, which names the field, its value and what is allowed."""
     names, model_type = raw.get("architectures"), raw.get("model_type")
-    is_other = names not in (None, [ARCHITECTURE]) or model_type not in (None, MODEL_TYPE)
+    is_other = names not in (None, [HF_ARCHITECTURE]) or model_type not in (None, MODEL_TYPE)
     if is_other or names is model_type is None:
         raise CheckpointError(
-            f"{FILE}: architecture {printable(str(names))} of model_type {printable(str(model_type))} is not "
-            f"supported, only {ARCHITECTURE} is (Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen)"
+            f"{FILE}: architecture {escaped(str(names))} of model_type {escaped(str(model_type))} is not "
+            f"supported, only {HF_ARCHITECTURE} is (Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen)"
         )
     if raw.get("quantization_config") is not None:
         raise CheckpointError(f"{FILE}: quantization_config: only weights in BF16, F16 or F32 are supported")
@@ -101,6 +101,6 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
     special = {kind: value for kind, value in ids.items() if type(value) is int}
     try:
         stated = {name: value for name, value in raw.items() if value is not None}
-        return ModelConfig.model_validate(stated | {"special_token_ids": special})
+        return Qwen2Config.model_validate(stated | {"special_token_ids": special})
     except ValidationError as error:
         raise CheckpointError(f"{FILE}: {first_fault(error)}") from None

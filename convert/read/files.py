@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..agent import NotJsonError, parse_json
-from ..errors import CheckpointError, ConvertError, printable
+from ..errors import CheckpointError, ConvertError, escaped
 
 # Three times the largest tokenizer.json of Qwen, which has 600 000 values.
 MAX_JSON_BYTES, _MAX_VALUES = 32_000_000, 4_000_000
@@ -15,14 +15,14 @@ def read_small_file(path: Path) -> bytes | None:
     if not path.exists():
         return None
     if not path.is_file():
-        raise CheckpointError(f"{printable(path.name)}: not a regular file")
+        raise CheckpointError(f"{escaped(path.name)}: not a regular file")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_JSON_BYTES + 1)
     except OSError as error:
-        raise CheckpointError(f"{printable(path.name)}: cannot be read: {error.strerror}") from None
+        raise CheckpointError(f"{escaped(path.name)}: cannot be read: {error.strerror}") from None
     if len(data) > MAX_JSON_BYTES:
-        raise CheckpointError(f"{printable(path.name)}: longer than the {MAX_JSON_BYTES} bytes allowed")
+        raise CheckpointError(f"{escaped(path.name)}: longer than the {MAX_JSON_BYTES} bytes allowed")
     return data
 
 
@@ -33,7 +33,7 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{where}: not UTF-8 at byte {error.start}") from None
     except NotJsonError as error:
-        raise CheckpointError(f"{where}: not JSON: {printable(str(error))}") from None
+        raise CheckpointError(f"{where}: not JSON: {escaped(str(error))}") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{where}: holds a JSON {type(value).__name__}, an object is expected")
     return value
@@ -42,19 +42,19 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
 def check_regular(path: Path) -> None:
     """Raises ConvertError for folders, devices and pipes, which may have no end."""
     if path.exists() and not path.is_file():
-        raise ConvertError(f"{printable(str(path))}: not a regular file")
+        raise ConvertError(f"{escaped(str(path))}: not a regular file")
 
 
-def read_text(path: Path) -> tuple[bytes, str]:
+def read_user_file(path: Path) -> tuple[bytes, str]:
     """A user's text, as bytes and without a byte order mark. Raises ConvertError."""
     check_regular(path)
     try:
         data = path.read_bytes()
         return data, data.decode("utf-8-sig")
     except OSError as error:
-        raise ConvertError(f"{printable(str(path))}: {error.strerror}") from None
+        raise ConvertError(f"{escaped(str(path))}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ConvertError(f"{printable(str(path))}: not UTF-8 at byte {error.start}") from None
+        raise ConvertError(f"{escaped(str(path))}: not UTF-8 at byte {error.start}") from None
 
 
 def json_lines(text: str, where: str) -> list[tuple[str, Any]]:
@@ -63,9 +63,9 @@ def json_lines(text: str, where: str) -> list[tuple[str, Any]]:
     # splitlines would cut at characters that JSON may hold.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            place = f"{printable(where)}:{number}"
+            place = f"{escaped(where)}:{number}"
             try:
                 found.append((place, parse_json(line)))
             except NotJsonError as error:
-                raise ConvertError(f"{place}: not JSON: {printable(str(error))}") from None
+                raise ConvertError(f"{place}: not JSON: {escaped(str(error))}") from None
     return found

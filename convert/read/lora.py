@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..agent import first_fault
-from ..errors import CheckpointError, printable
+from ..errors import CheckpointError, escaped
 from .files import parse_object, read_small_file
 from .safetensors import Dtype, SafetensorsFile, StoredTensor
 from .tensors import ModelTensor
@@ -71,7 +71,7 @@ def read_lora(folder: Path, tensors: Sequence[ModelTensor]) -> Lora:
     """Raises CheckpointError for an adapter that is damaged, no plain LoRA, or of another model."""
     data = read_small_file(folder / CONFIG_FILE)
     if data is None:
-        raise CheckpointError(f"{CONFIG_FILE}: missing in {printable(str(folder))}, which is not a PEFT adapter")
+        raise CheckpointError(f"{CONFIG_FILE}: missing in {escaped(str(folder))}, which is not a PEFT adapter")
     config = parse_lora_config(parse_object(data, CONFIG_FILE))
     alpha = config.lora_alpha * sqrt(config.r) if config.use_rslora else config.lora_alpha
     with SafetensorsFile(folder / FILE) as file:
@@ -83,7 +83,7 @@ def parse_lora_config(raw: dict[str, Any]) -> LoraConfig:
     """Raises CheckpointError, which names the field, its value and what is allowed."""
     for name in _MUST_BE_OFF:
         if raw.get(name):
-            value = printable(repr(raw[name]))
+            value = escaped(repr(raw[name]))
             raise CheckpointError(f"{CONFIG_FILE}: {name} is {value}; only plain LoRA of matrices is supported")
     try:
         return LoraConfig.model_validate(raw)
@@ -99,7 +99,7 @@ def _updates(file: SafetensorsFile, rank: int, tensors: Sequence[ModelTensor]) -
         match = _NAME.fullmatch(name)
         if match is None or match["module"] not in matrices:
             raise CheckpointError(
-                f"{FILE}: tensor {printable(name)}: allowed are NAME.lora_A.weight and NAME.lora_B.weight of this "
+                f"{FILE}: tensor {escaped(name)}: allowed are NAME.lora_A.weight and NAME.lora_B.weight of this "
                 "model's matrices but the embedding: no biases, no magnitudes (DoRA), no modules saved whole"
             )
         found.setdefault(match["module"], {})[match["side"]] = stored
@@ -114,7 +114,7 @@ def _update(module: str, sides: dict[str, StoredTensor], rank: int, tensor: Mode
     for side, shape in (("A", (rank, tensor.columns)), ("B", (tensor.rows, rank))):
         if sides[side].shape != shape:
             raise CheckpointError(
-                f"{FILE}: tensor {printable(sides[side].name)} has shape {printable(str(list(sides[side].shape)))}, "
+                f"{FILE}: tensor {escaped(sides[side].name)} has shape {escaped(str(list(sides[side].shape)))}, "
                 f"allowed is {list(shape)}: rank {rank} by {CONFIG_FILE}, {tensor.rows} × {tensor.columns} in the base "
                 "model; is it of another model?"
             )
@@ -135,7 +135,5 @@ def _numbers(stored: StoredTensor) -> Halves:
     with np.errstate(all="ignore"):
         halves = numbers.astype(np.float16)
     if not np.isfinite(halves).all():
-        raise CheckpointError(
-            f"{FILE}: tensor {printable(stored.name)} holds an infinity, NaN or more than F16 can hold"
-        )
+        raise CheckpointError(f"{FILE}: tensor {escaped(stored.name)} holds an infinity, NaN or more than F16 can hold")
     return halves.reshape(stored.shape)

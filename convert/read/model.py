@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..agent import chat_template_fault
-from ..errors import CheckpointError, printable
+from ..errors import CheckpointError, escaped
 from .checkpoint import Checkpoint
 from .config import FILE as CONFIG_FILE
-from .config import ModelConfig, parse_config
+from .config import Qwen2Config, parse_config
 from .tensors import ModelTensor, map_tensors
 from .tokenizer import CONFIG_FILE as TOKENIZER_CONFIG_FILE
 from .tokenizer import FILE as TOKENIZER_FILE
@@ -19,13 +19,13 @@ _LICENCE = re.compile(r"license:\s*(?P<quote>[\"']?)(?P<licence>[A-Za-z0-9][A-Za
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class SourceModel:
     """tensors: in the order of the GGUF file; generation: generation_config.json.
 
     chat_template: None for a base model.
     """
 
-    config: ModelConfig
+    config: Qwen2Config
     tensors: list[ModelTensor]
     tokenizer: Tokenizer
     chat_template: str | None
@@ -33,7 +33,7 @@ class Model:
     licence: str | None
 
 
-def read_model(checkpoint: Checkpoint) -> Model:
+def read_model(checkpoint: Checkpoint) -> SourceModel:
     """Raises CheckpointError for a checkpoint that is damaged, inconsistent or of another architecture."""
     config = parse_config(_required(checkpoint, CONFIG_FILE))
     tensors = map_tensors(config, checkpoint.tensors)
@@ -41,7 +41,7 @@ def read_model(checkpoint: Checkpoint) -> Model:
     tokenizer = parse_tokenizer(
         _required(checkpoint, TOKENIZER_FILE), tokenizer_config, config.special_token_ids, config.vocab_size
     )
-    return Model(
+    return SourceModel(
         config=config,
         tensors=tensors,
         tokenizer=tokenizer,
@@ -54,7 +54,7 @@ def read_model(checkpoint: Checkpoint) -> Model:
 def _required(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     value = checkpoint.read_object(name)
     if value is None:
-        raise CheckpointError(f"{name}: missing in {printable(str(checkpoint.folder))}")
+        raise CheckpointError(f"{name}: missing in {escaped(str(checkpoint.folder))}")
     return value
 
 
@@ -70,7 +70,7 @@ def _chat_template(checkpoint: Checkpoint, tokenizer_config: dict[str, Any]) -> 
         return None
     fault = chat_template_fault(template) if isinstance(template, str) else "is not a text"
     if fault is not None:
-        raise CheckpointError(f"{where}: chat_template cannot be used: {printable(fault)}")
+        raise CheckpointError(f"{where}: chat_template cannot be used: {escaped(fault)}")
     return str(template)
 
 

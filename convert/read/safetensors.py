@@ -16,7 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import CheckpointError, printable
+from ..errors import CheckpointError, escaped
 from .files import MAX_JSON_BYTES, parse_object
 
 HASH_BLOCK_BYTES = 1 << 20
@@ -60,7 +60,7 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
-        self._shown = printable(path.name)
+        self._shown = escaped(path.name)
         # Opening a FIFO would never return.
         if not path.is_file():
             raise CheckpointError(f"{self._shown}: {'not a regular file' if path.exists() else 'the file is missing'}")
@@ -117,7 +117,7 @@ class SafetensorsFile:
         for tensor in sorted(tensors.values(), key=lambda t: t.offset):
             if tensor.offset != at:
                 raise CheckpointError(
-                    f"{self._shown}: tensor {printable(tensor.name)} begins at {tensor.offset - data_start}, "
+                    f"{self._shown}: tensor {escaped(tensor.name)} begins at {tensor.offset - data_start}, "
                     f"{at - data_start} is expected: tensors may not overlap or leave gaps"
                 )
             at += tensor.nbytes
@@ -127,7 +127,7 @@ class SafetensorsFile:
         return tensors
 
     def _check_entry(self, name: str, entry: Any, data_start: int) -> StoredTensor:
-        where = f"{self._shown}: tensor {printable(name)}"
+        where = f"{self._shown}: tensor {escaped(name)}"
         match entry:
             case {"dtype": str(dtype_name), "shape": [_, *_] as shape, "data_offsets": [_, _] as offsets}:
                 # bool is an int to Python but not to JSON.
@@ -139,11 +139,11 @@ class SafetensorsFile:
             dtype = Dtype(dtype_name)
         except ValueError:
             allowed = ", ".join(Dtype)
-            raise CheckpointError(f"{where}: dtype {printable(dtype_name)}, allowed are {allowed}") from None
+            raise CheckpointError(f"{where}: dtype {escaped(dtype_name)}, allowed are {allowed}") from None
         (begin, end), nbytes = offsets, prod(shape) * dtype.nbytes
         if end - begin != nbytes:
             raise CheckpointError(
                 f"{where}: {end - begin} bytes between its data_offsets, "
-                f"dtype {dtype.value} and shape {printable(str(shape))} need {printable(str(nbytes))}"
+                f"dtype {dtype.value} and shape {escaped(str(shape))} need {escaped(str(nbytes))}"
             )
         return StoredTensor(name, dtype, tuple(shape), data_start + begin, nbytes, self)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..errors import CheckpointError, printable
-from .config import ModelConfig
+from ..errors import CheckpointError, escaped
+from .config import Qwen2Config
 from .safetensors import StoredTensor
 
 OUTPUT = "output.weight"
@@ -37,7 +37,7 @@ class ModelTensor:
         return len(self.shape) > 1
 
 
-def map_tensors(config: ModelConfig, stored: dict[str, StoredTensor]) -> list[ModelTensor]:
+def map_tensors(config: Qwen2Config, stored: dict[str, StoredTensor]) -> list[ModelTensor]:
     """Every tensor of the model in GGUF order, which does not depend on how the checkpoint is cut into shards.
 
     CheckpointError if one is missing, has another shape than config.json says, or is unknown. `lm_head.weight` of a
@@ -51,22 +51,20 @@ def map_tensors(config: ModelConfig, stored: dict[str, StoredTensor]) -> list[Mo
             raise CheckpointError(f"tensor {hf_name}: missing in the checkpoint{extra}")
         if tensor.shape != shape:
             raise CheckpointError(
-                f"{printable(tensor.file.name)}: tensor {hf_name} has shape {printable(str(list(tensor.shape)))}, "
+                f"{escaped(tensor.file.name)}: tensor {hf_name} has shape {escaped(str(list(tensor.shape)))}, "
                 f"config.json asks for {list(shape)}"
             )
     for name, tensor in stored.items():
         if name not in expected and not _is_ignored(name, config):
-            raise CheckpointError(
-                f"{printable(tensor.file.name)}: tensor {printable(name)} is not part of a Qwen2 model"
-            )
+            raise CheckpointError(f"{escaped(tensor.file.name)}: tensor {escaped(name)} is not part of a Qwen2 model")
     return [ModelTensor(name, shape, stored[hf_name]) for hf_name, (name, shape) in expected.items()]
 
 
-def _is_ignored(name: str, config: ModelConfig) -> bool:
+def _is_ignored(name: str, config: Qwen2Config) -> bool:
     return name.endswith(".rotary_emb.inv_freq") or (name == _HF_OUTPUT and config.tie_word_embeddings)
 
 
-def _expected(config: ModelConfig) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
+def _expected(config: Qwen2Config) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
     hidden, feed_forward, kv = config.hidden_size, config.intermediate_size, config.kv_length
     yield _HF_EMBD, (TOKEN_EMBD, (config.vocab_size, hidden))
     for i in range(config.num_hidden_layers):

@@ -10,7 +10,7 @@ from typing import Any
 
 from gguf import TokenType
 
-from ..errors import CheckpointError, printable
+from ..errors import CheckpointError, escaped
 from .config import SPECIAL_TOKENS
 
 FILE = "tokenizer.json"
@@ -118,12 +118,12 @@ def _added_tokens(raw: dict[str, Any], config: dict[str, Any]) -> dict[int, tupl
                 text, special = added.get(token_id, (content, False))
                 if text != content or ids.setdefault(content, token_id) != token_id:
                     raise CheckpointError(
-                        f"{FILE}: added token {printable(content)} with id {token_id} contradicts {printable(text)} "
+                        f"{FILE}: added token {escaped(content)} with id {token_id} contradicts {escaped(text)} "
                         f"with id {ids.get(content, token_id)}"
                     )
                 added[token_id] = (content, special or entry.get("special") is True)
             case _:
-                raise CheckpointError(f"{FILE}: added token {printable(str(entry))} must have a text and an integer id")
+                raise CheckpointError(f"{FILE}: added token {escaped(str(entry))} must have a text and an integer id")
     return added
 
 
@@ -133,12 +133,12 @@ def _tokens(vocab: dict[str, int], added: dict[int, tuple[str, bool]], vocab_siz
     for text, token_id in [*vocab.items(), *((text, token_id) for token_id, (text, _) in added.items())]:
         if not 0 <= token_id < vocab_size:
             raise CheckpointError(
-                f"{FILE}: token {printable(text)} has id {token_id}, "
+                f"{FILE}: token {escaped(text)} has id {token_id}, "
                 f"vocab_size in config.json allows 0 to {vocab_size - 1}"
             )
         if texts[token_id] not in (None, text):
             raise CheckpointError(
-                f"{FILE}: id {token_id} belongs to both {printable(str(texts[token_id]))} and {printable(text)}"
+                f"{FILE}: id {token_id} belongs to both {escaped(str(texts[token_id]))} and {escaped(text)}"
             )
         texts[token_id], types[token_id] = text, int(TokenType.NORMAL)
     for token_id, (text, special) in added.items():
@@ -167,7 +167,7 @@ def _merges(raw: Any, vocab: dict[str, int]) -> list[str]:
                 merges.append(f"{left.replace(' ', 'Ġ')} {right.replace(' ', 'Ġ')}")
             case _:
                 allowed = 'allowed are "a b" and ["a", "b"] of a, b and ab in model.vocab'
-                raise CheckpointError(f"{FILE}: merge {printable(str(merge))}, {allowed}")
+                raise CheckpointError(f"{FILE}: merge {escaped(str(merge))}, {allowed}")
     return merges
 
 
@@ -188,8 +188,8 @@ def _adds(post_processor: Any, config: dict[str, Any]) -> dict[str, bool]:
             case {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": first}}, {"Sequence": _}]}:
                 if first != bos:
                     raise CheckpointError(
-                        f"{FILE}: post_processor adds {printable(str(first))}, {CONFIG_FILE} calls "
-                        f"{printable(str(bos))} the bos_token"
+                        f"{FILE}: post_processor adds {escaped(str(first))}, {CONFIG_FILE} calls "
+                        f"{escaped(str(bos))} the bos_token"
                     )
                 adds |= {"bos": True, "sep": False}
             case {"type": "TemplateProcessing", "single": [{"Sequence": _}]}:
@@ -223,4 +223,4 @@ def _token_text(config: dict[str, Any], kind: str) -> str | None:
 
 
 def _wrong(field: str, value: Any, allowed: str) -> CheckpointError:
-    return CheckpointError(f"{FILE}: {field} is {printable(repr(value), 100)}, allowed is {allowed}")
+    return CheckpointError(f"{FILE}: {field} is {escaped(repr(value), 100)}, allowed is {allowed}")

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ..errors import printable
+from ..errors import escaped
 from . import charts, numbers
 from .quality import Quality, TensorQuality
 
@@ -52,7 +52,7 @@ def _visible(value: Any) -> Any:
     """Text from outside with control and direction characters written out, so that it cannot hide anything."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return printable(value, limit=len("\\U0001f600") * len(value))
+    return escaped(value, limit=len("\\U0001f600") * len(value))
 
 
 def _total(tensors: Sequence[TensorQuality]) -> float:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..agent import HeaderError, ModelError, OpenedModel, check_adapter, open_model, read_header
-from ..errors import ConvertError, printable
+from ..agent import HeaderError, Model, ModelError, check_adapter, open_model, read_header
+from ..errors import ConvertError, escaped
 from ..quantize import ggml
 from ..stopping import stop_deferred
 from .manifest import BUNDLE_FILES, FILE, MODEL_FILE
@@ -29,14 +29,14 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConvertError(f"{printable(str(target))}: cannot be written there: {error.strerror}") from None
+        raise ConvertError(f"{escaped(str(target))}: cannot be written there: {error.strerror}") from None
     # Held as long as this process lives: it tells a running conversion from a killed one.
     lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise ConvertError(f"{printable(str(target))}: another conversion writes it") from None
+        raise ConvertError(f"{escaped(str(target))}: another conversion writes it") from None
     try:
         for leftover in folder.iterdir():
             leftover.unlink()
@@ -58,7 +58,7 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
 
 def _check_target(target: Path, *, replace: bool) -> None:
     """With `replace`, `target` may be an empty folder or a bundle without other files; nothing else is ever deleted."""
-    shown = printable(str(target))
+    shown = escaped(str(target))
     if not os.path.lexists(target):
         return
     if not replace:
@@ -76,7 +76,7 @@ def _sync(path: Path) -> None:
         os.close(fd)
 
 
-def verify_bundle(folder: Path, public_key: Path | None = None) -> OpenedModel:
+def verify_bundle(folder: Path, public_key: Path | None = None) -> Model:
     """Opens a bundle as the agent does, and checks all weights. With a key (PEM), the signature must be good.
 
     Raises ConvertError with the first fault.
@@ -91,7 +91,7 @@ def verify_bundle(folder: Path, public_key: Path | None = None) -> OpenedModel:
         for path in (model.path, *adapters):
             _check_weights(path)
     except (ModelError, HeaderError) as error:
-        raise ConvertError(printable(str(error), limit=1000)) from None
+        raise ConvertError(escaped(str(error), limit=1000)) from None
     return model
 
 
@@ -99,4 +99,4 @@ def _check_weights(path: Path) -> None:
     for tensor in read_header(path).tensors:
         weights = np.memmap(path, np.uint8, "r", tensor.offset, (tensor.nbytes,))
         if not ggml.is_sound(weights, ggml.GgmlType[tensor.type.name]):
-            raise ConvertError(f"{path.name}: tensor {printable(tensor.name)}: should hold finite numbers only")
+            raise ConvertError(f"{path.name}: tensor {escaped(tensor.name)}: should hold finite numbers only")

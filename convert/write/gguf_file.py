@@ -12,7 +12,7 @@ from gguf.constants import GGUF_DEFAULT_ALIGNMENT
 from gguf.gguf_writer import WriterState
 
 from ..quantize.ggml import GgmlType
-from ..read.config import MODEL_TYPE, ModelConfig
+from ..read.config import MODEL_TYPE, Qwen2Config
 from ..read.lora import Lora
 from ..read.tokenizer import Tokenizer
 
@@ -34,7 +34,7 @@ _SAMPLING = (
 
 
 @dataclass(frozen=True, slots=True)
-class TensorInfo:
+class PlannedTensor:
     """One tensor of the file; `shape` in checkpoint order (GGUF reverses it)."""
 
     name: str
@@ -66,7 +66,7 @@ def general_entries(
     return entries
 
 
-def architecture_entries(config: ModelConfig) -> list[Entry]:
+def architecture_entries(config: Qwen2Config) -> list[Entry]:
     """`qwen2.*`, as llama.cpp reads them and upstream's converter writes them."""
     entries: list[Entry] = [
         ("block_count", _U32, config.num_hidden_layers),
@@ -116,13 +116,13 @@ def padded(nbytes: int) -> int:
     return -(-nbytes // GGUF_DEFAULT_ALIGNMENT) * GGUF_DEFAULT_ALIGNMENT
 
 
-def file_bytes(entries: Iterable[Entry], tensors: Sequence[TensorInfo]) -> int:
+def file_bytes(entries: Iterable[Entry], tensors: Sequence[PlannedTensor]) -> int:
     """The size of the file that `write_gguf` writes."""
     return len(_header(entries, tensors)) + sum(padded(tensor.nbytes) for tensor in tensors)
 
 
 def write_gguf(
-    path: Path, entries: Iterable[Entry], tensors: Sequence[TensorInfo], data: Iterable[Iterable[memoryview]]
+    path: Path, entries: Iterable[Entry], tensors: Sequence[PlannedTensor], data: Iterable[Iterable[memoryview]]
 ) -> None:
     """Writes the file, which is not synced. The same arguments give the same bytes.
 
@@ -149,11 +149,11 @@ def write_adapter(path: Path, name: str, lora: Lora) -> None:
         ("adapter.lora.alpha", _F32, lora.alpha),
     ]
     sides = [(f"{update.name}.lora_{side}", getattr(update, side)) for update in lora.updates for side in "ab"]
-    infos = [TensorInfo(tensor, GgmlType.F16, numbers.shape, numbers.nbytes) for tensor, numbers in sides]
+    infos = [PlannedTensor(tensor, GgmlType.F16, numbers.shape, numbers.nbytes) for tensor, numbers in sides]
     write_gguf(path, entries, infos, ([numbers.data.cast("B")] for _, numbers in sides))
 
 
-def _header(entries: Iterable[Entry], tensors: Sequence[TensorInfo]) -> bytes:
+def _header(entries: Iterable[Entry], tensors: Sequence[PlannedTensor]) -> bytes:
     """All bytes before the first tensor."""
     writer = GGUFWriter(None, MODEL_TYPE)
     for key, value_kind, value in entries:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from .. import __version__
-from ..errors import ConvertError, printable
+from ..errors import ConvertError, escaped
 from ..quantize import ggml
 
 FILE = "manifest.json"
@@ -65,7 +65,7 @@ def tools() -> dict[str, str]:
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
     """The key that signs a manifest. Raises ConvertError."""
-    where = f"--sign: {printable(str(path))}"
+    where = f"--sign: {escaped(str(path))}"
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:

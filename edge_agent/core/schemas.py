@@ -12,7 +12,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-Path = tuple[str | int, ...]
+Location = tuple[str | int, ...]
 
 _MAX_BYTES = 100_000
 _MAX_DEPTH = 32
@@ -55,7 +55,7 @@ def validator(schema: Mapping[str, Any]) -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(schema, registry=Registry())
 
 
-def resolve(root: Mapping[str, Any], reference: str, path: Path = ("$ref",)) -> Any:
+def resolve(root: Mapping[str, Any], reference: str, path: Location = ("$ref",)) -> Any:
     """The part of `root` that a local reference names. path: the reference's own place. Raises SchemaError."""
     if not reference.startswith("#"):
         raise SchemaError(f'{_place(path)}: must be local ("#/…"), not {reference!r}')
@@ -78,7 +78,7 @@ def _check_size(schema: Mapping[str, Any]) -> None:
         raise SchemaError(f"schema: is {size} bytes of JSON, more than {_MAX_BYTES}")
 
 
-def _values(value: object, path: Path) -> Iterator[tuple[Path, object]]:
+def _values(value: object, path: Location) -> Iterator[tuple[Location, object]]:
     """The value and all inside it, to one level below the greatest depth."""
     yield path, value
     if len(path) > _MAX_DEPTH:
@@ -91,5 +91,5 @@ def _values(value: object, path: Path) -> Iterator[tuple[Path, object]]:
             yield from _values(inner, (*path, index))
 
 
-def _place(path: Path) -> str:
+def _place(path: Location) -> str:
     return ".".join(["schema", *map(str, path)])

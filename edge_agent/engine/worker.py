@@ -35,7 +35,7 @@ from edge_agent.engine.engine import Engine
 
 log = logging.getLogger(__name__)
 
-Commands = queue.SimpleQueue[Command]
+CommandQueue = queue.SimpleQueue[Command]
 
 _PROGRESS_S = 1.0
 # The worker holds the most memory and can be restarted, so the kernel should end it first.
@@ -52,7 +52,7 @@ def main() -> int:
     os.dup2(2, 1)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     _raise_oom_score()
-    commands: Commands = queue.SimpleQueue()
+    commands: CommandQueue = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin.buffer, commands), name="engine-commands", daemon=True).start()
     try:
         return _run(commands, lambda event: _write(events, event))
@@ -63,7 +63,7 @@ def main() -> int:
         return 1
 
 
-def _read(source: BinaryIO, commands: Commands) -> None:
+def _read(source: BinaryIO, commands: CommandQueue) -> None:
     """Reads until the input ends, then ends the process at once: nothing in memory is worth keeping."""
     returncode = 1
     try:
@@ -77,7 +77,7 @@ def _read(source: BinaryIO, commands: Commands) -> None:
         os._exit(returncode)
 
 
-def _run(commands: Commands, emit: Callable[[Event], None]) -> int:
+def _run(commands: CommandQueue, emit: Callable[[Event], None]) -> int:
     load = commands.get()
     if not isinstance(load, Load):
         log.error("the first command must be load, not %s", load.type)
@@ -120,7 +120,7 @@ def _open_engine(load: Load, on_progress: Callable[[], None]) -> Engine:
     return LlamaEngine(load, on_progress)
 
 
-def _serve(engine: Engine, commands: Commands, emit: Callable[[Event], None]) -> None:
+def _serve(engine: Engine, commands: CommandQueue, emit: Callable[[Event], None]) -> None:
     reported_at = perf_counter()
     while True:
         # Requests that come while others are prepared share the step.
@@ -138,7 +138,7 @@ def _serve(engine: Engine, commands: Commands, emit: Callable[[Event], None]) ->
             reported_at = now
 
 
-def _waiting(commands: Commands, timeout_s: float) -> Iterator[Command]:
+def _waiting(commands: CommandQueue, timeout_s: float) -> Iterator[Command]:
     """All commands that are there; waits up to `timeout_s` for the first one."""
     try:
         if timeout_s:

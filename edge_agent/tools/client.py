@@ -22,7 +22,7 @@ class NoAnswerError(Exception):
     """No broker, or no answer in time; the message says which."""
 
 
-def parse_object(payload: bytes) -> dict[str, Any]:
+def object_of(payload: bytes) -> dict[str, Any]:
     """The JSON object that a message holds. Raises ValueError with the reason."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise ValueError(f"has {len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} are read")
@@ -35,7 +35,7 @@ def parse_object(payload: bytes) -> dict[str, Any]:
 def object_or_empty(payload: bytes) -> dict[str, Any]:
     """The JSON object that a message holds; an empty one where it holds none."""
     try:
-        return parse_object(payload)
+        return object_of(payload)
     except ValueError:
         return {}
 

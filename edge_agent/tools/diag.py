@@ -36,7 +36,7 @@ from edge_agent.models.bundle import MANIFEST_FILE
 from edge_agent.mqtt.credentials import credential_faults
 from edge_agent.tools.client import Client, NoAnswerError
 from edge_agent.tools.doctor.doctor import checks, line
-from edge_agent.tools.output import ProgressLine, fail
+from edge_agent.tools.output import StatusLine, fail
 from edge_agent.tools.programs import UNIT, ProgramError, is_service_active, program_output
 
 NEVER = (
@@ -80,7 +80,7 @@ def diag(config_path: Path, out: Path | None) -> int:
     path = out or Path(f"{name}.tar.gz")
     files: dict[str, bytes] = {}
     missing: dict[str, str] = {}
-    progress = ProgressLine()
+    progress = StatusLine()
     for part, work in _parts(config_path, config).items():
         progress.say(part)
         if why := _collect(files, work, _DOCTOR_S if part == "doctor" else _PART_S):

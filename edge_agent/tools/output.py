@@ -10,7 +10,7 @@ from edge_agent.core.wording import printable
 UNKNOWN = "–"
 
 
-class ProgressLine:
+class StatusLine:
     """On a terminal one line that is overwritten; elsewhere a line per phase."""
 
     def __init__(self) -> None:

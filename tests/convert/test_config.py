@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from convert.errors import CheckpointError
-from convert.read.config import ModelConfig, parse_config
+from convert.read.config import Qwen2Config, parse_config
 from convert.write.gguf_file import architecture_entries
 from tests.convert.checkpoints import make_checkpoint
 
@@ -13,7 +13,7 @@ CONFIG = make_checkpoint(layers=1).config
 YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 
 
-def keys(parsed: ModelConfig) -> dict[str, Any]:
+def keys(parsed: Qwen2Config) -> dict[str, Any]:
     return {key: value for key, _, value in architecture_entries(parsed)}
 
 

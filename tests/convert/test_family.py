@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from convert.measure.runner import Runner
-from convert.measure.texts import Document, Texts, chunks
+from convert.measure.texts import TextDocument, Texts, chunks
 from tests.convert import qwen2
 from tests.convert.checkpoints import CheckpointFiles, make_checkpoint, to_bf16
 from tests.convert.conversions import run
@@ -95,7 +95,7 @@ def test_r1_distill_begins_once_and_thinks_in_one_token(tmp_path: Path) -> None:
     stored = read_gguf(tmp_path / "b" / "model.gguf").values()
     assert stored["tokenizer.ggml.add_bos_token"] is True
     begin, think = added(files, R1_BOS)["id"], added(files, "<think>")["id"]
-    talk = Document(messages=(("user", "a" * 600), ("assistant", "b" * 600)))
+    talk = TextDocument(messages=(("user", "a" * 600), ("assistant", "b" * 600)))
 
     with Runner(tmp_path / "b" / "model.gguf") as runner:
         first, second = chunks(Texts("t", "0", [talk]), runner, seed=0, most=2)

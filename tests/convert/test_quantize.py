@@ -23,7 +23,7 @@ def encode(tmp_path: Path, values: Array, kind: GgmlType, *, threads: int = 2, s
     write_safetensors(path, {"w": values})
     with SafetensorsFile(path) as file:
         tensor = ModelTensor("w", values.shape, file.tensors["w"])
-        return b"".join(bytes(part) for part in quantizer.encode(tensor, kind, threads, slab_f32_bytes))
+        return b"".join(bytes(part) for part in quantizer.encode_tensor(tensor, kind, threads, slab_f32_bytes))
 
 
 def stored_as(source: str, values: Array) -> Array:

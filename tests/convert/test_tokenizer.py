@@ -10,7 +10,7 @@ from gguf import TokenType
 
 from convert.errors import CheckpointError
 from convert.measure.runner import Runner
-from convert.measure.texts import Document, Texts, chunks
+from convert.measure.texts import TextDocument, Texts, chunks
 from convert.read.config import parse_config
 from convert.read.tokenizer import Tokenizer, parse_tokenizer
 from tests.convert.checkpoints import BYTE_LEVEL, CheckpointFiles, make_checkpoint
@@ -195,11 +195,11 @@ def test_texts_to_tune_on_are_read_in_nfc(demo_bundle: Path) -> None:
     composed, decomposed = (unicodedata.normalize(form, "Größe prüfen, café. " * 200) for form in ("NFC", "NFD"))
     with Runner(demo_bundle / "model.gguf") as runner:
         first, second = (
-            chunks(Texts("t", "0", [Document(text=text), talk(text)]), runner, seed=0, most=20)
+            chunks(Texts("t", "0", [TextDocument(text=text), talk(text)]), runner, seed=0, most=20)
             for text in (composed, decomposed)
         )
     assert first == second
 
 
-def talk(text: str) -> Document:
-    return Document(messages=(("user", text), ("assistant", text)))
+def talk(text: str) -> TextDocument:
+    return TextDocument(messages=(("user", text), ("assistant", text)))

@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
-from edge_agent.tools.output import ProgressLine, aligned, fail
+from edge_agent.tools.output import StatusLine, aligned, fail
 
 
 def test_a_log_gets_a_line_per_phase(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = ProgressLine()
+    progress = StatusLine()
     for text in ("the worker starts", "tasks: round 1", "tasks: round 2", "decode: round 1"):
         progress.say(text)
     progress.clear()
@@ -20,7 +20,7 @@ def test_a_terminal_gets_one_line_that_is_overwritten(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    progress = ProgressLine()
+    progress = StatusLine()
     progress.say("tasks: round 1")
     progress.say("tasks: round 2")
     progress.clear()

@@ -16,15 +16,15 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-Path = tuple[int, ...]
-Row = npt.NDArray[np.float32]
+TokenPath = tuple[int, ...]
+LogitsRow = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
     """Tokens to decode after the prompt; logits are wanted after `tokens[i]` for each i in `outputs`."""
 
-    tokens: Path
+    tokens: TokenPath
     outputs: tuple[int, ...]
 
 
@@ -34,7 +34,7 @@ class LabelTree:
     def __init__(self, labels: Sequence[str], tokenize: Callable[[str], Sequence[int]], end_of_turn: int) -> None:
         # Each label with its end; labels that differ only in Unicode normalization have the same tokens.
         self._paths = {label: (*tokenize(label), end_of_turn) for label in labels}
-        following: dict[Path, dict[int, None]] = {}
+        following: dict[TokenPath, dict[int, None]] = {}
         for label, path in self._paths.items():
             if len(path) == 1:
                 raise ValueError(f"label {label!r} has no tokens")
@@ -47,11 +47,11 @@ class LabelTree:
     def needs_prompt_logits(self) -> bool:
         return () in self._choices
 
-    def choose(self, path: Path, row: Row) -> Row:
+    def choose(self, path: TokenPath, row: LogitsRow) -> LogitsRow:
         """The logits of this path's choices, copied from a row [vocabulary]."""
         return row[np.asarray(self._choices[path], dtype=np.intp)]
 
-    def scores(self, logits: Mapping[Path, Row]) -> dict[str, float]:
+    def scores(self, logits: Mapping[TokenPath, LogitsRow]) -> dict[str, float]:
         """Label -> probability, in the order of the labels. logits: of each path's choices, by `choose`."""
         chances = {
             path: dict(zip(tokens, _softmax(logits[path]), strict=True)) for path, tokens in self._choices.items()
@@ -66,7 +66,7 @@ class LabelTree:
     def _find_branches(self) -> tuple[Branch, ...]:
         """Branches that hold each choice below the root once, and end at the deepest ones."""
         branches: list[Branch] = []
-        covered: set[Path] = {()}
+        covered: set[TokenPath] = {()}
         for path in sorted(self._choices, key=len, reverse=True):
             if path in covered:
                 continue
@@ -82,9 +82,9 @@ class LabelAnswer:
 
     def __init__(self, tree: LabelTree) -> None:
         self.tree = tree
-        self._logits: dict[Path, Row] = {}
+        self._logits: dict[TokenPath, LogitsRow] = {}
 
-    def add(self, path: Path, row: Row) -> None:
+    def add(self, path: TokenPath, row: LogitsRow) -> None:
         """Adds the row [vocabulary] after the prompt and this path of label tokens."""
         self._logits[path] = self.tree.choose(path, row)
 
@@ -92,7 +92,7 @@ class LabelAnswer:
         return self.tree.scores(self._logits)
 
 
-def _softmax(logits: Row) -> list[float]:
+def _softmax(logits: LogitsRow) -> list[float]:
     shifted = np.exp(logits.astype(np.float64) - float(np.max(logits)))
     result: list[float] = (shifted / shifted.sum()).tolist()
     return result

@@ -24,7 +24,7 @@ from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force
 from edge_agent.tools.bench.report import summary, table
 from edge_agent.tools.bench.tasks import Say, measure_tasks
-from edge_agent.tools.output import ProgressLine, fail
+from edge_agent.tools.output import StatusLine, fail
 from edge_agent.worker.client import WorkerError
 
 _STEP_BUDGET_S, _QUICK_STEP_BUDGET_S = 60.0, 2.0
@@ -39,7 +39,7 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-    progress = ProgressLine()
+    progress = StatusLine()
     try:
         if model_path is None:
             config = load_config(config_path)

@@ -14,7 +14,7 @@ from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.messages import Message
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import shown
-from edge_agent.tools.client import parse_object
+from edge_agent.tools.client import object_of
 
 STALE_AFTER_INTERVALS = 3
 DEFAULT_INTERVAL_S = 10.0
@@ -102,7 +102,7 @@ class WatchedBoard:
             self._documents.pop(topic, None)
             return
         try:
-            document = parse_object(message.payload)
+            document = object_of(message.payload)
             if topic == "state" and document.get("state") not in _STATES:
                 raise ValueError(f"state: should be {', '.join(_STATES)} (got {shown(document.get('state'))})")
         except ValueError as error:

@@ -51,7 +51,7 @@ def site_view(
     head.add_column(justify="right", no_wrap=True)
     head.add_row(left, Text(f"{printable(broker)}  {clock}" if width >= 100 else clock, "dim"))
     table = Table(box=None, pad_edge=False, expand=True, header_style="bold dim")
-    columns = [column for column in COLUMNS if width >= column.needs_width]
+    columns = [column for column in TABLE_COLUMNS if width >= column.needs_width]
     for column in columns:
         table.add_column(
             column.title, justify="right" if column.is_number else "left", no_wrap=True, overflow="ellipsis"
@@ -120,7 +120,7 @@ def _model(row: Row) -> str | None:
     return " ".join(filter(None, (row.model, text(row.info, "models.0.quantization")))) or None
 
 
-COLUMNS = (
+TABLE_COLUMNS = (
     Column("BOARD", lambda row: Text(printable(row.device)[:64], "bold"), is_number=False),
     Column("STATE", lambda row: Text(level_word(row.level), STYLES[row.level]), is_number=False),
     Column("TEMP", _temperature),

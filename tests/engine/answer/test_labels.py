@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.engine.answer.labels import LabelTree, Path
+from edge_agent.engine.answer.labels import LabelTree, TokenPath
 
 END = 0
 VOCABULARY = 130
@@ -18,7 +18,7 @@ def letters(label: str) -> list[int]:
     return [ord(char) for char in label]
 
 
-def scores(tree: LabelTree, rows: dict[Path, np.ndarray]) -> dict[str, float]:
+def scores(tree: LabelTree, rows: dict[TokenPath, np.ndarray]) -> dict[str, float]:
     return tree.scores({path: tree.choose(path, row) for path, row in rows.items()})
 
 
