@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edge_agent.core import topics
-from edge_agent.core.bounded import OutOfBoundsError, tried_apart
+from edge_agent.core.bounded import OutOfBoundsError, run_in_child
 from edge_agent.core.config import Config, ExtractTask
 from edge_agent.core.config_file import ConfigError, read_document, table_faults
 from edge_agent.core.pipe import ECHO_MODEL
@@ -90,7 +90,7 @@ def _schema_hints(config: Config) -> list[str]:
     if not schemas:
         return []
     try:
-        found = json.loads(tried_apart("edge_agent.engine.answer.schema_check", json.dumps(schemas).encode()))
+        found = json.loads(run_in_child("edge_agent.engine.answer.schema_check", json.dumps(schemas).encode()))
     except OutOfBoundsError as error:
         return [f"tasks: the check of the schemas {error}"]
     return [

@@ -17,8 +17,8 @@ from edge_agent.core.wording import how_ended
 # C code that does not check for signals can only be ended together with the process: after this many times the limit.
 _PATIENCE = 3.0
 _STATM = Path("/proc/self/statm")
-_TRIAL_TIMEOUT_S = 60.0
-# The exit code of a module under `tried_apart` that has written a fault to its standard output.
+_CHILD_TIMEOUT_S = 60.0
+# The exit code of a module under `run_in_child` that has written a fault to its standard output.
 FAULTY = 65
 
 
@@ -52,27 +52,27 @@ def bounded(*, cpu_s: float, memory_bytes: int) -> Iterator[None]:
     raise OutOfBoundsError(message)
 
 
-def tried_apart(module: str, data: bytes) -> bytes:
+def run_in_child(module: str, data: bytes) -> bytes:
     """Runs a module as a child process with these bytes as standard input; returns its standard output.
 
     Raises OutOfBoundsError with the fault that it reports, or how it ended. The module bounds itself.
     """
     try:
-        tried = subprocess.run(  # noqa: S603 - a module of ours
+        child = subprocess.run(  # noqa: S603 - a module of ours
             [sys.executable, "-P", "-m", module],
             input=data,
             capture_output=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            timeout=_TRIAL_TIMEOUT_S,
+            timeout=_CHILD_TIMEOUT_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise OutOfBoundsError(f"takes more than {_TRIAL_TIMEOUT_S:g} s") from None
-    if tried.returncode == FAULTY:
-        raise OutOfBoundsError(tried.stdout.decode())
-    if tried.returncode:
-        raise OutOfBoundsError(f"ended the process that tried it ({how_ended(tried.returncode)})")
-    return tried.stdout
+        raise OutOfBoundsError(f"takes more than {_CHILD_TIMEOUT_S:g} s") from None
+    if child.returncode == FAULTY:
+        raise OutOfBoundsError(child.stdout.decode())
+    if child.returncode:
+        raise OutOfBoundsError(f"ended the process that tried it ({how_ended(child.returncode)})")
+    return child.stdout
 
 
 @contextmanager

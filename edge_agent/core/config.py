@@ -27,8 +27,10 @@ from edge_agent.core.pipe import ECHO_MODEL, EngineSettings
 from edge_agent.core.wording import shown
 
 MAX_HOSTS = 8
-# Characters: more than the longest context; a template that Jinja compiles in half a second.
-MAX_SYSTEM, MAX_TEMPLATE = 1_000_000, 65_536
+# Characters: more than the longest context.
+MAX_SYSTEM = 1_000_000
+# Characters: Jinja compiles a template of this size in half a second.
+MAX_TEMPLATE = 65_536
 # `info` describes each task.
 MAX_TASKS = 256
 BUILT_IN_TASK = "generate"
@@ -44,7 +46,7 @@ Operation = Literal[
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 
 
-def _from_folder(path: Path, info: ValidationInfo) -> Path:
+def _relative_to_config(path: Path, info: ValidationInfo) -> Path:
     if str(path).startswith(ECHO_MODEL):
         return path
     if "\0" in str(path):
@@ -57,7 +59,7 @@ def _from_folder(path: Path, info: ValidationInfo) -> Path:
 
 
 _T = TypeVar("_T")
-ConfigPath = Annotated[Path, Field(strict=False), AfterValidator(_from_folder)]
+ConfigPath = Annotated[Path, Field(strict=False), AfterValidator(_relative_to_config)]
 Name = Annotated[str, StringConstraints(pattern=topics.NAME_PATTERN)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 TopicFilter = Annotated[str, AfterValidator(lambda text: _refuse(topics.filter_fault(text), text))]

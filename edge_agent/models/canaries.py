@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from edge_agent.core.bounded import FAULTY, OutOfBoundsError, bounded, tried_apart
+from edge_agent.core.bounded import FAULTY, OutOfBoundsError, bounded, run_in_child
 from edge_agent.core.codes import Refusal
 from edge_agent.core.config import ClassifyTask, GenerateTask, ModelConfig, Name, TaskConfig
 from edge_agent.core.envelope import Envelope, Options
@@ -270,7 +270,7 @@ def read_questions(path: Path) -> Questions:
 @lru_cache(maxsize=2)
 def _render_apart(data: bytes) -> Questions:
     try:
-        return _QUESTIONS.validate_json(tried_apart("edge_agent.models.canaries", data))
+        return _QUESTIONS.validate_json(run_in_child("edge_agent.models.canaries", data))
     except OutOfBoundsError as error:
         raise CanaryError(str(error) if FILE in str(error) else f"{FILE}: {error}") from error
 

@@ -17,7 +17,7 @@ from jinja2 import TemplateError, TemplateSyntaxError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from edge_agent.core.bounded import FAULTY, OutOfBoundsError, bounded, tried_apart
+from edge_agent.core.bounded import FAULTY, OutOfBoundsError, bounded, run_in_child
 
 CLOCK = "strftime_now"
 # Qwen2.5's template takes less than a millisecond on a PC.
@@ -90,7 +90,7 @@ class ChatTemplate:
 def chat_template_fault(source: str) -> str | None:
     """Why a template cannot be used, None = it can. Tried in a child process, which it may end."""
     try:
-        tried_apart("edge_agent.engine.prompt.chat_template", source.encode())
+        run_in_child("edge_agent.engine.prompt.chat_template", source.encode())
     except OutOfBoundsError as error:
         return str(error)
     return None

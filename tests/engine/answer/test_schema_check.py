@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.core.bounded import tried_apart
+from edge_agent.core.bounded import run_in_child
 from edge_agent.engine.answer.schema_check import warnings_of
 from tests.engine.runs import SCHEMA
 
@@ -35,7 +35,7 @@ def test_what_answers_are_not_held_to_is_named(schema: dict[str, Any], warning: 
 def test_the_check_runs_as_a_process_of_its_own() -> None:
     schemas = {"good": SCHEMA, "not": _schema({"not": {"const": 1}})}
 
-    found = json.loads(tried_apart("edge_agent.engine.answer.schema_check", json.dumps(schemas).encode()))
+    found = json.loads(run_in_child("edge_agent.engine.answer.schema_check", json.dumps(schemas).encode()))
 
     assert found["good"] == []
     assert len(found["not"]) == 1
