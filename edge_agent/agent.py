@@ -302,7 +302,7 @@ class Agent:
             self._on_switch_ended(switch_end, now)
         is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and not self._model_switch.is_underway
         self._canary_watch.tick(now, is_idle=is_idle)
-        self._monitor.supervise(now)
+        self._monitor.replace_hung_thread(now)
         self._connections.discard_results()
         fault = stalled_part(
             network=self._connections.threads_at_work,

@@ -1,7 +1,7 @@
 """What answers cost in joules: measured power over time, divided by the engine's working time.
 
 Only power that a sensor measured counts. Nothing is estimated from load, and a gap between two readings is not filled.
-Power that the board takes while idle is kept apart, so that a request does not pay for standby.
+Power that the board takes while idle is kept apart: a request does not pay for standby.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class EnergyMeter:
         self._was_idle = False
         self._idle_count = 0
         # Of the busy intervals, the later ones with more weight: joules beyond idle power, working time, tokens.
-        self._busy = [0.0, 0.0, 0.0]
+        self._busy_joules = self._busy_s = self._busy_tokens = 0.0
 
     def add(self, sample: EnergySample) -> None:
         """Samples come in order of time, about one a second."""
@@ -62,18 +62,19 @@ class EnergyMeter:
             before = watts if self.idle_watts is None else self.idle_watts
             self.idle_watts = before + (watts - before) / self._idle_count
         elif not is_idle and self.idle_watts is not None:
-            added, kept = ((watts - self.idle_watts) * seconds, busy_s, tokens), 1 - 1 / _BUSY_INTERVALS
-            self._busy = [kept * old + new for old, new in zip(self._busy, added, strict=True)]
+            kept = 1 - 1 / _BUSY_INTERVALS
+            self._busy_joules = kept * self._busy_joules + (watts - self.idle_watts) * seconds
+            self._busy_s = kept * self._busy_s + busy_s
+            self._busy_tokens = kept * self._busy_tokens + tokens
         self._was_idle = is_idle
 
     @property
     def joules_per_busy_s(self) -> float | None:
         """Beyond idle power, per second of the engine's working time; None = too little was measured."""
-        joules, busy_s, _ = self._busy
-        return max(0.0, joules) / busy_s if busy_s >= _MIN_BUSY_S else None
+        return max(0.0, self._busy_joules) / self._busy_s if self._busy_s >= _MIN_BUSY_S else None
 
     @property
     def joules_per_token(self) -> float | None:
         """Beyond idle power, per computed token of prompts and answers; None = too little was measured."""
-        joules, busy_s, tokens = self._busy
-        return max(0.0, joules) / tokens if tokens and busy_s >= _MIN_BUSY_S else None
+        is_known = self._busy_tokens and self._busy_s >= _MIN_BUSY_S
+        return max(0.0, self._busy_joules) / self._busy_tokens if is_known else None

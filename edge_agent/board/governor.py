@@ -116,7 +116,7 @@ class Stage:
 _NONE_ADMITTED = -1
 # Smaller steps and fewer requests at once save no heat by themselves. They keep steps short once threads are few.
 # rigs/thermal shows what each stage costs.
-_LAST_HEAT_STAGES = Stage(
+_CRITICAL_HEAT = Stage(
     level=Level.CRITICAL, decode_threads=0.5, prefill_threads=0.25, batch_tokens=0.5, max_active=0.5, max_tokens=64
 )
 HEAT = (
@@ -124,20 +124,20 @@ HEAT = (
     Stage(level=Level.WARM, decode_threads=0.5, prefill_threads=0.75),
     Stage(level=Level.WARM, decode_threads=0.5, prefill_threads=0.5, max_active=0.75),
     Stage(level=Level.HOT, decode_threads=0.5, prefill_threads=0.5, max_active=0.5, max_tokens=256),
-    replace(_LAST_HEAT_STAGES, level=Level.HOT, max_tokens=128, lowest_priority=5),
-    replace(_LAST_HEAT_STAGES, lowest_priority=4),
-    replace(_LAST_HEAT_STAGES, lowest_priority=0),
-    replace(_LAST_HEAT_STAGES, lowest_priority=_NONE_ADMITTED),
+    replace(_CRITICAL_HEAT, level=Level.HOT, max_tokens=128, lowest_priority=5),
+    replace(_CRITICAL_HEAT, lowest_priority=4),
+    replace(_CRITICAL_HEAT, lowest_priority=0),
+    replace(_CRITICAL_HEAT, lowest_priority=_NONE_ADMITTED),
 )
 # What the board draws at one moment counts here, not what it draws over time.
-_LAST_POWER_STAGES = Stage(
+_CRITICAL_POWER = Stage(
     level=Level.CRITICAL, decode_threads=0.25, prefill_threads=0.25, batch_tokens=0.5, max_active=0.25
 )
 POWER = (
     Stage(level=Level.WARM, decode_threads=0.5, prefill_threads=0.5),
-    replace(_LAST_POWER_STAGES, level=Level.HOT, max_active=0.5),
-    replace(_LAST_POWER_STAGES, lowest_priority=4),
-    replace(_LAST_POWER_STAGES, lowest_priority=0),
+    replace(_CRITICAL_POWER, level=Level.HOT, max_active=0.5),
+    replace(_CRITICAL_POWER, lowest_priority=4),
+    replace(_CRITICAL_POWER, lowest_priority=0),
 )
 MEMORY = (
     Stage(level=Level.WARM, max_active=0.5),
@@ -154,7 +154,7 @@ class Governor:
         self.limits = NO_LIMITS
         self._config = config
         # What the worker does without limits; None = unknown, and so not limited.
-        self._full: Ready | SetLimits = SetLimits()
+        self._capacity: Ready | SetLimits = SetLimits()
         self._heat = _Ladder(LimitCause.OVERHEATED, HEAT)
         self._power = _Ladder(LimitCause.POWER_LIMITED, POWER, _UNDERVOLTAGE_RELAX_S)
         self._memory = _Ladder(LimitCause.MEMORY_LOW, MEMORY)
@@ -166,9 +166,9 @@ class Governor:
         """Applies from the next reading on."""
         self._config = config
 
-    def set_capacity(self, full: Ready | SetLimits) -> None:
+    def set_capacity(self, capacity: Ready | SetLimits) -> None:
         """Limits are shares of this, from the next reading on."""
-        self._full = full
+        self._capacity = capacity
 
     def decide(self, reading: BoardReading, now: float) -> Limits:
         """The limits from now on; equal to those before while nothing changes."""
@@ -235,7 +235,7 @@ class Governor:
         active = [(ladder, stage) for ladder in (self._heat, self._power, self._memory) if (stage := ladder.stage)]
         if not active:
             return NO_LIMITS
-        stages, full = [stage for _, stage in active], self._full
+        stages, capacity = [stage for _, stage in active], self._capacity
         refusing = [(stage.lowest_priority, ladder) for ladder, stage in active if stage.lowest_priority is not None]
         lowest, cause = min(((at, ladder.cause) for at, ladder in refusing), default=(None, None))
         return Limits(
@@ -243,10 +243,10 @@ class Governor:
             reason="; ".join(ladder.reason for ladder, _ in active),
             refusal_cause=cause,
             causes=tuple(ladder.cause for ladder, _ in active),
-            decode_threads=_share(min(stage.decode_threads for stage in stages), full.threads),
-            prefill_threads=_share(min(stage.prefill_threads for stage in stages), full.prefill_threads),
-            batch_tokens=_share(min(stage.batch_tokens for stage in stages), full.batch_tokens),
-            max_active=_share(min(stage.max_active for stage in stages), full.max_active),
+            decode_threads=_share(min(stage.decode_threads for stage in stages), capacity.threads),
+            prefill_threads=_share(min(stage.prefill_threads for stage in stages), capacity.prefill_threads),
+            batch_tokens=_share(min(stage.batch_tokens for stage in stages), capacity.batch_tokens),
+            max_active=_share(min(stage.max_active for stage in stages), capacity.max_active),
             max_tokens=min((stage.max_tokens for stage in stages if stage.max_tokens), default=None),
             lowest_priority=lowest,
         )

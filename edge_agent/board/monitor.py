@@ -1,7 +1,7 @@
 """Reads all sensors of a board once a second in its own thread, so that a sensor that hangs delays no other part.
 
-The thread notes which sensor it reads. When it stays there, `supervise` starts another thread, which goes on without
-that sensor. The old thread ends when its read returns at last; the sensor is read again then.
+The thread notes which sensor it reads. When it stays there, `replace_hung_thread` starts another thread, which goes on
+without that sensor. The old thread ends when its read returns at last; the sensor is read again then.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _READ_ONCE_S = 10.0
 
 
 class Monitor:
-    """Calls `deliver` with each reading, in its thread. `supervise` is to be called several times a second."""
+    """Calls `deliver` with each reading, in its thread. Call `replace_hung_thread` several times a second."""
 
     def __init__(
         self, board: Board, deliver: Callable[[BoardReading], None], *, interval_s: float = INTERVAL_S
@@ -40,10 +40,10 @@ class Monitor:
         # When the latest pass ended, in seconds of the monotonic clock.
         self.advanced_at = time.monotonic()
         self._latest = BoardReading()
-        # Guards the thread, what it reads since when, and the sensors that hang.
+        # Guards the thread, the sensor that it reads since when, and the sensors that hang.
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._reading: tuple[Sensor, float] | None = None
+        self._in_progress: tuple[Sensor, float] | None = None
         self._hanging: dict[str, Failure] = {}
 
     def start(self) -> None:
@@ -60,12 +60,12 @@ class Monitor:
             return self._latest
         return BoardReading(errors={"board": f"not read for more than {STALE_AFTER_S:g} s"})
 
-    def supervise(self, now: float) -> None:
+    def replace_hung_thread(self, now: float) -> None:
         """Goes on without a sensor that hangs. now: seconds of the monotonic clock."""
         with self._lock:
-            if self._reading is None or now - self._reading[1] <= HANGS_AFTER_S:
+            if self._in_progress is None or now - self._in_progress[1] <= HANGS_AFTER_S:
                 return
-            sensor, self._reading = self._reading[0], None
+            sensor, self._in_progress = self._in_progress[0], None
             self._hanging[sensor.key] = Failure(sensor.name, f"hangs for more than {HANGS_AFTER_S:g} s")
             self._start_thread()
         log.warning("a sensor of the board hangs, the others are read without it: %s", sensor.name)
@@ -96,13 +96,13 @@ class Monitor:
                 if sensor.key in self._hanging:
                     results.failures[sensor.key] = self._hanging[sensor.key]
                     continue
-                self._reading = sensor, time.monotonic()
+                self._in_progress = sensor, time.monotonic()
             results.add(sensor)
             with self._lock:
                 if self._thread is not threading.current_thread():
                     self._hanging.pop(sensor.key, None)
                     return None
-                self._reading = None
+                self._in_progress = None
         return self._board.compose(results)
 
 

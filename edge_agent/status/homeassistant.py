@@ -19,7 +19,8 @@ from edge_agent.status.alarms import ALARMS
 
 # A board that drains still publishes its health.
 _AVAILABLE = "{{ 'online' if value_json.state in ('online', 'draining') else 'offline' }}"
-_OF_THE_BOARD = {"entity_category": "diagnostic"}
+_DIAGNOSTIC = {"entity_category": "diagnostic"}
+_PROBLEM: dict[str, Any] = {"platform": "binary_sensor", "device_class": "problem", **_DIAGNOSTIC}
 
 
 def _measured(unit: str, device_class: str | None = None, state_class: str = "measurement") -> dict[str, Any]:
@@ -35,13 +36,13 @@ _SENSORS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("Latency p95", "inference.latency_ms.p95", _measured("ms", "duration")),
     ("Power", "power.watts", _measured("W", "power")),
     ("Energy", "power.joules_total", _measured("J", "energy", "total_increasing")),
-    ("SoC temperature", "thermal.soc_c", _measured("°C", "temperature") | _OF_THE_BOARD),
+    ("SoC temperature", "thermal.soc_c", _measured("°C", "temperature") | _DIAGNOSTIC),
     # A difference of temperatures: the class `temperature` would subtract 32 when it converts to degrees Fahrenheit.
-    ("Headroom", "thermal.headroom_c", _measured("°C") | _OF_THE_BOARD),
-    ("Governor level", "governor.level", _OF_THE_BOARD),
-    ("CPU", "cpu.percent", _measured("%") | _OF_THE_BOARD),
-    ("Memory available", "memory.available_mb", _measured("MB", "data_size") | _OF_THE_BOARD),
-    ("Disk free", "disk.free_mb", _measured("MB", "data_size") | _OF_THE_BOARD),
+    ("Headroom", "thermal.headroom_c", _measured("°C") | _DIAGNOSTIC),
+    ("Governor level", "governor.level", _DIAGNOSTIC),
+    ("CPU", "cpu.percent", _measured("%") | _DIAGNOSTIC),
+    ("Memory available", "memory.available_mb", _measured("MB", "data_size") | _DIAGNOSTIC),
+    ("Disk free", "disk.free_mb", _measured("MB", "data_size") | _DIAGNOSTIC),
 )
 _BITS = (("Throttled", "thermal.throttled_now"), ("Undervoltage", "power.undervoltage_now"))
 
@@ -115,9 +116,6 @@ def _components(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
             "json_attributes_template": "{{ value or '{}' }}",
         }
         yield _key(name), {**_PROBLEM, "name": name, "value_template": template, **message, **fresh}
-
-
-_PROBLEM: dict[str, Any] = {"platform": "binary_sensor", "device_class": "problem", **_OF_THE_BOARD}
 
 
 def _key(name: str) -> str:

@@ -49,7 +49,7 @@ def test_a_sensor_that_hangs_costs_only_its_own_reading_and_is_read_again_when_i
     monitor = Monitor(Board(tmp_path, tmp_path), lambda _: None, interval_s=0.01)
 
     def has(errors: dict[str, str]) -> bool:
-        monitor.supervise(time.monotonic())
+        monitor.replace_hung_thread(time.monotonic())
         return monitor.latest(time.monotonic()).errors == errors
 
     monitor.start()
