@@ -1,6 +1,7 @@
 """Which sensors a board has, and how their readings become one.
 
 A board's name decides only what the firmware of a Raspberry Pi does; see firmware.py and thermal.py.
+A new sensor is an entry of `_DEVICES`, a field of `BoardReading`, and a line each in `compose` and status/health.py.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _DEVICES: tuple[tuple[str, str, Callable[[Path], Device]], ...] = (
     # Not `intel-rapl-mmio:`, which counts the same package again.
     ("sys/class/powercap", "intel-rapl:", Rapl),
 )
-# How the keys begin of the sensors that measure power, and of those that report throttling.
+# How the keys begin of the sensors that measure power, and of those that report throttling. One class reads all chips
+# of hwmon: a chip that fails makes power unknown, whatever it measures.
 _POWER_KEYS = ("hwmon", "intel-rapl:", "pmic_read_adc")
 _THROTTLE_KEYS = ("cooling_device", "get_throttled")
 _MAX_MODEL = 100
@@ -101,7 +103,7 @@ class Board:
         readings, failures = results.readings.values(), results.failures
         for key in failures:
             self._devices.pop(key, None)
-        zones, disks = _all(ZoneReading, readings), _all(DiskReading, readings)
+        zones, disks = _of_kind(ZoneReading, readings), _of_kind(DiskReading, readings)
         # Of several zones of a type, the hottest.
         temperatures = {zone.type: zone.temperature_c for zone in sorted(zones, key=lambda zone: zone.temperature_c)}
         soc_c, limit_c = soc_temperature(zones, is_raspberry_pi=self._is_raspberry_pi)
@@ -110,9 +112,9 @@ class Board:
         return BoardReading(
             thermal=Thermal(soc_c=soc_c, limit_c=limit_c, zones=temperatures),
             throttle=self._throttle.update(
-                _all(Throttle, readings), is_incomplete=any(key.startswith(_THROTTLE_KEYS) for key in failures)
+                _of_kind(Throttle, readings), is_incomplete=any(key.startswith(_THROTTLE_KEYS) for key in failures)
             ),
-            power=Power() if is_power_partial else choose_power(_all(Power, readings)),
+            power=Power() if is_power_partial else choose_power(_of_kind(Power, readings)),
             cpu=_merged(Cpu, readings),
             memory=_merged(Memory, readings),
             disk_free_mb=disks[0].free_mb if disks else None,
@@ -152,14 +154,14 @@ def _any(values: Iterable[bool | None], *, is_incomplete: bool) -> bool | None:
     return True if True in known else False if known and not is_incomplete else None
 
 
-def _all(kind: type[R], readings: Iterable[object]) -> list[R]:
+def _of_kind(kind: type[R], readings: Iterable[object]) -> list[R]:
     return [reading for reading in readings if isinstance(reading, kind)]
 
 
 def _merged(kind: type[P], readings: Iterable[object]) -> P:
     """One of this kind, with the fields that any reading has."""
-    known = {name: value for one in _all(kind, readings) for name, value in asdict(one).items() if value is not None}
-    return kind(**known)
+    fields = (field for one in _of_kind(kind, readings) for field in asdict(one).items())
+    return kind(**{name: value for name, value in fields if value is not None})
 
 
 def _text(path: Path) -> str:

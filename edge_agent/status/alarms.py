@@ -1,6 +1,7 @@
 """The alarms, one entry each in ALARMS, and their retained topics `alarm/<name>`.
 
-To add an alarm, add its entry to ALARMS and a function that finds its cause in the alarms.
+To add an alarm, add its entry to ALARMS and a function that finds its cause in `Alarms`. Bring the cause in: from
+`BoardReading`, as a figure of `update`, or by an `on_…` or `set_…` that agent.py calls. Nothing here may block.
 """
 
 from __future__ import annotations
@@ -216,18 +217,18 @@ class Alarms:
         """Severity by name of the alarms that are raised."""
         return {each.rule.name: each.severity.word for each in self._tracked if each.finding}
 
-    def worker_ended(self, how: str, now: float) -> None:
+    def on_worker_ended(self, how: str, now: float) -> None:
         self.worker_ends.append(now)
         self.last_worker_end = how
 
-    def client_taken_over(self, now: float) -> None:
+    def on_taken_over(self, now: float) -> None:
         self.takeovers.append(now)
 
     def set_quality_fault(self, fault: str | None) -> None:
         """Why the model's answers differ from the recorded ones; None = they do not."""
         self.quality_fault = fault
 
-    def saw_foreign_session(self, session: str, now: float) -> None:
+    def on_foreign_session(self, session: str, now: float) -> None:
         """Another process published this session on our state. Two of them are another agent: one alone may be our own
         process before a restart."""
         before, self._foreign_session = self._foreign_session, (session, now)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from rigs.fuzz.answers import default_topic, topics
+from edge_agent.core.codes import Code
+from rigs.fuzz.answers import CODES, default_topic, topics
 from rigs.fuzz.children import ENDED, FAILED, HUNG, RAISED, Outcome, tried
 from rigs.fuzz.malformed import Message, mark, message
 from rigs.fuzz.messages import BASE, Book
@@ -47,6 +48,11 @@ def test_damaged_input_is_refused_in_words_or_works(part: str, cases: range, see
     assert done.returncode == 0, done.stdout + done.stderr
     counts = done.stdout.splitlines()[-1].removeprefix(f"{part}: ").split(", ")
     assert seen <= {one.split(" ", 1)[1] for one in counts}
+
+
+def test_the_codes_are_those_of_replies() -> None:
+    expected = {status: {code.value for code in Code if code.status == status} for status in CODES}
+    assert expected | {"ok": {None}} == CODES
 
 
 def die() -> Outcome:
